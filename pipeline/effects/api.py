@@ -1,0 +1,97 @@
+"""Protocols of everything that touches the world: clock, processes, ports, boards.
+
+Holds no code. Stages and the engine see only these; `context.py` puts real ones behind them and tests put fakes.
+Invariant: every call that can wait takes a deadline or a timeout, and says by its return value or a `DeviceError` with
+a named failure that the time is up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.core.model import DeviceFacts, Image, Region
+
+
+class Clock(Protocol):
+    """Durations come from `now_s` (monotonic seconds), instants from `utc` (ISO 8601 with ms and Z)."""
+
+    def now_s(self) -> float: ...
+    def utc(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A finished child process. `exit_code` is negative when a signal ended it (POSIX)."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    duration_s: float
+
+
+class ProcessRunner(Protocol):
+    """Runs one command to its end. The child never outlives this process (own group, killed on exit and cancel)."""
+
+    def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Completed: ...
+    def cancel(self) -> None:
+        """Kill every child under way; further `run`s raise KeyboardInterrupt."""
+        ...
+
+
+Progress = Callable[[str, int, int], None]
+"""`progress(label, done, total)`; units are the caller's."""
+
+
+class SerialLink(Protocol):
+    """An open serial port in monitor use. `now_s` is the clock that stamps its bytes (for an in-process virtual board:
+    the board's, so that modelled time counts)."""
+
+    @property
+    def name(self) -> str: ...
+    def now_s(self) -> float: ...
+    def read(self, timeout_s: float) -> bytes:
+        """What has arrived, at least one byte; `b""` when `timeout_s` of link time passed without any.
+        Raises DeviceError(port_missing) when the port vanished."""
+        ...
+
+    def write(self, data: bytes) -> None: ...
+    def set_baud(self, baud: int) -> None: ...
+    def release_reset(self) -> float:
+        """Reset the chip into its application by the shortest sequence that this transport knows; returns the instant
+        (link clock) at which reset was released. Bytes that arrive later stay readable."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class FlashSession(Protocol):
+    """One open loader session with one board: identity known, nothing written yet.
+
+    Every method raises DeviceError with a category of the failure map. `close` is idempotent and leaves the port free;
+    after `into_monitor` the session is spent and the link owns the port.
+    """
+
+    @property
+    def port(self) -> str: ...
+    @property
+    def facts(self) -> DeviceFacts: ...
+    @property
+    def round_trips(self) -> int: ...
+    def md5(self, offset: int, size: int) -> str:
+        """MD5 of flash as the device computed it (32 hex digits)."""
+        ...
+
+    def read(self, offset: int, size: int) -> bytes: ...
+    def write(self, image: Image, data: bytes, runs: Sequence[Region], progress: Progress) -> int:
+        """Program `runs` of `data` (the whole image, as written) and return the bytes programmed, before compression.
+        Does not verify."""
+        ...
+
+    def into_monitor(self, baud: int) -> SerialLink:
+        """Keep the descriptor, set the monitor's baud; the chip still waits in the loader."""
+        ...
+
+    def close(self) -> None: ...
