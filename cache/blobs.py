@@ -1,0 +1,132 @@
+"""Bytes by digest: the content-addressed store.
+
+    cas.v1/ab/abcd...   one blob, named by the SHA-256 of its bytes (check it with `sha256sum`), read-only
+
+Does not know actions or what blobs mean. Invariant: `read` and `materialize` hand out bytes whose SHA-256 is the name
+they were asked by, or nothing; a blob that fails the check is removed, so that the work is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+
+from cache.digest import Digest, digest_bytes
+from cache.durable import sync_directory, temp_beside, write_atomic
+
+_FICLONE = 0x40049409
+"""ioctl of linux/fs.h: share the extents of another file (btrfs, XFS, bcachefs)."""
+_CLONE_FROM = 1 << 16
+"""Below this a copy is as cheap as sharing."""
+_CHUNK = 1 << 20
+
+
+class BlobStore:
+    """The blobs below one directory. Many processes and threads may use it at once: a blob appears whole, by rename,
+    and two writers of one blob write the same bytes. Every method may raise OSError."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root / "cas.v1"
+
+    def path(self, digest: Digest) -> Path:
+        """Where a blob lies if it is here."""
+        return self._root / digest.hex[:2] / digest.hex
+
+    def has(self, digest: Digest) -> bool:
+        """Is the blob here with its size? Its bytes are checked when they are used."""
+        try:
+            return self.path(digest).stat().st_size == digest.size
+        except OSError:
+            return False
+
+    def put_bytes(self, data: bytes) -> Digest:
+        """Store `data`, durably, before its digest is given out."""
+        digest = digest_bytes(data)
+        if not self.has(digest):
+            write_atomic(self.path(digest), data, durable=True, mode=0o444)
+        return digest
+
+    def put_file(self, path: Path) -> Digest:
+        """Store what `path` holds now. The digest is of the bytes that were copied, even if the file changes."""
+        with path.open("rb") as source:
+            first = source.read(_CHUNK)
+            if len(first) < _CHUNK:
+                return self.put_bytes(first)
+            self._root.mkdir(parents=True, exist_ok=True)
+            temp = temp_beside(self._root / "incoming")
+            try:
+                digest = _copy(first, source.fileno(), temp)
+                if self.has(digest):
+                    temp.unlink()
+                else:
+                    self.path(digest).parent.mkdir(exist_ok=True)
+                    temp.replace(self.path(digest))
+                    sync_directory(self.path(digest).parent)
+            except BaseException:
+                temp.unlink(missing_ok=True)
+                raise
+        return digest
+
+    def read(self, digest: Digest) -> bytes | None:
+        """The blob, verified; None when it is not here, cannot be read, or was damaged (then it is removed)."""
+        try:
+            data = self.path(digest).read_bytes()
+        except OSError:
+            return None
+        if digest_bytes(data) == digest:
+            return data
+        with contextlib.suppress(OSError):
+            self.path(digest).unlink()
+        return None
+
+    def materialize(self, digest: Digest, path: Path, *, executable: bool) -> bool:
+        """Put the blob at `path`, whole or not at all, making its directory; False when `read` would give None.
+
+        The file is a copy or a reflink, never a hard link: a tool that writes into its output in place would otherwise
+        write into the store.
+        """
+        data = self.read(digest)
+        if data is None:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temp = temp_beside(path)
+        try:
+            handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777 if executable else 0o666)
+            with os.fdopen(handle, "wb") as target:
+                if len(data) < _CLONE_FROM or not self._clone(digest, target.fileno()):
+                    target.write(data)
+            temp.replace(path)
+        except BaseException:
+            temp.unlink(missing_ok=True)
+            raise
+        return True
+
+    def _clone(self, digest: Digest, target: int) -> bool:
+        """Share the blob's extents. What was verified just now is what is shared: blobs are never written again."""
+        try:
+            with self.path(digest).open("rb") as source:
+                fcntl.ioctl(target, _FICLONE, source.fileno())
+        except OSError:
+            return False
+        return True
+
+
+def _copy(first: bytes, source: int, target: Path) -> Digest:
+    """Write `first` and the rest of `source` to `target`, durably, hashing what is written."""
+    sha256, size = hashlib.sha256(), 0
+    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+    with os.fdopen(handle, "wb") as stream:
+        # The descriptor behind a buffered reader stands after what the buffer took, hence pread.
+        block, offset = first, len(first)
+        while block:
+            stream.write(block)
+            sha256.update(block)
+            size += len(block)
+            block = os.pread(source, _CHUNK, offset)
+            offset += len(block)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return Digest(sha256.hexdigest(), size)

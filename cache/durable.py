@@ -1,0 +1,111 @@
+"""Write files so that a reader sees all of them or nothing, and lock across processes.
+
+Knows paths and bytes, not what they mean. Invariant: a path that `write_atomic` was asked to write holds, at every
+instant and after any crash, either its old content or all of the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def temp_beside(path: Path) -> Path:
+    """A name in `path`'s directory that no other thread, process or machine uses (rename needs one file system)."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+
+
+def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644) -> None:
+    """Replace `path` by `data`, making its directory when that is missing. Raises OSError; then nothing has changed.
+
+    `durable` waits for the disk before the rename, so that a power cut cannot leave a name with missing bytes. Files
+    that carry their own checksum and may be lost do without it.
+    """
+    temp = temp_beside(path)
+    try:
+        handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        temp.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temp.unlink()
+        raise
+    if durable:
+        sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename in `directory` survive a power cut. Not every file system can; then there is nothing to do."""
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Somebody else holds the lock; `holder` is what they said about themselves."""
+
+    holder: str
+
+
+class FileLock:
+    """An exclusive lock between processes (flock). The kernel frees it when its holder ends, however that happens.
+
+    The file stays: unlinking it would let two processes lock two files of one name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def try_acquire(self, note: str) -> Busy | None:
+        """Take the lock now or say who has it; None means that it is ours. `note` (one line: pid, command) is what
+        others will be told. Raises OSError when the lock file cannot be made."""
+        if self._handle is not None:
+            raise RuntimeError(f"{self._path} is already locked by this object [this is a bug]")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 4096).decode("utf-8", "replace").strip()
+            os.close(handle)
+            return Busy(holder or "another process")
+        except BaseException:
+            os.close(handle)
+            raise
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{note}\n".encode())
+        self._handle = handle
+        return None
+
+    def acquire(
+        self, note: str, *, timeout_s: float, now_s: Callable[[], float], pause: Callable[[float], None]
+    ) -> Busy | None:
+        """As `try_acquire`, trying again every 20 ms until `timeout_s` has passed on the caller's clock."""
+        deadline_s = now_s() + timeout_s
+        while (busy := self.try_acquire(note)) is not None and now_s() < deadline_s:
+            pause(0.02)
+        return busy
+
+    def release(self) -> None:
+        """Give the lock back; without one, nothing happens."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.ftruncate(handle, 0)
+            os.close(handle)

@@ -1,0 +1,200 @@
+"""Remember what files contained, so that an unchanged file is not read again.
+
+Knows paths and stamps, not what the files are for. Invariant: `current` returns the fingerprint and digest of the bytes
+that were in the file when it was asked; a file that changed after its stamp was taken is always read again.
+
+A stamp is (size, mtime_ns, ctime_ns, inode). ctime is set by the kernel and cannot be put back, so an edit that keeps
+size and mtime still moves the stamp. What remains is the *racily clean* file: changed twice within one tick of the file
+system's clock, with the read in between. An entry is therefore `settled` only when the file's ctime was already in the
+past, on that clock, before the read began; an entry that is not settled is read again however equal its stamp looks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from cache.digest import Digest, Fingerprint
+
+CHUNK = 8 << 20
+_MISSING = (errno.ENOENT, errno.ENOTDIR)
+
+
+class Stamp(NamedTuple):
+    """What the file system says about a file; equal stamps of a settled entry mean equal bytes."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    executable: bool
+
+
+class Entry(NamedTuple):
+    """One remembered file. The order of the fields is the format of the state file ("stamps 1")."""
+
+    stamp: Stamp
+    fingerprint: Fingerprint
+    sha256: str
+    settled: bool
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self.sha256, self.stamp.size)
+
+
+def filesystem_now_ns() -> int:
+    """The clock that local file systems stamp files with. On Linux it ticks every 1 to 10 ms."""
+    coarse = getattr(time, "CLOCK_REALTIME_COARSE", None)
+    return time.time_ns() if coarse is None else time.clock_gettime_ns(coarse)
+
+
+def is_settled(ctime_ns: int, read_began_ns: int) -> bool:
+    """Would a change after `read_began_ns` be certain to move ctime? Whole seconds suggest a file system that ticks
+    in seconds (up to 2 s on FAT), so those must be older."""
+    tick_ns = 2_000_000_000 if ctime_ns % 1_000_000_000 == 0 else 0
+    return ctime_ns < read_began_ns - tick_ns
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """The stamp of a file, None when there is none. Raises IsADirectoryError for a directory, OSError otherwise."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - pathlib costs three times as much, and this runs once per file
+    except OSError as error:
+        if error.errno in _MISSING:
+            return None
+        raise
+    return _stamp(status, path)
+
+
+def _stamp(status: os.stat_result, path: str) -> Stamp:
+    mode = status.st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, bool(mode & stat.S_IXUSR))
+
+
+class StampTable:
+    """path -> Entry. `resolve` turns a table path (relative to the project, or with a tool's placeholder) into one
+    that can be opened. Safe to use from several threads: at worst two of them read the same file."""
+
+    def __init__(self, resolve: Callable[[str], str], entries: dict[str, Any] | None = None) -> None:
+        self._resolve = resolve
+        self._rows: dict[str, Any] = dict(entries or {})
+        self.changed = False
+        """Is there anything that the saved table does not hold?"""
+        self.files_read = 0
+
+    def stamp(self, path: str) -> Stamp | None:
+        """Stat only; see `stamp_of`."""
+        return stamp_of(self._resolve(path))
+
+    def remembered(self, path: str) -> Entry | None:
+        """What the table holds, whatever the file is now."""
+        row = self._rows.get(path)
+        return None if row is None else Entry(Stamp(*row[0]), row[1], row[2], row[3])
+
+    def glance(self, path: str) -> Entry | None:
+        """The entry if the file certainly still is what it was; None if it moved, is missing or was never seen.
+
+        Changes nothing. Reads the file only when its entry is not settled.
+        """
+        row = self._rows.get(path)
+        if row is None:
+            return None
+        stamp = stamp_of(self._resolve(path))
+        if stamp is None or stamp != row[0]:
+            return None
+        if not row[3] and self._read(path, self.remembered(path))[0].sha256 != row[2]:
+            return None
+        return Entry(stamp, row[1], row[2], row[3])
+
+    def current(self, path: str) -> Entry | None:
+        """What the file is now, reading it unless that is known; None when there is no file. Raises OSError."""
+        stamp = stamp_of(self._resolve(path))
+        if stamp is None:
+            if self._rows.pop(path, None) is not None:
+                self.changed = True
+            return None
+        row = self._rows.get(path)
+        if row is not None and row[3] and row[0] == stamp:
+            return Entry(stamp, row[1], row[2], True)
+        old = None if row is None else self.remembered(path)
+        entry, present = self._read(path, old)
+        if not present:
+            return None
+        if entry != old:
+            self._rows[path] = entry
+            self.changed = True
+        return entry
+
+    def settle(self) -> None:
+        """Read again what was read too soon after it was written, once the file system's clock has moved on."""
+        waiting = [path for path, row in self._rows.items() if not row[3]]
+        if waiting:
+            next_tick()
+            for path in waiting:
+                try:
+                    self.current(path)
+                except OSError:
+                    self._rows.pop(path, None)
+
+    def keep_only(self, paths: Iterable[str]) -> None:
+        """Forget every other path."""
+        wanted = set(paths)
+        for path in [path for path in self._rows if path not in wanted]:
+            del self._rows[path]
+            self.changed = True
+
+    def rows(self) -> dict[str, Any]:
+        """The table as plain values, for a state file."""
+        return {path: (tuple(row[0]), *row[1:]) for path, row in self._rows.items()}
+
+    def _read(self, path: str, old: Entry | None) -> tuple[Entry, bool]:
+        """Hash the file. The digest is only computed when the fingerprint says that the bytes are new ones."""
+        import hashlib
+
+        import xxhash
+
+        began_ns = filesystem_now_ns()
+        fingerprint, sha256, size = xxhash.xxh3_128(), hashlib.sha256(), 0
+        try:
+            stream = open(self._resolve(path), "rb", buffering=0)  # noqa: PTH123, SIM115 - closed below
+        except OSError as error:
+            if error.errno in _MISSING:
+                return Entry(Stamp(0, 0, 0, 0, False), Fingerprint(""), "", False), False
+            raise
+        with stream:
+            before = _stamp(os.fstat(stream.fileno()), path)
+            large, unhashed = before.size > CHUNK, []
+            while block := stream.read(CHUNK):
+                size += len(block)
+                fingerprint.update(block)
+                if large:
+                    sha256.update(block)
+                else:
+                    unhashed.append(block)
+            after = _stamp(os.fstat(stream.fileno()), path)
+        self.files_read += 1
+        name = Fingerprint(fingerprint.hexdigest())
+        if old is not None and old.fingerprint == name and old.stamp.size == size:
+            digest = old.sha256
+        else:
+            for block in unhashed:
+                sha256.update(block)
+            digest = sha256.hexdigest()
+        steady = before == after and size == before.size
+        stamp = before._replace(size=size)
+        return Entry(stamp, name, digest, steady and is_settled(before.ctime_ns, began_ns)), True
+
+
+def next_tick(deadline_s: float = 0.05) -> None:
+    """Return once the file system's clock shows another instant than now: at most 10 ms on Linux, `deadline_s` at
+    worst. Afterwards, whatever was written before the call is certainly in the past."""
+    began_ns, give_up_s = filesystem_now_ns(), time.monotonic() + deadline_s
+    while filesystem_now_ns() == began_ns and time.monotonic() < give_up_s:
+        time.sleep(0.0005)

@@ -1,0 +1,116 @@
+/* The methods that this device offers. To add one: write its function, add its row. */
+#include "out.h"
+#include "port.h"
+#include "rpc.h"
+
+static bool has_params(const struct rpc_request *request) {
+    struct slice rest = request->params, value;
+    if (json_kind(rest) == '{') {
+        /* `{}` is the only object without a second character that starts a member. */
+        rest.at++;
+        rest.size--;
+        return json_kind(rest) != '}';
+    }
+    return json_next_item(&rest, &value);
+}
+
+/* For methods without parameters: answers a request that has some, and says so. */
+static bool refused_params(const struct rpc_request *request) {
+    if (!has_params(request)) {
+        return false;
+    }
+    rpc_error(request, RPC_INVALID_PARAMS, "Invalid params: this method takes none");
+    return true;
+}
+
+static void run_discover(const struct rpc_request *request) {
+    if (refused_params(request)) {
+        return;
+    }
+    rpc_begin(request);
+    out_text("{\"openrpc\":\"1.2.6\",\"info\":{\"title\":");
+    out_string(port_identity()->project);
+    out_text(",\"version\":");
+    out_string(port_identity()->version);
+    out_text("},\"methods\":[");
+    for (size_t i = 0; i < rpc_method_count; i++) {
+        out_text(i == 0 ? "{\"name\":" : ",{\"name\":");
+        out_string(rpc_methods[i].name);
+        out_text(",\"summary\":");
+        out_string(rpc_methods[i].summary);
+        out_text(",\"params\":");
+        out_text(rpc_methods[i].params);
+        out_text(",\"result\":{\"name\":\"result\",\"schema\":");
+        out_text(rpc_methods[i].result);
+        out_text("}}");
+    }
+    out_text("]}");
+    rpc_end();
+}
+
+static void run_ping(const struct rpc_request *request) {
+    if (refused_params(request)) {
+        return;
+    }
+    rpc_begin(request);
+    out_text("\"pong\"");
+    rpc_end();
+}
+
+static void run_echo(const struct rpc_request *request) {
+    if (request->params.size == 0) {
+        rpc_error(request, RPC_INVALID_PARAMS, "Invalid params: nothing to echo");
+        return;
+    }
+    rpc_begin(request);
+    out_slice(request->params);
+    rpc_end();
+}
+
+static void run_info(const struct rpc_request *request) {
+    const struct port_identity *who = port_identity();
+    if (refused_params(request)) {
+        return;
+    }
+    rpc_begin(request);
+    out_text("{\"project\":");
+    out_string(who->project);
+    out_text(",\"version\":");
+    out_string(who->version);
+    out_text(",\"chip\":");
+    out_string(who->chip);
+    out_text(",\"mac\":");
+    out_hex(who->mac, sizeof who->mac, ":");
+    out_text(",\"app_elf_sha256\":");
+    out_hex(who->app_elf_sha256, sizeof who->app_elf_sha256, "");
+    out_text(",\"partition\":");
+    out_string(who->partition);
+    out_text(",\"reset_reason\":");
+    out_string(who->reset_reason);
+    out_text(",\"uptime_ms\":");
+    out_number(port_uptime_ms());
+    out_text("}");
+    rpc_end();
+}
+
+static void run_reboot(const struct rpc_request *request) {
+    if (refused_params(request)) {
+        return;
+    }
+    rpc_begin(request);
+    out_text("true");
+    rpc_end();
+    port_reboot();
+}
+
+const struct rpc_method rpc_methods[] = {
+    {"rpc.discover", "Lists these methods as an OpenRPC document.", "[]", "{\"type\":\"object\"}",
+     run_discover},
+    {"ping", "Answers \"pong\".", "[]", "{\"type\":\"string\"}", run_ping},
+    {"echo", "Answers its parameters as they came.",
+     "[{\"name\":\"value\",\"schema\":{},\"required\":true}]", "{}", run_echo},
+    {"info", "Says which device this is and what it runs.", "[]", "{\"type\":\"object\"}",
+     run_info},
+    {"reboot", "Answers true and restarts the device.", "[]", "{\"type\":\"boolean\"}", run_reboot},
+};
+const size_t rpc_method_count = sizeof rpc_methods / sizeof rpc_methods[0];

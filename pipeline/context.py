@@ -1,0 +1,474 @@
+"""The composition root: one project, its engine, its devices, and the run under way.
+
+The only place that says "real": it puts the system's clock, processes, ports and esptool behind the protocols that the
+stages see. Does not decide anything itself and does not know doit.
+Invariant: creating a context reads `deploy.toml` and lists sources; it opens no port, starts no process, writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from cache.digest import digest_bytes
+from cache.durable import FileLock
+from pipeline.core import events
+from pipeline.core.config import DeployConfig, DeviceConfig, parse_config
+from pipeline.core.failures import fail
+from pipeline.core.images import check_chip, check_fits, describe_image, room_warnings
+from pipeline.core.layout import Placement, place
+from pipeline.core.model import (
+    DeviceFacts,
+    Failure,
+    FailureCategory,
+    FlashPlan,
+    Image,
+    Mark,
+    Partition,
+    Reason,
+    RegionPlan,
+    Stage,
+    StageOutcome,
+    StageResult,
+    State,
+    Verdict,
+)
+from pipeline.core.partitions import ota_slots, parse_csv
+from pipeline.core.plan import deploy_outcome
+from pipeline.effects.api import FlashSession, Reader, SerialLink
+from pipeline.effects.clock import SystemClock
+from pipeline.effects.device_journal import DeviceJournal
+from pipeline.effects.links import PortLink, reader_for
+from pipeline.effects.process import SystemProcessRunner
+from pipeline.engine import Engine
+from pipeline.errors import ConfigError, DeployError, ToolError
+from pipeline.options import Options
+from pipeline.run import Run
+from pipeline.toolchains.build import Toolchain, action_failure, build_toolchain
+
+CONFIG_FILE = "deploy.toml"
+STATE_DIR = ".deploy"
+LOCK_TIMEOUT_S = 60
+
+
+@dataclass(slots=True)
+class DeviceRun:
+    """One device of this run: what the stages hand on to each other."""
+
+    name: str
+    config: DeviceConfig
+    session: FlashSession | None = None
+    facts: DeviceFacts | None = None
+    journal: DeviceJournal | None = None
+    plan: FlashPlan | None = None
+    link: SerialLink | None = None
+    reader: Reader | None = None
+    reset_released_s: float = 0.0
+    confirmed: bool = False
+
+    @property
+    def where(self) -> str:
+        return f"device {self.name} on {self.config.port}"
+
+    @property
+    def port_shown(self) -> str:
+        """The port in use: for `auto`, the one that was picked."""
+        return self.session.port if self.session is not None and self.config.port == "auto" else self.config.port
+
+    @property
+    def nothing_to_write(self) -> bool:
+        """Proven by this run's verify-flash; False before it ran."""
+        return self.plan is not None and not self.plan.writes
+
+    def close(self) -> None:
+        """Let go of the port, whatever holds it."""
+        if self.reader is not None:
+            self.reader.stop()
+        if self.link is not None:
+            self.link.close()
+        if self.session is not None:
+            self.session.close()
+        if self.journal is not None:
+            self.journal.close()
+        self.reader = self.link = self.session = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedImages:
+    """Outcome of `Context.check_images`."""
+
+    failure: Failure | None
+    warnings: tuple[Reason, ...] = ()
+
+
+class Context:
+    """Everything a stage may use. Make it with `load_context`."""
+
+    def __init__(self, root: Path, config: DeployConfig, profile: str, devices: tuple[DeviceRun, ...]) -> None:
+        self.root = root
+        self.config = config
+        self.profile = profile
+        self.devices = devices
+        self.clock = SystemClock()
+        self.state_dir = root / STATE_DIR
+        self.progress: Callable[[str, int, int], None] = lambda label, done, total: None
+        """Where stages report progress; the reporter puts a bar here when there is a terminal."""
+        self._lock = FileLock(self.state_dir / "locks" / "project")
+        self.run = Run(root, self.state_dir, config, self.clock)
+        self.last_result: StageResult | None = None
+        """What the stage that just ended says; the reporter times and records it."""
+        self._images: tuple[Image, ...] | None = None
+
+    # --- host stages --------------------------------------------------------------------------
+
+    @cached_property
+    def table(self) -> tuple[Partition, ...]:
+        """The partition table. Raises ConfigError when the CSV is missing or wrong."""
+        path = self.config.partitions.table
+        try:
+            text = (self.root / path).read_text()
+        except OSError as error:
+            raise ConfigError(_config_failure(path, f"the partition table cannot be read: {error.strerror}")) from None
+        rows = parse_csv(
+            text, path, flash_size=self.config.flash.size_bytes, table_offset=self.config.partitions.offset
+        )
+        if isinstance(rows, Failure):
+            raise ConfigError(rows)
+        return rows
+
+    @cached_property
+    def toolchain(self) -> Toolchain:
+        """The tools and their actions. Raises ToolError when a tool is missing."""
+        return build_toolchain(self.root, self.config, self.profile, self.state_dir)
+
+    @cached_property
+    def runner(self) -> SystemProcessRunner:
+        """Child processes; closed with the context."""
+        return SystemProcessRunner(self.clock)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The action engine over this project's actions."""
+        _ = self.table  # a table that cannot be read is the configuration's fault, not that of an action
+        cache_dir = self.root / (self.config.cache.dir or STATE_DIR)
+        toolchain = self.toolchain
+        return Engine(
+            self.root,
+            toolchain.actions,
+            toolchain.tools,
+            toolchain.builtins,
+            self.state_dir,
+            cache_dir,
+            self.runner,
+            self.clock,
+            os.cpu_count() or 1,
+            toolchain.run_env,
+        )
+
+    def host_verdict(self, stage: Stage) -> Verdict:
+        """Is this host stage up to date? Stats only; writes nothing, opens nothing. Errors are left to the stage."""
+        try:
+            if stage is Stage.FINGERPRINT:
+                return self.engine.peek()
+            verdict = self.engine.verdict(stage)
+            if stage is Stage.LINK and verdict.up_to_date and self.check_images().failure is not None:
+                return Verdict(State.DIRTY, (Reason("image-check", "images"),))
+            return verdict
+        except DeployError as error:
+            return Verdict(State.DIRTY, (Reason("error", error.failure.where, "", error.failure.message),))
+
+    def lock(self) -> float | Failure:
+        """Take the project's lock; the seconds that it took, or who has held it for LOCK_TIMEOUT_S."""
+        started_s = self.clock.now_s()
+        note = f"pid {os.getpid()} ({' '.join(sys.argv)[:80]})"
+        path = self.state_dir / "locks" / "project"
+        try:
+            busy = self._lock.acquire(note, timeout_s=LOCK_TIMEOUT_S, now_s=time.monotonic, pause=time.sleep)
+        except OSError as error:
+            message = f"the state directory cannot be used: {error.strerror}"
+            return fail(FailureCategory.CACHE_ERROR, stage=None, where=str(path), message=message)
+        if busy is not None:
+            message = f"another run has held the project's lock for {LOCK_TIMEOUT_S} s: {busy.holder}"
+            return fail(FailureCategory.LOCK_TIMEOUT, stage=None, where=str(path.relative_to(self.root)), message=message)
+        return self.clock.now_s() - started_s
+
+    def unlock(self) -> None:
+        """Give the project's lock back."""
+        self._lock.release()
+
+    def toolchain_name(self) -> str:
+        """`zig 0.17.0`; empty when the tools cannot be found (the compile stage says why)."""
+        try:
+            return self.toolchain.name
+        except DeployError:
+            return ""
+
+    def up_to_date_counts(self, stage: Stage) -> dict[str, int]:
+        """Counters of a stage that had nothing to do."""
+        if stage is Stage.FINGERPRINT:
+            return {"inputs": len(self.engine.sources())}
+        if stage is Stage.REFLASH:
+            return {"regions_written": 0, "bytes_written": 0}
+        return {"compiled": 0, "restored": 0} if stage is Stage.COMPILE else {"linked": 0, "restored": 0}
+
+    def run_actions(self, stage: Stage, category: FailureCategory) -> StageResult:
+        """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
+        self._images = None
+        result = self.engine.run(stage, self.progress)
+        return StageResult(
+            stage,
+            StageOutcome.RAN if not result.failures else StageOutcome.FAILED,
+            0.0,
+            reasons=tuple(result.notes),
+            counts=dict(result.counts),
+            failure=action_failure(stage, category, result.failures) if result.failures else None,
+        )
+
+    def images(self) -> tuple[Image, ...]:
+        """The images of this build as they will lie in flash. Raises DeployError when one is missing."""
+        if self._images is None:
+            files = self.toolchain.images
+            placements = place(self.table, self.config.toolchain.chip, self.config.partitions.offset)
+            self._images = tuple(self._image(p, files[p.name]) for p in placements)
+        return self._images
+
+    def _image(self, placement: Placement, path: str) -> Image:
+        data = self._read_image(path)
+        return Image(
+            name=placement.name,
+            partition=placement.partition,
+            offset=placement.offset,
+            size=len(data),
+            limit=placement.limit,
+            path=path,
+            digest=digest_bytes(data),
+            md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+            match=placement.match,
+        )
+
+    def image_bytes(self, image: Image) -> bytes:
+        """The image as written: esptool pads to 4 bytes, so that is what is hashed and compared too."""
+        return self._read_image(image.path)
+
+    def _read_image(self, path: str) -> bytes:
+        try:
+            data = (self.root / path).read_bytes()
+        except OSError as error:
+            raise ToolError(
+                fail(
+                    FailureCategory.LINK_ERROR,
+                    stage=Stage.LINK,
+                    where=path,
+                    message=f"the image cannot be read: {error.strerror}",
+                    hint="run `doit link`",
+                )
+            ) from None
+        return data + b"\xff" * (-len(data) % 4)
+
+    def check_images(self) -> CheckedImages:
+        """Do the images fit, and are they for the configured chip? Nothing is opened before this said yes."""
+        images = self.images()
+        failures = check_fits(images)
+        for image in images:
+            if image.name in ("app", "bootloader"):
+                wrong = check_chip(self.image_bytes(image), self.config.toolchain.chip, where=image.path)
+                failures += [wrong] if wrong is not None else []
+        return CheckedImages(failures[0] if failures else None, tuple(room_warnings(images)))
+
+    def expected_elf(self) -> str:
+        """`app_elf_sha256` in the application image: the identity that the running device must report."""
+        app = next(image for image in self.images() if image.name == "app")
+        info = describe_image(self.image_bytes(app))
+        return info.app.app_elf_sha256 if not isinstance(info, Reason) and info.app is not None else ""
+
+    def slot_count(self) -> int:
+        """Number of OTA slots of the partition table."""
+        return len(ota_slots(self.table))
+
+    def clean(self) -> None:
+        """Remove the build products; the cache and the state stay."""
+        shutil.rmtree(self.root / "build", ignore_errors=True)
+
+    # --- device stages ------------------------------------------------------------------------
+
+    def open_session(self, device: DeviceRun) -> FlashSession:
+        """A loader session with the board. Raises DeviceError."""
+        from pipeline.effects import esp_session
+
+        port = self._open_port(device)
+        reset = device.config.reset
+        if reset == "auto":
+            reset = "instant" if device.config.is_virtual else "classic"
+        return esp_session.connect(
+            port,
+            device.config.chip,
+            device.where,
+            lambda: self._link(device, port),
+            self.config.flash.size_bytes,
+            reset,
+        )
+
+    def open_link(self, device: DeviceRun, *, reset: bool) -> PortLink:
+        """The device's port for a monitor, without a loader session. Raises DeviceError."""
+        link = self._link(device, self._open_port(device))
+        link.set_baud(device.config.monitor_baud)
+        if reset:
+            link.release_reset()
+        return link
+
+    def _open_port(self, device: DeviceRun) -> Any:
+        from pipeline.effects.ports import open_port
+
+        return open_port(device.name, device.config, self.root, self.clock)
+
+    def _link(self, device: DeviceRun, port: Any) -> PortLink:
+        return PortLink(port, device.config.port, device.where, self.clock.now_s, real_time=not device.config.is_virtual)
+
+    def reader(self, device: DeviceRun) -> Reader:
+        """A reader on the device's link, not started."""
+        assert isinstance(device.link, PortLink)
+        return reader_for(device.link)
+
+    def saw_device(self, device: DeviceRun, facts: DeviceFacts) -> None:
+        """Record who answered."""
+        device.facts = facts
+        self.run.say(events.DeviceSeen(device.name, facts.mac, facts.chip, device.port_shown), device.name)
+
+    def planned(self, device: DeviceRun) -> None:
+        """Record the plan, and what we believed of this board before."""
+        assert device.plan is not None and device.facts is not None
+        device.journal = DeviceJournal(self.state_dir / "devices.v1", device.facts.mac)
+        self.run.say(events.plan_made(device.plan, self.config.verify.level), device.name)
+        self._say_fingerprints(device, written=False)
+        if not device.plan.writes:
+            self._journal_verified(device)
+
+    def _say_fingerprints(self, device: DeviceRun, *, written: bool) -> None:
+        assert device.plan is not None and device.journal is not None
+        rows = []
+        for region in device.plan.regions:
+            believed = device.journal.state.believed(region.image.name)
+            previous = believed.sha256 if believed is not None else ""
+            current = region.image.digest.hex
+            rows.append(events.FingerprintRow(region.image.name, previous, current, current if written else previous))
+        self.run.say(events.Fingerprints(tuple(rows), self.changed_inputs), device.name)
+
+    @property
+    def changed_inputs(self) -> tuple[str, ...]:
+        """Paths that this run's fingerprint stage found moved."""
+        results = (r for _, r in self.run.results if r.stage is Stage.FINGERPRINT)
+        return tuple(reason.subject for result in results for reason in result.reasons)
+
+    def _journal_verified(self, device: DeviceRun) -> None:
+        """The device itself confirmed every region: let the journal know, if it did not."""
+        assert device.plan is not None and device.journal is not None
+        state = device.journal.state
+        images = [region.image for region in device.plan.regions]
+        believed = [state.believed(image.name) for image in images]
+        same = all(b is not None and b.sha256 == i.digest.hex for b, i in zip(believed, images, strict=True))
+        if same and state.open is None:
+            return
+        self.journal_begin(device)
+        for image in images:
+            device.journal.written(self.run.transaction(device.name), image.name)
+        self.journal_commit(device)
+
+    def journal_begin(self, device: DeviceRun) -> None:
+        """Announce the transaction before its first write."""
+        assert device.plan is not None and device.journal is not None
+        images = [region.image for region in device.plan.regions]
+        device.journal.begin(self.run.transaction(device.name), self.clock.utc(), images)
+
+    def region_written(self, device: DeviceRun, region: RegionPlan) -> None:
+        """The device confirmed this region after it was written."""
+        assert device.journal is not None
+        device.journal.written(self.run.transaction(device.name), region.image.name)
+        written = min(region.bytes_to_write, region.image.size)
+        self.run.say(events.RegionDone(region.image.name, region.action, written), device.name)
+
+    def journal_commit(self, device: DeviceRun) -> None:
+        """The device holds every image of the plan."""
+        assert device.journal is not None
+        device.journal.commit(self.run.transaction(device.name))
+        self._say_fingerprints(device, written=True)
+
+    def marked(self, device: DeviceRun, mark: Mark) -> None:
+        """Record an instant of the boot."""
+        self.run.say(mark, device.name)
+
+    def readiness(self, device: DeviceRun, failure: Failure | None, app_elf_sha256: str) -> None:
+        """Record the verdict of the readiness gate."""
+        device.confirmed = failure is None
+        status: Literal["passed", "failed"] = "passed" if failure is None else "failed"
+        reason = "" if failure is None else failure.category.value
+        self.run.say(events.Readiness(status, reason, app_elf_sha256), device.name)
+
+    def confirm(self, device: DeviceRun) -> bool:
+        """The deploy of `device` counts: its flash is verified and it runs this build."""
+        if not device.confirmed or device.plan is None:
+            return False
+        self.run.confirmed(deploy_outcome(device.plan), device.name)
+        return True
+
+    def execute(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:
+        """Run a stage; whatever it raises becomes a failed result. Ctrl-C passes through."""
+        try:
+            return run()
+        except DeployError as error:
+            return StageResult(stage, StageOutcome.FAILED, 0.0, failure=error.failure)
+        except Exception as error:
+            import traceback
+
+            failure = fail(
+                FailureCategory.UNKNOWN,
+                stage=stage,
+                where=device.where if device is not None else str(stage),
+                message=f"{type(error).__name__}: {error} [this is a bug]",
+                detail=traceback.format_exc(),
+            )
+            return StageResult(stage, StageOutcome.FAILED, 0.0, failure=failure)
+
+    def close(self) -> None:
+        """Let go of every port."""
+        for device in self.devices:
+            device.close()
+        self.runner.close()
+
+
+def _config_failure(where: str, message: str) -> Failure:
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message)
+
+
+def load_context(options: Options, root: Path | None = None) -> Context | Failure:
+    """The context of the project in `root` (default: the current directory), or why `deploy.toml` cannot be used."""
+    root = (root or Path.cwd()).resolve()
+    try:
+        text = (root / CONFIG_FILE).read_text()
+    except FileNotFoundError:
+        return fail(
+            FailureCategory.CONFIG_ERROR,
+            stage=None,
+            where=CONFIG_FILE,
+            message="there is no deploy.toml in this directory",
+            hint="create one, or change into the directory of your project",
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        return _config_failure(CONFIG_FILE, f"cannot be read: {error}")
+    config = parse_config(text)
+    if isinstance(config, Failure):
+        return config
+    profile = config.profile(options.profile or config.project.profile)
+    selected = config.selected(options.devices or options.named, options.groups)
+    for failure in (profile, selected):
+        if isinstance(failure, Failure):
+            return failure
+    assert not isinstance(profile, Failure) and not isinstance(selected, Failure)
+    return Context(root, config, profile.name, tuple(DeviceRun(d.name, d) for d in selected))

@@ -1,0 +1,260 @@
+"""What a type cannot say about `deploy.toml`: which values a key allows, and which keys contradict each other.
+
+Rules only, as values: each yields `Problem`s with a path into the document; `config.py` finds the lines. Does not
+read text, files or the environment. Invariant: a rule names both what is there and what is allowed, and its hint
+starts with a verb.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.core.images import CHIPS, FLASH_MODES, FLASH_SIZES
+from pipeline.core.model import SECTOR
+
+if TYPE_CHECKING:
+    from pipeline.core.config import DeployConfig
+    from pipeline.core.toml_positions import KeyPath
+
+VIRTUAL_PORT = "virtual:"
+TOOLCHAIN_KINDS = ("zig",)
+TIMINGS = ("instant",)
+RESETS = ("auto", "classic", "instant")
+VERIFY_LEVELS = ("md5",)
+READINESS = ("rpc:ready",)
+
+DESCRIPTOR_TEXT_MAX = 31
+"""Bytes of project and version in the app descriptor: fields of 32 that end with a NUL."""
+
+
+class Problem(NamedTuple):
+    """An error at a key (or at its value); `message` and `hint` as in `Failure`."""
+
+    path: KeyPath
+    at_value: bool
+    message: str
+    hint: str
+
+
+Finding = tuple[str, str] | None
+"""What a rule says about one value: the fact after "'key' " and the hint, or nothing."""
+
+Rule = Callable[[Any], Finding]
+
+
+def suggestion(name: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant, without regard to case, hyphens and underscores. A cut-off above
+    difflib's own: a far-fetched suggestion is worse than the list of what exists."""
+    import difflib
+
+    words = {word.lower().replace("-", "_"): word for word in known}
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), words, n=1, cutoff=0.65)
+    return words[close[0]] if close else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'X'?`, or nothing, to end a message with."""
+    meant = suggestion(name, known)
+    return f"; did you mean '{meant}'?" if meant else ""
+
+
+# --- one value --------------------------------------------------------------------------------
+
+
+def _one_of(known: Sequence[str]) -> Rule:
+    def rule(value: str) -> Finding:
+        if value in known:
+            return None
+        if len(known) == 1:
+            return f"is '{value}', but only '{known[0]}' exists so far", f"write '{known[0]}', or leave the key out"
+        return f"is '{value}'{did_you_mean(value, known)}", f"use one of {', '.join(known)}"
+
+    return rule
+
+
+def _between(low: int, high: int) -> Rule:
+    def rule(value: int) -> Finding:
+        return None if low <= value <= high else (f"is {value}", f"use a number from {low} to {high}")
+
+    return rule
+
+
+def _text(value: str) -> Finding:
+    return None if value.strip() else ("is empty", "fill it in")
+
+
+def _descriptor_text(value: str) -> Finding:
+    if len(value.encode()) > DESCRIPTOR_TEXT_MAX:
+        fact = f"has {len(value.encode())} bytes, but the app descriptor holds {DESCRIPTOR_TEXT_MAX}"
+        return fact, "shorten it"
+    return _text(value)
+
+
+def _inside(value: str) -> Finding:
+    """Paths that reach keys must be the same on every machine: POSIX, relative, inside the project."""
+    if not value.strip():
+        return "is an empty path", "name a file, relative to the project root"
+    if "\\" in value:
+        return f"is '{value}', which has backslashes", "write it with '/'"
+    if value.startswith(("/", "~")) or re.match(r"[A-Za-z]:", value):
+        return f"is '{value}', which is not relative to the project root", "write it relative to the project root"
+    if ".." in value.split("/"):
+        return f"is '{value}', which leaves the project root", "move the file into the project, or link to it there"
+    return None
+
+
+def _each(rule: Rule) -> Rule:
+    def on_every(values: Sequence[str]) -> Finding:
+        for value in values:
+            finding = rule(value)
+            if finding is not None:
+                return f"has an element that {finding[0]}", finding[1]
+        return None
+
+    return on_every
+
+
+def _sources(values: Sequence[str]) -> Finding:
+    return _each(_inside)(values) if values else ("is empty", "name at least one source file or glob")
+
+
+def _sector(value: int) -> Finding:
+    if value > 0 and value % SECTOR == 0:
+        return None
+    return f"is {value:#x}, which is not a positive multiple of {SECTOR:#x}", "use a multiple of 0x1000, such as 0x8000"
+
+
+def _mac(value: str) -> Finding:
+    if value == "" or re.fullmatch(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", value):
+        return None
+    return f"is '{value}', which is not a MAC address", "write six pairs of hex digits, such as 7c:df:a1:00:11:22"
+
+
+_MS = _between(1, 3_600_000)
+_BAUD = _between(300, 5_000_000)
+_RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
+    {
+        ("project", "name"): _descriptor_text,
+        ("project", "version"): _descriptor_text,
+        ("project", "sources"): _sources,
+        ("project", "include"): _each(_inside),
+        ("toolchain", "kind"): _one_of(TOOLCHAIN_KINDS),
+        ("toolchain", "chip"): _one_of(tuple(CHIPS)),
+        ("toolchain", "linker_script"): _inside,
+        ("bootloader", "sources"): _sources,
+        ("bootloader", "include"): _each(_inside),
+        ("bootloader", "linker_script"): _inside,
+        ("partitions", "table"): _inside,
+        ("partitions", "offset"): _sector,
+        ("flash", "mode"): _one_of(FLASH_MODES),
+        ("flash", "size"): _one_of(FLASH_SIZES),
+        ("device", "port"): _text,
+        ("device", "chip"): _one_of(tuple(CHIPS)),
+        ("device", "mac"): _mac,
+        ("device", "baud"): _BAUD,
+        ("device", "monitor_baud"): _BAUD,
+        ("device", "groups"): _each(_text),
+        ("device", "timing"): _one_of(TIMINGS),
+        ("device", "reset"): _one_of(RESETS),
+        ("budget", "*"): _MS,
+        ("verify", "level"): _one_of(VERIFY_LEVELS),
+        ("readiness", "until"): _one_of(READINESS),
+        ("readiness", "timeout_ms"): _MS,
+        ("reports", "dir"): _text,
+    }
+)
+
+
+def check_value(path: KeyPath, value: Any) -> Problem | None:
+    """The rule of this key about its value, which has the right type."""
+    section, key = str(path[0]), str(path[-1])
+    rule = _RULES.get((section, key)) or _RULES.get((section, "*"))
+    finding = rule(value) if rule else None
+    if finding is None:
+        return None
+    name = ".".join(str(part) for part in path)
+    return Problem(path, True, f"'{name}' {finding[0]}", finding[1])
+
+
+# --- several values ---------------------------------------------------------------------------
+
+
+def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
+    """Contradictions between keys. `document` (as tomllib read it) tells written keys from defaults."""
+    return [*_build_checks(config), *_device_checks(config, document)]
+
+
+def _build_checks(config: DeployConfig) -> list[Problem]:
+    problems = []
+    chip = CHIPS[config.toolchain.chip]
+    if config.project.profile not in config.profiles:
+        known = ", ".join(config.profiles) or "none"
+        meant = did_you_mean(config.project.profile, config.profiles)
+        fact = f"the profile '{config.project.profile}' does not exist (there are: {known}){meant}"
+        hint = f"add a table [profile.{config.project.profile}], or set project.profile to an existing one"
+        problems.append(Problem(("project", "profile"), True, fact, hint))
+    if config.toolchain.kind == "zig" and chip.isa != "riscv":
+        able = ", ".join(name for name, known_chip in CHIPS.items() if known_chip.isa == "riscv")
+        fact = f"the zig toolchain cannot compile for {config.toolchain.chip}: it has no {chip.isa} back end"
+        problems.append(Problem(("toolchain", "chip"), True, fact, f"use one of {able}"))
+    if config.flash.freq not in chip.flash_freqs:
+        freqs = ", ".join(chip.flash_freqs)
+        fact = f"'flash.freq' is '{config.flash.freq}', which {config.toolchain.chip} does not have"
+        problems.append(Problem(("flash", "freq"), True, fact, f"use one of {freqs}"))
+    if not chip.bootloader_offset < config.partitions.offset < config.flash.size_bytes:
+        fact = (
+            f"'partitions.offset' is {config.partitions.offset:#x}, but must lie behind the bootloader's "
+            f"{chip.bootloader_offset:#x} and within the flash of {config.flash.size}"
+        )
+        problems.append(
+            Problem(("partitions", "offset"), True, fact, "use 0x8000, unless the bootloader needs more room")
+        )
+    return problems
+
+
+def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
+    if not config.devices:
+        return [
+            Problem(("device",), False, "no device is declared", 'add a table [device.bench] with port = "virtual:"')
+        ]
+    problems = []
+    defaults = [device.name for device in config.devices if device.default]
+    if len(defaults) > 1:
+        fact = f"{len(defaults)} devices are marked as default: {', '.join(defaults)}"
+        problems.append(Problem(("device", defaults[1], "default"), True, fact, "keep `default = true` at one of them"))
+    if not defaults and len(config.devices) > 1:
+        names = ", ".join(device.name for device in config.devices)
+        fact = f"none of the {len(config.devices)} devices is the default ({names})"
+        problems.append(Problem(("device", config.devices[0].name), False, fact, "add `default = true` to one of them"))
+    for device in config.devices:
+        if device.chip != config.toolchain.chip:
+            built = config.toolchain.chip
+            fact = f"device '{device.name}' has the chip {device.chip}, but the toolchain builds for {built}"
+            problems.append(
+                Problem(
+                    ("device", device.name, "chip"), True, fact, "make `toolchain.chip` and the device's `chip` equal"
+                )
+            )
+        for key in ("flash_file", "timing"):
+            if not device.is_virtual and key in document["device"][device.name]:
+                fact = f"'device.{device.name}.{key}' is for virtual boards, but the port is '{device.port}'"
+                problems.append(
+                    Problem(("device", device.name, key), False, fact, f'remove it, or set port = "{VIRTUAL_PORT}"')
+                )
+    problems.extend(_shared(config, "mac", [device.mac for device in config.devices]))
+    return problems
+
+
+def _shared(config: DeployConfig, key: str, values: Sequence[str]) -> list[Problem]:
+    """Two devices must not claim the same board."""
+    problems = []
+    owner: dict[str, str] = {}
+    for device, value in zip(config.devices, values, strict=True):
+        if value and value in owner:
+            fact = f"devices '{owner[value]}' and '{device.name}' have the same {key} {value}"
+            problems.append(Problem(("device", device.name, key), True, fact, f"correct the {key} of one of them"))
+        owner.setdefault(value, device.name)
+    return problems

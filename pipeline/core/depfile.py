@@ -1,0 +1,102 @@
+"""Read a compiler's depfile (`-MD -MF`), and tell which missing headers its result depends on.
+
+Pure. Does not know which files exist. Invariant: a text that is not a depfile gives None, never a shorter list.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+
+_SPACE = "\0"
+"""Stands for an escaped space while words are split; no path can hold it."""
+
+
+def parse(text: str) -> tuple[str, ...] | None:
+    """The prerequisites of all rules in `text`, in order, each once; None when it is not a depfile.
+
+    Make's syntax as GCC and Clang write it: `target: a b \\` with continuation lines, `\\ ` and `\\#` for a space and
+    a hash, `$$` for a dollar. Rules without prerequisites (`-MP`) add nothing.
+    """
+    found: dict[str, None] = {}
+    rules = 0
+    joined = text.replace("\\\r\n", " ").replace("\\\n", " ").replace("\\ ", _SPACE)
+    for line in joined.splitlines():
+        words = [_unescape(word) for word in line.split()]
+        if not words:
+            continue
+        colon = next((n for n, word in enumerate(words) if word.endswith(":")), None)
+        if colon is None:
+            return None
+        rules += 1
+        found.update(dict.fromkeys(words[colon + 1 :]))
+    return tuple(found) if rules else None
+
+
+def _unescape(word: str) -> str:
+    return word.replace(_SPACE, " ").replace("\\#", "#").replace("$$", "$")
+
+
+def normalise(path: str, root: str, places: Mapping[str, str]) -> str:
+    """`path` as it stands in keys: relative to the project when it lies there, below a tool's placeholder when it lies
+    beside the tool. `places` maps placeholders to absolute directories. `..` is left alone: only the file system knows
+    what it means behind a symbolic link."""
+    while path.startswith("./"):
+        path = path[2:].lstrip("/")
+    # A tool may lie inside the project (.venv), and then be named relative to it; hence tools first.
+    full = path if path.startswith("/") else f"{root}/{path}"
+    for placeholder, directory in places.items():
+        if full.startswith(directory.rstrip("/") + "/"):
+            return placeholder + full[len(directory.rstrip("/")) :]
+    return full[len(root) + 1 :] if full.startswith(root.rstrip("/") + "/") else path
+
+
+_SEARCH = ("-iquote", "-I", "-isystem")
+
+
+def search_path(argv: Sequence[str]) -> tuple[str, ...]:
+    """The include directories of a compile command in the order in which they are searched."""
+    found: dict[str, list[str]] = {flag: [] for flag in _SEARCH}
+    words = iter(argv)
+    for word in words:
+        for flag in _SEARCH:
+            if word.startswith(flag):
+                directory = word[len(flag) :] or next(words, "")
+                found[flag].append(directory.removeprefix("./").rstrip("/") or ".")
+                break
+    return tuple(dict.fromkeys(directory for flag in _SEARCH for directory in found[flag]))
+
+
+def shadows(search: Sequence[str], sources: Iterable[str], headers: Sequence[str]) -> tuple[str, ...]:
+    """Paths where a new file would have been included instead of one of `headers`.
+
+    `search` as from `search_path`; `sources` are the declared inputs, whose directories (and those of the headers) come
+    first for `#include "..."`. Too many is safe (a needless compile when such a file appears), too few is not, so a
+    header that could have been found in two ways counts in both. What this cannot see is `__has_include` of a file that
+    did not exist: compilers do not write that into the depfile.
+    """
+    present = set(headers)
+    quoted = [posixpath.dirname(path) for path in (*sources, *headers) if not path.startswith(("/", "{"))]
+    quoted = list(dict.fromkeys(quoted))
+    found: dict[str, None] = {}
+    for header in headers:
+        for name, earlier in _ways(header, search):
+            for directory in (*quoted, *earlier):
+                candidate = posixpath.join(directory, name) if directory not in ("", ".") else name
+                if candidate not in present:
+                    found[candidate] = None
+    return tuple(sorted(found))
+
+
+def _ways(header: str, search: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    """(name in the #include line, directories searched before it was found) for each way to find `header`."""
+    ways: list[tuple[str, Sequence[str]]] = []
+    for position, directory in enumerate(search):
+        if directory == "." and not header.startswith(("/", "{")):
+            ways.append((header, search[:position]))
+        elif header.startswith(directory + "/"):
+            ways.append((header[len(directory) + 1 :], search[:position]))
+    if header.startswith(("/", "{")) and not ways:
+        # The compiler's own: searched last, below its last directory called "include".
+        ways.append((header.rpartition("/include/")[2].lstrip("/"), search))
+    return ways

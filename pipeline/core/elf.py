@@ -1,0 +1,104 @@
+"""Take from an ELF file everything that is not loaded: debug information, symbols, notes.
+
+Pure. Knows ELF32 little endian (System V gABI, chapters 4 and 5), the form of every ESP32. Invariant: two ELF files
+that would load the same bytes at the same addresses from sections of the same names become the same file.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+_IDENT = b"\x7fELF\x01\x01"
+_HEADER = struct.Struct("<16sHHIIIIIHHHHHH")
+_SECTION = struct.Struct("<10I")
+_SEGMENT = struct.Struct("<8I")
+_NOBITS, _STRTAB, _ALLOC, _LOAD = 8, 3, 0x2, 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    name: bytes
+    type: int
+    flags: int
+    address: int
+    data: bytes
+    size: int
+    """In memory; `data` is empty for a section without bytes in the file (.bss)."""
+    align: int
+
+
+def strip(data: bytes) -> bytes | str:
+    """The same program with its loaded sections only, or one fact about why `data` is not such a file.
+
+    The layout is made anew, header, segments, sections in address order, names, section table, so that nothing of what
+    was dropped shows through file offsets. Each loaded section gets a segment of its own.
+    """
+    if data[:6] != _IDENT or len(data) < _HEADER.size:
+        return "this is not a 32-bit little-endian ELF file"
+    header = _HEADER.unpack_from(data)
+    try:
+        sections = _loaded_sections(data, *header[6:7], *header[11:14])
+    except (struct.error, IndexError, ValueError):
+        return "its section table points outside the file"
+    if not sections:
+        return "it has no section that is loaded"
+    return _write(header, sorted(sections, key=lambda section: (section.address, section.name)))
+
+
+def _loaded_sections(data: bytes, offset: int, entry: int, count: int, names_index: int) -> list[_Section]:
+    rows = [_SECTION.unpack_from(data, offset + n * entry) for n in range(count)]
+    names = _slice(data, rows[names_index][4], rows[names_index][5])
+    sections = []
+    for name, kind, flags, address, start, size, _link, _info, align, _entry in rows:
+        if flags & _ALLOC and size:
+            body = b"" if kind == _NOBITS else _slice(data, start, size)
+            end = names.index(b"\0", name)
+            sections.append(_Section(names[name:end], kind, flags, address, body, size, align))
+    return sections
+
+
+def _slice(data: bytes, start: int, size: int) -> bytes:
+    if start + size > len(data):
+        raise ValueError("outside the file")
+    return data[start : start + size]
+
+
+def _write(header: tuple[int, ...], sections: list[_Section]) -> bytes:
+    names = b"\0" + b"".join(section.name + b"\0" for section in sections) + b".shstrtab\0"
+    start = _HEADER.size + _SEGMENT.size * len(sections)
+    body, segments = b"", b""
+    table = bytes(_SECTION.size)
+    name = 1
+    for section in sections:
+        body += bytes(-(start + len(body)) % 4)
+        offset, flags = start + len(body), section.flags
+        # sh_flags: 1 write, 4 execute; p_flags: 4 read, 2 write, 1 execute.
+        access = 4 | (2 if flags & 1 else 0) | (1 if flags & 4 else 0)
+        segments += _SEGMENT.pack(
+            _LOAD, offset, section.address, section.address, len(section.data), section.size, access, 4
+        )
+        table += _SECTION.pack(name, section.type, flags, section.address, offset, section.size, 0, 0, section.align, 0)
+        name += len(section.name) + 1
+        body += section.data
+    table += _SECTION.pack(name, _STRTAB, 0, 0, start + len(body), len(names), 0, 0, 1, 0)
+    body += names
+    body += bytes(-(start + len(body)) % 4)
+    ident, kind, machine, version, entry, _, _, flags, *_ = header
+    head = _HEADER.pack(
+        ident,
+        kind,
+        machine,
+        version,
+        entry,
+        _HEADER.size,
+        start + len(body),
+        flags,
+        _HEADER.size,
+        _SEGMENT.size,
+        len(sections),
+        _SECTION.size,
+        len(sections) + 2,
+        len(sections) + 1,
+    )
+    return head + segments + body + table

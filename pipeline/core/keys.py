@@ -1,0 +1,142 @@
+"""Action keys, and the explanation of why one moved: two sinks of one walk.
+
+Pure. Does not know where digests come from or where results are stored. Invariant: two different walks never give the
+same bytes (every part is length-delimited), and what `ExplainSink` lists is exactly what `HashSink` hashes.
+
+    key    = SHA-256 of the parts
+    part   = netstring(kind) netstring(name) netstring(value);  netstring(s) = decimal length of UTF-8 ":" UTF-8 of s
+    base   = "version" part, then the command, then one "input" part per declared input
+    full   = "version" part, a part with the base key, then one part per discovered and per absent file
+    History: version 1, the first. Another version is another key: old entries are simply not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import NamedTuple, Protocol
+
+from cache.digest import ActionKey, Digest
+from pipeline.core.inputs import STABILITY, Command, InputKind, Stability
+
+KEY_VERSION = "hotplate action key 1"
+
+FileDigest = tuple[str, Digest]
+"""A path as it stands in keys (relative, POSIX, tools' directories as placeholders) and what it held."""
+
+
+class Part(NamedTuple):
+    """One thing that the key depends on."""
+
+    kind: InputKind
+    name: str
+    value: str
+
+
+class KeySink(Protocol):
+    """Receives the parts in order."""
+
+    def part(self, kind: InputKind, name: str, value: str) -> None: ...
+
+
+class HashSink:
+    """Hashes the parts."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256(_netstring(KEY_VERSION))
+
+    def part(self, kind: InputKind, name: str, value: str) -> None:
+        if STABILITY[kind] is not Stability.STABLE:
+            raise ValueError(f"{kind.value} is volatile and must not enter a key [this is a bug]")
+        self._sha256.update(_netstring(kind.value) + _netstring(name) + _netstring(value))
+
+    def key(self) -> ActionKey:
+        """The key of everything received so far."""
+        return ActionKey(self._sha256.hexdigest())
+
+
+class ExplainSink:
+    """Lists the parts."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+
+    def part(self, kind: InputKind, name: str, value: str) -> None:
+        self.parts.append(Part(kind, name, value))
+
+
+def walk_base(sink: KeySink, command: Command, inputs: Sequence[FileDigest]) -> None:
+    """The command and its declared inputs, in declared order (it can matter: a linker reads its inputs in order)."""
+    sink.part(InputKind.BUILTIN, "", command.builtin)
+    sink.part(InputKind.TOOL, *command.tool)
+    for word in command.argv:
+        sink.part(InputKind.ARGUMENT, "", word)
+    for name, value in command.params:
+        sink.part(InputKind.PARAMETER, name, value)
+    for name, value in sorted(command.env):
+        sink.part(InputKind.ENVIRONMENT, name, value)
+    for path in command.outputs:
+        sink.part(InputKind.OUTPUT_PATH, path, "")
+    sink.part(InputKind.DEPFILE_PATH, "", command.depfile)
+    sink.part(InputKind.PROFILE, "", command.profile)
+    sink.part(InputKind.SALT, "", command.salt)
+    for path, digest in inputs:
+        sink.part(InputKind.INPUT, path, str(digest))
+
+
+def walk_discovered(sink: KeySink, discovered: Iterable[FileDigest], absent: Iterable[str]) -> None:
+    """What the tool read beside its declared inputs, and which files it would have read had they existed."""
+    for path, digest in discovered:
+        sink.part(InputKind.DISCOVERED, path, str(digest))
+    for path in absent:
+        sink.part(InputKind.ABSENT, path, "")
+
+
+def base_key(command: Command, inputs: Sequence[FileDigest]) -> ActionKey:
+    """The key under which candidate sets of discovered inputs are kept."""
+    sink = HashSink()
+    walk_base(sink, command, inputs)
+    return sink.key()
+
+
+def full_key(base: ActionKey, discovered: Sequence[FileDigest], absent: Sequence[str]) -> ActionKey:
+    """The key under which the result is kept. Both sequences are sorted here: their order says nothing."""
+    sink = HashSink()
+    sink.part(InputKind.INPUT, "base key", base)
+    walk_discovered(sink, sorted(discovered), sorted(absent))
+    return sink.key()
+
+
+class Difference(NamedTuple):
+    """The first part that moved. `before` or `after` is `""` when the part was added or removed."""
+
+    kind: InputKind
+    name: str
+    before: str
+    after: str
+
+
+def first_difference(old: Sequence[Part], new: Sequence[Part]) -> Difference | None:
+    """Compare two walks; None when they are equal."""
+    for before, after in zip_longest(old, new):
+        if before == after:
+            continue
+        # A side that the other has nowhere was changed, added or removed; otherwise parts only changed places.
+        added = after if after is not None and after not in old else None
+        removed = before if before is not None and before not in new else None
+        if added is not None and removed is not None and added[:2] == removed[:2]:
+            return Difference(added.kind, added.name, removed.value, added.value)
+        if added is not None:
+            return Difference(added.kind, added.name, "", added.value)
+        if removed is not None:
+            return Difference(removed.kind, removed.name, removed.value, "")
+        part = after if after is not None else before
+        return Difference(part.kind, part.name, "order", "order")
+    return None
+
+
+def _netstring(text: str) -> bytes:
+    # File names are bytes on POSIX; surrogateescape gives those back that are not UTF-8.
+    data = text.encode("utf-8", "surrogateescape")
+    return b"%d:%s" % (len(data), data)

@@ -1,0 +1,74 @@
+"""Checksummed text lines: the one format of append-only logs (run logs, device journals).
+
+Pure: values to bytes and back. Does not know files or what a record means.
+Invariant: `decode_records` never raises and never returns a record that was not written whole; what it drops it says in
+one line, except a torn tail, which is what a killed writer leaves.
+
+    log    := header record*
+    header := name " " version "\\n"                     "hotplate-run-log 1\\n"
+    record := crc32 "\\t" json "\\n"                      CRC-32 (IEEE 802.3) of the json bytes, 8 lower-case hex digits
+    json   := canonical: sorted keys, no spaces, ASCII only, no NaN
+
+An unknown name or version means starting over, never guessing. The version is that of the records' meaning and belongs
+to the caller.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Decoded(NamedTuple):
+    """`records` in order; `note` says what was dropped (`None`: nothing but perhaps a torn tail); `good` is the number
+    of leading bytes that are whole and valid: truncate there before appending."""
+
+    records: list[dict[str, Any]]
+    note: str | None
+    good: int
+
+
+def header(name: str, version: int) -> bytes:
+    """The first line of a log."""
+    return f"{name} {version}\n".encode("ascii")
+
+
+def encode_record(value: Mapping[str, Any]) -> bytes:
+    """One line. Raises TypeError or ValueError for what JSON cannot hold: a defect of the caller."""
+    # ASCII escapes carry a lone surrogate (a file name that is not UTF-8) through and back.
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    return b"%08x\t%s\n" % (zlib.crc32(text), text)
+
+
+def decode_records(data: bytes, name: str, version: int) -> Decoded:
+    """Read what is whole. An unknown first line means nothing can be read, and says so; a damaged record ends the log
+    there, since later ones may depend on it; bytes after the last newline are a torn tail."""
+    first = header(name, version)
+    if not data.startswith(first):
+        if first.startswith(data):
+            return Decoded([], None, 0)
+        shown = data.split(b"\n", 1)[0][:40].decode("latin-1").encode("unicode_escape").decode("ascii")
+        return Decoded([], f'{name}: unknown format "{shown}", expected "{name} {version}"; starting over', 0)
+    records: list[dict[str, Any]] = []
+    good = len(first)
+    while (end := data.find(b"\n", good)) >= 0:
+        record = _decode_line(data[good:end])
+        if record is None:
+            note = f"{name}: damaged at record {len(records) + 1} (byte {good}); the rest is ignored"
+            return Decoded(records, note, good)
+        records.append(record)
+        good = end + 1
+    return Decoded(records, None, good)
+
+
+def _decode_line(line: bytes) -> dict[str, Any] | None:
+    crc, tab, text = line.partition(b"\t")
+    if not tab or crc != b"%08x" % zlib.crc32(text):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

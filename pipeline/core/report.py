@@ -1,0 +1,203 @@
+"""A report as text for people: Markdown, and the last line on stdout for scripts.
+
+Pure: the dict of `core/report_json.py` in, text out. Does not know events, files or the terminal.
+Invariant: no value can change the structure of the page. Values stand in code spans whose fence is longer than any run
+of backticks inside; characters that are not printable (line ends, escape codes, bidi controls) are shown by their code.
+
+Layout after the deploy reports of OpenShell: `# title`, bullets `- key: value`, then Plan, Fingerprints, Flash
+Digests, Readiness, Durations.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+NOTHING = "-"
+"""Stands for an empty value: a code span cannot be empty."""
+
+
+def render_markdown(report: Mapping[str, Any]) -> str:
+    """The page of one report."""
+    parts = [
+        _section("# Deploy Report", _header(report)),
+        *([_failure(report["failure"])] if report["failure"] else []),
+        _section("## Plan", iter(report["plan"].items())),
+        _section("## Fingerprints", _fingerprints(report)),
+        _section("## Flash Digests", _digests(report)),
+        _section("## Readiness", _readiness(report)),
+        _section("## Durations (ms)", _durations(report)),
+        _section("## TTFB (ms)", _ttfb(report["ttfb"])),
+    ]
+    return "\n".join(parts)
+
+
+def last_line(report: Mapping[str, Any]) -> str:
+    """`DEPLOY_TX_ID=... DEPLOY_OUTCOME=... DEPLOY_DEVICE=... DEPLOY_PORT=... DEPLOY_REPORT=...`: one line, in words
+    that a POSIX shell can evaluate."""
+    device = report["device"]
+    pairs = {
+        "TX_ID": report["transaction_id"],
+        "OUTCOME": report["outcome"] or "",
+        "DEVICE": device["name"],
+        "PORT": device["port"],
+        "REPORT": report["report_path"],
+    }
+    return " ".join(f"DEPLOY_{key}={shlex.quote(_visible(value)) if value else ''}" for key, value in pairs.items())
+
+
+# --- sections ---------------------------------------------------------------------------------
+
+Bullets = Iterator[tuple[str, Any]]
+
+
+def _section(title: str, bullets: Bullets) -> str:
+    lines = [f"- {_key(key)}: {value}" for key, value in ((key, _value(value)) for key, value in bullets)]
+    return "\n".join([title, "", *(lines or ["Nothing was recorded."]), ""])
+
+
+def _header(report: Mapping[str, Any]) -> Bullets:
+    device, totals = report["device"], report["totals"]
+    yield "transaction_id", report["transaction_id"]
+    yield "timestamp_utc", report["started_at"]
+    yield "outcome", report["outcome"]
+    yield "device_name", device["name"]
+    yield "device_port", device["port"]
+    yield "device_mac", device["mac"]
+    yield "device_chip", device["chip"]
+    yield "targets_requested", report["targets"]
+    yield "build_profile", report["profile"]
+    yield "toolchain", report["toolchain"]
+    yield "verify_level", report["verify_level"]
+    yield "git_sha", report["git"]["sha"]
+    yield "git_dirty", report["git"]["dirty"]
+    yield "changed_inputs_count", len(report["changed_inputs"])
+    for name in ("compiled", "restored", "linked", "bytes_written"):
+        yield name, totals[name]
+    for reason in report["reasons"]:
+        moved = f": {reason['before']} -> {reason['after']}" if reason["before"] or reason["after"] else ""
+        yield "reason", f"{reason['kind']} {reason['subject']}{moved}"
+
+
+def _failure(failure: Mapping[str, Any]) -> str:
+    keys = ("category", "stage", "retryable", "user_action", "where", "message", "hint")
+    page = _section("## Failure", ((key, failure[key]) for key in keys))
+    return page + "\n" + code_block(failure["detail"]) + "\n" if failure["detail"] else page
+
+
+def _fingerprints(report: Mapping[str, Any]) -> Bullets:
+    for row in report["fingerprints"]:
+        for key in ("previous", "current", "state_written"):
+            yield f"{row['name']}_{key}", row[key]
+    for name in report["changed_inputs"]:
+        yield "changed_input", name
+
+
+def _digests(report: Mapping[str, Any]) -> Bullets:
+    for row in report["regions"]:
+        name = row["name"]
+        yield f"{name}_offset", f"{row['offset']:#x}"
+        yield f"{name}_size", row["size"]
+        yield f"{name}_device_md5_before", row["device_md5_before"]
+        yield f"{name}_image_md5_target", row["md5"]
+        yield f"{name}_image_sha256", row["sha256"]
+        yield f"{name}_action", row["action"] if row["done"] else f"{row['action']} (not finished)"
+        yield f"{name}_bytes_written", row["bytes_written"]
+
+
+def _readiness(report: Mapping[str, Any]) -> Bullets:
+    readiness = report["readiness"]
+    yield "readiness_gate_status", readiness["status"]
+    yield "readiness_failure_reason", readiness["failure_reason"]
+    yield "app_elf_sha256", readiness["app_elf_sha256"]
+
+
+def _durations(report: Mapping[str, Any]) -> Bullets:
+    outcomes = {row["stage"]: row["outcome"] for row in report["stages"]}
+    for row in report["budget"]["phases"]:
+        words = [outcomes[row["phase"]]] if row["phase"] in outcomes else []
+        yield row["phase"], _Timed(row, words)
+    yield "remainder", report["totals"]["remainder_ms"]
+    yield "total", _Timed(report["budget"]["total"], [])
+    yield "bottleneck", report["budget"]["bottleneck"]
+
+
+def _ttfb(ttfb: Mapping[str, Any]) -> Bullets:
+    yield "status", ttfb["status"]
+    yield "from", ttfb["from"]
+    for name, value in ttfb["segments"].items():
+        yield name.removesuffix("_ms"), value
+    yield "remainder", ttfb["remainder_ms"]
+    yield "total", ttfb["total_ms"]
+    missing = ttfb["timing_unavailable_reason"]
+    for reason in dict.fromkeys(missing.values()):
+        marks = ", ".join(mark for mark in missing if missing[mark] == reason)
+        yield "timing_unavailable_reason", f"{marks}: {reason}"
+    for mark, note in ttfb["notes"].items():
+        yield f"{mark}_note", note
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+class _Timed:
+    """A duration with its budget, as a bullet's value."""
+
+    def __init__(self, row: Mapping[str, Any], words: list[str]) -> None:
+        self._row = row
+        self._words = words
+
+    def __str__(self) -> str:
+        row, words = self._row, list(self._words)
+        if row["limit_ms"] is not None:
+            words.append(f"budget {code(row['limit_ms'])}")
+            if row["margin_ms"] is not None:
+                words.append(f"margin {code(row['margin_ms'])}")
+            words.append(row["verdict"])
+        measured = code(NOTHING if row["measured_ms"] is None else row["measured_ms"])
+        return f"{measured} ({', '.join(words)})" if words else measured
+
+
+def _key(text: str) -> str:
+    """A bullet's key. Names of regions and marks come from outside, so they may not carry Markdown."""
+    return text if re.fullmatch(r"[A-Za-z0-9_.-]+", text) else code(text)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, _Timed):
+        return str(value)
+    if isinstance(value, bool):
+        return code("true" if value else "false")
+    if isinstance(value, list):
+        return " ".join(code(item) for item in value) or code(NOTHING)
+    return code(NOTHING if value is None or value == "" else value)
+
+
+def code(value: Any) -> str:
+    """`value` as a Markdown code span that shows exactly its visible form (CommonMark 0.31, section 6.1)."""
+    text = _visible(str(value)) or NOTHING
+    fence = "`" * (_longest_run(text) + 1)
+    # One space on each side is stripped again, where a backtick would touch the fence or spaces would be stripped.
+    edge = text[0] in "` " or text[-1] in "` "
+    return f"{fence} {text} {fence}" if edge and text.strip(" ") else f"{fence}{text}{fence}"
+
+
+def code_block(text: str) -> str:
+    """`text` in a fenced block, line by line; the fence is longer than any inside."""
+    lines = [_visible(line) for line in text.replace("\r\n", "\n").rstrip("\n").split("\n")]
+    body = "\n".join(lines)
+    fence = "`" * max(3, _longest_run(body) + 1)
+    return f"{fence}text\n{body}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)
+
+
+def _visible(text: str) -> str:
+    """`text` in printable characters only; the others by their escape (`\\n`, `\\x1b`, `\\u202e`)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,52 @@
+"""The real clock, and the deadline that is made of it.
+
+Knows time only. Invariant: `now_s` never goes back. In-process virtual boards model waits instead of sleeping; the
+time they skipped is added here, so that a run's durations are host time and modelled board time together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipeline.effects.api import Clock
+
+
+class SystemClock:
+    """Monotonic host time plus whatever the followed virtual boards have skipped."""
+
+    def __init__(self) -> None:
+        self._skews: list[Callable[[], float]] = []
+
+    def follow(self, skew_s: Callable[[], float]) -> None:
+        """Add the seconds that `skew_s()` reports (never decreasing) to every later reading."""
+        self._skews.append(skew_s)
+
+    def now_s(self) -> float:
+        return time.monotonic() + sum(skew() for skew in self._skews)
+
+    def utc(self) -> str:
+        return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """An instant on `clock` after which waiting ends."""
+
+    clock: Clock
+    at_s: float
+
+    @classmethod
+    def after(cls, clock: Clock, seconds: float) -> Deadline:
+        return cls(clock, clock.now_s() + seconds)
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.at_s - self.clock.now_s())
+
+    @property
+    def expired(self) -> bool:
+        return self.remaining_s == 0.0

@@ -1,0 +1,67 @@
+"""Facts about this process and this checkout that reports carry: age of the process, git revision.
+
+Knows the operating system and git. Invariant: what cannot be found out is None or empty, never an error.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def process_age_ms() -> int | None:
+    """Milliseconds since this process was started (clock ticks of 10 ms); None where /proc does not tell."""
+    try:
+        # the command name in field 2 may hold spaces and parentheses: count from its end; starttime is field 22
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0, round((time.clock_gettime(time.CLOCK_BOOTTIME) - started_s) * 1000))
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """`sha`: 40 hex digits or `""` outside a repository; `dirty`: tracked files differ from it."""
+
+    sha: str = ""
+    dirty: bool = False
+
+
+class GitQuery:
+    """Asks git in the background, so that a warm run does not wait for it."""
+
+    def __init__(self, root: Path) -> None:
+        self._child: subprocess.Popen[str] | None = None
+        command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+        try:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment,
+            )
+        except OSError:
+            pass  # no git on this machine
+
+    def result(self, timeout_s: float = 2.0) -> Revision:
+        """The answer; empty when git is missing, fails, or takes longer than `timeout_s`."""
+        if self._child is None:
+            return Revision()
+        try:
+            output, _ = self._child.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.communicate()
+            return Revision()
+        if self._child.returncode != 0:
+            return Revision()
+        sha = next((line.split()[2] for line in output.splitlines() if line.startswith("# branch.oid ")), "")
+        dirty = any(line and not line.startswith("#") for line in output.splitlines())
+        return Revision("" if sha == "(initial)" else sha, dirty)

@@ -1,0 +1,238 @@
+"""Append-only log files, and the directory of run logs.
+
+The file side of `core/records.py` and `core/events.py`: opens, repairs, locks, appends, deletes. Does not know what a
+record means, what a report looks like, or doit. Uses `flock`, so POSIX only.
+Invariant: a line that `append` returned from survives `kill -9` of this process, and a writer holds an exclusive lock
+on its file for as long as it lives: an unlocked log without an end is that of a dead run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.core.events import RUN_LOG_HEADER, decode_log, decode_log_prefix, encode, finished, is_tx, killed
+from pipeline.core.model import Event, EventKind
+
+SUFFIX = ".log"
+
+
+class AppendLog:
+    """One locked, append-only file.
+
+    `header` begins a new file. `good(data)` says how many leading bytes of an existing one to keep: the rest (a torn
+    tail, damage) is cut off before the first append, or the next line would be glued to it. `sync` makes each append
+    reach the disk and not only the kernel: for what must survive a power cut (the device journal).
+    Raises OSError; BlockingIOError when another process holds the file."""
+
+    def __init__(self, path: Path, header: bytes, good: Callable[[bytes], int], *, sync: bool = False) -> None:
+        self._sync = sync
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.data = _read_all(self._fd)
+            """The content that was kept, as found when opening."""
+            keep = good(self.data)
+            if keep < len(self.data):
+                os.ftruncate(self._fd, keep)
+                self.data = self.data[:keep]
+            if not self.data:
+                self.append(header)
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, line: bytes) -> None:
+        """Add `line`; it is in the kernel's hands (`sync`: on the disk) on return."""
+        view = memoryview(line)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        if self._sync:
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Release the file and its lock. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _read_all(fd: int) -> bytes:
+    parts = []
+    offset = 0
+    while part := os.pread(fd, 1 << 20, offset):
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+class RunLog:
+    """The log of the run under way. Losing it must not stop the run: what cannot be written is kept in `events` (the
+    report is still rendered from them), and `note` says in one line why."""
+
+    def __init__(self, path: Path, file: AppendLog | None, note: str | None = None) -> None:
+        self.path = path
+        self.events: list[Event] = []
+        self.note = note
+        self._file = file
+
+    @classmethod
+    def create(cls, directory: Path, tx: str) -> RunLog:
+        """A new log `<directory>/<tx>.log`. Raises FileExistsError when `tx` is taken, ValueError when it is no
+        transaction id."""
+        if not is_tx(tx):
+            raise ValueError(f"{tx!r} is not a transaction id")
+        path = directory / (tx + SUFFIX)
+        # Under a private name until it is locked: a log that can be seen unlocked would look like that of a dead run.
+        # Linking, unlike renaming, refuses a name that exists.
+        fresh = directory / f".{tx}.{os.getpid()}.new"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            file = AppendLog(fresh, RUN_LOG_HEADER, lambda _: 0)
+        except OSError as error:
+            return cls(path, None, f"{path}: the run log cannot be written ({error.strerror}); going on without")
+        try:
+            path.hardlink_to(fresh)
+        except FileExistsError:
+            file.close()
+            raise
+        except OSError:
+            # A file system without hard links; ids are random, so that a clash here is only theory.
+            fresh.rename(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+        return cls(path, file)
+
+    def append(self, event: Event) -> None:
+        """Record `event`, at once."""
+        self.events.append(event)
+        if self._file is None:
+            return
+        try:
+            self._file.append(encode(event))
+        except OSError as error:
+            self.note = f"{self.path}: the run log cannot be written ({error.strerror}); going on without"
+            self.close()
+
+    def close(self) -> None:
+        """Release the file and its lock. Idempotent; later events are only kept in memory."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read(path: Path) -> tuple[list[Event], str | None]:
+    """The events of a log, finished or not, and one line about what could not be read."""
+    try:
+        return decode_log(path.read_bytes())
+    except OSError as error:
+        return [], f"{path}: {error.strerror}"
+
+
+def unfinished(directory: Path) -> list[Path]:
+    """Logs of runs that died without an end, oldest first. Logs in which nothing can be read are none of them."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith(SUFFIX))
+    except OSError:
+        return []
+    paths = (directory / name for name in names if is_tx(name.removesuffix(SUFFIX)))
+    return [path for path in paths if _is_dead(path)]
+
+
+def _is_dead(path: Path) -> bool:
+    return not _has_end(path) and not _is_held(path) and _lacks_end(path)
+
+
+def _has_end(path: Path) -> bool:
+    """Is the last line that of a finished run? Every run asks this about every log that is kept, so it reads no more."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        tail = os.pread(fd, _LAST_LINE, max(0, os.fstat(fd).st_size - _LAST_LINE))
+    finally:
+        os.close(fd)
+    lines = tail.split(b"\n")
+    return len(lines) > 1 and lines[-1] == b"" and _RUN_FINISHED in lines[-2]
+
+
+_LAST_LINE = 256
+"""Bytes that hold the last line of a finished log: some 130."""
+
+_RUN_FINISHED = b'"kind":"%s"' % EventKind.RUN_FINISHED.value.encode()
+
+
+def _lacks_end(path: Path) -> bool:
+    events, _ = read(path)
+    return bool(events) and not finished(events)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def close_killed(path: Path) -> list[Event]:
+    """Write the end that a dead run could not write, and return all its events, for its report. Empty when there is
+    nothing to do: another process did it first, or the log is in use."""
+    try:
+        file = AppendLog(path, RUN_LOG_HEADER, lambda data: decode_log_prefix(data)[2])
+    except OSError:
+        return []
+    try:
+        events, _ = decode_log(file.data)
+        added = killed(events) if events else []
+        for event in added:
+            file.append(encode(event))
+    except OSError:
+        pass  # A full disk: the next run tries again, and this one still renders what it read.
+    finally:
+        file.close()
+    return [*events, *added] if added else []
+
+
+# --- housekeeping -----------------------------------------------------------------------------
+
+
+def expired(names: Iterable[str], keep: int) -> list[str]:
+    """Which of these file names to delete, so that the `keep` newest transactions stay with all their files.
+
+    Pure. The age is in the name; a name that does not begin with a transaction id is not ours and stays."""
+    ours = {name: tx for name in names if is_tx(tx := name.partition(".")[0])}
+    newest = set(sorted(set(ours.values()), reverse=True)[: max(keep, 0)])
+    return sorted(name for name, tx in ours.items() if tx not in newest)
+
+
+def prune(directory: Path, keep: int) -> list[Path]:
+    """Delete the files of all but the `keep` newest transactions; logs in use, and those of dead runs that nobody has
+    reported yet, stay. Returns what was deleted."""
+    try:
+        names = [entry.name for entry in directory.iterdir()]
+    except OSError:
+        return []
+    deleted = []
+    for path in (directory / name for name in expired(names, keep)):
+        if path.suffix == SUFFIX and (_is_held(path) or _is_dead(path)):
+            continue
+        with suppress(OSError):
+            path.unlink()
+            deleted.append(path)
+    return deleted
+
+
+def is_deploy(events: Iterable[Event]) -> bool:
+    """Does this log belong to a device, and so deserve a report? Host-only runs write the log alone."""
+    return any(event.kind is EventKind.RUN_STARTED and event.data["device"] for event in events)

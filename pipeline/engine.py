@@ -1,0 +1,294 @@
+"""The engine: which actions are up to date, and why not. Its other half (`engine_run`) makes them so.
+
+Knows actions, the state of this project and stamps. Does not know doit, boards, or what the actions are for.
+Invariant: an action is up to date only if its command, its tool, the content of every declared and discovered input,
+the absence of every file that would shadow one, and the content of every output are those of its last recorded run.
+
+This file is all that a warm run loads. It stats each path at most once per look: a look begins with `peek`, `scan` or
+`run` and serves every `verdict` until the next one; what is edited after it is seen by the next run, since a record
+holds the content that was looked at and never what lies there later.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cache import statefile
+from cache.stamps import Entry, StampTable
+from pipeline.core import dag
+from pipeline.core.failures import fail
+from pipeline.core.inputs import Command, InputKind, command_of
+from pipeline.core.keys import ExplainSink, first_difference, walk_base
+from pipeline.core.model import Action, FailureCategory, Reason, Stage, State, Tool, Verdict
+from pipeline.effects.api import Clock, ProcessRunner
+from pipeline.engine_results import ActionFailure, Builtin, RunResult, ScanResult
+from pipeline.errors import ConfigError
+
+__all__ = ["ActionFailure", "Engine", "Record", "RunResult", "ScanResult"]
+
+STATE_KIND = "stamps 1 actions 1"
+STATE_NAME = "stamps.v1.state"
+
+Observed = tuple[tuple[str, str], ...]
+"""(path, SHA-256) of files; equal tuples are shared between records, so that each is checked once."""
+
+
+class Record(NamedTuple):
+    """The last successful run of an action. The order of the fields is the format of the state file."""
+
+    command: Command
+    inputs: Observed
+    discovered: Observed
+    absent: tuple[str, ...]
+    outputs: tuple[tuple[str, str, bool], ...]
+    """(path, SHA-256, executable)."""
+    key: str
+
+
+class Engine:
+    """The actions of one project. One `run` at a time per project: the caller holds the project's lock."""
+
+    def __init__(
+        self,
+        root: Path,
+        actions: Sequence[Action],
+        tools: Mapping[str, Tool],
+        builtins: Mapping[str, Builtin],
+        state_dir: Path,
+        cache_dir: Path,
+        runner: ProcessRunner,
+        clock: Clock,
+        jobs: int,
+        run_env: Mapping[str, str],
+    ) -> None:
+        """`run_env` is the environment of every child beside its action's own; it is in no key, so it may only say
+        where to work (PATH, cache directories). Raises ConfigError when the actions do not form a DAG."""
+        graph = dag.build(actions)
+        if isinstance(graph, str):
+            raise ConfigError(
+                fail(
+                    FailureCategory.CONFIG_ERROR,
+                    stage=None,
+                    where="deploy.toml",
+                    message=graph,
+                    hint="correct the actions",
+                )
+            )
+        self.root, self.tools, self.builtins, self.cache_dir = root, tools, builtins, cache_dir
+        self.runner, self.clock, self.jobs, self.run_env = runner, clock, jobs, run_env
+        self.graph = graph
+        self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}
+        self._state_path = state_dir / STATE_NAME
+        value, note = statefile.load(self._state_path, STATE_KIND)
+        stamps, records = value or ({}, {})
+        self.notes: tuple[str, ...] = (note,) if note else ()
+        self.table = StampTable(self.resolve, stamps)
+        self.records: dict[str, Any] = records
+        self.records_changed = False
+        self._look: dict[str, Entry | None] = {}
+        self._present: dict[str, bool] = {}
+
+    # --- paths ----------------------------------------------------------------------------------
+
+    def resolve(self, path: str) -> str:
+        """A path of a key as one that can be opened here."""
+        if path[:1] == "{":
+            place, _, rest = path.partition("/")
+            return f"{self.places.get(place, place)}/{rest}"
+        return path if path[:1] == "/" else f"{self.root}/{path}"
+
+    # --- looking --------------------------------------------------------------------------------
+
+    def sources(self) -> list[str]:
+        """Every file that is read and that no action makes: declared ones, then those that compilers reported."""
+        producer = self.graph.producer
+        found = dict.fromkeys(path for action in self.graph.order for path in action.inputs if path not in producer)
+        # Most actions share their set of headers with others.
+        sets = dict.fromkeys(
+            record.discovered for action in self.graph.order if (record := self.record(action)) is not None
+        )
+        for observed in sets:
+            found.update(dict.fromkeys(path for path, _ in observed if path not in producer))
+        return list(found)
+
+    def peek(self) -> Verdict:
+        """Would `scan` find anything? Writes nothing. Reads only a file whose stamp was taken in the tick of the clock
+        in which it was written."""
+        self.look_afresh()
+        reasons = []
+        for path in self.sources():
+            if self._seen(path) is None:
+                old = self.table.remembered(path)
+                reasons.append(Reason("file", path, "unknown" if old is None else "seen", "moved or missing"))
+        return Verdict(State.DIRTY if reasons else State.UP_TO_DATE, tuple(reasons))
+
+    def scan(self) -> ScanResult:
+        """Stat every input, read those whose stamp moved, remember what they are. A file that cannot be read counts as
+        missing, with the reason."""
+        self.look_afresh()
+        read_before, changed, missing = self.table.files_read, [], []
+        sources = self.sources()
+        for path in sources:
+            old = self.table.remembered(path)
+            try:
+                now = self._look[path] = self.table.current(path)
+            except OSError as error:
+                now = self._look[path] = None
+                changed.append(Reason("unreadable", path, "", error.strerror or str(error)))
+            if now is None:
+                missing.append(path)
+            if (old and old.fingerprint) != (now and now.fingerprint):
+                changed.append(Reason("file", path, old.fingerprint if old else "", now.fingerprint if now else ""))
+        self.save()
+        read = self.table.files_read - read_before
+        counts = {"inputs": len(sources), "read": read, "changed": len(changed), "missing": len(missing)}
+        return ScanResult(counts, tuple(changed), tuple(missing), self.notes)
+
+    def _seen(self, path: str) -> Entry | None:
+        """The entry of a file that certainly is what it was, by at most one stat per look."""
+        try:
+            return self._look[path]
+        except KeyError:
+            try:
+                entry = self.table.glance(path)
+            except OSError:
+                entry = None
+            self._look[path] = entry
+            return entry
+
+    def exists(self, path: str) -> bool:
+        """Is there a file that a compiler would open? By at most one stat per look."""
+        if path not in self._present:
+            try:
+                self._present[path] = self.table.stamp(path) is not None
+            except OSError:
+                self._present[path] = False
+        return self._present[path]
+
+    def look_afresh(self) -> None:
+        """Begin a look: forget what the last one saw."""
+        self._look, self._present = {}, {}
+
+    def look_again(self, paths: Sequence[str]) -> None:
+        """These were written: the next question about them stats them."""
+        for path in paths:
+            self._look.pop(path, None)
+            self._present.pop(path, None)
+
+    # --- judging --------------------------------------------------------------------------------
+
+    def record(self, action: Action) -> Record | None:
+        """The last recorded run of `action`."""
+        row = self.records.get(f"{action.profile}:{action.name}")
+        return None if row is None else Record._make(row)
+
+    def verdict(self, stage: Stage) -> Verdict:
+        """Are all actions of `stage` up to date? One reason per action that is not: what about it moved first."""
+        known: dict[Any, Reason | None] = {}
+        reasons = tuple(
+            reason
+            for action in self.graph.order
+            if action.stage is stage and (reason := self.judge(action, known)) is not None
+        )
+        return Verdict(State.DIRTY if reasons else State.UP_TO_DATE, reasons)
+
+    def judge(self, action: Action, known: dict[Any, Reason | None]) -> Reason | None:
+        """Why `action` must run, None if it is up to date. `known` remembers, within one look, the answers about sets
+        of files that many actions share."""
+        record = self.record(action)
+        if record is None:
+            return Reason("never run", action.name)
+        command = command_of(action, self.tools)
+        if command != record.command:
+            return self._explain(action, record, command)
+        for kind, observed in ((InputKind.INPUT, record.inputs), (InputKind.DISCOVERED, record.discovered)):
+            if observed not in known:
+                known[observed] = self._moved(kind, observed)
+            if (moved := known[observed]) is not None:
+                return _of(action, moved)
+        if record.absent not in known:
+            known[record.absent] = self._appeared(record.absent)
+        if (moved := known[record.absent]) is not None:
+            return _of(action, moved)
+        for path, sha256, executable in record.outputs:
+            now = self._seen(path)
+            if now is None or now.sha256 != sha256 or now.stamp.executable != executable:
+                return Reason("output", f"{action.name}: {path}", sha256[:12], "missing or other content")
+        return None
+
+    def _moved(self, kind: InputKind, observed: Observed) -> Reason | None:
+        for path, sha256 in observed:
+            now = self._seen(path)
+            if now is None or now.sha256 != sha256:
+                after = now.sha256[:12] if now is not None else "moved or missing"
+                return Reason(kind.value, path, sha256[:12], after)
+        return None
+
+    def _appeared(self, absent: tuple[str, ...]) -> Reason | None:
+        for path in absent:
+            if self.exists(path):
+                return Reason(InputKind.ABSENT.value, path, "absent", "present, and found before the one that was used")
+        return None
+
+    def _explain(self, action: Action, record: Record, command: Command) -> Reason:
+        """The first part of the command that moved, from the walk that makes the key."""
+        old, new = ExplainSink(), ExplainSink()
+        walk_base(old, Command._make(record.command), ())
+        walk_base(new, command, ())
+        moved = first_difference(old.parts, new.parts)
+        if moved is None:
+            # The declared inputs are not in this walk; only their names can have moved.
+            before, after = " ".join(record.command[5]), " ".join(command.inputs)
+            return Reason(InputKind.INPUT.value, action.name, before, after)
+        subject = f"{action.name}: {moved.name}" if moved.name else action.name
+        return Reason(moved.kind.value, subject, moved.before, moved.after)
+
+    # --- doing ----------------------------------------------------------------------------------
+
+    def run(self, stage: Stage, progress: Callable[[str, int, int], None]) -> RunResult:
+        """Bring every action of `stage` up to date: see `engine_run.run_stage`. On any way out, what was finished is
+        remembered."""
+        from pipeline.engine_run import run_stage
+
+        self.look_afresh()
+        try:
+            return run_stage(self, stage, progress)
+        finally:
+            self.look_afresh()
+            self.table.settle()
+            self.save()
+
+    def save(self) -> None:
+        """Write the state if it changed. That it cannot be written is a note: the next run only works more."""
+        if not (self.table.changed or self.records_changed):
+            return
+        self._forget()
+        try:
+            statefile.save(self._state_path, STATE_KIND, (self.table.rows(), self.records))
+            self.table.changed = self.records_changed = False
+        except OSError as error:
+            self.notes = (
+                *self.notes,
+                f"{self._state_path} cannot be written ({error.strerror}); the next run starts over",
+            )
+
+    def _forget(self) -> None:
+        """Drop records of actions that are no longer declared in these profiles, and stamps that nothing uses. Other
+        profiles keep theirs, so that switching back finds them."""
+        declared = {f"{action.profile}:{action.name}" for action in self.graph.order}
+        profiles = tuple(f"{profile}:" for profile in {action.profile for action in self.graph.order})
+        for name in [name for name in self.records if name not in declared and name.startswith(profiles)]:
+            del self.records[name]
+        used = {path for action in self.graph.order for path in (*action.inputs, *action.outputs)}
+        for row in self.records.values():
+            record = Record._make(row)
+            used.update(path for path, _ in (*record.inputs, *record.discovered))
+            used.update(path for path, _, _ in record.outputs)
+        self.table.keep_only(used)
+
+
+def _of(action: Action, moved: Reason) -> Reason:
+    return Reason(moved.kind, f"{action.name}: {moved.subject}", moved.before, moved.after)

@@ -1,0 +1,360 @@
+"""Make one action up to date: find its result in the cache and restore it, or execute it and store what it made.
+
+Knows keys, the cache and the runner. Does not know the order of actions or what is counted. Called from several
+threads at once. Invariants: a result is recorded only if no input moved between the moment before the action and the
+moment after; blobs are stored before the entry that names them; an action that failed leaves neither outputs nor entry.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cache.actions import ActionCache, ActionResult, OutputFile
+from cache.blobs import BlobStore
+from cache.digest import ActionKey, Digest
+from cache.stamps import Entry, filesystem_now_ns, next_tick
+from pipeline.core import depfile
+from pipeline.core.inputs import Command, command_of
+from pipeline.core.keys import base_key, full_key
+from pipeline.core.model import Action, Reason
+from pipeline.engine_execute import Executed, execute, remove_files
+from pipeline.engine_results import ActionFailure, FailureKind
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine, Observed
+
+
+class How(StrEnum):
+    """How an action ended; `SKIPPED`: another one failed before this could start."""
+
+    UP_TO_DATE = "up_to_date"
+    RESTORED = "restored"
+    EXECUTED = "executed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Outcome of one action. `warning` is what a successful tool said on stderr."""
+
+    how: How
+    warning: str = ""
+    failure: ActionFailure | None = None
+    notes: tuple[Reason, ...] = ()
+
+
+class CandidateSet(NamedTuple):
+    """Which files an action read beside its declared inputs, and which it would have read had they existed."""
+
+    discovered: tuple[str, ...]
+    absent: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        value = {"absent": self.absent, "discovered": self.discovered}
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+    @staticmethod
+    def decode(data: bytes) -> CandidateSet | None:
+        """None for anything that `encode` did not make."""
+        try:
+            value = json.loads(data)
+            return CandidateSet(tuple(map(str, value["discovered"])), tuple(map(str, value["absent"])))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """An action with the content of its declared inputs."""
+
+    action: Action
+    command: Command
+    inputs: tuple[tuple[str, Entry], ...]
+    base: ActionKey
+
+    @property
+    def observed(self) -> Observed:
+        return tuple((path, entry.sha256) for path, entry in self.inputs)
+
+
+class _Missing(Exception):
+    """A declared input is not there or cannot be read."""
+
+
+class ActionRunner:
+    """Performs actions for one `run` of the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._table = engine.table
+        self._blobs = BlobStore(engine.cache_dir)
+        self._results = ActionCache(engine.cache_dir, self._blobs)
+        self._began_ns = filesystem_now_ns()
+        self._finished: dict[str, int] = {}
+        """output path -> how many were finished before it; tells an input made earlier in this run from one made while
+        an action ran."""
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Start nothing any more; what runs may end."""
+        self._stopping = True
+
+    def mark_finished(self, action: Action) -> None:
+        """The outputs of `action` will not change any more in this run."""
+        for path in action.outputs:
+            self._finished[path] = len(self._finished)
+
+    def perform(self, action: Action) -> Done:
+        """Make `action` up to date. Raises KeyboardInterrupt when the runner was cancelled."""
+        if self._stopping:
+            return Done(How.SKIPPED)
+        try:
+            done = self._perform(action)
+        except _Missing as missing:
+            return Done(How.FAILED, failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, str(missing)))
+        except OSError as error:
+            message = f"{error.filename or 'a file'}: {error.strerror or error}"
+            return Done(How.FAILED, failure=ActionFailure(action.name, FailureKind.FILE_SYSTEM, message))
+        if done.failure is None:
+            self.mark_finished(action)
+        return done
+
+    def _perform(self, action: Action) -> Done:
+        keyed = self._key(action)
+        found = self._find(keyed)
+        if found is not None:
+            return found
+        # The inputs were looked at before waiting for a free thread: an edit since then gets its own key.
+        fresh = self._key(action)
+        if fresh.base != keyed.base and (found := self._find(fresh)) is not None:
+            return found
+        return self._execute(fresh)
+
+    # --- keys -----------------------------------------------------------------------------------
+
+    def _key(self, action: Action) -> _Keyed:
+        command = command_of(action, self._engine.tools)
+        inputs = []
+        for path in action.inputs:
+            try:
+                entry = self._table.current(path)
+            except OSError as error:
+                raise _Missing(f"{path} cannot be read: {error.strerror or error}") from None
+            if entry is None:
+                raise _Missing(f"{path} is missing")
+            inputs.append((path, entry))
+        return _Keyed(action, command, tuple(inputs), base_key(command, [(path, e.digest) for path, e in inputs]))
+
+    def _full_key(self, keyed: _Keyed, candidate: CandidateSet) -> tuple[ActionKey, Observed] | None:
+        """The full key if the candidate set can apply: its files are there, and nothing shadows them."""
+        found: list[tuple[str, Digest]] = []
+        for path in candidate.discovered:
+            try:
+                entry = self._table.current(path)
+            except OSError:
+                return None
+            if entry is None:
+                return None
+            found.append((path, entry.digest))
+        if any(self._exists(path) for path in candidate.absent):
+            return None
+        key = full_key(keyed.base, found, candidate.absent)
+        return key, tuple((path, digest.hex) for path, digest in found)
+
+    def _exists(self, path: str) -> bool:
+        try:
+            return self._table.stamp(path) is not None
+        except OSError:
+            return False
+
+    # --- the cache ------------------------------------------------------------------------------
+
+    def _candidates(self, keyed: _Keyed) -> list[CandidateSet]:
+        """Sets to try: none is needed without a depfile; else the last one here, then those in the cache."""
+        if not keyed.action.depfile:
+            return [CandidateSet((), ())]
+        found = []
+        record = self._engine.record(keyed.action)
+        if record is not None:
+            found.append(CandidateSet(tuple(path for path, _ in record.discovered), record.absent))
+        if keyed.action.cacheable:
+            decoded = map(CandidateSet.decode, self._results.candidates(keyed.base))
+            found += [candidate for candidate in decoded if candidate is not None and candidate not in found]
+        return found
+
+    def _find(self, keyed: _Keyed) -> Done | None:
+        """The action made up to date without executing it, None when it must be."""
+        record = self._engine.record(keyed.action)
+        for candidate in self._candidates(keyed):
+            identified = self._full_key(keyed, candidate)
+            if identified is None:
+                continue
+            key, discovered = identified
+            if record is not None and record.key == key and self._outputs_are(record.outputs):
+                self._remember(keyed, key, discovered, candidate.absent, record.outputs)
+                return Done(How.UP_TO_DATE)
+            if not keyed.action.cacheable:
+                continue
+            result = self._results.lookup(key)
+            if result is None or tuple(file.path for file in result.outputs) != keyed.action.outputs:
+                continue
+            restored = self._restore(result)
+            if restored is None:
+                continue
+            outputs = tuple((file.path, file.digest.hex, file.executable) for file in result.outputs)
+            self._remember(keyed, key, discovered, candidate.absent, outputs)
+            stderr = self._blobs.read(result.stderr) if result.stderr is not None else None
+            return Done(restored, warning=_text(stderr or b"") if restored is How.RESTORED else "")
+        return None
+
+    def _outputs_are(self, outputs: Sequence[tuple[str, str, bool]]) -> bool:
+        return all(self._output_is(path, sha256, executable) for path, sha256, executable in outputs)
+
+    def _output_is(self, path: str, sha256: str, executable: bool) -> bool:
+        try:
+            entry = self._table.current(path)
+        except OSError:
+            return False
+        return entry is not None and entry.sha256 == sha256 and entry.stamp.executable == executable
+
+    def _restore(self, result: ActionResult) -> How | None:
+        """Put the outputs in place; right ones are not touched. None when a blob is gone or damaged."""
+        how = How.UP_TO_DATE
+        for file in result.outputs:
+            if self._output_is(file.path, file.digest.hex, file.executable):
+                continue
+            path = Path(self._engine.resolve(file.path))
+            if not self._blobs.materialize(file.digest, path, executable=file.executable):
+                return None
+            if not self._output_is(file.path, file.digest.hex, file.executable):
+                return None
+            how = How.RESTORED
+        return how
+
+    # --- executing ------------------------------------------------------------------------------
+
+    def _execute(self, keyed: _Keyed) -> Done:
+        action = keyed.action
+        if filesystem_now_ns() == self._began_ns:
+            # A discovered file counts as edited during the action when its ctime is not before the start; what was
+            # written just before the run must not.
+            next_tick()
+        started_ns, sequence = filesystem_now_ns(), len(self._finished)
+        self._forget(action)
+        paths = [Path(self._engine.resolve(path)) for path in (*action.outputs, *filter(None, [action.depfile]))]
+        ran = execute(self._engine, action)
+        failure = ran.failure
+        if failure is None:
+            failure = self._missing_output(action, ran)
+        candidate = None if failure is not None else self._discover(keyed)
+        if failure is None and candidate is None:
+            message = f"the command wrote no usable depfile {action.depfile}"
+            failure = ActionFailure(action.name, FailureKind.DEPFILE, message, ran.argv, 0, _text(ran.stderr))
+        if failure is not None or candidate is None:
+            remove_files(paths)
+            return Done(How.FAILED, failure=failure)
+        warning = _text(ran.stderr)
+        moved = self._moved_meanwhile(keyed, candidate, started_ns, sequence)
+        if moved is not None:
+            return Done(How.EXECUTED, warning, notes=(moved,))
+        return Done(How.EXECUTED, warning, notes=self._record(keyed, candidate, ran))
+
+    def _forget(self, action: Action) -> None:
+        if self._engine.records.pop(f"{action.profile}:{action.name}", None) is not None:
+            self._engine.records_changed = True
+
+    def _missing_output(self, action: Action, ran: Executed) -> ActionFailure | None:
+        for path in action.outputs:
+            if not self._exists(path):
+                message = f"the command succeeded but did not write its output {path}"
+                return ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message, ran.argv, 0, _text(ran.stderr))
+        return None
+
+    def _discover(self, keyed: _Keyed) -> CandidateSet | None:
+        """Read the depfile, which is then removed (a restored result has none either); None when it is unusable."""
+        action = keyed.action
+        if not action.depfile:
+            return CandidateSet((), ())
+        path = Path(self._engine.resolve(action.depfile))
+        try:
+            reported = depfile.parse(os.fsdecode(path.read_bytes()))
+        except OSError:
+            return None
+        if action.depfile not in action.outputs:
+            path.unlink()
+        if reported is None:
+            return None
+        root, places = str(self._engine.root), self._engine.places
+        declared = set(action.inputs)
+        headers = [depfile.normalise(name, root, places) for name in reported]
+        headers = sorted({name for name in headers if name not in declared})
+        shadows = depfile.shadows(depfile.search_path(action.argv), action.inputs, headers)
+        # A file that is there now and was not read is not where the compiler searches.
+        absent = tuple(name for name in shadows if name not in declared and not self._exists(name))
+        return CandidateSet(tuple(headers), absent)
+
+    def _moved_meanwhile(self, keyed: _Keyed, candidate: CandidateSet, started_ns: int, sequence: int) -> Reason | None:
+        """The first input that may have moved while the action ran."""
+        for path, before in keyed.inputs:
+            after = self._table.current(path)
+            if after is None or after.stamp != before.stamp or after.sha256 != before.sha256:
+                return Reason("changed while it was used", f"{keyed.action.name}: {path}", "", "not recorded")
+        for path in candidate.discovered:
+            stamp = self._table.stamp(path)
+            made_before = self._finished.get(path, sequence) < sequence
+            if stamp is None or (stamp.ctime_ns >= started_ns and not made_before):
+                return Reason("changed while it was used", f"{keyed.action.name}: {path}", "", "not recorded")
+        return None
+
+    def _record(self, keyed: _Keyed, candidate: CandidateSet, ran: Executed) -> tuple[Reason, ...]:
+        """Store the result: blobs, candidate set, entry, then the record of this project. A cache that cannot be
+        written costs the next run its hit and nothing else."""
+        identified = self._full_key(keyed, candidate)
+        entries = [(path, self._table.current(path)) for path in keyed.action.outputs]
+        if identified is None or any(entry is None for _, entry in entries):
+            return (Reason("changed while it was used", keyed.action.name, "", "not recorded"),)
+        key, discovered = identified
+        outputs = tuple((path, e.sha256, e.stamp.executable) for path, e in entries if e is not None)
+        self._remember(keyed, key, discovered, candidate.absent, outputs)
+        if not keyed.action.cacheable:
+            return ()
+        try:
+            stored = []
+            for path, sha256, executable in outputs:
+                digest = self._blobs.put_file(Path(self._engine.resolve(path)))
+                if digest.hex != sha256:
+                    self._forget(keyed.action)
+                    return (Reason("output changed", f"{keyed.action.name}: {path}", "", "not recorded"),)
+                stored.append(OutputFile(path, digest, executable))
+            stdout, stderr = (self._blobs.put_bytes(text) if text else None for text in (ran.stdout, ran.stderr))
+            if keyed.action.depfile:
+                self._results.add_candidate(keyed.base, candidate.encode())
+            self._results.record(key, ActionResult(tuple(stored), stdout, stderr, round(ran.duration_s * 1000)))
+        except OSError as error:
+            return (Reason("not stored", keyed.action.name, "", f"{error.filename or 'cache'}: {error.strerror}"),)
+        return ()
+
+    def _remember(
+        self,
+        keyed: _Keyed,
+        key: ActionKey,
+        discovered: Observed,
+        absent: tuple[str, ...],
+        outputs: tuple[tuple[str, str, bool], ...],
+    ) -> None:
+        record = (tuple(keyed.command), keyed.observed, discovered, absent, outputs, str(key))
+        name = f"{keyed.action.profile}:{keyed.action.name}"
+        if self._engine.records.get(name) != record:
+            self._engine.records[name] = record
+            self._engine.records_changed = True
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,107 @@
+"""Run an action's command or builtin, with its outputs' directories made and its stale outputs removed.
+
+Knows files and the process runner. Does not know keys or the cache. Invariant: before an action runs, none of its
+outputs exists, so that what exists afterwards was made by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.core.model import Action
+from pipeline.engine_results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine
+
+TIMEOUT_S = 3600.0
+"""No compiler or linker needs longer; a command that waits for something must end some time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What a command or builtin did; `argv` as it was run here."""
+
+    argv: tuple[str, ...] = ()
+    stdout: bytes = b""
+    stderr: bytes = b""
+    duration_s: float = 0.0
+    failure: ActionFailure | None = None
+
+
+def execute(engine: Engine, action: Action) -> Executed:
+    """Run it from the project root. Raises OSError when a directory cannot be made or a stale output not removed, and
+    KeyboardInterrupt when the runner was cancelled; outputs are gone then."""
+    outputs = [Path(engine.resolve(path)) for path in (*action.outputs, *filter(None, [action.depfile]))]
+    for path in outputs:
+        path.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _builtin(engine, action, outputs) if action.builtin else _command(engine, action)
+    except BaseException:
+        remove_files(outputs)
+        raise
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove what exists of `paths`."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _command(engine: Engine, action: Action) -> Executed:
+    tool = engine.tools.get(action.argv[0])
+    if tool is None:
+        message = f"the tool {action.argv[0]!r} is not installed"
+        return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
+    argv = (tool.path, *(_placed(engine, word) for word in action.argv[1:]))
+    env = {**engine.run_env, **{name: _placed(engine, value) for name, value in action.env}}
+    try:
+        done = engine.runner.run(argv, cwd=engine.root, env=env, timeout_s=TIMEOUT_S)
+    except TimeoutError:
+        message = f"the command did not end within {TIMEOUT_S:.0f} s"
+        return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
+    except OSError as error:
+        message = f"{tool.path} cannot be run: {error.strerror or error}"
+        return Executed(argv, failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, argv))
+    failure = None
+    if done.exit_code != 0:
+        # Many tools write their errors to stdout.
+        words = (done.stderr or done.stdout).decode("utf-8", "replace")
+        how = f"exit code {done.exit_code}" if done.exit_code > 0 else f"signal {-done.exit_code}"
+        failure = ActionFailure(
+            action.name, FailureKind.EXIT, f"{action.name} failed with {how}", argv, done.exit_code, words
+        )
+    return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+def _placed(engine: Engine, word: str) -> str:
+    """`word` with the project's directory in place of `{root}`, that of a tool in place of `{NAME_dir}`, and in place
+    of `{NAME_near}` the same relative to the project if it lies there (.venv), as some tools then spell it."""
+    if "{" in word:
+        root = str(engine.root)
+        word = word.replace("{root}", root)
+        for place, directory in engine.places.items():
+            word = word.replace(place, directory)
+            word = word.replace(place.replace("_dir}", "_near}"), directory.removeprefix(f"{root}/"))
+    return word
+
+
+def _builtin(engine: Engine, action: Action, outputs: list[Path]) -> Executed:
+    function = engine.builtins.get(action.builtin)
+    if function is None:
+        message = f"this version has no builtin {action.builtin!r}"
+        return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message))
+    began_s = engine.clock.now_s()
+    inputs = tuple(Path(engine.resolve(path)).read_bytes() for path in action.inputs)
+    made = function(BuiltinCall(action.inputs, inputs, dict(action.params)))
+    if isinstance(made, BuiltinError):
+        return Executed(failure=ActionFailure(action.name, FailureKind.BUILTIN, str(made), stderr=str(made)))
+    for path, data in zip(outputs, made, strict=False):
+        path.write_bytes(data)
+    return Executed(duration_s=engine.clock.now_s() - began_s)

@@ -1,0 +1,133 @@
+"""Bring the actions of one stage up to date: which may start, who does it, what was counted.
+
+Knows the order and the outcome of actions, not how one is made up to date (`engine_action`). Imported only when
+something must be done. Invariant: an action starts only after those that make its inputs; after the first failure none
+starts; whatever ends the run, no child process is left and finished work is kept.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.model import Action, Reason, Stage
+from pipeline.engine_action import ActionRunner, Done, How
+from pipeline.engine_results import ActionFailure, RunResult
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine
+
+
+class _StageRun:
+    """The bookkeeping of one `run`; only the main thread touches it."""
+
+    def __init__(self, engine: Engine, stage: Stage, progress: Callable[[str, int, int], None]) -> None:
+        self.engine, self.progress = engine, progress
+        self.indices = [n for n, action in enumerate(engine.graph.order) if action.stage is stage]
+        mine = set(self.indices)
+        self.waits = {n: sum(need in mine for need in engine.graph.needs[n]) for n in self.indices}
+        self.users: dict[int, list[int]] = {n: [] for n in self.indices}
+        for n in self.indices:
+            for need in engine.graph.needs[n]:
+                if need in mine:
+                    self.users[need].append(n)
+        self.counts = dict.fromkeys(("compiled", "linked", "built", "restored", "up_to_date", "failed", "not_run"), 0)
+        self.causes: dict[int, Reason] = {}
+        self.known: dict[Any, Reason | None] = {}
+        self.executed: list[str] = []
+        self.failures: list[ActionFailure] = []
+        self.warnings: list[tuple[str, str]] = []
+        self.notes: list[Reason] = []
+        self.finished = 0
+
+    def action(self, index: int) -> Action:
+        return self.engine.graph.order[index]
+
+    def start(self, index: int) -> bool:
+        """Must it be performed? Remembers why; answers from stamps alone, which suffices for almost all of them."""
+        cause = self.engine.judge(self.action(index), self.known)
+        if cause is not None:
+            self.causes[index] = cause
+        return cause is not None
+
+    def finish(self, index: int, done: Done) -> list[int]:
+        """Count it; the actions that may start now."""
+        if done.how is How.SKIPPED:
+            return []
+        action = self.action(index)
+        self.finished += 1
+        self.counts[action.count_as if done.how is How.EXECUTED else done.how.value] += 1
+        self.notes.extend(done.notes)
+        if done.how is How.UP_TO_DATE:
+            self.causes.pop(index, None)
+        else:
+            self.engine.look_again(action.outputs)
+            self.known.clear()
+        if done.how is How.EXECUTED:
+            self.executed.append(action.name)
+        if done.warning:
+            self.warnings.append((action.name, done.warning))
+        if done.failure is not None:
+            self.failures.append(done.failure)
+            return []
+        ready = []
+        for user in self.users[index]:
+            self.waits[user] -= 1
+            if self.waits[user] == 0:
+                ready.append(user)
+        return ready
+
+    def result(self) -> RunResult:
+        """What the caller is told."""
+        self.counts["not_run"] = len(self.indices) - self.finished
+        return RunResult(
+            dict(self.counts),
+            tuple(self.causes[index] for index in sorted(self.causes)),
+            tuple(self.executed),
+            tuple(self.failures),
+            tuple(self.warnings),
+            tuple(self.notes),
+        )
+
+
+def run_stage(engine: Engine, stage: Stage, progress: Callable[[str, int, int], None]) -> RunResult:
+    """Run the stage. `progress(action, done, total)` is called from this thread for each action that was performed.
+    Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
+    run = _StageRun(engine, stage, progress)
+    runner = ActionRunner(engine)
+    answers: queue.SimpleQueue[tuple[int, Future[Done]]] = queue.SimpleQueue()
+    ready = [index for index in reversed(run.indices) if run.waits[index] == 0]
+    under_way = 0
+    with ThreadPoolExecutor(max(1, engine.jobs), "action") as pool:
+        try:
+            while ready or under_way:
+                while ready:
+                    index = ready.pop()
+                    if run.start(index):
+                        future = pool.submit(runner.perform, run.action(index))
+                        future.add_done_callback(partial(_answer, answers, index))
+                        under_way += 1
+                    else:
+                        runner.mark_finished(run.action(index))
+                        ready.extend(reversed(run.finish(index, Done(How.UP_TO_DATE))))
+                if not under_way:
+                    break
+                index, future = answers.get()
+                under_way -= 1
+                ready.extend(reversed(run.finish(index, future.result())))
+                progress(run.action(index).name, run.finished, len(run.indices))
+                if run.failures:
+                    runner.stop()
+                    ready.clear()
+        except BaseException:
+            runner.stop()
+            engine.runner.cancel()
+            raise
+    return run.result()
+
+
+def _answer(answers: queue.SimpleQueue[tuple[int, Future[Done]]], index: int, future: Future[Done]) -> None:
+    answers.put((index, future))

@@ -1,0 +1,43 @@
+"""What the command line says beside the task names: `--device`, `--group`, `--profile`.
+
+doit hands a task's options to that task only, never to the tasks it depends on; so they are read here once, before the
+tasks are created, and every stage task accepts them. Knows neither doit nor the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+OPTIONS = ("device", "group", "profile")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Empty means: not said. `device` and `group` may be given several times; each can only narrow the selection."""
+
+    devices: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    profile: str = ""
+    named: tuple[str, ...] = ()
+    """Devices named by a sub-task on the command line, such as `desk` in `verify-flash:desk`."""
+
+
+def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
+    """Read `argv` (without the program). Unknown words are left to doit, which reports them."""
+    found: dict[str, list[str]] = {name: [] for name in OPTIONS}
+    named: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in OPTIONS:
+            found[name].append(value if equals else next(words, ""))
+        task, colon, device = word.partition(":")
+        if colon and task in device_tasks:
+            named.append(device.split(":")[0])
+    return Options(
+        devices=tuple(found["device"]),
+        groups=tuple(found["group"]),
+        profile=found["profile"][-1] if found["profile"] else "",
+        named=tuple(dict.fromkeys(named)),
+    )

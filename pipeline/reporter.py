@@ -1,0 +1,237 @@
+"""doit's reporter: begins the run, times and records each stage, shows the end, and renders the reports.
+
+The only place where a run begins and ends, so that failures and Ctrl-C are reported too. One of the three modules that
+know doit. Does not decide what is up to date and does not know what a stage does.
+Invariant: after `initialize` returned, `complete_run` lets go of every port, closes every log and frees the lock.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from pipeline.context import Context
+from pipeline.core.failures import fail
+from pipeline.core.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult
+from pipeline.effects.host import GitQuery, process_age_ms
+from pipeline.errors import DeployError
+from pipeline.run import Rendered, RunFacts, timed
+from pipeline.terminal import Progress, failure_block, look_of, stage_table
+
+INTERRUPTED = 130
+
+
+def stage_of(task_name: str) -> tuple[Stage, str] | None:
+    """(stage, device or "") of a task of ours that is a stage; None for groups, `deploy` and others' tasks."""
+    base, _, device = task_name.partition(":")
+    try:
+        stage = Stage(base)
+    except ValueError:
+        return None
+    return (stage, device) if bool(device) == (stage in DEVICE_STAGES) else None
+
+
+def make_reporter(context: Callable[[], Context]) -> type:
+    """The reporter class for `DOIT_CONFIG`, bound to this process's context."""
+
+    class Bound(HotplateReporter):
+        desc = "stages, reports and device truth (the default)"
+
+        def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
+            super().__init__(outstream, context())
+
+    return Bound
+
+
+class HotplateReporter:
+    """doit calls these methods in the order of a run; see doit's `ConsoleReporter` for the contract."""
+
+    desc = ""
+
+    def __init__(self, outstream: TextIO, context: Context) -> None:
+        self._out = outstream
+        self._context = context
+        self._look = look_of(outstream)
+        self._progress = Progress(outstream, self._look)
+        self._active = False
+        self._current: tuple[Stage, str] | None = None
+        self._since_s = 0.0
+        self._failed = False
+        self._stages = False
+        self._errors: list[str] = []
+        self._previous_sigterm: Any = None
+
+    # --- begin --------------------------------------------------------------------------------
+
+    def initialize(self, tasks: Mapping[str, Any], selected: list[str]) -> None:
+        """Take the lock, begin a transaction per device. Ends the process with 2 when the lock cannot be had."""
+        names = _closure(tasks, selected)
+        stages = [found for found in map(stage_of, names) if found is not None]
+        self._stages = bool(stages)
+        if not stages:
+            return
+        git = GitQuery(self._context.root)
+        self._previous_sigterm = signal.signal(signal.SIGTERM, _terminated)
+        waited_s = self._context.lock()
+        if isinstance(waited_s, Failure):
+            git.result()
+            _print_failure(waited_s)
+            raise SystemExit(2)
+        self._active = True
+        devices = {device for stage, device in stages if device}
+        ports = [(d.name, d.config.port) for d in self._context.devices if d.name in devices]
+        facts = RunFacts(
+            targets=tuple(selected),
+            profile=self._context.profile,
+            toolchain=self._context.toolchain_name(),
+            revision=git.result(),
+            startup_ms=process_age_ms(),
+            dispatch_ms=round(waited_s * 1000),
+        )
+        for left in self._context.run.begin(ports, facts):
+            self._write(f"note: an earlier run was killed; {left.line}\n")
+        self._context.progress = self._progress
+        self._since_s = self._context.clock.now_s()
+
+    # --- tasks --------------------------------------------------------------------------------
+
+    def get_status(self, task: Any) -> None:
+        """doit is about to ask whether `task` is up to date: the stage's time begins here."""
+        self._current = stage_of(task.name)
+        self._since_s = self._context.clock.now_s()
+        self._context.last_result = None
+
+    def execute_task(self, task: Any) -> None:
+        """`task` is not up to date and runs now."""
+        if task.actions and not task.name.startswith("_"):
+            self._write(f".  {task.title()}\n")
+        if self._current is not None and self._active:
+            from pipeline.core.events import StageStarted
+
+            self._context.run.say(StageStarted(self._current[0]), self._current[1])
+
+    def skip_uptodate(self, task: Any) -> None:
+        """`task` is up to date, with proof."""
+        if not task.name.startswith("_"):
+            self._write(f"-- {task.title()}\n")
+        if self._current is not None:
+            stage = self._current[0]
+            counts = self._context.up_to_date_counts(stage)
+            self._record(StageResult(stage, StageOutcome.UP_TO_DATE, 0.0, counts=counts))
+
+    def add_success(self, task: Any) -> None:
+        """`task` ended well."""
+        if self._current is not None and self._context.last_result is not None:
+            self._record(self._context.last_result)
+
+    def add_failure(self, task: Any, fail_info: Any) -> None:
+        """`task` failed, or was not run because one that it needs failed."""
+        self._failed = True
+        result = self._context.last_result
+        if self._current is not None and result is not None and result.failure is not None:
+            self._record(result)
+            self._show_failure(result.failure)
+        elif type(fail_info).__name__ != "UnmetDependency":
+            self._write(f"{task.name}: {fail_info.get_msg().strip()}\n")
+            self._unknown(task.name, fail_info.get_msg())
+
+    def _unknown(self, task: str, message: str) -> None:
+        if self._active:
+            lines = message.strip().splitlines() or [""]
+            failure = fail(FailureCategory.UNKNOWN, stage=None, where=task, message=lines[-1], detail=message)
+            self._context.run.failed(failure)
+
+    def skip_ignore(self, task: Any) -> None:
+        """The user told doit to ignore `task`."""
+        self._write(f"!! {task.title()}\n")
+
+    def cleanup_error(self, exception: Any) -> None:
+        """A teardown failed; we have none, but a user's own tasks may."""
+        self._failed = True
+        sys.stderr.write(exception.get_msg())
+
+    def runtime_error(self, msg: str) -> None:
+        """doit itself cannot go on."""
+        self._errors.append(msg)
+
+    def teardown_task(self, task: Any) -> None:
+        """Nothing to show."""
+
+    def _record(self, result: StageResult) -> None:
+        assert self._current is not None
+        stage, device = self._current
+        duration_s = self._context.clock.now_s() - self._since_s
+        self._progress.finish()
+        self._context.run.stage_finished(timed(result, duration_s), device)
+        self._current = None
+        self._context.last_result = None
+        for reason in result.reasons:
+            if reason.kind == "nearly-full":
+                self._write(f"warning: {reason}\n")
+
+    # --- end ----------------------------------------------------------------------------------
+
+    def complete_run(self) -> None:
+        """Called by doit in a `finally`: after success, failure and Ctrl-C alike."""
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        self._progress.finish()
+        for message in self._errors:
+            self._write(f"{message.rstrip()}\n")
+        if self._active:
+            self._active = False
+            try:
+                self._context.close()
+            except (DeployError, OSError) as error:
+                self._write(f"note: the port could not be closed cleanly: {error}\n")
+            rendered = self._context.run.finish(self._current, interrupted=interrupted)
+            self._context.unlock()
+            self._show(rendered)
+        if self._previous_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._previous_sigterm)
+        if interrupted:
+            raise SystemExit(INTERRUPTED)
+
+    def _show(self, rendered: list[Rendered]) -> None:
+        for one in rendered:
+            self._write("\n".join(stage_table(one.report, self._look)) + "\n")
+        for one in rendered:
+            if one.report["failure"] is not None and one.report["outcome"] == "interrupted":
+                self._write(f"{one.report['failure']['message']}\n")
+            if one.path is None:
+                self._write("note: the report could not be written; the event log in .deploy/runs holds it\n")
+            self._write(f"{one.line}\n")
+        self._out.flush()
+
+    def _show_failure(self, failure: Failure) -> None:
+        self._progress.finish()
+        self._out.flush()
+        _print_failure(failure)
+
+    def _write(self, text: str) -> None:
+        self._progress.finish()
+        self._out.write(text)
+
+
+def _closure(tasks: Mapping[str, Any], selected: list[str]) -> list[str]:
+    """Names of the selected tasks and everything they depend on."""
+    seen: dict[str, None] = {}
+    waiting = list(selected)
+    while waiting:
+        name = waiting.pop()
+        if name in tasks and name not in seen:
+            seen[name] = None
+            waiting += [*tasks[name].task_dep, *tasks[name].setup_tasks]
+    return list(seen)
+
+
+def _print_failure(failure: Failure) -> None:
+    print("\n".join(failure_block(failure, look_of(sys.stderr))), file=sys.stderr, flush=True)
+
+
+def _terminated(signum: int, frame: Any) -> None:
+    """SIGTERM ends a run as Ctrl-C does: children killed, port free, report written, exit code 130."""
+    del signum, frame
+    raise KeyboardInterrupt
+

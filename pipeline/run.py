@@ -1,0 +1,239 @@
+"""One run: which stages and devices, their event logs as they happen, and the reports at the end.
+
+Writes events and renders reports; does not execute stages, does not know doit, esptool or compilers.
+Invariant: every device of a run that has a device stage gets exactly one transaction, its log is opened before the
+first stage, and `finish` renders a report whatever happened in between. Runs whose process was killed are rendered by
+the next run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cache.durable import write_atomic
+from pipeline.core import events
+from pipeline.core.config import DeployConfig
+from pipeline.core.events import Payload, When
+from pipeline.core.failures import fail
+from pipeline.core.model import (
+    DeployOutcome,
+    Failure,
+    FailureCategory,
+    Stage,
+    StageOutcome,
+    StageResult,
+)
+from pipeline.core.report import last_line, render_markdown
+from pipeline.core.report_json import build_report
+from pipeline.effects.api import Clock
+from pipeline.effects.host import Revision
+from pipeline.effects.run_log import RunLog, close_killed, prune, unfinished
+
+RUNS = "runs"
+
+KEEP_LOGS = 200
+"""Event logs kept in `.deploy/runs`; the rendered reports are the user's and stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What is known before the first stage."""
+
+    targets: tuple[str, ...]
+    profile: str
+    toolchain: str
+    revision: Revision
+    startup_ms: int | None
+    dispatch_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A finished transaction: the report as data, and where its Markdown lies (None: it could not be written)."""
+
+    report: dict[str, Any]
+    path: Path | None
+    line: str
+
+
+@dataclass(slots=True)
+class _Log:
+    """One transaction: its log, and how it stands."""
+
+    log: RunLog
+    tx: str
+    device: str
+    failure: Failure | None = None
+    outcome: DeployOutcome | None = None
+
+
+class Run:
+    """Begin it once, say what happens, finish it once."""
+
+    def __init__(self, root: Path, state_dir: Path, config: DeployConfig, clock: Clock) -> None:
+        self._root = root
+        self._runs_dir = state_dir / RUNS
+        self._config = config
+        self._clock = clock
+        self._started_s = clock.now_s()
+        self._logs: list[_Log] = []
+        self.results: list[tuple[str, StageResult]] = []
+        """(device or "", result) in the order in which the stages ended."""
+
+    @property
+    def reports_dir(self) -> Path:
+        """`DEPLOY_REPORT_DIR`, else `[reports] dir`."""
+        return self._root / (os.environ.get("DEPLOY_REPORT_DIR") or self._config.reports.dir)
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._logs)
+
+    def begin(self, devices: Sequence[tuple[str, str]], facts: RunFacts) -> list[Rendered]:
+        """Open a log for each (device, port), or one for a host-only run; render what killed runs left behind."""
+        left = [self._render_left_behind(path) for path in unfinished(self._runs_dir)]
+        prune(self._runs_dir, KEEP_LOGS)
+        self._started_s = self._clock.now_s()
+        for name, port in devices or [("", "")]:
+            tx = self._transaction(single=len(devices) <= 1)
+            log = _Log(RunLog.create(self._runs_dir, tx), tx, name)
+            self._logs.append(log)
+            self._emit(log, self._run_started(tx, name, port, facts))
+        return [rendered for rendered in left if rendered is not None]
+
+    def transaction(self, device: str) -> str:
+        """The transaction id of `device` in this run."""
+        return self._log(device).tx
+
+    def say(self, payload: Payload, device: str = "") -> None:
+        """Append an event to the log of `device`, or to every log."""
+        for log in self._logs:
+            if device in ("", log.device):
+                self._emit(log, payload)
+
+    def stage_finished(self, result: StageResult, device: str = "") -> None:
+        """Record how a stage ended; a failure of a shared stage fails every device."""
+        self.results.append((device, result))
+        self.say(result, device)
+        if result.failure is not None:
+            self.failed(result.failure, device)
+
+    def failed(self, failure: Failure, device: str = "") -> None:
+        """Record why `device` (or every one) cannot go on; the first failure of a log stays its cause."""
+        for log in self._logs:
+            if device in ("", log.device) and log.failure is None:
+                log.failure = failure
+                self._emit(log, failure)
+
+    def confirmed(self, outcome: DeployOutcome, device: str) -> None:
+        """`device` runs this build; `outcome` says with which proof and how it got there."""
+        self._log(device).outcome = outcome
+
+    def finish(self, interrupted_in: tuple[Stage, str] | None, *, interrupted: bool) -> list[Rendered]:
+        """Close the logs and render the reports. `interrupted_in` is the (stage, device) under way at Ctrl-C."""
+        if interrupted:
+            self._interrupt(interrupted_in)
+        rendered = []
+        for log in self._logs:
+            outcome = log.outcome
+            if log.failure is not None:
+                stopped = log.failure.category is FailureCategory.INTERRUPTED
+                outcome = DeployOutcome.INTERRUPTED if stopped else DeployOutcome.FAILED
+            self._emit(log, events.RunFinished(outcome))
+            log.log.close()
+            if log.device:
+                rendered.append(self._render(log.log.events, log.tx))
+        return rendered
+
+    def _interrupt(self, where: tuple[Stage, str] | None) -> None:
+        stage, device = where or (None, "")
+        if stage is not None:
+            self.say(StageResult(stage, StageOutcome.INTERRUPTED, 0.0), device)
+        for log in self._logs:
+            if log.failure is None and log.outcome is None:
+                self.failed(
+                    fail(
+                        FailureCategory.INTERRUPTED,
+                        stage=stage,
+                        where=f"device {log.device}" if log.device else "run",
+                        message=f"the run was interrupted {f'in stage {stage}' if stage else 'between stages'}",
+                    ),
+                    log.device,
+                )
+
+    def _emit(self, log: _Log, payload: Payload) -> None:
+        when = When(self._clock.utc(), self._clock.now_s() - self._started_s)
+        log.log.append(events.event(payload, when))
+
+    def _log(self, device: str) -> _Log:
+        return next(log for log in self._logs if log.device == device)
+
+    def _transaction(self, *, single: bool) -> str:
+        """A fresh id, or the one that the caller's environment gives (for one device: an id names one transaction)."""
+        given = os.environ.get("DEPLOY_TX_ID", "")
+        if single and events.is_tx(given) and not (self._runs_dir / f"{given}.log").exists():
+            return given
+        return events.format_tx(self._clock.utc(), secrets.token_hex(3))
+
+    def _run_started(self, tx: str, device: str, port: str, facts: RunFacts) -> events.RunStarted:
+        budget = self._config.budget
+        limits: Mapping[str, int | None] = {
+            "total": budget.total,
+            "startup": budget.startup,
+            "dispatch": budget.dispatch,
+            **{stage.value: budget.of(stage) for stage in Stage},
+        }
+        return events.RunStarted(
+            tx=tx,
+            device=device,
+            port=port,
+            profile=facts.profile,
+            targets=facts.targets,
+            git_sha=facts.revision.sha,
+            git_dirty=facts.revision.dirty,
+            toolchain=facts.toolchain,
+            verify_level=self._config.verify.level,
+            readiness_until=self._config.readiness.until,
+            readiness_timeout_ms=self._config.readiness.timeout_ms,
+            budget_ms={name: limit for name, limit in limits.items() if limit is not None},
+            report_path=self._shown(self.reports_dir / f"{tx}.md") if device else "",
+            startup_ms=facts.startup_ms,
+            dispatch_ms=facts.dispatch_ms,
+        )
+
+    def _shown(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else str(path)
+
+    def _render(self, log_events: Sequence[Any], tx: str) -> Rendered:
+        report = build_report(log_events)
+        path: Path | None = self.reports_dir / f"{tx}.md"
+        try:
+            self.reports_dir.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.reports_dir / f"{tx}.md", render_markdown(report).encode(), durable=False)
+            text = json.dumps(report, indent=2) + "\n"
+            write_atomic(self.reports_dir / f"{tx}.json", text.encode(), durable=False)
+        except OSError:
+            path = None  # the log in .deploy still holds everything
+        return Rendered(report, path, last_line(report))
+
+    def _render_left_behind(self, path: Path) -> Rendered | None:
+        """Close the log of a killed run and render its report."""
+        log_events = close_killed(path)
+        if not log_events:
+            return None
+        started = events.payload(log_events[0])
+        if not isinstance(started, events.RunStarted) or not started.device:
+            return None
+        return self._render(log_events, started.tx)
+
+
+def timed(result: StageResult, duration_s: float) -> StageResult:
+    """`result` with the duration that the caller measured around it."""
+    return replace(result, duration_s=duration_s)
+

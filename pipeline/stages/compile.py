@@ -1,0 +1,18 @@
+"""Stage compile: one action per translation unit, restored from the cache or executed.
+
+The engine does the work; this says what it means when one fails. Does not know the compiler.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.core.model import FailureCategory, Stage, StageResult
+
+if TYPE_CHECKING:
+    from pipeline.context import Context
+
+
+def run(ctx: Context) -> StageResult:
+    """Bring every object up to date. A failure carries the compiler's own `file:line:col: error:` lines."""
+    return ctx.run_actions(Stage.COMPILE, FailureCategory.COMPILE_ERROR)

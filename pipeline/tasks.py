@@ -1,0 +1,194 @@
+"""The stages as doit tasks: names, order, docs and options. One of the three modules that know doit.
+
+doit orders, names, selects and reports; it never decides. Each stage task has one `uptodate` callable that asks us, and
+that callable is pure: it opens no port and writes nothing (`doit list -s` and `doit info` call it too).
+Invariant: importing this module and creating the tasks loads neither esptool, serial, networkx nor unicorn.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+from doit.exceptions import TaskFailed
+
+from pipeline.context import Context, DeviceRun, load_context
+from pipeline.core.model import DEVICE_STAGES, Failure, Stage, StageResult
+from pipeline.options import Options, parse_options
+from pipeline.reporter import make_reporter
+
+__all__ = [
+    "DOIT_CONFIG",
+    "task_bench",
+    "task_compile",
+    "task_deploy",
+    "task_fingerprint",
+    "task_link",
+    "task_reattach",
+    "task_reflash",
+    "task_ttfb",
+    "task_verify_flash",
+]
+
+PARAMS = [
+    {"name": "device", "long": "device", "type": str, "default": "", "help": "deploy to this device of deploy.toml"},
+    {"name": "group", "long": "group", "type": str, "default": "", "help": "deploy to all devices of this group"},
+    {"name": "profile", "long": "profile", "type": str, "default": "", "help": "build with this profile of deploy.toml"},
+]
+
+
+def _options() -> Options:
+    return parse_options(sys.argv[1:], [*DEVICE_STAGES, "deploy"])
+
+
+@cache
+def context() -> Context:
+    """The one context of this process, made when the first task creator or command asks for it.
+
+    A configuration that cannot be used is reported here, before anything was touched, and ends with exit code 2."""
+    loaded = load_context(_options())
+    if isinstance(loaded, Failure):
+        print(f"{loaded.line()}\nhint: {loaded.hint}", file=sys.stderr)
+        if loaded.detail:
+            print(loaded.detail, file=sys.stderr)
+        raise SystemExit(2)
+    return loaded
+
+
+DOIT_CONFIG = {
+    "default_tasks": ["deploy"],
+    "reporter": make_reporter(context),
+    "verbosity": 2,
+    "par_type": "thread",
+    # never evidence, so never on disk: nothing to corrupt and nothing to fight over
+    "backend": "sqlite3",
+    "dep_file": ":memory:",
+}
+
+
+def _run_stage(stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> TaskFailed | None:
+    """doit's view of a stage. The result itself goes to the reporter, which times, logs and shows it."""
+    result = context().execute(stage, device, run)
+    context().last_result = result
+    return None if result.failure is None else TaskFailed(result.failure.line())
+
+
+def _host_task(stage: Stage, doc: str, after: list[str]) -> dict[str, Any]:
+    def action(**_: Any) -> TaskFailed | None:
+        from pipeline import stages
+
+        return _run_stage(stage, None, lambda: stages.load(stage)(context()))
+
+    return {
+        "basename": str(stage),
+        "doc": doc,
+        "actions": [action],
+        "uptodate": [lambda: context().host_verdict(stage).up_to_date],
+        "task_dep": after,
+        "params": PARAMS,
+        "verbosity": 2,
+        "clean": [context().clean] if stage is not Stage.FINGERPRINT else [],
+    }
+
+
+def _device_tasks(stage: Stage, doc: str, after: Stage) -> Iterator[dict[str, Any]]:
+    yield {"basename": str(stage), "name": None, "doc": doc, "params": PARAMS}
+    for device in context().devices:
+        yield _device_task(stage, doc, after, device)
+
+
+def _device_task(stage: Stage, doc: str, after: Stage, device: DeviceRun) -> dict[str, Any]:
+    def action(**_: Any) -> TaskFailed | None:
+        from pipeline import stages
+
+        return _run_stage(stage, device, lambda: stages.load_device(stage)(context(), device))
+
+    dependency = str(after) if after in (Stage.LINK,) else f"{after}:{device.name}"
+    return {
+        "basename": str(stage),
+        "name": device.name,
+        "doc": f"{doc} ({device.name})",
+        "actions": [action],
+        "uptodate": [lambda: stage is Stage.REFLASH and device.nothing_to_write],
+        "task_dep": [dependency],
+        "params": PARAMS,
+        "verbosity": 2,
+    }
+
+
+def task_fingerprint() -> dict[str, Any]:
+    """which inputs moved since the last run"""
+    return _host_task(Stage.FINGERPRINT, "which inputs moved since the last run", [])
+
+
+def task_compile() -> dict[str, Any]:
+    """compile each translation unit, or restore it from the cache"""
+    return _host_task(Stage.COMPILE, "compile each translation unit, or restore it from the cache", ["fingerprint"])
+
+
+def task_link() -> dict[str, Any]:
+    """link, make the flash images and check that they fit"""
+    return _host_task(Stage.LINK, "link, make the flash images and check that they fit", ["compile"])
+
+
+def task_verify_flash() -> Iterator[dict[str, Any]]:
+    """ask the board who it is and what its flash holds (MD5 per region)"""
+    doc = "ask the board who it is and what its flash holds (MD5 per region)"
+    return _device_tasks(Stage.VERIFY_FLASH, doc, Stage.LINK)
+
+
+def task_reflash() -> Iterator[dict[str, Any]]:
+    """write the regions that differ, and only those"""
+    return _device_tasks(Stage.REFLASH, "write the regions that differ, and only those", Stage.VERIFY_FLASH)
+
+
+def task_reattach() -> Iterator[dict[str, Any]]:
+    """start the monitor on the same port, then let the board boot"""
+    return _device_tasks(Stage.REATTACH, "start the monitor on the same port, then let the board boot", Stage.REFLASH)
+
+
+def task_ttfb() -> Iterator[dict[str, Any]]:
+    """wait for the first JSON-RPC byte of exactly this build"""
+    return _device_tasks(Stage.TTFB, "wait for the first JSON-RPC byte of exactly this build", Stage.REATTACH)
+
+
+def task_deploy() -> Iterator[dict[str, Any]]:
+    """from C source to the first JSON-RPC byte of the running device (the default)"""
+    doc = "from C source to the first JSON-RPC byte of the running device (the default)"
+    yield {"basename": "deploy", "name": None, "doc": doc, "params": PARAMS}
+    for device in context().devices:
+        yield {
+            "basename": "deploy",
+            "name": device.name,
+            "doc": f"{doc} ({device.name})",
+            "actions": [(_confirm, [device])],
+            "task_dep": [f"ttfb:{device.name}"],
+            "params": PARAMS,
+            "verbosity": 2,
+        }
+
+
+def _confirm(device: DeviceRun, **_: Any) -> bool:
+    """The deploy counts when its last stage confirmed this build; doit runs this only then."""
+    return context().confirm(device)
+
+
+def task_bench() -> Iterator[dict[str, Any]]:
+    """measure this project's loop on this machine"""
+    yield {"basename": "bench", "name": None, "doc": "measure this project's loop on this machine"}
+    yield {
+        "basename": "bench",
+        "name": "warm",
+        "doc": "warm and cold deploy against an empty doit run, per stage and import (--runs N)",
+        "actions": [_bench_warm],
+        "params": [{"name": "runs", "long": "runs", "type": int, "default": 10, "help": "runs of each command"}],
+        "verbosity": 2,
+    }
+
+
+def _bench_warm(runs: int) -> bool:
+    from pipeline import bench
+
+    return bench.warm(context(), runs)

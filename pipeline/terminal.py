@@ -1,0 +1,149 @@
+"""What a deploy shows on a terminal: one progress line, the table of stages, and a failure.
+
+Knows streams and the width of a terminal; does not know doit, events or how anything is measured. Invariant: in a pipe
+there are no control sequences and no progress, only plain lines at the end; nothing a device sent steers the terminal.
+
+The bar is our own: importing rich.progress costs 27 to 35 ms on top of doit (measured), a third of a warm run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TextIO
+
+from pipeline.core.model import Failure
+
+COLUMNS = 80
+"""Assumed where the width cannot be asked; the table never needs more."""
+
+MIN_BAR = 10
+_CLEAR = "\r\x1b[K"
+_RESET = "\x1b[0m"
+_COLOURS = {"red": "\x1b[31m", "green": "\x1b[32m", "yellow": "\x1b[33m", "bold": "\x1b[1m", "dim": "\x1b[2m"}
+_OUTCOME_COLOURS = {"failed": "red", "interrupted": "yellow", "up-to-date": "green", "not-run": "dim"}
+
+
+class Look(NamedTuple):
+    """What a stream can show."""
+
+    tty: bool
+    colour: bool
+    columns: int
+
+    def paint(self, text: str, colour: str) -> str:
+        return f"{_COLOURS[colour]}{text}{_RESET}" if self.colour and colour else text
+
+
+def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
+    """The look for `stream`. Colour needs a terminal that is not `dumb`, and no `NO_COLOR` (no-color.org)."""
+    tty = stream.isatty()
+    dumb = environ.get("TERM") == "dumb"
+    columns = shutil.get_terminal_size((COLUMNS, 24)).columns if tty else COLUMNS
+    return Look(tty and not dumb, tty and not dumb and not environ.get("NO_COLOR"), max(20, columns))
+
+
+# --- the table --------------------------------------------------------------------------------
+
+_WIDTHS = (14, 18, 9, 9, 9)
+
+
+def stage_table(report: Mapping[str, Any], look: Look) -> list[str]:
+    """The end of a run: each stage with outcome, ms, budget and margin; the remainder; the total; what was done."""
+    lines = [look.paint(_row(("stage", "outcome", "ms", "budget", "margin")), "bold")]
+    for row in report["stages"]:
+        cells = (row["stage"], row["outcome"], row["duration_ms"], row["budget_ms"], row["margin_ms"])
+        lines.append(_timed_row(cells, look, _OUTCOME_COLOURS.get(row["outcome"], "")))
+    total = report["budget"]["total"]
+    lines.append(_row(("remainder", "", report["totals"]["remainder_ms"], None, None)))
+    cells = ("total", report["outcome"] or "", total["measured_ms"], total["limit_ms"], total["margin_ms"])
+    lines.append(_timed_row(cells, look, "bold"))
+    totals = report["totals"]
+    counts = ", ".join(f"{key}={'-' if totals[key] is None else totals[key]}" for key in _COUNTED)
+    return [*lines, counts[: look.columns]]
+
+
+_COUNTED = ("compiled", "restored", "linked", "bytes_written")
+
+
+def _row(cells: tuple[Any, ...]) -> str:
+    texts = ["" if cell is None else str(cell) for cell in cells]
+    # Columns stay apart by at least one space, however long a value is.
+    name, outcome, *numbers = texts
+    left = f"{name:<{_WIDTHS[0]}} {outcome:<{_WIDTHS[1]}}"
+    return (left + "".join(f" {text:>{width}}" for text, width in zip(numbers, _WIDTHS[2:], strict=True))).rstrip()
+
+
+def _timed_row(cells: tuple[Any, ...], look: Look, colour: str) -> str:
+    over = cells[4] is not None and cells[4] < 0
+    return look.paint(_row(cells), "red" if over else colour)
+
+
+# --- failures ---------------------------------------------------------------------------------
+
+DETAIL_LINES = 12
+
+
+def failure_block(failure: Failure, look: Look) -> list[str]:
+    """`<where>: error: <fact>`, the end of the detail, and one hint."""
+    detail = failure.detail.splitlines()
+    shown = [f"  {_plain(line)}"[: look.columns] for line in detail[-DETAIL_LINES:]]
+    if len(detail) > len(shown):
+        shown.insert(0, f"  ... {len(detail) - len(shown)} more lines in the report")
+    return [look.paint(_plain(failure.line()), "red"), *shown, f"hint: {_plain(failure.hint)}"]
+
+
+def _plain(text: str) -> str:
+    """Without control characters: a device's log must not steer the terminal."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+# --- progress ---------------------------------------------------------------------------------
+
+
+class Progress:
+    """One line that is redrawn in place: `app [######......]  42 %`. An `effects.api.Progress`; may be called from
+    several threads. Silent unless `look.tty`."""
+
+    def __init__(self, stream: TextIO, look: Look) -> None:
+        self._stream = stream
+        self._look = look
+        self._shown = ""
+        self._lock = threading.Lock()
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        """`done` of `total` of `label`; draws only when the line changes, so it may be called per block."""
+        if not self._look.tty:
+            return
+        line = self._line(_plain(label), done, total)
+        with self._lock:
+            if line != self._shown:
+                self._shown = line
+                self._write(_CLEAR + line)
+
+    def finish(self) -> None:
+        """Take the line away. Call before printing anything else; drawing again afterwards is fine."""
+        with self._lock:
+            if self._shown:
+                self._shown = ""
+                self._write(_CLEAR)
+
+    def _line(self, label: str, done: int, total: int) -> str:
+        share = min(1.0, max(0.0, done / total)) if total > 0 else 1.0
+        percent = f"{int(share * 100):3d} %"
+        # The last column stays free: writing there wraps on some terminals.
+        room = self._look.columns - 1 - len(percent) - 5
+        name = label[: max(0, room - MIN_BAR)]
+        width = min(40, room - len(name))
+        filled = int(share * width)
+        return f"{name} [{'#' * filled}{'.' * (width - filled)}] {percent}"
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            # A terminal that went away must not stop a flash.
+            self._look = self._look._replace(tty=False)

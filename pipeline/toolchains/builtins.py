@@ -1,0 +1,101 @@
+"""Actions that this program performs itself: stripping, ELF to flash image, partition table, initial otadata.
+
+Bytes in, bytes out; does not know where they come from or go to. Invariant: a builtin depends on its call alone, and
+its version is raised when it makes other bytes from the same call (esptool's own version is a parameter for that reason).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from pipeline.core import elf, otadata, partitions
+from pipeline.core.model import Failure, Partition
+from pipeline.engine_results import Builtin, BuiltinCall, BuiltinError
+
+STRIP = "strip@1"
+ELF2IMAGE = "elf2image@1"
+PARTITION_TABLE = "partition-table@1"
+OTADATA = "otadata@1"
+
+
+def strip(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
+    """ELF -> ELF with its loaded sections only: the file whose SHA-256 identifies the build."""
+    made = elf.strip(call.inputs[0])
+    return BuiltinError(call.paths[0], made) if isinstance(made, str) else [made]
+
+
+def elf2image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
+    """ELF -> image, by esptool. Parameters: `chip, flash_mode, flash_freq, flash_size`; `elf_sha256_offset` (hex) puts
+    the ELF's SHA-256 there; `esptool` (its version) is only for the key."""
+    from esptool.cmds import elf2image as convert
+    from esptool.util import FatalError
+
+    _quiet_esptool()
+    options = {}
+    if "elf_sha256_offset" in call.params:
+        options["elf_sha256_offset"] = int(call.params["elf_sha256_offset"], 0)
+    try:
+        image = convert(
+            call.inputs[0],
+            call.params["chip"],
+            None,
+            call.params["flash_freq"],
+            call.params["flash_mode"],
+            call.params["flash_size"],
+            **options,
+        )
+    except (FatalError, KeyError, ValueError) as error:
+        return BuiltinError(call.paths[0], f"esptool makes no image of it: {error}", "correct the linker script")
+    return [image]
+
+
+def partition_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
+    """CSV -> binary table. Parameters: `flash_size` and `table_offset` in bytes."""
+    rows = _rows(call)
+    return rows if isinstance(rows, BuiltinError) else [partitions.encode_table(rows)]
+
+
+def ota_select(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
+    """CSV -> otadata that selects ota_0; erased bytes when the table has no OTA slot. Parameters as `partition_table`."""
+    rows = _rows(call)
+    if isinstance(rows, BuiltinError):
+        return rows
+    slots = len(partitions.ota_slots(rows))
+    return [otadata.encode(0, slots) if slots else b"\xff" * otadata.SIZE]
+
+
+BUILTINS: Mapping[str, Builtin] = MappingProxyType(
+    {STRIP: strip, ELF2IMAGE: elf2image, PARTITION_TABLE: partition_table, OTADATA: ota_select}
+)
+"""What the engine is given: name@version -> function."""
+
+
+def _rows(call: BuiltinCall) -> tuple[Partition, ...] | BuiltinError:
+    path = call.paths[0]
+    try:
+        text = call.inputs[0].decode("utf-8")
+    except UnicodeDecodeError as error:
+        return BuiltinError(path, f"byte {error.start} is not UTF-8", "save the table as UTF-8")
+    sizes = {name: int(call.params[name]) for name in ("flash_size", "table_offset")}
+    rows = partitions.parse_csv(text, path, **sizes)
+    return BuiltinError(rows.where, rows.message, rows.hint) if isinstance(rows, Failure) else rows
+
+
+def _quiet_esptool() -> None:
+    """esptool prints what it makes. Its logger is one for the process; a flash session installs its own later."""
+    from esp_pylib.logger import EspLog, EspLogBase
+
+    class Quiet(EspLogBase):  # type: ignore[misc]
+        """Says nothing: a refusal arrives as an exception."""
+
+        def print(self, *args: object, **kwargs: object) -> None: ...
+        def err(self, *args: object, suggestion: str | None = None) -> None: ...
+        def warn(self, *args: object, suggestion: str | None = None) -> None: ...
+        def note(self, *args: object) -> None: ...
+        def hint(self, *args: object) -> None: ...
+        def debug(self, *args: object) -> None: ...
+        def set_verbosity(self, mode: int | str) -> None: ...
+        def progress_bar(self, *args: object, **kwargs: object) -> None: ...
+
+    EspLog.set_logger(Quiet())

@@ -1,0 +1,202 @@
+"""esptool's command line, as a subprocess, against a board process over RFC 2217: what a user does."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.board_process import DEADLINE_S, BoardProcess, esptool_cli, run_ok
+from tests.contract.test_esptool_library import NOISE, TEXT, ram_image
+
+pytest.importorskip("esptool")
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[BoardProcess]:
+    with BoardProcess(tmp_path / "flash.bin", "--mac", "7C:DF:A1:0A:0B:0C", "--no-cpu") as process:
+        yield process
+
+
+def test_the_commands_of_a_flasher_with_the_stub(board: BoardProcess, tmp_path: Path) -> None:
+    text, noise, flash = tmp_path / "text.bin", tmp_path / "noise.bin", tmp_path / "flash.bin"
+    text.write_bytes(TEXT)
+    noise.write_bytes(NOISE)
+    images = ["0x10000", str(text), "0x30000", str(noise)]
+    chip, mac, ident, _, _, _ = run_ok(
+        board.url,
+        [
+            ["chip-id"],
+            ["read-mac"],
+            ["flash-id"],
+            ["--baud", "921600", "write-flash", *images],
+            ["verify-flash", *images],
+            ["read-flash", "0x10000", str(len(TEXT)), str(tmp_path / "back.bin")],
+        ],
+        tmp_path,
+    )
+    assert "ESP32-C3 (QFN32) (revision v0.4)" in chip
+    assert "7c:df:a1:0a:0b:0c" in mac
+    assert "Detected flash size: 4MB" in ident and "Manufacturer: c8" in ident
+    held = flash.read_bytes()
+    assert held[0x10000 : 0x10000 + len(TEXT)] == TEXT
+    assert held[0x30000 : 0x30000 + len(NOISE)] == NOISE
+    assert (tmp_path / "back.bin").read_bytes() == TEXT
+    run_ok(board.url, [["erase-region", "0x11000", "0x2000"]], tmp_path)
+    assert flash.read_bytes()[0x10000:0x14000] == TEXT[:0x1000] + b"\xff" * 0x2000 + TEXT[0x3000:0x4000]
+    done = esptool_cli(board.url, "verify-flash", *images, cwd=tmp_path)
+    assert done.returncode != 0 and "Verification failed" in done.stdout
+    run_ok(board.url, [["erase-flash"]], tmp_path)
+    assert flash.read_bytes() == b"\xff" * 0x400000
+
+
+def test_the_commands_of_a_flasher_without_stub(board: BoardProcess, tmp_path: Path) -> None:
+    image, flash = tmp_path / "image.bin", tmp_path / "flash.bin"
+    image.write_bytes(TEXT[:20000])
+    ram = tmp_path / "ram.bin"
+    ram.write_bytes(ram_image())
+    (_, _, _, _, memory, loaded, ran) = run_ok(
+        board.url,
+        [
+            ["--no-stub", "write-flash", "0x10000", str(image)],
+            ["--no-stub", "write-flash", "--no-compress", "0x20000", str(image)],
+            ["--no-stub", "verify-flash", "0x10000", str(image)],
+            ["--no-stub", "read-flash", "0x20000", "256", str(tmp_path / "back.bin")],
+            ["--no-stub", "read-mem", "0x40001000"],
+            ["--no-stub", "load-ram", str(ram)],
+            ["--no-stub", "run"],
+        ],
+        tmp_path,
+    )
+    held = flash.read_bytes()
+    assert held[0x10000 : 0x10000 + 20000] == held[0x20000 : 0x20000 + 20000] == TEXT[:20000]
+    assert (tmp_path / "back.bin").read_bytes() == TEXT[:256]
+    assert "0x1b31506f" in memory
+    assert "executing at 0x40380000" in loaded
+    assert "Hard resetting" in ran
+    run_ok(board.url, [["--no-stub", "erase-region", "0x10000", "0x1000"]], tmp_path)
+    assert flash.read_bytes()[0x10000:0x12000] == b"\xff" * 0x1000 + TEXT[0x1000:0x2000]
+
+
+def test_with_nothing_changed_at_all_esptool_resets_and_identifies_the_chip(
+    board: BoardProcess, tmp_path: Path
+) -> None:
+    """The real timing of pyserial's line changes, 50 to 100 ms apart, with and without waiting for acknowledgements."""
+    for url in (board.url, board.url + "?ign_set_control"):
+        done = esptool_cli(url, "--no-stub", "chip-id", cwd=tmp_path, patient=True)
+        assert done.returncode == 0, done.stdout
+        assert "7c:df:a1:0a:0b:0c" in done.stdout
+
+
+def test_a_killed_board_keeps_what_was_written(tmp_path: Path) -> None:
+    image, flash = tmp_path / "image.bin", tmp_path / "flash.bin"
+    image.write_bytes(NOISE)
+    with BoardProcess(flash, "--no-cpu") as board:
+        run_ok(board.url, [["write-flash", "0x10000", str(image)]], tmp_path)
+        assert board.stop(signal.SIGKILL)[0] == -signal.SIGKILL
+    with BoardProcess(flash, "--no-cpu") as board:
+        run_ok(board.url, [["verify-flash", "0x10000", str(image)]], tmp_path)
+
+
+class Raw:
+    """A bare TCP client with deadlines."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+
+    def until(self, wanted: bytes) -> bytes:
+        """Read until `wanted` has come; everything read. Ends early when the server closes."""
+        got = b""
+        while wanted not in got:
+            piece = self.socket.recv(65536)
+            if not piece:
+                break
+            got += piece
+        return got
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.socket.close()
+
+
+CONTROL = {"dtr1": 8, "dtr0": 9, "rts1": 11, "rts0": 12}
+HELLO = bytes.fromhex("fffb2c fffd2c")
+
+
+def control(name: str) -> bytes:
+    return bytes([255, 250, 44, 5, CONTROL[name], 255, 240])
+
+
+def baud(rate: int) -> bytes:
+    return bytes([255, 250, 44, 1]) + struct.pack("!I", rate) + bytes([255, 240])
+
+
+ENTER = baud(115_200) + b"".join(map(control, ("dtr0", "rts1", "dtr1", "rts0", "dtr0")))
+SYNC = b"\xc0\x00\x08\x24\x00\x00\x00\x00\x00\x07\x07\x12\x20" + b"\x55" * 32 + b"\xc0"
+SYNCED = b"\xc0\x01\x08\x04\x00\x07\x07\x12\x20\x00\x00\x00\x00\xc0"
+
+
+def test_the_loader_stays_between_clients_and_the_lines_drop_without_a_reset(board: BoardProcess) -> None:
+    with Raw(board.port) as client:
+        client.socket.sendall(HELLO + ENTER)
+        assert b"waiting for download" in client.until(b"waiting for download")
+    for _ in range(3):
+        with Raw(board.port) as client:
+            client.socket.sendall(HELLO + baud(115_200) + control("dtr1") + control("rts1") + SYNC)
+            assert client.until(SYNCED * 8).endswith(SYNCED * 8)
+
+
+def test_a_broken_client_costs_itself_only(board: BoardProcess) -> None:
+    garbage = hashlib.shake_256(b"garbage").digest(200_000)
+    for junk in (b"", b"\xff", b"\xff\xfa\x2c\x05", garbage, b"\xff\xfa" + b"\x2c" * 100_000, b"\xc0" + b"x" * 200_000):
+        with Raw(board.port) as client:
+            client.socket.sendall(junk)
+    with Raw(board.port) as client:
+        client.socket.sendall(HELLO + ENTER)
+        client.until(b"waiting for download")
+        client.socket.sendall(b"\xc0" + garbage.replace(b"\xff", b"") + b"\xc0\xc0" + SYNC)
+        client.until(SYNCED)
+    assert board.stop()[0] == 0
+
+
+def test_a_second_client_gets_its_turn_or_a_refusal(board: BoardProcess) -> None:
+    with Raw(board.port) as first, Raw(board.port) as second:
+        first.socket.sendall(HELLO)
+        first.until(b"\xff\xfa\x2c\x6b")  # the answer to the negotiation
+        assert second.until(b"\n") == b"virtualboard: error: another client is connected to this board\r\n"
+        with Raw(board.port) as third:
+            first.socket.close()
+            third.socket.sendall(HELLO)
+            assert b"\xff\xfa\x2c\x6b" in third.until(b"\xff\xfa\x2c\x6b")
+
+
+def test_a_connection_that_never_speaks_gives_way(board: BoardProcess) -> None:
+    with Raw(board.port) as silent, Raw(board.port) as client:
+        client.socket.sendall(HELLO)
+        assert b"\xff\xfa\x2c\x6b" in client.until(b"\xff\xfa\x2c\x6b")
+        assert silent.until(b"never").startswith(b"\xff\xfb")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_cleanly(board: BoardProcess, number: signal.Signals) -> None:
+    with Raw(board.port) as client:
+        client.socket.sendall(HELLO)
+        client.until(b"\xff\xfa\x2c\x6b")
+        assert board.stop(number) == (0, "")
+
+
+def test_two_boards_cannot_share_a_flash_file(board: BoardProcess, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="is in use by another virtual board") as caught:
+        BoardProcess(tmp_path / "flash.bin", "--no-cpu")
+    assert "Traceback" not in str(caught.value)
+
+
+def test_the_ready_line_names_chip_mac_and_url(board: BoardProcess) -> None:
+    assert board.ready == f"virtualboard: esp32c3 7c:df:a1:0a:0b:0c on {board.url}\n"

@@ -1,0 +1,543 @@
+"""The reference firmware, compiled by zig and executed by the virtual ESP32-C3: boot, JSON-RPC, faults, identity."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests import firmware_build as fb
+
+fb.need_tools()
+
+from virtualboard import rom  # noqa: E402
+from virtualboard.rv32 import Rv32Machine  # noqa: E402
+
+pytestmark = pytest.mark.needs_zig
+
+BOOT_BUDGET = 3_000_000
+"""Instructions in which every boot here must come to rest; a good one takes about a tenth."""
+
+MAIN = "firmware/core/main.c"
+AFTER_INIT = "    announce();\n"
+
+
+class BytesFlash:
+    def __init__(self, content: bytes | bytearray) -> None:
+        self.content = bytearray(content)
+        self.size = len(content)
+
+    def read(self, offset: int, n: int) -> bytes:
+        if not (offset >= 0 and offset + n <= self.size):
+            raise ValueError("outside flash")
+        return bytes(self.content[offset : offset + n])
+
+
+class Bench:
+    """A machine with its flash and a clock that only the test moves."""
+
+    def __init__(self, flash: bytes | bytearray) -> None:
+        self.now = 0.0
+        self.flash = BytesFlash(flash)
+        self.machine = Rv32Machine(self.flash, fb.EFUSE, lambda: self.now)
+
+    def start(self, cause: int = rom.POWERON) -> str:
+        """Reset and run until the chip rests; everything that it sent."""
+        self.machine.reset(cause)
+        return self.settle()
+
+    def settle(self, budget: int = BOOT_BUDGET) -> str:
+        executed = 0
+        while not self.machine.idle and executed < budget:
+            executed += self.machine.run(50_000)
+        assert executed < budget, f"not at rest after {executed} instructions: {self.machine.transmit()!r}"
+        return self.machine.transmit().decode("utf-8")
+
+    def send(self, data: bytes) -> str:
+        self.machine.feed(data)
+        return self.settle()
+
+    def ask(self, text: str) -> list[Any]:
+        """One line in, the decoded answer lines out."""
+        return [json.loads(line) for line in self.send(text.encode() + b"\n").splitlines()]
+
+    def call(self, method: str, **more: Any) -> Any:
+        (answer,) = self.ask(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, **more}))
+        return answer.get("result", answer.get("error"))
+
+
+def ready_of(log: str) -> dict[str, Any]:
+    """Parameters of the one `ready` line in a boot log."""
+    (line,) = [line for line in log.splitlines() if '"ready"' in line]
+    message = json.loads(line)
+    assert message["jsonrpc"] == "2.0" and message["method"] == "ready" and "id" not in message
+    params: dict[str, Any] = message["params"]
+    return params
+
+
+@pytest.fixture(scope="session")
+def firmware(tmp_path_factory: pytest.TempPathFactory) -> fb.Firmware:
+    return fb.shared(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def bench(firmware: fb.Firmware) -> Bench:
+    """A running device, shared by tests that only talk to it."""
+    bench = Bench(fb.deployed(firmware))
+    bench.start()
+    return bench
+
+
+# --- boot and identity --------------------------------------------------------------------------
+
+
+def test_boots_to_ready_with_the_identity_of_the_elf(firmware: fb.Firmware) -> None:
+    log = Bench(fb.deployed(firmware)).start()
+    lines = log.splitlines()
+    assert lines[0] == "ESP-ROM:esp32c3-api1-20210207"
+    assert lines[2] == "rst:0x1 (POWERON),boot:0xc (SPI_FAST_FLASH_BOOT)"
+    assert "SHA-256" not in log
+    assert lines[-3:-1] == [
+        "boot: otadata has no valid entry, default is ota_0",
+        "boot: ota_0 starts from 0x00010000",
+    ]
+    assert ready_of(log) == {"app_elf_sha256": firmware.identity, "project": "reference", "partition": "ota_0"}
+    assert lines[-1].startswith('{"jsonrpc"'), "nothing may come after ready"
+
+
+def test_the_image_carries_identity_and_names_in_the_descriptor(firmware: fb.Firmware) -> None:
+    image = firmware.app_bin
+    assert image[0x20:0x24] == b"\x32\x54\xcd\xab"
+    assert image[0x30:0x50] == b"1.2.3".ljust(32, b"\0")
+    assert image[0x50:0x70] == b"reference".ljust(32, b"\0")
+    assert image[0x70:0x90] == bytes(32), "no time, no date"
+    assert image[0xB0:0xD0].hex() == firmware.identity
+
+
+def test_a_machine_boots_the_same_way_twice(firmware: fb.Firmware) -> None:
+    flash = fb.deployed(firmware)
+    assert Bench(flash).start() == Bench(flash).start()
+
+
+def test_a_chip_that_waits_for_a_request_is_idle_with_nothing_due(bench: Bench) -> None:
+    assert bench.machine.idle
+    assert bench.machine.wake_at is None and bench.machine.pending_reset is None
+    assert bench.machine.run(100_000) == 0
+
+
+# --- JSON-RPC ------------------------------------------------------------------------------------
+
+
+def test_ping(bench: Bench) -> None:
+    assert bench.ask('{"jsonrpc":"2.0","id":1,"method":"ping"}') == [{"jsonrpc": "2.0", "id": 1, "result": "pong"}]
+
+
+def test_info(firmware: fb.Firmware) -> None:
+    bench = Bench(fb.deployed(firmware))
+    bench.start()
+    bench.now = 90_061.25
+    assert bench.call("info") == {
+        "project": "reference",
+        "version": "1.2.3",
+        "chip": "esp32c3",
+        "mac": "7c:df:a1:11:22:33",
+        "app_elf_sha256": firmware.identity,
+        "partition": "ota_0",
+        "reset_reason": "power_on",
+        "uptime_ms": 90_061_250,
+    }
+
+
+@pytest.mark.parametrize("params", [[], [1, -2.5e3, "a\\u00e9\U0001f600\n", None, True], {"deep": [[{"a": {}}]]}, {}])
+def test_echo(bench: Bench, params: Any) -> None:
+    assert bench.call("echo", params=params) == params
+
+
+def test_discover_lists_every_method(bench: Bench) -> None:
+    document = bench.call("rpc.discover")
+    assert document["openrpc"] == "1.2.6"
+    assert document["info"] == {"title": "reference", "version": "1.2.3"}
+    assert [m["name"] for m in document["methods"]] == ["rpc.discover", "ping", "echo", "info", "reboot"]
+    for method in document["methods"]:
+        assert set(method) == {"name", "summary", "params", "result"} and method["summary"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    "identifier", ["1", "-7", "1.50", "1e3", '"a b"', '"\\u0041"', '""', "null", "12345678901234567890"]
+)
+def test_ids_come_back_as_they_came(bench: Bench, identifier: str) -> None:
+    answer = bench.send(b'{"method" : "ping", "jsonrpc":"2.0" , "id": %s }\r\n' % identifier.encode())
+    assert answer == '{"jsonrpc":"2.0","id":' + identifier + ',"result":"pong"}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "identifier"),
+    [
+        ("{", -32700, None),
+        ("hello", -32700, None),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping"}}', -32700, None),
+        ('{"jsonrpc":"2.0","id":01,"method":"ping"}', -32700, None),
+        ('{"jsonrpc":"2.0","id":1,"method":"pi\tng"}', -32700, None),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping",}', -32700, None),
+        ("[" * 17 + "]" * 17, -32700, None),
+        ("1", -32600, None),
+        ("null", -32600, None),
+        ("{}", -32600, None),
+        ('{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600, None),
+        ('{"id":1,"method":"ping"}', -32600, None),
+        ('{"jsonrpc":"2.0","id":1}', -32600, None),
+        ('{"jsonrpc":"2.0","id":1,"method":7}', -32600, None),
+        ('{"jsonrpc":"2.0","id":{},"method":"ping"}', -32600, None),
+        ('{"jsonrpc":"2.0","id":true,"method":"ping"}', -32600, None),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping","params":"x"}', -32600, None),
+        ("[]", -32600, None),
+        ('{"jsonrpc":"2.0","id":1,"method":"pin"}', -32601, 1),
+        ('{"jsonrpc":"2.0","id":"x","method":"pings"}', -32601, "x"),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping","params":[0]}', -32602, 1),
+        ('{"jsonrpc":"2.0","id":1,"method":"info","params":{"a":0}}', -32602, 1),
+        ('{"jsonrpc":"2.0","id":1,"method":"reboot","params":[[]]}', -32602, 1),
+        ('{"jsonrpc":"2.0","id":null,"method":"echo"}', -32602, None),
+    ],
+)
+def test_errors(bench: Bench, line: str, code: int, identifier: Any) -> None:
+    (answer,) = bench.ask(line)
+    assert answer["error"]["code"] == code and answer["error"]["message"]
+    assert answer["id"] == identifier and "result" not in answer
+    assert set(answer) == {"jsonrpc", "id", "error"}
+
+
+def test_bytes_that_are_not_utf8_are_a_parse_error_and_not_echoed(bench: Bench) -> None:
+    for bad in (b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80"):
+        answer = bench.send(b'{"jsonrpc":"2.0","id":1,"method":"echo","params":["' + bad + b'"]}\n')
+        assert json.loads(answer)["error"]["code"] == -32700, bad
+
+
+@pytest.mark.parametrize("line", ["", "   ", "\r", "\t \r"])
+def test_blank_lines_are_nothing(bench: Bench, line: str) -> None:
+    assert bench.ask(line) == []
+
+
+@pytest.mark.parametrize("body", ['"method":"ping"', '"method":"nope"', '"method":"ping","params":[1]'])
+def test_notifications_are_not_answered(bench: Bench, body: str) -> None:
+    assert bench.ask('{"jsonrpc":"2.0",' + body + "}") == []
+    assert bench.call("ping") == "pong"
+
+
+def test_names_may_be_escaped(bench: Bench) -> None:
+    assert bench.ask('{"jsonrpc":"2.0","i\\u0064":2,"method":"p\\u0069ng"}')[0] == {
+        "jsonrpc": "2.0",
+        "id": 2,
+        "result": "pong",
+    }
+
+
+def test_batches(bench: Bench) -> None:
+    ping = '{"jsonrpc":"2.0","id":%d,"method":"ping"}'
+    note = '{"jsonrpc":"2.0","method":"ping"}'
+    assert bench.ask(f"[{ping % 1}, {note} ,7,{ping % 2}]") == [
+        [
+            {"jsonrpc": "2.0", "id": 1, "result": "pong"},
+            {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "Invalid Request"}},
+            {"jsonrpc": "2.0", "id": 2, "result": "pong"},
+        ]
+    ]
+    assert bench.ask(f"[{note},{note}]") == []
+
+
+def test_lines_up_to_1024_bytes_are_served_and_longer_ones_refused(bench: Bench) -> None:
+    frame = '{"jsonrpc":"2.0","id":1,"method":"echo","params":["%s"]}'
+    fits = frame % ("x" * (1024 - len(frame) + 2))
+    assert len(fits) == 1024
+    assert bench.ask(fits)[0]["result"] == ["x" * (1024 - len(frame) + 2)]
+    for excess in (1, 2, 5000):
+        (answer,) = bench.ask(fits + " " * excess)
+        assert answer["id"] is None and answer["error"]["code"] == -32600
+        assert "1024" in answer["error"]["message"]
+    assert bench.call("ping") == "pong"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.one_of(st.binary(max_size=400), st.text('{}[]":,\\u01e-."jsonrpc2', max_size=300).map(str.encode)))
+def test_no_bytes_stop_the_device(bench: Bench, data: bytes) -> None:
+    for line in bench.send(data + b"\n").splitlines():
+        json.loads(line)
+    assert bench.machine.pending_reset is None
+    assert bench.call("ping") == "pong"
+
+
+def test_every_split_of_a_request_gives_one_answer(bench: Bench) -> None:
+    line = b'{"jsonrpc":"2.0","id":5,"method":"ping"}\n'
+    for cut in range(1, len(line)):
+        assert bench.send(line[:cut]) == ""
+        assert json.loads(bench.send(line[cut:]))["id"] == 5
+
+
+# --- resets ----------------------------------------------------------------------------------------
+
+
+def test_reboot_answers_then_restarts_with_the_reason(firmware: fb.Firmware) -> None:
+    bench = Bench(fb.deployed(firmware))
+    bench.start()
+    bench.now = 7.0
+    assert bench.call("reboot") is True
+    assert bench.machine.pending_reset == rom.SW_SYS
+    assert bench.machine.run(1000) == 0, "nothing runs until the owner resets"
+    log = bench.start(rom.SW_SYS)
+    assert "rst:0x3 (RTC_SW_SYS_RST),boot:0xc (SPI_FAST_FLASH_BOOT)" in log
+    assert ready_of(log)["app_elf_sha256"] == firmware.identity
+    bench.now = 9.5
+    info = bench.call("info")
+    assert info["reset_reason"] == "software" and info["uptime_ms"] == 2500
+
+
+def test_other_reset_reasons(firmware: fb.Firmware) -> None:
+    bench = Bench(fb.deployed(firmware))
+    for cause, reason in ((rom.TG0WDT_SYS, "watchdog"), (rom.BROWN_OUT, "brownout"), (0x15, "unknown")):
+        bench.start(cause)
+        assert bench.call("info")["reset_reason"] == reason
+
+
+# --- the bootloader's choice -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "slot"),
+    [
+        (None, None, "ota_0"),
+        (fb.otadata_entry(1), None, "ota_0"),
+        (fb.otadata_entry(2), None, "ota_1"),
+        (fb.otadata_entry(3), None, "ota_0"),
+        (fb.otadata_entry(1), fb.otadata_entry(2), "ota_1"),
+        (fb.otadata_entry(5), fb.otadata_entry(4), "ota_0"),
+        (fb.otadata_entry(1), fb.otadata_entry(2, crc=0), "ota_0"),
+        (fb.otadata_entry(1), fb.otadata_entry(2, state=3), "ota_0"),
+        (fb.otadata_entry(1), fb.otadata_entry(2, state=4), "ota_0"),
+        (fb.otadata_entry(1), fb.otadata_entry(2, state=0), "ota_1"),
+        (fb.otadata_entry(1), fb.otadata_entry(2, state=1), "ota_1"),
+        (fb.otadata_entry(1), fb.otadata_entry(2, state=0xFFFFFFFF), "ota_1"),
+        (fb.otadata_entry(2, crc=1), fb.otadata_entry(2, state=4), "ota_0"),
+    ],
+)
+def test_otadata_selects_the_slot(firmware: fb.Firmware, first: bytes | None, second: bytes | None, slot: str) -> None:
+    flash = fb.deployed(firmware, at_150000=firmware.app_bin, at_e000=first or b"", at_f000=second or b"")
+    log = Bench(flash).start()
+    assert ready_of(log)["partition"] == slot
+    assert "rejected" not in log
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("at", "why"),
+    [
+        (0, "no image"),
+        (1, "bad segment count"),
+        (12, "image for another chip"),
+        (24, "segment not aligned to flash pages"),
+        (27, "segment outside memory"),
+        (31, "segment beyond its partition"),
+        (0x40, "bad checksum"),
+        (0xB0, "bad checksum"),
+        (0x10100, "bad checksum"),
+        (-33, "bad checksum"),
+        (-1, "bad SHA-256"),
+        (8, "bad SHA-256"),
+    ],
+)
+def test_a_damaged_application_is_rejected_for_the_other_slot(firmware: fb.Firmware, at: int, why: str) -> None:
+    bad = flipped(firmware.app_bin, at % len(firmware.app_bin))
+    log = Bench(fb.deployed(firmware, at_10000=bad, at_150000=firmware.app_bin)).start()
+    assert f"boot: ota_0 rejected: {why}\r\nboot: ota_1 starts from 0x00150000\r\n" in log
+    assert ready_of(log)["partition"] == "ota_1"
+
+
+def test_a_truncated_application_is_rejected(firmware: fb.Firmware) -> None:
+    for size in (0, 20, 100, len(firmware.app_bin) // 2, len(firmware.app_bin) - 1):
+        bench = Bench(fb.deployed(firmware, at_10000=b"\xff" * len(firmware.app_bin)))
+        bench.flash.content[fb.OTA_0 : fb.OTA_0 + size] = firmware.app_bin[:size]
+        log = bench.start()
+        assert "boot: ota_0 rejected: " in log and "ready" not in log, size
+        assert log.endswith("boot: error: no application can be started\r\n")
+        assert bench.machine.pending_reset == rom.SW_SYS
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        (b"\xff" * 0xC00, "partition table: no application"),
+        (flipped(fb.partition_table(), 0x48), "partition table: bad MD5"),
+        (flipped(fb.partition_table(), 0xBF), "partition table: bad MD5"),
+        (fb.partition_row(1, 2, 0x9000, 0x5000, "nvs"), "partition table: no application"),
+    ],
+)
+def test_a_bad_partition_table_is_named_and_the_chip_restarts(firmware: fb.Firmware, table: bytes, why: str) -> None:
+    bench = Bench(fb.deployed(firmware, at_8000=table))
+    assert bench.start().endswith(f"boot: error: {why}\r\n")
+    assert bench.machine.pending_reset == rom.SW_SYS
+
+
+def test_a_factory_partition_is_the_default(firmware: fb.Firmware) -> None:
+    table = fb.partition_row(0, 0x10, 0x150000, 0x140000, "ota_0") + fb.partition_row(0, 0, 0x10000, 0x140000, "first")
+    log = Bench(fb.deployed(firmware, at_8000=table)).start()
+    assert ready_of(log)["partition"] == "first"
+
+
+# --- what the ROM does with damage -------------------------------------------------------------------
+
+
+def test_a_flipped_byte_in_the_bootloader_stops_at_the_rom(firmware: fb.Firmware) -> None:
+    bench = Bench(fb.deployed(firmware, at_0=flipped(firmware.boot_bin, 0x100)))
+    log = bench.start()
+    assert re.search(r"Checksum failure\. Calculated 0x[0-9a-f]{2} stored 0x[0-9a-f]{2}\r\nets_main\.c 333 \r\n$", log)
+    assert "boot:" not in log.replace(",boot:", "")
+
+
+def test_blank_flash_restarts_by_watchdog_for_ever() -> None:
+    bench = Bench(b"\xff" * fb.FLASH_SIZE)
+    assert "invalid header: 0xffffffff\r\ninvalid header: 0xffffffff\r\n" in bench.start()
+    for _ in range(3):
+        assert bench.machine.idle and bench.machine.pending_reset is None
+        due = bench.machine.wake_at
+        assert due is not None and due > bench.now
+        bench.now = due
+        assert bench.machine.run(1000) == 0
+        assert bench.machine.pending_reset == rom.TG0WDT_SYS
+        log = bench.start(rom.TG0WDT_SYS)
+        assert "rst:0x7 (TG0WDT_SYS_RST)" in log and "invalid header: 0xffffffff" in log
+
+
+def test_running_code_keeps_its_page_until_the_next_reset(firmware: fb.Firmware) -> None:
+    bench = Bench(fb.deployed(firmware, at_150000=firmware.app_bin))
+    bench.start()
+    bench.flash.content[fb.OTA_0 : fb.OTA_0 + 0x20000] = b"\xff" * 0x20000
+    assert bench.call("ping") == "pong"
+    assert ready_of(bench.start(rom.SW_SYS))["partition"] == "ota_1"
+
+
+# --- firmware that fails -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "mcause", "mtval"),
+    [
+        ("*(volatile int *)0x8;", "Load access fault", 5, 0x8),
+        ("*(volatile int *)0x4 = 1;", "Store access fault", 7, 0x4),
+        ("*(volatile int *)0x42000040 = 1;", "Store access fault", 7, 0x42000040),
+        ("*(volatile int *)0x3C7F0000;", "Load access fault", 5, 0x3C7F0000),
+        ("((void (*)(void))0x30)();", "Instruction access fault", 1, 0x30),
+        ("((void (*)(void))0x40000F00)();", "Instruction access fault", 1, 0x40000F00),
+        ('__asm__ volatile("unimp");', "Illegal instruction", 2, 0),
+        ('__asm__ volatile("ebreak");', "Breakpoint", 3, None),
+        ('__asm__ volatile("ecall");', "Environment call from M-mode", 11, 0),
+    ],
+)
+def test_a_panic_prints_its_registers_and_restarts_the_cpu(
+    firmware: fb.Firmware, tmp_path: Path, fault: str, name: str, mcause: int, mtval: int | None
+) -> None:
+    edit = {MAIN: (AFTER_INIT, AFTER_INIT + f"    {fault}\n")}
+    broken = fb.variant(firmware, tmp_path, edit)
+    bench = Bench(fb.deployed(broken))
+    log = bench.start()
+    ready_of(log)
+    assert f"\r\nGuru Meditation Error: Core  0 panic'ed ({name}). Exception was unhandled.\r\n" in log
+    registers = {n: int(v, 16) for n, v in re.findall(r"(\S+) *: 0x([0-9a-f]{8})  ", log)}
+    assert registers["MCAUSE"] == mcause
+    assert mtval is None or registers["MTVAL"] == mtval
+    in_code = range(0x42000020, 0x42800000)
+    assert registers["RA" if mcause == 1 else "MEPC"] in in_code
+    assert 0x3FC88000 < registers["SP"] <= 0x3FCCAE00 and registers["GP"]
+    assert len(registers) == 36
+    assert f"ELF file SHA256: {broken.identity}\r\n" in log
+    assert log.endswith("\r\nRebooting...\r\n")
+    assert bench.machine.pending_reset == rom.SW_CPU
+    assert "rst:0xc (RTC_SW_CPU_RST)" in bench.start(rom.SW_CPU)
+
+
+def test_after_a_panic_the_reason_is_panic_and_uptime_starts_again(firmware: fb.Firmware, tmp_path: Path) -> None:
+    fault = "    if (port_identity()->reset_reason[1] == 'o') {\n        *(volatile int *)0 = 1;\n    }\n"
+    once = fb.variant(firmware, tmp_path, {MAIN: (AFTER_INIT, AFTER_INIT + fault)})
+    bench = Bench(fb.deployed(once))
+    bench.now = 100.0
+    bench.start()
+    bench.now = 200.0
+    ready_of(bench.start(rom.SW_CPU))
+    bench.now = 200.5
+    info = bench.call("info")
+    assert info["reset_reason"] == "panic" and info["uptime_ms"] == 500
+
+
+def test_a_loop_is_not_idle_and_does_not_hold_the_caller(firmware: fb.Firmware, tmp_path: Path) -> None:
+    loop = fb.variant(firmware, tmp_path, {MAIN: (AFTER_INIT, "    for (volatile int i = 0;; i++) {\n    }\n")})
+    bench = Bench(fb.deployed(loop))
+    bench.machine.reset(rom.POWERON)
+    executed = [bench.machine.run(200_000) for _ in range(20)]
+    assert executed[-10:] == [200_000] * 10
+    assert not bench.machine.idle and bench.machine.pending_reset is None
+    assert b"ready" not in bench.machine.transmit()
+    bench.now = 3600.0
+    assert bench.machine.run(10_000) == 10_000, "its watchdogs are off"
+
+
+def test_a_hang_before_the_watchdogs_are_off_is_ended_by_them(firmware: fb.Firmware, tmp_path: Path) -> None:
+    hang = fb.variant(firmware, tmp_path, {MAIN: ("    port_init();\n", "    for (;;) {\n    }\n    port_init();\n")})
+    bench = Bench(fb.deployed(hang))
+    bench.machine.reset(rom.POWERON)
+    bench.machine.run(1_000_000)
+    assert not bench.machine.idle
+    due = bench.machine.wake_at
+    assert due is not None and 0.1 < due < 2.0
+    bench.now = due
+    bench.machine.run(1)
+    assert bench.machine.pending_reset == rom.TG0WDT_SYS
+
+
+def test_a_silent_firmware_sends_nothing_and_rests(firmware: fb.Firmware, tmp_path: Path) -> None:
+    silent = fb.variant(firmware, tmp_path, {MAIN: (AFTER_INIT, "    (void)announce;\n")})
+    log = Bench(fb.deployed(silent)).start()
+    assert log.endswith("boot: ota_0 starts from 0x00010000\r\n")
+
+
+# --- identity of builds ------------------------------------------------------------------------------
+
+
+def test_two_checkouts_at_different_paths_give_identical_images(firmware: fb.Firmware, tmp_path: Path) -> None:
+    import shutil
+
+    root = tmp_path / "a" / "much deeper" / "place"
+    shutil.copytree(fb.ROOT / "firmware", root / "firmware")
+    other = fb.build(tmp_path / "elsewhere", root)
+    assert other.app_bin == firmware.app_bin
+    assert other.boot_bin == firmware.boot_bin
+    assert other.app_elf == firmware.app_elf
+    for source, path in firmware.objects.items():
+        assert other.objects[source].read_bytes() == path.read_bytes(), source
+
+
+def test_a_comment_changes_no_image_and_at_the_end_not_even_the_object(firmware: fb.Firmware, tmp_path: Path) -> None:
+    source = "firmware/core/methods.c"
+    last_line = "const size_t rpc_method_count = sizeof rpc_methods / sizeof rpc_methods[0];\n"
+    at_end = fb.variant(firmware, tmp_path / "end", {source: (last_line, last_line + "/* words */\n")})
+    assert at_end.objects[source].read_bytes() == firmware.objects[source].read_bytes()
+    in_middle = fb.variant(
+        firmware,
+        tmp_path / "middle",
+        {source: ("static void run_ping", "/* words,\n * lines */\nstatic void run_ping")},
+    )
+    assert in_middle.objects[source].read_bytes() != firmware.objects[source].read_bytes(), "line numbers moved"
+    for built in (at_end, in_middle):
+        assert built.app_bin == firmware.app_bin and built.app_elf == firmware.app_elf
+
+
+def test_a_real_edit_changes_the_identity(firmware: fb.Firmware, tmp_path: Path) -> None:
+    edited = fb.variant(firmware, tmp_path, {"firmware/core/methods.c": ('\\"pong\\""', '\\"gong\\""')})
+    assert edited.identity != firmware.identity and edited.boot_bin == firmware.boot_bin
+    bench = Bench(fb.deployed(edited))
+    assert ready_of(bench.start())["app_elf_sha256"] == edited.identity
+    assert bench.call("ping") == "gong"

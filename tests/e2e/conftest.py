@@ -1,0 +1,100 @@
+"""Fixtures of the end-to-end tests: a built template project, copies of it, and board processes."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.space import ROOT, Space, copy_project, environment
+
+READY_TIMEOUT_S = 20
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference project after one cold build, made once for all workers of a test run."""
+    pytest.importorskip("ziglang", reason="the end-to-end tests compile with zig")
+    pytest.importorskip("unicorn", reason="the end-to-end tests execute the firmware")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "popen-gw" in base.name else base
+    path = shared / "template"
+    with (shared / "template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (path / "ready").exists():
+            copy_project_sources(path)
+            result = Space(path).doit("link")
+            assert result.code == 0, result.out + result.err
+            (path / "ready").touch()
+    return path
+
+
+def copy_project_sources(target: Path) -> None:
+    """A fresh checkout: sources only."""
+    import shutil
+
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("dodo.py", "deploy.toml"):
+        shutil.copy2(ROOT / name, target / name)
+    shutil.copytree(ROOT / "firmware", target / "firmware")
+
+
+class BoardProcess:
+    """`python -m virtualboard` on a free port, until the test ends."""
+
+    def __init__(self, flash: Path) -> None:
+        self.flash = flash
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "virtualboard", "--chip", "esp32c3", "--rfc2217", "0", "--flash", str(flash)],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self.child.stdout is not None
+        ready = self.child.stdout.readline()
+        assert "rfc2217://" in ready, ready
+        self.url = next(word for word in ready.split() if word.startswith("rfc2217://"))
+
+    def stop(self) -> None:
+        self.child.terminate()
+        self.child.wait(READY_TIMEOUT_S)
+
+
+@pytest.fixture(params=["virtual", "rfc2217"])
+def space(request: pytest.FixtureRequest, template: Path, tmp_path: Path) -> Iterator[Space]:
+    """A built project whose default device is an in-process board, or a board process behind RFC 2217."""
+    copy_project(template, tmp_path / "project")
+    if request.param == "virtual":
+        yield Space(tmp_path / "project")
+        return
+    board = BoardProcess(tmp_path / "board.flash")
+    try:
+        yield Space(tmp_path / "project", board.url, board.flash)
+    finally:
+        board.stop()
+
+
+@pytest.fixture
+def host_space(template: Path, tmp_path: Path) -> Space:
+    """A built project with an in-process board, for scenarios that do not depend on the transport."""
+    copy_project(template, tmp_path / "project")
+    return Space(tmp_path / "project")
+
+
+@pytest.fixture
+def start_board(tmp_path: Path) -> Iterator[Callable[[], BoardProcess]]:
+    """Start board processes; all are stopped at the end."""
+    boards: list[BoardProcess] = []
+
+    def start() -> BoardProcess:
+        boards.append(BoardProcess(tmp_path / f"board{len(boards)}.flash"))
+        return boards[-1]
+
+    yield start
+    for board in boards:
+        board.stop()

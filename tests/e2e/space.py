@@ -1,0 +1,117 @@
+"""A copy of the reference project in a temporary directory, and `doit` run in it as a user would.
+
+`Space.deploy()` returns what the user gets: exit code, stdout, stderr, and the JSON report of the transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 120
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The test's environment without what would steer a run, and with this checkout importable."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("DEPLOY_", "PYTEST_", "ZIG_"))}
+    return {**env, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **extra}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished `doit`. `report` is the JSON report of the last transaction, None when there was none."""
+
+    code: int
+    out: str
+    err: str
+    report: Any
+
+    @property
+    def totals(self) -> dict[str, int]:
+        return dict(self.report["totals"])
+
+    @property
+    def outcome(self) -> str:
+        return str(self.report["outcome"])
+
+    @property
+    def category(self) -> str:
+        return str(self.report["failure"]["category"]) if self.report["failure"] else ""
+
+    @property
+    def written(self) -> list[str]:
+        """Names of the regions that were written."""
+        return [r["name"] for r in self.report["regions"] if r["action"] != "kept"]
+
+    def stage(self, name: str) -> Any:
+        return next(s for s in self.report["stages"] if s["stage"] == name)
+
+
+class Space:
+    """A project directory. `port` replaces the device's port in deploy.toml."""
+
+    def __init__(self, path: Path, port: str = "virtual:", flash: Path | None = None) -> None:
+        self.path = path
+        self.flash = flash or path / ".deploy/boards/bench.flash"
+        self.edit("deploy.toml", 'port = "virtual:"', f'port = "{port}"')
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        text = self.file(name).read_text()
+        assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
+        self.file(name).write_text(text.replace(old, new))
+
+    def doit(self, *args: str, env: Mapping[str, str] | None = None) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "doit", *args],
+            cwd=self.path,
+            env=environment(**(env or {})),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+        found = re.findall(r"^DEPLOY_TX_ID=(\S+) .*DEPLOY_REPORT=(\S+)", done.stdout, re.M)
+        report = None
+        if found:
+            markdown = self.path / found[-1][1]
+            assert markdown.read_text().startswith("# Deploy Report")
+            report = json.loads(markdown.with_suffix(".json").read_text())
+            assert report["transaction_id"] == found[-1][0]
+        return Result(done.returncode, done.stdout, done.stderr, report)
+
+    def deploy(self, **kwargs: Any) -> Result:
+        return self.doit("deploy", **kwargs)
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """`doit` in the background, for tests that kill it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "doit", *args],
+            cwd=self.path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def copy_project(source: Path, target: Path) -> None:
+    """What a user's checkout holds, and what earlier runs left there."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("dodo.py", "deploy.toml"):
+        shutil.copy2(source / name, target / name)
+    for name in ("firmware", "build", ".deploy"):
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("*.flash", "zig-*", "ci-uv"))

@@ -1,0 +1,116 @@
+"""The scenarios of a developer's day, counted; each on an in-process board and over RFC 2217 to a board process."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import pytest
+
+from tests.e2e.space import Space
+
+METHODS = "firmware/core/methods.c"
+NO_WORK = {"compiled": 0, "restored": 0, "linked": 0, "bytes_written": 0}
+
+
+def work(result: object) -> dict[str, int]:
+    totals = result.totals  # type: ignore[attr-defined]
+    return {key: totals[key] for key in NO_WORK}
+
+
+@pytest.fixture
+def deployed(space: Space) -> Space:
+    first = space.deploy()
+    assert first.code == 0, first.out + first.err
+    assert first.outcome == "full_flashed"
+    assert first.written == ["bootloader", "partitions", "otadata", "app"]
+    return space
+
+
+def test_the_second_deploy_does_nothing_and_proves_it(deployed: Space) -> None:
+    second = deployed.deploy()
+    assert second.code == 0, second.out + second.err
+    assert second.outcome == "verified_unchanged"
+    assert work(second) == NO_WORK
+    assert [r["device_md5_before"] for r in second.report["regions"] if r["name"] != "otadata"] == [
+        r["md5"] for r in second.report["regions"] if r["name"] != "otadata"
+    ]
+    for line in ("-- fingerprint", "-- compile", "-- link", "-- reflash:bench"):
+        assert f"{line}\n" in second.out
+    for line in (".  verify-flash:bench", ".  reattach:bench", ".  ttfb:bench", ".  deploy:bench"):
+        assert f"{line}\n" in second.out
+    assert {"reset_released", "first_byte", "rom_banner", "first_jsonrpc"} <= set(second.report["marks"])
+
+
+def test_a_comment_changes_nothing_on_the_board(deployed: Space) -> None:
+    path = deployed.file(METHODS)
+    path.write_text(path.read_text() + "/* the end */\n")
+    at_end = deployed.deploy()
+    assert at_end.outcome == "verified_unchanged"
+    assert work(at_end) == {**NO_WORK, "compiled": 1}, "the object did not change, so nothing is linked"
+
+    path.write_text("/* a new first line */\n" + path.read_text())
+    in_front = deployed.deploy()
+    assert in_front.outcome == "verified_unchanged"
+    assert work(in_front)["compiled"] == 1
+    assert work(in_front)["bytes_written"] == 0, "line numbers live in debug sections, which are not in the image"
+    assert work(deployed.deploy()) == NO_WORK
+
+
+def test_a_real_edit_writes_the_app_and_runs_it(deployed: Space) -> None:
+    before = deployed.deploy().report["regions"]
+    deployed.edit(METHODS, 'out_text("\\"pong\\"");', 'out_text("\\"pang\\"");')
+    edited = deployed.deploy()
+    assert edited.code == 0, edited.out + edited.err
+    assert edited.outcome == "regions_flashed"
+    assert edited.written == ["app"]
+    assert (edited.totals["compiled"], edited.totals["linked"]) == (1, 1)
+    app = next(r for r in edited.report["regions"] if r["name"] == "app")
+    assert app["md5"] != next(r["md5"] for r in before if r["name"] == "app")
+    assert edited.totals["bytes_written"] == app["bytes_written"] == app["size"]
+    assert edited.report["readiness"]["app_elf_sha256"] == hashlib.sha256(stripped_elf(deployed)).hexdigest()
+    assert deployed.deploy().outcome == "verified_unchanged"
+
+
+def stripped_elf(space: Space) -> bytes:
+    """The ELF without debug sections, whose digest is the identity of the build."""
+    return next((space.path / "build").rglob("app.stripped.elf")).read_bytes()
+
+
+def test_a_header_edit_compiles_its_users(deployed: Space) -> None:
+    header = deployed.file("firmware/core/json.h")
+    users = [
+        path.name
+        for path in (deployed.path / "firmware").rglob("*.c")
+        if '"json.h"' in path.read_text() or '"rpc.h"' in path.read_text()
+    ]
+    header.write_text(header.read_text() + "\n/* moved */\n")
+    result = deployed.deploy()
+    assert result.totals["compiled"] == len(users) < len(list((deployed.path / "firmware").rglob("*.c")))
+    assert result.outcome == "verified_unchanged"
+
+
+def test_a_deleted_build_directory_is_restored(deployed: Space) -> None:
+    shutil.rmtree(deployed.path / "build")
+    result = deployed.deploy()
+    assert result.outcome == "verified_unchanged"
+    assert (result.totals["compiled"], result.totals["linked"], result.totals["bytes_written"]) == (0, 0, 0)
+    assert result.totals["restored"] > 10
+    assert work(deployed.deploy()) == NO_WORK
+
+
+def test_a_flipped_byte_on_the_board_is_found(space: Space) -> None:
+    if space.flash.parent.name != "boards":
+        pytest.skip("the board process holds its flash file; test_board_process flips bytes there")
+    assert space.deploy().code == 0
+    with space.flash.open("r+b") as flash:
+        flash.seek(0x10000 + 0x1234)
+        byte = flash.read(1)[0]
+        flash.seek(0x10000 + 0x1234)
+        flash.write(bytes([byte ^ 0x40]))
+    result = space.deploy()
+    assert result.code == 0
+    assert result.written == ["app"]
+    assert result.outcome == "regions_flashed"
+    assert (result.totals["compiled"], result.totals["linked"]) == (0, 0)
+    assert space.deploy().outcome == "verified_unchanged"

@@ -1,0 +1,247 @@
+"""A project in a temporary directory with a fake compiler, for tests of the engine.
+
+The compiler is real code run by a runner in this process (no child per action, so a test of 20 units takes
+milliseconds): `cc` strips comments, follows `#include "x"` on its search path and writes a depfile, `ld` joins
+objects. Each execution is counted in `space.ran`. Files are set back in time on request, never waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.core.model import Action, Stage, Tool
+from pipeline.effects.api import Completed
+from pipeline.effects.clock import SystemClock
+from pipeline.engine import Engine
+from pipeline.engine_results import Builtin, BuiltinCall, RunResult
+
+INCLUDE = re.compile(r'#include "([^"]+)"')
+
+
+class FakeTools:
+    """`cc -I DIR... [-g] -o OUT -MF DEP SOURCE` and `ld -o OUT OBJECT...`, as functions. Also a ProcessRunner."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.during: Callable[[str], None] = lambda name: None
+        """Called with the first input's name in the middle of each execution, after it was read."""
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Completed:
+        if self.cancelled:
+            raise KeyboardInterrupt
+        words = list(argv)
+        tool = Path(words.pop(0)).name
+        options: dict[str, list[str]] = {}
+        files = []
+        while words:
+            word = words.pop(0)
+            if word in ("-o", "-MF", "-I"):
+                options.setdefault(word, []).append(words.pop(0))
+            elif word.startswith("-"):
+                options.setdefault(word, [])
+            else:
+                files.append(word)
+        self.ran.append(files[0] if tool == "cc" else f"{tool} {options['-o'][0]}")
+        return self._cc(files[0], options, cwd) if tool == "cc" else self._ld(files, options, cwd)
+
+    def _cc(self, source: str, options: Mapping[str, list[str]], cwd: Path) -> Completed:
+        read: list[str] = []
+        text = self._preprocess(source, options.get("-I", []), cwd, read)
+        self.during(source)
+        out = cwd / options["-o"][0]
+        if "#error" in text:
+            out.write_text("half written")
+            return Completed(1, b"", f"{source}:1:2: error: #error\n".encode(), 0.001)
+        code = re.sub(r"//[^\n]*", "", text)
+        if "-g" in options:
+            code += f"\nlines {text.count(chr(10))}"
+        else:
+            code = "\n".join(line for line in code.splitlines() if line.strip())
+        out.write_text(code)
+        (cwd / options["-MF"][0]).write_text(f"{options['-o'][0]}: {' '.join(read)}\n")
+        warning = f"{source}:1: warning: hm\n".encode() if "WARN" in text else b""
+        return Completed(0, b"", warning, 0.001)
+
+    def _preprocess(self, path: str, search: Sequence[str], cwd: Path, read: list[str]) -> str:
+        read.append(path)
+        text = (cwd / path).read_text()
+
+        def include(match: re.Match[str]) -> str:
+            for directory in (os.path.dirname(path), *search):
+                found = os.path.join(directory, match[1])
+                if (cwd / found).exists():
+                    return self._preprocess(found, search, cwd, read)
+            return f"#error no {match[1]}"
+
+        return INCLUDE.sub(include, text)
+
+    def _ld(self, files: Sequence[str], options: Mapping[str, list[str]], cwd: Path) -> Completed:
+        self.during(files[0])
+        data = b"".join((cwd / file).read_bytes() for file in files)
+        if b"undefined" in data:
+            return Completed(1, b"", b"ld: error: undefined symbol: undefined\n", 0.001)
+        out = cwd / options["-o"][0]
+        out.write_bytes(b"ELF" + data)
+        out.chmod(0o755)
+        return Completed(0, b"", b"", 0.001)
+
+
+def strip(call: BuiltinCall) -> Sequence[bytes]:
+    """Drop the fake debug info."""
+    return [re.sub(rb"\nlines \d+", b"", call.inputs[0])]
+
+
+class Space:
+    """A project: write files, run stages, look at counts."""
+
+    def __init__(self, root: Path, cache: Path | None = None) -> None:
+        self.root = root
+        self.cache = cache or root / ".deploy"
+        self.tools = FakeTools()
+        self.flags: tuple[str, ...] = ()
+        self.profile = "local-fast"
+        self.search: tuple[str, ...] = ("first", "inc")
+        self.identity = "fake 1"
+        self.builtins: Mapping[str, Builtin] = {"strip@1": strip}
+        self.env: tuple[tuple[str, str], ...] = ()
+        self.change: Callable[[Action], Action] = lambda action: action
+        root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def ran(self) -> list[str]:
+        """What was executed since the last look at this; the list is emptied by `build`."""
+        return sorted(self.tools.ran)
+
+    def write(self, path: str, text: str) -> Path:
+        """Write a file; its directory is made."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        return target
+
+    def sample(self) -> Space:
+        """Three sources; a.h is used by two of them."""
+        self.write("src/a.c", '#include "a.h"\nint a;\n')
+        self.write("src/b.c", '#include "a.h"\nint b;\n')
+        self.write("src/c.c", "int c;\n")
+        self.write("inc/a.h", "int h;\n")
+        return self
+
+    def actions(self) -> list[Action]:
+        sources = sorted(f"src/{path.name}" for path in (self.root / "src").glob("*.c"))
+        out = f"build/{self.profile}"
+        search = tuple(word for directory in self.search for word in ("-I", directory))
+        compiles = []
+        for source in sources:
+            target = f"{out}/obj/{Path(source).stem}"
+            argv = ("cc", *search, *self.flags, "-o", f"{target}.o", "-MF", f"{target}.d", source)
+            compiles.append(
+                Action(
+                    name=f"compile {source}",
+                    stage=Stage.COMPILE,
+                    inputs=(source,),
+                    outputs=(f"{target}.o",),
+                    argv=argv,
+                    env=self.env,
+                    depfile=f"{target}.d",
+                    profile=self.profile,
+                    count_as="compiled",
+                )
+            )
+        objects = tuple(action.outputs[0] for action in compiles)
+        link = Action(
+            name="link",
+            stage=Stage.LINK,
+            inputs=objects,
+            outputs=(f"{out}/app.elf",),
+            argv=("ld", "-o", f"{out}/app.elf", *objects),
+            profile=self.profile,
+            count_as="linked",
+        )
+        image = Action(
+            name="image",
+            stage=Stage.LINK,
+            inputs=link.outputs,
+            outputs=(f"{out}/app.bin",),
+            builtin="strip@1",
+            profile=self.profile,
+        )
+        return [self.change(action) for action in (*compiles, link, image)]
+
+    def engine(self) -> Engine:
+        """A new one, as a new process would make."""
+        return Engine(
+            self.root,
+            self.actions(),
+            {name: Tool(name, f"/opt/{name}", "1", self.identity) for name in ("cc", "ld")},
+            self.builtins,
+            self.root / ".deploy",
+            self.cache,
+            self.tools,
+            SystemClock(),
+            2,
+            {},
+        )
+
+    def build(self) -> Built:
+        """What one `doit link` does: each stage if it is not up to date, in a new engine."""
+        self.tools.ran.clear()
+        self.tools.cancelled = False
+        engine = self.engine()
+        scanned = not engine.peek().up_to_date
+        if scanned:
+            engine.scan()
+        results = []
+        for stage in (Stage.COMPILE, Stage.LINK):
+            if engine.verdict(stage).up_to_date:
+                continue
+            result = engine.run(stage, lambda label, done, total: None)
+            results.append(result)
+            if not result.ok:
+                break
+        return Built(scanned, tuple(results), self)
+
+    def outputs(self) -> dict[str, bytes]:
+        """Every file under build/, by path."""
+        return {
+            str(p.relative_to(self.root)): p.read_bytes()
+            for p in sorted((self.root / "build").rglob("*"))
+            if p.is_file()
+        }
+
+
+class Built:
+    """What a `build` did."""
+
+    def __init__(self, scanned: bool, results: tuple[RunResult, ...], space: Space) -> None:
+        self.scanned = scanned
+        self.results = results
+        self.ran = space.ran
+        self.ok = all(result.ok for result in results)
+
+    def count(self, name: str) -> int:
+        return sum(result.counts[name] for result in self.results)
+
+    @property
+    def nothing(self) -> bool:
+        """Was every stage up to date, the scan too?"""
+        return not self.scanned and not self.results and not self.ran
+
+
+def other_profile(action: Action) -> Action:
+    """The same action in the profile `release`."""
+    return replace(action, profile="release")
+
+
+def go_back(path: Path, seconds: int) -> None:
+    """Set a file's times back instead of waiting."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns - seconds * 10**9, status.st_mtime_ns - seconds * 10**9))

@@ -1,0 +1,400 @@
+"""`deploy.toml`: what is accepted, what each mistake says and where, and that the reference page tells the truth."""
+
+# ruff: noqa: E501 - one mistake per line: the tables of this file are read by column
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pipeline.core.config as config_module
+from pipeline.core.config import Budget, DeployConfig, DeviceConfig, Profile, parse_config
+from pipeline.core.model import Failure, FailureCategory, Stage
+
+MINIMAL = """\
+[project]
+name = "reference"
+sources = ["firmware/*.c"]
+[toolchain]
+linker_script = "firmware/app.ld"
+[bootloader]
+sources = ["boot/*.c"]
+linker_script = "boot/boot.ld"
+[profile.local-fast]
+[partitions]
+table = "firmware/partitions.csv"
+[device.bench]
+"""
+LINES = len(MINIMAL.splitlines())
+
+
+def good(text: str) -> DeployConfig:
+    config = parse_config(text)
+    assert isinstance(config, DeployConfig), config
+    return config
+
+
+def bad(text: str) -> Failure:
+    failure = parse_config(text)
+    assert isinstance(failure, Failure)
+    assert (failure.category, failure.stage) == (FailureCategory.CONFIG_ERROR, None)
+    assert failure.hint and "\n" not in failure.hint
+    return failure
+
+
+def with_line(after: str, line: str) -> str:
+    """MINIMAL with one more line after the line that begins with `after`."""
+    assert f"\n{after}" in f"\n{MINIMAL}"
+    return re.sub(rf"(?m)^({re.escape(after)}.*)$", lambda match: f"{match[1]}\n{line}", MINIMAL, count=1)
+
+
+# --- what is accepted -------------------------------------------------------------------------
+
+
+def test_the_smallest_file_has_the_documented_defaults() -> None:
+    config = good(MINIMAL)
+    assert config.project == ("reference", ("firmware/*.c",), "0.0.0", (), "", "local-fast")
+    assert config.toolchain == ("firmware/app.ld", "zig", "esp32c3", (), ())
+    assert config.bootloader == (("boot/*.c",), "boot/boot.ld", ())
+    assert dict(config.profiles) == {"local-fast": Profile("local-fast", ())}
+    assert config.partitions == ("firmware/partitions.csv", 0x8000)
+    assert (config.flash, config.flash.size_bytes) == (("dio", "80m", "4MB"), 0x400000)
+    assert config.devices == (
+        DeviceConfig(
+            name="bench",
+            chip="esp32c3",
+            port="virtual:",
+            mac="",
+            baud=460800,
+            monitor_baud=115200,
+            groups=(),
+            default=False,
+            flash_file="",
+            timing="instant",
+            reset="auto",
+        ),
+    )
+    assert config.budget == (4000, 200, 100, 500, None, None, 1500, None, 700, 1000)
+    assert (config.verify, config.readiness) == (("md5",), ("rpc:ready", 5000))
+    assert (config.cache, config.reports, config.path) == (("",), ("reports",), "deploy.toml")
+    assert config.default_device.is_virtual
+
+
+def test_every_key_can_be_set() -> None:
+    config = good("""\
+project = { name = "p", version = "1.2", sources = ["a.c", "b.S"], include = ["inc"], profile = "release" }
+toolchain = { kind = "zig", chip = "esp32c6", cflags = ["-Wall"], ldflags = ["-s"], linker_script = "a.ld" }
+bootloader = { sources = ["boot.c"], include = ["inc"], linker_script = "b.ld" }
+profile.release.cflags = ["-Os"]
+partitions = { table = "p.csv", offset = 0x9000 }
+flash = { mode = "qio", freq = "40m", size = "16MB" }
+budget = { total = 1, compile = 2, link = 3, verify-flash = 4, reflash = 5 }
+verify.level = "md5"
+readiness = { until = "rpc:ready", timeout_ms = 100 }
+cache.dir = "/var/tmp/cas"
+reports.dir = "out"
+[device."desk.1"]
+port = "/dev/ttyUSB0"
+chip = "esp32c6"
+mac = "7C:DF:A1:00:11:22"
+baud = 921600
+monitor_baud = 74880
+groups = ["desk", "usb"]
+reset = "classic"
+[device.sim]
+flash_file = "/tmp/flash.bin"
+timing = "instant"
+default = true
+""")
+    assert config.project == ("p", ("a.c", "b.S"), "1.2", ("inc",), "", "release")
+    assert config.toolchain == ("a.ld", "zig", "esp32c6", ("-Wall",), ("-s",))
+    assert config.flash == ("qio", "40m", "16MB")
+    assert (config.budget.verify_flash, config.budget.of(Stage.VERIFY_FLASH), config.budget.of(Stage.TTFB)) == (
+        4,
+        4,
+        1000,
+    )
+    desk, sim = config.devices
+    assert (desk.mac, desk.chip, desk.groups, desk.is_virtual) == (
+        "7c:df:a1:00:11:22",
+        "esp32c6",
+        ("desk", "usb"),
+        False,
+    )
+    assert config.default_device is sim
+    assert (sim.chip, sim.flash_file) == ("esp32c6", "/tmp/flash.bin")
+
+
+def test_every_stage_has_a_budget_key() -> None:
+    assert {stage.value.replace("-", "_") for stage in Stage} <= set(Budget._fields)
+
+
+# --- selection --------------------------------------------------------------------------------
+
+THREE = MINIMAL + 'default = true\n[device.desk]\ngroups = ["lab"]\n[device.shelf]\ngroups = ["lab", "night"]\n'
+
+
+@pytest.mark.parametrize(
+    ("devices", "groups", "expected"),
+    [
+        ((), (), ["bench"]),
+        (("shelf",), (), ["shelf"]),
+        (("shelf", "bench", "shelf"), (), ["bench", "shelf"]),
+        ((), ("lab",), ["desk", "shelf"]),
+        (("bench",), ("night",), ["bench", "shelf"]),
+    ],
+)
+def test_selected_devices(devices: tuple[str, ...], groups: tuple[str, ...], expected: list[str]) -> None:
+    found = good(THREE).selected(devices, groups)
+    assert not isinstance(found, Failure)
+    assert [device.name for device in found] == expected
+
+
+def test_names_that_nobody_has_are_failures_with_a_suggestion() -> None:
+    config = good(THREE)
+    failures = [
+        config.device("shlef"),
+        config.profile("local_fast"),
+        config.selected(devices=["bench", "zzz"]),
+        config.selected(groups=["nigth"]),
+        good(MINIMAL).selected(groups=["lab"]),
+    ]
+    assert [(f.message, f.hint) for f in failures if isinstance(f, Failure)] == [
+        ("deploy.toml has no device 'shlef'; did you mean 'shelf'?", "choose one of bench, desk, shelf"),
+        ("deploy.toml has no profile 'local_fast'; did you mean 'local-fast'?", "choose one of local-fast"),
+        ("deploy.toml has no device 'zzz'", "choose one of bench, desk, shelf"),
+        ("deploy.toml has no group 'nigth'; did you mean 'night'?", "choose one of lab, night"),
+        ("deploy.toml has no group 'lab'", "add it to deploy.toml: no group is declared there"),
+    ]
+    assert config.profile("local-fast") == Profile("local-fast")
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+def line_of(text: str, start: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if line.startswith(start))
+
+
+@pytest.mark.parametrize(
+    ("after", "line", "column", "message"),
+    [
+        # unknown keys
+        ("[project]", 'verison = "1"', 1, "unknown key 'verison' in [project]; did you mean 'version'?"),
+        ("[device.bench]", 'Port = "COM3"', 1, "unknown key 'Port' in [device.bench]; did you mean 'port'?"),
+        ("[device.bench]", "monitor-baud = 9600", 1, "unknown key 'monitor-baud' in [device.bench]; did you mean 'monitor_baud'?"),
+        ("[profile.local-fast]", "zzz = 1", 1, "unknown key 'zzz' in [profile.local-fast]"),
+        ("[profile.local-fast]", 'name = "x"', 1, "unknown key 'name' in [profile.local-fast]"),
+        ("[device.bench]", "[devcie.desk]", 2, "unknown key 'devcie' in deploy.toml; did you mean 'device'?"),
+        ("[device.bench]", '[[action]]', 3, "unknown key 'action' in deploy.toml"),
+        ("[device.bench]", "[budget]\nverify_flash = 1", 1, "unknown key 'verify_flash' in [budget]; did you mean 'verify-flash'?"),
+        # types
+        ("[project]", "version = 1.5", 11, "'project.version' is of type float, but must be of type string"),
+        ("[project]", "include = 'inc'", 11, "'project.include' is of type string, but must be of type array of strings"),
+        ("[project]", "include = ['a', [ 'b' ]]", 17, "element 2 of 'project.include' is of type array, but must be of type string"),
+        ("[device.bench]", 'baud = "9600"', 8, "'device.bench.baud' is of type string, but must be of type integer"),
+        ("[device.bench]", "baud = true", 8, "'device.bench.baud' is of type boolean, but must be of type integer"),
+        ("[device.bench]", "default = 1", 11, "'device.bench.default' is of type integer, but must be of type boolean"),
+        ("[device.bench]", "mac = 1979-05-27", 7, "'device.bench.mac' is of type date or time, but must be of type string"),
+        ("[profile.local-fast]", "[profile]\nx = 1", 5, "'profile.x' is of type integer, but must be of type table"),
+        # values
+        ("[project]", "version = ' '", 11, "'project.version' is empty"),
+        ("[project]", f"version = '{'é' * 16}'", 11, "'project.version' has 32 bytes, but the app descriptor holds 31"),
+        ("[project]", "include = ['a', '/usr/include']", 11, "'project.include' has an element that is '/usr/include', which is not relative to the project root"),
+        ("[project]", "include = ['C:/x']", 11, "'project.include' has an element that is 'C:/x', which is not relative to the project root"),
+        ("[project]", "include = ['a/../../b']", 11, "'project.include' has an element that is 'a/../../b', which leaves the project root"),
+        ("[project]", "include = ['a\\b']", 11, "'project.include' has an element that is 'a\\b', which has backslashes"),
+        ("[toolchain]", "kind = 'gcc'", 8, "'toolchain.kind' is 'gcc', but only 'zig' exists so far"),
+        ("[toolchain]", "chip = 'esp32-c3'", 8, "'toolchain.chip' is 'esp32-c3'; did you mean 'esp32c3'?"),
+        ("[partitions]", "offset = 0x8800", 10, "'partitions.offset' is 0x8800, which is not a positive multiple of 0x1000"),
+        ("[device.bench]", "[flash]\nmode = 'dios'", 8, "'flash.mode' is 'dios'; did you mean 'dio'?"),
+        ("[device.bench]", "[flash]\nsize = '4 MB'", 8, "'flash.size' is '4 MB'; did you mean '4MB'?"),
+        ("[device.bench]", "port = ''", 8, "'device.bench.port' is empty"),
+        ("[device.bench]", "mac = '7c-df-a1-00-11-22'", 7, "'device.bench.mac' is '7c-df-a1-00-11-22', which is not a MAC address"),
+        ("[device.bench]", "baud = 0", 8, "'device.bench.baud' is 0"),
+        ("[device.bench]", "reset = 'clasic'", 9, "'device.bench.reset' is 'clasic'; did you mean 'classic'?"),
+        ("[device.bench]", "timing = 'real'", 10, "'device.bench.timing' is 'real', but only 'instant' exists so far"),
+        ("[device.bench]", "[budget]\nttfb = 0", 8, "'budget.ttfb' is 0"),
+        ("[device.bench]", "[verify]\nlevel = 'journal'", 9, "'verify.level' is 'journal', but only 'md5' exists so far"),
+        ("[device.bench]", "[readiness]\nuntil = 'byte'", 9, "'readiness.until' is 'byte', but only 'rpc:ready' exists so far"),
+        ("[device.bench]", "[reports]\ndir = ''", 7, "'reports.dir' is empty"),
+        ("[device.bench]", "[device.'a:b']", 9, "'a:b' cannot be the name of a device"),
+        # contradictions
+        ("[project]", "profile = 'local_fast'", 11, "the profile 'local_fast' does not exist (there are: local-fast); did you mean 'local-fast'?"),
+        ("[toolchain]", "chip = 'esp32s3'", 8, "the zig toolchain cannot compile for esp32s3: it has no xtensa back end"),
+        ("[device.bench]", "[flash]\nfreq = '60m'", 8, "'flash.freq' is '60m', which esp32c3 does not have"),
+        ("[partitions]", "offset = 0x400000", 10, "'partitions.offset' is 0x400000, but must lie behind the bootloader's 0x0 and within the flash of 4MB"),
+        ("[device.bench]", "chip = 'esp32c6'", 8, "device 'bench' has the chip esp32c6, but the toolchain builds for esp32c3"),
+        ("[device.bench]", "port = 'COM3'\nflash_file = 'f'", 1, "'device.bench.flash_file' is for virtual boards, but the port is 'COM3'"),
+        ("[device.bench]", "default = true\n[device.b]\ndefault = true", 11, "2 devices are marked as default: bench, b"),
+        ("[device.bench]", "mac='00:00:00:00:00:0A'\n[device.b]\ndefault=true\nmac = '00:00:00:00:00:0a'", 7, "devices 'bench' and 'b' have the same mac 00:00:00:00:00:0a"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_reported_at_its_place(after: str, line: str, column: int, message: str) -> None:
+    text = with_line(after, line)
+    expected = line_of(text, after) + len(line.splitlines())
+    assert bad(text).line() == f"deploy.toml:{expected}:{column}: error: {message}"
+
+
+def test_the_table_lies_behind_the_bootloader_of_its_chip() -> None:
+    text = with_line("[toolchain]", 'chip = "esp32c5"')
+    message = "'partitions.offset' is 0x2000, but must lie behind the bootloader's 0x2000 and within the flash of 4MB"
+    assert bad(text.replace("[partitions]\n", "[partitions]\noffset = 0x2000\n")).message == message
+    good(text.replace("[partitions]\n", "[partitions]\noffset = 0x3000\n"))
+
+
+def test_two_devices_without_default() -> None:
+    failure = bad(MINIMAL + "[device.desk]\n")
+    assert failure.line() == f"deploy.toml:{LINES}:9: error: none of the 2 devices is the default (bench, desk)"
+    assert failure.hint == "add `default = true` to one of them"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "message"),
+    [
+        ("", "1:1", "[project] has no 'name', which is required"),
+        (MINIMAL.replace("[device.bench]\n", ""), "1:1", "no device is declared"),
+        (MINIMAL.replace('name = "reference"\n', ""), "1:2", "[project] has no 'name', which is required"),
+        (MINIMAL.replace('["firmware/*.c"]', "[]"), "3:11", "'project.sources' is empty"),
+        (MINIMAL.replace("[profile.local-fast]\n", ""), "1:2", "the profile 'local-fast' does not exist (there are: none)"),
+        ("project = 3\n" + MINIMAL[MINIMAL.index("[toolchain]") :], "1:11", "'project' is of type integer, but must be of type table"),
+        ("device = 3\n" + MINIMAL.replace("[device.bench]", ""), "1:10", "'device' is of type integer, but must be of type table"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_reported_at_its_table(text: str, where: str, message: str) -> None:
+    assert bad(text).line() == f"deploy.toml:{where}: error: {message}"
+
+
+def test_hints_say_what_to_do() -> None:
+    hints = [
+        bad(with_line("[project]", line)).hint
+        for line in ("verison = '1'", "zzz = 1", "version = 1", "include = ['/a']", "profile = 'x'")
+    ]
+    assert hints == [
+        "rename it to 'version', or remove it",
+        "remove it; [project] has name, sources, version, include, profile",
+        "put it in quotes",
+        "write it relative to the project root",
+        "add a table [profile.x], or set project.profile to an existing one",
+    ]
+    assert bad("").hint == 'add name = "..." to [project]'
+
+
+def test_all_mistakes_are_reported_in_the_order_of_the_text() -> None:
+    text = MINIMAL.replace('name = "reference"', "nmae = 1") + "baud = 1\nzz = 2\n"
+    failure = bad(text)
+    assert failure.line() == "deploy.toml:1:2: error: [project] has no 'name', which is required"
+    assert failure.detail.splitlines() == [
+        "deploy.toml:2:1: error: unknown key 'nmae' in [project]; did you mean 'name'?",
+        f"deploy.toml:{LINES + 1}:8: error: 'device.bench.baud' is 1",
+        f"deploy.toml:{LINES + 2}:1: error: unknown key 'zz' in [device.bench]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[project\n", "deploy.toml:1:9"),
+        ("[project]\nname = \n", "deploy.toml:2:8"),
+        ("[project]\nname = 'a'\nname = 'b'\n", "deploy.toml:3:"),
+        ("a = 1\n[a]\n", "deploy.toml:2:"),
+        ("\ufeff[project]", "deploy.toml:1:1"),
+        ("a = '", "deploy.toml"),
+        ("a = " + "9" * 5000, "deploy.toml"),
+        ("a = " + "[" * 50_000, "deploy.toml"),
+    ],
+)
+def test_syntax_errors_have_the_same_form(text: str, where: str) -> None:
+    failure = bad(text)
+    assert failure.where.startswith(where)
+    assert "(at line" not in failure.message
+    assert failure.hint.startswith("correct the TOML syntax")
+
+
+def test_messages_use_the_given_path() -> None:
+    failure = parse_config("x = 1", "projects/a/deploy.toml")
+    assert isinstance(failure, Failure)
+    assert failure.where == "projects/a/deploy.toml:1:1"
+
+
+@given(st.integers(0, len(MINIMAL)), st.integers(0, len(MINIMAL)), st.text("[]{}=\"'.,\n#a1", max_size=3))
+def test_no_damage_raises(start: int, end: int, replacement: str) -> None:
+    result = parse_config(MINIMAL[: min(start, end)] + replacement + MINIMAL[max(start, end) :])
+    if isinstance(result, Failure):
+        assert re.match(r"deploy\.toml(:\d+:\d+)?: error: .", result.line())
+
+
+toml_values = st.sampled_from(
+    ["1", "true", "''", "'x'", "[]", "['x']", "[1]", "{}", "{x=1}", "1.5", "1979-05-27", "-1"]
+)
+
+
+@given(st.sampled_from([*config_module._SECTIONS, "device.bench", "profile.x"]), toml_values, st.data())
+def test_any_type_at_any_key_is_an_answer(section: str, value: str, data: st.DataObject) -> None:
+    shape: Any = {**config_module._SECTIONS, "device.bench": DeviceConfig, "profile.x": Profile}[section]
+    key = data.draw(st.sampled_from([*shape._fields, "other"]))
+    assert isinstance(parse_config(f"{section}.{key} = {value}"), Failure)
+    assert isinstance(parse_config(f"{section} = {value}"), Failure)
+
+
+# --- the reference page and the warm path -----------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+
+
+def documented() -> dict[str, dict[str, tuple[str, str]]]:
+    """Section -> key -> (type, default), as docs/deploy-toml.md says."""
+    page = (ROOT / "docs/deploy-toml.md").read_text(encoding="utf-8")
+    sections = re.split(r"(?m)^## \[([a-z]+)(?:\.NAME)?\]$", page)[1:]
+    rows = re.compile(r"(?m)^\| `([a-z_-]+)` \| ([a-z ]+) \| `?([^|`]*)`? \|")
+    return {name: {key: (type_, default.strip()) for key, type_, default in rows.findall(body)}
+            for name, body in zip(sections[::2], sections[1::2], strict=True)}  # fmt: skip
+
+
+def implemented() -> dict[str, dict[str, tuple[str, str]]]:
+    def default(shape: Any, field: str) -> str:
+        if field not in shape._field_defaults:
+            return "the toolchain's" if (shape, field) == (DeviceConfig, "chip") else "required"
+        value = shape._field_defaults[field]
+        if isinstance(value, bool):
+            return str(value).lower()
+        if field == "offset":
+            return f"{value:#x}"
+        return {None: "none", (): "[]"}.get(value, f'"{value}"' if isinstance(value, str) else str(value))
+
+    named = config_module._NAMED_SECTIONS
+    return {
+        section: {
+            config_module._key(shape, field): (config_module._type_name(shape, field), default(shape, field))
+            for field in shape._fields
+            if not (section in named and field == "name")
+        }
+        for section, shape in {**config_module._SECTIONS, **named}.items()
+    }
+
+
+def test_the_reference_page_lists_exactly_the_keys_types_and_defaults_of_the_code() -> None:
+    assert documented() == implemented()
+
+
+def test_the_example_of_the_reference_page_is_a_good_file() -> None:
+    page = (ROOT / "docs/deploy-toml.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+    assert good(example).project.name == "blink"
+
+
+def test_a_good_file_is_read_without_heavy_modules() -> None:
+    program = (
+        "import sys; from pipeline.core.config import parse_config, DeployConfig\n"
+        f"assert isinstance(parse_config({MINIMAL!r}), DeployConfig)\n"
+        "print([m for m in ('msgspec', 'difflib', 'pipeline.core.toml_positions', 'esptool') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

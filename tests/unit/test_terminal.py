@@ -1,0 +1,172 @@
+"""The terminal: the table at 80 columns, colour only where it is wanted, one redrawn line, silence in a pipe."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pipeline.terminal as module
+from pipeline.core.failures import fail
+from pipeline.core.model import FailureCategory, Stage
+from pipeline.core.report_json import build_report
+from pipeline.terminal import Look, Progress, failure_block, look_of, stage_table
+from tests.golden.scenarios import RUNS
+
+PIPE = Look(tty=False, colour=False, columns=80)
+TTY = Look(tty=True, colour=False, columns=80)
+COLOUR = Look(tty=True, colour=True, columns=80)
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class FakeTty(io.StringIO):
+    """A terminal that remembers what it was sent, and what is on its current line."""
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def screen(self) -> str:
+        return self.getvalue().rsplit("\r\x1b[K", 1)[-1]
+
+
+# --- look -------------------------------------------------------------------------------------
+
+
+def test_colour_needs_a_terminal_and_no_objection() -> None:
+    assert look_of(io.StringIO(), {}) == PIPE
+    assert look_of(FakeTty(), {}).colour
+    assert look_of(FakeTty(), {"NO_COLOR": ""}).colour, "an empty NO_COLOR does not object"
+    assert look_of(FakeTty(), {"NO_COLOR": "1"})[:2] == (True, False)
+    assert look_of(FakeTty(), {"TERM": "dumb"})[:2] == (False, False)
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_table_fits_80_columns_and_is_plain_in_a_pipe(name: str) -> None:
+    report = build_report(RUNS[name]())
+    plain = stage_table(report, PIPE)
+    assert len(plain) == 1 + len(Stage) + 3
+    assert all(len(line) <= 80 and line.isascii() and line.isprintable() for line in plain)
+    coloured = stage_table(report, COLOUR)
+    assert [ANSI.sub("", line) for line in coloured] == plain
+    assert coloured != plain
+
+
+def test_over_budget_is_red_and_not_run_has_no_time() -> None:
+    report = build_report(RUNS["killed"]())
+    report["stages"][0] |= {"budget_ms": 10, "margin_ms": -2}
+    lines = stage_table(report, COLOUR)
+    assert lines[1] == "\x1b[31mfingerprint    ran                       12        10        -2\x1b[0m"
+    assert lines[7] == "\x1b[2mttfb           not-run                           1000\x1b[0m"
+
+
+def test_the_counts_that_a_second_run_must_show() -> None:
+    assert stage_table(build_report(RUNS["unchanged"]()), PIPE)[-1] == (
+        "compiled=0, restored=0, linked=0, bytes_written=0"
+    )
+
+
+# --- failures ---------------------------------------------------------------------------------
+
+
+def test_a_failure_is_a_fact_its_detail_and_a_hint() -> None:
+    failure = fail(
+        FailureCategory.PORT_BUSY,
+        stage=Stage.VERIFY_FLASH,
+        where="device desk on ttyUSB0",
+        message="held by process 7 (picocom)",
+        detail="line 1\nline 2\x1b[2J",
+    )
+    assert failure_block(failure, PIPE) == [
+        "device desk on ttyUSB0: error: held by process 7 (picocom)",
+        "  line 1",
+        "  line 2?[2J",
+        "hint: close the program that holds the port, then run again",
+    ]
+    assert failure_block(failure, COLOUR)[0].startswith("\x1b[31mdevice desk")
+
+
+def test_a_long_detail_is_cut_to_its_end_and_says_so() -> None:
+    detail = "\n".join(f"{n} {'x' * 200}" for n in range(20))
+    failure = fail(FailureCategory.PANIC, stage=Stage.TTFB, where="d", message="m", detail=detail)
+    lines = failure_block(failure, PIPE)
+    assert lines[1] == "  ... 8 more lines in the report"
+    assert lines[2].startswith("  8 x")
+    assert len(lines) == 1 + 1 + 12 + 1
+    assert all(len(line) <= 80 for line in lines[2:-1])
+
+
+# --- progress ---------------------------------------------------------------------------------
+
+
+def test_progress_is_one_line_redrawn() -> None:
+    tty = FakeTty()
+    progress = Progress(tty, TTY)
+    progress("compile", 0, 4)
+    assert tty.screen == "compile [" + "." * 40 + "]   0 %"
+    progress("compile", 2, 4)
+    assert tty.screen == "compile [" + "#" * 20 + "." * 20 + "]  50 %"
+    progress("flash app", 4, 4)
+    assert tty.screen == "flash app [" + "#" * 40 + "] 100 %"
+    progress.finish()
+    assert tty.screen == ""
+    assert "\n" not in tty.getvalue()
+
+
+def test_an_unchanged_line_is_not_drawn_again() -> None:
+    tty = FakeTty()
+    progress = Progress(tty, TTY)
+    for done in range(1000):
+        progress("flash", done, 1_000_000)
+    assert tty.getvalue().count("\r") == 1
+    progress.finish()
+    progress.finish()
+    assert tty.getvalue().count("\r") == 2
+
+
+def test_a_pipe_stays_silent() -> None:
+    pipe = io.StringIO()
+    progress = Progress(pipe, PIPE)
+    progress("compile", 1, 2)
+    progress.finish()
+    assert pipe.getvalue() == ""
+
+
+@settings(deadline=None)
+@given(st.text(max_size=200), st.integers(-5, 200), st.integers(-5, 100), st.integers(20, 200))
+def test_the_line_never_wraps_nor_steers_the_terminal(label: str, done: int, total: int, columns: int) -> None:
+    tty = FakeTty()
+    Progress(tty, Look(tty=True, colour=False, columns=columns))(label, done, total)
+    assert len(tty.screen) < columns
+    assert tty.screen.isprintable()
+    assert tty.screen.endswith(" %")
+
+
+@pytest.mark.parametrize("end", [lambda tty: tty.close(), lambda tty: setattr(tty, "write", _broken)])
+def test_a_terminal_that_went_away_does_not_stop_the_work(end: Callable[[FakeTty], None]) -> None:
+    tty = FakeTty()
+    progress = Progress(tty, TTY)
+    progress("compile", 1, 2)
+    end(tty)
+    progress("compile", 2, 2)
+    progress.finish()
+
+
+def _broken(_: str) -> int:
+    raise BrokenPipeError
+
+
+def test_the_module_imports_neither_doit_nor_rich() -> None:
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    names = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert not {name for name in names if name.split(".")[0] in {"doit", "rich"}}

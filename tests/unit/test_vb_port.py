@@ -1,0 +1,140 @@
+"""The in-process port: pyserial's surface, a clock that skips silence, and reads that always end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_vb_board import FakeMachine
+from tests.unit.test_vb_loader import MAC, SYNC
+from virtualboard.board import Board, Machine, Mode
+from virtualboard.chips import CHIPS
+from virtualboard.nor import BoardBusy, NorFlash
+from virtualboard.port import BoardClock, PortClosed, VirtualPort, open_virtual
+
+
+class Bench:
+    """A port whose host clock stands still: every second that passes was modelled."""
+
+    def __init__(self) -> None:
+        self.clock = BoardClock(lambda: 1000.0)
+        self.machine: FakeMachine | None = None
+        self.port = VirtualPort(
+            Board(CHIPS["esp32c3"], NorFlash(0x4000), MAC, self.clock.now, machine_factory=self._make), self.clock
+        )
+
+    def _make(self, flash: NorFlash, registers: Mapping[int, int], now: Callable[[], float]) -> Machine:
+        self.machine = FakeMachine(flash, registers, now)
+        return self.machine
+
+
+def test_opening_powers_the_board_and_reading_gets_its_boot() -> None:
+    port = Bench().port
+    assert (port.is_open, port.isOpen(), port.dtr, port.rts, port.baudrate) == (True, True, True, True, 115_200)
+    assert port.name == port.port == port.portstr == "rfc2217:virtual-esp32c3"
+    port.timeout = 1.0
+    assert port.read(5) == b"rom\r\n"
+    assert port.in_waiting == port.inWaiting() == 5
+    assert port.read(100) == b"app\r\n"
+
+
+def test_silence_costs_board_time_only() -> None:
+    bench = Bench()
+    bench.port.timeout = 3600.0
+    before = bench.clock.now()
+    assert bench.port.read(11) == b"rom\r\napp\r\n"
+    assert bench.port.read(1) == b""
+    assert bench.clock.now() - before == pytest.approx(7200.0, abs=1.0)
+
+
+def test_a_read_stops_at_the_instant_of_its_last_byte() -> None:
+    bench = Bench()
+    bench.port.timeout = 60.0
+    bench.port.read(10)
+    assert bench.machine is not None
+    start = bench.clock.now()
+    bench.machine.work, bench.machine.wake_at = 0, start + 2.5
+    assert bench.port.read(5) == b"app\r\n"
+    assert bench.port.now_s() - start == pytest.approx(2.5, abs=0.01)
+
+
+def test_a_read_of_a_firmware_that_computes_for_ever_ends_at_its_deadline() -> None:
+    bench = Bench()
+    bench.port.timeout = 0.5
+    bench.port.read(10)
+    assert bench.machine is not None
+    bench.machine.script, bench.machine.work = b"", 10**9
+    before, executed = bench.clock.now(), bench.port.board.executed
+    assert bench.port.read(1) == b""
+    assert 0.5 <= bench.clock.now() - before < 0.51
+    assert bench.port.board.executed - executed == pytest.approx(80_000_000, rel=0.01)
+
+
+def test_timeout_zero_takes_what_is_there() -> None:
+    bench = Bench()
+    bench.port.timeout = 0
+    assert bench.port.read(100) == b"rom\r\napp\r\n"
+    assert bench.port.read(100) == b""
+
+
+def test_a_read_that_could_never_end_is_an_error() -> None:
+    port = Bench().port
+    port.read(10)
+    with pytest.raises(PortClosed, match="it would never end"):
+        port.read(1)
+
+
+def test_classic_reset_and_loader() -> None:
+    port = Bench().port
+
+    def mode() -> Mode:
+        return port.board.mode
+
+    port.setDTR(False)
+    port.setRTS(True)
+    assert mode() is Mode.RESET
+    port.setDTR(True)
+    port.setRTS(False)
+    port.setDTR(False)
+    assert mode() is Mode.DOWNLOAD
+    port.reset_input_buffer()
+    port.flushOutput()
+    port.flush()
+    assert port.write(SYNC) == len(SYNC)
+    assert port.in_waiting == 14 * 8
+    port.flushInput()
+    assert port.in_waiting == 0
+
+
+def test_a_closed_port_refuses_and_opens_again() -> None:
+    port = Bench().port
+    with port:
+        pass
+    port.close()
+    assert not port.is_open
+    for call in (port.read, port.flush, lambda: port.write(b""), lambda: port.in_waiting, lambda: port.setDTR(True)):
+        with pytest.raises(PortClosed, match="not open"):
+            call()
+    port.baudrate = 9600
+    port.open()
+    assert port.is_open
+    with pytest.raises(PortClosed, match="already open"):
+        port.open()
+
+
+def test_open_virtual_locks_its_flash_and_powers_on_at_each_open(tmp_path: Path) -> None:
+    path = tmp_path / "flash.bin"
+    port = open_virtual("esp32c3", path, flash_size=0x100000, execute=False)
+    with pytest.raises(BoardBusy):
+        open_virtual("esp32c3", path, flash_size=0x100000)
+    port.timeout = 1.0
+    assert b"POWERON" in port.read(1000)
+    port.board.flash.program(0, b"kept")
+    port.close()
+    port.open()
+    assert b"POWERON" in port.read(1000)
+    assert port.board.flash.read(0, 4) == b"kept"
+    port.close()
+    open_virtual("esp32c3", path, flash_size=0x100000, execute=False).close()

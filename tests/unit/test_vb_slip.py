@@ -1,0 +1,49 @@
+"""SLIP framing: literal bytes, then any payload through any cuts and any noise."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtualboard import slip
+
+
+def test_literal_bytes() -> None:
+    assert slip.encode(b"\x01\xc0\x02\xdb\x03") == b"\xc0\x01\xdb\xdc\x02\xdb\xdd\x03\xc0"
+    assert slip.Decoder().feed(b"\xc0\x01\xdb\xdc\x02\xdb\xdd\x03\xc0") == [b"\x01\xc0\x02\xdb\x03"]
+
+
+def test_noise_outside_frames_is_ignored() -> None:
+    assert slip.Decoder().feed(b"ets Jul\xdb\xc0a\xc0noise\xc0b\xc0") == [b"a", b"b"]
+
+
+def test_a_broken_escape_costs_its_frame_only() -> None:
+    decoder = slip.Decoder()
+    assert decoder.feed(b"\xc0a\xdbb\xc0\xc0c\xdb\xc0\xc0d\xc0") == [b"d"]
+
+
+def test_an_oversized_frame_is_dropped_and_forgotten() -> None:
+    decoder = slip.Decoder(limit=4)
+    assert decoder.feed(b"\xc0abcde\xc0\xc0abcd\xc0") == [b"abcd"]
+    for _ in range(100):
+        assert decoder.feed(b"\xc0" + b"x" * 50) == []
+    assert decoder.feed(b"\xc0\xc0ok\xc0") == [b"ok"]
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=8).map(lambda b: b.replace(b"\xc0", b"")), st.binary(min_size=1))),
+    st.lists(st.integers(0, 200)),
+)
+def test_any_frames_survive_any_cuts_and_noise(frames: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
+    stream = b"".join(noise + slip.encode(payload) for noise, payload in frames)
+    decoder, got, at = slip.Decoder(), [], 0
+    for cut in [*sorted(cuts), len(stream)]:
+        got += decoder.feed(stream[at : max(at, cut)])
+        at = max(at, cut)
+    assert got == [payload for _, payload in frames]
+
+
+@given(st.lists(st.binary(max_size=64)))
+def test_any_bytes_give_frames_within_the_limit(pieces: list[bytes]) -> None:
+    decoder = slip.Decoder(limit=8)
+    assert all(len(frame) <= 8 for piece in pieces for frame in decoder.feed(piece))

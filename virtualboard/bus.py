@@ -1,0 +1,88 @@
+"""The chip's address space as the loader's READ_REG, WRITE_REG and MEM_DATA see it.
+
+Efuses and ROM words are read-only, the SPI controller and the RTC watchdog react, everything else is memory.
+Does not know frames. Invariant: memory is bounded (`_MAX_PAGES`) whatever a client writes; reads never fail.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from virtualboard.chips import MAGIC_ADDRESS, Chip, efuse_words
+from virtualboard.nor import NorFlash
+from virtualboard.spi import SpiController
+
+_PAGE = 0x1000
+_MAX_PAGES = 4096  # 16 MiB: more than the RAM of any chip; a write beyond it is lost like one to unmapped space
+_WATCHDOG_ENABLE = 1 << 31
+
+
+class Bus:
+    """Memory and registers. `baud` is what the UART divider shows (esptool estimates the crystal from it)."""
+
+    def __init__(self, chip: Chip, flash: NorFlash, mac: str) -> None:
+        self.spi = SpiController(chip.spi, flash)
+        self.baud = 115_200
+        self._chip = chip
+        self._fixed = {MAGIC_ADDRESS: chip.magic, **chip.constants, **efuse_words(chip, mac)}
+        self._pages: dict[int, bytearray] = {}
+        self._watchdog_s: float | None = None
+
+    def read32(self, address: int) -> int:
+        """The little-endian word at `address`; unwritten memory is 0."""
+        if address in self._fixed:
+            return self._fixed[address]
+        if self.spi.owns(address):
+            return self.spi.read(address)
+        if address == self._chip.uart_clkdiv:
+            return self._chip.xtal_hz // self.baud & 0xFFFFF
+        word: int = struct.unpack("<I", self.load(address, 4))[0]
+        return word
+
+    def write32(self, address: int, value: int, mask: int = 0xFFFFFFFF) -> None:
+        """Replace the bits in `mask`."""
+        if address in self._fixed:
+            return
+        value = self.read32(address) & ~mask | value & mask
+        if self.spi.owns(address):
+            self.spi.write(address, value)
+            return
+        self.store(address, struct.pack("<I", value))
+        self._watch(address, value)
+
+    def load(self, address: int, n: int) -> bytes:
+        """`n` bytes of memory; addresses wrap at 4 GiB."""
+        out = bytearray()
+        while len(out) < n:
+            at = (address + len(out)) & 0xFFFFFFFF
+            start = at % _PAGE
+            take = min(n - len(out), _PAGE - start)
+            page = self._pages.get(at // _PAGE)
+            out += page[start : start + take] if page else bytes(take)
+        return bytes(out)
+
+    def store(self, address: int, data: bytes) -> None:
+        """Write bytes to memory; addresses wrap at 4 GiB."""
+        done = 0
+        while done < len(data):
+            at = (address + done) & 0xFFFFFFFF
+            start = at % _PAGE
+            take = min(len(data) - done, _PAGE - start)
+            page = self._pages.get(at // _PAGE)
+            if page is None and len(self._pages) < _MAX_PAGES:
+                page = self._pages[at // _PAGE] = bytearray(_PAGE)
+            if page is not None:
+                page[start : start + take] = data[done : done + take]
+            done += take
+
+    def take_watchdog(self) -> float | None:
+        """Seconds until the RTC watchdog that has just been armed resets the chip; None when it was not. Once."""
+        due, self._watchdog_s = self._watchdog_s, None
+        return due
+
+    def _watch(self, address: int, value: int) -> None:
+        layout = self._chip.watchdog
+        if layout is None or address != layout.config0 or not value & _WATCHDOG_ENABLE:
+            return
+        if self.read32(layout.write_protect) == layout.key:
+            self._watchdog_s = self.read32(layout.config1) / layout.slow_hz

@@ -1,0 +1,223 @@
+"""What differs from chip to chip, as data: identities, register addresses, ROM texts, efuse contents.
+
+Does not know protocols or state. Invariant: adding a chip is adding a row; no other module asks for a chip's name.
+Addresses are those that esptool 5.6 reads and writes (its `targets/*.py`); ROM texts are from boot logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class SpiLayout:
+    """Offsets of the SPI flash controller's registers from `base`; ESP32 sends addresses from the top bit down."""
+
+    base: int
+    usr: int = 0x18
+    usr1: int = 0x1C
+    usr2: int = 0x20
+    mosi_dlen: int = 0x24
+    miso_dlen: int = 0x28
+    w0: int = 0x58
+    addr_left_aligned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WatchdogLayout:
+    """The RTC watchdog, as far as esptool's watchdog reset drives it. `slow_hz` is the RC oscillator that counts."""
+
+    config0: int
+    config1: int
+    write_protect: int
+    key: int = 0x50D83AA1
+    slow_hz: int = 136_000
+
+
+@dataclass(frozen=True, slots=True)
+class RomText:
+    """What the ROM prints: `download` and `flash_boot` follow `rst:..,`."""
+
+    banner: str
+    poweron: str
+    download: str
+    flash_boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """One chip. `security_chip_id` is None where the ROM lacks GET_SECURITY_INFO; `cpu` is True where firmware runs.
+
+    `stub_entries`: entry points of the flasher stubs that esptool 5.6 ships, with their generation.
+    """
+
+    name: str
+    title: str
+    chip_id: int
+    security_chip_id: int | None
+    magic: int
+    bootloader_offset: int
+    efuse_base: int
+    spi: SpiLayout
+    rom: RomText
+    begin_words: int
+    no_begin_error: int
+    efuses: Callable[[int], Mapping[int, int]]
+    watchdog: WatchdogLayout | None = None
+    uart_clkdiv: int = 0x60000014
+    xtal_hz: int = 40_000_000
+    cpu_hz: int = 160_000_000
+    cpu: bool = False
+    constants: Mapping[int, int] = field(default_factory=dict)
+    stub_entries: Mapping[int, int] = field(default_factory=dict)
+
+
+# The ROM word by which esptool tells chips apart that have no chip id.
+MAGIC_ADDRESS = 0x40001000
+
+
+class UnknownMac(ValueError):
+    """The text is not a MAC address; the message says what one looks like."""
+
+
+def parse_mac(mac: str) -> int:
+    """`7c:df:a1:00:11:22` as a 48-bit number. Raises UnknownMac."""
+    parts = mac.replace("-", ":").split(":")
+    try:
+        octets = [int(part, 16) for part in parts if len(part) == 2]
+    except ValueError:
+        octets = []
+    if len(octets) != 6 or len(parts) != 6:
+        raise UnknownMac(f"{mac!r} is not a MAC address; write it like 7c:df:a1:00:11:22")
+    return int.from_bytes(bytes(octets), "big")
+
+
+def efuse_words(chip: Chip, mac: str) -> dict[int, int]:
+    """The efuse registers of a virgin chip (nothing burnt but the factory's data), by address. Raises UnknownMac."""
+    return {chip.efuse_base + offset: word for offset, word in chip.efuses(parse_mac(mac)).items()}
+
+
+def _block1(mac: int, *, major: int, minor: int, package: int = 0) -> dict[int, int]:
+    """BLOCK1 at +0x44 of ESP32-S3 and -C3 (esptool targets/esp32c3.py: get_minor_chip_version and neighbours)."""
+    return {
+        0x44: mac & 0xFFFFFFFF,
+        0x48: mac >> 32,
+        0x50: (minor & 7) << 18 | package << 21,
+        0x58: (minor >> 3) << 23 | major << 24,
+    }
+
+
+def _efuses_esp32c3(mac: int) -> dict[int, int]:
+    return _block1(mac, major=0, minor=4)
+
+
+def _efuses_esp32s3(mac: int) -> dict[int, int]:
+    return _block1(mac, major=0, minor=2)
+
+
+def _efuses_esp32(mac: int) -> dict[int, int]:
+    """BLOCK0: MAC, package 1 (D0WD), revision bits, CK8M_FREQ 128 (must not be 0: ROM baud arithmetic), Vref."""
+    return {
+        0x04: mac & 0xFFFFFFFF,
+        0x08: mac >> 32 | _crc8(mac) << 16,
+        0x0C: 1 << 15 | 1 << 13 | 1 << 9,
+        0x10: 128 | 16 << 8,
+        0x14: 1 << 24 | 1 << 20,
+    }
+
+
+def _crc8(mac: int) -> int:
+    """CRC-8 (polynomial 0x31 reflected, as ESP-IDF's esp_mac checks it) of the six bytes."""
+    crc = 0
+    for byte in mac.to_bytes(6, "big"):
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x8C if crc & 1 else 0)
+    return crc
+
+
+_ESP32C3 = Chip(
+    name="esp32c3",
+    title="ESP32-C3",
+    chip_id=5,
+    security_chip_id=5,
+    magic=0x1B31506F,
+    bootloader_offset=0x0,
+    efuse_base=0x60008800,
+    efuses=_efuses_esp32c3,
+    spi=SpiLayout(base=0x60002000),
+    watchdog=WatchdogLayout(config0=0x60008090, config1=0x60008094, write_protect=0x600080A8),
+    begin_words=5,
+    no_begin_error=0x64,
+    cpu=True,
+    stub_entries=MappingProxyType({0x40380E9A: 2, 0x403806D2: 1}),
+    rom=RomText(
+        banner="ESP-ROM:esp32c3-api1-20210207\r\nBuild:Feb  7 2021\r\n",
+        poweron="rst:0x1 (POWERON),",
+        download="boot:0x4 (DOWNLOAD(USB/UART0/1))\r\nwaiting for download\r\n",
+        flash_boot="boot:0xc (SPI_FAST_FLASH_BOOT)\r\n",
+    ),
+)
+
+_ESP32S3 = Chip(
+    name="esp32s3",
+    title="ESP32-S3",
+    chip_id=9,
+    security_chip_id=9,
+    magic=0x00000009,
+    bootloader_offset=0x0,
+    efuse_base=0x60007000,
+    efuses=_efuses_esp32s3,
+    spi=SpiLayout(base=0x60002000),
+    watchdog=WatchdogLayout(config0=0x60008098, config1=0x6000809C, write_protect=0x600080B0),
+    begin_words=5,
+    no_begin_error=0x64,
+    cpu_hz=240_000_000,
+    # GPIO_STRAP: bit 3 is GPIO0 high.
+    constants=MappingProxyType({0x60004038: 0x8}),
+    stub_entries=MappingProxyType({0x403795A8: 2, 0x40378C94: 1}),
+    rom=RomText(
+        banner="ESP-ROM:esp32s3-20210327\r\nBuild:Mar 27 2021\r\n",
+        poweron="rst:0x1 (POWERON),",
+        download="boot:0x0 (DOWNLOAD(USB/UART0))\r\nwaiting for download\r\n",
+        flash_boot="boot:0x8 (SPI_FAST_FLASH_BOOT)\r\n",
+    ),
+)
+
+_ESP32 = Chip(
+    name="esp32",
+    title="ESP32",
+    chip_id=0,
+    security_chip_id=None,
+    magic=0x00F01D83,
+    bootloader_offset=0x1000,
+    efuse_base=0x3FF5A000,
+    efuses=_efuses_esp32,
+    spi=SpiLayout(
+        base=0x3FF42000,
+        usr=0x1C,
+        usr1=0x20,
+        usr2=0x24,
+        mosi_dlen=0x28,
+        miso_dlen=0x2C,
+        w0=0x80,
+        addr_left_aligned=True,
+    ),
+    begin_words=4,
+    no_begin_error=0x05,
+    uart_clkdiv=0x3FF40014,
+    cpu_hz=240_000_000,
+    # APB_CTL_DATE bit 31 is revision bit 2 (v3); RTCCALICFG1: calibration that makes the crystal exactly 40 MHz.
+    constants=MappingProxyType({0x3FF6607C: 1 << 31, 0x3FF5F06C: 800 << 7}),
+    stub_entries=MappingProxyType({0x400A902C: 2, 0x400BE658: 1}),
+    rom=RomText(
+        banner="ets Jul 29 2019 12:21:46\r\n\r\n",
+        poweron="rst:0x1 (POWERON_RESET),",
+        download="boot:0x3 (DOWNLOAD_BOOT(UART0/UART1/SDIO_REI_REO_V2))\r\nwaiting for download\r\n",
+        flash_boot="boot:0x13 (SPI_FAST_FLASH_BOOT)\r\n",
+    ),
+)
+
+CHIPS: Mapping[str, Chip] = MappingProxyType({chip.name: chip for chip in (_ESP32C3, _ESP32S3, _ESP32)})

@@ -1,0 +1,433 @@
+"""The executing ESP32-C3: its CPU on unicorn, its memory map, traps, flash mapping, and the ROM's part at reset.
+
+Does not know the loader protocol, reset lines or transports; time is only what `now` says. Invariants: between two
+calls nothing happens by itself; firmware can do nothing that raises out of here or keeps `run` beyond its budget.
+
+Time is the owner's: instructions take none by themselves, so an owner with a virtual clock runs the machine until it
+is idle before it lets time pass, or the ROM's watchdogs bite a firmware that had no chance to run.
+
+unicorn is used in count slices only (a timed run before a counted one hung). What it does not tell is worked around
+here: how many instructions an early end had executed (half a slice is charged), and whether `wfi` ended it (a code
+hook on each `wfi` seen).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import unicorn
+from unicorn import riscv_const as reg
+
+from virtualboard import rom
+from virtualboard import rv32_peripherals as peripherals
+from virtualboard.rv32_rom_calls import RomCalls
+
+SLICE = 5000
+"""Instructions per unicorn call: long enough that the call itself is lost in it, short enough that the half slice
+charged for an early end stays far below a millisecond of the chip's time."""
+
+WFI = (0x10500073).to_bytes(4, "little")
+_EBREAK = ((0x00100073).to_bytes(4, "little"), (0x9002).to_bytes(2, "little"))
+
+_PAGE = 0x10000
+_IROM, _DROM, _WINDOW = 0x42000000, 0x3C000000, 0x800000
+_IRAM, _DRAM, _SRAM_SIZE = 0x40380000, 0x3FC80000, 0x60000
+_RTC_RAM, _RTC_RAM_SIZE = 0x50000000, 0x2000
+_ROM, _ROM_SIZE = 0x40000000, 0x1000
+_ROM_STACK = 0x3FCDE710
+_IO, _IO_SIZE = 0x60000000, 0xD1000
+_NEVER = 0xFFFFFFFE
+"""Stop address for unicorn: no code can be there."""
+
+INSTRUCTION_FAULT, ILLEGAL, BREAKPOINT, LOAD_FAULT, STORE_FAULT = 1, 2, 3, 5, 7
+_INTERRUPT = 0x80000000
+_MSTATUS_MIE, _MSTATUS_MPIE, _MSTATUS_MPP = 1 << 3, 1 << 7, 3 << 11
+
+_FAULTS = {
+    unicorn.UC_MEM_READ_UNMAPPED: LOAD_FAULT,
+    unicorn.UC_MEM_READ_PROT: LOAD_FAULT,
+    unicorn.UC_MEM_WRITE_UNMAPPED: STORE_FAULT,
+    unicorn.UC_MEM_WRITE_PROT: STORE_FAULT,
+    unicorn.UC_MEM_FETCH_UNMAPPED: INSTRUCTION_FAULT,
+    unicorn.UC_MEM_FETCH_PROT: INSTRUCTION_FAULT,
+}
+
+
+class Flash(Protocol):
+    """What the machine needs of the flash chip (`nor.NorFlash`)."""
+
+    size: int
+
+    def read(self, offset: int, n: int) -> bytes: ...
+
+
+class Rv32Machine:
+    """One ESP32-C3. `registers` are efuse words by address; `now` is in seconds and never goes back.
+
+    Off until the first `reset`. Owner's loop: `feed`, `run` until `idle`, `transmit`; call `reset(pending_reset)` when
+    that is set; when idle with `wake_at` set, call `run` again at that time.
+    """
+
+    def __init__(self, flash: Flash, registers: Mapping[int, int], now: Callable[[], float]) -> None:
+        self._flash, self._efuse, self._now = flash, registers, now
+        self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
+        self._sram = mmap.mmap(-1, _SRAM_SIZE)
+        self._pages: dict[int, tuple[int | None, mmap.mmap]] = {}
+        self._calls = RomCalls(self)
+        self._cause = rom.POWERON
+        self._pending: int | None = None
+        self._stopped = True
+        self._waiting = False
+        self._cache_on = True
+        self._trap: tuple[int, int | None, int] | None = None
+        self._wfi_hooks: dict[int, int] = {}
+        self._wfi_at: int | None = None
+        self._build_peripherals({}, None)
+        self._build_memory()
+
+    # --- the owner's side -------------------------------------------------------------------------
+
+    @property
+    def pending_reset(self) -> int | None:
+        """Cause of a reset that the chip has asked for or a watchdog has decided; the owner calls `reset` with it."""
+        return self._pending
+
+    @property
+    def idle(self) -> bool:
+        """Would `run` execute nothing, unless bytes or time come?"""
+        return self._pending is not None or self._stopped or (self._waiting and self._interrupt_line() is None)
+
+    @property
+    def wake_at(self) -> float | None:
+        """When (on `now`) something will happen by itself: a watchdog's reset or an alarm. A time already past means
+        at the next `run`."""
+        if self._pending is not None:
+            return None
+        due = [bite[0] for bite in self._bites()]
+        alarm = self._systimer.next_at
+        return min([*due, alarm] if alarm is not None else due, default=None)
+
+    def feed(self, data: bytes) -> None:
+        """Bytes arrive on UART0."""
+        if data:
+            self._uart.feed(data)
+
+    def transmit(self) -> bytes:
+        """Take what UART0 has sent since the last call."""
+        sent = bytes(self._uart.sent)
+        self._uart.sent.clear()
+        return sent
+
+    def reset(self, cause: int) -> None:
+        """Reset with a cause of `rom.RESET_CAUSES`: the ROM reads flash, prints its log, and the CPU stands at the
+        second stage, or waits for the watchdog when there is none to start."""
+        saved_pc = 0 if cause == rom.POWERON else self._register(reg.UC_RISCV_REG_PC)
+        unsent = self.transmit()
+        self._cause, self._pending, self._waiting, self._cache_on = cause, None, False, True
+        self._build_peripherals(
+            {} if cause == rom.POWERON else self._rtc.stored, self._systimer if cause in rom.CPU_RESETS else None
+        )
+        self._forget_code()
+        boot = rom.boot(self._flash.read, self._flash.size, cause, saved_pc)
+        self._uart.sent += unsent + boot.log
+        self._stopped = boot.entry is None
+        if boot.entry is None:
+            return
+        for segment in boot.segments:
+            self._load_segment(segment)
+        for number in range(1, 32):
+            self._uc.reg_write(reg.UC_RISCV_REG_X0 + number, 0)
+        self._uc.reg_write(reg.UC_RISCV_REG_PRIV, 3)
+        self._uc.reg_write(reg.UC_RISCV_REG_MSTATUS, _MSTATUS_MPP)
+        self._uc.reg_write(reg.UC_RISCV_REG_MTVEC, _ROM | 1)
+        self._uc.reg_write(reg.UC_RISCV_REG_SP, _ROM_STACK)
+        self._uc.reg_write(reg.UC_RISCV_REG_PC, boot.entry)
+
+    def run(self, max_instructions: int) -> int:
+        """Execute until idle or about `max_instructions`; returns how many were executed (never more, 0 when idle;
+        an estimate where firmware stopped by itself)."""
+        executed = 0
+        self._advance()
+        while executed < max_instructions and not self.idle:
+            self._waiting = False
+            executed += self._slice(min(SLICE, max_instructions - executed))
+            self._advance()
+        return executed
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def _bites(self) -> list[tuple[float, int]]:
+        dogs = (self._rtc.watchdog, *(group.watchdog for group in self._groups))
+        return [bite for dog in dogs if (bite := dog.bite) is not None]
+
+    def _advance(self) -> None:
+        self._systimer.advance()
+        bites = self._bites()
+        if self._pending is None and bites:
+            at, cause = min(bites)
+            if at <= self._now():
+                self._pending = cause
+
+    def _interrupt_line(self) -> int | None:
+        sources = [s for i, s in enumerate(peripherals.SYSTIMER_SOURCES) if self._systimer.interrupting(i)]
+        if self._uart.interrupting:
+            sources.append(peripherals.UART_SOURCE)
+        return self._matrix.pending_line(sources) if sources else None
+
+    # --- execution --------------------------------------------------------------------------------
+
+    def _slice(self, budget: int) -> int:
+        uc = self._uc
+        line = self._interrupt_line()
+        if line is not None and self._register(reg.UC_RISCV_REG_MSTATUS) & _MSTATUS_MIE:
+            self._enter_trap(_INTERRUPT | line, self._register(reg.UC_RISCV_REG_PC), 0)
+        self._trap = self._wfi_at = None
+        start = self._register(reg.UC_RISCV_REG_PC)
+        try:
+            uc.emu_start(start, _NEVER, count=budget)
+        except unicorn.UcError:
+            self._trap = self._trap or self._decode_fault()
+        early = max(budget // 2, 1)
+        pc = self._register(reg.UC_RISCV_REG_PC)
+        if self._trap is not None:
+            cause, epc, value = self._trap
+            self._enter_trap(cause, pc if epc is None else epc, value)
+            return early
+        if self._pending is not None:
+            return early
+        if self._wfi_at is not None and pc == self._wfi_at + 4:
+            self._waiting = True
+            return early
+        if pc - 4 not in self._wfi_hooks and self._peek(pc - 4, 4) == WFI:
+            # It may have been this one that ended the slice: from now on it will say so itself. Executing it as a
+            # no-operation this once is what the architecture allows.
+            self._hook_wfi(pc - 4)
+        return budget
+
+    def _decode_fault(self) -> tuple[int, int | None, int]:
+        """unicorn reports `ebreak`, and only that, as an error without a hook."""
+        pc = self._register(reg.UC_RISCV_REG_PC)
+        code = self._peek(pc, 4) or self._peek(pc, 2)
+        if code in _EBREAK or code[:2] in _EBREAK:
+            return BREAKPOINT, pc, pc
+        return ILLEGAL, pc, int.from_bytes(code, "little")
+
+    def _enter_trap(self, cause: int, epc: int, value: int) -> None:
+        uc = self._uc
+        status = self._register(reg.UC_RISCV_REG_MSTATUS)
+        privilege = self._register(reg.UC_RISCV_REG_PRIV)
+        enabled = status & _MSTATUS_MIE
+        status &= ~(_MSTATUS_MIE | _MSTATUS_MPIE | _MSTATUS_MPP)
+        status |= (_MSTATUS_MPIE if enabled else 0) | privilege << 11
+        base = self._register(reg.UC_RISCV_REG_MTVEC) & ~0xFF
+        if _ROM <= base < _ROM + _ROM_SIZE:
+            self._stopped = True  # the ROM's handler loops for ever; only a watchdog helps
+            return
+        uc.reg_write(reg.UC_RISCV_REG_PRIV, 3)
+        uc.reg_write(reg.UC_RISCV_REG_MSTATUS, status)
+        uc.reg_write(reg.UC_RISCV_REG_MEPC, epc)
+        uc.reg_write(reg.UC_RISCV_REG_MCAUSE, cause)
+        uc.reg_write(reg.UC_RISCV_REG_MTVAL, value)
+        uc.reg_write(reg.UC_RISCV_REG_PC, base + 4 * (cause & 0x1F) if cause & _INTERRUPT else base)
+
+    def _hook_wfi(self, address: int) -> None:
+        self._wfi_hooks[address] = self._uc.hook_add(unicorn.UC_HOOK_CODE, self._on_wfi, begin=address, end=address)
+        self._uc.ctl_remove_cache(address, address + 4)
+
+    def _register(self, number: int) -> int:
+        value: int = self._uc.reg_read(number)
+        return value
+
+    def _peek(self, address: int, size: int) -> bytes:
+        try:
+            return bytes(self._uc.mem_read(address & 0xFFFFFFFF, size))
+        except unicorn.UcError:
+            return b""
+
+    # --- what unicorn calls back --------------------------------------------------------------------
+
+    def _on_wfi(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
+        self._wfi_at = address
+
+    def _on_exception(self, uc: Any, number: int, _data: Any) -> None:
+        """An exception of the instruction 4 bytes back: unicorn has already stepped over it."""
+        pc = self._register(reg.UC_RISCV_REG_PC) - 4
+        value = 0
+        if number == ILLEGAL:
+            code = self._peek(pc, 4) or self._peek(pc, 2)
+            value = int.from_bytes(code if code[:1] and code[0] & 3 == 3 else code[:2], "little")
+        self._trap = number, pc, value
+        uc.emu_stop()
+
+    def _on_fault(self, _uc: Any, access: int, address: int, _size: int, _value: int, _data: Any) -> bool:
+        """An address without memory: a flash page that is not in yet, or a trap."""
+        if self._map_flash_page(address):
+            return True
+        cause = _FAULTS[access]
+        # The program counter is exact once unicorn has stopped; a bad jump has it at its target.
+        self._trap = cause, address if cause == INSTRUCTION_FAULT else None, address
+        return False
+
+    def _on_rom_call(self, uc: Any, address: int, _size: int, _data: Any) -> None:
+        call = self._calls.table.get(address)
+        if call is None:
+            self._trap = INSTRUCTION_FAULT, address, address
+            uc.emu_stop()
+            return
+        uc.reg_write(reg.UC_RISCV_REG_A0, call())
+
+    def _on_io_read(self, _uc: Any, offset: int, size: int, _data: Any) -> int:
+        block = self._io.get(offset >> 12)
+        if block is None:
+            block = self._io[offset >> 12] = peripherals.RegisterBlock()
+        return block.read(offset & 0xFFC) >> 8 * (offset & 3) & ((1 << 8 * size) - 1)
+
+    def _on_io_write(self, uc: Any, offset: int, _size: int, value: int, _data: Any) -> None:
+        block = self._io.get(offset >> 12)
+        if block is None:
+            block = self._io[offset >> 12] = peripherals.RegisterBlock()
+        block.write(offset & 0xFFC, value << 8 * (offset & 3) & 0xFFFFFFFF)
+        if self._rtc.requested_reset is not None:
+            self.request_reset(self._rtc.requested_reset)
+
+    # --- memory -------------------------------------------------------------------------------------
+
+    def _build_peripherals(self, kept: Mapping[int, int], systimer: peripherals.Systimer | None) -> None:
+        self._uart = peripherals.Uart()
+        self._rtc = peripherals.RtcControl(self._now, self._efuse, self._cause, kept)
+        self._groups = [peripherals.TimerGroup(self._now, group) for group in (0, 1)]
+        self._systimer = systimer or peripherals.Systimer(self._now)
+        self._matrix = peripherals.InterruptMatrix()
+        self._mmu = peripherals.MmuTable()
+        self._gates = peripherals.RegisterBlock()
+        self._gates.write(4, 3)  # both buses shut
+        self._io: dict[int, peripherals.RegisterBlock] = {
+            0x00: self._uart,
+            0x08: self._rtc,
+            0x1F: self._groups[0],
+            0x20: self._groups[1],
+            0x23: self._systimer,
+            0xC2: self._matrix,
+            0xC4: self._gates,
+            0xC5: self._mmu,
+        }
+
+    def _build_memory(self) -> None:
+        uc = self._uc
+        for base in (_IRAM, _DRAM):  # two views of the same bytes
+            uc.mem_map_ptr(base, _SRAM_SIZE, unicorn.UC_PROT_ALL, _address(self._sram))
+        uc.mem_map(_RTC_RAM, _RTC_RAM_SIZE)
+        uc.mem_map(_ROM, _ROM_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
+        uc.mem_write(_ROM, b"\x82\x80" * (_ROM_SIZE // 2))  # c.ret everywhere: calls are done by the hook
+        uc.mmio_map(_IO, _IO_SIZE, self._on_io_read, None, self._on_io_write, None)
+        uc.hook_add(unicorn.UC_HOOK_CODE, self._on_rom_call, begin=_ROM, end=_ROM + _ROM_SIZE - 1)
+        uc.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
+        uc.hook_add(unicorn.UC_HOOK_MEM_UNMAPPED | unicorn.UC_HOOK_MEM_PROT, self._on_fault)
+
+    def _load_segment(self, segment: rom.Segment) -> None:
+        """RAM keeps what it is given; elsewhere the ROM's writes get lost."""
+        for base in (_IRAM, _DRAM):
+            at = segment.address - base
+            if 0 <= at < _SRAM_SIZE:
+                kept = segment.data[: _SRAM_SIZE - at]
+                self._sram[at : at + len(kept)] = kept
+
+    def _forget_code(self) -> None:
+        """Drop mapped flash and translated code: what is in memory may be another firmware now."""
+        for hook in self._wfi_hooks.values():
+            self._uc.hook_del(hook)
+        self._wfi_hooks.clear()
+        for index in list(self._pages):
+            self._drop_page(index)
+        self._uc.ctl_flush_tb()
+
+    def _map_flash_page(self, address: int) -> bool:
+        """Bring the 64 KiB page of `address` into both windows, as the MMU table says now."""
+        in_window = _IROM <= address < _IROM + _WINDOW or _DROM <= address < _DROM + _WINDOW
+        index = (address & (_WINDOW - 1)) // _PAGE
+        if not in_window or index in self._pages or not self._cache_on or self._gates.read(4) & 3:
+            return False
+        content = self._page_content(self._mmu.flash_page(index))
+        if content is None:
+            return False
+        memory = mmap.mmap(-1, _PAGE)
+        memory[:] = content
+        self._pages[index] = self._mmu.flash_page(index), memory
+        code = unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC
+        self._uc.mem_map_ptr(_IROM + index * _PAGE, _PAGE, code, _address(memory))
+        self._uc.mem_map_ptr(_DROM + index * _PAGE, _PAGE, unicorn.UC_PROT_READ, _address(memory))
+        return True
+
+    def _page_content(self, flash_page: int | None) -> bytes | None:
+        if flash_page is None or (flash_page + 1) * _PAGE > self._flash.size:
+            return None
+        return self._flash.read(flash_page * _PAGE, _PAGE)
+
+    def _drop_page(self, index: int) -> None:
+        del self._pages[index]
+        for base in (_IROM, _DROM):
+            self._uc.mem_unmap(base + index * _PAGE, _PAGE)
+
+    # --- what ROM functions may do (rv32_rom_calls.Caller) --------------------------------------------
+
+    @property
+    def reset_cause(self) -> int:
+        return self._cause
+
+    def argument(self, index: int) -> int:
+        return self._register(reg.UC_RISCV_REG_A0 + index)
+
+    def load(self, address: int, size: int) -> bytes:
+        """Memory as the CPU would read it; where it could not, zeros."""
+        out = bytearray()
+        while len(out) < min(size, self._flash.size):
+            at = address + len(out) & 0xFFFFFFFF
+            piece = min(size - len(out), _PAGE - at % _PAGE)
+            self._map_flash_page(at)
+            out += self._peek(at, piece) or bytes(piece)
+        return bytes(out)
+
+    def store(self, address: int, data: bytes) -> None:
+        """Write as the CPU would; where it could not, the CPU traps."""
+        try:
+            self._uc.mem_write(address, data)
+        except unicorn.UcError:
+            self._trap = STORE_FAULT, None, address
+            self._uc.emu_stop()
+
+    def read_flash(self, offset: int, size: int) -> bytes:
+        return self._flash.read(offset, size) if offset + size <= self._flash.size else b""
+
+    def request_reset(self, cause: int) -> None:
+        self._pending = cause
+        self._uc.emu_stop()
+
+    def uart_send(self, byte: int) -> None:
+        self._uart.write(peripherals.Uart.FIFO, byte)
+
+    def uart_receive(self) -> int | None:
+        return self._uart.read(peripherals.Uart.FIFO) if self._uart.received else None
+
+    def cache_disable(self) -> None:
+        """The caller must not return into flash: on the chip this hangs, here it traps."""
+        self._cache_on = False
+        caller = self._register(reg.UC_RISCV_REG_RA)
+        if _IROM <= caller < _IROM + _WINDOW:
+            self._trap = INSTRUCTION_FAULT, caller, caller
+            self._uc.emu_stop()
+
+    def cache_enable(self) -> None:
+        self._cache_on = True
+
+    def cache_invalidate(self) -> None:
+        """Pages that would come back as they are stay mapped: dropping code means translating it again."""
+        for index, (flash_page, memory) in list(self._pages.items()):
+            if self._mmu.flash_page(index) != flash_page or self._page_content(flash_page) != memory[:]:
+                self._drop_page(index)
+
+
+def _address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
