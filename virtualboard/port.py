@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from virtualboard.board import DEFAULT_BAUD, Board, Mode
-from virtualboard.chips import CHIPS
+from virtualboard.chips import CHIPS, parse_mac
 from virtualboard.nor import NorFlash
 
 DEFAULT_MAC = "7c:df:a1:00:11:22"
@@ -241,8 +241,10 @@ def open_virtual(
     file does not fit, `chips.UnknownMac`.
     """
     clock = BoardClock()
+    parse_mac(mac)  # before the file is created or locked
+    model = CHIPS[chip]
 
     def make() -> Board:
-        return Board(CHIPS[chip], NorFlash(flash_size, flash), mac, clock.now, execute)
+        return Board(model, NorFlash(flash_size, flash), mac, clock.now, execute)
 
     return VirtualPort(make(), clock, opener=make, closer=lambda board: board.flash.close())

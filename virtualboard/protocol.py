@@ -23,6 +23,10 @@ SPI_SET_PARAMS, SPI_ATTACH, READ_FLASH_SLOW, CHANGE_BAUDRATE = 0x0B, 0x0D, 0x0E,
 DEFL_BEGIN, DEFL_DATA, DEFL_END, SPI_FLASH_MD5, GET_SECURITY_INFO = 0x10, 0x11, 0x12, 0x13, 0x14
 ERASE_FLASH, ERASE_REGION, READ_FLASH, RUN_USER_CODE = 0xD0, 0xD1, 0xD2, 0xD3
 
+# No stub is near these; they bound what a client can make the board remember and read back.
+_MAX_SEGMENTS = 16
+_MAX_SEGMENT = 1 << 20
+
 SYNC_MAGIC = b"\x07\x07\x12\x20"
 SYNC_REPLIES = 8
 
@@ -186,7 +190,7 @@ class RamUpload:
             return Answer(error=self._errors.length)
         self._at = struct.unpack("<4I", data)[3]
         self._seq = 0
-        self._segments.append((self._at, 0))
+        self._segments = [*self._segments[-_MAX_SEGMENTS:], (self._at, 0)]
         return Answer()
 
     def block(self, data: bytes, check: int) -> Answer:
@@ -209,7 +213,7 @@ class RamUpload:
         segments, self._segments, self._at = self._segments, [], None
         if stay:
             return Answer()
-        uploaded = [self._bus.load(at, n) for at, n in segments]
+        uploaded = [self._bus.load(at, n) for at, n in segments if n <= _MAX_SEGMENT]
         return Answer(then=RunRam(entry, self._recognise(self._chip, entry, uploaded)))
 
 

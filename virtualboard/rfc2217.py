@@ -1,7 +1,7 @@
 """A board as an RFC 2217 server on the loopback interface: one thread, one loop, real time.
 
-The board keeps running between clients. One client at a time: a second one is let in when the first leaves within
-`GRACE_S`, else refused with a line of text. Does not know the loader or the CPU. Invariant: no client, however broken,
+The board keeps running between clients. One client at a time: others wait their turn, and each is refused with a
+line of text when it has waited `GRACE_S`. Does not know the loader or the CPU. Invariant: no client, however broken,
 ends the loop or makes it grow: output that nobody takes is dropped, as on a real line.
 """
 
@@ -11,12 +11,14 @@ import contextlib
 import selectors
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 
 from virtualboard.board import Board
 from virtualboard.telnet import Baud, Data, Event, Lines, Purge, Session
 
-GRACE_S = 1.0
+GRACE_S = 2.0
+_MAX_WAITING = 16
 _MAX_UNSENT = 1 << 20
 _CHUNK = 1 << 16
 # With nothing to do the loop still looks around this often, so that a clock that jumps cannot stall a board.
@@ -35,7 +37,7 @@ class Server:
         self._now = now
         self._selector = selectors.DefaultSelector()
         self._client: _Client | None = None
-        self._waiting: tuple[socket.socket, float] | None = None  # a second client and when it will be refused
+        self._waiting: deque[tuple[socket.socket, float]] = deque()  # further clients and when they are refused
         self._stopping = False
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
@@ -76,7 +78,7 @@ class Server:
         due = [self._now() + _LONGEST_WAIT_S]
         wake = self._board.wake_at()
         due += [] if wake is None else [wake]
-        due += [] if self._waiting is None else [self._waiting[1]]
+        due += [refuse_at for _, refuse_at in self._waiting]
         return max(0.0, min(due) - self._now())
 
     def _stop_requested(self) -> None:
@@ -91,8 +93,8 @@ class Server:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._client is None:
             self._admit(connection)
-        elif self._waiting is None:
-            self._waiting = connection, self._now() + GRACE_S
+        elif len(self._waiting) < _MAX_WAITING:
+            self._waiting.append((connection, self._now() + GRACE_S))
         else:
             self._refuse(connection)
 
@@ -108,17 +110,12 @@ class Server:
         connection.close()
 
     def _refuse_late(self) -> None:
-        if self._waiting is None or self._now() < self._waiting[1]:
-            return
-        connection, _due = self._waiting
-        self._waiting = None
-        if self._client is not None and not self._client.session.negotiated:
-            # Whoever is connected never said that it speaks RFC 2217: a stray or half-open connection.
-            self._drop(self._client)
-        if self._client is None:
-            self._admit(connection)
-        else:
-            self._refuse(connection)
+        while self._waiting and self._waiting[0][1] <= self._now():
+            if self._client is not None and not self._client.session.negotiated:
+                # Whoever is connected never said that it speaks RFC 2217: a stray or half-open connection.
+                self._drop(self._client)
+            else:
+                self._refuse(self._waiting.popleft()[0])
 
     def _watch(self, client: _Client) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.session.outgoing else 0)
@@ -183,17 +180,15 @@ class Server:
         client.connection.close()
         self._client = None
         self._board.set_lines(False, False)  # as a serial port does when it is closed
-        if self._waiting is not None:
-            connection, _due = self._waiting
-            self._waiting = None
-            self._admit(connection)
+        if self._waiting and not self._stopping:
+            self._admit(self._waiting.popleft()[0])
 
     def _close(self) -> None:
-        if self._waiting is not None:
-            self._waiting[0].close()
-            self._waiting = None
+        self._stopping = True
         if self._client is not None:
             self._drop(self._client)
+        for connection, _refuse_at in self._waiting:
+            connection.close()
         self._selector.close()
         for end in (self._listener, self._wake_read, self._wake_write):
             end.close()

@@ -30,6 +30,7 @@ SLICE = 5000
 charged for an early end stays far below a millisecond of the chip's time."""
 
 WFI = (0x10500073).to_bytes(4, "little")
+_MAX_WFI_HOOKS = 64
 _EBREAK = ((0x00100073).to_bytes(4, "little"), (0x9002).to_bytes(2, "little"))
 
 _PAGE = 0x10000
@@ -42,7 +43,7 @@ _IO, _IO_SIZE = 0x60000000, 0xD1000
 _NEVER = 0xFFFFFFFE
 """Stop address for unicorn: no code can be there."""
 
-INSTRUCTION_FAULT, ILLEGAL, BREAKPOINT, LOAD_FAULT, STORE_FAULT = 1, 2, 3, 5, 7
+INSTRUCTION_FAULT, ILLEGAL, BREAKPOINT, LOAD_FAULT, STORE_FAULT, ECALL_FROM_USER = 1, 2, 3, 5, 7, 8
 _INTERRUPT = 0x80000000
 _MSTATUS_MIE, _MSTATUS_MPIE, _MSTATUS_MPP = 1 << 3, 1 << 7, 3 << 11
 
@@ -202,9 +203,10 @@ class Rv32Machine:
             self._waiting = True
             return early
         if pc - 4 not in self._wfi_hooks and self._peek(pc - 4, 4) == WFI:
-            # It may have been this one that ended the slice: from now on it will say so itself. Executing it as a
-            # no-operation this once is what the architecture allows.
+            # Code that firmware copied to RAM itself. Whether this `wfi` ended the slice or the count did cannot be
+            # told, so it passes as a no-operation, which the architecture allows; the next time it says so itself.
             self._hook_wfi(pc - 4)
+            self._uc.ctl_remove_cache(pc - 4, pc)
         return budget
 
     def _decode_fault(self) -> tuple[int, int | None, int]:
@@ -234,8 +236,16 @@ class Rv32Machine:
         uc.reg_write(reg.UC_RISCV_REG_PC, base + 4 * (cause & 0x1F) if cause & _INTERRUPT else base)
 
     def _hook_wfi(self, address: int) -> None:
-        self._wfi_hooks[address] = self._uc.hook_add(unicorn.UC_HOOK_CODE, self._on_wfi, begin=address, end=address)
-        self._uc.ctl_remove_cache(address, address + 4)
+        hook = self._uc.hook_add(unicorn.UC_HOOK_CODE, self._on_wfi, begin=address, end=address)
+        self._wfi_hooks[address] = hook
+
+    def _hook_wfis(self, address: int, code: bytes) -> None:
+        """Every `wfi` in code that is about to be seen for the first time. A match in data does no harm."""
+        at = code.find(WFI)
+        while at >= 0 and len(self._wfi_hooks) < _MAX_WFI_HOOKS:
+            if address + at not in self._wfi_hooks:
+                self._hook_wfi(address + at)
+            at = code.find(WFI, at + 1)
 
     def _register(self, number: int) -> int:
         value: int = self._uc.reg_read(number)
@@ -256,7 +266,9 @@ class Rv32Machine:
         """An exception of the instruction 4 bytes back: unicorn has already stepped over it."""
         pc = self._register(reg.UC_RISCV_REG_PC) - 4
         value = 0
-        if number == ILLEGAL:
+        if number == ECALL_FROM_USER:  # unicorn names no other; the level comes on top
+            number += self._register(reg.UC_RISCV_REG_PRIV)
+        elif number == ILLEGAL:
             code = self._peek(pc, 4) or self._peek(pc, 2)
             value = int.from_bytes(code if code[:1] and code[0] & 3 == 3 else code[:2], "little")
         self._trap = number, pc, value
@@ -334,6 +346,7 @@ class Rv32Machine:
             if 0 <= at < _SRAM_SIZE:
                 kept = segment.data[: _SRAM_SIZE - at]
                 self._sram[at : at + len(kept)] = kept
+                self._hook_wfis(_IRAM + at, kept)
 
     def _forget_code(self) -> None:
         """Drop mapped flash and translated code: what is in memory may be another firmware now."""
@@ -359,6 +372,7 @@ class Rv32Machine:
         code = unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC
         self._uc.mem_map_ptr(_IROM + index * _PAGE, _PAGE, code, _address(memory))
         self._uc.mem_map_ptr(_DROM + index * _PAGE, _PAGE, unicorn.UC_PROT_READ, _address(memory))
+        self._hook_wfis(_IROM + index * _PAGE, content)
         return True
 
     def _page_content(self, flash_page: int | None) -> bytes | None:

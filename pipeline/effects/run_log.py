@@ -147,7 +147,7 @@ def _is_dead(path: Path) -> bool:
 
 
 def _has_end(path: Path) -> bool:
-    """Is the last line that of a finished run? Every run asks this about every log that is kept, so it reads no more."""
+    """Is the last line that of a finished run? Each run asks this of every log that is kept, so it reads no more."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

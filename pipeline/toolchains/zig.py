@@ -40,8 +40,9 @@ _COMPILE = (
     "-fno-unwind-tables",
     "-fno-asynchronous-unwind-tables",
     "-Werror=date-time",
-    # Debug information names the working directory and zig's own headers (by absolute path, or by a relative one when the
-    # wheel lies in the project). The engine puts the places here when the command runs; the key holds these words as they stand.
+    # Debug information names the working directory and zig's own headers, these by absolute path or, when the wheel
+    # lies in the project, by a relative one. The engine puts the places in when the command runs; the key holds the
+    # words as they stand here.
     "-ffile-prefix-map={root}=.",
     "-ffile-prefix-map={zig_dir}=zig",
     "-ffile-prefix-map={zig_near}=zig",

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
@@ -58,7 +57,7 @@ class BoardProcess:
     def __enter__(self) -> BoardProcess:
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _exc: BaseException | None, _tb: TracebackType | None) -> None:
+    def __exit__(self, *_exc: object) -> None:
         if self.process.returncode is None:
             self.process.kill()
             self.process.communicate(timeout=DEADLINE_S)

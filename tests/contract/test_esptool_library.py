@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,7 +58,7 @@ def flash_of(esp: Any) -> Any:
 @pytest.mark.parametrize("chip", CHIPS)
 def test_identity_write_verify_read(chip: str, stub: bool, ports: Callable[..., VirtualPort]) -> None:
     esp = connected(ports(chip), stub=stub)
-    assert esp.CHIP_NAME == CHIPS[chip].title
+    assert CHIPS[chip].title == esp.CHIP_NAME
     assert ":".join(f"{octet:02x}" for octet in esp.read_mac("BASE_MAC")) == MAC
     assert esp.flash_id() == 0x1640C8
     assert stub is bool(esp.IS_STUB)
@@ -236,4 +235,4 @@ def test_the_file_holds_what_esptool_wrote(ports: Callable[..., VirtualPort], tm
     esp = connected(ports())
     esptool.write_flash(esp, [(0x8000, NOISE)], no_progress=True)
     assert (tmp_path / "flash.bin").read_bytes()[0x8000 : 0x8000 + len(NOISE)] == NOISE
-    assert os.path.getsize(tmp_path / "flash.bin") == 0x400000
+    assert (tmp_path / "flash.bin").stat().st_size == 0x400000

@@ -83,14 +83,14 @@ def test_the_commands_of_a_flasher_without_stub(board: BoardProcess, tmp_path: P
     assert flash.read_bytes()[0x10000:0x12000] == b"\xff" * 0x1000 + TEXT[0x1000:0x2000]
 
 
-def test_with_nothing_changed_at_all_esptool_resets_and_identifies_the_chip(
-    board: BoardProcess, tmp_path: Path
+@pytest.mark.parametrize("query", ["", "?ign_set_control"])
+def test_with_pyserials_own_pace_esptool_resets_and_identifies_the_chip(
+    query: str, board: BoardProcess, tmp_path: Path
 ) -> None:
-    """The real timing of pyserial's line changes, 50 to 100 ms apart, with and without waiting for acknowledgements."""
-    for url in (board.url, board.url + "?ign_set_control"):
-        done = esptool_cli(url, "--no-stub", "chip-id", cwd=tmp_path, patient=True)
-        assert done.returncode == 0, done.stdout
-        assert "7c:df:a1:0a:0b:0c" in done.stdout
+    """Line changes 50 ms apart, and 100 ms when the client does not wait for acknowledgements."""
+    done = esptool_cli(board.url + query, "--no-stub", "chip-id", cwd=tmp_path, patient=True)
+    assert done.returncode == 0, done.stdout
+    assert "7c:df:a1:0a:0b:0c" in done.stdout
 
 
 def test_a_killed_board_keeps_what_was_written(tmp_path: Path) -> None:
@@ -175,6 +175,17 @@ def test_a_second_client_gets_its_turn_or_a_refusal(board: BoardProcess) -> None
             first.socket.close()
             third.socket.sendall(HELLO)
             assert b"\xff\xfa\x2c\x6b" in third.until(b"\xff\xfa\x2c\x6b")
+
+
+def test_clients_that_come_one_after_the_other_at_once_are_all_served(board: BoardProcess) -> None:
+    for _ in range(30):
+        with Raw(board.port) as client:
+            client.socket.sendall(HELLO)
+    clients = [Raw(board.port) for _ in range(10)]
+    for client in clients:
+        with client:
+            client.socket.sendall(HELLO)
+            assert b"\xff\xfa\x2c\x6b" in client.until(b"\xff\xfa\x2c\x6b")
 
 
 def test_a_connection_that_never_speaks_gives_way(board: BoardProcess) -> None:

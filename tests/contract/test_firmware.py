@@ -454,6 +454,8 @@ def test_a_panic_prints_its_registers_and_restarts_the_cpu(
     assert registers["RA" if mcause == 1 else "MEPC"] in in_code
     assert 0x3FC88000 < registers["SP"] <= 0x3FCCAE00 and registers["GP"]
     assert len(registers) == 36
+    (stack,) = re.findall(r"Stack memory:\r\n((?:[0-9a-f]{8}:(?: 0x[0-9a-f]{8}){1,8}\r\n)+)\r\n", log)
+    assert stack.startswith(f"{registers['SP']:08x}: 0x")
     assert f"ELF file SHA256: {broken.identity}\r\n" in log
     assert log.endswith("\r\nRebooting...\r\n")
     assert bench.machine.pending_reset == rom.SW_CPU
@@ -474,7 +476,9 @@ def test_after_a_panic_the_reason_is_panic_and_uptime_starts_again(firmware: fb.
 
 
 def test_a_loop_is_not_idle_and_does_not_hold_the_caller(firmware: fb.Firmware, tmp_path: Path) -> None:
-    loop = fb.variant(firmware, tmp_path, {MAIN: (AFTER_INIT, "    for (volatile int i = 0;; i++) {\n    }\n")})
+    loop = fb.variant(
+        firmware, tmp_path, {MAIN: (AFTER_INIT, "    (void)announce;\n    for (volatile int i = 0;; i++) {\n    }\n")}
+    )
     bench = Bench(fb.deployed(loop))
     bench.machine.reset(rom.POWERON)
     executed = [bench.machine.run(200_000) for _ in range(20)]

@@ -48,8 +48,14 @@ class BoardProcess:
 
     def __init__(self, flash: Path) -> None:
         self.flash = flash
+        self.port = "0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, the second time on the same port."""
+        options = ["--chip", "esp32c3", "--rfc2217", self.port, "--flash", str(self.flash)]
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "virtualboard", "--chip", "esp32c3", "--rfc2217", "0", "--flash", str(flash)],
+            [sys.executable, "-m", "virtualboard", *options],
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -59,10 +65,11 @@ class BoardProcess:
         ready = self.child.stdout.readline()
         assert "rfc2217://" in ready, ready
         self.url = next(word for word in ready.split() if word.startswith("rfc2217://"))
+        self.port = self.url.partition("?")[0].rpartition(":")[2]
 
     def stop(self) -> None:
         self.child.terminate()
-        self.child.wait(READY_TIMEOUT_S)
+        self.child.communicate(timeout=READY_TIMEOUT_S)
 
 
 @pytest.fixture(params=["virtual", "rfc2217"])
@@ -74,7 +81,9 @@ def space(request: pytest.FixtureRequest, template: Path, tmp_path: Path) -> Ite
         return
     board = BoardProcess(tmp_path / "board.flash")
     try:
-        yield Space(tmp_path / "project", board.url, board.flash)
+        space = Space(tmp_path / "project", board.url, board.flash)
+        space.stop_board, space.start_board = board.stop, board.start
+        yield space
     finally:
         board.stop()
 

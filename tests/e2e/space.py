@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class Space:
 
     def __init__(self, path: Path, port: str = "virtual:", flash: Path | None = None) -> None:
         self.path = path
+        self.stop_board: Callable[[], None] = lambda: None
+        self.start_board: Callable[[], None] = lambda: None
         self.flash = flash or path / ".deploy/boards/bench.flash"
         self.edit("deploy.toml", 'port = "virtual:"', f'port = "{port}"')
 
@@ -71,6 +73,16 @@ class Space:
         text = self.file(name).read_text()
         assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
         self.file(name).write_text(text.replace(old, new))
+
+    def flip(self, offset: int, mask: int = 0x40) -> None:
+        """Turn bits of the board's flash behind everybody's back; a board process is restarted around it."""
+        self.stop_board()
+        with self.flash.open("r+b") as flash:
+            flash.seek(offset)
+            byte = flash.read(1)[0]
+            flash.seek(offset)
+            flash.write(bytes([byte ^ mask]))
+        self.start_board()
 
     def doit(self, *args: str, env: Mapping[str, str] | None = None) -> Result:
         done = subprocess.run(
@@ -86,6 +98,7 @@ class Space:
         report = None
         if found:
             markdown = self.path / found[-1][1]
+        if found and markdown.parent.is_dir():
             assert markdown.read_text().startswith("# Deploy Report")
             report = json.loads(markdown.with_suffix(".json").read_text())
             assert report["transaction_id"] == found[-1][0]

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from tests.e2e.space import Space
 
 
 @pytest.fixture
-def waiting(host_space: Space, start_board: Callable[[], BoardProcess]) -> tuple[Space, "subprocess.Popen[str]"]:
+def waiting(
+    host_space: Space, start_board: Callable[[], BoardProcess]
+) -> Iterator[tuple[Space, "subprocess.Popen[str]"]]:
     """A deploy that waits for a silent firmware on a board process, and will for a minute."""
     host_space.edit("deploy.toml", 'port = "virtual:"', f'port = "{start_board().url}"')
     host_space.edit("deploy.toml", "timeout_ms = 5000", "timeout_ms = 60000")
@@ -26,8 +28,11 @@ def waiting(host_space: Space, start_board: Callable[[], BoardProcess]) -> tuple
     assert child.stdout is not None
     for line in child.stdout:
         if line.startswith(".  ttfb:bench"):
-            return host_space, child
-    raise AssertionError("the deploy ended before ttfb")
+            break
+    else:
+        raise AssertionError("the deploy ended before ttfb")
+    with child:
+        yield host_space, child
 
 
 def report_of(space: Space, output: str) -> Any:
@@ -53,7 +58,7 @@ def test_a_signal_ends_with_a_report(waiting: tuple[Space, "subprocess.Popen[str
 def test_a_killed_run_is_reported_by_the_next(waiting: tuple[Space, "subprocess.Popen[str]"]) -> None:
     space, child = waiting
     os.killpg(child.pid, signal.SIGKILL)
-    child.wait(30)
+    child.communicate(timeout=30)
     assert list(Path(space.path / "reports").glob("*.md")) == []
     after = heal(space)
     assert "an earlier run was killed" in after

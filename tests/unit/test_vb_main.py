@@ -41,9 +41,7 @@ def test_wrong_values_are_named(
     assert not (tmp_path / "f.bin").exists()
 
 
-def test_files_and_ports_that_cannot_be_used_are_messages(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_and_ports_that_cannot_be_used_are_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = tmp_path / "long.bin"
     long.write_bytes(bytes(0x100001))
     assert main(["--chip", "esp32", "--rfc2217", "0", "--size", "1MB", "--flash", str(long)]) == 2

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.test_vb_board import FakeMachine
 from tests.unit.test_vb_loader import MAC, SYNC
 from virtualboard.board import Board, Machine, Mode
-from virtualboard.chips import CHIPS
+from virtualboard.chips import CHIPS, UnknownMac
 from virtualboard.nor import BoardBusy, NorFlash
 from virtualboard.port import BoardClock, PortClosed, VirtualPort, open_virtual
 
@@ -122,6 +122,14 @@ def test_a_closed_port_refuses_and_opens_again() -> None:
     assert port.is_open
     with pytest.raises(PortClosed, match="already open"):
         port.open()
+
+
+def test_open_virtual_checks_its_arguments_before_it_makes_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UnknownMac):
+        open_virtual("esp32c3", tmp_path / "flash.bin", "nonsense")
+    with pytest.raises(KeyError):
+        open_virtual("esp8266", tmp_path / "flash.bin")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_open_virtual_locks_its_flash_and_powers_on_at_each_open(tmp_path: Path) -> None:

@@ -74,14 +74,17 @@ static void put_stack(uint32_t sp) {
     if (sp % 4 != 0 || sp < (uint32_t)__bss_end || sp >= top) {
         return; /* not our stack: reading there could trap again */
     }
-    for (uint32_t at = sp; at < sp + STACK_BYTES_SHOWN && at + 32 <= top; at += 32) {
-        put_hex(at, 8);
-        put(":");
-        for (uint32_t i = 0; i < 32; i += 4) {
-            put(" 0x");
-            put_hex(*(uint32_t *)(at + i), 8);
+    uint32_t end = top - sp < STACK_BYTES_SHOWN ? top : sp + STACK_BYTES_SHOWN;
+    for (uint32_t at = sp; at < end; at += 4) {
+        if ((at - sp) % 32 == 0) {
+            put_hex(at, 8);
+            put(":");
         }
-        put("\r\n");
+        put(" 0x");
+        put_hex(*(uint32_t *)at, 8);
+        if ((at - sp) % 32 == 28 || at + 4 == end) {
+            put("\r\n");
+        }
     }
 }
 

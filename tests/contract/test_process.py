@@ -1,0 +1,135 @@
+"""The real process runner, with real children."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.effects.clock import SystemClock
+from pipeline.effects.process import SystemProcessRunner
+from tests.damage.test_state_files import gone
+
+SH = "/bin/sh"
+PATH = {"PATH": "/usr/bin:/bin"}
+
+
+@pytest.fixture
+def runner() -> Iterator[SystemProcessRunner]:
+    runner = SystemProcessRunner(SystemClock())
+    yield runner
+    runner.close()
+
+
+def test_output_exit_code_and_exact_environment(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    script = 'printf "out\\000\\377"; printf err >&2; pwd; /usr/bin/env; exit 3'
+    done = runner.run([SH, "-c", script], cwd=tmp_path, env={"ONE": "1"}, timeout_s=10)
+    assert done.exit_code == 3 and done.stderr == b"err" and done.duration_s > 0
+    lines = done.stdout.split(b"\n")
+    assert lines[0] == b"out\x00\xff" + os.fsencode(tmp_path)
+    assert b"ONE=1" in lines and not any(line.startswith((b"HOME=", b"PATH=")) for line in lines)
+
+
+def test_no_shell_and_no_input(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    done = runner.run(["/bin/cat", "-", "$HOME; *"], cwd=tmp_path, env=PATH, timeout_s=10)
+    assert done.stdout == b"" and b"$HOME; *" in done.stderr
+
+
+def test_signal_is_a_negative_exit_code(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    assert runner.run([SH, "-c", "kill -SEGV $$"], cwd=tmp_path, env=PATH, timeout_s=10).exit_code == -signal.SIGSEGV
+
+
+def test_program_that_is_not_there(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        runner.run(["/no/such/tool"], cwd=tmp_path, env={}, timeout_s=10)
+
+
+def test_timeout_kills_the_whole_tree(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    script = "sh -c 'echo $$ > pid; exec sleep 1000' & wait"
+    with pytest.raises(TimeoutError):
+        runner.run([SH, "-c", script], cwd=tmp_path, env=PATH, timeout_s=0.3)
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+def test_what_a_command_leaves_behind_is_killed_with_the_runner(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    done = runner.run([SH, "-c", "sleep 1000 >&- 2>&- & echo $!"], cwd=tmp_path, env=PATH, timeout_s=10)
+    runner.close()
+    assert gone(int(done.stdout))
+
+
+def test_a_closed_runner_can_still_run(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert runner.run([SH, "-c", "echo on"], cwd=tmp_path, env=PATH, timeout_s=10).stdout == b"on\n"
+        runner.close()
+
+
+def test_one_watchdog_serves_command_after_command(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    command = [SH, "-c", "ps -o pgid= -p $$"]
+    groups = {runner.run(command, cwd=tmp_path, env=PATH, timeout_s=10).stdout for _ in range(3)}
+    assert len(groups) == 1 and int(groups.pop()) != os.getpgid(0)
+
+
+def test_cancel_kills_children_of_every_thread_and_refuses_new_ones(
+    runner: SystemProcessRunner, tmp_path: Path
+) -> None:
+    raised: list[BaseException] = []
+    os.mkfifo(tmp_path / "gate")
+
+    def work() -> None:
+        try:
+            runner.run([SH, "-c", "echo $$ > gate; exec sleep 1000"], cwd=tmp_path, env=PATH, timeout_s=100)
+        except BaseException as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    pids: list[int] = []
+    with (tmp_path / "gate").open() as gate:
+        while len(pids) < 3:
+            pids += [int(line) for line in gate.readline().split()]
+    runner.cancel()
+    for thread in threads:
+        thread.join(10)
+    assert [type(error) for error in raised] == [KeyboardInterrupt] * 3
+    assert all(map(gone, pids))
+    with pytest.raises(KeyboardInterrupt):
+        runner.run([SH, "-c", ":"], cwd=tmp_path, env=PATH, timeout_s=10)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_child_does_not_outlive_its_parent(tmp_path: Path, how: signal.Signals) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from pipeline.effects.clock import SystemClock; from pipeline.effects.process import SystemProcessRunner\n"
+        "script = 'echo $$ > gate; exec sleep 1000'\n"
+        "SystemProcessRunner(SystemClock()).run(['/bin/sh', '-c', script], cwd=Path(sys.argv[1]),"
+        " env={'PATH': '/usr/bin:/bin'}, timeout_s=1000)"
+    )
+    os.mkfifo(tmp_path / "gate")
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL) as parent:
+        child = int((tmp_path / "gate").read_text())
+        parent.send_signal(how)
+    assert gone(child)
+
+
+def test_many_commands_at_once(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    outputs: list[bytes] = []
+
+    def work(number: int) -> None:
+        for round_ in range(5):
+            done = runner.run([SH, "-c", f"echo {number} {round_}"], cwd=tmp_path, env=PATH, timeout_s=30)
+            outputs.append(done.stdout)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outputs) == sorted(b"%d %d\n" % (n, r) for n in range(8) for r in range(5))

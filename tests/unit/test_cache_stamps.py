@@ -1,0 +1,129 @@
+"""Stamps: what is read again and what is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cache import stamps
+from cache.digest import digest_bytes, fingerprint_bytes
+from cache.stamps import StampTable, is_settled, next_tick
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "a").write_bytes(b"one")
+    next_tick()
+    return tmp_path
+
+
+def table(root: Path, rows: dict[str, object] | None = None) -> StampTable:
+    return StampTable(lambda path: f"{root}/{path}", rows)
+
+
+def test_settled_means_ctime_before_the_read() -> None:
+    assert is_settled(999, 1000)
+    assert not is_settled(1000, 1000), "the same tick: a change after the read would not move ctime"
+    assert not is_settled(2000, 1000), "a clock that was set back proves nothing"
+
+
+def test_whole_seconds_need_two_seconds() -> None:
+    second = 10**9
+    assert not is_settled(5 * second, 6 * second + 1)
+    assert is_settled(5 * second, 7 * second + 1)
+
+
+def test_unchanged_is_not_read_again(root: Path) -> None:
+    one = table(root)
+    entry = one.current("a")
+    assert entry is not None and entry.digest == digest_bytes(b"one") and entry.fingerprint == fingerprint_bytes(b"one")
+    assert entry.settled and one.files_read == 1 and one.changed
+    two = table(root, one.rows())
+    assert two.current("a") == entry and two.glance("a") == entry
+    assert two.files_read == 0 and not two.changed
+
+
+def test_touch_keeps_the_digest(root: Path) -> None:
+    one = table(root)
+    before = one.current("a")
+    os.utime(root / "a", (1, 1))
+    next_tick()
+    assert one.glance("a") is None, "its stamp moved: glance does not read"
+    after = one.current("a")
+    assert before is not None and after is not None
+    assert after.sha256 == before.sha256 and after.stamp != before.stamp and one.files_read == 2
+    assert one.glance("a") == after
+
+
+def test_unsettled_entry_is_read_again_although_its_stamp_is_equal(root: Path) -> None:
+    one = table(root)
+    one.current("a")
+    rows = one.rows()
+    # What a change within the tick of the read leaves behind: the stamp of the new bytes, the digest of the old.
+    rows["a"] = (rows["a"][0], fingerprint_bytes(b"old"), digest_bytes(b"old").hex, False)
+    two = table(root, rows)
+    assert two.glance("a") is None
+    entry = two.current("a")
+    assert entry is not None and entry.sha256 == digest_bytes(b"one").hex and entry.settled
+
+
+def test_file_just_written_is_settled_later(tmp_path: Path) -> None:
+    one = table(tmp_path)
+    for number in range(20):
+        (tmp_path / "f").write_bytes(b"%d" % (number % 10))
+        entry = one.current("f")
+        assert entry is not None and entry.sha256 == digest_bytes(b"%d" % (number % 10)).hex
+    one.settle()
+    entry = one.remembered("f")
+    assert entry is not None and entry.settled
+
+
+def test_missing_and_directories(root: Path) -> None:
+    one = table(root)
+    assert one.current("none") is None and one.current("a/below") is None and one.glance("none") is None
+    one.current("a")
+    (root / "a").unlink()
+    assert one.glance("a") is None and one.current("a") is None and one.remembered("a") is None
+    (root / "a").mkdir()
+    with pytest.raises(IsADirectoryError):
+        one.current("a")
+
+
+def test_large_file_is_hashed_in_pieces(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "CHUNK", 4)
+    data = bytes(range(11))
+    (root / "big").write_bytes(data)
+    entry = table(root).current("big")
+    assert entry is not None
+    assert entry.digest == digest_bytes(data) and entry.fingerprint == fingerprint_bytes(data)
+
+
+def test_file_that_grows_while_it_is_read_is_not_settled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest is of all bytes that were read, and nothing is believed about them next time."""
+    monkeypatch.setattr(stamps, "CHUNK", 4)
+    real = stamps._stamp
+    calls = []
+
+    def grow(status: os.stat_result, path: str) -> stamps.Stamp:
+        calls.append(path)
+        if len(calls) == 1:
+            with (root / "a").open("ab") as stream:
+                stream.write(b"more and more")
+        return real(status, path)
+
+    monkeypatch.setattr(stamps, "_stamp", grow)
+    one = table(root)
+    entry, present = one._read("a", None)
+    assert present and not entry.settled and entry.digest == digest_bytes(b"onemore and more")
+
+
+def test_keep_only(root: Path) -> None:
+    one = table(root)
+    one.current("a")
+    one.changed = False
+    one.keep_only(["a"])
+    assert not one.changed
+    one.keep_only([])
+    assert one.changed and one.rows() == {}

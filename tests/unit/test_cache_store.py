@@ -1,0 +1,149 @@
+"""CAS and action cache on a real directory; formats by literal bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from cache import blobs as blobs_module
+from cache.actions import MAX_CANDIDATES, ActionCache, ActionResult, OutputFile, decode_entry, encode_entry
+from cache.blobs import BlobStore
+from cache.digest import ActionKey, Digest, digest_bytes
+
+HELLO = Digest("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824", 5)
+KEY = ActionKey("ab" * 32)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "store")
+
+
+def test_blob_is_where_its_digest_says(store: BlobStore, tmp_path: Path) -> None:
+    assert not store.has(HELLO)
+    assert store.put_bytes(b"hello") == HELLO
+    path = tmp_path / "store/cas.v1/2c" / HELLO.hex
+    assert path.read_bytes() == b"hello" and not path.stat().st_mode & 0o222
+    assert store.has(HELLO) and not store.has(Digest(HELLO.hex, 6))
+    assert store.read(HELLO) == b"hello"
+
+
+def test_second_put_writes_nothing(store: BlobStore) -> None:
+    store.put_bytes(b"hello")
+    before = store.path(HELLO).stat().st_ino
+    store.put_bytes(b"hello")
+    assert store.path(HELLO).stat().st_ino == before
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 16, 17, 100])
+def test_put_file_of_any_size(store: BlobStore, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs_module, "_CHUNK", 8)
+    data = bytes(range(size))
+    (tmp_path / "file").write_bytes(data)
+    for _ in range(2):
+        digest = store.put_file(tmp_path / "file")
+        assert digest == digest_bytes(data) and store.read(digest) == data
+    assert [p for p in (tmp_path / "store").rglob("*.tmp")] == []
+
+
+@pytest.mark.parametrize("size", [5, 1 << 17])
+def test_materialize_copies_and_never_links(store: BlobStore, tmp_path: Path, size: int) -> None:
+    data = b"x" * size
+    digest = store.put_bytes(data)
+    target = tmp_path / "out/deep/file"
+    assert store.materialize(digest, target, executable=True)
+    assert target.read_bytes() == data and os.access(target, os.X_OK)
+    assert target.stat().st_mode & stat.S_IWUSR, "an output can be written to"
+    assert target.stat().st_ino != store.path(digest).stat().st_ino
+    target.write_bytes(b"scribble")
+    assert store.read(digest) == data
+    assert store.materialize(digest, target, executable=False)
+    assert not os.access(target, os.X_OK) and target.read_bytes() == data
+
+
+def test_damaged_blob_is_removed_and_not_used(store: BlobStore, tmp_path: Path) -> None:
+    store.put_bytes(b"hello")
+    path = store.path(HELLO)
+    path.chmod(0o644)
+    path.write_bytes(b"hellO")
+    assert store.has(HELLO), "its size is right"
+    assert not store.materialize(HELLO, tmp_path / "out", executable=False)
+    assert not (tmp_path / "out").exists() and not path.exists()
+    store.put_bytes(b"hello")
+    assert store.read(HELLO) == b"hello"
+
+
+def test_many_writers_of_one_blob(store: BlobStore) -> None:
+    threads = [threading.Thread(target=store.put_bytes, args=(b"hello",)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.read(HELLO) == b"hello"
+    assert len(list(store.path(HELLO).parent.iterdir())) == 1
+
+
+RESULT = ActionResult((OutputFile("build/a.o", HELLO, True),), None, HELLO, 1234)
+ENTRY = (
+    b'{"actionResult":{"executionMetadata":{"virtualExecutionDuration":"1.234s"},"outputFiles":[{"digest":{"hash":'
+    b'"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","sizeBytes":"5"},"isExecutable":true,'
+    b'"path":"build/a.o"}],"stderrDigest":{"hash":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",'
+    b'"sizeBytes":"5"}},"format":"ac.v1","sha256":"%s"}'
+)
+
+
+def test_entry_bytes() -> None:
+    data = encode_entry(KEY, RESULT)
+    result = ENTRY[len(b'{"actionResult":') : ENTRY.index(b',"format"')]
+    assert data == ENTRY % hashlib.sha256(KEY.encode() + b"\n" + result).hexdigest().encode()
+    assert decode_entry(KEY, data) == RESULT
+
+
+def test_entry_under_another_key_is_not_believed() -> None:
+    assert decode_entry(ActionKey("cd" * 32), encode_entry(KEY, RESULT)) is None
+
+
+def test_entry_truncated_or_flipped_is_a_miss() -> None:
+    data = encode_entry(KEY, RESULT)
+    assert all(decode_entry(KEY, data[:length]) is None for length in range(len(data)))
+    for position in range(len(data)):
+        for bit in (0x01, 0x20, 0x80):
+            flipped = data[:position] + bytes([data[position] ^ bit]) + data[position + 1 :]
+            assert decode_entry(KEY, flipped) in (None, RESULT)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"null", b"[]", b"{}", b'{"actionResult":1,"format":"ac.v1","sha256":""}', b"[" * 9999]
+)
+def test_any_other_json_is_a_miss(data: bytes) -> None:
+    assert decode_entry(KEY, data) is None
+
+
+def test_hit_only_with_all_blobs(store: BlobStore, tmp_path: Path) -> None:
+    cache = ActionCache(tmp_path / "store", store)
+    assert cache.lookup(KEY) is None
+    store.put_bytes(b"hello")
+    cache.record(KEY, RESULT)
+    assert (tmp_path / "store/ac.v1/ab" / KEY).exists()
+    assert cache.lookup(KEY) == RESULT
+    store.path(HELLO).unlink()
+    assert cache.lookup(KEY) is None
+
+
+def test_candidates_newest_first_and_bounded(store: BlobStore, tmp_path: Path) -> None:
+    cache = ActionCache(tmp_path / "store", store)
+    assert cache.candidates(KEY) == ()
+    for number in (1, 2, 1):
+        cache.add_candidate(KEY, b"set %d" % number)
+    assert cache.candidates(KEY) == (b"set 1", b"set 2")
+    for number in range(100):
+        cache.add_candidate(KEY, b"more %d" % number)
+    found = cache.candidates(KEY)
+    assert len(found) == MAX_CANDIDATES and found[0] == b"more 99"
+    store.path(digest_bytes(b"more 98")).unlink()
+    assert cache.candidates(KEY)[:2] == (b"more 99", b"more 97")

@@ -1,0 +1,84 @@
+"""Depfiles as clang and gcc write them (literal texts), and the files that would shadow a header."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.core.depfile import normalise, parse, search_path, shadows
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        (
+            "o/a.o: core/a.c core/a.h \\\n  /zig/lib/include/stdint.h\n",
+            ("core/a.c", "core/a.h", "/zig/lib/include/stdint.h"),
+        ),
+        ("a.o: a.c \\\r\n b.h\r\n", ("a.c", "b.h")),
+        ("a.o: with\\ space.h a\\#b.h c$$d.h back\\slash.h\n", ("with space.h", "a#b.h", "c$d.h", "back\\slash.h")),
+        ("a.o: a.c b.h\n\nb.h:\n", ("a.c", "b.h")),
+        ("a.o a.d: a.c a.c\n", ("a.c",)),
+        ("a.o : a.c\n", ("a.c",)),
+        ("a.o:\n", ()),
+    ],
+)
+def test_parse(text: str, paths: tuple[str, ...]) -> None:
+    assert parse(text) == paths
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "no rule here", "a.o: a.c\nsecond line"])
+def test_not_a_depfile(text: str) -> None:
+    assert parse(text) is None
+
+
+names = st.text(
+    st.characters(codec="utf-8", exclude_characters="\\\0:", exclude_categories=("Cc", "Zs", "Zl", "Zp"))
+    | st.just(" "),
+    min_size=1,
+).filter(lambda name: name.strip() == name)
+
+
+@given(st.lists(names, unique=True))
+def test_any_name_survives_escaping(paths: list[str]) -> None:
+    written = [path.replace("$", "$$").replace("#", "\\#").replace(" ", "\\ ") for path in paths]
+    assert parse("out.o: " + " \\\n ".join(written) + "\n") == tuple(paths)
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("core/a.h", "core/a.h"),
+        ("./core/a.h", "core/a.h"),
+        ("././/a.h", "a.h"),
+        ("/work/p/core/a.h", "core/a.h"),
+        ("/work/project/a.h", "/work/project/a.h"),
+        ("/opt/zig/lib/include/stdint.h", "{zig_dir}/lib/include/stdint.h"),
+        (".venv/zig/lib/x.h", "{near_dir}/lib/x.h"),
+        ("/work/p/.venv/zig/lib/x.h", "{near_dir}/lib/x.h"),
+        ("../outside.h", "../outside.h"),
+        ("/usr/include/stdio.h", "/usr/include/stdio.h"),
+    ],
+)
+def test_normalise(path: str, wanted: str) -> None:
+    assert normalise(path, "/work/p", {"{zig_dir}": "/opt/zig", "{near_dir}": "/work/p/.venv/zig"}) == wanted
+
+
+def test_search_path_in_the_order_of_search() -> None:
+    argv = ("zig", "cc", "-isystem", "sys", "-Ifirst/", "-I", "./second", "-iquote", "quoted", "-Ifirst", "-I.")
+    assert search_path(argv) == ("quoted", "first", "second", ".", "sys")
+
+
+def test_shadows_of_a_header_found_on_the_search_path() -> None:
+    found = shadows(["first", "second", "third"], ["src/a.c"], ["second/x/h.h"])
+    # Earlier on the path, and beside each file that may include it with quotes; not where it comes later.
+    assert found == ("first/x/h.h", "second/x/x/h.h", "src/x/h.h")
+
+
+def test_shadows_of_the_compilers_own_header() -> None:
+    assert shadows(["inc"], ["a.c"], ["{zig_dir}/lib/include/stdint.h"]) == ("inc/stdint.h", "stdint.h")
+
+
+def test_a_header_found_beside_its_user_has_no_shadow() -> None:
+    assert shadows([], ["src/a.c"], ["src/h.h"]) == ()

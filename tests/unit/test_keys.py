@@ -1,0 +1,180 @@
+"""Keys: pinned bytes, no collisions, each kind of input in or out as the table says."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache.digest import digest_bytes
+from pipeline.core.inputs import ACTION_FIELDS, STABILITY, TOOL_FIELDS, Command, InputKind, Stability, command_of
+from pipeline.core.keys import ExplainSink, HashSink, base_key, first_difference, full_key, walk_base
+from pipeline.core.model import Action, Stage, Tool
+
+ACTION = Action(
+    name="compile a",
+    stage=Stage.COMPILE,
+    inputs=("a.c",),
+    outputs=("build/a.o",),
+    argv=("cc", "-c", "a.c"),
+    env=(("LANG", "C"),),
+    depfile="build/a.d",
+    profile="fast",
+    count_as="compiled",
+)
+TOOL = Tool("cc", "/usr/bin/cc", "1.0", "cc 1.0 sha256:00")
+DIGEST = digest_bytes(b"int a;")
+
+
+def key(action: Action = ACTION, tool: Tool = TOOL, content: bytes = b"int a;") -> str:
+    command = command_of(action, {tool.name: tool})
+    return base_key(command, [(path, digest_bytes(content)) for path in action.inputs])
+
+
+def test_encoding_is_pinned() -> None:
+    """Any change here must come with another KEY_VERSION."""
+
+    def part(*texts: str) -> bytes:
+        return b"".join(b"%d:%s" % (len(text), text.encode()) for text in texts)
+
+    wanted = (
+        part("hotplate action key 1")
+        + part("builtin", "", "")
+        + part("tool", "cc", "cc 1.0 sha256:00")
+        + part("argument", "", "cc")
+        + part("argument", "", "-c")
+        + part("argument", "", "a.c")
+        + part("environment", "LANG", "C")
+        + part("output path", "build/a.o", "")
+        + part("depfile path", "", "build/a.d")
+        + part("profile", "", "fast")
+        + part("salt", "", "")
+        + part("input", "a.c", f"{DIGEST.hex}/6")
+    )
+    assert key() == hashlib.sha256(wanted).hexdigest()
+    full = (
+        part("hotplate action key 1")
+        + part("input", "base key", key())
+        + part("discovered input", "a.h", f"{DIGEST.hex}/6")
+        + part("absent file", "first/a.h", "")
+    )
+    command = command_of(ACTION, {"cc": TOOL})
+    base = base_key(command, [("a.c", DIGEST)])
+    assert full_key(base, [("a.h", DIGEST)], ["first/a.h"]) == hashlib.sha256(full).hexdigest()
+
+
+def test_every_kind_is_classified_and_every_field_has_a_kind() -> None:
+    assert set(STABILITY) == set(InputKind)
+    assert {field.name for field in fields(Action)} == set(ACTION_FIELDS)
+    assert {field.name for field in fields(Tool)} == set(TOOL_FIELDS)
+
+
+MUTATIONS: dict[str, Any] = {
+    "name": "other",
+    "stage": Stage.LINK,
+    "inputs": ("b.c",),
+    "outputs": ("build/b.o",),
+    "argv": ("cc", "-c", "a.c", "-O"),
+    "builtin": "strip@2",
+    "params": (("chip", "esp32"),),
+    "env": (("LANG", "D"),),
+    "depfile": "",
+    "profile": "release",
+    "salt": "1",
+    "cacheable": False,
+    "count_as": "linked",
+}
+
+
+@pytest.mark.parametrize("field", sorted(ACTION_FIELDS))
+def test_action_field_moves_the_key_exactly_if_it_is_stable(field: str) -> None:
+    stable = STABILITY[ACTION_FIELDS[field]] is Stability.STABLE
+    assert (key(replace(ACTION, **{field: MUTATIONS[field]})) != key()) == stable
+
+
+@pytest.mark.parametrize(
+    ("field", "tool"),
+    [
+        ("identity", replace(TOOL, identity="2")),
+        ("path", replace(TOOL, path="/x")),
+        ("version", replace(TOOL, version="2")),
+    ],
+)
+def test_tool_field_moves_the_key_exactly_if_it_is_stable(field: str, tool: Tool) -> None:
+    assert (key(tool=tool) != key()) == (STABILITY[TOOL_FIELDS[field]] is Stability.STABLE)
+
+
+def test_tool_name_moves_the_key() -> None:
+    assert key(replace(ACTION, argv=("dd", "-c", "a.c")), replace(TOOL, name="dd")) != key()
+
+
+def test_content_moves_the_key() -> None:
+    assert key(content=b"int b;") != key()
+
+
+def test_order_of_environment_says_nothing_and_of_inputs_something() -> None:
+    assert key(replace(ACTION, env=(("A", "1"), ("B", "2")))) == key(replace(ACTION, env=(("B", "2"), ("A", "1"))))
+    assert key(replace(ACTION, inputs=("a", "b"))) != key(replace(ACTION, inputs=("b", "a")))
+
+
+def test_order_of_discovered_inputs_says_nothing() -> None:
+    base = base_key(command_of(ACTION, {"cc": TOOL}), [])
+    pair = [("x.h", DIGEST), ("y.h", DIGEST)]
+    assert full_key(base, pair, ["p", "q"]) == full_key(base, pair[::-1], ["q", "p"])
+    assert full_key(base, pair, ["p"]) != full_key(base, pair, ["q"])
+
+
+def test_volatile_part_is_refused() -> None:
+    with pytest.raises(ValueError, match="this is a bug"):
+        HashSink().part(InputKind.CLOCK, "", "12:00")
+
+
+texts = st.text(max_size=6)
+pairs = st.lists(st.tuples(texts, texts), max_size=3).map(tuple)
+commands = st.builds(
+    Command, texts, st.lists(texts, max_size=3).map(tuple), pairs, pairs, st.tuples(texts, texts), st.just(()),
+    st.lists(texts, max_size=3).map(tuple), texts, texts, texts,
+)  # fmt: skip
+
+
+@given(commands, commands)
+def test_keys_are_equal_exactly_when_the_walks_are(one: Command, two: Command) -> None:
+    old, new = ExplainSink(), ExplainSink()
+    walk_base(old, one, ())
+    walk_base(new, two, ())
+    assert (base_key(one, ()) == base_key(two, ())) == (old.parts == new.parts)
+    assert (first_difference(old.parts, new.parts) is None) == (old.parts == new.parts)
+
+
+@given(st.lists(texts, max_size=4), st.lists(texts, max_size=4))
+def test_words_are_delimited(one: list[str], two: list[str]) -> None:
+    def of(words: list[str]) -> str:
+        return key(replace(ACTION, argv=("cc", *words)))
+
+    assert (of(one) == of(two)) == (one == two)
+
+
+def difference(old: Action, new: Action) -> tuple[str, ...]:
+    sinks = ExplainSink(), ExplainSink()
+    for sink, action in zip(sinks, (old, new), strict=True):
+        walk_base(sink, command_of(action, {"cc": TOOL}), [(path, DIGEST) for path in action.inputs])
+    moved = first_difference(sinks[0].parts, sinks[1].parts)
+    assert moved is not None
+    return (moved.kind.value, *moved[1:])
+
+
+def test_first_difference_names_what_moved() -> None:
+    def words(*argv: str) -> Action:
+        return replace(ACTION, argv=argv)
+
+    assert difference(words("cc", "-Og", "x"), words("cc", "-Os", "x")) == ("argument", "", "-Og", "-Os")
+    assert difference(words("cc", "x"), words("cc", "-Os", "x")) == ("argument", "", "", "-Os")
+    assert difference(words("cc", "-Os", "x"), words("cc", "x")) == ("argument", "", "-Os", "")
+    assert difference(words("cc", "-Os"), words("cc")) == ("argument", "", "-Os", "")
+    assert difference(words("cc", "a", "b"), words("cc", "b", "a")) == ("argument", "", "order", "order")
+    assert difference(ACTION, replace(ACTION, env=(("LANG", "D"),))) == ("environment", "LANG", "C", "D")
+    assert difference(ACTION, replace(ACTION, inputs=("a.c", "b.c")))[:2] == ("input", "b.c")
