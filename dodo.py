@@ -1,3 +1,3 @@
-"""The stages of a deploy as doit tasks. Declarations only: what they do is in pipeline/, what they build in deploy.toml."""
+"""The stages of a deploy as doit tasks. Declarations only: pipeline/ says what they do, deploy.toml what they build."""
 
 from pipeline.tasks import *  # noqa: F403

@@ -23,7 +23,12 @@ from pipeline.context import CONFIG_FILE, Context
 from pipeline.core.model import Stage
 from pipeline.effects.process import SystemProcessRunner
 
-EMPTY_DODO = 'DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:"}\n\ndef task_nothing():\n    return {"actions": [], "uptodate": [True]}\n'
+EMPTY_DODO = """
+DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:"}
+
+def task_nothing():
+    return {"actions": [], "uptodate": [True]}
+"""
 TIMEOUT_S = 300
 COLD_RUNS = 3
 HEAVY = ("esptool", "serial", "networkx", "unicorn")
@@ -108,7 +113,12 @@ def _print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 def _print_times(times: dict[str, list[float]]) -> None:
     base = statistics.median(times["empty doit"])
     rows = [
-        (name, len(seconds), *(1000 * f(seconds) for f in (min, statistics.median, max)), statistics.median(seconds) / base)
+        (
+            name,
+            len(seconds),
+            *(1000 * f(seconds) for f in (min, statistics.median, max)),
+            statistics.median(seconds) / base,
+        )
         for name, seconds in times.items()
     ]
     _print_table(("whole process", "runs", "min ms", "median ms", "max ms", "x empty doit"), rows)
@@ -117,7 +127,12 @@ def _print_times(times: dict[str, list[float]]) -> None:
 def _print_stages(reports: Sequence[Any], totals: Sequence[float]) -> None:
     rows: list[tuple[str, float]] = []
     for stage in Stage:
-        times = [s["duration_ms"] for r in reports for s in r["stages"] if s["stage"] == stage and s["duration_ms"] is not None]
+        times = [
+            s["duration_ms"]
+            for r in reports
+            for s in r["stages"]
+            if s["stage"] == stage and s["duration_ms"] is not None
+        ]
         rows.append((str(stage), statistics.median(times) if times else 0.0))
     rows.append(("remainder", statistics.median(r["totals"]["remainder_ms"] for r in reports)))
     inside = statistics.median(r["totals"]["duration_ms"] for r in reports)

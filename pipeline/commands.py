@@ -17,6 +17,8 @@ from pipeline.errors import DeployError
 from pipeline.options import Options
 
 POLL_S = 0.1
+QUIET_S = 0.5
+"""After the end of stdin: how long the device must be silent before the monitor ends by itself."""
 
 
 class Monitor(Command):  # type: ignore[misc]
@@ -40,7 +42,14 @@ class Monitor(Command):  # type: ignore[misc]
             "help": "reset the board into its application first",
         },
         {"name": "until", "short": "", "long": "until", "type": str, "default": "", "help": "end at a matching line"},
-        {"name": "seconds", "short": "", "long": "seconds", "type": float, "default": 0.0, "help": "end after N seconds"},
+        {
+            "name": "seconds",
+            "short": "",
+            "long": "seconds",
+            "type": float,
+            "default": 0.0,
+            "help": "end after N seconds",
+        },
     )
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
@@ -51,7 +60,9 @@ class Monitor(Command):  # type: ignore[misc]
         try:
             until = re.compile(opt_values["until"].encode()) if opt_values["until"] else None
         except re.error as error:
-            return _usage(f"--until {opt_values['until']!r} is not a regular expression: {error}", "quote it for the shell")
+            return _usage(
+                f"--until {opt_values['until']!r} is not a regular expression: {error}", "quote it for the shell"
+            )
         context = load_context(Options(devices=(opt_values["device"],) if opt_values["device"] else ()))
         if isinstance(context, Failure):
             return _usage(context.line().removeprefix("error: "), context.hint)
@@ -79,22 +90,23 @@ def _copy(link: Any, until: re.Pattern[bytes] | None, seconds: float) -> int:
     from pipeline.effects.clock import Deadline, SystemClock
 
     deadline = Deadline.after(SystemClock(), seconds) if seconds else None
-    typed = sys.stdin if not sys.stdin.closed else None
+    typed = None if sys.stdin.closed else sys.stdin
     line = b""
+    quiet = 0
     while deadline is None or not deadline.expired:
         data = link.read(POLL_S)
+        quiet = 0 if data else quiet + 1
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         *whole, line = (line + data).split(b"\n")
         if until is not None and any(until.search(text) for text in whole):
             return 0
-        ready = select.select([typed], [], [], 0 if data or link.real_time else POLL_S)[0] if typed else []
-        if ready:
-            text = sys.stdin.readline()
-            if text:
-                link.write(text.encode())
-            else:
-                typed = None
-                if until is None and deadline is None:
-                    return 0
+        if typed is None:
+            # the end of a pipe: what was asked is answered, then there is nothing to wait for
+            if quiet * POLL_S >= QUIET_S and until is None and deadline is None:
+                return 0
+        elif select.select([typed], [], [], 0 if data or link.real_time else POLL_S)[0]:
+            text = typed.readline()
+            link.write(text.encode())
+            typed = typed if text else None
     return 0 if until is None else 1

@@ -1,7 +1,7 @@
 """The composition root: one project, its engine, its devices, and the run under way.
 
-The only place that says "real": it puts the system's clock, processes, ports and esptool behind the protocols that the
-stages see. Does not decide anything itself and does not know doit.
+The only place that says "real": it puts the system's clock, processes, ports and esptool behind the protocols that
+the stages see. Does not decide anything itself and does not know doit.
 Invariant: creating a context reads `deploy.toml` and lists sources; it opens no port, starts no process, writes nothing.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -197,7 +196,9 @@ class Context:
             return fail(FailureCategory.CACHE_ERROR, stage=None, where=str(path), message=message)
         if busy is not None:
             message = f"another run has held the project's lock for {LOCK_TIMEOUT_S} s: {busy.holder}"
-            return fail(FailureCategory.LOCK_TIMEOUT, stage=None, where=str(path.relative_to(self.root)), message=message)
+            return fail(
+                FailureCategory.LOCK_TIMEOUT, stage=None, where=str(path.relative_to(self.root)), message=message
+            )
         return self.clock.now_s() - started_s
 
     def unlock(self) -> None:
@@ -293,9 +294,18 @@ class Context:
         """Number of OTA slots of the partition table."""
         return len(ota_slots(self.table))
 
-    def clean(self) -> None:
-        """Remove the build products; the cache and the state stay."""
-        shutil.rmtree(self.root / "build", ignore_errors=True)
+    def clean(self, stage: Stage) -> None:
+        """Remove the build products of `stage` in this profile; the cache and the state stay."""
+        directories: set[Path] = set()
+        for action in self.toolchain.actions:
+            if action.stage is stage:
+                for output in (*action.outputs, *filter(None, [action.depfile])):
+                    path = self.root / output
+                    path.unlink(missing_ok=True)
+                    directories.update(p for p in path.parents if p.is_relative_to(self.root / "build"))
+        for directory in sorted(directories, key=lambda p: len(p.parts), reverse=True):
+            if directory.is_dir() and not any(directory.iterdir()):
+                directory.rmdir()
 
     # --- device stages ------------------------------------------------------------------------
 
@@ -330,7 +340,9 @@ class Context:
         return open_port(device.name, device.config, self.root, self.clock)
 
     def _link(self, device: DeviceRun, port: Any) -> PortLink:
-        return PortLink(port, device.config.port, device.where, self.clock.now_s, real_time=not device.config.is_virtual)
+        return PortLink(
+            port, device.config.port, device.where, self.clock.now_s, real_time=not device.config.is_virtual
+        )
 
     def reader(self, device: DeviceRun) -> Reader:
         """A reader on the device's link, not started."""

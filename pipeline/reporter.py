@@ -161,7 +161,7 @@ class HotplateReporter:
 
     def _record(self, result: StageResult) -> None:
         assert self._current is not None
-        stage, device = self._current
+        _, device = self._current
         duration_s = self._context.clock.now_s() - self._since_s
         self._progress.finish()
         self._context.run.stage_finished(timed(result, duration_s), device)
@@ -234,4 +234,3 @@ def _terminated(signum: int, frame: Any) -> None:
     """SIGTERM ends a run as Ctrl-C does: children killed, port free, report written, exit code 130."""
     del signum, frame
     raise KeyboardInterrupt
-

@@ -236,4 +236,3 @@ class Run:
 def timed(result: StageResult, duration_s: float) -> StageResult:
     """`result` with the duration that the caller measured around it."""
     return replace(result, duration_s=duration_s)
-

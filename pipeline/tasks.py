@@ -15,7 +15,7 @@ from typing import Any
 from doit.exceptions import TaskFailed
 
 from pipeline.context import Context, DeviceRun, load_context
-from pipeline.core.model import DEVICE_STAGES, Failure, Stage, StageResult
+from pipeline.core.model import DEVICE_STAGES, Failure, Stage, StageResult, Verdict
 from pipeline.options import Options, parse_options
 from pipeline.reporter import make_reporter
 
@@ -32,10 +32,18 @@ __all__ = [
     "task_verify_flash",
 ]
 
+SHOWN_REASONS = 3
+
 PARAMS = [
     {"name": "device", "long": "device", "type": str, "default": "", "help": "deploy to this device of deploy.toml"},
     {"name": "group", "long": "group", "type": str, "default": "", "help": "deploy to all devices of this group"},
-    {"name": "profile", "long": "profile", "type": str, "default": "", "help": "build with this profile of deploy.toml"},
+    {
+        "name": "profile",
+        "long": "profile",
+        "type": str,
+        "default": "",
+        "help": "build with this profile of deploy.toml",
+    },
 ]
 
 
@@ -68,6 +76,50 @@ DOIT_CONFIG = {
 }
 
 
+class HostCheck:
+    """The `uptodate` of a host stage. `doit info` prints it when it says no, so its text is the reasons."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._verdict: Verdict | None = None
+
+    def __call__(self) -> bool:
+        self._verdict = context().host_verdict(self._stage)
+        return self._verdict.up_to_date
+
+    def __repr__(self) -> str:
+        reasons = [str(reason) for reason in self._verdict.reasons] if self._verdict is not None else []
+        more = f" and {len(reasons) - SHOWN_REASONS} more" if len(reasons) > SHOWN_REASONS else ""
+        return "; ".join(reasons[:SHOWN_REASONS]) + more or f"inputs, commands and outputs of {self._stage}"
+
+
+class DeviceCheck:
+    """The `uptodate` of a device stage: only what this run has asked the board can answer; before that it says no."""
+
+    def __init__(self, stage: Stage, device: DeviceRun) -> None:
+        self._stage = stage
+        self._device = device
+
+    def __call__(self) -> bool:
+        return self._stage is Stage.REFLASH and self._device.nothing_to_write
+
+    def __repr__(self) -> str:
+        return f"{self._device.where}: only this run's verify-flash can tell"
+
+
+class Clean:
+    """`doit clean`: remove what a stage built. doit prints the text after `<` and before ` at`."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def __call__(self) -> None:
+        context().clean(self._stage)
+
+    def __repr__(self) -> str:
+        return f"<remove what {self._stage} built at >"
+
+
 def _run_stage(stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> TaskFailed | None:
     """doit's view of a stage. The result itself goes to the reporter, which times, logs and shows it."""
     result = context().execute(stage, device, run)
@@ -85,11 +137,11 @@ def _host_task(stage: Stage, doc: str, after: list[str]) -> dict[str, Any]:
         "basename": str(stage),
         "doc": doc,
         "actions": [action],
-        "uptodate": [lambda: context().host_verdict(stage).up_to_date],
+        "uptodate": [HostCheck(stage)],
         "task_dep": after,
         "params": PARAMS,
         "verbosity": 2,
-        "clean": [context().clean] if stage is not Stage.FINGERPRINT else [],
+        "clean": [Clean(stage)] if stage is not Stage.FINGERPRINT else [],
     }
 
 
@@ -111,7 +163,7 @@ def _device_task(stage: Stage, doc: str, after: Stage, device: DeviceRun) -> dic
         "name": device.name,
         "doc": f"{doc} ({device.name})",
         "actions": [action],
-        "uptodate": [lambda: stage is Stage.REFLASH and device.nothing_to_write],
+        "uptodate": [DeviceCheck(stage, device)],
         "task_dep": [dependency],
         "params": PARAMS,
         "verbosity": 2,

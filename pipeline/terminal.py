@@ -53,11 +53,16 @@ _WIDTHS = (14, 18, 9, 9, 9)
 def stage_table(report: Mapping[str, Any], look: Look) -> list[str]:
     """The end of a run: each stage with outcome, ms, budget and margin; the remainder; the total; what was done."""
     lines = [look.paint(_row(("stage", "outcome", "ms", "budget", "margin")), "bold")]
+    for row in report["budget"]["phases"]:
+        if row["phase"] == "startup" and row["measured_ms"] is not None:
+            cells = ("startup", "", row["measured_ms"], row["limit_ms"], row["margin_ms"])
+            lines.append(_timed_row(cells, look, ""))
     for row in report["stages"]:
         cells = (row["stage"], row["outcome"], row["duration_ms"], row["budget_ms"], row["margin_ms"])
         lines.append(_timed_row(cells, look, _OUTCOME_COLOURS.get(row["outcome"], "")))
     total = report["budget"]["total"]
-    lines.append(_row(("remainder", "", report["totals"]["remainder_ms"], None, None)))
+    shown = sum(row["measured_ms"] or 0 for row in report["budget"]["phases"] if row["phase"] != "dispatch")
+    lines.append(_row(("remainder", "", total["measured_ms"] - shown, None, None)))
     cells = ("total", report["outcome"] or "", total["measured_ms"], total["limit_ms"], total["margin_ms"])
     lines.append(_timed_row(cells, look, "bold"))
     totals = report["totals"]

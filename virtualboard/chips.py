@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class SpiLayout:
+class SpiLayout(NamedTuple):
     """Offsets of the SPI flash controller's registers from `base`; ESP32 sends addresses from the top bit down."""
 
     base: int
@@ -25,8 +25,7 @@ class SpiLayout:
     addr_left_aligned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WatchdogLayout:
+class WatchdogLayout(NamedTuple):
     """The RTC watchdog, as far as esptool's watchdog reset drives it. `slow_hz` is the RC oscillator that counts."""
 
     config0: int
@@ -36,8 +35,7 @@ class WatchdogLayout:
     slow_hz: int = 136_000
 
 
-@dataclass(frozen=True, slots=True)
-class RomText:
+class RomText(NamedTuple):
     """What the ROM prints: `download` and `flash_boot` follow `rst:..,`."""
 
     banner: str

@@ -18,7 +18,7 @@ from virtualboard.board import Board
 from virtualboard.telnet import Baud, Data, Event, Lines, Purge, Session
 
 GRACE_S = 2.0
-_MAX_WAITING = 16
+_MAX_WAITING = 64
 _MAX_UNSENT = 1 << 20
 _CHUNK = 1 << 16
 # With nothing to do the loop still looks around this often, so that a clock that jumps cannot stall a board.
@@ -99,7 +99,7 @@ class Server:
             self._refuse(connection)
 
     def _admit(self, connection: socket.socket) -> None:
-        self._client = _Client(connection)
+        self._client = _Client(connection, self._now())
         self._board.transmit()  # what was sent while nobody listened is gone
         self._watch(self._client)
         self._flush(self._client)
@@ -111,9 +111,10 @@ class Server:
 
     def _refuse_late(self) -> None:
         while self._waiting and self._waiting[0][1] <= self._now():
-            if self._client is not None and not self._client.session.negotiated:
+            client = self._client
+            if client is not None and not client.session.negotiated and client.since + GRACE_S <= self._now():
                 # Whoever is connected never said that it speaks RFC 2217: a stray or half-open connection.
-                self._drop(self._client)
+                self._drop(client)
             else:
                 self._refuse(self._waiting.popleft()[0])
 
@@ -197,7 +198,8 @@ class Server:
 class _Client:
     """A connection with its telnet state; `events` is what the selector watches, 0 before it does."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, since: float) -> None:
         self.connection = connection
+        self.since = since
         self.session = Session()
         self.events = 0

@@ -9,32 +9,35 @@ is idle before it lets time pass, or the ROM's watchdogs bite a firmware that ha
 unicorn is used in count slices only (a timed run before a counted one hung). What it does not tell is worked around
 here: how many instructions an early end had executed (half a slice is charged), and whether `wfi` ended it (a code
 hook on each `wfi` seen).
+
+Not modelled: misaligned data accesses trap on no bus (the C3's manual names no such trap), code that is changed through
+the data bus after it has run once, the ROM's data, sleep modes, every peripheral that `rv32_peripherals` lacks.
 """
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import unicorn
 from unicorn import riscv_const as reg
 
-from virtualboard import rom
+from virtualboard import rom, rv32_windows
 from virtualboard import rv32_peripherals as peripherals
 from virtualboard.rv32_rom_calls import RomCalls
+from virtualboard.rv32_windows import Flash, FlashWindows, address_of
 
 SLICE = 5000
 """Instructions per unicorn call: long enough that the call itself is lost in it, short enough that the half slice
 charged for an early end stays far below a millisecond of the chip's time."""
 
 WFI = (0x10500073).to_bytes(4, "little")
+_TRANSLATION_BUFFER = 1 << 24
+"""unicorn reserves 1 GiB of addresses for each CPU otherwise; when it is full, code is translated again."""
 _MAX_WFI_HOOKS = 64
 _EBREAK = ((0x00100073).to_bytes(4, "little"), (0x9002).to_bytes(2, "little"))
 
-_PAGE = 0x10000
-_IROM, _DROM, _WINDOW = 0x42000000, 0x3C000000, 0x800000
 _IRAM, _DRAM, _SRAM_SIZE = 0x40380000, 0x3FC80000, 0x60000
 _RTC_RAM, _RTC_RAM_SIZE = 0x50000000, 0x2000
 _ROM, _ROM_SIZE = 0x40000000, 0x1000
@@ -57,14 +60,6 @@ _FAULTS = {
 }
 
 
-class Flash(Protocol):
-    """What the machine needs of the flash chip (`nor.NorFlash`)."""
-
-    size: int
-
-    def read(self, offset: int, n: int) -> bytes: ...
-
-
 class Rv32Machine:
     """One ESP32-C3. `registers` are efuse words by address; `now` is in seconds and never goes back.
 
@@ -75,14 +70,14 @@ class Rv32Machine:
     def __init__(self, flash: Flash, registers: Mapping[int, int], now: Callable[[], float]) -> None:
         self._flash, self._efuse, self._now = flash, registers, now
         self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
+        self._uc.ctl_set_tcg_buffer_size(_TRANSLATION_BUFFER)
         self._sram = mmap.mmap(-1, _SRAM_SIZE)
-        self._pages: dict[int, tuple[int | None, mmap.mmap]] = {}
+        self._windows = FlashWindows(self._uc, flash, self._hook_wfis)
         self._calls = RomCalls(self)
         self._cause = rom.POWERON
         self._pending: int | None = None
         self._stopped = True
         self._waiting = False
-        self._cache_on = True
         self._trap: tuple[int, int | None, int] | None = None
         self._wfi_hooks: dict[int, int] = {}
         self._wfi_at: int | None = None
@@ -127,7 +122,7 @@ class Rv32Machine:
         second stage, or waits for the watchdog when there is none to start."""
         saved_pc = 0 if cause == rom.POWERON else self._register(reg.UC_RISCV_REG_PC)
         unsent = self.transmit()
-        self._cause, self._pending, self._waiting, self._cache_on = cause, None, False, True
+        self._cause, self._pending, self._waiting = cause, None, False
         self._build_peripherals(
             {} if cause == rom.POWERON else self._rtc.stored, self._systimer if cause in rom.CPU_RESETS else None
         )
@@ -185,6 +180,8 @@ class Rv32Machine:
         line = self._interrupt_line()
         if line is not None and self._register(reg.UC_RISCV_REG_MSTATUS) & _MSTATUS_MIE:
             self._enter_trap(_INTERRUPT | line, self._register(reg.UC_RISCV_REG_PC), 0)
+            if self._stopped:
+                return 0
         self._trap = self._wfi_at = None
         start = self._register(reg.UC_RISCV_REG_PC)
         try:
@@ -276,7 +273,7 @@ class Rv32Machine:
 
     def _on_fault(self, _uc: Any, access: int, address: int, _size: int, _value: int, _data: Any) -> bool:
         """An address without memory: a flash page that is not in yet, or a trap."""
-        if self._map_flash_page(address):
+        if self._windows.touch(address):
             return True
         cause = _FAULTS[access]
         # The program counter is exact once unicorn has stopped; a bad jump has it at its target.
@@ -314,8 +311,7 @@ class Rv32Machine:
         self._systimer = systimer or peripherals.Systimer(self._now)
         self._matrix = peripherals.InterruptMatrix()
         self._mmu = peripherals.MmuTable()
-        self._gates = peripherals.RegisterBlock()
-        self._gates.write(4, 3)  # both buses shut
+        self._gates = peripherals.CacheControl()
         self._io: dict[int, peripherals.RegisterBlock] = {
             0x00: self._uart,
             0x08: self._rtc,
@@ -330,7 +326,7 @@ class Rv32Machine:
     def _build_memory(self) -> None:
         uc = self._uc
         for base in (_IRAM, _DRAM):  # two views of the same bytes
-            uc.mem_map_ptr(base, _SRAM_SIZE, unicorn.UC_PROT_ALL, _address(self._sram))
+            uc.mem_map_ptr(base, _SRAM_SIZE, unicorn.UC_PROT_ALL, address_of(self._sram))
         uc.mem_map(_RTC_RAM, _RTC_RAM_SIZE)
         uc.mem_map(_ROM, _ROM_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
         uc.mem_write(_ROM, b"\x82\x80" * (_ROM_SIZE // 2))  # c.ret everywhere: calls are done by the hook
@@ -353,37 +349,8 @@ class Rv32Machine:
         for hook in self._wfi_hooks.values():
             self._uc.hook_del(hook)
         self._wfi_hooks.clear()
-        for index in list(self._pages):
-            self._drop_page(index)
+        self._windows.reset(self._mmu, self._gates)
         self._uc.ctl_flush_tb()
-
-    def _map_flash_page(self, address: int) -> bool:
-        """Bring the 64 KiB page of `address` into both windows, as the MMU table says now."""
-        in_window = _IROM <= address < _IROM + _WINDOW or _DROM <= address < _DROM + _WINDOW
-        index = (address & (_WINDOW - 1)) // _PAGE
-        if not in_window or index in self._pages or not self._cache_on or self._gates.read(4) & 3:
-            return False
-        content = self._page_content(self._mmu.flash_page(index))
-        if content is None:
-            return False
-        memory = mmap.mmap(-1, _PAGE)
-        memory[:] = content
-        self._pages[index] = self._mmu.flash_page(index), memory
-        code = unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC
-        self._uc.mem_map_ptr(_IROM + index * _PAGE, _PAGE, code, _address(memory))
-        self._uc.mem_map_ptr(_DROM + index * _PAGE, _PAGE, unicorn.UC_PROT_READ, _address(memory))
-        self._hook_wfis(_IROM + index * _PAGE, content)
-        return True
-
-    def _page_content(self, flash_page: int | None) -> bytes | None:
-        if flash_page is None or (flash_page + 1) * _PAGE > self._flash.size:
-            return None
-        return self._flash.read(flash_page * _PAGE, _PAGE)
-
-    def _drop_page(self, index: int) -> None:
-        del self._pages[index]
-        for base in (_IROM, _DROM):
-            self._uc.mem_unmap(base + index * _PAGE, _PAGE)
 
     # --- what ROM functions may do (rv32_rom_calls.Caller) --------------------------------------------
 
@@ -399,8 +366,8 @@ class Rv32Machine:
         out = bytearray()
         while len(out) < min(size, self._flash.size):
             at = address + len(out) & 0xFFFFFFFF
-            piece = min(size - len(out), _PAGE - at % _PAGE)
-            self._map_flash_page(at)
+            piece = min(size - len(out), rv32_windows.PAGE - at % rv32_windows.PAGE)
+            self._windows.touch(at)
             out += self._peek(at, piece) or bytes(piece)
         return bytes(out)
 
@@ -427,21 +394,14 @@ class Rv32Machine:
 
     def cache_disable(self) -> None:
         """The caller must not return into flash: on the chip this hangs, here it traps."""
-        self._cache_on = False
+        self._windows.cache_on = False
         caller = self._register(reg.UC_RISCV_REG_RA)
-        if _IROM <= caller < _IROM + _WINDOW:
+        if rv32_windows.contains(caller):
             self._trap = INSTRUCTION_FAULT, caller, caller
             self._uc.emu_stop()
 
     def cache_enable(self) -> None:
-        self._cache_on = True
+        self._windows.cache_on = True
 
     def cache_invalidate(self) -> None:
-        """Pages that would come back as they are stay mapped: dropping code means translating it again."""
-        for index, (flash_page, memory) in list(self._pages.items()):
-            if self._mmu.flash_page(index) != flash_page or self._page_content(flash_page) != memory[:]:
-                self._drop_page(index)
-
-
-def _address(memory: mmap.mmap) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self._windows.invalidate()

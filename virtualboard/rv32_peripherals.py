@@ -346,3 +346,18 @@ class MmuTable(RegisterBlock):
     def flash_page(self, index: int) -> int | None:
         entry = self.stored[4 * index]
         return None if entry & self.INVALID else entry & 0xFF
+
+
+class CacheControl(RegisterBlock):
+    """The external memory controller, of which the bus gates are modelled (ICACHE_CTRL1)."""
+
+    CTRL1 = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored[self.CTRL1] = 3
+
+    @property
+    def shut(self) -> bool:
+        """Is the instruction bus (bit 0) or the data bus (bit 1) closed?"""
+        return bool(self.stored[self.CTRL1] & 3)

@@ -7,12 +7,11 @@ model needs is kept. Profiles of real boards become further rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Seconds per unit of work.
 
     `strap_delay_s`: from EN rising to the sampling of the boot strap; a board's EN capacitor makes it 2 to 10 ms.

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 class Project(NamedTuple):
-    """`sources`: globs, `include`: directories; both relative to the project root. `descriptor`: the one source that gets
-    `-DPROJECT_NAME` and `-DPROJECT_VERSION`, so that a new version compiles nothing else. `profile`: the one used unless
-    `--profile` names another."""
+    """`sources`: globs, `include`: directories; both relative to the project root. `descriptor`: the one source that
+    gets `-DPROJECT_NAME` and `-DPROJECT_VERSION`, so that a new version compiles nothing else. `profile`: the one used
+    unless `--profile` names another."""
 
     name: str
     sources: tuple[str, ...]

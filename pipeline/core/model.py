@@ -4,7 +4,8 @@ Values only: frozen dataclasses and closed enums. Does not know files, ports, pr
 Invariant: a value that can be wrong carries its reasons; nothing here has a default that hides a decision.
 
 Units: sizes and offsets in bytes, `_s` seconds as float (in code), `_ms` whole milliseconds (in reports),
-`_at` instants (UTC text in events, link seconds in marks). Paths inside values are POSIX and relative to the project root.
+`_at` instants (UTC text in events, link seconds in marks). Paths inside values are POSIX and relative to the project's
+root.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class EspSession:
             return
         # presetting the ids spares a scan of all USB ports and a 2 KB block limit on chips with native USB
         self._esp.cache["usb_vid"], self._esp.cache["usb_pid"] = 0x10C4, 0xEA60
-        self._esp = self._guard(lambda: self._esp.run_stub(), FailureCategory.SYNC_FAILED, "start the flasher stub")
+        self._esp = self._guard(self._esp.run_stub, FailureCategory.SYNC_FAILED, "start the flasher stub")
         _count_commands(self._esp, self._counter)
         self._prepared = False
         self._prepare()

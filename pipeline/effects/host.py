@@ -5,6 +5,7 @@ Knows the operating system and git. Invariant: what cannot be found out is None 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -38,7 +39,7 @@ class GitQuery:
         self._child: subprocess.Popen[str] | None = None
         command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
         environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-        try:
+        with contextlib.suppress(OSError):  # no git on this machine
             self._child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -47,8 +48,6 @@ class GitQuery:
                 text=True,
                 env=environment,
             )
-        except OSError:
-            pass  # no git on this machine
 
     def result(self, timeout_s: float = 2.0) -> Revision:
         """The answer; empty when git is missing, fails, or takes longer than `timeout_s`."""

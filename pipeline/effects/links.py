@@ -2,7 +2,7 @@
 
 Knows bytes, lines DTR/RTS and time; not JSON-RPC, not firmware. Works on any pyserial-like object: a real port, an
 RFC 2217 client, an in-process virtual board.
-Invariant: no byte is lost between `into_monitor` and `close`, and a stamp is taken when `read` returned the byte.
+Invariant: no byte after `release_reset` is lost before `close`, and a stamp is taken when `read` returned the byte.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class PortLink:
         try:
             self._port.setDTR(False)
             self._port.setRTS(True)
+            self._port.reset_input_buffer()  # what an earlier life sent
             if self.real_time:
                 time.sleep(EN_LOW_S)
             released = self._now()  # before the call: over a network the edge comes while it waits for the answer

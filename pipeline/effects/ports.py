@@ -64,8 +64,8 @@ def _open_url(name: str, url: str) -> Any:
     try:
         port = serial.serial_for_url(url, do_not_open=True)
         port.baudrate = 115200
-        # esptool changes the timeout around each command unless it already is its default of 3 s, and pyserial's RFC 2217
-        # client renegotiates the whole line (>= 100 ms) each time
+        # esptool changes the timeout around each command unless it already is its default of 3 s, and pyserial's
+        # RFC 2217 client renegotiates the whole line (>= 100 ms) each time
         port.timeout = 3
         port.open()
     except (OSError, ValueError, serial.SerialException) as error:
@@ -157,7 +157,7 @@ def _present() -> str:
 
 
 def describe_holders(port: str) -> str:
-    """`pid 42 (screen /dev/ttyUSB0)` of each process that has `port` open, from /proc; `""` where that cannot be seen."""
+    """`pid 42 (screen /dev/ttyUSB0)` of each process that has `port` open, from /proc; `""` where nobody can see."""
     proc = Path("/proc")
     if not proc.is_dir():
         return ""

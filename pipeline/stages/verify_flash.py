@@ -65,7 +65,9 @@ def identity_failure(facts: DeviceFacts, device: DeviceRun) -> Failure | None:
         )
     if facts.flash_encryption or facts.secure_boot:
         what = " and ".join(
-            name for name, on in (("flash encryption", facts.flash_encryption), ("secure boot", facts.secure_boot)) if on
+            name
+            for name, on in (("flash encryption", facts.flash_encryption), ("secure boot", facts.secure_boot))
+            if on
         )
         return fail(
             FailureCategory.PROTECTED_DEVICE,
@@ -79,7 +81,7 @@ def identity_failure(facts: DeviceFacts, device: DeviceRun) -> Failure | None:
 def _otadata_selects(
     ctx: Context, session: FlashSession, images: tuple[Image, ...], md5s: dict[str, str]
 ) -> bool | None:
-    """Does the board's otadata select the slot that we deploy to? None when there is none or its bytes already match."""
+    """Does the board's otadata select the slot that we deploy to? None: there is none, or its bytes already match."""
     image = next((i for i in images if i.match is MatchRule.OTADATA), None)
     if image is None or md5s[image.name] == image.md5:
         return None

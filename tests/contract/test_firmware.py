@@ -270,6 +270,46 @@ def test_no_bytes_stop_the_device(bench: Bench, data: bytes) -> None:
     assert bench.call("ping") == "pong"
 
 
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    value=JSON_VALUES,
+    ascii_only=st.booleans(),
+    cut=st.integers(0, 60),
+    put=st.sampled_from(["", "{", "]", '"', ",", "\\", "0"]),
+)
+def test_the_device_agrees_with_another_parser_on_what_is_json(
+    bench: Bench, value: Any, ascii_only: bool, cut: int, put: str
+) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    text = text[:cut] + put + text[cut:] if put else text
+    line = '{"jsonrpc":"2.0","id":1,"method":"echo","params":[' + text + "]}"
+    try:
+        expected = json.loads(line)
+        line.encode()
+    except ValueError:
+        expected = None
+    if len(line.encode("utf-8", "surrogatepass")) > 1024 or nesting(expected) > 16:
+        return
+    answer = json.loads(bench.send(line.encode("utf-8", "surrogatepass") + b"\n"))
+    if expected is None:
+        assert answer["error"]["code"] == -32700
+    elif expected["method"] == "echo" and expected.get("params"):
+        assert answer["result"] == expected["params"]
+
+
+def nesting(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(nesting, value.values()), default=0)
+    return 1 + max(map(nesting, value), default=0) if isinstance(value, list) else 0
+
+
 def test_every_split_of_a_request_gives_one_answer(bench: Bench) -> None:
     line = b'{"jsonrpc":"2.0","id":5,"method":"ping"}\n'
     for cut in range(1, len(line)):
@@ -300,6 +340,17 @@ def test_other_reset_reasons(firmware: fb.Firmware) -> None:
     for cause, reason in ((rom.TG0WDT_SYS, "watchdog"), (rom.BROWN_OUT, "brownout"), (0x15, "unknown")):
         bench.start(cause)
         assert bench.call("info")["reset_reason"] == reason
+
+
+def test_the_table_of_these_tests_is_the_projects() -> None:
+    lines = (fb.ROOT / "firmware" / "partitions.csv").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split(",")] for line in lines if line and not line.startswith("#")]
+    table = fb.partition_table()
+    assert len(rows) * 32 == len(table) - 32
+    for number, (name, _, _, offset, size, _) in enumerate(rows):
+        row = table[32 * number : 32 * number + 32]
+        assert row[4:12] == int(offset, 16).to_bytes(4, "little") + int(size, 16).to_bytes(4, "little")
+        assert row[12:28].rstrip(b"\0").decode() == name
 
 
 # --- the bootloader's choice -----------------------------------------------------------------------

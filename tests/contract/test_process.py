@@ -70,7 +70,7 @@ def test_a_closed_runner_can_still_run(runner: SystemProcessRunner, tmp_path: Pa
 
 
 def test_one_watchdog_serves_command_after_command(runner: SystemProcessRunner, tmp_path: Path) -> None:
-    command = [SH, "-c", "ps -o pgid= -p $$"]
+    command = [sys.executable, "-c", "import os; print(os.getpgid(0))"]
     groups = {runner.run(command, cwd=tmp_path, env=PATH, timeout_s=10).stdout for _ in range(3)}
     assert len(groups) == 1 and int(groups.pop()) != os.getpgid(0)
 

@@ -92,6 +92,7 @@ class Space:
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
+            check=False,
         )
         assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
         found = re.findall(r"^DEPLOY_TX_ID=(\S+) .*DEPLOY_REPORT=(\S+)", done.stdout, re.M)

@@ -100,7 +100,9 @@ def test_toolchain_missing(host_space: Space, tmp_path: Path) -> None:
 def test_bad_config(host_space: Space, old: str, new: str, line: int, words: tuple[str, ...]) -> None:
     text = host_space.file("deploy.toml").read_text()
     host_space.file("deploy.toml").write_text(text.replace(old, new))
-    found = next(n for n, row in enumerate(text.replace(old, new).splitlines(), 1) if row.startswith(new.split(" =")[0] + " ="))
+    found = next(
+        n for n, row in enumerate(text.replace(old, new).splitlines(), 1) if row.startswith(new.split(" =")[0] + " =")
+    )
     for command in (["deploy"], ["list"], ["monitor"]):
         result = host_space.doit(*command)
         assert result.code in (2, 3) and result.report is None
@@ -222,7 +224,7 @@ def test_firmware_that_hangs_in_silence(space: Space) -> None:
 
 
 def test_firmware_that_reports_another_elf(space: Space) -> None:
-    space.edit(MAIN, "out_hex(who->app_elf_sha256, sizeof who->app_elf_sha256, \"\");", "out_hex(who->mac, 6, \"\");")
+    space.edit(MAIN, 'out_hex(who->app_elf_sha256, sizeof who->app_elf_sha256, "");', 'out_hex(who->mac, 6, "");')
     result = space.deploy()
     assert_failed(result, "wrong_image")
 

@@ -17,6 +17,8 @@ PACKAGES = ("cache", "pipeline", "virtualboard")
 DOIT_MODULES = {"pipeline/tasks.py", "pipeline/commands.py", "pipeline/reporter.py"}
 EDGE = ("pipeline/effects/", "virtualboard/", "service/")
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate", "starlette", "mcp"}
+LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in ("virtualboard/rv32.py",)}
+"""Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 PURE_CACHE = {"cache.digest", "cache.key", "cache.entry", "cache.policy"}
 
 
@@ -58,15 +60,16 @@ def test_layers(path: str) -> None:
         assert {m.split(".")[0] for m in ours} <= {"virtualboard"}
     if path.startswith("pipeline/core/"):
         allowed = ("pipeline.core", "pipeline.core.")
-        bad = {m for m in ours if not m.startswith(allowed) and not any(m == p or m.startswith(p + ".") for p in PURE_CACHE)}
-        assert bad - {"cache"} == set()
+        pure = (*allowed, *PURE_CACHE, *(f"{module}." for module in PURE_CACHE))
+        assert {m for m in ours if not m.startswith(pure)} - {"cache"} == set()
         assert roots(path) & {"os", "pathlib", "subprocess", "socket", "serial", "time", "logging", "shutil"} == set()
     if path.startswith("pipeline/stages/"):
         other = {m for m in ours if m.startswith("pipeline.stages.")}
         concrete = {m for m in ours if m.startswith("pipeline.effects.") and not m.startswith("pipeline.effects.api")}
         assert other == set() and concrete == set()
     if path.startswith("pipeline/effects/"):
-        assert not any(m.startswith(("pipeline.stages", "pipeline.engine", "pipeline.context", "doit")) for m in modules)
+        above = ("pipeline.stages", "pipeline.engine", "pipeline.context", "doit")
+        assert not any(m.startswith(above) for m in modules)
 
 
 @pytest.mark.parametrize("path", sources())
@@ -76,7 +79,9 @@ def test_libraries_stay_at_the_edge(path: str) -> None:
         assert "esptool" not in roots(path) or path.startswith("pipeline/toolchains/")
     if path not in DOIT_MODULES:
         assert "doit" not in roots(path)
-    assert roots(path, top_only=True) & HEAVY == set(), "heavy libraries are imported where they are used"
+    if path not in LAZY:
+        assert roots(path, top_only=True) & HEAVY == set(), "heavy libraries are imported where they are used"
+        assert {m for m, top in imports(path) if top and m in LAZY.values()} == set()
 
 
 def test_dodo_declares_only() -> None:
