@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from cache.digest import Digest, digest_bytes
-from cache.durable import sync_directory, temp_beside, write_atomic
+from cache.durable import temp_beside, write_atomic
 
 _FICLONE = 0x40049409
 """ioctl of linux/fs.h: share the extents of another file (btrfs, XFS, bcachefs)."""
@@ -64,7 +64,6 @@ class BlobStore:
                 else:
                     self.path(digest).parent.mkdir(exist_ok=True)
                     temp.replace(self.path(digest))
-                    sync_directory(self.path(digest).parent)
             except BaseException:
                 temp.unlink(missing_ok=True)
                 raise

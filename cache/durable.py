@@ -22,8 +22,9 @@ def temp_beside(path: Path) -> Path:
 def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644) -> None:
     """Replace `path` by `data`, making its directory when that is missing. Raises OSError; then nothing has changed.
 
-    `durable` waits for the disk before the rename, so that a power cut cannot leave a name with missing bytes. Files
-    that carry their own checksum and may be lost do without it.
+    `durable` waits for the disk before the rename, so that a power cut cannot leave the name with missing bytes; it
+    can still undo the rename, which every user of this must be able to bear. Files that carry their own checksum and
+    may be lost do without.
     """
     temp = temp_beside(path)
     try:
@@ -42,18 +43,6 @@ def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644) -
         with contextlib.suppress(OSError):
             temp.unlink()
         raise
-    if durable:
-        sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make a rename in `directory` survive a power cut. Not every file system can; then there is nothing to do."""
-    with contextlib.suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ only see bytes that we wrote, which the checksum in front of it sees to.
 
 from __future__ import annotations
 
+import gc
 import marshal
 from binascii import crc32
 from pathlib import Path
@@ -38,10 +39,16 @@ def decode(kind: str, data: bytes) -> tuple[Any, str]:
         return None, f"is not a {kind!r} state file"
     if head[len(wanted) :] != f"{crc32(body):08x} {len(body)}".encode():
         return None, "is damaged (length or checksum)"
+    # Loading allocates many small tuples and frees none: the collector would walk them again and again for nothing.
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         return marshal.loads(body), ""
     except (ValueError, EOFError, TypeError):
         return None, "is damaged (content)"
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def load(path: Path, kind: str) -> tuple[Any, str]:

@@ -1,8 +1,8 @@
 """The composition root: one project, its engine, its devices, and the run under way.
 
-The only place that says "real": it puts the system's clock, processes, ports and esptool behind the protocols that
-the stages see. Does not decide anything itself and does not know doit.
-Invariant: creating a context reads `deploy.toml` and lists sources; it opens no port, starts no process, writes nothing.
+The only place that says "real": it puts the system's clock, processes, ports and esptool behind the protocols
+that the stages see. Does not decide anything itself and does not know doit.
+Invariant: creating a context reads `deploy.toml` and lists sources; it opens no port, starts and writes nothing.
 """
 
 from __future__ import annotations

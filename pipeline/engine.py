@@ -14,7 +14,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cache import statefile
 from cache.stamps import Entry, StampTable
@@ -34,6 +34,9 @@ STATE_NAME = "stamps.v1.state"
 
 Observed = tuple[tuple[str, str], ...]
 """(path, SHA-256) of files; equal tuples are shared between records, so that each is checked once."""
+
+
+_T = TypeVar("_T", bound=tuple[Any, ...])
 
 
 class Record(NamedTuple):
@@ -90,6 +93,12 @@ class Engine:
         self.records_changed = False
         self._look: dict[str, Entry | None] = {}
         self._present: dict[str, bool] = {}
+        self._shared: dict[Any, Any] = {}
+
+    def shared(self, value: _T) -> _T:
+        """An equal tuple that was asked for before, if any: the state file then holds it once, and a verdict checks it
+        once."""
+        return self._shared.setdefault(value, value)  # type: ignore[no-any-return]
 
     # --- paths ----------------------------------------------------------------------------------
 
@@ -254,6 +263,10 @@ class Engine:
         from pipeline.engine_run import run_stage
 
         self.look_afresh()
+        for row in self.records.values():
+            record = Record._make(row)
+            self.shared(record.discovered)
+            self.shared(record.absent)
         try:
             return run_stage(self, stage, progress)
         finally:

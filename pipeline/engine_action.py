@@ -7,23 +7,23 @@ moment after; blobs are stored before the entry that names them; an action that 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cache.actions import ActionCache, ActionResult, OutputFile
 from cache.blobs import BlobStore
-from cache.digest import ActionKey, Digest
+from cache.digest import ActionKey
 from cache.stamps import Entry, filesystem_now_ns, next_tick
 from pipeline.core import depfile
 from pipeline.core.inputs import Command, command_of
 from pipeline.core.keys import base_key, full_key
 from pipeline.core.model import Action, Reason
 from pipeline.engine_execute import Executed, execute, remove_files
+from pipeline.engine_observe import CandidateSet, IdentifiedSet, Observer
 from pipeline.engine_results import ActionFailure, FailureKind
 
 if TYPE_CHECKING:
@@ -48,26 +48,6 @@ class Done:
     warning: str = ""
     failure: ActionFailure | None = None
     notes: tuple[Reason, ...] = ()
-
-
-class CandidateSet(NamedTuple):
-    """Which files an action read beside its declared inputs, and which it would have read had they existed."""
-
-    discovered: tuple[str, ...]
-    absent: tuple[str, ...]
-
-    def encode(self) -> bytes:
-        value = {"absent": self.absent, "discovered": self.discovered}
-        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-    @staticmethod
-    def decode(data: bytes) -> CandidateSet | None:
-        """None for anything that `encode` did not make."""
-        try:
-            value = json.loads(data)
-            return CandidateSet(tuple(map(str, value["discovered"])), tuple(map(str, value["absent"])))
-        except (ValueError, KeyError, TypeError):
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +81,7 @@ class ActionRunner:
         """output path -> how many were finished before it; tells an input made earlier in this run from one made while
         an action ran."""
         self._stopping = False
+        self._observer = Observer(engine)
 
     def stop(self) -> None:
         """Start nothing any more; what runs may end."""
@@ -131,7 +112,8 @@ class ActionRunner:
         found = self._find(keyed)
         if found is not None:
             return found
-        # The inputs were looked at before waiting for a free thread: an edit since then gets its own key.
+        # What the run saw first may be minutes old: an edit since then gets its own key.
+        self._observer.forget(action.inputs, None)
         fresh = self._key(action)
         if fresh.base != keyed.base and (found := self._find(fresh)) is not None:
             return found
@@ -144,35 +126,13 @@ class ActionRunner:
         inputs = []
         for path in action.inputs:
             try:
-                entry = self._table.current(path)
+                entry = self._observer.look(path)
             except OSError as error:
                 raise _Missing(f"{path} cannot be read: {error.strerror or error}") from None
             if entry is None:
                 raise _Missing(f"{path} is missing")
             inputs.append((path, entry))
         return _Keyed(action, command, tuple(inputs), base_key(command, [(path, e.digest) for path, e in inputs]))
-
-    def _full_key(self, keyed: _Keyed, candidate: CandidateSet) -> tuple[ActionKey, Observed] | None:
-        """The full key if the candidate set can apply: its files are there, and nothing shadows them."""
-        found: list[tuple[str, Digest]] = []
-        for path in candidate.discovered:
-            try:
-                entry = self._table.current(path)
-            except OSError:
-                return None
-            if entry is None:
-                return None
-            found.append((path, entry.digest))
-        if any(self._exists(path) for path in candidate.absent):
-            return None
-        key = full_key(keyed.base, found, candidate.absent)
-        return key, tuple((path, digest.hex) for path, digest in found)
-
-    def _exists(self, path: str) -> bool:
-        try:
-            return self._table.stamp(path) is not None
-        except OSError:
-            return False
 
     # --- the cache ------------------------------------------------------------------------------
 
@@ -193,12 +153,12 @@ class ActionRunner:
         """The action made up to date without executing it, None when it must be."""
         record = self._engine.record(keyed.action)
         for candidate in self._candidates(keyed):
-            identified = self._full_key(keyed, candidate)
-            if identified is None:
+            found = self._observer.identify(candidate)
+            if found is None:
                 continue
-            key, discovered = identified
+            key = full_key(keyed.base, found.key)
             if record is not None and record.key == key and self._outputs_are(record.outputs):
-                self._remember(keyed, key, discovered, candidate.absent, record.outputs)
+                self._remember(keyed, key, found, record.outputs)
                 return Done(How.UP_TO_DATE)
             if not keyed.action.cacheable:
                 continue
@@ -209,7 +169,7 @@ class ActionRunner:
             if restored is None:
                 continue
             outputs = tuple((file.path, file.digest.hex, file.executable) for file in result.outputs)
-            self._remember(keyed, key, discovered, candidate.absent, outputs)
+            self._remember(keyed, key, found, outputs)
             stderr = self._blobs.read(result.stderr) if result.stderr is not None else None
             return Done(restored, warning=_text(stderr or b"") if restored is How.RESTORED else "")
         return None
@@ -260,11 +220,7 @@ class ActionRunner:
         if failure is not None or candidate is None:
             remove_files(paths)
             return Done(How.FAILED, failure=failure)
-        warning = _text(ran.stderr)
-        moved = self._moved_meanwhile(keyed, candidate, started_ns, sequence)
-        if moved is not None:
-            return Done(How.EXECUTED, warning, notes=(moved,))
-        return Done(How.EXECUTED, warning, notes=self._record(keyed, candidate, ran))
+        return Done(How.EXECUTED, _text(ran.stderr), notes=self._keep(keyed, candidate, ran, started_ns, sequence))
 
     def _forget(self, action: Action) -> None:
         if self._engine.records.pop(f"{action.profile}:{action.name}", None) is not None:
@@ -272,7 +228,7 @@ class ActionRunner:
 
     def _missing_output(self, action: Action, ran: Executed) -> ActionFailure | None:
         for path in action.outputs:
-            if not self._exists(path):
+            if not self._observer.exists(path):
                 message = f"the command succeeded but did not write its output {path}"
                 return ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message, ran.argv, 0, _text(ran.stderr))
         return None
@@ -297,32 +253,52 @@ class ActionRunner:
         headers = sorted({name for name in headers if name not in declared})
         shadows = depfile.shadows(depfile.search_path(action.argv), action.inputs, headers)
         # A file that is there now and was not read is not where the compiler searches.
-        absent = tuple(name for name in shadows if name not in declared and not self._exists(name))
+        absent = tuple(name for name in shadows if name not in declared and not self._observer.exists(name))
         return CandidateSet(tuple(headers), absent)
 
-    def _moved_meanwhile(self, keyed: _Keyed, candidate: CandidateSet, started_ns: int, sequence: int) -> Reason | None:
-        """The first input that may have moved while the action ran."""
+    def _keep(
+        self, keyed: _Keyed, candidate: CandidateSet, ran: Executed, started_ns: int, sequence: int
+    ) -> tuple[Reason, ...]:
+        """Record the result unless an input moved while the action ran."""
+        self._observer.forget(candidate.discovered, candidate)
+        found = self._observer.identify(candidate)
+        moved = self._moved_meanwhile(keyed, found, started_ns, sequence)
+        if found is None or moved:
+            subject = f"{keyed.action.name}: {moved}"
+            return (Reason("changed while it was used", subject, "", "not recorded, so it will run again"),)
+        return self._record(keyed, candidate, found, ran)
+
+    def _moved_meanwhile(self, keyed: _Keyed, found: IdentifiedSet | None, started_ns: int, sequence: int) -> str:
+        """The first input that may have moved while the action ran, `""` if none did.
+
+        A declared input must have the stamp that it had before. A discovered one was not known before: its ctime must
+        be older than the start, unless an action of this run made it before this one started.
+        """
         for path, before in keyed.inputs:
             after = self._table.current(path)
             if after is None or after.stamp != before.stamp or after.sha256 != before.sha256:
-                return Reason("changed while it was used", f"{keyed.action.name}: {path}", "", "not recorded")
-        for path in candidate.discovered:
-            stamp = self._table.stamp(path)
-            made_before = self._finished.get(path, sequence) < sequence
-            if stamp is None or (stamp.ctime_ns >= started_ns and not made_before):
-                return Reason("changed while it was used", f"{keyed.action.name}: {path}", "", "not recorded")
-        return None
+                return path
+        if found is None:
+            return "a file that it read"
+        for path, sha256 in found.discovered:
+            after = self._table.current(path)
+            if after is None or after.sha256 != sha256:
+                return path
+            if after.stamp.ctime_ns >= started_ns and self._finished.get(path, sequence) >= sequence:
+                return path
+        return ""
 
-    def _record(self, keyed: _Keyed, candidate: CandidateSet, ran: Executed) -> tuple[Reason, ...]:
+    def _record(
+        self, keyed: _Keyed, candidate: CandidateSet, found: IdentifiedSet, ran: Executed
+    ) -> tuple[Reason, ...]:
         """Store the result: blobs, candidate set, entry, then the record of this project. A cache that cannot be
         written costs the next run its hit and nothing else."""
-        identified = self._full_key(keyed, candidate)
         entries = [(path, self._table.current(path)) for path in keyed.action.outputs]
-        if identified is None or any(entry is None for _, entry in entries):
-            return (Reason("changed while it was used", keyed.action.name, "", "not recorded"),)
-        key, discovered = identified
+        if any(entry is None for _, entry in entries):
+            return (Reason("output vanished", keyed.action.name, "", "not recorded"),)
+        key = full_key(keyed.base, found.key)
         outputs = tuple((path, e.sha256, e.stamp.executable) for path, e in entries if e is not None)
-        self._remember(keyed, key, discovered, candidate.absent, outputs)
+        self._remember(keyed, key, found, outputs)
         if not keyed.action.cacheable:
             return ()
         try:
@@ -342,14 +318,10 @@ class ActionRunner:
         return ()
 
     def _remember(
-        self,
-        keyed: _Keyed,
-        key: ActionKey,
-        discovered: Observed,
-        absent: tuple[str, ...],
-        outputs: tuple[tuple[str, str, bool], ...],
+        self, keyed: _Keyed, key: ActionKey, found: IdentifiedSet, outputs: tuple[tuple[str, str, bool], ...]
     ) -> None:
-        record = (tuple(keyed.command), keyed.observed, discovered, absent, outputs, str(key))
+        absent = self._engine.shared(found.absent)
+        record = (tuple(keyed.command), keyed.observed, found.discovered, absent, outputs, str(key))
         name = f"{keyed.action.profile}:{keyed.action.name}"
         if self._engine.records.get(name) != record:
             self._engine.records[name] = record

@@ -7,7 +7,7 @@ Time is the owner's: instructions take none by themselves, so an owner with a vi
 is idle before it lets time pass, or the ROM's watchdogs bite a firmware that had no chance to run.
 
 unicorn is used in count slices only (a timed run before a counted one hung). What it does not tell is worked around
-here: how many instructions an early end had executed (half a slice is charged), and whether `wfi` ended it (a code
+here: how many instructions an early end had executed (half of the slice is charged), and whether `wfi` ended it (a code
 hook on each `wfi` seen).
 
 Not modelled: misaligned data accesses trap on no bus (the C3's manual names no such trap), code that is changed through
@@ -28,9 +28,9 @@ from virtualboard import rv32_peripherals as peripherals
 from virtualboard.rv32_rom_calls import RomCalls
 from virtualboard.rv32_windows import Flash, FlashWindows, address_of
 
-SLICE = 5000
-"""Instructions per unicorn call: long enough that the call itself is lost in it, short enough that the half slice
-charged for an early end stays far below a millisecond of the chip's time."""
+SLICE, SLICE_MAX = 5_000, 80_000
+"""Instructions per unicorn call. An early end is charged half a call, so calls begin short; a call costs as much as
+thousands of instructions, so each that runs to its end doubles the next."""
 
 WFI = (0x10500073).to_bytes(4, "little")
 _TRANSLATION_BUFFER = 1 << 24
@@ -145,11 +145,14 @@ class Rv32Machine:
     def run(self, max_instructions: int) -> int:
         """Execute until idle or about `max_instructions`; returns how many were executed (never more, 0 when idle;
         an estimate where firmware stopped by itself)."""
-        executed = 0
+        executed, length = 0, SLICE
         self._advance()
         while executed < max_instructions and not self.idle:
             self._waiting = False
-            executed += self._slice(min(SLICE, max_instructions - executed))
+            budget = min(length, max_instructions - executed)
+            done = self._slice(budget)
+            executed += done
+            length = min(2 * length, SLICE_MAX) if done == budget else SLICE
             self._advance()
         return executed
 

@@ -6,7 +6,8 @@ same bytes (every part is length-delimited), and what `ExplainSink` lists is exa
     key    = SHA-256 of the parts
     part   = netstring(kind) netstring(name) netstring(value);  netstring(s) = decimal length of UTF-8 ":" UTF-8 of s
     base   = "version" part, then the command, then one "input" part per declared input
-    full   = "version" part, a part with the base key, then one part per discovered and per absent file
+    set    = "version" part, then one part per discovered and per absent file
+    full   = "version" part, then a part with the base key and one with the set key
     History: version 1, the first. Another version is another key: old entries are simply not found.
 """
 
@@ -44,16 +45,16 @@ class HashSink:
     """Hashes the parts."""
 
     def __init__(self) -> None:
-        self._sha256 = hashlib.sha256(_netstring(KEY_VERSION))
+        self._parts = [_netstring(KEY_VERSION)]
 
     def part(self, kind: InputKind, name: str, value: str) -> None:
         if STABILITY[kind] is not Stability.STABLE:
             raise ValueError(f"{kind.value} is volatile and must not enter a key [this is a bug]")
-        self._sha256.update(_netstring(kind.value) + _netstring(name) + _netstring(value))
+        self._parts += (_netstring(kind.value), _netstring(name), _netstring(value))
 
     def key(self) -> ActionKey:
         """The key of everything received so far."""
-        return ActionKey(self._sha256.hexdigest())
+        return ActionKey(hashlib.sha256(b"".join(self._parts)).hexdigest())
 
 
 class ExplainSink:
@@ -100,11 +101,19 @@ def base_key(command: Command, inputs: Sequence[FileDigest]) -> ActionKey:
     return sink.key()
 
 
-def full_key(base: ActionKey, discovered: Sequence[FileDigest], absent: Sequence[str]) -> ActionKey:
-    """The key under which the result is kept. Both sequences are sorted here: their order says nothing."""
+def set_key(discovered: Sequence[FileDigest], absent: Sequence[str]) -> ActionKey:
+    """The key of a set of discovered inputs, which many actions share. Both sequences are sorted here: their order
+    says nothing."""
+    sink = HashSink()
+    walk_discovered(sink, sorted(discovered), sorted(absent))
+    return sink.key()
+
+
+def full_key(base: ActionKey, discovered: ActionKey) -> ActionKey:
+    """The key under which the result is kept; `discovered` is a set key."""
     sink = HashSink()
     sink.part(InputKind.INPUT, "base key", base)
-    walk_discovered(sink, sorted(discovered), sorted(absent))
+    sink.part(InputKind.DISCOVERED, "set key", discovered)
     return sink.key()
 
 

@@ -1,7 +1,7 @@
 """Actions that this program performs itself: stripping, ELF to flash image, partition table, initial otadata.
 
 Bytes in, bytes out; does not know where they come from or go to. Invariant: a builtin depends on its call alone, and
-its version is raised when it makes other bytes from the same call (esptool's own version is a parameter for that reason).
+its version is raised when it makes other bytes from the same call (for that reason esptool's own is a parameter).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def partition_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
 
 
 def ota_select(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """CSV -> otadata that selects ota_0; erased bytes when the table has no OTA slot. Parameters as `partition_table`."""
+    """CSV -> otadata that selects ota_0, or erased bytes if there is no OTA slot. Parameters as `partition_table`."""
     rows = _rows(call)
     if isinstance(rows, BuiltinError):
         return rows

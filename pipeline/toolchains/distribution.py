@@ -25,8 +25,8 @@ def package_dir(package: str) -> Path | None:
 def version_of(package: str, directory: Path) -> str:
     """The version of the distribution `package` that was installed into `directory`'s parent.
 
-    Read from the name of its `.dist-info`, since `importlib.metadata` takes 30 ms to import; asked only when there is no
-    such name beside the package (an editable install).
+    Read from the name of its `.dist-info`, since `importlib.metadata` takes 30 ms to import; that is asked only when no
+    such name is beside the package (an editable install).
     """
     for info in directory.parent.glob(f"{package}-*.dist-info"):
         return info.name.removeprefix(f"{package}-").removesuffix(".dist-info")
@@ -40,7 +40,7 @@ def version_of(package: str, directory: Path) -> str:
 
 def program_digest(program: Path, state_dir: Path) -> str:
     """SHA-256 of a program file. 185 MB take most of a second, so it is remembered by stamp below `state_dir`; a state
-    file that is lost, damaged or cannot be written costs that time again. Raises OSError when `program` cannot be read."""
+    file that is lost, damaged or cannot be written costs that time again. Raises OSError if it cannot be read."""
     value, _ = statefile.load(state_dir / _STATE_NAME, _KIND)
     table = StampTable(lambda path: path, value or {})
     entry = table.current(str(program))

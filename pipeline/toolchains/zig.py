@@ -98,7 +98,7 @@ def find(state_dir: Path) -> Tool | Failure:
             stage=None,
             where="deploy.toml",
             message="toolchain 'zig' is not installed: no package ziglang for this Python",
-            hint="install it with: pip install ziglang==0.17.0 (uv sync does so too), or choose another [toolchain] kind",
+            hint="install it with: pip install ziglang==0.17.0 (or uv sync), or choose another [toolchain] kind",
         )
     version = version_of("ziglang", directory)
     try:

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import elf, otadata
-from pipeline.core.failures import FailureCategory
-from pipeline.core.model import Failure, Stage, Tool
+from pipeline.core.model import Failure, FailureCategory, Stage, Tool
 from pipeline.core.partitions import decode_table
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
@@ -330,7 +329,7 @@ def test_compile_error_is_gcc_style_and_leaves_nothing(project: Project) -> None
     assert "app/half.c:4:12: error: use of undeclared identifier 'm'" in failure.stderr
     assert not (project.root / "build/local-fast/obj/app/app/half.c.o").exists()
     project.edit("app/half.c", "return m / 2;", "return n / 2;")
-    assert [r.executed for r in project.build()][0] == ()
+    assert project.build()[0].executed == ()
 
 
 def test_date_is_an_error(project: Project) -> None:

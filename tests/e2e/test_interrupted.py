@@ -19,7 +19,7 @@ from tests.e2e.space import Space
 @pytest.fixture
 def waiting(
     host_space: Space, start_board: Callable[[], BoardProcess]
-) -> Iterator[tuple[Space, "subprocess.Popen[str]"]]:
+) -> Iterator[tuple[Space, subprocess.Popen[str]]]:
     """A deploy that waits for a silent firmware on a board process, and will for a minute."""
     host_space.edit("deploy.toml", 'port = "virtual:"', f'port = "{start_board().url}"')
     host_space.edit("deploy.toml", "timeout_ms = 5000", "timeout_ms = 60000")
@@ -36,12 +36,12 @@ def waiting(
 
 
 def report_of(space: Space, output: str) -> Any:
-    name = output.split("DEPLOY_REPORT=")[1].split()[0]
+    name = output.rpartition("DEPLOY_REPORT=")[2].split(maxsplit=1)[0]
     return json.loads((space.path / name).with_suffix(".json").read_text())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_with_a_report(waiting: tuple[Space, "subprocess.Popen[str]"], number: signal.Signals) -> None:
+def test_a_signal_ends_with_a_report(waiting: tuple[Space, subprocess.Popen[str]], number: signal.Signals) -> None:
     space, child = waiting
     child.send_signal(number)
     output, _ = child.communicate(timeout=30)
@@ -55,7 +55,7 @@ def test_a_signal_ends_with_a_report(waiting: tuple[Space, "subprocess.Popen[str
     heal(space)
 
 
-def test_a_killed_run_is_reported_by_the_next(waiting: tuple[Space, "subprocess.Popen[str]"]) -> None:
+def test_a_killed_run_is_reported_by_the_next(waiting: tuple[Space, subprocess.Popen[str]]) -> None:
     space, child = waiting
     os.killpg(child.pid, signal.SIGKILL)
     child.communicate(timeout=30)

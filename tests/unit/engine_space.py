@@ -7,10 +7,9 @@ objects. Each execution is counted in `space.ran`. Files are set back in time on
 
 from __future__ import annotations
 
-import os
+import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pipeline.core.model import Action, Stage, Tool
@@ -75,8 +74,8 @@ class FakeTools:
         text = (cwd / path).read_text()
 
         def include(match: re.Match[str]) -> str:
-            for directory in (os.path.dirname(path), *search):
-                found = os.path.join(directory, match[1])
+            for directory in (posixpath.dirname(path), *search):
+                found = posixpath.join(directory, match[1])
                 if (cwd / found).exists():
                     return self._preprocess(found, search, cwd, read)
             return f"#error no {match[1]}"
@@ -234,14 +233,3 @@ class Built:
     def nothing(self) -> bool:
         """Was every stage up to date, the scan too?"""
         return not self.scanned and not self.results and not self.ran
-
-
-def other_profile(action: Action) -> Action:
-    """The same action in the profile `release`."""
-    return replace(action, profile="release")
-
-
-def go_back(path: Path, seconds: int) -> None:
-    """Set a file's times back instead of waiting."""
-    status = path.stat()
-    os.utime(path, ns=(status.st_atime_ns - seconds * 10**9, status.st_mtime_ns - seconds * 10**9))

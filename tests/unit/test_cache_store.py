@@ -48,7 +48,7 @@ def test_put_file_of_any_size(store: BlobStore, tmp_path: Path, size: int, monke
     for _ in range(2):
         digest = store.put_file(tmp_path / "file")
         assert digest == digest_bytes(data) and store.read(digest) == data
-    assert [p for p in (tmp_path / "store").rglob("*.tmp")] == []
+    assert list((tmp_path / "store").rglob("*.tmp")) == []
 
 
 @pytest.mark.parametrize("size", [5, 1 << 17])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
 from pipeline.core.inputs import ACTION_FIELDS, STABILITY, TOOL_FIELDS, Command, InputKind, Stability, command_of
-from pipeline.core.keys import ExplainSink, HashSink, base_key, first_difference, full_key, walk_base
+from pipeline.core.keys import ExplainSink, HashSink, base_key, first_difference, full_key, set_key, walk_base
 from pipeline.core.model import Action, Stage, Tool
 
 ACTION = Action(
@@ -56,15 +56,20 @@ def test_encoding_is_pinned() -> None:
         + part("input", "a.c", f"{DIGEST.hex}/6")
     )
     assert key() == hashlib.sha256(wanted).hexdigest()
-    full = (
+    found = (
         part("hotplate action key 1")
-        + part("input", "base key", key())
         + part("discovered input", "a.h", f"{DIGEST.hex}/6")
         + part("absent file", "first/a.h", "")
     )
-    command = command_of(ACTION, {"cc": TOOL})
-    base = base_key(command, [("a.c", DIGEST)])
-    assert full_key(base, [("a.h", DIGEST)], ["first/a.h"]) == hashlib.sha256(full).hexdigest()
+    discovered = set_key([("a.h", DIGEST)], ["first/a.h"])
+    assert discovered == hashlib.sha256(found).hexdigest()
+    full = (
+        part("hotplate action key 1")
+        + part("input", "base key", key())
+        + part("discovered input", "set key", discovered)
+    )
+    base = base_key(command_of(ACTION, {"cc": TOOL}), [("a.c", DIGEST)])
+    assert full_key(base, discovered) == hashlib.sha256(full).hexdigest()
 
 
 def test_every_kind_is_classified_and_every_field_has_a_kind() -> None:
@@ -122,10 +127,9 @@ def test_order_of_environment_says_nothing_and_of_inputs_something() -> None:
 
 
 def test_order_of_discovered_inputs_says_nothing() -> None:
-    base = base_key(command_of(ACTION, {"cc": TOOL}), [])
     pair = [("x.h", DIGEST), ("y.h", DIGEST)]
-    assert full_key(base, pair, ["p", "q"]) == full_key(base, pair[::-1], ["q", "p"])
-    assert full_key(base, pair, ["p"]) != full_key(base, pair, ["q"])
+    assert set_key(pair, ["p", "q"]) == set_key(pair[::-1], ["q", "p"])
+    assert set_key(pair, ["p"]) != set_key(pair, ["q"])
 
 
 def test_volatile_part_is_refused() -> None:
