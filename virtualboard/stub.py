@@ -218,7 +218,7 @@ class _StubWrite:
         self.remaining = size
         self._target = target
         self._at = offset
-        self._erased_to = offset - offset % SECTOR_SIZE
+        self._erased_to = offset
         self._inflate = inflate
         self._inflater = zlib.decompressobj()
         self._queued = b""

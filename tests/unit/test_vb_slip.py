@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +30,17 @@ def test_an_oversized_frame_is_dropped_and_forgotten() -> None:
     for _ in range(100):
         assert decoder.feed(b"\xc0" + b"x" * 50) == []
     assert decoder.feed(b"\xc0\xc0ok\xc0") == [b"ok"]
+
+
+def test_a_flood_without_an_end_is_not_kept() -> None:
+    decoder = slip.Decoder(limit=1000)
+    decoder.feed(b"\xc0")
+    tracemalloc.start()
+    for _ in range(1000):
+        decoder.feed(b"x" * 1000)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 10_000
 
 
 @given(

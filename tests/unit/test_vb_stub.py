@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.test_vb_loader import SYNC, block, frame, fuzz, in_download, say, survives
+from tests.unit.test_vb_loader import MAC, SYNC, block, frame, fuzz, in_download, say, survives
 from virtualboard import stub
 from virtualboard.board import Board, Mode
 from virtualboard.chips import CHIPS
+from virtualboard.nor import NorFlash
+from virtualboard.timing import Timing
 
 OHAI = "c04f484149c0"
 
@@ -161,6 +163,31 @@ def test_a_read_sends_one_block_per_acknowledgement_and_then_the_md5() -> None:
     assert say(board, b"\xc0\x04\x00\x00\x00\xc0") == "c0" + b"o\xff".hex() + "c0"
     assert say(board, b"\xc0\x06\x00\x00\x00\xc0") == "c0" + hashlib.md5(b"hello\xff").hexdigest() + "c0"
     assert say(board, SYNC).startswith("c00108")
+
+
+def test_a_partial_acknowledgement_brings_nothing_new() -> None:
+    board = in_stub()
+    say(board, frame(0xD2, struct.pack("<4I", 0x1000, 8, 4, 64)))
+    assert say(board, b"\xc0\x03\x00\x00\x00\xc0") == ""
+    assert say(board, b"\xc0\x04\x00\x00\x00\xc0") == "c0ffffffffc0"
+
+
+def test_while_it_writes_an_acknowledged_block_it_hears_nothing() -> None:
+    now = [0.0]
+    timing = Timing(jump_s=0.0, erase_sector_s=0.05, program_page_s=0.01)
+    board = Board(CHIPS["esp32c3"], NorFlash(0x400000), MAC, lambda: now[0], execute=False, timing=timing)
+    board.power_on()
+    board.set_lines(False, True)
+    board.set_lines(True, False)
+    board.transmit()
+    assert upload(board, 2).endswith(OHAI)
+    begin(board, 0x02, 0x10000, 0x200)
+    assert say(board, block(0x03, 0, b"x" * 0x100)).endswith("0000c0")
+    assert say(board, SYNC) == ""
+    assert board.wake_at() == pytest.approx(0.06)
+    now[0] = 0.06
+    board.advance()
+    assert board.transmit().startswith(b"\xc0\x01\x08")
 
 
 def test_a_host_that_gives_up_reading_is_heard() -> None:
