@@ -72,6 +72,8 @@ class DeviceRun:
     reader: Reader | None = None
     reset_released_s: float = 0.0
     confirmed: bool = False
+    flashed: bool = False
+    """Every write of the plan was confirmed by the device."""
 
     @property
     def where(self) -> str:
@@ -410,6 +412,7 @@ class Context:
         """The device holds every image of the plan."""
         assert device.journal is not None
         device.journal.commit(self.run.transaction(device.name))
+        device.flashed = True
         self._say_fingerprints(device, written=True)
 
     def marked(self, device: DeviceRun, mark: Mark) -> None:
@@ -427,7 +430,6 @@ class Context:
         """The deploy of `device` counts: its flash is verified and it runs this build."""
         if not device.confirmed or device.plan is None:
             return False
-        self.run.confirmed(deploy_outcome(device.plan), device.name)
         return True
 
     def execute(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:
@@ -447,6 +449,12 @@ class Context:
                 detail=traceback.format_exc(),
             )
             return StageResult(stage, StageOutcome.FAILED, 0.0, failure=failure)
+
+    def settle(self) -> None:
+        """Name the outcome of devices that an explicit target took only part of the way, by what was proven of them."""
+        for device in self.devices:
+            if device.plan is not None and (device.nothing_to_write or device.flashed):
+                self.run.confirmed(deploy_outcome(device.plan), device.name)
 
     def close(self) -> None:
         """Let go of every port."""

@@ -9,6 +9,7 @@ with a named category.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -43,6 +44,7 @@ class EspSession:
         self._facts = facts
         self._counter = counter
         self._prepared = False
+        self._spent = False
 
     @property
     def port(self) -> str:
@@ -93,10 +95,16 @@ class EspSession:
     def into_monitor(self, baud: int) -> PortLink:
         link = self._link()
         link.set_baud(baud)
+        self._spent = True
         return link
 
     def close(self) -> None:
-        self._port.close()
+        if not self._spent:
+            self._spent = True
+            with contextlib.suppress(DeviceError, OSError):
+                # we put the chip into its loader; whatever happened since, it must not stay there
+                self._link().release_reset()
+            self._port.close()
 
     def _prepare(self) -> None:
         """Tell the ROM which flash is attached: two commands instead of esptool's 57 round trips of `attach_flash`."""

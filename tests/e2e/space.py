@@ -84,11 +84,12 @@ class Space:
             flash.write(bytes([byte ^ mask]))
         self.start_board()
 
-    def doit(self, *args: str, env: Mapping[str, str] | None = None) -> Result:
+    def doit(self, *args: str, env: Mapping[str, str] | None = None, stdin: str = "") -> Result:
         done = subprocess.run(
             [sys.executable, "-m", "doit", *args],
             cwd=self.path,
             env=environment(**(env or {})),
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,

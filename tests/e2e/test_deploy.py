@@ -107,3 +107,20 @@ def test_a_flipped_byte_on_the_board_is_found(space: Space) -> None:
     assert result.outcome == "regions_flashed"
     assert (result.totals["compiled"], result.totals["linked"]) == (0, 0)
     assert space.deploy().outcome == "verified_unchanged"
+
+
+def test_verify_flash_alone_leaves_the_board_running(deployed: Space) -> None:
+    asked = deployed.doit("verify-flash")
+    assert asked.code == 0
+    assert asked.outcome == "verified_unchanged"
+    assert asked.report["regions"] and asked.written == []
+    if deployed.flash.parent.name != "boards":  # an in-process board is off between runs
+        answer = deployed.doit("monitor", "--no-reset", stdin='{"jsonrpc":"2.0","id":7,"method":"ping"}\n')
+        assert '"id":7,"result":"pong"' in answer.out
+
+
+def test_two_runs_with_one_session_each_share_a_board(deployed: Space) -> None:
+    """The port is free again after each run, whatever it did."""
+    assert deployed.doit("verify-flash").code == 0
+    assert deployed.doit("monitor", "--until", "ready", "--seconds", "20").code == 0
+    assert deployed.deploy().outcome == "verified_unchanged"

@@ -279,7 +279,7 @@ def test_hints_say_what_to_do() -> None:
     ]
     assert hints == [
         "rename it to 'version', or remove it",
-        "remove it; [project] has name, sources, version, include, profile",
+        "remove it; [project] has name, sources, version, include, descriptor, profile",
         "put it in quotes",
         "write it relative to the project root",
         "add a table [profile.x], or set project.profile to an existing one",

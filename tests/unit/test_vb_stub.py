@@ -185,7 +185,7 @@ def test_while_it_writes_an_acknowledged_block_it_hears_nothing() -> None:
     assert say(board, block(0x03, 0, b"x" * 0x100)).endswith("0000c0")
     assert say(board, SYNC) == ""
     assert board.wake_at() == pytest.approx(0.06)
-    now[0] = 0.06
+    now[0] = 0.07
     board.advance()
     assert board.transmit().startswith(b"\xc0\x01\x08")
 
