@@ -430,6 +430,7 @@ class Context:
         """The deploy of `device` counts: its flash is verified and it runs this build."""
         if not device.confirmed or device.plan is None:
             return False
+        self.run.confirmed(deploy_outcome(device.plan), device.name)
         return True
 
     def execute(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:

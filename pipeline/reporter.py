@@ -185,7 +185,8 @@ class HotplateReporter:
                 self._context.close()
             except (DeployError, OSError) as error:
                 self._write(f"note: the port could not be closed cleanly: {error}\n")
-            self._context.settle()
+            if not interrupted:
+                self._context.settle()
             rendered = self._context.run.finish(self._current, interrupted=interrupted)
             self._context.unlock()
             self._show(rendered)
