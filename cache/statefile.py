@@ -1,54 +1,18 @@
 """One plain Python value in one file, checked by length and checksum: the form of every compact state file.
 
-Does not know what the value means. Invariant: `load` returns what `save` was given, or nothing with a sentence that
-says why; it never raises for a damaged file and never returns part of one.
-
-    state file = b"hotplate-state " kind " " crc32 (8 hex digits) " " length (decimal) "\n" body
-    body       = marshal, format 4, of tuples, lists, dicts, strings, integers, booleans and None
-    History: `kind` names content and version ("stamps 1"); a file of another kind is not read.
-
-marshal, because this file is read on every warm run: it loads 10,000 rows in about 1 ms where JSON takes ten. It must
-only see bytes that we wrote, which the checksum in front of it sees to.
+Knows files; `statebytes` knows the format. Does not know what the value means. Invariant: `load` returns what `save`
+was given, or nothing with a sentence that says why; it never raises for a damaged file and never returns part of one.
 """
 
 from __future__ import annotations
 
-import gc
-import marshal
-from binascii import crc32
 from pathlib import Path
 from typing import Any
 
 from cache.durable import write_atomic
+from cache.statebytes import decode, encode
 
-_MARSHAL_FORMAT = 4
-_MAGIC = "hotplate-state"
-
-
-def encode(kind: str, value: Any) -> bytes:
-    """The bytes of a state file."""
-    body = marshal.dumps(value, _MARSHAL_FORMAT)
-    return f"{_MAGIC} {kind} {crc32(body):08x} {len(body)}\n".encode() + body
-
-
-def decode(kind: str, data: bytes) -> tuple[Any, str]:
-    """The value and `""`, or None and what is wrong."""
-    head, newline, body = data.partition(b"\n")
-    wanted = f"{_MAGIC} {kind} ".encode()
-    if not newline or not head.startswith(wanted):
-        return None, f"is not a {kind!r} state file"
-    if head[len(wanted) :] != f"{crc32(body):08x} {len(body)}".encode():
-        return None, "is damaged (length or checksum)"
-    # Loading allocates many small tuples and frees none: the collector would walk them again and again for nothing.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return marshal.loads(body), ""
-    except (ValueError, EOFError, TypeError):
-        return None, "is damaged (content)"
-    finally:
-        if collecting:
-            gc.enable()
+__all__ = ["decode", "encode", "load", "save"]
 
 
 def load(path: Path, kind: str) -> tuple[Any, str]:

@@ -124,8 +124,10 @@ class Context:
         """Where stages report progress; the reporter puts a bar here when there is a terminal."""
         self._lock = FileLock(self.state_dir / "locks" / "project")
         self.run = Run(root, self.state_dir, config, self.clock)
-        self.last_result: StageResult | None = None
-        """What the stage that just ended says; the reporter times and records it."""
+        self.notice: Callable[[str], None] = lambda text: None
+        """Where stages put lines for the user, such as a compiler's warnings."""
+        self.ended: dict[tuple[Stage, str], StageResult] = {}
+        """(stage, device or "") -> what it says of itself; the reporter takes it, times it and records it."""
         self._images: tuple[Image, ...] | None = None
 
     # --- host stages --------------------------------------------------------------------------
@@ -226,6 +228,10 @@ class Context:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
         self._images = None
         result = self.engine.run(stage, self.progress)
+        for _, text in result.warnings:
+            self.notice(text.rstrip())
+        for note in result.notes:
+            self.notice(f"note: {note}")
         return StageResult(
             stage,
             StageOutcome.RAN if not result.failures else StageOutcome.FAILED,
@@ -434,7 +440,12 @@ class Context:
         return True
 
     def execute(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:
-        """Run a stage; whatever it raises becomes a failed result. Ctrl-C passes through."""
+        """Run a stage and keep what it says for the reporter; whatever it raises becomes a failed result. Ctrl-C passes
+        through."""
+        result = self.ended[stage, device.name if device is not None else ""] = self._attempt(stage, device, run)
+        return result
+
+    def _attempt(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:
         try:
             return run()
         except DeployError as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from pipeline.context import Context
+from pipeline.core.events import StageStarted
 from pipeline.core.failures import fail
 from pipeline.core.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult
 from pipeline.effects.host import GitQuery, process_age_ms
@@ -56,8 +57,8 @@ class HotplateReporter:
         self._look = look_of(outstream)
         self._progress = Progress(outstream, self._look)
         self._active = False
-        self._current: tuple[Stage, str] | None = None
-        self._since_s = 0.0
+        self._running: dict[str, tuple[Stage, str, float]] = {}
+        """Task -> stage, device, begin. More than one with `doit -n`."""
         self._failed = False
         self._stages = False
         self._errors: list[str] = []
@@ -93,46 +94,48 @@ class HotplateReporter:
         for left in self._context.run.begin(ports, facts):
             self._write(f"note: an earlier run was killed; {left.line}\n")
         self._context.progress = self._progress
-        self._since_s = self._context.clock.now_s()
+        self._context.notice = self._notice
 
     # --- tasks --------------------------------------------------------------------------------
 
     def get_status(self, task: Any) -> None:
         """doit is about to ask whether `task` is up to date: the stage's time begins here."""
-        self._current = stage_of(task.name)
-        self._since_s = self._context.clock.now_s()
-        self._context.last_result = None
+        found = stage_of(task.name)
+        if found is not None:
+            self._running[task.name] = (*found, self._context.clock.now_s())
 
     def execute_task(self, task: Any) -> None:
         """`task` is not up to date and runs now."""
         if task.actions and not task.name.startswith("_"):
             self._write(f".  {task.title()}\n")
-        if self._current is not None and self._active:
-            from pipeline.core.events import StageStarted
-
-            self._context.run.say(StageStarted(self._current[0]), self._current[1])
+        if task.name in self._running and self._active:
+            stage, device, _ = self._running[task.name]
+            self._context.run.say(StageStarted(stage), device)
 
     def skip_uptodate(self, task: Any) -> None:
         """`task` is up to date, with proof."""
         if not task.name.startswith("_"):
             self._write(f"-- {task.title()}\n")
-        if self._current is not None:
-            stage = self._current[0]
+        if task.name in self._running:
+            stage = self._running[task.name][0]
             counts = self._context.up_to_date_counts(stage)
-            self._record(StageResult(stage, StageOutcome.UP_TO_DATE, 0.0, counts=counts))
+            self._record(task.name, StageResult(stage, StageOutcome.UP_TO_DATE, 0.0, counts=counts))
 
     def add_success(self, task: Any) -> None:
         """`task` ended well."""
-        if self._current is not None and self._context.last_result is not None:
-            self._record(self._context.last_result)
+        result = self._result(task.name)
+        if result is not None:
+            self._record(task.name, result)
 
     def add_failure(self, task: Any, fail_info: Any) -> None:
         """`task` failed, or was not run because one that it needs failed."""
         self._failed = True
-        result = self._context.last_result
-        if self._current is not None and result is not None and result.failure is not None:
-            self._record(result)
-            self._show_failure(result.failure)
+        result = self._result(task.name)
+        if result is not None and result.failure is not None:
+            self._record(task.name, result)
+            self._progress.finish()
+            self._out.flush()
+            _print_failure(result.failure)
         elif type(fail_info).__name__ != "UnmetDependency":
             self._write(f"{task.name}: {fail_info.get_msg().strip()}\n")
             self._unknown(task.name, fail_info.get_msg())
@@ -159,14 +162,17 @@ class HotplateReporter:
     def teardown_task(self, task: Any) -> None:
         """Nothing to show."""
 
-    def _record(self, result: StageResult) -> None:
-        assert self._current is not None
-        _, device = self._current
-        duration_s = self._context.clock.now_s() - self._since_s
+    def _result(self, task: str) -> StageResult | None:
+        if task not in self._running:
+            return None
+        stage, device, _ = self._running[task]
+        return self._context.ended.pop((stage, device), None)
+
+    def _record(self, task: str, result: StageResult) -> None:
+        _, device, since_s = self._running.pop(task)
         self._progress.finish()
-        self._context.run.stage_finished(timed(result, duration_s), device)
-        self._current = None
-        self._context.last_result = None
+        if self._active:
+            self._context.run.stage_finished(timed(result, self._context.clock.now_s() - since_s), device)
         for reason in result.reasons:
             if reason.kind == "nearly-full":
                 self._write(f"warning: {reason}\n")
@@ -187,7 +193,7 @@ class HotplateReporter:
                 self._write(f"note: the port could not be closed cleanly: {error}\n")
             if not interrupted:
                 self._context.settle()
-            rendered = self._context.run.finish(self._current, interrupted=interrupted)
+            rendered = self._context.run.finish(list(self._running.values()), interrupted=interrupted)
             self._context.unlock()
             self._show(rendered)
         if self._previous_sigterm is not None:
@@ -206,10 +212,10 @@ class HotplateReporter:
             self._write(f"{one.line}\n")
         self._out.flush()
 
-    def _show_failure(self, failure: Failure) -> None:
+    def _notice(self, text: str) -> None:
         self._progress.finish()
         self._out.flush()
-        _print_failure(failure)
+        print(text, file=sys.stderr, flush=True)
 
     def _write(self, text: str) -> None:
         self._progress.finish()

@@ -135,10 +135,11 @@ class Run:
         """`device` runs this build; `outcome` says with which proof and how it got there."""
         self._log(device).outcome = outcome
 
-    def finish(self, interrupted_in: tuple[Stage, str] | None, *, interrupted: bool) -> list[Rendered]:
-        """Close the logs and render the reports. `interrupted_in` is the (stage, device) under way at Ctrl-C."""
+    def finish(self, running: Sequence[tuple[Stage, str, float]], *, interrupted: bool) -> list[Rendered]:
+        """Close the logs and render the reports. `running`: (stage, device or "", begin) of what was under way."""
         if interrupted:
-            self._interrupt(interrupted_in)
+            self._interrupt(running)
+        self._stop_others()
         rendered = []
         for log in self._logs:
             outcome = log.outcome
@@ -151,11 +152,20 @@ class Run:
                 rendered.append(self._render(log.log.events, log.tx))
         return rendered
 
-    def _interrupt(self, where: tuple[Stage, str] | None) -> None:
-        stage, device = where or (None, "")
-        if stage is not None:
-            self.say(StageResult(stage, StageOutcome.INTERRUPTED, 0.0), device)
+    def _stop_others(self) -> None:
+        """doit stops at the first failure: a device that was not reached says which one was in the way."""
+        first = next((log for log in self._logs if log.failure is not None), None)
         for log in self._logs:
+            if first is not None and log.failure is None and log.outcome is None and log.device:
+                message = f"the run stopped before it was done with this device: device {first.device} failed"
+                where = f"device {log.device}"
+                self.failed(fail(FailureCategory.INTERRUPTED, stage=None, where=where, message=message), log.device)
+
+    def _interrupt(self, running: Sequence[tuple[Stage, str, float]]) -> None:
+        for under_way, device, _ in running:
+            self.say(StageResult(under_way, StageOutcome.INTERRUPTED, 0.0), device)
+        for log in self._logs:
+            stage = next((under_way for under_way, device, _ in running if device in ("", log.device)), None)
             if log.failure is None and log.outcome is None:
                 self.failed(
                     fail(

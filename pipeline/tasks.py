@@ -123,7 +123,6 @@ class Clean:
 def _run_stage(stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> TaskFailed | None:
     """doit's view of a stage. The result itself goes to the reporter, which times, logs and shows it."""
     result = context().execute(stage, device, run)
-    context().last_result = result
     return None if result.failure is None else TaskFailed(result.failure.line())
 
 

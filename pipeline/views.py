@@ -6,6 +6,7 @@ doit, opens no port and takes no lock. Invariant: each function returns what bel
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,10 @@ from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
 from pipeline.core import explain, plan_view
 from pipeline.core.failures import fail
-from pipeline.core.forecast import Forecast, Remembered, Seen, Stored, forecast
+from pipeline.core.forecast import Remembered, Seen, Stored, forecast
 from pipeline.core.inputs import Command
 from pipeline.core.journal import DeviceState
+from pipeline.core.layout import place
 from pipeline.core.model import DEVICE_STAGES, Action, Failure, FailureCategory, Stage, Tool
 from pipeline.engine_observe import CandidateSet
 
@@ -114,7 +116,7 @@ def explain_text(context: Context, words: Sequence[str]) -> str | Failure:
             continue
         actions = {action for action in chosen if isinstance(action, Action)}
         if not actions:
-            return _unknown(word, [str(name) for name in chosen])
+            return _unknown(word, "is no task, action or file", [str(name) for name in chosen])
         for one in forecasts:
             if one.action in actions:
                 lines += explain.explain_action(one)
@@ -129,9 +131,9 @@ def _fingerprint_lines(engine: Engine) -> list[str]:
     return [f"fingerprint: {len(moved)} of {explain.plural(total, 'input')} would be read", *moved]
 
 
-def _unknown(word: str, near: Sequence[str]) -> Failure:
+def _unknown(word: str, message: str, near: Sequence[str]) -> Failure:
     hint = f"did you mean {' or '.join(repr(name) for name in near)}?" if near else "name a task, an action or a file"
-    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=word, message="is no task, action or file", hint=hint)
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=word, message=message, hint=hint)
 
 
 # --- plan -------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ def plan_text(context: Context) -> str:
     lines += filter(None, [plan_view.nothing_to_do(forecasts)])
     images = [
         (placement, plan_view.image_after(context.toolchain.images[placement.name], forecasts))
-        for placement in context.placements()
+        for placement in place(context.table, context.config.toolchain.chip, context.config.partitions.offset)
     ]
     for device in context.devices:
         lines += plan_view.device_lines(_belief(context, device), images)
@@ -185,16 +187,15 @@ def graph_nodes(context: Context, what_if: str) -> list[Node] | Failure:
 
     engine = context.engine
     world = EngineWorld(engine)
-    reads = readers(engine)
-    hit: set[Action] = set()
+    hit: list[Action] = []
     if what_if:
+        reads = readers(engine)
         path = _inside(context.root, what_if)
-        chosen = explain.select(engine.graph, reads, path)
-        hit = {action for action in chosen if isinstance(action, Action)} if not isinstance(chosen, Stage) else set()
-        hit = set(reads.get(path, ())) or hit
-        if not hit:
-            near = [str(name) for name in chosen] if not isinstance(chosen, Stage) else []
-            return _unknown(what_if, near)
+        matches = [path] if path in reads else sorted(file for file in reads if file.endswith(f"/{path}"))
+        if len(matches) != 1:
+            near = matches[:3] or difflib.get_close_matches(path, list(reads), 3)
+            return _unknown(what_if, "is read by no action" if not matches else "could be several files", near)
+        hit = reads[matches[0]]
     nodes = []
     for index, action in enumerate(engine.graph.order):
         record = world.record(action)
@@ -216,16 +217,53 @@ def _inside(root: Path, path: str) -> str:
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else path
 
 
-def write_output(path: Path, data: bytes) -> Failure | None:
-    """Write what the user asked for to the file that they named."""
+FORMATS = ("dot", "mermaid", "svg", "png", "text")
+_SUFFIXES = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "mermaid", ".svg": "svg", ".png": "png"}
+
+
+def graph_text(context: Context, wanted: str, output: str, what_if: str) -> str | Failure:
+    """`doit graph`: the picture as text, or `""` when it was written to `output`."""
+    kind = wanted or _SUFFIXES.get(Path(output).suffix, "") or ("text" if what_if and not output else "dot")
+    if kind not in FORMATS:
+        near = difflib.get_close_matches(kind, FORMATS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(FORMATS)}"
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where="--format", message=f"unknown: {kind!r}", hint=hint)
+    nodes = graph_nodes(context, what_if)
+    if isinstance(nodes, Failure):
+        return nodes
+    if kind == "png" and not output:
+        message = "PNG is not text and is not written to a terminal"
+        hint = "name a file with --output graph.png"
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where="--format", message=message, hint=hint)
+    text = _draw(nodes, kind, what_if)
+    if not output:
+        return text
+    data: bytes | str = text.encode()
+    if kind == "png":
+        from pipeline.effects.render import svg_to_png
+
+        data = svg_to_png(text.encode())
+    if isinstance(data, str):
+        hint = "install one (pip install cairosvg), or write SVG with --output graph.svg"
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=output, message=data, hint=hint)
+    return _write(Path(output), data) or ""
+
+
+def _draw(nodes: Sequence[Node], kind: str, what_if: str) -> str:
+    from pipeline.core import graph_svg, graph_view
+
+    found = graph_view.analyse(nodes)
+    draw = {"dot": graph_view.to_dot, "mermaid": graph_view.to_mermaid, "text": graph_view.to_text}
+    return draw.get(kind, graph_svg.to_svg)(nodes, found, what_if)
+
+
+def _write(path: Path, data: bytes) -> Failure | None:
     from cache.durable import write_atomic
 
     try:
         write_atomic(path, data, durable=False)
     except OSError as error:
         message = f"cannot be written: {error.strerror}"
-        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=str(path), message=message)
+        hint = "name a file in a directory that you can write to"
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=str(path), message=message, hint=hint)
     return None
-
-
-__all__ = ["EngineWorld", "Forecast", "explain_text", "graph_nodes", "plan_text", "readers", "write_output"]

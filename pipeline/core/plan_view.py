@@ -77,12 +77,12 @@ def image_after(path: str, forecasts: Iterable[Forecast]) -> Digest | None:
 
 def device_lines(belief: BoardBelief, images: Sequence[tuple[Placement, Digest | None]]) -> Iterator[str]:
     """What a deploy of this device would write if the journal is right."""
-    who = f"device {belief.device} on {belief.port}"
+    who = f"device {belief.device} ({belief.port})"
     if not belief.mac:
         yield f"{who}: no board has answered there yet, so every region would be written"
         yield from _rows((placement, "write: nothing is known of its flash") for placement, _ in images)
         return
-    yield f"{who}: belief of the journal about {belief.mac} ({belief.source}); the board was not asked"
+    yield f"{who}: the board was not asked; the journal of {belief.mac} ({belief.source}) believes"
     if belief.state.note:
         yield f"  note: {belief.state.note}"
     if belief.state.open is not None:

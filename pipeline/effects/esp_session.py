@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,6 @@ class EspSession:
 
     def write(self, image: Image, data: bytes, runs: Sequence[Region], progress: Progress) -> int:
         import esptool.cmds
-        from esp_pylib.logger import EspLog
 
         self._prepare()
         self._run_stub()
@@ -80,7 +80,7 @@ class EspSession:
         def bar(current: int, whole: int) -> None:
             progress(image.name, done + (current * len(piece) // whole if whole else 0), total)
 
-        EspLog.set_logger(_quiet_logger(bar))
+        _BAR.set(bar)
         for offset, piece in pieces:
             self._guard(
                 partial(esptool.cmds.write_flash, self._esp, [(offset, piece)], "keep", "keep", "keep"),
@@ -161,7 +161,7 @@ def connect(port: Any, chip: str, where: str, link: Callable[[], PortLink], flas
     import esptool
     from esp_pylib.logger import EspLog
 
-    EspLog.set_logger(_quiet_logger(None))
+    EspLog.set_logger(_quiet_logger())
     try:
         esp = esptool.CHIP_DEFS[chip](port)
         counter = _count_commands(esp, [0])
@@ -247,7 +247,11 @@ def _count_commands(esp: Any, counter: list[int]) -> list[int]:
     return counter
 
 
-def _quiet_logger(bar: Callable[[int, int], None] | None) -> Any:
+_BAR: ContextVar[Callable[[int, int], None] | None] = ContextVar("_BAR", default=None)
+"""Progress of the write in this thread. esptool has one logger for the process, and boards are written side by side."""
+
+
+def _quiet_logger() -> Any:
     """A logger for esptool that prints nothing and passes progress on: its text is for its own command line."""
     from esp_pylib.logger import EspLogBase
 
@@ -262,6 +266,7 @@ def _quiet_logger(bar: Callable[[int, int], None] | None) -> Any:
         def progress_bar(
             self, cur_iter: int, total_iters: int, prefix: str = "", suffix: str = "", bar_length: int = 30
         ) -> None:
+            bar = _BAR.get()
             if bar is not None:
                 bar(cur_iter, total_iters)
 

@@ -1,0 +1,109 @@
+"""`hotplate`: answer at once when nothing changed, else be `doit` with the same arguments in the same process.
+
+Reads one state file, which `gate_state` wrote after a run that ended well, and stats what it names. Does not know
+doit, the configuration, or what a stage is beyond its name. Invariants: it says "up to date" only when every file and
+directory that the last run's answer depended on has the stamp that it had then, in the same environment; whatever it
+cannot be sure of, a damaged state file included, it hands over; it writes nothing.
+
+This module is the whole process of a warm run, so it imports only what the interpreter has loaded anyway: no `typing`,
+no `pathlib`, and no `__future__`, whose file would have to be read.
+"""
+
+import os
+import sys
+from operator import attrgetter, eq
+from os import stat
+
+from cache.statebytes import decode
+
+TYPE_CHECKING = False  # type checkers know the name
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+KIND = "gate 1"
+"""
+The value is a tuple: identity (see `identity`), selections (dict: canonical selection -> what `doit` prints when all of
+it is up to date), environment (names and values), paths, their stamps, paths that must not exist, facts for `doit`.
+Paths are relative to the project or absolute.
+"""
+DIRECTORY = ".deploy/gate.v1"
+STAGES = ("fingerprint", "compile", "link")
+
+# ctime moves with every change of content, mode and (in a directory) entries, and cannot be set, so that mtime says
+# nothing more; where it is the time of creation (Windows) mtime must do.
+stamp_of = attrgetter("st_ctime_ns" if os.name == "posix" else "st_mtime_ns", "st_size", "st_ino")
+
+
+def selection_of(argv: "Sequence[str]") -> "tuple[str, tuple[str, ...]] | None":
+    """(profile as written or "", stages) when `argv` asks for host stages and nothing else."""
+    profile, stages = "", []
+    words = iter(argv)
+    for word in words:
+        if word in STAGES:
+            stages.append(word)
+        elif word == "--profile" and stages:
+            profile = next(words, "")
+        elif word.startswith("--profile=") and stages:
+            profile = word[10:]
+        else:
+            return None
+    if not stages or "/" in profile or "\\" in profile or profile.startswith("."):
+        return None
+    return profile, tuple(stages)
+
+
+def state_path(profile: str) -> str:
+    """Where the state of a profile (as written on the command line, `""` for the default) lies, from the root."""
+    return f"{DIRECTORY}/{profile or '-'}.state"
+
+
+def identity(root: str) -> "tuple[str, ...]":
+    """What must be equal beside files: the project's place, the interpreter, and where it finds modules."""
+    return (root, sys.version, sys.prefix, *sys.path[1:])
+
+
+def load(path: str) -> "Any":
+    """The value of a state file, None when there is no usable one."""
+    try:
+        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - pathlib is not imported here
+            data = stream.read()
+    except OSError:
+        return None
+    return decode(KIND, data)[0]
+
+
+def agrees(state: "Any", root: str) -> bool:
+    """Is everything as it was? The current directory must be `root`. One stat per path."""
+    who, _, environment, paths, stamps, absent, _ = state
+    if who != identity(root) or any(os.environ.get(name) != value for name, value in environment):
+        return False
+    try:
+        if not all(map(eq, map(stamp_of, map(stat, paths)), stamps)):
+            return False
+    except (OSError, ValueError):
+        return False
+    return not any(map(os.path.lexists, absent))
+
+
+def answer(argv: "Sequence[str]") -> "str | None":
+    """What `doit` would print if it found everything up to date, None when only `doit` can tell."""
+    selection = selection_of(argv)
+    if selection is None:
+        return None
+    state = load(state_path(selection[0]))
+    if state is None:
+        return None
+    text: str | None = state[1].get(selection[1])
+    return text if text is not None and agrees(state, os.getcwd()) else None  # noqa: PTH109
+
+
+def main() -> int:
+    """The console script."""
+    text = answer(sys.argv[1:])
+    if text is not None:
+        sys.stdout.write(text)
+        return 0
+    from doit.doit_cmd import DoitMain
+
+    return int(DoitMain().run(sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""Transactions, devices and profiles: what a run is, beside what it does."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tests.e2e.space import Space
+
+SECOND = """
+[device.shelf]
+port = "virtual:"
+mac = "7c:df:a1:00:11:33"
+groups = ["ci"]
+"""
+
+
+def reports(space: Space) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in sorted((space.path / "reports").glob("tx-*.json"))]
+
+
+def test_the_environment_names_transaction_and_report_directory(host_space: Space) -> None:
+    env = {"DEPLOY_TX_ID": "tx-20261121-120000-beef", "DEPLOY_REPORT_DIR": "elsewhere"}
+    first = host_space.deploy(env=env)
+    assert first.report["transaction_id"] == "tx-20261121-120000-beef"
+    assert (host_space.path / "elsewhere/tx-20261121-120000-beef.md").exists()
+    assert not (host_space.path / "reports").exists()
+    again = host_space.deploy(env=env)
+    assert again.report["transaction_id"] != "tx-20261121-120000-beef", "an id names one transaction"
+
+
+def test_a_host_run_writes_the_event_log_alone(host_space: Space) -> None:
+    before = set((host_space.path / ".deploy/runs").glob("*.log"))
+    result = host_space.doit("link")
+    assert (result.code, result.report) == (0, None)
+    assert len(set((host_space.path / ".deploy/runs").glob("*.log")) - before) == 1
+    assert not (host_space.path / "reports").exists()
+
+
+def test_a_group_is_one_run_with_a_transaction_per_device(host_space: Space) -> None:
+    host_space.file("deploy.toml").write_text(host_space.file("deploy.toml").read_text() + SECOND)
+    result = host_space.doit("deploy", "--group", "ci")
+    assert result.code == 0, result.out + result.err
+    assert len(re.findall(r"^DEPLOY_TX_ID=", result.out, re.M)) == 2
+    assert {(r["device"]["name"], r["device"]["mac"], r["outcome"]) for r in reports(host_space)} == {  # type: ignore[index]
+        ("bench", "7c:df:a1:00:11:22", "full_flashed"),
+        ("shelf", "7c:df:a1:00:11:33", "full_flashed"),
+    }
+    again = host_space.doit("deploy", "--group", "ci")
+    assert again.out.count("DEPLOY_OUTCOME=verified_unchanged") == 2
+    parallel = host_space.doit("run", "-n", "2", "deploy", "--group", "ci")
+    assert parallel.out.count("DEPLOY_OUTCOME=verified_unchanged") == 2, parallel.out + parallel.err
+    only = host_space.doit("deploy:shelf")
+    assert only.report["device"]["name"] == "shelf"
+    assert only.outcome == "verified_unchanged"
+
+
+def test_a_device_that_was_not_reached_says_why(host_space: Space) -> None:
+    broken = SECOND.replace("virtual:", "/dev/does-not-exist").replace("[device.shelf]", "[device.aside]")
+    text = host_space.file("deploy.toml").read_text()
+    host_space.file("deploy.toml").write_text(text.replace("[device.bench]", broken + "\n[device.bench]"))
+    result = host_space.doit("deploy", "--group", "ci")
+    assert result.code == 1
+    failures = {r["device"]["name"]: r["failure"] for r in reports(host_space)}  # type: ignore[index]
+    assert failures["aside"]["category"] == "port_missing"  # type: ignore[index]
+    assert "device aside failed" in failures["bench"]["message"]  # type: ignore[index]
+
+
+def test_a_profile_is_part_of_every_key(host_space: Space) -> None:
+    release = host_space.doit("deploy", "--profile", "release")
+    assert release.code == 0, release.out + release.err
+    assert release.report["profile"] == "release"
+    assert release.totals["compiled"] > 0
+    back = host_space.deploy()
+    assert (back.totals["compiled"], back.totals["linked"]) == (0, 0)
+    assert back.outcome == "regions_flashed"
+
+
+def test_names_that_do_not_exist(host_space: Space) -> None:
+    for option, name, known in (
+        ("--device", "bensh", "bench"),
+        ("--profile", "releas", "release"),
+        ("--group", "cj", "ci"),
+    ):
+        result = host_space.doit("deploy", option, name)
+        assert result.code == 2
+        assert f"'{name}'" in result.err and known in result.err
+
+
+def test_warnings_are_shown_and_replayed(host_space: Space) -> None:
+    host_space.edit("firmware/core/main.c", "    port_init();", "    int unused_thing;\n    port_init();")
+    text = host_space.file("deploy.toml").read_text()
+    host_space.file("deploy.toml").write_text(text.replace('chip = "esp32c3"', 'chip = "esp32c3"\ncflags = ["-Wall"]'))
+    first = host_space.doit("compile")
+    assert "warning: unused variable 'unused_thing'" in first.err
+    assert host_space.doit("clean").code == 0
+    assert "warning: unused variable 'unused_thing'" in host_space.doit("compile").err, "a restored result warns too"
