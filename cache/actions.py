@@ -15,8 +15,10 @@ History: v1, the first.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,16 @@ class ActionCache:
         """The result, if all of its blobs are here."""
         result = self._load(key)
         return result if result is not None and all(map(self._blobs.has, result.blobs())) else None
+
+    def is_complete(self, key: ActionKey) -> bool:
+        """Can the entry be read, and is each of its blobs here?"""
+        return self.lookup(key) is not None
+
+    def used(self, key: ActionKey) -> None:
+        """Remember that the entry was of use now: its mtime. An entry that is gone, or that may not be written, stays
+        as it is."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path(key))
 
     def record(self, key: ActionKey, result: ActionResult) -> None:
         """Write the entry. Precondition: its blobs are stored (blobs before entry). Raises OSError."""

@@ -9,13 +9,13 @@ they were asked by, or nothing; a blob that fails the check is removed, so that 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from pathlib import Path
+from typing import IO
 
 from cache.digest import Digest, digest_bytes
-from cache.durable import temp_beside, write_atomic
+from cache.durable import NEW_FILE, temp_beside, write_atomic
 
 _FICLONE = 0x40049409
 """ioctl of linux/fs.h: share the extents of another file (btrfs, XFS, bcachefs)."""
@@ -29,11 +29,14 @@ class BlobStore:
     and two writers of one blob write the same bytes. Every method may raise OSError."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root / "cas.v1"
+        self.root = root / "cas.v1"
+        self.bytes_written = 0
+        """By this object; a sum that a race between threads makes a little too small is good enough to decide when the
+        store is to be counted."""
 
     def path(self, digest: Digest) -> Path:
         """Where a blob lies if it is here."""
-        return self._root / digest.hex[:2] / digest.hex
+        return self.root / digest.hex[:2] / digest.hex
 
     def has(self, digest: Digest) -> bool:
         """Is the blob here with its size? Its bytes are checked when they are used."""
@@ -47,6 +50,7 @@ class BlobStore:
         digest = digest_bytes(data)
         if not self.has(digest):
             write_atomic(self.path(digest), data, durable=True, mode=0o444)
+            self.bytes_written += digest.size
         return digest
 
     def put_file(self, path: Path) -> Digest:
@@ -55,15 +59,16 @@ class BlobStore:
             first = source.read(_CHUNK)
             if len(first) < _CHUNK:
                 return self.put_bytes(first)
-            self._root.mkdir(parents=True, exist_ok=True)
-            temp = temp_beside(self._root / "incoming")
+            self.root.mkdir(parents=True, exist_ok=True)
+            temp = temp_beside(self.root / "incoming")
             try:
-                digest = _copy(first, source.fileno(), temp)
+                digest = _copy(first, source, temp)
                 if self.has(digest):
                     temp.unlink()
                 else:
                     self.path(digest).parent.mkdir(exist_ok=True)
                     temp.replace(self.path(digest))
+                    self.bytes_written += digest.size
             except BaseException:
                 temp.unlink(missing_ok=True)
                 raise
@@ -93,7 +98,7 @@ class BlobStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         temp = temp_beside(path)
         try:
-            handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777 if executable else 0o666)
+            handle = os.open(temp, NEW_FILE, 0o777 if executable else 0o666)
             with os.fdopen(handle, "wb") as target:
                 if len(data) < _CLONE_FROM or not self._clone(digest, target.fileno()):
                     target.write(data)
@@ -106,26 +111,26 @@ class BlobStore:
     def _clone(self, digest: Digest, target: int) -> bool:
         """Share the blob's extents. What was verified just now is what is shared: blobs are never written again."""
         try:
+            import fcntl
+
             with self.path(digest).open("rb") as source:
                 fcntl.ioctl(target, _FICLONE, source.fileno())
-        except OSError:
+        except (ImportError, OSError):
             return False
         return True
 
 
-def _copy(first: bytes, source: int, target: Path) -> Digest:
+def _copy(first: bytes, source: IO[bytes], target: Path) -> Digest:
     """Write `first` and the rest of `source` to `target`, durably, hashing what is written."""
     sha256, size = hashlib.sha256(), 0
-    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+    handle = os.open(target, NEW_FILE, 0o444)
     with os.fdopen(handle, "wb") as stream:
-        # The descriptor behind a buffered reader stands after what the buffer took, hence pread.
-        block, offset = first, len(first)
+        block = first
         while block:
             stream.write(block)
             sha256.update(block)
             size += len(block)
-            block = os.pread(source, _CHUNK, offset)
-            offset += len(block)
+            block = source.read(_CHUNK)
         stream.flush()
         os.fsync(stream.fileno())
     return Digest(sha256.hexdigest(), size)

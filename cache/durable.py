@@ -7,11 +7,14 @@ instant and after any crash, either its old content or all of the new one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from cache.lock import OPEN, try_lock
+
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def temp_beside(path: Path) -> Path:
@@ -28,10 +31,10 @@ def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644) -
     """
     temp = temp_beside(path)
     try:
-        handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        handle = os.open(temp, NEW_FILE, mode)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        handle = os.open(temp, NEW_FILE, mode)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -53,7 +56,7 @@ class Busy:
 
 
 class FileLock:
-    """An exclusive lock between processes (flock). The kernel frees it when its holder ends, however that happens.
+    """An exclusive lock between processes. The kernel frees it when its holder ends, however that happens.
 
     The file stays: unlinking it would let two processes lock two files of one name.
     """
@@ -68,14 +71,13 @@ class FileLock:
         if self._handle is not None:
             raise RuntimeError(f"{self._path} is already locked by this object [this is a bug]")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(self._path, OPEN, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(handle, 4096).decode("utf-8", "replace").strip()
-            os.close(handle)
-            return Busy(holder or "another process")
-        except BaseException:
+            if not try_lock(handle):
+                holder = os.read(handle, 4096).decode("utf-8", "replace").strip()
+                os.close(handle)
+                return Busy(holder or "another process")
+        except OSError:
             os.close(handle)
             raise
         os.ftruncate(handle, 0)

@@ -83,7 +83,7 @@ class StampTable:
     that can be opened. Safe to use from several threads: at worst two of them read the same file."""
 
     def __init__(self, resolve: Callable[[str], str], entries: dict[str, Any] | None = None) -> None:
-        self._resolve = resolve
+        self.resolve = resolve
         self._rows: dict[str, Any] = dict(entries or {})
         self.changed = False
         """Is there anything that the saved table does not hold?"""
@@ -91,7 +91,7 @@ class StampTable:
 
     def stamp(self, path: str) -> Stamp | None:
         """Stat only; see `stamp_of`."""
-        return stamp_of(self._resolve(path))
+        return stamp_of(self.resolve(path))
 
     def remembered(self, path: str) -> Entry | None:
         """What the table holds, whatever the file is now."""
@@ -106,7 +106,7 @@ class StampTable:
         row = self._rows.get(path)
         if row is None:
             return None
-        stamp = stamp_of(self._resolve(path))
+        stamp = stamp_of(self.resolve(path))
         if stamp is None or stamp != row[0]:
             return None
         if not row[3] and self._read(path, self.remembered(path))[0].sha256 != row[2]:
@@ -115,7 +115,7 @@ class StampTable:
 
     def current(self, path: str) -> Entry | None:
         """What the file is now, reading it unless that is known; None when there is no file. Raises OSError."""
-        stamp = stamp_of(self._resolve(path))
+        stamp = stamp_of(self.resolve(path))
         if stamp is None:
             if self._rows.pop(path, None) is not None:
                 self.changed = True
@@ -163,7 +163,7 @@ class StampTable:
         began_ns = filesystem_now_ns()
         fingerprint, sha256, size = xxhash.xxh3_128(), hashlib.sha256(), 0
         try:
-            stream = open(self._resolve(path), "rb", buffering=0)  # noqa: PTH123, SIM115 - closed below
+            stream = open(self.resolve(path), "rb", buffering=0)  # noqa: PTH123, SIM115 - closed below
         except OSError as error:
             if error.errno in _MISSING:
                 return Entry(Stamp(0, 0, 0, 0, False), Fingerprint(""), "", False), False

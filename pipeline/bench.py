@@ -42,7 +42,7 @@ class Scratch:
         self.empty = directory / "empty"
         self.device = next((d.name for d in context.devices if d.config.is_virtual), "")
         self._runner = SystemProcessRunner(context.clock)
-        self._env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+        self._env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "XDG_CACHE_HOME": str(directory / "cache")}
         for name in ("DEPLOY_TX_ID", "DEPLOY_REPORT_DIR", "PYTHONDONTWRITEBYTECODE"):
             self._env.pop(name, None)
         self._copy(context)
@@ -99,8 +99,8 @@ def warm(context: Context, runs: int) -> bool:
 
 def _cold(scratch: Scratch) -> float:
     """A deploy with no build products, no cache and an erased board."""
-    for name in ("build", ".deploy"):
-        shutil.rmtree(scratch.project / name, ignore_errors=True)
+    for place in (scratch.project / "build", scratch.project / ".deploy", scratch.project.parent / "cache"):
+        shutil.rmtree(place, ignore_errors=True)
     return scratch.deploy()[0]
 
 

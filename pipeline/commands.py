@@ -125,6 +125,19 @@ class View(Command):  # type: ignore[misc]
         """What belongs on stdout, or bad usage."""
         raise NotImplementedError
 
+    def parse_execute(self, in_args: list[str]) -> Any:
+        """doit stops reading options at the first other word; people also write them last."""
+        options, words, rest = [], [], iter(in_args)
+        for word in rest:
+            if word.startswith("--"):
+                # Each of our options has a value.
+                options += (
+                    [word] if "=" in word else [word, *(value for value in [next(rest, None)] if value is not None)]
+                )
+            else:
+                words.append(word)
+        return super().parse_execute([*options, *words])
+
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         from pipeline.context import load_context
 

@@ -7,11 +7,12 @@ Invariant: creating a context reads `deploy.toml` and lists sources; it opens no
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Literal
 
 from cache.digest import digest_bytes
 from cache.durable import FileLock
+from cache.location import user_cache_dir
 from pipeline.core import events
 from pipeline.core.config import DeployConfig, DeviceConfig, parse_config
 from pipeline.core.failures import fail
@@ -48,7 +50,9 @@ from pipeline.effects.device_journal import DeviceJournal
 from pipeline.effects.links import PortLink, reader_for
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine import Engine
+from pipeline.engine_facts import shadow_directories, used_files
 from pipeline.errors import ConfigError, DeployError, ToolError
+from pipeline.gate_state import GateState, Watched
 from pipeline.options import Options
 from pipeline.run import Run
 from pipeline.toolchains.build import Toolchain, action_failure, build_toolchain
@@ -113,10 +117,19 @@ class CheckedImages:
 class Context:
     """Everything a stage may use. Make it with `load_context`."""
 
-    def __init__(self, root: Path, config: DeployConfig, profile: str, devices: tuple[DeviceRun, ...]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        config: DeployConfig,
+        profile: str,
+        devices: tuple[DeviceRun, ...],
+        requested_profile: str = "",
+    ) -> None:
+        """`requested_profile` is what the command line says, `""` for nothing."""
         self.root = root
         self.config = config
         self.profile = profile
+        self.gate = GateState(root, requested_profile)
         self.devices = devices
         self.clock = SystemClock()
         self.state_dir = root / STATE_DIR
@@ -161,7 +174,18 @@ class Context:
     def engine(self) -> Engine:
         """The action engine over this project's actions."""
         _ = self.table  # a table that cannot be read is the configuration's fault, not that of an action
-        cache_dir = self.root / (self.config.cache.dir or STATE_DIR)
+        # Tens of thousands of objects are made here that live as long as the process: the collector would walk them
+        # again and again for nothing (a third of the time that it takes to make them).
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return self._make_engine()
+        finally:
+            gc.freeze()
+            if collecting:
+                gc.enable()
+
+    def _make_engine(self) -> Engine:
         toolchain = self.toolchain
         return Engine(
             self.root,
@@ -169,15 +193,24 @@ class Context:
             toolchain.tools,
             toolchain.builtins,
             self.state_dir,
-            cache_dir,
+            self.cache_dir,
             self.runner,
             self.clock,
             os.cpu_count() or 1,
             toolchain.run_env,
+            self.config.cache.max_bytes,
         )
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where results are stored: `[cache] dir`, else what all projects of this user share, else our own place."""
+        shared = user_cache_dir(os.environ, sys.platform)
+        return self.root / (self.config.cache.dir or shared or STATE_DIR)
 
     def host_verdict(self, stage: Stage) -> Verdict:
         """Is this host stage up to date? Stats only; writes nothing, opens nothing. Errors are left to the stage."""
+        if self.gate.facts() is not None:
+            return Verdict(State.UP_TO_DATE)
         try:
             if stage is Stage.FINGERPRINT:
                 return self.engine.peek()
@@ -187,6 +220,21 @@ class Context:
             return verdict
         except DeployError as error:
             return Verdict(State.DIRTY, (Reason("error", error.failure.where, "", error.failure.message),))
+
+    def remember_for_gate(self, selection: Sequence[str] | None) -> None:
+        """A run ended well: write what the gate and the next `doit` need to know that everything is up to date, if this
+        run came to know it. `selection`: the stages that the command line asked for, None if it asked for more."""
+        results = [result for _, result in self.run.results]
+        passed = {result.stage for result in results if result.ok}
+        if self.gate.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
+            used = used_files(self.engine)
+            if used is not None:
+                programs = tuple(tool.path for tool in self.toolchain.tools.values())
+                facts = {"inputs": len(self.engine.sources()), "toolchain": self.toolchain.name}
+                found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
+                self.gate.record(self.engine.table, used, found, facts)
+        if selection is not None:
+            self.gate.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 
     def lock(self) -> float | Failure:
         """Take the project's lock; the seconds that it took, or who has held it for LOCK_TIMEOUT_S."""
@@ -211,6 +259,9 @@ class Context:
 
     def toolchain_name(self) -> str:
         """`zig 0.17.0`; empty when the tools cannot be found (the compile stage says why)."""
+        facts = self.gate.facts()
+        if facts is not None:
+            return str(facts["toolchain"])
         try:
             return self.toolchain.name
         except DeployError:
@@ -219,7 +270,8 @@ class Context:
     def up_to_date_counts(self, stage: Stage) -> dict[str, int]:
         """Counters of a stage that had nothing to do."""
         if stage is Stage.FINGERPRINT:
-            return {"inputs": len(self.engine.sources())}
+            facts = self.gate.facts()
+            return {"inputs": len(self.engine.sources()) if facts is None else facts["inputs"]}
         if stage is Stage.REFLASH:
             return {"regions_written": 0, "bytes_written": 0}
         return {"compiled": 0, "restored": 0} if stage is Stage.COMPILE else {"linked": 0, "restored": 0}
@@ -227,6 +279,7 @@ class Context:
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageResult:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
         self._images = None
+        self.gate.withdraw()
         result = self.engine.run(stage, self.progress)
         for _, text in result.warnings:
             self.notice(text.rstrip())
@@ -345,7 +398,7 @@ class Context:
     def _open_port(self, device: DeviceRun) -> Any:
         from pipeline.effects.ports import open_port
 
-        return open_port(device.name, device.config, self.root, self.clock)
+        return open_port(device.name, device.config, self.root, self.clock, self.config.flash.size_bytes)
 
     def _link(self, device: DeviceRun, port: Any) -> PortLink:
         return PortLink(
@@ -503,4 +556,4 @@ def load_context(options: Options, root: Path | None = None) -> Context | Failur
         if isinstance(failure, Failure):
             return failure
     assert not isinstance(profile, Failure) and not isinstance(selected, Failure)
-    return Context(root, config, profile.name, tuple(DeviceRun(d.name, d) for d in selected))
+    return Context(root, config, profile.name, tuple(DeviceRun(d.name, d) for d in selected), options.profile)

@@ -4,17 +4,18 @@ Knows actions, the state of this project and stamps. Does not know doit, boards,
 Invariant: an action is up to date only if its command, its tool, the content of every declared and discovered input,
 the absence of every file that would shadow one, and the content of every output are those of its last recorded run.
 
-This file is all that a warm run loads. It stats each path at most once per look: a look begins with `peek`, `scan` or
-`run` and serves every `verdict` until the next one; what is edited after it is seen by the next run, since a record
-holds the content that was looked at and never what lies there later.
+It stats each path at most once per look: a look begins with `peek` or `look_afresh` and serves everything until the
+next one; what is edited after it is seen by the next run, since a record holds the content that was looked at and never
+what lies there later. What the run itself makes is looked at again.
 """
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cache import statefile
 from cache.stamps import Entry, StampTable
@@ -26,6 +27,9 @@ from pipeline.core.model import Action, FailureCategory, Reason, Stage, State, T
 from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine_results import ActionFailure, Builtin, RunResult, ScanResult
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cache.store import Store
 
 __all__ = ["ActionFailure", "Engine", "Record", "RunResult", "ScanResult"]
 
@@ -66,23 +70,26 @@ class Engine:
         clock: Clock,
         jobs: int,
         run_env: Mapping[str, str],
+        max_cache_bytes: int | None = None,
     ) -> None:
-        """`run_env` is the environment of every child beside its action's own; it is in no key, so it may only say
+        """`max_cache_bytes`: how large the cache may become (None: the default of `cache.store`).
+        `run_env` is the environment of every child beside its action's own; it is in no key, so it may only say
         where to work (PATH, cache directories). Raises ConfigError when the actions do not form a DAG."""
         graph = dag.build(actions)
-        if isinstance(graph, str):
+        if isinstance(graph, dag.Trouble):
             raise ConfigError(
                 fail(
                     FailureCategory.CONFIG_ERROR,
                     stage=None,
                     where="deploy.toml",
-                    message=graph,
-                    hint="correct the actions",
+                    message=graph.message,
+                    hint=graph.hint,
                 )
             )
         self.root, self.tools, self.builtins, self.cache_dir = root, tools, builtins, cache_dir
         self.runner, self.clock, self.jobs, self.run_env = runner, clock, jobs, run_env
         self.graph = graph
+        self._max_cache_bytes = max_cache_bytes
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}
         self._state_path = state_dir / STATE_NAME
         value, note = statefile.load(self._state_path, STATE_KIND)
@@ -99,6 +106,13 @@ class Engine:
         """An equal tuple that was asked for before, if any: the state file then holds it once, and a verdict checks it
         once."""
         return self._shared.setdefault(value, value)  # type: ignore[no-any-return]
+
+    @cached_property
+    def store(self) -> Store:
+        """The cache, made when something must be done."""
+        from cache.store import DEFAULT_MAX_BYTES, Store
+
+        return Store(self.cache_dir, DEFAULT_MAX_BYTES if self._max_cache_bytes is None else self._max_cache_bytes)
 
     # --- paths ----------------------------------------------------------------------------------
 
@@ -135,12 +149,13 @@ class Engine:
         return Verdict(State.DIRTY if reasons else State.UP_TO_DATE, tuple(reasons))
 
     def scan(self) -> ScanResult:
-        """Stat every input, read those whose stamp moved, remember what they are. A file that cannot be read counts as
-        missing, with the reason."""
-        self.look_afresh()
+        """Look at every input that this look has not found unchanged yet, read those whose stamp moved, remember what
+        they are. A file that cannot be read counts as missing, with the reason."""
         read_before, changed, missing = self.table.files_read, [], []
         sources = self.sources()
         for path in sources:
+            if self._look.get(path) is not None:
+                continue
             old = self.table.remembered(path)
             try:
                 now = self._look[path] = self.table.current(path)
@@ -262,23 +277,22 @@ class Engine:
         remembered."""
         from pipeline.engine_run import run_stage
 
-        self.look_afresh()
-        for row in self.records.values():
-            record = Record._make(row)
-            self.shared(record.discovered)
-            self.shared(record.absent)
+        if not self._shared:
+            for row in self.records.values():
+                self.shared(row[2])
+                self.shared(row[3])
         try:
-            return run_stage(self, stage, progress)
+            with self.store.in_use():
+                return run_stage(self, stage, progress)
         finally:
-            self.look_afresh()
             self.table.settle()
+            self._forget()
             self.save()
 
     def save(self) -> None:
         """Write the state if it changed. That it cannot be written is a note: the next run only works more."""
         if not (self.table.changed or self.records_changed):
             return
-        self._forget()
         try:
             statefile.save(self._state_path, STATE_KIND, (self.table.rows(), self.records))
             self.table.changed = self.records_changed = False
@@ -295,11 +309,18 @@ class Engine:
         profiles = tuple(f"{profile}:" for profile in {action.profile for action in self.graph.order})
         for name in [name for name in self.records if name not in declared and name.startswith(profiles)]:
             del self.records[name]
-        used = {path for action in self.graph.order for path in (*action.inputs, *action.outputs)}
+        used = set(self.graph.producer)
+        for action in self.graph.order:
+            used.update(action.inputs)
+        # Most actions share their set of headers with others.
+        seen: set[int] = set()
         for row in self.records.values():
             record = Record._make(row)
-            used.update(path for path, _ in (*record.inputs, *record.discovered))
-            used.update(path for path, _, _ in record.outputs)
+            for observed in (record.inputs, record.discovered):
+                if id(observed) not in seen:
+                    seen.add(id(observed))
+                    used.update([path for path, _ in observed])
+            used.update([path for path, _, _ in record.outputs])
         self.table.keep_only(used)
 
 

@@ -14,15 +14,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.actions import ActionCache, ActionResult, OutputFile
-from cache.blobs import BlobStore
+from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey
 from cache.stamps import Entry, filesystem_now_ns, next_tick
 from pipeline.core import depfile
 from pipeline.core.inputs import Command, command_of
 from pipeline.core.keys import base_key, full_key
 from pipeline.core.model import Action, Reason
-from pipeline.engine_execute import Executed, execute, remove_files
+from pipeline.engine_execute import Executed, UndeclaredOutputs, execute, remove_files
 from pipeline.engine_observe import CandidateSet, IdentifiedSet, Observer
 from pipeline.engine_results import ActionFailure, FailureKind
 
@@ -74,8 +73,7 @@ class ActionRunner:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._table = engine.table
-        self._blobs = BlobStore(engine.cache_dir)
-        self._results = ActionCache(engine.cache_dir, self._blobs)
+        self._blobs, self._results = engine.store.blobs, engine.store.results
         self._began_ns = filesystem_now_ns()
         self._finished: dict[str, int] = {}
         """output path -> how many were finished before it; tells an input made earlier in this run from one made while
@@ -170,6 +168,9 @@ class ActionRunner:
                 continue
             outputs = tuple((file.path, file.digest.hex, file.executable) for file in result.outputs)
             self._remember(keyed, key, found, outputs)
+            self._results.used(key)
+            if keyed.action.depfile:
+                self._results.used(keyed.base)
             stderr = self._blobs.read(result.stderr) if result.stderr is not None else None
             return Done(restored, warning=_text(stderr or b"") if restored is How.RESTORED else "")
         return None
@@ -209,10 +210,14 @@ class ActionRunner:
         started_ns, sequence = filesystem_now_ns(), len(self._finished)
         self._forget(action)
         paths = [Path(self._engine.resolve(path)) for path in (*action.outputs, *filter(None, [action.depfile]))]
+        watch = UndeclaredOutputs(self._engine) if action.count_as == "built" and action.argv else None
         ran = execute(self._engine, action)
         failure = ran.failure
         if failure is None:
             failure = self._missing_output(action, ran)
+        if failure is None and watch is not None and (stray := watch.found()):
+            message = f"the command wrote {stray}, which no action declares as an output"
+            failure = ActionFailure(action.name, FailureKind.UNDECLARED_OUTPUT, message, ran.argv, 0, _text(ran.stderr))
         candidate = None if failure is not None else self._discover(keyed)
         if failure is None and candidate is None:
             message = f"the command wrote no usable depfile {action.depfile}"

@@ -7,6 +7,7 @@ outputs exists, so that what exists afterwards was made by it.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,38 @@ def remove_files(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+class UndeclaredOutputs:
+    """Notices files that appear or change below build/ while a user's command runs and that nobody declared: they
+    would be missing after a restore. Toolchains' own commands are not watched: what they write is known, and there may
+    be ten thousand of them. What other users' commands write at the same time counts too."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._root = str(engine.root)
+        self._declared = {path for action in engine.graph.order for path in (*action.outputs, action.depfile)}
+        self._before = self._list()
+
+    def found(self) -> str:
+        """The first such file, relative to the project; `""` if there is none."""
+        after = self._list()
+        return min((path for path, ctime_ns in after.items() if self._before.get(path) != ctime_ns), default="")
+
+    def _list(self) -> dict[str, int]:
+        """path -> ctime of every file below build/ that nobody declared and that is no temporary one of ours."""
+        found = {}
+        waiting = ["build"]
+        while waiting:
+            directory = waiting.pop()
+            with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._root}/{directory}") as scan:
+                for entry in scan:
+                    path = f"{directory}/{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(path)
+                    elif path not in self._declared and not entry.name.endswith(".tmp"):
+                        with contextlib.suppress(FileNotFoundError):
+                            found[path] = entry.stat(follow_symlinks=False).st_ctime_ns
+        return found
 
 
 def _command(engine: Engine, action: Action) -> Executed:

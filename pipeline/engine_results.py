@@ -47,6 +47,7 @@ class FailureKind(StrEnum):
     TOOL_MISSING = "tool-missing"
     INPUT_MISSING = "input-missing"
     OUTPUT_MISSING = "output-missing"
+    UNDECLARED_OUTPUT = "undeclared-output"
     DEPFILE = "depfile"
     BUILTIN = "builtin"
     FILE_SYSTEM = "file-system"

@@ -61,11 +61,12 @@ class _StageRun:
         self.finished += 1
         self.counts[action.count_as if done.how is How.EXECUTED else done.how.value] += 1
         self.notes.extend(done.notes)
-        if done.how is How.UP_TO_DATE:
-            self.causes.pop(index, None)
-        else:
+        if index in self.causes:
+            # It was performed: what was seen of its outputs before says nothing any more.
             self.engine.look_again(action.outputs)
             self.known.clear()
+        if done.how is How.UP_TO_DATE:
+            self.causes.pop(index, None)
         if done.how is How.EXECUTED:
             self.executed.append(action.name)
         if done.warning:

@@ -18,6 +18,7 @@ from pipeline.core.failures import fail
 from pipeline.core.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult
 from pipeline.effects.host import GitQuery, process_age_ms
 from pipeline.errors import DeployError
+from pipeline.gate import selection_of
 from pipeline.run import Rendered, RunFacts, timed
 from pipeline.terminal import Progress, failure_block, look_of, stage_table
 
@@ -61,6 +62,8 @@ class HotplateReporter:
         """Task -> stage, device, begin. More than one with `doit -n`."""
         self._failed = False
         self._stages = False
+        self._gate = False
+        """Is every task of this run one that the gate can answer for?"""
         self._errors: list[str] = []
         self._previous_sigterm: Any = None
 
@@ -73,6 +76,7 @@ class HotplateReporter:
         self._stages = bool(stages)
         if not stages:
             return
+        self._gate = all((tasks[name].meta or {}).get("gate") for name in names)
         git = GitQuery(self._context.root)
         self._previous_sigterm = signal.signal(signal.SIGTERM, _terminated)
         waited_s = self._context.lock()
@@ -193,6 +197,9 @@ class HotplateReporter:
                 self._write(f"note: the port could not be closed cleanly: {error}\n")
             if not interrupted:
                 self._context.settle()
+            if not (interrupted or self._failed or self._errors):
+                asked = selection_of(sys.argv[1:]) if self._gate else None
+                self._context.remember_for_gate(None if asked is None else asked[1])
             rendered = self._context.run.finish(list(self._running.values()), interrupted=interrupted)
             self._context.unlock()
             self._show(rendered)

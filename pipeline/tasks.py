@@ -8,6 +8,14 @@ Invariant: importing this module and creating the tasks loads neither esptool, s
 from __future__ import annotations
 
 import sys
+from posixpath import basename
+
+from pipeline.gate import answer_and_end
+
+# Before the imports below, which are most of what is left of a warm `doit compile link`.
+if basename(sys.argv[0]) in ("doit", "__main__.py"):
+    answer_and_end()
+
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -22,6 +30,8 @@ from pipeline.reporter import make_reporter
 __all__ = [
     "DOIT_CONFIG",
     "task_bench",
+    "task_cache",
+    "task_check",
     "task_compile",
     "task_deploy",
     "task_fingerprint",
@@ -141,6 +151,7 @@ def _host_task(stage: Stage, doc: str, after: list[str]) -> dict[str, Any]:
         "params": PARAMS,
         "verbosity": 2,
         "clean": [Clean(stage)] if stage is not Stage.FINGERPRINT else [],
+        "meta": {"gate": True},  # its answer depends on files alone
     }
 
 
@@ -237,6 +248,69 @@ def task_bench() -> Iterator[dict[str, Any]]:
         "params": [{"name": "runs", "long": "runs", "type": int, "default": 10, "help": "runs of each command"}],
         "verbosity": 2,
     }
+
+    yield {
+        "basename": "bench",
+        "name": "engine",
+        "doc": "the action engine against ninja and plain doit, on generated projects (takes minutes)",
+        "actions": [_bench_engine],
+        "params": [{"name": "runs", "long": "runs", "type": int, "default": 9, "help": "runs of each command"}],
+        "verbosity": 2,
+    }
+
+
+def _bench_engine(runs: int) -> bool:
+    from pipeline import bench_engine
+
+    try:
+        print(bench_engine.run(runs=runs))
+    except RuntimeError as error:
+        print(f"bench:engine: error: {error}\nhint: install ninja: pip install 'hotplate[bench]'", file=sys.stderr)
+        return False
+    return True
+
+
+def task_cache() -> Iterator[dict[str, Any]]:
+    """look after the content-addressed store that this user's projects share"""
+    yield {"basename": "cache", "name": None, "doc": "look after the store that this user's projects share"}
+    for name, doc in (
+        ("stats", "how much the store holds"),
+        ("gc", "remove what was not used for longest, down to [cache] max_size"),
+        ("verify", "read everything and remove what is damaged"),
+        ("clear", "remove everything; the next build compiles"),
+    ):
+        yield {"basename": "cache", "name": name, "doc": doc, "actions": [(_cache, [name])], "verbosity": 2}
+
+
+def _cache(name: str) -> None:
+    from pipeline import cache_tasks
+
+    _, table = getattr(cache_tasks, name)(context().cache_dir, context().config.cache.max_bytes)
+    print(table)
+
+
+def task_check() -> Iterator[dict[str, Any]]:
+    """checks of the sources beside compiling them"""
+    yield {"basename": "check", "name": None, "doc": "checks of the sources beside compiling them"}
+    yield {
+        "basename": "check",
+        "name": "boundary",
+        "doc": "firmware/core and firmware/modules reach for nothing of the platform",
+        "actions": [_check_boundary],
+        "verbosity": 2,
+    }
+
+
+def _check_boundary() -> TaskFailed | None:
+    from pipeline import boundary
+
+    failures = boundary.check(context().root, context().config, context().runner, context().state_dir)
+    for failure in failures:
+        print(failure.line(), file=sys.stderr)
+    if not failures:
+        return None
+    print(f"hint: {failures[0].hint}", file=sys.stderr)
+    return TaskFailed(f"{len(failures)} violations")
 
 
 def _bench_warm(runs: int) -> bool:

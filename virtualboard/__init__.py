@@ -2,10 +2,12 @@
 
 Knows nothing of `pipeline/` or `cache/`: it is a product of its own. The chip itself (`board.Board` and everything
 below it) does no I/O but its flash file, starts no thread and never sleeps; time comes in through a callable.
-`port` (in-process) and `rfc2217` (a process of its own) connect it to the world.
+`cable` gives the line its pace; `port` (in-process) and `server` (a process of its own) connect it to the world.
 
-    chips      the facts of each chip, as data            slip, loader, stub, spi, bus   the download mode
-    nor        flash with NOR semantics, in a file        board       reset lines, modes, UART
-    timing     what each operation costs, as data         port        pyserial-like object on a virtual clock
-    rv32, rom  the CPU and the boot (RISC-V chips only)   telnet, rfc2217, __main__      `python -m virtualboard`
+    chips            the facts of each chip, as data             slip, loader, stub*, spi, bus  the download mode
+    nor              flash with NOR semantics, in a file         board, usb      reset lines, modes, UART, USB port
+    timing           what each operation costs, as data          faults, afflict what can go wrong, and how it acts
+    machine, rv32*   the CPU (RISC-V chips only)                 rom, rom_only   the boot, and a ROM without a CPU
+    cable, port      pace, and a pyserial-like object            server, tcp, telnet, ptyport  `python -m virtualboard`
+                     on a virtual clock                          control, control_socket       its buttons
 """

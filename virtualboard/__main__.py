@@ -1,4 +1,4 @@
-"""`python -m virtualboard`: a board as a process of its own, for any tool that can open an RFC 2217 port.
+"""`python -m virtualboard`: a board as a process of its own, for any tool that can open a serial port.
 
 Does not know what the clients do. Invariant: one line on stdout once the port listens, nothing before; every mistake of
 the caller is one message on stderr with exit status 2, never a traceback.
@@ -7,74 +7,181 @@ the caller is one message on stderr with exit status 2, never a traceback.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
+import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from virtualboard.afflict import Afflictions
 from virtualboard.board import Board
-from virtualboard.chips import CHIPS, UnknownMac, parse_mac
+from virtualboard.cable import Cable
+from virtualboard.chips import CHIPS, Chip, Security, UnknownMac, UnknownSecurity, burnt, parse_mac
+from virtualboard.faults import KEYS, KINDS, parse_fault
 from virtualboard.nor import FlashError, NorFlash
 from virtualboard.port import DEFAULT_MAC
-from virtualboard.rfc2217 import ListenError, Server
+from virtualboard.server import ListenError, Loop, Port, Server
+from virtualboard.timing import PROFILES, parse_timing
 
 _EPILOG = """\
 examples:
   python -m virtualboard --chip esp32c3 --rfc2217 4000 --flash board.bin
-      a blank ESP32-C3; in another terminal:
+      a blank ESP32-C3 that resets by itself; in another terminal:
   esptool --port rfc2217://127.0.0.1:4000 flash-id
   esptool --port rfc2217://127.0.0.1:4000 write-flash 0x0 merged.bin
   pyserial-miniterm rfc2217://127.0.0.1:4000 115200
-      the board keeps running between the two, as one on a cable does
 
-The first line of output names the address; with --rfc2217 0 a free port is chosen.
-The flash file is created when missing and holds what the chip's flash holds: it survives the
-process, and may be read with any tool. One board per file. DTR and RTS work as on a development
-board with the usual two transistors: esptool resets it by itself. Loopback only.
+  python -m virtualboard --chip esp32s3 --pty /tmp/board --control /tmp/board.ctl --timing esp32s3-uart
+      a device file with the pace of a UART; no reset travels on it, so:
+  echo download | nc -NU /tmp/board.ctl
+  esptool --port /tmp/board --before no-reset --after no-reset flash-id
+  echo reset | nc -NU /tmp/board.ctl
+
+  python -m virtualboard --chip esp32c3 --rfc2217 0 --fault brown-out:write=3 --fault slow-boot:by=2
+      a board with a bad supply, that also boots slowly; the first line names the port that was free
+
+A board has one serial line: one of --rfc2217, --tcp and --pty, one client at a time, and --control beside
+it. It keeps running between clients, as one on a cable does. The first line of output names the port.
+The flash file is created when missing and holds what the chip's flash holds: it survives the process, and
+may be read with any tool. One board per file. Loopback only.
 """
+
+_T = TypeVar("_T")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one board until SIGTERM or Ctrl-C; returns the exit status."""
     options = _parser().parse_args(argv)
+    if options.usb and not CHIPS[options.chip].usb:
+        return _fail(f"--usb: error: {CHIPS[options.chip].title} has no USB port of its own\nLeave --usb out.")
     try:
+        chip = burnt(CHIPS[options.chip], Security(**dict.fromkeys(options.burnt, True)))
         flash = NorFlash(options.size, options.flash)
     except FlashError as exc:
         return _fail(str(exc))
-    chip = CHIPS[options.chip]
+    except UnknownSecurity as exc:
+        return _fail(f"--burnt: error: {exc}")
     try:
-        board = Board(chip, flash, options.mac, time.monotonic, execute=not options.no_cpu)
-        server = Server(board, options.rfc2217)
+        return _run(options, chip, flash)
     except ListenError as exc:
-        flash.close()
         return _fail(str(exc))
+    finally:
+        flash.close()
+
+
+def _run(options: argparse.Namespace, chip: Chip, flash: NorFlash) -> int:
+    now = time.monotonic
+    board = Board(
+        chip,
+        flash,
+        options.mac,
+        now,
+        execute=not options.no_cpu,
+        timing=options.timing,
+        usb=options.usb,
+        faults=Afflictions(options.fault),
+    )
+    cable, loop = Cable(board, now), Loop()
+    port = _port_of(options, loop, cable, now)
+    side = None
+    try:
+        if options.control is not None:
+            from virtualboard.control import Control
+            from virtualboard.control_socket import ControlSocket
+
+            side = ControlSocket(loop, options.control, Control(cable, lambda: port.url))
+        server = Server(loop, cable, port, side=side, now=now, announce=lambda url: _say(f"the port is {url} now"))
+    except BaseException:
+        port.close()
+        raise
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: server.stop())
     board.power_on()
-    try:
-        print(f"virtualboard: {chip.name} {options.mac} on rfc2217://127.0.0.1:{server.port}", flush=True)
-        server.serve()
-    finally:
-        flash.close()
+    beside = "" if options.control is None else f", control {options.control}"
+    _say(f"{board.chip.name} {board.mac} on {port.url}{beside}")
+    server.serve()
     return 0
+
+
+def _port_of(options: argparse.Namespace, loop: Loop, cable: Cable, now: Callable[[], float]) -> Port:
+    if options.pty is not None:
+        from virtualboard.ptyport import PtyPort
+
+        return PtyPort(loop, cable, options.pty)
+    from virtualboard.tcp import TcpPort
+
+    telnet = options.rfc2217 is not None
+    return TcpPort(loop, cable, options.rfc2217 if telnet else options.tcp, now, telnet=telnet)
+
+
+def _say(text: str) -> None:
+    """One line for whoever started this; not said when nobody reads, for it must not stop the board."""
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [1], [], 0)[1]:
+            os.write(1, f"virtualboard: {text}\n".encode())
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m virtualboard",
         description="A virtual ESP32 board that unmodified esptool can flash and reset.",
-        epilog=_EPILOG,
+        epilog=_EPILOG + "\n" + _fault_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--chip", required=True, choices=sorted(CHIPS), help="which chip the board has")
-    parser.add_argument("--rfc2217", required=True, type=_port, metavar="PORT", help="listen on 127.0.0.1:PORT; 0: any")
-    parser.add_argument("--flash", required=True, type=Path, metavar="FILE", help="the flash, byte for byte")
+    line = parser.add_mutually_exclusive_group(required=True)
+    line.add_argument("--rfc2217", type=_port, metavar="PORT", help="listen on 127.0.0.1:PORT; 0: any; lines travel")
+    line.add_argument("--tcp", type=_port, metavar="PORT", help="bytes only (socket://): no lines, no rate")
+    line.add_argument("--pty", type=Path, metavar="LINK", help="a pseudo terminal behind the link: rate, but no lines")
+    parser.add_argument("--control", type=Path, metavar="SOCK", help="Unix socket for lines, resets, state, faults")
+    parser.add_argument("--flash", type=Path, metavar="FILE", help="the flash, byte for byte (default: in memory)")
+    parser.add_argument(
+        "--burnt",
+        action="append",
+        default=[],
+        type=lambda name: name.replace("-", "_"),
+        choices=Security._fields,
+        metavar="EFUSE",
+        help="a security efuse that is burnt: flash-encryption, secure-boot, secure-download (Secure Download Mode) or "
+        "encrypted-download-disabled; may be repeated; nothing is really encrypted or signed",
+    )
     parser.add_argument("--mac", type=_mac, default=DEFAULT_MAC, help="factory MAC address (default %(default)s)")
     parser.add_argument("--size", type=_size, default="4MB", help="flash size, 1MB to 128MB (default %(default)s)")
+    parser.add_argument(
+        "--timing",
+        type=_told(parse_timing),
+        default="instant",
+        metavar="PROFILE[,KEY=S...]",
+        help=f"how long things take: {', '.join(PROFILES)} (default %(default)s); "
+        "times can be overridden: esp32s3-usb,md5_s_per_mb=0.6",
+    )
+    parser.add_argument("--usb", action="store_true", help="the port is the chip's own USB-Serial/JTAG, not a bridge")
+    parser.add_argument("--fault", type=_told(parse_fault), action="append", default=[], help="see below; repeatable")
     parser.add_argument("--no-cpu", action="store_true", help="download mode only: firmware is not executed")
     return parser
+
+
+def _fault_help() -> str:
+    kinds = "".join(f"  {kind.example:<43}{kind.summary}\n" for kind in KINDS.values())
+    keys = "".join(f"  {key + '=':<9}{text}\n" for key, text in KEYS.items())
+    return f"faults: KIND[:KEY=VALUE,...]\n{kinds}keys:\n{keys}"
+
+
+def _told(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """`parse`, with its message on one line, as argparse shows it."""
+
+    def convert(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc).replace("\n", ". ")) from exc
+
+    return convert
 
 
 def _port(text: str) -> int:

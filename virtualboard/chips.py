@@ -1,15 +1,17 @@
-"""What differs from chip to chip, as data: identities, register addresses, ROM texts, efuse contents.
+"""What differs from chip to chip, as data: identities, register addresses, efuse contents, what is burnt.
 
-Does not know protocols or state. Invariant: adding a chip is adding a row; no other module asks for a chip's name.
-Addresses are those that esptool 5.6 reads and writes (its `targets/*.py`); ROM texts are from boot logs.
+Does not know protocols or state; what the ROMs print is in `rom`. Invariant: adding a chip is adding a row; no other
+module asks for a chip's name. Addresses are those that esptool 5.6 reads and writes (its `targets/*.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
+
+from virtualboard.rom import ESP32_ROM, ESP32C3_ROM, ESP32S3_ROM, RomIdentity
 
 
 class SpiLayout(NamedTuple):
@@ -35,13 +37,20 @@ class WatchdogLayout(NamedTuple):
     slow_hz: int = 136_000
 
 
-class RomText(NamedTuple):
-    """What the ROM prints: `download` and `flash_boot` follow `rst:..,`."""
+class Security(NamedTuple):
+    """Security efuses of one specimen. Nothing is encrypted and no signature is checked: flashers look at the bits.
 
-    banner: str
-    poweron: str
-    download: str
-    flash_boot: str
+    `secure_download`: the ROM's Secure Download Mode (not on ESP32). `encrypted_download_disabled`: the chip no longer
+    encrypts what is written through the loader (release mode of flash encryption).
+    """
+
+    flash_encryption: bool = False
+    secure_boot: bool = False
+    secure_download: bool = False
+    encrypted_download_disabled: bool = False
+
+
+VIRGIN = Security()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,9 @@ class Chip:
     """One chip. `security_chip_id` is None where the ROM lacks GET_SECURITY_INFO; `cpu` is True where firmware runs.
 
     `stub_entries`: entry points of the flasher stubs that esptool 5.6 ships, with their generation.
+    `stub_address_bits`: how far into a large flash the stub reaches (esptool's FLASH_32BIT_ADDR_SUPPORTED).
+    `rom_read_pointer`: where the ROM keeps its flash read function; esptool starts the stub through it when secure boot
+    keeps the ROM from jumping to RAM.
     """
 
     name: str
@@ -59,7 +71,7 @@ class Chip:
     bootloader_offset: int
     efuse_base: int
     spi: SpiLayout
-    rom: RomText
+    rom: RomIdentity
     begin_words: int
     no_begin_error: int
     efuses: Callable[[int], Mapping[int, int]]
@@ -68,8 +80,13 @@ class Chip:
     xtal_hz: int = 40_000_000
     cpu_hz: int = 160_000_000
     cpu: bool = False
+    usb: bool = True  # has a USB-Serial/JTAG of its own
     constants: Mapping[int, int] = field(default_factory=dict)
     stub_entries: Mapping[int, int] = field(default_factory=dict)
+    stub_address_bits: int = 24
+    rom_read_pointer: int | None = None
+    security: Security = VIRGIN
+    security_efuses: Callable[[Security], Mapping[int, int]] = lambda _security: {}
 
 
 # The ROM word by which esptool tells chips apart that have no chip id.
@@ -92,9 +109,67 @@ def parse_mac(mac: str) -> int:
     return int.from_bytes(bytes(octets), "big")
 
 
+class UnknownSecurity(ValueError):
+    """The chip has no such efuse; the message says which."""
+
+
+def burnt(chip: Chip, security: Security) -> Chip:
+    """A specimen of `chip` whose security efuses are burnt. Raises UnknownSecurity."""
+    if security.secure_download and chip.security_chip_id is None:
+        raise UnknownSecurity(f"{chip.title} has no Secure Download Mode; leave it out for this chip")
+    return replace(chip, security=security)
+
+
 def efuse_words(chip: Chip, mac: str) -> dict[int, int]:
-    """The efuse registers of a virgin chip (nothing burnt but the factory's data), by address. Raises UnknownMac."""
-    return {chip.efuse_base + offset: word for offset, word in chip.efuses(parse_mac(mac)).items()}
+    """The efuse registers by address: the factory's data and what `chip.security` says is burnt. Raises UnknownMac."""
+    words = dict(chip.efuses(parse_mac(mac)))
+    for offset, bits in chip.security_efuses(chip.security).items():
+        words[offset] = words.get(offset, 0) | bits
+    return {chip.efuse_base + offset: word for offset, word in words.items()}
+
+
+# Key purposes (esptool, KEY_PURPOSES): what the key blocks hold when a feature is burnt.
+XTS_AES_128_KEY, SECURE_BOOT_DIGEST0 = 4, 9
+
+
+def key_purposes(security: Security) -> tuple[int, int]:
+    """Purposes of key blocks 0 and 1; the others are empty."""
+    return (
+        XTS_AES_128_KEY if security.flash_encryption else 0,
+        SECURE_BOOT_DIGEST0 if security.secure_boot else 0,
+    )
+
+
+def flash_crypt_count(security: Security) -> int:
+    """SPI_BOOT_CRYPT_CNT: an odd number of bits means encrypted; all three are burnt in release mode."""
+    if not security.flash_encryption:
+        return 0
+    return 7 if security.encrypted_download_disabled else 1
+
+
+def _security_block0(security: Security) -> dict[int, int]:
+    """BLOCK0 from +0x30 of ESP32-S3 and -C3 (esptool `targets/esp32c3.py`; ENABLE_SECURITY_DOWNLOAD: the TRM)."""
+    if security == VIRGIN:
+        return {}
+    first, second = key_purposes(security)
+    return {
+        0x30: security.encrypted_download_disabled << 20,
+        0x34: flash_crypt_count(security) << 18 | first << 24 | second << 28,
+        0x38: security.secure_boot << 20,
+        0x3C: security.secure_download << 5,
+    }
+
+
+def _security_esp32(security: Security) -> dict[int, int]:
+    """BLOCK0 of ESP32: FLASH_CRYPT_CNT with the key read-protected, FLASH_CRYPT_CONFIG, ABS_DONE_1 (secure boot V2)."""
+    if security == VIRGIN:
+        return {}
+    encrypted = security.flash_encryption
+    return {
+        0x00: encrypted << 20 | encrypted << 16,
+        0x14: 0xF0000000 if encrypted else 0,
+        0x18: security.secure_boot << 5 | security.encrypted_download_disabled << 7,
+    }
 
 
 def _block1(mac: int, *, major: int, minor: int, package: int = 0) -> dict[int, int]:
@@ -151,12 +226,8 @@ _ESP32C3 = Chip(
     no_begin_error=0x64,
     cpu=True,
     stub_entries=MappingProxyType({0x40380E9A: 2, 0x403806D2: 1}),
-    rom=RomText(
-        banner="ESP-ROM:esp32c3-api1-20210207\r\nBuild:Feb  7 2021\r\n",
-        poweron="rst:0x1 (POWERON),",
-        download="boot:0x4 (DOWNLOAD(USB/UART0/1))\r\nwaiting for download\r\n",
-        flash_boot="boot:0xc (SPI_FAST_FLASH_BOOT)\r\n",
-    ),
+    rom=ESP32C3_ROM,
+    security_efuses=_security_block0,
 )
 
 _ESP32S3 = Chip(
@@ -176,12 +247,10 @@ _ESP32S3 = Chip(
     # GPIO_STRAP: bit 3 is GPIO0 high.
     constants=MappingProxyType({0x60004038: 0x8}),
     stub_entries=MappingProxyType({0x403795A8: 2, 0x40378C94: 1}),
-    rom=RomText(
-        banner="ESP-ROM:esp32s3-20210327\r\nBuild:Mar 27 2021\r\n",
-        poweron="rst:0x1 (POWERON),",
-        download="boot:0x0 (DOWNLOAD(USB/UART0))\r\nwaiting for download\r\n",
-        flash_boot="boot:0x8 (SPI_FAST_FLASH_BOOT)\r\n",
-    ),
+    rom=ESP32S3_ROM,
+    security_efuses=_security_block0,
+    stub_address_bits=32,
+    rom_read_pointer=0x3FCEF688,
 )
 
 _ESP32 = Chip(
@@ -191,6 +260,7 @@ _ESP32 = Chip(
     security_chip_id=None,
     magic=0x00F01D83,
     bootloader_offset=0x1000,
+    usb=False,
     efuse_base=0x3FF5A000,
     efuses=_efuses_esp32,
     spi=SpiLayout(
@@ -210,12 +280,8 @@ _ESP32 = Chip(
     # APB_CTL_DATE bit 31 is revision bit 2 (v3); RTCCALICFG1: calibration that makes the crystal exactly 40 MHz.
     constants=MappingProxyType({0x3FF6607C: 1 << 31, 0x3FF5F06C: 800 << 7}),
     stub_entries=MappingProxyType({0x400A902C: 2, 0x400BE658: 1}),
-    rom=RomText(
-        banner="ets Jul 29 2019 12:21:46\r\n\r\n",
-        poweron="rst:0x1 (POWERON_RESET),",
-        download="boot:0x3 (DOWNLOAD_BOOT(UART0/UART1/SDIO_REI_REO_V2))\r\nwaiting for download\r\n",
-        flash_boot="boot:0x13 (SPI_FAST_FLASH_BOOT)\r\n",
-    ),
+    rom=ESP32_ROM,
+    security_efuses=_security_esp32,
 )
 
 CHIPS: Mapping[str, Chip] = MappingProxyType({chip.name: chip for chip in (_ESP32C3, _ESP32S3, _ESP32)})

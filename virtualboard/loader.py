@@ -2,7 +2,9 @@
 
 Source of the answers: a transcript of real ESP32 and ESP32-C3 ROMs, which ROM behaviour is odd in: `value` is left over
 from the last READ_REG or SYNC, an unknown command repeats the previous reply's opcode, a block with a bad checksum is
-consumed. Does not know UART or time. Invariant: what was acknowledged is in flash.
+consumed. In Secure Download Mode the ROM keeps the commands that write flash, and treats every other one as unknown:
+esptool recognises an ESP32-S2 in that mode by exactly this. Does not know UART or time. Invariant: what was
+acknowledged is in flash.
 """
 
 from __future__ import annotations
@@ -22,6 +24,14 @@ from virtualboard.timing import INSTANT, Timing
 INVALID, FAILED, BAD_CHECKSUM, READ_FAILED, READ_LENGTH, INFLATE = 0x05, 0x06, 0x07, 0x09, 0x0A, 0x0B
 DEFAULT_FLASH_SIZE = 0x200000  # until SPI_SET_PARAMS
 _SLOW_READ = 64
+_ADDRESS_BITS = 24
+# What esptool uses in Secure Download Mode; it never asks for registers, memory, flash contents or digests then.
+_SECURE_COMMANDS = frozenset(
+    {
+        *(p.SYNC, p.GET_SECURITY_INFO, p.CHANGE_BAUDRATE, p.SPI_ATTACH, p.SPI_SET_PARAMS),
+        *(p.FLASH_BEGIN, p.FLASH_DATA, p.FLASH_END, p.DEFL_BEGIN, p.DEFL_DATA, p.DEFL_END),
+    }
+)
 
 
 class RomLoader:
@@ -30,19 +40,19 @@ class RomLoader:
     def __init__(self, chip: Chip, flash: NorFlash, bus: Bus, timing: Timing = INSTANT) -> None:
         self._chip = chip
         self._bus = bus
-        self._target = p.Target(flash, timing, DEFAULT_FLASH_SIZE)
+        self._target = p.Target(flash, timing, DEFAULT_FLASH_SIZE, _ADDRESS_BITS)
         self._write: _RomWrite | None = None
         self._value = 0
         self._last_op = 0
         self._digest = bytes(32)
         errors = p.Errors(length=INVALID, checksum=BAD_CHECKSUM, sequence=INVALID, no_begin=chip.no_begin_error)
         self._errors = errors
-        ram = p.RamUpload(chip, bus, errors, recognise)
-        self._handlers: Mapping[int, Handler] = {
+        self._ram = ram = p.RamUpload(chip, bus, errors, recognise, self._check_block)
+        handlers: dict[int, Handler] = {
             **p.register_commands(bus, errors, self._leave),
             p.MEM_BEGIN: ram.begin,
             p.MEM_DATA: ram.block,
-            p.MEM_END: ram.end,
+            p.MEM_END: self._mem_end,
             p.FLASH_BEGIN: self._flash_begin,
             p.FLASH_DATA: self._data,
             p.FLASH_END: self._flash_end,
@@ -56,6 +66,9 @@ class RomLoader:
             p.CHANGE_BAUDRATE: self._change_baud,
             p.SPI_FLASH_MD5: self._md5,
         } | ({} if chip.security_chip_id is None else {p.GET_SECURITY_INFO: self._security_info})
+        if chip.security.secure_download:
+            handlers = {op: handler for op, handler in handlers.items() if op in _SECURE_COMMANDS}
+        self._handlers: Mapping[int, Handler] = handlers
 
     def handle(self, frame: bytes) -> Outcome:
         """Answer one frame; what is no request is ignored."""
@@ -68,6 +81,8 @@ class RomLoader:
             return Outcome((p.reply(self._last_op, self._value, bytes([1, INVALID, 0, 0])),) * copies)
         answer = handler(request.data, request.checksum)
         self._last_op = request.op
+        if answer.silent:
+            return Outcome((), answer.busy_s, answer.then)
         status = bytes([1, answer.error, 0, 0]) if answer.error else bytes(4)
         frame = p.reply(request.op, self._value, answer.data + status)
         copies = p.SYNC_REPLIES if request.op == p.SYNC and not answer.error else 1
@@ -83,8 +98,17 @@ class RomLoader:
         return Answer()
 
     def _security_info(self, _data: bytes, _check: int) -> Answer:
-        # flags, crypt count, seven key purposes (the last reads 0x0C on a virgin C3), chip id, API version
-        return Answer(struct.pack("<IB7BII", 0, 0, *bytes(6), 0x0C, self._chip.security_chip_id, 3))
+        return Answer(p.security_info(self._chip))
+
+    def _check_block(self, data: bytes, check: int, seq: int, _remaining: int) -> tuple[bytes, int]:
+        return p.parse_block(data, check, seq, self._errors)
+
+    def _mem_end(self, data: bytes, check: int) -> Answer:
+        answer = self._ram.end(data, check)
+        if self._chip.security.secure_boot and self._chip.rom_read_pointer is not None:
+            # This ROM does not jump to RAM when secure boot is on (esptool, `run_stub`).
+            return answer._replace(then=None)
+        return answer
 
     def _attach(self, data: bytes, _check: int) -> Answer:
         if len(data) not in (4, 8):
@@ -95,7 +119,7 @@ class RomLoader:
     def _set_params(self, data: bytes, _check: int) -> Answer:
         if len(data) != 24:
             return Answer(error=INVALID)
-        self._target.size = min(struct.unpack_from("<I", data, 4)[0], self._target.flash.size)
+        self._target.set_size(struct.unpack_from("<I", data, 4)[0])
         return Answer()
 
     def _change_baud(self, data: bytes, _check: int) -> Answer:
@@ -106,10 +130,14 @@ class RomLoader:
     def _read_slow(self, data: bytes, _check: int) -> Answer:
         if len(data) != 8:
             return Answer(error=INVALID)
+        pointer = self._chip.rom_read_pointer
+        if pointer is not None and (entry := self._bus.read32(pointer)):
+            # esptool's detour: the ROM's read function has been replaced by the stub, and does not come back.
+            return Answer(then=self._ram.jump(entry), silent=True)
         offset, n = struct.unpack("<II", data)
         if n > _SLOW_READ or not self._target.fits(offset, n):
             return Answer(error=READ_LENGTH)
-        return Answer(self._target.flash.read(offset, n).ljust(_SLOW_READ, b"\xff"))
+        return Answer(self._target.read(offset, n).ljust(_SLOW_READ, b"\xff"))
 
     def _md5(self, data: bytes, _check: int) -> Answer:
         if len(data) != 16:
@@ -131,6 +159,8 @@ class RomLoader:
         if len(data) != 4 * self._chip.begin_words:
             return Answer(error=INVALID)
         size, blocks, _block_size, offset = struct.unpack_from("<4I", data)
+        if any(data[16:]):
+            return Answer(error=FAILED)  # an encrypted write: the board does not encrypt
         if not self._target.fits(offset, size):
             return Answer(error=FAILED)
         self._write = _RomWrite(self._target, offset, size, blocks, inflate=inflate)

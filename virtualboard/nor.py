@@ -11,6 +11,7 @@ import hashlib
 import mmap
 import os
 from pathlib import Path
+from typing import Protocol
 
 SECTOR_SIZE = 0x1000
 PAGE_SIZE = 0x100
@@ -25,6 +26,13 @@ class FlashError(Exception):
 
 class BoardBusy(FlashError):
     """The flash file is held by another board."""
+
+
+class Wear(Protocol):
+    """Decides what a change really does to the cells: parts as (offset, bytes) or (offset, size)."""
+
+    def programmed(self, offset: int, data: bytes) -> list[tuple[int, bytes]]: ...
+    def erased(self, offset: int, n: int) -> list[tuple[int, int]]: ...
 
 
 class NorFlash:
@@ -42,6 +50,7 @@ class NorFlash:
         self.size = size
         self.path = path
         self.jedec = default_jedec(size) if jedec is None else jedec
+        self.wear: Wear | None = None  # None: every change is done whole
         self._fd = -1
         if path is None:
             self._map = mmap.mmap(-1, size)
@@ -64,6 +73,10 @@ class NorFlash:
     def program(self, offset: int, data: bytes) -> None:
         """Clear the bits that are 0 in `data`; bits that are already 0 stay so. Raises ValueError outside."""
         self._check(offset, len(data))
+        for at, part in self.wear.programmed(offset, data) if self.wear else ((offset, data),):
+            self._program(at, part)
+
+    def _program(self, offset: int, data: bytes) -> None:
         end = offset + len(data)
         old = self._map[offset:end]
         if old.count(0xFF) == len(old):
@@ -77,9 +90,10 @@ class NorFlash:
         self._check(offset, n)
         if offset % SECTOR_SIZE or n % SECTOR_SIZE:
             raise ValueError(f"erase of {n:#x} bytes at {offset:#x} is not aligned to sectors of {SECTOR_SIZE:#x}")
-        for start in range(offset, offset + n, len(_FILL)):
-            end = min(start + len(_FILL), offset + n)
-            self._map[start:end] = _FILL[: end - start]
+        for at, size in self.wear.erased(offset, n) if self.wear else ((offset, n),):
+            for start in range(at, at + size, len(_FILL)):
+                end = min(start + len(_FILL), at + size)
+                self._map[start:end] = _FILL[: end - start]
 
     def md5(self, offset: int, n: int) -> bytes:
         """MD5 (16 bytes) over `n` bytes at `offset`, without a copy. Raises ValueError outside the flash."""

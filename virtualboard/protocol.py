@@ -7,12 +7,13 @@ Invariant: any byte string gives an Outcome, never an exception.
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from virtualboard.bus import Bus
-from virtualboard.chips import Chip
+from virtualboard.chips import Chip, flash_crypt_count, key_purposes
 from virtualboard.nor import PAGE_SIZE, SECTOR_SIZE, NorFlash
 from virtualboard.timing import Timing
 
@@ -41,10 +42,14 @@ class SetBaud(NamedTuple):
 
 
 class RunRam(NamedTuple):
-    """The CPU jumps to `entry` in RAM. `stub` is the generation of the flasher stub that lies there, or None."""
+    """The CPU jumps to `entry` in RAM. `stub` is the generation of the flasher stub that lies there, or None.
+
+    `segments`: address and bytes of what was sent into RAM before.
+    """
 
     entry: int
     stub: int | None
+    segments: tuple[tuple[int, bytes], ...] = ()
 
 
 class BootFlash(NamedTuple):
@@ -99,12 +104,13 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a command's handler decided. `error` 0 is success; its meaning belongs to ROM or stub."""
+    """What a handler decided. `error` 0 is success; its meaning belongs to ROM or stub. `silent`: there is no reply."""
 
     data: bytes = b""
     error: int = 0
     busy_s: float = 0.0
     then: Then | None = None
+    silent: bool = False
 
 
 def reply(op: int, value: int, body: bytes) -> bytes:
@@ -132,65 +138,120 @@ class Errors(NamedTuple):
     no_begin: int
 
 
+# The largest part that esptool knows (DETECTED_FLASH_SIZES); also bounds the work that one command can ask for.
+_MAX_SIZE = 1 << 27
+
+
 class Target:
     """The flash behind a loader: bounded operations that say how long they take.
 
-    `size` is what the loader believes the part holds (the ROM's default, then SPI_SET_PARAMS).
+    `size` is what the loader believes the part holds (the ROM's default, then SPI_SET_PARAMS). Addresses beyond the
+    real part, or beyond the `address_bits` that the loader sends, wrap around, as they do on the wire: a loader that
+    was told too large a size writes, and verifies, the wrong place.
     """
 
-    def __init__(self, flash: NorFlash, timing: Timing, size: int) -> None:
+    def __init__(self, flash: NorFlash, timing: Timing, size: int, address_bits: int) -> None:
         self.flash = flash
-        self.size = min(size, flash.size)
+        self.size = size
+        self._period = min(1 << address_bits, flash.size)
         self._timing = timing
+
+    def set_size(self, size: int) -> None:
+        """What SPI_SET_PARAMS says."""
+        self.size = min(size, _MAX_SIZE)
 
     def fits(self, offset: int, n: int) -> bool:
         """Whether the region lies inside."""
         return offset + n <= self.size
 
+    def read(self, offset: int, n: int) -> bytes:
+        """`n` bytes."""
+        return b"".join(self.flash.read(at, size) for at, size in self._pieces(offset, n))
+
     def erase(self, start: int, end: int) -> float:
         """Erase every sector that `start`..`end` touches; returns seconds."""
         first = start - start % SECTOR_SIZE
         n = max(0, -(-end // SECTOR_SIZE) * SECTOR_SIZE - first)
-        self.flash.erase(first, n)
-        return n // SECTOR_SIZE * self._timing.erase_sector_s
+        for at, size in self._pieces(first, n):
+            self.flash.erase(at, size)
+        return self._timing.erase_s(first, n)
+
+    def erase_chip(self) -> float:
+        """Erase the whole part, whatever its size is believed to be; returns seconds."""
+        self.flash.erase(0, self.flash.size)
+        return self._timing.erase_s(0, self.flash.size)
 
     def program(self, offset: int, data: bytes) -> float:
         """Program; returns seconds."""
-        self.flash.program(offset, data)
+        done = 0
+        for at, size in self._pieces(offset, len(data)):
+            self.flash.program(at, data[done : done + size])
+            done += size
         return -(-len(data) // PAGE_SIZE) * self._timing.program_page_s
 
     def md5(self, offset: int, n: int) -> tuple[bytes, float]:
         """Digest (16 bytes) and seconds."""
-        return self.flash.md5(offset, n), n * self._timing.md5_byte_s
+        seconds = n * self._timing.md5_byte_s
+        pieces = list(self._pieces(offset, n))
+        if len(pieces) == 1:
+            return self.flash.md5(*pieces[0]), seconds
+        digest = hashlib.md5(usedforsecurity=False)
+        for piece in pieces:
+            digest.update(self.flash.read(*piece))
+        return digest.digest(), seconds
+
+    def _pieces(self, offset: int, n: int) -> Iterator[tuple[int, int]]:
+        """The region as (offset, size) in the real part."""
+        while n > 0:
+            at = offset % self._period
+            size = min(n, self._period - at)
+            yield at, size
+            offset, n = offset + size, n - size
 
 
 Handler = Callable[[bytes, int], Answer]
+BlockCheck = Callable[[bytes, int, int, int], tuple[bytes, int]]
+"""Data of a MEM_DATA, its checksum, the expected number, the bytes still announced -> payload and error."""
 
 
 class RamUpload:
-    """MEM_BEGIN, MEM_DATA, MEM_END: code and data sent into RAM, then a jump."""
+    """MEM_BEGIN, MEM_DATA, MEM_END: code and data sent into RAM, then a jump. `check` is the loader's strictness."""
 
-    def __init__(self, chip: Chip, bus: Bus, errors: Errors, recognise: Callable[[Chip, int, list[bytes]], int | None]):
+    def __init__(
+        self,
+        chip: Chip,
+        bus: Bus,
+        errors: Errors,
+        recognise: Callable[[Chip, int, list[bytes]], int | None],
+        check: BlockCheck,
+    ):
         self._chip = chip
         self._bus = bus
         self._errors = errors
         self._recognise = recognise
+        self._check = check
         self._at: int | None = None
         self._seq = 0
+        self.remaining = 0
         self._segments: list[tuple[int, int]] = []  # address, bytes received
+
+    @property
+    def begun(self) -> bool:
+        """Whether a MEM_BEGIN waits for its data."""
+        return self._at is not None
 
     def begin(self, data: bytes, _check: int) -> Answer:
         if len(data) != 16:
             return Answer(error=self._errors.length)
-        self._at = struct.unpack("<4I", data)[3]
+        self.remaining, _blocks, _block_size, self._at = struct.unpack("<4I", data)
         self._seq = 0
-        self._segments = [*self._segments[-_MAX_SEGMENTS:], (self._at, 0)]
+        self._segments = [*self._segments[1 - _MAX_SEGMENTS :], (self._at, 0)]
         return Answer()
 
     def block(self, data: bytes, check: int) -> Answer:
         if self._at is None:
             return Answer(error=self._errors.no_begin)
-        payload, error = parse_block(data, check, self._seq, self._errors)
+        payload, error = self._check(data, check, self._seq, self.remaining)
         if error not in (self._errors.sequence, self._errors.length):
             self._seq += 1
         if error:
@@ -198,17 +259,29 @@ class RamUpload:
         start, received = self._segments[-1]
         self._bus.store(start + received, payload)
         self._segments[-1] = (start, received + len(payload))
+        self.remaining = max(0, self.remaining - len(payload))
         return Answer()
 
     def end(self, data: bytes, _check: int) -> Answer:
         if len(data) != 8:
             return Answer(error=self._errors.length)
         stay, entry = struct.unpack("<II", data)
-        segments, self._segments, self._at = self._segments, [], None
-        if stay:
-            return Answer()
-        uploaded = [self._bus.load(at, n) for at, n in segments if n <= _MAX_SEGMENT]
-        return Answer(then=RunRam(entry, self._recognise(self._chip, entry, uploaded)))
+        self._at, self.remaining = None, 0
+        return Answer(then=None if stay else self.jump(entry))
+
+    def jump(self, entry: int) -> RunRam:
+        """Execute what has been uploaded so far, from `entry`."""
+        segments, self._segments = self._segments, []
+        uploaded = tuple((at, self._bus.load(at, n)) for at, n in segments if n <= _MAX_SEGMENT)
+        return RunRam(entry, self._recognise(self._chip, entry, [data for _, data in uploaded]), uploaded)
+
+
+def security_info(chip: Chip) -> bytes:
+    """The answer to GET_SECURITY_INFO: flags, crypt count, seven key purposes, chip id, API version (esptool,
+    `get_security_info`). The last purpose reads 0x0C on a virgin C3."""
+    flags = chip.security.secure_boot | chip.security.secure_download << 2
+    purposes = (*key_purposes(chip.security), *bytes(4), 0x0C)
+    return struct.pack("<IB7BII", flags, flash_crypt_count(chip.security), *purposes, chip.security_chip_id or 0, 3)
 
 
 def parse_block(data: bytes, check: int, seq: int | None, errors: Errors) -> tuple[bytes, int]:

@@ -1,20 +1,27 @@
-"""What the mask ROM of a RISC-V ESP32 does at reset: read an image from flash, print its log, name the entry.
+"""What the mask ROM does at reset: read an image from flash, print its log, name the entry.
 
 Pure: flash comes in as a `read` function, the log and the segments go out as values. Does not know a CPU, a clock or
 a port. Invariant: an image that the real ROM would not start gives `entry is None`, with the log that a person would
 see on the wire; whatever flash holds, a value comes back.
 
-The texts are those of real boards' logs as published in espressif/esp-idf issues #7734 (invalid header), #9547 and
-#13472 (software resets), esp-rs/esp-idf-template #27 (checksum), platformio/platform-espressif32 #622 (SHA-256). The
-image format is `esp_image_format.h` of ESP-IDF. Not modelled: direct boot, secure boot, flash encryption.
+The texts are those of real boards' logs. ESP32-C3: espressif/esp-idf issues #7734 (invalid header), #9547 and #13472
+(software resets), esp-rs/esp-idf-template #27 (checksum), platformio/platform-espressif32 #622 (SHA-256). ESP32-S3:
+esp-idf #10692 (checksum, the ROM's line number, saved PC), espressif/arduino-esp32 #7011 (SHA-256). ESP32 revision 3:
+esp-idf #13208 (invalid header, eight lines), lmarzen/esp32-weather-epd #142 (good boot), and `csum err:` with
+`ets_main.c 384` in several. The image format is `esp_image_format.h` of ESP-IDF.
+
+None of these ROMs reads the header's chip id or revisions: second stages do, and esptool. Not modelled: direct boot,
+secure boot, flash encryption, and the ESP32's `ho 0 tail 12 room 4` lines, whose rule is not known.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 POWERON = 0x01
 SW_SYS = 0x03
@@ -28,36 +35,56 @@ BROWN_OUT = 0x0F
 RTCWDT_RTC = 0x10
 TG1WDT_CPU = 0x11
 
-RESET_CAUSES = {
-    POWERON: "POWERON",
-    SW_SYS: "RTC_SW_SYS_RST",
-    0x05: "DSLEEP",
-    TG0WDT_SYS: "TG0WDT_SYS_RST",
-    TG1WDT_SYS: "TG1WDT_SYS_RST",
-    RTCWDT_SYS: "RTCWDT_SYS_RST",
-    TG0WDT_CPU: "TG0WDT_CPU_RST",
-    SW_CPU: "RTC_SW_CPU_RST",
-    RTCWDT_CPU: "RTCWDT_CPU_RST",
-    BROWN_OUT: "BROWN_OUT_RST",
-    RTCWDT_RTC: "RTCWDT_RTC_RST",
-    TG1WDT_CPU: "TG1WDT_CPU_RST",
-    0x12: "SUPER_WDT_RST",
-    0x13: "GLITCH_RTC_RST",
-    0x14: "EFUSE_RST",
-    0x15: "USB_UART_CHIP_RESET",
-    0x16: "USB_JTAG_CHIP_RESET",
-    0x17: "POWER_GLITCH_RESET",
-}
-"""Code of the RTC reset state register -> name in the ROM's `rst:` field (ESP-IDF, `esp32c3/rom/rtc.h`)."""
+RESET_CAUSES: Mapping[int, str] = MappingProxyType(
+    {
+        POWERON: "POWERON",
+        SW_SYS: "RTC_SW_SYS_RST",
+        0x05: "DSLEEP",
+        TG0WDT_SYS: "TG0WDT_SYS_RST",
+        TG1WDT_SYS: "TG1WDT_SYS_RST",
+        RTCWDT_SYS: "RTCWDT_SYS_RST",
+        TG0WDT_CPU: "TG0WDT_CPU_RST",
+        SW_CPU: "RTC_SW_CPU_RST",
+        RTCWDT_CPU: "RTCWDT_CPU_RST",
+        BROWN_OUT: "BROWN_OUT_RST",
+        RTCWDT_RTC: "RTCWDT_RTC_RST",
+        TG1WDT_CPU: "TG1WDT_CPU_RST",
+        0x12: "SUPER_WDT_RST",
+        0x13: "GLITCH_RTC_RST",
+        0x14: "EFUSE_RST",
+        0x15: "USB_UART_CHIP_RESET",
+        0x16: "USB_JTAG_CHIP_RESET",
+        0x17: "POWER_GLITCH_RESET",
+    }
+)
+"""Code of the RTC reset state register -> name in the `rst:` field (ESP-IDF, `esp32c3/rom/rtc.h`, also ESP32-S3's)."""
+
+ESP32_RESET_CAUSES: Mapping[int, str] = MappingProxyType(
+    {
+        POWERON: "POWERON_RESET",
+        SW_SYS: "SW_RESET",
+        0x04: "OWDT_RESET",
+        0x05: "DEEPSLEEP_RESET",
+        0x06: "SDIO_RESET",
+        TG0WDT_SYS: "TG0WDT_SYS_RESET",
+        TG1WDT_SYS: "TG1WDT_SYS_RESET",
+        RTCWDT_SYS: "RTCWDT_SYS_RESET",
+        0x0A: "INTRUSION_RESET",
+        TG0WDT_CPU: "TGWDT_CPU_RESET",
+        SW_CPU: "SW_CPU_RESET",
+        RTCWDT_CPU: "RTCWDT_CPU_RESET",
+        0x0E: "EXT_CPU_RESET",
+        BROWN_OUT: "RTCWDT_BROWN_OUT_RESET",
+        RTCWDT_RTC: "RTCWDT_RTC_RESET",
+    }
+)
+"""The ESP32's names (ESP-IDF, `esp32/rom/rtc.h`)."""
 
 CPU_RESETS = frozenset({TG0WDT_CPU, SW_CPU, RTCWDT_CPU, TG1WDT_CPU})
 """Resets of the CPU alone: peripherals keep running."""
 
-STRAP_FLASH = 0xC
-STRAP_DOWNLOAD = 0x4
-
 INVALID_HEADER_LINES = 8
-"""Lines that the ROM prints before its watchdog ends the attempt. A guess: logs show 7 to 18 and more."""
+"""Lines that the ROM prints before its watchdog ends the attempt: an ESP32's logs show 8, a C3's 7 to 18 and more."""
 
 _MAGIC = 0xE9
 _MAX_SEGMENTS = 16
@@ -67,16 +94,57 @@ _CLOCK_DIVIDERS = {0xF: 1, 0: 2, 1: 3, 2: 4}
 """Low nibble of header byte 3 -> divider of 80 MHz."""
 
 
-@dataclass(frozen=True, slots=True)
-class RomIdentity:
-    """One chip's ROM: its banner lines and where it looks for the second stage."""
+class RomIdentity(NamedTuple):
+    """One chip's ROM. `banner`: the lines before `rst:`; `flash_boot`, `download`: what follows `boot:`.
 
-    banner: str
-    build: str
+    `classic`: the ESP32's older loader, which prints pin settings and decimal lengths and knows no hash.
+    `assertion`: what ends a boot after a wrong checksum. `saved_pc` is where the ROM waits for the watchdog, which
+    bites with `retry_cause` after `retry_s` seconds; a C3 has its own watchdogs (`rv32_peripherals`).
+    """
+
+    banner: tuple[str, ...]
     image_offset: int
+    flash_boot: str
+    download: str
+    assertion: str
+    retry_s: float
+    retry_cause: int = TG0WDT_SYS
+    saved_pc: int = 0
+    causes: Mapping[int, str] = RESET_CAUSES
+    classic: bool = False
 
 
-ESP32C3_ROM = RomIdentity("ESP-ROM:esp32c3-api1-20210207", "Build:Feb  7 2021", 0x0)
+ESP32C3_ROM = RomIdentity(
+    banner=("ESP-ROM:esp32c3-api1-20210207", "Build:Feb  7 2021"),
+    image_offset=0x0,
+    flash_boot="0xc (SPI_FAST_FLASH_BOOT)",
+    download="0x4 (DOWNLOAD(USB/UART0/1))",
+    assertion="ets_main.c 333 ",
+    retry_s=0.65,  # 26,000,000 ticks of 40 MHz, the reset value of TIMG0's watchdog in flash boot mode
+    saved_pc=0x40047ED2,
+)
+
+ESP32S3_ROM = RomIdentity(
+    banner=("ESP-ROM:esp32s3-20210327", "Build:Mar 27 2021"),
+    image_offset=0x0,
+    flash_boot="0x8 (SPI_FAST_FLASH_BOOT)",
+    download="0x0 (DOWNLOAD(USB/UART0))",
+    assertion="ets_main.c 329 ",
+    retry_s=0.65,  # as the C3
+    saved_pc=0x40043AC8,
+)
+
+ESP32_ROM = RomIdentity(
+    banner=("ets Jul 29 2019 12:21:46", ""),
+    image_offset=0x1000,
+    flash_boot="0x13 (SPI_FAST_FLASH_BOOT)",
+    download="0x3 (DOWNLOAD_BOOT(UART0/UART1/SDIO_REI_REO_V2))",
+    assertion="ets_main.c 384 ",
+    retry_s=0.4,  # by the time stamps of esphome/issues #632
+    retry_cause=RTCWDT_RTC,
+    causes=ESP32_RESET_CAUSES,
+    classic=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +158,16 @@ class Segment:
 @dataclass(frozen=True, slots=True)
 class RomBoot:
     """What a reset led to. `entry` is None when the image cannot start: the ROM then waits for its watchdog, which
-    resets the chip with cause TG0WDT_SYS, and all begins again."""
+    resets the chip, and all begins again. `chip_id` is the header's word, which the ROM does not read."""
 
     log: bytes
     segments: tuple[Segment, ...]
     entry: int | None
+    chip_id: int = 0
 
 
-def _banner(rom: RomIdentity, cause: int, strap: int, mode: str) -> list[str]:
-    name = RESET_CAUSES.get(cause, "UNKNOWN")
-    return [rom.banner, rom.build, f"rst:{cause:#x} ({name}),boot:{strap:#x} ({mode})"]
+def _banner(rom: RomIdentity, cause: int, strap: str) -> list[str]:
+    return [*rom.banner, f"rst:{cause:#x} ({rom.causes.get(cause, 'UNKNOWN')}),boot:{strap}"]
 
 
 def _text(lines: list[str]) -> bytes:
@@ -108,7 +176,7 @@ def _text(lines: list[str]) -> bytes:
 
 def download_log(cause: int, rom: RomIdentity = ESP32C3_ROM) -> bytes:
     """The log of a reset with the boot button held: the ROM's loader listens."""
-    return _text([*_banner(rom, cause, STRAP_DOWNLOAD, "DOWNLOAD(USB/UART0/1)"), "waiting for download"])
+    return _text([*_banner(rom, cause, rom.download), "waiting for download"])
 
 
 def boot(
@@ -119,16 +187,16 @@ def boot(
     rom: RomIdentity = ESP32C3_ROM,
 ) -> RomBoot:
     """Boot from flash. `read(offset, size)` gives bytes of flash; `saved_pc` is where the CPU was at the reset."""
-    lines = _banner(rom, cause, STRAP_FLASH, "SPI_FAST_FLASH_BOOT")
-    if cause != POWERON:
+    lines = _banner(rom, cause, rom.flash_boot)
+    if cause != POWERON and not rom.classic:
         lines.append(f"Saved PC:0x{saved_pc:08x}")
-    header = read(rom.image_offset, 24)
-    magic, count, mode, speed, entry, wp_pin = struct.unpack_from("<BBBBIB", header)
+    header = b"\xff" * 24 if rom.image_offset + 24 > flash_size else read(rom.image_offset, 24)
+    magic, count, mode, speed, entry = struct.unpack_from("<BBBBI", header)
     if magic != _MAGIC or count > _MAX_SEGMENTS:
         (word,) = struct.unpack_from("<I", header)
         lines += [f"invalid header: 0x{word:08x}"] * INVALID_HEADER_LINES
         return RomBoot(_text(lines), (), None)
-    lines.append(f"SPIWP:{wp_pin:#x}")
+    lines += _pin_lines(rom, header)
     lines.append(f"mode:{_MODES.get(mode, 'DIO')}, clock div:{_CLOCK_DIVIDERS.get(speed & 0xF, 2)}")
 
     segments: list[Segment] = []
@@ -136,7 +204,7 @@ def boot(
     checksum = _CHECKSUM_SEED
     for _ in range(count):
         address, size = struct.unpack("<II", read(at, 8))
-        lines.append(f"load:0x{address:08x},len:{size:#x}")
+        lines.append(f"load:0x{address:08x},len:{_length(rom, size)}")
         if at + 8 + size > flash_size - 48:  # runs off the flash: the ROM never gets out of the copy
             return RomBoot(_text(lines), (), None)
         data = read(at + 8, size)
@@ -147,15 +215,41 @@ def boot(
     checksum_at = rom.image_offset + ((at - rom.image_offset) | 15)
     stored = read(checksum_at, 1)[0]
     if stored != checksum:
-        lines += [f"Checksum failure. Calculated 0x{checksum:02x} stored 0x{stored:02x}", "ets_main.c 333 "]
+        lines += [_checksum_line(rom, checksum, stored), rom.assertion]
         return RomBoot(_text(lines), (), None)
-    lines += _hash_warning(read, rom.image_offset, checksum_at + 1)
+    if not rom.classic:
+        lines += _hash_warning(read, rom.image_offset, checksum_at + 1)
     lines.append(f"entry 0x{entry:08x}")
-    return RomBoot(_text(lines), tuple(segments), entry)
+    (chip_id,) = struct.unpack_from("<H", header, 12)
+    return RomBoot(_text(lines), tuple(segments), entry, chip_id)
+
+
+def _pin_lines(rom: RomIdentity, header: bytes) -> list[str]:
+    wp_pin = header[8]
+    if not rom.classic:
+        return [f"SPIWP:{wp_pin:#x}"]
+    # Drive strengths of the flash pins: six nibbles, the low one first.
+    drives = [nibble for byte in header[9:12] for nibble in (byte & 0xF, byte >> 4)]
+    names = ("clk", "q", "d", "cs0", "hd", "wp")
+    pins = ",".join(f"{name}_drv:0x{drive:02x}" for name, drive in zip(names, drives, strict=True))
+    return [f"configsip: 0, SPIWP:{wp_pin:#x}", pins]
+
+
+def _length(rom: RomIdentity, size: int) -> str:
+    """A segment's length as the ROM prints it: the older one as a signed decimal number."""
+    if not rom.classic:
+        return f"{size:#x}"
+    return str(size - (1 << 32) if size >> 31 else size)
+
+
+def _checksum_line(rom: RomIdentity, calculated: int, stored: int) -> str:
+    if rom.classic:
+        return f"csum err:{calculated:#x}!={stored:#x}"
+    return f"Checksum failure. Calculated 0x{calculated:02x} stored 0x{stored:02x}"
 
 
 def _hash_warning(read: Callable[[int, int], bytes], start: int, end: int) -> list[str]:
-    """The C3's ROM compares always, even when the header says that no hash follows, and boots anyway."""
+    """These ROMs compare always, even when the header says that no hash follows, and boot anyway."""
     calculated = hashlib.sha256(read(start, end - start)).hexdigest()
     expected = read(end, 32).hex()
     if calculated == expected:

@@ -17,7 +17,7 @@ the data bus after it has run once, the ROM's data, sleep modes, every periphera
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import unicorn
@@ -130,9 +130,22 @@ class Rv32Machine:
         boot = rom.boot(self._flash.read, self._flash.size, cause, saved_pc)
         self._uart.sent += unsent + boot.log
         self._stopped = boot.entry is None
-        if boot.entry is None:
-            return
-        for segment in boot.segments:
+        if boot.entry is not None:
+            self._enter_program(boot.entry, boot.segments)
+
+    def start(self, entry: int, segments: Sequence[rom.Segment]) -> None:
+        """Run a program that the ROM's loader has put into RAM. There is no reset, so no log; in download mode the ROM
+        has stopped its watchdogs."""
+        unsent = self.transmit()
+        self._cause, self._pending, self._waiting, self._stopped = rom.POWERON, None, False, False
+        self._build_peripherals({}, None)
+        self._rtc.watchdog.config = self._groups[0].watchdog.config = 0
+        self._uart.sent += unsent
+        self._forget_code()
+        self._enter_program(entry, segments)
+
+    def _enter_program(self, entry: int, segments: Sequence[rom.Segment]) -> None:
+        for segment in segments:
             self._load_segment(segment)
         for number in range(1, 32):
             self._uc.reg_write(reg.UC_RISCV_REG_X0 + number, 0)
@@ -140,7 +153,7 @@ class Rv32Machine:
         self._uc.reg_write(reg.UC_RISCV_REG_MSTATUS, _MSTATUS_MPP)
         self._uc.reg_write(reg.UC_RISCV_REG_MTVEC, _ROM | 1)
         self._uc.reg_write(reg.UC_RISCV_REG_SP, _ROM_STACK)
-        self._uc.reg_write(reg.UC_RISCV_REG_PC, boot.entry)
+        self._uc.reg_write(reg.UC_RISCV_REG_PC, entry)
 
     def run(self, max_instructions: int) -> int:
         """Execute until idle or about `max_instructions`; returns how many were executed (never more, 0 when idle;
@@ -164,6 +177,9 @@ class Rv32Machine:
 
     def _advance(self) -> None:
         self._systimer.advance()
+        # An owner may be late: firmware that rests until an alarm, which was due before the watchdog, feeds it first.
+        if self._waiting and self._interrupt_line() is not None:
+            return
         bites = self._bites()
         if self._pending is None and bites:
             at, cause = min(bites)

@@ -40,6 +40,8 @@ class Uart(RegisterBlock):
     fit the FIFO wait on the line. Transmission takes no time here."""
 
     FIFO_SIZE = 128
+    LINE_LIMIT = 1 << 16
+    """Bytes that may wait; firmware that never reads loses more, as one whose FIFO overflows."""
     FIFO, INT_RAW, INT_ST, INT_ENA, INT_CLR, STATUS, CONF0, CONF1 = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x1C, 0x20, 0x24
     RXFIFO_FULL, TXFIFO_EMPTY, RXFIFO_TOUT, TX_DONE = 1 << 0, 1 << 1, 1 << 8, 1 << 14
     RXFIFO_RST = 1 << 17
@@ -52,7 +54,7 @@ class Uart(RegisterBlock):
         self.stored[self.CONF1] = 0x60
 
     def feed(self, data: bytes) -> None:
-        self.received += data
+        self.received += data[: self.LINE_LIMIT - len(self.received)]
         self._latched |= self.RXFIFO_TOUT  # the line falls silent after every piece
 
     def _raw(self) -> int:

@@ -110,10 +110,15 @@ _READ_STATUS = {0x05: 0, 0x35: 1, 0x15: 2}
 _WRITE_STATUS = {0x01: 0, 0x31: 1, 0x11: 2}
 
 
+_THREE_BYTES = 1 << 24  # what a 3-byte address reaches
+
+
 def sfdp_table(size: int) -> bytes:
     """Serial Flash Discoverable Parameters (JESD216B): header, one parameter header, the basic flash table at 0x30."""
     basic = [0xFFFFFFFF] * 16
     basic[0] = 0xFFF120E5  # 4 KiB erase with 0x20, 3-byte addresses, 1-1-2, 1-2-2, 1-4-4, 1-1-4 reads
+    if size > _THREE_BYTES:
+        basic[0] |= 1 << 17  # 3- or 4-byte addresses
     basic[1] = size * 8 - 1  # density in bits, less one
     basic[2] = 0x6B08EB44  # fast read opcodes and their wait states
     basic[3] = 0xBB423B08

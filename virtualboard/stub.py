@@ -1,8 +1,11 @@
 """The flasher stub: recognised when it is uploaded, then answered for as the stub's own code would.
 
-The stub's machine code is not executed. Its behaviour is that of esp-flasher-stub (generation 2, esptool's default) and
-of the legacy stub (generation 1), as far as esptool can see it. Does not know UART or time. Invariant: a block is
-acknowledged before it is written, and an error found then is the answer to the next command, which is not executed.
+The stub's machine code is not executed. Its behaviour is that of espressif/esp-flasher-stub (generation 2, esptool's
+default; `src/command_handler.c`) and espressif/esptool-legacy-flasher-stub (generation 1; `stub_flasher.c`), down to
+their error codes. Does not know UART or time. Invariant: a block is acknowledged before it is written; an error found
+then is the answer to the next command, which is not executed (generation 1: the next block or the end of the write).
+
+Not modelled: encrypted writes, and generation 2's NAND commands, which are plug-ins.
 """
 
 from __future__ import annotations
@@ -12,20 +15,46 @@ import hashlib
 import importlib.util
 import json
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from virtualboard import protocol as p
 from virtualboard.bus import Bus
 from virtualboard.chips import Chip
 from virtualboard.nor import SECTOR_SIZE, NorFlash
 from virtualboard.protocol import Answer, Handler, Outcome
+from virtualboard.stub_flash import MAX_READ_BLOCK, NOT_ENOUGH, TOO_MUCH, StubRead, StubWrite
 from virtualboard.timing import INSTANT, Timing
 
-BAD_LENGTH, BAD_CHECKSUM, UNKNOWN, FAILED, NO_BEGIN, INFLATE, TOO_MUCH = 0xC0, 0xC1, 0xC3, 0xC4, 0xC6, 0xC7, 0xC9
+BAD_LENGTH, BAD_CHECKSUM, BAD_BLOCK, UNKNOWN, FAILED, NO_BEGIN = 0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xC6
+NOT_IMPLEMENTED = 0xFF
 GREETING = b"OHAI"
 _ERRORS = p.Errors(length=BAD_LENGTH, checksum=BAD_CHECKSUM, sequence=BAD_LENGTH, no_begin=NO_BEGIN)
+_SYNC_LENGTH = 36
+_MAX_BLOCK = 0x4000
+
+
+class Dialect(NamedTuple):
+    """How a generation answers where they differ.
+
+    `refusal` is the code of a command with a wrong length or impossible parameters: generation 1 makes a truth value of
+    it, so that every such code is 1. `sticky`: an error of a write stays until the next begin, and only commands of
+    that write tell it.
+    """
+
+    unknown: int
+    refusal: int
+    impossible: int
+    early_end: int
+    sticky: bool
+    reboots: bool
+
+
+_DIALECTS = {
+    1: Dialect(NOT_IMPLEMENTED, refusal=1, impossible=1, early_end=NOT_ENOUGH, sticky=True, reboots=True),
+    2: Dialect(UNKNOWN, refusal=BAD_LENGTH, impossible=FAILED, early_end=BAD_LENGTH, sticky=False, reboots=False),
+}
 
 
 def recognise(chip: Chip, entry: int, segments: list[bytes]) -> int | None:
@@ -60,76 +89,111 @@ class StubLoader:
     def __init__(self, chip: Chip, flash: NorFlash, bus: Bus, generation: int, timing: Timing = INSTANT) -> None:
         self._chip = chip
         self._generation = generation
-        self._target = p.Target(flash, timing, flash.size)
-        self._write: _StubWrite | None = None
-        self._reader: _StubRead | None = None
-        self._deferred = 0
+        self._dialect = _DIALECTS[generation]
+        self._target = p.Target(flash, timing, flash.size, chip.stub_address_bits)
+        self._write: StubWrite | None = None
+        self._queued: tuple[int, bytes] | None = None
+        self._reader: StubRead | None = None
+        self._error = 0  # found after an acknowledgement
         self._value = 0
         bus.spi.attach()  # the stub attaches the flash when it starts
-        ram = p.RamUpload(chip, bus, _ERRORS, recognise)
+        check = _check_block_1 if generation == 1 else _check_block_2
+        self._ram = ram = p.RamUpload(chip, bus, _ERRORS._replace(length=self._dialect.refusal), recognise, check)
+        registers = p.register_commands(bus, _ERRORS, self._leave)
         self._handlers: Mapping[int, Handler] = {
-            **p.register_commands(bus, _ERRORS, self._leave),
-            p.MEM_BEGIN: ram.begin,
+            p.READ_REG: registers[p.READ_REG],
+            p.WRITE_REG: registers[p.WRITE_REG] if generation == 1 else _not_enough(registers[p.WRITE_REG]),
+            p.MEM_BEGIN: self._exactly(16, ram.begin),
             p.MEM_DATA: ram.block,
-            p.MEM_END: ram.end,
-            p.FLASH_BEGIN: self._flash_begin,
+            p.MEM_END: self._exactly(8, self._mem_end),
+            p.FLASH_BEGIN: lambda data, _check: self._begin(data, inflate=False),
             p.FLASH_DATA: self._data,
             p.FLASH_END: self._flash_end,
-            p.DEFL_BEGIN: self._defl_begin,
+            p.DEFL_BEGIN: lambda data, _check: self._begin(data, inflate=True),
             p.DEFL_DATA: self._data,
             p.DEFL_END: self._flash_end,
-            p.SYNC: lambda _data, _check: Answer(),
-            p.SPI_ATTACH: lambda _data, _check: Answer(),
-            p.SPI_SET_PARAMS: self._set_params,
+            p.SYNC: lambda data, _check: Answer(error=0 if len(data) == _SYNC_LENGTH else BAD_LENGTH),
+            p.SPI_ATTACH: self._exactly(4, lambda _data, _check: Answer()),
+            p.SPI_SET_PARAMS: self._exactly(24, self._set_params),
             p.CHANGE_BAUDRATE: self._change_baud,
-            p.SPI_FLASH_MD5: self._md5,
+            p.SPI_FLASH_MD5: self._exactly(16, self._md5),
             p.ERASE_FLASH: self._erase_flash,
-            p.ERASE_REGION: self._erase_region,
+            p.ERASE_REGION: self._exactly(8, self._erase_region),
             p.READ_FLASH: self._read_flash,
-            p.RUN_USER_CODE: lambda _data, _check: Answer(),
-        } | ({} if chip.security_chip_id is None else {p.GET_SECURITY_INFO: self._security_info})
+            p.RUN_USER_CODE: self._run_user_code,
+            p.GET_SECURITY_INFO: self._exactly(0, self._security_info),
+        }
 
     def handle(self, frame: bytes) -> Outcome:
         """Answer one frame; while a read is under way a frame of 4 bytes is its acknowledgement."""
+        before: tuple[bytes, ...] = ()
         if self._reader is not None:
-            if len(frame) == 4:
-                return self._read_on(struct.unpack("<I", frame)[0])
-            self._reader = None  # the host has given up reading
+            before, consumed = self._reader.frame(frame)
+            if self._reader.done:
+                self._reader = None
+            if consumed:
+                return Outcome(before)
         request = p.Request.parse(frame)
         if request is None:
-            return Outcome()
+            # Generation 2 looks at the direction, and answers what is no request.
+            wrong = self._generation == 2 and len(frame) >= 8
+            return Outcome((*before, p.reply(frame[1], 0, bytes([UNKNOWN, 0]))) if wrong else before)
         self._value = 0
         answer = self._answer(request)
-        copies = p.SYNC_REPLIES if request.op == p.SYNC else 1
-        frames = (p.reply(request.op, self._value, answer.data + bytes([answer.error, 0])),) * copies
+        if answer.silent:
+            return Outcome(before, answer.busy_s, answer.then)
+        copies = p.SYNC_REPLIES if request.op == p.SYNC and not answer.error else 1
+        frames = (*before, *(p.reply(request.op, self._value, answer.data + bytes([answer.error, 0])),) * copies)
         if self._reader is not None:
-            frames += (self._reader.start(),)
-            self._reader = self._reader if self._reader.blocks_left else None
-        after_s = 0.0
-        if self._write is not None:
-            after_s = self._write.flush()
-            self._deferred = self._write.take_error()
-        return Outcome(frames, answer.busy_s, answer.then, after_s)
+            frames += self._reader.start()
+            self._reader = None if self._reader.done else self._reader
+        return Outcome(frames, answer.busy_s, answer.then, self._flush())
 
     def _answer(self, request: p.Request) -> Answer:
-        if self._deferred:
-            error, self._deferred = self._deferred, 0
+        if self._error and not self._dialect.sticky:
+            error, self._error = self._error, 0
             return Answer(error=error)
         handler = self._handlers.get(request.op)
         if handler is None:
-            return Answer(error=UNKNOWN)
+            return Answer(error=self._dialect.unknown)
         return handler(request.data, request.checksum) if request.complete else Answer(error=BAD_LENGTH)
+
+    def _flush(self) -> float:
+        """Write the acknowledged block; returns seconds. What goes wrong is kept for a later answer."""
+        if self._queued is None or self._write is None:
+            return 0.0
+        (seq, payload), self._queued = self._queued, None
+        if seq == 0 and self._generation == 2:
+            self._write.restart()
+        seconds, error = self._write.put(payload)
+        if not error and self._generation == 1 and self._write.finished and self._write.remaining:
+            error = NOT_ENOUGH
+        self._error = error or self._error
+        return seconds
+
+    def _exactly(self, length: int, handler: Handler) -> Handler:
+        """`handler` for data of this length; else the generation's refusal."""
+        return lambda data, check: handler(data, check) if len(data) == length else Answer(error=self._dialect.refusal)
+
+    # --- commands ---------------------------------------------------------------------------------
 
     def _leave(self, value: int) -> None:
         self._value = value
 
+    def _mem_end(self, data: bytes, check: int) -> Answer:
+        if self._generation == 2 and not self._ram.begun:
+            return Answer(error=NO_BEGIN)
+        if self._generation == 1 and self._ram.remaining:
+            return Answer(error=self._dialect.refusal)
+        return self._ram.end(data, check)
+
     def _security_info(self, _data: bytes, _check: int) -> Answer:
-        return Answer(struct.pack("<IB7BII", 0, 0, *bytes(6), 0x0C, self._chip.security_chip_id, 3))
+        if self._chip.security_chip_id is None:
+            return Answer(error=NOT_IMPLEMENTED)
+        return Answer(p.security_info(self._chip))
 
     def _set_params(self, data: bytes, _check: int) -> Answer:
-        if len(data) != 24:
-            return Answer(error=BAD_LENGTH)
-        self._target.size = min(struct.unpack_from("<I", data, 4)[0], self._target.flash.size)
+        self._target.set_size(struct.unpack_from("<I", data, 4)[0])
         return Answer()
 
     def _change_baud(self, data: bytes, _check: int) -> Answer:
@@ -138,152 +202,106 @@ class StubLoader:
         return Answer(then=p.SetBaud(struct.unpack_from("<I", data)[0]))
 
     def _md5(self, data: bytes, _check: int) -> Answer:
-        if len(data) != 16:
-            return Answer(error=BAD_LENGTH)
         offset, n = struct.unpack_from("<II", data)
         if not self._target.fits(offset, n):
-            return Answer(error=FAILED)
+            return Answer(error=self._dialect.impossible)
         digest, seconds = self._target.md5(offset, n)
         return Answer(digest, busy_s=seconds)
 
-    def _erase_flash(self, _data: bytes, _check: int) -> Answer:
-        return Answer(busy_s=self._target.erase(0, self._target.flash.size))
+    def _erase_flash(self, data: bytes, _check: int) -> Answer:
+        if data and self._generation == 1:
+            return Answer(error=self._dialect.refusal)
+        return Answer(busy_s=self._target.erase_chip())
 
     def _erase_region(self, data: bytes, _check: int) -> Answer:
-        if len(data) != 8:
-            return Answer(error=BAD_LENGTH)
         offset, n = struct.unpack("<II", data)
-        if offset % SECTOR_SIZE or n % SECTOR_SIZE or not self._target.fits(offset, n):
-            return Answer(error=FAILED)
+        if offset % SECTOR_SIZE or n % SECTOR_SIZE:
+            return Answer(error=self._dialect.refusal)
+        if not self._target.fits(offset, n):
+            return Answer(error=self._dialect.impossible)
         return Answer(busy_s=self._target.erase(offset, offset + n))
-
-    def _flash_begin(self, data: bytes, _check: int) -> Answer:
-        return self._begin(data, inflate=False)
-
-    def _defl_begin(self, data: bytes, _check: int) -> Answer:
-        return self._begin(data, inflate=True)
 
     def _begin(self, data: bytes, *, inflate: bool) -> Answer:
         if len(data) not in (16, 20):
-            return Answer(error=BAD_LENGTH)
-        size, _blocks, _block_size, offset = struct.unpack_from("<4I", data)
-        if not self._target.fits(offset, size):
-            return Answer(error=FAILED)
-        self._write = _StubWrite(self._target, offset, size, inflate=inflate)
+            return Answer(error=self._dialect.refusal)
+        size, _blocks, block_size, offset = struct.unpack_from("<4I", data)
+        if self._generation == 1 and block_size > _MAX_BLOCK:
+            return Answer(error=BAD_BLOCK)
+        if not self._target.fits(offset, size) or any(data[16:]):
+            return Answer(error=self._dialect.impossible)
+        self._error = 0
+        self._write = StubWrite(self._target, offset, size, inflate=inflate, erase_ahead=self._generation == 2)
         return Answer()
 
     def _data(self, data: bytes, check: int) -> Answer:
-        if self._write is None:
+        write = self._write
+        if write is None:
             return Answer(error=NO_BEGIN)
-        payload, error = p.parse_block(data, check, None, _ERRORS)
-        if error:
-            return Answer(error=error)
-        self._write.queue(struct.unpack_from("<I", data, 4)[0], payload)
+        if len(data) < 16:
+            return Answer(error=BAD_LENGTH if write.inflate or self._generation == 1 else NOT_ENOUGH)
+        length, seq = struct.unpack_from("<II", data)
+        if write.inflate and self._generation == 2 and not write.remaining:
+            return Answer(error=TOO_MUCH)
+        if length != len(data) - 16:
+            return Answer(error=BAD_LENGTH if self._generation == 1 else TOO_MUCH)
+        if p.checksum(data[16:]) != check & 0xFF:
+            return Answer(error=BAD_CHECKSUM)
+        if self._error:
+            return Answer(error=self._error)
+        self._queued = (seq, data[16:])
         return Answer()
 
     def _flash_end(self, data: bytes, _check: int) -> Answer:
         if len(data) != 4:
             return Answer(error=BAD_LENGTH)
-        write, self._write = self._write, None
-        if write is None:
+        if self._write is None:
             return Answer(error=NO_BEGIN)
-        if write.remaining:
-            return Answer(error=BAD_LENGTH)
-        reboot = struct.unpack("<I", data)[0] == 0
-        return Answer(then=p.RestartLoader() if reboot and self._generation == 1 else None)
+        if self._write.remaining:
+            return Answer(error=self._dialect.early_end)
+        self._write = None
+        reboot = struct.unpack("<I", data)[0] == 0 and self._dialect.reboots and not self._error
+        return Answer(error=self._error, then=p.RestartLoader() if reboot else None)
 
     def _read_flash(self, data: bytes, _check: int) -> Answer:
         if len(data) != 16:
             return Answer(error=BAD_LENGTH)
-        offset, n, block, _in_flight = struct.unpack("<4I", data)
+        offset, n, block, in_flight = struct.unpack("<4I", data)
         if not self._target.fits(offset, n) or not block:
             return Answer(error=FAILED)
-        self._reader = _StubRead(self._target, offset, n, block)
+        if block > MAX_READ_BLOCK:
+            # The stub's buffer is smaller: after the reply nothing comes.
+            self._error = 0 if self._dialect.sticky else BAD_LENGTH
+            return Answer()
+        self._reader = StubRead(self._target, offset, n, block, in_flight if self._generation == 1 else None)
         return Answer()
 
-    def _read_on(self, acknowledged: int) -> Outcome:
-        reader = self._reader
-        if reader is None:
-            return Outcome()
-        frames, done = reader.acknowledge(acknowledged)
-        if done:
-            self._reader = None
-        return Outcome(frames)
+    def _run_user_code(self, _data: bytes, _check: int) -> Answer:
+        """Never answered. Generation 1 returns to the ROM, which starts what is in flash; generation 2 does nothing."""
+        return Answer(then=p.BootFlash(p.CAUSE_SOFTWARE) if self._generation == 1 else None, silent=True)
 
 
-class _StubWrite:
-    """A flash write under way: erases sector by sector just ahead of the bytes, trims padding past the end."""
-
-    def __init__(self, target: p.Target, offset: int, size: int, *, inflate: bool) -> None:
-        self.remaining = size
-        self._target = target
-        self._at = offset
-        self._erased_to = offset
-        self._inflate = inflate
-        self._inflater = zlib.decompressobj()
-        self._queued = b""
-        self._error = 0
-
-    def queue(self, seq: int, payload: bytes) -> None:
-        """Take a block; it is written after the acknowledgement, by `flush`."""
-        if seq == 0:
-            self._inflater = zlib.decompressobj()
-        self._queued = payload
-
-    def flush(self) -> float:
-        """Write the queued block; returns seconds. What goes wrong is kept for `take_error`."""
-        payload, self._queued = self._queued, b""
-        if not payload:
-            return 0.0
-        if self._inflate:
-            try:
-                payload = self._inflater.decompress(payload, self.remaining + 1)
-            except zlib.error:
-                self._error = INFLATE
-                return 0.0
-            if len(payload) > self.remaining:
-                self._error = TOO_MUCH
-        payload = payload[: self.remaining]
-        end = self._at + len(payload)
-        seconds = 0.0
-        if end > self._erased_to:
-            seconds += self._target.erase(self._erased_to, end)
-            self._erased_to = -(-end // SECTOR_SIZE) * SECTOR_SIZE
-        seconds += self._target.program(self._at, payload)
-        self._at, self.remaining = end, self.remaining - len(payload)
-        return seconds
-
-    def take_error(self) -> int:
-        """The error of the last `flush`, once."""
-        error, self._error = self._error, 0
-        return error
+def _check_block_1(data: bytes, _check: int, _seq: int, remaining: int) -> tuple[bytes, int]:
+    """MEM_DATA in generation 1: no checksum, no number, words only."""
+    payload = data[16:]
+    if len(payload) > remaining:
+        return b"", TOO_MUCH
+    return (b"", BAD_LENGTH) if len(payload) % 4 else (payload, 0)
 
 
-class _StubRead:
-    """READ_FLASH under way: one block in flight, each acknowledged with the bytes received so far, then the MD5."""
+def _check_block_2(data: bytes, _check: int, _seq: int, remaining: int) -> tuple[bytes, int]:
+    """MEM_DATA in generation 2: no checksum, no number."""
+    if len(data) < 16:
+        return b"", NOT_ENOUGH
+    (length,) = struct.unpack_from("<I", data)
+    if length > remaining or length != len(data) - 16:
+        return b"", TOO_MUCH
+    return data[16:], 0
 
-    def __init__(self, target: p.Target, offset: int, n: int, block: int) -> None:
-        self._flash = target.flash
-        self._offset = offset
-        self._n = n
-        self._block = block
-        self._sent = 0
-        self.blocks_left = n > 0
 
-    def start(self) -> bytes:
-        """The first block; the digest when there is nothing to read."""
-        return self._next() if self._n else self._flash.md5(self._offset, 0)
+def _not_enough(handler: Handler) -> Handler:
+    """WRITE_REG of generation 2 has a code of its own for a wrong length."""
 
-    def acknowledge(self, received: int) -> tuple[tuple[bytes, ...], bool]:
-        """Frames to send next, and whether the read is over."""
-        if received < self._sent:
-            return (), False
-        if self._sent < self._n:
-            return (self._next(),), False
-        return (self._flash.md5(self._offset, self._n),), True
+    def handle(data: bytes, check: int) -> Answer:
+        return handler(data, check) if data and len(data) % 16 == 0 else Answer(error=NOT_ENOUGH)
 
-    def _next(self) -> bytes:
-        n = min(self._block, self._n - self._sent)
-        data = self._flash.read(self._offset + self._sent, n)
-        self._sent += n
-        return data
+    return handle

@@ -1,20 +1,6 @@
 #include "digest.h"
 
-/* ESP-IDF: esp32c3.rom.ld, rom/sha.h, rom/md5_hash.h. The contexts are opaque here; theirs take 216
- * and 88 bytes. */
-struct rom_context {
-    uint32_t opaque[64];
-};
-#define ROM_SHA2_256 2
-#define ROM_ets_sha_enable ((void (*)(void))0x40000644)
-#define ROM_ets_sha_init ((int (*)(struct rom_context *, int type))0x40000650)
-#define ROM_ets_sha_starts ((int (*)(struct rom_context *, uint16_t))0x40000658)
-#define ROM_ets_sha_update                                                                         \
-    ((void (*)(struct rom_context *, const uint8_t *, uint32_t size, bool keep))0x4000065C)
-#define ROM_ets_sha_finish ((int (*)(struct rom_context *, uint8_t *digest))0x40000660)
-#define ROM_MD5Init ((void (*)(struct rom_context *))0x40000614)
-#define ROM_MD5Update ((void (*)(struct rom_context *, const uint8_t *, uint32_t size))0x40000618)
-#define ROM_MD5Final ((void (*)(uint8_t *digest, struct rom_context *))0x4000061C)
+#include "soc.h"
 
 static struct rom_context context;
 

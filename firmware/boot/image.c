@@ -127,7 +127,8 @@ _Noreturn void image_start(uint32_t offset, uint32_t size) {
     for (int i = 0; i < mapped_count; i++) {
         flash_map_at(mapped[i].address, mapped_at[i], mapped[i].size);
     }
-    __asm__ volatile("fence.i");
+    /* binutils 2.38 and newer take it only as an extension of its own */
+    __asm__ volatile(".option push\n.option arch, +zifencei\nfence.i\n.option pop");
     ((void (*)(void))entry)();
     for (;;) {
     }

@@ -1,7 +1,5 @@
 #include "json.h"
 
-#include <stdint.h>
-
 struct reader {
     const char *at;
     const char *end;
@@ -299,4 +297,17 @@ bool json_string_is(struct slice string, const char *text) {
         }
     }
     return *r.at == '"';
+}
+
+bool json_unsigned(struct slice number, uint32_t *value) {
+    uint32_t sum = 0;
+    for (size_t i = 0; i < number.size; i++) {
+        uint32_t digit = (uint32_t)(number.at[i] - '0');
+        if (digit > 9 || sum > (UINT32_MAX - digit) / 10) {
+            return false;
+        }
+        sum = sum * 10 + digit;
+    }
+    *value = sum;
+    return number.size > 0;
 }

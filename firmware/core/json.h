@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Deeper nesting is refused, because each level costs stack. */
 #define JSON_DEPTH_MAX 16
@@ -30,5 +31,8 @@ bool json_member(struct slice object, const char *name, struct slice *value);
 
 /* Does this JSON string mean exactly `text` (ASCII), escapes resolved? */
 bool json_string_is(struct slice string, const char *text);
+
+/* The value of a JSON number that is a whole one from 0 to 2^32-1, written without exponent. */
+bool json_unsigned(struct slice number, uint32_t *value);
 
 #endif

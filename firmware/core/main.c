@@ -1,7 +1,11 @@
-/* Boot, say who is here, then serve requests for ever. */
+/* Boot, say who is here, start the modules, then serve requests and modules for ever. */
+#include "logring.h"
+#include "module.h"
 #include "out.h"
 #include "port.h"
 #include "rpc.h"
+
+_Noreturn void core_main(void); /* the port calls it */
 
 /* Sent before anything else, so that a host can time the boot and see at once what runs. */
 static void announce(void) {
@@ -15,15 +19,25 @@ static void announce(void) {
     out_text("}}\n");
 }
 
-int main(void) {
-    port_init();
-    announce();
-    for (;;) {
+/* At most one full line per turn, so that a flood of requests stops no module. */
+static void serve(void) {
+    for (int count = 0; count <= RPC_LINE_MAX; count++) {
         int byte = port_read();
         if (byte < 0) {
-            port_wait();
-        } else {
-            rpc_byte((char)byte);
+            return;
         }
+        rpc_byte((char)byte);
+    }
+}
+
+_Noreturn void core_main(void) {
+    port_init();
+    announce();
+    modules_setup();
+    for (;;) {
+        serve();
+        uint64_t next_ms = modules_loop(port_uptime_ms());
+        log_print();
+        port_wait(next_ms);
     }
 }

@@ -1,30 +1,12 @@
 /* The methods that this device offers. To add one: write its function, add its row. */
+#include "methods.h"
+
 #include "out.h"
+#include "params.h"
 #include "port.h"
-#include "rpc.h"
-
-static bool has_params(const struct rpc_request *request) {
-    struct slice rest = request->params, value;
-    if (json_kind(rest) == '{') {
-        /* `{}` is the only object without a second character that starts a member. */
-        rest.at++;
-        rest.size--;
-        return json_kind(rest) != '}';
-    }
-    return json_next_item(&rest, &value);
-}
-
-/* For methods without parameters: answers a request that has some, and says so. */
-static bool refused_params(const struct rpc_request *request) {
-    if (!has_params(request)) {
-        return false;
-    }
-    rpc_error(request, RPC_INVALID_PARAMS, "Invalid params: this method takes none");
-    return true;
-}
 
 static void run_discover(const struct rpc_request *request) {
-    if (refused_params(request)) {
+    if (!params_none(request)) {
         return;
     }
     rpc_begin(request);
@@ -49,7 +31,7 @@ static void run_discover(const struct rpc_request *request) {
 }
 
 static void run_ping(const struct rpc_request *request) {
-    if (refused_params(request)) {
+    if (!params_none(request)) {
         return;
     }
     rpc_begin(request);
@@ -69,7 +51,7 @@ static void run_echo(const struct rpc_request *request) {
 
 static void run_info(const struct rpc_request *request) {
     const struct port_identity *who = port_identity();
-    if (refused_params(request)) {
+    if (!params_none(request)) {
         return;
     }
     rpc_begin(request);
@@ -94,7 +76,7 @@ static void run_info(const struct rpc_request *request) {
 }
 
 static void run_reboot(const struct rpc_request *request) {
-    if (refused_params(request)) {
+    if (!params_none(request)) {
         return;
     }
     rpc_begin(request);
@@ -103,14 +85,44 @@ static void run_reboot(const struct rpc_request *request) {
     port_reboot();
 }
 
+#if HOTPLATE_TEST_RPC /* for tests of hosts: what does yours say when a device fails? */
+static void run_panic(const struct rpc_request *request) {
+    if (params_none(request)) {
+        port_panic();
+    }
+}
+
+static void run_hang(const struct rpc_request *request) {
+    if (params_none(request)) {
+        for (;;) {
+        }
+    }
+}
+#endif
+
+#define OBJECT "{\"type\":\"object\"}"
+#define NUMBER "\"schema\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":4294967295}"
+
 const struct rpc_method rpc_methods[] = {
-    {"rpc.discover", "Lists these methods as an OpenRPC document.", "[]", "{\"type\":\"object\"}",
-     run_discover},
+    {"rpc.discover", "Lists these methods as an OpenRPC document.", "[]", OBJECT, run_discover},
     {"ping", "Answers \"pong\".", "[]", "{\"type\":\"string\"}", run_ping},
     {"echo", "Answers its parameters as they came.",
      "[{\"name\":\"value\",\"schema\":{},\"required\":true}]", "{}", run_echo},
-    {"info", "Says which device this is and what it runs.", "[]", "{\"type\":\"object\"}",
-     run_info},
+    {"info", "Says which device this is and what it runs.", "[]", OBJECT, run_info},
+    {"health", "Says how each module and the memory are.", "[]", OBJECT, run_health},
+    {"module.set", "Gives a module its parameter and answers its health.",
+     "[{\"name\":\"module\",\"schema\":{\"type\":\"string\"},\"required\":true},"
+     "{\"name\":\"value\"," NUMBER ",\"required\":true}]",
+     OBJECT, run_module_set},
+    {"log", "Answers the log entries from number `since` on, as [level, uptime_ms, text].",
+     "[{\"name\":\"since\"," NUMBER "}]", OBJECT, run_log},
+    {"image.hashes", "Answers the SHA-256 of every image as it lies in flash.", "[]", OBJECT,
+     run_image_hashes},
     {"reboot", "Answers true and restarts the device.", "[]", "{\"type\":\"boolean\"}", run_reboot},
+#if HOTPLATE_TEST_RPC
+    {"panic", "Does not answer: the device fails as with a bad pointer.", "[]", "{}", run_panic},
+    {"hang", "Does not answer: the device hangs until its watchdog restarts it.", "[]", "{}",
+     run_hang},
+#endif
 };
 const size_t rpc_method_count = sizeof rpc_methods / sizeof rpc_methods[0];

@@ -1,6 +1,7 @@
 #include "out.h"
 
 #include "port.h"
+#include "text.h"
 
 static bool is_muted;
 
@@ -42,13 +43,13 @@ void out_string(const char *text) {
 }
 
 void out_number(uint64_t number) {
-    char text[20]; /* 2^64 has twenty digits */
-    size_t at = sizeof text;
-    do {
-        text[--at] = digits[number % 10];
-        number /= 10;
-    } while (number != 0);
-    out_slice((struct slice){text + at, sizeof text - at});
+    char text[NUMBER_DIGITS_MAX], *end = text + sizeof text;
+    char *begin = format_number(end, number);
+    out_slice((struct slice){begin, (size_t)(end - begin)});
+}
+
+void out_bool(bool value) {
+    out_text(value ? "true" : "false");
 }
 
 void out_hex(const uint8_t *bytes, size_t size, const char *separator) {

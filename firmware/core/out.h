@@ -15,6 +15,7 @@ void out_text(const char *text);
 void out_slice(struct slice text);
 void out_string(const char *text); /* quoted, escaped */
 void out_number(uint64_t number);
+void out_bool(bool value);
 void out_hex(const uint8_t *bytes, size_t size, const char *separator); /* quoted */
 
 #endif

@@ -1,10 +1,11 @@
-/* Everything that core/ may ask of a platform. A port implements all of it; core/ includes nothing
- * else of the platform, so the same core runs on a chip and on a host.
+/* Everything that core/ and modules/ may ask of a platform. A port implements all of it; they
+ * include nothing else of the platform, so the same sources run on a chip and on a host.
  *
  * One thread. No call allocates memory. */
 #ifndef CORE_PORT_H
 #define CORE_PORT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,15 @@ struct port_identity {
     uint8_t app_elf_sha256[32]; /* of the ELF that the running image was made from */
 };
 
+/* A part of flash that an image was written to: `size` bytes, exactly those of the image. */
+struct port_region {
+    char name[17];
+    bool running;
+    uint32_t offset, size;
+};
+
+#define PORT_DIGEST_SIZE 32
+
 void port_init(void);
 const struct port_identity *port_identity(void);
 
@@ -31,10 +41,26 @@ void port_write(const char *bytes, size_t size);
 /* The next received byte (0..255), or -1 when there is none. Never waits. */
 int port_read(void);
 
-/* Rests until a byte has arrived. May return without one. */
-void port_wait(void);
+/* Rests until a byte has arrived or the uptime is `until_ms`, a second at most. May return early.
+ * Feeds the watchdog: a program that does not come here for three seconds is restarted. */
+void port_wait(uint64_t until_ms);
+
+/* The memory that heap.c hands out, aligned to 16 bytes. */
+void *port_heap(size_t *size);
+
+/* The one output that every board has. */
+void port_led(bool on);
+
+/* What lies in flash, at most `max` regions; returns how many. */
+size_t port_regions(struct port_region *regions, size_t max);
+
+/* SHA-256 of a region as it lies in flash now. */
+void port_sha256(const struct port_region *region, uint8_t digest[PORT_DIGEST_SIZE]);
 
 /* Lets what was written leave the device, then restarts it. */
 _Noreturn void port_reboot(void);
+
+/* Fails as a program with a bad pointer does: a report on the line, then a restart. */
+_Noreturn void port_panic(void);
 
 #endif

@@ -17,7 +17,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.core.config_checks import VIRTUAL_PORT, Problem, check_value, cross_checks, did_you_mean, suggestion
+from pipeline.core.config_checks import (
+    SIZE_UNITS,
+    VIRTUAL_PORT,
+    Problem,
+    check_value,
+    cross_checks,
+    did_you_mean,
+    suggestion,
+)
 from pipeline.core.failures import fail
 from pipeline.core.images import flash_size_bytes
 from pipeline.core.model import Failure, FailureCategory, Stage
@@ -139,9 +147,28 @@ class Readiness(NamedTuple):
 
 
 class CacheSettings(NamedTuple):
-    """`dir`: "" for the project's own `.deploy`."""
+    """`dir`: relative to the project root or absolute; "" for the one that all projects of this user share."""
 
     dir: str = ""
+    max_size: str = "5GB"
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self.max_size[:-2]) * SIZE_UNITS[self.max_size[-2:]]
+
+
+class ActionConfig(NamedTuple):
+    """One `[[action]]`: a command of the user's with what it reads and writes. `inputs`: files and globs, `env`: names
+    of variables that reach the command and its key, `tools`: further programs that it starts."""
+
+    name: str
+    argv: tuple[str, ...]
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    depfile: str = ""
+    env: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    cacheable: bool = True
 
 
 class Reports(NamedTuple):
@@ -166,6 +193,7 @@ class DeployConfig(NamedTuple):
     readiness: Readiness
     cache: CacheSettings
     reports: Reports
+    actions: tuple[ActionConfig, ...] = ()
 
     @property
     def default_device(self) -> DeviceConfig:
@@ -222,6 +250,9 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
 _NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"profile": Profile, "device": DeviceConfig})
 """Tables of tables: the key is the `name` of the tuple."""
 
+_LISTED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"action": ActionConfig})
+"""Arrays of tables."""
+
 
 def parse_config(text: str, path: str = "deploy.toml") -> DeployConfig | Failure:
     """The configuration, or a `config_error` at `path:LINE:COL`: the first error of the text, with the further ones
@@ -242,7 +273,7 @@ def parse_config(text: str, path: str = "deploy.toml") -> DeployConfig | Failure
 
 def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
     """Per section its values by field name (per named section: by name); what is wrong goes to `problems`."""
-    known = [*_SECTIONS, *_NAMED_SECTIONS]
+    known = [*_SECTIONS, *_NAMED_SECTIONS, *_LISTED_SECTIONS]
     problems.extend(_unknown_key((name,), known, "deploy.toml") for name in document if name not in known)
     values: dict[str, Any] = {
         name: _read_table(document.get(name, {}), shape, (name,), problems) for name, shape in _SECTIONS.items()
@@ -258,11 +289,19 @@ def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict
                 hint = "use letters, digits, '_', '-' and '.', and begin with a letter or a digit"
                 problems.append(Problem((name, key), False, f"'{key}' cannot be the name of a {name}", hint))
             values[name][key] = _read_table(table, shape, (name, key), problems)
+    for name, shape in _LISTED_SECTIONS.items():
+        listed = document.get(name, [])
+        if not isinstance(listed, list):
+            fact = f"'{name}' is one table, but must be an array of tables"
+            problems.append(Problem((name,), False, fact, f"write [[{name}]], with two brackets"))
+            continue
+        values[name] = [_read_table(table, shape, (name, n), problems) for n, table in enumerate(listed)]
     return values
 
 
 def _read_table(table: Any, shape: type[Any], path: "KeyPath", problems: list[Problem]) -> dict[str, Any]:
-    section = f"[{'.'.join(str(part) for part in path)}]"
+    listed = path[0] in _LISTED_SECTIONS
+    section = f"[[{path[0]}]]" if listed else f"[{'.'.join(str(part) for part in path)}]"
     if not isinstance(table, dict):
         problems.append(_wrong_type(path, table, "table"))
         return {}
@@ -354,7 +393,8 @@ def _build(values: Mapping[str, Any], path: str) -> DeployConfig:
         for name, fields in values["device"].items()
     )
     profiles = {name: Profile(name, **fields) for name, fields in values["profile"].items()}
-    return DeployConfig(path=path, devices=devices, profiles=MappingProxyType(profiles), **sections)
+    actions = tuple(ActionConfig(**fields) for fields in values["action"])
+    return DeployConfig(path=path, devices=devices, profiles=MappingProxyType(profiles), actions=actions, **sections)
 
 
 # --- failures ---------------------------------------------------------------------------------

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from pipeline.core.toml_positions import KeyPath
 
 VIRTUAL_PORT = "virtual:"
-TOOLCHAIN_KINDS = ("zig",)
-TIMINGS = ("instant",)
+TOOLCHAIN_KINDS = ("zig", "gcc")
+"""Both compile for RISC-V only."""
+
+TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
 RESETS = ("auto", "classic", "instant")
+SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
 VERIFY_LEVELS = ("md5",)
 READINESS = ("rpc:ready",)
 
@@ -133,6 +136,45 @@ def _mac(value: str) -> Finding:
     return f"is '{value}', which is not a MAC address", "write six pairs of hex digits, such as 7c:df:a1:00:11:22"
 
 
+def _cache_size(value: str) -> Finding:
+    if re.fullmatch(r"[1-9][0-9]{0,5}(MB|GB)", value):
+        return None
+    return f"is '{value}', which is not a size", "write a whole number with its unit, such as 500MB or 5GB"
+
+
+def _product(value: str) -> Finding:
+    """Only below build/ is nothing a person wrote, so only there may a command's output replace a file."""
+    if finding := _inside(value):
+        return finding
+    if not value.startswith("build/"):
+        return f"is '{value}', which is not below build/", f"write 'build/{value}'"
+    return None
+
+
+def _products(values: Sequence[str]) -> Finding:
+    return _each(_product)(values) if values else ("is empty", "name at least one file that the command writes")
+
+
+def _program(value: str) -> Finding:
+    if value.startswith("/") or ".." in value.split("/"):
+        return f"is '{value}', a place on this machine", "write the program's name, or its path within the project"
+    return _text(value)
+
+
+def _command(values: Sequence[str]) -> Finding:
+    return _each(_program)(values[:1]) if values else ("is empty", "begin with the program to run")
+
+
+def _depfile(value: str) -> Finding:
+    return _product(value) if value else None
+
+
+def _variable(value: str) -> Finding:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        return None
+    return f"is '{value}', which is no name of a variable", "write the name alone; its value comes from the environment"
+
+
 _MS = _between(1, 3_600_000)
 _BAUD = _between(300, 5_000_000)
 _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
@@ -164,6 +206,14 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("readiness", "until"): _one_of(READINESS),
         ("readiness", "timeout_ms"): _MS,
         ("reports", "dir"): _text,
+        ("cache", "max_size"): _cache_size,
+        ("action", "name"): _text,
+        ("action", "argv"): _command,
+        ("action", "inputs"): _each(_inside),
+        ("action", "outputs"): _products,
+        ("action", "depfile"): _depfile,
+        ("action", "env"): _each(_variable),
+        ("action", "tools"): _each(_program),
     }
 )
 
@@ -184,7 +234,35 @@ def check_value(path: KeyPath, value: Any) -> Problem | None:
 
 def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
     """Contradictions between keys. `document` (as tomllib read it) tells written keys from defaults."""
-    return [*_build_checks(config), *_device_checks(config, document)]
+    return [*_build_checks(config), *_device_checks(config, document), *_action_checks(config)]
+
+
+def _action_checks(config: DeployConfig) -> list[Problem]:
+    """Names, outputs and placeholders of `[[action]]` tables. What depends on globs is checked when they are known."""
+    problems = []
+    names: dict[str, int] = {}
+    owners: dict[str, str] = {}
+    for n, action in enumerate(config.actions):
+        if action.name in names:
+            fact = f"two actions are called '{action.name}'"
+            problems.append(Problem(("action", n, "name"), True, fact, "rename one of them"))
+        names.setdefault(action.name, n)
+        for index, path in enumerate(action.outputs):
+            if path in owners:
+                fact = f"'{path}' is an output of both '{owners[path]}' and '{action.name}'"
+                hint = "let one of them write another file"
+                problems.append(Problem(("action", n, "outputs", index), True, fact, hint))
+            owners.setdefault(path, action.name)
+        for index, word in enumerate(action.argv):
+            for place, files in (("{in}", action.inputs), ("{out}", action.outputs)):
+                if place in word and not files:
+                    fact = f"'{word}' stands for files, but the action has none"
+                    problems.append(Problem(("action", n, "argv", index), True, fact, "declare them"))
+                elif place in word and word != place and len(files) != 1:
+                    fact = f"'{word}' holds {place} beside other text, but there are {len(files)} such files"
+                    hint = f"write {place} as a word of its own"
+                    problems.append(Problem(("action", n, "argv", index), True, fact, hint))
+    return problems
 
 
 def _build_checks(config: DeployConfig) -> list[Problem]:
@@ -196,9 +274,10 @@ def _build_checks(config: DeployConfig) -> list[Problem]:
         fact = f"the profile '{config.project.profile}' does not exist (there are: {known}){meant}"
         hint = f"add a table [profile.{config.project.profile}], or set project.profile to an existing one"
         problems.append(Problem(("project", "profile"), True, fact, hint))
-    if config.toolchain.kind == "zig" and chip.isa != "riscv":
+    if chip.isa != "riscv":
         able = ", ".join(name for name, known_chip in CHIPS.items() if known_chip.isa == "riscv")
-        fact = f"the zig toolchain cannot compile for {config.toolchain.chip}: it has no {chip.isa} back end"
+        kind, wanted = config.toolchain.kind, config.toolchain.chip
+        fact = f"the {kind} toolchain cannot compile for {wanted}: it has no {chip.isa} back end"
         problems.append(Problem(("toolchain", "chip"), True, fact, f"use one of {able}"))
     if config.flash.freq not in chip.flash_freqs:
         freqs = ", ".join(chip.flash_freqs)

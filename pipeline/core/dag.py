@@ -6,9 +6,11 @@ a graph that cannot be ordered gives a sentence that names the files or actions 
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.core.depfile import search_path
 from pipeline.core.model import Action
 
 
@@ -22,31 +24,86 @@ class Dag:
     needs: tuple[tuple[int, ...], ...]
 
 
-def build(actions: Sequence[Action]) -> Dag | str:
-    """The graph, or one sentence about what is wrong with the declarations."""
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is no such graph: one fact, and the names of the actions at fault."""
+
+    message: str
+    hint: str
+    actions: tuple[str, ...]
+
+
+def build(actions: Sequence[Action]) -> Dag | Trouble:
+    """The graph, or what is wrong with the declarations.
+
+    An action waits for those that make its inputs; a compile also for those that make a file below a directory where
+    it may look for headers, since nobody knows yet whether it includes them."""
     producer: dict[str, int] = {}
     names: set[tuple[str, str]] = set()
     for index, action in enumerate(actions):
         trouble = _check(action)
         if trouble:
-            return f"action {action.name!r} {trouble}"
+            return Trouble(f"action {action.name!r} {trouble}", "correct the action", (action.name,))
         if (action.profile, action.name) in names:
-            return f"two actions are called {action.name!r} in profile {action.profile!r}"
+            message = f"two actions are called {action.name!r} in profile {action.profile!r}"
+            return Trouble(message, "rename one of them", (action.name,))
         names.add((action.profile, action.name))
         for path in action.outputs:
             if path in producer:
-                return f"{path} is an output of both {actions[producer[path]].name!r} and {action.name!r}"
+                both = (actions[producer[path]].name, action.name)
+                message = f"{path} is an output of both {both[0]!r} and {both[1]!r}"
+                return Trouble(message, "let one of them write another file", both)
             producer[path] = index
-    needs = [sorted({producer[path] for path in action.inputs if path in producer}) for action in actions]
+    needs = _needs(actions, producer)
     position = _sort(needs)
     if isinstance(position, list):
-        return "actions wait for each other: " + " -> ".join(repr(actions[index].name) for index in position)
+        cycle = tuple(actions[index].name for index in position)
+        message = "actions wait for each other: " + " -> ".join(map(repr, cycle))
+        return Trouble(message, "remove one of these inputs", cycle)
     order = sorted(range(len(actions)), key=position.__getitem__)
     return Dag(
         tuple(actions[index] for index in order),
         {path: position[index] for path, index in producer.items()},
         tuple(tuple(sorted(position[need] for need in needs[index])) for index in order),
     )
+
+
+def _needs(actions: Sequence[Action], producer: Mapping[str, int]) -> list[list[int]]:
+    needs = [sorted({producer[path] for path in action.inputs if path in producer}) for action in actions]
+    generators = [n for n, action in enumerate(actions) if action.count_as == "built" and action.argv]
+    if not generators:
+        return needs
+    after_compiles = _after_compiles(actions, needs)
+    generators = [n for n in generators if n not in after_compiles]
+    searched: dict[tuple[str, ...], list[int]] = {}
+    for index, action in enumerate(actions):
+        if action.count_as != "compiled":
+            continue
+        near = tuple(dict.fromkeys((*search_path(action.argv), *map(posixpath.dirname, action.inputs))))
+        if near not in searched:
+            # From the root itself every file can be named.
+            places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in near)
+            searched[near] = [n for n in generators if any(path.startswith(places) for path in actions[n].outputs)]
+        needs[index] = sorted({*needs[index], *searched[near]})
+    return needs
+
+
+def _after_compiles(actions: Sequence[Action], needs: Sequence[Sequence[int]]) -> set[int]:
+    """Actions that use what a compile made, directly or not: what they make cannot be a header of it."""
+    users: dict[int, list[int]] = {}
+    for index, mine in enumerate(needs):
+        for need in mine:
+            users.setdefault(need, []).append(index)
+    found: set[int] = set()
+    waiting = [
+        user for index, action in enumerate(actions) if action.count_as == "compiled" for user in users.get(index, [])
+    ]
+    while waiting:
+        index = waiting.pop()
+        if index not in found:
+            found.add(index)
+            waiting += users.get(index, [])
+    return found
 
 
 def _check(action: Action) -> str:

@@ -140,7 +140,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return ", ".join(plural(count, name) for name, count in counts.items() if count)
 
 
 def _shown(value: str) -> str:

@@ -253,11 +253,11 @@ def _old(files: Iterable[tuple[str, str]], path: str) -> str:
 
 def _compared(command: Command, record: Remembered) -> dict[str, int]:
     return {
-        "words of its command": len(command.argv) or 1 + len(command.params),
-        "declared inputs": len(record.inputs),
-        "files that it read": len(record.discovered),
-        "files that must not exist": len(record.absent),
-        "outputs": len(record.outputs),
+        "command word": len(command.argv) or 1 + len(command.params),
+        "declared input": len(record.inputs),
+        "discovered input": len(record.discovered),
+        "absent file": len(record.absent),
+        "output": len(record.outputs),
     }
 
 

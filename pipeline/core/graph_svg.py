@@ -136,6 +136,10 @@ def _place(items: Sequence[_Item], columns: Sequence[Sequence[int]]) -> None:
                 near = items[number].before + items[number].after
                 wish[number] = sum(items[n].y for n in near) / len(near) if near else items[number].y
             _stack(items, column, wish)
+    for column in columns:
+        # Once more from the left, by what comes before alone: chains become straight.
+        near_before = {n: [items[b].y for b in items[n].before] or [items[n].y] for n in column}
+        _stack(items, column, {n: sum(ys) / len(ys) for n, ys in near_before.items()})
     top = min((item.y - item.height / 2 for item in items), default=0.0)
     for item in items:
         item.y += MARGIN + TITLE_HEIGHT - 16 - top

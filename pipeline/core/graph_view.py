@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from pipeline.core.explain import plural
 
-LABEL_SHOWN = 44
+LABEL_SHOWN = 52
 
 
 @dataclass(frozen=True, slots=True)

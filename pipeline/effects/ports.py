@@ -28,10 +28,11 @@ BRIDGE_VIDS = frozenset({ESPRESSIF_VID, 0x10C4, 0x1A86, 0x0403})
 """USB vendors behind which ESP32 boards sit: Espressif itself, CP210x, CH34x, FTDI."""
 
 
-def open_port(name: str, device: DeviceConfig, root: Path, clock: SystemClock) -> Any:
-    """A pyserial-like object for `device`, open at the ROM's 115200 baud. Raises DeviceError."""
+def open_port(name: str, device: DeviceConfig, root: Path, clock: SystemClock, flash_size: int) -> Any:
+    """A pyserial-like object for `device`, open at the ROM's 115200 baud; `flash_size` (bytes) is that of a virtual
+    board. Raises DeviceError."""
     if device.port.startswith(VIRTUAL):
-        return _open_virtual(name, device, root, clock)
+        return _open_virtual(name, device, root, clock, flash_size)
     if "://" in device.port:
         return _open_url(name, device.port)
     return _open_serial(name, _pick(name) if device.port == AUTO else device.port)
@@ -42,14 +43,14 @@ def flash_file(name: str, device: DeviceConfig, root: Path) -> Path:
     return root / (device.flash_file or f".deploy/boards/{name}.flash")
 
 
-def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemClock) -> Any:
+def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemClock, flash_size: int) -> Any:
     from virtualboard.nor import BoardBusy
     from virtualboard.port import DEFAULT_MAC, open_virtual
 
     path = flash_file(name, device, root)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        port = open_virtual(device.chip, path, device.mac or DEFAULT_MAC)
+        port = open_virtual(device.chip, path, device.mac or DEFAULT_MAC, flash_size, timing=device.timing)
     except BoardBusy as busy:
         raise _busy(name, device.port, str(busy)) from None
     except OSError as error:

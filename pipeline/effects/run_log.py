@@ -1,19 +1,20 @@
 """Append-only log files, and the directory of run logs.
 
 The file side of `core/records.py` and `core/events.py`: opens, repairs, locks, appends, deletes. Does not know what a
-record means, what a report looks like, or doit. Uses `flock`, so POSIX only.
+record means, what a report looks like, or doit.
 Invariant: a line that `append` returned from survives `kill -9` of this process, and a writer holds an exclusive lock
 on its file for as long as it lives: an unlocked log without an end is that of a dead run.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from cache.lock import OPEN, try_lock
 from pipeline.core.events import RUN_LOG_HEADER, decode_log, decode_log_prefix, encode, finished, is_tx, killed
 from pipeline.core.model import Event, EventKind
 
@@ -30,9 +31,10 @@ class AppendLog:
 
     def __init__(self, path: Path, header: bytes, good: Callable[[bytes], int], *, sync: bool = False) -> None:
         self._sync = sync
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, OPEN | os.O_APPEND, 0o644)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(self._fd):
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
             self.data = _read_all(self._fd)
             """The content that was kept, as found when opening."""
             keep = good(self.data)
@@ -149,7 +151,7 @@ def _is_dead(path: Path) -> bool:
 def _has_end(path: Path) -> bool:
     """Is the last line that of a finished run? Each run asks this of every log that is kept, so it reads no more."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError:
         return False
     try:
@@ -173,16 +175,15 @@ def _lacks_end(path: Path) -> bool:
 
 def _is_held(path: Path) -> bool:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return not try_lock(fd, shared=True)
     except OSError:
         return True
     finally:
         os.close(fd)
-    return False
 
 
 def close_killed(path: Path) -> list[Event]:

@@ -6,19 +6,26 @@ run actions. Invariant: sources are sorted, so that the same tree gives the same
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.core import dag
 from pipeline.core.config import DeployConfig
 from pipeline.core.failures import fail
 from pipeline.core.model import Action, Failure, FailureCategory, Stage, Tool
+from pipeline.effects.versions import ask_version
 from pipeline.engine_results import ActionFailure, Builtin, FailureKind
 from pipeline.errors import ConfigError, ToolError
-from pipeline.toolchains import zig
+from pipeline.gate_state import Watched
+from pipeline.toolchains import generate, zig
 from pipeline.toolchains.builtins import BUILTINS
+from pipeline.toolchains.distribution import package_places
+from pipeline.toolchains.globs import Listing
+from pipeline.toolchains.user_actions import KeyPath, Misfit, UserActions, place_stages, user_actions
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,41 +38,109 @@ class Toolchain:
     builtins: Mapping[str, Builtin]
     images: Mapping[str, str]
     run_env: Mapping[str, str]
+    watched: Watched = field(default_factory=lambda: Watched({}))
+    """Directories whose listings decided what the actions and tools are."""
 
 
 def build_toolchain(root: Path, config: DeployConfig, profile: str, state_dir: Path) -> Toolchain:
     """The toolchain of `config` for `profile`. Raises ToolError when it is not installed, ConfigError when a glob
     matches nothing."""
-    tool = zig.find(state_dir)
-    if isinstance(tool, Failure):
-        raise ToolError(tool)
-    spec = _spec(root, config, profile)
-    path = {"PATH": os.environ.get("PATH", os.defpath)}
+    found = _gcc(state_dir) if config.toolchain.kind == "gcc" else _zig(state_dir)
+    if isinstance(found, Failure):
+        raise ToolError(found)
+    listing = Listing(str(root))
+    spec = _spec(listing, config, profile)
+    places = package_places(("esptool",))
+    tool = found.tools[0]
+    users = _users(root, config, listing, profile, state_dir)
+    actions = place_stages(found.actions(spec), users.actions)
+    _check_graph(root, config, actions)
     return Toolchain(
         name=f"{tool.name} {tool.version}",
-        actions=zig.actions(spec),
-        tools={tool.name: tool},
+        actions=actions,
+        tools={**users.tools, **{tool.name: tool for tool in found.tools}},
         builtins=BUILTINS,
-        images=zig.images(spec),
-        run_env={**path, **zig.run_env(state_dir)},
+        images=generate.images(spec),
+        run_env={"PATH": os.environ.get("PATH", os.defpath), **found.run_env},
+        watched=Watched(listing.watched).with_more(places).with_more(found.watched).with_more(users.watched),
     )
 
 
-def _spec(root: Path, config: DeployConfig, profile: str) -> zig.BuildSpec:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A provider that is installed; the first of its `tools` names the toolchain."""
+
+    tools: tuple[Tool, ...]
+    actions: Callable[[generate.BuildSpec], tuple[Action, ...]]
+    run_env: Mapping[str, str]
+    watched: Watched
+
+
+def _zig(state_dir: Path) -> _Found | Failure:
+    tool = zig.find(state_dir)
+    if isinstance(tool, Failure):
+        return tool
+    return _Found((tool,), zig.actions, zig.run_env(state_dir), package_places(("ziglang",)))
+
+
+def _gcc(state_dir: Path) -> _Found | Failure:
+    from pipeline.toolchains import gcc
+
+    search = os.environ.get("PATH", os.defpath)
+    tools = gcc.find(state_dir, search)
+    if isinstance(tools, Failure):
+        return tools
+    return _Found(tools, gcc.actions, gcc.run_env(), gcc.watched(*tools, search))
+
+
+def _users(root: Path, config: DeployConfig, listing: Listing, profile: str, state_dir: Path) -> UserActions:
+    if not config.actions:
+        return UserActions((), {}, Watched({}))
+    found = user_actions(listing, config.actions, profile, state_dir, ask_version)
+    if isinstance(found, Failure):
+        raise ToolError(found)
+    if isinstance(found, Misfit):
+        raise ConfigError(_at(root, config, found.at, found.message, found.hint))
+    return found
+
+
+def _check_graph(root: Path, config: DeployConfig, actions: Sequence[Action]) -> None:
+    """The engine checks too, but only here is it known where an action stands."""
+    if not config.actions:
+        return
+    graph = dag.build(actions)
+    if isinstance(graph, dag.Trouble):
+        names = [action.name for action in config.actions]
+        index = next((names.index(name) for name in graph.actions if name in names), 0)
+        raise ConfigError(_at(root, config, ("action", index), graph.message, graph.hint))
+
+
+def _at(root: Path, config: DeployConfig, path: KeyPath, message: str, hint: str) -> Failure:
+    """A config_error at a place of deploy.toml, which is read again for that."""
+    from pipeline.core.toml_positions import locate
+
+    where = config.path
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        line, column = locate((root / config.path).read_text()).value(path)
+        where = f"{config.path}:{line}:{column}"
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message, hint=hint)
+
+
+def _spec(listing: Listing, config: DeployConfig, profile: str) -> generate.BuildSpec:
     project, toolchain, boot = config.project, config.toolchain, config.bootloader
     # TOML strings cannot hold NUL and the lengths are checked; JSON's escapes are C's for what is left
     words = (f"PROJECT_NAME={json.dumps(project.name)}", f"PROJECT_VERSION={json.dumps(project.version)}")
-    return zig.BuildSpec(
+    return generate.BuildSpec(
         profile=profile,
         chip=toolchain.chip,
-        app=zig.ProgramSpec(
-            sources=_glob(root, config, "[project]", project.sources),
+        app=generate.ProgramSpec(
+            sources=_glob(listing, config, "[project]", project.sources),
             include=project.include,
             linker_script=toolchain.linker_script,
             defines={project.descriptor: words} if project.descriptor else {},
         ),
-        bootloader=zig.ProgramSpec(
-            sources=_glob(root, config, "[bootloader]", boot.sources),
+        bootloader=generate.ProgramSpec(
+            sources=_glob(listing, config, "[bootloader]", boot.sources),
             include=boot.include,
             linker_script=boot.linker_script,
             defines={},
@@ -82,11 +157,11 @@ def _spec(root: Path, config: DeployConfig, profile: str) -> zig.BuildSpec:
     )
 
 
-def _glob(root: Path, config: DeployConfig, section: str, patterns: Sequence[str]) -> tuple[str, ...]:
+def _glob(listing: Listing, config: DeployConfig, section: str, patterns: Sequence[str]) -> tuple[str, ...]:
     """Files that the patterns match, sorted. A pattern that matches nothing is a mistake, not an empty list."""
     found: set[str] = set()
     for pattern in patterns:
-        matches = [path.relative_to(root).as_posix() for path in root.glob(pattern) if path.is_file()]
+        matches = listing.match(pattern)
         if not matches:
             message = f"sources of {section}: '{pattern}' matches no file"
             raise ConfigError(

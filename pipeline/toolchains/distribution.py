@@ -6,11 +6,16 @@ hashed when its stamp moved and not otherwise, and its identity holds no path of
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cache import statefile
 from cache.stamps import StampTable
+from pipeline.gate_state import Watched, directory_stamp
 
 _KIND = "tools 1"
 _STATE_NAME = "tools.v1.state"
@@ -38,6 +43,20 @@ def version_of(package: str, directory: Path) -> str:
         return "unknown"
 
 
+def package_places(packages: Sequence[str]) -> Watched:
+    """What decides where these packages are found and which versions they have: the listings of the directories that
+    hold them, and their absence from those that Python searches earlier."""
+    found = {name: str(place.parent) for name in packages if (place := package_dir(name)) is not None}
+    absent = []
+    for name in packages:
+        for directory in sys.path:
+            if directory == found.get(name):
+                break
+            if directory and not directory.endswith(".zip"):
+                absent += [f"{directory}/{name}", f"{directory}/{name}.py"]
+    return Watched({place: directory_stamp(place) for place in found.values()}, tuple(absent))
+
+
 def program_digest(program: Path, state_dir: Path) -> str:
     """SHA-256 of a program file. 185 MB take most of a second, so it is remembered by stamp below `state_dir`; a state
     file that is lost, damaged or cannot be written costs that time again. Raises OSError if it cannot be read."""
@@ -52,3 +71,27 @@ def program_digest(program: Path, state_dir: Path) -> str:
         except OSError:
             return entry.sha256
     return entry.sha256
+
+
+class ProgramIdentity(NamedTuple):
+    """`version`: the first line of what the program says to `--version`; `sha256`: of its file."""
+
+    version: str
+    sha256: str
+
+
+_VERSIONS_KIND = "program versions 1"
+
+
+def program_identity(program: str, state_dir: Path, ask_version: Callable[[str], str]) -> ProgramIdentity:
+    """Bytes and version of a program. The version is asked for once per content of the file: a launcher can stay the
+    same while what it launches changes, which only running it every time would notice. Raises OSError."""
+    sha256 = program_digest(Path(program), state_dir)
+    path = state_dir / "versions.v1.state"
+    known, _ = statefile.load(path, _VERSIONS_KIND)
+    versions: dict[str, str] = dict(known or {})
+    if sha256 not in versions:
+        versions[sha256] = ask_version(program)
+        with contextlib.suppress(OSError):
+            statefile.save(path, _VERSIONS_KIND, versions)
+    return ProgramIdentity(versions[sha256], sha256)

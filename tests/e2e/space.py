@@ -84,11 +84,16 @@ class Space:
             flash.write(bytes([byte ^ mask]))
         self.start_board()
 
+    @property
+    def _own(self) -> dict[str, str]:
+        """A cache of its own, copied with the project, so that counts do not depend on other tests."""
+        return {"XDG_CACHE_HOME": str(self.path / ".deploy" / "user-cache")}
+
     def doit(self, *args: str, env: Mapping[str, str] | None = None, stdin: str = "") -> Result:
         done = subprocess.run(
             [sys.executable, "-m", "doit", *args],
             cwd=self.path,
-            env=environment(**(env or {})),
+            env=environment(**{**self._own, **(env or {})}),
             input=stdin,
             capture_output=True,
             text=True,
@@ -114,7 +119,7 @@ class Space:
         return subprocess.Popen(
             [sys.executable, "-m", "doit", *args],
             cwd=self.path,
-            env=environment(),
+            env=environment(**self._own),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

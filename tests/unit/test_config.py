@@ -83,7 +83,7 @@ def test_the_smallest_file_has_the_documented_defaults() -> None:
     )
     assert config.budget == (4000, 200, 100, 500, None, None, 1500, None, 700, 1000)
     assert (config.verify, config.readiness) == (("md5",), ("rpc:ready", 5000))
-    assert (config.cache, config.reports, config.path) == (("",), ("reports",), "deploy.toml")
+    assert (config.cache, config.reports, config.path) == (("", "5GB"), ("reports",), "deploy.toml")
     assert config.default_device.is_virtual
 
 
@@ -193,7 +193,9 @@ def line_of(text: str, start: str) -> int:
         ("[profile.local-fast]", "zzz = 1", 1, "unknown key 'zzz' in [profile.local-fast]"),
         ("[profile.local-fast]", 'name = "x"', 1, "unknown key 'name' in [profile.local-fast]"),
         ("[device.bench]", "[devcie.desk]", 2, "unknown key 'devcie' in deploy.toml; did you mean 'device'?"),
-        ("[device.bench]", '[[action]]', 3, "unknown key 'action' in deploy.toml"),
+        ("[device.bench]", '[[action]]', 3, "[[action]] has no 'name', which is required"),
+        ("[device.bench]", '[action]', 2, "'action' is one table, but must be an array of tables"),
+        ("[device.bench]", '[[actoin]]', 3, "unknown key 'actoin' in deploy.toml; did you mean 'action'?"),
         ("[device.bench]", "[budget]\nverify_flash = 1", 1, "unknown key 'verify_flash' in [budget]; did you mean 'verify-flash'?"),
         # types
         ("[project]", "version = 1.5", 11, "'project.version' is of type float, but must be of type string"),
@@ -211,7 +213,7 @@ def line_of(text: str, start: str) -> int:
         ("[project]", "include = ['C:/x']", 11, "'project.include' has an element that is 'C:/x', which is not relative to the project root"),
         ("[project]", "include = ['a/../../b']", 11, "'project.include' has an element that is 'a/../../b', which leaves the project root"),
         ("[project]", "include = ['a\\b']", 11, "'project.include' has an element that is 'a\\b', which has backslashes"),
-        ("[toolchain]", "kind = 'gcc'", 8, "'toolchain.kind' is 'gcc', but only 'zig' exists so far"),
+        ("[toolchain]", "kind = 'gccc'", 8, "'toolchain.kind' is 'gccc'; did you mean 'gcc'?"),
         ("[toolchain]", "chip = 'esp32-c3'", 8, "'toolchain.chip' is 'esp32-c3'; did you mean 'esp32c3'?"),
         ("[partitions]", "offset = 0x8800", 10, "'partitions.offset' is 0x8800, which is not a positive multiple of 0x1000"),
         ("[device.bench]", "[flash]\nmode = 'dios'", 8, "'flash.mode' is 'dios'; did you mean 'dio'?"),
@@ -220,7 +222,7 @@ def line_of(text: str, start: str) -> int:
         ("[device.bench]", "mac = '7c-df-a1-00-11-22'", 7, "'device.bench.mac' is '7c-df-a1-00-11-22', which is not a MAC address"),
         ("[device.bench]", "baud = 0", 8, "'device.bench.baud' is 0"),
         ("[device.bench]", "reset = 'clasic'", 9, "'device.bench.reset' is 'clasic'; did you mean 'classic'?"),
-        ("[device.bench]", "timing = 'real'", 10, "'device.bench.timing' is 'real', but only 'instant' exists so far"),
+        ("[device.bench]", "timing = 'instnt'", 10, "'device.bench.timing' is 'instnt'; did you mean 'instant'?"),
         ("[device.bench]", "[budget]\nttfb = 0", 8, "'budget.ttfb' is 0"),
         ("[device.bench]", "[verify]\nlevel = 'journal'", 9, "'verify.level' is 'journal', but only 'md5' exists so far"),
         ("[device.bench]", "[readiness]\nuntil = 'byte'", 9, "'readiness.until' is 'byte', but only 'rpc:ready' exists so far"),
@@ -229,6 +231,7 @@ def line_of(text: str, start: str) -> int:
         # contradictions
         ("[project]", "profile = 'local_fast'", 11, "the profile 'local_fast' does not exist (there are: local-fast); did you mean 'local-fast'?"),
         ("[toolchain]", "chip = 'esp32s3'", 8, "the zig toolchain cannot compile for esp32s3: it has no xtensa back end"),
+        ("[toolchain]", "kind = 'gcc'\nchip = 'esp32'", 8, "the gcc toolchain cannot compile for esp32: it has no xtensa back end"),
         ("[device.bench]", "[flash]\nfreq = '60m'", 8, "'flash.freq' is '60m', which esp32c3 does not have"),
         ("[partitions]", "offset = 0x400000", 10, "'partitions.offset' is 0x400000, but must lie behind the bootloader's 0x0 and within the flash of 4MB"),
         ("[device.bench]", "chip = 'esp32c6'", 8, "device 'bench' has the chip esp32c6, but the toolchain builds for esp32c3"),
@@ -352,7 +355,7 @@ ROOT = Path(__file__).parents[2]
 def documented() -> dict[str, dict[str, tuple[str, str]]]:
     """Section -> key -> (type, default), as docs/deploy-toml.md says."""
     page = (ROOT / "docs/deploy-toml.md").read_text(encoding="utf-8")
-    sections = re.split(r"(?m)^## \[([a-z]+)(?:\.NAME)?\]$", page)[1:]
+    sections = re.split(r"(?m)^## \[\[?([a-z]+)(?:\.NAME)?\]?\]$", page)[1:]
     rows = re.compile(r"(?m)^\| `([a-z_-]+)` \| ([a-z ]+) \| `?([^|`]*)`? \|")
     return {name: {key: (type_, default.strip()) for key, type_, default in rows.findall(body)}
             for name, body in zip(sections[::2], sections[1::2], strict=True)}  # fmt: skip
@@ -376,7 +379,7 @@ def implemented() -> dict[str, dict[str, tuple[str, str]]]:
             for field in shape._fields
             if not (section in named and field == "name")
         }
-        for section, shape in {**config_module._SECTIONS, **named}.items()
+        for section, shape in {**config_module._SECTIONS, **named, **config_module._LISTED_SECTIONS}.items()
     }
 
 
@@ -398,3 +401,10 @@ def test_a_good_file_is_read_without_heavy_modules() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_timing_profiles_are_those_of_the_virtual_board() -> None:
+    from pipeline.core.config_checks import TIMINGS
+    from virtualboard.timing import PROFILES
+
+    assert tuple(PROFILES) == TIMINGS

@@ -78,7 +78,8 @@ def test_libraries_stay_at_the_edge(path: str) -> None:
         assert roots(path) & {"serial", "subprocess", "socket"} == set()
         assert "esptool" not in roots(path) or path.startswith("pipeline/toolchains/")
     if path not in DOIT_MODULES:
-        assert "doit" not in roots(path)
+        # The gate hands its process over to doit; until then it has not loaded it.
+        assert "doit" not in roots(path, top_only=path == "pipeline/gate.py")
     if path not in LAZY:
         assert roots(path, top_only=True) & HEAVY == set(), "heavy libraries are imported where they are used"
         assert {m for m, top in imports(path) if top and m in LAZY.values()} == set()

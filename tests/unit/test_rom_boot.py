@@ -21,8 +21,12 @@ def make_image(
     speed: int = 0x2F,
     digest: bytes | None = None,
     checksum: int | None = None,
+    chip_id: int = 5,
+    max_revision: int = 99,
 ) -> bytes:
-    header = struct.pack("<BBBBIB3sHBHH4sB", 0xE9, len(segments), mode, speed, entry, 0xEE, b"", 5, 0, 0, 99, b"", 1)
+    header = struct.pack(
+        "<BBBBIB3sHBHH4sB", 0xE9, len(segments), mode, speed, entry, 0xEE, b"", chip_id, 0, 0, max_revision, b"", 1
+    )
     body = header + b"".join(struct.pack("<II", address, len(data)) + data for address, data in segments)
     total = 0xEF
     for _, data in segments:

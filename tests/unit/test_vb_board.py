@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
+from tests.unit.test_rom_boot import make_image
 from tests.unit.test_vb_loader import SYNC, frame
-from virtualboard.board import SLICE_INSTRUCTIONS, Board, Machine, Mode
+from virtualboard import rom
+from virtualboard.board import SLICE_INSTRUCTIONS, Board, Mode
 from virtualboard.chips import CHIPS
+from virtualboard.machine import Machine
 from virtualboard.nor import NorFlash
 from virtualboard.timing import Timing
 
@@ -42,12 +45,16 @@ class FakeMachine:
         self.out += b"rom\r\n"
         self.work = 1
 
+    def start(self, entry: int, segments: Sequence[rom.Segment]) -> None:
+        self.log.append(f"start {entry:#x}")
+        self.work = 1
+
     def feed(self, data: bytes) -> None:
         self.log.append(f"feed {data!r}")
         self.work += 1
 
     def run(self, max_instructions: int) -> int:
-        self.work -= 1
+        self.work = max(0, self.work - 1)
         self.wake_at = None
         self.out += self.script
         return max_instructions
@@ -287,6 +294,14 @@ def test_output_that_nobody_takes_is_bounded() -> None:
     assert len(bench.board.transmit()) == 1 << 20
 
 
+def with_image(chip: str) -> NorFlash:
+    """A flash whose bootloader the ROM of `chip` accepts."""
+    flash = NorFlash(0x4000)
+    image = make_image([], entry=0x40380000, chip_id=CHIPS[chip].chip_id)
+    flash.program(CHIPS[chip].bootloader_offset, image)
+    return flash
+
+
 @pytest.mark.parametrize(
     ("chip", "execute", "text"),
     [
@@ -296,17 +311,17 @@ def test_output_that_nobody_takes_is_bounded() -> None:
     ],
 )
 def test_a_board_that_cannot_execute_says_so_in_one_line(chip: str, execute: bool, text: bytes) -> None:
-    board = Board(CHIPS[chip], NorFlash(0x4000), MAC, lambda: 0.0, execute)
+    board = Board(CHIPS[chip], with_image(chip), MAC, lambda: 0.0, execute)
     board.power_on()
     lines = board.transmit().splitlines()
     assert lines[-1] == b"virtualboard: firmware is not executed: " + text
-    assert b"SPI_FAST_FLASH_BOOT" in lines[-2]
+    assert lines[-2] == b"entry 0x40380000"
     assert board.wake_at() is None
 
 
 def test_a_missing_cpu_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "unicorn", None)
     monkeypatch.delitem(sys.modules, "virtualboard.rv32", raising=False)
-    board = Board(CHIPS["esp32c3"], NorFlash(0x4000), MAC, lambda: 0.0)
+    board = Board(CHIPS["esp32c3"], with_image("esp32c3"), MAC, lambda: 0.0)
     board.power_on()
     assert b"virtualboard: firmware is not executed: " in board.transmit()

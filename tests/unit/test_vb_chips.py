@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from virtualboard.bus import Bus
-from virtualboard.chips import CHIPS, UnknownMac, efuse_words, parse_mac
+from virtualboard.chips import (
+    CHIPS,
+    VIRGIN,
+    Security,
+    UnknownMac,
+    UnknownSecurity,
+    burnt,
+    efuse_words,
+    parse_mac,
+)
 from virtualboard.nor import NorFlash
 
 
@@ -55,3 +64,27 @@ def test_the_watchdog_resets_only_when_unlocked() -> None:
     bus.write32(0x60008090, 1 << 31)
     assert bus.take_watchdog() == pytest.approx(2000 / 136_000)
     assert bus.take_watchdog() is None
+
+
+def test_what_is_burnt_shows_in_the_efuses() -> None:
+    mac = "7c:df:a1:00:11:22"
+    everything = Security(
+        flash_encryption=True, secure_boot=True, secure_download=True, encrypted_download_disabled=True
+    )
+    words = efuse_words(burnt(CHIPS["esp32c3"], everything), mac)
+    assert {at: word for at, word in words.items() if at < 0x60008840} == {
+        0x60008830: 1 << 20,
+        0x60008834: 7 << 18 | 4 << 24 | 9 << 28,
+        0x60008838: 1 << 20,
+        0x6000883C: 1 << 5,
+    }
+    esp32 = efuse_words(burnt(CHIPS["esp32"], everything._replace(secure_download=False)), mac)
+    assert esp32[0x3FF5A000] == 1 << 20 | 1 << 16
+    assert esp32[0x3FF5A014] == 0xF1100000
+    assert esp32[0x3FF5A018] == 1 << 5 | 1 << 7
+    assert efuse_words(burnt(CHIPS["esp32"], VIRGIN), mac) == efuse_words(CHIPS["esp32"], mac)
+
+
+def test_an_esp32_has_no_secure_download_mode() -> None:
+    with pytest.raises(UnknownSecurity, match="ESP32 has no Secure Download Mode"):
+        burnt(CHIPS["esp32"], Security(secure_download=True))

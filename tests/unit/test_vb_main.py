@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from virtualboard.__main__ import main
+from virtualboard.faults import KEYS, KINDS
+from virtualboard.timing import PROFILES
 
 
 def test_help_shows_whole_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +29,9 @@ def test_help_shows_whole_command_lines(capsys: pytest.CaptureFixture[str]) -> N
         ("--rfc2217", "65536", "'65536' is not a port number"),
         ("--mac", "7c:df", "'7c:df' is not a MAC address; write it like 7c:df:a1:00:11:22"),
         ("--size", "3MB", "'3MB' is not one of 1MB, 2MB, 4MB"),
+        ("--timing", "esp32c3", "'esp32c3' is not a timing profile. Did you mean esp32c3-usb?"),
+        ("--fault", "drop:count=0", "drop: count=0: not a whole number from 1. Write it like drop:"),
+        ("--tcp", "0", "not allowed with argument --rfc2217"),
         ("--size", "4", "'4' is not one of 1MB, 2MB, 4MB"),
     ],
 )
@@ -39,6 +44,21 @@ def test_wrong_values_are_named(
     assert done.value.code == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "f.bin").exists()
+
+
+def test_help_has_three_worked_examples_and_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert text.count("\n  python -m virtualboard --chip") == 3
+    assert all(kind.example in text and kind.summary in text for kind in KINDS.values())
+    assert all(f"\n  {key}=" in text for key in KEYS)
+    assert all(profile in text for profile in PROFILES)
+
+
+def test_a_chip_without_usb_has_no_usb_port(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--chip", "esp32", "--tcp", "0", "--usb"]) == 2
+    assert capsys.readouterr().err == "--usb: error: ESP32 has no USB port of its own\nLeave --usb out.\n"
 
 
 def test_files_and_ports_that_cannot_be_used_are_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from tests.unit.test_vb_board import FakeMachine
 from tests.unit.test_vb_loader import MAC, SYNC
-from virtualboard.board import Board, Machine, Mode
+from virtualboard.board import Board, Mode
 from virtualboard.chips import CHIPS, UnknownMac
+from virtualboard.machine import Machine
 from virtualboard.nor import BoardBusy, NorFlash
 from virtualboard.port import BoardClock, PortClosed, VirtualPort, open_virtual
 

@@ -60,3 +60,37 @@ def test_any_frames_survive_any_cuts_and_noise(frames: list[tuple[bytes, bytes]]
 def test_any_bytes_give_frames_within_the_limit(pieces: list[bytes]) -> None:
     decoder = slip.Decoder(limit=8)
     assert all(len(frame) <= 8 for piece in pieces for frame in decoder.feed(piece))
+
+
+def by_the_byte(stream: bytes) -> list[bytes]:
+    """SLIP as a state machine over single bytes: slow and plain."""
+    frames: list[bytes] = []
+    frame: bytearray | None = None
+    escaped = broken = False
+    for byte in stream:
+        if byte == 0xC0:
+            if frame is None or (not frame and not escaped and not broken):
+                frame = bytearray()
+            else:
+                if not escaped and not broken:
+                    frames.append(bytes(frame))
+                frame = None
+            escaped = broken = False
+        elif frame is None:
+            continue
+        elif escaped:
+            escaped = False
+            broken = broken or byte not in (0xDC, 0xDD)
+            frame.append(0xC0 if byte == 0xDC else 0xDB)
+        elif byte == 0xDB:
+            escaped = True
+        else:
+            frame.append(byte)
+    return frames
+
+
+@given(st.lists(st.sampled_from([0xC0, 0xDB, 0xDC, 0xDD, 0x00, 0x41]), max_size=60), st.integers(0, 60))
+def test_any_stream_is_read_as_by_a_state_machine(codes: list[int], cut: int) -> None:
+    stream = bytes(codes)
+    decoder = slip.Decoder()
+    assert decoder.feed(stream[:cut]) + decoder.feed(stream[cut:]) == by_the_byte(stream)

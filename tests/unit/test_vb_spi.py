@@ -83,5 +83,12 @@ def test_other_commands_complete(opcode: int) -> None:
     assert host.run(0x9F, read_bits=24) == 0x1640C8
 
 
+@pytest.mark.parametrize(("size", "addresses"), [(0x1000000, 0), (0x2000000, 1)])
+def test_beyond_16_mb_sfdp_offers_4_byte_addresses(size: int, addresses: int) -> None:
+    host = Host("esp32s3", size)
+    assert host.run(0x5A, read_bits=32, addr=0x30) >> 17 & 3 == addresses
+    assert host.run(0x5A, read_bits=32, addr=0x34) == size * 8 - 1
+
+
 def test_sfdp_header_is_that_of_jesd216() -> None:
     assert sfdp_table(0x400000)[:16].hex() == "53464450060100ff00060110300000ff"

@@ -1,4 +1,8 @@
-"""The flasher stub: how it is recognised, and its answers on the wire."""
+"""The flasher stub: how it is recognised, and the answers of both generations as literal bytes.
+
+Source: `src/command_handler.c` of espressif/esp-flasher-stub (2), `stub_flasher.c` and `stub_commands.c` of
+espressif/esptool-legacy-flasher-stub (1).
+"""
 
 from __future__ import annotations
 
@@ -63,7 +67,7 @@ def test_another_program_in_ram_is_not_a_stub() -> None:
     board = in_download()
     answer = bytes.fromhex(upload(board, 2, spoil=True))
     assert b"OHAI" not in answer
-    assert answer.endswith(b"virtualboard: the program at 0x40380e9a in RAM is not executed\r\n")
+    assert b"virtualboard: the program at 0x40380e9a in RAM is not executed: " in answer
     assert board.mode is Mode.RAM
 
 
@@ -85,25 +89,81 @@ def test_values_are_not_left_over() -> None:
     assert say(board, frame(0x0D, bytes(4))) == "c0010d0200000000000000c0"
 
 
+REFUSALS = {
+    "no such command": (frame(0x77), "ff00", "c300"),
+    "a command of the ROM": (frame(0x0E, bytes(8)), "ff00", "c300"),
+    "sync too short": (frame(0x08, bytes(35)), "dbdc00", "dbdc00"),
+    "read_reg too short": (frame(0x0A, bytes(3)), "dbdc00", "dbdc00"),
+    "write_reg too short": (frame(0x09, bytes(15)), "dbdc00", "c800"),
+    "attach too long": (frame(0x0D, bytes(8)), "0100", "dbdc00"),
+    "set_params too short": (frame(0x0B, bytes(20)), "0100", "dbdc00"),
+    "baud too short": (frame(0x0F, bytes(4)), "dbdc00", "dbdc00"),
+    "md5 too short": (frame(0x13, bytes(8)), "0100", "dbdc00"),
+    "md5 beyond the flash": (frame(0x13, struct.pack("<4I", 0x3FFFFF, 2, 0, 0)), "0100", "c400"),
+    "security info with data": (frame(0x14, bytes(4)), "0100", "dbdc00"),
+    "begin too short": (frame(0x02, bytes(12)), "0100", "dbdc00"),
+    "begin of too large blocks": (frame(0x10, struct.pack("<5I", 4, 1, 0x4001, 0, 0)), "c200", "0000"),
+    "begin of an encrypted write": (frame(0x02, struct.pack("<5I", 16, 1, 0x4000, 0, 1)), "0100", "c400"),
+    "data without begin": (block(0x03, 0, b"data"), "c600", "c600"),
+    "end without begin": (frame(0x04, bytes(4)), "c600", "c600"),
+    "mem_data without begin": (block(0x07, 0, b"data"), "c600", "c600"),
+    "mem_end without begin": (frame(0x06, struct.pack("<II", 1, 0)), "0000", "c600"),
+    "erase not at a sector": (frame(0xD1, struct.pack("<II", 0x100, 0x1000)), "0100", "dbdc00"),
+    "erase of half a sector": (frame(0xD1, struct.pack("<II", 0x1000, 0x800)), "0100", "dbdc00"),
+    "read too short": (frame(0xD2, bytes(12)), "dbdc00", "dbdc00"),
+}
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case: str, generation: int) -> None:
+    wire, *statuses = REFUSALS[case]
+    answer = say(in_stub(generation=generation), wire)
+    assert answer.endswith(f"{statuses[generation - 1]}c0"), answer
+    assert answer.count("c001") == 1
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_esp32_stub_has_no_security_info_and_the_others_have(generation: int) -> None:
+    assert say(in_stub("esp32", generation), frame(0x14)) == "c001140200" + "00000000" + "ff00c0"
+    body = "00000000000000000000000c090000000300000000" + "00c0"
+    assert say(in_stub("esp32s3", generation), frame(0x14)) == "c001141600" + "00000000" + body
+
+
+def test_user_code_is_run_without_an_answer_by_generation_1_only() -> None:
+    assert say(in_stub(generation=2), frame(0xD3)) == ""
+    log = bytes.fromhex(say(in_stub(generation=1), frame(0xD3)))
+    assert log.startswith(b"ESP-ROM:esp32c3") and b"rst:0x3 (RTC_SW_SYS_RST),boot:0xc" in log
+
+
+def test_what_is_no_request_is_answered_by_generation_2() -> None:
+    reply = b"\xc0\x01\x08\x00\x00\x00\x00\x00\x00\xc0"
+    assert say(in_stub(generation=2), reply) == "c0010802000000000" + "0c300c0"
+    assert say(in_stub(generation=1), reply) == ""
+
+
 @pytest.mark.parametrize(
-    ("wire", "status"),
+    ("generation", "data", "status"),
     [
-        (frame(0x77), "c300"),
-        (frame(0x0E, bytes(8)), "c300"),
-        (frame(0x0A, bytes(3)), "dbdc00"),
-        (block(0x03, 0, b"data"), "c600"),
-        (frame(0x04, bytes(4)), "c600"),
-        (frame(0xD1, struct.pack("<II", 0x100, 0x1000)), "c400"),
-        (frame(0x13, struct.pack("<4I", 0x3FFFFF, 2, 0, 0)), "c400"),
+        (1, b"12345", "dbdc00"),  # words only
+        (2, b"12345", "0000"),
+        (1, b"123456789", "c900"),  # more than announced
+        (2, b"123456789", "c900"),
     ],
 )
-def test_refusals(wire: bytes, status: str) -> None:
-    assert say(in_stub(), wire).endswith(f"{status}c0")
+def test_ram_uploads_have_no_checksum_but_a_length(generation: int, data: bytes, status: str) -> None:
+    board = in_stub(generation=generation)
+    say(board, frame(0x05, struct.pack("<4I", 8, 1, 8, 0x3FC90000)))
+    assert say(board, block(0x07, 7, data, check=0)).endswith(f"{status}c0")
 
 
-def test_esp32_stub_has_no_security_info_and_the_others_have() -> None:
-    assert say(in_stub("esp32"), frame(0x14)).endswith("c300c0")
-    assert "09000000" in say(in_stub("esp32s3"), frame(0x14))
+def test_generation_1_wants_all_of_a_ram_upload() -> None:
+    board = in_stub(generation=1)
+    say(board, frame(0x05, struct.pack("<4I", 8, 1, 8, 0x3FC90000)))
+    say(board, block(0x07, 0, b"1234"))
+    assert say(board, frame(0x06, struct.pack("<II", 1, 0))).endswith("0100c0")
+    say(board, block(0x07, 0, b"5678"))
+    assert say(board, frame(0x06, struct.pack("<II", 1, 0))).endswith("0000c0")
 
 
 def test_md5_is_raw() -> None:
@@ -115,6 +175,22 @@ def begin(board: Board, op: int, offset: int, size: int) -> None:
     assert say(board, frame(op, struct.pack("<5I", size, 1, 0x4000, offset, 0))).endswith("0000c0")
 
 
+@pytest.mark.parametrize(
+    ("wire", "one", "two"),
+    [
+        (block(0x03, 0, b"data", check=0), "c100", "c100"),
+        (frame(0x03, struct.pack("<4I", 5, 0, 0, 0) + b"data"), "dbdc00", "c900"),
+        (frame(0x03, bytes(8)), "dbdc00", "c800"),
+        (frame(0x04, struct.pack("<I", 1)), "c800", "dbdc00"),  # bytes remain
+    ],
+)
+def test_refused_blocks(wire: bytes, one: str, two: str) -> None:
+    for generation, status in ((1, one), (2, two)):
+        board = in_stub(generation=generation)
+        begin(board, 0x02, 0x10000, 0x100)
+        assert say(board, wire).endswith(f"{status}c0")
+
+
 def test_a_block_may_be_sent_again_after_a_bad_checksum() -> None:
     board = in_stub()
     begin(board, 0x02, 0x10010, 4)
@@ -124,15 +200,42 @@ def test_a_block_may_be_sent_again_after_a_bad_checksum() -> None:
     assert board.flash.read(0x1000E, 8) == b"\xff\xffdata\xff\xff"
 
 
-def test_sectors_are_erased_as_the_bytes_arrive_and_no_further() -> None:
-    board = in_stub()
+@pytest.mark.parametrize("generation", [1, 2])
+def test_sectors_are_erased_as_the_bytes_arrive_and_no_further(generation: int) -> None:
+    board = in_stub(generation=generation)
     board.flash.program(0, bytes(0x5000))
     begin(board, 0x02, 0x1800, 0x2000)
-    assert board.flash.read(0, 0x5000) == bytes(0x5000)
+    # Generation 2 erases the first sector while it waits for the first block.
+    assert board.flash.read(0x1000, 0x1000) == (bytes(0x1000) if generation == 1 else b"\xff" * 0x1000)
+    assert board.flash.read(0x2000, 0x3000) == bytes(0x3000)
     say(board, block(0x03, 0, b"a" * 0x100))
     assert board.flash.read(0x1000, 0x1000) == b"\xff" * 0x800 + b"a" * 0x100 + b"\xff" * 0x700
     assert board.flash.read(0x2000, 0x3000) == bytes(0x3000)
-    assert say(board, frame(0x04, struct.pack("<I", 1))).endswith("dbdc00c0")  # C0: bytes remain
+
+
+def test_aligned_blocks_of_64_kib_are_erased_at_once() -> None:
+    board = in_stub()
+    board.flash.program(0, bytes(0x40000))
+    begin(board, 0x02, 0xF000, 0x12000)
+    for sector in range(2):
+        say(board, block(0x03, sector, b"a" * 0x1000))
+    assert board.flash.read(0xF000, 0x11000) == b"a" * 0x2000 + b"\xff" * 0xF000
+    assert board.flash.read(0x20000, 0x1000) == bytes(0x1000)
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_inflated_bytes_reach_the_flash_by_32_kib(generation: int) -> None:
+    board = in_stub(generation=generation)
+    image = hashlib.shake_256(b"noise").digest(0xA000)
+    packed = zlib.compress(image, 9)
+    begin(board, 0x10, 0x10000, len(image))
+    say(board, block(0x11, 0, packed[:0x7000]))
+    assert board.flash.read(0x10000, 4) == b"\xff" * 4
+    say(board, block(0x11, 1, packed[0x7000:0x9000]))
+    assert board.flash.read(0x10000, 0xA000) == image[:0x8000] + b"\xff" * 0x2000
+    say(board, block(0x11, 2, packed[0x9000:]))
+    assert board.flash.read(0x10000, 0xA000) == image
+    assert say(board, frame(0x12, struct.pack("<I", 1))).endswith("0000c0")
 
 
 def test_a_write_error_is_the_answer_to_the_next_command() -> None:
@@ -143,6 +246,33 @@ def test_a_write_error_is_the_answer_to_the_next_command() -> None:
     board.flash.program(0, b"kept")  # the erase above was not executed, the next one is
     assert say(board, frame(0xD0)).endswith("0000c0")
     assert board.flash.read(0, 4) == b"\xff" * 4
+
+
+def test_generation_1_keeps_a_write_error_for_the_commands_of_that_write() -> None:
+    board = in_stub(generation=1)
+    begin(board, 0x10, 0x10000, 0x1000)
+    assert say(board, block(0x11, 0, b"garbage")).endswith("0000c0")
+    assert say(board, frame(0x0D, bytes(4))).endswith("0000c0")
+    for _ in range(2):
+        assert say(board, block(0x11, 1, b"more")).endswith("c700c0")
+    begin(board, 0x10, 0x10000, 4)
+    assert say(board, block(0x11, 0, zlib.compress(b"data"))).endswith("0000c0")
+    assert say(board, frame(0x12, struct.pack("<I", 1))).endswith("0000c0")
+
+
+def test_generation_1_tells_at_the_end_that_the_stream_was_short() -> None:
+    board = in_stub(generation=1)
+    begin(board, 0x10, 0x10000, 100)
+    assert say(board, block(0x11, 0, zlib.compress(b"short"))).endswith("0000c0")
+    assert say(board, block(0x11, 1, b"")).endswith("c800c0")
+    assert say(board, frame(0x12, struct.pack("<I", 1))).endswith("c800c0")
+
+
+def test_a_block_after_the_end_of_the_stream_is_too_much() -> None:
+    board = in_stub()
+    begin(board, 0x10, 0x10000, 4)
+    say(board, block(0x11, 0, zlib.compress(b"data")))
+    assert say(board, block(0x11, 1, b"more")).endswith("c900c0")
 
 
 def test_block_number_zero_starts_the_inflater_again() -> None:
@@ -165,11 +295,38 @@ def test_a_read_sends_one_block_per_acknowledgement_and_then_the_md5() -> None:
     assert say(board, SYNC).startswith("c00108")
 
 
-def test_a_partial_acknowledgement_brings_nothing_new() -> None:
-    board = in_stub()
-    say(board, frame(0xD2, struct.pack("<4I", 0x1000, 8, 4, 64)))
+def test_generation_1_sends_on_when_all_but_its_window_is_acknowledged() -> None:
+    board = in_stub(generation=1)
+    say(board, frame(0xD2, struct.pack("<4I", 0x1000, 12, 4, 1)))
     assert say(board, b"\xc0\x03\x00\x00\x00\xc0") == ""
     assert say(board, b"\xc0\x04\x00\x00\x00\xc0") == "c0ffffffffc0"
+    md5 = hashlib.md5(b"\xff" * 8).hexdigest()
+    assert say(board, b"\xc0\x09\x00\x00\x00\xc0") == f"c0{md5}c0"  # more than was sent: it gives up
+
+
+def test_generation_1_with_a_window_of_64_bytes_has_small_blocks_in_flight() -> None:
+    answer = say(in_stub(generation=1), frame(0xD2, struct.pack("<4I", 0x1000, 200, 16, 64)))
+    assert answer == "c001d20200000000000000c0" + ("c0" + "ff" * 16 + "c0") * 4
+
+
+def test_generation_2_counts_acknowledgements_and_ends_at_the_last_byte() -> None:
+    board = in_stub()
+    say(board, frame(0xD2, struct.pack("<4I", 0x1000, 8, 4, 64)))
+    assert say(board, b"\xc0\x03\x00\x00\x00\xc0") == "c0ffffffffc0"
+    assert say(board, b"\xc0\x07\x00\x00\x00\xc0") == ""
+    assert say(board, b"\xc0\x08\x00\x00\x00\xc0") == "c0" + hashlib.md5(b"\xff" * 8).hexdigest() + "c0"
+
+
+def test_an_empty_read_is_a_digest() -> None:
+    answer = say(in_stub(), frame(0xD2, struct.pack("<4I", 0, 0, 0x1000, 64)))
+    assert answer == "c001d20200000000000000c0c0d41d8cd98f00b204e9800998ecf8427ec0"
+
+
+def test_a_read_of_too_large_blocks_brings_nothing_but_an_error_later() -> None:
+    board = in_stub()
+    assert say(board, frame(0xD2, struct.pack("<4I", 0, 0x2000, 0x1001, 64))) == "c001d20200000000000000c0"
+    assert say(board, frame(0x0D, bytes(4))).endswith("dbdc00c0")
+    assert say(board, frame(0x0D, bytes(4))).endswith("0000c0")
 
 
 def test_while_it_writes_an_acknowledged_block_it_hears_nothing() -> None:
@@ -190,10 +347,12 @@ def test_while_it_writes_an_acknowledged_block_it_hears_nothing() -> None:
     assert board.transmit().startswith(b"\xc0\x01\x08")
 
 
-def test_a_host_that_gives_up_reading_is_heard() -> None:
-    board = in_stub()
+@pytest.mark.parametrize(("generation", "heard"), [(1, ""), (2, "c001080200000000000000c0" * 8)])
+def test_a_command_ends_a_read_with_the_digest_of_what_was_sent(generation: int, heard: str) -> None:
+    board = in_stub(generation=generation)
     say(board, frame(0xD2, struct.pack("<4I", 0, 0x2000, 0x1000, 64)))
-    assert say(board, SYNC).startswith("c001080200")
+    assert say(board, SYNC) == f"c0{hashlib.md5(bytes([255] * 0x1000)).hexdigest()}c0" + heard
+    assert say(board, SYNC) == "c001080200000000000000c0" * 8
 
 
 @pytest.mark.parametrize(("generation", "value"), [(1, "07071220"), (2, "00000000")])
@@ -204,6 +363,6 @@ def test_only_the_first_generation_goes_back_to_the_rom(generation: int, value: 
     assert say(board, SYNC)[10:18] == value
 
 
-@given(st.lists(fuzz, max_size=8))
-def test_no_client_upsets_the_stub(pieces: list[bytes]) -> None:
-    survives(lambda: in_stub(size=0x4000), pieces)
+@given(st.sampled_from([1, 2]), st.lists(fuzz, max_size=8))
+def test_no_client_upsets_the_stub(generation: int, pieces: list[bytes]) -> None:
+    survives(lambda: in_stub(generation=generation, size=0x4000), pieces)

@@ -15,7 +15,7 @@ struct trap_frame {
 
 enum { SP = 2, STACK_BYTES_SHOWN = 256 };
 
-extern char __stack_top[], __bss_end[];
+extern char __stack_top[], __heap_end[];
 
 static const char *const register_names[32] = {
     "MEPC", "RA", "SP", "GP", "TP",  "T0",  "T1", "T2", "S0/FP", "S1", "A0",
@@ -71,7 +71,7 @@ static void put_register(const char *name, uint32_t value, bool last) {
 static void put_stack(uint32_t sp) {
     uint32_t top = (uint32_t)__stack_top;
     put("\r\nStack memory:\r\n");
-    if (sp % 4 != 0 || sp < (uint32_t)__bss_end || sp >= top) {
+    if (sp % 4 != 0 || sp < (uint32_t)__heap_end || sp >= top) {
         return; /* not our stack: reading there could trap again */
     }
     uint32_t end = top - sp < STACK_BYTES_SHOWN ? top : sp + STACK_BYTES_SHOWN;

@@ -2,18 +2,21 @@
 #include "port.h"
 
 #include "app_desc.h"
+#include "flash_map.h"
 #include "soc.h"
 
-#include <stdbool.h>
-
-enum { UART_LINE = 1 }; /* CPU interrupt line that UART0 is routed to */
+enum { UART_LINE = 1, TIMER_LINE = 2 }; /* CPU interrupt lines that the two are routed to */
+enum { LED_PIN = 8 };                   /* as on most boards with this chip */
+enum { WATCHDOG_MS = 3000, WAIT_MAX_MS = 1000, WDT_TICKS_PER_MS = 2 };
 
 static struct port_identity identity;
-static char partition_label[17];
 static uint64_t started_at; /* the timer runs on through a reset of the CPU alone */
 
-/* The ROM starts two watchdogs to guard the boot, and the others may be on after a warm reset. */
-static void stop_watchdogs(void) {
+extern char __heap_start[], __heap_end[];
+
+/* The ROM starts two watchdogs to guard the boot, and the others may be on after a warm reset. One
+ * of them goes on as ours. */
+static void set_watchdogs(void) {
     RTC_WDT_PROTECT = WDT_KEY;
     RTC_WDT_CONFIG0 = 0;
     RTC_WDT_PROTECT = 0;
@@ -23,19 +26,38 @@ static void stop_watchdogs(void) {
     for (int group = 0; group < 2; group++) {
         TIMG_WDT_PROTECT(group) = WDT_KEY;
         TIMG_WDT_CONFIG0(group) = 0;
+        if (group == 0) {
+            TIMG_WDT_PRESCALE(group) = 40000 / WDT_TICKS_PER_MS << 16;
+            TIMG_WDT_STAGE0(group) = WATCHDOG_MS * WDT_TICKS_PER_MS;
+            TIMG_WDT_CONFIG0(group) =
+                TIMG_WDT_ENABLE_SYS_RESET | TIMG_WDT_UPDATE | TIMG_WDT_USE_XTAL;
+            TIMG_WDT_FEED(group) = 1;
+        }
         TIMG_WDT_PROTECT(group) = 0;
     }
 }
 
-/* A received byte has to end `wfi`. mstatus.MIE stays clear: it wakes the CPU and traps nothing. */
+void port_feed(void) {
+    TIMG_WDT_PROTECT(0) = WDT_KEY;
+    TIMG_WDT_FEED(0) = 1;
+    TIMG_WDT_PROTECT(0) = 0;
+}
+
+/* A received byte and the alarm have to end `wfi`. mstatus.MIE stays clear: they wake the CPU and
+ * trap nothing. */
 static void arm_wake_up(void) {
     UART_CONF1 = (UART_CONF1 & ~0x1FFu) | 1;
     UART_INT_ENA = UART_RXFIFO_FULL;
     INT_MAP_UART0 = UART_LINE;
-    INT_TYPE &= ~(1u << UART_LINE);
+    SYSTIMER_CONF |= SYSTIMER_RUN | SYSTIMER_ALARM0_RUN;
+    SYSTIMER_ALARM0_CONF = 0;
+    SYSTIMER_INT_ENA = SYSTIMER_ALARM0;
+    INT_MAP_SYSTIMER0 = TIMER_LINE;
+    INT_TYPE &= ~(1u << UART_LINE | 1u << TIMER_LINE);
     INT_PRIORITY(UART_LINE) = 1;
+    INT_PRIORITY(TIMER_LINE) = 1;
     INT_THRESHOLD = 1;
-    INT_ENABLE |= 1u << UART_LINE;
+    INT_ENABLE |= 1u << UART_LINE | 1u << TIMER_LINE;
 }
 
 /* ROM reset codes; names as in the boot log's `rst:` field. */
@@ -63,41 +85,6 @@ static const char *reset_reason(uint32_t code) {
     }
 }
 
-/* Partition table row; the table is at 0x8000 of flash. */
-struct row {
-    uint16_t magic;
-    uint8_t type, subtype;
-    uint32_t offset, size;
-    char label[16];
-    uint32_t flags;
-};
-
-enum { TABLE_OFFSET = 0x8000, TABLE_ROWS = 0xC00 / sizeof(struct row), ROW_MAGIC = 0x50AA };
-
-__attribute__((section(".iram.text"), noinline)) static void map_page(uint32_t index,
-                                                                      uint32_t flash_page) {
-    mmu_map(index, flash_page, 1);
-}
-
-/* Where does this code come from? Its own page's entry in the MMU table says so; the row of the
- * partition table that holds this flash address is the running partition. */
-static const char *find_partition(void) {
-    uint32_t here = MMU_ENTRY(MMU_INDEX(find_partition)) * MMU_PAGE;
-    uint32_t window = MMU_ENTRIES - 1; /* the last page of the window: an image never gets there */
-    map_page(window, 0);
-    const struct row *row = (const struct row *)(DROM_BASE + window * MMU_PAGE + TABLE_OFFSET);
-    for (unsigned i = 0; i < TABLE_ROWS && row[i].magic == ROW_MAGIC; i++) {
-        if (row[i].type == 0 && here >= row[i].offset && here - row[i].offset < row[i].size) {
-            for (unsigned c = 0; c < sizeof row[i].label; c++) {
-                partition_label[c] = row[i].label[c];
-            }
-            break;
-        }
-    }
-    map_page(window, MMU_INVALID);
-    return partition_label;
-}
-
 static void read_mac(uint8_t mac[6]) {
     uint32_t low = EFUSE_MAC0, high = EFUSE_MAC1;
     for (int i = 0; i < 6; i++) {
@@ -113,14 +100,16 @@ static uint64_t systimer_ticks(void) {
 }
 
 void port_init(void) {
-    stop_watchdogs();
+    set_watchdogs();
     SYSTIMER_CONF |= SYSTIMER_RUN;
     started_at = systimer_ticks();
     arm_wake_up();
+    IO_MUX_GPIO(LED_PIN) = (IO_MUX_GPIO(LED_PIN) & ~0x7000u) | IO_MUX_FUNCTION_GPIO;
+    GPIO_ENABLE_SET = 1u << LED_PIN;
     identity.project = app_desc.project;
     identity.version = app_desc.version;
     identity.chip = "esp32c3";
-    identity.partition = find_partition();
+    identity.partition = running_partition();
     identity.reset_reason = reset_reason(RTC_RESET_STATE & 0x3F);
     read_mac(identity.mac);
     for (unsigned i = 0; i < sizeof identity.app_elf_sha256; i++) {
@@ -157,14 +146,50 @@ int port_read(void) {
     return (int)(UART_FIFO & 0xFF);
 }
 
-void port_wait(void) {
+/* An alarm whose time has come before it is set goes off at once, so no wake-up is lost. */
+void port_wait(uint64_t until_ms) {
+    uint64_t now = systimer_ticks() - started_at;
+    uint64_t until = now + WAIT_MAX_MS * SYSTIMER_TICKS_PER_MS;
+    if (until_ms * SYSTIMER_TICKS_PER_MS < until) {
+        until = until_ms * SYSTIMER_TICKS_PER_MS;
+    }
+    port_feed();
+    if (until <= now) {
+        return;
+    }
+    until += started_at;
+    SYSTIMER_ALARM0_HI = (uint32_t)(until >> 32);
+    SYSTIMER_ALARM0_LO = (uint32_t)until;
+    SYSTIMER_ALARM0_LOAD = 1;
+    SYSTIMER_INT_CLR = SYSTIMER_ALARM0;
     UART_INT_CLR = UART_RXFIFO_FULL;
     __asm__ volatile("wfi");
+    port_feed();
+}
+
+void *port_heap(size_t *size) {
+    *size = (size_t)(__heap_end - __heap_start);
+    return __heap_start;
+}
+
+void port_led(bool on) {
+    if (on) {
+        GPIO_OUT_SET = 1u << LED_PIN;
+    } else {
+        GPIO_OUT_CLEAR = 1u << LED_PIN;
+    }
 }
 
 _Noreturn void port_reboot(void) {
     uart_drain();
     RTC_OPTIONS0 |= RTC_SW_SYS_RST;
+    for (;;) {
+    }
+}
+
+_Noreturn void port_panic(void) {
+    uint32_t *volatile nowhere = (uint32_t *)8; /* no memory there: the CPU traps */
+    *nowhere = 0;
     for (;;) {
     }
 }

@@ -4,6 +4,7 @@
 #ifndef ESP32C3_SOC_H
 #define ESP32C3_SOC_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define REG(address) (*(volatile uint32_t *)(address))
@@ -51,8 +52,13 @@ static inline void uart_put(char c) {
 #define RTC_SWD_PROTECT REG(0x600080B0)
 #define RTC_SWD_KEY 0x8F1D312A
 
-/* Timer groups 0 and 1: only their watchdogs matter here */
+/* Timer groups 0 and 1: only their watchdogs matter here. The clock runs at 40 MHz. */
 #define TIMG_WDT_CONFIG0(group) REG(0x6001F048 + (group) * 0x1000)
+#define TIMG_WDT_ENABLE_SYS_RESET (1u << 31 | 3u << 29) /* stage 0 resets the system */
+#define TIMG_WDT_UPDATE (1u << 22)                      /* the settings take effect */
+#define TIMG_WDT_USE_XTAL (1u << 21)                    /* 40 MHz, whatever the CPU does */
+#define TIMG_WDT_PRESCALE(group) REG(0x6001F04C + (group) * 0x1000) /* bits 31:16 */
+#define TIMG_WDT_STAGE0(group) REG(0x6001F050 + (group) * 0x1000)   /* in prescaled ticks */
 #define TIMG_WDT_FEED(group) REG(0x6001F060 + (group) * 0x1000)
 #define TIMG_WDT_PROTECT(group) REG(0x6001F064 + (group) * 0x1000)
 #define WDT_KEY 0x50D83AA1
@@ -70,9 +76,25 @@ static inline void uart_put(char c) {
 #define SYSTIMER_UNIT0_HI REG(0x60023040)
 #define SYSTIMER_UNIT0_LO REG(0x60023044)
 #define SYSTIMER_TICKS_PER_MS 16000
+#define SYSTIMER_ALARM0_RUN (1u << 24) /* in SYSTIMER_CONF */
+#define SYSTIMER_ALARM0_HI REG(0x6002301C)
+#define SYSTIMER_ALARM0_LO REG(0x60023020)
+#define SYSTIMER_ALARM0_CONF REG(0x60023034) /* 0: once, when unit 0 gets there */
+#define SYSTIMER_ALARM0_LOAD REG(0x60023050)
+#define SYSTIMER_INT_ENA REG(0x60023064)
+#define SYSTIMER_INT_CLR REG(0x6002306C)
+#define SYSTIMER_ALARM0 (1u << 0)
+
+/* GPIO; pads choose between GPIO and other functions in the I/O multiplexer. */
+#define GPIO_OUT_SET REG(0x60004008)
+#define GPIO_OUT_CLEAR REG(0x6000400C)
+#define GPIO_ENABLE_SET REG(0x60004024)
+#define IO_MUX_GPIO(pin) REG(0x60009004 + (pin) * 4)
+#define IO_MUX_FUNCTION_GPIO (1u << 12)
 
 /* Interrupt matrix */
 #define INT_MAP_UART0 REG(0x600C2054)
+#define INT_MAP_SYSTIMER0 REG(0x600C2094)
 #define INT_ENABLE REG(0x600C2104)
 #define INT_TYPE REG(0x600C2108) /* 0: level */
 #define INT_PRIORITY(line) REG(0x600C2114 + (line) * 4)
@@ -91,6 +113,24 @@ static inline void uart_put(char c) {
 #define ROM_Cache_Invalidate_ICache_All ((void (*)(void))0x400004D8)
 #define ROM_Cache_Disable_ICache ((uint32_t (*)(void))0x4000051C)
 #define ROM_Cache_Enable_ICache ((void (*)(uint32_t autoload))0x40000520)
+
+/* SHA-256 by the mask ROM's own code. ESP-IDF: rom/sha.h; the context is opaque here, theirs takes
+ * 216 bytes. */
+struct rom_context {
+    uint32_t opaque[64];
+};
+#define ROM_SHA2_256 2
+#define ROM_ets_sha_enable ((void (*)(void))0x40000644)
+#define ROM_ets_sha_init ((int (*)(struct rom_context *, int type))0x40000650)
+#define ROM_ets_sha_starts ((int (*)(struct rom_context *, uint16_t))0x40000658)
+#define ROM_ets_sha_update                                                                         \
+    ((void (*)(struct rom_context *, const uint8_t *, uint32_t size, bool keep))0x4000065C)
+#define ROM_ets_sha_finish ((int (*)(struct rom_context *, uint8_t *digest))0x40000660)
+
+/* MD5, likewise (rom/md5_hash.h; 88 bytes). */
+#define ROM_MD5Init ((void (*)(struct rom_context *))0x40000614)
+#define ROM_MD5Update ((void (*)(struct rom_context *, const uint8_t *, uint32_t size))0x40000618)
+#define ROM_MD5Final ((void (*)(uint8_t *digest, struct rom_context *))0x4000061C)
 
 /* Points `count` pages of the windows at flash, or nowhere (MMU_INVALID). The cache must be off
  * while the table changes, so this has to be inlined into code that runs from RAM. */

@@ -19,7 +19,7 @@ _start:
     sw      zero, 0(t0)
     addi    t0, t0, 4
     j       1b
-2:  call    main
+2:  call    core_main
 3:  j       3b
 
 /* Every trap is a panic: no interrupt is ever taken, because mstatus.MIE stays clear. */

@@ -1,0 +1,41 @@
+"""Locks between processes on an open file: flock where there is one, byte-range locks on Windows.
+
+Knows descriptors. Does not know what is locked or who holds it. Invariant: a lock ends with its descriptor, so with
+its process at the latest, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""How a lock file is opened; it is never unlinked, or two processes would lock two files of one name."""
+
+_FAR = 1 << 30
+"""On Windows a locked range cannot be read by others, so the one that is locked lies behind all content."""
+
+
+def try_lock(handle: int, *, shared: bool = False) -> bool:
+    """Lock the open file now, or say that somebody else has it. `shared` locks go together and exclude only exclusive
+    ones (on Windows, which has no such lock here, they exclude each other). Raises OSError when the file system knows
+    no locks."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        place = os.lseek(handle, 0, os.SEEK_CUR)
+        os.lseek(handle, _FAR, os.SEEK_SET)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        finally:
+            os.lseek(handle, place, os.SEEK_SET)
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,30 @@
+"""Ask a program for its version.
+
+Knows `--version`, which nearly every program understands. Invariant: a program that does not answer within the time,
+or fails, has the version `""`; that is no error, since its bytes identify it too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+TIMEOUT_S = 10.0
+
+
+def ask_version(program: str) -> str:
+    """The first line that `program --version` prints."""
+    try:
+        done = subprocess.run(
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = done.stdout.decode("utf-8", "replace").splitlines() if done.returncode == 0 else []
+    return lines[0].strip() if lines else ""

@@ -1,0 +1,172 @@
+"""What the gate reads: collected and written after a run that ended well, withdrawn before anything is done.
+
+Knows what an answer "up to date" depends on: the engine's records and stamps, the listings of directories, the
+configuration, our own code, the tools. Does not decide what is up to date. Invariant: a stamp is written only when it
+belongs to the content that the run used. For files of actions that is the stamp under which the content was read; for
+all others it must be older than this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.stamps import StampTable, filesystem_now_ns, is_settled
+from cache.statebytes import encode
+from pipeline.gate import DIRECTORY, KIND, agrees, identity, load, stamp_of, state_path
+
+ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
+"""Decide which tools and modules are found."""
+
+DOIT_FILES = ("pyproject.toml", "doit.cfg")
+"""Where doit looks for options, present or not."""
+
+GateStamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What was found by looking at directories: `listed` is path -> stamp before the listing was taken, `absent` are
+    paths that would have been found first, `files` those whose content counts although no action names them (tools),
+    `variables` names of the environment."""
+
+    listed: Mapping[str, GateStamp | None]
+    absent: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+
+    def with_more(self, other: Watched) -> Watched:
+        """What both looked at."""
+        return Watched(
+            {**self.listed, **other.listed},
+            (*self.absent, *other.absent),
+            (*self.files, *other.files),
+            (*self.variables, *other.variables),
+        )
+
+
+def directory_stamp(path: str) -> GateStamp | None:
+    """The stamp of a directory about to be listed; None when its listing could still change without moving it (it was
+    written in this tick of the clock), or when there is none."""
+    began_ns = filesystem_now_ns()
+    try:
+        stamp: GateStamp = stamp_of(os.stat(path))  # noqa: PTH116 - once per directory of the project
+    except OSError:
+        return None
+    return stamp if is_settled(stamp[0], began_ns) else None
+
+
+class GateState:
+    """The gate's state of one selection of profile in one project. Reads it once, at the first question."""
+
+    def __init__(self, root: Path, profile: str) -> None:
+        """`profile` as the command line has it."""
+        self._root = str(root)
+        self._path = root / state_path(profile)
+        self._directory = root / DIRECTORY
+        self._state: Any = None
+        self._asked = False
+
+    def facts(self) -> Mapping[str, Any] | None:
+        """What was written beside the stamps if all of them agree, None otherwise. Stats only."""
+        if not self._asked:
+            self._asked = True
+            state = load(str(self._path))
+            here = os.getcwd()  # noqa: PTH109
+            if state is not None and here == self._root and agrees(state, here):
+                self._state = state
+        return None if self._state is None else self._state[6]
+
+    def withdraw(self) -> None:
+        """Something is about to be done: no process may believe the old state from here on, nor may this one. Those of
+        other profiles go too: a run of one may move what another one uses."""
+        self._asked, self._state = True, None
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for entry in os.scandir(self._directory):
+                Path(entry.path).unlink(missing_ok=True)
+
+    def approve(self, selection: Sequence[str], text: str) -> None:
+        """`doit` printed `text` for these stages: the gate may do so while all stamps agree. Losing this costs work
+        only, so it fails silently."""
+        if self._state is None or self._state[1].get(tuple(selection)) == text:
+            return
+        who, selections, *rest = self._state
+        self._state = (who, {**selections, tuple(selection): text}, *rest)
+        self._save()
+
+    def record(self, table: StampTable, used: Mapping[str, str], watched: Watched, facts: Mapping[str, Any]) -> bool:
+        """Write the state. `used` is path of a key -> SHA-256 of what the run used of it. False when something moved
+        meanwhile or is too young to be believed; then there is none, and the next run answers by itself."""
+        stamps: dict[str, GateStamp] = {}
+        for path, sha256 in used.items():
+            entry = table.remembered(path)
+            if entry is None or not entry.settled or entry.sha256 != sha256:
+                return False
+            stamp = entry.stamp
+            moved_ns = stamp.ctime_ns if os.name == "posix" else stamp.mtime_ns
+            stamps[self._short(table.resolve(path))] = (moved_ns, stamp.size, stamp.inode)
+        for path, listed in watched.listed.items():
+            if listed is None:
+                return False
+            stamps[self._short(path)] = listed
+        absent = [self._short(path) for path in watched.absent]
+        born_ns = _process_start_ns()
+        for path in (*_own_files(self._root), *watched.files):
+            try:
+                status = os.stat(path)  # noqa: PTH116
+            except OSError:
+                absent.append(self._short(path))
+                continue
+            if not is_settled(status.st_ctime_ns, born_ns):
+                return False
+            stamps[self._short(path)] = stamp_of(status)
+        environment = tuple((name, os.environ.get(name)) for name in (*ENVIRONMENT, *watched.variables))
+        paths = list(stamps)
+        who = identity(self._root)
+        self._state = (who, {}, environment, paths, [stamps[p] for p in paths], tuple(absent), dict(facts))
+        self._asked = True
+        return self._save()
+
+    def _save(self) -> bool:
+        from cache.durable import write_atomic
+
+        try:
+            write_atomic(self._path, encode(KIND, self._state), durable=False)
+        except OSError:
+            return False
+        return True
+
+    def _short(self, path: str) -> str:
+        """Relative to the root where possible: a shorter path is a faster stat."""
+        return path[len(self._root) + 1 :] if path.startswith(f"{self._root}/") else path
+
+
+def _own_files(root: str) -> Iterable[str]:
+    """Configuration of doit and of this program, all of our code, and every module that this process loaded from
+    elsewhere than the standard library."""
+    found = dict.fromkeys(f"{root}/{name}" for name in ("deploy.toml", "dodo.py", *DOIT_FILES))
+    for package in ("pipeline", "cache"):
+        directories = sys.modules[package].__path__
+        for directory in directories:
+            found.update(dict.fromkeys(str(path) for path in sorted(Path(directory).rglob("*.py"))))
+    standard = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__file__", None)
+        if path and not (path.startswith(standard) and "-packages" not in path):
+            found[path] = None
+    return found
+
+
+def _process_start_ns() -> int:
+    """An instant not later than the start of this process, on the clock of file stamps."""
+    from pipeline.effects.host import process_age_ms
+
+    age_ms = process_age_ms()
+    # /proc counts in ticks of 10 ms; where nothing tells, five seconds are more than any start-up takes.
+    return filesystem_now_ns() - (5_000 if age_ms is None else age_ms + 20) * 1_000_000

@@ -1,0 +1,224 @@
+"""The warm gate against real `doit` runs of a project with a fake compiler: what it answers, and what it must not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cache.stamps import next_tick
+from pipeline import gate
+from pipeline.bench_project import write_compiler, write_project
+
+ROOT = Path(__file__).parents[2]
+ZIG = """#!/bin/sh
+# copies the source (or, when linking, the template) to the output; the depfile names the headers
+echo "$*" >> "$(dirname "$0")/calls"
+while [ $# -gt 0 ]; do
+    case "$1" in -o) out=$2; shift;; -c) source=$2; shift;; -MF) dep=$2; shift;; -target|-T) shift;; esac
+    shift
+done
+if [ -z "$source" ]; then exec cp "$(dirname "$0")/template.elf" "$out"; fi
+cp "$source" "$out"
+echo "$out: $source include/h00.h" > "$dep"
+"""
+NOTHING = "-- fingerprint\n-- compile\n-- link\n"
+
+
+class Project:
+    """Three units; `doit` and `hotplate` as real processes, `answer` as the gate in this one."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "project"
+        self.tools = directory / "tools"
+        write_project(self.root, 3)
+        self.zig = write_compiler(self.tools)
+        self.zig.write_text(ZIG)
+        self.zig.chmod(0o755)
+        self.env = {**os.environ, "PYTHONPATH": f"{self.tools}:{ROOT}"}
+        self.env.pop("DEPLOY_TX_ID", None)
+
+    def run(self, program: str, *argv: str) -> subprocess.CompletedProcess[str]:
+        code = {
+            "doit": "import sys; sys.argv[0] = 'doit'; from doit.doit_cmd import DoitMain; "
+            "sys.exit(DoitMain().run(sys.argv[1:]))",
+            "hotplate": "import sys; from pipeline.gate import main; sys.exit(main())",
+        }[program]
+        # A stamp is believed when it is older than the process that uses it.
+        next_tick()
+        return subprocess.run(
+            [sys.executable, "-c", code, *argv],
+            check=False,
+            cwd=self.root,
+            env=self.env,
+            capture_output=True,
+            text=True,
+        )
+
+    def out(self, program: str, *argv: str) -> str:
+        done = self.run(program, *argv)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def answer(self, *argv: str) -> str | None:
+        """As a new process would answer."""
+        here = Path.cwd()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - self.env.keys():
+                patch.delenv(name)
+            for name, value in self.env.items():
+                patch.setenv(name, value)
+            os.chdir(self.root)
+            try:
+                return gate.answer(argv)
+            finally:
+                os.chdir(here)
+
+    def settle(self) -> None:
+        """Run until the gate answers: what was written just now is not believed at once."""
+        for _ in range(5):
+            self.out("doit", "compile", "link")
+            if self.answer("compile", "link") is not None:
+                return
+        raise AssertionError("the gate never answered")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Shared by all tests of this file; each leaves it warm."""
+    project = Project(tmp_path_factory.mktemp("gate"))
+    assert project.out("doit", "compile", "link") == ".  fingerprint\n.  compile\n.  link\n"
+    project.settle()
+    return project
+
+
+def test_the_gate_says_what_doit_says(built: Project) -> None:
+    assert built.out("hotplate", "compile", "link") == built.out("doit", "compile", "link") == NOTHING
+    # The other way to load doit does not ask the gate: the engine's own answer.
+    assert built.out("hotplate", "link") == NOTHING
+    built.settle()
+
+
+def test_a_selection_is_answered_after_doit_ran_it(built: Project) -> None:
+    assert built.answer("compile") is None
+    assert built.out("hotplate", "compile") == "-- fingerprint\n-- compile\n"
+    assert built.answer("compile") == "-- fingerprint\n-- compile\n"
+    assert built.answer("compile", "link") == NOTHING
+
+
+@pytest.mark.parametrize("argv", [[], ["deploy"], ["-a", "link"], ["link", "-v0"], ["list"], ["link", "--device", "x"]])
+def test_everything_else_goes_to_doit(built: Project, argv: list[str]) -> None:
+    assert built.answer(*argv) is None
+
+
+def test_nothing_heavy_is_loaded(built: Project) -> None:
+    code = (
+        "import sys; before = set(sys.modules); sys.argv = ['hotplate', 'compile', 'link']; import os\n"
+        "from pipeline import gate\n"
+        "assert gate.answer(sys.argv[1:])\n"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=built.root, env=built.env, capture_output=True, text=True, check=True
+    )
+    ours = {"cache", "cache.statebytes", "pipeline", "pipeline.gate"}
+    # `site` may have loaded the rest already, depending on the interpreter.
+    assert set(eval(done.stdout)) - ours <= {"binascii", "operator", "_operator", "gc", "zlib"}
+
+
+def edit(path: Path, text: str | None = None) -> None:
+    """Other bytes of the same size, unless `text` is given."""
+    data = path.read_bytes()
+    path.write_bytes(text.encode() if text is not None else data[:-2] + b" \n")
+
+
+def append(path: Path) -> None:
+    with path.open("a") as stream:
+        stream.write("# more\n")
+
+
+def same_size_and_mtime(path: Path) -> None:
+    status = path.stat()
+    edit(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+OUT = "build/local-fast/obj/app/src/d000/u00001.c.o"
+CHANGES: dict[str, tuple[Callable[[Project], object], str]] = {
+    "source edited": (lambda p: edit(p.root / "src/d000/u00001.c"), ".  fingerprint\n.  compile\n.  link\n"),
+    "same size and mtime": (lambda p: same_size_and_mtime(p.root / "src/d000/u00002.c"), ".  fingerprint\n.  compile"),
+    "header edited": (lambda p: edit(p.root / "include/h00.h"), ".  fingerprint\n.  compile"),
+    "source touched": (lambda p: (p.root / "src/d000/u00001.c").touch(), ".  fingerprint\n-- compile"),
+    "output edited in place": (lambda p: same_size_and_mtime(p.root / OUT), "-- fingerprint\n.  compile\n"),
+    "output removed": (lambda p: (p.root / OUT).unlink(), "-- fingerprint\n.  compile\n"),
+    "image removed": (lambda p: (p.root / "build/local-fast/app.bin").unlink(), "-- compile\n.  link\n"),
+    "new source": (lambda p: edit_new(p.root / "src/d000/u77777.c"), ".  fingerprint\n.  compile\n.  link\n"),
+    "new header in front": (lambda p: edit_new(p.root / "src/d000/h00.h"), "-- fingerprint\n.  compile\n"),
+    "deploy.toml": (lambda p: append(p.root / "deploy.toml"), NOTHING),
+    "dodo.py": (lambda p: append(p.root / "dodo.py"), NOTHING),
+    "doit options": (lambda p: edit_new(p.root / "doit.cfg"), NOTHING),
+    "compiler": (lambda p: append(p.zig), ".  compile\n.  link\n"),
+    "compiler's version": (
+        lambda p: (p.tools / "ziglang-0.17.0.dist-info").rename(p.tools / "ziglang-0.18.0.dist-info"),
+        ".  compile",
+    ),
+    "another package in front": (lambda p: edit_new(p.tools / "esptool.cfg"), NOTHING),
+    "PATH": (lambda p: p.env.update(PATH=p.env["PATH"] + ":/nowhere"), NOTHING),
+    "state removed": (lambda p: (p.root / ".deploy/gate.v1/-.state").unlink(), NOTHING),
+}
+
+
+def edit_new(path: Path) -> None:
+    path.write_text("\n")
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_never_missed(built: Project, name: str) -> None:
+    """The gate falls silent; `hotplate` then does what `doit` does; afterwards the gate answers again."""
+    change, wanted = CHANGES[name]
+    assert built.answer("compile", "link") == NOTHING
+    change(built)
+    assert built.answer("compile", "link") is None
+    out = built.out("hotplate", "compile", "link")
+    assert wanted in out
+    built.settle()
+    assert built.answer("compile", "link") == NOTHING
+
+
+def test_damaged_state_is_not_believed(built: Project) -> None:
+    path = built.root / ".deploy/gate.v1/-.state"
+    good = path.read_bytes()
+    variants = [good[:length] for length in range(0, len(good), 997)]
+    variants += [good[:n] + bytes([good[n] ^ 1 << n % 8]) + good[n + 1 :] for n in range(0, len(good), 991)]
+    for bad in variants:
+        path.write_bytes(bad)
+        assert built.answer("compile", "link") is None
+    path.write_bytes(good)
+    assert built.answer("compile", "link") == NOTHING
+
+
+def test_a_failed_run_leaves_no_state(built: Project) -> None:
+    source = built.root / "src/d000/u00000.c"
+    text = source.read_text()
+    zig = built.zig.read_text()
+    edit(source)
+    built.zig.write_text(zig.replace("cp ", "exit 1; cp "))
+    failed = built.run("hotplate", "compile", "link")
+    assert failed.returncode == 1
+    assert not list((built.root / ".deploy/gate.v1").iterdir())
+    assert built.answer("compile", "link") is None
+    source.write_text(text)
+    built.zig.write_text(zig)
+    built.settle()
+
+
+def test_profiles_have_states_of_their_own(built: Project) -> None:
+    assert built.answer("link", "--profile", "local-fast") is None
+    assert built.out("doit", "link", "--profile", "local-fast") == NOTHING
+    assert built.answer("link", "--profile", "local-fast") == NOTHING
+    assert built.answer("link", "--profile", "../x") is None
+    assert gate.selection_of(["--profile", "x", "link"]) is None, "doit reads this as an option of `run`"

@@ -1,0 +1,234 @@
+"""`[[action]]` tables through the whole program: real `doit`, real commands, a fake compiler."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_gate import NOTHING, Project
+
+GENERATOR = """
+import os, sys
+out, *inputs = sys.argv[1:]
+names = [open(path).read().strip() for path in inputs]
+with open(out, "w") as stream:
+    stream.write("// " + " ".join(names) + " " + os.environ.get("FLAVOUR", "plain") + "\\n")
+"""
+ACTION = """
+[[action]]
+name = "names"
+argv = ["python", "tools/gen.py", "{out}", "{in}"]
+inputs = ["names/*.txt"]
+outputs = ["build/gen/h00.h"]
+env = ["FLAVOUR"]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    project = Project(tmp_path)
+    root = project.root
+    for name in ("one", "two"):
+        (root / "names").mkdir(exist_ok=True)
+        (root / f"names/{name}.txt").write_text(f"{name}\n")
+    (root / "tools").mkdir()
+    (root / "tools/gen.py").write_text(GENERATOR)
+    # The fake compiler reports include/h00.h; here the generated one takes its place.
+    zig = project.zig.read_text().replace("include/h00.h", "build/gen/h00.h")
+    project.zig.write_text(zig.replace('cp "$source"', '[ -s build/gen/h00.h ] || exit 9; cp "$source"'))
+    config = (root / "deploy.toml").read_text()
+    (root / "deploy.toml").write_text(
+        config.replace('include = ["include"]', 'include = ["build/gen", "include"]') + ACTION
+    )
+    return project
+
+
+def counts(project: Project) -> list[str]:
+    """The stages that ran."""
+    out = project.out("doit", "compile", "link")
+    return [line.split()[1] for line in out.splitlines() if line.startswith(".")]
+
+
+def add(project: Project, text: str) -> None:
+    with (project.root / "deploy.toml").open("a") as stream:
+        stream.write(text)
+
+
+def fails(project: Project, where: str, *facts: str) -> None:
+    """Exit code 2 or 1, the place, the facts, and no traceback."""
+    done = project.run("doit", "compile", "link")
+    assert done.returncode in (1, 2), done.stdout + done.stderr
+    text = done.stdout + done.stderr
+    assert "Traceback" not in text, text
+    for fact in (where, *facts):
+        assert fact in text, text
+
+
+def test_generated_header_comes_before_the_compiles_and_is_an_input(project: Project) -> None:
+    header = project.root / "build/gen/h00.h"
+    assert counts(project) == ["fingerprint", "compile", "link"]
+    assert header.read_text() == "// one two plain\n"
+    assert counts(project) == []
+    (project.root / "names/one.txt").write_text("other\n")
+    assert counts(project) == ["fingerprint", "compile"], "objects are copies of their sources: nothing to link"
+    assert header.read_text() == "// other two plain\n"
+    assert counts(project) == []
+
+
+def test_glob_script_and_variable_are_inputs(project: Project) -> None:
+    header = project.root / "build/gen/h00.h"
+    counts(project)
+    (project.root / "names/three.txt").write_text("three\n")
+    assert "compile" in counts(project)
+    assert header.read_text() == "// one three two plain\n"
+    project.env["FLAVOUR"] = "sweet"
+    assert "compile" in counts(project)
+    assert header.read_text() == "// one three two sweet\n"
+    script = project.root / "tools/gen.py"
+    script.write_text(script.read_text().replace('"// "', '"//! "'))
+    assert "compile" in counts(project)
+    assert header.read_text() == "//! one three two sweet\n"
+    assert counts(project) == []
+
+
+def test_the_gate_knows_variables_globs_and_scripts(project: Project) -> None:
+    project.settle()
+    project.env["FLAVOUR"] = "sour"
+    assert project.answer("compile", "link") is None
+    project.settle()
+    (project.root / "names/zero.txt").write_text("zero\n")
+    assert project.answer("compile", "link") is None
+    project.settle()
+    (project.root / "tools/gen.py").touch()
+    assert project.answer("compile", "link") is None
+    project.settle()
+    assert project.answer("compile", "link") == NOTHING
+
+
+def test_restored_from_the_cache(project: Project) -> None:
+    counts(project)
+    (project.root / "tools/gen.py").chmod(0o644)
+    shutil.rmtree(project.root / "build")
+    counts(project)
+    assert (project.root / "build/gen/h00.h").read_text() == "// one two plain\n"
+
+
+def test_an_action_that_uses_an_image_runs_in_stage_link(project: Project) -> None:
+    add(
+        project,
+        """
+[[action]]
+name = "copy"
+argv = ["cp", "{in}", "{out}"]
+inputs = ["build/local-fast/app.bin"]
+outputs = ["build/copy.bin"]
+""",
+    )
+    assert counts(project) == ["fingerprint", "compile", "link"]
+    built = project.root / "build"
+    assert (built / "copy.bin").read_bytes() == (built / "local-fast/app.bin").read_bytes()
+    (built / "copy.bin").unlink()
+    assert counts(project) == ["link"]
+
+
+def test_several_outputs_and_a_depfile(project: Project) -> None:
+    (project.root / "names/hidden").write_text("a\n")
+    add(
+        project,
+        """
+[[action]]
+name = "two"
+argv = ["sh", "-c", 'cp names/hidden build/a; cp names/hidden build/b; echo "build/a: names/hidden" > build/two.d']
+outputs = ["build/a", "build/b"]
+depfile = "build/two.d"
+""",
+    )
+    assert counts(project) == ["fingerprint", "compile", "link"]
+    (project.root / "names/hidden").write_text("b\n")
+    assert "compile" in counts(project)
+    assert [(project.root / f"build/{name}").read_text() for name in "ab"] == ["b\n", "b\n"]
+    assert counts(project) == []
+
+
+WRONG = {
+    "output twice": (
+        'name = "x"\nargv = ["cp", "{in}", "{out}"]\ninputs = ["names/one.txt"]\noutputs = ["build/gen/h00.h"]',
+        "@5",
+        ("both 'names' and 'x'",),
+    ),
+    "cycle": (
+        'name = "x"\nargv = ["cp", "{in}", "{out}"]\ninputs = ["build/y"]\noutputs = ["build/z"]\n[[action]]'
+        '\nname = "y"\nargv = ["cp", "{in}", "{out}"]\ninputs = ["build/z"]\noutputs = ["build/y"]',
+        "@1",
+        ("wait for each other", "'x'", "'y'"),
+    ),
+    "outside": (
+        'name = "x"\nargv = ["true"]\ninputs = ["../secret"]\noutputs = ["build/y"]',
+        "@4",
+        ("leaves the project root",),
+    ),
+    "not below build": ('name = "x"\nargv = ["true"]\noutputs = ["src/y.c"]', "@4", ("not below build/",)),
+    "glob matches nothing": (
+        'name = "x"\nargv = ["true"]\ninputs = ["nothing/*.bin"]\noutputs = ["build/y"]',
+        "@4",
+        ("matches no file",),
+    ),
+    "no such program": (
+        'name = "x"\nargv = ["no-such-program"]\noutputs = ["build/y"]',
+        "deploy.toml",
+        ("'no-such-program'", "not on PATH"),
+    ),
+    "no output": ('name = "x"\nargv = ["true"]\noutputs = []', "@4", ("is empty",)),
+    "unknown key": (
+        'name = "x"\nargv = ["true"]\noutput = ["build/y"]',
+        "@4",
+        ("did you mean 'outputs'",),
+    ),
+    "output missing": ('name = "x"\nargv = ["true"]\noutputs = ["build/y"]', "", ("did not write its output build/y",)),
+    "undeclared": (
+        'name = "x"\nargv = ["sh", "-c", "echo > build/y; echo > build/stray"]\noutputs = ["build/y"]',
+        "",
+        ("build/stray", "no action declares"),
+    ),
+    "fails": (
+        'name = "x"\nargv = ["sh", "-c", "echo a.txt:3: error: bad thing >&2; exit 4"]\noutputs = ["build/y"]',
+        "a.txt:3",
+        ("bad thing",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said_with_its_place(project: Project, name: str) -> None:
+    table, where, facts = WRONG[name]
+    lines = len((project.root / "deploy.toml").read_text().splitlines())
+    add(project, f"\n[[action]]\n{table}\n")
+    # @N: the Nth line of the table.
+    fails(project, re.sub(r"@(\d)", lambda n: f"deploy.toml:{lines + 1 + int(n[1])}:", where), *facts)
+    assert not (project.root / "build/y").exists()
+
+
+def test_a_second_checkout_compiles_nothing(project: Project, tmp_path: Path) -> None:
+    """The default store is shared between a user's projects, wherever they lie."""
+    config = project.root / "deploy.toml"
+    config.write_text(config.read_text().replace('dir = ".deploy"', 'max_size = "50MB"'))
+    project.env["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    shutil.copytree(project.root, tmp_path / "deeper/second")
+    counts(project)
+    assert (tmp_path / "cache/hotplate/ac.v1").is_dir() and not (project.root / ".deploy/ac.v1").exists()
+    calls = project.zig.with_name("calls")
+    before, made = calls.read_text(), products(project)
+    assert len(before.splitlines()) == 6, "three units, the bootloader's, two links"
+    project.root = tmp_path / "deeper/second"
+    assert counts(project) == ["fingerprint", "compile", "link"]
+    assert calls.read_text() == before
+    assert products(project) == made
+
+
+def products(project: Project) -> dict[str, bytes]:
+    """Every file below build/."""
+    build = project.root / "build"
+    return {str(path.relative_to(build)): path.read_bytes() for path in build.rglob("*") if path.is_file()}

@@ -1,0 +1,594 @@
+"""Random projects for the engine's proof of correctness: a fake compiler, a clean build in memory, and a model of what
+must run.
+
+The fake tools are one pure function of (argv, files): the engine's runner calls it on the disk, the oracle on a dict.
+The model knows nothing of keys, stamps or candidate sets. Its rule: a command must run if and only if the same command
+with the same contents of everything that it read was never run successfully before in this store, unless the last run
+here was that one and left outputs that are still whole.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.core.inputs import command_of
+from pipeline.core.model import Action, Stage, Tool
+from pipeline.effects.api import Completed
+from pipeline.effects.clock import SystemClock
+from pipeline.engine import Engine
+from pipeline.engine_results import Builtin, BuiltinCall, RunResult
+
+JOBS = 2
+SEARCH = ("first", "inc", "build/gen")
+_INCLUDE = re.compile(r'#include "([^"]+)"')
+
+Files = Mapping[str, bytes]
+Read = Callable[[str], bytes | None]
+
+
+# --- tools ------------------------------------------------------------------------------------
+
+
+class Made(NamedTuple):
+    """What a command does: the files that it writes, the files that it read, and its error if it fails."""
+
+    files: dict[str, bytes]
+    read: dict[str, bytes]
+    error: str = ""
+
+
+def tool(argv: Sequence[str], read_file: Read) -> Made:
+    """`cc [-FLAG...] -o OUT -MF DEP SOURCE`, `ld -o OUT OBJECT...`, `gen -o OUT SEED`. `cc` drops comments, so that an
+    edit of one gives the same object; `gen` does so too."""
+    words, flags, files, out, depfile = list(argv), [], [], "", ""
+    name = words.pop(0).rpartition("/")[2]
+    while words:
+        word = words.pop(0)
+        if word == "-o":
+            out = words.pop(0)
+        elif word == "-MF":
+            depfile = words.pop(0)
+        elif word.startswith("-"):
+            flags.append(word)
+        else:
+            files.append(word)
+    seen: dict[str, bytes] = {}
+
+    def read(path: str) -> str:
+        data = read_file(path)
+        if data is None:
+            raise FileNotFoundError(path)
+        seen[path] = data
+        return data.decode()
+
+    def preprocess(path: str) -> str:
+        def include(match: re.Match[str]) -> str:
+            # Not in the including file's own directory, as for <...>: there the engine watches for more files than
+            # the compiler would open, and the minimum would not be exact.
+            for directory in SEARCH:
+                found = f"{directory}/{match[1]}"
+                if read_file(found) is not None:
+                    return preprocess(found)
+            return f"#error no {match[1]}"
+
+        return _INCLUDE.sub(include, read(path))
+
+    text = "+".join(preprocess(path) if name == "cc" else read(path) for path in files)
+    if "#error" in text:
+        return Made({}, seen, f"{files[0]}:1:1: error: {text[text.index('#error') :].splitlines()[0]}")
+    if name in ("cc", "gen"):
+        text = re.sub(r" *//[^\n]*", "", text)
+    made = {out: f"{name} {' '.join(flags)}\n{text}".encode()}
+    if depfile:
+        made[depfile] = f"{out}: {' '.join(seen)}\n".encode()
+    return Made(made, seen)
+
+
+def strip(call: BuiltinCall) -> Sequence[bytes]:
+    """The builtin of the image: drops what `-g` added."""
+    return [call.inputs[0].replace(b"-g", b"")]
+
+
+class FakeRunner:
+    """A ProcessRunner that runs `tool` in this process; with `log`, each start and end is a line that survives a
+    kill."""
+
+    def __init__(self, log: Path | None = None) -> None:
+        self.during: Callable[[str], None] = lambda out: None
+        self._cancelled = False
+        self._log = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Completed:
+        if self._cancelled:
+            raise KeyboardInterrupt
+        out = argv[argv.index("-o") + 1]
+        self._say(f"start {out}")
+        made = tool(argv, lambda path: _read(cwd / path))
+        self.during(out)
+        try:
+            for path, data in made.files.items():
+                # In two pieces, as a compiler that can be killed between them.
+                with (cwd / path).open("wb") as stream:
+                    stream.write(data[: len(data) // 2])
+                    stream.flush()
+                    stream.write(data[len(data) // 2 :])
+        except OSError as error:
+            return Completed(1, b"", f"fatal: {error.strerror}\n".encode(), 0.001)
+        if out.endswith(".elf"):
+            (cwd / out).chmod(0o755)
+        self._say(f"end {out}")
+        return Completed(1 if made.error else 0, b"", made.error.encode(), 0.001)
+
+    def _say(self, line: str) -> None:
+        if self._log is not None:
+            os.write(self._log, f"{line}\n".encode())
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+# --- the project ------------------------------------------------------------------------------
+
+
+@dataclass
+class Shape:
+    """What deploy.toml would say. Paths of sources and headers are found in the file system."""
+
+    profile: str = "fast"
+    flags: tuple[str, ...] = ()
+    identity: str = "fake 1"
+    programs: int = 2
+
+
+class Project:
+    """A directory and its actions: generators, one compile per source, links, images."""
+
+    def __init__(self, root: Path, cache: Path, shape: Shape) -> None:
+        self.root, self.cache, self.shape = root, cache, shape
+
+    def write(self, path: str, text: str) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def paths(self, directory: str) -> list[str]:
+        base = self.root / directory
+        return sorted(f"{directory}/{p.name}" for p in base.iterdir()) if base.is_dir() else []
+
+    def sources(self) -> Files:
+        """Everything that a person wrote."""
+        return {path: (self.root / path).read_bytes() for d in ("src", "inc", "first", "gen") for path in self.paths(d)}
+
+    def actions(self) -> list[Action]:
+        """Links first and generators last, since the declared order must not matter."""
+        profile = self.shape.profile
+        out = f"build/{profile}"
+        generated, compiles, links = [], [], []
+        for seed in self.paths("gen"):
+            made = f"build/gen/{Path(seed).stem}.h"
+            generated.append(Action(f"gen {seed}", Stage.COMPILE, (seed,), (made,), ("gen", "-o", made, seed)))
+        headers = tuple(action.outputs[0] for action in generated)
+        for source in self.paths("src"):
+            if not source.endswith(".c"):
+                continue
+            stem = f"{out}/{Path(source).stem}"
+            text = (self.root / source).read_text()
+            # As a user declares it: the generated headers that this source names.
+            uses = tuple(path for path in headers if posixpath.basename(path) in text)
+            argv = ("cc", *self.shape.flags, *(("-g",) if profile == "slow" else ()), "-o", f"{stem}.o")
+            argv = (*argv, "-MF", f"{stem}.d", *(f"-I{directory}" for directory in SEARCH), source)
+            compiles.append(
+                Action(
+                    f"cc {source}",
+                    Stage.COMPILE,
+                    (source, *uses),
+                    (f"{stem}.o",),
+                    argv,
+                    depfile=f"{stem}.d",
+                    profile=profile,
+                    count_as="compiled",
+                )
+            )
+        objects = [action.outputs[0] for action in compiles]
+        for number in range(self.shape.programs):
+            mine = tuple(objects[number :: self.shape.programs])
+            elf = f"{out}/p{number}.elf"
+            if mine:
+                argv = ("ld", "-o", elf, *mine)
+                links.append(Action(f"ld {number}", Stage.LINK, mine, (elf,), argv, profile=profile, count_as="linked"))
+                links.append(
+                    Action(
+                        f"bin {number}",
+                        Stage.LINK,
+                        (elf,),
+                        (f"{out}/p{number}.bin",),
+                        builtin="strip@1",
+                        profile=profile,
+                    )
+                )
+        return [*links, *compiles, *generated]
+
+    @property
+    def tools(self) -> dict[str, Tool]:
+        return {name: Tool(name, f"/opt/{name}", "1", self.shape.identity) for name in ("cc", "ld", "gen")}
+
+    def engine(self, runner: FakeRunner) -> Engine:
+        """A new one, as a new process would make."""
+        builtins: dict[str, Builtin] = {"strip@1": strip}
+        state = self.root / ".deploy"
+        return Engine(
+            self.root, self.actions(), self.tools, builtins, state, self.cache, runner, SystemClock(), JOBS, {}
+        )
+
+    def build(self, runner: FakeRunner | None = None) -> list[RunResult]:
+        """What one `doit link` does. Raises KeyboardInterrupt after a cancel."""
+        engine = self.engine(runner or FakeRunner())
+        if not engine.peek().up_to_date:
+            engine.scan()
+        results: list[RunResult] = []
+        for stage in (Stage.COMPILE, Stage.LINK):
+            if engine.verdict(stage).up_to_date:
+                continue
+            results.append(engine.run(stage, lambda label, done, total: None))
+            if not results[-1].ok:
+                break
+        return results
+
+
+# --- oracle -----------------------------------------------------------------------------------
+
+
+Signature = tuple[object, ...]
+
+
+class Planned(NamedTuple):
+    """An action in a clean build: its signature, the outputs it makes ({} when it fails)."""
+
+    action: Action
+    signature: Signature
+    outputs: dict[str, bytes]
+    failed: bool
+
+
+def clean_build(project: Project) -> list[Planned]:
+    """Run everything in memory, in an order that a fixed point finds; what needs a failed action is left out."""
+    files = dict(project.sources())
+    waiting, planned = project.actions(), list[Planned]()
+    made_by = {path for action in waiting for path in action.outputs}
+    while ready := [a for a in waiting if all(path in files or path not in made_by for path in a.inputs)]:
+        action = ready[0]
+        waiting.remove(action)
+        if action.builtin:
+            (data,) = strip(BuiltinCall(action.inputs, tuple(files[path] for path in action.inputs), {}))
+            made = Made({action.outputs[0]: data}, {path: files[path] for path in action.inputs})
+        else:
+            made = tool(action.argv, files.get)
+        outputs = {path: data for path, data in made.files.items() if path in action.outputs}
+        files.update(outputs)
+        signature = (command_of(action, project.tools), tuple(sorted(made.read.items())))
+        planned.append(Planned(action, signature, outputs, bool(made.error)))
+    return planned
+
+
+@dataclass
+class Model:
+    """What must have been remembered. `maybe` and `unknown` hold what a kill or damage left uncertain."""
+
+    store: set[Signature] = field(default_factory=set)
+    maybe: set[Signature] = field(default_factory=set)
+    records: dict[str, Signature] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+    """Actions whose record may be another one, or gone."""
+
+    def clear_store(self) -> None:
+        self.store, self.maybe = set(), set()
+
+    def doubt_store(self) -> None:
+        self.maybe |= self.store
+        self.store = set()
+
+    def clear_records(self) -> None:
+        self.records, self.unknown = {}, set()
+
+    def must(self, project: Project, planned: Sequence[Planned]) -> tuple[set[str], set[str]]:
+        """Names of the actions that must run, and of those that may."""
+        run, may = set(), set()
+        for one in planned:
+            name = key_of(one.action)
+            whole = all(is_whole(project.root / path, data) for path, data in one.outputs.items())
+            recorded = self.records.get(name) == one.signature and whole and not one.failed
+            if one.failed:
+                run.add(one.action.name)
+            elif one.signature in self.store or (recorded and name not in self.unknown):
+                continue
+            elif one.signature in self.maybe or name in self.unknown:
+                may.add(one.action.name)
+            else:
+                run.add(one.action.name)
+        return run, may
+
+    def succeeded(self, planned: Sequence[Planned], executed: set[str]) -> None:
+        """Everything is up to date now."""
+        names = {key_of(one.action) for one in planned}
+        profiles = {one.action.profile for one in planned}
+        self.records = {n: s for n, s in self.records.items() if n in names or n.partition(":")[0] not in profiles}
+        for one in planned:
+            self.records[key_of(one.action)] = one.signature
+            if one.action.name in executed:
+                self.store.add(one.signature)
+        self.unknown -= names
+
+    def stopped(self, planned: Sequence[Planned], executed: set[str]) -> None:
+        """A run failed: what it executed is stored, what else it did is not known."""
+        for one in planned:
+            name = key_of(one.action)
+            if one.action.name in executed:
+                self.store.add(one.signature)
+            if self.records.get(name) != one.signature:
+                self.unknown.add(name)
+
+    def killed(self, planned: Sequence[Planned], started: set[str]) -> None:
+        """A run ended in the middle: what it started may be stored, and no record is certain."""
+        for one in planned:
+            if one.action.builtin or one.action.outputs[0] in started:
+                self.maybe.add(one.signature)
+            self.unknown.add(key_of(one.action))
+
+
+def key_of(action: Action) -> str:
+    """As unique as names must be: per profile."""
+    return f"{action.profile}:{action.name}"
+
+
+def is_whole(path: Path, data: bytes) -> bool:
+    """Does the file hold `data`, and may it be executed if it is a program?"""
+    executable = path.suffix == ".elf"
+    return _read(path) == data and os.access(path, os.X_OK) == executable
+
+
+# --- scripts ----------------------------------------------------------------------------------
+
+
+class Script:
+    """Random edits of one project. Everything comes from `rng`, so that a seed is a whole test."""
+
+    def __init__(self, project: Project, model: Model, rng: random.Random) -> None:
+        self.project, self.model, self.rng = project, model, rng
+        self.log: list[str] = []
+        self._fresh = 0
+        self._old: dict[str, str] = {}
+        for number in range(3):
+            project.write(
+                f"inc/h{number}.h", f"int h{number};\n" + (f'#include "h{number + 1}.h"\n' if number < 2 else "")
+            )
+        project.write("gen/g0.txt", "int g0;\n")
+        for number in range(rng.randint(2, 5)):
+            project.write(f"src/s{number}.c", self._source())
+
+    def step(self) -> None:
+        """One to three edits."""
+        names = [name for name in dir(self) if name.startswith("op_")]
+        for _ in range(self.rng.choice((1, 1, 2, 3))):
+            name = self.rng.choice(names)
+            what = getattr(self, name)()
+            self.log.append(f"{name[3:]} {what or ''}".rstrip())
+
+    def _source(self) -> str:
+        names = [Path(path).name for path in self.project.paths("inc")] + ["g0.h"]
+        chosen = self.rng.sample(names, self.rng.randint(0, min(2, len(names))))
+        return "".join(f'#include "{name}"\n' for name in chosen) + f"int v{self._number():04};\n"
+
+    def _number(self) -> int:
+        """Often an old one, so that contents come back."""
+        if self._fresh and self.rng.random() < 0.5:
+            return self.rng.randrange(self._fresh)
+        self._fresh += 1
+        return self._fresh
+
+    def _any(self, *directories: str) -> str:
+        return self.rng.choice([path for directory in directories for path in self.project.paths(directory)])
+
+    def _text(self, path: str) -> str:
+        return (self.project.root / path).read_text()
+
+    def _outputs(self) -> list[Path]:
+        return sorted(p for p in (self.project.root / "build").rglob("*") if p.is_file())
+
+    # edits of what people write
+
+    def op_edit(self) -> str:
+        path = self._any("src", "inc", "gen", "first")
+        self._old[path] = self._text(path)
+        self.project.write(path, re.sub(r"int \w+;", f"int v{self._number():04};", self._text(path)))
+        return path
+
+    def op_new_includes(self) -> str:
+        path = self.rng.choice([p for p in self.project.paths("src") if p.endswith(".c")])
+        self._old[path] = self._text(path)
+        self.project.write(path, self._source())
+        return path
+
+    def op_comment(self) -> str:
+        path = self._any("src", "inc", "gen")
+        self.project.write(path, self._text(path) + f"// {self._number()}\n")
+        return path
+
+    def op_revert(self) -> str:
+        path = self.rng.choice(sorted(p for p in self._old if (self.project.root / p).exists()) or [self._any("src")])
+        if path in self._old and all(f'"{Path(h).name}"' not in self._old[path] for h in self._gone(path)):
+            self.project.write(path, self._old[path])
+        return path
+
+    def _gone(self, path: str) -> list[str]:
+        """Headers that the old text of `path` names and that are no more."""
+        names = _INCLUDE.findall(self._old[path])
+        return [n for n in names if n != "g0.h" and not (self.project.root / "inc" / n).exists()]
+
+    def op_touch(self) -> str:
+        path = self._any("src", "inc", "gen")
+        (self.project.root / path).touch()
+        return path
+
+    def op_same_stamp_edit(self) -> str:
+        """Another content of the same size with the old mtime."""
+        path = self._any("src", "inc", "gen")
+        target = self.project.root / path
+        status, text = target.stat(), self._text(path)
+        match = re.search(r"int (\w)", text)
+        assert match is not None
+        self._old[path] = text
+        letter = self.rng.choice("abcdefgh")
+        target.write_text(text[: match.start(1)] + letter + text[match.end(1) :])
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert target.stat().st_size == status.st_size and target.stat().st_mtime_ns == status.st_mtime_ns
+        return path
+
+    def op_future_mtime(self) -> str:
+        """As after the clock was set back."""
+        path = self.project.root / self._any("src", "inc", "gen")
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 86400))
+        return path.name
+
+    def op_add_source(self) -> str:
+        path = f"src/s{self.rng.randrange(8)}.c"
+        self.project.write(path, self._source())
+        return path
+
+    def op_remove_source(self) -> str:
+        paths = [p for p in self.project.paths("src") if p.endswith(".c")]
+        if len(paths) < 2:
+            return "nothing"
+        path = self.rng.choice(paths)
+        (self.project.root / path).unlink()
+        return path
+
+    def op_rename_source(self) -> str:
+        path, new = self._any("src"), f"src/s{self.rng.randrange(8)}.c"
+        if path.endswith(".c"):
+            (self.project.root / path).rename(self.project.root / new)
+        return f"{path} {new}"
+
+    def op_shadow(self) -> str:
+        """A header that is found before the one in inc/, or away with it. Only of a name that inc/ has: the engine may
+        compile needlessly when one appears *behind* the one that is used, and the model would call that a fault."""
+        name = Path(self._any("inc")).name
+        target = self.project.root / "first" / name
+        if target.exists():
+            target.unlink()
+            return f"remove {name}"
+        self.project.write(f"first/{name}", f"int shadow{self._number():04};\n")
+        return name
+
+    def op_profile(self) -> str:
+        self.project.shape.profile = self.rng.choice(("fast", "slow"))
+        return self.project.shape.profile
+
+    def op_flags(self) -> str:
+        self.project.shape.flags = self.rng.choice(((), ("-DX",), ("-DX", "-DY")))
+        return " ".join(self.project.shape.flags)
+
+    def op_tool(self) -> str:
+        self.project.shape.identity = self.rng.choice(("fake 1", "fake 2"))
+        return self.project.shape.identity
+
+    def op_programs(self) -> str:
+        self.project.shape.programs = self.rng.randint(1, 3)
+        return str(self.project.shape.programs)
+
+    # damage
+
+    def op_corrupt_output(self) -> str:
+        for path in self.rng.sample(self._outputs(), min(1, len(self._outputs()))):
+            status, data = path.stat(), path.read_bytes()
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if data else b"x")
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            return str(path.name)
+        return ""
+
+    def op_delete_output(self) -> str:
+        for path in self.rng.sample(self._outputs(), min(1, len(self._outputs()))):
+            path.unlink()
+            return str(path.name)
+        return ""
+
+    def op_chmod_output(self) -> str:
+        for path in self.rng.sample(self._outputs(), min(1, len(self._outputs()))):
+            path.chmod(path.stat().st_mode ^ 0o111)
+        return ""
+
+    def op_delete_build(self) -> str:
+        remove_tree(self.project.root / "build")
+        return ""
+
+    def op_delete_state(self) -> str:
+        remove_tree(self.project.root / ".deploy")
+        self.model.clear_records()
+        return ""
+
+    def op_delete_store(self) -> str:
+        if self.rng.random() < 0.5:
+            return "not"
+        remove_tree(self.project.cache)
+        self.model.clear_store()
+        return ""
+
+    def op_damage_store(self) -> str:
+        """One file gone or cut; the model does not know which results need it."""
+        files = sorted(p for p in self.project.cache.rglob("*") if p.is_file())
+        if not files or self.rng.random() < 0.7:
+            return "not"
+        path = self.rng.choice(files)
+        if self.rng.random() < 0.5:
+            path.unlink()
+        else:
+            path.chmod(0o644)
+            path.write_bytes(path.read_bytes()[:-1])
+        self.model.doubt_store()
+        return path.name[:12]
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory if it is there."""
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def in_threads(*work: Callable[[], None]) -> None:
+    """Run all at once; the first exception is raised here."""
+    errors: list[BaseException] = []
+
+    def guarded(function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(function,)) for function in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for error in errors:
+        raise error
+
+
+def outputs_of(planned: Sequence[Planned]) -> Iterator[tuple[str, bytes]]:
+    """Every output of a clean build."""
+    for one in planned:
+        yield from one.outputs.items()

@@ -1,0 +1,96 @@
+"""What stands where the CPU is: how the board drives it, which one a chip has, and a clock that can be held.
+
+Does not know the loader, lines or transports. Invariant: there is always a machine; where no code can be executed it
+is the ROM alone, which says why.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from virtualboard import rom
+from virtualboard.chips import Chip
+from virtualboard.nor import NorFlash
+from virtualboard.rom_only import RomOnly
+
+_ROUNDING_S = 1e-9
+
+
+class Machine(Protocol):
+    """The CPU with its peripherals (`rv32.Rv32Machine`), or the ROM alone (`rom_only`), as the board drives it."""
+
+    @property
+    def idle(self) -> bool: ...
+    @property
+    def wake_at(self) -> float | None: ...
+    @property
+    def pending_reset(self) -> int | None: ...
+    def reset(self, cause: int) -> None: ...
+    def start(self, entry: int, segments: Sequence[rom.Segment]) -> None: ...
+    def feed(self, data: bytes) -> None: ...
+    def run(self, max_instructions: int) -> int: ...
+    def transmit(self) -> bytes: ...
+
+
+MachineFactory = Callable[[NorFlash, Mapping[int, int], Callable[[], float]], Machine]
+
+
+def make_machine(
+    chip: Chip,
+    flash: NorFlash,
+    registers: Mapping[int, int],
+    now: Callable[[], float],
+    *,
+    execute: bool,
+    factory: MachineFactory | None,
+) -> Machine:
+    """The machine of `chip`: one that executes where there is a model, its package, and the wish."""
+    try:
+        if not execute:
+            reason = "this board was started without a CPU"
+        elif not chip.cpu:
+            reason = f"there is no CPU model for {chip.title}"
+        else:
+            factory = factory or importlib.import_module("virtualboard.rv32").Rv32Machine
+            machine: Machine = factory(flash, registers, now)
+            return machine
+    except ImportError as exc:
+        reason = f"{exc.name or exc} cannot be imported (pip install 'hotplate[board]')"
+    return RomOnly(chip, flash, now, reason)
+
+
+class HeldClock:
+    """A clock that stands while it is held: the machine's, while the second stage's work is modelled as a wait."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._from = self.until = now()
+        self._stood = 0.0  # seconds, in holds that are over
+
+    def hold(self, for_s: float) -> None:
+        """Stand for so long from now; a hold before ends."""
+        now = self._now()
+        self._stood += max(0.0, min(now, self.until) - self._from)
+        self._from, self.until = now, now + for_s
+
+    def skip(self, seconds: float) -> None:
+        """Seconds that pass outside and not here."""
+        self._stood += seconds
+
+    @property
+    def held(self) -> bool:
+        """Whether it stands."""
+        return self.until > self._now()
+
+    def now(self) -> float:
+        """Seconds on this clock."""
+        now = self._now()
+        return now - max(0.0, min(now, self.until) - self._from) - self._stood
+
+    def outside(self, instant: float) -> float:
+        """When `instant` of this clock, which is not held, has come on the outer one; rounded up, or a sleeper that
+        wakes then might find that it is not quite time, for ever."""
+        behind = self._now() - self.now()
+        return instant + behind + _ROUNDING_S if behind else instant
