@@ -8,30 +8,24 @@ Invariant: creating a context reads `deploy.toml` and lists sources; it opens no
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from cache.digest import digest_bytes
 from cache.durable import FileLock
 from cache.location import user_cache_dir
 from pipeline.core import events
-from pipeline.core.config import DeployConfig, DeviceConfig, parse_config
+from pipeline.core.config import DeployConfig, parse_config
 from pipeline.core.failures import fail
-from pipeline.core.images import check_chip, check_fits, describe_image, room_warnings
-from pipeline.core.layout import Placement, place
+from pipeline.core.layout import place
 from pipeline.core.model import (
     DeviceFacts,
     Failure,
     FailureCategory,
-    FlashPlan,
-    Image,
     Mark,
     Partition,
     Reason,
@@ -44,15 +38,17 @@ from pipeline.core.model import (
 )
 from pipeline.core.partitions import ota_slots, parse_csv
 from pipeline.core.plan import deploy_outcome
-from pipeline.effects.api import FlashSession, Reader, SerialLink
+from pipeline.device_run import DeviceRun
+from pipeline.effects.api import FlashSession, Reader
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.device_journal import DeviceJournal
 from pipeline.effects.links import PortLink, reader_for
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine import Engine
 from pipeline.engine_facts import shadow_directories, used_files
-from pipeline.errors import ConfigError, DeployError, ToolError
+from pipeline.errors import ConfigError, DeployError
 from pipeline.gate_state import GateState, Watched
+from pipeline.image_set import ImageSet
 from pipeline.options import Options
 from pipeline.run import Run
 from pipeline.toolchains.build import Toolchain, action_failure, build_toolchain
@@ -60,58 +56,6 @@ from pipeline.toolchains.build import Toolchain, action_failure, build_toolchain
 CONFIG_FILE = "deploy.toml"
 STATE_DIR = ".deploy"
 LOCK_TIMEOUT_S = 60
-
-
-@dataclass(slots=True)
-class DeviceRun:
-    """One device of this run: what the stages hand on to each other."""
-
-    name: str
-    config: DeviceConfig
-    session: FlashSession | None = None
-    facts: DeviceFacts | None = None
-    journal: DeviceJournal | None = None
-    plan: FlashPlan | None = None
-    link: SerialLink | None = None
-    reader: Reader | None = None
-    reset_released_s: float = 0.0
-    confirmed: bool = False
-    flashed: bool = False
-    """Every write of the plan was confirmed by the device."""
-
-    @property
-    def where(self) -> str:
-        return f"device {self.name} on {self.config.port}"
-
-    @property
-    def port_shown(self) -> str:
-        """The port in use: for `auto`, the one that was picked."""
-        return self.session.port if self.session is not None and self.config.port == "auto" else self.config.port
-
-    @property
-    def nothing_to_write(self) -> bool:
-        """Proven by this run's verify-flash; False before it ran."""
-        return self.plan is not None and not self.plan.writes
-
-    def close(self) -> None:
-        """Let go of the port, whatever holds it."""
-        if self.reader is not None:
-            self.reader.stop()
-        if self.link is not None:
-            self.link.close()
-        if self.session is not None:
-            self.session.close()
-        if self.journal is not None:
-            self.journal.close()
-        self.reader = self.link = self.session = None
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedImages:
-    """Outcome of `Context.check_images`."""
-
-    failure: Failure | None
-    warnings: tuple[Reason, ...] = ()
 
 
 class Context:
@@ -141,7 +85,6 @@ class Context:
         """Where stages put lines for the user, such as a compiler's warnings."""
         self.ended: dict[tuple[Stage, str], StageResult] = {}
         """(stage, device or "") -> what it says of itself; the reporter takes it, times it and records it."""
-        self._images: tuple[Image, ...] | None = None
 
     # --- host stages --------------------------------------------------------------------------
 
@@ -215,7 +158,7 @@ class Context:
             if stage is Stage.FINGERPRINT:
                 return self.engine.peek()
             verdict = self.engine.verdict(stage)
-            if stage is Stage.LINK and verdict.up_to_date and self.check_images().failure is not None:
+            if stage is Stage.LINK and verdict.up_to_date and self.images.check().failure is not None:
                 return Verdict(State.DIRTY, (Reason("image-check", "images"),))
             return verdict
         except DeployError as error:
@@ -278,7 +221,7 @@ class Context:
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageResult:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
-        self._images = None
+        self.images.forget()
         self.gate.withdraw()
         result = self.engine.run(stage, self.progress)
         for _, text in result.warnings:
@@ -294,62 +237,11 @@ class Context:
             failure=action_failure(stage, category, result.failures) if result.failures else None,
         )
 
-    def images(self) -> tuple[Image, ...]:
-        """The images of this build as they will lie in flash. Raises DeployError when one is missing."""
-        if self._images is None:
-            files = self.toolchain.images
-            placements = place(self.table, self.config.toolchain.chip, self.config.partitions.offset)
-            self._images = tuple(self._image(p, files[p.name]) for p in placements)
-        return self._images
-
-    def _image(self, placement: Placement, path: str) -> Image:
-        data = self._read_image(path)
-        return Image(
-            name=placement.name,
-            partition=placement.partition,
-            offset=placement.offset,
-            size=len(data),
-            limit=placement.limit,
-            path=path,
-            digest=digest_bytes(data),
-            md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
-            match=placement.match,
-        )
-
-    def image_bytes(self, image: Image) -> bytes:
-        """The image as written: esptool pads to 4 bytes, so that is what is hashed and compared too."""
-        return self._read_image(image.path)
-
-    def _read_image(self, path: str) -> bytes:
-        try:
-            data = (self.root / path).read_bytes()
-        except OSError as error:
-            raise ToolError(
-                fail(
-                    FailureCategory.LINK_ERROR,
-                    stage=Stage.LINK,
-                    where=path,
-                    message=f"the image cannot be read: {error.strerror}",
-                    hint="run `doit link`",
-                )
-            ) from None
-        return data + b"\xff" * (-len(data) % 4)
-
-    def check_images(self) -> CheckedImages:
-        """Do the images fit, and are they for the configured chip? Nothing is opened before this said yes."""
-        images = self.images()
-        failures = check_fits(images)
-        for image in images:
-            if image.name in ("app", "bootloader"):
-                wrong = check_chip(self.image_bytes(image), self.config.toolchain.chip, where=image.path)
-                failures += [wrong] if wrong is not None else []
-        return CheckedImages(failures[0] if failures else None, tuple(room_warnings(images)))
-
-    def expected_elf(self) -> str:
-        """`app_elf_sha256` in the application image: the identity that the running device must report."""
-        app = next(image for image in self.images() if image.name == "app")
-        info = describe_image(self.image_bytes(app))
-        return info.app.app_elf_sha256 if not isinstance(info, Reason) and info.app is not None else ""
+    @cached_property
+    def images(self) -> ImageSet:
+        """The images of this build."""
+        placements = place(self.table, self.config.toolchain.chip, self.config.partitions.offset)
+        return ImageSet(self.root, self.toolchain.images, placements, self.config.toolchain.chip)
 
     def slot_count(self) -> int:
         """Number of OTA slots of the partition table."""

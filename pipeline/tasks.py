@@ -22,8 +22,9 @@ from typing import Any
 
 from doit.exceptions import TaskFailed
 
-from pipeline.context import Context, DeviceRun, load_context
+from pipeline.context import Context, load_context
 from pipeline.core.model import DEVICE_STAGES, Failure, Stage, StageResult, Verdict
+from pipeline.device_run import DeviceRun
 from pipeline.options import Options, parse_options
 from pipeline.reporter import make_reporter
 

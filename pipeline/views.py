@@ -25,8 +25,9 @@ from pipeline.core.model import DEVICE_STAGES, Action, Failure, FailureCategory,
 from pipeline.engine_observe import CandidateSet
 
 if TYPE_CHECKING:
-    from pipeline.context import Context, DeviceRun
+    from pipeline.context import Context
     from pipeline.core.graph_view import Node
+    from pipeline.device_run import DeviceRun
     from pipeline.engine import Engine
 
 _CHUNK = 1 << 20

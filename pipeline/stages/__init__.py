@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 from pipeline.core.model import Stage, StageResult
 
 if TYPE_CHECKING:
-    from pipeline.context import Context, DeviceRun
+    from pipeline.context import Context
+    from pipeline.device_run import DeviceRun
 
 
 def load(stage: Stage) -> Callable[[Context], StageResult]:

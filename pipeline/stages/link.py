@@ -20,7 +20,7 @@ def run(ctx: Context) -> StageResult:
     result = ctx.run_actions(Stage.LINK, FailureCategory.LINK_ERROR)
     if result.failure is not None:
         return result
-    checked = ctx.check_images()
+    checked = ctx.images.check()
     if checked.failure is not None:
         return replace(result, outcome=StageOutcome.FAILED, failure=checked.failure)
     return replace(result, reasons=result.reasons + checked.warnings)

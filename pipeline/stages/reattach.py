@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from pipeline.core.model import Mark, MarkName, Stage, StageOutcome, StageResult
 
 if TYPE_CHECKING:
-    from pipeline.context import Context, DeviceRun
+    from pipeline.context import Context
+    from pipeline.device_run import DeviceRun
 
 
 def run(ctx: Context, device: DeviceRun) -> StageResult:

@@ -13,7 +13,8 @@ from pipeline.core.failures import fail
 from pipeline.core.model import FailureCategory, Stage, StageOutcome, StageResult
 
 if TYPE_CHECKING:
-    from pipeline.context import Context, DeviceRun
+    from pipeline.context import Context
+    from pipeline.device_run import DeviceRun
 
 
 def run(ctx: Context, device: DeviceRun) -> StageResult:
@@ -24,7 +25,7 @@ def run(ctx: Context, device: DeviceRun) -> StageResult:
     ctx.journal_begin(device)
     for region in plan.writes:
         image = region.image
-        written += session.write(image, ctx.image_bytes(image), region.runs, ctx.progress)
+        written += session.write(image, ctx.images.data(image), region.runs, ctx.progress)
         after = session.md5(image.offset, image.size)
         if after != image.md5:
             failure = fail(

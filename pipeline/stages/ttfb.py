@@ -12,7 +12,8 @@ from pipeline.core.boot import BootWatcher
 from pipeline.core.model import Failure, MarkName, Stage, StageOutcome, StageResult
 
 if TYPE_CHECKING:
-    from pipeline.context import Context, DeviceRun
+    from pipeline.context import Context
+    from pipeline.device_run import DeviceRun
 
 POLL_S = 0.25
 """Longest single wait, so that Ctrl-C is answered promptly on every platform."""
@@ -23,7 +24,7 @@ def run(ctx: Context, device: DeviceRun) -> StageResult:
     reader, link = device.reader, device.link
     assert reader is not None and link is not None, "ttfb runs only after reattach [this is a bug]"
     timeout_s = ctx.config.readiness.timeout_ms / 1000
-    watcher = BootWatcher(ctx.expected_elf(), device.reset_released_s, timeout_s, where=device.where)
+    watcher = BootWatcher(ctx.images.expected_elf(), device.reset_released_s, timeout_s, where=device.where)
     while watcher.verdict is None:
         at_s, data = reader.poll(min(POLL_S, max(0.0, watcher.deadline_s - link.now_s())))
         watcher.feed(at_s, data)

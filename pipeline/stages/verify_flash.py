@@ -25,7 +25,8 @@ from pipeline.core.plan import plan_writes
 from pipeline.effects.api import FlashSession
 
 if TYPE_CHECKING:
-    from pipeline.context import Context, DeviceRun
+    from pipeline.context import Context
+    from pipeline.device_run import DeviceRun
 
 OTADATA_SECTOR = 0x1000
 OTADATA_ENTRY = 64
@@ -34,7 +35,7 @@ OTADATA_ENTRY = 64
 
 def run(ctx: Context, device: DeviceRun) -> StageResult:
     """Open the session, check the identity, compare every region, plan the writes."""
-    images = ctx.images()
+    images = ctx.images.all()
     session = device.session = ctx.open_session(device)
     ctx.saw_device(device, session.facts)
     wrong = identity_failure(session.facts, device)

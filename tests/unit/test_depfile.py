@@ -52,17 +52,17 @@ def test_any_name_survives_escaping(paths: list[str]) -> None:
         ("core/a.h", "core/a.h"),
         ("./core/a.h", "core/a.h"),
         ("././/a.h", "a.h"),
-        ("/work/p/core/a.h", "core/a.h"),
-        ("/work/project/a.h", "/work/project/a.h"),
+        ("/src/p/core/a.h", "core/a.h"),
+        ("/src/project/a.h", "/src/project/a.h"),
         ("/opt/zig/lib/include/stdint.h", "{zig_dir}/lib/include/stdint.h"),
         (".venv/zig/lib/x.h", "{near_dir}/lib/x.h"),
-        ("/work/p/.venv/zig/lib/x.h", "{near_dir}/lib/x.h"),
+        ("/src/p/.venv/zig/lib/x.h", "{near_dir}/lib/x.h"),
         ("../outside.h", "../outside.h"),
         ("/usr/include/stdio.h", "/usr/include/stdio.h"),
     ],
 )
 def test_normalise(path: str, wanted: str) -> None:
-    assert normalise(path, "/work/p", {"{zig_dir}": "/opt/zig", "{near_dir}": "/work/p/.venv/zig"}) == wanted
+    assert normalise(path, "/src/p", {"{zig_dir}": "/opt/zig", "{near_dir}": "/src/p/.venv/zig"}) == wanted
 
 
 def test_search_path_in_the_order_of_search() -> None:

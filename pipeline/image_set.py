@@ -1,0 +1,100 @@
+"""The images of a build as they will lie in flash: bytes, digests, and whether they can be flashed at all.
+
+Reads the files that stage link made; writes nothing and knows no board. Invariant: what is hashed is what is written,
+padding included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.digest import digest_bytes
+from pipeline.core.failures import fail
+from pipeline.core.images import check_chip, check_fits, describe_image, room_warnings
+from pipeline.core.layout import Placement
+from pipeline.core.model import Failure, FailureCategory, Image, Reason, Stage
+from pipeline.errors import ToolError
+
+PROGRAMS = ("app", "bootloader")
+"""Images that begin with a header which names a chip."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedImages:
+    """Outcome of `ImageSet.check`: the first thing that forbids flashing, and what is worth a warning."""
+
+    failure: Failure | None
+    warnings: tuple[Reason, ...] = ()
+
+
+class ImageSet:
+    """`files`: name of a placement -> path below `root`. Reads each file once until `forget`."""
+
+    def __init__(self, root: Path, files: Mapping[str, str], placements: Sequence[Placement], chip: str) -> None:
+        self._root = root
+        self._files = files
+        self._placements = placements
+        self._chip = chip
+        self._images: tuple[Image, ...] | None = None
+
+    def forget(self) -> None:
+        """The files are about to be made anew."""
+        self._images = None
+
+    def all(self) -> tuple[Image, ...]:
+        """The images in flash order. Raises ToolError when one is missing."""
+        if self._images is None:
+            self._images = tuple(self._image(p, self._files[p.name]) for p in self._placements)
+        return self._images
+
+    def _image(self, placement: Placement, path: str) -> Image:
+        data = self._read(path)
+        return Image(
+            name=placement.name,
+            partition=placement.partition,
+            offset=placement.offset,
+            size=len(data),
+            limit=placement.limit,
+            path=path,
+            digest=digest_bytes(data),
+            md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+            match=placement.match,
+        )
+
+    def data(self, image: Image) -> bytes:
+        """The image as written."""
+        return self._read(image.path)
+
+    def _read(self, path: str) -> bytes:
+        """esptool pads to 4 bytes, so that is what is hashed and compared too."""
+        try:
+            data = (self._root / path).read_bytes()
+        except OSError as error:
+            raise ToolError(
+                fail(
+                    FailureCategory.LINK_ERROR,
+                    stage=Stage.LINK,
+                    where=path,
+                    message=f"the image cannot be read: {error.strerror}",
+                    hint="run `doit link`",
+                )
+            ) from None
+        return data + b"\xff" * (-len(data) % 4)
+
+    def check(self) -> CheckedImages:
+        """Do the images fit, and are they for the configured chip? No port is opened before this said yes."""
+        images = self.all()
+        failures = check_fits(images)
+        for image in images:
+            wrong = check_chip(self.data(image), self._chip, where=image.path) if image.name in PROGRAMS else None
+            failures += [wrong] if wrong is not None else []
+        return CheckedImages(failures[0] if failures else None, tuple(room_warnings(images)))
+
+    def expected_elf(self) -> str:
+        """`app_elf_sha256` in the application image: the identity that the running device must report."""
+        app = next(image for image in self.all() if image.name == "app")
+        info = describe_image(self.data(app))
+        return info.app.app_elf_sha256 if not isinstance(info, Reason) and info.app is not None else ""
