@@ -6,7 +6,9 @@ command logs each start in `ran`; named pipes stop it where a test wants to act,
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import pytest
 from tests.e2e.space import environment
 from tests.e2e.test_gate import Project
 
-TIMEOUT_S = 30
+TIMEOUT_S = 20
 SCRIPT = """
 out=$1; shift
 echo "$(basename "$out")" >> ran
@@ -33,7 +35,11 @@ echo "$text" > "$out"
 """
 DODO = """
 def task_first():
-    return {"actions": ["sh asset.sh build/first.bin first.txt"], "file_dep": ["first.txt"], "targets": ["build/first.bin"]}
+    return {
+        "actions": ["sh asset.sh build/first.bin first.txt"],
+        "file_dep": ["first.txt"],
+        "targets": ["build/first.bin"],
+    }
 
 def task_second():
     return {
@@ -106,7 +112,8 @@ class Plain:
         for kind in ("stop", "go"):
             os.mkfifo(self.file(f"{kind}-{name}"))
         child = self.start()
-        self.file(f"stop-{name}").read_text()
+        if not reaches(child, self.file(f"stop-{name}")):
+            raise AssertionError(f"{name} was not made: {child.communicate()[0]}")
         return child
 
     def go_on(self, name: str, child: subprocess.Popen[str]) -> str:
@@ -235,7 +242,9 @@ def test_no_false_clean_after_an_interrupt(both: tuple[Plain, Ours], number: sig
     for one in both:
         one.file("build/second.bin").unlink()
     # Ours would restore it; without its cache it has to run the command too.
-    subprocess.run(["rm", "-rf", str(ours.file("cache"))], check=True)
+    stores = list(ours.path.rglob("ac.v1"))
+    assert len(stores) == 1
+    shutil.rmtree(stores[0])
     for one in both:
         child = one.stop_in("second.bin")
         os.killpg(child.pid, number)
@@ -282,28 +291,28 @@ def waits_for_lock(child: subprocess.Popen[str], lock: Path) -> None:
     """Return when the process has been seen trying the lock."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline_s:
-        try:
-            targets = [os.readlink(fd.path) for fd in os.scandir(f"/proc/{child.pid}/fd")]
-        except OSError:
-            targets = []
-        if str(lock) in targets:
-            return
+        for fd in Path(f"/proc/{child.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed since it was listed
+                if fd.readlink() == lock:
+                    return
         os.sched_yield()
     raise AssertionError("the second run never came to the lock")
 
 
 def test_two_runs_at_once_lose_a_record_in_plain_doit(both: tuple[Plain, Ours]) -> None:
-    """Two shells, one task each, side by side. Depending on the database that this Python has, the second run dies with
-    a traceback or the record of the first is overwritten."""
+    """A new checkout, two shells, one task each, side by side. Depending on the database that this Python has, the
+    second run dies with a traceback or the record of the first is overwritten."""
     plain, _ = both
+    for path in plain.path.glob(".doit.db*"):
+        path.unlink()
     for name in ("first", "second"):
         plain.file(f"{name}.txt").write_text(f"{name} 5\n")
         for kind in ("stop", "go"):
             os.mkfifo(plain.file(f"{kind}-{name}.bin"))
     one = plain.start("first")
-    plain.file("stop-first.bin").read_text()
+    assert reaches(one, plain.file("stop-first.bin"))
     two = plain.start("-s", "second")
-    side_by_side = plain_reaches(two, plain.file("stop-second.bin"))
+    side_by_side = reaches(two, plain.file("stop-second.bin"))
     plain.file("go-first.bin").write_text("\n")
     one.communicate(timeout=TIMEOUT_S)
     if side_by_side:
@@ -329,8 +338,8 @@ def test_the_second_of_two_runs_waits_for_the_first_in_ours(both: tuple[Plain, O
     assert ours.ran() == ["first.bin", "second.bin"], "each once"
 
 
-def plain_reaches(child: subprocess.Popen[str], pipe: Path) -> bool:
-    """Does the command open the pipe (then the tasks ran side by side), or does doit end before it?"""
+def reaches(child: subprocess.Popen[str], pipe: Path) -> bool:
+    """Does the command come to its pipe, or does doit end before?"""
     handle = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
         deadline_s = time.monotonic() + TIMEOUT_S
@@ -345,4 +354,4 @@ def plain_reaches(child: subprocess.Popen[str], pipe: Path) -> bool:
             os.sched_yield()
     finally:
         os.close(handle)
-    raise AssertionError("neither")
+    raise AssertionError(f"nobody wrote to {pipe.name} within {TIMEOUT_S} s")
