@@ -147,7 +147,8 @@ def test_every_state_file_replaced_while_build_is_gone(built: Project, damage: C
     for path in relative:
         again([path])
     again(relative)
-    assert built.build() == [] or executed(built.build()) == set()
+    # A directory in the place of a file is left alone, so that this may have to work as much again.
+    assert all(result.ok for result in built.build()) and right(built)
 
 
 # --- rights -----------------------------------------------------------------------------------

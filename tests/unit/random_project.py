@@ -1,7 +1,7 @@
 """Random projects for the engine's proof of correctness: a fake compiler, a clean build in memory, and a model of what
 must run.
 
-The fake tools are one pure function of (argv, files): the engine's runner calls it on the disk, the oracle on a dict.
+The fake tools are one pure function of (argv, files): the runners call it on the disk, the oracle on a dict.
 The model knows nothing of keys, stamps or candidate sets. Its rule: a command must run if and only if the same command
 with the same contents of everything that it read was never run successfully before in this store, unless the last run
 here was that one and left outputs that are still whole.
@@ -13,6 +13,7 @@ import os
 import posixpath
 import random
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,73 +24,18 @@ from pipeline.core.inputs import command_of
 from pipeline.core.model import Action, Stage, Tool
 from pipeline.effects.api import Completed
 from pipeline.effects.clock import SystemClock
+from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine import Engine
 from pipeline.engine_results import Builtin, BuiltinCall, RunResult
+from tests.unit import fake_tool
+from tests.unit.fake_tool import INCLUDE, SEARCH, Made, read_below, tool, write_outputs
 
 JOBS = 2
-SEARCH = ("first", "inc", "build/gen")
-_INCLUDE = re.compile(r'#include "([^"]+)"')
 
 Files = Mapping[str, bytes]
-Read = Callable[[str], bytes | None]
 
 
 # --- tools ------------------------------------------------------------------------------------
-
-
-class Made(NamedTuple):
-    """What a command does: the files that it writes, the files that it read, and its error if it fails."""
-
-    files: dict[str, bytes]
-    read: dict[str, bytes]
-    error: str = ""
-
-
-def tool(argv: Sequence[str], read_file: Read) -> Made:
-    """`cc [-FLAG...] -o OUT -MF DEP SOURCE`, `ld -o OUT OBJECT...`, `gen -o OUT SEED`. `cc` drops comments, so that an
-    edit of one gives the same object; `gen` does so too."""
-    words, flags, files, out, depfile = list(argv), [], [], "", ""
-    name = words.pop(0).rpartition("/")[2]
-    while words:
-        word = words.pop(0)
-        if word == "-o":
-            out = words.pop(0)
-        elif word == "-MF":
-            depfile = words.pop(0)
-        elif word.startswith("-"):
-            flags.append(word)
-        else:
-            files.append(word)
-    seen: dict[str, bytes] = {}
-
-    def read(path: str) -> str:
-        data = read_file(path)
-        if data is None:
-            raise FileNotFoundError(path)
-        seen[path] = data
-        return data.decode()
-
-    def preprocess(path: str) -> str:
-        def include(match: re.Match[str]) -> str:
-            # Not in the including file's own directory, as for <...>: there the engine watches for more files than
-            # the compiler would open, and the minimum would not be exact.
-            for directory in SEARCH:
-                found = f"{directory}/{match[1]}"
-                if read_file(found) is not None:
-                    return preprocess(found)
-            return f"#error no {match[1]}"
-
-        return _INCLUDE.sub(include, read(path))
-
-    text = "+".join(preprocess(path) if name == "cc" else read(path) for path in files)
-    if "#error" in text:
-        return Made({}, seen, f"{files[0]}:1:1: error: {text[text.index('#error') :].splitlines()[0]}")
-    if name in ("cc", "gen"):
-        text = re.sub(r" *//[^\n]*", "", text)
-    made = {out: f"{name} {' '.join(flags)}\n{text}".encode()}
-    if depfile:
-        made[depfile] = f"{out}: {' '.join(seen)}\n".encode()
-    return Made(made, seen)
 
 
 def strip(call: BuiltinCall) -> Sequence[bytes]:
@@ -114,25 +60,37 @@ class FakeRunner:
             raise KeyboardInterrupt
         out = argv[argv.index("-o") + 1]
         self._say(f"start {out}")
-        made = tool(argv, lambda path: _read(cwd / path))
+        made = tool(argv, read_below(str(cwd)))
         self.during(out)
         try:
-            for path, data in made.files.items():
-                # In two pieces, as a compiler that can be killed between them.
-                with (cwd / path).open("wb") as stream:
-                    stream.write(data[: len(data) // 2])
-                    stream.flush()
-                    stream.write(data[len(data) // 2 :])
+            write_outputs(made, str(cwd))
         except OSError as error:
             return Completed(1, b"", f"fatal: {error.strerror}\n".encode(), 0.001)
-        if out.endswith(".elf"):
-            (cwd / out).chmod(0o755)
         self._say(f"end {out}")
         return Completed(1 if made.error else 0, b"", made.error.encode(), 0.001)
 
     def _say(self, line: str) -> None:
         if self._log is not None:
             os.write(self._log, f"{line}\n".encode())
+
+
+class RealRunner(FakeRunner):
+    """The same tools as programs, through the real runner."""
+
+    def __init__(self, log: Path | None = None) -> None:
+        super().__init__(log)
+        self._system = SystemProcessRunner(SystemClock())
+
+    def cancel(self) -> None:
+        self._system.cancel()
+
+    def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Completed:
+        words = [sys.executable, "-I", "-S", fake_tool.__file__, posixpath.basename(argv[0]), *argv[1:]]
+        out = argv[argv.index("-o") + 1]
+        self._say(f"start {out}")
+        done = self._system.run(words, cwd=cwd, env=env, timeout_s=timeout_s)
+        self._say(f"end {out}")
+        return done
 
 
 def _read(path: Path) -> bytes | None:
@@ -436,7 +394,7 @@ class Script:
 
     def _gone(self, path: str) -> list[str]:
         """Headers that the old text of `path` names and that are no more."""
-        names = _INCLUDE.findall(self._old[path])
+        names = INCLUDE.findall(self._old[path])
         return [n for n in names if n != "g0.h" and not (self.project.root / "inc" / n).exists()]
 
     def op_touch(self) -> str:

@@ -26,6 +26,7 @@ from tests.unit.random_project import (
     FakeRunner,
     Model,
     Project,
+    RealRunner,
     Script,
     Shape,
     clean_build,
@@ -42,14 +43,18 @@ STRESS_SEEDS, STRESS_STEPS = 80, 250
 class Walk:
     """One seed: a project, its model, and how a step is run."""
 
-    def __init__(self, base: Path, seed: int) -> None:
+    def __init__(self, base: Path, seed: int, runner: type[FakeRunner] = FakeRunner) -> None:
+        self.runner = runner
         self.rng = random.Random(seed)
         self.base = base
         self.project = Project(base / "project", base / "cache", Shape())
         self.model = Model()
         self.script = Script(self.project, self.model, self.rng)
         self.ways: list[Callable[[], None]] = [self.plain] * 8
-        self.ways += [self.twice, self.edited_meanwhile, self.interrupted, self.killed, self.beside_a_twin]
+        self.ways += [self.twice, self.killed, self.beside_a_twin]
+        if runner is FakeRunner:
+            # These act while a tool runs, so they need it in this process.
+            self.ways += [self.edited_meanwhile, self.interrupted]
 
     def step(self) -> None:
         """Edit, then build in one of the ways; each ends with a plain build that must be right."""
@@ -67,7 +72,7 @@ class Walk:
         expected_failures = {one.action.name for one in planned if one.failed}
         engine = self.project.engine(FakeRunner())
         fates = {one.action.name: one.fate for one in forecast(engine.graph, EngineWorld(engine))}
-        results = self.project.build()
+        results = self.project.build(self.runner())
         executed = {name for result in results for name in result.executed}
         failures = {failure.action for result in results for failure in result.failures}
         assert failures <= expected_failures and bool(failures) == bool(expected_failures)
@@ -135,7 +140,7 @@ class Walk:
         """`kill -9` at a random file operation of a process of its own: at most what was under way is lost."""
         planned, log = clean_build(self.project), self.base / "log"
         log.unlink(missing_ok=True)
-        run_and_kill(self.project, log, self.rng.randint(1, 300))
+        run_and_kill(self.project, self.runner, log, self.rng.randint(1, 300))
         lines = log.read_text().splitlines() if log.exists() else []
         started = {line[6:] for line in lines if line.startswith("start ")}
         ended = {line[4:] for line in lines if line.startswith("end ")}
@@ -168,7 +173,7 @@ class Walk:
         built: dict[str, set[str]] = {}
 
         def build(project: Project) -> None:
-            built[project.root.name] = {name for result in project.build() for name in result.executed}
+            built[project.root.name] = {name for result in project.build(self.runner()) for name in result.executed}
 
         in_threads(lambda: build(self.project), lambda: build(twin))
         assert built["twin"] <= must | may and built["project"] <= mine | mine_may
@@ -185,14 +190,14 @@ class Walk:
         assert list((project.root / "build").rglob("*.tmp")) == [] or self.script.log.count("  build killed") > 0
 
 
-def run_and_kill(project: Project, log: Path, operations: int) -> None:
+def run_and_kill(project: Project, new_runner: type[FakeRunner], log: Path, operations: int) -> None:
     """Build in a forked process that kills itself at its n-th file operation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the parent's other threads hold nothing that we use
         child = os.fork()
     if child == 0:
         try:
-            runner = FakeRunner(log)
+            runner = new_runner(log)
             left = [operations]
 
             def audit(event: str, args: object) -> None:
@@ -208,19 +213,26 @@ def run_and_kill(project: Project, log: Path, operations: int) -> None:
     os.waitpid(child, 0)
 
 
-def walk(base: Path, seed: int, steps: int) -> None:
-    one = Walk(base, seed)
+def walk(base: Path, seed: int, steps: int, runner: type[FakeRunner] = FakeRunner) -> None:
+    one = Walk(base, seed, runner)
     try:
         for _ in range(steps):
             one.step()
     except Exception as error:
         last = "\n".join(one.script.log[-30:])
-        raise AssertionError(f"seed {seed}, step {one.script.log.count('  build')}:\n{last}\n{error}") from error
+        raise AssertionError(
+            f"seed {seed}, step {sum(line.startswith('  build') for line in one.script.log)}:\n{last}\n{error}"
+        ) from error
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_random_projects(tmp_path: Path, seed: int) -> None:
     walk(tmp_path, seed, STEPS)
+
+
+def test_with_real_processes(tmp_path: Path) -> None:
+    """Shorter, since each command costs the start of a process."""
+    walk(tmp_path, 7, 20, RealRunner)
 
 
 @pytest.mark.stress

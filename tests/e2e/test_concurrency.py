@@ -1,0 +1,107 @@
+"""Many runs at once: of one project (one at a time, and the others say who has it), and of many on one store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cache.durable import FileLock
+from pipeline import context as context_module
+from pipeline.context import Context, load_context
+from pipeline.core.model import Failure, FailureCategory
+from pipeline.options import Options
+from tests.e2e.space import environment
+from tests.e2e.test_gate import Project
+
+TIMEOUT_S = 60
+
+
+def with_store(project: Project, store: Path) -> Project:
+    """The project with a cache directory that others use too."""
+    text = (project.root / "deploy.toml").read_text()
+    before, _, after = text.partition("[cache]\n")
+    assert after
+    rest = after.partition("\n")[2]
+    (project.root / "deploy.toml").write_text(f'{before}[cache]\ndir = "{store}"\n{rest}')
+    return project
+
+
+def calls(project: Project) -> int:
+    """How often its compiler ran."""
+    log = project.zig.parent / "calls"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def products(project: Project) -> dict[str, bytes]:
+    build = project.root / "build"
+    return {str(p.relative_to(build)): p.read_bytes() for p in sorted(build.rglob("*")) if p.is_file()}
+
+
+def start(project: Project, *tasks: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "doit", *tasks],
+        cwd=project.root,
+        env=environment(PYTHONPATH=project.env["PYTHONPATH"]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_many_projects_on_one_store_at_once(tmp_path: Path) -> None:
+    """Four checkouts of the same sources build from nothing at once; a fifth then compiles nothing."""
+    projects = [with_store(Project(tmp_path / f"p{n}"), tmp_path / "store") for n in range(5)]
+    *busy, late = projects
+    for project in projects[1:]:
+        # The same compiler, or nothing could be shared; its log stays each project's own.
+        assert project.zig.read_bytes() == projects[0].zig.read_bytes()
+    single = with_store(Project(tmp_path / "single"), tmp_path / "store of its own")
+    single.out("doit", "compile", "link")
+    cold = calls(single)
+    assert cold >= 4, "three units and a link"
+    children = [start(project, "compile", "link") for project in busy]
+    for child in children:
+        out, _ = child.communicate(timeout=TIMEOUT_S)
+        assert child.returncode == 0 and "Traceback" not in out, out
+    first, *others = map(products, busy)
+    assert len(first) >= 7 and all(other == first for other in others)
+    assert cold <= sum(map(calls, busy)) <= cold * len(busy)
+    assert late.out("doit", "compile", "link") == ".  fingerprint\n.  compile\n.  link\n"
+    assert calls(late) == 0 and products(late) == first
+    assert [p.name for p in (tmp_path / "store").rglob("*.tmp")] == []
+
+
+def test_who_holds_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path)
+    monkeypatch.setattr(context_module, "LOCK_TIMEOUT_S", 0)
+    lock = FileLock(project.root / ".deploy/locks/project")
+    assert lock.try_acquire("pid 4711 (doit deploy)") is None
+    try:
+        context = load_context(Options(), project.root)
+        assert isinstance(context, Context)
+        refused = context.lock()
+        assert isinstance(refused, Failure)
+        assert refused.category is FailureCategory.LOCK_TIMEOUT
+        assert "pid 4711 (doit deploy)" in refused.message and refused.where == ".deploy/locks/project"
+    finally:
+        lock.release()
+    waited_s = context.lock()
+    assert not isinstance(waited_s, Failure)
+    assert (project.root / ".deploy/locks/project").read_text().startswith(f"pid {os.getpid()} (")
+    context.unlock()
+    context.close()
+
+
+def test_views_do_not_wait_for_a_run(tmp_path: Path) -> None:
+    """`explain` and `plan` answer while another run has the lock."""
+    project = Project(tmp_path)
+    lock = FileLock(project.root / ".deploy/locks/project")
+    assert lock.try_acquire("a run") is None
+    try:
+        assert "has no record in this project" in project.out("doit", "explain", "compile")
+    finally:
+        lock.release()
