@@ -6,17 +6,25 @@ Run it: `python -m tests.perf.bench_board`. It prints one line per figure and as
 from __future__ import annotations
 
 import statistics
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cache.digest import digest_bytes
+from pipeline.core.model import Image, Region
+from pipeline.effects.esp_session import connect
+from pipeline.effects.links import PortLink
 from tests.contract.any_board import AnyBoard
 from tests.contract.test_esptool_rfc2217 import SYNC
+from tests.unit.test_vb_loader import block, frame, say
+from tests.unit.test_vb_stub import begin, in_stub
 from virtualboard.board import Board
 from virtualboard.cable import Cable
 from virtualboard.chips import CHIPS
 from virtualboard.nor import NorFlash
+from virtualboard.port import open_virtual
 
 MAC = "7c:df:a1:00:11:22"
 RUNS = 7
@@ -30,6 +38,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         start_up(Path(folder))
         many(Path(folder))
+        throughput(Path(folder))
     cpu()
     loader()
 
@@ -120,6 +129,26 @@ def loader() -> None:
             assert len(cable.transmit()) == 8 * 14
 
     print(f"frames through the cable on instant: {9000 / timed(syncs):.0f} per second (SYNC and its 8 answers)")
+
+
+def throughput(folder: Path) -> None:
+    """The stub's wire alone, then the same through unmodified esptool, whose own time is nearly all of it."""
+    size = 1 << 20
+    data = bytes(range(256)) * (size // 256)
+    board = in_stub()
+    begin(board, 0x02, 0, size)
+    blocks = [block(0x03, seq, data[seq * 0x4000 : (seq + 1) * 0x4000]) for seq in range(size // 0x4000)]
+    print(f"write, the stub's wire: {size / 1e6 / timed(lambda: [say(board, wire) for wire in blocks]):.0f} MB/s")
+    md5 = frame(0x13, struct.pack("<4I", 0, 0x400000, 0, 0))
+    print(f"MD5, the stub's wire: {0x400000 / 1e6 / timed(lambda: say(board, md5)):.0f} MB/s")
+    port = open_virtual("esp32c3", folder / "esptool.bin")
+    link = PortLink(port, "virtual:", "bench", time.monotonic, real_time=False)
+    session = connect(port, "esp32c3", "bench", lambda: link, 0x400000, "instant")
+    image = Image("data", "", 0, size, size, "", digest_bytes(data), "")
+    written = timed(lambda: session.write(image, data, [Region(0, size)], lambda *_: None))
+    print(f"write and verify, through esptool: {size / 1e6 / written:.1f} MB/s (deflated)")
+    print(f"read, through esptool: {size / 1e6 / timed(lambda: session.read(0, size)):.1f} MB/s")
+    session.close()
 
 
 if __name__ == "__main__":
