@@ -185,7 +185,10 @@ class Context:
         note = f"pid {os.getpid()} ({' '.join(sys.argv)[:80]})"
         path = self.state_dir / "locks" / "project"
         try:
-            busy = self._lock.acquire(note, timeout_s=LOCK_TIMEOUT_S, now_s=time.monotonic, pause=time.sleep)
+            busy = self._lock.try_acquire(note)
+            if busy is not None:
+                self.notice(f"note: waiting for another run of this project: {busy.holder}")
+                busy = self._lock.acquire(note, timeout_s=LOCK_TIMEOUT_S, now_s=time.monotonic, pause=time.sleep)
         except OSError as error:
             message = f"the state directory cannot be used: {error.strerror}"
             return fail(FailureCategory.CACHE_ERROR, stage=None, where=str(path), message=message)

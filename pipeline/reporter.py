@@ -61,6 +61,7 @@ class HotplateReporter:
         self._running: dict[str, tuple[Stage, str, float]] = {}
         """Task -> stage, device, begin. More than one with `doit -n`."""
         self._failed = False
+        self._teardown_failed = False
         self._stages = False
         self._gate = False
         """Is every task of this run one that the gate can answer for?"""
@@ -79,6 +80,7 @@ class HotplateReporter:
         self._gate = all((tasks[name].meta or {}).get("gate") for name in names)
         git = GitQuery(self._context.root)
         self._previous_sigterm = signal.signal(signal.SIGTERM, _terminated)
+        self._context.notice = self._notice
         waited_s = self._context.lock()
         if isinstance(waited_s, Failure):
             git.result()
@@ -98,7 +100,6 @@ class HotplateReporter:
         for left in self._context.run.begin(ports, facts):
             self._write(f"note: an earlier run was killed; {left.line}\n")
         self._context.progress = self._progress
-        self._context.notice = self._notice
 
     # --- tasks --------------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ class HotplateReporter:
 
     def cleanup_error(self, exception: Any) -> None:
         """A teardown failed; we have none, but a user's own tasks may."""
-        self._failed = True
+        self._teardown_failed = True
         sys.stderr.write(exception.get_msg())
 
     def runtime_error(self, msg: str) -> None:
@@ -197,7 +198,7 @@ class HotplateReporter:
                 self._write(f"note: the port could not be closed cleanly: {error}\n")
             if not interrupted:
                 self._context.settle()
-            if not (interrupted or self._failed or self._errors):
+            if not (interrupted or self._failed or self._teardown_failed or self._errors):
                 asked = selection_of(sys.argv[1:]) if self._gate else None
                 self._context.remember_for_gate(None if asked is None else asked[1])
             rendered = self._context.run.finish(list(self._running.values()), interrupted=interrupted)
@@ -207,6 +208,8 @@ class HotplateReporter:
             signal.signal(signal.SIGTERM, self._previous_sigterm)
         if interrupted:
             raise SystemExit(INTERRUPTED)
+        if self._teardown_failed and not self._failed:
+            raise SystemExit(1)  # doit itself would end with 0
 
     def _show(self, rendered: list[Rendered]) -> None:
         for one in rendered:

@@ -21,13 +21,13 @@ import pytest
 
 from pipeline.core.forecast import Fate, forecast
 from pipeline.views import EngineWorld
+from tests.unit.random_edits import Script
 from tests.unit.random_project import (
     JOBS,
     FakeRunner,
     Model,
     Project,
     RealRunner,
-    Script,
     Shape,
     clean_build,
     in_threads,
