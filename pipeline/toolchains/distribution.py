@@ -7,9 +7,9 @@ hashed when its stamp moved and not otherwise, and its identity holds no path of
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,15 @@ _STATE_NAME = "tools.v1.state"
 
 def package_dir(package: str) -> Path | None:
     """The directory of an installed top-level package, None when there is none. Does not import it."""
-    spec = importlib.util.find_spec(package)
+    spec = PathFinder.find_spec(package, search_path())
     return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
+
+
+def search_path() -> list[str]:
+    """Where Python searches, without the directory of the running script: beside a console script lie others, such as
+    `esptool.py`, that are no packages."""
+    scripts = str(Path(sys.argv[0]).resolve().parent)
+    return [place for place in sys.path if place and str(Path(place).resolve()) != scripts]
 
 
 def version_of(package: str, directory: Path) -> str:
@@ -49,10 +56,10 @@ def package_places(packages: Sequence[str]) -> Watched:
     found = {name: str(place.parent) for name in packages if (place := package_dir(name)) is not None}
     absent = []
     for name in packages:
-        for directory in sys.path:
+        for directory in search_path():
             if directory == found.get(name):
                 break
-            if directory and not directory.endswith(".zip"):
+            if not directory.endswith(".zip"):
                 absent += [f"{directory}/{name}", f"{directory}/{name}.py"]
     return Watched({place: directory_stamp(place) for place in found.values()}, tuple(absent))
 
