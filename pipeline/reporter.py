@@ -111,11 +111,12 @@ class HotplateReporter:
 
     def execute_task(self, task: Any) -> None:
         """`task` is not up to date and runs now."""
-        if task.actions and not task.name.startswith("_"):
-            self._write(f".  {task.title()}\n")
+        # The log first: whoever has read the line may count on the log, even if this process is killed next.
         if task.name in self._running and self._active:
             stage, device, _ = self._running[task.name]
             self._context.run.say(StageStarted(stage), device)
+        if task.actions and not task.name.startswith("_"):
+            self._write(f".  {task.title()}\n")
 
     def skip_uptodate(self, task: Any) -> None:
         """`task` is up to date, with proof."""

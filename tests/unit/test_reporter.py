@@ -1,0 +1,24 @@
+"""The reporter's order of events, without a run."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pipeline.context import Context
+from pipeline.reporter import HotplateReporter
+
+
+def test_a_stage_is_in_the_log_before_it_is_on_the_screen() -> None:
+    """Who has seen a stage begin may kill the run at once, and the report must still name that stage."""
+    happened: list[str] = []
+    screen = SimpleNamespace(write=lambda text: happened.append(f"screen {text}"), isatty=lambda: False)
+    run = SimpleNamespace(say=lambda payload, device: happened.append(f"log {payload.stage} {device}"))
+    clock = SimpleNamespace(now_s=lambda: 0.0)
+    reporter = HotplateReporter(io.StringIO(), cast(Context, SimpleNamespace(clock=clock, run=run)))
+    reporter.__dict__.update(_out=screen, _active=True)
+    task: Any = SimpleNamespace(name="ttfb:bench", actions=["an action"], title=lambda: "ttfb:bench")
+    reporter.get_status(task)
+    reporter.execute_task(task)
+    assert happened == ["log ttfb bench", "screen .  ttfb:bench\n"]
