@@ -1,11 +1,19 @@
-"""For every test: the user's own cache is out of reach."""
+"""For every test: the user's own cache is out of reach, and Ctrl-C means what it means in a terminal."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell starts its background jobs with SIGINT ignored, and every child of the tests would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
