@@ -26,3 +26,9 @@ def no_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["XDG_CACHE_HOME"]
     else:
         os.environ["XDG_CACHE_HOME"] = before
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Twice the cores: many tests wait for a board's modelled time, a poll or a child."""
+    del config
+    return 2 * (os.cpu_count() or 1)
