@@ -19,7 +19,8 @@ from typing import Any, Literal
 from cache.durable import FileLock
 from cache.location import user_cache_dir
 from pipeline.core import events
-from pipeline.core.config import DeployConfig, parse_config
+from pipeline.core.config import DeployConfig
+from pipeline.core.config_reader import parse_config
 from pipeline.core.failures import fail
 from pipeline.core.layout import place
 from pipeline.core.model import (

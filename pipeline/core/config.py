@@ -1,37 +1,24 @@
-"""`deploy.toml`: text in, a checked configuration or one failure with its place out.
+"""What a `deploy.toml` says: its sections and keys, and questions about them.
 
-The field types and defaults of the tuples below *are* the schema; `config_checks.py` holds what a type cannot say.
-Does not know files, the environment, or whether a path or a port exists.
-Invariant: a `DeployConfig` that exists is complete and consistent, and every error names line and column.
+The field types and defaults of the tuples below *are* the schema: `config_reader.py` reads a text by them, and
+`config_checks.py` holds what a type cannot say. Does not know TOML, files, the environment, or whether a path or a port
+exists. Invariant: a `DeployConfig` that exists is complete and consistent.
 
 Validation is this table and not msgspec because of the warm path: importing msgspec costs 15 ms on top of doit
 (measured; typing_extensions, platform, uuid and decimal come with it), the same schema as frozen dataclasses 9 ms, as
 named tuples 2 ms. It also lets one run report every error with its place, where a validator stops at the first.
-Positions and suggestions are computed only when there is something to report. (No `from __future__ import
-annotations` here: the schema is read from the evaluated annotations, and named tuples are built twice as fast.)
+(No `from __future__ import annotations` here: the schema is read from the evaluated annotations, and named tuples are
+built twice as fast.)
 """
 
-import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from pipeline.core.config_checks import (
-    SIZE_UNITS,
-    VIRTUAL_PORT,
-    Problem,
-    check_value,
-    cross_checks,
-    did_you_mean,
-    suggestion,
-)
+from pipeline.core.config_checks import SIZE_UNITS, VIRTUAL_PORT, did_you_mean
 from pipeline.core.failures import fail
 from pipeline.core.images import flash_size_bytes
 from pipeline.core.model import Failure, FailureCategory, Stage
-
-if TYPE_CHECKING:
-    from pipeline.core.toml_positions import KeyPath
 
 # --- what a configuration is ------------------------------------------------------------------
 
@@ -229,207 +216,3 @@ class DeployConfig(NamedTuple):
         hint = f"choose one of {', '.join(known)}" if known else f"add it to {self.path}: no {what} is declared there"
         message = f"{self.path} has no {what} '{name}'{did_you_mean(name, known)}"
         return fail(FailureCategory.CONFIG_ERROR, stage=None, where="", message=message, hint=hint)
-
-
-# --- reading ----------------------------------------------------------------------------------
-
-_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
-    {
-        "project": Project,
-        "toolchain": Toolchain,
-        "bootloader": Bootloader,
-        "partitions": Partitions,
-        "flash": FlashSettings,
-        "budget": Budget,
-        "verify": Verify,
-        "readiness": Readiness,
-        "cache": CacheSettings,
-        "reports": Reports,
-    }
-)
-_NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"profile": Profile, "device": DeviceConfig})
-"""Tables of tables: the key is the `name` of the tuple."""
-
-_LISTED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"action": ActionConfig})
-"""Arrays of tables."""
-
-
-def parse_config(text: str, path: str = "deploy.toml") -> DeployConfig | Failure:
-    """The configuration, or a `config_error` at `path:LINE:COL`: the first error of the text, with the further ones
-    in `detail`, one per line. `path` is only used in messages."""
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        return _syntax_failure(path, error)
-    problems: list[Problem] = []
-    values = _read_document(document, problems)
-    if not problems:
-        config = _build(values, path)
-        problems = cross_checks(config, document)
-        if not problems:
-            return config
-    return _failure(text, path, problems)
-
-
-def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
-    """Per section its values by field name (per named section: by name); what is wrong goes to `problems`."""
-    known = [*_SECTIONS, *_NAMED_SECTIONS, *_LISTED_SECTIONS]
-    problems.extend(_unknown_key((name,), known, "deploy.toml") for name in document if name not in known)
-    values: dict[str, Any] = {
-        name: _read_table(document.get(name, {}), shape, (name,), problems) for name, shape in _SECTIONS.items()
-    }
-    for name, shape in _NAMED_SECTIONS.items():
-        tables = document.get(name, {})
-        values[name] = {}
-        if not isinstance(tables, dict):
-            problems.append(_wrong_type((name,), tables, "table"))
-            continue
-        for key, table in tables.items():
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):
-                hint = "use letters, digits, '_', '-' and '.', and begin with a letter or a digit"
-                problems.append(Problem((name, key), False, f"'{key}' cannot be the name of a {name}", hint))
-            values[name][key] = _read_table(table, shape, (name, key), problems)
-    for name, shape in _LISTED_SECTIONS.items():
-        listed = document.get(name, [])
-        if not isinstance(listed, list):
-            fact = f"'{name}' is one table, but must be an array of tables"
-            problems.append(Problem((name,), False, fact, f"write [[{name}]], with two brackets"))
-            continue
-        values[name] = [_read_table(table, shape, (name, n), problems) for n, table in enumerate(listed)]
-    return values
-
-
-def _read_table(table: Any, shape: type[Any], path: "KeyPath", problems: list[Problem]) -> dict[str, Any]:
-    listed = path[0] in _LISTED_SECTIONS
-    section = f"[[{path[0]}]]" if listed else f"[{'.'.join(str(part) for part in path)}]"
-    if not isinstance(table, dict):
-        problems.append(_wrong_type(path, table, "table"))
-        return {}
-    is_named = path[0] in _NAMED_SECTIONS
-    fields = {_key(shape, field): field for field in shape._fields if not (is_named and field == "name")}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in fields:
-            problems.append(_unknown_key((*path, key), fields, section))
-            continue
-        wrong = _type_problems((*path, key), value, _type_name(shape, fields[key]))
-        if not wrong:
-            values[fields[key]] = tuple(value) if isinstance(value, list) else value
-            problem = check_value((*path, key), value)
-            wrong = [problem] if problem else []
-        problems.extend(wrong)
-    for key, field in fields.items():
-        # A device's chip is the toolchain's unless it is written.
-        if key not in table and field not in shape._field_defaults and (is_named, field) != (True, "chip"):
-            example = '["..."]' if _type_name(shape, field) == "array of strings" else '"..."'
-            fact = f"{section} has no '{key}', which is required"
-            problems.append(Problem(path, False, fact, f"add {key} = {example} to {section}"))
-    return values
-
-
-def _key(shape: type[Any], field: str) -> str:
-    """Budgets are named after stages, whose names have hyphens; all other keys have underscores."""
-    return field.replace("_", "-") if shape is Budget else field
-
-
-_TYPE_NAMES: Mapping[Any, str] = MappingProxyType(
-    {
-        str: "string",
-        int: "integer",
-        int | None: "integer",
-        bool: "boolean",
-        tuple[str, ...]: "array of strings",
-    }
-)
-_TYPES: Mapping[str, type[Any]] = MappingProxyType({"string": str, "integer": int, "boolean": bool})
-
-
-def _type_name(shape: type[Any], field: str) -> str:
-    """What the type of a field is called in TOML."""
-    return _TYPE_NAMES[shape.__annotations__[field]]
-
-
-def _type_problems(path: "KeyPath", value: Any, wanted: str) -> list[Problem]:
-    if wanted == "array of strings":
-        if not isinstance(value, list):
-            return [_wrong_type(path, value, wanted)]
-        return [
-            _wrong_type((*path, index), item, "string") for index, item in enumerate(value) if not isinstance(item, str)
-        ]
-    # In Python a bool is an int; in TOML it is not.
-    right = isinstance(value, _TYPES[wanted]) and (wanted == "boolean" or not isinstance(value, bool))
-    return [] if right else [_wrong_type(path, value, wanted)]
-
-
-def _wrong_type(path: "KeyPath", value: Any, wanted: str) -> Problem:
-    found = {bool: "boolean", str: "string", int: "integer", float: "float", list: "array", dict: "table"}
-    name = ".".join(part for part in path if isinstance(part, str))
-    element = f"element {path[-1] + 1} of " if isinstance(path[-1], int) else ""
-    hint = {
-        "string": "put it in quotes",
-        "integer": "write a whole number without quotes",
-        "boolean": "write true or false, without quotes",
-        "array of strings": 'write ["..."], with each element in quotes',
-        "table": f"write a table [{name}] with keys below it",
-    }[wanted]
-    fact = f"{element}'{name}' is of type {found.get(type(value), 'date or time')}, but must be of type {wanted}"
-    return Problem(path, True, fact, hint)
-
-
-def _unknown_key(path: "KeyPath", known: Iterable[str], section: str) -> Problem:
-    known = list(known)
-    name = str(path[-1])
-    meant = suggestion(name, known)
-    hint = f"rename it to '{meant}', or remove it" if meant else f"remove it; {section} has {', '.join(known)}"
-    return Problem(path, False, f"unknown key '{name}' in {section}{did_you_mean(name, known)}", hint)
-
-
-def _build(values: Mapping[str, Any], path: str) -> DeployConfig:
-    """From values that have every required field and the right types."""
-    sections = {name: shape(**values[name]) for name, shape in _SECTIONS.items()}
-    chip = sections["toolchain"].chip
-    devices = tuple(
-        DeviceConfig(**{"chip": chip} | fields | {"name": name, "mac": fields.get("mac", "").lower()})
-        for name, fields in values["device"].items()
-    )
-    profiles = {name: Profile(name, **fields) for name, fields in values["profile"].items()}
-    actions = tuple(ActionConfig(**fields) for fields in values["action"])
-    return DeployConfig(path=path, devices=devices, profiles=MappingProxyType(profiles), actions=actions, **sections)
-
-
-# --- failures ---------------------------------------------------------------------------------
-
-
-def _failure(text: str, path: str, problems: Sequence[Problem]) -> Failure:
-    """One failure for all problems, in the order of the text."""
-    from pipeline.core.toml_positions import locate
-
-    positions = locate(text)
-    placed = [(positions.value(p.path) if p.at_value else positions.key(p.path), p) for p in problems]
-    placed.sort(key=lambda entry: entry[0])
-    lines = [f"{path}:{line}:{column}" for (line, column), _problem in placed]
-    first = placed[0][1]
-    return fail(
-        FailureCategory.CONFIG_ERROR,
-        stage=None,
-        where=lines[0],
-        message=first.message,
-        hint=first.hint,
-        detail="\n".join(
-            f"{where}: error: {p.message}" for where, (_at, p) in list(zip(lines, placed, strict=True))[1:]
-        ),
-    )
-
-
-def _syntax_failure(path: str, error: Exception) -> Failure:
-    """tomllib ends its messages with `(at line 3, column 5)` or `(at end of document)`."""
-    fact, _, place = str(error).rpartition(" (at ")
-    found = re.fullmatch(r"line (\d+), column (\d+)\)", place)
-    if isinstance(error, RecursionError):
-        where, fact = path, "arrays or tables are nested too deeply to be read"
-    elif found:
-        where = f"{path}:{found[1]}:{found[2]}"
-    else:
-        where, fact = path, str(error)
-    hint = "correct the TOML syntax here; nothing was touched"
-    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=fact, hint=hint)

@@ -1,6 +1,6 @@
 """What a type cannot say about `deploy.toml`: which values a key allows, and which keys contradict each other.
 
-Rules only, as values: each yields `Problem`s with a path into the document; `config.py` finds the lines. Does not
+Rules only, as values: each yields `Problem`s with a path into the document; `config_reader.py` finds the lines. Does not
 read text, files or the environment. Invariant: a rule names both what is there and what is allowed, and its hint
 starts with a verb.
 """

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.config import DeployConfig, parse_config
+from pipeline.core.config import DeployConfig
+from pipeline.core.config_reader import parse_config
 from pipeline.core.model import Failure, FailureCategory, Stage, Tool
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner

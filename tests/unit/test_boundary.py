@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import boundary
-from pipeline.core.config import DeployConfig, parse_config
+from pipeline.core.config import DeployConfig
+from pipeline.core.config_reader import parse_config
 from pipeline.core.model import FailureCategory
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pipeline.core.config as config_module
-from pipeline.core.config import Budget, DeployConfig, DeviceConfig, Profile, parse_config
+import pipeline.core.config_reader as config_module
+from pipeline.core.config import Budget, DeployConfig, DeviceConfig, Profile
+from pipeline.core.config_reader import parse_config
 from pipeline.core.model import Failure, FailureCategory, Stage
 
 MINIMAL = """\
@@ -395,7 +396,7 @@ def test_the_example_of_the_reference_page_is_a_good_file() -> None:
 
 def test_a_good_file_is_read_without_heavy_modules() -> None:
     program = (
-        "import sys; from pipeline.core.config import parse_config, DeployConfig\n"
+        "import sys; from pipeline.core.config_reader import parse_config, DeployConfig\n"
         f"assert isinstance(parse_config({MINIMAL!r}), DeployConfig)\n"
         "print([m for m in ('msgspec', 'difflib', 'pipeline.core.toml_positions', 'esptool') if m in sys.modules])"
     )
