@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from pipeline.core import events
 from pipeline.core.config import DeployConfig
 from pipeline.core.config_reader import parse_config
 from pipeline.core.failures import fail
-from pipeline.core.layout import place
+from pipeline.core.layout import Placement
 from pipeline.core.model import (
     DeviceFacts,
     Failure,
@@ -37,7 +37,8 @@ from pipeline.core.model import (
     State,
     Verdict,
 )
-from pipeline.core.partitions import ota_slots, parse_csv
+from pipeline.core.otadata import select
+from pipeline.core.partitions import boot_row, ota_slots
 from pipeline.core.plan import deploy_outcome
 from pipeline.device_run import DeviceRun
 from pipeline.effects.api import FlashSession, Reader
@@ -47,12 +48,13 @@ from pipeline.effects.links import PortLink, reader_for
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine import Engine
 from pipeline.engine_facts import shadow_directories, used_files
-from pipeline.errors import ConfigError, DeployError
+from pipeline.errors import DeployError
 from pipeline.gate_state import GateState, Watched
 from pipeline.image_set import ImageSet
 from pipeline.options import Options
 from pipeline.run import Run
 from pipeline.toolchains.build import Toolchain, action_failure, build_toolchain
+from pipeline.toolchains.flash_layout import find_firmware, place_all, read_table
 
 CONFIG_FILE = "deploy.toml"
 STATE_DIR = ".deploy"
@@ -91,23 +93,18 @@ class Context:
 
     @cached_property
     def table(self) -> tuple[Partition, ...]:
-        """The partition table. Raises ConfigError when the CSV is missing or wrong."""
-        path = self.config.partitions.table
-        try:
-            text = (self.root / path).read_text()
-        except OSError as error:
-            raise ConfigError(_config_failure(path, f"the partition table cannot be read: {error.strerror}")) from None
-        rows = parse_csv(
-            text, path, flash_size=self.config.flash.size_bytes, table_offset=self.config.partitions.offset
-        )
-        if isinstance(rows, Failure):
-            raise ConfigError(rows)
-        return rows
+        """The partition table. Raises ConfigError when it is missing or wrong."""
+        return read_table(self.root, self.config)
+
+    @cached_property
+    def placements(self) -> tuple[Placement, ...]:
+        """Where everything goes that goes to flash. Raises ConfigError when something has no place there."""
+        return place_all(self.root, self.config, self.table)
 
     @cached_property
     def toolchain(self) -> Toolchain:
         """The tools and their actions. Raises ToolError when a tool is missing."""
-        return build_toolchain(self.root, self.config, self.profile, self.state_dir)
+        return build_toolchain(self.root, self.config, self.profile, self.state_dir, self.table, self.placements)
 
     @cached_property
     def runner(self) -> SystemProcessRunner:
@@ -244,12 +241,12 @@ class Context:
     @cached_property
     def images(self) -> ImageSet:
         """The images of this build."""
-        placements = place(self.table, self.config.toolchain.chip, self.config.partitions.offset)
-        return ImageSet(self.root, self.toolchain.images, placements, self.config.toolchain.chip)
+        return ImageSet(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip)
 
-    def slot_count(self) -> int:
-        """Number of OTA slots of the partition table."""
-        return len(ota_slots(self.table))
+    def started_by(self, otadata: bytes) -> str:
+        """The partition that the bootloader starts with this otadata, `""` for none."""
+        row = boot_row(self.table, select(otadata, len(ota_slots(self.table))))
+        return row.name if row is not None else ""
 
     def clean(self, stage: Stage) -> None:
         """Remove the build products of `stage` in this profile; the cache and the state stay."""
@@ -443,7 +440,7 @@ def load_context(options: Options, root: Path | None = None) -> Context | Failur
         )
     except (OSError, UnicodeDecodeError) as error:
         return _config_failure(CONFIG_FILE, f"cannot be read: {error}")
-    config = parse_config(text)
+    config = parse_config(text, find_firmware=partial(find_firmware, root))
     if isinstance(config, Failure):
         return config
     profile = config.profile(options.profile or config.project.profile)

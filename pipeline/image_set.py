@@ -18,9 +18,6 @@ from pipeline.core.layout import Placement
 from pipeline.core.model import Failure, FailureCategory, Image, Reason, Stage
 from pipeline.errors import ToolError
 
-PROGRAMS = ("app", "bootloader")
-"""Images that begin with a header which names a chip."""
-
 
 @dataclass(frozen=True, slots=True)
 class CheckedImages:
@@ -88,8 +85,9 @@ class ImageSet:
         """Do the images fit, and are they for the configured chip? No port is opened before this said yes."""
         images = self.all()
         failures = check_fits(images)
+        programs = {placement.name for placement in self._placements if placement.program}
         for image in images:
-            wrong = check_chip(self.data(image), self._chip, where=image.path) if image.name in PROGRAMS else None
+            wrong = check_chip(self.data(image), self._chip, where=image.path) if image.name in programs else None
             failures += [wrong] if wrong is not None else []
         return CheckedImages(failures[0] if failures else None, tuple(room_warnings(images)))
 

@@ -20,7 +20,6 @@ from pipeline.core.failures import fail
 from pipeline.core.forecast import Remembered, Seen, Stored, forecast
 from pipeline.core.inputs import Command
 from pipeline.core.journal import DeviceState
-from pipeline.core.layout import place
 from pipeline.core.model import DEVICE_STAGES, Action, Failure, FailureCategory, Stage, Tool
 from pipeline.engine_observe import CandidateSet
 
@@ -148,7 +147,7 @@ def plan_text(context: Context) -> str:
     lines += filter(None, [plan_view.nothing_to_do(forecasts)])
     images = [
         (placement, plan_view.image_after(context.toolchain.images[placement.name], forecasts))
-        for placement in place(context.table, context.config.toolchain.chip, context.config.partitions.offset)
+        for placement in context.placements
     ]
     for device in context.devices:
         lines += plan_view.device_lines(_belief(context, device), images)

@@ -13,12 +13,15 @@ built twice as fast.)
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.core.config_checks import SIZE_UNITS, VIRTUAL_PORT, did_you_mean
 from pipeline.core.failures import fail
 from pipeline.core.images import flash_size_bytes
 from pipeline.core.model import Failure, FailureCategory, Stage
+
+if TYPE_CHECKING:
+    from pipeline.core.firmware import Firmware
 
 # --- what a configuration is ------------------------------------------------------------------
 
@@ -29,7 +32,7 @@ class Project(NamedTuple):
     unless `--profile` names another."""
 
     name: str
-    sources: tuple[str, ...]
+    sources: tuple[str, ...] = ()
     version: str = "0.0.0"
     include: tuple[str, ...] = ()
     descriptor: str = ""
@@ -39,18 +42,26 @@ class Project(NamedTuple):
 class Toolchain(NamedTuple):
     """How the app is built, in every profile."""
 
-    linker_script: str
+    linker_script: str = ""
     kind: str = "zig"
     chip: str = "esp32c3"
     cflags: tuple[str, ...] = ()
     ldflags: tuple[str, ...] = ()
 
 
+class Prebuilt(NamedTuple):
+    """Firmware that something else built: the directory of an ESP-IDF or PlatformIO build, or files by their offset in
+    flash (as written, `0x10000` or `65536`)."""
+
+    directory: str = ""
+    files: Mapping[str, str] = MappingProxyType({})
+
+
 class Bootloader(NamedTuple):
     """The second stage; built with the toolchain's flags and its own linker script."""
 
-    sources: tuple[str, ...]
-    linker_script: str
+    sources: tuple[str, ...] = ()
+    linker_script: str = ""
     include: tuple[str, ...] = ()
 
 
@@ -64,7 +75,7 @@ class Profile(NamedTuple):
 class Partitions(NamedTuple):
     """`table`: the CSV; `offset`: where its binary lies in flash."""
 
-    table: str
+    table: str = ""
     offset: int = 0x8000
 
 
@@ -158,6 +169,15 @@ class ActionConfig(NamedTuple):
     cacheable: bool = True
 
 
+class ImageConfig(NamedTuple):
+    """One `[image.NAME]`: a built or given file with a place of its own in flash, by partition or by offset."""
+
+    name: str
+    file: str
+    partition: str = ""
+    offset: int | None = None
+
+
 class Reports(NamedTuple):
     """Where the rendered reports go."""
 
@@ -181,6 +201,10 @@ class DeployConfig(NamedTuple):
     cache: CacheSettings
     reports: Reports
     actions: tuple[ActionConfig, ...] = ()
+    images: tuple[ImageConfig, ...] = ()
+    prebuilt: Prebuilt = Prebuilt()
+    firmware: "Firmware | None" = None
+    """What a prebuilt toolchain found."""
 
     @property
     def default_device(self) -> DeviceConfig:

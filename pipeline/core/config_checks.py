@@ -1,7 +1,7 @@
 """What a type cannot say about `deploy.toml`: which values a key allows, and which keys contradict each other.
 
-Rules only, as values: each yields `Problem`s with a path into the document; `config_reader.py` finds the lines. Does not
-read text, files or the environment. Invariant: a rule names both what is there and what is allowed, and its hint
+Rules only, as values: each yields `Problem`s with a path into the document; `config_reader.py` finds the lines. Does
+not read text, files or the environment. Invariant: a rule names both what is there and what is allowed, and its hint
 starts with a verb.
 """
 
@@ -20,8 +20,29 @@ if TYPE_CHECKING:
     from pipeline.core.toml_positions import KeyPath
 
 VIRTUAL_PORT = "virtual:"
-TOOLCHAIN_KINDS = ("zig", "gcc")
-"""Both compile for RISC-V only."""
+PREBUILT = "prebuilt"
+TOOLCHAIN_KINDS = ("zig", "gcc", PREBUILT)
+"""The first two compile for RISC-V only; the last one takes over what something else built."""
+
+COMPILED_KEYS: Mapping[tuple[str, str], bool] = MappingProxyType(
+    {
+        ("project", "sources"): True,
+        ("project", "include"): False,
+        ("project", "descriptor"): False,
+        ("toolchain", "linker_script"): True,
+        ("toolchain", "cflags"): False,
+        ("toolchain", "ldflags"): False,
+        ("bootloader", "sources"): True,
+        ("bootloader", "linker_script"): True,
+        ("bootloader", "include"): False,
+        ("profile", "cflags"): False,
+        ("partitions", "table"): True,
+    }
+)
+"""(section, key) that only mean something where something is compiled; True: then they are required."""
+
+OWN_IMAGES = ("bootloader", "partitions", "app", "otadata")
+"""Names that `[image.NAME]` cannot have: what every build has."""
 
 TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
 RESETS = ("auto", "classic", "instant")
@@ -130,6 +151,26 @@ def _sector(value: int) -> Finding:
     return f"is {value:#x}, which is not a positive multiple of {SECTOR:#x}", "use a multiple of 0x1000, such as 0x8000"
 
 
+def _directory(value: str) -> Finding:
+    return _inside(value) if value else None
+
+
+def _files(value: Mapping[str, str]) -> Finding:
+    places: dict[int, str] = {}
+    for key, path in value.items():
+        if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10}", key):
+            return f"has the key '{key}', which is no offset", 'write it like 0x10000 = "app.bin"'
+        offset = int(key, 0) if key[:2] in ("0x", "0X") else int(key)
+        if offset % SECTOR:
+            return f"has the offset {key}, which is not a multiple of {SECTOR:#x}", "write where the file goes in flash"
+        if offset in places:
+            return f"has the offset {offset:#x} twice: {places[offset]} and {key}", "remove one of them"
+        if finding := _inside(path):
+            return f"has at {key} a file that {finding[0]}", finding[1]
+        places[offset] = key
+    return None
+
+
 def _mac(value: str) -> Finding:
     if value == "" or re.fullmatch(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", value):
         return None
@@ -207,6 +248,11 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("readiness", "timeout_ms"): _MS,
         ("reports", "dir"): _text,
         ("cache", "max_size"): _cache_size,
+        ("prebuilt", "directory"): _directory,
+        ("prebuilt", "files"): _files,
+        ("image", "file"): _inside,
+        ("image", "partition"): _text,
+        ("image", "offset"): _sector,
         ("action", "name"): _text,
         ("action", "argv"): _command,
         ("action", "inputs"): _each(_inside),
@@ -234,7 +280,69 @@ def check_value(path: KeyPath, value: Any) -> Problem | None:
 
 def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
     """Contradictions between keys. `document` (as tomllib read it) tells written keys from defaults."""
-    return [*_build_checks(config), *_device_checks(config, document), *_action_checks(config)]
+    return [
+        *_build_checks(config),
+        *_device_checks(config, document),
+        *_action_checks(config),
+        *_image_checks(config),
+    ]
+
+
+def prebuilt_checks(document: Mapping[str, Any]) -> list[Problem]:
+    """What contradicts the toolchain's kind; `document` has sections of the right types."""
+    prebuilt = document.get("prebuilt", {})
+    if document.get("toolchain", {}).get("kind") != PREBUILT:
+        if "prebuilt" in document:
+            fact = f"[prebuilt] is for toolchain.kind = '{PREBUILT}'"
+            hint = f'write kind = "{PREBUILT}" in [toolchain], or remove the section'
+            return [Problem(("prebuilt",), False, fact, hint)]
+        return []
+    problems = [
+        Problem(
+            path,
+            False,
+            f"'{'.'.join(path)}' is for toolchains that compile, but toolchain.kind is '{PREBUILT}'",
+            "remove it",
+        )
+        for path in _written(document)
+        if (path[0], path[-1]) in COMPILED_KEYS
+    ]
+    given = [key for key in ("directory", "files") if prebuilt.get(key)]
+    if len(given) != 1:
+        fact = "[prebuilt] has both 'directory' and 'files'" if given else "nothing says where the firmware is"
+        hint = "keep one of them" if given else 'add [prebuilt] with directory = "build", or with files'
+        problems.append(Problem(("prebuilt",), False, fact, hint))
+    return problems
+
+
+def _written(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The paths of the keys in plain sections and in profiles."""
+    found: list[tuple[str, ...]] = []
+    for section, table in document.items():
+        if section == "profile":
+            found += [(section, name, key) for name, profile in table.items() for key in profile]
+        elif isinstance(table, dict):
+            found += [(section, key) for key in table]
+    return found
+
+
+def _image_checks(config: DeployConfig) -> list[Problem]:
+    problems = []
+    holders: dict[str, str] = {}
+    for image in config.images:
+        path = ("image", image.name)
+        if image.name in OWN_IMAGES:
+            fact = f"'{image.name}' is the name of an image that every build has"
+            problems.append(Problem(path, False, fact, "choose another name"))
+        if bool(image.partition) == (image.offset is not None):
+            both = "both 'partition' and 'offset'" if image.partition else "neither 'partition' nor 'offset'"
+            fact, hint = f"[image.{image.name}] has {both}", "say where it goes by one of them"
+            problems.append(Problem(path, False, fact, hint))
+        if image.partition and image.partition in holders:
+            fact = f"images '{holders[image.partition]}' and '{image.name}' both go to partition '{image.partition}'"
+            problems.append(Problem((*path, "partition"), True, fact, "give one of them another partition"))
+        holders.setdefault(image.partition, image.name)
+    return problems
 
 
 def _action_checks(config: DeployConfig) -> list[Problem]:
@@ -274,7 +382,7 @@ def _build_checks(config: DeployConfig) -> list[Problem]:
         fact = f"the profile '{config.project.profile}' does not exist (there are: {known}){meant}"
         hint = f"add a table [profile.{config.project.profile}], or set project.profile to an existing one"
         problems.append(Problem(("project", "profile"), True, fact, hint))
-    if chip.isa != "riscv":
+    if chip.isa != "riscv" and config.toolchain.kind != PREBUILT:
         able = ", ".join(name for name, known_chip in CHIPS.items() if known_chip.isa == "riscv")
         kind, wanted = config.toolchain.kind, config.toolchain.chip
         fact = f"the {kind} toolchain cannot compile for {wanted}: it has no {chip.isa} back end"

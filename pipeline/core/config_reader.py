@@ -8,7 +8,7 @@ are computed only when there is something to report. (No `from __future__ import
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ from pipeline.core.config import (
     DeployConfig,
     DeviceConfig,
     FlashSettings,
+    ImageConfig,
     Partitions,
+    Prebuilt,
     Profile,
     Project,
     Readiness,
@@ -28,17 +30,28 @@ from pipeline.core.config import (
     Toolchain,
     Verify,
 )
-from pipeline.core.config_checks import Problem, check_value, cross_checks, did_you_mean, suggestion
+from pipeline.core.config_checks import (
+    COMPILED_KEYS,
+    PREBUILT,
+    Problem,
+    check_value,
+    cross_checks,
+    did_you_mean,
+    prebuilt_checks,
+    suggestion,
+)
 from pipeline.core.failures import fail
 from pipeline.core.model import Failure, FailureCategory
 
 if TYPE_CHECKING:
+    from pipeline.core.firmware import Firmware
     from pipeline.core.toml_positions import KeyPath
 
 _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
     {
         "project": Project,
         "toolchain": Toolchain,
+        "prebuilt": Prebuilt,
         "bootloader": Bootloader,
         "partitions": Partitions,
         "flash": FlashSettings,
@@ -49,36 +62,83 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "reports": Reports,
     }
 )
-_NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"profile": Profile, "device": DeviceConfig})
+_NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
+    {"profile": Profile, "image": ImageConfig, "device": DeviceConfig}
+)
 """Tables of tables: the key is the `name` of the tuple."""
 
 _LISTED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"action": ActionConfig})
 """Arrays of tables."""
 
 
-def parse_config(text: str, path: str = "deploy.toml") -> DeployConfig | Failure:
+FindFirmware = Callable[[Prebuilt], "Firmware | Problem | Failure"]
+"""What `[prebuilt]` means on this machine."""
+
+
+def parse_config(
+    text: str, path: str = "deploy.toml", find_firmware: FindFirmware | None = None
+) -> DeployConfig | Failure:
     """The configuration, or a `config_error` at `path:LINE:COL`: the first error of the text, with the further ones
-    in `detail`, one per line. `path` is only used in messages."""
+    in `detail`, one per line. `path` is only used in messages. `find_firmware` is asked when the toolchain is a
+    prebuilt one; what the firmware says of chip and flash becomes part of the configuration. Without it nothing is."""
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         return _syntax_failure(path, error)
     problems: list[Problem] = []
     values = _read_document(document, problems)
+    problems = problems or prebuilt_checks(document)
+    firmware: Firmware | None = None
+    if not problems and find_firmware is not None and not _compiles(document):
+        found = find_firmware(Prebuilt(**values["prebuilt"]))
+        if isinstance(found, Failure):
+            return found
+        if isinstance(found, Problem):
+            problems = [found]
+        else:
+            firmware, problems = found, _adopt(values, found)
     if not problems:
-        config = _build(values, path)
+        config = _build(values, path, firmware)
         problems = cross_checks(config, document)
         if not problems:
             return config
     return _failure(text, path, problems)
 
 
+def _compiles(document: Mapping[str, Any]) -> bool:
+    toolchain = document.get("toolchain")
+    return not isinstance(toolchain, dict) or toolchain.get("kind") != PREBUILT
+
+
+def _adopt(values: dict[str, Any], firmware: "Firmware") -> list[Problem]:
+    """Fill in what the firmware says and the text does not; contradictions are problems."""
+    problems = []
+    for section, key, said in (
+        ("toolchain", "chip", firmware.chip),
+        ("flash", "mode", firmware.flash_mode),
+        ("flash", "freq", firmware.flash_freq),
+        ("flash", "size", firmware.flash_size),
+        ("partitions", "offset", firmware.table.offset),
+    ):
+        if said == "":
+            continue
+        written = values[section].setdefault(key, said)
+        if written != said:
+            shown = [f"{value:#x}" if isinstance(value, int) else f"'{value}'" for value in (written, said)]
+            fact = f"'{section}.{key}' is {shown[0]}, but {firmware.where} says {shown[1]}"
+            hint = "remove the key: the firmware decides; or build the firmware for it"
+            problems.append(Problem((section, key), True, fact, hint))
+    return problems
+
+
 def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
     """Per section its values by field name (per named section: by name); what is wrong goes to `problems`."""
     known = [*_SECTIONS, *_NAMED_SECTIONS, *_LISTED_SECTIONS]
     problems.extend(_unknown_key((name,), known, "deploy.toml") for name in document if name not in known)
+    compiles = _compiles(document)
     values: dict[str, Any] = {
-        name: _read_table(document.get(name, {}), shape, (name,), problems) for name, shape in _SECTIONS.items()
+        name: _read_table(document.get(name, {}), shape, (name,), problems, compiles=compiles)
+        for name, shape in _SECTIONS.items()
     }
     for name, shape in _NAMED_SECTIONS.items():
         tables = document.get(name, {})
@@ -101,7 +161,9 @@ def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict
     return values
 
 
-def _read_table(table: Any, shape: type[Any], path: "KeyPath", problems: list[Problem]) -> dict[str, Any]:
+def _read_table(
+    table: Any, shape: type[Any], path: "KeyPath", problems: list[Problem], *, compiles: bool = False
+) -> dict[str, Any]:
     listed = path[0] in _LISTED_SECTIONS
     section = f"[[{path[0]}]]" if listed else f"[{'.'.join(str(part) for part in path)}]"
     if not isinstance(table, dict):
@@ -122,7 +184,8 @@ def _read_table(table: Any, shape: type[Any], path: "KeyPath", problems: list[Pr
         problems.extend(wrong)
     for key, field in fields.items():
         # A device's chip is the toolchain's unless it is written.
-        if key not in table and field not in shape._field_defaults and (is_named, field) != (True, "chip"):
+        required = field not in shape._field_defaults or (compiles and COMPILED_KEYS.get((str(path[0]), key), False))
+        if key not in table and required and (shape, field) != (DeviceConfig, "chip"):
             example = '["..."]' if _type_name(shape, field) == "array of strings" else '"..."'
             fact = f"{section} has no '{key}', which is required"
             problems.append(Problem(path, False, fact, f"add {key} = {example} to {section}"))
@@ -141,6 +204,7 @@ _TYPE_NAMES: Mapping[Any, str] = MappingProxyType(
         int | None: "integer",
         bool: "boolean",
         tuple[str, ...]: "array of strings",
+        Mapping[str, str]: "table of strings",
     }
 )
 _TYPES: Mapping[str, type[Any]] = MappingProxyType({"string": str, "integer": int, "boolean": bool})
@@ -158,6 +222,10 @@ def _type_problems(path: "KeyPath", value: Any, wanted: str) -> list[Problem]:
         return [
             _wrong_type((*path, index), item, "string") for index, item in enumerate(value) if not isinstance(item, str)
         ]
+    if wanted == "table of strings":
+        if not isinstance(value, dict):
+            return [_wrong_type(path, value, wanted)]
+        return [_wrong_type((*path, key), item, "string") for key, item in value.items() if not isinstance(item, str)]
     # In Python a bool is an int; in TOML it is not.
     right = isinstance(value, _TYPES[wanted]) and (wanted == "boolean" or not isinstance(value, bool))
     return [] if right else [_wrong_type(path, value, wanted)]
@@ -173,6 +241,7 @@ def _wrong_type(path: "KeyPath", value: Any, wanted: str) -> Problem:
         "boolean": "write true or false, without quotes",
         "array of strings": 'write ["..."], with each element in quotes',
         "table": f"write a table [{name}] with keys below it",
+        "table of strings": f"write a table [{name}] with strings below it",
     }[wanted]
     fact = f"{element}'{name}' is of type {found.get(type(value), 'date or time')}, but must be of type {wanted}"
     return Problem(path, True, fact, hint)
@@ -186,8 +255,11 @@ def _unknown_key(path: "KeyPath", known: Iterable[str], section: str) -> Problem
     return Problem(path, False, f"unknown key '{name}' in {section}{did_you_mean(name, known)}", hint)
 
 
-def _build(values: Mapping[str, Any], path: str) -> DeployConfig:
+def _build(values: Mapping[str, Any], path: str, firmware: "Firmware | None") -> DeployConfig:
     """From values that have every required field and the right types."""
+    if values["toolchain"].get("kind") == PREBUILT and not values["profile"]:
+        # Nothing is compiled, so no flags need a name; products still need a directory.
+        values["profile"][values["project"].setdefault("profile", PREBUILT)] = {}
     sections = {name: shape(**values[name]) for name, shape in _SECTIONS.items()}
     chip = sections["toolchain"].chip
     devices = tuple(
@@ -195,8 +267,15 @@ def _build(values: Mapping[str, Any], path: str) -> DeployConfig:
         for name, fields in values["device"].items()
     )
     profiles = {name: Profile(name, **fields) for name, fields in values["profile"].items()}
-    actions = tuple(ActionConfig(**fields) for fields in values["action"])
-    return DeployConfig(path=path, devices=devices, profiles=MappingProxyType(profiles), actions=actions, **sections)
+    return DeployConfig(
+        path=path,
+        devices=devices,
+        profiles=MappingProxyType(profiles),
+        actions=tuple(ActionConfig(**fields) for fields in values["action"]),
+        images=tuple(ImageConfig(name, **fields) for name, fields in values["image"].items()),
+        firmware=firmware,
+        **sections,
+    )
 
 
 # --- failures ---------------------------------------------------------------------------------

@@ -55,11 +55,36 @@ def flash_size_bytes(name: str) -> int:
     return int(name.removesuffix("MB")) * 1024 * 1024
 
 
+def flash_freq_code(chip: str, name: str) -> int:
+    """The low nibble of byte 3 of the image header, for a name of `Chip.flash_freqs`."""
+    return _freq_codes(chip)[name]
+
+
+def flash_freq_name(chip: str, code: int) -> str:
+    """The name of a code in the header, `""` where it is not known. Two names of the ESP32-C6 share one code (its ROM
+    has a divider wrong): the first one is meant."""
+    return next((name for name, known in _freq_codes(chip).items() if known == code), "")
+
+
+def _freq_codes(chip: str) -> Mapping[str, int]:
+    """The fractions of the source clock: /1, /2, /3, /4, of which some chips lack the third."""
+    names = CHIPS[chip].flash_freqs
+    codes = dict(zip(names, (0xF, 0, 1, 2) if len(names) == 4 else (0xF, 0, 2), strict=True))
+    return {**codes, "80m": 0} if chip == "esp32c6" else codes
+
+
 def chip_name(image_chip_id: int) -> str:
     """`esp32c3` for 5; `chip id 77` for an id that this table does not have."""
     return next(
         (name for name, chip in CHIPS.items() if chip.image_chip_id == image_chip_id), f"chip id {image_chip_id}"
     )
+
+
+def image_chip_id(data: bytes) -> int | None:
+    """The chip in the header of an image; None when `data` is too short for one or does not begin like one."""
+    if len(data) < HEADER_SIZE or data[0] != IMAGE_MAGIC:
+        return None
+    return int(struct.unpack_from("<H", data, 12)[0])
 
 
 # --- one image --------------------------------------------------------------------------------
@@ -169,6 +194,18 @@ def describe_image(data: bytes) -> ImageInfo | Reason:
     )
 
 
+def with_flash_settings(data: bytes, mode: int, freq: int, size: int) -> bytes:
+    """A whole image with these codes in its header and, if it has one, the hash made anew: what esptool writes when it
+    is told flash settings. What follows the image (padding, a signature) stays."""
+    info = describe_image(data)
+    assert isinstance(info, ImageInfo), "the caller knows that it is an image [this is a bug]"
+    changed = data[:2] + bytes([mode, size << 4 | freq]) + data[4:]
+    if info.hash_ok is None or changed == data:
+        return changed
+    end = info.size - 32
+    return changed[:end] + hashlib.sha256(changed[:end]).digest() + changed[info.size :]
+
+
 def _truncated(part: str, needed: int, data: bytes) -> Reason:
     return Reason("bad-image", part, f"{needed} bytes needed", f"{len(data)} bytes there")
 
@@ -210,10 +247,8 @@ WARN_PERCENT = 90
 def check_chip(data: bytes, chip: str, *, where: str) -> Failure | None:
     """Is this image made for `chip` (esptool no longer refuses a wrong one)? `where` names the image for the message.
     Bytes that are no image at all pass: a file system has no chip."""
-    if len(data) < HEADER_SIZE or data[0] != IMAGE_MAGIC:
-        return None
-    chip_id = int(struct.unpack_from("<H", data, 12)[0])
-    if chip in CHIPS and chip_id == CHIPS[chip].image_chip_id:
+    chip_id = image_chip_id(data)
+    if chip_id is None or (chip in CHIPS and chip_id == CHIPS[chip].image_chip_id):
         return None
     return fail(
         FailureCategory.WRONG_DEVICE,

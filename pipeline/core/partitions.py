@@ -56,7 +56,9 @@ TABLE_DATA_SIZE = 0xC00
 is; the erased rest of the sector reads FF, which nothing looks at."""
 
 _ROW = struct.Struct("<2sBBII16sI")
-_MAGIC = b"\xaa\x50"
+TABLE_MAGIC = b"\xaa\x50"
+"""Begins each row, and so the table."""
+
 _MD5_MAGIC = b"\xeb\xeb" + b"\xff" * 14
 _END = b"\xff" * _ROW.size
 MAX_ROWS = TABLE_DATA_SIZE // _ROW.size - 2
@@ -64,6 +66,11 @@ MAX_ROWS = TABLE_DATA_SIZE // _ROW.size - 2
 
 
 # --- questions about rows ---------------------------------------------------------------------
+
+
+def app_rows(rows: Sequence[Partition]) -> tuple[Partition, ...]:
+    """Rows that hold programs: factory, OTA slots, test."""
+    return tuple(row for row in rows if row.type == APP)
 
 
 def ota_slots(rows: Sequence[Partition]) -> tuple[Partition, ...]:
@@ -80,6 +87,14 @@ def otadata_row(rows: Sequence[Partition]) -> Partition | None:
 def factory_row(rows: Sequence[Partition]) -> Partition | None:
     """The app that runs when otadata selects nothing."""
     return next((row for row in rows if (row.type, row.subtype) == (APP, FACTORY)), None)
+
+
+def boot_row(rows: Sequence[Partition], selected: int | None) -> Partition | None:
+    """The row that the bootloader starts when otadata selects this slot, or (None) nothing."""
+    slots = ota_slots(rows)
+    if selected is not None and selected < len(slots):
+        return slots[selected]
+    return factory_row(rows) or (slots[0] if slots else None)
 
 
 # --- CSV --------------------------------------------------------------------------------------
@@ -233,26 +248,29 @@ def _alignment(type_: int) -> int:
     return APP_ALIGNMENT if type_ == APP else SECTOR
 
 
-def _check(placed: Sequence[tuple[int, Partition]], flash_size: int, table_offset: int) -> list[_Problem]:
+def _check(
+    placed: Sequence[tuple[int, Partition]], flash_size: int, table_offset: int, unit: str = "line"
+) -> list[_Problem]:
+    """`unit` is what the numbers count: lines of a CSV, rows of a binary table."""
     problems = [problem for line, row in placed for problem in _check_row(line, row, flash_size, table_offset)]
     names: dict[str, int] = {}
     otadata: int | None = None
     for line, row in placed:
         if row.name in names:
             problems.append(
-                _Problem(line, f"the name '{row.name}' is taken by line {names[row.name]}", "rename one of them")
+                _Problem(line, f"the name '{row.name}' is taken by {unit} {names[row.name]}", "rename one of them")
             )
         names.setdefault(row.name, line)
         if (row.type, row.subtype) == (DATA, OTADATA):
             if otadata is not None:
                 problems.append(
-                    _Problem(line, f"a second otadata partition (the first is in line {otadata})", "keep one of them")
+                    _Problem(line, f"a second otadata partition (the first is in {unit} {otadata})", "keep one of them")
                 )
             otadata = otadata or line
     by_offset = sorted(placed, key=lambda entry: entry[1].offset)
     for (before_line, before), (line, row) in itertools.pairwise(by_offset):
         if row.offset < before.end:
-            other = f"'{before.name}' (line {before_line}), which ends at {before.end:#x}"
+            other = f"'{before.name}' ({unit} {before_line}), which ends at {before.end:#x}"
             fact = f"'{row.name}' at {row.offset:#x} overlaps {other}"
             problems.append(_Problem(line, fact, f"move it to {before.end:#x} or later, or leave its offset empty"))
     slots = [row.subtype - OTA_0 for row in ota_slots([row for _line, row in placed])]
@@ -310,9 +328,35 @@ def encode_table(rows: Sequence[Partition]) -> bytes:
         label = row.name.encode()
         if len(label) > LABEL_MAX:
             raise ValueError(f"label {row.name!r} has {len(label)} bytes, but a label holds {LABEL_MAX}")
-        data += _ROW.pack(_MAGIC, row.type, row.subtype, row.offset, row.size, label, row.flags)
+        data += _ROW.pack(TABLE_MAGIC, row.type, row.subtype, row.offset, row.size, label, row.flags)
     data += _MD5_MAGIC + hashlib.md5(data, usedforsecurity=False).digest()
     return data.ljust(TABLE_DATA_SIZE, b"\xff")
+
+
+def read_table(
+    data: bytes, path: str, *, flash_size: int, table_offset: int = 0x8000
+) -> tuple[Partition, ...] | Failure:
+    """The rows of the binary table in `path`, checked like those of a CSV; or a `config_error`, the further ones in its
+    `detail`."""
+    rows = decode_table(data)
+    if isinstance(rows, Reason):
+        fact = f"not a partition table: {rows.subject}: {rows.before}, {rows.after}"
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=path, message=fact, hint="build it again")
+    if not rows:
+        fact = "the partition table has no rows"
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=path, message=fact, hint="build it again")
+    problems = _check(list(enumerate(rows, 1)), flash_size, table_offset, "row")
+    if not problems:
+        return rows
+    first, *others = (f"row {problem.line}: {problem.message}" for problem in problems)
+    return fail(
+        FailureCategory.CONFIG_ERROR,
+        stage=None,
+        where=path,
+        message=first,
+        hint=problems[0].hint,
+        detail="\n".join(f"{path}: error: {other}" for other in others),
+    )
 
 
 def decode_table(data: bytes) -> tuple[Partition, ...] | Reason:
@@ -329,8 +373,10 @@ def decode_table(data: bytes) -> tuple[Partition, ...] | Reason:
                 return Reason("bad-partition-table", "MD5", f"stored {record[16:].hex()}", f"computed {computed}")
             return tuple(rows)
         magic, type_, subtype, offset, size, label, flags = _ROW.unpack(record)
-        if magic != _MAGIC:
-            return Reason("bad-partition-table", f"record at {at:#x}", f"{_MAGIC.hex()} needed", f"{magic.hex()} there")
+        if magic != TABLE_MAGIC:
+            return Reason(
+                "bad-partition-table", f"record at {at:#x}", f"{TABLE_MAGIC.hex()} needed", f"{magic.hex()} there"
+            )
         try:
             name = label.split(b"\0", 1)[0].decode()
         except UnicodeDecodeError:

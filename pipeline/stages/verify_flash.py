@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.core import otadata
 from pipeline.core.failures import fail
 from pipeline.core.model import (
     DeviceFacts,
@@ -88,4 +87,4 @@ def _otadata_selects(
         return None
     sectors = (session.read(image.offset + sector, OTADATA_ENTRY) for sector in (0, OTADATA_SECTOR))
     data = b"".join(entry.ljust(OTADATA_SECTOR, b"\xff") for entry in sectors)
-    return otadata.select(data, ctx.slot_count()) == 0
+    return ctx.started_by(data) == ctx.started_by(ctx.images.data(image))

@@ -16,12 +16,14 @@ from pathlib import Path
 from pipeline.core import dag
 from pipeline.core.config import DeployConfig
 from pipeline.core.failures import fail
-from pipeline.core.model import Action, Failure, FailureCategory, Stage, Tool
+from pipeline.core.firmware import Firmware
+from pipeline.core.layout import Placement
+from pipeline.core.model import Action, Failure, FailureCategory, Partition, Stage, Tool
 from pipeline.effects.versions import ask_version
 from pipeline.engine_results import ActionFailure, Builtin, FailureKind
 from pipeline.errors import ConfigError, ToolError
 from pipeline.gate_state import Watched
-from pipeline.toolchains import generate, zig
+from pipeline.toolchains import generate, prebuilt, zig
 from pipeline.toolchains.builtins import BUILTINS
 from pipeline.toolchains.distribution import package_places
 from pipeline.toolchains.globs import Listing
@@ -42,32 +44,89 @@ class Toolchain:
     """Directories whose listings decided what the actions and tools are."""
 
 
-def build_toolchain(root: Path, config: DeployConfig, profile: str, state_dir: Path) -> Toolchain:
-    """The toolchain of `config` for `profile`. Raises ToolError when it is not installed, ConfigError when a glob
-    matches nothing."""
-    found = _gcc(state_dir) if config.toolchain.kind == "gcc" else _zig(state_dir)
-    if isinstance(found, Failure):
-        raise ToolError(found)
+def build_toolchain(
+    root: Path,
+    config: DeployConfig,
+    profile: str,
+    state_dir: Path,
+    table: Sequence[Partition],
+    placed: Sequence[Placement],
+) -> Toolchain:
+    """The toolchain of `config` for `profile`, with all that goes to flash by `placed`. Raises ToolError when it is not
+    installed, ConfigError when a glob matches nothing or a given file is not there."""
     listing = Listing(str(root))
-    spec = _spec(listing, config, profile)
-    places = package_places(("esptool",))
-    tool = found.tools[0]
+    if config.firmware is not None:
+        found = _prebuilt(root, config, config.firmware, profile, table, placed)
+    else:
+        installed = _gcc(state_dir) if config.toolchain.kind == "gcc" else _zig(state_dir)
+        if isinstance(installed, Failure):
+            raise ToolError(installed)
+        found = _compiling(installed, _spec(listing, config, profile))
+    out = generate.out_directory(profile)
     users = _users(root, config, listing, profile, state_dir)
-    actions = place_stages(found.actions(spec), users.actions)
+    given = prebuilt.given_actions(placed, out, profile, found.header)
+    actions = place_stages((*found.actions, *given), users.actions)
     _check_graph(root, config, actions)
+    _check_given(root, config, actions)
     return Toolchain(
-        name=f"{tool.name} {tool.version}",
+        name=found.name,
         actions=actions,
         tools={**users.tools, **{tool.name: tool for tool in found.tools}},
         builtins=BUILTINS,
-        images=generate.images(spec),
+        images={**found.images, **{one.name: prebuilt.image_path(out, one.name) for one in placed if one.source}},
         run_env={"PATH": os.environ.get("PATH", os.defpath), **found.run_env},
-        watched=Watched(listing.watched).with_more(places).with_more(found.watched).with_more(users.watched),
+        watched=Watched(listing.watched).with_more(found.watched).with_more(users.watched),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
+    """What a toolchain comes to. `images`: those that it makes; `header`: parameters for a given bootloader's."""
+
+    name: str
+    tools: tuple[Tool, ...]
+    actions: tuple[Action, ...]
+    images: Mapping[str, str]
+    run_env: Mapping[str, str]
+    watched: Watched
+    header: tuple[tuple[str, str], ...] = ()
+
+
+def _compiling(installed: _Installed, spec: generate.BuildSpec) -> _Found:
+    tool = installed.tools[0]
+    return _Found(
+        name=f"{tool.name} {tool.version}",
+        tools=installed.tools,
+        actions=installed.actions(spec),
+        images=generate.images(spec),
+        run_env=installed.run_env,
+        watched=installed.watched.with_more(package_places(("esptool",))),
+    )
+
+
+def _prebuilt(
+    root: Path,
+    config: DeployConfig,
+    firmware: Firmware,
+    profile: str,
+    table: Sequence[Partition],
+    placed: Sequence[Placement],
+) -> _Found:
+    out = generate.out_directory(profile)
+    made = [one.name for one in placed if not one.source]
+    return _Found(
+        name=f"prebuilt {firmware.kind}",
+        tools=(),
+        actions=prebuilt.firmware_actions(root, firmware, table, placed, out, profile),
+        images={name: prebuilt.image_path(out, name) for name in made},
+        run_env={},
+        watched=prebuilt.watched(root, config.prebuilt, firmware, placed),
+        header=prebuilt.header_params(firmware, config.toolchain.chip),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Installed:
     """A provider that is installed; the first of its `tools` names the toolchain."""
 
     tools: tuple[Tool, ...]
@@ -76,21 +135,21 @@ class _Found:
     watched: Watched
 
 
-def _zig(state_dir: Path) -> _Found | Failure:
+def _zig(state_dir: Path) -> _Installed | Failure:
     tool = zig.find(state_dir)
     if isinstance(tool, Failure):
         return tool
-    return _Found((tool,), zig.actions, zig.run_env(state_dir), package_places(("ziglang",)))
+    return _Installed((tool,), zig.actions, zig.run_env(state_dir), package_places(("ziglang",)))
 
 
-def _gcc(state_dir: Path) -> _Found | Failure:
+def _gcc(state_dir: Path) -> _Installed | Failure:
     from pipeline.toolchains import gcc
 
     search = os.environ.get("PATH", os.defpath)
     tools = gcc.find(state_dir, search)
     if isinstance(tools, Failure):
         return tools
-    return _Found(tools, gcc.actions, gcc.run_env(), gcc.watched(*tools, search))
+    return _Installed(tools, gcc.actions, gcc.run_env(), gcc.watched(*tools, search))
 
 
 def _users(root: Path, config: DeployConfig, listing: Listing, profile: str, state_dir: Path) -> UserActions:
@@ -100,7 +159,7 @@ def _users(root: Path, config: DeployConfig, listing: Listing, profile: str, sta
     if isinstance(found, Failure):
         raise ToolError(found)
     if isinstance(found, Misfit):
-        raise ConfigError(_at(root, config, found.at, found.message, found.hint))
+        raise ConfigError(config_failure_at(root, config, found.at, found.message, found.hint))
     return found
 
 
@@ -112,10 +171,20 @@ def _check_graph(root: Path, config: DeployConfig, actions: Sequence[Action]) ->
     if isinstance(graph, dag.Trouble):
         names = [action.name for action in config.actions]
         index = next((names.index(name) for name in graph.actions if name in names), 0)
-        raise ConfigError(_at(root, config, ("action", index), graph.message, graph.hint))
+        raise ConfigError(config_failure_at(root, config, ("action", index), graph.message, graph.hint))
 
 
-def _at(root: Path, config: DeployConfig, path: KeyPath, message: str, hint: str) -> Failure:
+def _check_given(root: Path, config: DeployConfig, actions: Sequence[Action]) -> None:
+    """Every file of an `[image.NAME]` is there, or somebody makes it."""
+    made = {path for action in actions for path in action.outputs}
+    for image in config.images:
+        if image.file not in made and not (root / image.file).is_file():
+            message = f"'{image.file}' does not exist, and no [[action]] makes it"
+            hint = "make the file, correct the path, or declare the action that makes it"
+            raise ConfigError(config_failure_at(root, config, ("image", image.name, "file"), message, hint))
+
+
+def config_failure_at(root: Path, config: DeployConfig, path: KeyPath, message: str, hint: str) -> Failure:
     """A config_error at a place of deploy.toml, which is read again for that."""
     from pipeline.core.toml_positions import locate
 

@@ -1,4 +1,5 @@
-"""Actions that this program performs itself: stripping, ELF to flash image, partition table, initial otadata.
+"""Actions that this program performs itself: stripping, ELF to flash image, partition table, initial otadata, and
+taking over files that were made elsewhere.
 
 Bytes in, bytes out; does not know where they come from or go to. Invariant: a builtin depends on its call alone, and
 its version is raised when it makes other bytes from the same call (for that reason esptool's own is a parameter).
@@ -9,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from pipeline.core import elf, otadata, partitions
-from pipeline.core.model import Failure, Partition
+from pipeline.core import elf, images, otadata, partitions
+from pipeline.core.model import Failure, Partition, Reason
 from pipeline.engine_results import Builtin, BuiltinCall, BuiltinError
 
 STRIP = "strip@1"
 ELF2IMAGE = "elf2image@1"
 PARTITION_TABLE = "partition-table@1"
 OTADATA = "otadata@1"
+OTADATA_OF_TABLE = "otadata-of-table@1"
+COPY = "copy@1"
+IMAGE = "image@1"
 
 
 def strip(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
@@ -65,8 +69,57 @@ def ota_select(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
     return [otadata.encode(0, slots) if slots else b"\xff" * otadata.SIZE]
 
 
+def ota_select_of_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
+    """Binary table -> otadata that selects the slot of parameter `slot`."""
+    rows = partitions.decode_table(call.inputs[0])
+    if isinstance(rows, Reason):
+        return _refused(call, rows)
+    return [otadata.encode(int(call.params["slot"]), len(partitions.ota_slots(rows)))]
+
+
+def copy(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
+    """The same bytes: from here on they are ours, in the cache, and named by their digest."""
+    return call.inputs if call.inputs[0] else BuiltinError(call.paths[0], "the file is empty", "build it again")
+
+
+def take_image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
+    """A program's image, if it is whole. Parameters (optional): `chip` with `flash_mode, flash_freq, flash_size`, each
+    of which goes into the header as `esptool write-flash` would put it there."""
+    data, path = call.inputs[0], call.paths[0]
+    info = images.describe_image(data)
+    if isinstance(info, Reason):
+        return _refused(call, info)
+    if not info.ok:
+        what = "SHA-256" if info.checksum_ok else "checksum"
+        return BuiltinError(path, f"the image is damaged: its {what} does not match its bytes", "build it again")
+    if not call.params:
+        return [data]
+    mode, freq, size = info.flash_mode, info.flash_freq, info.flash_size
+    if "flash_mode" in call.params:
+        mode = images.FLASH_MODES.index(call.params["flash_mode"])
+    if "flash_freq" in call.params:
+        freq = images.flash_freq_code(call.params["chip"], call.params["flash_freq"])
+    if "flash_size" in call.params:
+        size = images.FLASH_SIZES.index(call.params["flash_size"])
+    return [images.with_flash_settings(data, mode, freq, size)]
+
+
+def _refused(call: BuiltinCall, reason: Reason) -> BuiltinError:
+    what = "partition table" if reason.kind == "bad-partition-table" else "whole image"
+    fact = f"this is no {what}: {reason.subject}: {reason.before}, {reason.after}"
+    return BuiltinError(call.paths[0], fact, "build it again, or correct its place in deploy.toml")
+
+
 BUILTINS: Mapping[str, Builtin] = MappingProxyType(
-    {STRIP: strip, ELF2IMAGE: elf2image, PARTITION_TABLE: partition_table, OTADATA: ota_select}
+    {
+        STRIP: strip,
+        ELF2IMAGE: elf2image,
+        PARTITION_TABLE: partition_table,
+        OTADATA: ota_select,
+        OTADATA_OF_TABLE: ota_select_of_table,
+        COPY: copy,
+        IMAGE: take_image,
+    }
 )
 """What the engine is given: name@version -> function."""
 

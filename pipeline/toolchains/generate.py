@@ -71,7 +71,12 @@ class BuildSpec:
     @property
     def out(self) -> str:
         """Where everything of this profile is made."""
-        return f"build/{self.profile}"
+        return out_directory(self.profile)
+
+
+def out_directory(profile: str) -> str:
+    """The directory of a profile's products."""
+    return f"build/{profile}"
 
 
 @dataclass(frozen=True, slots=True)

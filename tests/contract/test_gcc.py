@@ -41,7 +41,7 @@ class Project:
         self.config = config
 
     def toolchain(self, profile: str = "local-fast") -> Toolchain:
-        return build_toolchain(self.root, self.config, profile, self.root / ".deploy")
+        return build_toolchain(self.root, self.config, profile, self.root / ".deploy", (), ())
 
     def build(self, profile: str = "local-fast") -> list[RunResult]:
         """One result per stage that was not up to date."""
