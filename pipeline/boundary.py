@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.core.config import DeployConfig
+from pipeline.core.config_checks import PREBUILT
 from pipeline.core.failures import fail
 from pipeline.core.model import Failure, FailureCategory
 from pipeline.effects.api import ProcessRunner
@@ -78,6 +79,10 @@ def check(
 
 def _compiler(config: DeployConfig, state_dir: Path) -> tuple[list[str], dict[str, str]] | Failure:
     """The command up to the search path, and its environment."""
+    if config.toolchain.kind == PREBUILT:
+        message = f"the toolchain is '{PREBUILT}': there is no compiler to check with"
+        hint = "run this check in a project that compiles"
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=config.path, message=message, hint=hint)
     search = os.environ.get("PATH", os.defpath)
     words = ["-std=gnu11", "-ffreestanding", "-fno-builtin", "-nostdinc", "-DHOTPLATE_TEST_RPC=1"]
     words += ["-Werror=implicit-function-declaration"]

@@ -51,8 +51,8 @@ def image(chip: str, first_segment: bytes, *, mode: int = 2, size_freq: int = 0x
     return data + hashlib.sha256(data).digest()
 
 
-def bootloader(chip: str, **header: int) -> bytes:
-    return image(chip, b"second stage of a test".ljust(64, b"\0"), **header)
+def bootloader(chip: str, *, mode: int = 2, size_freq: int = 0x2F) -> bytes:
+    return image(chip, b"second stage of a test".ljust(64, b"\0"), mode=mode, size_freq=size_freq)
 
 
 def app(chip: str, text: str = "one", elf: bytes = b"") -> bytes:
@@ -109,11 +109,7 @@ NEW_SPELLING = """\
     }
 }
 """
-OLD_SPELLING = (
-    NEW_SPELLING.replace("--flash-", "--flash_")
-    .replace("hard-reset", "hard_reset")
-    .replace("default-reset", "default_reset")
-)
+OLD_SPELLING = NEW_SPELLING.replace("--flash-", "--flash_").replace("t-reset", "t_reset").replace("d-reset", "d_reset")
 HYPHENS = (
     NEW_SPELLING.replace("write_flash_args", "write-flash-args")
     .replace("flash_settings", "flash-settings")

@@ -173,6 +173,10 @@ class Afflictions:
 
     # --- the line -------------------------------------------------------------------------------------
 
+    def takes(self, baud: int) -> bool:
+        """Whether the line carries this rate."""
+        return not any(armed.fault.kind == f.SLOW_LINE and baud > armed.fault.baud for armed in self._armed)
+
     def line(self, to: str, data: bytes) -> bytes:
         """What arrives of `data` sent to `host` or `board`."""
         for armed in self._armed:

@@ -354,8 +354,10 @@ class Board:
 
     def _rates_agree(self) -> bool:
         chip, host = self._chip_baud, self._host_baud
-        # USB has no rate.
-        return chip is None or host is None or self.usb or abs(chip - host) <= chip * _BAUD_TOLERANCE
+        # USB has no rate, nor has TCP.
+        if host is None or self.usb:
+            return True
+        return self.faults.takes(host) and (chip is None or abs(chip - host) <= chip * _BAUD_TOLERANCE)
 
     def _send(self, data: bytes) -> None:
         if self._now() < self._silent_until:

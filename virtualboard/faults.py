@@ -17,7 +17,7 @@ from virtualboard.chips import CHIPS, UnknownMac, parse_mac
 
 BROWN_OUT, POWER_CUT, WATCHDOG, BOOT_LOOP, PANIC = "brown-out", "power-cut", "watchdog", "boot-loop", "panic"
 SILENCE, SLOW_BOOT, VANISH, WORN = "silence", "slow-boot", "vanish", "worn"
-DROP, GARBLE, DUPLICATE = "drop", "garble", "duplicate"
+DROP, GARBLE, DUPLICATE, SLOW_LINE = "drop", "garble", "duplicate", "slow-line"
 WRONG_CHIP, OTHER_MAC = "wrong-chip", "other-mac"
 
 _MAX_COUNT = 1 << 31
@@ -51,6 +51,7 @@ class Fault:
     every: int = 0
     seed: int = 0
     sector: int = 0
+    baud: int = 0
     chip: str = ""
     mac: str = ""
     pc: int = 0x42000000
@@ -93,6 +94,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         DROP: Kind(_BYTES, "bytes on the line get lost", "drop:to=board,at=100,count=3"),
         GARBLE: Kind(_BYTES, "bytes on the line change", "garble:to=host,at=40,every=1000,seed=7"),
         DUPLICATE: Kind(_BYTES, "bytes on the line come twice", "duplicate:to=host,at=20"),
+        SLOW_LINE: Kind(
+            ("baud",), "the line takes no rate above this one: nothing arrives as it was sent", "slow-line:baud=460800"
+        ),
         WORN: Kind(("sector", "count"), "sectors that take neither erase nor write", "worn:sector=0x12000"),
         WRONG_CHIP: Kind(("chip",), "from the next reset another chip answers", "wrong-chip:chip=esp32s3"),
         OTHER_MAC: Kind(("mac",), "from the next reset another MAC is read", "other-mac:mac=7c:df:a1:ff:ff:ff"),
@@ -113,6 +117,7 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "count": "how many bytes (default 1); for worn how many sectors",
         "every": "again every so many bytes (default 0: once)",
         "seed": "chooses what garbled bytes become (default 0)",
+        "baud": "the highest rate that the line takes, in bits per second (required)",
         "sector": "an offset in the sector, like 0x12000 (required)",
         "chip": f"one of {', '.join(CHIPS)} (required)",
         "mac": "like 7c:df:a1:00:11:22 (required)",
@@ -121,7 +126,7 @@ KEYS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-_REQUIRED = ("sector", "chip", "mac")
+_REQUIRED = ("sector", "chip", "mac", "baud")
 _FIELDS = MappingProxyType({"for": "for_s"})
 
 
@@ -212,7 +217,7 @@ def _mac(value: str) -> str:
 
 _PARSERS: Mapping[str, Callable[[str], object]] = MappingProxyType(
     {
-        **dict.fromkeys(("write", "count"), _count(1)),
+        **dict.fromkeys(("write", "count", "baud"), _count(1)),
         **dict.fromkeys(("times", "at", "every", "seed", "sector", "pc", "ra"), _count(0)),
         **dict.fromkeys(("after", "boot", "for", "by"), _seconds),
         "name": _one_of("same", "new"),

@@ -125,7 +125,7 @@ def _adopt(values: dict[str, Any], firmware: "Firmware") -> list[Problem]:
         written = values[section].setdefault(key, said)
         if written != said:
             shown = [f"{value:#x}" if isinstance(value, int) else f"'{value}'" for value in (written, said)]
-            fact = f"'{section}.{key}' is {shown[0]}, but {firmware.where} says {shown[1]}"
+            fact = f"'{section}.{key}' is {shown[0]}, but {shown[1]} in {firmware.where}"
             hint = "remove the key: the firmware decides; or build the firmware for it"
             problems.append(Problem((section, key), True, fact, hint))
     return problems

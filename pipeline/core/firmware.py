@@ -173,7 +173,7 @@ def _truth(value: Any) -> bool:
 def parse_offset(text: str) -> int | None:
     """`0x10000` or `65536`; None for anything else."""
     try:
-        offset = int(text, 0)
+        offset = int(text, 16 if text[:2] in ("0x", "0X") else 10)
     except ValueError:
         return None
     return offset if 0 <= offset <= 0xFFFFFFFF else None

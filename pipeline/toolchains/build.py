@@ -67,7 +67,7 @@ def build_toolchain(
     given = prebuilt.given_actions(placed, out, profile, found.header)
     actions = place_stages((*found.actions, *given), users.actions)
     _check_graph(root, config, actions)
-    _check_given(root, config, actions)
+    _check_given(root, config, profile, actions)
     return Toolchain(
         name=found.name,
         actions=actions,
@@ -174,9 +174,15 @@ def _check_graph(root: Path, config: DeployConfig, actions: Sequence[Action]) ->
         raise ConfigError(config_failure_at(root, config, ("action", index), graph.message, graph.hint))
 
 
-def _check_given(root: Path, config: DeployConfig, actions: Sequence[Action]) -> None:
-    """Every file of an `[image.NAME]` is there, or somebody makes it."""
+def _check_given(root: Path, config: DeployConfig, profile: str, actions: Sequence[Action]) -> None:
+    """Each file of an `[image.NAME]` exists or has a maker; a prebuilt firmware lies where we write nothing."""
     made = {path for action in actions for path in action.outputs}
+    ours = f"{generate.out_directory(profile)}/"
+    for file in config.firmware.files if config.firmware is not None else ():
+        if file.path.startswith(ours):
+            message = f"'{file.path}' lies in {ours}, where the products of this profile go"
+            hint = "build the firmware in another directory, or give the profile another name"
+            raise ConfigError(config_failure_at(root, config, ("prebuilt",), message, hint))
     for image in config.images:
         if image.file not in made and not (root / image.file).is_file():
             message = f"'{image.file}' does not exist, and no [[action]] makes it"
@@ -255,13 +261,16 @@ def action_failure(stage: Stage, category: FailureCategory, failures: Sequence[A
     if first.kind is FailureKind.FILE_SYSTEM:
         category = FailureCategory.CACHE_ERROR
     lines = [line for failure in failures for line in failure.stderr.splitlines()]
-    where, fact = _first_error(lines) if first.kind is FailureKind.EXIT else ("", "")
+    where, fact = _first_error(lines) if first.kind in (FailureKind.EXIT, FailureKind.BUILTIN) else ("", "")
     detail = "\n".join(lines) if lines else "\n".join(f.message for f in failures)
+    # A builtin says `<where>: error: <fact>` and then what to do.
+    words = first.stderr.splitlines() if first.kind is FailureKind.BUILTIN else []
     return fail(
         category,
         stage=stage,
         where=where or first.action,
         message=fact or first.message,
+        hint=words[1] if len(words) > 1 else None,
         detail=detail if len(lines) > 1 or not fact else "",
     )
 

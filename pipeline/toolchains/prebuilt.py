@@ -31,8 +31,7 @@ def read_firmware(root: Path, prebuilt: Prebuilt) -> Firmware | Problem | Failur
     """The firmware that `[prebuilt]` names; a Problem where deploy.toml is wrong about it, a Failure where the build
     is."""
     if prebuilt.files:
-        listed = [FlashFile(fw.parse_offset(key) or 0, path) for key, path in prebuilt.files.items()]
-        return _from_files(root, sorted(listed))
+        return _from_files(root, prebuilt.files)
     directory = root / prebuilt.directory
     if (directory / fw.FLASHER_ARGS).is_file():
         return _from_esp_idf(root, prebuilt.directory)
@@ -96,8 +95,13 @@ def _from_platformio(root: Path, directory: str) -> Firmware | Failure:
     return Firmware("platformio", directory, tuple(files), table, chip, *settings)
 
 
-def _from_files(root: Path, files: Sequence[FlashFile]) -> Firmware | Failure:
-    where = "deploy.toml"
+def _from_files(root: Path, listed: Mapping[str, str]) -> Firmware | Problem | Failure:
+    where = "the files of [prebuilt]"
+    for key, path in listed.items():
+        if not (root / path).is_file():
+            hint = "build the firmware first, or correct the path; it is relative to the project root"
+            return Problem(("prebuilt", "files", key), True, f"the file '{path}' does not exist", hint)
+    files = sorted(FlashFile(fw.parse_offset(key) or 0, path) for key, path in listed.items())
     heads = _heads(root, files, where)
     if isinstance(heads, Failure):
         return heads

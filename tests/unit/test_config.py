@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pipeline.core.config_reader as config_module
-from pipeline.core.config import Budget, DeployConfig, DeviceConfig, Profile
+from pipeline.core.config import Budget, DeployConfig, DeviceConfig, Prebuilt, Profile
+from pipeline.core.config_checks import COMPILED_KEYS, Problem
 from pipeline.core.config_reader import parse_config
+from pipeline.core.firmware import Firmware, FlashFile
 from pipeline.core.model import Failure, FailureCategory, Stage
 
 MINIMAL = """\
@@ -229,7 +232,14 @@ def line_of(text: str, start: str) -> int:
         ("[device.bench]", "[readiness]\nuntil = 'byte'", 9, "'readiness.until' is 'byte', but only 'rpc:ready' exists so far"),
         ("[device.bench]", "[reports]\ndir = ''", 7, "'reports.dir' is empty"),
         ("[device.bench]", "[device.'a:b']", 9, "'a:b' cannot be the name of a device"),
+        ("[device.bench]", "[image.fs]\npartition = 'p'\nfile = '/x'", 8, "'image.fs.file' is '/x', which is not relative to the project root"),
+        ("[device.bench]", "[image.fs]\nfile = 'x'\noffset = 4097", 10, "'image.fs.offset' is 0x1001, which is not a positive multiple of 0x1000"),
         # contradictions
+        ("[device.bench]", "[image]\nfs = { file = 'x' }", 1, "[image.fs] has neither 'partition' nor 'offset'"),
+        ("[device.bench]", "[image]\nfs = { file = 'x', partition = 'p', offset = 4096 }", 1, "[image.fs] has both 'partition' and 'offset'"),
+        ("[device.bench]", "[image]\napp = { file = 'x', partition = 'p' }", 1, "'app' is the name of an image that every build has"),
+        ("[device.bench]", "[image.b]\nfile='y'\npartition='p'\n[image.fs]\nfile='x'\npartition = 'p'", 13, "images 'b' and 'fs' both go to partition 'p'"),
+        ("[device.bench]", "[prebuilt]", 2, "[prebuilt] is for toolchain.kind = 'prebuilt'"),
         ("[project]", "profile = 'local_fast'", 11, "the profile 'local_fast' does not exist (there are: local-fast); did you mean 'local-fast'?"),
         ("[toolchain]", "chip = 'esp32s3'", 8, "the zig toolchain cannot compile for esp32s3: it has no xtensa back end"),
         ("[toolchain]", "kind = 'gcc'\nchip = 'esp32'", 8, "the gcc toolchain cannot compile for esp32: it has no xtensa back end"),
@@ -245,6 +255,86 @@ def test_a_mistake_is_reported_at_its_place(after: str, line: str, column: int, 
     text = with_line(after, line)
     expected = line_of(text, after) + len(line.splitlines())
     assert bad(text).line() == f"deploy.toml:{expected}:{column}: error: {message}"
+
+
+PREBUILT = """\
+[project]
+name = "given"
+[toolchain]
+kind = "prebuilt"
+[prebuilt]
+directory = "build"
+[flash]
+[device.bench]
+"""
+FIRMWARE = Firmware(
+    "esp-idf",
+    "build/flasher_args.json",
+    (FlashFile(0x8000, "build/t.bin"), FlashFile(0x10000, "build/a.bin")),
+    FlashFile(0x8000, "build/t.bin"),
+    "esp32s3",
+    "qio",
+    "40m",
+    "8MB",
+    patch=True,
+)
+
+
+def with_firmware(text: str) -> DeployConfig | Failure:
+    return parse_config(text, find_firmware=lambda _: FIRMWARE)
+
+
+def test_a_prebuilt_firmware_says_chip_and_flash() -> None:
+    config = with_firmware(PREBUILT)
+    assert isinstance(config, DeployConfig), config
+    assert (config.toolchain.chip, config.devices[0].chip, config.partitions) == ("esp32s3", "esp32s3", ("", 0x8000))
+    assert config.flash == ("qio", "40m", "8MB")
+    assert (config.firmware, config.prebuilt) == (FIRMWARE, Prebuilt("build"))
+    assert (config.project.profile, dict(config.profiles)) == ("prebuilt", {"prebuilt": Profile("prebuilt")})
+    same = PREBUILT.replace("[flash]", "[flash]\nmode = 'qio'\nsize = '8MB'").replace("kind", "chip = 'esp32s3'\nkind")
+    assert isinstance(with_firmware(same), DeployConfig), "what both say alike is no contradiction"
+    named = with_firmware(PREBUILT.replace('"given"', '"given"\nprofile = "x"') + "[profile.x]\n[profile.y]\n")
+    assert isinstance(named, DeployConfig) and list(named.profiles) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ('kind = "prebuilt"', 'kind = "prebuilt"\nchip = "esp32"', "5:8: error: 'toolchain.chip' is 'esp32', but 'esp32s3' in build/flasher_args.json"),
+        ("[flash]", '[flash]\nsize = "4MB"', "8:8: error: 'flash.size' is '4MB', but '8MB' in build/flasher_args.json"),
+        ("[flash]", '[flash]\nmode = "dio"', "8:8: error: 'flash.mode' is 'dio', but 'qio' in build/flasher_args.json"),
+        ("[flash]", '[flash]\nfreq = "80m"', "8:8: error: 'flash.freq' is '80m', but '40m' in build/flasher_args.json"),
+        ("[flash]", "[partitions]\noffset = 0x9000", "8:10: error: 'partitions.offset' is 0x9000, but 0x8000 in build/flasher_args.json"),
+        ("[flash]", "[partitions]\ntable = 'p.csv'", "8:1: error: 'partitions.table' is for toolchains that compile, but toolchain.kind is 'prebuilt'"),
+        ('name = "given"', 'name = "given"\nsources = ["a.c"]', "3:1: error: 'project.sources' is for toolchains that compile, but toolchain.kind is 'prebuilt'"),
+        ("[flash]", "[bootloader]\nlinker_script = 'a'", "8:1: error: 'bootloader.linker_script' is for toolchains that compile, but toolchain.kind is 'prebuilt'"),
+        ("[flash]", "[profile.prebuilt]\ncflags = ['-O1']", "8:1: error: 'profile.prebuilt.cflags' is for toolchains that compile, but toolchain.kind is 'prebuilt'"),
+        ('directory = "build"\n', "", "5:2: error: nothing says where the firmware is"),
+        ('[prebuilt]\ndirectory = "build"\n', "", "1:1: error: nothing says where the firmware is"),
+        ("[flash]", "[prebuilt.files]\n0x1000 = 'a'", "5:2: error: [prebuilt] has both 'directory' and 'files'"),
+        ('directory = "build"', "directory = '../fw'", "6:13: error: 'prebuilt.directory' is '../fw', which leaves the project root"),
+        ('directory = "build"', "files = ['a.bin']", "6:9: error: 'prebuilt.files' is of type array, but must be of type table of strings"),
+        ('directory = "build"', "files = { 0x1000 = 3 }", "6:20: error: 'prebuilt.files.0x1000' is of type integer, but must be of type string"),
+        ('directory = "build"', "files = { app = 'a.bin' }", "6:9: error: 'prebuilt.files' has the key 'app', which is no offset"),
+        ('directory = "build"', "files = { 0x10 = 'a.bin' }", "6:9: error: 'prebuilt.files' has the offset 0x10, which is not a multiple of 0x1000"),
+        ('directory = "build"', "files = { 4096 = 'a.bin', 0x1000 = 'b.bin' }", "6:9: error: 'prebuilt.files' has the offset 0x1000 twice: 4096 and 0x1000"),
+        ('directory = "build"', "files = { 4096 = '/a.bin' }", "6:9: error: 'prebuilt.files' has at 4096 a file that is '/a.bin', which is not relative to the project root"),
+    ],
+)  # fmt: skip
+def test_a_mistake_about_prebuilt_firmware_is_reported_at_its_place(old: str, new: str, error: str) -> None:
+    assert PREBUILT.count(old) == 1
+    failure = with_firmware(PREBUILT.replace(old, new))
+    assert isinstance(failure, Failure) and failure.hint
+    assert failure.line() == f"deploy.toml:{error}"
+
+
+def test_what_the_firmware_says_of_itself_is_reported_as_it_is() -> None:
+    wrong = Problem(("prebuilt", "directory"), True, "'build' is no build", "build it")
+    failure = parse_config(PREBUILT, find_firmware=lambda _: wrong)
+    assert isinstance(failure, Failure)
+    assert (failure.line(), failure.hint) == ("deploy.toml:6:13: error: 'build' is no build", "build it")
+    broken = bad("")
+    assert parse_config(PREBUILT, find_firmware=lambda _: broken) is broken
 
 
 def test_the_table_lies_behind_the_bootloader_of_its_chip() -> None:
@@ -364,12 +454,15 @@ def documented() -> dict[str, dict[str, tuple[str, str]]]:
 
 def implemented() -> dict[str, dict[str, tuple[str, str]]]:
     def default(shape: Any, field: str) -> str:
-        if field not in shape._field_defaults:
+        sections = {shape: name for name, shape in config_module._SECTIONS.items()}
+        if field not in shape._field_defaults or COMPILED_KEYS.get((sections.get(shape, ""), field)):
             return "the toolchain's" if (shape, field) == (DeviceConfig, "chip") else "required"
         value = shape._field_defaults[field]
         if isinstance(value, bool):
             return str(value).lower()
-        if field == "offset":
+        if isinstance(value, Mapping):
+            return "{}"
+        if field == "offset" and value is not None:
             return f"{value:#x}"
         return {None: "none", (): "[]"}.get(value, f'"{value}"' if isinstance(value, str) else str(value))
 

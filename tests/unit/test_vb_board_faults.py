@@ -232,3 +232,18 @@ def test_a_client_that_floods_a_busy_loader_is_not_remembered_without_bound() ->
         bench.board.receive(frame(0x0A, bytes(4)) * 1000)
     answers = bench.wait(1001.0)
     assert 1000 < answers.count(b"\xc0\x01\x0a") <= (1 << 18) // 12
+
+
+def test_a_slow_line_carries_nothing_above_its_rate() -> None:
+    bench = Bench("slow-line:baud=460800")
+    bench.download()
+    answers = []
+    for rate in (921600, 460800, 115200):
+        bench.board.set_baud(rate)
+        bench.board.receive(SYNC)
+        answers.append(bool(bench.wait(0.1)))
+    assert answers == [False, True, True]
+    bench.board.set_baud(921600)
+    bench.board.press_reset(download=True)
+    heard = bench.wait(0.1)
+    assert heard and b"waiting for download" not in heard, "what the chip sends does not arrive either"
