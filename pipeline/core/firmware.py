@@ -160,7 +160,8 @@ def _flash_files(listed: Mapping[str, Any], directory: str, where: str) -> tuple
 
 def _encrypted(document: Mapping[str, Any]) -> str:
     """What is marked to be written encrypted, `""` for nothing. ESP-IDF writes the flag as a string."""
-    if "--encrypt" in (document.get("write_flash_args") or ()):
+    arguments = document.get("write_flash_args")
+    if isinstance(arguments, list) and "--encrypt" in arguments:
         return "everything"
     marked = (key for key, value in document.items() if isinstance(value, dict) and _truth(value.get("encrypted")))
     return next(marked, "")

@@ -1,0 +1,385 @@
+"""Firmware that something else built, from its build directory to a board of each chip.
+
+An ESP32 and an ESP32-S3 execute nothing: their ROM judges the image and prints its log, and one line says that nothing
+runs. That line is what these deploys wait for; an ESP32-C3 is waited for until the ROM names the entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import given_firmware as given
+from tests.e2e.space import Result, Space
+
+CHIPS = ("esp32", "esp32s3", "esp32c3")
+READY = {"esp32c3": "line:^entry 0x"}
+NOT_EXECUTED = "line:firmware is not executed"
+DODO = '"""Deploy."""\n\nfrom pipeline.tasks import *  # noqa: F403\n'
+DIRECTORY = 'directory = "build"'
+
+Layout = Callable[[Path, str], str]
+
+
+def esp_idf(root: Path, chip: str) -> str:
+    given.esp_idf(root / "build", chip)
+    return DIRECTORY
+
+
+def old_esp_idf(root: Path, chip: str) -> str:
+    given.esp_idf(root / "build", chip, given.OLD_SPELLING, given.FACTORY)
+    manifest = root / "build/flasher_args.json"
+    document = json.loads(manifest.read_text())
+    del document["flash_files"]["0xe000"]
+    manifest.write_text(json.dumps(document))
+    return DIRECTORY
+
+
+def platformio(root: Path, chip: str) -> str:
+    given.platformio(root / ".pio/build/desk", chip)
+    return 'directory = ".pio/build/desk"'
+
+
+def files(root: Path, chip: str) -> str:
+    images = {"b.bin": given.bootloader(chip), "t.bin": given.table(given.TWO_SLOTS), "a.bin": given.app(chip)}
+    given.write(root / "bin", images)
+    boot = hex(given.BOOT_OFFSETS[chip])
+    return f'files = {{ {boot} = "bin/b.bin", 0x8000 = "bin/t.bin", 65536 = "bin/a.bin" }}'
+
+
+def project(root: Path, chip: str, layout: Layout, extra: str = "") -> Space:
+    root.mkdir()
+    (root / "dodo.py").write_text(DODO)
+    section = layout(root, chip)
+    until = READY.get(chip, NOT_EXECUTED)
+    (root / "deploy.toml").write_text(given.config(section, readiness=until, extra=extra))
+    return Space(root)
+
+
+def user_files(space: Space) -> dict[str, bytes]:
+    """Everything in the project that is not ours."""
+    ours = (".deploy", "reports", "build/prebuilt")
+    paths = [path.relative_to(space.path).as_posix() for path in space.path.rglob("*") if path.is_file()]
+    return {path: space.file(path).read_bytes() for path in paths if not path.startswith(ours)}
+
+
+def on_board(space: Space, offset: int, data: bytes) -> bool:
+    return space.flash.read_bytes()[offset : offset + len(data)] == data
+
+
+def assert_good(result: Result, outcome: str) -> None:
+    assert result.code == 0, result.out + result.err
+    assert result.outcome == outcome, result.out
+
+
+# --- the loop ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chip", "layout", "regions"),
+    [
+        ("esp32", esp_idf, ["bootloader", "partitions", "otadata", "app"]),
+        ("esp32", platformio, ["bootloader", "partitions", "otadata", "app"]),
+        ("esp32s3", esp_idf, ["bootloader", "partitions", "otadata", "app"]),
+        ("esp32s3", files, ["bootloader", "partitions", "otadata", "app"]),
+        ("esp32c3", old_esp_idf, ["bootloader", "partitions", "app"]),
+    ],
+)
+def test_deploy_then_nothing_then_one_region(tmp_path: Path, chip: str, layout: Layout, regions: list[str]) -> None:
+    space = project(tmp_path / "project", chip, layout)
+    first = space.deploy()
+    assert_good(first, first.outcome)
+    assert first.outcome in ("full_flashed", "regions_flashed")
+    assert sorted(r["name"] for r in first.report["regions"]) == sorted(regions)
+    assert {"bootloader", "partitions", "app"} <= set(first.written)
+    boot = given.BOOT_OFFSETS[chip]
+    assert on_board(space, boot, given.bootloader(chip)) and on_board(space, 0x8000, given.table(given.TWO_SLOTS)[:32])
+    assert first.report["device"]["chip"].lower().replace("-", "") == chip
+
+    before = user_files(space)
+    second = space.deploy()
+    assert_good(second, "verified_unchanged")
+    assert {key: second.totals[key] for key in ("compiled", "restored", "linked", "bytes_written")} == {
+        "compiled": 0,
+        "restored": 0,
+        "linked": 0,
+        "bytes_written": 0,
+    }
+    for line in ("-- fingerprint", "-- compile", "-- link", "-- reflash:bench"):
+        assert f"{line}\n" in second.out
+
+    path = next(space.file(name) for name in before if name.endswith(("blink.bin", "firmware.bin", "a.bin")))
+    new = given.app(chip, "two")
+    path.write_bytes(new)
+    third = space.deploy()
+    assert third.code == 0 and third.written == ["app"], third.out + third.err
+    assert on_board(space, 0x10000, new)
+    assert_good(space.deploy(), "verified_unchanged")
+
+
+def test_the_reference_firmware_as_a_given_one_runs_and_is_known(template: Path, tmp_path: Path) -> None:
+    """JSON-RPC readiness proves which image runs, by the app descriptor of an image that we did not link."""
+    root = tmp_path / "project"
+    build = next((template / "build").glob("*/app.bin")).parent
+    pio = root / ".pio/build/desk"
+    pio.mkdir(parents=True)
+    for name, source in (("firmware", "app"), ("bootloader", "bootloader"), ("partitions", "partitions")):
+        shutil.copy(build / f"{source}.bin", pio / f"{name}.bin")
+    shutil.copy(build / "app.stripped.elf", pio / "firmware.elf")
+    (root / "dodo.py").write_text(DODO)
+    (root / "deploy.toml").write_text(given.config('directory = ".pio/build/desk"', readiness="rpc:ready"))
+    space = Space(root)
+    result = space.deploy()
+    assert result.code == 0, result.out + result.err
+    identity = hashlib.sha256((build / "app.stripped.elf").read_bytes()).hexdigest()
+    assert result.report["readiness"]["app_elf_sha256"] == identity
+    kept = root / "build/prebuilt/app.elf"
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() == identity, "for decoding backtraces"
+    assert_good(space.deploy(), "verified_unchanged")
+
+
+@pytest.fixture
+def blink(tmp_path: Path) -> Space:
+    """An ESP-IDF build for an ESP32-S3."""
+    return project(tmp_path / "project", "esp32s3", esp_idf)
+
+
+def test_an_update_over_the_air_to_the_same_slot_is_no_difference(blink: Space) -> None:
+    assert blink.deploy().code == 0
+    flash = bytearray(blink.flash.read_bytes())
+    for sequence, written in ((3, []), (2, ["otadata"])):
+        flash[0xE000:0x10000] = given.otadata(sequence)
+        blink.flash.write_bytes(flash)
+        result = blink.deploy()
+        assert result.code == 0 and result.written == written, (sequence, result.out)
+
+
+def test_flash_settings_of_the_build_go_into_the_header(blink: Space) -> None:
+    """As `idf.py flash` would write it, whatever the file's header says; the file itself stays."""
+    odd = given.bootloader("esp32s3", mode=0, size_freq=0x10)
+    blink.file("build/bootloader/bootloader.bin").write_bytes(odd)
+    assert blink.doit("link").code == 0
+    made = blink.file("build/prebuilt/images/bootloader.bin").read_bytes()
+    assert made == given.bootloader("esp32s3")
+    assert blink.file("build/bootloader/bootloader.bin").read_bytes() == odd
+
+
+def test_clean_removes_our_copies_and_nothing_of_the_users(blink: Space) -> None:
+    blink.file("build/prebuilt/notes.txt").parent.mkdir()
+    blink.file("build/prebuilt/notes.txt").write_text("mine")
+    before = user_files(blink)
+    assert blink.doit("link").code == 0
+    assert blink.file("build/prebuilt/images/app.bin").exists()
+    cleaned = blink.doit("clean", "link", "compile", "fingerprint")
+    assert cleaned.code == 0, cleaned.out + cleaned.err
+    assert user_files(blink) == before
+    assert [path.name for path in blink.file("build/prebuilt").rglob("*")] == ["notes.txt"]
+
+
+def test_the_views_know_given_files(blink: Space) -> None:
+    plan = blink.doit("plan")
+    assert plan.code == 0 and "make: build/prebuilt/images/app.bin" in plan.out
+    assert blink.doit("link").code == 0
+    assert blink.doit("plan").out.startswith("compile: no actions\nlink: ")
+    blink.file("build/blink.bin").write_bytes(given.app("esp32s3", "two"))
+    explained = blink.doit("explain", "link")
+    assert explained.code == 0 and "build/blink.bin" in explained.out
+    graph = blink.doit("graph", "--what-if", "build/blink.bin")
+    assert graph.code == 0 and "image app" in graph.out
+
+
+def test_the_gate_answers_and_notices_every_file(blink: Space) -> None:
+    from cache.stamps import next_tick
+
+    def hotplate() -> str:
+        next_tick()
+        return blink.doit("link").out
+
+    first = hotplate()
+    assert ".  link\n" in first
+    assert hotplate() == "-- fingerprint\n-- compile\n-- link\n"
+    assert any(blink.file(".deploy/gate.v1").iterdir()), "a later run is answered from stamps alone"
+    manifest = blink.file("build/flasher_args.json")
+    manifest.write_text(manifest.read_text().replace('"0x10000" : "blink.bin"', '"0x50000" : "blink.bin"'))
+    moved = blink.doit("link")
+    assert moved.code == 0, moved.out + moved.err
+    assert "0x00050000" in blink.doit("plan").out
+
+
+# --- [image.NAME] -----------------------------------------------------------------------------
+
+PACK = """
+import sys
+open(sys.argv[1], "wb").write(b"".join(open(path, "rb").read() for path in sys.argv[2:]))
+"""
+IMAGE = """
+[[action]]
+name = "pack"
+argv = ["python", "tools/pack.py", "{out}", "{in}"]
+inputs = ["web/*.html"]
+outputs = ["build/web.bin"]
+
+[image.web]
+partition = "storage"
+file = "build/web.bin"
+"""
+
+
+def with_web(space: Space) -> Space:
+    for name, text in (("tools/pack.py", PACK), ("web/a.html", "<a>"), ("web/b.html", "<b>")):
+        space.file(name).parent.mkdir(exist_ok=True)
+        space.file(name).write_text(text)
+    with space.file("deploy.toml").open("a") as config:
+        config.write(IMAGE)
+    return space
+
+
+def test_what_an_action_makes_is_one_more_region(blink: Space) -> None:
+    space = with_web(blink)
+    first = space.deploy()
+    assert first.code == 0, first.out + first.err
+    assert "web" in first.written and on_board(space, 0x90000, b"<a><b>")
+    assert_good(space.deploy(), "verified_unchanged")
+    space.file("web/b.html").write_text("<B>")
+    edited = space.deploy()
+    assert edited.code == 0 and edited.written == ["web"]
+    assert on_board(space, 0x90000, b"<a><B>")
+    nvs = space.flash.read_bytes()[0x9000:0xE000]
+    assert nvs == b"\xff" * len(nvs), "no deploy writes a data partition that nobody declared"
+
+
+def test_an_image_beside_what_a_toolchain_compiles(host_space: Space) -> None:
+    host_space.file("logo.bin").write_bytes(b"logo")
+    with host_space.file("deploy.toml").open("a") as config:
+        config.write('\n[image.logo]\noffset = 0x3f0000\nfile = "logo.bin"\n')
+    first = host_space.deploy()
+    assert first.code == 0, first.out + first.err
+    assert "logo" in first.written and on_board(host_space, 0x3F0000, b"logo")
+    assert_good(host_space.deploy(), "verified_unchanged")
+
+
+def fails(space: Space, category: str, *facts: str) -> Result:
+    result = space.deploy()
+    assert result.code == 1, result.out + result.err
+    assert result.category == category, result.report["failure"]
+    for fact in facts:
+        assert fact in result.err, result.err
+    assert "hint: " in result.err
+    assert not space.flash.exists(), "a board was opened for something that cannot be flashed"
+    return result
+
+
+def test_an_image_that_does_not_fit(blink: Space) -> None:
+    space = with_web(blink)
+    space.file("web/a.html").write_bytes(b"x" * 0x20001)
+    fails(space, "image_too_large", "web has 131080 bytes, but partition 'storage' holds 131072: 8 too many")
+
+
+def test_an_image_that_is_not_there(blink: Space) -> None:
+    space = with_web(blink)
+    space.edit("deploy.toml", 'file = "build/web.bin"', 'file = "build/wed.bin"')
+    line = space.file("deploy.toml").read_text().partition("build/wed.bin")[0].count("\n") + 1
+    fails(
+        space,
+        "config_error",
+        f"deploy.toml:{line}:8: error: 'build/wed.bin' does not exist, and no [[action]] makes it",
+    )
+
+
+def test_an_image_for_a_partition_that_is_not_there(blink: Space) -> None:
+    space = with_web(blink)
+    space.edit("deploy.toml", 'partition = "storage"', 'partition = "spiffs"')
+    fails(space, "config_error", "error: the table has no partition 'spiffs'", "use one of nvs, otadata, app0")
+
+
+# --- damage -----------------------------------------------------------------------------------
+
+
+def refused(space: Space, *facts: str) -> None:
+    """Before anything is touched, with exit code 2."""
+    result = space.doit("deploy")
+    assert result.code == 2, result.out + result.err
+    for fact in facts:
+        assert fact in result.err, result.err
+    assert "hint: " in result.err and result.report is None
+    assert not space.file(".deploy").exists()
+
+
+def test_a_build_that_is_not_there(blink: Space) -> None:
+    shutil.rmtree(blink.file("build"))
+    refused(blink, "deploy.toml:8:13: error: 'prebuilt.directory' is 'build', which does not exist")
+
+
+def test_a_directory_that_holds_builds_but_is_none(tmp_path: Path) -> None:
+    space = project(tmp_path / "project", "esp32", platformio)
+    space.edit("deploy.toml", ".pio/build/desk", ".pio/build")
+    refused(space, "deploy.toml:8:13: error: '.pio/build' is no build", "name the build itself: .pio/build/desk")
+
+
+def test_a_manifest_that_is_cut_off(blink: Space) -> None:
+    manifest = blink.file("build/flasher_args.json")
+    manifest.write_bytes(manifest.read_bytes()[:200])
+    refused(blink, "build/flasher_args.json:", "error: the file is not whole", "idf.py build")
+
+
+@pytest.mark.parametrize("layout", [esp_idf, platformio, files])
+def test_a_file_that_is_not_there(tmp_path: Path, layout: Layout) -> None:
+    space = project(tmp_path / "project", "esp32", layout)
+    name = next(name for name in user_files(space) if name.endswith(("bootloader.bin", "b.bin")))
+    space.file(name).unlink()
+    refused(space, f"the file '{name}' does not exist")
+
+
+def test_deploy_toml_and_the_build_contradict_each_other(blink: Space) -> None:
+    blink.edit("deploy.toml", 'kind = "prebuilt"', 'kind = "prebuilt"\nchip = "esp32"')
+    refused(blink, "deploy.toml:6:8: error: 'toolchain.chip' is 'esp32', but 'esp32s3' in build/flasher_args.json")
+
+
+def test_an_image_for_another_chip(blink: Space) -> None:
+    blink.file("build/blink.bin").write_bytes(given.app("esp32c3"))
+    fails(blink, "wrong_device", "app.bin: error: the image is for esp32c3, but the chip is esp32s3")
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "fact"),
+    [
+        ("blink.bin", 500, "build/blink.bin: error: the image is damaged: its checksum does not match its bytes"),
+        ("blink.bin", -1, "build/blink.bin: error: the image is damaged: its SHA-256 does not match its bytes"),
+        ("bootloader/bootloader.bin", 0, "this is no whole image: magic: 0xe9 needed, 0xe8 there"),
+        ("partition_table/partition-table.bin", 40, "not a partition table: MD5"),
+    ],
+)
+def test_a_flipped_bit(blink: Space, name: str, at: int, fact: str) -> None:
+    path = blink.file(f"build/{name}")
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    fails(blink, "config_error" if "table" in name else "action_failed", fact)
+
+
+def test_images_that_overlap(tmp_path: Path) -> None:
+    space = project(tmp_path / "project", "esp32", files)
+    space.file("bin/x.bin").write_bytes(b"x" * 0x1001)
+    space.edit("deploy.toml", "65536 =", '0x200000 = "bin/x.bin", 0x201000 = "bin/x.bin", 65536 =')
+    fails(space, "image_too_large", "at-0x201000 at 0x201000 overlaps at-0x200000, which ends at 0x201004")
+
+
+def test_an_app_that_is_larger_than_its_partition(blink: Space) -> None:
+    blink.file("build/blink.bin").write_bytes(given.image("esp32s3", b"x" * 0x40000))
+    fails(blink, "image_too_large", "but partition 'app0' holds 262144")
+
+
+def test_a_build_where_our_products_go(tmp_path: Path) -> None:
+    space = project(tmp_path / "project", "esp32", esp_idf)
+    space.file("build").rename(space.file("prebuilt"))
+    space.file("build").mkdir()
+    space.file("prebuilt").rename(space.file("build/prebuilt"))
+    space.edit("deploy.toml", DIRECTORY, 'directory = "build/prebuilt"')
+    before = {path: path.read_bytes() for path in space.file("build").rglob("*.*") if path.is_file()}
+    fails(space, "config_error", "lies in build/prebuilt/, where the products of this profile go")
+    assert before == {path: path.read_bytes() for path in space.file("build").rglob("*.*") if path.is_file()}
