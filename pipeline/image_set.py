@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.digest import digest_bytes
@@ -89,6 +89,9 @@ class ImageSet:
         for image in images:
             wrong = check_chip(self.data(image), self._chip, where=image.path) if image.name in programs else None
             failures += [wrong] if wrong is not None else []
+        # A given file is the user's to change; our copy of it is not.
+        given = {self._files[placement.name]: placement.source for placement in self._placements if placement.source}
+        failures = [replace(failure, where=given.get(failure.where, failure.where)) for failure in failures]
         return CheckedImages(failures[0] if failures else None, tuple(room_warnings(images)))
 
     def expected_elf(self) -> str:
