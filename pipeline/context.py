@@ -243,10 +243,14 @@ class Context:
         """The images of this build."""
         return ImageSet(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip)
 
-    def started_by(self, otadata: bytes) -> str:
-        """The partition that the bootloader starts with this otadata, `""` for none."""
-        row = boot_row(self.table, select(otadata, len(ota_slots(self.table))))
-        return row.name if row is not None else ""
+    def selects(self, otadata: bytes, wanted: bytes) -> bool:
+        """Does a board with this otadata start what `wanted` would start? An erased one does not pass for a choice,
+        though the bootloader falls back to the same slot: the choice is part of what is deployed."""
+        slots = len(ota_slots(self.table))
+        found, chosen = select(otadata, slots), select(wanted, slots)
+        if found is None and chosen is not None:
+            return False
+        return boot_row(self.table, found) == boot_row(self.table, chosen)
 
     def clean(self, stage: Stage) -> None:
         """Remove the build products of `stage` in this profile; the cache and the state stay."""

@@ -87,4 +87,4 @@ def _otadata_selects(
         return None
     sectors = (session.read(image.offset + sector, OTADATA_ENTRY) for sector in (0, OTADATA_SECTOR))
     data = b"".join(entry.ljust(OTADATA_SECTOR, b"\xff") for entry in sectors)
-    return ctx.started_by(data) == ctx.started_by(ctx.images.data(image))
+    return ctx.selects(data, ctx.images.data(image))
