@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cache.durable import FileLock
 from cache.location import user_cache_dir
@@ -375,12 +375,10 @@ class Context:
         """Record an instant of the boot."""
         self.run.say(mark, device.name)
 
-    def readiness(self, device: DeviceRun, failure: Failure | None, app_elf_sha256: str) -> None:
+    def readiness(self, device: DeviceRun, verdict: events.Readiness) -> None:
         """Record the verdict of the readiness gate."""
-        device.confirmed = failure is None
-        status: Literal["passed", "failed"] = "passed" if failure is None else "failed"
-        reason = "" if failure is None else failure.category.value
-        self.run.say(events.Readiness(status, reason, app_elf_sha256), device.name)
+        device.confirmed = verdict.status == "passed"
+        self.run.say(verdict, device.name)
 
     def confirm(self, device: DeviceRun) -> bool:
         """The deploy of `device` counts: its flash is verified and it runs this build."""

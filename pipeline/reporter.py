@@ -20,7 +20,7 @@ from pipeline.effects.host import GitQuery, process_age_ms
 from pipeline.errors import DeployError
 from pipeline.gate import selection_of
 from pipeline.run import Rendered, RunFacts, timed
-from pipeline.terminal import Progress, failure_block, look_of, stage_table
+from pipeline.terminal import Progress, failure_block, look_of, module_table, stage_table
 
 INTERRUPTED = 130
 
@@ -214,7 +214,7 @@ class HotplateReporter:
 
     def _show(self, rendered: list[Rendered]) -> None:
         for one in rendered:
-            self._write("\n".join(stage_table(one.report, self._look)) + "\n")
+            self._write("\n".join([*stage_table(one.report, self._look), *module_table(one.report, self._look)]) + "\n")
         for one in rendered:
             if one.report["failure"] is not None and one.report["outcome"] == "interrupted":
                 self._write(f"{one.report['failure']['message']}\n")

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TextIO
 
 from pipeline.core.model import Failure
+from pipeline.core.report import module_line
 
 COLUMNS = 80
 """Assumed where the width cannot be asked; the table never needs more."""
@@ -70,6 +71,15 @@ def stage_table(report: Mapping[str, Any], look: Look) -> list[str]:
     return [*lines, counts[: look.columns]]
 
 
+def module_table(report: Mapping[str, Any], look: Look) -> list[str]:
+    """What the firmware said of each module, one line each; nothing when it was not asked."""
+    lines = []
+    for module in report["readiness"]["modules"]:
+        colour = "green" if module["setup_ok"] else "red"
+        lines.append(look.paint(_plain(f"module {module['name']:<12} {module_line(module)}")[: look.columns], colour))
+    return lines
+
+
 _COUNTED = ("compiled", "restored", "linked", "bytes_written")
 
 
@@ -119,7 +129,8 @@ class Progress:
         self._lock = threading.Lock()
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        """`done` of `total` of `label`; draws only when the line changes, so it may be called per block."""
+        """`done` of `total` of `label`; draws only when the line changes, so it may be called per block. `total` 0:
+        nobody knows how long it takes, so that `done` dots are drawn."""
         if not self._look.tty:
             return
         line = self._line(_plain(label), done, total)
@@ -136,6 +147,8 @@ class Progress:
                 self._write(_CLEAR)
 
     def _line(self, label: str, done: int, total: int) -> str:
+        if total == 0:
+            return label[: self._look.columns - 12] + " " + "." * (1 + (done - 1) % 10)
         share = min(1.0, max(0.0, done / total)) if total > 0 else 1.0
         percent = f"{int(share * 100):3d} %"
         # The last column stays free: writing there wraps on some terminals.

@@ -1,31 +1,32 @@
 """Watch a boot: bytes and instants in, marks and a verdict out.
 
-Sans-I/O: does not know ports, clocks or threads; the caller reads the link, feeds what came with the link's time, and
-calls `expire` with the time after each read. `SIGNS` is the only place that says what a boot log's lines mean.
+Sans-I/O: does not know ports, clocks or threads; the caller reads the link, feeds what came with the link's time, sends
+what `request` gives it, and calls `expire` with the time after each read. What a line means is said by `core/signs.py`,
+what "ready" means by `core/readiness.py`.
 Invariant: verdict, names of the marks and the log tail depend only on the bytes, not on how they were cut into chunks;
 memory is bounded whatever the device sends.
 
 Theory. The bytes are cut into lines. A line that is a valid JSON-RPC 2.0 message is the firmware speaking; if it names
-`app_elf_sha256`, that decides the boot. Every other line is searched for signs. A panic, and a chip that waits in its
-loader, are *suspicions* first. The verdict on a panic comes when its log is complete (the chip resets, or is quiet for
-`SETTLE_S`); the loader's message may be left over from the entry to the loader, so what the chip says next clears it.
-A reset starts a new boot: the marks after ROM_BANNER belong to the last boot, FIRST_BYTE and FIRST_LINE to the first.
+`app_elf_sha256`, that decides whether the right image runs. Every other line is searched for signs. A panic, and a chip
+that waits in its loader, are *suspicions* first. The verdict on a panic comes when its log is complete (the chip
+resets, or is quiet for `SETTLE_S`); the loader's message may be left over from the entry to the loader, so what the
+chip says next clears it. A reset starts a new boot: the marks after ROM_BANNER belong to the last boot, FIRST_BYTE and
+FIRST_LINE to the first, and what the firmware said of itself before the reset counts no more.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections import deque
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any, NamedTuple
 
+from pipeline.core import jsonrpc
 from pipeline.core.failures import fail
+from pipeline.core.jsonrpc import parse_jsonrpc, reported_sha256
+from pipeline.core.lines import Line, LineCutter
 from pipeline.core.model import Failure, FailureCategory, Mark, MarkName, Stage
-
-MAX_LINE = 64 * 1024
-"""Bytes of one line that are kept. A longer line is cut, and cannot be a message."""
+from pipeline.core.readiness import Gate, Health, Module, Until, read_health
+from pipeline.core.signs import SIGNS, Sign, plain_line, signs, visible
 
 TAIL_LINES = 200
 TAIL_COLUMNS = 400
@@ -37,117 +38,50 @@ BOOT_LOOP_AFTER = 3
 SETTLE_S = 0.25
 """How long the link must be quiet after a panic, or the loader's message, until that is the verdict."""
 
+ASK_EVERY_S = 0.25
+"""Time between two requests of `rpc:health`."""
 
-class Sign(StrEnum):
-    """What one line of a boot log can mean."""
-
-    BANNER = "banner"
-    RESET = "reset"
-    LOADER = "loader"
-    BAD_HEADER = "bad-header"
-    REFUSED = "refused"
-    DOWNLOAD = "download"
-    PANIC = "panic"
-    REBOOTING = "rebooting"
+MAX_MATCH = 4096
+"""Characters of a line that the expression of `line:` sees."""
 
 
-SIGNS: Mapping[Sign, re.Pattern[str]] = {
-    # First line of the mask ROMs since ESP32-S2; ESP32's starts with `ets <date>` and has no name.
-    Sign.BANNER: re.compile(r"ESP-ROM:"),
-    # `rst:0x1 (POWERON),boot:0xc (SPI_FAST_FLASH_BOOT)`, once per reset, all chips.
-    Sign.RESET: re.compile(r"\brst:(0x[0-9a-fA-F]+)(?: \((\w+)\))?"),
-    # The rest of what the ROM and the second stage bootloader print: everything before the application speaks.
-    Sign.LOADER: re.compile(
-        r"^(ets |Build:|SPIWP:|mode:|load:|entry |configsip:|clk_drv:|Saved PC:|ho \d|csum err|secure boot|"
-        r"flash read err|ets_main\.c|invalid header|invalid magic|waiting for download|Checksum failure|"
-        r"SHA-256 comparison failed|Calculated: |Expected: |Attempting to boot|boot: |"
-        r"[EWIDV] \(\d+\) (boot|esp_image|bootloader|flash_parts|qio_mode|secure_boot|flash_encrypt|efuse)[\w.]*:)"
-    ),
-    Sign.BAD_HEADER: re.compile(r"invalid header: 0x"),
-    # Why the ROM or the bootloader would not start an image: the cause of the reset that follows.
-    Sign.REFUSED: re.compile(
-        r"^(boot: error: |boot: .* rejected: |Checksum failure|csum err|flash read err|E \(\d+\) (boot|esp_image))"
-    ),
-    Sign.DOWNLOAD: re.compile(r"waiting for download"),
-    Sign.PANIC: re.compile(
-        r"Guru Meditation|panic'ed|abort\(\) was called|Brownout detector|^assert failed:|A stack overflow in task"
-    ),
-    Sign.REBOOTING: re.compile(r"^Rebooting\.\.\."),
-}
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-
-
-def signs(line: str) -> frozenset[Sign]:
-    """The signs in one line (without colour codes)."""
-    return frozenset(sign for sign, pattern in SIGNS.items() if pattern.search(line))
+READY = Until(Gate.READY, Gate.READY.value)
 
 
 class Ready(NamedTuple):
-    """The firmware that was expected is running and said so. `at_s`: link time of the message's first byte."""
+    """What was waited for has come. `at_s`: link time of its first byte. `app_elf_sha256` is what the device said of
+    itself, and empty where readiness does not ask it (`line:`, `byte`); `message` is the one that decided."""
 
     at_s: float
     app_elf_sha256: str
     message: Mapping[str, Any]
 
 
-def parse_jsonrpc(line: bytes) -> dict[str, Any] | None:
-    """The JSON-RPC 2.0 message (request, notification or response) that is the whole of `line`, or `None`.
-
-    Source: jsonrpc.org/specification, sections 4 and 5. Batches are not messages of a line server."""
-    if not line.lstrip().startswith(b"{"):
-        return None
-    try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
-        return None
-    if "id" in value and not (value["id"] is None or _is_id(value["id"])):
-        return None
-    if "method" in value:
-        valid = isinstance(value["method"], str) and isinstance(value.get("params", {}), dict | list)
-        return value if valid and not ("result" in value or "error" in value) else None
-    if "id" not in value or ("result" in value) == ("error" in value):
-        return None
-    return value if "result" in value or isinstance(value["error"], dict) else None
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str | int | float) and not isinstance(value, bool)
-
-
-def reported_sha256(message: Mapping[str, Any]) -> str | None:
-    """`app_elf_sha256` of a message's params or result, if it carries one."""
-    for key in ("params", "result"):
-        body = message.get(key)
-        if isinstance(body, dict) and isinstance(body.get("app_elf_sha256"), str):
-            return str(body["app_elf_sha256"])
-    return None
-
-
 class BootWatcher:
     """One boot, from the release of reset. Feed it until `verdict` is set.
 
-    `expected_elf_sha256`: 64 hex digits, this build's. `reset_released_s`: link time. `timeout_s`: from there to the
-    first message that names the image. `where` begins the failures' lines, e.g. `device bench on /dev/ttyUSB0`."""
+    `expected_elf_sha256`: 64 hex digits, this build's. `reset_released_s`: link time. `timeout_s`: from there to
+    readiness. `where` begins the failures' lines, e.g. `device bench on /dev/ttyUSB0`."""
 
     def __init__(
-        self, expected_elf_sha256: str, reset_released_s: float, timeout_s: float, *, where: str = "device"
+        self,
+        expected_elf_sha256: str,
+        reset_released_s: float,
+        timeout_s: float,
+        *,
+        where: str = "device",
+        until: Until = READY,
+        allow_unhealthy: bool = False,
     ) -> None:
         self._expected = expected_elf_sha256.lower()
         self._where = where
         self._released_s = reset_released_s
         self._timeout_s = timeout_s
+        self._until = until
+        self._allow_unhealthy = allow_unhealthy
         self._marks = {MarkName.RESET_RELEASED: Mark(MarkName.RESET_RELEASED, reset_released_s)}
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._pending = bytearray()
-        self._pending_at_s = reset_released_s
-        self._overlong = False
+        self._cutter = LineCutter()
         self._fed = 0
         self._line_count = 0
         self._garbled = 0
@@ -155,9 +89,18 @@ class BootWatcher:
         self._last_reset = ""
         self._bad_headers = 0
         self._in_banner = False
+        self._peeked = False
+        """The unfinished line was looked at, and no byte came since."""
         self._refused = ""
         self._last_at_s = reset_released_s
         self._suspect: tuple[FailureCategory, str] | None = None
+        self._proven: Mapping[str, Any] | None = None
+        """The message that named this build, since the last reset."""
+        self._calls = jsonrpc.Calls("hotplate-ready")
+        self._ask_at_s: float | None = None
+        self._answer = ""
+        """Why the last answer to `health` was none."""
+        self.health: Health | None = None
         self.verdict: Ready | Failure | None = None
         self.leftover = b""
         """The rest of the chunk after the line that decided, for the monitor that takes over."""
@@ -178,10 +121,33 @@ class BootWatcher:
         return self._resets
 
     @property
+    def polls(self) -> int:
+        """How often the firmware was asked."""
+        return self._calls.made
+
+    @property
+    def reason(self) -> str:
+        """Why the gate did not pass, for programs: the category, and what it is about where there is something."""
+        if not isinstance(self.verdict, Failure):
+            return ""
+        category = self.verdict.category
+        if category is FailureCategory.UNHEALTHY and self.health is not None:
+            return f"{category}:{','.join(module.name for module in self.health.bad)}".rstrip(":")
+        return f"{category}:{self._resets}" if category is FailureCategory.BOOT_LOOP else str(category)
+
+    @property
     def deadline_s(self) -> float:
-        """The link time at which `expire` decides; comes nearer when a panic was seen."""
+        """The link time at which something is to be done: `expire` decides, or `request` asks."""
         deadline = self._released_s + self._timeout_s
-        return deadline if self._suspect is None else min(deadline, self._last_at_s + SETTLE_S)
+        if self._unsettled:
+            deadline = min(deadline, self._last_at_s + SETTLE_S)
+        return deadline if self._ask_at_s is None else min(deadline, self._ask_at_s)
+
+    @property
+    def _unsettled(self) -> bool:
+        """Will a quiet link decide?"""
+        prompt = self._until.gate is Gate.BYTE and self._cutter.pending is not None and not self._peeked
+        return self._suspect is not None or prompt
 
     def feed(self, at_s: float, data: bytes) -> None:
         """`data` arrived at `at_s` (link time). Bytes from before the reset are ignored: another life sent them."""
@@ -189,74 +155,87 @@ class BootWatcher:
             return
         self._fed += len(data)
         self._last_at_s = at_s
+        self._peeked = False
         self._mark(MarkName.FIRST_BYTE, at_s)
-        start = 0
-        while self.verdict is None and (end := data.find(b"\n", start)) >= 0:
-            self._collect(at_s, data, start, end)
-            self._end_line()
-            start = end + 1
-        if self.verdict is None:
-            self._collect(at_s, data, start, len(data))
-        else:
-            self.leftover = data[start:]
+        place = 0
+        while self.verdict is None and place < len(data):
+            line, place = self._cutter.take(at_s, data, place)
+            if line is not None:
+                self._end_line(line)
+        self.leftover = data[place:]
+
+    def request(self, now_s: float) -> bytes:
+        """What is to be sent now, if anything."""
+        if self.verdict is not None or self._ask_at_s is None or now_s < self._ask_at_s:
+            return b""
+        self._ask_at_s = now_s + ASK_EVERY_S
+        return self._calls.request("info" if self._proven is None else "health")[1]
+
+    def lost(self, now_s: float) -> None:
+        """Bytes may have been lost up to `now_s`: the port was gone. An announcement may be among them, so that a
+        firmware that speaks JSON-RPC is asked who it is."""
+        self._cutter.clear()
+        if self._until.speaks_rpc:
+            self._ask_at_s = now_s
 
     def expire(self, now_s: float) -> None:
         """Decide if the deadline has passed; call it after each read, also when nothing came."""
         if self.verdict is not None or now_s < self.deadline_s:
             return
-        if self._pending:
-            # A panic message without its line end is still one; a message without it is not complete.
-            self._look(*self._show(bytes(self._pending)))
-        if self.verdict is None:
+        final = now_s >= self._released_s + self._timeout_s
+        if not final and not (self._unsettled and now_s >= self._last_at_s + SETTLE_S):
+            return
+        # A panic message without its line end is still one; a message without it is not complete. Nor does a prompt
+        # have one, and it is a byte of the application like any other.
+        if (pending := self._cutter.pending) is not None and not self._peeked:
+            self._peeked = True
+            self._look(pending.at_s, *self._show(pending.raw))
+            if self.verdict is None:
+                self._match(pending)
+        if self.verdict is None and (final or self._suspect is not None):
             self.verdict = self._suspected() if self._suspect else self._silent()
 
-    def _collect(self, at_s: float, data: bytes, start: int, end: int) -> None:
-        if start == end:
-            return
-        if not self._pending:
-            self._pending_at_s = at_s
-        room = MAX_LINE - len(self._pending)
-        self._overlong = self._overlong or end - start > room
-        self._pending += data[start : min(end, start + room)]
+    # --- lines --------------------------------------------------------------------------------
 
-    def _end_line(self) -> None:
-        raw, overlong = bytes(self._pending), self._overlong
-        self._pending.clear()
-        self._overlong = False
-        if not raw.strip():
+    def _end_line(self, line: Line) -> None:
+        if not line.raw.strip():
             return
-        self._mark(MarkName.FIRST_LINE, self._pending_at_s)
-        message = None if overlong else parse_jsonrpc(raw)
-        line, clean = self._show(raw)
+        self._mark(MarkName.FIRST_LINE, line.at_s)
+        message = None if line.cut else parse_jsonrpc(line.raw)
+        text, clean = self._show(line.raw)
         if message is None:
-            self._look(line, clean)
-            return
-        self._mark(MarkName.APP_START, self._pending_at_s)
-        self._mark(MarkName.FIRST_JSONRPC, self._pending_at_s)
-        self._hear(message)
+            self._look(line.at_s, text, clean)
+        else:
+            self._mark(MarkName.APP_START, line.at_s)
+            self._mark(MarkName.FIRST_JSONRPC, line.at_s)
+            self._hear(line.at_s, message)
+        if self.verdict is None:
+            self._match(line)
 
     def _show(self, raw: bytes) -> tuple[str, bool]:
         """Add a line to the tail; returns its text without colours, and whether all of it is printable text."""
-        try:
-            text = raw.decode("utf-8")
-            clean = True
-        except UnicodeDecodeError:
-            text = raw.decode("utf-8", "backslashreplace")
-            clean = False
-        text = _ANSI.sub("", text).strip()
-        clean = clean and text.replace("\t", " ").isprintable()
+        text, clean = plain_line(raw)
         self._line_count += 1
         self._garbled += not clean
-        shown = "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text[:TAIL_COLUMNS])
+        shown = visible(text[:TAIL_COLUMNS])
         self._tail.append(shown + "…" if len(text) > TAIL_COLUMNS else shown)
         return text, clean
 
-    def _look(self, line: str, clean: bool) -> None:
+    def _match(self, line: Line) -> None:
+        """Does this line make a device ready that is not asked who it is?"""
+        if self._suspect is not None:
+            return
+        if self._until.gate is Gate.BYTE and MarkName.APP_START in self._marks:
+            self.verdict = Ready(self._marks[MarkName.APP_START].at_s, "", {})
+        elif self._until.pattern is not None and self._until.pattern.search(plain_line(line.raw)[0][:MAX_MATCH]):
+            self.verdict = Ready(line.at_s, "", {})
+
+    def _look(self, at_s: float, line: str, clean: bool) -> None:
         found = signs(line)
         if Sign.REFUSED in found:
             self._refused = line
         if found & {Sign.BANNER, Sign.RESET}:
-            self._rom_line(line, found)
+            self._rom_line(at_s, line, found)
         elif Sign.PANIC in found:
             # The first cause stands: a panic prints more lines that look like one.
             if not self._panicked:
@@ -271,17 +250,15 @@ class BootWatcher:
                 self.verdict = self._boot_loop()
         elif clean and Sign.LOADER not in found and not self._panicked:
             self._suspect = None
-            self._mark(MarkName.APP_START, self._pending_at_s)
+            self._mark(MarkName.APP_START, at_s)
 
-    def _rom_line(self, line: str, found: frozenset[Sign]) -> None:
+    def _rom_line(self, at_s: float, line: str, found: frozenset[Sign]) -> None:
         if Sign.BANNER in found or not self._in_banner:
             self._settle_panic()
             if self.verdict is not None:
                 return
             self._suspect = None
-            for name in (MarkName.ROM_BANNER, MarkName.APP_START, MarkName.FIRST_JSONRPC):
-                self._marks.pop(name, None)
-            self._mark(MarkName.ROM_BANNER, self._pending_at_s)
+            self._new_boot(at_s)
         self._in_banner = Sign.RESET not in found
         reset = SIGNS[Sign.RESET].search(line)
         if reset is None:
@@ -291,21 +268,54 @@ class BootWatcher:
         if self._resets >= BOOT_LOOP_AFTER:
             self.verdict = self._boot_loop()
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _new_boot(self, at_s: float) -> None:
+        for name in (MarkName.ROM_BANNER, MarkName.APP_START, MarkName.FIRST_JSONRPC):
+            self._marks.pop(name, None)
+        self._mark(MarkName.ROM_BANNER, at_s)
+        self._proven = None
+        self._ask_at_s = None
+        self._calls.forget()
+        self.health = None
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def _hear(self, at_s: float, message: dict[str, Any]) -> None:
         self._suspect = None
+        answered = self._calls.match(message)
         sha256 = reported_sha256(message)
-        if sha256 is None:
+        if not self._until.speaks_rpc:
             return
-        if sha256.lower() == self._expected:
-            self.verdict = Ready(self._pending_at_s, self._expected, message)
-        else:
+        if sha256 is not None and sha256.lower() != self._expected:
             self.verdict = self._fail(
                 FailureCategory.WRONG_IMAGE,
                 f"the device runs app_elf_sha256 {sha256[:TAIL_COLUMNS]!a}, this build is {self._expected!r}",
             )
+        elif sha256 is not None and self._until.gate is Gate.READY:
+            self.verdict = Ready(at_s, self._expected, message)
+        elif sha256 is not None and self._proven is None:
+            self._proven = message
+            self._ask_at_s = at_s
+        elif answered is not None and answered[1] == "health":
+            self._judge(at_s, message)
+
+    def _judge(self, at_s: float, message: dict[str, Any]) -> None:
+        """An answer to `health`. A module that is not set up may still become so, until the deadline."""
+        if "error" in message:
+            self._answer = f"the firmware answers `health` with {jsonrpc.error_text(message)}"
+            if message["error"].get("code") == jsonrpc.METHOD_NOT_FOUND:
+                self.verdict = self._no_health()
+            return
+        self.health = read_health(message["result"])
+        if self.health is None:
+            self._answer = "the answer to `health` lists no modules with `name` and `setup_ok`"
+        elif self.health.ok or self._allow_unhealthy:
+            self._mark(MarkName.HEALTH, at_s)
+            self.verdict = Ready(at_s, self._expected, message)
 
     def _mark(self, name: MarkName, at_s: float) -> None:
         self._marks.setdefault(name, Mark(name, at_s))
+
+    # --- verdicts -----------------------------------------------------------------------------
 
     @property
     def _panicked(self) -> bool:
@@ -344,18 +354,41 @@ class BootWatcher:
         if not self._fed:
             return self._fail(FailureCategory.NO_OUTPUT, f"not one byte came {limit}")
         came = f"{self._fed} bytes in {self._line_count} lines"
+        if self._proven is not None:
+            return self._unhealthy(limit)
+        if not self._until.speaks_rpc:
+            what = "the application" if self._until.gate is Gate.BYTE else f"a line that {self._until.text!r} matches"
+            wanted = f"nothing of {what}" if self._until.gate is Gate.BYTE else f"not {what}"
+            return self._fail(FailureCategory.RPC_TIMEOUT, f"{wanted} came {limit}, but {came}", self._baud_hint())
         if MarkName.FIRST_JSONRPC in self._marks:
             return self._fail(
                 FailureCategory.RPC_TIMEOUT,
                 f"JSON-RPC messages came {limit}, but none names the app_elf_sha256 {self._expected!r} ({came})",
                 "send `app_elf_sha256` in the notification `ready`, or in the result of `info`",
             )
-        garbled = self._garbled * 2 > self._line_count
         return self._fail(
-            FailureCategory.RPC_TIMEOUT,
-            f"no JSON-RPC message came {limit}, but {came}",
-            "set the device's `monitor_baud` to the firmware's: most of the output is not text" if garbled else None,
+            FailureCategory.RPC_TIMEOUT, f"no JSON-RPC message came {limit}, but {came}", self._baud_hint()
         )
+
+    def _baud_hint(self) -> str | None:
+        garbled = self._garbled * 2 > self._line_count
+        return "set the device's `monitor_baud` to the firmware's: most of the output is not text" if garbled else None
+
+    def _unhealthy(self, limit: str) -> Failure:
+        """This build runs, but `health` did not say that all is well."""
+        if self.health is None:
+            why = self._answer or f"the firmware did not answer `health` ({self.polls} times asked)"
+            return self._no_health(f"{why} {limit}")
+        told = "; ".join(_told(module) for module in self.health.bad) or "the firmware says `ok`: false"
+        return self._fail(
+            FailureCategory.UNHEALTHY,
+            f"not every module is set up {limit}: {told}",
+            "fix the named module, or set readiness.allow_unhealthy = true to deploy all the same",
+        )
+
+    def _no_health(self, why: str = "") -> Failure:
+        hint = 'let the firmware answer `health`, or set readiness.until = "rpc:ready"'
+        return self._fail(FailureCategory.RPC_TIMEOUT, why or self._answer, hint)
 
     def _fail(self, category: FailureCategory, message: str, hint: str | None = None) -> Failure:
         return fail(
@@ -366,3 +399,7 @@ class BootWatcher:
             hint=hint,
             detail="\n".join(self._tail),
         )
+
+
+def _told(module: Module) -> str:
+    return f"{visible(module.name)} ({visible(module.health)})" if module.health else visible(module.name)

@@ -138,10 +138,11 @@ class Verify(NamedTuple):
 
 
 class Readiness(NamedTuple):
-    """When is the device ready, and how long may it take after reset."""
+    """When is the device ready (`core/readiness.py`), how long may it take after reset, and may a module be ill."""
 
     until: str = "rpc:ready"
     timeout_ms: int = 5000
+    allow_unhealthy: bool = False
 
 
 class CacheSettings(NamedTuple):

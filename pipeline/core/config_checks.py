@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.images import CHIPS, FLASH_MODES, FLASH_SIZES
 from pipeline.core.model import SECTOR
+from pipeline.core.readiness import Until, parse_until
 
 if TYPE_CHECKING:
     from pipeline.core.config import DeployConfig
@@ -48,7 +49,6 @@ TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb"
 RESETS = ("auto", "classic", "instant")
 SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
 VERIFY_LEVELS = ("md5",)
-READINESS = ("rpc:ready",)
 
 DESCRIPTOR_TEXT_MAX = 31
 """Bytes of project and version in the app descriptor: fields of 32 that end with a NUL."""
@@ -216,6 +216,11 @@ def _variable(value: str) -> Finding:
     return f"is '{value}', which is no name of a variable", "write the name alone; its value comes from the environment"
 
 
+def _until(value: str) -> Finding:
+    found = parse_until(value)
+    return None if isinstance(found, Until) else found
+
+
 _MS = _between(1, 3_600_000)
 _BAUD = _between(300, 5_000_000)
 _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
@@ -244,7 +249,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("device", "reset"): _one_of(RESETS),
         ("budget", "*"): _MS,
         ("verify", "level"): _one_of(VERIFY_LEVELS),
-        ("readiness", "until"): _one_of(READINESS),
+        ("readiness", "until"): _until,
         ("readiness", "timeout_ms"): _MS,
         ("reports", "dir"): _text,
         ("cache", "max_size"): _cache_size,

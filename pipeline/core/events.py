@@ -127,14 +127,20 @@ class RegionDone(NamedTuple):
 
 
 class Readiness(NamedTuple):
-    """The readiness gate. `reason` is a failure category or `""`. `requested_at_s` (link clock) is when a request was
-    sent to a device that was not reset. `unavailable` says why a mark is missing, by mark name."""
+    """The readiness gate. `reason` is `""` or a failure category, for some with what it is about (`unhealthy:blink`).
+    `requested_at_s` (link clock) is when a request was sent to a device that was not reset. `unavailable` says why a
+    mark is missing, by mark name. `ready_at_s` (link clock): when the gate passed. `polls`: requests that were sent.
+    `modules`: what the firmware said of each. `note`: what the gate does not prove, or did not ask."""
 
     status: Literal["pending", "passed", "failed"]
     reason: str = ""
     app_elf_sha256: str = ""
     requested_at_s: float | None = None
     unavailable: Mapping[str, str] = MappingProxyType({})
+    ready_at_s: float | None = None
+    polls: int = 0
+    modules: tuple[Mapping[str, Any], ...] = ()
+    note: str = ""
 
 
 class RunFinished(NamedTuple):

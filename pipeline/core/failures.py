@@ -151,9 +151,9 @@ FAILURE_MAP: Mapping[FailureCategory, FailureClass] = MappingProxyType(
             "use a board without flash encryption and secure boot",
         ),
         _C.SYNC_FAILED: FailureClass(
-            _OPEN,
+            _DEVICE,
             _A.PRESS_BOOT,
-            "the port opened but the ROM loader did not answer",
+            "the port opened but the ROM loader did not answer, or the chip stayed in it",
             "hold BOOT, press and release EN (reset), then run again",
         ),
         _C.WRITE_FAILED: FailureClass(

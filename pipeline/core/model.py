@@ -333,6 +333,7 @@ class MarkName(StrEnum):
 
     RESET_RELEASED = "reset_released"
     PORT_OPEN = "port_open"
+    REENUMERATED = "reenumerated"
     FIRST_BYTE = "first_byte"
     ROM_BANNER = "rom_banner"
     APP_START = "app_start"

@@ -111,7 +111,22 @@ def _readiness(report: Mapping[str, Any]) -> Bullets:
     readiness = report["readiness"]
     yield "readiness_gate_status", readiness["status"]
     yield "readiness_failure_reason", readiness["failure_reason"]
+    yield "readiness_until", readiness["until"]
+    yield "readiness_ready_ms", readiness["ready_ms"]
     yield "app_elf_sha256", readiness["app_elf_sha256"]
+    if readiness["note"]:
+        yield "note", readiness["note"]
+    if readiness["polls"]:
+        yield "polls", readiness["polls"]
+    for module in readiness["modules"]:
+        yield f"module_{module['name']}", module_line(module)
+
+
+def module_line(module: Mapping[str, Any]) -> str:
+    """`ok, 256 bytes held, 3 of 64 samples`: what a firmware said of one module."""
+    words = ["ok" if module["setup_ok"] else "not set up", *(["at fault"] if module["at_fault"] else [])]
+    words += [] if module["held"] is None else [f"{module['held']} bytes held"]
+    return ", ".join([*words, *filter(None, [module["health"]])])
 
 
 def _durations(report: Mapping[str, Any]) -> Bullets:

@@ -317,9 +317,18 @@ def _regions(run: _Run) -> list[dict[str, Any]]:
 
 
 def _readiness(run: _Run) -> dict[str, Any]:
-    readiness = run.readiness or Readiness("pending")
-    sha256 = readiness.app_elf_sha256
-    return {"status": readiness.status, "failure_reason": readiness.reason, "app_elf_sha256": sha256}
+    readiness, origin = run.readiness or Readiness("pending"), _origin_s(run)[1]
+    ready_at_s = readiness.ready_at_s
+    return {
+        "status": readiness.status,
+        "failure_reason": readiness.reason,
+        "app_elf_sha256": readiness.app_elf_sha256,
+        "until": run.started.readiness_until if run.started else "",
+        "ready_ms": None if ready_at_s is None or origin is None else whole_ms(ready_at_s - origin),
+        "polls": readiness.polls,
+        "modules": [dict(module) for module in readiness.modules],
+        "note": readiness.note,
+    }
 
 
 def _failure(failure: Failure | None) -> dict[str, Any] | None:

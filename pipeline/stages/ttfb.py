@@ -1,19 +1,24 @@
-"""Stage ttfb: wait for the first valid JSON-RPC message that carries this build's app_elf_sha256.
+"""Stage ttfb: wait until the device is ready, as `readiness.until` says, and no longer than `readiness.timeout_ms`.
 
-Consumes stamped bytes; what they mean is decided by `core/boot.py`. Does not reset, open or write.
-Invariant: it ends at the readiness deadline at the latest, with a named failure and the boot log as detail.
+Hands stamped bytes to `core/boot.py`, which decides what they mean, and sends what that asks for. Does not reset, open
+or write. Invariant: it ends at the readiness deadline at the latest, with a named failure and the boot log as detail.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.core.boot import BootWatcher
+from pipeline.core.boot import BootWatcher, Ready
+from pipeline.core.events import Readiness
+from pipeline.core.marks import unavailable
 from pipeline.core.model import Failure, MarkName, Stage, StageOutcome, StageResult
+from pipeline.core.readiness import Until, parse_until
 
 if TYPE_CHECKING:
     from pipeline.context import Context
     from pipeline.device_run import DeviceRun
+
+BOOT_MARKS = (MarkName.ROM_BANNER, MarkName.APP_START, MarkName.FIRST_LINE)
 
 POLL_S = 0.25
 """Longest single wait, so that Ctrl-C is answered promptly on every platform."""
@@ -21,19 +26,64 @@ POLL_S = 0.25
 
 def run(ctx: Context, device: DeviceRun) -> StageResult:
     """Feed the watcher until it has a verdict."""
-    reader, link = device.reader, device.link
-    assert reader is not None and link is not None, "ttfb runs only after reattach [this is a bug]"
-    timeout_s = ctx.config.readiness.timeout_ms / 1000
-    watcher = BootWatcher(ctx.images.expected_elf(), device.reset_released_s, timeout_s, where=device.where)
-    while watcher.verdict is None:
-        at_s, data = reader.poll(min(POLL_S, max(0.0, watcher.deadline_s - link.now_s())))
-        watcher.feed(at_s, data)
-        watcher.expire(at_s)
+    settings = ctx.config.readiness
+    until = parse_until(settings.until)
+    assert isinstance(until, Until), "deploy.toml was checked when it was read [this is a bug]"
+    expected = ctx.images.expected_elf() if until.speaks_rpc else ""
+    watcher = BootWatcher(
+        expected,
+        device.reset_released_s,
+        settings.timeout_ms / 1000,
+        where=device.where,
+        until=until,
+        allow_unhealthy=settings.allow_unhealthy,
+    )
+    _watch(ctx, device, watcher, until)
     for mark in watcher.marks:
         if mark.name is not MarkName.RESET_RELEASED:
             ctx.marked(device, mark)
     verdict = watcher.verdict
     failure = verdict if isinstance(verdict, Failure) else None
-    ctx.readiness(device, failure, "" if isinstance(verdict, Failure) else verdict.app_elf_sha256)
+    ctx.readiness(device, _readiness(watcher, until, device.config.port))
     outcome = StageOutcome.RAN if failure is None else StageOutcome.FAILED
-    return StageResult(Stage.TTFB, outcome, 0.0, failure=failure)
+    return StageResult(Stage.TTFB, outcome, 0.0, counts={"polls": watcher.polls}, failure=failure)
+
+
+def _watch(ctx: Context, device: DeviceRun, watcher: BootWatcher, until: Until) -> None:
+    reader, link = device.reader, device.link
+    assert reader is not None and link is not None, "ttfb runs only after reattach [this is a bug]"
+    waits = 0
+    while watcher.verdict is None:
+        if request := watcher.request(link.now_s()):
+            link.write(request)
+        at_s, data = reader.poll(min(POLL_S, max(0.0, watcher.deadline_s - link.now_s())))
+        watcher.feed(at_s, data)
+        watcher.expire(at_s)
+        if not data:
+            waits += 1
+            ctx.progress(f"waiting for {until.text}", waits, 0)
+
+
+def _readiness(watcher: BootWatcher, until: Until, port: str) -> Readiness:
+    """What the report says of the gate. Only what the device itself said about its image is reported as such."""
+    verdict = watcher.verdict
+    ready = verdict if isinstance(verdict, Ready) else None
+    bad = watcher.health.bad if watcher.health is not None else ()
+    note = "" if until.speaks_rpc else "the firmware was not asked which image it is: only the flash is proven"
+    if ready is not None and bad:
+        note = "readiness.allow_unhealthy lets these modules pass: " + ", ".join(module.name for module in bad)
+    missing = unavailable(port, until)
+    if ready is not None:
+        seen = {mark.name for mark in watcher.marks}
+        early = f"readiness.until '{until.text}' was met before it"
+        missing |= {name.value: early for name in BOOT_MARKS if name not in seen and name.value not in missing}
+    return Readiness(
+        "passed" if ready is not None else "failed",
+        watcher.reason,
+        ready.app_elf_sha256 if ready is not None else "",
+        unavailable=missing,
+        ready_at_s=ready.at_s if ready is not None else None,
+        polls=watcher.polls,
+        modules=tuple(module._asdict() for module in watcher.health.modules) if watcher.health is not None else (),
+        note=note,
+    )

@@ -86,7 +86,7 @@ def test_the_smallest_file_has_the_documented_defaults() -> None:
         ),
     )
     assert config.budget == (4000, 200, 100, 500, None, None, 1500, None, 700, 1000)
-    assert (config.verify, config.readiness) == (("md5",), ("rpc:ready", 5000))
+    assert (config.verify, config.readiness) == (("md5",), ("rpc:ready", 5000, False))
     assert (config.cache, config.reports, config.path) == (("", "5GB"), ("reports",), "deploy.toml")
     assert config.default_device.is_virtual
 
@@ -101,7 +101,7 @@ partitions = { table = "p.csv", offset = 0x9000 }
 flash = { mode = "qio", freq = "40m", size = "16MB" }
 budget = { total = 1, compile = 2, link = 3, verify-flash = 4, reflash = 5 }
 verify.level = "md5"
-readiness = { until = "rpc:ready", timeout_ms = 100 }
+readiness = { until = "line:ready$", timeout_ms = 100, allow_unhealthy = true }
 cache.dir = "/var/tmp/cas"
 reports.dir = "out"
 [device."desk.1"]
@@ -229,7 +229,11 @@ def line_of(text: str, start: str) -> int:
         ("[device.bench]", "timing = 'instnt'", 10, "'device.bench.timing' is 'instnt'; did you mean 'instant'?"),
         ("[device.bench]", "[budget]\nttfb = 0", 8, "'budget.ttfb' is 0"),
         ("[device.bench]", "[verify]\nlevel = 'journal'", 9, "'verify.level' is 'journal', but only 'md5' exists so far"),
-        ("[device.bench]", "[readiness]\nuntil = 'byte'", 9, "'readiness.until' is 'byte', but only 'rpc:ready' exists so far"),
+        ("[device.bench]", "[readiness]\nuntil = 'rpc:heath'", 9, "'readiness.until' is 'rpc:heath'; did you mean 'rpc:health'?"),
+        ("[device.bench]", "[readiness]\nuntil = 'line:'", 9, "'readiness.until' has no regular expression after 'line:'"),
+        ("[device.bench]", "[readiness]\nuntil = 'line:a(b'", 9, "'readiness.until' is 'line:' with a bad regular expression: missing ), unterminated subpattern at character 2 of it"),
+        ("[device.bench]", "[readiness]\nuntil = 'line:x*'", 9, "'readiness.until' is 'line:x*', which matches an empty line too"),
+        ("[device.bench]", "[readiness]\nallow_unhealthy = 1", 19, "'readiness.allow_unhealthy' is of type integer, but must be of type boolean"),
         ("[device.bench]", "[reports]\ndir = ''", 7, "'reports.dir' is empty"),
         ("[device.bench]", "[device.'a:b']", 9, "'a:b' cannot be the name of a device"),
         ("[device.bench]", "[image.fs]\npartition = 'p'\nfile = '/x'", 8, "'image.fs.file' is '/x', which is not relative to the project root"),
