@@ -298,8 +298,17 @@ class Context:
         return open_port(device.name, device.config, self.root, self.clock, self.config.flash.size_bytes)
 
     def _link(self, device: DeviceRun, port: Any) -> PortLink:
+        from pipeline.effects.ports import reopen
+
+        virtual = device.config.is_virtual
         return PortLink(
-            port, device.config.port, device.where, self.clock.now_s, real_time=not device.config.is_virtual
+            port,
+            device.config.port,
+            device.where,
+            self.clock.now_s,
+            real_time=not virtual,
+            reopen=lambda: reopen(port),
+            pause=port.clock.wait if virtual else time.sleep,
         )
 
     def reader(self, device: DeviceRun) -> Reader:

@@ -73,6 +73,10 @@ class BoardClock:
         """Seconds that this clock is ahead of the host's: the waits that were modelled instead of slept."""
         return self._skew
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass while no port is open to wait on."""
+        self.advance_to(self.now() + seconds)
+
     def advance_to(self, instant: float) -> None:
         """Move forward to `instant`; an instant that has passed changes nothing."""
         self._skew += max(0.0, instant - self.now())

@@ -98,6 +98,7 @@ class BootWatcher:
         """The message that named this build, since the last reset."""
         self._calls = jsonrpc.Calls("hotplate-ready")
         self._ask_at_s: float | None = None
+        self._gone: list[float] = []
         self._answer = ""
         """Why the last answer to `health` was none."""
         self.health: Health | None = None
@@ -171,12 +172,18 @@ class BootWatcher:
         self._ask_at_s = now_s + ASK_EVERY_S
         return self._calls.request("info" if self._proven is None else "health")[1]
 
-    def lost(self, now_s: float) -> None:
-        """Bytes may have been lost up to `now_s`: the port was gone. An announcement may be among them, so that a
-        firmware that speaks JSON-RPC is asked who it is."""
+    def reenumerated(self, gone_s: float, back_s: float) -> None:
+        """The port was gone between these instants. What is lost may hold the firmware's announcement, so that one that
+        speaks JSON-RPC is asked who it is."""
         self._cutter.clear()
+        self._gone.append(back_s - gone_s)
+        times = f" ({len(self._gone)} times)" if len(self._gone) > 1 else ""
+        note = f"the port was gone for {round(sum(self._gone) * 1000)} ms{times}; what came meanwhile is lost"
+        self._marks[MarkName.REENUMERATED] = Mark(MarkName.REENUMERATED, back_s, note)
+        if MarkName.FIRST_BYTE not in self._marks:
+            self._marks[MarkName.PORT_OPEN] = Mark(MarkName.PORT_OPEN, back_s, "opened again after the reset")
         if self._until.speaks_rpc:
-            self._ask_at_s = now_s
+            self._ask_at_s = back_s
 
     def expire(self, now_s: float) -> None:
         """Decide if the deadline has passed; call it after each read, also when nothing came."""

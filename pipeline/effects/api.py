@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pipeline.core.model import DeviceFacts, Image, Region
 
@@ -45,19 +45,34 @@ Progress = Callable[[str, int, int], None]
 """`progress(label, done, total)`; units are the caller's."""
 
 
+class Gap(NamedTuple):
+    """The port was gone between these instants of link time: what the device sent meanwhile is lost."""
+
+    gone_s: float
+    back_s: float
+
+
 class SerialLink(Protocol):
     """An open serial port in monitor use. `now_s` is the clock that stamps its bytes (for an in-process virtual board:
     the board's, so that modelled time counts)."""
 
     @property
     def name(self) -> str: ...
-    def now_s(self) -> float: ...
-    def read(self, timeout_s: float) -> bytes:
-        """What has arrived, at least one byte; `b""` when `timeout_s` of link time passed without any.
-        Raises DeviceError(port_missing) when the port vanished."""
+    @property
+    def gaps(self) -> Sequence[Gap]:
+        """When the port was gone so far; only grows."""
         ...
 
-    def write(self, data: bytes) -> None: ...
+    def now_s(self) -> float: ...
+    def read(self, timeout_s: float) -> bytes:
+        """What has arrived, at least one byte; `b""` when `timeout_s` of link time passed without any. A port that
+        vanished is waited for and opened again. Raises DeviceError(port_missing) when it does not come back."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send. What is sent while the port is gone is lost; the next `read` finds out."""
+        ...
+
     def set_baud(self, baud: int) -> None: ...
     def release_reset(self) -> float:
         """Reset the chip into its application by the shortest sequence that this transport knows; returns the instant
@@ -103,6 +118,11 @@ class Reader(Protocol):
     def start(self) -> None: ...
     def poll(self, timeout_s: float) -> tuple[float, bytes]:
         """`(stamp, bytes)` in link seconds; empty bytes when nothing came within `timeout_s`."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Bytes that came and were thrown away because nobody took them; never falls."""
         ...
 
     def stop(self) -> None: ...

@@ -2,12 +2,12 @@
 
 Knows bytes, lines DTR/RTS and time; not JSON-RPC, not firmware. Works on any pyserial-like object: a real port, an
 RFC 2217 client, an in-process virtual board.
-Invariant: no byte after `release_reset` is lost before `close`, and a stamp is taken when `read` returned the byte.
+Invariant: between `release_reset` and `close` no byte is lost but those that `gaps` (the port was gone) and `dropped`
+(nobody took them) tell of, and a stamp is taken when `read` returned the byte.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +15,8 @@ from typing import Any
 
 from pipeline.core.failures import fail
 from pipeline.core.model import FailureCategory, Stage
-from pipeline.effects.api import SerialLink
+from pipeline.core.ring import Ring
+from pipeline.effects.api import Gap, SerialLink
 from pipeline.errors import DeviceError
 
 EN_LOW_S = 0.005
@@ -24,12 +25,37 @@ EN_LOW_S = 0.005
 POLL_S = 0.05
 """The reader's read timeout: bounds how long `stop` waits."""
 
+PATIENCE_S = 3.0
+"""How long a port that vanished is waited for. USB takes 0.2 s (Linux) to 1 s (Windows) to enumerate."""
+
+REOPEN_EVERY_S = 0.05
+
+MAX_UNTAKEN = 1 << 20
+"""Bytes that wait for a consumer; what is older is dropped, and counted."""
+
 
 class PortLink:
     """`SerialLink` over a pyserial-like `port`; `now` is the clock of its stamps."""
 
-    def __init__(self, port: Any, name: str, where: str, now: Callable[[], float], *, real_time: bool) -> None:
+    def __init__(
+        self,
+        port: Any,
+        name: str,
+        where: str,
+        now: Callable[[], float],
+        *,
+        real_time: bool,
+        reopen: Callable[[], None] | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`reopen` opens the same board's port again, or raises OSError; without it a port that vanished is an error at
+        once. `pause` waits on the link's clock."""
         self._port = port
+        self._reopen = reopen
+        self._pause = pause
+        self._closed = False
+        self.patience_s = PATIENCE_S
+        self.gaps: list[Gap] = []
         self._name = name
         self._where = where
         self._now = now
@@ -57,13 +83,30 @@ class PortLink:
                 data += self._port.read(waiting)
             return data
         except OSError as error:  # SerialException is one
-            raise self._vanished(error) from None
+            self._wait_for_port(error)
+            return b""
 
     def write(self, data: bytes) -> None:
         try:
             self._port.write(data)
         except OSError as error:
-            raise self._vanished(error) from None
+            if self._reopen is None:
+                raise self._vanished(str(error)) from None
+
+    def _wait_for_port(self, error: OSError) -> None:
+        """Open the port again when it is back. Raises DeviceError when it does not come back."""
+        if self._reopen is None:
+            raise self._vanished(str(error)) from None
+        gone_s = self._now()
+        while not self._closed and self._now() < gone_s + self.patience_s:
+            try:
+                self._reopen()
+            except OSError:
+                self._pause(REOPEN_EVERY_S)
+                continue
+            self.gaps.append(Gap(gone_s, self._now()))
+            return
+        raise self._vanished(f"{error} (waited {self.patience_s:g} s for it to come back)") from None
 
     def set_baud(self, baud: int) -> None:
         if self._port.baudrate != baud:
@@ -79,13 +122,14 @@ class PortLink:
             released = self._now()  # before the call: over a network the edge comes while it waits for the answer
             self._port.setRTS(False)
         except OSError as error:
-            raise self._vanished(error) from None
+            raise self._vanished(str(error)) from None
         return released
 
     def close(self) -> None:
+        self._closed = True
         self._port.close()
 
-    def _vanished(self, error: OSError) -> DeviceError:
+    def _vanished(self, error: str) -> DeviceError:
         return DeviceError(
             fail(
                 FailureCategory.PORT_MISSING,
@@ -98,6 +142,8 @@ class PortLink:
 
 class DirectReader:
     """Reads when asked. For in-process boards: their time stands still in between, so nothing is late."""
+
+    dropped = 0
 
     def __init__(self, link: SerialLink) -> None:
         self._link = link
@@ -117,9 +163,11 @@ class DirectReader:
 class ThreadReader:
     """Reads in a thread from `start` on, so that a byte is stamped when it arrives and not when somebody asks."""
 
-    def __init__(self, link: SerialLink) -> None:
+    def __init__(self, link: SerialLink, limit: int = MAX_UNTAKEN) -> None:
         self._link = link
-        self._chunks: queue.SimpleQueue[tuple[float, bytes] | DeviceError] = queue.SimpleQueue()
+        self._chunks: Ring[tuple[float, bytes]] = Ring(limit)
+        self._error: DeviceError | None = None
+        self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hotplate-reader", daemon=True)
 
@@ -131,20 +179,31 @@ class ThreadReader:
             try:
                 data = self._link.read(POLL_S)
             except DeviceError as error:
-                self._chunks.put(error)
+                with self._changed:
+                    self._error = error
+                    self._changed.notify()
                 return
             if data:
-                self._chunks.put((self._link.now_s(), data))
+                stamp = self._link.now_s()
+                with self._changed:
+                    self._chunks.push((stamp, data), len(data))
+                    self._changed.notify()
+
+    @property
+    def dropped(self) -> int:
+        """Bytes that nobody took in time."""
+        return self._chunks.dropped
 
     def poll(self, timeout_s: float) -> tuple[float, bytes]:
-        """As `DirectReader.poll`. Raises DeviceError when the port vanished."""
-        try:
-            chunk = self._chunks.get(timeout=timeout_s)
-        except queue.Empty:
-            return self._link.now_s(), b""
-        if isinstance(chunk, DeviceError):
-            raise chunk
-        return chunk
+        """As `DirectReader.poll`. Raises DeviceError when the port vanished, after what came before."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._chunks) > 0 or self._error is not None, timeout_s)
+            chunk = self._chunks.take()
+            if chunk is not None:
+                return chunk
+            if self._error is not None:
+                raise self._error
+        return self._link.now_s(), b""
 
     def stop(self) -> None:
         self._stop.set()

@@ -7,6 +7,7 @@ Invariant: a port that could not be opened is not held; a port is opened without
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -47,16 +48,76 @@ def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemCloc
     from virtualboard.nor import BoardBusy
     from virtualboard.port import DEFAULT_MAC, open_virtual
 
+    faults = _faults(name, device)
     path = flash_file(name, device, root)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        port = open_virtual(device.chip, path, device.mac or DEFAULT_MAC, flash_size, timing=device.timing)
+        port = open_virtual(
+            device.chip, path, device.mac or DEFAULT_MAC, flash_size, timing=device.timing, faults=faults
+        )
     except BoardBusy as busy:
         raise _busy(name, device.port, str(busy)) from None
     except OSError as error:
         raise _refused(name, str(path), error) from None
     clock.follow(lambda: port.clock.skew_s)
     return port
+
+
+def _faults(name: str, device: DeviceConfig) -> list[Any]:
+    """The faults that `virtual:?fault=KIND[:KEY=VALUE,...]` plants, one per `fault`. Raises DeviceError."""
+    from urllib.parse import parse_qsl
+
+    from virtualboard.faults import BadFault, parse_fault
+
+    query = device.port.removeprefix(VIRTUAL)
+    faults = []
+    message, hint = f"'{query}' is not a query", 'write port = "virtual:?fault=panic:boot=0.2"'
+    try:
+        if query and not query.startswith("?"):
+            raise ValueError(message)
+        for key, value in parse_qsl(query[1:], keep_blank_values=True, strict_parsing=bool(query)):
+            if key != "fault":
+                raise ValueError(f"a virtual board's port has no '{key}'")
+            faults.append(parse_fault(value))
+    except BadFault as error:
+        fact, _, hint = str(error).partition("\n")
+        message = f"the fault cannot be planted: {fact}"
+    except ValueError as error:
+        message = str(error)
+    else:
+        return faults
+    where = _where(name, device.port)
+    raise DeviceError(
+        fail(FailureCategory.CONFIG_ERROR, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=hint)
+    )
+
+
+def reopen(port: Any) -> None:
+    """Open a port again that vanished: under the name that its board has now. Raises OSError while it is gone."""
+    before = port.port
+    with contextlib.suppress(OSError):
+        port.close()
+    if hasattr(port, "current_name"):  # a virtual board knows
+        port.port = port.current_name
+    elif hasattr(port, "usb_serial") and port.usb_serial:
+        port.port = _with_serial(port.usb_serial) or before
+    port.open()
+
+
+def _with_serial(number: str) -> str:
+    """The port of the USB device with this serial number, `""` when there is none."""
+    from serial.tools import list_ports
+
+    return next((str(p.device) for p in list_ports.comports() if p.serial_number == number), "")
+
+
+def _usb_serial(path: str) -> str:
+    """The serial number of the USB device behind `path`, by which it is found again under another name."""
+    from serial.tools import list_ports
+
+    real = os.path.realpath(path)
+    found = (p.serial_number for p in list_ports.comports() if os.path.realpath(p.device) == real)
+    return next((number for number in found if number), "")
 
 
 def _open_url(name: str, url: str) -> Any:
@@ -86,7 +147,7 @@ def _open_url(name: str, url: str) -> Any:
 def _open_serial(name: str, path: str) -> Any:
     import serial
 
-    port = serial.Serial()
+    port: Any = serial.Serial()
     port.port = path
     port.baudrate = 115200
     port.timeout = 3
@@ -98,6 +159,7 @@ def _open_serial(name: str, path: str) -> Any:
         port.open()
     except (OSError, serial.SerialException) as error:
         raise _refused(name, path, error) from None
+    port.usb_serial = _usb_serial(path)  # pyserial does not keep it, and a port that left cannot be asked
     return port
 
 

@@ -52,11 +52,14 @@ def run(ctx: Context, device: DeviceRun) -> StageResult:
 def _watch(ctx: Context, device: DeviceRun, watcher: BootWatcher, until: Until) -> None:
     reader, link = device.reader, device.link
     assert reader is not None and link is not None, "ttfb runs only after reattach [this is a bug]"
-    waits = 0
+    waits = gaps = 0
     while watcher.verdict is None:
         if request := watcher.request(link.now_s()):
             link.write(request)
         at_s, data = reader.poll(min(POLL_S, max(0.0, watcher.deadline_s - link.now_s())))
+        while gaps < len(link.gaps) and link.gaps[gaps].back_s <= at_s:
+            watcher.reenumerated(*link.gaps[gaps])
+            gaps += 1
         watcher.feed(at_s, data)
         watcher.expire(at_s)
         if not data:

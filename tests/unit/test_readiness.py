@@ -151,7 +151,7 @@ def test_after_a_reset_the_firmware_is_asked_anew() -> None:
 def test_a_lost_announcement_is_asked_for(gate: str) -> None:
     watch = watcher(gate)
     watch.feed(10.2, ROM + READY[:20])
-    watch.lost(10.4)
+    watch.reenumerated(10.3, 10.4)
     request = watch.request(10.4)
     assert b'"info"' in request
     watch.feed(10.5, READY[20:] + answer(request, result={"app_elf_sha256": SHA}))
