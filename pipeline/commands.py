@@ -7,8 +7,6 @@ stdout holds the device's bytes or the view and nothing else; exit codes are doi
 from __future__ import annotations
 
 import os
-import re
-import select
 import sys
 from typing import Any
 
@@ -18,36 +16,36 @@ from pipeline.core.model import Failure
 from pipeline.errors import DeployError
 from pipeline.options import Options
 
-POLL_S = 0.1
-QUIET_S = 0.5
-"""After the end of stdin: how long the device must be silent before the monitor ends by itself."""
-
 
 def _option(name: str, text: str, long: str = "") -> dict[str, Any]:
     return {"name": name, "short": "", "long": long or name, "type": str, "default": "", "help": text}
+
+
+def _flag(name: str, text: str, *, default: bool) -> dict[str, Any]:
+    inverse = {"inverse": f"no-{name}"} if default else {}
+    return {"name": name, "short": "", "long": name, "type": bool, "default": default, "help": text, **inverse}
 
 
 class Monitor(Command):  # type: ignore[misc]
     """Show what a device says, and send it what is typed."""
 
     doc_purpose = "show what a device says; lines typed on stdin are sent to it"
-    doc_usage = "[--device NAME] [--no-reset] [--until REGEX] [--seconds N]"
+    doc_usage = (
+        "[--device NAME] [--no-reset] [--no-decode] [--until REGEX] [--call METHOD [--params JSON]] [--seconds N]"
+    )
     doc_description = (
         "Opens the device's port at its monitor baud, resets the board into its application (unless --no-reset) and "
-        "copies its output to stdout until Ctrl-C. With --until the exit code says whether a line matched: 0 yes, 1 no."
+        "copies its output to stdout until Ctrl-C. Backtraces of panics are decoded on stderr with the ELF of the "
+        "image that runs (unless --no-decode); lost bytes are told there. With --until the exit code says whether a "
+        "line matched: 0 yes, 1 no. --call asks one JSON-RPC method and prints its result alone."
     )
     cmd_options = (
-        {"name": "device", "short": "", "long": "device", "type": str, "default": "", "help": "device of deploy.toml"},
-        {
-            "name": "reset",
-            "short": "",
-            "long": "reset",
-            "inverse": "no-reset",
-            "type": bool,
-            "default": True,
-            "help": "reset the board into its application first",
-        },
-        {"name": "until", "short": "", "long": "until", "type": str, "default": "", "help": "end at a matching line"},
+        _option("device", "device of deploy.toml"),
+        _flag("reset", "reset the board into its application first", default=True),
+        _flag("decode", "decode the addresses of panics", default=True),
+        _option("until", "end at a matching line"),
+        _option("call", "ask this JSON-RPC method and end with its result"),
+        _option("params", "parameters of --call, as JSON"),
         {
             "name": "seconds",
             "short": "",
@@ -59,63 +57,28 @@ class Monitor(Command):  # type: ignore[misc]
     )
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        from pipeline import monitor_command
         from pipeline.context import load_context
 
         if pos_args:
-            return _usage(f"monitor takes no arguments, got {' '.join(pos_args)}", "name the device with --device")
-        try:
-            until = re.compile(opt_values["until"].encode()) if opt_values["until"] else None
-        except re.error as error:
-            return _usage(
-                f"--until {opt_values['until']!r} is not a regular expression: {error}", "quote it for the shell"
-            )
-        context = load_context(Options(devices=(opt_values["device"],) if opt_values["device"] else ()))
+            return _refused(_surplus("monitor", pos_args, "name the device with --device"), 3)
+        wanted = monitor_command.parse(opt_values)
+        if isinstance(wanted, Failure):
+            return _refused(wanted, 3)
+        context = load_context(Options(devices=_given(opt_values["device"])))
         if isinstance(context, Failure):
-            return _usage(context.line().removeprefix("error: "), context.hint)
+            return _refused(context, 3)
         try:
-            link = context.open_link(context.devices[0], reset=opt_values["reset"])
-            try:
-                return _copy(link, until, opt_values["seconds"])
-            finally:
-                link.close()
+            return monitor_command.run(context, wanted)
         except KeyboardInterrupt:
             return 0
-        except DeployError as error:
-            print(f"{error.failure.line()}\nhint: {error.failure.hint}", file=sys.stderr)
-            return 1
-
-
-def _usage(fact: str, hint: str) -> int:
-    print(f"{fact}\nhint: {hint}", file=sys.stderr)
-    return 3
-
-
-def _copy(link: Any, until: re.Pattern[bytes] | None, seconds: float) -> int:
-    """Copy both ways until the pattern, the time or Ctrl-C. The in-process board's time only passes while it is read;
-    what it models is shown at once, and then we wait for the person in real time."""
-    from pipeline.effects.clock import Deadline, SystemClock
-
-    deadline = Deadline.after(SystemClock(), seconds) if seconds else None
-    typed = None if sys.stdin.closed else sys.stdin
-    line = b""
-    quiet = 0
-    while deadline is None or not deadline.expired:
-        data = link.read(POLL_S)
-        quiet = 0 if data else quiet + 1
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        *whole, line = (line + data).split(b"\n")
-        if until is not None and any(until.search(text) for text in whole):
+        except BrokenPipeError:
+            _stdout_closed()
             return 0
-        if typed is None:
-            # the end of a pipe: what was asked is answered, then there is nothing to wait for
-            if quiet * POLL_S >= QUIET_S and until is None and deadline is None:
-                return 0
-        elif select.select([typed], [], [], 0 if data or link.real_time else POLL_S)[0]:
-            text = typed.readline()
-            link.write(text.encode())
-            typed = typed if text else None
-    return 0 if until is None else 1
+        except DeployError as error:
+            return _refused(error.failure, 1)
+        finally:
+            context.close()
 
 
 class View(Command):  # type: ignore[misc]
@@ -161,8 +124,7 @@ class View(Command):  # type: ignore[misc]
             sys.stdout.write(text)
             sys.stdout.flush()
         except BrokenPipeError:
-            # `| head` has seen enough; what is left in the buffer must not fail at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _stdout_closed()
         return 0
 
 
@@ -231,16 +193,21 @@ class Graph(View):
         return graph_text(context, opt_values["format"], opt_values["output"], opt_values["what_if"])
 
 
+def _stdout_closed() -> None:
+    """`| head` has seen enough; what is left in the buffer must not fail at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _given(value: str | None) -> tuple[str, ...]:
     return (value,) if value else ()
 
 
-def _surplus(command: str, words: list[str]) -> Failure:
+def _surplus(command: str, words: list[str], hint: str = "") -> Failure:
     from pipeline.core.failures import fail
     from pipeline.core.model import FailureCategory
 
     message = f"takes no arguments, got {' '.join(words)}"
-    hint = f"see `doit help {command}`"
+    hint = hint or f"see `doit help {command}`"
     return fail(FailureCategory.CONFIG_ERROR, stage=None, where=command, message=message, hint=hint)
 
 

@@ -7,14 +7,15 @@ Invariant: creating a context reads `deploy.toml` and lists sources; it opens no
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from cache.durable import FileLock
 from cache.location import user_cache_dir
@@ -55,6 +56,9 @@ from pipeline.options import Options
 from pipeline.run import Run
 from pipeline.toolchains.build import Toolchain, action_failure, build_toolchain
 from pipeline.toolchains.flash_layout import find_firmware, place_all, read_table
+
+if TYPE_CHECKING:
+    from pipeline.effects.decode import ElfStore
 
 CONFIG_FILE = "deploy.toml"
 STATE_DIR = ".deploy"
@@ -388,6 +392,24 @@ class Context:
         """Record the verdict of the readiness gate."""
         device.confirmed = verdict.status == "passed"
         self.run.say(verdict, device.name)
+
+    def keep_elf(self) -> None:
+        """Remember the application's ELF by the identity that the running device reports."""
+        if "app" in self.toolchain.images:
+            self._elfs().keep(str(PurePosixPath(self.toolchain.images["app"]).with_suffix(".elf")))
+
+    def decoded(self, lines: Sequence[str], running: str = "") -> Sequence[str]:
+        """The calls behind the last panic in `lines`. `running`: the app_elf_sha256 to assume if it names none."""
+        from pipeline.effects.decode import decoded_panic
+
+        with contextlib.suppress(DeployError):  # nothing was built here
+            running = running or self.images.expected_elf()
+        return decoded_panic(lines, self._elfs(), running)
+
+    def _elfs(self) -> ElfStore:
+        from pipeline.effects.decode import ElfStore
+
+        return ElfStore(self.root, self.state_dir, self.cache_dir)
 
     def confirm(self, device: DeviceRun) -> bool:
         """The deploy of `device` counts: its flash is verified and it runs this build."""

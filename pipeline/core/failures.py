@@ -178,7 +178,7 @@ FAILURE_MAP: Mapping[FailureCategory, FailureClass] = MappingProxyType(
             (Stage.TTFB,),
             _A.FIX_CODE,
             "the firmware crashed while booting",
-            "decode the addresses of the boot log with the ELF named in the report",
+            "read the backtrace below the boot log: its first calls are where to look",
         ),
         _C.NO_OUTPUT: FailureClass(
             (Stage.REATTACH, Stage.TTFB),

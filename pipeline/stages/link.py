@@ -23,4 +23,5 @@ def run(ctx: Context) -> StageResult:
     checked = ctx.images.check()
     if checked.failure is not None:
         return replace(result, outcome=StageOutcome.FAILED, failure=checked.failure)
+    ctx.keep_elf()
     return replace(result, reasons=result.reasons + checked.warnings)

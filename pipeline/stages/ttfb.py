@@ -6,12 +6,14 @@ or write. Invariant: it ends at the readiness deadline at the latest, with a nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.core.boot import BootWatcher, Ready
 from pipeline.core.events import Readiness
 from pipeline.core.marks import unavailable
-from pipeline.core.model import Failure, MarkName, Stage, StageOutcome, StageResult
+from pipeline.core.model import Failure, FailureCategory, MarkName, Stage, StageOutcome, StageResult
 from pipeline.core.readiness import Until, parse_until
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ def run(ctx: Context, device: DeviceRun) -> StageResult:
             ctx.marked(device, mark)
     verdict = watcher.verdict
     failure = verdict if isinstance(verdict, Failure) else None
+    if failure is not None and failure.category is FailureCategory.PANIC:
+        failure = _with_backtrace(failure, ctx.decoded(watcher.lines))
     ctx.readiness(device, _readiness(watcher, until, device.config.port))
     outcome = StageOutcome.RAN if failure is None else StageOutcome.FAILED
     return StageResult(Stage.TTFB, outcome, 0.0, counts={"polls": watcher.polls}, failure=failure)
@@ -65,6 +69,11 @@ def _watch(ctx: Context, device: DeviceRun, watcher: BootWatcher, until: Until) 
         if not data:
             waits += 1
             ctx.progress(f"waiting for {until.text}", waits, 0)
+
+
+def _with_backtrace(failure: Failure, trace: Sequence[str]) -> Failure:
+    """The calls that led to the panic, below its log."""
+    return replace(failure, detail="\n".join([failure.detail, "", *trace])) if trace else failure
 
 
 def _readiness(watcher: BootWatcher, until: Until, port: str) -> Readiness:
