@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from pipeline.core.config_reader import parse_config
 from pipeline.core.failures import fail
 from pipeline.core.layout import Placement
 from pipeline.core.model import (
+    DEVICE_STAGES,
     DeviceFacts,
     Failure,
     FailureCategory,
@@ -229,6 +231,8 @@ class Context:
         self.images.forget()
         self.gate.withdraw()
         result = self.engine.run(stage, self.progress)
+        if result.failures and self._is_users(result.failures[0].action):
+            category = FailureCategory.ACTION_FAILED
         for _, text in result.warnings:
             self.notice(text.rstrip())
         for note in result.notes:
@@ -241,6 +245,10 @@ class Context:
             counts=dict(result.counts),
             failure=action_failure(stage, category, result.failures) if result.failures else None,
         )
+
+    def _is_users(self, action: str) -> bool:
+        """Does this action neither compile nor link?"""
+        return any(known.name == action and known.count_as == "built" for known in self.toolchain.actions)
 
     @cached_property
     def images(self) -> ImageSet:
@@ -428,7 +436,12 @@ class Context:
         try:
             return run()
         except DeployError as error:
-            return StageResult(stage, StageOutcome.FAILED, 0.0, failure=error.failure)
+            failure = error.failure
+            # A session serves several stages, and a tool is missed by whichever needs it first: only we know which.
+            host_wide = failure.stage is None and failure.category is not FailureCategory.CONFIG_ERROR
+            if host_wide or (failure.stage in DEVICE_STAGES and stage in DEVICE_STAGES):
+                failure = replace(failure, stage=stage)
+            return StageResult(stage, StageOutcome.FAILED, 0.0, failure=failure)
         except Exception as error:
             import traceback
 

@@ -76,6 +76,8 @@ def _header(report: Mapping[str, Any]) -> Bullets:
     yield "changed_inputs_count", len(report["changed_inputs"])
     for name in ("compiled", "restored", "linked", "bytes_written"):
         yield name, totals[name]
+    if totals["unknown_failures"]:
+        yield "unknown_failures", totals["unknown_failures"]
     for reason in report["reasons"]:
         moved = f": {reason['before']} -> {reason['after']}" if reason["before"] or reason["after"] else ""
         yield "reason", f"{reason['kind']} {reason['subject']}{moved}"

@@ -37,6 +37,7 @@ from pipeline.core.model import (
     DeployOutcome,
     Event,
     Failure,
+    FailureCategory,
     Mark,
     MarkName,
     Reason,
@@ -85,6 +86,8 @@ class _Run(NamedTuple):
     marks: Mapping[MarkName, Mark]
     readiness: Readiness | None
     failure: Failure | None
+    unknown: int
+    """Failures that the failure map does not know: each is a defect of ours."""
     outcome: DeployOutcome | None
 
 
@@ -151,6 +154,7 @@ def _sort(events: Sequence[Event]) -> _Run:
         marks={item.name: item for item in items if isinstance(item, Mark)},
         readiness=_last(items, Readiness),
         failure=failures[0] if failures else None,
+        unknown=len({f for f in failures if f.category is FailureCategory.UNKNOWN}),
         outcome=ends.outcome if ends else None,
     )
 
@@ -242,6 +246,7 @@ def _totals(run: _Run, durations: Mapping[Stage, int | None]) -> dict[str, Any]:
         "restored": _count(run, "restored"),
         "linked": _count(run, "linked"),
         "bytes_written": _bytes_written(run),
+        "unknown_failures": run.unknown,
     }
 
 

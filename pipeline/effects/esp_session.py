@@ -10,6 +10,7 @@ with a named category.
 from __future__ import annotations
 
 import contextlib
+import struct
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -27,6 +28,9 @@ CLASSIC = ((False, True, 0.1), (True, False, 0.05), (False, False, 0.0))
 
 INSTANT = tuple((dtr, rts, 0.0) for dtr, rts, _ in CLASSIC)
 """The same for boards without a capacitor: the virtual ones."""
+
+GARBLED = (ValueError, LookupError, struct.error)
+"""What esptool raises beside its own errors when a reply passes its checks and still is nonsense."""
 
 CONNECT_TRIES = 4
 """Resets before `sync_failed`. With esptool's five syncs of 0.1 s each, about 3 s; esptool itself tries 7 times."""
@@ -138,9 +142,11 @@ class EspSession:
 
         try:
             return call()
-        except esptool.FatalError as error:
-            text = str(error).splitlines()[0]
-            if "MD5 of file does not match" in text or "Verification failed" in text:
+        except (esptool.FatalError, *GARBLED) as error:
+            text = _fact(error)
+            if _gone(self._port):
+                category = FailureCategory.PORT_MISSING
+            elif "MD5 of file does not match" in text or "Verification failed" in text:
                 category = FailureCategory.VERIFY_MISMATCH
             raise DeviceError(
                 fail(category, stage=stage, where=self._where, message=f"cannot {what}: {text}", detail=str(error))
@@ -167,11 +173,14 @@ def connect(port: Any, chip: str, where: str, link: Callable[[], PortLink], flas
         counter = _count_commands(esp, [0])
         _enter_loader(esp, port, CLASSIC if reset == "classic" else INSTANT)
         facts = _identify(esp, chip, where, flash_size)
-    except (esptool.FatalError, OSError) as error:
+    except (esptool.FatalError, OSError, *GARBLED) as error:
+        gone = _gone(port)
         port.close()
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = _fact(error)
         category = FailureCategory.WRONG_DEVICE if "This chip is" in text else FailureCategory.SYNC_FAILED
         message = f"expected {chip}: {text}" if category is FailureCategory.WRONG_DEVICE else f"no loader: {text}"
+        if gone:
+            category, message = FailureCategory.PORT_MISSING, f"the port vanished: {text}"
         raise DeviceError(
             fail(category, stage=Stage.VERIFY_FLASH, where=where, message=message, detail=str(error))
         ) from None
@@ -179,6 +188,18 @@ def connect(port: Any, chip: str, where: str, link: Callable[[], PortLink], flas
         port.close()
         raise
     return EspSession(esp, port, where, link, facts, counter)
+
+
+def _gone(port: Any) -> bool:
+    """Can the port not even be asked what waits in it?"""
+    try:
+        return bool(port.is_open and port.in_waiting < 0)
+    except OSError:
+        return True
+
+
+def _fact(error: Exception) -> str:
+    return f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
 
 
 def _enter_loader(esp: Any, port: Any, sequence: Sequence[tuple[bool, bool, float]]) -> None:

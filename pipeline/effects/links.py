@@ -114,15 +114,22 @@ class PortLink:
 
     def release_reset(self) -> float:
         try:
-            self._port.setDTR(False)
-            self._port.setRTS(True)
-            self._port.reset_input_buffer()  # what an earlier life sent
-            if self.real_time:
-                time.sleep(EN_LOW_S)
-            released = self._now()  # before the call: over a network the edge comes while it waits for the answer
-            self._port.setRTS(False)
+            return self._reset()
+        except OSError as error:
+            self._wait_for_port(error)
+        try:
+            return self._reset()
         except OSError as error:
             raise self._vanished(str(error)) from None
+
+    def _reset(self) -> float:
+        self._port.setDTR(False)
+        self._port.setRTS(True)
+        self._port.reset_input_buffer()  # what an earlier life sent
+        if self.real_time:
+            time.sleep(EN_LOW_S)
+        released = self._now()  # before the call: over a network the edge comes while it waits for the answer
+        self._port.setRTS(False)
         return released
 
     def close(self) -> None:

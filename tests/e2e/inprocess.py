@@ -1,0 +1,109 @@
+"""A deploy inside the test's process, as doit and the reporter would run it, with faults planted when a stage begins.
+
+Real project, engine, esptool and virtual board; only doit is left out, which costs more than all of them together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pipeline import stages
+from pipeline.context import Context, load_context
+from pipeline.core.events import StageStarted
+from pipeline.core.model import DEVICE_STAGES, HOST_STAGES, Failure, Stage
+from pipeline.effects.host import Revision
+from pipeline.options import Options
+from pipeline.run import RunFacts, timed
+from virtualboard.faults import parse_fault
+
+FACTS = RunFacts(("deploy",), "local-fast", "zig", Revision("", False), 0, 0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished deploy. `report` is the JSON as it was written to disk."""
+
+    report: dict[str, Any]
+    failure: Failure | None
+
+    @property
+    def category(self) -> str:
+        return str(self.report["failure"]["category"]) if self.report["failure"] else ""
+
+    @property
+    def failed_stage(self) -> str:
+        return str(self.report["failure"]["stage"]) if self.report["failure"] else ""
+
+    @property
+    def outcome(self) -> str:
+        return str(self.report["outcome"])
+
+
+Plants = Mapping[Stage, Sequence[str]]
+NONE: Plants = MappingProxyType({})
+
+
+def deploy(
+    root: Path, plants: Plants = NONE, *, hosts: bool = True, edit: Callable[[Context], None] | None = None
+) -> Run:
+    """Deploy the project in `root` to its default device. `plants`: faults that the board has from the begin of a stage
+    on. `hosts` False: the build is known to be up to date. `edit` changes the context before the first stage."""
+    context = load_context(Options(), root)
+    assert not isinstance(context, Failure), context
+    assert isinstance(context.lock(), float)
+    device = context.devices[0]
+    context.run.begin([(device.name, device.config.port)], FACTS)
+    if edit is not None:
+        edit(context)
+    opened: list[Any] = []
+    really_open = context._open_port
+
+    def open_port(device: Any) -> Any:
+        opened.append(really_open(device))
+        _plant(opened[-1], plants.get(Stage.VERIFY_FLASH, ()))
+        return opened[-1]
+
+    context._open_port = open_port  # type: ignore[method-assign]
+    failure, running, interrupted = None, [], False
+    try:
+        for stage in (*(HOST_STAGES if hosts else ()), *DEVICE_STAGES):
+            name = device.name if stage in DEVICE_STAGES else ""
+            if name and stage is not Stage.VERIFY_FLASH:
+                _plant(opened[-1], plants.get(stage, ()))
+            if stage is Stage.REFLASH and device.nothing_to_write:
+                continue
+            context.run.say(StageStarted(stage), name)
+            running = [(stage, name, context.clock.now_s())]
+            result = context.execute(stage, device if name else None, _runner(context, stage, device))
+            context.run.stage_finished(timed(result, context.clock.now_s() - running.pop()[2]), name)
+            failure = result.failure
+            if failure is not None:
+                break
+        else:
+            assert context.confirm(device)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        context.close()
+        if not interrupted:
+            context.settle()
+        (rendered,) = context.run.finish(running, interrupted=interrupted)
+        context.unlock()
+    assert rendered.path is not None and rendered.path.read_text().startswith("# Deploy Report")
+    return Run(json.loads(rendered.path.with_suffix(".json").read_text()), failure)
+
+
+def _runner(context: Context, stage: Stage, device: Any) -> Callable[[], Any]:
+    if stage in HOST_STAGES:
+        return lambda: stages.load(stage)(context)
+    return lambda: stages.load_device(stage)(context, device)
+
+
+def _plant(port: Any, faults: Sequence[str]) -> None:
+    for text in faults:
+        port.board.inject(parse_fault(text))

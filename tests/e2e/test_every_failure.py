@@ -1,0 +1,259 @@
+"""Every category of the failure map is reached by a real cause: `CAUSES` has one for each, or this file fails.
+
+What reaches it is real: files, tools, the board's faults, signals. Replaced are only what this machine cannot have (two
+USB boards, see `port_ambiguous`) and how long a lock is waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import context as context_module
+from pipeline.context import load_context
+from pipeline.core.failures import FAILURE_MAP
+from pipeline.core.model import Failure, FailureCategory, Stage
+from pipeline.options import Options
+from tests.e2e.inprocess import NONE, Plants, Run, deploy
+from tests.e2e.space import Space
+
+C = FailureCategory
+MAIN = "firmware/core/main.c"
+ACTION = '\n[[action]]\nname = "bad"\nargv = ["python", "-c", "raise SystemExit(3)"]\noutputs = ["build/bad"]\n'
+
+
+@pytest.fixture
+def space(host_space: Space, monkeypatch: pytest.MonkeyPatch) -> Space:
+    """The project, and its own cache (a copy of the template's)."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(host_space.path / ".deploy" / "user-cache"))
+    host_space.file(".deploy").mkdir(exist_ok=True)
+    return host_space
+
+
+Cause = Callable[[Space, pytest.MonkeyPatch], "Run | Failure"]
+
+
+def run(space: Space, plants: Plants = NONE, **options: Any) -> Run:
+    return deploy(space.path, plants, **options)
+
+
+def with_port(space: Space, port: str) -> Run:
+    space.edit("deploy.toml", 'port = "virtual:"', f'port = "{port}"')
+    return run(space)
+
+
+def with_code(space: Space, path: str, old: str, new: str) -> Run:
+    space.edit(path, old, new)
+    return run(space)
+
+
+def config_error(space: Space, _: pytest.MonkeyPatch) -> Failure:
+    space.edit("deploy.toml", 'kind = "zig"', 'kind = "zag"')
+    found = load_context(Options(), space.path)
+    assert isinstance(found, Failure)
+    return found
+
+
+def toolchain_missing(space: Space, patch: pytest.MonkeyPatch) -> Run:
+    patch.setenv("PATH", str(space.path))
+    return with_code(space, "deploy.toml", 'kind = "zig"', 'kind = "gcc"')
+
+
+def compile_error(space: Space, _: pytest.MonkeyPatch) -> Run:
+    return with_code(space, MAIN, "    port_init();", "    port_init(;")
+
+
+def link_error(space: Space, _: pytest.MonkeyPatch) -> Run:
+    return with_code(space, MAIN, "    port_init();", "    void nowhere(void);\n    nowhere();\n    port_init();")
+
+
+def image_too_large(space: Space, _: pytest.MonkeyPatch) -> Run:
+    path = space.file("firmware/partitions.csv")
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    for row in rows:
+        if row[0] == "ota_0":
+            row[4] = " 0x10000"
+    path.write_text("\n".join(map(",".join, rows)) + "\n")
+    return run(space)
+
+
+def action_failed(space: Space, _: pytest.MonkeyPatch) -> Run:
+    with space.file("deploy.toml").open("a") as config:
+        config.write(ACTION)
+    return run(space)
+
+
+def of_the_lock(space: Space) -> Failure:
+    context = load_context(Options(), space.path)
+    assert not isinstance(context, Failure)
+    found = context.lock()
+    assert isinstance(found, Failure)
+    return found
+
+
+def cache_error(space: Space, _: pytest.MonkeyPatch) -> Failure:
+    locks = space.file(".deploy/locks")
+    if locks.exists():
+        locks.rename(space.file(".deploy/elsewhere"))
+    locks.write_text("a file where the directory should be")
+    return of_the_lock(space)
+
+
+def lock_timeout(space: Space, patch: pytest.MonkeyPatch) -> Failure:
+    patch.setattr(context_module, "LOCK_TIMEOUT_S", 0.05)
+    holder = load_context(Options(), space.path)
+    assert not isinstance(holder, Failure) and isinstance(holder.lock(), float)
+    try:
+        return of_the_lock(space)
+    finally:
+        holder.unlock()
+
+
+def port_missing(space: Space, _: pytest.MonkeyPatch) -> Run:
+    return with_port(space, "/dev/does-not-exist")
+
+
+def port_busy(space: Space, _: pytest.MonkeyPatch) -> Run:
+    from virtualboard.nor import NorFlash
+
+    space.flash.parent.mkdir(parents=True, exist_ok=True)
+    holder = NorFlash(4 << 20, space.flash)
+    try:
+        return run(space)
+    finally:
+        holder.close()
+
+
+def port_permission(space: Space, _: pytest.MonkeyPatch) -> Run:
+    if not Path("/proc/sys/kernel/ostype").exists():
+        pytest.skip("needs a file that even root may not write")
+    return with_port(space, "/proc/sys/kernel/ostype")
+
+
+def port_ambiguous(space: Space, patch: pytest.MonkeyPatch) -> Run:
+    from serial.tools import list_ports
+    from serial.tools.list_ports_common import ListPortInfo
+
+    def board(path: str) -> ListPortInfo:
+        info = ListPortInfo(path, skip_link_detection=True)
+        info.vid, info.pid = 0x303A, 0x1001
+        return info
+
+    patch.setattr(list_ports, "comports", lambda: [board("/dev/ttyACM0"), board("/dev/ttyACM1")])
+    return with_port(space, "auto")
+
+
+def protected_device(space: Space, _: pytest.MonkeyPatch) -> Run:
+    from virtualboard.chips import Security
+    from virtualboard.port import open_virtual
+
+    def burn(context: Any) -> None:
+        space.flash.parent.mkdir(parents=True, exist_ok=True)
+        burnt = Security(flash_encryption=True)
+        context._open_port = lambda device: open_virtual("esp32c3", space.flash, security=burnt)
+
+    return run(space, edit=burn)
+
+
+def planted(stage: Stage, fault: str) -> Cause:
+    return lambda space, _: run(space, {stage: [fault]})
+
+
+def sync_failed(space: Space, _: pytest.MonkeyPatch) -> Run:
+    return with_port(space, "virtual:?fault=silence:boot=0,times=0")
+
+
+def wrong_image(space: Space, _: pytest.MonkeyPatch) -> Run:
+    named = 'out_hex(who->app_elf_sha256, sizeof who->app_elf_sha256, "");'
+    return with_code(space, MAIN, named, 'out_hex(who->mac, 6, "");')
+
+
+def unhealthy(space: Space, _: pytest.MonkeyPatch) -> Run:
+    space.edit("deploy.toml", 'until = "rpc:ready"', 'until = "rpc:health"')
+    result = with_code(space, "firmware/modules/ballast.c", "return ballast_set(self, 0);", "return self == 0;")
+    assert result.report["readiness"]["failure_reason"] == "unhealthy:ballast"
+    told = {module["name"]: module["setup_ok"] for module in result.report["readiness"]["modules"]}
+    assert told == {"blink": True, "sampler": True, "ballast": False}
+    assert "ballast" in result.report["failure"]["message"]
+
+    space.edit("deploy.toml", 'until = "rpc:health"', 'until = "rpc:health"\nallow_unhealthy = true')
+    allowed = run(space)
+    assert allowed.outcome == "verified_unchanged"
+    assert allowed.report["readiness"]["note"].endswith("ballast")
+    return result
+
+
+def interrupted(space: Space, _: pytest.MonkeyPatch) -> Run:
+    def stop_writing(context: Any) -> None:
+        context.progress = lambda label, done, total: signal.raise_signal(signal.SIGINT) if label == "app" else None
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return run(space, edit=stop_writing)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def unknown(space: Space, _: pytest.MonkeyPatch) -> Run:
+    """A defect of ours, as any exception is that nobody expected."""
+
+    def broken(context: Any) -> None:
+        context._open_port = lambda device: device.no_such_attribute
+
+    result = run(space, edit=broken)
+    assert result.report["totals"]["unknown_failures"] == 1
+    assert "[this is a bug]" in result.report["failure"]["message"]
+    return result
+
+
+CAUSES: Mapping[FailureCategory, Cause] = {
+    C.CONFIG_ERROR: config_error,
+    C.TOOLCHAIN_MISSING: toolchain_missing,
+    C.COMPILE_ERROR: compile_error,
+    C.LINK_ERROR: link_error,
+    C.IMAGE_TOO_LARGE: image_too_large,
+    C.ACTION_FAILED: action_failed,
+    C.CACHE_ERROR: cache_error,
+    C.LOCK_TIMEOUT: lock_timeout,
+    C.PORT_MISSING: port_missing,
+    C.PORT_BUSY: port_busy,
+    C.PORT_PERMISSION: port_permission,
+    C.PORT_AMBIGUOUS: port_ambiguous,
+    C.WRONG_DEVICE: planted(Stage.VERIFY_FLASH, "wrong-chip:chip=esp32s3"),
+    C.PROTECTED_DEVICE: protected_device,
+    C.SYNC_FAILED: sync_failed,
+    C.WRITE_FAILED: planted(Stage.REFLASH, "brown-out:write=1"),
+    C.VERIFY_MISMATCH: planted(Stage.REFLASH, "worn:sector=0x12000"),
+    C.BOOT_LOOP: planted(Stage.REATTACH, "boot-loop:boot=0"),
+    C.PANIC: planted(Stage.REATTACH, "panic:boot=0"),
+    C.NO_OUTPUT: planted(Stage.REATTACH, "silence"),
+    C.WRONG_IMAGE: wrong_image,
+    C.RPC_TIMEOUT: planted(Stage.REATTACH, "garble:to=host,at=0,every=40"),
+    C.UNHEALTHY: unhealthy,
+    C.INTERRUPTED: interrupted,
+    C.UNKNOWN: unknown,
+}
+
+
+@pytest.mark.parametrize("category", FailureCategory)
+def test_each_category_has_a_cause(category: FailureCategory, space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CAUSES[category](space, monkeypatch)
+    row = FAILURE_MAP[category]
+    if isinstance(result, Failure):
+        assert (result.category, result.stage) == (category, None)
+        assert (result.retryable, result.user_action) == (row.retryable, row.user_action.value)
+        return
+    failure = result.report["failure"]
+    assert failure["category"] == category, failure
+    assert result.outcome == ("interrupted" if category is C.INTERRUPTED else "failed")
+    assert failure["stage"] in {str(stage) for stage in row.stages}, failure
+    assert (failure["retryable"], failure["user_action"]) == (row.retryable, row.user_action.value)
+    assert failure["message"] and failure["hint"]
+    if category is not C.UNKNOWN:
+        assert result.report["totals"]["unknown_failures"] == 0
+    assert os.environ["XDG_CACHE_HOME"].startswith(str(space.path)), "no test reaches another one's cache"
