@@ -1,6 +1,5 @@
 """Each fault of the virtual board at each stage of a deploy: a failure with the right name, a free port, a report, and
-a
-next run that heals the board, by the MD5 of its flash and not by what anybody says.
+a next run that heals the board, by the MD5 of its flash and not by what anybody says.
 
 `-m stress` draws the faults, their times and their stage at random; `HOTPLATE_FAULT_RUNS` says how often (default 300).
 """
@@ -84,9 +83,9 @@ class Board:
             flash.seek(offset)
             flash.write(bytes([byte ^ 0x40]))
 
-    def holds(self, regions: list[dict[str, Any]]) -> bool:
+    @staticmethod
+    def holds(flash: bytes, regions: list[dict[str, Any]]) -> bool:
         """Does the flash hold these images, by their MD5? otadata may legitimately differ: the boot proves it."""
-        flash = self.flash.read_bytes()
         spans = ((r["md5"], flash[r["offset"] : r["offset"] + r["size"]]) for r in regions if r["name"] != "otadata")
         return all(hashlib.md5(data).hexdigest() == md5 for md5, data in spans)
 
@@ -101,10 +100,11 @@ class Board:
         else:
             assert run.outcome in FLASHED | {"verified_unchanged"}, context
         NorFlash(FLASH_SIZE, self.flash).close()  # raises when somebody still holds the board
-        whole = bool(run.report["regions"]) and self.holds(run.report["regions"])
+        before = self.flash.read_bytes()
         healed = deploy(self.path, hosts=False)
         assert healed.category == "", f"{context}: {healed.report['failure']}"
-        assert self.holds(healed.report["regions"]), context
+        assert self.holds(self.flash.read_bytes(), healed.report["regions"]), context
+        whole = self.holds(before, healed.report["regions"])
         assert healed.outcome in ({"verified_unchanged"} | FLASHED if whole else FLASHED), context
 
 

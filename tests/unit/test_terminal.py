@@ -16,7 +16,7 @@ import pipeline.terminal as module
 from pipeline.core.failures import fail
 from pipeline.core.model import FailureCategory, Stage
 from pipeline.core.report_json import build_report
-from pipeline.terminal import Look, Progress, failure_block, look_of, stage_table
+from pipeline.terminal import Look, Progress, failure_block, look_of, module_table, stage_table
 from tests.golden.scenarios import RUNS
 
 PIPE = Look(tty=False, colour=False, columns=80)
@@ -170,3 +170,23 @@ def test_the_module_imports_neither_doit_nor_rich() -> None:
     names = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not {name for name in names if name.split(".")[0] in {"doit", "rich"}}
+
+
+def test_a_wait_of_unknown_length_is_dots() -> None:
+    tty = FakeTty()
+    progress = Progress(tty, Look(tty=True, colour=False, columns=40))
+    for count in (1, 2, 3, 11):
+        progress("waiting for rpc:health", count, 0)
+        assert tty.screen == "waiting for rpc:health " + "." * (1 if count == 11 else count)
+    progress.finish()
+    assert tty.screen == ""
+
+
+def test_modules_are_listed_and_cannot_steer_the_terminal() -> None:
+    modules = [
+        {"name": "blink", "setup_ok": True, "at_fault": False, "held": 0, "health": "3 flashes"},
+        {"name": "samp\x1b[2Jler", "setup_ok": False, "at_fault": True, "held": None, "health": ""},
+    ]
+    lines = module_table({"readiness": {"modules": modules}}, Look(tty=False, colour=False, columns=80))
+    assert lines == ["module blink        ok, 0 bytes held, 3 flashes", "module samp?[2Jler  not set up, at fault"]
+    assert module_table({"readiness": {"modules": []}}, Look(tty=False, colour=False, columns=80)) == []
