@@ -154,7 +154,7 @@ def platformio(directory: Path, chip: str, rows: Sequence[Row] = TWO_SLOTS) -> N
     write(directory, files)
 
 
-def config(section: str, *, readiness: str = "byte", extra: str = "") -> str:
+def config(section: str, *, readiness: str) -> str:
     """A deploy.toml for given firmware; `section` is the body of [prebuilt]."""
     return f"""\
 [project]
@@ -172,4 +172,4 @@ port = "virtual:"
 [readiness]
 until = "{readiness}"
 timeout_ms = 2000
-{extra}"""
+"""

@@ -7,58 +7,14 @@ runs. That line is what these deploys wait for; an ESP32-C3 is waited for until 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import given_firmware as given
 from tests.e2e.space import Result, Space
-
-CHIPS = ("esp32", "esp32s3", "esp32c3")
-READY = {"esp32c3": "line:^entry 0x"}
-NOT_EXECUTED = "line:firmware is not executed"
-DODO = '"""Deploy."""\n\nfrom pipeline.tasks import *  # noqa: F403\n'
-DIRECTORY = 'directory = "build"'
-
-Layout = Callable[[Path, str], str]
-
-
-def esp_idf(root: Path, chip: str) -> str:
-    given.esp_idf(root / "build", chip)
-    return DIRECTORY
-
-
-def old_esp_idf(root: Path, chip: str) -> str:
-    given.esp_idf(root / "build", chip, given.OLD_SPELLING, given.FACTORY)
-    manifest = root / "build/flasher_args.json"
-    document = json.loads(manifest.read_text())
-    del document["flash_files"]["0xe000"]
-    manifest.write_text(json.dumps(document))
-    return DIRECTORY
-
-
-def platformio(root: Path, chip: str) -> str:
-    given.platformio(root / ".pio/build/desk", chip)
-    return 'directory = ".pio/build/desk"'
-
-
-def files(root: Path, chip: str) -> str:
-    images = {"b.bin": given.bootloader(chip), "t.bin": given.table(given.TWO_SLOTS), "a.bin": given.app(chip)}
-    given.write(root / "bin", images)
-    boot = hex(given.BOOT_OFFSETS[chip])
-    return f'files = {{ {boot} = "bin/b.bin", 0x8000 = "bin/t.bin", 65536 = "bin/a.bin" }}'
-
-
-def project(root: Path, chip: str, layout: Layout, extra: str = "") -> Space:
-    root.mkdir()
-    (root / "dodo.py").write_text(DODO)
-    section = layout(root, chip)
-    until = READY.get(chip, NOT_EXECUTED)
-    (root / "deploy.toml").write_text(given.config(section, readiness=until, extra=extra))
-    return Space(root)
+from tests.given_project import DODO, Layout, esp_idf, files, old_esp_idf, platformio, project, with_web
 
 
 def user_files(space: Space) -> dict[str, bytes]:
@@ -215,31 +171,6 @@ def test_the_gate_answers_and_notices_every_file(blink: Space) -> None:
 
 # --- [image.NAME] -----------------------------------------------------------------------------
 
-PACK = """
-import sys
-open(sys.argv[1], "wb").write(b"".join(open(path, "rb").read() for path in sys.argv[2:]))
-"""
-IMAGE = """
-[[action]]
-name = "pack"
-argv = ["python", "tools/pack.py", "{out}", "{in}"]
-inputs = ["web/*.html"]
-outputs = ["build/web.bin"]
-
-[image.web]
-partition = "storage"
-file = "build/web.bin"
-"""
-
-
-def with_web(space: Space) -> Space:
-    for name, text in (("tools/pack.py", PACK), ("web/a.html", "<a>"), ("web/b.html", "<b>")):
-        space.file(name).parent.mkdir(exist_ok=True)
-        space.file(name).write_text(text)
-    with space.file("deploy.toml").open("a") as config:
-        config.write(IMAGE)
-    return space
-
 
 def test_what_an_action_makes_is_one_more_region(blink: Space) -> None:
     space = with_web(blink)
@@ -263,125 +194,3 @@ def test_an_image_beside_what_a_toolchain_compiles(host_space: Space) -> None:
     assert first.code == 0, first.out + first.err
     assert "logo" in first.written and on_board(host_space, 0x3F0000, b"logo")
     assert_good(host_space.deploy(), "verified_unchanged")
-
-
-def fails(space: Space, category: str, *facts: str) -> Result:
-    result = space.deploy()
-    assert result.code == 1, result.out + result.err
-    assert result.category == category, result.report["failure"]
-    for fact in facts:
-        assert fact in result.err, result.err
-    assert "hint: " in result.err
-    assert not space.flash.exists(), "a board was opened for something that cannot be flashed"
-    return result
-
-
-def test_an_image_that_does_not_fit(blink: Space) -> None:
-    space = with_web(blink)
-    space.file("web/a.html").write_bytes(b"x" * 0x20001)
-    fails(space, "image_too_large", "build/web.bin: error: web has 131076 bytes, but partition 'storage' holds 131072")
-
-
-def test_an_image_that_is_not_there(blink: Space) -> None:
-    space = with_web(blink)
-    space.edit("deploy.toml", 'file = "build/web.bin"', 'file = "build/wed.bin"')
-    line = space.file("deploy.toml").read_text().partition("build/wed.bin")[0].count("\n") + 1
-    fails(
-        space,
-        "config_error",
-        f"deploy.toml:{line}:8: error: 'build/wed.bin' does not exist, and no [[action]] makes it",
-    )
-
-
-def test_an_image_for_a_partition_that_is_not_there(blink: Space) -> None:
-    space = with_web(blink)
-    space.edit("deploy.toml", 'partition = "storage"', 'partition = "spiffs"')
-    fails(space, "config_error", "error: the table has no partition 'spiffs'", "use one of nvs, otadata, app0")
-
-
-# --- damage -----------------------------------------------------------------------------------
-
-
-def refused(space: Space, *facts: str) -> None:
-    """Before anything is touched, with exit code 2."""
-    result = space.doit("deploy")
-    assert result.code == 2, result.out + result.err
-    for fact in facts:
-        assert fact in result.err, result.err
-    assert "hint: " in result.err and result.report is None
-    assert not space.file(".deploy").exists()
-
-
-def test_a_build_that_is_not_there(blink: Space) -> None:
-    shutil.rmtree(blink.file("build"))
-    refused(blink, "deploy.toml:8:13: error: 'prebuilt.directory' is 'build', which does not exist")
-
-
-def test_a_directory_that_holds_builds_but_is_none(tmp_path: Path) -> None:
-    space = project(tmp_path / "project", "esp32", platformio)
-    space.edit("deploy.toml", ".pio/build/desk", ".pio/build")
-    refused(space, "deploy.toml:8:13: error: '.pio/build' is no build", "name the build itself: .pio/build/desk")
-
-
-def test_a_manifest_that_is_cut_off(blink: Space) -> None:
-    manifest = blink.file("build/flasher_args.json")
-    manifest.write_bytes(manifest.read_bytes()[:200])
-    refused(blink, "build/flasher_args.json:", "error: the file is not whole", "idf.py build")
-
-
-@pytest.mark.parametrize("layout", [esp_idf, platformio, files])
-def test_a_file_that_is_not_there(tmp_path: Path, layout: Layout) -> None:
-    space = project(tmp_path / "project", "esp32", layout)
-    name = next(name for name in user_files(space) if name.endswith(("bootloader.bin", "b.bin")))
-    space.file(name).unlink()
-    refused(space, f"the file '{name}' does not exist")
-
-
-def test_deploy_toml_and_the_build_contradict_each_other(blink: Space) -> None:
-    blink.edit("deploy.toml", 'kind = "prebuilt"', 'kind = "prebuilt"\nchip = "esp32"')
-    refused(blink, "deploy.toml:6:8: error: 'toolchain.chip' is 'esp32', but 'esp32s3' in build/flasher_args.json")
-
-
-def test_an_image_for_another_chip(blink: Space) -> None:
-    blink.file("build/blink.bin").write_bytes(given.app("esp32c3"))
-    fails(blink, "wrong_device", "build/blink.bin: error: the image is for esp32c3, but the chip is esp32s3")
-
-
-@pytest.mark.parametrize(
-    ("name", "at", "fact"),
-    [
-        ("blink.bin", 500, "build/blink.bin: error: the image is damaged: its checksum does not match its bytes"),
-        ("blink.bin", -1, "build/blink.bin: error: the image is damaged: its SHA-256 does not match its bytes"),
-        ("bootloader/bootloader.bin", 0, "this is no whole image: magic: 0xe9 needed, 0xe8 there"),
-        ("partition_table/partition-table.bin", 40, "not a partition table: MD5"),
-    ],
-)
-def test_a_flipped_bit(blink: Space, name: str, at: int, fact: str) -> None:
-    path = blink.file(f"build/{name}")
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
-    fails(blink, "config_error" if "table" in name else "action_failed", fact)
-
-
-def test_images_that_overlap(tmp_path: Path) -> None:
-    space = project(tmp_path / "project", "esp32", files)
-    space.file("bin/x.bin").write_bytes(b"x" * 0x1001)
-    space.edit("deploy.toml", "65536 =", '0x200000 = "bin/x.bin", 0x201000 = "bin/x.bin", 65536 =')
-    fails(space, "image_too_large", "at-0x201000 at 0x201000 overlaps at-0x200000, which ends at 0x201004")
-
-
-def test_an_app_that_is_larger_than_its_partition(blink: Space) -> None:
-    blink.file("build/blink.bin").write_bytes(given.image("esp32s3", b"x" * 0x40000))
-    fails(blink, "image_too_large", "but partition 'app0' holds 262144")
-
-
-def test_a_build_where_our_products_go(tmp_path: Path) -> None:
-    space = project(tmp_path / "project", "esp32", esp_idf)
-    space.file("build").rename(space.file("prebuilt"))
-    space.file("build").mkdir()
-    space.file("prebuilt").rename(space.file("build/prebuilt"))
-    space.edit("deploy.toml", DIRECTORY, 'directory = "build/prebuilt"')
-    before = {path: path.read_bytes() for path in space.file("build").rglob("*.*") if path.is_file()}
-    fails(space, "config_error", "lies in build/prebuilt/, where the products of this profile go")
-    assert before == {path: path.read_bytes() for path in space.file("build").rglob("*.*") if path.is_file()}
