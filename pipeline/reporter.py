@@ -72,6 +72,7 @@ class HotplateReporter:
 
     def initialize(self, tasks: Mapping[str, Any], selected: list[str]) -> None:
         """Take the lock, begin a transaction per device. Ends the process with 2 when the lock cannot be had."""
+        self._previous_sigterm = signal.signal(signal.SIGTERM, _terminated)
         names = _closure(tasks, selected)
         stages = [found for found in map(stage_of, names) if found is not None]
         self._stages = bool(stages)
@@ -79,7 +80,6 @@ class HotplateReporter:
             return
         self._gate = all((tasks[name].meta or {}).get("gate") for name in names)
         git = GitQuery(self._context.root)
-        self._previous_sigterm = signal.signal(signal.SIGTERM, _terminated)
         self._context.notice = self._notice
         waited_s = self._context.lock()
         if isinstance(waited_s, Failure):
@@ -188,6 +188,7 @@ class HotplateReporter:
     def complete_run(self) -> None:
         """Called by doit in a `finally`: after success, failure and Ctrl-C alike."""
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        over = False
         self._progress.finish()
         for message in self._errors:
             self._write(f"{message.rstrip()}\n")
@@ -205,19 +206,23 @@ class HotplateReporter:
             rendered = self._context.run.finish(list(self._running.values()), interrupted=interrupted)
             self._context.unlock()
             self._show(rendered)
+            over = any(_is_over_budget(one.report) for one in rendered)
         if self._previous_sigterm is not None:
             signal.signal(signal.SIGTERM, self._previous_sigterm)
         if interrupted:
             raise SystemExit(INTERRUPTED)
-        if self._teardown_failed and not self._failed:
+        if (self._teardown_failed or over) and not self._failed:
             raise SystemExit(1)  # doit itself would end with 0
 
     def _show(self, rendered: list[Rendered]) -> None:
         for one in rendered:
             self._write("\n".join([*stage_table(one.report, self._look), *module_table(one.report, self._look)]) + "\n")
         for one in rendered:
-            if one.report["failure"] is not None and one.report["outcome"] == "interrupted":
-                self._write(f"{one.report['failure']['message']}\n")
+            failure = one.report["failure"]
+            if failure is not None and one.report["outcome"] == "interrupted":
+                self._write(f"{failure['message']}\n")
+            if _is_over_budget(one.report):
+                self._notice(f"{failure['where']}: error: {failure['message']}\nhint: {failure['hint']}")
             if one.path is None:
                 self._write("note: the report could not be written; the event log in .deploy/runs holds it\n")
             self._write(f"{one.line}\n")
@@ -243,6 +248,10 @@ def _closure(tasks: Mapping[str, Any], selected: list[str]) -> list[str]:
             seen[name] = None
             waiting += [*tasks[name].task_dep, *tasks[name].setup_tasks]
     return list(seen)
+
+
+def _is_over_budget(report: Mapping[str, Any]) -> bool:
+    return report["failure"] is not None and report["failure"]["category"] == FailureCategory.OVER_BUDGET.value
 
 
 def _print_failure(failure: Failure) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,15 @@ from pipeline.core.model import (
     StageResult,
 )
 from pipeline.core.report import last_line, render_markdown
-from pipeline.core.report_json import build_report
+from pipeline.core.report_json import build_report, whole_ms
 from pipeline.effects.api import Clock
 from pipeline.effects.host import Revision
-from pipeline.effects.run_log import RunLog, close_killed, prune, unfinished
+from pipeline.effects.run_log import RunLog, close_killed, prune, prune_reports, unfinished
 
 RUNS = "runs"
 
 KEEP_LOGS = 200
-"""Event logs kept in `.deploy/runs`; the rendered reports are the user's and stay."""
+"""Event logs kept in `.deploy/runs`; of the rendered reports `[reports] keep`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class Run:
         self._clock = clock
         self._started_s = clock.now_s()
         self._logs: list[_Log] = []
+        self._before_ms = 0
         self.results: list[tuple[str, StageResult]] = []
         """(device or "", result) in the order in which the stages ended."""
 
@@ -100,6 +101,7 @@ class Run:
         left = [self._render_left_behind(path) for path in unfinished(self._runs_dir)]
         prune(self._runs_dir, KEEP_LOGS)
         self._started_s = self._clock.now_s()
+        self._before_ms = (facts.startup_ms or 0) + (facts.dispatch_ms or 0)
         for name, port in devices or [("", "")]:
             tx = self._transaction(single=len(devices) <= 1)
             log = _Log(RunLog.create(self._runs_dir, tx), tx, name)
@@ -136,21 +138,41 @@ class Run:
         self._log(device).outcome = outcome
 
     def finish(self, running: Sequence[tuple[Stage, str, float]], *, interrupted: bool) -> list[Rendered]:
-        """Close the logs and render the reports. `running`: (stage, device or "", begin) of what was under way."""
+        """Close the logs, render the reports and remove the oldest beyond `[reports] keep`. `running`: (stage, device or
+        "", begin) of what was under way."""
         if interrupted:
             self._interrupt(running)
         self._stop_others()
         rendered = []
         for log in self._logs:
+            # One instant for the end and for what is said of it: the report and the verdict cannot differ.
+            end = self._when()
+            self._enforce_budget(log, end)
             outcome = log.outcome
             if log.failure is not None:
                 stopped = log.failure.category is FailureCategory.INTERRUPTED
                 outcome = DeployOutcome.INTERRUPTED if stopped else DeployOutcome.FAILED
-            self._emit(log, events.RunFinished(outcome))
+            self._emit(log, events.RunFinished(outcome), end)
             log.log.close()
             if log.device:
                 rendered.append(self._render(log.log.events, log.tx))
+        if rendered:
+            prune_reports(self.reports_dir, self._config.reports.keep, {log.tx for log in self._logs})
         return rendered
+
+    def _enforce_budget(self, log: _Log, end: When) -> None:
+        """With `[budget] enforce`, a deploy that took longer than its total has failed."""
+        budget = self._config.budget
+        total_ms = self._before_ms + whole_ms(end.since_s)
+        if not budget.enforce or log.failure is not None or log.outcome is None or total_ms <= budget.total:
+            return
+        log.failure = fail(
+            FailureCategory.OVER_BUDGET,
+            stage=None,
+            where=f"device {log.device}",
+            message=f"the deploy took {total_ms} ms, but [budget] total is {budget.total} ms ({log.outcome})",
+        )
+        self._emit(log, log.failure, end)
 
     def _stop_others(self) -> None:
         """doit stops at the first failure: a device that was not reached says which one was in the way."""
@@ -177,9 +199,11 @@ class Run:
                     log.device,
                 )
 
-    def _emit(self, log: _Log, payload: Payload) -> None:
-        when = When(self._clock.utc(), self._clock.now_s() - self._started_s)
-        log.log.append(events.event(payload, when))
+    def _emit(self, log: _Log, payload: Payload, when: When | None = None) -> None:
+        log.log.append(events.event(payload, when or self._when()))
+
+    def _when(self) -> When:
+        return When(self._clock.utc(), self._clock.now_s() - self._started_s)
 
     def _log(self, device: str) -> _Log:
         return next(log for log in self._logs if log.device == device)
@@ -192,13 +216,6 @@ class Run:
         return events.format_tx(self._clock.utc(), secrets.token_hex(3))
 
     def _run_started(self, tx: str, device: str, port: str, facts: RunFacts) -> events.RunStarted:
-        budget = self._config.budget
-        limits: Mapping[str, int | None] = {
-            "total": budget.total,
-            "startup": budget.startup,
-            "dispatch": budget.dispatch,
-            **{stage.value: budget.of(stage) for stage in Stage},
-        }
         return events.RunStarted(
             tx=tx,
             device=device,
@@ -211,10 +228,11 @@ class Run:
             verify_level=self._config.verify.level,
             readiness_until=self._config.readiness.until,
             readiness_timeout_ms=self._config.readiness.timeout_ms,
-            budget_ms={name: limit for name, limit in limits.items() if limit is not None},
+            budget_ms=self._config.budget.limits_ms,
             report_path=self._shown(self.reports_dir / f"{tx}.md") if device else "",
             startup_ms=facts.startup_ms,
             dispatch_ms=facts.dispatch_ms,
+            budget_enforced=self._config.budget.enforce,
         )
 
     def _shown(self, path: Path) -> str:

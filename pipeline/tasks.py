@@ -30,6 +30,7 @@ from pipeline.reporter import make_reporter
 
 __all__ = [
     "DOIT_CONFIG",
+    "task_baseline",
     "task_bench",
     "task_cache",
     "task_check",
@@ -55,6 +56,20 @@ PARAMS = [
         "default": "",
         "help": "build with this profile of deploy.toml",
     },
+]
+
+
+BASELINE_PARAMS = [
+    {"name": "runs", "long": "runs", "type": int, "default": 5, "help": "runs of each kind"},
+    {
+        "name": "deploy",
+        "long": "deploy",
+        "inverse": "no-deploy",
+        "type": bool,
+        "default": True,
+        "help": "measure up to the running device (--no-deploy: only the build)",
+    },
+    *PARAMS,
 ]
 
 
@@ -236,6 +251,32 @@ def task_deploy() -> Iterator[dict[str, Any]]:
 def _confirm(device: DeviceRun, **_: Any) -> bool:
     """The deploy counts when its last stage confirmed this build; doit runs this only then."""
     return context().confirm(device)
+
+
+def task_baseline() -> Iterator[dict[str, Any]]:
+    """how fast this project's loop is on this machine, before and after"""
+    doc = "how fast this project's loop is on this machine, before and after"
+    yield {"basename": "baseline", "name": None, "doc": doc}
+    for mode, what in (
+        ("cold", "deploys from nothing: empty cache, nothing built, virtual board erased"),
+        ("warm", "deploys with nothing changed"),
+        ("full", "cold and warm, and each kind of edit until it runs"),
+    ):
+        yield {
+            "basename": "baseline",
+            "name": mode,
+            "doc": f"measure {what} (--runs N, --device NAME, --no-deploy)",
+            "actions": [(_baseline, [mode])],
+            "params": BASELINE_PARAMS,
+            "verbosity": 2,
+        }
+
+
+def _baseline(mode: str, runs: int, deploy: bool, **_: Any) -> TaskFailed | None:
+    from pipeline import baseline_screen
+
+    failed = baseline_screen.show(context(), mode, runs, deploy=deploy)
+    return TaskFailed(failed) if failed else None
 
 
 def task_bench() -> Iterator[dict[str, Any]]:

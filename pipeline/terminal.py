@@ -48,27 +48,26 @@ def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
 
 # --- the table --------------------------------------------------------------------------------
 
-_WIDTHS = (14, 18, 9, 9, 9)
+_WIDTHS = (14, 18, 8, 8, 8)
 
 
 def stage_table(report: Mapping[str, Any], look: Look) -> list[str]:
-    """The end of a run: each stage with outcome, ms, budget and margin; the remainder; the total; what was done."""
-    lines = [look.paint(_row(("stage", "outcome", "ms", "budget", "margin")), "bold")]
-    for row in report["budget"]["phases"]:
-        if row["phase"] == "startup" and row["measured_ms"] is not None:
-            cells = ("startup", "", row["measured_ms"], row["limit_ms"], row["margin_ms"])
-            lines.append(_timed_row(cells, look, ""))
-    for row in report["stages"]:
-        cells = (row["stage"], row["outcome"], row["duration_ms"], row["budget_ms"], row["margin_ms"])
-        lines.append(_timed_row(cells, look, _OUTCOME_COLOURS.get(row["outcome"], "")))
-    total = report["budget"]["total"]
-    shown = sum(row["measured_ms"] or 0 for row in report["budget"]["phases"] if row["phase"] != "dispatch")
-    lines.append(_row(("remainder", "", total["measured_ms"] - shown, None, None)))
-    cells = ("total", report["outcome"] or "", total["measured_ms"], total["limit_ms"], total["margin_ms"])
-    lines.append(_timed_row(cells, look, "bold"))
+    """The end of a run: the budget tree with each stage's outcome, the remainder, the total, the bottleneck, and what
+    was done."""
+    lines = [look.paint(_row(("stage", "outcome", "ms", "budget", "margin", "verdict")), "bold")]
+    outcomes = {row["stage"]: row["outcome"] for row in report["stages"]}
+    budget = report["budget"]
+    for row in budget["phases"]:
+        outcome = outcomes.get(row["phase"], "")
+        if outcome or row["measured_ms"] is not None:
+            lines.append(_timed_row(row, outcome, look, _OUTCOME_COLOURS.get(outcome, "")))
+    total = budget["total"]
+    shown = sum(row["measured_ms"] or 0 for row in budget["phases"])
+    lines.append(_row(("remainder", "", total["measured_ms"] - shown, None, None, None)))
+    lines.append(_timed_row(total, report["outcome"] or "", look, "bold"))
     totals = report["totals"]
     counts = ", ".join(f"{key}={'-' if totals[key] is None else totals[key]}" for key in _COUNTED)
-    return [*lines, counts[: look.columns]]
+    return [*lines, f"{counts}, bottleneck={budget['bottleneck'] or '-'}"[: look.columns]]
 
 
 def module_table(report: Mapping[str, Any], look: Look) -> list[str]:
@@ -86,13 +85,15 @@ _COUNTED = ("compiled", "restored", "linked", "bytes_written")
 def _row(cells: tuple[Any, ...]) -> str:
     texts = ["" if cell is None else str(cell) for cell in cells]
     # Columns stay apart by at least one space, however long a value is.
-    name, outcome, *numbers = texts
+    name, outcome, *numbers, verdict = texts
     left = f"{name:<{_WIDTHS[0]}} {outcome:<{_WIDTHS[1]}}"
-    return (left + "".join(f" {text:>{width}}" for text, width in zip(numbers, _WIDTHS[2:], strict=True))).rstrip()
+    middle = "".join(f" {text:>{width}}" for text, width in zip(numbers, _WIDTHS[2:], strict=True))
+    return f"{left}{middle}  {verdict}".rstrip()
 
 
-def _timed_row(cells: tuple[Any, ...], look: Look, colour: str) -> str:
-    over = cells[4] is not None and cells[4] < 0
+def _timed_row(row: Mapping[str, Any], outcome: str, look: Look, colour: str) -> str:
+    cells = (row["phase"], outcome, row["measured_ms"], row["limit_ms"], row["margin_ms"], row["verdict"])
+    over = row["margin_ms"] is not None and row["margin_ms"] < 0
     return look.paint(_row(cells), "red" if over else colour)
 
 

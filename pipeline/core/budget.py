@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 TOTAL = "total"
 
@@ -17,9 +17,9 @@ TOTAL = "total"
 class Judged(StrEnum):
     """Verdict of one phase with a limit."""
 
-    WITHIN = "within"
-    OVER = "over"
-    NOT_MEASURED = "not-measured"
+    WITHIN = "WITHIN"
+    OVER = "OVER"
+    NOT_MEASURED = "NOT_MEASURED"
 
 
 class PhaseBudget(NamedTuple):
@@ -72,3 +72,23 @@ def judge(limits_ms: Mapping[str, int], measured_ms: Mapping[str, int | None]) -
     longest = max(timed, key=lambda phase: phase.measured_ms or 0, default=None)
     total = PhaseBudget(TOTAL, limits_ms.get(TOTAL), measured_ms.get(TOTAL))
     return BudgetReport(phases, total, longest.phase if longest else "")
+
+
+def budget_dict(judged: BudgetReport) -> dict[str, Any]:
+    """The tree as reports and baselines hold it."""
+    return {
+        "phases": [_row(row) for row in judged.phases],
+        "total": _row(judged.total),
+        "bottleneck": judged.bottleneck,
+        "fits": judged.fits,
+    }
+
+
+def _row(row: PhaseBudget) -> dict[str, Any]:
+    return {
+        "phase": row.phase,
+        "limit_ms": row.limit_ms,
+        "measured_ms": row.measured_ms,
+        "margin_ms": row.margin_ms,
+        "verdict": row.judged.value if row.judged else None,
+    }

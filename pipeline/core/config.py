@@ -112,7 +112,8 @@ class DeviceConfig(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """Limits in ms; None: this stage has none. In `deploy.toml` the keys have hyphens, as the stages' names do."""
+    """Limits in ms; None: this stage has none. In `deploy.toml` the keys have hyphens, as the stages' names do.
+    `enforce`: a run over `total` fails."""
 
     total: int = 4000
     startup: int = 200
@@ -124,11 +125,18 @@ class Budget(NamedTuple):
     reflash: int | None = None
     reattach: int = 700
     ttfb: int = 1000
+    enforce: bool = False
 
     def of(self, stage: Stage) -> int | None:
         """The limit of a stage in ms."""
         limit: int | None = getattr(self, stage.value.replace("-", "_"))
         return limit
+
+    @property
+    def limits_ms(self) -> dict[str, int]:
+        """Every limit that is set, by phase: `total`, `startup`, `dispatch`, and stages."""
+        limits = {"total": self.total, "startup": self.startup, "dispatch": self.dispatch}
+        return limits | {stage.value: limit for stage in Stage if (limit := self.of(stage)) is not None}
 
 
 class Verify(NamedTuple):
@@ -180,9 +188,10 @@ class ImageConfig(NamedTuple):
 
 
 class Reports(NamedTuple):
-    """Where the rendered reports go."""
+    """Where the rendered reports go, and of how many transactions they are kept."""
 
     dir: str = "reports"
+    keep: int = 200
 
 
 class DeployConfig(NamedTuple):

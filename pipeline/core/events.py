@@ -47,7 +47,8 @@ class When(NamedTuple):
 class RunStarted(NamedTuple):
     """First event of each log. `device == ""`: a host-only run. `budget_ms` is keyed `total`, `startup`, `dispatch` or
     a stage's name. `startup_ms` and `dispatch_ms`: time before this event, `None` when it was not measured.
-    `report_path` is where the Markdown will be, relative to the project root unless it lies outside."""
+    `report_path` is where the Markdown will be, relative to the project root unless it lies outside.
+    `budget_enforced`: a run over its total fails."""
 
     tx: str
     device: str
@@ -64,6 +65,7 @@ class RunStarted(NamedTuple):
     report_path: str
     startup_ms: int | None = None
     dispatch_ms: int | None = None
+    budget_enforced: bool = False
 
 
 class DeviceSeen(NamedTuple):

@@ -204,6 +204,12 @@ FAILURE_MAP: Mapping[FailureCategory, FailureClass] = MappingProxyType(
             "the firmware answers, and says that it is not healthy",
             "read the state that it reported, and fix the named part",
         ),
+        _C.OVER_BUDGET: FailureClass(
+            tuple(Stage),
+            _A.RETRY,
+            "the run did all that was asked, but took longer than `[budget] total`, which deploy.toml enforces",
+            "run again if this one had a cold start to pay; otherwise start with the bottleneck that the report names",
+        ),
         _C.INTERRUPTED: FailureClass(
             tuple(Stage),
             _A.NONE,

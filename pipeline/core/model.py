@@ -108,6 +108,7 @@ class FailureCategory(StrEnum):
     WRONG_IMAGE = "wrong_image"
     RPC_TIMEOUT = "rpc_timeout"
     UNHEALTHY = "unhealthy"
+    OVER_BUDGET = "over_budget"
     INTERRUPTED = "interrupted"
     UNKNOWN = "unknown"
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 NOTHING = "-"
@@ -22,14 +22,15 @@ NOTHING = "-"
 def render_markdown(report: Mapping[str, Any]) -> str:
     """The page of one report."""
     parts = [
-        _section("# Deploy Report", _header(report)),
+        section("# Deploy Report", _header(report)),
         *([_failure(report["failure"])] if report["failure"] else []),
-        _section("## Plan", iter(report["plan"].items())),
-        _section("## Fingerprints", _fingerprints(report)),
-        _section("## Flash Digests", _digests(report)),
-        _section("## Readiness", _readiness(report)),
-        _section("## Durations (ms)", _durations(report)),
-        _section("## TTFB (ms)", _ttfb(report["ttfb"])),
+        section("## Plan", iter(report["plan"].items())),
+        section("## Fingerprints", _fingerprints(report)),
+        section("## Flash Digests", _digests(report)),
+        section("## Readiness", _readiness(report)),
+        section("## Durations (ms)", _durations(report)),
+        budget_section(report["budget"]),
+        section("## TTFB (ms)", _ttfb(report["ttfb"])),
     ]
     return "\n".join(parts)
 
@@ -53,9 +54,13 @@ def last_line(report: Mapping[str, Any]) -> str:
 Bullets = Iterator[tuple[str, Any]]
 
 
-def _section(title: str, bullets: Bullets) -> str:
-    lines = [f"- {_key(key)}: {value}" for key, value in ((key, _value(value)) for key, value in bullets)]
-    return "\n".join([title, "", *(lines or ["Nothing was recorded."]), ""])
+def section(title: str, bullets: Bullets) -> str:
+    """A heading and its bullets, `- key: value`."""
+    return "\n".join([title, "", *(_bullets(bullets) or ["Nothing was recorded."]), ""])
+
+
+def _bullets(bullets: Bullets) -> list[str]:
+    return [f"- {_key(key)}: {_value(value)}" for key, value in bullets]
 
 
 def _header(report: Mapping[str, Any]) -> Bullets:
@@ -85,7 +90,7 @@ def _header(report: Mapping[str, Any]) -> Bullets:
 
 def _failure(failure: Mapping[str, Any]) -> str:
     keys = ("category", "stage", "retryable", "user_action", "where", "message", "hint")
-    page = _section("## Failure", ((key, failure[key]) for key in keys))
+    page = section("## Failure", ((key, failure[key]) for key in keys))
     return page + "\n" + code_block(failure["detail"]) + "\n" if failure["detail"] else page
 
 
@@ -138,7 +143,6 @@ def _durations(report: Mapping[str, Any]) -> Bullets:
         yield row["phase"], _Timed(row, words)
     yield "remainder", report["totals"]["remainder_ms"]
     yield "total", _Timed(report["budget"]["total"], [])
-    yield "bottleneck", report["budget"]["bottleneck"]
 
 
 def _ttfb(ttfb: Mapping[str, Any]) -> Bullets:
@@ -154,6 +158,40 @@ def _ttfb(ttfb: Mapping[str, Any]) -> Bullets:
         yield "timing_unavailable_reason", f"{marks}: {reason}"
     for mark, note in ttfb["notes"].items():
         yield f"{mark}_note", note
+
+
+# --- the budget tree --------------------------------------------------------------------------
+
+BUDGET_HEAD = ("phase", "budget", "measured", "margin", "verdict")
+
+
+_GATE = (("bottleneck", "bottleneck"), ("total_fits", "fits"), ("total_enforced", "enforced"))
+
+
+def budget_rows(budget: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The total, and below it the phases that have a budget or took time. Phases may trade; the total is the gate."""
+    rows = [row for row in budget["phases"] if row["limit_ms"] is not None or row["measured_ms"]]
+    return [_budget_row("total", budget["total"]), *(_budget_row(f"- {row['phase']}", row) for row in rows)]
+
+
+def _budget_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    numbers = (row["limit_ms"], row["measured_ms"], row["margin_ms"])
+    return (name, *(NOTHING if value is None else str(value) for value in numbers), row["verdict"] or NOTHING)
+
+
+def budget_section(budget: Mapping[str, Any]) -> str:
+    """The tree as Markdown, and where time can be gained."""
+    table = markdown_table(BUDGET_HEAD, budget_rows(budget))
+    gate = _bullets((key, budget[name]) for key, name in _GATE)
+    return "\n".join(["## Budget (ms)", "", table, "", *gate, ""])
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of words and numbers of this program, which need no escape. Every deploy writes one, and importing tabulate
+    costs 40 ms: hence by hand."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
 
 
 # --- values -----------------------------------------------------------------------------------

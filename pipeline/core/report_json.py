@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from pipeline.core.budget import TOTAL, BudgetReport, PhaseBudget, judge
+from pipeline.core.budget import TOTAL, BudgetReport, PhaseBudget, budget_dict, judge
 from pipeline.core.events import (
     DeviceSeen,
     FingerprintRow,
@@ -124,7 +124,7 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
         "readiness": _readiness(run),
         "ttfb": _ttfb(run),
         "failure": _failure(run.failure),
-        "budget": _budget(budget),
+        "budget": {**budget_dict(budget), "enforced": bool(started and started.budget_enforced)},
         "totals": _totals(run, durations),
     }
 
@@ -216,25 +216,6 @@ def _judge(run: _Run, durations: Mapping[Stage, int | None]) -> BudgetReport:
         TOTAL: whole_ms(run.total_s) + sum(ms or 0 for ms in before.values()),
     }
     return judge(started.budget_ms if started else {}, measured)
-
-
-def _budget(judged: BudgetReport) -> dict[str, Any]:
-    return {
-        "phases": [_budget_row(row) for row in judged.phases],
-        "total": _budget_row(judged.total),
-        "bottleneck": judged.bottleneck,
-        "fits": judged.fits,
-    }
-
-
-def _budget_row(row: PhaseBudget) -> dict[str, Any]:
-    return {
-        "phase": row.phase,
-        "limit_ms": row.limit_ms,
-        "measured_ms": row.measured_ms,
-        "margin_ms": row.margin_ms,
-        "verdict": row.judged.value if row.judged else None,
-    }
 
 
 def _totals(run: _Run, durations: Mapping[Stage, int | None]) -> dict[str, Any]:

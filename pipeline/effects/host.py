@@ -1,6 +1,7 @@
-"""Facts about this process and this checkout that reports carry: age of the process, git revision.
+"""Facts about this process, this checkout and this machine that reports carry.
 
-Knows the operating system and git. Invariant: what cannot be found out is None or empty, never an error.
+Also who this machine is, for measurements. Knows the operating system and git. Invariant: what cannot be found out is
+None or empty, never an error.
 """
 
 from __future__ import annotations
@@ -64,3 +65,52 @@ class GitQuery:
         sha = next((line.split()[2] for line in output.splitlines() if line.startswith("# branch.oid ")), "")
         dirty = any(line and not line.startswith("#") for line in output.splitlines())
         return Revision("" if sha == "(initial)" else sha, dirty)
+
+
+def git_files(root: Path, timeout_s: float = 30.0) -> list[str] | None:
+    """What git tracks or would track below `root`, relative to it; None when `root` is no working tree of git's, or git
+    is missing or fails. Names that are not UTF-8 come as Python has them from the file system."""
+    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, env={**os.environ, "LC_ALL": "C"}
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    names = [os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
+    # A project inside a directory that its repository ignores: git lists nothing of it.
+    return names if done.returncode == 0 and names else None
+
+
+def machine_facts() -> dict[str, str]:
+    """Who measures here. `id` tells machines apart and says nothing of them: it is a digest."""
+    import platform
+    from hashlib import sha256
+
+    cpu = _cpu_model() or platform.processor() or platform.machine()
+    cores = str(os.cpu_count() or 1)
+    own = "\0".join([_machine_id() or platform.node(), platform.system(), platform.machine(), cpu, cores])
+    return {
+        "id": sha256(own.encode()).hexdigest()[:12],
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": cpu,
+        "cores": cores,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+
+
+def _cpu_model() -> str:
+    """Linux only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except (OSError, ValueError):
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _machine_id() -> str:
+    """systemd's; empty elsewhere."""
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except (OSError, ValueError):
+        return ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -231,6 +231,23 @@ def prune(directory: Path, keep: int) -> list[Path]:
         with suppress(OSError):
             path.unlink()
             deleted.append(path)
+    return deleted
+
+
+def prune_reports(directory: Path, keep: int, never: Collection[str] = ()) -> list[Path]:
+    """Delete the rendered reports (`<tx>.md`, `<tx>.json`) of all but the `keep` newest transactions, and of none in
+    `never`. Other files are not ours: baselines, and whatever a person put there. Returns what was deleted."""
+    try:
+        entries = [entry.name for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+    reports = [name for name in entries if name.partition(".")[2] in ("md", "json")]
+    deleted = []
+    for name in expired(reports, keep):
+        if name.partition(".")[0] not in never:
+            with suppress(OSError):
+                (directory / name).unlink()
+                deleted.append(directory / name)
     return deleted
 
 

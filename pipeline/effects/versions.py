@@ -1,4 +1,4 @@
-"""Ask a program for its version.
+"""Ask a program, or an installed distribution, for its version.
 
 Knows `--version`, which nearly every program understands. Invariant: a program that does not answer within the time,
 or fails, has the version `""`; that is no error, since its bytes identify it too.
@@ -28,3 +28,13 @@ def ask_version(program: str) -> str:
         return ""
     lines = done.stdout.decode("utf-8", "replace").splitlines() if done.returncode == 0 else []
     return lines[0].strip() if lines else ""
+
+
+def distribution_version(name: str) -> str:
+    """The version of an installed distribution; `""` when it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -51,6 +51,7 @@ def test_retry_helps_only_where_nothing_has_to_be_changed() -> None:
         "sync_failed",
         "write_failed",
         "verify_mismatch",
+        "over_budget",
         "interrupted",
     }
 
