@@ -1,9 +1,9 @@
 """`doit baseline:cold|warm|full`: how fast this project's loop is on this machine, and whether it got slower.
 
-Runs `doit deploy` as users do, as whole processes, in a scratch copy of the project, reads what each run's own event log
-says, and writes `reports/baseline-<time>.{csv,md,json}`. Knows the order of the runs; what a step or a statistic is,
-`core/baseline.py` knows. Does not touch the project's sources, cache, state or lock, nor the flash file of its virtual
-board; a real board is deployed to, never erased.
+Runs `doit deploy` as users do, as whole processes, in a scratch copy of the project, reads what each run's own event
+log says, and writes `reports/baseline-<time>.{csv,md,json}`. Knows the order of the runs; what a step or a statistic
+is, `core/baseline.py` knows. Does not touch the project's sources, cache, state or lock, nor the flash file of its
+virtual board; a real board is deployed to, never erased.
 Invariant: a run that fails is recorded and the others are still made; a baseline that was interrupted writes no file.
 """
 
@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache.durable import write_atomic
 from pipeline.baseline_edits import Edits
-from pipeline.context import CONFIG_FILE, STATE_DIR, Context
+from pipeline.context import STATE_DIR, Context
 from pipeline.core import baseline as core
 from pipeline.core.baseline import Measured
 from pipeline.core.baseline_view import render_csv, render_markdown
@@ -65,6 +65,7 @@ def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watc
     refused = _refused(context, runs)
     if refused is not None:
         return refused
+    _forget_board(context, deploy=deploy)
     git = GitQuery(context.root)
     started_at = context.clock.utc()
     plan = list(steps(mode, runs))
@@ -112,6 +113,15 @@ def _refused(context: Context, runs: int) -> Failure | None:
     return None
 
 
+def _forget_board(context: Context, *, deploy: bool) -> None:
+    """A real board is about to be written by the copy: what this project's journal believes of it may no longer be
+    true. Before the first write, so that it holds however this ends; it costs the next deploy one look at the board."""
+    device = context.devices[0].config
+    if deploy and not device.is_virtual:
+        for path in (context.state_dir / "devices.v1").glob(f"{device.mac.replace(':', '') or '*'}.log"):
+            path.unlink(missing_ok=True)
+
+
 class _Children:
     """Runs the steps in the scratch copy."""
 
@@ -131,7 +141,10 @@ class _Children:
             missing = self._edits.make(step.edit, step.number)
             if missing:
                 return core.unmeasured(*_name(step), FailureCategory.CONFIG_ERROR.value, missing)
-        return self._child(step)
+        found = self._child(step)
+        if step.edit and found.failure is not None:
+            self._edits.take_back()
+        return found
 
     def finish(self) -> list[str]:
         """A real board that runs an edited build gets the project's own back. Returns notes for the baseline."""
@@ -180,7 +193,9 @@ def _board(device: DeviceRun, mode: str, *, deploy: bool) -> str:
     if not deploy:
         return "not used"
     if device.config.is_virtual:
-        return "virtual, erased before each cold series run" if mode != "warm" else "virtual, erased before the first run"
+        return (
+            "virtual, erased before each run" if mode == "cold" else "virtual, erased before each cold run and warm-1"
+        )
     return "real, never erased: cold runs find what the run before left"
 
 

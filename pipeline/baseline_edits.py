@@ -1,7 +1,7 @@
 """The edits whose way to the running device a baseline measures: a comment, a header, and one that changes the image.
 
 Knows C and C++ sources, and from the last build who reads which file. Works on a copy of the project only. Invariant:
-each edit appends a line, so that nothing else moves; `undo` gives every file its old content back.
+each edit appends a line, so that nothing else moves; `undo` gives every file its first content back.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Edits:
         self._options = Options(devices=(device,), profile=profile)
         self._chosen: tuple[str, str] | None = None
         self._before: dict[str, bytes] = {}
+        self._last: tuple[Path, bytes] | None = None
 
     def make(self, kind: str, number: int) -> str:
         """Edit a file; the reason why there is none to edit, else `""`."""
@@ -44,8 +45,15 @@ class Edits:
         path = self._project / name
         data = path.read_bytes()
         self._before.setdefault(name, data)
+        self._last = (path, data)
         path.write_bytes(data + b"\n" + LINES[kind].format(n=number).encode() + b"\n")
         return ""
+
+    def take_back(self) -> None:
+        """Undo the last edit alone: it could not be built, and must not spoil the next."""
+        if self._last is not None:
+            path, data = self._last
+            path.write_bytes(data)
 
     def undo(self) -> list[str]:
         """Put everything back; says what was edited."""

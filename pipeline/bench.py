@@ -7,9 +7,7 @@ moment hits all of them. Prints medians and ratios; judges nothing. Does not tou
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import statistics
 import sys
 import tempfile
@@ -19,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.context import CONFIG_FILE, Context
+from pipeline.context import Context
 from pipeline.core.model import Stage
-from pipeline.effects.process import SystemProcessRunner
+from pipeline.scratch import Scratch
 
 EMPTY_DODO = """
 DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:"}
@@ -34,32 +32,21 @@ COLD_RUNS = 3
 HEAVY = ("esptool", "serial", "networkx", "unicorn")
 
 
-class Scratch:
-    """A copy of the project in a temporary directory, and commands run in it."""
+class Bench:
+    """A copy of the project in a temporary directory, an empty project beside it, and commands run in them."""
 
     def __init__(self, context: Context, directory: Path) -> None:
-        self.project = directory / "project"
         self.empty = directory / "empty"
-        self.device = next((d.name for d in context.devices if d.config.is_virtual), "")
-        self._runner = SystemProcessRunner(context.clock)
-        self._env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "XDG_CACHE_HOME": str(directory / "cache")}
-        for name in ("DEPLOY_TX_ID", "DEPLOY_REPORT_DIR", "PYTHONDONTWRITEBYTECODE"):
-            self._env.pop(name, None)
-        self._copy(context)
-
-    def _copy(self, context: Context) -> None:
-        files = [CONFIG_FILE, "dodo.py", *(p for p in context.engine.sources() if not p.startswith(("{", "/")))]
-        for name in files:
-            target = self.project / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(context.root / name, target)
         self.empty.mkdir()
         (self.empty / "dodo.py").write_text(EMPTY_DODO)
+        self.device = next((d.name for d in context.devices if d.config.is_virtual), "")
+        self.scratch = Scratch(context, directory)
+        self.project = self.scratch.project
 
     def run(self, directory: Path, *args: str) -> tuple[float, str, str]:
         """(seconds, stdout, stderr) of one whole process. Raises RuntimeError when it fails."""
         started = time.perf_counter()
-        done = self._runner.run([sys.executable, *args], cwd=directory, env=self._env, timeout_s=TIMEOUT_S)
+        done = self.scratch.python(*args, cwd=directory, timeout_s=TIMEOUT_S)
         elapsed_s = time.perf_counter() - started
         if done.exit_code != 0:
             raise RuntimeError(f"{' '.join(args)} ended with {done.exit_code}:\n{done.stderr.decode(errors='replace')}")
@@ -76,32 +63,31 @@ class Scratch:
 def warm(context: Context, runs: int) -> bool:
     """Measure and print. False (with a line saying why) when the project has no virtual device to measure on."""
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        scratch = Scratch(context, Path(directory))
-        if not scratch.device:
+        bench = Bench(context, Path(directory))
+        if not bench.device:
             print("bench:warm: error: no selected device is virtual\nhint: choose one with --device", file=sys.stderr)
             return False
-        cold = [_cold(scratch) for _ in range(min(runs, COLD_RUNS))]
+        cold = [_cold(bench) for _ in range(min(runs, COLD_RUNS))]
         times: dict[str, list[float]] = defaultdict(list)
         reports = []
         for _ in range(runs):
-            times["python -c pass"].append(scratch.run(scratch.empty, "-c", "pass")[0])
-            times["empty doit"].append(scratch.run(scratch.empty, "-m", "doit")[0])
-            times["doit list"].append(scratch.run(scratch.project, "-m", "doit", "list")[0])
-            elapsed_s, report, _ = scratch.deploy()
+            times["python -c pass"].append(bench.run(bench.empty, "-c", "pass")[0])
+            times["empty doit"].append(bench.run(bench.empty, "-m", "doit")[0])
+            times["doit list"].append(bench.run(bench.project, "-m", "doit", "list")[0])
+            elapsed_s, report, _ = bench.deploy()
             times["doit deploy, warm"].append(elapsed_s)
             reports.append(report)
         times["doit deploy, cold"] = cold
         _print_times(times)
         _print_stages(reports, times["doit deploy, warm"])
-        _print_imports(scratch)
+        _print_imports(bench)
     return True
 
 
-def _cold(scratch: Scratch) -> float:
+def _cold(bench: Bench) -> float:
     """A deploy with no build products, no cache and an erased board."""
-    for place in (scratch.project / "build", scratch.project / ".deploy", scratch.project.parent / "cache"):
-        shutil.rmtree(place, ignore_errors=True)
-    return scratch.deploy()[0]
+    bench.scratch.erase()
+    return bench.deploy()[0]
 
 
 def _print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -140,14 +126,14 @@ def _print_stages(reports: Sequence[Any], totals: Sequence[float]) -> None:
     _print_table(("part of a warm deploy", "median ms"), rows)
 
 
-def _print_imports(scratch: Scratch) -> None:
+def _print_imports(bench: Bench) -> None:
     """Self time of imports by top-level package; -X importtime slows everything, so read the shares."""
-    _, _, text = scratch.deploy("-X", "importtime")
+    _, _, text = bench.deploy("-X", "importtime")
     spent: dict[str, int] = defaultdict(int)
     for own, name in re.findall(r"^import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)$", text, re.M):
         spent[name.split(".")[0]] += int(own)
     rows = sorted(((name, us / 1000) for name, us in spent.items()), key=lambda row: -row[1])[:15]
     _print_table(("import of a warm deploy (self time)", "ms"), rows)
-    _, _, listed = scratch.run(scratch.project, "-X", "importtime", "-m", "doit", "list")
+    _, _, listed = bench.run(bench.project, "-X", "importtime", "-m", "doit", "list")
     loaded = [name for name in HEAVY if re.search(rf"\|\s+{name}$", listed, re.M)]
     print(f"doit list imports of {', '.join(HEAVY)}: {', '.join(loaded) or 'none'}")

@@ -1,6 +1,6 @@
-"""`doit` commands that are views, not work: `monitor, explain, graph, plan`. One of the three modules that know doit.
+"""`doit` commands that are views, not work: `monitor, explain, graph, plan, report`.
 
-Knows options and how to print; what a port is, effects know, what is said about a project, `views` knows. Invariant:
+One of the three modules that know doit. Knows options and how to print; what a port is, effects know, what is said about a project, `views` knows. Invariant:
 stdout holds the device's bytes or the view and nothing else; exit codes are doit's (2 bad configuration, 3 bad usage).
 """
 
@@ -107,7 +107,7 @@ class View(Command):  # type: ignore[misc]
         options = Options(
             devices=_given(opt_values.get("device")),
             groups=_given(opt_values.get("group")),
-            profile=opt_values["profile"],
+            profile=opt_values.get("profile", ""),
         )
         context = load_context(options)
         if isinstance(context, Failure):
@@ -191,6 +191,26 @@ class Graph(View):
         if pos_args:
             return _surplus("graph", pos_args)
         return graph_text(context, opt_values["format"], opt_values["output"], opt_values["what_if"])
+
+
+class Report(View):
+    """Reports of deploys and baselines."""
+
+    doc_purpose = "list, show and compare the reports of deploys and baselines"
+    doc_usage = "[list | show [TX] | diff TX TX] [--format md|json|csv] [--limit N]"
+    doc_description = (
+        "TX is a transaction or a baseline: its id, the beginning or the end of one, `last`, or the path of a JSON "
+        "report. `show` prints Markdown for a deploy and tables for a baseline unless --format says otherwise."
+    )
+    cmd_options = (
+        _option("format", "md, json, or csv (baselines)"),
+        {"name": "limit", "short": "", "long": "limit", "type": int, "default": 20, "help": "list at most N, 0: all"},
+    )
+
+    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        from pipeline.report_view import report_text
+
+        return report_text(context, pos_args, opt_values["format"], opt_values["limit"])
 
 
 def _stdout_closed() -> None:

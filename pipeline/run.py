@@ -138,8 +138,8 @@ class Run:
         self._log(device).outcome = outcome
 
     def finish(self, running: Sequence[tuple[Stage, str, float]], *, interrupted: bool) -> list[Rendered]:
-        """Close the logs, render the reports and remove the oldest beyond `[reports] keep`. `running`: (stage, device or
-        "", begin) of what was under way."""
+        """Close the logs, render the reports and remove the oldest beyond `[reports] keep`. `running`: (stage, device
+        or "", begin) of what was under way."""
         if interrupted:
             self._interrupt(running)
         self._stop_others()

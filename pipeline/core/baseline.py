@@ -4,9 +4,9 @@ Pure: dicts of JSON types in and out. Does not start runs and does not know file
 (`baseline_view.py`).
 Invariant: what was not measured has no duration, and never counts as 0; a statistic is made of successful steps only.
 
-A run is named `<series>-<number>`: `cold-1`, `warm-3`, `edit-2`. The first warm run begins from nothing and is there to
-get warm: statistics are of the others. `deploy/total` is what a report calls total: from the start of the process to the
-end of the last stage.
+A run is named `<series>-<number>`: `cold-1`, `warm-3`, `edit-2`. The first warm run begins from nothing and is there
+to get warm: statistics are of the others. `deploy/total` is what a report calls total: from the start of the process to
+the end of the last stage.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ RESOLUTION_S = 0.001
 
 
 class Measured(NamedTuple):
-    """One child run. `edit`: the kind of edit before it, `""` for none. `phases`: startup, dispatch, stages and total in
-    ms. `failure`: (category, stage or "", message)."""
+    """One child run. `edit`: the kind of edit before it, `""` for none. `phases`: startup, dispatch, stages and total,
+    in ms. `failure`: (category, stage or "", message)."""
 
     series: str
     number: int
@@ -98,10 +98,9 @@ def unmeasured(series: str, number: int, edit: str, category: str, message: str)
 
 
 def answered_by_gate(series: str, number: int, edit: str, duration_ms: int) -> Measured:
-    """A child whose whole work was to find that nothing moved: that is the fingerprint, and it is all."""
+    """A child that the warm gate answered: every stage up to date, and none measured on its own."""
     nothing = {stage.value: StageOutcome.UP_TO_DATE.value for stage in HOST_STAGES}
-    phases = {Stage.FINGERPRINT.value: duration_ms, TOTAL: duration_ms}
-    return Measured(series, number, edit, phases, nothing, {"compiled": 0, "restored": 0, "linked": 0})
+    return Measured(series, number, edit, {TOTAL: duration_ms}, nothing, {"compiled": 0, "restored": 0, "linked": 0})
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -109,17 +108,12 @@ def answered_by_gate(series: str, number: int, edit: str, duration_ms: int) -> M
 
 def rows(run: Measured, *, deploy: bool) -> list[Row]:
     """The lines of one run. `deploy`: were the device stages asked for? An edit is one line: from the saved file to the
-    end of the run."""
+    end of the run. The total is that of what was asked for."""
     total = (run.phases.get(TOTAL), f"fail:{run.failure[0]}" if run.failure else "ok")
     if run.edit:
         return [Row(run.run, "edit", run.edit, total[1], _seconds(total[0]))]
     found = [_stage_row(run, stage) for stage in (Stage if deploy else HOST_STAGES)]
-    if deploy:
-        found.append(Row(run.run, "deploy", "total", total[1], _seconds(total[0])))
-    if run.failure and not any(row.status.startswith("fail:") for row in found):
-        # before the first stage or between two: the failure must stand somewhere
-        found[-1] = found[-1]._replace(status=total[1])
-    return found
+    return [*found, Row(run.run, "deploy", "total", total[1], _seconds(total[0]))]
 
 
 def _stage_row(run: Measured, stage: Stage) -> Row:
@@ -157,13 +151,14 @@ def build(
     """The whole baseline. `facts` are what is known beside the measurements (id, mode, deploy, device, machine...);
     `earlier` is the baseline to compare with; `enforced`: warm runs over the total make this one a failure."""
     found = [row for run in runs for row in rows(run, deploy=facts["deploy"])]
-    budget = {**_budget(runs, limits_ms, deploy=facts["deploy"]), "enforced": enforced}
+    budget = {**_budget(runs, limits_ms), "enforced": enforced}
     failed = [_failed(run) for run in runs if run.failure]
     over = enforced and budget["series"] == "warm" and budget["total"]["verdict"] == Judged.OVER.value
     return {
         "schema": SCHEMA,
         "kind": "baseline",
         **facts,
+        "notes": [*facts["notes"], *(_notes(runs) if facts["deploy"] else ())],
         "outcome": "failed" if failed else "over_budget" if over else "ok",
         "rows": [row._asdict() for row in found],
         "runs": [{"run": run.run, "edit": run.edit, **run.counts} for run in runs],
@@ -173,6 +168,12 @@ def build(
         "compared": compare(earlier, found) if earlier else None,
         "failures": failed,
     }
+
+
+def _notes(runs: Sequence[Measured]) -> list[str]:
+    """What would make a figure mean something else than its name says."""
+    unchanged = [run.run for run in runs if run.edit == "real" and not run.failure and run.counts["bytes_written"] == 0]
+    return [f"the real edit did not change the image in {', '.join(unchanged)}"] if unchanged else []
 
 
 def _failed(run: Measured) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def _ratio(value: float, base: float) -> float | None:
     return round(value / base, 3) if base > 0 else None
 
 
-def _budget(runs: Sequence[Measured], limits_ms: Mapping[str, int], *, deploy: bool) -> dict[str, Any]:
+def _budget(runs: Sequence[Measured], limits_ms: Mapping[str, int]) -> dict[str, Any]:
     """The budget tree on the medians of the warm runs (of the cold ones, if there are no others): the budget is that of
     the warm loop."""
     good = [run for run in runs if not run.failure and not run.edit and run.run != "warm-1"]
@@ -245,8 +246,7 @@ def _budget(runs: Sequence[Measured], limits_ms: Mapping[str, int], *, deploy: b
     medians: dict[str, int | None] = {}
     for name in names:
         known = [ms for run in chosen if (ms := run.phases.get(name)) is not None]
-        wanted = deploy or name != TOTAL
-        medians[name] = round(median(known)) if known and wanted else None
+        medians[name] = round(median(known)) if known else None
     series = chosen[0].series if chosen else ""
     return {"series": series, **budget_dict(judge(limits_ms, medians))}
 

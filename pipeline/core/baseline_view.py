@@ -175,7 +175,9 @@ def render_text(baseline: Mapping[str, Any]) -> str:
     if baseline["first_run"]:
         parts.append(table(first_run_table(baseline)))
     if baseline["compared"] and baseline["compared"]["rows"]:
-        parts.append(f"before and after, against {baseline['compared']['id']}:\n" + table(compared_table(baseline["compared"])))
+        parts.append(
+            f"before and after, against {baseline['compared']['id']}:\n" + table(compared_table(baseline["compared"]))
+        )
     parts += [f"{_failed_run(row)}: {_cause(row)}" for row in baseline["failures"]]
     return "\n\n".join(parts) + "\n"
 

@@ -187,8 +187,8 @@ def budget_section(budget: Mapping[str, Any]) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of words and numbers of this program, which need no escape. Every deploy writes one, and importing tabulate
-    costs 40 ms: hence by hand."""
+    """A table of words and numbers of this program, which need no escape. Every deploy writes one, and importing
+    tabulate costs 40 ms: hence by hand."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)

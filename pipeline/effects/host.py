@@ -72,9 +72,7 @@ def git_files(root: Path, timeout_s: float = 30.0) -> list[str] | None:
     is missing or fails. Names that are not UTF-8 come as Python has them from the file system."""
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, env={**os.environ, "LC_ALL": "C"}
-        )
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     names = [os.fsdecode(name) for name in done.stdout.split(b"\0") if name]

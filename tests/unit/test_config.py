@@ -85,9 +85,9 @@ def test_the_smallest_file_has_the_documented_defaults() -> None:
             reset="auto",
         ),
     )
-    assert config.budget == (4000, 200, 100, 500, None, None, 1500, None, 700, 1000)
+    assert config.budget == (4000, 200, 100, 500, None, None, 1500, None, 700, 1000, False)
     assert (config.verify, config.readiness) == (("md5",), ("rpc:ready", 5000, False))
-    assert (config.cache, config.reports, config.path) == (("", "5GB"), ("reports",), "deploy.toml")
+    assert (config.cache, config.reports, config.path) == (("", "5GB"), ("reports", 200), "deploy.toml")
     assert config.default_device.is_virtual
 
 

@@ -1,0 +1,152 @@
+"""What `doit report list|show|diff` prints.
+
+Finds the reports and baselines that a project keeps; their layout is in `core/`. Writes nothing, opens no port. Never on
+the warm path. Invariant: a file that cannot be shown is no report; that of a transaction is then made again from its
+event log, as long as that is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.context import Context
+from pipeline.core import baseline_view, report_diff
+from pipeline.core.baseline import SCHEMA as BASELINE_SCHEMA
+from pipeline.core.config_checks import did_you_mean
+from pipeline.core.events import is_tx
+from pipeline.core.failures import fail
+from pipeline.core.model import REPORT_SCHEMA, Failure, FailureCategory
+from pipeline.core.report import render_markdown
+from pipeline.core.report_json import build_report
+from pipeline.effects.run_log import SUFFIX, is_deploy, read
+from pipeline.run import RUNS
+
+Report = Mapping[str, Any]
+FORMATS = ("md", "json", "csv")
+LAST = "last"
+
+
+def report_text(context: Context, words: Sequence[str], kind: str, limit: int) -> str | Failure:
+    """The text for the words after `doit report`."""
+    match list(words):
+        case [] | ["list"]:
+            return _list(context, limit)
+        case ["show"]:
+            return _show(context, LAST, kind)
+        case ["show", name]:
+            return _show(context, name, kind)
+        case ["diff", before, after]:
+            return _diff(context, before, after)
+    hint = "use: doit report list | show [TX] | diff TX TX"
+    return _bad(f"cannot be understood: {' '.join(words)!r}", hint)
+
+
+def _bad(message: str, hint: str) -> Failure:
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where="report", message=message, hint=hint)
+
+
+# --- finding ----------------------------------------------------------------------------------
+
+
+def _names(context: Context) -> list[str]:
+    """Ids of everything that can be shown, newest first: transactions and baselines."""
+    reports = {path.stem for path in context.run.reports_dir.glob("*.json")}
+    logs = {path.stem for path in (context.state_dir / RUNS).glob(f"tx-*{SUFFIX}")}
+    mine = [name for name in reports | logs if is_tx(name) or name.startswith("baseline-")]
+    return sorted(mine, key=lambda name: (name.partition("-")[2][:15], name), reverse=True)
+
+
+def _load(context: Context, name: str) -> Report | Failure:
+    """The report called `name`: an id, the beginning or the end of one, `last`, or the path of a JSON file."""
+    if name.endswith(".json") and (Path(name).is_file() or "/" in name):
+        found = _from_file(Path(name))
+        return found if found is not None else _bad(f"{name} is no report", "name the JSON file of a report")
+    names = _names(context)
+    matches = [name] if name in names else [one for one in names if one.startswith(name) or one.endswith(name)]
+    if name == LAST:
+        matches = next(([one] for one in names if _from_id(context, one) is not None), [])
+    if len(matches) > 1:
+        return _bad(f"'{name}' could be {len(matches)} reports: {', '.join(matches[:3])}", "write more of its id")
+    found = _from_id(context, matches[0]) if matches else None
+    if found is None:
+        return _bad(f"there is no report '{name}'{did_you_mean(name, names)}", "see `doit report list`")
+    return found
+
+
+def _from_id(context: Context, name: str) -> Report | None:
+    found = _from_file(context.run.reports_dir / f"{name}.json")
+    if found is None and is_tx(name):
+        log, _ = read(context.state_dir / RUNS / f"{name}{SUFFIX}")
+        return build_report(log) if log and is_deploy(log) else None
+    return found
+
+
+def _from_file(path: Path) -> Report | None:
+    """None when it cannot be read, is of another version, or is damaged."""
+    try:
+        found = json.loads(path.read_text())
+        baseline = report_diff.is_baseline(found)
+        if found["schema"] != (BASELINE_SCHEMA if baseline else REPORT_SCHEMA):
+            return None
+        report_diff.list_table([found])
+        _markdown(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return dict(found)
+
+
+def _markdown(report: Report) -> str:
+    return baseline_view.render_markdown(report) if report_diff.is_baseline(report) else render_markdown(report)
+
+
+# --- showing ----------------------------------------------------------------------------------
+
+
+def _list(context: Context, limit: int) -> str:
+    found: list[Report] = []
+    for name in _names(context):
+        report = _from_id(context, name) if len(found) < limit or limit <= 0 else None
+        if report is not None:
+            found.append(report)
+    if not found:
+        return f"there are no reports in {context.run.reports_dir.name}/\n"
+    return _table(*report_diff.list_table(found))
+
+
+def _show(context: Context, name: str, kind: str) -> str | Failure:
+    found = _load(context, name)
+    if isinstance(found, Failure):
+        return found
+    baseline = report_diff.is_baseline(found)
+    if kind == "json":
+        return json.dumps(found, indent=2) + "\n"
+    if kind == "csv" and baseline:
+        return baseline_view.render_csv(found)
+    if kind == "md" or (not kind and not baseline):
+        return _markdown(found)
+    if not kind:
+        return baseline_view.render_text(found)
+    formats = FORMATS if baseline else FORMATS[:2]
+    return _bad(f"--format {kind!r} is not one of {', '.join(formats)}", f"use --format {formats[0]}")
+
+
+def _diff(context: Context, before: str, after: str) -> str | Failure:
+    old, new = _load(context, before), _load(context, after)
+    if isinstance(old, Failure):
+        return old
+    if isinstance(new, Failure):
+        return new
+    if report_diff.is_baseline(old) != report_diff.is_baseline(new):
+        return _bad("a baseline and a deploy cannot be compared", "name two of a kind")
+    tables = report_diff.diff_tables(old, new)
+    return "\n".join(f"{title}\n{_table(head, rows)}" for title, head, rows in tables if rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    from tabulate import tabulate
+
+    align = ["right" if name.endswith("ms") or name == "ratio" else "left" for name in head]
+    return str(tabulate(rows, headers=head, disable_numparse=True, colalign=align)) + "\n"
