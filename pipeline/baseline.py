@@ -132,6 +132,7 @@ class _Children:
         self._profile = context.profile
         self._deploy = deploy
         self._edits = Edits(scratch.project, self._device.name, self._profile)
+        self._notes: dict[str, None] = {}
 
     def run(self, step: Step) -> Measured:
         """Prepare, run one child, and read what it says of itself."""
@@ -140,7 +141,8 @@ class _Children:
         if step.edit:
             missing = self._edits.make(step.edit, step.number)
             if missing:
-                return core.unmeasured(*_name(step), FailureCategory.CONFIG_ERROR.value, missing)
+                self._notes[f"edit/{step.edit}: {missing}"] = None
+                return core.not_run(*_name(step))
         found = self._child(step)
         if step.edit and found.failure is not None:
             self._edits.take_back()
@@ -148,8 +150,9 @@ class _Children:
 
     def finish(self) -> list[str]:
         """A real board that runs an edited build gets the project's own back. Returns notes for the baseline."""
-        notes = self._edits.undo()
-        if notes and self._deploy and not self._device.config.is_virtual:
+        edited = self._edits.undo()
+        notes = [*self._notes, *edited]
+        if edited and self._deploy and not self._device.config.is_virtual:
             done = self._child(Step("restore", 1))
             if done.failure is not None:
                 notes.append(f"the board still runs an edited build: {done.failure[2]}; deploy to it again")

@@ -13,6 +13,7 @@ from pipeline.core.baseline import Measured
 from pipeline.core.baseline_view import render_text
 from pipeline.core.budget import TOTAL
 from pipeline.core.model import Failure
+from pipeline.core.report import visible
 from pipeline.terminal import Progress, look_of
 
 
@@ -48,4 +49,4 @@ def _line(run: str, measured: Measured) -> str:
     total = measured.phases.get(TOTAL)
     took = "-" if total is None else f"{total / 1000:.3f} s"
     failure = measured.failure
-    return f"{run:<14} {took:>10}" + (f"  {failure[0]}: {failure[2]}" if failure else "")
+    return f"{run:<14} {took:>10}" + (f"  {failure[0]}: {visible(failure[2])}" if failure else "")

@@ -1,7 +1,8 @@
 """`doit` commands that are views, not work: `monitor, explain, graph, plan, report`.
 
-One of the three modules that know doit. Knows options and how to print; what a port is, effects know, what is said about a project, `views` knows. Invariant:
-stdout holds the device's bytes or the view and nothing else; exit codes are doit's (2 bad configuration, 3 bad usage).
+One of the three modules that know doit. Knows options and how to print; what a port is, effects know, what is said
+about a project, `views` and `report_view` know. Invariant: stdout holds the device's bytes or the view and nothing
+else; exit codes are doit's (2 bad configuration, 3 bad usage).
 """
 
 from __future__ import annotations

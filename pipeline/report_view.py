@@ -1,7 +1,7 @@
 """What `doit report list|show|diff` prints.
 
-Finds the reports and baselines that a project keeps; their layout is in `core/`. Writes nothing, opens no port. Never on
-the warm path. Invariant: a file that cannot be shown is no report; that of a transaction is then made again from its
+Finds the reports and baselines that a project keeps; their layout is in `core/`. Writes nothing, opens no port. Never
+on the warm path. Invariant: a file that cannot be shown is no report; that of a transaction is then made again from its
 event log, as long as that is kept.
 """
 

@@ -67,7 +67,7 @@ def stage_table(report: Mapping[str, Any], look: Look) -> list[str]:
     lines.append(_timed_row(total, report["outcome"] or "", look, "bold"))
     totals = report["totals"]
     counts = ", ".join(f"{key}={'-' if totals[key] is None else totals[key]}" for key in _COUNTED)
-    return [*lines, f"{counts}, bottleneck={budget['bottleneck'] or '-'}"[: look.columns]]
+    return [*lines, f"bottleneck: {budget['bottleneck'] or '-'}", counts[: look.columns]]
 
 
 def module_table(report: Mapping[str, Any], look: Look) -> list[str]:

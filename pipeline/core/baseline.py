@@ -97,6 +97,11 @@ def unmeasured(series: str, number: int, edit: str, category: str, message: str)
     return Measured(series, number, edit, {}, {}, {}, (category, "", message))
 
 
+def not_run(series: str, number: int, edit: str) -> Measured:
+    """A child run that there was no way to make: an edit of a file that the project does not have."""
+    return Measured(series, number, edit, {}, {}, {})
+
+
 def answered_by_gate(series: str, number: int, edit: str, duration_ms: int) -> Measured:
     """A child that the warm gate answered: every stage up to date, and none measured on its own."""
     nothing = {stage.value: StageOutcome.UP_TO_DATE.value for stage in HOST_STAGES}
@@ -109,11 +114,12 @@ def answered_by_gate(series: str, number: int, edit: str, duration_ms: int) -> M
 def rows(run: Measured, *, deploy: bool) -> list[Row]:
     """The lines of one run. `deploy`: were the device stages asked for? An edit is one line: from the saved file to the
     end of the run. The total is that of what was asked for."""
-    total = (run.phases.get(TOTAL), f"fail:{run.failure[0]}" if run.failure else "ok")
+    total_s = _seconds(run.phases.get(TOTAL))
+    status = f"fail:{run.failure[0]}" if run.failure else "not-run" if total_s is None else "ok"
     if run.edit:
-        return [Row(run.run, "edit", run.edit, total[1], _seconds(total[0]))]
+        return [Row(run.run, "edit", run.edit, status, total_s)]
     found = [_stage_row(run, stage) for stage in (Stage if deploy else HOST_STAGES)]
-    return [*found, Row(run.run, "deploy", "total", total[1], _seconds(total[0]))]
+    return [*found, Row(run.run, "deploy", "total", status, total_s)]
 
 
 def _stage_row(run: Measured, stage: Stage) -> Row:
@@ -172,7 +178,8 @@ def build(
 
 def _notes(runs: Sequence[Measured]) -> list[str]:
     """What would make a figure mean something else than its name says."""
-    unchanged = [run.run for run in runs if run.edit == "real" and not run.failure and run.counts["bytes_written"] == 0]
+    edited = [run for run in runs if run.edit == "real" and not run.failure]
+    unchanged = [run.run for run in edited if run.counts.get("bytes_written") == 0]
     return [f"the real edit did not change the image in {', '.join(unchanged)}"] if unchanged else []
 
 

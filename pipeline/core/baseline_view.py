@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.core.baseline import Row, rows_of
-from pipeline.core.report import Bullets, budget_section, code, markdown_table, section
+from pipeline.core.report import Bullets, budget_section, code, markdown_table, section, visible
 
 CSV_HEADER = "run,category,step,status,duration_s"
 
@@ -178,7 +178,8 @@ def render_text(baseline: Mapping[str, Any]) -> str:
         parts.append(
             f"before and after, against {baseline['compared']['id']}:\n" + table(compared_table(baseline["compared"]))
         )
-    parts += [f"{_failed_run(row)}: {_cause(row)}" for row in baseline["failures"]]
+    if baseline["failures"]:
+        parts.append("\n".join(f"{_failed_run(row)}: {visible(_cause(row))}" for row in baseline["failures"]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -46,7 +46,7 @@ def last_line(report: Mapping[str, Any]) -> str:
         "PORT": device["port"],
         "REPORT": report["report_path"],
     }
-    return " ".join(f"DEPLOY_{key}={shlex.quote(_visible(value)) if value else ''}" for key, value in pairs.items())
+    return " ".join(f"DEPLOY_{key}={shlex.quote(visible(value)) if value else ''}" for key, value in pairs.items())
 
 
 # --- sections ---------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def _value(value: Any) -> str:
 
 def code(value: Any) -> str:
     """`value` as a Markdown code span that shows exactly its visible form (CommonMark 0.31, section 6.1)."""
-    text = _visible(str(value)) or NOTHING
+    text = visible(str(value)) or NOTHING
     fence = "`" * (_longest_run(text) + 1)
     # One space on each side is stripped again, where a backtick would touch the fence or spaces would be stripped.
     edge = text[0] in "` " or text[-1] in "` "
@@ -241,7 +241,7 @@ def code(value: Any) -> str:
 
 def code_block(text: str) -> str:
     """`text` in a fenced block, line by line; the fence is longer than any inside."""
-    lines = [_visible(line) for line in text.replace("\r\n", "\n").rstrip("\n").split("\n")]
+    lines = [visible(line) for line in text.replace("\r\n", "\n").rstrip("\n").split("\n")]
     body = "\n".join(lines)
     fence = "`" * max(3, _longest_run(body) + 1)
     return f"{fence}text\n{body}\n{fence}"
@@ -251,7 +251,7 @@ def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """`text` in printable characters only; the others by their escape (`\\n`, `\\x1b`, `\\u202e`)."""
     if text.isprintable():
         return text

@@ -1,8 +1,7 @@
 """The statistics of measured durations: quantiles, bootstrap intervals, and whether two samples differ.
 
 Pure: numbers in, numbers out; what is random has its own seeded generator, so that equal inputs give equal results.
-Does not know what was measured. Invariant: no result depends on the order of a sample, except that of `bootstrap`
-through its seed.
+Does not know what was measured. Invariant: no result depends on the order of a sample.
 
 Definitions. Quantiles: number 7 of Hyndman and Fan (1996), linear between order statistics: the default of NumPy, R and
 spreadsheets. Difference of two samples: Mann and Whitney (1947), two-sided, exact, ties by midranks; it assumes nothing
@@ -148,7 +147,7 @@ def bootstrap(
     values: Sequence[float], statistic: Statistic = median, confidence: float = 0.95, seed: int = SEED
 ) -> Interval:
     """Where `statistic` of the population lies, by resampling. Raises ValueError for an empty sample."""
-    draw = random.Random(seed)
+    draw, values = random.Random(seed), sorted(values)
     found = [statistic(_resample(values, draw)) for _ in range(RESAMPLES)]
     return _middle(found, confidence)
 
@@ -161,7 +160,7 @@ def ratio_interval(
     seed: int = SEED,
 ) -> Interval | None:
     """Where `statistic(after) / statistic(before)` of the populations lies; `None` when `before` could be 0."""
-    draw = random.Random(seed)
+    draw, before, after = random.Random(seed), sorted(before), sorted(after)
     found = []
     for _ in range(RESAMPLES):
         base, other = statistic(_resample(before, draw)), statistic(_resample(after, draw))

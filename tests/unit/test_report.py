@@ -351,14 +351,16 @@ def test_no_value_changes_the_structure_of_the_page(value: str) -> None:
         RunFinished(DeployOutcome.FAILED),
     ]
     page = render_markdown(report_of(*items))
-    tokens = MarkdownIt().parse(page)
+    tokens = MarkdownIt().enable("table").parse(page)
     heads = [tokens[n + 1].content for n, token in enumerate(tokens) if token.type == "heading_open"]
     assert heads == [
         *("Deploy Report", "Failure", "Plan", "Fingerprints", "Flash Digests", "Readiness", "Durations (ms)"),
-        "TTFB (ms)",
+        *("Budget (ms)", "TTFB (ms)"),
     ]
     assert sum(token.type == "fence" for token in tokens) == 1
-    assert {token.type for token in tokens} <= {
+    assert sum(token.type == "table_open" for token in tokens) == 1
+    table = {f"{part}_{end}" for part in ("table", "thead", "tbody", "tr", "th", "td") for end in ("open", "close")}
+    assert {token.type for token in tokens} - table <= {
         *("heading_open", "heading_close", "inline", "bullet_list_open", "bullet_list_close", "list_item_open"),
         *("list_item_close", "paragraph_open", "paragraph_close", "fence"),
     }

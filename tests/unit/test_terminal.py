@@ -54,7 +54,7 @@ def test_colour_needs_a_terminal_and_no_objection() -> None:
 def test_the_table_fits_80_columns_and_is_plain_in_a_pipe(name: str) -> None:
     report = build_report(RUNS[name]())
     plain = stage_table(report, PIPE)
-    assert len(plain) == 2 + len(Stage) + 3
+    assert len(plain) == 3 + len(Stage) + 4
     assert all(len(line) <= 80 and line.isascii() and line.isprintable() for line in plain)
     coloured = stage_table(report, COLOUR)
     assert [ANSI.sub("", line) for line in coloured] == plain
@@ -63,10 +63,11 @@ def test_the_table_fits_80_columns_and_is_plain_in_a_pipe(name: str) -> None:
 
 def test_over_budget_is_red_and_not_run_has_no_time() -> None:
     report = build_report(RUNS["killed"]())
-    report["stages"][0] |= {"budget_ms": 10, "margin_ms": -2}
+    report["budget"]["phases"][2] |= {"limit_ms": 10, "margin_ms": -2, "verdict": "OVER"}
     lines = stage_table(report, COLOUR)
-    assert lines[2] == "\x1b[31mfingerprint    ran                       12        10        -2\x1b[0m"
-    assert lines[8] == "\x1b[2mttfb           not-run                           1000\x1b[0m"
+    assert lines[3] == "\x1b[31mfingerprint    ran                      12       10       -2  OVER\x1b[0m"
+    assert lines[9] == "\x1b[2mttfb           not-run                          1000           NOT_MEASURED\x1b[0m"
+    assert lines[-2] == "bottleneck: compile"
 
 
 def test_the_counts_that_a_second_run_must_show() -> None:
