@@ -60,10 +60,8 @@ def quantile(values: Sequence[float], p: float) -> float:
     ordered = sorted(values)
     place = p * (len(ordered) - 1)
     below = floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    # Not low + share * (high - low): rounding could leave the range between two equal values.
-    share = place - below
-    return ordered[below] if share == 0 else (1 - share) * ordered[below] + share * ordered[above]
+    low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
+    return min(high, low + (place - below) * (high - low))  # rounding must not leave the sample
 
 
 def median(values: Sequence[float]) -> float:

@@ -66,7 +66,7 @@ def test_over_budget_is_red_and_not_run_has_no_time() -> None:
     report["budget"]["phases"][2] |= {"limit_ms": 10, "margin_ms": -2, "verdict": "OVER"}
     lines = stage_table(report, COLOUR)
     assert lines[3] == "\x1b[31mfingerprint    ran                      12       10       -2  OVER\x1b[0m"
-    assert lines[9] == "\x1b[2mttfb           not-run                          1000           NOT_MEASURED\x1b[0m"
+    assert lines[9] == "\x1b[2mttfb           not-run                         1000           NOT_MEASURED\x1b[0m"
     assert lines[-2] == "bottleneck: compile"
 
 
