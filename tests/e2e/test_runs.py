@@ -95,3 +95,35 @@ def test_warnings_are_shown_and_replayed(host_space: Space) -> None:
     assert "warning: unused variable 'unused_thing'" in first.err
     assert host_space.doit("clean").code == 0
     assert "warning: unused variable 'unused_thing'" in host_space.doit("compile").err, "a restored result warns too"
+
+
+def test_an_enforced_budget_fails_a_deploy_that_did_everything(host_space: Space) -> None:
+    first = host_space.deploy()
+    assert (first.code, first.report["budget"]["enforced"]) == (0, False)
+    host_space.edit("deploy.toml", "total = 4000", "total = 1\nenforce = true")
+    over = host_space.deploy()
+    assert over.code == 1
+    assert (over.outcome, over.category) == ("failed", "over_budget")
+    budget, failure = over.report["budget"], over.report["failure"]
+    assert (budget["fits"], budget["enforced"], budget["total"]["verdict"]) == (False, True, "OVER")
+    took = budget["total"]["measured_ms"]
+    assert failure["message"] == f"the deploy took {took} ms, but [budget] total is 1 ms (verified_unchanged)"
+    assert f"device bench: error: {failure['message']}\nhint: run again if" in over.err
+    assert (host_space.path / over.report["report_path"]).read_text().count("OVER") >= 2
+    host_space.edit("deploy.toml", "total = 1\n", "total = 3600000\n")
+    again = host_space.deploy()
+    assert (again.code, again.outcome, again.totals["bytes_written"]) == (0, "verified_unchanged", 0)
+
+
+def test_reports_are_kept_of_so_many_transactions(host_space: Space) -> None:
+    config = host_space.file("deploy.toml")
+    config.write_text(config.read_text() + "\n[reports]\nkeep = 2\n")
+    directory = host_space.path / "reports"
+    directory.mkdir()
+    for name in ("baseline-20200101-000000.json", "notes.md", "tx-20200101-000000-abcd.md"):
+        (directory / name).write_text("mine")
+    ids = [f"tx-20261121-12000{n}-beef" for n in range(3)]
+    for tx in ids:
+        assert host_space.doit("verify-flash", env={"DEPLOY_TX_ID": tx}).report["transaction_id"] == tx
+    kept = {f"{tx}.{suffix}" for tx in ids[1:] for suffix in ("md", "json")}
+    assert {path.name for path in directory.iterdir()} == kept | {"baseline-20200101-000000.json", "notes.md"}
