@@ -51,6 +51,7 @@ from pipeline.effects.links import PortLink, reader_for
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine import Engine
 from pipeline.engine_facts import shadow_directories, used_files
+from pipeline.engine_results import Span
 from pipeline.errors import DeployError
 from pipeline.gate_state import GateState, Watched
 from pipeline.image_set import ImageSet
@@ -76,13 +77,14 @@ class Context:
         config: DeployConfig,
         profile: str,
         devices: tuple[DeviceRun, ...],
-        requested_profile: str = "",
+        options: Options = Options(),  # noqa: B008 - a value, frozen
     ) -> None:
-        """`requested_profile` is what the command line says, `""` for nothing."""
         self.root = root
         self.config = config
         self.profile = profile
-        self.gate = GateState(root, requested_profile)
+        self.options = options
+        """What the command line says."""
+        self.gate = GateState(root, options.profile)
         self.devices = devices
         self.clock = SystemClock()
         self.state_dir = root / STATE_DIR
@@ -230,7 +232,7 @@ class Context:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
         self.images.forget()
         self.gate.withdraw()
-        result = self.engine.run(stage, self.progress)
+        result = self.engine.run(stage, self.progress, lambda span: self._performed(stage, span))
         if result.failures and self._is_users(result.failures[0].action):
             category = FailureCategory.ACTION_FAILED
         for _, text in result.warnings:
@@ -249,6 +251,10 @@ class Context:
     def _is_users(self, action: str) -> bool:
         """Does this action neither compile nor link?"""
         return any(known.name == action and known.count_as == "built" for known in self.toolchain.actions)
+
+    def _performed(self, stage: Stage, span: Span) -> None:
+        began_s = self.run.since_s(span.began_s)
+        self.run.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 
     @cached_property
     def images(self) -> ImageSet:
@@ -495,4 +501,4 @@ def load_context(options: Options, root: Path | None = None) -> Context | Failur
         if isinstance(failure, Failure):
             return failure
     assert not isinstance(profile, Failure) and not isinstance(selected, Failure)
-    return Context(root, config, profile.name, tuple(DeviceRun(d.name, d) for d in selected), options.profile)
+    return Context(root, config, profile.name, tuple(DeviceRun(d.name, d) for d in selected), options)

@@ -25,7 +25,7 @@ from pipeline.core.inputs import Command, InputKind, command_of
 from pipeline.core.keys import ExplainSink, first_difference, walk_base
 from pipeline.core.model import Action, FailureCategory, Reason, Stage, State, Tool, Verdict
 from pipeline.effects.api import Clock, ProcessRunner
-from pipeline.engine_results import ActionFailure, Builtin, RunResult, ScanResult
+from pipeline.engine_results import ActionFailure, Builtin, RunResult, ScanResult, Span
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -272,7 +272,12 @@ class Engine:
 
     # --- doing ----------------------------------------------------------------------------------
 
-    def run(self, stage: Stage, progress: Callable[[str, int, int], None]) -> RunResult:
+    def run(
+        self,
+        stage: Stage,
+        progress: Callable[[str, int, int], None],
+        performed: Callable[[Span], None] = lambda span: None,
+    ) -> RunResult:
         """Bring every action of `stage` up to date: see `engine_run.run_stage`. On any way out, what was finished is
         remembered."""
         from pipeline.engine_run import run_stage
@@ -283,7 +288,7 @@ class Engine:
                 self.shared(row[3])
         try:
             with self.store.in_use():
-                return run_stage(self, stage, progress)
+                return run_stage(self, stage, progress, performed)
         finally:
             self.table.settle()
             self._forget()

@@ -67,6 +67,18 @@ class ActionFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """When and where one action was performed: `began_s` on the engine's clock, `worker` numbers the threads of this
+    stage from 0. `how` is the value of an `engine_action.How`."""
+
+    action: str
+    how: str
+    worker: int
+    began_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScanResult:
     """`counts` has inputs (files looked at), read (their stamp had moved or was new), changed (other content than last
     time) and missing (declared, but not there). `reasons` names each changed one, `notes` are lines for the user."""

@@ -8,17 +8,21 @@ starts; whatever ends the run, no child process is left and finished work is kep
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.core.model import Action, Reason, Stage
+from pipeline.effects.api import Clock
 from pipeline.engine_action import ActionRunner, Done, How
-from pipeline.engine_results import ActionFailure, RunResult
+from pipeline.engine_results import ActionFailure, RunResult, Span
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
+
+T = TypeVar("T")
 
 
 class _StageRun:
@@ -94,12 +98,18 @@ class _StageRun:
         )
 
 
-def run_stage(engine: Engine, stage: Stage, progress: Callable[[str, int, int], None]) -> RunResult:
-    """Run the stage. `progress(action, done, total)` is called from this thread for each action that was performed.
-    Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
+def run_stage(
+    engine: Engine,
+    stage: Stage,
+    progress: Callable[[str, int, int], None],
+    performed: Callable[[Span], None],
+) -> RunResult:
+    """Run the stage. `progress(action, done, total)` and `performed` are called from this thread for each action that
+    was performed. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
     run = _StageRun(engine, stage, progress)
     runner = ActionRunner(engine)
-    answers: queue.SimpleQueue[tuple[int, Future[Done]]] = queue.SimpleQueue()
+    timed = _Timed(engine.clock, runner)
+    answers: queue.SimpleQueue[tuple[int, Future[tuple[Done, Span]]]] = queue.SimpleQueue()
     ready = [index for index in reversed(run.indices) if run.waits[index] == 0]
     under_way = 0
     with ThreadPoolExecutor(max(1, engine.jobs), "action") as pool:
@@ -108,7 +118,7 @@ def run_stage(engine: Engine, stage: Stage, progress: Callable[[str, int, int], 
                 while ready:
                     index = ready.pop()
                     if run.start(index):
-                        future = pool.submit(runner.perform, run.action(index))
+                        future = pool.submit(timed.perform, run.action(index))
                         future.add_done_callback(partial(_answer, answers, index))
                         under_way += 1
                     else:
@@ -118,7 +128,10 @@ def run_stage(engine: Engine, stage: Stage, progress: Callable[[str, int, int], 
                     break
                 index, future = answers.get()
                 under_way -= 1
-                ready.extend(reversed(run.finish(index, future.result())))
+                done, span = future.result()
+                ready.extend(reversed(run.finish(index, done)))
+                if done.how is not How.SKIPPED:
+                    performed(span)
                 progress(run.action(index).name, run.finished, len(run.indices))
                 if run.failures:
                     runner.stop()
@@ -130,5 +143,21 @@ def run_stage(engine: Engine, stage: Stage, progress: Callable[[str, int, int], 
     return run.result()
 
 
-def _answer(answers: queue.SimpleQueue[tuple[int, Future[Done]]], index: int, future: Future[Done]) -> None:
+class _Timed:
+    """Performs actions on the pool's threads and says when and on which."""
+
+    def __init__(self, clock: Clock, runner: ActionRunner) -> None:
+        self._clock, self._runner = clock, runner
+        self._workers: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def perform(self, action: Action) -> tuple[Done, Span]:
+        with self._lock:
+            worker = self._workers.setdefault(threading.get_ident(), len(self._workers))
+        began_s = self._clock.now_s()
+        done = self._runner.perform(action)
+        return done, Span(action.name, done.how.value, worker, began_s, self._clock.now_s() - began_s)
+
+
+def _answer(answers: queue.SimpleQueue[tuple[int, T]], index: int, future: T) -> None:
     answers.put((index, future))

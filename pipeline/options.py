@@ -1,4 +1,4 @@
-"""What the command line says beside the task names: `--device`, `--group`, `--profile`.
+"""What the command line says beside the task names: which devices and profile, and what to export of the run.
 
 doit hands a task's options to that task only, never to the tasks it depends on; so they are read here once, before the
 tasks are created, and every stage task accepts them. Knows neither doit nor the configuration.
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-OPTIONS = ("device", "group", "profile")
+OPTIONS = ("device", "group", "profile", "trace", "junit")
+"""Those with a value."""
+JSON = "--json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,12 @@ class Options:
     devices: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     profile: str = ""
+    trace: str = ""
+    """File for the run as Chrome trace events."""
+    junit: str = ""
+    """File for the run as JUnit XML."""
+    json: bool = False
+    """The run's events on stdout, text for people on stderr."""
     named: tuple[str, ...] = ()
     """Devices named by a sub-task on the command line, such as `desk` in `verify-flash:desk`."""
 
@@ -38,6 +46,9 @@ def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
     return Options(
         devices=tuple(found["device"]),
         groups=tuple(found["group"]),
-        profile=found["profile"][-1] if found["profile"] else "",
+        profile=(found["profile"] or [""])[-1],
+        trace=(found["trace"] or [""])[-1],
+        junit=(found["junit"] or [""])[-1],
+        json=JSON in argv,
         named=tuple(dict.fromkeys(named)),
     )

@@ -7,6 +7,7 @@ Invariant: after `initialize` returned, `complete_run` lets go of every port, cl
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -53,10 +54,14 @@ class HotplateReporter:
     desc = ""
 
     def __init__(self, outstream: TextIO, context: Context) -> None:
-        self._out = outstream
+        self._stdout = outstream
+        # With --json stdout belongs to programs, and what is for people goes to stderr.
+        self._out = sys.stderr if context.options.json else outstream
         self._context = context
-        self._look = look_of(outstream)
-        self._progress = Progress(outstream, self._look)
+        self._stream: Any = None
+        """Of events, with --json."""
+        self._look = look_of(self._out)
+        self._progress = Progress(self._out, self._look)
         self._active = False
         self._running: dict[str, tuple[Stage, str, float]] = {}
         """Task -> stage, device, begin. More than one with `doit -n`."""
@@ -78,6 +83,8 @@ class HotplateReporter:
         self._stages = bool(stages)
         if not stages:
             return
+        if self._context.options.json:
+            self._open_stream()
         self._gate = all((tasks[name].meta or {}).get("gate") for name in names)
         git = GitQuery(self._context.root)
         self._context.notice = self._notice
@@ -85,6 +92,8 @@ class HotplateReporter:
         if isinstance(waited_s, Failure):
             git.result()
             _print_failure(waited_s)
+            if self._stream is not None:
+                self._stream.failure(waited_s)
             raise SystemExit(2)
         self._active = True
         devices = {device for stage, device in stages if device}
@@ -100,6 +109,13 @@ class HotplateReporter:
         for left in self._context.run.begin(ports, facts):
             self._write(f"note: an earlier run was killed; {left.line}\n")
         self._context.progress = self._progress
+
+    def _open_stream(self) -> None:
+        from pipeline.exports import Stream
+
+        self._stream = Stream(self._stdout)
+        self._context.run.listener = self._stream.event
+        sys.stdout = sys.stderr  # what users' own tasks print
 
     # --- tasks --------------------------------------------------------------------------------
 
@@ -206,6 +222,7 @@ class HotplateReporter:
             rendered = self._context.run.finish(list(self._running.values()), interrupted=interrupted)
             self._context.unlock()
             self._show(rendered)
+            self._export(rendered)
             over = any(_is_over_budget(one.report) for one in rendered)
         if self._previous_sigterm is not None:
             signal.signal(signal.SIGTERM, self._previous_sigterm)
@@ -227,6 +244,21 @@ class HotplateReporter:
                 self._write("note: the report could not be written; the event log in .deploy/runs holds it\n")
             self._write(f"{one.line}\n")
         self._out.flush()
+
+    def _export(self, rendered: list[Rendered]) -> None:
+        """What someone asked for beside the reports."""
+        options, run = self._context.options, self._context.run
+        notes = run.notes
+        if options.trace or options.junit or os.environ.get("GITHUB_STEP_SUMMARY"):
+            from pipeline.exports import write
+
+            notes = [*notes, *write(self._context.root, options, os.environ, run.recorded)]
+        if self._stream is not None:
+            self._stream.reports(rendered)
+            sys.stdout = self._stdout
+            notes = [*notes, *filter(None, [self._stream.broken])]
+        for note in notes:
+            self._notice(f"note: {note}")
 
     def _notice(self, text: str) -> None:
         self._progress.finish()

@@ -11,34 +11,42 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cache.durable import write_atomic
+from cache.location import user_state_dir
+from pipeline import __version__
 from pipeline.core import events
 from pipeline.core.config import DeployConfig
 from pipeline.core.events import Payload, When
 from pipeline.core.failures import fail
 from pipeline.core.model import (
     DeployOutcome,
+    Event,
     Failure,
     FailureCategory,
     Stage,
     StageOutcome,
     StageResult,
 )
-from pipeline.core.report import last_line, render_markdown
+from pipeline.core.report import encode_history, history_row, last_line, render_markdown
 from pipeline.core.report_json import build_report, whole_ms
 from pipeline.effects.api import Clock
-from pipeline.effects.host import Revision
-from pipeline.effects.run_log import RunLog, close_killed, prune, prune_reports, unfinished
+from pipeline.effects.host import Revision, machine_id
+from pipeline.effects.run_log import RunLog, append_line, close_killed, prune, prune_reports, unfinished
 
 RUNS = "runs"
 
 KEEP_LOGS = 200
 """Event logs kept in `.deploy/runs`; of the rendered reports `[reports] keep`."""
+
+HISTORY = "history.jsonl"
+HISTORY_BYTES = 4 << 20
+"""Some 4,000 lines; then the file becomes `history.1.jsonl` and a new one begins, so that twice this is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,10 @@ class Run:
         self._started_s = clock.now_s()
         self._logs: list[_Log] = []
         self._before_ms = 0
+        self.listener: Callable[[str, str, Event], None] = lambda tx, device, event: None
+        """Is told each event as it happens: transaction, device or "", event."""
+        self.notes: list[str] = []
+        """What could not be written, one line each."""
         self.results: list[tuple[str, StageResult]] = []
         """(device or "", result) in the order in which the stages ended."""
 
@@ -96,6 +108,10 @@ class Run:
     def begun(self) -> bool:
         return bool(self._logs)
 
+    def since_s(self, now_s: float) -> float:
+        """An instant of the clock as seconds since the run began."""
+        return now_s - self._started_s
+
     def begin(self, devices: Sequence[tuple[str, str]], facts: RunFacts) -> list[Rendered]:
         """Open a log for each (device, port), or one for a host-only run; render what killed runs left behind."""
         left = [self._render_left_behind(path) for path in unfinished(self._runs_dir)]
@@ -106,7 +122,7 @@ class Run:
             tx = self._transaction(single=len(devices) <= 1)
             log = _Log(RunLog.create(self._runs_dir, tx), tx, name)
             self._logs.append(log)
-            self._emit(log, self._run_started(tx, name, port, facts))
+            self._emit(log, self._run_started(tx, name, port, facts, run=self._logs[0].tx))
         return [rendered for rendered in left if rendered is not None]
 
     def transaction(self, device: str) -> str:
@@ -200,10 +216,12 @@ class Run:
                 )
 
     def _emit(self, log: _Log, payload: Payload, when: When | None = None) -> None:
-        log.log.append(events.event(payload, when or self._when()))
+        said = events.event(payload, when or self._when())
+        log.log.append(said)
+        self.listener(log.tx, log.device, said)
 
     def _when(self) -> When:
-        return When(self._clock.utc(), self._clock.now_s() - self._started_s)
+        return When(self._clock.utc(), self.since_s(self._clock.now_s()))
 
     def _log(self, device: str) -> _Log:
         return next(log for log in self._logs if log.device == device)
@@ -215,7 +233,7 @@ class Run:
             return given
         return events.format_tx(self._clock.utc(), secrets.token_hex(3))
 
-    def _run_started(self, tx: str, device: str, port: str, facts: RunFacts) -> events.RunStarted:
+    def _run_started(self, tx: str, device: str, port: str, facts: RunFacts, *, run: str) -> events.RunStarted:
         return events.RunStarted(
             tx=tx,
             device=device,
@@ -233,6 +251,7 @@ class Run:
             startup_ms=facts.startup_ms,
             dispatch_ms=facts.dispatch_ms,
             budget_enforced=self._config.budget.enforce,
+            run=run,
         )
 
     def _shown(self, path: Path) -> str:
@@ -248,7 +267,23 @@ class Run:
             write_atomic(self.reports_dir / f"{tx}.json", text.encode(), durable=False)
         except OSError:
             path = None  # the log in .deploy still holds everything
+        self._remember(report, str(log_events[0].data.get("run", "")))
         return Rendered(report, path, last_line(report))
+
+    def _remember(self, report: Mapping[str, Any], run: str) -> None:
+        """One more line of the history."""
+        machine = machine_id(user_state_dir(os.environ, sys.platform) or self._runs_dir.parent)
+        line = encode_history(history_row(report, run, machine, __version__))
+        path = self.reports_dir / HISTORY
+        try:
+            append_line(path, line, HISTORY_BYTES)
+        except OSError as error:
+            self.notes.append(f"{self._shown(path)}: the history cannot be written ({error.strerror})")
+
+    @property
+    def recorded(self) -> list[tuple[str, list[Event]]]:
+        """(device or "", its events) of each transaction of this run."""
+        return [(log.device, list(log.log.events)) for log in self._logs]
 
     def _render_left_behind(self, path: Path) -> Rendered | None:
         """Close the log of a killed run and render its report."""

@@ -56,6 +56,9 @@ PARAMS = [
         "default": "",
         "help": "build with this profile of deploy.toml",
     },
+    {"name": "trace", "long": "trace", "type": str, "default": "", "help": "write the run as a Chrome/Perfetto trace"},
+    {"name": "junit", "long": "junit", "type": str, "default": "", "help": "write the stages as JUnit XML"},
+    {"name": "json", "long": "json", "type": bool, "default": False, "help": "events on stdout, one JSON per line"},
 ]
 
 
@@ -87,6 +90,10 @@ def context() -> Context:
         print(f"{loaded.line()}\nhint: {loaded.hint}", file=sys.stderr)
         if loaded.detail:
             print(loaded.detail, file=sys.stderr)
+        if _options().json:
+            from pipeline.exports import Stream
+
+            Stream(sys.stdout).failure(loaded)
         raise SystemExit(2)
     return loaded
 

@@ -4,7 +4,8 @@ Pure. Does not know files, the clock or what a report looks like. The only place
 of an event: one dataclass per `EventKind`, in `PAYLOADS`; the bytes are those of `core/records.py`.
 Invariant: an event equals itself after a round trip through its line, and `decode_log` never raises.
 
-Version 1 (`EVENT_SCHEMA`): first version.
+Version 1 (`EVENT_SCHEMA`): first version; `run` of RunStarted and the kind `action` came later. Fields that have a
+default may be added; a reader stops at a kind that it does not know, and says so.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class RunStarted(NamedTuple):
     """First event of each log. `device == ""`: a host-only run. `budget_ms` is keyed `total`, `startup`, `dispatch` or
     a stage's name. `startup_ms` and `dispatch_ms`: time before this event, `None` when it was not measured.
     `report_path` is where the Markdown will be, relative to the project root unless it lies outside.
-    `budget_enforced`: a run over its total fails."""
+    `budget_enforced`: a run over its total fails. `run` is the same for all transactions of one run: the id of the
+    first."""
 
     tx: str
     device: str
@@ -66,6 +68,7 @@ class RunStarted(NamedTuple):
     startup_ms: int | None = None
     dispatch_ms: int | None = None
     budget_enforced: bool = False
+    run: str = ""
 
 
 class DeviceSeen(NamedTuple):
@@ -128,6 +131,19 @@ class RegionDone(NamedTuple):
     bytes_written: int
 
 
+class ActionDone(NamedTuple):
+    """One action that was performed (what was up to date says nothing). `how` is `executed`, `restored`, `up_to_date`
+    (when looked at closely) or `failed`; `worker` numbers the threads of the pool from 0; `began_s` counts from the
+    begin of the run."""
+
+    name: str
+    stage: Stage
+    how: str
+    worker: int
+    began_s: float
+    duration_s: float
+
+
 class Readiness(NamedTuple):
     """The readiness gate. `reason` is `""` or a failure category, for some with what it is about (`unhealthy:blink`).
     `requested_at_s` (link clock) is when a request was sent to a device that was not reset. `unavailable` says why a
@@ -159,6 +175,7 @@ Payload = (
     | Fingerprints
     | PlanMade
     | RegionDone
+    | ActionDone
     | Mark
     | Readiness
     | Failure
@@ -173,6 +190,7 @@ PAYLOADS: Mapping[EventKind, type[Payload]] = {
     EventKind.FINGERPRINTS: Fingerprints,
     EventKind.PLAN: PlanMade,
     EventKind.REGION: RegionDone,
+    EventKind.ACTION: ActionDone,
     EventKind.MARK: Mark,
     EventKind.READINESS: Readiness,
     EventKind.FAILURE: Failure,
@@ -237,6 +255,8 @@ def payload(event: Event) -> Payload:
             return PlanMade(**{**data, "regions": tuple(rows), "reasons": _reasons(data["reasons"])})
         case EventKind.REGION:
             return RegionDone(**{**data, "action": RegionAction(data["action"])})
+        case EventKind.ACTION:
+            return ActionDone(**{**data, "stage": Stage(data["stage"])})
         case EventKind.MARK:
             return Mark(**{**data, "name": MarkName(data["name"])})
         case EventKind.FAILURE:

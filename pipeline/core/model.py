@@ -369,6 +369,7 @@ class EventKind(StrEnum):
     FINGERPRINTS = "fingerprints"
     PLAN = "plan"
     REGION = "region"
+    ACTION = "action"
     MARK = "mark"
     READINESS = "readiness"
     FAILURE = "failure"

@@ -1,5 +1,7 @@
 """A report as text for people: Markdown, and the last line on stdout for scripts.
 
+And one transaction as a line of the history, for programs.
+
 Pure: the dict of `core/report_json.py` in, text out. Does not know events, files or the terminal.
 Invariant: no value can change the structure of the page. Values stand in code spans whose fence is longer than any run
 of backticks inside; characters that are not printable (line ends, escape codes, bidi controls) are shown by their code.
@@ -10,6 +12,7 @@ Digests, Readiness, Durations.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +50,49 @@ def last_line(report: Mapping[str, Any]) -> str:
         "REPORT": report["report_path"],
     }
     return " ".join(f"DEPLOY_{key}={shlex.quote(visible(value)) if value else ''}" for key, value in pairs.items())
+
+
+HISTORY_SCHEMA = 1
+"""Version of `history_row`. Lines of different versions must not be compared."""
+
+
+def history_row(report: Mapping[str, Any], run: str, machine: str, version: str) -> dict[str, Any]:
+    """One transaction as numbers, for `history.jsonl`: nothing in it names a person, a path or a port. `run` is shared
+    by the devices of one run, `machine` is a digest, `version` is the program's.
+
+    `warm`: nothing was built, restored or written. `phases` holds each measured phase in order; `total_ms` is what the
+    user waited for, so their sum and what lies between."""
+    totals, budget, failure, ttfb = report["totals"], report["budget"], report["failure"], report["ttfb"]
+    counted = {key: totals[key] for key in ("compiled", "restored", "linked", "bytes_written")}
+    return {
+        "schema": HISTORY_SCHEMA,
+        "transaction_id": report["transaction_id"],
+        "run": run or report["transaction_id"],
+        "started_at": report["started_at"],
+        "machine": machine,
+        "version": version,
+        "device": report["device"]["name"],
+        "chip": report["device"]["chip"],
+        "outcome": report["outcome"],
+        "profile": report["profile"],
+        "toolchain": report["toolchain"],
+        "targets": report["targets"],
+        "git": report["git"],
+        "verified_by": report["plan"]["verified_by"],
+        "warm": failure is None and not any(counted.values()),
+        **counted,
+        "stages": {row["stage"]: row["outcome"] for row in report["stages"]},
+        "phases": {row["phase"]: row["measured_ms"] for row in budget["phases"] if row["measured_ms"] is not None},
+        "total_ms": budget["total"]["measured_ms"],
+        "fits": budget["fits"],
+        "ttfb": {"schema": ttfb["schema"], "total_ms": ttfb["total_ms"], "segments": ttfb["segments"]},
+        "failure": failure and {key: failure[key] for key in ("category", "stage", "user_action")},
+    }
+
+
+def encode_history(row: Mapping[str, Any]) -> bytes:
+    """One line of `history.jsonl`."""
+    return json.dumps(row, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
 
 
 # --- sections ---------------------------------------------------------------------------------
@@ -241,14 +287,18 @@ def code(value: Any) -> str:
 
 def code_block(text: str) -> str:
     """`text` in a fenced block, line by line; the fence is longer than any inside."""
-    lines = [visible(line) for line in text.replace("\r\n", "\n").rstrip("\n").split("\n")]
-    body = "\n".join(lines)
+    body = visible_text(text.replace("\r\n", "\n").rstrip("\n"))
     fence = "`" * max(3, _longest_run(body) + 1)
     return f"{fence}text\n{body}\n{fence}"
 
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
+
+
+def visible_text(text: str) -> str:
+    """Several lines, each in printable characters only."""
+    return "\n".join(visible(line) for line in text.replace("\r\n", "\n").split("\n"))
 
 
 def visible(text: str) -> str:

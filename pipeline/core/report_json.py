@@ -123,7 +123,7 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
         "marks": _marks_ms(run),
         "readiness": _readiness(run),
         "ttfb": _ttfb(run),
-        "failure": _failure(run.failure),
+        "failure": run.failure and failure_json(run.failure),
         "budget": {**budget_dict(budget), "enforced": bool(started and started.budget_enforced)},
         "totals": _totals(run, durations),
     }
@@ -317,9 +317,8 @@ def _readiness(run: _Run) -> dict[str, Any]:
     }
 
 
-def _failure(failure: Failure | None) -> dict[str, Any] | None:
-    if failure is None:
-        return None
+def failure_json(failure: Failure) -> dict[str, Any]:
+    """A failure as reports and programs see it."""
     return {
         "category": failure.category.value,
         "stage": failure.stage.value if failure.stage else None,

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
+
+from cache.durable import write_atomic
 
 
 def process_age_ms() -> int | None:
@@ -95,6 +99,21 @@ def machine_facts() -> dict[str, str]:
         "cores": cores,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
+
+
+def machine_id(directory: str | Path) -> str:
+    """The `id` of `machine_facts`, kept in `directory`, since finding it out takes longer than all else that a run says
+    of this machine. The name of the file keeps machines with a common home apart."""
+    node = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    path = Path(directory) / f"machine-{crc32(f'{node} {os.cpu_count()}'.encode()):08x}"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        found = path.read_text("ascii").strip()
+        if re.fullmatch("[0-9a-f]{12}", found):
+            return found
+    found = machine_facts()["id"]
+    with contextlib.suppress(OSError):
+        write_atomic(path, f"{found}\n".encode("ascii"), durable=False)
+    return found
 
 
 def _cpu_model() -> str:

@@ -205,6 +205,26 @@ def close_killed(path: Path) -> list[Event]:
     return [*events, *added] if added else []
 
 
+def append_line(path: Path, line: bytes, max_bytes: int) -> None:
+    """Add `line` to a file of lines that every reader must be able to do without: no checksum, no lock. What a killed
+    writer left is ended first, so that only its own line is lost. At `max_bytes` the file takes the place of
+    `<stem>.1<suffix>` and a new one begins: a writer that has it open still writes to a file that is read.
+    Raises OSError."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_size + len(line) > max_bytes:
+            path.replace(path.with_name(f"{path.stem}.1{path.suffix}"))
+    fd = os.open(path, OPEN | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        view = memoryview(line)
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        os.close(fd)
+
+
 # --- housekeeping -----------------------------------------------------------------------------
 
 

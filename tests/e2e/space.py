@@ -87,7 +87,8 @@ class Space:
     @property
     def _own(self) -> dict[str, str]:
         """A cache of its own, copied with the project, so that counts do not depend on other tests."""
-        return {"XDG_CACHE_HOME": str(self.path / ".deploy" / "user-cache")}
+        own = self.path / ".deploy"
+        return {"XDG_CACHE_HOME": str(own / "user-cache"), "XDG_STATE_HOME": str(own / "user-state")}
 
     def doit(self, *args: str, env: Mapping[str, str] | None = None, stdin: str = "") -> Result:
         done = subprocess.run(

@@ -10,6 +10,7 @@ from cache.digest import digest_bytes
 from pipeline.core import events
 from pipeline.core.events import (
     PAYLOADS,
+    ActionDone,
     DeviceSeen,
     FingerprintRow,
     Fingerprints,
@@ -87,6 +88,7 @@ ONE_OF_EACH: dict[EventKind, Payload] = {
         "md5",
     ),
     EventKind.REGION: RegionDone("app", RegionAction.WRITTEN, 4096),
+    EventKind.ACTION: ActionDone("cc a.c", Stage.COMPILE, "executed", 1, 0.5, 0.25),
     EventKind.MARK: Mark(MarkName.FIRST_BYTE, 0.125, "note"),
     EventKind.READINESS: Readiness("failed", "panic", "ff", 2.5, {"rom_banner": "USB"}),
     EventKind.FAILURE: FAILURE,

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from pipeline.context import Context
+from pipeline.options import Options
 from pipeline.reporter import HotplateReporter
 
 
@@ -16,7 +17,7 @@ def test_a_stage_is_in_the_log_before_it_is_on_the_screen() -> None:
     screen = SimpleNamespace(write=lambda text: happened.append(f"screen {text}"), isatty=lambda: False)
     run = SimpleNamespace(say=lambda payload, device: happened.append(f"log {payload.stage} {device}"))
     clock = SimpleNamespace(now_s=lambda: 0.0)
-    reporter = HotplateReporter(io.StringIO(), cast(Context, SimpleNamespace(clock=clock, run=run)))
+    reporter = HotplateReporter(io.StringIO(), cast(Context, SimpleNamespace(clock=clock, run=run, options=Options())))
     reporter.__dict__.update(_out=screen, _active=True)
     task: Any = SimpleNamespace(name="ttfb:bench", actions=["an action"], title=lambda: "ttfb:bench")
     reporter.get_status(task)
