@@ -214,6 +214,29 @@ class Report(View):
         return report_text(context, pos_args, opt_values["format"], opt_values["limit"])
 
 
+class Status(View):
+    """Pages about every device."""
+
+    doc_purpose = "write the status pages: devices, checks, failure rates"
+    doc_usage = "[--output DIR] [--unit-tests FILE]"
+    doc_description = (
+        "Reads the history and the newest reports, and writes index.md, live-results.md, deploy-summary.md and "
+        "live-results-all.json into status/ beside the reports. --unit-tests takes the JUnit XML of your own tests; "
+        "its counts stay until it is given again. Opens no port."
+    )
+    cmd_options = (
+        _option("output", "directory for the pages"),
+        _option("unit_tests", "JUnit XML of your unit tests", long="unit-tests"),
+    )
+
+    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        from pipeline.status import status_text
+
+        if pos_args:
+            return _surplus("status", pos_args)
+        return status_text(context, opt_values["output"], opt_values["unit_tests"])
+
+
 def _stdout_closed() -> None:
     """`| head` has seen enough; what is left in the buffer must not fail at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

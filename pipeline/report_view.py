@@ -67,16 +67,16 @@ def _load(context: Context, name: str) -> Report | Failure:
     names = _names(context)
     matches = [name] if name in names else [one for one in names if one.startswith(name) or one.endswith(name)]
     if name == LAST:
-        matches = next(([one] for one in names if _from_id(context, one) is not None), [])
+        matches = next(([one] for one in names if from_id(context, one) is not None), [])
     if len(matches) > 1:
         return _bad(f"'{name}' could be {len(matches)} reports: {', '.join(matches[:3])}", "write more of its id")
-    found = _from_id(context, matches[0]) if matches else None
+    found = from_id(context, matches[0]) if matches else None
     if found is None:
         return _bad(f"there is no report '{name}'{did_you_mean(name, names)}", "see `doit report list`")
     return found
 
 
-def _from_id(context: Context, name: str) -> Report | None:
+def from_id(context: Context, name: str) -> Report | None:
     found = _from_file(context.run.reports_dir / f"{name}.json")
     if found is None and is_tx(name):
         log, _ = read(context.state_dir / RUNS / f"{name}{SUFFIX}")
@@ -108,7 +108,7 @@ def _markdown(report: Report) -> str:
 def _list(context: Context, limit: int) -> str:
     found: list[Report] = []
     for name in _names(context):
-        report = _from_id(context, name) if len(found) < limit or limit <= 0 else None
+        report = from_id(context, name) if len(found) < limit or limit <= 0 else None
         if report is not None:
             found.append(report)
     if not found:
