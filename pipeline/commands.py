@@ -197,18 +197,24 @@ class Graph(View):
 class Report(View):
     """Reports of deploys and baselines."""
 
-    doc_purpose = "list, show and compare the reports of deploys and baselines"
-    doc_usage = "[list | show [TX] | diff TX TX] [--format md|json|csv] [--limit N]"
+    doc_purpose = "list, show and compare the reports of deploys and baselines; the history as a page"
+    doc_usage = "[list | show [TX] | diff TX TX | html] [--format md|json|csv] [--limit N] [--output FILE]"
     doc_description = (
         "TX is a transaction or a baseline: its id, the beginning or the end of one, `last`, or the path of a JSON "
-        "report. `show` prints Markdown for a deploy and tables for a baseline unless --format says otherwise."
+        "report. `show` prints Markdown for a deploy and tables for a baseline unless --format says otherwise. "
+        "`html` writes index.html beside the reports: the last runs, trends and the budget, without network or script."
     )
     cmd_options = (
         _option("format", "md, json, or csv (baselines)"),
         {"name": "limit", "short": "", "long": "limit", "type": int, "default": 20, "help": "list at most N, 0: all"},
+        _option("output", "html: write to this file"),
     )
 
     def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        if pos_args == ["html"]:
+            from pipeline.report_html import html_text
+
+            return html_text(context, opt_values["output"])
         from pipeline.report_view import report_text
 
         return report_text(context, pos_args, opt_values["format"], opt_values["limit"])

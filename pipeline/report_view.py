@@ -40,7 +40,7 @@ def report_text(context: Context, words: Sequence[str], kind: str, limit: int) -
             return _show(context, name, kind)
         case ["diff", before, after]:
             return _diff(context, before, after)
-    hint = "use: doit report list | show [TX] | diff TX TX"
+    hint = "use: doit report list | show [TX] | diff TX TX | html"
     return _bad(f"cannot be understood: {' '.join(words)!r}", hint)
 
 
