@@ -243,7 +243,7 @@ svg text { fill: var(--text); } svg .axis, svg .label { fill: var(--quiet); } .g
 .limit { stroke: var(--bad); stroke-dasharray: 5 3; stroke-width: 1.5; } .trend { fill: none; stroke: var(--trend); }
 .dot.warm { fill: var(--trend); } .dot.built { fill: var(--back); stroke: var(--trend); stroke-width: 1.5; }
 svg .bad, .bad { fill: var(--bad); color: var(--bad); } rect.failed { stroke: var(--bad); stroke-width: 2; }
-rect.restored { opacity: .55; } rect.seam { stroke: var(--back); } svg .inside { fill: #14171c; }
+rect.restored { opacity: .55; } rect.seam { stroke: var(--back); }
 table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto; }
 th, td { text-align: left; padding: .15rem .8rem .15rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--quiet); font-weight: 600; } td.n { text-align: right; font-variant-numeric: tabular-nums; }

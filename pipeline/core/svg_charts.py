@@ -22,6 +22,8 @@ RIGHT = 90
 ROW = 22
 BAR = 14
 AXIS = 26
+CHAR = 7
+"""At most so wide is a character of 12 px text, on average."""
 
 
 def _svg(height: float, body: Iterator[str], title: str) -> str:
@@ -111,11 +113,8 @@ def _waterfall_rows(rows: Sequence[tuple[str, list[Slice]]], scale: _Scale) -> I
             yield _rect(scale.x(start), y, scale.x(start + length) - scale.x(start), _css(one), title)
             end = max(end, start + length)
         busy = sum(one.duration_s for one in slices) * 1000
-        value = ms_text(busy) + (f", {len(slices)} actions" if slices[0].kind == "action" and len(slices) > 1 else "")
-        if scale.x(end) > WIDTH - RIGHT - 90 and scale.x(1000 * slices[0].start_s) > GUTTER + 110:
-            yield _text(scale.x(1000 * slices[0].start_s) - 5, y + BAR - 3, value, "value", "end")
-        else:
-            yield _text(min(scale.x(end), WIDTH - RIGHT) + 5, y + BAR - 3, value, "value")
+        value = f"{len(slices)} actions" if slices[0].kind == "action" and len(slices) > 1 else ms_text(busy)
+        yield _text(scale.x(end) + 5, y + BAR - 3, value, "value")
 
 
 def _css(one: Slice) -> str:
@@ -131,7 +130,7 @@ def _css(one: Slice) -> str:
 
 
 class Bar(NamedTuple):
-    """One run. `parts`: (phase, ms) in order; `note` stands behind it."""
+    """One run. `parts`: (phase, ms) in order; `note` stands behind it where there is room."""
 
     label: str
     parts: tuple[tuple[str, int], ...]
@@ -166,12 +165,11 @@ def _bar_rows(bars: Sequence[Bar], limit_ms: int | None, scale: _Scale) -> Itera
                 width = scale.x(min(at + ms, scale.most)) - scale.x(at)
                 yield _rect(scale.x(at), y, width, f"c-{phase}", f"{phase}: {ms_text(ms)} of {ms_text(bar.total)}")
             at += max(ms, 0)
-        cut = bar.total > scale.most
-        value = ms_text(bar.total) + (" (cut)" if cut else "") + (f" {bar.note}" if bar.note else "")
-        if scale.x(min(bar.total, scale.most)) + 8 * len(value) < WIDTH:
-            yield _text(scale.x(bar.total) + 6, y + BAR - 3, value, "value bad" if bar.failed else "value")
-        else:
-            yield _text(WIDTH - RIGHT - 6, y + BAR - 3, value, "value inside", "end")
+        value = ms_text(bar.total) + (" (cut)" if bar.total > scale.most else "")
+        end = scale.x(min(bar.total, scale.most)) + 6
+        if end + CHAR * len(f"{value} {bar.note}") < WIDTH:
+            value = f"{value} {bar.note}"
+        yield _text(end, y + BAR - 3, value, "value bad" if bar.failed else "value")
     if limit_ms is not None and limit_ms <= scale.most:
         yield _line(scale.x(limit_ms), 0, scale.x(limit_ms), bottom, "limit")
 

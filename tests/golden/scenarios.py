@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.core.events import (
+    ActionDone,
     DeviceSeen,
     FingerprintRow,
     Fingerprints,
@@ -95,6 +96,10 @@ def host(script: Script, *, changed: bool) -> None:
     moved = ("firmware/core/rpc.c",) if changed else ()
     script.stage(Stage.FINGERPRINT, 12_345, Fingerprints(rows, moved), outcome=ran, inputs=31, changed=int(changed))
     script.say(StageStarted(Stage.COMPILE))
+    if changed:
+        began_s = script.us / 1e6
+        script.say(ActionDone("compile rpc.c", Stage.COMPILE, "executed", 0, began_s + 0.001, 0.4))
+        script.say(ActionDone("compile <a & b>.c", Stage.COMPILE, "restored", 1, began_s + 0.002, 0.015))
     script.us += 431_999 if changed else 901
     reasons = (Reason("input", "firmware/core/rpc.c", "1111", "2222"),) if changed else ()
     us = 431_999 if changed else 901
@@ -231,6 +236,10 @@ def pages(name: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    from tests.golden.exports import exports
+
     for run in RUNS:
         for file, text in pages(run).items():
             (HERE / file).write_text(text, encoding="utf-8")
+    for file, text in exports().items():
+        (HERE / file).write_text(text, encoding="utf-8")
