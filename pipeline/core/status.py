@@ -4,7 +4,7 @@ Pure: entries and history in, pages out. Does not know files. Invariant: a page 
 so that sixteen devices still fit a screen or two; failures are told in one line each and stand whole in the JSON.
 
     index.md           one row per device                  at most 9 + devices lines
-    live-results.md    checks x devices, split by chip     at most 4 + 12 per chip + 1 per failure or carried device
+    live-results.md    checks x devices, split by chip     at most 2 + 14 per chip + 1 per failure or carried device
     deploy-summary.md  the newest run: its devices' times  at most 6 + devices lines
     test-results.md    the unit tests, file by file        only when they were read
 """
