@@ -32,7 +32,7 @@ class Scratch:
     def __init__(self, context: Context, directory: Path) -> None:
         self.project = directory / "project"
         self._runner = context.runner
-        self._env = {k: v for k, v in os.environ.items() if not k.startswith("DEPLOY_")}
+        self._env = {k: v for k, v in os.environ.items() if not k.startswith(("DEPLOY_", "GITHUB_"))}
         # It would have every child compile our modules anew.
         self._env.pop("PYTHONDONTWRITEBYTECODE", None)
         for name in project_files(context):

@@ -179,12 +179,12 @@ def expand(value: Mapping[str, Any]) -> Entry | None:
         words = {key: value[key] for key in ("device", "chip", "as_of", "run", "started_at", "outcome")}
         if not all(isinstance(word, str) for word in words.values()) or not isinstance(value["current"], bool):
             return None
-        failure = value.get("failure")
+        failure, heap_free = value.get("failure"), value.get("heap_free")
+        if heap_free is not None and type(heap_free) is not int:
+            return None
         if failure is not None and not isinstance(failure.get("category"), str):
             return None
-        return Entry(
-            **words, current=value["current"], checks=results, failure=failure, heap_free=value.get("heap_free")
-        )
+        return Entry(**words, current=value["current"], checks=results, failure=failure, heap_free=heap_free)
     except (AttributeError, KeyError, TypeError):
         return None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -108,7 +107,7 @@ def machine_id(directory: str | Path) -> str:
     path = Path(directory) / f"machine-{crc32(f'{node} {os.cpu_count()}'.encode()):08x}"
     with contextlib.suppress(OSError, UnicodeDecodeError):
         found = path.read_text("ascii").strip()
-        if re.fullmatch("[0-9a-f]{12}", found):
+        if len(found) == 12 and set(found) <= set("0123456789abcdef"):
             return found
     found = machine_facts()["id"]
     with contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ TIMEOUT_S = 120
 
 def environment(**extra: str) -> dict[str, str]:
     """The test's environment without what would steer a run, and with this checkout importable."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("DEPLOY_", "PYTEST_", "ZIG_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("DEPLOY_", "GITHUB_", "PYTEST_", "ZIG_"))}
     return {**env, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **extra}
 
 
