@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+# The script `pytest` has its own directory first on the path, and there lies esptool's script `esptool.py`.
+sys.path[:] = [entry for entry in sys.path if not entry or Path(entry) != Path(sys.executable).parent]
 
 
 @pytest.fixture(scope="session", autouse=True)
