@@ -95,7 +95,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         GARBLE: Kind(_BYTES, "bytes on the line change", "garble:to=host,at=40,every=1000,seed=7"),
         DUPLICATE: Kind(_BYTES, "bytes on the line come twice", "duplicate:to=host,at=20"),
         SLOW_LINE: Kind(
-            ("baud",), "the line takes no rate above this one: nothing arrives as it was sent", "slow-line:baud=460800"
+            ("baud",), "above this rate nothing arrives as it was sent", "slow-line:baud=460800"
         ),
         WORN: Kind(("sector", "count"), "sectors that take neither erase nor write", "worn:sector=0x12000"),
         WRONG_CHIP: Kind(("chip",), "from the next reset another chip answers", "wrong-chip:chip=esp32s3"),
