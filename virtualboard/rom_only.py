@@ -23,11 +23,12 @@ class RomOnly:
         self._sent = bytearray()
         self._retry_at: float | None = None
         self._pending: int | None = None
+        self._instead = ""
 
     @property
     def idle(self) -> bool:
-        """There is nothing to execute."""
-        return True
+        """There is nothing to do, unless an image has been loaded and would run now."""
+        return not self._instead
 
     @property
     def wake_at(self) -> float | None:
@@ -43,25 +44,30 @@ class RomOnly:
         """What the ROM does from here to the entry of the image, or to its watchdog."""
         identity = self._chip.rom
         self._pending = self._retry_at = None
+        self._instead = ""
         boot = rom.boot(self._flash.read, self._flash.size, cause, identity.saved_pc, identity)
         self._sent += boot.log
         if boot.entry is not None and boot.chip_id != self._chip.chip_id:
             self._say(f"the image is for chip id {boot.chip_id}, this is {self._chip.chip_id}: its code crashes here")
         elif boot.entry is not None:
-            self._say(f"firmware is not executed: {self._reason}")
+            self._instead = f"firmware is not executed: {self._reason}"
             return
         self._retry_at = self._now() + identity.retry_s
 
     def start(self, entry: int, _segments: Sequence[rom.Segment]) -> None:
         """A program in RAM."""
         self._pending = self._retry_at = None
+        self._instead = ""
         self._say(f"the program at {entry:#010x} in RAM is not executed: {self._reason}")
 
     def feed(self, _data: bytes) -> None:
         """Nobody listens."""
 
     def run(self, _max_instructions: int) -> int:
-        """Let the watchdog bite when it is due; executes nothing."""
+        """Say what happens instead of running, and let the watchdog bite when it is due; executes nothing."""
+        if self._instead:
+            self._say(self._instead)
+            self._instead = ""
         if self._retry_at is not None and self._retry_at <= self._now():
             self._retry_at, self._pending = None, self._chip.rom.retry_cause
         return 0

@@ -222,7 +222,8 @@ def firmware_actions(
         )
     elf = elf_beside(app.source)
     if (root / elf).is_file():
-        actions.append(Action("elf app", Stage.LINK, (elf,), (f"{out}/app.elf",), builtin=COPY, profile=profile))
+        made = elf_beside(image_path(out, layout.APPLICATION))
+        actions.append(Action("elf app", Stage.LINK, (elf,), (made,), builtin=COPY, profile=profile))
     return tuple(actions)
 
 

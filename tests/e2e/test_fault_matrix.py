@@ -45,6 +45,7 @@ MATRIX = [
     (REFLASH, "vanish", "port_missing"),
     (REFLASH, "drop:to=board,at=30,count=5", LOADER),
     (REFLASH, "worn:sector=0x12000", "verify_mismatch"),
+    (REFLASH, "slow-line:baud=230400", ""),
     (REFLASH, "panic:boot=0", "panic"),
     (REATTACH, "brown-out:boot=0,times=0", "boot_loop"),
     (REATTACH, "silence", "no_output"),

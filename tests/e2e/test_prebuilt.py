@@ -94,7 +94,7 @@ def test_the_reference_firmware_as_a_given_one_runs_and_is_known(template: Path,
     assert result.code == 0, result.out + result.err
     identity = hashlib.sha256((build / "app.stripped.elf").read_bytes()).hexdigest()
     assert result.report["readiness"]["app_elf_sha256"] == identity
-    kept = root / "build/prebuilt/app.elf"
+    kept = root / "build/prebuilt/images/app.elf"
     assert hashlib.sha256(kept.read_bytes()).hexdigest() == identity, "for decoding backtraces"
     assert_good(space.deploy(), "verified_unchanged")
 

@@ -313,6 +313,7 @@ def with_image(chip: str) -> NorFlash:
 def test_a_board_that_cannot_execute_says_so_in_one_line(chip: str, execute: bool, text: bytes) -> None:
     board = Board(CHIPS[chip], with_image(chip), MAC, lambda: 0.0, execute)
     board.power_on()
+    board.advance()
     lines = board.transmit().splitlines()
     assert lines[-1] == b"virtualboard: firmware is not executed: " + text
     assert lines[-2] == b"entry 0x40380000"
@@ -324,4 +325,5 @@ def test_a_missing_cpu_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delitem(sys.modules, "virtualboard.rv32", raising=False)
     board = Board(CHIPS["esp32c3"], with_image("esp32c3"), MAC, lambda: 0.0)
     board.power_on()
+    board.advance()
     assert b"virtualboard: firmware is not executed: " in board.transmit()
