@@ -20,7 +20,7 @@ def script(seed: int) -> list[str]:
 
 def _fault(rng: random.Random) -> str:
     kind = rng.choice(sorted(KINDS))
-    required = {"sector", "chip", "mac"} & set(KINDS[kind].keys)
+    required = {"sector", "chip", "mac", "baud"} & set(KINDS[kind].keys)
     wanted = [key for key in KINDS[kind].keys if key in required or rng.random() < 0.5]
     when = [key for key in wanted if key in ("write", "after", "boot")]
     values = {
@@ -36,6 +36,7 @@ def _fault(rng: random.Random) -> str:
         "count": rng.randint(1, 20),
         "every": rng.choice([0, 1, 17, 500]),
         "seed": rng.randint(0, 99),
+        "baud": rng.choice([9_600, 115_200, 460_800]),
         "sector": rng.randint(0, 0x3FFFFF),
         "chip": rng.choice(sorted(CHIPS)),
         "mac": f"7c:df:a1:00:00:{rng.randint(0, 255):02x}",
