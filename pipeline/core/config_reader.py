@@ -35,11 +35,10 @@ from pipeline.core.config_checks import (
     PREBUILT,
     Problem,
     check_value,
-    cross_checks,
     did_you_mean,
-    prebuilt_checks,
     suggestion,
 )
+from pipeline.core.config_cross import cross_checks, prebuilt_checks
 from pipeline.core.failures import fail
 from pipeline.core.model import Failure, FailureCategory
 

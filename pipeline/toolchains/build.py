@@ -12,22 +12,25 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.core import dag
 from pipeline.core.config import DeployConfig
 from pipeline.core.failures import fail
-from pipeline.core.firmware import Firmware
 from pipeline.core.layout import Placement
 from pipeline.core.model import Action, Failure, FailureCategory, Partition, Stage, Tool
 from pipeline.effects.versions import ask_version
 from pipeline.engine_results import ActionFailure, Builtin, FailureKind
 from pipeline.errors import ConfigError, ToolError
 from pipeline.gate_state import Watched
-from pipeline.toolchains import generate, prebuilt, zig
+from pipeline.toolchains import generate, zig
 from pipeline.toolchains.builtins import BUILTINS
 from pipeline.toolchains.distribution import package_places
 from pipeline.toolchains.globs import Listing
 from pipeline.toolchains.user_actions import KeyPath, Misfit, UserActions, place_stages, user_actions
+
+if TYPE_CHECKING:
+    from pipeline.core.firmware import Firmware
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def build_toolchain(
         found = _compiling(installed, _spec(listing, config, profile))
     out = generate.out_directory(profile)
     users = _users(root, config, listing, profile, state_dir)
-    given = prebuilt.given_actions(placed, out, profile, found.header)
+    given = generate.given_actions(placed, out, profile, found.header)
     actions = place_stages((*found.actions, *given), users.actions)
     _check_graph(root, config, actions)
     _check_given(root, config, profile, actions)
@@ -73,7 +76,7 @@ def build_toolchain(
         actions=actions,
         tools={**users.tools, **{tool.name: tool for tool in found.tools}},
         builtins=BUILTINS,
-        images={**found.images, **{one.name: prebuilt.image_path(out, one.name) for one in placed if one.source}},
+        images={**found.images, **{one.name: generate.image_path(out, one.name) for one in placed if one.source}},
         run_env={"PATH": os.environ.get("PATH", os.defpath), **found.run_env},
         watched=Watched(listing.watched).with_more(found.watched).with_more(users.watched),
     )
@@ -112,13 +115,15 @@ def _prebuilt(
     table: Sequence[Partition],
     placed: Sequence[Placement],
 ) -> _Found:
+    from pipeline.toolchains import prebuilt
+
     out = generate.out_directory(profile)
     made = [one.name for one in placed if not one.source]
     return _Found(
         name=f"prebuilt {firmware.kind}",
         tools=(),
         actions=prebuilt.firmware_actions(root, firmware, table, placed, out, profile),
-        images={name: prebuilt.image_path(out, name) for name in made},
+        images={name: generate.image_path(out, name) for name in made},
         run_env={},
         watched=prebuilt.watched(root, config.prebuilt, firmware, placed),
         header=prebuilt.header_params(firmware, config.toolchain.chip),

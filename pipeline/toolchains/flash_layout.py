@@ -15,7 +15,6 @@ from pipeline.core.layout import Given, Misplaced, Placement, add_given, place
 from pipeline.core.model import Failure, FailureCategory, Partition
 from pipeline.core.partitions import parse_csv
 from pipeline.errors import ConfigError
-from pipeline.toolchains import prebuilt
 from pipeline.toolchains.build import config_failure_at
 
 if TYPE_CHECKING:
@@ -25,12 +24,16 @@ if TYPE_CHECKING:
 
 def find_firmware(root: Path, section: Prebuilt) -> Firmware | Problem | Failure:
     """What `[prebuilt]` names below `root`."""
+    from pipeline.toolchains import prebuilt
+
     return prebuilt.read_firmware(root, section)
 
 
 def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:
     """The partition table. Raises ConfigError when it is missing or wrong."""
     if config.firmware is not None:
+        from pipeline.toolchains import prebuilt
+
         rows = prebuilt.read_table(root, config.firmware, config.flash.size_bytes)
     else:
         rows = _read_csv(root, config)
@@ -53,6 +56,8 @@ def place_all(root: Path, config: DeployConfig, table: tuple[Partition, ...]) ->
     """Where everything goes. Raises ConfigError when something has no place."""
     chip, flash_size = config.toolchain.chip, config.flash.size_bytes
     if config.firmware is not None:
+        from pipeline.toolchains import prebuilt
+
         placed = prebuilt.placements(root, config.firmware, table, chip, flash_size)
         if isinstance(placed, Failure):
             raise ConfigError(placed)

@@ -1,4 +1,5 @@
-"""From what to build to the actions that build it, for every toolchain that compiles C and links with a script.
+"""From what to build to the actions that build it, for every toolchain that compiles C and links with a script; and
+the actions that take given files over, for every toolchain.
 
 Knows the order of a build and the places of its products. Does not know a compiler's flags, which come as `Commands`,
 and does not run anything. Invariant: no word of an action names a path of this machine.
@@ -6,11 +7,12 @@ and does not run anything. Invariant: no word of an action names a path of this 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.core.layout import BOOTLOADER, Placement
 from pipeline.core.model import Action, Stage
-from pipeline.toolchains.builtins import ELF2IMAGE, OTADATA, PARTITION_TABLE, STRIP
+from pipeline.toolchains.builtins import COPY, ELF2IMAGE, IMAGE, OTADATA, PARTITION_TABLE, STRIP
 from pipeline.toolchains.distribution import package_dir, version_of
 
 APP_ELF_SHA256_OFFSET = "0xb0"
@@ -183,6 +185,33 @@ def _tables(spec: BuildSpec) -> list[Action]:
         )
         for name, builtin in (("partitions", PARTITION_TABLE), ("otadata", OTADATA))
     ]
+
+
+def image_path(out: str, name: str) -> str:
+    """Where the checked copy of a given file lies."""
+    return f"{out}/images/{name}.bin"
+
+
+def given_actions(
+    placed: Sequence[Placement], out: str, profile: str, settings: Sequence[tuple[str, str]] = ()
+) -> tuple[Action, ...]:
+    """One action per given file: check it and take it over. `settings`: what goes into the bootloader's header."""
+    actions = []
+    for one in placed:
+        if one.source:
+            boot = one.name == BOOTLOADER
+            actions.append(
+                Action(
+                    f"image {one.name}",
+                    Stage.LINK,
+                    (one.source,),
+                    (image_path(out, one.name),),
+                    builtin=IMAGE if one.program else COPY,
+                    params=tuple(settings) if boot else (),
+                    profile=profile,
+                )
+            )
+    return tuple(actions)
 
 
 def _esptool_version() -> str:

@@ -19,7 +19,8 @@ from pipeline.core.images import CHIPS
 from pipeline.core.layout import Given, Misplaced, Placement
 from pipeline.core.model import Action, Failure, FailureCategory, MatchRule, Partition, Reason, Stage
 from pipeline.gate_state import Watched
-from pipeline.toolchains.builtins import COPY, IMAGE, OTADATA_OF_TABLE
+from pipeline.toolchains.builtins import COPY, OTADATA_OF_TABLE
+from pipeline.toolchains.generate import image_path
 
 BUILD_AGAIN = "build the firmware again, or correct `[prebuilt]`"
 
@@ -177,33 +178,6 @@ def _misplaced(found: Misplaced, where: str) -> Failure:
 
 
 # --- actions ----------------------------------------------------------------------------------
-
-
-def image_path(out: str, name: str) -> str:
-    """Where the checked copy of a given file lies."""
-    return f"{out}/images/{name}.bin"
-
-
-def given_actions(
-    placed: Sequence[Placement], out: str, profile: str, settings: Sequence[tuple[str, str]] = ()
-) -> tuple[Action, ...]:
-    """One action per given file: check it and take it over. `settings`: what goes into the bootloader's header."""
-    actions = []
-    for one in placed:
-        if one.source:
-            boot = one.name == layout.BOOTLOADER
-            actions.append(
-                Action(
-                    f"image {one.name}",
-                    Stage.LINK,
-                    (one.source,),
-                    (image_path(out, one.name),),
-                    builtin=IMAGE if one.program else COPY,
-                    params=tuple(settings) if boot else (),
-                    profile=profile,
-                )
-            )
-    return tuple(actions)
 
 
 def firmware_actions(
