@@ -259,7 +259,9 @@ class Context:
     @cached_property
     def images(self) -> ImageSet:
         """The images of this build."""
-        return ImageSet(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip)
+        until = self.config.readiness.until
+        asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
+        return ImageSet(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
         """Does a board with this otadata start what `wanted` would start? An erased one does not pass for a choice,

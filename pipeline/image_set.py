@@ -14,7 +14,7 @@ from pathlib import Path
 from cache.digest import digest_bytes
 from pipeline.core.failures import fail
 from pipeline.core.images import check_chip, check_fits, describe_image, room_warnings
-from pipeline.core.layout import Placement
+from pipeline.core.layout import APPLICATION, Placement
 from pipeline.core.model import Failure, FailureCategory, Image, Reason, Stage
 from pipeline.errors import ToolError
 
@@ -28,13 +28,17 @@ class CheckedImages:
 
 
 class ImageSet:
-    """`files`: name of a placement -> path below `root`. Reads each file once until `forget`."""
+    """`files`: name of a placement -> path below `root`. `asked`: what the running firmware must answer with the
+    application's identity, `""` if nothing. Reads each file once until `forget`."""
 
-    def __init__(self, root: Path, files: Mapping[str, str], placements: Sequence[Placement], chip: str) -> None:
+    def __init__(
+        self, root: Path, files: Mapping[str, str], placements: Sequence[Placement], chip: str, asked: str = ""
+    ) -> None:
         self._root = root
         self._files = files
         self._placements = placements
         self._chip = chip
+        self._asked = asked
         self._images: tuple[Image, ...] | None = None
 
     def forget(self) -> None:
@@ -89,10 +93,18 @@ class ImageSet:
         for image in images:
             wrong = check_chip(self.data(image), self._chip, where=image.path) if image.name in programs else None
             failures += [wrong] if wrong is not None else []
+        if self._asked and not self.expected_elf().strip("0"):
+            failures.append(self._nameless())
         # A given file is the user's to change; our copy of it is not.
         given = {self._files[placement.name]: placement.source for placement in self._placements if placement.source}
         failures = [replace(failure, where=given.get(failure.where, failure.where)) for failure in failures]
         return CheckedImages(failures[0] if failures else None, tuple(room_warnings(images)))
+
+    def _nameless(self) -> Failure:
+        app = next(placement for placement in self._placements if placement.name == APPLICATION)
+        fact = f"it names no ELF (app_elf_sha256), so that no answer to '{self._asked}' could prove that it runs"
+        hint = 'set readiness.until to "line:<regular expression>" or "byte", or put the ELF\'s SHA-256 into the image'
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=app.source, message=fact, hint=hint)
 
     def expected_elf(self) -> str:
         """`app_elf_sha256` in the application image: the identity that the running device must report."""

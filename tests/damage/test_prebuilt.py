@@ -155,6 +155,14 @@ def test_an_app_that_is_larger_than_its_partition(blink: Space) -> None:
     fails(blink, "image_too_large", "but partition 'app0' holds 262144")
 
 
+def test_an_answer_that_could_prove_nothing(tmp_path: Path) -> None:
+    space = project(tmp_path / "project", "esp32", platformio, "rpc:ready")
+    fact = "firmware.bin: error: it names no ELF (app_elf_sha256), so that no answer to 'rpc:ready' could prove that"
+    fails(space, "config_error", fact)
+    space.edit("deploy.toml", '"rpc:ready"', '"byte"')
+    assert host_run(space) is None
+
+
 def test_a_build_where_our_products_go(tmp_path: Path) -> None:
     space = project(tmp_path / "project", "esp32", esp_idf, "rpc:ready")
     space.file("build").rename(space.file("prebuilt"))
