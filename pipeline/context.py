@@ -411,8 +411,12 @@ class Context:
 
     def keep_elf(self) -> None:
         """Remember the application's ELF by the identity that the running device reports."""
-        if "app" in self.toolchain.images:
-            self._elfs().keep(str(PurePosixPath(self.toolchain.images["app"]).with_suffix(".elf")))
+        outputs = (path for action in self.toolchain.actions for path in action.outputs)
+        for path in outputs:
+            if (
+                PurePosixPath(path).name == "app.elf"
+            ):  # linked here, or taken over with firmware that was built elsewhere
+                self._elfs().keep(path)
 
     def decoded(self, lines: Sequence[str], running: str = "") -> Sequence[str]:
         """The calls behind the last panic in `lines`. `running`: the app_elf_sha256 to assume if it names none."""
