@@ -479,8 +479,23 @@ class Context:
         self.runner.close()
 
 
-def _config_failure(where: str, message: str) -> Failure:
-    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message)
+def _config_failure(where: str, message: str, hint: str | None = None) -> Failure:
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message, hint=hint)
+
+
+def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
+    """The first virtual port that asks for something that it cannot have."""
+    for device in config.devices:
+        if not device.is_virtual or device.port == "virtual:":
+            continue
+        from pipeline.core.toml_positions import locate
+        from pipeline.effects.ports import planted_faults
+
+        found = planted_faults(device.port)
+        if isinstance(found, tuple):
+            line, column = locate(text).value(("device", device.name, "port"))
+            return _config_failure(f"{CONFIG_FILE}:{line}:{column}", *found)
+    return None
 
 
 def load_context(options: Options, root: Path | None = None) -> Context | Failure:
@@ -503,7 +518,7 @@ def load_context(options: Options, root: Path | None = None) -> Context | Failur
         return config
     profile = config.profile(options.profile or config.project.profile)
     selected = config.selected(options.devices or options.named, options.groups)
-    for failure in (profile, selected):
+    for failure in (_wrong_port(text, config), profile, selected):
         if isinstance(failure, Failure):
             return failure
     assert not isinstance(profile, Failure) and not isinstance(selected, Failure)

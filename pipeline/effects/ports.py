@@ -48,7 +48,8 @@ def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemCloc
     from virtualboard.nor import BoardBusy
     from virtualboard.port import DEFAULT_MAC, open_virtual
 
-    faults = _faults(name, device)
+    faults = planted_faults(device.port)
+    assert isinstance(faults, list), "deploy.toml was checked when it was read [this is a bug]"
     path = flash_file(name, device, root)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -63,33 +64,30 @@ def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemCloc
     return port
 
 
-def _faults(name: str, device: DeviceConfig) -> list[Any]:
-    """The faults that `virtual:?fault=KIND[:KEY=VALUE,...]` plants, one per `fault`. Raises DeviceError."""
+def planted_faults(port: str) -> list[Any] | tuple[str, str]:
+    """The faults that `virtual:?fault=KIND[:KEY=VALUE,...]` plants, one per `fault`; or what is wrong, and a hint."""
+    query = port.removeprefix(VIRTUAL)
+    if not query:
+        return []
     from urllib.parse import parse_qsl
 
     from virtualboard.faults import BadFault, parse_fault
 
-    query = device.port.removeprefix(VIRTUAL)
-    faults = []
-    message, hint = f"'{query}' is not a query", 'write port = "virtual:?fault=panic:boot=0.2"'
+    hint = f'write it like port = "{VIRTUAL}?fault=panic:boot=0.2"'
     try:
-        if query and not query.startswith("?"):
-            raise ValueError(message)
-        for key, value in parse_qsl(query[1:], keep_blank_values=True, strict_parsing=bool(query)):
-            if key != "fault":
-                raise ValueError(f"a virtual board's port has no '{key}'")
-            faults.append(parse_fault(value))
+        pairs = parse_qsl(query.removeprefix("?"), keep_blank_values=True, strict_parsing=True)
+    except ValueError:
+        pairs = []
+    if not query.startswith("?") or not pairs:
+        return f"'{query}' is nothing that a virtual board's port can have", hint
+    for key, _ in pairs:
+        if key != "fault":
+            return f"a virtual board's port has no '{key}'", hint
+    try:
+        return [parse_fault(text) for _, text in pairs]
     except BadFault as error:
-        fact, _, hint = str(error).partition("\n")
-        message = f"the fault cannot be planted: {fact}"
-    except ValueError as error:
-        message = str(error)
-    else:
-        return faults
-    where = _where(name, device.port)
-    raise DeviceError(
-        fail(FailureCategory.CONFIG_ERROR, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=hint)
-    )
+        fact, _, advice = str(error).partition("\n")
+        return f"the fault cannot be planted: {fact}", f"correct it: {advice}"
 
 
 def reopen(port: Any) -> None:

@@ -19,7 +19,7 @@ from tests.given_project import DODO, Layout, esp_idf, files, old_esp_idf, platf
 
 def user_files(space: Space) -> dict[str, bytes]:
     """Everything in the project that is not ours."""
-    ours = (".deploy", "reports", "build/prebuilt")
+    ours = (".deploy", "reports", "build/prebuilt", "__pycache__")
     paths = [path.relative_to(space.path).as_posix() for path in space.path.rglob("*") if path.is_file()]
     return {path: space.file(path).read_bytes() for path in paths if not path.startswith(ours)}
 
