@@ -20,12 +20,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pipeline.core import jsonrpc
+from pipeline.core.asking import Asking
 from pipeline.core.failures import fail
 from pipeline.core.jsonrpc import parse_jsonrpc, reported_sha256
 from pipeline.core.lines import Line, LineCutter
 from pipeline.core.model import Failure, FailureCategory, Mark, MarkName, Stage
-from pipeline.core.readiness import Gate, Health, Module, Until, read_health
+from pipeline.core.readiness import Gate, Health, Module, Until
 from pipeline.core.signs import SIGNS, Sign, plain_line, signs, visible
 
 TAIL_LINES = 200
@@ -37,9 +37,6 @@ BOOT_LOOP_AFTER = 3
 
 SETTLE_S = 0.25
 """How long the link must be quiet after a panic, or the loader's message, until that is the verdict."""
-
-ASK_EVERY_S = 0.25
-"""Time between two requests of `rpc:health`."""
 
 MAX_MATCH = 4096
 """Characters of a line that the expression of `line:` sees."""
@@ -96,12 +93,8 @@ class BootWatcher:
         self._suspect: tuple[FailureCategory, str] | None = None
         self._proven: Mapping[str, Any] | None = None
         """The message that named this build, since the last reset."""
-        self._calls = jsonrpc.Calls("hotplate-ready")
-        self._ask_at_s: float | None = None
+        self._asking = Asking()
         self._gone: list[float] = []
-        self._answer = ""
-        """Why the last answer to `health` was none."""
-        self.health: Health | None = None
         self.verdict: Ready | Failure | None = None
         self.leftover = b""
         """The rest of the chunk after the line that decided, for the monitor that takes over."""
@@ -124,7 +117,12 @@ class BootWatcher:
     @property
     def polls(self) -> int:
         """How often the firmware was asked."""
-        return self._calls.made
+        return self._asking.count
+
+    @property
+    def health(self) -> Health | None:
+        """What the firmware said of its modules, since the last reset."""
+        return self._asking.health
 
     @property
     def reason(self) -> str:
@@ -142,7 +140,7 @@ class BootWatcher:
         deadline = self._released_s + self._timeout_s
         if self._unsettled:
             deadline = min(deadline, self._last_at_s + SETTLE_S)
-        return deadline if self._ask_at_s is None else min(deadline, self._ask_at_s)
+        return deadline if self._asking.due_at_s is None else min(deadline, self._asking.due_at_s)
 
     @property
     def _unsettled(self) -> bool:
@@ -167,10 +165,8 @@ class BootWatcher:
 
     def request(self, now_s: float) -> bytes:
         """What is to be sent now, if anything."""
-        if self.verdict is not None or self._ask_at_s is None or now_s < self._ask_at_s:
-            return b""
-        self._ask_at_s = now_s + ASK_EVERY_S
-        return self._calls.request("info" if self._proven is None else "health")[1]
+        method = "info" if self._proven is None else "health"
+        return self._asking.request(now_s, method) if self.verdict is None else b""
 
     def reenumerated(self, gone_s: float, back_s: float) -> None:
         """The port was gone between these instants. What is lost may hold the firmware's announcement, so that one that
@@ -183,7 +179,7 @@ class BootWatcher:
         if MarkName.FIRST_BYTE not in self._marks:
             self._marks[MarkName.PORT_OPEN] = Mark(MarkName.PORT_OPEN, back_s, "opened again after the reset")
         if self._until.speaks_rpc:
-            self._ask_at_s = back_s
+            self._asking.due_at_s = back_s
 
     def expire(self, now_s: float) -> None:
         """Decide if the deadline has passed; call it after each read, also when nothing came."""
@@ -280,15 +276,13 @@ class BootWatcher:
             self._marks.pop(name, None)
         self._mark(MarkName.ROM_BANNER, at_s)
         self._proven = None
-        self._ask_at_s = None
-        self._calls.forget()
-        self.health = None
+        self._asking.restart()
 
     # --- messages -----------------------------------------------------------------------------
 
     def _hear(self, at_s: float, message: dict[str, Any]) -> None:
         self._suspect = None
-        answered = self._calls.match(message)
+        told = self._asking.hear(message)
         sha256 = reported_sha256(message)
         if not self._until.speaks_rpc:
             return
@@ -301,21 +295,11 @@ class BootWatcher:
             self.verdict = Ready(at_s, self._expected, message)
         elif sha256 is not None and self._proven is None:
             self._proven = message
-            self._ask_at_s = at_s
-        elif answered is not None and answered[1] == "health":
-            self._judge(at_s, message)
-
-    def _judge(self, at_s: float, message: dict[str, Any]) -> None:
-        """An answer to `health`. A module that is not set up may still become so, until the deadline."""
-        if "error" in message:
-            self._answer = f"the firmware answers `health` with {jsonrpc.error_text(message)}"
-            if message["error"].get("code") == jsonrpc.METHOD_NOT_FOUND:
-                self.verdict = self._no_health()
-            return
-        self.health = read_health(message["result"])
-        if self.health is None:
-            self._answer = "the answer to `health` lists no modules with `name` and `setup_ok`"
-        elif self.health.ok or self._allow_unhealthy:
+            self._asking.due_at_s = at_s
+        elif self._asking.refused:
+            self.verdict = self._no_health()
+        elif told and self.health is not None and (self.health.ok or self._allow_unhealthy):
+            # A module that is not set up may still become so, until the deadline.
             self._mark(MarkName.HEALTH, at_s)
             self.verdict = Ready(at_s, self._expected, message)
 
@@ -384,7 +368,7 @@ class BootWatcher:
     def _unhealthy(self, limit: str) -> Failure:
         """This build runs, but `health` did not say that all is well."""
         if self.health is None:
-            why = self._answer or f"the firmware did not answer `health` ({self.polls} times asked)"
+            why = self._asking.problem or f"the firmware did not answer `health` ({self.polls} times asked)"
             return self._no_health(f"{why} {limit}")
         told = "; ".join(_told(module) for module in self.health.bad) or "the firmware says `ok`: false"
         return self._fail(
@@ -395,7 +379,7 @@ class BootWatcher:
 
     def _no_health(self, why: str = "") -> Failure:
         hint = 'let the firmware answer `health`, or set readiness.until = "rpc:ready"'
-        return self._fail(FailureCategory.RPC_TIMEOUT, why or self._answer, hint)
+        return self._fail(FailureCategory.RPC_TIMEOUT, why or self._asking.problem, hint)
 
     def _fail(self, category: FailureCategory, message: str, hint: str | None = None) -> Failure:
         return fail(

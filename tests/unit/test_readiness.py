@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.boot import ASK_EVERY_S, SETTLE_S, BootWatcher, Ready
+from pipeline.core.asking import ASK_EVERY_S
+from pipeline.core.boot import SETTLE_S, BootWatcher, Ready
 from pipeline.core.jsonrpc import Calls, parse_jsonrpc
 from pipeline.core.marks import MARKS, Transport, transport_of, unavailable
 from pipeline.core.model import Failure, FailureCategory, MarkName
