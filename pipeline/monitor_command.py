@@ -133,7 +133,7 @@ def _tell(context: Context, monitor: Monitor, seen: Seen, wanted: Wanted) -> Non
     """What is worth saying about an event, on stderr."""
     if seen.kind in (Kind.GAP, Kind.DROPPED):
         print(f"-- {seen.text}", file=sys.stderr, flush=True)
-    elif seen.kind is Kind.PANIC and wanted.decode:
+    elif seen.kind in (Kind.PANIC, Kind.BACKTRACE) and wanted.decode:
         trace = context.decoded(seen.lines, monitor.running)
         print("\n".join(visible(line) for line in trace), file=sys.stderr, flush=True)
 

@@ -46,8 +46,13 @@ class Dump(NamedTuple):
     elf_sha256: str
 
 
+def is_backtrace(line: str) -> bool:
+    """Does the line list calls? A panic prints one, and so do watchdogs that let the firmware go on."""
+    return _BACKTRACE.match(line) is not None
+
+
 def parse_dump(lines: Iterable[str]) -> Dump | None:
-    """The last panic in `lines`, or `None` when there is none with an address."""
+    """The last panic in `lines` (or backtrace without one), or `None` when there is none with an address."""
     dump: Dump | None = None
     registers: dict[str, int] = {}
     stack: dict[int, int] = {}
@@ -55,11 +60,13 @@ def parse_dump(lines: Iterable[str]) -> Dump | None:
         if Sign.PANIC in signs(line) and (dump is None or registers or dump.backtrace):
             registers, stack = {}, {}
             dump = Dump(line, registers, (), stack, "")
+        if dump is None and is_backtrace(line):
+            dump = Dump(line, registers, (), stack, "")
         if dump is None:
             continue
         if aborted := _ABORT.match(line):
             registers["PC"] = int(aborted[1], 16)
-        if _BACKTRACE.match(line):
+        if is_backtrace(line):
             dump = dump._replace(backtrace=tuple(int(pc, 16) for pc in _PAIR.findall(line))[:MAX_FRAMES])
         elif named := _ELF.match(line):
             dump = dump._replace(elf_sha256=named[1].lower())

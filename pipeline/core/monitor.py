@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from pipeline.core.backtrace import PanicCollector
+from pipeline.core.backtrace import PanicCollector, is_backtrace
 from pipeline.core.jsonrpc import parse_jsonrpc, reported_sha256
 from pipeline.core.lines import Line, LineCutter
 from pipeline.core.signs import SIGNS, Sign, plain_line, signs
@@ -26,13 +26,15 @@ class Kind(StrEnum):
     MESSAGE = "message"
     RESET = "reset"
     PANIC = "panic"
+    BACKTRACE = "backtrace"
     GAP = "gap"
     DROPPED = "dropped"
 
 
 class Seen(NamedTuple):
     """One event. `text`: the line without colours (RESET: the cause, GAP and DROPPED: a sentence); `lines`: of a whole
-    panic; `message`: the JSON-RPC message that the line is."""
+    panic, or of the backtrace of a watchdog that lets the firmware go on; `message`: the JSON-RPC message that the line
+    is."""
 
     kind: Kind
     at_s: float
@@ -82,6 +84,8 @@ class Listener:
             self.running = reported_sha256(message) or self.running
             return [Seen(Kind.MESSAGE, line.at_s, text, message)]
         seen = [Seen(Kind.LINE, line.at_s, text), *_panic(line.at_s, self._panic.feed(text))]
+        if is_backtrace(text) and not self._panic.collecting:
+            seen.append(Seen(Kind.BACKTRACE, line.at_s, text, lines=(text,)))
         found = signs(text)
         reset = SIGNS[Sign.RESET].search(text) if Sign.RESET in found else None
         if reset is not None:

@@ -79,6 +79,11 @@ def test_the_last_of_several_panics_counts() -> None:
     assert dump is not None and dump.backtrace == () and dump.registers["MEPC"] == 0x42000010
 
 
+def test_a_backtrace_needs_no_panic() -> None:
+    dump = parse_dump(["E (5) task_wdt: hello", XTENSA[6]])
+    assert dump is not None and walk(dump, lambda pc: None) == (0x400D1234, 0x400D5675, 0x400D9999)
+
+
 def test_abort_names_where() -> None:
     dump = parse_dump(["abort() was called at PC 0x42001234 on core 0"])
     assert dump is not None and walk(dump, lambda pc: None) == (0x42001234,)

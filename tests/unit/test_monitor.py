@@ -54,6 +54,15 @@ def test_a_panic_ends_with_the_restart_or_with_silence() -> None:
     assert listener.feed(9.0, b"") == []
 
 
+def test_a_watchdog_prints_a_backtrace_without_a_panic() -> None:
+    trace = b"Backtrace: 0x400d1234:0x3ffb2710 0x400d5675:0x3ffb2730\n"
+    listener = Listener()
+    seen = listener.feed(1.0, b"E (5) task_wdt: Tasks currently running:\n" + trace)
+    assert kinds(seen) == [Kind.LINE, Kind.LINE, Kind.BACKTRACE]
+    assert seen[2].lines == (trace.decode().strip(),)
+    assert Kind.BACKTRACE not in kinds(listener.feed(2.0, PANIC + trace)), "that one belongs to the panic"
+
+
 @given(st.lists(st.sampled_from([ROM, READY, PANIC, b"text\n", b"\xff\xfe", b"half"]), max_size=6), st.data())
 def test_events_do_not_depend_on_the_chunks(parts: list[bytes], draw: st.DataObject) -> None:
     data = b"".join(parts)
