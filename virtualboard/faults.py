@@ -94,9 +94,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         DROP: Kind(_BYTES, "bytes on the line get lost", "drop:to=board,at=100,count=3"),
         GARBLE: Kind(_BYTES, "bytes on the line change", "garble:to=host,at=40,every=1000,seed=7"),
         DUPLICATE: Kind(_BYTES, "bytes on the line come twice", "duplicate:to=host,at=20"),
-        SLOW_LINE: Kind(
-            ("baud",), "above this rate nothing arrives as it was sent", "slow-line:baud=460800"
-        ),
+        SLOW_LINE: Kind(("baud",), "above this rate nothing arrives as it was sent", "slow-line:baud=460800"),
         WORN: Kind(("sector", "count"), "sectors that take neither erase nor write", "worn:sector=0x12000"),
         WRONG_CHIP: Kind(("chip",), "from the next reset another chip answers", "wrong-chip:chip=esp32s3"),
         OTHER_MAC: Kind(("mac",), "from the next reset another MAC is read", "other-mac:mac=7c:df:a1:ff:ff:ff"),

@@ -199,6 +199,10 @@ def interrupted(space: Space, _: pytest.MonkeyPatch) -> Run:
         signal.signal(signal.SIGINT, before)
 
 
+def over_budget(space: Space, _: pytest.MonkeyPatch) -> Run:
+    return with_code(space, "deploy.toml", "total = 4000", "total = 1\nenforce = true")
+
+
 def unknown(space: Space, _: pytest.MonkeyPatch) -> Run:
     """A defect of ours, as any exception is that nobody expected."""
 
@@ -236,6 +240,7 @@ CAUSES: Mapping[FailureCategory, Cause] = {
     C.RPC_TIMEOUT: planted(Stage.REATTACH, "garble:to=host,at=0,every=40"),
     C.UNHEALTHY: unhealthy,
     C.INTERRUPTED: interrupted,
+    C.OVER_BUDGET: over_budget,
     C.UNKNOWN: unknown,
 }
 
@@ -251,7 +256,8 @@ def test_each_category_has_a_cause(category: FailureCategory, space: Space, monk
     failure = result.report["failure"]
     assert failure["category"] == category, failure
     assert result.outcome == ("interrupted" if category is C.INTERRUPTED else "failed")
-    assert failure["stage"] in {str(stage) for stage in row.stages}, failure
+    # A whole run has no stage.
+    assert failure["stage"] in {str(stage) for stage in row.stages} or row.stages == tuple(Stage), failure
     assert (failure["retryable"], failure["user_action"]) == (row.retryable, row.user_action.value)
     assert failure["message"] and failure["hint"]
     if category is not C.UNKNOWN:
