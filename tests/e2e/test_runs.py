@@ -126,4 +126,5 @@ def test_reports_are_kept_of_so_many_transactions(host_space: Space) -> None:
     for tx in ids:
         assert host_space.doit("verify-flash", env={"DEPLOY_TX_ID": tx}).report["transaction_id"] == tx
     kept = {f"{tx}.{suffix}" for tx in ids[1:] for suffix in ("md", "json")}
-    assert {path.name for path in directory.iterdir()} == kept | {"baseline-20200101-000000.json", "notes.md"}
+    others = {"baseline-20200101-000000.json", "notes.md", "history.jsonl"}
+    assert {path.name for path in directory.iterdir()} == kept | others
