@@ -17,7 +17,7 @@ from pipeline.core.failures import fail
 from pipeline.core.history import History, by_device, failure_rates, parse_history
 from pipeline.core.live_results import Merged, decode_merged, encode_merged, entry, merge
 from pipeline.core.model import Failure, FailureCategory
-from pipeline.core.status import Device, SuiteFile, live_text, p50_text, pages, rate_text, tests_page
+from pipeline.core.status import Device, SuiteFile, live_text, p50_text, pages, rate_text, unit_page
 from pipeline.report_view import from_id
 from pipeline.run import HISTORY
 
@@ -54,7 +54,7 @@ def status_text(context: Context, output: str, unit_tests: str) -> str | Failure
     devices = [Device(device.name, device.chip) for device in context.config.devices]
     texts = pages(devices, merged, history.rows)
     if files is not None:
-        texts["test-results.md"] = tests_page(files)
+        texts["test-results.md"] = unit_page(files)
     text = json.dumps(encode_merged(merged), indent=1) + "\n"
     texts[ALL] = text
     if merged.good:

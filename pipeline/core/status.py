@@ -179,7 +179,7 @@ class SuiteFile(NamedTuple):
     failures: tuple[tuple[str, str], ...]
 
 
-def tests_page(files: Sequence[SuiteFile]) -> str:
+def unit_page(files: Sequence[SuiteFile]) -> str:
     """Every file with its anchor, and failures whole."""
     lines = ["# Test results", ""]
     for one in sorted(files):

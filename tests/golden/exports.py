@@ -15,7 +15,7 @@ from pipeline.core.live_results import Merged, encode_merged, entry
 from pipeline.core.model import Event
 from pipeline.core.report import encode_history, history_row
 from pipeline.core.report_json import build_report
-from pipeline.core.status import Device, SuiteFile, pages, tests_page
+from pipeline.core.status import Device, SuiteFile, pages, unit_page
 from pipeline.core.step_summary import render_summary
 from pipeline.core.stream import event_line, report_line
 from pipeline.core.timeline import timeline
@@ -87,7 +87,7 @@ def exports() -> dict[str, str]:
     ]
     return {
         **status,
-        "status_test-results.md": tests_page(suites),
+        "status_test-results.md": unit_page(suites),
         "status_live-results-all.json": json.dumps(encode_merged(live()), indent=1) + "\n",
         "export_history.jsonl": "".join(encode_history(row(n, name)).decode() for n, name in enumerate(RUNS)),
         "export_trace_success.json": render_trace(logs("success")),

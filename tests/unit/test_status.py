@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -32,11 +33,12 @@ from pipeline.core.live_results import (
     expand,
     merge,
 )
-from pipeline.core.model import FailureCategory, Stage, StageOutcome
+from pipeline.core.model import Failure, FailureCategory, Stage, StageOutcome
 from pipeline.core.report import encode_history
-from pipeline.core.status import Device, pages, short_chip
+from pipeline.core.status import Device, SuiteFile, pages, short_chip, unit_page
 from pipeline.core.svg_charts import Bar, Point, stacked_bars, ticks, trend
 from pipeline.core.timeline import Timeline, timeline
+from pipeline.status import read_junit
 from tests.golden import exports as golden
 from tests.golden.scenarios import RUNS
 
@@ -201,6 +203,37 @@ def test_pages_of_a_project_that_never_deployed() -> None:
 )
 def test_the_revision_of_a_chip_is_not_its_type(chip: str, short: str) -> None:
     assert short_chip(chip) == short
+
+
+# --- unit tests -------------------------------------------------------------------------------
+
+JUNIT = """<?xml version="1.0"?><testsuites><testsuite name="pytest" tests="4">
+<testcase classname="tests.test_a" name="one" time="0.1"/>
+<testcase classname="tests.test_a" name="two"><failure message="short">all of it
+second line</failure></testcase>
+<testcase classname="x" file="b.c" name="three"><skipped/></testcase>
+<testcase classname="x" file="b.c" name="four"><error message="only this"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_unit_tests_are_read_from_junit(tmp_path: Path) -> None:
+    path = tmp_path / "junit.xml"
+    path.write_text(JUNIT)
+    assert read_junit(path) == [
+        SuiteFile("tests.test_a", 1, 0, (("two", "all of it\nsecond line"),)),
+        SuiteFile("b.c", 0, 1, (("four", "only this"),)),
+    ]
+    text = unit_page([SuiteFile("tests.test_a", 1, 0, (("two", "all of it\nsecond line"),))])
+    assert "all of it\nsecond line" in text
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<a/>", JUNIT[:200].encode(), b"\xff\xfe", b'<?xml version="1.0" encoding="x"?><a/>']
+)
+def test_what_is_no_junit_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "junit.xml").write_bytes(data)
+    found = read_junit(tmp_path / "junit.xml")
+    assert isinstance(found, Failure) and found.where.endswith("junit.xml") and found.message.startswith("is no ")
 
 
 # --- the HTML page ----------------------------------------------------------------------------
