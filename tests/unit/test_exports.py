@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import exports
@@ -172,6 +172,7 @@ HOSTILE = st.text(st.characters(codec="utf-8"), max_size=60) | st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(HOSTILE, HOSTILE)
 def test_nothing_that_a_device_sends_breaks_the_formats(message: str, detail: str) -> None:
     panic = fail(FailureCategory.PANIC, stage=Stage.TTFB, where="device x", message=message, detail=detail)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipeline
@@ -69,6 +69,7 @@ def test_the_version_is_that_of_the_package() -> None:
 # --- damage -----------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2000), st.binary(max_size=20))
 def test_damage_costs_no_more_than_the_lines_that_it_hits(place: int, junk: bytes) -> None:
     whole = lines(5)

@@ -68,18 +68,21 @@ def entries(draw: st.DrawFn, device: str = "bench") -> Entry:
     return Entry(device, draw(WORDS), "tx-1", "tx-1", "2026", "failed", draw(st.booleans()), checks, failure, heap)
 
 
+@settings(deadline=None)
 @given(entries())
 def test_the_compact_form_loses_nothing(one: Entry) -> None:
     text = json.dumps(compact(one))
     assert expand(json.loads(text)) == one
 
 
+@settings(deadline=None)
 @given(st.lists(entries(), max_size=3))
 def test_the_merged_file_comes_back_as_it_was_written(found: list[Entry]) -> None:
     merged = Merged(tuple(found), {"passed": 3, "failed": 0, "skipped": 1})
     assert decode_merged(json.loads(json.dumps(encode_merged(merged)))) == merged
 
 
+@settings(deadline=None)
 @given(OUTCOMES, FAILURES, st.booleans(), st.booleans())
 def test_every_failure_fails_exactly_one_check(
     outcomes: Mapping[str, str], failure: Mapping[str, Any], asked: bool, enforced: bool
@@ -306,7 +309,7 @@ def test_a_page_of_one_run_of_any_kind(name: str) -> None:
     check_page(render_page(History((), 0, 0), facts()))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20))
 def test_names_cannot_become_markup(name: str) -> None:
     value = f"<script>{name}</script>\"'&"
@@ -315,6 +318,7 @@ def test_names_cannot_become_markup(name: str) -> None:
     check_page(text)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=40), st.none() | st.integers(1, 10**6))
 def test_every_number_stays_in_its_picture(values: list[int], limit: int | None) -> None:
     bars = [Bar("a", (("compile", ms // 2), ("link", ms - ms // 2)), "note") for ms in values]
@@ -322,6 +326,7 @@ def test_every_number_stays_in_its_picture(values: list[int], limit: int | None)
     check_svg(trend([Point("a", ms) for ms in values], limit, "x"))
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 1e9), st.integers(2, 10))
 def test_ticks_are_round_and_inside(most: float, about: int) -> None:
     found = ticks(most, about)
