@@ -1,4 +1,4 @@
-"""For every test: the user's own cache is out of reach, and Ctrl-C means what it means in a terminal."""
+"""For every test: the user's own cache and state are out of reach, and Ctrl-C means what it means in a terminal."""
 
 from __future__ import annotations
 
@@ -23,14 +23,11 @@ def interruptible() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Projects without `[cache] dir` share the cache of this session."""
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("user-cache"))
-    yield
-    if before is None:
-        del os.environ["XDG_CACHE_HOME"]
-    else:
-        os.environ["XDG_CACHE_HOME"] = before
+    """Projects without `[cache] dir` share the cache of this session; the machine's name lies beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("user-state")))
+        yield
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
