@@ -143,7 +143,7 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class StageResult:
     """What one stage did. `counts` keys: inputs, changed, compiled, restored, linked, regions, regions_written,
-    bytes_written, round_trips... A key that is absent was not counted; it is not 0."""
+    bytes_written, round_trips, heap_free... A key that is absent was not counted; it is not 0."""
 
     stage: Stage
     outcome: StageOutcome

@@ -75,10 +75,11 @@ class Module(NamedTuple):
 
 
 class Health(NamedTuple):
-    """A firmware's answer to `health`."""
+    """A firmware's answer to `health`. `heap_free`: bytes, `None` when it does not say."""
 
     modules: tuple[Module, ...]
     ok: bool
+    heap_free: int | None = None
 
     @property
     def bad(self) -> tuple[Module, ...]:
@@ -108,5 +109,7 @@ def read_health(result: Any) -> Health | None:
                 str(row.get("health", ""))[:MAX_TEXT],
             )
         )
-    said = result.get("ok", True)
-    return Health(tuple(modules), said is True and all(module.setup_ok for module in modules))
+    said, heap = result.get("ok", True), result.get("heap")
+    free = heap.get("free") if isinstance(heap, Mapping) else None
+    ok = said is True and all(module.setup_ok for module in modules)
+    return Health(tuple(modules), ok, free if type(free) is int and free >= 0 else None)

@@ -50,7 +50,10 @@ def run(ctx: Context, device: DeviceRun) -> StageResult:
         failure = _with_backtrace(failure, ctx.decoded(watcher.lines))
     ctx.readiness(device, _readiness(watcher, until, device.config.port))
     outcome = StageOutcome.RAN if failure is None else StageOutcome.FAILED
-    return StageResult(Stage.TTFB, outcome, 0.0, counts={"polls": watcher.polls}, failure=failure)
+    counts = {"polls": watcher.polls}
+    if watcher.health is not None and watcher.health.heap_free is not None:
+        counts["heap_free"] = watcher.health.heap_free
+    return StageResult(Stage.TTFB, outcome, 0.0, counts=counts, failure=failure)
 
 
 def _watch(ctx: Context, device: DeviceRun, watcher: BootWatcher, until: Until) -> None:

@@ -79,12 +79,16 @@ def test_a_host_run_streams_events_alone(host_space: Space) -> None:
 
 
 def test_status_and_page_of_two_devices(host_space: Space) -> None:
-    host_space.file("deploy.toml").write_text(host_space.file("deploy.toml").read_text() + SECOND)
+    text = host_space.file("deploy.toml").read_text().replace('until = "rpc:ready"', 'until = "rpc:health"')
+    host_space.file("deploy.toml").write_text(text + SECOND)
     assert host_space.doit("deploy", "--group", "ci").code == 0
     group = history(host_space)
     assert len({row["run"] for row in group}) == 1 and len({row["transaction_id"] for row in group}) == 2
     first = host_space.doit("status")
     assert first.code == 0 and max(map(len, first.out.splitlines())) <= 80
+    assert re.search(
+        r"^\| `shelf` .* \| 7 passed .* \| \d+ KB +\|$", host_space.file("reports/status/index.md").read_text(), re.M
+    )
     last_good = host_space.file("reports/status/live-results-all-last-good.json")
     assert [one.current for one in decode_merged(json.loads(last_good.read_text())).entries] == [True, True]
     host_space.edit("firmware/modules/blink.c", '#include "modules.h"', '#include "modules.h"\n#error "broken"')

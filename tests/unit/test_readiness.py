@@ -307,3 +307,12 @@ def test_why_a_mark_cannot_come() -> None:
     }
     assert "DTR" in unavailable("socket://h:1", until("rpc:ready"))["reset_released"]
     assert until("byte").gate is Gate.BYTE
+
+
+@pytest.mark.parametrize(
+    ("heap", "free"),
+    [({"size": 9, "free": 7}, 7), ({"free": True}, None), ({"free": -1}, None), ({}, None), ([7], None), (None, None)],
+)
+def test_the_free_heap_is_what_the_firmware_says(heap: object, free: int | None) -> None:
+    health = read_health({"modules": [], "heap": heap})
+    assert health is not None and health.heap_free == free
