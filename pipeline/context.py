@@ -302,6 +302,7 @@ class Context:
             lambda: self._link(device, port),
             self.config.flash.size_bytes,
             reset,
+            device.config.baud,
         )
 
     def open_link(self, device: DeviceRun, *, reset: bool) -> PortLink:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pipeline.core.model import DeviceFacts, Image, Region
+from pipeline.core.model import DeviceFacts, Image, Reason, Region
 
 
 class Clock(Protocol):
@@ -95,6 +95,11 @@ class FlashSession(Protocol):
     def facts(self) -> DeviceFacts: ...
     @property
     def round_trips(self) -> int: ...
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """What did not go as asked, such as the flashing rate."""
+        ...
+
     def md5(self, offset: int, size: int) -> str:
         """MD5 of flash as the device computed it (32 hex digits)."""
         ...

@@ -18,8 +18,9 @@ from functools import partial
 from typing import Any
 
 from pipeline.core.failures import fail
-from pipeline.core.model import DeviceFacts, FailureCategory, Image, Region, Stage
+from pipeline.core.model import DeviceFacts, FailureCategory, Image, Reason, Region, Stage
 from pipeline.effects.api import Progress
+from pipeline.effects.flash_baud import ROM_BAUD, start_stub
 from pipeline.effects.links import PortLink
 from pipeline.errors import DeviceError
 
@@ -40,7 +41,15 @@ class EspSession:
     """`FlashSession` on an open pyserial-like `port`. Construct with `connect`."""
 
     def __init__(
-        self, esp: Any, port: Any, where: str, link: Callable[[], PortLink], facts: DeviceFacts, counter: list[int]
+        self,
+        esp: Any,
+        port: Any,
+        where: str,
+        link: Callable[[], PortLink],
+        facts: DeviceFacts,
+        counter: list[int],
+        baud: int,
+        enter_again: Callable[[], object],
     ) -> None:
         self._esp = esp
         self._port = port
@@ -48,6 +57,9 @@ class EspSession:
         self._link = link
         self._facts = facts
         self._counter = counter
+        self._baud = baud
+        self._enter_again = enter_again
+        self._reasons: tuple[Reason, ...] = ()
         self._prepared = False
         self._spent = False
 
@@ -62,6 +74,10 @@ class EspSession:
     @property
     def round_trips(self) -> int:
         return self._counter[0]
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        return self._reasons
 
     def md5(self, offset: int, size: int) -> str:
         self._prepare()
@@ -125,7 +141,12 @@ class EspSession:
             return
         # presetting the ids spares a scan of all USB ports and a 2 KB block limit on chips with native USB
         self._esp.cache["usb_vid"], self._esp.cache["usb_pid"] = 0x10C4, 0xEA60
-        self._esp = self._guard(self._esp.run_stub, FailureCategory.SYNC_FAILED, "start the flasher stub")
+        started = self._guard(
+            lambda: start_stub(self._esp, self._baud, self._enter_again),
+            FailureCategory.SYNC_FAILED,
+            "start the flasher stub",
+        )
+        self._esp, self._baud, self._reasons = started
         _count_commands(self._esp, self._counter)
         self._prepared = False
         self._prepare()
@@ -158,11 +179,13 @@ class EspSession:
             ) from None
 
 
-def connect(port: Any, chip: str, where: str, link: Callable[[], PortLink], flash_size: int, reset: str) -> EspSession:
+def connect(
+    port: Any, chip: str, where: str, link: Callable[[], PortLink], flash_size: int, reset: str, baud: int = ROM_BAUD
+) -> EspSession:
     """Reset the chip on `port` into its loader, sync, and read its identity (no write, no stub).
 
-    `reset` is `classic` or `instant`. Raises DeviceError: sync_failed, wrong_device (another chip than `chip`),
-    port_missing. Closes the port when it raises.
+    `reset` is `classic` or `instant`; `baud` is used once something is written. Raises DeviceError: sync_failed,
+    wrong_device (another chip than `chip`), port_missing. Closes the port when it raises.
     """
     import esptool
     from esp_pylib.logger import EspLog
@@ -171,7 +194,8 @@ def connect(port: Any, chip: str, where: str, link: Callable[[], PortLink], flas
     try:
         esp = esptool.CHIP_DEFS[chip](port)
         counter = _count_commands(esp, [0])
-        _enter_loader(esp, port, CLASSIC if reset == "classic" else INSTANT)
+        enter = partial(_enter_loader, esp, port, CLASSIC if reset == "classic" else INSTANT)
+        enter()
         facts = _identify(esp, chip, where, flash_size)
     except (esptool.FatalError, OSError, *GARBLED) as error:
         gone = _gone(port)
@@ -187,7 +211,7 @@ def connect(port: Any, chip: str, where: str, link: Callable[[], PortLink], flas
     except BaseException:
         port.close()
         raise
-    return EspSession(esp, port, where, link, facts, counter)
+    return EspSession(esp, port, where, link, facts, counter, baud, enter)
 
 
 def _gone(port: Any) -> bool:

@@ -109,7 +109,12 @@ class PortLink:
         raise self._vanished(f"{error} (waited {self.patience_s:g} s for it to come back)") from None
 
     def set_baud(self, baud: int) -> None:
-        if self._port.baudrate != baud:
+        if self._port.baudrate == baud:
+            return
+        try:
+            self._port.baudrate = baud
+        except OSError as error:
+            self._wait_for_port(error)
             self._port.baudrate = baud
 
     def release_reset(self) -> float:

@@ -41,6 +41,7 @@ def run(ctx: Context, device: DeviceRun) -> StageResult:
         Stage.REFLASH,
         StageOutcome.RAN,
         0.0,
+        reasons=session.reasons,
         counts={
             "regions_written": len(plan.writes),
             "bytes_written": written,

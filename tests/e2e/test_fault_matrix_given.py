@@ -27,11 +27,13 @@ MATRIX = [
     (VERIFY, "garble:to=board,at=0,every=40,count=3", "sync_failed"),
     (VERIFY, "wrong-chip:chip=esp32c3", "wrong_device"),
     (REFLASH, "brown-out:write=1", "write_failed"),
-    (REFLASH, "watchdog", LOADER),
+    # Before the first write the stub is started once more, at the next lower rate.
+    (REFLASH, "watchdog", ""),
     (REFLASH, "power-cut:write=1", "write_failed"),
-    (REFLASH, "silence", LOADER),
+    (REFLASH, "silence", ""),
     (REFLASH, "vanish", "port_missing"),
-    (REFLASH, "drop:to=board,at=30,count=5", LOADER),
+    (REFLASH, "drop:to=board,at=30,count=5", ""),
+    (REFLASH, "drop:to=board,at=30,count=5,every=200", LOADER),
     (REFLASH, "worn:sector=0x10000", "verify_mismatch"),
     (REFLASH, "slow-line:baud=230400", ""),
     (REATTACH, "brown-out:boot=0.1,times=0", "boot_loop"),
@@ -76,6 +78,14 @@ def test_a_fault_has_its_name_and_heals(board: GivenBoard, stage: Stage, fault: 
     run = deploy(board.path, {stage: [fault]}, hosts=False)
     assert run.category in expected.split() if expected else run.category == "", run.report["failure"]
     board.check_aftermath(run, fault)
+
+
+def test_a_slower_rate_is_said(board: GivenBoard) -> None:
+    board.spoil()
+    run = deploy(board.path, {REFLASH: ["slow-line:baud=230400"]}, hosts=False)
+    assert run.category == "" and run.outcome != "verified_unchanged"
+    (reflash,) = (stage for stage in run.report["stages"] if stage["stage"] == "reflash")
+    assert [(r["kind"], r["before"], r["after"]) for r in reflash["reasons"]] == [("slower-baud", "460800", "115200")]
 
 
 @pytest.mark.stress
