@@ -82,6 +82,10 @@ class SerialLink(Protocol):
     def close(self) -> None: ...
 
 
+SLOWER_BAUD = "slower-baud"
+"""Kind of reason: the line did not take a rate, and the next lower one was tried."""
+
+
 class FlashSession(Protocol):
     """One open loader session with one board: identity known, nothing written yet.
 
@@ -97,7 +101,7 @@ class FlashSession(Protocol):
     def round_trips(self) -> int: ...
     @property
     def reasons(self) -> tuple[Reason, ...]:
-        """What did not go as asked, such as the flashing rate."""
+        """What did not go as asked, such as the flashing rate (SLOWER_BAUD)."""
         ...
 
     def md5(self, offset: int, size: int) -> str:

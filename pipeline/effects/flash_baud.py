@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pipeline.core.model import Reason
+from pipeline.effects.api import SLOWER_BAUD
 
 ROM_BAUD = 115200
 LADDER = (921600, 460800, ROM_BAUD)
@@ -45,7 +46,7 @@ def start_stub(esp: Any, baud: int, enter_again: Callable[[], object]) -> Starte
         except esptool.FatalError:
             if slower is None:
                 raise
-        reasons.append(Reason("slower-baud", "loader", str(step), str(slower)))
+        reasons.append(Reason(SLOWER_BAUD, "loader", str(step), str(slower)))
         esp._port.baudrate = ROM_BAUD
         enter_again()
     raise AssertionError("there is always a last step [this is a bug]")

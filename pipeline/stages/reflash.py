@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.core.failures import fail
 from pipeline.core.model import FailureCategory, Stage, StageOutcome, StageResult
+from pipeline.effects.api import SLOWER_BAUD
 
 if TYPE_CHECKING:
     from pipeline.context import Context
@@ -37,6 +38,9 @@ def run(ctx: Context, device: DeviceRun) -> StageResult:
             return StageResult(Stage.REFLASH, StageOutcome.FAILED, 0.0, failure=failure)
         ctx.region_written(device, region)
     ctx.journal_commit(device)
+    slower = [reason for reason in session.reasons if reason.kind == SLOWER_BAUD]
+    if slower:
+        ctx.notice(f"note: flashed at {slower[-1].after} baud: the line did not take {slower[0].before}")
     return StageResult(
         Stage.REFLASH,
         StageOutcome.RAN,

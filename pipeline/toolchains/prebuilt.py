@@ -6,6 +6,7 @@ file of the user's is only ever an input of an action; what goes to flash is the
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,12 +34,12 @@ def read_firmware(root: Path, prebuilt: Prebuilt) -> Firmware | Problem | Failur
     is."""
     if prebuilt.files:
         return _from_files(root, prebuilt.files)
-    directory = root / prebuilt.directory
-    if (directory / fw.FLASHER_ARGS).is_file():
-        return _from_esp_idf(root, prebuilt.directory)
-    if (directory / fw.PLATFORMIO_APP).is_file():
-        return _from_platformio(root, prebuilt.directory)
-    return _no_build(root, prebuilt.directory)
+    directory = posixpath.normpath(prebuilt.directory)
+    if (root / directory / fw.FLASHER_ARGS).is_file():
+        return _from_esp_idf(root, directory)
+    if (root / directory / fw.PLATFORMIO_APP).is_file():
+        return _from_platformio(root, directory)
+    return _no_build(root, directory)
 
 
 def _no_build(root: Path, directory: str) -> Problem:

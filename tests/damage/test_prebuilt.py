@@ -97,7 +97,7 @@ def test_a_build_that_is_not_there(blink: Space) -> None:
 
 def test_a_directory_that_holds_builds_but_is_none(tmp_path: Path) -> None:
     space = project(tmp_path / "project", "esp32", platformio, "rpc:ready")
-    space.edit("deploy.toml", ".pio/build/desk", ".pio/build")
+    space.edit("deploy.toml", ".pio/build/desk", ".pio/build/")
     refused(space, "deploy.toml:8:13: error: '.pio/build' is no build", "name the build itself: .pio/build/desk")
 
 

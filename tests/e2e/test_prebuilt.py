@@ -125,6 +125,16 @@ def test_an_update_over_the_air_to_the_same_slot_is_no_difference(blink: Space) 
         assert written(deploy(blink.path)) == regions, sequence
 
 
+def test_a_line_that_takes_no_fast_rate_is_flashed_slower_and_said(blink: Space) -> None:
+    port = 'port = "virtual:?fault=slow-line:baud=230400"\nbaud = 921600'
+    blink.edit("deploy.toml", 'port = "virtual:"', port)
+    result = blink.doit("reflash")
+    assert result.code == 0, result.out + result.err
+    assert "note: flashed at 115200 baud: the line did not take 921600" in result.err
+    kinds = [(r["kind"], r["before"], r["after"]) for r in result.stage("reflash")["reasons"]]
+    assert kinds == [("slower-baud", "921600", "460800"), ("slower-baud", "460800", "115200")]
+
+
 def test_flash_settings_of_the_build_go_into_the_header(blink: Space) -> None:
     """As `idf.py flash` would write it, whatever the file's header says; the file itself stays."""
     odd = given.bootloader("esp32s3", mode=0, size_freq=0x10)
