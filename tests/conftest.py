@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from esp_pylib.logger import EspLog, EspLogBase
 
 # The script `pytest` has its own directory first on the path, and there lies esptool's script `esptool.py`.
 sys.path[:] = [entry for entry in sys.path if not entry or Path(entry) != Path(sys.executable).parent]
@@ -28,6 +29,22 @@ def no_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("user-state")))
         yield
+
+
+@pytest.fixture(scope="session")
+def esptools_own_log() -> EspLogBase:
+    """What esptool prints with, unless somebody replaces it."""
+    import esptool
+
+    assert esptool
+    return EspLog.instance
+
+
+@pytest.fixture(autouse=True)
+def esptool_prints(esptools_own_log: EspLogBase) -> Iterator[None]:
+    """A deploy in the test's own process keeps esptool quiet; whoever tests what esptool prints comes after it."""
+    yield
+    EspLog.set_logger(esptools_own_log)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
