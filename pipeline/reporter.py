@@ -36,6 +36,12 @@ def stage_of(task_name: str) -> tuple[Stage, str] | None:
     return (stage, device) if bool(device) == (stage in DEVICE_STAGES) else None
 
 
+def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:
+    """(startup_ms, dispatch_ms): the process's age less its wait for the lock, and that wait; the budget adds both."""
+    waited_ms = round(waited_s * 1000)
+    return (None if age_ms is None else max(0, age_ms - waited_ms)), waited_ms
+
+
 def make_reporter(context: Callable[[], Context]) -> type:
     """The reporter class for `DOIT_CONFIG`, bound to this process's context."""
 
@@ -98,13 +104,14 @@ class HotplateReporter:
         self._active = True
         devices = {device for stage, device in stages if device}
         ports = [(d.name, d.config.port) for d in self._context.devices if d.name in devices]
+        startup_ms, dispatch_ms = before_run(process_age_ms(), waited_s)
         facts = RunFacts(
             targets=tuple(selected),
             profile=self._context.profile,
             toolchain=self._context.toolchain_name(),
             revision=git.result(),
-            startup_ms=process_age_ms(),
-            dispatch_ms=round(waited_s * 1000),
+            startup_ms=startup_ms,
+            dispatch_ms=dispatch_ms,
         )
         for left in self._context.run.begin(ports, facts):
             self._write(f"note: an earlier run was killed; {left.line}\n")

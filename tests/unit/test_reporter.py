@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pipeline.context import Context
 from pipeline.options import Options
-from pipeline.reporter import HotplateReporter
+from pipeline.reporter import HotplateReporter, before_run
 
 
 def test_a_stage_is_in_the_log_before_it_is_on_the_screen() -> None:
@@ -23,3 +23,9 @@ def test_a_stage_is_in_the_log_before_it_is_on_the_screen() -> None:
     reporter.get_status(task)
     reporter.execute_task(task)
     assert happened == ["log ttfb bench", "screen .  ttfb:bench\n"]
+
+
+def test_a_wait_for_the_lock_is_counted_once() -> None:
+    """The process was 1200 ms old after it had waited 1 s for another run; the budget adds the two figures."""
+    assert before_run(1200, 1.0) == (200, 1000)
+    assert before_run(None, 0.5) == (None, 500), "an age that the system does not tell is not 0"
