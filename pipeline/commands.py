@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from doit.cmd_base import Command
@@ -80,6 +81,45 @@ class Monitor(Command):  # type: ignore[misc]
             return _refused(error.failure, 1)
         finally:
             context.close()
+
+
+def _flag(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "short": "", "long": name, "type": bool, "default": False, "help": text}
+
+
+class Watch(Command):  # type: ignore[misc]
+    """Build on save."""
+
+    doc_purpose = "build, and with --deploy deploy, after every save"
+    doc_usage = "[--deploy] [--device NAME] [--group NAME] [--profile NAME] [--poll]"
+    doc_description = (
+        "Watches what the build reads. A newer save cancels a build that it made obsolete; a flash write is let "
+        "finish. With --deploy a save that changed no image leaves the board alone. Ends with Ctrl-C."
+    )
+    cmd_options = (
+        _flag("deploy", "deploy when an image changed"),
+        _flag("poll", "look again and again instead of asking the system, for network file systems"),
+        _option("device", "deploy to this device of deploy.toml"),
+        _option("group", "deploy to all devices of this group"),
+        _option("profile", "build with this profile of deploy.toml"),
+    )
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        from pipeline.effects.watching import WatchUnavailable
+        from pipeline.watch import watch
+
+        if pos_args:
+            return _refused(_surplus("watch", pos_args), 3)
+        options = Options(
+            devices=_given(opt_values["device"]), groups=_given(opt_values["group"]), profile=opt_values["profile"]
+        )
+        try:
+            watch(Path.cwd().resolve(), options, deploy=opt_values["deploy"], poll=opt_values["poll"])
+        except WatchUnavailable as error:
+            hint = "install it with: pip install 'hotplate[watch]' (or uv sync --extra watch), or try --poll"
+            print(f"watch: error: {error}\nhint: {hint}", file=sys.stderr)
+            return 2
+        return 130
 
 
 class View(Command):  # type: ignore[misc]

@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.durable import FileLock
 from cache.location import user_cache_dir
+from cache.lock import OPEN, try_lock
 from pipeline.core import events
 from pipeline.core.config import DeployConfig
 from pipeline.core.config_reader import parse_config
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "deploy.toml"
 STATE_DIR = ".deploy"
 LOCK_TIMEOUT_S = 60
+WRITING_LOCK = "writing"
+"""Held while flash is written. Who holds it exclusively, as `doit watch` does to cancel a run, keeps writes away."""
 
 
 class Context:
@@ -442,8 +445,25 @@ class Context:
     def execute(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:
         """Run a stage and keep what it says for the reporter; whatever it raises becomes a failed result. Ctrl-C passes
         through."""
-        result = self.ended[stage, device.name if device is not None else ""] = self._attempt(stage, device, run)
+        with self._writing() if stage is Stage.REFLASH else contextlib.nullcontext():
+            result = self._attempt(stage, device, run)
+        self.ended[stage, device.name if device is not None else ""] = result
         return result
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold WRITING_LOCK, together with the other devices of this run. Losing it must not stop a run."""
+        path = self.state_dir / "locks" / WRITING_LOCK
+        handle = -1
+        try:
+            with contextlib.suppress(OSError):
+                handle = os.open(path, OPEN, 0o644)
+                while not try_lock(handle, shared=True):
+                    time.sleep(0.02)  # until whoever has it has cancelled this run, or died
+            yield
+        finally:
+            if handle >= 0:
+                os.close(handle)
 
     def _attempt(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:
         try:

@@ -17,7 +17,7 @@ from pipeline.context import Context
 from pipeline.core.events import StageStarted
 from pipeline.core.failures import fail
 from pipeline.core.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult
-from pipeline.effects.host import GitQuery, process_age_ms
+from pipeline.effects.host import GitQuery, startup_ms
 from pipeline.errors import DeployError
 from pipeline.gate import selection_of
 from pipeline.run import Rendered, RunFacts, timed
@@ -37,7 +37,7 @@ def stage_of(task_name: str) -> tuple[Stage, str] | None:
 
 
 def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:
-    """(startup_ms, dispatch_ms): the process's age less its wait for the lock, and that wait; the budget adds both."""
+    """(startup_ms, dispatch_ms): what passed since the run was asked for less its wait for the lock, and that wait; the budget adds both."""
     waited_ms = round(waited_s * 1000)
     return (None if age_ms is None else max(0, age_ms - waited_ms)), waited_ms
 
@@ -104,13 +104,13 @@ class HotplateReporter:
         self._active = True
         devices = {device for stage, device in stages if device}
         ports = [(d.name, d.config.port) for d in self._context.devices if d.name in devices]
-        startup_ms, dispatch_ms = before_run(process_age_ms(), waited_s)
+        since_asked, dispatch_ms = before_run(startup_ms(), waited_s)
         facts = RunFacts(
             targets=tuple(selected),
             profile=self._context.profile,
             toolchain=self._context.toolchain_name(),
             revision=git.result(),
-            startup_ms=startup_ms,
+            startup_ms=since_asked,
             dispatch_ms=dispatch_ms,
         )
         for left in self._context.run.begin(ports, facts):

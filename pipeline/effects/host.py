@@ -28,6 +28,19 @@ def process_age_ms() -> int | None:
         return None
 
 
+ASKED_AT = "DEPLOY_ASKED_AT"
+"""In the environment of a process that was started ahead: when it was told what to do (its monotonic clock)."""
+
+
+def startup_ms() -> int | None:
+    """Milliseconds since the user asked for this run; None where nothing tells."""
+    asked = os.environ.get(ASKED_AT)
+    try:
+        return process_age_ms() if asked is None else round((time.monotonic() - float(asked)) * 1000)
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Revision:
     """`sha`: 40 hex digits or `""` outside a repository; `dirty`: tracked files differ from it."""

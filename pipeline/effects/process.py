@@ -33,8 +33,8 @@ class SystemProcessRunner:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._idle: list[_Group] = []
-        self._busy: set[_Group] = set()
+        self._idle: list[Group] = []
+        self._busy: set[Group] = set()
         self._cancelled = False
 
     def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Completed:
@@ -45,7 +45,7 @@ class SystemProcessRunner:
             # Started under the lock: `cancel` finds each child either not started or in a busy group.
             if self._cancelled:
                 raise KeyboardInterrupt
-            group = self._idle.pop() if self._idle else _Group()
+            group = self._idle.pop() if self._idle else Group()
             self._busy.add(group)
             try:
                 child = group.start(argv, cwd, env)
@@ -80,7 +80,7 @@ class SystemProcessRunner:
                 group.kill()
             self._idle.clear()
 
-    def _wait(self, group: _Group, child: subprocess.Popen[bytes], timeout_s: float) -> tuple[bytes, bytes]:
+    def _wait(self, group: Group, child: subprocess.Popen[bytes], timeout_s: float) -> tuple[bytes, bytes]:
         try:
             return child.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -93,7 +93,7 @@ class SystemProcessRunner:
             raise
 
 
-class _Group:
+class Group:
     """A process group and its leader, the watchdog. Its number cannot be reused before the watchdog is reaped."""
 
     def __init__(self) -> None:
@@ -123,6 +123,10 @@ class _Group:
             stderr=subprocess.PIPE,
             process_group=self._watchdog.pid,
         )
+
+    def start_visible(self, argv: Sequence[str], cwd: Path) -> subprocess.Popen[bytes]:
+        """A child in this group with our environment and outputs, and a pipe as its input. Raises OSError."""
+        return subprocess.Popen(list(argv), cwd=cwd, stdin=subprocess.PIPE, process_group=self._watchdog.pid)
 
     def kill(self) -> None:
         """Kill all of it; the second time nothing happens."""

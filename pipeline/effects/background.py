@@ -1,0 +1,62 @@
+"""`hotplate` runs in the background, one at a time: started ahead, told what to do, cancelled, waited for.
+
+Knows processes, not what the runs do. Invariant: a run and everything that it starts is in process groups that end with
+this process, `kill -9` included; after `wait` returned nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.effects.process import Group
+
+CANCEL_S = 20.0
+"""How long a cancelled run may take to let go of ports and children before it is killed."""
+
+
+class BackgroundRun:
+    """One `hotplate`. It has loaded its code and waits until `begin`."""
+
+    def __init__(self, root: Path) -> None:
+        """Start it in `root`, with this process's environment, stdout and stderr. Raises OSError."""
+        self._group = Group()
+        self._timer: threading.Timer | None = None
+        self._child = self._group.start_visible([sys.executable, "-m", "pipeline.standby"], root)
+
+    def begin(self, argv: Sequence[str], env: Mapping[str, str], ended: Callable[[int], None]) -> None:
+        """Run `hotplate argv...` with `env` on top of the environment; `ended(exit code)` is called from a thread.
+        A process that died while it waited ends at once."""
+        threading.Thread(target=self._wait, args=(ended,), name="run", daemon=True).start()
+        line = json.dumps({"argv": list(argv), "env": dict(env)}) + "\n"
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(line.encode())
+            self._child.stdin.close()
+        except BrokenPipeError:
+            pass
+
+    def cancel(self) -> None:
+        """Ask it to end as Ctrl-C would: children killed, port free, report written. SIGTERM, since before a run has
+        begun that ends the process without a word where SIGINT would print a traceback. Killed after CANCEL_S."""
+        if self._timer is None:
+            self._child.terminate()
+            self._timer = threading.Timer(CANCEL_S, self._group.kill)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def discard(self) -> None:
+        """End one that was never begun, or what is left of one."""
+        self._group.kill()
+        self._child.wait()
+
+    def _wait(self, ended: Callable[[int], None]) -> None:
+        code = self._child.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+        # also what the run itself left behind
+        self._group.kill()
+        ended(code)

@@ -1,0 +1,108 @@
+"""Notices that files in directories were written, by the operating system's notifications or by polling.
+
+Knows directories and `watchfiles`. Does not know which of the files matter. Invariant: what happens in a directory
+after `watch` returned is reported, whatever directories are added or dropped later: a new set is watched before the old
+one is let go. What is reported is a hint to look, never a fact about content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Collection
+from typing import Any
+
+DEBOUNCE_MS = 100
+"""A burst is reported after this time at the latest."""
+STEP_MS = 10
+"""A burst ends when nothing happened for this time: an editor's write, rename and chmod are one save."""
+POLL_MS = 200
+"""Between two looks where the file system sends no notifications."""
+
+
+class WatchUnavailable(Exception):
+    """There is no way to notice saves here; the text says why."""
+
+
+class DirectoryWatcher:
+    """Watches the entries of directories, not what lies below their sub-directories."""
+
+    def __init__(self, report: Callable[[frozenset[str]], None], *, poll: bool) -> None:
+        """`report` is called with the paths of a burst, from a thread. `poll`: do without notifications.
+        Raises WatchUnavailable when `watchfiles` is not installed."""
+        try:
+            from watchfiles._rust_notify import RustNotify
+        except ImportError:
+            raise WatchUnavailable("the package watchfiles is not installed for this Python") from None
+        self._make: Any = RustNotify
+        self._report = report
+        self._poll = poll
+        self._current: _Source | None = None
+        self._watched: dict[str, int] = {}
+
+    def watch(self, directories: Collection[str]) -> bool:
+        """From now on watch these (absolute paths; those that do not exist are left out). False when that is what was
+        watched already. A directory that was replaced by another of its name counts as new."""
+        wanted = _inodes(directories)
+        if self._current is not None and wanted == self._watched:
+            return False
+        fresh = self._start(wanted)
+        if self._current is not None:
+            self._current.close()
+        self._current, self._watched = fresh, wanted
+        return True
+
+    def close(self) -> None:
+        """Stop reporting. Idempotent."""
+        if self._current is not None:
+            self._current.close()
+            self._current = None
+
+    def _start(self, wanted: dict[str, int]) -> _Source:
+        while True:
+            try:
+                return _Source(self._make(list(wanted), False, self._poll, POLL_MS, False, True), self._report)
+            except FileNotFoundError:
+                # one of them vanished since it was looked at
+                still = _inodes(wanted)
+                if still == wanted:
+                    raise
+                wanted = still
+            except OSError as error:
+                # the limit of inotify watches is the usual one; the message of watchfiles names it
+                raise WatchUnavailable(str(error)) from None
+
+
+class _Source:
+    """One set of directories under watch, and the thread that passes on what happens there."""
+
+    def __init__(self, notify: Any, report: Callable[[frozenset[str]], None]) -> None:
+        self._notify = notify
+        self._report = report
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._pass_on, name="saves", daemon=True)
+        self._thread.start()
+
+    def _pass_on(self) -> None:
+        while True:
+            found = self._notify.watch(DEBOUNCE_MS, STEP_MS, 0, self._stop)
+            if isinstance(found, str):  # 'stop'; signals are the main thread's
+                if found == "stop":
+                    return
+                continue
+            self._report(frozenset(path for _, path in found))
+
+    def close(self) -> None:
+        """What was noticed before is still reported."""
+        self._stop.set()
+        self._thread.join()
+        self._notify.close()
+
+
+def _inodes(directories: Collection[str]) -> dict[str, int]:
+    found = {}
+    for path in directories:
+        with contextlib.suppress(OSError):
+            found[path] = os.stat(path).st_ino  # noqa: PTH116 - once per directory of the project
+    return found
