@@ -302,7 +302,11 @@ def _surplus(command: str, words: list[str], hint: str = "") -> Failure:
 
 
 def _refused(failure: Failure, code: int) -> int:
-    print(f"{failure.line()}\nhint: {failure.hint}", file=sys.stderr)
+    from pipeline.core.diagnostics import line_of
+
+    # What is wrong with the project is for editors too; what is wrong with the command line stands in no file.
+    line = line_of(failure) if code == 2 else failure.line()
+    print(f"{line}\nhint: {failure.hint}", file=sys.stderr)
     if failure.detail:
         print(failure.detail, file=sys.stderr)
     return code

@@ -248,7 +248,9 @@ class Context:
             0.0,
             reasons=tuple(result.notes),
             counts=dict(result.counts),
-            failure=action_failure(stage, category, result.failures) if result.failures else None,
+            failure=action_failure(stage, category, result.failures, self.toolchain.actions)
+            if result.failures
+            else None,
         )
 
     def _is_users(self, action: str) -> bool:

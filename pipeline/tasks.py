@@ -87,7 +87,9 @@ def context() -> Context:
     A configuration that cannot be used is reported here, before anything was touched, and ends with exit code 2."""
     loaded = load_context(_options())
     if isinstance(loaded, Failure):
-        print(f"{loaded.line()}\nhint: {loaded.hint}", file=sys.stderr)
+        from pipeline.core.diagnostics import line_of
+
+        print(f"{line_of(loaded)}\nhint: {loaded.hint}", file=sys.stderr)
         if loaded.detail:
             print(loaded.detail, file=sys.stderr)
         if _options().json:

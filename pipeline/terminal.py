@@ -103,12 +103,19 @@ DETAIL_LINES = 12
 
 
 def failure_block(failure: Failure, look: Look) -> list[str]:
-    """`<where>: error: <fact>`, the end of the detail, and one hint."""
+    """`<where>: error: <fact>`, the end of the detail, and one hint. A detail that holds errors with places is shown
+    whole, as it is, for editors to read: nothing indented, cut or said twice."""
+    from pipeline.core.diagnostics import is_error, line_of
+
     detail = failure.detail.splitlines()
+    if any(map(is_error, detail)):
+        lines = [look.paint(_plain(line), "red" if is_error(line) else "") for line in detail]
+        head = [] if failure.line() in detail else [look.paint(_plain(line_of(failure)), "red")]
+        return [*head, *lines, f"hint: {_plain(failure.hint)}"]
     shown = [f"  {_plain(line)}"[: look.columns] for line in detail[-DETAIL_LINES:]]
     if len(detail) > len(shown):
         shown.insert(0, f"  ... {len(detail) - len(shown)} more lines in the report")
-    return [look.paint(_plain(failure.line()), "red"), *shown, f"hint: {_plain(failure.hint)}"]
+    return [look.paint(_plain(line_of(failure)), "red"), *shown, f"hint: {_plain(failure.hint)}"]
 
 
 def _plain(text: str) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,13 +215,13 @@ def _spec(listing: Listing, config: DeployConfig, profile: str) -> generate.Buil
         profile=profile,
         chip=toolchain.chip,
         app=generate.ProgramSpec(
-            sources=_glob(listing, config, "[project]", project.sources),
+            sources=_glob(listing, config, "project", project.sources),
             include=project.include,
             linker_script=toolchain.linker_script,
             defines={project.descriptor: words} if project.descriptor else {},
         ),
         bootloader=generate.ProgramSpec(
-            sources=_glob(listing, config, "[bootloader]", boot.sources),
+            sources=_glob(listing, config, "bootloader", boot.sources),
             include=boot.include,
             linker_script=boot.linker_script,
             defines={},
@@ -240,33 +241,37 @@ def _spec(listing: Listing, config: DeployConfig, profile: str) -> generate.Buil
 def _glob(listing: Listing, config: DeployConfig, section: str, patterns: Sequence[str]) -> tuple[str, ...]:
     """Files that the patterns match, sorted. A pattern that matches nothing is a mistake, not an empty list."""
     found: set[str] = set()
-    for pattern in patterns:
+    for n, pattern in enumerate(patterns):
         matches = listing.match(pattern)
         if not matches:
-            message = f"sources of {section}: '{pattern}' matches no file"
-            raise ConfigError(
-                fail(
-                    FailureCategory.CONFIG_ERROR,
-                    stage=Stage.FINGERPRINT,
-                    where=config.path,
-                    message=message,
-                    hint="correct the pattern; it is relative to the project's root",
-                )
-            )
+            message = f"sources of [{section}]: '{pattern}' matches no file"
+            hint = "correct the pattern; it is relative to the project's root"
+            raise ConfigError(_at(Path(listing.root), config, (section, "sources", n), message, hint))
         found.update(matches)
     return tuple(sorted(found))
 
 
-def action_failure(stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
+def action_failure(
+    stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure], actions: Sequence[Action]
+) -> Failure:
     """One failure of a stage from those of its actions: the first tool's first error is the fact, all of the tools'
-    words are the detail. What is no tool's refusal (a missing input, a full disk) has a category of its own."""
+    words are the detail, in the form that editors read. What is no tool's refusal (a missing input, a full disk) has a
+    category of its own."""
+    from pipeline.core import diagnostics
+
     first = failures[0]
     if first.kind is not FailureKind.EXIT:
         category = FailureCategory.ACTION_FAILED
     if first.kind is FailureKind.FILE_SYSTEM:
         category = FailureCategory.CACHE_ERROR
-    lines = [line for failure in failures for line in failure.stderr.splitlines()]
-    where, fact = _first_error(lines) if first.kind in (FailureKind.EXIT, FailureKind.BUILTIN) else ("", "")
+    sources = {action.outputs[0]: action.inputs[0] for action in actions if action.count_as == "compiled"}
+    lines: list[str] = []
+    for failure in failures:
+        said, origin = failure.stderr.splitlines(), diagnostics.Origin(sources, _script(failure.argv))
+        lines += diagnostics.plain(said, origin) if failure.kind is FailureKind.EXIT else said
+    where, fact = diagnostics.first_error(lines) if first.kind is FailureKind.EXIT else ("", "")
+    if first.kind is FailureKind.BUILTIN and ": error: " in first.stderr:
+        where, _, fact = first.stderr.splitlines()[0].partition(": error: ")
     detail = "\n".join(lines) if lines else "\n".join(f.message for f in failures)
     # A builtin says `<where>: error: <fact>` and then what to do.
     words = first.stderr.splitlines() if first.kind is FailureKind.BUILTIN else []
@@ -280,10 +285,6 @@ def action_failure(stage: Stage, category: FailureCategory, failures: Sequence[A
     )
 
 
-def _first_error(lines: Sequence[str]) -> tuple[str, str]:
-    """`(path:line:col, fact)` of the first `...: error: ...` line, empty strings when there is none."""
-    for line in lines:
-        where, marker, fact = line.partition(": error: ")
-        if marker:
-            return where.strip(), fact.strip()
-    return "", ""
+def _script(argv: Sequence[str]) -> str:
+    """The linker script of a command, `""` if it has none."""
+    return next((word for option, word in pairwise(argv) if option == "-T"), "")

@@ -115,7 +115,7 @@ def test_missing_config(host_space: Space) -> None:
     host_space.file("deploy.toml").unlink()
     result = host_space.doit("deploy")
     assert result.code == 2
-    assert "deploy.toml: error: there is no deploy.toml" in result.err
+    assert "deploy.toml:1:1: error: there is no deploy.toml" in result.err
 
 
 def test_missing_partition_table(host_space: Space) -> None:
