@@ -49,6 +49,17 @@ class Revision:
     dirty: bool = False
 
 
+def git_places(root: Path) -> tuple[Path, Path] | None:
+    """(top directory of the working tree, directory of hooks) of the repository that holds `root`; None without one."""
+    command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--show-toplevel", "--git-path", "hooks"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    top, hooks = done.stdout.splitlines()
+    return Path(top), Path(hooks)
+
+
 class GitQuery:
     """Asks git in the background, so that a warm run does not wait for it."""
 
