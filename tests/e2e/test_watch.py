@@ -1,0 +1,337 @@
+"""`doit watch` as a real process over a project with a fake compiler that fails or waits on demand."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cache.lock import OPEN, try_lock
+from pipeline.context import WRITING_LOCK, Context, load_context
+from pipeline.core.model import Stage, StageOutcome, StageResult
+from pipeline.effects.background import BackgroundRun
+from pipeline.effects.watching import DirectoryWatcher
+from pipeline.options import Options
+from pipeline.watch_set import is_up_to_date, watch_set
+from tests.e2e.test_gate import ZIG, Project
+from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
+
+COMPILE = """if grep -q SLOW "$source"; then
+    echo "$source" > "$(dirname "$0")/waiting"
+    while [ ! -e "$(dirname "$0")/go" ]; do sleep 0.01; done
+fi
+if grep -q BROKEN "$source"; then echo "$source:1:2: error: it is broken" >&2; exit 1; fi
+cp "$source" "$out"
+"""
+"""A source that says BROKEN does not compile; one that says SLOW waits until the test lets it go on."""
+
+LINK = """if grep -q UNDEFINED "$(dirname "$0")/link" 2>/dev/null; then
+    echo 'ld.lld: error: undefined symbol: gone' >&2
+    echo '>>> referenced by u00001.c:7 (src/d000/u00001.c:7)' >&2
+    exit 1
+fi
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    project = Project(tmp_path)
+    assert ZIG.count('cp "$source" "$out"\n') == 1 and ZIG.count('if [ -z "$source" ]; then exec') == 1
+    zig = ZIG.replace('cp "$source" "$out"\n', COMPILE)
+    project.zig.write_text(zig.replace('if [ -z "$source" ]; then exec', 'if [ -z "$source" ]; then ' + LINK + "exec"))
+    return project
+
+
+@pytest.fixture
+def watch(project: Project) -> Iterator[Watching]:
+    with watching(project.root, project.env) as watch:
+        assert "compiled=3" in watch.first()
+        yield watch
+
+
+def unit(project: Project, number: int) -> Path:
+    return project.root / f"src/d000/u{number:05}.c"
+
+
+def product(project: Project, number: int) -> Path:
+    return project.root / f"build/local-fast/obj/app/src/d000/u{number:05}.c.o"
+
+
+def saved(path: Path, text: str) -> Callable[[], object]:
+    """As most editors save: another file, renamed into place."""
+
+    def save() -> None:
+        temporary = path.with_name(f".{path.name}.swp")
+        temporary.write_text(text)
+        temporary.replace(path)
+
+    return save
+
+
+def test_each_kind_of_save(project: Project, watch: Watching) -> None:
+    source = unit(project, 1)
+    good = source.read_text()
+    assert "compiled=1" in watch.after(saved(source, good + "int more;\n"))
+    assert product(project, 1).read_text() == good + "int more;\n"
+    assert "nothing to do" in watch.after(source.touch)
+    assert "restored=1" in watch.after(saved(source, good))
+    assert "compiled=3" in watch.after(lambda: (project.root / "include/h00.h").write_text("// a header\n"))
+    # files that come, go and are renamed
+    assert "compiled=1, linked=1" in watch.after(saved(unit(project, 7), "int seven;\n"))
+    assert "compiled=1" in watch.after(lambda: unit(project, 7).rename(unit(project, 8)))
+    assert product(project, 8).read_text() == "int seven;\n"
+    assert "failed" not in watch.after(unit(project, 8).unlink)
+    # a header that is found before the one that was used
+    assert "compiled=" in watch.after(saved(project.root / "src/d000/h00.h", "// in front\n"))
+    assert "failed" not in watch.after((project.root / "src/d000/h00.h").unlink)
+    # another directory with the first header of a new name
+    config = project.root / "deploy.toml"
+    text = config.read_text()
+    assert "deploy.toml:2:1: error: unknown key" in watch.after(
+        saved(config, text.replace("\n", "\nnonsense = 1\n", 1))
+    )
+    assert "nothing to do" in watch.after(saved(config, text))
+
+
+def test_errors_stand_in_lines_that_editors_read(project: Project, watch: Watching) -> None:
+    source = unit(project, 1)
+    good = source.read_text()
+    lines = watch.after(saved(source, "BROKEN\n")).splitlines()
+    assert "src/d000/u00001.c:1:2: error: it is broken" in lines
+    assert any(line.startswith("[watch] failed with exit code 1 (") for line in lines)
+    # what a failed build reads is not known, so everything beside it counts
+    assert "error: it is broken" in watch.after(saved(source.with_name("new.h"), "// not included yet\n"))
+    (project.zig.parent / "link").write_text("UNDEFINED")
+    lines = watch.after(saved(source, good + "// other\n")).splitlines()
+    assert "src/d000/u00001.c:7:1: error: undefined symbol: gone" in lines
+    (project.zig.parent / "link").unlink()
+    assert "linked=1" in watch.after(source.touch)
+
+
+def wait_for(path: Path) -> None:
+    until_s = time.monotonic() + DEADLINE_S
+    while not path.exists():
+        assert time.monotonic() < until_s, f"{path} did not appear"
+        os.sched_yield()
+
+
+def test_a_newer_save_cancels(project: Project, watch: Watching) -> None:
+    """The compiler of the first would wait for ever."""
+    waiting = project.zig.parent / "waiting"
+    before = len(watch.lines)
+    saved(unit(project, 0), "SLOW\n")()
+    wait_for(waiting)
+    saved(unit(project, 0), "int fast;\n")()
+    lines = watch.until(lambda lines: lines[before:].count(FINISHED) == 2, "the second build")[before:]
+    assert any(line.startswith("[watch] cancelled by a newer save (") for line in lines)
+    assert product(project, 0).read_text() == "int fast;\n"
+    assert not any("error" in line or "interrupted" in line for line in lines), lines
+
+
+def test_a_write_is_let_finish(project: Project, watch: Watching) -> None:
+    """While flash is being written (the test holds the lock as a deploy does) a newer save cancels nothing."""
+    saved(unit(project, 0), "SLOW\n")()
+    wait_for(project.zig.parent / "waiting")
+    handle = os.open(project.root / ".deploy/locks" / WRITING_LOCK, OPEN)
+    assert try_lock(handle, shared=True)
+    before = len(watch.lines)
+    saved(unit(project, 1), "int newer;\n")()
+    # the watch has seen the save when it builds again, which it does after this run has ended by itself
+    (project.zig.parent / "go").touch()
+    lines = watch.until(lambda lines: lines[before:].count(FINISHED) == 2, "the second build")[before:]
+    os.close(handle)
+    assert not any("cancelled" in line for line in lines)
+    assert product(project, 0).read_text() == "SLOW\n"
+    assert product(project, 1).read_text() == "int newer;\n"
+
+
+def test_no_write_begins_while_a_cancel_is_under_way(project: Project) -> None:
+    """The other half: `reflash` waits for the lock that a cancel holds, and holds it while it writes."""
+    context = load_context(Options(), project.root)
+    assert isinstance(context, Context)
+    path = project.root / ".deploy/locks" / WRITING_LOCK
+    path.parent.mkdir(parents=True)
+    cancel = os.open(path, OPEN, 0o644)
+    assert try_lock(cancel)
+    began = threading.Event()
+
+    def write() -> StageResult:
+        began.set()
+        assert not try_lock(cancel), "a cancel must not get the lock during a write"
+        return StageResult(Stage.REFLASH, StageOutcome.RAN, 0.0)
+
+    results: list[StageResult] = []
+    run = threading.Thread(target=lambda: results.append(context.execute(Stage.REFLASH, None, write)))
+    run.start()
+    assert not began.wait(0.1), "the write began although a cancel held the lock"
+    os.close(cancel)
+    cancel = os.open(path, OPEN)
+    run.join(DEADLINE_S)
+    assert results[0].outcome is StageOutcome.RAN, results[0].failure
+    assert try_lock(cancel), "the lock is given back"
+    os.close(cancel)
+    context.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_end_during_a_build(project: Project, watch: Watching, number: signal.Signals) -> None:
+    saved(unit(project, 0), "SLOW\n")()
+    wait_for(project.zig.parent / "waiting")
+    assert watch.stop(number) == 130
+    assert watch.lines[-1] == FINISHED
+    assert watch.lines[-2].startswith("[watch] stopped (")
+
+
+def test_a_killed_watch_leaves_nothing(project: Project) -> None:
+    watch = Watching(project.root, project.env)
+    watch.first()
+    saved(unit(project, 0), "SLOW\n")()
+    wait_for(project.zig.parent / "waiting")
+    assert len(watch.left()) > 2
+    watch.child.kill()
+    watch.child.wait()
+    watch.check_nothing_left()
+
+
+def test_polling(project: Project) -> None:
+    with watching(project.root, project.env, "--poll") as watch:
+        watch.first()
+        assert "compiled=1" in watch.after(saved(unit(project, 1), "int polled;\n"))
+
+
+def test_bad_usage(project: Project) -> None:
+    done = project.run("doit", "watch", "compile")
+    assert done.returncode == 3 and "watch: error: takes no arguments, got compile" in done.stderr
+    project.env["PYTHONPATH"] = f"{project.root / 'hidden'}:{project.env['PYTHONPATH']}"
+    (project.root / "hidden").mkdir()
+    (project.root / "hidden/watchfiles.py").write_text("raise ImportError('not here')\n")
+    done = project.run("doit", "watch")
+    assert done.returncode == 2 and "hint: install it with: pip install 'hotplate[watch]'" in done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+# --- what is watched ----------------------------------------------------------------------------
+
+
+def test_what_matters(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.out("doit", "compile", "link")
+    monkeypatch.setenv("PYTHONPATH", project.env["PYTHONPATH"])
+    monkeypatch.syspath_prepend(str(project.tools))
+    found = watch_set(project.root, Options())
+    root = str(project.root)
+    for name in ("deploy.toml", "dodo.py", "src/d000/u00000.c", "include/h00.h", "src/d000/h00.h"):
+        assert found.concerns([f"{root}/{name}"]), name
+    for name in ("README.md", "src/d000/.u00000.c.swp", "build/local-fast/app.bin", ".deploy/gate.v1/-.state"):
+        assert not found.concerns([f"{root}/{name}"]), name
+    assert found.directories >= {root, f"{root}/src/d000", f"{root}/include"}
+    assert not any(
+        place.startswith((f"{root}/build", f"{root}/.deploy", str(project.tools))) for place in found.directories
+    )
+    assert found.may_concern([f"{root}/include/new.h"])
+    for name in ("include/4913", "include/new.h~", "include/.#new.h", "elsewhere/new.h", "build/x.h"):
+        assert not found.may_concern([f"{root}/{name}"]), name
+    assert is_up_to_date(project.root, Options())
+    (project.root / "deploy.toml").write_text("nonsense")
+    broken = watch_set(project.root, Options())
+    assert broken.concerns([f"{root}/deploy.toml"]) and broken.directories == {root}
+    assert is_up_to_date(project.root, Options()), "the last build has said what is wrong"
+
+
+def test_a_directory_watcher_reports_across_its_sets(tmp_path: Path) -> None:
+    """A file saved in a directory that is in the old and the new set is never missed, nor in one that was replaced."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    seen: set[str] = set()
+    news = threading.Condition()
+
+    def report(paths: frozenset[str]) -> None:
+        with news:
+            seen.update(paths)
+            news.notify_all()
+
+    def wait(path: Path) -> None:
+        with news:
+            assert news.wait_for(lambda: str(path) in seen, DEADLINE_S), path
+
+    watcher = DirectoryWatcher(report, poll=False)
+    assert watcher.watch([str(one), str(tmp_path / "missing")])
+    (one / "a").touch()
+    assert watcher.watch([str(one), str(two)])
+    (one / "b").touch()
+    (two / "c").touch()
+    for path in (one / "a", one / "b", two / "c"):
+        wait(path)
+    assert not watcher.watch([str(two), str(one)])
+    (two / "c").unlink()
+    two.rmdir()
+    two.mkdir()
+    watcher.watch([str(one), str(two)])
+    (two / "d").touch()
+    wait(two / "d")
+    watcher.close()
+    watcher.close()
+
+
+def test_a_spare_run_that_is_not_needed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = BackgroundRun(project.root)
+    run.discard()
+    codes: list[int] = []
+    ended = threading.Event()
+    monkeypatch.chdir(project.root)
+    dead = BackgroundRun(project.root)
+    dead.discard()
+    dead.begin(["compile"], {}, lambda code: (codes.append(code), ended.set())[0])
+    assert ended.wait(DEADLINE_S) and codes[0] != 0
+
+
+# --- saves at random ----------------------------------------------------------------------------
+
+
+def saves_at_random(project: Project, count: int, seed: int) -> None:
+    """Saves of random kinds at random intervals while builds run. What is on disk at the end is what is built."""
+    rng = random.Random(seed)
+    (project.zig.parent / "go").touch()
+    with watching(project.root, project.env) as watch:
+        watch.first()
+        for n in range(count):
+            path = unit(project, rng.randrange(6))
+            kind = rng.random()
+            if kind < 0.1 and path != unit(project, 0):
+                path.unlink(missing_ok=True)
+            elif kind < 0.2:
+                saved(path, f"BROKEN {n}\n")()
+            elif kind < 0.6:
+                path.write_text(f"int v{n};\n")
+            else:
+                saved(path, f"SLOW int v{n};\n")()
+            # the rhythm of the saves is what is tested; nothing depends on it
+            time.sleep(rng.choice((0.0, 0.001, 0.01, 0.05, 0.2)) * rng.random())
+        for number in range(3):
+            saved(unit(project, number), f"int last{number};\n")()
+        for number in range(3, 6):
+            unit(project, number).unlink(missing_ok=True)
+
+        def settled(lines: list[str]) -> bool:
+            objects = [product(project, n).read_bytes() if product(project, n).exists() else b"" for n in range(3)]
+            done = lines and lines[-1] == FINISHED and "cancelled" not in lines[-2] and "failed" not in lines[-2]
+            return bool(done) and objects == [f"int last{n};\n".encode() for n in range(3)]
+
+        watch.until(settled, "the last state")
+    assert project.out("doit", "compile", "link") == "-- fingerprint\n-- compile\n-- link\n"
+
+
+def test_saves_during_builds(project: Project) -> None:
+    saves_at_random(project, 20, 5)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("seed", range(3))
+def test_200_saves_during_builds(project: Project, seed: int) -> None:
+    saves_at_random(project, 200, seed)
