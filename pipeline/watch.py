@@ -9,16 +9,18 @@ quiet, the last build that was not cancelled began after the last save; a run th
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TextIO
 
 from cache.durable import FileLock
+from cache.stamps import filesystem_now_ns, is_settled
 from pipeline.context import STATE_DIR, WRITING_LOCK
 from pipeline.core import events
 from pipeline.core.model import EventKind
@@ -26,12 +28,16 @@ from pipeline.effects import run_log
 from pipeline.effects.background import BackgroundRun
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.watching import DirectoryWatcher
+from pipeline.gate import stamp_of
 from pipeline.options import Options
-from pipeline.watch_set import WatchSet, is_up_to_date, watch_set
+from pipeline.watch_set import WatchSet, unfinished, watch_set
 
 STARTED = "[watch] build started"
 FINISHED = "[watch] build finished"
 """Editors wait for exactly these lines; VS Code clears old problems at the second only."""
+
+MISSED_S = 0.1
+"""How long the notification of a save may take that was found without it."""
 
 RETRY_S = 0.02
 """How often a cancel looks whether a write has ended."""
@@ -73,6 +79,8 @@ class Watch:
         self._stale = False
         """Was there a save that no run has begun after?"""
         self._stops = 0
+        self._told: dict[str, tuple[int, int, int] | None] = {}
+        """Files that we were told of -> how they were then."""
         self._deployed: Mapping[str, str] | None = None
         """Image -> digest as of the last deploy that ended well."""
 
@@ -82,15 +90,15 @@ class Watch:
         try:
             self._look(watcher)
             self._build()
-            repeated = False
+            before: tuple[str, ...] = ()
             while not self._stops:
                 self._look(watcher)
-                # A file that the build was the first to find may have been saved before it was watched. Once only: an
-                # action that is never up to date must not build for ever.
-                missed = not (self._failed or repeated or self._stale or is_up_to_date(self._root, self._options))
-                if not missed:
-                    self._await(watcher)
-                repeated = missed
+                # A file may have been saved or removed after the build looked at it and before this did. An action that
+                # is never up to date says the same each time, and must not build for ever.
+                missed = () if self._failed or self._stale else unfinished(self._root, self._options)
+                # The news of it is most likely under way, and would cancel a build that began before it came.
+                self._await(watcher, MISSED_S if missed and missed != before else None)
+                before = missed
                 if not self._stops:
                     self._build()
         finally:
@@ -105,12 +113,13 @@ class Watch:
         self._set = watch_set(self._root, self._options)
         watcher.watch(self._set.directories)
 
-    def _await(self, watcher: DirectoryWatcher) -> None:
-        """Wait for a save that matters, or the end."""
+    def _await(self, watcher: DirectoryWatcher, timeout_s: float | None) -> None:
+        """Wait for a save that matters, the end, or `timeout_s`."""
         if self._spare is None and not self._stale:
             self._spare = BackgroundRun(self._root)
-        while not (self._stops or self._stale):
-            self._take(self.events.get())
+        with suppress(Empty):
+            while not (self._stops or self._stale):
+                self._take(self.events.get(timeout=timeout_s))
         if self._stale:
             self._look(watcher)
 
@@ -122,7 +131,8 @@ class Watch:
             self._stale = True
 
     def _matters(self, paths: frozenset[str]) -> bool:
-        if self._set.concerns(paths):
+        paths = frozenset(path for path in paths if self._is_news(path))
+        if self._set.concerns(paths) or not self._set.directories.isdisjoint(paths):
             return True
         if self._failed and self._set.may_concern(paths):
             return True
@@ -131,6 +141,21 @@ class Watch:
         moved = now.declared != self._set.declared or now.directories != self._set.directories
         self._set = now
         return moved
+
+    def _is_news(self, path: str) -> bool:
+        """Not when the file is as it was when we were told of it before: one save can be reported twice, by the end of
+        one watcher and the begin of the next."""
+        now_ns = filesystem_now_ns()
+        try:
+            stamp = stamp_of(os.stat(path))  # noqa: PTH116 - once per saved file
+        except OSError:
+            stamp = None
+        if path in self._told and self._told[path] == stamp:
+            return False
+        self._told.pop(path, None)
+        if stamp is None or is_settled(stamp[0], now_ns):
+            self._told[path] = stamp
+        return True
 
     # --- what is done ---------------------------------------------------------------------------
 

@@ -93,14 +93,14 @@ def _of_engine(context: object, own: list[str], table: str, products: tuple[str,
     )
 
 
-def is_up_to_date(root: Path, options: Options) -> bool:
-    """Would a build do nothing? Stats only. A project that cannot be loaded has nothing more to say than its last
+def unfinished(root: Path, options: Options) -> tuple[str, ...]:
+    """What a build would find to do. Stats only. A project that cannot be loaded has nothing more to say than its last
     build."""
     context = load_context(options, root)
     if isinstance(context, Failure):
-        return True
+        return ()
     try:
-        return all(context.host_verdict(stage).up_to_date for stage in HOST_STAGES)
+        return tuple(str(reason) for stage in HOST_STAGES for reason in context.host_verdict(stage).reasons)
     finally:
         context.close()
 

@@ -6,6 +6,7 @@ this process, `kill -9` included; after `wait` returned nothing of it is left.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -29,15 +30,12 @@ class BackgroundRun:
 
     def begin(self, argv: Sequence[str], env: Mapping[str, str], ended: Callable[[int], None]) -> None:
         """Run `hotplate argv...` with `env` on top of the environment; `ended(exit code)` is called from a thread.
-        A process that died while it waited ends at once."""
-        threading.Thread(target=self._wait, args=(ended,), name="run", daemon=True).start()
+        One that died while it waited ends at once."""
         line = json.dumps({"argv": list(argv), "env": dict(env)}) + "\n"
         assert self._child.stdin is not None
-        try:
-            self._child.stdin.write(line.encode())
-            self._child.stdin.close()
-        except BrokenPipeError:
-            pass
+        with contextlib.suppress(BrokenPipeError), self._child.stdin as stdin:
+            stdin.write(line.encode())
+        threading.Thread(target=self._wait, args=(ended,), name="run", daemon=True).start()
 
     def cancel(self) -> None:
         """Ask it to end as Ctrl-C would: children killed, port free, report written. SIGTERM, since before a run has
@@ -51,7 +49,7 @@ class BackgroundRun:
     def discard(self) -> None:
         """End one that was never begun, or what is left of one."""
         self._group.kill()
-        self._child.wait()
+        self._child.communicate()
 
     def _wait(self, ended: Callable[[int], None]) -> None:
         code = self._child.wait()

@@ -20,6 +20,9 @@ STEP_MS = 10
 POLL_MS = 200
 """Between two looks where the file system sends no notifications."""
 
+DRAIN_MS = 100
+"""How long a set of directories that is let go is still listened to: its last events may be under way."""
+
 
 class WatchUnavailable(Exception):
     """There is no way to notice saves here; the text says why."""
@@ -40,12 +43,15 @@ class DirectoryWatcher:
         self._poll = poll
         self._current: _Source | None = None
         self._watched: dict[str, int] = {}
+        self._lost = False
+        """Did something happen to a watched directory itself? One of the same name may have its inode number."""
 
     def watch(self, directories: Collection[str]) -> bool:
         """From now on watch these (absolute paths; those that do not exist are left out). False when that is what was
         watched already. A directory that was replaced by another of its name counts as new."""
         wanted = _inodes(directories)
-        if self._current is not None and wanted == self._watched:
+        lost, self._lost = self._lost, False
+        if self._current is not None and wanted == self._watched and not lost:
             return False
         fresh = self._start(wanted)
         if self._current is not None:
@@ -59,10 +65,15 @@ class DirectoryWatcher:
             self._current.close()
             self._current = None
 
+    def _pass_on(self, paths: frozenset[str]) -> None:
+        if not paths.isdisjoint(self._watched):
+            self._lost = True
+        self._report(paths)
+
     def _start(self, wanted: dict[str, int]) -> _Source:
         while True:
             try:
-                return _Source(self._make(list(wanted), False, self._poll, POLL_MS, False, True), self._report)
+                return _Source(self._make(list(wanted), False, self._poll, POLL_MS, False, True), self._pass_on)
             except FileNotFoundError:
                 # one of them vanished since it was looked at
                 still = _inodes(wanted)
@@ -81,23 +92,22 @@ class _Source:
         self._notify = notify
         self._report = report
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._pass_on, name="saves", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._pass_on, name="saves", daemon=True).start()
 
     def _pass_on(self) -> None:
         while True:
-            found = self._notify.watch(DEBOUNCE_MS, STEP_MS, 0, self._stop)
-            if isinstance(found, str):  # 'stop'; signals are the main thread's
-                if found == "stop":
-                    return
-                continue
-            self._report(frozenset(path for _, path in found))
+            stop = self._stop.is_set()
+            # Not with a stop event: watchfiles then drops what it has noticed and not yet returned.
+            found = self._notify.watch(DEBOUNCE_MS, STEP_MS, DRAIN_MS, None)
+            if not isinstance(found, str):
+                self._report(frozenset(path for _, path in found))
+            elif stop and found == "timeout":
+                self._notify.close()
+                return
 
     def close(self) -> None:
-        """What was noticed before is still reported."""
+        """End soon; what happened before this call is still reported."""
         self._stop.set()
-        self._thread.join()
-        self._notify.close()
 
 
 def _inodes(directories: Collection[str]) -> dict[str, int]:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +15,18 @@ from pathlib import Path
 STARTED = "[watch] build started"
 FINISHED = "[watch] build finished"
 DEADLINE_S = 60.0
-MARK = "HOTPLATE_TEST_WATCH"
 
 
 class Watching:
     """Lines are collected by a thread; `until` waits for them, never for a time."""
 
     def __init__(self, root: Path, env: Mapping[str, str], *args: str) -> None:
-        self.mark = uuid.uuid4().hex
-        code = "import sys; sys.argv[0] = 'doit'; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))"
+        self.root = root.resolve()
+        code = "import sys; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))"
         self.child = subprocess.Popen(
             [sys.executable, "-c", code, "watch", *args],
             cwd=root,
-            env={**env, MARK: self.mark},
+            env=dict(env),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -41,10 +39,11 @@ class Watching:
 
     def _read(self) -> None:
         assert self.child.stdout is not None
-        for line in self.child.stdout:
-            with self._news:
-                self.lines.append(line.rstrip("\n"))
-                self._news.notify_all()
+        with self.child.stdout as stdout:
+            for line in stdout:
+                with self._news:
+                    self.lines.append(line.rstrip("\n"))
+                    self._news.notify_all()
 
     def until(self, found: Callable[[list[str]], bool], what: str) -> list[str]:
         """The lines as soon as `found` says so."""
@@ -58,11 +57,17 @@ class Watching:
         return self.lines.count(FINISHED)
 
     def after(self, save: Callable[[], object]) -> str:
-        """Save, and return the lines of the build that this caused."""
+        """Save in one step (rename, unlink, utime), and return the lines up to the end of the build that this caused.
+        Builds that were cancelled are passed over: on a busy machine one save can be noticed twice."""
         before = len(self.lines)
         save()
-        lines = self.until(lambda all_: FINISHED in all_[before:], "the build after a save")[before:]
-        return "\n".join(lines[: lines.index(FINISHED)])
+
+        def ends(lines: list[str]) -> list[int]:
+            here = range(before + 1, len(lines))
+            return [n for n in here if lines[n] == FINISHED and "cancelled" not in lines[n - 1]]
+
+        lines = self.until(lambda lines: bool(ends(lines)), "the build after a save")
+        return "\n".join(lines[before : ends(lines)[0]])
 
     def first(self) -> str:
         """The lines of the first build."""
@@ -72,8 +77,12 @@ class Watching:
         """End it as the user does; its exit code."""
         self.child.send_signal(number)
         code = self.child.wait(timeout=DEADLINE_S)
-        self._reader.join(timeout=DEADLINE_S)
+        self.join()
         return code
+
+    def join(self) -> None:
+        """All lines are there."""
+        self._reader.join(timeout=DEADLINE_S)
 
     def check_pairs(self) -> None:
         """Begin and end lines alternate, beginning with a begin and ending with an end."""
@@ -81,23 +90,32 @@ class Watching:
         assert marks == [STARTED, FINISHED] * (len(marks) // 2), "\n".join(self.lines)
         assert not any("Traceback" in line for line in self.lines), "\n".join(self.lines)
 
-    def left(self) -> list[str]:
-        """Command lines of processes that came from it and live; zombies do not count."""
-        found = []
+    def left(self) -> dict[int, str]:
+        """Processes that work in the project, with their command lines: runs, compilers and watchdogs alike."""
+        found = {}
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and self.mark.encode() in (entry / "environ").read_bytes():
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                if entry.name.isdigit() and int(entry.name) != os.getpid() and (entry / "cwd").readlink() == self.root:
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
         return found
+
+    def until_left(self, word: str) -> int:
+        """A process of it with this word in its command line."""
+        until_s = time.monotonic() + DEADLINE_S
+        while time.monotonic() < until_s:
+            for number, command in self.left().items():
+                if word in command:
+                    return number
+        raise AssertionError(f"no process with {word}: {self.left()}")
 
     def check_nothing_left(self) -> None:
         """What was killed with its parent may still be dying."""
         until_s = time.monotonic() + DEADLINE_S
         while (left := self.left()) and time.monotonic() < until_s:
             os.sched_yield()
-        assert left == []
+        assert left == {}
 
 
 @contextmanager
@@ -114,3 +132,4 @@ def watching(root: Path, env: Mapping[str, str], *args: str) -> Iterator[Watchin
         if watch.child.poll() is None:
             os.killpg(watch.child.pid, signal.SIGKILL)
             watch.child.wait()
+        watch.join()
