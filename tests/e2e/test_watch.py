@@ -38,13 +38,17 @@ fi
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    project = Project(tmp_path)
+def with_failing_compiler(project: Project) -> Project:
+    """The project with a compiler that obeys its sources."""
     assert ZIG.count('cp "$source" "$out"\n') == 1 and ZIG.count('if [ -z "$source" ]; then exec') == 1
     zig = ZIG.replace('cp "$source" "$out"\n', COMPILE)
     project.zig.write_text(zig.replace('if [ -z "$source" ]; then exec', 'if [ -z "$source" ]; then ' + LINK + "exec"))
     return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return with_failing_compiler(Project(tmp_path))
 
 
 @pytest.fixture

@@ -1,0 +1,171 @@
+"""Real editors with what `doit hooks:install` wrote: an error is introduced, saved, and must stand in the editor's own
+list. Skipped, visibly, where an editor is not installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.space import environment
+from tests.e2e.test_gate import Project
+from tests.e2e.test_watch import unit, with_failing_compiler
+from tests.e2e.watching import watching
+from tests.unit.test_diagnostics import GCC
+from tests.unit.test_hooks import loads
+
+TIMEOUT_S = 120
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Built once; `hotplate` is a program of the fake environment."""
+    project = with_failing_compiler(Project(tmp_path))
+    project.out("doit", "compile", "link")
+    return project
+
+
+def install(project: Project, editor: str) -> None:
+    out = project.out("doit", "hooks:install", "--editor", editor)
+    assert "compile_commands.json: written" in out
+
+
+def edit_environment(project: Project, home: Path) -> dict[str, str]:
+    """An editor of somebody who has configured nothing."""
+    home.mkdir()
+    keep = {"PYTHONPATH": project.env["PYTHONPATH"], "HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")}
+    env = environment(**keep, XDG_DATA_HOME=str(home / "data"), XDG_STATE_HOME=str(home / "state"), TERM="dumb")
+    return {name: value for name, value in env.items() if not name.startswith(("NVIM", "VIM", "EMACS"))}
+
+
+@pytest.mark.skipif(shutil.which("nvim") is None, reason="Neovim is not installed")
+def test_neovim_fills_its_quickfix_list(project: Project, tmp_path: Path) -> None:
+    """Twice: an error gives one entry at its place, and saving the repair empties the list again."""
+    install(project, "neovim")
+    env = edit_environment(project, tmp_path / "home")
+    (tmp_path / "home/config/nvim").mkdir(parents=True)
+    (tmp_path / "home/config/nvim/init.vim").write_text("set exrc\n")
+    script = tmp_path / "drive.lua"
+    script.write_text(
+        """
+local function saved(text, wanted)
+  vim.api.nvim_buf_set_lines(0, 0, -1, false, { text })
+  vim.cmd('silent write')
+  local done = vim.wait(60000, function()
+    return vim.fn.getqflist({ title = 1 }).title == 'hotplate' and #vim.fn.getqflist() == wanted
+  end, 10)
+  local items = {}
+  for _, item in ipairs(vim.fn.getqflist()) do
+    table.insert(items, { vim.fn.bufname(item.bufnr), item.lnum, item.col, item.type, item.text })
+  end
+  return { done = done, items = items }
+end
+local results = { saved('BROKEN', 1), saved('int repaired;', 0) }
+vim.fn.writefile({ vim.fn.json_encode(results) }, OUT)
+vim.cmd('qall!')
+""".replace("OUT", json.dumps(str(tmp_path / "results.json")))
+    )
+    source = unit(project, 1).relative_to(project.root)
+    done = subprocess.run(
+        ["nvim", "--headless", str(source), "-c", f"luafile {script}"],
+        cwd=project.root, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert (tmp_path / "results.json").exists(), done.stdout + done.stderr
+    broken, repaired = json.loads((tmp_path / "results.json").read_text())
+    assert broken["done"], done.stderr
+    ((name, line, column, kind, text),) = broken["items"]
+    assert Path(project.root, name) == project.root / source
+    assert (line, column, kind, text) == (1, 2, "E", "it is broken")
+    assert repaired == {"done": True, "items": repaired["items"]} and not repaired["items"]
+
+
+@pytest.mark.skipif(shutil.which("emacs") is None, reason="Emacs is not installed")
+def test_emacs_lists_the_error(project: Project, tmp_path: Path) -> None:
+    """`next-error` from the compilation buffer leads to the line; the user has accepted the local variables once."""
+    install(project, "emacs")
+    env = edit_environment(project, tmp_path / "home")
+    source, out = unit(project, 1), tmp_path / "results.json"
+    script = tmp_path / "drive.el"
+    script.write_text(
+        f"""
+(require 'compile)
+(setq enable-local-variables :all enable-local-eval t make-backup-files nil create-lockfiles nil)
+(setq finished nil)
+(add-hook 'compilation-finish-functions (lambda (_buffer how) (setq finished how)))
+(find-file {json.dumps(str(source))})
+(erase-buffer)
+(insert "BROKEN\\n")
+(save-buffer)
+(with-timeout (60 nil) (while (not finished) (accept-process-output nil 0.05)))
+(setq next-error-last-buffer (get-buffer "*hotplate*"))
+(let ((text (with-current-buffer "*hotplate*" (buffer-string))))
+  (next-error 1)
+  (let ((where (list (buffer-file-name) (line-number-at-pos) (current-column))))
+    (with-temp-file {json.dumps(str(out))} (insert (json-encode (list finished where text))))))
+"""
+    )
+    done = subprocess.run(
+        ["emacs", "--batch", "-Q", "-l", "json", "-l", str(script)],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert out.exists(), done.stdout + done.stderr
+    finished, (name, line, column), text = json.loads(out.read_text())
+    assert finished.startswith("exited abnormally with code 1"), text
+    assert Path(name) == source and (line, column) == (1, 1), text
+
+
+def test_vs_code_sees_every_build_and_its_problems(project: Project) -> None:
+    """What VS Code's background matcher does with the real output of `doit watch`: problems belong to the build between
+    a begin and an end, by our pattern and by `$gcc` alike."""
+    install(project, "vscode")
+    task = loads((project.root / ".vscode/tasks.json").read_text())["tasks"][0]
+    matcher = task["problemMatcher"]
+    begins, ends = (re.compile(matcher["background"][name]) for name in ("beginsPattern", "endsPattern"))
+    builds: list[list[Any]] = []
+    with watching(project.root, project.env) as watch:
+        watch.first()
+        for text in ("BROKEN\n", "int repaired;\n"):
+            source = unit(project, 1)
+            temporary = source.with_name(".new")
+            temporary.write_text(text)
+            watch.after(lambda temporary=temporary, source=source: temporary.replace(source))  # type: ignore[misc]
+    active = False
+    for line in watch.lines:
+        if begins.search(line):
+            assert not active
+            active = True
+            builds.append([])
+        if active:
+            found = re.match(matcher["pattern"]["regexp"], line)
+            gcc = GCC.match(line)
+            assert (found is None) == (gcc is None)
+            if found is not None and gcc is not None:
+                assert found.groups() == gcc.groups()
+                builds[-1].append(found.groups())
+        if ends.search(line):
+            active = False
+    assert not active
+    problem = ("src/d000/u00001.c", "1", "2", "error", "it is broken")
+    assert [build for build in builds if build] == [[problem]]
+    assert builds[-1] == []
+
+
+@pytest.mark.skipif(shutil.which("clangd") is None, reason="clangd is not installed")
+def test_clangd_understands_the_database(template: Path, tmp_path: Path) -> None:
+    from tests.e2e.space import Space, copy_project
+
+    copy_project(template, tmp_path / "project")
+    space = Space(tmp_path / "project")
+    assert space.doit("hooks:install", "--editor", "emacs").code == 0
+    done = subprocess.run(
+        ["clangd", "--check=firmware/core/json.c"], cwd=space.path, capture_output=True, text=True, check=False,
+        timeout=TIMEOUT_S, env=environment(HOME=os.environ["HOME"]),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "error:" not in done.stderr and "[" + "pp_file_not_found]" not in done.stderr
