@@ -67,6 +67,9 @@ if TYPE_CHECKING:
 CONFIG_FILE = "deploy.toml"
 STATE_DIR = ".deploy"
 LOCK_TIMEOUT_S = 60
+MAX_WAITING = 4
+"""Runs that may wait for the one under way. A further one adds nothing: those have not begun, so they build what is
+saved by now. Editors that call on every save would otherwise pile up processes behind a long build."""
 WRITING_LOCK = "writing"
 """Held while flash is written. Who holds it exclusively, as `doit watch` does to cancel a run, keeps writes away."""
 
@@ -196,8 +199,20 @@ class Context:
         try:
             busy = self._lock.try_acquire(note)
             if busy is not None:
-                self.notice(f"note: waiting for another run of this project: {busy.holder}")
-                busy = self._lock.acquire(note, timeout_s=LOCK_TIMEOUT_S, now_s=time.monotonic, pause=time.sleep)
+                place = self._place_in_line(note)
+                if place is None:
+                    return _line_is_full(path.relative_to(self.root).as_posix())
+                try:
+                    self.notice(f"note: waiting for another run of this project: {busy.holder}")
+                    busy = self._lock.acquire(note, timeout_s=LOCK_TIMEOUT_S, now_s=time.monotonic, pause=time.sleep)
+                finally:
+                    place.release()
+                if busy is None and self._config_moved():
+                    self._lock.release()
+                    message = "edited while this run waited for another; it would have built what is no longer wanted"
+                    return fail(
+                        FailureCategory.CONFIG_ERROR, stage=None, where=CONFIG_FILE, message=message, hint="run again"
+                    )
         except OSError as error:
             message = f"the state directory cannot be used: {error.strerror}"
             return fail(FailureCategory.CACHE_ERROR, stage=None, where=str(path), message=message)
@@ -207,6 +222,21 @@ class Context:
                 FailureCategory.LOCK_TIMEOUT, stage=None, where=str(path.relative_to(self.root)), message=message
             )
         return self.clock.now_s() - started_s
+
+    def _place_in_line(self, note: str) -> FileLock | None:
+        """One of MAX_WAITING places; None when all are taken."""
+        for number in range(MAX_WAITING):
+            place = FileLock(self.state_dir / "locks" / f"waiting-{number}")
+            if place.try_acquire(note) is None:
+                return place
+        return None
+
+    def _config_moved(self) -> bool:
+        """Is deploy.toml another than the one that was loaded?"""
+        try:
+            return parse_config((self.root / CONFIG_FILE).read_text()) != self.config
+        except (OSError, UnicodeDecodeError):
+            return True
 
     def unlock(self) -> None:
         """Give the project's lock back."""
@@ -500,6 +530,12 @@ class Context:
         for device in self.devices:
             device.close()
         self.runner.close()
+
+
+def _line_is_full(where: str) -> Failure:
+    message = f"{MAX_WAITING} runs of this project wait already, and will build what is saved by now"
+    hint = "read their output, or run again when they are done"
+    return fail(FailureCategory.LOCK_TIMEOUT, stage=None, where=where, message=message, hint=hint)
 
 
 def _config_failure(where: str, message: str, hint: str | None = None) -> Failure:

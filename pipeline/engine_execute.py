@@ -92,8 +92,7 @@ def _command(engine: Engine, action: Action) -> Executed:
     if tool is None:
         message = f"the tool {action.argv[0]!r} is not installed"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
-    argv = (tool.path, *(_placed(engine, word) for word in action.argv[1:]))
-    env = {**engine.run_env, **{name: _placed(engine, value) for name, value in action.env}}
+    argv, env = placed_command(engine, action)
     try:
         done = engine.runner.run(argv, cwd=engine.root, env=env, timeout_s=TIMEOUT_S)
     except TimeoutError:
@@ -111,6 +110,12 @@ def _command(engine: Engine, action: Action) -> Executed:
             action.name, FailureKind.EXIT, f"{action.name} failed with {how}", argv, done.exit_code, words
         )
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+def placed_command(engine: Engine, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The words and the environment of an action as it is run here. Precondition: its tool is installed."""
+    argv = (engine.tools[action.argv[0]].path, *(_placed(engine, word) for word in action.argv[1:]))
+    return argv, {**engine.run_env, **{name: _placed(engine, value) for name, value in action.env}}
 
 
 def _placed(engine: Engine, word: str) -> str:

@@ -310,6 +310,21 @@ def task_bench() -> Iterator[dict[str, Any]]:
         "verbosity": 2,
     }
 
+    yield {
+        "basename": "bench",
+        "name": "watch",
+        "doc": "from a save to the end of its build, to its first diagnostic, to nothing to do (--runs N)",
+        "actions": [_bench_watch],
+        "params": [{"name": "runs", "long": "runs", "type": int, "default": 9, "help": "rounds of saves"}],
+        "verbosity": 2,
+    }
+
+
+def _bench_watch(runs: int) -> None:
+    from pipeline import bench_watch
+
+    print(bench_watch.run(context(), runs))
+
 
 def _bench_engine(runs: int) -> bool:
     from pipeline import bench_engine

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from cache.durable import FileLock
 from pipeline import context as context_module
-from pipeline.context import Context, load_context
+from pipeline.context import MAX_WAITING, Context, load_context
 from pipeline.core.model import Failure, FailureCategory
 from pipeline.options import Options
 from tests.e2e.space import environment
@@ -94,6 +96,61 @@ def test_who_holds_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (project.root / ".deploy/locks/project").read_text().startswith(f"pid {os.getpid()} (")
     context.unlock()
     context.close()
+
+
+def test_calls_from_hooks_coalesce(tmp_path: Path) -> None:
+    """An editor that calls on every save, behind a long run: few wait, one of them works, the others find it done."""
+    project = Project(tmp_path)
+    lock = FileLock(project.root / ".deploy/locks/project")
+    assert lock.try_acquire("pid 4711 (a long build)") is None
+    children = [start(project, "compile", "link") for _ in range(MAX_WAITING + 3)]
+    refused: list[subprocess.Popen[str]] = []
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while len(refused) < 3 and time.monotonic() < deadline_s:
+        refused = [child for child in children if child.poll() is not None]
+        time.sleep(0.01)
+    for child in refused:
+        out, _ = child.communicate(timeout=TIMEOUT_S)
+        assert child.returncode == 2 and "Traceback" not in out
+        assert f"error: {MAX_WAITING} runs of this project wait already" in out
+    assert calls(project) == 0
+    lock.release()
+    outs = [child.communicate(timeout=TIMEOUT_S)[0] for child in children if child not in refused]
+    assert [child.returncode for child in children if child not in refused] == [0] * MAX_WAITING, outs
+    assert sum(".  compile\n" in out for out in outs) == 1
+    assert sum("-- compile\n-- link\n" in out for out in outs) == MAX_WAITING - 1
+    before = calls(project)
+    assert before >= 4
+    assert "-- compile\n-- link\n" in project.out("hotplate", "compile", "link") and calls(project) == before
+
+
+def test_a_run_that_waited_does_not_build_an_old_configuration(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    lock = FileLock(project.root / ".deploy/locks/project")
+    assert lock.try_acquire("a run") is None
+    child = start(project, "compile", "link")
+    assert child.stdout is not None
+    assert "waiting for another run" in child.stdout.readline()
+    config = project.root / "deploy.toml"
+    config.write_text(config.read_text().replace("[profile.local-fast]", '[profile.local-fast]\ncflags = ["-DNEW"]'))
+    lock.release()
+    out, _ = child.communicate(timeout=TIMEOUT_S)
+    assert child.returncode == 2 and "deploy.toml:1:1: error: edited while this run waited" in out
+    assert calls(project) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_waiting(tmp_path: Path, number: signal.Signals) -> None:
+    project = Project(tmp_path)
+    lock = FileLock(project.root / ".deploy/locks/project")
+    assert lock.try_acquire("a run") is None
+    child = start(project, "compile", "link")
+    assert child.stdout is not None
+    assert "waiting for another run" in child.stdout.readline()
+    child.send_signal(number)
+    out, _ = child.communicate(timeout=TIMEOUT_S)
+    lock.release()
+    assert child.returncode == 130 and "Traceback" not in out, out
 
 
 def test_views_do_not_wait_for_a_run(tmp_path: Path) -> None:
