@@ -16,10 +16,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import IO
 
-from pipeline.bench import Scratch
+from pipeline.bench import Bench
 from pipeline.context import Context, load_context
 from pipeline.core.diagnostics import is_error
 from pipeline.core.model import Failure
@@ -45,9 +45,12 @@ class _Lines:
             self._queue.put((time.perf_counter(), line.decode(errors="replace").rstrip()))
 
     def until(self, found: Callable[[str], bool]) -> float:
-        """The instant of the first line from here on that `found` says yes to. Raises queue.Empty after TIMEOUT_S."""
+        """The instant of the first line from here on that `found` says yes to. Raises RuntimeError."""
         while True:
-            at_s, line = self._queue.get(timeout=TIMEOUT_S)
+            try:
+                at_s, line = self._queue.get(timeout=TIMEOUT_S)
+            except Empty:
+                raise RuntimeError(f"`doit watch` was silent for {TIMEOUT_S:.0f} s") from None
             if found(line):
                 return at_s
 
@@ -56,12 +59,12 @@ def run(context: Context, runs: int) -> str:
     """Measure; the table."""
     times: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        scratch = Scratch(context, Path(directory))
+        scratch = Bench(context, Path(directory))
         source = scratch.project / next(path for path in context.engine.sources() if path.endswith(".c"))
         text = source.read_text()
         group = Group()
         try:
-            child = group.start([sys.executable, "-m", "doit", "watch"], scratch.project, scratch.env)
+            child = group.start([sys.executable, "-m", "doit", "watch"], scratch.project, scratch.scratch.env)
             assert child.stdout is not None and child.stderr is not None
             lines = _Lines((child.stdout, child.stderr))
             lines.until(FINISHED.__eq__)
@@ -98,7 +101,7 @@ def _saves(times: dict[str, list[float]], lines: _Lines, source: Path, text: str
     save(text, "", FINISHED.__eq__)
 
 
-def _hooks(times: dict[str, list[float]], scratch: Scratch, source: Path, text: str, runs: int) -> None:
+def _hooks(times: dict[str, list[float]], scratch: Bench, source: Path, text: str, runs: int) -> None:
     """The same through whole processes of `hotplate`."""
     hotplate = ("-c", "import sys; from pipeline.gate import main; sys.exit(main())", "compile", "link")
     for number in range(runs):
@@ -112,7 +115,7 @@ def _hooks(times: dict[str, list[float]], scratch: Scratch, source: Path, text: 
     source.write_text(text)
 
 
-def _compiler(times: dict[str, list[float]], scratch: Scratch, source: Path, text: str, runs: int) -> None:
+def _compiler(times: dict[str, list[float]], scratch: Bench, source: Path, text: str, runs: int) -> None:
     """The command of the action alone, good and failing."""
     context = load_context(Options(), scratch.project)
     assert not isinstance(context, Failure)

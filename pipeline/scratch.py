@@ -32,9 +32,9 @@ class Scratch:
     def __init__(self, context: Context, directory: Path) -> None:
         self.project = directory / "project"
         self._runner = context.runner
-        self._env = {k: v for k, v in os.environ.items() if not k.startswith(("DEPLOY_", "GITHUB_"))}
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("DEPLOY_", "GITHUB_"))}
         # It would have every child compile our modules anew.
-        self._env.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)
         for name in project_files(context):
             target = self.project / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class Scratch:
         """One whole process of this interpreter in the copy (or in `cwd`). Raises TimeoutError, KeyboardInterrupt,
         OSError."""
         command = [sys.executable, *args]
-        return self._runner.run(command, cwd=cwd or self.project, env={**self._env, **env}, timeout_s=timeout_s)
+        return self._runner.run(command, cwd=cwd or self.project, env={**self.env, **env}, timeout_s=timeout_s)
 
 
 def own_config(text: str) -> str:

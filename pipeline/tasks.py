@@ -320,10 +320,15 @@ def task_bench() -> Iterator[dict[str, Any]]:
     }
 
 
-def _bench_watch(runs: int) -> None:
+def _bench_watch(runs: int) -> bool:
     from pipeline import bench_watch
 
-    print(bench_watch.run(context(), runs))
+    try:
+        print(bench_watch.run(context(), runs))
+    except RuntimeError as error:
+        print(f"bench:watch: error: {error}\nhint: build the project first: doit link", file=sys.stderr)
+        return False
+    return True
 
 
 def _bench_engine(runs: int) -> bool:
