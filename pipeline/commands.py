@@ -83,10 +83,6 @@ class Monitor(Command):  # type: ignore[misc]
             context.close()
 
 
-def _flag(name: str, text: str) -> dict[str, Any]:
-    return {"name": name, "short": "", "long": name, "type": bool, "default": False, "help": text}
-
-
 class Watch(Command):  # type: ignore[misc]
     """Build on save."""
 
@@ -97,8 +93,8 @@ class Watch(Command):  # type: ignore[misc]
         "finish. With --deploy a save that changed no image leaves the board alone. Ends with Ctrl-C."
     )
     cmd_options = (
-        _flag("deploy", "deploy when an image changed"),
-        _flag("poll", "look again and again instead of asking the system, for network file systems"),
+        _flag("deploy", "deploy when an image changed", default=False),
+        _flag("poll", "look again and again instead of asking the system, for network file systems", default=False),
         _option("device", "deploy to this device of deploy.toml"),
         _option("group", "deploy to all devices of this group"),
         _option("profile", "build with this profile of deploy.toml"),

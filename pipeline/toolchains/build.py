@@ -246,7 +246,7 @@ def _glob(listing: Listing, config: DeployConfig, section: str, patterns: Sequen
         if not matches:
             message = f"sources of [{section}]: '{pattern}' matches no file"
             hint = "correct the pattern; it is relative to the project's root"
-            raise ConfigError(_at(Path(listing.root), config, (section, "sources", n), message, hint))
+            raise ConfigError(config_failure_at(Path(listing.root), config, (section, "sources", n), message, hint))
         found.update(matches)
     return tuple(sorted(found))
 
