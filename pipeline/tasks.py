@@ -16,7 +16,7 @@ from pipeline.gate import answer_and_end
 if basename(sys.argv[0]) in ("doit", "__main__.py"):
     answer_and_end()
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -398,57 +398,16 @@ def task_hooks() -> Iterator[dict[str, Any]]:
         ("git", "install a pre-commit hook beside what is there", []),
         ("uninstall", "take all of it out again, or that of one editor (--editor NAME)", [editor]),
     ):
-        action = {"install": _hooks_install, "git": _hooks_git, "uninstall": _hooks_uninstall}[name]
+        action = (_hooks, [name])
         yield {"basename": "hooks", "name": name, "doc": doc, "actions": [action], "params": params, "verbosity": 2}
 
 
-def _hooks_install(editor: str) -> TaskFailed | None:
-    from pipeline import compile_commands, hooks
+def _hooks(name: str, editor: str = "") -> TaskFailed | None:
+    from pipeline import hooks_tasks
 
-    if editor not in hooks.EDITORS:
-        return _no_editor(editor)
-    here = context()
-    return _hooks_done(hooks.install_editor(here.root, editor, compile_commands.database(here.root, here.toolchain)))
-
-
-def _hooks_uninstall(editor: str) -> TaskFailed | None:
-    from pipeline import hooks
-    from pipeline.effects.host import git_places
-
-    if editor and editor not in hooks.EDITORS:
-        return _no_editor(editor)
-    root = context().root
-    done = hooks.uninstall_editors(root, (editor,) if editor else hooks.EDITORS)
-    places = None if editor else git_places(root)
-    return _hooks_done([*done, *([hooks.uninstall(hooks.git_part(root, *places))] if places else [])])
-
-
-def _hooks_git() -> TaskFailed | None:
-    from pipeline import hooks
-    from pipeline.effects.host import git_places
-
-    root = context().root
-    places = git_places(root)
-    if places is None:
-        print("hooks:git: error: this project is in no git repository\nhint: run `git init` first", file=sys.stderr)
-        return TaskFailed("no git repository")
-    return _hooks_done([hooks.install(hooks.git_part(root, *places))])
-
-
-def _hooks_done(done: Sequence[Any]) -> TaskFailed | None:
-    from pipeline import hooks
-
-    for one in done:
-        for line in hooks.lines_of(one, context().root):
-            print(line, file=sys.stderr if one.how == "refused" else sys.stdout)
-    refused = [one for one in done if one.how == "refused"]
-    return TaskFailed(f"{len(refused)} files were not changed") if refused else None
-
-
-def _no_editor(editor: str) -> TaskFailed:
-    message = f"--editor: error: {editor!r} is no editor that hooks are known for" if editor else "--editor is missing"
-    print(f"{message}\nhint: choose one of vscode, neovim, emacs", file=sys.stderr)
-    return TaskFailed(message)
+    given = () if name == "git" else (editor,)
+    failed = getattr(hooks_tasks, name)(context(), *given)
+    return TaskFailed(failed) if failed else None
 
 
 def _bench_warm(runs: int) -> bool:
