@@ -37,7 +37,7 @@ def stage_of(task_name: str) -> tuple[Stage, str] | None:
 
 
 def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:
-    """(startup_ms, dispatch_ms): what passed since the run was asked for less its wait for the lock, and that wait; the budget adds both."""
+    """(startup_ms, dispatch_ms): the run's age less its wait for the lock, and that wait; the budget adds both."""
     waited_ms = round(waited_s * 1000)
     return (None if age_ms is None else max(0, age_ms - waited_ms)), waited_ms
 
