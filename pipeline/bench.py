@@ -6,14 +6,16 @@ moment hits all of them. Prints medians and ratios; judges nothing. Does not tou
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ class Bench:
         self.empty.mkdir()
         (self.empty / "dodo.py").write_text(EMPTY_DODO)
         self.device = next((d.name for d in context.devices if d.config.is_virtual), "")
+        self.chip = context.config.toolchain.chip
         self.scratch = Scratch(context, directory)
         self.project = self.scratch.project
 
@@ -51,6 +54,15 @@ class Bench:
         if done.exit_code != 0:
             raise RuntimeError(f"{' '.join(args)} ended with {done.exit_code}:\n{done.stderr.decode(errors='replace')}")
         return elapsed_s, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+    @contextlib.contextmanager
+    def board(self, timing: str) -> Iterator[str]:
+        """A board process that keeps running; its URL."""
+        from pipeline.effects.process import background
+
+        argv = [sys.executable, "-m", "virtualboard", "--chip", self.chip, "--rfc2217", "0", "--timing", timing]
+        with background(argv, self.project, os.environ) as first_line:
+            yield next(word for word in first_line.split() if word.startswith("rfc2217://"))
 
     def deploy(self, *python_args: str) -> tuple[float, Any, str]:
         """(seconds, JSON report, stderr) of one `doit deploy`."""
@@ -90,7 +102,7 @@ def _cold(bench: Bench) -> float:
     return bench.deploy()[0]
 
 
-def _print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from tabulate import tabulate
 
     print(tabulate(rows, headers=headers, floatfmt=".1f"), end="\n\n")
@@ -107,7 +119,7 @@ def _print_times(times: dict[str, list[float]]) -> None:
         )
         for name, seconds in times.items()
     ]
-    _print_table(("whole process", "runs", "min ms", "median ms", "max ms", "x empty doit"), rows)
+    print_table(("whole process", "runs", "min ms", "median ms", "max ms", "x empty doit"), rows)
 
 
 def _print_stages(reports: Sequence[Any], totals: Sequence[float]) -> None:
@@ -123,7 +135,7 @@ def _print_stages(reports: Sequence[Any], totals: Sequence[float]) -> None:
     rows.append(("remainder", statistics.median(r["totals"]["remainder_ms"] for r in reports)))
     inside = statistics.median(r["totals"]["duration_ms"] for r in reports)
     rows.append(("before and after the run", 1000 * statistics.median(totals) - inside))
-    _print_table(("part of a warm deploy", "median ms"), rows)
+    print_table(("part of a warm deploy", "median ms"), rows)
 
 
 def _print_imports(bench: Bench) -> None:
@@ -133,7 +145,7 @@ def _print_imports(bench: Bench) -> None:
     for own, name in re.findall(r"^import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)$", text, re.M):
         spent[name.split(".")[0]] += int(own)
     rows = sorted(((name, us / 1000) for name, us in spent.items()), key=lambda row: -row[1])[:15]
-    _print_table(("import of a warm deploy (self time)", "ms"), rows)
+    print_table(("import of a warm deploy (self time)", "ms"), rows)
     _, _, listed = bench.run(bench.project, "-X", "importtime", "-m", "doit", "list")
     loaded = [name for name in HEAVY if re.search(rf"\|\s+{name}$", listed, re.M)]
     print(f"doit list imports of {', '.join(HEAVY)}: {', '.join(loaded) or 'none'}")

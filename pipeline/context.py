@@ -1,7 +1,7 @@
 """The composition root: one project, its engine, its devices, and the run under way.
 
 The only place that says "real": it puts the system's clock, processes, ports and esptool behind the protocols
-that the stages see. Does not decide anything itself and does not know doit.
+that the stages see. Does not decide anything itself and does not know doit. Its device half: `device_context.py`.
 Invariant: creating a context reads `deploy.toml` and lists sources; it opens no port, starts and writes nothing.
 """
 
@@ -16,25 +16,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cache.durable import FileLock
 from cache.location import user_cache_dir
 from cache.lock import OPEN, try_lock
 from pipeline.core import events
-from pipeline.core.config import DeployConfig
+from pipeline.core.config import DeployConfig, Verify
+from pipeline.core.config_checks import check_value
 from pipeline.core.config_reader import parse_config
 from pipeline.core.failures import fail
 from pipeline.core.layout import Placement
 from pipeline.core.model import (
     DEVICE_STAGES,
-    DeviceFacts,
     Failure,
     FailureCategory,
-    Mark,
     Partition,
     Reason,
-    RegionPlan,
     Stage,
     StageOutcome,
     StageResult,
@@ -43,12 +41,9 @@ from pipeline.core.model import (
 )
 from pipeline.core.otadata import select
 from pipeline.core.partitions import boot_row, ota_slots
-from pipeline.core.plan import deploy_outcome
+from pipeline.device_context import DeviceContext
 from pipeline.device_run import DeviceRun
-from pipeline.effects.api import FlashSession, Reader
 from pipeline.effects.clock import SystemClock
-from pipeline.effects.device_journal import DeviceJournal
-from pipeline.effects.links import PortLink, reader_for
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine import Engine
 from pipeline.engine_facts import shadow_directories, used_files
@@ -74,7 +69,7 @@ WRITING_LOCK = "writing"
 """Held while flash is written. Who holds it exclusively, as `doit watch` does to cancel a run, keeps writes away."""
 
 
-class Context:
+class Context(DeviceContext):
     """Everything a stage may use. Make it with `load_context`."""
 
     def __init__(
@@ -320,130 +315,7 @@ class Context:
             if directory.is_dir() and not any(directory.iterdir()):
                 directory.rmdir()
 
-    # --- device stages ------------------------------------------------------------------------
-
-    def open_session(self, device: DeviceRun) -> FlashSession:
-        """A loader session with the board. Raises DeviceError."""
-        from pipeline.effects import esp_session
-
-        port = self._open_port(device)
-        reset = device.config.reset
-        if reset == "auto":
-            reset = "instant" if device.config.is_virtual else "classic"
-        return esp_session.connect(
-            port,
-            device.config.chip,
-            device.where,
-            lambda: self._link(device, port),
-            self.config.flash.size_bytes,
-            reset,
-            device.config.baud,
-        )
-
-    def open_link(self, device: DeviceRun, *, reset: bool) -> PortLink:
-        """The device's port for a monitor, without a loader session. Raises DeviceError."""
-        link = self._link(device, self._open_port(device))
-        link.set_baud(device.config.monitor_baud)
-        if reset:
-            link.release_reset()
-        return link
-
-    def _open_port(self, device: DeviceRun) -> Any:
-        from pipeline.effects.ports import open_port
-
-        return open_port(device.name, device.config, self.root, self.clock, self.config.flash.size_bytes)
-
-    def _link(self, device: DeviceRun, port: Any) -> PortLink:
-        from pipeline.effects.ports import reopen
-
-        virtual = device.config.is_virtual
-        return PortLink(
-            port,
-            device.config.port,
-            device.where,
-            self.clock.now_s,
-            real_time=not virtual,
-            reopen=lambda: reopen(port),
-            pause=port.clock.wait if virtual else time.sleep,
-        )
-
-    def reader(self, device: DeviceRun) -> Reader:
-        """A reader on the device's link, not started."""
-        assert isinstance(device.link, PortLink)
-        return reader_for(device.link)
-
-    def saw_device(self, device: DeviceRun, facts: DeviceFacts) -> None:
-        """Record who answered."""
-        device.facts = facts
-        self.run.say(events.DeviceSeen(device.name, facts.mac, facts.chip, device.port_shown), device.name)
-
-    def planned(self, device: DeviceRun) -> None:
-        """Record the plan, and what we believed of this board before."""
-        assert device.plan is not None and device.facts is not None
-        device.journal = DeviceJournal(self.state_dir / "devices.v1", device.facts.mac)
-        self.run.say(events.plan_made(device.plan, self.config.verify.level), device.name)
-        self._say_fingerprints(device, written=False)
-        if not device.plan.writes:
-            self._journal_verified(device)
-
-    def _say_fingerprints(self, device: DeviceRun, *, written: bool) -> None:
-        assert device.plan is not None and device.journal is not None
-        rows = []
-        for region in device.plan.regions:
-            believed = device.journal.state.believed(region.image.name)
-            previous = believed.sha256 if believed is not None else ""
-            current = region.image.digest.hex
-            rows.append(events.FingerprintRow(region.image.name, previous, current, current if written else previous))
-        self.run.say(events.Fingerprints(tuple(rows), self.changed_inputs), device.name)
-
-    @property
-    def changed_inputs(self) -> tuple[str, ...]:
-        """Paths that this run's fingerprint stage found moved."""
-        results = (r for _, r in self.run.results if r.stage is Stage.FINGERPRINT)
-        return tuple(reason.subject for result in results for reason in result.reasons)
-
-    def _journal_verified(self, device: DeviceRun) -> None:
-        """The device itself confirmed every region: let the journal know, if it did not."""
-        assert device.plan is not None and device.journal is not None
-        state = device.journal.state
-        images = [region.image for region in device.plan.regions]
-        believed = [state.believed(image.name) for image in images]
-        same = all(b is not None and b.sha256 == i.digest.hex for b, i in zip(believed, images, strict=True))
-        if same and state.open is None:
-            return
-        self.journal_begin(device)
-        for image in images:
-            device.journal.written(self.run.transaction(device.name), image.name)
-        self.journal_commit(device)
-
-    def journal_begin(self, device: DeviceRun) -> None:
-        """Announce the transaction before its first write."""
-        assert device.plan is not None and device.journal is not None
-        images = [region.image for region in device.plan.regions]
-        device.journal.begin(self.run.transaction(device.name), self.clock.utc(), images)
-
-    def region_written(self, device: DeviceRun, region: RegionPlan) -> None:
-        """The device confirmed this region after it was written."""
-        assert device.journal is not None
-        device.journal.written(self.run.transaction(device.name), region.image.name)
-        written = min(region.bytes_to_write, region.image.size)
-        self.run.say(events.RegionDone(region.image.name, region.action, written), device.name)
-
-    def journal_commit(self, device: DeviceRun) -> None:
-        """The device holds every image of the plan."""
-        assert device.journal is not None
-        device.journal.commit(self.run.transaction(device.name))
-        device.flashed = True
-        self._say_fingerprints(device, written=True)
-
-    def marked(self, device: DeviceRun, mark: Mark) -> None:
-        """Record an instant of the boot."""
-        self.run.say(mark, device.name)
-
-    def readiness(self, device: DeviceRun, verdict: events.Readiness) -> None:
-        """Record the verdict of the readiness gate."""
-        device.confirmed = verdict.status == "passed"
-        self.run.say(verdict, device.name)
+    # --- running stages -----------------------------------------------------------------------
 
     def keep_elf(self) -> None:
         """Remember the application's ELF by the identity that the running device reports."""
@@ -466,13 +338,6 @@ class Context:
         from pipeline.effects.decode import ElfStore
 
         return ElfStore(self.root, self.state_dir, self.cache_dir)
-
-    def confirm(self, device: DeviceRun) -> bool:
-        """The deploy of `device` counts: its flash is verified and it runs this build."""
-        if not device.confirmed or device.plan is None:
-            return False
-        self.run.confirmed(deploy_outcome(device.plan), device.name)
-        return True
 
     def execute(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:
         """Run a stage and keep what it says for the reporter; whatever it raises becomes a failed result. Ctrl-C passes
@@ -518,12 +383,6 @@ class Context:
                 detail=traceback.format_exc(),
             )
             return StageResult(stage, StageOutcome.FAILED, 0.0, failure=failure)
-
-    def settle(self) -> None:
-        """Name the outcome of devices that an explicit target took only part of the way, by what was proven of them."""
-        for device in self.devices:
-            if device.plan is not None and (device.nothing_to_write or device.flashed):
-                self.run.confirmed(deploy_outcome(device.plan), device.name)
 
     def close(self) -> None:
         """Let go of every port."""
@@ -575,6 +434,11 @@ def load_context(options: Options, root: Path | None = None) -> Context | Failur
     config = parse_config(text, find_firmware=partial(find_firmware, root))
     if isinstance(config, Failure):
         return config
+    if options.verify:
+        wrong = check_value(("verify", "level"), options.verify)
+        if wrong is not None:
+            return _config_failure("--verify", wrong.message)
+        config = config._replace(verify=Verify(options.verify))
     profile = config.profile(options.profile or config.project.profile)
     selected = config.selected(options.devices or options.named, options.groups)
     for failure in (_wrong_port(text, config), profile, selected):

@@ -6,10 +6,11 @@ Holds sessions, links and plans; opens nothing and decides nothing. Invariant: w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.core.config import DeviceConfig
-from pipeline.core.model import DeviceFacts, FlashPlan
+from pipeline.core.model import DeployOutcome, DeviceFacts, FlashPlan, RegionPlan
+from pipeline.core.plan import deploy_outcome, part_outcome
 from pipeline.effects.api import FlashSession, Reader, SerialLink
 from pipeline.effects.device_journal import DeviceJournal
 
@@ -24,12 +25,14 @@ class DeviceRun:
     facts: DeviceFacts | None = None
     journal: DeviceJournal | None = None
     plan: FlashPlan | None = None
+    verified_by: str = "md5"
+    """The rung of the verify ladder that `plan` rests on; above `md5` the board runs on, and `link` is open."""
     link: SerialLink | None = None
     reader: Reader | None = None
     reset_released_s: float = 0.0
     confirmed: bool = False
-    flashed: bool = False
-    """Every write of the plan was confirmed by the device."""
+    done: list[RegionPlan] = field(default_factory=list)
+    """Regions that were written, and confirmed by the device, in this run."""
 
     @property
     def where(self) -> str:
@@ -41,9 +44,32 @@ class DeviceRun:
         return self.session.port if self.session is not None and self.config.port == "auto" else self.config.port
 
     @property
-    def nothing_to_write(self) -> bool:
+    def keeps_running(self) -> bool:
+        """The firmware itself answered for its flash, so that nothing resets the board."""
+        return self.verified_by != "md5"
+
+    def pending(self, region: str = "") -> tuple[RegionPlan, ...]:
+        """Writes of the plan that are still to be done. Of one region, if it is named: then only if it differs, since
+        what escalates to a full flash is not its matter."""
+        done = {written.image.name for written in self.done}
+        writes = [w for w in (self.plan.writes if self.plan is not None else ()) if w.image.name not in done]
+        if not region:
+            return tuple(writes)
+        return tuple(w for w in writes if w.image.name == region and w.device_md5_before != w.image.md5)
+
+    def nothing_to_write(self, region: str = "") -> bool:
         """Proven by this run's verify-flash; False before it ran."""
-        return self.plan is not None and not self.plan.writes
+        known = self.plan is not None and region in ("", *(each.image.name for each in self.plan.regions))
+        return known and not self.pending(region)
+
+    @property
+    def outcome(self) -> DeployOutcome | None:
+        """What was done and proven so far; None: something is still to be written, or nothing was asked."""
+        if self.plan is None:
+            return None
+        if not self.pending():
+            return deploy_outcome(self.plan, self.verified_by)
+        return part_outcome(self.done) if self.done else None
 
     def close(self) -> None:
         """Let go of the port, whatever holds it."""

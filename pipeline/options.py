@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-OPTIONS = ("device", "group", "profile", "trace", "junit")
+OPTIONS = ("device", "group", "profile", "verify", "trace", "junit")
 """Those with a value."""
 JSON = "--json"
 
@@ -29,12 +29,16 @@ class Options:
     """The run's events on stdout, text for people on stderr."""
     named: tuple[str, ...] = ()
     """Devices named by a sub-task on the command line, such as `desk` in `verify-flash:desk`."""
+    verify: str = ""
+    regions: tuple[tuple[str, str], ...] = ()
+    """(device, region) of sub-tasks such as `reflash:desk:app`."""
 
 
 def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
     """Read `argv` (without the program). Unknown words are left to doit, which reports them."""
     found: dict[str, list[str]] = {name: [] for name in OPTIONS}
     named: list[str] = []
+    regions: list[tuple[str, str]] = []
     words = iter(argv)
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
@@ -42,7 +46,10 @@ def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
             found[name].append(value if equals else next(words, ""))
         task, colon, device = word.partition(":")
         if colon and task in device_tasks:
-            named.append(device.split(":")[0])
+            device, colon, region = device.partition(":")
+            named.append(device)
+            if colon:
+                regions.append((device, region))
     return Options(
         devices=tuple(found["device"]),
         groups=tuple(found["group"]),
@@ -51,4 +58,6 @@ def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
         junit=(found["junit"] or [""])[-1],
         json=JSON in argv,
         named=tuple(dict.fromkeys(named)),
+        verify=found["verify"][-1] if found["verify"] else "",
+        regions=tuple(dict.fromkeys(regions)),
     )

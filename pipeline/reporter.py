@@ -28,7 +28,8 @@ INTERRUPTED = 130
 
 def stage_of(task_name: str) -> tuple[Stage, str] | None:
     """(stage, device or "") of a task of ours that is a stage; None for groups, `deploy` and others' tasks."""
-    base, _, device = task_name.partition(":")
+    base, _, rest = task_name.partition(":")
+    device = rest.partition(":")[0]  # a third part is a region
     try:
         stage = Stage(base)
     except ValueError:

@@ -57,6 +57,13 @@ PARAMS = [
         "default": "",
         "help": "build with this profile of deploy.toml",
     },
+    {
+        "name": "verify",
+        "long": "verify",
+        "type": str,
+        "default": "",
+        "help": "proof that is asked of the device: md5, app-report or journal (default: [verify] level)",
+    },
     {"name": "trace", "long": "trace", "type": str, "default": "", "help": "write the run as a Chrome/Perfetto trace"},
     {"name": "junit", "long": "junit", "type": str, "default": "", "help": "write the stages as JUnit XML"},
     {"name": "json", "long": "json", "type": bool, "default": False, "help": "events on stdout, one JSON per line"},
@@ -132,12 +139,13 @@ class HostCheck:
 class DeviceCheck:
     """The `uptodate` of a device stage: only what this run has asked the board can answer; before that it says no."""
 
-    def __init__(self, stage: Stage, device: DeviceRun) -> None:
+    def __init__(self, stage: Stage, device: DeviceRun, region: str = "") -> None:
         self._stage = stage
         self._device = device
+        self._region = region
 
     def __call__(self) -> bool:
-        return self._stage is Stage.REFLASH and self._device.nothing_to_write
+        return self._stage is Stage.REFLASH and self._device.nothing_to_write(self._region)
 
     def __repr__(self) -> str:
         return f"{self._device.where}: only this run's verify-flash can tell"
@@ -228,8 +236,33 @@ def task_verify_flash() -> Iterator[dict[str, Any]]:
 
 
 def task_reflash() -> Iterator[dict[str, Any]]:
-    """write the regions that differ, and only those"""
-    return _device_tasks(Stage.REFLASH, "write the regions that differ, and only those", Stage.VERIFY_FLASH)
+    """write the sectors that differ, and only those (one region: reflash:DEVICE:REGION)"""
+    doc = "write the sectors that differ, and only those"
+    yield from _device_tasks(Stage.REFLASH, f"{doc} (one region: reflash:DEVICE:REGION)", Stage.VERIFY_FLASH)
+    devices = {device.name: device for device in context().devices}
+    for name, region in _options().regions:
+        if name in devices:
+            yield _region_task(devices[name], region)
+
+
+def _region_task(device: DeviceRun, region: str) -> dict[str, Any]:
+    """Made only when the command line names it, so that listing tasks need not read the partition table."""
+
+    def action(**_: Any) -> TaskFailed | None:
+        from pipeline.stages.reflash import run_region
+
+        return _run_stage(Stage.REFLASH, device, lambda: run_region(context(), device, region))
+
+    return {
+        "basename": str(Stage.REFLASH),
+        "name": f"{device.name}:{region}",
+        "doc": f"write region {region} if it differs, and no other ({device.name})",
+        "actions": [action],
+        "uptodate": [DeviceCheck(Stage.REFLASH, device, region)],
+        "task_dep": [f"{Stage.VERIFY_FLASH}:{device.name}"],
+        "params": PARAMS,
+        "verbosity": 2,
+    }
 
 
 def task_reattach() -> Iterator[dict[str, Any]]:
@@ -318,6 +351,14 @@ def task_bench() -> Iterator[dict[str, Any]]:
         "params": [{"name": "runs", "long": "runs", "type": int, "default": 9, "help": "rounds of saves"}],
         "verbosity": 2,
     }
+    yield {
+        "basename": "bench",
+        "name": "device",
+        "doc": "proof and writes on virtual boards with real timing, against esptool (takes minutes)",
+        "actions": [_bench_device],
+        "params": [{"name": "runs", "long": "runs", "type": int, "default": 5, "help": "runs of each command"}],
+        "verbosity": 2,
+    }
 
 
 def _bench_watch(runs: int) -> bool:
@@ -329,6 +370,12 @@ def _bench_watch(runs: int) -> bool:
         print(f"bench:watch: error: {error}\nhint: build the project first: doit link", file=sys.stderr)
         return False
     return True
+
+
+def _bench_device(runs: int) -> bool:
+    from pipeline import bench_device
+
+    return bench_device.run(context(), runs)
 
 
 def _bench_engine(runs: int) -> bool:

@@ -45,9 +45,9 @@ OWN_IMAGES = ("bootloader", "partitions", "app", "otadata")
 """Names that `[image.NAME]` cannot have: what every build has."""
 
 TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
-RESETS = ("auto", "classic", "instant")
+RESETS = ("auto", "classic", "usb", "instant")
 SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
-VERIFY_LEVELS = ("md5",)
+VERIFY_LEVELS = ("md5", "app-report", "journal")
 
 DESCRIPTOR_TEXT_MAX = 31
 """Bytes of project and version in the app descriptor: fields of 32 that end with a NUL."""
@@ -96,6 +96,11 @@ def _one_of(known: Sequence[str]) -> Rule:
         return f"is '{value}'{did_you_mean(value, known)}", f"use one of {', '.join(known)}"
 
     return rule
+
+
+def _timing(value: str) -> Finding:
+    """A profile, with overrides after it; what those mean is the virtual board's to say when it is opened."""
+    return _one_of(TIMINGS)(value.partition(",")[0])
 
 
 def _between(low: int, high: int) -> Rule:
@@ -244,7 +249,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("device", "baud"): _BAUD,
         ("device", "monitor_baud"): _BAUD,
         ("device", "groups"): _each(_text),
-        ("device", "timing"): _one_of(TIMINGS),
+        ("device", "timing"): _timing,
         ("device", "reset"): _one_of(RESETS),
         ("budget", "*"): _MS,
         ("budget", "enforce"): lambda _: None,

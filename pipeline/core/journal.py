@@ -13,8 +13,8 @@ committed. Everything doubtful makes regions unknown: that costs a verification,
     open   commit      its tx                    idle   written images are believed; the others stay unknown
     any    anything else                         idle   does not fit: forget everything, and say so
 
-Record keys: `record` begin|written|commit; `tx`; begin has `at` (UTC) and `images` [{name, offset, size, sha256, md5}];
-written has `name`.
+Record keys: `record` begin|written|commit; `tx`; begin has `at` (UTC), `images` [{name, offset, size, sha256, md5}] and
+`about` {flash, toolchain} (missing when the transaction covers a part of a build); written has `name`.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class OpenTransaction(NamedTuple):
     at: str
     images: tuple[JournalImage, ...]
     written: frozenset[str] = frozenset()
+    about: Mapping[str, str] = MappingProxyType({})
 
 
 class DeviceState(NamedTuple):
@@ -74,6 +75,8 @@ class DeviceState(NamedTuple):
     open: OpenTransaction | None = None
     last_tx: str = ""
     note: str | None = None
+    about: Mapping[str, str] = MappingProxyType({})
+    """Of the last commit that said so: `flash` settings and `toolchain`, whose moves escalate to a full flash."""
 
     def believed(self, name: str) -> JournalImage | None:
         """The image that we believe is in flash at region `name`; `None`: unknown."""
@@ -83,10 +86,12 @@ class DeviceState(NamedTuple):
 # --- records ----------------------------------------------------------------------------------
 
 
-def begin(tx: str, at: str, images: Sequence[Image]) -> bytes:
-    """The line to append, and sync, before the first write of a transaction that will touch `images`."""
-    rows = [JournalImage(i.name, i.offset, i.size, i.digest.hex, i.md5) for i in images]
-    return encode_record({"record": "begin", "tx": tx, "at": at, "images": [row._asdict() for row in rows]})
+def begin(tx: str, at: str, images: Sequence[Image], about: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """The line to append, and sync, before the first write of a transaction that will touch `images`. `about` is given
+    by a transaction that covers every image of its build."""
+    rows = [JournalImage(i.name, i.offset, i.size, i.digest.hex, i.md5)._asdict() for i in images]
+    more = {"about": dict(about)} if about else {}
+    return encode_record({"record": "begin", "tx": tx, "at": at, "images": rows, **more})
 
 
 def written(tx: str, name: str) -> bytes:
@@ -134,15 +139,14 @@ def replay(records: Iterable[Mapping[str, Any]]) -> DeviceState:
 def _apply(state: DeviceState, record: Mapping[str, Any]) -> DeviceState | None:
     tx = str(record["tx"])
     if record["record"] == "begin":
-        return _begin(state, OpenTransaction(tx, str(record["at"]), _images(record["images"])))
+        about = {str(key): str(value) for key, value in record.get("about", {}).items()}
+        return _begin(state, OpenTransaction(tx, str(record["at"]), _images(record["images"]), about=about))
     if state.open is None or state.open.tx != tx:
         return None
     names = {image.name for image in state.open.images}
     if record["record"] == "written" and record["name"] in names:
-        transaction = state.open
-        done = transaction.written | {str(record["name"])}
-        opened = OpenTransaction(transaction.tx, transaction.at, transaction.images, done)
-        return DeviceState(state.committed, state.unknown, opened, state.last_tx, state.note)
+        done = state.open.written | {str(record["name"])}
+        return state._replace(open=state.open._replace(written=done))
     if record["record"] == "commit":
         return _commit(state, state.open)
     return None
@@ -159,7 +163,7 @@ def _images(rows: Sequence[Mapping[str, Any]]) -> tuple[JournalImage, ...]:
 def _begin(state: DeviceState, opened: OpenTransaction) -> DeviceState:
     hit = {image.name for image in opened.images}
     hit |= {old.name for old in state.committed.values() if any(old.overlaps(new) for new in opened.images)}
-    return DeviceState(state.committed, state.unknown | hit, opened, state.last_tx, state.note)
+    return state._replace(unknown=state.unknown | hit, open=opened)
 
 
 def _commit(state: DeviceState, opened: OpenTransaction) -> DeviceState:
@@ -171,4 +175,5 @@ def _commit(state: DeviceState, opened: OpenTransaction) -> DeviceState:
         if name in done or not any(old.overlaps(new) for new in done.values())
     }
     unknown = (state.unknown - done.keys()) & (kept.keys() | {image.name for image in opened.images})
-    return DeviceState({**kept, **done}, unknown, None, opened.tx, state.note)
+    about = opened.about or state.about
+    return DeviceState({**kept, **done}, unknown, None, opened.tx, state.note, about)

@@ -7,6 +7,8 @@ plan, a region is kept only when the device itself proved it, and a region that 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pipeline.core.model import (
     SECTOR,
@@ -21,17 +23,29 @@ from pipeline.core.model import (
 )
 
 
+class Delta(NamedTuple):
+    """Runs that turn what is in a region into its image, and how that is known."""
+
+    runs: tuple[Region, ...]
+    reason: Reason
+
+
+NO_DELTAS: Mapping[str, Delta] = MappingProxyType({})
+
+
 def plan_writes(
     images: Sequence[Image],
     device_md5: Mapping[str, str],
     otadata_selects: bool | None,
     full_reason: Reason | None = None,
+    deltas: Mapping[str, Delta] = NO_DELTAS,
 ) -> FlashPlan:
-    """Keep or write whole, per region.
+    """Keep, write changed sectors or write whole, per region.
 
     `device_md5`: image name -> MD5 (hex) of that span of flash, computed by the device in this session; a missing name
     is an unknown region. `otadata_selects`: does the device's otadata select the slot that holds the app? None: not
-    asked. `full_reason`: escalation; everything is written, whatever the digests say.
+    asked. `full_reason`: escalation; everything is written, whatever the digests say. `deltas`: for regions that
+    differ, the runs that suffice, because the device confirmed what is in the rest.
 
     The regions are in the order in which to write them: as given, otadata last, so that a flash killed half-way
     never selects a slot whose image is not complete. Raises ValueError when there is nothing to judge, or when two
@@ -42,7 +56,8 @@ def plan_writes(
         raise ValueError(f"a plan needs images with distinct names, not {names}")
     ordered = sorted(images, key=lambda image: image.match is MatchRule.OTADATA)
     regions = tuple(
-        _plan_region(image, device_md5.get(image.name, ""), otadata_selects, full_reason) for image in ordered
+        _plan_region(image, device_md5.get(image.name, ""), otadata_selects, full_reason, deltas.get(image.name))
+        for image in ordered
     )
     reasons = tuple(region.reason for region in regions if region.reason is not None)
     if full_reason is not None:
@@ -57,11 +72,16 @@ def whole(image: Image) -> Region:
     return Region(start, end - start)
 
 
-def _plan_region(image: Image, before: str, otadata_selects: bool | None, full_reason: Reason | None) -> RegionPlan:
+def _plan_region(
+    image: Image, before: str, otadata_selects: bool | None, full_reason: Reason | None, delta: Delta | None
+) -> RegionPlan:
     reason = full_reason or _difference(image, before.lower(), otadata_selects)
     if reason is None:
         return RegionPlan(image, RegionAction.KEPT, (), before)
-    return RegionPlan(image, RegionAction.WRITTEN, (whole(image),), before, reason)
+    everything = whole(image)
+    if full_reason is None and delta is not None and delta.runs and delta.runs != (everything,):
+        return RegionPlan(image, RegionAction.DELTA, delta.runs, before, delta.reason)
+    return RegionPlan(image, RegionAction.WRITTEN, (everything,), before, reason)
 
 
 def _difference(image: Image, before: str, otadata_selects: bool | None) -> Reason | None:
@@ -74,13 +94,61 @@ def _difference(image: Image, before: str, otadata_selects: bool | None) -> Reas
     return None if before == image.md5.lower() else Reason("md5-differs", image.name, before, image.md5)
 
 
-def deploy_outcome(plan: FlashPlan) -> DeployOutcome:
+def confirmed_plan(images: Sequence[Image]) -> FlashPlan:
+    """Keep everything without the device's MD5s: for the rungs of the verify ladder above them."""
+    return FlashPlan(tuple(RegionPlan(image, RegionAction.KEPT, (), "") for image in images))
+
+
+UNCHANGED: Mapping[str, DeployOutcome] = MappingProxyType(
+    {
+        "md5": DeployOutcome.VERIFIED_UNCHANGED,
+        "app-report": DeployOutcome.APP_CONFIRMED,
+        "journal": DeployOutcome.JOURNAL_TRUSTED,
+    }
+)
+"""What a plan without writes is called, by the rung of the verify ladder that it rests on."""
+
+
+def deploy_outcome(plan: FlashPlan, verified_by: str = "md5") -> DeployOutcome:
     """The name of what the plan does to the device, once it succeeded and was verified."""
     actions = {region.action for region in plan.regions}
     if actions == {RegionAction.KEPT}:
-        return DeployOutcome.VERIFIED_UNCHANGED
+        return UNCHANGED[verified_by]
     if plan.full or actions == {RegionAction.WRITTEN}:
         return DeployOutcome.FULL_FLASHED
-    if RegionAction.WRITTEN in actions:
+    return part_outcome(plan.writes)
+
+
+def part_outcome(written: Sequence[RegionPlan]) -> DeployOutcome:
+    """The name of having written these regions and no others."""
+    if any(region.action is RegionAction.WRITTEN for region in written):
         return DeployOutcome.REGIONS_FLASHED
     return DeployOutcome.DELTA_FLASHED
+
+
+def full_flash_reason(
+    images: Sequence[Image],
+    device_md5: Mapping[str, str],
+    recorded: Mapping[str, str],
+    current: Mapping[str, str],
+) -> Reason | None:
+    """Why one region is not enough (escalation), or None.
+
+    The table and the bootloader decide where everything else lies and how it is read; `recorded` and `current` are the
+    flash settings and the toolchain of the last commit to this board and of this build. Nothing recorded is no reason:
+    then the digests alone decide. A board that holds everything is left alone whatever moved: there is nothing that a
+    flash would change, and the next commit records the new identity."""
+    # otadata is data of the board's: other bytes in it are no reason for anything but itself.
+    fixed = [image for image in images if image.match is MatchRule.BYTES]
+    differing = [i for i in fixed if device_md5.get(i.name, "").lower() != i.md5.lower()]
+    if not differing:
+        return None
+    for name, kind in (("partitions", "partition-table-moved"), ("bootloader", "bootloader-moved")):
+        image = next((i for i in differing if i.name == name), None)
+        if image is not None:
+            return Reason(kind, name, device_md5.get(name, "") or "unknown", image.md5)
+    for name, kind in (("flash", "flash-settings-moved"), ("toolchain", "toolchain-moved")):
+        before, after = recorded.get(name, ""), current.get(name, "")
+        if before and before != after:
+            return Reason(kind, name, before, after)
+    return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pipeline.core.model import DeviceFacts, Image, Reason, Region
 
@@ -86,6 +86,17 @@ SLOWER_BAUD = "slower-baud"
 """Kind of reason: the line did not take a rate, and the next lower one was tried."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came back from the firmware: results by method (None: it answered with an error), and link times of the
+    request, of the first byte and of the first answer's first byte."""
+
+    results: Mapping[str, Any]
+    sent_s: float
+    first_byte_s: float | None
+    first_answer_s: float | None
+
+
 class FlashSession(Protocol):
     """One open loader session with one board: identity known, nothing written yet.
 
@@ -101,7 +112,12 @@ class FlashSession(Protocol):
     def round_trips(self) -> int: ...
     @property
     def reasons(self) -> tuple[Reason, ...]:
-        """What did not go as asked, such as the flashing rate (SLOWER_BAUD)."""
+        """What did not go the lean way, such as entering the loader or the flashing rate (SLOWER_BAUD)."""
+        ...
+
+    @property
+    def baud(self) -> int:
+        """The rate at which data will be written."""
         ...
 
     def md5(self, offset: int, size: int) -> str:
@@ -109,6 +125,10 @@ class FlashSession(Protocol):
         ...
 
     def read(self, offset: int, size: int) -> bytes: ...
+    def flash_size(self) -> int | None:
+        """Bytes of flash, from the flash chip's own id; None when that tells nothing known."""
+        ...
+
     def write(self, image: Image, data: bytes, runs: Sequence[Region], progress: Progress) -> int:
         """Program `runs` of `data` (the whole image, as written) and return the bytes programmed, before compression.
         Does not verify."""

@@ -25,7 +25,12 @@ class SystemClock:
         self._skews.append(skew_s)
 
     def now_s(self) -> float:
-        return time.monotonic() + sum(skew() for skew in self._skews)
+        return time.monotonic() + self.modelled_s
+
+    @property
+    def modelled_s(self) -> float:
+        """The part of `now_s` that was modelled and not waited for."""
+        return sum(skew() for skew in self._skews)
 
     def utc(self) -> str:
         return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

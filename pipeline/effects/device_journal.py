@@ -6,7 +6,7 @@ Invariant: bytes after the last whole record are cut off before anything is appe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.core.journal import JOURNAL_HEADER, DeviceState, begin, commit, decode_journal, written
@@ -26,11 +26,11 @@ class DeviceJournal:
         self.state: DeviceState = decode_journal(data)[0]
         self._file: AppendLog | None = None
 
-    def begin(self, tx: str, at: str, images: Sequence[Image]) -> None:
+    def begin(self, tx: str, at: str, images: Sequence[Image], about: Mapping[str, str]) -> None:
         """Announce a transaction. Durable when this returns."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = AppendLog(self._path, JOURNAL_HEADER, lambda data: decode_journal(data)[1], sync=True)
-        self._file.append(begin(tx, at, images))
+        self._file.append(begin(tx, at, images, about))
 
     def written(self, tx: str, name: str) -> None:
         """The device confirmed image `name`."""

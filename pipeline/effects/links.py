@@ -17,10 +17,15 @@ from pipeline.core.failures import fail
 from pipeline.core.model import FailureCategory, Stage
 from pipeline.core.ring import Ring
 from pipeline.effects.api import Gap, SerialLink
+from pipeline.effects.rom_loader import set_timeout
 from pipeline.errors import DeviceError
 
 EN_LOW_S = 0.005
 """How long EN is held low: the ROM's reset circuit needs less, esp-idf-monitor uses the same 5 ms."""
+
+LOADER_BAUD = 115200
+LOADER_TIMEOUT_S = 3
+"""What the ROM speaks after a reset, and what esptool waits for an answer."""
 
 POLL_S = 0.05
 """The reader's read timeout: bounds how long `stop` waits."""
@@ -62,7 +67,6 @@ class PortLink:
         self.real_time = real_time
         """Bytes arrive while nobody reads: a thread must stamp them. False for an in-process board, whose time only
         advances inside `read`."""
-        self._rfc2217 = name.startswith("rfc2217:")
 
     @property
     def name(self) -> str:
@@ -73,11 +77,7 @@ class PortLink:
 
     def read(self, timeout_s: float) -> bytes:
         try:
-            if self._rfc2217:
-                # the public setter renegotiates the whole line (>= 100 ms) for what is a client-side value
-                self._port._timeout = timeout_s
-            elif self._port.timeout != timeout_s:
-                self._port.timeout = timeout_s
+            set_timeout(self._port, timeout_s)
             data: bytes = self._port.read(1)
             if data and (waiting := self._port.in_waiting):
                 data += self._port.read(waiting)
@@ -136,6 +136,12 @@ class PortLink:
         released = self._now()  # before the call: over a network the edge comes while it waits for the answer
         self._port.setRTS(False)
         return released
+
+    def give_port(self) -> Any:
+        """Hand the open port back to a loader session, as `ports.open_port` would have opened it."""
+        set_timeout(self._port, LOADER_TIMEOUT_S)
+        self.set_baud(LOADER_BAUD)
+        return self._port
 
     def close(self) -> None:
         self._closed = True

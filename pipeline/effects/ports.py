@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def flash_file(name: str, device: DeviceConfig, root: Path) -> Path:
 def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemClock, flash_size: int) -> Any:
     from virtualboard.nor import BoardBusy
     from virtualboard.port import DEFAULT_MAC, open_virtual
+    from virtualboard.timing import BadTiming
 
     faults = planted_faults(device.port)
     assert isinstance(faults, list), "deploy.toml was checked when it was read [this is a bug]"
@@ -56,6 +58,12 @@ def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemCloc
         port = open_virtual(
             device.chip, path, device.mac or DEFAULT_MAC, flash_size, timing=device.timing, faults=faults
         )
+    except BadTiming as bad:
+        fact, _, hint = str(bad).partition("\n")
+        where = _where(name, device.port)
+        raise DeviceError(
+            fail(FailureCategory.CONFIG_ERROR, stage=Stage.VERIFY_FLASH, where=where, message=fact, hint=hint)
+        ) from None
     except BoardBusy as busy:
         raise _busy(name, device.port, str(busy)) from None
     except OSError as error:
@@ -121,6 +129,8 @@ def _usb_serial(path: str) -> str:
 def _open_url(name: str, url: str) -> Any:
     import serial
 
+    if url.startswith("rfc2217:") and "ign_set_control" not in url:
+        _be_impatient()
     try:
         port = serial.serial_for_url(url, do_not_open=True)
         port.baudrate = 115200
@@ -140,6 +150,23 @@ def _open_url(name: str, url: str) -> Any:
             ) from None
         raise _refused(name, url, error) from None
     return port
+
+
+RFC2217_POLL_S = 0.002
+
+
+def _be_impatient() -> None:
+    """pyserial's RFC 2217 client looks for the server's answers every 50 ms, about six times in each open, and sleeps
+    300 ms in each close: 0.7 s of every run for nothing. Its sleeps are polls with deadlines of their own, so it may
+    look more often. (With `ign_set_control` they are not: then it sleeps because no answer will come.)"""
+    import types
+
+    from serial import rfc2217
+
+    def sleep(seconds: float) -> None:
+        time.sleep(min(seconds, RFC2217_POLL_S))
+
+    vars(rfc2217)["time"] = types.SimpleNamespace(time=time.time, sleep=sleep)
 
 
 def _open_serial(name: str, path: str) -> Any:

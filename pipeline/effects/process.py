@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.effects.api import Clock, Completed
 
 _WATCHDOG = "read -r never; kill -9 0"
+_READY_S = 20.0
 _REAP_S = 5.0
 """How long to wait for the pipes of a killed child: a descendant that left its group may hold them open."""
 
@@ -91,6 +93,25 @@ class SystemProcessRunner:
         except BaseException:
             group.kill()
             raise
+
+
+@contextlib.contextmanager
+def background(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Iterator[str]:
+    """A server, running for as long as the block does; gives the first line that it prints, which says that it is
+    ready. Raises TimeoutError when that does not come."""
+    group = Group()
+    try:
+        with group.start(argv, cwd, env) as child, selectors.DefaultSelector() as selector:
+            try:
+                assert child.stdout is not None
+                selector.register(child.stdout, selectors.EVENT_READ)
+                if not selector.select(_READY_S):
+                    raise TimeoutError(f"{argv[0]} did not get ready within {_READY_S} s")
+                yield child.stdout.readline().decode()
+            finally:
+                group.kill()
+    finally:
+        group.kill()
 
 
 class Group:

@@ -6,15 +6,17 @@ or write. Invariant: it ends at the readiness deadline at the latest, with a nam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.core.boot import BootWatcher, Ready
 from pipeline.core.events import Readiness
+from pipeline.core.failures import fail
 from pipeline.core.marks import unavailable
-from pipeline.core.model import Failure, FailureCategory, MarkName, Stage, StageOutcome, StageResult
+from pipeline.core.model import Failure, FailureCategory, Mark, MarkName, Stage, StageOutcome, StageResult
 from pipeline.core.readiness import Until, parse_until
+from pipeline.effects.api import Answers
 
 if TYPE_CHECKING:
     from pipeline.context import Context
@@ -27,7 +29,9 @@ POLL_S = 0.25
 
 
 def run(ctx: Context, device: DeviceRun) -> StageResult:
-    """Feed the watcher until it has a verdict."""
+    """Feed the watcher until it has a verdict; ask, where the board was not reset."""
+    if device.keeps_running:
+        return _by_request(ctx, device)
     settings = ctx.config.readiness
     until = parse_until(settings.until)
     assert isinstance(until, Until), "deploy.toml was checked when it was read [this is a bug]"
@@ -102,3 +106,45 @@ def _readiness(watcher: BootWatcher, until: Until, port: str) -> Readiness:
         modules=tuple(module._asdict() for module in watcher.health.modules) if watcher.health is not None else (),
         note=note,
     )
+
+
+# --- without a reset ----------------------------------------------------------------------------
+
+
+def _by_request(ctx: Context, device: DeviceRun) -> StageResult:
+    """From a request to the first byte of its answer, by the build that verify-flash met."""
+    until = ctx.config.readiness.until
+    methods = ("info", "health") if until == "rpc:health" else ("info",)
+    answers = ctx.ask(device, methods, ctx.config.readiness.timeout_ms / 1000)
+    for name, at_s in ((MarkName.FIRST_BYTE, answers.first_byte_s), (MarkName.FIRST_JSONRPC, answers.first_answer_s)):
+        if at_s is not None:
+            ctx.marked(device, Mark(name, at_s))
+    failure = _answer_failure(ctx, device, answers, methods)
+    verdict = Readiness(
+        "failed" if failure else "passed",
+        failure.category.value if failure else "",
+        "" if failure else ctx.images.expected_elf(),
+        answers.sent_s,
+        ready_at_s=None if failure else answers.first_answer_s,
+        polls=len(methods),
+        note="the device was not reset: it answered a request",
+    )
+    ctx.readiness(device, verdict)
+    outcome = StageOutcome.RAN if failure is None else StageOutcome.FAILED
+    return StageResult(Stage.TTFB, outcome, 0.0, counts={"polls": len(methods)}, failure=failure)
+
+
+def _answer_failure(ctx: Context, device: DeviceRun, answers: Answers, methods: Sequence[str]) -> Failure | None:
+    missing = [method for method in methods if not isinstance(answers.results.get(method), Mapping)]
+    if missing:
+        message = f"the running firmware did not answer {missing[0]} within {ctx.config.readiness.timeout_ms} ms"
+        return fail(FailureCategory.RPC_TIMEOUT, stage=Stage.TTFB, where=device.where, message=message)
+    reported, expected = answers.results["info"].get("app_elf_sha256"), ctx.images.expected_elf()
+    if reported != expected:
+        message = f"the device runs app_elf_sha256 {str(reported)[:64]!a}, this build is {expected!r}"
+        return fail(FailureCategory.WRONG_IMAGE, stage=Stage.TTFB, where=device.where, message=message)
+    healthy = "health" not in methods or answers.results["health"].get("ok") is True
+    if not healthy and not ctx.config.readiness.allow_unhealthy:
+        message = "the running firmware says that it is not healthy"
+        return fail(FailureCategory.UNHEALTHY, stage=Stage.TTFB, where=device.where, message=message)
+    return None

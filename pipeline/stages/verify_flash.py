@@ -1,90 +1,168 @@
 """Stage verify-flash: what does this board hold, and is it the right board?
 
-Opens the loader session that reflash and reattach go on using. Asks the device for the MD5 of every region; otadata is
-read and interpreted, because OTA and rollback change its bytes legitimately.
-Writes nothing. Invariant: a session that stays open has the identity that `deploy.toml` asks for.
+On the rungs `app-report` and `journal` the running firmware is asked first, without a reset; any doubt leads to `md5`.
+There the loader computes the MD5 of every region in a session that reflash and reattach go on using; otadata is read
+and interpreted, because OTA and rollback change its bytes legitimately. What differs is planned, as few sectors as are
+known to suffice.
+Writes nothing. Invariant: a session that stays open has passed the identity gate, and a plan without writes rests on an
+answer of this run's board.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.core.failures import fail
+from pipeline.core import app_report, identity
 from pipeline.core.model import (
-    DeviceFacts,
+    SECTOR,
     Failure,
-    FailureCategory,
     Image,
     MatchRule,
+    Reason,
     Stage,
     StageOutcome,
     StageResult,
 )
-from pipeline.core.plan import plan_writes
+from pipeline.core.plan import confirmed_plan, full_flash_reason, plan_writes
+from pipeline.device_delta import find_deltas
 from pipeline.effects.api import FlashSession
+from pipeline.errors import DeviceError
 
 if TYPE_CHECKING:
     from pipeline.context import Context
     from pipeline.device_run import DeviceRun
 
-OTADATA_SECTOR = 0x1000
 OTADATA_ENTRY = 64
 """Bytes read from each otadata sector: its 32-byte entry, in the unit in which the ROM reads flash."""
 
+ASK_TIMEOUT_S = 1.0
+"""For the firmware's answer, hashing its flash included."""
+
+RETRIED = "retried"
+
 
 def run(ctx: Context, device: DeviceRun) -> StageResult:
+    """Answer by the configured rung, or by MD5."""
+    level = ctx.config.verify.level
+    doubts: list[Reason] = []
+    if level in app_report.QUESTIONS:
+        doubts = _ask_firmware(ctx, device, level)
+        if not doubts:
+            return _result(device, (), {"regions": len(ctx.images.all()), "regions_differing": 0, "round_trips": 0})
+    try:
+        return _ask_loader(ctx, device, doubts)
+    except DeviceError as error:
+        # The only retry of a deploy, before the first write; afterwards the next run resumes instead. Entering the
+        # loader has retries of its own, and a port that is not there does not come back by asking again.
+        session = device.session
+        if session is None or any(reason.kind == RETRIED for reason in session.reasons):
+            raise
+        device.close()
+        doubts.append(Reason(RETRIED, str(Stage.VERIFY_FLASH), "", error.failure.message))
+        return _ask_loader(ctx, device, doubts)
+
+
+def _result(device: DeviceRun, reasons: Sequence[Reason], counts: Mapping[str, int]) -> StageResult:
+    assert device.plan is not None
+    more = tuple(region.reason for region in device.plan.writes if region.reason is not None)
+    return StageResult(Stage.VERIFY_FLASH, StageOutcome.RAN, 0.0, reasons=(*reasons, *more), counts=counts)
+
+
+# --- app-report and journal -------------------------------------------------------------------
+
+
+def _ask_firmware(ctx: Context, device: DeviceRun, level: str) -> list[Reason]:
+    """Why the running firmware's word does not do; empty when it does, and then the plan is made."""
+    images = ctx.images.all()
+    app = app_report.app_of(images)
+    if app is None:
+        return [Reason("no-app", "images")]
+    device.link = ctx.open_link(device, reset=False)
+    try:
+        answers = ctx.ask(device, app_report.QUESTIONS[level], ASK_TIMEOUT_S)
+    except DeviceError as error:
+        device.close()
+        return [Reason("no-answer", app_report.INFO, "", error.failure.message)]
+    info = answers.results.get(app_report.INFO)
+    doubts = app_report.identity_doubts(info, ctx.images.expected_elf(), app, device.config.mac)
+    if doubts:
+        return doubts
+    mac = app_report.mac_of(info)
+    last = ctx.last_mac(device)
+    if last != mac:
+        # Another board may be the right one; who it is and what it holds is the loader's to say.
+        return [Reason("board-changed", device.name, last or "none known", mac)]
+    ctx.saw_device(device, mac)
+    assert device.journal is not None
+    if level == "journal":
+        doubts = app_report.journal_doubts(device.journal.state, images)
+    else:
+        doubts = app_report.open_doubts(device.journal.state)
+        doubts += app_report.hash_doubts(answers.results.get(app_report.HASHES), mac, images, app)
+    if not doubts:
+        device.verified_by, device.plan = level, confirmed_plan(images)
+        ctx.planned(device)
+    return doubts
+
+
+# --- md5 --------------------------------------------------------------------------------------
+
+
+def _ask_loader(ctx: Context, device: DeviceRun, doubts: Sequence[Reason]) -> StageResult:
     """Open the session, check the identity, compare every region, plan the writes."""
     images = ctx.images.all()
     session = device.session = ctx.open_session(device)
-    ctx.saw_device(device, session.facts)
-    wrong = identity_failure(session.facts, device)
+    ctx.saw_device(device, session.facts.mac, session.facts)
+    wrong = identity.board_failure(session.facts, device.config.mac, device.where)
     if wrong is not None:
-        return StageResult(Stage.VERIFY_FLASH, StageOutcome.FAILED, 0.0, failure=wrong)
+        return _refused(wrong)
     md5s = {image.name: session.md5(image.offset, image.size) for image in images}
-    device.plan = plan_writes(images, md5s, _otadata_selects(ctx, session, images, md5s))
+    selects = _otadata_selects(ctx, session, images, md5s)
+    reason = _escalation(ctx, device, images, md5s)
+    deltas = {} if reason is not None else find_deltas(ctx, device, session, images, md5s)
+    plan = plan_writes(images, md5s, selects, reason, deltas)
+    if plan.writes:
+        wrong = _image_failure(ctx, device, session)
+        if wrong is not None:
+            return _refused(wrong)
+    device.plan = plan
     ctx.planned(device)
-    differing = device.plan.writes
-    return StageResult(
-        Stage.VERIFY_FLASH,
-        StageOutcome.RAN,
-        0.0,
-        reasons=tuple(region.reason for region in differing if region.reason is not None),
-        counts={"regions": len(images), "regions_differing": len(differing), "round_trips": session.round_trips},
-    )
+    counts = {"regions": len(images), "regions_differing": len(plan.writes), "round_trips": session.round_trips}
+    changed = ctx.board_changed(device)
+    return _result(device, (*doubts, *session.reasons, *changed), counts)
 
 
-def identity_failure(facts: DeviceFacts, device: DeviceRun) -> Failure | None:
-    """Why this board must not be written, or None: another MAC than configured, or protected by efuse."""
-    expected = device.config.mac.lower()
-    if expected and facts.mac != expected:
-        return fail(
-            FailureCategory.WRONG_DEVICE,
-            stage=Stage.VERIFY_FLASH,
-            where=device.where,
-            message=f"the board's MAC is {facts.mac}, deploy.toml says {expected}",
-        )
-    if facts.flash_encryption or facts.secure_boot:
-        what = " and ".join(
-            name
-            for name, on in (("flash encryption", facts.flash_encryption), ("secure boot", facts.secure_boot))
-            if on
-        )
-        return fail(
-            FailureCategory.PROTECTED_DEVICE,
-            stage=Stage.VERIFY_FLASH,
-            where=device.where,
-            message=f"the board has {what} enabled (efuse); plain images would make it unbootable",
-        )
-    return None
+def _refused(failure: Failure) -> StageResult:
+    return StageResult(Stage.VERIFY_FLASH, StageOutcome.FAILED, 0.0, failure=failure)
+
+
+def _image_failure(ctx: Context, device: DeviceRun, session: FlashSession) -> Failure | None:
+    """The rest of the identity gate, which only a write needs: the images' headers, and the size of the flash chip."""
+    for image in ctx.images.all():
+        wrong = identity.image_failure(image, ctx.images.data(image), session.facts, device.where)
+        if wrong is not None:
+            return wrong
+    return identity.flash_failure(session.flash_size(), ctx.config.flash.size_bytes, device.where)
+
+
+def _escalation(ctx: Context, device: DeviceRun, images: Sequence[Image], md5s: Mapping[str, str]) -> Reason | None:
+    """Why everything has to be written. A full flash for the same identity that was cut off is resumed instead."""
+    assert device.journal is not None
+    state = device.journal.state
+    recorded = state.about
+    if state.open is not None and state.open.about == ctx.identity:
+        recorded = state.open.about
+    return full_flash_reason(images, md5s, recorded, ctx.identity)
 
 
 def _otadata_selects(
-    ctx: Context, session: FlashSession, images: tuple[Image, ...], md5s: dict[str, str]
+    ctx: Context, session: FlashSession, images: Sequence[Image], md5s: Mapping[str, str]
 ) -> bool | None:
     """Does the board's otadata select the slot that we deploy to? None: there is none, or its bytes already match."""
     image = next((i for i in images if i.match is MatchRule.OTADATA), None)
     if image is None or md5s[image.name] == image.md5:
         return None
-    sectors = (session.read(image.offset + sector, OTADATA_ENTRY) for sector in (0, OTADATA_SECTOR))
-    data = b"".join(entry.ljust(OTADATA_SECTOR, b"\xff") for entry in sectors)
+    entries = (session.read(image.offset + sector, OTADATA_ENTRY) for sector in (0, SECTOR))
+    data = b"".join(entry.ljust(SECTOR, b"\xff") for entry in entries)
     return ctx.selects(data, ctx.images.data(image))

@@ -75,7 +75,7 @@ def deploy(
             name = device.name if stage in DEVICE_STAGES else ""
             if name and stage is not Stage.VERIFY_FLASH:
                 _plant(opened[-1], plants.get(stage, ()))
-            if stage is Stage.REFLASH and device.nothing_to_write:
+            if stage is Stage.REFLASH and device.nothing_to_write():
                 continue
             context.run.say(StageStarted(stage), name)
             running = [(stage, name, context.clock.now_s())]

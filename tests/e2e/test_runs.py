@@ -73,7 +73,9 @@ def test_a_profile_is_part_of_every_key(host_space: Space) -> None:
     assert release.totals["compiled"] > 0
     back = host_space.deploy()
     assert (back.totals["compiled"], back.totals["linked"]) == (0, 0)
-    assert back.outcome == "regions_flashed"
+    assert back.outcome == "full_flashed"
+    assert back.report["plan"]["full_flash_reason"].startswith("bootloader-moved bootloader: ")
+    assert host_space.deploy().outcome == "verified_unchanged"
 
 
 def test_names_that_do_not_exist(host_space: Space) -> None:

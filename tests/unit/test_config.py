@@ -228,7 +228,7 @@ def line_of(text: str, start: str) -> int:
         ("[device.bench]", "reset = 'clasic'", 9, "'device.bench.reset' is 'clasic'; did you mean 'classic'?"),
         ("[device.bench]", "timing = 'instnt'", 10, "'device.bench.timing' is 'instnt'; did you mean 'instant'?"),
         ("[device.bench]", "[budget]\nttfb = 0", 8, "'budget.ttfb' is 0"),
-        ("[device.bench]", "[verify]\nlevel = 'journal'", 9, "'verify.level' is 'journal', but only 'md5' exists so far"),
+        ("[device.bench]", "[verify]\nlevel = 'hope'", 9, "'verify.level' is 'hope'"),
         ("[device.bench]", "[readiness]\nuntil = 'rpc:heath'", 9, "'readiness.until' is 'rpc:heath'; did you mean 'rpc:health'?"),
         ("[device.bench]", "[readiness]\nuntil = 'line:'", 9, "'readiness.until' has no regular expression after 'line:'"),
         ("[device.bench]", "[readiness]\nuntil = 'line:a(b'", 9, "'readiness.until' is 'line:' with a bad regular expression: missing ), unterminated subpattern at character 2 of it"),
