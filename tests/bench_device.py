@@ -1,0 +1,198 @@
+"""A board that keeps running between deploys, and the device stages run on it in this process.
+
+`Bench.deploy` does what `doit verify-flash reflash reattach ttfb` does, without a process, and gives the report.
+The board is real to everybody: its flash is read and changed directly only where a test plays "somebody else".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import stages
+from pipeline.context import Context, load_context
+from pipeline.core.model import DEVICE_STAGES, Failure, Image, Stage
+from pipeline.device_run import DeviceRun
+from pipeline.effects.host import Revision
+from pipeline.errors import DeployError
+from pipeline.options import Options
+from pipeline.run import RunFacts
+from virtualboard.port import DEFAULT_MAC, VirtualPort, open_virtual
+
+SECTOR = 0x1000
+APP = 0x10000
+
+
+class Killed(BaseException):
+    """The deploying process was killed: nothing of it runs any more."""
+
+
+class HeldPort:
+    """A port whose board stays powered when a client lets go. `kill_after`: bytes until the client is killed."""
+
+    def __init__(self, port: VirtualPort) -> None:
+        self.__dict__.update(_port=port, kill_after=None, written=0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            self.__dict__[name] = value
+        else:
+            setattr(self._port, name, value)
+
+    def write(self, data: bytes) -> int:
+        if self.kill_after is not None:
+            left = self.kill_after - self.written
+            if left <= len(data):
+                self._port.write(data[: max(left, 0)])
+                self.__dict__["kill_after"] = None
+                raise Killed
+        self.__dict__["written"] += len(data)
+        return int(self._port.write(data))
+
+    def close(self) -> None:
+        self._port.setDTR(False)
+        self._port.setRTS(False)
+
+    def open(self) -> None:
+        self._port.reset_input_buffer()
+
+
+class Bench:
+    """A built project in `root` and its board. `boards` by MAC; `plug` chooses who is on the port."""
+
+    def __init__(self, root: Path, **board: Any) -> None:
+        self.root = root
+        self._options = board
+        self._numbers = itertools.count(1)
+        self.boards: dict[str, HeldPort] = {}
+        self.plug(DEFAULT_MAC)
+
+    def plug(self, mac: str) -> None:
+        """Another board on the same port, as it was left."""
+        if mac not in self.boards:
+            path = self.root / f"{mac.replace(':', '')}.flash"
+            self.boards[mac] = HeldPort(open_virtual("esp32c3", path, mac, **self._options))
+        self.port = self.boards[mac]
+
+    def close(self) -> None:
+        for port in self.boards.values():
+            port._port.close()
+
+    # --- deploys --------------------------------------------------------------------------------
+
+    def context(self, **options: Any) -> Context:
+        context = load_context(Options(**options), self.root)
+        assert not isinstance(context, Failure), context
+        context._open_port = self._open  # type: ignore[method-assign]
+        return context
+
+    def _open(self, device: DeviceRun) -> Any:
+        self.port.timeout = 3
+        self.port.baudrate = 115200
+        self.port.setDTR(True)
+        self.port.setRTS(True)
+        return self.port
+
+    def deploy(self, level: str = "md5", only: Sequence[Stage] = DEVICE_STAGES, region: str = "") -> dict[str, Any]:
+        """One run; its report. With `region`, verify-flash and then that region alone."""
+        context = self.context(verify=level)
+        (device,) = context.devices
+        revision = Revision("", False)
+        context.run.begin([(device.name, "virtual:")], RunFacts(("deploy",), context.profile, "zig", revision, 0, 0))
+        try:
+            for stage in only if not region else (Stage.VERIFY_FLASH,):
+                if not (stage is Stage.REFLASH and device.nothing_to_write()) and not self._stage(
+                    context, device, stage
+                ):
+                    break
+            else:
+                if region and not device.nothing_to_write(region):
+                    self._stage(context, device, Stage.REFLASH, region)
+                elif Stage.TTFB in only:
+                    context.confirm(device)
+        except Killed:
+            # No report, no reset, nothing said: only what the kernel does for a dead process, its locks and its files.
+            if device.journal is not None:
+                device.journal.close()
+            for log in context.run._logs:
+                log.log.close()
+            raise
+        context.close()
+        context.settle()
+        (rendered,) = context.run.finish([], interrupted=False)
+        return rendered.report
+
+    def _stage(self, context: Context, device: DeviceRun, stage: Stage, region: str = "") -> bool:
+        extra = (region,) if region else ()
+        run = stages.load_device(stage)
+        try:
+            result = run(context, device, *extra)
+        except DeployError as error:
+            context.run.failed(error.failure, device.name)
+            return False
+        context.run.stage_finished(result, device.name)
+        return result.ok
+
+    # --- what everybody can see -----------------------------------------------------------------
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return self.context().images.all()
+
+    def image(self, name: str) -> Image:
+        return next(image for image in self.images if image.name == name)
+
+    def holds(self, image: Image) -> bool:
+        """Does the board's flash hold the image, byte for byte?"""
+        flash: bytes = self.port.board.flash.read(image.offset, image.size)
+        return hashlib.md5(flash).hexdigest() == image.md5
+
+    @property
+    def all_there(self) -> bool:
+        return all(self.holds(image) for image in self.images)
+
+    # --- somebody else --------------------------------------------------------------------------
+
+    def poke(self, offset: int, data: bytes) -> None:
+        """Another tool's write: sectors erased and programmed anew."""
+        flash = self.port.board.flash
+        first = offset // SECTOR * SECTOR
+        end = -(-(offset + len(data)) // SECTOR) * SECTOR
+        content = bytearray(flash.read(first, end - first))
+        content[offset - first : offset - first + len(data)] = data
+        flash.erase(first, end - first)
+        flash.program(first, bytes(content))
+
+    def flip(self, offset: int) -> None:
+        self.poke(offset, bytes([self.port.board.flash.read(offset, 1)[0] ^ 0x40]))
+
+    def reset(self) -> None:
+        """Press the reset button and let the firmware come up."""
+        self.port.setDTR(False)
+        self.port.setRTS(True)
+        self.port.setRTS(False)
+        self.port.timeout = 0.5
+        while self.port.read(4096):
+            pass
+
+    def journals(self) -> Iterator[Path]:
+        yield from sorted((self.root / ".deploy/devices.v1").glob("*.log"))
+
+
+def reasons(report: dict[str, Any]) -> list[str]:
+    """Kinds of the reasons of a report."""
+    return [reason["kind"] for reason in report["reasons"]]
+
+
+def edit_app(root: Path, change: bytes, at: int) -> None:
+    """Other bytes in the application's image file, as another build would have them (its hash no longer fits)."""
+    path = next((root / "build").rglob("app.bin"))
+    data = bytearray(path.read_bytes())
+    data[at : at + len(change)] = change
+    path.write_bytes(data)

@@ -1,0 +1,278 @@
+"""What is in the flash is known, not believed: deltas, cut-off writes, explicit regions, escalation and the verify
+ladder, on a board that keeps running between deploys."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.model import Stage
+from tests.bench_device import APP, SECTOR, Bench, Killed, edit_app, reasons
+from tests.e2e.space import Space, copy_project
+
+OTHER_MAC = "7c:df:a1:00:11:33"
+NOISE = random.Random(6).randbytes(0xF000)
+FLASH_ONLY = (Stage.VERIFY_FLASH, Stage.REFLASH)
+
+
+@pytest.fixture
+def bench(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A built project on a board that holds nothing yet."""
+    copy_project(template, tmp_path / "project")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bench = Bench(tmp_path / "project")
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def deployed(bench: Bench) -> Bench:
+    first = bench.deploy()
+    assert first["outcome"] == "full_flashed", first["failure"]
+    assert bench.all_there
+    return bench
+
+
+def written(report: dict[str, object]) -> dict[str, int]:
+    """Bytes written by region."""
+    regions = report["regions"]
+    assert isinstance(regions, list)
+    return {row["name"]: row["bytes_written"] for row in regions if row["action"] != "kept" and row["done"]}
+
+
+# --- deltas -----------------------------------------------------------------------------------
+
+
+def test_one_changed_sector_is_one_written_sector(deployed: Bench) -> None:
+    edit_app(deployed.root, b"changed", 0x5000)
+    report = deployed.deploy(only=FLASH_ONLY)
+    assert (report["outcome"], written(report)) == ("delta_flashed", {"app": SECTOR})
+    assert reasons(report) == ["changed-since-commit"]
+    assert deployed.all_there
+    again = deployed.deploy(only=FLASH_ONLY)
+    assert (again["outcome"], again["totals"]["bytes_written"]) == ("verified_unchanged", 0)
+
+
+@pytest.mark.parametrize("loss", ["flipped", "store", "journal", "other-board"])
+def test_a_reference_that_is_wrong_or_missing_writes_the_whole_region(deployed: Bench, loss: str) -> None:
+    if loss == "flipped":
+        deployed.flip(APP + 0x9000)
+    elif loss == "store":
+        shutil.rmtree(next(deployed.root.parent.glob("cache/*")) / "cas.v1")
+    elif loss == "journal":
+        next(deployed.journals()).write_bytes(b"garbage")
+    else:
+        # the journal of another board: the same build, other content in its flash
+        here = next(deployed.journals())
+        deployed.plug(OTHER_MAC)
+        shutil.copy(here, here.with_name(OTHER_MAC.replace(":", "") + ".log"))
+        for image in deployed.images:
+            deployed.poke(image.offset, (deployed.root / image.path).read_bytes())
+        deployed.flip(APP + 0x9000)
+    edit_app(deployed.root, b"changed", 0x5000)
+    report = deployed.deploy(only=FLASH_ONLY)
+    assert report["outcome"] == "regions_flashed"
+    assert written(report) == {"app": deployed.image("app").size}
+    assert deployed.all_there
+
+
+@pytest.mark.parametrize("grow", [-0x6000, 0x3000])
+def test_an_image_that_grows_or_shrinks(deployed: Bench, grow: int) -> None:
+    path = next((deployed.root / "build").rglob("app.bin"))
+    data = path.read_bytes()
+    path.write_bytes(data[:grow] if grow < 0 else data + b"more" * (grow // 4))
+    report = deployed.deploy(only=FLASH_ONLY)
+    if grow < 0:
+        assert (report["outcome"], written(report)) == ("verified_unchanged", {}), "a prefix is there already"
+    else:
+        assert report["outcome"] == "delta_flashed" and written(report)["app"] <= grow + SECTOR
+    assert deployed.all_there
+
+
+# --- a write that was cut off -----------------------------------------------------------------
+
+
+def killed_while_writing(bench: Bench, after: int) -> None:
+    bench.port.written, bench.port.kill_after = 0, after
+    with pytest.raises(Killed):
+        bench.deploy(only=FLASH_ONLY)
+
+
+def test_a_cut_off_write_is_resumed_by_block(deployed: Bench) -> None:
+    edit_app(deployed.root, NOISE, 0x4000)
+    killed_while_writing(deployed, 64000)
+    assert not deployed.all_there
+    healed = deployed.deploy(only=FLASH_ONLY)
+    assert reasons(healed) == ["write-was-cut-off"], healed["reasons"]
+    assert 0 < written(healed)["app"] < len(NOISE), "what had arrived is not written again"
+    assert deployed.all_there
+    assert deployed.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
+
+
+@pytest.mark.parametrize("after", [300, 8000, 12000, 17000, 22000])
+def test_a_first_flash_killed_anywhere_heals(bench: Bench, after: int) -> None:
+    killed_while_writing(bench, after)
+    healed = bench.deploy()
+    assert healed["outcome"] in ("full_flashed", "regions_flashed", "delta_flashed"), healed["failure"]
+    assert bench.all_there and healed["readiness"]["status"] == "passed"
+    assert bench.deploy()["outcome"] == "verified_unchanged"
+
+
+def test_nothing_is_believed_of_a_board_whose_write_was_cut_off(deployed: Bench) -> None:
+    path = next((deployed.root / "build").rglob("app.bin"))
+    committed = path.read_bytes()
+    edit_app(deployed.root, NOISE, 0x4000)
+    killed_while_writing(deployed, 25000)
+    path.write_bytes(committed)
+    for level in ("journal", "app-report"):
+        assert "journal_trusted" != deployed.deploy(level, only=FLASH_ONLY[:1])["outcome"] != "app_confirmed"
+    assert deployed.deploy(only=FLASH_ONLY)["outcome"] in ("verified_unchanged", "delta_flashed", "regions_flashed")
+    assert deployed.all_there
+
+
+# --- explicit regions -------------------------------------------------------------------------
+
+
+def test_an_explicit_region_records_only_what_it_did(deployed: Bench) -> None:
+    edit_app(deployed.root, b"changed", 0x5000)
+    otadata = deployed.image("otadata")
+    deployed.poke(otadata.offset, b"\xff" * otadata.size)
+    deployed.poke(otadata.offset, other_slot())
+    alone = deployed.deploy(region="app")
+    assert (alone["outcome"], written(alone)) == ("delta_flashed", {"app": SECTOR})
+    assert deployed.holds(deployed.image("app")) and not deployed.holds(otadata)
+    rest = deployed.deploy(only=FLASH_ONLY)
+    assert written(rest) == {"otadata": otadata.size}, "no more and no less"
+    assert deployed.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
+    assert deployed.deploy(region="app")["outcome"] == "verified_unchanged"
+
+
+def other_slot() -> bytes:
+    from pipeline.core.otadata import encode
+
+    return encode(1, 2)
+
+
+def test_an_explicit_region_as_a_user_types_it(host_space: Space) -> None:
+    assert host_space.deploy().code == 0
+    host_space.flip(APP + 0x1234)
+    host_space.flip(0x20)  # in the bootloader
+    alone = host_space.doit("reflash:bench:app")
+    assert alone.code == 0, alone.out + alone.err
+    assert [r["name"] for r in alone.report["regions"] if r["bytes_written"]] == ["app"]
+    assert alone.outcome == "regions_flashed"
+    again = host_space.doit("reflash:bench:app")
+    assert "-- reflash:bench:app\n" in again.out
+    assert again.report["outcome"] is None, "the bootloader still differs: nothing is claimed of the device"
+    wrong = host_space.doit("reflash:bench:ap")
+    assert wrong.code == 1 and "there is no region 'ap'; did you mean 'app'?" in wrong.err
+    assert host_space.deploy().report["plan"]["full_flash_reason"].startswith("bootloader-moved")
+    assert host_space.deploy().outcome == "verified_unchanged"
+
+
+# --- escalation -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("record", "kind"),
+    [('"toolchain":"zig ', "toolchain-moved"), ('"flash":"dio 80m ', "flash-settings-moved")],
+)
+def test_a_moved_identity_writes_everything_once(deployed: Bench, record: str, kind: str) -> None:
+    edit_app(deployed.root, b"changed", 0x5000)
+    deployed.deploy(only=FLASH_ONLY)
+    context = deployed.context()
+    older = dict(context.identity) | {kind.split("-", maxsplit=1)[0]: "what it was before"}
+    (device,) = context.devices
+    context.open_session(device).close()
+    from pipeline.effects.device_journal import DeviceJournal
+
+    journal = DeviceJournal(context.state_dir / "devices.v1", next(iter(deployed.boards)))
+    journal.begin("tx-old", "then", deployed.images, older)
+    for image in deployed.images:
+        journal.written("tx-old", image.name)
+    journal.commit("tx-old")
+    unchanged = deployed.deploy(only=FLASH_ONLY[:1])
+    assert unchanged["outcome"] == "verified_unchanged", "there is nothing that a flash would change"
+
+    journal = DeviceJournal(context.state_dir / "devices.v1", next(iter(deployed.boards)))
+    journal.begin("tx-old", "then", deployed.images, older)
+    for image in deployed.images:
+        journal.written("tx-old", image.name)
+    journal.commit("tx-old")
+    edit_app(deployed.root, b"again", 0x5000)
+    full = deployed.deploy(only=FLASH_ONLY)
+    assert full["outcome"] == "full_flashed"
+    assert full["plan"]["full_flash_reason"].startswith(f"{kind} ")
+    assert set(written(full)) == {"bootloader", "partitions", "app", "otadata"}
+    assert deployed.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
+
+
+def test_a_moved_partition_table_writes_everything_once(deployed: Bench) -> None:
+    path = next((deployed.root / "build").rglob("partition*.bin"))
+    path.write_bytes(path.read_bytes().replace(b"ota_1", b"ota_x"))
+    full = deployed.deploy(only=FLASH_ONLY)
+    assert full["plan"]["full_flash_reason"].startswith("partition-table-moved partitions: ")
+    assert full["outcome"] == "full_flashed" and len(written(full)) == 4
+    assert deployed.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
+
+
+# --- the verify ladder ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("level", "outcome"), [("app-report", "app_confirmed"), ("journal", "journal_trusted")])
+def test_a_running_firmware_answers_without_a_reset(deployed: Bench, level: str, outcome: str) -> None:
+    resets = deployed.port.board.executed
+    report = deployed.deploy(level)
+    assert (report["outcome"], report["plan"]["verified_by"]) == (outcome, level)
+    assert report["plan"]["reattach_mode"] == "none"
+    assert report["ttfb"]["from"] == "request_sent" and report["ttfb"]["total_ms"] is not None
+    assert "rom_banner" not in report["marks"] and "reset_released" not in report["marks"]
+    assert report["device"]["mac"] == "7c:df:a1:00:11:22"
+    assert deployed.port.board.executed > resets
+
+
+@pytest.mark.parametrize("level", ["app-report", "journal"])
+@pytest.mark.parametrize("change", ["app", "other-tool", "slot", "swap", "swap-same", "silent"])
+def test_whatever_changed_behind_us_is_noticed(deployed: Bench, level: str, change: str) -> None:
+    app = deployed.image("app")
+    if change == "app":
+        edit_app(deployed.root, b"changed", app.size - 64)  # the same descriptor, other bytes
+    elif change == "other-tool":
+        deployed.flip(0x40)  # bootloader: the running app goes on as if nothing had happened
+    elif change == "slot":
+        slot = next(row for row in deployed.context().table if row.name == "ota_1")
+        deployed.poke(slot.offset, (deployed.root / app.path).read_bytes())
+        deployed.poke(deployed.image("otadata").offset, other_slot())
+        deployed.reset()
+    elif change == "swap":
+        deployed.plug(OTHER_MAC)
+    elif change == "swap-same":
+        deployed.plug(OTHER_MAC)
+        for image in deployed.images:
+            deployed.poke(image.offset, (deployed.root / image.path).read_bytes())
+        deployed.reset()
+    else:
+        deployed.port.setDTR(False)
+        deployed.port.setRTS(True)  # held in reset: nobody answers
+    report = deployed.deploy(level, only=(*FLASH_ONLY,))
+    if (level, change) == ("journal", "other-tool"):
+        assert report["outcome"] == "journal_trusted", "which is all that this rung says"
+        return
+    assert report["plan"]["verified_by"] == "md5"
+    assert report["outcome"] != "app_confirmed" and reasons(report)
+    assert report["outcome"] == ("verified_unchanged" if change in ("swap-same", "silent") else report["outcome"])
+    if change.startswith("swap"):
+        assert "board-changed" in reasons(report) or "no-answer" in reasons(report)
+        assert report["device"]["mac"] == OTHER_MAC
+    if change != "slot":
+        assert deployed.all_there
+    assert deployed.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
+
+
+def test_an_unhealthy_level_is_refused(host_space: Space) -> None:
+    wrong = host_space.doit("deploy", "--verify", "hope")
+    assert wrong.code == 2 and "--verify: error: 'verify.level' is 'hope'" in wrong.err

@@ -1,0 +1,250 @@
+"""A loader session on virtual boards of three chips: identity, round trips, writes, fall-backs, what faults become."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache.digest import digest_bytes
+from pipeline.core.model import FailureCategory, Image, Region
+from pipeline.effects import esp_loader, esp_session
+from pipeline.effects.esp_session import EspSession
+from pipeline.effects.links import PortLink
+from pipeline.effects.rom_loader import EFUSE, NOISE_LIMIT, LoaderError, RomLoader
+from pipeline.errors import DeviceError
+from virtualboard.chips import Security
+from virtualboard.port import VirtualPort, open_virtual
+
+FLASH = 4 << 20
+CHIPS = ("esp32", "esp32s3", "esp32c3")
+DATA = random.Random(3).randbytes(40_000)
+
+Opener = Callable[..., VirtualPort]
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Opener]:
+    ports: list[VirtualPort] = []
+
+    def start(chip: str = "esp32c3", **options: Any) -> VirtualPort:
+        flash = tmp_path / f"{chip}{len(ports)}.flash"
+        ports.append(open_virtual(chip, flash, flash_size=FLASH, execute=False, **options))
+        return ports[-1]
+
+    yield start
+    for port in ports:
+        port.close()
+
+
+def connect(port: Any, chip: str = "esp32c3", baud: int = 115200) -> EspSession:
+    def link() -> PortLink:
+        return PortLink(port, "virtual:", "device bench", port.now_s, real_time=False)
+
+    return esp_session.connect(port, chip, "device bench", link, FLASH, "instant", baud)
+
+
+def image(data: bytes = DATA, offset: int = 0x10000) -> Image:
+    md5 = hashlib.md5(data).hexdigest()
+    return Image("app", "ota_0", offset, len(data), 0x100000, "app.bin", digest_bytes(data), md5)
+
+
+def quiet(label: str, done: int, total: int) -> None:
+    del label, done, total
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_the_lean_loader_reads_what_esptool_reads(board: Opener, chip: str) -> None:
+    port = board(chip)
+    lean = connect(port, chip)
+    assert isinstance(lean._esp, RomLoader) and lean.reasons == ()
+    by_esptool = esp_loader._identify(esp_loader.esptool_loader(port, chip), chip, FLASH)
+    assert lean.facts == by_esptool
+    assert lean.facts.mac == "7c:df:a1:00:11:22"
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_md5_and_read_are_of_the_flash(board: Opener, chip: str) -> None:
+    port = board(chip)
+    port.board.flash.program(0x10000, DATA)
+    session = connect(port, chip)
+    assert session.md5(0x10000, len(DATA)) == hashlib.md5(DATA).hexdigest()
+    assert session.md5(0x10001, 333) == hashlib.md5(DATA[1:334]).hexdigest()
+    assert session.read(0x10040, 100) == DATA[0x40 : 0x40 + 100]
+    before = session.round_trips
+    assert session.flash_size() == FLASH
+    assert session.md5(0x10000, 64) == hashlib.md5(DATA[:64]).hexdigest(), "esptool goes on where the lean loader was"
+    assert before < session.round_trips
+
+
+def test_a_warm_verify_takes_few_round_trips_and_no_esptool(board: Opener) -> None:
+    session = connect(board())
+    for offset in (0x0, 0x8000, 0xE000, 0x10000):
+        session.md5(offset, 0x1000)
+    assert session.round_trips == 12
+    session.close()
+
+
+def test_nothing_of_esptool_is_imported_for_reading(tmp_path: Path) -> None:
+    import subprocess
+
+    program = (
+        "import sys; from pathlib import Path; from virtualboard.port import open_virtual\n"
+        "from pipeline.effects import esp_session\n"
+        f"port = open_virtual('esp32c3', Path({str(tmp_path / 'f')!r}), execute=False)\n"
+        "session = esp_session.connect(port, 'esp32c3', '', lambda: None, 4 << 20, 'instant')\n"
+        "session.md5(0, 4096)\n"
+        "print(sorted({'esptool', 'esp_pylib', 'rich', 'click'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("baud", [115200, 921600])
+def test_runs_are_programmed_and_nothing_else(board: Opener, chip: str, baud: int) -> None:
+    port = board(chip)
+    port.board.flash.program(0x10000, bytes(0xA000))
+    session = connect(port, chip, baud)
+    seen: list[tuple[int, int]] = []
+    runs = (Region(0x10000, 0x1000), Region(0x13000, 0x2000), Region(0x19000, 0x1000))
+    written = session.write(image(), DATA, runs, lambda _, done, total: seen.append((done, total)))
+    last = len(DATA) - 0x9000
+    assert written == 0x3000 + last
+    flash = port.board.flash.read(0x10000, 0xA000)
+    assert flash[:0x1000] == DATA[:0x1000] and flash[0x3000:0x5000] == DATA[0x3000:0x5000]
+    assert flash[0x1000:0x3000] == bytes(0x2000) and flash[0x5000:0x9000] == bytes(0x4000)
+    assert flash[0x9000 : 0x9000 + last] == DATA[0x9000:]
+    assert seen[-1] == (written, written) and sorted(seen) == seen
+    assert session.md5(0x13000, 0x2000) == hashlib.md5(DATA[0x3000:0x5000]).hexdigest()
+
+
+def test_the_board_leaves_the_loader_when_the_session_ends(board: Opener) -> None:
+    port = board()
+    session = connect(port)
+    session.close()
+    session.close()
+    assert not port.is_open and str(port.board.mode) != "Mode.LOADER"
+
+
+# --- faults -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["brown-out:write=2", "power-cut:write=1,for=1", "worn:sector=0x12000"])
+def test_a_write_that_fails_is_a_failed_write(board: Opener, fault: str) -> None:
+    session = connect(board(faults=[fault]))
+    try:
+        session.write(image(), DATA, (Region(0x10000, 0xA000),), quiet)
+    except DeviceError as error:
+        assert error.failure.category is FailureCategory.WRITE_FAILED
+        assert error.failure.message.startswith("cannot write app at 0x10000: ")
+    else:
+        assert session.md5(0x10000, len(DATA)) != image().md5, "a worn sector is only found by reading back"
+
+
+def test_another_chip_is_refused(board: Opener) -> None:
+    for chip, other in (("esp32s3", "esp32c3"), ("esp32c3", "esp32s3"), ("esp32c3", "esp32")):
+        port = board(chip)
+        with pytest.raises(DeviceError) as caught:
+            connect(port, other)
+        assert caught.value.failure.category is FailureCategory.WRONG_DEVICE
+        assert not port.is_open
+
+
+def test_a_protected_board_says_so(board: Opener) -> None:
+    session = connect(board(security=Security(secure_boot=True, flash_encryption=True)))
+    assert (session.facts.secure_boot, session.facts.flash_encryption) == (True, True)
+    with pytest.raises(DeviceError) as caught:
+        connect(board(security=Security(secure_download=True)))
+    assert caught.value.failure.category is FailureCategory.PROTECTED_DEVICE
+
+
+def test_a_silent_board_is_a_named_failure(board: Opener) -> None:
+    port = board(faults=["silence:for=0"])
+    with pytest.raises(DeviceError) as caught:
+        connect(port)
+    assert caught.value.failure.category is FailureCategory.SYNC_FAILED
+    assert not port.is_open
+
+
+def test_where_the_lean_reset_fails_esptools_follows_and_it_is_said(board: Opener, monkeypatch: Any) -> None:
+    monkeypatch.setitem(esp_loader.LEAN, "instant", (((False, True, 0.0), (False, False, 0.0)),))  # boots the app
+    port = board()
+    port.board.flash.program(0x10000, DATA)
+    session = connect(port)
+    assert [(reason.kind, reason.subject) for reason in session.reasons] == [("standard-connect", "loader")]
+    assert session.md5(0x10000, len(DATA)) == image().md5
+    assert session.facts.mac == "7c:df:a1:00:11:22"
+
+
+def test_a_chip_that_we_do_not_read_is_left_to_esptool(board: Opener, monkeypatch: Any) -> None:
+    monkeypatch.delitem(EFUSE, "esp32c3")
+    session = connect(board())
+    assert [reason.kind for reason in session.reasons] == ["standard-connect"]
+    assert session.facts.chip_id == 5
+
+
+# --- the lean loader on a bad line --------------------------------------------------------------
+
+
+class Line:
+    """A port that answers what it was given, then nothing."""
+
+    def __init__(self, answers: bytes) -> None:
+        self._answers = answers
+        self.timeout = 1.0
+
+    @property
+    def in_waiting(self) -> int:
+        return len(self._answers)
+
+    def read(self, size: int) -> bytes:
+        taken, self._answers = self._answers[:size], self._answers[size:]
+        return taken
+
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+    def reset_input_buffer(self) -> None:
+        """What was given stays: it is what comes."""
+
+
+ANSWER = bytes.fromhex("c0 01 0a 04 00 db dc 31 50 6f 00 00 00 00 c0")
+
+
+@given(st.binary(max_size=60))
+def test_noise_before_an_answer_never_becomes_one(noise: bytes) -> None:
+    loader = RomLoader(Line(noise + b"\xc0" + ANSWER), "esp32c3")
+    try:
+        value = loader.read_reg(0x40001000)
+    except LoaderError:
+        return
+    assert value == 0x6F5031C0 or b"\x01\x0a" in noise
+
+
+def test_answers_to_other_commands_and_broken_frames_are_skipped() -> None:
+    late = bytes.fromhex("c0 01 08 04 00 07 07 12 20 00 00 00 00 c0") * 7
+    broken = ANSWER[:-3] + b"\xc0"
+    assert RomLoader(Line(b"waiting for download\r\n" + late + broken + ANSWER), "esp32c3").read_reg(0) == 0x6F5031C0
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [b"", b"\xc0" * 50, bytes(2 * NOISE_LIMIT), bytes.fromhex("c0 01 0a 04 00 00 00 00 00 01 05 00 00 c0")],
+)
+def test_silence_noise_and_refusals_end(answers: bytes) -> None:
+    with pytest.raises(LoaderError):
+        RomLoader(Line(answers), "esp32c3").read_reg(0)
