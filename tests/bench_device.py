@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,15 @@ class Bench:
 
     # --- what everybody can see -----------------------------------------------------------------
 
+    @cached_property
+    def project(self) -> Context:
+        """For looking at the project; deploys have a context of their own."""
+        return self.context()
+
     @property
     def images(self) -> tuple[Image, ...]:
-        return self.context().images.all()
+        self.project.images.forget()
+        return self.project.images.all()
 
     def image(self, name: str) -> Image:
         return next(image for image in self.images if image.name == name)

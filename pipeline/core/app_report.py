@@ -29,7 +29,7 @@ def identity_doubts(info: object, expected_elf: str, app: Image, expected_mac: s
         doubts.append(Reason("malformed-answer", INFO, "a MAC expected", repr(info.get("mac"))[:60]))
     elif expected_mac and mac_of(info) != expected_mac.lower():
         doubts.append(Reason("mac-differs", INFO, expected_mac.lower(), mac_of(info)))
-    if not expected_elf or info.get("app_elf_sha256") != expected_elf:
+    if not expected_elf.strip("0") or info.get("app_elf_sha256") != expected_elf:
         doubts.append(Reason("runs-other-build", app.name, expected_elf, str(info.get("app_elf_sha256"))[:64]))
     if info.get("partition") != app.partition:
         doubts.append(Reason("runs-other-slot", app.name, app.partition, str(info.get("partition"))[:20]))

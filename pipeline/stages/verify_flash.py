@@ -139,9 +139,10 @@ def _refused(failure: Failure) -> StageResult:
 
 def _image_failure(ctx: Context, device: DeviceRun, session: FlashSession) -> Failure | None:
     """The rest of the identity gate, which only a write needs: the images' headers, and the size of the flash chip."""
+    programs = {placement.name for placement in ctx.placements if placement.program}
     for image in ctx.images.all():
         wrong = identity.image_failure(image, ctx.images.data(image), session.facts, device.where)
-        if wrong is not None:
+        if image.name in programs and wrong is not None:
             return wrong
     return identity.flash_failure(session.flash_size(), ctx.config.flash.size_bytes, device.where)
 

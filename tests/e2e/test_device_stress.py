@@ -84,7 +84,7 @@ class History:
             self.bench.reset()
 
     def other_slot(self) -> None:
-        slot = next(row for row in self.bench.context().table if row.name == "ota_1")
+        slot = next(row for row in self.bench.project.table if row.name == "ota_1")
         self.bench.poke(slot.offset, self.rng.choice(self.apps))
         self.bench.poke(self.bench.image("otadata").offset, otadata.encode(self.rng.randrange(2), 2))
         if self.rng.random() < 0.7:
@@ -129,7 +129,7 @@ class History:
         bench = self.bench
         there = {image.name: bench.holds(image) for image in bench.images}
         selects = self.selects_ours()
-        written_before = bench.port.board.flash.read(0, bench.context().config.flash.size_bytes)
+        written_before = bench.port.board.flash.read(0, bench.project.config.flash.size_bytes)
         report = bench.deploy(level)
         outcome = report["outcome"]
         self.log.append(f"{level} -> {outcome}")
@@ -146,7 +146,7 @@ class History:
         else:
             assert outcome == "journal_trusted" or report["failure"]["category"] != "unknown", (self.log, report)
         if outcome not in ("failed",):
-            assert report["readiness"]["app_elf_sha256"] == bench.context().images.expected_elf(), self.log
+            assert report["readiness"]["app_elf_sha256"] == bench.project.images.expected_elf(), self.log
             assert report["device"]["mac"] == next(mac for mac, port in bench.boards.items() if port is bench.port)
         return str(outcome)
 
@@ -182,15 +182,14 @@ def test_no_outcome_claims_more_than_was_proven(
 
 
 @pytest.mark.stress
+@pytest.mark.parametrize("seed", range(100, 130))
 def test_no_outcome_of_hundreds_claims_more(
-    builds: tuple[Path, list[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    builds: tuple[Path, list[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    outcomes: list[str] = []
-    for seed in range(100, 127):
-        log = live(builds, tmp_path / str(seed), seed, 12)
-        outcomes += [line.rpartition(" ")[2] for line in log if "->" in line]
-    assert len(outcomes) >= 300
+    log = live(builds, tmp_path, seed, 10)
+    outcomes = [line.rpartition(" ")[2] for line in log if "->" in line]
+    assert len(outcomes) == 12
     print({outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))})
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.core.model import Stage
 from tests.bench_device import APP, SECTOR, Bench, Killed, edit_app, reasons
+from tests.e2e.conftest import BoardProcess
 from tests.e2e.space import Space, copy_project
 
 OTHER_MAC = "7c:df:a1:00:11:33"
@@ -244,7 +245,7 @@ def test_whatever_changed_behind_us_is_noticed(deployed: Bench, level: str, chan
     elif change == "other-tool":
         deployed.flip(0x40)  # bootloader: the running app goes on as if nothing had happened
     elif change == "slot":
-        slot = next(row for row in deployed.context().table if row.name == "ota_1")
+        slot = next(row for row in deployed.project.table if row.name == "ota_1")
         deployed.poke(slot.offset, (deployed.root / app.path).read_bytes())
         deployed.poke(deployed.image("otadata").offset, other_slot())
         deployed.reset()
@@ -273,6 +274,18 @@ def test_whatever_changed_behind_us_is_noticed(deployed: Bench, level: str, chan
     assert deployed.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
 
 
-def test_an_unhealthy_level_is_refused(host_space: Space) -> None:
+def test_a_running_board_is_asked_over_a_real_port(host_space: Space, start_board: Callable[[], BoardProcess]) -> None:
+    host_space.edit("deploy.toml", 'port = "virtual:"', f'port = "{start_board().url}"')
+    assert host_space.deploy().outcome == "full_flashed"
+    asked = host_space.doit("deploy", "--verify", "app-report")
+    assert asked.code == 0, asked.out + asked.err
+    assert (asked.outcome, asked.report["verify_level"]) == ("app_confirmed", "app-report")
+    assert asked.stage("reattach")["counts"] == {"reopened": 0, "resets": 0}
+    host_space.edit("deploy.toml", 'level = "md5"', 'level = "journal"')
+    assert host_space.deploy().outcome == "journal_trusted"
+    assert host_space.doit("deploy", "--verify", "md5").outcome == "verified_unchanged"
+
+
+def test_an_unknown_level_is_refused(host_space: Space) -> None:
     wrong = host_space.doit("deploy", "--verify", "hope")
     assert wrong.code == 2 and "--verify: error: 'verify.level' is 'hope'" in wrong.err
