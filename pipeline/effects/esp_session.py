@@ -62,10 +62,6 @@ class EspSession:
 
     # --- reading --------------------------------------------------------------------------------
 
-    @property
-    def reasons(self) -> tuple[Reason, ...]:
-        return self._reasons
-
     def md5(self, offset: int, size: int) -> str:
         self._prepare()
         return str(self._guard(lambda: self._esp.flash_md5sum(offset, size), FailureCategory.SYNC_FAILED, "read MD5"))
