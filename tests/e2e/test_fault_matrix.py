@@ -41,7 +41,7 @@ MATRIX = [
     # Before the first write the stub is started once more, at the next lower rate.
     (REFLASH, "watchdog", ""),
     (REFLASH, "power-cut:write=1", "write_failed"),
-    (REFLASH, "silence", ""),
+    (REFLASH, "silence", "sync_failed"),
     (REFLASH, "silence:write=1", "write_failed"),
     (REFLASH, "vanish", "port_missing"),
     (REFLASH, "drop:to=board,at=30,count=5", ""),
