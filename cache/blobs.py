@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import IO
 
 from cache.digest import Digest, digest_bytes
-from cache.durable import NEW_FILE, temp_beside, write_atomic
+from cache.durable import NEW_FILE, put_in_place, temp_beside, write_atomic
 
 _FICLONE = 0x40049409
 """ioctl of linux/fs.h: share the extents of another file (btrfs, XFS, bcachefs)."""
@@ -30,6 +31,7 @@ class BlobStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root / "cas.v1"
+        self._top = str(self.root)
         self.bytes_written = 0
         """By this object; a sum that a race between threads makes a little too small is good enough to decide when the
         store is to be counted."""
@@ -41,15 +43,16 @@ class BlobStore:
     def has(self, digest: Digest) -> bool:
         """Is the blob here with its size? Its bytes are checked when they are used."""
         try:
-            return self.path(digest).stat().st_size == digest.size
+            status = os.stat(f"{self._top}/{digest.hex[:2]}/{digest.hex}")  # noqa: PTH116 - once per output of a restore
         except OSError:
             return False
+        return status.st_size == digest.size and stat.S_ISREG(status.st_mode)
 
     def put_bytes(self, data: bytes) -> Digest:
         """Store `data`, durably, before its digest is given out."""
         digest = digest_bytes(data)
         if not self.has(digest):
-            write_atomic(self.path(digest), data, durable=True, mode=0o444)
+            write_atomic(self.path(digest), data, durable=True, mode=0o444, own=True)
             self.bytes_written += digest.size
         return digest
 
@@ -67,7 +70,7 @@ class BlobStore:
                     temp.unlink()
                 else:
                     self.path(digest).parent.mkdir(exist_ok=True)
-                    temp.replace(self.path(digest))
+                    put_in_place(temp, self.path(digest), own=True)
                     self.bytes_written += digest.size
             except BaseException:
                 temp.unlink(missing_ok=True)

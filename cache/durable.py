@@ -22,12 +22,12 @@ def temp_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
 
 
-def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644) -> None:
+def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644, own: bool = False) -> None:
     """Replace `path` by `data`, making its directory when that is missing. Raises OSError; then nothing has changed.
 
     `durable` waits for the disk before the rename, so that a power cut cannot leave the name with missing bytes; it
     can still undo the rename, which every user of this must be able to bear. Files that carry their own checksum and
-    may be lost do without.
+    may be lost do without. `own`: as of `put_in_place`.
     """
     temp = temp_beside(path)
     try:
@@ -41,11 +41,25 @@ def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644) -
             if durable:
                 stream.flush()
                 os.fsync(stream.fileno())
-        temp.replace(path)
+        put_in_place(temp, path, own=own)
     except BaseException:
         with contextlib.suppress(OSError):
             temp.unlink()
         raise
+
+
+def put_in_place(temp: Path, path: Path, *, own: bool) -> None:
+    """Rename `temp` to `path`. `own`: that name is this program's alone, so a directory that lies there is damage and
+    is removed; otherwise it is somebody's, and OSError is raised."""
+    try:
+        temp.replace(path)
+    except OSError:
+        if not own or path.is_symlink() or not path.is_dir():
+            raise
+        import shutil
+
+        shutil.rmtree(path)
+        temp.replace(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ past, on that clock, before the read began; an entry that is not settled is read
 from __future__ import annotations
 
 import errno
+import marshal
 import os
 import stat
 import time
@@ -35,7 +36,7 @@ class Stamp(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One remembered file. The order of the fields is the format of the state file ("stamps 1")."""
+    """One remembered file."""
 
     stamp: Stamp
     fingerprint: Fingerprint
@@ -80,11 +81,18 @@ def _stamp(status: os.stat_result, path: str) -> Stamp:
 
 class StampTable:
     """path -> Entry. `resolve` turns a table path (relative to the project, or with a tool's placeholder) into one
-    that can be opened. Safe to use from several threads: at worst two of them read the same file."""
+    that can be opened. Safe to use from several threads: at worst two of them read the same file.
 
-    def __init__(self, resolve: Callable[[str], str], entries: dict[str, Any] | None = None) -> None:
+    Rows stay encoded until somebody asks for them: a run that concerns ten files of ten thousand decodes ten."""
+
+    def __init__(self, resolve: Callable[[str], str], saved: Any = None) -> None:
+        """`saved`: what `plain` of an earlier table gave."""
         self.resolve = resolve
-        self._rows: dict[str, Any] = dict(entries or {})
+        rows, unsettled = saved or ({}, ())
+        self._rows: dict[str, bytes] = dict(rows)
+        self._entries: dict[str, Entry] = {}
+        """Rows that were decoded or made; each equals its row."""
+        self._unsettled: set[str] = set(unsettled)
         self.changed = False
         """Is there anything that the saved table does not hold?"""
         self.files_read = 0
@@ -95,64 +103,67 @@ class StampTable:
 
     def remembered(self, path: str) -> Entry | None:
         """What the table holds, whatever the file is now."""
-        row = self._rows.get(path)
-        return None if row is None else Entry(Stamp(*row[0]), row[1], row[2], row[3])
+        entry = self._entries.get(path)
+        if entry is None and (row := self._rows.get(path)) is not None:
+            entry = self._entries[path] = _decode(row)
+        return entry
 
     def glance(self, path: str) -> Entry | None:
         """The entry if the file certainly still is what it was; None if it moved, is missing or was never seen.
 
         Changes nothing. Reads the file only when its entry is not settled.
         """
-        row = self._rows.get(path)
-        if row is None:
+        old = self.remembered(path)
+        if old is None or stamp_of(self.resolve(path)) != old.stamp:
             return None
-        stamp = stamp_of(self.resolve(path))
-        if stamp is None or stamp != row[0]:
+        if not old.settled and self._read(path, old)[0].sha256 != old.sha256:
             return None
-        if not row[3] and self._read(path, self.remembered(path))[0].sha256 != row[2]:
-            return None
-        return Entry(stamp, row[1], row[2], row[3])
+        return old
 
     def current(self, path: str) -> Entry | None:
         """What the file is now, reading it unless that is known; None when there is no file. Raises OSError."""
         stamp = stamp_of(self.resolve(path))
         if stamp is None:
-            if self._rows.pop(path, None) is not None:
-                self.changed = True
+            self._drop(path)
             return None
-        row = self._rows.get(path)
-        if row is not None and row[3] and row[0] == stamp:
-            return Entry(stamp, row[1], row[2], True)
-        old = None if row is None else self.remembered(path)
+        old = self.remembered(path)
+        if old is not None and old.settled and old.stamp == stamp:
+            return old
         entry, present = self._read(path, old)
         if not present:
             return None
         if entry != old:
-            self._rows[path] = entry
+            self._entries[path] = entry
+            self._rows[path] = _encode(entry)
+            (self._unsettled.discard if entry.settled else self._unsettled.add)(path)
             self.changed = True
         return entry
 
     def settle(self) -> None:
         """Read again what was read too soon after it was written, once the file system's clock has moved on."""
-        waiting = [path for path, row in self._rows.items() if not row[3]]
+        waiting = sorted(self._unsettled)
         if waiting:
             next_tick()
             for path in waiting:
                 try:
                     self.current(path)
                 except OSError:
-                    self._rows.pop(path, None)
+                    self._drop(path)
 
     def keep_only(self, paths: Iterable[str]) -> None:
         """Forget every other path."""
-        wanted = set(paths)
-        for path in [path for path in self._rows if path not in wanted]:
-            del self._rows[path]
+        for path in self._rows.keys() - paths:
+            self._drop(path)
+
+    def _drop(self, path: str) -> None:
+        self._entries.pop(path, None)
+        self._unsettled.discard(path)
+        if self._rows.pop(path, None) is not None:
             self.changed = True
 
-    def rows(self) -> dict[str, Any]:
-        """The table as plain values, for a state file."""
-        return {path: (tuple(row[0]), *row[1:]) for path, row in self._rows.items()}
+    def plain(self) -> tuple[dict[str, bytes], tuple[str, ...]]:
+        """The table as plain values, for a state file: path -> encoded entry, and the paths that are not settled."""
+        return dict(self._rows), tuple(sorted(self._unsettled))
 
     def _read(self, path: str, old: Entry | None) -> tuple[Entry, bool]:
         """Hash the file. The digest is only computed when the fingerprint says that the bytes are new ones."""
@@ -190,6 +201,16 @@ class StampTable:
         steady = before == after and size == before.size
         stamp = before._replace(size=size)
         return Entry(stamp, name, digest, steady and is_settled(before.ctime_ns, began_ns)), True
+
+
+def _encode(entry: Entry) -> bytes:
+    return marshal.dumps((tuple(entry.stamp), *entry[1:]))
+
+
+def _decode(row: bytes) -> Entry:
+    # Only bytes that `_encode` made come here: the state file around them has a checksum.
+    stamp, *rest = marshal.loads(row)
+    return Entry(Stamp._make(stamp), *rest)
 
 
 def next_tick(deadline_s: float = 0.05) -> None:

@@ -28,5 +28,6 @@ def load(path: Path, kind: str) -> tuple[Any, str]:
 
 
 def save(path: Path, kind: str, value: Any) -> None:
-    """Replace `path`. Raises OSError; then the old file is still there. Not synced: losing it costs work only."""
-    write_atomic(path, encode(kind, value), durable=False)
+    """Replace `path`, even a directory there. Raises OSError; then the old file is still there. Not synced: losing it
+    costs work only."""
+    write_atomic(path, encode(kind, value), durable=False, own=True)

@@ -175,7 +175,7 @@ class Store:
             return self.stats().bytes
 
     def _say_usage(self, size: int) -> None:
-        write_atomic(self.root / "usage", b"%d\n" % max(size, 0), durable=False)
+        write_atomic(self.root / "usage", b"%d\n" % max(size, 0), durable=False, own=True)
 
     def _open(self) -> int | None:
         try:

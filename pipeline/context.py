@@ -385,7 +385,9 @@ class Context(DeviceContext):
             return StageResult(stage, StageOutcome.FAILED, 0.0, failure=failure)
 
     def close(self) -> None:
-        """Let go of every port."""
+        """Keep what was read, and let go of every port."""
+        if "engine" in self.__dict__:
+            self.engine.save()
         for device in self.devices:
             device.close()
         self.runner.close()

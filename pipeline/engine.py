@@ -15,7 +15,7 @@ import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from cache import statefile
 from cache.stamps import Entry, StampTable
@@ -25,6 +25,7 @@ from pipeline.core.inputs import Command, InputKind, command_of
 from pipeline.core.keys import ExplainSink, first_difference, walk_base
 from pipeline.core.model import Action, FailureCategory, Reason, Stage, State, Tool, Verdict
 from pipeline.effects.api import Clock, ProcessRunner
+from pipeline.engine_records import Observed, Record, Records, record_name
 from pipeline.engine_results import ActionFailure, Builtin, RunResult, ScanResult, Span
 from pipeline.errors import ConfigError
 
@@ -33,26 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ActionFailure", "Engine", "Record", "RunResult", "ScanResult"]
 
-STATE_KIND = "stamps 1 actions 1"
+STATE_KIND = "stamps 2 actions 2"
 STATE_NAME = "stamps.v1.state"
-
-Observed = tuple[tuple[str, str], ...]
-"""(path, SHA-256) of files; equal tuples are shared between records, so that each is checked once."""
-
-
-_T = TypeVar("_T", bound=tuple[Any, ...])
-
-
-class Record(NamedTuple):
-    """The last successful run of an action. The order of the fields is the format of the state file."""
-
-    command: Command
-    inputs: Observed
-    discovered: Observed
-    absent: tuple[str, ...]
-    outputs: tuple[tuple[str, str, bool], ...]
-    """(path, SHA-256, executable)."""
-    key: str
 
 
 class Engine:
@@ -93,19 +76,14 @@ class Engine:
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}
         self._state_path = state_dir / STATE_NAME
         value, note = statefile.load(self._state_path, STATE_KIND)
-        stamps, records = value or ({}, {})
+        stamps, records = value or (None, None)
         self.notes: tuple[str, ...] = (note,) if note else ()
         self.table = StampTable(self.resolve, stamps)
-        self.records: dict[str, Any] = records
-        self.records_changed = False
+        self.records = Records(records)
         self._look: dict[str, Entry | None] = {}
         self._present: dict[str, bool] = {}
-        self._shared: dict[Any, Any] = {}
-
-    def shared(self, value: _T) -> _T:
-        """An equal tuple that was asked for before, if any: the state file then holds it once, and a verdict checks it
-        once."""
-        return self._shared.setdefault(value, value)  # type: ignore[no-any-return]
+        self._judged: dict[str, Reason | None] = {}
+        """Answers of this look, by the name of the record."""
 
     @cached_property
     def store(self) -> Store:
@@ -130,10 +108,8 @@ class Engine:
         producer = self.graph.producer
         found = dict.fromkeys(path for action in self.graph.order for path in action.inputs if path not in producer)
         # Most actions share their set of headers with others.
-        sets = dict.fromkeys(
-            record.discovered for action in self.graph.order if (record := self.record(action)) is not None
-        )
-        for observed in sets:
+        sets = [self.records.discovered(record_name(action)) for action in self.graph.order]
+        for observed in {id(observed): observed for observed in sets}.values():
             found.update(dict.fromkeys(path for path, _ in observed if path not in producer))
         return list(found)
 
@@ -149,8 +125,8 @@ class Engine:
         return Verdict(State.DIRTY if reasons else State.UP_TO_DATE, tuple(reasons))
 
     def scan(self) -> ScanResult:
-        """Look at every input that this look has not found unchanged yet, read those whose stamp moved, remember what
-        they are. A file that cannot be read counts as missing, with the reason."""
+        """Look at every input that this look has not found unchanged yet and read those whose stamp moved. A file that
+        cannot be read counts as missing, with the reason. Writes nothing: `save` does, as the end of every `run`."""
         read_before, changed, missing = self.table.files_read, [], []
         sources = self.sources()
         for path in sources:
@@ -166,7 +142,7 @@ class Engine:
                 missing.append(path)
             if (old and old.fingerprint) != (now and now.fingerprint):
                 changed.append(Reason("file", path, old.fingerprint if old else "", now.fingerprint if now else ""))
-        self.save()
+        self._judged.clear()
         read = self.table.files_read - read_before
         counts = {"inputs": len(sources), "read": read, "changed": len(changed), "missing": len(missing)}
         return ScanResult(counts, tuple(changed), tuple(missing), self.notes)
@@ -194,10 +170,11 @@ class Engine:
 
     def look_afresh(self) -> None:
         """Begin a look: forget what the last one saw."""
-        self._look, self._present = {}, {}
+        self._look, self._present, self._judged = {}, {}, {}
 
     def look_again(self, paths: Sequence[str]) -> None:
-        """These were written: the next question about them stats them."""
+        """These were written: the next question about them stats them, and every action is judged anew."""
+        self._judged.clear()
         for path in paths:
             self._look.pop(path, None)
             self._present.pop(path, None)
@@ -206,8 +183,7 @@ class Engine:
 
     def record(self, action: Action) -> Record | None:
         """The last recorded run of `action`."""
-        row = self.records.get(f"{action.profile}:{action.name}")
-        return None if row is None else Record._make(row)
+        return self.records.get(record_name(action))
 
     def verdict(self, stage: Stage) -> Verdict:
         """Are all actions of `stage` up to date? One reason per action that is not: what about it moved first."""
@@ -221,7 +197,13 @@ class Engine:
 
     def judge(self, action: Action, known: dict[Any, Reason | None]) -> Reason | None:
         """Why `action` must run, None if it is up to date. `known` remembers, within one look, the answers about sets
-        of files that many actions share."""
+        of files that many actions share. Asked again before anything was written, it answers from memory."""
+        name = record_name(action)
+        if name not in self._judged:
+            self._judged[name] = self._judge(action, known)
+        return self._judged[name]
+
+    def _judge(self, action: Action, known: dict[Any, Reason | None]) -> Reason | None:
         record = self.record(action)
         if record is None:
             return Reason("never run", action.name)
@@ -260,12 +242,12 @@ class Engine:
     def _explain(self, action: Action, record: Record, command: Command) -> Reason:
         """The first part of the command that moved, from the walk that makes the key."""
         old, new = ExplainSink(), ExplainSink()
-        walk_base(old, Command._make(record.command), ())
+        walk_base(old, record.command, ())
         walk_base(new, command, ())
         moved = first_difference(old.parts, new.parts)
         if moved is None:
             # The declared inputs are not in this walk; only their names can have moved.
-            before, after = " ".join(record.command[5]), " ".join(command.inputs)
+            before, after = " ".join(record.command.inputs), " ".join(command.inputs)
             return Reason(InputKind.INPUT.value, action.name, before, after)
         subject = f"{action.name}: {moved.name}" if moved.name else action.name
         return Reason(moved.kind.value, subject, moved.before, moved.after)
@@ -282,10 +264,6 @@ class Engine:
         remembered."""
         from pipeline.engine_run import run_stage
 
-        if not self._shared:
-            for row in self.records.values():
-                self.shared(row[2])
-                self.shared(row[3])
         try:
             with self.store.in_use():
                 return run_stage(self, stage, progress, performed)
@@ -296,11 +274,11 @@ class Engine:
 
     def save(self) -> None:
         """Write the state if it changed. That it cannot be written is a note: the next run only works more."""
-        if not (self.table.changed or self.records_changed):
+        if not (self.table.changed or self.records.changed):
             return
         try:
-            statefile.save(self._state_path, STATE_KIND, (self.table.rows(), self.records))
-            self.table.changed = self.records_changed = False
+            statefile.save(self._state_path, STATE_KIND, (self.table.plain(), self.records.plain()))
+            self.table.changed = self.records.changed = False
         except OSError as error:
             self.notes = (
                 *self.notes,
@@ -310,22 +288,17 @@ class Engine:
     def _forget(self) -> None:
         """Drop records of actions that are no longer declared in these profiles, and stamps that nothing uses. Other
         profiles keep theirs, so that switching back finds them."""
-        declared = {f"{action.profile}:{action.name}" for action in self.graph.order}
+        declared = {record_name(action) for action in self.graph.order}
         profiles = tuple(f"{profile}:" for profile in {action.profile for action in self.graph.order})
-        for name in [name for name in self.records if name not in declared and name.startswith(profiles)]:
-            del self.records[name]
-        used = set(self.graph.producer)
-        for action in self.graph.order:
-            used.update(action.inputs)
-        # Most actions share their set of headers with others.
-        seen: set[int] = set()
-        for row in self.records.values():
-            record = Record._make(row)
-            for observed in (record.inputs, record.discovered):
-                if id(observed) not in seen:
-                    seen.add(id(observed))
-                    used.update([path for path, _ in observed])
-            used.update([path for path, _, _ in record.outputs])
+        for name in [name for name in self.records.names() if name not in declared and name.startswith(profiles)]:
+            self.records.drop(name)
+        used = set(self.sources())
+        used.update(self.graph.producer)
+        for name in self.records.names() - declared:
+            record = self.records.get(name)
+            if record is not None:
+                used.update(path for path, _ in (*record.inputs, *record.discovered))
+                used.update(path for path, _, _ in record.outputs)
         self.table.keep_only(used)
 
 

@@ -23,10 +23,11 @@ from pipeline.core.keys import base_key, full_key
 from pipeline.core.model import Action, Reason
 from pipeline.engine_execute import Executed, UndeclaredOutputs, execute, remove_files
 from pipeline.engine_observe import CandidateSet, IdentifiedSet, Observer
+from pipeline.engine_records import Observed, Record, record_name
 from pipeline.engine_results import ActionFailure, FailureKind
 
 if TYPE_CHECKING:
-    from pipeline.engine import Engine, Observed
+    from pipeline.engine import Engine
 
 
 class How(StrEnum):
@@ -228,8 +229,7 @@ class ActionRunner:
         return Done(How.EXECUTED, _text(ran.stderr), notes=self._keep(keyed, candidate, ran, started_ns, sequence))
 
     def _forget(self, action: Action) -> None:
-        if self._engine.records.pop(f"{action.profile}:{action.name}", None) is not None:
-            self._engine.records_changed = True
+        self._engine.records.drop(record_name(action))
 
     def _missing_output(self, action: Action, ran: Executed) -> ActionFailure | None:
         for path in action.outputs:
@@ -325,12 +325,8 @@ class ActionRunner:
     def _remember(
         self, keyed: _Keyed, key: ActionKey, found: IdentifiedSet, outputs: tuple[tuple[str, str, bool], ...]
     ) -> None:
-        absent = self._engine.shared(found.absent)
-        record = (tuple(keyed.command), keyed.observed, found.discovered, absent, outputs, str(key))
-        name = f"{keyed.action.profile}:{keyed.action.name}"
-        if self._engine.records.get(name) != record:
-            self._engine.records[name] = record
-            self._engine.records_changed = True
+        record = Record(keyed.command, keyed.observed, found.discovered, found.absent, outputs, str(key))
+        self._engine.records.put(record_name(keyed.action), record)
 
 
 def _text(data: bytes) -> str:

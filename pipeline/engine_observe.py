@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from cache.digest import ActionKey
 from cache.stamps import Entry
 from pipeline.core.keys import set_key
+from pipeline.engine_records import Observed
 
 if TYPE_CHECKING:
-    from pipeline.engine import Engine, Observed
+    from pipeline.engine import Engine
 
 
 class CandidateSet(NamedTuple):
@@ -86,7 +87,7 @@ class Observer:
         if len(found) == len(entries) and not any(map(self._is_present, candidate.absent)):
             observed = tuple((path, digest.hex) for path, digest in found)
             identified = IdentifiedSet(
-                set_key(found, candidate.absent), self._engine.shared(observed), candidate.absent
+                set_key(found, candidate.absent), self._engine.records.shared(observed), candidate.absent
             )
         if fixed:
             self._sets[candidate] = identified

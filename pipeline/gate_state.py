@@ -89,7 +89,12 @@ class GateState:
         self._asked, self._state = True, None
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(self._directory):
-                Path(entry.path).unlink(missing_ok=True)
+                if entry.is_dir(follow_symlinks=False):
+                    import shutil
+
+                    shutil.rmtree(entry.path)
+                else:
+                    Path(entry.path).unlink(missing_ok=True)
 
     def approve(self, selection: Sequence[str], text: str) -> None:
         """`doit` printed `text` for these stages: the gate may do so while all stamps agree. Losing this costs work
@@ -137,7 +142,7 @@ class GateState:
         from cache.durable import write_atomic
 
         try:
-            write_atomic(self._path, encode(KIND, self._state), durable=False)
+            write_atomic(self._path, encode(KIND, self._state), durable=False, own=True)
         except OSError:
             return False
         return True

@@ -17,7 +17,7 @@ from cache import statefile
 from cache.stamps import StampTable
 from pipeline.gate_state import Watched, directory_stamp
 
-_KIND = "tools 1"
+_KIND = "tools 2"
 _STATE_NAME = "tools.v1.state"
 
 
@@ -68,13 +68,13 @@ def program_digest(program: Path, state_dir: Path) -> str:
     """SHA-256 of a program file. 185 MB take most of a second, so it is remembered by stamp below `state_dir`; a state
     file that is lost, damaged or cannot be written costs that time again. Raises OSError if it cannot be read."""
     value, _ = statefile.load(state_dir / _STATE_NAME, _KIND)
-    table = StampTable(lambda path: path, value or {})
+    table = StampTable(lambda path: path, value)
     entry = table.current(str(program))
     if entry is None:
         raise FileNotFoundError(2, "No such file", str(program))
     if table.changed:
         try:
-            statefile.save(state_dir / _STATE_NAME, _KIND, table.rows())
+            statefile.save(state_dir / _STATE_NAME, _KIND, table.plain())
         except OSError:
             return entry.sha256
     return entry.sha256

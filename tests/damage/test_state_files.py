@@ -61,7 +61,7 @@ def test_engine_starts_over_from_any_damage_of_its_state(space: Space) -> None:
     for bad in variants[::97]:
         path.write_bytes(bad)
         engine = space.engine()
-        assert engine.notes == (f"{STATE_NAME} is not a 'stamps 1 actions 1' state file; starting over",) or (
+        assert engine.notes == (f"{STATE_NAME} is not a {STATE_KIND!r} state file; starting over",) or (
             "damaged" in engine.notes[0]
         )
         assert not engine.verdict(Stage.COMPILE).up_to_date
@@ -110,8 +110,7 @@ def test_each_file_of_the_cache_damaged(space: Space, damage: Callable[[Path], N
         (space.root / ".deploy" / STATE_NAME).unlink()
         again = space.build()
         assert again.ok and space.outputs() == outputs, name
-        if path.is_dir():
-            path.rmdir()
+        assert path.is_file(), f"{name} was not replaced"
     assert space.build().nothing
 
 
@@ -134,14 +133,21 @@ def test_cache_that_cannot_be_used_is_said_and_stops_nothing(tmp_path: Path) -> 
 
 
 def test_state_that_cannot_be_written_is_said_and_stops_nothing(space: Space) -> None:
+    shutil.rmtree(space.root / ".deploy")
+    (space.root / ".deploy").write_text("a file where the state should be")
+    engine = space.engine()
+    assert list(engine.notes) == [f"{STATE_NAME} cannot be read (Not a directory); starting over"]
+    assert engine.run(Stage.COMPILE, lambda label, done, total: None).ok
+    assert "cannot be written" in engine.notes[-1]
+
+
+def test_a_directory_in_the_place_of_the_state_is_replaced(space: Space) -> None:
     path = space.root / ".deploy" / STATE_NAME
     path.unlink()
-    path.mkdir()
-    engine = space.engine()
-    assert list(engine.notes) == [f"{STATE_NAME} cannot be read (Is a directory); starting over"]
-    engine.scan()
-    assert "cannot be written" in engine.notes[-1]
-    assert engine.run(Stage.COMPILE, lambda label, done, total: None).ok
+    (path / "below").mkdir(parents=True)
+    assert list(space.engine().notes) == [f"{STATE_NAME} cannot be read (Is a directory); starting over"]
+    assert space.build().ok and path.is_file()
+    assert space.build().nothing
 
 
 CHILD = """

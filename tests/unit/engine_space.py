@@ -206,6 +206,7 @@ class Space:
             results.append(result)
             if not result.ok:
                 break
+        engine.save()
         return Built(scanned, tuple(results), self)
 
     def outputs(self) -> dict[str, bytes]:

@@ -203,6 +203,7 @@ class Project:
             results.append(engine.run(stage, lambda label, done, total: None))
             if not results[-1].ok:
                 break
+        engine.save()
         return results
 
 

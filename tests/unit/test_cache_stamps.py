@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 from pathlib import Path
 
@@ -19,8 +20,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def table(root: Path, rows: dict[str, object] | None = None) -> StampTable:
-    return StampTable(lambda path: f"{root}/{path}", rows)
+def table(root: Path, saved: object = None) -> StampTable:
+    return StampTable(lambda path: f"{root}/{path}", saved)
 
 
 def test_settled_means_ctime_before_the_read() -> None:
@@ -40,7 +41,7 @@ def test_unchanged_is_not_read_again(root: Path) -> None:
     entry = one.current("a")
     assert entry is not None and entry.digest == digest_bytes(b"one") and entry.fingerprint == fingerprint_bytes(b"one")
     assert entry.settled and one.files_read == 1 and one.changed
-    two = table(root, one.rows())
+    two = table(root, one.plain())
     assert two.current("a") == entry and two.glance("a") == entry
     assert two.files_read == 0 and not two.changed
 
@@ -60,10 +61,11 @@ def test_touch_keeps_the_digest(root: Path) -> None:
 def test_unsettled_entry_is_read_again_although_its_stamp_is_equal(root: Path) -> None:
     one = table(root)
     one.current("a")
-    rows = one.rows()
+    now = one.remembered("a")
+    assert now is not None
     # What a change within the tick of the read leaves behind: the stamp of the new bytes, the digest of the old.
-    rows["a"] = (rows["a"][0], fingerprint_bytes(b"old"), digest_bytes(b"old").hex, False)
-    two = table(root, rows)
+    row = marshal.dumps((tuple(now.stamp), fingerprint_bytes(b"old"), digest_bytes(b"old").hex, False))
+    two = table(root, ({"a": row}, ("a",)))
     assert two.glance("a") is None
     entry = two.current("a")
     assert entry is not None and entry.sha256 == digest_bytes(b"one").hex and entry.settled
@@ -126,4 +128,4 @@ def test_keep_only(root: Path) -> None:
     one.keep_only(["a"])
     assert not one.changed
     one.keep_only([])
-    assert one.changed and one.rows() == {}
+    assert one.changed and one.plain() == ({}, ())
