@@ -204,13 +204,14 @@ class StampTable:
 
 
 def _encode(entry: Entry) -> bytes:
-    return marshal.dumps((tuple(entry.stamp), *entry[1:]))
+    digests = bytes.fromhex(entry.fingerprint), bytes.fromhex(entry.sha256)
+    return marshal.dumps((tuple(entry.stamp), *digests, entry.settled))
 
 
 def _decode(row: bytes) -> Entry:
     # Only bytes that `_encode` made come here: the state file around them has a checksum.
-    stamp, *rest = marshal.loads(row)
-    return Entry(Stamp._make(stamp), *rest)
+    stamp, fingerprint, sha256, settled = marshal.loads(row)
+    return Entry(Stamp._make(stamp), Fingerprint(fingerprint.hex()), sha256.hex(), settled)
 
 
 def next_tick(deadline_s: float = 0.05) -> None:

@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -29,6 +29,7 @@ from pipeline.core.failures import fail
 from pipeline.core.layout import Placement
 from pipeline.core.model import (
     DEVICE_STAGES,
+    Action,
     Failure,
     FailureCategory,
     Partition,
@@ -37,6 +38,7 @@ from pipeline.core.model import (
     StageOutcome,
     StageResult,
     State,
+    Tool,
     Verdict,
 )
 from pipeline.core.otadata import select
@@ -47,7 +49,9 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine import Engine
 from pipeline.engine_facts import shadow_directories, used_files
-from pipeline.engine_results import Span
+from pipeline.engine_narrow import Aside, narrow, survey
+from pipeline.engine_records import Saved, load_saved
+from pipeline.engine_results import Builtin, Span
 from pipeline.errors import DeployError
 from pipeline.gate_state import GateState, Watched
 from pipeline.image_set import ImageSet
@@ -120,35 +124,66 @@ class Context(DeviceContext):
         """Child processes; closed with the context."""
         return SystemProcessRunner(self.clock)
 
+    def engine_for(self, stage: Stage) -> Engine:
+        """The engine that answers for `stage`: up to compile one that knows only what few moved files concern, where
+        that can be told."""
+        if stage in (Stage.FINGERPRINT, Stage.COMPILE) and "engine" not in self.__dict__:
+            return self._narrow_engine or self.engine
+        return self.engine
+
+    @cached_property
+    def _narrow_engine(self) -> Engine | None:
+        found = self.gate.survey()
+        if found is None:
+            return None
+        saved = load_saved(self.state_dir)
+        narrowed = narrow(*found, saved.records)
+        if narrowed is None:
+            return None
+        tools, env = narrowed.tools, narrowed.run_env
+        return self._make_engine(narrowed.actions, tools, {}, env, saved, narrowed.aside)
+
     @cached_property
     def engine(self) -> Engine:
-        """The action engine over this project's actions."""
+        """The action engine over all of this project's actions."""
+        if (narrow_engine := self.__dict__.get("_narrow_engine")) is not None:
+            narrow_engine.save()  # what this one reads
         _ = self.table  # a table that cannot be read is the configuration's fault, not that of an action
         # Tens of thousands of objects are made here that live as long as the process: the collector would walk them
         # again and again for nothing (a third of the time that it takes to make them).
         collecting = gc.isenabled()
         gc.disable()
         try:
-            return self._make_engine()
+            made = self.toolchain
+            return self._make_engine(made.actions, made.tools, made.builtins, made.run_env, None, None)
         finally:
             gc.freeze()
             if collecting:
                 gc.enable()
 
-    def _make_engine(self) -> Engine:
-        toolchain = self.toolchain
+    def _make_engine(
+        self,
+        actions: Sequence[Action],
+        tools: Mapping[str, Tool],
+        builtins: Mapping[str, Builtin],
+        run_env: Mapping[str, str],
+        saved: Saved | None,
+        aside: Aside | None,
+    ) -> Engine:
         return Engine(
             self.root,
-            toolchain.actions,
-            toolchain.tools,
-            toolchain.builtins,
+            actions,
+            tools,
+            builtins,
             self.state_dir,
             self.cache_dir,
             self.runner,
             self.clock,
             os.cpu_count() or 1,
-            toolchain.run_env,
+            run_env,
             self.config.cache.max_bytes,
+            saved,
+            aside,
         )
 
     @property
@@ -163,8 +198,8 @@ class Context(DeviceContext):
             return Verdict(State.UP_TO_DATE)
         try:
             if stage is Stage.FINGERPRINT:
-                return self.engine.peek()
-            verdict = self.engine.verdict(stage)
+                return self.engine_for(stage).peek()
+            verdict = self.engine_for(stage).verdict(stage)
             if stage is Stage.LINK and verdict.up_to_date and self.images.check().failure is not None:
                 return Verdict(State.DIRTY, (Reason("image-check", "images"),))
             return verdict
@@ -180,9 +215,9 @@ class Context(DeviceContext):
             used = used_files(self.engine)
             if used is not None:
                 programs = tuple(tool.path for tool in self.toolchain.tools.values())
-                facts = {"inputs": len(self.engine.sources()), "toolchain": self.toolchain.name}
+                facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
                 found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
-                self.gate.record(self.engine.table, used, found, facts)
+                self.gate.record(self.engine.table, used, found, facts, partial(survey, self.engine))
         if selection is not None:
             self.gate.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 
@@ -239,7 +274,7 @@ class Context(DeviceContext):
 
     def toolchain_name(self) -> str:
         """`zig 0.17.0`; empty when the tools cannot be found (the compile stage says why)."""
-        facts = self.gate.facts()
+        facts = self.gate.lasting_facts()
         if facts is not None:
             return str(facts["toolchain"])
         try:
@@ -251,16 +286,18 @@ class Context(DeviceContext):
         """Counters of a stage that had nothing to do."""
         if stage is Stage.FINGERPRINT:
             facts = self.gate.facts()
-            return {"inputs": len(self.engine.sources()) if facts is None else facts["inputs"]}
+            return {"inputs": self.engine_for(stage).input_count if facts is None else facts["inputs"]}
         if stage is Stage.REFLASH:
             return {"regions_written": 0, "bytes_written": 0}
         return {"compiled": 0, "restored": 0} if stage is Stage.COMPILE else {"linked": 0, "restored": 0}
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageResult:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
-        self.images.forget()
+        engine = self.engine_for(stage)
+        if "images" in self.__dict__:
+            self.images.forget()
         self.gate.withdraw()
-        result = self.engine.run(stage, self.progress, lambda span: self._performed(stage, span))
+        result = engine.run(stage, self.progress, lambda span: self._performed(stage, span))
         if result.failures and self._is_users(result.failures[0].action):
             category = FailureCategory.ACTION_FAILED
         for _, text in result.warnings:
@@ -386,8 +423,9 @@ class Context(DeviceContext):
 
     def close(self) -> None:
         """Keep what was read, and let go of every port."""
-        if "engine" in self.__dict__:
-            self.engine.save()
+        engine = self.__dict__.get("engine") or self.__dict__.get("_narrow_engine")
+        if engine is not None:
+            engine.save()
         for device in self.devices:
             device.close()
         self.runner.close()

@@ -25,17 +25,15 @@ from pipeline.core.inputs import Command, InputKind, command_of
 from pipeline.core.keys import ExplainSink, first_difference, walk_base
 from pipeline.core.model import Action, FailureCategory, Reason, Stage, State, Tool, Verdict
 from pipeline.effects.api import Clock, ProcessRunner
-from pipeline.engine_records import Observed, Record, Records, record_name
+from pipeline.engine_records import STATE_KIND, STATE_NAME, Observed, Record, Saved, load_saved, record_name
 from pipeline.engine_results import ActionFailure, Builtin, RunResult, ScanResult, Span
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from cache.store import Store
+    from pipeline.engine_narrow import Aside
 
-__all__ = ["ActionFailure", "Engine", "Record", "RunResult", "ScanResult"]
-
-STATE_KIND = "stamps 2 actions 2"
-STATE_NAME = "stamps.v1.state"
+__all__ = ["STATE_KIND", "STATE_NAME", "ActionFailure", "Engine", "Record", "RunResult", "ScanResult"]
 
 
 class Engine:
@@ -54,8 +52,11 @@ class Engine:
         jobs: int,
         run_env: Mapping[str, str],
         max_cache_bytes: int | None = None,
+        saved: Saved | None = None,
+        aside: Aside | None = None,
     ) -> None:
-        """`max_cache_bytes`: how large the cache may become (None: the default of `cache.store`).
+        """`max_cache_bytes`: how large the cache may become (None: the default of `cache.store`). `saved`: the state
+        if it was read already. `aside`: what is known to be up to date, when `actions` are only the others.
         `run_env` is the environment of every child beside its action's own; it is in no key, so it may only say
         where to work (PATH, cache directories). Raises ConfigError when the actions do not form a DAG."""
         graph = dag.build(actions)
@@ -75,11 +76,11 @@ class Engine:
         self._max_cache_bytes = max_cache_bytes
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}
         self._state_path = state_dir / STATE_NAME
-        value, note = statefile.load(self._state_path, STATE_KIND)
-        stamps, records = value or (None, None)
-        self.notes: tuple[str, ...] = (note,) if note else ()
-        self.table = StampTable(self.resolve, stamps)
-        self.records = Records(records)
+        saved = load_saved(state_dir) if saved is None else saved
+        self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
+        self.table = StampTable(self.resolve, saved.stamps)
+        self.records = saved.records
+        self.aside = aside
         self._look: dict[str, Entry | None] = {}
         self._present: dict[str, bool] = {}
         self._judged: dict[str, Reason | None] = {}
@@ -113,6 +114,11 @@ class Engine:
             found.update(dict.fromkeys(path for path, _ in observed if path not in producer))
         return list(found)
 
+    @property
+    def input_count(self) -> int:
+        """How many files are read that no action makes."""
+        return len(self.sources()) if self.aside is None else self.aside.inputs
+
     def peek(self) -> Verdict:
         """Would `scan` find anything? Writes nothing. Reads only a file whose stamp was taken in the tick of the clock
         in which it was written."""
@@ -128,8 +134,7 @@ class Engine:
         """Look at every input that this look has not found unchanged yet and read those whose stamp moved. A file that
         cannot be read counts as missing, with the reason. Writes nothing: `save` does, as the end of every `run`."""
         read_before, changed, missing = self.table.files_read, [], []
-        sources = self.sources()
-        for path in sources:
+        for path in self.sources():
             if self._look.get(path) is not None:
                 continue
             old = self.table.remembered(path)
@@ -144,7 +149,7 @@ class Engine:
                 changed.append(Reason("file", path, old.fingerprint if old else "", now.fingerprint if now else ""))
         self._judged.clear()
         read = self.table.files_read - read_before
-        counts = {"inputs": len(sources), "read": read, "changed": len(changed), "missing": len(missing)}
+        counts = {"inputs": self.input_count, "read": read, "changed": len(changed), "missing": len(missing)}
         return ScanResult(counts, tuple(changed), tuple(missing), self.notes)
 
     def _seen(self, path: str) -> Entry | None:
@@ -269,7 +274,8 @@ class Engine:
                 return run_stage(self, stage, progress, performed)
         finally:
             self.table.settle()
-            self._forget()
+            if self.aside is None:
+                self._forget()
             self.save()
 
     def save(self) -> None:

@@ -38,6 +38,7 @@ class _StageRun:
             for need in engine.graph.needs[n]:
                 if need in mine:
                     self.users[need].append(n)
+        self.aside = engine.aside.compiles if engine.aside is not None and stage is Stage.COMPILE else 0
         self.counts = dict.fromkeys(("compiled", "linked", "built", "restored", "up_to_date", "failed", "not_run"), 0)
         self.causes: dict[int, Reason] = {}
         self.known: dict[Any, Reason | None] = {}
@@ -88,6 +89,7 @@ class _StageRun:
     def result(self) -> RunResult:
         """What the caller is told."""
         self.counts["not_run"] = len(self.indices) - self.finished
+        self.counts["up_to_date"] += self.aside
         return RunResult(
             dict(self.counts),
             tuple(self.causes[index] for index in sorted(self.causes)),
@@ -132,7 +134,7 @@ def run_stage(
                 ready.extend(reversed(run.finish(index, done)))
                 if done.how is not How.SKIPPED:
                     performed(span)
-                progress(run.action(index).name, run.finished, len(run.indices))
+                progress(run.action(index).name, run.aside + run.finished, run.aside + len(run.indices))
                 if run.failures:
                     runner.stop()
                     ready.clear()

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-KIND = "gate 1"
+KIND = "gate 2"
 """
 The value is a tuple: identity (see `identity`), selections (dict: canonical selection -> what `doit` prints when all of
-it is up to date), environment (names and values), paths, their stamps, paths that must not exist, facts for `doit`.
-Paths are relative to the project or absolute.
+it is up to date), environment (names and values), paths (first those of `facts["files"]` files that actions use and
+nothing else does), their stamps, paths that must not exist, facts for `doit`. Paths are relative to the project or
+absolute.
 """
 DIRECTORY = ".deploy/gate.v1"
 STAGES = ("fingerprint", "compile", "link")
@@ -75,13 +76,33 @@ def load(path: str) -> "Any":
 
 def agrees(state: "Any", root: str) -> bool:
     """Is everything as it was? The current directory must be `root`. One stat per path."""
-    who, _, environment, paths, stamps, absent, _ = state
-    if who != identity(root) or any(os.environ.get(name) != value for name, value in environment):
-        return False
+    paths, stamps = state[3:5]
     try:
         if not all(map(eq, map(stamp_of, map(stat, paths)), stamps)):
             return False
     except (OSError, ValueError):
+        return False
+    return _circumstances_agree(state, root)
+
+
+def moved(state: "Any", root: str) -> "list[int] | None":
+    """Which of the state's paths are not what they were (their places in its list), None when it does not apply at all.
+    The current directory must be `root`. One stat per path."""
+    if not _circumstances_agree(state, root):
+        return None
+    found = []
+    for place, (path, stamp) in enumerate(zip(*state[3:5], strict=True)):
+        try:
+            if stamp_of(stat(path)) != stamp:  # noqa: PTH116
+                found.append(place)
+        except (OSError, ValueError):
+            found.append(place)
+    return found
+
+
+def _circumstances_agree(state: "Any", root: str) -> bool:
+    who, _, environment, _, _, absent, _ = state
+    if who != identity(root) or any(os.environ.get(name) != value for name, value in environment):
         return False
     return not any(map(os.path.lexists, absent))
 

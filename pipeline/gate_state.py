@@ -12,20 +12,24 @@ import contextlib
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache import statefile
 from cache.stamps import StampTable, filesystem_now_ns, is_settled
 from cache.statebytes import encode
-from pipeline.gate import DIRECTORY, KIND, agrees, identity, load, stamp_of, state_path
+from pipeline.gate import DIRECTORY, KIND, identity, load, moved, stamp_of, state_path
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 """Decide which tools and modules are found."""
 
 DOIT_FILES = ("pyproject.toml", "doit.cfg")
 """Where doit looks for options, present or not."""
+
+SURVEY_KIND = "survey 1"
+"""The value is (token, survey); see `engine_narrow`."""
 
 GateStamp = tuple[int, int, int]
 
@@ -69,24 +73,42 @@ class GateState:
         """`profile` as the command line has it."""
         self._root = str(root)
         self._path = root / state_path(profile)
+        self._survey_path = self._path.with_suffix(".survey")
         self._directory = root / DIRECTORY
         self._state: Any = None
-        self._asked = False
+        self._moved: Sequence[int] | None = None
+
+    def _look(self) -> Sequence[int] | None:
+        """The places of the paths that moved, None without a state that applies. Stats only."""
+        if self._moved is None and self._state is None:
+            self._state = load(str(self._path))
+            here = os.getcwd()  # noqa: PTH109
+            if self._state is not None and here == self._root:
+                self._moved = moved(self._state, here)
+            self._state = self._state or ()
+        return self._moved
 
     def facts(self) -> Mapping[str, Any] | None:
-        """What was written beside the stamps if all of them agree, None otherwise. Stats only."""
-        if not self._asked:
-            self._asked = True
-            state = load(str(self._path))
-            here = os.getcwd()  # noqa: PTH109
-            if state is not None and here == self._root and agrees(state, here):
-                self._state = state
-        return None if self._state is None else self._state[6]
+        """What was written beside the stamps if all of them agree, None otherwise."""
+        return self._state[6] if self._look() == [] else None
+
+    def lasting_facts(self) -> Mapping[str, Any] | None:
+        """What was written beside the stamps if at most files of actions moved: the actions are what they were."""
+        places = self._look()
+        return None if places is None or any(n >= self._state[6]["files"] for n in places) else self._state[6]
+
+    def survey(self) -> tuple[bytes, Sequence[int]] | None:
+        """What `survey` of `record` gave, and the places of the files that moved, if only files of actions did."""
+        places, facts = self._look(), self.lasting_facts()
+        if not places or facts is None:
+            return None
+        saved, _ = statefile.load(self._survey_path, SURVEY_KIND)
+        return (saved[1], places) if saved is not None and saved[0] == facts["survey"] else None
 
     def withdraw(self) -> None:
         """Something is about to be done: no process may believe the old state from here on, nor may this one. Those of
         other profiles go too: a run of one may move what another one uses."""
-        self._asked, self._state = True, None
+        self._state, self._moved = (), None
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(self._directory):
                 if entry.is_dir(follow_symlinks=False):
@@ -99,28 +121,29 @@ class GateState:
     def approve(self, selection: Sequence[str], text: str) -> None:
         """`doit` printed `text` for these stages: the gate may do so while all stamps agree. Losing this costs work
         only, so it fails silently."""
-        if self._state is None or self._state[1].get(tuple(selection)) == text:
+        if self._look() != [] or self._state[1].get(tuple(selection)) == text:
             return
         who, selections, *rest = self._state
         self._state = (who, {**selections, tuple(selection): text}, *rest)
         self._save()
 
-    def record(self, table: StampTable, used: Mapping[str, str], watched: Watched, facts: Mapping[str, Any]) -> bool:
-        """Write the state. `used` is path of a key -> SHA-256 of what the run used of it. False when something moved
-        meanwhile or is too young to be believed; then there is none, and the next run answers by itself."""
-        stamps: dict[str, GateStamp] = {}
-        for path, sha256 in used.items():
-            entry = table.remembered(path)
-            if entry is None or not entry.settled or entry.sha256 != sha256:
-                return False
-            stamp = entry.stamp
-            moved_ns = stamp.ctime_ns if os.name == "posix" else stamp.mtime_ns
-            stamps[self._short(table.resolve(path))] = (moved_ns, stamp.size, stamp.inode)
+    def record(
+        self,
+        table: StampTable,
+        used: Mapping[str, str],
+        watched: Watched,
+        facts: Mapping[str, Any],
+        survey: Callable[[Sequence[str]], bytes],
+    ) -> bool:
+        """Write the state. `used` is path of a key -> SHA-256 of what the run used of it; `survey` is asked about
+        those of them that nothing else depends on. False when something moved meanwhile or is too young to be believed;
+        then there is none, and the next run answers by itself."""
+        absent = [self._short(path) for path in watched.absent]
+        others: dict[str, GateStamp] = {}
         for path, listed in watched.listed.items():
             if listed is None:
                 return False
-            stamps[self._short(path)] = listed
-        absent = [self._short(path) for path in watched.absent]
+            others[self._short(path)] = listed
         born_ns = _process_start_ns()
         for path in (*_own_files(self._root), *watched.files):
             try:
@@ -130,12 +153,34 @@ class GateState:
                 continue
             if not is_settled(status.st_ctime_ns, born_ns):
                 return False
-            stamps[self._short(path)] = stamp_of(status)
+            others[self._short(path)] = stamp_of(status)
+        stamps: dict[str, GateStamp] = {}
+        names: dict[str, str] = {}
+        for path, sha256 in used.items():
+            entry = table.remembered(path)
+            if entry is None or not entry.settled or entry.sha256 != sha256:
+                return False
+            stamp = entry.stamp
+            moved_ns = stamp.ctime_ns if os.name == "posix" else stamp.mtime_ns
+            short = self._short(table.resolve(path))
+            believed = (moved_ns, stamp.size, stamp.inode)
+            if short in others or short in stamps:
+                # It matters to more than the actions that name it so.
+                others[short] = believed
+                stamps.pop(short, None)
+                names.pop(short, None)
+            else:
+                stamps[short], names[short] = believed, path
+        # In one file the survey would be read by every warm run; the token says that both are of one run.
+        token = os.urandom(8).hex()
+        facts = {**facts, "files": len(stamps), "survey": token}
+        stamps.update(others)
         environment = tuple((name, os.environ.get(name)) for name in (*ENVIRONMENT, *watched.variables))
-        paths = list(stamps)
         who = identity(self._root)
-        self._state = (who, {}, environment, paths, [stamps[p] for p in paths], tuple(absent), dict(facts))
-        self._asked = True
+        self._state = (who, {}, environment, list(stamps), list(stamps.values()), tuple(absent), facts)
+        self._moved = []
+        with contextlib.suppress(OSError):
+            statefile.save(self._survey_path, SURVEY_KIND, (token, survey(list(names.values()))))
         return self._save()
 
     def _save(self) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(ctx: Context) -> StageResult:
     """Stamp every input, read those that moved, remember the result."""
-    scan = ctx.engine.scan()
+    scan = ctx.engine_for(Stage.FINGERPRINT).scan()
     return StageResult(
         Stage.FINGERPRINT,
         StageOutcome.RAN,
