@@ -25,13 +25,12 @@ def used_files(engine: Engine) -> dict[str, str] | None:
         record = engine.record(action)
         if record is None:
             return None
-        for observed in (record.inputs, record.discovered):
-            if id(observed) in seen:
-                continue
-            seen.add(id(observed))
-            for path, sha256 in observed:
-                if used.setdefault(path, sha256) != sha256:
-                    return None
+        # Most actions share what they discovered with others (see `engine_records`), and only that.
+        shared = id(record.discovered) in seen
+        seen.add(id(record.discovered))
+        for path, sha256 in record.inputs if shared else (*record.inputs, *record.discovered):
+            if used.setdefault(path, sha256) != sha256:
+                return None
         for path, sha256, _ in record.outputs:
             if used.setdefault(path, sha256) != sha256:
                 return None

@@ -10,6 +10,7 @@ here was that one and left outputs that are still whole.
 from __future__ import annotations
 
 import os
+import pickle
 import posixpath
 import sys
 import threading
@@ -18,12 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from cache.stamps import Stamp, stamp_of
 from pipeline.core.inputs import command_of
 from pipeline.core.model import Action, Stage, Tool
 from pipeline.effects.api import Completed
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine import Engine
+from pipeline.engine_facts import used_files
+from pipeline.engine_narrow import Aside, narrow, survey
+from pipeline.engine_records import Saved, load_saved
 from pipeline.engine_results import Builtin, BuiltinCall, RunResult
 from tests.unit import fake_tool
 from tests.unit.fake_tool import SEARCH, Made, read_below, tool, write_outputs
@@ -98,6 +103,13 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        return stamp_of(str(path))
+    except IsADirectoryError:
+        return None
+
+
 # --- the project ------------------------------------------------------------------------------
 
 
@@ -116,6 +128,8 @@ class Project:
 
     def __init__(self, root: Path, cache: Path, shape: Shape) -> None:
         self.root, self.cache, self.shape = root, cache, shape
+        self.narrowed = 0
+        """Builds that began with an engine of a few actions."""
 
     def write(self, path: str, text: str) -> None:
         target = self.root / path
@@ -185,26 +199,83 @@ class Project:
 
     def engine(self, runner: FakeRunner) -> Engine:
         """A new one, as a new process would make."""
+        return self._engine(runner, self.actions(), self.tools, None, None)
+
+    def _engine(
+        self,
+        runner: FakeRunner,
+        actions: Sequence[Action],
+        tools: Mapping[str, Tool],
+        saved: Saved | None,
+        aside: Aside | None,
+    ) -> Engine:
         builtins: dict[str, Builtin] = {"strip@1": strip}
-        state = self.root / ".deploy"
+        state, clock = self.root / ".deploy", SystemClock()
         return Engine(
-            self.root, self.actions(), self.tools, builtins, state, self.cache, runner, SystemClock(), JOBS, {}
+            self.root, actions, tools, builtins, state, self.cache, runner, clock, JOBS, {}, None, saved, aside
         )
 
     def build(self, runner: FakeRunner | None = None) -> list[RunResult]:
-        """What one `doit link` does. Raises KeyboardInterrupt after a cancel."""
-        engine = self.engine(runner or FakeRunner())
-        if not engine.peek().up_to_date:
+        """What one `doit link` does, narrowing included. Raises KeyboardInterrupt after a cancel."""
+        runner = runner or FakeRunner()
+        engine = self._narrowed(runner) or self.engine(runner)
+        scanned = not engine.peek().up_to_date
+        if scanned:
             engine.scan()
         results: list[RunResult] = []
         for stage in (Stage.COMPILE, Stage.LINK):
+            if stage is Stage.LINK and engine.aside is not None:
+                engine.save()
+                engine = self.engine(runner)
             if engine.verdict(stage).up_to_date:
                 continue
+            self._snapshot_path.unlink(missing_ok=True)
             results.append(engine.run(stage, lambda label, done, total: None))
             if not results[-1].ok:
-                break
+                engine.save()
+                return results
         engine.save()
+        if scanned or results or not self._snapshot_path.exists():
+            self._take_snapshot(engine)
         return results
+
+    # What the gate's state holds in a real project: which actions there were, every file with its stamp, the survey.
+
+    @property
+    def _snapshot_path(self) -> Path:
+        return self.root / ".deploy" / "snapshot"
+
+    def _take_snapshot(self, engine: Engine) -> None:
+        used = used_files(engine)
+        if used is None or not all(engine.verdict(stage).up_to_date for stage in (Stage.COMPILE, Stage.LINK)):
+            return
+        entries = [engine.table.remembered(path) for path in used]
+        if not all(
+            entry is not None and entry.settled and entry.sha256 == used[path]
+            for path, entry in zip(used, entries, strict=True)
+        ):
+            return
+        stamps = [entry.stamp for entry in entries if entry is not None]
+        absent = {path for action in self.actions() if (record := engine.record(action)) for path in record.absent}
+        snapshot = (self.actions(), self.tools, list(used), stamps, absent, survey(engine, list(used)))
+        temp = self._snapshot_path.with_name("snapshot.tmp")
+        temp.write_bytes(pickle.dumps(snapshot))
+        temp.replace(self._snapshot_path)
+
+    def _narrowed(self, runner: FakeRunner) -> Engine | None:
+        data = _read(self._snapshot_path)
+        if data is None:
+            return None
+        actions, tools, paths, stamps, absent, surveyed = pickle.loads(data)
+        if actions != self.actions() or tools != self.tools or any((self.root / path).exists() for path in absent):
+            return None
+        moved = [n for n, path in enumerate(paths) if _stamp(self.root / path) != stamps[n]]
+        saved = load_saved(self.root / ".deploy")
+        found = narrow(surveyed, moved, saved.records) if moved else None
+        if found is None:
+            return None
+        self.narrowed += 1
+        return self._engine(runner, found.actions, found.tools, saved, found.aside)
 
 
 # --- oracle -----------------------------------------------------------------------------------

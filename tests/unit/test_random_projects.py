@@ -213,7 +213,8 @@ def run_and_kill(project: Project, new_runner: type[FakeRunner], log: Path, oper
     os.waitpid(child, 0)
 
 
-def walk(base: Path, seed: int, steps: int, runner: type[FakeRunner] = FakeRunner) -> None:
+def walk(base: Path, seed: int, steps: int, runner: type[FakeRunner] = FakeRunner) -> int:
+    """How many builds began with an engine of a few actions only."""
     one = Walk(base, seed, runner)
     try:
         for _ in range(steps):
@@ -223,11 +224,12 @@ def walk(base: Path, seed: int, steps: int, runner: type[FakeRunner] = FakeRunne
         raise AssertionError(
             f"seed {seed}, step {sum(line.startswith('  build') for line in one.script.log)}:\n{last}\n{error}"
         ) from error
+    return one.project.narrowed
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_random_projects(tmp_path: Path, seed: int) -> None:
-    walk(tmp_path, seed, STEPS)
+    assert walk(tmp_path, seed, STEPS) > 0
 
 
 def test_with_real_processes(tmp_path: Path) -> None:
