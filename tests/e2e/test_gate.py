@@ -156,6 +156,7 @@ CHANGES: dict[str, tuple[Callable[[Project], object], str]] = {
     "output edited in place": (lambda p: same_size_and_mtime(p.root / OUT), "-- fingerprint\n.  compile\n"),
     "output removed": (lambda p: (p.root / OUT).unlink(), "-- fingerprint\n.  compile\n"),
     "image removed": (lambda p: (p.root / "build/local-fast/app.bin").unlink(), "-- compile\n.  link\n"),
+    "linker script": (lambda p: append(p.root / "app.ld"), ".  fingerprint\n-- compile\n.  link\n"),
     "new source": (lambda p: edit_new(p.root / "src/d000/u77777.c"), ".  fingerprint\n.  compile\n.  link\n"),
     "new header in front": (lambda p: edit_new(p.root / "src/d000/h00.h"), "-- fingerprint\n.  compile\n"),
     "deploy.toml": (lambda p: append(p.root / "deploy.toml"), NOTHING),

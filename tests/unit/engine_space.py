@@ -16,6 +16,7 @@ from pipeline.core.model import Action, Stage, Tool
 from pipeline.effects.api import Completed
 from pipeline.effects.clock import SystemClock
 from pipeline.engine import Engine
+from pipeline.engine_narrow import Aside
 from pipeline.engine_results import Builtin, BuiltinCall, RunResult
 
 INCLUDE = re.compile(r'#include "([^"]+)"')
@@ -175,11 +176,11 @@ class Space:
         )
         return [self.change(action) for action in (*compiles, link, image)]
 
-    def engine(self) -> Engine:
-        """A new one, as a new process would make."""
+    def engine(self, actions: Sequence[Action] | None = None, aside: Aside | None = None) -> Engine:
+        """A new one, as a new process would make; narrowed to `actions` when they are given."""
         return Engine(
             self.root,
-            self.actions(),
+            self.actions() if actions is None else actions,
             {name: Tool(name, f"/opt/{name}", "1", self.identity) for name in ("cc", "ld")},
             self.builtins,
             self.root / ".deploy",
@@ -188,6 +189,7 @@ class Space:
             SystemClock(),
             2,
             {},
+            aside=aside,
         )
 
     def build(self) -> Built:
