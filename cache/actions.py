@@ -19,9 +19,8 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
@@ -32,8 +31,7 @@ MAX_CANDIDATES = 16
 """Candidate sets kept per base key: enough for a few branches and profiles of one file."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFile:
+class OutputFile(NamedTuple):
     """One output; `path` is POSIX and relative to the project root."""
 
     path: str
@@ -41,8 +39,7 @@ class OutputFile:
     executable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ActionResult:
+class ActionResult(NamedTuple):
     """What a successful action left behind. `duration_ms`: how long it took where it ran."""
 
     outputs: tuple[OutputFile, ...]

@@ -8,8 +8,7 @@ Does not know paths, stores or keys. Invariant: a hash never travels without its
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 
 Fingerprint = NewType("Fingerprint", str)
 """xxh3-128 of a file's bytes, 32 lower-case hex digits."""
@@ -18,8 +17,7 @@ ActionKey = NewType("ActionKey", str)
 """SHA-256 of an action's canonical encoding and its input digests, 64 lower-case hex digits."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(NamedTuple):
     """SHA-256 (64 lower-case hex digits) and size in bytes of one blob (as REAPI's `Digest`)."""
 
     hex: str

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cache.lock import OPEN, try_lock
 
@@ -62,8 +62,7 @@ def put_in_place(temp: Path, path: Path, *, own: bool) -> None:
         temp.replace(path)
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(NamedTuple):
     """Somebody else holds the lock; `holder` is what they said about themselves."""
 
     holder: str

@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cache.actions import FORMAT, ActionCache, decode_entry
 from cache.blobs import BlobStore
@@ -27,8 +27,7 @@ KEEP = 0.8
 DEFAULT_MAX_BYTES = 5 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """`oldest_s`, `newest_s`: seconds since the epoch at which the entry used longest ago, and the last one, were used
     (0.0 in an empty store)."""
 
@@ -40,8 +39,7 @@ class Stats:
     newest_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(NamedTuple):
     """What a gc or verify removed, and how many bytes are left. `busy`: a build uses the store, so nothing was done."""
 
     entries: int = 0

@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -407,7 +406,7 @@ class Context(DeviceContext):
             # A session serves several stages, and a tool is missed by whichever needs it first: only we know which.
             host_wide = failure.stage is None and failure.category is not FailureCategory.CONFIG_ERROR
             if host_wide or (failure.stage in DEVICE_STAGES and stage in DEVICE_STAGES):
-                failure = replace(failure, stage=stage)
+                failure = failure._replace(stage=stage)
             return StageResult(stage, StageOutcome.FAILED, 0.0, failure=failure)
         except Exception as error:
             import traceback

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey
@@ -40,8 +39,7 @@ class How(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """Outcome of one action. `warning` is what a successful tool said on stderr."""
 
     how: How
@@ -50,8 +48,7 @@ class Done:
     notes: tuple[Reason, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Keyed:
+class _Keyed(NamedTuple):
     """An action with the content of its declared inputs."""
 
     action: Action

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.core.model import Action
 from pipeline.engine_results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
@@ -23,8 +22,7 @@ TIMEOUT_S = 3600.0
 """No compiler or linker needs longer; a command that waits for something must end some time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
+class Executed(NamedTuple):
     """What a command or builtin did; `argv` as it was run here."""
 
     argv: tuple[str, ...] = ()

@@ -6,14 +6,13 @@ Values only. Does not know how actions are executed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from pipeline.core.model import Reason
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltinError:
+class BuiltinError(NamedTuple):
     """Why a builtin refuses its inputs. `where` is `path:line` or a path, `message` one fact with both values."""
 
     where: str
@@ -25,8 +24,7 @@ class BuiltinError:
         return f"{line}\n{self.hint}" if self.hint else line
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltinCall:
+class BuiltinCall(NamedTuple):
     """What a builtin works on: the inputs' paths (for messages) and bytes in declared order, and the parameters."""
 
     paths: tuple[str, ...]
@@ -53,8 +51,7 @@ class FailureKind(StrEnum):
     FILE_SYSTEM = "file-system"
 
 
-@dataclass(frozen=True, slots=True)
-class ActionFailure:
+class ActionFailure(NamedTuple):
     """One action that failed. `message` is one fact; `exit_code` is None when nothing ran to an end; `stderr` is the
     tool's own words; `argv` is the command as it was run here."""
 
@@ -66,8 +63,7 @@ class ActionFailure:
     stderr: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """When and where one action was performed: `began_s` on the engine's clock, `worker` numbers the threads of this
     stage from 0. `how` is the value of an `engine_action.How`."""
 
@@ -78,8 +74,7 @@ class Span:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class ScanResult:
+class ScanResult(NamedTuple):
     """`counts` has inputs (files looked at), read (their stamp had moved or was new), changed (other content than last
     time) and missing (declared, but not there). `reasons` names each changed one, `notes` are lines for the user."""
 
@@ -89,8 +84,7 @@ class ScanResult:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(NamedTuple):
     """`counts` has compiled, linked, built (executed, by `Action.count_as`), restored, up_to_date, failed and not_run;
     they add up to the stage's actions. `reasons`: why those that were not up to date were not. `executed`: their names
     if they ran. `warnings`: (action, stderr) of successful actions, executed or restored. `notes`: results that were

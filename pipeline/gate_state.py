@@ -13,9 +13,8 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cache import statefile
 from cache.stamps import StampTable, filesystem_now_ns, is_settled
@@ -34,8 +33,7 @@ SURVEY_KIND = "survey 1"
 GateStamp = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
+class Watched(NamedTuple):
     """What was found by looking at directories: `listed` is path -> stamp before the listing was taken, `absent` are
     paths that would have been found first, `files` those whose content counts although no action names them (tools),
     `variables` names of the environment."""

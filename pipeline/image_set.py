@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cache.digest import digest_bytes
 from pipeline.core.failures import fail
@@ -19,8 +19,7 @@ from pipeline.core.model import Failure, FailureCategory, Image, Reason, Stage
 from pipeline.errors import ToolError
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedImages:
+class CheckedImages(NamedTuple):
     """Outcome of `ImageSet.check`: the first thing that forbids flashing, and what is worth a warning."""
 
     failure: Failure | None
@@ -97,7 +96,7 @@ class ImageSet:
             failures.append(self._nameless())
         # A given file is the user's to change; our copy of it is not.
         given = {self._files[placement.name]: placement.source for placement in self._placements if placement.source}
-        failures = [replace(failure, where=given.get(failure.where, failure.where)) for failure in failures]
+        failures = [failure._replace(where=given.get(failure.where, failure.where)) for failure in failures]
         return CheckedImages(failures[0] if failures else None, tuple(room_warnings(images)))
 
     def _nameless(self) -> Failure:

@@ -7,15 +7,14 @@ tasks are created, and every stage task accepts them. Knows neither doit nor the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 OPTIONS = ("device", "group", "profile", "verify", "trace", "junit")
 """Those with a value."""
 JSON = "--json"
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """Empty means: not said. `device` and `group` may be given several times; each can only narrow the selection."""
 
     devices: tuple[str, ...] = ()

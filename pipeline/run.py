@@ -13,9 +13,9 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cache.durable import write_atomic
 from cache.location import user_state_dir
@@ -49,8 +49,7 @@ HISTORY_BYTES = 4 << 20
 """Some 4,000 lines; then the file becomes `history.1.jsonl` and a new one begins, so that twice this is kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunFacts(NamedTuple):
     """What is known before the first stage."""
 
     targets: tuple[str, ...]
@@ -61,8 +60,7 @@ class RunFacts:
     dispatch_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(NamedTuple):
     """A finished transaction: the report as data, and where its Markdown lies (None: it could not be written)."""
 
     report: dict[str, Any]
@@ -298,4 +296,4 @@ class Run:
 
 def timed(result: StageResult, duration_s: float) -> StageResult:
     """`result` with the duration that the caller measured around it."""
-    return replace(result, duration_s=duration_s)
+    return result._replace(duration_s=duration_s)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.core.depfile import search_path
 from pipeline.core.model import Action
 
 
-@dataclass(frozen=True, slots=True)
-class Dag:
+class Dag(NamedTuple):
     """`order`: all actions. `producer`: output path -> index in `order`. `needs[i]`: indices that `order[i]` waits
     for, all smaller than i."""
 
@@ -24,8 +23,7 @@ class Dag:
     needs: tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(NamedTuple):
     """Why there is no such graph: one fact, and the names of the actions at fault."""
 
     message: str

@@ -7,7 +7,7 @@ that would load the same bytes at the same addresses from sections of the same n
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _IDENT = b"\x7fELF\x01\x01"
 _HEADER = struct.Struct("<16sHHIIIIIHHHHHH")
@@ -16,8 +16,7 @@ _SEGMENT = struct.Struct("<8I")
 _NOBITS, _STRTAB, _ALLOC, _LOAD = 8, 3, 0x2, 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
+class _Section(NamedTuple):
     name: bytes
     type: int
     flags: int

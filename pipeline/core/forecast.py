@@ -8,7 +8,6 @@ called uncertain, never guessed (its maker may give the bytes that are there alr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -85,8 +84,7 @@ class Fate(StrEnum):
     BLOCKED = "cannot run"
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(NamedTuple):
     """`why`: the first thing that moved since the last recorded run, None when nothing did or there was none (`first`).
     `waits_for`: the input and the action that would make it anew, of an uncertain one. `compared`: how many things of
     each kind were found equal, of one that is up to date. `outputs`: what is known of them after the run."""
@@ -112,8 +110,7 @@ def forecast(graph: Dag, world: World) -> tuple[Forecast, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Judge:
+class _Judge(NamedTuple):
     graph: Dag
     world: World
     after: Mapping[str, Seen | None]

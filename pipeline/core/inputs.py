@@ -99,7 +99,7 @@ ACTION_FIELDS: Mapping[str, InputKind] = MappingProxyType(
         "count_as": _K.COUNTER,
     }
 )
-"""Which kind each field of `Action` is; a test compares the names with the dataclass."""
+"""Which kind each field of `Action` is; a test compares the names."""
 
 TOOL_FIELDS: Mapping[str, InputKind] = MappingProxyType(
     {"name": _K.TOOL, "identity": _K.TOOL, "path": _K.TOOL_PATH, "version": _K.TOOL_VERSION_TEXT}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pipeline.core.config_checks import OWN_IMAGES, did_you_mean
@@ -20,8 +19,7 @@ from pipeline.core.partitions import APP, app_rows, factory_row, ota_slots, otad
 BOOTLOADER, TABLE, APPLICATION, OTADATA_IMAGE = OWN_IMAGES
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Room for one image: `name` is what reports call it, `partition` the table's row or `""`. `program`: its header
     names a chip. `source`: the given file that it holds, `""` for what a toolchain makes."""
 
@@ -113,7 +111,7 @@ def place_firmware(
     placed: list[Placement] = []
     for file in files:
         role = known.pop(file.offset, None) if file.offset is not None else None
-        found = replace(role, source=file.path) if role is not None else _place_one(table, file, placed, flash_size)
+        found = role._replace(source=file.path) if role is not None else _place_one(table, file, placed, flash_size)
         if isinstance(found, Misplaced):
             return found
         placed.append(found)

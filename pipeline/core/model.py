@@ -1,6 +1,7 @@
 """The shared vocabulary: what stages, plans, verdicts, events and failures *are*.
 
-Values only: frozen dataclasses and closed enums. Does not know files, ports, processes, doit or the clock.
+Values only: named tuples (a dataclass takes eight times as long to define, and these are defined in every run) and
+closed enums. Does not know files, ports, processes, doit or the clock.
 Invariant: a value that can be wrong carries its reasons; nothing here has a default that hides a decision.
 
 Units: sizes and offsets in bytes, `_s` seconds as float (in code), `_ms` whole milliseconds (in reports),
@@ -11,9 +12,9 @@ root.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from cache.digest import Digest
 
@@ -53,8 +54,7 @@ class State(StrEnum):
     DIRTY = "dirty"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """One fact behind a verdict: `subject` (a path, an action, a region) moved from `before` to `after`."""
 
     kind: str
@@ -67,8 +67,7 @@ class Reason:
         return f"{self.kind} {self.subject}{moved}"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The only way to say "must run": a state with its reasons, first cause first."""
 
     state: State
@@ -113,8 +112,7 @@ class FailureCategory(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """Why a run cannot go on, for a person and for a program.
 
     `where` is `path:line:col`, `device NAME on PORT` or a stage; `message` one fact with both values; `hint` one line
@@ -140,8 +138,7 @@ class Failure:
 # --- stage results ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class StageResult:
+class StageResult(NamedTuple):
     """What one stage did. `counts` keys: inputs, changed, compiled, restored, linked, regions, regions_written,
     bytes_written, round_trips, heap_free... A key that is absent was not counted; it is not 0."""
 
@@ -149,7 +146,7 @@ class StageResult:
     outcome: StageOutcome
     duration_s: float
     reasons: tuple[Reason, ...] = ()
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = MappingProxyType({})
     failure: Failure | None = None
 
     @property
@@ -160,8 +157,7 @@ class StageResult:
 # --- the DAG ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(NamedTuple):
     """A program that actions call by `name` (the first word of `argv`). `identity` goes into every key that uses it and
     must not contain a path of this machine; `path` is where it lies here and stays out of keys."""
 
@@ -171,8 +167,7 @@ class Tool:
     identity: str
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """One command with declared inputs and outputs: a node of the DAG. Everything that can change the outputs, and
     nothing else.
 
@@ -203,8 +198,7 @@ SECTOR = 0x1000
 """Erase granularity of every flash chip that the ROM loader supports."""
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
+class Partition(NamedTuple):
     """One row of the partition table (ESP-IDF's format). `type` and `subtype` are the raw numbers."""
 
     name: str
@@ -226,8 +220,7 @@ class MatchRule(StrEnum):
     OTADATA = "otadata"
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """Bytes destined for flash *as written* (header patched, padded to 4). `path` is the file that holds them.
 
     `limit` is the room at `offset` (its partition's size, or up to the next region); `partition` is the row's name or
@@ -248,8 +241,7 @@ class Image:
         return self.offset + self.size
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """A sector-aligned span of flash."""
 
     offset: int
@@ -268,8 +260,7 @@ class RegionAction(StrEnum):
     WRITTEN = "written"
 
 
-@dataclass(frozen=True, slots=True)
-class RegionPlan:
+class RegionPlan(NamedTuple):
     """What to do with one image's region, and why."""
 
     image: Image
@@ -283,8 +274,7 @@ class RegionPlan:
         return sum(min(run.end, self.image.end) - run.offset for run in self.runs)
 
 
-@dataclass(frozen=True, slots=True)
-class FlashPlan:
+class FlashPlan(NamedTuple):
     """A pure result: `regions` covers every image exactly once. `full` says that escalation asked for everything."""
 
     regions: tuple[RegionPlan, ...]
@@ -300,8 +290,7 @@ class FlashPlan:
         return sum(r.bytes_to_write for r in self.writes)
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceFacts:
+class DeviceFacts(NamedTuple):
     """What the loader said about the board in this session; never remembered from an earlier one."""
 
     chip: str
@@ -343,8 +332,7 @@ class MarkName(StrEnum):
     HEALTH = "health"
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """`at_s` is on the link's clock: only differences between marks of one boot mean something."""
 
     name: MarkName
@@ -376,8 +364,7 @@ class EventKind(StrEnum):
     RUN_FINISHED = "run_finished"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One line of a run log: written when it happens, never changed. `at` is UTC (`2026-11-21T00:00:00.000Z`),
     `since_s` seconds since the run began on the run's clock."""
 

@@ -8,7 +8,6 @@ a named failure that the time is up.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,8 +21,7 @@ class Clock(Protocol):
     def utc(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(NamedTuple):
     """A finished child process. `exit_code` is negative when a signal ended it (POSIX)."""
 
     exit_code: int

@@ -10,8 +10,8 @@ import contextlib
 import os
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from zlib import crc32
 
 from cache.durable import write_atomic
@@ -41,8 +41,7 @@ def startup_ms() -> int | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(NamedTuple):
     """`sha`: 40 hex digits or `""` outside a repository; `dirty`: tracked files differ from it."""
 
     sha: str = ""

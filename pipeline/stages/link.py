@@ -6,7 +6,6 @@ chip and fits its partition, so that no later stage opens a port for something t
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.core.model import FailureCategory, Stage, StageOutcome, StageResult
@@ -22,6 +21,6 @@ def run(ctx: Context) -> StageResult:
         return result
     checked = ctx.images.check()
     if checked.failure is not None:
-        return replace(result, outcome=StageOutcome.FAILED, failure=checked.failure)
+        return result._replace(outcome=StageOutcome.FAILED, failure=checked.failure)
     ctx.keep_elf()
-    return replace(result, reasons=result.reasons + checked.warnings)
+    return result._replace(reasons=result.reasons + checked.warnings)

@@ -7,7 +7,6 @@ or write. Invariant: it ends at the readiness deadline at the latest, with a nam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.core.boot import BootWatcher, Ready
@@ -80,7 +79,7 @@ def _watch(ctx: Context, device: DeviceRun, watcher: BootWatcher, until: Until) 
 
 def _with_backtrace(failure: Failure, trace: Sequence[str]) -> Failure:
     """The calls that led to the panic, below its log."""
-    return replace(failure, detail="\n".join([failure.detail, "", *trace])) if trace else failure
+    return failure._replace(detail="\n".join([failure.detail, "", *trace])) if trace else failure
 
 
 def _readiness(watcher: BootWatcher, until: Until, port: str) -> Readiness:

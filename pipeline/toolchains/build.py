@@ -10,10 +10,10 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.core import dag
 from pipeline.core.config import DeployConfig
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from pipeline.core.firmware import Firmware
 
 
-@dataclass(frozen=True, slots=True)
-class Toolchain:
+class Toolchain(NamedTuple):
     """What a provider gives the engine. `images`: name of a placement -> file."""
 
     name: str
@@ -44,7 +43,7 @@ class Toolchain:
     builtins: Mapping[str, Builtin]
     images: Mapping[str, str]
     run_env: Mapping[str, str]
-    watched: Watched = field(default_factory=lambda: Watched({}))
+    watched: Watched = Watched(MappingProxyType({}))
     """Directories whose listings decided what the actions and tools are."""
 
 
@@ -83,8 +82,7 @@ def build_toolchain(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """What a toolchain comes to. `images`: those that it makes; `header`: parameters for a given bootloader's."""
 
     name: str
@@ -131,8 +129,7 @@ def _prebuilt(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Installed:
+class _Installed(NamedTuple):
     """A provider that is installed; the first of its `tools` names the toolchain."""
 
     tools: tuple[Tool, ...]

@@ -8,7 +8,7 @@ and does not run anything. Invariant: no word of an action names a path of this 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.core.layout import BOOTLOADER, Placement
 from pipeline.core.model import Action, Stage
@@ -40,8 +40,7 @@ COMPILE = (
 LINK = ("-nostdlib", "-Wl,--gc-sections", "-Wl,--build-id=none")
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramSpec:
+class ProgramSpec(NamedTuple):
     """One program to link. `sources` are globbed and sorted; all paths are relative to the project root. `defines`:
     source -> `-D` words for that file alone, without the `-D`."""
 
@@ -51,8 +50,7 @@ class ProgramSpec:
     defines: Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class BuildSpec:
+class BuildSpec(NamedTuple):
     """What to build, in one profile. `cflags` and `ldflags` come after ours, `profile_cflags` last. Sizes and offsets
     in bytes, except `flash_size` (as esptool spells it: `4MB`)."""
 
@@ -81,8 +79,7 @@ def out_directory(profile: str) -> str:
     return f"build/{profile}"
 
 
-@dataclass(frozen=True, slots=True)
-class Commands:
+class Commands(NamedTuple):
     """The words of a toolchain, tool name first: everything before the search path and the user's flags."""
 
     compile: tuple[str, ...]

@@ -11,8 +11,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.core.config import ActionConfig
 from pipeline.core.failures import fail
@@ -30,8 +30,7 @@ AskVersion = Callable[[str], str]
 """Path of a program -> what it says to `--version`, `""` if nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class UserActions:
+class UserActions(NamedTuple):
     """What the tables come to. `watched`: where the programs were looked for, and the variables that count."""
 
     actions: tuple[Action, ...]
@@ -39,8 +38,7 @@ class UserActions:
     watched: Watched
 
 
-@dataclass(frozen=True, slots=True)
-class Misfit:
+class Misfit(NamedTuple):
     """What is wrong, at a place of deploy.toml."""
 
     at: KeyPath
@@ -77,7 +75,7 @@ def place_stages(actions: Sequence[Action], users: Sequence[Action]) -> tuple[Ac
     waiting, placed = list(users), []
     while moved := [action for action in waiting if not late.isdisjoint(action.inputs)]:
         waiting = [action for action in waiting if action not in moved]
-        placed += [replace(action, stage=Stage.LINK) for action in moved]
+        placed += [action._replace(stage=Stage.LINK) for action in moved]
         late.update(path for action in moved for path in action.outputs)
     return (*waiting, *actions, *placed)
 

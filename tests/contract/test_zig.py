@@ -9,7 +9,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -309,13 +309,13 @@ def test_header_of_assembler_and_c(project: Project) -> None:
 
 
 def test_define_belongs_to_its_file(project: Project) -> None:
-    project.spec = replace(SPEC, app=replace(SPEC.app, defines={"app/main.c": ("VERSION=8",)}))
+    project.spec = SPEC._replace(app=SPEC.app._replace(defines={"app/main.c": ("VERSION=8",)}))
     assert project.build()[0].executed == ("compile app/main.c",)
     assert struct.unpack_from("<I", project.read("app.bin"), 0x24) == (8,)
 
 
 def test_profile_flags_win(project: Project) -> None:
-    project.spec = replace(SPEC, profile="release", profile_cflags=("-Os",))
+    project.spec = SPEC._replace(profile="release", profile_cflags=("-Os",))
     compile_ = next(action for action in zig.actions(project.spec) if action.name == "compile app/half.c")
     assert compile_.argv.index("-Os") > max(compile_.argv.index(flag) for flag in ("-g", "-Iinc"))
     assert {path.split("/")[1] for action in zig.actions(project.spec) for path in action.outputs} == {"release"}

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.toolchains.distribution import package_dir, package_places
+from pipeline.toolchains.distribution import package_dir, package_places, search_path
 
 
 def test_scripts_beside_the_running_one_are_no_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `.venv/bin/hotplate` starts: Python puts the scripts' directory first, and esptool.py lies there."""
-    real = package_dir("esptool")
+    real, searched = package_dir("esptool"), search_path()
     for name in ("hotplate", "esptool", "esptool.py"):
         (tmp_path / name).write_text("raise SystemExit('a script')\n")
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "hotplate")])
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *searched])
     assert real is not None
     assert package_dir("esptool") == real
     places = package_places(["esptool"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -284,7 +283,7 @@ def test_generated_header_orders_and_cuts_off(space: Space) -> None:
 
         made = Action("generate", Stage.COMPILE, ("gen/seed",), ("build/gen/g.h",), builtin="copy@1")
         changed = [
-            replace(a, inputs=(*a.inputs, "build/gen/g.h")) if a.name == "compile src/c.c" else a for a in real()
+            a._replace(inputs=(*a.inputs, "build/gen/g.h")) if a.name == "compile src/c.c" else a for a in real()
         ]
         # Declared last, needed first.
         return [*changed, made]
@@ -304,7 +303,7 @@ def test_generated_header_orders_and_cuts_off(space: Space) -> None:
 
 
 def test_uncacheable_action_is_remembered_but_not_stored(space: Space) -> None:
-    space.change = lambda action: replace(action, cacheable=False)
+    space.change = lambda action: action._replace(cacheable=False)
     assert space.build().ran == ALL
     assert space.build().nothing
     assert not (space.cache / "ac.v1").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,13 +76,13 @@ def test_interrupt_keeps_finished_work(space: Space) -> None:
 
 
 def test_missing_output_is_a_failure(space: Space) -> None:
-    space.change = lambda a: replace(a, outputs=(*a.outputs, "build/more")) if a.name == "compile src/a.c" else a
+    space.change = lambda a: a._replace(outputs=(*a.outputs, "build/more")) if a.name == "compile src/a.c" else a
     (failure,) = (f for r in space.build().results for f in r.failures)
     assert failure.kind is FailureKind.OUTPUT_MISSING and "build/more" in failure.message
 
 
 def test_missing_input_is_a_failure(built: Space) -> None:
-    built.change = lambda a: replace(a, inputs=(*a.inputs, "src/none.c")) if a.name == "compile src/a.c" else a
+    built.change = lambda a: a._replace(inputs=(*a.inputs, "src/none.c")) if a.name == "compile src/a.c" else a
     failed = built.build()
     (failure,) = failed.results[0].failures
     assert failure.kind is FailureKind.INPUT_MISSING and failure.message == "src/none.c is missing"
@@ -102,12 +101,12 @@ def test_missing_input_is_a_failure(built: Space) -> None:
     ],
 )
 def test_bad_graphs_are_refused(space: Space, changes: dict[str, object], words: str) -> None:
-    space.change = lambda a: replace(a, **changes) if a.name == "link" else a  # type: ignore[arg-type]
+    space.change = lambda a: a._replace(**changes) if a.name == "link" else a  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=words):
         space.engine()
 
 
 def test_cycle_is_named(space: Space) -> None:
-    space.change = lambda a: replace(a, inputs=("build/local-fast/app.bin",)) if a.name == "link" else a
+    space.change = lambda a: a._replace(inputs=("build/local-fast/app.bin",)) if a.name == "link" else a
     with pytest.raises(ConfigError, match=r"'link' -> 'image' -> 'link'|'image' -> 'link' -> 'image'"):
         space.engine()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,7 +60,7 @@ def test_an_action_comes_back_as_it_was_declared(space: Space) -> None:
 def test_a_source_of_link_alone_is_left_to_the_whole_graph(space: Space) -> None:
     """Nothing of the narrowed engine reads it, so its fingerprint would not say that it moved."""
     space.write("app.ld", "/* script */\n")
-    space.change = lambda a: replace(a, inputs=(*a.inputs, "app.ld")) if a.name == "link" else a
+    space.change = lambda a: a._replace(inputs=(*a.inputs, "app.ld")) if a.name == "link" else a
     assert Surveyed(space).after("app.ld") is None
 
 

@@ -15,7 +15,7 @@ from pipeline.core import firmware as fw
 from pipeline.core.firmware import FlashFile, Manifest, parse_flasher_args
 from pipeline.core.images import CHIPS, flash_freq_code, flash_freq_name, with_flash_settings
 from pipeline.core.layout import Given, Misplaced, Placement, add_given, place, place_firmware, started_row
-from pipeline.core.model import Failure, MatchRule, Partition
+from pipeline.core.model import Failure, MatchRule, Partition, Reason
 from pipeline.core.partitions import decode_table
 from tests import given_firmware as given_by
 
@@ -127,7 +127,7 @@ def test_tables_and_chips_are_found_by_their_first_bytes() -> None:
 
 def test_platformio_places_follow_chip_and_table() -> None:
     slots, factory = decode_table(given_by.table(given_by.TWO_SLOTS)), decode_table(given_by.table(given_by.FACTORY))
-    assert isinstance(slots, tuple) and isinstance(factory, tuple)
+    assert not isinstance(slots, Reason) and not isinstance(factory, Reason)
     places = {"bootloader.bin": 0x1000, "partitions.bin": 0x8000, "boot_app0.bin": 0xE000, "firmware.bin": 0x10000}
     expected = [FlashFile(offset, f"d/{name}") for name, offset in places.items()]
     assert fw.platformio_files("d", "esp32", slots, has_otadata=True) == expected
