@@ -15,39 +15,41 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline import bench_project
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 
 TIMEOUT_S = 1800
-PLAIN_DOIT_UNITS = 1000
-"""Plain doit takes minutes to build ten thousand units; above this it is only measured on request."""
+PLAIN_RUNS = 3
+"""Plain doit takes seconds to find that nothing is to be done."""
 _PEAK = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One measurement: `seconds` and the peer's, whose ratio counts. `unit` is s or MB."""
+class Spent(NamedTuple):
+    """Seconds on the wall, and of CPU by the process and its children: a busy machine stretches the former more."""
+
+    wall_s: float
+    cpu_s: float = 0.0
+
+
+class Row(NamedTuple):
+    """One measurement and the peer's, whose ratio counts. `unit` is ms or MB (of which `wall_s` holds the number)."""
 
     case: str
     units: int
     what: str
-    value: float
+    value: Spent
     peer: str
-    peer_value: float
+    peer_value: Spent
     target: str
     unit: str = "ms"
-
-    @property
-    def ratio(self) -> float:
-        return self.value / self.peer_value if self.peer_value else 0.0
 
 
 class Bench:
@@ -74,36 +76,30 @@ class Bench:
         compiler = [found] if found else [sys.executable, "-m", "ziglang", "cc"]
         self.run(*compiler, "-O2", *flags, "-o", str(out), str(source), env=dict(os.environ))
 
-    def run(self, *argv: str, env: Mapping[str, str] | None = None) -> float:
-        """Seconds of one process. Raises RuntimeError when it fails."""
-        began_s = time.perf_counter()
+    def run(self, *argv: str, env: Mapping[str, str] | None = None) -> Spent:
+        """What one process took. Raises RuntimeError when it fails."""
+        before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = self._runner.run(argv, cwd=self.root, env=env or self.env, timeout_s=TIMEOUT_S)
         elapsed_s = time.perf_counter() - began_s
         if done.exit_code != 0:
             raise RuntimeError(
                 f"{' '.join(argv)[:200]} failed:\n{(done.stdout + done.stderr).decode(errors='replace')}"
             )
-        return elapsed_s
-
-    def cpu(self, *argv: str) -> float:
-        """Seconds of CPU of one process and its children."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.run(*argv)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Spent(elapsed_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
     def peak_mb(self, *argv: str) -> float:
         """Peak resident memory of one process."""
         done = self._runner.run([sys.executable, "-c", _PEAK, *argv], cwd=self.root, env=self.env, timeout_s=TIMEOUT_S)
         return int(done.stdout.split()[-1]) / 1024
 
-    def until_compiled(self, argv: Sequence[str], out: str, number: int) -> float:
-        """Seconds from the start of a command, after an edit of the first unit, until its object is written."""
+    def until_compiled(self, argv: Sequence[str], out: str, number: int) -> Spent:
+        """From the start of a command, after an edit of the first unit, until its object is written; CPU to the end."""
         source = self.root / bench_project.source_names(1)[0]
         source.write_text(f"{bench_project.source_text(0)}int edit{number};\n")
         began_ns = time.time_ns()
-        self.run(*argv)
-        return ((self.root / out).stat().st_mtime_ns - began_ns) / 1e9
+        spent = self.run(*argv)
+        return spent._replace(wall_s=((self.root / out).stat().st_mtime_ns - began_ns) / 1e9)
 
     def write_paths(self) -> None:
         """What the C program stats: every source, header and object."""
@@ -120,22 +116,21 @@ DOIT = (sys.executable, "-m", "doit", "compile", "link")
 HOTPLATE = (sys.executable, "-c", "import sys; from pipeline.gate import main; sys.exit(main())", "compile", "link")
 
 
-def run(units: Sequence[int] = (100, 1000, 10000), runs: int = 9, *, plain: bool = False) -> str:
-    """Measure and return a table. `plain`: plain doit for the largest projects too. Raises RuntimeError when ninja is
-    missing or a build fails."""
+def run(units: Sequence[int] = (100, 1000, 10000), runs: int = 9) -> str:
+    """Measure and return a table. Raises RuntimeError when ninja is missing or a build fails."""
     ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
     if ninja is None:
         raise RuntimeError("ninja is not installed\nhint: install the extra `bench` (pip install 'hotplate[bench]')")
     rows: list[Row] = []
     for count in units:
         with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-            rows += _no_op(Bench(Path(directory), count, real=False), ninja, runs, plain or count <= PLAIN_DOIT_UNITS)
+            rows += _no_op(Bench(Path(directory), count, real=False), ninja, runs)
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
         rows += _real(Bench(Path(directory), min(max(units), 1000), real=True), ninja)
     return table(rows)
 
 
-def _no_op(bench: Bench, ninja: str, runs: int, plain: bool) -> list[Row]:
+def _no_op(bench: Bench, ninja: str, runs: int) -> list[Row]:
     bench.run(ninja)
     for _ in range(3):  # the stamps of what was written just now are believed from the next run on
         bench.run(*DOIT)
@@ -143,9 +138,6 @@ def _no_op(bench: Bench, ninja: str, runs: int, plain: bool) -> list[Row]:
     bench.write_paths()
     commands: dict[str, tuple[str, ...]] = {"stat in C": (str(bench.statter),), "ninja": (ninja,)}
     commands |= {"python -c pass": (sys.executable, "-c", "pass"), "doit": DOIT, "hotplate": HOTPLATE}
-    if plain:
-        commands["plain doit"] = (sys.executable, "-m", "doit", "-f", "plain_dodo.py")
-        bench.run(*commands["plain doit"])
     times = _interleaved({name: partial(bench.run, *argv) for name, argv in commands.items()}, runs)
     case, n = "warm no-op", bench.units
     rows = [
@@ -154,16 +146,14 @@ def _no_op(bench: Bench, ninja: str, runs: int, plain: bool) -> list[Row]:
         Row(case, n, "hotplate", times["hotplate"], "stat in C", times["stat in C"], "<= 2.5 at 10,000"),
         Row(case, n, "hotplate", times["hotplate"], "python -c pass", times["python -c pass"], "<= 12 ms at 100"),
     ]
-    if plain:
-        rows.append(Row(case, n, "plain doit", times["plain doit"], "doit", times["doit"], ">= 15 at 10,000"))
-    megabytes = bench.peak_mb(*DOIT)
-    rows.append(Row("warm no-op, memory", n, "doit", megabytes, "ninja", bench.peak_mb(ninja), "<= 60 MB", "MB"))
-    touched = []
-    for _ in range(3):
-        bench.touch_all()
-        touched.append(bench.run(*DOIT))
-    rows.append(Row("all touched", n, "doit", statistics.median(touched), "doit", times["doit"], "<= 5 x no-op"))
-    bench.run(*DOIT)
+    plain = (sys.executable, "-m", "doit", "-f", "plain_dodo.py")
+    bench.run(*plain)
+    both = _interleaved({"plain doit": partial(bench.run, *plain), "doit": partial(bench.run, *DOIT)}, PLAIN_RUNS)
+    rows.append(Row(case, n, "plain doit", both["plain doit"], "doit", both["doit"], ">= 15 at 10,000"))
+    ours, theirs = Spent(bench.peak_mb(*DOIT)), Spent(bench.peak_mb(ninja))
+    rows.append(Row("warm no-op, memory", n, "doit", ours, "ninja", theirs, "<= 60 MB", "MB"))
+    touched = _interleaved({"touched": partial(_touched, bench), "doit": partial(_settled, bench)}, 3)
+    rows.append(Row("all touched", n, "doit", touched["touched"], "doit", touched["doit"], "<= 5 x no-op"))
     bench.run(ninja)
     source = bench_project.source_names(1)[0]
     edits = iter(range(1000))
@@ -178,41 +168,60 @@ def _no_op(bench: Bench, ninja: str, runs: int, plain: bool) -> list[Row]:
     return rows
 
 
+def _touched(bench: Bench) -> Spent:
+    bench.touch_all()
+    return bench.run(*DOIT)
+
+
+def _settled(bench: Bench) -> Spent:
+    """A no-op after whatever came before: the second run, whose stamps are all believed."""
+    bench.run(*DOIT)
+    return bench.run(*DOIT)
+
+
 def _real(bench: Bench, ninja: str) -> list[Row]:
     n = bench.units
-    theirs, ours = bench.cpu(ninja), bench.cpu(*DOIT)
-    rows = [Row("cold, CPU", n, "doit", ours, "ninja", theirs, "<= 1.05")]
+    theirs, ours = bench.run(ninja), bench.run(*DOIT)
+    rows = [Row("cold", n, "doit", ours, "ninja", theirs, "CPU <= 1.05")]
     shutil.rmtree(bench.root / "build")
-    restore = bench.cpu(*DOIT)
+    restore = bench.run(*DOIT)
     ccache = shutil.which("ccache")
     if ccache is None:
-        return [*rows, Row("restore, CPU", n, "doit", restore, "ninja without ccache", theirs, "")]
+        return [*rows, Row("restore", n, "doit", restore, "ninja without ccache", theirs, "")]
     bench_project.write_ninja(bench.root, n, bench.zig, ccache)
     bench.env["CCACHE_DIR"] = str(bench.root / "ccache")
     for _ in range(2):
         shutil.rmtree(bench.root / "ninja")
-        theirs = bench.cpu(ninja)
-    return [*rows, Row("restore, CPU", n, "doit", restore, "ninja and ccache", theirs, "<= 0.1")]
+        theirs = bench.run(ninja)
+    return [*rows, Row("restore", n, "doit", restore, "ninja and ccache", theirs, "CPU <= 0.1")]
 
 
-def _interleaved(commands: Mapping[str, Callable[[], float]], runs: int) -> dict[str, float]:
-    """Medians in seconds."""
-    times: dict[str, list[float]] = {name: [] for name in commands}
+def _interleaved(commands: Mapping[str, Callable[[], Spent]], runs: int) -> dict[str, Spent]:
+    """Medians."""
+    times: dict[str, list[Spent]] = {name: [] for name in commands}
     for _ in range(runs):
         for name, command in commands.items():
             times[name].append(command())
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
+    return {name: Spent(*map(statistics.median, zip(*spent, strict=True))) for name, spent in times.items()}
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as a table; times in ms."""
+    """The rows as a table; times in ms, ratios of times on the wall and of CPU."""
     from tabulate import tabulate
 
     def shown(row: Row, value: float) -> str:
         return f"{value * 1000:.1f} ms" if row.unit == "ms" else f"{value:.1f} {row.unit}"
 
+    def ratio(ours: float, theirs: float) -> str:
+        return f"{ours / theirs:.2f}" if theirs else ""
+
     cells = [
-        (r.case, r.units, r.what, shown(r, r.value), r.peer, shown(r, r.peer_value), f"{r.ratio:.2f}", r.target)
-        for r in rows
+        (
+            *(row.case, row.units, row.what, shown(row, row.value.wall_s), row.peer, shown(row, row.peer_value.wall_s)),
+            *(ratio(ours, theirs) for ours, theirs in zip(row.value, row.peer_value, strict=True)),
+            row.target,
+        )
+        for row in rows
     ]
-    return str(tabulate(cells, headers=("case", "units", "what", "median", "peer", "its median", "ratio", "target")))
+    headers = ("case", "units", "what", "median", "peer", "its median", "ratio", "of CPU", "target")
+    return str(tabulate(cells, headers=headers))

@@ -135,12 +135,13 @@ class Context(DeviceContext):
         found = self.gate.survey()
         if found is None:
             return None
-        saved = load_saved(self.state_dir)
-        narrowed = narrow(*found, saved.records)
-        if narrowed is None:
-            return None
-        tools, env = narrowed.tools, narrowed.run_env
-        return self._make_engine(narrowed.actions, tools, {}, env, saved, narrowed.aside)
+        with _uncollected():
+            saved = load_saved(self.state_dir)
+            narrowed = narrow(*found, saved.records)
+            if narrowed is None:
+                return None
+            tools, env = narrowed.tools, narrowed.run_env
+            return self._make_engine(narrowed.actions, tools, {}, env, saved, narrowed.aside)
 
     @cached_property
     def engine(self) -> Engine:
@@ -148,17 +149,9 @@ class Context(DeviceContext):
         if (narrow_engine := self.__dict__.get("_narrow_engine")) is not None:
             narrow_engine.save()  # what this one reads
         _ = self.table  # a table that cannot be read is the configuration's fault, not that of an action
-        # Tens of thousands of objects are made here that live as long as the process: the collector would walk them
-        # again and again for nothing (a third of the time that it takes to make them).
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with _uncollected():
             made = self.toolchain
             return self._make_engine(made.actions, made.tools, made.builtins, made.run_env, None, None)
-        finally:
-            gc.freeze()
-            if collecting:
-                gc.enable()
 
     def _make_engine(
         self,
@@ -428,6 +421,20 @@ class Context(DeviceContext):
         for device in self.devices:
             device.close()
         self.runner.close()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Tens of thousands of objects are made here that live as long as the process: the collector would walk them again
+    and again for nothing (a third of the time that it takes to make them)."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
 
 
 def _line_is_full(where: str) -> Failure:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.toolchains.distribution import package_dir, package_places, search_path
+from pipeline.toolchains.distribution import package_dir, package_places
 
 
 def test_scripts_beside_the_running_one_are_no_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `.venv/bin/hotplate` starts: Python puts the scripts' directory first, and esptool.py lies there."""
-    real, searched = package_dir("esptool"), search_path()
+    # pytest's own script may lie beside an esptool.py, and its directory may be searched too.
+    searched = [place for place in sys.path if not Path(place, "esptool.py").exists()]
+    monkeypatch.setattr(sys, "path", searched)
+    real = package_dir("esptool")
     for name in ("hotplate", "esptool", "esptool.py"):
         (tmp_path / name).write_text("raise SystemExit('a script')\n")
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "hotplate")])
