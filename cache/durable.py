@@ -36,11 +36,12 @@ def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644, o
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temp, NEW_FILE, mode)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+        with open(handle, "wb", buffering=0) as stream:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[stream.write(rest) :]
             if durable:
-                stream.flush()
-                os.fsync(stream.fileno())
+                os.fsync(handle)
         put_in_place(temp, path, own=own)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ moment after; blobs are stored before the entry that names them; an action that 
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -77,6 +78,8 @@ class ActionRunner:
         """output path -> how many were finished before it; tells an input made earlier in this run from one made while
         an action ran."""
         self._stopping = False
+        self._names: dict[str, str] = {}
+        self._shadowed: dict[object, tuple[str, ...]] = {}
         self._observer = Observer(engine)
 
     def stop(self) -> None:
@@ -104,21 +107,23 @@ class ActionRunner:
         return done
 
     def _perform(self, action: Action) -> Done:
-        keyed = self._key(action)
+        keyed = self._key(action, self._inputs(action))
         found = self._find(keyed)
         if found is not None:
             return found
         # What the run saw first may be minutes old: an edit since then gets its own key.
         self._observer.forget(action.inputs, None)
-        fresh = self._key(action)
-        if fresh.base != keyed.base and (found := self._find(fresh)) is not None:
-            return found
-        return self._execute(fresh)
+        inputs = self._inputs(action)
+        if inputs != keyed.inputs:
+            fresh = self._key(action, inputs)
+            if fresh.base != keyed.base and (found := self._find(fresh)) is not None:
+                return found
+            keyed = fresh
+        return self._execute(keyed)
 
     # --- keys -----------------------------------------------------------------------------------
 
-    def _key(self, action: Action) -> _Keyed:
-        command = command_of(action, self._engine.tools)
+    def _inputs(self, action: Action) -> tuple[tuple[str, Entry], ...]:
         inputs = []
         for path in action.inputs:
             try:
@@ -128,7 +133,11 @@ class ActionRunner:
             if entry is None:
                 raise _Missing(f"{path} is missing")
             inputs.append((path, entry))
-        return _Keyed(action, command, tuple(inputs), base_key(command, [(path, e.digest) for path, e in inputs]))
+        return tuple(inputs)
+
+    def _key(self, action: Action, inputs: tuple[tuple[str, Entry], ...]) -> _Keyed:
+        command = command_of(action, self._engine.tools)
+        return _Keyed(action, command, inputs, base_key(command, [(path, entry.digest) for path, entry in inputs]))
 
     # --- the cache ------------------------------------------------------------------------------
 
@@ -249,14 +258,25 @@ class ActionRunner:
             path.unlink()
         if reported is None:
             return None
-        root, places = str(self._engine.root), self._engine.places
         declared = set(action.inputs)
-        headers = [depfile.normalise(name, root, places) for name in reported]
-        headers = sorted({name for name in headers if name not in declared})
-        shadows = depfile.shadows(depfile.search_path(action.argv), action.inputs, headers)
+        headers = tuple(sorted({name for path in reported if (name := self._normalised(path)) not in declared}))
         # A file that is there now and was not read is not where the compiler searches.
-        absent = tuple(name for name in shadows if name not in declared and not self._observer.exists(name))
-        return CandidateSet(tuple(headers), absent)
+        shadows = self._shadows(depfile.search_path(action.argv), action.inputs, headers)
+        absent = tuple(name for name in shadows if name not in declared and not self._observer.is_present(name))
+        return CandidateSet(headers, absent)
+
+    def _normalised(self, path: str) -> str:
+        """As `depfile.normalise`, once per header instead of once per inclusion."""
+        if path not in self._names:
+            self._names[path] = depfile.normalise(path, str(self._engine.root), self._engine.places)
+        return self._names[path]
+
+    def _shadows(self, search: tuple[str, ...], sources: tuple[str, ...], headers: tuple[str, ...]) -> tuple[str, ...]:
+        """As `depfile.shadows`, once for all sources of a directory that include the same."""
+        what = (search, tuple(map(posixpath.dirname, sources)), headers)
+        if what not in self._shadowed:
+            self._shadowed[what] = depfile.shadows(search, sources, headers)
+        return self._shadowed[what]
 
     def _keep(
         self, keyed: _Keyed, candidate: CandidateSet, ran: Executed, started_ns: int, sequence: int
@@ -283,7 +303,8 @@ class ActionRunner:
         if found is None:
             return "a file that it read"
         for path, sha256 in found.discovered:
-            after = self._table.current(path)
+            # Looked at since the action ended, when `found` was made.
+            after = self._observer.look(path)
             if after is None or after.sha256 != sha256:
                 return path
             if after.stamp.ctime_ns >= started_ns and self._finished.get(path, sequence) >= sequence:

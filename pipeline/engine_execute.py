@@ -38,7 +38,8 @@ def execute(engine: Engine, action: Action) -> Executed:
     outputs = [Path(engine.resolve(path)) for path in (*action.outputs, *filter(None, [action.depfile]))]
     for path in outputs:
         path.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.isdir(path.parent):  # noqa: PTH112 - almost always there, and asking is cheaper than making
+            path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return _builtin(engine, action, outputs) if action.builtin else _command(engine, action)
     except BaseException:

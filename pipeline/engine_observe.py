@@ -56,6 +56,7 @@ class Observer:
         self._seen: dict[str, Entry | None] = {}
         self._present: dict[str, bool] = {}
         self._sets: dict[CandidateSet, IdentifiedSet | None] = {}
+        self._set_keys: dict[object, ActionKey] = {}
 
     def forget(self, paths: Iterable[str], candidate: CandidateSet | None) -> None:
         """Look at these, and judge this set, anew."""
@@ -84,16 +85,18 @@ class Observer:
         except OSError:
             entries = [("", None)]
         found = [(path, entry.digest) for path, entry in entries if entry is not None]
-        if len(found) == len(entries) and not any(map(self._is_present, candidate.absent)):
+        if len(found) == len(entries) and not any(map(self.is_present, candidate.absent)):
             observed = tuple((path, digest.hex) for path, digest in found)
-            identified = IdentifiedSet(
-                set_key(found, candidate.absent), self._engine.records.shared(observed), candidate.absent
-            )
+            what = (observed, candidate.absent)
+            if what not in self._set_keys:
+                self._set_keys[what] = set_key(found, candidate.absent)
+            identified = IdentifiedSet(self._set_keys[what], self._engine.records.shared(observed), candidate.absent)
         if fixed:
             self._sets[candidate] = identified
         return identified
 
-    def _is_present(self, path: str) -> bool:
+    def is_present(self, path: str) -> bool:
+        """Is there a file? By one stat per run if no action makes it."""
         if path in self._engine.graph.producer:
             return self.exists(path)
         if path not in self._present:

@@ -59,6 +59,8 @@ def search_path(argv: Sequence[str]) -> tuple[str, ...]:
     found: dict[str, list[str]] = {flag: [] for flag in _SEARCH}
     words = iter(argv)
     for word in words:
+        if not word.startswith("-i") and not word.startswith("-I"):
+            continue  # most words of most commands
         for flag in _SEARCH:
             if word.startswith(flag):
                 directory = word[len(flag) :] or next(words, "")

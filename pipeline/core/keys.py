@@ -14,7 +14,7 @@ same bytes (every part is length-delimited), and what `ExplainSink` lists is exa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
@@ -48,9 +48,12 @@ class HashSink:
         self._parts = [_netstring(KEY_VERSION)]
 
     def part(self, kind: InputKind, name: str, value: str) -> None:
-        if STABILITY[kind] is not Stability.STABLE:
-            raise ValueError(f"{kind.value} is volatile and must not enter a key [this is a bug]")
-        self._parts += (_netstring(kind.value), _netstring(name), _netstring(value))
+        try:
+            label = _STABLE[kind]
+        except KeyError:
+            raise ValueError(f"{kind.value} is volatile and must not enter a key [this is a bug]") from None
+        # Most parts have no name.
+        self._parts += (label, _netstring(name) if name else b"0:", _netstring(value))
 
     def key(self) -> ActionKey:
         """The key of everything received so far."""
@@ -149,3 +152,9 @@ def _netstring(text: str) -> bytes:
     # File names are bytes on POSIX; surrogateescape gives those back that are not UTF-8.
     data = text.encode("utf-8", "surrogateescape")
     return b"%d:%s" % (len(data), data)
+
+
+_STABLE: Mapping[InputKind, bytes] = {
+    kind: _netstring(kind.value) for kind, stability in STABILITY.items() if stability is Stability.STABLE
+}
+"""The encoded kinds that may enter a key: looked up for every word of every command."""
