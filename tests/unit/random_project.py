@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from cache.durable import write_atomic
 from cache.stamps import Stamp, stamp_of
 from pipeline.core.inputs import command_of
 from pipeline.core.model import Action, Stage, Tool
@@ -128,6 +129,8 @@ class Project:
 
     def __init__(self, root: Path, cache: Path, shape: Shape) -> None:
         self.root, self.cache, self.shape = root, cache, shape
+        self.narrows = False
+        """Is what a run leaves behind used to begin the next with an engine of a few actions?"""
         self.narrowed = 0
         """Builds that began with an engine of a few actions."""
 
@@ -218,7 +221,7 @@ class Project:
     def build(self, runner: FakeRunner | None = None) -> list[RunResult]:
         """What one `doit link` does, narrowing included. Raises KeyboardInterrupt after a cancel."""
         runner = runner or FakeRunner()
-        engine = self._narrowed(runner) or self.engine(runner)
+        engine = (self.narrows and self._narrowed(runner)) or self.engine(runner)
         scanned = not engine.peek().up_to_date
         if scanned:
             engine.scan()
@@ -229,13 +232,14 @@ class Project:
                 engine = self.engine(runner)
             if engine.verdict(stage).up_to_date:
                 continue
-            self._snapshot_path.unlink(missing_ok=True)
+            if self.narrows:
+                self._snapshot_path.unlink(missing_ok=True)
             results.append(engine.run(stage, lambda label, done, total: None))
             if not results[-1].ok:
                 engine.save()
                 return results
         engine.save()
-        if scanned or results or not self._snapshot_path.exists():
+        if self.narrows and (scanned or results or not self._snapshot_path.exists()):
             self._take_snapshot(engine)
         return results
 
@@ -258,9 +262,7 @@ class Project:
         stamps = [entry.stamp for entry in entries if entry is not None]
         absent = {path for action in self.actions() if (record := engine.record(action)) for path in record.absent}
         snapshot = (self.actions(), self.tools, list(used), stamps, absent, survey(engine, list(used)))
-        temp = self._snapshot_path.with_name("snapshot.tmp")
-        temp.write_bytes(pickle.dumps(snapshot))
-        temp.replace(self._snapshot_path)
+        write_atomic(self._snapshot_path, pickle.dumps(snapshot), durable=False)
 
     def _narrowed(self, runner: FakeRunner) -> Engine | None:
         data = _read(self._snapshot_path)

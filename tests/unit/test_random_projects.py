@@ -48,6 +48,7 @@ class Walk:
         self.rng = random.Random(seed)
         self.base = base
         self.project = Project(base / "project", base / "cache", Shape())
+        self.project.narrows = True
         self.model = Model()
         self.script = Script(self.project, self.model, self.rng)
         self.ways: list[Callable[[], None]] = [self.plain] * 8
