@@ -54,8 +54,8 @@ def build(actions: Sequence[Action]) -> Dag | Trouble:
             producer[path] = index
     needs = _needs(actions, producer)
     position = _sort(needs)
-    if isinstance(position, list):
-        cycle = tuple(actions[index].name for index in position)
+    if position is None:
+        cycle = tuple(actions[index].name for index in _cycle(needs))
         message = "actions wait for each other: " + " -> ".join(map(repr, cycle))
         return Trouble(message, "remove one of these inputs", cycle)
     order = sorted(range(len(actions)), key=position.__getitem__)
@@ -115,24 +115,33 @@ def _check(action: Action) -> str:
     return ""
 
 
-def _sort(needs: Sequence[Sequence[int]]) -> dict[int, int] | list[int]:
-    """index -> position, or the indices of one cycle, first one repeated at the end."""
+def _cycle(needs: Sequence[Sequence[int]]) -> list[int]:
+    """The indices of one cycle, first one repeated at the end; there is one."""
+    import networkx
+
+    graph: networkx.DiGraph[int] = networkx.DiGraph((index, need) for index, mine in enumerate(needs) for need in mine)
+    edges = networkx.find_cycle(graph)
+    return [edges[0][0], *(need for _, need in edges)]
+
+
+def _sort(needs: Sequence[Sequence[int]]) -> dict[int, int] | None:
+    """index -> position, None when there is a cycle."""
     position: dict[int, int] = {}
     for start in range(len(needs)):
         stack: list[tuple[int, int]] = [] if start in position else [(start, 0)]
-        on_path = {start: 0} if stack else {}
+        on_path = {start} if stack else set()
         while stack:
             index, following = stack[-1]
             if following == len(needs[index]):
                 stack.pop()
-                del on_path[index]
+                on_path.discard(index)
                 position[index] = len(position)
                 continue
             stack[-1] = (index, following + 1)
             need = needs[index][following]
             if need in on_path:
-                return [entry[0] for entry in stack[on_path[need] :]] + [need]
+                return None
             if need not in position:
-                on_path[need] = len(stack)
+                on_path.add(need)
                 stack.append((need, 0))
     return position

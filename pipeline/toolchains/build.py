@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import filterfalse, pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +20,7 @@ from pipeline.core import dag
 from pipeline.core.config import DeployConfig
 from pipeline.core.failures import fail
 from pipeline.core.layout import Placement
+from pipeline.core.linker_script import library_path, named_files, places
 from pipeline.core.model import Action, Failure, FailureCategory, Partition, Stage, Tool
 from pipeline.effects.versions import ask_version
 from pipeline.engine_results import ActionFailure, Builtin, FailureKind
@@ -27,7 +29,7 @@ from pipeline.gate_state import Watched
 from pipeline.toolchains import generate, zig
 from pipeline.toolchains.builtins import BUILTINS
 from pipeline.toolchains.distribution import package_places
-from pipeline.toolchains.globs import Listing
+from pipeline.toolchains.globs import Listing, is_pattern
 from pipeline.toolchains.user_actions import KeyPath, Misfit, UserActions, place_stages, user_actions
 
 if TYPE_CHECKING:
@@ -215,12 +217,14 @@ def _spec(listing: Listing, config: DeployConfig, profile: str) -> generate.Buil
             sources=_glob(listing, config, "project", project.sources),
             include=project.include,
             linker_script=toolchain.linker_script,
+            script_files=_script_files(listing, toolchain.linker_script, toolchain.ldflags),
             defines={project.descriptor: words} if project.descriptor else {},
         ),
         bootloader=generate.ProgramSpec(
             sources=_glob(listing, config, "bootloader", boot.sources),
             include=boot.include,
             linker_script=boot.linker_script,
+            script_files=_script_files(listing, boot.linker_script, toolchain.ldflags),
             defines={},
         ),
         cflags=toolchain.cflags,
@@ -233,6 +237,27 @@ def _spec(listing: Listing, config: DeployConfig, profile: str) -> generate.Buil
         partition_csv=config.partitions.table,
         partition_offset=config.partitions.offset,
     )
+
+
+def _script_files(listing: Listing, script: str, ldflags: Sequence[str]) -> tuple[str, ...]:
+    """Files of the project that a linker script reads, through the scripts that it includes. One that an action makes
+    is not there yet, and is to be declared by `[[action]]` or `[toolchain] ldflags`."""
+    search, found, waiting = library_path(ldflags), dict[str, None](), [script]
+    while waiting:
+        try:
+            text = Path(listing.root, waiting.pop()).read_text(errors="replace")
+        except OSError:
+            continue
+        for name in filterfalse(is_pattern, named_files(text)):
+            for place in places(name, search):
+                path = posixpath.normpath(place)
+                # Looked for through the listing, so that the gate notices when the file appears or goes.
+                if path.startswith(("/", "..")) or path in found or not listing.match(path):
+                    continue
+                found[path] = None
+                waiting.append(path)
+                break
+    return tuple(found)
 
 
 def _glob(listing: Listing, config: DeployConfig, section: str, patterns: Sequence[str]) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ class ProgramSpec(NamedTuple):
     sources: tuple[str, ...]
     include: tuple[str, ...]
     linker_script: str
+    script_files: tuple[str, ...]
+    """Files of the project that the linker script reads."""
     defines: Mapping[str, tuple[str, ...]]
 
 
@@ -137,7 +139,7 @@ def _program(
     link = Action(
         name=f"link {name}",
         stage=Stage.LINK,
-        inputs=(*objects, script),
+        inputs=tuple(dict.fromkeys((*objects, script, *program.script_files))),
         outputs=(linked,),
         argv=(*commands.link, *spec.ldflags, "-T", script, "-o", linked, *objects),
         profile=spec.profile,

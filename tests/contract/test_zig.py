@@ -76,9 +76,9 @@ SPEC = zig.BuildSpec(
     profile="local-fast",
     chip="esp32c3",
     app=zig.ProgramSpec(
-        ("app/half.c", "app/main.c", "app/start.S"), ("inc",), "app.ld", {"app/main.c": ("VERSION=7",)}
+        ("app/half.c", "app/main.c", "app/start.S"), ("inc",), "app.ld", (), {"app/main.c": ("VERSION=7",)}
     ),
-    bootloader=zig.ProgramSpec(("boot/boot.S",), (), "boot.ld", {}),
+    bootloader=zig.ProgramSpec(("boot/boot.S",), (), "boot.ld", (), {}),
     cflags=(),
     ldflags=(),
     profile_cflags=("-Og",),

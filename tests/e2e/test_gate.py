@@ -202,6 +202,19 @@ def test_damaged_state_is_not_believed(built: Project) -> None:
     assert built.answer("compile", "link") == NOTHING
 
 
+def test_what_a_linker_script_includes_is_an_input_of_the_link(tmp_path: Path) -> None:
+    """Through another script, and one that did not exist at first."""
+    project = Project(tmp_path)
+    (project.root / "app.ld").write_text("INCLUDE part.ld\n")
+    (project.root / "part.ld").write_text("/* comment: INCLUDE no.ld */ INPUT(late.ld)\n")
+    project.settle()
+    assert project.answer("compile", "link") == NOTHING
+    append(project.root / "part.ld")
+    assert project.out("hotplate", "compile", "link") == ".  fingerprint\n-- compile\n.  link\n"
+    (project.root / "late.ld").write_text("/* now it is there */\n")
+    assert project.out("hotplate", "compile", "link") == ".  fingerprint\n-- compile\n.  link\n"
+
+
 def test_a_failed_run_leaves_no_state(built: Project) -> None:
     source = built.root / "src/d000/u00000.c"
     text = source.read_text()
