@@ -5,6 +5,9 @@ doit, the configuration, or what a stage is beyond its name. Invariants: it says
 directory that the last run's answer depended on has the stamp that it had then, in the same environment; whatever it
 cannot be sure of, a damaged state file included, it hands over; it writes nothing.
 
+What it answers was no run: no lock was taken, no stage begun, so there is no event log of it. A log per answer would be
+a file per keystroke that nobody reads, would need the lock, and would cost more than all the stats of 100 units.
+
 This module is the whole process of a warm run, so it imports only what the interpreter has loaded anyway: no `typing`,
 no `pathlib`, and no `__future__`, whose file would have to be read.
 """

@@ -103,6 +103,14 @@ def test_the_gate_says_what_doit_says(built: Project) -> None:
     built.settle()
 
 
+def test_an_answer_is_no_run(built: Project) -> None:
+    """Runs of host stages write an event log; an answer leaves everything as it was, that included."""
+    before = {path: path.stat().st_mtime_ns for path in (built.root / ".deploy").rglob("*")}
+    assert any(path.suffix == ".log" for path in before)
+    assert built.out("hotplate", "compile", "link") == NOTHING
+    assert {path: path.stat().st_mtime_ns for path in (built.root / ".deploy").rglob("*")} == before
+
+
 def test_a_selection_is_answered_after_doit_ran_it(built: Project) -> None:
     assert built.answer("compile") is None
     assert built.out("hotplate", "compile") == "-- fingerprint\n-- compile\n"
