@@ -36,7 +36,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644, o
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temp, NEW_FILE, mode)
     try:
-        with open(handle, "wb", buffering=0) as stream:
+        with os.fdopen(handle, "wb", buffering=0) as stream:
             rest = memoryview(data)
             while rest:
                 rest = rest[stream.write(rest) :]
