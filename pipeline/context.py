@@ -48,7 +48,7 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine import Engine
 from pipeline.engine_facts import shadow_directories, used_files
-from pipeline.engine_narrow import Aside, narrow, survey
+from pipeline.engine_narrow import MANY, Aside, narrow, survey
 from pipeline.engine_records import Saved, load_saved
 from pipeline.engine_results import Builtin, Span
 from pipeline.errors import DeployError
@@ -133,7 +133,7 @@ class Context(DeviceContext):
     @cached_property
     def _narrow_engine(self) -> Engine | None:
         found = self.gate.survey()
-        if found is None:
+        if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
             saved = load_saved(self.state_dir)

@@ -83,6 +83,7 @@ class Engine:
         self.aside = aside
         self._look: dict[str, Entry | None] = {}
         self._present: dict[str, bool] = {}
+        self._sources: list[str] | None = None
         self._judged: dict[str, Reason | None] = {}
         """Answers of this look, by the name of the record."""
 
@@ -106,13 +107,16 @@ class Engine:
 
     def sources(self) -> list[str]:
         """Every file that is read and that no action makes: declared ones, then those that compilers reported."""
+        if self._sources is not None:
+            return self._sources
         producer = self.graph.producer
         found = dict.fromkeys(path for action in self.graph.order for path in action.inputs if path not in producer)
         # Most actions share their set of headers with others.
         sets = [self.records.discovered(record_name(action)) for action in self.graph.order]
         for observed in {id(observed): observed for observed in sets}.values():
             found.update(dict.fromkeys(path for path, _ in observed if path not in producer))
-        return list(found)
+        self._sources = list(found)
+        return self._sources
 
     @property
     def input_count(self) -> int:
@@ -176,10 +180,12 @@ class Engine:
     def look_afresh(self) -> None:
         """Begin a look: forget what the last one saw."""
         self._look, self._present, self._judged = {}, {}, {}
+        self._sources = None
 
     def look_again(self, paths: Sequence[str]) -> None:
         """These were written: the next question about them stats them, and every action is judged anew."""
         self._judged.clear()
+        self._sources = None
         for path in paths:
             self._look.pop(path, None)
             self._present.pop(path, None)
@@ -298,6 +304,7 @@ class Engine:
         profiles = tuple(f"{profile}:" for profile in {action.profile for action in self.graph.order})
         for name in [name for name in self.records.names() if name not in declared and name.startswith(profiles)]:
             self.records.drop(name)
+        self._sources = None  # the run may have found others
         used = set(self.sources())
         used.update(self.graph.producer)
         for name in self.records.names() - declared:

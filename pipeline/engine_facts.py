@@ -10,6 +10,7 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
+from pipeline.engine_records import record_name
 from pipeline.gate_state import GateStamp, directory_stamp
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ def shadow_directories(engine: Engine) -> dict[str, GateStamp | None]:
     names: dict[str, set[str]] = {}
     seen: set[int] = set()
     for action in engine.graph.order:
-        record = engine.record(action)
-        if record is None or id(record.absent) in seen:
+        absent = engine.records.absent(record_name(action))
+        if id(absent) in seen:
             continue
-        seen.add(id(record.absent))
-        for path in record.absent:
+        seen.add(id(absent))
+        for path in absent:
             directory, name = _existing(engine.resolve(path))
             names.setdefault(directory, set()).add(name)
     stamps: dict[str, GateStamp | None] = {}

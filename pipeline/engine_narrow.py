@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pipeline.engine_records import Records
 
 MANY = 64
-"""A file that more actions use is nobody's in particular: when it moves, the whole graph is looked at."""
+"""A file that more actions use is nobody's in particular: when it moves, or when more files than this did, the whole
+graph is looked at."""
 
 
 class Aside(NamedTuple):

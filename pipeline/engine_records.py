@@ -75,6 +75,11 @@ class Records:
         row = self._rows.get(name)
         return () if row is None else row[2]
 
+    def absent(self, name: str) -> tuple[str, ...]:
+        """What would have been read instead, had it existed."""
+        row = self._rows.get(name)
+        return () if row is None else row[3]
+
     def put(self, name: str, record: Record) -> None:
         """Remember; an equal record changes nothing. Precondition: inputs and outputs have the command's paths."""
         command = record.command
