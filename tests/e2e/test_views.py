@@ -125,7 +125,9 @@ def test_graph_formats(space: Space, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert capfd.readouterr().out == "" and space.file("graph.svg").read_text().startswith("<svg ")
     assert run_here(["graph", "--format", "text"]) == 0
     text = capfd.readouterr().out
-    assert "; critical path " in text and text.splitlines()[-1].endswith("  image app")
+    assert "; critical path " in text
+    # Which of the two programs takes longer is the machine's business.
+    assert text.splitlines()[-1].endswith(("  image app", "  image bootloader"))
 
 
 def test_what_if(space: Space) -> None:
