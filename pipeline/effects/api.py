@@ -84,8 +84,7 @@ SLOWER_BAUD = "slower-baud"
 """Kind of reason: the line did not take a rate, and the next lower one was tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """What came back from the firmware: results by method (None: it answered with an error), and link times of the
     request, of the first byte and of the first answer's first byte."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -48,9 +47,9 @@ def test_another_mac_is_refused_with_both() -> None:
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        (replace(FACTS, flash_encryption=True), "flash encryption"),
-        (replace(FACTS, secure_boot=True), "secure boot"),
-        (replace(FACTS, secure_boot=True, flash_encryption=True), "flash encryption and secure boot"),
+        (FACTS._replace(flash_encryption=True), "flash encryption"),
+        (FACTS._replace(secure_boot=True), "secure boot"),
+        (FACTS._replace(secure_boot=True, flash_encryption=True), "flash encryption and secure boot"),
     ],
 )
 def test_a_protected_board_is_refused(facts: DeviceFacts, words: str) -> None:
