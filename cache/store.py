@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from cache.lock import OPEN, try_lock
 KEEP = 0.8
 """How full a gc leaves the store: collecting down to the brim would mean collecting after every build."""
 DEFAULT_MAX_BYTES = 5 << 30
+PATIENCE_S = 10.0
+"""A gc reads every entry and removes files: less than that for a store of hundreds of thousands."""
 
 
 class Stats(NamedTuple):
@@ -60,13 +63,15 @@ class Store:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """While a build runs. Then nothing is removed; afterwards, what became too much is. A store that cannot be
-        locked (a read-only directory) is used without: what a gc removes early costs work only."""
+        """While a build runs. Then nothing is removed; afterwards, what became too much is. Waits for a gc under way,
+        PATIENCE_S at most. A store that cannot be locked (a read-only directory) is used without: what a gc removes
+        early costs work only."""
         handle = self._open()
         if handle is not None:
             with contextlib.suppress(OSError):
-                # Not waited for: whoever collects now removes at worst what this build has to make again.
-                try_lock(handle, shared=True)
+                deadline_s = time.monotonic() + PATIENCE_S
+                while not try_lock(handle, shared=True) and time.monotonic() < deadline_s:
+                    time.sleep(0.005)
         try:
             yield
         finally:

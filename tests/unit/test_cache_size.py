@@ -113,6 +113,23 @@ def test_verify_removes_damage_only(tmp_path: Path) -> None:
     assert store.verify().entries == 0
 
 
+def test_a_build_waits_for_a_gc_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the gc takes the temporary files and blobs of a build that began meanwhile."""
+    store = Store(tmp_path)
+    handle = os.open(tmp_path / "lock", OPEN, 0o644)
+    assert try_lock(handle)
+    waits: list[float] = []
+
+    def gc_ends(seconds: float) -> None:
+        waits.append(seconds)
+        os.close(handle)
+
+    monkeypatch.setattr("cache.store.time.sleep", gc_ends)
+    with store.in_use():
+        assert len(waits) == 1
+        assert Store(tmp_path).gc().busy
+
+
 def test_many_processes_write_and_collect_at_once(tmp_path: Path) -> None:
     """Each reads back what it wrote while it holds the store; a gc in between must not take it away."""
     code = """
