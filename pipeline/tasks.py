@@ -39,6 +39,7 @@ __all__ = [
     "task_fingerprint",
     "task_hooks",
     "task_link",
+    "task_loop",
     "task_reattach",
     "task_reflash",
     "task_ttfb",
@@ -319,6 +320,45 @@ def _baseline(mode: str, runs: int, deploy: bool, **_: Any) -> TaskFailed | None
     from pipeline import baseline_screen
 
     failed = baseline_screen.show(context(), mode, runs, deploy=deploy)
+    return TaskFailed(failed) if failed else None
+
+
+def task_loop() -> dict[str, Any]:
+    """measure the warm loop until it is green, or say what stands in its way (see LOOP.md)"""
+
+    def number(name: str, default: int, text: str) -> dict[str, Any]:
+        return {"name": name, "long": name, "type": int, "default": default, "help": text}
+
+    def switch(name: str, *, default: bool, text: str) -> dict[str, Any]:
+        long = name.replace("_", "-")
+        return {"name": name, "long": long, "inverse": f"no-{long}", "type": bool, "default": default, "help": text}
+
+    between = "run this command before each further iteration; it must pass"
+    return {
+        "basename": "loop",
+        "doc": "measure the warm loop until it is green, or say what stands in its way (see LOOP.md)",
+        "actions": [_loop],
+        "params": [
+            number("max", 8, "iterations at most"),
+            number("repeats", 3, "runs of each warm test; the median counts"),
+            switch("until_green", default=False, text="go on when a rule asks for an action, until green or stuck"),
+            switch("rebuild", default=True, text="build twice from nothing and compare every output"),
+            {"name": "between", "long": "between", "type": str, "default": "", "help": between},
+            *PARAMS,
+        ],
+        "verbosity": 2,
+    }
+
+
+def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str, **_: Any) -> TaskFailed | None:
+    import shlex
+
+    from pipeline import loop_screen
+    from pipeline.loop import Asked
+
+    command = shlex.join(["doit", *sys.argv[1:]])
+    asked = Asked(max, repeats, until_green, between, rebuild, command)
+    failed = loop_screen.show(context(), asked)
     return TaskFailed(failed) if failed else None
 
 

@@ -244,13 +244,14 @@ def judge(
 
 
 def middle(runs: Sequence[Measured]) -> Measured:
-    """The typical run of several: medians of the times; what was done is that of the last run, and of a run that did
-    more than it should `judge` looks at each."""
+    """The typical run of several: medians of the times, with the remainder that makes them sum to the total; what was
+    done is that of the last run, since `judge` looks at each."""
     last = runs[-1]
-    names = dict.fromkeys(name for run in runs for name in run.phases)
+    names = [name for name in dict.fromkeys(name for run in runs for name in run.phases) if name != "remainder"]
     phases = {name: _median([run.phases[name] for run in runs if name in run.phases]) for name in names}
     ttfb = [run.ttfb_ms for run in runs if run.ttfb_ms is not None]
     total = _median([run.total_ms for run in runs])
+    phases["remainder"] = total - sum(phases.values())
     return last._replace(total_ms=total, phases=phases, ttfb_ms=_median(ttfb) if ttfb else None)
 
 

@@ -39,7 +39,7 @@ def measure(test: Test, wall_ms: int, report: Mapping[str, Any] | None) -> Measu
     """The facts of a run. `report` is its report, or what its event log says of a run without a device; `None` when
     `doit` answered from the gate's state alone, which is only ever "up to date"."""
     if report is None:
-        return Measured(test, wall_ms, {"startup": wall_ms}, compiled=0, restored=0, linked=0)
+        return Measured(test, wall_ms, {"startup": wall_ms, "remainder": 0}, compiled=0, restored=0, linked=0)
     totals, failure = report["totals"], report["failure"]
     phases = {row["phase"]: row["measured_ms"] for row in report["budget"]["phases"] if row["measured_ms"] is not None}
     phases |= {row["stage"]: row["duration_ms"] for row in report["stages"] if row["duration_ms"] is not None}
@@ -103,7 +103,7 @@ def broken_precondition(
         if seen and left and seen != left:
             return f"device_changed:{row['name']}"
     ran = {row["stage"]: row["outcome"] for row in report["stages"]}
-    if not failure and Stage.TTFB in report["targets"] and ran.get(Stage.REATTACH) == "not-run":
+    if not failure and "deploy" in report["targets"] and ran.get(Stage.REATTACH) == "not-run":
         return "no_reattach"
     return ""
 
@@ -141,7 +141,7 @@ def encode_iteration(place: Place, iteration: Iteration, ended: Rule | None, fac
         "ended": int(ended) if ended else None,
         "findings": [finding._asdict() for finding in iteration.findings],
         "unscored": list(iteration.unscored),
-        "measured": {test: run._asdict() for test, run in iteration.measured.items()},
+        "measured": {test: _plain(run) for test, run in iteration.measured.items()},
         **facts,
     }
     return json.dumps(record, separators=(",", ":")) + "\n"
@@ -149,8 +149,12 @@ def encode_iteration(place: Place, iteration: Iteration, ended: Rule | None, fac
 
 def encode_run(place: Place, number: int, run: Measured, facts: Mapping[str, Any]) -> str:
     """One line for one run of a test."""
-    record = {"schema": LOOP_SCHEMA, "kind": "run", **place._asdict(), "iteration": number, **run._asdict(), **facts}
+    record = {"schema": LOOP_SCHEMA, "kind": "run", **place._asdict(), "iteration": number, **_plain(run), **facts}
     return json.dumps(record, separators=(",", ":")) + "\n"
+
+
+def _plain(run: Measured) -> dict[str, Any]:
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in run._asdict().items()}
 
 
 class History(NamedTuple):

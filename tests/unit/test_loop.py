@@ -196,7 +196,7 @@ def report(**values: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "transaction_id": "tx-20261121-000000-abcd",
         "outcome": "verified_unchanged",
-        "targets": ["ttfb"],
+        "targets": ["deploy"],
         "toolchain": "zig 0.17",
         "device": {"mac": "7c:df:a1:00:11:22"},
         "failure": None,
@@ -250,6 +250,7 @@ def other(name: str, before: str) -> list[dict[str, str]]:
         (report(), report(regions=other("app", "cc")), (), "device_changed:app"),
         (report(), report(regions=other("app", "aa")), (), ""),
         (report(regions=other("app", "zz")), report(regions=other("app", "bb")), (), ""),
+        (report(), report(stages=[{"stage": "reattach", "outcome": "not-run"}]), (), "no_reattach"),
         (report(), report(failure={"category": "port_busy"}), (), "port_busy"),
         (report(), report(failure={"category": "panic"}), (), ""),
     ],
@@ -260,7 +261,7 @@ def test_preconditions(primed: Any, now: Any, moved: tuple[str, ...], why: str) 
 
 
 def test_a_history_is_read_back_and_damage_costs_only_its_line() -> None:
-    runs = {"T3": measure(Test.LOOP, 700, report())}
+    runs = {"T1": measure(Test.BUILD, 90, None), "T3": measure(Test.LOOP, 700, report())}
     iterations = [Iteration(n, (Finding(Rule.WROTE, "T2", "app", "fact"),), ("T1: x",), runs) for n in (1, 2, 3, 4)]
     ends = [None, Rule.GREEN, None, None]
     pairs = zip(iterations, ends, strict=True)
