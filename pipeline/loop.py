@@ -22,6 +22,7 @@ from pipeline.child import Child, run_doit
 from pipeline.context import Context, load_context
 from pipeline.core.failures import fail
 from pipeline.core.loop import (
+    NOT_APPLICABLE,
     Decision,
     Finding,
     Iteration,
@@ -103,6 +104,8 @@ def _refused(context: Context, asked: Asked) -> Failure | None:
         words = shlex.split(asked.between)
     except ValueError as error:
         return _bad(f"--between {asked.between!r} is no command: {error}", "quote it for the shell")
+    if words and shutil.which(words[0]) is None:
+        return _bad(f"--between calls '{words[0]}', which is not on PATH", "install it, or name it with its path")
     return _bad("--between is blank", "name a command, or leave it out") if asked.between and not words else None
 
 
@@ -191,11 +194,11 @@ class _Loop:
         if self._asked.between:
             self._watch.began(self._asked.between)
             first, *words = shlex.split(self._asked.between)
-            program = shutil.which(first)
-            if program is None:
-                return _bad(f"--between calls '{first}', which is not on PATH", "install it, or name it with its path")
             done = self._context.runner.run(
-                [program, *words], cwd=self._context.root, env=os.environ, timeout_s=BETWEEN_TIMEOUT_S
+                [shutil.which(first) or first, *words],
+                cwd=self._context.root,
+                env=os.environ,
+                timeout_s=BETWEEN_TIMEOUT_S,
             )
             if done.exit_code != 0:
                 said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
@@ -242,7 +245,7 @@ class _Loop:
         for test, kind in ((Test.COMMENT, "comment"), (Test.EDIT, "real")):
             missing = edits.make(kind, number)
             if missing:
-                yield Measured(test, 0, {}, precondition=f"nothing_to_edit:{missing}")
+                yield Measured(test, 0, {}, precondition=f"{NOT_APPLICABLE}:{missing}")
                 continue
             yield self._test(test, self._deploy_words())
 
@@ -260,11 +263,13 @@ class _Loop:
     def _test(self, test: Test, words: list[str]) -> Measured:
         """One run, with its preconditions looked at before and after."""
         self._watch.began(f"{test} doit {words[0]}")
-        before = _digests(self._scratch.project)
+        before, products = _digests(self._scratch.project), _stamps(self._scratch.project)
         child = run_doit(self._scratch, self._context.clock, words)
-        after = _digests(self._scratch.project)
+        after, made = _digests(self._scratch.project), _stamps(self._scratch.project)
         moved = tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
-        return self._measure(test, child, moved)
+        rebuilt = sorted(name for name, stamp in made.items() if products.get(name) != stamp)
+        rebuilt.sort(key=lambda name: made[name])
+        return self._measure(test, child, moved)._replace(rebuilt=tuple(rebuilt))
 
     def _measure(self, test: Test, child: Child, moved: tuple[str, ...]) -> Measured:
         run = measure(test, child.wall_ms, child.report)._replace(failure=child.failure[0])
@@ -300,4 +305,14 @@ def _digests(project: Path) -> dict[str, str]:
         name = path.relative_to(project).as_posix()
         if path.is_file() and not name.startswith(("build/", ".deploy/", "reports/")) and "__pycache__" not in name:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _stamps(project: Path) -> dict[str, tuple[int, int]]:
+    """Product -> (time, inode): a file that was made anew differs, even when it has the same bytes."""
+    found = {}
+    for path in (project / "build").rglob("*"):
+        if path.is_file():
+            status = path.stat()
+            found[path.relative_to(project).as_posix()] = (status.st_mtime_ns, status.st_ino)
     return found

@@ -82,9 +82,15 @@ ACTIONS: Mapping[Rule, str] = MappingProxyType(
     }
 )
 
+NOT_APPLICABLE = "nothing_to_edit"
+"""The precondition of a test that this project cannot have; it does not keep an iteration from being green."""
+
 GREEN_STREAK = 3
 PATIENCE = 5
 """Iterations without progress after which rule 7 ends the loop."""
+
+SHOWN_REBUILT = 3
+"""Products that a finding names: the first ones made are the cause, the others follow."""
 
 TOLERANCE_MS = 150
 TOLERANCE_SHARE = 0.5
@@ -109,8 +115,9 @@ class Limits(NamedTuple):
 
 class Measured(NamedTuple):
     """What one run did. `phases`: `startup`, `dispatch`, the stages that ran, `remainder`, in ms; `None` or a missing
-    key is what was not measured. `regions`: what happened to each; `moved`: the stages' reasons for their work.
-    `precondition`: why the run cannot be scored, `""`: it can."""
+    key is what was not measured. `regions`: what happened to each; `moved`: the stages' reasons for their work;
+    `rebuilt`: the products that were written anew, first made first. `precondition`: why the run cannot be scored,
+    `""`: it can."""
 
     test: Test
     total_ms: int
@@ -122,6 +129,7 @@ class Measured(NamedTuple):
     bytes_written: int = 0
     regions: Mapping[str, str] = MappingProxyType({})
     moved: tuple[str, ...] = ()
+    rebuilt: tuple[str, ...] = ()
     ttfb_ms: int | None = None
     segments: Mapping[str, int] = MappingProxyType({})
     attempts: int | None = None
@@ -229,18 +237,23 @@ def judge(
     """(findings, why runs were not scored, the median run of each test). `reference`: the median runs of the last loop
     that ended green, empty when there is none; `always`: findings about the build itself."""
     findings = list(always)
-    unscored = tuple(f"{run.test}: {run.precondition}" for run in runs if run.precondition)
+    broken = [run for run in runs if run.precondition and not run.precondition.startswith(NOT_APPLICABLE)]
+    unscored = [f"{run.test}: {run.precondition}" for run in broken]
     typical: dict[str, Measured] = {}
     for test in Test:
         scored = [run for run in runs if run.test is test and not run.precondition]
         if not scored:
             continue
         typical[test.value] = middle(scored)
-        if test in JUDGED:
+        failed = [run for run in scored if run.failure]
+        findings += [Finding(Rule.NO_PROGRESS, test, one.failure, f"the run failed: {one.failure}") for one in failed]
+        if test in JUDGED and not failed:
             findings += [finding for run in scored for finding in _work(run, reference.get(test.value))]
-            if not any(run.failure for run in scored):
-                findings += _speed(typical[test.value], limits, reference.get(test.value))
-    return tuple(dict.fromkeys(sorted(findings, key=lambda finding: finding.rule))), unscored, typical
+            findings += _speed(typical[test.value], limits, reference.get(test.value))
+    if not findings:
+        tried = {run.test for run in runs}
+        unscored += [f"{test}: not run" for test in WARM if test not in tried]
+    return tuple(dict.fromkeys(sorted(findings, key=lambda finding: finding.rule))), tuple(unscored), typical
 
 
 def middle(runs: Sequence[Measured]) -> Measured:
@@ -261,13 +274,11 @@ def _median(values: Sequence[int]) -> int:
 
 def _work(run: Measured, before: Measured | None) -> list[Finding]:
     """What the run did that it should not have done, or the other way round. Counts, so one run is enough."""
-    if run.failure:
-        return [Finding(Rule.NO_PROGRESS, run.test, run.failure, f"the run failed: {run.failure}")]
     if run.test is Test.EDIT:
         return _edit_work(run, before)
     found = []
     compiled, linked = run.compiled or 0, run.linked or 0
-    cause = "; ".join(run.moved) or "no stage gave a reason"
+    cause = _cause(run)
     if run.test is Test.COMMENT and (compiled != 1 or linked > 1):
         fact = f"a comment in one file compiled {compiled} units and linked {linked} times, not 1 and at most 1"
         found.append(Finding(Rule.COARSE, run.test, cause, fact))
@@ -281,6 +292,13 @@ def _work(run: Measured, before: Measured | None) -> list[Finding]:
     return found
 
 
+def _cause(run: Measured) -> str:
+    """What to look at when a run worked: what it made first, and what the stages say moved."""
+    shown = [*run.rebuilt[:SHOWN_REBUILT], *run.moved]
+    more = len(run.rebuilt) - SHOWN_REBUILT
+    return "; ".join([*shown, f"{more} more products"] if more > 0 else shown) or "no stage gave a reason"
+
+
 def _edit_work(run: Measured, before: Measured | None) -> list[Finding]:
     if not run.compiled or not run.bytes_written:
         fact = f"a real edit compiled {run.compiled or 0} units and wrote {run.bytes_written} bytes: it was not noticed"
@@ -288,7 +306,7 @@ def _edit_work(run: Measured, before: Measured | None) -> list[Finding]:
     found = []
     if run.compiled > 1:
         fact = f"a real edit of one file compiled {run.compiled} units, not 1"
-        found.append(Finding(Rule.COARSE, run.test, "; ".join(run.moved) or "real edit", fact))
+        found.append(Finding(Rule.COARSE, run.test, _cause(run), fact))
     for name, action in run.regions.items():
         was = before.regions.get(name, action) if before else action
         if action == RegionAction.WRITTEN and was in (RegionAction.DELTA, RegionAction.KEPT):

@@ -201,4 +201,6 @@ def _iteration(record: Mapping[str, Any]) -> Iteration:
 
 
 def _measured(row: Mapping[str, Any]) -> Measured:
-    return Measured(**{**row, "test": Test(row["test"]), "moved": tuple(row["moved"])})
+    return Measured(
+        **{**row, "test": Test(row["test"]), "moved": tuple(row["moved"]), "rebuilt": tuple(row["rebuilt"])}
+    )

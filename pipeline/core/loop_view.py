@@ -192,8 +192,8 @@ def _where_to_look(rule: Rule, last: Iteration) -> list[str]:
         ]
         return ["## Between reset and first byte", "", *told, ""]
     if rule in (Rule.SLOW_BUILD, Rule.WROTE, Rule.COARSE):
-        told = [f"- {run.test}: {reason}" for run in runs for reason in run.moved[:10]]
-        return ["## Why stages worked", "", *(told or ["- no stage gave a reason"]), ""]
+        told = [f"- {run.test}: {reason}" for run in runs for reason in (*run.rebuilt[:10], *run.moved[:10])]
+        return ["## What was made anew, and why", "", *(told or ["- no stage gave a reason"]), ""]
     return []
 
 

@@ -51,6 +51,11 @@ def found(*runs: Measured, reference: dict[str, Measured] | None = None) -> list
     return list(judge(runs, Limits(), reference or {})[0])
 
 
+def whole(*runs: Measured) -> list[Measured]:
+    """All tests, those in `runs` instead of good ones."""
+    return [next((one for one in runs if one.test is test), run(test)) for test in Test]
+
+
 # --- decide -----------------------------------------------------------------------------------
 
 
@@ -114,7 +119,7 @@ def test_good_runs_have_no_finding() -> None:
 @pytest.mark.parametrize(
     ("bad", "rule", "subject"),
     [
-        (run(Test.BUILD, 501), Rule.SLOW_BUILD, "startup"),
+        (run(Test.BUILD, 501, phases={"startup": 501}), Rule.SLOW_BUILD, "startup"),
         (run(Test.BUILD, compiled=1, moved=("output_missing build/a.o",)), Rule.SLOW_BUILD, "output_missing build/a.o"),
         (run(Test.SKIP, restored=2), Rule.SLOW_BUILD, "no stage gave a reason"),
         (run(Test.SKIP, 2001, phases={"startup": 100, "verify-flash": 1901}), Rule.SLOW_DEPLOY, "verify-flash"),
@@ -124,7 +129,7 @@ def test_good_runs_have_no_finding() -> None:
         (run(Test.COMMENT, bytes_written=9, regions={"app": "delta"}), Rule.WROTE, "app"),
         (run(Test.COMMENT, compiled=30, linked=1, moved=("input_changed a.h",)), Rule.COARSE, "input_changed a.h"),
         (run(Test.COMMENT, linked=2), Rule.COARSE, "no stage gave a reason"),
-        (run(Test.COMMENT, 2501), Rule.SLOW_DEPLOY, "startup"),
+        (run(Test.COMMENT, 2501, phases={"startup": 2501}), Rule.SLOW_DEPLOY, "startup"),
         (run(Test.EDIT, compiled=0, bytes_written=0), Rule.COARSE, "real edit"),
         (run(Test.EDIT, bytes_written=0), Rule.COARSE, "real edit"),
         (run(Test.LOOP, failure="panic"), Rule.NO_PROGRESS, "panic"),
@@ -140,10 +145,23 @@ def test_limits_are_inclusive_and_t5_has_none() -> None:
 
 def test_a_run_that_broke_its_preconditions_is_not_judged() -> None:
     broken = run(Test.SKIP, 9000, bytes_written=5, compiled=9, precondition="sources_changed:a.c")
-    findings, unscored, typical = judge([broken, run(Test.BUILD)], Limits(), {})
+    findings, unscored, typical = judge(whole(broken), Limits(), {})
     assert findings == ()
     assert unscored == ("T2: sources_changed:a.c",)
-    assert list(typical) == ["T1"]
+    assert list(typical) == ["T0", "T1", "T3", "T4", "T5"]
+
+
+def test_an_iteration_without_its_warm_tests_is_not_green() -> None:
+    """What was not run found nothing."""
+    assert judge([run(Test.COLD)], Limits(), {})[1] == ("T1: not run", "T2: not run", "T3: not run")
+    findings, unscored, _ = judge([run(Test.COLD, failure="compile_error")], Limits(), {})
+    assert [(finding.rule, finding.test, finding.subject) for finding in findings] == [(7, "T0", "compile_error")]
+    assert unscored == ()
+
+
+def test_a_project_without_sources_can_be_green() -> None:
+    edits = [run(test, 0, precondition="nothing_to_edit:no source") for test in (Test.COMMENT, Test.EDIT)]
+    assert judge(whole(*edits), Limits(), {})[:2] == ((), ())
 
 
 @pytest.mark.parametrize("stage", ["verify-flash", "startup", "ttfb", "remainder"])
