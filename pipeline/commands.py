@@ -284,6 +284,48 @@ def _stdout_closed() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Gate(View):
+    """A go/no-go decision from evidence."""
+
+    doc_purpose = "go or no-go: is a phase worth a change, and does the candidate help? (see docs/gate.md)"
+    doc_usage = "--phase PHASE --candidate ARM --baseline ARM [--pairs N] [--device NAME] [--profile NAME]"
+    doc_description = (
+        "Takes the warm deploys of this machine for the phase's share, and runs interleaved pairs of real deploys in "
+        "scratch copies for the effect. An ARM is a rung of the verify ladder (md5, app-report, journal), a setting "
+        "(--candidate=device.baud=921600, in one word: doit keeps words of the form KEY=VALUE for itself) or an option "
+        "of deploy (--candidate=--x=y). Exit code 0 means GO, 1 means NO-GO or INSUFFICIENT."
+    )
+    cmd_options = (
+        _option("phase", "the part of a deploy that the candidate is to shorten"),
+        _option("candidate", "the arm that is proposed"),
+        _option("baseline", "the arm that it would replace"),
+        {"name": "pairs", "short": "", "long": "pairs", "type": int, "default": 0, "help": "pairs to run"},
+        _option("device", "deploy to this device of deploy.toml"),
+        _option("profile", "build with this profile of deploy.toml"),
+    )
+    _go = False
+
+    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        import shlex
+
+        from pipeline.ab import Asked, gate_text
+        from pipeline.core.ab_gate import Verdict
+
+        if pos_args:
+            return _surplus("gate", pos_args)
+        words = (opt_values["phase"], opt_values["candidate"], opt_values["baseline"])
+        asked = Asked(*words, pairs=opt_values["pairs"], command=shlex.join(["doit", *sys.argv[1:]]))
+        found = gate_text(context, asked, lambda line: print(line, file=sys.stderr, flush=True))
+        if isinstance(found, Failure):
+            return found
+        self._go = found[0] is Verdict.GO
+        return found[1]
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        code: int = super().execute(opt_values, pos_args)
+        return code or int(not self._go)
+
+
 def _given(value: str | None) -> tuple[str, ...]:
     return (value,) if value else ()
 

@@ -194,6 +194,17 @@ class Reports(NamedTuple):
     keep: int = 200
 
 
+class Gate(NamedTuple):
+    """What `doit gate` asks for: from which share of a warm deploy (median or 90th percentile) a phase is worth a
+    change, and how much evidence it takes."""
+
+    p50_percent: int = 30
+    p90_percent: int = 40
+    min_pairs: int = 30
+    min_runs: int = 30
+    days: int = 7
+
+
 class DeployConfig(NamedTuple):
     """A checked `deploy.toml`; `path` is what its errors call it."""
 
@@ -210,6 +221,7 @@ class DeployConfig(NamedTuple):
     readiness: Readiness
     cache: CacheSettings
     reports: Reports
+    gate: Gate
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
     prebuilt: Prebuilt = Prebuilt()

@@ -20,6 +20,7 @@ from pipeline.core.config import (
     DeployConfig,
     DeviceConfig,
     FlashSettings,
+    Gate,
     ImageConfig,
     Partitions,
     Prebuilt,
@@ -59,6 +60,7 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "readiness": Readiness,
         "cache": CacheSettings,
         "reports": Reports,
+        "gate": Gate,
     }
 )
 _NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(

@@ -451,7 +451,7 @@ def documented() -> dict[str, dict[str, tuple[str, str]]]:
     """Section -> key -> (type, default), as docs/deploy-toml.md says."""
     page = (ROOT / "docs/deploy-toml.md").read_text(encoding="utf-8")
     sections = re.split(r"(?m)^## \[\[?([a-z]+)(?:\.NAME)?\]?\]$", page)[1:]
-    rows = re.compile(r"(?m)^\| `([a-z_-]+)` \| ([a-z ]+) \| `?([^|`]*)`? \|")
+    rows = re.compile(r"(?m)^\| `([a-z0-9_-]+)` \| ([a-z ]+) \| `?([^|`]*)`? \|")
     return {name: {key: (type_, default.strip()) for key, type_, default in rows.findall(body)}
             for name, body in zip(sections[::2], sections[1::2], strict=True)}  # fmt: skip
 

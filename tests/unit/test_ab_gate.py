@@ -1,0 +1,264 @@
+"""The go/no-go gate: who belongs to the population, each verdict with its reasons, the arms, the conclusion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.core.ab_arms import Arm, apply, parse_arm
+from pipeline.core.ab_gate import (
+    Conclusion,
+    Flash,
+    Pair,
+    Population,
+    Timed,
+    Verdict,
+    conclude,
+    effect,
+    population,
+    shares,
+    timed,
+)
+from pipeline.core.ab_view import Gated, render
+from pipeline.core.config import Gate
+from pipeline.core.config_reader import parse_config
+from pipeline.core.model import REPORT_SCHEMA, Failure
+from tests.unit.test_config import MINIMAL
+
+LIMITS = Gate()
+SAME = (Flash("warm deploys", "aa", "aa"), Flash("real edit", "bb", "bb"))
+
+
+def report(**values: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "schema": REPORT_SCHEMA,
+        "transaction_id": "tx-20261121-000000-abcd",
+        "started_at": "2026-11-21T00:00:00.000Z",
+        "device": {"name": "bench"},
+        "profile": "local-fast",
+        "outcome": "verified_unchanged",
+        "failure": None,
+        "stages": [
+            {"stage": "verify-flash", "outcome": "ran", "duration_ms": 90},
+            {"stage": "link", "outcome": "not-run", "duration_ms": None},
+            {"stage": "ttfb", "outcome": "ran", "duration_ms": 60},
+        ],
+        "totals": {"compiled": 0, "restored": None, "linked": 0, "bytes_written": 0, "remainder_ms": 40},
+        "budget": {"phases": [{"phase": "startup", "measured_ms": 110}], "total": {"measured_ms": 300}},
+    }
+    return {**base, **values}
+
+
+def runs(phase_ms: int, total_ms: int, count: int = 30) -> list[Timed]:
+    return [Timed(f"tx-{n}", phase_ms, total_ms) for n in range(count)]
+
+
+def pairs(baseline_ms: int, candidate_ms: int, count: int = 30, other_ms: int = 200) -> list[Pair]:
+    """Pairs whose other phases take the same; the times vary by some ms as real ones do."""
+    return [
+        Pair(
+            n,
+            "baseline" if n % 2 else "candidate",
+            Timed(f"tx-b{n}", baseline_ms + n % 5, baseline_ms + other_ms + n % 5),
+            Timed(f"tx-c{n}", candidate_ms + n % 3, candidate_ms + other_ms + n % 3),
+        )
+        for n in range(count)
+    ]
+
+
+# --- population -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({}, ""),
+        ({"outcome": "app_confirmed"}, ""),
+        ({"schema": REPORT_SCHEMA + 1}, "another schema version"),
+        ({"schema": REPORT_SCHEMA - 1}, "another schema version"),
+        ({"started_at": "2026-11-13T23:59:59.999Z"}, "too old"),
+        ({"device": {"name": "desk"}}, "another device or profile"),
+        ({"profile": "release"}, "another device or profile"),
+        ({"outcome": "failed"}, "not successful"),
+        ({"outcome": "interrupted"}, "not successful"),
+        ({"outcome": None}, "not successful"),
+        ({"stages": []}, "not a whole deploy"),
+        *(
+            ({"totals": {**report()["totals"], name: 1}}, "not warm")
+            for name in ("compiled", "restored", "linked", "bytes_written")
+        ),
+    ],
+)
+def test_who_belongs_to_the_population(values: dict[str, Any], reason: str) -> None:
+    found = population([report(**values)], "verify-flash", "bench", "local-fast", "2026-11-14T00:00:00.000Z")
+    assert found.excluded == ({reason: 1} if reason else {})
+    assert [run.phase_ms for run in found.runs] == ([] if reason else [90])
+
+
+def test_a_phase_that_did_not_run_is_not_a_phase_of_0_ms() -> None:
+    found = population([report(), report()], "link", "bench", "local-fast", "")
+    assert found == Population((), {"link was not measured": 2})
+
+
+def test_every_part_of_a_deploy_can_be_gated() -> None:
+    parts = {"startup": 110, "verify-flash": 90, "ttfb": 60, "remainder": 40}
+    for phase, ms in parts.items():
+        assert timed(report(), phase) == Timed("tx-20261121-000000-abcd", ms, 300)
+    assert sum(parts.values()) == 300
+
+
+# --- verdicts ---------------------------------------------------------------------------------
+
+
+def verdict(**values: Any) -> Conclusion:
+    evidence: dict[str, Any] = {
+        "phase": "verify-flash",
+        "runs": runs(120, 300),
+        "pairs": pairs(120, 20),
+        "flash": SAME,
+        "limits": LIMITS,
+    }
+    return conclude(**{**evidence, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "reason"),
+    [
+        ({}, Verdict.GO, "saves"),
+        ({"runs": runs(90, 300)}, Verdict.GO, "30.0 %"),
+        ({"runs": [*runs(60, 300, 26), *runs(150, 300, 4)]}, Verdict.GO, "50.0 % (p90)"),
+        ({"runs": runs(89, 300)}, Verdict.NO_GO, "reaches neither of 30 % (p50) or 40 % (p90)"),
+        ({"runs": runs(120, 300, 29)}, Verdict.INSUFFICIENT, "29 warm deploys of the last 7 days"),
+        ({"runs": []}, Verdict.INSUFFICIENT, "0 warm deploys"),
+        ({"pairs": pairs(120, 20, 29)}, Verdict.INSUFFICIENT, "29 complete A/B pairs, 30 are needed"),
+        ({"pairs": []}, Verdict.INSUFFICIENT, "0 complete A/B pairs"),
+        ({"flash": ()}, Verdict.INSUFFICIENT, "not compared"),
+        ({"flash": (*SAME, Flash("changed board", "aa", "ab"))}, Verdict.NO_GO, "changed board"),
+        ({"flash": (Flash("warm deploys", "", ""),)}, Verdict.NO_GO, "warm deploys"),
+        ({"pairs": pairs(120, 120)}, Verdict.NO_GO, "no effect on verify-flash is proven"),
+        ({"pairs": pairs(120, 160)}, Verdict.NO_GO, "no effect on verify-flash is proven"),
+    ],
+)
+def test_each_verdict(values: dict[str, Any], expected: Verdict, reason: str) -> None:
+    found = verdict(**values)
+    assert found.verdict is expected, found.reasons
+    assert any(reason in told for told in found.reasons), found.reasons
+
+
+def test_different_flash_outweighs_everything() -> None:
+    """Even without a single figure: a wrong result is no matter of statistics."""
+    unequal = (Flash("real edit", "aa", "bb"),)
+    assert verdict(runs=[], pairs=[], flash=unequal).verdict is Verdict.NO_GO
+
+
+def test_a_gain_that_is_lost_elsewhere_is_no_go() -> None:
+    moved = [pair._replace(candidate=pair.candidate._replace(total_ms=400)) for pair in pairs(120, 20)]
+    found = verdict(pairs=moved)
+    assert found.verdict is Verdict.NO_GO and found.phase is not None and found.phase.proven
+    assert "lost elsewhere" in found.reasons[-1]
+
+
+@pytest.mark.parametrize(("real", "arms", "expected"), [(120, 30, Verdict.GO), (30, 120, Verdict.NO_GO)])
+def test_the_real_deploys_break_the_tie(real: int, arms: int, expected: Verdict) -> None:
+    found = verdict(runs=runs(real, 300), pairs=pairs(arms, 10, other_ms=300 - arms))
+    assert found.verdict is expected
+    assert any("the real deploys decide" in told for told in found.reasons)
+
+
+@settings(max_examples=15, deadline=None)  # two bootstraps each
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), max_size=40), st.integers(0, 40))
+def test_go_needs_all_of_the_evidence(times: list[tuple[int, int]], count: int) -> None:
+    evidence = [Pair(n, "baseline", Timed("b", b, b + 100), Timed("c", c, c + 100)) for n, (b, c) in enumerate(times)]
+    found = verdict(pairs=evidence, runs=runs(120, 300, count))
+    assert found.reasons
+    if found.verdict is Verdict.GO:
+        assert len(evidence) >= 30 and count >= 30
+        assert found.phase is not None and found.phase.interval.low > 0
+    if len(evidence) < 30 or count < 30:
+        assert found.verdict is Verdict.INSUFFICIENT
+
+
+def test_statistics_of_nothing_are_none() -> None:
+    assert shares([]) is None and effect([]) is None
+    found = effect([10, 12, 8, 11])
+    assert found is not None and found.saved_ms == 10.5
+    assert found.interval.low <= found.saved_ms <= found.interval.high
+
+
+# --- arms and thresholds ----------------------------------------------------------------------
+
+
+def test_arms() -> None:
+    assert parse_arm("journal") == Arm("journal", ((("verify", "level"), "journal"),))
+    assert parse_arm("device.baud=921600,--no-reset") == Arm(
+        "device.baud=921600,--no-reset", ((("device", "baud"), 921600),), ("--no-reset",)
+    )
+    assert parse_arm("project.version=1.2.3") == Arm("project.version=1.2.3", ((("project", "version"), "1.2.3"),))
+    for text in ("fast", "baud=1", "device.baud", "device.baud=", "a..b=1", "--", "md5,,"):
+        assert isinstance(parse_arm(text), str), text
+
+
+def test_settings_reach_the_measured_device_and_leave_the_rest() -> None:
+    document: dict[str, Any] = {"device": {"bench": {"baud": 1}, "desk": {"baud": 2}}, "verify": {"level": "md5"}}
+    arm = parse_arm("device.baud=9,verify.level=journal,gate.days=3")
+    assert isinstance(arm, Arm)
+    assert apply(arm, document, "bench") == {
+        "device": {"bench": {"baud": 9}, "desk": {"baud": 2}},
+        "verify": {"level": "journal"},
+        "gate": {"days": 3},
+    }
+    assert document["device"]["bench"] == {"baud": 1}, "the project's own configuration is not touched"
+    assert "gate" not in document
+
+
+def test_thresholds_come_from_deploy_toml() -> None:
+    config = parse_config(MINIMAL + "\n[gate]\np50_percent = 20\nmin_pairs = 40\n")
+    assert not isinstance(config, Failure)
+    assert config.gate == Gate(p50_percent=20, p90_percent=40, min_pairs=40, min_runs=30, days=7)
+    wrong = parse_config(MINIMAL + "\n[gate]\np50_percent = 130\n")
+    assert isinstance(wrong, Failure) and "use a number from 1 to 100" in wrong.hint
+
+
+# --- the conclusion ---------------------------------------------------------------------------
+
+
+def test_the_conclusion_names_its_command_and_every_run() -> None:
+    evidence = pairs(120, 20)
+    found = tuple(runs(120, 300))
+    gated = Gated(
+        phase="verify-flash",
+        candidate="app-report",
+        baseline="md5",
+        command="doit gate --phase verify-flash --candidate app-report --baseline md5",
+        at="2026-11-21T00:00:00.000Z",
+        machine={"id": "abc", "system": "Linux", "cpu": "cpu", "cores": "2"},
+        device="bench",
+        port="virtual:",
+        profile="local-fast",
+        sha="8c814be",
+        dirty=True,
+        schema=REPORT_SCHEMA,
+        limits=LIMITS,
+        population=Population(found, {"not warm": 3}),
+        pairs=tuple(evidence),
+        dropped=("pair 4, baseline: not warm",),
+        flash=SAME,
+        conclusion=conclude("verify-flash", found, evidence, SAME, LIMITS),
+    )
+    text = render(gated)
+    assert text.startswith("# Gate: app-report instead of md5 for verify-flash: GO\n")
+    for needed in (
+        gated.command,
+        "not counted, not warm: 3",
+        "pair dropped: pair 4, baseline: not warm",
+        "| real deploys (decide) | 30   | 40.0  | 40.0  |",
+        "saved (median)",
+        *(run.tx for run in found),
+        *(pair.baseline.tx for pair in evidence),
+        *(pair.candidate.tx for pair in evidence),
+    ):
+        assert needed in text
+    assert "\n\n\n" not in text
