@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache.durable import write_atomic
+from pipeline import __version__
 from pipeline.baseline_edits import Edits
 from pipeline.child import Child, run_doit
 from pipeline.context import CONFIG_FILE, Context, load_context
@@ -26,14 +27,14 @@ from pipeline.core.ab_gate import PHASES, Flash, Pair, Timed, Verdict, conclude,
 from pipeline.core.ab_view import Gated, render
 from pipeline.core.config_checks import did_you_mean
 from pipeline.core.failures import fail
-from pipeline.core.model import REPORT_SCHEMA, Failure, FailureCategory, Stage
-from pipeline.core.report_json import build_report
+from pipeline.core.history import parse_history
+from pipeline.core.model import Failure, FailureCategory, Stage
+from pipeline.core.report import HISTORY_SCHEMA, encode_history, history_row
 from pipeline.effects.host import GitQuery, machine_facts
 from pipeline.effects.ports import flash_file
-from pipeline.effects.run_log import SUFFIX, read
 from pipeline.options import Options
-from pipeline.run import RUNS
 from pipeline.scratch import Scratch
+from pipeline.status import read_history
 
 MAX_DROPPED = 5
 """Pairs that may fail before the gate gives up."""
@@ -66,10 +67,12 @@ def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gate
     now, limits = context.clock.utc(), context.config.gate
     device = context.devices[0]
     since = (datetime.fromisoformat(now) - timedelta(days=limits.days)).isoformat(timespec="milliseconds")
-    found = population(_reports(context), asked.phase, device.name, context.profile, since.replace("+00:00", "Z"))
+    machine = machine_facts()
+    who = (machine["id"], device.name, context.profile)
+    found = population(read_history(context.run.reports_dir), asked.phase, *who, since.replace("+00:00", "Z"))
     say(f"{len(found.runs)} warm deploys of this machine count; {sum(found.excluded.values())} others do not")
     with tempfile.TemporaryDirectory(prefix="hotplate-gate-") as directory:
-        gate = _Gate(context, asked, Path(directory), say)
+        gate = _Gate(context, asked, Path(directory), say, who)
         lanes = gate.prepare(arms)
         if isinstance(lanes, Failure):
             return lanes
@@ -83,13 +86,13 @@ def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gate
         baseline=asked.baseline,
         command=asked.command,
         at=context.clock.utc(),
-        machine=machine_facts(),
+        machine=machine,
         device=device.name,
         port=device.config.port,
         profile=context.profile,
         sha=revision.sha,
         dirty=revision.dirty,
-        schema=REPORT_SCHEMA,
+        schema=HISTORY_SCHEMA,
         limits=limits,
         population=found,
         pairs=tuple(pairs),
@@ -126,20 +129,14 @@ def _bad(message: str, hint: str) -> Failure:
     return fail(FailureCategory.CONFIG_ERROR, stage=None, where="gate", message=message, hint=hint)
 
 
-def _reports(context: Context) -> Iterator[dict[str, Any]]:
-    """The runs of this machine: its event logs, which never leave it, unlike rendered reports. A log of another
-    version gives nothing."""
-    for path in sorted((context.state_dir / RUNS).glob(f"tx-*{SUFFIX}")):
-        events, _ = read(path)
-        report = build_report(events) if events else None
-        if report is not None and report["device"]["name"]:
-            yield report
-
-
 class _Gate:
     """The runs of one gate."""
 
-    def __init__(self, context: Context, asked: Asked, directory: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, context: Context, asked: Asked, directory: Path, say: Callable[[str], None], who: tuple[str, str, str]
+    ) -> None:
+        """`who`: machine, device and profile."""
+        self._who = who
         self._context = context
         self._asked = asked
         self._directory = directory
@@ -201,8 +198,10 @@ class _Gate:
         child = self._deploy(lane)
         if not child.ok or child.report is None:
             return child.failure[1] or f"ended with {child.exit_code}"
-        reason = why_not(child.report, self._device.name, self._context.profile, "")
-        return reason or timed(child.report, self._asked.phase) or f"{self._asked.phase} was not measured"
+        # By the same line and the same rules as the real deploys.
+        line = encode_history(history_row(child.report, "", self._who[0], __version__))
+        (row,) = parse_history(line).rows
+        return why_not(row, *self._who, "") or timed(row, self._asked.phase) or f"{self._asked.phase} was not measured"
 
     # --- the same result? ---------------------------------------------------------------------
 

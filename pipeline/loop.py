@@ -37,7 +37,7 @@ from pipeline.core.loop import (
 from pipeline.core.loop_records import NOT_OURS, Place, broken_precondition, measure
 from pipeline.core.loop_view import Session
 from pipeline.core.model import Failure, FailureCategory
-from pipeline.effects.host import GitQuery, machine_facts
+from pipeline.effects.host import GitQuery, load_average, machine_facts
 from pipeline.loop_files import LoopFiles
 from pipeline.options import Options
 from pipeline.rebuild import differences
@@ -147,6 +147,7 @@ class _Loop:
         self._sources = _digests(self._scratch.project)
         self._primed: Child | None = None
         self._cold = True
+        self._load: float | None = None
 
     def run(self) -> Ended | Failure:
         history, number = list(self._files.history.open), self._files.history.last
@@ -187,6 +188,7 @@ class _Loop:
             dirty=revision.dirty,
             repeats=self._asked.repeats,
             determinism=self._determinism,
+            load=self._load,
         )
 
     def _between(self) -> Failure | None:
@@ -220,7 +222,9 @@ class _Loop:
     def _iteration(self, number: int, sha: str) -> Iteration:
         runs = []
         for run in self._runs(number):
-            self._files.run(number, run, sha, self._context.clock.utc(), self._scratch)
+            load = load_average()
+            self._load = max(filter(None, (self._load, load)), default=None)
+            self._files.run(number, run, sha, self._context.clock.utc(), load, self._scratch)
             self._watch.ran(number, run)
             runs.append(run)
         findings, unscored, typical = judge(runs, self._limits, self._reference, self._always)

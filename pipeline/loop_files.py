@@ -59,11 +59,12 @@ class LoopFiles:
     def close(self) -> None:
         self._lock.release()
 
-    def run(self, number: int, run: Measured, sha: str, at: str, scratch: Scratch) -> None:
-        """Record one run, and keep its report."""
-        notes = [f"iteration={number}", *([f"tx={run.tx}"] if run.tx else [])]
+    def run(self, number: int, run: Measured, sha: str, at: str, load: float | None, scratch: Scratch) -> None:
+        """Record one run, and keep its report. `load`: how busy the machine was."""
+        notes = [f"iteration={number}", *([f"load={load:.1f}"] if load is not None else [])]
+        notes += [f"tx={run.tx}"] if run.tx else []
         self._append(CSV, csv_row(run, at, sha, notes))
-        self._append(JSONL, encode_run(self._place, number, run, {"at": at, "sha": sha}))
+        self._append(JSONL, encode_run(self._place, number, run, {"at": at, "sha": sha, "load": load}))
         runs = self._directory / "runs"
         runs.mkdir(exist_ok=True)
         for suffix in (".md", ".json") if run.tx else ():

@@ -1,8 +1,8 @@
 """The go/no-go gate: is a phase worth attacking, and does a candidate make it shorter without changing the result?
 
-Pure. Knows reports, pairs and thresholds; does not know how a deploy is run, files or the clock. Invariants: GO needs
-all of enough runs, enough pairs, a large share, a proven effect and equal flash; runs of different schema versions
-never meet in one statistic; every verdict has its reasons, and too little evidence is INSUFFICIENT, never NO-GO.
+Pure. Knows the history, pairs and thresholds; does not know how a deploy is run, files or the clock. Invariants: GO
+needs all of enough runs, enough pairs, a large share, a proven effect and equal flash; runs of different schema
+versions never meet in one statistic; every verdict has its reasons, and too little evidence is INSUFFICIENT.
 
 The share of the phase is decided by real deploys of this machine (the population). The A/B pairs only size the effect
 of the candidate: where the share of their baseline arm would decide otherwise, the population's decision stands.
@@ -11,15 +11,17 @@ of the candidate: where the share of their baseline arm would decide otherwise, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.core.config import Gate as Thresholds
-from pipeline.core.model import REPORT_SCHEMA, DeployOutcome, Stage
+from pipeline.core.history import History, Row
+from pipeline.core.model import DeployOutcome, Stage
 from pipeline.core.statistics import Interval, bootstrap, median, quantile
 
-PHASES = ("startup", "dispatch", *(stage.value for stage in Stage), "remainder")
+REMAINDER = "remainder"
+PHASES = ("startup", "dispatch", *(stage.value for stage in Stage), REMAINDER)
 """What can be gated: the parts that sum to the total of a deploy."""
 
 
@@ -106,46 +108,41 @@ class Conclusion(NamedTuple):
 # --- one run ----------------------------------------------------------------------------------
 
 
-def timed(report: Mapping[str, Any], phase: str) -> Timed | None:
+def timed(row: Row, phase: str) -> Timed | None:
     """The phase and the total of a run; None when the phase did not run or was not measured."""
-    total = report["budget"]["total"]["measured_ms"]
-    rows = {row["phase"]: row["measured_ms"] for row in report["budget"]["phases"]}
-    rows |= {row["stage"]: row["duration_ms"] for row in report["stages"]}
-    rows["remainder"] = report["totals"]["remainder_ms"]
-    took = rows.get(phase)
-    return None if took is None or not total else Timed(report["transaction_id"], took, total)
+    if not row.total_ms:
+        return None
+    phases = {**row.phases, REMAINDER: row.total_ms - sum(row.phases.values())}
+    return Timed(row.transaction_id, phases[phase], row.total_ms) if phase in phases else None
 
 
-def why_not(report: Mapping[str, Any], device: str, profile: str, since: str) -> str:
+def why_not(row: Row, machine: str, device: str, profile: str, since: str) -> str:
     """Why a run is not part of the population, `""`: it is. `since`: the earliest instant that counts."""
-    if report.get("schema") != REPORT_SCHEMA:
-        return "another schema version"
-    if report["started_at"] < since:
+    if row.machine != machine:
+        return "another machine"
+    if row.started_at < since:
         return "too old"
-    if report["device"]["name"] != device or report["profile"] != profile:
+    if (row.device, row.profile) != (device, profile):
         return "another device or profile"
-    if report["outcome"] in (None, DeployOutcome.FAILED, DeployOutcome.INTERRUPTED) or report["failure"]:
+    if row.failed or row.outcome in ("", DeployOutcome.FAILED, DeployOutcome.INTERRUPTED):
         return "not successful"
-    if not any(row["stage"] == Stage.TTFB and row["outcome"] == "ran" for row in report["stages"]):
+    if not row.complete:
         return "not a whole deploy"
-    totals = report["totals"]
-    if any(totals[name] for name in ("compiled", "restored", "linked", "bytes_written")):
-        return "not warm"
-    return ""
+    return "" if row.warm else "not warm"
 
 
-def population(reports: Iterable[Mapping[str, Any]], phase: str, device: str, profile: str, since: str) -> Population:
-    """The successful warm deploys of one device and profile since an instant."""
+def population(history: History, phase: str, machine: str, device: str, profile: str, since: str) -> Population:
+    """The successful warm deploys of one device and profile on this machine since an instant."""
     runs: list[Timed] = []
-    excluded: Counter[str] = Counter()
-    for report in reports:
-        reason = why_not(report, device, profile, since)
-        found = None if reason else timed(report, phase)
+    excluded = Counter({"another schema version": history.other_schema, "damaged line": history.damaged})
+    for row in history.rows:
+        reason = why_not(row, machine, device, profile, since)
+        found = None if reason else timed(row, phase)
         if found is not None:
             runs.append(found)
         else:
             excluded[reason or f"{phase} was not measured"] += 1
-    return Population(tuple(runs), dict(sorted(excluded.items())))
+    return Population(tuple(runs), dict(sorted((+excluded).items())))
 
 
 # --- statistics -------------------------------------------------------------------------------

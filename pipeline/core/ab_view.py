@@ -55,7 +55,7 @@ def render(gated: Gated) -> str:
         f"- machine: `{machine['id']}` ({machine['system']}, {machine['cpu']}, {machine['cores']} cores)",
         f"- device: `{gated.device}` on `{gated.port}`, profile `{gated.profile}`",
         f"- git: `{gated.sha or NOTHING}`{' with uncommitted changes' if gated.dirty else ''}",
-        f"- report_schema: `{gated.schema}` (runs of other versions do not count)",
+        f"- history_schema: `{gated.schema}` (runs of other versions do not count)",
         f"- thresholds: {gated.limits.p50_percent} % (p50) or {gated.limits.p90_percent} % (p90), "
         f"{gated.limits.min_runs} runs, {gated.limits.min_pairs} pairs, {gated.limits.days} days",
         "",

@@ -24,6 +24,7 @@ class Row(NamedTuple):
     version: str
     device: str
     chip: str
+    profile: str
     outcome: str
     warm: bool
     stages: Mapping[str, str]
@@ -98,6 +99,7 @@ def _row(value: Mapping[str, Any]) -> Row | None:
             version=_is(str, value["version"]),
             device=_is(str, value["device"]),
             chip=_is(str, value["chip"]),
+            profile=_is(str, value["profile"]),
             outcome=_is(str, value["outcome"] or ""),
             warm=_is(bool, value["warm"]),
             stages={name: _is(str, how) for name, how in value["stages"].items()},

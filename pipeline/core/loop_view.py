@@ -36,7 +36,8 @@ NOTHING = "-"
 
 
 class Session(NamedTuple):
-    """Where and how the iterations were made. `determinism`: what the second cold build said, one sentence."""
+    """Where and how the iterations were made. `determinism`: what the second cold build said, one sentence;
+    `load`: the highest load average at the end of a run, which tells a busy machine from slow code."""
 
     command: str
     at: str
@@ -49,6 +50,7 @@ class Session(NamedTuple):
     dirty: bool
     repeats: int
     determinism: str
+    load: float | None = None
 
 
 def _facts(session: Session, iterations: Sequence[Iteration]) -> list[str]:
@@ -58,6 +60,7 @@ def _facts(session: Session, iterations: Sequence[Iteration]) -> list[str]:
         f"- command: `{session.command}`",
         f"- ended_at: `{session.at}`",
         f"- machine: `{machine['id']}` ({machine['system']}, {machine['cpu']}, {machine['cores']} cores)",
+        f"- load: {'unknown' if session.load is None else f'up to {session.load:.1f}'} (average of a minute)",
         f"- device: `{session.device}` on `{session.port}`, profile `{session.profile}`",
         f"- tools: `{session.toolchain or NOTHING}`, {machine['python']}",
         f"- git: `{session.sha or NOTHING}`{' with uncommitted changes' if session.dirty else ''}",

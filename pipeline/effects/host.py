@@ -123,6 +123,14 @@ def machine_facts() -> dict[str, str]:
     }
 
 
+def load_average() -> float | None:
+    """Processes that wanted to run in the last minute, on average; None where the system does not count them."""
+    try:
+        return os.getloadavg()[0]
+    except (OSError, AttributeError):
+        return None
+
+
 def machine_id(directory: str | Path) -> str:
     """The `id` of `machine_facts`, kept in `directory`, since finding it out takes longer than all else that a run says
     of this machine. The name of the file keeps machines with a common home apart."""

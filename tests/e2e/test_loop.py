@@ -91,6 +91,10 @@ def test_the_loop_is_green_and_planted_regressions_are_found_where_they_are(host
     (clock,) = [f for f in findings if f["rule"] == 5 and f["test"] == "T0"]
     assert "blink" in clock["subject"] and ".rodata" in clock["subject"] and "built_at+" in clock["subject"]
     assert "offset 0x" in clock["fact"] and "'built at " in clock["fact"]
+    if rows[5]["verify_outcome"] == "delta_flashed":
+        # the lost cache held the reference of the delta too
+        (whole,) = [f for f in findings if (f["rule"], f["test"], f["subject"]) == (5, "T5", "app")]
+        assert "app was written" in whole["fact"] and "and delta in the reference" in whole["fact"]
     followup = host_space.file(last_line(bad)["LOOP_FILE"])
     assert followup.name == "followup-2-slow-build.md"
     text = followup.read_text()

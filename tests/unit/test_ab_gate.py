@@ -22,34 +22,50 @@ from pipeline.core.ab_gate import (
     shares,
     timed,
 )
-from pipeline.core.ab_view import Gated, render
+from pipeline.core.ab_view import render
 from pipeline.core.config import Gate
 from pipeline.core.config_reader import parse_config
-from pipeline.core.model import REPORT_SCHEMA, Failure
+from pipeline.core.history import History, parse_history
+from pipeline.core.model import Failure
+from pipeline.core.report import HISTORY_SCHEMA, encode_history
+from tests.golden import loops as golden
 from tests.unit.test_config import MINIMAL
 
 LIMITS = Gate()
 SAME = (Flash("warm deploys", "aa", "aa"), Flash("real edit", "bb", "bb"))
 
 
-def report(**values: Any) -> dict[str, Any]:
+def row(**values: Any) -> dict[str, Any]:
+    """A line of the history, as it is written."""
+    stages = ("fingerprint", "compile", "link", "verify-flash", "reflash", "reattach", "ttfb")
     base: dict[str, Any] = {
-        "schema": REPORT_SCHEMA,
+        "schema": HISTORY_SCHEMA,
         "transaction_id": "tx-20261121-000000-abcd",
+        "run": "tx-20261121-000000-abcd",
         "started_at": "2026-11-21T00:00:00.000Z",
-        "device": {"name": "bench"},
-        "profile": "local-fast",
+        "machine": "0123456789ab",
+        "version": "0.1.0",
+        "device": "bench",
+        "chip": "esp32c3",
         "outcome": "verified_unchanged",
+        "profile": "local-fast",
+        "warm": True,
+        "stages": dict.fromkeys(stages, "ran"),
+        "phases": {"startup": 110, "verify-flash": 90, "ttfb": 60},
+        "total_ms": 300,
+        "fits": True,
+        "ttfb": {"schema": 1, "total_ms": 50},
         "failure": None,
-        "stages": [
-            {"stage": "verify-flash", "outcome": "ran", "duration_ms": 90},
-            {"stage": "link", "outcome": "not-run", "duration_ms": None},
-            {"stage": "ttfb", "outcome": "ran", "duration_ms": 60},
-        ],
-        "totals": {"compiled": 0, "restored": None, "linked": 0, "bytes_written": 0, "remainder_ms": 40},
-        "budget": {"phases": [{"phase": "startup", "measured_ms": 110}], "total": {"measured_ms": 300}},
     }
     return {**base, **values}
+
+
+def history(*rows: dict[str, Any]) -> History:
+    return parse_history(b"".join(encode_history({**one, "transaction_id": f"tx-{n}"}) for n, one in enumerate(rows)))
+
+
+WHO = ("0123456789ab", "bench", "local-fast")
+SINCE = "2026-11-14T00:00:00.000Z"
 
 
 def runs(phase_ms: int, total_ms: int, count: int = 30) -> list[Timed]:
@@ -77,36 +93,39 @@ def pairs(baseline_ms: int, candidate_ms: int, count: int = 30, other_ms: int = 
     [
         ({}, ""),
         ({"outcome": "app_confirmed"}, ""),
-        ({"schema": REPORT_SCHEMA + 1}, "another schema version"),
-        ({"schema": REPORT_SCHEMA - 1}, "another schema version"),
+        ({"stages": {**row()["stages"], "reflash": "up-to-date"}}, ""),
+        ({"started_at": SINCE}, ""),
         ({"started_at": "2026-11-13T23:59:59.999Z"}, "too old"),
-        ({"device": {"name": "desk"}}, "another device or profile"),
+        ({"schema": HISTORY_SCHEMA + 1}, "another schema version"),
+        ({"schema": HISTORY_SCHEMA - 1}, "another schema version"),
+        ({"phases": None}, "damaged line"),
+        ({"machine": "ba9876543210"}, "another machine"),
+        ({"device": "desk"}, "another device or profile"),
         ({"profile": "release"}, "another device or profile"),
         ({"outcome": "failed"}, "not successful"),
         ({"outcome": "interrupted"}, "not successful"),
         ({"outcome": None}, "not successful"),
-        ({"stages": []}, "not a whole deploy"),
-        *(
-            ({"totals": {**report()["totals"], name: 1}}, "not warm")
-            for name in ("compiled", "restored", "linked", "bytes_written")
-        ),
+        ({"failure": {"category": "panic", "stage": "ttfb", "user_action": "fix_code"}}, "not successful"),
+        ({"stages": {**row()["stages"], "ttfb": "not-run"}}, "not a whole deploy"),
+        ({"warm": False}, "not warm"),
     ],
 )
 def test_who_belongs_to_the_population(values: dict[str, Any], reason: str) -> None:
-    found = population([report(**values)], "verify-flash", "bench", "local-fast", "2026-11-14T00:00:00.000Z")
+    found = population(history(row(**values)), "verify-flash", *WHO, SINCE)
     assert found.excluded == ({reason: 1} if reason else {})
     assert [run.phase_ms for run in found.runs] == ([] if reason else [90])
 
 
 def test_a_phase_that_did_not_run_is_not_a_phase_of_0_ms() -> None:
-    found = population([report(), report()], "link", "bench", "local-fast", "")
+    found = population(history(row(), row()), "link", *WHO, SINCE)
     assert found == Population((), {"link was not measured": 2})
 
 
 def test_every_part_of_a_deploy_can_be_gated() -> None:
     parts = {"startup": 110, "verify-flash": 90, "ttfb": 60, "remainder": 40}
+    (found,) = history(row()).rows
     for phase, ms in parts.items():
-        assert timed(report(), phase) == Timed("tx-20261121-000000-abcd", ms, 300)
+        assert timed(found, phase) == Timed("tx-0", ms, 300)
     assert sum(parts.values()) == 300
 
 
@@ -226,39 +245,9 @@ def test_thresholds_come_from_deploy_toml() -> None:
 
 
 def test_the_conclusion_names_its_command_and_every_run() -> None:
-    evidence = pairs(120, 20)
-    found = tuple(runs(120, 300))
-    gated = Gated(
-        phase="verify-flash",
-        candidate="app-report",
-        baseline="md5",
-        command="doit gate --phase verify-flash --candidate app-report --baseline md5",
-        at="2026-11-21T00:00:00.000Z",
-        machine={"id": "abc", "system": "Linux", "cpu": "cpu", "cores": "2"},
-        device="bench",
-        port="virtual:",
-        profile="local-fast",
-        sha="8c814be",
-        dirty=True,
-        schema=REPORT_SCHEMA,
-        limits=LIMITS,
-        population=Population(found, {"not warm": 3}),
-        pairs=tuple(evidence),
-        dropped=("pair 4, baseline: not warm",),
-        flash=SAME,
-        conclusion=conclude("verify-flash", found, evidence, SAME, LIMITS),
-    )
+    gated = golden.gated()
     text = render(gated)
-    assert text.startswith("# Gate: app-report instead of md5 for verify-flash: GO\n")
-    for needed in (
-        gated.command,
-        "not counted, not warm: 3",
-        "pair dropped: pair 4, baseline: not warm",
-        "| real deploys (decide) | 30   | 40.0  | 40.0  |",
-        "saved (median)",
-        *(run.tx for run in found),
-        *(pair.baseline.tx for pair in evidence),
-        *(pair.candidate.tx for pair in evidence),
-    ):
+    used = [*gated.population.runs, *(run for pair in gated.pairs for run in (pair.baseline, pair.candidate))]
+    for needed in (gated.command, "not counted, not warm: 3", *(run.tx for run in used)):
         assert needed in text
     assert "\n\n\n" not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.core import loop_records
 from pipeline.core.loop import (
+    SLUGS,
     Decision,
     Finding,
     Iteration,
@@ -25,7 +27,10 @@ from pipeline.core.loop import (
     without_progress,
 )
 from pipeline.core.loop_records import CSV_HEADER, Place, broken_precondition, csv_row, measure, read_history
+from pipeline.core.loop_view import followup, followup_name
+from tests.golden import loops as golden
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 GREEN = Iteration(0)
 HERE = Place("machine", "bench", "local-fast")
 
@@ -297,3 +302,30 @@ def test_a_history_is_read_back_and_damage_costs_only_its_line() -> None:
 @given(st.text(max_size=60))
 def test_no_line_stops_the_history(text: str) -> None:
     assert read_history([text], HERE).open == ()
+
+
+# --- pages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", golden.pages())
+def test_the_pages_are_as_pinned(file: str) -> None:
+    assert (GOLDEN / file).read_text(encoding="utf-8") == golden.pages()[file], f"{file}: see tests/golden/loops.py"
+
+
+def test_a_follow_up_holds_what_each_rule_needs() -> None:
+    """The retry course for rule 4, the reasons for work for the others, and always a way to see it again."""
+    late = run(Test.LOOP, ttfb_ms=1500, attempts=4, segments={"rom_to_app_ms": 1400})
+    compiled = run(Test.BUILD, compiled=1, rebuilt=("build/a.o", "build/app.elf"), moved=("file a.h",))
+    for bad, needed in (
+        (late, ["4 attempts to open the port; rom_to_app_ms 1400", "1500 ms to the first JSON-RPC byte"]),
+        (compiled, ["- T1: build/a.o", "- T1: file a.h", "`build/a.o; build/app.elf; file a.h`"]),
+        (run(Test.LOOP, failure="panic"), ["the run failed: panic"]),
+        (run(Test.SKIP, precondition="toolchain_changed"), ["not scored, T2: toolchain_changed"]),
+    ):
+        iteration = Iteration(1, *judge(whole(bad), Limits(), {}))
+        decision = decide([iteration] * 5)
+        text = followup(golden.SESSION, [iteration] * 5, decision, Limits(), {})
+        assert text.startswith("# Warm loop, rule ")
+        for expected in [*needed, "## Reproduce", "doit loop", "## Validation"]:
+            assert expected in text
+        assert followup_name(decision) == f"followup-{SLUGS[decision.cause]}.md"
