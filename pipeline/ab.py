@@ -208,7 +208,7 @@ class _Gate:
     def flash(self, lanes: tuple[Lane, Lane]) -> Iterator[Flash]:
         """What both arms leave on the board: after the warm deploys, after a real edit, and after somebody else changed
         the board (virtual boards only). Nothing after the first difference: it would be there again."""
-        scenarios: dict[str, Callable[[Lane], None]] = {"warm deploys": lambda lane: None, "real edit": self._edit}
+        scenarios: dict[str, Callable[[Lane], None]] = {"warm deploys": self._nothing, "real edit": self._edit}
         if self._device.config.is_virtual:
             scenarios["changed board"] = self._change
         for name, act in scenarios.items():
@@ -226,6 +226,9 @@ class _Gate:
             self._deploy(lane)
             left.append(self._digest(lane))
         return Flash(scenario, left[0], left[1])
+
+    def _nothing(self, lane: Lane) -> None:
+        pass
 
     def _edit(self, lane: Lane) -> None:
         edits = Edits(lane.scratch.project, self._device.name, self._context.profile)

@@ -168,8 +168,15 @@ class _Loop:
             acted = decision.rule is not Rule.CONTINUE and not self._asked.until_green
             if decision.ends or acted:
                 break
+        self._restore()
         path = self._files.conclude(self._session(), history, decision, self._limits, self._reference)
         return Ended(decision, turn + 1, iteration.green, path)
+
+    def _restore(self) -> None:
+        """A real board runs the edit of T5: give it the project's own build back."""
+        if not self._device.config.is_virtual:
+            self._scratch = Scratch(self._context, self._directory / "copy")
+            self._deploy()
 
     def _facts(self) -> dict[str, object]:
         return {"at": self._context.clock.utc(), "command": self._asked.command, "determinism": self._determinism}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from typing import Any
 
 import pytest
 
 from pipeline.core.loop_records import CSV_HEADER
+from pipeline.effects.host import load_average
 from tests.e2e.space import Result, Space
 
 PLANTS = """\
@@ -103,6 +105,8 @@ def test_the_loop_is_green_and_planted_regressions_are_found_where_they_are(host
 
 @pytest.mark.stress
 def test_three_green_iterations_end_with_a_summary(host_space: Space) -> None:
+    if (load_average() or 0) > (os.cpu_count() or 1):
+        pytest.skip("a busy machine is over the limits, and rightly so")
     first = host_space.doit("loop", "--max", "2", "--repeats", "1")
     assert (first.code, last_line(first)["LOOP_RULE"]) == (0, "0")
     second = host_space.doit("loop", "--repeats", "1", "--between", "python --version")
