@@ -87,9 +87,9 @@ def test_the_loop_is_green_and_planted_regressions_are_found_where_they_are(host
     lost = [f for f in findings if f["rule"] == 2 and "1 units were compiled" in f["fact"]]
     assert {f["test"] for f in lost} == {"T1", "T2", "T3"}
     assert all("blink" in f["subject"] for f in lost), "the lost cache hit names the object"
-    slow = [f["fact"] for f in findings if f["subject"] == "verify-flash"]
-    assert slow and all("in the reference" in fact for fact in slow), "300 ms more are far within every limit"
-    assert {f["rule"] for f in findings if f["subject"] == "verify-flash"} == {3}
+    # Within every limit (on a machine with time): the comparison with the reference finds it, in each test that has it.
+    slow = [f for f in findings if f["fact"].startswith("verify-flash took") and "100 ms in the reference" in f["fact"]]
+    assert {(f["rule"], f["test"], f["subject"]) for f in slow} == {(3, test, "verify-flash") for test in ("T2", "T3")}
     (clock,) = [f for f in findings if f["rule"] == 5 and f["test"] == "T0"]
     assert "blink" in clock["subject"] and ".rodata" in clock["subject"] and "built_at+" in clock["subject"]
     assert "offset 0x" in clock["fact"] and "'built at " in clock["fact"]
