@@ -113,7 +113,7 @@ class DeviceContext:
 
         assert device.link is not None
         self._asked += 1
-        return ask(device.link, methods, f"{self.run.transaction(device.name)}-{self._asked}", timeout_s)
+        return ask(device.link, methods, f"{self.run.transaction(device.name)[-6:]}-{self._asked}", timeout_s)
 
     # --- what is known of a board ---------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pipeline.core.config import DeviceConfig
 from pipeline.core.model import DeployOutcome, DeviceFacts, FlashPlan, RegionPlan
 from pipeline.core.plan import deploy_outcome, part_outcome
-from pipeline.effects.api import FlashSession, Reader, SerialLink
+from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.effects.device_journal import DeviceJournal
 
 
@@ -27,6 +27,8 @@ class DeviceRun:
     plan: FlashPlan | None = None
     verified_by: str = "md5"
     """The rung of the verify ladder that `plan` rests on; above `md5` the board runs on, and `link` is open."""
+    answers: Answers | None = None
+    """What the running firmware said to that, in this run and on this link."""
     link: SerialLink | None = None
     reader: Reader | None = None
     reset_released_s: float = 0.0

@@ -25,7 +25,7 @@ from pipeline.core.failures import fail
 from pipeline.core.jsonrpc import parse_jsonrpc, reported_sha256
 from pipeline.core.lines import Line, LineCutter
 from pipeline.core.model import Failure, FailureCategory, Mark, MarkName, Stage
-from pipeline.core.readiness import Gate, Health, Module, Until
+from pipeline.core.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Gate, Health, Until
 from pipeline.core.signs import SIGNS, Sign, plain_line, signs, visible
 
 TAIL_LINES = 200
@@ -131,7 +131,7 @@ class BootWatcher:
             return ""
         category = self.verdict.category
         if category is FailureCategory.UNHEALTHY and self.health is not None:
-            return f"{category}:{','.join(module.name for module in self.health.bad)}".rstrip(":")
+            return self.health.reason
         return f"{category}:{self._resets}" if category is FailureCategory.BOOT_LOOP else str(category)
 
     @property
@@ -370,16 +370,11 @@ class BootWatcher:
         if self.health is None:
             why = self._asking.problem or f"the firmware did not answer `health` ({self.polls} times asked)"
             return self._no_health(f"{why} {limit}")
-        told = "; ".join(_told(module) for module in self.health.bad) or "the firmware says `ok`: false"
-        return self._fail(
-            FailureCategory.UNHEALTHY,
-            f"not every module is set up {limit}: {told}",
-            "fix the named module, or set readiness.allow_unhealthy = true to deploy all the same",
-        )
+        message = f"not every module is set up {limit}: {self.health.complaint}"
+        return self._fail(FailureCategory.UNHEALTHY, message, UNHEALTHY_HINT)
 
     def _no_health(self, why: str = "") -> Failure:
-        hint = 'let the firmware answer `health`, or set readiness.until = "rpc:ready"'
-        return self._fail(FailureCategory.RPC_TIMEOUT, why or self._asking.problem, hint)
+        return self._fail(FailureCategory.RPC_TIMEOUT, why or self._asking.problem, NO_HEALTH_HINT)
 
     def _fail(self, category: FailureCategory, message: str, hint: str | None = None) -> Failure:
         return fail(
@@ -390,7 +385,3 @@ class BootWatcher:
             hint=hint,
             detail="\n".join(self._tail),
         )
-
-
-def _told(module: Module) -> str:
-    return f"{visible(module.name)} ({visible(module.health)})" if module.health else visible(module.name)

@@ -11,8 +11,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from pipeline.core.model import FailureCategory
+from pipeline.core.signs import visible
+
 MAX_MODULES = 64
 MAX_TEXT = 120
+UNHEALTHY_HINT = "fix the named module, or set readiness.allow_unhealthy = true to deploy all the same"
+NO_HEALTH_HINT = 'let the firmware answer `health`, or set readiness.until = "rpc:ready"'
 
 
 class Gate(StrEnum):
@@ -85,6 +90,17 @@ class Health(NamedTuple):
     def bad(self) -> tuple[Module, ...]:
         """The modules that are not set up."""
         return tuple(module for module in self.modules if not module.setup_ok)
+
+    @property
+    def complaint(self) -> str:
+        """What is not well, for people."""
+        told = (f"{visible(m.name)} ({visible(m.health)})" if m.health else visible(m.name) for m in self.bad)
+        return "; ".join(told) or "the firmware says `ok`: false"
+
+    @property
+    def reason(self) -> str:
+        """The same for programs."""
+        return f"{FailureCategory.UNHEALTHY}:{','.join(module.name for module in self.bad)}".rstrip(":")
 
 
 def read_health(result: Any) -> Health | None:

@@ -7,15 +7,14 @@ or write. Invariant: it ends at the readiness deadline at the latest, with a nam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.boot import BootWatcher, Ready
 from pipeline.core.events import Readiness
 from pipeline.core.failures import fail
 from pipeline.core.marks import unavailable
 from pipeline.core.model import Failure, FailureCategory, Mark, MarkName, Stage, StageOutcome, StageResult
-from pipeline.core.readiness import Until, parse_until
-from pipeline.effects.api import Answers
+from pipeline.core.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Gate, Health, Until, parse_until, read_health
 
 if TYPE_CHECKING:
     from pipeline.context import Context
@@ -86,10 +85,9 @@ def _readiness(watcher: BootWatcher, until: Until, port: str) -> Readiness:
     """What the report says of the gate. Only what the device itself said about its image is reported as such."""
     verdict = watcher.verdict
     ready = verdict if isinstance(verdict, Ready) else None
-    bad = watcher.health.bad if watcher.health is not None else ()
     note = "" if until.speaks_rpc else "the firmware was not asked which image it is: only the flash is proven"
-    if ready is not None and bad:
-        note = "readiness.allow_unhealthy lets these modules pass: " + ", ".join(module.name for module in bad)
+    if ready is not None and _allowed(watcher.health):
+        note = _allowed(watcher.health)
     missing = unavailable(port, until)
     if ready is not None:
         seen = {mark.name for mark in watcher.marks}
@@ -102,48 +100,66 @@ def _readiness(watcher: BootWatcher, until: Until, port: str) -> Readiness:
         unavailable=missing,
         ready_at_s=ready.at_s if ready is not None else None,
         polls=watcher.polls,
-        modules=tuple(module._asdict() for module in watcher.health.modules) if watcher.health is not None else (),
+        modules=_modules(watcher.health),
         note=note,
     )
+
+
+def _modules(health: Health | None) -> tuple[Mapping[str, Any], ...]:
+    return tuple(module._asdict() for module in health.modules) if health is not None else ()
+
+
+def _allowed(health: Health | None) -> str:
+    """What `allow_unhealthy` let pass, if it did."""
+    bad = health.bad if health is not None else ()
+    return "readiness.allow_unhealthy lets these modules pass: " + ", ".join(m.name for m in bad) if bad else ""
 
 
 # --- without a reset ----------------------------------------------------------------------------
 
 
 def _by_request(ctx: Context, device: DeviceRun) -> StageResult:
-    """From a request to the first byte of its answer, by the build that verify-flash met."""
-    until = ctx.config.readiness.until
-    methods = ("info", "health") if until == "rpc:health" else ("info",)
-    answers = ctx.ask(device, methods, ctx.config.readiness.timeout_ms / 1000)
+    """From verify-flash's request to the first byte of its answer: that was the first JSON-RPC byte of this build. Only
+    its health is asked now, where that is the gate."""
+    answers, health, failure = device.answers, None, None
+    assert answers is not None, "whoever keeps running has answered verify-flash [this is a bug]"
+    polls = int(ctx.config.readiness.until == Gate.HEALTH)
+    if polls:
+        more = ctx.ask(device, ("health",), ctx.config.readiness.timeout_ms / 1000)
+        health = read_health(more.results.get("health"))
+        failure = _health_failure(ctx, device, health)
     for name, at_s in ((MarkName.FIRST_BYTE, answers.first_byte_s), (MarkName.FIRST_JSONRPC, answers.first_answer_s)):
         if at_s is not None:
             ctx.marked(device, Mark(name, at_s))
-    failure = _answer_failure(ctx, device, answers, methods)
+    reason = "" if failure is None else failure.category.value
+    if failure is not None and health is not None:
+        reason = health.reason
+    note = "the device was not reset: it answered the request of verify-flash"
     verdict = Readiness(
         "failed" if failure else "passed",
-        failure.category.value if failure else "",
+        reason,
         "" if failure else ctx.images.expected_elf(),
         answers.sent_s,
         ready_at_s=None if failure else answers.first_answer_s,
-        polls=len(methods),
-        note="the device was not reset: it answered a request",
+        polls=polls,
+        modules=_modules(health),
+        note=f"{note}; {_allowed(health)}" if failure is None and _allowed(health) else note,
     )
     ctx.readiness(device, verdict)
     outcome = StageOutcome.RAN if failure is None else StageOutcome.FAILED
-    return StageResult(Stage.TTFB, outcome, 0.0, counts={"polls": len(methods)}, failure=failure)
+    return StageResult(Stage.TTFB, outcome, 0.0, counts={"polls": polls}, failure=failure)
 
 
-def _answer_failure(ctx: Context, device: DeviceRun, answers: Answers, methods: Sequence[str]) -> Failure | None:
-    missing = [method for method in methods if not isinstance(answers.results.get(method), Mapping)]
-    if missing:
-        message = f"the running firmware did not answer {missing[0]} within {ctx.config.readiness.timeout_ms} ms"
-        return fail(FailureCategory.RPC_TIMEOUT, stage=Stage.TTFB, where=device.where, message=message)
-    reported, expected = answers.results["info"].get("app_elf_sha256"), ctx.images.expected_elf()
-    if reported != expected:
-        message = f"the device runs app_elf_sha256 {str(reported)[:64]!a}, this build is {expected!r}"
-        return fail(FailureCategory.WRONG_IMAGE, stage=Stage.TTFB, where=device.where, message=message)
-    healthy = "health" not in methods or answers.results["health"].get("ok") is True
-    if not healthy and not ctx.config.readiness.allow_unhealthy:
-        message = "the running firmware says that it is not healthy"
-        return fail(FailureCategory.UNHEALTHY, stage=Stage.TTFB, where=device.where, message=message)
-    return None
+def _health_failure(ctx: Context, device: DeviceRun, health: Health | None) -> Failure | None:
+    if health is None:
+        message = f"the running firmware did not answer `health` within {ctx.config.readiness.timeout_ms} ms"
+        category, hint = FailureCategory.RPC_TIMEOUT, NO_HEALTH_HINT
+    elif health.ok or ctx.config.readiness.allow_unhealthy:
+        return None
+    else:
+        message, category, hint = (
+            f"not every module is set up: {health.complaint}",
+            FailureCategory.UNHEALTHY,
+            UNHEALTHY_HINT,
+        )
+    return fail(category, stage=Stage.TTFB, where=device.where, message=message, hint=hint)

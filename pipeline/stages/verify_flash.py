@@ -101,7 +101,7 @@ def _ask_firmware(ctx: Context, device: DeviceRun, level: str) -> list[Reason]:
         doubts = app_report.open_doubts(device.journal.state)
         doubts += app_report.hash_doubts(answers.results.get(app_report.HASHES), mac, images, app)
     if not doubts:
-        device.verified_by, device.plan = level, confirmed_plan(images)
+        device.verified_by, device.plan, device.answers = level, confirmed_plan(images), answers
         ctx.planned(device)
     return doubts
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.model import Stage
+from pipeline.effects.links import PortLink
 from tests.bench_device import APP, SECTOR, Bench, Killed, edit_app, reasons
 from tests.e2e.conftest import BoardProcess
 from tests.e2e.space import Space, copy_project
@@ -234,6 +235,38 @@ def test_a_running_firmware_answers_without_a_reset(deployed: Bench, level: str,
     assert "rom_banner" not in report["marks"] and "reset_released" not in report["marks"]
     assert report["device"]["mac"] == "7c:df:a1:00:11:22"
     assert deployed.port.board.executed > resets
+    assert report["readiness"]["polls"] == 0, "the answer to verify-flash was the first byte: nothing is asked twice"
+
+
+@pytest.mark.parametrize(("setup_ok", "allowed"), [(True, False), (False, False), (False, True)])
+def test_a_running_firmware_says_how_it_is(
+    deployed: Bench, monkeypatch: pytest.MonkeyPatch, *, setup_ok: bool, allowed: bool
+) -> None:
+    """`rpc:health` without a reset tells the same as after one."""
+    config = deployed.root / "deploy.toml"
+    until = 'until = "rpc:health"' + ("\nallow_unhealthy = true" if allowed else "")
+    config.write_text(config.read_text().replace('until = "rpc:ready"', until))
+    if not setup_ok:
+        spoil_answer(monkeypatch)
+    report = deployed.deploy("app-report")
+    gate = report["readiness"]
+    told = {module["name"]: module["setup_ok"] for module in gate["modules"]}
+    assert told == {"blink": setup_ok, "sampler": True, "ballast": True} and gate["polls"] == 1
+    if setup_ok or allowed:
+        assert report["outcome"] == "app_confirmed" and gate["note"].endswith("blink") is allowed
+    else:
+        assert (report["outcome"], gate["failure_reason"]) == ("failed", "unhealthy:blink")
+        assert report["failure"]["message"].startswith("not every module is set up: blink")
+
+
+def spoil_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The firmware's own answer, with the first `setup_ok` turned on its way."""
+    real = PortLink.read
+
+    def read(link: PortLink, timeout_s: float) -> bytes:
+        return real(link, timeout_s).replace(b'"blink","setup_ok":true', b'"blink","setup_ok":false')
+
+    monkeypatch.setattr(PortLink, "read", read)
 
 
 @pytest.mark.parametrize("level", ["app-report", "journal"])
