@@ -66,13 +66,16 @@ class DeviceContext:
             device.where,
             lambda: self._link(device, port),
             self.config.flash.size_bytes,
-            self._reset(device),
+            self._reset(device, port),
             device.config.baud,
         )
 
-    def _reset(self, device: DeviceRun) -> str:
+    def _reset(self, device: DeviceRun, port: Any) -> str:
         if device.config.reset != "auto":
             return device.config.reset
+        usb = getattr(port, "usb", None)  # only a serial port of this machine knows
+        if usb is not None and usb.native:
+            return "usb"
         return "instant" if device.config.is_virtual else "classic"
 
     def open_link(self, device: DeviceRun, *, reset: bool) -> PortLink:

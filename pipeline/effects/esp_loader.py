@@ -47,11 +47,18 @@ USB: tuple[Step, ...] = (
 INSTANT: tuple[Step, ...] = tuple((dtr, rts, 0.0) for dtr, rts, _ in CLASSIC)
 """For boards without a capacitor: the virtual ones in this process."""
 
-LEAN = {"classic": (SHORT, CLASSIC), "usb": (USB,), "instant": (INSTANT, INSTANT)}
-"""The sequences tried before esptool's own, by the device's `reset`."""
+LEAN = {"classic": (SHORT, CLASSIC), "usb": (), "instant": (INSTANT, INSTANT)}
+"""The sequences tried before esptool's own, by the device's `reset`. None for a chip on its own USB: there a reset
+leaves two watchdogs running, which esptool knows to stop."""
+
+AGAIN = {"classic": CLASSIC, "usb": USB, "instant": INSTANT}
+"""The sequence for entering the loader once more."""
 
 GARBLED = (ValueError, LookupError, struct.error)
 """What esptool raises beside its own errors when a reply passes its checks and still is nonsense."""
+
+CP2102, JTAG_SERIAL = (0x10C4, 0xEA60), (0x303A, 0x1001)
+"""USB vendor and product of a usual bridge, and of the chip's own port."""
 
 STANDARD_TRIES = 4
 """Of esptool's strategies, which alternate short and long delays; with five syncs each, about 4 s."""
@@ -97,6 +104,8 @@ def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | N
     """Ours, without esptool; or why it did not do."""
     if chip not in EFUSE:
         return None, (Reason("standard-connect", "loader", "lean", f"{chip} is esptool's"),)
+    if reset == "usb":
+        return None, (Reason("standard-connect", "loader", "lean", "the watchdogs of a chip on its own USB"),)
     last = ""
     for sequence in LEAN[reset]:
         rom = RomLoader(port, chip)
@@ -127,7 +136,7 @@ def _standard(port: Any, chip: str, flash_size: int, reset: str, reasons: tuple[
     """esptool's reset strategies and its reading of the chip; one retry if the answers make no sense."""
     import esptool
 
-    esp = esptool_loader(port, chip)
+    esp = esptool_loader(port, chip, reset)
     mode = "usb-reset" if reset == "usb" else "default-reset"
     esp.connect(mode=mode, attempts=STANDARD_TRIES, detecting=True, warnings=False)
     try:
@@ -138,17 +147,18 @@ def _standard(port: Any, chip: str, flash_size: int, reset: str, reasons: tuple[
         reasons += (Reason("retried", "loader", "", str(error).splitlines()[0]),)
         esp.connect(mode=mode, attempts=STANDARD_TRIES, detecting=True, warnings=False)
         facts = _identify(esp, chip, flash_size)
+    esp._post_connect()  # stops the watchdogs of a chip on its own USB, which else reset it while flash is written
     return Loader(esp, facts, reasons)
 
 
 def enter_again(esp: Any, port: Any, reset: str) -> None:
     """Reset into the ROM once more, with esptool's times. Raises esptool.FatalError."""
     port.reset_input_buffer()
-    _play(port, LEAN[reset][-1])
+    _play(port, AGAIN[reset])
     esp.connect(mode="no-reset", attempts=1, detecting=True, warnings=False)
 
 
-def esptool_loader(port: Any, chip: str) -> Any:
+def esptool_loader(port: Any, chip: str, reset: str) -> Any:
     """esptool's loader object on an open port: silent, and counting its round trips in `commands`. Sends nothing."""
     import esptool
     from esp_pylib.logger import EspLog
@@ -156,10 +166,18 @@ def esptool_loader(port: Any, chip: str) -> Any:
     EspLog.set_logger(_quiet_logger())
     set_timeout(port, TIMEOUT_S)
     esp = esptool.CHIP_DEFS[chip](port)
-    # presetting the ids spares scans of all USB ports, and a 2 KB block limit on chips with native USB
-    esp.cache["usb_vid"], esp.cache["usb_pid"] = 0x10C4, 0xEA60
+    esp.cache["usb_vid"], esp.cache["usb_pid"] = _usb_ids(port, reset)
     count_commands(esp, 0)
     return esp
+
+
+def _usb_ids(port: Any, reset: str) -> tuple[int, int]:
+    """By these esptool decides whether to stop watchdogs and to send small blocks; told, it does not look through all
+    USB ports for them. A port of which nothing is known stands for a bridge."""
+    usb = getattr(port, "usb", None)
+    if usb is not None and usb.vid is not None:
+        return usb.vid, usb.pid
+    return JTAG_SERIAL if reset == "usb" else CP2102
 
 
 def gone(port: Any) -> bool:

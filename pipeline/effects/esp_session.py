@@ -114,7 +114,7 @@ class EspSession:
     def _take_esptool(self) -> None:
         """From here on esptool speaks, on the port that the lean loader has synchronised."""
         if isinstance(self._esp, RomLoader):
-            so_far, self._esp = self.round_trips, esp_loader.esptool_loader(self._port, self.facts.chip)
+            so_far, self._esp = self.round_trips, esp_loader.esptool_loader(self._port, self.facts.chip, self._reset)
             self._esp.commands = so_far
 
     def _start_stub(self) -> None:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.core.config import DeviceConfig
 from pipeline.core.failures import fail
@@ -26,6 +26,7 @@ VIRTUAL = "virtual:"
 AUTO = "auto"
 
 ESPRESSIF_VID = 0x303A
+JTAG_SERIAL_PID = 0x1001
 BRIDGE_VIDS = frozenset({ESPRESSIF_VID, 0x10C4, 0x1A86, 0x0403})
 """USB vendors behind which ESP32 boards sit: Espressif itself, CP210x, CH34x, FTDI."""
 
@@ -105,8 +106,8 @@ def reopen(port: Any) -> None:
         port.close()
     if hasattr(port, "current_name"):  # a virtual board knows
         port.port = port.current_name
-    elif hasattr(port, "usb_serial") and port.usb_serial:
-        port.port = _with_serial(port.usb_serial) or before
+    elif hasattr(port, "usb") and port.usb.serial:
+        port.port = _with_serial(port.usb.serial) or before
     port.open()
 
 
@@ -117,13 +118,25 @@ def _with_serial(number: str) -> str:
     return next((str(p.device) for p in list_ports.comports() if p.serial_number == number), "")
 
 
-def _usb_serial(path: str) -> str:
-    """The serial number of the USB device behind `path`, by which it is found again under another name."""
+class UsbId(NamedTuple):
+    """What the system knows of the USB device behind a port; by its serial number it is found under another name."""
+
+    serial: str = ""
+    vid: int | None = None
+    pid: int | None = None
+
+    @property
+    def native(self) -> bool:
+        """The chip's own USB-Serial/JTAG, whose lines are messages to its reset logic, not wires."""
+        return (self.vid, self.pid) == (ESPRESSIF_VID, JTAG_SERIAL_PID)
+
+
+def _usb_id(path: str) -> UsbId:
     from serial.tools import list_ports
 
     real = os.path.realpath(path)
-    found = (p.serial_number for p in list_ports.comports() if os.path.realpath(p.device) == real)
-    return next((number for number in found if number), "")
+    found = (p for p in list_ports.comports() if os.path.realpath(p.device) == real)
+    return next((UsbId(p.serial_number or "", p.vid, p.pid) for p in found), UsbId())
 
 
 def _open_url(name: str, url: str) -> Any:
@@ -184,7 +197,7 @@ def _open_serial(name: str, path: str) -> Any:
         port.open()
     except (OSError, serial.SerialException) as error:
         raise _refused(name, path, error) from None
-    port.usb_serial = _usb_serial(path)  # pyserial does not keep it, and a port that left cannot be asked
+    port.usb = _usb_id(path)  # pyserial does not keep it, and a port that left cannot be asked
     return port
 
 

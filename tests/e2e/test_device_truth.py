@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from esptool.targets.esp32c3 import ESP32C3ROM
 
 from pipeline.core.model import Stage
 from pipeline.effects.links import PortLink
+from pipeline.effects.ports import UsbId
 from tests.bench_device import APP, SECTOR, Bench, Killed, edit_app, reasons
 from tests.e2e.conftest import BoardProcess
 from tests.e2e.space import Space, copy_project
+from virtualboard.faults import parse_fault
 
 OTHER_MAC = "7c:df:a1:00:11:33"
 NOISE = random.Random(6).randbytes(0xF000)
@@ -220,6 +223,53 @@ def test_a_moved_partition_table_writes_everything_once(deployed: Bench) -> None
     assert full["plan"]["full_flash_reason"].startswith("partition-table-moved partitions: ")
     assert full["outcome"] == "full_flashed" and len(written(full)) == 4
     assert deployed.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
+
+
+# --- a chip on its own USB ---
+
+
+def test_a_chip_on_its_own_usb_is_recognised_and_its_watchdogs_stopped(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There RTS and DTR are messages, and a reset leaves watchdogs running that would cut off a write."""
+    copy_project(template, tmp_path / "project")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    stopped: list[str] = []
+    real = ESP32C3ROM.disable_watchdogs
+
+    def disable_watchdogs(esp: ESP32C3ROM) -> None:
+        stopped.append(esp.CHIP_NAME)
+        real(esp)
+
+    monkeypatch.setattr(ESP32C3ROM, "disable_watchdogs", disable_watchdogs)
+    bench = Bench(tmp_path / "project", usb=True)
+    vars(bench.port)["usb"] = UsbId("7C:DF:A1:00:11:22", 0x303A, 0x1001)
+    first = bench.deploy()
+    assert first["outcome"] == "full_flashed", first["failure"]
+    assert bench.all_there and stopped == ["ESP32-C3"]
+    again = bench.deploy()
+    assert (again["outcome"], again["totals"]["bytes_written"]) == ("verified_unchanged", 0)
+    assert stopped == ["ESP32-C3"] * 2, "a verify of megabytes takes longer than a watchdog waits"
+    bench.close()
+
+
+# --- the one retry ---
+
+
+def test_an_answer_that_was_lost_before_the_first_write_costs_one_retry(deployed: Bench) -> None:
+    deployed.flip(APP + 0x2345)
+    deployed.port.board.inject(parse_fault("drop:to=board,at=190,count=3"))  # inside the request for an MD5
+    report = deployed.deploy(only=FLASH_ONLY)
+    assert (report["outcome"], reasons(report).count("retried")) == ("regions_flashed", 1), report["failure"]
+    assert deployed.all_there
+
+
+def test_there_is_no_second_retry(deployed: Bench) -> None:
+    deployed.flip(APP + 0x2345)
+    deployed.port.board.inject(parse_fault("drop:to=board,at=190,every=190,count=3"))
+    report = deployed.deploy(only=FLASH_ONLY)
+    assert (report["outcome"], report["failure"]["category"]) == ("failed", "sync_failed")
+    assert report["totals"]["bytes_written"] == 0
 
 
 # --- the verify ladder ------------------------------------------------------------------------
