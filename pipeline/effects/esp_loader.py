@@ -18,6 +18,7 @@ from pipeline.core.model import DeviceFacts, FailureCategory, Reason, Stage
 from pipeline.effects.rom_loader import (
     EFUSE,
     TIMEOUT_S,
+    Identity,
     LoaderError,
     OtherChip,
     RomLoader,
@@ -113,7 +114,7 @@ def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | N
         _play(port, sequence)
         try:
             rom.sync()
-            found = rom.identify()
+            found = _identified(rom)
         except (OtherChip, SecureDownload):
             raise
         except LoaderError as error:
@@ -130,6 +131,19 @@ def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | N
         )
         return Loader(rom, facts), ()
     return None, (Reason("standard-connect", "loader", "the lean reset got no answer", last),)
+
+
+def _identified(rom: RomLoader) -> Identity:
+    """Who answers. Replies have no checksum: another chip is believed when it says so twice. Raises LoaderError."""
+    try:
+        return rom.identify()
+    except OtherChip as first:
+        try:
+            return rom.identify()
+        except OtherChip as second:
+            if str(second) == str(first):
+                raise
+            raise LoaderError(f"garbled answers: first {first}, then {second}") from None
 
 
 def _standard(port: Any, chip: str, flash_size: int, reset: str, reasons: tuple[Reason, ...]) -> Loader:

@@ -18,7 +18,7 @@ from pipeline.core.model import FailureCategory, Image, Region
 from pipeline.effects import esp_loader, esp_session
 from pipeline.effects.esp_session import EspSession
 from pipeline.effects.links import PortLink
-from pipeline.effects.rom_loader import EFUSE, NOISE_LIMIT, LoaderError, RomLoader
+from pipeline.effects.rom_loader import EFUSE, MAGIC_REG, NOISE_LIMIT, LoaderError, RomLoader
 from pipeline.errors import DeviceError
 from virtualboard.chips import Security
 from virtualboard.port import VirtualPort, open_virtual
@@ -71,6 +71,27 @@ def test_the_lean_loader_reads_what_esptool_reads(board: Opener, chip: str) -> N
     by_esptool = esp_loader._identify(esp_loader.esptool_loader(port, chip, "classic"), chip, FLASH)
     assert lean.facts == by_esptool
     assert lean.facts.mac == "7c:df:a1:00:11:22"
+
+
+@pytest.mark.parametrize(("garbled", "believed"), [((1,), False), ((1, 2), False), ((5, 5), True)])
+def test_another_chip_is_believed_only_when_it_says_so_twice(
+    board: Opener, monkeypatch: pytest.MonkeyPatch, garbled: tuple[int, ...], *, believed: bool
+) -> None:
+    """A reply has no checksum: garbled on its way it names another chip, but not the same one again."""
+    noise = iter(garbled)
+    real = RomLoader.read_reg
+
+    def read_reg(self: RomLoader, address: int) -> int:
+        return real(self, address) ^ (next(noise, 0) if address == MAGIC_REG else 0)
+
+    monkeypatch.setattr(RomLoader, "read_reg", read_reg)
+    if believed:
+        with pytest.raises(DeviceError) as refused:
+            connect(board("esp32"), "esp32")
+        assert refused.value.failure.category is FailureCategory.WRONG_DEVICE
+    else:
+        session = connect(board("esp32"), "esp32")
+        assert session.facts.chip == "esp32" and session.facts.mac == "7c:df:a1:00:11:22"
 
 
 @pytest.mark.parametrize("chip", CHIPS)
