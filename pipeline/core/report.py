@@ -95,6 +95,9 @@ def encode_history(row: Mapping[str, Any]) -> bytes:
     return json.dumps(row, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
 
 
+FOLDED = 5
+"""More inputs than that which are met for the first time are one line: a first build has hundreds."""
+
 # --- sections ---------------------------------------------------------------------------------
 
 Bullets = Iterator[tuple[str, Any]]
@@ -129,9 +132,19 @@ def _header(report: Mapping[str, Any]) -> Bullets:
         yield name, totals[name]
     if totals["unknown_failures"]:
         yield "unknown_failures", totals["unknown_failures"]
+    new = sum(map(_is_first, report["reasons"]))
+    if new > FOLDED:
+        yield "reason", f"file: {new} inputs for the first time, each a changed_input below"
     for reason in report["reasons"]:
+        if new > FOLDED and _is_first(reason):
+            continue
         moved = f": {reason['before']} -> {reason['after']}" if reason["before"] or reason["after"] else ""
         yield "reason", f"{reason['kind']} {reason['subject']}{moved}"
+
+
+def _is_first(reason: Mapping[str, Any]) -> bool:
+    """Is it an input that no run before this one has met?"""
+    return reason["kind"] == "file" and not reason["before"]
 
 
 def _failure(failure: Mapping[str, Any]) -> str:

@@ -337,6 +337,16 @@ def test_a_code_span_shows_exactly_its_value(value: str) -> None:
     assert "\n" not in code(value)
 
 
+@pytest.mark.parametrize("count", [5, 6, 300])
+def test_a_first_build_does_not_list_its_inputs_as_reasons(count: int) -> None:
+    moved = Reason("file", "deploy.toml", "aa", "bb")
+    seen = tuple(Reason("file", f"src/{n}.c", "", f"{n:032x}") for n in range(count))
+    report = report_of(StageResult(Stage.FINGERPRINT, StageOutcome.RAN, 0.1, (moved, *seen)), RunFinished(None))
+    lines = [line for line in render_markdown(report).splitlines() if line.startswith("- reason: ")]
+    assert lines[-1 if count == 5 else 1].startswith("- reason: `file ") and len(report["reasons"]) == count + 1
+    assert len(lines) == (6 if count == 5 else 2) and any("deploy.toml: aa -> bb" in line for line in lines)
+
+
 @pytest.mark.parametrize("value", NASTY)
 def test_no_value_changes_the_structure_of_the_page(value: str) -> None:
     start = payload(RUNS["failure"]()[0])
