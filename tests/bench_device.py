@@ -180,12 +180,13 @@ class Bench:
         self.poke(offset, bytes([self.port.board.flash.read(offset, 1)[0] ^ 0x40]))
 
     def reset(self) -> None:
-        """Press the reset button and let the firmware come up."""
+        """Press the reset button and let the firmware come up: until it is silent, or resets for ever."""
         self.port.setDTR(False)
         self.port.setRTS(True)
         self.port.setRTS(False)
         self.port.timeout = 0.5
-        while self.port.read(4096):
+        deadline_s = self.port.now_s() + 3
+        while self.port.read(4096) and self.port.now_s() < deadline_s:
             pass
 
     def journals(self) -> Iterator[Path]:
