@@ -6,6 +6,7 @@ plan, a region is kept only when the device itself proved it, and a region that 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -99,6 +100,10 @@ def confirmed_plan(images: Sequence[Image]) -> FlashPlan:
     return FlashPlan(tuple(RegionPlan(image, RegionAction.KEPT, (), "") for image in images))
 
 
+def _erased_md5(size: int) -> str:
+    return hashlib.md5(b"\xff" * size, usedforsecurity=False).hexdigest()
+
+
 UNCHANGED: Mapping[str, DeployOutcome] = MappingProxyType(
     {
         "md5": DeployOutcome.VERIFIED_UNCHANGED,
@@ -132,7 +137,7 @@ def full_flash_reason(
     recorded: Mapping[str, str],
     current: Mapping[str, str],
 ) -> Reason | None:
-    """Why one region is not enough (escalation), or None.
+    """Why one region is not enough (escalation), or None. A board that holds nothing yet needs all of them.
 
     The table and the bootloader decide where everything else lies and how it is read; `recorded` and `current` are the
     flash settings and the toolchain of the last commit to this board and of this build. Nothing recorded is no reason:
@@ -143,6 +148,8 @@ def full_flash_reason(
     differing = [i for i in fixed if device_md5.get(i.name, "").lower() != i.md5.lower()]
     if not differing:
         return None
+    if differing == fixed and all(device_md5.get(image.name, "").lower() == _erased_md5(image.size) for image in fixed):
+        return Reason("board-erased", "flash")
     for name, kind in (("partitions", "partition-table-moved"), ("bootloader", "bootloader-moved")):
         image = next((i for i in differing if i.name == name), None)
         if image is not None:

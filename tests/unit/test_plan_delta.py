@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from pipeline.core.journal import JOURNAL_HEADER, DeviceState, begin, commit, decode_journal, written
@@ -62,6 +64,13 @@ def test_escalation_overrides_deltas() -> None:
 def test_what_escalates(changes: dict[str, str], recorded: dict[str, str], kind: str | None) -> None:
     reason = full_flash_reason(BUILD, HELD | changes, recorded, NEW)
     assert (reason.kind if reason else None) == kind
+
+
+def test_an_erased_board_is_called_that() -> None:
+    erased = {image.name: hashlib.md5(b"\xff" * image.size).hexdigest() for image in BUILD}
+    assert full_flash_reason(BUILD, erased, {}, NEW) == Reason("board-erased", "flash")
+    other = full_flash_reason(BUILD, erased | {"app": "0" * 32}, {}, NEW)
+    assert other is not None and other.kind == "partition-table-moved", "somebody's application lies there"
 
 
 def test_each_rung_of_the_ladder_has_its_own_outcome() -> None:
