@@ -8,6 +8,7 @@ Invariant: `connect` returns a synchronised loader of the expected chip, or rais
 
 from __future__ import annotations
 
+import errno
 import struct
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from pipeline.core.failures import fail
 from pipeline.core.model import DeviceFacts, FailureCategory, Reason, Stage
+from pipeline.effects.links import NO_LINES, NO_LINES_HINT
 from pipeline.effects.rom_loader import (
     EFUSE,
     TIMEOUT_S,
@@ -86,15 +88,17 @@ def connect(port: Any, chip: str, where: str, flash_size: int, reset: str) -> Lo
         vanished = gone(port)
         port.close()
         text = fact_of(error)
-        category, message = FailureCategory.SYNC_FAILED, f"no loader: {text}"
-        if vanished:
+        category, message, hint = FailureCategory.SYNC_FAILED, f"no loader: {text}", None
+        if getattr(error, "errno", None) == errno.ENOTTY:
+            message, hint = f"no loader: {NO_LINES}", NO_LINES_HINT
+        elif vanished:
             category, message = FailureCategory.PORT_MISSING, f"the port vanished: {text}"
         elif _is_other_chip(error):
             category, message = FailureCategory.WRONG_DEVICE, f"expected {chip}: {text}"
         elif isinstance(error, SecureDownload):
             category, message = FailureCategory.PROTECTED_DEVICE, "the board is in Secure Download Mode (efuse)"
         raise DeviceError(
-            fail(category, stage=Stage.VERIFY_FLASH, where=where, message=message, detail=str(error))
+            fail(category, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=hint, detail=str(error))
         ) from None
     except BaseException:
         port.close()

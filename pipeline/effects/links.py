@@ -8,6 +8,7 @@ Invariant: between `release_reset` and `close` no byte is lost but those that `g
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from pipeline.errors import DeviceError
 
 EN_LOW_S = 0.005
 """How long EN is held low: the ROM's reset circuit needs less, esp-idf-monitor uses the same 5 ms."""
+
+NO_LINES = "the port has no modem lines (DTR, RTS), by which a board is reset"
+NO_LINES_HINT = "name the board's serial port, or an rfc2217:// one: a pseudo-terminal has no lines"
 
 LOADER_BAUD = 115200
 LOADER_TIMEOUT_S = 3
@@ -121,6 +125,8 @@ class PortLink:
         try:
             return self._reset()
         except OSError as error:
+            if error.errno == errno.ENOTTY:
+                raise self._failed(FailureCategory.SYNC_FAILED, NO_LINES, NO_LINES_HINT) from None
             self._wait_for_port(error)
         try:
             return self._reset()
@@ -148,14 +154,10 @@ class PortLink:
         self._port.close()
 
     def _vanished(self, error: str) -> DeviceError:
-        return DeviceError(
-            fail(
-                FailureCategory.PORT_MISSING,
-                stage=Stage.TTFB,
-                where=self._where,
-                message=f"the port vanished while it was being read: {error}",
-            )
-        )
+        return self._failed(FailureCategory.PORT_MISSING, f"the port vanished while it was being read: {error}")
+
+    def _failed(self, category: FailureCategory, message: str, hint: str | None = None) -> DeviceError:
+        return DeviceError(fail(category, stage=Stage.TTFB, where=self._where, message=message, hint=hint))
 
 
 class DirectReader:

@@ -177,7 +177,9 @@ def test_a_port_without_a_board(host_space: Space) -> None:
     master, slave = os.openpty()
     try:
         result = with_port(host_space, os.ttyname(slave)).deploy()
-        assert_failed(result, "sync_failed")
+        assert_failed(result, "sync_failed", "has no modem lines (DTR, RTS)")
+        watched = host_space.doit("monitor", "--call", "info")
+        assert "has no modem lines (DTR, RTS)" in watched.err and "vanished" not in watched.err
     finally:
         os.close(master)
         os.close(slave)
