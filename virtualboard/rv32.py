@@ -25,6 +25,7 @@ from unicorn import riscv_const as reg
 
 from virtualboard import rom, rv32_windows
 from virtualboard import rv32_peripherals as peripherals
+from virtualboard.held_signals import held_signals
 from virtualboard.rv32_rom_calls import RomCalls
 from virtualboard.rv32_windows import Flash, FlashWindows, address_of
 
@@ -160,13 +161,16 @@ class Rv32Machine:
         an estimate where firmware stopped by itself)."""
         executed, length = 0, SLICE
         self._advance()
-        while executed < max_instructions and not self.idle:
-            self._waiting = False
-            budget = min(length, max_instructions - executed)
-            done = self._slice(budget)
-            executed += done
-            length = min(2 * length, SLICE_MAX) if done == budget else SLICE
-            self._advance()
+        if self.idle:
+            return 0
+        with held_signals():
+            while executed < max_instructions and not self.idle:
+                self._waiting = False
+                budget = min(length, max_instructions - executed)
+                done = self._slice(budget)
+                executed += done
+                length = min(2 * length, SLICE_MAX) if done == budget else SLICE
+                self._advance()
         return executed
 
     # --- time -------------------------------------------------------------------------------------
