@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from pipeline.context import Context
@@ -212,32 +213,37 @@ class HotplateReporter:
     def complete_run(self) -> None:
         """Called by doit in a `finally`: after success, failure and Ctrl-C alike."""
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
-        over = False
-        self._progress.finish()
-        for message in self._errors:
-            self._write(f"{message.rstrip()}\n")
-        if self._active:
-            self._active = False
-            try:
-                self._context.close()
-            except (DeployError, OSError) as error:
-                self._write(f"note: the port could not be closed cleanly: {error}\n")
-            if not interrupted:
-                self._context.settle()
-            if not (interrupted or self._failed or self._teardown_failed or self._errors):
-                asked = selection_of(sys.argv[1:]) if self._gate else None
-                self._context.remember_for_gate(None if asked is None else asked[1])
-            rendered = self._context.run.finish(list(self._running.values()), interrupted=interrupted)
-            self._context.unlock()
-            self._show(rendered)
-            self._export(rendered)
-            over = any(_is_over_budget(one.report) for one in rendered)
+        with _finishing():
+            over = self._finish(interrupted=interrupted)
         if self._previous_sigterm is not None:
             signal.signal(signal.SIGTERM, self._previous_sigterm)
         if interrupted:
             raise SystemExit(INTERRUPTED)
         if (self._teardown_failed or over) and not self._failed:
             raise SystemExit(1)  # doit itself would end with 0
+
+    def _finish(self, *, interrupted: bool) -> bool:
+        """Let go of everything, remember, report. Did a deploy that must not take longer than its budget?"""
+        self._progress.finish()
+        for message in self._errors:
+            self._write(f"{message.rstrip()}\n")
+        if not self._active:
+            return False
+        self._active = False
+        try:
+            self._context.close()
+        except (DeployError, OSError) as error:
+            self._write(f"note: the port could not be closed cleanly: {error}\n")
+        if not interrupted:
+            self._context.settle()
+        if not (interrupted or self._failed or self._teardown_failed or self._errors):
+            asked = selection_of(sys.argv[1:]) if self._gate else None
+            self._context.remember_for_gate(None if asked is None else asked[1])
+        rendered = self._context.run.finish(list(self._running.values()), interrupted=interrupted)
+        self._context.unlock()
+        self._show(rendered)
+        self._export(rendered)
+        return any(_is_over_budget(one.report) for one in rendered)
 
     def _show(self, rendered: list[Rendered]) -> None:
         for one in rendered:
@@ -296,6 +302,25 @@ def _is_over_budget(report: Mapping[str, Any]) -> bool:
 
 def _print_failure(failure: Failure) -> None:
     print("\n".join(failure_block(failure, look_of(sys.stderr))), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _finishing() -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM while a run ends comes too late to change how: its report is being written. A second
+    one is as ever, in case a port does not let go."""
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def put_back(signum: int = 0, frame: Any = None) -> None:
+        del signum, frame
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, put_back)
+    try:
+        yield
+    finally:
+        put_back()
 
 
 def _terminated(signum: int, frame: Any) -> None:

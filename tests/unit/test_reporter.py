@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import signal
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from pipeline.context import Context
 from pipeline.options import Options
-from pipeline.reporter import HotplateReporter, before_run
+from pipeline.reporter import HotplateReporter, _finishing, _terminated, before_run
 
 
 def test_a_stage_is_in_the_log_before_it_is_on_the_screen() -> None:
@@ -29,3 +32,23 @@ def test_a_wait_for_the_lock_is_counted_once() -> None:
     """The process was 1200 ms old after it had waited 1 s for another run; the budget adds the two figures."""
     assert before_run(1200, 1.0) == (200, 1000)
     assert before_run(None, 0.5) == (None, 500), "an age that the system does not tell is not 0"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_interrupt_while_a_run_ends_comes_too_late(number: signal.Signals) -> None:
+    """Its report is being written; who sends a second one does not want to wait for that."""
+    before = signal.signal(number, _terminated)
+    try:
+        with _finishing():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is _terminated
+        done = []
+        with pytest.raises(KeyboardInterrupt), _finishing():
+            signal.raise_signal(number)
+            done.append("after the first")
+            signal.raise_signal(number)
+            done.append("after the second")
+        assert done == ["after the first"]
+        assert signal.getsignal(number) is _terminated
+    finally:
+        signal.signal(number, before)
