@@ -3,7 +3,8 @@
 The loop: which run to start, when to cancel one, what to say. The runs are `hotplate compile link` and `hotplate
 deploy` themselves, so this knows neither doit nor what a stage is; saves come from `effects.watching`, processes from
 `effects.background`. Invariants: `STARTED` and `FINISHED` alternate on stdout whatever happens in between; when it is
-quiet, the last build that was not cancelled began after the last save; a run that writes flash is let finish.
+quiet, the last build that was not cancelled began after the last save; a run that writes flash is let finish, and so is
+a build for which saves have waited long enough (`core.patience`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from cache.stamps import filesystem_now_ns, is_settled
 from pipeline.context import STATE_DIR, WRITING_LOCK
 from pipeline.core import events
 from pipeline.core.model import EventKind
+from pipeline.core.patience import Patience
 from pipeline.effects import run_log
+from pipeline.effects.api import Clock
 from pipeline.effects.background import BackgroundRun
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.watching import DirectoryWatcher
@@ -65,12 +68,12 @@ Event = Saved | Ended | Stop
 class Watch:
     """One `doit watch`. `events` is where everything that happens arrives; only the thread of `run` acts."""
 
-    def __init__(self, root: Path, options: Options, *, deploy: bool, out: TextIO) -> None:
+    def __init__(self, root: Path, options: Options, *, deploy: bool, out: TextIO, clock: Clock) -> None:
         self._root = root
         self._options = options
         self._deploy = deploy
         self._out = out
-        self._clock = SystemClock()
+        self._clock = clock
         self.events: SimpleQueue[Event] = SimpleQueue()
         self._set = WatchSet(frozenset(), frozenset(), (), (), ())
         self._spare: BackgroundRun | None = None
@@ -79,6 +82,9 @@ class Watch:
         self._stale = False
         """Was there a save that no run has begun after?"""
         self._stops = 0
+        self._patience = Patience()
+        self._must_end = False
+        """Is the build under way one that no save may cancel?"""
         self._told: dict[str, tuple[int, int, int] | None] = {}
         """Files that we were told of -> how they were then."""
         self._deployed: Mapping[str, str] | None = None
@@ -162,20 +168,26 @@ class Watch:
     def _build(self) -> None:
         """One build as editors see it."""
         began_s = self._clock.now_s()
+        self._must_end = self._patience.exhausted(began_s)
         self._say(STARTED)
         try:
             how = self._steps()
+            if how is None:
+                self._patience.cancelled(began_s)
+                how = "stopped" if self._stops else "cancelled by a newer save"
+            else:
+                self._patience.ended()
             self._say(f"[watch] {how} ({1000 * (self._clock.now_s() - began_s):.0f} ms)")
         finally:
             self._say(FINISHED)
 
-    def _steps(self) -> str:
-        """Build, then deploy if that is asked for and an image changed. What to say about it."""
+    def _steps(self) -> str | None:
+        """Build, then deploy if that is asked for and an image changed. What to say about it, None when cancelled."""
         self._stale = False
         tx = events.format_tx(self._clock.utc(), secrets.token_hex(3))
         code = self._run(["compile", "link"], tx)
         if code is None:
-            return self._cancelled()
+            return None
         self._failed = code != 0
         if self._failed:
             return f"failed with exit code {code}"
@@ -187,14 +199,11 @@ class Watch:
         self._deployed = None
         code = self._run(["deploy"], "")
         if code is None:
-            return self._cancelled()
+            return None
         if code:
             return f"deploy failed with exit code {code}"
         self._deployed = images
         return "deployed"
-
-    def _cancelled(self) -> str:
-        return "stopped" if self._stops else "cancelled by a newer save"
 
     def _done(self, tx: str) -> str:
         """What a build that ended well did, by its event log. The gate answers without one."""
@@ -229,7 +238,7 @@ class Watch:
 
     @property
     def _unwanted(self) -> bool:
-        return self._stale or self._stops > 0
+        return self._stops > 0 or (self._stale and not self._must_end)
 
     def _may_cancel(self) -> bool:
         """No: flash is being written. Yes: it is not, and cannot begin to be until the lock is given back."""
@@ -276,6 +285,6 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
 def watch(root: Path, options: Options, *, deploy: bool, poll: bool) -> None:
     """The command. Returns when the user stops it; raises WatchUnavailable."""
-    loop = Watch(root, options, deploy=deploy, out=sys.stdout)
+    loop = Watch(root, options, deploy=deploy, out=sys.stdout, clock=SystemClock())
     with stopping(lambda: loop.events.put(Stop())):
         loop.run(poll=poll)
