@@ -209,7 +209,8 @@ class Context(DeviceContext):
                 programs = tuple(tool.path for tool in self.toolchain.tools.values())
                 facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
                 found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
-                self.gate.record(self.engine.table, used, found, facts, partial(survey, self.engine))
+                made = self.engine.graph.producer
+                self.gate.record(self.engine.table, used, made, found, facts, partial(survey, self.engine))
         if selection is not None:
             self.gate.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 

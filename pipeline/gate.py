@@ -2,8 +2,9 @@
 
 Reads one state file, which `gate_state` wrote after a run that ended well, and stats what it names. Does not know
 doit, the configuration, or what a stage is beyond its name. Invariants: it says "up to date" only when every file and
-directory that the last run's answer depended on has the stamp that it had then, in the same environment; whatever it
-cannot be sure of, a damaged state file included, it hands over; it writes nothing.
+directory that the last run's answer depended on has the stamp that it had then, or (`gate_touched`) is a source with
+the same bytes, in the same environment; whatever it cannot be sure of, a damaged state file included, it hands over; it
+writes nothing.
 
 What it answers was no run: no lock was taken, no stage begun, so there is no event log of it. A log per answer would be
 a file per keystroke that nobody reads, would need the lock, and would cost more than all the stats of 100 units.
@@ -119,7 +120,14 @@ def answer(argv: "Sequence[str]") -> "str | None":
     if state is None:
         return None
     text: str | None = state[1].get(selection[1])
-    return text if text is not None and agrees(state, os.getcwd()) else None  # noqa: PTH109
+    if text is None:
+        return None
+    here = os.getcwd()  # noqa: PTH109
+    if agrees(state, here):
+        return text
+    from pipeline.gate_touched import only_touched
+
+    return text if only_touched(state, here, state_path(selection[0])) else None
 
 
 def main() -> int:

@@ -12,13 +12,14 @@ import contextlib
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache import statefile
 from cache.stamps import StampTable, filesystem_now_ns, is_settled
 from cache.statebytes import encode
+from pipeline import gate_touched
 from pipeline.gate import DIRECTORY, KIND, identity, load, moved, stamp_of, state_path
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
@@ -72,6 +73,7 @@ class GateState:
         self._root = str(root)
         self._path = root / state_path(profile)
         self._survey_path = self._path.with_suffix(".survey")
+        self._contents_path = self._path.with_suffix(gate_touched.SUFFIX)
         self._directory = root / DIRECTORY
         self._state: Any = None
         self._moved: Sequence[int] | None = None
@@ -129,13 +131,14 @@ class GateState:
         self,
         table: StampTable,
         used: Mapping[str, str],
+        made: Container[str],
         watched: Watched,
         facts: Mapping[str, Any],
         survey: Callable[[Sequence[str]], bytes],
     ) -> bool:
-        """Write the state. `used` is path of a key -> SHA-256 of what the run used of it; `survey` is asked about
-        those of them that nothing else depends on. False when something moved meanwhile or is too young to be believed;
-        then there is none, and the next run answers by itself."""
+        """Write the state. `used` is path of a key -> SHA-256 of what the run used of it; `made` are those that actions
+        make; `survey` is asked about those of them that nothing else depends on. False when something moved meanwhile
+        or is too young to be believed; then there is none, and the next run answers by itself."""
         absent = [self._short(path) for path in watched.absent]
         others: dict[str, GateStamp] = {}
         for path, listed in watched.listed.items():
@@ -169,9 +172,11 @@ class GateState:
                 names.pop(short, None)
             else:
                 stamps[short], names[short] = believed, path
-        # In one file the survey would be read by every warm run; the token says that both are of one run.
+        # In one file these would be read by every warm run; the token says that all are of one run.
         token = os.urandom(8).hex()
         facts = {**facts, "files": len(stamps), "survey": token}
+        contents = [b"" if path in made else _fingerprint(table, path) for path in names.values()]
+        contents += [self._listing(path, watched, stamp) for path, stamp in others.items()]
         stamps.update(others)
         environment = tuple((name, os.environ.get(name)) for name in (*ENVIRONMENT, *watched.variables))
         who = identity(self._root)
@@ -179,7 +184,16 @@ class GateState:
         self._moved = []
         with contextlib.suppress(OSError):
             statefile.save(self._survey_path, SURVEY_KIND, (token, survey(list(names.values()))))
+            statefile.save(self._contents_path, gate_touched.KIND, (token, contents))
         return self._save()
+
+    def _listing(self, short: str, watched: Watched, stamp: GateStamp) -> bytes:
+        """The fingerprint of a directory's entries as of its stamp; empty for what was not only listed."""
+        path = short if short in watched.listed else f"{self._root}/{short}"
+        if watched.listed.get(path) != stamp:
+            return b""
+        found = gate_touched.of_directory(path)
+        return found if directory_stamp(path) == stamp else b""
 
     def _save(self) -> bool:
         from cache.durable import write_atomic
@@ -193,6 +207,11 @@ class GateState:
     def _short(self, path: str) -> str:
         """Relative to the root where possible: a shorter path is a faster stat."""
         return path[len(self._root) + 1 :] if path.startswith(f"{self._root}/") else path
+
+
+def _fingerprint(table: StampTable, path: str) -> bytes:
+    entry = table.remembered(path)
+    return b"" if entry is None else bytes.fromhex(entry.fingerprint)
 
 
 def _own_files(root: str) -> Iterable[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from cache.stamps import next_tick
-from pipeline import gate
+from cache.statebytes import decode, encode
+from pipeline import gate, gate_touched
 from pipeline.bench_project import write_compiler, write_project
 
 ROOT = Path(__file__).parents[2]
@@ -155,12 +156,19 @@ def same_size_and_mtime(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+def touch_and_edit(project: Project) -> None:
+    (project.root / "src/d000/u00000.c").touch()
+    append(project.root / "src/d000/u00002.c")
+
+
 OUT = "build/local-fast/obj/app/src/d000/u00001.c.o"
 CHANGES: dict[str, tuple[Callable[[Project], object], str]] = {
     "source edited": (lambda p: edit(p.root / "src/d000/u00001.c"), ".  fingerprint\n.  compile\n.  link\n"),
     "same size and mtime": (lambda p: same_size_and_mtime(p.root / "src/d000/u00002.c"), ".  fingerprint\n.  compile"),
     "header edited": (lambda p: edit(p.root / "include/h00.h"), ".  fingerprint\n.  compile"),
-    "source touched": (lambda p: (p.root / "src/d000/u00001.c").touch(), ".  fingerprint\n-- compile"),
+    "source touched and another edited": (touch_and_edit, ".  fingerprint\n.  compile"),
+    "output touched": (lambda p: (p.root / OUT).touch(), "-- fingerprint\n.  compile\n"),
+    "deploy.toml touched": (lambda p: (p.root / "deploy.toml").touch(), NOTHING),
     "output edited in place": (lambda p: same_size_and_mtime(p.root / OUT), "-- fingerprint\n.  compile\n"),
     "output removed": (lambda p: (p.root / OUT).unlink(), "-- fingerprint\n.  compile\n"),
     "image removed": (lambda p: (p.root / "build/local-fast/app.bin").unlink(), "-- compile\n.  link\n"),
@@ -196,6 +204,73 @@ def test_a_change_is_never_missed(built: Project, name: str) -> None:
     assert wanted in out
     built.settle()
     assert built.answer("compile", "link") == NOTHING
+
+
+def touched(project: Project) -> list[Path]:
+    """A source, a header that all use, and the linker script: saved as editors do, with what they hold."""
+    found = [project.root / name for name in ("src/d000/u00001.c", "include/h00.h", "app.ld")]
+    for path in found:
+        saved = path.with_name(".saved")
+        saved.write_bytes(path.read_bytes())
+        saved.replace(path)
+    return found
+
+
+def test_files_that_were_saved_without_change_are_read_and_nothing_else_is_done(built: Project) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (built.root / ".deploy").rglob("*")}
+    touched(built)
+    for _ in range(2):
+        assert built.answer("compile", "link") == built.out("hotplate", "compile", "link") == NOTHING
+    assert {path: path.stat().st_mtime_ns for path in (built.root / ".deploy").rglob("*")} == before
+    # What was read is not remembered: an edit of the same tick as the save cannot hide behind its stamp.
+    append(built.root / "include/h00.h")
+    assert built.answer("compile", "link") is None
+    built.settle()
+
+
+@pytest.mark.parametrize("name", ["removed", "damaged", "of another run", "of another kind"])
+def test_contents_that_do_not_belong_to_the_state_are_not_believed(built: Project, name: str) -> None:
+    path = built.root / ".deploy/gate.v1/-.contents"
+    good = path.read_bytes()
+    token, fingerprints = decode(gate_touched.KIND, good)[0]
+    touched(built)
+    assert built.answer("compile", "link") == NOTHING
+    if name == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(
+            {
+                "damaged": good[:-1] + bytes([good[-1] ^ 1]),
+                "of another run": encode(gate_touched.KIND, (token[::-1], fingerprints)),
+                "of another kind": encode("gate contents 0", (token, fingerprints)),
+            }[name]
+        )
+    assert built.answer("compile", "link") is None
+    path.write_bytes(good)
+    built.settle()
+
+
+def test_what_is_no_regular_file_is_not_read(built: Project) -> None:
+    """A named pipe would be waited for."""
+    source = built.root / "src/d000/u00001.c"
+    aside = source.with_suffix(".aside")
+    source.rename(aside)
+    for make in (os.mkfifo, os.mkdir):
+        make(source)
+        assert built.answer("compile", "link") is None
+        source.unlink() if source.is_fifo() else source.rmdir()
+    aside.rename(source)
+    built.settle()
+
+
+def test_many_files_saved_without_change_go_to_doit(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    touched(built)
+    with monkeypatch.context() as patch:
+        patch.setattr(gate_touched, "MOST", 2)
+        assert built.answer("compile", "link") is None
+    assert built.answer("compile", "link") == NOTHING
+    append(built.root / "include/h00.h")
+    built.settle()
 
 
 def test_damaged_state_is_not_believed(built: Project) -> None:

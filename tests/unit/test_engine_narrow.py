@@ -119,7 +119,7 @@ def moved_of(root: Path, monkeypatch: pytest.MonkeyPatch, watched: Watched, *mov
     assert used is not None
     monkeypatch.chdir(root)
     monkeypatch.setattr("pipeline.gate_state._process_start_ns", lambda: 1 << 62)
-    assert GateState(root, "").record(engine.table, used, watched, {}, lambda paths: survey(engine, paths))
+    assert GateState(root, "").record(engine.table, used, (), watched, {}, lambda paths: survey(engine, paths))
     for path in moved:
         space.write(path, "int moved;\n")
     state = GateState(root, "")
@@ -141,7 +141,7 @@ def test_a_survey_of_another_run_is_not_believed(tmp_path: Path, monkeypatch: py
     survey_file = tmp_path / ".deploy/gate.v1/-.survey"
     mine = survey_file.read_bytes()
     engine = Space(tmp_path).engine()
-    GateState(tmp_path, "").record(engine.table, {}, Watched({}), {}, lambda paths: b"")
+    GateState(tmp_path, "").record(engine.table, {}, (), Watched({}), {}, lambda paths: b"")
     assert survey_file.read_bytes() != mine
     survey_file.write_bytes(mine)
     assert GateState(tmp_path, "").survey() is None
