@@ -2,7 +2,7 @@
 
 Knows the words of zig and gcc that clang spells differently, and where their headers lie. Does not run anything.
 Invariant: every path in it is one of this machine and explicit, the compiler's own headers included, so that a reader
-needs to ask no compiler; a file of that name that is not ours is not touched.
+needs to ask no compiler; a file of that name that is not ours is not touched, and none is made by a build.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.durable import write_atomic
 from pipeline.core.model import Action, Tool
 from pipeline.toolchains.build import Toolchain
 
@@ -97,3 +98,18 @@ def is_ours(text: str, root: Path) -> bool:
 def text_of(entries: Sequence[Mapping[str, Any]]) -> str:
     """The file."""
     return json.dumps(entries, indent=1) + "\n"
+
+
+def refresh(root: Path, toolchain: Toolchain) -> str:
+    """Bring the database that `hooks:install` wrote up to date: sources come and go. What the user should know."""
+    path = root / NAME
+    try:
+        text = path.read_text()
+        wanted = text_of(database(root, toolchain))
+        if text != wanted and is_ours(text, root):
+            write_atomic(path, wanted.encode(), durable=False)
+    except (FileNotFoundError, UnicodeDecodeError):
+        pass  # nobody asked for one, or it is another program's
+    except OSError as error:
+        return f"{NAME} cannot be brought up to date ({error.strerror})"
+    return ""

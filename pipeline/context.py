@@ -98,6 +98,7 @@ class Context(DeviceContext):
         self.run = Run(root, self.state_dir, config, self.clock)
         self.notice: Callable[[str], None] = lambda text: None
         """Where stages put lines for the user, such as a compiler's warnings."""
+        self._database_seen = False
         self.ended: dict[tuple[Stage, str], StageResult] = {}
         """(stage, device or "") -> what it says of itself; the reporter takes it, times it and records it."""
 
@@ -290,6 +291,7 @@ class Context(DeviceContext):
         if "images" in self.__dict__:
             self.images.forget()
         self.gate.withdraw()
+        self._refresh_database()
         result = engine.run(stage, self.progress, lambda span: self._performed(stage, span))
         if result.failures and self._is_users(result.failures[0].action):
             category = FailureCategory.ACTION_FAILED
@@ -307,6 +309,19 @@ class Context(DeviceContext):
             if result.failures
             else None,
         )
+
+    def _refresh_database(self) -> None:
+        """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
+        run, since an editor needs to know a new source most while it does not compile."""
+        if self._database_seen or self.__dict__.get("_narrow_engine") is not None:
+            return
+        self._database_seen = True
+        if os.path.lexists(f"{self.root}/compile_commands.json"):
+            from pipeline import compile_commands
+
+            note = compile_commands.refresh(self.root, self.toolchain)
+            if note:
+                self.notice(f"note: {note}")
 
     def _is_users(self, action: str) -> bool:
         """Does this action neither compile nor link?"""

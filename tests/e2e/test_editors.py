@@ -156,6 +156,36 @@ def test_vs_code_sees_every_build_and_its_problems(project: Project) -> None:
     assert builds[-1] == []
 
 
+def test_builds_keep_the_database_up_to_date(project: Project) -> None:
+    """A new source is in it before it compiles; nobody's database is made or touched."""
+    path = project.root / "compile_commands.json"
+
+    def listed() -> list[str]:
+        return [Path(entry["file"]).name for entry in json.loads(path.read_text()) if "u0" in entry["file"]]
+
+    install(project, "emacs")
+    three = listed()
+    new = unit(project, 7)
+    new.write_text("BROKEN\n")
+    assert project.run("hotplate", "compile", "link").returncode == 1
+    assert listed() == [*three, "u00007.c"]
+    written = path.stat().st_ino
+    new.write_text("int repaired;\n")
+    project.out("hotplate", "compile", "link")
+    assert path.stat().st_ino == written, "the same actions"
+    new.unlink()
+    project.out("hotplate", "compile", "link")
+    assert listed() == three
+    path.write_text("[]")
+    new.write_text("int again;\n")
+    project.out("hotplate", "compile", "link")
+    assert path.read_text() == "[]"
+    path.unlink()
+    new.unlink()
+    project.out("hotplate", "compile", "link")
+    assert not path.exists()
+
+
 @pytest.mark.skipif(shutil.which("clangd") is None, reason="clangd is not installed")
 def test_clangd_understands_the_database(template: Path, tmp_path: Path) -> None:
     from tests.e2e.space import Space, copy_project
