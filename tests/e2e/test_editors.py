@@ -5,20 +5,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e.space import environment
 from tests.e2e.test_gate import Project
 from tests.e2e.test_watch import unit, with_failing_compiler
-from tests.e2e.watching import watching
-from tests.unit.test_diagnostics import GCC
-from tests.unit.test_hooks import loads
 
 TIMEOUT_S = 120
 
@@ -118,42 +113,6 @@ def test_emacs_lists_the_error(project: Project, tmp_path: Path) -> None:
     finished, (name, line, column), text = json.loads(out.read_text())
     assert finished.startswith("exited abnormally with code 1"), text
     assert Path(name) == source and (line, column) == (1, 1), text
-
-
-def test_vs_code_sees_every_build_and_its_problems(project: Project) -> None:
-    """What VS Code's background matcher does with the real output of `doit watch`: problems belong to the build between
-    a begin and an end, by our pattern and by `$gcc` alike."""
-    install(project, "vscode")
-    task = loads((project.root / ".vscode/tasks.json").read_text())["tasks"][0]
-    matcher = task["problemMatcher"]
-    begins, ends = (re.compile(matcher["background"][name]) for name in ("beginsPattern", "endsPattern"))
-    builds: list[list[Any]] = []
-    with watching(project.root, project.env) as watch:
-        watch.first()
-        for text in ("BROKEN\n", "int repaired;\n"):
-            source = unit(project, 1)
-            temporary = source.with_name(".new")
-            temporary.write_text(text)
-            watch.after(lambda temporary=temporary, source=source: temporary.replace(source))  # type: ignore[misc]
-    active = False
-    for line in watch.lines:
-        if begins.search(line):
-            assert not active
-            active = True
-            builds.append([])
-        if active:
-            found = re.match(matcher["pattern"]["regexp"], line)
-            gcc = GCC.match(line)
-            assert (found is None) == (gcc is None)
-            if found is not None and gcc is not None:
-                assert found.groups() == gcc.groups()
-                builds[-1].append(found.groups())
-        if ends.search(line):
-            active = False
-    assert not active
-    problem = ("src/d000/u00001.c", "1", "2", "error", "it is broken")
-    assert [build for build in builds if build] == [[problem]]
-    assert builds[-1] == []
 
 
 def test_builds_keep_the_database_up_to_date(project: Project) -> None:

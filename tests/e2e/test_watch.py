@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -14,12 +16,15 @@ import pytest
 
 from cache.lock import OPEN, try_lock
 from pipeline.context import WRITING_LOCK, Context, load_context
+from pipeline.core import hook_texts
 from pipeline.core.model import Stage, StageOutcome, StageResult
 from pipeline.effects.watching import DirectoryWatcher
 from pipeline.options import Options
+from pipeline.watch import stopping
 from pipeline.watch_set import unfinished, watch_set
 from tests.e2e.test_gate import ZIG, Project
 from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
+from tests.unit.test_diagnostics import GCC
 
 COMPILE = """if grep -q SLOW "$source"; then
     echo "$source" > "$(dirname "$0")/waiting"
@@ -51,11 +56,13 @@ def project(tmp_path: Path) -> Project:
     return with_failing_compiler(Project(tmp_path))
 
 
-@pytest.fixture
-def watch(project: Project) -> Iterator[Watching]:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Watching]]:
+    """One watch for all tests that do not end it; each leaves it at rest, with all sources good."""
+    project = with_failing_compiler(Project(tmp_path_factory.mktemp("watch")))
     with watching(project.root, project.env) as watch:
         assert "compiled=4" in watch.first()
-        yield watch
+        yield project, watch
 
 
 def unit(project: Project, number: int) -> Path:
@@ -67,7 +74,7 @@ def product(project: Project, number: int) -> Path:
 
 
 def saved(path: Path, text: str) -> Callable[[], object]:
-    """As most editors save: another file, renamed into place."""
+    """As many editors save: another file, renamed into place."""
 
     def save() -> None:
         temporary = path.with_name(f".{path.name}.swp")
@@ -77,7 +84,8 @@ def saved(path: Path, text: str) -> Callable[[], object]:
     return save
 
 
-def test_each_kind_of_save(project: Project, watch: Watching) -> None:
+def test_each_kind_of_save(running: tuple[Project, Watching]) -> None:
+    project, watch = running
     source = unit(project, 1)
     good = source.read_text()
     assert "compiled=1" in watch.after(saved(source, good + "int more;\n"))
@@ -100,7 +108,8 @@ def test_each_kind_of_save(project: Project, watch: Watching) -> None:
     assert "nothing to do" in watch.after(saved(config, text))
 
 
-def test_errors_stand_in_lines_that_editors_read(project: Project, watch: Watching) -> None:
+def test_errors_stand_in_lines_that_editors_read(running: tuple[Project, Watching]) -> None:
+    project, watch = running
     source = unit(project, 1)
     good = source.read_text()
     lines = watch.after(saved(source, "BROKEN\n")).splitlines()
@@ -122,8 +131,9 @@ def wait_for(path: Path) -> None:
         time.sleep(0.005)
 
 
-def test_a_newer_save_cancels(project: Project, watch: Watching) -> None:
+def test_a_newer_save_cancels(running: tuple[Project, Watching]) -> None:
     """The compiler of the first would wait for ever."""
+    project, watch = running
     waiting = project.zig.parent / "waiting"
     saved(unit(project, 0), "SLOW\n")()
     wait_for(waiting)
@@ -131,10 +141,12 @@ def test_a_newer_save_cancels(project: Project, watch: Watching) -> None:
     assert "[watch] cancelled by a newer save (" in text
     assert product(project, 0).read_text() == "int fast;\n"
     assert "error" not in text and "interrupted" not in text, text
+    waiting.unlink()
 
 
-def test_a_write_is_let_finish(project: Project, watch: Watching) -> None:
+def test_a_write_is_let_finish(running: tuple[Project, Watching]) -> None:
     """While flash is being written (the test holds the lock as a deploy does) a newer save cancels nothing."""
+    project, watch = running
     saved(unit(project, 0), "SLOW\n")()
     wait_for(project.zig.parent / "waiting")
     handle = os.open(project.root / ".deploy/locks" / WRITING_LOCK, OPEN)
@@ -148,6 +160,37 @@ def test_a_write_is_let_finish(project: Project, watch: Watching) -> None:
     assert not any("cancelled" in line for line in lines)
     assert product(project, 0).read_text() == "SLOW\n"
     assert product(project, 1).read_text() == "int newer;\n"
+    (project.zig.parent / "go").unlink()
+    (project.zig.parent / "waiting").unlink()
+    watch.after(saved(unit(project, 0), "int fast;\n"))
+
+
+def test_vs_code_sees_every_build_and_its_problems(running: tuple[Project, Watching]) -> None:
+    """What VS Code's background matcher does with the real output of `doit watch`, that of the tests above included:
+    problems belong to the build between a begin and an end, by our pattern and by `$gcc` alike."""
+    project, watch = running
+    matcher = json.loads(hook_texts.vscode_tasks("hotplate", "doit")[0])["problemMatcher"]
+    begins, ends = (re.compile(matcher["background"][name]) for name in ("beginsPattern", "endsPattern"))
+    watch.after(saved(unit(project, 1), "BROKEN\n"))
+    watch.after(saved(unit(project, 1), "int repaired;\n"))
+    builds: list[list[tuple[str, ...]]] = []
+    active = False
+    for line in watch.lines:
+        if begins.search(line):
+            assert not active
+            active = True
+            builds.append([])
+        found, gcc = re.match(matcher["pattern"]["regexp"], line), GCC.match(line)
+        assert (found and found.groups()) == (gcc and gcc.groups())
+        if found is not None:
+            assert active, line
+            builds[-1].append(found.groups())
+        if ends.search(line):
+            active = False
+    assert not active
+    *_, broken, repaired = builds
+    assert broken == [("src/d000/u00001.c", "1", "2", "error", "it is broken")]
+    assert repaired == []
 
 
 def test_no_write_begins_while_a_cancel_is_under_way(project: Project) -> None:
@@ -178,18 +221,36 @@ def test_no_write_begins_while_a_cancel_is_under_way(project: Project) -> None:
     context.close()
 
 
+def test_the_end_during_a_build(project: Project) -> None:
+    with watching(project.root, project.env) as watch:
+        watch.first()
+        saved(unit(project, 0), "SLOW\n")()
+        wait_for(project.zig.parent / "waiting")
+        assert watch.stop(signal.SIGTERM) == 130
+        assert watch.lines[-1] == FINISHED
+        assert watch.lines[-2].startswith("[watch] stopped (")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_end_during_a_build(project: Project, watch: Watching, number: signal.Signals) -> None:
-    saved(unit(project, 0), "SLOW\n")()
-    wait_for(project.zig.parent / "waiting")
-    assert watch.stop(number) == 130
-    assert watch.lines[-1] == FINISHED
-    assert watch.lines[-2].startswith("[watch] stopped (")
+def test_each_way_to_end_it(number: signal.Signals) -> None:
+    before, stops = signal.getsignal(number), []
+    with stopping(lambda: stops.append(number)):
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+    assert stops == [number, number]
+    assert signal.getsignal(number) is before
 
 
-def test_a_killed_watch_leaves_nothing(project: Project) -> None:
+def test_processes_that_are_killed(project: Project) -> None:
+    """A spare run while it waits: one failed build, and not the end of the watch. The watch itself: nothing is left."""
     watch = Watching(project.root, project.env)
     watch.first()
+    before = len(watch.lines)
+    os.kill(watch.until_left("pipeline.standby"), signal.SIGKILL)
+    saved(unit(project, 0), "int zero;\n")()
+    watch.until(lambda lines: lines[before:].count(FINISHED) == 1, "the failed build")
+    assert "failed with exit code -9" in watch.lines[-2]
+    assert "compiled=1" in watch.after(saved(unit(project, 0), "int one;\n"))
     saved(unit(project, 0), "SLOW\n")()
     wait_for(project.zig.parent / "waiting")
     assert any("sleep" in command or "zig" in command for command in watch.left().values())
@@ -280,19 +341,6 @@ def test_a_directory_watcher_reports_across_its_sets(tmp_path: Path) -> None:
     watcher.close()
 
 
-def test_a_spare_run_that_died(project: Project) -> None:
-    """Somebody killed it while it waited: that is one failed build, and not the end of the watch."""
-    with watching(project.root, project.env) as watch:
-        watch.first()
-        before = len(watch.lines)
-        spare = watch.until_left("pipeline.standby")
-        os.kill(spare, signal.SIGKILL)
-        saved(unit(project, 0), "int zero;\n")()
-        watch.until(lambda lines: lines[before:].count(FINISHED) == 1, "the failed build")
-        assert "failed with exit code -9" in watch.lines[-2]
-        assert "compiled=1" in watch.after(saved(unit(project, 0), "int one;\n"))
-
-
 # --- saves at random ----------------------------------------------------------------------------
 
 
@@ -330,7 +378,7 @@ def saves_at_random(project: Project, count: int, seed: int) -> None:
 
 
 def test_saves_during_builds(project: Project) -> None:
-    saves_at_random(project, 20, 5)
+    saves_at_random(project, 10, 5)
 
 
 @pytest.mark.stress
