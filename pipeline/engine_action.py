@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey
@@ -28,6 +28,8 @@ from pipeline.engine_results import ActionFailure, FailureKind
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
+
+_T = TypeVar("_T")
 
 
 class How(StrEnum):
@@ -49,7 +51,7 @@ class Done(NamedTuple):
     notes: tuple[Reason, ...] = ()
 
 
-class _Keyed(NamedTuple):
+class Keyed(NamedTuple):
     """An action with the content of its declared inputs."""
 
     action: Action
@@ -91,27 +93,39 @@ class ActionRunner:
         for path in action.outputs:
             self._finished[path] = len(self._finished)
 
-    def perform(self, action: Action) -> Done:
-        """Make `action` up to date. Raises KeyboardInterrupt when the runner was cancelled."""
+    def find(self, action: Action) -> Done | Keyed:
+        """Make `action` up to date without executing it, if that can be done; else what `perform` needs to know.
+
+        For the thread that decides what starts: a restore is so short that handing it to another thread and waiting
+        for the interpreter's lock there costs more than the restore."""
+        return self._guarded(action, lambda: self._look_up(action))
+
+    def perform(self, keyed: Keyed) -> Done:
+        """Execute what `find` did not find. Raises KeyboardInterrupt when the runner was cancelled."""
         if self._stopping:
             return Done(How.SKIPPED)
+        return self._guarded(keyed.action, lambda: self._perform(keyed))
+
+    def _guarded(self, action: Action, work: Callable[[], _T]) -> _T | Done:
+        """What `work` gives, or the failure that it raises."""
         try:
-            done = self._perform(action)
+            done = work()
         except _Missing as missing:
             return Done(How.FAILED, failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, str(missing)))
         except OSError as error:
             message = f"{error.filename or 'a file'}: {error.strerror or error}"
             return Done(How.FAILED, failure=ActionFailure(action.name, FailureKind.FILE_SYSTEM, message))
-        if done.failure is None:
+        if isinstance(done, Done) and done.failure is None:
             self.mark_finished(action)
         return done
 
-    def _perform(self, action: Action) -> Done:
+    def _look_up(self, action: Action) -> Done | Keyed:
         keyed = self._key(action, self._inputs(action))
-        found = self._find(keyed)
-        if found is not None:
-            return found
+        return self._find(keyed) or keyed
+
+    def _perform(self, keyed: Keyed) -> Done:
         # What the run saw first may be minutes old: an edit since then gets its own key.
+        action = keyed.action
         self._observer.forget(action.inputs, None)
         inputs = self._inputs(action)
         if inputs != keyed.inputs:
@@ -135,13 +149,13 @@ class ActionRunner:
             inputs.append((path, entry))
         return tuple(inputs)
 
-    def _key(self, action: Action, inputs: tuple[tuple[str, Entry], ...]) -> _Keyed:
+    def _key(self, action: Action, inputs: tuple[tuple[str, Entry], ...]) -> Keyed:
         command = command_of(action, self._engine.tools)
-        return _Keyed(action, command, inputs, base_key(command, [(path, entry.digest) for path, entry in inputs]))
+        return Keyed(action, command, inputs, base_key(command, [(path, entry.digest) for path, entry in inputs]))
 
     # --- the cache ------------------------------------------------------------------------------
 
-    def _candidates(self, keyed: _Keyed) -> list[CandidateSet]:
+    def _candidates(self, keyed: Keyed) -> list[CandidateSet]:
         """Sets to try: none is needed without a depfile; else the last one here, then those in the cache."""
         if not keyed.action.depfile:
             return [CandidateSet((), ())]
@@ -154,7 +168,7 @@ class ActionRunner:
             found += [candidate for candidate in decoded if candidate is not None and candidate not in found]
         return found
 
-    def _find(self, keyed: _Keyed) -> Done | None:
+    def _find(self, keyed: Keyed) -> Done | None:
         """The action made up to date without executing it, None when it must be."""
         record = self._engine.record(keyed.action)
         for candidate in self._candidates(keyed):
@@ -208,7 +222,7 @@ class ActionRunner:
 
     # --- executing ------------------------------------------------------------------------------
 
-    def _execute(self, keyed: _Keyed) -> Done:
+    def _execute(self, keyed: Keyed) -> Done:
         action = keyed.action
         if filesystem_now_ns() == self._began_ns:
             # A discovered file counts as edited during the action when its ctime is not before the start; what was
@@ -244,7 +258,7 @@ class ActionRunner:
                 return ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message, ran.argv, 0, _text(ran.stderr))
         return None
 
-    def _discover(self, keyed: _Keyed) -> CandidateSet | None:
+    def _discover(self, keyed: Keyed) -> CandidateSet | None:
         """Read the depfile, which is then removed (a restored result has none either); None when it is unusable."""
         action = keyed.action
         if not action.depfile:
@@ -279,7 +293,7 @@ class ActionRunner:
         return self._shadowed[what]
 
     def _keep(
-        self, keyed: _Keyed, candidate: CandidateSet, ran: Executed, started_ns: int, sequence: int
+        self, keyed: Keyed, candidate: CandidateSet, ran: Executed, started_ns: int, sequence: int
     ) -> tuple[Reason, ...]:
         """Record the result unless an input moved while the action ran."""
         self._observer.forget(candidate.discovered, candidate)
@@ -290,7 +304,7 @@ class ActionRunner:
             return (Reason("changed while it was used", subject, "", "not recorded, so it will run again"),)
         return self._record(keyed, candidate, found, ran)
 
-    def _moved_meanwhile(self, keyed: _Keyed, found: IdentifiedSet | None, started_ns: int, sequence: int) -> str:
+    def _moved_meanwhile(self, keyed: Keyed, found: IdentifiedSet | None, started_ns: int, sequence: int) -> str:
         """The first input that may have moved while the action ran, `""` if none did.
 
         A declared input must have the stamp that it had before. A discovered one was not known before: its ctime must
@@ -311,9 +325,7 @@ class ActionRunner:
                 return path
         return ""
 
-    def _record(
-        self, keyed: _Keyed, candidate: CandidateSet, found: IdentifiedSet, ran: Executed
-    ) -> tuple[Reason, ...]:
+    def _record(self, keyed: Keyed, candidate: CandidateSet, found: IdentifiedSet, ran: Executed) -> tuple[Reason, ...]:
         """Store the result: blobs, candidate set, entry, then the record of this project. A cache that cannot be
         written costs the next run its hit and nothing else."""
         entries = [(path, self._table.current(path)) for path in keyed.action.outputs]
@@ -341,7 +353,7 @@ class ActionRunner:
         return ()
 
     def _remember(
-        self, keyed: _Keyed, key: ActionKey, found: IdentifiedSet, outputs: tuple[tuple[str, str, bool], ...]
+        self, keyed: Keyed, key: ActionKey, found: IdentifiedSet, outputs: tuple[tuple[str, str, bool], ...]
     ) -> None:
         record = Record(keyed.command, keyed.observed, found.discovered, found.absent, outputs, str(key))
         self._engine.records.put(record_name(keyed.action), record)

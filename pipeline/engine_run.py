@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.core.model import Action, Reason, Stage
 from pipeline.effects.api import Clock
-from pipeline.engine_action import ActionRunner, Done, How
+from pipeline.engine_action import ActionRunner, Done, How, Keyed
 from pipeline.engine_results import ActionFailure, RunResult, Span
 
 if TYPE_CHECKING:
@@ -113,31 +113,38 @@ def run_stage(
     timed = _Timed(engine.clock, runner)
     answers: queue.SimpleQueue[tuple[int, Future[tuple[Done, Span]]]] = queue.SimpleQueue()
     ready = [index for index in reversed(run.indices) if run.waits[index] == 0]
-    under_way = 0
-    with ThreadPoolExecutor(max(1, engine.jobs), "action") as pool:
+    under_way, jobs = 0, max(1, engine.jobs)
+
+    def finish(index: int, done: Done, span: Span) -> None:
+        ready.extend(reversed(run.finish(index, done)))
+        if done.how is not How.SKIPPED:
+            performed(span)
+        progress(run.action(index).name, run.aside + run.finished, run.aside + len(run.indices))
+        if run.failures:
+            runner.stop()
+            ready.clear()
+
+    with ThreadPoolExecutor(jobs, "action") as pool:
         try:
             while ready or under_way:
-                while ready:
+                # Not further ahead: what another project stores meanwhile must be found, and not made again.
+                while ready and under_way < jobs * 2:
                     index = ready.pop()
-                    if run.start(index):
-                        future = pool.submit(timed.perform, run.action(index))
+                    if not run.start(index):
+                        runner.mark_finished(run.action(index))
+                        ready.extend(reversed(run.finish(index, Done(How.UP_TO_DATE))))
+                        continue
+                    found = timed.find(run.action(index))
+                    if isinstance(found, Keyed):
+                        future = pool.submit(timed.perform, found)
                         future.add_done_callback(partial(_answer, answers, index))
                         under_way += 1
                     else:
-                        runner.mark_finished(run.action(index))
-                        ready.extend(reversed(run.finish(index, Done(How.UP_TO_DATE))))
-                if not under_way:
-                    break
-                index, future = answers.get()
-                under_way -= 1
-                done, span = future.result()
-                ready.extend(reversed(run.finish(index, done)))
-                if done.how is not How.SKIPPED:
-                    performed(span)
-                progress(run.action(index).name, run.aside + run.finished, run.aside + len(run.indices))
-                if run.failures:
-                    runner.stop()
-                    ready.clear()
+                        finish(index, *found)
+                if under_way:
+                    index, future = answers.get()
+                    under_way -= 1
+                    finish(index, *future.result())
         except BaseException:
             runner.stop()
             engine.runner.cancel()
@@ -146,19 +153,27 @@ def run_stage(
 
 
 class _Timed:
-    """Performs actions on the pool's threads and says when and on which."""
+    """Finds and performs actions, and says when and on which thread."""
 
     def __init__(self, clock: Clock, runner: ActionRunner) -> None:
         self._clock, self._runner = clock, runner
         self._workers: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def perform(self, action: Action) -> tuple[Done, Span]:
+    def find(self, action: Action) -> tuple[Done, Span] | Keyed:
+        began_s = self._clock.now_s()
+        found = self._runner.find(action)
+        return found if isinstance(found, Keyed) else (found, self._span(action, found, began_s))
+
+    def perform(self, keyed: Keyed) -> tuple[Done, Span]:
+        began_s = self._clock.now_s()
+        done = self._runner.perform(keyed)
+        return done, self._span(keyed.action, done, began_s)
+
+    def _span(self, action: Action, done: Done, began_s: float) -> Span:
         with self._lock:
             worker = self._workers.setdefault(threading.get_ident(), len(self._workers))
-        began_s = self._clock.now_s()
-        done = self._runner.perform(action)
-        return done, Span(action.name, done.how.value, worker, began_s, self._clock.now_s() - began_s)
+        return Span(action.name, done.how.value, worker, began_s, self._clock.now_s() - began_s)
 
 
 def _answer(answers: queue.SimpleQueue[tuple[int, T]], index: int, future: T) -> None:

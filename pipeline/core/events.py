@@ -133,7 +133,7 @@ class RegionDone(NamedTuple):
 
 class ActionDone(NamedTuple):
     """One action that was performed (what was up to date says nothing). `how` is `executed`, `restored`, `up_to_date`
-    (when looked at closely) or `failed`; `worker` numbers the threads of the pool from 0; `began_s` counts from the
+    (when looked at closely) or `failed`; `worker` numbers the threads that did it from 0; `began_s` counts from the
     begin of the run."""
 
     name: str
