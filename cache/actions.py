@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
-from cache.durable import write_atomic
+from cache.durable import read_file, write_atomic
 
 FORMAT = "ac.v1"
 MAX_CANDIDATES = 16
@@ -56,12 +56,15 @@ class ActionCache:
     """The entries below one directory; safe with many processes, the last writer of an entry wins."""
 
     def __init__(self, root: Path, blobs: BlobStore) -> None:
-        self._root = root / FORMAT
+        self._top = str(root / FORMAT)
         self._blobs = blobs
 
     def path(self, key: ActionKey) -> Path:
         """Where the entry of `key` lies if there is one."""
-        return self._root / key[:2] / key
+        return Path(self._place(key))
+
+    def _place(self, key: ActionKey) -> str:
+        return f"{self._top}/{key[:2]}/{key}"
 
     def lookup(self, key: ActionKey) -> ActionResult | None:
         """The result, if all of its blobs are here."""
@@ -76,7 +79,7 @@ class ActionCache:
         """Remember that the entry was of use now: its mtime. An entry that is gone, or that may not be written, stays
         as it is."""
         with contextlib.suppress(OSError):
-            os.utime(self.path(key))
+            os.utime(self._place(key))
 
     def record(self, key: ActionKey, result: ActionResult) -> None:
         """Write the entry. Precondition: its blobs are stored (blobs before entry). Raises OSError."""
@@ -102,7 +105,7 @@ class ActionCache:
 
     def _load(self, key: ActionKey) -> ActionResult | None:
         try:
-            return decode_entry(key, self.path(key).read_bytes())
+            return decode_entry(key, read_file(self._place(key)))
         except OSError:
             return None
 
@@ -120,16 +123,17 @@ def encode_entry(key: ActionKey, result: ActionResult) -> bytes:
         body["stdoutDigest"] = _digest(result.stdout)
     if result.stderr is not None:
         body["stderrDigest"] = _digest(result.stderr)
-    return _canonical({"actionResult": body, "format": FORMAT, "sha256": _check(key, body)})
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    return _BEFORE + canonical + _tail(key, canonical)
 
 
 def decode_entry(key: ActionKey, data: bytes) -> ActionResult | None:
     """The result, or None for anything that `encode_entry` did not write for this key."""
+    end = len(data) - _AFTER
+    if data[: len(_BEFORE)] != _BEFORE or data[end:] != _tail(key, data[len(_BEFORE) : end]):
+        return None
     try:
-        entry = json.loads(data)
-        body = entry["actionResult"]
-        if entry["format"] != FORMAT or entry["sha256"] != _check(key, body):
-            return None
+        body = json.loads(data[len(_BEFORE) : end])
         outputs = tuple(
             OutputFile(file["path"], _parse(file["digest"]), file["isExecutable"]) for file in body["outputFiles"]
         )
@@ -149,10 +153,14 @@ def _parse(value: Any) -> Digest:
     return Digest(value["hash"], int(value["sizeBytes"]))
 
 
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+def _tail(key: ActionKey, body: bytes) -> bytes:
+    """What follows the action result. The checksum binds the entry to its key, so that one under another name is not
+    believed."""
+    return b',"format":"%s","sha256":"%s"}' % (
+        FORMAT.encode(),
+        hashlib.sha256(key.encode() + b"\n" + body).hexdigest().encode(),
+    )
 
 
-def _check(key: ActionKey, body: Any) -> str:
-    """Binds the entry to its key, so that an entry under another name is not believed."""
-    return hashlib.sha256(key.encode() + b"\n" + _canonical(body)).hexdigest()
+_BEFORE = b'{"actionResult":'
+_AFTER = len(_tail(ActionKey(""), b""))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from cache.digest import Digest, digest_bytes
-from cache.durable import NEW_FILE, put_in_place, temp_beside, write_atomic
+from cache.durable import NEW_FILE, put_in_place, read_file, temp_beside, temp_name, write_all, write_atomic
 
 _FICLONE = 0x40049409
 """ioctl of linux/fs.h: share the extents of another file (btrfs, XFS, bcachefs)."""
@@ -38,12 +38,16 @@ class BlobStore:
 
     def path(self, digest: Digest) -> Path:
         """Where a blob lies if it is here."""
-        return self.root / digest.hex[:2] / digest.hex
+        return Path(self._place(digest))
+
+    def _place(self, digest: Digest) -> str:
+        # A string, since making a `Path` takes longer than asking the file system about it.
+        return f"{self._top}/{digest.hex[:2]}/{digest.hex}"
 
     def has(self, digest: Digest) -> bool:
         """Is the blob here with its size? Its bytes are checked when they are used."""
         try:
-            status = os.stat(f"{self._top}/{digest.hex[:2]}/{digest.hex}")  # noqa: PTH116 - once per output of a restore
+            status = os.stat(self._place(digest))  # noqa: PTH116
         except OSError:
             return False
         return status.st_size == digest.size and stat.S_ISREG(status.st_mode)
@@ -80,7 +84,7 @@ class BlobStore:
     def read(self, digest: Digest) -> bytes | None:
         """The blob, verified; None when it is not here, cannot be read, or was damaged (then it is removed)."""
         try:
-            data = self.path(digest).read_bytes()
+            data = read_file(self._place(digest))
         except OSError:
             return None
         if digest_bytes(data) == digest:
@@ -89,34 +93,41 @@ class BlobStore:
             self.path(digest).unlink()
         return None
 
-    def materialize(self, digest: Digest, path: Path, *, executable: bool) -> bool:
-        """Put the blob at `path`, whole or not at all, making its directory; False when `read` would give None.
+    def materialize(self, digest: Digest, path: str, *, executable: bool) -> bytes | None:
+        """Put the blob at `path`, whole or not at all, making its directory; the bytes that are there now, None when
+        `read` gives None.
 
         The file is a copy or a reflink, never a hard link: a tool that writes into its output in place would otherwise
         write into the store.
         """
         data = self.read(digest)
         if data is None:
-            return False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp = temp_beside(path)
+            return None
+        temp, mode = temp_name(path), 0o777 if executable else 0o666
         try:
-            handle = os.open(temp, NEW_FILE, 0o777 if executable else 0o666)
-            with os.fdopen(handle, "wb") as target:
-                if len(data) < _CLONE_FROM or not self._clone(digest, target.fileno()):
-                    target.write(data)
-            temp.replace(path)
+            target = os.open(temp, NEW_FILE, mode)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            target = os.open(temp, NEW_FILE, mode)
+        try:
+            try:
+                if len(data) < _CLONE_FROM or not self._clone(digest, target):
+                    write_all(target, data)
+            finally:
+                os.close(target)
+            os.replace(temp, path)  # noqa: PTH105
         except BaseException:
-            temp.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.unlink(temp)  # noqa: PTH108
             raise
-        return True
+        return data
 
     def _clone(self, digest: Digest, target: int) -> bool:
         """Share the blob's extents. What was verified just now is what is shared: blobs are never written again."""
         try:
             import fcntl
 
-            with self.path(digest).open("rb") as source:
+            with open(self._place(digest), "rb", buffering=0) as source:  # noqa: PTH123
                 fcntl.ioctl(target, _FICLONE, source.fileno())
         except (ImportError, OSError):
             return False

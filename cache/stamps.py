@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from cache.digest import Digest, Fingerprint
+from cache.digest import Digest, Fingerprint, fingerprint_bytes
 
 CHUNK = 8 << 20
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
@@ -133,11 +133,24 @@ class StampTable:
         if not present:
             return None
         if entry != old:
-            self._entries[path] = entry
-            self._rows[path] = _encode(entry)
-            (self._unsettled.discard if entry.settled else self._unsettled.add)(path)
-            self.changed = True
+            self._put(path, entry)
         return entry
+
+    def written(self, path: str, data: bytes, digest: Digest) -> Entry | None:
+        """The entry of a file that the caller has written just now, without reading it back; None when it is not there
+        or of another size. It is not settled: `settle` reads it, and sees what somebody else wrote there meanwhile."""
+        stamp = stamp_of(self.resolve(path))
+        if stamp is None or stamp.size != digest.size:
+            return None
+        entry = Entry(stamp, fingerprint_bytes(data), digest.hex, False)
+        self._put(path, entry)
+        return entry
+
+    def _put(self, path: str, entry: Entry) -> None:
+        self._entries[path] = entry
+        self._rows[path] = _encode(entry)
+        (self._unsettled.discard if entry.settled else self._unsettled.add)(path)
+        self.changed = True
 
     def settle(self) -> None:
         """Read again what was read too soon after it was written, once the file system's clock has moved on."""

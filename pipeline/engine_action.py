@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -155,23 +155,22 @@ class ActionRunner:
 
     # --- the cache ------------------------------------------------------------------------------
 
-    def _candidates(self, keyed: Keyed) -> list[CandidateSet]:
+    def _candidates(self, keyed: Keyed, record: Record | None) -> Iterator[CandidateSet]:
         """Sets to try: none is needed without a depfile; else the last one here, then those in the cache."""
         if not keyed.action.depfile:
-            return [CandidateSet((), ())]
-        found = []
-        record = self._engine.record(keyed.action)
+            yield CandidateSet((), ())
+            return
+        last = None
         if record is not None:
-            found.append(CandidateSet(tuple(path for path, _ in record.discovered), record.absent))
+            yield (last := CandidateSet(tuple([path for path, _ in record.discovered]), record.absent))
         if keyed.action.cacheable:
             decoded = map(CandidateSet.decode, self._results.candidates(keyed.base))
-            found += [candidate for candidate in decoded if candidate is not None and candidate not in found]
-        return found
+            yield from (candidate for candidate in decoded if candidate is not None and candidate != last)
 
     def _find(self, keyed: Keyed) -> Done | None:
         """The action made up to date without executing it, None when it must be."""
         record = self._engine.record(keyed.action)
-        for candidate in self._candidates(keyed):
+        for candidate in self._candidates(keyed, record):
             found = self._observer.identify(candidate)
             if found is None:
                 continue
@@ -212,10 +211,11 @@ class ActionRunner:
         for file in result.outputs:
             if self._output_is(file.path, file.digest.hex, file.executable):
                 continue
-            path = Path(self._engine.resolve(file.path))
-            if not self._blobs.materialize(file.digest, path, executable=file.executable):
+            data = self._blobs.materialize(file.digest, self._engine.resolve(file.path), executable=file.executable)
+            if data is None:
                 return None
-            if not self._output_is(file.path, file.digest.hex, file.executable):
+            entry = self._table.written(file.path, data, file.digest)
+            if entry is None or entry.stamp.executable != file.executable:
                 return None
             how = How.RESTORED
         return how

@@ -91,7 +91,7 @@ def test_a_blob_cut_anywhere_or_with_any_bit_flipped_is_no_hit(tmp_path: Path) -
         path.chmod(0o644)
         path.write_bytes(bad)
         assert blobs.read(digest) is None and not path.exists()
-        assert not blobs.materialize(digest, tmp_path / "out", executable=False)
+        assert blobs.materialize(digest, str(tmp_path / "out"), executable=False) is None
         assert not (tmp_path / "out").exists()
         blobs.put_bytes(data)
     assert blobs.read(digest) == data
@@ -273,7 +273,7 @@ def test_a_blob_swapped_for_one_of_the_same_size(tmp_path: Path) -> None:
     blobs.path(digest).write_bytes(other)
     found = results.lookup(KEY)
     assert found is not None, "the size is right, so that only reading can tell"
-    assert not blobs.materialize(found.outputs[0].digest, tmp_path / "a", executable=False)
+    assert blobs.materialize(found.outputs[0].digest, str(tmp_path / "a"), executable=False) is None
     assert results.lookup(KEY) is None, "and once read, it is gone"
 
 

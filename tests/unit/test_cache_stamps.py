@@ -84,6 +84,30 @@ def test_file_just_written_is_settled_later(tmp_path: Path) -> None:
     assert entry is not None and entry.settled
 
 
+def test_what_was_written_is_believed_until_it_is_settled(root: Path) -> None:
+    one = table(root)
+    (root / "b").write_bytes(b"two")
+    entry = one.written("b", b"two", digest_bytes(b"two"))
+    assert entry is not None and entry.digest == digest_bytes(b"two") and not entry.settled
+    assert entry.fingerprint == fingerprint_bytes(b"two") and one.files_read == 0
+    one.settle()
+    assert one.files_read == 1 and one.current("b") == entry._replace(settled=True)
+    assert one.files_read == 1
+
+
+def test_what_somebody_else_wrote_meanwhile_is_seen(root: Path) -> None:
+    one = table(root)
+    (root / "b").write_bytes(b"two")
+    # Of the same size, and maybe in the same tick of the clock: then its stamp is equal too.
+    (root / "b").write_bytes(b"six")
+    assert one.written("b", b"two", digest_bytes(b"two")) is not None
+    one.settle()
+    entry = one.current("b")
+    assert entry is not None and entry.digest == digest_bytes(b"six") and entry.settled
+    assert one.written("b", b"seven", digest_bytes(b"seven")) is None, "its size says that it is another"
+    assert one.written("c", b"", digest_bytes(b"")) is None
+
+
 def test_missing_and_directories(root: Path) -> None:
     one = table(root)
     assert one.current("none") is None and one.current("a/below") is None and one.glance("none") is None
