@@ -84,8 +84,10 @@ class Engine:
         self._look: dict[str, Entry | None] = {}
         self._present: dict[str, bool] = {}
         self._sources: list[str] | None = None
-        self._judged: dict[str, Reason | None] = {}
-        """Answers of this look, by the name of the record."""
+        self._moved_first: dict[str, Reason] = {}
+        self._up_to_date: set[str] = set()
+        """Answers of this look, by the name of the record. What must run does so whatever another action makes
+        meanwhile, and then looks again itself."""
 
     @cached_property
     def store(self) -> Store:
@@ -151,7 +153,7 @@ class Engine:
                 missing.append(path)
             if (old and old.fingerprint) != (now and now.fingerprint):
                 changed.append(Reason("file", path, old.fingerprint if old else "", now.fingerprint if now else ""))
-        self._judged.clear()
+        self._moved_first, self._up_to_date = {}, set()
         read = self.table.files_read - read_before
         counts = {"inputs": self.input_count, "read": read, "changed": len(changed), "missing": len(missing)}
         return ScanResult(counts, tuple(changed), tuple(missing), self.notes)
@@ -179,14 +181,16 @@ class Engine:
 
     def look_afresh(self) -> None:
         """Begin a look: forget what the last one saw."""
-        self._look, self._present, self._judged = {}, {}, {}
+        self._look, self._present = {}, {}
+        self._moved_first, self._up_to_date = {}, set()
         self._sources = None
 
-    def look_again(self, paths: Sequence[str]) -> None:
-        """These were written: the next question about them stats them, and every action is judged anew."""
-        self._judged.clear()
+    def look_again(self, action: Action) -> None:
+        """It was performed: the next question about its outputs stats them, and what was up to date may not be."""
+        self._moved_first.pop(record_name(action), None)
+        self._up_to_date.clear()
         self._sources = None
-        for path in paths:
+        for path in action.outputs:
             self._look.pop(path, None)
             self._present.pop(path, None)
 
@@ -210,9 +214,14 @@ class Engine:
         """Why `action` must run, None if it is up to date. `known` remembers, within one look, the answers about sets
         of files that many actions share. Asked again before anything was written, it answers from memory."""
         name = record_name(action)
-        if name not in self._judged:
-            self._judged[name] = self._judge(action, known)
-        return self._judged[name]
+        reason = self._moved_first.get(name)
+        if reason is None and name not in self._up_to_date:
+            reason = self._judge(action, known)
+            if reason is None:
+                self._up_to_date.add(name)
+            else:
+                self._moved_first[name] = reason
+        return reason
 
     def _judge(self, action: Action, known: dict[Any, Reason | None]) -> Reason | None:
         record = self.record(action)

@@ -68,7 +68,7 @@ class _StageRun:
         self.notes.extend(done.notes)
         if index in self.causes:
             # It was performed: what was seen of its outputs before says nothing any more.
-            self.engine.look_again(action.outputs)
+            self.engine.look_again(action)
             self.known.clear()
         if done.how is How.UP_TO_DATE:
             self.causes.pop(index, None)

@@ -196,6 +196,7 @@ PAYLOADS: Mapping[EventKind, type[Payload]] = {
     EventKind.FAILURE: Failure,
     EventKind.RUN_FINISHED: RunFinished,
 }
+_LEAVES = frozenset({str, int, float, bool, type(None)})
 _KIND_OF = {payload: kind for kind, payload in PAYLOADS.items()}
 
 
@@ -224,6 +225,8 @@ def event(payload: Payload, when: When) -> Event:
 
 def _plain(value: Any) -> Any:
     """`value` as JSON would give it back, so that an event equals itself after a round trip."""
+    if type(value) in _LEAVES:  # most are, and there may be an event per action
+        return value
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if hasattr(value, "_fields"):  # a named tuple

@@ -40,6 +40,10 @@ class KeySink(Protocol):
 
     def part(self, kind: InputKind, name: str, value: str) -> None: ...
 
+    def words(self, kind: InputKind, values: Sequence[str]) -> None:
+        """One part without a name for each."""
+        ...
+
 
 class HashSink:
     """Hashes the parts."""
@@ -48,12 +52,19 @@ class HashSink:
         self._parts = [_netstring(KEY_VERSION)]
 
     def part(self, kind: InputKind, name: str, value: str) -> None:
+        self._parts += (self._label(kind), _netstring(name), _netstring(value))
+
+    def words(self, kind: InputKind, values: Sequence[str]) -> None:
+        # By far the most parts are words of a command, so they are not worth a call each.
+        label = self._label(kind) + _netstring("")
+        encoded = [word.encode("utf-8", "surrogateescape") for word in values]
+        self._parts += [b"%b%d:%b" % (label, len(data), data) for data in encoded]
+
+    def _label(self, kind: InputKind) -> bytes:
         try:
-            label = _STABLE[kind]
+            return _STABLE[kind]
         except KeyError:
             raise ValueError(f"{kind.value} is volatile and must not enter a key [this is a bug]") from None
-        # Most parts have no name.
-        self._parts += (label, _netstring(name) if name else b"0:", _netstring(value))
 
     def key(self) -> ActionKey:
         """The key of everything received so far."""
@@ -69,13 +80,15 @@ class ExplainSink:
     def part(self, kind: InputKind, name: str, value: str) -> None:
         self.parts.append(Part(kind, name, value))
 
+    def words(self, kind: InputKind, values: Sequence[str]) -> None:
+        self.parts += [Part(kind, "", value) for value in values]
+
 
 def walk_base(sink: KeySink, command: Command, inputs: Sequence[FileDigest]) -> None:
     """The command and its declared inputs, in declared order (it can matter: a linker reads its inputs in order)."""
     sink.part(InputKind.BUILTIN, "", command.builtin)
     sink.part(InputKind.TOOL, *command.tool)
-    for word in command.argv:
-        sink.part(InputKind.ARGUMENT, "", word)
+    sink.words(InputKind.ARGUMENT, command.argv)
     for name, value in command.params:
         sink.part(InputKind.PARAMETER, name, value)
     for name, value in sorted(command.env):
