@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from cache.digest import Digest, digest_bytes
-from cache.durable import NEW_FILE, put_in_place, read_file, temp_beside, temp_name, write_all, write_atomic
+from cache.durable import NEW_FILE, put_in_place, read_file, temp_beside, write_all, write_atomic
 
 _FICLONE = 0x40049409
 """ioctl of linux/fs.h: share the extents of another file (btrfs, XFS, bcachefs)."""
@@ -56,28 +56,30 @@ class BlobStore:
         """Store `data`, durably, before its digest is given out."""
         digest = digest_bytes(data)
         if not self.has(digest):
-            write_atomic(self.path(digest), data, durable=True, mode=0o444, own=True)
+            write_atomic(self._place(digest), data, durable=True, mode=0o444, own=True)
             self.bytes_written += digest.size
         return digest
 
-    def put_file(self, path: Path) -> Digest:
+    def put_file(self, path: str) -> Digest:
         """Store what `path` holds now. The digest is of the bytes that were copied, even if the file changes."""
-        with path.open("rb") as source:
+        with open(path, "rb", buffering=0) as source:  # noqa: PTH123
             first = source.read(_CHUNK)
             if len(first) < _CHUNK:
-                return self.put_bytes(first)
+                # Only an empty read is the end.
+                return self.put_bytes(first + (source.read() if first else b""))
             self.root.mkdir(parents=True, exist_ok=True)
-            temp = temp_beside(self.root / "incoming")
+            temp = temp_beside(f"{self._top}/incoming")
             try:
                 digest = _copy(first, source, temp)
                 if self.has(digest):
-                    temp.unlink()
+                    os.unlink(temp)  # noqa: PTH108
                 else:
                     self.path(digest).parent.mkdir(exist_ok=True)
-                    put_in_place(temp, self.path(digest), own=True)
+                    put_in_place(temp, self._place(digest), own=True)
                     self.bytes_written += digest.size
             except BaseException:
-                temp.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    os.unlink(temp)  # noqa: PTH108
                 raise
         return digest
 
@@ -103,7 +105,7 @@ class BlobStore:
         data = self.read(digest)
         if data is None:
             return None
-        temp, mode = temp_name(path), 0o777 if executable else 0o666
+        temp, mode = temp_beside(path), 0o777 if executable else 0o666
         try:
             target = os.open(temp, NEW_FILE, mode)
         except FileNotFoundError:
@@ -134,7 +136,7 @@ class BlobStore:
         return True
 
 
-def _copy(first: bytes, source: IO[bytes], target: Path) -> Digest:
+def _copy(first: bytes, source: IO[bytes], target: str) -> Digest:
     """Write `first` and the rest of `source` to `target`, durably, hashing what is written."""
     sha256, size = hashlib.sha256(), 0
     handle = os.open(target, NEW_FILE, 0o444)

@@ -17,13 +17,8 @@ from cache.lock import OPEN, try_lock
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def temp_beside(path: Path) -> Path:
+def temp_beside(path: str) -> str:
     """A name in `path`'s directory that no other thread, process or machine uses (rename needs one file system)."""
-    return Path(temp_name(str(path)))
-
-
-def temp_name(path: str) -> str:
-    """As `temp_beside`."""
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")  # noqa: PTH118
 
@@ -34,18 +29,20 @@ def read_file(path: str) -> bytes:
         return stream.read()
 
 
-def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644, own: bool = False) -> None:
+def write_atomic(path: Path | str, data: bytes, *, durable: bool, mode: int = 0o644, own: bool = False) -> None:
     """Replace `path` by `data`, making its directory when that is missing. Raises OSError; then nothing has changed.
 
     `durable` waits for the disk before the rename, so that a power cut cannot leave the name with missing bytes; it
     can still undo the rename, which every user of this must be able to bear. Files that carry their own checksum and
     may be lost do without. `own`: as of `put_in_place`.
     """
-    temp = temp_beside(path)
+    # Strings all along: making a `Path` costs as much as a system call, and a build writes thousands of files.
+    place = str(path)
+    temp = temp_beside(place)
     try:
         handle = os.open(temp, NEW_FILE, mode)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temp, NEW_FILE, mode)
     try:
         try:
@@ -54,10 +51,10 @@ def write_atomic(path: Path, data: bytes, *, durable: bool, mode: int = 0o644, o
                 os.fsync(handle)
         finally:
             os.close(handle)
-        put_in_place(temp, path, own=own)
+        put_in_place(temp, place, own=own)
     except BaseException:
         with contextlib.suppress(OSError):
-            temp.unlink()
+            os.unlink(temp)  # noqa: PTH108
         raise
 
 
@@ -68,18 +65,18 @@ def write_all(handle: int, data: bytes) -> None:
         rest = rest[os.write(handle, rest) :]
 
 
-def put_in_place(temp: Path, path: Path, *, own: bool) -> None:
+def put_in_place(temp: str, path: str, *, own: bool) -> None:
     """Rename `temp` to `path`. `own`: that name is this program's alone, so a directory that lies there is damage and
     is removed; otherwise it is somebody's, and OSError is raised."""
     try:
-        temp.replace(path)
+        os.replace(temp, path)  # noqa: PTH105
     except OSError:
-        if not own or path.is_symlink() or not path.is_dir():
+        if not own or os.path.islink(path) or not os.path.isdir(path):  # noqa: PTH112, PTH114
             raise
         import shutil
 
         shutil.rmtree(path)
-        temp.replace(path)
+        os.replace(temp, path)  # noqa: PTH105
 
 
 class Busy(NamedTuple):

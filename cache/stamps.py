@@ -120,6 +120,13 @@ class StampTable:
             return None
         return old
 
+    def is_still(self, path: str, entry: Entry) -> bool:
+        """Is the file certainly what `entry` says? By a stat alone."""
+        try:
+            return entry.settled and stamp_of(self.resolve(path)) == entry.stamp
+        except OSError:
+            return False
+
     def current(self, path: str) -> Entry | None:
         """What the file is now, reading it unless that is known; None when there is no file. Raises OSError."""
         stamp = stamp_of(self.resolve(path))

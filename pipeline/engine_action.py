@@ -11,17 +11,17 @@ import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey
+from cache.durable import read_file
 from cache.stamps import Entry, filesystem_now_ns, next_tick
 from pipeline.core import depfile
 from pipeline.core.inputs import Command, command_of
 from pipeline.core.keys import base_key, full_key
 from pipeline.core.model import Action, Reason
-from pipeline.engine_execute import Executed, UndeclaredOutputs, execute, remove_files
+from pipeline.engine_execute import Executed, UndeclaredOutputs, execute, made_files, remove_files
 from pipeline.engine_observe import CandidateSet, IdentifiedSet, Observer
 from pipeline.engine_records import Observed, Record, record_name
 from pipeline.engine_results import ActionFailure, FailureKind
@@ -230,7 +230,6 @@ class ActionRunner:
             next_tick()
         started_ns, sequence = filesystem_now_ns(), len(self._finished)
         self._forget(action)
-        paths = [Path(self._engine.resolve(path)) for path in (*action.outputs, *filter(None, [action.depfile]))]
         watch = UndeclaredOutputs(self._engine) if action.count_as == "built" and action.argv else None
         ran = execute(self._engine, action)
         failure = ran.failure
@@ -244,7 +243,7 @@ class ActionRunner:
             message = f"the command wrote no usable depfile {action.depfile}"
             failure = ActionFailure(action.name, FailureKind.DEPFILE, message, ran.argv, 0, _text(ran.stderr))
         if failure is not None or candidate is None:
-            remove_files(paths)
+            remove_files(made_files(self._engine, action))
             return Done(How.FAILED, failure=failure)
         return Done(How.EXECUTED, _text(ran.stderr), notes=self._keep(keyed, candidate, ran, started_ns, sequence))
 
@@ -263,13 +262,13 @@ class ActionRunner:
         action = keyed.action
         if not action.depfile:
             return CandidateSet((), ())
-        path = Path(self._engine.resolve(action.depfile))
+        path = self._engine.resolve(action.depfile)
         try:
-            reported = depfile.parse(os.fsdecode(path.read_bytes()))
+            reported = depfile.parse(os.fsdecode(read_file(path)))
         except OSError:
             return None
         if action.depfile not in action.outputs:
-            path.unlink()
+            os.unlink(path)  # noqa: PTH108
         if reported is None:
             return None
         declared = set(action.inputs)
@@ -296,8 +295,7 @@ class ActionRunner:
         self, keyed: Keyed, candidate: CandidateSet, ran: Executed, started_ns: int, sequence: int
     ) -> tuple[Reason, ...]:
         """Record the result unless an input moved while the action ran."""
-        self._observer.forget(candidate.discovered, candidate)
-        found = self._observer.identify(candidate)
+        found = self._observer.identify_anew(candidate)
         moved = self._moved_meanwhile(keyed, found, started_ns, sequence)
         if found is None or moved:
             subject = f"{keyed.action.name}: {moved}"
@@ -316,12 +314,10 @@ class ActionRunner:
                 return path
         if found is None:
             return "a file that it read"
-        for path, sha256 in found.discovered:
-            # Looked at since the action ended, when `found` was made.
-            after = self._observer.look(path)
-            if after is None or after.sha256 != sha256:
-                return path
-            if after.stamp.ctime_ns >= started_ns and self._finished.get(path, sequence) >= sequence:
+        if found.newest_ns < started_ns:
+            return ""
+        for (path, _), entry in zip(found.discovered, found.entries, strict=True):
+            if entry.stamp.ctime_ns >= started_ns and self._finished.get(path, sequence) >= sequence:
                 return path
         return ""
 
@@ -339,7 +335,7 @@ class ActionRunner:
         try:
             stored = []
             for path, sha256, executable in outputs:
-                digest = self._blobs.put_file(Path(self._engine.resolve(path)))
+                digest = self._blobs.put_file(self._engine.resolve(path))
                 if digest.hex != sha256:
                     self._forget(keyed.action)
                     return (Reason("output changed", f"{keyed.action.name}: {path}", "", "not recorded"),)

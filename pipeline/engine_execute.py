@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,11 +36,13 @@ class Executed(NamedTuple):
 def execute(engine: Engine, action: Action) -> Executed:
     """Run it from the project root. Raises OSError when a directory cannot be made or a stale output not removed, and
     KeyboardInterrupt when the runner was cancelled; outputs are gone then."""
-    outputs = [Path(engine.resolve(path)) for path in (*action.outputs, *filter(None, [action.depfile]))]
+    outputs = made_files(engine, action)
     for path in outputs:
-        path.unlink(missing_ok=True)
-        if not os.path.isdir(path.parent):  # noqa: PTH112 - almost always there, and asking is cheaper than making
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
+        directory = posixpath.dirname(path)
+        if not os.path.isdir(directory):  # noqa: PTH112 - almost always there, and asking is cheaper than making
+            Path(directory).mkdir(parents=True, exist_ok=True)
     try:
         return _builtin(engine, action, outputs) if action.builtin else _command(engine, action)
     except BaseException:
@@ -47,11 +50,16 @@ def execute(engine: Engine, action: Action) -> Executed:
         raise
 
 
-def remove_files(paths: Iterable[Path]) -> None:
+def made_files(engine: Engine, action: Action) -> list[str]:
+    """Where its outputs and its depfile lie."""
+    return [engine.resolve(path) for path in (*action.outputs, action.depfile) if path]
+
+
+def remove_files(paths: Iterable[str]) -> None:
     """Remove what exists of `paths`."""
     for path in paths:
         with contextlib.suppress(OSError):
-            path.unlink()
+            os.unlink(path)  # noqa: PTH108
 
 
 class UndeclaredOutputs:
@@ -129,7 +137,7 @@ def _placed(engine: Engine, word: str) -> str:
     return word
 
 
-def _builtin(engine: Engine, action: Action, outputs: list[Path]) -> Executed:
+def _builtin(engine: Engine, action: Action, outputs: list[str]) -> Executed:
     function = engine.builtins.get(action.builtin)
     if function is None:
         message = f"this version has no builtin {action.builtin!r}"
@@ -140,5 +148,5 @@ def _builtin(engine: Engine, action: Action, outputs: list[Path]) -> Executed:
     if isinstance(made, BuiltinError):
         return Executed(failure=ActionFailure(action.name, FailureKind.BUILTIN, str(made), stderr=str(made)))
     for path, data in zip(outputs, made, strict=False):
-        path.write_bytes(data)
+        Path(path).write_bytes(data)
     return Executed(duration_s=engine.clock.now_s() - began_s)

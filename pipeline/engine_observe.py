@@ -40,11 +40,13 @@ class CandidateSet(NamedTuple):
 
 
 class IdentifiedSet(NamedTuple):
-    """A candidate set with the content of its files."""
+    """A candidate set with the content of its files; `newest_ns` is the latest ctime of them."""
 
     key: ActionKey
     discovered: Observed
     absent: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    newest_ns: int
 
 
 class Observer:
@@ -84,16 +86,26 @@ class Observer:
             entries = [(path, self.look(path)) for path in candidate.discovered]
         except OSError:
             entries = [("", None)]
-        found = [(path, entry.digest) for path, entry in entries if entry is not None]
+        found = [(path, entry) for path, entry in entries if entry is not None]
         if len(found) == len(entries) and not any(map(self.is_present, candidate.absent)):
-            observed = tuple((path, digest.hex) for path, digest in found)
+            observed = self._engine.records.shared(tuple([(path, entry.sha256) for path, entry in found]))
             what = (observed, candidate.absent)
             if what not in self._set_keys:
-                self._set_keys[what] = set_key(found, candidate.absent)
-            identified = IdentifiedSet(self._set_keys[what], self._engine.records.shared(observed), candidate.absent)
+                self._set_keys[what] = set_key([(path, entry.digest) for path, entry in found], candidate.absent)
+            seen = tuple([entry for _, entry in found])
+            newest_ns = max([entry.stamp.ctime_ns for entry in seen], default=0)
+            identified = IdentifiedSet(self._set_keys[what], observed, candidate.absent, seen, newest_ns)
         if fixed:
             self._sets[candidate] = identified
         return identified
+
+    def identify_anew(self, candidate: CandidateSet) -> IdentifiedSet | None:
+        """As `identify`, from a stat of every file now."""
+        known = self._sets.get(candidate)
+        if known is not None and all(map(self._table.is_still, candidate.discovered, known.entries)):
+            return known
+        self.forget(candidate.discovered, candidate)
+        return self.identify(candidate)
 
     def is_present(self, path: str) -> bool:
         """Is there a file? By one stat per run if no action makes it."""

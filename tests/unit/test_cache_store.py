@@ -46,7 +46,7 @@ def test_put_file_of_any_size(store: BlobStore, tmp_path: Path, size: int, monke
     data = bytes(range(size))
     (tmp_path / "file").write_bytes(data)
     for _ in range(2):
-        digest = store.put_file(tmp_path / "file")
+        digest = store.put_file(str(tmp_path / "file"))
         assert digest == digest_bytes(data) and store.read(digest) == data
     assert list((tmp_path / "store").rglob("*.tmp")) == []
 
