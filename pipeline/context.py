@@ -11,15 +11,12 @@ import contextlib
 import gc
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from cache.durable import FileLock
 from cache.location import user_cache_dir
-from cache.lock import OPEN, try_lock
 from pipeline.core import events
 from pipeline.core.config import DeployConfig, Verify
 from pipeline.core.config_checks import check_value
@@ -55,6 +52,7 @@ from pipeline.errors import DeployError
 from pipeline.gate_state import GateState, Watched
 from pipeline.image_set import ImageSet
 from pipeline.options import Options
+from pipeline.project_lock import ProjectLock
 from pipeline.run import Run
 from pipeline.toolchains.build import Toolchain, action_failure, build_toolchain
 from pipeline.toolchains.flash_layout import find_firmware, place_all, read_table
@@ -64,12 +62,6 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "deploy.toml"
 STATE_DIR = ".deploy"
-LOCK_TIMEOUT_S = 60
-MAX_WAITING = 4
-"""Runs that may wait for the one under way. A further one adds nothing: those have not begun, so they build what is
-saved by now. Editors that call on every save would otherwise pile up processes behind a long build."""
-WRITING_LOCK = "writing"
-"""Held while flash is written. Who holds it exclusively, as `doit watch` does to cancel a run, keeps writes away."""
 
 
 class Context(DeviceContext):
@@ -94,7 +86,7 @@ class Context(DeviceContext):
         self.state_dir = root / STATE_DIR
         self.progress: Callable[[str, int, int], None] = lambda label, done, total: None
         """Where stages report progress; the reporter puts a bar here when there is a terminal."""
-        self._lock = FileLock(self.state_dir / "locks" / "project")
+        self._lock = ProjectLock(root, self.state_dir)
         self.run = Run(root, self.state_dir, config, self.clock)
         self.notice: Callable[[str], None] = lambda text: None
         """Where stages put lines for the user, such as a compiler's warnings."""
@@ -216,44 +208,10 @@ class Context(DeviceContext):
             self.gate.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 
     def lock(self) -> float | Failure:
-        """Take the project's lock; the seconds that it took, or who has held it for LOCK_TIMEOUT_S."""
+        """Take the project's lock; the seconds that it took, or why it cannot be had."""
         started_s = self.clock.now_s()
-        note = f"pid {os.getpid()} ({' '.join(sys.argv)[:80]})"
-        path = self.state_dir / "locks" / "project"
-        try:
-            busy = self._lock.try_acquire(note)
-            if busy is not None:
-                place = self._place_in_line(note)
-                if place is None:
-                    return _line_is_full(path.relative_to(self.root).as_posix())
-                try:
-                    self.notice(f"note: waiting for another run of this project: {busy.holder}")
-                    busy = self._lock.acquire(note, timeout_s=LOCK_TIMEOUT_S, now_s=time.monotonic, pause=time.sleep)
-                finally:
-                    place.release()
-                if busy is None and self._config_moved():
-                    self._lock.release()
-                    message = "edited while this run waited for another; it would have built what is no longer wanted"
-                    return fail(
-                        FailureCategory.CONFIG_ERROR, stage=None, where=CONFIG_FILE, message=message, hint="run again"
-                    )
-        except OSError as error:
-            message = f"the state directory cannot be used: {error.strerror}"
-            return fail(FailureCategory.CACHE_ERROR, stage=None, where=str(path), message=message)
-        if busy is not None:
-            message = f"another run has held the project's lock for {LOCK_TIMEOUT_S} s: {busy.holder}"
-            return fail(
-                FailureCategory.LOCK_TIMEOUT, stage=None, where=str(path.relative_to(self.root)), message=message
-            )
-        return self.clock.now_s() - started_s
-
-    def _place_in_line(self, note: str) -> FileLock | None:
-        """One of MAX_WAITING places; None when all are taken."""
-        for number in range(MAX_WAITING):
-            place = FileLock(self.state_dir / "locks" / f"waiting-{number}")
-            if place.try_acquire(note) is None:
-                return place
-        return None
+        failure = self._lock.acquire(self.notice, self._config_moved)
+        return self.clock.now_s() - started_s if failure is None else failure
 
     def _config_moved(self) -> bool:
         """Is deploy.toml another than the one that was loaded?"""
@@ -387,25 +345,10 @@ class Context(DeviceContext):
     def execute(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:
         """Run a stage and keep what it says for the reporter; whatever it raises becomes a failed result. Ctrl-C passes
         through."""
-        with self._writing() if stage is Stage.REFLASH else contextlib.nullcontext():
+        with self._lock.writing() if stage is Stage.REFLASH else contextlib.nullcontext():
             result = self._attempt(stage, device, run)
         self.ended[stage, device.name if device is not None else ""] = result
         return result
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Hold WRITING_LOCK, together with the other devices of this run. Losing it must not stop a run."""
-        path = self.state_dir / "locks" / WRITING_LOCK
-        handle = -1
-        try:
-            with contextlib.suppress(OSError):
-                handle = os.open(path, OPEN, 0o644)
-                while not try_lock(handle, shared=True):
-                    time.sleep(0.02)  # until whoever has it has cancelled this run, or died
-            yield
-        finally:
-            if handle >= 0:
-                os.close(handle)
 
     def _attempt(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:
         try:
@@ -451,12 +394,6 @@ def _uncollected() -> Iterator[None]:
         gc.freeze()
         if collecting:
             gc.enable()
-
-
-def _line_is_full(where: str) -> Failure:
-    message = f"{MAX_WAITING} runs of this project wait already, and will build what is saved by now"
-    hint = "read their output, or run again when they are done"
-    return fail(FailureCategory.LOCK_TIMEOUT, stage=None, where=where, message=message, hint=hint)
 
 
 def _config_failure(where: str, message: str, hint: str | None = None) -> Failure:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TextIO
 
 from cache.durable import FileLock
 from cache.stamps import filesystem_now_ns, is_settled
-from pipeline.context import STATE_DIR, WRITING_LOCK
+from pipeline.context import STATE_DIR
 from pipeline.core import events
 from pipeline.core.model import EventKind
 from pipeline.core.patience import Patience
@@ -33,6 +33,7 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.watching import DirectoryWatcher
 from pipeline.gate import stamp_of
 from pipeline.options import Options
+from pipeline.project_lock import writing_lock
 from pipeline.watch_set import WatchSet, unfinished, watch_set
 
 STARTED = "[watch] build started"
@@ -77,7 +78,7 @@ class Watch:
         self.events: SimpleQueue[Event] = SimpleQueue()
         self._set = WatchSet(frozenset(), frozenset(), (), (), ())
         self._spare: BackgroundRun | None = None
-        self._writing = FileLock(root / STATE_DIR / "locks" / WRITING_LOCK)
+        self._writing = FileLock(writing_lock(root / STATE_DIR))
         self._failed = False
         self._stale = False
         """Was there a save that no run has begun after?"""

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from cache.durable import FileLock
-from pipeline import context as context_module
-from pipeline.context import MAX_WAITING, Context, load_context
+from pipeline import project_lock
+from pipeline.context import Context, load_context
 from pipeline.core.model import Failure, FailureCategory
 from pipeline.options import Options
+from pipeline.project_lock import MAX_WAITING
 from tests.e2e.space import environment
 from tests.e2e.test_gate import Project
 
@@ -79,7 +80,7 @@ def test_many_projects_on_one_store_at_once(tmp_path: Path) -> None:
 
 def test_who_holds_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project(tmp_path)
-    monkeypatch.setattr(context_module, "LOCK_TIMEOUT_S", 0)
+    monkeypatch.setattr(project_lock, "LOCK_TIMEOUT_S", 0)
     lock = FileLock(project.root / ".deploy/locks/project")
     assert lock.try_acquire("pid 4711 (doit deploy)") is None
     try:

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from cache.lock import OPEN, try_lock
-from pipeline.context import WRITING_LOCK, Context, load_context
+from pipeline.context import Context, load_context
 from pipeline.core import hook_texts
 from pipeline.core.model import Stage, StageOutcome, StageResult
 from pipeline.effects.watching import DirectoryWatcher
 from pipeline.options import Options
+from pipeline.project_lock import writing_lock
 from pipeline.watch import stopping
 from pipeline.watch_set import unfinished, watch_set
 from tests.e2e.test_gate import ZIG, Project
@@ -149,7 +150,7 @@ def test_a_write_is_let_finish(running: tuple[Project, Watching]) -> None:
     project, watch = running
     saved(unit(project, 0), "SLOW\n")()
     wait_for(project.zig.parent / "waiting")
-    handle = os.open(project.root / ".deploy/locks" / WRITING_LOCK, OPEN)
+    handle = os.open(writing_lock(project.root / ".deploy"), OPEN)
     assert try_lock(handle, shared=True)
     before = len(watch.lines)
     saved(unit(project, 1), "int newer;\n")()
@@ -197,7 +198,7 @@ def test_no_write_begins_while_a_cancel_is_under_way(project: Project) -> None:
     """The other half: `reflash` waits for the lock that a cancel holds, and holds it while it writes."""
     context = load_context(Options(), project.root)
     assert isinstance(context, Context)
-    path = project.root / ".deploy/locks" / WRITING_LOCK
+    path = writing_lock(project.root / ".deploy")
     path.parent.mkdir(parents=True)
     cancel = os.open(path, OPEN, 0o644)
     assert try_lock(cancel)
