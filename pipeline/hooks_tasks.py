@@ -52,6 +52,7 @@ def _shown(context: Context, done: Sequence[Done]) -> str:
 
 
 def _no_editor(editor: str) -> str:
-    message = f"--editor: error: {editor!r} is no editor that hooks are known for" if editor else "--editor is missing"
+    fact = f"{editor!r} is no editor that hooks are known for" if editor else "no editor is named"
+    message = f"--editor: error: {fact}"
     print(f"{message}\nhint: choose one of {', '.join(hooks.EDITORS)}", file=sys.stderr)
     return message

@@ -44,7 +44,8 @@ def removed(text: str) -> str:
     while (found := _BLOCK.search(text)) is not None:
         before, after = text[: found.start()], text[found.end() :]
         if found["joined"] is not None and not after:
-            before = before.removesuffix("\n").removesuffix("\r")
+            # as the lines of the block end: a lone carriage return before it is the owner's
+            before = before.removesuffix("\r\n" if found[0].partition("\n")[0].endswith("\r") else "\n")
         text = before + after
     return text
 

@@ -251,6 +251,7 @@ def test_any_array_or_object_takes_and_gives(before: str, value: str, after: str
 
 
 @given(st.text(), st.lists(st.text(alphabet=st.characters(exclude_characters="\r\n")), max_size=3), st.text())
+@example("\r", [], "")
 def test_any_text_takes_a_block_and_gives_it_back(text: str, body: list[str], later: str) -> None:
     body = [line for line in body if "hotplate" not in line]
     taken = blocks.appended(text, body, "# ")
