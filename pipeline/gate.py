@@ -127,7 +127,8 @@ def answer(argv: "Sequence[str]") -> "str | None":
         return text
     from pipeline.gate_touched import only_touched
 
-    return text if only_touched(state, here, state_path(selection[0])) else None
+    places = moved(state, here)
+    return text if places is not None and only_touched(state, places, state_path(selection[0])) else None
 
 
 def main() -> int:

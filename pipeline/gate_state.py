@@ -79,12 +79,15 @@ class GateState:
         self._moved: Sequence[int] | None = None
 
     def _look(self) -> Sequence[int] | None:
-        """The places of the paths that moved, None without a state that applies. Stats only."""
+        """The places of the paths that moved, None without a state that applies; those that were only touched did not.
+        Reads few files, if any."""
         if self._moved is None and self._state is None:
             self._state = load(str(self._path))
             here = os.getcwd()  # noqa: PTH109
             if self._state is not None and here == self._root:
-                self._moved = moved(self._state, here)
+                found = moved(self._state, here)
+                touched = found and gate_touched.only_touched(self._state, found, str(self._path))
+                self._moved = [] if touched else found
             self._state = self._state or ()
         return self._moved
 

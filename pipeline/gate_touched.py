@@ -15,10 +15,10 @@ import os
 from stat import S_ISREG
 
 from cache.statebytes import decode
-from pipeline.gate import moved
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 KIND = "gate contents 1"
@@ -31,10 +31,10 @@ MOST = 64
 """With more paths moved a whole run is worth its time: it records their stamps."""
 
 
-def only_touched(state: "Any", root: str, path: str) -> bool:
-    """Is everything that moved as it was? `path` is that of the state file. The current directory must be `root`."""
-    places = moved(state, root)
-    if places is None or len(places) > MOST:
+def only_touched(state: "Any", places: "Sequence[int]", path: str) -> bool:
+    """Is everything that moved (`places` in the state's paths) as it was? `path` is that of the state file. The current
+    directory must be the project's."""
+    if len(places) > MOST:
         return False
     _, _, _, paths, stamps, _, facts = state
     fingerprints = _load(path, facts["survey"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from cache.stamps import next_tick
 from cache.statebytes import decode, encode
 from pipeline import gate, gate_touched
 from pipeline.bench_project import write_compiler, write_project
+from pipeline.options import Options
+from pipeline.watch_set import unfinished
 
 ROOT = Path(__file__).parents[2]
 ZIG = """#!/bin/sh
@@ -65,8 +68,9 @@ class Project:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def answer(self, *argv: str) -> str | None:
-        """As a new process would answer."""
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """This process as a new one of the project."""
         here = Path.cwd()
         with pytest.MonkeyPatch.context() as patch:
             for name in os.environ.keys() - self.env.keys():
@@ -75,9 +79,14 @@ class Project:
                 patch.setenv(name, value)
             os.chdir(self.root)
             try:
-                return gate.answer(argv)
+                yield
             finally:
                 os.chdir(here)
+
+    def answer(self, *argv: str) -> str | None:
+        """As a new process would answer."""
+        with self.inside():
+            return gate.answer(argv)
 
     def settle(self) -> None:
         """Run until the gate answers: what was written just now is not believed at once."""
@@ -222,6 +231,8 @@ def test_files_that_were_saved_without_change_are_read_and_nothing_else_is_done(
     for _ in range(2):
         assert built.answer("compile", "link") == built.out("hotplate", "compile", "link") == NOTHING
     assert {path: path.stat().st_mtime_ns for path in (built.root / ".deploy").rglob("*")} == before
+    with built.inside():
+        assert unfinished(built.root, Options()) == (), "doit watch must not build once more"
     # What was read is not remembered: an edit of the same tick as the save cannot hide behind its stamp.
     append(built.root / "include/h00.h")
     assert built.answer("compile", "link") is None
