@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from cache.digest import Digest, Fingerprint, fingerprint_bytes
 
 CHUNK = 8 << 20
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -136,8 +137,14 @@ class StampTable:
         old = self.remembered(path)
         if old is not None and old.settled and old.stamp == stamp:
             return old
+        return self.read(path)
+
+    def read(self, path: str) -> Entry | None:
+        """As `current`, but reads the file whatever its stamp is: for one that is known to have moved."""
+        old = self.remembered(path)
         entry, present = self._read(path, old)
         if not present:
+            self._drop(path)
             return None
         if entry != old:
             self._put(path, entry)
@@ -192,32 +199,35 @@ class StampTable:
         import xxhash
 
         began_ns = filesystem_now_ns()
-        fingerprint, sha256, size = xxhash.xxh3_128(), hashlib.sha256(), 0
+        fingerprint, sha256, size = xxhash.xxh3_128(), None, 0
         try:
-            stream = open(self.resolve(path), "rb", buffering=0)  # noqa: PTH123, SIM115 - closed below
+            handle = os.open(self.resolve(path), _READ)
         except OSError as error:
             if error.errno in _MISSING:
                 return Entry(Stamp(0, 0, 0, 0, False), Fingerprint(""), "", False), False
             raise
-        with stream:
-            before = _stamp(os.fstat(stream.fileno()), path)
-            large, unhashed = before.size > CHUNK, []
-            while block := stream.read(CHUNK):
+        try:
+            before = _stamp(os.fstat(handle), path)
+            unhashed = []
+            if before.size > CHUNK:
+                sha256 = hashlib.sha256()
+            # Room for what is there: a buffer of CHUNK would be asked of the system and given back for every file.
+            while block := os.read(handle, min(before.size, CHUNK) + 1):
                 size += len(block)
                 fingerprint.update(block)
-                if large:
+                if sha256 is not None:
                     sha256.update(block)
                 else:
                     unhashed.append(block)
-            after = _stamp(os.fstat(stream.fileno()), path)
+            after = _stamp(os.fstat(handle), path)
+        finally:
+            os.close(handle)
         self.files_read += 1
         name = Fingerprint(fingerprint.hexdigest())
         if old is not None and old.fingerprint == name and old.stamp.size == size:
             digest = old.sha256
         else:
-            for block in unhashed:
-                sha256.update(block)
-            digest = sha256.hexdigest()
+            digest = (sha256 or hashlib.sha256(b"".join(unhashed))).hexdigest()
         steady = before == after and size == before.size
         stamp = before._replace(size=size)
         return Entry(stamp, name, digest, steady and is_settled(before.ctime_ns, began_ns)), True

@@ -145,7 +145,8 @@ class Engine:
                 continue
             old = self.table.remembered(path)
             try:
-                now = self._look[path] = self.table.current(path)
+                # What `peek` looked at moved or is missing.
+                now = self._look[path] = self.table.read(path) if path in self._look else self.table.current(path)
             except OSError as error:
                 now = self._look[path] = None
                 changed.append(Reason("unreadable", path, "", error.strerror or str(error)))
