@@ -59,7 +59,8 @@ class Engine:
         if it was read already. `aside`: what is known to be up to date, when `actions` are only the others.
         `run_env` is the environment of every child beside its action's own; it is in no key, so it may only say
         where to work (PATH, cache directories). Raises ConfigError when the actions do not form a DAG."""
-        graph = dag.build(actions)
+        saved = load_saved(state_dir) if saved is None else saved
+        graph = dag.build(actions, lambda action: saved.records.discovered(record_name(action)))
         if isinstance(graph, dag.Trouble):
             raise ConfigError(
                 fail(
@@ -76,7 +77,6 @@ class Engine:
         self._max_cache_bytes = max_cache_bytes
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}
         self._state_path = state_dir / STATE_NAME
-        saved = load_saved(state_dir) if saved is None else saved
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
         self.table = StampTable(self.resolve, saved.stamps)
         self.records = saved.records

@@ -81,6 +81,7 @@ class ActionRunner:
         an action ran."""
         self._stopping = False
         self._names: dict[str, str] = {}
+        self._plain_names: dict[str, str] = {}
         self._shadowed: dict[object, tuple[str, ...]] = {}
         self._observer = Observer(engine)
 
@@ -272,9 +273,11 @@ class ActionRunner:
         if reported is None:
             return None
         declared = set(action.inputs)
-        headers = tuple(sorted({name for path in reported if (name := self._normalised(path)) not in declared}))
+        spelt = tuple(sorted({name for path in reported if (name := self._normalised(path)) not in declared}))
+        # What is searched is what the source spells; what was read has the name that whoever makes it gives it.
+        headers = tuple(sorted({name for path in spelt if (name := self._plain(path)) not in declared}))
         # A file that is there now and was not read is not where the compiler searches.
-        shadows = self._shadows(depfile.search_path(action.argv), action.inputs, headers)
+        shadows = self._shadows(depfile.search_path(action.argv), action.inputs, spelt)
         absent = tuple(name for name in shadows if name not in declared and not self._observer.is_present(name))
         return CandidateSet(headers, absent)
 
@@ -283,6 +286,19 @@ class ActionRunner:
         if path not in self._names:
             self._names[path] = depfile.normalise(path, str(self._engine.root), self._engine.places)
         return self._names[path]
+
+    def _plain(self, name: str) -> str:
+        """`name` without `..` where that names the same file: behind a symbolic link it does not."""
+        if "/../" not in name:
+            return name
+        if name not in self._plain_names:
+            plain = posixpath.normpath(name)
+            try:
+                same = os.path.samefile(self._engine.resolve(name), self._engine.resolve(plain))  # noqa: PTH121
+            except OSError:
+                same = False
+            self._plain_names[name] = plain if same else name
+        return self._plain_names[name]
 
     def _shadows(self, search: tuple[str, ...], sources: tuple[str, ...], headers: tuple[str, ...]) -> tuple[str, ...]:
         """As `depfile.shadows`, once for all sources of a directory that include the same."""

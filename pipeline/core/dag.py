@@ -7,7 +7,7 @@ a graph that cannot be ordered gives a sentence that names the files or actions 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.core.depfile import search_path
@@ -31,11 +31,15 @@ class Trouble(NamedTuple):
     actions: tuple[str, ...]
 
 
-def build(actions: Sequence[Action]) -> Dag | Trouble:
-    """The graph, or what is wrong with the declarations.
+def build(
+    actions: Sequence[Action], discovered: Callable[[Action], Sequence[tuple[str, str]]] = lambda action: ()
+) -> Dag | Trouble:
+    """The graph, or what is wrong with the declarations. `discovered`: (path, content) of what the last run of an
+    action read beside its inputs.
 
     An action waits for those that make its inputs; a compile also for those that make a file below a directory where
-    it may look for headers, since nobody knows yet whether it includes them."""
+    it may look for headers, since nobody knows yet whether it includes them, and for those that made what it included
+    from elsewhere (`../x.h`)."""
     producer: dict[str, int] = {}
     names: set[tuple[str, str]] = set()
     for index, action in enumerate(actions):
@@ -52,7 +56,7 @@ def build(actions: Sequence[Action]) -> Dag | Trouble:
                 message = f"{path} is an output of both {both[0]!r} and {both[1]!r}"
                 return Trouble(message, "let one of them write another file", both)
             producer[path] = index
-    needs = _needs(actions, producer)
+    needs = _needs(actions, producer, discovered)
     position = _sort(needs)
     if position is None:
         cycle = tuple(actions[index].name for index in _cycle(needs))
@@ -66,13 +70,18 @@ def build(actions: Sequence[Action]) -> Dag | Trouble:
     )
 
 
-def _needs(actions: Sequence[Action], producer: Mapping[str, int]) -> list[list[int]]:
+def _needs(
+    actions: Sequence[Action],
+    producer: Mapping[str, int],
+    discovered: Callable[[Action], Sequence[tuple[str, str]]],
+) -> list[list[int]]:
     needs = [sorted({producer[path] for path in action.inputs if path in producer}) for action in actions]
     generators = [n for n, action in enumerate(actions) if action.count_as == "built" and action.argv]
     if not generators:
         return needs
     after_compiles = _after_compiles(actions, needs)
     generators = [n for n in generators if n not in after_compiles]
+    before_compiles = set(generators)
     searched: dict[tuple[str, ...], list[int]] = {}
     for index, action in enumerate(actions):
         if action.count_as != "compiled":
@@ -82,7 +91,9 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int]) -> list[list[
             # From the root itself every file can be named.
             places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in near)
             searched[near] = [n for n in generators if any(path.startswith(places) for path in actions[n].outputs)]
-        needs[index] = sorted({*needs[index], *searched[near]})
+        included = (producer[path] for path, _ in discovered(action) if path in producer)
+        # Only of these, so that what was included once cannot make a cycle now.
+        needs[index] = sorted({*needs[index], *searched[near], *before_compiles.intersection(included)})
     return needs
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.model import Reason, Stage
+from pipeline.core.model import Action, Reason, Stage
+from pipeline.engine_records import load_saved
 from tests.unit.engine_space import Space
 
 ALL = ["ld build/local-fast/app.elf", "src/a.c", "src/b.c", "src/c.c"]
@@ -279,8 +280,6 @@ def test_generated_header_orders_and_cuts_off(space: Space) -> None:
     real = space.actions
 
     def with_generator() -> list[object]:
-        from pipeline.core.model import Action
-
         made = Action("generate", Stage.COMPILE, ("gen/seed",), ("build/gen/g.h",), builtin="copy@1")
         changed = [
             a._replace(inputs=(*a.inputs, "build/gen/g.h")) if a.name == "compile src/c.c" else a for a in real()
@@ -300,6 +299,36 @@ def test_generated_header_orders_and_cuts_off(space: Space) -> None:
     space.write("gen/seed", "int generated2; // two\n")
     assert space.build().ran == ["ld build/local-fast/app.elf", "src/c.c"]
     assert space.build().nothing
+
+
+@pytest.mark.parametrize("spelt", ["../build/gen/g.h", "../src/../build/gen/../gen/g.h"])
+def test_generated_header_beside_the_search_path(space: Space, spelt: str) -> None:
+    """Only the depfile tells that the compile reads it; from then on it waits for whoever makes it."""
+    space.write("gen/seed", "int generated;\n")
+    space.write("src/a.c", f'#include "{spelt}"\n')
+    words = ("cc", "-o", "build/gen/g.h", "-MF", "build/gen/g.d", "gen/seed")
+    made = Action(
+        name="generate",
+        stage=Stage.COMPILE,
+        inputs=("gen/seed",),
+        outputs=("build/gen/g.h",),
+        argv=words,
+        depfile="build/gen/g.d",
+        profile="local-fast",
+        count_as="built",
+    )
+    real = space.actions
+    space.actions = lambda: [*real(), made]  # type: ignore[method-assign]
+    space.write("build/gen/g.h", "")  # so that the first compile, which nothing orders, finds one
+    for _ in range(3):
+        space.build()
+    assert space.build().nothing
+    discovered = load_saved(space.root / ".deploy").records.discovered("local-fast:compile src/a.c")
+    assert [path for path, _ in discovered] == ["build/gen/g.h"]
+    for number in range(3):
+        space.write("gen/seed", f"int generated{number};\n")
+        assert set(space.build().ran) == {"gen/seed", "src/a.c", "ld build/local-fast/app.elf"}
+        assert space.build().nothing
 
 
 def test_uncacheable_action_is_remembered_but_not_stored(space: Space) -> None:
