@@ -38,8 +38,8 @@ def build(
     action read beside its inputs.
 
     An action waits for those that make its inputs; a compile also for those that make a file below a directory where
-    it may look for headers, since nobody knows yet whether it includes them, and for those that made what it included
-    from elsewhere (`../x.h`)."""
+    it may look for headers, since nobody knows yet whether it includes them. It may include any file by `../x.h`: the
+    first time it waits for all, then for those that made what it included."""
     producer: dict[str, int] = {}
     names: set[tuple[str, str]] = set()
     for index, action in enumerate(actions):
@@ -91,9 +91,10 @@ def _needs(
             # From the root itself every file can be named.
             places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in near)
             searched[near] = [n for n in generators if any(path.startswith(places) for path in actions[n].outputs)]
-        included = (producer[path] for path, _ in discovered(action) if path in producer)
-        # Only of these, so that what was included once cannot make a cycle now.
-        needs[index] = sorted({*needs[index], *searched[near], *before_compiles.intersection(included)})
+        known = discovered(action)
+        included = {producer[path] for path, _ in known if path in producer} if known else before_compiles
+        # Only generators, which need no compile, so that what was included once cannot make a cycle now.
+        needs[index] = sorted({*needs[index], *searched[near], *(included & before_compiles)})
     return needs
 
 
