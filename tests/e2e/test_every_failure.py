@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import context as context_module
+from pipeline import project_lock
 from pipeline.context import load_context
 from pipeline.core.failures import FAILURE_MAP
 from pipeline.core.model import Failure, FailureCategory, Stage
@@ -105,7 +105,7 @@ def cache_error(space: Space, _: pytest.MonkeyPatch) -> Failure:
 
 
 def lock_timeout(space: Space, patch: pytest.MonkeyPatch) -> Failure:
-    patch.setattr(context_module, "LOCK_TIMEOUT_S", 0.05)
+    patch.setattr(project_lock, "LOCK_TIMEOUT_S", 0.05)
     holder = load_context(Options(), space.path)
     assert not isinstance(holder, Failure) and isinstance(holder.lock(), float)
     try:
