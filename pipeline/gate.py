@@ -22,15 +22,22 @@ from cache.statebytes import decode
 
 TYPE_CHECKING = False  # type checkers know the name
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
-KIND = "gate 2"
+KIND = "gate 3"
 """
 The value is a tuple: identity (see `identity`), selections (dict: canonical selection -> what `doit` prints when all of
-it is up to date), environment (names and values), paths (first those of `facts["files"]` files that actions use and
-nothing else does), their stamps, paths that must not exist, facts for `doit`. Paths are relative to the project or
-absolute.
+it is up to date), environment (names and values), paths that must not exist, facts for `doit`, how many files the
+listing has, the listing. Its first `facts["files"]` files are those that actions use and nothing else does.
+
+    listing = stamp* group*         one stamp per file, in the order of the names
+    stamp   = ctime in ns, size, inode; 64 bits each, no sign, in the machine's byte order (mtime where `stamp_of` says)
+    group   = directory NUL (name NUL)* NUL
+              the directory ends in "/" and is relative to the project, absolute, or "./"; no name is empty
+    History: 2 had lists of paths and of stamps, of which marshal made 80,000 objects, one by one.
+
+Files are grouped by directory because a name is found faster from its own directory than through five others.
 """
 DIRECTORY = ".deploy/gate.v1"
 STAGES = ("fingerprint", "compile", "link")
@@ -79,33 +86,52 @@ def load(path: str) -> "Any":
 
 
 def agrees(state: "Any", root: str) -> bool:
-    """Is everything as it was? The current directory must be `root`. One stat per path."""
-    paths, stamps = state[3:5]
-    try:
-        if not all(map(eq, map(stamp_of, map(stat, paths)), stamps)):
-            return False
-    except (OSError, ValueError):
+    """Is everything as it was? The current directory must be `root`; it is another one in between, so the process must
+    have no other thread. One stat per path."""
+    if not _circumstances_agree(state, root):
         return False
-    return _circumstances_agree(state, root)
+    stamps, groups = listed(state)
+    try:
+        for directory, *names in groups:
+            # Through the root, because most are relative to it.
+            os.chdir(root)
+            os.chdir(directory)
+            if not all(map(eq, map(stamp_of, map(stat, names)), stamps)):
+                return False
+    except OSError:
+        return False
+    finally:
+        os.chdir(root)
+    return True
 
 
 def moved(state: "Any", root: str) -> "list[int] | None":
-    """Which of the state's paths are not what they were (their places in its list), None when it does not apply at all.
-    The current directory must be `root`. One stat per path."""
+    """Which of the state's files are not what they were (their places in its listing), None when it does not apply at
+    all. The current directory must be `root`. One stat per path."""
     if not _circumstances_agree(state, root):
         return None
+    stamps, groups = listed(state)
     found = []
-    for place, (path, stamp) in enumerate(zip(*state[3:5], strict=True)):
+    paths = (directory + name for directory, *names in groups for name in names)
+    for place, (path, stamp) in enumerate(zip(paths, stamps, strict=True)):
         try:
             if stamp_of(stat(path)) != stamp:  # noqa: PTH116
                 found.append(place)
-        except (OSError, ValueError):
+        except OSError:
             found.append(place)
     return found
 
 
+def listed(state: "Any") -> "tuple[Iterator[tuple[int, int, int]], Iterator[list[bytes]]]":
+    """The stamps of a state's listing, and its groups: a directory and its names."""
+    count, listing = state[5:]
+    numbers = iter(memoryview(listing)[: 24 * count].cast("Q").tolist())
+    groups = listing[24 * count : -2].split(b"\0\0")
+    return zip(numbers, numbers, numbers, strict=True), (group.split(b"\0") for group in groups)
+
+
 def _circumstances_agree(state: "Any", root: str) -> bool:
-    who, _, environment, _, _, absent, _ = state
+    who, _, environment, absent, *_ = state
     if who != identity(root) or any(os.environ.get(name) != value for name, value in environment):
         return False
     return not any(map(os.path.lexists, absent))

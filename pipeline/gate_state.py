@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
+import struct
 import sys
 import sysconfig
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -32,6 +34,21 @@ SURVEY_KIND = "survey 1"
 """The value is (token, survey); see `engine_narrow`."""
 
 GateStamp = tuple[int, int, int]
+
+
+def listing_of(files: Sequence[tuple[str, GateStamp]]) -> bytes:
+    """The listing (see `gate.KIND`) of paths and stamps, best ordered by directory. Raises struct.error for a number
+    that does not fit (files of before 1970, ReFS)."""
+    groups: list[tuple[str, list[str]]] = []
+    for path, _ in files:
+        head, slash, name = path.rpartition("/")
+        directory = f"{head}{slash}" or "./"
+        if not groups or groups[-1][0] != directory:
+            groups.append((directory, []))
+        groups[-1][1].append(name or ".")
+    numbers = [number for _, stamp in files for number in stamp]
+    text = "".join(f"{directory}\0{chr(0).join(names)}\0\0" for directory, names in groups)
+    return struct.pack(f"={len(numbers)}Q", *numbers) + os.fsencode(text)
 
 
 class Watched(NamedTuple):
@@ -93,12 +110,12 @@ class GateState:
 
     def facts(self) -> Mapping[str, Any] | None:
         """What was written beside the stamps if all of them agree, None otherwise."""
-        return self._state[6] if self._look() == [] else None
+        return self._state[4] if self._look() == [] else None
 
     def lasting_facts(self) -> Mapping[str, Any] | None:
         """What was written beside the stamps if at most files of actions moved: the actions are what they were."""
         places = self._look()
-        return None if places is None or any(n >= self._state[6]["files"] for n in places) else self._state[6]
+        return None if places is None or any(n >= self._state[4]["files"] for n in places) else self._state[4]
 
     def survey(self) -> tuple[bytes, Sequence[int]] | None:
         """What `survey` of `record` gave, and the places of the files that moved, if only files of actions did."""
@@ -178,15 +195,19 @@ class GateState:
         # In one file these would be read by every warm run; the token says that all are of one run.
         token = os.urandom(8).hex()
         facts = {**facts, "files": len(stamps), "survey": token}
-        contents = [b"" if path in made else _fingerprint(table, path) for path in names.values()]
-        contents += [self._listing(path, watched, stamp) for path, stamp in others.items()]
-        stamps.update(others)
+        files, rest = sorted(stamps, key=posixpath.dirname), sorted(others, key=posixpath.dirname)
+        contents = [b"" if names[path] in made else _fingerprint(table, names[path]) for path in files]
+        contents += [self._listing(path, watched, others[path]) for path in rest]
         environment = tuple((name, os.environ.get(name)) for name in (*ENVIRONMENT, *watched.variables))
-        who = identity(self._root)
-        self._state = (who, {}, environment, list(stamps), list(stamps.values()), tuple(absent), facts)
+        stamps.update(others)
+        try:
+            listing = listing_of([(path, stamps[path]) for path in (*files, *rest)])
+        except struct.error:
+            return False
+        self._state = (identity(self._root), {}, environment, tuple(absent), facts, len(stamps), listing)
         self._moved = []
         with contextlib.suppress(OSError):
-            statefile.save(self._survey_path, SURVEY_KIND, (token, survey(list(names.values()))))
+            statefile.save(self._survey_path, SURVEY_KIND, (token, survey([names[path] for path in files])))
             statefile.save(self._contents_path, gate_touched.KIND, (token, contents))
         return self._save()
 

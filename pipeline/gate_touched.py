@@ -15,6 +15,7 @@ import os
 from stat import S_ISREG
 
 from cache.statebytes import decode
+from pipeline.gate import listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,15 +37,18 @@ def only_touched(state: "Any", places: "Sequence[int]", path: str) -> bool:
     directory must be the project's."""
     if len(places) > MOST:
         return False
-    _, _, _, paths, stamps, _, facts = state
+    facts = state[4]
     fingerprints = _load(path, facts["survey"])
     if fingerprints is None:
         return False
-    return all(
-        bool(fingerprints[n])
-        and fingerprints[n] == (of_file(paths[n], stamps[n][1]) if n < facts["files"] else of_directory(paths[n]))
-        for n in places
-    )
+    stamps, groups = listed(state)
+    sizes = [size for _, size, _ in stamps]
+    paths = [directory + name for directory, *names in groups for name in names]
+
+    def now(n: int) -> bytes:
+        return of_file(os.fsdecode(paths[n]), sizes[n]) if n < facts["files"] else of_directory(os.fsdecode(paths[n]))
+
+    return all(bool(fingerprints[n]) and fingerprints[n] == now(n) for n in places)
 
 
 def _load(path: str, token: str) -> "Any":
