@@ -15,6 +15,8 @@ from cache.store import Removed, Stats, Store
 
 def stats(root: Path, max_bytes: int) -> tuple[Stats, str]:
     """Counts and sizes of the store at `root`."""
+    from pipeline.gate_helper_build import describe
+
     found = Store(root, max_bytes).stats()
     rows = [
         ("place", str(root)),
@@ -24,6 +26,7 @@ def stats(root: Path, max_bytes: int) -> tuple[Stats, str]:
         ("bound", f"{size_text(found.max_bytes)} ({100 * found.bytes / max(found.max_bytes, 1):.0f} % full)"),
         ("used longest ago", _instant(found.oldest_s)),
         ("used last", _instant(found.newest_s)),
+        ("compiled gate", describe()),
     ]
     return found, _table(rows)
 

@@ -49,6 +49,7 @@ from pipeline.engine_narrow import MANY, Aside, narrow, survey
 from pipeline.engine_records import Saved, load_saved
 from pipeline.engine_results import Builtin, Span
 from pipeline.errors import DeployError
+from pipeline.gate_helper import WORTH_FILES
 from pipeline.gate_state import GateState, Watched
 from pipeline.image_set import ImageSet
 from pipeline.options import Options
@@ -201,6 +202,10 @@ class Context(DeviceContext):
             if used is not None:
                 programs = tuple(tool.path for tool in self.toolchain.tools.values())
                 facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
+                if len(used) >= WORTH_FILES:
+                    from pipeline.gate_helper_build import ready
+
+                    facts["helper"] = ready(self.runner)
                 found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
                 made = self.engine.graph.producer
                 self.gate.record(self.engine.table, used, made, found, facts, partial(survey, self.engine))

@@ -15,7 +15,9 @@ no `pathlib`, and no `__future__`, whose file would have to be read.
 
 import os
 import sys
-from operator import attrgetter, eq
+
+# What `operator` hands on; its own file takes 0.3 ms of the budget.
+from _operator import attrgetter, eq
 from os import stat
 
 from cache.statebytes import decode
@@ -90,6 +92,9 @@ def agrees(state: "Any", root: str) -> bool:
     have no other thread. One stat per path."""
     if not _circumstances_agree(state, root):
         return False
+    places = _helper_says(state, root, 1)
+    if places is not None:
+        return not places
     stamps, groups = listed(state)
     try:
         for directory, *names in groups:
@@ -110,6 +115,9 @@ def moved(state: "Any", root: str) -> "list[int] | None":
     all. The current directory must be `root`. One stat per path."""
     if not _circumstances_agree(state, root):
         return None
+    found = _helper_says(state, root, state[5] + 1)
+    if found is not None:
+        return found
     stamps, groups = listed(state)
     found = []
     paths = (directory + name for directory, *names in groups for name in names)
@@ -128,6 +136,18 @@ def listed(state: "Any") -> "tuple[Iterator[tuple[int, int, int]], Iterator[list
     numbers = iter(memoryview(listing)[: 24 * count].cast("Q").tolist())
     groups = listing[24 * count : -2].split(b"\0\0")
     return zip(numbers, numbers, numbers, strict=True), (group.split(b"\0") for group in groups)
+
+
+def _helper_says(state: "Any", root: str, limit: int) -> "list[int] | None":
+    """The places of at most `limit` files that moved, where a compiled program of ours is there to tell."""
+    named = state[4].get("helper")
+    if not named:
+        return None
+    from pipeline.gate_helper import ask, trusted
+
+    program = trusted(named, stamp_of)
+    count, listing = state[5:]
+    return None if program is None else ask(program, root, count, listing, limit)
 
 
 def _circumstances_agree(state: "Any", root: str) -> bool:

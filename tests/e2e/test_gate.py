@@ -8,13 +8,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cache.stamps import next_tick
 from cache.statebytes import decode, encode
-from pipeline import gate, gate_touched
+from pipeline import gate, gate_helper, gate_helper_build, gate_touched
 from pipeline.bench_project import write_compiler, write_project
+from pipeline.effects.clock import SystemClock
+from pipeline.effects.process import SystemProcessRunner
+from pipeline.gate import load
 from pipeline.options import Options
 from pipeline.watch_set import unfinished
 
@@ -34,7 +38,7 @@ NOTHING = "-- fingerprint\n-- compile\n-- link\n"
 
 
 class Project:
-    """Three units; `doit` and `hotplate` as real processes, `answer` as the gate in this one."""
+    """Three units; `doit` and `hotplate` as real processes, `answer` as the gate in this one, by both of its loops."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "project"
@@ -45,11 +49,18 @@ class Project:
         self.zig.chmod(0o755)
         self.env = {**os.environ, "PYTHONPATH": f"{self.tools}:{ROOT}"}
         self.env.pop("DEPLOY_TX_ID", None)
+        runner = SystemProcessRunner(SystemClock())
+        self.helper = gate_helper_build.ready(runner)
+        """One for all projects of this session, whose cache directory is that of the user."""
+        assert (self.helper is not None) == hasattr(os, "posix_spawn")
+        runner.close()
 
     def run(self, program: str, *argv: str) -> subprocess.CompletedProcess[str]:
         code = {
             "doit": "import sys; sys.argv[0] = 'doit'; from doit.doit_cmd import DoitMain; "
             "sys.exit(DoitMain().run(sys.argv[1:]))",
+            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.context as c; "
+            "c.WORTH_FILES = 1; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))",
             "hotplate": "import sys; from pipeline.gate import main; sys.exit(main())",
         }[program]
         # A stamp is believed when it is older than the process that uses it.
@@ -84,9 +95,17 @@ class Project:
                 os.chdir(here)
 
     def answer(self, *argv: str) -> str | None:
-        """As a new process would answer."""
-        with self.inside():
-            return gate.answer(argv)
+        """As a new process would answer; the compiled loop says the same."""
+        with self.inside(), pytest.MonkeyPatch.context() as patch:
+            told = gate.answer(argv)
+            patch.setattr(gate, "load", self._load_with_helper)
+            assert gate.answer(argv) == told
+            return told
+
+    def _load_with_helper(self, path: str) -> Any:
+        """The state as that of a large project."""
+        state = load(path)
+        return state and (*state[:4], {**state[4], "helper": self.helper}, *state[5:])
 
     def settle(self) -> None:
         """Run until the gate answers: what was written just now is not believed at once."""
@@ -145,7 +164,40 @@ def test_nothing_heavy_is_loaded(built: Project) -> None:
     )
     ours = {"cache", "cache.statebytes", "pipeline", "pipeline.gate"}
     # `site` may have loaded the rest already, depending on the interpreter.
-    assert set(eval(done.stdout)) - ours <= {"binascii", "operator", "_operator", "gc", "zlib"}
+    assert set(eval(done.stdout)) - ours <= {"binascii", "_operator", "gc", "zlib"}
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the gate has no compiled loop here")
+def test_a_large_project_is_looked_at_by_the_compiled_loop(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int] | None] = []
+    ask = gate_helper.ask
+
+    def counted(*given: Any) -> list[int] | None:
+        asked.append(ask(*given))
+        return asked[-1]
+
+    monkeypatch.setattr(gate_helper, "ask", counted)
+    path = built.root / ".deploy/gate.v1/-.state"
+    append(built.root / "src/d000/u00001.c")
+    for _ in range(5):
+        built.out("doit of a large project", "compile", "link")
+        if path.exists() and load(str(path))[1]:
+            break
+    assert load(str(path))[4]["helper"] == built.helper
+    assert built.answer("compile", "link") == NOTHING
+    assert asked == [[], []], "with the state as it is, and as `answer` changes it"
+    built.env["HOTPLATE_NATIVE"] = "0"
+    assert built.answer("compile", "link") == NOTHING
+    assert len(asked) == 2
+    del built.env["HOTPLATE_NATIVE"]
+    append(built.root / "src/d000/u00002.c")
+    assert built.answer("compile", "link") is None
+    assert len(asked) == 6 and len(asked[2] or ()) == 1, "first whether any moved, then which"
+    assert asked[2:] == 4 * [asked[2]]
+    # What the next `doit` narrows its work to comes from the same program.
+    assert built.out("hotplate", "compile", "link") == ".  fingerprint\n.  compile\n.  link\n"
+    built.settle()
+    assert load(str(path))[4].get("helper") is None, "three units are not worth it"
 
 
 def edit(path: Path, text: str | None = None) -> None:

@@ -1,0 +1,293 @@
+"""The gate's compiled loop: it says what the Python loop says, and whatever is odd about it is left to Python."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pipeline import gate, gate_helper, gate_helper_build
+from pipeline.effects.clock import SystemClock
+from pipeline.effects.process import SystemProcessRunner
+from pipeline.gate_state import GateStamp, listing_of
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the gate has no compiled loop here")
+
+FILES = ("a", "src/b.c", "src/c.c", "src/deep/d", "src/deep", "include/x.h", "link", "src/link", "with space/é\n")
+CHANGES = ("edit", "touch", "replace", "mode", "remove", "directory", "link", "hard link", "dangling", "unreadable")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield
+
+
+@pytest.fixture
+def runner() -> Iterator[SystemProcessRunner]:
+    runner = SystemProcessRunner(SystemClock())
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(scope="module")
+def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real program, made as a build makes it."""
+    cache = tmp_path_factory.mktemp("helper")
+    runner = SystemProcessRunner(SystemClock())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        made = gate_helper_build.ready(runner)
+    runner.close()
+    assert made is not None, "there is a compiler: cc, or zig of the development environment"
+    return cache / "hotplate" / "native" / next(iter(made))
+
+
+def tree(root: Path) -> None:
+    for name in ("src/deep", "include", "with space"):
+        (root / name).mkdir(parents=True)
+    for name in FILES:
+        path = root / name
+        if name == "link":
+            path.symlink_to("src/b.c")
+        elif name == "src/link":
+            path.symlink_to("deep")
+        elif not path.is_dir():
+            path.write_text(name)
+
+
+def listing(root: Path) -> tuple[list[tuple[str, GateStamp]], bytes]:
+    names = [*FILES, str(root / "src"), str(root / "a"), "src/../include/x.h"]
+    files = [(name, gate.stamp_of((root / name).stat())) for name in names]
+    return files, listing_of(files)
+
+
+def change(path: Path, kind: str) -> None:
+    if kind == "edit":
+        path.write_text("other text") if path.is_file() else path.joinpath("new").write_text("")
+    elif kind == "touch":
+        os.utime(path, ns=(1, 1))
+    elif kind == "mode":
+        path.chmod(0o700)
+    elif kind == "unreadable":
+        path.chmod(0)
+    elif kind == "hard link":
+        os.link(path.parents[0] / "b.c", path.parents[0] / "other") if (path.parents[0] / "b.c").is_file() else None
+    else:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if kind == "replace":
+            path.write_text(path.name)
+        elif kind == "directory":
+            path.mkdir()
+        elif kind == "link":
+            path.symlink_to("/etc")
+        elif kind == "dangling":
+            path.symlink_to("nowhere")
+
+
+def state_of(root: Path, count: int, text: bytes, facts: dict[str, Any]) -> Any:
+    return (gate.identity(str(root)), {}, (), (), facts, count, text)
+
+
+def both(root: Path, count: int, text: bytes, helper: Path) -> tuple[bool, list[int] | None]:
+    """What Python says (is all as it was, which files moved), after the program said the same."""
+    asked: list[int] = []
+    named = {helper.name: gate.stamp_of(helper.stat())}
+    here = Path.cwd()
+    try:
+        os.chdir(root)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(helper.parents[2]))
+            real = gate_helper.ask
+
+            def counted(*given: Any) -> Any:
+                asked.append(1)
+                return real(*given)
+
+            patch.setattr(gate_helper, "ask", counted)
+            answers = [
+                (gate.agrees(state, str(root)), gate.moved(state, str(root)))
+                for state in (state_of(root, count, text, {"helper": named}), state_of(root, count, text, {}))
+            ]
+        assert len(asked) == 2 and Path.cwd() == root
+    finally:
+        os.chdir(here)
+    assert answers[0] == answers[1]
+    return answers[1]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(FILES), st.sampled_from(CHANGES)), max_size=3))
+@example([])
+@example([("src", "unreadable")])
+@example([("src", "remove")])
+@example([("src/deep", "replace")])
+def test_it_says_what_python_says(
+    tmp_path_factory: pytest.TempPathFactory, helper: Path, changes: list[tuple[str, str]]
+) -> None:
+    root = tmp_path_factory.mktemp("tree")
+    tree(root)
+    files, text = listing(root)
+    before = [gate.stamp_of((root / name).stat()) for name, _ in files]
+    for name, kind in changes:
+        with contextlib.suppress(OSError):  # an earlier change took its place away
+            change(root / name, kind)
+    same, moved = both(root, len(files), text, helper)
+    after = [gate.stamp_of((root / name).stat()) for name, _ in files] if same else before
+    for path in (root / "src", root / "src/deep"):
+        if path.is_dir():
+            path.chmod(0o700)
+    if not changes:
+        assert same and moved == []
+    assert before == after
+
+
+@pytest.mark.parametrize("field", range(3))
+def test_every_field_of_a_stamp_counts(tmp_path: Path, helper: Path, field: int) -> None:
+    tree(tmp_path)
+    files, _ = listing(tmp_path)
+    for place, (name, stamp) in enumerate(files):
+        other = tuple(value ^ (n == field) for n, value in enumerate(stamp))
+        rows: list[Any] = [*files[:place], (name, other), *files[place + 1 :]]
+        assert both(tmp_path, len(rows), listing_of(rows), helper) == (False, [place])
+
+
+def test_the_shortest_listing_and_a_long_one(tmp_path: Path, helper: Path) -> None:
+    """The latter has more than what fits into a pipe, in both directions."""
+    assert listing_of([("/", (1, 2, 3)), ("x", (1, 2, 3))])[48:] == b"/\0.\0\0./\0x\0\0"
+    tree(tmp_path)
+    files, _ = listing(tmp_path)
+    assert both(tmp_path, 1, listing_of(files[:1]), helper) == (True, [])
+    missing: list[tuple[str, GateStamp]] = [(f"none/{n:06}", (1, 2, 3)) for n in range(30000)]
+    assert both(tmp_path, 30000, listing_of(missing), helper) == (False, list(range(30000)))
+
+
+def test_a_damaged_listing_is_never_found_unchanged(tmp_path: Path, helper: Path) -> None:
+    """Behind the checksum, which in use refuses it before."""
+    tree(tmp_path)
+    files, text = listing(tmp_path)
+    program, root, count = str(helper), str(tmp_path), len(files)
+    assert gate_helper.ask(program, root, count, text, 1) == []
+    assert gate_helper.ask(program, root, count + 1, text, 1) != []
+    assert gate_helper.ask(program, root, count - 1, text, 1) != []
+    for length in range(0, len(text), 13):
+        assert gate_helper.ask(program, root, count, text[:length], 1) != []
+    for n in range(0, len(text) - 1, 5):
+        assert gate_helper.ask(program, root, count, text[:n] + bytes([text[n] ^ 1 << n % 7]) + text[n + 1 :], 1) != []
+    assert gate_helper.ask(program, str(tmp_path / "nowhere"), count, text, count) is not None
+
+
+@pytest.mark.parametrize(
+    "script", ["exit 0", "echo checked; exit 1", "kill -9 $$", "echo 1", "echo x; echo checked", "read -r line"]
+)
+def test_no_answer_is_no_answer(tmp_path: Path, script: str) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    assert gate_helper.ask(str(program), str(tmp_path), 1, bytes(200_000), 1) is None
+    program.chmod(0o600)
+    if os.geteuid() != 0 or not os.access(program, os.X_OK):
+        assert gate_helper.ask(str(program), str(tmp_path), 1, bytes(200_000), 1) is None
+
+
+def test_only_a_program_of_ours_is_started(
+    helper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: SystemProcessRunner
+) -> None:
+    mine = tmp_path / "cache/hotplate/native" / helper.name
+    mine.parent.mkdir(parents=True)
+
+    def place() -> dict[str, GateStamp]:
+        mine.unlink(missing_ok=True)
+        shutil.copyfile(helper, mine)
+        mine.chmod(0o500)
+        return {mine.name: gate.stamp_of(mine.stat())}
+
+    def found(named: dict[str, GateStamp]) -> str | None:
+        return gate_helper.trusted(named, gate.stamp_of)
+
+    named = place()
+    assert found(named) == str(mine)
+    assert found({}) is None
+    assert found({f"../native/{mine.name}": named[mine.name]}) is None
+    monkeypatch.setenv("HOTPLATE_NATIVE", "0")
+    assert found(named) is None and gate_helper_build.ready(runner) is None
+    assert gate_helper_build.describe() == "none: HOTPLATE_NATIVE=0"
+    monkeypatch.delenv("HOTPLATE_NATIVE")
+    for mode in (0o520, 0o502, 0o700, 0o400, stat.S_ISUID | 0o500):
+        named = place()
+        mine.chmod(mode)
+        assert found({mine.name: gate.stamp_of(mine.stat())}) is None, oct(mode)
+    before = place()
+    assert place() != before and found(before) is None, "another file of that name"
+    mine.unlink()
+    mine.symlink_to(helper)
+    assert found({mine.name: gate.stamp_of(mine.stat())}) is None
+    mine.unlink()
+    assert found(named) is None
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert found(place()) is None
+
+
+def compiler(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    directory.mkdir()
+    (directory / "cc").write_text(f'#!/bin/sh\necho run >> "{directory}/calls"\n{script}\n')
+    (directory / "cc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'error: no headers' >&2; exit 1", "ended with 1: error: no headers"),
+        ("exit 0", "ended with 0: no message"),
+        ('while [ "$1" != -o ]; do shift; done; printf "#!/bin/sh\\necho checked\\n" > "$2"', "does not tell"),
+        ('while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"', "does not tell"),
+    ],
+)
+def test_a_compiler_that_fails_is_noted_and_asked_again_a_day_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: SystemProcessRunner, script: str, said: str
+) -> None:
+    compiler(tmp_path / "bin", monkeypatch, script)
+    assert "none yet: cc makes it" in gate_helper_build.describe()
+    for _ in range(2):
+        assert gate_helper_build.ready(runner) is None
+    assert said in gate_helper_build.describe()
+    calls = tmp_path / "bin/calls"
+    assert calls.read_text() == "run\n"
+    native = tmp_path / "cache/hotplate/native"
+    [note] = native.iterdir()
+    os.utime(note, (1, 1))
+    assert gate_helper_build.ready(runner) is None
+    assert calls.read_text() == "run\nrun\n" and list(native.iterdir()) == [note]
+
+
+def test_it_is_made_once_and_again_with_another_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: SystemProcessRunner, helper: Path
+) -> None:
+    compiler(tmp_path / "bin", monkeypatch, f'while [ "$1" != -o ]; do shift; done; cp {helper} "$2"; chmod 700 "$2"')
+    first = gate_helper_build.ready(runner)
+    assert first is not None and gate_helper_build.ready(runner) == first
+    native = tmp_path / "cache/hotplate/native"
+    assert [path.name for path in native.iterdir()] == list(first), "nothing else stays behind"
+    assert gate_helper_build.describe() == str(native / next(iter(first)))
+    assert (tmp_path / "bin/calls").read_text() == "run\n"
+    with (tmp_path / "bin/cc").open("a") as stream:
+        stream.write("# updated\n")
+    second = gate_helper_build.ready(runner)
+    assert second is not None and second.keys() != first.keys()
+    assert (tmp_path / "bin/calls").read_text() == "run\nrun\n"
+
+
+def test_without_any_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch, runner: SystemProcessRunner) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(gate_helper_build, "package_dir", lambda name: None)
+    assert gate_helper_build.ready(runner) is None
+    assert gate_helper_build.describe() == "none: no compiler for this machine (cc, or the package ziglang)"
