@@ -26,6 +26,7 @@ from pipeline.core.events import format_tx
 from pipeline.core.failures import fail
 from pipeline.core.model import HOST_STAGES, Failure, FailureCategory
 from pipeline.core.report_json import build_report, whole_ms
+from pipeline.dated_files import free_id
 from pipeline.device_run import DeviceRun
 from pipeline.effects.host import GitQuery, machine_facts
 from pipeline.effects.run_log import SUFFIX, read
@@ -80,7 +81,7 @@ def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watc
         notes = children.finish()
     device, revision = context.devices[0], git.result()
     facts = {
-        "id": _free_id(context.run.reports_dir, started_at),
+        "id": free_id("baseline", context.run.reports_dir, started_at),
         "mode": mode,
         "started_at": started_at,
         "runs_asked": runs,
@@ -210,19 +211,6 @@ def _tools(context: Context) -> dict[str, str]:
 # --- files ------------------------------------------------------------------------------------
 
 
-def _free_id(directory: Path, started_at: str) -> str:
-    """`baseline-YYYYmmdd-HHMMSS`; the next second that has none, should two have begun in one."""
-    day, _, time = started_at.partition("T")
-    stem = f"baseline-{day.replace('-', '')}-"
-    clock = int(time[:2]) * 3600 + int(time[3:5]) * 60 + int(time[6:8])
-    taken = True
-    while taken:
-        name = f"{stem}{clock // 3600:02}{clock // 60 % 60:02}{clock % 60:02}"
-        taken = (directory / f"{name}.json").exists()
-        clock += 1
-    return name
-
-
 def _earlier(directory: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     """The newest baseline in `directory` that `facts` may be compared with. Files that cannot be read do not count."""
     asked = {"schema": core.SCHEMA, "kind": "baseline", **facts}
@@ -242,9 +230,3 @@ def _write(directory: Path, made: dict[str, Any]) -> None:
     texts = {"csv": render_csv(made), "md": render_markdown(made), "json": json.dumps(made, indent=2) + "\n"}
     for suffix, text in texts.items():
         write_atomic(directory / f"{made['id']}.{suffix}", text.encode(), durable=False)
-
-
-def report_path(context: Context, made: dict[str, Any]) -> str:
-    """Where the Markdown lies, as the last line names it."""
-    path = context.run.reports_dir / f"{made['id']}.md"
-    return path.relative_to(context.root).as_posix() if path.is_relative_to(context.root) else str(path)

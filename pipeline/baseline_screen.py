@@ -14,6 +14,7 @@ from pipeline.core.baseline_view import render_text
 from pipeline.core.budget import TOTAL
 from pipeline.core.model import Failure
 from pipeline.core.report import visible
+from pipeline.dated_files import markdown_path
 from pipeline.terminal import Progress, look_of
 
 
@@ -36,7 +37,7 @@ def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
         progress.finish()
     if isinstance(made, Failure):
         return f"{made.line()}\nhint: {made.hint}"
-    path = baseline.report_path(context, made)
+    path = markdown_path(context, made["id"])
     print(f"\n{render_text(made)}")
     print(f"BASELINE_ID={made['id']} BASELINE_OUTCOME={made['outcome']} BASELINE_REPORT={path}", flush=True)
     if made["outcome"] == "over_budget":

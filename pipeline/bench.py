@@ -1,7 +1,7 @@
 """`doit bench:warm`: what a warm and a cold deploy cost here, against the cheapest possible doit run.
 
 Runs the very commands that users run, as whole processes, in a scratch copy of the project, interleaved so that a busy
-moment hits all of them. Prints medians and ratios; judges nothing. Does not touch the project, its cache or its board.
+moment hits all of them. Does not touch the project, its cache or its board.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import contextlib
 import json
 import os
 import re
-import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.bench_suite import CannotRun, Recorder
 from pipeline.context import Context
+from pipeline.core.bench_table import Row, measured
 from pipeline.core.model import Stage
 from pipeline.scratch import Scratch
 
@@ -45,6 +46,11 @@ class Bench:
         self.chip = context.config.toolchain.chip
         self.scratch = Scratch(context, directory)
         self.project = self.scratch.project
+
+    def need_device(self) -> None:
+        """Raises CannotRun when there is none to measure on."""
+        if not self.device:
+            raise CannotRun("no selected device is virtual", "choose one with --device")
 
     def run(self, directory: Path, *args: str) -> tuple[float, str, str]:
         """(seconds, stdout, stderr) of one whole process. Raises RuntimeError when it fails."""
@@ -72,28 +78,33 @@ class Bench:
         return elapsed_s, json.loads((self.project / found[1]).with_suffix(".json").read_text()), err
 
 
-def warm(context: Context, runs: int) -> bool:
-    """Measure and print. False (with a line saying why) when the project has no virtual device to measure on."""
+def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+    """The suite. Raises CannotRun when the project has no virtual device to measure on."""
+    runs = options["runs"]
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
         bench = Bench(context, Path(directory))
-        if not bench.device:
-            print("bench:warm: error: no selected device is virtual\nhint: choose one with --device", file=sys.stderr)
-            return False
-        cold = [_cold(bench) for _ in range(min(runs, COLD_RUNS))]
+        bench.need_device()
+        cold = []
+        for number in range(min(runs, COLD_RUNS)):
+            recorder.step("cold deploys", number, min(runs, COLD_RUNS))
+            cold.append(_cold(bench))
         times: dict[str, list[float]] = defaultdict(list)
         reports = []
-        for _ in range(runs):
+        for number in range(runs):
+            recorder.step("warm deploys and their peers", number, runs)
             times["python -c pass"].append(bench.run(bench.empty, "-c", "pass")[0])
-            times["empty doit"].append(bench.run(bench.empty, "-m", "doit")[0])
+            times[EMPTY].append(bench.run(bench.empty, "-m", "doit")[0])
             times["doit list"].append(bench.run(bench.project, "-m", "doit", "list")[0])
             elapsed_s, report, _ = bench.deploy()
             times["doit deploy, warm"].append(elapsed_s)
             reports.append(report)
         times["doit deploy, cold"] = cold
-        _print_times(times)
-        _print_stages(reports, times["doit deploy, warm"])
-        _print_imports(bench)
-    return True
+        recorder.add(*_processes(recorder.suite, times))
+        recorder.add(*_stages(recorder.suite, reports))
+        recorder.note(*_imports(bench))
+
+
+EMPTY = "empty doit"
 
 
 def _cold(bench: Bench) -> float:
@@ -102,50 +113,37 @@ def _cold(bench: Bench) -> float:
     return bench.deploy()[0]
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def _processes(suite: str, times: Mapping[str, Sequence[float]]) -> Iterator[Row]:
+    """Whole processes, against a doit that has nothing to do."""
+    in_ms = {name: [1000 * seconds for seconds in found] for name, found in times.items()}
+    for name, found in in_ms.items():
+        peer, theirs = ("", []) if name == EMPTY else (EMPTY, in_ms[EMPTY])
+        yield measured(suite, name, found, "ms", peer, theirs)
+
+
+def _stages(suite: str, reports: Sequence[Any]) -> Iterator[Row]:
+    """The parts of a warm deploy, against the whole of it."""
+    whole = [report["totals"]["duration_ms"] for report in reports]
+    for stage in Stage:
+        times = [row["duration_ms"] for report in reports for row in report["stages"] if row["stage"] == stage]
+        found = [took for took in times if took is not None]
+        if found:
+            yield measured(suite, f"warm deploy: {stage}", found, "ms", "all of the run", whole)
+    rest = [report["totals"]["remainder_ms"] for report in reports]
+    yield measured(suite, "warm deploy: remainder", rest, "ms", "all of the run", whole)
+
+
+def _imports(bench: Bench) -> tuple[str, str]:
+    """Self time of imports by top-level package; -X importtime slows everything, so read the shares."""
     from tabulate import tabulate
 
-    print(tabulate(rows, headers=headers, floatfmt=".1f"), end="\n\n")
-
-
-def _print_times(times: dict[str, list[float]]) -> None:
-    base = statistics.median(times["empty doit"])
-    rows = [
-        (
-            name,
-            len(seconds),
-            *(1000 * f(seconds) for f in (min, statistics.median, max)),
-            statistics.median(seconds) / base,
-        )
-        for name, seconds in times.items()
-    ]
-    print_table(("whole process", "runs", "min ms", "median ms", "max ms", "x empty doit"), rows)
-
-
-def _print_stages(reports: Sequence[Any], totals: Sequence[float]) -> None:
-    rows: list[tuple[str, float]] = []
-    for stage in Stage:
-        times = [
-            s["duration_ms"]
-            for r in reports
-            for s in r["stages"]
-            if s["stage"] == stage and s["duration_ms"] is not None
-        ]
-        rows.append((str(stage), statistics.median(times) if times else 0.0))
-    rows.append(("remainder", statistics.median(r["totals"]["remainder_ms"] for r in reports)))
-    inside = statistics.median(r["totals"]["duration_ms"] for r in reports)
-    rows.append(("before and after the run", 1000 * statistics.median(totals) - inside))
-    print_table(("part of a warm deploy", "median ms"), rows)
-
-
-def _print_imports(bench: Bench) -> None:
-    """Self time of imports by top-level package; -X importtime slows everything, so read the shares."""
     _, _, text = bench.deploy("-X", "importtime")
     spent: dict[str, int] = defaultdict(int)
     for own, name in re.findall(r"^import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)$", text, re.M):
         spent[name.split(".")[0]] += int(own)
     rows = sorted(((name, us / 1000) for name, us in spent.items()), key=lambda row: -row[1])[:15]
-    print_table(("import of a warm deploy (self time)", "ms"), rows)
     _, _, listed = bench.run(bench.project, "-X", "importtime", "-m", "doit", "list")
     loaded = [name for name in HEAVY if re.search(rf"\|\s+{name}$", listed, re.M)]
-    print(f"doit list imports of {', '.join(HEAVY)}: {', '.join(loaded) or 'none'}")
+    told = f"doit list imports of {', '.join(HEAVY)}: {', '.join(loaded) or 'none'}"
+    table = tabulate(rows, headers=("package", "ms"), floatfmt=".1f")
+    return "imports of a warm deploy, self time under -X importtime", f"{table}\n\n{told}"

@@ -2,7 +2,7 @@
 
 Virtual boards with the timing profile of an ESP32-S3 behind a UART at 115200 and 921600 baud, in scratch copies of the
 project. Every figure is host time and modelled board time together; esptool's command line runs unmodified in a process
-of its own on an equal board. Prints medians and ratios; judges nothing. Touches neither project nor board.
+of its own on an equal board. Touches neither project nor board.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import random
 import re
-import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from pipeline.bench import Bench, print_table
+from pipeline.bench import Bench
+from pipeline.bench_suite import Recorder
 from pipeline.context import CONFIG_FILE, Context, load_context
 from pipeline.core import delta
+from pipeline.core.bench_table import Target, at_most, measured, ratio_at_most
 from pipeline.core.model import Failure, Image
 from pipeline.device_run import DeviceRun
 from pipeline.options import Options
@@ -80,54 +80,27 @@ with open_virtual(chip, Path(flash), flash_size=int(size), timing=timing) as por
 """esptool's library from a synchronised loader to a verified region."""
 
 
-class Case(NamedTuple):
-    """One row: `ours` against `theirs` in seconds; `target` as a person reads it."""
-
-    name: str
-    ours_s: float
-    theirs_s: float | None
-    target: str
-
-
-def run(context: Context, runs: int) -> bool:
-    """Measure and print. False (with a line saying why) when no selected device is virtual."""
+def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+    """The suite. Raises CannotRun when no selected device is virtual."""
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
         scratch = Bench(context, Path(directory))
-        if not scratch.device:
-            print("bench:device: error: no selected device is virtual\nhint: choose one with --device", file=sys.stderr)
-            return False
-        bench = _DeviceBench(scratch, context, runs)
-        rows = [*bench.verify_cases(), *bench.loop_cases(), *bench.app_report_cases(), *bench.write_cases()]
-        print_table(
-            ("case", "ours ms", "esptool ms", "ratio", "target"),
-            [
-                (row.name, 1000 * row.ours_s, _ms(row.theirs_s), _ratio(row.ours_s, row.theirs_s), row.target)
-                for row in rows
-            ],
-        )
-        print(f"serial round trips of a warm verify: {bench.round_trips} (target: at most 25)\n")
-        print(bench.budget_tree)
-    return True
-
-
-def _ms(seconds: float | None) -> str:
-    return "" if seconds is None else f"{1000 * seconds:.1f}"
-
-
-def _ratio(ours_s: float, theirs_s: float | None) -> str:
-    return "" if theirs_s is None else f"{theirs_s / ours_s:.1f}x"
+        scratch.need_device()
+        bench = _DeviceBench(scratch, context, recorder, options["runs"])
+        bench.verify_cases()
+        bench.loop_cases()
+        bench.app_report_cases()
+        bench.write_cases()
 
 
 class _DeviceBench:
     """The cases, on devices that are added to the scratch project's `deploy.toml`."""
 
-    def __init__(self, scratch: Bench, context: Context, runs: int) -> None:
+    def __init__(self, scratch: Bench, context: Context, recorder: Recorder, runs: int) -> None:
         self._scratch = scratch
+        self._recorder = recorder
         self._runs = runs
         self._flash_size = context.config.flash.size_bytes
         self._chip = context.config.toolchain.chip
-        self.round_trips = 0
-        self.budget_tree = ""
 
     # --- devices --------------------------------------------------------------------------------
 
@@ -143,8 +116,18 @@ class _DeviceBench:
         elapsed_s, out, err = self._scratch.run(self._scratch.project, "-c", DOIT, *args)
         return elapsed_s + _modelled_s(err), out
 
-    def _median(self, measure: Callable[..., float], *args: object) -> float:
-        return statistics.median(measure(*args) for _ in range(self._runs))
+    def _times(self, label: str, once: Callable[..., float], *args: object) -> list[float]:
+        """Milliseconds of each of the runs."""
+        times = []
+        for number in range(self._runs):
+            self._recorder.step(label, number, self._runs)
+            times.append(1000 * once(*args))
+        return times
+
+    def _row(
+        self, case: str, ours: list[float], target: Target | None, peer: str = "", theirs: Sequence[float] = ()
+    ) -> None:
+        self._recorder.add(measured(self._recorder.suite, case, ours, "ms", peer, theirs, target))
 
     def _doit_s(self, *args: str) -> float:
         return self._doit(*args)[0]
@@ -156,18 +139,18 @@ class _DeviceBench:
 
     # --- verify ---------------------------------------------------------------------------------
 
-    def verify_cases(self) -> list[Case]:
+    def verify_cases(self) -> None:
         """`doit verify-flash` against `esptool verify-flash`, both with the reset at the end, as whole processes."""
-        rows = []
-        for timing, note, target in ((FAST_MD5, "0.4", ">= 3x"), (SLOW_MD5, "5.7", "(none)")):
+        for timing, note, target in ((FAST_MD5, "0.4", ratio_at_most(1 / 3)), (SLOW_MD5, "5.7", None)):
             for baud in BAUDS:
                 name = self._device(f"v{baud}-{note[0]}", port="virtual:", timing=timing, baud=baud)
                 regions = self._report(self._doit("deploy", "--device", name)[1])["regions"]
-                ours = self._median(self._doit_s, "verify-flash", "--device", name)
-                theirs = self._median(self._esptool, name, timing, baud, regions)
-                rows.append(Case(f"verify and reset, {baud} baud, MD5 {note} s/MB", ours, theirs, target))
-                self.round_trips = self._last_round_trips(name)
-        return rows
+                case = f"verify and reset, {baud} baud, MD5 {note} s/MB"
+                ours = self._times(case, self._doit_s, "verify-flash", "--device", name)
+                theirs = self._times(f"{case}, esptool", self._esptool, name, timing, baud, regions)
+                self._row(case, ours, target, "esptool verify-flash", theirs)
+        trips = measured(self._recorder.suite, "warm verify", [self._last_round_trips(name)], "round trips")
+        self._recorder.add(trips._replace(target=at_most(25)))
 
     def _last_round_trips(self, name: str) -> int:
         report = self._report(self._doit("verify-flash", "--device", name)[1])
@@ -196,57 +179,47 @@ class _DeviceBench:
 
     # --- the loop -------------------------------------------------------------------------------
 
-    def loop_cases(self) -> list[Case]:
+    def loop_cases(self) -> None:
         """A warm deploy, from the command to the first JSON-RPC byte."""
-        rows = []
         for baud in BAUDS:
-            name = f"v{baud}-0"
             outs: list[str] = []
+            case = f"warm full loop, {baud} baud"
+            self._row(case, self._times(case, self._deploy, outs, f"v{baud}-0"), at_most(1500))
+        self._recorder.note(f"the last warm loop at {baud} baud, in ms", _table_of(outs[-1]))
 
-            def deploy(name: str = name, outs: list[str] = outs) -> float:
-                elapsed_s, out = self._doit("deploy", "--device", name)
-                outs.append(out)
-                return elapsed_s
+    def _deploy(self, outs: list[str], device: str, *args: str) -> float:
+        """One deploy; what it printed is appended to `outs`."""
+        elapsed_s, out = self._doit("deploy", "--device", device, *args)
+        outs.append(out)
+        return elapsed_s
 
-            rows.append(Case(f"warm full loop, {baud} baud", self._median(deploy), None, "<= 1500 ms"))
-            self.budget_tree = f"the last warm loop at {baud} baud, in ms:\n" + _table_of(outs[-1])
-        return rows
-
-    def app_report_cases(self) -> list[Case]:
+    def app_report_cases(self) -> None:
         """A board process that keeps running; whole processes, nothing modelled."""
-        rows = []
         for timing, note in (("instant", "no line time"), (FAST_MD5, "115200 baud")):
             with self._scratch.board(timing) as url:
                 name = self._device(f"running-{len(note)}", port=url)
                 self._doit("deploy", "--device", name)
                 outs: list[str] = []
-
-                def ask(name: str = name, outs: list[str] = outs) -> float:
-                    elapsed_s, out = self._doit("deploy", "--device", name, "--verify", "app-report")
-                    outs.append(out)
-                    return elapsed_s
-
-                rows.append(Case(f"warm with app-report, {note}", self._median(ask), None, "<= 350 ms, no reset"))
+                case = f"warm with app-report, no reset, {note}"
+                self._row(case, self._times(case, self._deploy, outs, name, "--verify", "app-report"), at_most(350))
                 report = self._report(outs[-1])
                 assert (report["outcome"], report["plan"]["reattach_mode"]) == ("app_confirmed", "none"), report
-        return rows
 
     # --- writing --------------------------------------------------------------------------------
 
-    def write_cases(self) -> list[Case]:
+    def write_cases(self) -> None:
         """From a synchronised loader to a verified 1 MB application."""
         old = _firmware(APP_SIZE)
         edits = {"same-length string": _same_length(old), "code shifted from 1/8 on": _shifted(old)}
-        rows = []
         for baud in BAUDS:
             for edit, new in edits.items():
-                ours = self._median(self._delta, baud, old, new)
-                for how, target in (("write-flash", ">= 5x"), ("write-flash --diff-with", ">= 1x")):
+                case = f"1 MB, {edit}, {baud} baud"
+                ours = self._times(case, self._delta, baud, old, new)
+                for how, most in (("write-flash", 1 / 5), ("write-flash --diff-with", 1)):
                     reference = old if "diff" in how else None
-                    theirs = self._write_flash(baud, old, new, reference)
-                    wanted = target if edit.startswith("same") else "(none)"
-                    rows.append(Case(f"1 MB, {edit}, {baud} baud, against {how}", ours, theirs, wanted))
-        return rows
+                    theirs = self._times(f"{case}, esptool", self._write_flash, baud, old, new, reference)
+                    target = ratio_at_most(most) if edit.startswith("same") else None
+                    self._row(case, ours, target, f"esptool {how}", theirs)
 
     def _board(self, old: bytes) -> Path:
         """A flash file that holds the old application."""

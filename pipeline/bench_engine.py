@@ -1,8 +1,9 @@
 """`doit bench:engine`: the engine against its peers on generated projects, as ratios within one run.
 
-Runs whole processes in a scratch directory, interleaved so that a busy moment hits all of them, and prints medians.
-Peers: ninja, a C program that stats the same files, plain doit with its own checker, ccache under ninja; one that is
-not installed has no row. Judges nothing. Does not touch the project that it is called from.
+Runs whole processes in a scratch directory, interleaved so that a busy moment hits all of them. A case has a row for
+the wall and, where both sides are whole processes, one for the CPU, which a busy machine stretches less. Peers: ninja,
+a C program that stats the same files, plain doit with its own checker, ccache under ninja; without ccache restoring is
+compared with ninja alone. Does not touch the project that it is called from.
 """
 
 from __future__ import annotations
@@ -10,20 +11,27 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline import bench_project
+from pipeline.bench_suite import CannotRun, Recorder
+from pipeline.context import Context
+from pipeline.core.bench_table import Target, at_most, measured, ratio_at_most
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 
 TIMEOUT_S = 1800
+SMALL, MIDDLE, LARGE = 100, 1000, 10_000
+"""Each target is for one of these numbers of units; other projects have none."""
+
+UNITS = (SMALL, MIDDLE, LARGE)
+FEW_RUNS = 3
 PLAIN_RUNS = 3
 """Plain doit takes seconds to find that nothing is to be done."""
 _PEAK = (
@@ -37,19 +45,6 @@ class Spent(NamedTuple):
 
     wall_s: float
     cpu_s: float = 0.0
-
-
-class Row(NamedTuple):
-    """One measurement and the peer's, whose ratio counts. `unit` is ms or MB (of which `wall_s` holds the number)."""
-
-    case: str
-    units: int
-    what: str
-    value: Spent
-    peer: str
-    peer_value: Spent
-    target: str
-    unit: str = "ms"
 
 
 class Bench:
@@ -118,60 +113,138 @@ IN_PYTHON = {"HOTPLATE_NATIVE": "0"}
 """The gate without its compiled loop."""
 
 
-def run(units: Sequence[int] = (100, 1000, 10000), runs: int = 9) -> str:
-    """Measure and return a table. Raises RuntimeError when ninja is missing or a build fails."""
+Times = Mapping[str, Sequence[Spent]]
+
+
+def measure(context: Context, recorder: Recorder, options: Mapping[str, Any], units: Sequence[int] = UNITS) -> None:
+    """The suite. Raises CannotRun when ninja is missing, RuntimeError when a build fails."""
+    del context  # its projects are generated
     ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
     if ninja is None:
-        raise RuntimeError("ninja is not installed\nhint: install the extra `bench` (pip install 'hotplate[bench]')")
-    rows: list[Row] = []
+        raise CannotRun("ninja is not installed", "install it: pip install 'hotplate[bench]'")
     for count in units:
+        recorder.step(f"{count} units")
         with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-            rows += _no_op(Bench(Path(directory), count, real=False), ninja, runs)
+            _Cases(recorder, Bench(Path(directory), count, real=False), ninja).all(options["runs"])
+    recorder.step("a real compiler")
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        rows += _real(Bench(Path(directory), min(max(units), 1000), real=True), ninja)
-    return table(rows)
+        cases = _Cases(recorder, Bench(Path(directory), min(max(units), MIDDLE), real=True), ninja)
+        cases.cold_and_restore()
 
 
-def _no_op(bench: Bench, ninja: str, runs: int) -> list[Row]:
-    bench.run(ninja)
-    for _ in range(3):  # the stamps of what was written just now are believed from the next run on
-        bench.run(*DOIT)
-    bench.run(*HOTPLATE)
-    bench.write_paths()
-    commands: dict[str, tuple[str, ...]] = {"stat in C": (str(bench.statter),), "ninja": (ninja,)}
-    commands |= {"python -c pass": (sys.executable, "-c", "pass"), "doit": DOIT, "hotplate": HOTPLATE}
-    measured = {name: partial(bench.run, *argv) for name, argv in commands.items()}
-    measured["without"] = partial(bench.run, *HOTPLATE, env={**bench.env, **IN_PYTHON})
-    times = _interleaved(measured, runs)
-    case, n = "warm no-op", bench.units
-    rows = [
-        Row(case, n, "doit", times["doit"], "ninja", times["ninja"], "<= 1.6 at 10,000"),
-        Row(case, n, "hotplate", times["hotplate"], "ninja", times["ninja"], "<= 0.5 at 10,000"),
-        Row(case, n, "hotplate", times["hotplate"], "stat in C", times["stat in C"], "<= 1.5 at 10,000"),
-        Row(case, n, "hotplate, in Python", times["without"], "ninja", times["ninja"], "<= 0.8 at 10,000"),
-        Row(case, n, "hotplate, in Python", times["without"], "stat in C", times["stat in C"], "<= 2.5 at 10,000"),
-        Row(case, n, "hotplate", times["hotplate"], "python -c pass", times["python -c pass"], "<= 12 ms at 100"),
-    ]
-    plain = (sys.executable, "-m", "doit", "-f", "plain_dodo.py")
-    bench.run(*plain)
-    both = _interleaved({"plain doit": partial(bench.run, *plain), "doit": partial(bench.run, *DOIT)}, PLAIN_RUNS)
-    rows.append(Row(case, n, "plain doit", both["plain doit"], "doit", both["doit"], ">= 15 at 10,000"))
-    ours, theirs = Spent(bench.peak_mb(*DOIT)), Spent(bench.peak_mb(ninja))
-    rows.append(Row("warm no-op, memory", n, "doit", ours, "ninja", theirs, "<= 60 MB", "MB"))
-    touched = _interleaved({"touched": partial(_touched, bench), "doit": partial(_settled, bench)}, 3)
-    rows.append(Row("all touched", n, "doit", touched["touched"], "doit", touched["doit"], "<= 5 x no-op"))
-    bench.run(ninja)
-    source = bench_project.source_names(1)[0]
-    edits = iter(range(1000))
-    started = _interleaved(
-        {
-            "ninja": lambda: bench.until_compiled((ninja,), f"ninja/{source[:-2]}.o", next(edits)),
+class _Cases:
+    """The cases on one generated project, each recorded as soon as it is measured."""
+
+    def __init__(self, recorder: Recorder, bench: Bench, ninja: str) -> None:
+        self._recorder = recorder
+        self._bench = bench
+        self._ninja = (ninja,)
+
+    def all(self, runs: int) -> None:
+        """What depends on the number of units, with a compiler that costs nothing."""
+        self._no_op(runs)
+        self._plain_doit()
+        self._memory()
+        self._touched()
+        self._edited()
+
+    def _large(self, target: Target) -> Target | None:
+        """`target` where the project is as large as it is meant for."""
+        return self._at(LARGE, target)
+
+    def _at(self, units: int, target: Target) -> Target | None:
+        return target if self._bench.units == units else None
+
+    def _row(self, case: str, times: Times, ours: str, peer: str, target: Target | None, cpu: Target | None) -> None:
+        """A row for the wall, and one for the CPU."""
+        name = f"{case}, {self._bench.units} units, {ours}"
+        for what, place, limit in (("", 0, target), (", CPU", 1, cpu)):
+            mine, theirs = ([1000 * spent[place] for spent in times[who]] for who in (ours, peer))
+            self._recorder.add(measured(self._recorder.suite, name + what, mine, "ms", peer, theirs, limit))
+
+    def _no_op(self, runs: int) -> None:
+        bench = self._bench
+        bench.run(*self._ninja)
+        for _ in range(3):  # the stamps of what was written just now are believed from the next run on
+            bench.run(*DOIT)
+        bench.run(*HOTPLATE)
+        bench.write_paths()
+        commands = {"stat in C": (str(bench.statter),), "ninja": self._ninja, "doit": DOIT, "hotplate": HOTPLATE}
+        commands |= {"python -c pass": (sys.executable, "-c", "pass")}
+        runner = {name: partial(bench.run, *argv) for name, argv in commands.items()}
+        runner["hotplate in Python"] = partial(bench.run, *HOTPLATE, env={**bench.env, **IN_PYTHON})
+        times = self._interleaved("warm no-op", runner, runs)
+        case, large = "warm no-op", self._large
+        self._row(case, times, "doit", "ninja", large(ratio_at_most(1.6)), None)
+        self._row(case, times, "hotplate", "ninja", large(ratio_at_most(0.5)), None)
+        self._row(case, times, "hotplate", "stat in C", large(ratio_at_most(1.5)), None)
+        self._row(case, times, "hotplate in Python", "ninja", large(ratio_at_most(0.8)), None)
+        self._row(case, times, "hotplate in Python", "stat in C", large(ratio_at_most(2.5)), None)
+        # interpreter and all; the peer is what of it is not ours
+        whole = at_most(12) if bench.units == SMALL else None
+        self._row(case, times, "hotplate", "python -c pass", whole, None)
+
+    def _plain_doit(self) -> None:
+        bench = self._bench
+        plain = (sys.executable, "-m", "doit", "-f", "plain_dodo.py")
+        bench.run(*plain)
+        commands = {"plain doit": partial(bench.run, *plain), "doit": partial(bench.run, *DOIT)}
+        times = self._interleaved("plain doit", commands, PLAIN_RUNS)
+        self._row("warm no-op", times, "doit", "plain doit", self._large(ratio_at_most(1 / 15)), None)
+
+    def _memory(self) -> None:
+        ours, theirs = self._bench.peak_mb(*DOIT), self._bench.peak_mb(*self._ninja)
+        case = f"warm no-op, {self._bench.units} units, memory"
+        self._recorder.add(measured(self._recorder.suite, case, [ours], "MB", "ninja", [theirs], at_most(60)))
+
+    def _touched(self) -> None:
+        commands = {"doit": partial(_touched, self._bench), "doit, nothing touched": partial(_settled, self._bench)}
+        times = self._interleaved("all touched", commands, FEW_RUNS)
+        self._row("all touched", times, "doit", "doit, nothing touched", self._large(ratio_at_most(5)), None)
+
+    def _edited(self) -> None:
+        """Until the object is written: the CPU is that of the whole run, so it has no row."""
+        bench, ninja = self._bench, self._ninja
+        bench.run(*ninja)
+        source = bench_project.source_names(1)[0]
+        edits = iter(range(1000))
+        commands = {
+            "ninja": lambda: bench.until_compiled(ninja, f"ninja/{source[:-2]}.o", next(edits)),
             "doit": lambda: bench.until_compiled(DOIT, f"build/local-fast/obj/app/{source}.o", next(edits)),
-        },
-        3,
-    )
-    rows.append(Row("one edit, until compiled", n, "doit", started["doit"], "ninja", started["ninja"], "<= 2"))
-    return rows
+        }
+        times = self._interleaved("one edit", commands, FEW_RUNS)
+        ours, theirs = ([1000 * spent.wall_s for spent in times[who]] for who in ("doit", "ninja"))
+        case = f"one edit, {bench.units} units, until compiled"
+        target = self._large(ratio_at_most(2))
+        self._recorder.add(measured(self._recorder.suite, case, ours, "ms", "ninja", theirs, target))
+
+    def cold_and_restore(self) -> None:
+        """With this machine's own compiler."""
+        bench = self._bench
+        times = {"ninja": [bench.run(*self._ninja)], "doit": [bench.run(*DOIT)]}
+        self._row("cold", times, "doit", "ninja", None, self._at(MIDDLE, ratio_at_most(1.05)))
+        shutil.rmtree(bench.root / "build")
+        restored = [bench.run(*DOIT)]
+        ccache = shutil.which("ccache")
+        if ccache is None:
+            times = {"doit": restored, "ninja without ccache": times["ninja"]}
+            self._row("restore", times, "doit", "ninja without ccache", None, None)
+            return
+        bench_project.write_ninja(bench.root, bench.units, bench.zig, ccache)
+        bench.env["CCACHE_DIR"] = str(bench.root / "ccache")
+        for _ in range(2):
+            shutil.rmtree(bench.root / "ninja")
+            theirs = bench.run(*self._ninja)
+        times = {"doit": restored, "ninja and ccache": [theirs]}
+        self._row("restore", times, "doit", "ninja and ccache", None, self._at(MIDDLE, ratio_at_most(0.1)))
+
+    def _interleaved(self, label: str, commands: Mapping[str, Callable[[], Spent]], runs: int) -> Times:
+        times: dict[str, list[Spent]] = {name: [] for name in commands}
+        for number in range(runs):
+            self._recorder.step(f"{label}, {self._bench.units} units", number, runs)
+            for name, command in commands.items():
+                times[name].append(command())
+        return times
 
 
 def _touched(bench: Bench) -> Spent:
@@ -183,51 +256,3 @@ def _settled(bench: Bench) -> Spent:
     """A no-op after whatever came before: the second run, whose stamps are all believed."""
     bench.run(*DOIT)
     return bench.run(*DOIT)
-
-
-def _real(bench: Bench, ninja: str) -> list[Row]:
-    n = bench.units
-    theirs, ours = bench.run(ninja), bench.run(*DOIT)
-    rows = [Row("cold", n, "doit", ours, "ninja", theirs, "CPU <= 1.05")]
-    shutil.rmtree(bench.root / "build")
-    restore = bench.run(*DOIT)
-    ccache = shutil.which("ccache")
-    if ccache is None:
-        return [*rows, Row("restore", n, "doit", restore, "ninja without ccache", theirs, "")]
-    bench_project.write_ninja(bench.root, n, bench.zig, ccache)
-    bench.env["CCACHE_DIR"] = str(bench.root / "ccache")
-    for _ in range(2):
-        shutil.rmtree(bench.root / "ninja")
-        theirs = bench.run(ninja)
-    return [*rows, Row("restore", n, "doit", restore, "ninja and ccache", theirs, "CPU <= 0.1")]
-
-
-def _interleaved(commands: Mapping[str, Callable[[], Spent]], runs: int) -> dict[str, Spent]:
-    """Medians."""
-    times: dict[str, list[Spent]] = {name: [] for name in commands}
-    for _ in range(runs):
-        for name, command in commands.items():
-            times[name].append(command())
-    return {name: Spent(*map(statistics.median, zip(*spent, strict=True))) for name, spent in times.items()}
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a table; times in ms, ratios of times on the wall and of CPU."""
-    from tabulate import tabulate
-
-    def shown(row: Row, value: float) -> str:
-        return f"{value * 1000:.1f} ms" if row.unit == "ms" else f"{value:.1f} {row.unit}"
-
-    def ratio(ours: float, theirs: float) -> str:
-        return f"{ours / theirs:.2f}" if theirs else ""
-
-    cells = [
-        (
-            *(row.case, row.units, row.what, shown(row, row.value.wall_s), row.peer, shown(row, row.peer_value.wall_s)),
-            *(ratio(ours, theirs) for ours, theirs in zip(row.value, row.peer_value, strict=True)),
-            row.target,
-        )
-        for row in rows
-    ]
-    headers = ("case", "units", "what", "median", "peer", "its median", "ratio", "of CPU", "target")
-    return str(tabulate(cells, headers=headers))

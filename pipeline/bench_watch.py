@@ -1,26 +1,27 @@
 """`doit bench:watch`: how long from a save to the end of its build, to its first diagnostic, and to "nothing to do".
 
 Runs a real `doit watch` in a scratch copy of the project and saves files under it; then the same saves through
-`hotplate compile link`, as editors' hooks call it; and the compiler alone, for what cannot be less. Prints medians;
-judges nothing. Does not touch the project or its cache.
+`hotplate compile link`, as editors' hooks call it; and the compiler alone, the peer of what cannot be less. Does not
+touch the project or its cache.
 """
 
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO
+from typing import IO, Any
 
 from pipeline.bench import Bench
+from pipeline.bench_suite import CannotRun, Recorder
 from pipeline.context import Context, load_context
+from pipeline.core.bench_table import Row, measured
 from pipeline.core.diagnostics import is_error
 from pipeline.core.model import Failure
 from pipeline.effects.process import Group, SystemProcessRunner
@@ -55,26 +56,34 @@ class _Lines:
                 return at_s
 
 
-def run(context: Context, runs: int) -> str:
-    """Measure; the table."""
+def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+    """The suite. Raises RuntimeError when `doit watch` does not come up, CannotRun without a source in C."""
+    runs = options["runs"]
+    name = next((path for path in context.engine.sources() if path.endswith(".c")), None)
+    if name is None:
+        raise CannotRun("the project has no source in C to save", "run it in a project that compiles")
     times: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
         scratch = Bench(context, Path(directory))
-        source = scratch.project / next(path for path in context.engine.sources() if path.endswith(".c"))
+        source = scratch.project / name
         text = source.read_text()
         group = Group()
         try:
             child = group.start([sys.executable, "-m", "doit", "watch"], scratch.project, scratch.scratch.env)
             assert child.stdout is not None and child.stderr is not None
             lines = _Lines((child.stdout, child.stderr))
+            recorder.step("the first build of `doit watch`")
             lines.until(FINISHED.__eq__)
             for number in range(runs):
+                recorder.step("saves under `doit watch`", number, runs)
                 _saves(times, lines, source, text, number)
         finally:
             group.kill()
+        recorder.step("saves and `hotplate compile link`")
         _hooks(times, scratch, source, text, runs)
+        recorder.step("the compiler alone")
         _compiler(times, scratch, source, text, runs)
-    return _table(times)
+    recorder.add(*_rows(recorder.suite, times))
 
 
 def _saves(times: dict[str, list[float]], lines: _Lines, source: Path, text: str, number: int) -> None:
@@ -124,7 +133,7 @@ def _compiler(times: dict[str, list[float]], scratch: Bench, source: Path, text:
     action = next(action for action in engine.graph.order if action.argv and action.inputs[0] == name)
     argv, env = placed_command(engine, action)
     runner = SystemProcessRunner(context.clock)
-    for label, content in (("compiler alone: good", text), ("compiler alone: error", text + BROKEN)):
+    for label, content in ((GOOD, text), (BAD, text + BROKEN)):
         source.write_text(content)
         for _ in range(runs):
             done = runner.run(argv, cwd=scratch.project, env=env, timeout_s=TIMEOUT_S)
@@ -133,17 +142,17 @@ def _compiler(times: dict[str, list[float]], scratch: Bench, source: Path, text:
     context.close()
 
 
-def _table(times: dict[str, list[float]]) -> str:
-    from tabulate import tabulate
+GOOD, BAD = "compiler alone: good", "compiler alone: error"
+PEERS = {
+    "watch: comment edit -> end of the build": GOOD,
+    "watch: error -> first diagnostic": BAD,
+    "hook: comment edit -> end of the build": GOOD,
+}
+"""What a case cannot do without."""
 
-    rows = [
-        (name, len(found), *(1000 * of(found) for of in (min, statistics.median, max))) for name, found in times.items()
-    ]
-    median = {name: statistics.median(found) for name, found in times.items()}
-    beyond = {
-        "watch: comment edit, beyond the compiler": ("watch: comment edit -> end of the build", "compiler alone: good"),
-        "watch: diagnostic, beyond the compiler": ("watch: error -> first diagnostic", "compiler alone: error"),
-        "hook: comment edit, beyond the compiler": ("hook: comment edit -> end of the build", "compiler alone: good"),
-    }
-    rows += [(name, "", "", 1000 * (median[whole] - median[part]), "") for name, (whole, part) in beyond.items()]
-    return str(tabulate(rows, headers=("", "runs", "min ms", "median ms", "max ms"), floatfmt=".0f"))
+
+def _rows(suite: str, times: Mapping[str, Sequence[float]]) -> Iterator[Row]:
+    in_ms = {name: [1000 * took for took in found] for name, found in times.items()}
+    for name, found in in_ms.items():
+        peer = PEERS.get(name, "")
+        yield measured(suite, name, found, "ms", peer, in_ms[peer] if peer else ())

@@ -231,13 +231,13 @@ class Graph(View):
 
 
 class Report(View):
-    """Reports of deploys and baselines."""
+    """Reports of deploys, baselines and benchmarks."""
 
-    doc_purpose = "list, show and compare the reports of deploys and baselines; the history as a page"
+    doc_purpose = "list, show and compare the reports of deploys, baselines and benchmarks; the history as a page"
     doc_usage = "[list | show [TX] | diff TX TX | html] [--format md|json|csv] [--limit N] [--output FILE]"
     doc_description = (
-        "TX is a transaction or a baseline: its id, the beginning or the end of one, `last`, or the path of a JSON "
-        "report. `show` prints Markdown for a deploy and tables for a baseline unless --format says otherwise. "
+        "TX is a transaction, a baseline or a benchmark: its id, the beginning or the end of one, `last`, or the path "
+        "of a JSON report. `show` prints Markdown for a deploy, else tables, unless --format says otherwise. "
         "`html` writes index.html beside the reports: the last runs, trends and the budget, without network or script."
     )
     cmd_options = (

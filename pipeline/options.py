@@ -60,3 +60,14 @@ def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
         verify=found["verify"][-1] if found["verify"] else "",
         regions=tuple(dict.fromkeys(regions)),
     )
+
+
+def last_value(argv: Sequence[str], name: str) -> str:
+    """What `--name` says on the command line, `""` when it is not there: for the sub-tasks of a group, since doit hands
+    the group's options to none of them."""
+    words, found = iter(argv), ""
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option == f"--{name}":
+            found = value if equals else next(words, "")
+    return found

@@ -1,20 +1,22 @@
 """What `doit report list|show|diff` prints.
 
-Finds the reports and baselines that a project keeps; their layout is in `core/`. Writes nothing, opens no port. Never
-on the warm path. Invariant: a file that cannot be shown is no report; that of a transaction is then made again from its
-event log, as long as that is kept.
+Finds the reports, baselines and benchmarks that a project keeps; their layout is in `core/`. Writes nothing, opens no
+port. Never on the warm path. Invariant: a file that cannot be shown is no report; that of a transaction is then made
+again from its event log, as long as that is kept.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.context import Context
-from pipeline.core import baseline_view, report_diff
+from pipeline.core import baseline_view, bench_view, report_diff
 from pipeline.core.baseline import SCHEMA as BASELINE_SCHEMA
+from pipeline.core.bench_table import SCHEMA as BENCH_SCHEMA
 from pipeline.core.config_checks import did_you_mean
 from pipeline.core.events import is_tx
 from pipeline.core.failures import fail
@@ -23,9 +25,20 @@ from pipeline.core.report import render_markdown
 from pipeline.core.report_json import build_report
 from pipeline.effects.run_log import SUFFIX, is_deploy, read
 from pipeline.run import RUNS
+from pipeline.terminal import look_of
 
 Report = Mapping[str, Any]
-FORMATS = ("md", "json", "csv")
+FORMATS = {
+    report_diff.DEPLOY: ("md", "json"),
+    report_diff.BASELINE: ("md", "json", "csv"),
+    report_diff.BENCH: ("md", "json"),
+}
+SCHEMAS = {
+    report_diff.DEPLOY: REPORT_SCHEMA,
+    report_diff.BASELINE: BASELINE_SCHEMA,
+    report_diff.BENCH: BENCH_SCHEMA,
+}
+"""By what the report is of; others are none."""
 LAST = "last"
 
 
@@ -52,10 +65,10 @@ def _bad(message: str, hint: str) -> Failure:
 
 
 def _names(context: Context) -> list[str]:
-    """Ids of everything that can be shown, newest first: transactions and baselines."""
+    """Ids of everything that can be shown, newest first: transactions, baselines, benchmarks."""
     reports = {path.stem for path in context.run.reports_dir.glob("*.json")}
     logs = {path.stem for path in (context.state_dir / RUNS).glob(f"tx-*{SUFFIX}")}
-    mine = [name for name in reports | logs if is_tx(name) or name.startswith("baseline-")]
+    mine = [name for name in reports | logs if is_tx(name) or name.startswith(("baseline-", "bench-"))]
     return sorted(mine, key=lambda name: (name.partition("-")[2][:15], name), reverse=True)
 
 
@@ -88,8 +101,7 @@ def _from_file(path: Path) -> Report | None:
     """None when it cannot be read, is of another version, or is damaged."""
     try:
         found = json.loads(path.read_text())
-        baseline = report_diff.is_baseline(found)
-        if found["schema"] != (BASELINE_SCHEMA if baseline else REPORT_SCHEMA):
+        if found["schema"] != SCHEMAS[report_diff.kind_of(found)]:
             return None
         report_diff.list_table([found])
         _markdown(found)
@@ -99,7 +111,10 @@ def _from_file(path: Path) -> Report | None:
 
 
 def _markdown(report: Report) -> str:
-    return baseline_view.render_markdown(report) if report_diff.is_baseline(report) else render_markdown(report)
+    kind = report_diff.kind_of(report)
+    if kind == report_diff.BENCH:
+        return bench_view.render_markdown(report)
+    return baseline_view.render_markdown(report) if kind == report_diff.BASELINE else render_markdown(report)
 
 
 # --- showing ----------------------------------------------------------------------------------
@@ -120,16 +135,21 @@ def _show(context: Context, name: str, kind: str) -> str | Failure:
     found = _load(context, name)
     if isinstance(found, Failure):
         return found
-    baseline = report_diff.is_baseline(found)
+    report_kind = report_diff.kind_of(found)
     if kind == "json":
         return json.dumps(found, indent=2) + "\n"
-    if kind == "csv" and baseline:
+    if kind == "csv" and report_kind == report_diff.BASELINE:
         return baseline_view.render_csv(found)
-    if kind == "md" or (not kind and not baseline):
+    if kind == "md" or (not kind and report_kind == report_diff.DEPLOY):
         return _markdown(found)
     if not kind:
-        return baseline_view.render_text(found)
-    formats = FORMATS if baseline else FORMATS[:2]
+        wide = look_of(sys.stdout).columns
+        return (
+            bench_view.render_text(found, wide)
+            if report_kind == report_diff.BENCH
+            else baseline_view.render_text(found)
+        )
+    formats = FORMATS[report_kind]
     return _bad(f"--format {kind!r} is not one of {', '.join(formats)}", f"use --format {formats[0]}")
 
 
@@ -139,8 +159,9 @@ def _diff(context: Context, before: str, after: str) -> str | Failure:
         return old
     if isinstance(new, Failure):
         return new
-    if report_diff.is_baseline(old) != report_diff.is_baseline(new):
-        return _bad("a baseline and a deploy cannot be compared", "name two of a kind")
+    kinds = sorted({report_diff.kind_of(old), report_diff.kind_of(new)})
+    if len(kinds) > 1:
+        return _bad(f"a {kinds[0]} and a {kinds[1]} cannot be compared", "name two of a kind")
     tables = report_diff.diff_tables(old, new)
     return "\n".join(f"{title}\n{_table(head, rows)}" for title, head, rows in tables if rows)
 

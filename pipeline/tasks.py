@@ -25,7 +25,7 @@ from doit.exceptions import TaskFailed
 from pipeline.context import Context, load_context
 from pipeline.core.model import DEVICE_STAGES, Failure, Stage, StageResult, Verdict
 from pipeline.device_run import DeviceRun
-from pipeline.options import Options, parse_options
+from pipeline.options import Options, last_value, parse_options
 from pipeline.reporter import make_reporter
 
 __all__ = [
@@ -362,71 +362,58 @@ def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str
     return TaskFailed(failed) if failed else None
 
 
+BENCHES = (
+    ("warm", 10, "warm and cold deploy against an empty doit run, per stage and import"),
+    ("engine", 9, "the action engine against ninja and plain doit, on generated projects (takes minutes)"),
+    ("device", 5, "proof and writes on virtual boards with real timing, against esptool (takes minutes)"),
+    ("watch", 9, "from a save to the end of its build, to its first diagnostic, to nothing to do"),
+    ("work", 0, "counters of work that no busy machine moves, against those that are kept"),
+)
+"""Suite, measurements of each case (0: once is enough), doc."""
+
+
 def task_bench() -> Iterator[dict[str, Any]]:
-    """measure this project's loop on this machine"""
-    yield {"basename": "bench", "name": None, "doc": "measure this project's loop on this machine"}
-    yield {
-        "basename": "bench",
-        "name": "warm",
-        "doc": "warm and cold deploy against an empty doit run, per stage and import (--runs N)",
-        "actions": [_bench_warm],
-        "params": [{"name": "runs", "long": "runs", "type": int, "default": 10, "help": "runs of each command"}],
-        "verbosity": 2,
-    }
-
-    yield {
-        "basename": "bench",
-        "name": "engine",
-        "doc": "the action engine against ninja and plain doit, on generated projects (takes minutes)",
-        "actions": [_bench_engine],
-        "params": [{"name": "runs", "long": "runs", "type": int, "default": 9, "help": "runs of each command"}],
-        "verbosity": 2,
-    }
-
-    yield {
-        "basename": "bench",
-        "name": "watch",
-        "doc": "from a save to the end of its build, to its first diagnostic, to nothing to do (--runs N)",
-        "actions": [_bench_watch],
-        "params": [{"name": "runs", "long": "runs", "type": int, "default": 9, "help": "rounds of saves"}],
-        "verbosity": 2,
-    }
-    yield {
-        "basename": "bench",
-        "name": "device",
-        "doc": "proof and writes on virtual boards with real timing, against esptool (takes minutes)",
-        "actions": [_bench_device],
-        "params": [{"name": "runs", "long": "runs", "type": int, "default": 5, "help": "runs of each command"}],
-        "verbosity": 2,
-    }
+    """all benchmarks in one report, ours and the peers' side by side"""
+    doc = "all benchmarks in one report, ours and the peers' side by side (takes many minutes)"
+    runs_param = {"name": "runs", "long": "runs", "type": int, "help": "runs of each case"}
+    keep_param = {"name": "keep", "long": "keep", "type": bool, "default": False, "help": "keep what is counted"}
+    yield {"basename": "bench", "name": None, "doc": doc, "params": [{**runs_param, "default": 0}]}
+    for name, runs, doc in BENCHES:
+        yield {
+            "basename": "bench",
+            "name": name,
+            "doc": f"{doc} (--runs N)" if runs else f"{doc} (--keep)",
+            "actions": [(_bench, [name])],
+            "params": [{**runs_param, "default": runs} if runs else keep_param],
+            "verbosity": 2,
+        }
+    doc = "the end of `doit bench`: missed targets, and which suites could not run"
+    yield {"basename": "bench", "name": "report", "doc": doc, "actions": [_bench_report], "verbosity": 2}
 
 
-def _bench_watch(runs: int) -> bool:
-    from pipeline import bench_watch
+@cache
+def _benches() -> Any:
+    """The suites of this command. In `doit bench` one that cannot run must not keep the others from running, so that
+    its failure is held back for `bench:report`, which comes last."""
+    import shlex
 
-    try:
-        print(bench_watch.run(context(), runs))
-    except RuntimeError as error:
-        print(f"bench:watch: error: {error}\nhint: build the project first: doit link", file=sys.stderr)
-        return False
-    return True
+    from pipeline.bench_run import Session
 
-
-def _bench_device(runs: int) -> bool:
-    from pipeline import bench_device
-
-    return bench_device.run(context(), runs)
+    gathered = not {"bench", "bench:*", "bench:report"}.isdisjoint(sys.argv[1:])
+    return Session(context(), shlex.join(["doit", *sys.argv[1:]]), gathered=gathered)
 
 
-def _bench_engine(runs: int) -> bool:
-    from pipeline import bench_engine
+def _bench(suite: str, **options: Any) -> TaskFailed | None:
+    asked = last_value(sys.argv[1:], "runs") if "bench" in sys.argv[1:] else ""
+    if asked and "runs" in options:
+        options["runs"] = int(asked)
+    failed = _benches().run(suite, options)
+    return TaskFailed(failed) if failed else None
 
-    try:
-        print(bench_engine.run(runs=runs))
-    except RuntimeError as error:
-        print(f"bench:engine: error: {error}\nhint: install ninja: pip install 'hotplate[bench]'", file=sys.stderr)
-        return False
-    return True
+
+def _bench_report() -> TaskFailed | None:
+    failed = _benches().finish()
+    return TaskFailed(failed) if failed else None
 
 
 def task_cache() -> Iterator[dict[str, Any]]:
@@ -495,9 +482,3 @@ def _hooks(name: str, editor: str = "") -> TaskFailed | None:
     given = () if name == "git" else (editor,)
     failed = getattr(hooks_tasks, name)(context(), *given)
     return TaskFailed(failed) if failed else None
-
-
-def _bench_warm(runs: int) -> bool:
-    from pipeline import bench
-
-    return bench.warm(context(), runs)

@@ -16,32 +16,43 @@ Report = Mapping[str, Any]
 NONE = "-"
 
 
-def is_baseline(report: Report) -> bool:
-    """Is this the JSON of a baseline, not of a deploy?"""
-    return bool(report.get("kind") == "baseline")
+DEPLOY, BASELINE, BENCH = "deploy", "baseline", "bench"
+
+
+def kind_of(report: Report) -> str:
+    """What the JSON is a report of; that of a deploy does not say so."""
+    return str(report.get("kind", DEPLOY))
 
 
 def list_table(reports: Sequence[Report]) -> Table:
     """One line per report."""
     head = ("id", "started", "device", "profile", "outcome", "total ms", "budget", "bottleneck")
-    return head, [
-        (
-            str(report["id"] if is_baseline(report) else report["transaction_id"]),
-            str(report["started_at"])[:19].replace("T", " "),
-            str(report["device"]["name"]),
-            str(report["profile"]),
-            f"{report['mode']}: {report['outcome']}" if is_baseline(report) else str(report["outcome"] or NONE),
-            number(report["budget"]["total"]["measured_ms"]),
-            str(report["budget"]["total"]["verdict"] or NONE),
-            str(report["budget"]["bottleneck"] or NONE),
-        )
-        for report in reports
-    ]
+    return head, [_list_row(report) for report in reports]
+
+
+def _list_row(report: Report) -> tuple[str, ...]:
+    kind, started = kind_of(report), str(report["started_at"])[:19].replace("T", " ")
+    if kind == BENCH:
+        suites = " ".join(suite["name"] for suite in report["suites"])
+        return (str(report["id"]), started, NONE, NONE, f"{suites}: {report['outcome']}", NONE, NONE, NONE)
+    return (
+        str(report["id"] if kind == BASELINE else report["transaction_id"]),
+        started,
+        str(report["device"]["name"]),
+        str(report["profile"]),
+        f"{report['mode']}: {report['outcome']}" if kind == BASELINE else str(report["outcome"] or NONE),
+        number(report["budget"]["total"]["measured_ms"]),
+        str(report["budget"]["total"]["verdict"] or NONE),
+        str(report["budget"]["bottleneck"] or NONE),
+    )
 
 
 def diff_tables(before: Report, after: Report) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
     """(title, head, rows) of each part in which two reports of one kind can differ."""
-    if is_baseline(before):
+    kind = kind_of(before)
+    if kind == BENCH:
+        return [("what differs", *_facts(before, after, _BENCH_FACTS)), ("cases", *_cases(before, after))]
+    if kind == BASELINE:
         steps = compared_table(compare(before, rows_of(after)))
         return [("what differs", *_facts(before, after, _BASELINE_FACTS)), ("steps", *steps)]
     return [
@@ -94,6 +105,41 @@ _BASELINE_FACTS = (
     "git.dirty",
     "budget.bottleneck",
 )
+
+_BENCH_FACTS = (
+    "command",
+    "outcome",
+    "machine.id",
+    "machine.system",
+    "machine.cpu",
+    "machine.python",
+    "load.before",
+    "load.after",
+    "tools.hotplate",
+    "tools.doit",
+    "tools.esptool",
+    "tools.toolchain",
+    "tools.ninja",
+    "tools.ccache",
+    "git.sha",
+    "git.dirty",
+)
+
+
+def _cases(before: Report, after: Report) -> Table:
+    """Ours in both, and the ratio to the peer in both, which a busy machine moves less."""
+    old, new = _bench_rows(before), _bench_rows(after)
+    rows = []
+    for name in [name for name in new if name in old]:
+        (suite, case, _), first, second = name, old[name], new[name]
+        times = ratio(second["ours"] / first["ours"]) if first["ours"] else NONE
+        values = (number(first["ours"]), number(second["ours"]), second["unit"], times)
+        rows.append((suite, case, *values, ratio(first["ratio"]), ratio(second["ratio"])))
+    return ("suite", "case", "before", "after", "unit", "ratio", "to peer before", "after"), rows
+
+
+def _bench_rows(report: Report) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+    return {(row["suite"], row["case"], row["peer"]): row for suite in report["suites"] for row in suite["rows"]}
 
 
 def _facts(before: Report, after: Report, names: Sequence[str]) -> Table:

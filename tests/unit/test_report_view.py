@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -15,6 +16,7 @@ import pytest
 from pipeline import bench_project
 from pipeline.context import Context, load_context
 from pipeline.core.baseline_view import render_csv, render_text
+from pipeline.core.bench_view import render_markdown as render_bench
 from pipeline.core.events import RUN_LOG_HEADER, encode
 from pipeline.core.model import Failure
 from pipeline.core.report import render_markdown
@@ -22,7 +24,7 @@ from pipeline.core.report_json import build_report
 from pipeline.effects.run_log import prune_reports
 from pipeline.options import Options
 from pipeline.report_view import report_text
-from tests.golden import baselines, scenarios
+from tests.golden import baselines, benches, scenarios
 
 ROOT = Path(__file__).parents[2]
 SUCCESS, FAILURE, LOGGED = "tx-20261121-083000-beef", "tx-20261121-090000-c0de", "tx-20261121-100000-f00d"
@@ -126,6 +128,29 @@ def test_two_baselines_side_by_side(context: Context) -> None:
         if "flash/verify" in line
     )
     assert mirrored.split()[2:5] == ["544", "244", "0.45"]
+
+
+def test_benchmarks_are_listed_shown_and_compared(context: Context) -> None:
+    made = benches.report()
+    save(context.root, made["id"], made)
+    later = {**made, "id": "bench-20261121-093000", "command": "doit bench --runs 3"}
+    later["suites"] = json.loads(json.dumps(made["suites"]))
+    later["suites"][0]["rows"][0] |= {"ours": 206.6, "ratio": 3.27}
+    save(context.root, later["id"], later)
+    save(context.root, "bench-20261121-094000", {**made, "schema": 99})
+
+    listed = [line for line in text(context).splitlines() if line.startswith("bench-")]
+    assert [line.split()[0] for line in listed] == [later["id"], made["id"]], "another schema is no report"
+    assert "engine device watch work: incomplete" in listed[0]
+    assert text(context, "show", made["id"], kind="md") == render_bench(made)
+    assert "missed: engine: warm no-op, 10000 units, doit\n" in text(context, "show", made["id"])
+    assert json.loads(text(context, "show", made["id"], kind="json")) == made
+
+    told = text(context, "diff", made["id"], later["id"]).splitlines()
+    assert ["command", "doit bench", "doit bench --runs 3"] in [re.split("  +", line.strip()) for line in told]
+    (row,) = (line for line in told if "warm no-op" in line and "3.27" in line)
+    assert row.split()[-6:] == ["103.3", "206.6", "ms", "2.00", "1.63", "3.27"]
+    assert "a bench and a deploy cannot be compared" in refused(context, "diff", made["id"], SUCCESS).message
 
 
 def test_what_cannot_be_shown_is_refused_in_a_line(context: Context) -> None:
