@@ -167,6 +167,7 @@ def test_tables(tmp_path: Path) -> None:
         "bound",
         "used",
         "used",
+        "compiled",
     ]
     assert "used last         1970-01-01 00:16 UTC" in table
     assert cache_tasks.gc(tmp_path, 1_000_000)[0].entries == 0
