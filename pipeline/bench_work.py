@@ -111,7 +111,8 @@ class Counter:
 
     def __init__(self, root: Path, path: str, env: Mapping[str, str]) -> None:
         self._root = root
-        self._env = {**env, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}
+        # what a compiled helper stats, nobody here can count
+        self._env = {**env, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "HOTPLATE_NATIVE": "0"}
         self._runner = SystemProcessRunner(SystemClock())
 
     def run(self, *program: str, **more: str) -> Counted:

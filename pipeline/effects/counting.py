@@ -2,9 +2,9 @@
 
 `python -S -c "from pipeline.effects.counting import main; main()" OUT PROGRAM [ARG...]`, with PROGRAM `hotplate` or a
 module such as `doit`; writes a JSON object to OUT. Counts bytecode instructions of the main thread (only with
-COUNT_INSTRUCTIONS in the environment: Python becomes several times slower), calls of os.stat for paths in the current
-directory, files opened there, processes started, modules imported, and with COUNT_SERIAL bytes on the line to a board
-process. Knows nothing of what the program is for.
+COUNT_INSTRUCTIONS in the environment: Python becomes several times slower), calls of os.stat for paths below the
+directory in which it starts, files opened there, processes started, modules imported, and with COUNT_SERIAL bytes on
+the line to a board process. Knows nothing of what the program is for.
 
 Invariant: what it imports, a bare interpreter has loaded already, so that the program pays for its own imports.
 """
@@ -29,13 +29,20 @@ class Counts:
         self.opened: list[str] = []
         self.spawned: list[list[str]] = []
         self._top = os.getcwd() + os.sep  # noqa: PTH109 - pathlib may not be loaded
+        self._here = ""
+
+    def moved(self) -> None:
+        """The current directory is another one: names without a directory are from there."""
+        self._here = os.getcwd() + os.sep  # noqa: PTH109
+        self._here = self._here.removeprefix(self._top) if self._here.startswith(self._top) else self._here
 
     def relative(self, path: "Any") -> "str | None":
-        """`path` from the current directory; None when it lies elsewhere or is no name."""
+        """`path` from the directory in which all began; None when it lies elsewhere or is no name."""
         if isinstance(path, int):
             return None
         # fsdecode would be counted, being a function of Python outside of this file
-        name = path if isinstance(path, str) else os.fsdecode(path)
+        name = path if isinstance(path, str) else bytes(path).decode("utf-8", "surrogateescape")
+        name = name if name[:1] == os.sep else self._here + name
         return name.removeprefix(self._top) if name.startswith(self._top) or name[:1] != os.sep else None
 
     def found(self) -> "dict[str, Any]":
@@ -64,6 +71,17 @@ def count_stats(counts: Counts) -> None:
         return real(path, *args, **kwargs)
 
     os.stat = stat
+
+
+def follow_chdir(counts: Counts) -> None:
+    """So that a name is known for that of a file in the project after the program went elsewhere, and no other is."""
+    real = os.chdir
+
+    def chdir(path: "Any") -> None:
+        real(path)
+        counts.moved()
+
+    os.chdir = chdir
 
 
 def count_events(counts: Counts) -> None:
@@ -149,6 +167,7 @@ def main() -> None:
 
     os._exit = end  # type: ignore[assignment]  # the gate ends a process that way
     count_stats(counts)
+    follow_chdir(counts)
     count_events(counts)
     if os.environ.get("COUNT_SERIAL"):
         count_serial(counts)

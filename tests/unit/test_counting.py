@@ -11,9 +11,18 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import os, subprocess, sys
-rounds = int(sys.argv[1])
+rounds, home = int(sys.argv[1]), os.getcwd()
 list(map(os.stat, ["a.txt", os.path.abspath("a.txt")]))
 os.stat(sys.executable)
+os.chdir("/")
+os.stat(b"tmp")
+os.chdir(home)
+os.stat(b"a.txt")
+os.makedirs("sub", exist_ok=True)
+os.chdir("sub")
+os.stat("../a.txt")
+open("b.txt", "w").close()
+os.chdir("..")
 for name in ("a.txt", sys.executable):
     open(name, "rb").close()
 subprocess.run([sys.executable, "-c", "pass", "word"], check=True)
@@ -42,8 +51,8 @@ def count(directory: Path, rounds: int, code: int = 0) -> Any:
 
 def test_calls_are_counted_below_the_current_directory_alone(tmp_path: Path) -> None:
     found = count(tmp_path, 1)
-    assert found["stats"] == 2, "through map too, and not of the interpreter"
-    assert [name for name in found["opened"] if name.endswith(".txt")] == ["a.txt"]
+    assert found["stats"] == 4, "through map and after chdir too, and neither of the interpreter nor of /tmp"
+    assert [name for name in found["opened"] if name.endswith(".txt")] == ["sub/b.txt", "a.txt"]
     assert sys.executable not in found["opened"]
     assert found["spawned"] == [[sys.executable, "-c", "pass", "word"]]
     assert "subprocess" in found["modules"] and "doit" not in found["modules"]
