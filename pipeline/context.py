@@ -47,7 +47,7 @@ from pipeline.engine import Engine
 from pipeline.engine_facts import shadow_directories, used_files
 from pipeline.engine_narrow import MANY, Aside, narrow, survey
 from pipeline.engine_records import Saved, load_saved
-from pipeline.engine_results import Builtin, Span
+from pipeline.engine_results import ActionFailure, Builtin, Span
 from pipeline.errors import DeployError
 from pipeline.gate_helper import WORTH_FILES
 from pipeline.gate_state import GateState, Watched
@@ -55,7 +55,7 @@ from pipeline.image_set import ImageSet
 from pipeline.options import Options
 from pipeline.project_lock import ProjectLock
 from pipeline.run import Run
-from pipeline.toolchains.build import Toolchain, action_failure, build_toolchain
+from pipeline.toolchains.build import Toolchain, action_failure, build_toolchain, config_place
 from pipeline.toolchains.flash_layout import find_firmware, place_all, read_table
 
 if TYPE_CHECKING:
@@ -256,8 +256,6 @@ class Context(DeviceContext):
         self.gate.withdraw()
         self._refresh_database()
         result = engine.run(stage, self.progress, lambda span: self._performed(stage, span))
-        if result.failures and self._is_users(result.failures[0].action):
-            category = FailureCategory.ACTION_FAILED
         for _, text in result.warnings:
             self.notice(text.rstrip())
         for note in result.notes:
@@ -268,10 +266,19 @@ class Context(DeviceContext):
             0.0,
             reasons=tuple(result.notes),
             counts=dict(result.counts),
-            failure=action_failure(stage, category, result.failures, self.toolchain.actions)
-            if result.failures
-            else None,
+            failure=self._failure_of(stage, category, result.failures) if result.failures else None,
         )
+
+    def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
+        """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
+        name = failures[0].action
+        if self._is_users(name):
+            category = FailureCategory.ACTION_FAILED
+        failure = action_failure(stage, category, failures, self.toolchain.actions)
+        number = next((n for n, action in enumerate(self.config.actions) if action.name == name), None)
+        if number is None or failure.where != name:
+            return failure
+        return failure._replace(where=config_place(self.root, self.config, ("action", number, "name")))
 
     def _refresh_database(self) -> None:
         """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they

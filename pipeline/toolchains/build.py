@@ -196,14 +196,19 @@ def _check_given(root: Path, config: DeployConfig, profile: str, actions: Sequen
 
 
 def config_failure_at(root: Path, config: DeployConfig, path: KeyPath, message: str, hint: str) -> Failure:
-    """A config_error at a place of deploy.toml, which is read again for that."""
+    """A config_error at a place of deploy.toml."""
+    where = config_place(root, config, path)
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message, hint=hint)
+
+
+def config_place(root: Path, config: DeployConfig, path: KeyPath) -> str:
+    """`deploy.toml:LINE:COLUMN` of a value; the file is read again for that."""
     from pipeline.core.toml_positions import locate
 
-    where = config.path
     with contextlib.suppress(OSError, UnicodeDecodeError):
         line, column = locate((root / config.path).read_text()).value(path)
-        where = f"{config.path}:{line}:{column}"
-    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message, hint=hint)
+        return f"{config.path}:{line}:{column}"
+    return config.path
 
 
 def _spec(listing: Listing, config: DeployConfig, profile: str) -> generate.BuildSpec:

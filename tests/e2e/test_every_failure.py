@@ -83,9 +83,12 @@ def image_too_large(space: Space, _: pytest.MonkeyPatch) -> Run:
 
 
 def action_failed(space: Space, _: pytest.MonkeyPatch) -> Run:
-    with space.file("deploy.toml").open("a") as config:
-        config.write(ACTION)
-    return run(space)
+    path = space.file("deploy.toml")
+    path.write_text(path.read_text() + ACTION)
+    result = run(space)
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if text == ACTION.splitlines()[2])
+    assert result.report["failure"]["where"].startswith(f"deploy.toml:{line}:"), "editors go to its table"
+    return result
 
 
 def of_the_lock(space: Space) -> Failure:
