@@ -209,6 +209,7 @@ class Context(DeviceContext):
                 found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
                 made = self.engine.graph.producer
                 self.gate.record(self.engine.table, used, made, found, facts, partial(survey, self.engine))
+        self.gate.renew()
         if selection is not None:
             self.gate.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 

@@ -14,6 +14,7 @@ import posixpath
 import struct
 import sys
 import sysconfig
+from array import array
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from cache.stamps import StampTable, filesystem_now_ns, is_settled
 from cache.statebytes import encode
 from pipeline import gate_touched
 from pipeline.gate import DIRECTORY, KIND, identity, load, moved, stamp_of, state_path
+from pipeline.gate import listed as read_listing
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 """Decide which tools and modules are found."""
@@ -94,17 +96,22 @@ class GateState:
         self._directory = root / DIRECTORY
         self._state: Any = None
         self._moved: Sequence[int] | None = None
+        self._renewed: Any = None
+        """The state with the stamps of what was only touched, where there was anything."""
 
     def _look(self) -> Sequence[int] | None:
-        """The places of the paths that moved, None without a state that applies; those that were only touched did not.
-        Reads few files, if any."""
+        """The places of the paths that moved, None without a state that applies; those that were only touched did not:
+        they are read."""
         if self._moved is None and self._state is None:
             self._state = load(str(self._path))
             here = os.getcwd()  # noqa: PTH109
             if self._state is not None and here == self._root:
+                began_ns = filesystem_now_ns()
                 found = moved(self._state, here)
-                touched = found and gate_touched.only_touched(self._state, found, str(self._path))
-                self._moved = [] if touched else found
+                if found and gate_touched.only_touched(self._state, found, str(self._path), len(found)):
+                    self._renewed = _with_stamps_of(self._state, found, began_ns)
+                    found = []
+                self._moved = found
             self._state = self._state or ()
         return self._moved
 
@@ -128,7 +135,7 @@ class GateState:
     def withdraw(self) -> None:
         """Something is about to be done: no process may believe the old state from here on, nor may this one. Those of
         other profiles go too: a run of one may move what another one uses."""
-        self._state, self._moved = (), None
+        self._state, self._moved, self._renewed = (), None, None
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(self._directory):
                 if entry.is_dir(follow_symlinks=False):
@@ -137,6 +144,13 @@ class GateState:
                     shutil.rmtree(entry.path)
                 else:
                     Path(entry.path).unlink(missing_ok=True)
+
+    def renew(self) -> None:
+        """Write the stamps of what this process read and found unchanged, so that the next one need not read it. To be
+        called under the project's lock, by a run that did nothing. Losing this costs work only."""
+        if self._renewed is not None:
+            self._state, self._renewed = self._renewed, None
+            self._save()
 
     def approve(self, selection: Sequence[str], text: str) -> None:
         """`doit` printed `text` for these stages: the gate may do so while all stamps agree. Losing this costs work
@@ -231,6 +245,24 @@ class GateState:
     def _short(self, path: str) -> str:
         """Relative to the root where possible: a shorter path is a faster stat."""
         return path[len(self._root) + 1 :] if path.startswith(f"{self._root}/") else path
+
+
+def _with_stamps_of(state: Any, places: Sequence[int], began_ns: int) -> Any:
+    """`state` with the stamps that the paths at `places` have now. None if one of them could have changed since
+    `began_ns`, before which nothing of them was read: then the content that was read may not be that of the stamp."""
+    *head, count, listing = state
+    numbers = array("Q", listing[: 24 * count])
+    _, groups = read_listing(state)
+    paths = [directory + name for directory, *names in groups for name in names]
+    for place in places:
+        try:
+            stamp = stamp_of(os.stat(paths[place]))  # noqa: PTH116
+        except OSError:
+            return None
+        if not is_settled(stamp[0], began_ns):
+            return None
+        numbers[3 * place : 3 * place + 3] = array("Q", stamp)
+    return (*head, count, numbers.tobytes() + listing[24 * count :])
 
 
 def _fingerprint(table: StampTable, path: str) -> bytes:

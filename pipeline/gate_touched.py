@@ -6,7 +6,7 @@ source for a moment, move the stamp of the directory too. Knows the gate's state
 wrote beside it; not what the files are for. Invariants: it says yes only when every path that moved is a regular file
 that actions read and none makes, whose bytes did not change, or a directory that was only listed, whose entries did
 not; it writes nothing. So the stamps stay as they are and the same paths are read at the next call too, until a run
-records them: nothing is ever believed because it was read here.
+of doit records them (`GateState.renew`).
 
 Only imported when a stamp moved, in a process that hopes not to import doit.
 """
@@ -29,13 +29,13 @@ The value is (token, fingerprints): the token is `facts["survey"]` of the state 
 """
 SUFFIX = ".contents"
 MOST = 64
-"""With more paths moved a whole run is worth its time: it records their stamps."""
+"""With more paths moved a run of doit is worth its time: it records their stamps, which this does not."""
 
 
-def only_touched(state: "Any", places: "Sequence[int]", path: str) -> bool:
-    """Is everything that moved (`places` in the state's paths) as it was? `path` is that of the state file. The current
-    directory must be the project's."""
-    if len(places) > MOST:
+def only_touched(state: "Any", places: "Sequence[int]", path: str, most: "int | None" = None) -> bool:
+    """Is everything that moved (`places` in the state's paths) as it was? No if it is more than `most` (default MOST).
+    `path` is that of the state file. The current directory must be the project's."""
+    if len(places) > (MOST if most is None else most):
         return False
     facts = state[4]
     fingerprints = _load(path, facts["survey"])

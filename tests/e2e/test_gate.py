@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from cache.stamps import next_tick
+from cache.stamps import filesystem_now_ns, next_tick
 from cache.statebytes import decode, encode
 from pipeline import gate, gate_helper, gate_helper_build, gate_touched
 from pipeline.bench_project import write_compiler, write_project
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.gate import load
+from pipeline.gate_state import GateState, _with_stamps_of
 from pipeline.options import Options
 from pipeline.watch_set import unfinished
 
@@ -334,6 +335,35 @@ def test_many_files_saved_without_change_go_to_doit(built: Project, monkeypatch:
     assert built.answer("compile", "link") == NOTHING
     append(built.root / "include/h00.h")
     built.settle()
+
+
+def test_a_run_of_doit_records_the_stamps_of_what_was_only_touched(
+    built: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many, so that the next look need not read them. (`doit` itself answers at once for a few.)"""
+    touched(built)
+    next_tick()
+    monkeypatch.setattr(gate_touched, "MOST", 0)
+    assert built.answer("compile", "link") is None
+    run = GateState(built.root, "")
+    with built.inside():
+        assert run.facts() is not None, "read, and found unchanged"
+    assert built.answer("compile", "link") is None, "nothing is written before the run has ended"
+    run.renew()
+    assert built.answer("compile", "link") == NOTHING
+    append(built.root / "src/d000/u00000.c")
+    assert built.answer("compile", "link") is None
+    monkeypatch.undo()
+    built.settle()
+
+
+def test_stamps_are_not_renewed_for_what_may_have_changed_since_it_was_read(built: Project) -> None:
+    state = load(str(built.root / ".deploy/gate.v1/-.state"))
+    with built.inside():
+        began_ns = filesystem_now_ns()
+        same = _with_stamps_of(state, [0, 1, 2], began_ns)
+        assert same == state, "nothing moved: the same stamps"
+        assert _with_stamps_of(state, [0, 1, 2], 0) is None, "everything is younger than that"
 
 
 def test_damaged_state_is_not_believed(built: Project) -> None:
