@@ -1,7 +1,7 @@
-"""README's figures are those of the baselines in reports/evidence/.
+"""README's figures are those in reports/evidence/: baselines, benchmarks, a loop and a gate, each with its command.
 
-After new baselines were put there (`doit baseline:cold`, `:warm`, `:full`, then move their three files), write the
-section anew with `python -m tests.unit.test_evidence`.
+After new ones were put there (reports/evidence/README.md says how), write README's sections anew with
+`python -m tests.unit.test_evidence`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipeline.bench_run import SUITES
+from pipeline.core import bench_view
 from pipeline.core.baseline import MODES
 from pipeline.core.baseline_view import number, render_csv, render_markdown
+from pipeline.core.loop_records import CSV_HEADER
 from pipeline.core.report import markdown_table
 
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "reports/evidence"
 SECTION = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.S)
+PEERS = re.compile(r"(?<=<!-- peers -->\n).*?(?=<!-- end of peers -->)", re.S)
 QUOTED = (
     ("cold", "cold", "deploy", "total", "from nothing: empty cache, nothing built, board erased"),
     ("warm", "warm", "deploy", "total", "nothing changed"),
@@ -32,6 +36,16 @@ def newest() -> dict[str, Any]:
     """Mode -> its newest baseline."""
     found = [json.loads(path.read_text()) for path in sorted(EVIDENCE.glob("baseline-*.json"))]
     return {made["mode"]: made for made in found}
+
+
+BESIDE = (
+    ("verify and reset, 115200 baud, MD5 0.4 s/MB", "esptool verify-flash", "the board is asked, and boots again"),
+    ("1 MB, same-length string, 115200 baud, proof and write", "esptool write-flash", "one string of 1 MB changed"),
+    ("warm no-op, 10000 units, hotplate", "ninja", "nothing to do in 10,000 sources, `hotplate`"),
+    ("warm no-op, 10000 units, doit", "plain doit", "nothing to do in 10,000 sources, `doit`"),
+    ("restore, 1000 units, doit, CPU", "ninja and ccache", "1,000 objects from the cache, CPU"),
+)
+"""Case and peer of the benchmark, and what README calls it."""
 
 
 def section() -> str:
@@ -52,10 +66,44 @@ def section() -> str:
     return f"\n{intro}\n\n{markdown_table(head, cells)}\n\n"
 
 
+def bench() -> dict[str, Any]:
+    """The newest benchmark."""
+    made: dict[str, Any] = json.loads(max(EVIDENCE.glob("bench-*.json")).read_text())
+    return made
+
+
+def peers() -> str:
+    """What README says of us beside others."""
+    made = bench()
+    rows = {(row["case"], row["peer"]): row for suite in made["suites"] for row in suite["rows"]}
+    cells = []
+    for case, against, what in BESIDE:
+        _, ours, peer, its, ratio, *_ = bench_view.cells(rows[case, against])
+        cells.append((what, ours, peer, its, ratio))
+    table = markdown_table(("what", "Hotplate", "peer", "its", "ratio"), cells)
+    return f"\nBeside others, in [one run](reports/evidence/{made['id']}.md) of `doit bench`:\n\n{table}\n\n"
+
+
 def test_readme_quotes_the_evidence() -> None:
-    quoted = SECTION.search((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert quoted is not None
-    assert quoted[0] == section()
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    for mark, text in ((SECTION, section()), (PEERS, peers())):
+        quoted = mark.search(page)
+        assert quoted is not None and quoted[0] == text
+
+
+def test_the_set_is_whole() -> None:
+    """A benchmark of every suite, a loop that ended green, a gate with a verdict; the page beside them names each."""
+    made = bench()
+    assert [suite["name"] for suite in made["suites"] if not suite["error"]] == list(SUITES)
+    assert (EVIDENCE / f"{made['id']}.md").read_text() == bench_view.render_markdown(made)
+    summary = (EVIDENCE / "loop/SUMMARY.md").read_text()
+    assert summary.startswith("# Warm loop: green") and "- command: `doit loop" in summary
+    assert (EVIDENCE / "loop/RESULTS.csv").read_text().splitlines()[0] == CSV_HEADER
+    gates = [json.loads(path.read_text()) for path in EVIDENCE.glob("gate-*.json")]
+    assert gates and all(gate["conclusion"]["verdict"] in ("GO", "NO-GO") for gate in gates)
+    page = (EVIDENCE / "README.md").read_text()
+    for path in EVIDENCE.rglob("*.md"):
+        assert path.name == "README.md" or path.relative_to(EVIDENCE).as_posix() in page
 
 
 def test_the_evidence_is_complete_and_its_renderings_agree() -> None:
@@ -70,4 +118,5 @@ def test_the_evidence_is_complete_and_its_renderings_agree() -> None:
 
 if __name__ == "__main__":
     page = ROOT / "README.md"
-    page.write_text(SECTION.sub(lambda _: section(), page.read_text(encoding="utf-8")), encoding="utf-8")
+    written = SECTION.sub(lambda _: section(), page.read_text(encoding="utf-8"))
+    page.write_text(PEERS.sub(lambda _: peers(), written), encoding="utf-8")
