@@ -74,8 +74,11 @@ def _named() -> tuple[Path, list[str]] | str:
     argv = [compiler] if compiler else [str(package / "zig"), "cc"] if package is not None else None
     if argv is None:
         return "no compiler for this machine (cc, or the package ziglang)"
-    identity = hashlib.sha256(SOURCE.read_bytes())
-    for part in (*argv, stamp_of(os.stat(argv[0])), sys.platform, os.uname().machine):  # noqa: PTH116
+    try:
+        identity, stamp = hashlib.sha256(SOURCE.read_bytes()), stamp_of(os.stat(argv[0]))  # noqa: PTH116
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    for part in (*argv, stamp, sys.platform, os.uname().machine):
         identity.update(f"{part}\0".encode())
     return Path(place, PREFIX + identity.hexdigest()[:32]), argv
 

@@ -291,3 +291,13 @@ def test_without_any_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch, runner
     monkeypatch.setattr(gate_helper_build, "package_dir", lambda name: None)
     assert gate_helper_build.ready(runner) is None
     assert gate_helper_build.describe() == "none: no compiler for this machine (cc, or the package ziglang)"
+
+
+def test_an_installation_without_the_source_does_without(
+    monkeypatch: pytest.MonkeyPatch, runner: SystemProcessRunner, tmp_path: Path
+) -> None:
+    """It is asked at the end of a run that went well, which must not fail for it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(gate_helper_build, "SOURCE", tmp_path / "none.c")
+    assert gate_helper_build.ready(runner) is None
+    assert gate_helper_build.describe().endswith("none.c: No such file or directory")
