@@ -65,8 +65,10 @@ def test_shell(index: int, tmp_path: Path) -> None:
 def test_python(tmp_path: Path) -> None:
     (code,) = [code for language, code in BLOCKS if language == "python"]
     (tmp_path / "test_page.py").write_text(code)
+    # A base of its own: pytest ends by deleting former suites' folders from the common one, gigabytes in minutes.
+    arguments = ["-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "base"), "test_page.py"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"],
+        [sys.executable, "-m", "pytest", *arguments],
         cwd=tmp_path,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
