@@ -216,11 +216,12 @@ class Context(DeviceContext):
     def lock(self) -> float | Failure:
         """Take the project's lock; the seconds that it took, or why it cannot be had."""
         started_s = self.clock.now_s()
-        failure = self._lock.acquire(self.notice, self._config_moved)
+        failure = self._lock.acquire(self.notice, self._moved_while_waiting)
         return self.clock.now_s() - started_s if failure is None else failure
 
-    def _config_moved(self) -> bool:
-        """Is deploy.toml another than the one that was loaded?"""
+    def _moved_while_waiting(self) -> bool:
+        """Another run is over. Is deploy.toml another than the one that was loaded?"""
+        self.gate.waited()
         try:
             return parse_config((self.root / CONFIG_FILE).read_text()) != self.config
         except (OSError, UnicodeDecodeError):

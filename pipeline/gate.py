@@ -17,7 +17,7 @@ import os
 import sys
 
 # What `operator` hands on; its own file takes 0.3 ms of the budget.
-from _operator import attrgetter, eq
+from _operator import attrgetter
 from os import stat
 
 from cache.statebytes import decode
@@ -26,6 +26,9 @@ TYPE_CHECKING = False  # type checkers know the name
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
+
+    Look = tuple[str, str, tuple[int, int, int], Any, list[int]]
+    """Root, path of the state file from there and its stamp, the state, the places of the files that moved."""
 
 KIND = "gate 3"
 """
@@ -43,6 +46,10 @@ Files are grouped by directory because a name is found faster from its own direc
 """
 DIRECTORY = ".deploy/gate.v1"
 STAGES = ("fingerprint", "compile", "link")
+
+FIRST_LOOK: "list[Look]" = []
+"""What this process saw before it became `doit`, for the run that follows: doit has no way to hand it on. At most one,
+written once."""
 
 # ctime moves with every change of content, mode and (in a directory) entries, and cannot be set, so that mtime says
 # nothing more; where it is the time of creation (Windows) mtime must do.
@@ -77,56 +84,56 @@ def identity(root: str) -> "tuple[str, ...]":
     return (root, sys.version, sys.prefix)
 
 
-def load(path: str) -> "Any":
-    """The value of a state file, None when there is no usable one."""
+def load(path: str) -> "tuple[Any, tuple[int, int, int]] | None":
+    """The value of a state file and the file's stamp, None when there is no usable one."""
     try:
         with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - pathlib is not imported here
-            data = stream.read()
+            data, stamp = stream.read(), stamp_of(os.fstat(stream.fileno()))
     except OSError:
         return None
-    return decode(KIND, data)[0]
+    state = decode(KIND, data)[0]
+    return None if state is None else (state, stamp)
 
 
-def agrees(state: "Any", root: str) -> bool:
-    """Is everything as it was? The current directory must be `root`; it is another one in between, so the process must
-    have no other thread. One stat per path."""
-    if not _circumstances_agree(state, root):
-        return False
-    places = _helper_says(state, root, 1)
-    if places is not None:
-        return not places
-    stamps, groups = listed(state)
-    try:
-        for directory, *names in groups:
-            # Through the root, because most are relative to it.
-            os.chdir(root)
-            os.chdir(directory)
-            if not all(map(eq, map(stamp_of, map(stat, names)), stamps)):
-                return False
-    except OSError:
-        return False
-    finally:
-        os.chdir(root)
-    return True
-
-
-def moved(state: "Any", root: str) -> "list[int] | None":
+def moved(state: "Any", root: str, *, alone: bool = False) -> "list[int] | None":
     """Which of the state's files are not what they were (their places in its listing), None when it does not apply at
-    all. The current directory must be `root`. One stat per path."""
+    all. The current directory must be `root`. One stat per path, and a second one where a file of the same directory
+    moved. `alone`: this process has no other thread, so that the current directory may be another one meanwhile."""
     if not _circumstances_agree(state, root):
         return None
-    found = _helper_says(state, root, state[5] + 1)
+    found = _helper_says(state, root)
     if found is not None:
         return found
     stamps, groups = listed(state)
-    found = []
-    paths = (directory + name for directory, *names in groups for name in names)
-    for place, (path, stamp) in enumerate(zip(paths, stamps, strict=True)):
-        try:
-            if stamp_of(stat(path)) != stamp:  # noqa: PTH116
-                found.append(place)
-        except OSError:
-            found.append(place)
+    found, place = [], 0
+    try:
+        for directory, *names in groups:
+            expected = [stamp for _, stamp in zip(names, stamps, strict=False)]  # `itertools` would have to be loaded
+            try:
+                if alone:
+                    # Through the root, because most are relative to it.
+                    os.chdir(root)
+                    os.chdir(directory)
+                paths = names if alone else map(directory.__add__, names)
+                as_it_was = list(map(stamp_of, map(stat, paths))) == expected
+            except OSError:
+                as_it_was = False
+            if not as_it_was:
+                if alone:
+                    os.chdir(root)
+                found += [place + n for n, name in enumerate(names) if _stamp(directory + name) != expected[n]]
+            place += len(names)
+    finally:
+        if alone:
+            os.chdir(root)
+    return found
+
+
+def _stamp(path: bytes) -> "tuple[int, int, int] | None":
+    try:
+        found: tuple[int, int, int] = stamp_of(stat(path))  # noqa: PTH116
+    except OSError:
+        return None
     return found
 
 
@@ -138,8 +145,21 @@ def listed(state: "Any") -> "tuple[Iterator[tuple[int, int, int]], Iterator[list
     return zip(numbers, numbers, numbers, strict=True), (group.split(b"\0") for group in groups)
 
 
-def _helper_says(state: "Any", root: str, limit: int) -> "list[int] | None":
-    """The places of at most `limit` files that moved, where a compiled program of ours is there to tell."""
+def paths_at(state: "Any", places: "Sequence[int]") -> "dict[int, bytes]":
+    """The paths of the files at these places of the listing."""
+    _, groups = listed(state)
+    wanted = set(places)
+    found = {}
+    first = 0
+    for directory, *names in groups:
+        for place in wanted.intersection(range(first, first + len(names))):
+            found[place] = directory + names[place - first]
+        first += len(names)
+    return found
+
+
+def _helper_says(state: "Any", root: str) -> "list[int] | None":
+    """The places of the files that moved, where a compiled program of ours is there to tell."""
     named = state[4].get("helper")
     if not named:
         return None
@@ -147,7 +167,7 @@ def _helper_says(state: "Any", root: str, limit: int) -> "list[int] | None":
 
     program = trusted(named, stamp_of)
     count, listing = state[5:]
-    return None if program is None else ask(program, root, count, listing, limit)
+    return None if program is None else ask(program, root, count, listing)
 
 
 def _circumstances_agree(state: "Any", root: str) -> bool:
@@ -157,24 +177,28 @@ def _circumstances_agree(state: "Any", root: str) -> bool:
     return not any(map(os.path.lexists, absent))
 
 
-def answer(argv: "Sequence[str]") -> "str | None":
-    """What `doit` would print if it found everything up to date, None when only `doit` can tell."""
+def answer(argv: "Sequence[str]", seen: "list[Look] | None" = None) -> "str | None":
+    """What `doit` would print if it found everything up to date, None when only `doit` can tell; then `seen` gets what
+    was looked at."""
     selection = selection_of(argv)
     if selection is None:
         return None
-    state = load(state_path(selection[0]))
-    if state is None:
+    path = state_path(selection[0])
+    found = load(path)
+    if found is None or selection[1] not in found[0][1]:
         return None
-    text: str | None = state[1].get(selection[1])
-    if text is None:
-        return None
-    here = os.getcwd()  # noqa: PTH109
-    if agrees(state, here):
-        return text
-    from pipeline.gate_touched import only_touched
+    state, stamp = found
+    root = os.getcwd()  # noqa: PTH109
+    places = moved(state, root, alone=True)
+    if places:
+        from pipeline.gate_touched import only_touched
 
-    places = moved(state, here)
-    return text if places is not None and only_touched(state, places, state_path(selection[0])) else None
+        if not only_touched(state, places, path):
+            if seen is not None:
+                seen.append((root, path, stamp, state, places))
+            return None
+    text: str | None = None if places is None else state[1][selection[1]]
+    return text
 
 
 def main() -> int:
@@ -189,7 +213,7 @@ def answer_and_end() -> None:
     """Print the answer and end the process with 0; return if there is none.
 
     `doit` asks here too, as soon as it has loaded the tasks' module: what is left of its warm run is its own import."""
-    text = answer(sys.argv[1:])
+    text = answer(sys.argv[1:], FIRST_LOOK)
     if text is None:
         return
     sys.stdout.write(text)

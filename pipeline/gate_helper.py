@@ -54,10 +54,10 @@ def trusted(named: "Mapping[str, Stamp]", stamp_of: "Callable[[os.stat_result], 
     return None
 
 
-def ask(program: str, root: str, count: int, listing: bytes, limit: int) -> "list[int] | None":
-    """The places of at most `limit` files that moved, None when the program did not say."""
+def ask(program: str, root: str, count: int, listing: bytes) -> "list[int] | None":
+    """The places of the files that moved, None when the program did not say."""
     try:
-        status, output = _run([program, root, str(count), str(len(listing)), str(limit)], listing)
+        status, output = _run([program, root, str(count), str(len(listing))], listing)
     except OSError:
         return None
     places = output.split()

@@ -23,8 +23,7 @@ from cache import statefile
 from cache.stamps import StampTable, filesystem_now_ns, is_settled
 from cache.statebytes import encode
 from pipeline import gate_touched
-from pipeline.gate import DIRECTORY, KIND, identity, load, moved, stamp_of, state_path
-from pipeline.gate import listed as read_listing
+from pipeline.gate import DIRECTORY, FIRST_LOOK, KIND, identity, load, moved, paths_at, stamp_of, state_path
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 """Decide which tools and modules are found."""
@@ -98,22 +97,44 @@ class GateState:
         self._moved: Sequence[int] | None = None
         self._renewed: Any = None
         """The state with the stamps of what was only touched, where there was anything."""
+        self._waited = False
 
     def _look(self) -> Sequence[int] | None:
         """The places of the paths that moved, None without a state that applies; those that were only touched did not:
         they are read."""
         if self._moved is None and self._state is None:
-            self._state = load(str(self._path))
-            here = os.getcwd()  # noqa: PTH109
-            if self._state is not None and here == self._root:
-                began_ns = filesystem_now_ns()
-                found = moved(self._state, here)
-                if found and gate_touched.only_touched(self._state, found, str(self._path), len(found)):
-                    self._renewed = _with_stamps_of(self._state, found, began_ns)
-                    found = []
-                self._moved = found
-            self._state = self._state or ()
+            self._state, self._moved = self._first_look() or self._own_look()
         return self._moved
+
+    def _first_look(self) -> tuple[Any, Sequence[int]] | None:
+        """What this process saw at its start, where that was this state and the answer cannot have changed but by an
+        edit since, which the next run sees. With many moved files it was not asked whether they were only touched."""
+        for root, path, stamp, state, places in () if self._waited else FIRST_LOOK:
+            here = root == self._root == os.getcwd()  # noqa: PTH109
+            if here and self._path == Path(root, path) and len(places) <= gate_touched.MOST:
+                with contextlib.suppress(OSError):
+                    if stamp_of(self._path.stat()) == stamp:
+                        return state, places
+        return None
+
+    def _own_look(self) -> tuple[Any, Sequence[int] | None]:
+        found = load(str(self._path))
+        here = os.getcwd()  # noqa: PTH109
+        if found is None:
+            return (), None
+        state, _ = found
+        if here != self._root:
+            return state, None
+        began_ns = filesystem_now_ns()
+        places = moved(state, here)
+        if places and gate_touched.only_touched(state, places, str(self._path), len(places)):
+            self._renewed = _with_stamps_of(state, places, began_ns)
+            places = []
+        return state, places
+
+    def waited(self) -> None:
+        """Another run was under way until now: what was seen before is old."""
+        self._waited, self._state, self._moved, self._renewed = True, None, None, None
 
     def facts(self) -> Mapping[str, Any] | None:
         """What was written beside the stamps if all of them agree, None otherwise."""
@@ -252,11 +273,9 @@ def _with_stamps_of(state: Any, places: Sequence[int], began_ns: int) -> Any:
     `began_ns`, before which nothing of them was read: then the content that was read may not be that of the stamp."""
     *head, count, listing = state
     numbers = array("Q", listing[: 24 * count])
-    _, groups = read_listing(state)
-    paths = [directory + name for directory, *names in groups for name in names]
-    for place in places:
+    for place, path in paths_at(state, places).items():
         try:
-            stamp = stamp_of(os.stat(paths[place]))  # noqa: PTH116
+            stamp = stamp_of(os.stat(path))  # noqa: PTH116
         except OSError:
             return None
         if not is_settled(stamp[0], began_ns):

@@ -15,7 +15,7 @@ import os
 from stat import S_ISREG
 
 from cache.statebytes import decode
-from pipeline.gate import listed
+from pipeline.gate import paths_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ def only_touched(state: "Any", places: "Sequence[int]", path: str, most: "int | 
     fingerprints = _load(path, facts["survey"])
     if fingerprints is None:
         return False
-    stamps, groups = listed(state)
-    sizes = [size for _, size, _ in stamps]
-    paths = [directory + name for directory, *names in groups for name in names]
+    numbers = memoryview(state[6])[: 24 * state[5]].cast("Q")
+    paths = paths_at(state, places)
 
     def now(n: int) -> bytes:
-        return of_file(os.fsdecode(paths[n]), sizes[n]) if n < facts["files"] else of_directory(os.fsdecode(paths[n]))
+        path = os.fsdecode(paths[n])
+        return of_file(path, numbers[3 * n + 1]) if n < facts["files"] else of_directory(path)
 
     return all(bool(fingerprints[n]) and fingerprints[n] == now(n) for n in places)
 

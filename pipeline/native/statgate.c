@@ -1,11 +1,11 @@
 /* Which files of a listing are not what they were: the loop of `pipeline/gate.py`, compiled.
  *
- *     statgate ROOT COUNT SIZE LIMIT < listing
+ *     statgate ROOT COUNT SIZE < listing
  *
  * The listing (SIZE bytes, COUNT files; format: `gate.KIND`) comes from a state file whose checksum
- * the caller has verified. Prints the places of at most LIMIT files that differ or are missing, one
- * per line, and then "checked". Ends with 0 if it could tell, with 2 and no "checked" if it could
- * not. Knows nothing of projects or state files; writes nothing else.
+ * the caller has verified. Prints the places of the files that differ or are missing, one per line,
+ * and then "checked". Ends with 0 if it could tell, with 2 and no "checked" if it could not. Knows
+ * nothing of projects or state files; writes nothing else.
  */
 #define _FILE_OFFSET_BITS 64
 #include <stdint.h>
@@ -49,7 +49,7 @@ static char *read_listing(size_t size) {
 }
 
 /* Check each group; 0 when the text holds exactly `count` names. */
-static int check(const char *root, const char *listing, size_t count, size_t size, size_t limit) {
+static int check(const char *root, const char *listing, size_t count, size_t size) {
     const char *stamp = listing, *stamps_end = listing + count * sizeof(struct stamp);
     const char *text = stamps_end, *end = listing + size;
     size_t place = 0;
@@ -62,9 +62,6 @@ static int check(const char *root, const char *listing, size_t count, size_t siz
             }
             if (!(entered && is_same(text, stamp))) {
                 printf("%zu\n", place);
-                if (--limit == 0) {
-                    return 0;
-                }
             }
             place++;
             stamp += sizeof(struct stamp);
@@ -75,19 +72,18 @@ static int check(const char *root, const char *listing, size_t count, size_t siz
 }
 
 int main(int argc, char **argv) {
-    size_t count, size, limit;
+    size_t count, size;
     char *listing;
-    if (argc != 5) {
+    if (argc != 4) {
         return 2;
     }
     count = strtoull(argv[2], NULL, 10);
     size = strtoull(argv[3], NULL, 10);
-    limit = strtoull(argv[4], NULL, 10);
-    if (limit == 0 || size < 2 || count > (size - 2) / sizeof(struct stamp) ||
+    if (size < 2 || count > (size - 2) / sizeof(struct stamp) ||
         (listing = read_listing(size)) == NULL || listing[size - 1] || listing[size - 2]) {
         return 2;
     }
-    if (check(argv[1], listing, count, size, limit) != 0) {
+    if (check(argv[1], listing, count, size) != 0) {
         return 2;
     }
     return puts("checked") == EOF || fflush(stdout) != 0 ? 2 : 0;
