@@ -97,31 +97,34 @@ def load(path: str) -> "tuple[Any, tuple[int, int, int]] | None":
 
 def moved(state: "Any", root: str, *, alone: bool = False) -> "list[int] | None":
     """Which of the state's files are not what they were (their places in its listing), None when it does not apply at
-    all. The current directory must be `root`. One stat per path, and a second one where a file of the same directory
-    moved. `alone`: this process has no other thread, so that the current directory may be another one meanwhile."""
+    all. One stat per path, and a second one where a file of the same directory is missing. The current directory must
+    be `root`. `alone`: this process has no other thread, so that the current directory may be another one meanwhile."""
     if not _circumstances_agree(state, root):
         return None
     found = _helper_says(state, root)
     if found is not None:
         return found
-    stamps, groups = listed(state)
+    count, listing = state[5:]
+    numbers = memoryview(listing)[: 24 * count].cast("Q").tolist()
     found, place = [], 0
     try:
-        for directory, *names in groups:
-            expected = [stamp for _, stamp in zip(names, stamps, strict=False)]  # `itertools` would have to be loaded
+        for directory, *names in _groups(state):
+            of_these = iter(numbers[3 * place : 3 * (place + len(names))])
+            wanted = list(zip(of_these, of_these, of_these, strict=True))
+            now: list[Any]
             try:
                 if alone:
                     # Through the root, because most are relative to it.
                     os.chdir(root)
                     os.chdir(directory)
                 paths = names if alone else map(directory.__add__, names)
-                as_it_was = list(map(stamp_of, map(stat, paths))) == expected
+                now = list(map(stamp_of, map(stat, paths)))
             except OSError:
-                as_it_was = False
-            if not as_it_was:
                 if alone:
                     os.chdir(root)
-                found += [place + n for n, name in enumerate(names) if _stamp(directory + name) != expected[n]]
+                now = [_stamp(directory + name) for name in names]
+            if now != wanted:
+                found += [place + n for n, stamp in enumerate(now) if stamp != wanted[n]]
             place += len(names)
     finally:
         if alone:
@@ -137,21 +140,18 @@ def _stamp(path: bytes) -> "tuple[int, int, int] | None":
     return found
 
 
-def listed(state: "Any") -> "tuple[Iterator[tuple[int, int, int]], Iterator[list[bytes]]]":
-    """The stamps of a state's listing, and its groups: a directory and its names."""
+def _groups(state: "Any") -> "Iterator[list[bytes]]":
+    """Directories, each with its names."""
     count, listing = state[5:]
-    numbers = iter(memoryview(listing)[: 24 * count].cast("Q").tolist())
-    groups = listing[24 * count : -2].split(b"\0\0")
-    return zip(numbers, numbers, numbers, strict=True), (group.split(b"\0") for group in groups)
+    return (group.split(b"\0") for group in listing[24 * count : -2].split(b"\0\0"))
 
 
 def paths_at(state: "Any", places: "Sequence[int]") -> "dict[int, bytes]":
     """The paths of the files at these places of the listing."""
-    _, groups = listed(state)
     wanted = set(places)
     found = {}
     first = 0
-    for directory, *names in groups:
+    for directory, *names in _groups(state):
         for place in wanted.intersection(range(first, first + len(names))):
             found[place] = directory + names[place - first]
         first += len(names)

@@ -103,34 +103,38 @@ class GateState:
         """The places of the paths that moved, None without a state that applies; those that were only touched did not:
         they are read."""
         if self._moved is None and self._state is None:
-            self._state, self._moved = self._first_look() or self._own_look()
+            found = self._first_look() or self._own_look()
+            self._state, self._moved = found or ((), None)
         return self._moved
 
     def _first_look(self) -> tuple[Any, Sequence[int]] | None:
-        """What this process saw at its start, where that was this state and the answer cannot have changed but by an
-        edit since, which the next run sees. With many moved files it was not asked whether they were only touched."""
+        """What this process saw at its start, where that was this state and can only be old by an edit since, which the
+        next run sees."""
         for root, path, stamp, state, places in () if self._waited else FIRST_LOOK:
             here = root == self._root == os.getcwd()  # noqa: PTH109
-            if here and self._path == Path(root, path) and len(places) <= gate_touched.MOST:
+            if here and self._path == Path(root, path):
                 with contextlib.suppress(OSError):
                     if stamp_of(self._path.stat()) == stamp:
-                        return state, places
+                        # A few were read already, and were not only touched.
+                        return state, self._read(state, places) if len(places) > gate_touched.MOST else places
         return None
 
-    def _own_look(self) -> tuple[Any, Sequence[int] | None]:
+    def _own_look(self) -> tuple[Any, Sequence[int] | None] | None:
         found = load(str(self._path))
         here = os.getcwd()  # noqa: PTH109
-        if found is None:
-            return (), None
+        if found is None or here != self._root:
+            return None
         state, _ = found
-        if here != self._root:
-            return state, None
-        began_ns = filesystem_now_ns()
         places = moved(state, here)
-        if places and gate_touched.only_touched(state, places, str(self._path), len(places)):
-            self._renewed = _with_stamps_of(state, places, began_ns)
-            places = []
-        return state, places
+        return state, self._read(state, places) if places else places
+
+    def _read(self, state: Any, places: Sequence[int]) -> Sequence[int]:
+        """None of these places if their files, which are read here, are what they were."""
+        began_ns = filesystem_now_ns()
+        if not gate_touched.only_touched(state, places, str(self._path), len(places)):
+            return places
+        self._renewed = _with_stamps_of(state, places, began_ns)
+        return []
 
     def waited(self) -> None:
         """Another run was under way until now: what was seen before is old."""
