@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 from esp_pylib.logger import EspLog, EspLogBase
+from hypothesis import HealthCheck, settings
 
 # The script `pytest` has its own directory first on the path, and there lies esptool's script `esptool.py`.
 sys.path[:] = [entry for entry in sys.path if not entry or Path(entry) != Path(sys.executable).parent]
+
+# The same examples in every run, and however long they take: a busy machine is no defect.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)
