@@ -20,11 +20,12 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
 from cache.durable import read_file, write_atomic
+from cache.named_tuple import NamedTuple
 
 FORMAT = "ac.v1"
 MAX_CANDIDATES = 16

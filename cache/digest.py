@@ -8,7 +8,9 @@ Does not know paths, stores or keys. Invariant: a hash never travels without its
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple, NewType
+from typing import NewType
+
+from cache.named_tuple import NamedTuple
 
 Fingerprint = NewType("Fingerprint", str)
 """xxh3-128 of a file's bytes, 32 lower-case hex digits."""

@@ -17,9 +17,10 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.digest import Digest, Fingerprint, fingerprint_bytes
+from cache.named_tuple import NamedTuple
 
 CHUNK = 8 << 20
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

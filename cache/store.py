@@ -15,13 +15,13 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from cache.actions import FORMAT, ActionCache, decode_entry
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
 from cache.durable import write_atomic
 from cache.lock import OPEN, try_lock
+from cache.named_tuple import NamedTuple
 
 KEEP = 0.8
 """How full a gc leaves the store: collecting down to the brim would mean collecting after every build."""

@@ -15,9 +15,10 @@ import tomllib
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.durable import write_atomic
+from cache.named_tuple import NamedTuple
 from pipeline import __version__
 from pipeline.baseline_edits import Edits
 from pipeline.child import Child, run_doit

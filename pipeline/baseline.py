@@ -14,9 +14,10 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.durable import write_atomic
+from cache.named_tuple import NamedTuple
 from pipeline.baseline_edits import Edits
 from pipeline.context import STATE_DIR, Context
 from pipeline.core import baseline as core

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline import bench_project
 from pipeline.bench_suite import CannotRun, Recorder
 from pipeline.context import Context

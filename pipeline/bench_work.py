@@ -18,9 +18,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.durable import write_atomic
+from cache.named_tuple import NamedTuple
 from cache.stamps import next_tick
 from pipeline import bench_project
 from pipeline.bench import Bench

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.context import STATE_DIR
 from pipeline.core.events import format_tx
 from pipeline.core.model import FailureCategory

@@ -11,11 +11,12 @@ import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey
 from cache.durable import read_file
+from cache.named_tuple import NamedTuple
 from cache.stamps import Entry, filesystem_now_ns, next_tick
 from pipeline.core import depfile
 from pipeline.core.inputs import Command, command_of

@@ -11,8 +11,9 @@ import os
 import posixpath
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import Action
 from pipeline.engine_results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
 

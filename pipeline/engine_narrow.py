@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import Action, Stage, Tool
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cache.digest import ActionKey
+from cache.named_tuple import NamedTuple
 from cache.stamps import Entry
 from pipeline.core.keys import set_key
 from pipeline.engine_records import Observed

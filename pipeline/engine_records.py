@@ -17,9 +17,10 @@ from __future__ import annotations
 import marshal
 from collections.abc import KeysView
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from cache import statefile
+from cache.named_tuple import NamedTuple
 from pipeline.core.inputs import Command
 from pipeline.core.model import Action
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import Reason
 
 

@@ -17,9 +17,10 @@ import sysconfig
 from array import array
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache import statefile
+from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable, filesystem_now_ns, is_settled
 from cache.statebytes import encode
 from pipeline import gate_touched

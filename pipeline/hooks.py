@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import indent
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.durable import write_atomic
+from cache.named_tuple import NamedTuple
 from pipeline import compile_commands
 from pipeline.core import blocks, hook_texts, jsonc
 from pipeline.core.jsonc import Misfit

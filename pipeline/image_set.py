@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from cache.digest import digest_bytes
+from cache.named_tuple import NamedTuple
 from pipeline.core.failures import fail
 from pipeline.core.images import check_chip, check_fits, describe_image, room_warnings
 from pipeline.core.layout import APPLICATION, Placement

@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.baseline_edits import Edits
 from pipeline.child import Child, run_doit
 from pipeline.context import Context, load_context

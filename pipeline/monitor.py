@@ -12,8 +12,9 @@ of dropped ones, and a call ends at its deadline.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.failures import fail
 from pipeline.core.jsonrpc import Calls
 from pipeline.core.model import Failure, FailureCategory

@@ -13,8 +13,9 @@ import re
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.context import Context
 from pipeline.core.failures import fail
 from pipeline.core.model import Failure, FailureCategory

@@ -7,7 +7,8 @@ tasks are created, and every stage task accepts them. Knows neither doit nor the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from cache.named_tuple import NamedTuple
 
 OPTIONS = ("device", "group", "profile", "verify", "trace", "junit")
 """Those with a value."""

@@ -15,10 +15,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.durable import write_atomic
 from cache.location import user_state_dir
+from cache.named_tuple import NamedTuple
 from pipeline import __version__
 from pipeline.core import events
 from pipeline.core.config import DeployConfig

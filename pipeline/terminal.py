@@ -12,8 +12,9 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import Failure
 from pipeline.core.report import module_line
 

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from cache.durable import FileLock
+from cache.named_tuple import NamedTuple
 from cache.stamps import filesystem_now_ns, is_settled
 from pipeline.context import STATE_DIR
 from pipeline.core import events

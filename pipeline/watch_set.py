@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.context import CONFIG_FILE, STATE_DIR, load_context
 from pipeline.core.config import DeployConfig
 from pipeline.core.model import HOST_STAGES, Failure

@@ -9,7 +9,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
+
+from cache.named_tuple import NamedTuple
 
 LEVELS: Mapping[str, str] = MappingProxyType(
     {name: f"verify.level={name}" for name in ("md5", "app-report", "journal")}

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.config import Gate as Thresholds
 from pipeline.core.history import History, Row
 from pipeline.core.model import DeployOutcome, Stage

@@ -7,8 +7,8 @@ it, the command that makes it again, and the transaction ids of all runs that it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.ab_gate import Conclusion, Effect, Flash, Pair, Population, Shares
 from pipeline.core.config import Gate as Thresholds
 from pipeline.core.report import markdown_table

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.signs import Sign, signs
 
 MAX_LINES = 200

@@ -12,8 +12,9 @@ the end of the last stage.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.budget import TOTAL, Judged, budget_dict, judge
 from pipeline.core.model import HOST_STAGES, Stage, StageOutcome
 from pipeline.core.statistics import bootstrap, difference, median, summary

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
+
+from cache.named_tuple import NamedTuple
 
 SCHEMA = 1
 KIND = "bench"

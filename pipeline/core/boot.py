@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.asking import Asking
 from pipeline.core.failures import fail
 from pipeline.core.jsonrpc import parse_jsonrpc, reported_sha256

@@ -13,8 +13,9 @@ built twice as fast.)
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.config_checks import SIZE_UNITS, VIRTUAL_PORT, did_you_mean
 from pipeline.core.failures import fail
 from pipeline.core.images import flash_size_bytes

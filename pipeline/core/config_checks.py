@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.images import CHIPS, FLASH_MODES, FLASH_SIZES
 from pipeline.core.model import SECTOR
 from pipeline.core.readiness import Until, parse_until

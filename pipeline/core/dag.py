@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.depfile import search_path
 from pipeline.core.model import Action
 

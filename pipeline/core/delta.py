@@ -9,8 +9,8 @@ run covers every changed sector and holds the image's bytes; nothing outside the
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import SECTOR, Image, Region
 
 BLOCK = 0x10000

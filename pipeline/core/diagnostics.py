@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import DEVICE_STAGES, Failure, FailureCategory
 
 CONFIG = "deploy.toml"

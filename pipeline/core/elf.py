@@ -7,7 +7,8 @@ that would load the same bytes at the same addresses from sections of the same n
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+
+from cache.named_tuple import NamedTuple
 
 _IDENT = b"\x7fELF\x01\x01"
 _HEADER = struct.Struct("<16sHHIIIIIHHHHHH")

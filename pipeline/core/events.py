@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.failures import fail
 from pipeline.core.model import (
     EVENT_SCHEMA,

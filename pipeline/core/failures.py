@@ -8,8 +8,8 @@ when its user action changes neither code, configuration, machine set-up nor the
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import Failure, FailureCategory, Stage
 
 

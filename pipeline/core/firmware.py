@@ -11,8 +11,9 @@ import itertools
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.failures import fail
 from pipeline.core.images import (
     CHIPS,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cache.digest import ActionKey, Digest
+from cache.named_tuple import NamedTuple
 from pipeline.core.dag import Dag
 from pipeline.core.inputs import Command, InputKind, command_of
 from pipeline.core.keys import (

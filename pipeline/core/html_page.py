@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.history import History, Row, by_category, by_device, comparable, failure_rates
 from pipeline.core.report import NOTHING
 from pipeline.core.statistics import quantile

@@ -10,8 +10,9 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.failures import fail
 from pipeline.core.model import SECTOR, Failure, FailureCategory, Image, MatchRule, Reason, Stage
 

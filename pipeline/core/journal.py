@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import SECTOR, Image
 from pipeline.core.records import decode_records, encode_record, header
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.blocks import newline_of
 
 BEGIN = "/* >>> hotplate (written by `doit hooks:install`, taken out by `doit hooks:uninstall`) >>> */"

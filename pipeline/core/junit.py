@@ -12,8 +12,9 @@ belongs to no stage. A stage that was not reached is `skipped`, one that had not
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import StageOutcome
 from pipeline.core.report import visible_text
 

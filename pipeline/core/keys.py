@@ -16,9 +16,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cache.digest import ActionKey, Digest
+from cache.named_tuple import NamedTuple
 from pipeline.core.inputs import STABILITY, Command, InputKind, Stability
 
 KEY_VERSION = "hotplate action key 1"

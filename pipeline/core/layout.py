@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.config_checks import OWN_IMAGES, did_you_mean
 from pipeline.core.images import CHIPS
 from pipeline.core.model import SECTOR, MatchRule, Partition

@@ -6,7 +6,7 @@ chunks, and at most `MAX_LINE` bytes of an unfinished line are kept.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from cache.named_tuple import NamedTuple
 
 MAX_LINE = 64 * 1024
 """Bytes of one line that are kept. A longer line is cut, and cannot be a message."""

@@ -12,8 +12,9 @@ transaction belongs to the newest run; the others were carried over from the run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.history import Row
 from pipeline.core.model import FailureCategory, Stage
 

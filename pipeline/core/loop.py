@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import HOST_STAGES, DeployOutcome, RegionAction, Stage
 from pipeline.core.statistics import median
 

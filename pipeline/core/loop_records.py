@@ -11,8 +11,9 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.loop import LOOP_SCHEMA, Finding, Iteration, Measured, Rule, Test
 from pipeline.core.model import FailureCategory, RegionAction, Stage
 

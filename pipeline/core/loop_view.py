@@ -7,8 +7,8 @@ each text names the command and the transactions behind it, so that anyone can m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.loop import (
     ACTIONS,
     GREEN_STREAK,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import MarkName
 from pipeline.core.readiness import Until
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from cache.digest import Digest
+from cache.named_tuple import NamedTuple
 
 # --- stages -----------------------------------------------------------------------------------
 

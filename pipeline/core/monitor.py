@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.backtrace import PanicCollector, is_backtrace
 from pipeline.core.jsonrpc import parse_jsonrpc, reported_sha256
 from pipeline.core.lines import Line, LineCutter

@@ -10,8 +10,8 @@ from __future__ import annotations
 import struct
 import zlib
 from enum import IntEnum
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import SECTOR
 
 SIZE = 2 * SECTOR

@@ -11,8 +11,8 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.config_checks import did_you_mean
 from pipeline.core.failures import fail
 from pipeline.core.model import SECTOR, Failure, FailureCategory, Partition, Reason

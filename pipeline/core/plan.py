@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import (
     SECTOR,
     DeployOutcome,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import FailureCategory
 from pipeline.core.signs import visible
 

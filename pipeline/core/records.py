@@ -18,7 +18,9 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from cache.named_tuple import NamedTuple
 
 
 class Decoded(NamedTuple):

@@ -15,8 +15,9 @@ ttfb{}, budget{}` at the top level, `done` in each region (false: planned, its e
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.budget import TOTAL, BudgetReport, PhaseBudget, budget_dict, judge
 from pipeline.core.events import (
     DeviceSeen,

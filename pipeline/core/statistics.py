@@ -14,7 +14,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from math import comb, floor
-from typing import NamedTuple
+
+from cache.named_tuple import NamedTuple
 
 SIGNIFICANT = 0.01
 """p below which two samples count as different: for 5 runs against 5, that they do not overlap (p = 2 / 252)."""

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.history import Rate, Row, by_device, comparable, failure_rates
 from pipeline.core.live_results import CHECKS, FAIL, PASS, Entry, Merged
 from pipeline.core.report import NOTHING, code, code_block, markdown_table

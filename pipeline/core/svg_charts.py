@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.timeline import STAGES, Slice, Timeline
 
 WIDTH = 1000

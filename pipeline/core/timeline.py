@@ -11,8 +11,8 @@ length is the board's time, not ours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.events import ActionDone, RunStarted, StageStarted, payload
 from pipeline.core.model import Event, Failure, Mark, MarkName, Stage, StageOutcome, StageResult
 from pipeline.core.report_json import SEGMENTS

@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from cache.named_tuple import NamedTuple
 
 KeyPath = tuple[str | int, ...]
 """Keys from the root; an `int` is the index of an element of an array."""

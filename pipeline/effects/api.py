@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import DeviceFacts, Image, Reason, Region
 
 

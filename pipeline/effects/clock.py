@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.effects.api import Clock
 
 

@@ -14,11 +14,12 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.blobs import BlobStore
 from cache.digest import Digest
 from cache.durable import write_atomic
+from cache.named_tuple import NamedTuple
 from pipeline.core import elf
 from pipeline.core.backtrace import Frame, FrameRule, parse_dump, trace_lines, walk
 

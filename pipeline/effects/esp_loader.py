@@ -12,8 +12,9 @@ import errno
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.failures import fail
 from pipeline.core.model import DeviceFacts, FailureCategory, Reason, Stage
 from pipeline.effects.links import NO_LINES, NO_LINES_HINT

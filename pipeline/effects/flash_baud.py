@@ -9,8 +9,9 @@ at the ROM's own rate unless a lower one was asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import Reason
 from pipeline.effects.api import SLOWER_BAUD
 

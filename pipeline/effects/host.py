@@ -11,10 +11,10 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import NamedTuple
 from zlib import crc32
 
 from cache.durable import write_atomic
+from cache.named_tuple import NamedTuple
 
 
 def process_age_ms() -> int | None:

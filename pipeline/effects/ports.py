@@ -14,8 +14,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.config import DeviceConfig
 from pipeline.core.failures import fail
 from pipeline.core.model import Failure, FailureCategory, Stage

@@ -10,7 +10,9 @@ LoaderError within the timeout, however much noise arrives.
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from typing import Any
+
+from cache.named_tuple import NamedTuple
 
 SYNC, READ_REG, SET_PARAMS, ATTACH, READ_SLOW, MD5, SECURITY_INFO = 0x08, 0x0A, 0x0B, 0x0D, 0x0E, 0x13, 0x14
 

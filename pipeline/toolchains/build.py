@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import filterfalse, pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from cache.named_tuple import NamedTuple
 from pipeline.core import dag
 from pipeline.core.config import DeployConfig
 from pipeline.core.failures import fail

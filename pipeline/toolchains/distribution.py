@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import NamedTuple
 
 from cache import statefile
+from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from pipeline.gate_state import Watched, directory_stamp
 

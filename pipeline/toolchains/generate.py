@@ -8,8 +8,8 @@ and does not run anything. Invariant: no word of an action names a path of this 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.layout import BOOTLOADER, Placement
 from pipeline.core.model import Action, Stage
 from pipeline.toolchains.builtins import COPY, ELF2IMAGE, IMAGE, OTADATA, PARTITION_TABLE, STRIP

@@ -12,8 +12,8 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from cache.named_tuple import NamedTuple
 from pipeline.core.config import ActionConfig
 from pipeline.core.failures import fail
 from pipeline.core.model import Action, Failure, FailureCategory, Stage, Tool

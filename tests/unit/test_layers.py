@@ -19,7 +19,7 @@ EDGE = ("pipeline/effects/", "virtualboard/", "service/")
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate", "starlette", "mcp"}
 LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in ("virtualboard/rv32.py",)}
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
-PURE_CACHE = {"cache.digest", "cache.key", "cache.entry", "cache.policy"}
+PURE_CACHE = {"cache.named_tuple", "cache.digest", "cache.key", "cache.entry", "cache.policy"}
 
 
 def sources() -> list[str]:
