@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import stat
 from collections.abc import Iterator
@@ -169,6 +170,20 @@ def test_the_shortest_listing_and_a_long_one(tmp_path: Path, helper: Path) -> No
     assert both(tmp_path, 1, listing_of(files[:1]), helper) == []
     missing: list[tuple[str, GateStamp]] = [(f"none/{n:06}", (1, 2, 3)) for n in range(30000)]
     assert both(tmp_path, 30000, listing_of(missing), helper) == list(range(30000))
+
+
+@pytest.mark.parametrize("count", [1999, 2000, 4001, 9000])
+def test_what_several_processes_looked_at_is_put_together(tmp_path: Path, helper: Path, count: int) -> None:
+    tree(tmp_path)
+    files, _ = listing(tmp_path)
+    rows = sorted((files * (count // len(files) + 1))[:count], key=lambda row: row[0].rpartition("/")[0])
+    draw = random.Random(count)
+    for places in ([], [0], [count - 1], [count // 2 - 1, count // 2], sorted(draw.sample(range(count), 50))):
+        changed: list[Any] = list(rows)
+        for place in places:
+            name, (ctime_ns, *rest) = rows[place]
+            changed[place] = (name, (ctime_ns + 1, *rest))
+        assert both(tmp_path, count, listing_of(changed), helper) == places
 
 
 def test_a_damaged_listing_is_never_found_unchanged(tmp_path: Path, helper: Path) -> None:
