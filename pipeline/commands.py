@@ -7,7 +7,6 @@ else; exit codes are doit's (2 bad configuration, 3 bad usage).
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from doit.cmd_base import Command
 from pipeline.core.model import Failure
 from pipeline.errors import DeployError
 from pipeline.options import Options
+from pipeline.terminal import silence
 
 
 def _option(name: str, text: str, long: str = "") -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Monitor(Command):  # type: ignore[misc]
         except KeyboardInterrupt:
             return 0
         except BrokenPipeError:
-            _stdout_closed()
+            silence(sys.stdout)
             return 0
         except DeployError as error:
             return _refused(error.failure, 1)
@@ -153,16 +153,13 @@ class View(Command):  # type: ignore[misc]
             text = self.text(context, opt_values, pos_args)
         except DeployError as error:
             return _refused(error.failure, 2)
+        except KeyboardInterrupt:
+            return 130
         finally:
             context.close()
         if isinstance(text, Failure):
             return _refused(text, 3)
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _stdout_closed()
-        return 0
+        return _printed(text)
 
 
 class Explain(View):
@@ -279,9 +276,17 @@ class Status(View):
         return status_text(context, opt_values["output"], opt_values["unit_tests"])
 
 
-def _stdout_closed() -> None:
-    """`| head` has seen enough; what is left in the buffer must not fail at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _printed(text: str) -> int:
+    """Put `text` on stdout; the exit code. `| head` that has seen enough is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        silence(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            print(f"stdout: error: cannot be written: {error.strerror}\nhint: free disk space", file=sys.stderr)
+            return 1
+    return 0
 
 
 class Gate(View):

@@ -22,7 +22,7 @@ from pipeline.effects.host import GitQuery, startup_ms
 from pipeline.errors import DeployError
 from pipeline.gate import selection_of
 from pipeline.run import Rendered, RunFacts, timed
-from pipeline.terminal import Progress, failure_block, look_of, module_table, stage_table
+from pipeline.terminal import Progress, failure_block, look_of, module_table, say, stage_table
 
 INTERRUPTED = 130
 
@@ -165,7 +165,6 @@ class HotplateReporter:
         if result is not None and result.failure is not None:
             self._record(task.name, result)
             self._progress.finish()
-            self._out.flush()
             _print_failure(result.failure)
         elif type(fail_info).__name__ != "UnmetDependency":
             self._write(f"{task.name}: {fail_info.get_msg().strip()}\n")
@@ -257,7 +256,6 @@ class HotplateReporter:
             if one.path is None:
                 self._write("note: the report could not be written; the event log in .deploy/runs holds it\n")
             self._write(f"{one.line}\n")
-        self._out.flush()
 
     def _export(self, rendered: list[Rendered]) -> None:
         """What someone asked for beside the reports."""
@@ -276,12 +274,13 @@ class HotplateReporter:
 
     def _notice(self, text: str) -> None:
         self._progress.finish()
-        self._out.flush()
-        print(text, file=sys.stderr, flush=True)
+        say(sys.stderr, f"{text}\n")
 
     def _write(self, text: str) -> None:
         self._progress.finish()
-        self._out.write(text)
+        lost = say(self._out, text)
+        if lost:
+            self._notice(f"note: what is printed is lost from here on ({lost}); the run goes on")
 
 
 def _closure(tasks: Mapping[str, Any], selected: list[str]) -> list[str]:
@@ -301,7 +300,7 @@ def _is_over_budget(report: Mapping[str, Any]) -> bool:
 
 
 def _print_failure(failure: Failure) -> None:
-    print("\n".join(failure_block(failure, look_of(sys.stderr))), file=sys.stderr, flush=True)
+    say(sys.stderr, "\n".join(failure_block(failure, look_of(sys.stderr))) + "\n")
 
 
 @contextmanager

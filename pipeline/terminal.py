@@ -8,6 +8,7 @@ The bar is our own: importing rich.progress costs 27 to 35 ms on top of doit (me
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -26,6 +27,26 @@ _CLEAR = "\r\x1b[K"
 _RESET = "\x1b[0m"
 _COLOURS = {"red": "\x1b[31m", "green": "\x1b[32m", "yellow": "\x1b[33m", "bold": "\x1b[1m", "dim": "\x1b[2m"}
 _OUTCOME_COLOURS = {"failed": "red", "interrupted": "yellow", "up-to-date": "green", "not-run": "dim"}
+
+
+def say(stream: TextIO, text: str) -> str:
+    """Write `text` at once. When the reader is gone (`| head`) or the disk is full: why, and `stream` is silent from
+    now on, since whoever speaks may be writing flash. `""` when all is well."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except UnicodeEncodeError:
+        return say(stream, text.encode("ascii", "backslashreplace").decode())
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        silence(stream)
+        return str(getattr(error, "strerror", None) or error)
+    return ""
+
+
+def silence(stream: TextIO) -> None:
+    """Let nothing that is written to `stream`, or is still in its buffer, fail: not at exit either."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Look(NamedTuple):
@@ -113,7 +134,8 @@ def failure_block(failure: Failure, look: Look) -> list[str]:
         lines = [look.paint(_plain(line), "red" if is_error(line) else "") for line in detail]
         head = [] if failure.line() in detail else [look.paint(_plain(line_of(failure)), "red")]
         return [*head, *lines, f"hint: {_plain(failure.hint)}"]
-    shown = [f"  {_plain(line)}"[: look.columns] for line in detail[-DETAIL_LINES:]]
+    detail = [line for line in detail if line not in failure.message]
+    shown = [f"  {_plain(line)}"[: look.columns if look.tty else None] for line in detail[-DETAIL_LINES:]]
     if len(detail) > len(shown):
         shown.insert(0, f"  ... {len(detail) - len(shown)} more lines in the report")
     return [look.paint(_plain(line_of(failure)), "red"), *shown, f"hint: {_plain(failure.hint)}"]
@@ -168,9 +190,6 @@ class Progress:
         return f"{name} [{'#' * filled}{'.' * (width - filled)}] {percent}"
 
     def _write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (OSError, ValueError):
+        if say(self._stream, text):
             # A terminal that went away must not stop a flash.
             self._look = self._look._replace(tty=False)

@@ -48,15 +48,15 @@ def flash_file(name: str, device: DeviceConfig, root: Path) -> Path:
 
 
 def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemClock, flash_size: int) -> Any:
-    from virtualboard.nor import BoardBusy
+    from virtualboard.nor import BoardBusy, FlashError
     from virtualboard.port import DEFAULT_MAC, open_virtual
     from virtualboard.timing import BadTiming
 
     faults = planted_faults(device.port)
     assert isinstance(faults, list), "deploy.toml was checked when it was read [this is a bug]"
     path = flash_file(name, device, root)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         port = open_virtual(
             device.chip, path, device.mac or DEFAULT_MAC, flash_size, timing=device.timing, faults=faults
         )
@@ -68,6 +68,9 @@ def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemCloc
         ) from None
     except BoardBusy as busy:
         raise _busy(name, device.port, str(busy)) from None
+    except FlashError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise _refused(name, str(path), cause) from None
     except OSError as error:
         raise _refused(name, str(path), error) from None
     clock.follow(lambda: port.clock.skew_s)

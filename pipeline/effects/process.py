@@ -118,14 +118,19 @@ class Group:
     """A process group and its leader, the watchdog. Its number cannot be reused before the watchdog is reaped."""
 
     def __init__(self) -> None:
-        self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCHDOG],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={},
-            process_group=0,
-        )
+        # Until it leads a group of its own, a Ctrl-C reaches it too. It inherits the mask; SIGKILL ends it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            self._watchdog = subprocess.Popen(
+                ["/bin/sh", "-c", _WATCHDOG],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},
+                process_group=0,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._end = weakref.finalize(self, _kill, self._watchdog)
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.effects.clock import SystemClock
-from pipeline.effects.process import SystemProcessRunner
+from pipeline.effects.process import Group, SystemProcessRunner
 from tests.damage.test_state_files import gone
 
 SH = "/bin/sh"
@@ -133,3 +133,18 @@ def test_many_commands_at_once(runner: SystemProcessRunner, tmp_path: Path) -> N
     for thread in threads:
         thread.join()
     assert sorted(outputs) == sorted(b"%d %d\n" % (n, r) for n in range(8) for r in range(5))
+
+
+def test_what_a_terminal_sends_does_not_end_the_watchdog() -> None:
+    """Until it has a process group of its own, a Ctrl-C reaches it as well: without it, the next child has no group."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    group = Group()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(group._watchdog.pid, number)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            group._watchdog.wait(timeout=0.2)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before, "our own mask is as it was"
+    finally:
+        group.kill()
+    assert not group.alive

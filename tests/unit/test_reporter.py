@@ -17,7 +17,9 @@ from pipeline.reporter import HotplateReporter, _finishing, _terminated, before_
 def test_a_stage_is_in_the_log_before_it_is_on_the_screen() -> None:
     """Who has seen a stage begin may kill the run at once, and the report must still name that stage."""
     happened: list[str] = []
-    screen = SimpleNamespace(write=lambda text: happened.append(f"screen {text}"), isatty=lambda: False)
+    screen = SimpleNamespace(
+        write=lambda text: happened.append(f"screen {text}"), flush=lambda: None, isatty=lambda: False
+    )
     run = SimpleNamespace(say=lambda payload, device: happened.append(f"log {payload.stage} {device}"))
     clock = SimpleNamespace(now_s=lambda: 0.0)
     reporter = HotplateReporter(io.StringIO(), cast(Context, SimpleNamespace(clock=clock, run=run, options=Options())))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import io
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +47,39 @@ def test_colour_needs_a_terminal_and_no_objection() -> None:
     assert look_of(FakeTty(), {"NO_COLOR": ""}).colour, "an empty NO_COLOR does not object"
     assert look_of(FakeTty(), {"NO_COLOR": "1"})[:2] == (True, False)
     assert look_of(FakeTty(), {"TERM": "dumb"})[:2] == (False, False)
+
+
+# --- streams that go away ---------------------------------------------------------------------
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader went away, or a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_reader_that_went_away_is_a_reason_and_no_exception() -> None:
+    assert module.say(io.StringIO(), "x") == ""
+    assert module.say(Gone(), "x") == "No space left on device"
+    closed = io.StringIO()
+    closed.close()
+    assert "closed" in module.say(closed, "x")
+
+
+def test_a_word_that_the_stream_cannot_encode_is_shown_escaped() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    assert module.say(stream, "firmware/ä.c\n") == ""
+    assert raw.getvalue() == b"firmware/\\xe4.c\n"
+
+
+def test_after_a_write_failed_the_rest_goes_nowhere_and_fails_no_more() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as stream:
+        assert module.say(stream, "x") == "Broken pipe"
+        assert module.say(stream, "y") == ""
 
 
 # --- the table --------------------------------------------------------------------------------
@@ -99,11 +134,19 @@ def test_a_failure_is_a_fact_its_detail_and_a_hint() -> None:
 def test_a_long_detail_is_cut_to_its_end_and_says_so() -> None:
     detail = "\n".join(f"{n} {'x' * 200}" for n in range(20))
     failure = fail(FailureCategory.PANIC, stage=Stage.TTFB, where="d", message="m", detail=detail)
-    lines = failure_block(failure, PIPE)
+    lines = failure_block(failure, TTY)
     assert lines[1] == "  ... 8 more lines in the report"
     assert lines[2].startswith("  8 x")
     assert len(lines) == 1 + 1 + 12 + 1
     assert all(len(line) <= 80 for line in lines[2:-1])
+    assert failure_block(failure, PIPE)[2] == f"  8 {'x' * 200}", "a pipe has no width: a program reads it"
+
+
+def test_a_detail_that_the_message_holds_is_not_said_again() -> None:
+    failure = fail(
+        FailureCategory.ACTION_FAILED, stage=Stage.LINK, where="d", message="a: x is missing", detail="x is missing"
+    )
+    assert failure_block(failure, PIPE) == ["deploy.toml:1:1: error: d: a: x is missing", f"hint: {failure.hint}"]
 
 
 # --- progress ---------------------------------------------------------------------------------
