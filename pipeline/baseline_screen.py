@@ -15,7 +15,7 @@ from pipeline.core.budget import TOTAL
 from pipeline.core.model import Failure
 from pipeline.core.report import visible
 from pipeline.dated_files import markdown_path
-from pipeline.terminal import Progress, look_of
+from pipeline.terminal import Progress, look_of, os_failure
 
 
 def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
@@ -32,7 +32,7 @@ def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
     try:
         made = baseline.measure(context, mode, runs, deploy=deploy, watch=watch)
     except OSError as error:
-        return f"the baseline could not be made: {error}"
+        return os_failure("baseline", error)
     finally:
         progress.finish()
     if isinstance(made, Failure):

@@ -56,8 +56,11 @@ class Session:
         }
 
     def run(self, name: str, options: Mapping[str, Any]) -> str:
-        """Run one suite, record and show it; why the task failed, `""` when it did not."""
+        """Run one suite, record and show it; why the task failed, `""` when it did not. Raises OSError when the report
+        cannot be written."""
         recorder = Recorder(name, self._progress)
+        if not self._suites:
+            self._write()  # what cannot be written in the end had better fail before the first minute
         recorder.step("begins")
         error = hint = ""
         try:

@@ -36,6 +36,7 @@ from pipeline.core.model import (
     State,
     Tool,
     Verdict,
+    note_lines,
 )
 from pipeline.core.otadata import select
 from pipeline.core.partitions import boot_row, ota_slots
@@ -260,8 +261,8 @@ class Context(DeviceContext):
         result = engine.run(stage, self.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
             self.notice(text.rstrip())
-        for note in result.notes:
-            self.notice(f"note: {note}")
+        for line in note_lines(result.notes):
+            self.notice(f"note: {line}")
         return StageResult(
             stage,
             StageOutcome.RAN if not result.failures else StageOutcome.FAILED,

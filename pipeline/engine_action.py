@@ -21,7 +21,7 @@ from cache.stamps import Entry, filesystem_now_ns, next_tick
 from pipeline.core import depfile
 from pipeline.core.inputs import Command, command_of
 from pipeline.core.keys import base_key, full_key
-from pipeline.core.model import Action, Reason
+from pipeline.core.model import NOT_STORED, Action, Reason
 from pipeline.engine_execute import Executed, UndeclaredOutputs, execute, made_files, remove_files
 from pipeline.engine_observe import CandidateSet, IdentifiedSet, Observer
 from pipeline.engine_records import Observed, Record, record_name
@@ -362,7 +362,7 @@ class ActionRunner:
                 self._results.add_candidate(keyed.base, candidate.encode())
             self._results.record(key, ActionResult(tuple(stored), stdout, stderr, round(ran.duration_s * 1000)))
         except OSError as error:
-            return (Reason("not stored", keyed.action.name, "", f"{error.filename or 'cache'}: {error.strerror}"),)
+            return (Reason(NOT_STORED, keyed.action.name, "", f"{error.filename or 'cache'}: {error.strerror}"),)
         return ()
 
     def _remember(

@@ -38,8 +38,7 @@ def git(context: Context) -> str:
     """The pre-commit hook."""
     places = git_places(context.root)
     if places is None:
-        print("hooks:git: error: this project is in no git repository\nhint: run `git init` first", file=sys.stderr)
-        return "no git repository"
+        return "hooks:git: error: this project is in no git repository\nhint: run `git init` first"
     return _shown(context, [hooks.install(hooks.git_part(context.root, *places))])
 
 
@@ -48,11 +47,9 @@ def _shown(context: Context, done: Sequence[Done]) -> str:
         for line in hooks.lines_of(one, context.root):
             print(line, file=sys.stderr if one.how == "refused" else sys.stdout)
     refused = [one for one in done if one.how == "refused"]
-    return f"{len(refused)} files were not changed" if refused else ""
+    return f"{len(refused)} of {len(done)} files were not changed" if refused else ""
 
 
 def _no_editor(editor: str) -> str:
     fact = f"{editor!r} is no editor that hooks are known for" if editor else "no editor is named"
-    message = f"--editor: error: {fact}"
-    print(f"{message}\nhint: choose one of {', '.join(hooks.EDITORS)}", file=sys.stderr)
-    return message
+    return f"--editor: error: {fact}\nhint: choose one of {', '.join(hooks.EDITORS)}"

@@ -11,7 +11,7 @@ from pipeline.context import Context
 from pipeline.core.loop import Decision, Iteration, Measured, Rule
 from pipeline.core.model import Failure
 from pipeline.loop import Asked, Watcher, run_loop
-from pipeline.terminal import Progress, look_of
+from pipeline.terminal import Progress, look_of, os_failure
 
 
 def show(context: Context, asked: Asked) -> str:
@@ -35,7 +35,7 @@ def show(context: Context, asked: Asked) -> str:
     try:
         ended = run_loop(context, asked, Watcher(began, ran, decided))
     except OSError as error:
-        return f"the loop could not go on: {error}"
+        return os_failure("loop", error)
     finally:
         progress.finish()
     if isinstance(ended, Failure):

@@ -167,7 +167,9 @@ class HotplateReporter:
             self._progress.finish()
             _print_failure(result.failure)
         elif type(fail_info).__name__ != "UnmetDependency":
-            self._write(f"{task.name}: {fail_info.get_msg().strip()}\n")
+            message = fail_info.get_msg().strip()
+            # Those that say where and what to do are complete.
+            self._notice(message if ": error: " in message.partition("\n")[0] else f"{task.name}: error: {message}")
             self._unknown(task.name, fail_info.get_msg())
 
     def _unknown(self, task: str, message: str) -> None:

@@ -34,7 +34,7 @@ from pipeline.core.model import (
     StageOutcome,
     StageResult,
 )
-from pipeline.core.report import encode_history, history_row, last_line, render_markdown
+from pipeline.core.report import encode_history, history_row, last_line, render_markdown, visible
 from pipeline.core.report_json import build_report, whole_ms
 from pipeline.effects.api import Clock
 from pipeline.effects.host import Revision, machine_id
@@ -228,8 +228,17 @@ class Run:
     def _transaction(self, *, single: bool) -> str:
         """A fresh id, or the one that the caller's environment gives (for one device: an id names one transaction)."""
         given = os.environ.get("DEPLOY_TX_ID", "")
-        if single and events.is_tx(given) and not (self._runs_dir / f"{given}.log").exists():
+        wrong = ""
+        if not single:
+            wrong = "this run has several transactions"
+        elif not events.is_tx(given):
+            wrong = "it is not tx-YYYYmmdd-HHMMSS- and 4 to 6 hex digits"
+        elif (self._runs_dir / f"{given}.log").exists():
+            wrong = "an earlier run has used it"
+        if given and not wrong:
             return given
+        if given and not self._logs:
+            self.notes.append(f"DEPLOY_TX_ID={visible(given)} is ignored: {wrong}")
         return events.format_tx(self._clock.utc(), secrets.token_hex(3))
 
     def _run_started(self, tx: str, device: str, port: str, facts: RunFacts, *, run: str) -> events.RunStarted:
@@ -267,7 +276,7 @@ class Run:
         except OSError:
             path = None  # the log in .deploy still holds everything
         self._remember(report, str(log_events[0].data.get("run", "")))
-        return Rendered(report, path, last_line(report))
+        return Rendered(report, path, last_line(report, written=path is not None))
 
     def _remember(self, report: Mapping[str, Any], run: str) -> None:
         """One more line of the history."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ class Scratch:
             target = self.project / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(context.root / name, target)
+            target.chmod(target.stat().st_mode | stat.S_IWUSR)  # of a checkout that is read-only
         (self.project / CONFIG_FILE).write_text(own_config((context.root / CONFIG_FILE).read_text()))
 
     def erase(self) -> None:

@@ -159,7 +159,12 @@ class Clean:
         self._stage = stage
 
     def __call__(self) -> None:
-        context().clean(self._stage)
+        try:
+            context().clean(self._stage)
+        except OSError as error:  # doit would print a traceback and end with 0
+            from pipeline.terminal import os_failure
+
+            raise SystemExit(os_failure(f"clean {self._stage}", error)) from None
 
     def __repr__(self) -> str:
         return f"<remove what {self._stage} built at >"
@@ -407,7 +412,12 @@ def _bench(suite: str, **options: Any) -> TaskFailed | None:
     asked = last_value(sys.argv[1:], "runs") if "bench" in sys.argv[1:] else ""
     if asked and "runs" in options:
         options["runs"] = int(asked)
-    failed = _benches().run(suite, options)
+    try:
+        failed = _benches().run(suite, options)
+    except OSError as error:  # even the report that would say so cannot be written
+        from pipeline.terminal import os_failure
+
+        failed = os_failure(f"bench:{suite}", error)
     return TaskFailed(failed) if failed else None
 
 

@@ -141,6 +141,12 @@ def failure_block(failure: Failure, look: Look) -> list[str]:
     return [look.paint(_plain(line_of(failure)), "red"), *shown, f"hint: {_plain(failure.hint)}"]
 
 
+def os_failure(where: str, error: OSError) -> str:
+    """The text of a failure that a file or directory caused which cannot be used."""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{where}: error: {place}{error.strerror or error}\nhint: make the place writable, or free disk space"
+
+
 def _plain(text: str) -> str:
     """Without control characters: a device's log must not steer the terminal."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)

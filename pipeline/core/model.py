@@ -11,7 +11,7 @@ root.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Literal
@@ -55,6 +55,10 @@ class State(StrEnum):
     DIRTY = "dirty"
 
 
+NOT_STORED = "not stored"
+"""The kind of the note that a result is not in the cache."""
+
+
 class Reason(NamedTuple):
     """One fact behind a verdict: `subject` (a path, an action, a region) moved from `before` to `after`."""
 
@@ -66,6 +70,15 @@ class Reason(NamedTuple):
     def __str__(self) -> str:
         moved = f": {self.before} -> {self.after}" if self.before or self.after else ""
         return f"{self.kind} {self.subject}{moved}"
+
+
+def note_lines(notes: Sequence[Reason]) -> list[str]:
+    """A line for each note, but one for all results that could not be stored: that is one fact, however many lack."""
+    unstored = [note for note in notes if note.kind == NOT_STORED]
+    lines = [str(note) for note in notes if note.kind != NOT_STORED]
+    if unstored:
+        lines.append(f"the cache cannot be written, so {len(unstored)} results are not stored: {unstored[0].after}")
+    return lines
 
 
 class Verdict(NamedTuple):

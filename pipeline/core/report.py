@@ -38,16 +38,16 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def last_line(report: Mapping[str, Any]) -> str:
+def last_line(report: Mapping[str, Any], *, written: bool = True) -> str:
     """`DEPLOY_TX_ID=... DEPLOY_OUTCOME=... DEPLOY_DEVICE=... DEPLOY_PORT=... DEPLOY_REPORT=...`: one line, in words
-    that a POSIX shell can evaluate."""
+    that a POSIX shell can evaluate. No report is named that could not be `written`."""
     device = report["device"]
     pairs = {
         "TX_ID": report["transaction_id"],
         "OUTCOME": report["outcome"] or "",
         "DEVICE": device["name"],
         "PORT": device["port"],
-        "REPORT": report["report_path"],
+        "REPORT": report["report_path"] if written else "",
     }
     return " ".join(f"DEPLOY_{key}={shlex.quote(visible(value)) if value else ''}" for key, value in pairs.items())
 

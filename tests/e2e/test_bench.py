@@ -32,5 +32,5 @@ def test_a_failing_suite_is_recorded_and_the_work_has_not_become_more(template: 
     assert len(work["rows"]) == len(json.loads((ROOT / KEPT).read_text())["rows"])
 
     assert done.code == 1
-    assert "bench:report: 1 of 2 suites failed: warm" in done.out
+    assert "bench:report: error: 1 of 2 suites failed: warm" in done.err
     assert "\x1b" not in done.out

@@ -27,6 +27,33 @@ def test_the_environment_names_transaction_and_report_directory(host_space: Spac
     assert not (host_space.path / "reports").exists()
     again = host_space.deploy(env=env)
     assert again.report["transaction_id"] != "tx-20261121-120000-beef", "an id names one transaction"
+    assert "note: DEPLOY_TX_ID=tx-20261121-120000-beef is ignored: an earlier run has used it\n" in again.err
+
+
+def test_an_id_and_a_directory_that_cannot_be_used_are_said(host_space: Space) -> None:
+    result = host_space.doit("verify-flash", env={"DEPLOY_TX_ID": "build 7", "DEPLOY_REPORT_DIR": "deploy.toml"})
+    assert result.code == 0
+    assert "note: DEPLOY_TX_ID=build 7 is ignored: it is not tx-YYYYmmdd-HHMMSS- and 4 to 6 hex digits\n" in result.err
+    assert result.out.endswith(" DEPLOY_REPORT=\n"), "no report is named that is not there"
+
+
+def test_tasks_that_cannot_write_say_where_on_stderr(host_space: Space) -> None:
+    """For a script stdout holds results only, and no traceback comes for what is not ours."""
+    host_space.file("reports").write_text("a file, where a directory should be\n")
+    loop = host_space.doit("loop", "--max", "1")
+    assert loop.code == 1 and loop.err.startswith("loop: error: "), loop.err
+    bench = host_space.doit("bench:work")  # before it measures for minutes
+    assert bench.code == 1 and bench.err.startswith("bench:work: error: "), bench.err
+    editor = host_space.doit("hooks:install", "--editor", "nano")
+    assert editor.err == (
+        "--editor: error: 'nano' is no editor that hooks are known for\nhint: choose one of vscode, neovim, emacs\n"
+    )
+    assert (editor.code, editor.out) == (1, ".  hooks:install\n")
+    built = next(host_space.file("build").rglob("json.c.o"))
+    built.unlink()
+    built.mkdir()
+    clean = host_space.doit("clean", "compile")
+    assert clean.code == 1 and clean.err.startswith("clean compile: error: "), clean.err
 
 
 def test_a_host_run_writes_the_event_log_alone(host_space: Space) -> None:

@@ -28,6 +28,7 @@ from pipeline.core.events import (
 )
 from pipeline.core.failures import fail
 from pipeline.core.model import (
+    NOT_STORED,
     DeployOutcome,
     Event,
     FailureCategory,
@@ -38,6 +39,7 @@ from pipeline.core.model import (
     Stage,
     StageOutcome,
     StageResult,
+    note_lines,
 )
 from pipeline.core.report import code, code_block, last_line, render_markdown
 from pipeline.core.report_json import SEGMENTS, build_report, whole_ms
@@ -404,6 +406,18 @@ def test_the_last_line_of_a_deploy() -> None:
         "DEPLOY_TX_ID=tx-20261121-083000-beef DEPLOY_OUTCOME=verified_unchanged DEPLOY_DEVICE=bench "
         "DEPLOY_PORT=virtual: DEPLOY_REPORT=reports/tx-20261121-083000-beef.md"
     )
+
+
+def test_no_report_is_named_that_could_not_be_written() -> None:
+    assert last_line(build_report(RUNS["unchanged"]()), written=False).endswith(" DEPLOY_REPORT=")
+
+
+def test_results_that_cannot_be_stored_are_one_fact() -> None:
+    missed = [Reason(NOT_STORED, f"compile {n}.c", "", f"/cache/{n}: Permission denied") for n in range(32)]
+    assert note_lines([Reason("output vanished", "x", "", "not recorded"), *missed]) == [
+        "output vanished x:  -> not recorded",
+        "the cache cannot be written, so 32 results are not stored: /cache/0: Permission denied",
+    ]
 
 
 def test_an_event_log_read_from_disk_gives_the_same_report() -> None:
