@@ -22,7 +22,7 @@ from pipeline.effects.host import GitQuery, startup_ms
 from pipeline.errors import DeployError
 from pipeline.gate import selection_of
 from pipeline.run import Rendered, RunFacts, timed
-from pipeline.terminal import Progress, failure_block, look_of, module_table, say, stage_table
+from pipeline.terminal import Progress, differing_lines, failure_block, look_of, module_table, say, stage_table
 
 INTERRUPTED = 130
 
@@ -251,6 +251,7 @@ class HotplateReporter:
             self._write("\n".join([*stage_table(one.report, self._look), *module_table(one.report, self._look)]) + "\n")
         for one in rendered:
             failure = one.report["failure"]
+            self._write("".join(f"{line}\n" for line in differing_lines(one.report)))
             if failure is not None and one.report["outcome"] == "interrupted":
                 self._write(f"{failure['message']}\n")
             if _is_over_budget(one.report):

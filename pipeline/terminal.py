@@ -101,6 +101,16 @@ def module_table(report: Mapping[str, Any], look: Look) -> list[str]:
     return lines
 
 
+def differing_lines(report: Mapping[str, Any]) -> list[str]:
+    """The answer of a run that only asked the board: a line for each region that differs and was not written."""
+    return [
+        f"differs: {row['name']} at {row['offset']:#x}: the board's MD5 is {row['device_md5_before'] or 'unknown'}, "
+        f"this build's {row['md5']}"
+        for row in report["regions"]
+        if report["outcome"] is None and row["action"] != "kept" and not row["done"]
+    ]
+
+
 _COUNTED = ("compiled", "restored", "linked", "bytes_written")
 
 

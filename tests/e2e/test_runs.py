@@ -157,3 +157,15 @@ def test_reports_are_kept_of_so_many_transactions(host_space: Space) -> None:
     kept = {f"{tx}.{suffix}" for tx in ids[1:] for suffix in ("md", "json")}
     others = {"baseline-20200101-000000.json", "notes.md", "history.jsonl"}
     assert {path.name for path in directory.iterdir()} == kept | others
+
+
+def test_asking_a_board_that_differs_says_what_differs(host_space: Space) -> None:
+    result = host_space.doit("verify-flash")
+    assert (result.code, result.report["outcome"]) == (0, None), "an erased board holds nothing of this build"
+    told = [line for line in result.out.splitlines() if line.startswith("differs: ")]
+    assert [line.split()[1] for line in told] == ["bootloader", "partitions", "app", "otadata"]
+    region = result.report["regions"][0]
+    assert told[0] == (
+        f"differs: bootloader at 0x0: the board's MD5 is {region['device_md5_before']}, this build's {region['md5']}"
+    )
+    assert "differs: " not in host_space.deploy().out
