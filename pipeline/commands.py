@@ -69,7 +69,7 @@ class Monitor(Command):  # type: ignore[misc]
             return _refused(wanted, 3)
         context = load_context(Options(devices=_given(opt_values["device"])))
         if isinstance(context, Failure):
-            return _refused(context, 3)
+            return _refused(context, 2)
         try:
             return monitor_command.run(context, wanted)
         except KeyboardInterrupt:

@@ -444,14 +444,15 @@ def load_context(options: Options, root: Path | None = None) -> Context | Failur
             hint="create one, or change into the directory of your project",
         )
     except (OSError, UnicodeDecodeError) as error:
-        return _config_failure(CONFIG_FILE, f"cannot be read: {error}")
+        reason = getattr(error, "strerror", None) or f"it is not UTF-8 ({error})"
+        return _config_failure(CONFIG_FILE, f"cannot be read: {reason}", "make it a readable file in UTF-8")
     config = parse_config(text, find_firmware=partial(find_firmware, root))
     if isinstance(config, Failure):
         return config
     if options.verify:
         wrong = check_value(("verify", "level"), options.verify)
         if wrong is not None:
-            return _config_failure("--verify", wrong.message)
+            return _config_failure("--verify", wrong.message, wrong.hint)
         config = config._replace(verify=Verify(options.verify))
     profile = config.profile(options.profile or config.project.profile)
     selected = config.selected(options.devices or options.named, options.groups)

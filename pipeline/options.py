@@ -16,7 +16,7 @@ JSON = "--json"
 
 
 class Options(NamedTuple):
-    """Empty means: not said. `device` and `group` may be given several times; each can only narrow the selection."""
+    """Empty means: not said. `device` and `group` may be given several times; the selection is the union."""
 
     devices: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()

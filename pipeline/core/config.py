@@ -262,4 +262,4 @@ class DeployConfig(NamedTuple):
         known = list(known)
         hint = f"choose one of {', '.join(known)}" if known else f"add it to {self.path}: no {what} is declared there"
         message = f"{self.path} has no {what} '{name}'{did_you_mean(name, known)}"
-        return fail(FailureCategory.CONFIG_ERROR, stage=None, where="", message=message, hint=hint)
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=f"--{what}", message=message, hint=hint)

@@ -244,6 +244,8 @@ def _wrong_type(path: "KeyPath", value: Any, wanted: str) -> Problem:
         "table": f"write a table [{name}] with keys below it",
         "table of strings": f"write a table [{name}] with strings below it",
     }[wanted]
+    if wanted == "table" and len(path) == 2:  # [device] with keys, where a name is missing
+        hint = f"write [{path[0]}.NAME] for a name of your choice, and the keys below it"
     fact = f"{element}'{name}' is of type {found.get(type(value), 'date or time')}, but must be of type {wanted}"
     return Problem(path, True, fact, hint)
 

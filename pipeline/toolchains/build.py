@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import posixpath
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from itertools import filterfalse, pairwise
 from pathlib import Path
@@ -162,10 +163,10 @@ def _users(root: Path, config: DeployConfig, listing: Listing, profile: str, sta
     if not config.actions:
         return UserActions((), {}, Watched({}))
     found = user_actions(listing, config.actions, profile, state_dir, ask_version)
-    if isinstance(found, Failure):
-        raise ToolError(found)
     if isinstance(found, Misfit):
-        raise ConfigError(config_failure_at(root, config, found.at, found.message, found.hint))
+        where = config_place(root, config, found.at)
+        failure = fail(found.category, stage=None, where=where, message=found.message, hint=found.hint)
+        raise (ToolError if found.category is FailureCategory.TOOLCHAIN_MISSING else ConfigError)(failure)
     return found
 
 
@@ -214,23 +215,28 @@ def config_place(root: Path, config: DeployConfig, path: KeyPath) -> str:
 
 def _spec(listing: Listing, config: DeployConfig, profile: str) -> generate.BuildSpec:
     project, toolchain, boot = config.project, config.toolchain, config.bootloader
+    sources = _glob(listing, config, "project", project.sources)
+    if project.descriptor and project.descriptor not in sources:
+        message = f"'{project.descriptor}' is none of the {len(sources)} files that project.sources match"
+        hint = "correct the path, or add the file to project.sources"
+        raise ConfigError(config_failure_at(Path(listing.root), config, ("project", "descriptor"), message, hint))
     # TOML strings cannot hold NUL and the lengths are checked; JSON's escapes are C's for what is left
     words = (f"PROJECT_NAME={json.dumps(project.name)}", f"PROJECT_VERSION={json.dumps(project.version)}")
     return generate.BuildSpec(
         profile=profile,
         chip=toolchain.chip,
         app=generate.ProgramSpec(
-            sources=_glob(listing, config, "project", project.sources),
+            sources=sources,
             include=project.include,
             linker_script=toolchain.linker_script,
-            script_files=_script_files(listing, toolchain.linker_script, toolchain.ldflags),
+            script_files=_script_files(listing, config, "toolchain", toolchain.linker_script),
             defines={project.descriptor: words} if project.descriptor else {},
         ),
         bootloader=generate.ProgramSpec(
             sources=_glob(listing, config, "bootloader", boot.sources),
             include=boot.include,
             linker_script=boot.linker_script,
-            script_files=_script_files(listing, boot.linker_script, toolchain.ldflags),
+            script_files=_script_files(listing, config, "bootloader", boot.linker_script),
             defines={},
         ),
         cflags=toolchain.cflags,
@@ -245,14 +251,20 @@ def _spec(listing: Listing, config: DeployConfig, profile: str) -> generate.Buil
     )
 
 
-def _script_files(listing: Listing, script: str, ldflags: Sequence[str]) -> tuple[str, ...]:
+def _script_files(listing: Listing, config: DeployConfig, section: str, script: str) -> tuple[str, ...]:
     """Files of the project that a linker script reads, through the scripts that it includes. One that an action makes
     is not there yet, and is to be declared by `[[action]]` or `[toolchain] ldflags`."""
-    search, found, waiting = library_path(ldflags), dict[str, None](), [script]
+    search, found, waiting = library_path(config.toolchain.ldflags), dict[str, None](), [script]
     while waiting:
+        path = waiting.pop()
         try:
-            text = Path(listing.root, waiting.pop()).read_text(errors="replace")
-        except OSError:
+            text = Path(listing.root, path).read_text(errors="replace")
+        except OSError as error:
+            if path == script and not any(script in action.outputs for action in config.actions):
+                message = f"the linker script '{script}' cannot be read: {error.strerror}"
+                hint = "correct the path, or declare the [[action]] that makes it"
+                at = (section, "linker_script")
+                raise ConfigError(config_failure_at(Path(listing.root), config, at, message, hint)) from None
             continue
         for name in filterfalse(is_pattern, named_files(text)):
             for place in places(name, search):
@@ -301,15 +313,21 @@ def action_failure(
     if first.kind is FailureKind.BUILTIN and ": error: " in first.stderr:
         where, _, fact = first.stderr.splitlines()[0].partition(": error: ")
     detail = "\n".join(lines) if lines else "\n".join(f.message for f in failures)
+    by_hand = category is FailureCategory.ACTION_FAILED and bool(first.argv)
+    if by_hand:
+        detail = f"$ {shlex.join(first.argv)}\n{detail}"
     # A builtin says `<where>: error: <fact>` and then what to do.
     words = first.stderr.splitlines() if first.kind is FailureKind.BUILTIN else []
+    hint = words[1] if len(words) > 1 else None
+    if first.kind is FailureKind.INPUT_MISSING:
+        hint = "make the file readable, correct its path, or declare the [[action]] that makes it"
     return fail(
         category,
         stage=stage,
         where=where or first.action,
         message=fact or first.message,
-        hint=words[1] if len(words) > 1 else None,
-        detail=detail if len(lines) > 1 or not fact else "",
+        hint=hint,
+        detail=detail if len(lines) > 1 or by_hand or not fact else "",
     )
 
 

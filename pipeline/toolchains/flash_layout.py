@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.core.config import DeployConfig, Prebuilt
-from pipeline.core.failures import fail
 from pipeline.core.layout import Given, Misplaced, Placement, add_given, place
-from pipeline.core.model import Failure, FailureCategory, Partition
+from pipeline.core.model import Failure, Partition
 from pipeline.core.partitions import parse_csv
 from pipeline.errors import ConfigError
 from pipeline.toolchains.build import config_failure_at
@@ -47,8 +46,9 @@ def _read_csv(root: Path, config: DeployConfig) -> tuple[Partition, ...] | Failu
     try:
         text = (root / path).read_text()
     except OSError as error:
-        message = f"the partition table cannot be read: {error.strerror}"
-        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=path, message=message)
+        message = f"the partition table '{path}' cannot be read: {error.strerror}"
+        hint = "correct the path, or write the table"
+        return config_failure_at(root, config, ("partitions", "table"), message, hint)
     return parse_csv(text, path, flash_size=config.flash.size_bytes, table_offset=config.partitions.offset)
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from cache.named_tuple import NamedTuple
 from pipeline.core.config import ActionConfig
-from pipeline.core.failures import fail
-from pipeline.core.model import Action, Failure, FailureCategory, Stage, Tool
+from pipeline.core.model import Action, FailureCategory, Stage, Tool
 from pipeline.gate_state import Watched
 from pipeline.toolchains.distribution import program_identity
 from pipeline.toolchains.globs import Listing, is_pattern
@@ -39,24 +38,26 @@ class UserActions(NamedTuple):
 
 
 class Misfit(NamedTuple):
-    """What is wrong, at a place of deploy.toml."""
+    """What is wrong, at a place of deploy.toml; `hint` None: what the category says."""
 
     at: KeyPath
     message: str
-    hint: str
+    hint: str | None
+    category: FailureCategory = FailureCategory.CONFIG_ERROR
 
 
 def user_actions(
     listing: Listing, configs: Sequence[ActionConfig], profile: str, state_dir: Path, ask_version: AskVersion
-) -> UserActions | Misfit | Failure:
+) -> UserActions | Misfit:
     """The actions of one profile, in the order of the file; all in stage compile, `place_stages` decides further."""
     tools: dict[str, Tool] = {}
     actions = []
     for index, config in enumerate(configs):
-        for word in (config.argv[0], *config.tools):
+        programs = [(config.argv[0], ("argv", 0)), *((word, ("tools", n)) for n, word in enumerate(config.tools))]
+        for word, key in programs:
             if word not in tools:
-                found = _tool(listing.root, word, state_dir, ask_version)
-                if isinstance(found, Failure):
+                found = _tool(listing.root, word, ("action", index, *key), state_dir, ask_version)
+                if isinstance(found, Misfit):
                     return found
                 tools[word] = found
         inputs = _inputs(listing, config, index)
@@ -127,25 +128,21 @@ def _inputs(listing: Listing, config: ActionConfig, index: int) -> tuple[str, ..
     return tuple(found)
 
 
-def _tool(root: str, word: str, state_dir: Path, ask_version: AskVersion) -> Tool | Failure:
+def _tool(root: str, word: str, at: KeyPath, state_dir: Path, ask_version: AskVersion) -> Tool | Misfit:
     """The program that `word` means: one of the project (with a slash), this Python, or the first on PATH."""
     if "/" in word:
         # Its bytes are an input of the action, which says more than an identity.
         return Tool(word, f"{root}/{word}", "", "a program of the project")
     path = sys.executable if word in PYTHON else shutil.which(word)
     if path is None:
-        return fail(
-            FailureCategory.TOOLCHAIN_MISSING,
-            stage=None,
-            where="deploy.toml",
-            message=f"the program '{word}' of an [[action]] is not on PATH",
-            hint=f"install it, or write its path relative to the project: tools/{word}",
-        )
+        message = f"the program '{word}' of an [[action]] is not on PATH"
+        hint = f"install it, or write its path relative to the project: tools/{word}"
+        return Misfit(at, message, hint, FailureCategory.TOOLCHAIN_MISSING)
     try:
         identity = program_identity(path, state_dir, ask_version)
     except OSError as error:
         message = f"the program '{word}' ({path}) cannot be read: {error.strerror}"
-        return fail(FailureCategory.TOOLCHAIN_MISSING, stage=None, where="deploy.toml", message=message)
+        return Misfit(at, message, None, FailureCategory.TOOLCHAIN_MISSING)
     return Tool(word, path, identity.version, f"{word} {identity.version} sha256:{identity.sha256}")
 
 

@@ -179,7 +179,7 @@ WRONG = {
     ),
     "no such program": (
         'name = "x"\nargv = ["no-such-program"]\noutputs = ["build/y"]',
-        "deploy.toml",
+        "@3",
         ("'no-such-program'", "not on PATH"),
     ),
     "no output": ('name = "x"\nargv = ["true"]\noutputs = []', "@4", ("is empty",)),
@@ -197,7 +197,7 @@ WRONG = {
     "fails": (
         'name = "x"\nargv = ["sh", "-c", "echo a.txt:3: error: bad thing >&2; exit 4"]\noutputs = ["build/y"]',
         "a.txt:3",
-        ("bad thing",),
+        ("bad thing", "\n$ "),
     ),
 }
 
@@ -210,6 +210,28 @@ def test_what_is_wrong_is_said_with_its_place(project: Project, name: str) -> No
     # @N: the Nth line of the table.
     fails(project, re.sub(r"@(\d)", lambda n: f"deploy.toml:{lines + 1 + int(n[1])}:", where), *facts)
     assert not (project.root / "build/y").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "fact"),
+    [
+        ("toolchain", "linker_script", "the linker script 'nope' cannot be read: No such file or directory"),
+        ("bootloader", "linker_script", "the linker script 'nope' cannot be read: No such file or directory"),
+        ("partitions", "table", "the partition table 'nope' cannot be read: No such file or directory"),
+        ("project", "descriptor", "'nope' is none of the "),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_an_error_where_it_is_written(
+    project: Project, section: str, key: str, fact: str
+) -> None:
+    config = project.root / "deploy.toml"
+    lines = config.read_text().splitlines()
+    head = lines.index(f"[{section}]")
+    end = next((n for n in range(head + 1, len(lines)) if lines[n].startswith("[")), len(lines))
+    lines[head + 1 : end] = [line for line in lines[head + 1 : end] if not line.startswith(f"{key} = ")]
+    lines.insert(head + 1, f'{key} = "nope"')
+    config.write_text("\n".join(lines) + "\n")
+    fails(project, f"deploy.toml:{head + 2}:", fact)
 
 
 def test_a_second_checkout_compiles_nothing(project: Project, tmp_path: Path) -> None:

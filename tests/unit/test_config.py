@@ -506,3 +506,8 @@ def test_the_timing_profiles_are_those_of_the_virtual_board() -> None:
     from virtualboard.timing import PROFILES
 
     assert tuple(PROFILES) == TIMINGS
+
+
+def test_keys_without_the_name_of_their_table_are_told_what_to_write() -> None:
+    failure = bad(MINIMAL.replace("[device.bench]", '[device]\nport = "virtual:"'))
+    assert failure.hint == "write [device.NAME] for a name of your choice, and the keys below it"
