@@ -204,6 +204,10 @@ def answer(argv: "Sequence[str]", seen: "list[Look] | None" = None) -> "str | No
 def main() -> int:
     """The console script."""
     answer_and_end()
+    if sys.argv[1:] == ["--version"]:  # doit then says its own
+        from pipeline import __version__
+
+        print(f"hotplate {__version__}", flush=True)
     from doit.doit_cmd import DoitMain
 
     return int(DoitMain().run(sys.argv[1:]))
@@ -216,7 +220,10 @@ def answer_and_end() -> None:
     text = answer(sys.argv[1:], FIRST_LOOK)
     if text is None:
         return
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:  # the reader went away; the answer stands
+        pass
     # Nothing is open and nothing was begun; taking down the interpreter object by object costs milliseconds.
     os._exit(0)

@@ -133,18 +133,23 @@ def _device(device: str, rows: Sequence[Row], facts: Facts) -> Iterator[str]:
         tx, timeline = facts.newest[device]
         yield f"<h2>{name}: the newest run in time</h2>"
         yield f'<p class="quiet">{escape(tx)}. The boot is on the device\'s clock.</p>'
-        yield waterfall(timeline)
+        yield _chart(waterfall(timeline))
     last = list(rows[-BARS:])
     yield f"<h2>{name}: the last {len(last)} runs, phase by phase</h2>"
-    yield stacked_bars([_bar(row) for row in last], facts.limits_ms.get("total"))
+    yield _chart(stacked_bars([_bar(row) for row in last], facts.limits_ms.get("total")))
     usual = comparable(rows)[-POINTS:]
     yield f"<h2>{name}: total</h2>"
     yield '<p class="quiet">Complete deploys on this machine. Hollow: something was built or written.</p>'
     points = [Point(_when(row), row.total_ms, _kind(row)) for row in usual if row.total_ms is not None]
-    yield trend(points, facts.limits_ms.get("total"), f"total of each deploy of {device}")
+    yield _chart(trend(points, facts.limits_ms.get("total"), f"total of each deploy of {device}"))
     yield f"<h2>{name}: time to the first JSON-RPC byte</h2>"
     points = [Point(_when(row), row.ttfb_ms, _kind(row)) for row in _same_ttfb(usual) if row.ttfb_ms is not None]
-    yield trend(points, facts.limits_ms.get("ttfb"), f"TTFB of each deploy of {device}")
+    yield _chart(trend(points, facts.limits_ms.get("ttfb"), f"TTFB of each deploy of {device}"))
+
+
+def _chart(svg: str) -> str:
+    """On a narrow screen a chart scrolls: shrunk to it, nobody could read its words."""
+    return f'<div class="chart">{svg}</div>'
 
 
 def _bar(row: Row) -> Bar:
@@ -239,6 +244,7 @@ dt { color: var(--quiet); } dd { margin: 0; font-variant-numeric: tabular-nums; 
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .85rem; }
 .legend i { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border-radius: 2px; }
 svg { width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; }
+.chart { overflow-x: auto; } .chart svg { min-width: 640px; }
 svg text { fill: var(--text); } svg .axis, svg .label { fill: var(--quiet); } .grid { stroke: var(--line); }
 .limit { stroke: var(--bad); stroke-dasharray: 5 3; stroke-width: 1.5; } .trend { fill: none; stroke: var(--trend); }
 .dot.warm { fill: var(--trend); } .dot.built { fill: var(--back); stroke: var(--trend); stroke-width: 1.5; }

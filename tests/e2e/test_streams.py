@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import __version__
 from tests.e2e.space import Space, environment
 
 
-def run(space: Space, stdout: int, *args: str) -> subprocess.CompletedProcess[str]:
+DOIT = ("-m", "doit")
+HOTPLATE = ("-c", "import sys; sys.argv[0] = 'hotplate'; from pipeline.gate import main; sys.exit(main())")
+
+
+def run(space: Space, stdout: int, *args: str, program: tuple[str, ...] = DOIT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "doit", *args],
+        [sys.executable, *program, *args],
         cwd=space.path,
         env=environment(**space._own),
         stdin=subprocess.DEVNULL,
@@ -46,3 +51,18 @@ def test_a_view_that_cannot_be_printed_says_so(host_space: Space) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == "stdout: error: cannot be written: No space left on device"
     assert "Traceback" not in done.stderr
+
+
+def test_the_fast_answer_needs_no_reader(host_space: Space) -> None:
+    assert host_space.doit("compile", "link").code == 0
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run(host_space, writer, "compile", "link", program=HOTPLATE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_hotplate_says_its_version_before_doits(host_space: Space) -> None:
+    done = run(host_space, subprocess.PIPE, "--version", program=HOTPLATE)
+    assert done.stdout.splitlines()[0] == f"hotplate {__version__}"
+    assert done.returncode == 0
