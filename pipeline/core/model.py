@@ -77,7 +77,7 @@ def note_lines(notes: Sequence[Reason]) -> list[str]:
     unstored = [note for note in notes if note.kind == NOT_STORED]
     lines = [str(note) for note in notes if note.kind != NOT_STORED]
     if unstored:
-        lines.append(f"the cache cannot be written, so {len(unstored)} results are not stored: {unstored[0].after}")
+        lines.append(f"the cache cannot be written, results not stored: {len(unstored)} ({unstored[0].after})")
     return lines
 
 

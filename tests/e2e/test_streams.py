@@ -12,7 +12,6 @@ import pytest
 from pipeline import __version__
 from tests.e2e.space import Space, environment
 
-
 DOIT = ("-m", "doit")
 HOTPLATE = ("-c", "import sys; sys.argv[0] = 'hotplate'; from pipeline.gate import main; sys.exit(main())")
 
@@ -54,7 +53,8 @@ def test_a_view_that_cannot_be_printed_says_so(host_space: Space) -> None:
 
 
 def test_the_fast_answer_needs_no_reader(host_space: Space) -> None:
-    assert host_space.doit("compile", "link").code == 0
+    run(host_space, subprocess.DEVNULL, "compile", "link", program=HOTPLATE)
+    run(host_space, subprocess.DEVNULL, "compile", "link", program=HOTPLATE)
     reader, writer = os.pipe()
     os.close(reader)
     done = run(host_space, writer, "compile", "link", program=HOTPLATE)

@@ -416,7 +416,7 @@ def test_results_that_cannot_be_stored_are_one_fact() -> None:
     missed = [Reason(NOT_STORED, f"compile {n}.c", "", f"/cache/{n}: Permission denied") for n in range(32)]
     assert note_lines([Reason("output vanished", "x", "", "not recorded"), *missed]) == [
         "output vanished x:  -> not recorded",
-        "the cache cannot be written, so 32 results are not stored: /cache/0: Permission denied",
+        "the cache cannot be written, results not stored: 32 (/cache/0: Permission denied)",
     ]
 
 
