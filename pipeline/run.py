@@ -196,7 +196,9 @@ class Run:
             if first is not None and log.failure is None and log.outcome is None and log.device:
                 message = f"the run stopped before it was done with this device: device {first.device} failed"
                 where = f"device {log.device}"
-                self.failed(fail(FailureCategory.INTERRUPTED, stage=None, where=where, message=message), log.device)
+                hint = "repair that device, or run `doit -c deploy ...`, which goes on with the others"
+                failure = fail(FailureCategory.INTERRUPTED, stage=None, where=where, message=message, hint=hint)
+                self.failed(failure, log.device)
 
     def _interrupt(self, running: Sequence[tuple[Stage, str, float]]) -> None:
         for under_way, device, _ in running:

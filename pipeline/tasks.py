@@ -70,6 +70,8 @@ PARAMS = [
     {"name": "json", "long": "json", "type": bool, "default": False, "help": "events on stdout, one JSON per line"},
 ]
 
+MEASURING = [param for param in PARAMS if param["name"] in ("device", "group", "profile")]
+"""What tasks take whose runs are children: an export or a proof that they do not hand on would be ignored in silence."""
 
 BASELINE_PARAMS = [
     {"name": "runs", "long": "runs", "type": int, "default": 5, "help": "runs of each kind"},
@@ -81,7 +83,7 @@ BASELINE_PARAMS = [
         "default": True,
         "help": "measure up to the running device (--no-deploy: only the build)",
     },
-    *PARAMS,
+    *MEASURING,
 ]
 
 
@@ -349,7 +351,7 @@ def task_loop() -> dict[str, Any]:
             switch("until_green", default=False, text="go on when a rule asks for an action, until green or stuck"),
             switch("rebuild", default=True, text="build twice from nothing and compare every output"),
             {"name": "between", "long": "between", "type": str, "default": "", "help": between},
-            *PARAMS,
+            *MEASURING,
         ],
         "verbosity": 2,
     }

@@ -169,3 +169,10 @@ def test_asking_a_board_that_differs_says_what_differs(host_space: Space) -> Non
         f"differs: bootloader at 0x0: the board's MD5 is {region['device_md5_before']}, this build's {region['md5']}"
     )
     assert "differs: " not in host_space.deploy().out
+
+
+def test_options_that_would_be_ignored_are_not_taken(host_space: Space) -> None:
+    """The runs that they measure are children: `--json` would print no event."""
+    for task in ("loop", "baseline:warm"):
+        refused = host_space.doit(task, "--json")
+        assert refused.code == 3 and "--json not recognized" in refused.err
