@@ -71,7 +71,7 @@ PARAMS = [
 ]
 
 MEASURING = [param for param in PARAMS if param["name"] in ("device", "group", "profile")]
-"""What tasks take whose runs are children: an export or a proof that they do not hand on would be ignored in silence."""
+"""What tasks take whose runs are children: an export that they do not hand on would be ignored in silence."""
 
 BASELINE_PARAMS = [
     {"name": "runs", "long": "runs", "type": int, "default": 5, "help": "runs of each kind"},
