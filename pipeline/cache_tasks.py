@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def clear(root: Path, max_bytes: int) -> tuple[Removed, str]:
     """Remove everything."""
     removed = Store(root, max_bytes).clear()
     return removed, _removed(root, removed)
+
+
+def spared(name: str, words: Sequence[str]) -> bool:
+    """Is `cache:NAME` one that removes results, run only because doit runs all of a group? Who says `doit cache` wants
+    to look, and not to lose what all projects share."""
+    if name not in ("gc", "clear"):
+        return False
+    return any(word == "cache" or ("*" in word and fnmatchcase(f"cache:{name}", word)) for word in words)
 
 
 def size_text(size: int) -> str:

@@ -238,7 +238,7 @@ class Report(View):
         "`html` writes index.html beside the reports: the last runs, trends and the budget, without network or script."
     )
     cmd_options = (
-        _option("format", "md, json, or csv (baselines)"),
+        _option("format", "show: md, json, or csv (baselines); list: json, whole reports"),
         {"name": "limit", "short": "", "long": "limit", "type": int, "default": 20, "help": "list at most N, 0: all"},
         _option("output", "html: write to this file"),
     )

@@ -78,7 +78,8 @@ def run(context: Context, wanted: Wanted) -> int:
 
 def _call(link: PortLink, device: DeviceRun, wanted: Wanted) -> int:
     with Monitor(link, reader_for(link), where=device.where) as monitor:
-        if wanted.reset:  # a firmware that boots does not listen yet
+        # A firmware that boots does not listen yet, and the in-process board gets power when it is opened.
+        if wanted.reset or not link.real_time:
             _until_it_speaks(monitor, link, wanted.seconds or CALL_S)
         answer = monitor.call(wanted.call, wanted.params, wanted.seconds or CALL_S)
     if isinstance(answer, Failure):

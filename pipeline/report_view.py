@@ -46,11 +46,15 @@ def report_text(context: Context, words: Sequence[str], kind: str, limit: int) -
     """The text for the words after `doit report`."""
     match list(words):
         case [] | ["list"]:
-            return _list(context, limit)
+            return _list(context, kind, limit)
         case ["show"]:
             return _show(context, LAST, kind)
         case ["show", name]:
             return _show(context, name, kind)
+        case ["diff", _, _] if kind:
+            return _bad(
+                f"diff takes no --format, got {kind!r}", "compare what `doit report show TX --format json` prints"
+            )
         case ["diff", before, after]:
             return _diff(context, before, after)
     hint = "use: doit report list | show [TX] | diff TX TX | html"
@@ -120,12 +124,16 @@ def _markdown(report: Report) -> str:
 # --- showing ----------------------------------------------------------------------------------
 
 
-def _list(context: Context, limit: int) -> str:
+def _list(context: Context, kind: str, limit: int) -> str | Failure:
+    if kind not in ("", "json"):
+        return _bad(f"--format {kind!r} is not one of json", "use --format json, or none for the table")
     found: list[Report] = []
     for name in _names(context):
         report = from_id(context, name) if len(found) < limit or limit <= 0 else None
         if report is not None:
             found.append(report)
+    if kind:
+        return json.dumps(found, indent=2) + "\n"
     if not found:
         return f"there are no reports in {context.run.reports_dir.name}/\n"
     return _table(*report_diff.list_table(found))

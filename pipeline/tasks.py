@@ -443,6 +443,9 @@ def task_cache() -> Iterator[dict[str, Any]]:
 def _cache(name: str) -> None:
     from pipeline import cache_tasks
 
+    if cache_tasks.spared(name, sys.argv[1:]):
+        print(f"cache:{name}: left alone; name it to run it")
+        return
     _, table = getattr(cache_tasks, name)(context().cache_dir, context().config.cache.max_bytes)
     print(table)
 

@@ -109,3 +109,8 @@ def test_the_elf_of_what_runs_is_found_although_the_build_moved_on(deployed: Spa
     assert moved.decoded(named) == before, "its debug information is in the store"
     shutil.rmtree(deployed.path / ".deploy/elfs.v1")
     assert moved.decoded(named) == (f"Backtrace: no ELF with app_elf_sha256 {identity} is known here",)
+
+
+def test_a_call_without_a_reset_waits_for_a_board_that_opening_powers(deployed: Space) -> None:
+    answer = deployed.doit("monitor", "--no-reset", "--call", "echo", "--params", '["x", 7]')
+    assert (answer.code, json.loads(answer.out or "null")) == (0, ["x", 7]), answer.err

@@ -176,3 +176,23 @@ def test_options_that_would_be_ignored_are_not_taken(host_space: Space) -> None:
     for task in ("loop", "baseline:warm"):
         refused = host_space.doit(task, "--json")
         assert refused.code == 3 and "--json not recognized" in refused.err
+
+
+def test_the_group_of_cache_tasks_removes_nothing(host_space: Space) -> None:
+    """doit runs every task of a group; the store is that of all projects."""
+    assert host_space.doit("link").code == 0
+    entries = set(host_space.file(".deploy/user-cache/hotplate").rglob("*"))
+    group = host_space.doit("cache")
+    assert group.code == 0 and "cache:clear: left alone; name it to run it" in group.out
+    assert host_space.doit("cache:*").code == 0
+    assert set(host_space.file(".deploy/user-cache/hotplate").rglob("*")) >= entries
+    assert host_space.doit("cache:clear").code == 0
+    assert set(host_space.file(".deploy/user-cache/hotplate").rglob("*")) < entries
+
+
+def test_the_list_of_reports_for_programs(host_space: Space) -> None:
+    assert host_space.doit("report", "list", "--format", "json").out == "[]\n"
+    asked = host_space.doit("verify-flash")
+    listed = json.loads(host_space.doit("report", "list", "--format", "json").out)
+    assert listed == [asked.report]
+    assert host_space.doit("report", "list", "--format", "csv").code == 3
