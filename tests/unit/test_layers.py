@@ -7,6 +7,7 @@ for the layer rules, but a heavy library is allowed there: it is loaded only whe
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def sources() -> list[str]:
     return sorted(str(p.relative_to(ROOT)) for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 
-def imports(path: str) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def imports(path: str) -> tuple[tuple[str, bool], ...]:
     """(module, at module level?) of each run-time import."""
     tree = ast.parse((ROOT / path).read_text())
 
@@ -43,7 +45,7 @@ def imports(path: str) -> Iterator[tuple[str, bool]]:
                 function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
                 yield from walk(child, top and not function)
 
-    yield from walk(tree, True)
+    return tuple(walk(tree, True))
 
 
 def roots(path: str, *, top_only: bool = False) -> set[str]:
