@@ -183,6 +183,7 @@ def esptool_loader(port: Any, chip: str, reset: str) -> Any:
     from esp_pylib.logger import EspLog
 
     EspLog.set_logger(_quiet_logger())
+    esptool.loader.HexFormatter = Unseen
     set_timeout(port, TIMEOUT_S)
     esp = esptool.CHIP_DEFS[chip](port)
     esp.cache["usb_vid"], esp.cache["usb_pid"] = _usb_ids(port, reset)
@@ -264,6 +265,16 @@ def count_commands(esp: Any, so_far: int) -> None:
         return command(op, *args, **kwargs)
 
     esp.command = counted
+
+
+class Unseen:
+    """In place of esptool's `HexFormatter`: each packet is dumped in hex for a trace, also when nobody traces, and that
+    was a quarter of a write's CPU time."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __str__(self) -> str:
+        return ""
 
 
 def _quiet_logger() -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.effects.esp_loader import Unseen
 from tests.contract import esptool_commands as commands
 from virtualboard.board import Board
 from virtualboard.chips import CHIPS
@@ -34,6 +35,12 @@ def run(port: VirtualPort, argv: list[str]) -> bool:
         print(exc)
         return False
     return True
+
+
+@pytest.fixture(autouse=True)
+def no_hex_dumps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """esptool makes one of each packet for a trace, also when nobody traces: two fifths of this file's time."""
+    monkeypatch.setattr(esptool.loader, "HexFormatter", Unseen)
 
 
 @pytest.fixture(autouse=True)
