@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 
 # esptool and the bytes on the wire are untouched; pyserial's RFC 2217 client only looks for the server's
 # acknowledgement after 2 ms instead of 50 ms, which it does about four times per loader command.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.board_process import IMPATIENT
+from tests.contract.board_process import DEADLINE_S, IMPATIENT
 from virtualboard.control import HELP
 from virtualboard.faults import KINDS, parse_fault
 from virtualboard.timing import PROFILES, parse_timing
@@ -41,13 +41,16 @@ def tools(folder: Path) -> None:
 
 @pytest.mark.parametrize("index", range(len(SHELL)))
 def test_shell(index: int, tmp_path: Path) -> None:
-    """As it stands, but for the port number."""
+    """As it stands, but for the port number, and the board's line when it listens going to a file that is waited for."""
     (tmp_path / "image.bin").write_bytes(b"image" * 1000)
     code = SHELL[index].replace("4000", str(free_port()))
 
     tools(tmp_path)
-    waits = "until [ -S board.ctl ] || [ -e board.bin ] || [ -e board.log ]; do sleep 0.05; done; sleep 0.5\n"
     first, _, rest = code.partition("\n")
+    assert first.endswith(" &")
+    if "board.log" not in first:
+        first = f"{first.removesuffix(' &')} > board.log &"
+    waits = "until [ -s board.log ] || ! kill -0 $!; do sleep 0.05; done\n"
     program = f"set -e\n{first}\ntrap 'kill $! 2>/dev/null' EXIT\n{waits}{rest}"
     done = subprocess.run(
         ["bash", "-c", program],
@@ -56,7 +59,7 @@ def test_shell(index: int, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=DEADLINE_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout
@@ -74,7 +77,7 @@ def test_python(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=DEADLINE_S,
         check=False,
     )
     assert "2 passed" in done.stdout, done.stdout

@@ -101,7 +101,7 @@ def test_a_board_that_enumerates_again_has_another_terminal_and_the_same_serial_
 
 def tcp_soon(port: int) -> socket.socket:
     """Connect to a port that is being opened: the board is back before the process listens again."""
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + DEADLINE_S
     while True:
         try:
             return tcp(port)

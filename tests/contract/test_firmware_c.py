@@ -37,7 +37,7 @@ def test_c(program: str, core: tuple[list[str], list[Path]], tmp_path: Path) -> 
     compiler, objects = core
     parts = [*objects, FOLDER / f"{program}.c", FOLDER / "fake_port.c"]
     built = fb.build_host(tmp_path / program, compiler, f"-I{FOLDER}", parts=parts)
-    done = subprocess.run([built], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([built], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     found = re.fullmatch(r"(\d+) checks, 0 failures\n", done.stdout)
     assert found and int(found[1]) >= PROGRAMS[program], done.stdout

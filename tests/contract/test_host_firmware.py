@@ -147,14 +147,14 @@ def test_a_link_of_before_is_replaced_and_a_file_is_not(program: Path, tmp_path:
 
     precious = tmp_path / "precious"
     precious.write_text("work")
-    done = subprocess.run([program, "--pty", precious], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program, "--pty", precious], capture_output=True, text=True, timeout=HOST_DEADLINE_S, check=False)
     assert done.returncode == 1 and done.stderr == f"{precious}: error: File exists\n"
     assert precious.read_text() == "work"
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--pty"], 2), (["x"], 2), (["--pty", "a", "b"], 2)])
 def test_usage(program: Path, arguments: list[str], code: int) -> None:
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=HOST_DEADLINE_S, check=False)
     assert done.returncode == code
     assert (done.stdout or done.stderr).startswith("usage: ") and "--pty LINK" in done.stdout + done.stderr
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.space import ROOT, Space, copy_project, environment
 
-READY_TIMEOUT_S = 20
+READY_TIMEOUT_S = 300
 
 
 @pytest.fixture(scope="session")

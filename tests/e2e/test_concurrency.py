@@ -20,7 +20,7 @@ from pipeline.project_lock import MAX_WAITING
 from tests.e2e.space import environment
 from tests.e2e.test_gate import Project
 
-TIMEOUT_S = 60
+TIMEOUT_S = 300
 
 
 def with_store(project: Project, store: Path) -> Project:

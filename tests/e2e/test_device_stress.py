@@ -23,7 +23,7 @@ import pytest
 from pipeline.core import otadata
 from tests.bench_device import Bench, Killed
 from tests.e2e.conftest import BoardProcess
-from tests.e2e.space import Space, copy_project
+from tests.e2e.space import TIMEOUT_S, Space, copy_project
 
 MACS = ("7c:df:a1:00:11:22", "7c:df:a1:00:11:33")
 LEVELS = ("md5", "app-report", "journal")
@@ -256,7 +256,7 @@ def kill_once(space: Space, tap: Tap, after: int) -> bool:
     tap.seen = 0
     child = space.start("deploy")
     tap.victim, tap.kill_after = child.pid, after
-    output, _ = child.communicate(timeout=60)
+    output, _ = child.communicate(timeout=TIMEOUT_S)
     struck = child.returncode == -signal.SIGKILL
     tap.kill_after = None
     healed = space.deploy()

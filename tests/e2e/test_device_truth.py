@@ -358,7 +358,7 @@ def test_whatever_changed_behind_us_is_noticed(deployed: Bench, level: str, chan
 
 
 def test_a_running_board_is_asked_over_a_real_port(host_space: Space, start_board: Callable[[], BoardProcess]) -> None:
-    host_space.edit("deploy.toml", 'port = "virtual:"', f'port = "{start_board().url}"')
+    host_space.on_process(start_board().url)
     assert host_space.deploy().outcome == "full_flashed"
     asked = host_space.doit("deploy", "--verify", "app-report")
     assert asked.code == 0, asked.out + asked.err

@@ -21,7 +21,7 @@ import pytest
 from tests.e2e.space import environment
 from tests.e2e.test_gate import Project
 
-TIMEOUT_S = 20
+TIMEOUT_S = 300
 SCRIPT = """
 out=$1; shift
 echo "$(basename "$out")" >> ran

@@ -15,7 +15,7 @@ from tests.e2e.space import environment
 from tests.e2e.test_gate import Project
 from tests.e2e.test_watch import unit, with_failing_compiler
 
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_a_killed_run_is_in_the_history_and_none_of_this_is_imported_unasked(hos
         env=environment(XDG_STATE_HOME=str(host_space.path / ".deploy/user-state")),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert [row["outcome"] for row in history(host_space)] == ["full_flashed", "interrupted", "verified_unchanged"]

@@ -13,16 +13,15 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import BoardProcess
-from tests.e2e.space import Space
+from tests.e2e.space import TIMEOUT_S, Space
 
 
 @pytest.fixture
 def waiting(
     host_space: Space, start_board: Callable[[], BoardProcess]
 ) -> Iterator[tuple[Space, subprocess.Popen[str]]]:
-    """A deploy that waits for a silent firmware on a board process, and will for a minute."""
-    host_space.edit("deploy.toml", 'port = "virtual:"', f'port = "{start_board().url}"')
-    host_space.edit("deploy.toml", "timeout_ms = 5000", "timeout_ms = 60000")
+    """A deploy that waits for a silent firmware on a board process, and will for minutes."""
+    host_space.on_process(start_board().url)
     host_space.edit("firmware/core/main.c", "    announce();\n", "")
     child = host_space.start("deploy")
     assert child.stdout is not None
@@ -44,7 +43,7 @@ def report_of(space: Space, output: str) -> Any:
 def test_a_signal_ends_with_a_report(waiting: tuple[Space, subprocess.Popen[str]], number: signal.Signals) -> None:
     space, child = waiting
     child.send_signal(number)
-    output, _ = child.communicate(timeout=30)
+    output, _ = child.communicate(timeout=TIMEOUT_S)
     assert child.returncode == 130, output
     assert "Traceback" not in output
     report = report_of(space, output)
@@ -58,7 +57,7 @@ def test_a_signal_ends_with_a_report(waiting: tuple[Space, subprocess.Popen[str]
 def test_a_killed_run_is_reported_by_the_next(waiting: tuple[Space, subprocess.Popen[str]]) -> None:
     space, child = waiting
     os.killpg(child.pid, signal.SIGKILL)
-    child.communicate(timeout=30)
+    child.communicate(timeout=TIMEOUT_S)
     assert list(Path(space.path / "reports").glob("*.md")) == []
     after = heal(space)
     assert "an earlier run was killed" in after

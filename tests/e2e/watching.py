@@ -14,7 +14,7 @@ from pathlib import Path
 
 STARTED = "[watch] build started"
 FINISHED = "[watch] build finished"
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 
 
 class Watching:

@@ -150,7 +150,7 @@ for n in range(20):
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
     children = [subprocess.Popen([*command, str(n)], cwd=Path(__file__).parents[2]) for n in range(3)]
-    assert [child.wait(timeout=60) for child in children] == [0, 0, 0]
+    assert [child.wait(timeout=300) for child in children] == [0, 0, 0]
     Store(tmp_path, 30_000).gc()
     assert Store(tmp_path, 30_000).stats().bytes <= 30_000
 

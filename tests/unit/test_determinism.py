@@ -96,7 +96,7 @@ def zig(where: Path, *words: str, epoch: str = "0") -> None:
     # zig's own cache does not know SOURCE_DATE_EPOCH: one cache per time
     cache = {f"ZIG_{kind}_CACHE_DIR": str(where / f"zig{epoch}") for kind in ("LOCAL", "GLOBAL")}
     env = {**os.environ, **cache, "SOURCE_DATE_EPOCH": epoch}
-    subprocess.run([sys.executable, "-m", "ziglang", *words], cwd=where, env=env, check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "ziglang", *words], cwd=where, env=env, check=True, timeout=300)
 
 
 def compiled(where: Path, name: str, epoch: str) -> bytes:
