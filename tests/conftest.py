@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     if "TMPDIR" not in os.environ and usable(RAM):
-        # The product waits for the disk after each blob; that was a tenth of the suite's CPU time and more of its waits.
+        # The product waits for the disk after each blob: a tenth of the suite's CPU time, and more of its waits.
         os.environ["TMPDIR"] = str(RAM)
         tempfile.tempdir = None
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
@@ -80,6 +80,16 @@ def esptool_prints(esptools_own_log: EspLogBase) -> Iterator[None]:
     """A deploy in the test's own process keeps esptool quiet; whoever tests what esptool prints comes after it."""
     yield
     EspLog.set_logger(esptools_own_log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each worker begins with its share of the long tests, so that none is alone with one at the end. Workers are given
+    consecutive pieces of the list, and later take from each other's ends."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    first = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    cuts = [len(rest) * n // workers for n in range(workers + 1)]
+    items[:] = [item for n in range(workers) for item in (*first[n::workers], *rest[cuts[n] : cuts[n + 1]])]
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

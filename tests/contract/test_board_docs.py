@@ -41,7 +41,7 @@ def tools(folder: Path) -> None:
 
 @pytest.mark.parametrize("index", range(len(SHELL)))
 def test_shell(index: int, tmp_path: Path) -> None:
-    """As it stands, but for the port number, and the board's line when it listens going to a file that is waited for."""
+    """As it stands, but for the port number, and for waiting until the board says that it listens."""
     (tmp_path / "image.bin").write_bytes(b"image" * 1000)
     code = SHELL[index].replace("4000", str(free_port()))
 

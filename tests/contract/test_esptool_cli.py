@@ -87,6 +87,7 @@ def test_the_ordinary_rows_name_every_command_chip_and_mode() -> None:
     assert {mode for _, mode in rows} == set(commands.MODES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chip", CHIPS)
 def test_each_command(chip: str, tmp_path: Path) -> None:
     check_rows(chip, ORDINARY[chip], tmp_path)

@@ -23,6 +23,7 @@ def board(tmp_path: Path) -> Iterator[BoardProcess]:
         yield process
 
 
+@pytest.mark.long
 def test_a_flashers_session_at_921600_baud(board: BoardProcess, tmp_path: Path) -> None:
     text, noise, flash = tmp_path / "text.bin", tmp_path / "noise.bin", tmp_path / "flash.bin"
     text.write_bytes(TEXT)

@@ -147,7 +147,9 @@ def test_a_link_of_before_is_replaced_and_a_file_is_not(program: Path, tmp_path:
 
     precious = tmp_path / "precious"
     precious.write_text("work")
-    done = subprocess.run([program, "--pty", precious], capture_output=True, text=True, timeout=HOST_DEADLINE_S, check=False)
+    done = subprocess.run(
+        [program, "--pty", precious], capture_output=True, text=True, timeout=HOST_DEADLINE_S, check=False
+    )
     assert done.returncode == 1 and done.stderr == f"{precious}: error: File exists\n"
     assert precious.read_text() == "work"
 

@@ -27,6 +27,7 @@ def gate(space: Space, *words: str) -> Result:
     return space.doit("gate", "--phase", "verify-flash", *words)
 
 
+@pytest.mark.long
 def test_a_candidate_that_leaves_another_flash_is_no_go(host_space: Space) -> None:
     before = host_space.file("deploy.toml").read_bytes()
     result = gate(host_space, "--candidate=project.version=9.9.9", "--baseline", "md5", "--pairs", "1")

@@ -94,6 +94,7 @@ def outside(made: Any) -> set[str]:
     return {row["step"] for row in made["compared"]["rows"] if row["outside_spread"]}
 
 
+@pytest.mark.long
 def test_a_full_baseline_measures_the_real_loop_and_touches_nothing(host_space: Space, tmp_path: Path) -> None:
     project, scratch, cache = host_space.path, tmp_path / "tmp", tmp_path / "cache"
     scratch.mkdir()
@@ -162,6 +163,7 @@ def lost_hit(small: Path, runs: int) -> Any:
     return baseline(small, "warm", "--no-deploy", runs=runs, env=env).baseline
 
 
+@pytest.mark.long
 def test_300_ms_planted_in_one_stage_show_under_that_step(small: Path) -> None:
     slow = slow_link(small, runs=2)
     # How long it took before depends on what else this machine does; that it takes 300 ms now does not.
@@ -170,6 +172,7 @@ def test_300_ms_planted_in_one_stage_show_under_that_step(small: Path) -> None:
     assert row["ratio"] == pytest.approx(row["after_ms"] / row["before_ms"], rel=0.01)
 
 
+@pytest.mark.long
 def test_a_lost_cache_hit_shows_under_compile(small: Path) -> None:
     lost = lost_hit(small, runs=2)
     assert {run["compiled"] for run in lost["runs"][1:]} == {4}, "three sources and the bootloader's, every time"

@@ -8,10 +8,13 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from pipeline.bench_work import COMMAND, KEPT
 from tests.e2e.space import ROOT, Space, copy_project
 
 
+@pytest.mark.long
 def test_a_failing_suite_is_recorded_and_the_work_has_not_become_more(template: Path, tmp_path: Path) -> None:
     copy_project(template, tmp_path / "project")
     space = Space(tmp_path / "project")

@@ -173,6 +173,7 @@ def live(builds: tuple[Path, list[bytes]], tmp_path: Path, seed: int, steps: int
         bench.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 def test_no_outcome_claims_more_than_was_proven(
     builds: tuple[Path, list[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int

@@ -59,6 +59,7 @@ def declare_green(space: Space) -> None:
     space.file("reports/loop/RESULTS.jsonl").write_text(text)
 
 
+@pytest.mark.long
 def test_the_loop_is_green_and_planted_regressions_are_found_where_they_are(host_space: Space) -> None:
     before = {path: path.read_bytes() for path in host_space.file("firmware").rglob("*.c")}
     good = host_space.doit("loop", "--max", "1", "--repeats", "1", "--no-rebuild")
@@ -116,6 +117,7 @@ def test_three_green_iterations_end_with_a_summary(host_space: Space) -> None:
     assert "iterations: 1, 2, 3;" in text and "every output is the same" in text
 
 
+@pytest.mark.long
 def test_a_project_that_does_not_build_ends_with_a_follow_up(host_space: Space) -> None:
     host_space.edit("firmware/core/text.c", "#include", "nonsense\n#include")
     result = host_space.doit("loop", "--until-green", "--repeats", "1")
