@@ -147,7 +147,7 @@ class Device:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Let time pass until `condition`, or fail."""
-        for _ in range(200):
+        for _ in range(2000):
             if condition():
                 return
             self.let_pass(0.05)

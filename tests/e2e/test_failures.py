@@ -104,11 +104,10 @@ def test_bad_config(host_space: Space, old: str, new: str, words: tuple[str, ...
     line = text.replace(old, new).partition(new)[0].count("\n") + 1
     for command in (["deploy"], ["list"], ["monitor"]):
         result = host_space.doit(*command)
-        assert result.code in (2, 3) and result.report is None
+        assert result.code in ((2,) if command == ["deploy"] else (2, 3)) and result.report is None
         assert f"deploy.toml:{line}:" in result.err
         assert any(word in result.err for word in words)
         assert "hint: " in result.err
-    assert host_space.doit("deploy").code == 2
     assert_board_untouched(host_space)
 
 

@@ -155,7 +155,7 @@ def test_the_answer_has_the_id_of_the_request(loop: Loop, body: bytes, expected:
             b'{"jsonrpc":"2.0","id":"x","result":0}\nI (1) log\n{"jsonrpc":"2.0","id":"hotplate-1",' + body + b"}\n"
         )
         loop.port.write(device)
-        answer = monitor.call("ask", timeout_s=5.0)
+        answer = monitor.call("ask", timeout_s=300.0)
         assert isinstance(answer, Answer | Refusal)
         assert (answer.result,) == expected if isinstance(answer, Answer) else (answer.code, answer.message) == expected
         assert "I (1) log" in [event.text for event in monitor.poll(0.1)]
