@@ -153,6 +153,23 @@ def test_runs_are_programmed_and_nothing_else(board: Opener, chip: str, baud: in
     assert session.md5(0x13000, 0x2000) == hashlib.md5(DATA[0x3000:0x5000]).hexdigest()
 
 
+def test_a_write_formats_no_packet_for_a_trace_that_nobody_sees(board: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    from esptool import loader
+
+    dumps: list[int] = []
+    dump = loader.HexFormatter.__str__
+
+    def counted(self: Any) -> str:
+        dumps.append(len(self._s))
+        return str(dump(self))
+
+    monkeypatch.setattr(loader, "HexFormatter", type("HexFormatter", (loader.HexFormatter,), {"__str__": counted}))
+    port = board()
+    connect(port).write(image(), DATA, (Region(0x10000, 0xA000),), quiet)
+    assert port.board.flash.read(0x10000, len(DATA)) == DATA
+    assert dumps == []
+
+
 def test_the_board_leaves_the_loader_when_the_session_ends(board: Opener) -> None:
     port = board()
     session = connect(port)
