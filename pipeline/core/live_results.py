@@ -79,7 +79,7 @@ class Entry(NamedTuple):
 
     @property
     def good(self) -> bool:
-        return FAIL not in self.checks.values()
+        return self.failure is None and FAIL not in self.checks.values()
 
 
 def failed_check(category: str, stage: str | None, outcomes: Mapping[str, str]) -> str:
@@ -103,7 +103,7 @@ def checks_of(
         results["health"] = NOT_REACHED
     complete = results["readiness"] == PASS
     results["budget"] = PASS if enforced and complete else NOT_REACHED
-    if failure is None:
+    if failure is None or _is_stopped(failure):
         return results
     failing = failed_check(failure["category"], failure["stage"], outcomes)
     results[failing] = FAIL
@@ -113,6 +113,11 @@ def checks_of(
         if told and name != "health" and failure["stage"] in STAGES_OF[name]:
             results[name] = PASS
     return results
+
+
+def _is_stopped(failure: Mapping[str, Any]) -> bool:
+    """Did the run end between two stages? Then no check failed: somebody pressed Ctrl-C, or another device failed."""
+    return failure["category"] == _C.INTERRUPTED and failure["stage"] is None
 
 
 _AFTER_BOOT = (_C.WRONG_IMAGE, _C.RPC_TIMEOUT)

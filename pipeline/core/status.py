@@ -90,11 +90,12 @@ def unit_text(unit_tests: Mapping[str, Any] | None) -> str:
 
 
 def live_text(one: Entry) -> str:
-    """`6 passed`, `FAIL boot (panic)`."""
+    """`6 passed`, `FAIL boot (panic)`, `2 passed (interrupted)`."""
     failed = [name for name in CHECKS if one.checks[name] == FAIL]
-    if failed:
-        return f"FAIL {', '.join(failed)}" + (f" ({one.failure['category']})" if one.failure else "")
-    return f"{sum(result == PASS for result in one.checks.values())} passed"
+    passed = f"{sum(result == PASS for result in one.checks.values())} passed"
+    return (f"FAIL {', '.join(failed)}" if failed else passed) + (
+        f" ({one.failure['category']})" if one.failure else ""
+    )
 
 
 def p50_ms(rows: Sequence[Row]) -> int | None:

@@ -35,7 +35,7 @@ from pipeline.core.live_results import (
 )
 from pipeline.core.model import Failure, FailureCategory, Stage, StageOutcome
 from pipeline.core.report import encode_history
-from pipeline.core.status import Device, SuiteFile, pages, short_chip, unit_page
+from pipeline.core.status import Device, SuiteFile, live_text, pages, short_chip, unit_page
 from pipeline.core.svg_charts import Bar, Point, stacked_bars, ticks, trend
 from pipeline.core.timeline import Timeline, timeline
 from pipeline.status import read_junit
@@ -89,7 +89,20 @@ def test_every_failure_fails_exactly_one_check(
 ) -> None:
     results = checks_of(outcomes, failure, asked_health=asked, enforced=enforced)
     assert list(results) == list(CHECKS)
-    assert [result for result in results.values() if result == FAIL] == [FAIL]
+    stopped = failure["category"] == "interrupted" and failure["stage"] is None
+    assert [result for result in results.values() if result == FAIL] == [FAIL] * (not stopped)
+
+
+def test_a_run_that_stopped_between_stages_failed_no_check() -> None:
+    """As when another device of the group failed: what was not reached is neither good nor bad."""
+    outcomes = {**{stage.value: "not-run" for stage in Stage}, "fingerprint": "ran", "compile": "ran", "link": "ran"}
+    outcomes["verify-flash"] = "ran"
+    checks = checks_of(outcomes, {"category": "interrupted", "stage": None}, asked_health=False, enforced=False)
+    assert [name for name in CHECKS if checks[name] == PASS] == ["build", "identity", "verify"]
+    assert FAIL not in checks.values()
+    stopped = golden.live().entries[0]._replace(checks=checks, failure={"category": "interrupted", "stage": None})
+    assert live_text(stopped) == "3 passed (interrupted)"
+    assert not Merged((stopped,)).good
 
 
 @pytest.mark.parametrize("category", [one for one in FailureCategory if one is not FailureCategory.OVER_BUDGET])
