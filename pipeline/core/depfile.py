@@ -6,23 +6,28 @@ Pure. Does not know which files exist. Invariant: a text that is not a depfile g
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
-_SPACE = "\0"
-"""Stands for an escaped space while words are split; no path can hold it."""
+_ESCAPED = re.compile(r"(?<!\\)\\((?:\\\\)*)([ \t])")
+_SPACE, _TAB = "\0s", "\0t"
+"""Stand for an escaped space or tab while words are split; no path can hold a NUL."""
 
 
 def parse(text: str) -> tuple[str, ...] | None:
     """The prerequisites of all rules in `text`, in order, each once; None when it is not a depfile.
 
     Make's syntax as GCC and Clang write it: `target: a b \\` with continuation lines, `\\ ` and `\\#` for a space and
-    a hash, `$$` for a dollar. Rules without prerequisites (`-MP`) add nothing.
+    a hash, where backslashes before the space are doubled, `$$` for a dollar. Rules without prerequisites (`-MP`) add
+    nothing. Only blanks and line ends separate: other white space (a no-break space) belongs to a name.
     """
     found: dict[str, None] = {}
     rules = 0
-    joined = text.replace("\\\r\n", " ").replace("\\\n", " ").replace("\\ ", _SPACE)
-    for line in joined.splitlines():
-        words = [_unescape(word) for word in line.split()]
+    joined = text.replace("\\\r\n", " ").replace("\\\n", " ")
+    if "\\" in joined:
+        joined = _ESCAPED.sub(_protected, joined)
+    for line in joined.replace("\r\n", "\n").split("\n"):
+        words = [_unescape(word) for word in line.replace("\t", " ").split(" ") if word]
         if not words:
             continue
         colon = next((n for n, word in enumerate(words) if word.endswith(":")), None)
@@ -33,8 +38,13 @@ def parse(text: str) -> tuple[str, ...] | None:
     return tuple(found) if rules else None
 
 
+def _protected(escaped: re.Match[str]) -> str:
+    return "\\" * (len(escaped[1]) // 2) + (_SPACE if escaped[2] == " " else _TAB)
+
+
 def _unescape(word: str) -> str:
-    return word.replace(_SPACE, " ").replace("\\#", "#").replace("$$", "$")
+    word = word.replace("\\#", "#").replace("$$", "$")
+    return word.replace(_SPACE, " ").replace(_TAB, "\t") if "\0" in word else word
 
 
 def normalise(path: str, root: str, places: Mapping[str, str]) -> str:
