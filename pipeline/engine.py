@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from pipeline.core.inputs import Command, InputKind, command_of
 from pipeline.core.keys import ExplainSink, first_difference, walk_base
 from pipeline.core.model import Action, FailureCategory, Reason, Stage, State, Tool, Verdict
 from pipeline.effects.api import Clock, ProcessRunner
+from pipeline.engine_links import Links
 from pipeline.engine_records import STATE_KIND, STATE_NAME, Observed, Record, Saved, load_saved, record_name
 from pipeline.engine_results import ActionFailure, Builtin, RunResult, ScanResult, Span
 from pipeline.errors import ConfigError
@@ -60,7 +61,11 @@ class Engine:
         `run_env` is the environment of every child beside its action's own; it is in no key, so it may only say
         where to work (PATH, cache directories). Raises ConfigError when the actions do not form a DAG."""
         saved = load_saved(state_dir) if saved is None else saved
-        graph = dag.build(actions, lambda action: saved.records.discovered(record_name(action)))
+        self.root, self.tools, self.builtins, self.cache_dir = root, tools, builtins, cache_dir
+        self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}
+        self.links = Links(self.resolve, str(root), actions)
+        files = dag.FileSystem(partial(self.links.read_by, records=saved.records), self.links.real, self.links.product)
+        graph = dag.build(actions, files)
         if isinstance(graph, dag.Trouble):
             raise ConfigError(
                 fail(
@@ -71,11 +76,9 @@ class Engine:
                     hint=graph.hint,
                 )
             )
-        self.root, self.tools, self.builtins, self.cache_dir = root, tools, builtins, cache_dir
         self.runner, self.clock, self.jobs, self.run_env = runner, clock, jobs, run_env
         self.graph = graph
         self._max_cache_bytes = max_cache_bytes
-        self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}
         self._state_path = state_dir / STATE_NAME
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
         self.table = StampTable(self.resolve, saved.stamps)
@@ -185,13 +188,14 @@ class Engine:
         self._look, self._present = {}, {}
         self._moved_first, self._up_to_date = {}, set()
         self._sources = None
+        self.links.forget()
 
     def look_again(self, action: Action) -> None:
         """It was performed: the next question about its outputs stats them, and what was up to date may not be."""
         self._moved_first.pop(record_name(action), None)
         self._up_to_date.clear()
         self._sources = None
-        for path in action.outputs:
+        for path in (*action.outputs, *self.links.ways_to(action.outputs)):
             self._look.pop(path, None)
             self._present.pop(path, None)
 

@@ -174,7 +174,7 @@ class ActionRunner:
         record = self._engine.record(keyed.action)
         for candidate in self._candidates(keyed, record):
             found = self._observer.identify(candidate)
-            if found is None:
+            if found is None or not self._names_makers(keyed.action, candidate):
                 continue
             key = full_key(keyed.base, found.key)
             if record is not None and record.key == key and self._outputs_are(record.outputs):
@@ -196,6 +196,11 @@ class ActionRunner:
             stderr = self._blobs.read(result.stderr) if result.stderr is not None else None
             return Done(restored, warning=_text(stderr or b"") if restored is How.RESTORED else "")
         return None
+
+    def _names_makers(self, action: Action, candidate: CandidateSet) -> bool:
+        """Does it name every output that a file of it leads to? One from before a link was made does not."""
+        products = self._engine.links.products(action.inputs) | self._engine.links.products_of(candidate.discovered)
+        return not action.depfile or products <= {*action.inputs, *candidate.discovered}
 
     def _outputs_are(self, outputs: Sequence[tuple[str, str, bool]]) -> bool:
         return all(self._output_is(path, sha256, executable) for path, sha256, executable in outputs)
@@ -232,7 +237,7 @@ class ActionRunner:
             next_tick()
         started_ns, sequence = filesystem_now_ns(), len(self._finished)
         self._forget(action)
-        watch = UndeclaredOutputs(self._engine) if action.count_as == "built" and action.argv else None
+        watch = UndeclaredOutputs(self._engine) if action.is_users else None
         ran = execute(self._engine, action)
         failure = ran.failure
         if failure is None:
@@ -275,8 +280,10 @@ class ActionRunner:
             return None
         declared = set(action.inputs)
         spelt = tuple(sorted({name for path in reported if (name := self._normalised(path)) not in declared}))
-        # What is searched is what the source spells; what was read has the name that whoever makes it gives it.
-        headers = tuple(sorted({name for path in spelt if (name := self._plain(path)) not in declared}))
+        # What is searched is what the source spells. What was read through a link is known by its path, since the link
+        # may lead elsewhere one day, and by the name that whoever makes it gives it.
+        products = self._engine.links.products((*spelt, *action.inputs))
+        headers = tuple(sorted({*map(self._plain, spelt), *products} - declared))
         # A file that is there now and was not read is not where the compiler searches.
         shadows = self._shadows(depfile.search_path(action.argv), action.inputs, spelt)
         absent = tuple(name for name in shadows if name not in declared and not self._observer.is_present(name))
@@ -334,7 +341,10 @@ class ActionRunner:
         if found.newest_ns < started_ns:
             return ""
         for (path, _), entry in zip(found.discovered, found.entries, strict=True):
-            if entry.stamp.ctime_ns >= started_ns and self._finished.get(path, sequence) >= sequence:
+            if entry.stamp.ctime_ns < started_ns:
+                continue
+            made = self._engine.links.product(path) or path
+            if self._finished.get(made, sequence) >= sequence:
                 return path
         return ""
 

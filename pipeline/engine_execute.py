@@ -70,7 +70,9 @@ class UndeclaredOutputs:
 
     def __init__(self, engine: Engine) -> None:
         self._root = str(engine.root)
-        self._declared = {path for action in engine.graph.order for path in (*action.outputs, action.depfile)}
+        declared = {path for action in engine.graph.order for path in (*action.outputs, action.depfile)}
+        users = [path for action in engine.graph.order if action.is_users for path in (*action.outputs, action.depfile)]
+        self._declared = declared.union(map(engine.links.real, users))
         self._before = self._list()
 
     def found(self) -> str:

@@ -70,9 +70,9 @@ class Observer:
 
     def look(self, path: str) -> Entry | None:
         """What a file is, by one stat per run if no action makes it. Raises OSError."""
-        if path in self._engine.graph.producer:
-            return self._table.current(path)
         if path not in self._seen:
+            if path in self._engine.graph.producer or self._engine.links.product(path):
+                return self._table.current(path)
             self._seen[path] = self._table.current(path)
         return self._seen[path]
 
@@ -110,9 +110,9 @@ class Observer:
 
     def is_present(self, path: str) -> bool:
         """Is there a file? By one stat per run if no action makes it."""
-        if path in self._engine.graph.producer:
-            return self.exists(path)
         if path not in self._present:
+            if path in self._engine.graph.producer or self._engine.links.product(path):
+                return self.exists(path)
             self._present[path] = self.exists(path)
         return self._present[path]
 

@@ -7,7 +7,7 @@ a graph that cannot be ordered gives a sentence that names the files or actions 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.core.depfile import search_path
@@ -31,11 +31,21 @@ class Trouble(NamedTuple):
     actions: tuple[str, ...]
 
 
-def build(
-    actions: Sequence[Action], discovered: Callable[[Action], Sequence[tuple[str, str]]] = lambda action: ()
-) -> Dag | Trouble:
-    """The graph, or what is wrong with the declarations. `discovered`: (path, content) of what the last run of an
-    action read beside its inputs.
+class FileSystem(NamedTuple):
+    """What must be asked of the file system, and what is remembered. `read_by`: the outputs that the last run of an
+    action read, None when nobody knows what it read; `real`: a path without the symbolic links in it; `product`: the
+    output of a user's action that a path leads to, or `""`."""
+
+    read_by: Callable[[Action], Collection[str] | None] = lambda action: None
+    real: Callable[[str], str] = lambda path: path
+    product: Callable[[str], str] = lambda path: ""
+
+
+NO_FILES = FileSystem()
+
+
+def build(actions: Sequence[Action], files: FileSystem = NO_FILES) -> Dag | Trouble:
+    """The graph, or what is wrong with the declarations. `files` is asked only about projects with users' actions.
 
     An action waits for those that make its inputs; a compile also for those that make a file below a directory where
     it may look for headers, since nobody knows yet whether it includes them. It may include any file by `../x.h`: the
@@ -56,7 +66,7 @@ def build(
                 message = f"{path} is an output of both {both[0]!r} and {both[1]!r}"
                 return Trouble(message, "let one of them write another file", both)
             producer[path] = index
-    needs = _needs(actions, producer, discovered)
+    needs = _needs(actions, producer, files)
     position = _sort(needs)
     if position is None:
         cycle = tuple(actions[index].name for index in _cycle(needs))
@@ -70,18 +80,18 @@ def build(
     )
 
 
-def _needs(
-    actions: Sequence[Action],
-    producer: Mapping[str, int],
-    discovered: Callable[[Action], Sequence[tuple[str, str]]],
-) -> list[list[int]]:
+def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: FileSystem) -> list[list[int]]:
     needs = [sorted({producer[path] for path in action.inputs if path in producer}) for action in actions]
-    generators = [n for n, action in enumerate(actions) if action.count_as == "built" and action.argv]
+    generators = [n for n, action in enumerate(actions) if action.is_users]
     if not generators:
         return needs
+    for n in generators:
+        linked = (producer[product] for path in actions[n].inputs if (product := files.product(path)))
+        needs[n] = sorted({*needs[n], *linked})
     after_compiles = _after_compiles(actions, needs)
     generators = [n for n in generators if n not in after_compiles]
     before_compiles = set(generators)
+    made = {n: tuple(map(files.real, actions[n].outputs)) for n in generators}
     searched: dict[tuple[str, ...], list[int]] = {}
     for index, action in enumerate(actions):
         if action.count_as != "compiled":
@@ -89,10 +99,10 @@ def _needs(
         near = tuple(dict.fromkeys((*search_path(action.argv), *map(posixpath.dirname, action.inputs))))
         if near not in searched:
             # From the root itself every file can be named.
-            places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in near)
-            searched[near] = [n for n in generators if any(path.startswith(places) for path in actions[n].outputs)]
-        known = discovered(action)
-        included = {producer[path] for path, _ in known if path in producer} if known else before_compiles
+            places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in map(files.real, near))
+            searched[near] = [n for n in generators if any(path.startswith(places) for path in made[n])]
+        read = files.read_by(action)
+        included = before_compiles if read is None else {producer[path] for path in read}
         # Only generators, which need no compile, so that what was included once cannot make a cycle now.
         needs[index] = sorted({*needs[index], *searched[near], *(included & before_compiles)})
     return needs

@@ -205,6 +205,11 @@ class Action(NamedTuple):
     count_as: Literal["compiled", "linked", "built"] = "built"
     """Which counter an execution of this action raises (`linked` is for the link proper, not the images)."""
 
+    @property
+    def is_users(self) -> bool:
+        """Is it a command that a user declared, not one of a toolchain?"""
+        return self.count_as == "built" and bool(self.argv)
+
 
 # --- flash ------------------------------------------------------------------------------------
 

@@ -1,0 +1,304 @@
+"""Symbolic links, hard links and odd names between what an action makes and what a compile reads: never a stale object.
+
+Each test ends where a build from scratch would: same objects, and nothing left to do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.model import Action, Stage
+from pipeline.engine_records import load_saved
+from tests.unit.engine_space import Space
+
+ELF = "ld build/local-fast/app.elf"
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Space:
+    return Space(tmp_path / "p").sample()
+
+
+def generator(out: str, seed: str = "gen/seed") -> Action:
+    """Makes a header; declared last, so that only the graph puts it before the compiles."""
+    return Action(
+        name=f"generate {out}",
+        stage=Stage.COMPILE,
+        inputs=(seed,),
+        outputs=(out,),
+        argv=("cc", "-o", out, "-MF", f"{out}.d", seed),
+        depfile=f"{out}.d",
+        profile="local-fast",
+        count_as="built",
+    )
+
+
+def declare(space: Space, *more: Action) -> None:
+    real = Space.actions
+    space.actions = lambda: [*real(space), *more]  # type: ignore[method-assign]
+
+
+def link(space: Space, path: str, target: str) -> None:
+    place = space.root / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(target)
+
+
+def assert_right(space: Space) -> None:
+    """Another build does nothing, and the outputs are those of a build from scratch."""
+    assert space.build().nothing
+    fresh = Space(space.root.parent / "fresh")
+    shutil.rmtree(fresh.root)
+    shutil.copytree(space.root, fresh.root, symlinks=True, ignore=shutil.ignore_patterns("build", ".deploy"))
+    fresh.actions = space.actions  # type: ignore[method-assign]
+    fresh.search = space.search
+    for _ in range(2):
+        fresh.build()
+    mine, clean = space.outputs(), fresh.outputs()
+    assert {path: data for path, data in mine.items() if path in clean} == clean
+
+
+WAYS = {
+    "directory": ({"inc/gen": "../build/gen"}, '#include "gen/g.h"'),
+    "file": ({"inc/g.h": "../build/gen/g.h"}, '#include "g.h"'),
+    "other name": ({"inc/config.h": "../build/gen/g.h"}, '#include "config.h"'),
+    "chain": ({"inc/gen": "../links/one", "links/one": "two", "links/two": "../build/gen"}, '#include "gen/g.h"'),
+    "search path": ({"first": "build/gen"}, '#include "g.h"'),
+    "up through a link": ({"inc/deep": "../build/gen/deep"}, '#include "deep/../g.h"'),
+    "beside the source": ({"src/g.h": "../build/gen/g.h"}, '#include "g.h"'),
+    "link of the root": ({"inc/here": ".."}, '#include "here/build/gen/g.h"'),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_generated_header_through_links(space: Space, way: str) -> None:
+    links, line = WAYS[way]
+    for path, target in links.items():
+        link(space, path, target)
+    (space.root / "build/gen/deep").mkdir(parents=True)
+    space.write("gen/seed", "int generated;\n")
+    space.write("src/a.c", f"{line}\n")
+    declare(space, generator("build/gen/g.h"))
+    assert space.build().ok
+    assert_right(space)
+    for number in range(3):
+        space.write("gen/seed", f"int generated{number};\n")
+        assert set(space.build().ran) == {"gen/seed", "src/a.c", ELF}
+        assert_right(space)
+    space.write("gen/seed", "int generated0;\n")
+    assert space.build().ran == [ELF] or not space.tools.ran  # both in the cache
+    assert_right(space)
+    shutil.rmtree(space.root / "build")
+    (space.root / "build/gen/deep").mkdir(parents=True)
+    assert not space.build().ran
+    assert_right(space)
+
+
+def test_an_output_that_is_declared_through_a_link(space: Space) -> None:
+    """The action writes to out/gen/g.h, the compile reads build/gen/g.h."""
+    (space.root / "build/gen").mkdir(parents=True)
+    link(space, "out", "build")
+    space.search = ("build/gen", "inc")
+    space.write("gen/seed", "int generated;\n")
+    space.write("src/a.c", '#include "g.h"\n')
+    declare(space, generator("out/gen/g.h"))
+    assert space.build().ok
+    for number in range(3):
+        space.write("gen/seed", f"int generated{number};\n")
+        assert set(space.build().ran) == {"gen/seed", "src/a.c", ELF}
+        assert_right(space)
+
+
+def test_a_declared_input_through_a_link(space: Space) -> None:
+    """One action reads what another makes, by the name of a link."""
+    link(space, "gen/in", "../build/gen")
+    space.write("gen/seed", "int generated;\n")
+    space.write("src/a.c", '#include "last.h"\n')
+    space.search = ("build/last", "inc")
+    declare(space, generator("build/last/last.h", "gen/in/g.h"), generator("build/gen/g.h"))
+    assert space.build().ok
+    for number in range(3):
+        space.write("gen/seed", f"int generated{number};\n")
+        assert set(space.build().ran) == {"gen/seed", "gen/in/g.h", "src/a.c", ELF}
+        assert_right(space)
+
+
+def test_a_source_that_is_a_link_to_a_product(space: Space) -> None:
+    space.write("gen/seed", "int generated;\n")
+    space.write("build/gen/g.c", "int generated;\n")
+    link(space, "src/g.c", "../build/gen/g.c")
+    declare(space, generator("build/gen/g.c"))
+    space.build()
+    space.build()
+    for number in range(3):
+        space.write("gen/seed", f"int generated{number};\n")
+        assert set(space.build().ran) == {"gen/seed", "src/g.c", ELF}
+        assert_right(space)
+
+
+def test_a_header_becomes_a_link_to_a_product(space: Space) -> None:
+    """Whoever makes it is waited for from then on, also when the directory moved with all of its files' stamps."""
+    space.write("inc/gen/g.h", "int generated;\n")
+    space.write("src/a.c", '#include "gen/g.h"\n')
+    space.build()
+    (space.root / "build/gen").parent.mkdir(exist_ok=True)
+    (space.root / "inc/gen").rename(space.root / "build/gen")
+    link(space, "inc/gen", "../build/gen")
+    assert space.build().nothing
+    space.write("gen/seed", "int other;\n")
+    declare(space, generator("build/gen/g.h"))
+    assert set(space.build().ran) == {"gen/seed", "src/a.c", ELF}
+    assert_right(space)
+
+
+def test_a_generator_makes_what_a_link_was_waiting_for(space: Space) -> None:
+    """A dangling link earlier on the search path: the header behind it is found first once it is made."""
+    link(space, "first/a.h", "../build/gen/a.h")
+    space.build()
+    space.write("gen/seed", "int generated;\n")
+    declare(space, generator("build/gen/a.h"))
+    assert {"src/a.c", "src/b.c"} <= set(space.build().ran)
+    assert_right(space)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_retargeted_directory(space: Space, same: bool) -> None:
+    """Both targets are old files; the second may have the same bytes."""
+    space.write("one/x/x.h", "int x;\n")
+    space.write("two/x/x.h", "int x;\n" if same else "int y;\n")
+    link(space, "inc/x", "../one/x")
+    space.write("src/a.c", '#include "x/x.h"\n')
+    space.build()
+    link(space, "inc/x", "../two/x")
+    assert set(space.build().ran) == (set() if same else {"src/a.c", ELF})
+    assert_right(space)
+
+
+def test_a_shadow_appears_by_retargeting(space: Space) -> None:
+    space.write("one/other.h", "")
+    space.write("two/a.h", "int shadow;\n")
+    link(space, "first", "one")
+    space.build()
+    link(space, "first", "two")
+    assert set(space.build().ran) == {"src/a.c", "src/b.c", ELF}
+    assert_right(space)
+    link(space, "first", "one")
+    assert space.build().ran == []
+    assert_right(space)
+
+
+def test_the_state_names_what_was_read_and_who_makes_it(space: Space) -> None:
+    link(space, "inc/gen", "../build/gen")
+    space.write("gen/seed", "int generated;\n")
+    space.write("src/a.c", '#include "gen/g.h"\n')
+    declare(space, generator("build/gen/g.h"))
+    space.build()
+    discovered = load_saved(space.root / ".deploy").records.discovered("local-fast:compile src/a.c")
+    assert [path for path, _ in discovered] == ["build/gen/g.h", "inc/gen/g.h"]
+
+
+def test_dangling_links_and_loops_are_missing_files(space: Space) -> None:
+    link(space, "inc/a.h", "nowhere.h")
+    built = space.build()
+    assert not built.ok
+    space.write("inc/nowhere.h", "int h;\n")
+    assert space.build().ok
+    link(space, "inc/a.h", "loop")
+    link(space, "inc/loop", "a.h")
+    built = space.build()
+    assert not built.ok
+    link(space, "src/b.c", "b.c")
+    built = space.build()
+    assert not built.ok
+    for failure in (f for result in built.results for f in result.failures):
+        assert failure.message
+    (space.root / "src/b.c").unlink()
+    link(space, "inc/a.h", "nowhere.h")
+    assert space.build().ok
+    assert_right(space)
+
+
+def test_an_output_replaced_by_a_link_is_not_written_through(space: Space) -> None:
+    """Neither a restore nor a compiler may write into a foreign file, and the cache's blobs are nobody's."""
+    space.build()
+    target = space.root / "build/local-fast/obj/a.o"
+    right = target.read_bytes()
+    foreign = space.write("precious", "precious\n")
+    blob = next(p for p in (space.cache / "cas.v1").rglob("*") if p.is_file() and p.read_bytes() == right)
+    for other in (foreign, blob):
+        before = other.read_bytes()
+        for make in (target.symlink_to, target.hardlink_to):
+            for edit in (False, True):
+                target.unlink()
+                make(other)
+                if edit:
+                    space.write("src/a.c", f'#include "a.h"\nint a{os.urandom(4).hex()};\n')
+                assert space.build().ok
+                assert other.read_bytes() == before and not other.is_symlink()
+                assert not target.samefile(other) or (not edit and other == blob)
+                assert_right(space)
+                space.write("src/a.c", '#include "a.h"\nint a;\n')
+                space.build()
+
+
+def test_an_output_replaced_by_a_directory(space: Space) -> None:
+    space.build()
+    target = space.root / "build/local-fast/obj/a.o"
+    target.unlink()
+    target.mkdir()
+    built = space.build()
+    assert not built.ok
+    assert "a.o" in next(f for r in built.results for f in r.failures).message
+    target.rmdir()
+    assert space.build().ran == []
+    assert_right(space)
+
+
+def test_an_edit_of_a_restored_object_leaves_the_store_alone(space: Space) -> None:
+    space.build()
+    shutil.rmtree(space.root / "build")
+    assert space.build().ran == []
+    target = space.root / "build/local-fast/obj/a.o"
+    assert target.stat().st_nlink == 1
+    with target.open("r+b") as stream:
+        stream.write(b"XXXX")
+    assert space.build().ran == []
+    assert_right(space)
+
+
+def test_build_directory_and_cache_through_links(space: Space, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link(space, "build", str(tmp_path / "elsewhere"))
+    (tmp_path / "store").mkdir()
+    (tmp_path / "cache").symlink_to("store")
+    space.cache = tmp_path / "cache"
+    space.build()
+    assert space.build().nothing
+    shutil.rmtree(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    assert space.build().ran == []
+    assert space.build().nothing
+    (space.root / "build").unlink()
+    assert space.build().ran == []
+    assert_right(space)
+
+
+def test_a_blob_replaced_by_a_link(space: Space) -> None:
+    """To its own bytes elsewhere it is as good; to others it is damage, and what they belong to is not touched."""
+    space.build()
+    blobs = [p for p in (space.cache / "cas.v1").rglob("*") if p.is_file()]
+    foreign = space.write("foreign", "foreign\n")
+    for blob in blobs:
+        blob.unlink()
+        blob.symlink_to(foreign)
+    shutil.rmtree(space.root / "build")
+    assert space.build().ok
+    assert foreign.read_text() == "foreign\n"
+    assert_right(space)
+    shutil.rmtree(space.root / "build")
+    assert space.build().ran == []
