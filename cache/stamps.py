@@ -16,7 +16,7 @@ import marshal
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cache.digest import Digest, Fingerprint, fingerprint_bytes
@@ -44,6 +44,8 @@ class Entry(NamedTuple):
     fingerprint: Fingerprint
     sha256: str
     settled: bool
+    marked: bool = False
+    """Does it hold one of the table's marks?"""
 
     @property
     def digest(self) -> Digest:
@@ -87,9 +89,11 @@ class StampTable:
 
     Rows stay encoded until somebody asks for them: a run that concerns ten files of ten thousand decodes ten."""
 
-    def __init__(self, resolve: Callable[[str], str], saved: Any = None) -> None:
-        """`saved`: what `plain` of an earlier table gave."""
+    def __init__(self, resolve: Callable[[str], str], saved: Any = None, marks: Sequence[bytes] = ()) -> None:
+        """`saved`: what `plain` of an earlier table with the same `marks` gave. A file that holds one of these is
+        marked, so that somebody who is interested need not read the others; one larger than CHUNK always is."""
         self.resolve = resolve
+        self._marks = marks
         rows, unsettled = saved or ({}, ())
         self._rows: dict[str, bytes] = dict(rows)
         self._entries: dict[str, Entry] = {}
@@ -157,9 +161,12 @@ class StampTable:
         stamp = stamp_of(self.resolve(path))
         if stamp is None or stamp.size != digest.size:
             return None
-        entry = Entry(stamp, fingerprint_bytes(data), digest.hex, False)
+        entry = Entry(stamp, fingerprint_bytes(data), digest.hex, False, self._is_marked(data))
         self._put(path, entry)
         return entry
+
+    def _is_marked(self, data: bytes) -> bool:
+        return any(mark in data for mark in self._marks)
 
     def _put(self, path: str, entry: Entry) -> None:
         self._entries[path] = entry
@@ -226,23 +233,25 @@ class StampTable:
         self.files_read += 1
         name = Fingerprint(fingerprint.hexdigest())
         if old is not None and old.fingerprint == name and old.stamp.size == size:
-            digest = old.sha256
+            digest, marked = old.sha256, old.marked
         else:
-            digest = (sha256 or hashlib.sha256(b"".join(unhashed))).hexdigest()
+            data = b"".join(unhashed)
+            digest = (sha256 or hashlib.sha256(data)).hexdigest()
+            marked = bool(self._marks) and (sha256 is not None or self._is_marked(data))
         steady = before == after and size == before.size
         stamp = before._replace(size=size)
-        return Entry(stamp, name, digest, steady and is_settled(before.ctime_ns, began_ns)), True
+        return Entry(stamp, name, digest, steady and is_settled(before.ctime_ns, began_ns), marked), True
 
 
 def _encode(entry: Entry) -> bytes:
     digests = bytes.fromhex(entry.fingerprint), bytes.fromhex(entry.sha256)
-    return marshal.dumps((tuple(entry.stamp), *digests, entry.settled))
+    return marshal.dumps((tuple(entry.stamp), *digests, entry.settled, entry.marked))
 
 
 def _decode(row: bytes) -> Entry:
     # Only bytes that `_encode` made come here: the state file around them has a checksum.
-    stamp, fingerprint, sha256, settled = marshal.loads(row)
-    return Entry(Stamp._make(stamp), Fingerprint(fingerprint.hex()), sha256.hex(), settled)
+    stamp, fingerprint, sha256, settled, marked = marshal.loads(row)
+    return Entry(Stamp._make(stamp), Fingerprint(fingerprint.hex()), sha256.hex(), settled, marked)
 
 
 def next_tick(deadline_s: float = 0.05) -> None:

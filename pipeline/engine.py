@@ -21,6 +21,7 @@ from cache import statefile
 from cache.stamps import Entry, StampTable
 from pipeline.core import dag
 from pipeline.core.failures import fail
+from pipeline.core.hidden_reads import MARKS
 from pipeline.core.inputs import Command, InputKind, command_of
 from pipeline.core.keys import ExplainSink, first_difference, walk_base
 from pipeline.core.model import Action, FailureCategory, Reason, Stage, State, Tool, Verdict
@@ -81,7 +82,7 @@ class Engine:
         self._max_cache_bytes = max_cache_bytes
         self._state_path = state_dir / STATE_NAME
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
-        self.table = StampTable(self.resolve, saved.stamps)
+        self.table = StampTable(self.resolve, saved.stamps, MARKS)
         self.records = saved.records
         self.aside = aside
         self._look: dict[str, Entry | None] = {}

@@ -7,21 +7,18 @@ moment after; blobs are stored before the entry that names them; an action that 
 
 from __future__ import annotations
 
-import os
-import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey
-from cache.durable import read_file
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry, filesystem_now_ns, next_tick
-from pipeline.core import depfile
 from pipeline.core.inputs import Command, command_of
 from pipeline.core.keys import base_key, full_key
 from pipeline.core.model import NOT_STORED, Action, Reason
+from pipeline.engine_discover import Discovery
 from pipeline.engine_execute import Executed, UndeclaredOutputs, execute, made_files, remove_files
 from pipeline.engine_observe import CandidateSet, IdentifiedSet, Observer
 from pipeline.engine_records import Observed, Record, record_name
@@ -81,10 +78,8 @@ class ActionRunner:
         """output path -> how many were finished before it; tells an input made earlier in this run from one made while
         an action ran."""
         self._stopping = False
-        self._names: dict[str, str] = {}
-        self._plain_names: dict[str, str] = {}
-        self._shadowed: dict[object, tuple[str, ...]] = {}
         self._observer = Observer(engine)
+        self._discovery = Discovery(engine, self._observer)
 
     def stop(self) -> None:
         """Start nothing any more; what runs may end."""
@@ -245,7 +240,7 @@ class ActionRunner:
         if failure is None and watch is not None and (stray := watch.found()):
             message = f"the command wrote {stray}, which no action declares as an output"
             failure = ActionFailure(action.name, FailureKind.UNDECLARED_OUTPUT, message, ran.argv, 0, _text(ran.stderr))
-        candidate = None if failure is not None else self._discover(keyed)
+        candidate = None if failure is not None else self._discovery.from_depfile(action)
         if failure is None and candidate is None:
             message = f"the command wrote no usable depfile {action.depfile}"
             failure = ActionFailure(action.name, FailureKind.DEPFILE, message, ran.argv, 0, _text(ran.stderr))
@@ -264,62 +259,15 @@ class ActionRunner:
                 return ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message, ran.argv, 0, _text(ran.stderr))
         return None
 
-    def _discover(self, keyed: Keyed) -> CandidateSet | None:
-        """Read the depfile, which is then removed (a restored result has none either); None when it is unusable."""
-        action = keyed.action
-        if not action.depfile:
-            return CandidateSet((), ())
-        path = self._engine.resolve(action.depfile)
-        try:
-            reported = depfile.parse(os.fsdecode(read_file(path)))
-        except OSError:
-            return None
-        if action.depfile not in action.outputs:
-            os.unlink(path)  # noqa: PTH108
-        if reported is None:
-            return None
-        declared = set(action.inputs)
-        spelt = tuple(sorted({name for path in reported if (name := self._normalised(path)) not in declared}))
-        # What is searched is what the source spells. What was read through a link is known by its path, since the link
-        # may lead elsewhere one day, and by the name that whoever makes it gives it.
-        products = self._engine.links.products((*spelt, *action.inputs))
-        headers = tuple(sorted({*map(self._plain, spelt), *products} - declared))
-        # A file that is there now and was not read is not where the compiler searches.
-        shadows = self._shadows(depfile.search_path(action.argv), action.inputs, spelt)
-        absent = tuple(name for name in shadows if name not in declared and not self._observer.is_present(name))
-        return CandidateSet(headers, absent)
-
-    def _normalised(self, path: str) -> str:
-        """As `depfile.normalise`, once per header instead of once per inclusion."""
-        if path not in self._names:
-            self._names[path] = depfile.normalise(path, str(self._engine.root), self._engine.places)
-        return self._names[path]
-
-    def _plain(self, name: str) -> str:
-        """`name` without `..` where that names the same file: behind a symbolic link it does not."""
-        if "/../" not in name:
-            return name
-        if name not in self._plain_names:
-            plain = posixpath.normpath(name)
-            try:
-                same = os.path.samefile(self._engine.resolve(name), self._engine.resolve(plain))  # noqa: PTH121
-            except OSError:
-                same = False
-            self._plain_names[name] = plain if same else name
-        return self._plain_names[name]
-
-    def _shadows(self, search: tuple[str, ...], sources: tuple[str, ...], headers: tuple[str, ...]) -> tuple[str, ...]:
-        """As `depfile.shadows`, once for all sources of a directory that include the same."""
-        what = (search, tuple(map(posixpath.dirname, sources)), headers)
-        if what not in self._shadowed:
-            self._shadowed[what] = depfile.shadows(search, sources, headers)
-        return self._shadowed[what]
-
     def _keep(
         self, keyed: Keyed, candidate: CandidateSet, ran: Executed, started_ns: int, sequence: int
     ) -> tuple[Reason, ...]:
         """Record the result unless an input moved while the action ran."""
         found = self._observer.identify_anew(candidate)
+        if found is not None:
+            more = self._discovery.with_hidden(keyed.action, keyed.inputs, candidate, found)
+            if more is not candidate:
+                candidate, found = more, self._observer.identify_anew(more)
         moved = self._moved_meanwhile(keyed, found, started_ns, sequence)
         if found is None or moved:
             subject = f"{keyed.action.name}: {moved}"

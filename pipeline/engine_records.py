@@ -115,7 +115,7 @@ class Records:
         return dict(self._rows)
 
 
-STATE_KIND = "stamps 2 actions 2"
+STATE_KIND = "stamps 3 actions 2"
 STATE_NAME = "stamps.v1.state"
 
 

@@ -84,8 +84,7 @@ def shadows(search: Sequence[str], sources: Iterable[str], headers: Sequence[str
 
     `search` as from `search_path`; `sources` are the declared inputs, whose directories (and those of the headers) come
     first for `#include "..."`. Too many is safe (a needless compile when such a file appears), too few is not, so a
-    header that could have been found in two ways counts in both. What this cannot see is `__has_include` of a file that
-    did not exist: compilers do not write that into the depfile.
+    header that could have been found in two ways counts in both. What a depfile does not say at all: `hidden_reads`.
     """
     present = set(headers)
     quoted = [posixpath.dirname(path) for path in (*sources, *headers) if not path.startswith(("/", "{"))]

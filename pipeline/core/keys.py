@@ -8,7 +8,8 @@ same bytes (every part is length-delimited), and what `ExplainSink` lists is exa
     base   = "version" part, then the command, then one "input" part per declared input
     set    = "version" part, then one part per discovered and per absent file
     full   = "version" part, then a part with the base key and one with the set key
-    History: version 1, the first. Another version is another key: old entries are simply not found.
+    History: version 1 had candidate sets without what a depfile hides (`__has_include`, `.incbin`). Another version is
+    another key: old entries are simply not found.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
 from pipeline.core.inputs import STABILITY, Command, InputKind, Stability
 
-KEY_VERSION = "hotplate action key 1"
+KEY_VERSION = "hotplate action key 2"
 
 FileDigest = tuple[str, Digest]
 """A path as it stands in keys (relative, POSIX, tools' directories as placeholders) and what it held."""

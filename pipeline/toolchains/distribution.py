@@ -17,7 +17,7 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from pipeline.gate_state import Watched, directory_stamp
 
-_KIND = "tools 2"
+_KIND = "tools 3"
 _STATE_NAME = "tools.v1.state"
 
 

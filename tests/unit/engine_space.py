@@ -20,6 +20,8 @@ from pipeline.engine_narrow import Aside
 from pipeline.engine_results import Builtin, BuiltinCall, RunResult
 
 INCLUDE = re.compile(r'#include "([^"]+)"')
+HAS_INCLUDE = re.compile(r'__has_include\("([^"]+)"\)')
+INCBIN = re.compile(r'\.(incbin|include) \\?"([^"\\]+)\\?"')
 
 
 class FakeTools:
@@ -55,6 +57,7 @@ class FakeTools:
     def _cc(self, source: str, options: Mapping[str, list[str]], cwd: Path) -> Completed:
         read: list[str] = []
         text = self._preprocess(source, options.get("-I", []), cwd, read)
+        text = self._assemble(text, options.get("-I", []), cwd)
         self.during(source)
         out = cwd / options["-o"][0]
         if "#error" in text:
@@ -81,7 +84,23 @@ class FakeTools:
                     return self._preprocess(found, search, cwd, read)
             return f"#error no {match[1]}"
 
-        return INCLUDE.sub(include, text)
+        def is_there(match: re.Match[str]) -> str:
+            return str(any((cwd / place / match[1]).exists() for place in (posixpath.dirname(path), *search)))
+
+        return INCLUDE.sub(include, HAS_INCLUDE.sub(is_there, text))
+
+    def _assemble(self, text: str, search: Sequence[str], cwd: Path) -> str:
+        """As real assemblers do: no depfile says what they read."""
+
+        def read(match: re.Match[str]) -> str:
+            for directory in ("", *search):
+                found = cwd / directory / match[2]
+                if found.exists():
+                    inner = found.read_text()
+                    return self._assemble(inner, search, cwd) if match[1] == "include" else inner
+            return f"#error no {match[2]}"
+
+        return INCBIN.sub(read, text)
 
     def _ld(self, files: Sequence[str], options: Mapping[str, list[str]], cwd: Path) -> Completed:
         self.during(files[0])

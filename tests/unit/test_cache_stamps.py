@@ -10,7 +10,7 @@ import pytest
 
 from cache import stamps
 from cache.digest import digest_bytes, fingerprint_bytes
-from cache.stamps import StampTable, is_settled, next_tick
+from cache.stamps import CHUNK, StampTable, is_settled, next_tick
 
 
 @pytest.fixture
@@ -64,9 +64,8 @@ def test_unsettled_entry_is_read_again_although_its_stamp_is_equal(root: Path) -
     now = one.remembered("a")
     assert now is not None
     # What a change within the tick of the read leaves behind: the stamp of the new bytes, the digest of the old.
-    row = marshal.dumps(
-        (tuple(now.stamp), bytes.fromhex(fingerprint_bytes(b"old")), bytes.fromhex(digest_bytes(b"old").hex), False)
-    )
+    digests = bytes.fromhex(fingerprint_bytes(b"old")), bytes.fromhex(digest_bytes(b"old").hex)
+    row = marshal.dumps((tuple(now.stamp), *digests, False, False))
     two = table(root, ({"a": row}, ("a",)))
     assert two.glance("a") is None
     entry = two.current("a")
@@ -155,3 +154,21 @@ def test_keep_only(root: Path) -> None:
     assert not one.changed
     one.keep_only([])
     assert one.changed and one.plain() == ({}, ())
+
+
+def test_marks(tmp_path: Path) -> None:
+    """Kept with the entry, from whatever way it was made."""
+    (tmp_path / "with").write_bytes(b"one MARK two")
+    (tmp_path / "without").write_bytes(b"one two")
+    (tmp_path / "large").write_bytes(b"x" * (CHUNK + 1))
+    one = StampTable(lambda path: f"{tmp_path}/{path}", None, (b"MARK", b"OTHER"))
+    marked = {path: entry.marked for path in ("with", "without", "large") if (entry := one.current(path))}
+    assert marked == {"with": True, "without": False, "large": True}
+    data = b"an OTHER"
+    (tmp_path / "written").write_bytes(data)
+    entry = one.written("written", data, digest_bytes(data))
+    assert entry is not None and entry.marked
+    two = StampTable(lambda path: f"{tmp_path}/{path}", one.plain(), (b"MARK", b"OTHER"))
+    for path in ("with", "without", "large", "written"):
+        before, now = one.remembered(path), two.current(path)
+        assert before is not None and now is not None and now.marked == before.marked
