@@ -13,26 +13,26 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache import statefile
 from cache.stamps import Entry, StampTable
 from pipeline.core import dag
+from pipeline.core.depfile import MARKS
 from pipeline.core.failures import fail
-from pipeline.core.hidden_reads import MARKS
 from pipeline.core.inputs import Command, InputKind, command_of
 from pipeline.core.keys import ExplainSink, first_difference, walk_base
 from pipeline.core.model import Action, FailureCategory, Reason, Stage, State, Tool, Verdict
 from pipeline.effects.api import Clock, ProcessRunner
-from pipeline.engine_links import Links
 from pipeline.engine_records import STATE_KIND, STATE_NAME, Observed, Record, Saved, load_saved, record_name
 from pipeline.engine_results import ActionFailure, Builtin, RunResult, ScanResult, Span
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from cache.store import Store
+    from pipeline.engine_links import Links
     from pipeline.engine_narrow import Aside
 
 __all__ = ["STATE_KIND", "STATE_NAME", "ActionFailure", "Engine", "Record", "RunResult", "ScanResult"]
@@ -64,8 +64,12 @@ class Engine:
         saved = load_saved(state_dir) if saved is None else saved
         self.root, self.tools, self.builtins, self.cache_dir = root, tools, builtins, cache_dir
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}
-        self.links = Links(self.resolve, str(root), actions)
-        files = dag.FileSystem(partial(self.links.read_by, records=saved.records), self.links.real, self.links.product)
+        self._actions = actions
+        files = dag.FileSystem(
+            lambda action: self.links.read_by(action, saved.records),
+            lambda path: self.links.real(path),
+            lambda path: self.links.product(path),
+        )
         graph = dag.build(actions, files)
         if isinstance(graph, dag.Trouble):
             raise ConfigError(
@@ -99,6 +103,13 @@ class Engine:
         from cache.store import DEFAULT_MAX_BYTES, Store
 
         return Store(self.cache_dir, DEFAULT_MAX_BYTES if self._max_cache_bytes is None else self._max_cache_bytes)
+
+    @cached_property
+    def links(self) -> Links:
+        """Where links lead, made when something must be done, or in a project with users' actions."""
+        from pipeline.engine_links import Links
+
+        return Links(self.resolve, str(self.root), self._actions)
 
     # --- paths ----------------------------------------------------------------------------------
 
@@ -189,7 +200,8 @@ class Engine:
         self._look, self._present = {}, {}
         self._moved_first, self._up_to_date = {}, set()
         self._sources = None
-        self.links.forget()
+        if "links" in self.__dict__:
+            self.links.forget()
 
     def look_again(self, action: Action) -> None:
         """It was performed: the next question about its outputs stats them, and what was up to date may not be."""

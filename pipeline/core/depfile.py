@@ -9,6 +9,9 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
+"""A source or header without any of these hides nothing from the depfile; what one with them hides: `hidden_reads`."""
+
 _ESCAPED = re.compile(r"(?<!\\)\\((?:\\\\)*)([ \t])")
 _SPACE, _TAB = "\0s", "\0t"
 """Stand for an escaped space or tab while words are split; no path can hold a NUL."""

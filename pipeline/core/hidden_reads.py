@@ -14,9 +14,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
-"""A file without any of these hides nothing."""
-
 _ASKED = re.compile(r"__has_(?:include(?:_next)?|embed)\s*\(\s*(?:\"([^\"\n]+)\"|<([^>\n]+)>|(\w+))")
 _DEFINED = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+(?:\"([^\"\n]+)\"|<([^>\n]+)>)", re.MULTILINE)
 _ASSEMBLER = re.compile(r"\.(?:incbin|include)\b")
@@ -33,7 +30,7 @@ class Hidden(NamedTuple):
 
 
 def hidden(text: str) -> Hidden:
-    """What a text with one of `MARKS` hides. The name in a macro counts where the same text defines it so."""
+    """What a text with one of `depfile.MARKS` hides. The name in a macro counts where the same text defines it so."""
     asked: dict[str, None] = {}
     macros = {match[1]: match[2] or match[3] for match in _DEFINED.finditer(text)}
     for match in _ASKED.finditer(text):
