@@ -65,12 +65,9 @@ class Engine:
         self.root, self.tools, self.builtins, self.cache_dir = root, tools, builtins, cache_dir
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}
         self._actions = actions
-        files = dag.FileSystem(
-            lambda action: self.links.read_by(action, saved.records),
-            lambda path: self.links.real(path),
-            lambda path: self.links.product(path),
+        graph = dag.build(
+            actions, lambda: dag.FileSystem(self.links.readings(saved.records), self.links.real, self.links.product)
         )
-        graph = dag.build(actions, files)
         if isinstance(graph, dag.Trouble):
             raise ConfigError(
                 fail(

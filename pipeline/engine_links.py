@@ -67,16 +67,20 @@ class Links:
         """The declared outputs among what `paths` lead to."""
         return {product for path in paths if (product := self.product(path))} if self._outputs else set()
 
-    def read_by(self, action: Action, records: Records) -> frozenset[str] | None:
-        """The outputs that the last run of `action` read, or would have read had they been there; None when it is not
-        known what it read."""
-        name = record_name(action)
-        read = records.discovered(name)
-        if not read:
-            return None
-        if id(read) not in self._sets:
-            self._sets[id(read)] = (read, frozenset(self.products([path for path, _ in read])))
-        return self._sets[id(read)][1] | self.products_of(records.absent(name)) | self.products(action.inputs)
+    def readings(self, records: Records) -> Callable[[Action], frozenset[str] | None]:
+        """A function: the outputs that the last run of an action read, or would have read had they been there; None
+        when it is not known what it read."""
+
+        def read_by(action: Action) -> frozenset[str] | None:
+            name = record_name(action)
+            read = records.discovered(name)
+            if not read:
+                return None
+            if id(read) not in self._sets:
+                self._sets[id(read)] = (read, frozenset(self.products([path for path, _ in read])))
+            return self._sets[id(read)][1] | self.products_of(records.absent(name)) | self.products(action.inputs)
+
+        return read_by
 
     def products_of(self, shared: tuple[str, ...]) -> frozenset[str]:
         """As `products`, once for all actions that share the object."""

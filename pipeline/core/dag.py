@@ -41,11 +41,8 @@ class FileSystem(NamedTuple):
     product: Callable[[str], str] = lambda path: ""
 
 
-NO_FILES = FileSystem()
-
-
-def build(actions: Sequence[Action], files: FileSystem = NO_FILES) -> Dag | Trouble:
-    """The graph, or what is wrong with the declarations. `files` is asked only about projects with users' actions.
+def build(actions: Sequence[Action], files: Callable[[], FileSystem] = FileSystem) -> Dag | Trouble:
+    """The graph, or what is wrong with the declarations. `files` is called only for projects with users' actions.
 
     An action waits for those that make its inputs; a compile also for those that make a file below a directory where
     it may look for headers, since nobody knows yet whether it includes them. It may include any file by `../x.h`: the
@@ -80,18 +77,19 @@ def build(actions: Sequence[Action], files: FileSystem = NO_FILES) -> Dag | Trou
     )
 
 
-def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: FileSystem) -> list[list[int]]:
+def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callable[[], FileSystem]) -> list[list[int]]:
     needs = [sorted({producer[path] for path in action.inputs if path in producer}) for action in actions]
     generators = [n for n, action in enumerate(actions) if action.is_users]
     if not generators:
         return needs
+    read_by, real, product = files()
     for n in generators:
-        linked = (producer[product] for path in actions[n].inputs if (product := files.product(path)))
+        linked = (producer[made_there] for path in actions[n].inputs if (made_there := product(path)))
         needs[n] = sorted({*needs[n], *linked})
     after_compiles = _after_compiles(actions, needs)
     generators = [n for n in generators if n not in after_compiles]
     before_compiles = set(generators)
-    made = {n: tuple(map(files.real, actions[n].outputs)) for n in generators}
+    made = {n: tuple(map(real, actions[n].outputs)) for n in generators}
     searched: dict[tuple[str, ...], list[int]] = {}
     for index, action in enumerate(actions):
         if action.count_as != "compiled":
@@ -99,9 +97,9 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: FileSy
         near = tuple(dict.fromkeys((*search_path(action.argv), *map(posixpath.dirname, action.inputs))))
         if near not in searched:
             # From the root itself every file can be named.
-            places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in map(files.real, near))
+            places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in map(real, near))
             searched[near] = [n for n in generators if any(path.startswith(places) for path in made[n])]
-        read = files.read_by(action)
+        read = read_by(action)
         included = before_compiles if read is None else {producer[path] for path in read}
         # Only generators, which need no compile, so that what was included once cannot make a cycle now.
         needs[index] = sorted({*needs[index], *searched[near], *(included & before_compiles)})
