@@ -269,6 +269,10 @@ class ActionRunner:
             if more is not candidate:
                 candidate, found = more, self._observer.identify_anew(more)
         moved = self._moved_meanwhile(keyed, found, started_ns, sequence)
+        if found is None:
+            # Or never was: some compilers spell a name with a tab or a backslash so that it is another.
+            gone = (path for path in candidate.discovered if not self._observer.exists(path))
+            moved = next(gone, "a file that it would have read")
         if found is None or moved:
             subject = f"{keyed.action.name}: {moved}"
             return (Reason("changed while it was used", subject, "", "not recorded, so it will run again"),)
@@ -284,9 +288,7 @@ class ActionRunner:
             after = self._table.current(path)
             if after is None or after.stamp != before.stamp or after.sha256 != before.sha256:
                 return path
-        if found is None:
-            return "a file that it read"
-        if found.newest_ns < started_ns:
+        if found is None or found.newest_ns < started_ns:
             return ""
         for (path, _), entry in zip(found.discovered, found.entries, strict=True):
             if entry.stamp.ctime_ns < started_ns:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import posixpath
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from itertools import filterfalse, pairwise
@@ -36,6 +37,9 @@ from pipeline.toolchains.user_actions import KeyPath, Misfit, UserActions, place
 
 if TYPE_CHECKING:
     from pipeline.core.firmware import Firmware
+
+
+_UNSAYABLE = re.compile(r"[\n\r]|\{(?:root|[^/{}]+_(?:dir|near))\}")
 
 
 class Toolchain(NamedTuple):
@@ -82,7 +86,7 @@ def build_toolchain(
         builtins=BUILTINS,
         images={**found.images, **{one.name: generate.image_path(out, one.name) for one in placed if one.source}},
         run_env={"PATH": os.environ.get("PATH", os.defpath), **found.run_env},
-        watched=Watched(listing.watched).with_more(found.watched).with_more(users.watched),
+        watched=Watched(listing.watched, tuple(listing.absent)).with_more(found.watched).with_more(users.watched),
     )
 
 
@@ -286,6 +290,11 @@ def _glob(listing: Listing, config: DeployConfig, section: str, patterns: Sequen
         if not matches:
             message = f"sources of [{section}]: '{pattern}' matches no file"
             hint = "correct the pattern; it is relative to the project's root"
+            raise ConfigError(config_failure_at(Path(listing.root), config, (section, "sources", n), message, hint))
+        odd = next((path for path in matches if _UNSAYABLE.search(path)), None)
+        if odd is not None:
+            message = f"sources of [{section}]: {odd!r} holds a line break or one of our placeholders"
+            hint = "rename the file: depfiles and commands cannot say its name"
             raise ConfigError(config_failure_at(Path(listing.root), config, (section, "sources", n), message, hint))
         found.update(matches)
     return tuple(sorted(found))

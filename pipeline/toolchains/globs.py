@@ -1,7 +1,8 @@
 """Files that match a pattern, and the directories whose listings decided it.
 
 Lists directories and reads nothing else. Does not know what the files are for. Invariant: as long as every directory
-in `Listing.watched` has the stamp given there, the same patterns match the same files.
+in `Listing.watched` has the stamp given there and nothing in `Listing.absent` exists, the same patterns match the same
+files.
 
     *  ?  [a-z]   within a name, hidden ones included; ** any number of directories (symbolic links are not followed),
     and every file below when it is the last part
@@ -29,6 +30,8 @@ class Listing:
 
     root: str
     watched: dict[str, GateStamp | None] = field(default_factory=dict)
+    absent: dict[str, None] = field(default_factory=dict)
+    """Where links with matching names lead to nothing: a file there would match."""
     _entries: dict[str, list[tuple[str, bool, bool]]] = field(default_factory=dict)
 
     def entries(self, directory: str) -> list[tuple[str, bool, bool]]:
@@ -39,7 +42,7 @@ class Listing:
             self.watched[place] = directory_stamp(place)
             try:
                 with os.scandir(place) as scan:
-                    found = sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in scan)
+                    found = sorted((entry.name, _is_directory(entry), entry.is_symlink()) for entry in scan)
             except OSError:
                 found = []
             self._entries[directory] = found
@@ -61,14 +64,14 @@ class Listing:
             path = posixpath.join(directory, part)
             if rest:
                 return self._below(path, rest) if Path(self.root, path).is_dir() else self._nothing(directory)
-            return [path] if Path(self.root, path).is_file() else self._nothing(directory)
+            return [path] if self._leads_to_file(path) else self._nothing(directory)
         matches = re.compile(translate(part)).match
         prefix = f"{directory}/" if directory else ""
         if not rest:
             return [
                 prefix + name
                 for name, is_directory, is_link in self.entries(directory)
-                if not is_directory and matches(name) and (not is_link or Path(self.root, prefix + name).is_file())
+                if not is_directory and matches(name) and (not is_link or self._leads_to_file(prefix + name))
             ]
         return [
             path
@@ -77,10 +80,26 @@ class Listing:
             for path in self._below(prefix + name, rest)
         ]
 
+    def _leads_to_file(self, link: str) -> bool:
+        path = f"{self.root}/{link}"
+        if os.path.isfile(path):  # noqa: PTH113
+            return True
+        target = os.path.realpath(path)
+        if not os.path.lexists(target):
+            self.absent[target] = None
+        return False
+
     def _nothing(self, directory: str) -> list[str]:
         """What a plain name says may appear later, so the directory that lacks it is watched too."""
         self.entries(directory)
         return []
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # links in a circle
 
 
 def is_pattern(text: str) -> bool:
