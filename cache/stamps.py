@@ -15,6 +15,7 @@ import errno
 import marshal
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -52,10 +53,14 @@ class Entry(NamedTuple):
         return Digest(self.sha256, self.stamp.size)
 
 
+_LINUX_COARSE = 5
+"""CLOCK_REALTIME_COARSE of linux/time.h; Python has no name for it."""
+
+
 def filesystem_now_ns() -> int:
-    """The clock that local file systems stamp files with. On Linux it ticks every 1 to 10 ms."""
-    coarse = getattr(time, "CLOCK_REALTIME_COARSE", None)
-    return time.time_ns() if coarse is None else time.clock_gettime_ns(coarse)
+    """The clock that local file systems stamp files with. On Linux it ticks every 1 to 10 ms, and some kernels stamp
+    finer than it ticks, but none stamps with an earlier instant than it shows."""
+    return time.clock_gettime_ns(_LINUX_COARSE) if sys.platform == "linux" else time.time_ns()
 
 
 def is_settled(ctime_ns: int, read_began_ns: int) -> bool:
@@ -255,8 +260,9 @@ def _decode(row: bytes) -> Entry:
 
 
 def next_tick(deadline_s: float = 0.05) -> None:
-    """Return once the file system's clock shows another instant than now: at most 10 ms on Linux, `deadline_s` at
+    """Return once the file system's clock has passed the instant of the call: some 10 ms on Linux, `deadline_s` at
     worst. Afterwards, whatever was written before the call is certainly in the past."""
-    began_ns, give_up_s = filesystem_now_ns(), time.monotonic() + deadline_s
-    while filesystem_now_ns() == began_ns and time.monotonic() < give_up_s:
+    # One tick does not suffice: the clock may be late, and kernels that stamp finer stamp ahead of it.
+    began_ns, give_up_s = time.time_ns(), time.monotonic() + deadline_s
+    while filesystem_now_ns() <= began_ns and time.monotonic() < give_up_s:
         time.sleep(0.0005)

@@ -12,6 +12,7 @@ what lies there later. What the run itself makes is looked at again.
 from __future__ import annotations
 
 import posixpath
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +62,8 @@ class Engine:
         if it was read already. `aside`: what is known to be up to date, when `actions` are only the others.
         `run_env` is the environment of every child beside its action's own; it is in no key, so it may only say
         where to work (PATH, cache directories). Raises ConfigError when the actions do not form a DAG."""
+        self.began_ns = time.time_ns()
+        """What was written before this instant was there before anything ran."""
         saved = load_saved(state_dir) if saved is None else saved
         self.root, self.tools, self.builtins, self.cache_dir = root, tools, builtins, cache_dir
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}

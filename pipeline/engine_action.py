@@ -20,6 +20,7 @@ from pipeline.core.keys import base_key, full_key
 from pipeline.core.model import NOT_STORED, Action, Reason
 from pipeline.engine_discover import Discovery
 from pipeline.engine_execute import Executed, UndeclaredOutputs, execute, made_files, remove_files
+from pipeline.engine_links import link_made_since
 from pipeline.engine_observe import CandidateSet, IdentifiedSet, Observer
 from pipeline.engine_records import Observed, Record, record_name
 from pipeline.engine_results import ActionFailure, FailureKind
@@ -73,7 +74,6 @@ class ActionRunner:
         self._engine = engine
         self._table = engine.table
         self._blobs, self._results = engine.store.blobs, engine.store.results
-        self._began_ns = filesystem_now_ns()
         self._finished: dict[str, int] = {}
         """output path -> how many were finished before it; tells an input made earlier in this run from one made while
         an action ran."""
@@ -226,7 +226,7 @@ class ActionRunner:
 
     def _execute(self, keyed: Keyed) -> Done:
         action = keyed.action
-        if filesystem_now_ns() == self._began_ns:
+        if filesystem_now_ns() <= self._engine.began_ns:
             # A discovered file counts as edited during the action when its ctime is not before the start; what was
             # written just before the run must not.
             next_tick()
@@ -282,13 +282,20 @@ class ActionRunner:
         """The first input that may have moved while the action ran, `""` if none did.
 
         A declared input must have the stamp that it had before. A discovered one was not known before: its ctime must
-        be older than the start, unless an action of this run made it before this one started.
+        be older than the start, unless an action of this run made it before this one started; and so must be the links
+        on the way to it.
         """
         for path, before in keyed.inputs:
             after = self._table.current(path)
             if after is None or after.stamp != before.stamp or after.sha256 != before.sha256:
                 return path
-        if found is None or found.newest_ns < started_ns:
+        if found is None:
+            return ""
+        if found.seen_ns >= started_ns:
+            paths = [path for path, _ in found.discovered]
+            if link := link_made_since(str(self._engine.root), paths, started_ns):
+                return link
+        if found.newest_ns < started_ns:
             return ""
         for (path, _), entry in zip(found.discovered, found.entries, strict=True):
             if entry.stamp.ctime_ns < started_ns:

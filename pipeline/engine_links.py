@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -89,3 +90,26 @@ class Links:
         if id(shared) not in self._sets:
             self._sets[id(shared)] = (shared, frozenset(self.products(shared)))
         return self._sets[id(shared)][1]
+
+
+def link_made_since(root: str, paths: Iterable[str], instant_ns: int) -> str:
+    """A symbolic link on one of the ways (relative to `root`) that was made at `instant_ns` or later, `""` if there is
+    none. The file that it leads to may be old, so that its own stamp does not tell that it was not there before."""
+    waiting = [f"{root}/{path}" for path in paths if path[:1] not in ("{", "/")]
+    seen = {root}
+    while waiting:
+        path = waiting.pop()
+        if path in seen or not path.startswith(root):
+            continue
+        seen.add(path)
+        directory = posixpath.dirname(path)
+        waiting.append(directory)
+        try:
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                if status.st_ctime_ns >= instant_ns:
+                    return path[len(root) + 1 :]
+                waiting.append(posixpath.join(directory, os.readlink(path)))  # noqa: PTH115
+        except OSError:
+            continue
+    return ""

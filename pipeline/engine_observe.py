@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
-from cache.stamps import Entry
+from cache.stamps import Entry, filesystem_now_ns
 from pipeline.core.keys import set_key
 from pipeline.engine_records import Observed
 
@@ -41,13 +41,15 @@ class CandidateSet(NamedTuple):
 
 
 class IdentifiedSet(NamedTuple):
-    """A candidate set with the content of its files; `newest_ns` is the latest ctime of them."""
+    """A candidate set with the content of its files; `newest_ns` is the latest ctime of them, `seen_ns` an instant not
+    later than the first look at one."""
 
     key: ActionKey
     discovered: Observed
     absent: tuple[str, ...]
     entries: tuple[Entry, ...]
     newest_ns: int
+    seen_ns: int
 
 
 class Observer:
@@ -82,7 +84,7 @@ class Observer:
         fixed = self._engine.graph.producer.keys().isdisjoint((*candidate.discovered, *candidate.absent))
         if fixed and candidate in self._sets:
             return self._sets[candidate]
-        identified = None
+        identified, seen_ns = None, filesystem_now_ns()
         try:
             entries = [(path, self.look(path)) for path in candidate.discovered]
         except OSError:
@@ -95,7 +97,7 @@ class Observer:
                 self._set_keys[what] = set_key([(path, entry.digest) for path, entry in found], candidate.absent)
             seen = tuple([entry for _, entry in found])
             newest_ns = max([entry.stamp.ctime_ns for entry in seen], default=0)
-            identified = IdentifiedSet(self._set_keys[what], observed, candidate.absent, seen, newest_ns)
+            identified = IdentifiedSet(self._set_keys[what], observed, candidate.absent, seen, newest_ns, seen_ns)
         if fixed:
             self._sets[candidate] = identified
         return identified

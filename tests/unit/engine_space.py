@@ -80,7 +80,7 @@ class FakeTools:
         def include(match: re.Match[str]) -> str:
             for directory in (posixpath.dirname(path), *search):
                 found = posixpath.join(directory, match[1])
-                if (cwd / found).exists():
+                if (cwd / found).is_file():
                     return self._preprocess(found, search, cwd, read)
             return f"#error no {match[1]}"
 

@@ -10,7 +10,7 @@ import pytest
 
 from cache import stamps
 from cache.digest import digest_bytes, fingerprint_bytes
-from cache.stamps import CHUNK, StampTable, is_settled, next_tick
+from cache.stamps import CHUNK, StampTable, filesystem_now_ns, is_settled, next_tick
 
 
 @pytest.fixture
@@ -172,3 +172,12 @@ def test_marks(tmp_path: Path) -> None:
     for path in ("with", "without", "large", "written"):
         before, now = one.remembered(path), two.current(path)
         assert before is not None and now is not None and now.marked == before.marked
+
+
+def test_nothing_is_stamped_with_an_instant_before_the_clock(tmp_path: Path) -> None:
+    """Else an edit right after the look at the clock would count as one from before it."""
+    for number in range(300):
+        path = tmp_path / str(number)
+        before_ns = filesystem_now_ns()
+        path.write_bytes(b"")
+        assert path.stat().st_ctime_ns >= before_ns

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -271,16 +272,25 @@ def test_an_edit_of_a_restored_object_leaves_the_store_alone(space: Space) -> No
     assert_right(space)
 
 
-def test_build_directory_and_cache_through_links(space: Space, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    link(space, "build", str(tmp_path / "elsewhere"))
+@pytest.mark.parametrize("place", ["", "/dev/shm"])
+def test_build_directory_and_cache_through_links(space: Space, tmp_path: Path, place: str) -> None:
+    """Also on another disk, where nothing can be renamed or linked to."""
+    if place and not Path(place).is_dir():
+        pytest.skip(f"no {place} here")
+    with tempfile.TemporaryDirectory(dir=place or tmp_path) as directory:
+        _build_behind_links(space, tmp_path, Path(directory) / "elsewhere")
+
+
+def _build_behind_links(space: Space, tmp_path: Path, elsewhere: Path) -> None:
+    elsewhere.mkdir()
+    link(space, "build", str(elsewhere))
     (tmp_path / "store").mkdir()
     (tmp_path / "cache").symlink_to("store")
     space.cache = tmp_path / "cache"
     space.build()
     assert space.build().nothing
-    shutil.rmtree(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere").mkdir()
+    shutil.rmtree(elsewhere)
+    elsewhere.mkdir()
     assert space.build().ran == []
     assert space.build().nothing
     (space.root / "build").unlink()
@@ -302,3 +312,71 @@ def test_a_blob_replaced_by_a_link(space: Space) -> None:
     assert_right(space)
     shutil.rmtree(space.root / "build")
     assert space.build().ran == []
+
+
+def test_a_header_becomes_a_directory(space: Space) -> None:
+    space.write("far/a.h", "int far;\n")
+    space.search = ("first", "inc", "far")
+    space.build()
+    (space.root / "inc/a.h").unlink()
+    (space.root / "inc/a.h").mkdir()
+    assert set(space.build().ran) == {"src/a.c", "src/b.c", ELF}, "the compiler goes on to the next directory"
+    assert_right(space)
+    (space.root / "inc/a.h").rmdir()
+    assert space.build().nothing
+    space.write("inc/a.h", "int h;\n")
+    assert space.build().ran == [], "as before"
+    assert_right(space)
+    (space.root / "first/a.h").mkdir(parents=True)
+    assert space.build().nothing, "a directory shadows nothing"
+
+
+def test_names_that_differ_in_case_or_normal_form(space: Space) -> None:
+    space.write("src/a.c", '#include "A.h"\n#include "a.h"\n')
+    space.write("src/b.c", '#include "\u00e9.h"\n#include "e\u0301.h"\n')
+    for name in ("A", "\u00e9", "e\u0301"):
+        space.write(f"inc/{name}.h", f"int {ord(name[-1])};\n")
+    if len(list((space.root / "inc").iterdir())) < 4:
+        pytest.skip("this file system takes them for the same")
+    assert space.build().ok
+    for name, user in (("A", "src/a.c"), ("a", "src/a.c"), ("\u00e9", "src/b.c"), ("e\u0301", "src/b.c")):
+        space.write(f"inc/{name}.h", "int edited;\n")
+        assert set(space.build().ran) == {user, ELF}, name
+        assert_right(space)
+    (space.root / "inc/a.h").rename(space.root / "inc/x.h")
+    (space.root / "inc/x.h").rename(space.root / "inc/A.h")
+    assert not space.build().ok, "one header left of two"
+    space.write("inc/a.h", "int edited;\n")
+    assert space.build().ran == []
+    assert_right(space)
+
+
+def test_a_source_goes_while_it_is_compiled(space: Space) -> None:
+    def remove(name: str) -> None:
+        if name == "src/a.c":
+            (space.root / name).unlink(missing_ok=True)
+
+    space.tools.during = remove
+    built = space.build()
+    assert [note.subject for result in built.results for note in result.notes] == ["compile src/a.c: src/a.c"]
+    space.tools.during = lambda name: None
+    assert space.build().ok
+    assert_right(space)
+
+
+def test_a_link_is_put_elsewhere_while_a_header_is_read(space: Space) -> None:
+    """What was there before, and was older: not recorded, since nobody knows which one was read."""
+    space.write("one/x.h", "int x;\n")
+    space.write("two/x.h", "int y;\n")
+    link(space, "inc/x", "../one")
+    space.write("src/a.c", '#include "x/x.h"\n')
+
+    def retarget(name: str) -> None:
+        if name == "src/a.c":
+            link(space, "inc/x", "../two")
+
+    space.tools.during = retarget
+    space.build()
+    space.tools.during = lambda name: None
+    space.build()
+    assert_right(space)
