@@ -7,6 +7,7 @@ moment after; blobs are stored before the entry that names them; an action that 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
@@ -61,6 +62,14 @@ class Keyed(NamedTuple):
     @property
     def observed(self) -> Observed:
         return tuple((path, entry.sha256) for path, entry in self.inputs)
+
+
+class _Start(NamedTuple):
+    """When an action started: on the clock of file stamps, on one that nobody sets, and after how many others."""
+
+    stamp_ns: int
+    monotonic_ns: int
+    finished: int
 
 
 class _Missing(Exception):
@@ -230,7 +239,7 @@ class ActionRunner:
             # A discovered file counts as edited during the action when its ctime is not before the start; what was
             # written just before the run must not.
             next_tick()
-        started_ns, sequence = filesystem_now_ns(), len(self._finished)
+        start = _Start(filesystem_now_ns(), time.monotonic_ns(), len(self._finished))
         self._forget(action)
         watch = UndeclaredOutputs(self._engine) if action.is_users else None
         ran = execute(self._engine, action)
@@ -247,7 +256,7 @@ class ActionRunner:
         if failure is not None or candidate is None:
             remove_files(made_files(self._engine, action))
             return Done(How.FAILED, failure=failure)
-        return Done(How.EXECUTED, _text(ran.stderr), notes=self._keep(keyed, candidate, ran, started_ns, sequence))
+        return Done(How.EXECUTED, _text(ran.stderr), notes=self._keep(keyed, candidate, ran, start))
 
     def _forget(self, action: Action) -> None:
         self._engine.records.drop(record_name(action))
@@ -259,16 +268,14 @@ class ActionRunner:
                 return ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message, ran.argv, 0, _text(ran.stderr))
         return None
 
-    def _keep(
-        self, keyed: Keyed, candidate: CandidateSet, ran: Executed, started_ns: int, sequence: int
-    ) -> tuple[Reason, ...]:
+    def _keep(self, keyed: Keyed, candidate: CandidateSet, ran: Executed, start: _Start) -> tuple[Reason, ...]:
         """Record the result unless an input moved while the action ran."""
         found = self._observer.identify_anew(candidate)
         if found is not None:
             more = self._discovery.with_hidden(keyed.action, keyed.inputs, candidate, found)
             if more is not candidate:
                 candidate, found = more, self._observer.identify_anew(more)
-        moved = self._moved_meanwhile(keyed, found, started_ns, sequence)
+        moved = self._moved_meanwhile(keyed, found, start)
         if found is None:
             # Or never was: some compilers spell a name with a tab or a backslash so that it is another.
             gone = (path for path in candidate.discovered if not self._observer.exists(path))
@@ -278,7 +285,7 @@ class ActionRunner:
             return (Reason("changed while it was used", subject, "", "not recorded, so it will run again"),)
         return self._record(keyed, candidate, found, ran)
 
-    def _moved_meanwhile(self, keyed: Keyed, found: IdentifiedSet | None, started_ns: int, sequence: int) -> str:
+    def _moved_meanwhile(self, keyed: Keyed, found: IdentifiedSet | None, start: _Start) -> str:
         """The first input that may have moved while the action ran, `""` if none did.
 
         A declared input must have the stamp that it had before. A discovered one was not known before: its ctime must
@@ -291,17 +298,17 @@ class ActionRunner:
                 return path
         if found is None:
             return ""
-        if found.seen_ns >= started_ns:
+        if found.seen_ns >= start.monotonic_ns:
             paths = [path for path, _ in found.discovered]
-            if link := link_made_since(str(self._engine.root), paths, started_ns):
+            if link := link_made_since(str(self._engine.root), paths, start.stamp_ns):
                 return link
-        if found.newest_ns < started_ns:
+        if found.newest_ns < start.stamp_ns:
             return ""
         for (path, _), entry in zip(found.discovered, found.entries, strict=True):
-            if entry.stamp.ctime_ns < started_ns:
+            if entry.stamp.ctime_ns < start.stamp_ns:
                 continue
             made = self._engine.links.product(path) or path
-            if self._finished.get(made, sequence) >= sequence:
+            if self._finished.get(made, start.finished) >= start.finished:
                 return path
         return ""
 

@@ -7,12 +7,13 @@ was true at some instant of this run; what an action of the run makes is asked f
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
-from cache.stamps import Entry, filesystem_now_ns
+from cache.stamps import Entry
 from pipeline.core.keys import set_key
 from pipeline.engine_records import Observed
 
@@ -41,8 +42,8 @@ class CandidateSet(NamedTuple):
 
 
 class IdentifiedSet(NamedTuple):
-    """A candidate set with the content of its files; `newest_ns` is the latest ctime of them, `seen_ns` an instant not
-    later than the first look at one."""
+    """A candidate set with the content of its files; `newest_ns` is the latest ctime of them, `seen_ns` an instant
+    (of time.monotonic_ns) not later than the first look at one."""
 
     key: ActionKey
     discovered: Observed
@@ -84,7 +85,7 @@ class Observer:
         fixed = self._engine.graph.producer.keys().isdisjoint((*candidate.discovered, *candidate.absent))
         if fixed and candidate in self._sets:
             return self._sets[candidate]
-        identified, seen_ns = None, filesystem_now_ns()
+        identified, seen_ns = None, time.monotonic_ns()
         try:
             entries = [(path, self.look(path)) for path in candidate.discovered]
         except OSError:

@@ -86,7 +86,8 @@ def _of_engine(context: object, own: list[str], table: str, products: tuple[str,
     directories = {os.path.dirname(path) for path in files}  # noqa: PTH120
     directories.update(_include_trees(root, context.config))
     directories.update(place for place in context.toolchain.watched.listed if _is_searched(root, place))
-    found = _with_link_targets(files)
+    # A link from a searched directory to what a build makes: its writing is no save.
+    found = _with_link_targets(files) - {_absolute(root, path) for path in made if path not in images}
     directories.update(os.path.dirname(path) for path in found - files)  # noqa: PTH120
     return WatchSet(
         frozenset(found), frozenset(directories), declared, tuple(_absolute(root, path) for path in images), products

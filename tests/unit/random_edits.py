@@ -14,6 +14,8 @@ from pathlib import Path
 from tests.unit.fake_tool import INCLUDE
 from tests.unit.random_project import Model, Project, remove_tree
 
+PRECIOUS = "nobody's output\n"
+
 
 class Script:
     """Random edits of one project. Everything comes from `rng`, so that a seed is a whole test."""
@@ -28,6 +30,7 @@ class Script:
                 f"inc/h{number}.h", f"int h{number};\n" + (f'#include "h{number + 1}.h"\n' if number < 2 else "")
             )
         project.write("gen/g0.txt", "int g0;\n")
+        project.write("precious", PRECIOUS)
         for number in range(rng.randint(2, 5)):
             project.write(f"src/s{number}.c", self._source())
 
@@ -58,7 +61,9 @@ class Script:
         return (self.project.root / path).read_text()
 
     def _outputs(self) -> list[Path]:
-        return sorted(p for p in (self.project.root / "build").rglob("*") if p.is_file())
+        """Those that are no link to another file, which an edit of them would change."""
+        found = (self.project.root / "build").rglob("*")
+        return sorted(p for p in found if not p.is_symlink() and p.is_file() and p.stat().st_nlink == 1)
 
     # edits of what people write
 
@@ -144,6 +149,58 @@ class Script:
             return f"remove {name}"
         self.project.write(f"first/{name}", f"int shadow{self._number():04};\n")
         return name
+
+    # links: a header or a directory of them by another way, and elsewhere
+
+    def op_link_header(self) -> str:
+        """A header becomes a link to its bytes in another directory, or a file again."""
+        path = self._any("inc")
+        target, elsewhere = self.project.root / path, f"else/{Path(path).name}"
+        text = target.read_text()
+        target.unlink()
+        if self.rng.random() < 0.5:
+            self.project.write(elsewhere, text)
+            target.symlink_to(f"../{elsewhere}")
+        else:
+            target.write_text(text)
+        return path
+
+    def op_link_directory(self) -> str:
+        """The directory that is searched first leads to one of three; those of before stay, as old as they are."""
+        first = self.project.root / "first"
+        if first.is_dir() and not first.is_symlink():
+            remove_tree(self.project.root / "firsts/0")
+            first.rename(self.project.mkdir("firsts") / "0")
+        first.unlink(missing_ok=True)
+        number = self.rng.randrange(3)
+        self.project.mkdir(f"firsts/{number}")
+        first.symlink_to(f"firsts/{number}")
+        for name in sorted(p.name for p in first.iterdir()):
+            if not (self.project.root / "inc" / name).exists():
+                (first / name).unlink()
+        return str(number)
+
+    def op_link_source(self) -> str:
+        """A source becomes a link out of the project's sources, or a file again."""
+        path = self.rng.choice([p for p in self.project.paths("src") if p.endswith(".c")])
+        target, elsewhere = self.project.root / path, f"else/{Path(path).name}"
+        text = target.read_text()
+        target.unlink()
+        if self.rng.random() < 0.5:
+            self.project.write(elsewhere, text)
+            target.symlink_to(f"../{elsewhere}")
+        else:
+            target.write_text(text)
+        return path
+
+    def op_link_output(self) -> str:
+        """An output is replaced by a link, hard or symbolic, to a file that must stay as it is."""
+        for path in self.rng.sample(self._outputs(), min(1, len(self._outputs()))):
+            precious = self.project.root / "precious"
+            path.unlink()
+            (path.symlink_to if self.rng.random() < 0.5 else path.hardlink_to)(precious)
+            return path.name
+        return ""
 
     def op_profile(self) -> str:
         self.project.shape.profile = self.rng.choice(("fast", "slow"))

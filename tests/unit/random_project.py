@@ -139,6 +139,10 @@ class Project:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
 
+    def mkdir(self, path: str) -> Path:
+        (self.root / path).mkdir(parents=True, exist_ok=True)
+        return self.root / path
+
     def paths(self, directory: str) -> list[str]:
         base = self.root / directory
         return sorted(f"{directory}/{p.name}" for p in base.iterdir()) if base.is_dir() else []

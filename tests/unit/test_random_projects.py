@@ -21,7 +21,7 @@ import pytest
 
 from pipeline.core.forecast import Fate, forecast
 from pipeline.views import EngineWorld
-from tests.unit.random_edits import Script
+from tests.unit.random_edits import PRECIOUS, Script
 from tests.unit.random_project import (
     JOBS,
     FakeRunner,
@@ -185,7 +185,9 @@ class Walk:
         return None
 
     def compare(self, project: Project) -> None:
-        """Every output is that of a clean build, and nothing half-written lies about."""
+        """Every output is that of a clean build, nothing half-written lies about, and no link was written through."""
+        if project is self.project:
+            assert (project.root / "precious").read_text() == PRECIOUS
         for path, data in outputs_of(clean_build(project)):
             assert is_whole(project.root / path, data), path
         assert list((project.root / "build").rglob("*.tmp")) == [] or self.script.log.count("  build killed") > 0
