@@ -186,7 +186,7 @@ class StampTable:
             next_tick()
             for path in waiting:
                 try:
-                    self.current(path)
+                    self.read(path)
                 except OSError:
                     self._drop(path)
 
