@@ -78,10 +78,11 @@ class UndeclaredOutputs:
     def found(self) -> str:
         """The first such file, relative to the project; `""` if there is none."""
         after = self._list()
-        return min((path for path, ctime_ns in after.items() if self._before.get(path) != ctime_ns), default="")
+        return min((path for path, content in after.items() if self._before.get(path) != content), default="")
 
-    def _list(self) -> dict[str, int]:
-        """path -> ctime of every file below build/ that nobody declared and that is no temporary one of ours."""
+    def _list(self) -> dict[str, tuple[int, int, int]]:
+        """path -> mtime, size and inode of every file below build/ that nobody declared and that is no temporary one of
+        ours. Not ctime: it moves when another name of the file, which may be an old output, is removed."""
         found = {}
         waiting = ["build"]
         while waiting:
@@ -93,7 +94,8 @@ class UndeclaredOutputs:
                         waiting.append(path)
                     elif path not in self._declared and not entry.name.endswith(".tmp"):
                         with contextlib.suppress(FileNotFoundError):
-                            found[path] = entry.stat(follow_symlinks=False).st_ctime_ns
+                            status = entry.stat(follow_symlinks=False)
+                            found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
         return found
 
 

@@ -247,6 +247,18 @@ def test_an_output_replaced_by_a_link_is_not_written_through(space: Space) -> No
                 space.build()
 
 
+def test_another_name_of_a_removed_output_was_not_written(space: Space) -> None:
+    """A stale file is one with the output: removing that moves its ctime, and no command wrote it."""
+    space.write("gen/seed", "int generated;\n")
+    declare(space, generator("build/gen/g.h"))
+    assert space.build().ok
+    (space.root / "build/old").hardlink_to(space.root / "build/gen/g.h")
+    space.write("gen/seed", "int more;\n")
+    assert space.build().ok
+    assert (space.root / "build/old").read_bytes() != (space.root / "build/gen/g.h").read_bytes()
+    assert_right(space)
+
+
 def test_an_output_replaced_by_a_directory(space: Space) -> None:
     space.build()
     target = space.root / "build/local-fast/obj/a.o"
