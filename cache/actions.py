@@ -15,10 +15,10 @@ History: v1, the first.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from cache.durable import read_file, write_atomic
 from cache.named_tuple import NamedTuple
 
 FORMAT = "ac.v1"
+USED_LATELY_S = 3600.0
+"""Within this, which entry was used last does not matter to the store's bound."""
 MAX_CANDIDATES = 16
 """Candidate sets kept per base key: enough for a few branches and profiles of one file."""
 
@@ -69,18 +71,31 @@ class ActionCache:
 
     def lookup(self, key: ActionKey) -> ActionResult | None:
         """The result, if all of its blobs are here."""
-        result = self._load(key)
+        result = self.entry(key)
         return result if result is not None and all(map(self._blobs.has, result.blobs())) else None
+
+    def entry(self, key: ActionKey) -> ActionResult | None:
+        """The result, whether or not its blobs are here: for a caller that reads them all."""
+        try:
+            return decode_entry(key, read_file(self._place(key)))
+        except OSError:
+            return None
 
     def is_complete(self, key: ActionKey) -> bool:
         """Can the entry be read, and is each of its blobs here?"""
         return self.lookup(key) is not None
 
-    def used(self, key: ActionKey) -> None:
-        """Remember that the entry was of use now: its mtime. An entry that is gone, or that may not be written, stays
-        as it is."""
-        with contextlib.suppress(OSError):
-            os.utime(self._place(key))
+    def used(self, key: ActionKey) -> bool:
+        """Remember that the entry was of use now: its mtime. One of the last hour stays as it is (False): to write
+        thousands costs more than their order is worth. So does one that is gone or may not be written."""
+        place = self._place(key)
+        try:
+            if 0 <= time.time() - os.stat(place).st_mtime < USED_LATELY_S:  # noqa: PTH116
+                return False
+            os.utime(place)
+        except OSError:
+            return False
+        return True
 
     def record(self, key: ActionKey, result: ActionResult) -> None:
         """Write the entry. Precondition: its blobs are stored (blobs before entry). Raises OSError."""
@@ -89,7 +104,7 @@ class ActionCache:
 
     def candidates(self, base: ActionKey) -> tuple[bytes, ...]:
         """The candidate sets of a base key that are still here, newest first."""
-        result = self._load(base)
+        result = self.entry(base)
         found = [] if result is None else [self._blobs.read(file.digest) for file in result.outputs]
         return tuple(data for data in found if data is not None)
 
@@ -97,18 +112,13 @@ class ActionCache:
         """Put a candidate set first. A set added by another process at the same instant may be lost: that costs a
         miss. Raises OSError."""
         newest = self._blobs.put_bytes(data)
-        result = self._load(base)
+        result = self.entry(base)
         older = () if result is None else tuple(file.digest for file in result.outputs)
         if older[:1] == (newest,):
+            self.used(base)
             return
         kept = (newest, *(digest for digest in older if digest != newest))[:MAX_CANDIDATES]
         self.record(base, ActionResult(tuple(OutputFile(f"set/{n}", d, False) for n, d in enumerate(kept))))
-
-    def _load(self, key: ActionKey) -> ActionResult | None:
-        try:
-            return decode_entry(key, read_file(self._place(key)))
-        except OSError:
-            return None
 
 
 def encode_entry(key: ActionKey, result: ActionResult) -> bytes:
@@ -158,10 +168,11 @@ def _tail(key: ActionKey, body: bytes) -> bytes:
     """What follows the action result. The checksum binds the entry to its key, so that one under another name is not
     believed."""
     return b',"format":"%s","sha256":"%s"}' % (
-        FORMAT.encode(),
+        _FORMAT,
         hashlib.sha256(key.encode() + b"\n" + body).hexdigest().encode(),
     )
 
 
+_FORMAT = FORMAT.encode()
 _BEFORE = b'{"actionResult":'
 _AFTER = len(_tail(ActionKey(""), b""))

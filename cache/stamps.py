@@ -102,7 +102,7 @@ class StampTable:
         rows, unsettled = saved or ({}, ())
         self._rows: dict[str, bytes] = dict(rows)
         self._entries: dict[str, Entry] = {}
-        """Rows that were decoded or made; each equals its row."""
+        """Rows that were decoded or made; each equals its row, or that is `b""` until somebody asks for all of them."""
         self._unsettled: set[str] = set(unsettled)
         self.changed = False
         """Is there anything that the saved table does not hold?"""
@@ -175,7 +175,7 @@ class StampTable:
 
     def _put(self, path: str, entry: Entry) -> None:
         self._entries[path] = entry
-        self._rows[path] = _encode(entry)
+        self._rows[path] = b""
         (self._unsettled.discard if entry.settled else self._unsettled.add)(path)
         self.changed = True
 
@@ -203,7 +203,9 @@ class StampTable:
 
     def plain(self) -> tuple[dict[str, bytes], tuple[str, ...]]:
         """The table as plain values, for a state file: path -> encoded entry, and the paths that are not settled."""
-        return dict(self._rows), tuple(sorted(self._unsettled))
+        rows = {path: row or _encode(self._entries[path]) for path, row in self._rows.items()}
+        self._rows = dict(rows)
+        return rows, tuple(sorted(self._unsettled))
 
     def _read(self, path: str, old: Entry | None) -> tuple[Entry, bool]:
         """Hash the file. The digest is only computed when the fingerprint says that the bytes are new ones."""
@@ -232,6 +234,8 @@ class StampTable:
                     sha256.update(block)
                 else:
                     unhashed.append(block)
+                if size == before.size:
+                    break  # what was added since then moves the stamp
             after = _stamp(os.fstat(handle), path)
         finally:
             os.close(handle)

@@ -28,7 +28,7 @@ from pipeline.core.keys import ExplainSink, first_difference, walk_base
 from pipeline.core.model import Action, FailureCategory, Reason, Stage, State, Tool, Verdict
 from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine_records import STATE_KIND, STATE_NAME, Observed, Record, Saved, load_saved, record_name
-from pipeline.engine_results import ActionFailure, Builtin, RunResult, ScanResult, Span
+from pipeline.engine_results import OUTPUT_MOVED, ActionFailure, Builtin, RunResult, ScanResult, Span
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class Engine:
         for path, sha256, executable in record.outputs:
             now = self._seen(path)
             if now is None or now.sha256 != sha256 or now.stamp.executable != executable:
-                return Reason("output", f"{action.name}: {path}", sha256[:12], "missing or other content")
+                return Reason(OUTPUT_MOVED, f"{action.name}: {path}", sha256[:12], "missing or other content")
         return None
 
     def _moved(self, kind: InputKind, observed: Observed) -> Reason | None:

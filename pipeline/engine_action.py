@@ -8,7 +8,7 @@ moment after; blobs are stored before the entry that names them; an action that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,7 +24,8 @@ from pipeline.engine_execute import Executed, UndeclaredOutputs, execute, made_f
 from pipeline.engine_links import link_made_since
 from pipeline.engine_observe import CandidateSet, IdentifiedSet, Observer
 from pipeline.engine_records import Observed, Record, record_name
-from pipeline.engine_results import ActionFailure, FailureKind
+from pipeline.engine_restore import Placed, Restorer
+from pipeline.engine_results import OUTPUT_MOVED, ActionFailure, FailureKind
 
 if TYPE_CHECKING:
     from pipeline.engine import Engine
@@ -89,6 +90,7 @@ class ActionRunner:
         self._stopping = False
         self._observer = Observer(engine)
         self._discovery = Discovery(engine, self._observer)
+        self._restorer = Restorer(engine)
 
     def stop(self) -> None:
         """Start nothing any more; what runs may end."""
@@ -99,12 +101,13 @@ class ActionRunner:
         for path in action.outputs:
             self._finished[path] = len(self._finished)
 
-    def find(self, action: Action) -> Done | Keyed:
+    def find(self, action: Action, cause: Reason) -> Done | Keyed:
         """Make `action` up to date without executing it, if that can be done; else what `perform` needs to know.
+        `cause` is why it is not up to date.
 
         For the thread that decides what starts: a restore is so short that handing it to another thread and waiting
         for the interpreter's lock there costs more than the restore."""
-        return self._guarded(action, lambda: self._look_up(action))
+        return self._guarded(action, lambda: self._look_up(action, cause))
 
     def perform(self, keyed: Keyed) -> Done:
         """Execute what `find` did not find. Raises KeyboardInterrupt when the runner was cancelled."""
@@ -125,7 +128,14 @@ class ActionRunner:
             self.mark_finished(action)
         return done
 
-    def _look_up(self, action: Action) -> Done | Keyed:
+    def _look_up(self, action: Action, cause: Reason) -> Done | Keyed:
+        if cause.kind == OUTPUT_MOVED and (record := self._engine.record(action)) is not None:
+            # A whole build directory may have been removed: no key is made anew that is known.
+            placed = self._restorer.last(action, record)
+            if placed is not None and placed.outputs == record.outputs:
+                if placed.unused_lately and action.depfile:
+                    self._results.used(self._key(action, self._inputs(action)).base)
+                return _done(placed)
         keyed = self._key(action, self._inputs(action))
         return self._find(keyed) or keyed
 
@@ -181,55 +191,24 @@ class ActionRunner:
             if found is None or not self._names_makers(keyed.action, candidate):
                 continue
             key = full_key(keyed.base, found.key)
-            if record is not None and record.key == key and self._outputs_are(record.outputs):
+            if record is not None and record.key == key and self._restorer.are_there(record.outputs):
                 self._remember(keyed, key, found, record.outputs)
                 return Done(How.UP_TO_DATE)
             if not keyed.action.cacheable:
                 continue
-            result = self._results.lookup(key)
-            if result is None or tuple(file.path for file in result.outputs) != keyed.action.outputs:
+            placed = self._restorer.place(keyed.action, key)
+            if placed is None:
                 continue
-            restored = self._restore(result)
-            if restored is None:
-                continue
-            outputs = tuple((file.path, file.digest.hex, file.executable) for file in result.outputs)
-            self._remember(keyed, key, found, outputs)
-            self._results.used(key)
-            if keyed.action.depfile:
+            self._remember(keyed, key, found, placed.outputs)
+            if placed.unused_lately and keyed.action.depfile:
                 self._results.used(keyed.base)
-            stderr = self._blobs.read(result.stderr) if result.stderr is not None else None
-            return Done(restored, warning=_text(stderr or b"") if restored is How.RESTORED else "")
+            return _done(placed)
         return None
 
     def _names_makers(self, action: Action, candidate: CandidateSet) -> bool:
         """Does it name every output that a file of it leads to? One from before a link was made does not."""
         products = self._engine.links.products(action.inputs) | self._engine.links.products_of(candidate.discovered)
         return not action.depfile or products <= {*action.inputs, *candidate.discovered}
-
-    def _outputs_are(self, outputs: Sequence[tuple[str, str, bool]]) -> bool:
-        return all(self._output_is(path, sha256, executable) for path, sha256, executable in outputs)
-
-    def _output_is(self, path: str, sha256: str, executable: bool) -> bool:
-        try:
-            entry = self._table.current(path)
-        except OSError:
-            return False
-        return entry is not None and entry.sha256 == sha256 and entry.stamp.executable == executable
-
-    def _restore(self, result: ActionResult) -> How | None:
-        """Put the outputs in place; right ones are not touched. None when a blob is gone or damaged."""
-        how = How.UP_TO_DATE
-        for file in result.outputs:
-            if self._output_is(file.path, file.digest.hex, file.executable):
-                continue
-            data = self._blobs.materialize(file.digest, self._engine.resolve(file.path), executable=file.executable)
-            if data is None:
-                return None
-            entry = self._table.written(file.path, data, file.digest)
-            if entry is None or entry.stamp.executable != file.executable:
-                return None
-            how = How.RESTORED
-        return how
 
     # --- executing ------------------------------------------------------------------------------
 
@@ -344,6 +323,11 @@ class ActionRunner:
     ) -> None:
         record = Record(keyed.command, keyed.observed, found.discovered, found.absent, outputs, str(key))
         self._engine.records.put(record_name(keyed.action), record)
+
+
+def _done(placed: Placed) -> Done:
+    """How an action ended that was not executed."""
+    return Done(How.RESTORED, _text(placed.stderr)) if placed.restored else Done(How.UP_TO_DATE)
 
 
 def _text(data: bytes) -> str:

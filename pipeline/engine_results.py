@@ -11,6 +11,9 @@ from enum import StrEnum
 from cache.named_tuple import NamedTuple
 from pipeline.core.model import Reason
 
+OUTPUT_MOVED = "output"
+"""Kind of the reason of an action of which nothing but outputs moved."""
+
 
 class BuiltinError(NamedTuple):
     """Why a builtin refuses its inputs. `where` is `path:line` or a path, `message` one fact with both values."""

@@ -134,7 +134,7 @@ def run_stage(
                         runner.mark_finished(run.action(index))
                         ready.extend(reversed(run.finish(index, Done(How.UP_TO_DATE))))
                         continue
-                    found = timed.find(run.action(index))
+                    found = timed.find(run.action(index), run.causes[index])
                     if isinstance(found, Keyed):
                         future = pool.submit(timed.perform, found)
                         future.add_done_callback(partial(_answer, answers, index))
@@ -160,9 +160,9 @@ class _Timed:
         self._workers: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def find(self, action: Action) -> tuple[Done, Span] | Keyed:
+    def find(self, action: Action, cause: Reason) -> tuple[Done, Span] | Keyed:
         began_s = self._clock.now_s()
-        found = self._runner.find(action)
+        found = self._runner.find(action, cause)
         return found if isinstance(found, Keyed) else (found, self._span(action, found, began_s))
 
     def perform(self, keyed: Keyed) -> tuple[Done, Span]:

@@ -1,0 +1,85 @@
+"""Put the outputs of an action in place from the cache.
+
+Knows results, blobs and stamps. Does not know how keys are made or how an action is executed. Invariant: what is in
+place afterwards has the digests of the result, each read and checked on the way; otherwise the answer is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
+
+from cache.digest import ActionKey
+from pipeline.core.model import Action
+
+if TYPE_CHECKING:
+    from cache.actions import OutputFile
+    from pipeline.engine import Engine
+    from pipeline.engine_records import Record
+
+Outputs = tuple[tuple[str, str, bool], ...]
+"""(path, SHA-256, executable)."""
+
+
+class Placed(NamedTuple):
+    """Outputs that are what the result says. `restored`: was there anything to do? `stderr` is that of the tool.
+    `unused_lately`: what else is kept for this result may be old, too."""
+
+    outputs: Outputs
+    restored: bool
+    stderr: bytes = b""
+    unused_lately: bool = False
+
+
+class Restorer:
+    """Restores results for one `run` of the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._table = engine.table
+        self._blobs, self._results = engine.store.blobs, engine.store.results
+
+    def last(self, action: Action, record: Record) -> Placed | None:
+        """The outputs of the last run, when nothing else of `action` moved: then its key did not move either. None
+        when they are not in the cache any more."""
+        right = {path for path, sha256, executable in record.outputs if self.is_there(path, sha256, executable)}
+        if len(right) == len(record.outputs):
+            return Placed(record.outputs, restored=False)
+        return self.place(action, ActionKey(record.key), right) if action.cacheable else None
+
+    def place(self, action: Action, key: ActionKey, right: Collection[str] | None = None) -> Placed | None:
+        """The outputs of the result of `key`; right ones are not touched (`right`: those that are known to be). None
+        when there is no such result, or a blob of it is gone or damaged."""
+        result = self._results.entry(key)
+        if result is None or tuple([file.path for file in result.outputs]) != action.outputs:
+            return None
+        stderr = b"" if result.stderr is None else self._blobs.read(result.stderr)
+        if stderr is None:
+            return None
+        restored = False
+        for file in result.outputs:
+            path, (sha256, _), executable = file
+            if path in right if right is not None else self.is_there(path, sha256, executable):
+                continue
+            if not self._restore(file):
+                return None
+            restored = True
+        outputs = tuple([(path, digest.hex, executable) for path, digest, executable in result.outputs])
+        return Placed(outputs, restored, stderr, self._results.used(key))
+
+    def _restore(self, file: OutputFile) -> bool:
+        path, digest, executable = file
+        data = self._blobs.materialize(digest, self._engine.resolve(path), executable=executable)
+        entry = None if data is None else self._table.written(path, data, digest)
+        return entry is not None and entry.stamp.executable == executable
+
+    def are_there(self, outputs: Outputs) -> bool:
+        """Are these files what they should be? Reads those whose stamp moved."""
+        return all(self.is_there(*output) for output in outputs)
+
+    def is_there(self, path: str, sha256: str, executable: bool) -> bool:
+        try:
+            entry = self._table.current(path)
+        except OSError:
+            return False
+        return entry is not None and entry.sha256 == sha256 and entry.stamp.executable == executable
