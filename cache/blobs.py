@@ -95,34 +95,41 @@ class BlobStore:
             self.path(digest).unlink()
         return None
 
-    def materialize(self, digest: Digest, path: str, *, executable: bool) -> bytes | None:
-        """Put the blob at `path`, whole or not at all, making its directory; the bytes that are there now, None when
-        `read` gives None.
+    def materialize(self, digest: Digest, path: str, *, executable: bool) -> tuple[bytes, os.stat_result] | None:
+        """Put the blob at `path`, making its directory; the bytes that are there now and what the file system says of
+        the file, None when `read` gives None. Raises OSError; then nothing has changed.
 
         The file is a copy or a reflink, never a hard link: a tool that writes into its output in place would otherwise
-        write into the store.
+        write into the store. What exists is replaced at once. What does not is written where it belongs, as a compiler
+        does: a process that is killed meanwhile may leave part of a file, which nothing has recorded.
         """
         data = self.read(digest)
         if data is None:
             return None
-        temp, mode = temp_beside(path), 0o777 if executable else 0o666
+        place, mode = path, 0o777 if executable else 0o666
         try:
-            target = os.open(temp, NEW_FILE, mode)
+            target = os.open(place, NEW_FILE, mode)
         except FileNotFoundError:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            target = os.open(temp, NEW_FILE, mode)
+            target = os.open(place, NEW_FILE, mode)
+        except FileExistsError:
+            place = temp_beside(path)
+            target = os.open(place, NEW_FILE, mode)
         try:
             try:
                 if len(data) < _CLONE_FROM or not self._clone(digest, target):
                     write_all(target, data)
+                status = os.fstat(target)
             finally:
                 os.close(target)
-            os.replace(temp, path)  # noqa: PTH105
+            if place is not path:
+                os.replace(place, path)  # noqa: PTH105
+                status = os.stat(path)  # noqa: PTH116 - the rename moved its ctime
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temp)  # noqa: PTH108
+                os.unlink(place)  # noqa: PTH108
             raise
-        return data
+        return data, status
 
     def _clone(self, digest: Digest, target: int) -> bool:
         """Share the blob's extents. What was verified just now is what is shared: blobs are never written again."""

@@ -69,9 +69,9 @@ def write_atomic(path: Path | str, data: bytes, *, durable: bool, mode: int = 0o
 
 def write_all(handle: int, data: bytes) -> None:
     """Write all of `data`: one call of the system may take less."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(handle, rest) :]
+    done = os.write(handle, data)
+    while done < len(data):
+        done += os.write(handle, memoryview(data)[done:])
 
 
 def put_in_place(temp: str, path: str, *, own: bool) -> None:

@@ -160,11 +160,11 @@ class StampTable:
             self._put(path, entry)
         return entry
 
-    def written(self, path: str, data: bytes, digest: Digest) -> Entry | None:
-        """The entry of a file that the caller has written just now, without reading it back; None when it is not there
-        or of another size. It is not settled: `settle` reads it, and sees what somebody else wrote there meanwhile."""
-        stamp = stamp_of(self.resolve(path))
-        if stamp is None or stamp.size != digest.size:
+    def written(self, path: str, data: bytes, status: os.stat_result, digest: Digest) -> Entry | None:
+        """The entry of a file that the caller has written just now, without reading it back; None when it is of another
+        size. It is not settled: `settle` reads it, and sees what somebody else wrote there meanwhile."""
+        stamp = _stamp(status, path)
+        if stamp.size != digest.size:
             return None
         entry = Entry(stamp, fingerprint_bytes(data), digest.hex, False, self._is_marked(data))
         self._put(path, entry)
@@ -184,11 +184,31 @@ class StampTable:
         waiting = sorted(self._unsettled)
         if waiting:
             next_tick()
+            now_ns = filesystem_now_ns()
             for path in waiting:
                 try:
-                    self.read(path)
+                    if not self._is_settled_now(path, now_ns):
+                        self.read(path)
                 except OSError:
                     self._drop(path)
+
+    def _is_settled_now(self, path: str, now_ns: int) -> bool:
+        """Does the file hold what its entry says? Then the entry is settled from here on. The stamp is taken after the
+        file was read: what is written between the two, and so after `now_ns`, moves it."""
+        entry = self._entries.get(path)
+        if entry is None or entry.stamp.size > CHUNK or not is_settled(entry.stamp.ctime_ns, now_ns):
+            return False
+        handle = os.open(self.resolve(path), _READ)
+        try:
+            data = os.read(handle, entry.stamp.size + 1)
+            status = os.fstat(handle)
+        finally:
+            os.close(handle)
+        self.files_read += 1
+        if fingerprint_bytes(data) != entry.fingerprint or _stamp(status, path) != entry.stamp:
+            return False
+        self._put(path, entry._replace(settled=True))
+        return True
 
     def keep_only(self, paths: Iterable[str]) -> None:
         """Forget every other path."""

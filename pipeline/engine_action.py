@@ -129,13 +129,11 @@ class ActionRunner:
         return done
 
     def _look_up(self, action: Action, cause: Reason) -> Done | Keyed:
-        if cause.kind == OUTPUT_MOVED and (record := self._engine.record(action)) is not None:
-            # A whole build directory may have been removed: no key is made anew that is known.
-            placed = self._restorer.last(action, record)
-            if placed is not None and placed.outputs == record.outputs:
-                if placed.unused_lately and action.depfile:
-                    self._results.used(self._key(action, self._inputs(action)).base)
-                return _done(placed)
+        # A whole build directory may have been removed: no key is made anew that is known.
+        if cause.kind == OUTPUT_MOVED and (placed := self._restorer.last(action)) is not None:
+            if placed.unused_lately and action.depfile:
+                self._results.used(self._key(action, self._inputs(action)).base)
+            return _done(placed)
         keyed = self._key(action, self._inputs(action))
         return self._find(keyed) or keyed
 

@@ -23,16 +23,18 @@ def used_files(engine: Engine) -> dict[str, str] | None:
     used: dict[str, str] = {}
     seen: set[int] = set()
     for action in engine.graph.order:
-        record = engine.record(action)
-        if record is None:
+        name = record_name(action)
+        files, discovered = engine.records.files(name), engine.records.discovered(name)
+        if files is None:
             return None
+        inputs, outputs = files
         # Most actions share what they discovered with others (see `engine_records`), and only that.
-        shared = id(record.discovered) in seen
-        seen.add(id(record.discovered))
-        for path, sha256 in record.inputs if shared else (*record.inputs, *record.discovered):
+        shared = id(discovered) in seen
+        seen.add(id(discovered))
+        for path, sha256 in inputs if shared else (*inputs, *discovered):
             if used.setdefault(path, sha256) != sha256:
                 return None
-        for path, sha256, _ in record.outputs:
+        for path, sha256, _ in outputs:
             if used.setdefault(path, sha256) != sha256:
                 return None
     return used

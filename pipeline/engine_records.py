@@ -27,6 +27,9 @@ from pipeline.core.model import Action
 Observed = tuple[tuple[str, str], ...]
 """(path, SHA-256) of files."""
 
+Outputs = tuple[tuple[str, str, bool], ...]
+"""(path, SHA-256, executable)."""
+
 _How = tuple[Any, ...]
 _T = TypeVar("_T", bound=tuple[Any, ...])
 
@@ -38,8 +41,7 @@ class Record(NamedTuple):
     inputs: Observed
     discovered: Observed
     absent: tuple[str, ...]
-    outputs: tuple[tuple[str, str, bool], ...]
-    """(path, SHA-256, executable)."""
+    outputs: Outputs
     key: str
 
 
@@ -70,6 +72,19 @@ class Records:
         argv = tuple([files[word] if word.__class__ is int else word for word in words])
         command = Command(builtin, argv, params, env, tool, read, made, depfile, profile, salt)
         return Record(command, inputs, row[2], row[3], outputs, key)
+
+    def result(self, name: str) -> tuple[Outputs, str] | None:
+        """The outputs and the key of `get`, for a quarter of its price."""
+        row = self._rows.get(name)
+        if row is None:
+            return None
+        _, outputs, _, key = marshal.loads(row[0])
+        return outputs, key
+
+    def files(self, name: str) -> tuple[Observed, Outputs] | None:
+        """The declared inputs and the outputs of `get`, likewise."""
+        row = self._rows.get(name)
+        return None if row is None else marshal.loads(row[0])[:2]
 
     def discovered(self, name: str) -> Observed:
         """What that action read beside its declared inputs, as far as is known."""

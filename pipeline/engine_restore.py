@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cache.digest import ActionKey
 from pipeline.core.model import Action
+from pipeline.engine_records import record_name
 
 if TYPE_CHECKING:
     from cache.actions import OutputFile
     from pipeline.engine import Engine
-    from pipeline.engine_records import Record
-
-Outputs = tuple[tuple[str, str, bool], ...]
-"""(path, SHA-256, executable)."""
+    from pipeline.engine_records import Outputs
 
 
 class Placed(NamedTuple):
@@ -39,13 +37,18 @@ class Restorer:
         self._table = engine.table
         self._blobs, self._results = engine.store.blobs, engine.store.results
 
-    def last(self, action: Action, record: Record) -> Placed | None:
+    def last(self, action: Action) -> Placed | None:
         """The outputs of the last run, when nothing else of `action` moved: then its key did not move either. None
         when they are not in the cache any more."""
-        right = {path for path, sha256, executable in record.outputs if self.is_there(path, sha256, executable)}
-        if len(right) == len(record.outputs):
-            return Placed(record.outputs, restored=False)
-        return self.place(action, ActionKey(record.key), right) if action.cacheable else None
+        recorded = self._engine.records.result(record_name(action))
+        if recorded is None:
+            return None
+        outputs, key = recorded
+        right = [output[0] for output in outputs if self.is_there(*output)]
+        if len(right) == len(outputs):
+            return Placed(outputs, restored=False)
+        placed = self.place(action, ActionKey(key), right) if action.cacheable else None
+        return placed if placed is not None and placed.outputs == outputs else None
 
     def place(self, action: Action, key: ActionKey, right: Collection[str] | None = None) -> Placed | None:
         """The outputs of the result of `key`; right ones are not touched (`right`: those that are known to be). None
@@ -69,8 +72,8 @@ class Restorer:
 
     def _restore(self, file: OutputFile) -> bool:
         path, digest, executable = file
-        data = self._blobs.materialize(digest, self._engine.resolve(path), executable=executable)
-        entry = None if data is None else self._table.written(path, data, digest)
+        made = self._blobs.materialize(digest, self._engine.resolve(path), executable=executable)
+        entry = None if made is None else self._table.written(path, *made, digest)
         return entry is not None and entry.stamp.executable == executable
 
     def are_there(self, outputs: Outputs) -> bool:

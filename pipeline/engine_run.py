@@ -171,8 +171,11 @@ class _Timed:
         return done, self._span(keyed.action, done, began_s)
 
     def _span(self, action: Action, done: Done, began_s: float) -> Span:
-        with self._lock:
-            worker = self._workers.setdefault(threading.get_ident(), len(self._workers))
+        thread = threading.get_ident()
+        worker = self._workers.get(thread)
+        if worker is None:
+            with self._lock:
+                worker = self._workers.setdefault(thread, len(self._workers))
         return Span(action.name, done.how.value, worker, began_s, self._clock.now_s() - began_s)
 
 

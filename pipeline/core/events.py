@@ -231,7 +231,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if hasattr(value, "_fields"):  # a named tuple
-        return {name: _plain(getattr(value, name)) for name in value._fields}
+        return {name: _plain(item) for name, item in zip(value._fields, value, strict=True)}
     if hasattr(value, "__dataclass_fields__"):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, tuple | list):

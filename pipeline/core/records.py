@@ -22,6 +22,9 @@ from typing import Any
 
 from cache.named_tuple import NamedTuple
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+"""`json.dumps` makes one for each call that gives these."""
+
 
 class Decoded(NamedTuple):
     """`records` in order; `note` says what was dropped (`None`: nothing but perhaps a torn tail); `good` is the number
@@ -40,7 +43,7 @@ def header(name: str, version: int) -> bytes:
 def encode_record(value: Mapping[str, Any]) -> bytes:
     """One line. Raises TypeError or ValueError for what JSON cannot hold: a defect of the caller."""
     # ASCII escapes carry a lone surrogate (a file name that is not UTF-8) through and back.
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    text = _ENCODER.encode(value).encode("ascii")
     return b"%08x\t%s\n" % (zlib.crc32(text), text)
 
 

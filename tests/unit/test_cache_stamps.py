@@ -86,7 +86,7 @@ def test_file_just_written_is_settled_later(tmp_path: Path) -> None:
 def test_what_was_written_is_believed_until_it_is_settled(root: Path) -> None:
     one = table(root)
     (root / "b").write_bytes(b"two")
-    entry = one.written("b", b"two", digest_bytes(b"two"))
+    entry = one.written("b", b"two", (root / "b").stat(), digest_bytes(b"two"))
     assert entry is not None and entry.digest == digest_bytes(b"two") and not entry.settled
     assert entry.fingerprint == fingerprint_bytes(b"two") and one.files_read == 0
     one.settle()
@@ -99,12 +99,13 @@ def test_what_somebody_else_wrote_meanwhile_is_seen(root: Path) -> None:
     (root / "b").write_bytes(b"two")
     # Of the same size, and maybe in the same tick of the clock: then its stamp is equal too.
     (root / "b").write_bytes(b"six")
-    assert one.written("b", b"two", digest_bytes(b"two")) is not None
+    assert one.written("b", b"two", (root / "b").stat(), digest_bytes(b"two")) is not None
     one.settle()
     entry = one.current("b")
     assert entry is not None and entry.digest == digest_bytes(b"six") and entry.settled
-    assert one.written("b", b"seven", digest_bytes(b"seven")) is None, "its size says that it is another"
-    assert one.written("c", b"", digest_bytes(b"")) is None
+    assert one.written("b", b"seven", (root / "b").stat(), digest_bytes(b"seven")) is None, (
+        "its size says that it is another"
+    )
 
 
 def test_missing_and_directories(root: Path) -> None:

@@ -56,13 +56,15 @@ def test_materialize_copies_and_never_links(store: BlobStore, tmp_path: Path, si
     data = b"x" * size
     digest = store.put_bytes(data)
     target = tmp_path / "out/deep/file"
-    assert store.materialize(digest, str(target), executable=True) == data
+    made = store.materialize(digest, str(target), executable=True)
+    assert made is not None and made[0] == data and made[1].st_ino == target.stat().st_ino
     assert target.read_bytes() == data and os.access(target, os.X_OK)
     assert target.stat().st_mode & stat.S_IWUSR, "an output can be written to"
     assert target.stat().st_ino != store.path(digest).stat().st_ino
     target.write_bytes(b"scribble")
     assert store.read(digest) == data
-    assert store.materialize(digest, str(target), executable=False) == data
+    made = store.materialize(digest, str(target), executable=False)
+    assert made is not None and made[0] == data and made[1].st_ctime_ns == target.stat().st_ctime_ns
     assert not os.access(target, os.X_OK) and target.read_bytes() == data
 
 
