@@ -7,9 +7,10 @@ place afterwards has the digests of the result, each read and checked on the way
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cache.digest import ActionKey
+from cache.named_tuple import NamedTuple
 from pipeline.core.model import Action
 from pipeline.engine_records import record_name
 
@@ -36,12 +37,14 @@ class Restorer:
         self._engine = engine
         self._table = engine.table
         self._blobs, self._results = engine.store.blobs, engine.store.results
+        self._fixed: dict[object, bool] = {}
 
     def last(self, action: Action) -> Placed | None:
         """The outputs of the last run, when nothing else of `action` moved: then its key did not move either. None
-        when they are not in the cache any more."""
+        when they are not in the cache any more, or when another action makes something that this one reads: that it
+        had not moved may have been said before that one ran."""
         recorded = self._engine.records.result(record_name(action))
-        if recorded is None:
+        if recorded is None or not self._reads_only_sources(action):
             return None
         outputs, key = recorded
         right = [output[0] for output in outputs if self.is_there(*output)]
@@ -49,6 +52,16 @@ class Restorer:
             return Placed(outputs, restored=False)
         placed = self.place(action, ActionKey(key), right) if action.cacheable else None
         return placed if placed is not None and placed.outputs == outputs else None
+
+    def _reads_only_sources(self, action: Action) -> bool:
+        """Does no action make an input of this one, or what would be read instead?"""
+        made, records, name = self._engine.graph.producer.keys(), self._engine.records, record_name(action)
+        shared = (records.discovered(name), records.absent(name))
+        fixed = self._fixed.get(shared)
+        if fixed is None:
+            discovered, absent = shared
+            fixed = self._fixed[shared] = made.isdisjoint([*(path for path, _ in discovered), *absent])
+        return fixed and made.isdisjoint(action.inputs)
 
     def place(self, action: Action, key: ActionKey, right: Collection[str] | None = None) -> Placed | None:
         """The outputs of the result of `key`; right ones are not touched (`right`: those that are known to be). None

@@ -231,7 +231,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if hasattr(value, "_fields"):  # a named tuple
-        return {name: _plain(item) for name, item in zip(value._fields, value, strict=True)}
+        fields = zip(value._fields, value, strict=True)
+        return {name: item if type(item) in _LEAVES else _plain(item) for name, item in fields}
     if hasattr(value, "__dataclass_fields__"):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, tuple | list):
