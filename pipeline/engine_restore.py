@@ -70,12 +70,14 @@ class Restorer:
         if result is None or tuple([file.path for file in result.outputs]) != action.outputs:
             return None
         stderr = b"" if result.stderr is None else self._blobs.read(result.stderr)
-        if stderr is None:
+        if stderr is None or (result.stdout is not None and not self._blobs.has(result.stdout)):
             return None
         restored = False
         for file in result.outputs:
             path, (sha256, _), executable = file
             if path in right if right is not None else self.is_there(path, sha256, executable):
+                if not self._blobs.has(file.digest):
+                    return None  # no hit, as for those who have no such output yet
                 continue
             if not self._restore(file):
                 return None
