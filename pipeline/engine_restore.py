@@ -38,6 +38,7 @@ class Restorer:
         self._table = engine.table
         self._blobs, self._results = engine.store.blobs, engine.store.results
         self._fixed: dict[object, bool] = {}
+        self._products_read_by = engine.links.readings(engine.records)
 
     def last(self, action: Action) -> Placed | None:
         """The outputs of the last run, when nothing else of `action` moved: then its key did not move either. None
@@ -54,14 +55,16 @@ class Restorer:
         return placed if placed is not None and placed.outputs == outputs else None
 
     def _reads_only_sources(self, action: Action) -> bool:
-        """Does no action make an input of this one, or what would be read instead?"""
+        """Does no action make an input of this one, or what would be read instead, under whatever name?"""
         made, records, name = self._engine.graph.producer.keys(), self._engine.records, record_name(action)
         shared = (records.discovered(name), records.absent(name))
         fixed = self._fixed.get(shared)
         if fixed is None:
             discovered, absent = shared
             fixed = self._fixed[shared] = made.isdisjoint([*(path for path, _ in discovered), *absent])
-        return fixed and made.isdisjoint(action.inputs)
+        if not fixed or not made.isdisjoint(action.inputs):
+            return False
+        return not (self._products_read_by(action) or self._engine.links.products(action.inputs))
 
     def place(self, action: Action, key: ActionKey, right: Collection[str] | None = None) -> Placed | None:
         """The outputs of the result of `key`; right ones are not touched (`right`: those that are known to be). None

@@ -167,7 +167,7 @@ def test_marks(tmp_path: Path) -> None:
     assert marked == {"with": True, "without": False, "large": True}
     data = b"an OTHER"
     (tmp_path / "written").write_bytes(data)
-    entry = one.written("written", data, digest_bytes(data))
+    entry = one.written("written", data, (tmp_path / "written").stat(), digest_bytes(data))
     assert entry is not None and entry.marked
     two = StampTable(lambda path: f"{tmp_path}/{path}", one.plain(), (b"MARK", b"OTHER"))
     for path in ("with", "without", "large", "written"):

@@ -142,8 +142,10 @@ def test_a_source_that_is_a_link_to_a_product(space: Space) -> None:
         assert_right(space)
 
 
-def test_a_header_becomes_a_link_to_a_product(space: Space) -> None:
-    """Whoever makes it is waited for from then on, also when the directory moved with all of its files' stamps."""
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_header_becomes_a_link_to_a_product(space: Space, lost: bool) -> None:
+    """Whoever makes it is waited for from then on, also when the directory moved with all of its files' stamps, and
+    when the object is missing, which alone would be restored."""
     space.write("inc/gen/g.h", "int generated;\n")
     space.write("src/a.c", '#include "gen/g.h"\n')
     space.build()
@@ -153,6 +155,8 @@ def test_a_header_becomes_a_link_to_a_product(space: Space) -> None:
     assert space.build().nothing
     space.write("gen/seed", "int other;\n")
     declare(space, generator("build/gen/g.h"))
+    if lost:
+        (space.root / "build/local-fast/obj/a.o").unlink()
     assert set(space.build().ran) == {"gen/seed", "src/a.c", ELF}
     assert_right(space)
 
