@@ -44,7 +44,8 @@ def test_a_signal_ends_with_a_report(waiting: tuple[Space, subprocess.Popen[str]
     space, child = waiting
     child.send_signal(number)
     output, _ = child.communicate(timeout=TIMEOUT_S)
-    assert child.returncode == 130, output
+    # A shell says 130 to both. Python lets the signal end it when it came within an `eval`, such as that of namedtuple.
+    assert child.returncode in (130, -signal.SIGINT), output
     assert "Traceback" not in output
     report = report_of(space, output)
     assert report["outcome"] == "interrupted"
