@@ -231,20 +231,19 @@ class _Cases:
         bench = self._bench
         times = {"ninja": [bench.run(*self._ninja)], "doit": [bench.run(*DOIT)]}
         self._row("cold", times, "doit", "ninja", None, self._at(MIDDLE, ratio_at_most(1.05)))
-        bench.put_away("build")
-        restored = [bench.run(*DOIT)]
-        ccache = shutil.which("ccache")
+        commands = {"doit": partial(_restored, bench, "build", DOIT)}
+        ccache, peer, target = shutil.which("ccache"), "ninja and ccache", ratio_at_most(0.1)
         if ccache is None:
-            times = {"doit": restored, "ninja without ccache": times["ninja"]}
-            self._row("restore", times, "doit", "ninja without ccache", None, None)
+            restored = self._interleaved("restore", commands, FEW_RUNS)
+            self._row("restore", {**times, **restored}, "doit", "ninja", None, None)
             return
         bench_project.write_ninja(bench.root, bench.units, bench.zig, ccache)
         bench.env["CCACHE_DIR"] = str(bench.root / "ccache")
-        for _ in range(2):
-            bench.put_away("ninja")
-            theirs = bench.run(*self._ninja)
-        times = {"doit": restored, "ninja and ccache": [theirs]}
-        self._row("restore", times, "doit", "ninja and ccache", None, self._at(MIDDLE, ratio_at_most(0.1)))
+        commands[peer] = partial(_restored, bench, "ninja", self._ninja)
+        commands[peer]()  # fills it
+        self._row(
+            "restore", self._interleaved("restore", commands, FEW_RUNS), "doit", peer, None, self._at(MIDDLE, target)
+        )
 
     def _interleaved(self, label: str, commands: Mapping[str, Callable[[], Spent]], runs: int) -> Times:
         times: dict[str, list[Spent]] = {name: [] for name in commands}
@@ -253,6 +252,11 @@ class _Cases:
             for name, command in commands.items():
                 times[name].append(command())
         return times
+
+
+def _restored(bench: Bench, directory: str, argv: Sequence[str]) -> Spent:
+    bench.put_away(directory)
+    return bench.run(*argv)
 
 
 def _touched(bench: Bench) -> Spent:
