@@ -1,6 +1,6 @@
-"""README's figures are those in reports/evidence/: baselines, benchmarks, a loop and a gate, each with its command.
+"""The figures of README and docs/editors.md are those in reports/evidence/: baselines, benchmarks, a loop and a gate.
 
-After new ones were put there (reports/evidence/README.md says how), write README's sections anew with
+After new ones were put there (reports/evidence/README.md says how), write the pages' sections anew with
 `python -m tests.unit.test_evidence`.
 """
 
@@ -21,6 +21,7 @@ from pipeline.core.report import markdown_table
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "reports/evidence"
 SECTION = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.S)
+WATCH = re.compile(r"(?<=<!-- watch -->\n).*?(?=<!-- end of watch -->)", re.S)
 PEERS = re.compile(r"(?<=<!-- peers -->\n).*?(?=<!-- end of peers -->)", re.S)
 QUOTED = (
     ("cold", "cold", "deploy", "total", "from nothing: empty cache, nothing built, board erased"),
@@ -46,6 +47,17 @@ BESIDE = (
     ("restore, 1000 units, doit, CPU", "ninja and ccache", "1,000 objects from the cache, CPU"),
 )
 """Case and peer of the benchmark, and what README calls it."""
+
+SAVED = (
+    ("watch: save -> build started", "`doit watch`: to `build started`"),
+    ("watch: touch -> nothing to do", '`doit watch`: touched file, to "nothing to do"'),
+    ("watch: comment edit -> end of the build", "`doit watch`: comment edit, to the end of the build"),
+    ("watch: error -> first diagnostic", "`doit watch`: error, to the first diagnostic"),
+    ("hook: nothing saved", "`hotplate compile link`: nothing saved"),
+    ("hook: touch -> nothing to do", "`hotplate compile link`: touched file"),
+    ("hook: comment edit -> end of the build", "`hotplate compile link`: comment edit"),
+)
+"""Case of `bench:watch`, and what docs/editors.md calls it."""
 
 
 def section() -> str:
@@ -84,11 +96,26 @@ def peers() -> str:
     return f"\nBeside others, in [one run](reports/evidence/{made['id']}.md) of `doit bench`:\n\n{table}\n\n"
 
 
-def test_readme_quotes_the_evidence() -> None:
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    for mark, text in ((SECTION, section()), (PEERS, peers())):
-        quoted = mark.search(page)
-        assert quoted is not None and quoted[0] == text
+def saved() -> str:
+    """What docs/editors.md says of the time from a save."""
+    made = bench()
+    rows = {row["case"]: row for suite in made["suites"] if suite["name"] == "watch" for row in suite["rows"]}
+    cells = []
+    for case, what in SAVED:
+        row = rows[case]
+        compiler = f", of which the compiler {row['peer_value']:.0f}" if row["peer_value"] is not None else ""
+        cells.append((what, f"{row['ours']:.0f}{compiler}"))
+    intro = f"Here, with the reference firmware (medians of [this report](../reports/evidence/{made['id']}.md)):"
+    return f"\n{intro}\n\n{markdown_table(('from the save', 'ms'), cells)}\n\n"
+
+
+QUOTING = (("README.md", SECTION, section), ("README.md", PEERS, peers), ("docs/editors.md", WATCH, saved))
+
+
+def test_the_pages_quote_the_evidence() -> None:
+    for name, mark, text in QUOTING:
+        quoted = mark.search((ROOT / name).read_text(encoding="utf-8"))
+        assert quoted is not None and quoted[0] == text(), name
 
 
 def test_the_set_is_whole() -> None:
@@ -117,6 +144,6 @@ def test_the_evidence_is_complete_and_its_renderings_agree() -> None:
 
 
 if __name__ == "__main__":
-    page = ROOT / "README.md"
-    written = SECTION.sub(lambda _: section(), page.read_text(encoding="utf-8"))
-    page.write_text(PEERS.sub(lambda _: peers(), written), encoding="utf-8")
+    for name, mark, text in QUOTING:
+        page = ROOT / name
+        page.write_text(mark.sub(lambda _, text=text: text(), page.read_text(encoding="utf-8")), encoding="utf-8")  # type: ignore[misc]
