@@ -327,5 +327,25 @@ def _finishing() -> Iterator[None]:
 
 def _terminated(signum: int, frame: Any) -> None:
     """SIGTERM ends a run as Ctrl-C does: children killed, port free, report written, exit code 130."""
-    del signum, frame
+    if is_dropped(frame):
+        import threading
+
+        # From another thread, since this one may still be there; the handler runs in this one again.
+        threading.Timer(0.01, signal.raise_signal, (signum,)).start()
+        return
     raise KeyboardInterrupt
+
+
+def is_dropped(frame: Any) -> bool:
+    """Would Python print an exception of this frame and go on? So it does in finalisers and in callbacks of weak
+    references, of which the import of each module has one."""
+    while frame is not None:
+        code = frame.f_code
+        callback = code.co_name in ("cb", "remove", "_remove")
+        if code.co_name == "__del__" or (callback and code.co_filename.endswith(_WITH_CALLBACKS)):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_WITH_CALLBACKS = ("<frozen importlib._bootstrap>", "weakref.py", "_weakrefset.py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -54,3 +55,28 @@ def test_the_first_interrupt_while_a_run_ends_comes_too_late(number: signal.Sign
         assert signal.getsignal(number) is _terminated
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.parametrize("name", ["__del__", "import"])
+def test_a_signal_where_python_drops_exceptions_comes_again(name: str) -> None:
+    """In a finaliser, and in the callback that the import of each module ends with."""
+    file = "<frozen importlib._bootstrap>" if name == "import" else __file__
+    code = f"def {'cb' if name == 'import' else name}(*_):\n    ready()\n"
+
+    def ready() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        came.append("after")
+
+    came: list[str] = []
+    space: dict[str, Any] = {"ready": ready}
+    exec(compile(code, file, "exec"), space)
+    before = signal.signal(signal.SIGTERM, _terminated)
+    deadline_s = time.monotonic() + 60
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            (space["cb"] if name == "import" else space[name])()
+            while time.monotonic() < deadline_s:
+                time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == ["after"]
