@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
-from pipeline.core.images import (
+from pipeline.formats.esp_image import (
     CHIPS,
     ELF_SHA256_OFFSET,
     AppDescriptor,
@@ -26,7 +26,7 @@ from pipeline.core.images import (
     flash_size_bytes,
     room_warnings,
 )
-from pipeline.core.model import FailureCategory, Image, MatchRule, Reason
+from pipeline.model import FailureCategory, Image, MatchRule, Reason
 
 ELF_SHA256 = bytes(range(32))
 DESCRIPTOR = (

@@ -1,0 +1,1 @@
+"""The answer of `hotplate` from stats alone, when nothing changed."""
