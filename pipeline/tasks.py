@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from posixpath import basename
 
-from pipeline.fastpath.hotplate import answer_and_end
+from pipeline.fastpath import answer_and_end
 
 # Before the imports below, which are most of what is left of a warm `doit compile link`.
 if basename(sys.argv[0]) in ("doit", "__main__.py"):

@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from cache.named_tuple import NamedTuple
-from pipeline.boot.readiness import Until
+from pipeline.config.until import Until
 from pipeline.model import MarkName
 
 

@@ -23,8 +23,9 @@ from typing import Any
 from cache.named_tuple import NamedTuple
 from pipeline.boot.lines import Line, LineCutter
 from pipeline.boot.log_patterns import SIGNS, Sign, plain_line, signs, visible
-from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Gate, Health, Until
+from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Health
 from pipeline.boot.readiness_poll import Asking
+from pipeline.config.until import Gate, Until
 from pipeline.failures import fail
 from pipeline.formats.jsonrpc import parse_jsonrpc, reported_sha256
 from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.durable import write_atomic
-from pipeline.cli.status import read_history
 from pipeline.effects.run_log import SUFFIX, read
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.report.history import History, by_device
+from pipeline.report.history_file import read_history
 from pipeline.report.html import ROWS, Facts, render_page
 from pipeline.report.timeline import Timeline, timeline
 from pipeline.run.transactions import RUNS

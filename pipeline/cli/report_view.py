@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli import report_diff
-from pipeline.config.values import did_you_mean
 from pipeline.effects.run_log import SUFFIX, is_deploy, read
 from pipeline.events import is_tx
 from pipeline.failures import fail
@@ -28,6 +27,7 @@ from pipeline.report.markdown import render_markdown
 from pipeline.report.terminal import look_of
 from pipeline.run.context import Context
 from pipeline.run.transactions import RUNS
+from pipeline.text import did_you_mean
 
 Report = Mapping[str, Any]
 FORMATS = {

@@ -18,7 +18,7 @@ from pipeline.effects.host import GitQuery, startup_ms
 from pipeline.errors import DeployError
 from pipeline.events import StageStarted
 from pipeline.failures import fail
-from pipeline.fastpath.hotplate import selection_of
+from pipeline.fastpath import selection_of
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult
 from pipeline.report.terminal import Progress, differing_lines, failure_block, look_of, module_table, say, stage_table
 from pipeline.run.context import Context

@@ -16,28 +16,16 @@ from cache.durable import write_atomic
 from pipeline.cli.report_view import from_id
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
-from pipeline.report.history import History, by_device, failure_rates, parse_history
+from pipeline.report.history import History, by_device, failure_rates
+from pipeline.report.history_file import HISTORY, read_history
 from pipeline.report.live_results import Merged, decode_merged, encode_merged, entry, merge
 from pipeline.report.status_pages import Device, SuiteFile, live_text, p50_text, pages, rate_text, unit_page
-from pipeline.run.transactions import HISTORY
 
 if TYPE_CHECKING:
     from pipeline.run.context import Context
 
 ALL = "live-results-all.json"
 LAST_GOOD = "live-results-all-last-good.json"
-
-
-def read_history(reports_dir: Path) -> History:
-    """The history that lies there, with the part that was put aside when it grew."""
-    path = reports_dir / HISTORY
-    parts = []
-    for one in (path.with_name(f"{path.stem}.1{path.suffix}"), path):
-        try:
-            parts.append(one.read_bytes())
-        except OSError:
-            continue
-    return parse_history(b"\n".join(parts))
 
 
 def status_text(context: Context, output: str, unit_tests: str) -> str | Failure:

@@ -17,6 +17,7 @@ from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
 from pipeline.cli import plan_view
 from pipeline.engine import explain
+from pipeline.engine.engine import readers
 from pipeline.engine.forecast import Remembered, Seen, Stored, forecast
 from pipeline.engine.inputs import Command
 from pipeline.engine.observation import CandidateSet
@@ -82,17 +83,6 @@ def _read(path: Path) -> Seen | None:
     except OSError:
         return None
     return Seen(Digest(sha256.hexdigest(), size), executable)
-
-
-def readers(engine: Engine) -> dict[str, list[Action]]:
-    """file -> actions that read it, by declaration or as the last run found."""
-    found: dict[str, list[Action]] = {}
-    for action in engine.graph.order:
-        record = engine.record(action)
-        discovered = [path for path, _ in record.discovered] if record is not None else []
-        for path in dict.fromkeys((*action.inputs, *discovered)):
-            found.setdefault(path, []).append(action)
-    return found
 
 
 # --- explain ----------------------------------------------------------------------------------

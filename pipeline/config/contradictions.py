@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.values import COMPILED_KEYS, OWN_IMAGES, PREBUILT, VIRTUAL_PORT, Problem, did_you_mean
-from pipeline.formats.esp_image import CHIPS
+from pipeline.chips import CHIPS
+from pipeline.config.values import COMPILED_KEYS, PREBUILT, VIRTUAL_PORT, Problem
+from pipeline.formats.placement import OWN_IMAGES
+from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeployConfig

@@ -32,16 +32,10 @@ from pipeline.config.schema import (
     Toolchain,
     Verify,
 )
-from pipeline.config.values import (
-    COMPILED_KEYS,
-    PREBUILT,
-    Problem,
-    check_value,
-    did_you_mean,
-    suggestion,
-)
+from pipeline.config.values import COMPILED_KEYS, PREBUILT, Problem, check_value
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
+from pipeline.text import did_you_mean, suggestion
 
 if TYPE_CHECKING:
     from pipeline.formats.manifests import Firmware

@@ -16,10 +16,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
-from pipeline.config.values import SIZE_UNITS, VIRTUAL_PORT, did_you_mean
+from pipeline.chips import flash_size_bytes
+from pipeline.config.values import SIZE_UNITS, VIRTUAL_PORT
 from pipeline.failures import fail
-from pipeline.formats.esp_image import flash_size_bytes
 from pipeline.model import Failure, FailureCategory, Stage
+from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
     from pipeline.formats.manifests import Firmware

@@ -8,14 +8,15 @@ names both what is there and what is allowed, and its hint starts with a verb.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.boot.readiness import Until, parse_until
-from pipeline.formats.esp_image import CHIPS, FLASH_MODES, FLASH_SIZES
+from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES
+from pipeline.config.until import Until, parse_until
 from pipeline.model import SECTOR
+from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
     from pipeline.formats.toml_positions import KeyPath
@@ -42,9 +43,6 @@ COMPILED_KEYS: Mapping[tuple[str, str], bool] = MappingProxyType(
 )
 """(section, key) that only mean something where something is compiled; True: then they are required."""
 
-OWN_IMAGES = ("bootloader", "partitions", "app", "otadata")
-"""Names that `[image.NAME]` cannot have: what every build has."""
-
 TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
 RESETS = ("auto", "classic", "usb", "instant")
 SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
@@ -67,22 +65,6 @@ Finding = tuple[str, str] | None
 """What a rule says about one value: the fact after "'key' " and the hint, or nothing."""
 
 Rule = Callable[[Any], Finding]
-
-
-def suggestion(name: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant, without regard to case, hyphens and underscores. A cut-off above
-    difflib's own: a far-fetched suggestion is worse than the list of what exists."""
-    import difflib
-
-    words = {word.lower().replace("-", "_"): word for word in known}
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), words, n=1, cutoff=0.65)
-    return words[close[0]] if close else None
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'X'?`, or nothing, to end a message with."""
-    meant = suggestion(name, known)
-    return f"; did you mean '{meant}'?" if meant else ""
 
 
 # --- one value --------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def main() -> int:
     asked = json.loads(line)
     sys.argv = ["hotplate", *asked["argv"]]
     os.environ.update({**asked["env"], ASKED_AT: str(time.monotonic())})
-    from pipeline.fastpath.hotplate import main as hotplate
+    from pipeline.fastpath import main as hotplate
 
     return hotplate()
 

@@ -31,7 +31,7 @@ from pipeline.effects.api import Clock
 from pipeline.effects.background import BackgroundRun
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.file_events import DirectoryWatcher
-from pipeline.fastpath.hotplate import stamp_of
+from pipeline.fastpath import stamp_of
 from pipeline.model import EventKind
 from pipeline.run.context import STATE_DIR
 from pipeline.run.lock import writing_lock

@@ -344,3 +344,14 @@ class Engine:
 
 def _of(action: Action, moved: Reason) -> Reason:
     return Reason(moved.kind, f"{action.name}: {moved.subject}", moved.before, moved.after)
+
+
+def readers(engine: Engine) -> dict[str, list[Action]]:
+    """file -> actions that read it, by declaration or as the last run found."""
+    found: dict[str, list[Action]] = {}
+    for action in engine.graph.order:
+        record = engine.record(action)
+        discovered = [path for path, _ in record.discovered] if record is not None else []
+        for path in dict.fromkeys((*action.inputs, *discovered)):
+            found.setdefault(path, []).append(action)
+    return found

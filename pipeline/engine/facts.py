@@ -11,7 +11,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from pipeline.engine.build_log import record_name
-from pipeline.fastpath.state import GateStamp, directory_stamp
+from pipeline.fastpath.watched import GateStamp, directory_stamp
 
 if TYPE_CHECKING:
     from pipeline.engine.engine import Engine

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from cache.durable import write_atomic
 from pipeline.effects.api import ProcessRunner
-from pipeline.fastpath.hotplate import stamp_of
+from pipeline.effects.packages import package_dir
+from pipeline.fastpath import stamp_of
 from pipeline.fastpath.native_loop import PREFIX, VARIABLE, WORTH_FILES, ask, directory, own_stamp
-from pipeline.fastpath.state import GateStamp, listing_of
-from pipeline.toolchain.distribution import package_dir
+from pipeline.fastpath.state import listing_of
+from pipeline.fastpath.watched import GateStamp
 
 SOURCE = Path(__file__).parent / "statloop.c"
 TIMEOUT_S = 60.0

@@ -1,4 +1,4 @@
-"""Ask the compiled loop (`native/statgate.c`) which files of the gate's listing moved.
+"""Ask the compiled loop (`fastpath/statloop.c`) which files of the gate's listing moved.
 
 Knows where the program lies and what makes it ours; `gate_helper_build` made it. Does not know state files or what a
 listing means. Invariant: what is not certainly the program that `gate_helper_build` tried out is not started, and

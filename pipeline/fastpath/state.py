@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from cache import statefile
-from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable, filesystem_now_ns, is_settled
 from cache.statebytes import encode
-from pipeline.fastpath import touched
-from pipeline.fastpath.hotplate import (
+from pipeline.fastpath import (
     DIRECTORY,
     FIRST_LOOK,
     KIND,
@@ -34,7 +32,9 @@ from pipeline.fastpath.hotplate import (
     paths_at,
     stamp_of,
     state_path,
+    touched,
 )
+from pipeline.fastpath.watched import GateStamp, Watched, directory_stamp
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 """Decide which tools and modules are found."""
@@ -44,8 +44,6 @@ DOIT_FILES = ("pyproject.toml", "doit.cfg")
 
 SURVEY_KIND = "survey 1"
 """The value is (token, survey); see `engine_narrow`."""
-
-GateStamp = tuple[int, int, int]
 
 
 def listing_of(files: Sequence[tuple[str, GateStamp]]) -> bytes:
@@ -61,37 +59,6 @@ def listing_of(files: Sequence[tuple[str, GateStamp]]) -> bytes:
     numbers = [number for _, stamp in files for number in stamp]
     text = "".join(f"{directory}\0{chr(0).join(names)}\0\0" for directory, names in groups)
     return struct.pack(f"={len(numbers)}Q", *numbers) + os.fsencode(text)
-
-
-class Watched(NamedTuple):
-    """What was found by looking at directories: `listed` is path -> stamp before the listing was taken, `absent` are
-    paths that would have been found first, `files` those whose content counts although no action names them (tools),
-    `variables` names of the environment."""
-
-    listed: Mapping[str, GateStamp | None]
-    absent: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    variables: tuple[str, ...] = ()
-
-    def with_more(self, other: Watched) -> Watched:
-        """What both looked at."""
-        return Watched(
-            {**self.listed, **other.listed},
-            (*self.absent, *other.absent),
-            (*self.files, *other.files),
-            (*self.variables, *other.variables),
-        )
-
-
-def directory_stamp(path: str) -> GateStamp | None:
-    """The stamp of a directory about to be listed; None when its listing could still change without moving it (it was
-    written in this tick of the clock), or when there is none."""
-    began_ns = filesystem_now_ns()
-    try:
-        stamp: GateStamp = stamp_of(os.stat(path))  # noqa: PTH116 - once per directory of the project
-    except OSError:
-        return None
-    return stamp if is_settled(stamp[0], began_ns) else None
 
 
 class GateState:
@@ -142,7 +109,7 @@ class GateState:
     def _read(self, state: Any, places: Sequence[int]) -> Sequence[int]:
         """None of these places if their files, which are read here, are what they were."""
         began_ns = filesystem_now_ns()
-        if not touched.only_touched(state, places, str(self._path), len(places)):
+        if not touched.only_touched(state, places, str(self._path), paths_at, len(places)):
             return places
         self._renewed = _with_stamps_of(state, places, began_ns)
         return []

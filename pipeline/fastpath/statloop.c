@@ -1,4 +1,4 @@
-/* Which files of a listing are not what they were: the loop of `pipeline/fastpath/hotplate.py`, compiled.
+/* Which files of a listing are not what they were: the loop of `pipeline/fastpath/__init__.py`, compiled.
  *
  *     statgate ROOT COUNT SIZE < listing
  *

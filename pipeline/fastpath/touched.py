@@ -15,12 +15,13 @@ import os
 from stat import S_ISREG
 
 from cache.statebytes import decode
-from pipeline.fastpath.hotplate import paths_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
+
+    PathsAt = Callable[[Any, Sequence[int]], dict[int, bytes]]
 
 KIND = "gate contents 1"
 """
@@ -32,9 +33,11 @@ MOST = 64
 """With more paths moved a run of doit is worth its time: it records their stamps, which this does not."""
 
 
-def only_touched(state: "Any", places: "Sequence[int]", path: str, most: "int | None" = None) -> bool:
+def only_touched(
+    state: "Any", places: "Sequence[int]", path: str, paths_at: "PathsAt", most: "int | None" = None
+) -> bool:
     """Is everything that moved (`places` in the state's paths) as it was? No if it is more than `most` (default MOST).
-    `path` is that of the state file. The current directory must be the project's."""
+    `path` is that of the state file, `paths_at` reads its listing. The current directory must be the project's."""
     if len(places) > (MOST if most is None else most):
         return False
     facts = state[4]

@@ -14,17 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from cache.named_tuple import NamedTuple
+from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES, chip_name, flash_freq_name
 from pipeline.failures import fail
-from pipeline.formats.esp_image import (
-    CHIPS,
-    FLASH_MODES,
-    FLASH_SIZES,
-    HEADER_SIZE,
-    IMAGE_MAGIC,
-    chip_name,
-    flash_freq_name,
-    image_chip_id,
-)
+from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, image_chip_id
 from pipeline.formats.partitions import TABLE_MAGIC, app_rows, factory_row, ota_slots, otadata_row
 from pipeline.model import Failure, FailureCategory, Partition
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from cache.named_tuple import NamedTuple
-from pipeline.config.values import did_you_mean
 from pipeline.failures import fail
 from pipeline.model import SECTOR, Failure, FailureCategory, Partition, Reason
+from pipeline.text import did_you_mean
 
 APP, DATA, BOOTLOADER, PARTITION_TABLE = 0x00, 0x01, 0x02, 0x03
 TYPES: Mapping[str, int] = MappingProxyType(

@@ -11,11 +11,13 @@ import re
 from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.config.values import OWN_IMAGES, did_you_mean
-from pipeline.formats.esp_image import CHIPS
+from pipeline.chips import CHIPS
 from pipeline.formats.partitions import APP, app_rows, factory_row, ota_slots, otadata_row
 from pipeline.model import SECTOR, MatchRule, Partition
+from pipeline.text import did_you_mean
 
+OWN_IMAGES = ("bootloader", "partitions", "app", "otadata")
+"""Names that `[image.NAME]` cannot have: what every build has."""
 BOOTLOADER, TABLE, APPLICATION, OTADATA_IMAGE = OWN_IMAGES
 
 

@@ -138,7 +138,7 @@ def count_instructions(counts: Counts) -> None:
 def run(name: str) -> "Any":
     """As the console script, or as `python -m` runs a module; the exit code."""
     if name == "hotplate":
-        from pipeline.fastpath.hotplate import main
+        from pipeline.fastpath import main
 
         return main()
     from runpy import run_module

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from pipeline.cli.views import readers
+from pipeline.engine.engine import readers
 from pipeline.model import Failure, Stage
 from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options

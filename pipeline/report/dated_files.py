@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.run.context import Context
-
 
 def free_id(kind: str, directory: Path, started_at: str) -> str:
     """`<kind>-YYYYmmdd-HHMMSS`; the next second that has none, should two have begun in one."""
@@ -23,7 +21,7 @@ def free_id(kind: str, directory: Path, started_at: str) -> str:
     return name
 
 
-def markdown_path(context: Context, identity: str) -> str:
-    """Where the Markdown of a report lies: relative to the project when inside."""
-    path = context.run.reports_dir / f"{identity}.md"
-    return path.relative_to(context.root).as_posix() if path.is_relative_to(context.root) else str(path)
+def markdown_path(reports_dir: Path, root: Path, identity: str) -> str:
+    """Where the Markdown of a report lies: relative to the project `root` when inside."""
+    path = reports_dir / f"{identity}.md"
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -16,7 +16,7 @@ from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.model import StageOutcome
-from pipeline.report.markdown import visible_text
+from pipeline.text import visible_text
 
 _HOSTNAME = "localhost"
 """Required by the schema; the machine's own name is nobody's business."""

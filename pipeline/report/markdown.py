@@ -18,6 +18,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline.text import visible, visible_text
+
 NOTHING = "-"
 """Stands for an empty value: a code span cannot be empty."""
 
@@ -307,15 +309,3 @@ def code_block(text: str) -> str:
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
-
-
-def visible_text(text: str) -> str:
-    """Several lines, each in printable characters only."""
-    return "\n".join(visible(line) for line in text.replace("\r\n", "\n").split("\n"))
-
-
-def visible(text: str) -> str:
-    """`text` in printable characters only; the others by their escape (`\\n`, `\\x1b`, `\\u202e`)."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode("ascii") for c in text)

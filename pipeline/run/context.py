@@ -31,7 +31,8 @@ from pipeline.engine.results import ActionFailure, Builtin, Span
 from pipeline.errors import DeployError
 from pipeline.failures import fail
 from pipeline.fastpath.native_loop import WORTH_FILES
-from pipeline.fastpath.state import GateState, Watched
+from pipeline.fastpath.state import GateState
+from pipeline.fastpath.watched import Watched
 from pipeline.flash.image_set import ImageSet
 from pipeline.formats.otadata import select
 from pipeline.formats.partitions import boot_row, ota_slots

@@ -37,14 +37,15 @@ from pipeline.model import (
     StageResult,
 )
 from pipeline.report.document import build_report, whole_ms
-from pipeline.report.markdown import encode_history, history_row, last_line, render_markdown, visible
+from pipeline.report.history_file import HISTORY
+from pipeline.report.markdown import encode_history, history_row, last_line, render_markdown
+from pipeline.text import visible
 
 RUNS = "runs"
 
 KEEP_LOGS = 200
 """Event logs kept in `.deploy/runs`; of the rendered reports `[reports] keep`."""
 
-HISTORY = "history.jsonl"
 HISTORY_BYTES = 4 << 20
 """Some 4,000 lines; then the file becomes `history.1.jsonl` and a new one begins, so that twice this is kept."""
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.config.values import did_you_mean
 from pipeline.effects.api import SLOWER_BAUD, FlashSession
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, RegionPlan, Stage, StageOutcome, StageResult
+from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
     from pipeline.run.context import Context

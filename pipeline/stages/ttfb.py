@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.boot.marks import unavailable
-from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Gate, Health, Until, parse_until, read_health
+from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Health, read_health
 from pipeline.boot.watcher import BootWatcher, Ready
+from pipeline.config.until import Gate, Until, parse_until
 from pipeline.events import Readiness
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage, StageOutcome, StageResult

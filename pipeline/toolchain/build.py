@@ -25,7 +25,7 @@ from pipeline.engine import dag
 from pipeline.engine.results import ActionFailure, Builtin, FailureKind
 from pipeline.errors import ConfigError, ToolError
 from pipeline.failures import fail
-from pipeline.fastpath.state import Watched
+from pipeline.fastpath.watched import Watched
 from pipeline.formats.linker_script import library_path, named_files, places
 from pipeline.formats.placement import Placement
 from pipeline.model import Action, Failure, FailureCategory, Partition, Stage, Tool

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from pipeline import chips
 from pipeline.engine.results import Builtin, BuiltinCall, BuiltinError
 from pipeline.formats import elf, esp_image, otadata, partitions
 from pipeline.model import Failure, Partition, Reason
@@ -96,11 +97,11 @@ def take_image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
         return [data]
     mode, freq, size = info.flash_mode, info.flash_freq, info.flash_size
     if "flash_mode" in call.params:
-        mode = esp_image.FLASH_MODES.index(call.params["flash_mode"])
+        mode = chips.FLASH_MODES.index(call.params["flash_mode"])
     if "flash_freq" in call.params:
-        freq = esp_image.flash_freq_code(call.params["chip"], call.params["flash_freq"])
+        freq = chips.flash_freq_code(call.params["chip"], call.params["flash_freq"])
     if "flash_size" in call.params:
-        size = esp_image.FLASH_SIZES.index(call.params["flash_size"])
+        size = chips.FLASH_SIZES.index(call.params["flash_size"])
     return [esp_image.with_flash_settings(data, mode, freq, size)]
 
 

@@ -7,31 +7,17 @@ hashed when its stamp moved and not otherwise, and its identity holds no path of
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Sequence
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 from cache import statefile
 from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
-from pipeline.fastpath.state import Watched, directory_stamp
+from pipeline.effects.packages import package_dir, search_path
+from pipeline.fastpath.watched import Watched, directory_stamp
 
 _KIND = "tools 3"
 _STATE_NAME = "tools.v1.state"
-
-
-def package_dir(package: str) -> Path | None:
-    """The directory of an installed top-level package, None when there is none. Does not import it."""
-    spec = PathFinder.find_spec(package, search_path())
-    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
-
-
-def search_path() -> list[str]:
-    """Where Python searches, without the directory of the running script: beside a console script lie others, such as
-    `esptool.py`, that are no packages."""
-    scripts = str(Path(sys.argv[0]).resolve().parent)
-    return [place for place in sys.path if place and str(Path(place).resolve()) != scripts]
 
 
 def version_of(package: str, directory: Path) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.failures import fail
-from pipeline.fastpath.state import Watched, directory_stamp
+from pipeline.fastpath.watched import Watched, directory_stamp
 from pipeline.model import Action, Failure, FailureCategory, Tool
 from pipeline.toolchain.distribution import program_digest
 from pipeline.toolchain.generate import COMPILE, LINK, BuildSpec, Commands

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
+from pipeline.effects.packages import package_dir
 from pipeline.formats.placement import BOOTLOADER, Placement
 from pipeline.model import Action, Stage
 from pipeline.toolchain.builtins import COPY, ELF2IMAGE, IMAGE, OTADATA, PARTITION_TABLE, STRIP
-from pipeline.toolchain.distribution import package_dir, version_of
+from pipeline.toolchain.distribution import version_of
 
 APP_ELF_SHA256_OFFSET = "0xb0"
 """File offset of `app_elf_sha256` in an application image (esp_app_desc_t + 144, after 24 + 8 bytes of headers)."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from pathlib import Path
 
-from pipeline.fastpath.state import GateStamp, directory_stamp
+from pipeline.fastpath.watched import GateStamp, directory_stamp
 
 _MAGIC = re.compile(r"[*?[]")
 

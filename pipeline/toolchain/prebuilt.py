@@ -10,13 +10,13 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.chips import CHIPS
 from pipeline.config.schema import Prebuilt
 from pipeline.config.values import Problem
 from pipeline.failures import fail
-from pipeline.fastpath.state import Watched
+from pipeline.fastpath.watched import Watched
 from pipeline.formats import manifests as fw
 from pipeline.formats import otadata, partitions, placement
-from pipeline.formats.esp_image import CHIPS
 from pipeline.formats.manifests import Firmware, FlashFile, Manifest
 from pipeline.formats.placement import Given, Misplaced, Placement
 from pipeline.model import Action, Failure, FailureCategory, MatchRule, Partition, Reason, Stage

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import ActionConfig
-from pipeline.fastpath.state import Watched
+from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, FailureCategory, Stage, Tool
 from pipeline.toolchain.distribution import program_identity
 from pipeline.toolchain.globs import Listing, is_pattern

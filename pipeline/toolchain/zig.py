@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.effects.packages import package_dir
 from pipeline.failures import fail
 from pipeline.model import Action, Failure, FailureCategory, Tool
-from pipeline.toolchain.distribution import package_dir, program_digest, version_of
+from pipeline.toolchain.distribution import program_digest, version_of
 from pipeline.toolchain.generate import COMPILE, LINK, BuildSpec, Commands, ProgramSpec, images
 from pipeline.toolchain.generate import actions as _actions
 

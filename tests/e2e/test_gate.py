@@ -14,12 +14,13 @@ import pytest
 
 from cache.stamps import filesystem_now_ns, next_tick
 from cache.statebytes import decode, encode
+from pipeline import fastpath
 from pipeline.editor.watch_set import unfinished
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.fastpath import hotplate, native_build, native_loop
+from pipeline.fastpath import load, native_build, native_loop
+from pipeline.fastpath import state as fastpath_state
 from pipeline.fastpath import touched as touched_files
-from pipeline.fastpath.hotplate import load
 from pipeline.fastpath.state import GateState, _with_stamps_of
 from pipeline.measure.bench.generated_project import write_compiler, write_project
 from pipeline.run.options import Options
@@ -63,7 +64,7 @@ class Project:
             "sys.exit(DoitMain().run(sys.argv[1:]))",
             "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.context as c; "
             "c.WORTH_FILES = 1; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))",
-            "hotplate": "import sys; from pipeline.fastpath.hotplate import main; sys.exit(main())",
+            "hotplate": "import sys; from pipeline.fastpath import main; sys.exit(main())",
         }[program]
         # A stamp is believed when it is older than the process that uses it.
         next_tick()
@@ -99,9 +100,9 @@ class Project:
     def answer(self, *argv: str) -> str | None:
         """As a new process would answer; the compiled loop says the same."""
         with self.inside(), pytest.MonkeyPatch.context() as patch:
-            told = hotplate.answer(argv)
-            patch.setattr(hotplate, "load", self._load_with_helper)
-            assert hotplate.answer(argv) == told
+            told = fastpath.answer(argv)
+            patch.setattr(fastpath, "load", self._load_with_helper)
+            assert fastpath.answer(argv) == told
             return told
 
     def _load_with_helper(self, path: str) -> Any:
@@ -157,14 +158,14 @@ def test_everything_else_goes_to_doit(built: Project, argv: list[str]) -> None:
 def test_nothing_heavy_is_loaded(built: Project) -> None:
     code = (
         "import sys; before = set(sys.modules); sys.argv = ['hotplate', 'compile', 'link']; import os\n"
-        "from pipeline import gate\n"
-        "assert hotplate.answer(sys.argv[1:])\n"
+        "from pipeline import fastpath\n"
+        "assert fastpath.answer(sys.argv[1:])\n"
         "print(sorted(set(sys.modules) - before))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=built.root, env=built.env, capture_output=True, text=True, check=True
     )
-    ours = {"cache", "cache.statebytes", "pipeline", "pipeline.fastpath.hotplate"}
+    ours = {"cache", "cache.statebytes", "pipeline", "pipeline.fastpath"}
     # `site` may have loaded the rest already, depending on the interpreter.
     assert set(eval(done.stdout)) - ours <= {"binascii", "_operator", "gc", "zlib"}
 
@@ -379,7 +380,7 @@ def test_the_run_of_the_same_process_believes_its_first_look(built: Project, mon
 
     def counted(state: Any, root: str) -> list[int] | None:
         looks.append(root)
-        return hotplate.moved(state, root)
+        return fastpath.moved(state, root)
 
     def places(wait: bool = False) -> Sequence[int]:
         run = GateState(built.root, "")
@@ -396,8 +397,8 @@ def test_the_run_of_the_same_process_believes_its_first_look(built: Project, mon
     append(built.root / "src/d000/u00000.c")
     with built.inside():
         seen: list[Any] = []
-        assert hotplate.answer(["compile", "link"], seen) is None and len(seen) == 1
-        monkeypatch.setattr(state, "FIRST_LOOK", seen)
+        assert fastpath.answer(["compile", "link"], seen) is None and len(seen) == 1
+        monkeypatch.setattr(fastpath_state, "FIRST_LOOK", seen)
         monkeypatch.setattr(state, "moved", counted)
         assert len(places()) == 1 and not looks
         append(built.root / "src/d000/u00001.c")
@@ -456,4 +457,4 @@ def test_profiles_have_states_of_their_own(built: Project) -> None:
     assert built.out("doit", "link", "--profile", "local-fast") == NOTHING
     assert built.answer("link", "--profile", "local-fast") == NOTHING
     assert built.answer("link", "--profile", "../x") is None
-    assert hotplate.selection_of(["--profile", "x", "link"]) is None, "doit reads this as an option of `run`"
+    assert fastpath.selection_of(["--profile", "x", "link"]) is None, "doit reads this as an option of `run`"

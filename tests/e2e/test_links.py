@@ -73,7 +73,7 @@ def test_the_project_through_a_link(project: Project, tmp_path: Path) -> None:
     """Its place is where it really lies: both ways share state, and neither builds what the other built."""
     project.settle()
     (tmp_path / "way").symlink_to(project.root)
-    code = "import os, sys; os.chdir(sys.argv.pop(1)); from pipeline.fastpath.hotplate import main; sys.exit(main())"
+    code = "import os, sys; os.chdir(sys.argv.pop(1)); from pipeline.fastpath import main; sys.exit(main())"
     for place in (tmp_path / "way", project.root, tmp_path / "way"):
         env = {**project.env, "PWD": str(place)}
         words = [sys.executable, "-c", code, str(place), "compile", "link"]

@@ -10,7 +10,8 @@ import pytest
 from cache.stamps import next_tick
 from pipeline.engine.facts import used_files
 from pipeline.engine.partial_graph import MANY, Narrowed, narrow, survey
-from pipeline.fastpath.state import GateState, Watched
+from pipeline.fastpath.state import GateState
+from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage
 from tests.unit.engine_space import Space
 

@@ -122,10 +122,10 @@ def test_nothing_of_esptool_is_imported_for_reading(tmp_path: Path) -> None:
 
     program = (
         "import sys; from pathlib import Path; from virtualboard.port import open_virtual\n"
-        "from pipeline.effects import esp_session\n"
+        "from pipeline.device import session\n"
         f"port = open_virtual('esp32c3', Path({str(tmp_path / 'f')!r}), execute=False)\n"
-        "session = session.connect(port, 'esp32c3', '', lambda: None, 4 << 20, 'instant')\n"
-        "session.md5(0, 4096)\n"
+        "opened = session.connect(port, 'esp32c3', '', lambda: None, 4 << 20, 'instant')\n"
+        "opened.md5(0, 4096)\n"
         "print(sorted({'esptool', 'esp_pylib', 'rich', 'click'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)

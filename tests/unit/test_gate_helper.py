@@ -15,10 +15,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pipeline import fastpath
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.fastpath import hotplate, native_build, native_loop
-from pipeline.fastpath.state import GateStamp, listing_of
+from pipeline.fastpath import native_build, native_loop
+from pipeline.fastpath.state import listing_of
+from pipeline.fastpath.watched import GateStamp
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the gate has no compiled loop here")
 
@@ -67,7 +69,7 @@ def tree(root: Path) -> None:
 
 def listing(root: Path) -> tuple[list[tuple[str, GateStamp]], bytes]:
     names = [*FILES, str(root / "src"), str(root / "a"), "src/../include/x.h"]
-    files = [(name, hotplate.stamp_of((root / name).stat())) for name in names]
+    files = [(name, fastpath.stamp_of((root / name).stat())) for name in names]
     return files, listing_of(files)
 
 
@@ -95,13 +97,13 @@ def change(path: Path, kind: str) -> None:
 
 
 def state_of(root: Path, count: int, text: bytes, facts: dict[str, Any]) -> Any:
-    return (hotplate.identity(str(root)), {}, (), (), facts, count, text)
+    return (fastpath.identity(str(root)), {}, (), (), facts, count, text)
 
 
 def both(root: Path, count: int, text: bytes, helper: Path) -> list[int] | None:
     """Which files moved says Python, going from directory to directory and not, after the program said the same."""
     asked: list[int] = []
-    named = {helper.name: hotplate.stamp_of(helper.stat())}
+    named = {helper.name: fastpath.stamp_of(helper.stat())}
     here = Path.cwd()
     try:
         os.chdir(root)
@@ -115,7 +117,7 @@ def both(root: Path, count: int, text: bytes, helper: Path) -> list[int] | None:
 
             patch.setattr(native_loop, "ask", counted)
             answers = [
-                hotplate.moved(state, str(root), alone=alone)
+                fastpath.moved(state, str(root), alone=alone)
                 for state in (state_of(root, count, text, {"helper": named}), state_of(root, count, text, {}))
                 for alone in (True, False)
             ]
@@ -138,12 +140,12 @@ def test_it_says_what_python_says(
     root = tmp_path_factory.mktemp("tree")
     tree(root)
     files, text = listing(root)
-    before = [hotplate.stamp_of((root / name).stat()) for name, _ in files]
+    before = [fastpath.stamp_of((root / name).stat()) for name, _ in files]
     for name, kind in changes:
         with contextlib.suppress(OSError):  # an earlier change took its place away
             change(root / name, kind)
     moved = both(root, len(files), text, helper)
-    after = before if moved else [hotplate.stamp_of((root / name).stat()) for name, _ in files]
+    after = before if moved else [fastpath.stamp_of((root / name).stat()) for name, _ in files]
     for path in (root / "src", root / "src/deep"):
         if path.is_dir():
             path.chmod(0o700)
@@ -224,10 +226,10 @@ def test_only_a_program_of_ours_is_started(
         mine.unlink(missing_ok=True)
         shutil.copyfile(helper, mine)
         mine.chmod(0o500)
-        return {mine.name: hotplate.stamp_of(mine.stat())}
+        return {mine.name: fastpath.stamp_of(mine.stat())}
 
     def found(named: dict[str, GateStamp]) -> str | None:
-        return native_loop.trusted(named, hotplate.stamp_of)
+        return native_loop.trusted(named, fastpath.stamp_of)
 
     named = place()
     assert found(named) == str(mine)
@@ -240,12 +242,12 @@ def test_only_a_program_of_ours_is_started(
     for mode in (0o520, 0o502, 0o700, 0o400, stat.S_ISUID | 0o500):
         named = place()
         mine.chmod(mode)
-        assert found({mine.name: hotplate.stamp_of(mine.stat())}) is None, oct(mode)
+        assert found({mine.name: fastpath.stamp_of(mine.stat())}) is None, oct(mode)
     before = place()
     assert place() != before and found(before) is None, "another file of that name"
     mine.unlink()
     mine.symlink_to(helper)
-    assert found({mine.name: hotplate.stamp_of(mine.stat())}) is None
+    assert found({mine.name: fastpath.stamp_of(mine.stat())}) is None
     mine.unlink()
     assert found(named) is None
     monkeypatch.setattr(os, "geteuid", lambda: 12345)

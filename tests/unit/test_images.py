@@ -13,17 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
+from pipeline.chips import CHIPS, chip_name, flash_size_bytes
 from pipeline.formats.esp_image import (
-    CHIPS,
     ELF_SHA256_OFFSET,
     AppDescriptor,
     ImageInfo,
     Segment,
     check_chip,
     check_fits,
-    chip_name,
     describe_image,
-    flash_size_bytes,
     room_warnings,
 )
 from pipeline.model import FailureCategory, Image, MatchRule, Reason

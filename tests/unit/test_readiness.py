@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.boot.marks import MARKS, Transport, transport_of, unavailable
-from pipeline.boot.readiness import Gate, Health, Module, Until, parse_until, read_health
+from pipeline.boot.readiness import Health, Module, read_health
 from pipeline.boot.readiness_poll import ASK_EVERY_S
 from pipeline.boot.watcher import SETTLE_S, BootWatcher, Ready
+from pipeline.config.until import Gate, Until, parse_until
 from pipeline.formats.jsonrpc import Calls, parse_jsonrpc
 from pipeline.model import Failure, FailureCategory, MarkName
 

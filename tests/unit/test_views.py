@@ -19,8 +19,9 @@ from cache.digest import Digest
 from pipeline.cli import graph_svg, graph_view
 from pipeline.cli.graph_view import Node, analyse
 from pipeline.cli.plan_view import BoardBelief, device_lines, host_lines, image_after
-from pipeline.cli.views import EngineWorld, readers
+from pipeline.cli.views import EngineWorld
 from pipeline.effects.render import svg_to_png
+from pipeline.engine.engine import readers
 from pipeline.engine.explain import explain_action, explain_stage, select
 from pipeline.engine.forecast import Fate, Forecast, forecast
 from pipeline.flash.journal import DeviceState, JournalImage, OpenTransaction

@@ -13,9 +13,9 @@ from pipeline.measure.baseline.view import render_text
 from pipeline.model import Failure
 from pipeline.report.budget import TOTAL
 from pipeline.report.dated_files import markdown_path
-from pipeline.report.markdown import visible
 from pipeline.report.terminal import Progress, look_of, os_failure
 from pipeline.run.context import Context
+from pipeline.text import visible
 
 
 def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
@@ -37,7 +37,7 @@ def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
         progress.finish()
     if isinstance(made, Failure):
         return f"{made.line()}\nhint: {made.hint}"
-    path = markdown_path(context, made["id"])
+    path = markdown_path(context.run.reports_dir, context.root, made["id"])
     print(f"\n{render_text(made)}")
     print(f"BASELINE_ID={made['id']} BASELINE_OUTCOME={made['outcome']} BASELINE_REPORT={path}", flush=True)
     if made["outcome"] == "over_budget":

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.measure.baseline.rows import Row, rows_of
-from pipeline.report.markdown import Bullets, budget_section, code, markdown_table, section, visible
+from pipeline.report.markdown import Bullets, budget_section, code, markdown_table, section
+from pipeline.text import visible
 
 CSV_HEADER = "run,category,step,status,duration_s"
 

@@ -121,7 +121,7 @@ DOIT = (sys.executable, "-m", "doit", "compile", "link")
 HOTPLATE = (
     sys.executable,
     "-c",
-    "import sys; from pipeline.fastpath.hotplate import main; sys.exit(main())",
+    "import sys; from pipeline.fastpath import main; sys.exit(main())",
     "compile",
     "link",
 )

@@ -108,7 +108,7 @@ class Session:
 
     def _say_end(self) -> None:
         made = self._write()
-        path = markdown_path(self._context, made["id"])
+        path = markdown_path(self._context.run.reports_dir, self._context.root, made["id"])
         print(render_end(made), end="")
         print(f"BENCH_ID={made['id']} BENCH_OUTCOME={made['outcome']} BENCH_REPORT={path}", flush=True)
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.measure.bench.table import Verdict, number
-from pipeline.report.markdown import Bullets, code, code_block, markdown_table, section, visible, visible_text
+from pipeline.report.markdown import Bullets, code, code_block, markdown_table, section
+from pipeline.text import visible, visible_text
 
 HEAD = ("case", "ours", "peer", "its", "ratio", "target", "verdict", "n", "min..max")
 _RIGHT = ("ours", "its", "ratio", "n")

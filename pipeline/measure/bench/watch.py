@@ -112,7 +112,7 @@ def _saves(times: dict[str, list[float]], lines: _Lines, source: Path, text: str
 
 def _hooks(times: dict[str, list[float]], scratch: Bench, source: Path, text: str, runs: int) -> None:
     """The same through whole processes of `hotplate`."""
-    hotplate = ("-c", "import sys; from pipeline.fastpath.hotplate import main; sys.exit(main())", "compile", "link")
+    hotplate = ("-c", "import sys; from pipeline.fastpath import main; sys.exit(main())", "compile", "link")
     for number in range(runs):
         scratch.run(scratch.project, *hotplate)
         scratch.run(scratch.project, *hotplate)

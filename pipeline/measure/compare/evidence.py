@@ -20,8 +20,6 @@ from typing import Any
 from cache.durable import write_atomic
 from cache.named_tuple import NamedTuple
 from pipeline import __version__
-from pipeline.cli.status import read_history
-from pipeline.config.values import did_you_mean
 from pipeline.device.ports import flash_file
 from pipeline.effects.host import GitQuery, machine_facts
 from pipeline.failures import fail
@@ -33,9 +31,11 @@ from pipeline.measure.edits import Edits
 from pipeline.measure.scratch import Scratch
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.report.history import parse_history
+from pipeline.report.history_file import read_history
 from pipeline.report.markdown import HISTORY_SCHEMA, encode_history, history_row
 from pipeline.run.context import CONFIG_FILE, Context, load_context
 from pipeline.run.options import Options
+from pipeline.text import did_you_mean
 
 MAX_DROPPED = 5
 """Pairs that may fail before the gate gives up."""
