@@ -30,6 +30,7 @@ from unicorn import riscv_const as reg
 from virtualboard import rom, rv32_windows
 from virtualboard import rv32_peripherals as peripherals
 from virtualboard.held_signals import held_signals
+from virtualboard.rom_panic import rom_panic
 from virtualboard.rv32_rom_calls import RomCalls
 from virtualboard.rv32_sites import CodeSites
 from virtualboard.rv32_windows import Flash, FlashWindows, address_of
@@ -262,7 +263,7 @@ class Rv32Machine:
         status |= (_MSTATUS_MPIE if enabled else 0) | privilege << 11
         base = self._register(reg.UC_RISCV_REG_MTVEC) & ~0xFF
         if _ROM <= base < _ROM + _ROM_SIZE:
-            self._stopped = True  # the ROM's handler loops for ever; only a watchdog helps
+            self._panic_in_rom(cause, epc, value)
             return
         uc.reg_write(reg.UC_RISCV_REG_PRIV, 3)
         uc.reg_write(reg.UC_RISCV_REG_MSTATUS, status)
@@ -270,6 +271,13 @@ class Rv32Machine:
         uc.reg_write(reg.UC_RISCV_REG_MCAUSE, cause)
         uc.reg_write(reg.UC_RISCV_REG_MTVAL, value)
         uc.reg_write(reg.UC_RISCV_REG_PC, base + 4 * (cause & 0x1F) if cause & _INTERRUPT else base)
+
+    def _panic_in_rom(self, cause: int, epc: int, value: int) -> None:
+        """The ROM's handler says what happened and loops for ever; only a watchdog helps."""
+        registers = [epc, *(self._register(reg.UC_RISCV_REG_X0 + n) for n in range(1, 32))]
+        status, vectors = self._register(reg.UC_RISCV_REG_MSTATUS), self._register(reg.UC_RISCV_REG_MTVEC)
+        self._uart.sent += rom_panic(registers, status=status, vectors=vectors, cause=cause, value=value)
+        self._stopped = True
 
     def _register(self, number: int) -> int:
         value: int = self._uc.reg_read(number)

@@ -143,7 +143,11 @@ def test_wfi_with_interrupts_on_traps_behind_itself() -> None:
 
 def test_a_handler_of_the_rom_stops_the_chip_until_its_watchdog() -> None:
     chip = run_with_a_byte([*li(A1, 0x40000001), *csr_write(0x305, A1), *PENDING, INTERRUPTS_ON, *HERE], REPORT)
-    assert chip.run() == b"" and chip.machine.idle
+    log = chip.run().decode()
+    assert log.startswith(
+        "\r\nGuru Meditation Error: Core 0 panic'ed (Unexpected interrupt). Exception was unhandled.\r\n"
+    )
+    assert "MCAUSE  : 0x80000003" in log and chip.machine.idle
 
 
 # --- the interrupt matrix ----------------------------------------------------------------------------------
