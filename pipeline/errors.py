@@ -6,7 +6,7 @@ Expected bad news (a mismatch, a dirty verdict, a failed compile) is a return va
 
 from __future__ import annotations
 
-from pipeline.core.model import Failure
+from pipeline.model import Failure
 
 
 class DeployError(Exception):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from posixpath import basename
 
-from pipeline.gate import answer_and_end
+from pipeline.fastpath import answer_and_end
 
 # Before the imports below, which are most of what is left of a warm `doit compile link`.
 if basename(sys.argv[0]) in ("doit", "__main__.py"):
@@ -22,11 +22,11 @@ from typing import Any
 
 from doit.exceptions import TaskFailed
 
-from pipeline.context import Context, load_context
-from pipeline.core.model import DEVICE_STAGES, Failure, Stage, StageResult, Verdict
-from pipeline.device_run import DeviceRun
-from pipeline.options import Options, last_value, parse_options
-from pipeline.reporter import make_reporter
+from pipeline.cli.reporter import make_reporter
+from pipeline.model import DEVICE_STAGES, Failure, Stage, StageResult, Verdict
+from pipeline.run.context import Context, load_context
+from pipeline.run.device_run import DeviceRun
+from pipeline.run.options import Options, last_value, parse_options
 
 __all__ = [
     "DOIT_CONFIG",
@@ -98,13 +98,13 @@ def context() -> Context:
     A configuration that cannot be used is reported here, before anything was touched, and ends with exit code 2."""
     loaded = load_context(_options())
     if isinstance(loaded, Failure):
-        from pipeline.core.diagnostics import line_of
+        from pipeline.formats.diagnostics import line_of
 
         print(f"{line_of(loaded)}\nhint: {loaded.hint}", file=sys.stderr)
         if loaded.detail:
             print(loaded.detail, file=sys.stderr)
         if _options().json:
-            from pipeline.exports import Stream
+            from pipeline.run.exports import Stream
 
             Stream(sys.stdout).failure(loaded)
         raise SystemExit(2)
@@ -164,7 +164,7 @@ class Clean:
         try:
             context().clean(self._stage)
         except OSError as error:  # doit would print a traceback and end with 0
-            from pipeline.terminal import os_failure
+            from pipeline.report.terminal import os_failure
 
             raise SystemExit(os_failure(f"clean {self._stage}", error)) from None
 
@@ -324,9 +324,9 @@ def task_baseline() -> Iterator[dict[str, Any]]:
 
 
 def _baseline(mode: str, runs: int, deploy: bool, **_: Any) -> TaskFailed | None:
-    from pipeline import baseline_screen
+    from pipeline.measure.baseline import screen
 
-    failed = baseline_screen.show(context(), mode, runs, deploy=deploy)
+    failed = screen.show(context(), mode, runs, deploy=deploy)
     return TaskFailed(failed) if failed else None
 
 
@@ -360,12 +360,12 @@ def task_loop() -> dict[str, Any]:
 def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str, **_: Any) -> TaskFailed | None:
     import shlex
 
-    from pipeline import loop_screen
-    from pipeline.loop import Asked
+    from pipeline.measure.loop import screen
+    from pipeline.measure.loop.runner import Asked
 
     command = shlex.join(["doit", *sys.argv[1:]])
     asked = Asked(max, repeats, until_green, between, rebuild, command)
-    failed = loop_screen.show(context(), asked)
+    failed = screen.show(context(), asked)
     return TaskFailed(failed) if failed else None
 
 
@@ -404,7 +404,7 @@ def _benches() -> Any:
     its failure is held back for `bench:report`, which comes last."""
     import shlex
 
-    from pipeline.bench_run import Session
+    from pipeline.measure.bench.suites import Session
 
     gathered = not {"bench", "bench:*", "bench:report"}.isdisjoint(sys.argv[1:])
     return Session(context(), shlex.join(["doit", *sys.argv[1:]]), gathered=gathered)
@@ -417,7 +417,7 @@ def _bench(suite: str, **options: Any) -> TaskFailed | None:
     try:
         failed = _benches().run(suite, options)
     except OSError as error:  # even the report that would say so cannot be written
-        from pipeline.terminal import os_failure
+        from pipeline.report.terminal import os_failure
 
         failed = os_failure(f"bench:{suite}", error)
     return TaskFailed(failed) if failed else None
@@ -441,7 +441,7 @@ def task_cache() -> Iterator[dict[str, Any]]:
 
 
 def _cache(name: str) -> None:
-    from pipeline import cache_tasks
+    from pipeline.cli import cache_tasks
 
     if cache_tasks.spared(name, sys.argv[1:]):
         print(f"cache:{name}: left alone; name it to run it")
@@ -463,7 +463,7 @@ def task_check() -> Iterator[dict[str, Any]]:
 
 
 def _check_boundary() -> TaskFailed | None:
-    from pipeline import boundary
+    from pipeline.toolchain import boundary
 
     failures = boundary.check(context().root, context().config, context().runner, context().state_dir)
     for failure in failures:
@@ -492,8 +492,8 @@ def task_hooks() -> Iterator[dict[str, Any]]:
 
 
 def _hooks(name: str, editor: str = "") -> TaskFailed | None:
-    from pipeline import hooks_tasks
+    from pipeline.editor import tasks
 
     given = () if name == "git" else (editor,)
-    failed = getattr(hooks_tasks, name)(context(), *given)
+    failed = getattr(tasks, name)(context(), *given)
     return TaskFailed(failed) if failed else None

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import stages
-from pipeline.context import Context, load_context
-from pipeline.core.model import DEVICE_STAGES, Failure, Image, Stage
-from pipeline.device_run import DeviceRun
 from pipeline.effects.host import Revision
 from pipeline.errors import DeployError
-from pipeline.options import Options
-from pipeline.run import RunFacts
+from pipeline.model import DEVICE_STAGES, Failure, Image, Stage
+from pipeline.run.context import Context, load_context
+from pipeline.run.device_run import DeviceRun
+from pipeline.run.options import Options
+from pipeline.run.transactions import RunFacts
 from virtualboard.port import DEFAULT_MAC, VirtualPort, open_virtual
 
 SECTOR = 0x1000

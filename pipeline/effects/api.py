@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cache.named_tuple import NamedTuple
-from pipeline.core.model import DeviceFacts, Image, Reason, Region
+from pipeline.model import DeviceFacts, Image, Reason, Region
 
 
 class Clock(Protocol):

@@ -26,7 +26,7 @@ class BackgroundRun:
         """Start it in `root`, with this process's environment, stdout and stderr. Raises OSError."""
         self._group = Group()
         self._timer: threading.Timer | None = None
-        self._child = self._group.start_visible([sys.executable, "-m", "pipeline.standby"], root)
+        self._child = self._group.start_visible([sys.executable, "-m", "pipeline.editor.standby"], root)
 
     def begin(self, argv: Sequence[str], env: Mapping[str, str], ended: Callable[[int], None]) -> None:
         """Run `hotplate argv...` with `env` on top of the environment; `ended(exit code)` is called from a thread.

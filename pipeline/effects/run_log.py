@@ -1,6 +1,6 @@
 """Append-only log files, and the directory of run logs.
 
-The file side of `core/records.py` and `core/events.py`: opens, repairs, locks, appends, deletes. Does not know what a
+The file side of `records.py` and `events.py`: opens, repairs, locks, appends, deletes. Does not know what a
 record means, what a report looks like, or doit.
 Invariant: a line that `append` returned from survives `kill -9` of this process, and a writer holds an exclusive lock
 on its file for as long as it lives: an unlocked log without an end is that of a dead run.
@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from cache.lock import OPEN, try_lock
-from pipeline.core.events import RUN_LOG_HEADER, decode_log, decode_log_prefix, encode, finished, is_tx, killed
-from pipeline.core.model import Event, EventKind
+from pipeline.events import RUN_LOG_HEADER, decode_log, decode_log_prefix, encode, finished, is_tx, killed
+from pipeline.model import Event, EventKind
 
 SUFFIX = ".log"
 

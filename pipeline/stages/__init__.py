@@ -6,11 +6,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from pipeline.core.model import Stage, StageResult
+from pipeline.model import Stage, StageResult
 
 if TYPE_CHECKING:
-    from pipeline.context import Context
-    from pipeline.device_run import DeviceRun
+    from pipeline.run.context import Context
+    from pipeline.run.device_run import DeviceRun
 
 
 def load(stage: Stage) -> Callable[[Context], StageResult]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.core.model import FailureCategory, Stage, StageOutcome, StageResult
+from pipeline.model import FailureCategory, Stage, StageOutcome, StageResult
 
 if TYPE_CHECKING:
-    from pipeline.context import Context
+    from pipeline.run.context import Context
 
 
 def run(ctx: Context) -> StageResult:

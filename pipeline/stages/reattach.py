@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.core.model import Mark, MarkName, Stage, StageOutcome, StageResult
+from pipeline.model import Mark, MarkName, Stage, StageOutcome, StageResult
 
 if TYPE_CHECKING:
-    from pipeline.context import Context
-    from pipeline.device_run import DeviceRun
+    from pipeline.run.context import Context
+    from pipeline.run.device_run import DeviceRun
 
 
 def run(ctx: Context, device: DeviceRun) -> StageResult:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.core.config_checks import did_you_mean
-from pipeline.core.failures import fail
-from pipeline.core.model import Failure, FailureCategory, RegionPlan, Stage, StageOutcome, StageResult
 from pipeline.effects.api import SLOWER_BAUD, FlashSession
+from pipeline.failures import fail
+from pipeline.model import Failure, FailureCategory, RegionPlan, Stage, StageOutcome, StageResult
+from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
-    from pipeline.context import Context
-    from pipeline.device_run import DeviceRun
+    from pipeline.run.context import Context
+    from pipeline.run.device_run import DeviceRun
 
 
 def run(ctx: Context, device: DeviceRun, region: str = "") -> StageResult:

@@ -1,7 +1,8 @@
 """Stage ttfb: wait until the device is ready, as `readiness.until` says, and no longer than `readiness.timeout_ms`.
 
-Hands stamped bytes to `core/boot.py`, which decides what they mean, and sends what that asks for. Does not reset, open
-or write. Invariant: it ends at the readiness deadline at the latest, with a named failure and the boot log as detail.
+Hands stamped bytes to `boot/watcher.py`, which decides what they mean, and sends what that asks for. Does not reset,
+open or write. Invariant: it ends at the readiness deadline at the latest, with a named failure and the boot log as
+detail.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.boot import BootWatcher, Ready
-from pipeline.core.events import Readiness
-from pipeline.core.failures import fail
-from pipeline.core.marks import unavailable
-from pipeline.core.model import Failure, FailureCategory, Mark, MarkName, Stage, StageOutcome, StageResult
-from pipeline.core.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Gate, Health, Until, parse_until, read_health
+from pipeline.boot.marks import unavailable
+from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Health, read_health
+from pipeline.boot.watcher import BootWatcher, Ready
+from pipeline.config.until import Gate, Until, parse_until
+from pipeline.events import Readiness
+from pipeline.failures import fail
+from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage, StageOutcome, StageResult
 
 if TYPE_CHECKING:
-    from pipeline.context import Context
-    from pipeline.device_run import DeviceRun
+    from pipeline.run.context import Context
+    from pipeline.run.device_run import DeviceRun
 
 BOOT_MARKS = (MarkName.ROM_BANNER, MarkName.APP_START, MarkName.FIRST_LINE)
 

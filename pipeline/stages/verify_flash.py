@@ -13,8 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.core import app_report, identity
-from pipeline.core.model import (
+from pipeline.effects.api import FlashSession
+from pipeline.errors import DeviceError
+from pipeline.flash import app_proof, board_checks
+from pipeline.flash.plan import confirmed_plan, full_flash_reason, plan_writes
+from pipeline.model import (
     SECTOR,
     Failure,
     Image,
@@ -24,14 +27,11 @@ from pipeline.core.model import (
     StageOutcome,
     StageResult,
 )
-from pipeline.core.plan import confirmed_plan, full_flash_reason, plan_writes
-from pipeline.device_delta import find_deltas
-from pipeline.effects.api import FlashSession
-from pipeline.errors import DeviceError
+from pipeline.stages.changed_sectors import find_deltas
 
 if TYPE_CHECKING:
-    from pipeline.context import Context
-    from pipeline.device_run import DeviceRun
+    from pipeline.run.context import Context
+    from pipeline.run.device_run import DeviceRun
 
 OTADATA_ENTRY = 64
 """Bytes read from each otadata sector: its 32-byte entry, in the unit in which the ROM reads flash."""
@@ -46,7 +46,7 @@ def run(ctx: Context, device: DeviceRun) -> StageResult:
     """Answer by the configured rung, or by MD5."""
     level = ctx.config.verify.level
     doubts: list[Reason] = []
-    if level in app_report.QUESTIONS:
+    if level in app_proof.QUESTIONS:
         doubts = _ask_firmware(ctx, device, level)
         if not doubts:
             return _result(device, (), {"regions": len(ctx.images.all()), "regions_differing": 0, "round_trips": 0})
@@ -75,20 +75,20 @@ def _result(device: DeviceRun, reasons: Sequence[Reason], counts: Mapping[str, i
 def _ask_firmware(ctx: Context, device: DeviceRun, level: str) -> list[Reason]:
     """Why the running firmware's word does not do; empty when it does, and then the plan is made."""
     images = ctx.images.all()
-    app = app_report.app_of(images)
+    app = app_proof.app_of(images)
     if app is None:
         return [Reason("no-app", "images")]
     device.link = ctx.open_link(device, reset=False)
     try:
-        answers = ctx.ask(device, app_report.QUESTIONS[level], ASK_TIMEOUT_S)
+        answers = ctx.ask(device, app_proof.QUESTIONS[level], ASK_TIMEOUT_S)
     except DeviceError as error:
         device.close()
-        return [Reason("no-answer", app_report.INFO, "", error.failure.message)]
-    info = answers.results.get(app_report.INFO)
-    doubts = app_report.identity_doubts(info, ctx.images.expected_elf(), app, device.config.mac)
+        return [Reason("no-answer", app_proof.INFO, "", error.failure.message)]
+    info = answers.results.get(app_proof.INFO)
+    doubts = app_proof.identity_doubts(info, ctx.images.expected_elf(), app, device.config.mac)
     if doubts:
         return doubts
-    mac = app_report.mac_of(info)
+    mac = app_proof.mac_of(info)
     last = ctx.last_mac(device)
     if last != mac:
         # Another board may be the right one; who it is and what it holds is the loader's to say.
@@ -96,10 +96,10 @@ def _ask_firmware(ctx: Context, device: DeviceRun, level: str) -> list[Reason]:
     ctx.saw_device(device, mac)
     assert device.journal is not None
     if level == "journal":
-        doubts = app_report.journal_doubts(device.journal.state, images)
+        doubts = app_proof.journal_doubts(device.journal.state, images)
     else:
-        doubts = app_report.open_doubts(device.journal.state)
-        doubts += app_report.hash_doubts(answers.results.get(app_report.HASHES), mac, images, app)
+        doubts = app_proof.open_doubts(device.journal.state)
+        doubts += app_proof.hash_doubts(answers.results.get(app_proof.HASHES), mac, images, app)
     if not doubts:
         device.verified_by, device.plan, device.answers = level, confirmed_plan(images), answers
         ctx.planned(device)
@@ -114,7 +114,7 @@ def _ask_loader(ctx: Context, device: DeviceRun, doubts: Sequence[Reason]) -> St
     images = ctx.images.all()
     session = device.session = ctx.open_session(device)
     ctx.saw_device(device, session.facts.mac, session.facts)
-    wrong = identity.board_failure(session.facts, device.config.mac, device.where)
+    wrong = board_checks.board_failure(session.facts, device.config.mac, device.where)
     if wrong is not None:
         return _refused(wrong)
     md5s = {image.name: session.md5(image.offset, image.size) for image in images}
@@ -141,10 +141,10 @@ def _image_failure(ctx: Context, device: DeviceRun, session: FlashSession) -> Fa
     """The rest of the identity gate, which only a write needs: the images' headers, and the size of the flash chip."""
     programs = {placement.name for placement in ctx.placements if placement.program}
     for image in ctx.images.all():
-        wrong = identity.image_failure(image, ctx.images.data(image), session.facts, device.where)
+        wrong = board_checks.image_failure(image, ctx.images.data(image), session.facts, device.where)
         if image.name in programs and wrong is not None:
             return wrong
-    return identity.flash_failure(session.flash_size(), ctx.config.flash.size_bytes, device.where)
+    return board_checks.flash_failure(session.flash_size(), ctx.config.flash.size_bytes, device.where)
 
 
 def _escalation(ctx: Context, device: DeviceRun, images: Sequence[Image], md5s: Mapping[str, str]) -> Reason | None:

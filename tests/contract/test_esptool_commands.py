@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.effects.esp_loader import Unseen
+from pipeline.device.connect import Unseen
 from tests.contract import esptool_commands as commands
 from virtualboard.board import Board
 from virtualboard.chips import CHIPS

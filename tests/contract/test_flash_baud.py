@@ -10,8 +10,8 @@ from typing import Any
 import esptool
 import pytest
 
-from pipeline.core.model import Reason
-from pipeline.effects.flash_baud import rates, start_stub
+from pipeline.device.flash_baud import rates, start_stub
+from pipeline.model import Reason
 from virtualboard.port import VirtualPort, open_virtual
 
 DATA = bytes(range(256)) * 40

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.config import DeployConfig
-from pipeline.core.config_reader import parse_config
-from pipeline.core.model import Failure, FailureCategory, Stage, Tool
+from pipeline.config.reader import parse_config
+from pipeline.config.schema import DeployConfig
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.engine import Engine
-from pipeline.engine_results import RunResult
+from pipeline.engine.engine import Engine
+from pipeline.engine.results import RunResult
 from pipeline.errors import ToolError
-from pipeline.toolchains import gcc, zig
-from pipeline.toolchains.build import Toolchain, build_toolchain
+from pipeline.model import Failure, FailureCategory, Stage, Tool
+from pipeline.toolchain import gcc, zig
+from pipeline.toolchain.build import Toolchain, build_toolchain
 from tests import firmware_build as fb
 from tests.firmware_device import Bench, ready_of
 

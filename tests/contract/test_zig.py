@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import elf, otadata
-from pipeline.core.model import Failure, FailureCategory, Stage, Tool
-from pipeline.core.partitions import decode_table
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.engine import Engine
-from pipeline.engine_results import BuiltinCall, BuiltinError, RunResult
-from pipeline.toolchains import builtins, zig
-from pipeline.toolchains.distribution import program_digest
+from pipeline.engine.engine import Engine
+from pipeline.engine.results import BuiltinCall, BuiltinError, RunResult
+from pipeline.formats import elf, otadata
+from pipeline.formats.partitions import decode_table
+from pipeline.model import Failure, FailureCategory, Stage, Tool
+from pipeline.toolchain import builtins, zig
+from pipeline.toolchain.distribution import program_digest
 
 pytestmark = pytest.mark.needs_zig
 

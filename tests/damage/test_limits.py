@@ -15,8 +15,8 @@ from cache import stamps
 from cache.actions import ActionCache, ActionResult, OutputFile, decode_entry, encode_entry
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, digest_bytes
-from pipeline.engine import STATE_NAME
-from pipeline.engine_results import FailureKind, RunResult
+from pipeline.engine.engine import STATE_NAME
+from pipeline.engine.results import FailureKind, RunResult
 from tests.damage.child import NOBODY, in_child, is_root
 from tests.damage.test_state_files import damaged
 from tests.unit.random_project import FakeRunner, Project, Shape, clean_build, is_whole, outputs_of
@@ -59,7 +59,7 @@ def names(project: Project) -> set[str]:
 
 def build(project: Project) -> Callable[[], list[RunResult]]:
     """As a function for a child, with every module that it will need loaded."""
-    import pipeline.engine_run  # noqa: F401
+    import pipeline.engine.scheduler  # noqa: F401
 
     return project.build
 
@@ -253,7 +253,7 @@ def test_files_from_the_future(built: Project) -> None:
 def test_a_clock_that_stands_in_the_past(project: Project, clock_ns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every ctime is in the future and no tick ever comes: nothing is believed by its stamp, and nothing is missed."""
     monkeypatch.setattr(stamps, "filesystem_now_ns", lambda: clock_ns)
-    monkeypatch.setattr("pipeline.engine_action.filesystem_now_ns", lambda: clock_ns)
+    monkeypatch.setattr("pipeline.engine.action_runner.filesystem_now_ns", lambda: clock_ns)
     assert all(result.ok for result in project.build()) and right(project)
     for number in range(3):
         path = project.root / "src/s2.c"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import stages
-from pipeline.context import load_context
-from pipeline.core.model import HOST_STAGES, Failure
-from pipeline.options import Options
+from pipeline.model import HOST_STAGES, Failure
+from pipeline.run.context import load_context
+from pipeline.run.options import Options
 from tests import given_firmware as given
 from tests.e2e.space import Space
 from tests.given_project import DIRECTORY, Layout, esp_idf, files, platformio, project, with_web

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.events import (
+from pipeline.effects.run_log import AppendLog, RunLog, close_killed, expired, is_deploy, prune, read, unfinished
+from pipeline.events import (
     RUN_LOG_HEADER,
     RunFinished,
     RunStarted,
@@ -23,9 +24,8 @@ from pipeline.core.events import (
     finished,
     payload,
 )
-from pipeline.core.model import DeployOutcome, Event, Failure, FailureCategory, Stage
-from pipeline.core.records import decode_records, encode_record, header
-from pipeline.effects.run_log import AppendLog, RunLog, close_killed, expired, is_deploy, prune, read, unfinished
+from pipeline.model import DeployOutcome, Event, Failure, FailureCategory, Stage
+from pipeline.records import decode_records, encode_record, header
 from tests.golden.scenarios import RUNS
 
 TX = "tx-20261121-083000-beef"
@@ -183,7 +183,7 @@ def test_a_file_has_one_writer(tmp_path: Path) -> None:
 WRITER = f"""
 import sys
 from pathlib import Path
-from pipeline.core.events import decode_log
+from pipeline.events import decode_log
 from pipeline.effects.run_log import RunLog
 log = RunLog.create(Path(sys.argv[1]), {TX!r})
 for event in decode_log(sys.stdin.buffer.read())[0]:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from cache import statefile
-from pipeline.core.model import Stage
-from pipeline.engine import STATE_KIND, STATE_NAME
+from pipeline.engine.engine import STATE_KIND, STATE_NAME
+from pipeline.model import Stage
 from tests.unit.engine_space import Space
 
 KIND = "test 1"
@@ -153,10 +153,10 @@ def test_a_directory_in_the_place_of_the_state_is_replaced(space: Space) -> None
 CHILD = """
 import sys
 from pathlib import Path
-from pipeline.core.model import Action, Stage, Tool
+from pipeline.model import Action, Stage, Tool
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.engine import Engine
+from pipeline.engine.engine import Engine
 
 root, compiler = Path(sys.argv[1]), sys.argv[2]
 clock = SystemClock()

@@ -13,12 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline import stages
-from pipeline.context import Context, load_context
-from pipeline.core.events import StageStarted
-from pipeline.core.model import DEVICE_STAGES, HOST_STAGES, Failure, Stage
 from pipeline.effects.host import Revision
-from pipeline.options import Options
-from pipeline.run import RunFacts, timed
+from pipeline.events import StageStarted
+from pipeline.model import DEVICE_STAGES, HOST_STAGES, Failure, Stage
+from pipeline.run.context import Context, load_context
+from pipeline.run.options import Options
+from pipeline.run.transactions import RunFacts, timed
 from virtualboard.faults import parse_fault
 
 FACTS = RunFacts(("deploy",), "local-fast", "zig", Revision("", False), 0, 0)

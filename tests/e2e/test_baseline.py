@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline import bench_project
+from pipeline.measure.bench import generated_project
 from tests.e2e.conftest import BoardProcess
 from tests.e2e.space import TIMEOUT_S, Space, copy_project, environment
 
@@ -72,8 +72,8 @@ def contents(root: Path) -> dict[str, str]:
 def small(tmp_path: Path) -> Path:
     """A project of three sources with the fast compiler; not a git repository."""
     project = tmp_path / "project"
-    bench_project.write_project(project, 3)
-    zig = bench_project.write_compiler(tmp_path / "tools")
+    generated_project.write_project(project, 3)
+    zig = generated_project.write_compiler(tmp_path / "tools")
     zig.write_text(FAKE_ZIG.format(python=sys.executable, elf=str(zig.parent / "template.elf")))
     zig.chmod(0o755)
     return project

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bench_work import COMMAND, KEPT
+from pipeline.measure.bench.work import COMMAND, KEPT
 from tests.e2e.space import ROOT, Space, copy_project
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from cache.durable import FileLock
-from pipeline import project_lock
-from pipeline.context import Context, load_context
-from pipeline.core.model import Failure, FailureCategory
-from pipeline.options import Options
-from pipeline.project_lock import MAX_WAITING
+from pipeline.model import Failure, FailureCategory
+from pipeline.run import lock as project_lock
+from pipeline.run.context import Context, load_context
+from pipeline.run.lock import MAX_WAITING
+from pipeline.run.options import Options
 from tests.e2e.space import environment
 from tests.e2e.test_gate import Project
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import otadata
+from pipeline.formats import otadata
 from tests.bench_device import Bench, Killed
 from tests.e2e.conftest import BoardProcess
 from tests.e2e.space import TIMEOUT_S, Space, copy_project

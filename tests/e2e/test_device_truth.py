@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from esptool.targets.esp32c3 import ESP32C3ROM
 
-from pipeline.core.model import Stage
-from pipeline.effects.links import PortLink
-from pipeline.effects.ports import UsbId
+from pipeline.device.ports import UsbId
+from pipeline.device.serial_link import PortLink
+from pipeline.model import Stage
 from tests.bench_device import APP, SECTOR, Bench, Killed, edit_app, reasons
 from tests.e2e.conftest import BoardProcess
 from tests.e2e.space import Space, copy_project
@@ -157,7 +157,7 @@ def test_an_explicit_region_records_only_what_it_did(deployed: Bench) -> None:
 
 
 def other_slot() -> bytes:
-    from pipeline.core.otadata import encode
+    from pipeline.formats.otadata import encode
 
     return encode(1, 2)
 
@@ -193,7 +193,7 @@ def test_a_moved_identity_writes_everything_once(deployed: Bench, record: str, k
     older = dict(context.identity) | {kind.split("-", maxsplit=1)[0]: "what it was before"}
     (device,) = context.devices
     context.open_session(device).close()
-    from pipeline.effects.device_journal import DeviceJournal
+    from pipeline.device.journal_file import DeviceJournal
 
     journal = DeviceJournal(context.state_dir / "devices.v1", next(iter(deployed.boards)))
     journal.begin("tx-old", "then", deployed.images, older)

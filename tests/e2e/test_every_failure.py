@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import project_lock
-from pipeline.context import load_context
-from pipeline.core.failures import FAILURE_MAP
-from pipeline.core.model import Failure, FailureCategory, Stage
-from pipeline.options import Options
+from pipeline.failures import FAILURE_MAP
+from pipeline.model import Failure, FailureCategory, Stage
+from pipeline.run import lock as project_lock
+from pipeline.run.context import load_context
+from pipeline.run.options import Options
 from tests.e2e.inprocess import NONE, Plants, Run, deploy
 from tests.e2e.space import Space
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from pipeline.core.live_results import decode_merged
+from pipeline.report.live_results import decode_merged
 from tests.e2e.space import Space, environment
 from tests.e2e.test_runs import SECOND
 from tests.unit.test_exports import check_junit, check_trace
@@ -134,7 +134,7 @@ def test_a_killed_run_is_in_the_history_and_none_of_this_is_imported_unasked(hos
     )
     assert [row["outcome"] for row in history(host_space)] == ["full_flashed", "interrupted", "verified_unchanged"]
     found = set(re.findall(r"\| +(pipeline\.\S+)", child.stderr))
-    assert "pipeline.reporter" in found
+    assert "pipeline.cli.reporter" in found
     own = ("exports", "status", "report_html", "report_view")
     core = ("trace", "junit", "stream", "step_summary", "timeline", "history", "live_results", "status", "html_page")
     assert found & {*(f"pipeline.{name}" for name in own), *(f"pipeline.core.{name}" for name in core)} == set()

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.failures import FAILURE_MAP
-from pipeline.core.model import DEVICE_STAGES, FailureCategory, Stage
+from pipeline.failures import FAILURE_MAP
+from pipeline.model import DEVICE_STAGES, FailureCategory, Stage
 from tests.contract import random_faults
 from tests.e2e.inprocess import Run, deploy
 from tests.e2e.space import copy_project

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.model import DEVICE_STAGES, Stage
+from pipeline.model import DEVICE_STAGES, Stage
 from tests.contract import random_faults
 from tests.e2e.inprocess import deploy
 from tests.e2e.test_fault_matrix import APP, LOADER, REATTACH, REFLASH, TTFB, VERIFY, Board

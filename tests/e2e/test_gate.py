@@ -14,14 +14,16 @@ import pytest
 
 from cache.stamps import filesystem_now_ns, next_tick
 from cache.statebytes import decode, encode
-from pipeline import gate, gate_helper, gate_helper_build, gate_state, gate_touched
-from pipeline.bench_project import write_compiler, write_project
+from pipeline import fastpath
+from pipeline.editor.watch_set import unfinished
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.gate import load
-from pipeline.gate_state import GateState, _with_stamps_of
-from pipeline.options import Options
-from pipeline.watch_set import unfinished
+from pipeline.fastpath import load, native_build, native_loop
+from pipeline.fastpath import state as fastpath_state
+from pipeline.fastpath import touched as touched_files
+from pipeline.fastpath.state import GateState, _with_stamps_of
+from pipeline.measure.bench.generated_project import write_compiler, write_project
+from pipeline.run.options import Options
 
 ROOT = Path(__file__).parents[2]
 ZIG = """#!/bin/sh
@@ -51,7 +53,7 @@ class Project:
         self.env = {**os.environ, "PYTHONPATH": f"{self.tools}:{ROOT}"}
         self.env.pop("DEPLOY_TX_ID", None)
         runner = SystemProcessRunner(SystemClock())
-        self.helper = gate_helper_build.ready(runner)
+        self.helper = native_build.ready(runner)
         """One for all projects of this session, whose cache directory is that of the user."""
         assert (self.helper is not None) == hasattr(os, "posix_spawn")
         runner.close()
@@ -60,9 +62,9 @@ class Project:
         code = {
             "doit": "import sys; sys.argv[0] = 'doit'; from doit.doit_cmd import DoitMain; "
             "sys.exit(DoitMain().run(sys.argv[1:]))",
-            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.context as c; "
+            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.context as c; "
             "c.WORTH_FILES = 1; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))",
-            "hotplate": "import sys; from pipeline.gate import main; sys.exit(main())",
+            "hotplate": "import sys; from pipeline.fastpath import main; sys.exit(main())",
         }[program]
         # A stamp is believed when it is older than the process that uses it.
         next_tick()
@@ -98,9 +100,9 @@ class Project:
     def answer(self, *argv: str) -> str | None:
         """As a new process would answer; the compiled loop says the same."""
         with self.inside(), pytest.MonkeyPatch.context() as patch:
-            told = gate.answer(argv)
-            patch.setattr(gate, "load", self._load_with_helper)
-            assert gate.answer(argv) == told
+            told = fastpath.answer(argv)
+            patch.setattr(fastpath, "load", self._load_with_helper)
+            assert fastpath.answer(argv) == told
             return told
 
     def _load_with_helper(self, path: str) -> Any:
@@ -156,14 +158,14 @@ def test_everything_else_goes_to_doit(built: Project, argv: list[str]) -> None:
 def test_nothing_heavy_is_loaded(built: Project) -> None:
     code = (
         "import sys; before = set(sys.modules); sys.argv = ['hotplate', 'compile', 'link']; import os\n"
-        "from pipeline import gate\n"
-        "assert gate.answer(sys.argv[1:])\n"
+        "from pipeline import fastpath\n"
+        "assert fastpath.answer(sys.argv[1:])\n"
         "print(sorted(set(sys.modules) - before))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=built.root, env=built.env, capture_output=True, text=True, check=True
     )
-    ours = {"cache", "cache.statebytes", "pipeline", "pipeline.gate"}
+    ours = {"cache", "cache.statebytes", "pipeline", "pipeline.fastpath"}
     # `site` may have loaded the rest already, depending on the interpreter.
     assert set(eval(done.stdout)) - ours <= {"binascii", "_operator", "gc", "zlib"}
 
@@ -171,13 +173,13 @@ def test_nothing_heavy_is_loaded(built: Project) -> None:
 @pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the gate has no compiled loop here")
 def test_a_large_project_is_looked_at_by_the_compiled_loop(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int] | None] = []
-    ask = gate_helper.ask
+    ask = native_loop.ask
 
     def counted(*given: Any) -> list[int] | None:
         asked.append(ask(*given))
         return asked[-1]
 
-    monkeypatch.setattr(gate_helper, "ask", counted)
+    monkeypatch.setattr(native_loop, "ask", counted)
     path = built.root / ".deploy/gate.v1/-.state"
     append(built.root / "src/d000/u00001.c")
     for _ in range(5):
@@ -302,7 +304,7 @@ def test_files_that_were_saved_without_change_are_read_and_nothing_else_is_done(
 def test_contents_that_do_not_belong_to_the_state_are_not_believed(built: Project, name: str) -> None:
     path = built.root / ".deploy/gate.v1/-.contents"
     good = path.read_bytes()
-    token, fingerprints = decode(gate_touched.KIND, good)[0]
+    token, fingerprints = decode(touched_files.KIND, good)[0]
     touched(built)
     assert built.answer("compile", "link") == NOTHING
     if name == "removed":
@@ -311,7 +313,7 @@ def test_contents_that_do_not_belong_to_the_state_are_not_believed(built: Projec
         path.write_bytes(
             {
                 "damaged": good[:-1] + bytes([good[-1] ^ 1]),
-                "of another run": encode(gate_touched.KIND, (token[::-1], fingerprints)),
+                "of another run": encode(touched_files.KIND, (token[::-1], fingerprints)),
                 "of another kind": encode("gate contents 0", (token, fingerprints)),
             }[name]
         )
@@ -336,7 +338,7 @@ def test_what_is_no_regular_file_is_not_read(built: Project) -> None:
 def test_many_files_saved_without_change_go_to_doit(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     touched(built)
     with monkeypatch.context() as patch:
-        patch.setattr(gate_touched, "MOST", 2)
+        patch.setattr(touched_files, "MOST", 2)
         assert built.answer("compile", "link") is None
     assert built.answer("compile", "link") == NOTHING
     append(built.root / "include/h00.h")
@@ -349,7 +351,7 @@ def test_a_run_of_doit_records_the_stamps_of_what_was_only_touched(
     """However many, so that the next look need not read them. (`doit` itself answers at once for a few.)"""
     touched(built)
     next_tick()
-    monkeypatch.setattr(gate_touched, "MOST", 0)
+    monkeypatch.setattr(touched_files, "MOST", 0)
     assert built.answer("compile", "link") is None
     run = GateState(built.root, "")
     with built.inside():
@@ -378,7 +380,7 @@ def test_the_run_of_the_same_process_believes_its_first_look(built: Project, mon
 
     def counted(state: Any, root: str) -> list[int] | None:
         looks.append(root)
-        return gate.moved(state, root)
+        return fastpath.moved(state, root)
 
     def places(wait: bool = False) -> Sequence[int]:
         run = GateState(built.root, "")
@@ -395,9 +397,9 @@ def test_the_run_of_the_same_process_believes_its_first_look(built: Project, mon
     append(built.root / "src/d000/u00000.c")
     with built.inside():
         seen: list[Any] = []
-        assert gate.answer(["compile", "link"], seen) is None and len(seen) == 1
-        monkeypatch.setattr(gate_state, "FIRST_LOOK", seen)
-        monkeypatch.setattr(gate_state, "moved", counted)
+        assert fastpath.answer(["compile", "link"], seen) is None and len(seen) == 1
+        monkeypatch.setattr(fastpath_state, "FIRST_LOOK", seen)
+        monkeypatch.setattr(fastpath_state, "moved", counted)
         assert len(places()) == 1 and not looks
         append(built.root / "src/d000/u00001.c")
         assert len(places()) == 1 and not looks, "an edit after the look is the next run's"
@@ -455,4 +457,4 @@ def test_profiles_have_states_of_their_own(built: Project) -> None:
     assert built.out("doit", "link", "--profile", "local-fast") == NOTHING
     assert built.answer("link", "--profile", "local-fast") == NOTHING
     assert built.answer("link", "--profile", "../x") is None
-    assert gate.selection_of(["--profile", "x", "link"]) is None, "doit reads this as an option of `run`"
+    assert fastpath.selection_of(["--profile", "x", "link"]) is None, "doit reads this as an option of `run`"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.toolchains.globs import Listing
+from pipeline.toolchain.globs import Listing
 from tests.e2e.test_gate import NOTHING, Project
 
 RAN = ".  fingerprint\n.  compile\n"
@@ -73,7 +73,7 @@ def test_the_project_through_a_link(project: Project, tmp_path: Path) -> None:
     """Its place is where it really lies: both ways share state, and neither builds what the other built."""
     project.settle()
     (tmp_path / "way").symlink_to(project.root)
-    code = "import os, sys; os.chdir(sys.argv.pop(1)); from pipeline.gate import main; sys.exit(main())"
+    code = "import os, sys; os.chdir(sys.argv.pop(1)); from pipeline.fastpath import main; sys.exit(main())"
     for place in (tmp_path / "way", project.root, tmp_path / "way"):
         env = {**project.env, "PWD": str(place)}
         words = [sys.executable, "-c", code, str(place), "compile", "link"]

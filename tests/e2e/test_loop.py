@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.loop_records import CSV_HEADER
 from pipeline.effects.host import load_average
+from pipeline.measure.loop.records import CSV_HEADER
 from tests.e2e.space import Result, Space
 
 PLANTS = """\

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from pipeline.context import Context, load_context
-from pipeline.options import Options
+from pipeline.run.context import Context, load_context
+from pipeline.run.options import Options
 from tests.e2e.inprocess import deploy
 from tests.e2e.space import Space
 

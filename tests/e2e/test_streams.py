@@ -13,7 +13,7 @@ from pipeline import __version__
 from tests.e2e.space import Space, environment
 
 DOIT = ("-m", "doit")
-HOTPLATE = ("-c", "import sys; sys.argv[0] = 'hotplate'; from pipeline.gate import main; sys.exit(main())")
+HOTPLATE = ("-c", "import sys; sys.argv[0] = 'hotplate'; from pipeline.fastpath import main; sys.exit(main())")
 
 
 def run(space: Space, stdout: int, *args: str, program: tuple[str, ...] = DOIT) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.commands import Explain, Graph, Plan
+from pipeline.cli.commands import Explain, Graph, Plan
 from tests.e2e.space import Space, environment
 
 SOURCE = "firmware/core/json.c"

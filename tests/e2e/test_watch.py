@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from cache.lock import OPEN, try_lock
-from pipeline.context import Context, load_context
-from pipeline.core import hook_texts
-from pipeline.core.model import Stage, StageOutcome, StageResult
-from pipeline.effects.watching import DirectoryWatcher
-from pipeline.options import Options
-from pipeline.project_lock import writing_lock
-from pipeline.watch import stopping
-from pipeline.watch_set import unfinished, watch_set
+from pipeline.editor import hook_texts
+from pipeline.editor.watch import stopping
+from pipeline.editor.watch_set import unfinished, watch_set
+from pipeline.effects.file_events import DirectoryWatcher
+from pipeline.model import Stage, StageOutcome, StageResult
+from pipeline.run.context import Context, load_context
+from pipeline.run.lock import writing_lock
+from pipeline.run.options import Options
 from tests.e2e.test_gate import ZIG, Project
 from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
 from tests.unit.test_diagnostics import GCC
@@ -247,7 +247,7 @@ def test_processes_that_are_killed(project: Project) -> None:
     watch = Watching(project.root, project.env)
     watch.first()
     before = len(watch.lines)
-    os.kill(watch.until_left("pipeline.standby"), signal.SIGKILL)
+    os.kill(watch.until_left("pipeline.editor.standby"), signal.SIGKILL)
     saved(unit(project, 0), "int zero;\n")()
     watch.until(lambda lines: lines[before:].count(FINISHED) == 1, "the failed build")
     assert "failed with exit code -9" in watch.lines[-2]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.baseline import EDITS, Measured, build, not_run
-from pipeline.core.baseline_view import render_csv, render_markdown, render_text
-from pipeline.core.model import Stage
+from pipeline.measure.baseline.rows import EDITS, Measured, build, not_run
+from pipeline.measure.baseline.view import render_csv, render_markdown, render_text
+from pipeline.model import Stage
 
 HERE = Path(__file__).parent
 LIMITS = {"total": 1000, "startup": 200, "fingerprint": 500, "verify-flash": 300, "ttfb": 1000}

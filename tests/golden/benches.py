@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.bench_table import Row, Suite, at_most, build, measured, ratio_at_most
-from pipeline.core.bench_view import render_markdown, render_text
+from pipeline.measure.bench.table import Row, Suite, at_most, build, measured, ratio_at_most
+from pipeline.measure.bench.view import render_markdown, render_text
 
 HERE = Path(__file__).parent
 FACTS = {

@@ -8,18 +8,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipeline.core.history import History, parse_history
-from pipeline.core.html_page import Facts, render_page
-from pipeline.core.junit import render_junit
-from pipeline.core.live_results import Merged, encode_merged, entry
-from pipeline.core.model import Event
-from pipeline.core.report import encode_history, history_row
-from pipeline.core.report_json import build_report
-from pipeline.core.status import Device, SuiteFile, pages, unit_page
-from pipeline.core.step_summary import render_summary
-from pipeline.core.stream import event_line, report_line
-from pipeline.core.timeline import timeline
-from pipeline.core.trace import render_trace
+from pipeline.model import Event
+from pipeline.report.document import build_report
+from pipeline.report.history import History, parse_history
+from pipeline.report.html import Facts, render_page
+from pipeline.report.junit import render_junit
+from pipeline.report.live_results import Merged, encode_merged, entry
+from pipeline.report.markdown import encode_history, history_row
+from pipeline.report.ndjson import event_line, report_line
+from pipeline.report.perfetto import render_trace
+from pipeline.report.status_pages import Device, SuiteFile, pages, unit_page
+from pipeline.report.step_summary import render_summary
+from pipeline.report.timeline import timeline
 from tests.golden.scenarios import RUNS
 
 DEVICES = (Device("bench", "esp32c3"), Device("desk", "ESP32-S3 (QFN56) (revision v0.2)"), Device("new", "esp32"))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.core.ab_gate import Flash, Pair, Population, Timed, conclude
-from pipeline.core.ab_view import Gated, render
-from pipeline.core.config import Gate
-from pipeline.core.loop import Iteration, Limits, Measured, Test, decide, judge, reference_of
-from pipeline.core.loop_view import Session, followup, summary
+from pipeline.config.schema import Gate
+from pipeline.measure.compare.decision import Flash, Pair, Population, Timed, conclude
+from pipeline.measure.compare.view import Gated, render
+from pipeline.measure.loop.judgement import Iteration, Limits, Measured, Test, decide, judge, reference_of
+from pipeline.measure.loop.view import Session, followup, summary
 
 HERE = Path(__file__).parent
 MACHINE = {"id": "0123456789ab", "system": "Linux x86_64", "cpu": "A CPU", "cores": "2", "python": "CPython 3.11.7"}

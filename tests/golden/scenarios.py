@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pipeline.core.events import (
+from pipeline.events import (
     ActionDone,
     DeviceSeen,
     FingerprintRow,
@@ -25,8 +25,8 @@ from pipeline.core.events import (
     When,
     event,
 )
-from pipeline.core.failures import fail
-from pipeline.core.model import (
+from pipeline.failures import fail
+from pipeline.model import (
     DeployOutcome,
     Event,
     FailureCategory,
@@ -222,9 +222,9 @@ RUNS = {"success": success, "unchanged": unchanged, "failure": failure, "interru
 
 def pages(name: str) -> dict[str, str]:
     """File name -> content of one run's golden files."""
-    from pipeline.core.report import last_line, render_markdown
-    from pipeline.core.report_json import build_report
-    from pipeline.terminal import Look, stage_table
+    from pipeline.report.document import build_report
+    from pipeline.report.markdown import last_line, render_markdown
+    from pipeline.report.terminal import Look, stage_table
 
     report = build_report(RUNS[name]())
     screen = [*stage_table(report, Look(tty=False, colour=False, columns=80)), last_line(report)]

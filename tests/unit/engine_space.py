@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.core.model import Action, Stage, Tool
 from pipeline.effects.api import Completed
 from pipeline.effects.clock import SystemClock
-from pipeline.engine import Engine
-from pipeline.engine_narrow import Aside
-from pipeline.engine_results import Builtin, BuiltinCall, RunResult
+from pipeline.engine.engine import Engine
+from pipeline.engine.partial_graph import Aside
+from pipeline.engine.results import Builtin, BuiltinCall, RunResult
+from pipeline.model import Action, Stage, Tool
 
 INCLUDE = re.compile(r'#include "([^"]+)"')
 HAS_INCLUDE = re.compile(r'__has_include\("([^"]+)"\)')

@@ -21,16 +21,16 @@ from typing import NamedTuple
 
 from cache.durable import write_atomic
 from cache.stamps import Stamp, stamp_of
-from pipeline.core.inputs import command_of
-from pipeline.core.model import Action, Stage, Tool
 from pipeline.effects.api import Completed
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.engine import Engine
-from pipeline.engine_facts import used_files
-from pipeline.engine_narrow import Aside, narrow, survey
-from pipeline.engine_records import Saved, load_saved
-from pipeline.engine_results import Builtin, BuiltinCall, RunResult
+from pipeline.engine.build_log import Saved, load_saved
+from pipeline.engine.engine import Engine
+from pipeline.engine.facts import used_files
+from pipeline.engine.inputs import command_of
+from pipeline.engine.partial_graph import Aside, narrow, survey
+from pipeline.engine.results import Builtin, BuiltinCall, RunResult
+from pipeline.model import Action, Stage, Tool
 from tests.unit import fake_tool
 from tests.unit.fake_tool import SEARCH, Made, read_below, tool, write_outputs
 

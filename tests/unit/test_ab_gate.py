@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.ab_arms import Arm, apply, parse_arm
-from pipeline.core.ab_gate import (
+from pipeline.config.reader import parse_config
+from pipeline.config.schema import Gate
+from pipeline.measure.compare.arms import Arm, apply, parse_arm
+from pipeline.measure.compare.decision import (
     Conclusion,
     Flash,
     Pair,
@@ -22,12 +24,10 @@ from pipeline.core.ab_gate import (
     shares,
     timed,
 )
-from pipeline.core.ab_view import render
-from pipeline.core.config import Gate
-from pipeline.core.config_reader import parse_config
-from pipeline.core.history import History, parse_history
-from pipeline.core.model import Failure
-from pipeline.core.report import HISTORY_SCHEMA, encode_history
+from pipeline.measure.compare.view import render
+from pipeline.model import Failure
+from pipeline.report.history import History, parse_history
+from pipeline.report.markdown import HISTORY_SCHEMA, encode_history
 from tests.golden import loops as golden
 from tests.unit.test_config import MINIMAL
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.backtrace import (
+from pipeline.boot.backtrace import (
     MAX_FRAMES,
     MAX_LINES,
     RA,
@@ -23,7 +23,7 @@ from pipeline.core.backtrace import (
     trace_lines,
     walk,
 )
-from pipeline.effects.decode import Decoder, ElfStore, decoded_panic, identities
+from pipeline.device.symbolizer import Decoder, ElfStore, decoded_panic, identities
 
 XTENSA = """\
 Guru Meditation Error: Core  1 panic'ed (LoadProhibited). Exception was unhandled.

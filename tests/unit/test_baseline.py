@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.baseline import Step, steps
-from pipeline.core import baseline as core
-from pipeline.core.baseline import Row, build, comparable, measured, rows, rows_of, samples
-from pipeline.core.baseline_view import CSV_HEADER, render_csv, render_text
-from pipeline.core.model import Stage
-from pipeline.core.report_json import build_report
+from pipeline.measure.baseline import rows as core
+from pipeline.measure.baseline.measure import Step, steps
+from pipeline.measure.baseline.rows import Row, build, comparable, measured, rows, rows_of, samples
+from pipeline.measure.baseline.view import CSV_HEADER, render_csv, render_text
+from pipeline.model import Stage
+from pipeline.report.document import build_report
 from tests.golden import baselines as golden
 from tests.golden import scenarios
 

@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from pipeline import bench_project, bench_run
-from pipeline.bench_run import Session
-from pipeline.bench_suite import CannotRun, Recorder
-from pipeline.context import Context, load_context
-from pipeline.core.bench_table import Row, at_most
-from pipeline.core.model import Failure
-from pipeline.options import Options, last_value
+from pipeline.measure.bench import generated_project
+from pipeline.measure.bench import suites as bench_suites
+from pipeline.measure.bench.suite import CannotRun, Recorder
+from pipeline.measure.bench.suites import Session
+from pipeline.measure.bench.table import Row, at_most
+from pipeline.model import Failure
+from pipeline.run.context import Context, load_context
+from pipeline.run.options import Options, last_value
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
-    bench_project.write_project(tmp_path, 1)
+    generated_project.write_project(tmp_path, 1)
     found = load_context(Options(), tmp_path)
     assert not isinstance(found, Failure), found
     yield found
@@ -57,8 +58,10 @@ SUITES = {suite.__name__: suite for suite in (good, broken, missing, stopped, st
 
 @pytest.fixture(autouse=True)
 def suites(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_run, "SUITES", {name: name for name in SUITES})
-    monkeypatch.setattr(bench_run, "import_module", lambda name: SimpleNamespace(measure=SUITES[name.split(".")[1]]))
+    monkeypatch.setattr(bench_suites, "SUITES", {name: name for name in SUITES})
+    monkeypatch.setattr(
+        bench_suites, "import_module", lambda name: SimpleNamespace(measure=SUITES[name.rpartition(".")[2]])
+    )
 
 
 def report(context: Context) -> Any:

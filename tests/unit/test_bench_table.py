@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import bench_kept
-from pipeline.core.bench_kept import INSTRUCTIONS, Kept
-from pipeline.core.bench_table import Row, Suite, Target, Verdict, at_most, build, measured, number, ratio_at_most
-from pipeline.core.bench_view import HEAD, cells, render_text
+from pipeline.measure.bench import kept as counters
+from pipeline.measure.bench.kept import INSTRUCTIONS, Kept
+from pipeline.measure.bench.table import Row, Suite, Target, Verdict, at_most, build, measured, number, ratio_at_most
+from pipeline.measure.bench.view import HEAD, cells, render_text
 from tests.golden import benches
 
 GOLDEN = Path(benches.__file__).parent
@@ -100,17 +100,17 @@ COMMAND = "doit bench:work --keep"
 
 
 def kept() -> Kept:
-    return bench_kept.decode(bench_kept.encode(ROWS, "3.11", COMMAND))
+    return counters.decode(counters.encode(ROWS, "3.11", COMMAND))
 
 
 def verdicts(python: str, *ours: float) -> list[Verdict]:
     found = [row._replace(ours=value) for row, value in zip(ROWS, ours, strict=True)]
-    return [row.verdict for row in bench_kept.with_targets(found, kept(), python)]
+    return [row.verdict for row in counters.with_targets(found, kept(), python)]
 
 
 def test_what_is_kept_comes_back() -> None:
     assert kept() == Kept("3.11", {"one edit: compiler runs": (1, None), "warm no-op: fixed": (1000.0, 0.5)})
-    assert json.loads(bench_kept.encode(ROWS, "3.11", COMMAND))["written_by"] == COMMAND
+    assert json.loads(counters.encode(ROWS, "3.11", COMMAND))["written_by"] == COMMAND
 
 
 def test_counters_are_compared_exactly_and_instructions_within_3_percent() -> None:
@@ -128,8 +128,8 @@ def test_instructions_of_another_python_are_compared_by_their_ratio() -> None:
 
 
 def test_worse_says_the_counter_both_values_and_the_command() -> None:
-    found = bench_kept.with_targets([ROWS[0]._replace(ours=3), ROWS[1]._replace(ours=1100.0)], kept(), "3.11")
-    assert bench_kept.worse(found, kept(), COMMAND) == [
+    found = counters.with_targets([ROWS[0]._replace(ours=3), ROWS[1]._replace(ours=1100.0)], kept(), "3.11")
+    assert counters.worse(found, kept(), COMMAND) == [
         "one edit: compiler runs: 3, kept 1; if that is wanted, run `doit bench:work --keep` and commit the file",
         "warm no-op: fixed: 1100 instructions (ratio 0.550), kept 1000 instructions (ratio 0.500); "
         "if that is wanted, run `doit bench:work --keep` and commit the file",
@@ -138,12 +138,12 @@ def test_worse_says_the_counter_both_values_and_the_command() -> None:
 
 def test_better_and_unlike() -> None:
     other = Row("work", "new", 1, "")
-    assert bench_kept.better([ROWS[0]._replace(ours=0), ROWS[1]._replace(ours=1.0), other], kept()) == [ROWS[0].case]
-    assert bench_kept.unlike([ROWS[0], other], kept()) == ["new", "warm no-op: fixed"]
-    assert bench_kept.with_targets([other], kept(), "3.11")[0].verdict is Verdict.NO_TARGET
+    assert counters.better([ROWS[0]._replace(ours=0), ROWS[1]._replace(ours=1.0), other], kept()) == [ROWS[0].case]
+    assert counters.unlike([ROWS[0], other], kept()) == ["new", "warm no-op: fixed"]
+    assert counters.with_targets([other], kept(), "3.11")[0].verdict is Verdict.NO_TARGET
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1, "python": "3.11", "rows": [1]}'])
 def test_a_damaged_file_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
-        bench_kept.decode(text)
+        counters.decode(text)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.boot import BOOT_LOOP_AFTER, SETTLE_S, TAIL_LINES, BootWatcher, Ready
-from pipeline.core.jsonrpc import parse_jsonrpc, reported_sha256
-from pipeline.core.lines import MAX_LINE
-from pipeline.core.model import Failure, FailureCategory, MarkName, Stage
-from pipeline.core.signs import Sign, signs
+from pipeline.boot.lines import MAX_LINE
+from pipeline.boot.log_patterns import Sign, signs
+from pipeline.boot.watcher import BOOT_LOOP_AFTER, SETTLE_S, TAIL_LINES, BootWatcher, Ready
+from pipeline.formats.jsonrpc import parse_jsonrpc, reported_sha256
+from pipeline.model import Failure, FailureCategory, MarkName, Stage
 
 SHA = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4

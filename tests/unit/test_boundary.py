@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import boundary
-from pipeline.core.config import DeployConfig
-from pipeline.core.config_reader import parse_config
-from pipeline.core.model import FailureCategory
+from pipeline.config.reader import parse_config
+from pipeline.config.schema import DeployConfig
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.toolchains import gcc
+from pipeline.model import FailureCategory
+from pipeline.toolchain import boundary, gcc
 from tests import firmware_build as fb
 
 pytestmark = pytest.mark.needs_zig
@@ -118,6 +117,6 @@ def test_a_missing_toolchain_is_named(
     config: DeployConfig, runner: SystemProcessRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("pipeline.toolchains.zig.package_dir", lambda package: None)
+    monkeypatch.setattr("pipeline.toolchain.zig.package_dir", lambda package: None)
     (failure,) = boundary.check(fb.ROOT, config, runner, tmp_path)
     assert failure.category is FailureCategory.TOOLCHAIN_MISSING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.budget import Judged, PhaseBudget, judge
+from pipeline.report.budget import Judged, PhaseBudget, judge
 
 
 def test_the_three_verdicts_and_no_budget() -> None:

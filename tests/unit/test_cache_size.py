@@ -15,7 +15,7 @@ from cache.digest import ActionKey, Digest
 from cache.location import user_cache_dir
 from cache.lock import OPEN, try_lock
 from cache.store import Removed, Store
-from pipeline import cache_tasks
+from pipeline.cli import cache_tasks
 
 SIZE = 10_000
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pipeline.core.config_reader as config_module
-from pipeline.core.config import Budget, DeployConfig, DeviceConfig, Prebuilt, Profile
-from pipeline.core.config_checks import COMPILED_KEYS, Problem
-from pipeline.core.config_reader import parse_config
-from pipeline.core.firmware import Firmware, FlashFile
-from pipeline.core.model import Failure, FailureCategory, Stage
+import pipeline.config.reader as config_module
+from pipeline.config.reader import parse_config
+from pipeline.config.schema import Budget, DeployConfig, DeviceConfig, Prebuilt, Profile
+from pipeline.config.values import COMPILED_KEYS, Problem
+from pipeline.formats.manifests import Firmware, FlashFile
+from pipeline.model import Failure, FailureCategory, Stage
 
 MINIMAL = """\
 [project]
@@ -493,16 +493,16 @@ def test_the_example_of_the_reference_page_is_a_good_file() -> None:
 
 def test_a_good_file_is_read_without_heavy_modules() -> None:
     program = (
-        "import sys; from pipeline.core.config_reader import parse_config, DeployConfig\n"
+        "import sys; from pipeline.config.reader import parse_config, DeployConfig\n"
         f"assert isinstance(parse_config({MINIMAL!r}), DeployConfig)\n"
-        "print([m for m in ('msgspec', 'difflib', 'pipeline.core.toml_positions', 'esptool') if m in sys.modules])"
+        "print([m for m in ('msgspec', 'difflib', 'pipeline.formats.toml_positions', 'esptool') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
 def test_the_timing_profiles_are_those_of_the_virtual_board() -> None:
-    from pipeline.core.config_checks import TIMINGS
+    from pipeline.config.values import TIMINGS
     from virtualboard.timing import PROFILES
 
     assert tuple(PROFILES) == TIMINGS

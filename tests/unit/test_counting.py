@@ -1,4 +1,4 @@
-"""`pipeline/effects/counting.py`: what a program did, to the call."""
+"""`pipeline/measure/counting.py`: what a program did, to the call."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def count(directory: Path, rounds: int, code: int = 0) -> Any:
         (directory / "a.txt").write_text("a")
     out = directory / "counts.json"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", "from pipeline.effects.counting import main; main()", out, "program", str(rounds)],
+        [sys.executable, "-S", "-c", "from pipeline.measure.counting import main; main()", out, "program", str(rounds)],
         cwd=directory,
         env={"PYTHONPATH": f"{directory}:{ROOT}", "PYTHONHASHSEED": "0", "COUNT_INSTRUCTIONS": "1"},
         capture_output=True,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
-from pipeline.core.delta import BLOCK, WriteCost, blocks, cost_at, differing, runs, sectors, sectors_in
-from pipeline.core.model import SECTOR, Image, Region
+from pipeline.flash.delta import BLOCK, WriteCost, blocks, cost_at, differing, runs, sectors, sectors_in
+from pipeline.model import SECTOR, Image, Region
 
 COST = cost_at(460800)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.depfile import normalise, parse, search_path, shadows
+from pipeline.formats.depfile import normalise, parse, search_path, shadows
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bench_project import template_elf
-from pipeline.core.determinism import Culprit, Place, blame, locate
-from pipeline.core.model import Action, Stage
+from pipeline.measure.bench.generated_project import template_elf
+from pipeline.measure.loop.determinism import Culprit, Place, blame, locate
+from pipeline.model import Action, Stage
 
 CLOCK = """
 const int version = 7;

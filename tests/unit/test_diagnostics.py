@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.diagnostics import Origin, first_error, is_error, line_of, plain
-from pipeline.core.failures import fail
-from pipeline.core.model import FailureCategory, Stage
+from pipeline.failures import fail
+from pipeline.formats.diagnostics import Origin, first_error, is_error, line_of, plain
+from pipeline.model import FailureCategory, Stage
 
 GCC = re.compile(r"^(.*?):(\d+):(\d*):?\s+(?:fatal\s+)?(warning|error):\s+(.*)$")
 """VS Code's `$gcc`: microsoft/vscode-cpptools, Extension/package.json at 001b3a5721d2, contributes.problemMatchers."""

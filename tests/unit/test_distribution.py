@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.toolchains.distribution import package_dir, package_places
+from pipeline.effects.packages import package_dir
+from pipeline.toolchain.distribution import package_places
 
 
 def test_scripts_beside_the_running_one_are_no_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,13 @@ import re
 import tomllib
 from pathlib import Path
 
-from pipeline.core.failures import failure_map_markdown
+from pipeline.failures import failure_map_markdown
 
 ROOT = Path(__file__).parents[2]
 FAILURE_MAP_HEAD = """# Failure map
 
 What can go wrong, whose it is, and what to do next. This page is generated from the table in
-`pipeline/core/failures.py` that the code itself uses; `python -m tests.unit.test_docs` writes it anew. A real cause for
+`pipeline/failures.py` that the code itself uses; `python -m tests.unit.test_docs` writes it anew. A real cause for
 each category is in `tests/e2e/test_every_failure.py`; `unknown` is counted in every report (`totals.unknown_failures`).
 
 """

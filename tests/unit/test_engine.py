@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.model import Action, Reason, Stage
-from pipeline.engine_records import load_saved
+from pipeline.engine.build_log import load_saved
+from pipeline.model import Action, Reason, Stage
 from tests.unit.engine_space import Space
 
 ALL = ["ld build/local-fast/app.elf", "src/a.c", "src/b.c", "src/c.c"]
@@ -353,8 +353,9 @@ def test_warm_engine_imports_nothing_heavy() -> None:
     import sys
 
     code = (
-        "import sys; import pipeline.engine; "
-        "print({'subprocess', 'json', 'xxhash', 'concurrent', 'pipeline.engine_run', 'esptool'} & set(sys.modules))"
+        "import sys; import pipeline.engine.engine; "
+        "unwanted = {'subprocess', 'json', 'xxhash', 'concurrent', 'pipeline.engine.scheduler', 'esptool'}; "
+        "print(unwanted & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

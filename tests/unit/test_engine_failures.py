@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine_results import FailureKind
+from pipeline.engine.results import FailureKind
 from pipeline.errors import ConfigError
 from tests.unit.engine_space import Space
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.model import Action, Stage
-from pipeline.engine_records import load_saved
+from pipeline.engine.build_log import load_saved
+from pipeline.model import Action, Stage
 from tests.unit.engine_space import Space
 
 ELF = "ld build/local-fast/app.elf"

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from cache.stamps import next_tick
-from pipeline.core.model import Action, Stage
-from pipeline.engine_facts import used_files
-from pipeline.engine_narrow import MANY, Narrowed, narrow, survey
-from pipeline.gate_state import GateState, Watched
+from pipeline.engine.facts import used_files
+from pipeline.engine.partial_graph import MANY, Narrowed, narrow, survey
+from pipeline.fastpath.state import GateState
+from pipeline.fastpath.watched import Watched
+from pipeline.model import Action, Stage
 from tests.unit.engine_space import Space
 
 
@@ -118,7 +119,7 @@ def moved_of(root: Path, monkeypatch: pytest.MonkeyPatch, watched: Watched, *mov
     used = used_files(engine)
     assert used is not None
     monkeypatch.chdir(root)
-    monkeypatch.setattr("pipeline.gate_state._process_start_ns", lambda: 1 << 62)
+    monkeypatch.setattr("pipeline.fastpath.state._process_start_ns", lambda: 1 << 62)
     assert GateState(root, "").record(engine.table, used, (), watched, {}, lambda paths: survey(engine, paths))
     for path in moved:
         space.write(path, "int moved;\n")

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
-from pipeline.core.model import FailureCategory, Image, Region
-from pipeline.effects import esp_loader, esp_session
-from pipeline.effects.esp_session import EspSession
-from pipeline.effects.links import PortLink
-from pipeline.effects.rom_loader import EFUSE, MAGIC_REG, NOISE_LIMIT, LoaderError, RomLoader
+from pipeline.device import connect as connecting
+from pipeline.device import session
+from pipeline.device.rom_loader import EFUSE, MAGIC_REG, NOISE_LIMIT, LoaderError, RomLoader
+from pipeline.device.serial_link import PortLink
+from pipeline.device.session import EspSession
 from pipeline.errors import DeviceError
+from pipeline.model import FailureCategory, Image, Region
 from virtualboard.chips import Security
 from virtualboard.port import VirtualPort, open_virtual
 
@@ -48,7 +49,7 @@ def connect(port: Any, chip: str = "esp32c3", baud: int = 115200) -> EspSession:
     def link() -> PortLink:
         return PortLink(port, "virtual:", "device bench", port.now_s, real_time=False)
 
-    return esp_session.connect(port, chip, "device bench", link, FLASH, "instant", baud)
+    return session.connect(port, chip, "device bench", link, FLASH, "instant", baud)
 
 
 def image(data: bytes = DATA, offset: int = 0x10000) -> Image:
@@ -68,7 +69,7 @@ def test_the_lean_loader_reads_what_esptool_reads(board: Opener, chip: str) -> N
     port = board(chip)
     lean = connect(port, chip)
     assert isinstance(lean._esp, RomLoader) and lean.reasons == ()
-    by_esptool = esp_loader._identify(esp_loader.esptool_loader(port, chip, "classic"), chip, FLASH)
+    by_esptool = connecting._identify(connecting.esptool_loader(port, chip, "classic"), chip, FLASH)
     assert lean.facts == by_esptool
     assert lean.facts.mac == "7c:df:a1:00:11:22"
 
@@ -121,10 +122,10 @@ def test_nothing_of_esptool_is_imported_for_reading(tmp_path: Path) -> None:
 
     program = (
         "import sys; from pathlib import Path; from virtualboard.port import open_virtual\n"
-        "from pipeline.effects import esp_session\n"
+        "from pipeline.device import session\n"
         f"port = open_virtual('esp32c3', Path({str(tmp_path / 'f')!r}), execute=False)\n"
-        "session = esp_session.connect(port, 'esp32c3', '', lambda: None, 4 << 20, 'instant')\n"
-        "session.md5(0, 4096)\n"
+        "opened = session.connect(port, 'esp32c3', '', lambda: None, 4 << 20, 'instant')\n"
+        "opened.md5(0, 4096)\n"
         "print(sorted({'esptool', 'esp_pylib', 'rich', 'click'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
@@ -219,7 +220,7 @@ def test_a_silent_board_is_a_named_failure(board: Opener) -> None:
 
 
 def test_where_the_lean_reset_fails_esptools_follows_and_it_is_said(board: Opener, monkeypatch: Any) -> None:
-    monkeypatch.setitem(esp_loader.LEAN, "instant", (((False, True, 0.0), (False, False, 0.0)),))  # boots the app
+    monkeypatch.setitem(connecting.LEAN, "instant", (((False, True, 0.0), (False, False, 0.0)),))  # boots the app
     port = board()
     port.board.flash.program(0x10000, DATA)
     session = connect(port)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
-from pipeline.core import events
-from pipeline.core.events import (
+from pipeline import events
+from pipeline.events import (
     PAYLOADS,
     ActionDone,
     DeviceSeen,
@@ -33,8 +33,8 @@ from pipeline.core.events import (
     payload,
     plan_made,
 )
-from pipeline.core.failures import fail
-from pipeline.core.model import (
+from pipeline.failures import fail
+from pipeline.model import (
     DeployOutcome,
     EventKind,
     FailureCategory,

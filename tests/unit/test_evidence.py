@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench_run import SUITES
-from pipeline.core import bench_view
-from pipeline.core.baseline import MODES
-from pipeline.core.baseline_view import number, render_csv, render_markdown
-from pipeline.core.loop_records import CSV_HEADER
-from pipeline.core.report import markdown_table
+from pipeline.measure.baseline.rows import MODES
+from pipeline.measure.baseline.view import number, render_csv, render_markdown
+from pipeline.measure.bench import view
+from pipeline.measure.bench.suites import SUITES
+from pipeline.measure.loop.records import CSV_HEADER
+from pipeline.report.markdown import markdown_table
 
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "reports/evidence"
@@ -90,7 +90,7 @@ def peers() -> str:
     rows = {(row["case"], row["peer"]): row for suite in made["suites"] for row in suite["rows"]}
     cells = []
     for case, against, what in BESIDE:
-        _, ours, peer, its, ratio, *_ = bench_view.cells(rows[case, against])
+        _, ours, peer, its, ratio, *_ = view.cells(rows[case, against])
         cells.append((what, ours, peer, its, ratio))
     table = markdown_table(("what", "Hotplate", "peer", "its", "ratio"), cells)
     return f"\nBeside others, in [one run](reports/evidence/{made['id']}.md) of `doit bench`:\n\n{table}\n\n"
@@ -122,7 +122,7 @@ def test_the_set_is_whole() -> None:
     """A benchmark of every suite, a loop that ended green, a gate with a verdict; the page beside them names each."""
     made = bench()
     assert [suite["name"] for suite in made["suites"] if not suite["error"]] == list(SUITES)
-    assert (EVIDENCE / f"{made['id']}.md").read_text() == bench_view.render_markdown(made)
+    assert (EVIDENCE / f"{made['id']}.md").read_text() == view.render_markdown(made)
     summary = (EVIDENCE / "loop/SUMMARY.md").read_text()
     assert summary.startswith("# Warm loop: green") and "- command: `doit loop" in summary
     assert (EVIDENCE / "loop/RESULTS.csv").read_text().splitlines()[0] == CSV_HEADER

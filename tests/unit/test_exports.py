@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import exports
-from pipeline.core.events import ActionDone, RunStarted, StageStarted, When, event
-from pipeline.core.failures import fail
-from pipeline.core.junit import render_junit
-from pipeline.core.model import Event, FailureCategory, Mark, MarkName, Stage, StageOutcome, StageResult
-from pipeline.core.report_json import build_report
-from pipeline.core.step_summary import render_summary
-from pipeline.core.timeline import BOOT, STAGES, timeline
-from pipeline.core.trace import render_trace
-from pipeline.options import Options, parse_options
+from pipeline.events import ActionDone, RunStarted, StageStarted, When, event
+from pipeline.failures import fail
+from pipeline.model import Event, FailureCategory, Mark, MarkName, Stage, StageOutcome, StageResult
+from pipeline.report.document import build_report
+from pipeline.report.junit import render_junit
+from pipeline.report.perfetto import render_trace
+from pipeline.report.step_summary import render_summary
+from pipeline.report.timeline import BOOT, STAGES, timeline
+from pipeline.run import exports
+from pipeline.run.options import Options, parse_options
 from tests.golden import exports as golden
 from tests.golden.scenarios import HERE, RUNS
 

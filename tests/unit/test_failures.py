@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.core.failures import FAILURE_MAP, RETRYABLE_ACTIONS, UserAction, fail, failure_map_markdown
-from pipeline.core.model import FailureCategory, Stage
+from pipeline.failures import FAILURE_MAP, RETRYABLE_ACTIONS, UserAction, fail, failure_map_markdown
+from pipeline.model import FailureCategory, Stage
 
 
 def test_every_category_has_a_row_and_no_other() -> None:

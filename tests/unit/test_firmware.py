@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core import firmware as fw
-from pipeline.core.firmware import FlashFile, Manifest, parse_flasher_args
-from pipeline.core.images import CHIPS, flash_freq_code, flash_freq_name, with_flash_settings
-from pipeline.core.layout import Given, Misplaced, Placement, add_given, place, place_firmware, started_row
-from pipeline.core.model import Failure, MatchRule, Partition, Reason
-from pipeline.core.partitions import decode_table
+from pipeline.chips import CHIPS, flash_freq_code, flash_freq_name
+from pipeline.formats import manifests as fw
+from pipeline.formats.esp_image import with_flash_settings
+from pipeline.formats.manifests import FlashFile, Manifest, parse_flasher_args
+from pipeline.formats.partitions import decode_table
+from pipeline.formats.placement import Given, Misplaced, Placement, add_given, place, place_firmware, started_row
+from pipeline.model import Failure, MatchRule, Partition, Reason
 from tests import given_firmware as given_by
 
 FILES = (

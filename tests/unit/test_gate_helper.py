@@ -15,10 +15,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipeline import gate, gate_helper, gate_helper_build
+from pipeline import fastpath
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.gate_state import GateStamp, listing_of
+from pipeline.fastpath import native_build, native_loop
+from pipeline.fastpath.state import listing_of
+from pipeline.fastpath.watched import GateStamp
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the gate has no compiled loop here")
 
@@ -46,7 +48,7 @@ def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runner = SystemProcessRunner(SystemClock())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        made = gate_helper_build.ready(runner)
+        made = native_build.ready(runner)
     runner.close()
     assert made is not None, "there is a compiler: cc, or zig of the development environment"
     return cache / "hotplate" / "native" / next(iter(made))
@@ -67,7 +69,7 @@ def tree(root: Path) -> None:
 
 def listing(root: Path) -> tuple[list[tuple[str, GateStamp]], bytes]:
     names = [*FILES, str(root / "src"), str(root / "a"), "src/../include/x.h"]
-    files = [(name, gate.stamp_of((root / name).stat())) for name in names]
+    files = [(name, fastpath.stamp_of((root / name).stat())) for name in names]
     return files, listing_of(files)
 
 
@@ -95,27 +97,27 @@ def change(path: Path, kind: str) -> None:
 
 
 def state_of(root: Path, count: int, text: bytes, facts: dict[str, Any]) -> Any:
-    return (gate.identity(str(root)), {}, (), (), facts, count, text)
+    return (fastpath.identity(str(root)), {}, (), (), facts, count, text)
 
 
 def both(root: Path, count: int, text: bytes, helper: Path) -> list[int] | None:
     """Which files moved says Python, going from directory to directory and not, after the program said the same."""
     asked: list[int] = []
-    named = {helper.name: gate.stamp_of(helper.stat())}
+    named = {helper.name: fastpath.stamp_of(helper.stat())}
     here = Path.cwd()
     try:
         os.chdir(root)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_CACHE_HOME", str(helper.parents[2]))
-            real = gate_helper.ask
+            real = native_loop.ask
 
             def counted(*given: Any) -> Any:
                 asked.append(1)
                 return real(*given)
 
-            patch.setattr(gate_helper, "ask", counted)
+            patch.setattr(native_loop, "ask", counted)
             answers = [
-                gate.moved(state, str(root), alone=alone)
+                fastpath.moved(state, str(root), alone=alone)
                 for state in (state_of(root, count, text, {"helper": named}), state_of(root, count, text, {}))
                 for alone in (True, False)
             ]
@@ -138,12 +140,12 @@ def test_it_says_what_python_says(
     root = tmp_path_factory.mktemp("tree")
     tree(root)
     files, text = listing(root)
-    before = [gate.stamp_of((root / name).stat()) for name, _ in files]
+    before = [fastpath.stamp_of((root / name).stat()) for name, _ in files]
     for name, kind in changes:
         with contextlib.suppress(OSError):  # an earlier change took its place away
             change(root / name, kind)
     moved = both(root, len(files), text, helper)
-    after = before if moved else [gate.stamp_of((root / name).stat()) for name, _ in files]
+    after = before if moved else [fastpath.stamp_of((root / name).stat()) for name, _ in files]
     for path in (root / "src", root / "src/deep"):
         if path.is_dir():
             path.chmod(0o700)
@@ -191,14 +193,14 @@ def test_a_damaged_listing_is_never_found_unchanged(tmp_path: Path, helper: Path
     tree(tmp_path)
     files, text = listing(tmp_path)
     program, root, count = str(helper), str(tmp_path), len(files)
-    assert gate_helper.ask(program, root, count, text) == []
-    assert gate_helper.ask(program, root, count + 1, text) != []
-    assert gate_helper.ask(program, root, count - 1, text) != []
+    assert native_loop.ask(program, root, count, text) == []
+    assert native_loop.ask(program, root, count + 1, text) != []
+    assert native_loop.ask(program, root, count - 1, text) != []
     for length in range(0, len(text), 13):
-        assert gate_helper.ask(program, root, count, text[:length]) != []
+        assert native_loop.ask(program, root, count, text[:length]) != []
     for n in range(0, len(text) - 1, 5):
-        assert gate_helper.ask(program, root, count, text[:n] + bytes([text[n] ^ 1 << n % 7]) + text[n + 1 :]) != []
-    assert gate_helper.ask(program, str(tmp_path / "nowhere"), count, text) is not None
+        assert native_loop.ask(program, root, count, text[:n] + bytes([text[n] ^ 1 << n % 7]) + text[n + 1 :]) != []
+    assert native_loop.ask(program, str(tmp_path / "nowhere"), count, text) is not None
 
 
 @pytest.mark.parametrize(
@@ -208,10 +210,10 @@ def test_no_answer_is_no_answer(tmp_path: Path, script: str) -> None:
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o700)
-    assert gate_helper.ask(str(program), str(tmp_path), 1, bytes(200_000)) is None
+    assert native_loop.ask(str(program), str(tmp_path), 1, bytes(200_000)) is None
     program.chmod(0o600)
     if os.geteuid() != 0 or not os.access(program, os.X_OK):
-        assert gate_helper.ask(str(program), str(tmp_path), 1, bytes(200_000)) is None
+        assert native_loop.ask(str(program), str(tmp_path), 1, bytes(200_000)) is None
 
 
 def test_only_a_program_of_ours_is_started(
@@ -224,28 +226,28 @@ def test_only_a_program_of_ours_is_started(
         mine.unlink(missing_ok=True)
         shutil.copyfile(helper, mine)
         mine.chmod(0o500)
-        return {mine.name: gate.stamp_of(mine.stat())}
+        return {mine.name: fastpath.stamp_of(mine.stat())}
 
     def found(named: dict[str, GateStamp]) -> str | None:
-        return gate_helper.trusted(named, gate.stamp_of)
+        return native_loop.trusted(named, fastpath.stamp_of)
 
     named = place()
     assert found(named) == str(mine)
     assert found({}) is None
     assert found({f"../native/{mine.name}": named[mine.name]}) is None
     monkeypatch.setenv("HOTPLATE_NATIVE", "0")
-    assert found(named) is None and gate_helper_build.ready(runner) is None
-    assert gate_helper_build.describe() == "none: HOTPLATE_NATIVE=0"
+    assert found(named) is None and native_build.ready(runner) is None
+    assert native_build.describe() == "none: HOTPLATE_NATIVE=0"
     monkeypatch.delenv("HOTPLATE_NATIVE")
     for mode in (0o520, 0o502, 0o700, 0o400, stat.S_ISUID | 0o500):
         named = place()
         mine.chmod(mode)
-        assert found({mine.name: gate.stamp_of(mine.stat())}) is None, oct(mode)
+        assert found({mine.name: fastpath.stamp_of(mine.stat())}) is None, oct(mode)
     before = place()
     assert place() != before and found(before) is None, "another file of that name"
     mine.unlink()
     mine.symlink_to(helper)
-    assert found({mine.name: gate.stamp_of(mine.stat())}) is None
+    assert found({mine.name: fastpath.stamp_of(mine.stat())}) is None
     mine.unlink()
     assert found(named) is None
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
@@ -272,16 +274,16 @@ def test_a_compiler_that_fails_is_noted_and_asked_again_a_day_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: SystemProcessRunner, script: str, said: str
 ) -> None:
     compiler(tmp_path / "bin", monkeypatch, script)
-    assert "none yet: cc makes it" in gate_helper_build.describe()
+    assert "none yet: cc makes it" in native_build.describe()
     for _ in range(2):
-        assert gate_helper_build.ready(runner) is None
-    assert said in gate_helper_build.describe()
+        assert native_build.ready(runner) is None
+    assert said in native_build.describe()
     calls = tmp_path / "bin/calls"
     assert calls.read_text() == "run\n"
     native = tmp_path / "cache/hotplate/native"
     [note] = native.iterdir()
     os.utime(note, (1, 1))
-    assert gate_helper_build.ready(runner) is None
+    assert native_build.ready(runner) is None
     assert calls.read_text() == "run\nrun\n" and list(native.iterdir()) == [note]
 
 
@@ -289,24 +291,24 @@ def test_it_is_made_once_and_again_with_another_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: SystemProcessRunner, helper: Path
 ) -> None:
     compiler(tmp_path / "bin", monkeypatch, f'while [ "$1" != -o ]; do shift; done; cp {helper} "$2"; chmod 700 "$2"')
-    first = gate_helper_build.ready(runner)
-    assert first is not None and gate_helper_build.ready(runner) == first
+    first = native_build.ready(runner)
+    assert first is not None and native_build.ready(runner) == first
     native = tmp_path / "cache/hotplate/native"
     assert [path.name for path in native.iterdir()] == list(first), "nothing else stays behind"
-    assert gate_helper_build.describe() == str(native / next(iter(first)))
+    assert native_build.describe() == str(native / next(iter(first)))
     assert (tmp_path / "bin/calls").read_text() == "run\n"
     with (tmp_path / "bin/cc").open("a") as stream:
         stream.write("# updated\n")
-    second = gate_helper_build.ready(runner)
+    second = native_build.ready(runner)
     assert second is not None and second.keys() != first.keys()
     assert (tmp_path / "bin/calls").read_text() == "run\nrun\n"
 
 
 def test_without_any_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch, runner: SystemProcessRunner) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(gate_helper_build, "package_dir", lambda name: None)
-    assert gate_helper_build.ready(runner) is None
-    assert gate_helper_build.describe() == "none: no compiler for this machine (cc, or the package ziglang)"
+    monkeypatch.setattr(native_build, "package_dir", lambda name: None)
+    assert native_build.ready(runner) is None
+    assert native_build.describe() == "none: no compiler for this machine (cc, or the package ziglang)"
 
 
 def test_an_installation_without_the_source_does_without(
@@ -314,6 +316,6 @@ def test_an_installation_without_the_source_does_without(
 ) -> None:
     """It is asked at the end of a run that went well, which must not fail for it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(gate_helper_build, "SOURCE", tmp_path / "none.c")
-    assert gate_helper_build.ready(runner) is None
-    assert gate_helper_build.describe().endswith("none.c: No such file or directory")
+    monkeypatch.setattr(native_build, "SOURCE", tmp_path / "none.c")
+    assert native_build.ready(runner) is None
+    assert native_build.describe().endswith("none.c: No such file or directory")

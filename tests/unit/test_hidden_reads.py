@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.hidden_reads import hidden, places, quoted
+from pipeline.formats.c_source import hidden, places, quoted
 from tests.unit.engine_space import Space
 from tests.unit.test_engine_links import ELF, assert_right, declare, generator
 

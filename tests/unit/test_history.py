@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipeline
-from pipeline.core.failures import UserAction
-from pipeline.core.history import (
+from pipeline.effects.host import machine_facts, machine_id
+from pipeline.effects.run_log import append_line
+from pipeline.failures import UserAction
+from pipeline.report.history import (
     CODE,
     ENVIRONMENT,
     OPERATOR,
@@ -23,9 +25,7 @@ from pipeline.core.history import (
     failure_rates,
     parse_history,
 )
-from pipeline.core.report import encode_history, history_row
-from pipeline.effects.host import machine_facts, machine_id
-from pipeline.effects.run_log import append_line
+from pipeline.report.markdown import encode_history, history_row
 from tests.golden import exports as golden
 from tests.golden.scenarios import RUNS
 

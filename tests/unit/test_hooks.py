@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline import hooks
-from pipeline.core import blocks, jsonc
-from pipeline.core.jsonc import Misfit
+from pipeline.editor import hooks
+from pipeline.formats import jsonc, marked_block
+from pipeline.formats.jsonc import Misfit
 
 
 def loads(text: str) -> Any:
@@ -254,10 +254,10 @@ def test_any_array_or_object_takes_and_gives(before: str, value: str, after: str
 @example("\r", [], "")
 def test_any_text_takes_a_block_and_gives_it_back(text: str, body: list[str], later: str) -> None:
     body = [line for line in body if "hotplate" not in line]
-    taken = blocks.appended(text, body, "# ")
-    assert blocks.has_block(taken) and not blocks.has_block(text)
-    assert blocks.removed(taken) == text
-    left = blocks.removed(taken + later)
+    taken = marked_block.appended(text, body, "# ")
+    assert marked_block.has_block(taken) and not marked_block.has_block(text)
+    assert marked_block.removed(taken) == text
+    left = marked_block.removed(taken + later)
     assert left.startswith(text) and left.endswith(later)
     assert left.removeprefix(text).removesuffix(later) in ("", "\n", "\r\n"), "lines that were apart stay apart"
 
@@ -326,7 +326,7 @@ def test_a_pre_commit_hook_stands_before_an_existing_one(tmp_path: Path) -> None
     old = "#!/usr/bin/env bash\nset -e\necho old hook >> old.log\nexit 0\n"
     script(path, old)
     part = hooks.git_part(root, top, path.parent)
-    part = part._replace(put_in=lambda text: blocks.put_at(text, text.index("\n") + 1, _fake_git(root), "# "))
+    part = part._replace(put_in=lambda text: marked_block.put_at(text, text.index("\n") + 1, _fake_git(root), "# "))
     assert hooks.install(part).how == "written"
     (root / "a").write_text("1")
     subprocess.run([*git, "add", "."], check=True)
@@ -341,7 +341,7 @@ def test_a_pre_commit_hook_stands_before_an_existing_one(tmp_path: Path) -> None
 
 
 def _fake_git(root: Path) -> list[str]:
-    from pipeline.core import hook_texts
+    from pipeline.editor import hook_texts
 
     return hook_texts.git("./hotplate", root.name)
 

@@ -13,20 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
-from pipeline.core.images import (
-    CHIPS,
+from pipeline.chips import CHIPS, chip_name, flash_size_bytes
+from pipeline.formats.esp_image import (
     ELF_SHA256_OFFSET,
     AppDescriptor,
     ImageInfo,
     Segment,
     check_chip,
     check_fits,
-    chip_name,
     describe_image,
-    flash_size_bytes,
     room_warnings,
 )
-from pipeline.core.model import FailureCategory, Image, MatchRule, Reason
+from pipeline.model import FailureCategory, Image, MatchRule, Reason
 
 ELF_SHA256 = bytes(range(32))
 DESCRIPTOR = (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.digest import Digest
-from pipeline.core.journal import (
+from pipeline.flash.journal import (
     JOURNAL_HEADER,
     DeviceState,
     JournalImage,
@@ -20,8 +20,8 @@ from pipeline.core.journal import (
     replay,
     written,
 )
-from pipeline.core.model import Image
-from pipeline.core.records import decode_records
+from pipeline.model import Image
+from pipeline.records import decode_records
 
 AT = "2026-11-21T00:00:00.000Z"
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
-from pipeline.core.inputs import ACTION_FIELDS, STABILITY, TOOL_FIELDS, Command, InputKind, Stability, command_of
-from pipeline.core.keys import ExplainSink, HashSink, base_key, first_difference, full_key, set_key, walk_base
-from pipeline.core.model import Action, Stage, Tool
+from pipeline.engine.inputs import ACTION_FIELDS, STABILITY, TOOL_FIELDS, Command, InputKind, Stability, command_of
+from pipeline.engine.keys import ExplainSink, HashSink, base_key, first_difference, full_key, set_key, walk_base
+from pipeline.model import Action, Stage, Tool
 
 ACTION = Action(
     name="compile a",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.core.linker_script import library_path, named_files, places
+from pipeline.formats.linker_script import library_path, named_files, places
 
 SCRIPT = """
 /* INCLUDE in/a/comment.ld

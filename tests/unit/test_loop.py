@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core import loop_records
-from pipeline.core.loop import (
+from pipeline.measure.loop import records
+from pipeline.measure.loop.judgement import (
     SLUGS,
     Decision,
     Finding,
@@ -26,8 +26,8 @@ from pipeline.core.loop import (
     reference_of,
     without_progress,
 )
-from pipeline.core.loop_records import CSV_HEADER, Place, broken_precondition, csv_row, measure, read_history
-from pipeline.core.loop_view import followup, followup_name
+from pipeline.measure.loop.records import CSV_HEADER, Place, broken_precondition, csv_row, measure, read_history
+from pipeline.measure.loop.view import followup, followup_name
 from tests.golden import loops as golden
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -288,15 +288,15 @@ def test_a_history_is_read_back_and_damage_costs_only_its_line() -> None:
     iterations = [Iteration(n, (Finding(Rule.WROTE, "T2", "app", "fact"),), ("T1: x",), runs) for n in (1, 2, 3, 4)]
     ends = [None, Rule.GREEN, None, None]
     pairs = zip(iterations, ends, strict=True)
-    lines = [loop_records.encode_iteration(HERE, one, end, {"git": "x"}) for one, end in pairs]
-    lines.append(loop_records.encode_run(HERE, 9, runs["T3"], {"command": "doit deploy"}))
-    lines.append(loop_records.encode_iteration(HERE._replace(machine="other"), iterations[0], None, {}))
+    lines = [records.encode_iteration(HERE, one, end, {"git": "x"}) for one, end in pairs]
+    lines.append(records.encode_run(HERE, 9, runs["T3"], {"command": "doit deploy"}))
+    lines.append(records.encode_iteration(HERE._replace(machine="other"), iterations[0], None, {}))
     history = read_history(lines, HERE)
-    assert history == loop_records.History(tuple(iterations[2:]), tuple(iterations[:2]), 4)
+    assert history == records.History(tuple(iterations[2:]), tuple(iterations[:2]), 4)
     damaged = [lines[0], lines[1][:40], "\0", "[]", "null", '{"schema":99}', *lines[2:]]
     assert read_history(damaged, HERE).open == (iterations[0], *iterations[2:])
     future = [line.replace('{"schema":1', '{"schema":2') for line in lines]
-    assert read_history(future, HERE) == loop_records.History()
+    assert read_history(future, HERE) == records.History()
 
 
 @given(st.text(max_size=60))

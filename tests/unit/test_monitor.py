@@ -12,13 +12,13 @@ import serial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.model import Failure, FailureCategory
-from pipeline.core.monitor import QUIET_S, Kind, Listener, Seen
-from pipeline.core.ring import Ring
+from pipeline.boot.console_events import QUIET_S, Kind, Listener, Seen
+from pipeline.boot.ring import Ring
+from pipeline.device.console import Answer, Monitor, Refusal
+from pipeline.device.serial_link import PortLink, ThreadReader
 from pipeline.effects.clock import SystemClock
-from pipeline.effects.links import PortLink, ThreadReader
 from pipeline.errors import DeviceError
-from pipeline.monitor import Answer, Monitor, Refusal
+from pipeline.model import Failure, FailureCategory
 
 ROM = b"ESP-ROM:esp32c3-api1-20210207\r\nrst:0x7 (TG0WDT_SYS_RST),boot:0xc (SPI_FAST_FLASH_BOOT)\r\n"
 READY = b'{"jsonrpc":"2.0","method":"ready","params":{"app_elf_sha256":"' + b"ab" * 32 + b'"}}\n'

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.otadata import NO_SEQUENCE, SIZE, OtaState, active_entry, encode, entries, select, sequence_crc
+from pipeline.formats.otadata import NO_SEQUENCE, SIZE, OtaState, active_entry, encode, entries, select, sequence_crc
 
 SECTOR = 0x1000
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.model import Failure, FailureCategory, Partition, Reason
-from pipeline.core.partitions import (
+from pipeline.formats.partitions import (
     MAX_ROWS,
     TABLE_DATA_SIZE,
     decode_table,
@@ -21,6 +20,7 @@ from pipeline.core.partitions import (
     otadata_row,
     parse_csv,
 )
+from pipeline.model import Failure, FailureCategory, Partition, Reason
 
 MB = 1024 * 1024
 CSV = """\

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
-from pipeline.core.model import DeployOutcome, FlashPlan, Image, MatchRule, Reason, Region, RegionAction, RegionPlan
-from pipeline.core.plan import deploy_outcome, plan_writes
+from pipeline.flash.plan import deploy_outcome, plan_writes
+from pipeline.model import DeployOutcome, FlashPlan, Image, MatchRule, Reason, Region, RegionAction, RegionPlan
 
 
 def image(name: str, offset: int, size: int = 0x1800, match: MatchRule = MatchRule.BYTES) -> Image:

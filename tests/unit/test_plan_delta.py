@@ -6,9 +6,8 @@ import hashlib
 
 import pytest
 
-from pipeline.core.journal import JOURNAL_HEADER, DeviceState, begin, commit, decode_journal, written
-from pipeline.core.model import DeployOutcome, Reason, Region, RegionAction
-from pipeline.core.plan import (
+from pipeline.flash.journal import JOURNAL_HEADER, DeviceState, begin, commit, decode_journal, written
+from pipeline.flash.plan import (
     Delta,
     confirmed_plan,
     deploy_outcome,
@@ -17,7 +16,8 @@ from pipeline.core.plan import (
     plan_writes,
     whole,
 )
-from pipeline.options import parse_options
+from pipeline.model import DeployOutcome, Reason, Region, RegionAction
+from pipeline.run.options import parse_options
 from tests.unit.test_plan import APP, BOOT, EQUAL, IMAGES, OTADATA, actions, image
 
 TABLE = image("partitions", 0x8000, 0xC00)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.context import load_context
-from pipeline.core.model import Failure, FailureCategory
-from pipeline.effects.ports import planted_faults, reopen
-from pipeline.options import Options
+from pipeline.device.ports import planted_faults, reopen
+from pipeline.model import Failure, FailureCategory
+from pipeline.run.context import load_context
+from pipeline.run.options import Options
 from tests.unit.test_config import MINIMAL
 from virtualboard.faults import parse_fault
 from virtualboard.port import open_virtual

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.forecast import Fate, forecast
-from pipeline.views import EngineWorld
+from pipeline.cli.views import EngineWorld
+from pipeline.engine.forecast import Fate, forecast
 from tests.unit.random_edits import PRECIOUS, Script
 from tests.unit.random_project import (
     JOBS,

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.asking import ASK_EVERY_S
-from pipeline.core.boot import SETTLE_S, BootWatcher, Ready
-from pipeline.core.jsonrpc import Calls, parse_jsonrpc
-from pipeline.core.marks import MARKS, Transport, transport_of, unavailable
-from pipeline.core.model import Failure, FailureCategory, MarkName
-from pipeline.core.readiness import Gate, Health, Module, Until, parse_until, read_health
+from pipeline.boot.marks import MARKS, Transport, transport_of, unavailable
+from pipeline.boot.readiness import Health, Module, read_health
+from pipeline.boot.readiness_poll import ASK_EVERY_S
+from pipeline.boot.watcher import SETTLE_S, BootWatcher, Ready
+from pipeline.config.until import Gate, Until, parse_until
+from pipeline.formats.jsonrpc import Calls, parse_jsonrpc
+from pipeline.model import Failure, FailureCategory, MarkName
 
 SHA = "0123456789abcdef" * 4
 ROM = b"ESP-ROM:esp32c3-api1-20210207\r\nrst:0x1 (POWERON),boot:0xc (SPI_FAST_FLASH_BOOT)\r\nentry 0x403cc71a\r\n"

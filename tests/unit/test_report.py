@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from pipeline.core.events import (
+from pipeline.events import (
     DeviceSeen,
     PlanMade,
     Readiness,
@@ -26,8 +26,8 @@ from pipeline.core.events import (
     event,
     payload,
 )
-from pipeline.core.failures import fail
-from pipeline.core.model import (
+from pipeline.failures import fail
+from pipeline.model import (
     NOT_STORED,
     DeployOutcome,
     Event,
@@ -41,8 +41,8 @@ from pipeline.core.model import (
     StageResult,
     note_lines,
 )
-from pipeline.core.report import code, code_block, last_line, render_markdown
-from pipeline.core.report_json import SEGMENTS, build_report, whole_ms
+from pipeline.report.document import SEGMENTS, build_report, whole_ms
+from pipeline.report.markdown import code, code_block, last_line, render_markdown
 from tests.golden import scenarios
 from tests.golden.scenarios import RUNS, Script
 
@@ -421,7 +421,7 @@ def test_results_that_cannot_be_stored_are_one_fact() -> None:
 
 
 def test_an_event_log_read_from_disk_gives_the_same_report() -> None:
-    from pipeline.core.events import RUN_LOG_HEADER, decode_log, encode
+    from pipeline.events import RUN_LOG_HEADER, decode_log, encode
 
     for run in RUNS.values():
         events: list[Event] = run()

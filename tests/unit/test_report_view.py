@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from pipeline import bench_project
-from pipeline.context import Context, load_context
-from pipeline.core.baseline_view import render_csv, render_text
-from pipeline.core.bench_view import render_markdown as render_bench
-from pipeline.core.events import RUN_LOG_HEADER, encode
-from pipeline.core.model import Failure
-from pipeline.core.report import render_markdown
-from pipeline.core.report_json import build_report
+from pipeline.cli.report_view import report_text
 from pipeline.effects.run_log import prune_reports
-from pipeline.options import Options
-from pipeline.report_view import report_text
+from pipeline.events import RUN_LOG_HEADER, encode
+from pipeline.measure.baseline.view import render_csv, render_text
+from pipeline.measure.bench import generated_project
+from pipeline.measure.bench.view import render_markdown as render_bench
+from pipeline.model import Failure
+from pipeline.report.document import build_report
+from pipeline.report.markdown import render_markdown
+from pipeline.run.context import Context, load_context
+from pipeline.run.options import Options
 from tests.golden import baselines, benches, scenarios
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def save(project: Path, name: str, data: object) -> None:
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
     """A project with two deploys, two baselines, and a log whose rendering is gone."""
-    bench_project.write_project(tmp_path, 1)
+    generated_project.write_project(tmp_path, 1)
     unchanged, failed = build_report(scenarios.unchanged()), build_report(scenarios.failure())
     save(tmp_path, SUCCESS, unchanged)
     save(tmp_path, FAILURE, {**failed, "transaction_id": FAILURE, "started_at": "2026-11-21T09:00:00.000Z"})

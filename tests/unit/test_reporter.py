@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline.context import Context
-from pipeline.options import Options
-from pipeline.reporter import HotplateReporter, _finishing, _terminated, before_run
+from pipeline.cli.reporter import HotplateReporter, _finishing, _terminated, before_run
+from pipeline.run.context import Context
+from pipeline.run.options import Options
 
 
 def test_a_stage_is_in_the_log_before_it_is_on_the_screen() -> None:

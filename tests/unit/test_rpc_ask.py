@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from pipeline.device.rpc_client import ask
 from pipeline.effects.api import Gap
-from pipeline.effects.rpc import ask
 
 
 class Firmware:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.statistics import (
+from pipeline.statistics import (
     Interval,
     Summary,
     bootstrap,

@@ -14,10 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.failures import FAILURE_MAP
-from pipeline.core.history import History, Row, parse_history
-from pipeline.core.html_page import Facts, render_page
-from pipeline.core.live_results import (
+from pipeline.cli.status import read_junit
+from pipeline.failures import FAILURE_MAP
+from pipeline.model import Failure, FailureCategory, Stage, StageOutcome
+from pipeline.report.charts import Bar, Point, stacked_bars, ticks, trend
+from pipeline.report.history import History, Row, parse_history
+from pipeline.report.html import Facts, render_page
+from pipeline.report.live_results import (
     CHECKS,
     FAIL,
     NOT_REACHED,
@@ -33,12 +36,9 @@ from pipeline.core.live_results import (
     expand,
     merge,
 )
-from pipeline.core.model import Failure, FailureCategory, Stage, StageOutcome
-from pipeline.core.report import encode_history
-from pipeline.core.status import Device, SuiteFile, live_text, pages, short_chip, unit_page
-from pipeline.core.svg_charts import Bar, Point, stacked_bars, ticks, trend
-from pipeline.core.timeline import Timeline, timeline
-from pipeline.status import read_junit
+from pipeline.report.markdown import encode_history
+from pipeline.report.status_pages import Device, SuiteFile, live_text, pages, short_chip, unit_page
+from pipeline.report.timeline import Timeline, timeline
 from tests.golden import exports as golden
 from tests.golden.scenarios import RUNS
 

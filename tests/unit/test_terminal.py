@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pipeline.terminal as module
-from pipeline.core.failures import fail
-from pipeline.core.model import FailureCategory, Stage
-from pipeline.core.report_json import build_report
-from pipeline.terminal import Look, Progress, failure_block, look_of, module_table, stage_table
+import pipeline.report.terminal as module
+from pipeline.failures import fail
+from pipeline.model import FailureCategory, Stage
+from pipeline.report.document import build_report
+from pipeline.report.terminal import Look, Progress, failure_block, look_of, module_table, stage_table
 from tests.golden.scenarios import RUNS
 
 PIPE = Look(tty=False, colour=False, columns=80)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.toml_positions import KeyPath, Positions, locate
+from pipeline.formats.toml_positions import KeyPath, Positions, locate
 
 SAMPLE = '''\
 # comment = "no"

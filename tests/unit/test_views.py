@@ -16,16 +16,17 @@ from xml.etree import ElementTree
 import pytest
 
 from cache.digest import Digest
-from pipeline.core import graph_svg, graph_view
-from pipeline.core.explain import explain_action, explain_stage, select
-from pipeline.core.forecast import Fate, Forecast, forecast
-from pipeline.core.graph_view import Node, analyse
-from pipeline.core.journal import DeviceState, JournalImage, OpenTransaction
-from pipeline.core.layout import Placement
-from pipeline.core.model import Action, MatchRule, Stage
-from pipeline.core.plan_view import BoardBelief, device_lines, host_lines, image_after
+from pipeline.cli import graph_svg, graph_view
+from pipeline.cli.graph_view import Node, analyse
+from pipeline.cli.plan_view import BoardBelief, device_lines, host_lines, image_after
+from pipeline.cli.views import EngineWorld
 from pipeline.effects.render import svg_to_png
-from pipeline.views import EngineWorld, readers
+from pipeline.engine.engine import readers
+from pipeline.engine.explain import explain_action, explain_stage, select
+from pipeline.engine.forecast import Fate, Forecast, forecast
+from pipeline.flash.journal import DeviceState, JournalImage, OpenTransaction
+from pipeline.formats.placement import Placement
+from pipeline.model import Action, MatchRule, Stage
 from tests.unit.engine_space import Space
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -339,8 +340,8 @@ def test_png_needs_a_renderer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_explain_and_plan_load_nothing_heavy() -> None:
     code = (
-        "import sys; import pipeline.views, pipeline.core.plan_view; "
-        "print({'networkx', 'esptool', 'serial', 'unicorn', 'pipeline.core.graph_view'} & set(sys.modules))"
+        "import sys; import pipeline.cli.views, pipeline.cli.plan_view; "
+        "print({'networkx', 'esptool', 'serial', 'unicorn', 'pipeline.cli.graph_view'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

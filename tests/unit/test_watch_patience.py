@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import pipeline.watch
-from pipeline.core.patience import MOST_CANCELS, PATIENCE_S, Patience
-from pipeline.options import Options
-from pipeline.watch import FINISHED, STARTED, Ended, Saved, Stop, Watch
+import pipeline.editor.watch
+from pipeline.editor.cancel_policy import MOST_CANCELS, PATIENCE_S, Patience
+from pipeline.editor.watch import FINISHED, STARTED, Ended, Saved, Stop, Watch
+from pipeline.run.options import Options
 
 
 class FakeClock:
@@ -65,7 +65,7 @@ class Busy:
             def cancel(self) -> None:
                 pass
 
-        monkeypatch.setattr(pipeline.watch, "BackgroundRun", Run)
+        monkeypatch.setattr(pipeline.editor.watch, "BackgroundRun", Run)
         monkeypatch.setattr(watch, "_matters", lambda paths: True)
         self._build_s = build_s
 

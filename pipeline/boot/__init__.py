@@ -1,0 +1,1 @@
+"""What a boot says: lines in, marks and verdicts out. Pure."""

@@ -1,0 +1,1 @@
+"""doit's commands and reporter, and the views that they show."""

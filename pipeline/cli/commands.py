@@ -1,0 +1,355 @@
+"""`doit` commands that are views, not work: `monitor, explain, graph, plan, report`.
+
+One of the three modules that know doit. Knows options and how to print; what a port is, effects know, what is said
+about a project, `views` and `report_view` know. Invariant: stdout holds the device's bytes or the view and nothing
+else; exit codes are doit's (2 bad configuration, 3 bad usage).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_base import Command
+
+from pipeline.errors import DeployError
+from pipeline.model import Failure
+from pipeline.report.terminal import silence
+from pipeline.run.options import Options
+
+
+def _option(name: str, text: str, long: str = "") -> dict[str, Any]:
+    return {"name": name, "short": "", "long": long or name, "type": str, "default": "", "help": text}
+
+
+def _flag(name: str, text: str, *, default: bool) -> dict[str, Any]:
+    inverse = {"inverse": f"no-{name}"} if default else {}
+    return {"name": name, "short": "", "long": name, "type": bool, "default": default, "help": text, **inverse}
+
+
+class Monitor(Command):  # type: ignore[misc]
+    """Show what a device says, and send it what is typed."""
+
+    doc_purpose = "show what a device says; lines typed on stdin are sent to it"
+    doc_usage = (
+        "[--device NAME] [--no-reset] [--no-decode] [--until REGEX] [--call METHOD [--params JSON]] [--seconds N]"
+    )
+    doc_description = (
+        "Opens the device's port at its monitor baud, resets the board into its application (unless --no-reset) and "
+        "copies its output to stdout until Ctrl-C. Backtraces of panics are decoded on stderr with the ELF of the "
+        "image that runs (unless --no-decode); lost bytes are told there. With --until the exit code says whether a "
+        "line matched: 0 yes, 1 no. --call asks one JSON-RPC method and prints its result alone."
+    )
+    cmd_options = (
+        _option("device", "device of deploy.toml"),
+        _flag("reset", "reset the board into its application first", default=True),
+        _flag("decode", "decode the addresses of panics", default=True),
+        _option("until", "end at a matching line"),
+        _option("call", "ask this JSON-RPC method and end with its result"),
+        _option("params", "parameters of --call, as JSON"),
+        {
+            "name": "seconds",
+            "short": "",
+            "long": "seconds",
+            "type": float,
+            "default": 0.0,
+            "help": "end after N seconds",
+        },
+    )
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        from pipeline.cli import monitor
+        from pipeline.run.context import load_context
+
+        if pos_args:
+            return _refused(_surplus("monitor", pos_args, "name the device with --device"), 3)
+        wanted = monitor.parse(opt_values)
+        if isinstance(wanted, Failure):
+            return _refused(wanted, 3)
+        context = load_context(Options(devices=_given(opt_values["device"])))
+        if isinstance(context, Failure):
+            return _refused(context, 2)
+        try:
+            return monitor.run(context, wanted)
+        except KeyboardInterrupt:
+            return 0
+        except BrokenPipeError:
+            silence(sys.stdout)
+            return 0
+        except DeployError as error:
+            return _refused(error.failure, 1)
+        finally:
+            context.close()
+
+
+class Watch(Command):  # type: ignore[misc]
+    """Build on save."""
+
+    doc_purpose = "build, and with --deploy deploy, after every save"
+    doc_usage = "[--deploy] [--device NAME] [--group NAME] [--profile NAME] [--poll]"
+    doc_description = (
+        "Watches what the build reads. A newer save cancels a build that it made obsolete; a flash write is let "
+        "finish. With --deploy a save that changed no image leaves the board alone. Ends with Ctrl-C."
+    )
+    cmd_options = (
+        _flag("deploy", "deploy when an image changed", default=False),
+        _flag("poll", "look again and again instead of asking the system, for network file systems", default=False),
+        _option("device", "deploy to this device of deploy.toml"),
+        _option("group", "deploy to all devices of this group"),
+        _option("profile", "build with this profile of deploy.toml"),
+    )
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        from pipeline.editor.watch import watch
+        from pipeline.effects.file_events import WatchUnavailable
+
+        if pos_args:
+            return _refused(_surplus("watch", pos_args), 3)
+        options = Options(
+            devices=_given(opt_values["device"]), groups=_given(opt_values["group"]), profile=opt_values["profile"]
+        )
+        try:
+            watch(Path.cwd().resolve(), options, deploy=opt_values["deploy"], poll=opt_values["poll"])
+        except WatchUnavailable as error:
+            hint = "install it with: pip install 'hotplate[watch]' (or uv sync --extra watch), or try --poll"
+            print(f"watch: error: {error}\nhint: {hint}", file=sys.stderr)
+            return 2
+        return 130
+
+
+class View(Command):  # type: ignore[misc]
+    """A command that loads the project, prints one text about it and ends."""
+
+    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        """What belongs on stdout, or bad usage."""
+        raise NotImplementedError
+
+    def parse_execute(self, in_args: list[str]) -> Any:
+        """doit stops reading options at the first other word; people also write them last."""
+        options, words, rest = [], [], iter(in_args)
+        for word in rest:
+            if word.startswith("--"):
+                # Each of our options has a value.
+                options += (
+                    [word] if "=" in word else [word, *(value for value in [next(rest, None)] if value is not None)]
+                )
+            else:
+                words.append(word)
+        return super().parse_execute([*options, *words])
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        from pipeline.run.context import load_context
+
+        options = Options(
+            devices=_given(opt_values.get("device")),
+            groups=_given(opt_values.get("group")),
+            profile=opt_values.get("profile", ""),
+        )
+        context = load_context(options)
+        if isinstance(context, Failure):
+            return _refused(context, 2)
+        try:
+            text = self.text(context, opt_values, pos_args)
+        except DeployError as error:
+            return _refused(error.failure, 2)
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            context.close()
+        if isinstance(text, Failure):
+            return _refused(text, 3)
+        return _printed(text)
+
+
+class Explain(View):
+    """Say why something would run."""
+
+    doc_purpose = "say why something would run, or what was compared; runs nothing"
+    doc_usage = "[TASK | ACTION | FILE ...] [--profile NAME]"
+    doc_description = (
+        "For each action that is not up to date: the first input that moved since its last run, old and new. "
+        "A word is a task (compile, link, ...), the name of an action, or a file that actions make or read. "
+        "Without words: all."
+    )
+    cmd_options = (_option("profile", "explain the build with this profile of deploy.toml"),)
+
+    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        from pipeline.cli.views import explain_text
+
+        return explain_text(context, pos_args)
+
+
+class Plan(View):
+    """A dry run."""
+
+    doc_purpose = "dry run: what would be compiled, restored, linked and written"
+    doc_usage = "[--profile NAME] [--device NAME] [--group NAME]"
+    doc_description = (
+        "Nothing is run or written and no port is opened. What is said about a board is what its journal believes."
+    )
+    cmd_options = (
+        _option("profile", "plan the build with this profile of deploy.toml"),
+        _option("device", "plan for this device of deploy.toml"),
+        _option("group", "plan for all devices of this group"),
+    )
+
+    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        from pipeline.cli.views import plan_text
+
+        if pos_args:
+            return _surplus("plan", pos_args)
+        return plan_text(context)
+
+
+class Graph(View):
+    """The DAG as a picture."""
+
+    doc_purpose = "the actions as a graph: critical path, and what an edit would rebuild"
+    doc_usage = "[--format dot|mermaid|svg|png|text] [--output FILE] [--what-if FILE] [--profile NAME]"
+    doc_description = (
+        "Durations are those measured when the actions last ran. --what-if marks what an edit of FILE would run, and "
+        "prints a list unless a format or an output is named. The format defaults to the output's suffix, then to dot. "
+        "PNG needs an SVG renderer (cairosvg, rsvg-convert or inkscape); everything else needs nothing."
+    )
+    cmd_options = (
+        _option("format", "dot, mermaid, svg, png or text"),
+        _option("output", "write to this file instead of stdout"),
+        _option("what_if", "mark what an edit of this file would rebuild", long="what-if"),
+        _option("profile", "draw the build with this profile of deploy.toml"),
+    )
+
+    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        from pipeline.cli.views import graph_text
+
+        if pos_args:
+            return _surplus("graph", pos_args)
+        return graph_text(context, opt_values["format"], opt_values["output"], opt_values["what_if"])
+
+
+class Report(View):
+    """Reports of deploys, baselines and benchmarks."""
+
+    doc_purpose = "list, show and compare the reports of deploys, baselines and benchmarks; the history as a page"
+    doc_usage = "[list | show [TX] | diff TX TX | html] [--format md|json|csv] [--limit N] [--output FILE]"
+    doc_description = (
+        "TX is a transaction, a baseline or a benchmark: its id, the beginning or the end of one, `last`, or the path "
+        "of a JSON report. `show` prints Markdown for a deploy, else tables, unless --format says otherwise. "
+        "`html` writes index.html beside the reports: the last runs, trends and the budget, without network or script."
+    )
+    cmd_options = (
+        _option("format", "show: md, json, or csv (baselines); list: json, whole reports"),
+        {"name": "limit", "short": "", "long": "limit", "type": int, "default": 20, "help": "list at most N, 0: all"},
+        _option("output", "html: write to this file"),
+    )
+
+    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        if pos_args == ["html"]:
+            from pipeline.cli.report_html import html_text
+
+            return html_text(context, opt_values["output"])
+        from pipeline.cli.report_view import report_text
+
+        return report_text(context, pos_args, opt_values["format"], opt_values["limit"])
+
+
+class Status(View):
+    """Pages about every device."""
+
+    doc_purpose = "write the status pages: devices, checks, failure rates"
+    doc_usage = "[--output DIR] [--unit-tests FILE]"
+    doc_description = (
+        "Reads the history and the newest reports, and writes index.md, live-results.md, deploy-summary.md and "
+        "live-results-all.json into status/ beside the reports. --unit-tests takes the JUnit XML of your own tests; "
+        "its counts stay until it is given again. Opens no port."
+    )
+    cmd_options = (
+        _option("output", "directory for the pages"),
+        _option("unit_tests", "JUnit XML of your unit tests", long="unit-tests"),
+    )
+
+    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        from pipeline.cli.status import status_text
+
+        if pos_args:
+            return _surplus("status", pos_args)
+        return status_text(context, opt_values["output"], opt_values["unit_tests"])
+
+
+def _printed(text: str) -> int:
+    """Put `text` on stdout; the exit code. `| head` that has seen enough is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        silence(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            print(f"stdout: error: cannot be written: {error.strerror}\nhint: free disk space", file=sys.stderr)
+            return 1
+    return 0
+
+
+class Gate(View):
+    """A go/no-go decision from evidence."""
+
+    doc_purpose = "go or no-go: is a phase worth a change, and does the candidate help? (see docs/gate.md)"
+    doc_usage = "--phase PHASE --candidate ARM --baseline ARM [--pairs N] [--device NAME] [--profile NAME]"
+    doc_description = (
+        "Takes the warm deploys of this machine for the phase's share, and runs interleaved pairs of real deploys in "
+        "scratch copies for the effect. An ARM is a rung of the verify ladder (md5, app-report, journal), a setting "
+        "(--candidate=device.baud=921600, in one word: doit keeps words of the form KEY=VALUE for itself) or an option "
+        "of deploy (--candidate=--x=y). Exit code 0 means GO, 1 means NO-GO or INSUFFICIENT."
+    )
+    cmd_options = (
+        _option("phase", "the part of a deploy that the candidate is to shorten"),
+        _option("candidate", "the arm that is proposed"),
+        _option("baseline", "the arm that it would replace"),
+        {"name": "pairs", "short": "", "long": "pairs", "type": int, "default": 0, "help": "pairs to run"},
+        _option("device", "deploy to this device of deploy.toml"),
+        _option("profile", "build with this profile of deploy.toml"),
+    )
+    _go = False
+
+    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        import shlex
+
+        from pipeline.measure.compare.decision import Verdict
+        from pipeline.measure.compare.evidence import Asked, gate_text
+
+        if pos_args:
+            return _surplus("gate", pos_args)
+        words = (opt_values["phase"], opt_values["candidate"], opt_values["baseline"])
+        asked = Asked(*words, pairs=opt_values["pairs"], command=shlex.join(["doit", *sys.argv[1:]]))
+        found = gate_text(context, asked, lambda line: print(line, file=sys.stderr, flush=True))
+        if isinstance(found, Failure):
+            return found
+        self._go = found[0] is Verdict.GO
+        return found[1]
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        code: int = super().execute(opt_values, pos_args)
+        return code or int(not self._go)
+
+
+def _given(value: str | None) -> tuple[str, ...]:
+    return (value,) if value else ()
+
+
+def _surplus(command: str, words: list[str], hint: str = "") -> Failure:
+    from pipeline.failures import fail
+    from pipeline.model import FailureCategory
+
+    message = f"takes no arguments, got {' '.join(words)}"
+    hint = hint or f"see `doit help {command}`"
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=command, message=message, hint=hint)
+
+
+def _refused(failure: Failure, code: int) -> int:
+    from pipeline.formats.diagnostics import line_of
+
+    # What is wrong with the project is for editors too; what is wrong with the command line stands in no file.
+    line = line_of(failure) if code == 2 else failure.line()
+    print(f"{line}\nhint: {failure.hint}", file=sys.stderr)
+    if failure.detail:
+        print(failure.detail, file=sys.stderr)
+    return code

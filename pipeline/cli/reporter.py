@@ -1,0 +1,351 @@
+"""doit's reporter: begins the run, times and records each stage, shows the end, and renders the reports.
+
+The only place where a run begins and ends, so that failures and Ctrl-C are reported too. One of the three modules that
+know doit. Does not decide what is up to date and does not know what a stage does.
+Invariant: after `initialize` returned, `complete_run` lets go of every port, closes every log and frees the lock.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from pipeline.effects.host import GitQuery, startup_ms
+from pipeline.errors import DeployError
+from pipeline.events import StageStarted
+from pipeline.failures import fail
+from pipeline.fastpath import selection_of
+from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult
+from pipeline.report.terminal import Progress, differing_lines, failure_block, look_of, module_table, say, stage_table
+from pipeline.run.context import Context
+from pipeline.run.transactions import Rendered, RunFacts, timed
+
+INTERRUPTED = 130
+
+
+def stage_of(task_name: str) -> tuple[Stage, str] | None:
+    """(stage, device or "") of a task of ours that is a stage; None for groups, `deploy` and others' tasks."""
+    base, _, rest = task_name.partition(":")
+    device = rest.partition(":")[0]  # a third part is a region
+    try:
+        stage = Stage(base)
+    except ValueError:
+        return None
+    return (stage, device) if bool(device) == (stage in DEVICE_STAGES) else None
+
+
+def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:
+    """(startup_ms, dispatch_ms): the run's age less its wait for the lock, and that wait; the budget adds both."""
+    waited_ms = round(waited_s * 1000)
+    return (None if age_ms is None else max(0, age_ms - waited_ms)), waited_ms
+
+
+def make_reporter(context: Callable[[], Context]) -> type:
+    """The reporter class for `DOIT_CONFIG`, bound to this process's context."""
+
+    class Bound(HotplateReporter):
+        desc = "stages, reports and device truth (the default)"
+
+        def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
+            super().__init__(outstream, context())
+
+    return Bound
+
+
+class HotplateReporter:
+    """doit calls these methods in the order of a run; see doit's `ConsoleReporter` for the contract."""
+
+    desc = ""
+
+    def __init__(self, outstream: TextIO, context: Context) -> None:
+        self._stdout = outstream
+        # With --json stdout belongs to programs, and what is for people goes to stderr.
+        self._out = sys.stderr if context.options.json else outstream
+        self._context = context
+        self._stream: Any = None
+        """Of events, with --json."""
+        self._look = look_of(self._out)
+        self._progress = Progress(self._out, self._look)
+        self._active = False
+        self._running: dict[str, tuple[Stage, str, float]] = {}
+        """Task -> stage, device, begin. More than one with `doit -n`."""
+        self._failed = False
+        self._teardown_failed = False
+        self._stages = False
+        self._gate = False
+        """Is every task of this run one that the gate can answer for?"""
+        self._errors: list[str] = []
+        self._previous_sigterm: Any = None
+
+    # --- begin --------------------------------------------------------------------------------
+
+    def initialize(self, tasks: Mapping[str, Any], selected: list[str]) -> None:
+        """Take the lock, begin a transaction per device. Ends the process with 2 when the lock cannot be had."""
+        self._previous_sigterm = signal.signal(signal.SIGTERM, _terminated)
+        names = _closure(tasks, selected)
+        stages = [found for found in map(stage_of, names) if found is not None]
+        self._stages = bool(stages)
+        if not stages:
+            return
+        if self._context.options.json:
+            self._open_stream()
+        self._gate = all((tasks[name].meta or {}).get("gate") for name in names)
+        git = GitQuery(self._context.root)
+        self._context.notice = self._notice
+        waited_s = self._context.lock()
+        if isinstance(waited_s, Failure):
+            git.result()
+            _print_failure(waited_s)
+            if self._stream is not None:
+                self._stream.failure(waited_s)
+            raise SystemExit(2)
+        self._active = True
+        devices = {device for stage, device in stages if device}
+        ports = [(d.name, d.config.port) for d in self._context.devices if d.name in devices]
+        since_asked, dispatch_ms = before_run(startup_ms(), waited_s)
+        facts = RunFacts(
+            targets=tuple(selected),
+            profile=self._context.profile,
+            toolchain=self._context.toolchain_name(),
+            revision=git.result(),
+            startup_ms=since_asked,
+            dispatch_ms=dispatch_ms,
+        )
+        for left in self._context.run.begin(ports, facts):
+            self._write(f"note: an earlier run was killed; {left.line}\n")
+        self._context.progress = self._progress
+
+    def _open_stream(self) -> None:
+        from pipeline.run.exports import Stream
+
+        self._stream = Stream(self._stdout)
+        self._context.run.listener = self._stream.event
+        sys.stdout = sys.stderr  # what users' own tasks print
+
+    # --- tasks --------------------------------------------------------------------------------
+
+    def get_status(self, task: Any) -> None:
+        """doit is about to ask whether `task` is up to date: the stage's time begins here."""
+        found = stage_of(task.name)
+        if found is not None:
+            self._running[task.name] = (*found, self._context.clock.now_s())
+
+    def execute_task(self, task: Any) -> None:
+        """`task` is not up to date and runs now."""
+        # The log first: whoever has read the line may count on the log, even if this process is killed next.
+        if task.name in self._running and self._active:
+            stage, device, _ = self._running[task.name]
+            self._context.run.say(StageStarted(stage), device)
+        if task.actions and not task.name.startswith("_"):
+            self._write(f".  {task.title()}\n")
+
+    def skip_uptodate(self, task: Any) -> None:
+        """`task` is up to date, with proof."""
+        if not task.name.startswith("_"):
+            self._write(f"-- {task.title()}\n")
+        if task.name in self._running:
+            stage = self._running[task.name][0]
+            counts = self._context.up_to_date_counts(stage)
+            self._record(task.name, StageResult(stage, StageOutcome.UP_TO_DATE, 0.0, counts=counts))
+
+    def add_success(self, task: Any) -> None:
+        """`task` ended well."""
+        result = self._result(task.name)
+        if result is not None:
+            self._record(task.name, result)
+
+    def add_failure(self, task: Any, fail_info: Any) -> None:
+        """`task` failed, or was not run because one that it needs failed."""
+        self._failed = True
+        result = self._result(task.name)
+        if result is not None and result.failure is not None:
+            self._record(task.name, result)
+            self._progress.finish()
+            _print_failure(result.failure)
+        elif type(fail_info).__name__ != "UnmetDependency":
+            message = fail_info.get_msg().strip()
+            # Those that say where and what to do are complete.
+            self._notice(message if ": error: " in message.partition("\n")[0] else f"{task.name}: error: {message}")
+            self._unknown(task.name, fail_info.get_msg())
+
+    def _unknown(self, task: str, message: str) -> None:
+        if self._active:
+            lines = message.strip().splitlines() or [""]
+            failure = fail(FailureCategory.UNKNOWN, stage=None, where=task, message=lines[-1], detail=message)
+            self._context.run.failed(failure)
+
+    def skip_ignore(self, task: Any) -> None:
+        """The user told doit to ignore `task`."""
+        self._write(f"!! {task.title()}\n")
+
+    def cleanup_error(self, exception: Any) -> None:
+        """A teardown failed; we have none, but a user's own tasks may."""
+        self._teardown_failed = True
+        sys.stderr.write(exception.get_msg())
+
+    def runtime_error(self, msg: str) -> None:
+        """doit itself cannot go on."""
+        self._errors.append(msg)
+
+    def teardown_task(self, task: Any) -> None:
+        """Nothing to show."""
+
+    def _result(self, task: str) -> StageResult | None:
+        if task not in self._running:
+            return None
+        stage, device, _ = self._running[task]
+        return self._context.ended.pop((stage, device), None)
+
+    def _record(self, task: str, result: StageResult) -> None:
+        _, device, since_s = self._running.pop(task)
+        self._progress.finish()
+        if self._active:
+            self._context.run.stage_finished(timed(result, self._context.clock.now_s() - since_s), device)
+        for reason in result.reasons:
+            if reason.kind == "nearly-full":
+                self._write(f"warning: {reason}\n")
+
+    # --- end ----------------------------------------------------------------------------------
+
+    def complete_run(self) -> None:
+        """Called by doit in a `finally`: after success, failure and Ctrl-C alike."""
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        with _finishing():
+            over = self._finish(interrupted=interrupted)
+        if self._previous_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._previous_sigterm)
+        if interrupted:
+            raise SystemExit(INTERRUPTED)
+        if (self._teardown_failed or over) and not self._failed:
+            raise SystemExit(1)  # doit itself would end with 0
+
+    def _finish(self, *, interrupted: bool) -> bool:
+        """Let go of everything, remember, report. Did a deploy that must not take longer than its budget?"""
+        self._progress.finish()
+        for message in self._errors:
+            self._write(f"{message.rstrip()}\n")
+        if not self._active:
+            return False
+        self._active = False
+        try:
+            self._context.close()
+        except (DeployError, OSError) as error:
+            self._write(f"note: the port could not be closed cleanly: {error}\n")
+        if not interrupted:
+            self._context.settle()
+        if not (interrupted or self._failed or self._teardown_failed or self._errors):
+            asked = selection_of(sys.argv[1:]) if self._gate else None
+            self._context.remember_for_gate(None if asked is None else asked[1])
+        rendered = self._context.run.finish(list(self._running.values()), interrupted=interrupted)
+        self._context.unlock()
+        self._show(rendered)
+        self._export(rendered)
+        return any(_is_over_budget(one.report) for one in rendered)
+
+    def _show(self, rendered: list[Rendered]) -> None:
+        for one in rendered:
+            self._write("\n".join([*stage_table(one.report, self._look), *module_table(one.report, self._look)]) + "\n")
+        for one in rendered:
+            failure = one.report["failure"]
+            self._write("".join(f"{line}\n" for line in differing_lines(one.report)))
+            if failure is not None and one.report["outcome"] == "interrupted":
+                self._write(f"{failure['message']}\n")
+            if _is_over_budget(one.report):
+                self._notice(f"{failure['where']}: error: {failure['message']}\nhint: {failure['hint']}")
+            if one.path is None:
+                self._write("note: the report could not be written; the event log in .deploy/runs holds it\n")
+            self._write(f"{one.line}\n")
+
+    def _export(self, rendered: list[Rendered]) -> None:
+        """What someone asked for beside the reports."""
+        options, run = self._context.options, self._context.run
+        notes = run.notes
+        if options.trace or options.junit or os.environ.get("GITHUB_STEP_SUMMARY"):
+            from pipeline.run.exports import write
+
+            notes = [*notes, *write(self._context.root, options, os.environ, run.recorded)]
+        if self._stream is not None:
+            self._stream.reports(rendered)
+            sys.stdout = self._stdout
+            notes = [*notes, *filter(None, [self._stream.broken])]
+        for note in notes:
+            self._notice(f"note: {note}")
+
+    def _notice(self, text: str) -> None:
+        self._progress.finish()
+        say(sys.stderr, f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        self._progress.finish()
+        lost = say(self._out, text)
+        if lost:
+            self._notice(f"note: what is printed is lost from here on ({lost}); the run goes on")
+
+
+def _closure(tasks: Mapping[str, Any], selected: list[str]) -> list[str]:
+    """Names of the selected tasks and everything they depend on."""
+    seen: dict[str, None] = {}
+    waiting = list(selected)
+    while waiting:
+        name = waiting.pop()
+        if name in tasks and name not in seen:
+            seen[name] = None
+            waiting += [*tasks[name].task_dep, *tasks[name].setup_tasks]
+    return list(seen)
+
+
+def _is_over_budget(report: Mapping[str, Any]) -> bool:
+    return report["failure"] is not None and report["failure"]["category"] == FailureCategory.OVER_BUDGET.value
+
+
+def _print_failure(failure: Failure) -> None:
+    say(sys.stderr, "\n".join(failure_block(failure, look_of(sys.stderr))) + "\n")
+
+
+@contextmanager
+def _finishing() -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM while a run ends comes too late to change how: its report is being written. A second
+    one is as ever, in case a port does not let go."""
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def put_back(signum: int = 0, frame: Any = None) -> None:
+        del signum, frame
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, put_back)
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def _terminated(signum: int, frame: Any) -> None:
+    """SIGTERM ends a run as Ctrl-C does: children killed, port free, report written, exit code 130."""
+    if is_dropped(frame):
+        import threading
+
+        # From another thread, since this one may still be there; the handler runs in this one again.
+        threading.Timer(0.01, signal.raise_signal, (signum,)).start()
+        return
+    raise KeyboardInterrupt
+
+
+def is_dropped(frame: Any) -> bool:
+    """Would Python print an exception of this frame and go on? So it does in finalisers and in callbacks of weak
+    references, of which the import of each module has one."""
+    while frame is not None:
+        code = frame.f_code
+        callback = code.co_name in ("cb", "remove", "_remove")
+        if code.co_name == "__del__" or (callback and code.co_filename.endswith(_WITH_CALLBACKS)):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_WITH_CALLBACKS = ("<frozen importlib._bootstrap>", "weakref.py", "_weakrefset.py")

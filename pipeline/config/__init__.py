@@ -1,0 +1,1 @@
+"""deploy.toml: its schema, reader, values and contradictions. Pure."""

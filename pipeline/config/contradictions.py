@@ -1,0 +1,187 @@
+"""What several keys of `deploy.toml` say together: contradictions, and what one key requires of another.
+
+Rules only, as values, like those of `config_checks.py`. Does not read text, files or the environment. Invariant: a
+problem stands at the key that has to move, and names what it contradicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.chips import CHIPS
+from pipeline.config.values import COMPILED_KEYS, PREBUILT, VIRTUAL_PORT, Problem
+from pipeline.formats.placement import OWN_IMAGES
+from pipeline.text import did_you_mean
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DeployConfig
+
+
+def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
+    """Contradictions between keys. `document` (as tomllib read it) tells written keys from defaults."""
+    return [
+        *_build_checks(config),
+        *_device_checks(config, document),
+        *_action_checks(config),
+        *_image_checks(config),
+    ]
+
+
+def prebuilt_checks(document: Mapping[str, Any]) -> list[Problem]:
+    """What contradicts the toolchain's kind; `document` has sections of the right types."""
+    prebuilt = document.get("prebuilt", {})
+    if document.get("toolchain", {}).get("kind") != PREBUILT:
+        if "prebuilt" in document:
+            fact = f"[prebuilt] is for toolchain.kind = '{PREBUILT}'"
+            hint = f'write kind = "{PREBUILT}" in [toolchain], or remove the section'
+            return [Problem(("prebuilt",), False, fact, hint)]
+        return []
+    problems = [
+        Problem(
+            path,
+            False,
+            f"'{'.'.join(path)}' is for toolchains that compile, but toolchain.kind is '{PREBUILT}'",
+            "remove it",
+        )
+        for path in _written(document)
+        if (path[0], path[-1]) in COMPILED_KEYS
+    ]
+    given = [key for key in ("directory", "files") if prebuilt.get(key)]
+    if len(given) != 1:
+        fact = "[prebuilt] has both 'directory' and 'files'" if given else "nothing says where the firmware is"
+        hint = "keep one of them" if given else 'add [prebuilt] with directory = "build", or with files'
+        problems.append(Problem(("prebuilt",), False, fact, hint))
+    return problems
+
+
+def _written(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The paths of the keys in plain sections and in profiles."""
+    found: list[tuple[str, ...]] = []
+    for section, table in document.items():
+        if section == "profile":
+            found += [(section, name, key) for name, profile in table.items() for key in profile]
+        elif isinstance(table, dict):
+            found += [(section, key) for key in table]
+    return found
+
+
+def _image_checks(config: DeployConfig) -> list[Problem]:
+    problems = []
+    holders: dict[str, str] = {}
+    for image in config.images:
+        path = ("image", image.name)
+        if image.name in OWN_IMAGES:
+            fact = f"'{image.name}' is the name of an image that every build has"
+            problems.append(Problem(path, False, fact, "choose another name"))
+        if bool(image.partition) == (image.offset is not None):
+            both = "both 'partition' and 'offset'" if image.partition else "neither 'partition' nor 'offset'"
+            fact, hint = f"[image.{image.name}] has {both}", "say where it goes by one of them"
+            problems.append(Problem(path, False, fact, hint))
+        if image.partition and image.partition in holders:
+            fact = f"images '{holders[image.partition]}' and '{image.name}' both go to partition '{image.partition}'"
+            problems.append(Problem((*path, "partition"), True, fact, "give one of them another partition"))
+        holders.setdefault(image.partition, image.name)
+    return problems
+
+
+def _action_checks(config: DeployConfig) -> list[Problem]:
+    """Names, outputs and placeholders of `[[action]]` tables. What depends on globs is checked when they are known."""
+    problems = []
+    names: dict[str, int] = {}
+    owners: dict[str, str] = {}
+    for n, action in enumerate(config.actions):
+        if action.name in names:
+            fact = f"two actions are called '{action.name}'"
+            problems.append(Problem(("action", n, "name"), True, fact, "rename one of them"))
+        names.setdefault(action.name, n)
+        for index, path in enumerate(action.outputs):
+            if path in owners:
+                fact = f"'{path}' is an output of both '{owners[path]}' and '{action.name}'"
+                hint = "let one of them write another file"
+                problems.append(Problem(("action", n, "outputs", index), True, fact, hint))
+            owners.setdefault(path, action.name)
+        for index, word in enumerate(action.argv):
+            for place, files in (("{in}", action.inputs), ("{out}", action.outputs)):
+                if place in word and not files:
+                    fact = f"'{word}' stands for files, but the action has none"
+                    problems.append(Problem(("action", n, "argv", index), True, fact, "declare them"))
+                elif place in word and word != place and len(files) != 1:
+                    fact = f"'{word}' holds {place} beside other text, but there are {len(files)} such files"
+                    hint = f"write {place} as a word of its own"
+                    problems.append(Problem(("action", n, "argv", index), True, fact, hint))
+    return problems
+
+
+def _build_checks(config: DeployConfig) -> list[Problem]:
+    problems = []
+    chip = CHIPS[config.toolchain.chip]
+    if config.project.profile not in config.profiles:
+        known = ", ".join(config.profiles) or "none"
+        meant = did_you_mean(config.project.profile, config.profiles)
+        fact = f"the profile '{config.project.profile}' does not exist (there are: {known}){meant}"
+        hint = f"add a table [profile.{config.project.profile}], or set project.profile to an existing one"
+        problems.append(Problem(("project", "profile"), True, fact, hint))
+    if chip.isa != "riscv" and config.toolchain.kind != PREBUILT:
+        able = ", ".join(name for name, known_chip in CHIPS.items() if known_chip.isa == "riscv")
+        kind, wanted = config.toolchain.kind, config.toolchain.chip
+        fact = f"the {kind} toolchain cannot compile for {wanted}: it has no {chip.isa} back end"
+        problems.append(Problem(("toolchain", "chip"), True, fact, f"use one of {able}"))
+    if config.flash.freq not in chip.flash_freqs:
+        freqs = ", ".join(chip.flash_freqs)
+        fact = f"'flash.freq' is '{config.flash.freq}', which {config.toolchain.chip} does not have"
+        problems.append(Problem(("flash", "freq"), True, fact, f"use one of {freqs}"))
+    if not chip.bootloader_offset < config.partitions.offset < config.flash.size_bytes:
+        fact = (
+            f"'partitions.offset' is {config.partitions.offset:#x}, but must lie behind the bootloader's "
+            f"{chip.bootloader_offset:#x} and within the flash of {config.flash.size}"
+        )
+        problems.append(
+            Problem(("partitions", "offset"), True, fact, "use 0x8000, unless the bootloader needs more room")
+        )
+    return problems
+
+
+def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
+    if not config.devices:
+        return [
+            Problem(("device",), False, "no device is declared", 'add a table [device.bench] with port = "virtual:"')
+        ]
+    problems = []
+    defaults = [device.name for device in config.devices if device.default]
+    if len(defaults) > 1:
+        fact = f"{len(defaults)} devices are marked as default: {', '.join(defaults)}"
+        problems.append(Problem(("device", defaults[1], "default"), True, fact, "keep `default = true` at one of them"))
+    if not defaults and len(config.devices) > 1:
+        names = ", ".join(device.name for device in config.devices)
+        fact = f"none of the {len(config.devices)} devices is the default ({names})"
+        problems.append(Problem(("device", config.devices[0].name), False, fact, "add `default = true` to one of them"))
+    for device in config.devices:
+        if device.chip != config.toolchain.chip:
+            built = config.toolchain.chip
+            fact = f"device '{device.name}' has the chip {device.chip}, but the toolchain builds for {built}"
+            problems.append(
+                Problem(
+                    ("device", device.name, "chip"), True, fact, "make `toolchain.chip` and the device's `chip` equal"
+                )
+            )
+        for key in ("flash_file", "timing"):
+            if not device.is_virtual and key in document["device"][device.name]:
+                fact = f"'device.{device.name}.{key}' is for virtual boards, but the port is '{device.port}'"
+                problems.append(
+                    Problem(("device", device.name, key), False, fact, f'remove it, or set port = "{VIRTUAL_PORT}"')
+                )
+    problems.extend(_shared(config, "mac", [device.mac for device in config.devices]))
+    return problems
+
+
+def _shared(config: DeployConfig, key: str, values: Sequence[str]) -> list[Problem]:
+    """Two devices must not claim the same board."""
+    problems = []
+    owner: dict[str, str] = {}
+    for device, value in zip(config.devices, values, strict=True):
+        if value and value in owner:
+            fact = f"devices '{owner[value]}' and '{device.name}' have the same {key} {value}"
+            problems.append(Problem(("device", device.name, key), True, fact, f"correct the {key} of one of them"))
+        owner.setdefault(value, device.name)
+    return problems

@@ -1,0 +1,313 @@
+"""`deploy.toml`: text in, a checked configuration or one failure with its place out.
+
+Walks the document by the tuples of `config.py`. Does not know files or the environment; what the firmware of a prebuilt
+toolchain says about itself comes from a function that the caller gives.
+Invariant: every error names line and column, and all errors of a text are reported at once. Positions and suggestions
+are computed only when there is something to report. (No `from __future__ import annotations`, see `config.py`.)
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.contradictions import cross_checks, prebuilt_checks
+from pipeline.config.schema import (
+    ActionConfig,
+    Bootloader,
+    Budget,
+    CacheSettings,
+    DeployConfig,
+    DeviceConfig,
+    FlashSettings,
+    Gate,
+    ImageConfig,
+    Partitions,
+    Prebuilt,
+    Profile,
+    Project,
+    Readiness,
+    Reports,
+    Toolchain,
+    Verify,
+)
+from pipeline.config.values import COMPILED_KEYS, PREBUILT, Problem, check_value
+from pipeline.failures import fail
+from pipeline.model import Failure, FailureCategory
+from pipeline.text import did_you_mean, suggestion
+
+if TYPE_CHECKING:
+    from pipeline.formats.manifests import Firmware
+    from pipeline.formats.toml_positions import KeyPath
+
+_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
+    {
+        "project": Project,
+        "toolchain": Toolchain,
+        "prebuilt": Prebuilt,
+        "bootloader": Bootloader,
+        "partitions": Partitions,
+        "flash": FlashSettings,
+        "budget": Budget,
+        "verify": Verify,
+        "readiness": Readiness,
+        "cache": CacheSettings,
+        "reports": Reports,
+        "gate": Gate,
+    }
+)
+_NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
+    {"profile": Profile, "image": ImageConfig, "device": DeviceConfig}
+)
+"""Tables of tables: the key is the `name` of the tuple."""
+
+_LISTED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"action": ActionConfig})
+"""Arrays of tables."""
+
+
+FindFirmware = Callable[[Prebuilt], "Firmware | Problem | Failure"]
+"""What `[prebuilt]` means on this machine."""
+
+
+def parse_config(
+    text: str, path: str = "deploy.toml", find_firmware: FindFirmware | None = None
+) -> DeployConfig | Failure:
+    """The configuration, or a `config_error` at `path:LINE:COL`: the first error of the text, with the further ones
+    in `detail`, one per line. `path` is only used in messages. `find_firmware` is asked when the toolchain is a
+    prebuilt one; what the firmware says of chip and flash becomes part of the configuration. Without it nothing is."""
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        return _syntax_failure(path, error)
+    problems: list[Problem] = []
+    values = _read_document(document, problems)
+    problems = problems or prebuilt_checks(document)
+    firmware: Firmware | None = None
+    if not problems and find_firmware is not None and not _compiles(document):
+        found = find_firmware(Prebuilt(**values["prebuilt"]))
+        if isinstance(found, Failure):
+            return found
+        if isinstance(found, Problem):
+            problems = [found]
+        else:
+            firmware, problems = found, _adopt(values, found)
+    if not problems:
+        config = _build(values, path, firmware)
+        problems = cross_checks(config, document)
+        if not problems:
+            return config
+    return _failure(text, path, problems)
+
+
+def _compiles(document: Mapping[str, Any]) -> bool:
+    toolchain = document.get("toolchain")
+    return not isinstance(toolchain, dict) or toolchain.get("kind") != PREBUILT
+
+
+def _adopt(values: dict[str, Any], firmware: "Firmware") -> list[Problem]:
+    """Fill in what the firmware says and the text does not; contradictions are problems."""
+    problems = []
+    for section, key, said in (
+        ("toolchain", "chip", firmware.chip),
+        ("flash", "mode", firmware.flash_mode),
+        ("flash", "freq", firmware.flash_freq),
+        ("flash", "size", firmware.flash_size),
+        ("partitions", "offset", firmware.table.offset),
+    ):
+        if said == "":
+            continue
+        written = values[section].setdefault(key, said)
+        if written != said:
+            shown = [f"{value:#x}" if isinstance(value, int) else f"'{value}'" for value in (written, said)]
+            fact = f"'{section}.{key}' is {shown[0]}, but {shown[1]} in {firmware.where}"
+            hint = "remove the key: the firmware decides; or build the firmware for it"
+            problems.append(Problem((section, key), True, fact, hint))
+    return problems
+
+
+def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """Per section its values by field name (per named section: by name); what is wrong goes to `problems`."""
+    known = [*_SECTIONS, *_NAMED_SECTIONS, *_LISTED_SECTIONS]
+    problems.extend(_unknown_key((name,), known, "deploy.toml") for name in document if name not in known)
+    compiles = _compiles(document)
+    values: dict[str, Any] = {
+        name: _read_table(document.get(name, {}), shape, (name,), problems, compiles=compiles)
+        for name, shape in _SECTIONS.items()
+    }
+    for name, shape in _NAMED_SECTIONS.items():
+        tables = document.get(name, {})
+        values[name] = {}
+        if not isinstance(tables, dict):
+            problems.append(_wrong_type((name,), tables, "table"))
+            continue
+        for key, table in tables.items():
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):
+                hint = "use letters, digits, '_', '-' and '.', and begin with a letter or a digit"
+                problems.append(Problem((name, key), False, f"'{key}' cannot be the name of a {name}", hint))
+            values[name][key] = _read_table(table, shape, (name, key), problems)
+    for name, shape in _LISTED_SECTIONS.items():
+        listed = document.get(name, [])
+        if not isinstance(listed, list):
+            fact = f"'{name}' is one table, but must be an array of tables"
+            problems.append(Problem((name,), False, fact, f"write [[{name}]], with two brackets"))
+            continue
+        values[name] = [_read_table(table, shape, (name, n), problems) for n, table in enumerate(listed)]
+    return values
+
+
+def _read_table(
+    table: Any, shape: type[Any], path: "KeyPath", problems: list[Problem], *, compiles: bool = False
+) -> dict[str, Any]:
+    listed = path[0] in _LISTED_SECTIONS
+    section = f"[[{path[0]}]]" if listed else f"[{'.'.join(str(part) for part in path)}]"
+    if not isinstance(table, dict):
+        problems.append(_wrong_type(path, table, "table"))
+        return {}
+    is_named = path[0] in _NAMED_SECTIONS
+    fields = {_key(shape, field): field for field in shape._fields if not (is_named and field == "name")}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in fields:
+            problems.append(_unknown_key((*path, key), fields, section))
+            continue
+        wrong = _type_problems((*path, key), value, _type_name(shape, fields[key]))
+        if not wrong:
+            values[fields[key]] = tuple(value) if isinstance(value, list) else value
+            problem = check_value((*path, key), value)
+            wrong = [problem] if problem else []
+        problems.extend(wrong)
+    for key, field in fields.items():
+        # A device's chip is the toolchain's unless it is written.
+        required = field not in shape._field_defaults or (compiles and COMPILED_KEYS.get((str(path[0]), key), False))
+        if key not in table and required and (shape, field) != (DeviceConfig, "chip"):
+            example = '["..."]' if _type_name(shape, field) == "array of strings" else '"..."'
+            fact = f"{section} has no '{key}', which is required"
+            problems.append(Problem(path, False, fact, f"add {key} = {example} to {section}"))
+    return values
+
+
+def _key(shape: type[Any], field: str) -> str:
+    """Budgets are named after stages, whose names have hyphens; all other keys have underscores."""
+    return field.replace("_", "-") if shape is Budget else field
+
+
+_TYPE_NAMES: Mapping[Any, str] = MappingProxyType(
+    {
+        str: "string",
+        int: "integer",
+        int | None: "integer",
+        bool: "boolean",
+        tuple[str, ...]: "array of strings",
+        Mapping[str, str]: "table of strings",
+    }
+)
+_TYPES: Mapping[str, type[Any]] = MappingProxyType({"string": str, "integer": int, "boolean": bool})
+
+
+def _type_name(shape: type[Any], field: str) -> str:
+    """What the type of a field is called in TOML."""
+    return _TYPE_NAMES[shape.__annotations__[field]]
+
+
+def _type_problems(path: "KeyPath", value: Any, wanted: str) -> list[Problem]:
+    if wanted == "array of strings":
+        if not isinstance(value, list):
+            return [_wrong_type(path, value, wanted)]
+        return [
+            _wrong_type((*path, index), item, "string") for index, item in enumerate(value) if not isinstance(item, str)
+        ]
+    if wanted == "table of strings":
+        if not isinstance(value, dict):
+            return [_wrong_type(path, value, wanted)]
+        return [_wrong_type((*path, key), item, "string") for key, item in value.items() if not isinstance(item, str)]
+    # In Python a bool is an int; in TOML it is not.
+    right = isinstance(value, _TYPES[wanted]) and (wanted == "boolean" or not isinstance(value, bool))
+    return [] if right else [_wrong_type(path, value, wanted)]
+
+
+def _wrong_type(path: "KeyPath", value: Any, wanted: str) -> Problem:
+    found = {bool: "boolean", str: "string", int: "integer", float: "float", list: "array", dict: "table"}
+    name = ".".join(part for part in path if isinstance(part, str))
+    element = f"element {path[-1] + 1} of " if isinstance(path[-1], int) else ""
+    hint = {
+        "string": "put it in quotes",
+        "integer": "write a whole number without quotes",
+        "boolean": "write true or false, without quotes",
+        "array of strings": 'write ["..."], with each element in quotes',
+        "table": f"write a table [{name}] with keys below it",
+        "table of strings": f"write a table [{name}] with strings below it",
+    }[wanted]
+    if wanted == "table" and len(path) == 2:  # [device] with keys, where a name is missing
+        hint = f"write [{path[0]}.NAME] for a name of your choice, and the keys below it"
+    fact = f"{element}'{name}' is of type {found.get(type(value), 'date or time')}, but must be of type {wanted}"
+    return Problem(path, True, fact, hint)
+
+
+def _unknown_key(path: "KeyPath", known: Iterable[str], section: str) -> Problem:
+    known = list(known)
+    name = str(path[-1])
+    meant = suggestion(name, known)
+    hint = f"rename it to '{meant}', or remove it" if meant else f"remove it; {section} has {', '.join(known)}"
+    return Problem(path, False, f"unknown key '{name}' in {section}{did_you_mean(name, known)}", hint)
+
+
+def _build(values: Mapping[str, Any], path: str, firmware: "Firmware | None") -> DeployConfig:
+    """From values that have every required field and the right types."""
+    if values["toolchain"].get("kind") == PREBUILT and not values["profile"]:
+        # Nothing is compiled, so no flags need a name; products still need a directory.
+        values["profile"][values["project"].setdefault("profile", PREBUILT)] = {}
+    sections = {name: shape(**values[name]) for name, shape in _SECTIONS.items()}
+    chip = sections["toolchain"].chip
+    devices = tuple(
+        DeviceConfig(**{"chip": chip} | fields | {"name": name, "mac": fields.get("mac", "").lower()})
+        for name, fields in values["device"].items()
+    )
+    profiles = {name: Profile(name, **fields) for name, fields in values["profile"].items()}
+    return DeployConfig(
+        path=path,
+        devices=devices,
+        profiles=MappingProxyType(profiles),
+        actions=tuple(ActionConfig(**fields) for fields in values["action"]),
+        images=tuple(ImageConfig(name, **fields) for name, fields in values["image"].items()),
+        firmware=firmware,
+        **sections,
+    )
+
+
+# --- failures ---------------------------------------------------------------------------------
+
+
+def _failure(text: str, path: str, problems: Sequence[Problem]) -> Failure:
+    """One failure for all problems, in the order of the text."""
+    from pipeline.formats.toml_positions import locate
+
+    positions = locate(text)
+    placed = [(positions.value(p.path) if p.at_value else positions.key(p.path), p) for p in problems]
+    placed.sort(key=lambda entry: entry[0])
+    lines = [f"{path}:{line}:{column}" for (line, column), _problem in placed]
+    first = placed[0][1]
+    return fail(
+        FailureCategory.CONFIG_ERROR,
+        stage=None,
+        where=lines[0],
+        message=first.message,
+        hint=first.hint,
+        detail="\n".join(
+            f"{where}: error: {p.message}" for where, (_at, p) in list(zip(lines, placed, strict=True))[1:]
+        ),
+    )
+
+
+def _syntax_failure(path: str, error: Exception) -> Failure:
+    """tomllib ends its messages with `(at line 3, column 5)` or `(at end of document)`."""
+    fact, _, place = str(error).rpartition(" (at ")
+    found = re.fullmatch(r"line (\d+), column (\d+)\)", place)
+    if isinstance(error, RecursionError):
+        where, fact = path, "arrays or tables are nested too deeply to be read"
+    elif found:
+        where = f"{path}:{found[1]}:{found[2]}"
+    else:
+        where, fact = path, str(error)
+    hint = "correct the TOML syntax here; nothing was touched"
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=fact, hint=hint)

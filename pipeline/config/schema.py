@@ -1,0 +1,266 @@
+"""What a `deploy.toml` says: its sections and keys, and questions about them.
+
+The field types and defaults of the tuples below *are* the schema: `config_reader.py` reads a text by them, and
+`config_checks.py` and `config_cross.py` hold what a type cannot say. Does not know TOML, files, the environment, or
+whether a path or a port exists. Invariant: a `DeployConfig` that exists is complete and consistent.
+
+Validation is this table and not msgspec because of the warm path: importing msgspec costs 15 ms on top of doit
+(measured; typing_extensions, platform, uuid and decimal come with it), the same schema as frozen dataclasses 9 ms, as
+named tuples 2 ms. It also lets one run report every error with its place, where a validator stops at the first.
+(No `from __future__ import annotations` here: the schema is read from the evaluated annotations, and named tuples are
+built twice as fast.)
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from cache.named_tuple import NamedTuple
+from pipeline.chips import flash_size_bytes
+from pipeline.config.values import SIZE_UNITS, VIRTUAL_PORT
+from pipeline.failures import fail
+from pipeline.model import Failure, FailureCategory, Stage
+from pipeline.text import did_you_mean
+
+if TYPE_CHECKING:
+    from pipeline.formats.manifests import Firmware
+
+# --- what a configuration is ------------------------------------------------------------------
+
+
+class Project(NamedTuple):
+    """`sources`: globs, `include`: directories; both relative to the project root. `descriptor`: the one source that
+    gets `-DPROJECT_NAME` and `-DPROJECT_VERSION`, so that a new version compiles nothing else. `profile`: the one used
+    unless `--profile` names another."""
+
+    name: str
+    sources: tuple[str, ...] = ()
+    version: str = "0.0.0"
+    include: tuple[str, ...] = ()
+    descriptor: str = ""
+    profile: str = "local-fast"
+
+
+class Toolchain(NamedTuple):
+    """How the app is built, in every profile."""
+
+    linker_script: str = ""
+    kind: str = "zig"
+    chip: str = "esp32c3"
+    cflags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+
+
+class Prebuilt(NamedTuple):
+    """Firmware that something else built: the directory of an ESP-IDF or PlatformIO build, or files by their offset in
+    flash (as written, `0x10000` or `65536`)."""
+
+    directory: str = ""
+    files: Mapping[str, str] = MappingProxyType({})
+
+
+class Bootloader(NamedTuple):
+    """The second stage; built with the toolchain's flags and its own linker script."""
+
+    sources: tuple[str, ...] = ()
+    linker_script: str = ""
+    include: tuple[str, ...] = ()
+
+
+class Profile(NamedTuple):
+    """Flags that come after the toolchain's; the profile's name is part of every action key."""
+
+    name: str
+    cflags: tuple[str, ...] = ()
+
+
+class Partitions(NamedTuple):
+    """`table`: the CSV; `offset`: where its binary lies in flash."""
+
+    table: str = ""
+    offset: int = 0x8000
+
+
+class FlashSettings(NamedTuple):
+    """What the image headers say about the flash chip."""
+
+    mode: str = "dio"
+    freq: str = "80m"
+    size: str = "4MB"
+
+    @property
+    def size_bytes(self) -> int:
+        return flash_size_bytes(self.size)
+
+
+class DeviceConfig(NamedTuple):
+    """One board. `mac`: lower case with colons, or "" for any. `flash_file` and `timing` concern virtual boards."""
+
+    name: str
+    chip: str
+    port: str = "virtual:"
+    mac: str = ""
+    baud: int = 460800
+    monitor_baud: int = 115200
+    groups: tuple[str, ...] = ()
+    default: bool = False
+    flash_file: str = ""
+    timing: str = "instant"
+    reset: str = "auto"
+
+    @property
+    def is_virtual(self) -> bool:
+        return self.port.startswith(VIRTUAL_PORT)
+
+
+class Budget(NamedTuple):
+    """Limits in ms; None: this stage has none. In `deploy.toml` the keys have hyphens, as the stages' names do.
+    `enforce`: a run over `total` fails."""
+
+    total: int = 4000
+    startup: int = 200
+    dispatch: int = 100
+    fingerprint: int = 500
+    compile: int | None = None
+    link: int | None = None
+    verify_flash: int = 1500
+    reflash: int | None = None
+    reattach: int = 700
+    ttfb: int = 1000
+    enforce: bool = False
+
+    def of(self, stage: Stage) -> int | None:
+        """The limit of a stage in ms."""
+        limit: int | None = getattr(self, stage.value.replace("-", "_"))
+        return limit
+
+    @property
+    def limits_ms(self) -> dict[str, int]:
+        """Every limit that is set, by phase: `total`, `startup`, `dispatch`, and stages."""
+        limits = {"total": self.total, "startup": self.startup, "dispatch": self.dispatch}
+        return limits | {stage.value: limit for stage in Stage if (limit := self.of(stage)) is not None}
+
+
+class Verify(NamedTuple):
+    """Which rung of the verify ladder is proof enough."""
+
+    level: str = "md5"
+
+
+class Readiness(NamedTuple):
+    """When is the device ready (`boot/readiness.py`), how long may it take after reset, and may a module be ill."""
+
+    until: str = "rpc:ready"
+    timeout_ms: int = 5000
+    allow_unhealthy: bool = False
+
+
+class CacheSettings(NamedTuple):
+    """`dir`: relative to the project root or absolute; "" for the one that all projects of this user share."""
+
+    dir: str = ""
+    max_size: str = "5GB"
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self.max_size[:-2]) * SIZE_UNITS[self.max_size[-2:]]
+
+
+class ActionConfig(NamedTuple):
+    """One `[[action]]`: a command of the user's with what it reads and writes. `inputs`: files and globs, `env`: names
+    of variables that reach the command and its key, `tools`: further programs that it starts."""
+
+    name: str
+    argv: tuple[str, ...]
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    depfile: str = ""
+    env: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    cacheable: bool = True
+
+
+class ImageConfig(NamedTuple):
+    """One `[image.NAME]`: a built or given file with a place of its own in flash, by partition or by offset."""
+
+    name: str
+    file: str
+    partition: str = ""
+    offset: int | None = None
+
+
+class Reports(NamedTuple):
+    """Where the rendered reports go, and of how many transactions they are kept."""
+
+    dir: str = "reports"
+    keep: int = 200
+
+
+class Gate(NamedTuple):
+    """What `doit gate` asks for: from which share of a warm deploy (median or 90th percentile) a phase is worth a
+    change, and how much evidence it takes."""
+
+    p50_percent: int = 30
+    p90_percent: int = 40
+    min_pairs: int = 30
+    min_runs: int = 30
+    days: int = 7
+
+
+class DeployConfig(NamedTuple):
+    """A checked `deploy.toml`; `path` is what its errors call it."""
+
+    path: str
+    project: Project
+    toolchain: Toolchain
+    bootloader: Bootloader
+    profiles: Mapping[str, Profile]
+    partitions: Partitions
+    flash: FlashSettings
+    devices: tuple[DeviceConfig, ...]
+    budget: Budget
+    verify: Verify
+    readiness: Readiness
+    cache: CacheSettings
+    reports: Reports
+    gate: Gate
+    actions: tuple[ActionConfig, ...] = ()
+    images: tuple[ImageConfig, ...] = ()
+    prebuilt: Prebuilt = Prebuilt()
+    firmware: "Firmware | None" = None
+    """What a prebuilt toolchain found."""
+
+    @property
+    def default_device(self) -> DeviceConfig:
+        """The one marked `default = true`, or the only one."""
+        return next((device for device in self.devices if device.default), self.devices[0])
+
+    def device(self, name: str) -> DeviceConfig | Failure:
+        """The device of this name; a config_error with "did you mean" otherwise."""
+        found = next((device for device in self.devices if device.name == name), None)
+        return found or self._unknown("device", name, [device.name for device in self.devices])
+
+    def profile(self, name: str) -> Profile | Failure:
+        """The profile of this name; a config_error with "did you mean" otherwise."""
+        return self.profiles.get(name) or self._unknown("profile", name, self.profiles)
+
+    def selected(self, devices: Sequence[str] = (), groups: Sequence[str] = ()) -> tuple[DeviceConfig, ...] | Failure:
+        """The union of the named devices and of the members of the named groups, each once, in the file's order; the
+        default device when nothing is named. A name or a group that nobody has is a config_error."""
+        if not devices and not groups:
+            return (self.default_device,)
+        for name in devices:
+            found = self.device(name)
+            if isinstance(found, Failure):
+                return found
+        known_groups = sorted({group for device in self.devices for group in device.groups})
+        for group in groups:
+            if group not in known_groups:
+                return self._unknown("group", group, known_groups)
+        return tuple(d for d in self.devices if d.name in devices or not set(groups).isdisjoint(d.groups))
+
+    def _unknown(self, what: str, name: str, known: Iterable[str]) -> Failure:
+        known = list(known)
+        hint = f"choose one of {', '.join(known)}" if known else f"add it to {self.path}: no {what} is declared there"
+        message = f"{self.path} has no {what} '{name}'{did_you_mean(name, known)}"
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=f"--{what}", message=message, hint=hint)

@@ -1,0 +1,274 @@
+"""What a type cannot say about one value of `deploy.toml`: which values a key allows.
+
+Rules only, as values: each yields a `Problem` with a path into the document; `config_reader.py` finds the lines, and
+`config_cross.py` holds what several keys say together. Does not read text, files or the environment. Invariant: a rule
+names both what is there and what is allowed, and its hint starts with a verb.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from cache.named_tuple import NamedTuple
+from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES
+from pipeline.config.until import Until, parse_until
+from pipeline.model import SECTOR
+from pipeline.text import did_you_mean
+
+if TYPE_CHECKING:
+    from pipeline.formats.toml_positions import KeyPath
+
+VIRTUAL_PORT = "virtual:"
+PREBUILT = "prebuilt"
+TOOLCHAIN_KINDS = ("zig", "gcc", PREBUILT)
+"""The first two compile for RISC-V only; the last one takes over what something else built."""
+
+COMPILED_KEYS: Mapping[tuple[str, str], bool] = MappingProxyType(
+    {
+        ("project", "sources"): True,
+        ("project", "include"): False,
+        ("project", "descriptor"): False,
+        ("toolchain", "linker_script"): True,
+        ("toolchain", "cflags"): False,
+        ("toolchain", "ldflags"): False,
+        ("bootloader", "sources"): True,
+        ("bootloader", "linker_script"): True,
+        ("bootloader", "include"): False,
+        ("profile", "cflags"): False,
+        ("partitions", "table"): True,
+    }
+)
+"""(section, key) that only mean something where something is compiled; True: then they are required."""
+
+TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
+RESETS = ("auto", "classic", "usb", "instant")
+SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
+VERIFY_LEVELS = ("md5", "app-report", "journal")
+
+DESCRIPTOR_TEXT_MAX = 31
+"""Bytes of project and version in the app descriptor: fields of 32 that end with a NUL."""
+
+
+class Problem(NamedTuple):
+    """An error at a key (or at its value); `message` and `hint` as in `Failure`."""
+
+    path: KeyPath
+    at_value: bool
+    message: str
+    hint: str
+
+
+Finding = tuple[str, str] | None
+"""What a rule says about one value: the fact after "'key' " and the hint, or nothing."""
+
+Rule = Callable[[Any], Finding]
+
+
+# --- one value --------------------------------------------------------------------------------
+
+
+def _one_of(known: Sequence[str]) -> Rule:
+    def rule(value: str) -> Finding:
+        if value in known:
+            return None
+        if len(known) == 1:
+            return f"is '{value}', but only '{known[0]}' exists so far", f"write '{known[0]}', or leave the key out"
+        return f"is '{value}'{did_you_mean(value, known)}", f"use one of {', '.join(known)}"
+
+    return rule
+
+
+def _timing(value: str) -> Finding:
+    """A profile, with overrides after it; what those mean is the virtual board's to say when it is opened."""
+    return _one_of(TIMINGS)(value.partition(",")[0])
+
+
+def _between(low: int, high: int) -> Rule:
+    def rule(value: int) -> Finding:
+        return None if low <= value <= high else (f"is {value}", f"use a number from {low} to {high}")
+
+    return rule
+
+
+def _text(value: str) -> Finding:
+    return None if value.strip() else ("is empty", "fill it in")
+
+
+def _descriptor_text(value: str) -> Finding:
+    if len(value.encode()) > DESCRIPTOR_TEXT_MAX:
+        fact = f"has {len(value.encode())} bytes, but the app descriptor holds {DESCRIPTOR_TEXT_MAX}"
+        return fact, "shorten it"
+    return _text(value)
+
+
+def _inside(value: str) -> Finding:
+    """Paths that reach keys must be the same on every machine: POSIX, relative, inside the project."""
+    if not value.strip():
+        return "is an empty path", "name a file, relative to the project root"
+    if "\\" in value:
+        return f"is '{value}', which has backslashes", "write it with '/'"
+    if value.startswith(("/", "~")) or re.match(r"[A-Za-z]:", value):
+        return f"is '{value}', which is not relative to the project root", "write it relative to the project root"
+    if ".." in value.split("/"):
+        return f"is '{value}', which leaves the project root", "move the file into the project, or link to it there"
+    return None
+
+
+def _each(rule: Rule) -> Rule:
+    def on_every(values: Sequence[str]) -> Finding:
+        for value in values:
+            finding = rule(value)
+            if finding is not None:
+                return f"has an element that {finding[0]}", finding[1]
+        return None
+
+    return on_every
+
+
+def _sources(values: Sequence[str]) -> Finding:
+    return _each(_inside)(values) if values else ("is empty", "name at least one source file or glob")
+
+
+def _sector(value: int) -> Finding:
+    if value > 0 and value % SECTOR == 0:
+        return None
+    return f"is {value:#x}, which is not a positive multiple of {SECTOR:#x}", "use a multiple of 0x1000, such as 0x8000"
+
+
+def _directory(value: str) -> Finding:
+    return _inside(value) if value else None
+
+
+def _files(value: Mapping[str, str]) -> Finding:
+    places: dict[int, str] = {}
+    for key, path in value.items():
+        if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10}", key):
+            return f"has the key '{key}', which is no offset", 'write it like 0x10000 = "app.bin"'
+        offset = int(key, 0) if key[:2] in ("0x", "0X") else int(key)
+        if offset % SECTOR:
+            return f"has the offset {key}, which is not a multiple of {SECTOR:#x}", "write where the file goes in flash"
+        if offset in places:
+            return f"has the offset {offset:#x} twice: {places[offset]} and {key}", "remove one of them"
+        if finding := _inside(path):
+            return f"has at {key} a file that {finding[0]}", finding[1]
+        places[offset] = key
+    return None
+
+
+def _mac(value: str) -> Finding:
+    if value == "" or re.fullmatch(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", value):
+        return None
+    return f"is '{value}', which is not a MAC address", "write six pairs of hex digits, such as 7c:df:a1:00:11:22"
+
+
+def _cache_size(value: str) -> Finding:
+    if re.fullmatch(r"[1-9][0-9]{0,5}(MB|GB)", value):
+        return None
+    return f"is '{value}', which is not a size", "write a whole number with its unit, such as 500MB or 5GB"
+
+
+def _product(value: str) -> Finding:
+    """Only below build/ is nothing a person wrote, so only there may a command's output replace a file."""
+    if finding := _inside(value):
+        return finding
+    if not value.startswith("build/"):
+        return f"is '{value}', which is not below build/", f"write 'build/{value}'"
+    return None
+
+
+def _products(values: Sequence[str]) -> Finding:
+    return _each(_product)(values) if values else ("is empty", "name at least one file that the command writes")
+
+
+def _program(value: str) -> Finding:
+    if value.startswith("/") or ".." in value.split("/"):
+        return f"is '{value}', a place on this machine", "write the program's name, or its path within the project"
+    return _text(value)
+
+
+def _command(values: Sequence[str]) -> Finding:
+    return _each(_program)(values[:1]) if values else ("is empty", "begin with the program to run")
+
+
+def _depfile(value: str) -> Finding:
+    return _product(value) if value else None
+
+
+def _variable(value: str) -> Finding:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        return None
+    return f"is '{value}', which is no name of a variable", "write the name alone; its value comes from the environment"
+
+
+def _until(value: str) -> Finding:
+    found = parse_until(value)
+    return None if isinstance(found, Until) else found
+
+
+_MS = _between(1, 3_600_000)
+_BAUD = _between(300, 5_000_000)
+_RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
+    {
+        ("project", "name"): _descriptor_text,
+        ("project", "version"): _descriptor_text,
+        ("project", "sources"): _sources,
+        ("project", "include"): _each(_inside),
+        ("toolchain", "kind"): _one_of(TOOLCHAIN_KINDS),
+        ("toolchain", "chip"): _one_of(tuple(CHIPS)),
+        ("toolchain", "linker_script"): _inside,
+        ("bootloader", "sources"): _sources,
+        ("bootloader", "include"): _each(_inside),
+        ("bootloader", "linker_script"): _inside,
+        ("partitions", "table"): _inside,
+        ("partitions", "offset"): _sector,
+        ("flash", "mode"): _one_of(FLASH_MODES),
+        ("flash", "size"): _one_of(FLASH_SIZES),
+        ("device", "port"): _text,
+        ("device", "chip"): _one_of(tuple(CHIPS)),
+        ("device", "mac"): _mac,
+        ("device", "baud"): _BAUD,
+        ("device", "monitor_baud"): _BAUD,
+        ("device", "groups"): _each(_text),
+        ("device", "timing"): _timing,
+        ("device", "reset"): _one_of(RESETS),
+        ("budget", "*"): _MS,
+        ("budget", "enforce"): lambda _: None,
+        ("verify", "level"): _one_of(VERIFY_LEVELS),
+        ("readiness", "until"): _until,
+        ("readiness", "timeout_ms"): _MS,
+        ("reports", "dir"): _text,
+        ("gate", "p50_percent"): _between(1, 100),
+        ("gate", "p90_percent"): _between(1, 100),
+        ("gate", "min_pairs"): _between(1, 10_000),
+        ("gate", "min_runs"): _between(1, 10_000),
+        ("gate", "days"): _between(1, 3650),
+        ("reports", "keep"): _between(1, 1_000_000),
+        ("cache", "max_size"): _cache_size,
+        ("prebuilt", "directory"): _directory,
+        ("prebuilt", "files"): _files,
+        ("image", "file"): _inside,
+        ("image", "partition"): _text,
+        ("image", "offset"): _sector,
+        ("action", "name"): _text,
+        ("action", "argv"): _command,
+        ("action", "inputs"): _each(_inside),
+        ("action", "outputs"): _products,
+        ("action", "depfile"): _depfile,
+        ("action", "env"): _each(_variable),
+        ("action", "tools"): _each(_program),
+    }
+)
+
+
+def check_value(path: KeyPath, value: Any) -> Problem | None:
+    """The rule of this key about its value, which has the right type."""
+    section, key = str(path[0]), str(path[-1])
+    rule = _RULES.get((section, key)) or _RULES.get((section, "*"))
+    finding = rule(value) if rule else None
+    if finding is None:
+        return None
+    name = ".".join(str(part) for part in path)
+    return Problem(path, True, f"'{name}' {finding[0]}", finding[1])

@@ -1,0 +1,1 @@
+"""A board through a port: sessions, serial lines, the monitor's reader."""

@@ -1,0 +1,296 @@
+"""Into a chip's ROM loader, and who is there: the first half of a loader session.
+
+Knows modem lines and the two ways to speak to a loader. Does not read or write flash. The lean way is tried first: the
+chip is known from the configuration, so nothing is detected, esptool is not even imported, and EN is held low no longer
+than a reset circuit needs. Where it gets no answer, esptool's own reset strategies follow, and the session says so.
+Invariant: `connect` returns a synchronised loader of the expected chip, or raises with the port closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cache.named_tuple import NamedTuple
+from pipeline.device.rom_loader import (
+    EFUSE,
+    TIMEOUT_S,
+    Identity,
+    LoaderError,
+    OtherChip,
+    RomLoader,
+    SecureDownload,
+    set_timeout,
+)
+from pipeline.device.serial_link import NO_LINES, NO_LINES_HINT
+from pipeline.errors import DeviceError
+from pipeline.failures import fail
+from pipeline.model import DeviceFacts, FailureCategory, Reason, Stage
+
+Step = tuple[bool, bool, float]
+"""DTR, RTS, seconds held."""
+
+SHORT: tuple[Step, ...] = ((False, True, 0.010), (True, False, 0.030), (False, False, 0.0))
+"""EN low, then IO0 low while EN rises, then both free: enough for the usual 1 uF at EN."""
+
+CLASSIC: tuple[Step, ...] = ((False, True, 0.1), (True, False, 0.05), (False, False, 0.0))
+"""The same with esptool's times (ClassicReset)."""
+
+USB: tuple[Step, ...] = (
+    (False, False, 0.1),
+    (True, False, 0.1),
+    (True, True, 0.0),
+    (False, True, 0.1),
+    (False, False, 0.0),
+)
+"""For the chip's own USB-Serial/JTAG, where the lines are messages to its reset logic (USBJTAGSerialReset)."""
+
+INSTANT: tuple[Step, ...] = tuple((dtr, rts, 0.0) for dtr, rts, _ in CLASSIC)
+"""For boards without a capacitor: the virtual ones in this process."""
+
+LEAN = {"classic": (SHORT, CLASSIC), "usb": (), "instant": (INSTANT, INSTANT)}
+"""The sequences tried before esptool's own, by the device's `reset`. None for a chip on its own USB: there a reset
+leaves two watchdogs running, which esptool knows to stop."""
+
+AGAIN = {"classic": CLASSIC, "usb": USB, "instant": INSTANT}
+"""The sequence for entering the loader once more."""
+
+GARBLED = (ValueError, LookupError, struct.error)
+"""What esptool raises beside its own errors when a reply passes its checks and still is nonsense."""
+
+CP2102, JTAG_SERIAL = (0x10C4, 0xEA60), (0x303A, 0x1001)
+"""USB vendor and product of a usual bridge, and of the chip's own port."""
+
+STANDARD_TRIES = 4
+"""Of esptool's strategies, which alternate short and long delays; with five syncs each, about 4 s."""
+
+
+class Loader(NamedTuple):
+    """A synchronised ROM loader: a RomLoader, or esptool's."""
+
+    esp: Any
+    facts: DeviceFacts
+    reasons: tuple[Reason, ...] = ()
+
+
+def connect(port: Any, chip: str, where: str, flash_size: int, reset: str) -> Loader:
+    """Reset the chip on `port` into its loader, sync, and read its identity (no write, no stub).
+
+    `reset` is a key of LEAN. Raises DeviceError: sync_failed, wrong_device (another chip than `chip`), port_missing,
+    protected_device. Closes the port when it raises.
+    """
+    try:
+        lean, reasons = _lean(port, chip, flash_size, reset)
+        return lean or _standard(port, chip, flash_size, reset, reasons)
+    except (RuntimeError, OSError, *GARBLED) as error:  # esptool's FatalError is a RuntimeError, pyserial's an OSError
+        vanished = gone(port)
+        port.close()
+        text = fact_of(error)
+        category, message, hint = FailureCategory.SYNC_FAILED, f"no loader: {text}", None
+        if getattr(error, "errno", None) == errno.ENOTTY:
+            message, hint = f"no loader: {NO_LINES}", NO_LINES_HINT
+        elif vanished:
+            category, message = FailureCategory.PORT_MISSING, f"the port vanished: {text}"
+        elif _is_other_chip(error):
+            category, message = FailureCategory.WRONG_DEVICE, f"expected {chip}: {text}"
+        elif isinstance(error, SecureDownload):
+            category, message = FailureCategory.PROTECTED_DEVICE, "the board is in Secure Download Mode (efuse)"
+        raise DeviceError(
+            fail(category, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=hint, detail=str(error))
+        ) from None
+    except BaseException:
+        port.close()
+        raise
+
+
+def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | None, tuple[Reason, ...]]:
+    """Ours, without esptool; or why it did not do."""
+    if chip not in EFUSE:
+        return None, (Reason("standard-connect", "loader", "lean", f"{chip} is esptool's"),)
+    if reset == "usb":
+        return None, (Reason("standard-connect", "loader", "lean", "the watchdogs of a chip on its own USB"),)
+    last = ""
+    for sequence in LEAN[reset]:
+        rom = RomLoader(port, chip)
+        port.reset_input_buffer()
+        _play(port, sequence)
+        try:
+            rom.sync()
+            found = _identified(rom)
+        except (OtherChip, SecureDownload):
+            raise
+        except LoaderError as error:
+            last = str(error)
+            continue
+        facts = DeviceFacts(
+            chip=chip,
+            mac=found.mac,
+            chip_id=found.chip_id,
+            revision=found.revision,
+            flash_size=flash_size,
+            flash_encryption=found.flash_encryption,
+            secure_boot=found.secure_boot,
+        )
+        return Loader(rom, facts), ()
+    return None, (Reason("standard-connect", "loader", "the lean reset got no answer", last),)
+
+
+def _identified(rom: RomLoader) -> Identity:
+    """Who answers. Replies have no checksum: another chip is believed when it says so twice. Raises LoaderError."""
+    try:
+        return rom.identify()
+    except OtherChip as first:
+        try:
+            return rom.identify()
+        except OtherChip as second:
+            if str(second) == str(first):
+                raise
+            raise LoaderError(f"garbled answers: first {first}, then {second}") from None
+
+
+def _standard(port: Any, chip: str, flash_size: int, reset: str, reasons: tuple[Reason, ...]) -> Loader:
+    """esptool's reset strategies and its reading of the chip; one retry if the answers make no sense."""
+    import esptool
+
+    esp = esptool_loader(port, chip, reset)
+    mode = "usb-reset" if reset == "usb" else "default-reset"
+    esp.connect(mode=mode, attempts=STANDARD_TRIES, detecting=True, warnings=False)
+    try:
+        facts = _identify(esp, chip, flash_size)
+    except esptool.FatalError as error:
+        if _is_other_chip(error):
+            raise
+        reasons += (Reason("retried", "loader", "", str(error).splitlines()[0]),)
+        esp.connect(mode=mode, attempts=STANDARD_TRIES, detecting=True, warnings=False)
+        facts = _identify(esp, chip, flash_size)
+    esp._post_connect()  # stops the watchdogs of a chip on its own USB, which else reset it while flash is written
+    return Loader(esp, facts, reasons)
+
+
+def enter_again(esp: Any, port: Any, reset: str) -> None:
+    """Reset into the ROM once more, with esptool's times. Raises esptool.FatalError."""
+    port.reset_input_buffer()
+    _play(port, AGAIN[reset])
+    esp.connect(mode="no-reset", attempts=1, detecting=True, warnings=False)
+
+
+def esptool_loader(port: Any, chip: str, reset: str) -> Any:
+    """esptool's loader object on an open port: silent, and counting its round trips in `commands`. Sends nothing."""
+    import esptool
+    from esp_pylib.logger import EspLog
+
+    EspLog.set_logger(_quiet_logger())
+    esptool.loader.HexFormatter = Unseen
+    set_timeout(port, TIMEOUT_S)
+    esp = esptool.CHIP_DEFS[chip](port)
+    esp.cache["usb_vid"], esp.cache["usb_pid"] = _usb_ids(port, reset)
+    count_commands(esp, 0)
+    return esp
+
+
+def _usb_ids(port: Any, reset: str) -> tuple[int, int]:
+    """By these esptool decides whether to stop watchdogs and to send small blocks; told, it does not look through all
+    USB ports for them. A port of which nothing is known stands for a bridge."""
+    usb = getattr(port, "usb", None)
+    if usb is not None and usb.vid is not None:
+        return usb.vid, usb.pid
+    return JTAG_SERIAL if reset == "usb" else CP2102
+
+
+def gone(port: Any) -> bool:
+    """Can the port not even be asked what waits in it?"""
+    try:
+        return bool(port.is_open and port.in_waiting < 0)
+    except OSError:
+        return True
+
+
+def fact_of(error: Exception) -> str:
+    """The first line of what an exception says."""
+    return f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+
+
+def _is_other_chip(error: Exception) -> bool:
+    return str(error).startswith("This chip is")
+
+
+def _play(port: Any, sequence: Sequence[Step]) -> None:
+    for dtr, rts, held_s in sequence:
+        # RTS last on the way down and up, so that EN never moves while IO0 is undecided
+        port.setDTR(dtr)
+        port.setRTS(rts)
+        if held_s:
+            time.sleep(held_s)
+
+
+def _identify(esp: Any, chip: str, flash_size: int) -> DeviceFacts:
+    """Who is it? Chip id from the ROM (C3, S3...), else the magic register; MAC and revision from efuse."""
+    import esptool
+
+    chip_id: int | None = None
+    if esp.USES_MAGIC_VALUE:
+        magic = esp.read_reg(esp.CHIP_DETECT_MAGIC_REG_ADDR)
+        if magic != esp.MAGIC_VALUE:
+            raise esptool.FatalError(f"This chip is of magic {magic:#010x}, not {esp.CHIP_NAME}")
+        encrypted, secure = bool(esp.get_flash_encryption_enabled()), bool(esp.get_secure_boot_enabled())
+    else:
+        info = esp.get_security_info()
+        chip_id = info["chip_id"]
+        if chip_id != esp.IMAGE_CHIP_ID:
+            names = {c.IMAGE_CHIP_ID: c.CHIP_NAME for c in esptool.CHIP_DEFS.values() if not c.USES_MAGIC_VALUE}
+            raise esptool.FatalError(f"This chip is {names.get(chip_id, f'of id {chip_id}')}, not {esp.CHIP_NAME}")
+        encrypted = bin(info["flash_crypt_cnt"]).count("1") % 2 == 1
+        secure = bool(info["parsed_flags"]["SECURE_BOOT_EN"])
+    mac = ":".join(f"{byte:02x}" for byte in esp.read_mac("BASE_MAC"))
+    return DeviceFacts(
+        chip=chip,
+        mac=mac,
+        chip_id=chip_id,
+        revision=esp.get_chip_revision(),
+        flash_size=flash_size,
+        flash_encryption=encrypted,
+        secure_boot=secure,
+    )
+
+
+def count_commands(esp: Any, so_far: int) -> None:
+    """Count the round trips of an esptool object in its attribute `commands`."""
+    esp.commands, command = so_far, esp.command
+
+    def counted(op: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        esp.commands += op is not None  # without: reads one more answer, such as the seven further ones to a sync
+        return command(op, *args, **kwargs)
+
+    esp.command = counted
+
+
+class Unseen:
+    """In place of esptool's `HexFormatter`: each packet is dumped in hex for a trace, also when nobody traces, and that
+    was a quarter of a write's CPU time."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __str__(self) -> str:
+        return ""
+
+
+def _quiet_logger() -> Any:
+    """A logger for esptool that prints nothing: its text is for its own command line."""
+    from esp_pylib.logger import EspLogBase
+
+    class Quiet(EspLogBase):  # type: ignore[misc]
+        def print(self, *args: Any, **kwargs: Any) -> None: ...
+        def err(self, *args: Any, suggestion: str | None = None) -> None: ...
+        def warn(self, *args: Any, suggestion: str | None = None) -> None: ...
+        def note(self, *args: Any) -> None: ...
+        def hint(self, *args: Any) -> None: ...
+        def debug(self, *args: Any) -> None: ...
+        def set_verbosity(self, mode: Any) -> None: ...
+        def progress_bar(
+            self, cur_iter: int, total_iters: int, prefix: str = "", suffix: str = "", bar_length: int = 30
+        ) -> None: ...
+
+    return Quiet()

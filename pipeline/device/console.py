@@ -1,0 +1,166 @@
+"""The monitor as a library: a device's output as events, and JSON-RPC calls answered by id, on one link.
+
+    with Monitor(link, reader) as monitor:
+        answer = monitor.call("health", timeout_s=2.0)      # Answer, Refusal, or a Failure at the deadline
+        for seen in monitor.poll(0.1): ...                  # lines, messages, resets, panics, gaps, drops
+
+What arrives while a call waits is kept for the next `poll`, up to `RING_LINES`; what was dropped is told. Does not know
+doit, terminals or who opened the port. Invariant: every byte that the link delivers is part of an event or of a number
+of dropped ones, and a call ends at its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cache.named_tuple import NamedTuple
+from pipeline.boot.console_events import Kind, Listener, Seen
+from pipeline.boot.ring import Ring
+from pipeline.effects.api import Reader, SerialLink
+from pipeline.failures import fail
+from pipeline.formats.jsonrpc import Calls
+from pipeline.model import Failure, FailureCategory
+
+RING_LINES = 10_000
+POLL_S = 0.1
+
+
+class Answer(NamedTuple):
+    """The result of a call. `at_s`: link time of the answer's first byte; `sent_s`: of the request."""
+
+    result: Any
+    sent_s: float
+    at_s: float
+
+
+class Refusal(NamedTuple):
+    """The firmware answered with an error."""
+
+    code: int
+    message: str
+
+
+class Monitor:
+    """Listens on `link` through `reader`, which it starts, and stops with `close`. One thread at a time."""
+
+    def __init__(
+        self,
+        link: SerialLink,
+        reader: Reader,
+        *,
+        where: str = "device",
+        limit: int = RING_LINES,
+        sink: Callable[[bytes], None] = lambda data: None,
+    ) -> None:
+        """`limit`: events that wait for `poll`. `sink` gets every byte as it comes."""
+        self._link = link
+        self._reader = reader
+        self._where = where
+        self._sink = sink
+        self._calls = Calls("hotplate")
+        self._listener = Listener()
+        self._events: Ring[Seen] = Ring(limit)
+        self._told = (0, 0, 0)
+        self._gaps = 0
+        reader.start()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    @property
+    def running(self) -> str:
+        """`app_elf_sha256` of the firmware that runs, if it said since its last reset."""
+        return self._listener.running
+
+    @property
+    def dropped_bytes(self) -> int:
+        """What arrived and nobody took from the reader."""
+        return self._reader.dropped
+
+    @property
+    def dropped_events(self) -> int:
+        """What was heard and nobody took from here."""
+        return self._events.dropped
+
+    def poll(self, timeout_s: float) -> list[Seen]:
+        """What was heard; waits up to `timeout_s` when there is nothing yet. Raises DeviceError when the port went away
+        for good."""
+        if not len(self._events):
+            self._listen(timeout_s)
+        seen = self._losses()
+        while (event := self._events.take()) is not None:
+            seen.append(event)
+        return seen
+
+    def send(self, data: bytes) -> None:
+        """Send as it is."""
+        self._link.write(data)
+
+    def call(self, method: str, params: Any = None, timeout_s: float = 2.0) -> Answer | Refusal | Failure:
+        """Ask, and wait for the answer with the same id; an rpc_timeout failure at the deadline. A call that the device
+        cannot answer any more, because it was reset meanwhile, ends at once. Raises DeviceError as `poll`."""
+        name, request = self._calls.request(method, params)
+        sent_s = self._link.now_s()
+        self._link.write(request)
+        while (left_s := sent_s + timeout_s - self._link.now_s()) > 0:
+            for seen in self._listen(min(POLL_S, left_s)):
+                if seen.kind is Kind.RESET:
+                    self._calls.forget()
+                    return self._no_answer(method, f"the device was reset ({seen.text}) before it answered")
+                if seen.message is not None and seen.message.get("id") == name and self._calls.match(seen.message):
+                    return _reply(seen, sent_s)
+        self._calls.forget(name)
+        return self._no_answer(method, f"no answer came within {round(timeout_s * 1000)} ms")
+
+    def close(self) -> None:
+        """Stop listening; the link stays open."""
+        self._reader.stop()
+
+    def _listen(self, timeout_s: float) -> list[Seen]:
+        """One read, into the ring too."""
+        at_s, data = self._reader.poll(timeout_s)
+        while self._gaps < len(self._link.gaps) and self._link.gaps[self._gaps].back_s <= at_s:
+            self._listener.interrupted()
+            self._gaps += 1
+        if data:
+            self._sink(data)
+        heard = self._listener.feed(at_s, data)
+        for seen in heard:
+            self._events.push(seen)
+        return heard
+
+    def _losses(self) -> list[Seen]:
+        """What was lost since the last time, as events."""
+        gaps, dropped_bytes, dropped_events = len(self._link.gaps), self._reader.dropped, self._events.dropped
+        before, self._told = self._told, (gaps, dropped_bytes, dropped_events)
+        now_s = self._link.now_s()
+        seen = []
+        for gap in self._link.gaps[before[0] : gaps]:
+            text = f"the port was gone for {round((gap.back_s - gap.gone_s) * 1000)} ms; what came meanwhile is lost"
+            seen.append(Seen(Kind.GAP, gap.back_s, text))
+        for count, unit in ((dropped_bytes - before[1], "bytes"), (dropped_events - before[2], "lines")):
+            if count:
+                seen.append(Seen(Kind.DROPPED, now_s, f"{count} {unit} were dropped: nobody took them in time"))
+        return seen
+
+    def _no_answer(self, method: str, fact: str) -> Failure:
+        return fail(
+            FailureCategory.RPC_TIMEOUT,
+            stage=None,
+            where=self._where,
+            message=f"`{method}`: {fact}",
+            hint="check that this firmware serves JSON-RPC on this port, at the device's `monitor_baud`",
+        )
+
+
+def _reply(seen: Seen, sent_s: float) -> Answer | Refusal:
+    message = seen.message
+    assert message is not None
+    if "error" not in message:
+        return Answer(message["result"], sent_s, seen.at_s)
+    code = message["error"].get("code")
+    return Refusal(code if isinstance(code, int) else 0, str(message["error"].get("message", "")))

@@ -1,0 +1,261 @@
+"""Addresses to functions and lines, with the debug information of the ELF file that is running.
+
+The only module that knows pyelftools, which is imported when there is something to decode. Finds the ELF by what the
+device says it runs (`app_elf_sha256`): among the build's products, else in the content-addressed store.
+Invariant: an ELF is used only if its own bytes have the identity that was asked for.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from posixpath import normpath
+from typing import Any
+
+from cache.blobs import BlobStore
+from cache.digest import Digest
+from cache.durable import write_atomic
+from cache.named_tuple import NamedTuple
+from pipeline.boot.backtrace import Frame, FrameRule, parse_dump, trace_lines, walk
+from pipeline.formats import elf
+
+KEEP = 64
+"""Builds whose ELF is remembered; the files themselves lie in the store as long as that keeps them."""
+
+MIN_PREFIX = 8
+"""Digits of an identity that name a build: ESP-IDF's panic handler prints nine."""
+
+
+def identities(data: bytes) -> tuple[str, ...]:
+    """What a device may call an ELF file: the SHA-256 of its loaded sections (ours), or of the whole file (ESP-IDF)."""
+    stripped = elf.strip(data)
+    whole = hashlib.sha256(data).hexdigest()
+    return (whole,) if isinstance(stripped, str) else (hashlib.sha256(stripped).hexdigest(), whole)
+
+
+class FoundElf(NamedTuple):
+    """An ELF with debug information, and what to call it."""
+
+    shown: str
+    data: bytes
+
+
+class ElfStore:
+    """The ELF files of this project's builds by identity.
+
+    elfs.v1/<app_elf_sha256>    `<sha256 of the ELF> <size> <path>`: a blob of the store below `cache_dir`
+    """
+
+    def __init__(self, root: Path, state_dir: Path, cache_dir: Path) -> None:
+        self._root = root
+        self._index = state_dir / "elfs.v1"
+        self._blobs = BlobStore(cache_dir)
+
+    def keep(self, path: str) -> None:
+        """Remember the ELF at `path` (relative to the root) under its identity. A disk that is full costs a backtrace
+        and no build, so that errors are nobody's business."""
+        with contextlib.suppress(OSError):
+            data = (self._root / path).read_bytes()
+            digest = self._blobs.put_bytes(data)
+            name = identities(data)[0]
+            write_atomic(self._index / name, f"{digest.hex} {digest.size} {path}\n".encode(), durable=False)
+            entries = sorted(self._index.iterdir(), key=lambda entry: entry.stat().st_mtime_ns)
+            for entry in entries[:-KEEP]:
+                entry.unlink(missing_ok=True)
+
+    def find(self, identity: str) -> FoundElf | None:
+        """The ELF that calls itself `identity` (at least `MIN_PREFIX` of its hex digits)."""
+        wanted = identity.lower()
+        if len(wanted) < MIN_PREFIX:
+            return None
+        candidates = (*self._kept(wanted), *self._built())
+        return next((found for found in candidates if any(i.startswith(wanted) for i in identities(found.data))), None)
+
+    def _kept(self, wanted: str) -> Iterator[FoundElf]:
+        with contextlib.suppress(OSError):
+            for entry in sorted(self._index.iterdir()):
+                if not entry.name.startswith(wanted):
+                    continue
+                with contextlib.suppress(OSError, ValueError):
+                    hexadecimal, size, path = entry.read_text().rstrip("\n").split(" ", 2)
+                    data = self._blobs.read(Digest(hexadecimal, int(size)))
+                    if data is not None:
+                        yield FoundElf(path, data)
+
+    def _built(self) -> Iterator[FoundElf]:
+        for path in sorted((self._root / "build").rglob("*.elf")):
+            if not path.name.endswith(".stripped.elf"):
+                with contextlib.suppress(OSError):
+                    yield FoundElf(str(PurePosixPath(path.relative_to(self._root))), path.read_bytes())
+
+
+class Decoder:
+    """Answers about one ELF file. Raises ValueError for what is no ELF file."""
+
+    def __init__(self, data: bytes) -> None:
+        from elftools.common.exceptions import ELFError
+        from elftools.elf.elffile import ELFFile
+
+        try:
+            self._elf = ELFFile(io.BytesIO(data))
+            self._dwarf: Any = self._elf.get_dwarf_info() if self._elf.has_dwarf_info() else None
+        except ELFError as error:
+            raise ValueError(f"no ELF file: {error}") from None
+        self._functions = sorted(self._read_functions())
+        self._starts = [start for start, _, _ in self._functions]
+        self._frames: list[tuple[int, int, Any]] | None = None
+        self._lines: dict[int, list[tuple[int, str, int]]] = {}
+
+    def frame(self, address: int) -> Frame:
+        """What lies at `address`."""
+        function = self._function(address)
+        if not function:
+            return Frame(address)
+        return Frame(address, function, *self._line(address))
+
+    def rule(self, address: int) -> FrameRule | None:
+        """How to find the caller of what lies at `address`; `None` when the file does not say."""
+        for start, size, entry in self._frame_entries():
+            if start <= address < start + size:
+                rows = [row for row in entry.get_decoded().table if row["pc"] <= address]
+                return _frame_rule(rows[-1]) if rows else None
+        return None
+
+    def _read_functions(self) -> Iterator[tuple[int, int, str]]:
+        table = self._elf.get_section_by_name(".symtab")
+        for symbol in table.iter_symbols() if table is not None else ():
+            # What is no function but has a name is a label of an assembler file; those with a dot are the compiler's.
+            kind = symbol["st_info"]["type"]
+            if kind == "STT_FUNC" or (kind == "STT_NOTYPE" and symbol.name and symbol.name[0] not in ".$"):
+                section = symbol["st_shndx"]
+                if isinstance(section, int) and self._elf.get_section(section)["sh_flags"] & 4:  # SHF_EXECINSTR
+                    yield symbol["st_value"], symbol["st_size"], symbol.name
+
+    def _function(self, address: int) -> str:
+        index = bisect.bisect_right(self._starts, address) - 1
+        while index >= 0:
+            start, size, name = self._functions[index]
+            # Assembler functions often have no size: they reach up to the next one.
+            if start <= address < start + size or (size == 0 and self._same_section(start, address)):
+                return name
+            if size:
+                return ""
+            index -= 1
+        return ""
+
+    def _same_section(self, start: int, address: int) -> bool:
+        for section in self._elf.iter_sections():
+            if section["sh_flags"] & 4 and section["sh_addr"] <= start < section["sh_addr"] + section["sh_size"]:
+                return bool(address < section["sh_addr"] + section["sh_size"])
+        return False
+
+    def _line(self, address: int) -> tuple[str, int]:
+        best: tuple[str, int] = ("", 0)
+        for unit in self._units(address):
+            rows = self._rows(unit)
+            index = bisect.bisect_right(rows, (address, "\x7f" * 8, 1 << 31)) - 1
+            if index >= 0 and rows[index][1]:
+                best = rows[index][1], rows[index][2]
+                break
+        return best
+
+    def _units(self, address: int) -> Iterator[Any]:
+        if self._dwarf is None:
+            return
+        # gcc writes the table of ranges for every unit, clang for none, an assembler for its own.
+        ranges = self._dwarf.get_aranges()
+        offset = ranges.cu_offset_at_addr(address) if ranges is not None else None
+        if offset is not None:
+            yield self._dwarf.get_CU_at(offset)
+        else:
+            yield from (unit for unit in self._dwarf.iter_CUs() if self._covers(unit, address))
+
+    def _covers(self, unit: Any, address: int) -> bool:
+        top = unit.get_top_DIE()
+        base = top.attributes["DW_AT_low_pc"].value if "DW_AT_low_pc" in top.attributes else 0
+        if "DW_AT_high_pc" in top.attributes:
+            high = top.attributes["DW_AT_high_pc"]
+            end = high.value if high.form == "DW_FORM_addr" else base + high.value
+            return bool(base <= address < end)
+        lists = self._dwarf.range_lists()
+        if "DW_AT_ranges" not in top.attributes or lists is None:
+            return False
+        for entry in lists.get_range_list_at_offset(top.attributes["DW_AT_ranges"].value, cu=unit):
+            if hasattr(entry, "base_address"):
+                base = entry.base_address
+                continue
+            origin = 0 if entry.is_absolute else base
+            if origin + entry.begin_offset <= address < origin + entry.end_offset:
+                return True
+        return False
+
+    def _rows(self, unit: Any) -> list[tuple[int, str, int]]:
+        """(address, file, line) in order of addresses; a file of `""` begins what no line is known of."""
+        if unit.cu_offset not in self._lines:
+            self._lines[unit.cu_offset] = sorted(_line_rows(self._dwarf.line_program_for_CU(unit)))
+        return self._lines[unit.cu_offset]
+
+    def _frame_entries(self) -> list[tuple[int, int, Any]]:
+        if self._frames is None:
+            self._frames = []
+            if self._dwarf is not None and self._dwarf.has_CFI():
+                from elftools.dwarf.callframe import FDE
+
+                for entry in self._dwarf.CFI_entries():
+                    if isinstance(entry, FDE):
+                        self._frames.append((entry["initial_location"], entry["address_range"], entry))
+        return self._frames
+
+
+def _line_rows(program: Any) -> Iterator[tuple[int, str, int]]:
+    if program is None:
+        return
+    names = [_file_name(program, index) for index in range(len(program["file_entry"]))]
+    base = 0 if program["version"] >= 5 else 1
+    for entry in program.get_entries():
+        state = entry.state
+        if state is not None:
+            index = state.file - base
+            name = "" if state.end_sequence or not 0 <= index < len(names) else names[index]
+            yield state.address, name, state.line
+
+
+def _file_name(program: Any, index: int) -> str:
+    entry = program["file_entry"][index]
+    directories, place = program["include_directory"], entry.dir_index
+    if program["version"] < 5:
+        place -= 1
+    directory = directories[place].decode("utf-8", "replace") if 0 <= place < len(directories) else ""
+    return normpath(f"{directory}/{entry.name.decode('utf-8', 'replace')}" if directory else entry.name.decode())
+
+
+def _frame_rule(row: Any) -> FrameRule | None:
+    rule = row["cfa"]
+    if rule.reg is None:
+        return None
+    saved = {
+        register: row[register].arg for register in row if isinstance(register, int) and row[register].type == "OFFSET"
+    }
+    return FrameRule(rule.reg, rule.offset, saved)
+
+
+def decoded_panic(lines: Iterable[str], store: ElfStore, running: str) -> Sequence[str]:
+    """The decoded trace of the last panic in `lines`; nothing when there is none, or no ELF for it. `running`: the
+    `app_elf_sha256` to assume when the panic does not name one."""
+    dump = parse_dump(lines)
+    if dump is None:
+        return ()
+    identity = dump.elf_sha256 or running
+    found = store.find(identity)
+    if found is None:
+        return (f"Backtrace: no ELF with app_elf_sha256 {identity or '(not named)'} is known here",)
+    try:
+        decoder = Decoder(found.data)
+        frames = [decoder.frame(address) for address in walk(dump, decoder.rule)]
+    except (ValueError, KeyError, IndexError) as error:  # a damaged file, or a form that pyelftools does not know
+        return (f"Backtrace: {found.shown} cannot be decoded: {error}",)
+    return trace_lines(frames, found.shown, named=bool(dump.elf_sha256)) if frames else ()

@@ -1,0 +1,51 @@
+"""A `hotplate` that has loaded its code and waits to be told what to do: what `doit watch` runs for each save.
+
+Most of a short run is the import of doit and of our modules; here that happens before the save. One process serves one
+run, so no run sees anything of the one before. Does not know what it is asked to do.
+Invariant: it reads nothing of the project before the line arrives on stdin, and ends when stdin does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from pipeline.effects.host import ASKED_AT
+
+
+def main() -> int:
+    """Load, wait for a line `{"argv": [...], "env": {...}}`, be `hotplate` with it."""
+    _load()
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 0
+    asked = json.loads(line)
+    sys.argv = ["hotplate", *asked["argv"]]
+    os.environ.update({**asked["env"], ASKED_AT: str(time.monotonic())})
+    from pipeline.fastpath import main as hotplate
+
+    return hotplate()
+
+
+def _load() -> None:
+    """Everything that a build imports on its way, but for esptool and the like, which few saves need."""
+    import concurrent.futures.thread
+    import importlib
+
+    for name in (
+        "pipeline.tasks",
+        "pipeline.engine.scheduler",
+        "pipeline.stages.fingerprint",
+        "pipeline.stages.compile",
+        "pipeline.stages.link",
+        "pipeline.toolchain.builtins",
+        "cache.store",
+    ):
+        importlib.import_module(name)
+    del concurrent
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The action engine: which actions are up to date, and how the others become so. Knows nothing of firmware or doit."""

@@ -1,0 +1,167 @@
+"""Put actions in an order in which each comes after those that make its inputs.
+
+Pure. Does not know why an action runs. Invariant: the order is stable (declared order wherever the graph allows), and
+a graph that cannot be ordered gives a sentence that names the files or actions at fault.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from cache.named_tuple import NamedTuple
+from pipeline.formats.depfile import search_path
+from pipeline.model import Action
+
+
+class Dag(NamedTuple):
+    """`order`: all actions. `producer`: output path -> index in `order`. `needs[i]`: indices that `order[i]` waits
+    for, all smaller than i."""
+
+    order: tuple[Action, ...]
+    producer: Mapping[str, int]
+    needs: tuple[tuple[int, ...], ...]
+
+
+class Trouble(NamedTuple):
+    """Why there is no such graph: one fact, and the names of the actions at fault."""
+
+    message: str
+    hint: str
+    actions: tuple[str, ...]
+
+
+class FileSystem(NamedTuple):
+    """What must be asked of the file system, and what is remembered. `read_by`: the outputs that the last run of an
+    action read, None when nobody knows what it read; `real`: a path without the symbolic links in it; `product`: the
+    output of a user's action that a path leads to, or `""`."""
+
+    read_by: Callable[[Action], Collection[str] | None] = lambda action: None
+    real: Callable[[str], str] = lambda path: path
+    product: Callable[[str], str] = lambda path: ""
+
+
+def build(actions: Sequence[Action], files: Callable[[], FileSystem] = FileSystem) -> Dag | Trouble:
+    """The graph, or what is wrong with the declarations. `files` is called only for projects with users' actions.
+
+    An action waits for those that make its inputs; a compile also for those that make a file below a directory where
+    it may look for headers, since nobody knows yet whether it includes them. It may include any file by `../x.h`: the
+    first time it waits for all, then for those that made what it included."""
+    producer: dict[str, int] = {}
+    names: set[tuple[str, str]] = set()
+    for index, action in enumerate(actions):
+        trouble = _check(action)
+        if trouble:
+            return Trouble(f"action {action.name!r} {trouble}", "correct the action", (action.name,))
+        if (action.profile, action.name) in names:
+            message = f"two actions are called {action.name!r} in profile {action.profile!r}"
+            return Trouble(message, "rename one of them", (action.name,))
+        names.add((action.profile, action.name))
+        for path in action.outputs:
+            if path in producer:
+                both = (actions[producer[path]].name, action.name)
+                message = f"{path} is an output of both {both[0]!r} and {both[1]!r}"
+                return Trouble(message, "let one of them write another file", both)
+            producer[path] = index
+    needs = _needs(actions, producer, files)
+    position = _sort(needs)
+    if position is None:
+        cycle = tuple(actions[index].name for index in _cycle(needs))
+        message = "actions wait for each other: " + " -> ".join(map(repr, cycle))
+        return Trouble(message, "remove one of these inputs", cycle)
+    order = sorted(range(len(actions)), key=position.__getitem__)
+    return Dag(
+        tuple(actions[index] for index in order),
+        {path: position[index] for path, index in producer.items()},
+        tuple(tuple(sorted(position[need] for need in needs[index])) for index in order),
+    )
+
+
+def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callable[[], FileSystem]) -> list[list[int]]:
+    needs = [sorted({producer[path] for path in action.inputs if path in producer}) for action in actions]
+    generators = [n for n, action in enumerate(actions) if action.is_users]
+    if not generators:
+        return needs
+    read_by, real, product = files()
+    for n in generators:
+        linked = (producer[made_there] for path in actions[n].inputs if (made_there := product(path)))
+        needs[n] = sorted({*needs[n], *linked})
+    after_compiles = _after_compiles(actions, needs)
+    generators = [n for n in generators if n not in after_compiles]
+    before_compiles = set(generators)
+    made = {n: tuple(map(real, actions[n].outputs)) for n in generators}
+    searched: dict[tuple[str, ...], list[int]] = {}
+    for index, action in enumerate(actions):
+        if action.count_as != "compiled":
+            continue
+        near = tuple(dict.fromkeys((*search_path(action.argv), *map(posixpath.dirname, action.inputs))))
+        if near not in searched:
+            # From the root itself every file can be named.
+            places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in map(real, near))
+            searched[near] = [n for n in generators if any(path.startswith(places) for path in made[n])]
+        read = read_by(action)
+        included = before_compiles if read is None else {producer[path] for path in read}
+        # Only generators, which need no compile, so that what was included once cannot make a cycle now.
+        needs[index] = sorted({*needs[index], *searched[near], *(included & before_compiles)})
+    return needs
+
+
+def _after_compiles(actions: Sequence[Action], needs: Sequence[Sequence[int]]) -> set[int]:
+    """Actions that use what a compile made, directly or not: what they make cannot be a header of it."""
+    users: dict[int, list[int]] = {}
+    for index, mine in enumerate(needs):
+        for need in mine:
+            users.setdefault(need, []).append(index)
+    found: set[int] = set()
+    waiting = [
+        user for index, action in enumerate(actions) if action.count_as == "compiled" for user in users.get(index, [])
+    ]
+    while waiting:
+        index = waiting.pop()
+        if index not in found:
+            found.add(index)
+            waiting += users.get(index, [])
+    return found
+
+
+def _check(action: Action) -> str:
+    if bool(action.argv) == bool(action.builtin):
+        return "must have either a command or a builtin"
+    if not action.outputs:
+        return "declares no output"
+    for path in (*action.inputs, *action.outputs, *((action.depfile,) if action.depfile else ())):
+        if not path or path.startswith("/") or ".." in path.split("/"):
+            return f"names {path!r}, which is outside the project"
+    return ""
+
+
+def _cycle(needs: Sequence[Sequence[int]]) -> list[int]:
+    """The indices of one cycle, first one repeated at the end; there is one."""
+    import networkx
+
+    graph: networkx.DiGraph[int] = networkx.DiGraph((index, need) for index, mine in enumerate(needs) for need in mine)
+    edges = networkx.find_cycle(graph)
+    return [edges[0][0], *(need for _, need in edges)]
+
+
+def _sort(needs: Sequence[Sequence[int]]) -> dict[int, int] | None:
+    """index -> position, None when there is a cycle."""
+    position: dict[int, int] = {}
+    for start in range(len(needs)):
+        stack: list[tuple[int, int]] = [] if start in position else [(start, 0)]
+        on_path = {start} if stack else set()
+        while stack:
+            index, following = stack[-1]
+            if following == len(needs[index]):
+                stack.pop()
+                on_path.discard(index)
+                position[index] = len(position)
+                continue
+            stack[-1] = (index, following + 1)
+            need = needs[index][following]
+            if need in on_path:
+                return None
+            if need not in position:
+                on_path.add(need)
+                stack.append((need, 0))
+    return position

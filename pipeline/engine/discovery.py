@@ -1,0 +1,153 @@
+"""From the depfile of a command that ran to the set of files that its result depends on.
+
+Knows depfiles, search paths and what a depfile hides (`core/hidden_reads`). Does not know keys or the cache. Invariant:
+the set names every file that the command read beside its declared inputs, as far as compilers and texts tell, and every
+place where a new file would have been read instead; it names a generated file as the action that makes it does.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from cache.digest import digest_bytes
+from cache.durable import read_file
+from pipeline.engine.observation import CandidateSet, IdentifiedSet, Observer
+from pipeline.formats import c_source, depfile
+from pipeline.model import Action
+
+if TYPE_CHECKING:
+    from cache.stamps import Entry
+    from pipeline.engine.engine import Engine
+
+
+class Discovery:
+    """What commands of one `run` read. Safe to use from several threads: at worst two of them work out the same."""
+
+    def __init__(self, engine: Engine, observer: Observer) -> None:
+        self._engine = engine
+        self._observer = observer
+        self._names: dict[str, str] = {}
+        self._plain_names: dict[str, str] = {}
+        self._shadowed: dict[object, tuple[str, ...]] = {}
+        self._hidden: dict[str, tuple[c_source.Hidden, tuple[str, ...]]] = {}
+
+    def from_depfile(self, action: Action) -> CandidateSet | None:
+        """Read the depfile, which is then removed (a restored result has none either); None when it is unusable."""
+        if not action.depfile:
+            return CandidateSet((), ())
+        path = self._engine.resolve(action.depfile)
+        try:
+            reported = depfile.parse(os.fsdecode(read_file(path)))
+        except OSError:
+            return None
+        if action.depfile not in action.outputs:
+            os.unlink(path)  # noqa: PTH108
+        if reported is None:
+            return None
+        declared = set(action.inputs)
+        spelt = tuple(sorted({name for path in reported if (name := self._normalised(path)) not in declared}))
+        # What is searched is what the source spells.
+        shadows = self._shadows(depfile.search_path(action.argv), action.inputs, spelt)
+        # A file that is there now and was not read is not where the compiler searches.
+        absent = tuple(name for name in shadows if name not in declared and not self._observer.is_present(name))
+        return CandidateSet(self._known_as(spelt, action), absent)
+
+    def with_hidden(
+        self, action: Action, inputs: Sequence[tuple[str, Entry]], candidate: CandidateSet, found: IdentifiedSet
+    ) -> CandidateSet:
+        """`candidate` and what the texts say that the depfile does not; `found` is what its files hold. Reads only
+        files that are marked."""
+        if action.count_as != "compiled":
+            return candidate
+        paths = [path for path, _ in (*inputs, *found.discovered)]
+        entries = [*(entry for _, entry in inputs), *found.entries]
+        marked = [(path, entry) for path, entry in zip(paths, entries, strict=True) if entry.marked]
+        if not marked:
+            return candidate
+        search, wanted = depfile.search_path(action.argv), dict[str, None]()
+        texts = {path: self._read(path, entry) for path, entry in marked}
+        for path, (hidden, _) in texts.items():
+            beside = () if path.startswith(("/", "{")) else (posixpath.dirname(path),)
+            for name in hidden.asked:
+                wanted.update(dict.fromkeys(c_source.places(name, beside, search)))
+        if any(hidden.assembled for hidden, _ in texts.values()):
+            names = dict.fromkeys(piece for word in action.argv for piece in c_source.quoted(word))
+            for path, entry in zip(paths, entries, strict=True):
+                if not path.startswith(("/", "{")):
+                    names.update(dict.fromkeys((texts.get(path) or self._read(path, entry))[1]))
+            wanted.update(self._assembled(list(names), search))
+        return self._extended(action, candidate, wanted)
+
+    def _assembled(self, names: list[str], search: Sequence[str]) -> dict[str, None]:
+        """Where the assembler may look for what `names` lead to, and what the files that it includes name. A name that
+        leads nowhere is none of a file."""
+        wanted: dict[str, None] = {}
+        for name in names:  # grows
+            places = list(c_source.places(name, ("",), search))
+            there = [path for path in places if self._observer.is_present(path)]
+            if not there:
+                continue
+            wanted.update(dict.fromkeys(places))
+            for path in there:
+                entry = self._observer.look(path)
+                if entry is not None and entry.marked:
+                    names += [piece for piece in self._read(path, entry)[1] if piece not in names]
+        return wanted
+
+    def _extended(self, action: Action, candidate: CandidateSet, wanted: Iterable[str]) -> CandidateSet:
+        known = {*action.inputs, *candidate.discovered}
+        names = [name for path in wanted if (name := self._normalised(path)) not in known]
+        present = [name for name in names if self._observer.is_present(name)]
+        headers = {*candidate.discovered, *self._known_as(present, action)}
+        absent = {*candidate.absent, *names} - set(present)
+        return CandidateSet(tuple(sorted(headers)), tuple(sorted(absent)))
+
+    def _read(self, path: str, entry: Entry) -> tuple[c_source.Hidden, tuple[str, ...]]:
+        """What a file hides, and what stands in it between quotes. Once for each content."""
+        known = self._hidden.get(entry.sha256)
+        if known is None:
+            try:
+                data = read_file(self._engine.resolve(path))
+            except OSError:
+                data = b""
+            text = os.fsdecode(data)
+            known = c_source.hidden(text), c_source.quoted(text)
+            # One that moved since it was looked at: whoever looks next sees that.
+            if digest_bytes(data).hex == entry.sha256:
+                self._hidden[entry.sha256] = known
+        return known
+
+    def _known_as(self, spelt: Sequence[str], action: Action) -> tuple[str, ...]:
+        """What was read through a link is known by its path, since the link may lead elsewhere one day, and by the
+        name that whoever makes it gives it."""
+        products = self._engine.links.products((*spelt, *action.inputs))
+        return tuple(sorted({*map(self._plain, spelt), *products}.difference(action.inputs)))
+
+    def _normalised(self, path: str) -> str:
+        """As `depfile.normalise`, once per header instead of once per inclusion."""
+        if path not in self._names:
+            self._names[path] = depfile.normalise(path, str(self._engine.root), self._engine.places)
+        return self._names[path]
+
+    def _plain(self, name: str) -> str:
+        """`name` without `..` where that names the same file: behind a symbolic link it does not."""
+        if "/../" not in name:
+            return name
+        if name not in self._plain_names:
+            plain = posixpath.normpath(name)
+            try:
+                same = os.path.samefile(self._engine.resolve(name), self._engine.resolve(plain))  # noqa: PTH121
+            except OSError:
+                same = False
+            self._plain_names[name] = plain if same else name
+        return self._plain_names[name]
+
+    def _shadows(self, search: tuple[str, ...], sources: tuple[str, ...], headers: tuple[str, ...]) -> tuple[str, ...]:
+        """As `depfile.shadows`, once for all sources of a directory that include the same."""
+        what = (search, tuple(map(posixpath.dirname, sources)), headers)
+        if what not in self._shadowed:
+            self._shadowed[what] = depfile.shadows(search, sources, headers)
+        return self._shadowed[what]

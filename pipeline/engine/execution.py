@@ -1,0 +1,157 @@
+"""Run an action's command or builtin, with its outputs' directories made and its stale outputs removed.
+
+Knows files and the process runner. Does not know keys or the cache. Invariant: before an action runs, none of its
+outputs exists, so that what exists afterwards was made by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.named_tuple import NamedTuple
+from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
+from pipeline.model import Action
+
+if TYPE_CHECKING:
+    from pipeline.engine.engine import Engine
+
+TIMEOUT_S = 3600.0
+"""No compiler or linker needs longer; a command that waits for something must end some time."""
+
+
+class Executed(NamedTuple):
+    """What a command or builtin did; `argv` as it was run here."""
+
+    argv: tuple[str, ...] = ()
+    stdout: bytes = b""
+    stderr: bytes = b""
+    duration_s: float = 0.0
+    failure: ActionFailure | None = None
+
+
+def execute(engine: Engine, action: Action) -> Executed:
+    """Run it from the project root. Raises OSError when a directory cannot be made or a stale output not removed, and
+    KeyboardInterrupt when the runner was cancelled; outputs are gone then."""
+    outputs = made_files(engine, action)
+    for path in outputs:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
+        directory = posixpath.dirname(path)
+        if not os.path.isdir(directory):  # noqa: PTH112 - almost always there, and asking is cheaper than making
+            Path(directory).mkdir(parents=True, exist_ok=True)
+    try:
+        return _builtin(engine, action, outputs) if action.builtin else _command(engine, action)
+    except BaseException:
+        remove_files(outputs)
+        raise
+
+
+def made_files(engine: Engine, action: Action) -> list[str]:
+    """Where its outputs and its depfile lie."""
+    return [engine.resolve(path) for path in (*action.outputs, action.depfile) if path]
+
+
+def remove_files(paths: Iterable[str]) -> None:
+    """Remove what exists of `paths`."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
+
+
+class UndeclaredOutputs:
+    """Notices files that appear or change below build/ while a user's command runs and that nobody declared: they
+    would be missing after a restore. Toolchains' own commands are not watched: what they write is known, and there may
+    be ten thousand of them. What other users' commands write at the same time counts too."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._root = str(engine.root)
+        declared = {path for action in engine.graph.order for path in (*action.outputs, action.depfile)}
+        users = [path for action in engine.graph.order if action.is_users for path in (*action.outputs, action.depfile)]
+        self._declared = declared.union(map(engine.links.real, users))
+        self._before = self._list()
+
+    def found(self) -> str:
+        """The first such file, relative to the project; `""` if there is none."""
+        after = self._list()
+        return min((path for path, content in after.items() if self._before.get(path) != content), default="")
+
+    def _list(self) -> dict[str, tuple[int, int, int]]:
+        """path -> mtime, size and inode of every file below build/ that nobody declared and that is no temporary one of
+        ours. Not ctime: it moves when another name of the file, which may be an old output, is removed."""
+        found = {}
+        waiting = ["build"]
+        while waiting:
+            directory = waiting.pop()
+            with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._root}/{directory}") as scan:
+                for entry in scan:
+                    path = f"{directory}/{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(path)
+                    elif path not in self._declared and not entry.name.endswith(".tmp"):
+                        with contextlib.suppress(FileNotFoundError):
+                            status = entry.stat(follow_symlinks=False)
+                            found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
+        return found
+
+
+def _command(engine: Engine, action: Action) -> Executed:
+    tool = engine.tools.get(action.argv[0])
+    if tool is None:
+        message = f"the tool {action.argv[0]!r} is not installed"
+        return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
+    argv, env = placed_command(engine, action)
+    try:
+        done = engine.runner.run(argv, cwd=engine.root, env=env, timeout_s=TIMEOUT_S)
+    except TimeoutError:
+        message = f"the command did not end within {TIMEOUT_S:.0f} s"
+        return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
+    except OSError as error:
+        message = f"{tool.path} cannot be run: {error.strerror or error}"
+        return Executed(argv, failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, argv))
+    failure = None
+    if done.exit_code != 0:
+        # Many tools write their errors to stdout.
+        words = (done.stderr or done.stdout).decode("utf-8", "replace")
+        how = f"exit code {done.exit_code}" if done.exit_code > 0 else f"signal {-done.exit_code}"
+        failure = ActionFailure(
+            action.name, FailureKind.EXIT, f"{action.name} failed with {how}", argv, done.exit_code, words
+        )
+    return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+def placed_command(engine: Engine, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The words and the environment of an action as it is run here. Precondition: its tool is installed."""
+    argv = (engine.tools[action.argv[0]].path, *(_placed(engine, word) for word in action.argv[1:]))
+    return argv, {**engine.run_env, **{name: _placed(engine, value) for name, value in action.env}}
+
+
+def _placed(engine: Engine, word: str) -> str:
+    """`word` with the project's directory in place of `{root}`, that of a tool in place of `{NAME_dir}`, and in place
+    of `{NAME_near}` the same relative to the project if it lies there (.venv), as some tools then spell it."""
+    if "{" in word:
+        root = str(engine.root)
+        word = word.replace("{root}", root)
+        for place, directory in engine.places.items():
+            word = word.replace(place, directory)
+            word = word.replace(place.replace("_dir}", "_near}"), directory.removeprefix(f"{root}/"))
+    return word
+
+
+def _builtin(engine: Engine, action: Action, outputs: list[str]) -> Executed:
+    function = engine.builtins.get(action.builtin)
+    if function is None:
+        message = f"this version has no builtin {action.builtin!r}"
+        return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message))
+    began_s = engine.clock.now_s()
+    inputs = tuple(Path(engine.resolve(path)).read_bytes() for path in action.inputs)
+    made = function(BuiltinCall(action.inputs, inputs, dict(action.params)))
+    if isinstance(made, BuiltinError):
+        return Executed(failure=ActionFailure(action.name, FailureKind.BUILTIN, str(made), stderr=str(made)))
+    for path, data in zip(outputs, made, strict=False):
+        Path(path).write_bytes(data)
+    return Executed(duration_s=engine.clock.now_s() - began_s)

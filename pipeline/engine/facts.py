@@ -1,0 +1,72 @@
+"""What an engine whose stages are all up to date believes: for the gate's state.
+
+Reads records and stamps that the engine holds; stats directories only. Does not judge: the caller knows that every
+action is up to date. Invariant: what is returned names every file whose change could make one of them run.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from typing import TYPE_CHECKING
+
+from pipeline.engine.build_log import record_name
+from pipeline.fastpath.watched import GateStamp, directory_stamp
+
+if TYPE_CHECKING:
+    from pipeline.engine.engine import Engine
+
+
+def used_files(engine: Engine) -> dict[str, str] | None:
+    """path -> SHA-256 of every input, discovered input and output; None when an action has no record, or two records
+    disagree about a file."""
+    used: dict[str, str] = {}
+    seen: set[int] = set()
+    for action in engine.graph.order:
+        name = record_name(action)
+        files, discovered = engine.records.files(name), engine.records.discovered(name)
+        if files is None:
+            return None
+        inputs, outputs = files
+        # Most actions share what they discovered with others (see `engine_records`), and only that.
+        shared = id(discovered) in seen
+        seen.add(id(discovered))
+        for path, sha256 in inputs if shared else (*inputs, *discovered):
+            if used.setdefault(path, sha256) != sha256:
+                return None
+        for path, sha256, _ in outputs:
+            if used.setdefault(path, sha256) != sha256:
+                return None
+    return used
+
+
+def shadow_directories(engine: Engine) -> dict[str, GateStamp | None]:
+    """Directory -> stamp, for those in which a new file would be included instead of another. Where the directory does
+    not exist, its nearest ancestor that does stands for it."""
+    names: dict[str, set[str]] = {}
+    seen: set[int] = set()
+    for action in engine.graph.order:
+        absent = engine.records.absent(record_name(action))
+        if id(absent) in seen:
+            continue
+        seen.add(id(absent))
+        for path in absent:
+            directory, name = _existing(engine.resolve(path))
+            names.setdefault(directory, set()).add(name)
+    stamps: dict[str, GateStamp | None] = {}
+    for directory, missing in names.items():
+        stamp = directory_stamp(directory)
+        try:
+            present = set(os.listdir(directory))  # noqa: PTH208
+        except OSError:
+            present = missing
+        stamps[directory] = stamp if missing.isdisjoint(present) else None
+    return stamps
+
+
+def _existing(path: str) -> tuple[str, str]:
+    """(the nearest directory above `path` that exists, the first name below it that does not)."""
+    directory, name = posixpath.split(path)
+    while directory not in ("/", "") and not os.path.isdir(directory):  # noqa: PTH112
+        directory, name = posixpath.split(directory)
+    return directory or "/", name

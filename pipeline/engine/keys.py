@@ -1,0 +1,175 @@
+"""Action keys, and the explanation of why one moved: two sinks of one walk.
+
+Pure. Does not know where digests come from or where results are stored. Invariant: two different walks never give the
+same bytes (every part is length-delimited), and what `ExplainSink` lists is exactly what `HashSink` hashes.
+
+    key    = SHA-256 of the parts
+    part   = netstring(kind) netstring(name) netstring(value);  netstring(s) = decimal length of UTF-8 ":" UTF-8 of s
+    base   = "version" part, then the command, then one "input" part per declared input
+    set    = "version" part, then one part per discovered and per absent file
+    full   = "version" part, then a part with the base key and one with the set key
+    History: version 1 had candidate sets without what a depfile hides (`__has_include`, `.incbin`). Another version is
+    another key: old entries are simply not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Protocol
+
+from cache.digest import ActionKey, Digest
+from cache.named_tuple import NamedTuple
+from pipeline.engine.inputs import STABILITY, Command, InputKind, Stability
+
+KEY_VERSION = "hotplate action key 2"
+
+FileDigest = tuple[str, Digest]
+"""A path as it stands in keys (relative, POSIX, tools' directories as placeholders) and what it held."""
+
+
+class Part(NamedTuple):
+    """One thing that the key depends on."""
+
+    kind: InputKind
+    name: str
+    value: str
+
+
+class KeySink(Protocol):
+    """Receives the parts in order."""
+
+    def part(self, kind: InputKind, name: str, value: str) -> None: ...
+
+    def words(self, kind: InputKind, values: Sequence[str]) -> None:
+        """One part without a name for each."""
+        ...
+
+
+class HashSink:
+    """Hashes the parts."""
+
+    def __init__(self) -> None:
+        self._parts = [_netstring(KEY_VERSION)]
+
+    def part(self, kind: InputKind, name: str, value: str) -> None:
+        self._parts += (self._label(kind), _netstring(name), _netstring(value))
+
+    def words(self, kind: InputKind, values: Sequence[str]) -> None:
+        # By far the most parts are words of a command, so they are not worth a call each.
+        label = self._label(kind) + _netstring("")
+        encoded = [word.encode("utf-8", "surrogateescape") for word in values]
+        self._parts += [b"%b%d:%b" % (label, len(data), data) for data in encoded]
+
+    def _label(self, kind: InputKind) -> bytes:
+        try:
+            return _STABLE[kind]
+        except KeyError:
+            raise ValueError(f"{kind.value} is volatile and must not enter a key [this is a bug]") from None
+
+    def key(self) -> ActionKey:
+        """The key of everything received so far."""
+        return ActionKey(hashlib.sha256(b"".join(self._parts)).hexdigest())
+
+
+class ExplainSink:
+    """Lists the parts."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+
+    def part(self, kind: InputKind, name: str, value: str) -> None:
+        self.parts.append(Part(kind, name, value))
+
+    def words(self, kind: InputKind, values: Sequence[str]) -> None:
+        self.parts += [Part(kind, "", value) for value in values]
+
+
+def walk_base(sink: KeySink, command: Command, inputs: Sequence[FileDigest]) -> None:
+    """The command and its declared inputs, in declared order (it can matter: a linker reads its inputs in order)."""
+    sink.part(InputKind.BUILTIN, "", command.builtin)
+    sink.part(InputKind.TOOL, *command.tool)
+    sink.words(InputKind.ARGUMENT, command.argv)
+    for name, value in command.params:
+        sink.part(InputKind.PARAMETER, name, value)
+    for name, value in sorted(command.env):
+        sink.part(InputKind.ENVIRONMENT, name, value)
+    for path in command.outputs:
+        sink.part(InputKind.OUTPUT_PATH, path, "")
+    sink.part(InputKind.DEPFILE_PATH, "", command.depfile)
+    sink.part(InputKind.PROFILE, "", command.profile)
+    sink.part(InputKind.SALT, "", command.salt)
+    for path, digest in inputs:
+        sink.part(InputKind.INPUT, path, str(digest))
+
+
+def walk_discovered(sink: KeySink, discovered: Iterable[FileDigest], absent: Iterable[str]) -> None:
+    """What the tool read beside its declared inputs, and which files it would have read had they existed."""
+    for path, digest in discovered:
+        sink.part(InputKind.DISCOVERED, path, str(digest))
+    for path in absent:
+        sink.part(InputKind.ABSENT, path, "")
+
+
+def base_key(command: Command, inputs: Sequence[FileDigest]) -> ActionKey:
+    """The key under which candidate sets of discovered inputs are kept."""
+    sink = HashSink()
+    walk_base(sink, command, inputs)
+    return sink.key()
+
+
+def set_key(discovered: Sequence[FileDigest], absent: Sequence[str]) -> ActionKey:
+    """The key of a set of discovered inputs, which many actions share. Both sequences are sorted here: their order
+    says nothing."""
+    sink = HashSink()
+    walk_discovered(sink, sorted(discovered), sorted(absent))
+    return sink.key()
+
+
+def full_key(base: ActionKey, discovered: ActionKey) -> ActionKey:
+    """The key under which the result is kept; `discovered` is a set key."""
+    sink = HashSink()
+    sink.part(InputKind.INPUT, "base key", base)
+    sink.part(InputKind.DISCOVERED, "set key", discovered)
+    return sink.key()
+
+
+class Difference(NamedTuple):
+    """The first part that moved. `before` or `after` is `""` when the part was added or removed."""
+
+    kind: InputKind
+    name: str
+    before: str
+    after: str
+
+
+def first_difference(old: Sequence[Part], new: Sequence[Part]) -> Difference | None:
+    """Compare two walks; None when they are equal."""
+    for before, after in zip_longest(old, new):
+        if before == after:
+            continue
+        # A side that the other has nowhere was changed, added or removed; otherwise parts only changed places.
+        added = after if after is not None and after not in old else None
+        removed = before if before is not None and before not in new else None
+        if added is not None and removed is not None and added[:2] == removed[:2]:
+            return Difference(added.kind, added.name, removed.value, added.value)
+        if added is not None:
+            return Difference(added.kind, added.name, "", added.value)
+        if removed is not None:
+            return Difference(removed.kind, removed.name, removed.value, "")
+        part = after if after is not None else before
+        return Difference(part.kind, part.name, "order", "order")
+    return None
+
+
+def _netstring(text: str) -> bytes:
+    # File names are bytes on POSIX; surrogateescape gives those back that are not UTF-8.
+    data = text.encode("utf-8", "surrogateescape")
+    return b"%d:%s" % (len(data), data)
+
+
+_STABLE: Mapping[InputKind, bytes] = {
+    kind: _netstring(kind.value) for kind, stability in STABILITY.items() if stability is Stability.STABLE
+}
+"""The encoded kinds that may enter a key: looked up for every word of every command."""

@@ -1,0 +1,105 @@
+"""What the engine takes from and gives to its callers beside the types of the model.
+
+Values only. Does not know how actions are executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+
+from cache.named_tuple import NamedTuple
+from pipeline.model import Reason
+
+OUTPUT_MOVED = "output"
+"""Kind of the reason of an action of which nothing but outputs moved."""
+
+
+class BuiltinError(NamedTuple):
+    """Why a builtin refuses its inputs. `where` is `path:line` or a path, `message` one fact with both values."""
+
+    where: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.where}: error: {self.message}" if self.where else f"error: {self.message}"
+        return f"{line}\n{self.hint}" if self.hint else line
+
+
+class BuiltinCall(NamedTuple):
+    """What a builtin works on: the inputs' paths (for messages) and bytes in declared order, and the parameters."""
+
+    paths: tuple[str, ...]
+    inputs: tuple[bytes, ...]
+    params: Mapping[str, str]
+
+
+Builtin = Callable[[BuiltinCall], Sequence[bytes] | BuiltinError]
+"""A function of this program that makes one output after the other from bytes. It must depend on its call alone: the
+key holds its `name@version` and what the call holds. A change of what it makes needs another version."""
+
+
+class FailureKind(StrEnum):
+    """How an action failed."""
+
+    EXIT = "exit"
+    TIMEOUT = "timeout"
+    TOOL_MISSING = "tool-missing"
+    INPUT_MISSING = "input-missing"
+    OUTPUT_MISSING = "output-missing"
+    UNDECLARED_OUTPUT = "undeclared-output"
+    DEPFILE = "depfile"
+    BUILTIN = "builtin"
+    FILE_SYSTEM = "file-system"
+
+
+class ActionFailure(NamedTuple):
+    """One action that failed. `message` is one fact; `exit_code` is None when nothing ran to an end; `stderr` is the
+    tool's own words; `argv` is the command as it was run here."""
+
+    action: str
+    kind: FailureKind
+    message: str
+    argv: tuple[str, ...] = ()
+    exit_code: int | None = None
+    stderr: str = ""
+
+
+class Span(NamedTuple):
+    """When and where one action was performed: `began_s` on the engine's clock, `worker` numbers the threads of this
+    stage from 0. `how` is the value of an `engine_action.How`."""
+
+    action: str
+    how: str
+    worker: int
+    began_s: float
+    duration_s: float
+
+
+class ScanResult(NamedTuple):
+    """`counts` has inputs (files looked at), read (their stamp had moved or was new), changed (other content than last
+    time) and missing (declared, but not there). `reasons` names each changed one, `notes` are lines for the user."""
+
+    counts: Mapping[str, int]
+    reasons: tuple[Reason, ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class RunResult(NamedTuple):
+    """`counts` has compiled, linked, built (executed, by `Action.count_as`), restored, up_to_date, failed and not_run;
+    they add up to the stage's actions. `reasons`: why those that were not up to date were not. `executed`: their names
+    if they ran. `warnings`: (action, stderr) of successful actions, executed or restored. `notes`: results that were
+    not recorded or not stored, and why."""
+
+    counts: Mapping[str, int]
+    reasons: tuple[Reason, ...]
+    executed: tuple[str, ...]
+    failures: tuple[ActionFailure, ...]
+    warnings: tuple[tuple[str, str], ...]
+    notes: tuple[Reason, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures

@@ -1,0 +1,124 @@
+"""Make the gate's compiled loop for this user, once, where there is a compiler for this machine.
+
+Knows compilers, and the directory that `gate_helper` looks into. Does not know when the program is asked. Invariant: a
+program gets its name only after it answered a listing rightly, files that moved included; the name holds the digest of
+its source, of the compiler and of the platform. Whatever goes wrong is noted beside it and tried again a day later: the
+gate does the same in Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.durable import write_atomic
+from pipeline.effects.api import ProcessRunner
+from pipeline.effects.packages import package_dir
+from pipeline.fastpath import stamp_of
+from pipeline.fastpath.native_loop import PREFIX, VARIABLE, WORTH_FILES, ask, directory, own_stamp
+from pipeline.fastpath.state import listing_of
+from pipeline.fastpath.watched import GateStamp
+
+SOURCE = Path(__file__).parent / "statloop.c"
+TIMEOUT_S = 60.0
+"""zig makes its own libc first, which takes 10 s; cc takes a tenth of one."""
+AGAIN_S = 86400.0
+
+
+def ready(runner: ProcessRunner) -> dict[str, GateStamp] | None:
+    """The program (name -> stamp), made now if need be; None when there is none. Losing it costs work only."""
+    found = _named()
+    if isinstance(found, str):
+        return None
+    path, compiler = found
+    stamp = own_stamp(str(path), stamp_of)
+    note = path.with_name(f"{path.name}.failed")
+    try:
+        if stamp is None and not (note.exists() and time.time() - note.stat().st_mtime < AGAIN_S):
+            trouble = _make(runner, compiler, path)
+            stamp = own_stamp(str(path), stamp_of)
+            if trouble:
+                write_atomic(note, f"{trouble}\n".encode(), durable=False, own=True)
+            else:
+                note.unlink(missing_ok=True)
+    except (OSError, TimeoutError):
+        return None
+    return None if stamp is None else {path.name: stamp}
+
+
+def describe() -> str:
+    """One line for `doit cache:stats`."""
+    found = _named()
+    if isinstance(found, str):
+        return f"none: {found}"
+    path, compiler = found
+    if own_stamp(str(path), stamp_of) is not None:
+        return str(path)
+    try:
+        return f"none: {path.with_name(f'{path.name}.failed').read_text(errors='replace').splitlines()[0]}"
+    except (OSError, IndexError):
+        return f"none yet: {Path(compiler[0]).name} makes it when a build uses {WORTH_FILES} files or more"
+
+
+def _named() -> tuple[Path, list[str]] | str:
+    """Where the program belongs and what makes it, or why there can be none."""
+    place = directory()
+    if place is None:
+        return f"{VARIABLE}=0" if os.environ.get(VARIABLE) == "0" else "not on this platform, or without a home"
+    compiler, package = shutil.which("cc"), package_dir("ziglang")
+    argv = [compiler] if compiler else [str(package / "zig"), "cc"] if package is not None else None
+    if argv is None:
+        return "no compiler for this machine (cc, or the package ziglang)"
+    try:
+        identity, stamp = hashlib.sha256(SOURCE.read_bytes()), stamp_of(os.stat(argv[0]))  # noqa: PTH116
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    for part in (*argv, stamp, sys.platform, os.uname().machine):
+        identity.update(f"{part}\0".encode())
+    return Path(place, PREFIX + identity.hexdigest()[:32]), argv
+
+
+def _make(runner: ProcessRunner, compiler: Sequence[str], path: Path) -> str:
+    """Compile, try, put in place; what went wrong, if anything. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as name:
+        scratch = Path(name)
+        made = scratch / "statgate"
+        # zig's own caches would else stay behind: 50 MB for one file of 16 kB.
+        env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": name, "ZIG_LOCAL_CACHE_DIR": name}
+        argv = [*compiler, "-O2", "-o", str(made), str(SOURCE)]
+        try:
+            done = runner.run(argv, cwd=scratch, env=env, timeout_s=TIMEOUT_S)
+        except TimeoutError:
+            return f"{compiler[0]} took longer than {TIMEOUT_S:.0f} s"
+        if done.exit_code != 0 or not made.exists():
+            lines = done.stderr.decode(errors="replace").splitlines()
+            return f"{compiler[0]} ended with {done.exit_code}: {lines[0] if lines else 'no message'}"
+        made.chmod(0o500)
+        if not _tells_right(made, scratch):
+            return f"what {compiler[0]} made does not tell which files moved"
+        made.replace(path)
+    return ""
+
+
+def _tells_right(program: Path, scratch: Path) -> bool:
+    """Does it find exactly the files whose stamps are others?"""
+    (scratch / "files").mkdir()
+    files: list[tuple[str, GateStamp]] = []
+    for n in range(4):
+        path = scratch / "files" / str(n)
+        path.write_bytes(bytes(n))
+        files.append((f"files/{n}", stamp_of(path.stat())))
+    wrong = [(path, (s[0] + (n == 1), s[1] + (n == 2), s[2] + (n == 3))) for n, (path, s) in enumerate(files)]
+    wrong.append(("missing/x", files[0][1]))
+
+    def told(rows: Sequence[tuple[str, GateStamp]]) -> list[int] | None:
+        return ask(str(program), str(scratch), len(rows), listing_of(rows))
+
+    return told(files) == [] and told(wrong) == [1, 2, 3, 4]

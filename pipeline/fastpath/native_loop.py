@@ -1,0 +1,98 @@
+"""Ask the compiled loop (`fastpath/statloop.c`) which files of the gate's listing moved.
+
+Knows where the program lies and what makes it ours; `gate_helper_build` made it. Does not know state files or what a
+listing means. Invariant: what is not certainly the program that `gate_helper_build` tried out is not started, and
+whatever it does but answer in full is no answer; then the caller looks for itself.
+
+Part of the warm path: imports only what the interpreter has loaded, and `cache.location`.
+"""
+
+import os
+import sys
+
+from cache.location import user_cache_dir
+
+TYPE_CHECKING = False  # type checkers know the name
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Stamp = tuple[int, int, int]
+
+VARIABLE = "HOTPLATE_NATIVE"
+"""`0` in the environment: do without."""
+PREFIX = "statgate-"
+WORTH_FILES = 1500
+"""From here on the program saves more than its start costs."""
+_MODE = 0o100500
+"""A file, not a link, that nobody may write and nobody else may use."""
+
+
+def directory() -> "str | None":
+    """Where the user's programs lie; None where there are none (no home, Windows, switched off)."""
+    if os.environ.get(VARIABLE) == "0" or not hasattr(os, "posix_spawn"):
+        return None
+    cache = user_cache_dir(os.environ, sys.platform)
+    return None if cache is None else f"{cache}/native"
+
+
+def own_stamp(path: str, stamp_of: "Callable[[os.stat_result], Stamp]") -> "Stamp | None":
+    """The stamp of a program that this user made and nobody can have changed, None otherwise."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return stamp_of(status) if status.st_mode == _MODE and status.st_uid == os.geteuid() else None
+
+
+def trusted(named: "Mapping[str, Stamp]", stamp_of: "Callable[[os.stat_result], Stamp]") -> "str | None":
+    """The path of the program that a state names (name -> stamp), if it is the one that was tried out."""
+    place = directory()
+    for name, stamp in named.items():
+        path = f"{place}/{name}"
+        if place and name.startswith(PREFIX) and "/" not in name and own_stamp(path, stamp_of) == stamp:
+            return path
+    return None
+
+
+def ask(program: str, root: str, count: int, listing: bytes) -> "list[int] | None":
+    """The places of the files that moved, None when the program did not say."""
+    try:
+        status, output = _run([program, root, str(count), str(len(listing))], listing)
+    except OSError:
+        return None
+    places = output.split()
+    if status != 0 or places[-1:] != [b"checked"]:
+        return None
+    try:
+        return list(map(int, places[:-1]))
+    except ValueError:
+        return None
+
+
+def _run(argv: "list[str]", given: bytes) -> "tuple[int, bytes]":
+    """How the program ended and what it printed. It reads all of its input before it writes. `subprocess` would take
+    ten times as long to import as this takes."""
+    theirs_in, ours_in = os.pipe()
+    ours_out, theirs_out = os.pipe()
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)]
+        child = os.posix_spawn(argv[0], argv, {}, file_actions=actions)
+    except BaseException:
+        for end in (theirs_in, ours_in, ours_out, theirs_out):
+            os.close(end)
+        raise
+    os.close(theirs_in)
+    os.close(theirs_out)
+    output = b""
+    try:
+        rest = memoryview(given)
+        while rest:
+            rest = rest[os.write(ours_in, rest) :]
+    except BrokenPipeError:
+        pass  # it ended early, and its status says how
+    finally:
+        os.close(ours_in)
+    while more := os.read(ours_out, 1 << 16):
+        output += more
+    os.close(ours_out)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), output

@@ -1,0 +1,101 @@
+"""The gate's second look: files that were saved, or checked out anew, with the content that they had.
+
+Reads the few files whose stamps moved, and lists the directories, and compares with what the last run found, so that
+such a save costs a few reads and not a run of doit. Editors that save by renaming, or that put a swap file beside the
+source for a moment, move the stamp of the directory too. Knows the gate's state and the fingerprints that `gate_state`
+wrote beside it; not what the files are for. Invariants: it says yes only when every path that moved is a regular file
+that actions read and none makes, whose bytes did not change, or a directory that was only listed, whose entries did
+not; it writes nothing. So the stamps stay as they are and the same paths are read at the next call too, until a run
+of doit records them (`GateState.renew`).
+
+Only imported when a stamp moved, in a process that hopes not to import doit.
+"""
+
+import os
+from stat import S_ISREG
+
+from cache.statebytes import decode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    PathsAt = Callable[[Any, Sequence[int]], dict[int, bytes]]
+
+KIND = "gate contents 1"
+"""
+The value is (token, fingerprints): the token is `facts["survey"]` of the state that it belongs to; the fingerprints are
+16 bytes for each of its paths, of a file's bytes or a directory's entries; empty where a move must go to doit.
+"""
+SUFFIX = ".contents"
+MOST = 64
+"""With more paths moved a run of doit is worth its time: it records their stamps, which this does not."""
+
+
+def only_touched(
+    state: "Any", places: "Sequence[int]", path: str, paths_at: "PathsAt", most: "int | None" = None
+) -> bool:
+    """Is everything that moved (`places` in the state's paths) as it was? No if it is more than `most` (default MOST).
+    `path` is that of the state file, `paths_at` reads its listing. The current directory must be the project's."""
+    if len(places) > (MOST if most is None else most):
+        return False
+    facts = state[4]
+    fingerprints = _load(path, facts["survey"])
+    if fingerprints is None:
+        return False
+    numbers = memoryview(state[6])[: 24 * state[5]].cast("Q")
+    paths = paths_at(state, places)
+
+    def now(n: int) -> bytes:
+        path = os.fsdecode(paths[n])
+        return of_file(path, numbers[3 * n + 1]) if n < facts["files"] else of_directory(path)
+
+    return all(bool(fingerprints[n]) and fingerprints[n] == now(n) for n in places)
+
+
+def _load(path: str, token: str) -> "Any":
+    try:
+        with open(os.path.splitext(path)[0] + SUFFIX, "rb", buffering=0) as stream:  # noqa: PTH122, PTH123
+            saved, _ = decode(KIND, stream.read())
+    except OSError:
+        return None
+    return saved[1] if saved is not None and saved[0] == token else None
+
+
+def of_file(path: str, size: int) -> bytes:
+    """The fingerprint of a regular file of this size; empty when it is none or is written meanwhile."""
+    from xxhash import xxh3_128_digest
+
+    try:
+        # A named pipe would be waited for.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return b""
+    try:
+        before = os.fstat(handle)
+        if not S_ISREG(before.st_mode) or before.st_size != size:
+            return b""
+        data = b""
+        while block := os.read(handle, size + 1 - len(data)):
+            data += block
+        after = os.fstat(handle)
+    except OSError:
+        return b""
+    finally:
+        os.close(handle)
+    steady = (before.st_ctime_ns, before.st_mtime_ns, size) == (after.st_ctime_ns, after.st_mtime_ns, after.st_size)
+    return xxh3_128_digest(data) if steady and len(data) == size else b""
+
+
+def of_directory(path: str) -> bytes:
+    """The fingerprint of a directory's entries: their names, and which are directories and links. Empty when there is
+    none."""
+    from xxhash import xxh3_128_digest
+
+    try:
+        with os.scandir(path) as entries:
+            rows = sorted(f"{entry.name}\0{entry.is_dir():d}{entry.is_symlink():d}" for entry in entries)
+    except OSError:
+        return b""
+    return xxh3_128_digest("\0".join(rows).encode(errors="surrogateescape"))

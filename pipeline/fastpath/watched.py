@@ -1,0 +1,47 @@
+"""What a build looked at beside the files of its actions: listings of directories, absent files, tools, variables.
+
+Knows stamps of directories; not what they are for. Invariant: a directory's stamp is taken before its listing, and is
+None when the listing could still change without moving it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from cache.named_tuple import NamedTuple
+from cache.stamps import filesystem_now_ns, is_settled
+from pipeline.fastpath import stamp_of
+
+GateStamp = tuple[int, int, int]
+
+
+class Watched(NamedTuple):
+    """What was found by looking at directories: `listed` is path -> stamp before the listing was taken, `absent` are
+    paths that would have been found first, `files` those whose content counts although no action names them (tools),
+    `variables` names of the environment."""
+
+    listed: Mapping[str, GateStamp | None]
+    absent: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+
+    def with_more(self, other: Watched) -> Watched:
+        """What both looked at."""
+        return Watched(
+            {**self.listed, **other.listed},
+            (*self.absent, *other.absent),
+            (*self.files, *other.files),
+            (*self.variables, *other.variables),
+        )
+
+
+def directory_stamp(path: str) -> GateStamp | None:
+    """The stamp of a directory about to be listed; None when its listing could still change without moving it (it was
+    written in this tick of the clock), or when there is none."""
+    began_ns = filesystem_now_ns()
+    try:
+        stamp: GateStamp = stamp_of(os.stat(path))  # noqa: PTH116 - once per directory of the project
+    except OSError:
+        return None
+    return stamp if is_settled(stamp[0], began_ns) else None

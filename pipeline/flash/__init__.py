@@ -1,0 +1,1 @@
+"""What goes where in flash, and what must be written. Pure."""

@@ -1,0 +1,71 @@
+"""May these images be written to this board? Asked before the first write, since esptool no longer refuses.
+
+Pure: what the loader said and what the images' headers say in, the first reason against it out. Does not know ports or
+how the facts were read.
+Invariant: `None` is only answered when chip, revision, MAC, flash size and protection allow the write; what cannot be
+known (a flash chip that does not tell its size) does not forbid it.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from pipeline.failures import fail
+from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, check_chip
+from pipeline.model import DeviceFacts, Failure, FailureCategory, Image, Stage
+
+NO_MAXIMUM = (0, 0xFFFF)
+"""`max_chip_rev_full` in the header of an image that runs on any later revision."""
+
+
+def board_failure(facts: DeviceFacts, expected_mac: str, where: str) -> Failure | None:
+    """Another MAC than `deploy.toml` names, or protected by efuse: true of any image."""
+    if expected_mac and facts.mac != expected_mac.lower():
+        return _wrong(where, f"the board's MAC is {facts.mac}, deploy.toml says {expected_mac.lower()}")
+    on = (("flash encryption", facts.flash_encryption), ("secure boot", facts.secure_boot))
+    what = " and ".join(name for name, enabled in on if enabled)
+    if what:
+        return fail(
+            FailureCategory.PROTECTED_DEVICE,
+            stage=Stage.VERIFY_FLASH,
+            where=where,
+            message=f"the board has {what} enabled (efuse); plain images would make it unbootable",
+        )
+    return None
+
+
+def image_failure(image: Image, data: bytes, facts: DeviceFacts, where: str) -> Failure | None:
+    """An image for another chip, or for another revision of it. What has no image header (a table, a file system)
+    passes."""
+    if len(data) < HEADER_SIZE or data[0] != IMAGE_MAGIC:
+        return None
+    wrong = check_chip(data, facts.chip, where=image.path)
+    if wrong is not None:
+        return wrong
+    lowest, highest = struct.unpack_from("<HH", data, 15)
+    if facts.revision < lowest:
+        return _wrong(
+            where, f"the chip is revision {_shown(facts.revision)}, {image.name} needs at least {_shown(lowest)}"
+        )
+    if highest not in NO_MAXIMUM and facts.revision > highest:
+        return _wrong(
+            where, f"the chip is revision {_shown(facts.revision)}, {image.name} allows at most {_shown(highest)}"
+        )
+    return None
+
+
+def flash_failure(measured: int | None, configured: int, where: str) -> Failure | None:
+    """A flash chip that is smaller than `[flash] size`: writes beyond its end would land at its beginning."""
+    if measured is None or measured >= configured:
+        return None
+    message = f"the board's flash has {measured // 1024} KiB, deploy.toml says {configured // 1024} KiB"
+    return _wrong(where, message, "set `size` in [flash] to what the board has, and build again")
+
+
+def _shown(revision: int) -> str:
+    """esptool's form: 101 is v1.1."""
+    return f"v{revision // 100}.{revision % 100}"
+
+
+def _wrong(where: str, message: str, hint: str | None = None) -> Failure:
+    return fail(FailureCategory.WRONG_DEVICE, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=hint)

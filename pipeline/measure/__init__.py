@@ -1,0 +1,1 @@
+"""Experiments on whole deploys and builds: benchmarks, baselines, the loop, A/B comparisons."""

@@ -1,0 +1,1 @@
+"""`doit baseline:*`: how fast this project's loop is on this machine."""

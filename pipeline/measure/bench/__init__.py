@@ -1,0 +1,1 @@
+"""`doit bench`: ours beside a peer, as ratios within one run."""

@@ -1,0 +1,297 @@
+"""`doit bench:device`: what proof and a write cost on a board, against esptool, in one run on this machine.
+
+Virtual boards with the timing profile of an ESP32-S3 behind a UART at 115200 and 921600 baud, in scratch copies of the
+project. Every figure is host time and modelled board time together; esptool's command line runs unmodified in a process
+of its own on an equal board. Touches neither project nor board.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.flash import delta
+from pipeline.measure.bench.deploys import Bench
+from pipeline.measure.bench.suite import Recorder
+from pipeline.measure.bench.table import Target, at_most, measured, ratio_at_most
+from pipeline.model import Failure, Image
+from pipeline.run.context import CONFIG_FILE, Context, load_context
+from pipeline.run.device_run import DeviceRun
+from pipeline.run.options import Options
+
+BAUDS = (115200, 921600)
+FAST_MD5, SLOW_MD5 = "esp32s3-uart,md5_s_per_mb=0.4", "esp32s3-uart"
+"""0.4 s/MB is an S3 on USB-Serial/JTAG, 5.7 s/MB one behind a UART bridge: see docs/virtual-board.md."""
+
+APP_OFFSET = 0x10000
+APP_SIZE = 1_000_000
+
+DOIT = """
+import sys
+sys.argv[0] = "doit"
+from doit.doit_cmd import DoitMain
+code = DoitMain().run(sys.argv[1:])
+from pipeline.tasks import context
+print("MODELLED_S=%f" % context().clock.modelled_s, file=sys.stderr)
+sys.exit(code)
+"""
+"""doit's own main program; then says how much of the board's time was not waited for."""
+
+ESPTOOL = """
+import sys
+from pathlib import Path
+import serial
+from virtualboard.port import open_virtual
+chip, flash, size, timing, *argv = sys.argv[1:]
+port = open_virtual(chip, Path(flash), flash_size=int(size), timing=timing)
+port.close()
+serial.serial_for_url = lambda *args, **kwargs: port
+import esptool
+try:
+    esptool.main(argv)
+finally:
+    print("MODELLED_S=%f" % port.clock.skew_s, file=sys.stderr)
+"""
+"""esptool's command line on a virtual port instead of a serial one."""
+
+ESPTOOL_WRITE = """
+import sys
+from pathlib import Path
+from virtualboard.port import open_virtual
+chip, flash, size, timing, baud, offset, new, old = sys.argv[1:]
+import esptool
+with open_virtual(chip, Path(flash), flash_size=int(size), timing=timing) as port:
+    port.timeout = 3
+    esp = esptool.detect_chip(port)
+    began_s = port.now_s()
+    esp = esptool.run_stub(esp)
+    if int(baud) > 115200:
+        esp.change_baud(int(baud))
+    esptool.attach_flash(esp)
+    more = {"diff_with": [old]} if old else {}
+    esptool.write_flash(esp, [(int(offset), new)], "keep", "keep", "keep", no_progress=True, **more)
+    print("WRITE_S=%f" % (port.now_s() - began_s))
+"""
+"""esptool's library from a synchronised loader to a verified region."""
+
+
+def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+    """The suite. Raises CannotRun when no selected device is virtual."""
+    with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
+        scratch = Bench(context, Path(directory))
+        scratch.need_device()
+        bench = _DeviceBench(scratch, context, recorder, options["runs"])
+        bench.verify_cases()
+        bench.loop_cases()
+        bench.app_report_cases()
+        bench.write_cases()
+
+
+class _DeviceBench:
+    """The cases, on devices that are added to the scratch project's `deploy.toml`."""
+
+    def __init__(self, scratch: Bench, context: Context, recorder: Recorder, runs: int) -> None:
+        self._scratch = scratch
+        self._recorder = recorder
+        self._runs = runs
+        self._flash_size = context.config.flash.size_bytes
+        self._chip = context.config.toolchain.chip
+
+    # --- devices --------------------------------------------------------------------------------
+
+    def _device(self, name: str, **values: str | int) -> str:
+        """Add a device to the scratch project."""
+        path = self._scratch.project / CONFIG_FILE
+        lines = [f"\n[device.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        path.write_text(path.read_text() + "\n".join(lines) + "\n")
+        return name
+
+    def _doit(self, *args: str) -> tuple[float, str]:
+        """(seconds of host and board, stdout) of one whole `doit`."""
+        elapsed_s, out, err = self._scratch.run(self._scratch.project, "-c", DOIT, *args)
+        return elapsed_s + _modelled_s(err), out
+
+    def _times(self, label: str, once: Callable[..., float], *args: object) -> list[float]:
+        """Milliseconds of each of the runs."""
+        times = []
+        for number in range(self._runs):
+            self._recorder.step(label, number, self._runs)
+            times.append(1000 * once(*args))
+        return times
+
+    def _row(
+        self, case: str, ours: list[float], target: Target | None, peer: str = "", theirs: Sequence[float] = ()
+    ) -> None:
+        self._recorder.add(measured(self._recorder.suite, case, ours, "ms", peer, theirs, target))
+
+    def _doit_s(self, *args: str) -> float:
+        return self._doit(*args)[0]
+
+    def _report(self, out: str) -> Any:
+        found = re.search(r"^DEPLOY_TX_ID=.*DEPLOY_REPORT=(\S+)", out, re.M)
+        assert found is not None, out
+        return json.loads((self._scratch.project / found[1]).with_suffix(".json").read_text())
+
+    # --- verify ---------------------------------------------------------------------------------
+
+    def verify_cases(self) -> None:
+        """`doit verify-flash` against `esptool verify-flash`, both with the reset at the end, as whole processes."""
+        for timing, note, target in ((FAST_MD5, "0.4", ratio_at_most(1 / 3)), (SLOW_MD5, "5.7", None)):
+            for baud in BAUDS:
+                name = self._device(f"v{baud}-{note[0]}", port="virtual:", timing=timing, baud=baud)
+                regions = self._report(self._doit("deploy", "--device", name)[1])["regions"]
+                case = f"verify and reset, {baud} baud, MD5 {note} s/MB"
+                ours = self._times(case, self._doit_s, "verify-flash", "--device", name)
+                theirs = self._times(f"{case}, esptool", self._esptool, name, timing, baud, regions)
+                self._row(case, ours, target, "esptool verify-flash", theirs)
+        trips = measured(self._recorder.suite, "warm verify", [self._last_round_trips(name)], "round trips")
+        self._recorder.add(trips._replace(target=at_most(25)))
+
+    def _last_round_trips(self, name: str) -> int:
+        report = self._report(self._doit("verify-flash", "--device", name)[1])
+        stage = next(row for row in report["stages"] if row["stage"] == "verify-flash")
+        return int(stage["counts"]["round_trips"])
+
+    def _esptool(self, name: str, timing: str, baud: int, regions: Sequence[Mapping[str, Any]]) -> float:
+        """Bootloader, table and application; otadata is left out, since esptool cannot interpret it."""
+        files: list[str] = []
+        for row in regions:
+            if row["name"] != "otadata":
+                files += [hex(row["offset"]), str(self._scratch.project / self._image(row["name"]).path)]
+        flash = self._scratch.project / f".deploy/boards/{name}.flash"
+        argv = ["--chip", self._chip, "--port", "virtual", "--baud", str(baud), "verify-flash", *files]
+        board = [self._chip, str(flash), str(self._flash_size), timing]
+        elapsed_s, _, err = self._scratch.run(self._scratch.project, "-c", ESPTOOL, *board, *argv)
+        return elapsed_s + _modelled_s(err)
+
+    def _context(self, device: str) -> Context:
+        context = load_context(Options(devices=(device,)), self._scratch.project)
+        assert not isinstance(context, Failure), context
+        return context
+
+    def _image(self, name: str) -> Image:
+        return next(image for image in self._context(self._scratch.device).images.all() if image.name == name)
+
+    # --- the loop -------------------------------------------------------------------------------
+
+    def loop_cases(self) -> None:
+        """A warm deploy, from the command to the first JSON-RPC byte."""
+        for baud in BAUDS:
+            outs: list[str] = []
+            case = f"warm full loop, {baud} baud"
+            self._row(case, self._times(case, self._deploy, outs, f"v{baud}-0"), at_most(1500))
+        self._recorder.note(f"the last warm loop at {baud} baud, in ms", _table_of(outs[-1]))
+
+    def _deploy(self, outs: list[str], device: str, *args: str) -> float:
+        """One deploy; what it printed is appended to `outs`."""
+        elapsed_s, out = self._doit("deploy", "--device", device, *args)
+        outs.append(out)
+        return elapsed_s
+
+    def app_report_cases(self) -> None:
+        """A board process that keeps running; whole processes, nothing modelled."""
+        for timing, note in (("instant", "no line time"), (FAST_MD5, "115200 baud")):
+            with self._scratch.board(timing) as url:
+                name = self._device(f"running-{len(note)}", port=url)
+                self._doit("deploy", "--device", name)
+                outs: list[str] = []
+                case = f"warm with app-report, no reset, {note}"
+                self._row(case, self._times(case, self._deploy, outs, name, "--verify", "app-report"), at_most(350))
+                report = self._report(outs[-1])
+                assert (report["outcome"], report["plan"]["reattach_mode"]) == ("app_confirmed", "none"), report
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def write_cases(self) -> None:
+        """From a synchronised loader to a verified 1 MB application. `--diff-with` believes that its old file is in
+        flash, so what it takes is compared with ours after verify-flash, which has proven that; and with the proof."""
+        old = _firmware(APP_SIZE)
+        edits = {"same-length string": _same_length(old), "code shifted from 1/8 on": _shifted(old)}
+        for baud in BAUDS:
+            for edit, new in edits.items():
+                case = f"1 MB, {edit}, {baud} baud"
+                proven = self._times(case, self._delta, baud, old, new, True)
+                written = self._times(case, self._delta, baud, old, new, False)
+                whole = self._times(f"{case}, esptool", self._write_flash, baud, old, new, None)
+                diff = self._times(f"{case}, esptool", self._write_flash, baud, old, new, old)
+                targets = (ratio_at_most(1 / 5), ratio_at_most(1)) if edit.startswith("same") else (None, None)
+                self._row(f"{case}, proof and write", proven, targets[0], "esptool write-flash", whole)
+                self._row(f"{case}, write", written, targets[1], "esptool write-flash --diff-with", diff)
+                self._row(f"{case}, proof and write", proven, None, "esptool write-flash --diff-with", diff)
+
+    def _board(self, old: bytes) -> Path:
+        """A flash file that holds the old application."""
+        path = self._scratch.project / "write.flash"
+        path.write_bytes((b"\xff" * APP_OFFSET + old).ljust(self._flash_size, b"\xff"))
+        return path
+
+    def _delta(self, baud: int, old: bytes, new: bytes, with_proof: bool) -> float:
+        """Ours: confirm the reference (`with_proof` counts that too), write the changed runs, confirm the region."""
+        import hashlib
+
+        context = self._context(self._scratch.device)
+        (device,) = context.devices
+        flash = self._board(old)
+        config = device.config._replace(timing=FAST_MD5, baud=baud, flash_file=str(flash), reset="classic")
+        session = context.open_session(DeviceRun(device.name, config))
+        image = _image_of(new)
+        began_s = context.clock.now_s()
+        assert session.md5(image.offset, len(old)) == hashlib.md5(old, usedforsecurity=False).hexdigest()
+        if not with_proof:
+            began_s = context.clock.now_s()
+        runs = delta.runs(image, delta.differing(image, old, new), delta.cost_at(baud))
+        session.write(image, new, runs, lambda label, done, total: None)
+        assert session.md5(image.offset, image.size) == image.md5
+        elapsed_s = context.clock.now_s() - began_s
+        session.close()
+        return elapsed_s
+
+    def _write_flash(self, baud: int, old: bytes, new: bytes, reference: bytes | None) -> float:
+        files = {"new.bin": new, "old.bin": reference or b""}
+        for file, data in files.items():
+            (self._scratch.project / file).write_bytes(data)
+        board = [self._chip, str(self._board(old)), str(self._flash_size), FAST_MD5]
+        argv = [str(baud), str(APP_OFFSET), "new.bin", "old.bin" if reference else ""]
+        _, out, _ = self._scratch.run(self._scratch.project, "-c", ESPTOOL_WRITE, *board, *argv)
+        return float(re.findall(r"WRITE_S=(\S+)", out)[-1])
+
+
+def _modelled_s(err: str) -> float:
+    return float(re.findall(r"^MODELLED_S=(\S+)", err, re.M)[-1])
+
+
+def _table_of(out: str) -> str:
+    """The stage table that a run shows."""
+    return out[out.index("stage  ") : out.index("DEPLOY_TX_ID=")]
+
+
+def _image_of(data: bytes) -> Image:
+    import hashlib
+
+    from cache.digest import digest_bytes
+
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return Image("app", "ota_0", APP_OFFSET, len(data), 2 * APP_SIZE, "", digest_bytes(data), md5)
+
+
+def _firmware(size: int) -> bytes:
+    """Bytes that deflate as firmware does, to about two thirds: words from a vocabulary, as instructions are."""
+    words = random.Random(7)
+    vocabulary = [words.randbytes(4) for _ in range(6000)]
+    return b"".join(words.choices(vocabulary, k=size // 4))
+
+
+def _same_length(old: bytes) -> bytes:
+    """Another string in the middle, and the image's hash at its end."""
+    at = len(old) // 2
+    return old[:at] + b"hello, world" + old[at + 12 : -32] + random.Random(8).randbytes(32)
+
+
+def _shifted(old: bytes) -> bytes:
+    at = len(old) // 8
+    return old[:at] + b"sixty-four bytes of new code...." * 2 + old[at:-64]

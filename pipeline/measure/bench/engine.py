@@ -1,0 +1,278 @@
+"""`doit bench:engine`: the engine against its peers on generated projects, as ratios within one run.
+
+Runs whole processes in a scratch directory, interleaved so that a busy moment hits all of them. A case has a row for
+the wall and, where both sides are whole processes, one for the CPU, which a busy machine stretches less. Peers: ninja,
+a C program that stats the same files, plain doit with its own checker, ccache under ninja; without ccache restoring is
+compared with ninja alone. Does not touch the project that it is called from.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cache.named_tuple import NamedTuple
+from pipeline.effects.clock import SystemClock
+from pipeline.effects.process import SystemProcessRunner
+from pipeline.measure.bench import generated_project
+from pipeline.measure.bench.suite import CannotRun, Recorder
+from pipeline.measure.bench.table import Target, at_most, measured, ratio_at_most
+from pipeline.run.context import Context
+
+TIMEOUT_S = 1800
+SMALL, MIDDLE, LARGE = 100, 1000, 10_000
+"""Each target is for one of these numbers of units; other projects have none."""
+
+UNITS = (SMALL, MIDDLE, LARGE)
+FEW_RUNS = 3
+PLAIN_RUNS = 3
+"""Plain doit takes seconds to find that nothing is to be done."""
+_PEAK = (
+    "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+)
+
+
+class Spent(NamedTuple):
+    """Seconds on the wall, and of CPU by the process and its children: a busy machine stretches the former more."""
+
+    wall_s: float
+    cpu_s: float = 0.0
+
+
+class Bench:
+    """One generated project with its tools, and commands in it."""
+
+    def __init__(self, directory: Path, units: int, *, real: bool) -> None:
+        self.units = units
+        self.root = directory / "project"
+        self._runner = SystemProcessRunner(SystemClock())
+        generated_project.write_project(self.root, units)
+        self.zig = generated_project.write_compiler(directory / "tools")
+        self.env = {**os.environ, "PYTHONPATH": f"{directory / 'tools'}{os.pathsep}{Path(__file__).parents[3]}"}
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)
+        self._compile(directory, "zig", generated_project.COMPILER, self.zig, f'-DREAL="{"cc" if real else ""}"')
+        self.statter = directory / "statter"
+        self._compile(directory, "statter", generated_project.STATTER, self.statter)
+        generated_project.write_ninja(self.root, units, self.zig)
+        generated_project.write_plain_doit(self.root, units, self.zig)
+
+    def _compile(self, directory: Path, name: str, text: str, out: Path, *flags: str) -> None:
+        source = directory / f"{name}.c"
+        source.write_text(text)
+        found = shutil.which("cc")
+        compiler = [found] if found else [sys.executable, "-m", "ziglang", "cc"]
+        self.run(*compiler, "-O2", *flags, "-o", str(out), str(source), env=dict(os.environ))
+
+    def run(self, *argv: str, env: Mapping[str, str] | None = None) -> Spent:
+        """What one process took. Raises RuntimeError when it fails."""
+        before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = self._runner.run(argv, cwd=self.root, env=env or self.env, timeout_s=TIMEOUT_S)
+        elapsed_s = time.perf_counter() - began_s
+        if done.exit_code != 0:
+            raise RuntimeError(
+                f"{' '.join(argv)[:200]} failed:\n{(done.stdout + done.stderr).decode(errors='replace')}"
+            )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return Spent(elapsed_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+    def peak_mb(self, *argv: str) -> float:
+        """Peak resident memory of one process."""
+        done = self._runner.run([sys.executable, "-c", _PEAK, *argv], cwd=self.root, env=self.env, timeout_s=TIMEOUT_S)
+        return int(done.stdout.split()[-1]) / 1024
+
+    def until_compiled(self, argv: Sequence[str], out: str, number: int) -> Spent:
+        """From the start of a command, after an edit of the first unit, until its object is written; CPU to the end."""
+        source = self.root / generated_project.source_names(1)[0]
+        source.write_text(f"{generated_project.source_text(0)}int edit{number};\n")
+        began_ns = time.time_ns()
+        spent = self.run(*argv)
+        return spent._replace(wall_s=((self.root / out).stat().st_mtime_ns - began_ns) / 1e9)
+
+    def write_paths(self) -> None:
+        """What the C program stats: every source, header and object."""
+        built = [f"build/local-fast/obj/app/{name}.o" for name in generated_project.source_names(self.units)]
+        headers = [f"include/h{n:02}.h" for n in range(generated_project.HEADERS)]
+        (self.root / "paths.txt").write_text(
+            "\n".join([*generated_project.source_names(self.units), *headers, *built, ""])
+        )
+
+    def put_away(self, name: str) -> None:
+        """Take the project's directory `name` away. Not by removing its files: ext4 without a journal looks at every
+        inode that was freed within the last minutes before it makes a file, which would be most of what is measured."""
+        gone = self.root.parent / "gone"
+        gone.mkdir(exist_ok=True)
+        (self.root / name).rename(gone / f"{name}-{len(list(gone.iterdir()))}")
+
+    def touch_all(self) -> None:
+        for path in (self.root / "src").rglob("*.c"):
+            path.touch()
+
+
+DOIT = (sys.executable, "-m", "doit", "compile", "link")
+HOTPLATE = (
+    sys.executable,
+    "-c",
+    "import sys; from pipeline.fastpath import main; sys.exit(main())",
+    "compile",
+    "link",
+)
+IN_PYTHON = {"HOTPLATE_NATIVE": "0"}
+"""The gate without its compiled loop."""
+
+
+Times = Mapping[str, Sequence[Spent]]
+
+
+def measure(context: Context, recorder: Recorder, options: Mapping[str, Any], units: Sequence[int] = UNITS) -> None:
+    """The suite. Raises CannotRun when ninja is missing, RuntimeError when a build fails."""
+    del context  # its projects are generated
+    ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
+    if ninja is None:
+        raise CannotRun("ninja is not installed", "install it: pip install 'hotplate[bench]'")
+    for count in units:
+        recorder.step(f"{count} units")
+        with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
+            _Cases(recorder, Bench(Path(directory), count, real=False), ninja).all(options["runs"])
+    recorder.step("a real compiler")
+    with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
+        cases = _Cases(recorder, Bench(Path(directory), min(max(units), MIDDLE), real=True), ninja)
+        cases.cold_and_restore()
+
+
+class _Cases:
+    """The cases on one generated project, each recorded as soon as it is measured."""
+
+    def __init__(self, recorder: Recorder, bench: Bench, ninja: str) -> None:
+        self._recorder = recorder
+        self._bench = bench
+        self._ninja = (ninja,)
+
+    def all(self, runs: int) -> None:
+        """What depends on the number of units, with a compiler that costs nothing."""
+        self._no_op(runs)
+        self._plain_doit()
+        self._memory()
+        self._touched()
+        self._edited()
+
+    def _large(self, target: Target) -> Target | None:
+        """`target` where the project is as large as it is meant for."""
+        return self._at(LARGE, target)
+
+    def _at(self, units: int, target: Target) -> Target | None:
+        return target if self._bench.units == units else None
+
+    def _row(self, case: str, times: Times, ours: str, peer: str, target: Target | None, cpu: Target | None) -> None:
+        """A row for the wall, and one for the CPU."""
+        name = f"{case}, {self._bench.units} units, {ours}"
+        for what, place, limit in (("", 0, target), (", CPU", 1, cpu)):
+            mine, theirs = ([1000 * spent[place] for spent in times[who]] for who in (ours, peer))
+            self._recorder.add(measured(self._recorder.suite, name + what, mine, "ms", peer, theirs, limit))
+
+    def _no_op(self, runs: int) -> None:
+        bench = self._bench
+        bench.run(*self._ninja)
+        for _ in range(3):  # the stamps of what was written just now are believed from the next run on
+            bench.run(*DOIT)
+        bench.run(*HOTPLATE)
+        bench.write_paths()
+        commands = {"stat in C": (str(bench.statter),), "ninja": self._ninja, "doit": DOIT, "hotplate": HOTPLATE}
+        commands |= {"python -c pass": (sys.executable, "-c", "pass")}
+        runner = {name: partial(bench.run, *argv) for name, argv in commands.items()}
+        runner["hotplate in Python"] = partial(bench.run, *HOTPLATE, env={**bench.env, **IN_PYTHON})
+        times = self._interleaved("warm no-op", runner, runs)
+        case, large = "warm no-op", self._large
+        self._row(case, times, "doit", "ninja", large(ratio_at_most(1.6)), None)
+        self._row(case, times, "hotplate", "ninja", large(ratio_at_most(0.5)), None)
+        self._row(case, times, "hotplate", "stat in C", large(ratio_at_most(1.5)), None)
+        self._row(case, times, "hotplate in Python", "ninja", large(ratio_at_most(0.8)), None)
+        self._row(case, times, "hotplate in Python", "stat in C", large(ratio_at_most(2.5)), None)
+        # interpreter and all; the peer is what of it is not ours
+        whole = at_most(12) if bench.units == SMALL else None
+        self._row(case, times, "hotplate", "python -c pass", whole, None)
+
+    def _plain_doit(self) -> None:
+        bench = self._bench
+        plain = (sys.executable, "-m", "doit", "-f", "plain_dodo.py")
+        bench.run(*plain)
+        commands = {"plain doit": partial(bench.run, *plain), "doit": partial(bench.run, *DOIT)}
+        times = self._interleaved("plain doit", commands, PLAIN_RUNS)
+        self._row("warm no-op", times, "doit", "plain doit", self._large(ratio_at_most(1 / 15)), None)
+
+    def _memory(self) -> None:
+        ours, theirs = self._bench.peak_mb(*DOIT), self._bench.peak_mb(*self._ninja)
+        case = f"warm no-op, {self._bench.units} units, memory"
+        self._recorder.add(measured(self._recorder.suite, case, [ours], "MB", "ninja", [theirs], at_most(60)))
+
+    def _touched(self) -> None:
+        commands = {"doit": partial(_touched, self._bench), "doit, nothing touched": partial(_settled, self._bench)}
+        times = self._interleaved("all touched", commands, FEW_RUNS)
+        self._row("all touched", times, "doit", "doit, nothing touched", self._large(ratio_at_most(5)), None)
+
+    def _edited(self) -> None:
+        """Until the object is written: the CPU is that of the whole run, so it has no row."""
+        bench, ninja = self._bench, self._ninja
+        bench.run(*ninja)
+        source = generated_project.source_names(1)[0]
+        edits = iter(range(1000))
+        commands = {
+            "ninja": lambda: bench.until_compiled(ninja, f"ninja/{source[:-2]}.o", next(edits)),
+            "doit": lambda: bench.until_compiled(DOIT, f"build/local-fast/obj/app/{source}.o", next(edits)),
+        }
+        times = self._interleaved("one edit", commands, FEW_RUNS)
+        ours, theirs = ([1000 * spent.wall_s for spent in times[who]] for who in ("doit", "ninja"))
+        case = f"one edit, {bench.units} units, until compiled"
+        target = self._large(ratio_at_most(2))
+        self._recorder.add(measured(self._recorder.suite, case, ours, "ms", "ninja", theirs, target))
+
+    def cold_and_restore(self) -> None:
+        """With this machine's own compiler."""
+        bench = self._bench
+        times = {"ninja": [bench.run(*self._ninja)], "doit": [bench.run(*DOIT)]}
+        self._row("cold", times, "doit", "ninja", None, self._at(MIDDLE, ratio_at_most(1.05)))
+        commands = {"doit": partial(_restored, bench, "build", DOIT)}
+        ccache, peer, target = shutil.which("ccache"), "ninja and ccache", ratio_at_most(0.1)
+        if ccache is None:
+            restored = self._interleaved("restore", commands, FEW_RUNS)
+            self._row("restore", {**times, **restored}, "doit", "ninja", None, None)
+            return
+        generated_project.write_ninja(bench.root, bench.units, bench.zig, ccache)
+        bench.env["CCACHE_DIR"] = str(bench.root / "ccache")
+        commands[peer] = partial(_restored, bench, "ninja", self._ninja)
+        commands[peer]()  # fills it
+        self._row(
+            "restore", self._interleaved("restore", commands, FEW_RUNS), "doit", peer, None, self._at(MIDDLE, target)
+        )
+
+    def _interleaved(self, label: str, commands: Mapping[str, Callable[[], Spent]], runs: int) -> Times:
+        times: dict[str, list[Spent]] = {name: [] for name in commands}
+        for number in range(runs):
+            self._recorder.step(f"{label}, {self._bench.units} units", number, runs)
+            for name, command in commands.items():
+                times[name].append(command())
+        return times
+
+
+def _restored(bench: Bench, directory: str, argv: Sequence[str]) -> Spent:
+    bench.put_away(directory)
+    return bench.run(*argv)
+
+
+def _touched(bench: Bench) -> Spent:
+    bench.touch_all()
+    return bench.run(*DOIT)
+
+
+def _settled(bench: Bench) -> Spent:
+    """A no-op after whatever came before: the second run, whose stamps are all believed."""
+    bench.run(*DOIT)
+    return bench.run(*DOIT)

@@ -1,0 +1,158 @@
+"""`doit bench:watch`: how long from a save to the end of its build, to its first diagnostic, and to "nothing to do".
+
+Runs a real `doit watch` in a scratch copy of the project and saves files under it; then the same saves through
+`hotplate compile link`, as editors' hooks call it; and the compiler alone, the peer of what cannot be less. Does not
+touch the project or its cache.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import IO, Any
+
+from pipeline.editor.watch import FINISHED, STARTED
+from pipeline.effects.process import Group, SystemProcessRunner
+from pipeline.engine.execution import placed_command
+from pipeline.formats.diagnostics import is_error
+from pipeline.measure.bench.deploys import Bench
+from pipeline.measure.bench.suite import CannotRun, Recorder
+from pipeline.measure.bench.table import Row, measured
+from pipeline.model import Failure
+from pipeline.run.context import Context, load_context
+from pipeline.run.options import Options
+
+TIMEOUT_S = 60.0
+BROKEN = "int broken( {\n"
+
+
+class _Lines:
+    """The lines of a process with the instants at which they came."""
+
+    def __init__(self, streams: Sequence[IO[bytes]]) -> None:
+        self._queue: SimpleQueue[tuple[float, str]] = SimpleQueue()
+        for stream in streams:
+            threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+
+    def _read(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self._queue.put((time.perf_counter(), line.decode(errors="replace").rstrip()))
+
+    def until(self, found: Callable[[str], bool]) -> float:
+        """The instant of the first line from here on that `found` says yes to. Raises RuntimeError."""
+        while True:
+            try:
+                at_s, line = self._queue.get(timeout=TIMEOUT_S)
+            except Empty:
+                raise RuntimeError(f"`doit watch` was silent for {TIMEOUT_S:.0f} s") from None
+            if found(line):
+                return at_s
+
+
+def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+    """The suite. Raises RuntimeError when `doit watch` does not come up, CannotRun without a source in C."""
+    runs = options["runs"]
+    name = next((path for path in context.engine.sources() if path.endswith(".c")), None)
+    if name is None:
+        raise CannotRun("the project has no source in C to save", "run it in a project that compiles")
+    times: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
+        scratch = Bench(context, Path(directory))
+        source = scratch.project / name
+        text = source.read_text()
+        group = Group()
+        try:
+            child = group.start([sys.executable, "-m", "doit", "watch"], scratch.project, scratch.scratch.env)
+            assert child.stdout is not None and child.stderr is not None
+            lines = _Lines((child.stdout, child.stderr))
+            recorder.step("the first build of `doit watch`")
+            lines.until(FINISHED.__eq__)
+            for number in range(runs):
+                recorder.step("saves under `doit watch`", number, runs)
+                _saves(times, lines, source, text, number)
+        finally:
+            group.kill()
+        recorder.step("saves and `hotplate compile link`")
+        _hooks(times, scratch, source, text, runs)
+        recorder.step("the compiler alone")
+        _compiler(times, scratch, source, text, runs)
+    recorder.add(*_rows(recorder.suite, times))
+
+
+def _saves(times: dict[str, list[float]], lines: _Lines, source: Path, text: str, number: int) -> None:
+    """One round: a touch, a comment, an error, its repair."""
+
+    def save(content: str | None, name: str, found: Callable[[str], bool]) -> None:
+        # the watch must be at rest, with a run in reserve, as when somebody types
+        time.sleep(1.0)
+        began_s = time.perf_counter()
+        if content is None:
+            os.utime(source)
+        else:
+            source.write_text(content)
+        times["watch: save -> build started"].append(lines.until(STARTED.__eq__) - began_s)
+        at_s = lines.until(found)
+        if name:
+            times[name].append(at_s - began_s)
+        if found != FINISHED.__eq__:
+            lines.until(FINISHED.__eq__)
+
+    save(None, "watch: touch -> nothing to do", FINISHED.__eq__)
+    save(f"{text}// {number} {time.time()}\n", "watch: comment edit -> end of the build", FINISHED.__eq__)
+    save(f"{text}// {number} {time.time()}\n{BROKEN}", "watch: error -> first diagnostic", is_error)
+    save(text, "", FINISHED.__eq__)
+
+
+def _hooks(times: dict[str, list[float]], scratch: Bench, source: Path, text: str, runs: int) -> None:
+    """The same through whole processes of `hotplate`."""
+    hotplate = ("-c", "import sys; from pipeline.fastpath import main; sys.exit(main())", "compile", "link")
+    for number in range(runs):
+        scratch.run(scratch.project, *hotplate)
+        scratch.run(scratch.project, *hotplate)
+        times["hook: nothing saved"].append(scratch.run(scratch.project, *hotplate)[0])
+        os.utime(source)
+        times["hook: touch -> nothing to do"].append(scratch.run(scratch.project, *hotplate)[0])
+        source.write_text(f"{text}// hook {number} {time.time()}\n")
+        times["hook: comment edit -> end of the build"].append(scratch.run(scratch.project, *hotplate)[0])
+    source.write_text(text)
+
+
+def _compiler(times: dict[str, list[float]], scratch: Bench, source: Path, text: str, runs: int) -> None:
+    """The command of the action alone, good and failing."""
+    context = load_context(Options(), scratch.project)
+    assert not isinstance(context, Failure)
+    name = source.relative_to(scratch.project).as_posix()
+    engine = context.engine
+    action = next(action for action in engine.graph.order if action.argv and action.inputs[0] == name)
+    argv, env = placed_command(engine, action)
+    runner = SystemProcessRunner(context.clock)
+    for label, content in ((GOOD, text), (BAD, text + BROKEN)):
+        source.write_text(content)
+        for _ in range(runs):
+            done = runner.run(argv, cwd=scratch.project, env=env, timeout_s=TIMEOUT_S)
+            times[label].append(done.duration_s)
+    runner.close()
+    context.close()
+
+
+GOOD, BAD = "compiler alone: good", "compiler alone: error"
+PEERS = {
+    "watch: comment edit -> end of the build": GOOD,
+    "watch: error -> first diagnostic": BAD,
+    "hook: comment edit -> end of the build": GOOD,
+}
+"""What a case cannot do without."""
+
+
+def _rows(suite: str, times: Mapping[str, Sequence[float]]) -> Iterator[Row]:
+    in_ms = {name: [1000 * took for took in found] for name, found in times.items()}
+    for name, found in in_ms.items():
+        peer = PEERS.get(name, "")
+        yield measured(suite, name, found, "ms", peer, in_ms[peer] if peer else ())

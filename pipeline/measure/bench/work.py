@@ -1,0 +1,324 @@
+"""`doit bench:work`: how much work the pipeline does, as counts that no busy machine moves; CI compares them.
+
+Counts in children (`measure/counting.py`) with a fixed environment: on generated projects of two sizes, whose
+difference is what a unit costs and whose rest is fixed, with plain doit and the same dependencies as peer; and on a
+built copy of the project with a virtual board. Compares with `tests/perf/work.json`, where accepted counts are kept;
+`--keep` writes it. Touches neither project, cache nor board. Invariant: nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from cache.durable import write_atomic
+from cache.named_tuple import NamedTuple
+from cache.stamps import next_tick
+from pipeline.effects.clock import SystemClock
+from pipeline.effects.process import SystemProcessRunner, background
+from pipeline.measure.bench import generated_project
+from pipeline.measure.bench import kept as counters
+from pipeline.measure.bench.deploys import Bench
+from pipeline.measure.bench.engine import Bench as Generated
+from pipeline.measure.bench.kept import INSTRUCTIONS
+from pipeline.measure.bench.suite import CannotRun, Recorder
+from pipeline.measure.bench.table import Row
+from pipeline.run.context import CONFIG_FILE, Context
+
+SUITE = "work"
+KEPT = "tests/perf/work.json"
+COMMAND = "doit bench:work --keep"
+UNITS = (100, 200)
+"""Of one directory and of two, so that what a directory costs is part of the slope."""
+
+TIMEOUT_S = 300
+COUNT = "from pipeline.measure.counting import main; main()"
+STRING, OTHER_STRING = b'"Method not found"', b'"Method not there"'
+"""A string of the reference firmware, and another one of the same length."""
+
+HEAVY = frozenset({"esptool", "networkx", "rich", "tabulate", "elftools", "watchfiles", "serial"})
+"""What a warm deploy to a board in this process has no use for."""
+
+
+def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+    """The suite. Raises CannotRun when the kept counts cannot be read, or without a virtual device."""
+    recorder.strict = True
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
+        recorder.step("generated projects")
+        rows += build_rows(Path(directory))
+    with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
+        recorder.step("deploys to a virtual board")
+        bench = Bench(context, Path(directory))
+        bench.need_device()
+        rows += device_rows(bench.project, bench.device, bench.chip, bench.scratch.env)
+    path = context.root / KEPT
+    if options["keep"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, counters.encode(rows, python(), COMMAND).encode(), durable=False)
+    kept = read_kept(path)
+    if kept is None:
+        recorder.add(*rows)
+        recorder.note("nothing to compare with", f"there is no {KEPT}; {COMMAND} writes it")
+        return
+    found = counters.with_targets(rows, kept, python())
+    recorder.add(*found)
+    for title, lines in (
+        ("worse than kept", counters.worse(found, kept, COMMAND)),
+        (f"better than kept; {COMMAND} holds them there", counters.better(found, kept)),
+        (f"only found or only kept; {COMMAND} keeps what is found", counters.unlike(found, kept)),
+    ):
+        recorder.note(title, "\n".join(lines))
+
+
+def read_kept(path: Path) -> counters.Kept | None:
+    """None when there is no file. Raises CannotRun when it cannot be read."""
+    try:
+        return counters.decode(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CannotRun(f"{path}: {error}", f"write it again: {COMMAND}") from None
+
+
+def python() -> str:
+    """Whose bytecode is counted."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class Counted(NamedTuple):
+    """What one child did. `opened` and `stats`: below its current directory; `out`: what it printed."""
+
+    instructions: int
+    stats: int
+    serial_bytes: int
+    opened: list[str]
+    spawned: list[list[str]]
+    modules: list[str]
+    out: str
+
+
+class Counter:
+    """Runs programs in `root` and counts. `path`: where they find modules; `env`: their whole environment beside it."""
+
+    def __init__(self, root: Path, path: str, env: Mapping[str, str]) -> None:
+        self._root = root
+        # what a compiled helper stats, nobody here can count
+        self._env = {**env, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "HOTPLATE_NATIVE": "0"}
+        self._runner = SystemProcessRunner(SystemClock())
+
+    def run(self, *program: str, **more: str) -> Counted:
+        """Raises RuntimeError when the program fails."""
+        next_tick()  # what was written before is believed from now on, so that no file is read for being new
+        out = self._root.parent / "counts.json"
+        # -S: neither the site's nor the user's start-up files run, which import what they like
+        argv = [sys.executable, "-S", "-c", COUNT, str(out), *program]
+        done = self._runner.run(argv, cwd=self._root, env={**self._env, **more}, timeout_s=TIMEOUT_S)
+        if done.exit_code != 0:
+            text = (done.stdout + done.stderr).decode(errors="replace")
+            raise RuntimeError(f"{' '.join(program)} ended with {done.exit_code}:\n{text}")
+        return Counted(**json.loads(out.read_text()), out=done.stdout.decode(errors="replace"))
+
+
+# --- builds ----------------------------------------------------------------------------------
+
+
+class _Built(NamedTuple):
+    """The counts on one generated project."""
+
+    units: int
+    programs: dict[str, Counted]
+    edited: Counted
+    touched: Counted
+
+
+def build_rows(directory: Path) -> list[Row]:
+    """The cases of the generated projects, in `directory`."""
+    site = _site(directory / "site")
+    small, large = (_built(directory / str(units), units, site) for units in UNITS)
+    return [*_no_op_rows(small, large), *_edit_rows(small, large)]
+
+
+def _site(site: Path) -> Path:
+    """A directory of packages with ours and what it requires. Nothing else is installed for the counted programs: doit
+    reads the metadata of every distribution that it finds, so that counts would depend on the environment."""
+    site.mkdir()
+    for name in _required("hotplate"):
+        found = distribution(name)
+        for top in sorted({file.parts[0] for file in found.files or ()}):
+            if not top.endswith((".pth", "..", "__pycache__")):
+                (site / top).symlink_to(Path(str(found.locate_file(top))))
+    return site
+
+
+def _required(name: str) -> list[str]:
+    """`name` and all that it requires without extras, as far as it is installed."""
+    found: dict[str, None] = {}
+    names = [name]
+    while names:
+        one = names.pop()
+        with contextlib.suppress(PackageNotFoundError):
+            requires = distribution(one).requires or ()
+            found[one] = None
+            mine = [re.split(r"[^\w.-]", text, maxsplit=1)[0].lower() for text in requires if "extra ==" not in text]
+            names += [name for name in mine if name not in found]
+    return list(found)
+
+
+def _built(directory: Path, units: int, site: Path) -> _Built:
+    """Build a project of so many units, then count runs on it."""
+    directory.mkdir()
+    project = Generated(directory, units, real=False)
+    path = os.pathsep.join([str(directory / "tools"), str(Path(__file__).parents[3]), str(site)])
+    env = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+    counter = Counter(project.root, path, {**env, "HOME": str(directory)})
+    doit, plain = ("doit", "compile", "link"), ("doit", "-f", "plain_dodo.py")
+    for _ in range(2):
+        counter.run(*doit)
+    counter.run(*plain)
+    programs = {"hotplate": ("hotplate", "compile", "link"), "doit": doit, "plain doit": plain}
+    counts = {name: counter.run(*argv, COUNT_INSTRUCTIONS="1") for name, argv in programs.items()}
+    source = project.root / generated_project.source_names(1)[0]
+    source.write_text(generated_project.source_text(0) + "int edited;\n")
+    edited = counter.run(*doit)
+    counter.run(*doit)
+    project.touch_all()
+    return _Built(units, counts, edited, counter.run(*doit))
+
+
+Take = Callable[[Counted], int]
+
+
+def _split(small: Counted, large: Counted, take: Take) -> tuple[float, float]:
+    """(what each unit costs, what is fixed), by the line through the two sizes."""
+    few, many = UNITS
+    slope = (take(large) - take(small)) / (many - few)
+    return slope, round(take(small) - slope * few, 6)
+
+
+def _no_op_rows(small: _Built, large: _Built) -> Iterator[Row]:
+    """Nothing to do: ours against plain doit."""
+    takes: dict[str, Take] = {
+        INSTRUCTIONS: lambda counted: counted.instructions,
+        "stats": lambda counted: counted.stats,
+        "files opened": lambda counted: len(_data(counted.opened)),
+    }
+    for unit, take in takes.items():
+        theirs = _split(small.programs["plain doit"], large.programs["plain doit"], take)
+        for name in ("hotplate", "doit"):
+            ours = _split(small.programs[name], large.programs[name], take)
+            for part, mine, other in zip(("per unit", "fixed"), ours, theirs, strict=True):
+                yield Row(SUITE, f"warm no-op, {name}: {unit} {part}", mine, unit, "plain doit", other)
+
+
+def _data(opened: list[str]) -> list[str]:
+    """Without the code of Python modules in the project."""
+    return [name for name in opened if not name.endswith((".py", ".pyc"))]
+
+
+def _edit_rows(small: _Built, large: _Built) -> Iterator[Row]:
+    """One unit edited; all units touched, none changed."""
+    for case, few, many in (("one edit", small.edited, large.edited), ("all touched", small.touched, large.touched)):
+        zig = [argv for argv in many.spawned if Path(argv[0]).name == "zig"]
+        compiles = sum("-c" in argv for argv in zig)
+        yield Row(SUITE, f"{case}: compiler runs", compiles, "")
+        yield Row(SUITE, f"{case}: linker runs", len(zig) - compiles, "")
+        for what, take in (("sources and headers read", _sources), ("stats", lambda counted: counted.stats)):
+            slope, fixed = _split(few, many, take)
+            yield Row(SUITE, f"{case}: {what} per unit", slope, "")
+            yield Row(SUITE, f"{case}: {what} fixed", fixed, "")
+
+
+def _sources(counted: Counted) -> int:
+    return sum(name.startswith(("src/", "include/", "boot/")) for name in counted.opened)
+
+
+# --- deploys ---------------------------------------------------------------------------------
+
+
+def device_rows(project: Path, device: str, chip: str, env: Mapping[str, str]) -> list[Row]:
+    """The cases of a board, on `project`, which is built when it is not; it is edited, and given one more device."""
+    path = os.pathsep.join([str(Path(__file__).parents[3]), sysconfig.get_path("purelib")])
+    deploys = _Deploys(project, Counter(project, path, env))
+    deploys.run(device)
+    rows = deploys.warm(device)
+    with _board(project, chip, env) as url:
+        rows += deploys.app_report(url)
+    return rows + deploys.one_string(device)
+
+
+@contextlib.contextmanager
+def _board(project: Path, chip: str, env: Mapping[str, str]) -> Iterator[str]:
+    """A board process that keeps running; its URL."""
+    argv = [sys.executable, "-m", "virtualboard", "--chip", chip, "--rfc2217", "0", "--timing", "instant"]
+    with background(argv, project, env) as first_line:
+        yield next(word for word in first_line.split() if word.startswith("rfc2217://"))
+
+
+class _Deploys:
+    """`doit deploy`, counted."""
+
+    def __init__(self, project: Path, counter: Counter) -> None:
+        self._project = project
+        self._counter = counter
+
+    def run(self, device: str, *args: str, **env: str) -> tuple[Counted, Any]:
+        """What it did, and its report."""
+        counted = self._counter.run("doit", "deploy", "--device", device, *args, **env)
+        found = re.search(r"^DEPLOY_TX_ID=.*DEPLOY_REPORT=(\S+)", counted.out, re.M)
+        assert found is not None, counted.out
+        return counted, json.loads((self._project / found[1]).with_suffix(".json").read_text())
+
+    def warm(self, device: str) -> list[Row]:
+        """Nothing changed, on a board in the process."""
+        counted, report = self.run(device)
+        verify = next(row for row in report["stages"] if row["stage"] == "verify-flash")
+        imported = [name for name in counted.modules if name.partition(".")[0] not in sys.stdlib_module_names]
+        heavy = {name.partition(".")[0] for name in imported} & HEAVY
+        totals = report["totals"]
+        return [
+            Row(SUITE, "warm deploy: serial round trips of verify-flash", verify["counts"]["round_trips"], ""),
+            Row(SUITE, "warm deploy: bytes written", totals["bytes_written"], "bytes"),
+            Row(SUITE, "warm deploy: compiled", totals["compiled"], ""),
+            Row(SUITE, "warm deploy: modules imported, without the standard library", len(imported), ""),
+            Row(SUITE, f"warm deploy: imported of {', '.join(sorted(HEAVY))}", len(heavy), ""),
+        ]
+
+    def app_report(self, url: str) -> list[Row]:
+        """The running firmware is asked for what it holds; nothing is reset."""
+        config = self._project / CONFIG_FILE
+        config.write_text(f'{config.read_text()}\n[device.counted]\nport = "{url}"\n')
+        self.run("counted")
+        counted, report = self.run("counted", "--verify", "app-report", COUNT_SERIAL="1")
+        assert report["outcome"] == "app_confirmed", report["outcome"]
+        return [
+            Row(
+                SUITE,
+                "warm deploy with app-report: bytes on the serial line",
+                counted.serial_bytes,
+                "bytes",
+            )
+        ]
+
+    def one_string(self, device: str) -> list[Row]:
+        """Another string of the same length; none in a project that does not have it."""
+        sources = [path for path in sorted(self._project.rglob("*.c")) if STRING in path.read_bytes()]
+        if not sources:
+            return []
+        sources[0].write_bytes(sources[0].read_bytes().replace(STRING, OTHER_STRING))
+        _, report = self.run(device)
+        written, whole = report["totals"]["bytes_written"], sum(row["size"] for row in report["regions"])
+        case = "one-string edit: bytes written"
+        return [
+            Row(SUITE, case, written, "bytes", "all images", whole),
+            Row(SUITE, "one-string edit: compiled", report["totals"]["compiled"], ""),
+        ]

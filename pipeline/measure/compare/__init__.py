@@ -1,0 +1,1 @@
+"""`doit gate`: a candidate against a baseline, with real deploys, and the decision."""

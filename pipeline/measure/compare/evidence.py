@@ -1,0 +1,324 @@
+"""`doit gate`: gather the evidence for a go/no-go decision, with real deploys, and write the conclusion.
+
+Each arm is a scratch copy of the project with the arm's settings; pairs are run in turn, and the arm that begins
+alternates, so that drift hits both. Knows where runs lie and how the flash of a board is read back; what the evidence
+means, `measure/compare/decision.py` knows. Invariants: the project and its virtual board are not touched; a real board
+ends with the project's own build; a pair counts only when both its deploys were successful and warm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cache.durable import write_atomic
+from cache.named_tuple import NamedTuple
+from pipeline import __version__
+from pipeline.device.ports import flash_file
+from pipeline.effects.host import GitQuery, machine_facts
+from pipeline.failures import fail
+from pipeline.measure.child import Child, run_doit
+from pipeline.measure.compare.arms import USAGE, Arm, apply, parse_arm
+from pipeline.measure.compare.decision import PHASES, Flash, Pair, Timed, Verdict, conclude, population, timed, why_not
+from pipeline.measure.compare.view import Gated, render
+from pipeline.measure.edits import Edits
+from pipeline.measure.scratch import Scratch
+from pipeline.model import Failure, FailureCategory, Stage
+from pipeline.report.history import parse_history
+from pipeline.report.history_file import read_history
+from pipeline.report.markdown import HISTORY_SCHEMA, encode_history, history_row
+from pipeline.run.context import CONFIG_FILE, Context, load_context
+from pipeline.run.options import Options
+from pipeline.text import did_you_mean
+
+MAX_DROPPED = 5
+"""Pairs that may fail before the gate gives up."""
+
+
+class Asked(NamedTuple):
+    """The options; `pairs` 0: as many as `[gate] min_pairs` says."""
+
+    phase: str
+    candidate: str
+    baseline: str
+    pairs: int = 0
+    command: str = "doit gate"
+
+
+class Lane(NamedTuple):
+    """An arm and where it runs."""
+
+    side: str
+    arm: Arm
+    scratch: Scratch
+    options: Options
+
+
+def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gated | Failure:
+    """Gather and conclude. Raises KeyboardInterrupt, OSError."""
+    arms = _arms(context, asked)
+    if isinstance(arms, Failure):
+        return arms
+    now, limits = context.clock.utc(), context.config.gate
+    device = context.devices[0]
+    since = (datetime.fromisoformat(now) - timedelta(days=limits.days)).isoformat(timespec="milliseconds")
+    machine = machine_facts()
+    who = (machine["id"], device.name, context.profile)
+    found = population(read_history(context.run.reports_dir), asked.phase, *who, since.replace("+00:00", "Z"))
+    say(f"{len(found.runs)} warm deploys of this machine count; {sum(found.excluded.values())} others do not")
+    with tempfile.TemporaryDirectory(prefix="hotplate-gate-") as directory:
+        gate = _Gate(context, asked, Path(directory), say, who)
+        lanes = gate.prepare(arms)
+        if isinstance(lanes, Failure):
+            return lanes
+        pairs = gate.pairs(lanes, asked.pairs or limits.min_pairs)
+        flash = list(gate.flash(lanes)) if len(gate.dropped) <= MAX_DROPPED else []
+        gate.restore()
+    revision = GitQuery(context.root).result()
+    return Gated(
+        phase=asked.phase,
+        candidate=asked.candidate,
+        baseline=asked.baseline,
+        command=asked.command,
+        at=context.clock.utc(),
+        machine=machine,
+        device=device.name,
+        port=device.config.port,
+        profile=context.profile,
+        sha=revision.sha,
+        dirty=revision.dirty,
+        schema=HISTORY_SCHEMA,
+        limits=limits,
+        population=found,
+        pairs=tuple(pairs),
+        dropped=tuple(gate.dropped),
+        flash=tuple(flash),
+        conclusion=conclude(asked.phase, found.runs, pairs, flash, limits),
+    )
+
+
+def _arms(context: Context, asked: Asked) -> tuple[Arm, Arm] | Failure:
+    """(baseline, candidate), or why the gate cannot be made."""
+    if asked.phase not in PHASES:
+        message = f"--phase is '{asked.phase}'{did_you_mean(asked.phase, PHASES)}"
+        return _bad(message, f"name one of {', '.join(PHASES)}")
+    if asked.pairs < 0:
+        return _bad(f"--pairs is {asked.pairs}, but must be at least 1", "use --pairs 30")
+    if len(context.devices) != 1:
+        names = ", ".join(device.name for device in context.devices)
+        return _bad(f"a gate is that of one device, but {len(context.devices)} are selected ({names})", "use --device")
+    found = []
+    for side, text in (("baseline", asked.baseline), ("candidate", asked.candidate)):
+        # `--candidate a=b --baseline md5`: doit took `a=b` away, and the next option came in its place.
+        lost = not text or text in ("--baseline", "--candidate", "--phase", "--pairs", "--device", "--profile")
+        arm = "is missing" if lost else parse_arm(text)
+        if isinstance(arm, str):
+            return _bad(f"--{side} {arm}", USAGE)
+        found.append(arm)
+    if found[0] == found[1]:
+        return _bad(f"both arms are '{asked.baseline}'", "name two settings that differ")
+    return found[0], found[1]
+
+
+def _bad(message: str, hint: str) -> Failure:
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where="gate", message=message, hint=hint)
+
+
+class _Gate:
+    """The runs of one gate."""
+
+    def __init__(
+        self, context: Context, asked: Asked, directory: Path, say: Callable[[str], None], who: tuple[str, str, str]
+    ) -> None:
+        """`who`: machine, device and profile."""
+        self._who = who
+        self._context = context
+        self._asked = asked
+        self._directory = directory
+        self._say = say
+        self._device = context.devices[0]
+        self.dropped: list[str] = []
+        self._reader: Scratch | None = None
+
+    # --- arms ---------------------------------------------------------------------------------
+
+    def prepare(self, arms: tuple[Arm, Arm]) -> tuple[Lane, Lane] | Failure:
+        """(baseline, candidate), each deployed from nothing and once more, so that the next deploy is warm."""
+        lanes = []
+        for side, arm in zip(("baseline", "candidate"), arms, strict=True):
+            scratch = Scratch(self._context, self._directory / side)
+            config = scratch.project / CONFIG_FILE
+            config.write_text(_dumped(apply(arm, tomllib.loads(config.read_text()), self._device.name)))
+            options = Options(devices=(self._device.name,), profile=self._context.profile)
+            checked = load_context(options, scratch.project)
+            if isinstance(checked, Failure):
+                # Its place is in the copy, with the arm's settings in it.
+                return _bad(f"--{side} {arm.name}: {checked.message}", checked.hint)
+            checked.close()
+            lanes.append(Lane(side, arm, scratch, options))
+        for lane in (*lanes, *lanes):
+            self._say(f"{lane.side} ({lane.arm.name}): getting warm")
+            child = self._deploy(lane)
+            if not child.ok:
+                message = f"the {lane.side} arm cannot deploy: {child.failure[1]}"
+                return _bad(message, f"make `doit deploy` work with {lane.arm.name}, then run the gate again")
+        return lanes[0], lanes[1]
+
+    def _deploy(self, lane: Lane) -> Child:
+        words = ["deploy", "--device", self._device.name, "--profile", self._context.profile, *lane.arm.options]
+        return run_doit(lane.scratch, self._context.clock, words)
+
+    # --- pairs --------------------------------------------------------------------------------
+
+    def pairs(self, lanes: tuple[Lane, Lane], wanted: int) -> list[Pair]:
+        """`wanted` pairs, or as many as there were when too many had been dropped."""
+        found: list[Pair] = []
+        while len(found) < wanted and len(self.dropped) <= MAX_DROPPED:
+            number = len(found) + len(self.dropped) + 1
+            order = lanes if number % 2 else (lanes[1], lanes[0])
+            runs = {lane.side: self._timed(lane) for lane in order}
+            wrong = [f"pair {number}, {side}: {run}" for side, run in runs.items() if isinstance(run, str)]
+            if wrong:
+                self.dropped += wrong[:1]
+                self._say(wrong[0])
+                continue
+            baseline, candidate = (run for run in (runs["baseline"], runs["candidate"]) if isinstance(run, Timed))
+            found.append(Pair(number, order[0].side, baseline, candidate))
+            told = f"{baseline.phase_ms} ms and {candidate.phase_ms} ms of {self._asked.phase}"
+            self._say(f"pair {len(found)} of {wanted}: {told}")
+        return found
+
+    def _timed(self, lane: Lane) -> Timed | str:
+        """The figures of a warm deploy, or why it does not count."""
+        child = self._deploy(lane)
+        if not child.ok or child.report is None:
+            return child.failure[1] or f"ended with {child.exit_code}"
+        # By the same line and the same rules as the real deploys.
+        line = encode_history(history_row(child.report, "", self._who[0], __version__))
+        (row,) = parse_history(line).rows
+        return why_not(row, *self._who, "") or timed(row, self._asked.phase) or f"{self._asked.phase} was not measured"
+
+    # --- the same result? ---------------------------------------------------------------------
+
+    def flash(self, lanes: tuple[Lane, Lane]) -> Iterator[Flash]:
+        """What both arms leave on the board: after the warm deploys, after a real edit, and after somebody else changed
+        the board (virtual boards only). Nothing after the first difference: it would be there again."""
+        scenarios: dict[str, Callable[[Lane], None]] = {"warm deploys": self._nothing, "real edit": self._edit}
+        if self._device.config.is_virtual:
+            scenarios["changed board"] = self._change
+        for name, act in scenarios.items():
+            found = self._both(name, lanes, act)
+            yield found
+            if not found.equal:
+                return
+
+    def _both(self, scenario: str, lanes: tuple[Lane, Lane], act: Callable[[Lane], None]) -> Flash:
+        self._say(f"comparing flash: {scenario}")
+        left = []
+        for lane in lanes:
+            self._reset()
+            act(lane)
+            self._deploy(lane)
+            left.append(self._digest(lane))
+        return Flash(scenario, left[0], left[1])
+
+    def _nothing(self, lane: Lane) -> None:
+        pass
+
+    def _edit(self, lane: Lane) -> None:
+        edits = Edits(lane.scratch.project, self._device.name, self._context.profile)
+        missing = edits.make("real", 1)
+        if missing:
+            self._say(f"no edit: {missing}")
+
+    def _change(self, lane: Lane) -> None:
+        """Turn one bit in the middle of the largest image."""
+        report = self._deploy(lane).report
+        regions = report["regions"] if report else []
+        app = max(regions, key=lambda row: row["size"], default={"offset": 0, "size": 0})
+        path = self._flash_file(lane)
+        data = bytearray(path.read_bytes())
+        data[app["offset"] + app["size"] // 2] ^= 0x40
+        path.write_bytes(data)
+
+    def _flash_file(self, lane: Lane) -> Path:
+        # A copy has its boards inside, whatever the project says.
+        return flash_file(self._device.name, self._device.config._replace(flash_file=""), lane.scratch.project)
+
+    def _digest(self, lane: Lane) -> str:
+        """Of the whole flash of a virtual board; of a real one's regions, as the device itself computes it."""
+        if self._device.config.is_virtual:
+            return hashlib.sha256(self._flash_file(lane).read_bytes()).hexdigest()
+        words = [Stage.VERIFY_FLASH.value, "--device", self._device.name, "--profile", self._context.profile]
+        child = run_doit(self._own(), self._context.clock, words)
+        if not child.ok or child.report is None:
+            return ""
+        held = "".join(f"{row['offset']}:{row['device_md5_before']};" for row in child.report["regions"])
+        return hashlib.sha256(held.encode()).hexdigest()
+
+    def _reset(self) -> None:
+        """A real board is shared by the arms: each begins with the project's own build."""
+        if not self._device.config.is_virtual:
+            words = ["deploy", "--device", self._device.name, "--profile", self._context.profile]
+            run_doit(self._own(), self._context.clock, words)
+
+    def restore(self) -> None:
+        """Leave a real board with the project's own build."""
+        if self._reader is not None:
+            self._reset()
+
+    def _own(self) -> Scratch:
+        """A third copy, whose `[verify] level` is md5 whatever the arms use."""
+        if self._reader is None:
+            self._reader = Scratch(self._context, self._directory / "own")
+            config = self._reader.project / CONFIG_FILE
+            arm = parse_arm("md5")
+            assert isinstance(arm, Arm)
+            config.write_text(_dumped(apply(arm, tomllib.loads(config.read_text()), self._device.name)))
+        return self._reader
+
+
+def _dumped(document: dict[str, Any]) -> str:
+    import tomli_w
+
+    text: str = tomli_w.dumps(document)
+    return text
+
+
+def write(context: Context, gated: Gated) -> Path:
+    """The conclusion as Markdown and JSON; where the Markdown is. Raises OSError."""
+    stem = f"gate-{gated.at[:19].replace('-', '').replace(':', '').replace('T', '-')}"
+    directory = context.run.reports_dir
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(directory / f"{stem}.md", render(gated).encode(), durable=False)
+    write_atomic(directory / f"{stem}.json", (json.dumps(plain(gated), indent=2) + "\n").encode(), durable=False)
+    return directory / f"{stem}.md"
+
+
+def plain(value: Any) -> Any:
+    """Named tuples as JSON objects."""
+    if hasattr(value, "_asdict"):
+        return {name: plain(item) for name, item in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def gate_text(context: Context, asked: Asked, say: Callable[[str], None]) -> tuple[Verdict, str] | Failure:
+    """`doit gate`: the verdict, and what belongs on stdout: the conclusion and one line for scripts."""
+    gated = run_gate(context, asked, say)
+    if isinstance(gated, Failure):
+        return gated
+    path = write(context, gated)
+    shown = path.relative_to(context.root) if path.is_relative_to(context.root) else path
+    ended = gated.conclusion
+    told = "\n".join(f"  {reason}" for reason in ended.reasons)
+    head = f"{ended.verdict}: {asked.candidate} instead of {asked.baseline} for {asked.phase}"
+    last = f"GATE_VERDICT={ended.verdict} GATE_PHASE={asked.phase} GATE_PAIRS={len(gated.pairs)} GATE_REPORT={shown}"
+    return ended.verdict, f"{head}\n{told}\n{last}\n"

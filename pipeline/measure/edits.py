@@ -1,0 +1,89 @@
+"""The edits whose way to the running device a baseline measures: a comment, a header, and one that changes the image.
+
+Knows C and C++ sources, and from the last build who reads which file. Works on a copy of the project only. Invariant:
+each edit appends a line, so that nothing else moves; `undo` gives every file its first content back.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from pipeline.engine.engine import readers
+from pipeline.model import Failure, Stage
+from pipeline.run.context import Context, load_context
+from pipeline.run.options import Options
+from pipeline.toolchain.globs import Listing
+
+SOURCES = frozenset({".c", ".cc", ".cpp", ".cxx", ".ino"})
+HEADERS = frozenset({".h", ".hh", ".hpp", ".hxx"})
+
+LINES = {
+    "comment": "/* edit {n} of a baseline */",
+    "header": "#define HOTPLATE_BASELINE_EDIT {n}",
+    # Kept by compiler and linker although nobody refers to it: the image changes by four bytes.
+    "real": '__attribute__((used, retain, section(".rodata.hotplate_baseline_{n}"))) '
+    "const unsigned hotplate_baseline_edit_{n} = {n}u;",
+}
+
+
+class Edits:
+    """Appends to files below `project`, which must have been built."""
+
+    def __init__(self, project: Path, device: str, profile: str) -> None:
+        self._project = project
+        self._options = Options(devices=(device,), profile=profile)
+        self._chosen: tuple[str, str] | None = None
+        self._before: dict[str, bytes] = {}
+        self._last: tuple[Path, bytes] | None = None
+
+    def make(self, kind: str, number: int) -> str:
+        """Edit a file; the reason why there is none to edit, else `""`."""
+        source, header = self._choose()
+        name = header if kind == "header" else source
+        if not name:
+            return f"the project has no {'header' if kind == 'header' else 'C or C++ source'} of its own to edit"
+        path = self._project / name
+        data = path.read_bytes()
+        self._before.setdefault(name, data)
+        self._last = (path, data)
+        path.write_bytes(data + b"\n" + LINES[kind].format(n=number).encode() + b"\n")
+        return ""
+
+    def take_back(self) -> None:
+        """Undo the last edit alone: it could not be built, and must not spoil the next."""
+        if self._last is not None:
+            path, data = self._last
+            path.write_bytes(data)
+
+    def undo(self) -> list[str]:
+        """Put everything back; says what was edited."""
+        for name, data in self._before.items():
+            (self._project / name).write_bytes(data)
+        return [f"edited in the copy: {name}" for name in self._before]
+
+    def _choose(self) -> tuple[str, str]:
+        """(source, header): the largest source of the application, and the header that most compiles read; `""` for
+        none. Chosen once: edits must be comparable."""
+        if self._chosen is None:
+            context = load_context(self._options, self._project)
+            assert not isinstance(context, Failure), "the project's own context was loaded from the same file"
+            try:
+                self._chosen = self._source(context), _header(context)
+            finally:
+                context.close()
+        return self._chosen
+
+    def _source(self, context: Context) -> str:
+        project, listing = context.config.project, Listing(str(self._project))
+        names = dict.fromkeys(name for pattern in project.sources for name in listing.match(pattern))
+        found = [name for name in names if PurePosixPath(name).suffix in SOURCES and name != project.descriptor]
+        return max(sorted(found), key=lambda name: (self._project / name).stat().st_size, default="")
+
+
+def _header(context: Context) -> str:
+    counts = {
+        path: sum(action.stage is Stage.COMPILE for action in actions)
+        for path, actions in readers(context.engine).items()
+        if PurePosixPath(path).suffix in HEADERS and not path.startswith(("/", "{", "build/"))
+    }
+    return max(sorted(counts), key=lambda path: counts[path], default="")

@@ -1,0 +1,330 @@
+"""`doit loop`: run the tests T0 to T5 again and again until the history says what to do.
+
+Runs the very commands that users run, in a scratch copy; knows their order, the edits and the preconditions. What a run
+is worth, `measure/loop/judgement.py` knows; the files, `files.py`. Invariants: a user's sources, cache, state and
+virtual board are never touched; each run is on disk before the next begins; a run whose preconditions did not hold is
+recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from cache.named_tuple import NamedTuple
+from pipeline.effects.host import GitQuery, load_average, machine_facts
+from pipeline.failures import fail
+from pipeline.measure.child import Child, run_doit
+from pipeline.measure.edits import Edits
+from pipeline.measure.loop.files import LoopFiles
+from pipeline.measure.loop.judgement import (
+    NOT_APPLICABLE,
+    Decision,
+    Finding,
+    Iteration,
+    Limits,
+    Measured,
+    Rule,
+    Test,
+    decide,
+    judge,
+    reference_of,
+)
+from pipeline.measure.loop.rebuild import differences
+from pipeline.measure.loop.records import NOT_OURS, Place, broken_precondition, measure
+from pipeline.measure.loop.view import Session
+from pipeline.measure.scratch import Scratch
+from pipeline.model import Failure, FailureCategory
+from pipeline.run.context import Context, load_context
+from pipeline.run.options import Options
+
+BETWEEN_TIMEOUT_S = 1800.0
+
+
+class Asked(NamedTuple):
+    """The options. `until_green`: go on when a rule asks for an action; `between`: a command to run before each further
+    iteration, such as a linter or an agent's next change; `rebuild`: make a second cold build and compare."""
+
+    max: int = 8
+    repeats: int = 3
+    until_green: bool = False
+    between: str = ""
+    rebuild: bool = True
+    command: str = "doit loop"
+
+
+class Ended(NamedTuple):
+    """How the loop ended. `path`: SUMMARY.md, the follow-up, or RESULTS.csv."""
+
+    decision: Decision
+    iterations: int
+    green: bool
+    path: Path
+
+
+class Watcher(NamedTuple):
+    """Who is told: `began(label)`, `ran(number, run)`, `decided(iteration, decision)`."""
+
+    began: Callable[[str], None]
+    ran: Callable[[int, Measured], None]
+    decided: Callable[[Iteration, Decision], None]
+
+
+def run_loop(context: Context, asked: Asked, watch: Watcher) -> Ended | Failure:
+    """Iterate until a rule ends the loop, an action is needed, or `asked.max`. Raises KeyboardInterrupt, OSError."""
+    refused = _refused(context, asked)
+    if refused is not None:
+        return refused
+    machine = machine_facts()
+    place = Place(machine["id"], context.devices[0].name, context.profile)
+    files = LoopFiles.open(context.run.reports_dir / "loop", place, context.config.reports.keep)
+    if isinstance(files, Failure):
+        return files
+    try:
+        with tempfile.TemporaryDirectory(prefix="hotplate-loop-") as directory, ExitStack() as contexts:
+            return _Loop(context, asked, watch, files, machine, Path(directory), contexts).run()
+    finally:
+        files.close()
+
+
+def _refused(context: Context, asked: Asked) -> Failure | None:
+    for name, value in (("--max", asked.max), ("--repeats", asked.repeats)):
+        if value < 1:
+            return _bad(f"{name} is {value}, but must be at least 1", f"use {name} 3")
+    if len(context.devices) != 1:
+        names = ", ".join(device.name for device in context.devices)
+        message = f"a loop is that of one device, but {len(context.devices)} are selected ({names})"
+        return _bad(message, "name one with --device")
+    try:
+        words = shlex.split(asked.between)
+    except ValueError as error:
+        return _bad(f"--between {asked.between!r} is no command: {error}", "quote it for the shell")
+    if words and shutil.which(words[0]) is None:
+        return _bad(f"--between calls '{words[0]}', which is not on PATH", "install it, or name it with its path")
+    return _bad("--between is blank", "name a command, or leave it out") if asked.between and not words else None
+
+
+def _bad(message: str, hint: str) -> Failure:
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where="loop", message=message, hint=hint)
+
+
+class _Loop:
+    """One `doit loop`."""
+
+    def __init__(
+        self,
+        context: Context,
+        asked: Asked,
+        watch: Watcher,
+        files: LoopFiles,
+        machine: Mapping[str, str],
+        directory: Path,
+        contexts: ExitStack,
+    ) -> None:
+        """`contexts` closes those that are made on the way."""
+        self._contexts = contexts
+        self._context = context
+        self._asked = asked
+        self._watch = watch
+        self._files = files
+        self._machine = machine
+        self._directory = directory
+        device = context.devices[0]
+        self._options = Options(devices=(device.name,), profile=context.profile)
+        self._device = device
+        budget = context.config.budget
+        self._limits = Limits(loop=budget.total, ttfb=budget.ttfb)
+        self._reference = reference_of(files.history.reference)
+        self._scratch = Scratch(context, directory / "copy")
+        self._always: tuple[Finding, ...] = ()
+        self._determinism = "not checked (--no-rebuild)"
+        self._checked = not asked.rebuild
+        self._sources = _digests(self._scratch.project)
+        self._primed: Child | None = None
+        self._cold = True
+        self._load: float | None = None
+
+    def run(self) -> Ended | Failure:
+        history, number = list(self._files.history.open), self._files.history.last
+        iteration = Iteration(number)
+        decision = Decision(Rule.CONTINUE, Rule.CONTINUE)
+        for turn in range(self._asked.max):
+            if turn:
+                failure = self._between()
+                if failure is not None:
+                    return failure
+            number += 1
+            git = GitQuery(self._context.root)
+            iteration = self._iteration(number, git.result().sha)
+            history.append(iteration)
+            decision = decide(history)
+            self._files.iteration(iteration, decision, self._facts())
+            self._watch.decided(iteration, decision)
+            acted = decision.rule is not Rule.CONTINUE and not self._asked.until_green
+            if decision.ends or acted:
+                break
+        self._restore()
+        path = self._files.conclude(self._session(), history, decision, self._limits, self._reference)
+        return Ended(decision, turn + 1, iteration.green, path)
+
+    def _restore(self) -> None:
+        """A real board runs the edit of T5: give it the project's own build back."""
+        if not self._device.config.is_virtual:
+            self._scratch = Scratch(self._context, self._directory / "copy")
+            self._deploy()
+
+    def _facts(self) -> dict[str, object]:
+        return {"at": self._context.clock.utc(), "command": self._asked.command, "determinism": self._determinism}
+
+    def _session(self) -> Session:
+        revision = GitQuery(self._context.root).result()
+        return Session(
+            command=self._asked.command,
+            at=self._context.clock.utc(),
+            machine=self._machine,
+            device=self._device.name,
+            port=self._device.config.port,
+            profile=self._context.profile,
+            toolchain=self._context.toolchain_name(),
+            sha=revision.sha,
+            dirty=revision.dirty,
+            repeats=self._asked.repeats,
+            determinism=self._determinism,
+            load=self._load,
+        )
+
+    def _between(self) -> Failure | None:
+        """Run what the user wants before a further iteration, and take over what it changed in the project."""
+        if self._asked.between:
+            self._watch.began(self._asked.between)
+            first, *words = shlex.split(self._asked.between)
+            done = self._context.runner.run(
+                [shutil.which(first) or first, *words],
+                cwd=self._context.root,
+                env=os.environ,
+                timeout_s=BETWEEN_TIMEOUT_S,
+            )
+            if done.exit_code != 0:
+                said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+                message = f"--between ended with {done.exit_code}: {said[-1] if said else 'it said nothing'}"
+                return _bad(message, f"make `{self._asked.between}` pass, then run the loop again")
+        fresh = load_context(self._options, self._context.root)
+        if isinstance(fresh, Failure):
+            return fresh
+        self._contexts.callback(fresh.close)
+        self._context = fresh
+        # Also undoes the edits of the iteration before.
+        self._scratch = Scratch(fresh, self._directory / "copy")
+        if _digests(self._scratch.project) != self._sources:
+            self._checked = False
+        return None
+
+    # --- one iteration ------------------------------------------------------------------------
+
+    def _iteration(self, number: int, sha: str) -> Iteration:
+        runs = []
+        for run in self._runs(number):
+            load = load_average()
+            self._load = max(filter(None, (self._load, load)), default=None)
+            self._files.run(number, run, sha, self._context.clock.utc(), load, self._scratch)
+            self._watch.ran(number, run)
+            runs.append(run)
+        findings, unscored, typical = judge(runs, self._limits, self._reference, self._always)
+        return Iteration(number, findings, unscored, typical)
+
+    def _runs(self, number: int) -> Iterator[Measured]:
+        """The tests in their order, the first deploy of all being T0; nothing after a deploy that did not succeed."""
+        first = self._deploy()
+        if self._cold or not first.ok:
+            yield self._measure(Test.COLD if self._cold else Test.LOOP, first, ())
+        self._cold = False
+        if not first.ok:
+            return
+        if not self._checked:
+            self._rebuild()
+        build = ["link", "--profile", self._context.profile]
+        skip = ["reflash", "--device", self._device.name, "--profile", self._context.profile]
+        for test, words in ((Test.BUILD, build), (Test.SKIP, skip), (Test.LOOP, self._deploy_words())):
+            for _ in range(self._asked.repeats):
+                yield self._test(test, words)
+        edits = Edits(self._scratch.project, self._device.name, self._context.profile)
+        for test, kind in ((Test.COMMENT, "comment"), (Test.EDIT, "real")):
+            missing = edits.make(kind, number)
+            if missing:
+                yield Measured(test, 0, {}, precondition=f"{NOT_APPLICABLE}:{missing}")
+                continue
+            yield self._test(test, self._deploy_words())
+
+    def _deploy_words(self) -> list[str]:
+        return ["deploy", "--device", self._device.name, "--profile", self._context.profile]
+
+    def _deploy(self) -> Child:
+        """A deploy that nobody judges: it makes the device hold what the copy builds."""
+        self._watch.began("cold deploy" if self._cold else "deploy")
+        self._primed = None
+        child = run_doit(self._scratch, self._context.clock, self._deploy_words())
+        self._primed = child if child.ok else None
+        return child
+
+    def _test(self, test: Test, words: list[str]) -> Measured:
+        """One run, with its preconditions looked at before and after."""
+        self._watch.began(f"{test} doit {words[0]}")
+        before, products = _digests(self._scratch.project), _stamps(self._scratch.project)
+        child = run_doit(self._scratch, self._context.clock, words)
+        after, made = _digests(self._scratch.project), _stamps(self._scratch.project)
+        moved = tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
+        rebuilt = sorted(name for name, stamp in made.items() if products.get(name) != stamp)
+        rebuilt.sort(key=lambda name: made[name])
+        return self._measure(test, child, moved)._replace(rebuilt=tuple(rebuilt))
+
+    def _measure(self, test: Test, child: Child, moved: tuple[str, ...]) -> Measured:
+        run = measure(test, child.wall_ms, child.report)._replace(failure=child.failure[0])
+        if test is Test.COLD or self._primed is None:
+            broken = child.failure[0] if child.failure[0] in NOT_OURS else ""
+            return run._replace(precondition=broken, tx=child.tx)
+        broken = broken_precondition(self._primed.report, child.report, moved)
+        if child.ok and child.report is not None and child.report["regions"]:
+            self._primed = child
+        return run._replace(precondition=broken, tx=child.tx if child.report else "")
+
+    def _rebuild(self) -> None:
+        """Build once more from nothing, elsewhere, and compare."""
+        self._watch.began("second cold build")
+        self._checked, self._sources, self._always = self._asked.rebuild, _digests(self._scratch.project), ()
+        with tempfile.TemporaryDirectory(dir=self._directory) as directory:
+            found = differences(self._context, self._options, self._scratch, Path(directory))
+        if isinstance(found, str):
+            self._determinism = f"could not be checked: {found}"
+            return
+        self._always = tuple(
+            Finding(Rule.WROTE, Test.COLD, f"{one.path} {one.place.section} {one.place.symbol}".strip(), str(one))
+            for one in found
+        )
+        count = f"{len(found)} outputs differ" if found else "every output is the same"
+        self._determinism = f"a second cold build in another directory: {count}"
+
+
+def _digests(project: Path) -> dict[str, str]:
+    """File -> digest of everything in the copy that is no product: what a run must leave alone."""
+    found = {}
+    for path in sorted(project.rglob("*")):
+        name = path.relative_to(project).as_posix()
+        if path.is_file() and not name.startswith(("build/", ".deploy/", "reports/")) and "__pycache__" not in name:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _stamps(project: Path) -> dict[str, tuple[int, int]]:
+    """Product -> (time, inode): a file that was made anew differs, even when it has the same bytes."""
+    found = {}
+    for path in (project / "build").rglob("*"):
+        if path.is_file():
+            status = path.stat()
+            found[path.relative_to(project).as_posix()] = (status.st_mtime_ns, status.st_ino)
+    return found

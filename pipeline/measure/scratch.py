@@ -1,0 +1,99 @@
+"""A copy of the project in a temporary directory, and whole `python` processes run in it.
+
+For measurements: nothing that happens there reaches the project, its cache, its board or its lock. Knows which files
+make up a project; does not know what is measured. Never on the warm path.
+Invariant: the project is only read; the copy has its own cache, state, boards and reports, all below one directory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.effects.api import Completed
+from pipeline.effects.host import git_files
+from pipeline.run.context import CONFIG_FILE, STATE_DIR, Context
+
+PRODUCTS = ("build", STATE_DIR)
+"""What a run leaves in a project, reports apart."""
+
+FOREIGN = frozenset({"__pycache__", "build", "node_modules", "venv"})
+"""Directories that are never part of a project's sources, beside hidden ones: asked only where git cannot tell."""
+
+
+class Scratch:
+    """Make it with a fresh directory; the caller removes that directory."""
+
+    def __init__(self, context: Context, directory: Path) -> None:
+        self.project = directory / "project"
+        self._runner = context.runner
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("DEPLOY_", "GITHUB_"))}
+        # It would have every child compile our modules anew.
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)
+        for name in project_files(context):
+            target = self.project / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(context.root / name, target)
+            target.chmod(target.stat().st_mode | stat.S_IWUSR)  # of a checkout that is read-only
+        (self.project / CONFIG_FILE).write_text(own_config((context.root / CONFIG_FILE).read_text()))
+
+    def erase(self) -> None:
+        """As after a fresh checkout: no products, an empty cache, virtual boards as from the factory."""
+        for name in PRODUCTS:
+            shutil.rmtree(self.project / name, ignore_errors=True)
+
+    def python(self, *args: str, timeout_s: float, cwd: Path | None = None, **env: str) -> Completed:
+        """One whole process of this interpreter in the copy (or in `cwd`). Raises TimeoutError, KeyboardInterrupt,
+        OSError."""
+        command = [sys.executable, *args]
+        return self._runner.run(command, cwd=cwd or self.project, env={**self.env, **env}, timeout_s=timeout_s)
+
+
+def own_config(text: str) -> str:
+    """`deploy.toml` for the copy: the cache, the boards' flash and the reports stay inside, and no budget is enforced
+    (a cold run is not what the budget is for)."""
+    import tomli_w
+
+    document: dict[str, Any] = tomllib.loads(text)
+    document.setdefault("cache", {})["dir"] = f"{STATE_DIR}/cache"
+    document.setdefault("reports", {})["dir"] = "reports"
+    document.setdefault("budget", {})["enforce"] = False
+    for device in document.get("device", {}).values():
+        device.pop("flash_file", None)
+    return tomli_w.dumps(document)
+
+
+def project_files(context: Context) -> list[str]:
+    """The files of the project, relative to its root: what git would keep (ignored files are products), or without git
+    everything outside of products and hidden directories; and in both cases every file that the build reads."""
+    root = context.root
+    listed = git_files(root)
+    found = dict.fromkeys(_walk(root, context) if listed is None else _existing(root, listed, context))
+    inside = (path for path in context.engine.sources() if not path.startswith(("/", "{")))
+    found.update(dict.fromkeys(path for path in inside if (root / path).is_file()))
+    return list(found)
+
+
+def _existing(root: Path, listed: list[str], context: Context) -> Iterator[str]:
+    """Files that git lists and that are there; of a submodule it lists the directory."""
+    for name in listed:
+        if (root / name).is_dir():
+            yield from _walk(root / name, context, name + "/")
+        elif (root / name).is_file():
+            yield name
+
+
+def _walk(directory: Path, context: Context, prefix: str = "") -> Iterator[str]:
+    skipped = {context.run.reports_dir, context.cache_dir}
+    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
+        if entry.is_dir(follow_symlinks=False):
+            if not (entry.name in FOREIGN or entry.name.startswith(".") or Path(entry.path) in skipped):
+                yield from _walk(Path(entry.path), context, f"{prefix}{entry.name}/")
+        elif entry.is_file():
+            yield prefix + entry.name

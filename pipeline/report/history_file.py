@@ -1,0 +1,25 @@
+"""`reports/history.jsonl`, read back.
+
+Knows where it lies and that an older part may lie beside it; what a line says, `report/history.py` knows. Invariant: a
+missing or damaged file only makes the history shorter.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.report.history import History, parse_history
+
+HISTORY = "history.jsonl"
+
+
+def read_history(reports_dir: Path) -> History:
+    """The history that lies there, with the part that was put aside when it grew."""
+    path = reports_dir / HISTORY
+    parts = []
+    for one in (path.with_name(f"{path.stem}.1{path.suffix}"), path):
+        try:
+            parts.append(one.read_bytes())
+        except OSError:
+            continue
+    return parse_history(b"\n".join(parts))

@@ -1,0 +1,129 @@
+"""A run as JUnit XML: one suite per device, one case per stage.
+
+Pure: reports in, XML text out. Does not know files. Written for the strictest schema in use (Ant's, as published by
+Windy Road: order of elements, `hostname`, time stamps without a zone), which is also valid for Jenkins' `junit-10.xsd`.
+Invariant: the text is well-formed XML 1.0 whatever a device sent; `tests`, `failures` and `errors` are those of the
+cases. The result of a host-only run is a suite too.
+
+A failed stage is a `failure`. An `error` is what is no verdict about the stage: interrupted, or a failure that
+belongs to no stage. A stage that was not reached is `skipped`, one that had nothing to do is passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cache.named_tuple import NamedTuple
+from pipeline.model import StageOutcome
+from pipeline.text import visible_text
+
+_HOSTNAME = "localhost"
+"""Required by the schema; the machine's own name is nobody's business."""
+
+
+class _Case(NamedTuple):
+    name: str
+    duration_ms: int
+    kind: str
+    """`""`, `failure`, `error` or `skipped`."""
+    body: str = ""
+
+
+def render_junit(reports: Sequence[Mapping[str, Any]]) -> str:
+    """The reports of one run (`report/document.py`), as one document."""
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<testsuites>"]
+    for number, report in enumerate(reports):
+        lines += _suite(number, report)
+    return "\n".join([*lines, "</testsuites>", ""])
+
+
+def _suite(number: int, report: Mapping[str, Any]) -> Iterator[str]:
+    device = report["device"]["name"] or "host"
+    cases = list(_cases(report))
+    counts = {
+        "tests": len(cases),
+        "failures": sum(case.kind == "failure" for case in cases),
+        "errors": sum(case.kind == "error" for case in cases),
+        "skipped": sum(case.kind == "skipped" for case in cases),
+    }
+    head = {
+        "id": number,
+        "name": f"deploy {device}",
+        "package": "hotplate",
+        "hostname": _HOSTNAME,
+        "timestamp": report["started_at"][:19],
+        **counts,
+        "time": _seconds(report["budget"]["total"]["measured_ms"] or 0),
+    }
+    yield f"  <testsuite{_attributes(head)}>"
+    yield "    <properties>"
+    for name, value in _properties(report):
+        yield f"      <property{_attributes({'name': name, 'value': value})}/>"
+    yield "    </properties>"
+    for case in cases:
+        attributes = {"classname": f"hotplate.{device}", "name": case.name, "time": _seconds(case.duration_ms)}
+        if not case.kind:
+            yield f"    <testcase{_attributes(attributes)}/>"
+        else:
+            yield f"    <testcase{_attributes(attributes)}>"
+            yield f"      {case.body}"
+            yield "    </testcase>"
+    yield "    <system-out/>"
+    yield "    <system-err/>"
+    yield "  </testsuite>"
+
+
+def _cases(report: Mapping[str, Any]) -> Iterator[_Case]:
+    failure = report["failure"]
+    shown = False
+    for row in report["stages"]:
+        outcome, duration_ms = row["outcome"], row["duration_ms"] or 0
+        if failure and failure["stage"] == row["stage"] and outcome != StageOutcome.NOT_RUN:
+            shown = True
+            kind = "error" if failure["category"] == "interrupted" else "failure"
+            yield _Case(row["stage"], duration_ms, kind, _failure(kind, failure))
+        elif outcome == StageOutcome.NOT_RUN:
+            yield _Case(row["stage"], 0, "skipped", "<skipped/>")
+        elif outcome in (StageOutcome.FAILED, StageOutcome.INTERRUPTED):
+            yield _Case(row["stage"], duration_ms, "error", f'<error message="{outcome}" type="{outcome}"/>')
+        else:
+            yield _Case(row["stage"], duration_ms, "")
+    if failure and not shown:
+        yield _Case("run", 0, "error", _failure("error", failure))
+
+
+def _failure(kind: str, failure: Mapping[str, Any]) -> str:
+    attributes = {"message": failure["message"], "type": failure["category"]}
+    told = (f"{failure['where']}: error: {failure['message']}", f"hint: {failure['hint']}")
+    keys = f"retryable: {str(failure['retryable']).lower()}, user action: {failure['user_action']}"
+    body = "\n".join([*told, keys, *([failure["detail"].rstrip("\n")] if failure["detail"] else [])])
+    return f"<{kind}{_attributes(attributes)}>{_escape(visible_text(body))}</{kind}>"
+
+
+def _properties(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield "transaction_id", report["transaction_id"]
+    yield "outcome", report["outcome"] or "done"
+    for key in ("chip", "mac", "port"):
+        if report["device"][key]:
+            yield key, report["device"][key]
+    yield "profile", report["profile"]
+    yield "toolchain", report["toolchain"]
+    if report["git"]["sha"]:
+        yield "git_sha", report["git"]["sha"] + ("-dirty" if report["git"]["dirty"] else "")
+    for key, value in report["totals"].items():
+        if value is not None:
+            yield key, value
+
+
+def _attributes(values: Mapping[str, Any]) -> str:
+    return "".join(f' {key}="{_escape(visible_text(str(value)), quote=True)}"' for key, value in values.items())
+
+
+def _escape(text: str, *, quote: bool = False) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace('"', "&quot;").replace("\n", "&#10;").replace("\t", "&#9;") if quote else text
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds // 1000}.{milliseconds % 1000:03d}"

@@ -1,0 +1,311 @@
+"""A report as text for people: Markdown, and the last line on stdout for scripts.
+
+And one transaction as a line of the history, for programs.
+
+Pure: the dict of `report/document.py` in, text out. Does not know events, files or the terminal.
+Invariant: no value can change the structure of the page. Values stand in code spans whose fence is longer than any run
+of backticks inside; characters that are not printable (line ends, escape codes, bidi controls) are shown by their code.
+
+Layout after the deploy reports of OpenShell: `# title`, bullets `- key: value`, then Plan, Fingerprints, Flash
+Digests, Readiness, Durations.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.text import visible, visible_text
+
+NOTHING = "-"
+"""Stands for an empty value: a code span cannot be empty."""
+
+
+def render_markdown(report: Mapping[str, Any]) -> str:
+    """The page of one report."""
+    parts = [
+        section("# Deploy Report", _header(report)),
+        *([_failure(report["failure"])] if report["failure"] else []),
+        section("## Plan", iter(report["plan"].items())),
+        section("## Fingerprints", _fingerprints(report)),
+        section("## Flash Digests", _digests(report)),
+        section("## Readiness", _readiness(report)),
+        section("## Durations (ms)", _durations(report)),
+        budget_section(report["budget"]),
+        section("## TTFB (ms)", _ttfb(report["ttfb"])),
+    ]
+    return "\n".join(parts)
+
+
+def last_line(report: Mapping[str, Any], *, written: bool = True) -> str:
+    """`DEPLOY_TX_ID=... DEPLOY_OUTCOME=... DEPLOY_DEVICE=... DEPLOY_PORT=... DEPLOY_REPORT=...`: one line, in words
+    that a POSIX shell can evaluate. No report is named that could not be `written`."""
+    device = report["device"]
+    pairs = {
+        "TX_ID": report["transaction_id"],
+        "OUTCOME": report["outcome"] or "",
+        "DEVICE": device["name"],
+        "PORT": device["port"],
+        "REPORT": report["report_path"] if written else "",
+    }
+    return " ".join(f"DEPLOY_{key}={shlex.quote(visible(value)) if value else ''}" for key, value in pairs.items())
+
+
+HISTORY_SCHEMA = 1
+"""Version of `history_row`. Lines of different versions must not be compared."""
+
+
+def history_row(report: Mapping[str, Any], run: str, machine: str, version: str) -> dict[str, Any]:
+    """One transaction as numbers, for `history.jsonl`: nothing in it names a person, a path or a port. `run` is shared
+    by the devices of one run, `machine` is a digest, `version` is the program's.
+
+    `warm`: nothing was built, restored or written. `phases` holds each measured phase in order; `total_ms` is what the
+    user waited for, so their sum and what lies between."""
+    totals, budget, failure, ttfb = report["totals"], report["budget"], report["failure"], report["ttfb"]
+    counted = {key: totals[key] for key in ("compiled", "restored", "linked", "bytes_written")}
+    return {
+        "schema": HISTORY_SCHEMA,
+        "transaction_id": report["transaction_id"],
+        "run": run or report["transaction_id"],
+        "started_at": report["started_at"],
+        "machine": machine,
+        "version": version,
+        "device": report["device"]["name"],
+        "chip": report["device"]["chip"],
+        "outcome": report["outcome"],
+        "profile": report["profile"],
+        "toolchain": report["toolchain"],
+        "targets": report["targets"],
+        "git": report["git"],
+        "verified_by": report["plan"]["verified_by"],
+        "warm": failure is None and not any(counted.values()),
+        **counted,
+        "stages": {row["stage"]: row["outcome"] for row in report["stages"]},
+        "phases": {row["phase"]: row["measured_ms"] for row in budget["phases"] if row["measured_ms"] is not None},
+        "total_ms": budget["total"]["measured_ms"],
+        "fits": budget["fits"],
+        "ttfb": {"schema": ttfb["schema"], "total_ms": ttfb["total_ms"], "segments": ttfb["segments"]},
+        "failure": failure and {key: failure[key] for key in ("category", "stage", "user_action")},
+    }
+
+
+def encode_history(row: Mapping[str, Any]) -> bytes:
+    """One line of `history.jsonl`."""
+    return json.dumps(row, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
+
+
+FOLDED = 5
+"""More inputs than that which are met for the first time are one line: a first build has hundreds."""
+
+# --- sections ---------------------------------------------------------------------------------
+
+Bullets = Iterator[tuple[str, Any]]
+
+
+def section(title: str, bullets: Bullets) -> str:
+    """A heading and its bullets, `- key: value`."""
+    return "\n".join([title, "", *(_bullets(bullets) or ["Nothing was recorded."]), ""])
+
+
+def _bullets(bullets: Bullets) -> list[str]:
+    return [f"- {_key(key)}: {_value(value)}" for key, value in bullets]
+
+
+def _header(report: Mapping[str, Any]) -> Bullets:
+    device, totals = report["device"], report["totals"]
+    yield "transaction_id", report["transaction_id"]
+    yield "timestamp_utc", report["started_at"]
+    yield "outcome", report["outcome"]
+    yield "device_name", device["name"]
+    yield "device_port", device["port"]
+    yield "device_mac", device["mac"]
+    yield "device_chip", device["chip"]
+    yield "targets_requested", report["targets"]
+    yield "build_profile", report["profile"]
+    yield "toolchain", report["toolchain"]
+    yield "verify_level", report["verify_level"]
+    yield "git_sha", report["git"]["sha"]
+    yield "git_dirty", report["git"]["dirty"]
+    yield "changed_inputs_count", len(report["changed_inputs"])
+    for name in ("compiled", "restored", "linked", "bytes_written"):
+        yield name, totals[name]
+    if totals["unknown_failures"]:
+        yield "unknown_failures", totals["unknown_failures"]
+    new = sum(map(_is_first, report["reasons"]))
+    if new > FOLDED:
+        yield "reason", f"file: {new} inputs for the first time, each a changed_input below"
+    for reason in report["reasons"]:
+        if new > FOLDED and _is_first(reason):
+            continue
+        moved = f": {reason['before']} -> {reason['after']}" if reason["before"] or reason["after"] else ""
+        yield "reason", f"{reason['kind']} {reason['subject']}{moved}"
+
+
+def _is_first(reason: Mapping[str, Any]) -> bool:
+    """Is it an input that no run before this one has met?"""
+    return reason["kind"] == "file" and not reason["before"]
+
+
+def _failure(failure: Mapping[str, Any]) -> str:
+    keys = ("category", "stage", "retryable", "user_action", "where", "message", "hint")
+    page = section("## Failure", ((key, failure[key]) for key in keys))
+    return page + "\n" + code_block(failure["detail"]) + "\n" if failure["detail"] else page
+
+
+def _fingerprints(report: Mapping[str, Any]) -> Bullets:
+    for row in report["fingerprints"]:
+        for key in ("previous", "current", "state_written"):
+            yield f"{row['name']}_{key}", row[key]
+    for name in report["changed_inputs"]:
+        yield "changed_input", name
+
+
+def _digests(report: Mapping[str, Any]) -> Bullets:
+    for row in report["regions"]:
+        name = row["name"]
+        yield f"{name}_offset", f"{row['offset']:#x}"
+        yield f"{name}_size", row["size"]
+        yield f"{name}_device_md5_before", row["device_md5_before"]
+        yield f"{name}_image_md5_target", row["md5"]
+        yield f"{name}_image_sha256", row["sha256"]
+        yield f"{name}_action", row["action"] if row["done"] else f"{row['action']} (not finished)"
+        yield f"{name}_bytes_written", row["bytes_written"]
+
+
+def _readiness(report: Mapping[str, Any]) -> Bullets:
+    readiness = report["readiness"]
+    yield "readiness_gate_status", readiness["status"]
+    yield "readiness_failure_reason", readiness["failure_reason"]
+    yield "readiness_until", readiness["until"]
+    yield "readiness_ready_ms", readiness["ready_ms"]
+    yield "app_elf_sha256", readiness["app_elf_sha256"]
+    if readiness["note"]:
+        yield "note", readiness["note"]
+    if readiness["polls"]:
+        yield "polls", readiness["polls"]
+    for module in readiness["modules"]:
+        yield f"module_{module['name']}", module_line(module)
+
+
+def module_line(module: Mapping[str, Any]) -> str:
+    """`ok, 256 bytes held, 3 of 64 samples`: what a firmware said of one module."""
+    words = ["ok" if module["setup_ok"] else "not set up", *(["at fault"] if module["at_fault"] else [])]
+    words += [] if module["held"] is None else [f"{module['held']} bytes held"]
+    return ", ".join([*words, *filter(None, [module["health"]])])
+
+
+def _durations(report: Mapping[str, Any]) -> Bullets:
+    outcomes = {row["stage"]: row["outcome"] for row in report["stages"]}
+    for row in report["budget"]["phases"]:
+        words = [outcomes[row["phase"]]] if row["phase"] in outcomes else []
+        yield row["phase"], _Timed(row, words)
+    yield "remainder", report["totals"]["remainder_ms"]
+    yield "total", _Timed(report["budget"]["total"], [])
+
+
+def _ttfb(ttfb: Mapping[str, Any]) -> Bullets:
+    yield "status", ttfb["status"]
+    yield "from", ttfb["from"]
+    for name, value in ttfb["segments"].items():
+        yield name.removesuffix("_ms"), value
+    yield "remainder", ttfb["remainder_ms"]
+    yield "total", ttfb["total_ms"]
+    missing = ttfb["timing_unavailable_reason"]
+    for reason in dict.fromkeys(missing.values()):
+        marks = ", ".join(mark for mark in missing if missing[mark] == reason)
+        yield "timing_unavailable_reason", f"{marks}: {reason}"
+    for mark, note in ttfb["notes"].items():
+        yield f"{mark}_note", note
+
+
+# --- the budget tree --------------------------------------------------------------------------
+
+BUDGET_HEAD = ("phase", "budget", "measured", "margin", "verdict")
+
+
+_GATE = (("bottleneck", "bottleneck"), ("total_fits", "fits"), ("total_enforced", "enforced"))
+
+
+def budget_rows(budget: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The total, and below it the phases that have a budget or took time. Phases may trade; the total is the gate."""
+    rows = [row for row in budget["phases"] if row["limit_ms"] is not None or row["measured_ms"]]
+    return [_budget_row("total", budget["total"]), *(_budget_row(f"- {row['phase']}", row) for row in rows)]
+
+
+def _budget_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    numbers = (row["limit_ms"], row["measured_ms"], row["margin_ms"])
+    return (name, *(NOTHING if value is None else str(value) for value in numbers), row["verdict"] or NOTHING)
+
+
+def budget_section(budget: Mapping[str, Any]) -> str:
+    """The tree as Markdown, and where time can be gained."""
+    table = markdown_table(BUDGET_HEAD, budget_rows(budget))
+    gate = _bullets((key, budget[name]) for key, name in _GATE)
+    return "\n".join(["## Budget (ms)", "", table, "", *gate, ""])
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of words and numbers of this program, which need no escape. Every deploy writes one, and importing
+    tabulate costs 40 ms: hence by hand."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+class _Timed:
+    """A duration with its budget, as a bullet's value."""
+
+    def __init__(self, row: Mapping[str, Any], words: list[str]) -> None:
+        self._row = row
+        self._words = words
+
+    def __str__(self) -> str:
+        row, words = self._row, list(self._words)
+        if row["limit_ms"] is not None:
+            words.append(f"budget {code(row['limit_ms'])}")
+            if row["margin_ms"] is not None:
+                words.append(f"margin {code(row['margin_ms'])}")
+            words.append(row["verdict"])
+        measured = code(NOTHING if row["measured_ms"] is None else row["measured_ms"])
+        return f"{measured} ({', '.join(words)})" if words else measured
+
+
+def _key(text: str) -> str:
+    """A bullet's key. Names of regions and marks come from outside, so they may not carry Markdown."""
+    return text if re.fullmatch(r"[A-Za-z0-9_.-]+", text) else code(text)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, _Timed):
+        return str(value)
+    if isinstance(value, bool):
+        return code("true" if value else "false")
+    if isinstance(value, list):
+        return " ".join(code(item) for item in value) or code(NOTHING)
+    return code(NOTHING if value is None or value == "" else value)
+
+
+def code(value: Any) -> str:
+    """`value` as a Markdown code span that shows exactly its visible form (CommonMark 0.31, section 6.1)."""
+    text = visible(str(value)) or NOTHING
+    fence = "`" * (_longest_run(text) + 1)
+    # One space on each side is stripped again, where a backtick would touch the fence or spaces would be stripped.
+    edge = text[0] in "` " or text[-1] in "` "
+    return f"{fence} {text} {fence}" if edge and text.strip(" ") else f"{fence}{text}{fence}"
+
+
+def code_block(text: str) -> str:
+    """`text` in a fenced block, line by line; the fence is longer than any inside."""
+    body = visible_text(text.replace("\r\n", "\n").rstrip("\n"))
+    fence = "`" * max(3, _longest_run(body) + 1)
+    return f"{fence}text\n{body}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)

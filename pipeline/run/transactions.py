@@ -1,0 +1,311 @@
+"""One run: which stages and devices, their event logs as they happen, and the reports at the end.
+
+Writes events and renders reports; does not execute stages, does not know doit, esptool or compilers.
+Invariant: every device of a run that has a device stage gets exactly one transaction, its log is opened before the
+first stage, and `finish` renders a report whatever happened in between. Runs whose process was killed are rendered by
+the next run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.durable import write_atomic
+from cache.location import user_state_dir
+from cache.named_tuple import NamedTuple
+from pipeline import __version__, events
+from pipeline.config.schema import DeployConfig
+from pipeline.effects.api import Clock
+from pipeline.effects.host import Revision, machine_id
+from pipeline.effects.run_log import RunLog, append_line, close_killed, prune, prune_reports, unfinished
+from pipeline.events import Payload, When
+from pipeline.failures import fail
+from pipeline.model import (
+    DeployOutcome,
+    Event,
+    Failure,
+    FailureCategory,
+    Stage,
+    StageOutcome,
+    StageResult,
+)
+from pipeline.report.document import build_report, whole_ms
+from pipeline.report.history_file import HISTORY
+from pipeline.report.markdown import encode_history, history_row, last_line, render_markdown
+from pipeline.text import visible
+
+RUNS = "runs"
+
+KEEP_LOGS = 200
+"""Event logs kept in `.deploy/runs`; of the rendered reports `[reports] keep`."""
+
+HISTORY_BYTES = 4 << 20
+"""Some 4,000 lines; then the file becomes `history.1.jsonl` and a new one begins, so that twice this is kept."""
+
+
+class RunFacts(NamedTuple):
+    """What is known before the first stage."""
+
+    targets: tuple[str, ...]
+    profile: str
+    toolchain: str
+    revision: Revision
+    startup_ms: int | None
+    dispatch_ms: int | None
+
+
+class Rendered(NamedTuple):
+    """A finished transaction: the report as data, and where its Markdown lies (None: it could not be written)."""
+
+    report: dict[str, Any]
+    path: Path | None
+    line: str
+
+
+@dataclass(slots=True)
+class _Log:
+    """One transaction: its log, and how it stands."""
+
+    log: RunLog
+    tx: str
+    device: str
+    failure: Failure | None = None
+    outcome: DeployOutcome | None = None
+
+
+class Run:
+    """Begin it once, say what happens, finish it once."""
+
+    def __init__(self, root: Path, state_dir: Path, config: DeployConfig, clock: Clock) -> None:
+        self._root = root
+        self._runs_dir = state_dir / RUNS
+        self._config = config
+        self._clock = clock
+        self._started_s = clock.now_s()
+        self._logs: list[_Log] = []
+        self._before_ms = 0
+        self.listener: Callable[[str, str, Event], None] = lambda tx, device, event: None
+        """Is told each event as it happens: transaction, device or "", event."""
+        self.notes: list[str] = []
+        """What could not be written, one line each."""
+        self.results: list[tuple[str, StageResult]] = []
+        """(device or "", result) in the order in which the stages ended."""
+
+    @property
+    def reports_dir(self) -> Path:
+        """`DEPLOY_REPORT_DIR`, else `[reports] dir`."""
+        return self._root / (os.environ.get("DEPLOY_REPORT_DIR") or self._config.reports.dir)
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._logs)
+
+    def since_s(self, now_s: float) -> float:
+        """An instant of the clock as seconds since the run began."""
+        return now_s - self._started_s
+
+    def begin(self, devices: Sequence[tuple[str, str]], facts: RunFacts) -> list[Rendered]:
+        """Open a log for each (device, port), or one for a host-only run; render what killed runs left behind."""
+        left = [self._render_left_behind(path) for path in unfinished(self._runs_dir)]
+        prune(self._runs_dir, KEEP_LOGS)
+        self._started_s = self._clock.now_s()
+        self._before_ms = (facts.startup_ms or 0) + (facts.dispatch_ms or 0)
+        for name, port in devices or [("", "")]:
+            tx = self._transaction(single=len(devices) <= 1)
+            log = _Log(RunLog.create(self._runs_dir, tx), tx, name)
+            self._logs.append(log)
+            self._emit(log, self._run_started(tx, name, port, facts, run=self._logs[0].tx))
+        return [rendered for rendered in left if rendered is not None]
+
+    def transaction(self, device: str) -> str:
+        """The transaction id of `device` in this run."""
+        return self._log(device).tx
+
+    def say(self, payload: Payload, device: str = "") -> None:
+        """Append an event to the log of `device`, or to every log."""
+        for log in self._logs:
+            if device in ("", log.device):
+                self._emit(log, payload)
+
+    def stage_finished(self, result: StageResult, device: str = "") -> None:
+        """Record how a stage ended; a failure of a shared stage fails every device."""
+        self.results.append((device, result))
+        self.say(result, device)
+        if result.failure is not None:
+            self.failed(result.failure, device)
+
+    def failed(self, failure: Failure, device: str = "") -> None:
+        """Record why `device` (or every one) cannot go on; the first failure of a log stays its cause."""
+        for log in self._logs:
+            if device in ("", log.device) and log.failure is None:
+                log.failure = failure
+                self._emit(log, failure)
+
+    def confirmed(self, outcome: DeployOutcome, device: str) -> None:
+        """`device` runs this build; `outcome` says with which proof and how it got there."""
+        self._log(device).outcome = outcome
+
+    def finish(self, running: Sequence[tuple[Stage, str, float]], *, interrupted: bool) -> list[Rendered]:
+        """Close the logs, render the reports and remove the oldest beyond `[reports] keep`. `running`: (stage, device
+        or "", begin) of what was under way."""
+        if interrupted:
+            self._interrupt(running)
+        self._stop_others()
+        rendered = []
+        for log in self._logs:
+            # One instant for the end and for what is said of it: the report and the verdict cannot differ.
+            end = self._when()
+            self._enforce_budget(log, end)
+            outcome = log.outcome
+            if log.failure is not None:
+                stopped = log.failure.category is FailureCategory.INTERRUPTED
+                outcome = DeployOutcome.INTERRUPTED if stopped else DeployOutcome.FAILED
+            self._emit(log, events.RunFinished(outcome), end)
+            log.log.close()
+            if log.device:
+                rendered.append(self._render(log.log.events, log.tx))
+        if rendered:
+            prune_reports(self.reports_dir, self._config.reports.keep, {log.tx for log in self._logs})
+        return rendered
+
+    def _enforce_budget(self, log: _Log, end: When) -> None:
+        """With `[budget] enforce`, a deploy that took longer than its total has failed."""
+        budget = self._config.budget
+        total_ms = self._before_ms + whole_ms(end.since_s)
+        if not budget.enforce or log.failure is not None or log.outcome is None or total_ms <= budget.total:
+            return
+        log.failure = fail(
+            FailureCategory.OVER_BUDGET,
+            stage=None,
+            where=f"device {log.device}",
+            message=f"the deploy took {total_ms} ms, but [budget] total is {budget.total} ms ({log.outcome})",
+        )
+        self._emit(log, log.failure, end)
+
+    def _stop_others(self) -> None:
+        """doit stops at the first failure: a device that was not reached says which one was in the way."""
+        first = next((log for log in self._logs if log.failure is not None), None)
+        for log in self._logs:
+            if first is not None and log.failure is None and log.outcome is None and log.device:
+                message = f"the run stopped before it was done with this device: device {first.device} failed"
+                where = f"device {log.device}"
+                hint = "repair that device, or run `doit -c deploy ...`, which goes on with the others"
+                failure = fail(FailureCategory.INTERRUPTED, stage=None, where=where, message=message, hint=hint)
+                self.failed(failure, log.device)
+
+    def _interrupt(self, running: Sequence[tuple[Stage, str, float]]) -> None:
+        for under_way, device, _ in running:
+            self.say(StageResult(under_way, StageOutcome.INTERRUPTED, 0.0), device)
+        for log in self._logs:
+            stage = next((under_way for under_way, device, _ in running if device in ("", log.device)), None)
+            if log.failure is None and log.outcome is None:
+                self.failed(
+                    fail(
+                        FailureCategory.INTERRUPTED,
+                        stage=stage,
+                        where=f"device {log.device}" if log.device else "run",
+                        message=f"the run was interrupted {f'in stage {stage}' if stage else 'between stages'}",
+                    ),
+                    log.device,
+                )
+
+    def _emit(self, log: _Log, payload: Payload, when: When | None = None) -> None:
+        said = events.event(payload, when or self._when())
+        log.log.append(said)
+        self.listener(log.tx, log.device, said)
+
+    def _when(self) -> When:
+        return When(self._clock.utc(), self.since_s(self._clock.now_s()))
+
+    def _log(self, device: str) -> _Log:
+        return next(log for log in self._logs if log.device == device)
+
+    def _transaction(self, *, single: bool) -> str:
+        """A fresh id, or the one that the caller's environment gives (for one device: an id names one transaction)."""
+        given = os.environ.get("DEPLOY_TX_ID", "")
+        wrong = ""
+        if not single:
+            wrong = "this run has several transactions"
+        elif not events.is_tx(given):
+            wrong = "it is not tx-YYYYmmdd-HHMMSS- and 4 to 6 hex digits"
+        elif (self._runs_dir / f"{given}.log").exists():
+            wrong = "an earlier run has used it"
+        if given and not wrong:
+            return given
+        if given and not self._logs:
+            self.notes.append(f"DEPLOY_TX_ID={visible(given)} is ignored: {wrong}")
+        return events.format_tx(self._clock.utc(), secrets.token_hex(3))
+
+    def _run_started(self, tx: str, device: str, port: str, facts: RunFacts, *, run: str) -> events.RunStarted:
+        return events.RunStarted(
+            tx=tx,
+            device=device,
+            port=port,
+            profile=facts.profile,
+            targets=facts.targets,
+            git_sha=facts.revision.sha,
+            git_dirty=facts.revision.dirty,
+            toolchain=facts.toolchain,
+            verify_level=self._config.verify.level,
+            readiness_until=self._config.readiness.until,
+            readiness_timeout_ms=self._config.readiness.timeout_ms,
+            budget_ms=self._config.budget.limits_ms,
+            report_path=self._shown(self.reports_dir / f"{tx}.md") if device else "",
+            startup_ms=facts.startup_ms,
+            dispatch_ms=facts.dispatch_ms,
+            budget_enforced=self._config.budget.enforce,
+            run=run,
+        )
+
+    def _shown(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else str(path)
+
+    def _render(self, log_events: Sequence[Any], tx: str) -> Rendered:
+        report = build_report(log_events)
+        path: Path | None = self.reports_dir / f"{tx}.md"
+        try:
+            self.reports_dir.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.reports_dir / f"{tx}.md", render_markdown(report).encode(), durable=False)
+            text = json.dumps(report, indent=2) + "\n"
+            write_atomic(self.reports_dir / f"{tx}.json", text.encode(), durable=False)
+        except OSError:
+            path = None  # the log in .deploy still holds everything
+        self._remember(report, str(log_events[0].data.get("run", "")))
+        return Rendered(report, path, last_line(report, written=path is not None))
+
+    def _remember(self, report: Mapping[str, Any], run: str) -> None:
+        """One more line of the history."""
+        machine = machine_id(user_state_dir(os.environ, sys.platform) or self._runs_dir.parent)
+        line = encode_history(history_row(report, run, machine, __version__))
+        path = self.reports_dir / HISTORY
+        try:
+            append_line(path, line, HISTORY_BYTES)
+        except OSError as error:
+            self.notes.append(f"{self._shown(path)}: the history cannot be written ({error.strerror})")
+
+    @property
+    def recorded(self) -> list[tuple[str, list[Event]]]:
+        """(device or "", its events) of each transaction of this run."""
+        return [(log.device, list(log.log.events)) for log in self._logs]
+
+    def _render_left_behind(self, path: Path) -> Rendered | None:
+        """Close the log of a killed run and render its report."""
+        log_events = close_killed(path)
+        if not log_events:
+            return None
+        started = events.payload(log_events[0])
+        if not isinstance(started, events.RunStarted) or not started.device:
+            return None
+        return self._render(log_events, started.tx)
+
+
+def timed(result: StageResult, duration_s: float) -> StageResult:
+    """`result` with the duration that the caller measured around it."""
+    return result._replace(duration_s=duration_s)

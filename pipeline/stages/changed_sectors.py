@@ -1,0 +1,74 @@
+"""Which sectors of the regions that differ have to be written? Asks the device, never a memory of it alone.
+
+Two sources, both confirmed by the device's own MD5 in this session: the image that was last committed to this board
+(its MD5 over the region must be what the device computed), and, for a region that a cut-off write left unknown, MD5s of
+its blocks and sectors against the planned image. Where neither holds there is no delta, and the region is written
+whole.
+Does not write and does not decide about regions that match.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.effects.api import FlashSession
+from pipeline.flash import delta
+from pipeline.flash.plan import Delta
+from pipeline.model import SECTOR, Image, MatchRule, Reason, Region
+
+if TYPE_CHECKING:
+    from pipeline.run.context import Context
+    from pipeline.run.device_run import DeviceRun
+
+
+def find_deltas(
+    ctx: Context, device: DeviceRun, session: FlashSession, images: Sequence[Image], md5s: Mapping[str, str]
+) -> dict[str, Delta]:
+    """For each image whose region differs and whose content is known well enough: the runs that suffice."""
+    assert device.journal is not None
+    cost = delta.cost_at(session.baud)
+    found: dict[str, Delta] = {}
+    for image in images:
+        if image.match is not MatchRule.BYTES or md5s[image.name] == image.md5:
+            continue
+        after = ctx.images.data(image)
+        changed = _since_reference(ctx.reference(device, image), image, after, md5s[image.name], session)
+        kind = "changed-since-commit"
+        if changed is None and image.name in device.journal.state.unknown:
+            changed, kind = _by_block(image, after, session), "write-was-cut-off"
+        if changed is not None:
+            count = -(-image.size // SECTOR)
+            reason = Reason(kind, image.name, md5s[image.name], f"{len(changed)} of {count} sectors differ")
+            found[image.name] = Delta(delta.runs(image, changed, cost), reason)
+    return found
+
+
+def _since_reference(
+    before: bytes | None, image: Image, after: bytes, device_md5: str, session: FlashSession
+) -> tuple[int, ...] | None:
+    """Sectors that differ from the reference; None when it is missing, or not what the device holds."""
+    if before is None:
+        return None
+    if len(before) >= image.size:
+        held = device_md5 == _md5(before[: image.size])
+    else:
+        held = session.md5(image.offset, len(before)) == _md5(before)
+    return delta.differing(image, before, after) if held else None
+
+
+def _by_block(image: Image, after: bytes, session: FlashSession) -> tuple[int, ...]:
+    """Sectors that differ, by MD5 of blocks, and of sectors in the blocks that differ. Sixteen questions cost a tenth
+    of writing their block, and after a write that stopped somewhere they spare half of it on average."""
+
+    def differs(span: Region) -> bool:
+        start = span.offset - image.offset
+        return session.md5(span.offset, span.size) != _md5(after[start : start + span.size])
+
+    wrong = [span for span in delta.blocks(image) if differs(span)]
+    return tuple(sector.offset for span in wrong for sector in delta.sectors_in(span) if differs(sector))
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -1,0 +1,1 @@
+"""Ways to build: one file per toolchain, and the actions that they make."""

@@ -1,0 +1,72 @@
+"""From `deploy.toml` and the partition table to where everything goes in flash.
+
+Reads the table (a CSV, or the binary one of a firmware that was built elsewhere). Does not know how images are made.
+Invariant: what has no place raises a ConfigError that names the line of deploy.toml, or the file, that asks for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.config.schema import DeployConfig, Prebuilt
+from pipeline.errors import ConfigError
+from pipeline.formats.partitions import parse_csv
+from pipeline.formats.placement import Given, Misplaced, Placement, add_given, place
+from pipeline.model import Failure, Partition
+from pipeline.toolchain.build import config_failure_at
+
+if TYPE_CHECKING:
+    from pipeline.config.values import Problem
+    from pipeline.formats.manifests import Firmware
+
+
+def find_firmware(root: Path, section: Prebuilt) -> Firmware | Problem | Failure:
+    """What `[prebuilt]` names below `root`."""
+    from pipeline.toolchain import prebuilt
+
+    return prebuilt.read_firmware(root, section)
+
+
+def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:
+    """The partition table. Raises ConfigError when it is missing or wrong."""
+    if config.firmware is not None:
+        from pipeline.toolchain import prebuilt
+
+        rows = prebuilt.read_table(root, config.firmware, config.flash.size_bytes)
+    else:
+        rows = _read_csv(root, config)
+    if isinstance(rows, Failure):
+        raise ConfigError(rows)
+    return rows
+
+
+def _read_csv(root: Path, config: DeployConfig) -> tuple[Partition, ...] | Failure:
+    path = config.partitions.table
+    try:
+        text = (root / path).read_text()
+    except OSError as error:
+        message = f"the partition table '{path}' cannot be read: {error.strerror}"
+        hint = "correct the path, or write the table"
+        return config_failure_at(root, config, ("partitions", "table"), message, hint)
+    return parse_csv(text, path, flash_size=config.flash.size_bytes, table_offset=config.partitions.offset)
+
+
+def place_all(root: Path, config: DeployConfig, table: tuple[Partition, ...]) -> tuple[Placement, ...]:
+    """Where everything goes. Raises ConfigError when something has no place."""
+    chip, flash_size = config.toolchain.chip, config.flash.size_bytes
+    if config.firmware is not None:
+        from pipeline.toolchain import prebuilt
+
+        placed = prebuilt.placements(root, config.firmware, table, chip, flash_size)
+        if isinstance(placed, Failure):
+            raise ConfigError(placed)
+    else:
+        placed = place(table, chip, config.partitions.offset)
+    given = [Given(image.name, image.file, image.partition, image.offset) for image in config.images]
+    found = add_given(table, placed, given, flash_size)
+    if isinstance(found, Misplaced):
+        key = "partition" if found.given.partition else "offset"
+        path = ("image", found.given.name, key)
+        raise ConfigError(config_failure_at(root, config, path, found.message, found.hint))
+    return found
