@@ -399,7 +399,7 @@ def test_the_run_of_the_same_process_believes_its_first_look(built: Project, mon
         seen: list[Any] = []
         assert fastpath.answer(["compile", "link"], seen) is None and len(seen) == 1
         monkeypatch.setattr(fastpath_state, "FIRST_LOOK", seen)
-        monkeypatch.setattr(state, "moved", counted)
+        monkeypatch.setattr(fastpath_state, "moved", counted)
         assert len(places()) == 1 and not looks
         append(built.root / "src/d000/u00001.c")
         assert len(places()) == 1 and not looks, "an edit after the look is the next run's"
