@@ -80,7 +80,7 @@ LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in ("virtualbo
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 
 
-TO_BE_CUT = {"pipeline.fastpath", "pipeline.engine.engine", "run"}
+TO_BE_CUT = {"pipeline.fastpath", "run"}
 
 
 class Import(NamedTuple):
