@@ -18,8 +18,8 @@ from pipeline.model import Failure, Partition, Reason
 STRIP = "strip@1"
 ELF2IMAGE = "elf2image@1"
 PARTITION_TABLE = "partition-table@1"
-OTADATA = "otadata@1"
-OTADATA_OF_TABLE = "otadata-of-table@1"
+OTADATA = "otadata@2"
+OTADATA_OF_TABLE = "otadata-of-table@2"
 COPY = "copy@1"
 IMAGE = "image@1"
 
@@ -62,19 +62,22 @@ def partition_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
 
 
 def ota_select(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """CSV -> otadata that selects ota_0, or erased bytes if there is no OTA slot. Parameters as `partition_table`."""
+    """CSV -> otadata that selects ota_0; erased where there is a factory app, which that starts, or no OTA slot.
+    Parameters as `partition_table`."""
     rows = _rows(call)
     if isinstance(rows, BuiltinError):
         return rows
-    slots = len(partitions.ota_slots(rows))
-    return [otadata.encode(0, slots) if slots else b"\xff" * otadata.SIZE]
+    slots = 0 if partitions.factory_row(rows) is not None else len(partitions.ota_slots(rows))
+    return [otadata.encode(0, slots) if slots else otadata.erased()]
 
 
 def ota_select_of_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """Binary table -> otadata that selects the slot of parameter `slot`."""
+    """Binary table -> otadata that selects the slot of parameter `slot`; erased without it."""
     rows = partitions.decode_table(call.inputs[0])
     if isinstance(rows, Reason):
         return _refused(call, rows)
+    if "slot" not in call.params:
+        return [otadata.erased()]
     return [otadata.encode(int(call.params["slot"]), len(partitions.ota_slots(rows)))]
 
 
