@@ -16,7 +16,7 @@ from typing import Any, Literal
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES, chip_name, flash_freq_name
 from pipeline.failures import fail
-from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, image_chip_id
+from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, image_chip_id, is_esp8266
 from pipeline.formats.otadata import select
 from pipeline.formats.partitions import TABLE_MAGIC, app_rows, boot_row, ota_slots, otadata_row
 from pipeline.model import Failure, FailureCategory, Partition
@@ -219,6 +219,9 @@ def find_table(files: Sequence[FlashFile], heads: Mapping[str, bytes], where: st
 def find_chip(files: Sequence[FlashFile], heads: Mapping[str, bytes], where: str) -> str | Failure:
     """The chip for which the first image among the files was made."""
     for file in files:
+        if is_esp8266(heads[file.path]):
+            fact = "the image is for the ESP8266, which has no partition table and another boot ROM"
+            return _bad(file.path, fact, f"build for one of {', '.join(CHIPS)}")
         chip_id = image_chip_id(heads[file.path])
         if chip_id is not None:
             name = chip_name(chip_id)

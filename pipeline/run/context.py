@@ -34,7 +34,6 @@ from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.state import GateState
 from pipeline.fastpath.watched import Watched
 from pipeline.flash.boot_choice import starts_wanted
-from pipeline.flash.image_set import ImageSet
 from pipeline.formats.placement import Placement
 from pipeline.model import (
     DEVICE_STAGES,
@@ -51,6 +50,7 @@ from pipeline.model import (
     Verdict,
     note_lines,
 )
+from pipeline.run.built_images import BuiltImages
 from pipeline.run.device_context import DeviceContext
 from pipeline.run.device_run import DeviceRun
 from pipeline.run.lock import ProjectLock
@@ -305,11 +305,11 @@ class Context(DeviceContext):
         self.run.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 
     @cached_property
-    def images(self) -> ImageSet:
+    def images(self) -> BuiltImages:
         """The images of this build."""
         until = self.config.readiness.until
         asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
-        return ImageSet(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
+        return BuiltImages(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
         """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""

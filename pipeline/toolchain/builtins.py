@@ -21,7 +21,7 @@ PARTITION_TABLE = "partition-table@1"
 OTADATA = "otadata@2"
 OTADATA_OF_TABLE = "otadata-of-table@2"
 COPY = "copy@1"
-IMAGE = "image@1"
+IMAGE = "image@2"
 
 
 def strip(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
@@ -87,16 +87,16 @@ def copy(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
 
 
 def take_image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """A program's image, if it is whole. Parameters (optional): `chip` with `flash_mode, flash_freq, flash_size`, each
-    of which goes into the header as `esptool write-flash` would put it there."""
+    """A program's image, if it is whole. Parameters (optional): `max_segments`; `chip` with `flash_mode, flash_freq,
+    flash_size`, each of which goes into the header as `esptool write-flash` would put it there."""
     data, path = call.inputs[0], call.paths[0]
-    info = esp_image.describe_image(data)
+    info = esp_image.describe_image(data, int(call.params.get("max_segments", esp_image.MAX_SEGMENTS)))
     if isinstance(info, Reason):
         return _refused(call, info)
     if not info.ok:
         what = "SHA-256" if info.checksum_ok else "checksum"
         return BuiltinError(path, f"the image is damaged: its {what} does not match its bytes", "build it again")
-    if not call.params:
+    if not {"flash_mode", "flash_freq", "flash_size"} & call.params.keys():
         return [data]
     mode, freq, size = info.flash_mode, info.flash_freq, info.flash_size
     if "flash_mode" in call.params:

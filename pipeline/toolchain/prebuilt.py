@@ -78,12 +78,15 @@ def _from_esp_idf(root: Path, directory: str) -> Firmware | Failure:
 def _from_platformio(root: Path, directory: str) -> Firmware | Failure:
     # Where the application goes is known when its table is.
     app, table = (FlashFile(0, f"{directory}/{name}") for name in (fw.PLATFORMIO_APP, fw.PLATFORMIO_TABLE))
-    heads = _heads(root, (app, table), directory)
+    heads = _heads(root, (app,), directory)
     if isinstance(heads, Failure):
         return heads
     chip = fw.find_chip((app,), heads, directory)
     if isinstance(chip, Failure):
         return chip
+    heads = _heads(root, (table,), directory)
+    if isinstance(heads, Failure):
+        return heads
     rows = partitions.decode_table((root / table.path).read_bytes())
     if isinstance(rows, Reason):
         return _bad(table.path, f"not a partition table: {rows.subject}: {rows.before}, {rows.after}")
@@ -108,11 +111,11 @@ def _from_files(root: Path, listed: Mapping[str, str]) -> Firmware | Problem | F
     heads = _heads(root, files, where)
     if isinstance(heads, Failure):
         return heads
-    table, chip = fw.find_table(files, heads, where), fw.find_chip(files, heads, where)
-    if isinstance(table, Failure):
-        return table
+    chip, table = fw.find_chip(files, heads, where), fw.find_table(files, heads, where)
     if isinstance(chip, Failure):
         return chip
+    if isinstance(table, Failure):
+        return table
     return Firmware("files", where, tuple(files), table, chip, *_boot_settings(files, heads, chip))
 
 
@@ -216,11 +219,13 @@ def elf_beside(path: str) -> str:
 
 
 def header_params(firmware: Firmware, chip: str) -> tuple[tuple[str, str], ...]:
-    """Flash settings for the bootloader's header, of a build that asks for them."""
+    """Parameters of the bootloader's image: how many segments its ROM takes, and the flash settings for its header of a
+    build that asks for them."""
+    segments = (("max_segments", str(CHIPS[chip].rom.segments)),)
     if not firmware.patch:
-        return ()
+        return segments
     said = {"flash_mode": firmware.flash_mode, "flash_freq": firmware.flash_freq, "flash_size": firmware.flash_size}
-    return (("chip", chip), *((key, value) for key, value in said.items() if value))
+    return (*segments, ("chip", chip), *((key, value) for key, value in said.items() if value))
 
 
 def watched(root: Path, prebuilt: Prebuilt, firmware: Firmware, placed: Sequence[Placement]) -> Watched:
