@@ -34,9 +34,7 @@ from pipeline.failures import fail
 from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.state import GateState
 from pipeline.fastpath.watched import Watched
-from pipeline.flash.image_set import ImageSet
-from pipeline.formats.otadata import select
-from pipeline.formats.partitions import boot_row, ota_slots
+from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
 from pipeline.model import (
     DEVICE_STAGES,
@@ -51,6 +49,7 @@ from pipeline.model import (
     Verdict,
     note_lines,
 )
+from pipeline.run.built_images import BuiltImages
 from pipeline.run.device_context import DeviceContext
 from pipeline.run.device_run import DeviceRun
 from pipeline.run.lock import ProjectLock
@@ -289,20 +288,15 @@ class Context(DeviceContext):
         self.run.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 
     @cached_property
-    def images(self) -> ImageSet:
+    def images(self) -> BuiltImages:
         """The images of this build."""
         until = self.config.readiness.until
         asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
-        return ImageSet(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
+        return BuiltImages(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
-        """Does a board with this otadata start what `wanted` would start? An erased one does not pass for a choice,
-        though the bootloader falls back to the same slot: the choice is part of what is deployed."""
-        slots = len(ota_slots(self.table))
-        found, chosen = select(otadata, slots), select(wanted, slots)
-        if found is None and chosen is not None:
-            return False
-        return boot_row(self.table, found) == boot_row(self.table, chosen)
+        """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""
+        return starts_wanted(self.table, otadata, wanted)
 
     def clean(self, stage: Stage) -> None:
         """Remove the build products of `stage` in this profile; the cache and the state stay."""

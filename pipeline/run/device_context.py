@@ -27,7 +27,7 @@ from pipeline.run.transactions import Run
 
 if TYPE_CHECKING:
     from cache.store import Store
-    from pipeline.flash.image_set import ImageSet
+    from pipeline.run.built_images import BuiltImages
 
 
 class DeviceContext:
@@ -45,7 +45,7 @@ class DeviceContext:
     if TYPE_CHECKING:
 
         @property
-        def images(self) -> ImageSet: ...
+        def images(self) -> BuiltImages: ...
 
         @property
         def cache_dir(self) -> Path: ...

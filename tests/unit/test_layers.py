@@ -48,7 +48,7 @@ ROOMS = {
     "toolchain": room("config effects engine fastpath formats"),
     # the device side
     "boot": room("config formats", pure=True),
-    "flash": room("formats", pure=True, impure="image_set"),
+    "flash": room("formats", pure=True),
     "device": room("boot config effects flash formats"),
     # both sides meet
     "report": room("formats", pure=True, impure="history_file dated_files terminal"),
