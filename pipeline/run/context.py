@@ -55,7 +55,9 @@ from pipeline.run.device_run import DeviceRun
 from pipeline.run.lock import ProjectLock
 from pipeline.run.options import Options
 from pipeline.run.transactions import Run
-from pipeline.toolchain.build import Toolchain, action_failure, build_toolchain, config_place
+from pipeline.toolchain.action_failures import action_failure
+from pipeline.toolchain.build import Toolchain, build_toolchain
+from pipeline.toolchain.config_places import config_place
 from pipeline.toolchain.placements import find_firmware, place_all, read_table
 
 if TYPE_CHECKING:
