@@ -1,4 +1,4 @@
-"""What an engine whose stages are all up to date believes: for the gate's state.
+"""What an engine whose stages are all up to date believes: for the fast path's state.
 
 Reads records and stamps that the engine holds; stats directories only. Does not judge: the caller knows that every
 action is up to date. Invariant: what is returned names every file whose change could make one of them run.
@@ -11,7 +11,8 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from pipeline.engine.build_log import record_name
-from pipeline.fastpath.watched import GateStamp, directory_stamp
+from pipeline.fastpath import FileStamp
+from pipeline.fastpath.watched import directory_stamp
 
 if TYPE_CHECKING:
     from pipeline.engine.engine import Engine
@@ -40,7 +41,7 @@ def used_files(engine: Engine) -> dict[str, str] | None:
     return used
 
 
-def shadow_directories(engine: Engine) -> dict[str, GateStamp | None]:
+def shadow_directories(engine: Engine) -> dict[str, FileStamp | None]:
     """Directory -> stamp, for those in which a new file would be included instead of another. Where the directory does
     not exist, its nearest ancestor that does stands for it."""
     names: dict[str, set[str]] = {}
@@ -53,7 +54,7 @@ def shadow_directories(engine: Engine) -> dict[str, GateStamp | None]:
         for path in absent:
             directory, name = _existing(engine.resolve(path))
             names.setdefault(directory, set()).add(name)
-    stamps: dict[str, GateStamp | None] = {}
+    stamps: dict[str, FileStamp | None] = {}
     for directory, missing in names.items():
         stamp = directory_stamp(directory)
         try:

@@ -1,14 +1,14 @@
 """Which compiles can a few moved files concern? So that one edit among ten thousand files costs what one file costs.
 
 A *survey* is written after a run that ended well, when every action was up to date. As long as everything else is as it
-was then (the gate's state tells), an action none of whose files moved is up to date still, and an engine needs to know
+was then (the fast path tells), an action none of whose files moved is up to date still, and an engine needs to know
 only the others. Knows actions and records. Does not stat and does not judge: the few that are left are judged as ever.
 Invariant: every action of stage compile that is left out uses no moved file, nor any file that one which is left in may
 make anew. What cannot be told cheaply is None: then the whole graph is looked at.
 
     survey = (inputs, actions of stage compile, tools, run environment, rows, users)
     rows   = per action of stage compile (name of its record, cacheable, counter, places of those that come after it)
-    users  = per file, in the order of the gate's paths, the places of the rows that use it; None when too many do
+    users  = per file, in the fast path's order, the places of the rows that use it; None when too many do
 """
 
 from __future__ import annotations

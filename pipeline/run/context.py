@@ -31,7 +31,7 @@ from pipeline.engine.results import ActionFailure, Builtin, Span
 from pipeline.errors import DeployError
 from pipeline.failures import fail
 from pipeline.fastpath.native_loop import WORTH_FILES
-from pipeline.fastpath.state import GateState
+from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.flash.image_set import ImageSet
 from pipeline.formats.otadata import select
@@ -83,7 +83,7 @@ class Context(DeviceContext):
         self.profile = profile
         self.options = options
         """What the command line says."""
-        self.gate = GateState(root, options.profile)
+        self.fastpath = FastPathState(root, options.profile)
         self.devices = devices
         self.clock = SystemClock()
         self.state_dir = root / STATE_DIR
@@ -128,7 +128,7 @@ class Context(DeviceContext):
 
     @cached_property
     def _narrow_engine(self) -> Engine | None:
-        found = self.gate.survey()
+        found = self.fastpath.usage_index()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
@@ -182,7 +182,7 @@ class Context(DeviceContext):
 
     def host_verdict(self, stage: Stage) -> Verdict:
         """Is this host stage up to date? Stats only; writes nothing, opens nothing. Errors are left to the stage."""
-        if self.gate.facts() is not None:
+        if self.fastpath.facts() is not None:
             return Verdict(State.UP_TO_DATE)
         try:
             if stage is Stage.FINGERPRINT:
@@ -194,26 +194,28 @@ class Context(DeviceContext):
         except DeployError as error:
             return Verdict(State.DIRTY, (Reason("error", error.failure.where, "", error.failure.message),))
 
-    def remember_for_gate(self, selection: Sequence[str] | None) -> None:
-        """A run ended well: write what the gate and the next `doit` need to know that everything is up to date, if this
-        run came to know it. `selection`: the stages that the command line asked for, None if it asked for more."""
+    def remember_for_fastpath(self, selection: Sequence[str] | None) -> None:
+        """A run ended well: write what the fast path and the next `doit` need to know that everything is up to date, if
+        this run came to know it. `selection`: the stages that the command line asked for, None if it asked for
+        more."""
         results = [result for _, result in self.run.results]
         passed = {result.stage for result in results if result.ok}
-        if self.gate.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
+        if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
             used = used_files(self.engine)
             if used is not None:
                 programs = tuple(tool.path for tool in self.toolchain.tools.values())
                 facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
+                helper = None
                 if len(used) >= WORTH_FILES:
                     from pipeline.fastpath.native_build import ready
 
-                    facts["helper"] = ready(self.runner)
+                    helper = ready(self.runner)
                 found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
                 made = self.engine.graph.producer
-                self.gate.record(self.engine.table, used, made, found, facts, partial(survey, self.engine))
-        self.gate.renew()
+                self.fastpath.record(self.engine.table, used, made, found, facts, partial(survey, self.engine), helper)
+        self.fastpath.renew()
         if selection is not None:
-            self.gate.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
+            self.fastpath.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 
     def lock(self) -> float | Failure:
         """Take the project's lock; the seconds that it took, or why it cannot be had."""
@@ -223,7 +225,7 @@ class Context(DeviceContext):
 
     def _moved_while_waiting(self) -> bool:
         """Another run is over. Is deploy.toml another than the one that was loaded?"""
-        self.gate.waited()
+        self.fastpath.waited()
         try:
             return parse_config((self.root / CONFIG_FILE).read_text()) != self.config
         except (OSError, UnicodeDecodeError):
@@ -235,7 +237,7 @@ class Context(DeviceContext):
 
     def toolchain_name(self) -> str:
         """`zig 0.17.0`; empty when the tools cannot be found (the compile stage says why)."""
-        facts = self.gate.lasting_facts()
+        facts = self.fastpath.lasting_facts()
         if facts is not None:
             return str(facts["toolchain"])
         try:
@@ -246,7 +248,7 @@ class Context(DeviceContext):
     def up_to_date_counts(self, stage: Stage) -> dict[str, int]:
         """Counters of a stage that had nothing to do."""
         if stage is Stage.FINGERPRINT:
-            facts = self.gate.facts()
+            facts = self.fastpath.facts()
             return {"inputs": self.engine_for(stage).input_count if facts is None else facts["inputs"]}
         if stage is Stage.REFLASH:
             return {"regions_written": 0, "bytes_written": 0}
@@ -257,7 +259,7 @@ class Context(DeviceContext):
         engine = self.engine_for(stage)
         if "images" in self.__dict__:
             self.images.forget()
-        self.gate.withdraw()
+        self.fastpath.withdraw()
         self._refresh_database()
         result = engine.run(stage, self.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
