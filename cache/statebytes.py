@@ -44,7 +44,7 @@ def decode(kind: str, data: bytes) -> "tuple[Any, str]":
     gc.disable()
     try:
         return marshal.loads(body), ""
-    except (ValueError, EOFError, TypeError):
+    except (ValueError, EOFError, TypeError, MemoryError):
         return None, "is damaged (content)"
     finally:
         if collecting:

@@ -268,7 +268,7 @@ def test_a_blob_swapped_for_one_of_the_same_size(tmp_path: Path) -> None:
     blobs = BlobStore(tmp_path)
     results = ActionCache(tmp_path, blobs)
     digest, other = blobs.put_bytes(b"right"), b"wrong"
-    results.record(KEY, ActionResult((OutputFile("a", digest, False),)))
+    results.record(KEY, ActionResult((OutputFile("build/a", digest, False),)))
     blobs.path(digest).chmod(0o644)
     blobs.path(digest).write_bytes(other)
     found = results.lookup(KEY)
