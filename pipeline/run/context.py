@@ -32,7 +32,7 @@ from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActi
 from pipeline.errors import DeployError
 from pipeline.failures import fail
 from pipeline.fastpath.native_loop import WORTH_FILES
-from pipeline.fastpath.state import GateState
+from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
@@ -81,7 +81,7 @@ class Context(DeviceContext):
         self.profile = profile
         self.options = options
         """What the command line says."""
-        self.gate = GateState(root, options.profile)
+        self.fastpath = FastPathState(root, options.profile)
         self.devices = devices
         self.clock = SystemClock()
         self.state_dir = root / STATE_DIR
@@ -126,7 +126,7 @@ class Context(DeviceContext):
 
     @cached_property
     def _partial_engine(self) -> Engine | None:
-        found = self.gate.survey()
+        found = self.fastpath.usage_index()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
@@ -160,7 +160,7 @@ class Context(DeviceContext):
 
     def host_verdict(self, stage: Stage) -> Verdict:
         """Is this host stage up to date? Stats only; writes nothing, opens nothing. Errors are left to the stage."""
-        if self.gate.facts() is not None:
+        if self.fastpath.facts() is not None:
             return Verdict(State.UP_TO_DATE)
         try:
             if stage is Stage.FINGERPRINT:
@@ -172,30 +172,31 @@ class Context(DeviceContext):
         except DeployError as error:
             return Verdict(State.DIRTY, (Reason("error", error.failure.where, "", error.failure.message),))
 
-    def remember_for_gate(self, selection: Sequence[str] | None) -> None:
-        """A run ended well: write what the gate and the next `doit` need to know that everything is up to date, if this
-        run came to know it. `selection`: the stages that the command line asked for, None if it asked for more."""
+    def remember_for_fastpath(self, selection: Sequence[str] | None) -> None:
+        """A run ended well: write what the fast path and the next `doit` need to know that everything is up to date, if
+        this run came to know it. `selection`: the stages that the command line asked for, None if it asked for
+        more."""
         results = [result for _, result in self.run.results]
         passed = {result.stage for result in results if result.ok}
-        if self.gate.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
+        if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
             used = used_files(self.engine.workspace)
             if used is not None:
                 programs = tuple(tool.path for tool in self.toolchain.tools.values())
                 facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
+                helper = None
                 if len(used) >= WORTH_FILES:
                     from pipeline.fastpath.native_build import ready
 
-                    facts["helper"] = ready(self.runner)
+                    helper = ready(self.runner)
                 found = self.toolchain.watched.with_more(
                     Watched(shadow_directories(self.engine.workspace), (), programs)
                 )
                 made = self.engine.graph.producer
-                self.gate.record(
-                    self.engine.table, used, made, found, facts, partial(usage_index, self.engine.workspace)
-                )
-        self.gate.renew()
+                index = partial(usage_index, self.engine.workspace)
+                self.fastpath.record(self.engine.table, used, made, found, facts, index, helper)
+        self.fastpath.renew()
         if selection is not None:
-            self.gate.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
+            self.fastpath.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 
     def lock(self) -> float | Failure:
         """Take the project's lock; the seconds that it took, or why it cannot be had."""
@@ -205,7 +206,7 @@ class Context(DeviceContext):
 
     def _moved_while_waiting(self) -> bool:
         """Another run is over. Is deploy.toml another than the one that was loaded?"""
-        self.gate.waited()
+        self.fastpath.waited()
         try:
             return parse_config((self.root / CONFIG_FILE).read_text()) != self.config
         except (OSError, UnicodeDecodeError):
@@ -217,7 +218,7 @@ class Context(DeviceContext):
 
     def toolchain_name(self) -> str:
         """`zig 0.17.0`; empty when the tools cannot be found (the compile stage says why)."""
-        facts = self.gate.lasting_facts()
+        facts = self.fastpath.lasting_facts()
         if facts is not None:
             return str(facts["toolchain"])
         try:
@@ -228,7 +229,7 @@ class Context(DeviceContext):
     def up_to_date_counts(self, stage: Stage) -> dict[str, int]:
         """Counters of a stage that had nothing to do."""
         if stage is Stage.FINGERPRINT:
-            facts = self.gate.facts()
+            facts = self.fastpath.facts()
             return {"inputs": self.engine_for(stage).input_count if facts is None else facts["inputs"]}
         if stage is Stage.REFLASH:
             return {"regions_written": 0, "bytes_written": 0}
@@ -239,7 +240,7 @@ class Context(DeviceContext):
         engine = self.engine_for(stage)
         if "images" in self.__dict__:
             self.images.forget()
-        self.gate.withdraw()
+        self.fastpath.withdraw()
         self._refresh_database()
         result = engine.run(stage, self.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
