@@ -33,7 +33,7 @@ from virtualboard.held_signals import held_signals
 from virtualboard.rom_panic import rom_panic
 from virtualboard.rv32_rom_calls import RomCalls
 from virtualboard.rv32_sites import CodeSites
-from virtualboard.rv32_windows import Flash, FlashWindows, address_of
+from virtualboard.rv32_windows import Flash, FlashWindows, WritableFlash, address_of
 
 SLICE, SLICE_MAX = 5_000, 80_000
 """Instructions per unicorn call. An early end is charged half a call, so calls begin short; a call costs as much as
@@ -420,6 +420,18 @@ class Rv32Machine:
 
     def read_flash(self, offset: int, size: int) -> bytes:
         return self._flash.read(offset, size) if offset + size <= self._flash.size else b""
+
+    def erase_flash(self, offset: int, size: int) -> bool:
+        if not isinstance(self._flash, WritableFlash) or offset + size > self._flash.size:
+            return False
+        self._flash.erase(offset, size)
+        return True
+
+    def program_flash(self, offset: int, data: bytes) -> bool:
+        if not isinstance(self._flash, WritableFlash) or offset + len(data) > self._flash.size:
+            return False
+        self._flash.program(offset, data)
+        return True
 
     def request_reset(self, cause: int) -> None:
         self._pending = cause
