@@ -18,7 +18,7 @@ from pipeline.effects.host import GitQuery, startup_ms
 from pipeline.errors import DeployError
 from pipeline.events import StageStarted
 from pipeline.failures import fail
-from pipeline.fastpath import selection_of
+from pipeline.fastpath import Look, selection_of
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult
 from pipeline.report.terminal import Progress, differing_lines, failure_block, look_of, module_table, say, stage_table
 from pipeline.run.context import Context
@@ -44,14 +44,21 @@ def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:
     return (None if age_ms is None else max(0, age_ms - waited_ms)), waited_ms
 
 
-def make_reporter(context: Callable[[], Context]) -> type:
-    """The reporter class for `DOIT_CONFIG`, bound to this process's context."""
+def make_reporter(context: Callable[[], Context], look: Look | None = None) -> type:
+    """The reporter class for `DOIT_CONFIG`, bound to this process's context and to what it saw before."""
 
     class Bound(HotplateReporter):
         desc = "stages, reports and device truth (the default)"
 
         def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
             super().__init__(outstream, context())
+            if look is not None:
+                context().fastpath.believe(look)
+
+        @staticmethod
+        def after(look: Look) -> type:
+            """The same, of a process that has looked already."""
+            return make_reporter(context, look)
 
     return Bound
 
@@ -76,8 +83,8 @@ class HotplateReporter:
         self._failed = False
         self._teardown_failed = False
         self._stages = False
-        self._gate = False
-        """Is every task of this run one that the gate can answer for?"""
+        self._files_alone = False
+        """Is every task of this run one that the fast path can answer for?"""
         self._errors: list[str] = []
         self._previous_sigterm: Any = None
 
@@ -93,7 +100,7 @@ class HotplateReporter:
             return
         if self._context.options.json:
             self._open_stream()
-        self._gate = all((tasks[name].meta or {}).get("gate") for name in names)
+        self._files_alone = all((tasks[name].meta or {}).get("fastpath") for name in names)
         git = GitQuery(self._context.root)
         self._context.notice = self._notice
         waited_s = self._context.lock()
@@ -238,8 +245,8 @@ class HotplateReporter:
         if not interrupted:
             self._context.settle()
         if not (interrupted or self._failed or self._teardown_failed or self._errors):
-            asked = selection_of(sys.argv[1:]) if self._gate else None
-            self._context.remember_for_gate(None if asked is None else asked[1])
+            asked = selection_of(sys.argv[1:]) if self._files_alone else None
+            self._context.remember_for_fastpath(None if asked is None else asked[1])
         rendered = self._context.run.finish(list(self._running.values()), interrupted=interrupted)
         self._context.unlock()
         self._show(rendered)

@@ -11,7 +11,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -27,18 +27,18 @@ from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_saved
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
-from pipeline.engine.partial_graph import MANY, Aside, narrow, survey
-from pipeline.engine.results import ActionFailure, Builtin, Span
+from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
+from pipeline.engine.results import ActionFailure, Span
+from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.errors import DeployError
 from pipeline.failures import fail
 from pipeline.fastpath.native_loop import WORTH_FILES
-from pipeline.fastpath.state import GateState
+from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
 from pipeline.model import (
     DEVICE_STAGES,
-    Action,
     Failure,
     FailureCategory,
     Partition,
@@ -47,7 +47,6 @@ from pipeline.model import (
     StageOutcome,
     StageResult,
     State,
-    Tool,
     Verdict,
     note_lines,
 )
@@ -83,7 +82,7 @@ class Context(DeviceContext):
         self.profile = profile
         self.options = options
         """What the command line says."""
-        self.gate = GateState(root, options.profile)
+        self.fastpath = FastPathState(root, options.profile)
         self.devices = devices
         self._owners = {}
         self.clock = SystemClock()
@@ -124,56 +123,36 @@ class Context(DeviceContext):
         """The engine that answers for `stage`: up to compile one that knows only what few moved files concern, where
         that can be told."""
         if stage in (Stage.FINGERPRINT, Stage.COMPILE) and "engine" not in self.__dict__:
-            return self._narrow_engine or self.engine
+            return self._partial_engine or self.engine
         return self.engine
 
     @cached_property
-    def _narrow_engine(self) -> Engine | None:
-        found = self.gate.survey()
+    def _partial_engine(self) -> Engine | None:
+        found = self.fastpath.usage_index()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
             saved = load_saved(self.state_dir)
-            narrowed = narrow(*found, saved.records)
-            if narrowed is None:
+            part = partial_graph(*found, saved.records)
+            if part is None:
                 return None
-            tools, env = narrowed.tools, narrowed.run_env
-            return self._make_engine(narrowed.actions, tools, {}, env, saved, narrowed.aside)
+            return self._make_engine(BuildSteps(part.actions, part.tools, {}, part.run_env), saved, part.skipped)
 
     @cached_property
     def engine(self) -> Engine:
         """The action engine over all of this project's actions."""
-        if (narrow_engine := self.__dict__.get("_narrow_engine")) is not None:
-            narrow_engine.save()  # what this one reads
+        if (partial_engine := self.__dict__.get("_partial_engine")) is not None:
+            partial_engine.save()  # what this one reads
         _ = self.table  # a table that cannot be read is the configuration's fault, not that of an action
         with _uncollected():
             made = self.toolchain
-            return self._make_engine(made.actions, made.tools, made.builtins, made.run_env, None, None)
+            return self._make_engine(BuildSteps(made.actions, made.tools, made.builtins, made.run_env))
 
     def _make_engine(
-        self,
-        actions: Sequence[Action],
-        tools: Mapping[str, Tool],
-        builtins: Mapping[str, Builtin],
-        run_env: Mapping[str, str],
-        saved: Saved | None,
-        aside: Aside | None,
+        self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None
     ) -> Engine:
-        return Engine(
-            self.root,
-            actions,
-            tools,
-            builtins,
-            self.state_dir,
-            self.cache_dir,
-            self.runner,
-            self.clock,
-            os.cpu_count() or 1,
-            run_env,
-            self.config.cache.max_bytes,
-            saved,
-            aside,
-        )
+        directories = Directories(self.root, self.state_dir, self.cache_dir, self.config.cache.max_bytes)
+        return Engine(directories, steps, Host(self.runner, self.clock, os.cpu_count() or 1), saved, skipped)
 
     @property
     def cache_dir(self) -> Path:
@@ -183,7 +162,7 @@ class Context(DeviceContext):
 
     def host_verdict(self, stage: Stage) -> Verdict:
         """Is this host stage up to date? Stats only; writes nothing, opens nothing. Errors are left to the stage."""
-        if self.gate.facts() is not None:
+        if self.fastpath.facts() is not None:
             return Verdict(State.UP_TO_DATE)
         try:
             if stage is Stage.FINGERPRINT:
@@ -195,26 +174,31 @@ class Context(DeviceContext):
         except DeployError as error:
             return Verdict(State.DIRTY, (Reason("error", error.failure.where, "", error.failure.message),))
 
-    def remember_for_gate(self, selection: Sequence[str] | None) -> None:
-        """A run ended well: write what the gate and the next `doit` need to know that everything is up to date, if this
-        run came to know it. `selection`: the stages that the command line asked for, None if it asked for more."""
+    def remember_for_fastpath(self, selection: Sequence[str] | None) -> None:
+        """A run ended well: write what the fast path and the next `doit` need to know that everything is up to date, if
+        this run came to know it. `selection`: the stages that the command line asked for, None if it asked for
+        more."""
         results = [result for _, result in self.run.results]
         passed = {result.stage for result in results if result.ok}
-        if self.gate.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
-            used = used_files(self.engine)
+        if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
+            used = used_files(self.engine.workspace)
             if used is not None:
                 programs = tuple(tool.path for tool in self.toolchain.tools.values())
                 facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
+                helper = None
                 if len(used) >= WORTH_FILES:
                     from pipeline.fastpath.native_build import ready
 
-                    facts["helper"] = ready(self.runner)
-                found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
+                    helper = ready(self.runner)
+                found = self.toolchain.watched.with_more(
+                    Watched(shadow_directories(self.engine.workspace), (), programs)
+                )
                 made = self.engine.graph.producer
-                self.gate.record(self.engine.table, used, made, found, facts, partial(survey, self.engine))
-        self.gate.renew()
+                index = partial(usage_index, self.engine.workspace)
+                self.fastpath.record(self.engine.table, used, made, found, facts, index, helper)
+        self.fastpath.renew()
         if selection is not None:
-            self.gate.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
+            self.fastpath.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 
     def lock(self) -> float | Failure:
         """Take the project's lock; the seconds that it took, or why it cannot be had."""
@@ -224,7 +208,7 @@ class Context(DeviceContext):
 
     def _moved_while_waiting(self) -> bool:
         """Another run is over. Is deploy.toml another than the one that was loaded?"""
-        self.gate.waited()
+        self.fastpath.waited()
         try:
             return parse_config((self.root / CONFIG_FILE).read_text()) != self.config
         except (OSError, UnicodeDecodeError):
@@ -236,7 +220,7 @@ class Context(DeviceContext):
 
     def toolchain_name(self) -> str:
         """`zig 0.17.0`; empty when the tools cannot be found (the compile stage says why)."""
-        facts = self.gate.lasting_facts()
+        facts = self.fastpath.lasting_facts()
         if facts is not None:
             return str(facts["toolchain"])
         try:
@@ -247,7 +231,7 @@ class Context(DeviceContext):
     def up_to_date_counts(self, stage: Stage) -> dict[str, int]:
         """Counters of a stage that had nothing to do."""
         if stage is Stage.FINGERPRINT:
-            facts = self.gate.facts()
+            facts = self.fastpath.facts()
             return {"inputs": self.engine_for(stage).input_count if facts is None else facts["inputs"]}
         if stage is Stage.REFLASH:
             return {"regions_written": 0, "bytes_written": 0}
@@ -258,7 +242,7 @@ class Context(DeviceContext):
         engine = self.engine_for(stage)
         if "images" in self.__dict__:
             self.images.forget()
-        self.gate.withdraw()
+        self.fastpath.withdraw()
         self._refresh_database()
         result = engine.run(stage, self.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
@@ -288,7 +272,7 @@ class Context(DeviceContext):
     def _refresh_database(self) -> None:
         """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
         run, since an editor needs to know a new source most while it does not compile."""
-        if self._database_seen or self.__dict__.get("_narrow_engine") is not None:
+        if self._database_seen or self.__dict__.get("_partial_engine") is not None:
             return
         self._database_seen = True
         if os.path.lexists(f"{self.root}/compile_commands.json"):
@@ -386,7 +370,7 @@ class Context(DeviceContext):
 
     def close(self) -> None:
         """Keep what was read, and let go of every port."""
-        engine = self.__dict__.get("engine") or self.__dict__.get("_narrow_engine")
+        engine = self.__dict__.get("engine") or self.__dict__.get("_partial_engine")
         if engine is not None:
             engine.save()
         for device in self.devices:

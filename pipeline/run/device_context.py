@@ -105,6 +105,7 @@ class DeviceContext:
             real_time=not virtual,
             reopen=lambda: reopen(port),
             pause=port.clock.wait if virtual else time.sleep,
+            usb_lines=self._reset(device, port) == "usb",
         )
 
     def reader(self, device: DeviceRun) -> Reader:
