@@ -1,7 +1,7 @@
 """Names of the ESP32-C3's ROM functions, for saying which one a program missed.
 
-Facts of ESP-IDF's `esp32c3.rom.ld`: within a group the functions lie four bytes apart. Not complete: only the groups that
-bootloaders and start-up code call. Does not know what a function does.
+Facts of ESP-IDF's `esp32c3.rom.ld`: within a group the functions lie four bytes apart. Not complete: only the groups
+that bootloaders and start-up code call. Does not know what a function does.
 """
 
 from __future__ import annotations
