@@ -12,13 +12,13 @@ what lies there later. What the run itself makes is looked at again.
 from __future__ import annotations
 
 import posixpath
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache import statefile
+from cache.fileclock import FileClock
 from cache.stamps import Entry, StampTable
 from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
@@ -62,8 +62,10 @@ class Engine:
         if it was read already. `aside`: what is known to be up to date, when `actions` are only the others.
         `run_env` is the environment of every child beside its action's own; it is in no key, so it may only say
         where to work (PATH, cache directories). Raises ConfigError when the actions do not form a DAG."""
-        self.began_ns = time.time_ns()
-        """What was written before this instant was there before anything ran."""
+        # Anywhere else it would be somebody's directory, whose stamp a scratch file may move.
+        self.file_clock = FileClock([str(state_dir), f"{root}/build", str(cache_dir)])
+        self.began = self.file_clock.met(str(root)).moment()
+        """What was written before this moment was there before anything ran."""
         saved = load_saved(state_dir) if saved is None else saved
         self.root, self.tools, self.builtins, self.cache_dir = root, tools, builtins, cache_dir
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools.items()}
@@ -86,7 +88,7 @@ class Engine:
         self._max_cache_bytes = max_cache_bytes
         self._state_path = state_dir / STATE_NAME
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
-        self.table = StampTable(self.resolve, saved.stamps, MARKS)
+        self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock)
         self.records = saved.records
         self.aside = aside
         self._look: dict[str, Entry | None] = {}
