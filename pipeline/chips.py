@@ -13,27 +13,39 @@ from cache.named_tuple import NamedTuple
 
 
 class Chip(NamedTuple):
-    """What the image formats need to know about a chip: the id in its image headers, where its ROM looks for the
-    bootloader, and the flash frequencies that its header can express. Source: esptool's targets."""
+    """One chip: the id in its image headers, where its ROM looks for the bootloader, the flash frequencies that its
+    header can express, and how many bits of a flash address esptool's stub sends (the ROM's loader sends 24, whatever
+    the chip). Source: esptool's targets (`FLASH_32BIT_ADDR_SUPPORTED` for the last one)."""
 
     image_chip_id: int
     bootloader_offset: int
     isa: Literal["riscv", "xtensa"]
     flash_freqs: tuple[str, ...] = ("80m", "40m", "26m", "20m")
+    stub_address_bits: int = 24
+
+    @property
+    def flash_reach(self) -> int:
+        """Bytes of flash that a loader session can hash and write; what lies behind them answers as if it began again
+        at 0."""
+        return 1 << self.stub_address_bits
+
+
+ROM_REACH = 1 << 24
+"""Bytes of flash that a ROM's own commands reach."""
 
 
 CHIPS: Mapping[str, Chip] = MappingProxyType(
     {
         "esp32": Chip(0, 0x1000, "xtensa"),
         "esp32s2": Chip(2, 0x1000, "xtensa"),
-        "esp32s3": Chip(9, 0x0, "xtensa"),
+        "esp32s3": Chip(9, 0x0, "xtensa", stub_address_bits=32),
         "esp32c2": Chip(12, 0x0, "riscv", ("60m", "30m", "20m", "15m")),
         "esp32c3": Chip(5, 0x0, "riscv"),
-        "esp32c5": Chip(23, 0x2000, "riscv", ("80m", "40m", "20m")),
+        "esp32c5": Chip(23, 0x2000, "riscv", ("80m", "40m", "20m"), stub_address_bits=32),
         "esp32c6": Chip(13, 0x0, "riscv", ("80m", "40m", "20m")),
-        "esp32c61": Chip(20, 0x0, "riscv", ("80m", "40m", "20m")),
+        "esp32c61": Chip(20, 0x0, "riscv", ("80m", "40m", "20m"), stub_address_bits=32),
         "esp32h2": Chip(16, 0x0, "riscv", ("48m", "24m", "16m", "12m")),
-        "esp32p4": Chip(18, 0x2000, "riscv"),
+        "esp32p4": Chip(18, 0x2000, "riscv", stub_address_bits=32),
     }
 )
 

@@ -46,6 +46,7 @@ class Firmware:
     app_elf: bytes
     app_bin: bytes
     boot_bin: bytes
+    cflags: Sequence[str] = ()
 
     @property
     def identity(self) -> str:
@@ -87,8 +88,15 @@ def sources(root: Path, kind: str) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for folder in folders for path in (root / folder).glob("*.[cS]"))
 
 
-def build(out: Path, root: Path = ROOT, reuse: Firmware | None = None, compiler: str = "zig") -> Firmware:
-    """Compile and link what lies under `root`/firmware. Sources equal to those of `reuse` are not compiled again."""
+def build(
+    out: Path,
+    root: Path = ROOT,
+    reuse: Firmware | None = None,
+    compiler: str = "zig",
+    cflags: Sequence[str] = (),
+) -> Firmware:
+    """Compile and link what lies under `root`/firmware, with more `cflags`. Sources equal to those of `reuse` are not
+    compiled again."""
     compile_, link, headers = _commands(compiler)
     out.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(out / "zig"), "ZIG_LOCAL_CACHE_DIR": str(out / "zig-local")}
@@ -100,7 +108,7 @@ def build(out: Path, root: Path = ROOT, reuse: Firmware | None = None, compiler:
     # zig names its headers relative to the working directory when they lie below it (.venv), else absolutely.
     places = (root, headers, headers.removeprefix(f"{root}/"))
     flags = [f"-ffile-prefix-map={place}={name}" for place, name in zip(places, (".", "cc", "cc"), strict=True)]
-    flags += _CFLAGS
+    flags += (*_CFLAGS, *cflags)
     objects: dict[str, Path] = {}
     for source in (*sources(root, "app"), *sources(root, "boot")):
         if reuse and (reuse.root / source).read_bytes() == (root / source).read_bytes():
@@ -115,7 +123,8 @@ def build(out: Path, root: Path = ROOT, reuse: Firmware | None = None, compiler:
         parts = [str(objects[source]) for source in sources(root, kind)]
         run(*link, "-T", script, *parts, "-o", str(elf))
         linked[kind] = elf.read_bytes()
-    return Firmware(root, compiler, objects, linked["app"], image(linked["app"], 0xB0), image(linked["boot"], None))
+    images = image(linked["app"], 0xB0), image(linked["boot"], None)
+    return Firmware(root, compiler, objects, linked["app"], *images, cflags)
 
 
 HOST_SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -175,18 +184,18 @@ def variant(base: Firmware, out: Path, edits: Mapping[str, tuple[str, str]]) -> 
         text = (root / path).read_text()
         assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {path}"
         (root / path).write_text(text.replace(old, new))
-    return build(out / "build", root, reuse=base, compiler=base.compiler)
+    return build(out / "build", root, reuse=base, compiler=base.compiler, cflags=base.cflags)
 
 
-def shared(tmp_path_factory: pytest.TempPathFactory, compiler: str = "zig") -> Firmware:
+def shared(tmp_path_factory: pytest.TempPathFactory, compiler: str = "zig", cflags: Sequence[str] = ()) -> Firmware:
     """One build for all workers of a test session."""
-    with once(tmp_path_factory, f"reference-firmware-{compiler}") as (out, done):
+    with once(tmp_path_factory, "".join(["reference-firmware-", compiler, *cflags])) as (out, done):
         # The second to come finds the objects and only links: a few milliseconds.
         reuse = None
         if done:
             objects = {s: out / (s.replace("/", "_") + ".o") for k in ("app", "boot") for s in sources(ROOT, k)}
             reuse = Firmware(ROOT, compiler, objects, b"", b"", b"")
-        return build(out, reuse=reuse, compiler=compiler)
+        return build(out, reuse=reuse, compiler=compiler, cflags=cflags)
 
 
 @contextlib.contextmanager

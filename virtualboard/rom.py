@@ -10,8 +10,12 @@ esp-idf #10692 (checksum, the ROM's line number, saved PC), espressif/arduino-es
 esp-idf #13208 (invalid header, eight lines), lmarzen/esp32-weather-epd #142 (good boot), and `csum err:` with
 `ets_main.c 384` in several. The image format is `esp_image_format.h` of ESP-IDF.
 
-None of these ROMs reads the header's chip id or revisions: second stages do, and esptool. Not modelled: direct boot,
-secure boot, flash encryption, and the ESP32's `ho 0 tail 12 room 4` lines, whose rule is not known.
+What is refused, and with which words, was measured on the real ROMs of ESP32 and ESP32-C3 under an emulator, one
+damaged image after the other; an ESP32-S3 is taken to do as the C3 does, with the line numbers of its own logs
+(esp-idf #7821, lumapu/ahoy #1143). The order of the refusals is that of logs: a wrong chip id comes before `SPIWP`, a
+wrong block behind its `load:` line. None of these ROMs reads the header's revisions: second stages do, and esptool.
+Not modelled: direct boot, secure boot, flash encryption, and the BASIC in which an ESP32 ends after a refusal where
+CONSOLE_DEBUG_DISABLE is not burnt, which no module leaves its factory without.
 """
 
 from __future__ import annotations
@@ -89,7 +93,13 @@ INVALID_HEADER_LINES = 8
 _MAGIC = 0xE9
 _MAX_SEGMENTS = 16
 _CHECKSUM_SEED = 0xEF
-_MODES = {0: "QIO", 1: "QOUT", 2: "DIO", 3: "DOUT"}
+_MAX_HEADER_SEGMENTS = 32
+"""From 33 on the header is no header, on both kinds of ROM."""
+_MAX_LENGTH = 1 << 24
+_PAGE = 0x10000
+_BLOCK = 16
+_MODES = ("QIO", "QOUT", "DIO", "DOUT", "FAST_RD", "SLOW_RD", "OPI_STR", "OPI_DTR", "OOUT", "OIO_STR", "OIO_DTR")
+_CLASSIC_MODES = 6
 _CLOCK_DIVIDERS = {0xF: 1, 0: 2, 1: 3, 2: 4}
 """Low nibble of header byte 3 -> divider of 80 MHz."""
 
@@ -98,10 +108,13 @@ class RomIdentity(NamedTuple):
     """One chip's ROM. `banner`: the lines before `rst:`; `flash_boot`, `download`: what follows `boot:`.
 
     `classic`: the ESP32's older loader, which prints pin settings and decimal lengths and knows no hash.
-    `assertion`: what ends a boot after a wrong checksum. `saved_pc` is where the ROM waits for the watchdog, which
-    bites with `retry_cause` after `retry_s` seconds; a C3 has its own watchdogs (`rv32_peripherals`).
+    `assertion`: what ends a boot after a refusal. `ram`: from, to of the memory that the ROM itself needs, empty where
+    that is not known. `code`: where there is memory for an entry point, nothing where the CPU finds out itself.
+    `saved_pc` is where the ROM waits for the watchdog, which bites with `retry_cause` after `retry_s` seconds; a C3 has
+    its own watchdogs (`rv32_peripherals`).
     """
 
+    chip_id: int
     banner: tuple[str, ...]
     image_offset: int
     flash_boot: str
@@ -112,9 +125,13 @@ class RomIdentity(NamedTuple):
     saved_pc: int = 0
     causes: Mapping[int, str] = RESET_CAUSES
     classic: bool = False
+    ram: range = range(0)
+    code: tuple[range, ...] = ()
 
 
 ESP32C3_ROM = RomIdentity(
+    chip_id=5,
+    ram=range(0x3FCDE160, 0x3FCDF664),
     banner=("ESP-ROM:esp32c3-api1-20210207", "Build:Feb  7 2021"),
     image_offset=0x0,
     flash_boot="0xc (SPI_FAST_FLASH_BOOT)",
@@ -125,6 +142,7 @@ ESP32C3_ROM = RomIdentity(
 )
 
 ESP32S3_ROM = RomIdentity(
+    chip_id=9,
     banner=("ESP-ROM:esp32s3-20210327", "Build:Mar 27 2021"),
     image_offset=0x0,
     flash_boot="0x8 (SPI_FAST_FLASH_BOOT)",
@@ -135,6 +153,9 @@ ESP32S3_ROM = RomIdentity(
 )
 
 ESP32_ROM = RomIdentity(
+    chip_id=0,
+    # All memory on either bus, and the window to flash: what code does there is not known here (TRM, address mapping).
+    code=(range(0x3FF80000, 0x40C00000), range(0x50000000, 0x50002000)),
     banner=("ets Jul 29 2019 12:21:46", ""),
     image_offset=0x1000,
     flash_boot="0x13 (SPI_FAST_FLASH_BOOT)",
@@ -158,12 +179,11 @@ class Segment:
 @dataclass(frozen=True, slots=True)
 class RomBoot:
     """What a reset led to. `entry` is None when the image cannot start: the ROM then waits for its watchdog, which
-    resets the chip, and all begins again. `chip_id` is the header's word, which the ROM does not read."""
+    resets the chip, and all begins again."""
 
     log: bytes
     segments: tuple[Segment, ...]
     entry: int | None
-    chip_id: int = 0
 
 
 def _banner(rom: RomIdentity, cause: int, strap: str) -> list[str]:
@@ -191,26 +211,36 @@ def boot(
     if cause != POWERON and not rom.classic:
         lines.append(f"Saved PC:0x{saved_pc:08x}")
     header = b"\xff" * 24 if rom.image_offset + 24 > flash_size else read(rom.image_offset, 24)
-    magic, count, mode, speed, entry = struct.unpack_from("<BBBBI", header)
-    if magic != _MAGIC or count > _MAX_SEGMENTS:
-        (word,) = struct.unpack_from("<I", header)
-        lines += [f"invalid header: 0x{word:08x}"] * INVALID_HEADER_LINES
-        return RomBoot(_text(lines), (), None)
+    refusal = _header_refusal(rom, header)
+    if refusal:
+        return RomBoot(_text(lines + refusal), (), None)
+    _, count, mode, speed, entry = struct.unpack_from("<BBBBI", header)
     lines += _pin_lines(rom, header)
-    lines.append(f"mode:{_MODES.get(mode, 'DIO')}, clock div:{_CLOCK_DIVIDERS.get(speed & 0xF, 2)}")
+    lines.append(f"mode:{_MODES[mode]}, clock div:{_CLOCK_DIVIDERS.get(speed & 0xF, 1)}")
+    if count > _MAX_SEGMENTS and not rom.classic:
+        lines += [f"Invalid image block count: {count} (max {_MAX_SEGMENTS})", rom.assertion]
+        return RomBoot(_text(lines), (), None)
 
     segments: list[Segment] = []
     at = rom.image_offset + 24
     checksum = _CHECKSUM_SEED
-    for _ in range(count):
+    for number in range(count):
         address, size = struct.unpack("<II", read(at, 8))
+        lines += _page_lines(rom, at, at + 8)
+        refusal = _segment_refusal(rom, address, size)
+        if refusal:
+            return RomBoot(_text(lines + refusal), (), None)
         lines.append(f"load:0x{address:08x},len:{_length(rom, size)}")
         if at + 8 + size > flash_size - 48:  # runs off the flash: the ROM never gets out of the copy
+            lines += _page_lines(rom, at + 8, min(at + 8 + size, flash_size))
             return RomBoot(_text(lines), (), None)
         data = read(at + 8, size)
         segments.append(Segment(address, data))
         checksum ^= _xor_bytes(data)
         at += 8 + size
+        lines += _page_lines(rom, at - size, at)
+        if rom.classic and number < count - 1:
+            lines += _block_line(at - size, size)
 
     checksum_at = rom.image_offset + ((at - rom.image_offset) | 15)
     stored = read(checksum_at, 1)[0]
@@ -220,19 +250,76 @@ def boot(
     if not rom.classic:
         lines += _hash_warning(read, rom.image_offset, checksum_at + 1)
     lines.append(f"entry 0x{entry:08x}")
-    (chip_id,) = struct.unpack_from("<H", header, 12)
-    return RomBoot(_text(lines), tuple(segments), entry, chip_id)
+    if rom.code and not any(entry in memory for memory in rom.code):
+        return RomBoot(_text([*lines, *_exception_lines(entry)]), (), None)
+    return RomBoot(_text(lines), tuple(segments), entry)
+
+
+def _header_refusal(rom: RomIdentity, header: bytes) -> list[str]:
+    """The lines with which a header is refused, tried again and again until the watchdog bites; none for a good one."""
+    magic, count, mode, speed = header[:4]
+    (word,), (chip_id,) = struct.unpack_from("<I", header), struct.unpack_from("<H", header, 12)
+    modes = _CLASSIC_MODES if rom.classic else len(_MODES)
+    good_clock = rom.classic or speed & 0xF in _CLOCK_DIVIDERS
+    if magic != _MAGIC or count > _MAX_HEADER_SEGMENTS or mode >= modes or not good_clock:
+        return [f"invalid header: 0x{word:08x}"] * INVALID_HEADER_LINES
+    if chip_id == rom.chip_id:
+        return []
+    if rom.classic:
+        return [f"wrong chip id 0x{chip_id:04x}"] * INVALID_HEADER_LINES
+    return [f"Invalid chip id. Expected {rom.chip_id} read {chip_id}. Bootloader for wrong chip?", rom.assertion]
+
+
+def _segment_refusal(rom: RomIdentity, address: int, size: int) -> list[str]:
+    """The lines that end a boot at a segment's header, its own line among them; none for a good one."""
+    if rom.classic:
+        return []
+    if address == size == 0xFFFFFFFF:
+        return ["ets_loader.c 78 "]
+    load = f"load:0x{address:08x},len:{_length(rom, size)}"
+    if address % 4 or size % 4 or size >= _MAX_LENGTH:
+        return [load, "Invalid image block, can't boot.", rom.assertion]
+    if rom.ram and size and address < rom.ram.stop and address + size > rom.ram.start:
+        ours = f"0x{rom.ram.start:08x}-0x{rom.ram.stop:08x}"
+        return [load, f"region 0x{address:08x}-0x{address + size:08x} overlaps {ours}, can't load", rom.assertion]
+    if address >= 0x80000000:
+        return [load, "cmd len 64", "ets_loader.c 212 "]
+    return []
+
+
+def _block_line(start: int, size: int) -> list[str]:
+    """The older loader reads blocks of 16 bytes, and says so where the next segment's header lies in two of them."""
+    end = (start + size) % _BLOCK
+    room = _BLOCK - end
+    if room >= 8:
+        return []
+    head = start % _BLOCK if start // _BLOCK == (start + size) // _BLOCK else 0
+    return [f"ho {head} tail {end - head} room {room}"]
+
+
+def _page_lines(rom: RomIdentity, start: int, end: int) -> list[str]:
+    """The older loader maps flash page by page, and says so from the second on."""
+    if not rom.classic:
+        return []
+    first = max(-(-start // _PAGE), 1)
+    return [f"1150 mmu set {page * _PAGE:08x}, pos {page * _PAGE:08x}" for page in range(first, -(-end // _PAGE))]
+
+
+def _exception_lines(entry: int) -> list[str]:
+    """What the older ROM prints when it jumps to where no memory is: an illegal instruction there."""
+    registers = f"epc1=0x{entry:08x}, epc2=0x00000000, epc3=0x00000000, excvaddr=0x00000000, depc=0x00000000"
+    return ["Fatal exception (0): ", registers]
 
 
 def _pin_lines(rom: RomIdentity, header: bytes) -> list[str]:
-    wp_pin = header[8]
-    if not rom.classic:
-        return [f"SPIWP:{wp_pin:#x}"]
+    write_protect = f"SPIWP:0x{header[8]:02x}"
     # Drive strengths of the flash pins: six nibbles, the low one first.
     drives = [nibble for byte in header[9:12] for nibble in (byte & 0xF, byte >> 4)]
     names = ("clk", "q", "d", "cs0", "hd", "wp")
     pins = ",".join(f"{name}_drv:0x{drive:02x}" for name, drive in zip(names, drives, strict=True))
-    return [f"configsip: 0, SPIWP:{wp_pin:#x}", pins]
+    if rom.classic:
+        return [f"configsip: 0, {write_protect}", pins]
+    return [write_protect, pins] if any(drives) else [write_protect]
 
 
 def _length(rom: RomIdentity, size: int) -> str:

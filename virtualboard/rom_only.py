@@ -47,9 +47,7 @@ class RomOnly:
         self._instead = ""
         boot = rom.boot(self._flash.read, self._flash.size, cause, identity.saved_pc, identity)
         self._sent += boot.log
-        if boot.entry is not None and boot.chip_id != self._chip.chip_id:
-            self._say(f"the image is for chip id {boot.chip_id}, this is {self._chip.chip_id}: its code crashes here")
-        elif boot.entry is not None:
+        if boot.entry is not None:
             self._instead = f"firmware is not executed: {self._reason}"
             return
         self._retry_at = self._now() + identity.retry_s

@@ -6,9 +6,13 @@ calls nothing happens by itself; firmware can do nothing that raises out of here
 Time is the owner's: instructions take none by themselves, so an owner with a virtual clock runs the machine until it
 is idle before it lets time pass, or the ROM's watchdogs bite a firmware that had no chance to run.
 
+Interrupts are taken as the C3 takes them: before the next instruction, once a source is active, its line enabled with
+a priority of at least the threshold, and mstatus.MIE set (ESP-IDF, `riscv/interrupt.h`). So a slice ends where one of
+these may have become true: behind a write to a peripheral, and before an instruction that may set MIE.
+
 unicorn is used in count slices only (a timed run before a counted one hung). What it does not tell is worked around
-here: how many instructions an early end had executed (half of the slice is charged), and whether `wfi` ended it (a code
-hook on each `wfi` seen).
+here: how many instructions an early end had executed (half of the slice is charged), what ended it (`rv32_sites`), and
+that a store which stopped it is done although the program counter still stands there.
 
 Not modelled: misaligned data accesses trap on no bus (the C3's manual names no such trap), code that is changed through
 the data bus after it has run once, the ROM's data, sleep modes, every peripheral that `rv32_peripherals` lacks.
@@ -26,23 +30,25 @@ from unicorn import riscv_const as reg
 from virtualboard import rom, rv32_windows
 from virtualboard import rv32_peripherals as peripherals
 from virtualboard.held_signals import held_signals
+from virtualboard.rom_panic import rom_panic
 from virtualboard.rv32_rom_calls import RomCalls
+from virtualboard.rv32_sites import CodeSites
 from virtualboard.rv32_windows import Flash, FlashWindows, address_of
 
 SLICE, SLICE_MAX = 5_000, 80_000
 """Instructions per unicorn call. An early end is charged half a call, so calls begin short; a call costs as much as
 thousands of instructions, so each that runs to its end doubles the next."""
 
-WFI = (0x10500073).to_bytes(4, "little")
 _TRANSLATION_BUFFER = 1 << 24
 """unicorn reserves 1 GiB of addresses for each CPU otherwise; when it is full, code is translated again."""
-_MAX_WFI_HOOKS = 64
 _EBREAK = ((0x00100073).to_bytes(4, "little"), (0x9002).to_bytes(2, "little"))
 
 _IRAM, _DRAM, _SRAM_SIZE = 0x40380000, 0x3FC80000, 0x60000
 _RTC_RAM, _RTC_RAM_SIZE = 0x50000000, 0x2000
 _ROM, _ROM_SIZE = 0x40000000, 0x1000
-_ROM_STACK = 0x3FCDE710
+ROM_STACK = 0x3FCDE560
+"""Stack pointer, and below the interrupt threshold, that the real ROM leaves to the second stage."""
+ROM_THRESHOLD = 1
 _IO, _IO_SIZE = 0x60000000, 0xD1000
 _NEVER = 0xFFFFFFFE
 """Stop address for unicorn: no code can be there."""
@@ -73,15 +79,15 @@ class Rv32Machine:
         self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
         self._uc.ctl_set_tcg_buffer_size(_TRANSLATION_BUFFER)
         self._sram = mmap.mmap(-1, _SRAM_SIZE)
-        self._windows = FlashWindows(self._uc, flash, self._hook_wfis)
+        self._sites = CodeSites(self._uc, self._peek, unicorn.UC_HOOK_CODE, unicorn.UC_HOOK_EDGE_GENERATED)
+        self._windows = FlashWindows(self._uc, flash)
         self._calls = RomCalls(self)
         self._cause = rom.POWERON
         self._pending: int | None = None
         self._stopped = True
         self._waiting = False
         self._trap: tuple[int, int | None, int] | None = None
-        self._wfi_hooks: dict[int, int] = {}
-        self._wfi_at: int | None = None
+        self._stored = False  # a store has stopped the slice, and is done
         self._build_peripherals({}, None)
         self._build_memory()
 
@@ -151,9 +157,10 @@ class Rv32Machine:
         for number in range(1, 32):
             self._uc.reg_write(reg.UC_RISCV_REG_X0 + number, 0)
         self._uc.reg_write(reg.UC_RISCV_REG_PRIV, 3)
-        self._uc.reg_write(reg.UC_RISCV_REG_MSTATUS, _MSTATUS_MPP)
+        self._uc.reg_write(reg.UC_RISCV_REG_MSTATUS, _MSTATUS_MIE)
         self._uc.reg_write(reg.UC_RISCV_REG_MTVEC, _ROM | 1)
-        self._uc.reg_write(reg.UC_RISCV_REG_SP, _ROM_STACK)
+        self._uc.reg_write(reg.UC_RISCV_REG_SP, ROM_STACK)
+        self._matrix.write(self._matrix.THRESHOLD, ROM_THRESHOLD)
         self._uc.reg_write(reg.UC_RISCV_REG_PC, entry)
 
     def run(self, max_instructions: int) -> int:
@@ -192,42 +199,52 @@ class Rv32Machine:
 
     def _interrupt_line(self) -> int | None:
         sources = [s for i, s in enumerate(peripherals.SYSTIMER_SOURCES) if self._systimer.interrupting(i)]
+        sources += self._system.interrupting
         if self._uart.interrupting:
             sources.append(peripherals.UART_SOURCE)
-        return self._matrix.pending_line(sources) if sources else None
+        return self._matrix.pending_line(sources)
 
     # --- execution --------------------------------------------------------------------------------
 
     def _slice(self, budget: int) -> int:
-        uc = self._uc
         line = self._interrupt_line()
-        if line is not None and self._register(reg.UC_RISCV_REG_MSTATUS) & _MSTATUS_MIE:
+        if line is not None and self._interrupts_on():
             self._enter_trap(_INTERRUPT | line, self._register(reg.UC_RISCV_REG_PC), 0)
             if self._stopped:
                 return 0
-        self._trap = self._wfi_at = None
-        start = self._register(reg.UC_RISCV_REG_PC)
-        try:
-            uc.emu_start(start, _NEVER, count=budget)
-        except unicorn.UcError:
-            self._trap = self._trap or self._decode_fault()
         early = max(budget // 2, 1)
-        pc = self._register(reg.UC_RISCV_REG_PC)
-        if self._trap is not None:
-            cause, epc, value = self._trap
-            self._enter_trap(cause, pc if epc is None else epc, value)
+        self._sites.begin(self._register(reg.UC_RISCV_REG_PC), armed=line is not None)
+        if not self._execute(budget):
             return early
-        if self._pending is not None:
+        gate = self._sites.stopped_at_gate
+        if gate is not None:
+            self._sites.begin(gate, armed=False)
+            self._execute(1)
             return early
-        if self._wfi_at is not None and pc == self._wfi_at + 4:
+        waited = self._sites.waited_at
+        if waited is not None and self._register(reg.UC_RISCV_REG_PC) == waited + 4:
             self._waiting = True
             return early
-        if pc - 4 not in self._wfi_hooks and self._peek(pc - 4, 4) == WFI:
-            # Code that firmware copied to RAM itself. Whether this `wfi` ended the slice or the count did cannot be
-            # told, so it passes as a no-operation, which the architecture allows; the next time it says so itself.
-            self._hook_wfi(pc - 4)
-            self._uc.ctl_remove_cache(pc - 4, pc)
-        return budget
+        return early if self._sites.found_more() else budget
+
+    def _execute(self, count: int) -> bool:
+        """Up to `count` instructions; False where a trap, a reset or a store to a peripheral ended them early."""
+        uc, self._trap, self._stored = self._uc, None, False
+        try:
+            uc.emu_start(self._register(reg.UC_RISCV_REG_PC), _NEVER, count=count)
+        except unicorn.UcError:
+            self._trap = self._trap or self._decode_fault()
+        if self._trap is not None:
+            cause, epc, value = self._trap
+            self._enter_trap(cause, self._register(reg.UC_RISCV_REG_PC) if epc is None else epc, value)
+            return False
+        if self._stored:
+            pc = self._register(reg.UC_RISCV_REG_PC)
+            uc.reg_write(reg.UC_RISCV_REG_PC, pc + (4 if self._peek(pc, 1)[0] & 3 == 3 else 2))
+        return not self._stored and self._pending is None
+
+    def _interrupts_on(self) -> bool:
+        return bool(self._register(reg.UC_RISCV_REG_MSTATUS) & _MSTATUS_MIE)
 
     def _decode_fault(self) -> tuple[int, int | None, int]:
         """unicorn reports `ebreak`, and only that, as an error without a hook."""
@@ -246,7 +263,7 @@ class Rv32Machine:
         status |= (_MSTATUS_MPIE if enabled else 0) | privilege << 11
         base = self._register(reg.UC_RISCV_REG_MTVEC) & ~0xFF
         if _ROM <= base < _ROM + _ROM_SIZE:
-            self._stopped = True  # the ROM's handler loops for ever; only a watchdog helps
+            self._panic_in_rom(cause, epc, value)
             return
         uc.reg_write(reg.UC_RISCV_REG_PRIV, 3)
         uc.reg_write(reg.UC_RISCV_REG_MSTATUS, status)
@@ -255,17 +272,12 @@ class Rv32Machine:
         uc.reg_write(reg.UC_RISCV_REG_MTVAL, value)
         uc.reg_write(reg.UC_RISCV_REG_PC, base + 4 * (cause & 0x1F) if cause & _INTERRUPT else base)
 
-    def _hook_wfi(self, address: int) -> None:
-        hook = self._uc.hook_add(unicorn.UC_HOOK_CODE, self._on_wfi, begin=address, end=address)
-        self._wfi_hooks[address] = hook
-
-    def _hook_wfis(self, address: int, code: bytes) -> None:
-        """Every `wfi` in code that is about to be seen for the first time. A match in data does no harm."""
-        at = code.find(WFI)
-        while at >= 0 and len(self._wfi_hooks) < _MAX_WFI_HOOKS:
-            if address + at not in self._wfi_hooks:
-                self._hook_wfi(address + at)
-            at = code.find(WFI, at + 1)
+    def _panic_in_rom(self, cause: int, epc: int, value: int) -> None:
+        """The ROM's handler says what happened and loops for ever; only a watchdog helps."""
+        registers = [epc, *(self._register(reg.UC_RISCV_REG_X0 + n) for n in range(1, 32))]
+        status, vectors = self._register(reg.UC_RISCV_REG_MSTATUS), self._register(reg.UC_RISCV_REG_MTVEC)
+        self._uart.sent += rom_panic(registers, status=status, vectors=vectors, cause=cause, value=value)
+        self._stopped = True
 
     def _register(self, number: int) -> int:
         value: int = self._uc.reg_read(number)
@@ -278,9 +290,6 @@ class Rv32Machine:
             return b""
 
     # --- what unicorn calls back --------------------------------------------------------------------
-
-    def _on_wfi(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
-        self._wfi_at = address
 
     def _on_exception(self, uc: Any, number: int, _data: Any) -> None:
         """An exception of the instruction 4 bytes back: unicorn has already stepped over it."""
@@ -324,6 +333,13 @@ class Rv32Machine:
         block.write(offset & 0xFFC, value << 8 * (offset & 3) & 0xFFFFFFFF)
         if self._rtc.requested_reset is not None:
             self.request_reset(self._rtc.requested_reset)
+        elif block in self._interrupters and (block, offset) != (self._uart, peripherals.Uart.FIFO):
+            self._systimer.advance()
+            if self._interrupt_line() is not None:
+                self._sites.armed = True
+                if self._interrupts_on():
+                    self._stored = True
+                    uc.emu_stop()
 
     # --- memory -------------------------------------------------------------------------------------
 
@@ -332,7 +348,9 @@ class Rv32Machine:
         self._rtc = peripherals.RtcControl(self._now, self._efuse, self._cause, kept)
         self._groups = [peripherals.TimerGroup(self._now, group) for group in (0, 1)]
         self._systimer = systimer or peripherals.Systimer(self._now)
+        self._system = peripherals.System()
         self._matrix = peripherals.InterruptMatrix()
+        self._interrupters = (self._uart, self._systimer, self._system, self._matrix)
         self._mmu = peripherals.MmuTable()
         self._gates = peripherals.CacheControl()
         self._io: dict[int, peripherals.RegisterBlock] = {
@@ -341,6 +359,7 @@ class Rv32Machine:
             0x1F: self._groups[0],
             0x20: self._groups[1],
             0x23: self._systimer,
+            0xC0: self._system,
             0xC2: self._matrix,
             0xC4: self._gates,
             0xC5: self._mmu,
@@ -365,13 +384,10 @@ class Rv32Machine:
             if 0 <= at < _SRAM_SIZE:
                 kept = segment.data[: _SRAM_SIZE - at]
                 self._sram[at : at + len(kept)] = kept
-                self._hook_wfis(_IRAM + at, kept)
 
     def _forget_code(self) -> None:
         """Drop mapped flash and translated code: what is in memory may be another firmware now."""
-        for hook in self._wfi_hooks.values():
-            self._uc.hook_del(hook)
-        self._wfi_hooks.clear()
+        self._sites.forget()
         self._windows.reset(self._mmu, self._gates)
         self._uc.ctl_flush_tb()
 

@@ -16,6 +16,7 @@ from virtualboard import rom
 
 UART_SOURCE = 21
 SYSTIMER_SOURCES = (37, 38, 39)
+FROM_CPU_SOURCES = (50, 51, 52, 53)
 """Interrupt sources: index of their mapping register in the interrupt matrix."""
 
 WDT_KEY = 0x50D83AA1
@@ -105,7 +106,8 @@ class Systimer(RegisterBlock):
         self._now = now
         self._zero = now()
         self._raw = 0
-        self._alarms: list[int | None] = [None, None, None]
+        # An alarm that was never loaded compares with 0: it goes off as soon as it is switched on.
+        self._alarms: list[int | None] = [0, 0, 0]
         self.stored[self.CONF] = 0x46000000
 
     def _ticks(self) -> int:
@@ -317,22 +319,61 @@ class RtcControl(RegisterBlock):
         super().write(offset, value)
 
 
-class InterruptMatrix(RegisterBlock):
-    """Routes interrupt sources to the 31 lines of the CPU."""
+class System(RegisterBlock):
+    """System registers. Modelled are the interrupts that the CPU raises itself (SYSTEM_CPU_INTR_FROM_CPU)."""
 
-    ENABLE, PRIORITY, THRESHOLD = 0x104, 0x114, 0x194
+    FROM_CPU = (0x28, 0x2C, 0x30, 0x34)
+
+    @property
+    def interrupting(self) -> list[int]:
+        """Active sources."""
+        return [s for s, at in zip(FROM_CPU_SOURCES, self.FROM_CPU, strict=True) if self.stored.get(at, 0) & 1]
+
+
+class InterruptMatrix(RegisterBlock):
+    """Routes interrupt sources to the 31 lines of the CPU. A line of level type is pending while a source is active,
+    one of edge type from the moment when a source becomes active until it is cleared."""
+
+    ENABLE, TYPE, CLEAR, PENDING, PRIORITY, THRESHOLD = 0x104, 0x108, 0x10C, 0x110, 0x114, 0x194
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._active: frozenset[int] = frozenset()
+        self._edges = 0
+
+    def read(self, offset: int) -> int:
+        return self._pending() if offset == self.PENDING else super().read(offset)
+
+    def write(self, offset: int, value: int) -> None:
+        if offset == self.CLEAR:
+            self._edges &= ~value
+        elif offset != self.PENDING:
+            super().write(offset, value)
+
+    def _line(self, source: int) -> int:
+        return self.stored.get(4 * source, 0) & 0x1F
+
+    def _pending(self) -> int:
+        types = self.stored.get(self.TYPE, 0)
+        levels = 0
+        for source in self._active:
+            levels |= 1 << self._line(source)
+        return (levels & ~types | self._edges & types) & ~1
 
     def pending_line(self, sources: list[int]) -> int | None:
-        """The line with the highest priority that one of the active `sources` raises, None when all are masked."""
-        threshold = self.stored.get(self.THRESHOLD, 0)
-        best: tuple[int, int] | None = None
-        for source in sources:
-            line = self.stored.get(4 * source, 0) & 0x1F
-            priority = self.stored.get(self.PRIORITY + 4 * line, 0)
-            enabled = line and self.stored.get(self.ENABLE, 0) >> line & 1
-            if enabled and priority >= max(threshold, 1) and (best is None or priority > best[0]):
-                best = (priority, line)
-        return best[1] if best else None
+        """The line with the highest priority that one of the active `sources` raises, the lowest of several; None when
+        all are masked. A priority below the threshold is masked, and 0 always."""
+        active = frozenset(sources)
+        for source in active - self._active:
+            self._edges |= 1 << self._line(source)
+        self._active = active
+        waiting = self._pending() & self.stored.get(self.ENABLE, 0)
+        if not waiting:
+            return None
+        threshold = max(self.stored.get(self.THRESHOLD, 0), 1)
+        priorities = {n: self.stored.get(self.PRIORITY + 4 * n, 0) & 0xF for n in range(1, 32) if waiting >> n & 1}
+        best = max(priorities, key=lambda n: (priorities[n], -n))
+        return best if priorities[best] >= threshold else None
 
 
 class MmuTable(RegisterBlock):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable
 from typing import Protocol
 
 from virtualboard.rv32_peripherals import CacheControl, MmuTable
@@ -43,10 +42,10 @@ def address_of(memory: mmap.mmap) -> int:
 
 
 class FlashWindows:
-    """Pages come in when first touched. `on_code(address, content)` is told of each, before the CPU sees it."""
+    """Pages come in when first touched."""
 
-    def __init__(self, cpu: Mapper, flash: Flash, on_code: Callable[[int, bytes], None]) -> None:
-        self._cpu, self._flash, self._on_code = cpu, flash, on_code
+    def __init__(self, cpu: Mapper, flash: Flash) -> None:
+        self._cpu, self._flash = cpu, flash
         self._pages: dict[int, tuple[int | None, mmap.mmap]] = {}
         self.reset(MmuTable(), CacheControl())
 
@@ -70,7 +69,6 @@ class FlashWindows:
         self._pages[index] = page, memory
         self._cpu.mem_map_ptr(IROM + index * PAGE, PAGE, READ | EXECUTE, address_of(memory))
         self._cpu.mem_map_ptr(DROM + index * PAGE, PAGE, READ, address_of(memory))
-        self._on_code(IROM + index * PAGE, content)
         return True
 
     def invalidate(self) -> None:

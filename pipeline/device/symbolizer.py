@@ -20,7 +20,7 @@ from cache.blobs import BlobStore
 from cache.digest import Digest
 from cache.durable import write_atomic
 from cache.named_tuple import NamedTuple
-from pipeline.boot.backtrace import Frame, FrameRule, parse_dump, trace_lines, walk
+from pipeline.boot.backtrace import Dump, Frame, FrameRule, parse_dump, trace_lines, walk
 from pipeline.formats import elf
 
 KEEP = 64
@@ -243,19 +243,31 @@ def _frame_rule(row: Any) -> FrameRule | None:
     return FrameRule(rule.reg, rule.offset, saved)
 
 
-def decoded_panic(lines: Iterable[str], store: ElfStore, running: str) -> Sequence[str]:
-    """The decoded trace of the last panic in `lines`; nothing when there is none, or no ELF for it. `running`: the
-    `app_elf_sha256` to assume when the panic does not name one."""
-    dump = parse_dump(lines)
+def decoded_panic(printed: Iterable[str], store: ElfStore, running: str) -> Sequence[str]:
+    """The decoded trace of the last panic in `printed`, of each core that it names; nothing when there is none, or no
+    ELF for it. `running`: the `app_elf_sha256` to assume when the panic does not name one."""
+    dump = parse_dump(printed)
     if dump is None:
         return ()
     identity = dump.elf_sha256 or running
     found = store.find(identity)
     if found is None:
         return (f"Backtrace: no ELF with app_elf_sha256 {identity or '(not named)'} is known here",)
+    lines: list[str] = []
     try:
         decoder = Decoder(found.data)
-        frames = [decoder.frame(address) for address in walk(dump, decoder.rule)]
+        for one in (dump, *dump.others):
+            frames = [decoder.frame(address) for address in walk(one, decoder.rule)]
+            if frames:
+                core = _whose(one, dump)
+                lines += trace_lines(frames, found.shown, named=bool(dump.elf_sha256), core=core)
     except (ValueError, KeyError, IndexError) as error:  # a damaged file, or a form that pyelftools does not know
         return (f"Backtrace: {found.shown} cannot be decoded: {error}",)
-    return trace_lines(frames, found.shown, named=bool(dump.elf_sha256)) if frames else ()
+    return lines
+
+
+def _whose(one: Dump, panicked: Dump) -> str:
+    """How the trace of a core is told from that of another, where the device printed several."""
+    if not panicked.others:
+        return ""
+    return f" of core {one.core}" + ("" if one is panicked else ", which did not panic")

@@ -14,6 +14,7 @@ from cache.digest import digest_bytes
 from cache.named_tuple import NamedTuple
 from pipeline.errors import ToolError
 from pipeline.failures import fail
+from pipeline.flash import board_checks
 from pipeline.formats.esp_image import check_chip, check_fits, describe_image, room_warnings
 from pipeline.formats.placement import APPLICATION, Placement
 from pipeline.model import Failure, FailureCategory, Image, Reason, Stage
@@ -88,6 +89,8 @@ class ImageSet:
         """Do the images fit, and are they for the configured chip? No port is opened before this said yes."""
         images = self.all()
         failures = check_fits(images)
+        beyond = board_checks.reach_failure(images, self._chip)
+        failures += [beyond] if beyond is not None else []
         programs = {placement.name for placement in self._placements if placement.program}
         for image in images:
             wrong = check_chip(self.data(image), self._chip, where=image.path) if image.name in programs else None

@@ -1,18 +1,21 @@
 """Stage reflash: write the sectors that verify-flash planned, and nothing else.
 
 Journals begin, each written region and the commit, so that a write that was cut off is known next time. A region's MD5
-is read once more over the whole of it after its last run. An explicit region (`reflash:bench:app`) is a transaction of
-its own: the journal and the outcome say nothing of the others.
-Does not decide what to write. Invariant: a region that is journalled as written has been confirmed by the device.
+is read over the whole of it after its last run, and that of every region of the transaction once more after the last
+write of all: a write that landed in another region is found there, before anything is believed. An explicit region
+(`reflash:bench:app`) is a transaction of its own: the journal and the outcome say nothing of the others.
+Does not decide what to write. Invariant: of a committed transaction the device has confirmed every region after the
+last write.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.effects.api import SLOWER_BAUD, FlashSession
 from pipeline.failures import fail
-from pipeline.model import Failure, FailureCategory, RegionPlan, Stage, StageOutcome, StageResult
+from pipeline.model import Failure, FailureCategory, Image, RegionAction, RegionPlan, Stage, StageOutcome, StageResult
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -33,10 +36,13 @@ def run(ctx: Context, device: DeviceRun, region: str = "") -> StageResult:
             ctx.region_kept(device, image)
     for write in writes:
         written += session.write(write.image, ctx.images.data(write.image), write.runs, ctx.progress)
-        failure = _mismatch(session, write, device.where)
+        failure = _mismatch(session, write, write.image.md5, device.where)
+        if failure is None:
+            ctx.region_written(device, write)
+        if failure is None and write is writes[-1]:
+            failure = _proven_again(session, device, images)
         if failure is not None:
             return StageResult(Stage.REFLASH, StageOutcome.FAILED, 0.0, failure=failure)
-        ctx.region_written(device, write)
     ctx.journal_commit(device, images)
     slower = [reason for reason in session.reasons if reason.kind == SLOWER_BAUD]
     if slower:
@@ -61,14 +67,30 @@ def run_region(ctx: Context, device: DeviceRun, region: str) -> StageResult:
     return StageResult(Stage.REFLASH, StageOutcome.FAILED, 0.0, failure=failure)
 
 
-def _mismatch(session: FlashSession, write: RegionPlan, where: str) -> Failure | None:
-    image = write.image
+def _proven_again(session: FlashSession, device: DeviceRun, images: Sequence[Image]) -> Failure | None:
+    """The first region of the transaction that is not what it shall be, after its last write (which is proven already).
+    otadata that was kept has the bytes that verify-flash interpreted."""
+    assert device.plan is not None
+    last = device.done[-1].image
+    for each in device.plan.regions:
+        if each.image is last or each.image not in images:
+            continue
+        kept_as_read = each.action is RegionAction.KEPT and each.device_md5_before
+        failure = _mismatch(session, each, each.device_md5_before if kept_as_read else each.image.md5, device.where)
+        if failure is not None:
+            return failure
+    return None
+
+
+def _mismatch(session: FlashSession, region: RegionPlan, wanted: str, where: str) -> Failure | None:
+    image = region.image
     after = session.md5(image.offset, image.size)
-    if after == image.md5:
+    if after.lower() == wanted.lower():
         return None
+    done = "was kept" if region.action is RegionAction.KEPT else "was written"
     return fail(
         FailureCategory.VERIFY_MISMATCH,
         stage=Stage.REFLASH,
         where=where,
-        message=f"{image.name} at {image.offset:#x} was written but reads back as MD5 {after}, not {image.md5}",
+        message=f"{image.name} at {image.offset:#x} {done} but reads back as MD5 {after}, not {wanted}",
     )

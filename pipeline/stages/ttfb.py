@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.boot.marks import unavailable
 from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Health, read_health
 from pipeline.boot.watcher import BootWatcher, Ready
-from pipeline.config.until import Gate, Until, parse_until
+from pipeline.config.until import ReadinessGate, Until, parse_until
 from pipeline.events import Readiness
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage, StageOutcome, StageResult
@@ -125,7 +125,7 @@ def _by_request(ctx: Context, device: DeviceRun) -> StageResult:
     its health is asked now, where that is the gate."""
     answers, health, failure = device.answers, None, None
     assert answers is not None, "whoever keeps running has answered verify-flash [this is a bug]"
-    polls = int(ctx.config.readiness.until == Gate.HEALTH)
+    polls = int(ctx.config.readiness.until == ReadinessGate.HEALTH)
     if polls:
         more = ctx.ask(device, ("health",), ctx.config.readiness.timeout_ms / 1000)
         health = read_health(more.results.get("health"))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.chips import ROM_REACH
 from pipeline.effects.api import FlashSession
 from pipeline.errors import DeviceError
 from pipeline.flash import app_proof, board_checks
@@ -117,6 +118,11 @@ def _ask_loader(ctx: Context, device: DeviceRun, doubts: Sequence[Reason]) -> St
     wrong = board_checks.board_failure(session.facts, device.config.mac, device.where)
     if wrong is not None:
         return _refused(wrong)
+    if max(image.end for image in images) > ROM_REACH:
+        # A flash chip that ends before a region would answer with other bytes, so its size is asked before its MD5s.
+        wrong = board_checks.flash_failure(session.flash_size(), ctx.config.flash.size_bytes, device.where)
+        if wrong is not None:
+            return _refused(wrong)
     md5s = {image.name: session.md5(image.offset, image.size) for image in images}
     selects = _otadata_selects(ctx, session, images, md5s)
     reason = _escalation(ctx, device, images, md5s)

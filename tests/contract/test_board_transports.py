@@ -99,24 +99,13 @@ def test_a_board_that_enumerates_again_has_another_terminal_and_the_same_serial_
         assert board.stop() == (0, "")
 
 
-def tcp_soon(port: int) -> socket.socket:
-    """Connect to a port that is being opened: the board is back before the process listens again."""
-    deadline_s = time.monotonic() + DEADLINE_S
-    while True:
-        try:
-            return tcp(port)
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline_s:
-                raise
-
-
 def test_a_tcp_port_vanishes_and_returns_under_its_own_or_another_number(sock: Path) -> None:
     with AnyBoard("--rfc2217", "0", "--no-cpu", control=sock) as board, tcp(board.port) as client:
         read_until(client.recv, b"\xff\xfd\x2c")
         board.ask("fault vanish:for=0.05")
         assert read_until(client.recv, b"never") is not None  # the end of the stream
         board.until(present=True, enumerations=2)
-        with tcp_soon(board.port) as again:
+        with tcp(board.port) as again:
             assert b"\xff\xfd\x2c" in read_until(again.recv, b"\xff\xfd\x2c")
         board.ask("fault vanish:for=0.05,name=new")
         said = board.line()

@@ -39,7 +39,7 @@ HEADER = {
     "reserved": (19, 4),
     "hash appended": (23, 1),
 }
-UNCHECKED_BY_THE_ROM = set(HEADER) - {"magic", "segment count", "entry"}
+UNCHECKED_BY_THE_ROM = set(HEADER) - {"magic", "segment count", "speed and size", "entry", "chip id"}
 
 
 class Image(NamedTuple):
@@ -119,8 +119,13 @@ def test_fields_that_the_rom_does_not_check_only_spoil_the_hash(field: str, soun
         assert runs(log) == "ota_1"
 
 
-@pytest.mark.parametrize(("offset", "bits", "word"), [(0, 0x01, "e8"), (0, 0x80, "69"), (1, 0x80, "e9")])
-def test_a_wrong_magic_or_segment_count_is_an_invalid_header(offset: int, bits: int, word: str, sound: bytes) -> None:
+@pytest.mark.parametrize(
+    ("offset", "bits", "word"),
+    [(0, 0x01, "e8"), (0, 0x80, "69"), (1, 0x80, "e9"), (2, 0x80, "e9"), (3, 0x01, "e9"), (3, 0x08, "e9")],
+)
+def test_a_wrong_magic_segment_count_mode_or_frequency_is_an_invalid_header(
+    offset: int, bits: int, word: str, sound: bytes
+) -> None:
     log = stops_and_is_tried_again(sound, {offset: bits})
     assert re.search(rf"invalid header: 0x\w{{6}}{word}\r\n", log)
     assert "load:" not in log
@@ -130,20 +135,35 @@ def test_a_wrong_magic_or_segment_count_is_an_invalid_header(offset: int, bits: 
 def test_an_entry_outside_ram_crashes(offset: int, sound: bytes) -> None:
     log = stops_and_is_tried_again(sound, {offset: 0x80})
     assert "\r\nentry 0x" in log and "boot: " not in log
+    assert "Guru Meditation Error: Core 0 panic'ed (Instruction access fault). Exception was unhandled.\r\n" in log
+
+
+@pytest.mark.parametrize("offset", [12, 13])
+def test_another_chips_bootloader_is_refused(offset: int, sound: bytes) -> None:
+    log = stops_and_is_tried_again(sound, {offset: 0x01})
+    assert re.search(
+        r"\)\r\nInvalid chip id. Expected 5 read \d+. Bootloader for wrong chip\?\r\nets_main.c 333 \r\n$", log
+    )
 
 
 def test_code_that_is_loaded_elsewhere_crashes(firmware: fb.Firmware, sound: bytes) -> None:
     (entry,) = struct.unpack_from("<I", firmware.boot_bin, 4)
     (code,) = [at for at, address, size in parse(firmware.boot_bin).segments if address <= entry < address + size]
-    for byte in (2, 3):
-        log = stops_and_is_tried_again(sound, {code + byte: 0x80})
-        assert "\r\nentry 0x" in log and "boot: " not in log
+    log = stops_and_is_tried_again(sound, {code + 2: 0x80})
+    assert "\r\nentry 0x" in log and "boot: " not in log
+    log = stops_and_is_tried_again(sound, {code + 3: 0x80})
+    assert log.endswith("\r\ncmd len 64\r\nets_loader.c 212 \r\n")
 
 
-def test_a_segment_length_beyond_the_flash_never_ends(firmware: fb.Firmware, sound: bytes) -> None:
-    for at, _, _ in parse(firmware.boot_bin).segments:
+def test_a_segment_length_beyond_all_flash_is_refused_and_one_beyond_this_flash_never_ends(
+    firmware: fb.Firmware, sound: bytes
+) -> None:
+    for at, address, _ in parse(firmware.boot_bin).segments:
         log = stops_and_is_tried_again(sound, {at + 7: 0x80})
-        assert re.search(r"load:0x\w+,len:0x8\w{7}\r\n$", log)
+        assert re.search(r"load:0x\w+,len:0x8\w{7}\r\nInvalid image block, can't boot.\r\nets_main.c 333 \r\n$", log)
+        log = stops_and_is_tried_again(sound, {at + 6: 0x80})
+        overlap = r"region 0x\w+-0x\w+ overlaps 0x3fcde160-0x3fcdf664, can't load\r\nets_main.c 333 \r\n"
+        assert re.search(r"load:0x\w+,len:0x8\w{5}\r\n" + (overlap if address < 0x40000000 else "") + "$", log)
 
 
 def test_a_wrong_byte_of_a_segment_or_the_checksum_is_found(firmware: fb.Firmware, sound: bytes) -> None:

@@ -82,9 +82,6 @@ def test_blank_flash_and_foreign_bytes_are_invalid_headers() -> None:
     assert blank.entry is None
     assert blank.log.count(b"invalid header: 0xffffffff\r\n") == rom.INVALID_HEADER_LINES
     assert b"invalid header: 0x2f0202ff\r\n" in boot(b"\xff\x02\x02\x2f").log
-    seventeen = bytearray(make_image([]))
-    seventeen[1] = 17
-    assert boot(bytes(seventeen)).entry is None
 
 
 def test_a_wrong_checksum_ends_the_boot() -> None:
@@ -108,11 +105,11 @@ def test_a_wrong_hash_is_only_a_warning() -> None:
 
 
 def test_a_segment_that_runs_off_the_flash_never_ends() -> None:
-    image = bytearray(make_image([(RAM, b"\x10\0\0\0")]))
-    image[28:32] = b"\xff\xff\xff\xff"
+    image = bytearray(make_image([(0x403CC710, b"\x10\0\0\0")]))
+    image[28:32] = b"\xfc\xff\xff\x00"
     result = boot(bytes(image))
     assert result.entry is None
-    assert result.log.endswith(b"load:0x3fcd5710,len:0xffffffff\r\n")
+    assert result.log.endswith(b"load:0x403cc710,len:0xfffffc\r\n")
 
 
 def test_download_log() -> None:
@@ -134,8 +131,9 @@ def test_no_flash_content_breaks_the_rom(data: bytes, flips: list[tuple[int, int
     assert result.entry is not None or result.segments == ()
 
 
-@given(data=st.binary(min_size=1, max_size=200), at=st.integers(0, 199), value=st.integers(1, 255))
+@given(data=st.binary(min_size=1, max_size=50), at=st.integers(0, 199), value=st.integers(1, 255))
 def test_one_wrong_byte_of_a_segment_is_always_found(data: bytes, at: int, value: int) -> None:
+    data *= 4  # whole words
     image = bytearray(make_image([(RAM, data)]))
     image[32 + at % len(data)] ^= value
     assert b"Checksum failure." in boot(bytes(image)).log

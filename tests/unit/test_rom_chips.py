@@ -85,7 +85,7 @@ def test_a_good_image_gives_the_log_and_the_line_that_nothing_runs(chip: str, lo
 def test_the_older_loader_prints_pins_and_signed_lengths() -> None:
     content = image("esp32", at_08=0x03, at_09=0x21, at_0a=0x43, at_0b=0x65)
     log = Bench("esp32", content).reset()
-    assert b"configsip: 0, SPIWP:0x3\r\nclk_drv:0x01,q_drv:0x02,d_drv:0x03,cs0_drv:0x04,hd_drv:0x05,wp_drv:0x06" in log
+    assert b"configsip: 0, SPIWP:0x03\r\nclk_drv:0x01,q_drv:0x02,d_drv:0x03,cs0_drv:0x04,hd_drv:0x05,wp_drv:0x06" in log
     content[28:32] = b"\xff\xff\xff\xff"
     log = Bench("esp32", content).reset()
     assert log.endswith(b"mode:DIO, clock div:2\r\nload:0x3fff0030,len:-1\r\n")
@@ -134,14 +134,17 @@ def test_one_wrong_byte_anywhere_in_the_image(chip: str) -> None:
     good = image(chip)
     first, second = 24, 24 + 8 + 32
     lengths = {*range(first + 4, first + 8), *range(second + 4, second + 8)}
+    addresses = {first + 3, second + 3}  # beyond all memory
     data = {*range(first + 8, second), *range(second + 8, second + 20)}
     for at in range(len(good)):
         content = bytearray(good)
         content[at] ^= 0x80
         log = Bench(chip, content).reset()
-        if at in (0, 1):
+        if at in (0, 1, 2):
             assert b"invalid header: 0x" in log
-        elif at in lengths:
+        elif at in (12, 13):
+            assert b"rong chip" in log and b"entry" not in log
+        elif at in lengths or (chip == "esp32s3" and at in addresses):
             assert b"entry" not in log
         elif at in data or at == len(good) - 33:
             assert b"ets_main.c" in log and b"entry" not in log
@@ -159,17 +162,6 @@ def test_a_wrong_hash_is_a_warning_on_the_s3_and_nothing_on_the_esp32() -> None:
         assert (b"SHA-256 comparison failed:" in log) == (chip == "esp32s3")
         if chip == "esp32s3":
             assert hashlib.sha256(content[:-32]).hexdigest().encode() in log
-
-
-@pytest.mark.parametrize("chip", RETRIES)
-def test_an_image_for_another_chip_is_loaded_and_crashes(chip: str) -> None:
-    bench = Bench(chip, image(chip, at_0c=5))
-    log = bench.reset()
-    own = str(CHIPS[chip].chip_id).encode()
-    assert log.endswith(
-        b"entry 0x400805e4\r\nvirtualboard: the image is for chip id 5, this is " + own + b": its code crashes here\r\n"
-    )
-    assert bench.retry() == RETRIES[chip][1]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +205,7 @@ def test_a_segment_table_that_leaves_the_flash_ends_the_boot() -> None:
     content = image("esp32s3", at_01=16)
     content[24:32] = struct.pack("<II", 0x3FFF0030, 0xEF00)
     log = Bench("esp32s3", content).reset()
-    assert log.endswith(b"load:0x3fff0030,len:0xef00\r\nload:0xffffffff,len:0xffffffff\r\n")
+    assert log.endswith(b"load:0x3fff0030,len:0xef00\r\nets_loader.c 78 \r\n")
 
 
 def test_the_board_tries_again_by_itself() -> None:

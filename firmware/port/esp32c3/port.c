@@ -43,21 +43,33 @@ void port_feed(void) {
     TIMG_WDT_PROTECT(0) = 0;
 }
 
-/* A received byte and the alarm have to end `wfi`. mstatus.MIE stays clear: they wake the CPU and
- * trap nothing. */
+/* A received byte and the alarm have to end `wfi`, and nothing else may: interrupts stay off
+ * (start.S), so what wakes the CPU traps nothing. Each register is set whole, because the ROM and
+ * the bootloader leave what they like. */
 static void arm_wake_up(void) {
-    UART_CONF1 = (UART_CONF1 & ~0x1FFu) | 1;
+    INT_ENABLE = 0;
+    for (int source = 0; source < INT_SOURCES; source++) {
+        INT_MAP(source) = 0;
+    }
+    UART_CONF1 = 1;
     UART_INT_ENA = UART_RXFIFO_FULL;
-    INT_MAP_UART0 = UART_LINE;
-    SYSTIMER_CONF |= SYSTIMER_RUN | SYSTIMER_ALARM0_RUN;
+    INT_MAP(INT_SOURCE_UART0) = UART_LINE;
     SYSTIMER_ALARM0_CONF = 0;
+    SYSTIMER_CONF = SYSTIMER_RUN | SYSTIMER_ALARM0_RUN;
     SYSTIMER_INT_ENA = SYSTIMER_ALARM0;
-    INT_MAP_SYSTIMER0 = TIMER_LINE;
-    INT_TYPE &= ~(1u << UART_LINE | 1u << TIMER_LINE);
+    INT_MAP(INT_SOURCE_SYSTIMER0) = TIMER_LINE;
+    INT_TYPE = 0;
     INT_PRIORITY(UART_LINE) = 1;
     INT_PRIORITY(TIMER_LINE) = 1;
     INT_THRESHOLD = 1;
-    INT_ENABLE |= 1u << UART_LINE | 1u << TIMER_LINE;
+    INT_ENABLE = 1u << UART_LINE | 1u << TIMER_LINE;
+}
+
+static void connect_led(void) {
+    IO_MUX_GPIO(LED_PIN) = IO_MUX_FUNCTION_GPIO | IO_MUX_DRIVE_DEFAULT;
+    GPIO_PIN(LED_PIN) = 0;
+    GPIO_OUT_SEL(LED_PIN) = GPIO_OUT_SEL_GPIO;
+    GPIO_ENABLE_SET = 1u << LED_PIN;
 }
 
 /* ROM reset codes; names as in the boot log's `rst:` field. */
@@ -101,11 +113,9 @@ static uint64_t systimer_ticks(void) {
 
 void port_init(void) {
     set_watchdogs();
-    SYSTIMER_CONF |= SYSTIMER_RUN;
-    started_at = systimer_ticks();
     arm_wake_up();
-    IO_MUX_GPIO(LED_PIN) = (IO_MUX_GPIO(LED_PIN) & ~0x7000u) | IO_MUX_FUNCTION_GPIO;
-    GPIO_ENABLE_SET = 1u << LED_PIN;
+    started_at = systimer_ticks();
+    connect_led();
     identity.project = app_desc.project;
     identity.version = app_desc.version;
     identity.chip = "esp32c3";

@@ -14,7 +14,7 @@
 #define UART_INT_ENA REG(0x6000000C)
 #define UART_INT_CLR REG(0x60000010)
 #define UART_STATUS REG(0x6000001C) /* bits 9:0 received, 25:16 waiting to be sent */
-#define UART_CONF1 REG(0x60000024)  /* bits 8:0 receive threshold */
+#define UART_CONF1 REG(0x60000024)  /* bits 8:0 receive threshold, 21:18 flow control, timeout */
 #define UART_FSM_STATUS REG(0x6000006C)
 #define UART_RXFIFO_FULL (1u << 0)
 #define UART_FIFO_SIZE 128u
@@ -89,12 +89,19 @@ static inline void uart_put(char c) {
 #define GPIO_OUT_SET REG(0x60004008)
 #define GPIO_OUT_CLEAR REG(0x6000400C)
 #define GPIO_ENABLE_SET REG(0x60004024)
+#define GPIO_PIN(pin) REG(0x60004074 + (pin) * 4)     /* bit 2: open drain */
+#define GPIO_OUT_SEL(pin) REG(0x60004554 + (pin) * 4) /* what drives the pin */
+#define GPIO_OUT_SEL_GPIO 128u                        /* GPIO_OUT itself */
 #define IO_MUX_GPIO(pin) REG(0x60009004 + (pin) * 4)
 #define IO_MUX_FUNCTION_GPIO (1u << 12)
+#define IO_MUX_DRIVE_DEFAULT (2u << 10)
 
-/* Interrupt matrix */
-#define INT_MAP_UART0 REG(0x600C2054)
-#define INT_MAP_SYSTIMER0 REG(0x600C2094)
+/* Interrupt matrix: sources to lines of the CPU, 0 for none. A line interrupts, or ends `wfi`, with
+ * a priority of at least the threshold. */
+#define INT_MAP(source) REG(0x600C2000 + (source) * 4)
+#define INT_SOURCES 62
+#define INT_SOURCE_UART0 21
+#define INT_SOURCE_SYSTIMER0 37
 #define INT_ENABLE REG(0x600C2104)
 #define INT_TYPE REG(0x600C2108) /* 0: level */
 #define INT_PRIORITY(line) REG(0x600C2114 + (line) * 4)

@@ -1,37 +1,17 @@
 /* Entry and trap vectors of the application. Runs from RAM; the bootloader has mapped the rest. */
-    .option arch, +zicsr
+#include "start.inc"
 
     .section .entry, "ax"
     .globl _start
 _start:
-    .option push
-    .option norelax
-    la      gp, __global_pointer$
-    .option pop
-    la      sp, __stack_top
-    la      t0, trap_vectors + 1        /* bit 0: vectored, the only mode of this CPU */
-    csrw    mtvec, t0
+    begin_stage
     la      t0, trap_frame
     csrw    mscratch, t0
-    la      t0, __bss_start
-    la      t1, __bss_end
-1:  bgeu    t0, t1, 2f
-    sw      zero, 0(t0)
-    addi    t0, t0, 4
-    j       1b
-2:  call    core_main
+    call    core_main
 3:  j       3b
 
-/* Every trap is a panic: no interrupt is ever taken, because mstatus.MIE stays clear. */
-    .section .vectors, "ax"
-    .option push
-    .option norvc
-    .balign 256
-trap_vectors:
-    .rept 32
-    j       on_trap
-    .endr
-    .option pop
+/* Every trap is a panic: interrupts stay off. */
+    trap_table on_trap
 
 on_trap:
     csrrw   sp, mscratch, sp            /* sp: trap_frame; mscratch: the stack of the culprit */

@@ -1,0 +1,132 @@
+"""The instructions that unicorn does not tell of: `wfi`, and those after which interrupts may be on (`mret`, writes
+to mstatus).
+
+Each is found when the code around it is translated for the first time, wherever it lies, and gets a hook of its own.
+Knows instruction encodings (RISC-V privileged specification, chapters 2 and 3); does not know interrupts, traps or
+memory maps. Invariant: no `wfi` and no gate is executed before it has its hook, up to `_MAX_SITES` of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Protocol
+
+_WFI = (0x10500073).to_bytes(4, "little")
+_MRET = (0x30200073).to_bytes(4, "little")
+_INTERESTING = re.compile(rb"\x73\x00[\x50\x20][\x10\x30]|[\x73\xf3].[\x00-\x0f]\x30", re.DOTALL)
+_BLOCK_BYTES = 2048
+"""What one translated block covers at most: 512 instructions."""
+_MAX_SITES = 256
+"""Each hook is looked at for every instruction that is executed."""
+_MSTATUS_MIE = 1 << 3
+
+
+def raises_interrupts(code: bytes) -> bool:
+    """Whether this instruction may set mstatus.MIE."""
+    word = int.from_bytes(code, "little")
+    if code == _MRET:
+        return True
+    if word & 0x7F != 0x73 or word >> 20 != 0x300:
+        return False
+    function, source = word >> 12 & 7, word >> 15 & 31
+    # csrrw, csrrs with a register, csrrwi and csrrsi with the bit in their operand; the others read or clear.
+    return function == 1 or (function == 2 and source != 0) or (function in (5, 6) and bool(source & _MSTATUS_MIE))
+
+
+class Cpu(Protocol):
+    """What is needed of the CPU (`unicorn.Uc`)."""
+
+    def hook_add(self, kind: int, callback: Callable[..., None], **more: int) -> int: ...
+    def hook_del(self, hook: int) -> None: ...
+    def ctl_remove_cache(self, start: int, end: int) -> None: ...
+    def emu_stop(self) -> None: ...
+
+
+class CodeSites:
+    """Watches the code that `cpu` executes. Before each slice: `begin`; after it: `stopped_at_gate`, `waited_at`.
+
+    `peek` reads memory, and gives nothing where there is none; `on_code`, `on_block` are unicorn's kinds of hook.
+    """
+
+    def __init__(self, cpu: Cpu, peek: Callable[[int, int], bytes], on_code: int, on_block: int) -> None:
+        self._cpu, self._peek, self._on_code = cpu, peek, on_code
+        self._hooks: dict[int, int] = {}
+        self._found: list[tuple[int, bytes]] = []
+        self.armed = False
+        """Stop before a gate: an interrupt waits for it."""
+        self._stopped_at: int | None = None
+        self._wfi_at: int | None = None
+        cpu.hook_add(on_block, self._on_block)
+
+    def forget(self) -> None:
+        """Other code may lie in memory from now on."""
+        for hook in self._hooks.values():
+            self._cpu.hook_del(hook)
+        self._hooks.clear()
+        self._found.clear()
+
+    def begin(self, start: int, *, armed: bool) -> None:
+        """A slice begins at `start`, whose block nobody may have announced."""
+        self._note(start, self._read(start))
+        self._settle()
+        self.armed, self._stopped_at, self._wfi_at = armed, None, None
+
+    def found_more(self) -> bool:
+        """Whether the slice ended because a new site has come into sight; it has its hook now."""
+        return self._settle()
+
+    @property
+    def stopped_at_gate(self) -> int | None:
+        """Address of the gate that the slice ended before."""
+        return self._stopped_at
+
+    @property
+    def waited_at(self) -> int | None:
+        """Address of the last `wfi` that was executed."""
+        return self._wfi_at
+
+    def _settle(self) -> bool:
+        found, self._found = self._found, []
+        for address, code in found:
+            if address in self._hooks or len(self._hooks) >= _MAX_SITES:
+                continue
+            callback = self._on_wfi if code == _WFI else self._on_gate
+            self._hooks[address] = self._cpu.hook_add(self._on_code, callback, begin=address, end=address)
+            self._cpu.ctl_remove_cache(address, address + 4)
+        return bool(found)
+
+    def _note(self, start: int, code: bytes) -> bool:
+        before = len(self._found)
+        at = 0
+        while (match := _INTERESTING.search(code, at)) is not None:
+            at = match.start() + 1
+            word, address = match.group(), start + match.start()
+            if address & 1 or address in self._hooks or len(self._hooks) + len(self._found) >= _MAX_SITES:
+                continue
+            if word == _WFI or raises_interrupts(word):
+                self._found.append((address, word))
+        return len(self._found) > before
+
+    def _on_block(self, uc: Any, block: Any, _previous: Any, _data: Any) -> None:
+        """A block has been translated and is about to run; stopping here stops before its first instruction."""
+        if self._note(block.pc, self._peek(block.pc, block.size)):
+            uc.emu_stop()
+
+    def _on_wfi(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
+        self._wfi_at = address
+
+    def _on_gate(self, uc: Any, address: int, _size: int, _data: Any) -> None:
+        if self.armed:
+            self._stopped_at = address
+            uc.emu_stop()
+
+    def _read(self, address: int) -> bytes:
+        """Code from `address`, as far as there is memory."""
+        size = _BLOCK_BYTES
+        while size >= 2:
+            code = self._peek(address, size)
+            if code:
+                return code
+            size //= 2
+        return b""
