@@ -18,6 +18,7 @@ from cache.fileclock import Moment
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Record, record_name
+from pipeline.engine.build_place import kind_of_output
 from pipeline.engine.discovery import Discovery
 from pipeline.engine.execution import Executed, UndeclaredOutputs, execute, made_files, remove_files
 from pipeline.engine.inputs import Command, command_of
@@ -241,9 +242,12 @@ class ActionRunner:
         self._engine.records.drop(record_name(action))
 
     def _missing_output(self, action: Action, ran: Executed) -> ActionFailure | None:
-        for path in action.outputs:
-            if not self._observer.exists(path):
+        for path in filter(None, (*action.outputs, action.depfile)):
+            kind = kind_of_output(self._engine.resolve(path))
+            if kind and (path != action.depfile or kind != "nothing"):
                 message = f"the command succeeded but did not write its output {path}"
+                if kind != "nothing":
+                    message = f"the command made {path} {kind}; let it write a regular file"
                 return ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message, ran.argv, 0, _text(ran.stderr))
         return None
 

@@ -23,6 +23,7 @@ from cache.stamps import Entry, StampTable
 from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
 from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Observed, Record, Saved, load_saved, record_name
+from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.inputs import Command, InputKind, command_of
 from pipeline.engine.keys import ExplainSink, first_difference, walk_base
 from pipeline.engine.results import OUTPUT_MOVED, ActionFailure, Builtin, RunResult, ScanResult, Span
@@ -83,6 +84,7 @@ class Engine:
                     hint=graph.hint,
                 )
             )
+        self.build_place = BuildPlace(str(root))
         self.runner, self.clock, self.jobs, self.run_env = runner, clock, jobs, run_env
         self.graph = graph
         self._max_cache_bytes = max_cache_bytes

@@ -38,6 +38,7 @@ def execute(engine: Engine, action: Action) -> Executed:
     """Run it from the project root. Raises OSError when a directory cannot be made or a stale output not removed, and
     KeyboardInterrupt when the runner was cancelled; outputs are gone then."""
     outputs = made_files(engine, action)
+    engine.build_place.checked(outputs)
     for path in outputs:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
@@ -49,6 +50,9 @@ def execute(engine: Engine, action: Action) -> Executed:
     except BaseException:
         remove_files(outputs)
         raise
+    finally:
+        if action.is_users:
+            engine.build_place.forget()
 
 
 def made_files(engine: Engine, action: Action) -> list[str]:
@@ -57,10 +61,15 @@ def made_files(engine: Engine, action: Action) -> list[str]:
 
 
 def remove_files(paths: Iterable[str]) -> None:
-    """Remove what exists of `paths`."""
+    """Remove what an action has made of `paths`: files, or what it made instead."""
     for path in paths:
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(path)  # noqa: PTH108
+        except OSError:
+            if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+                import shutil
+
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class UndeclaredOutputs:

@@ -90,6 +90,7 @@ class Restorer:
 
     def _restore(self, file: OutputFile) -> bool:
         path, digest, executable = file
+        self._engine.build_place.checked([self._engine.resolve(path)])
         made = self._blobs.materialize(digest, self._engine.resolve(path), executable=executable)
         entry = None if made is None else self._table.written(path, *made, digest)
         return entry is not None and entry.stamp.executable == executable

@@ -141,6 +141,8 @@ class GateState:
         other profiles go too: a run of one may move what another one uses."""
         self._state, self._moved, self._renewed = (), None, None
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if self._directory.is_symlink():
+                self._directory.unlink()  # what it leads to is not ours
             for entry in os.scandir(self._directory):
                 if entry.is_dir(follow_symlinks=False):
                     import shutil
