@@ -11,7 +11,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -27,20 +27,18 @@ from pipeline.engine.build_log import Saved, load_saved
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
-from pipeline.engine.partial_graph import MANY, Aside, narrow, survey
-from pipeline.engine.results import ActionFailure, Builtin, Span
+from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
+from pipeline.engine.results import ActionFailure, Span
+from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.errors import DeployError
 from pipeline.failures import fail
 from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.state import GateState
 from pipeline.fastpath.watched import Watched
-from pipeline.flash.image_set import ImageSet
-from pipeline.formats.otadata import select
-from pipeline.formats.partitions import boot_row, ota_slots
+from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
 from pipeline.model import (
     DEVICE_STAGES,
-    Action,
     Failure,
     FailureCategory,
     Partition,
@@ -49,10 +47,10 @@ from pipeline.model import (
     StageOutcome,
     StageResult,
     State,
-    Tool,
     Verdict,
     note_lines,
 )
+from pipeline.run.built_images import BuiltImages
 from pipeline.run.device_context import DeviceContext
 from pipeline.run.device_run import DeviceRun
 from pipeline.run.lock import ProjectLock
@@ -124,56 +122,36 @@ class Context(DeviceContext):
         """The engine that answers for `stage`: up to compile one that knows only what few moved files concern, where
         that can be told."""
         if stage in (Stage.FINGERPRINT, Stage.COMPILE) and "engine" not in self.__dict__:
-            return self._narrow_engine or self.engine
+            return self._partial_engine or self.engine
         return self.engine
 
     @cached_property
-    def _narrow_engine(self) -> Engine | None:
+    def _partial_engine(self) -> Engine | None:
         found = self.gate.survey()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
             saved = load_saved(self.state_dir)
-            narrowed = narrow(*found, saved.records)
-            if narrowed is None:
+            part = partial_graph(*found, saved.records)
+            if part is None:
                 return None
-            tools, env = narrowed.tools, narrowed.run_env
-            return self._make_engine(narrowed.actions, tools, {}, env, saved, narrowed.aside)
+            return self._make_engine(BuildSteps(part.actions, part.tools, {}, part.run_env), saved, part.skipped)
 
     @cached_property
     def engine(self) -> Engine:
         """The action engine over all of this project's actions."""
-        if (narrow_engine := self.__dict__.get("_narrow_engine")) is not None:
-            narrow_engine.save()  # what this one reads
+        if (partial_engine := self.__dict__.get("_partial_engine")) is not None:
+            partial_engine.save()  # what this one reads
         _ = self.table  # a table that cannot be read is the configuration's fault, not that of an action
         with _uncollected():
             made = self.toolchain
-            return self._make_engine(made.actions, made.tools, made.builtins, made.run_env, None, None)
+            return self._make_engine(BuildSteps(made.actions, made.tools, made.builtins, made.run_env))
 
     def _make_engine(
-        self,
-        actions: Sequence[Action],
-        tools: Mapping[str, Tool],
-        builtins: Mapping[str, Builtin],
-        run_env: Mapping[str, str],
-        saved: Saved | None,
-        aside: Aside | None,
+        self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None
     ) -> Engine:
-        return Engine(
-            self.root,
-            actions,
-            tools,
-            builtins,
-            self.state_dir,
-            self.cache_dir,
-            self.runner,
-            self.clock,
-            os.cpu_count() or 1,
-            run_env,
-            self.config.cache.max_bytes,
-            saved,
-            aside,
-        )
+        directories = Directories(self.root, self.state_dir, self.cache_dir, self.config.cache.max_bytes)
+        return Engine(directories, steps, Host(self.runner, self.clock, os.cpu_count() or 1), saved, skipped)
 
     @property
     def cache_dir(self) -> Path:
@@ -201,7 +179,7 @@ class Context(DeviceContext):
         results = [result for _, result in self.run.results]
         passed = {result.stage for result in results if result.ok}
         if self.gate.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
-            used = used_files(self.engine)
+            used = used_files(self.engine.workspace)
             if used is not None:
                 programs = tuple(tool.path for tool in self.toolchain.tools.values())
                 facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
@@ -209,9 +187,13 @@ class Context(DeviceContext):
                     from pipeline.fastpath.native_build import ready
 
                     facts["helper"] = ready(self.runner)
-                found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
+                found = self.toolchain.watched.with_more(
+                    Watched(shadow_directories(self.engine.workspace), (), programs)
+                )
                 made = self.engine.graph.producer
-                self.gate.record(self.engine.table, used, made, found, facts, partial(survey, self.engine))
+                self.gate.record(
+                    self.engine.table, used, made, found, facts, partial(usage_index, self.engine.workspace)
+                )
         self.gate.renew()
         if selection is not None:
             self.gate.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
@@ -288,7 +270,7 @@ class Context(DeviceContext):
     def _refresh_database(self) -> None:
         """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
         run, since an editor needs to know a new source most while it does not compile."""
-        if self._database_seen or self.__dict__.get("_narrow_engine") is not None:
+        if self._database_seen or self.__dict__.get("_partial_engine") is not None:
             return
         self._database_seen = True
         if os.path.lexists(f"{self.root}/compile_commands.json"):
@@ -307,20 +289,15 @@ class Context(DeviceContext):
         self.run.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 
     @cached_property
-    def images(self) -> ImageSet:
+    def images(self) -> BuiltImages:
         """The images of this build."""
         until = self.config.readiness.until
         asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
-        return ImageSet(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
+        return BuiltImages(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
-        """Does a board with this otadata start what `wanted` would start? An erased one does not pass for a choice,
-        though the bootloader falls back to the same slot: the choice is part of what is deployed."""
-        slots = len(ota_slots(self.table))
-        found, chosen = select(otadata, slots), select(wanted, slots)
-        if found is None and chosen is not None:
-            return False
-        return boot_row(self.table, found) == boot_row(self.table, chosen)
+        """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""
+        return starts_wanted(self.table, otadata, wanted)
 
     def clean(self, stage: Stage) -> None:
         """Remove the build products of `stage` in this profile; the cache and the state stay, and whatever a link
@@ -396,7 +373,7 @@ class Context(DeviceContext):
 
     def close(self) -> None:
         """Keep what was read, and let go of every port."""
-        engine = self.__dict__.get("engine") or self.__dict__.get("_narrow_engine")
+        engine = self.__dict__.get("engine") or self.__dict__.get("_partial_engine")
         if engine is not None:
             engine.save()
         for device in self.devices:

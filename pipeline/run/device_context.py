@@ -27,7 +27,7 @@ from pipeline.run.transactions import Run
 
 if TYPE_CHECKING:
     from cache.store import Store
-    from pipeline.flash.image_set import ImageSet
+    from pipeline.run.built_images import BuiltImages
 
 
 class DeviceContext:
@@ -45,7 +45,7 @@ class DeviceContext:
     if TYPE_CHECKING:
 
         @property
-        def images(self) -> ImageSet: ...
+        def images(self) -> BuiltImages: ...
 
         @property
         def cache_dir(self) -> Path: ...
@@ -103,6 +103,7 @@ class DeviceContext:
             real_time=not virtual,
             reopen=lambda: reopen(port),
             pause=port.clock.wait if virtual else time.sleep,
+            usb_lines=self._reset(device, port) == "usb",
         )
 
     def reader(self, device: DeviceRun) -> Reader:

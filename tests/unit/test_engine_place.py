@@ -17,7 +17,7 @@ from cache.digest import ActionKey
 from cache.store import Store
 from pipeline.effects.api import Completed
 from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Records, load_saved
-from pipeline.engine.observation import CandidateSet
+from pipeline.engine.candidates import CandidateSet
 from pipeline.engine.results import FailureKind
 from pipeline.fastpath.state import GateState
 from tests.unit.engine_space import Space
