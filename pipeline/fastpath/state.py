@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from cache import statefile
-from cache.stamps import StampTable, filesystem_now_ns, is_settled
+from cache.fileclock import Moment, filesystem_now_ns
+from cache.stamps import StampTable
 from cache.statebytes import encode
 from pipeline.fastpath import (
     DIRECTORY,
@@ -34,7 +35,7 @@ from pipeline.fastpath import (
     state_path,
     touched,
 )
-from pipeline.fastpath.watched import GateStamp, Watched, directory_stamp
+from pipeline.fastpath.watched import GateStamp, Watched, directory_stamp, file_clock
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 """Decide which tools and modules are found."""
@@ -108,10 +109,10 @@ class GateState:
 
     def _read(self, state: Any, places: Sequence[int]) -> Sequence[int]:
         """None of these places if their files, which are read here, are what they were."""
-        began_ns = filesystem_now_ns()
+        began = file_clock().met(self._root).moment()
         if not touched.only_touched(state, places, str(self._path), paths_at, len(places)):
             return places
-        self._renewed = _with_stamps_of(state, places, began_ns)
+        self._renewed = _with_stamps_of(state, places, began)
         return []
 
     def waited(self) -> None:
@@ -182,14 +183,14 @@ class GateState:
             if listed is None:
                 return False
             others[self._short(path)] = listed
-        born_ns = _process_start_ns()
+        born = file_clock().at(_process_start_ns())
         for path in (*_own_files(self._root), *watched.files):
             try:
                 status = os.stat(path)  # noqa: PTH116
             except OSError:
                 absent.append(self._short(path))
                 continue
-            if not is_settled(status.st_ctime_ns, born_ns):
+            if not file_clock().was_settled(status, path, born):
                 return False
             others[self._short(path)] = stamp_of(status)
         stamps: dict[str, GateStamp] = {}
@@ -250,19 +251,19 @@ class GateState:
         return path[len(self._root) + 1 :] if path.startswith(f"{self._root}/") else path
 
 
-def _with_stamps_of(state: Any, places: Sequence[int], began_ns: int) -> Any:
+def _with_stamps_of(state: Any, places: Sequence[int], began: Moment) -> Any:
     """`state` with the stamps that the paths at `places` have now. None if one of them could have changed since
-    `began_ns`, before which nothing of them was read: then the content that was read may not be that of the stamp."""
+    `began`, before which nothing of them was read: then the content that was read may not be that of the stamp."""
     *head, count, listing = state
     numbers = array("Q", listing[: 24 * count])
     for place, path in paths_at(state, places).items():
         try:
-            stamp = stamp_of(os.stat(path))  # noqa: PTH116
+            status = os.stat(path)  # noqa: PTH116
         except OSError:
             return None
-        if not is_settled(stamp[0], began_ns):
+        if not file_clock().was_settled(status, os.fsdecode(path), began):
             return None
-        numbers[3 * place : 3 * place + 3] = array("Q", stamp)
+        numbers[3 * place : 3 * place + 3] = array("Q", stamp_of(status))
     return (*head, count, numbers.tobytes() + listing[24 * count :])
 
 
@@ -288,7 +289,7 @@ def _own_files(root: str) -> Iterable[str]:
 
 
 def _process_start_ns() -> int:
-    """An instant not later than the start of this process, on the clock of file stamps."""
+    """An instant not later than the start of this process, on our own clock of file stamps."""
     from pipeline.effects.host import process_age_ms
 
     age_ms = process_age_ms()
