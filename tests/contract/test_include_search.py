@@ -13,6 +13,7 @@ import pytest
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
+from pipeline.engine.workspace import BuildSteps, Directories, Host
 from pipeline.model import Action, Stage, Tool
 from pipeline.toolchain import gcc
 from tests import firmware_build as fb
@@ -48,10 +49,9 @@ class Unit:
             "a", Stage.COMPILE, ("src/a.c",), ("build/a.o",), argv, depfile="build/a.d", env=env, count_as="compiled"
         )
         assert COMPILER is not None
-        engine = Engine(
-            self.root, (action,), {"cc": Tool("cc", COMPILER, "", "cc")}, {}, self.root / ".deploy",
-            self.root / ".deploy", self.runner, SystemClock(), 1, {"PATH": os.environ["PATH"]},
-        )  # fmt: skip
+        steps = BuildSteps((action,), {"cc": Tool("cc", COMPILER, "", "cc")}, {}, {"PATH": os.environ["PATH"]})
+        directories = Directories(self.root, self.root / ".deploy", self.root / ".deploy")
+        engine = Engine(directories, steps, Host(self.runner, SystemClock(), 1))
         engine.scan()
         if engine.verdict(Stage.COMPILE).up_to_date:
             return False
