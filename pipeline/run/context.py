@@ -11,35 +11,35 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from cache.location import user_cache_dir
 from pipeline import events
+from pipeline.chips import VIRTUAL_CHIPS
 from pipeline.config.reader import parse_config
 from pipeline.config.schema import DeployConfig, Verify
 from pipeline.config.values import check_value
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_saved
+from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
-from pipeline.engine.partial_graph import MANY, Aside, narrow, survey
-from pipeline.engine.results import ActionFailure, Builtin, Span
+from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
+from pipeline.engine.results import ActionFailure, Span
+from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.errors import DeployError
 from pipeline.failures import fail
 from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
-from pipeline.flash.image_set import ImageSet
-from pipeline.formats.otadata import select
-from pipeline.formats.partitions import boot_row, ota_slots
+from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
 from pipeline.model import (
     DEVICE_STAGES,
-    Action,
     Failure,
     FailureCategory,
     Partition,
@@ -48,11 +48,11 @@ from pipeline.model import (
     StageOutcome,
     StageResult,
     State,
-    Tool,
     Verdict,
     note_lines,
 )
 from pipeline.report.terminal import told_lines
+from pipeline.run.built_images import BuiltImages
 from pipeline.run.device_context import DeviceContext
 from pipeline.run.device_run import DeviceRun
 from pipeline.run.lock import ProjectLock
@@ -86,6 +86,7 @@ class Context(DeviceContext):
         """What the command line says."""
         self.fastpath = FastPathState(root, options.profile)
         self.devices = devices
+        self._owners = {}
         self.clock = SystemClock()
         self.state_dir = root / STATE_DIR
         self.progress: Callable[[str, int, int], None] = lambda label, done, total: None
@@ -124,56 +125,36 @@ class Context(DeviceContext):
         """The engine that answers for `stage`: up to compile one that knows only what few moved files concern, where
         that can be told."""
         if stage in (Stage.FINGERPRINT, Stage.COMPILE) and "engine" not in self.__dict__:
-            return self._narrow_engine or self.engine
+            return self._partial_engine or self.engine
         return self.engine
 
     @cached_property
-    def _narrow_engine(self) -> Engine | None:
+    def _partial_engine(self) -> Engine | None:
         found = self.fastpath.usage_index()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
             saved = load_saved(self.state_dir)
-            narrowed = narrow(*found, saved.records)
-            if narrowed is None:
+            part = partial_graph(*found, saved.records)
+            if part is None:
                 return None
-            tools, env = narrowed.tools, narrowed.run_env
-            return self._make_engine(narrowed.actions, tools, {}, env, saved, narrowed.aside)
+            return self._make_engine(BuildSteps(part.actions, part.tools, {}, part.run_env), saved, part.skipped)
 
     @cached_property
     def engine(self) -> Engine:
         """The action engine over all of this project's actions."""
-        if (narrow_engine := self.__dict__.get("_narrow_engine")) is not None:
-            narrow_engine.save()  # what this one reads
+        if (partial_engine := self.__dict__.get("_partial_engine")) is not None:
+            partial_engine.save()  # what this one reads
         _ = self.table  # a table that cannot be read is the configuration's fault, not that of an action
         with _uncollected():
             made = self.toolchain
-            return self._make_engine(made.actions, made.tools, made.builtins, made.run_env, None, None)
+            return self._make_engine(BuildSteps(made.actions, made.tools, made.builtins, made.run_env))
 
     def _make_engine(
-        self,
-        actions: Sequence[Action],
-        tools: Mapping[str, Tool],
-        builtins: Mapping[str, Builtin],
-        run_env: Mapping[str, str],
-        saved: Saved | None,
-        aside: Aside | None,
+        self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None
     ) -> Engine:
-        return Engine(
-            self.root,
-            actions,
-            tools,
-            builtins,
-            self.state_dir,
-            self.cache_dir,
-            self.runner,
-            self.clock,
-            os.cpu_count() or 1,
-            run_env,
-            self.config.cache.max_bytes,
-            saved,
-            aside,
-        )
+        directories = Directories(self.root, self.state_dir, self.cache_dir, self.config.cache.max_bytes)
+        return Engine(directories, steps, Host(self.runner, self.clock, os.cpu_count() or 1), saved, skipped)
 
     @property
     def cache_dir(self) -> Path:
@@ -202,7 +183,7 @@ class Context(DeviceContext):
         results = [result for _, result in self.run.results]
         passed = {result.stage for result in results if result.ok}
         if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
-            used = used_files(self.engine)
+            used = used_files(self.engine.workspace)
             if used is not None:
                 programs = tuple(tool.path for tool in self.toolchain.tools.values())
                 facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
@@ -211,9 +192,12 @@ class Context(DeviceContext):
                     from pipeline.fastpath.native_build import ready
 
                     helper = ready(self.runner)
-                found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
+                found = self.toolchain.watched.with_more(
+                    Watched(shadow_directories(self.engine.workspace), (), programs)
+                )
                 made = self.engine.graph.producer
-                self.fastpath.record(self.engine.table, used, made, found, facts, partial(survey, self.engine), helper)
+                index = partial(usage_index, self.engine.workspace)
+                self.fastpath.record(self.engine.table, used, made, found, facts, index, helper)
         self.fastpath.renew()
         if selection is not None:
             self.fastpath.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
@@ -290,7 +274,7 @@ class Context(DeviceContext):
     def _refresh_database(self) -> None:
         """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
         run, since an editor needs to know a new source most while it does not compile."""
-        if self._database_seen or self.__dict__.get("_narrow_engine") is not None:
+        if self._database_seen or self.__dict__.get("_partial_engine") is not None:
             return
         self._database_seen = True
         if os.path.lexists(f"{self.root}/compile_commands.json"):
@@ -309,32 +293,32 @@ class Context(DeviceContext):
         self.run.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 
     @cached_property
-    def images(self) -> ImageSet:
+    def images(self) -> BuiltImages:
         """The images of this build."""
         until = self.config.readiness.until
         asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
-        return ImageSet(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
+        return BuiltImages(self.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
-        """Does a board with this otadata start what `wanted` would start? An erased one does not pass for a choice,
-        though the bootloader falls back to the same slot: the choice is part of what is deployed."""
-        slots = len(ota_slots(self.table))
-        found, chosen = select(otadata, slots), select(wanted, slots)
-        if found is None and chosen is not None:
-            return False
-        return boot_row(self.table, found) == boot_row(self.table, chosen)
+        """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""
+        return starts_wanted(self.table, otadata, wanted)
 
     def clean(self, stage: Stage) -> None:
-        """Remove the build products of `stage` in this profile; the cache and the state stay."""
+        """Remove the build products of `stage` in this profile; the cache and the state stay, and whatever a link
+        leads to from build/."""
         directories: set[Path] = set()
+        place = BuildPlace(str(self.root))
         for action in self.toolchain.actions:
             if action.stage is stage:
                 for output in (*action.outputs, *filter(None, [action.depfile])):
                     path = self.root / output
-                    path.unlink(missing_ok=True)
-                    directories.update(p for p in path.parents if p.is_relative_to(self.root / "build"))
+                    with contextlib.suppress(OSError):
+                        place.checked([str(path)])
+                        path.unlink(missing_ok=True)
+                        directories.update(p for p in path.parents if p.is_relative_to(self.root / "build"))
         for directory in sorted(directories, key=lambda p: len(p.parts), reverse=True):
-            if directory.is_dir() and not any(directory.iterdir()):
+            # One that is not empty stays, and so does a link.
+            with contextlib.suppress(OSError):
                 directory.rmdir()
 
     # --- running stages -----------------------------------------------------------------------
@@ -393,7 +377,7 @@ class Context(DeviceContext):
 
     def close(self) -> None:
         """Keep what was read, and let go of every port."""
-        engine = self.__dict__.get("engine") or self.__dict__.get("_narrow_engine")
+        engine = self.__dict__.get("engine") or self.__dict__.get("_partial_engine")
         if engine is not None:
             engine.save()
         for device in self.devices:
@@ -420,8 +404,12 @@ def _config_failure(where: str, message: str, hint: str | None = None) -> Failur
 
 
 def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
-    """The first virtual port that asks for something that it cannot have."""
+    """The first virtual port that asks for something that it cannot have, or for a chip that no virtual board is."""
     for device in config.devices:
+        if device.is_virtual and device.chip not in VIRTUAL_CHIPS:
+            where = f"{CONFIG_FILE}: device {device.name}"
+            fact = f"the port is '{device.port}', and there is no virtual board of the chip {device.chip}"
+            return _config_failure(where, fact, f"set `port`, or use one of {', '.join(VIRTUAL_CHIPS)}")
         if not device.is_virtual or device.port == "virtual:":
             continue
         from pipeline.device.ports import planted_faults

@@ -43,6 +43,7 @@ def run(ctx: Context, device: DeviceRun) -> StageResult:
         where=device.where,
         until=until,
         allow_unhealthy=settings.allow_unhealthy,
+        mac=device.facts.mac if device.facts is not None else "",
     )
     _watch(ctx, device, watcher, until)
     for mark in watcher.marks:
