@@ -25,6 +25,7 @@ from pipeline.config.values import check_value
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_saved
+from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
 from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
@@ -302,16 +303,21 @@ class Context(DeviceContext):
         return starts_wanted(self.table, otadata, wanted)
 
     def clean(self, stage: Stage) -> None:
-        """Remove the build products of `stage` in this profile; the cache and the state stay."""
+        """Remove the build products of `stage` in this profile; the cache and the state stay, and whatever a link
+        leads to from build/."""
         directories: set[Path] = set()
+        place = BuildPlace(str(self.root))
         for action in self.toolchain.actions:
             if action.stage is stage:
                 for output in (*action.outputs, *filter(None, [action.depfile])):
                     path = self.root / output
-                    path.unlink(missing_ok=True)
-                    directories.update(p for p in path.parents if p.is_relative_to(self.root / "build"))
+                    with contextlib.suppress(OSError):
+                        place.checked([str(path)])
+                        path.unlink(missing_ok=True)
+                        directories.update(p for p in path.parents if p.is_relative_to(self.root / "build"))
         for directory in sorted(directories, key=lambda p: len(p.parts), reverse=True):
-            if directory.is_dir() and not any(directory.iterdir()):
+            # One that is not empty stays, and so does a link.
+            with contextlib.suppress(OSError):
                 directory.rmdir()
 
     # --- running stages -----------------------------------------------------------------------
