@@ -13,8 +13,10 @@ from posixpath import basename
 from pipeline.fastpath import answer_and_end
 
 # Before the imports below, which are most of what is left of a warm `doit compile link`.
-if basename(sys.argv[0]) in ("doit", "__main__.py"):
-    answer_and_end()
+if basename(sys.argv[0]) in ("doit", "__main__.py"):  # noqa: SIM108 - imports follow
+    _look = answer_and_end()
+else:
+    _look = None
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -98,11 +100,9 @@ def context() -> Context:
     A configuration that cannot be used is reported here, before anything was touched, and ends with exit code 2."""
     loaded = load_context(_options())
     if isinstance(loaded, Failure):
-        from pipeline.formats.diagnostics import line_of
+        from pipeline.report.terminal import say_failure
 
-        print(f"{line_of(loaded)}\nhint: {loaded.hint}", file=sys.stderr)
-        if loaded.detail:
-            print(loaded.detail, file=sys.stderr)
+        say_failure(loaded, sys.stderr)
         if _options().json:
             from pipeline.run.exports import Stream
 
@@ -113,7 +113,7 @@ def context() -> Context:
 
 DOIT_CONFIG = {
     "default_tasks": ["deploy"],
-    "reporter": make_reporter(context),
+    "reporter": make_reporter(context, _look),
     "verbosity": 2,
     "par_type": "thread",
     # never evidence, so never on disk: nothing to corrupt and nothing to fight over
@@ -193,7 +193,7 @@ def _host_task(stage: Stage, doc: str, after: list[str]) -> dict[str, Any]:
         "params": PARAMS,
         "verbosity": 2,
         "clean": [Clean(stage)] if stage is not Stage.FINGERPRINT else [],
-        "meta": {"gate": True},  # its answer depends on files alone
+        "meta": {"fastpath": True},  # its answer depends on files alone
     }
 
 

@@ -27,7 +27,7 @@ def stats(root: Path, max_bytes: int) -> tuple[Stats, str]:
         ("bound", f"{size_text(found.max_bytes)} ({100 * found.bytes / max(found.max_bytes, 1):.0f} % full)"),
         ("used longest ago", _instant(found.oldest_s)),
         ("used last", _instant(found.newest_s)),
-        ("compiled gate", describe()),
+        ("compiled fast path", describe()),
     ]
     return found, _table(rows)
 

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 
 from cache.location import user_cache_dir
 from pipeline import events
+from pipeline.chips import VIRTUAL_CHIPS
 from pipeline.config.reader import parse_config
 from pipeline.config.schema import DeployConfig, Verify
 from pipeline.config.values import check_value
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_saved
+from pipeline.engine.build_place import BuildPlace, OutsideBuild
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
 from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
@@ -32,7 +34,7 @@ from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActi
 from pipeline.errors import DeployError
 from pipeline.failures import fail
 from pipeline.fastpath.native_loop import WORTH_FILES
-from pipeline.fastpath.state import GateState
+from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
@@ -49,6 +51,7 @@ from pipeline.model import (
     Verdict,
     note_lines,
 )
+from pipeline.report.terminal import told_lines
 from pipeline.run.built_images import BuiltImages
 from pipeline.run.device_context import DeviceContext
 from pipeline.run.device_run import DeviceRun
@@ -83,8 +86,9 @@ class Context(DeviceContext):
         self.profile = profile
         self.options = options
         """What the command line says."""
-        self.gate = GateState(root, options.profile)
+        self.fastpath = FastPathState(root, options.profile)
         self.devices = devices
+        self._owners = {}
         self.clock = SystemClock()
         self.state_dir = root / STATE_DIR
         self.progress: Callable[[str, int, int], None] = lambda label, done, total: None
@@ -128,7 +132,7 @@ class Context(DeviceContext):
 
     @cached_property
     def _partial_engine(self) -> Engine | None:
-        found = self.gate.survey()
+        found = self.fastpath.usage_index()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
@@ -162,7 +166,7 @@ class Context(DeviceContext):
 
     def host_verdict(self, stage: Stage) -> Verdict:
         """Is this host stage up to date? Stats only; writes nothing, opens nothing. Errors are left to the stage."""
-        if self.gate.facts() is not None:
+        if self.fastpath.facts() is not None:
             return Verdict(State.UP_TO_DATE)
         try:
             if stage is Stage.FINGERPRINT:
@@ -174,30 +178,31 @@ class Context(DeviceContext):
         except DeployError as error:
             return Verdict(State.DIRTY, (Reason("error", error.failure.where, "", error.failure.message),))
 
-    def remember_for_gate(self, selection: Sequence[str] | None) -> None:
-        """A run ended well: write what the gate and the next `doit` need to know that everything is up to date, if this
-        run came to know it. `selection`: the stages that the command line asked for, None if it asked for more."""
+    def remember_for_fastpath(self, selection: Sequence[str] | None) -> None:
+        """A run ended well: write what the fast path and the next `doit` need to know that everything is up to date, if
+        this run came to know it. `selection`: the stages that the command line asked for, None if it asked for
+        more."""
         results = [result for _, result in self.run.results]
         passed = {result.stage for result in results if result.ok}
-        if self.gate.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
+        if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
             used = used_files(self.engine.workspace)
             if used is not None:
                 programs = tuple(tool.path for tool in self.toolchain.tools.values())
                 facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
+                helper = None
                 if len(used) >= WORTH_FILES:
                     from pipeline.fastpath.native_build import ready
 
-                    facts["helper"] = ready(self.runner)
+                    helper = ready(self.runner)
                 found = self.toolchain.watched.with_more(
                     Watched(shadow_directories(self.engine.workspace), (), programs)
                 )
                 made = self.engine.graph.producer
-                self.gate.record(
-                    self.engine.table, used, made, found, facts, partial(usage_index, self.engine.workspace)
-                )
-        self.gate.renew()
+                index = partial(usage_index, self.engine.workspace)
+                self.fastpath.record(self.engine.table, used, made, found, facts, index, helper)
+        self.fastpath.renew()
         if selection is not None:
-            self.gate.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
+            self.fastpath.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 
     def lock(self) -> float | Failure:
         """Take the project's lock; the seconds that it took, or why it cannot be had."""
@@ -207,7 +212,7 @@ class Context(DeviceContext):
 
     def _moved_while_waiting(self) -> bool:
         """Another run is over. Is deploy.toml another than the one that was loaded?"""
-        self.gate.waited()
+        self.fastpath.waited()
         try:
             return parse_config((self.root / CONFIG_FILE).read_text()) != self.config
         except (OSError, UnicodeDecodeError):
@@ -219,7 +224,7 @@ class Context(DeviceContext):
 
     def toolchain_name(self) -> str:
         """`zig 0.17.0`; empty when the tools cannot be found (the compile stage says why)."""
-        facts = self.gate.lasting_facts()
+        facts = self.fastpath.lasting_facts()
         if facts is not None:
             return str(facts["toolchain"])
         try:
@@ -230,7 +235,7 @@ class Context(DeviceContext):
     def up_to_date_counts(self, stage: Stage) -> dict[str, int]:
         """Counters of a stage that had nothing to do."""
         if stage is Stage.FINGERPRINT:
-            facts = self.gate.facts()
+            facts = self.fastpath.facts()
             return {"inputs": self.engine_for(stage).input_count if facts is None else facts["inputs"]}
         if stage is Stage.REFLASH:
             return {"regions_written": 0, "bytes_written": 0}
@@ -241,11 +246,11 @@ class Context(DeviceContext):
         engine = self.engine_for(stage)
         if "images" in self.__dict__:
             self.images.forget()
-        self.gate.withdraw()
+        self.fastpath.withdraw()
         self._refresh_database()
         result = engine.run(stage, self.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
-            self.notice(text.rstrip())
+            self.notice("\n".join(told_lines(text.rstrip())))
         for line in note_lines(result.notes):
             self.notice(f"note: {line}")
         return StageResult(
@@ -301,16 +306,21 @@ class Context(DeviceContext):
         return starts_wanted(self.table, otadata, wanted)
 
     def clean(self, stage: Stage) -> None:
-        """Remove the build products of `stage` in this profile; the cache and the state stay."""
+        """Remove the build products of `stage` in this profile; the cache and the state stay, and whatever a link
+        leads to from build/."""
         directories: set[Path] = set()
+        place = BuildPlace(str(self.root))
         for action in self.toolchain.actions:
             if action.stage is stage:
                 for output in (*action.outputs, *filter(None, [action.depfile])):
                     path = self.root / output
-                    path.unlink(missing_ok=True)
-                    directories.update(p for p in path.parents if p.is_relative_to(self.root / "build"))
+                    with contextlib.suppress(OutsideBuild):
+                        place.checked([str(path)])
+                        path.unlink(missing_ok=True)
+                        directories.update(p for p in path.parents if p.is_relative_to(self.root / "build"))
         for directory in sorted(directories, key=lambda p: len(p.parts), reverse=True):
-            if directory.is_dir() and not any(directory.iterdir()):
+            # One that is not empty stays, and so does a link.
+            with contextlib.suppress(OSError):
                 directory.rmdir()
 
     # --- running stages -----------------------------------------------------------------------
@@ -396,8 +406,12 @@ def _config_failure(where: str, message: str, hint: str | None = None) -> Failur
 
 
 def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
-    """The first virtual port that asks for something that it cannot have."""
+    """The first virtual port that asks for something that it cannot have, or for a chip that no virtual board is."""
     for device in config.devices:
+        if device.is_virtual and device.chip not in VIRTUAL_CHIPS:
+            where = f"{CONFIG_FILE}: device {device.name}"
+            fact = f"the port is '{device.port}', and there is no virtual board of the chip {device.chip}"
+            return _config_failure(where, fact, f"set `port`, or use one of {', '.join(VIRTUAL_CHIPS)}")
         if not device.is_virtual or device.port == "virtual:":
             continue
         from pipeline.device.ports import planted_faults

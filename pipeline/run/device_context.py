@@ -39,6 +39,8 @@ class DeviceContext:
     state_dir: Path
     devices: tuple[DeviceRun, ...]
     run: Run
+    _owners: dict[str, str]
+    """MAC -> name of the device of this run that is the board."""
     _asked = 0
     """Questions so far: part of their ids."""
 
@@ -146,7 +148,16 @@ class DeviceContext:
         return self.state_dir / "devices.v1" / f"{device.name}.mac"
 
     def saw_device(self, device: DeviceRun, mac: str, facts: DeviceFacts | None = None) -> None:
-        """Record who answered: the loader (`facts`), or the firmware."""
+        """Record who answered: the loader (`facts`), or the firmware. Raises DeviceError when another device of this
+        run is the same board: the two would write over each other."""
+        owner = self._owners.setdefault(mac, device.name)
+        if owner != device.name:
+            message = f"the board has the MAC {mac}, and so has that of device '{owner}' in this run"
+            hint = f"correct the `port` of '{device.name}' or '{owner}'; virtual boards need a `mac` of their own each"
+            failure = fail(
+                FailureCategory.WRONG_DEVICE, stage=Stage.VERIFY_FLASH, where=device.where, message=message, hint=hint
+            )
+            raise DeviceError(failure)
         device.facts = facts
         device.journal = DeviceJournal(self.state_dir / "devices.v1", mac)
         self.run.say(events.DeviceSeen(device.name, mac, device.config.chip, device.port_shown), device.name)

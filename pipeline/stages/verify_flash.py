@@ -21,6 +21,7 @@ from pipeline.flash.plan import confirmed_plan, full_flash_reason, plan_writes
 from pipeline.model import (
     SECTOR,
     Failure,
+    FailureCategory,
     Image,
     MatchRule,
     Reason,
@@ -57,7 +58,8 @@ def run(ctx: Context, device: DeviceRun) -> StageResult:
         # The only retry of a deploy, before the first write; afterwards the next run resumes instead. Entering the
         # loader has retries of its own, and a port that is not there does not come back by asking again.
         session = device.session
-        if session is None or any(reason.kind == RETRIED for reason in session.reasons):
+        wrong = error.failure.category is FailureCategory.WRONG_DEVICE
+        if session is None or wrong or any(reason.kind == RETRIED for reason in session.reasons):
             raise
         device.close()
         doubts.append(Reason(RETRIED, str(Stage.VERIFY_FLASH), "", error.failure.message))

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from pathlib import Path
 
-from pipeline.fastpath.watched import GateStamp, directory_stamp
+from pipeline.fastpath import FileStamp
+from pipeline.fastpath.watched import directory_stamp
 
 _MAGIC = re.compile(r"[*?[]")
 _ANY = "*"
@@ -39,7 +40,7 @@ class Listing:
     """Directories whose files are all made here, each with a slash at its end."""
     skipped: frozenset[str] = frozenset(("build", ".deploy", "compile_commands.json"))
     """Entries of the root that runs write: no wildcard matches or enters them."""
-    watched: dict[str, GateStamp | None] = field(default_factory=dict)
+    watched: dict[str, FileStamp | None] = field(default_factory=dict)
     absent: dict[str, None] = field(default_factory=dict)
     """Where links with matching names lead to nothing: a file there would match."""
     _entries: dict[str, list[tuple[str, bool, bool]]] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from pipeline.model import Stage, StageOutcome, StageResult
 from pipeline.run.context import Context, load_context
 from pipeline.run.lock import writing_lock
 from pipeline.run.options import Options
-from tests.e2e.test_gate import ZIG, Project
+from tests.e2e.test_fastpath import ZIG, Project
 from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
 from tests.unit.test_diagnostics import GCC
 
@@ -289,7 +289,7 @@ def test_what_matters(project: Project, monkeypatch: pytest.MonkeyPatch) -> None
     root = str(project.root)
     for name in ("deploy.toml", "dodo.py", "src/d000/u00000.c", "include/h00.h", "src/d000/h00.h"):
         assert found.concerns([f"{root}/{name}"]), name
-    for name in ("README.md", "src/d000/.u00000.c.swp", "build/local-fast/app.bin", ".deploy/gate.v1/-.state"):
+    for name in ("README.md", "src/d000/.u00000.c.swp", "build/local-fast/app.bin", ".deploy/fastpath.v1/-.state"):
         assert not found.concerns([f"{root}/{name}"]), name
     assert found.directories >= {root, f"{root}/src/d000", f"{root}/include"}
     assert not any(
