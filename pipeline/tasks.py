@@ -16,17 +16,19 @@ from pipeline.fastpath import answer_and_end
 if basename(sys.argv[0]) in ("doit", "__main__.py"):
     answer_and_end()
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from doit.exceptions import TaskFailed
 
 from pipeline.cli.reporter import make_reporter
-from pipeline.model import DEVICE_STAGES, Failure, Stage, StageResult, Verdict
-from pipeline.run.context import Context, load_context
-from pipeline.run.device_run import DeviceRun
-from pipeline.run.options import Options, last_value, parse_options
+from pipeline.config.schema import DeviceConfig
+from pipeline.model import Failure, Stage, Verdict
+from pipeline.run.current import current as context
+from pipeline.run.current import options
+from pipeline.run.options import last_value
+from pipeline.run.run import StageOf
 
 __all__ = [
     "DOIT_CONFIG",
@@ -87,30 +89,6 @@ BASELINE_PARAMS = [
 ]
 
 
-def _options() -> Options:
-    return parse_options(sys.argv[1:], [*DEVICE_STAGES, "deploy"])
-
-
-@cache
-def context() -> Context:
-    """The one context of this process, made when the first task creator or command asks for it.
-
-    A configuration that cannot be used is reported here, before anything was touched, and ends with exit code 2."""
-    loaded = load_context(_options())
-    if isinstance(loaded, Failure):
-        from pipeline.formats.diagnostics import line_of
-
-        print(f"{line_of(loaded)}\nhint: {loaded.hint}", file=sys.stderr)
-        if loaded.detail:
-            print(loaded.detail, file=sys.stderr)
-        if _options().json:
-            from pipeline.run.exports import Stream
-
-            Stream(sys.stdout).failure(loaded)
-        raise SystemExit(2)
-    return loaded
-
-
 DOIT_CONFIG = {
     "default_tasks": ["deploy"],
     "reporter": make_reporter(context),
@@ -130,7 +108,7 @@ class HostCheck:
         self._verdict: Verdict | None = None
 
     def __call__(self) -> bool:
-        self._verdict = context().host_verdict(self._stage)
+        self._verdict = context().build.host_verdict(self._stage)
         return self._verdict.up_to_date
 
     def __repr__(self) -> str:
@@ -142,13 +120,13 @@ class HostCheck:
 class DeviceCheck:
     """The `uptodate` of a device stage: only what this run has asked the board can answer; before that it says no."""
 
-    def __init__(self, stage: Stage, device: DeviceRun, region: str = "") -> None:
-        self._stage = stage
+    def __init__(self, which: StageOf, device: DeviceConfig) -> None:
+        self._which = which
         self._device = device
-        self._region = region
 
     def __call__(self) -> bool:
-        return self._stage is Stage.REFLASH and self._device.nothing_to_write(self._region)
+        which = self._which
+        return which.stage is Stage.REFLASH and context().nothing_to_write(which.device, which.region)
 
     def __repr__(self) -> str:
         return f"{self._device.where}: only this run's verify-flash can tell"
@@ -162,7 +140,7 @@ class Clean:
 
     def __call__(self) -> None:
         try:
-            context().clean(self._stage)
+            context().build.clean(self._stage)
         except OSError as error:  # doit would print a traceback and end with 0
             from pipeline.report.terminal import os_failure
 
@@ -172,22 +150,32 @@ class Clean:
         return f"<remove what {self._stage} built at >"
 
 
-def _run_stage(stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> TaskFailed | None:
-    """doit's view of a stage. The result itself goes to the reporter, which times, logs and shows it."""
-    result = context().execute(stage, device, run)
-    return None if result.failure is None else TaskFailed(result.failure.line())
+class StageFailed(TaskFailed):  # type: ignore[misc]
+    """doit's view of a failed stage; the reporter shows the failure itself."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.line())
+        self.failure = failure
+
+
+class Execute:
+    """The action of a stage's task."""
+
+    __name__ = "execute"  # doit shows it
+
+    def __init__(self, which: StageOf) -> None:
+        self._which = which
+
+    def __call__(self, **_: Any) -> StageFailed | None:
+        failure = context().execute(self._which).failure
+        return None if failure is None else StageFailed(failure)
 
 
 def _host_task(stage: Stage, doc: str, after: list[str]) -> dict[str, Any]:
-    def action(**_: Any) -> TaskFailed | None:
-        from pipeline import stages
-
-        return _run_stage(stage, None, lambda: stages.load(stage)(context()))
-
     return {
         "basename": str(stage),
         "doc": doc,
-        "actions": [action],
+        "actions": [Execute(StageOf(stage))],
         "uptodate": [HostCheck(stage)],
         "task_dep": after,
         "params": PARAMS,
@@ -199,24 +187,19 @@ def _host_task(stage: Stage, doc: str, after: list[str]) -> dict[str, Any]:
 
 def _device_tasks(stage: Stage, doc: str, after: Stage) -> Iterator[dict[str, Any]]:
     yield {"basename": str(stage), "name": None, "doc": doc, "params": PARAMS}
-    for device in context().devices:
-        yield _device_task(stage, doc, after, device)
+    for device in context().project.devices:
+        dependency = str(after) if after is Stage.LINK else f"{after}:{device.name}"
+        yield _device_task(StageOf(stage, device.name), f"{doc} ({device.name})", dependency, device)
 
 
-def _device_task(stage: Stage, doc: str, after: Stage, device: DeviceRun) -> dict[str, Any]:
-    def action(**_: Any) -> TaskFailed | None:
-        from pipeline import stages
-
-        return _run_stage(stage, device, lambda: stages.load_device(stage)(context(), device))
-
-    dependency = str(after) if after in (Stage.LINK,) else f"{after}:{device.name}"
+def _device_task(which: StageOf, doc: str, after: str, device: DeviceConfig) -> dict[str, Any]:
     return {
-        "basename": str(stage),
-        "name": device.name,
-        "doc": f"{doc} ({device.name})",
-        "actions": [action],
-        "uptodate": [DeviceCheck(stage, device)],
-        "task_dep": [dependency],
+        "basename": str(which.stage),
+        "name": f"{device.name}:{which.region}" if which.region else device.name,
+        "doc": doc,
+        "actions": [Execute(which)],
+        "uptodate": [DeviceCheck(which, device)],
+        "task_dep": [after],
         "params": PARAMS,
         "verbosity": 2,
     }
@@ -247,30 +230,13 @@ def task_reflash() -> Iterator[dict[str, Any]]:
     """write the sectors that differ, and only those (one region: reflash:DEVICE:REGION)"""
     doc = "write the sectors that differ, and only those"
     yield from _device_tasks(Stage.REFLASH, f"{doc} (one region: reflash:DEVICE:REGION)", Stage.VERIFY_FLASH)
-    devices = {device.name: device for device in context().devices}
-    for name, region in _options().regions:
+    # Made only when the command line names it, so that listing tasks need not read the partition table.
+    devices = {device.name: device for device in context().project.devices}
+    for name, region in options().regions:
         if name in devices:
-            yield _region_task(devices[name], region)
-
-
-def _region_task(device: DeviceRun, region: str) -> dict[str, Any]:
-    """Made only when the command line names it, so that listing tasks need not read the partition table."""
-
-    def action(**_: Any) -> TaskFailed | None:
-        from pipeline.stages.reflash import run_region
-
-        return _run_stage(Stage.REFLASH, device, lambda: run_region(context(), device, region))
-
-    return {
-        "basename": str(Stage.REFLASH),
-        "name": f"{device.name}:{region}",
-        "doc": f"write region {region} if it differs, and no other ({device.name})",
-        "actions": [action],
-        "uptodate": [DeviceCheck(Stage.REFLASH, device, region)],
-        "task_dep": [f"{Stage.VERIFY_FLASH}:{device.name}"],
-        "params": PARAMS,
-        "verbosity": 2,
-    }
+            doc = f"write region {region} if it differs, and no other ({name})"
+            which = StageOf(Stage.REFLASH, name, region)
+            yield _device_task(which, doc, f"{Stage.VERIFY_FLASH}:{name}", devices[name])
 
 
 def task_reattach() -> Iterator[dict[str, Any]]:
@@ -287,19 +253,19 @@ def task_deploy() -> Iterator[dict[str, Any]]:
     """from C source to the first JSON-RPC byte of the running device (the default)"""
     doc = "from C source to the first JSON-RPC byte of the running device (the default)"
     yield {"basename": "deploy", "name": None, "doc": doc, "params": PARAMS}
-    for device in context().devices:
+    for device in context().project.devices:
         yield {
             "basename": "deploy",
             "name": device.name,
             "doc": f"{doc} ({device.name})",
-            "actions": [(_confirm, [device])],
+            "actions": [(_confirm, [device.name])],
             "task_dep": [f"ttfb:{device.name}"],
             "params": PARAMS,
             "verbosity": 2,
         }
 
 
-def _confirm(device: DeviceRun, **_: Any) -> bool:
+def _confirm(device: str, **_: Any) -> bool:
     """The deploy counts when its last stage confirmed this build; doit runs this only then."""
     return context().confirm(device)
 

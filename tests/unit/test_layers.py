@@ -52,8 +52,8 @@ ROOMS = {
     "device": room("boot config effects flash formats"),
     # both sides meet
     "report": room("formats", pure=True, impure="history_file dated_files terminal"),
-    "stages": room("boot config effects flash formats run"),
-    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} config effects formats report"),
+    "stages": room("boot config effects flash formats"),
+    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} config effects formats report stages"),
     # what uses runs
     "editor": room("config effects fastpath formats report run toolchain"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} config editor effects formats report run"),
@@ -80,7 +80,7 @@ LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in ("virtualbo
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 
 
-TO_BE_CUT = {"pipeline.fastpath", "pipeline.engine.engine", "run"}
+TO_BE_CUT = {"pipeline.fastpath", "pipeline.engine.engine"}
 
 
 class Import(NamedTuple):

@@ -1,0 +1,330 @@
+"""The build of one project: its tools, its actions and the engine over them, and the images that come out.
+
+Puts the system's processes behind the protocols that the stages see. Does not know boards, runs or doit.
+Invariant: making one starts and writes nothing; toolchain and engine are made when the first question needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
+
+from pipeline.config.schema import DeployConfig
+from pipeline.effects.clock import SystemClock
+from pipeline.effects.process import SystemProcessRunner
+from pipeline.engine.build_log import Saved, load_saved
+from pipeline.engine.engine import Engine
+from pipeline.engine.facts import shadow_directories, used_files
+from pipeline.engine.partial_graph import MANY, Aside, narrow, survey
+from pipeline.engine.results import ActionFailure, Builtin, Span
+from pipeline.errors import DeployError
+from pipeline.fastpath.native_loop import WORTH_FILES
+from pipeline.fastpath.state import GateState
+from pipeline.fastpath.watched import Watched
+from pipeline.flash.image_set import ImageSet
+from pipeline.formats.otadata import select
+from pipeline.formats.partitions import boot_row, ota_slots
+from pipeline.formats.placement import Placement
+from pipeline.model import (
+    Action,
+    Failure,
+    FailureCategory,
+    Reason,
+    Stage,
+    StageResult,
+    StageWork,
+    State,
+    Tool,
+    Verdict,
+    note_lines,
+)
+from pipeline.run.project import Project
+from pipeline.run.screen import Screen
+from pipeline.toolchain.build import Toolchain, action_failure, build_toolchain, config_place
+
+
+class Build:
+    """`screen`: where warnings and progress go. `performed` is told of each action that ran or was restored."""
+
+    def __init__(
+        self,
+        project: Project,
+        clock: SystemClock | None = None,
+        screen: Screen | None = None,
+        performed: Callable[[Stage, Span], None] = lambda stage, span: None,
+    ) -> None:
+        self.project = project
+        self.clock = clock or SystemClock()
+        self._screen = screen or Screen()
+        self._performed = performed
+        self._database_seen = False
+        self.fast_path = GateState(project.root, project.options.profile)
+        """What `hotplate` answers from."""
+
+    # --- what it is made of -------------------------------------------------------------------
+
+    @property
+    def config(self) -> DeployConfig:
+        return self.project.config
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Where everything goes that goes to flash. Raises ConfigError when something has no place there."""
+        return self.project.placements
+
+    @cached_property
+    def toolchain(self) -> Toolchain:
+        """The tools and their actions. Raises ToolError when a tool is missing."""
+        it = self.project
+        return build_toolchain(it.root, it.config, it.profile, it.state_dir, it.table, it.placements)
+
+    def toolchain_name(self) -> str:
+        """`zig 0.17.0`; empty when the tools cannot be found (the compile stage says why)."""
+        facts = self.fast_path.lasting_facts()
+        if facts is not None:
+            return str(facts["toolchain"])
+        try:
+            return self.toolchain.name
+        except DeployError:
+            return ""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What escalates to a full flash when it moves: the flash settings and the toolchain of this build."""
+        flash = self.config.flash
+        return {"flash": f"{flash.mode} {flash.freq} {flash.size}", "toolchain": self.toolchain_name()}
+
+    @cached_property
+    def runner(self) -> SystemProcessRunner:
+        """Child processes; closed with the build."""
+        return SystemProcessRunner(self.clock)
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The images of this build."""
+        until = self.config.readiness.until
+        asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
+        return ImageSet(self.project.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
+
+    # --- the engine ---------------------------------------------------------------------------
+
+    def engine_for(self, stage: Stage) -> Engine:
+        """The engine that answers for `stage`: up to compile one that knows only what few moved files concern, where
+        that can be told."""
+        if stage in (Stage.FINGERPRINT, Stage.COMPILE) and "engine" not in self.__dict__:
+            return self._narrow_engine or self.engine
+        return self.engine
+
+    @cached_property
+    def _narrow_engine(self) -> Engine | None:
+        found = self.fast_path.survey()
+        if found is None or len(found[1]) > MANY:
+            return None
+        with _uncollected():
+            saved = load_saved(self.project.state_dir)
+            narrowed = narrow(*found, saved.records)
+            if narrowed is None:
+                return None
+            tools, env = narrowed.tools, narrowed.run_env
+            return self._make_engine(narrowed.actions, tools, {}, env, saved, narrowed.aside)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The action engine over all of this project's actions."""
+        if (narrow_engine := self.__dict__.get("_narrow_engine")) is not None:
+            narrow_engine.save()  # what this one reads
+        _ = self.project.table  # a table that cannot be read is the configuration's fault, not that of an action
+        with _uncollected():
+            made = self.toolchain
+            return self._make_engine(made.actions, made.tools, made.builtins, made.run_env, None, None)
+
+    def _make_engine(
+        self,
+        actions: Sequence[Action],
+        tools: Mapping[str, Tool],
+        builtins: Mapping[str, Builtin],
+        run_env: Mapping[str, str],
+        saved: Saved | None,
+        aside: Aside | None,
+    ) -> Engine:
+        return Engine(
+            self.project.root,
+            actions,
+            tools,
+            builtins,
+            self.project.state_dir,
+            self.project.cache_dir,
+            self.runner,
+            self.clock,
+            os.cpu_count() or 1,
+            run_env,
+            self.config.cache.max_bytes,
+            saved,
+            aside,
+        )
+
+    # --- is it up to date? --------------------------------------------------------------------
+
+    def host_verdict(self, stage: Stage) -> Verdict:
+        """Is this host stage up to date? Stats only; writes nothing, opens nothing. Errors are left to the stage."""
+        if self.fast_path.facts() is not None:
+            return Verdict(State.UP_TO_DATE)
+        try:
+            if stage is Stage.FINGERPRINT:
+                return self.engine_for(stage).peek()
+            verdict = self.engine_for(stage).verdict(stage)
+            if stage is Stage.LINK and verdict.up_to_date and self.images.check().failure is not None:
+                return Verdict(State.DIRTY, (Reason("image-check", "images"),))
+            return verdict
+        except DeployError as error:
+            return Verdict(State.DIRTY, (Reason("error", error.failure.where, "", error.failure.message),))
+
+    def up_to_date_counts(self, stage: Stage) -> dict[str, int]:
+        """Counters of a stage that had nothing to do."""
+        if stage is Stage.FINGERPRINT:
+            facts = self.fast_path.facts()
+            return {"inputs": self.engine_for(stage).input_count if facts is None else facts["inputs"]}
+        if stage is Stage.REFLASH:
+            return {"regions_written": 0, "bytes_written": 0}
+        return {"compiled": 0, "restored": 0} if stage is Stage.COMPILE else {"linked": 0, "restored": 0}
+
+    def approve(self, results: Sequence[StageResult], selection: Sequence[str] | None) -> None:
+        """A run with these results ended well: write what `hotplate` and the next `doit` need to know that everything
+        is up to date, if this run came to know it. `selection`: the stages that the command line asked for, None if it
+        asked for more."""
+        passed = {result.stage for result in results if result.ok}
+        if self.fast_path.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
+            self._record_for_fast_path()
+        self.fast_path.renew()
+        if selection is not None:
+            self.fast_path.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
+
+    def _record_for_fast_path(self) -> None:
+        used = used_files(self.engine)
+        if used is None:
+            return
+        programs = tuple(tool.path for tool in self.toolchain.tools.values())
+        facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
+        if len(used) >= WORTH_FILES:
+            from pipeline.fastpath.native_build import ready
+
+            facts["helper"] = ready(self.runner)
+        found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
+        made = self.engine.graph.producer
+        self.fast_path.record(self.engine.table, used, made, found, facts, partial(survey, self.engine))
+
+    # --- what the host stages do --------------------------------------------------------------
+
+    def scan(self) -> StageWork:
+        """Stamp every input, read those that moved, remember the result."""
+        found = self.engine_for(Stage.FINGERPRINT).scan()
+        return StageWork(found.reasons, dict(found.counts))
+
+    def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
+        """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
+        engine = self.engine_for(stage)
+        if "images" in self.__dict__:
+            self.images.forget()
+        self.fast_path.withdraw()
+        self._refresh_database()
+        result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
+        for _, text in result.warnings:
+            self._screen.notice(text.rstrip())
+        for line in note_lines(result.notes):
+            self._screen.notice(f"note: {line}")
+        failure = self._failure_of(stage, category, result.failures) if result.failures else None
+        return StageWork(tuple(result.notes), dict(result.counts), failure)
+
+    def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
+        """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
+        name = failures[0].action
+        if self._is_users(name):
+            category = FailureCategory.ACTION_FAILED
+        failure = action_failure(stage, category, failures, self.toolchain.actions)
+        number = next((n for n, action in enumerate(self.config.actions) if action.name == name), None)
+        if number is None or failure.where != name:
+            return failure
+        return failure._replace(where=config_place(self.project.root, self.config, ("action", number, "name")))
+
+    def _is_users(self, action: str) -> bool:
+        """Does this action neither compile nor link?"""
+        return any(known.name == action and known.count_as == "built" for known in self.toolchain.actions)
+
+    def _refresh_database(self) -> None:
+        """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
+        run, since an editor needs to know a new source most while it does not compile."""
+        if self._database_seen or self.__dict__.get("_narrow_engine") is not None:
+            return
+        self._database_seen = True
+        if os.path.lexists(f"{self.project.root}/compile_commands.json"):
+            from pipeline.toolchain import compile_commands
+
+            note = compile_commands.refresh(self.project.root, self.toolchain)
+            if note:
+                self._screen.notice(f"note: {note}")
+
+    def keep_elf(self) -> None:
+        """Remember the application's ELF by the identity that the running device reports."""
+        from pipeline.device.symbolizer import ElfStore
+
+        kept = ElfStore(self.project.root, self.project.state_dir, self.project.cache_dir)
+        for action in self.toolchain.actions:
+            for path in action.outputs:
+                # linked here, or taken over with firmware that was built elsewhere
+                if PurePosixPath(path).name == "app.elf":
+                    kept.keep(path)
+
+    def selects(self, otadata: bytes, wanted: bytes) -> bool:
+        """Does a board with this otadata start what `wanted` would start? An erased one does not pass for a choice,
+        though the bootloader falls back to the same slot: the choice is part of what is deployed."""
+        table = self.project.table
+        slots = len(ota_slots(table))
+        found, chosen = select(otadata, slots), select(wanted, slots)
+        if found is None and chosen is not None:
+            return False
+        return boot_row(table, found) == boot_row(table, chosen)
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def clean(self, stage: Stage) -> None:
+        """Remove the build products of `stage` in this profile; the cache and the state stay."""
+        directories: set[Path] = set()
+        root = self.project.root
+        for action in self.toolchain.actions:
+            if action.stage is stage:
+                for output in (*action.outputs, *filter(None, [action.depfile])):
+                    path = root / output
+                    path.unlink(missing_ok=True)
+                    directories.update(p for p in path.parents if p.is_relative_to(root / "build"))
+        for directory in sorted(directories, key=lambda p: len(p.parts), reverse=True):
+            if directory.is_dir() and not any(directory.iterdir()):
+                directory.rmdir()
+
+    def save(self) -> None:
+        """Keep what was read."""
+        engine = self.__dict__.get("engine") or self.__dict__.get("_narrow_engine")
+        if engine is not None:
+            engine.save()
+
+    def close(self) -> None:
+        """Keep what was read, and end every child process."""
+        self.save()
+        self.runner.close()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Tens of thousands of objects are made here that live as long as the process: the collector would walk them again
+    and again for nothing (a third of the time that it takes to make them)."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
