@@ -38,7 +38,7 @@ from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Health
 from pipeline.boot.readiness_poll import ReadinessPoll
 from pipeline.config.until import ReadinessGate, Until
 from pipeline.failures import fail
-from pipeline.formats.jsonrpc import parse_jsonrpc, reported_sha256
+from pipeline.formats.jsonrpc import parse_jsonrpc, reported_mac, reported_sha256
 from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage
 
 TAIL_LINES = 200
@@ -70,7 +70,8 @@ class BootWatcher:
     `expected_elf_sha256`: 64 hex digits, this build's. `reset_released_s`: link time. `timeout_s`: from there to
     readiness. `where` begins the failures' lines, e.g. `device bench on /dev/ttyUSB0`. `app_offset`: where in flash
     this build's application lies (bytes); a gate that does not ask the firmware who it is compares that with what the
-    bootloader says, where it says anything."""
+    bootloader says, where it says anything. `mac`: of the board that was reset, lower case with colons, where it is
+    known; a board that comes back after its port was gone must not name another."""
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class BootWatcher:
         until: Until = READY,
         allow_unhealthy: bool = False,
         app_offset: int | None = None,
+        mac: str = "",
     ) -> None:
         self._expected = expected_elf_sha256.lower()
         self._where = where
@@ -90,6 +92,7 @@ class BootWatcher:
         self._until = until
         self._allow_unhealthy = allow_unhealthy
         self._app_offset = app_offset
+        self._mac = mac
         self._pattern = LinePattern(until.pattern) if until.pattern is not None else None
         self._marks = {MarkName.RESET_RELEASED: Mark(MarkName.RESET_RELEASED, reset_released_s)}
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -324,6 +327,14 @@ class BootWatcher:
         self._refused = ""
         told = self._poll.hear(message)
         sha256 = reported_sha256(message)
+        mac = (reported_mac(message) or "").lower()
+        if self._gone and self._mac and mac not in ("", self._mac):
+            self.verdict = self._fail(
+                FailureCategory.WRONG_DEVICE,
+                f"the board that came back to the port is {mac[:TAIL_COLUMNS]!a}, not {self._mac}",
+                "plug the board in again where it was, and deploy again",
+            )
+            return
         if not self._until.speaks_rpc:
             return
         if sha256 is not None and sha256.lower() != self._expected:

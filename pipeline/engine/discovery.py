@@ -1,6 +1,6 @@
 """From the depfile of a command that ran to the set of files that its result depends on.
 
-Knows depfiles, search paths and what a depfile hides (`core/hidden_reads`). Does not know keys or the cache. Invariant:
+Knows depfiles, search paths and what a depfile hides (`formats/c_source`). Does not know keys or the cache. Invariant:
 the set names every file that the command read beside its declared inputs, as far as compilers and texts tell, and every
 place where a new file would have been read instead; it names a generated file as the action that makes it does.
 """
@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING
 
 from cache.digest import digest_bytes
 from cache.durable import read_file
-from pipeline.engine.observation import CandidateSet, IdentifiedSet, Observer
+from pipeline.engine.candidates import CandidateSet, IdentifiedSet
+from pipeline.engine.observation import Observer
+from pipeline.engine.workspace import Workspace
 from pipeline.formats import c_source, depfile
 from pipeline.model import Action
 
 if TYPE_CHECKING:
     from cache.stamps import Entry
-    from pipeline.engine.engine import Engine
 
 
 class Discovery:
     """What commands of one `run` read. Safe to use from several threads: at worst two of them work out the same."""
 
-    def __init__(self, engine: Engine, observer: Observer) -> None:
-        self._engine = engine
+    def __init__(self, workspace: Workspace, observer: Observer) -> None:
+        self._workspace = workspace
         self._observer = observer
         self._names: dict[str, str] = {}
         self._plain_names: dict[str, str] = {}
@@ -38,7 +39,7 @@ class Discovery:
         """Read the depfile, which is then removed (a restored result has none either); None when it is unusable."""
         if not action.depfile:
             return CandidateSet((), ())
-        path = self._engine.resolve(action.depfile)
+        path = self._workspace.resolve(action.depfile)
         try:
             reported = depfile.parse(os.fsdecode(read_file(path)))
         except OSError:
@@ -92,7 +93,7 @@ class Discovery:
                 continue
             wanted.update(dict.fromkeys(places))
             for path in there:
-                entry = self._observer.look(path)
+                entry = self._observer.entry(path)
                 if entry is not None and entry.marked:
                     names += [piece for piece in self._read(path, entry)[1] if piece not in names]
         return wanted
@@ -110,7 +111,7 @@ class Discovery:
         known = self._hidden.get(entry.sha256)
         if known is None:
             try:
-                data = read_file(self._engine.resolve(path))
+                data = read_file(self._workspace.resolve(path))
             except OSError:
                 data = b""
             text = os.fsdecode(data)
@@ -123,13 +124,13 @@ class Discovery:
     def _known_as(self, spelt: Sequence[str], action: Action) -> tuple[str, ...]:
         """What was read through a link is known by its path, since the link may lead elsewhere one day, and by the
         name that whoever makes it gives it."""
-        products = self._engine.links.products((*spelt, *action.inputs))
+        products = self._workspace.links.products((*spelt, *action.inputs))
         return tuple(sorted({*map(self._plain, spelt), *products}.difference(action.inputs)))
 
     def _normalised(self, path: str) -> str:
         """As `depfile.normalise`, once per header instead of once per inclusion."""
         if path not in self._names:
-            self._names[path] = depfile.normalise(path, str(self._engine.root), self._engine.places)
+            self._names[path] = depfile.normalise(path, str(self._workspace.root), self._workspace.places)
         return self._names[path]
 
     def _plain(self, name: str) -> str:
@@ -139,7 +140,7 @@ class Discovery:
         if name not in self._plain_names:
             plain = posixpath.normpath(name)
             try:
-                same = os.path.samefile(self._engine.resolve(name), self._engine.resolve(plain))  # noqa: PTH121
+                same = os.path.samefile(self._workspace.resolve(name), self._workspace.resolve(plain))  # noqa: PTH121
             except OSError:
                 same = False
             self._plain_names[name] = plain if same else name

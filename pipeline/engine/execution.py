@@ -11,14 +11,11 @@ import os
 import posixpath
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
+from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
-
-if TYPE_CHECKING:
-    from pipeline.engine.engine import Engine
 
 TIMEOUT_S = 3600.0
 """No compiler or linker needs longer; a command that waits for something must end some time."""
@@ -34,10 +31,10 @@ class Executed(NamedTuple):
     failure: ActionFailure | None = None
 
 
-def execute(engine: Engine, action: Action) -> Executed:
+def execute(workspace: Workspace, action: Action) -> Executed:
     """Run it from the project root. Raises OSError when a directory cannot be made or a stale output not removed, and
     KeyboardInterrupt when the runner was cancelled; outputs are gone then."""
-    outputs = made_files(engine, action)
+    outputs = made_files(workspace, action)
     for path in outputs:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
@@ -45,15 +42,15 @@ def execute(engine: Engine, action: Action) -> Executed:
         if not os.path.isdir(directory):  # noqa: PTH112 - almost always there, and asking is cheaper than making
             Path(directory).mkdir(parents=True, exist_ok=True)
     try:
-        return _builtin(engine, action, outputs) if action.builtin else _command(engine, action)
+        return _builtin(workspace, action, outputs) if action.builtin else _command(workspace, action)
     except BaseException:
         remove_files(outputs)
         raise
 
 
-def made_files(engine: Engine, action: Action) -> list[str]:
+def made_files(workspace: Workspace, action: Action) -> list[str]:
     """Where its outputs and its depfile lie."""
-    return [engine.resolve(path) for path in (*action.outputs, action.depfile) if path]
+    return [workspace.resolve(path) for path in (*action.outputs, action.depfile) if path]
 
 
 def remove_files(paths: Iterable[str]) -> None:
@@ -68,11 +65,13 @@ class UndeclaredOutputs:
     would be missing after a restore. Toolchains' own commands are not watched: what they write is known, and there may
     be ten thousand of them. What other users' commands write at the same time counts too."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._root = str(engine.root)
-        declared = {path for action in engine.graph.order for path in (*action.outputs, action.depfile)}
-        users = [path for action in engine.graph.order if action.is_users for path in (*action.outputs, action.depfile)]
-        self._declared = declared.union(map(engine.links.real, users))
+    def __init__(self, workspace: Workspace) -> None:
+        self._root = str(workspace.root)
+        declared = {path for action in workspace.graph.order for path in (*action.outputs, action.depfile)}
+        users = [
+            path for action in workspace.graph.order if action.is_users for path in (*action.outputs, action.depfile)
+        ]
+        self._declared = declared.union(map(workspace.links.real, users))
         self._before = self._list()
 
     def found(self) -> str:
@@ -99,14 +98,14 @@ class UndeclaredOutputs:
         return found
 
 
-def _command(engine: Engine, action: Action) -> Executed:
-    tool = engine.tools.get(action.argv[0])
+def _command(workspace: Workspace, action: Action) -> Executed:
+    tool = workspace.steps.tools.get(action.argv[0])
     if tool is None:
         message = f"the tool {action.argv[0]!r} is not installed"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
-    argv, env = placed_command(engine, action)
+    argv, env = placed_command(workspace, action)
     try:
-        done = engine.runner.run(argv, cwd=engine.root, env=env, timeout_s=TIMEOUT_S)
+        done = workspace.host.runner.run(argv, cwd=workspace.root, env=env, timeout_s=TIMEOUT_S)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -124,34 +123,34 @@ def _command(engine: Engine, action: Action) -> Executed:
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
 
 
-def placed_command(engine: Engine, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
+def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
     """The words and the environment of an action as it is run here. Precondition: its tool is installed."""
-    argv = (engine.tools[action.argv[0]].path, *(_placed(engine, word) for word in action.argv[1:]))
-    return argv, {**engine.run_env, **{name: _placed(engine, value) for name, value in action.env}}
+    argv = (workspace.steps.tools[action.argv[0]].path, *(_placed(workspace, word) for word in action.argv[1:]))
+    return argv, {**workspace.steps.run_env, **{name: _placed(workspace, value) for name, value in action.env}}
 
 
-def _placed(engine: Engine, word: str) -> str:
+def _placed(workspace: Workspace, word: str) -> str:
     """`word` with the project's directory in place of `{root}`, that of a tool in place of `{NAME_dir}`, and in place
     of `{NAME_near}` the same relative to the project if it lies there (.venv), as some tools then spell it."""
     if "{" in word:
-        root = str(engine.root)
+        root = str(workspace.root)
         word = word.replace("{root}", root)
-        for place, directory in engine.places.items():
+        for place, directory in workspace.places.items():
             word = word.replace(place, directory)
             word = word.replace(place.replace("_dir}", "_near}"), directory.removeprefix(f"{root}/"))
     return word
 
 
-def _builtin(engine: Engine, action: Action, outputs: list[str]) -> Executed:
-    function = engine.builtins.get(action.builtin)
+def _builtin(workspace: Workspace, action: Action, outputs: list[str]) -> Executed:
+    function = workspace.steps.builtins.get(action.builtin)
     if function is None:
         message = f"this version has no builtin {action.builtin!r}"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message))
-    began_s = engine.clock.now_s()
-    inputs = tuple(Path(engine.resolve(path)).read_bytes() for path in action.inputs)
+    began_s = workspace.host.clock.now_s()
+    inputs = tuple(Path(workspace.resolve(path)).read_bytes() for path in action.inputs)
     made = function(BuiltinCall(action.inputs, inputs, dict(action.params)))
     if isinstance(made, BuiltinError):
         return Executed(failure=ActionFailure(action.name, FailureKind.BUILTIN, str(made), stderr=str(made)))
     for path, data in zip(outputs, made, strict=False):
         Path(path).write_bytes(data)
-    return Executed(duration_s=engine.clock.now_s() - began_s)
+    return Executed(duration_s=workspace.host.clock.now_s() - began_s)

@@ -11,9 +11,6 @@ from enum import StrEnum
 from cache.named_tuple import NamedTuple
 from pipeline.model import Reason
 
-OUTPUT_MOVED = "output"
-"""Kind of the reason of an action of which nothing but outputs moved."""
-
 
 class BuiltinError(NamedTuple):
     """Why a builtin refuses its inputs. `where` is `path:line` or a path, `message` one fact with both values."""
@@ -68,7 +65,7 @@ class ActionFailure(NamedTuple):
 
 class Span(NamedTuple):
     """When and where one action was performed: `began_s` on the engine's clock, `worker` numbers the threads of this
-    stage from 0. `how` is the value of an `engine_action.How`."""
+    stage from 0. `how` is the value of the `ActionState` in which it ended."""
 
     action: str
     how: str

@@ -57,10 +57,19 @@ def is_response(message: Mapping[str, Any]) -> bool:
 
 def reported_sha256(message: Mapping[str, Any]) -> str | None:
     """`app_elf_sha256` of a message's params or result, if it carries one."""
+    return _reported(message, "app_elf_sha256")
+
+
+def reported_mac(message: Mapping[str, Any]) -> str | None:
+    """`mac` of a message's params or result, if it carries one."""
+    return _reported(message, "mac")
+
+
+def _reported(message: Mapping[str, Any], name: str) -> str | None:
     for key in ("params", "result"):
         body = message.get(key)
-        if isinstance(body, dict) and isinstance(body.get("app_elf_sha256"), str):
-            return str(body["app_elf_sha256"])
+        if isinstance(body, dict) and isinstance(body.get(name), str):
+            return str(body[name])
     return None
 
 

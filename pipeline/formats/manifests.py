@@ -16,15 +16,17 @@ from typing import Any, Literal
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES, chip_name, flash_freq_name
 from pipeline.failures import fail
-from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, image_chip_id
-from pipeline.formats.partitions import TABLE_MAGIC, app_rows, factory_row, ota_slots, otadata_row
+from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, image_chip_id, is_esp8266
+from pipeline.formats.otadata import select
+from pipeline.formats.partitions import TABLE_MAGIC, app_rows, boot_row, ota_slots, otadata_row
 from pipeline.model import Failure, FailureCategory, Partition
 
 FLASHER_ARGS = "flasher_args.json"
 PLATFORMIO_APP = "firmware.bin"
 PLATFORMIO_TABLE = "partitions.bin"
 PLATFORMIO_BOOTLOADER = "bootloader.bin"
-PLATFORMIO_OTADATA = "boot_app0.bin"
+PLATFORMIO_OTADATA = ("ota_data_initial.bin", "boot_app0.bin")
+"""Of `framework = espidf` (erased: factory, or ota_0), and Arduino's (it selects ota_0); the first that is there."""
 TABLE_OFFSET = 0x8000
 
 HEAD_SIZE = HEADER_SIZE
@@ -176,19 +178,23 @@ def parse_offset(text: str) -> int | None:
 # --- PlatformIO -------------------------------------------------------------------------------
 
 
-def platformio_files(directory: str, chip: str, table: Sequence[Partition], *, has_otadata: bool) -> list[FlashFile]:
-    """What `pio run -t upload` writes: the bootloader where the chip's ROM looks, the table, `boot_app0.bin` where the
-    table has otadata, the application where that makes the bootloader start it."""
+def platformio_files(
+    directory: str, chip: str, table: Sequence[Partition], otadata: tuple[str, bytes] | None
+) -> list[FlashFile]:
+    """What `pio run -t upload` writes: the bootloader where the chip's ROM looks, the table, the otadata file (name,
+    bytes) of the build where the table has it, and the application: where that otadata starts it, else in the first OTA
+    slot, beside which a factory application is a rescue that stays, else in the first app partition."""
     files = [
         FlashFile(CHIPS[chip].bootloader_offset, f"{directory}/{PLATFORMIO_BOOTLOADER}"),
         FlashFile(TABLE_OFFSET, f"{directory}/{PLATFORMIO_TABLE}"),
     ]
-    otadata = otadata_row(table)
-    if otadata is not None and has_otadata:
-        files.append(FlashFile(otadata.offset, f"{directory}/{PLATFORMIO_OTADATA}"))
-    slots = ota_slots(table)
-    # boot_app0.bin selects ota_0, also beside a factory partition.
-    app = slots[0] if slots and (has_otadata or factory_row(table) is None) else next(iter(app_rows(table)), None)
+    row, slots = otadata_row(table), ota_slots(table)
+    if row is not None and otadata is not None:
+        name, data = otadata
+        files.append(FlashFile(row.offset, f"{directory}/{name}"))
+        app = boot_row(table, select(data, len(slots)))
+    else:
+        app = next(iter((*slots, *app_rows(table))), None)
     if app is not None:
         files.append(FlashFile(app.offset, f"{directory}/{PLATFORMIO_APP}"))
     return sorted(files)
@@ -213,6 +219,9 @@ def find_table(files: Sequence[FlashFile], heads: Mapping[str, bytes], where: st
 def find_chip(files: Sequence[FlashFile], heads: Mapping[str, bytes], where: str) -> str | Failure:
     """The chip for which the first image among the files was made."""
     for file in files:
+        if is_esp8266(heads[file.path]):
+            fact = "the image is for the ESP8266, which has no partition table and another boot ROM"
+            return _bad(file.path, fact, f"build for one of {', '.join(CHIPS)}")
         chip_id = image_chip_id(heads[file.path])
         if chip_id is not None:
             name = chip_name(chip_id)

@@ -53,8 +53,9 @@ class Misplaced(NamedTuple):
 
 
 def place(table: Sequence[Partition], chip: str, table_offset: int) -> tuple[Placement, ...]:
-    """The placements of what a toolchain builds. The application goes to `factory` if there is one (it boots without
-    otadata), else to `ota_0`, which otadata then has to select; a table without either gives no `app`."""
+    """The placements of what a toolchain builds. The application goes to `factory` if there is one (erased otadata
+    starts it), else to `ota_0`, which otadata then has to select; a table without either gives no `app`. Otadata is
+    ours wherever the table has it: a board that was once updated over the air would start something else."""
     boot = CHIPS[chip].bootloader_offset
     placements = [
         Placement(BOOTLOADER, "", boot, table_offset - boot, program=True),
@@ -64,8 +65,8 @@ def place(table: Sequence[Partition], chip: str, table_offset: int) -> tuple[Pla
     app = factory or (slots[0] if slots else None)
     if app is not None:
         placements.append(Placement(APPLICATION, app.name, app.offset, app.size, program=True))
-        if otadata is not None and factory is None:
-            placements.append(Placement(OTADATA_IMAGE, otadata.name, otadata.offset, otadata.size, MatchRule.OTADATA))
+    if otadata is not None:
+        placements.append(Placement(OTADATA_IMAGE, otadata.name, otadata.offset, otadata.size, MatchRule.OTADATA))
     return tuple(sorted(placements, key=lambda p: p.offset))
 
 
@@ -99,15 +100,15 @@ def place_firmware(
     started: Partition,
     flash_size: int,
 ) -> tuple[Placement, ...] | Misplaced:
-    """The placements of files with offsets. Otadata that selects `started` is added where the table has room for it and
-    no file is given: what the board's own says is not known."""
+    """The placements of files with offsets. Otadata that starts `started` is added where the table has room for it and
+    no file is given: the board's own may start what was once put there over the air."""
     boot, otadata = CHIPS[chip].bootloader_offset, otadata_row(table)
     known = {
         boot: Placement(BOOTLOADER, "", boot, table_offset - boot, program=True),
         table_offset: Placement(TABLE, "", table_offset, SECTOR),
         started.offset: Placement(APPLICATION, started.name, started.offset, started.size, program=True),
     }
-    if otadata is not None and (started in ota_slots(table) or any(file.offset == otadata.offset for file in files)):
+    if otadata is not None:
         row = Placement(OTADATA_IMAGE, otadata.name, otadata.offset, otadata.size, MatchRule.OTADATA)
         known[otadata.offset] = row
     placed: list[Placement] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from pipeline.engine.engine import readers
 from pipeline.model import Failure, Stage
 from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options
@@ -83,7 +82,7 @@ class Edits:
 def _header(context: Context) -> str:
     counts = {
         path: sum(action.stage is Stage.COMPILE for action in actions)
-        for path, actions in readers(context.engine).items()
+        for path, actions in context.engine.workspace.readers().items()
         if PurePosixPath(path).suffix in HEADERS and not path.startswith(("/", "{", "build/"))
     }
     return max(sorted(counts), key=lambda path: counts[path], default="")

@@ -19,18 +19,16 @@ from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_saved
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
-from pipeline.engine.partial_graph import MANY, Aside, narrow, survey
-from pipeline.engine.results import ActionFailure, Builtin, Span
+from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
+from pipeline.engine.results import ActionFailure, Span
+from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.errors import DeployError
 from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.state import GateState
 from pipeline.fastpath.watched import Watched
-from pipeline.flash.image_set import ImageSet
-from pipeline.formats.otadata import select
-from pipeline.formats.partitions import boot_row, ota_slots
+from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
 from pipeline.model import (
-    Action,
     Failure,
     FailureCategory,
     Reason,
@@ -38,10 +36,10 @@ from pipeline.model import (
     StageResult,
     StageWork,
     State,
-    Tool,
     Verdict,
     note_lines,
 )
+from pipeline.run.built_images import BuiltImages
 from pipeline.run.project import Project
 from pipeline.run.screen import Screen
 from pipeline.toolchain.build import Toolchain, action_failure, build_toolchain, config_place
@@ -104,11 +102,11 @@ class Build:
         return SystemProcessRunner(self.clock)
 
     @cached_property
-    def images(self) -> ImageSet:
+    def images(self) -> BuiltImages:
         """The images of this build."""
         until = self.config.readiness.until
         asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
-        return ImageSet(self.project.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
+        return BuiltImages(self.project.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
 
     # --- the engine ---------------------------------------------------------------------------
 
@@ -116,56 +114,37 @@ class Build:
         """The engine that answers for `stage`: up to compile one that knows only what few moved files concern, where
         that can be told."""
         if stage in (Stage.FINGERPRINT, Stage.COMPILE) and "engine" not in self.__dict__:
-            return self._narrow_engine or self.engine
+            return self._partial_engine or self.engine
         return self.engine
 
     @cached_property
-    def _narrow_engine(self) -> Engine | None:
+    def _partial_engine(self) -> Engine | None:
         found = self.fast_path.survey()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
             saved = load_saved(self.project.state_dir)
-            narrowed = narrow(*found, saved.records)
-            if narrowed is None:
+            part = partial_graph(*found, saved.records)
+            if part is None:
                 return None
-            tools, env = narrowed.tools, narrowed.run_env
-            return self._make_engine(narrowed.actions, tools, {}, env, saved, narrowed.aside)
+            return self._make_engine(BuildSteps(part.actions, part.tools, {}, part.run_env), saved, part.skipped)
 
     @cached_property
     def engine(self) -> Engine:
         """The action engine over all of this project's actions."""
-        if (narrow_engine := self.__dict__.get("_narrow_engine")) is not None:
-            narrow_engine.save()  # what this one reads
+        if (partial_engine := self.__dict__.get("_partial_engine")) is not None:
+            partial_engine.save()  # what this one reads
         _ = self.project.table  # a table that cannot be read is the configuration's fault, not that of an action
         with _uncollected():
             made = self.toolchain
-            return self._make_engine(made.actions, made.tools, made.builtins, made.run_env, None, None)
+            return self._make_engine(BuildSteps(made.actions, made.tools, made.builtins, made.run_env))
 
     def _make_engine(
-        self,
-        actions: Sequence[Action],
-        tools: Mapping[str, Tool],
-        builtins: Mapping[str, Builtin],
-        run_env: Mapping[str, str],
-        saved: Saved | None,
-        aside: Aside | None,
+        self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None
     ) -> Engine:
-        return Engine(
-            self.project.root,
-            actions,
-            tools,
-            builtins,
-            self.project.state_dir,
-            self.project.cache_dir,
-            self.runner,
-            self.clock,
-            os.cpu_count() or 1,
-            run_env,
-            self.config.cache.max_bytes,
-            saved,
-            aside,
-        )
+        it = self.project
+        directories = Directories(it.root, it.state_dir, it.cache_dir, it.config.cache.max_bytes)
+        return Engine(directories, steps, Host(self.runner, self.clock, os.cpu_count() or 1), saved, skipped)
 
     # --- is it up to date? --------------------------------------------------------------------
 
@@ -204,7 +183,7 @@ class Build:
             self.fast_path.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 
     def _record_for_fast_path(self) -> None:
-        used = used_files(self.engine)
+        used = used_files(self.engine.workspace)
         if used is None:
             return
         programs = tuple(tool.path for tool in self.toolchain.tools.values())
@@ -213,9 +192,9 @@ class Build:
             from pipeline.fastpath.native_build import ready
 
             facts["helper"] = ready(self.runner)
-        found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine), (), programs))
+        found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine.workspace), (), programs))
         made = self.engine.graph.producer
-        self.fast_path.record(self.engine.table, used, made, found, facts, partial(survey, self.engine))
+        self.fast_path.record(self.engine.table, used, made, found, facts, partial(usage_index, self.engine.workspace))
 
     # --- what the host stages do --------------------------------------------------------------
 
@@ -257,7 +236,7 @@ class Build:
     def _refresh_database(self) -> None:
         """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
         run, since an editor needs to know a new source most while it does not compile."""
-        if self._database_seen or self.__dict__.get("_narrow_engine") is not None:
+        if self._database_seen or self.__dict__.get("_partial_engine") is not None:
             return
         self._database_seen = True
         if os.path.lexists(f"{self.project.root}/compile_commands.json"):
@@ -279,14 +258,8 @@ class Build:
                     kept.keep(path)
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
-        """Does a board with this otadata start what `wanted` would start? An erased one does not pass for a choice,
-        though the bootloader falls back to the same slot: the choice is part of what is deployed."""
-        table = self.project.table
-        slots = len(ota_slots(table))
-        found, chosen = select(otadata, slots), select(wanted, slots)
-        if found is None and chosen is not None:
-            return False
-        return boot_row(table, found) == boot_row(table, chosen)
+        """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""
+        return starts_wanted(self.project.table, otadata, wanted)
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -306,7 +279,7 @@ class Build:
 
     def save(self) -> None:
         """Keep what was read."""
-        engine = self.__dict__.get("engine") or self.__dict__.get("_narrow_engine")
+        engine = self.__dict__.get("engine") or self.__dict__.get("_partial_engine")
         if engine is not None:
             engine.save()
 

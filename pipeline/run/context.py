@@ -13,9 +13,9 @@ from pipeline.device.serial_link import PortLink
 from pipeline.effects.api import FlashSession
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
-from pipeline.flash.image_set import ImageSet
 from pipeline.formats.placement import Placement
 from pipeline.model import Failure, Partition, Stage, Verdict
+from pipeline.run.built_images import BuiltImages
 from pipeline.run.device_run import DeviceRun
 from pipeline.run.options import Options
 from pipeline.run.project import CONFIG_FILE, STATE_DIR, load_project
@@ -76,7 +76,7 @@ class Context(Run):
         return self.build.engine
 
     @property
-    def images(self) -> ImageSet:
+    def images(self) -> BuiltImages:
         return self.build.images
 
     @property

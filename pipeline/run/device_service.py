@@ -122,6 +122,7 @@ class DeviceService:
             real_time=not virtual,
             reopen=lambda: reopen(port),
             pause=port.clock.wait if virtual else time.sleep,
+            usb_lines=_reset_of(device, port) == "usb",
         )
 
     def ask(self, device: DeviceConfig, link: SerialLink, methods: Sequence[str], timeout_s: float) -> Answers:

@@ -17,11 +17,11 @@ from pipeline.flash import delta
 from pipeline.flash.plan import Delta
 from pipeline.model import SECTOR, Image, MatchRule, Reason, Region
 from pipeline.stages.handover import Journal
-from pipeline.stages.protocols import Boards, BuiltImages
+from pipeline.stages.protocols import Boards, DeviceBuild
 
 
 def find_deltas(
-    boards: Boards, build: BuiltImages, session: FlashSession, journal: Journal, md5s: Mapping[str, str]
+    boards: Boards, build: DeviceBuild, session: FlashSession, journal: Journal, md5s: Mapping[str, str]
 ) -> dict[str, Delta]:
     """For each image whose region differs and whose content is known well enough: the runs that suffice."""
     cost = delta.cost_at(session.baud)

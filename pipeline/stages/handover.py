@@ -75,11 +75,13 @@ class StillRunning(NamedTuple):
 
 
 class Booting(NamedTuple):
-    """Reset was released at this instant of link time, after `reader` had begun to listen."""
+    """Reset was released at this instant of link time, after `reader` had begun to listen. `mac`: the board's, as its
+    loader said."""
 
     link: SerialLink
     reader: Reader
     reset_released_s: float
+    mac: str
     proof: Proof
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from pipeline.config.schema import DeployConfig, DeviceConfig
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.events import Readiness
-from pipeline.flash.image_set import ImageSet
+from pipeline.flash.image_set import CheckedImages
 from pipeline.formats.placement import Placement
 from pipeline.model import FailureCategory, Image, Mark, Reason, RegionPlan, Stage, StageWork
 from pipeline.stages.handover import InLoader, Journal, Proof
@@ -26,11 +26,31 @@ class Screen(Protocol):
         ...
 
 
+class Images(Protocol):
+    """The images as they will lie in flash. Every method raises ToolError when one cannot be read."""
+
+    def all(self) -> tuple[Image, ...]:
+        """In flash order."""
+        ...
+
+    def data(self, image: Image) -> bytes:
+        """The bytes as written."""
+        ...
+
+    def check(self) -> CheckedImages:
+        """Can they be flashed?"""
+        ...
+
+    def expected_elf(self) -> str:
+        """`app_elf_sha256` in the application image."""
+        ...
+
+
 class HostBuild(Protocol):
     """The build, for the host stages. Every method raises ToolError when a tool is missing, and ConfigError."""
 
     @property
-    def images(self) -> ImageSet: ...
+    def images(self) -> Images: ...
     def scan(self) -> StageWork:
         """Stamp every input and read those that moved."""
         ...
@@ -44,13 +64,13 @@ class HostBuild(Protocol):
         ...
 
 
-class BuiltImages(Protocol):
+class DeviceBuild(Protocol):
     """The result of the build, for the device stages."""
 
     @property
     def config(self) -> DeployConfig: ...
     @property
-    def images(self) -> ImageSet: ...
+    def images(self) -> Images: ...
     @property
     def placements(self) -> tuple[Placement, ...]: ...
     @property

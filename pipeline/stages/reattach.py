@@ -19,6 +19,7 @@ def run(
     """Hand the port over to the monitor and reset the chip into its application."""
     if isinstance(board, StillRunning):
         return StageWork(counts={"reopened": 0, "resets": 0}), board
+    mac = board.session.facts.mac
     link = boards.into_monitor(device, board.session)
     port_open_s = link.now_s()
     reader = boards.reader(device, link)
@@ -26,4 +27,4 @@ def run(
     released_s = link.release_reset()
     records.marked(device, Mark(MarkName.RESET_RELEASED, released_s))
     records.marked(device, Mark(MarkName.PORT_OPEN, port_open_s, "the loader's descriptor, kept open across the reset"))
-    return StageWork(counts={"reopened": 0, "resets": 1}), Booting(link, reader, released_s, board.proof)
+    return StageWork(counts={"reopened": 0, "resets": 1}), Booting(link, reader, released_s, mac, board.proof)

@@ -17,12 +17,12 @@ from pipeline.effects.api import SLOWER_BAUD, FlashSession
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Image, RegionAction, RegionPlan, Stage, StageWork
 from pipeline.stages.handover import InLoader, Proof
-from pipeline.stages.protocols import BuiltImages, Records, Screen
+from pipeline.stages.protocols import DeviceBuild, Records, Screen
 from pipeline.text import did_you_mean
 
 
 def run(
-    device: DeviceConfig, board: InLoader, records: Records, build: BuiltImages, screen: Screen, region: str = ""
+    device: DeviceConfig, board: InLoader, records: Records, build: DeviceBuild, screen: Screen, region: str = ""
 ) -> tuple[StageWork, InLoader]:
     """Program what is still to be written; of `region` alone if it is named."""
     session, proof = board.session, board.proof

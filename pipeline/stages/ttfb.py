@@ -20,7 +20,7 @@ from pipeline.events import Readiness
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage, StageWork
 from pipeline.stages.handover import Booting, Confirmed, StillRunning
-from pipeline.stages.protocols import Boards, BuiltImages, Records, Screen
+from pipeline.stages.protocols import Boards, DeviceBuild, Records, Screen
 
 BOOT_MARKS = (MarkName.ROM_BANNER, MarkName.APP_START, MarkName.FIRST_LINE)
 
@@ -33,7 +33,7 @@ def run(
     board: Booting | StillRunning,
     boards: Boards,
     records: Records,
-    build: BuiltImages,
+    build: DeviceBuild,
     screen: Screen,
 ) -> tuple[StageWork, Confirmed | None]:
     """Feed the watcher until it has a verdict; ask, where the board was not reset."""
@@ -51,6 +51,7 @@ def run(
         where=device.where,
         until=until,
         allow_unhealthy=settings.allow_unhealthy,
+        mac=board.mac,
     )
     _watch(board, watcher, until, screen)
     for mark in watcher.marks:
@@ -127,7 +128,7 @@ def _allowed(health: Health | None) -> str:
 
 
 def _by_request(
-    device: DeviceConfig, board: StillRunning, boards: Boards, records: Records, build: BuiltImages
+    device: DeviceConfig, board: StillRunning, boards: Boards, records: Records, build: DeviceBuild
 ) -> StageWork:
     """From verify-flash's request to the first byte of its answer: that was the first JSON-RPC byte of this build. Only
     its health is asked now, where that is the gate."""

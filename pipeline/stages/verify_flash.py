@@ -28,7 +28,7 @@ from pipeline.model import (
 )
 from pipeline.stages.changed_sectors import find_deltas
 from pipeline.stages.handover import InLoader, Journal, Proof, StillRunning
-from pipeline.stages.protocols import Boards, BuiltImages, Records
+from pipeline.stages.protocols import Boards, DeviceBuild, Records
 
 OTADATA_ENTRY = 64
 """Bytes read from each otadata sector: its 32-byte entry, in the unit in which the ROM reads flash."""
@@ -40,7 +40,7 @@ RETRIED = "retried"
 
 
 def run(
-    device: DeviceConfig, boards: Boards, records: Records, build: BuiltImages
+    device: DeviceConfig, boards: Boards, records: Records, build: DeviceBuild
 ) -> tuple[StageWork, InLoader | StillRunning | None]:
     """Answer by the configured level, or by MD5. None: the board is not one to go on with."""
     level = build.config.verify.level
@@ -69,7 +69,7 @@ def run(
 
 
 def _ask_firmware(
-    device: DeviceConfig, boards: Boards, records: Records, build: BuiltImages
+    device: DeviceConfig, boards: Boards, records: Records, build: DeviceBuild
 ) -> StillRunning | list[Reason]:
     """The running firmware's word for its flash, or why it does not suffice."""
     level, images = build.config.verify.level, build.images.all()
@@ -112,7 +112,7 @@ def _compare(
     session: FlashSession,
     boards: Boards,
     records: Records,
-    build: BuiltImages,
+    build: DeviceBuild,
     doubts: Sequence[Reason],
 ) -> tuple[StageWork, InLoader | None]:
     """Check the board's identity, compare every region, plan the writes."""
@@ -144,7 +144,7 @@ def _compare(
     return StageWork(reasons, counts), InLoader(session, journal, proof)
 
 
-def _image_failure(build: BuiltImages, session: FlashSession, where: str) -> Failure | None:
+def _image_failure(build: DeviceBuild, session: FlashSession, where: str) -> Failure | None:
     """The checks that only a write needs: the images' headers, and the size of the flash chip."""
     programs = {placement.name for placement in build.placements if placement.program}
     for image in build.images.all():
@@ -154,7 +154,7 @@ def _image_failure(build: BuiltImages, session: FlashSession, where: str) -> Fai
     return board_checks.flash_failure(session.flash_size(), build.config.flash.size_bytes, where)
 
 
-def _escalation(build: BuiltImages, journal: Journal, md5s: Mapping[str, str]) -> Reason | None:
+def _escalation(build: DeviceBuild, journal: Journal, md5s: Mapping[str, str]) -> Reason | None:
     """Why everything has to be written. A full flash for the same identity that was cut off is resumed instead."""
     state = journal.state
     recorded = state.about
@@ -163,7 +163,7 @@ def _escalation(build: BuiltImages, journal: Journal, md5s: Mapping[str, str]) -
     return full_flash_reason(build.images.all(), md5s, recorded, build.identity)
 
 
-def _otadata_selects(build: BuiltImages, session: FlashSession, md5s: Mapping[str, str]) -> bool | None:
+def _otadata_selects(build: DeviceBuild, session: FlashSession, md5s: Mapping[str, str]) -> bool | None:
     """Does the board's otadata select the slot that we deploy to? None: there is none, or its bytes already match."""
     image = next((i for i in build.images.all() if i.match is MatchRule.OTADATA), None)
     if image is None or md5s[image.name] == image.md5:

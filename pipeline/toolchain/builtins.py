@@ -18,10 +18,10 @@ from pipeline.model import Failure, Partition, Reason
 STRIP = "strip@1"
 ELF2IMAGE = "elf2image@1"
 PARTITION_TABLE = "partition-table@1"
-OTADATA = "otadata@1"
-OTADATA_OF_TABLE = "otadata-of-table@1"
+OTADATA = "otadata@2"
+OTADATA_OF_TABLE = "otadata-of-table@2"
 COPY = "copy@1"
-IMAGE = "image@1"
+IMAGE = "image@2"
 
 
 def strip(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
@@ -62,19 +62,22 @@ def partition_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
 
 
 def ota_select(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """CSV -> otadata that selects ota_0, or erased bytes if there is no OTA slot. Parameters as `partition_table`."""
+    """CSV -> otadata that selects ota_0; erased where there is a factory app, which that starts, or no OTA slot.
+    Parameters as `partition_table`."""
     rows = _rows(call)
     if isinstance(rows, BuiltinError):
         return rows
-    slots = len(partitions.ota_slots(rows))
-    return [otadata.encode(0, slots) if slots else b"\xff" * otadata.SIZE]
+    slots = 0 if partitions.factory_row(rows) is not None else len(partitions.ota_slots(rows))
+    return [otadata.encode(0, slots) if slots else otadata.erased()]
 
 
 def ota_select_of_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """Binary table -> otadata that selects the slot of parameter `slot`."""
+    """Binary table -> otadata that selects the slot of parameter `slot`; erased without it."""
     rows = partitions.decode_table(call.inputs[0])
     if isinstance(rows, Reason):
         return _refused(call, rows)
+    if "slot" not in call.params:
+        return [otadata.erased()]
     return [otadata.encode(int(call.params["slot"]), len(partitions.ota_slots(rows)))]
 
 
@@ -84,16 +87,16 @@ def copy(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
 
 
 def take_image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """A program's image, if it is whole. Parameters (optional): `chip` with `flash_mode, flash_freq, flash_size`, each
-    of which goes into the header as `esptool write-flash` would put it there."""
+    """A program's image, if it is whole. Parameters (optional): `max_segments`; `chip` with `flash_mode, flash_freq,
+    flash_size`, each of which goes into the header as `esptool write-flash` would put it there."""
     data, path = call.inputs[0], call.paths[0]
-    info = esp_image.describe_image(data)
+    info = esp_image.describe_image(data, int(call.params.get("max_segments", esp_image.MAX_SEGMENTS)))
     if isinstance(info, Reason):
         return _refused(call, info)
     if not info.ok:
         what = "SHA-256" if info.checksum_ok else "checksum"
         return BuiltinError(path, f"the image is damaged: its {what} does not match its bytes", "build it again")
-    if not call.params:
+    if not {"flash_mode", "flash_freq", "flash_size"} & call.params.keys():
         return [data]
     mode, freq, size = info.flash_mode, info.flash_freq, info.flash_size
     if "flash_mode" in call.params:

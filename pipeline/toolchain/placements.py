@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline.config.schema import DeployConfig, Prebuilt
 from pipeline.errors import ConfigError
 from pipeline.formats.partitions import parse_csv
-from pipeline.formats.placement import Given, Misplaced, Placement, add_given, place
+from pipeline.formats.placement import APPLICATION, Given, Misplaced, Placement, add_given, place
 from pipeline.model import Failure, Partition
 from pipeline.toolchain.build import config_failure_at
 
@@ -63,6 +63,10 @@ def place_all(root: Path, config: DeployConfig, table: tuple[Partition, ...]) ->
             raise ConfigError(placed)
     else:
         placed = place(table, chip, config.partitions.offset)
+        if all(one.name != APPLICATION for one in placed):
+            message = f"'{config.partitions.table}' has neither a factory partition nor ota_0: nothing would be started"
+            hint = "add a row of type app and subtype factory or ota_0"
+            raise ConfigError(config_failure_at(root, config, ("partitions", "table"), message, hint))
     given = [Given(image.name, image.file, image.partition, image.offset) for image in config.images]
     found = add_given(table, placed, given, flash_size)
     if isinstance(found, Misplaced):

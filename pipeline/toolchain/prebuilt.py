@@ -78,17 +78,21 @@ def _from_esp_idf(root: Path, directory: str) -> Firmware | Failure:
 def _from_platformio(root: Path, directory: str) -> Firmware | Failure:
     # Where the application goes is known when its table is.
     app, table = (FlashFile(0, f"{directory}/{name}") for name in (fw.PLATFORMIO_APP, fw.PLATFORMIO_TABLE))
-    heads = _heads(root, (app, table), directory)
+    heads = _heads(root, (app,), directory)
     if isinstance(heads, Failure):
         return heads
     chip = fw.find_chip((app,), heads, directory)
     if isinstance(chip, Failure):
         return chip
+    heads = _heads(root, (table,), directory)
+    if isinstance(heads, Failure):
+        return heads
     rows = partitions.decode_table((root / table.path).read_bytes())
     if isinstance(rows, Reason):
         return _bad(table.path, f"not a partition table: {rows.subject}: {rows.before}, {rows.after}")
-    has_otadata = (root / directory / fw.PLATFORMIO_OTADATA).is_file()
-    files = fw.platformio_files(directory, chip, rows, has_otadata=has_otadata)
+    name = next((name for name in fw.PLATFORMIO_OTADATA if (root / directory / name).is_file()), "")
+    data = (root / directory / name).read_bytes() if name else b""
+    files = fw.platformio_files(directory, chip, rows, (name, data) if name else None)
     heads = _heads(root, files, directory)
     if isinstance(heads, Failure):
         return heads
@@ -107,11 +111,11 @@ def _from_files(root: Path, listed: Mapping[str, str]) -> Firmware | Problem | F
     heads = _heads(root, files, where)
     if isinstance(heads, Failure):
         return heads
-    table, chip = fw.find_table(files, heads, where), fw.find_chip(files, heads, where)
-    if isinstance(table, Failure):
-        return table
+    chip, table = fw.find_chip(files, heads, where), fw.find_table(files, heads, where)
     if isinstance(chip, Failure):
         return chip
+    if isinstance(table, Failure):
+        return table
     return Firmware("files", where, tuple(files), table, chip, *_boot_settings(files, heads, chip))
 
 
@@ -162,9 +166,16 @@ def placements(
     selected = None
     if given:
         try:
-            selected = otadata.select((root / given).read_bytes(), len(partitions.ota_slots(table)))
+            data = (root / given).read_bytes()
         except OSError as error:
             return _bad(given, f"the file cannot be read: {error.strerror}")
+        selected = otadata.select(data, len(partitions.ota_slots(table)))
+        active = otadata.active_entry(data)
+        if active is not None and active.state not in otadata.LASTING:
+            state = next((known.name for known in otadata.OtaState if known == active.state), str(active.state))
+            fact = f"the otadata selects a slot in state {state}: a bootloader with roll-back would soon leave it"
+            hint = "give otadata whose state is VALID or UNDEFINED, or leave the file out: then it is made"
+            return fail(FailureCategory.CONFIG_ERROR, stage=None, where=given, message=fact, hint=hint)
     started = placement.started_row(table, files, selected, has_otadata=bool(given))
     if isinstance(started, Misplaced):
         return _misplaced(started, firmware.where)
@@ -189,7 +200,7 @@ def firmware_actions(
     app = next(one for one in placed if one.name == placement.APPLICATION)
     slots = [row.name for row in partitions.ota_slots(table)]
     if any(one.match is MatchRule.OTADATA and not one.source for one in placed):
-        params = (("slot", str(slots.index(app.partition))),)
+        params = (("slot", str(slots.index(app.partition))),) if app.partition in slots else ()
         made = image_path(out, placement.OTADATA_IMAGE)
         source = (firmware.table.path,)
         actions.append(
@@ -208,11 +219,13 @@ def elf_beside(path: str) -> str:
 
 
 def header_params(firmware: Firmware, chip: str) -> tuple[tuple[str, str], ...]:
-    """Flash settings for the bootloader's header, of a build that asks for them."""
+    """Parameters of the bootloader's image: how many segments its ROM takes, and the flash settings for its header of a
+    build that asks for them."""
+    segments = (("max_segments", str(CHIPS[chip].rom.segments)),)
     if not firmware.patch:
-        return ()
+        return segments
     said = {"flash_mode": firmware.flash_mode, "flash_freq": firmware.flash_freq, "flash_size": firmware.flash_size}
-    return (("chip", chip), *((key, value) for key, value in said.items() if value))
+    return (*segments, ("chip", chip), *((key, value) for key, value in said.items() if value))
 
 
 def watched(root: Path, prebuilt: Prebuilt, firmware: Firmware, placed: Sequence[Placement]) -> Watched:
@@ -223,6 +236,6 @@ def watched(root: Path, prebuilt: Prebuilt, firmware: Firmware, placed: Sequence
     if firmware.kind == "esp-idf":
         maybe.append(root / firmware.where)
     elif firmware.kind == "platformio":
-        maybe += [directory / fw.FLASHER_ARGS, directory / fw.PLATFORMIO_OTADATA]
+        maybe += [directory / name for name in (fw.FLASHER_ARGS, *fw.PLATFORMIO_OTADATA)]
     there = tuple(str(path) for path in maybe if path.exists())
     return Watched({}, tuple(str(path) for path in maybe if not path.exists()), there)

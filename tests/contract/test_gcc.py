@@ -18,6 +18,7 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
 from pipeline.engine.results import RunResult
+from pipeline.engine.workspace import BuildSteps, Directories, Host
 from pipeline.errors import ToolError
 from pipeline.model import Failure, FailureCategory, Stage, Tool
 from pipeline.toolchain import gcc, zig
@@ -47,10 +48,8 @@ class Project:
         """One result per stage that was not up to date."""
         made = self.toolchain(profile)
         state = self.root / ".deploy"
-        engine = Engine(
-            self.root, made.actions, made.tools, made.builtins, state, self.cache, self.runner, SystemClock(), 2,
-            made.run_env,
-        )  # fmt: skip
+        steps = BuildSteps(made.actions, made.tools, made.builtins, made.run_env)
+        engine = Engine(Directories(self.root, state, self.cache), steps, Host(self.runner, SystemClock(), 2))
         engine.scan()
         return [
             engine.run(stage, lambda label, done, total: None)

@@ -270,3 +270,23 @@ def test_a_health_without_modules_proves_nothing_and_says_so() -> None:
 )
 def test_control_sequences_are_no_text(sequence: str) -> None:
     assert plain_line(f"{sequence}hello{sequence}".encode()) == ("hello", True)
+
+
+# --- a board that comes back ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mac", "same"), [("7c:df:a1:00:00:01", True), ("7C:DF:A1:00:00:01", True), ("7c:df:a1:00:00:02", False)]
+)
+def test_a_board_that_comes_back_must_not_name_another_mac(mac: str, same: bool) -> None:
+    found = parse_until("rpc:ready")
+    assert isinstance(found, Until)
+    watch = BootWatcher(SHA, 10.0, 5.0, until=found, mac="7c:df:a1:00:00:01")
+    watch.feed(10.1, LOADED.encode())
+    watch.reenumerated(10.2, 10.4)
+    said = f'{{"jsonrpc":"2.0","method":"ready","params":{{"mac":"{mac}","app_elf_sha256":"{SHA}"}}}}\r\n'
+    watch.feed(10.5, said.encode())
+    if same:
+        assert isinstance(watch.verdict, Ready)
+    else:
+        assert failed(watch).category is FailureCategory.WRONG_DEVICE

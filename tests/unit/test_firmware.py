@@ -131,8 +131,12 @@ def test_platformio_places_follow_chip_and_table() -> None:
     assert not isinstance(slots, Reason) and not isinstance(factory, Reason)
     places = {"bootloader.bin": 0x1000, "partitions.bin": 0x8000, "boot_app0.bin": 0xE000, "firmware.bin": 0x10000}
     expected = [FlashFile(offset, f"d/{name}") for name, offset in places.items()]
-    assert fw.platformio_files("d", "esp32", slots, has_otadata=True) == expected
-    assert fw.platformio_files("d", "esp32c3", factory, has_otadata=True) == [
+    arduinos = ("boot_app0.bin", given_by.otadata(1))
+    assert fw.platformio_files("d", "esp32", slots, arduinos) == expected
+    for given_otadata in (arduinos, None):
+        rescue = fw.platformio_files("d", "esp32", BOTH, given_otadata)
+        assert rescue[-1] == FlashFile(0x50000, "d/firmware.bin"), "a factory application beside a slot stays"
+    assert fw.platformio_files("d", "esp32c3", factory, arduinos) == [
         FlashFile(0x0, "d/bootloader.bin"),
         FlashFile(0x8000, "d/partitions.bin"),
         FlashFile(0x10000, "d/firmware.bin"),
@@ -206,10 +210,10 @@ def test_the_app_is_what_the_bootloader_starts() -> None:
     assert ("app", "app0", "a1") in placed(BOTH, both, 0)
 
 
-def test_otadata_that_nobody_gave_is_added_where_it_decides() -> None:
+def test_otadata_that_nobody_gave_is_added_wherever_the_table_has_it() -> None:
     assert ("otadata", "otadata", "") in placed(TABLE, {0x8000: "t", 0x10000: "a"})
     assert ("otadata", "otadata", "") in placed(BOTH, {0x8000: "t", 0x50000: "a"})
-    assert [row[0] for row in placed(BOTH, {0x8000: "t", 0x10000: "a"})] == ["partitions", "app"]
+    assert ("otadata", "otadata", "") in placed(BOTH, {0x8000: "t", 0x10000: "a"}), "erased, it starts factory"
     assert [row[0] for row in placed(ONE_APP, {0x8000: "t", 0x10000: "a"})] == ["partitions", "app"]
 
 

@@ -48,7 +48,7 @@ ROOMS = {
     "toolchain": room("config effects engine fastpath formats"),
     # the device side
     "boot": room("config formats", pure=True),
-    "flash": room("formats", pure=True, impure="image_set"),
+    "flash": room("formats", pure=True),
     "device": room("boot config effects flash formats"),
     # both sides meet
     "report": room("formats", pure=True, impure="history_file dated_files terminal"),
@@ -80,7 +80,7 @@ LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in ("virtualbo
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 
 
-TO_BE_CUT = {"pipeline.fastpath", "pipeline.engine.engine"}
+TO_BE_CUT = {"pipeline.fastpath"}
 
 
 class Import(NamedTuple):

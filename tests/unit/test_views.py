@@ -19,11 +19,10 @@ from cache.digest import Digest
 from pipeline.cli import graph_svg, graph_view
 from pipeline.cli.graph_view import Node, analyse
 from pipeline.cli.plan_view import BoardBelief, device_lines, host_lines, image_after
-from pipeline.cli.views import EngineWorld
 from pipeline.effects.render import svg_to_png
-from pipeline.engine.engine import readers
+from pipeline.engine.decision import Fate
 from pipeline.engine.explain import explain_action, explain_stage, select
-from pipeline.engine.forecast import Fate, Forecast, forecast
+from pipeline.engine.forecast import Forecast, forecast
 from pipeline.flash.journal import DeviceState, JournalImage, OpenTransaction
 from pipeline.formats.placement import Placement
 from pipeline.model import Action, MatchRule, Stage
@@ -41,7 +40,7 @@ def built(tmp_path: Path) -> Space:
 
 def look(space: Space) -> tuple[Forecast, ...]:
     engine = space.engine()
-    return forecast(engine.graph, EngineWorld(engine))
+    return forecast(engine.workspace)
 
 
 def explained(space: Space) -> list[str]:
@@ -150,7 +149,7 @@ def test_a_restored_object_makes_the_link_certain(built: Space) -> None:
 
 def test_words_select_stages_actions_and_files(built: Space) -> None:
     engine = built.engine()
-    reads = readers(engine)
+    reads = engine.workspace.readers()
 
     def names(word: str) -> list[str]:
         chosen = select(engine.graph, reads, word)
