@@ -8,8 +8,8 @@ Does not know files or what the value means. Invariant: `decode` returns what `e
 sentence that says why; it never raises for damaged bytes and never returns part of a value.
 
 marshal, because these bytes are read on every warm run: it loads 10,000 rows in about 1 ms where JSON takes ten. It
-must only see bytes that we wrote, which the checksum in front of it sees to. Apart from `statefile` because the gate
-reads one in a process whose whole budget is 12 ms: nothing is imported here that the interpreter has not loaded.
+must only see bytes that we wrote, which the checksum in front of it sees to. Apart from `statefile` because the fast
+path reads one in a process whose whole budget is 12 ms: nothing is imported here that the interpreter has not loaded.
 """
 
 import gc

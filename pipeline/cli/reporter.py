@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -33,18 +33,6 @@ def stage_of(task_name: str) -> StageOf | None:
     except ValueError:
         return None
     return StageOf(stage, device, region) if bool(device) == (stage in DEVICE_STAGES) else None
-
-
-def make_reporter(current: Callable[[], Run]) -> type:
-    """The reporter class for `DOIT_CONFIG`, bound to this process's run."""
-
-    class Bound(HotplateReporter):
-        desc = "stages, reports and device truth (the default)"
-
-        def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
-            super().__init__(outstream, current())
-
-    return Bound
 
 
 class HotplateReporter:
@@ -79,7 +67,7 @@ class HotplateReporter:
             return
         if self._run.project.options.json:
             self._open_stream()
-        self._only_files = all((tasks[name].meta or {}).get("gate") for name in names)
+        self._only_files = all((tasks[name].meta or {}).get("fastpath") for name in names)
         self._run.screen.on_notice = self._notice
         begun = self._run.begin(selected, stages)
         if isinstance(begun, Failure):

@@ -208,7 +208,7 @@ class Watch:
         return "deployed"
 
     def _done(self, tx: str) -> str:
-        """What a build that ended well did, by its event log. The gate answers without one."""
+        """What a build that ended well did, by its event log. The fast path answers without one."""
         found, _ = run_log.read(self._root / STATE_DIR / "runs" / f"{tx}{run_log.SUFFIX}")
         counts = dict.fromkeys(("compiled", "restored", "linked", "built"), 0)
         for event in found:

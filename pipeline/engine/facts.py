@@ -11,7 +11,8 @@ import posixpath
 
 from pipeline.engine.build_log import record_name
 from pipeline.engine.workspace import Workspace
-from pipeline.fastpath.watched import GateStamp, directory_stamp
+from pipeline.fastpath import FileStamp
+from pipeline.fastpath.watched import directory_stamp
 
 
 def used_files(workspace: Workspace) -> dict[str, str] | None:
@@ -37,7 +38,7 @@ def used_files(workspace: Workspace) -> dict[str, str] | None:
     return used
 
 
-def shadow_directories(workspace: Workspace) -> dict[str, GateStamp | None]:
+def shadow_directories(workspace: Workspace) -> dict[str, FileStamp | None]:
     """Directory -> stamp, for those in which a new file would be included instead of another. Where the directory does
     not exist, its nearest ancestor that does stands for it."""
     names: dict[str, set[str]] = {}
@@ -50,7 +51,7 @@ def shadow_directories(workspace: Workspace) -> dict[str, GateStamp | None]:
         for path in absent:
             directory, name = _existing(workspace.resolve(path))
             names.setdefault(directory, set()).add(name)
-    stamps: dict[str, GateStamp | None] = {}
+    stamps: dict[str, FileStamp | None] = {}
     for directory, missing in names.items():
         stamp = directory_stamp(directory)
         try:

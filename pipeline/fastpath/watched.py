@@ -11,9 +11,7 @@ from collections.abc import Mapping
 
 from cache.named_tuple import NamedTuple
 from cache.stamps import filesystem_now_ns, is_settled
-from pipeline.fastpath import stamp_of
-
-GateStamp = tuple[int, int, int]
+from pipeline.fastpath import FileStamp, stamp_of
 
 
 class Watched(NamedTuple):
@@ -21,7 +19,7 @@ class Watched(NamedTuple):
     paths that would have been found first, `files` those whose content counts although no action names them (tools),
     `variables` names of the environment."""
 
-    listed: Mapping[str, GateStamp | None]
+    listed: Mapping[str, FileStamp | None]
     absent: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
@@ -36,12 +34,12 @@ class Watched(NamedTuple):
         )
 
 
-def directory_stamp(path: str) -> GateStamp | None:
+def directory_stamp(path: str) -> FileStamp | None:
     """The stamp of a directory about to be listed; None when its listing could still change without moving it (it was
     written in this tick of the clock), or when there is none."""
     began_ns = filesystem_now_ns()
     try:
-        stamp: GateStamp = stamp_of(os.stat(path))  # noqa: PTH116 - once per directory of the project
+        stamp: FileStamp = stamp_of(os.stat(path))  # noqa: PTH116 - once per directory of the project
     except OSError:
         return None
     return stamp if is_settled(stamp[0], began_ns) else None

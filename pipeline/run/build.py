@@ -24,7 +24,7 @@ from pipeline.engine.results import ActionFailure, Span
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.errors import DeployError
 from pipeline.fastpath.native_loop import WORTH_FILES
-from pipeline.fastpath.state import GateState
+from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
@@ -60,7 +60,7 @@ class Build:
         self._screen = screen or Screen()
         self._performed = performed
         self._database_seen = False
-        self.fast_path = GateState(project.root, project.options.profile)
+        self.fastpath = FastPathState(project.root, project.options.profile)
         """What `hotplate` answers from."""
 
     # --- what it is made of -------------------------------------------------------------------
@@ -82,7 +82,7 @@ class Build:
 
     def toolchain_name(self) -> str:
         """`zig 0.17.0`; empty when the tools cannot be found (the compile stage says why)."""
-        facts = self.fast_path.lasting_facts()
+        facts = self.fastpath.lasting_facts()
         if facts is not None:
             return str(facts["toolchain"])
         try:
@@ -119,7 +119,7 @@ class Build:
 
     @cached_property
     def _partial_engine(self) -> Engine | None:
-        found = self.fast_path.survey()
+        found = self.fastpath.usage_index()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
@@ -150,7 +150,7 @@ class Build:
 
     def host_verdict(self, stage: Stage) -> Verdict:
         """Is this host stage up to date? Stats only; writes nothing, opens nothing. Errors are left to the stage."""
-        if self.fast_path.facts() is not None:
+        if self.fastpath.facts() is not None:
             return Verdict(State.UP_TO_DATE)
         try:
             if stage is Stage.FINGERPRINT:
@@ -165,7 +165,7 @@ class Build:
     def up_to_date_counts(self, stage: Stage) -> dict[str, int]:
         """Counters of a stage that had nothing to do."""
         if stage is Stage.FINGERPRINT:
-            facts = self.fast_path.facts()
+            facts = self.fastpath.facts()
             return {"inputs": self.engine_for(stage).input_count if facts is None else facts["inputs"]}
         if stage is Stage.REFLASH:
             return {"regions_written": 0, "bytes_written": 0}
@@ -176,25 +176,27 @@ class Build:
         is up to date, if this run came to know it. `selection`: the stages that the command line asked for, None if it
         asked for more."""
         passed = {result.stage for result in results if result.ok}
-        if self.fast_path.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
-            self._record_for_fast_path()
-        self.fast_path.renew()
+        if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
+            self._record_for_fastpath()
+        self.fastpath.renew()
         if selection is not None:
-            self.fast_path.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
+            self.fastpath.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
 
-    def _record_for_fast_path(self) -> None:
+    def _record_for_fastpath(self) -> None:
         used = used_files(self.engine.workspace)
         if used is None:
             return
         programs = tuple(tool.path for tool in self.toolchain.tools.values())
         facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
+        helper = None
         if len(used) >= WORTH_FILES:
             from pipeline.fastpath.native_build import ready
 
-            facts["helper"] = ready(self.runner)
+            helper = ready(self.runner)
         found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine.workspace), (), programs))
         made = self.engine.graph.producer
-        self.fast_path.record(self.engine.table, used, made, found, facts, partial(usage_index, self.engine.workspace))
+        index = partial(usage_index, self.engine.workspace)
+        self.fastpath.record(self.engine.table, used, made, found, facts, index, helper)
 
     # --- what the host stages do --------------------------------------------------------------
 
@@ -208,7 +210,7 @@ class Build:
         engine = self.engine_for(stage)
         if "images" in self.__dict__:
             self.images.forget()
-        self.fast_path.withdraw()
+        self.fastpath.withdraw()
         self._refresh_database()
         result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:

@@ -98,7 +98,7 @@ class Run:
 
     def _moved_while_waiting(self) -> bool:
         """Another run is over."""
-        self.build.fast_path.waited()
+        self.build.fastpath.waited()
         return self.project.config_moved()
 
     def unlock(self) -> None:

@@ -273,7 +273,7 @@ def _script_files(listing: Listing, config: DeployConfig, section: str, script: 
         for name in filterfalse(is_pattern, named_files(text)):
             for place in places(name, search):
                 path = posixpath.normpath(place)
-                # Looked for through the listing, so that the gate notices when the file appears or goes.
+                # Looked for through the listing, so that the fast path notices when the file appears or goes.
                 if path.startswith(("/", "..")) or path in found or not listing.match(path):
                     continue
                 found[path] = None

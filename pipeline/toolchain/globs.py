@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from pathlib import Path
 
-from pipeline.fastpath.watched import GateStamp, directory_stamp
+from pipeline.fastpath import FileStamp
+from pipeline.fastpath.watched import directory_stamp
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -29,7 +30,7 @@ class Listing:
     is a link). One serves all patterns of a project, so that each directory is listed once."""
 
     root: str
-    watched: dict[str, GateStamp | None] = field(default_factory=dict)
+    watched: dict[str, FileStamp | None] = field(default_factory=dict)
     absent: dict[str, None] = field(default_factory=dict)
     """Where links with matching names lead to nothing: a file there would match."""
     _entries: dict[str, list[tuple[str, bool, bool]]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.space import environment
-from tests.e2e.test_gate import Project
+from tests.e2e.test_fastpath import Project
 
 TIMEOUT_S = 300
 SCRIPT = """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.space import environment
-from tests.e2e.test_gate import Project
+from tests.e2e.test_fastpath import Project
 from tests.e2e.test_watch import unit, with_failing_compiler
 
 TIMEOUT_S = 300

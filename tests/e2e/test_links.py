@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.toolchain.globs import Listing
-from tests.e2e.test_gate import NOTHING, Project
+from tests.e2e.test_fastpath import NOTHING, Project
 
 RAN = ".  fingerprint\n.  compile\n"
 

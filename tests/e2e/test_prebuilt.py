@@ -179,7 +179,7 @@ def test_the_gate_answers_and_notices_every_file(blink: Space) -> None:
     first = hotplate()
     assert ".  link\n" in first
     assert hotplate() == "-- fingerprint\n-- compile\n-- link\n"
-    assert any(blink.file(".deploy/gate.v1").iterdir()), "a later run is answered from stamps alone"
+    assert any(blink.file(".deploy/fastpath.v1").iterdir()), "a later run is answered from stamps alone"
     manifest = blink.file("build/flasher_args.json")
     more = '"0x10000" : "blink.bin", "0x90000" : "blink.elf"'
     manifest.write_text(manifest.read_text().replace('"0x10000" : "blink.bin"', more))

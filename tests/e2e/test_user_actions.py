@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_gate import NOTHING, Project
+from tests.e2e.test_fastpath import NOTHING, Project
 
 GENERATOR = """
 import os, sys

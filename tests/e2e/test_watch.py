@@ -24,7 +24,7 @@ from pipeline.run.context import Context, load_context
 from pipeline.run.lock import writing_lock
 from pipeline.run.options import Options
 from pipeline.run.run import StageOf
-from tests.e2e.test_gate import ZIG, Project
+from tests.e2e.test_fastpath import ZIG, Project
 from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
 from tests.unit.test_diagnostics import GCC
 

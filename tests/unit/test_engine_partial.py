@@ -10,7 +10,7 @@ import pytest
 from cache.stamps import next_tick
 from pipeline.engine.facts import used_files
 from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, usage_index
-from pipeline.fastpath.state import GateState
+from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage
 from tests.unit.engine_space import Space
@@ -120,19 +120,19 @@ def moved_of(root: Path, monkeypatch: pytest.MonkeyPatch, watched: Watched, *mov
     assert used is not None
     monkeypatch.chdir(root)
     monkeypatch.setattr("pipeline.fastpath.state._process_start_ns", lambda: 1 << 62)
-    assert GateState(root, "").record(
+    assert FastPathState(root, "").record(
         engine.table, used, (), watched, {}, lambda paths: usage_index(engine.workspace, paths)
     )
     for path in moved:
         space.write(path, "int moved;\n")
-    state = GateState(root, "")
-    return state.lasting_facts() is not None, state.survey() is not None
+    state = FastPathState(root, "")
+    return state.lasting_facts() is not None, state.usage_index() is not None
 
 
 def test_a_survey_is_given_when_only_files_of_actions_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = Watched({})
     assert moved_of(tmp_path / "a", monkeypatch, nothing, "src/a.c") == (True, True)
-    assert moved_of(tmp_path / "b", monkeypatch, nothing) == (True, False), "nothing moved: the gate's answer"
+    assert moved_of(tmp_path / "b", monkeypatch, nothing) == (True, False), "nothing moved: the fast path's answer"
     also = Watched({}, (), (str(tmp_path / "c" / "src/a.c"),))
     assert moved_of(tmp_path / "c", monkeypatch, also, "src/b.c") == (True, True)
     also = Watched({}, (), (str(tmp_path / "d" / "src/a.c"),))
@@ -141,10 +141,10 @@ def test_a_survey_is_given_when_only_files_of_actions_moved(tmp_path: Path, monk
 
 def test_a_survey_of_another_run_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert moved_of(tmp_path, monkeypatch, Watched({}), "src/a.c") == (True, True)
-    survey_file = tmp_path / ".deploy/gate.v1/-.survey"
+    survey_file = tmp_path / ".deploy/fastpath.v1/-.usage"
     mine = survey_file.read_bytes()
     engine = Space(tmp_path).engine()
-    GateState(tmp_path, "").record(engine.table, {}, (), Watched({}), {}, lambda paths: b"")
+    FastPathState(tmp_path, "").record(engine.table, {}, (), Watched({}), {}, lambda paths: b"")
     assert survey_file.read_bytes() != mine
     survey_file.write_bytes(mine)
-    assert GateState(tmp_path, "").survey() is None
+    assert FastPathState(tmp_path, "").usage_index() is None
