@@ -25,6 +25,7 @@ UNASKED_NS = 60_000_000_000
 """How far the clock of a file system that cannot be asked (nothing of ours may be written there) may be behind ours."""
 _TICK_NS = 20_000_000
 """More than a tick of any clock that does not count in seconds."""
+_ANYBODYS = "/tmp"
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 
 
@@ -53,6 +54,10 @@ class Moment(NamedTuple):
         """Not later than the moment on any clock that was asked."""
         return min(self.known.values(), default=self.local_ns)
 
+    def is_after(self, other: Moment) -> bool:
+        """Has every clock that was asked at the `other` moment moved on since?"""
+        return all(self.known.get(device, then_ns) > then_ns for device, then_ns in other.known.items())
+
 
 class FileClock:
     """The clocks of the file systems that a run meets, each asked when it is needed. Safe to use from several threads:
@@ -80,48 +85,67 @@ class FileClock:
         handle = self._scratch.get(device)
         if handle is None:
             handle = self._open(device, near)
-        if handle is None:
-            return self._local_now_ns() - UNASKED_NS
-        try:
-            os.utime(handle)
-            now_ns = self._latest[device] = os.fstat(handle).st_ctime_ns
-        except OSError:
-            return self._local_now_ns() - UNASKED_NS
+        now_ns = self._local_now_ns() - UNASKED_NS
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                os.utime(handle)
+                now_ns = os.fstat(handle).st_ctime_ns
+        self._latest[device] = now_ns
         return now_ns
 
     def is_past(self, status: os.stat_result, path: str) -> bool:
-        """Would a change from now on be certain to move the file's ctime? To be asked before the file is read."""
-        latest_ns, ctime_ns = self._latest.get(status.st_dev), status.st_ctime_ns
-        if latest_ns is not None and is_settled(ctime_ns, latest_ns):
+        """Would a change from now on be certain to move the stamp? To be asked before the file is read, or the
+        directory listed."""
+        latest_ns, changed_ns = self._latest.get(status.st_dev), _changed_ns(status)
+        if latest_ns is not None and is_settled(changed_ns, latest_ns):
             return True
-        return is_settled(ctime_ns, self.now_ns(status.st_dev, os.path.dirname(path) or "."))  # noqa: PTH120
+        return is_settled(changed_ns, self.now_ns(status.st_dev, _near(path)))
 
     def meet(self, device: int, path: str) -> None:
         """Ask that file system, if it was not, so that `next_tick` and `moment` ask it too. `path`: of a file there."""
         if device not in self._latest:
-            self.now_ns(device, os.path.dirname(path) or ".")  # noqa: PTH120
+            self.now_ns(device, _near(path))
+
+    def met(self, directory: str) -> FileClock:
+        """This, after the file system of `directory` was asked, if there is such a directory."""
+        with contextlib.suppress(OSError):
+            self.meet(os.stat(directory).st_dev, f"{directory}/.")  # noqa: PTH116
+        return self
 
     def moment(self) -> Moment:
         """Now, on the clock of each file system that was met so far."""
         monotonic_ns, local_ns = time.monotonic_ns(), self._local_now_ns()
-        return Moment({device: self.now_ns(device) for device in list(self._scratch)}, local_ns, monotonic_ns)
+        return Moment({device: self.now_ns(device) for device in list(self._latest)}, local_ns, monotonic_ns)
 
-    def then_ns(self, moment: Moment, device: int, near: str = "") -> int:
+    def at(self, local_ns: int) -> Moment:
+        """The moment at which our own clock said, or will say, that."""
+        passed_ns = self._local_now_ns() - local_ns
+        moment = Moment({}, local_ns, time.monotonic_ns() - passed_ns)
+        return moment._replace(known={device: self._then_ns(moment, device, "") for device in list(self._latest)})
+
+    def has_met_more(self, moment: Moment) -> bool:
+        """Was a file system met since then? A stamp of that one cannot be compared with `moment.earliest_ns`."""
+        return len(self._latest) > len(moment.known)
+
+    def is_before(self, status: os.stat_result, path: str, moment: Moment) -> bool:
+        """Was the file, directory or link last changed before `moment`? `status` is of now."""
+        return _changed_ns(status) < self._then_ns(moment, status.st_dev, path)
+
+    def was_settled(self, status: os.stat_result, path: str, moment: Moment) -> bool:
+        """As `is_before`, and would a change since then be certain to have moved the stamp?"""
+        return is_settled(_changed_ns(status), self._then_ns(moment, status.st_dev, path))
+
+    def _then_ns(self, moment: Moment, device: int, path: str) -> int:
         """Not later than `moment` on the clock of that file system, even if it was met only afterwards."""
         known = moment.known.get(device)
         if known is not None:
             return known
-        now_ns = self.now_ns(device, near)
+        now_ns = self.now_ns(device, _near(path))
         if device not in self._scratch:
             return moment.local_ns - UNASKED_NS
         # Both clocks may tick, and differ by a thousandth in speed.
         passed_ns = time.monotonic_ns() - moment.monotonic_ns
         return now_ns - passed_ns - passed_ns // 1000 - _TICK_NS
-
-    def is_before(self, status: os.stat_result, path: str, moment: Moment) -> bool:
-        """Was the file, or link, last changed before `moment`? `status` is of now."""
-        near = os.path.dirname(path) or "."  # noqa: PTH120
-        return status.st_ctime_ns < self.then_ns(moment, status.st_dev, near)
 
     def next_tick(self, deadline_s: float = 0.05) -> None:
         """Return once each clock that was met, or our own if there is none, has passed the instant of the call:
@@ -140,7 +164,7 @@ class FileClock:
 
     def _open(self, device: int, near: str) -> int | None:
         """A scratch file on that file system."""
-        for place in self._places:
+        for place in (*self._places, _ANYBODYS):
             with contextlib.suppress(OSError):
                 if os.stat(place).st_dev == device and self._take(device, _scratch_in(place, named=True)):  # noqa: PTH116
                     return self._scratch[device]
@@ -156,6 +180,15 @@ class FileClock:
             return True
         os.close(handle)
         return device in self._scratch
+
+
+def _changed_ns(status: os.stat_result) -> int:
+    """The stamp that cannot be put back; on Windows, where ctime is the file's birth, the other one."""
+    return status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
+
+
+def _near(path: str) -> str:
+    return os.path.dirname(path) or "."  # noqa: PTH120
 
 
 def _scratch_in(place: str, *, named: bool) -> int:

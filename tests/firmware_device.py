@@ -38,6 +38,14 @@ class BytesFlash:
             raise ValueError("outside flash")
         return bytes(self.content[offset : offset + n])
 
+    def program(self, offset: int, data: bytes) -> None:
+        """Clears bits, as NOR flash does."""
+        for at, byte in enumerate(data, offset):
+            self.content[at] &= byte
+
+    def erase(self, offset: int, n: int) -> None:
+        self.content[offset : offset + n] = b"\xff" * n
+
 
 class Bench:
     """A machine with its flash and a clock that only the test moves."""

@@ -431,6 +431,10 @@ class Board:
         if not machine.idle or (wake is not None and wake <= self._machine_clock.now()):
             self.executed += machine.run(SLICE_INSTRUCTIONS)
         self._send(machine.transmit())
+        for fault in self.faults.take_struck():  # in a write of the firmware's own
+            self._strike(fault)
+        if self.mode not in _RUNNING:
+            return
         cause = machine.pending_reset
         if cause is None:
             return

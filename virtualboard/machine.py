@@ -53,8 +53,11 @@ def make_machine(
         elif not chip.cpu:
             reason = f"there is no CPU model for {chip.title}"
         else:
-            factory = factory or importlib.import_module("virtualboard.rv32").Rv32Machine
-            machine: Machine = factory(flash, registers, now)
+            if factory is not None:
+                return factory(flash, registers, now)
+            cpu = importlib.import_module("virtualboard.rv32").Rv32Machine(flash, registers, now)
+            cpu.remarks = True
+            machine: Machine = cpu
             return machine
     except ImportError as exc:
         reason = f"{exc.name or exc} cannot be imported (pip install 'hotplate[board]')"

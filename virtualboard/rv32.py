@@ -32,8 +32,9 @@ from virtualboard import rv32_peripherals as peripherals
 from virtualboard.held_signals import held_signals
 from virtualboard.rom_panic import rom_panic
 from virtualboard.rv32_rom_calls import RomCalls
+from virtualboard.rv32_rom_names import rom_name
 from virtualboard.rv32_sites import CodeSites
-from virtualboard.rv32_windows import Flash, FlashWindows, address_of
+from virtualboard.rv32_windows import Flash, FlashWindows, WritableFlash, address_of
 
 SLICE, SLICE_MAX = 5_000, 80_000
 """Instructions per unicorn call. An early end is charged half a call, so calls begin short; a call costs as much as
@@ -73,6 +74,9 @@ class Rv32Machine:
     Off until the first `reset`. Owner's loop: `feed`, `run` until `idle`, `transmit`; call `reset(pending_reset)` when
     that is set; when idle with `wake_at` set, call `run` again at that time.
     """
+
+    remarks = False
+    """Whether the line also carries what a real chip would not say: which ROM function is missing."""
 
     def __init__(self, flash: Flash, registers: Mapping[int, int], now: Callable[[], float]) -> None:
         self._flash, self._efuse, self._now = flash, registers, now
@@ -315,10 +319,18 @@ class Rv32Machine:
     def _on_rom_call(self, uc: Any, address: int, _size: int, _data: Any) -> None:
         call = self._calls.table.get(address)
         if call is None:
+            self._remark_missing(address)
             self._trap = INSTRUCTION_FAULT, address, address
             uc.emu_stop()
             return
         uc.reg_write(reg.UC_RISCV_REG_A0, call())
+
+    def _remark_missing(self, address: int) -> None:
+        if self.remarks:
+            name = rom_name(address)
+            called = f"ROM function {name} (0x{address:08x})" if name else f"ROM function at 0x{address:08x}"
+            text = f"the program calls the {called}, which this board does not have: it traps here"
+            self._uart.sent += f"\r\nvirtualboard: {text}\r\n".encode()
 
     def _on_io_read(self, _uc: Any, offset: int, size: int, _data: Any) -> int:
         block = self._io.get(offset >> 12)
@@ -420,6 +432,18 @@ class Rv32Machine:
 
     def read_flash(self, offset: int, size: int) -> bytes:
         return self._flash.read(offset, size) if offset + size <= self._flash.size else b""
+
+    def erase_flash(self, offset: int, size: int) -> bool:
+        if not isinstance(self._flash, WritableFlash) or offset + size > self._flash.size:
+            return False
+        self._flash.erase(offset, size)
+        return True
+
+    def program_flash(self, offset: int, data: bytes) -> bool:
+        if not isinstance(self._flash, WritableFlash) or offset + len(data) > self._flash.size:
+            return False
+        self._flash.program(offset, data)
+        return True
 
     def request_reset(self, cause: int) -> None:
         self._pending = cause

@@ -21,6 +21,8 @@ class Caller(Protocol):
     def load(self, address: int, size: int) -> bytes: ...
     def store(self, address: int, data: bytes) -> None: ...
     def read_flash(self, offset: int, size: int) -> bytes: ...
+    def erase_flash(self, offset: int, size: int) -> bool: ...
+    def program_flash(self, offset: int, data: bytes) -> bool: ...
     def cache_disable(self) -> None: ...
     def cache_enable(self) -> None: ...
     def cache_invalidate(self) -> None: ...
@@ -44,7 +46,12 @@ class RomCalls:
             0x40000070: self._uart_rx_one_char,
             0x40000090: lambda: self._reset(rom.SW_SYS),  # software_reset
             0x40000094: lambda: self._reset(rom.SW_CPU),  # software_reset_cpu
+            0x4000010C: lambda: 0,  # esp_rom_spiflash_wait_idle
+            0x40000124: lambda: self._spiflash_erase(0x10000),  # esp_rom_spiflash_erase_block
+            0x40000128: lambda: self._spiflash_erase(0x1000),  # esp_rom_spiflash_erase_sector
+            0x4000012C: self._spiflash_write,
             0x40000130: self._spiflash_read,
+            0x40000140: lambda: 0,  # esp_rom_spiflash_unlock
             0x400004D8: lambda: self._cache(caller.cache_invalidate),  # Cache_Invalidate_ICache_All
             0x4000051C: lambda: self._cache(caller.cache_disable),  # Cache_Disable_ICache
             0x40000520: lambda: self._cache(caller.cache_enable),  # Cache_Enable_ICache
@@ -84,6 +91,13 @@ class RomCalls:
         data = self._caller.read_flash(self._caller.argument(0), self._caller.argument(2))
         self._caller.store(self._caller.argument(1), data)
         return 0
+
+    def _spiflash_erase(self, size: int) -> int:
+        return 0 if self._caller.erase_flash(self._caller.argument(0) * size, size) else 1
+
+    def _spiflash_write(self) -> int:
+        data = self._caller.load(self._caller.argument(1), self._caller.argument(2))
+        return 0 if self._caller.program_flash(self._caller.argument(0), data) else 1
 
     def _begin(self, digest: Any) -> int:
         self._hashes[self._caller.argument(0)] = digest

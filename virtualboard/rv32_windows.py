@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from virtualboard.rv32_peripherals import CacheControl, MmuTable
 
@@ -27,6 +27,14 @@ class Flash(Protocol):
     size: int
 
     def read(self, offset: int, n: int) -> bytes: ...
+
+
+@runtime_checkable
+class WritableFlash(Protocol):
+    """A flash that firmware may change; without this its writes fail."""
+
+    def program(self, offset: int, data: bytes) -> None: ...
+    def erase(self, offset: int, n: int) -> None: ...
 
 
 class Mapper(Protocol):

@@ -29,11 +29,3 @@ bool md5_matches(const uint8_t *data, uint32_t size, const uint8_t expected[16])
     ROM_MD5Final(digest, &context);
     return same(digest, expected, sizeof digest);
 }
-
-uint32_t otadata_crc(uint32_t sequence) {
-    uint32_t crc = 0;
-    for (int bit = 0; bit < 32; bit++) {
-        crc = crc >> 1 ^ ((crc ^ sequence >> bit) & 1 ? 0xEDB88320 : 0);
-    }
-    return ~crc;
-}

@@ -8,7 +8,4 @@
 bool sha256_matches(const uint8_t *data, uint32_t size, const uint8_t expected[32]);
 bool md5_matches(const uint8_t *data, uint32_t size, const uint8_t expected[16]);
 
-/* CRC-32 of ESP-IDF's otadata: zlib's polynomial over the sequence number alone. */
-uint32_t otadata_crc(uint32_t sequence);
-
 #endif

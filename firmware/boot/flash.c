@@ -19,3 +19,7 @@ const uint8_t *flash_map(uint32_t offset, uint32_t size) {
     mmu_map(0, offset / MMU_PAGE, pages(offset, size));
     return (const uint8_t *)(DROM_BASE + offset % MMU_PAGE);
 }
+
+bool flash_rewrite(uint32_t offset, const void *from, uint32_t size) {
+    return flash_rewrite_sector(offset, from, size);
+}

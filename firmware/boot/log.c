@@ -22,6 +22,17 @@ void log_hex(uint32_t value) {
     }
 }
 
+void log_short_hex(uint32_t value) {
+    int shift = 28;
+    while (shift > 0 && value >> shift == 0) {
+        shift -= 4;
+    }
+    log_text("0x");
+    for (; shift >= 0; shift -= 4) {
+        uart_put("0123456789abcdef"[value >> shift & 15]);
+    }
+}
+
 void log_end(void) {
     log_text("\r\n");
 }

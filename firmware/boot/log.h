@@ -7,6 +7,7 @@
 void log_text(const char *text);
 void log_decimal(uint32_t value);
 void log_hex(uint32_t value);
+void log_short_hex(uint32_t value); /* without leading zeros */
 void log_end(void);
 
 #endif

@@ -22,7 +22,6 @@ from typing import Any, TextIO
 
 from cache.durable import FileLock
 from cache.named_tuple import NamedTuple
-from cache.stamps import filesystem_now_ns, is_settled
 from pipeline import events
 from pipeline.editor.cancel_policy import Patience
 from pipeline.editor.watch_set import WatchSet, unfinished, watch_set
@@ -32,6 +31,7 @@ from pipeline.effects.background import BackgroundRun
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.file_events import DirectoryWatcher
 from pipeline.fastpath import stamp_of
+from pipeline.fastpath.watched import file_clock
 from pipeline.model import EventKind
 from pipeline.run.context import STATE_DIR
 from pipeline.run.lock import writing_lock
@@ -153,15 +153,14 @@ class Watch:
     def _is_news(self, path: str) -> bool:
         """Not when the file is as it was when we were told of it before: one save can be reported twice, by the end of
         one watcher and the begin of the next."""
-        now_ns = filesystem_now_ns()
-        try:
-            stamp = stamp_of(os.stat(path))  # noqa: PTH116 - once per saved file
-        except OSError:
-            stamp = None
+        stamp, past = None, True
+        with suppress(OSError):
+            status = os.stat(path)  # noqa: PTH116 - once per saved file
+            stamp, past = stamp_of(status), file_clock().is_past(status, path)
         if path in self._told and self._told[path] == stamp:
             return False
         self._told.pop(path, None)
-        if stamp is None or is_settled(stamp[0], now_ns):
+        if past:
             self._told[path] = stamp
         return True
 

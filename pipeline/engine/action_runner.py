@@ -8,15 +8,17 @@ that failed leaves neither outputs nor entry.
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
 from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey
+from cache.fileclock import Moment
 from cache.named_tuple import NamedTuple
-from cache.stamps import filesystem_now_ns, next_tick
+from cache.stamps import Entry
 from pipeline.engine.build_log import Outputs, Record, record_name
+from pipeline.engine.build_place import kind_of_output
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import Blocked, Cause, Decision, Fate, Keyed, decide, key_of, look_up
 from pipeline.engine.discovery import Discovery
@@ -44,10 +46,9 @@ class Done(NamedTuple):
 
 
 class _Start(NamedTuple):
-    """When an action started: on the clock of file stamps, on one that nobody sets, and after how many others."""
+    """When an action started, on the clocks of file stamps and on one that nobody sets, and after how many others."""
 
-    stamp_ns: int
-    monotonic_ns: int
+    moment: Moment
     finished: int
 
 
@@ -60,7 +61,7 @@ class ActionRunner:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._table = workspace.table
+        self._table, self._file_clock = workspace.table, workspace.file_clock
         self._blobs, self._results = workspace.store.blobs, workspace.store.results
         self._finished: dict[str, int] = {}
         """output path -> how many were finished before it; tells an input made earlier in this run from one made while
@@ -168,11 +169,13 @@ class ActionRunner:
 
     def _execute(self, keyed: Keyed) -> Done:
         action = keyed.action
-        if filesystem_now_ns() <= self._workspace.began_ns:
+        moment = self._file_clock.moment()
+        if not moment.is_after(self._workspace.began):
             # A discovered file counts as edited during the action when its ctime is not before the start; what was
             # written just before the run must not.
-            next_tick()
-        start = _Start(filesystem_now_ns(), time.monotonic_ns(), len(self._finished))
+            self._file_clock.next_tick()
+            moment = self._file_clock.moment()
+        start = _Start(moment, len(self._finished))
         self._forget(action)
         watch = UndeclaredOutputs(self._workspace) if action.is_users else None
         ran = execute(self._workspace, action)
@@ -195,9 +198,12 @@ class ActionRunner:
         self._workspace.records.drop(record_name(action))
 
     def _missing_output(self, action: Action, ran: Executed) -> ActionFailure | None:
-        for path in action.outputs:
-            if not self._observer.exists(path):
+        for path in filter(None, (*action.outputs, action.depfile)):
+            kind = kind_of_output(self._workspace.resolve(path))
+            if kind and (path != action.depfile or kind != "nothing"):
                 message = f"the command succeeded but did not write its output {path}"
+                if kind != "nothing":
+                    message = f"the command made {path} {kind}; let it write a regular file"
                 return ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message, ran.argv, 0, _text(ran.stderr))
         return None
 
@@ -231,19 +237,29 @@ class ActionRunner:
                 return path
         if found is None:
             return ""
-        if found.seen_ns >= start.monotonic_ns:
+        clock, moment = self._file_clock, start.moment
+        if found.seen_ns >= moment.monotonic_ns:
             paths = [path for path, _ in found.discovered]
-            if link := link_made_since(str(self._workspace.root), paths, start.stamp_ns):
+            if link := link_made_since(str(self._workspace.root), paths, clock, moment):
                 return link
-        if found.newest_ns < start.stamp_ns:
+        if found.newest_ns < moment.earliest_ns and not clock.has_met_more(moment):
             return ""
         for (path, _), entry in zip(found.discovered, found.entries, strict=True):
-            if entry.stamp.ctime_ns < start.stamp_ns:
+            if self._is_older(path, entry, moment):
                 continue
             made = self._workspace.links.product(path) or path
             if self._finished.get(made, start.finished) >= start.finished:
                 return path
         return ""
+
+    def _is_older(self, path: str, entry: Entry, moment: Moment) -> bool:
+        """Is the file what `entry` says, and was that so before `moment`?"""
+        place = self._workspace.resolve(path)
+        try:
+            status = os.stat(place)  # noqa: PTH116 - once per header, where a clock must be asked
+        except OSError:
+            return False
+        return status.st_ctime_ns == entry.stamp.ctime_ns and self._file_clock.is_before(status, place, moment)
 
     def _record(self, keyed: Keyed, candidate: CandidateSet, found: IdentifiedSet, ran: Executed) -> tuple[Reason, ...]:
         """Store the result: blobs, candidate set, entry, then the record of this project. A cache that cannot be

@@ -55,7 +55,7 @@ class Records:
 
     def __init__(self, saved: Any = None) -> None:
         """`saved`: what `plain` of earlier records gave."""
-        self._rows: dict[str, tuple[bytes, _How, Observed, tuple[str, ...]]] = dict(saved or {})
+        self._rows: dict[str, tuple[bytes, _How, Observed, tuple[str, ...]]] = dict(_sound(saved))
         self._shared: dict[Any, Any] = {}
         self.changed = False
         """Is there anything that the saved ones do not hold?"""
@@ -65,26 +65,31 @@ class Records:
         row = self._rows.get(name)
         if row is None:
             return None
-        inputs, outputs, depfile, key = marshal.loads(row[0])
+        decoded = _row(row[0])
+        if decoded is None:
+            return None
+        inputs, outputs, depfile, key = decoded
         builtin, words, params, env, tool, profile, salt = row[1]
         read, made = tuple([path for path, _ in inputs]), tuple([path for path, _, _ in outputs])
         files = (*read, *made, depfile)
-        argv = tuple([files[word] if word.__class__ is int else word for word in words])
+        try:
+            argv = tuple([files[word] if word.__class__ is int else word for word in words])
+        except IndexError:
+            return None
         command = Command(builtin, argv, params, env, tool, read, made, depfile, profile, salt)
         return Record(command, inputs, row[2], row[3], outputs, key)
 
     def result(self, name: str) -> tuple[Outputs, str] | None:
         """The outputs and the key of `get`, for a quarter of its price."""
         row = self._rows.get(name)
-        if row is None:
-            return None
-        _, outputs, _, key = marshal.loads(row[0])
-        return outputs, key
+        decoded = None if row is None else _row(row[0])
+        return None if decoded is None else (decoded[1], decoded[3])
 
     def files(self, name: str) -> tuple[Observed, Outputs] | None:
         """The declared inputs and the outputs of `get`, likewise."""
         row = self._rows.get(name)
-        return None if row is None else marshal.loads(row[0])[:2]
+        decoded = None if row is None else _row(row[0])
+        return None if decoded is None else decoded[:2]
 
     def discovered(self, name: str) -> Observed:
         """What that action read beside its declared inputs, as far as is known."""
@@ -145,5 +150,57 @@ class Saved(NamedTuple):
 def load_saved(state_dir: Path) -> Saved:
     """Read it; an empty one when there is none that can be used."""
     value, note = statefile.load(state_dir / STATE_NAME, STATE_KIND)
-    stamps, records = value or (None, None)
-    return Saved(stamps, Records(records), note)
+    match value:
+        case (stamps, records):
+            return Saved(stamps, Records(records), note)
+    damaged = f"{STATE_NAME} is damaged (content); starting over"
+    return Saved(None, Records(), note if value is None else damaged)
+
+
+def _sound(saved: Any) -> dict[str, Any]:
+    """The rows if `Records` could have saved them, else none: a checksum tells damage, not who wrote it. Asks by
+    column and of each shared object once, since there may be ten thousand rows."""
+    if saved.__class__ is not dict or not saved:
+        return {}
+    rows = list(saved.values())
+    if set(map(type, saved)) != {str} or set(map(type, rows)) != {tuple} or set(map(len, rows)) != {4}:
+        return {}
+    encoded, *shared = zip(*rows, strict=True)
+    checks = (_is_how, _is_observed, _is_strings)
+    for parts, is_sound in zip(shared, checks, strict=True):
+        if not all(map(is_sound, {id(part): part for part in parts}.values())):
+            return {}
+    return saved if set(map(type, encoded)) == {bytes} else {}
+
+
+def _is_strings(value: Any) -> bool:
+    return value.__class__ is tuple and set(map(type, value)) <= {str}
+
+
+def _is_pairs(value: Any) -> bool:
+    return value.__class__ is tuple and all(_is_strings(part) and len(part) == 2 for part in value)
+
+
+_is_observed = _is_pairs
+
+
+def _is_how(value: Any) -> bool:
+    if value.__class__ is not tuple or len(value) != 7:
+        return False
+    builtin, words, params, env, tool, profile, salt = value
+    said = words.__class__ is tuple and set(map(type, words)) <= {str, int}
+    return said and _is_pairs(params) and _is_pairs(env) and _is_pairs((tool, (builtin, profile), (salt, "")))
+
+
+def _row(data: bytes) -> tuple[Observed, Outputs, str, str] | None:
+    """What `Records.put` encoded; None for anything else."""
+    try:
+        inputs, outputs, depfile, key = marshal.loads(data)
+    except (ValueError, EOFError, TypeError, MemoryError):
+        return None
+    if not _is_observed(inputs) or outputs.__class__ is not tuple or not _is_strings((depfile, key)):
+        return None
+    for output in outputs:
+        if output.__class__ is not tuple or tuple(map(type, output)) != (str, str, bool):
+            return None
+    return inputs, outputs, depfile, key

@@ -5,6 +5,8 @@ Values only. Does not know files or where the sets are kept. Invariant: `decode`
 
 from __future__ import annotations
 
+from typing import Any
+
 from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry
@@ -25,14 +27,21 @@ class CandidateSet(NamedTuple):
 
     @staticmethod
     def decode(data: bytes) -> CandidateSet | None:
-        """None for anything that `encode` did not make."""
+        """None for anything that `encode` could not have made: others may write to the store as well."""
         import json
 
         try:
             value = json.loads(data)
-            return CandidateSet(tuple(map(str, value["discovered"])), tuple(map(str, value["absent"])))
-        except (ValueError, KeyError, TypeError):
+            return CandidateSet(_paths(value["discovered"]), _paths(value["absent"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
+
+
+def _paths(value: Any) -> tuple[str, ...]:
+    """Raises ValueError for what is no list of names that files can have."""
+    if value.__class__ is not list or any(path.__class__ is not str or not path or "\0" in path for path in value):
+        raise ValueError("no list of paths")
+    return tuple(value)
 
 
 class IdentifiedSet(NamedTuple):

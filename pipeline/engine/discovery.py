@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cache.digest import digest_bytes
 from cache.durable import read_file
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
+from pipeline.engine.include_shadows import IncludeShadows
 from pipeline.engine.observation import Observer
 from pipeline.engine.workspace import Workspace
 from pipeline.formats import c_source, depfile
@@ -33,6 +34,7 @@ class Discovery:
         self._names: dict[str, str] = {}
         self._plain_names: dict[str, str] = {}
         self._shadowed: dict[object, tuple[str, ...]] = {}
+        self._includes = IncludeShadows(workspace.resolve, self._normalised, self._plain)
         self._hidden: dict[str, tuple[c_source.Hidden, tuple[str, ...]]] = {}
 
     def from_depfile(self, action: Action) -> CandidateSet | None:
@@ -51,7 +53,7 @@ class Discovery:
         declared = set(action.inputs)
         spelt = tuple(sorted({name for path in reported if (name := self._normalised(path)) not in declared}))
         # What is searched is what the source spells.
-        shadows = self._shadows(depfile.search_path(action.argv), action.inputs, spelt)
+        shadows = self._shadows(action, spelt)
         # A file that is there now and was not read is not where the compiler searches.
         absent = tuple(name for name in shadows if name not in declared and not self._observer.is_present(name))
         return CandidateSet(self._known_as(spelt, action), absent)
@@ -68,7 +70,7 @@ class Discovery:
         marked = [(path, entry) for path, entry in zip(paths, entries, strict=True) if entry.marked]
         if not marked:
             return candidate
-        search, wanted = depfile.search_path(action.argv), dict[str, None]()
+        search, wanted = self._includes.search_of(action).every, dict[str, None]()
         texts = {path: self._read(path, entry) for path, entry in marked}
         for path, (hidden, _) in texts.items():
             beside = () if path.startswith(("/", "{")) else (posixpath.dirname(path),)
@@ -146,9 +148,12 @@ class Discovery:
             self._plain_names[name] = plain if same else name
         return self._plain_names[name]
 
-    def _shadows(self, search: tuple[str, ...], sources: tuple[str, ...], headers: tuple[str, ...]) -> tuple[str, ...]:
-        """As `depfile.shadows`, once for all sources of a directory that include the same."""
-        what = (search, tuple(map(posixpath.dirname, sources)), headers)
+    def _shadows(self, action: Action, spelt: tuple[str, ...]) -> Iterable[str]:
+        """Where a new file would be read instead of one of those that the command reported."""
+        if action.count_as == "compiled":
+            return sorted(self._includes.places(action, spelt))
+        search = self._includes.search_of(action).every
+        what = (search, tuple(map(posixpath.dirname, action.inputs)), spelt)
         if what not in self._shadowed:
-            self._shadowed[what] = depfile.shadows(search, sources, headers)
+            self._shadowed[what] = depfile.shadows(search, action.inputs, spelt)
         return self._shadowed[what]

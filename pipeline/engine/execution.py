@@ -35,6 +35,7 @@ def execute(workspace: Workspace, action: Action) -> Executed:
     """Run it from the project root. Raises OSError when a directory cannot be made or a stale output not removed, and
     KeyboardInterrupt when the runner was cancelled; outputs are gone then."""
     outputs = made_files(workspace, action)
+    workspace.build_place.checked(outputs)
     for path in outputs:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
@@ -46,6 +47,9 @@ def execute(workspace: Workspace, action: Action) -> Executed:
     except BaseException:
         remove_files(outputs)
         raise
+    finally:
+        if action.is_users:
+            workspace.build_place.forget()
 
 
 def made_files(workspace: Workspace, action: Action) -> list[str]:
@@ -54,10 +58,15 @@ def made_files(workspace: Workspace, action: Action) -> list[str]:
 
 
 def remove_files(paths: Iterable[str]) -> None:
-    """Remove what exists of `paths`."""
+    """Remove what an action has made of `paths`: files, or what it made instead."""
     for path in paths:
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(path)  # noqa: PTH108
+        except OSError:
+            if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+                import shutil
+
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class UndeclaredOutputs:

@@ -45,6 +45,8 @@ class Restorer:
 
     def _restore(self, file: OutputFile) -> bool:
         path, digest, executable = file
-        made = self._blobs.materialize(digest, self._workspace.resolve(path), executable=executable)
+        place = self._workspace.resolve(path)
+        self._workspace.build_place.checked([place])
+        made = self._blobs.materialize(digest, place, executable=executable)
         entry = None if made is None else self._workspace.table.written(path, *made, digest)
         return entry is not None and entry.stamp.executable == executable

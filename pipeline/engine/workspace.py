@@ -7,18 +7,19 @@ Invariant: `graph` is a DAG, and `resolve` leads a path of a key to one place on
 from __future__ import annotations
 
 import posixpath
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache import statefile
+from cache.fileclock import FileClock
 from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
 from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved, load_saved, record_name
+from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.results import Builtin
 from pipeline.errors import ConfigError
 from pipeline.failures import fail
@@ -78,14 +79,18 @@ class Workspace:
     ) -> None:
         """`saved`: the state if it was read already. `skipped`: what is known to be up to date, when the actions are
         only the others. Raises ConfigError when the actions do not form a DAG."""
-        self.began_ns = time.time_ns()
-        """What was written before this instant was there before anything ran."""
+        # Anywhere else it would be somebody's directory, whose stamp a scratch file may move.
+        scratch_places = (str(directories.state), f"{directories.root}/build", str(directories.cache))
+        self.file_clock = FileClock(scratch_places)
+        self.began = self.file_clock.met(str(directories.root)).moment()
+        """What was written before this moment was there before anything ran."""
         saved = load_saved(directories.state) if saved is None else saved
         self.directories, self.steps, self.host, self.skipped = directories, steps, host, skipped
         self.root = directories.root
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in steps.tools.items()}
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
-        self.table = StampTable(self.resolve, saved.stamps, MARKS)
+        self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock)
+        self.build_place = BuildPlace(str(self.root))
         self.records = saved.records
         self.graph = self._build_graph()
         self._sources: list[str] | None = None

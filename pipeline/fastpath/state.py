@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from cache import statefile
-from cache.stamps import StampTable, filesystem_now_ns, is_settled
+from cache.fileclock import Moment, filesystem_now_ns
+from cache.stamps import StampTable
 from cache.statebytes import encode
 from pipeline.fastpath import (
     DIRECTORY,
@@ -37,7 +38,7 @@ from pipeline.fastpath import (
     state_path,
     touched,
 )
-from pipeline.fastpath.watched import Watched, directory_stamp
+from pipeline.fastpath.watched import Watched, directory_stamp, file_clock
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 """Decide which tools and modules are found."""
@@ -139,10 +140,10 @@ class FastPathState:
 
     def _read(self, snapshot: Snapshot, places: Sequence[int]) -> Sequence[int]:
         """None of these places if their files, which are read here, are what they were."""
-        began_ns = filesystem_now_ns()
+        began = file_clock().met(self._root).moment()
         if not touched.only_touched(snapshot, places, str(self._path), len(places)):
             return places
-        self._renewed = _with_stamps_of(snapshot, places, began_ns)
+        self._renewed = _with_stamps_of(snapshot, places, began)
         return []
 
     def waited(self) -> None:
@@ -230,14 +231,14 @@ class FastPathState:
             if listed is None:
                 return False
             others[self._short(path)] = listed
-        born_ns = _process_start_ns()
+        born = file_clock().at(_process_start_ns())
         for path in (*_own_files(self._root), *watched.files):
             try:
                 status = os.stat(path)  # noqa: PTH116
             except OSError:
                 absent.append(self._short(path))
                 continue
-            if not is_settled(status.st_ctime_ns, born_ns):
+            if not file_clock().was_settled(status, path, born):
                 return False
             others[self._short(path)] = stamp_of(status)
         stamps: dict[str, FileStamp] = {}
@@ -311,18 +312,18 @@ def _with(snapshot: Snapshot, **changes: Any) -> Snapshot:
     return Snapshot(**{name: getattr(snapshot, name) for name in Snapshot.__slots__} | changes)
 
 
-def _with_stamps_of(snapshot: Snapshot, places: Sequence[int], began_ns: int) -> Snapshot | None:
+def _with_stamps_of(snapshot: Snapshot, places: Sequence[int], began: Moment) -> Snapshot | None:
     """The snapshot with the stamps that the paths at `places` have now. None if one of them could have changed since
-    `began_ns`, before which nothing of them was read: then the content that was read may not be that of the stamp."""
+    `began`, before which nothing of them was read: then the content that was read may not be that of the stamp."""
     numbers = array("Q", snapshot.numbers())
     for place, path in snapshot.paths_at(places).items():
         try:
-            ctime_ns, size, inode = stamp_of(os.stat(path))  # noqa: PTH116
+            status = os.stat(path)  # noqa: PTH116
         except OSError:
             return None
-        if not is_settled(ctime_ns, began_ns):
+        if not file_clock().was_settled(status, os.fsdecode(path), began):
             return None
-        numbers[3 * place : 3 * place + 3] = array("Q", (ctime_ns, size, inode))
+        numbers[3 * place : 3 * place + 3] = array("Q", stamp_of(status))
     names = snapshot.listing[STAMP_BYTES * snapshot.count :]
     return _with(snapshot, listing=numbers.tobytes() + names)
 
@@ -349,7 +350,7 @@ def _own_files(root: str) -> Iterable[str]:
 
 
 def _process_start_ns() -> int:
-    """An instant not later than the start of this process, on the clock of file stamps."""
+    """An instant not later than the start of this process, on our own clock of file stamps."""
     from pipeline.effects.host import process_age_ms
 
     age_ms = process_age_ms()

@@ -6,11 +6,12 @@ None when the listing could still change without moving it.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 
+from cache.fileclock import FileClock
 from cache.named_tuple import NamedTuple
-from cache.stamps import filesystem_now_ns, is_settled
 from pipeline.fastpath import FileStamp, stamp_of
 
 
@@ -37,9 +38,15 @@ class Watched(NamedTuple):
 def directory_stamp(path: str) -> FileStamp | None:
     """The stamp of a directory about to be listed; None when its listing could still change without moving it (it was
     written in this tick of the clock), or when there is none."""
-    began_ns = filesystem_now_ns()
     try:
-        stamp: FileStamp = stamp_of(os.stat(path))  # noqa: PTH116 - once per directory of the project
+        status = os.stat(path)  # noqa: PTH116 - once per directory of the project
     except OSError:
         return None
-    return stamp if is_settled(stamp[0], began_ns) else None
+    return stamp_of(status) if file_clock().is_past(status, path) else None
+
+
+@functools.cache
+def file_clock() -> FileClock:
+    """The clocks of the file systems that this process looks at beside its actions; the current directory is the
+    project's."""
+    return FileClock((".deploy", "build"))

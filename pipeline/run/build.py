@@ -1,31 +1,23 @@
 """The build of one project: its tools, its actions and the engine over them, and the images that come out.
 
 Puts the system's processes behind the protocols that the stages see. Does not know boards, runs or doit.
-Invariant: making one starts and writes nothing; toolchain and engine are made when the first question needs them.
+Invariant: making one starts and writes nothing; toolchain and engines are made when the first question needs them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from pipeline.config.schema import DeployConfig
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.engine.build_log import Saved, load_saved
-from pipeline.engine.engine import Engine
-from pipeline.engine.facts import shadow_directories, used_files
-from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
-from pipeline.engine.results import ActionFailure, Span
-from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.errors import DeployError
-from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.state import FastPathState
-from pipeline.fastpath.watched import Watched
 from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
 from pipeline.model import (
@@ -43,6 +35,11 @@ from pipeline.run.built_images import BuiltImages
 from pipeline.run.project import Project
 from pipeline.run.screen import Screen
 from pipeline.toolchain.build import Toolchain, action_failure, build_toolchain, config_place
+
+if TYPE_CHECKING:
+    from pipeline.engine.engine import Engine
+    from pipeline.engine.results import ActionFailure, Span
+    from pipeline.run.engines import Engines
 
 
 class Build:
@@ -108,43 +105,17 @@ class Build:
         asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
         return BuiltImages(self.project.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
 
-    # --- the engine ---------------------------------------------------------------------------
-
-    def engine_for(self, stage: Stage) -> Engine:
-        """The engine that answers for `stage`: up to compile one that knows only what few moved files concern, where
-        that can be told."""
-        if stage in (Stage.FINGERPRINT, Stage.COMPILE) and "engine" not in self.__dict__:
-            return self._partial_engine or self.engine
-        return self.engine
-
     @cached_property
-    def _partial_engine(self) -> Engine | None:
-        found = self.fastpath.usage_index()
-        if found is None or len(found[1]) > MANY:
-            return None
-        with _uncollected():
-            saved = load_saved(self.project.state_dir)
-            part = partial_graph(*found, saved.records)
-            if part is None:
-                return None
-            return self._make_engine(BuildSteps(part.actions, part.tools, {}, part.run_env), saved, part.skipped)
+    def engines(self) -> Engines:
+        """Loaded when the first question needs an engine: a warm deploy asks none."""
+        from pipeline.run.engines import Engines
 
-    @cached_property
+        return Engines(self.project, lambda: self.toolchain, self.fastpath, self.runner, self.clock)
+
+    @property
     def engine(self) -> Engine:
-        """The action engine over all of this project's actions."""
-        if (partial_engine := self.__dict__.get("_partial_engine")) is not None:
-            partial_engine.save()  # what this one reads
-        _ = self.project.table  # a table that cannot be read is the configuration's fault, not that of an action
-        with _uncollected():
-            made = self.toolchain
-            return self._make_engine(BuildSteps(made.actions, made.tools, made.builtins, made.run_env))
-
-    def _make_engine(
-        self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None
-    ) -> Engine:
-        it = self.project
-        directories = Directories(it.root, it.state_dir, it.cache_dir, it.config.cache.max_bytes)
-        return Engine(directories, steps, Host(self.runner, self.clock, os.cpu_count() or 1), saved, skipped)
+        """The engine over all of this project's actions."""
+        return self.engines.whole
 
     # --- is it up to date? --------------------------------------------------------------------
 
@@ -154,8 +125,8 @@ class Build:
             return Verdict(State.UP_TO_DATE)
         try:
             if stage is Stage.FINGERPRINT:
-                return self.engine_for(stage).peek()
-            verdict = self.engine_for(stage).verdict(stage)
+                return self.engines.of(stage).peek()
+            verdict = self.engines.of(stage).verdict(stage)
             if stage is Stage.LINK and verdict.up_to_date and self.images.check().failure is not None:
                 return Verdict(State.DIRTY, (Reason("image-check", "images"),))
             return verdict
@@ -166,7 +137,7 @@ class Build:
         """Counters of a stage that had nothing to do."""
         if stage is Stage.FINGERPRINT:
             facts = self.fastpath.facts()
-            return {"inputs": self.engine_for(stage).input_count if facts is None else facts["inputs"]}
+            return {"inputs": self.engines.of(stage).input_count if facts is None else facts["inputs"]}
         if stage is Stage.REFLASH:
             return {"regions_written": 0, "bytes_written": 0}
         return {"compiled": 0, "restored": 0} if stage is Stage.COMPILE else {"linked": 0, "restored": 0}
@@ -177,37 +148,21 @@ class Build:
         asked for more."""
         passed = {result.stage for result in results if result.ok}
         if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
-            self._record_for_fastpath()
+            self.engines.record_for_fastpath()
         self.fastpath.renew()
         if selection is not None:
             self.fastpath.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
-
-    def _record_for_fastpath(self) -> None:
-        used = used_files(self.engine.workspace)
-        if used is None:
-            return
-        programs = tuple(tool.path for tool in self.toolchain.tools.values())
-        facts = {"inputs": self.engine.input_count, "toolchain": self.toolchain.name}
-        helper = None
-        if len(used) >= WORTH_FILES:
-            from pipeline.fastpath.native_build import ready
-
-            helper = ready(self.runner)
-        found = self.toolchain.watched.with_more(Watched(shadow_directories(self.engine.workspace), (), programs))
-        made = self.engine.graph.producer
-        index = partial(usage_index, self.engine.workspace)
-        self.fastpath.record(self.engine.table, used, made, found, facts, index, helper)
 
     # --- what the host stages do --------------------------------------------------------------
 
     def scan(self) -> StageWork:
         """Stamp every input, read those that moved, remember the result."""
-        found = self.engine_for(Stage.FINGERPRINT).scan()
+        found = self.engines.of(Stage.FINGERPRINT).scan()
         return StageWork(found.reasons, dict(found.counts))
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
-        engine = self.engine_for(stage)
+        engine = self.engines.of(stage)
         if "images" in self.__dict__:
             self.images.forget()
         self.fastpath.withdraw()
@@ -238,7 +193,7 @@ class Build:
     def _refresh_database(self) -> None:
         """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
         run, since an editor needs to know a new source most while it does not compile."""
-        if self._database_seen or self.__dict__.get("_partial_engine") is not None:
+        if self._database_seen or self.engines.partial_in_use:
             return
         self._database_seen = True
         if os.path.lexists(f"{self.project.root}/compile_commands.json"):
@@ -266,40 +221,32 @@ class Build:
     # --- the end ------------------------------------------------------------------------------
 
     def clean(self, stage: Stage) -> None:
-        """Remove the build products of `stage` in this profile; the cache and the state stay."""
+        """Remove the build products of `stage` in this profile; the cache and the state stay, and whatever a link
+        leads to from build/."""
+        from pipeline.engine.build_place import BuildPlace
+
         directories: set[Path] = set()
         root = self.project.root
+        place = BuildPlace(str(root))
         for action in self.toolchain.actions:
             if action.stage is stage:
                 for output in (*action.outputs, *filter(None, [action.depfile])):
                     path = root / output
-                    path.unlink(missing_ok=True)
-                    directories.update(p for p in path.parents if p.is_relative_to(root / "build"))
+                    with contextlib.suppress(OSError):
+                        place.checked([str(path)])
+                        path.unlink(missing_ok=True)
+                        directories.update(p for p in path.parents if p.is_relative_to(root / "build"))
         for directory in sorted(directories, key=lambda p: len(p.parts), reverse=True):
-            if directory.is_dir() and not any(directory.iterdir()):
+            # One that is not empty stays, and so does a link.
+            with contextlib.suppress(OSError):
                 directory.rmdir()
 
     def save(self) -> None:
         """Keep what was read."""
-        engine = self.__dict__.get("engine") or self.__dict__.get("_partial_engine")
-        if engine is not None:
-            engine.save()
+        if "engines" in self.__dict__:
+            self.engines.save()
 
     def close(self) -> None:
         """Keep what was read, and end every child process."""
         self.save()
         self.runner.close()
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Tens of thousands of objects are made here that live as long as the process: the collector would walk them again
-    and again for nothing (a third of the time that it takes to make them)."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if collecting:
-            gc.enable()

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.schema import DeployConfig
 from pipeline.device.serial_link import PortLink
 from pipeline.effects.api import FlashSession
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.engine.engine import Engine
 from pipeline.formats.placement import Placement
 from pipeline.model import Failure, Partition, Stage, Verdict
 from pipeline.run.built_images import BuiltImages
@@ -22,6 +22,9 @@ from pipeline.run.project import CONFIG_FILE, STATE_DIR, load_project
 from pipeline.run.run import Run
 from pipeline.run.transactions import Transactions
 from pipeline.toolchain.build import Toolchain
+
+if TYPE_CHECKING:
+    from pipeline.engine.engine import Engine
 
 __all__ = ["CONFIG_FILE", "STATE_DIR", "Context", "load_context"]
 

@@ -30,11 +30,20 @@ class DeviceRecords:
         self._build = build
         self._transactions = transactions
         self._journals: list[DeviceJournal] = []
+        self._owners: dict[str, str] = {}
+        """MAC -> name of the device of this run that is the board."""
 
     def saw_device(self, device: DeviceConfig, mac: str, port: str) -> Journal:
-        """Record who answered, and where; the journal of that board."""
+        """Record who answered, and where; the journal of that board. Raises DeviceError when another device of this
+        run is the same board: the two would write over each other."""
         from pipeline.device.journal_file import DeviceJournal
 
+        owner = self._owners.setdefault(mac, device.name)
+        if owner != device.name:
+            message = f"the board has the MAC {mac}, and so has that of device '{owner}' in this run"
+            hint = f"correct the `port` of '{device.name}' or '{owner}'; virtual boards need a `mac` of their own each"
+            category, where = FailureCategory.WRONG_DEVICE, device.where
+            raise DeviceError(fail(category, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=hint))
         journal = DeviceJournal(self._build.project.devices_dir, mac)
         self._journals.append(journal)
         self._transactions.say(events.DeviceSeen(device.name, mac, device.chip, port), device.name)

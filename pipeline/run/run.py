@@ -15,7 +15,6 @@ from cache.named_tuple import NamedTuple
 from pipeline import events
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.host import GitQuery, startup_ms
-from pipeline.engine.results import Span
 from pipeline.errors import DeployError
 from pipeline.failures import fail
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult, StageWork
@@ -29,6 +28,7 @@ from pipeline.run.transactions import Rendered, RunFacts, Transactions
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
+    from pipeline.engine.results import Span
     from pipeline.stages.handover import Board
 
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pipeline.effects.api import FlashSession
 from pipeline.flash import delta
 from pipeline.flash.plan import Delta
 from pipeline.model import SECTOR, Image, MatchRule, Reason, Region
 from pipeline.stages.handover import Journal
-from pipeline.stages.protocols import Boards, DeviceBuild
+
+if TYPE_CHECKING:
+    from pipeline.stages.protocols import Boards, DeviceBuild
 
 
 def find_deltas(

@@ -131,7 +131,8 @@ class Records(Protocol):
     """The transaction of a device: its event log and its journal."""
 
     def saw_device(self, device: DeviceConfig, mac: str, port: str) -> Journal:
-        """Record who answered, and where; the journal of that board."""
+        """Record who answered, and where; the journal of that board. Raises DeviceError when another device of this
+        run is the same board."""
         ...
 
     def planned(self, device: DeviceConfig, journal: Journal, proof: Proof) -> None:

@@ -7,10 +7,14 @@ Invariant: no byte of the boot can come before the reader listens.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pipeline.config.schema import DeviceConfig
 from pipeline.model import Mark, MarkName, StageWork
 from pipeline.stages.handover import Booting, InLoader, StillRunning
-from pipeline.stages.protocols import Boards, Records
+
+if TYPE_CHECKING:
+    from pipeline.stages.protocols import Boards, Records
 
 
 def run(

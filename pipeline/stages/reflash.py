@@ -11,14 +11,17 @@ last write.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.config.schema import DeviceConfig
 from pipeline.effects.api import SLOWER_BAUD, FlashSession
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Image, RegionAction, RegionPlan, Stage, StageWork
 from pipeline.stages.handover import InLoader, Proof
-from pipeline.stages.protocols import DeviceBuild, Records, Screen
 from pipeline.text import did_you_mean
+
+if TYPE_CHECKING:
+    from pipeline.stages.protocols import DeviceBuild, Records, Screen
 
 
 def run(

@@ -8,7 +8,7 @@ detail.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.boot.marks import unavailable
 from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Health, read_health
@@ -20,7 +20,9 @@ from pipeline.events import Readiness
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage, StageWork
 from pipeline.stages.handover import Booting, Confirmed, StillRunning
-from pipeline.stages.protocols import Boards, DeviceBuild, Records, Screen
+
+if TYPE_CHECKING:
+    from pipeline.stages.protocols import Boards, DeviceBuild, Records, Screen
 
 BOOT_MARKS = (MarkName.ROM_BANNER, MarkName.APP_START, MarkName.FIRST_LINE)
 

@@ -11,6 +11,7 @@ on an answer of this run's board.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.chips import ROM_REACH
 from pipeline.config.schema import DeviceConfig
@@ -21,6 +22,7 @@ from pipeline.flash.plan import confirmed_plan, full_flash_reason, plan_writes
 from pipeline.model import (
     SECTOR,
     Failure,
+    FailureCategory,
     MatchRule,
     Reason,
     Stage,
@@ -28,7 +30,9 @@ from pipeline.model import (
 )
 from pipeline.stages.changed_sectors import find_deltas
 from pipeline.stages.handover import InLoader, Journal, Proof, StillRunning
-from pipeline.stages.protocols import Boards, DeviceBuild, Records
+
+if TYPE_CHECKING:
+    from pipeline.stages.protocols import Boards, DeviceBuild, Records
 
 OTADATA_ENTRY = 64
 """Bytes read from each otadata sector: its 32-byte entry, in the unit in which the ROM reads flash."""
@@ -58,7 +62,8 @@ def run(
     except DeviceError as error:
         # The only retry of a deploy, before the first write; afterwards the next run resumes instead. Entering the
         # loader has retries of its own, and a port that is not there does not come back by asking again.
-        if any(reason.kind == RETRIED for reason in session.reasons):
+        wrong = error.failure.category is FailureCategory.WRONG_DEVICE
+        if wrong or any(reason.kind == RETRIED for reason in session.reasons):
             raise
         boards.let_go(device)
         doubts.append(Reason(RETRIED, str(Stage.VERIFY_FLASH), "", error.failure.message))

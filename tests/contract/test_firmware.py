@@ -44,9 +44,10 @@ def test_boots_to_ready_with_the_identity_of_the_elf(firmware: fb.Firmware) -> N
     assert lines[0] == "ESP-ROM:esp32c3-api1-20210207"
     assert lines[2] == "rst:0x1 (POWERON),boot:0xc (SPI_FAST_FLASH_BOOT)"
     assert "SHA-256" not in log
-    assert lines[-3:-1] == [
+    assert lines[-4:-1] == [
         "boot: otadata has no valid entry, default is ota_0",
         "boot: ota_0 starts from 0x00010000",
+        "boot: Loaded app from partition at offset 0x10000",
     ]
     assert ready_of(log) == {"app_elf_sha256": firmware.identity, "project": "reference", "partition": "ota_0"}
     assert lines[-1].startswith('{"jsonrpc"'), "nothing may come before ready, not even a log line"
@@ -193,7 +194,7 @@ def test_the_table_of_these_tests_is_the_projects() -> None:
         (fb.otadata_entry(1), fb.otadata_entry(2, state=3), "ota_0"),
         (fb.otadata_entry(1), fb.otadata_entry(2, state=4), "ota_0"),
         (fb.otadata_entry(1), fb.otadata_entry(2, state=0), "ota_1"),
-        (fb.otadata_entry(1), fb.otadata_entry(2, state=1), "ota_1"),
+        (fb.otadata_entry(1), fb.otadata_entry(2, state=1), "ota_0"),
         (fb.otadata_entry(1), fb.otadata_entry(2, state=0xFFFFFFFF), "ota_1"),
         (fb.otadata_entry(2, crc=1), fb.otadata_entry(2, state=4), "ota_0"),
     ],
@@ -385,8 +386,31 @@ def test_a_hang_before_the_watchdogs_are_off_is_ended_by_them(firmware: fb.Firmw
 def test_a_firmware_that_is_never_ready_still_logs_and_rests(firmware: fb.Firmware, tmp_path: Path) -> None:
     silent = fb.variant(firmware, tmp_path, {MAIN: (AFTER_INIT, "    (void)announce;\n")})
     log = Bench(fb.deployed(silent)).start()
-    after = log.partition("boot: ota_0 starts from 0x00010000\r\n")[2]
+    after = log.partition("boot: Loaded app from partition at offset 0x10000\r\n")[2]
     assert messages_of(after.splitlines()) == []
+
+
+# --- the sources ---
+
+
+@pytest.mark.parametrize("kind", ["app", "boot"])
+def test_no_source_files_need_each_other(firmware: fb.Firmware, kind: str) -> None:
+    """By their objects: who calls whom. A table of functions, such as `rpc_methods`, is no call."""
+    import graphlib
+
+    from elftools.elf.elffile import ELFFile
+
+    defined: dict[str, str] = {}
+    wanted: dict[str, set[str]] = {}
+    for source in fb.sources(firmware.root, kind):
+        with firmware.objects[source].open("rb") as file:
+            symbols = list(ELFFile(file).get_section_by_name(".symtab").iter_symbols())
+        shared = [symbol for symbol in symbols if symbol["st_info"]["bind"] == "STB_GLOBAL"]
+        wanted[source] = {symbol.name for symbol in shared if symbol["st_shndx"] == "SHN_UNDEF"}
+        defined.update({symbol.name: source for symbol in shared if symbol["st_info"]["type"] == "STT_FUNC"})
+    needs = {source: {defined[name] for name in names if name in defined} for source, names in wanted.items()}
+    assert sum(map(len, needs.values())) > 5
+    list(graphlib.TopologicalSorter(needs).static_order())  # raises CycleError
 
 
 # --- identity of builds ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cache.stamps import filesystem_now_ns, next_tick
+from cache.stamps import next_tick
 from cache.statebytes import decode, encode
 from pipeline import fastpath
 from pipeline.editor.watch_set import unfinished
@@ -24,6 +24,7 @@ from pipeline.fastpath import Look, Snapshot, load, native_build, native_loop
 from pipeline.fastpath import state as fastpath_state
 from pipeline.fastpath import touched as touched_files
 from pipeline.fastpath.state import FORMER_DIRECTORIES, FastPathState, _with, _with_stamps_of
+from pipeline.fastpath.watched import file_clock
 from pipeline.measure.bench.generated_project import write_compiler, write_project
 from pipeline.run.options import Options
 
@@ -64,7 +65,7 @@ class Project:
         code = {
             "doit": "import sys; sys.argv[0] = 'doit'; from doit.doit_cmd import DoitMain; "
             "sys.exit(DoitMain().run(sys.argv[1:]))",
-            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.build as c; "
+            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.engines as c; "
             "c.WORTH_FILES = 1; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))",
             "hotplate": "import sys; from pipeline.fastpath import main; sys.exit(main())",
         }[program]
@@ -374,10 +375,10 @@ def test_a_run_of_doit_records_the_stamps_of_what_was_only_touched(
 def test_stamps_are_not_renewed_for_what_may_have_changed_since_it_was_read(built: Project) -> None:
     state = state_in(built.root / ".deploy/fastpath.v1/-.state")
     with built.inside():
-        began_ns = filesystem_now_ns()
-        same = _with_stamps_of(state, [0, 1, 2], began_ns)
+        clock = file_clock().met(".")
+        same = _with_stamps_of(state, [0, 1, 2], clock.moment())
         assert same is not None and same.values() == state.values(), "nothing moved: the same stamps"
-        assert _with_stamps_of(state, [0, 1, 2], 0) is None, "everything is younger than that"
+        assert _with_stamps_of(state, [0, 1, 2], clock.at(0)) is None, "everything is younger than that"
 
 
 def test_the_run_of_the_same_process_believes_its_first_look(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,3 +210,19 @@ def test_what_is_no_regular_file_is_an_error_and_nobody_waits(tmp_path: Path) ->
                 assert ask(name) is None
             except OSError as error:
                 assert error.strerror
+
+
+@pytest.mark.parametrize("behind_s", SKEWS)
+def test_what_is_written_after_an_earlier_moment_is_not_settled_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind_s: float
+) -> None:
+    """As deploy.toml, edited while the process that read it was starting."""
+    FileServer(monkeypatch, behind_s)
+    (tmp_path / "new").write_bytes(b"")
+    for met in (False, True):
+        clock = FileClock([str(tmp_path)])
+        if met:
+            clock.meet(tmp_path.stat().st_dev, str(tmp_path / "new"))
+        born = clock.at(filesystem_now_ns() - 3_000_000_000)
+        assert not clock.was_settled((tmp_path / "new").stat(), str(tmp_path / "new"), born)
+        assert clock.was_settled((tmp_path / "new").stat(), str(tmp_path / "new"), clock.at(1 << 62))

@@ -320,6 +320,32 @@ def test_a_board_that_cannot_execute_says_so_in_one_line(chip: str, execute: boo
     assert board.wake_at() is None
 
 
+@pytest.mark.parametrize(
+    ("address", "called"),
+    [
+        (0x40000040, "ROM function ets_printf (0x40000040)"),
+        (0x40000354, "ROM function memset (0x40000354)"),
+        (0x4000055C, "ROM function Cache_MMU_Init (0x4000055c)"),
+        (0x40000664, "ROM function ets_sha_clone (0x40000664)"),
+        (0x400006F8, "ROM function ets_efuse_secure_boot_enabled (0x400006f8)"),
+        (0x40000FE4, "ROM function at 0x40000fe4"),
+    ],
+)
+def test_a_rom_function_that_is_missing_is_named_on_the_line(address: int, called: str) -> None:
+    pytest.importorskip("unicorn", reason="unicorn is not installed")
+    high, low = address + 0x800 & 0xFFFFF000, address & 0xFFF
+    jump = struct.pack("<2I", high | 5 << 7 | 0x37, low << 20 | 5 << 15 | 0x67)  # lui t0; jr low(t0)
+    flash = NorFlash(0x4000)
+    flash.program(0, make_image([(0x403CC710, jump)], entry=0x403CC710))
+    board = Board(CHIPS["esp32c3"], flash, MAC, lambda: 0.0)
+    board.power_on()
+    board.advance()
+    text = f"virtualboard: the program calls the {called}, which this board does not have: it traps here\r\n"
+    before, found, after = board.transmit().decode().partition(text)
+    assert found and before.endswith("entry 0x403cc710\r\n\r\n")
+    assert after.startswith("\r\nGuru Meditation Error: Core 0 panic'ed (Instruction access fault)")
+
+
 def test_a_missing_cpu_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "unicorn", None)
     monkeypatch.delitem(sys.modules, "virtualboard.rv32", raising=False)

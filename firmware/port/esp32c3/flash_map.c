@@ -1,8 +1,9 @@
 #include "flash_map.h"
 
 #include "soc.h"
+#include "watchdog.h"
 
-enum { TABLE_OFFSET = 0x8000, TABLE_ROWS = 0xC00 / sizeof(struct row), ROW_MAGIC = 0x50AA };
+enum { TABLE_ROWS = TABLE_SIZE / sizeof(struct row) };
 
 static const uint32_t WINDOW = MMU_ENTRIES - 1; /* the last page: an image never gets there */
 
@@ -33,6 +34,11 @@ void flash_read(uint32_t offset, void *to, uint32_t size) {
     map_page(WINDOW, MMU_INVALID);
 }
 
+__attribute__((section(".iram.text"), noinline)) void
+flash_rewrite(uint32_t offset, const void *from, uint32_t size) {
+    flash_rewrite_sector(offset, from, size);
+}
+
 void flash_sha256(uint32_t offset, uint32_t size, uint8_t digest[32]) {
     static struct rom_context context;
     ROM_ets_sha_enable();
@@ -44,7 +50,7 @@ void flash_sha256(uint32_t offset, uint32_t size, uint8_t digest[32]) {
         ROM_ets_sha_update(&context, from, part, false);
         offset += part;
         size -= part;
-        port_feed();
+        watchdog_feed();
     }
     ROM_ets_sha_finish(&context, digest);
     map_page(WINDOW, MMU_INVALID);
@@ -68,7 +74,7 @@ const char *running_partition(void) {
     uint32_t here = running_page();
     struct row row;
     for (unsigned i = 0; table_row(i, &row); i++) {
-        if (row.type == 0 && here >= row.offset && here - row.offset < row.size) {
+        if (row.type == TYPE_APP && here >= row.offset && here - row.offset < row.size) {
             for (unsigned c = 0; c < sizeof row.label; c++) {
                 label[c] = row.label[c];
             }

@@ -2,19 +2,16 @@
 #ifndef ESP32C3_FLASH_MAP_H
 #define ESP32C3_FLASH_MAP_H
 
-#include <stdint.h>
+#include "partition.h"
 
-/* One row of the partition table, in ESP-IDF's format. */
-struct row {
-    uint16_t magic;
-    uint8_t type, subtype;
-    uint32_t offset, size;
-    char label[16];
-    uint32_t flags;
-};
+#include <stdint.h>
 
 /* Copies flash to memory. */
 void flash_read(uint32_t offset, void *to, uint32_t size);
+
+/* Erases the sector at `offset` and writes `size` bytes, a multiple of 4, of RAM to its beginning.
+ */
+void flash_rewrite(uint32_t offset, const void *from, uint32_t size);
 
 void flash_sha256(uint32_t offset, uint32_t size, uint8_t digest[32]);
 
@@ -26,8 +23,5 @@ uint32_t running_page(void);
 
 /* Label of the partition that holds it; empty when the table has none there. */
 const char *running_partition(void);
-
-/* In port.c: long work in here must not look like a hang. */
-void port_feed(void);
 
 #endif

@@ -1,47 +1,20 @@
-/* core/port.h on the ESP32-C3: UART0, SYSTIMER, efuse, watchdogs, the partition table. */
+/* core/port.h on the ESP32-C3: UART0, SYSTIMER, efuse, GPIO, and what its neighbours do. */
 #include "port.h"
 
 #include "app_desc.h"
 #include "flash_map.h"
+#include "ota.h"
 #include "soc.h"
+#include "watchdog.h"
 
 enum { UART_LINE = 1, TIMER_LINE = 2 }; /* CPU interrupt lines that the two are routed to */
 enum { LED_PIN = 8 };                   /* as on most boards with this chip */
-enum { WATCHDOG_MS = 3000, WAIT_MAX_MS = 1000, WDT_TICKS_PER_MS = 2 };
+enum { WAIT_MAX_MS = 1000 };
 
 static struct port_identity identity;
 static uint64_t started_at; /* the timer runs on through a reset of the CPU alone */
 
 extern char __heap_start[], __heap_end[];
-
-/* The ROM starts two watchdogs to guard the boot, and the others may be on after a warm reset. One
- * of them goes on as ours. */
-static void set_watchdogs(void) {
-    RTC_WDT_PROTECT = WDT_KEY;
-    RTC_WDT_CONFIG0 = 0;
-    RTC_WDT_PROTECT = 0;
-    RTC_SWD_PROTECT = RTC_SWD_KEY;
-    RTC_SWD_CONFIG |= RTC_SWD_AUTO_FEED;
-    RTC_SWD_PROTECT = 0;
-    for (int group = 0; group < 2; group++) {
-        TIMG_WDT_PROTECT(group) = WDT_KEY;
-        TIMG_WDT_CONFIG0(group) = 0;
-        if (group == 0) {
-            TIMG_WDT_PRESCALE(group) = 40000 / WDT_TICKS_PER_MS << 16;
-            TIMG_WDT_STAGE0(group) = WATCHDOG_MS * WDT_TICKS_PER_MS;
-            TIMG_WDT_CONFIG0(group) =
-                TIMG_WDT_ENABLE_SYS_RESET | TIMG_WDT_UPDATE | TIMG_WDT_USE_XTAL;
-            TIMG_WDT_FEED(group) = 1;
-        }
-        TIMG_WDT_PROTECT(group) = 0;
-    }
-}
-
-void port_feed(void) {
-    TIMG_WDT_PROTECT(0) = WDT_KEY;
-    TIMG_WDT_FEED(0) = 1;
-    TIMG_WDT_PROTECT(0) = 0;
-}
 
 /* A received byte and the alarm have to end `wfi`, and nothing else may: interrupts stay off
  * (start.S), so what wakes the CPU traps nothing. Each register is set whole, because the ROM and
@@ -112,7 +85,7 @@ static uint64_t systimer_ticks(void) {
 }
 
 void port_init(void) {
-    set_watchdogs();
+    watchdog_init();
     arm_wake_up();
     started_at = systimer_ticks();
     connect_led();
@@ -156,14 +129,29 @@ int port_read(void) {
     return (int)(UART_FIFO & 0xFF);
 }
 
+/* An update has proven itself when everything is set up and the program rests for the first time.
+ * Built with -DHOTPLATE_CONFIRM_UPDATE=0 it never does, as one that fails on its way here. */
+#ifndef HOTPLATE_CONFIRM_UPDATE
+#define HOTPLATE_CONFIRM_UPDATE 1
+#endif
+
+static void confirm_once(void) {
+    static bool confirmed = !HOTPLATE_CONFIRM_UPDATE;
+    if (!confirmed) {
+        confirmed = true;
+        ota_confirm();
+    }
+}
+
 /* An alarm whose time has come before it is set goes off at once, so no wake-up is lost. */
 void port_wait(uint64_t until_ms) {
+    confirm_once();
     uint64_t now = systimer_ticks() - started_at;
     uint64_t until = now + WAIT_MAX_MS * SYSTIMER_TICKS_PER_MS;
     if (until_ms * SYSTIMER_TICKS_PER_MS < until) {
         until = until_ms * SYSTIMER_TICKS_PER_MS;
     }
-    port_feed();
+    watchdog_feed();
     if (until <= now) {
         return;
     }
@@ -174,7 +162,7 @@ void port_wait(uint64_t until_ms) {
     SYSTIMER_INT_CLR = SYSTIMER_ALARM0;
     UART_INT_CLR = UART_RXFIFO_FULL;
     __asm__ volatile("wfi");
-    port_feed();
+    watchdog_feed();
 }
 
 void *port_heap(size_t *size) {

@@ -10,11 +10,6 @@ enum {
     SEGMENTS_MAX = 16,
     HASH_SIZE = 32,
     BOOTLOADER_OFFSET = 0,
-    TABLE_OFFSET = 0x8000,
-    TABLE_SIZE = 0xC00,
-    TYPE_APP = 0,
-    TYPE_DATA = 1,
-    SUBTYPE_OTADATA = 0,
 };
 
 /* Length of the image at `offset` by its headers, 0 when there is none that fits `limit`. */

@@ -139,6 +139,26 @@ struct rom_context {
 #define ROM_MD5Update ((void (*)(struct rom_context *, const uint8_t *, uint32_t size))0x40000618)
 #define ROM_MD5Final ((void (*)(uint8_t *digest, struct rom_context *))0x4000061C)
 
+/* Flash through SPI1, by the ROM; 0 when done. */
+#define ROM_spiflash_unlock ((int (*)(void))0x40000140)
+#define ROM_spiflash_erase_sector ((int (*)(uint32_t sector))0x40000128)
+#define ROM_spiflash_write                                                                         \
+    ((int (*)(uint32_t offset, const uint32_t *from, int32_t size))0x4000012C)
+#define FLASH_SECTOR 0x1000u
+
+/* Erases a sector and writes the beginning of it, from RAM. The cache reads flash over the same
+ * pins, so it must be off, and this be inlined into code that runs from RAM. */
+static inline __attribute__((always_inline)) bool
+flash_rewrite_sector(uint32_t offset, const void *from, uint32_t size) {
+    uint32_t autoload = ROM_Cache_Disable_ICache();
+    bool done = ROM_spiflash_unlock() == 0 &&
+                ROM_spiflash_erase_sector(offset / FLASH_SECTOR) == 0 &&
+                ROM_spiflash_write(offset, (const uint32_t *)from, (int32_t)size) == 0;
+    ROM_Cache_Invalidate_ICache_All();
+    ROM_Cache_Enable_ICache(autoload);
+    return done;
+}
+
 /* Points `count` pages of the windows at flash, or nowhere (MMU_INVALID). The cache must be off
  * while the table changes, so this has to be inlined into code that runs from RAM. */
 static inline __attribute__((always_inline)) void mmu_map(uint32_t index, uint32_t flash_page,
