@@ -17,9 +17,10 @@ from typing import Any, TextIO
 from pipeline.failures import fail
 from pipeline.fastpath import selection_of
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage
-from pipeline.report.terminal import Progress, differing_lines, failure_block, look_of, module_table, say, stage_table
+from pipeline.report.terminal import Progress, differing_lines, look_of, module_table, say, say_failure, stage_table
 from pipeline.run.run import Run, StageOf
 from pipeline.run.transactions import Rendered
+from pipeline.text import quoted, visible, visible_text
 
 INTERRUPTED = 130
 
@@ -76,7 +77,7 @@ class HotplateReporter:
                 self._stream.failure(begun)
             raise SystemExit(2)
         for left in begun:
-            self._write(f"note: an earlier run was killed; {left.line}\n")
+            self._write(f"note: an earlier run was killed; {visible(left.line)}\n")
         self._run.screen.on_progress = self._progress
 
     def _open_stream(self) -> None:
@@ -101,12 +102,12 @@ class HotplateReporter:
         if which is not None and self._run.active:
             self._run.started(which)
         if task.actions and not task.name.startswith("_"):
-            self._write(f".  {task.title()}\n")
+            self._write(f".  {visible(task.title())}\n")
 
     def skip_uptodate(self, task: Any) -> None:
         """`task` is up to date, with proof."""
         if not task.name.startswith("_"):
-            self._write(f"-- {task.title()}\n")
+            self._write(f"-- {visible(task.title())}\n")
         which = stage_of(task.name)
         if which is not None:
             self._run.up_to_date(which)
@@ -120,7 +121,7 @@ class HotplateReporter:
         result = self._run.transactions.result_of(which.stage, which.device)
         for reason in result.reasons if result is not None else ():
             if reason.kind == "nearly-full":
-                self._write(f"warning: {reason}\n")
+                self._write(f"warning: {visible(str(reason))}\n")
 
     def add_failure(self, task: Any, fail_info: Any) -> None:
         """`task` failed, or was not run because one that it needs failed."""
@@ -131,8 +132,10 @@ class HotplateReporter:
             _print_failure(failure)
         elif type(fail_info).__name__ != "UnmetDependency":
             message = fail_info.get_msg().strip()
+            head, *rest = message.splitlines() or [""]
             # Those that say where and what to do are complete.
-            self._notice(message if ": error: " in message.partition("\n")[0] else f"{task.name}: error: {message}")
+            ours = ": error: " in head
+            self._notice(message if ours else "\n".join([f"{task.name}: error: {head}", *quoted("\n".join(rest))]))
             self._unknown(task.name, fail_info.get_msg())
 
     def _unknown(self, task: str, message: str) -> None:
@@ -143,7 +146,7 @@ class HotplateReporter:
 
     def skip_ignore(self, task: Any) -> None:
         """The user told doit to ignore `task`."""
-        self._write(f"!! {task.title()}\n")
+        self._write(f"!! {visible(task.title())}\n")
 
     def cleanup_error(self, exception: Any) -> None:
         """A teardown failed; we have none, but a user's own tasks may."""
@@ -175,14 +178,14 @@ class HotplateReporter:
         """End the run and show its reports. Did a deploy take longer than its budget, which it must not?"""
         self._progress.finish()
         for message in self._errors:
-            self._write(f"{message.rstrip()}\n")
+            self._write(f"{visible_text(message.rstrip())}\n")
         if not self._run.active:
             return False
         passed = not (self._failed or self._teardown_failed or self._errors)
         asked = selection_of(sys.argv[1:]) if self._only_files else None
         ended = self._run.end(interrupted=interrupted, passed=passed, selection=None if asked is None else asked[1])
         for note in ended.notes:
-            self._write(f"{note}\n")
+            self._write(f"{visible(note)}\n")
         self._show(ended.rendered)
         self._export(ended.rendered)
         return any(_is_over_budget(one.report) for one in ended.rendered)
@@ -194,7 +197,7 @@ class HotplateReporter:
             failure = one.report["failure"]
             self._write("".join(f"{line}\n" for line in differing_lines(one.report)))
             if failure is not None and one.report["outcome"] == "interrupted":
-                self._write(f"{failure['message']}\n")
+                self._write(f"{visible(failure['message'])}\n")
             if _is_over_budget(one.report):
                 self._notice(f"{failure['where']}: error: {failure['message']}\nhint: {failure['hint']}")
             if one.path is None:
@@ -218,7 +221,7 @@ class HotplateReporter:
 
     def _notice(self, text: str) -> None:
         self._progress.finish()
-        say(sys.stderr, f"{text}\n")
+        say(sys.stderr, f"{visible_text(text)}\n")
 
     def _write(self, text: str) -> None:
         self._progress.finish()
@@ -244,7 +247,7 @@ def _is_over_budget(report: Mapping[str, Any]) -> bool:
 
 
 def _print_failure(failure: Failure) -> None:
-    say(sys.stderr, "\n".join(failure_block(failure, look_of(sys.stderr))) + "\n")
+    say_failure(failure, sys.stderr)
 
 
 @contextmanager

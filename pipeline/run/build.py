@@ -31,6 +31,7 @@ from pipeline.model import (
     Verdict,
     note_lines,
 )
+from pipeline.report.terminal import told_lines
 from pipeline.run.built_images import BuiltImages
 from pipeline.run.project import Project
 from pipeline.run.screen import Screen
@@ -169,7 +170,7 @@ class Build:
         self._refresh_database()
         result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
-            self._screen.notice(text.rstrip())
+            self._screen.notice("\n".join(told_lines(text.rstrip())))
         for line in note_lines(result.notes):
             self._screen.notice(f"note: {line}")
         failure = self._failure_of(stage, category, result.failures) if result.failures else None
@@ -203,6 +204,10 @@ class Build:
             if note:
                 self._screen.notice(f"note: {note}")
 
+    def notice(self, text: str) -> None:
+        """Lines for the user."""
+        self._screen.notice(text)
+
     def keep_elf(self) -> None:
         """Remember the application's ELF by the identity that the running device reports."""
         from pipeline.device.symbolizer import ElfStore
@@ -223,7 +228,7 @@ class Build:
     def clean(self, stage: Stage) -> None:
         """Remove the build products of `stage` in this profile; the cache and the state stay, and whatever a link
         leads to from build/."""
-        from pipeline.engine.build_place import BuildPlace
+        from pipeline.engine.build_place import BuildPlace, OutsideBuild
 
         directories: set[Path] = set()
         root = self.project.root
@@ -232,7 +237,7 @@ class Build:
             if action.stage is stage:
                 for output in (*action.outputs, *filter(None, [action.depfile])):
                     path = root / output
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OutsideBuild):
                         place.checked([str(path)])
                         path.unlink(missing_ok=True)
                         directories.update(p for p in path.parents if p.is_relative_to(root / "build"))

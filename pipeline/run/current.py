@@ -26,11 +26,9 @@ def current() -> Context:
     loaded = load_context(asked)
     if not isinstance(loaded, Failure):
         return loaded
-    from pipeline.formats.diagnostics import line_of
+    from pipeline.report.terminal import say_failure
 
-    print(f"{line_of(loaded)}\nhint: {loaded.hint}", file=sys.stderr)
-    if loaded.detail:
-        print(loaded.detail, file=sys.stderr)
+    say_failure(loaded, sys.stderr)
     if asked.json:
         from pipeline.run.exports import Stream
 

@@ -23,4 +23,6 @@ def run(build: HostBuild) -> StageWork:
     if checked.failure is not None:
         return work._replace(failure=checked.failure)
     build.keep_elf()
+    for note in build.config.firmware.notes if build.config.firmware is not None else ():
+        build.notice(f"note: {note}")
     return work._replace(reasons=work.reasons + checked.warnings)

@@ -50,7 +50,13 @@ class HostBuild(Protocol):
     """The build, for the host stages. Every method raises ToolError when a tool is missing, and ConfigError."""
 
     @property
+    def config(self) -> DeployConfig: ...
+    @property
     def images(self) -> Images: ...
+    def notice(self, text: str) -> None:
+        """Lines for the user, such as a compiler's warnings."""
+        ...
+
     def scan(self) -> StageWork:
         """Stamp every input and read those that moved."""
         ...
