@@ -37,8 +37,16 @@ def execute(workspace: Workspace, action: Action) -> Executed:
     outputs = made_files(workspace, action)
     workspace.build_place.checked(outputs)
     for path in outputs:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if os.path.isdir(path):  # noqa: PTH112
+                name = path.removeprefix(f"{workspace.root}/")
+                message = f"its output {name} is a directory; remove it, and declare the files in it"
+                return Executed(failure=ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message))
+            raise
         directory = posixpath.dirname(path)
         if not os.path.isdir(directory):  # noqa: PTH112 - almost always there, and asking is cheaper than making
             Path(directory).mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from pipeline.engine.facts import shadow_directories, used_files
 from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
 from pipeline.engine.results import ActionFailure, Span
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
-from pipeline.errors import DeployError
+from pipeline.errors import DeployError, StoreError
 from pipeline.failures import fail
 from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.state import FastPathState
@@ -303,8 +303,12 @@ class Context(DeviceContext):
         return starts_wanted(self.table, otadata, wanted)
 
     def clean(self, stage: Stage) -> None:
-        """Remove the build products of `stage` in this profile; the cache and the state stay, and whatever a link
-        leads to from build/."""
+        """Remove the build products of `stage` in this profile, and those that nobody makes any more; the cache and the
+        state stay, and whatever a link leads to from build/."""
+        try:
+            self.engine.workspace.remove_leftovers()
+        except StoreError as error:
+            raise OSError(0, error.failure.message, error.failure.where) from None
         directories: set[Path] = set()
         place = BuildPlace(str(self.root))
         for action in self.toolchain.actions:
