@@ -25,7 +25,7 @@ from pipeline.config.values import check_value
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_saved
-from pipeline.engine.build_place import BuildPlace
+from pipeline.engine.build_place import BuildPlace, OutsideBuild
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
 from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
@@ -51,6 +51,7 @@ from pipeline.model import (
     Verdict,
     note_lines,
 )
+from pipeline.report.terminal import told_lines
 from pipeline.run.built_images import BuiltImages
 from pipeline.run.device_context import DeviceContext
 from pipeline.run.device_run import DeviceRun
@@ -247,7 +248,7 @@ class Context(DeviceContext):
         self._refresh_database()
         result = engine.run(stage, self.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
-            self.notice(text.rstrip())
+            self.notice("\n".join(told_lines(text.rstrip())))
         for line in note_lines(result.notes):
             self.notice(f"note: {line}")
         return StageResult(
@@ -315,7 +316,7 @@ class Context(DeviceContext):
             if action.stage is stage:
                 for output in (*action.outputs, *filter(None, [action.depfile])):
                     path = self.root / output
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OutsideBuild):
                         place.checked([str(path)])
                         path.unlink(missing_ok=True)
                         directories.update(p for p in path.parents if p.is_relative_to(self.root / "build"))
