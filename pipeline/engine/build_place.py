@@ -41,8 +41,8 @@ class BuildPlace:
         self._inside = set()
 
     def checked(self, paths: Iterable[str]) -> None:
-        """Raise OutsideBuild for the first of these (absolute) paths that a link takes out of the build directory. A path
-        that is not below the project's build/ by name is not concerned: it was refused when it was declared."""
+        """Raise OutsideBuild for the first of these (absolute) paths that a link takes out of the build directory. A
+        path that is not below the project's build/ by name is not concerned: it was refused when it was declared."""
         for path in paths:
             directory = os.path.dirname(path)  # noqa: PTH120 - strings: this is asked for every action
             if directory not in self._inside:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cache.named_tuple import NamedTuple
+from pipeline.effects.api import Completed
 from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
@@ -122,7 +123,7 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
     argv, env = placed_command(workspace, action)
     try:
-        done = workspace.host.runner.run(argv, cwd=workspace.root, env=env, timeout_s=TIMEOUT_S)
+        done = _run(workspace, action, argv, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -138,6 +139,17 @@ def _command(workspace: Workspace, action: Action) -> Executed:
             action.name, FailureKind.EXIT, f"{action.name} failed with {how}", argv, done.exit_code, words
         )
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[str, str]) -> Completed:
+    """Raises TimeoutError, and OSError when the program cannot be started."""
+    run, root = workspace.host.runner.run, workspace.root
+    if not action.is_users:
+        return run(argv, cwd=root, env=env, timeout_s=TIMEOUT_S)
+    from pipeline.engine.interpreters import fresh
+
+    with fresh(str(root), workspace.directories.state) as place:
+        return run(place.words(argv), cwd=root, env={**place.environment(), **env}, timeout_s=TIMEOUT_S)
 
 
 def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
