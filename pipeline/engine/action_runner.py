@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -23,13 +24,14 @@ from pipeline.engine.build_place import kind_of_output
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import Blocked, Cause, Decision, Fate, Keyed, decide, key_of, look_up
 from pipeline.engine.discovery import Discovery, Reported
-from pipeline.engine.execution import Executed, UndeclaredOutputs, execute, made_files, remove_files
+from pipeline.engine.execution import Executed, execute, made_files, remove_files
 from pipeline.engine.keys import full_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.engine.states import ActionState
 from pipeline.engine.symlinks import link_made_since
+from pipeline.engine.undeclared import UndeclaredOutputs
 from pipeline.engine.workspace import Workspace
 from pipeline.model import NOT_STORED, Action, Reason
 
@@ -67,6 +69,9 @@ class ActionRunner:
         self._finished: dict[str, int] = {}
         """output path -> how many were finished before it; tells an input made earlier in this run from one made while
         an action ran."""
+        self._undeclared: UndeclaredOutputs | None = None
+        """Made for the first command of a user."""
+        self._lock = threading.Lock()
         self._stopping = False
         self._observer = Observer(workspace)
         self._discovery = Discovery(workspace, self._observer)
@@ -178,10 +183,9 @@ class ActionRunner:
             moment = self._file_clock.moment()
         start = _Start(moment, len(self._finished))
         self._forget(action)
-        watch = UndeclaredOutputs(self._workspace) if action.is_users else None
-        ran = execute(self._workspace, action)
+        ran, stray = self._run_watched(action) if action.is_users else (execute(self._workspace, action), "")
         failure = ran.failure or self._missing_output(action, ran)
-        if failure is None and watch is not None and (stray := watch.found()):
+        if failure is None and stray:
             message = f"the command wrote {stray}, which no action declares as an output"
             failure = _refused(action, FailureKind.UNDECLARED_OUTPUT, message, ran)
         kept: tuple[Reason, ...] | ActionFailure = ()
@@ -197,6 +201,13 @@ class ActionRunner:
                 remove_files(made_files(self._workspace, action))  # else nothing ran, and what is there is not ours
             return Done(ActionState.FAILED, failure=failure)
         return Done(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
+
+    def _run_watched(self, action: Action) -> tuple[Executed, str]:
+        """What the command of a user did, and what it wrote that no action declares."""
+        with self._lock:
+            if self._undeclared is None:
+                self._undeclared = UndeclaredOutputs(self._workspace)
+        return self._undeclared.run(lambda: execute(self._workspace, action))
 
     def _forget(self, action: Action) -> None:
         self._workspace.records.drop(record_name(action))

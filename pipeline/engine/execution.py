@@ -6,7 +6,6 @@ outputs exists, so that what exists afterwards was made by it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 from collections.abc import Iterable
@@ -76,44 +75,6 @@ def remove_files(paths: Iterable[str]) -> None:
                 import shutil
 
                 shutil.rmtree(path, ignore_errors=True)
-
-
-class UndeclaredOutputs:
-    """Notices files that appear or change below build/ while a user's command runs and that nobody declared: they
-    would be missing after a restore. Toolchains' own commands are not watched: what they write is known, and there may
-    be ten thousand of them. What other users' commands write at the same time counts too."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._root = str(workspace.root)
-        declared = {path for action in workspace.graph.order for path in (*action.outputs, action.depfile)}
-        users = [
-            path for action in workspace.graph.order if action.is_users for path in (*action.outputs, action.depfile)
-        ]
-        self._declared = declared.union(map(workspace.links.real, users))
-        self._before = self._list()
-
-    def found(self) -> str:
-        """The first such file, relative to the project; `""` if there is none."""
-        after = self._list()
-        return min((path for path, content in after.items() if self._before.get(path) != content), default="")
-
-    def _list(self) -> dict[str, tuple[int, int, int]]:
-        """path -> mtime, size and inode of every file below build/ that nobody declared and that is no temporary one of
-        ours. Not ctime: it moves when another name of the file, which may be an old output, is removed."""
-        found = {}
-        waiting = ["build"]
-        while waiting:
-            directory = waiting.pop()
-            with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._root}/{directory}") as scan:
-                for entry in scan:
-                    path = f"{directory}/{entry.name}"
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(path)
-                    elif path not in self._declared and not entry.name.endswith(".tmp"):
-                        with contextlib.suppress(FileNotFoundError):
-                            status = entry.stat(follow_symlinks=False)
-                            found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
-        return found
 
 
 def _command(workspace: Workspace, action: Action) -> Executed:
