@@ -12,9 +12,12 @@ import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
+from cache.durable import read_file
 from cache.named_tuple import NamedTuple
 from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
+from pipeline.engine.waiting_files import has_no_end
 from pipeline.engine.workspace import Workspace
+from pipeline.formats.depfile import search_path
 from pipeline.model import Action
 
 TIMEOUT_S = 3600.0
@@ -112,6 +115,9 @@ def _command(workspace: Workspace, action: Action) -> Executed:
     if tool is None:
         message = f"the tool {action.argv[0]!r} is not installed"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
+    if path := _waited_for(workspace, action):
+        message = f"{path} cannot be read: it is a FIFO or a device, and no file"
+        return Executed(failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, message, action.argv))
     argv, env = placed_command(workspace, action)
     try:
         done = workspace.host.runner.run(argv, cwd=workspace.root, env=env, timeout_s=TIMEOUT_S)
@@ -130,6 +136,16 @@ def _command(workspace: Workspace, action: Action) -> Executed:
             action.name, FailureKind.EXIT, f"{action.name} failed with {how}", argv, done.exit_code, words
         )
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+def _waited_for(workspace: Workspace, action: Action) -> str:
+    """What the command would wait for: a script that its words name, a header where its compiler searches."""
+    if action.is_users:
+        named = (word for word in action.argv if word[:1] not in ("/", "-", ""))
+        return next((word for word in named if has_no_end(workspace.resolve(word))), "")
+    if not action.depfile:
+        return ""
+    return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *search_path(action.argv)))
 
 
 def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -156,7 +172,7 @@ def _builtin(workspace: Workspace, action: Action, outputs: list[str]) -> Execut
         message = f"this version has no builtin {action.builtin!r}"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message))
     began_s = workspace.host.clock.now_s()
-    inputs = tuple(Path(workspace.resolve(path)).read_bytes() for path in action.inputs)
+    inputs = tuple(read_file(workspace.resolve(path)) for path in action.inputs)
     made = function(BuiltinCall(action.inputs, inputs, dict(action.params)))
     if isinstance(made, BuiltinError):
         return Executed(failure=ActionFailure(action.name, FailureKind.BUILTIN, str(made), stderr=str(made)))

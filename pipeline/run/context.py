@@ -16,6 +16,7 @@ from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from cache.durable import read_text
 from cache.location import user_cache_dir
 from pipeline import events
 from pipeline.chips import VIRTUAL_CHIPS
@@ -211,7 +212,7 @@ class Context(DeviceContext):
         """Another run is over. Is deploy.toml another than the one that was loaded?"""
         self.fastpath.waited()
         try:
-            return parse_config((self.root / CONFIG_FILE).read_text()) != self.config
+            return parse_config(read_text(self.root / CONFIG_FILE)) != self.config
         except (OSError, UnicodeDecodeError):
             return True
 
@@ -425,7 +426,7 @@ def load_context(options: Options, root: Path | None = None) -> Context | Failur
     """The context of the project in `root` (default: the current directory), or why `deploy.toml` cannot be used."""
     root = (root or Path.cwd()).resolve()
     try:
-        text = (root / CONFIG_FILE).read_text()
+        text = read_text(root / CONFIG_FILE)
     except FileNotFoundError:
         return fail(
             FailureCategory.CONFIG_ERROR,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cache.durable import read_text
 from pipeline import events
 from pipeline.config.schema import DeployConfig
 from pipeline.device.journal_file import DeviceJournal
@@ -128,7 +129,7 @@ class DeviceContext:
         if device.config.mac:
             return device.config.mac
         try:
-            return self._mac_file(device).read_text().strip()
+            return read_text(self._mac_file(device)).strip()
         except (OSError, UnicodeDecodeError):
             return ""
 

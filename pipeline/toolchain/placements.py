@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.durable import read_text
 from pipeline.config.schema import DeployConfig, Prebuilt
 from pipeline.errors import ConfigError
 from pipeline.formats.partitions import parse_csv
@@ -44,7 +45,7 @@ def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:
 def _read_csv(root: Path, config: DeployConfig) -> tuple[Partition, ...] | Failure:
     path = config.partitions.table
     try:
-        text = (root / path).read_text()
+        text = read_text(root / path)
     except OSError as error:
         message = f"the partition table '{path}' cannot be read: {error.strerror}"
         hint = "correct the path, or write the table"

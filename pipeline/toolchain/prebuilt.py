@@ -6,10 +6,12 @@ file of the user's is only ever an input of an action; what goes to flash is the
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cache.durable import MOST, open_regular, read_file, read_text
 from pipeline.chips import CHIPS
 from pipeline.config.schema import Prebuilt
 from pipeline.config.values import Problem
@@ -57,7 +59,7 @@ def _no_build(root: Path, directory: str) -> Problem:
 def _from_esp_idf(root: Path, directory: str) -> Firmware | Failure:
     where = f"{directory}/{fw.FLASHER_ARGS}"
     try:
-        text = (root / where).read_text(encoding="utf-8")
+        text = read_text(root / where)
     except (OSError, UnicodeDecodeError) as error:
         return _bad(where, f"the file cannot be read: {error}")
     manifest = fw.parse_flasher_args(text, directory)
@@ -87,11 +89,11 @@ def _from_platformio(root: Path, directory: str) -> Firmware | Failure:
     heads = _heads(root, (table,), directory)
     if isinstance(heads, Failure):
         return heads
-    rows = partitions.decode_table((root / table.path).read_bytes())
+    rows = partitions.decode_table(read_file(str(root / table.path)))
     if isinstance(rows, Reason):
         return _bad(table.path, f"not a partition table: {rows.subject}: {rows.before}, {rows.after}")
     name = next((name for name in fw.PLATFORMIO_OTADATA if (root / directory / name).is_file()), "")
-    data = (root / directory / name).read_bytes() if name else b""
+    data = read_file(str(root / directory / name)) if name else b""
     files = fw.platformio_files(directory, chip, rows, (name, data) if name else None)
     heads = _heads(root, files, directory)
     if isinstance(heads, Failure):
@@ -106,7 +108,8 @@ def _from_files(root: Path, listed: Mapping[str, str]) -> Firmware | Problem | F
     for key, path in listed.items():
         if not (root / path).is_file():
             hint = "build the firmware first, or correct the path; it is relative to the project root"
-            return Problem(("prebuilt", "files", key), True, f"the file '{path}' does not exist", hint)
+            what = "is no regular file" if (root / path).exists() else "does not exist"
+            return Problem(("prebuilt", "files", key), True, f"the file '{path}' {what}", hint)
     files = sorted(FlashFile(fw.parse_offset(key) or 0, path) for key, path in listed.items())
     heads = _heads(root, files, where)
     if isinstance(heads, Failure):
@@ -130,8 +133,11 @@ def _heads(root: Path, files: Sequence[FlashFile], where: str) -> dict[str, byte
     heads = {}
     for file in files:
         try:
-            with (root / file.path).open("rb") as stream:
+            handle, status = open_regular(str(root / file.path))
+            with os.fdopen(handle, "rb") as stream:
                 heads[file.path] = stream.read(fw.HEAD_SIZE)
+            if status.st_size > MOST:
+                return _bad(file.path, f"the file has {status.st_size} bytes, and no flash has more than {MOST}")
         except FileNotFoundError:
             return _bad(where, f"the file '{file.path}' does not exist")
         except OSError as error:
@@ -150,7 +156,7 @@ def read_table(root: Path, firmware: Firmware, flash_size: int) -> tuple[Partiti
     """The partition table of the firmware, which is one of its files."""
     path = firmware.table.path
     try:
-        data = (root / path).read_bytes()
+        data = read_file(str(root / path))
     except OSError as error:
         return _bad(path, f"the partition table cannot be read: {error.strerror}")
     return partitions.read_table(data, path, flash_size=flash_size, table_offset=firmware.table.offset)
@@ -166,7 +172,7 @@ def placements(
     selected = None
     if given:
         try:
-            data = (root / given).read_bytes()
+            data = read_file(str(root / given))
         except OSError as error:
             return _bad(given, f"the file cannot be read: {error.strerror}")
         selected = otadata.select(data, len(partitions.ota_slots(table)))
