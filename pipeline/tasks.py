@@ -100,11 +100,9 @@ def context() -> Context:
     A configuration that cannot be used is reported here, before anything was touched, and ends with exit code 2."""
     loaded = load_context(_options())
     if isinstance(loaded, Failure):
-        from pipeline.formats.diagnostics import line_of
+        from pipeline.report.terminal import say_failure
 
-        print(f"{line_of(loaded)}\nhint: {loaded.hint}", file=sys.stderr)
-        if loaded.detail:
-            print(loaded.detail, file=sys.stderr)
+        say_failure(loaded, sys.stderr)
         if _options().json:
             from pipeline.run.exports import Stream
 

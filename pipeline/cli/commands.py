@@ -345,11 +345,10 @@ def _surplus(command: str, words: list[str], hint: str = "") -> Failure:
 
 
 def _refused(failure: Failure, code: int) -> int:
-    from pipeline.formats.diagnostics import line_of
+    from pipeline.report.terminal import say_failure
 
-    # What is wrong with the project is for editors too; what is wrong with the command line stands in no file.
-    line = line_of(failure) if code == 2 else failure.line()
-    print(f"{line}\nhint: {failure.hint}", file=sys.stderr)
-    if failure.detail:
-        print(failure.detail, file=sys.stderr)
+    if code == 2:
+        say_failure(failure, sys.stderr)
+    else:  # what is wrong with the command line stands in no file
+        print(f"{failure.line()}\nhint: {failure.hint}", file=sys.stderr)
     return code

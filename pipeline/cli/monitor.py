@@ -24,8 +24,10 @@ from pipeline.device.serial_link import PortLink, reader_for
 from pipeline.effects.clock import Deadline, SystemClock
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
+from pipeline.records import json_text
 from pipeline.run.context import Context
 from pipeline.run.device_run import DeviceRun
+from pipeline.text import quoted
 
 POLL_S = 0.1
 QUIET_S = 0.5
@@ -92,7 +94,7 @@ def _call(link: PortLink, device: DeviceRun, wanted: Wanted) -> int:
         message = f"{device.where}: error: `{wanted.call}` was refused with {answer.code}: {visible(answer.message)}"
         print(f"{message}\nhint: ask `rpc.discover` for the methods of this firmware", file=sys.stderr)
         return 1
-    print(json.dumps(answer.result, indent=2), flush=True)
+    print(json_text(answer.result, indent=2), flush=True)
     return 0
 
 
@@ -144,7 +146,7 @@ def _tell(context: Context, monitor: Monitor, seen: ConsoleEvent, wanted: Wanted
         print(f"-- {seen.text}", file=sys.stderr, flush=True)
     elif seen.kind in (ConsoleEventKind.PANIC, ConsoleEventKind.BACKTRACE) and wanted.decode:
         trace = context.decoded(seen.lines, monitor.running)
-        print("\n".join(visible(line) for line in trace), file=sys.stderr, flush=True)
+        print("\n".join(quoted("\n".join(trace))), file=sys.stderr, flush=True)
 
 
 def _usage(fact: str, hint: str) -> Failure:

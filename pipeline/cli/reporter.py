@@ -20,9 +20,10 @@ from pipeline.events import StageStarted
 from pipeline.failures import fail
 from pipeline.fastpath import Look, selection_of
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult
-from pipeline.report.terminal import Progress, differing_lines, failure_block, look_of, module_table, say, stage_table
+from pipeline.report.terminal import Progress, differing_lines, look_of, module_table, say, say_failure, stage_table
 from pipeline.run.context import Context
 from pipeline.run.transactions import Rendered, RunFacts, timed
+from pipeline.text import quoted, visible, visible_text
 
 INTERRUPTED = 130
 
@@ -123,7 +124,7 @@ class HotplateReporter:
             dispatch_ms=dispatch_ms,
         )
         for left in self._context.run.begin(ports, facts):
-            self._write(f"note: an earlier run was killed; {left.line}\n")
+            self._write(f"note: an earlier run was killed; {visible(left.line)}\n")
         self._context.progress = self._progress
 
     def _open_stream(self) -> None:
@@ -148,12 +149,12 @@ class HotplateReporter:
             stage, device, _ = self._running[task.name]
             self._context.run.say(StageStarted(stage), device)
         if task.actions and not task.name.startswith("_"):
-            self._write(f".  {task.title()}\n")
+            self._write(f".  {visible(task.title())}\n")
 
     def skip_uptodate(self, task: Any) -> None:
         """`task` is up to date, with proof."""
         if not task.name.startswith("_"):
-            self._write(f"-- {task.title()}\n")
+            self._write(f"-- {visible(task.title())}\n")
         if task.name in self._running:
             stage = self._running[task.name][0]
             counts = self._context.up_to_date_counts(stage)
@@ -175,8 +176,10 @@ class HotplateReporter:
             _print_failure(result.failure)
         elif type(fail_info).__name__ != "UnmetDependency":
             message = fail_info.get_msg().strip()
+            head, *rest = message.splitlines() or [""]
             # Those that say where and what to do are complete.
-            self._notice(message if ": error: " in message.partition("\n")[0] else f"{task.name}: error: {message}")
+            ours = ": error: " in head
+            self._notice(message if ours else "\n".join([f"{task.name}: error: {head}", *quoted("\n".join(rest))]))
             self._unknown(task.name, fail_info.get_msg())
 
     def _unknown(self, task: str, message: str) -> None:
@@ -187,7 +190,7 @@ class HotplateReporter:
 
     def skip_ignore(self, task: Any) -> None:
         """The user told doit to ignore `task`."""
-        self._write(f"!! {task.title()}\n")
+        self._write(f"!! {visible(task.title())}\n")
 
     def cleanup_error(self, exception: Any) -> None:
         """A teardown failed; we have none, but a user's own tasks may."""
@@ -214,7 +217,7 @@ class HotplateReporter:
             self._context.run.stage_finished(timed(result, self._context.clock.now_s() - since_s), device)
         for reason in result.reasons:
             if reason.kind == "nearly-full":
-                self._write(f"warning: {reason}\n")
+                self._write(f"warning: {visible(str(reason))}\n")
 
     # --- end ----------------------------------------------------------------------------------
 
@@ -234,14 +237,14 @@ class HotplateReporter:
         """Let go of everything, remember, report. Did a deploy that must not take longer than its budget?"""
         self._progress.finish()
         for message in self._errors:
-            self._write(f"{message.rstrip()}\n")
+            self._write(f"{visible_text(message.rstrip())}\n")
         if not self._active:
             return False
         self._active = False
         try:
             self._context.close()
         except (DeployError, OSError) as error:
-            self._write(f"note: the port could not be closed cleanly: {error}\n")
+            self._write(f"note: the port could not be closed cleanly: {visible(str(error))}\n")
         if not interrupted:
             self._context.settle()
         if not (interrupted or self._failed or self._teardown_failed or self._errors):
@@ -260,7 +263,7 @@ class HotplateReporter:
             failure = one.report["failure"]
             self._write("".join(f"{line}\n" for line in differing_lines(one.report)))
             if failure is not None and one.report["outcome"] == "interrupted":
-                self._write(f"{failure['message']}\n")
+                self._write(f"{visible(failure['message'])}\n")
             if _is_over_budget(one.report):
                 self._notice(f"{failure['where']}: error: {failure['message']}\nhint: {failure['hint']}")
             if one.path is None:
@@ -284,7 +287,7 @@ class HotplateReporter:
 
     def _notice(self, text: str) -> None:
         self._progress.finish()
-        say(sys.stderr, f"{text}\n")
+        say(sys.stderr, f"{visible_text(text)}\n")
 
     def _write(self, text: str) -> None:
         self._progress.finish()
@@ -310,7 +313,7 @@ def _is_over_budget(report: Mapping[str, Any]) -> bool:
 
 
 def _print_failure(failure: Failure) -> None:
-    say(sys.stderr, "\n".join(failure_block(failure, look_of(sys.stderr))) + "\n")
+    say_failure(failure, sys.stderr)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ only makes them say less.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from cache.durable import read_file, write_atomic
 from pipeline.cli.report_view import from_id
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
+from pipeline.records import json_text, parse_json
 from pipeline.report.history import History, by_device, failure_rates
 from pipeline.report.history_file import HISTORY, read_history
 from pipeline.report.live_results import Merged, decode_merged, encode_merged, entry, merge
@@ -43,7 +43,7 @@ def status_text(context: Context, output: str, unit_tests: str) -> str | Failure
     texts = pages(devices, merged, history.rows)
     if files is not None:
         texts["test-results.md"] = unit_page(files)
-    text = json.dumps(encode_merged(merged), indent=1) + "\n"
+    text = json_text(encode_merged(merged), indent=1) + "\n"
     texts[ALL] = text
     if merged.good:
         texts[LAST_GOOD] = text
@@ -110,7 +110,7 @@ def _shown(context: Context, path: Path) -> str:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(read_file(str(path)))
+        return parse_json(read_file(str(path)))
     except (OSError, ValueError, RecursionError):
         return None
 

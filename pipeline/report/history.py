@@ -6,13 +6,14 @@ however damaged, stops the others from being read, and rows of another schema ar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.failures import UserAction
+from pipeline.records import parse_json
 from pipeline.report.markdown import HISTORY_SCHEMA
+from pipeline.text import visible
 
 
 class Row(NamedTuple):
@@ -83,7 +84,7 @@ def parse_history(data: bytes) -> History:
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -93,29 +94,44 @@ def _row(value: Mapping[str, Any]) -> Row | None:
     try:
         failure = value["failure"] or {}
         row = Row(
-            transaction_id=_is(str, value["transaction_id"]),
-            run=_is(str, value["run"]),
-            started_at=_is(str, value["started_at"]),
-            machine=_is(str, value["machine"]),
-            version=_is(str, value["version"]),
-            device=_is(str, value["device"]),
-            chip=_is(str, value["chip"]),
-            profile=_is(str, value["profile"]),
-            outcome=_is(str, value["outcome"] or ""),
+            transaction_id=_word(value["transaction_id"]),
+            run=_word(value["run"]),
+            started_at=_word(value["started_at"]),
+            machine=_word(value["machine"]),
+            version=_word(value["version"]),
+            device=_word(value["device"]),
+            chip=_word(value["chip"]),
+            profile=_word(value["profile"]),
+            outcome=_word(value["outcome"] or ""),
             warm=_is(bool, value["warm"]),
-            stages={name: _is(str, how) for name, how in value["stages"].items()},
-            phases={name: _is(int, ms) for name, ms in value["phases"].items()},
-            total_ms=None if value["total_ms"] is None else _is(int, value["total_ms"]),
+            stages={visible(name): _word(how) for name, how in value["stages"].items()},
+            phases={visible(name): _ms(ms) for name, ms in value["phases"].items()},
+            total_ms=None if value["total_ms"] is None else _ms(value["total_ms"]),
             fits=_is(bool, value["fits"]),
-            ttfb_ms=None if value["ttfb"]["total_ms"] is None else _is(int, value["ttfb"]["total_ms"]),
+            ttfb_ms=None if value["ttfb"]["total_ms"] is None else _ms(value["ttfb"]["total_ms"]),
             ttfb_schema=_is(int, value["ttfb"]["schema"]),
-            category=_is(str, failure.get("category") or ""),
-            stage=_is(str, failure.get("stage") or ""),
-            user_action=_is(str, failure.get("user_action") or ""),
+            category=_word(failure.get("category") or ""),
+            stage=_word(failure.get("stage") or ""),
+            user_action=_word(failure.get("user_action") or ""),
         )
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return row if row.transaction_id and row.device else None
+
+
+_LONGEST_MS = 10**12
+"""Thirty years: more is damage, and would be no number for a chart."""
+
+
+def _ms(value: Any) -> int:
+    milliseconds: int = _is(int, value)
+    if not 0 <= milliseconds <= _LONGEST_MS:
+        raise ValueError(f"{milliseconds} ms is no duration")
+    return milliseconds
+
+
+def _word(value: Any) -> str:
+    return visible(_is(str, value))
 
 
 def _is(kind: type, value: Any) -> Any:

@@ -12,13 +12,13 @@ Digests, Readiness, Durations.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.text import visible, visible_text
+from pipeline.records import json_text
+from pipeline.text import quoted, visible, visible_text
 
 NOTHING = "-"
 """Stands for an empty value: a code span cannot be empty."""
@@ -94,7 +94,7 @@ def history_row(report: Mapping[str, Any], run: str, machine: str, version: str)
 
 def encode_history(row: Mapping[str, Any]) -> bytes:
     """One line of `history.jsonl`."""
-    return json.dumps(row, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
+    return json_text(row, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 FOLDED = 5
@@ -152,7 +152,7 @@ def _is_first(reason: Mapping[str, Any]) -> bool:
 def _failure(failure: Mapping[str, Any]) -> str:
     keys = ("category", "stage", "retryable", "user_action", "where", "message", "hint")
     page = section("## Failure", ((key, failure[key]) for key in keys))
-    return page + "\n" + code_block(failure["detail"]) + "\n" if failure["detail"] else page
+    return page + "\n" + quoted_block(failure["detail"]) + "\n" if failure["detail"] else page
 
 
 def _fingerprints(report: Mapping[str, Any]) -> Bullets:
@@ -248,10 +248,11 @@ def budget_section(budget: Mapping[str, Any]) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of words and numbers of this program, which need no escape. Every deploy writes one, and importing
-    tabulate costs 40 ms: hence by hand."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [head, ["-" * width for width in widths], *rows]
+    """A table. What would end a cell, a line or the table is shown by its escape. Every deploy writes one, and
+    importing tabulate costs 40 ms: hence by hand."""
+    cells = [[visible(cell).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [cells[0], ["-" * width for width in widths], *cells[1:]]
     return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
 
 
@@ -305,6 +306,11 @@ def code_block(text: str) -> str:
     body = visible_text(text.replace("\r\n", "\n").rstrip("\n"))
     fence = "`" * max(3, _longest_run(body) + 1)
     return f"{fence}text\n{body}\n{fence}"
+
+
+def quoted_block(text: str) -> str:
+    """What a device or another program said, in a fenced block, each line marked."""
+    return code_block("\n".join(quoted(text.rstrip("\n"))))
 
 
 def _longest_run(text: str) -> int:

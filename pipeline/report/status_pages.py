@@ -18,8 +18,9 @@ from typing import Any
 from cache.named_tuple import NamedTuple
 from pipeline.report.history import Rate, Row, by_device, comparable, failure_rates
 from pipeline.report.live_results import CHECKS, FAIL, PASS, Entry, Merged
-from pipeline.report.markdown import NOTHING, code, code_block, markdown_table
+from pipeline.report.markdown import NOTHING, code, markdown_table, quoted_block
 from pipeline.statistics import quantile
+from pipeline.text import visible
 
 NEWEST = 50
 """Deploys of a device that its p50 is made of."""
@@ -46,7 +47,7 @@ def short_chip(chip: str) -> str:
     """`esp32c3` for `esp32c3`, `ESP32-C3 (QFN32) (revision v0.4)`, `esp32-c3 rev 3`: the type alone, as esptool spells
     its `--chip`."""
     name = re.split(r"[\s(]|-?rev", chip.strip(), maxsplit=1, flags=re.IGNORECASE)[0]
-    return name.lower().replace("-", "") or "unknown chip"
+    return re.sub(r"[^a-z0-9]", "", name.lower()) or "unknown chip"
 
 
 # --- index ------------------------------------------------------------------------------------
@@ -140,11 +141,11 @@ def _worth_a_line(one: Entry) -> bool:
 
 
 def _note(one: Entry) -> str:
-    parts = [] if one.current else [f"as of {one.as_of}"]
+    parts = [] if one.current else [f"as of {visible(one.as_of)}"]
     if one.failure is not None:
         where = f"{one.failure['where']}: " if one.failure.get("where") else ""
         said = where + one.failure.get("message", "its report is gone")
-        parts.append(f"{one.failure['category']}: {code(said)}")
+        parts.append(f"{visible(one.failure['category'])}: {code(said)}")
     return f"- {code(one.device)}: {'; '.join(parts)}"
 
 
@@ -188,5 +189,5 @@ def unit_page(files: Sequence[SuiteFile]) -> str:
         counts = [f"{one.passed} passed", f"{len(one.failures)} failed", f"{one.skipped} skipped"]
         lines += [f"## {one.name}", "", ", ".join(counts), ""]
         for test, text in one.failures:
-            lines += [f"FAIL {code(test)}", "", code_block(text or NOTHING), ""]
+            lines += [f"FAIL {code(test)}", "", quoted_block(text or NOTHING), ""]
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -52,6 +52,7 @@ from pipeline.model import (
     Verdict,
     note_lines,
 )
+from pipeline.report.terminal import told_lines
 from pipeline.run.built_images import BuiltImages
 from pipeline.run.device_context import DeviceContext
 from pipeline.run.device_run import DeviceRun
@@ -248,7 +249,7 @@ class Context(DeviceContext):
         self._refresh_database()
         result = engine.run(stage, self.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
-            self.notice(text.rstrip())
+            self.notice("\n".join(told_lines(text.rstrip())))
         for line in note_lines(result.notes):
             self.notice(f"note: {line}")
         return StageResult(

@@ -8,7 +8,6 @@ the next run.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sys
@@ -36,6 +35,7 @@ from pipeline.model import (
     StageOutcome,
     StageResult,
 )
+from pipeline.records import json_text
 from pipeline.report.document import build_report, whole_ms
 from pipeline.report.history_file import HISTORY
 from pipeline.report.markdown import encode_history, history_row, last_line, render_markdown
@@ -273,7 +273,7 @@ class Run:
         try:
             self.reports_dir.mkdir(parents=True, exist_ok=True)
             write_atomic(self.reports_dir / f"{tx}.md", render_markdown(report).encode(), durable=False)
-            text = json.dumps(report, indent=2) + "\n"
+            text = json_text(report, indent=2) + "\n"
             write_atomic(self.reports_dir / f"{tx}.json", text.encode(), durable=False)
         except OSError:
             path = None  # the log in .deploy still holds everything

@@ -240,7 +240,7 @@ def test_unit_tests_are_read_from_junit(tmp_path: Path) -> None:
         SuiteFile("b.c", 0, 1, (("four", "only this"),)),
     ]
     text = unit_page([SuiteFile("tests.test_a", 1, 0, (("two", "all of it\nsecond line"),))])
-    assert "all of it\nsecond line" in text
+    assert "| all of it\n| second line" in text
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,8 @@ def test_a_failure_is_a_fact_its_detail_and_a_hint() -> None:
     )
     assert failure_block(failure, PIPE) == [
         "device desk on ttyUSB0: error: held by process 7 (picocom)",
-        "  line 1",
-        "  line 2?[2J",
+        "  | line 1",
+        r"  | line 2\x1b[2J",
         "hint: close the program that holds the port, then run again",
     ]
     assert failure_block(failure, COLOUR)[0].startswith("\x1b[31mdevice desk")
@@ -136,10 +136,10 @@ def test_a_long_detail_is_cut_to_its_end_and_says_so() -> None:
     failure = fail(FailureCategory.PANIC, stage=Stage.TTFB, where="d", message="m", detail=detail)
     lines = failure_block(failure, TTY)
     assert lines[1] == "  ... 8 more lines in the report"
-    assert lines[2].startswith("  8 x")
+    assert lines[2].startswith("  | 8 x")
     assert len(lines) == 1 + 1 + 12 + 1
     assert all(len(line) <= 80 for line in lines[2:-1])
-    assert failure_block(failure, PIPE)[2] == f"  8 {'x' * 200}", "a pipe has no width: a program reads it"
+    assert failure_block(failure, PIPE)[2] == f"  | 8 {'x' * 200}", "a pipe has no width: a program reads it"
 
 
 def test_a_detail_that_the_message_holds_is_not_said_again() -> None:
@@ -232,5 +232,5 @@ def test_modules_are_listed_and_cannot_steer_the_terminal() -> None:
         {"name": "samp\x1b[2Jler", "setup_ok": False, "at_fault": True, "held": None, "health": ""},
     ]
     lines = module_table({"readiness": {"modules": modules}}, Look(tty=False, colour=False, columns=80))
-    assert lines == ["module blink        ok, 0 bytes held, 3 flashes", "module samp?[2Jler  not set up, at fault"]
+    assert lines == ["module blink        ok, 0 bytes held, 3 flashes", r"module samp\x1b[2Jler not set up, at fault"]
     assert module_table({"readiness": {"modules": []}}, Look(tty=False, colour=False, columns=80)) == []
