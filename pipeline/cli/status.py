@@ -17,8 +17,9 @@ from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.records import json_text, parse_json
 from pipeline.report.history import History, by_device, failure_rates
-from pipeline.report.history_file import HISTORY, read_history
+from pipeline.report.history_file import read_history
 from pipeline.report.live_results import Merged, decode_merged, encode_merged, entry, merge
+from pipeline.report.markdown import HISTORY
 from pipeline.report.status_pages import Device, SuiteFile, live_text, p50_text, pages, rate_text, unit_page
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """`doit hooks:install`, `hooks:uninstall`, `hooks:git`: put build-on-save into the files that editors and git read.
 
-Knows which file of which editor gets which text, and reads and writes those files. What the texts are,
-`core.hook_texts` knows; how they go into a file and out again, `core.blocks` and `core.jsonc`. Invariants: installing
+Knows which file of which editor gets which text, and reads and writes those files. What the texts are, `hook_texts.py`
+knows; how they go into a file and out again, `formats/marked_block.py` and `formats/jsonc.py`. Invariants: installing
 twice is installing once; uninstalling gives back the bytes that were there before, and what the user wrote since; a
 file that cannot be merged is not touched, and the user is told what to paste.
 """

@@ -1,10 +1,10 @@
 """`doit watch`: build, and with `--deploy` deploy, after every save.
 
 The loop: which run to start, when to cancel one, what to say. The runs are `hotplate compile link` and `hotplate
-deploy` themselves, so this knows neither doit nor what a stage is; saves come from `effects.watching`, processes from
-`effects.background`. Invariants: `STARTED` and `FINISHED` alternate on stdout whatever happens in between; when it is
-quiet, the last build that was not cancelled began after the last save; a run that writes flash is let finish, and so is
-a build for which saves have waited long enough (`core.patience`).
+deploy` themselves, so this knows neither doit nor what a stage is; saves come from `effects/file_events.py`, processes
+from `effects.background`. Invariants: `STARTED` and `FINISHED` alternate on stdout whatever happens in between; when it
+is quiet, the last build that was not cancelled began after the last save; a run that writes flash is let finish, and so
+is a build for which saves have waited long enough (`cancel_policy.py`).
 """
 
 from __future__ import annotations

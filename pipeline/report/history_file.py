@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.report.history import History, parse_history
-
-HISTORY = "history.jsonl"
+from pipeline.report.markdown import HISTORY
 
 
 def read_history(reports_dir: Path) -> History:

@@ -54,6 +54,9 @@ def last_line(report: Mapping[str, Any], *, written: bool = True) -> str:
     return " ".join(f"DEPLOY_{key}={shlex.quote(visible(value)) if value else ''}" for key, value in pairs.items())
 
 
+HISTORY = "history.jsonl"
+"""Among the reports: a line per transaction."""
+
 HISTORY_SCHEMA = 1
 """Version of `history_row`. Lines of different versions must not be compared."""
 

@@ -1,7 +1,7 @@
 """Baselines: reports of child runs in, rows, statistics and comparisons out.
 
 Pure: dicts of JSON types in and out. Does not start runs and does not know files, the clock or how a baseline is shown
-(`baseline_view.py`).
+(`view.py`).
 Invariant: what was not measured has no duration, and never counts as 0; a statistic is made of successful steps only.
 
 A run is named `<series>-<number>`: `cold-1`, `warm-3`, `edit-2`. The first warm run begins from nothing and is there
