@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.editor import hooks
-from pipeline.editor.hooks import Done
+from pipeline.editor.hooks import HookResult
 from pipeline.effects.host import git_places
 from pipeline.run.context import Context
 from pipeline.toolchain import compile_commands
@@ -43,7 +43,7 @@ def git(context: Context) -> str:
     return _shown(context, [hooks.install(hooks.git_part(context.root, *places))])
 
 
-def _shown(context: Context, done: Sequence[Done]) -> str:
+def _shown(context: Context, done: Sequence[HookResult]) -> str:
     for one in done:
         for line in hooks.lines_of(one, context.root):
             print(line, file=sys.stderr if one.how == "refused" else sys.stdout)

@@ -61,7 +61,7 @@ SEGMENTS: tuple[tuple[str, MarkName, MarkName], ...] = (
 remainder."""
 
 SKIP_REASONS = {"md5": "digest_already_deployed", "app-report": "app_confirmed", "journal": "journal_trusted"}
-"""Why nothing was written, by the rung of the verify ladder that proved it."""
+"""Why nothing was written, by the verify level that proved it."""
 
 
 def whole_ms(seconds: float) -> int:

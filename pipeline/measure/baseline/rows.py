@@ -103,9 +103,9 @@ def not_run(series: str, number: int, edit: str) -> Measured:
     return Measured(series, number, edit, {}, {}, {})
 
 
-def answered_by_gate(series: str, number: int, edit: str, duration_ms: int) -> Measured:
-    """A child that the warm gate answered: every stage was up to date before it began, which is 0 ms as in a run of
-    doit's that the gate informed."""
+def answered_by_fastpath(series: str, number: int, edit: str, duration_ms: int) -> Measured:
+    """A child that the fast path answered: every stage was up to date before it began, which is 0 ms as in a run of
+    doit's that it informed."""
     nothing = {stage.value: StageOutcome.UP_TO_DATE.value for stage in HOST_STAGES}
     phases = {**dict.fromkeys(nothing, 0), TOTAL: duration_ms}
     return Measured(series, number, edit, phases, nothing, {"compiled": 0, "restored": 0, "linked": 0})
