@@ -85,7 +85,8 @@ def parse_config(
     problems = problems or prebuilt_checks(document)
     firmware: Firmware | None = None
     if not problems and find_firmware is not None and not _compiles(document):
-        found = find_firmware(Prebuilt(**values["prebuilt"]))
+        section = Prebuilt(**values["prebuilt"])
+        found = find_firmware(section._replace(chip=section.chip or values["toolchain"].get("chip", "")))
         if isinstance(found, Failure):
             return found
         if isinstance(found, Problem):
@@ -118,7 +119,7 @@ def _adopt(values: dict[str, Any], firmware: "Firmware") -> list[Problem]:
         if said == "":
             continue
         written = values[section].setdefault(key, said)
-        if written != said:
+        if written != said and not (firmware.size_open and (section, key) == ("flash", "size")):
             shown = [f"{value:#x}" if isinstance(value, int) else f"'{value}'" for value in (written, said)]
             fact = f"'{section}.{key}' is {shown[0]}, but {shown[1]} in {firmware.where}"
             hint = "remove the key: the firmware decides; or build the firmware for it"

@@ -52,11 +52,13 @@ class Toolchain(NamedTuple):
 
 
 class Prebuilt(NamedTuple):
-    """Firmware that something else built: the directory of an ESP-IDF or PlatformIO build, or files by their offset in
-    flash (as written, `0x10000` or `65536`)."""
+    """Firmware that something else built: the directory of an ESP-IDF or PlatformIO build or of an esp-web-tools
+    manifest, or files by their offset in flash (as written, `0x10000` or `65536`). `chip`: which of several builds of a
+    manifest, `toolchain.chip` unless it is written."""
 
     directory: str = ""
     files: Mapping[str, str] = MappingProxyType({})
+    chip: str = ""
 
 
 class Bootloader(NamedTuple):

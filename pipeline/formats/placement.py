@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS
+from pipeline.formats.flash_file import WHOLE, Part
 from pipeline.formats.partitions import APP, app_rows, factory_row, ota_slots, otadata_row
 from pipeline.model import SECTOR, MatchRule, Partition
 from pipeline.text import did_you_mean
@@ -23,7 +24,7 @@ BOOTLOADER, TABLE, APPLICATION, OTADATA_IMAGE = OWN_IMAGES
 
 class Placement(NamedTuple):
     """Room for one image: `name` is what reports call it, `partition` the table's row or `""`. `program`: its header
-    names a chip. `source`: the given file that it holds, `""` for what a toolchain makes."""
+    names a chip. `source`: the given file that it holds (`part` of it), `""` for what a toolchain makes."""
 
     name: str
     partition: str
@@ -32,6 +33,7 @@ class Placement(NamedTuple):
     match: MatchRule = MatchRule.BYTES
     program: bool = False
     source: str = ""
+    part: Part = WHOLE
 
 
 class Given(NamedTuple):
@@ -42,6 +44,7 @@ class Given(NamedTuple):
     path: str
     partition: str = ""
     offset: int | None = None
+    part: Part = WHOLE
 
 
 class Misplaced(NamedTuple):
@@ -114,7 +117,11 @@ def place_firmware(
     placed: list[Placement] = []
     for file in files:
         role = known.pop(file.offset, None) if file.offset is not None else None
-        found = role._replace(source=file.path) if role is not None else _place_one(table, file, placed, flash_size)
+        found = (
+            role._replace(source=file.path, part=file.part)
+            if role is not None
+            else _place_one(table, file, placed, flash_size)
+        )
         if isinstance(found, Misplaced):
             return found
         placed.append(found)
@@ -168,6 +175,7 @@ def _place_one(
         MatchRule.OTADATA if is_otadata else MatchRule.BYTES,
         program=row is not None and row.type == APP,
         source=given.path,
+        part=given.part,
     )
 
 

@@ -25,7 +25,7 @@ from pipeline.config.values import check_value
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_saved
-from pipeline.engine.build_place import BuildPlace
+from pipeline.engine.build_place import BuildPlace, OutsideBuild
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
 from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
@@ -312,7 +312,7 @@ class Context(DeviceContext):
             if action.stage is stage:
                 for output in (*action.outputs, *filter(None, [action.depfile])):
                     path = self.root / output
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OutsideBuild):
                         place.checked([str(path)])
                         path.unlink(missing_ok=True)
                         directories.update(p for p in path.parents if p.is_relative_to(self.root / "build"))

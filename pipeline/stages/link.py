@@ -23,4 +23,6 @@ def run(ctx: Context) -> StageResult:
     if checked.failure is not None:
         return result._replace(outcome=StageOutcome.FAILED, failure=checked.failure)
     ctx.keep_elf()
+    for note in ctx.config.firmware.notes if ctx.config.firmware is not None else ():
+        ctx.notice(f"note: {note}")
     return result._replace(reasons=result.reasons + checked.warnings)

@@ -133,7 +133,7 @@ def _prebuilt(
         images={name: generate.image_path(out, name) for name in made},
         run_env={},
         watched=prebuilt.watched(root, config.prebuilt, firmware, placed),
-        header=prebuilt.header_params(firmware, config.toolchain.chip),
+        header=prebuilt.header_params(firmware, config.toolchain.chip, config.flash.size),
     )
 
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from pipeline import chips
 from pipeline.engine.results import Builtin, BuiltinCall, BuiltinError
 from pipeline.formats import elf, esp_image, otadata, partitions
+from pipeline.formats.flash_file import WHOLE, Part
 from pipeline.model import Failure, Partition, Reason
 
 STRIP = "strip@1"
@@ -72,8 +73,12 @@ def ota_select(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
 
 
 def ota_select_of_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """Binary table -> otadata that selects the slot of parameter `slot`; erased without it."""
-    rows = partitions.decode_table(call.inputs[0])
+    """Binary table (or the part of a file that the parameters of `part_params` name) -> otadata that selects the slot
+    of parameter `slot`; erased without it."""
+    table = _part(call)
+    if isinstance(table, BuiltinError):
+        return table
+    rows = partitions.decode_table(table)
     if isinstance(rows, Reason):
         return _refused(call, rows)
     if "slot" not in call.params:
@@ -82,14 +87,37 @@ def ota_select_of_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
 
 
 def copy(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """The same bytes: from here on they are ours, in the cache, and named by their digest."""
-    return call.inputs if call.inputs[0] else BuiltinError(call.paths[0], "the file is empty", "build it again")
+    """The same bytes, or the part of them that the parameters of `part_params` name: from here on they are ours, in the
+    cache, and named by their digest."""
+    data = _part(call)
+    if isinstance(data, BuiltinError):
+        return data
+    return [data] if data else BuiltinError(call.paths[0], "the file is empty", "build it again")
+
+
+def part_params(part: Part) -> tuple[tuple[str, str], ...]:
+    """The parameters of `copy` and `take_image` for a part of a file; none for the whole."""
+    if part == WHOLE:
+        return ()
+    return (("packed", str(int(part.packed))), ("size", str(part.size)), ("start", str(part.start)))
+
+
+def _part(call: BuiltinCall) -> bytes | BuiltinError:
+    if "start" not in call.params:
+        return call.inputs[0]
+    start, size, packed = (int(call.params[key]) for key in ("start", "size", "packed"))
+    try:
+        return Part(start, size, bool(packed)).take(call.inputs[0])
+    except ValueError as error:
+        return BuiltinError(call.paths[0], str(error), "build it again")
 
 
 def take_image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """A program's image, if it is whole. Parameters (optional): `max_segments`; `chip` with `flash_mode, flash_freq,
-    flash_size`, each of which goes into the header as `esptool write-flash` would put it there."""
-    data, path = call.inputs[0], call.paths[0]
+    """A program's image, if it is whole. Parameters (optional): those of `part_params`; `max_segments`; `chip` with
+    `flash_mode, flash_freq, flash_size`, each of which goes into the header as `esptool write-flash` would do it."""
+    data, path = _part(call), call.paths[0]
+    if isinstance(data, BuiltinError):
+        return data
     info = esp_image.describe_image(data, int(call.params.get("max_segments", esp_image.MAX_SEGMENTS)))
     if isinstance(info, Reason):
         return _refused(call, info)

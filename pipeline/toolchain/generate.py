@@ -13,7 +13,7 @@ from cache.named_tuple import NamedTuple
 from pipeline.effects.packages import package_dir
 from pipeline.formats.placement import BOOTLOADER, Placement
 from pipeline.model import Action, Stage
-from pipeline.toolchain.builtins import COPY, ELF2IMAGE, IMAGE, OTADATA, PARTITION_TABLE, STRIP
+from pipeline.toolchain.builtins import COPY, ELF2IMAGE, IMAGE, OTADATA, PARTITION_TABLE, STRIP, part_params
 from pipeline.toolchain.distribution import version_of
 
 APP_ELF_SHA256_OFFSET = "0xb0"
@@ -207,7 +207,7 @@ def given_actions(
                     (one.source,),
                     (image_path(out, one.name),),
                     builtin=IMAGE if one.program else COPY,
-                    params=tuple(settings) if boot else (),
+                    params=(*(settings if boot else ()), *part_params(one.part)),
                     profile=profile,
                 )
             )

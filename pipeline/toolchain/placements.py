@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 def find_firmware(root: Path, section: Prebuilt) -> Firmware | Problem | Failure:
     """What `[prebuilt]` names below `root`."""
-    from pipeline.toolchain import prebuilt
+    from pipeline.toolchain.given_builds import read_firmware
 
-    return prebuilt.read_firmware(root, section)
+    return read_firmware(root, section)
 
 
 def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.formats.boot_rules import rom_refusal, second_stage_refusal
 from pipeline.formats.esp_image import check_chip, describe_image
-from pipeline.formats.manifests import FlashFile, find_chip
+from pipeline.formats.flash_file import FlashFile
+from pipeline.formats.manifests import find_chip
 from pipeline.model import Failure, Reason
 from tests import given_firmware as given_by
 from tests.e2e.inprocess import deploy

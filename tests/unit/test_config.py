@@ -19,7 +19,8 @@ import pipeline.config.reader as config_module
 from pipeline.config.reader import parse_config
 from pipeline.config.schema import Budget, DeployConfig, DeviceConfig, Prebuilt, Profile
 from pipeline.config.values import COMPILED_KEYS, Problem
-from pipeline.formats.manifests import Firmware, FlashFile
+from pipeline.formats.flash_file import FlashFile
+from pipeline.formats.manifests import Firmware
 from pipeline.model import Failure, FailureCategory, Stage
 
 MINIMAL = """\

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from pipeline.chips import CHIPS, flash_freq_code, flash_freq_name
 from pipeline.formats import manifests as fw
 from pipeline.formats.esp_image import with_flash_settings
-from pipeline.formats.manifests import FlashFile, Manifest, parse_flasher_args
+from pipeline.formats.flash_file import FlashFile
+from pipeline.formats.manifests import Manifest, parse_flasher_args
 from pipeline.formats.partitions import decode_table
 from pipeline.formats.placement import Given, Misplaced, Placement, add_given, place, place_firmware, started_row
+from pipeline.formats.platformio import Said, by_table
 from pipeline.model import Failure, MatchRule, Partition, Reason
 from tests import given_firmware as given_by
 
@@ -132,15 +134,19 @@ def test_platformio_places_follow_chip_and_table() -> None:
     places = {"bootloader.bin": 0x1000, "partitions.bin": 0x8000, "boot_app0.bin": 0xE000, "firmware.bin": 0x10000}
     expected = [FlashFile(offset, f"d/{name}") for name, offset in places.items()]
     arduinos = ("boot_app0.bin", given_by.otadata(1))
-    assert fw.platformio_files("d", "esp32", slots, arduinos) == expected
+    assert by_table("d", "esp32", slots, Said(), arduinos) == (expected, "")
     for given_otadata in (arduinos, None):
-        rescue = fw.platformio_files("d", "esp32", BOTH, given_otadata)
+        rescue, note = by_table("d", "esp32", BOTH, Said(), given_otadata)
         assert rescue[-1] == FlashFile(0x50000, "d/firmware.bin"), "a factory application beside a slot stays"
-    assert fw.platformio_files("d", "esp32c3", factory, arduinos) == [
-        FlashFile(0x0, "d/bootloader.bin"),
-        FlashFile(0x8000, "d/partitions.bin"),
-        FlashFile(0x10000, "d/firmware.bin"),
-    ]
+        assert note.startswith("the application goes to 'app0' (") and note.endswith("what is in 'factory' stays")
+    assert by_table("d", "esp32c3", factory, Said(), arduinos) == (
+        [
+            FlashFile(0x0, "d/bootloader.bin"),
+            FlashFile(0x8000, "d/partitions.bin"),
+            FlashFile(0x10000, "d/firmware.bin"),
+        ],
+        "",
+    )
 
 
 # --- flash settings in the header -------------------------------------------------------------
