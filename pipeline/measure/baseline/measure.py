@@ -172,7 +172,7 @@ class _Children:
         if log:
             return core.measured(*_name(step), build_report(log))
         if done.exit_code == 0:
-            return core.answered_by_gate(*_name(step), whole_ms(done.duration_s))
+            return core.answered_by_fastpath(*_name(step), whole_ms(done.duration_s))
         category = FailureCategory.CONFIG_ERROR if done.exit_code == EXIT_CONFIG else FailureCategory.UNKNOWN
         said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
         reason = next((line for line in said if "error: " in line), said[-1] if said else "")
