@@ -168,6 +168,20 @@ class StageResult(NamedTuple):
         return self.outcome in (StageOutcome.RAN, StageOutcome.UP_TO_DATE)
 
 
+class StageWork(NamedTuple):
+    """What a stage did, as it says itself; fields as in `StageResult`. Which stage it was, and how long it took, knows
+    whoever ran it."""
+
+    reasons: tuple[Reason, ...] = ()
+    counts: Mapping[str, int] = MappingProxyType({})
+    failure: Failure | None = None
+
+    def took(self, stage: Stage, duration_s: float) -> StageResult:
+        """The result for the record."""
+        outcome = StageOutcome.RAN if self.failure is None else StageOutcome.FAILED
+        return StageResult(stage, outcome, duration_s, self.reasons, self.counts, self.failure)
+
+
 # --- the DAG ----------------------------------------------------------------------------------
 
 

@@ -114,6 +114,11 @@ class DeviceConfig(NamedTuple):
     def is_virtual(self) -> bool:
         return self.port.startswith(VIRTUAL_PORT)
 
+    @property
+    def where(self) -> str:
+        """How failures name it."""
+        return f"device {self.name} on {self.port}"
+
 
 class Budget(NamedTuple):
     """Limits in ms; None: this stage has none. In `deploy.toml` the keys have hyphens, as the stages' names do.

@@ -27,6 +27,14 @@ BUILD_AGAIN = "build the firmware again, or correct `[prebuilt]`"
 def read_firmware(root: Path, prebuilt: Prebuilt) -> Firmware | Problem | Failure:
     """The firmware that `[prebuilt]` names; a Problem where deploy.toml is wrong about it, a Failure where the build
     is."""
+    found = _find(root, prebuilt)
+    rows = _rows(root, found.table) if isinstance(found, Firmware) else ()
+    if not isinstance(found, Firmware) or isinstance(rows, Failure):
+        return found
+    return found._replace(notes=(*found.notes, *partitions.loose_rows(rows)))
+
+
+def _find(root: Path, prebuilt: Prebuilt) -> Firmware | Problem | Failure:
     if prebuilt.files:
         return _from_files(root, prebuilt.files)
     directory = posixpath.normpath(prebuilt.directory)
@@ -138,7 +146,7 @@ def _manifest(root: Path, directory: str) -> tuple[str, str, Manifest] | Failure
         text = (root / where).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return _bad(where, f"the file cannot be read: {error}")
-    manifest = fw.parse_flasher_args(text, directory)
+    manifest = fw.parse_flasher_args(text, directory, lambda path: _inside(root, path))
     return manifest if isinstance(manifest, Failure) else (where, text, manifest)
 
 
@@ -162,6 +170,14 @@ def _rows(root: Path, table: FlashFile) -> tuple[Partition, ...] | Failure:
     if isinstance(rows, Reason):
         return _bad(table.path, f"not a partition table: {rows.subject}: {rows.before}, {rows.after}")
     return rows
+
+
+def _inside(root: Path, path: str) -> str:
+    """An absolute path relative to the root, also where one of the two is spelled through a link; `""` outside."""
+    for place in (Path(path), Path(path).resolve()):
+        if place.is_relative_to(root):
+            return place.relative_to(root).as_posix()
+    return ""
 
 
 # --- PlatformIO -------------------------------------------------------------------------------
