@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from cache.durable import read_text
 from pipeline.config.schema import DeployConfig
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
@@ -26,6 +27,6 @@ def config_place(root: Path, config: DeployConfig, path: KeyPath) -> str:
     from pipeline.formats.toml_positions import locate
 
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        line, column = locate((root / config.path).read_text(encoding="utf-8-sig")).value(path)
+        line, column = locate(read_text(root / config.path).removeprefix("\ufeff")).value(path)
         return f"{config.path}:{line}:{column}"
     return config.path

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
+from pipeline.chips import CHIPS
 from pipeline.effects.packages import package_dir
 from pipeline.formats.placement import BOOTLOADER, Placement
 from pipeline.model import Action, Stage
@@ -276,7 +277,12 @@ def _filled(words: Sequence[str], depfile: str) -> tuple[str, ...]:
 
 
 def _tables(spec: BuildSpec) -> list[Action]:
-    params = (("flash_size", str(spec.flash_size_bytes)), ("table_offset", str(spec.partition_offset)))
+    boot = CHIPS[spec.chip].bootloader_offset
+    params = (
+        ("boot_offset", str(boot)),
+        ("flash_size", str(spec.flash_size_bytes)),
+        ("table_offset", str(spec.partition_offset)),
+    )
     made = images(spec)
     return [
         Action(
