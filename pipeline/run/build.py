@@ -150,6 +150,8 @@ class Build:
         is up to date, if this run came to know it. `selection`: the stages that the command line asked for, None if it
         asked for more."""
         passed = {result.stage for result in results if result.ok}
+        if self.fastpath.facts() is None and Stage.COMPILE in passed:
+            self._refresh_database()  # a project that was copied or moved has nothing to build
         if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
             self.engines.record_for_fastpath()
         self.fastpath.renew()
