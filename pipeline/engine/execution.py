@@ -11,10 +11,13 @@ import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
+from cache.durable import read_file
 from cache.named_tuple import NamedTuple
 from pipeline.effects.api import Completed
 from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
+from pipeline.engine.waiting_files import has_no_end
 from pipeline.engine.workspace import Workspace
+from pipeline.formats.depfile import search_path
 from pipeline.model import Action
 
 TIMEOUT_S = 3600.0
@@ -82,6 +85,9 @@ def _command(workspace: Workspace, action: Action) -> Executed:
     if tool is None:
         message = f"the tool {action.argv[0]!r} is not installed"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
+    if path := _waited_for(workspace, action):
+        message = f"{path} cannot be read: it is a FIFO or a device, and no file"
+        return Executed(failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, message, action.argv))
     argv, env = placed_command(workspace, action)
     try:
         done = _run(workspace, action, argv, env)
@@ -113,6 +119,16 @@ def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[
         return run(place.words(argv), cwd=root, env={**place.environment(), **env}, timeout_s=TIMEOUT_S)
 
 
+def _waited_for(workspace: Workspace, action: Action) -> str:
+    """What the command would wait for: a script that its words name, a header where its compiler searches."""
+    if action.is_users:
+        named = (word for word in action.argv if word[:1] not in ("/", "-", ""))
+        return next((word for word in named if has_no_end(workspace.resolve(word))), "")
+    if not action.depfile:
+        return ""
+    return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *search_path(action.argv)))
+
+
 def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
     """The words and the environment of an action as it is run here. Precondition: its tool is installed."""
     argv = (workspace.steps.tools[action.argv[0]].path, *(_placed(workspace, word) for word in action.argv[1:]))
@@ -137,7 +153,7 @@ def _builtin(workspace: Workspace, action: Action, outputs: list[str]) -> Execut
         message = f"this version has no builtin {action.builtin!r}"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message))
     began_s = workspace.host.clock.now_s()
-    inputs = tuple(Path(workspace.resolve(path)).read_bytes() for path in action.inputs)
+    inputs = tuple(read_file(workspace.resolve(path)) for path in action.inputs)
     made = function(BuiltinCall(action.inputs, inputs, dict(action.params)))
     if isinstance(made, BuiltinError):
         return Executed(failure=ActionFailure(action.name, FailureKind.BUILTIN, str(made), stderr=str(made)))

@@ -24,6 +24,7 @@ from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved, loa
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.inputs import command_of
 from pipeline.engine.results import Builtin
+from pipeline.engine.waiting_files import WaitingFiles
 from pipeline.errors import ConfigError, StoreError
 from pipeline.failures import fail
 from pipeline.formats.depfile import MARKS
@@ -94,6 +95,7 @@ class Workspace:
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
         self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock)
         self.build_place = BuildPlace(str(self.root))
+        self.waiting_files = WaitingFiles(str(self.root))
         self.records = saved.records
         self.graph = self._build_graph()
         self._sources: list[str] | None = None

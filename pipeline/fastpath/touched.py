@@ -14,7 +14,7 @@ Only imported when a stamp moved, in a process that hopes not to import doit.
 import os
 from stat import S_ISREG
 
-from cache.statebytes import decode
+from cache.statebytes import decode, open_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def only_touched(snapshot: "Snapshot", places: "Sequence[int]", path: str, most:
 
 def _load(path: str, token: str) -> "Any":
     try:
-        with open(os.path.splitext(path)[0] + SUFFIX, "rb", buffering=0) as stream:  # noqa: PTH122, PTH123
+        with open(os.path.splitext(path)[0] + SUFFIX, "rb", buffering=0, opener=open_file) as stream:  # noqa: PTH122
             saved, _ = decode(KIND, stream.read())
     except OSError:
         return None

@@ -6,13 +6,39 @@ tasks are created, and every stage task accepts them. Knows neither doit nor the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from cache.named_tuple import NamedTuple
 
-OPTIONS = ("device", "group", "profile", "verify", "trace", "junit")
-"""Those with a value."""
+OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "device": "deploy to this device of deploy.toml",
+        "group": "deploy to all devices of this group",
+        "profile": "build with this profile of deploy.toml",
+        "verify": "proof that is asked of the device: md5, app-report or journal (default: [verify] level)",
+        "trace": "write the run as a Chrome/Perfetto trace",
+        "junit": "write the stages as JUnit XML",
+    }
+)
+"""Those with a value, and their help."""
 JSON = "--json"
+
+
+def stage_params() -> list[dict[str, Any]]:
+    """What every stage's task takes, in the form in which task runners take it."""
+    stream = {"name": "json", "long": "json", "type": bool, "default": False}
+    return [*map(_param, OPTIONS), {**stream, "help": "events on stdout, one JSON per line"}]
+
+
+def measuring_params() -> list[dict[str, Any]]:
+    """What tasks take whose runs are children: an export that they do not hand on would be ignored in silence."""
+    return [*map(_param, ("device", "group", "profile"))]
+
+
+def _param(name: str) -> dict[str, Any]:
+    return {"name": name, "long": name, "type": str, "default": "", "help": OPTIONS[name]}
 
 
 class Options(NamedTuple):

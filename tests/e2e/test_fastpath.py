@@ -65,7 +65,7 @@ class Project:
         code = {
             "doit": "import sys; sys.argv[0] = 'doit'; from doit.doit_cmd import DoitMain; "
             "sys.exit(DoitMain().run(sys.argv[1:]))",
-            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.context as c; "
+            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.engines as c; "
             "c.WORTH_FILES = 1; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))",
             "hotplate": "import sys; from pipeline.fastpath import main; sys.exit(main())",
         }[program]

@@ -44,7 +44,7 @@ def test_the_gate_notices_links_that_lead_elsewhere(project: Project) -> None:
     (project.root / "two/h00.h").symlink_to("../one/h00.h")
     # The directory is one where a precompiled header could appear, so that its entries count: doit looks.
     assert project.answer("compile", "link") is None
-    assert project.out("doit", "compile", "link") == NOTHING, "still the same bytes"
+    assert project.out("doit", "compile", "link").endswith("-- compile\n-- link\n"), "still the same bytes"
     project.settle()
     (project.root / "one/h00.h").write_text("// changed behind two links\n")
     assert project.answer("compile", "link") is None

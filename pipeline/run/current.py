@@ -1,0 +1,36 @@
+"""The one run of this process, made when the first task creator or action asks for it.
+
+Knows the command line. Does not know doit. Invariant: a configuration that cannot be used ends the process with 2, in
+words, before anything was touched.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+
+from pipeline.model import DEVICE_STAGES, Failure
+from pipeline.run.context import Context, load_context
+from pipeline.run.options import Options, parse_options
+
+
+def options() -> Options:
+    """What the command line says."""
+    return parse_options(sys.argv[1:], [*DEVICE_STAGES, "deploy"])
+
+
+@cache
+def current() -> Context:
+    """The run; raises SystemExit(2) when deploy.toml or the options cannot be used."""
+    asked = options()
+    loaded = load_context(asked)
+    if not isinstance(loaded, Failure):
+        return loaded
+    from pipeline.report.terminal import say_failure
+
+    say_failure(loaded, sys.stderr)
+    if asked.json:
+        from pipeline.run.exports import Stream
+
+        Stream(sys.stdout).failure(loaded)
+    raise SystemExit(2)
