@@ -59,6 +59,7 @@ class Chip:
 
     `stub_entries`: entry points of the flasher stubs that esptool 5.6 ships, with their generation.
     `stub_address_bits`: how far into a large flash the stub reaches (esptool's FLASH_32BIT_ADDR_SUPPORTED).
+    `alias`: registers that are also seen elsewhere, as (there, size, here).
     `rom_read_pointer`: where the ROM keeps its flash read function; esptool starts the stub through it when secure boot
     keeps the ROM from jumping to RAM.
     """
@@ -82,6 +83,7 @@ class Chip:
     cpu: bool = False
     usb: bool = True  # has a USB-Serial/JTAG of its own
     constants: Mapping[int, int] = field(default_factory=dict)
+    alias: tuple[int, int, int] = (0, 0, 0)
     stub_entries: Mapping[int, int] = field(default_factory=dict)
     stub_address_bits: int = 24
     rom_read_pointer: int | None = None
@@ -278,7 +280,9 @@ _ESP32 = Chip(
     uart_clkdiv=0x3FF40014,
     cpu_hz=240_000_000,
     # APB_CTL_DATE bit 31 is revision bit 2 (v3); RTCCALICFG1: calibration that makes the crystal exactly 40 MHz.
-    constants=MappingProxyType({0x3FF6607C: 1 << 31, 0x3FF5F06C: 800 << 7}),
+    # UART_DATE: esptool up to 2.8 and what is built on it tell an ESP32 by it, through the alias of the AHB bus.
+    constants=MappingProxyType({0x3FF6607C: 1 << 31, 0x3FF5F06C: 800 << 7, 0x3FF40078: 0x15122500}),
+    alias=(0x60000000, 0x40000, 0x3FF40000),
     stub_entries=MappingProxyType({0x400A902C: 2, 0x400BE658: 1}),
     rom=ESP32_ROM,
     security_efuses=_security_esp32,

@@ -57,7 +57,7 @@ def elf2image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
 
 
 def partition_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """CSV -> binary table. Parameters: `flash_size` and `table_offset` in bytes."""
+    """CSV -> binary table. Parameters: `flash_size`, `table_offset` and (optional) `boot_offset` in bytes."""
     rows = _rows(call)
     return rows if isinstance(rows, BuiltinError) else [partitions.encode_table(rows)]
 
@@ -158,12 +158,12 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
 
 def _rows(call: BuiltinCall) -> tuple[Partition, ...] | BuiltinError:
     path = call.paths[0]
-    try:
-        text = call.inputs[0].decode("utf-8")
-    except UnicodeDecodeError as error:
-        return BuiltinError(path, f"byte {error.start} is not UTF-8", "save the table as UTF-8")
-    sizes = {name: int(call.params[name]) for name in ("flash_size", "table_offset")}
-    rows = partitions.parse_csv(text, path, **sizes)
+    text = partitions.decode_csv(call.inputs[0], path)
+    if isinstance(text, Failure):
+        return BuiltinError(text.where, text.message, text.hint)
+    size, table = int(call.params["flash_size"]), int(call.params["table_offset"])
+    boot = int(call.params["boot_offset"]) if "boot_offset" in call.params else None
+    rows = partitions.parse_csv(text, path, flash_size=size, table_offset=table, boot_offset=boot)
     return BuiltinError(rows.where, rows.message, rows.hint) if isinstance(rows, Failure) else rows
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
+from pipeline.chips import CHIPS
 from pipeline.effects.packages import package_dir
 from pipeline.formats.placement import BOOTLOADER, Placement
 from pipeline.model import Action, Stage
@@ -171,7 +172,12 @@ def _program(
 
 
 def _tables(spec: BuildSpec) -> list[Action]:
-    params = (("flash_size", str(spec.flash_size_bytes)), ("table_offset", str(spec.partition_offset)))
+    boot = CHIPS[spec.chip].bootloader_offset
+    params = (
+        ("boot_offset", str(boot)),
+        ("flash_size", str(spec.flash_size_bytes)),
+        ("table_offset", str(spec.partition_offset)),
+    )
     made = images(spec)
     return [
         Action(

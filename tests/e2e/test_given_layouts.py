@@ -320,3 +320,56 @@ def test_the_size_in_deploy_toml_goes_into_the_header_of_listed_files(tmp_path: 
     boot = space.file("bin/b.bin").read_bytes()
     assert boot == given.bootloader("esp32s3"), "the file itself stays"
     assert hashlib.sha256(boot[:-32]).digest() == boot[-32:]
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def test_a_table_of_an_old_esp_idf_is_deployed_and_said(tmp_path: Path) -> None:
+    rows: tuple[given.Row, ...] = (
+        ("nvs", 1, 2, 0x9000, 0x5000),
+        ("phy", 1, 1, 0xE004, 0x1000),
+        ("factory", 0, 0, 0x10000, 0x12345),
+    )
+
+    def layout(root: Path, chip: str) -> str:
+        images = {"b.bin": given.bootloader(chip), "t.bin": given.table(rows), "a.bin": given.app(chip)}
+        given.write(root / "bin", images)
+        return 'files = { 0x1000 = "bin/b.bin", 0x8000 = "bin/t.bin", 65536 = "bin/a.bin" }'
+
+    space = project(tmp_path / "project", "esp32", layout)
+    result = space.deploy()
+    assert result.code == 0, result.out + result.err
+    assert "note: the partition 'phy' begins at 0xe004, which is no multiple of 0x1000" in result.err
+    assert "note: the app partition 'factory' has 0x12345 bytes" in result.err
+
+
+def test_an_absolute_path_inside_the_project_is_one_of_its_files(tmp_path: Path) -> None:
+    def layout(root: Path, chip: str) -> str:
+        given.esp_idf(root / "build", chip)
+        given.write(root / "data", {"fs.bin": FS})
+        link = tmp_path / "link"
+        link.symlink_to(root, target_is_directory=True)
+        manifest = root / "build/flasher_args.json"
+        document = json.loads(manifest.read_text())
+        document["flash_files"] |= {"0x90000": f"{root}/data/fs.bin", "0x10000": f"{link}/build/blink.bin"}
+        manifest.write_text(json.dumps(document))
+        return 'directory = "build"'
+
+    space = project(tmp_path / "project", "esp32s3", layout)
+    assert written(deploy(space.path)) == ["app", "bootloader", "otadata", "partitions", "storage"]
+    assert holds(space, {0x90000: FS})
+    document = json.loads(space.file("build/flasher_args.json").read_text())
+    document["flash_files"]["0x90000"] = f"{tmp_path}/other.bin"
+    space.file("build/flasher_args.json").write_text(json.dumps(document))
+    failure = load_context(Options(), space.path)
+    assert isinstance(failure, Failure) and "lies outside the project" in failure.message
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
+def test_a_table_in_another_encoding_is_named_with_its_line(host_space: Space, encoding: str) -> None:
+    table = host_space.file("firmware/partitions.csv")
+    table.write_bytes((table.read_text() + "# Gr\u00f6\u00dfe\n").encode(encoding))
+    result = host_space.doit("link")
+    assert result.code != 0 and "firmware/partitions.csv:" in result.err
+    assert "save the table as UTF-8" in result.err and "[this is a bug]" not in result.err

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FAILURE_MAP_HEAD = """# Failure map
 
 What can go wrong, whose it is, and what to do next. This page is generated from the table in
-`pipeline/failures.py` that the code itself uses; `python -m tests.unit.test_docs` writes it anew. A real cause for
+`pipeline/failures.py` that the code itself uses; `python -m tests.unit.test_docs` writes it again. A real cause for
 each category is in `tests/e2e/test_every_failure.py`; `unknown` is counted in every report (`totals.unknown_failures`).
 
 """
