@@ -215,6 +215,8 @@ class Action(NamedTuple):
     depfile: str = ""
     profile: str = ""
     salt: str = ""
+    absent: tuple[str, ...] = ()
+    """Paths where there is no file, and where one would be read instead of another."""
     cacheable: bool = True
     count_as: Literal["compiled", "linked", "built"] = "built"
     """Which counter an execution of this action raises (`linked` is for the link proper, not the images)."""

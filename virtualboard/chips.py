@@ -81,6 +81,8 @@ class Chip:
     xtal_hz: int = 40_000_000
     cpu_hz: int = 160_000_000
     cpu: bool = False
+    riscv: bool = False
+    short_security_info: bool = False  # GET_SECURITY_INFO without chip id and API version
     usb: bool = True  # has a USB-Serial/JTAG of its own
     constants: Mapping[int, int] = field(default_factory=dict)
     alias: tuple[int, int, int] = (0, 0, 0)
@@ -227,6 +229,7 @@ _ESP32C3 = Chip(
     begin_words=5,
     no_begin_error=0x64,
     cpu=True,
+    riscv=True,
     stub_entries=MappingProxyType({0x40380E9A: 2, 0x403806D2: 1}),
     rom=ESP32C3_ROM,
     security_efuses=_security_block0,
@@ -288,4 +291,5 @@ _ESP32 = Chip(
     security_efuses=_security_esp32,
 )
 
+# More chips are in `chips_more`.
 CHIPS: Mapping[str, Chip] = MappingProxyType({chip.name: chip for chip in (_ESP32C3, _ESP32S3, _ESP32)})

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.durable import write_atomic
+from cache.durable import read_file, write_atomic
 from pipeline.cli.report_view import from_id
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
@@ -111,7 +111,7 @@ def _shown(context: Context, path: Path) -> str:
 
 def _json(path: Path) -> Any:
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(read_file(str(path)))
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -124,7 +124,7 @@ def read_junit(path: Path) -> list[SuiteFile] | Failure:
     from xml.etree import ElementTree
 
     try:
-        root = ElementTree.fromstring(path.read_bytes())
+        root = ElementTree.fromstring(read_file(str(path)))
     except OSError as error:
         return _bad(path, f"cannot be read: {error.strerror}")
     except (ElementTree.ParseError, ValueError, LookupError) as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TextIO
 
-from cache.durable import FileLock
+from cache.durable import FileLock, read_file
 from cache.named_tuple import NamedTuple
 from pipeline import events
 from pipeline.editor.cancel_policy import CancelPolicy
@@ -257,7 +257,7 @@ class WatchLoop:
         found = {}
         for path in watch_set(self._root, self._options).images:
             try:
-                found[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+                found[path] = hashlib.sha256(read_file(str(path))).hexdigest()
             except OSError:
                 found[path] = ""
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cache.durable import read_file
 from pipeline.report.history import DeployHistory, parse_history
 from pipeline.report.markdown import HISTORY
 
@@ -18,7 +19,7 @@ def read_history(reports_dir: Path) -> DeployHistory:
     parts = []
     for one in (path.with_name(f"{path.stem}.1{path.suffix}"), path):
         try:
-            parts.append(one.read_bytes())
+            parts.append(read_file(str(one)))
         except OSError:
             continue
     return parse_history(b"\n".join(parts))

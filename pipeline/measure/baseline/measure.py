@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cache.durable import write_atomic
+from cache.durable import read_text, write_atomic
 from cache.named_tuple import NamedTuple
 from pipeline.effects.host import GitQuery, machine_facts
 from pipeline.effects.run_log import SUFFIX, read
@@ -217,7 +217,7 @@ def _earlier(directory: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     asked = {"schema": core.SCHEMA, "kind": "baseline", **facts}
     for path in sorted(directory.glob("baseline-*.json"), reverse=True):
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(read_text(path))
             if isinstance(found, dict) and core.comparable(found, asked) and core.samples(core.rows_of(found)):
                 return found
         except (OSError, ValueError, KeyError, TypeError):
