@@ -22,6 +22,8 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | 
 NOT_REGULAR = "Not a regular file"
 MOST = 1 << 30
 """Bytes of the largest file that is read into memory as a whole where nobody says less."""
+MOST_TEXT = 16 << 20
+"""Bytes of a text that people write or read."""
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _BLOCK = 1 << 14
 
@@ -67,6 +69,13 @@ def read_file(path: str, size: int = -1, *, most: int = MOST, follow: bool = Tru
         return blocks[0] if len(blocks) < 3 else b"".join(blocks)
     finally:
         os.close(handle)
+
+
+def read_text(path: Path | str, *, errors: str = "strict") -> str:
+    """The text of a regular file in UTF-8, with `\\n` after each line. Raises OSError, also for more than 16 MB, and
+    UnicodeDecodeError."""
+    text = read_file(str(path), most=MOST_TEXT).decode("utf-8", errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def write_atomic(path: Path | str, data: bytes, *, durable: bool, mode: int = 0o644, own: bool = False) -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cache.digest import Digest, Fingerprint, fingerprint_bytes
+from cache.digest import MAX_BLOB_BYTES, Digest, Fingerprint, fingerprint_bytes
 from cache.durable import not_regular, open_regular
 from cache.fileclock import FileClock, filesystem_now_ns, is_settled
 from cache.named_tuple import NamedTuple
@@ -246,6 +246,8 @@ class StampTable:
             raise
         try:
             before, past = _stamp(status, path), self._clock.is_past(status, place)
+            if before.size > MAX_BLOB_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
             unhashed = []
             if before.size > CHUNK:
                 sha256 = hashlib.sha256()

@@ -16,7 +16,8 @@ from virtualboard import protocol as p
 from virtualboard import rom, slip
 from virtualboard.afflict import Afflictions, panic_text
 from virtualboard.bus import Bus
-from virtualboard.chips import CHIPS, Chip, efuse_words
+from virtualboard.chip_table import chip_named
+from virtualboard.chips import Chip, efuse_words
 from virtualboard.loader import RomLoader
 from virtualboard.machine import HeldClock, Machine, MachineFactory, make_machine
 from virtualboard.nor import NorFlash
@@ -249,7 +250,7 @@ class Board:
         """Become the chip that the faults want; one that changes has lost its RAM."""
         name, mac = self.faults.identity(self.chip.name, self.mac)
         if (name, mac) != (self.chip.name, self.mac):
-            self.chip, self.mac = self.chip if name == self.chip.name else CHIPS[name], mac
+            self.chip, self.mac = self.chip if name == self.chip.name else chip_named(name), mac
             self._registers = efuse_words(self.chip, mac)
             self._machine = None
 
@@ -332,7 +333,7 @@ class Board:
             self._reset_chip(CAUSE_GROUP0_WATCHDOG)
 
     def _panic(self, fault: f.Fault) -> None:
-        self._send(panic_text(fault, riscv=self.chip.cpu, sp=0x3FC8F2F0 if self.chip.cpu else 0x3FFB2710))
+        self._send(panic_text(fault, riscv=self.chip.riscv, sp=0x3FC8F2F0 if self.chip.riscv else 0x3FFB2710))
         self._events.clear()
         self._machine_clock.hold(math.inf)
         self._later(_PANIC_S, lambda: self._boot(CAUSE_CPU_SOFTWARE))

@@ -28,8 +28,14 @@ class Bus:
         self._pages: dict[int, bytearray] = {}
         self._watchdog_s: float | None = None
 
+    def _real(self, address: int) -> int:
+        """Where a register is that is seen twice."""
+        there, size, here = self._chip.alias
+        return address - there + here if 0 <= address - there < size else address
+
     def read32(self, address: int) -> int:
         """The little-endian word at `address`; unwritten memory is 0."""
+        address = self._real(address)
         if address in self._fixed:
             return self._fixed[address]
         if self.spi.owns(address):
@@ -41,6 +47,7 @@ class Bus:
 
     def write32(self, address: int, value: int, mask: int = 0xFFFFFFFF) -> None:
         """Replace the bits in `mask`."""
+        address = self._real(address)
         if address in self._fixed:
             return
         value = self.read32(address) & ~mask | value & mask

@@ -59,6 +59,7 @@ class Chip:
 
     `stub_entries`: entry points of the flasher stubs that esptool 5.6 ships, with their generation.
     `stub_address_bits`: how far into a large flash the stub reaches (esptool's FLASH_32BIT_ADDR_SUPPORTED).
+    `alias`: registers that are also seen elsewhere, as (there, size, here).
     `rom_read_pointer`: where the ROM keeps its flash read function; esptool starts the stub through it when secure boot
     keeps the ROM from jumping to RAM.
     """
@@ -80,8 +81,11 @@ class Chip:
     xtal_hz: int = 40_000_000
     cpu_hz: int = 160_000_000
     cpu: bool = False
+    riscv: bool = False
+    short_security_info: bool = False  # GET_SECURITY_INFO without chip id and API version
     usb: bool = True  # has a USB-Serial/JTAG of its own
     constants: Mapping[int, int] = field(default_factory=dict)
+    alias: tuple[int, int, int] = (0, 0, 0)
     stub_entries: Mapping[int, int] = field(default_factory=dict)
     stub_address_bits: int = 24
     rom_read_pointer: int | None = None
@@ -225,6 +229,7 @@ _ESP32C3 = Chip(
     begin_words=5,
     no_begin_error=0x64,
     cpu=True,
+    riscv=True,
     stub_entries=MappingProxyType({0x40380E9A: 2, 0x403806D2: 1}),
     rom=ESP32C3_ROM,
     security_efuses=_security_block0,
@@ -278,10 +283,13 @@ _ESP32 = Chip(
     uart_clkdiv=0x3FF40014,
     cpu_hz=240_000_000,
     # APB_CTL_DATE bit 31 is revision bit 2 (v3); RTCCALICFG1: calibration that makes the crystal exactly 40 MHz.
-    constants=MappingProxyType({0x3FF6607C: 1 << 31, 0x3FF5F06C: 800 << 7}),
+    # UART_DATE: esptool up to 2.8 and what is built on it tell an ESP32 by it, through the alias of the AHB bus.
+    constants=MappingProxyType({0x3FF6607C: 1 << 31, 0x3FF5F06C: 800 << 7, 0x3FF40078: 0x15122500}),
+    alias=(0x60000000, 0x40000, 0x3FF40000),
     stub_entries=MappingProxyType({0x400A902C: 2, 0x400BE658: 1}),
     rom=ESP32_ROM,
     security_efuses=_security_esp32,
 )
 
+# More chips are in `chips_more`.
 CHIPS: Mapping[str, Chip] = MappingProxyType({chip.name: chip for chip in (_ESP32C3, _ESP32S3, _ESP32)})

@@ -1,8 +1,8 @@
 """What `doit report list|show|diff` prints.
 
-Finds the reports, baselines and benchmarks that a project keeps; their layout is in `core/`. Writes nothing, opens no
-port. Never on the warm path. Invariant: a file that cannot be shown is no report; that of a transaction is then made
-again from its event log, as long as that is kept.
+Finds the reports, baselines and benchmarks that a project keeps; their layout is that of `report/` and `measure/`.
+Writes nothing, opens no port. Never on the warm path. Invariant: a file that cannot be shown is no report; that of a
+transaction is then made again from its event log, as long as that is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.durable import read_text
 from pipeline.cli import report_diff
 from pipeline.effects.run_log import SUFFIX, is_deploy, read
 from pipeline.events import is_tx
@@ -106,7 +107,7 @@ def from_id(context: Context, name: str) -> Report | None:
 def _from_file(path: Path) -> Report | None:
     """None when it cannot be read, is of another version, or is damaged."""
     try:
-        found = parse_json(path.read_text())
+        found = parse_json(read_text(path))
         if found["schema"] != SCHEMAS[report_diff.kind_of(found)]:
             return None
         report_diff.list_table([found])

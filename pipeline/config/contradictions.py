@@ -1,6 +1,6 @@
 """What several keys of `deploy.toml` say together: contradictions, and what one key requires of another.
 
-Rules only, as values, like those of `config_checks.py`. Does not read text, files or the environment. Invariant: a
+Rules only, as values, like those of `values.py`. Does not read text, files or the environment. Invariant: a
 problem stands at the key that has to move, and names what it contradicts.
 """
 

@@ -1,9 +1,9 @@
 """`deploy.toml`: text in, a checked configuration or one failure with its place out.
 
-Walks the document by the tuples of `config.py`. Does not know files or the environment; what the firmware of a prebuilt
+Walks the document by the tuples of `schema.py`. Does not know files or the environment; what the firmware of a prebuilt
 toolchain says about itself comes from a function that the caller gives.
 Invariant: every error names line and column, and all errors of a text are reported at once. Positions and suggestions
-are computed only when there is something to report. (No `from __future__ import annotations`, see `config.py`.)
+are computed only when there is something to report. (No `from __future__ import annotations`, see `schema.py`.)
 """
 
 import re

@@ -1,7 +1,7 @@
 """What a `deploy.toml` says: its sections and keys, and questions about them.
 
-The field types and defaults of the tuples below *are* the schema: `config_reader.py` reads a text by them, and
-`config_checks.py` and `config_cross.py` hold what a type cannot say. Does not know TOML, files, the environment, or
+The field types and defaults of the tuples below *are* the schema: `reader.py` reads a text by them, and
+`values.py` and `contradictions.py` hold what a type cannot say. Does not know TOML, files, the environment, or
 whether a path or a port exists. Invariant: a `DeployConfig` that exists is complete and consistent.
 
 Validation is this table and not msgspec because of the warm path: importing msgspec costs 15 ms on top of doit

@@ -1,8 +1,8 @@
 """What a type cannot say about one value of `deploy.toml`: which values a key allows.
 
-Rules only, as values: each yields a `Problem` with a path into the document; `config_reader.py` finds the lines, and
-`config_cross.py` holds what several keys say together. Does not read text, files or the environment. Invariant: a rule
-names both what is there and what is allowed, and its hint starts with a verb.
+Rules only, as values: each yields a `Problem` with a path into the document; `reader.py` finds the lines, and
+`contradictions.py` holds what several keys say together. Does not read text, files or the environment. Invariant: a
+rule names both what is there and what is allowed, and its hint starts with a verb.
 """
 
 from __future__ import annotations

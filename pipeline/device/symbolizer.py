@@ -18,7 +18,7 @@ from typing import Any
 
 from cache.blobs import BlobStore
 from cache.digest import Digest
-from cache.durable import write_atomic
+from cache.durable import read_file, read_text, write_atomic
 from cache.named_tuple import NamedTuple
 from pipeline.boot.backtrace import Dump, Frame, FrameRule, parse_dump, trace_lines, walk
 from pipeline.formats import elf
@@ -59,7 +59,7 @@ class ElfStore:
         """Remember the ELF at `path` (relative to the root) under its identity. A disk that is full costs a backtrace
         and no build, so that errors are nobody's business."""
         with contextlib.suppress(OSError):
-            data = (self._root / path).read_bytes()
+            data = read_file(str(self._root / path))
             digest = self._blobs.put_bytes(data)
             name = identities(data)[0]
             write_atomic(self._index / name, f"{digest.hex} {digest.size} {path}\n".encode(), durable=False)
@@ -81,7 +81,7 @@ class ElfStore:
                 if not entry.name.startswith(wanted):
                     continue
                 with contextlib.suppress(OSError, ValueError):
-                    hexadecimal, size, path = entry.read_text().rstrip("\n").split(" ", 2)
+                    hexadecimal, size, path = read_text(entry).rstrip("\n").split(" ", 2)
                     data = self._blobs.read(Digest(hexadecimal, int(size)))
                     if data is not None:
                         yield FoundElf(path, data)
@@ -90,7 +90,7 @@ class ElfStore:
         for path in sorted((self._root / "build").rglob("*.elf")):
             if not path.name.endswith(".stripped.elf"):
                 with contextlib.suppress(OSError):
-                    yield FoundElf(str(PurePosixPath(path.relative_to(self._root))), path.read_bytes())
+                    yield FoundElf(str(PurePosixPath(path.relative_to(self._root))), read_file(str(path)))
 
 
 class Decoder:

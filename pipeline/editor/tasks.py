@@ -15,7 +15,7 @@ from doit.exceptions import TaskFailed
 from pipeline.run.current import current
 
 if TYPE_CHECKING:
-    from pipeline.editor.hooks import Done
+    from pipeline.editor.hooks import HookResult
     from pipeline.run.run import Run
 
 
@@ -80,7 +80,7 @@ def git(run: Run) -> str:
     return _shown(run, [hooks.install(hooks.git_part(run.project.root, *places))])
 
 
-def _shown(run: Run, done: Sequence[Done]) -> str:
+def _shown(run: Run, done: Sequence[HookResult]) -> str:
     from pipeline.editor import hooks
 
     for one in done:

@@ -84,8 +84,11 @@ class Engine:
                 continue
             old = self.table.remembered(path)
             try:
-                # What `peek` looked at moved or is missing.
-                now = seen[path] = self.table.read(path) if path in seen else self.table.current(path)
+                if path in self.workspace.leftovers:
+                    now = seen[path] = None
+                else:
+                    # What `peek` looked at moved or is missing.
+                    now = seen[path] = self.table.read(path) if path in seen else self.table.current(path)
             except OSError as error:
                 now = seen[path] = None
                 changed.append(Reason("unreadable", path, "", error.strerror or str(error)))
@@ -118,12 +121,26 @@ class Engine:
         from pipeline.engine.scheduler import run_stage
 
         try:
+            self.workspace.remove_leftovers()
+            self.workspace.begin(self._users_that_may_run(stage))
             with self.workspace.store.in_use():
                 return run_stage(self.workspace, self._look, stage, progress, performed)
         finally:
             self.table.settle()
+            self.workspace.end()
             self.workspace.forget_undeclared()
             self.save()
+
+    def _users_that_may_run(self, stage: Stage) -> list[Action]:
+        """Users' actions that are not up to date, or come after one that is not."""
+        mine = [(n, action) for n, action in enumerate(self.graph.order) if action.stage is stage]
+        if not any(action.is_users for _, action in mine):
+            return []
+        doubtful: set[int] = set()
+        for index, action in mine:
+            if self._look.cause(action) is not None or not doubtful.isdisjoint(self.graph.needs[index]):
+                doubtful.add(index)
+        return [action for index, action in mine if action.is_users and index in doubtful]
 
     def save(self) -> None:
         """Write the state if it changed."""

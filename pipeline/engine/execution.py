@@ -6,15 +6,18 @@ outputs exists, so that what exists afterwards was made by it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
+from cache.durable import read_file
 from cache.named_tuple import NamedTuple
+from pipeline.effects.api import Completed
 from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
+from pipeline.engine.waiting_files import has_no_end
 from pipeline.engine.workspace import Workspace
+from pipeline.formats.depfile import search_path
 from pipeline.model import Action
 
 TIMEOUT_S = 3600.0
@@ -37,8 +40,16 @@ def execute(workspace: Workspace, action: Action) -> Executed:
     outputs = made_files(workspace, action)
     workspace.build_place.checked(outputs)
     for path in outputs:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if os.path.isdir(path):  # noqa: PTH112
+                name = path.removeprefix(f"{workspace.root}/")
+                message = f"its output {name} is a directory; remove it, and declare the files in it"
+                return Executed(failure=ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message))
+            raise
         directory = posixpath.dirname(path)
         if not os.path.isdir(directory):  # noqa: PTH112 - almost always there, and asking is cheaper than making
             Path(directory).mkdir(parents=True, exist_ok=True)
@@ -69,52 +80,17 @@ def remove_files(paths: Iterable[str]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-class UndeclaredOutputs:
-    """Notices files that appear or change below build/ while a user's command runs and that nobody declared: they
-    would be missing after a restore. Toolchains' own commands are not watched: what they write is known, and there may
-    be ten thousand of them. What other users' commands write at the same time counts too."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._root = str(workspace.root)
-        declared = {path for action in workspace.graph.order for path in (*action.outputs, action.depfile)}
-        users = [
-            path for action in workspace.graph.order if action.is_users for path in (*action.outputs, action.depfile)
-        ]
-        self._declared = declared.union(map(workspace.links.real, users))
-        self._before = self._list()
-
-    def found(self) -> str:
-        """The first such file, relative to the project; `""` if there is none."""
-        after = self._list()
-        return min((path for path, content in after.items() if self._before.get(path) != content), default="")
-
-    def _list(self) -> dict[str, tuple[int, int, int]]:
-        """path -> mtime, size and inode of every file below build/ that nobody declared and that is no temporary one of
-        ours. Not ctime: it moves when another name of the file, which may be an old output, is removed."""
-        found = {}
-        waiting = ["build"]
-        while waiting:
-            directory = waiting.pop()
-            with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._root}/{directory}") as scan:
-                for entry in scan:
-                    path = f"{directory}/{entry.name}"
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(path)
-                    elif path not in self._declared and not entry.name.endswith(".tmp"):
-                        with contextlib.suppress(FileNotFoundError):
-                            status = entry.stat(follow_symlinks=False)
-                            found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
-        return found
-
-
 def _command(workspace: Workspace, action: Action) -> Executed:
     tool = workspace.steps.tools.get(action.argv[0])
     if tool is None:
         message = f"the tool {action.argv[0]!r} is not installed"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
+    if path := _waited_for(workspace, action):
+        message = f"{path} cannot be read: it is a FIFO or a device, and no file"
+        return Executed(failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, message, action.argv))
     argv, env = placed_command(workspace, action)
     try:
-        done = workspace.host.runner.run(argv, cwd=workspace.root, env=env, timeout_s=TIMEOUT_S)
+        done = _run(workspace, action, argv, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -130,6 +106,27 @@ def _command(workspace: Workspace, action: Action) -> Executed:
             action.name, FailureKind.EXIT, f"{action.name} failed with {how}", argv, done.exit_code, words
         )
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[str, str]) -> Completed:
+    """Raises TimeoutError, and OSError when the program cannot be started."""
+    run, root = workspace.host.runner.run, workspace.root
+    if not action.is_users:
+        return run(argv, cwd=root, env=env, timeout_s=TIMEOUT_S)
+    from pipeline.engine.interpreters import fresh
+
+    with fresh(str(root), workspace.directories.state) as place:
+        return run(place.words(argv), cwd=root, env={**place.environment(), **env}, timeout_s=TIMEOUT_S)
+
+
+def _waited_for(workspace: Workspace, action: Action) -> str:
+    """What the command would wait for: a script that its words name, a header where its compiler searches."""
+    if action.is_users:
+        named = (word for word in action.argv if word[:1] not in ("/", "-", ""))
+        return next((word for word in named if has_no_end(workspace.resolve(word))), "")
+    if not action.depfile:
+        return ""
+    return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *search_path(action.argv)))
 
 
 def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -156,7 +153,7 @@ def _builtin(workspace: Workspace, action: Action, outputs: list[str]) -> Execut
         message = f"this version has no builtin {action.builtin!r}"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message))
     began_s = workspace.host.clock.now_s()
-    inputs = tuple(Path(workspace.resolve(path)).read_bytes() for path in action.inputs)
+    inputs = tuple(read_file(workspace.resolve(path)) for path in action.inputs)
     made = function(BuiltinCall(action.inputs, inputs, dict(action.params)))
     if isinstance(made, BuiltinError):
         return Executed(failure=ActionFailure(action.name, FailureKind.BUILTIN, str(made), stderr=str(made)))

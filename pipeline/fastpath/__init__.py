@@ -21,7 +21,7 @@ import sys
 from _operator import attrgetter
 from os import stat
 
-from cache.statebytes import decode
+from cache.statebytes import decode, open_file
 
 TYPE_CHECKING = False  # type checkers know the name
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def identity(root: str) -> "tuple[str, ...]":
 def load(path: str) -> "tuple[Snapshot, FileStamp] | None":
     """What a state file holds and the file's stamp, None when there is no usable one."""
     try:
-        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - pathlib is not imported here
+        with open(path, "rb", buffering=0, opener=open_file) as stream:
             data, stamp = stream.read(), stamp_of(os.fstat(stream.fileno()))
     except OSError:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from cache.durable import read_file
 from pipeline.model import Failure, Stage
 from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options
@@ -42,7 +43,7 @@ class Edits:
         if not name:
             return f"the project has no {'header' if kind == 'header' else 'C or C++ source'} of its own to edit"
         path = self._project / name
-        data = path.read_bytes()
+        data = read_file(str(path))
         self._before.setdefault(name, data)
         self._last = (path, data)
         path.write_bytes(data + b"\n" + LINES[kind].format(n=number).encode() + b"\n")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pipeline.config.schema import DeployConfig
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.errors import DeployError
+from pipeline.errors import DeployError, StoreError
 from pipeline.fastpath.state import FastPathState
 from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
@@ -228,10 +228,14 @@ class Build:
     # --- the end ------------------------------------------------------------------------------
 
     def clean(self, stage: Stage) -> None:
-        """Remove the build products of `stage` in this profile; the cache and the state stay, and whatever a link
-        leads to from build/."""
+        """Remove the build products of `stage` in this profile, and those that nobody makes any more; the cache and the
+        state stay, and whatever a link leads to from build/. Raises OSError."""
         from pipeline.engine.build_place import BuildPlace, OutsideBuild
 
+        try:
+            self.engine.workspace.remove_leftovers()
+        except StoreError as error:
+            raise OSError(0, error.failure.message, error.failure.where) from None
         directories: set[Path] = set()
         root = self.project.root
         place = BuildPlace(str(root))

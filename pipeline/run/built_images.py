@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cache.durable import read_file
 from pipeline.errors import ToolError
 from pipeline.failures import fail
 from pipeline.flash.image_set import CheckedImages, as_written, check_images, elf_identity, make_image
@@ -57,7 +58,7 @@ class BuiltImages:
 
     def _read(self, path: str) -> bytes:
         try:
-            return as_written((self._root / path).read_bytes())
+            return as_written(read_file(str(self._root / path)))
         except OSError as error:
             message, hint = f"the image cannot be read: {error.strerror}", "run `doit link`"
             failure = fail(FailureCategory.LINK_ERROR, stage=Stage.LINK, where=path, message=message, hint=hint)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cache.durable import read_text
 from pipeline.device.serial_link import PortLink, reader_for
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.errors import DeployError
@@ -139,7 +140,7 @@ class DeviceService:
         if device.mac:
             return device.mac
         try:
-            return self._mac_file(device).read_text().strip()
+            return read_text(self._mac_file(device)).strip()
         except (OSError, UnicodeDecodeError):
             return ""
 

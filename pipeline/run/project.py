@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.durable import read_text
 from cache.location import user_cache_dir
 from pipeline.chips import VIRTUAL_CHIPS
 from pipeline.config.reader import parse_config
@@ -78,7 +79,7 @@ class Project:
     def config_moved(self) -> bool:
         """Does deploy.toml say something else than when it was loaded?"""
         try:
-            return parse_config((self.root / CONFIG_FILE).read_text()) != parse_config(self._text)
+            return parse_config(read_text(self.root / CONFIG_FILE)) != parse_config(self._text)
         except (OSError, UnicodeDecodeError):
             return True
 
@@ -124,7 +125,7 @@ def load_project(options: Options, root: Path | None = None) -> Project | Failur
     """The project in `root` (default: the current directory), or why `deploy.toml` cannot be used."""
     root = (root or Path.cwd()).resolve()
     try:
-        text = (root / CONFIG_FILE).read_text()
+        text = read_text(root / CONFIG_FILE)
     except FileNotFoundError:
         return fail(
             FailureCategory.CONFIG_ERROR,

@@ -36,8 +36,7 @@ from pipeline.model import (
 )
 from pipeline.records import json_text
 from pipeline.report.document import build_report, whole_ms
-from pipeline.report.history_file import HISTORY
-from pipeline.report.markdown import encode_history, history_row, last_line, render_markdown
+from pipeline.report.markdown import HISTORY, encode_history, history_row, last_line, render_markdown
 from pipeline.run.project import Project
 from pipeline.text import visible
 

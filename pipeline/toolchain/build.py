@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from cache.durable import read_text
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import DeployConfig
 from pipeline.effects.versions import ask_version
@@ -212,7 +213,7 @@ def config_place(root: Path, config: DeployConfig, path: KeyPath) -> str:
     from pipeline.formats.toml_positions import locate
 
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        line, column = locate((root / config.path).read_text()).value(path)
+        line, column = locate(read_text(root / config.path)).value(path)
         return f"{config.path}:{line}:{column}"
     return config.path
 
@@ -262,7 +263,7 @@ def _script_files(listing: Listing, config: DeployConfig, section: str, script: 
     while waiting:
         path = waiting.pop()
         try:
-            text = Path(listing.root, path).read_text(errors="replace")
+            text = read_text(Path(listing.root, path), errors="replace")
         except OSError as error:
             if path == script and not any(script in action.outputs for action in config.actions):
                 message = f"the linker script '{script}' cannot be read: {error.strerror}"

@@ -6,11 +6,14 @@ and does not know the device. Invariant: each file of a `Firmware` holds one ima
 
 from __future__ import annotations
 
+import errno
+import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
+from cache.durable import MOST, open_regular, read_file, read_text
 from pipeline.chips import CHIPS
 from pipeline.config.schema import Prebuilt
 from pipeline.config.values import Problem
@@ -64,7 +67,7 @@ def deciding_files(prebuilt: Prebuilt, kind: str) -> list[str]:
 def read_part(root: Path, file: FlashFile) -> bytes | Failure:
     """The bytes that go to flash."""
     try:
-        return file.part.take((root / file.path).read_bytes())
+        return file.part.take(read_file(str(root / file.path)))
     except FileNotFoundError:
         return _bad(file.path, "the file does not exist")
     except OSError as error:
@@ -76,7 +79,7 @@ def read_part(root: Path, file: FlashFile) -> bytes | Failure:
 def _text(path: Path) -> str:
     """What is in a file that need not be there, `""` for one that cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_text(path, errors="replace")
     except OSError:
         return ""
 
@@ -112,7 +115,7 @@ def _images_in(directory: Path) -> list[Path]:
 def _holds_several(path: Path) -> bool:
     """Is it a UF2, or a merged image that begins at 0?"""
     try:
-        data = path.read_bytes()
+        data = read_file(str(path))
     except OSError:
         return False
     return data.startswith(uf2.MAGIC) or isinstance(merged.split(0, data), tuple)
@@ -143,7 +146,7 @@ def _manifest(root: Path, directory: str) -> tuple[str, str, Manifest] | Failure
     """Where it is, its text, and what it says."""
     where = f"{directory}/{fw.FLASHER_ARGS}"
     try:
-        text = (root / where).read_text(encoding="utf-8")
+        text = read_text(root / where)
     except (OSError, UnicodeDecodeError) as error:
         return _bad(where, f"the file cannot be read: {error}")
     manifest = fw.parse_flasher_args(text, directory, lambda path: _inside(root, path))
@@ -254,7 +257,8 @@ def _from_files(root: Path, listed: Mapping[str, str]) -> Firmware | Problem | F
     for key, path in listed.items():
         if not (root / path).is_file():
             hint = "build the firmware first, or correct the path; it is relative to the project root"
-            return Problem(("prebuilt", "files", key), True, f"the file '{path}' does not exist", hint)
+            what = "is no regular file" if (root / path).exists() else "does not exist"
+            return Problem(("prebuilt", "files", key), True, f"the file '{path}' {what}", hint)
     files = sorted(FlashFile(fw.parse_offset(key) or 0, path) for key, path in listed.items())
     return _assembled(root, "files", "the files of [prebuilt]", files)
 
@@ -292,7 +296,7 @@ def _assembled(
 def _parts(root: Path, file: FlashFile, where: str) -> list[FlashFile] | Failure:
     """The images in a file: itself, or those of a merged one."""
     try:
-        with (root / file.path).open("rb") as stream:
+        with _opened(root / file.path) as stream:
             data = stream.read(SECTOR + 1)
             packed = data.startswith(uf2.MAGIC)
             # One image lies anywhere; several begin where a bootloader or a table does.
@@ -316,6 +320,15 @@ def _parts(root: Path, file: FlashFile, where: str) -> list[FlashFile] | Failure
     return [FlashFile(each.offset, file.path, Part(each.offset - base, each.size, packed)) for each in spans]
 
 
+def _opened(path: Path) -> BinaryIO:
+    """A regular file of a size that a flash can have. Raises OSError for anything else."""
+    handle, status = open_regular(str(path))
+    if status.st_size > MOST:
+        os.close(handle)
+        raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and no flash has more than {MOST}", str(path))
+    return os.fdopen(handle, "rb")
+
+
 def _may_be_merged(offset: int, head: bytes) -> bool:
     return offset <= max(merged.BOOT_OFFSETS) or head.startswith(partitions.TABLE_MAGIC)
 
@@ -335,9 +348,9 @@ def _heads(root: Path, files: Sequence[FlashFile], where: str) -> dict[str, byte
     for file in files:
         try:
             if file.part.packed:
-                heads[file.label] = file.part.take((root / file.path).read_bytes())[: fw.HEAD_SIZE]
+                heads[file.label] = file.part.take(read_file(str(root / file.path)))[: fw.HEAD_SIZE]
                 continue
-            with (root / file.path).open("rb") as stream:
+            with _opened(root / file.path) as stream:
                 stream.seek(file.part.start)
                 heads[file.label] = stream.read(fw.HEAD_SIZE)
         except FileNotFoundError:

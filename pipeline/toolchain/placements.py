@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.durable import MOST_TEXT, read_file
 from pipeline.chips import CHIPS
 from pipeline.config.schema import DeployConfig, Prebuilt
 from pipeline.errors import ConfigError
@@ -45,7 +46,7 @@ def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:
 def _read_csv(root: Path, config: DeployConfig) -> tuple[Partition, ...] | Failure:
     path = config.partitions.table
     try:
-        data = (root / path).read_bytes()
+        data = read_file(str(root / path), most=MOST_TEXT)
     except OSError as error:
         message = f"the partition table '{path}' cannot be read: {error.strerror}"
         hint = "correct the path, or write the table"

@@ -1,6 +1,6 @@
 """The runs whose reports are pinned in this directory, as events. No files, no clock.
 
-After a wanted change of the layout: `python -m tests.golden.scenarios` writes the pages anew; read the diff.
+After a wanted change of the layout: `python -m tests.golden.scenarios` writes the pages again; read the diff.
 """
 
 from __future__ import annotations

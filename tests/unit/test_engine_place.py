@@ -162,7 +162,7 @@ def test_records_with_any_other_value_are_none(space: Space) -> None:
     value, _ = statefile.load(space.root / ".deploy" / STATE_NAME, STATE_KIND)
     for other in mutations(value[1]):
         records = Records(other)
-        for name in (*value[1], *records.names()):
+        for name in (*value[1][0], *records.names()):
             records.get(name), records.result(name), records.files(name)
             hash((records.discovered(name), records.absent(name)))
 
@@ -232,3 +232,19 @@ def test_the_fast_paths_state_is_not_withdrawn_through_a_link(space: Space, outs
     (space.root / ".deploy/gate.v1").symlink_to(outside)
     FastPathState(space.root, "").withdraw()
     assert content(outside) == before and not (space.root / ".deploy/gate.v1").is_symlink()
+
+
+def test_a_header_that_a_compiler_would_wait_for_is_named(space: Space) -> None:
+    """Before the compiler starts; not what is none of its business."""
+    os.mkfifo(space.root / "inc/fifo")
+    (space.root / "inc/null.h").symlink_to("/dev/null")
+    (space.root / "inc/nothing.h").symlink_to("nowhere")
+    assert space.build().ok
+    (space.root / "inc/deeper").mkdir()
+    for name, make in (("later.h", KINDS["a FIFO"]), ("zero.h", lambda path: path.symlink_to("/dev/zero"))):
+        make(space.root / "inc/deeper" / name)
+        space.write("src/a.c", f"int {name[:-2]};\n")
+        (failure,) = [failure for result in space.build().results for failure in result.failures]
+        assert failure.message.startswith(f"inc/deeper/{name} cannot be read: it is a FIFO or a device")
+        assert not space.ran
+        (space.root / "inc/deeper" / name).unlink()

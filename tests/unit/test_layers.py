@@ -1,4 +1,4 @@
-"""Who may import whom (DESIGN section 2): one table with a row per folder, read from the source by AST.
+"""Who may import whom (docs/architecture.md): one table with a row per folder, read from the source by AST.
 
 Every import counts, deferred and type-checking ones too; a heavy library may be imported inside a function, since it is
 then loaded only when used. `tasks.py` is the one module above all folders.
