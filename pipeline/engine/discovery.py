@@ -64,7 +64,7 @@ class Discovery:
         except FileNotFoundError:
             reported = () if _may_lack(action) else None
         except OSError:
-            reported = None
+            return f"the command wrote no usable depfile {action.depfile}"
         if reported is None:
             return f"the command wrote no usable depfile {action.depfile}"
         # What it makes is gone before it runs, so that it cannot depend on it.

@@ -92,7 +92,8 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         return Executed(failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, message, action.argv))
     argv, env = placed_command(workspace, action)
     try:
-        done = _run(workspace, action, argv, env)
+        with _short_enough(workspace, action, argv) as said:
+            done = _run(workspace, action, said, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -114,8 +115,7 @@ def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[
     """Raises TimeoutError, and OSError when the program cannot be started."""
     run, root = workspace.host.runner.run, workspace.root
     if not action.is_users:
-        with _short_enough(workspace, action, argv) as words:
-            return run(words, cwd=root, env=env, timeout_s=TIMEOUT_S)
+        return run(argv, cwd=root, env=env, timeout_s=TIMEOUT_S)
     from pipeline.engine.interpreters import fresh
 
     with fresh(str(root), workspace.directories.state) as place:
@@ -127,7 +127,7 @@ def _waited_for(workspace: Workspace, action: Action) -> str:
     if action.is_users:
         named = (word for word in action.argv if word[:1] not in ("/", "-", ""))
         return next((word for word in named if has_no_end(workspace.resolve(word))), "")
-    if not action.depfile or action.count_as != "compiled":
+    if not action.depfile:
         return ""
     return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *search_path(action.argv)))
 
@@ -166,7 +166,7 @@ def _said_root(workspace: Workspace) -> str:
 @contextlib.contextmanager
 def _short_enough(workspace: Workspace, action: Action, argv: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The command of a toolchain with its last words in a response file when they are more than the system takes."""
-    if sum(map(len, argv)) + len(argv) > _longest():
+    if not action.is_users and sum(map(len, argv)) + len(argv) > _longest():
         kept = argv.index("-o") + 2 if "-o" in argv else 3
         path = f"{workspace.resolve(action.outputs[0])}.rsp.tmp"
         Path(path).write_bytes(os.fsencode(command_words.joined(argv[kept:])))
