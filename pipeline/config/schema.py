@@ -59,6 +59,8 @@ class Prebuilt(NamedTuple):
     directory: str = ""
     files: Mapping[str, str] = MappingProxyType({})
     chip: str = ""
+    build: tuple[str, ...] = ()
+    """The command that builds it, run before anything of it is read."""
 
 
 class Bootloader(NamedTuple):

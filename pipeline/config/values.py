@@ -189,6 +189,11 @@ def _program(value: str) -> Finding:
     return _text(value)
 
 
+def _optional_command(values: Sequence[str]) -> Finding:
+    """A command that may be left out: of its words only the first is ours to judge."""
+    return _each(_program)(values[:1])
+
+
 def _command(values: Sequence[str]) -> Finding:
     return _each(_program)(values[:1]) if values else ("is empty", "begin with the program to run")
 
@@ -249,6 +254,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("cache", "max_size"): _cache_size,
         ("prebuilt", "directory"): _directory,
         ("prebuilt", "files"): _files,
+        ("prebuilt", "build"): _optional_command,
         ("image", "file"): _inside,
         ("image", "partition"): _text,
         ("image", "offset"): _sector,

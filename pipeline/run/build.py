@@ -18,7 +18,6 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.errors import DeployError, StoreError
 from pipeline.fastpath.state import FastPathState
-from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
 from pipeline.model import (
     Failure,
@@ -147,6 +146,8 @@ class Build:
         """A run with these results ended well: write what `hotplate` and the next `doit` need to know that everything
         is up to date, if this run came to know it. `selection`: the stages that the command line asked for, None if it
         asked for more."""
+        if self.config.prebuilt.build:
+            return  # its command decides each time whether there is something to do
         passed = {result.stage for result in results if result.ok}
         if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
             self.engines.record_for_fastpath()
@@ -221,6 +222,8 @@ class Build:
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
         """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""
+        from pipeline.flash.boot_choice import starts_wanted
+
         return starts_wanted(self.project.table, otadata, wanted)
 
     # --- the end ------------------------------------------------------------------------------
