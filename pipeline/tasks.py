@@ -21,7 +21,7 @@ from doit.exceptions import TaskFailed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.fastpath import Look
+    from pipeline.fastpath import FirstLook
     from pipeline.model import Failure, Verdict
     from pipeline.run.context import Context
     from pipeline.run.run import StageOf
@@ -51,7 +51,7 @@ class Reporter:
     """What doit is told to report with: made when a run begins, since most commands need none."""
 
     desc = "stages, reports and device truth (the default)"
-    look: Look | None = None
+    look: FirstLook | None = None
     """What this process saw before it became a run."""
 
     def __new__(cls, outstream: Any, options: Any) -> Any:
@@ -63,7 +63,7 @@ class Reporter:
         return HotplateReporter(outstream, run)
 
     @classmethod
-    def after(cls, look: Look) -> type:
+    def after(cls, look: FirstLook) -> type:
         """The same, of a process that has looked already."""
         return type("Reporter", (cls,), {"look": look})
 

@@ -81,7 +81,8 @@ PATTERNS: Mapping[LineKind, re.Pattern[str]] = {
 }
 
 STARTS = re.compile(
-    r"^(?:I (?:\([^)]{1,20}\) )?boot: Loaded app from partition at offset |boot: \w+ starts from )(0x[0-9a-fA-F]+)"
+    r"^(?:(?:[EWIDV] (?:\([^)]{1,20}\) )?)?boot: Loaded app from partition at offset |boot: \w+ starts from )"
+    r"(0x[0-9a-fA-F]{1,8})\b"
 )
 """What a second stage says last: from where in flash it starts an application. ESP-IDF's words, and the reference
 firmware's."""

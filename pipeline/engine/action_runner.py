@@ -28,7 +28,7 @@ from pipeline.engine.execution import Executed, execute, made_files, remove_file
 from pipeline.engine.keys import full_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
-from pipeline.engine.results import ActionFailure, FailureKind
+from pipeline.engine.results import CHANGED, ActionFailure, FailureKind
 from pipeline.engine.states import ActionState
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.undeclared import UndeclaredOutputs
@@ -254,7 +254,7 @@ class ActionRunner:
             moved = next(gone, "") or next(filter(self._observer.exists, candidate.absent), "a file that it read")
         if moved:
             subject = f"{keyed.action.name}: {moved}"
-            return (Reason("changed while it was used", subject, "", "not recorded, so it will run again"),)
+            return (Reason(CHANGED, subject, "", "not recorded, so it will run again"),)
         assert found is not None  # else something moved
         return self._record(keyed, candidate, found, ran)
 

@@ -23,6 +23,7 @@ from pipeline.engine import dag
 from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved, load_saved, record_name
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.former_outputs import FormerOutputs
+from pipeline.engine.inputs import command_of
 from pipeline.engine.results import Builtin
 from pipeline.engine.waiting_files import WaitingFiles
 from pipeline.errors import ConfigError, StoreError
@@ -179,6 +180,19 @@ class Workspace:
             for path in dict.fromkeys((*action.inputs, *discovered)):
                 found.setdefault(path, []).append(action)
         return found
+
+    def is_declared_as_recorded(self, action: Action) -> bool:
+        """Does its declaration say what its last run was? Of a compile, files are all that can have moved since this
+        process read the configuration."""
+        name = record_name(action)
+        if action.is_users:
+            record = self.records.get(name)
+            return record is not None and record.command == command_of(action, self.steps.tools)
+        files = self.records.files(name)
+        if files is None:
+            return False
+        made = tuple([path for path, _, _ in files[1]])
+        return tuple([path for path, _ in files[0]]) == action.inputs and made == action.outputs
 
     # --- products that nobody makes any more ------------------------------------------------------
 

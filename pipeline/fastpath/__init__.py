@@ -141,7 +141,7 @@ class Snapshot:
         return found
 
 
-class Look:
+class FirstLook:
     """What this process saw before it became `doit`, for the run that follows."""
 
     __slots__ = ("path", "places", "root", "snapshot", "stamp")
@@ -259,7 +259,7 @@ def _circumstances_agree(snapshot: Snapshot, root: str) -> bool:
     return not any(map(os.path.lexists, snapshot.absent))
 
 
-def answer(argv: "Sequence[str]") -> "str | Look | None":
+def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
     """What `doit` would print if it found everything up to date. When only `doit` can tell: what was looked at, or None
     when that was nothing."""
     selection = selection_of(argv)
@@ -282,7 +282,7 @@ def answer(argv: "Sequence[str]") -> "str | Look | None":
         from pipeline.fastpath.touched import only_touched
 
         if not only_touched(snapshot, places, path):
-            return Look(root, path, stamp, snapshot, places)
+            return FirstLook(root, path, stamp, snapshot, places)
     return text
 
 
@@ -298,7 +298,7 @@ def main() -> int:
     return become_doit(sys.argv[1:], look)
 
 
-def answer_and_end() -> "Look | None":
+def answer_and_end() -> "FirstLook | None":
     """Print the answer and end the process with 0. Where there is none: what was looked at, for the run that follows.
 
     `doit` asks here too, as soon as it has loaded the tasks' module: what is left of its warm run is its own import."""

@@ -18,7 +18,6 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.errors import DeployError, StoreError
 from pipeline.fastpath.state import FastPathState
-from pipeline.flash.boot_choice import starts_wanted
 from pipeline.formats.placement import Placement
 from pipeline.model import (
     Failure,
@@ -223,6 +222,8 @@ class Build:
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
         """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""
+        from pipeline.flash.boot_choice import starts_wanted
+
         return starts_wanted(self.project.table, otadata, wanted)
 
     # --- the end ------------------------------------------------------------------------------

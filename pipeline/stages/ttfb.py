@@ -18,6 +18,7 @@ from pipeline.config.schema import Readiness as Settings
 from pipeline.config.until import ReadinessGate, Until, parse_until
 from pipeline.events import Readiness
 from pipeline.failures import fail
+from pipeline.formats.placement import APPLICATION
 from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage, StageWork
 from pipeline.stages.handover import Booting, Confirmed, StillRunning
 
@@ -53,6 +54,7 @@ def run(
         where=device.where,
         until=until,
         allow_unhealthy=settings.allow_unhealthy,
+        app_offset=next((image.offset for image in build.images.all() if image.name == APPLICATION), None),
         mac=board.mac,
     )
     _watch(board, watcher, until, screen)

@@ -17,8 +17,8 @@ from pipeline.chips import ROM_REACH
 from pipeline.config.schema import DeviceConfig
 from pipeline.effects.api import FlashSession
 from pipeline.errors import DeviceError
-from pipeline.flash import app_proof, board_checks
-from pipeline.flash.plan import confirmed_plan, full_flash_reason, plan_writes
+from pipeline.flash import board_checks
+from pipeline.flash.plan import Delta, full_flash_reason, plan_writes
 from pipeline.model import (
     SECTOR,
     Failure,
@@ -28,7 +28,6 @@ from pipeline.model import (
     Stage,
     StageWork,
 )
-from pipeline.stages.changed_sectors import find_deltas
 from pipeline.stages.handover import InLoader, Journal, Proof, StillRunning
 
 if TYPE_CHECKING:
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 
 OTADATA_ENTRY = 64
 """Bytes read from each otadata sector: its 32-byte entry, in the unit in which the ROM reads flash."""
-
-ASK_TIMEOUT_S = 1.0
-"""For the firmware's answer, hashing its flash included."""
 
 RETRIED = "retried"
 
@@ -49,8 +45,10 @@ def run(
     """Answer by the configured level, or by MD5. None: the board is not one to go on with."""
     level = build.config.verify.level
     doubts: list[Reason] = []
-    if level in app_proof.QUESTIONS:
-        asked = _ask_firmware(device, boards, records, build)
+    if level != "md5":
+        from pipeline.stages.firmware_proof import ask_firmware
+
+        asked = ask_firmware(device, boards, records, build)
         if isinstance(asked, StillRunning):
             counts = {"regions": len(asked.proof.plan.regions), "regions_differing": 0, "round_trips": 0}
             return StageWork(counts=counts), asked
@@ -68,48 +66,6 @@ def run(
         boards.let_go(device)
         doubts.append(Reason(RETRIED, str(Stage.VERIFY_FLASH), "", error.failure.message))
         return _compare(device, boards.open_session(device), boards, records, build, doubts)
-
-
-# --- app-report and journal -------------------------------------------------------------------
-
-
-def _ask_firmware(
-    device: DeviceConfig, boards: Boards, records: Records, build: DeviceBuild
-) -> StillRunning | list[Reason]:
-    """The running firmware's word for its flash, or why it does not suffice."""
-    level, images = build.config.verify.level, build.images.all()
-    app = app_proof.app_of(images)
-    if app is None:
-        return [Reason("no-app", "images")]
-    link = boards.open_link(device, reset=False)
-    try:
-        answers = boards.ask(device, link, app_proof.QUESTIONS[level], ASK_TIMEOUT_S)
-    except DeviceError as error:
-        boards.let_go(device)
-        return [Reason("no-answer", app_proof.INFO, "", error.failure.message)]
-    info = answers.results.get(app_proof.INFO)
-    doubts = app_proof.identity_doubts(info, build.images.expected_elf(), app, device.mac)
-    if doubts:
-        return doubts
-    mac = app_proof.mac_of(info)
-    last = boards.last_mac(device)
-    if last != mac:
-        # Another board may be the right one; who it is and what it holds is the loader's to say.
-        return [Reason("board-changed", device.name, last or "none known", mac)]
-    journal = records.saw_device(device, mac, device.port)
-    if level == "journal":
-        doubts = app_proof.journal_doubts(journal.state, images)
-    else:
-        doubts = app_proof.open_doubts(journal.state)
-        doubts += app_proof.hash_doubts(answers.results.get(app_proof.HASHES), mac, images, app)
-    if doubts:
-        return doubts
-    proof = Proof(confirmed_plan(images), level)
-    records.planned(device, journal, proof)
-    return StillRunning(link, answers, proof)
-
-
-# --- md5 --------------------------------------------------------------------------------------
 
 
 def _compare(
@@ -134,7 +90,12 @@ def _compare(
     md5s = {image.name: session.md5(image.offset, image.size) for image in images}
     selects = _otadata_selects(build, session, md5s)
     reason = _escalation(build, journal, md5s)
-    deltas = {} if reason is not None else find_deltas(boards, build, session, journal, md5s)
+    deltas: Mapping[str, Delta] = {}
+    differing = (i.match is MatchRule.BYTES and md5s[i.name] != i.md5 for i in images)
+    if reason is None and any(differing):
+        from pipeline.stages.changed_sectors import find_deltas
+
+        deltas = find_deltas(boards, build, session, journal, md5s)
     plan = plan_writes(images, md5s, selects, reason, deltas)
     if plan.writes:
         wrong = _image_failure(build, session, device.where)
@@ -144,8 +105,8 @@ def _compare(
     records.planned(device, journal, proof)
     counts = {"regions": len(images), "regions_differing": len(plan.writes), "round_trips": session.round_trips}
     changed = boards.board_changed(device, session.facts.mac)
-    differing = (region.reason for region in plan.writes if region.reason is not None)
-    reasons = (*doubts, *session.reasons, *changed, *differing)
+    causes = (region.reason for region in plan.writes if region.reason is not None)
+    reasons = (*doubts, *session.reasons, *changed, *causes)
     return StageWork(reasons, counts), InLoader(session, journal, proof)
 
 
