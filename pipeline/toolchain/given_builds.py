@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -27,19 +27,19 @@ from pipeline.model import SECTOR, Failure, FailureCategory, Partition, Reason
 BUILD_AGAIN = "build the firmware again, or correct `[prebuilt]`"
 
 
-def read_firmware(root: Path, prebuilt: Prebuilt) -> Firmware | Problem | Failure:
+def read_firmware(root: Path, prebuilt: Prebuilt, made: Collection[str] = ()) -> Firmware | Problem | Failure:
     """The firmware that `[prebuilt]` names; a Problem where deploy.toml is wrong about it, a Failure where the build
-    is."""
-    found = _find(root, prebuilt)
+    is. `made`: files that an `[[action]]` makes, which need not be there yet."""
+    found = _find(root, prebuilt, made)
     rows = _rows(root, found.table) if isinstance(found, Firmware) else ()
     if not isinstance(found, Firmware) or isinstance(rows, Failure):
         return found
     return found._replace(notes=(*found.notes, *partitions.loose_rows(rows)))
 
 
-def _find(root: Path, prebuilt: Prebuilt) -> Firmware | Problem | Failure:
+def _find(root: Path, prebuilt: Prebuilt, made: Collection[str]) -> Firmware | Problem | Failure:
     if prebuilt.files:
-        return _from_files(root, prebuilt.files)
+        return _from_files(root, prebuilt.files, prebuilt.chip, made)
     directory = posixpath.normpath(prebuilt.directory)
     manifest, built = (root / directory / name for name in (fw.FLASHER_ARGS, platformio.APP))
     if manifest.is_file() and not (built.is_file() and (root / directory / platformio.TABLE).is_file()):
@@ -253,40 +253,56 @@ def _platformio_files(
 # --- lists of files -----------------------------------------------------------------------------
 
 
-def _from_files(root: Path, listed: Mapping[str, str]) -> Firmware | Problem | Failure:
+def _from_files(
+    root: Path, listed: Mapping[str, str], chip: str, made: Collection[str]
+) -> Firmware | Problem | Failure:
+    absent = [path for path in listed.values() if not (root / path).is_file()]
     for key, path in listed.items():
-        if not (root / path).is_file():
+        if path in absent and path not in made:
             hint = "build the firmware first, or correct the path; it is relative to the project root"
             what = "is no regular file" if (root / path).exists() else "does not exist"
             return Problem(("prebuilt", "files", key), True, f"the file '{path}' {what}", hint)
     files = sorted(FlashFile(fw.parse_offset(key) or 0, path) for key, path in listed.items())
-    return _assembled(root, "files", "the files of [prebuilt]", files)
+    found = _assembled(root, "files", "the files of [prebuilt]", files, chip, absent)
+    if isinstance(found, Failure) and absent:
+        names = ", ".join(absent)
+        hint = f"make {names} first: by `[prebuilt] build`, whose command runs before anything is read"
+        return found._replace(message=f"{found.message} ({names} is still to be made by an [[action]])", hint=hint)
+    return found
 
 
 def _from_web_manifest(root: Path, directory: str, text: str, chip: str) -> Firmware | Failure:
     files = web_manifest.parse_manifest(text, directory, chip)
     if isinstance(files, Failure):
         return files
-    return _assembled(root, "esp-web-tools", f"{directory}/{web_manifest.NAME}", files)
+    return _assembled(root, "esp-web-tools", f"{directory}/{web_manifest.NAME}", files, chip)
 
 
 def _assembled(
-    root: Path, kind: Literal["files", "esp-web-tools"], where: str, listed: Sequence[FlashFile]
+    root: Path,
+    kind: Literal["files", "esp-web-tools"],
+    where: str,
+    listed: Sequence[FlashFile],
+    chip: str = "",
+    absent: Collection[str] = (),
 ) -> Firmware | Failure:
-    """The firmware of files with offsets, merged images among them taken apart."""
+    """The firmware of files with offsets, merged images among them taken apart. `chip`: what deploy.toml says, for
+    where no image says it yet; `absent`: files that are still to be made."""
     files: list[FlashFile] = []
     for file in listed:
-        parts = _parts(root, file, where)
+        parts = [file] if file.path in absent else _parts(root, file, where)
         if isinstance(parts, Failure):
             return parts
         files += parts
     files.sort()
-    heads = _heads(root, files, where)
+    heads = _heads(root, [file for file in files if file.path not in absent], where)
     if isinstance(heads, Failure):
         return heads
-    chip, table = fw.find_chip(files, heads, where), fw.find_table(files, heads, where)
-    if isinstance(chip, Failure):
-        return chip
+    heads |= {file.label: b"" for file in files if file.path in absent}
+    found, table = fw.find_chip(files, heads, where), fw.find_table(files, heads, where)
+    if isinstance(found, Failure) and not (absent and chip):
+        return found
+    chip = chip if isinstance(found, Failure) else found
     if isinstance(table, Failure):
         return table
     settings = _boot_settings(files, heads, chip)
