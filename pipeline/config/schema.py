@@ -42,13 +42,14 @@ class Project(NamedTuple):
 
 
 class Toolchain(NamedTuple):
-    """How the app is built, in every profile."""
+    """How the app is built, in every profile. `cxxflags`: for C++ sources; None: they get the `cflags`."""
 
     linker_script: str = ""
     kind: str = "zig"
     chip: str = "esp32c3"
     cflags: tuple[str, ...] = ()
     ldflags: tuple[str, ...] = ()
+    cxxflags: tuple[str, ...] | None = None
 
 
 class Prebuilt(NamedTuple):
@@ -76,6 +77,7 @@ class Profile(NamedTuple):
 
     name: str
     cflags: tuple[str, ...] = ()
+    cxxflags: tuple[str, ...] | None = None
 
 
 class Partitions(NamedTuple):
@@ -189,6 +191,14 @@ class ActionConfig(NamedTuple):
     cacheable: bool = True
 
 
+class LibraryConfig(NamedTuple):
+    """One `[[library]]`: a static library of the app. `include`: directories for its sources and for the app's."""
+
+    name: str
+    sources: tuple[str, ...]
+    include: tuple[str, ...] = ()
+
+
 class ImageConfig(NamedTuple):
     """One `[image.NAME]`: a built or given file with a place of its own in flash, by partition or by offset."""
 
@@ -235,6 +245,7 @@ class DeployConfig(NamedTuple):
     gate: Gate
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
+    libraries: tuple[LibraryConfig, ...] = ()
     prebuilt: Prebuilt = Prebuilt()
     firmware: "Firmware | None" = None
     """What a prebuilt toolchain found."""

@@ -33,11 +33,13 @@ COMPILED_KEYS: Mapping[tuple[str, str], bool] = MappingProxyType(
         ("project", "descriptor"): False,
         ("toolchain", "linker_script"): True,
         ("toolchain", "cflags"): False,
+        ("toolchain", "cxxflags"): False,
         ("toolchain", "ldflags"): False,
         ("bootloader", "sources"): True,
         ("bootloader", "linker_script"): True,
         ("bootloader", "include"): False,
         ("profile", "cflags"): False,
+        ("profile", "cxxflags"): False,
         ("partitions", "table"): True,
     }
 )
@@ -208,6 +210,14 @@ def _variable(value: str) -> Finding:
     return f"is '{value}', which is no name of a variable", "write the name alone; its value comes from the environment"
 
 
+def _library_name(value: str) -> Finding:
+    if value in ("app", "bootloader"):
+        return f"is '{value}', which is the name of a program that every build has", "choose another name"
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", value):
+        return None
+    return f"is '{value}'", "use letters, digits, '_', '-', '+' and '.', and begin with a letter or a digit"
+
+
 def _until(value: str) -> Finding:
     found = parse_until(value)
     return None if isinstance(found, Until) else found
@@ -258,6 +268,9 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("image", "file"): _inside,
         ("image", "partition"): _text,
         ("image", "offset"): _sector,
+        ("library", "name"): _library_name,
+        ("library", "sources"): _sources,
+        ("library", "include"): _each(_inside),
         ("action", "name"): _text,
         ("action", "argv"): _command,
         ("action", "inputs"): _each(_inside),

@@ -34,7 +34,9 @@ from pipeline.report.terminal import told_lines
 from pipeline.run.built_images import BuiltImages
 from pipeline.run.project import Project
 from pipeline.run.screen import Screen
-from pipeline.toolchain.build import Toolchain, action_failure, build_toolchain, config_place
+from pipeline.toolchain.action_failures import action_failure
+from pipeline.toolchain.build import Toolchain, build_toolchain
+from pipeline.toolchain.config_places import config_place
 
 if TYPE_CHECKING:
     from pipeline.engine.engine import Engine

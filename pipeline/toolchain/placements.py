@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.formats.partitions import decode_csv, parse_csv
 from pipeline.formats.placement import APPLICATION, Given, Misplaced, Placement, add_given, place
 from pipeline.model import Failure, Partition
-from pipeline.toolchain.build import config_failure_at
+from pipeline.toolchain.config_places import config_failure_at
 
 if TYPE_CHECKING:
     from pipeline.config.values import Problem

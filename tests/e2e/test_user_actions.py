@@ -206,7 +206,7 @@ WRONG = {
     "fails": (
         'name = "x"\nargv = ["sh", "-c", "echo a.txt:3: error: bad thing >&2; exit 4"]\noutputs = ["build/y"]',
         "a.txt:3",
-        ("bad thing", "\n$ "),
+        ("bad thing", "$ "),
     ),
 }
 
