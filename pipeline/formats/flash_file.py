@@ -9,7 +9,7 @@ from cache.named_tuple import NamedTuple
 from pipeline.formats import uf2
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """`size` bytes from `start` on; a negative size: to the end. `packed`: the file is a UF2, and `start` counts in
     what it unpacks to."""
 
@@ -23,7 +23,7 @@ class Part(NamedTuple):
         return flat[self.start :] if self.size < 0 else flat[self.start : self.start + self.size]
 
 
-WHOLE = Part()
+WHOLE = FilePart()
 
 
 class FlashFile(NamedTuple):
@@ -31,7 +31,7 @@ class FlashFile(NamedTuple):
 
     offset: int
     path: str
-    part: Part = WHOLE
+    part: FilePart = WHOLE
 
     @property
     def label(self) -> str:

@@ -20,7 +20,7 @@ from pipeline.config.values import Problem
 from pipeline.failures import fail
 from pipeline.formats import manifests as fw
 from pipeline.formats import merged, partitions, platformio, uf2, web_manifest
-from pipeline.formats.flash_file import FlashFile, Part
+from pipeline.formats.flash_file import FilePart, FlashFile
 from pipeline.formats.manifests import Firmware, Manifest
 from pipeline.model import SECTOR, Failure, FailureCategory, Partition, Reason
 
@@ -332,8 +332,8 @@ def _parts(root: Path, file: FlashFile, where: str) -> list[FlashFile] | Failure
             file.path, spans, "name the images that it was made of, each with its offset, in `[prebuilt] files`"
         )
     if spans is None:
-        return [FlashFile(base, file.path, Part(packed=True))] if packed else [file]
-    return [FlashFile(each.offset, file.path, Part(each.offset - base, each.size, packed)) for each in spans]
+        return [FlashFile(base, file.path, FilePart(packed=True))] if packed else [file]
+    return [FlashFile(each.offset, file.path, FilePart(each.offset - base, each.size, packed)) for each in spans]
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.formats.flash_file import WHOLE, Part
-from pipeline.formats.merged import Span, split
+from pipeline.formats.flash_file import WHOLE, FilePart
+from pipeline.formats.merged import ImageSpan, split
 from pipeline.formats.uf2 import MAGIC, unpack
 from tests import given_firmware as given_by
 
@@ -24,7 +24,10 @@ APP, TABLE = given_by.app("esp32c3"), given_by.table(given_by.TWO_SLOTS)
 
 
 def test_a_table_merged_with_an_application_alone_is_split_too() -> None:
-    assert split(0x8000, flat({0x8000: TABLE, 0x10000: APP}, 0x8000)) == (Span(0x8000, 0xC00), Span(0x10000, len(APP)))
+    assert split(0x8000, flat({0x8000: TABLE, 0x10000: APP}, 0x8000)) == (
+        ImageSpan(0x8000, 0xC00),
+        ImageSpan(0x10000, len(APP)),
+    )
 
 
 def test_single_images_are_not_merged() -> None:
@@ -36,8 +39,8 @@ def test_single_images_are_not_merged() -> None:
 def test_what_follows_an_application_in_its_partition_belongs_to_it() -> None:
     signed = APP.ljust(0x2000, b"\xff") + b"signature"
     assert split(0x8000, flat({0x8000: TABLE, 0x10000: signed}, 0x8000)) == (
-        Span(0x8000, 0xC00),
-        Span(0x10000, len(signed)),
+        ImageSpan(0x8000, 0xC00),
+        ImageSpan(0x10000, len(signed)),
     )
 
 
@@ -68,4 +71,4 @@ def test_a_uf2_is_read_or_named(data: bytes, as_uf2: bool) -> None:
 @given(st.binary(max_size=20), st.integers(0, 20), st.integers(-1, 20))
 def test_a_part_is_a_slice(data: bytes, start: int, size: int) -> None:
     assert WHOLE.take(data) == data
-    assert Part(start, size).take(data) == (data[start:] if size < 0 else data[start : start + size])
+    assert FilePart(start, size).take(data) == (data[start:] if size < 0 else data[start : start + size])
