@@ -75,11 +75,16 @@ def as_uf2(root: Path, chip: str) -> str:
     return 'files = { 0x0 = "bin/factory.uf2" }'
 
 
+def as_hex(root: Path, chip: str) -> str:
+    merge(chip, root / "bin/factory.hex", "--format", "hex")
+    return 'files = { 0x0 = "bin/factory.hex" }'
+
+
 def web_manifest(root: Path, chip: str) -> str:
     merge(chip, root / "dist/factory.bin")
     family = {"esp32": "ESP32", "esp32s3": "ESP32-S3", "esp32c3": "ESP32-C3"}[chip]
     builds = [{"chipFamily": family, "parts": [{"path": "factory.bin", "offset": 0}]}]
-    (root / "dist/manifest.json").write_text(json.dumps({"name": "x", "version": "1", "builds": builds}))
+    (root / "dist/firmware-release.json").write_text(json.dumps({"name": "x", "builds": builds}))
     return 'directory = "dist"'
 
 
@@ -104,7 +109,7 @@ def holds(space: Space, expected: dict[int, bytes]) -> bool:
     return all(flash[offset : offset + len(data)] == data for offset, data in expected.items())
 
 
-MERGED = (merged, padded, from_the_bootloader_on, as_uf2, web_manifest, web_manifest_of_parts)
+MERGED = (merged, padded, from_the_bootloader_on, as_uf2, as_hex, web_manifest, web_manifest_of_parts)
 
 
 @pytest.mark.parametrize("chip", CHIPS)

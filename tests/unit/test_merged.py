@@ -7,9 +7,10 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.formats import packed
 from pipeline.formats.flash_file import WHOLE, FilePart
 from pipeline.formats.merged import ImageSpan, split
-from pipeline.formats.uf2 import MAGIC, unpack
+from pipeline.formats.uf2 import MAGIC, Flat, unpack
 from tests import given_firmware as given_by
 
 
@@ -66,6 +67,21 @@ def test_a_uf2_is_read_or_named(data: bytes, as_uf2: bool) -> None:
         unpack(data)
     except ValueError as error:
         assert str(error)
+
+
+@given(st.binary(max_size=200).map(lambda data: b":" + data.hex().encode() + b"\n:00000001FF\n"))
+def test_a_hex_file_is_read_or_named(data: bytes) -> None:
+    try:
+        packed.unpack(data)
+    except ValueError as error:
+        assert str(error)
+
+
+def test_a_hex_file_with_both_kinds_of_base() -> None:
+    lines = (":020000040001F9", ":0400100001020304E2", ":020000021000EC", ":02000000AABB99", ":00000001FF")
+    assert packed.unpack("\r\n".join(lines).encode()) == Flat(
+        0x10000, bytes.fromhex("aabb") + b"\xff" * 14 + bytes(range(1, 5))
+    )
 
 
 @given(st.binary(max_size=20), st.integers(0, 20), st.integers(-1, 20))
