@@ -22,6 +22,7 @@ from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
 from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved, load_saved, record_name
 from pipeline.engine.build_place import BuildPlace
+from pipeline.engine.former_outputs import FormerOutputs
 from pipeline.engine.inputs import command_of
 from pipeline.engine.results import Builtin
 from pipeline.engine.waiting_files import WaitingFiles
@@ -95,6 +96,7 @@ class Workspace:
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
         self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock)
         self.build_place = BuildPlace(str(self.root))
+        self.former = FormerOutputs(directories.state / "former")
         self.waiting_files = WaitingFiles(str(self.root))
         self.records = saved.records
         self.graph = self._build_graph()
