@@ -8,8 +8,10 @@
 `executionMetadata.virtualExecutionDuration`. A base key holds an entry of the same form, whose files are the candidate
 sets of discovered inputs, newest first.
 
-Knows neither how keys are made nor what candidate sets say. Invariant: an entry is written after its blobs, and is a
-hit only while each of them is in the store with its size; an entry that cannot be read is a miss.
+Knows neither how keys are made nor what candidate sets say. Invariants: an entry is written after its blobs, and is a
+hit only while each of them is in the store with its size. What is read from a file is nothing but what `encode_entry`
+could have written: digests of 64 digits with a size in range, output paths below `build/`, finite durations. All else
+is a miss, and an entry like that is removed. The checksum tells damage, not who wrote it: others may write here, too.
 History: v1, the first.
 """
 
@@ -17,14 +19,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 from cache.blobs import BlobStore
-from cache.digest import ActionKey, Digest
-from cache.durable import read_file, write_atomic
+from cache.digest import ActionKey, Digest, is_sound
+from cache.hexfiles import HexFiles
 from cache.named_tuple import NamedTuple
 
 FORMAT = "ac.v1"
@@ -32,6 +34,12 @@ USED_LATELY_S = 3600.0
 """Within this, which entry was used last does not matter to the store's bound."""
 MAX_CANDIDATES = 16
 """Candidate sets kept per base key: enough for a few branches and profiles of one file."""
+MAX_ENTRY_BYTES = 16 << 20
+"""An entry of fifty thousand outputs, or a candidate set of a hundred thousand headers, has less."""
+_LONGEST_PATH = 4096
+_is_path = re.compile(r"(?:build|set)(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+").fullmatch
+_is_size = re.compile("0|[1-9][0-9]{0,14}").fullmatch
+_is_duration = re.compile(r"([0-9]{1,9})\.([0-9]{3})s").fullmatch
 
 
 class OutputFile(NamedTuple):
@@ -59,15 +67,12 @@ class ActionCache:
     """The entries below one directory; safe with many processes, the last writer of an entry wins."""
 
     def __init__(self, root: Path, blobs: BlobStore) -> None:
-        self._top = str(root / FORMAT)
+        self.files = HexFiles(root / FORMAT)
         self._blobs = blobs
 
     def path(self, key: ActionKey) -> Path:
-        """Where the entry of `key` lies if there is one."""
-        return Path(self._place(key))
-
-    def _place(self, key: ActionKey) -> str:
-        return f"{self._top}/{key[:2]}/{key}"
+        """Where the entry of `key` lies if there is one. Raises OSError for what is no key."""
+        return Path(self.files.place(key))
 
     def lookup(self, key: ActionKey) -> ActionResult | None:
         """The result, if all of its blobs are here."""
@@ -77,9 +82,12 @@ class ActionCache:
     def entry(self, key: ActionKey) -> ActionResult | None:
         """The result, whether or not its blobs are here: for a caller that reads them all."""
         try:
-            return decode_entry(key, read_file(self._place(key)))
+            result = decode_entry(key, self.files.read(key, most=MAX_ENTRY_BYTES))
         except OSError:
             return None
+        if result is None:
+            self.files.remove(key)
+        return result
 
     def is_complete(self, key: ActionKey) -> bool:
         """Can the entry be read, and is each of its blobs here?"""
@@ -88,11 +96,10 @@ class ActionCache:
     def used(self, key: ActionKey) -> bool:
         """Remember that the entry was of use now: its mtime. One of the last hour stays as it is (False): to write
         thousands costs more than their order is worth. So does one that is gone or may not be written."""
-        place = self._place(key)
         try:
-            if 0 <= time.time() - os.stat(place).st_mtime < USED_LATELY_S:  # noqa: PTH116
+            if 0 <= time.time() - self.files.status(key).st_mtime < USED_LATELY_S:
                 return False
-            os.utime(place)
+            self.files.touch(key)
         except OSError:
             return False
         return True
@@ -100,20 +107,22 @@ class ActionCache:
     def record(self, key: ActionKey, result: ActionResult) -> None:
         """Write the entry. Precondition: its blobs are stored (blobs before entry). Raises OSError."""
         # Not waited for: an entry carries its own checksum, and one that a power cut tore is a miss.
-        write_atomic(self._place(key), encode_entry(key, result), durable=False, own=True)
+        self.files.write(key, encode_entry(key, result), durable=False)
 
     def candidates(self, base: ActionKey) -> tuple[bytes, ...]:
         """The candidate sets of a base key that are still here, newest first."""
-        result = self.entry(base)
-        found = [] if result is None else [self._blobs.read(file.digest) for file in result.outputs]
+        found = [self._blobs.read(digest) for digest in self._sets(base) if digest.size <= MAX_ENTRY_BYTES]
         return tuple(data for data in found if data is not None)
+
+    def _sets(self, base: ActionKey) -> tuple[Digest, ...]:
+        result = self.entry(base)
+        return () if result is None else tuple(file.digest for file in result.outputs[:MAX_CANDIDATES])
 
     def add_candidate(self, base: ActionKey, data: bytes) -> None:
         """Put a candidate set first. A set added by another process at the same instant may be lost: that costs a
         miss. Raises OSError."""
         newest = self._blobs.put_bytes(data)
-        result = self.entry(base)
-        older = () if result is None else tuple(file.digest for file in result.outputs)
+        older = self._sets(base)
         if older[:1] == (newest,):
             self.used(base)
             return
@@ -144,15 +153,32 @@ def decode_entry(key: ActionKey, data: bytes) -> ActionResult | None:
     if data[: len(_BEFORE)] != _BEFORE or data[end:] != _tail(key, data[len(_BEFORE) : end]):
         return None
     try:
-        body = json.loads(data[len(_BEFORE) : end])
-        outputs = tuple(
-            OutputFile(file["path"], _parse(file["digest"]), file["isExecutable"]) for file in body["outputFiles"]
-        )
-        stdout, stderr = (_parse(body[name]) if name in body else None for name in ("stdoutDigest", "stderrDigest"))
-        seconds = float(body["executionMetadata"]["virtualExecutionDuration"].removesuffix("s"))
-        return ActionResult(outputs, stdout, stderr, round(seconds * 1000))
+        return _result(json.loads(data[len(_BEFORE) : end]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _result(body: Any) -> ActionResult:
+    """Raises ValueError, KeyError, TypeError or AttributeError for anything that `encode_entry` does not write."""
+    if body["outputFiles"].__class__ is not list:
+        raise ValueError("no list")
+    outputs = tuple([_output(file["path"], file["digest"], file["isExecutable"]) for file in body["outputFiles"]])
+    stdout, stderr = (_parse(body[name]) if name in body else None for name in ("stdoutDigest", "stderrDigest"))
+    duration = _is_duration(body["executionMetadata"]["virtualExecutionDuration"])
+    if duration is None:
+        raise ValueError("no duration")
+    return ActionResult(outputs, stdout, stderr, 1000 * int(duration[1]) + int(duration[2]))
+
+
+def _output(path: Any, digest: Any, executable: Any) -> OutputFile:
+    if executable.__class__ is not bool or not is_output_path(path):
+        raise ValueError("no output file")
+    return OutputFile(path, _parse(digest), executable)
+
+
+def is_output_path(path: Any) -> bool:
+    """Is that a POSIX path below `build/` in its plainest form, or the name of a candidate set?"""
+    return path.__class__ is str and len(path) <= _LONGEST_PATH and _is_path(path) is not None
 
 
 def _digest(digest: Digest) -> dict[str, str]:
@@ -161,7 +187,13 @@ def _digest(digest: Digest) -> dict[str, str]:
 
 
 def _parse(value: Any) -> Digest:
-    return Digest(value["hash"], int(value["sizeBytes"]))
+    size = value["sizeBytes"]
+    if _is_size(size) is None:
+        raise ValueError("no size")
+    digest = Digest(value["hash"], int(size))
+    if not is_sound(digest):
+        raise ValueError("no digest")
+    return digest
 
 
 def _tail(key: ActionKey, body: bytes) -> bytes:

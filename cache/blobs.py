@@ -2,27 +2,33 @@
 
     cas.v1/ab/abcd...   one blob, named by the SHA-256 of its bytes (check it with `sha256sum`), read-only
 
-Does not know actions or what blobs mean. Invariant: `read` and `materialize` hand out bytes whose SHA-256 is the name
-they were asked by, or nothing; a blob that fails the check is removed, so that the work is done again.
+Does not know actions or what blobs mean. Invariants: `read` and `materialize` hand out bytes whose SHA-256 is the name
+they were asked by, or nothing; a blob that fails the check is removed, so that the work is done again. What is put is
+there afterwards, whatever lay in its place. A digest that is none (see `is_sound`) is of no blob, and nothing is looked
+for under its name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
 from pathlib import Path
 from typing import IO
 
-from cache.digest import Digest, digest_bytes
-from cache.durable import NEW_FILE, put_in_place, read_file, temp_beside, write_all, write_atomic
+from cache.digest import MAX_BLOB_BYTES, Digest, digest_bytes, is_sound
+from cache.durable import NEW_FILE, open_regular, temp_beside, write_all
+from cache.hexfiles import HexFiles
 
 _FICLONE = 0x40049409
 """ioctl of linux/fs.h: share the extents of another file (btrfs, XFS, bcachefs)."""
 _CLONE_FROM = 1 << 16
 """Below this a copy is as cheap as sharing."""
 _CHUNK = 1 << 20
+_HASHED_FIRST = 1 << 26
+"""Beyond this many bytes a blob is read into memory only after it was found to be whole."""
 
 
 class BlobStore:
@@ -31,69 +37,91 @@ class BlobStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root / "cas.v1"
-        self._top = str(self.root)
+        self.files = HexFiles(self.root)
         self.bytes_written = 0
         """By this object; a sum that a race between threads makes a little too small is good enough to decide when the
         store is to be counted."""
 
     def path(self, digest: Digest) -> Path:
-        """Where a blob lies if it is here."""
-        return Path(self._place(digest))
-
-    def _place(self, digest: Digest) -> str:
-        # A string, since making a `Path` takes longer than asking the file system about it.
-        return f"{self._top}/{digest.hex[:2]}/{digest.hex}"
+        """Where a blob lies if it is here. Raises OSError for what is no digest."""
+        return Path(self.files.place(digest.hex))
 
     def has(self, digest: Digest) -> bool:
         """Is the blob here with its size? Its bytes are checked when they are used."""
         try:
-            status = os.stat(self._place(digest))  # noqa: PTH116
+            status = self.files.status(digest.hex)
         except OSError:
             return False
         return status.st_size == digest.size and stat.S_ISREG(status.st_mode)
 
     def put_bytes(self, data: bytes) -> Digest:
-        """Store `data`, durably, before its digest is given out."""
+        """Store `data`, durably, before its digest is given out. Raises OSError also for more than a blob may have."""
         digest = digest_bytes(data)
-        if not self.has(digest):
-            write_atomic(self._place(digest), data, durable=True, mode=0o444, own=True)
+        # To compare costs a tenth of hashing what is there, and less than the entry that will be written.
+        if not (self.has(digest) and self._holds(digest, data)):
+            _check_size(digest.size)
+            self.files.write(digest.hex, data, durable=True, mode=0o444)
             self.bytes_written += digest.size
         return digest
 
     def put_file(self, path: str) -> Digest:
         """Store what `path` holds now. The digest is of the bytes that were copied, even if the file changes."""
-        with open(path, "rb", buffering=0) as source:  # noqa: PTH123
+        handle, _ = open_regular(path)
+        with os.fdopen(handle, "rb", buffering=0) as source:
             first = source.read(_CHUNK)
             if len(first) < _CHUNK:
                 # Only an empty read is the end.
                 return self.put_bytes(first + (source.read() if first else b""))
-            self.root.mkdir(parents=True, exist_ok=True)
-            temp = temp_beside(f"{self._top}/incoming")
-            try:
-                digest = _copy(first, source, temp)
-                if self.has(digest):
-                    os.unlink(temp)  # noqa: PTH108
-                else:
-                    self.path(digest).parent.mkdir(exist_ok=True)
-                    put_in_place(temp, self._place(digest), own=True)
+            with self.files.incoming(0o444) as new:
+                digest = _copy(first, source, new.handle)
+                if not (self.has(digest) and self._is_equal(digest, new.handle)):
+                    os.fsync(new.handle)
+                    new.keep(digest.hex)
                     self.bytes_written += digest.size
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temp)  # noqa: PTH108
-                raise
         return digest
+
+    def _holds(self, digest: Digest, data: bytes) -> bool:
+        """Is what lies there `data`? It may have been damaged, with its size kept."""
+        try:
+            return self.files.read(digest.hex, digest.size, most=digest.size) == data
+        except OSError:
+            return False
+
+    def _is_equal(self, digest: Digest, handle: int) -> bool:
+        """Is what lies there what was written to `handle`?"""
+        try:
+            there, _ = open_regular(self.files.place(digest.hex), follow=False)
+        except OSError:
+            return False
+        with os.fdopen(there, "rb", buffering=0) as one, open(handle, "rb", buffering=0, closefd=False) as other:
+            one.seek(0)
+            other.seek(0)
+            while (block := other.read(_CHUNK)) == one.read(_CHUNK):
+                if not block:
+                    return True
+        return False
 
     def read(self, digest: Digest) -> bytes | None:
         """The blob, verified; None when it is not here, cannot be read, or was damaged (then it is removed)."""
+        if not is_sound(digest):
+            return None
         try:
-            data = read_file(self._place(digest), digest.size)
+            if digest.size > _HASHED_FIRST and not self._is_whole(digest):
+                self.files.remove(digest.hex)
+                return None
+            data = self.files.read(digest.hex, digest.size, most=digest.size)
         except OSError:
             return None
         if len(data) == digest.size and hashlib.sha256(data).hexdigest() == digest.hex:
             return data
-        with contextlib.suppress(OSError):
-            self.path(digest).unlink()
+        self.files.remove(digest.hex)
         return None
+
+    def _is_whole(self, digest: Digest) -> bool:
+        """Has it its size and digest? In little memory: what says to be gigabytes long may be one block on the disk."""
+        handle, status = open_regular(self.files.place(digest.hex), follow=False)
+        with os.fdopen(handle, "rb", buffering=0) as stream:
+            return status.st_size == digest.size and hashlib.file_digest(stream, "sha256").hexdigest() == digest.hex
 
     def materialize(self, digest: Digest, path: str, *, executable: bool) -> tuple[bytes, os.stat_result] | None:
         """Put the blob at `path`, making its directory; the bytes that are there now and what the file system says of
@@ -136,24 +164,27 @@ class BlobStore:
         try:
             import fcntl
 
-            with open(self._place(digest), "rb", buffering=0) as source:  # noqa: PTH123
-                fcntl.ioctl(target, _FICLONE, source.fileno())
+            handle, _ = open_regular(self.files.place(digest.hex), follow=False)
+            with os.fdopen(handle, "rb", buffering=0):
+                fcntl.ioctl(target, _FICLONE, handle)
         except (ImportError, OSError):
             return False
         return True
 
 
-def _copy(first: bytes, source: IO[bytes], target: str) -> Digest:
-    """Write `first` and the rest of `source` to `target`, durably, hashing what is written."""
+def _check_size(size: int) -> None:
+    if size > MAX_BLOB_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+
+def _copy(first: bytes, source: IO[bytes], target: int) -> Digest:
+    """Write `first` and the rest of `source` to `target`, hashing what is written."""
     sha256, size = hashlib.sha256(), 0
-    handle = os.open(target, NEW_FILE, 0o444)
-    with os.fdopen(handle, "wb") as stream:
-        block = first
-        while block:
-            stream.write(block)
-            sha256.update(block)
-            size += len(block)
-            block = source.read(_CHUNK)
-        stream.flush()
-        os.fsync(stream.fileno())
+    block = first
+    while block:
+        size += len(block)
+        _check_size(size)
+        write_all(target, block)
+        sha256.update(block)
+        block = source.read(_CHUNK)
     return Digest(sha256.hexdigest(), size)

@@ -8,6 +8,7 @@ Does not know paths, stores or keys. Invariant: a hash never travels without its
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import NewType
 
 from cache.named_tuple import NamedTuple
@@ -18,6 +19,8 @@ Fingerprint = NewType("Fingerprint", str)
 ActionKey = NewType("ActionKey", str)
 """SHA-256 of an action's canonical encoding and its input digests, 64 lower-case hex digits."""
 
+_HEX_64 = re.compile("[0-9a-f]{64}").fullmatch
+
 
 class Digest(NamedTuple):
     """SHA-256 (64 lower-case hex digits) and size in bytes of one blob (as REAPI's `Digest`)."""
@@ -27,6 +30,21 @@ class Digest(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.hex}/{self.size}"
+
+
+MAX_BLOB_BYTES = 1 << 32
+"""More than any image, object or ELF file has; what says to be larger is not believed, and not stored."""
+
+
+def is_sound(digest: Digest) -> bool:
+    """Can that be the digest of a blob? Type checkers do not see what was read from a file of somebody else's."""
+    size = digest.size
+    return size.__class__ is int and 0 <= size <= MAX_BLOB_BYTES and is_hex_name(digest.hex)
+
+
+def is_hex_name(name: object) -> bool:
+    """Is that 64 lower-case hex digits, as the text of a SHA-256 is?"""
+    return name.__class__ is str and _HEX_64(name) is not None
 
 
 def digest_bytes(data: bytes) -> Digest:

@@ -3,7 +3,8 @@
 Pure: environment in, path out. Sources: XDG Base Directory Specification 0.8 (a relative XDG_CACHE_HOME is to be
 ignored), Apple's File System Programming Guide, Windows' Known Folders. Invariant: the result is absolute or None.
 
-The gate asks here in a process whose whole budget is 12 ms: nothing is imported that the interpreter has not loaded.
+The fast path asks here in a process whose whole budget is 12 ms: nothing is imported that the interpreter has not
+loaded.
 """
 
 import posixpath

@@ -9,8 +9,13 @@ from __future__ import annotations
 import os
 import sys
 
-OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-"""How a lock file is opened; it is never unlinked, or two processes would lock two files of one name."""
+OPEN = (
+    os.O_RDWR
+    | os.O_CREAT
+    | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY"))
+)
+"""How a lock file is opened; it is never unlinked, or two processes would lock two files of one name. A link in its
+place is not followed, since who holds a lock writes who they are into it; a FIFO keeps nobody waiting."""
 
 _FAR = 1 << 30
 """On Windows a locked range cannot be read by others, so the one that is locked lies behind all content."""

@@ -12,19 +12,21 @@ past, on that clock, before the read began; an entry that is not settled is read
 from __future__ import annotations
 
 import errno
-import marshal
 import os
 import stat
-import sys
+import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cache.digest import Digest, Fingerprint, fingerprint_bytes
+from cache.digest import MAX_BLOB_BYTES, Digest, Fingerprint, fingerprint_bytes
+from cache.durable import not_regular, open_regular
+from cache.fileclock import FileClock, filesystem_now_ns, is_settled
 from cache.named_tuple import NamedTuple
 
+__all__ = ["CHUNK", "Entry", "Stamp", "StampTable", "filesystem_now_ns", "is_settled", "next_tick", "stamp_of"]
+
 CHUNK = 8 << 20
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -53,38 +55,24 @@ class Entry(NamedTuple):
         return Digest(self.sha256, self.stamp.size)
 
 
-_LINUX_COARSE = 5
-"""CLOCK_REALTIME_COARSE of linux/time.h; Python has no name for it."""
-
-
-def filesystem_now_ns() -> int:
-    """The clock that local file systems stamp files with. On Linux it ticks every 1 to 10 ms, and some kernels stamp
-    finer than it ticks, but none stamps with an earlier instant than it shows."""
-    return time.clock_gettime_ns(_LINUX_COARSE) if sys.platform == "linux" else time.time_ns()
-
-
-def is_settled(ctime_ns: int, read_began_ns: int) -> bool:
-    """Would a change after `read_began_ns` be certain to move ctime? Whole seconds suggest a file system that ticks
-    in seconds (up to 2 s on FAT), so those must be older."""
-    tick_ns = 2_000_000_000 if ctime_ns % 1_000_000_000 == 0 else 0
-    return ctime_ns < read_began_ns - tick_ns
-
-
 def stamp_of(path: str) -> Stamp | None:
-    """The stamp of a file, None when there is none. Raises IsADirectoryError for a directory, OSError otherwise."""
+    """The stamp of a file, None when there is none. Raises IsADirectoryError for a directory, OSError otherwise, also
+    for FIFOs and devices."""
     try:
         status = os.stat(path)  # noqa: PTH116 - pathlib costs three times as much, and this runs once per file
     except OSError as error:
         if error.errno in _MISSING:
             return None
         raise
+    except ValueError:
+        return None  # no file has such a name
     return _stamp(status, path)
 
 
 def _stamp(status: os.stat_result, path: str) -> Stamp:
     mode = status.st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        raise not_regular(path, mode)
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, bool(mode & stat.S_IXUSR))
 
 
@@ -94,12 +82,20 @@ class StampTable:
 
     Rows stay encoded until somebody asks for them: a run that concerns ten files of ten thousand decodes ten."""
 
-    def __init__(self, resolve: Callable[[str], str], saved: Any = None, marks: Sequence[bytes] = ()) -> None:
-        """`saved`: what `plain` of an earlier table with the same `marks` gave. A file that holds one of these is
-        marked, so that somebody who is interested need not read the others; one larger than CHUNK always is."""
+    def __init__(
+        self,
+        resolve: Callable[[str], str],
+        saved: Any = None,
+        marks: Sequence[bytes] = (),
+        clock: FileClock | None = None,
+    ) -> None:
+        """`saved`: what `plain` of an earlier table with the same `marks` gave; anything else is as nothing. A file
+        that holds one of `marks` is marked, so that somebody who is interested need not read the others; one larger
+        than CHUNK always is. `clock` tells the times of the files' own file systems."""
         self.resolve = resolve
         self._marks = marks
-        rows, unsettled = saved or ({}, ())
+        self._clock = clock or FileClock()
+        rows, unsettled = _saved(saved)
         self._rows: dict[str, bytes] = dict(rows)
         self._entries: dict[str, Entry] = {}
         """Rows that were decoded or made; each equals its row, or that is `b""` until somebody asks for all of them."""
@@ -116,7 +112,11 @@ class StampTable:
         """What the table holds, whatever the file is now."""
         entry = self._entries.get(path)
         if entry is None and (row := self._rows.get(path)) is not None:
-            entry = self._entries[path] = _decode(row)
+            entry = _decode(row)
+            if entry is None:
+                self._drop(path)
+            else:
+                self._entries[path] = entry
         return entry
 
     def glance(self, path: str) -> Entry | None:
@@ -166,6 +166,7 @@ class StampTable:
         stamp = _stamp(status, path)
         if stamp.size != digest.size:
             return None
+        self._clock.meet(status.st_dev, self.resolve(path))
         entry = Entry(stamp, fingerprint_bytes(data), digest.hex, False, self._is_marked(data))
         self._put(path, entry)
         return entry
@@ -183,23 +184,25 @@ class StampTable:
         """Read again what was read too soon after it was written, once the file system's clock has moved on."""
         waiting = sorted(self._unsettled)
         if waiting:
-            next_tick()
-            now_ns = filesystem_now_ns()
+            self._clock.next_tick()
             for path in waiting:
                 try:
-                    if not self._is_settled_now(path, now_ns):
+                    if not self._is_settled_now(path):
                         self.read(path)
                 except OSError:
                     self._drop(path)
 
-    def _is_settled_now(self, path: str, now_ns: int) -> bool:
+    def _is_settled_now(self, path: str) -> bool:
         """Does the file hold what its entry says? Then the entry is settled from here on. The stamp is taken after the
-        file was read: what is written between the two, and so after `now_ns`, moves it."""
+        file was read: what is written between the two, and so after its file system was asked, moves it."""
         entry = self._entries.get(path)
-        if entry is None or entry.stamp.size > CHUNK or not is_settled(entry.stamp.ctime_ns, now_ns):
+        if entry is None or entry.stamp.size > CHUNK:
             return False
-        handle = os.open(self.resolve(path), _READ)
+        place = self.resolve(path)
+        handle, status = open_regular(place)
         try:
+            if _stamp(status, path) != entry.stamp or not self._clock.is_past(status, place):
+                return False
             data = os.read(handle, entry.stamp.size + 1)
             status = os.fstat(handle)
         finally:
@@ -233,16 +236,18 @@ class StampTable:
 
         import xxhash
 
-        began_ns = filesystem_now_ns()
         fingerprint, sha256, size = xxhash.xxh3_128(), None, 0
+        place = self.resolve(path)
         try:
-            handle = os.open(self.resolve(path), _READ)
-        except OSError as error:
-            if error.errno in _MISSING:
+            handle, status = open_regular(place)
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) or error.errno in _MISSING:
                 return Entry(Stamp(0, 0, 0, 0, False), Fingerprint(""), "", False), False
             raise
         try:
-            before = _stamp(os.fstat(handle), path)
+            before, past = _stamp(status, path), self._clock.is_past(status, place)
+            if before.size > MAX_BLOB_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
             unhashed = []
             if before.size > CHUNK:
                 sha256 = hashlib.sha256()
@@ -269,18 +274,37 @@ class StampTable:
             marked = bool(self._marks) and (sha256 is not None or self._is_marked(data))
         steady = before == after and size == before.size
         stamp = before._replace(size=size)
-        return Entry(stamp, name, digest, steady and is_settled(before.ctime_ns, began_ns), marked), True
+        return Entry(stamp, name, digest, steady and past, marked), True
+
+
+_ROW = struct.Struct("<QqqQ?16s32s??")
+"""The stamp, the fingerprint, the SHA-256, settled, marked. Not marshal as in the file around: a few bytes of that,
+written by somebody else, can ask for gigabytes."""
 
 
 def _encode(entry: Entry) -> bytes:
     digests = bytes.fromhex(entry.fingerprint), bytes.fromhex(entry.sha256)
-    return marshal.dumps((tuple(entry.stamp), *digests, entry.settled, entry.marked))
+    try:
+        return _ROW.pack(*entry.stamp, *digests, entry.settled, entry.marked)
+    except struct.error:
+        return b""  # an inode of 128 bits, on ReFS: it is read again
 
 
-def _decode(row: bytes) -> Entry:
-    # Only bytes that `_encode` made come here: the state file around them has a checksum.
-    stamp, fingerprint, sha256, settled, marked = marshal.loads(row)
-    return Entry(Stamp._make(stamp), Fingerprint(fingerprint.hex()), sha256.hex(), settled, marked)
+def _saved(value: Any) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """The parts of what `plain` gave; empty ones for anything else."""
+    match value:
+        case dict() as rows, tuple() as unsettled if all(path.__class__ is str for path in unsettled):
+            return rows, unsettled
+    return {}, ()
+
+
+def _decode(row: Any) -> Entry | None:
+    """The entry, None for what `_encode` did not make."""
+    if row.__class__ is not bytes or len(row) != _ROW.size:
+        return None
+    size, mtime_ns, ctime_ns, inode, executable, fingerprint, sha256, settled, marked = _ROW.unpack(row)
+    stamp = Stamp(size, mtime_ns, ctime_ns, inode, executable)
+    return Entry(stamp, Fingerprint(fingerprint.hex()), sha256.hex(), settled, marked)
 
 
 def next_tick(deadline_s: float = 0.05) -> None:

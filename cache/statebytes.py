@@ -4,16 +4,17 @@
     body       = marshal, format 4, of tuples, lists, dicts, strings, integers, booleans and None
     History: `kind` names content and version ("stamps 1"); a file of another kind is not read.
 
-Does not know files or what the value means. Invariant: `decode` returns what `encode` was given, or nothing with a
-sentence that says why; it never raises for damaged bytes and never returns part of a value.
+Does not know where files lie or what the value means. Invariant: `decode` returns what `encode` was given, or nothing
+with a sentence that says why; it never raises for damaged bytes and never returns part of a value.
 
 marshal, because these bytes are read on every warm run: it loads 10,000 rows in about 1 ms where JSON takes ten. It
-must only see bytes that we wrote, which the checksum in front of it sees to. Apart from `statefile` because the gate
-reads one in a process whose whole budget is 12 ms: nothing is imported here that the interpreter has not loaded.
+must only see bytes that we wrote, which the checksum in front of it sees to. Apart from `statefile` because the fast
+path reads one in a process whose whole budget is 12 ms: nothing is imported here that the interpreter has not loaded.
 """
 
 import gc
 import marshal
+import os
 from binascii import crc32
 
 TYPE_CHECKING = False  # importing `typing` takes longer than all of this; type checkers know the name
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 _MARSHAL_FORMAT = 4
 _MAGIC = "hotplate-state"
+
+
+def open_file(path: str, flags: int) -> int:
+    """As the `opener` of `open`: keeps nobody waiting where a FIFO lies, and opens nothing but files, which end."""
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if os.fstat(handle).st_mode & 0o170000 != 0o100000:
+        os.close(handle)
+        raise OSError
+    return handle
 
 
 def encode(kind: str, value: "Any") -> bytes:
@@ -44,7 +54,7 @@ def decode(kind: str, data: bytes) -> "tuple[Any, str]":
     gc.disable()
     try:
         return marshal.loads(body), ""
-    except (ValueError, EOFError, TypeError):
+    except (ValueError, EOFError, TypeError, MemoryError):
         return None, "is damaged (content)"
     finally:
         if collecting:

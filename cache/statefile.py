@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cache.durable import write_atomic
+from cache.durable import read_file, write_atomic
 from cache.statebytes import decode, encode
 
 __all__ = ["decode", "encode", "load", "save"]
@@ -18,7 +18,7 @@ __all__ = ["decode", "encode", "load", "save"]
 def load(path: Path, kind: str) -> tuple[Any, str]:
     """The value of `path` and `""`; None and `""` when there is no file; None and one line for the user otherwise."""
     try:
-        data = path.read_bytes()
+        data = read_file(str(path))
     except FileNotFoundError:
         return None, ""
     except OSError as error:

@@ -1,8 +1,9 @@
 """A store of bounded size that many processes use at once: blobs and entries, their sum, and what to drop.
 
 Knows files of `blobs` and `actions` and when they were used (an entry's mtime is its last use). Does not know projects.
-Invariants: nothing is removed while a build uses the store (each holds a shared lock, `gc` an exclusive one), and
-nothing is removed that an entry which stays refers to. Losing anything here costs work and never correctness.
+Invariants: nothing is removed while a build uses the store (each holds a shared lock, `gc` an exclusive one), nothing
+is removed that an entry which stays refers to, and nothing that lies elsewhere, whatever links there are. Losing
+anything here costs work and never correctness.
 
     lock    held shared by builds, exclusively by gc, clear and verify
     usage   bytes in the store, as last counted or added up: decimal digits. Wrong at worst until the next gc
@@ -16,10 +17,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cache.actions import FORMAT, ActionCache, decode_entry
+from cache.actions import MAX_ENTRY_BYTES, ActionCache, decode_entry
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
-from cache.durable import write_atomic
+from cache.durable import read_file, write_atomic
+from cache.hexfiles import Found
 from cache.lock import OPEN, try_lock
 from cache.named_tuple import NamedTuple
 
@@ -92,9 +94,9 @@ class Store:
 
     def stats(self) -> Stats:
         """Count everything. Reads directories, not contents."""
-        entries, blobs = self._entries(), self._blob_files()
-        used = [used_s for used_s, _, _ in entries]
-        size = sum(size for _, _, size in entries) + sum(size for _, size in blobs)
+        entries, blobs = self.results.files.found(), self.blobs.files.found()
+        used = [one.status.st_mtime for one in entries]
+        size = sum(one.size for one in (*entries, *blobs))
         return Stats(len(entries), len(blobs), size, self.max_bytes, min(used, default=0.0), max(used, default=0.0))
 
     def gc(self, max_bytes: int | None = None) -> Removed:
@@ -117,60 +119,53 @@ class Store:
     # --- under the exclusive lock ---------------------------------------------------------------
 
     def _collect(self, bound: int) -> Removed:
-        entries, blobs = sorted(self._entries(), reverse=True), dict(self._blob_files())
-        total = sum(size for _, _, size in entries) + sum(blobs.values())
+        entries, blobs = self.results.files.found(), self.blobs.files.found()
+        entries.sort(key=lambda one: (one.is_sound, one.status.st_mtime, one.name), reverse=True)
+        sizes = {one.name: one.size for one in blobs if one.is_sound}
+        total = sum(one.size for one in (*entries, *blobs))
         limit = bound if total <= bound else int(bound * KEEP)
-        kept: set[Path] = set()
+        kept: set[str] = set()
         room, dropped = limit, []
-        for _, path, size in entries:
-            new = [blob for blob in map(self.blobs.path, self._needs(path)) if blob not in kept]
-            cost = size + sum(blobs.get(blob, 0) for blob in dict.fromkeys(new))
-            if cost <= room:
+        for one in entries:
+            new = {digest.hex for digest in self._needs(one)} - kept
+            cost = one.size + sum(sizes.get(name, 0) for name in new)
+            if one.is_sound and cost <= room:
                 room -= cost
-                kept.update(new)
+                kept |= new
             else:
                 # From here on everything is older: keeping a smaller one would not be "least recently used".
                 room = -1
-                dropped.append((path, size))
-        waste = [(path, size) for path, size in blobs.items() if path not in kept]
-        freed = _unlink(dropped) + _unlink(waste)
-        self._say_usage(total - freed)
-        return Removed(len(dropped), len(waste), freed, total - freed)
+                dropped.append(one)
+        waste = [one for one in blobs if not (one.is_sound and one.name in kept)]
+        return self._without(dropped, waste, total)
 
     def _verify(self) -> Removed:
-        blobs = dict(self._blob_files())
-        total = sum(blobs.values()) + sum(size for _, _, size in self._entries())
-        bad = [(path, size) for path, size in blobs.items() if self.blobs.read(Digest(path.name, size)) is None]
-        # `read` has removed what it could not believe; names that are no digest are left to this.
-        freed = sum(size for _, size in bad)
-        _unlink(bad)
-        entries = []
-        for _, path, size in self._entries():
-            if not self.results.is_complete(ActionKey(path.name)):
-                entries.append((path, size))
-        freed += _unlink(entries)
-        self._say_usage(total - freed)
-        return Removed(len(entries), len(bad), freed, total - freed)
+        entries, blobs = self.results.files.found(), self.blobs.files.found()
+        total = sum(one.size for one in (*entries, *blobs))
+        # What cannot be believed is removed by reading it; what is of no use otherwise is left to `_without`.
+        bad = [one for one in blobs if not one.is_sound or self.blobs.read(Digest(one.name, one.size)) is None]
+        broken = [one for one in entries if not one.is_sound or not self.results.is_complete(ActionKey(one.name))]
+        return self._without(broken, bad, total)
 
-    def _needs(self, entry: Path) -> tuple[Digest, ...]:
+    def _without(self, entries: list[Found], blobs: list[Found], total: int) -> Removed:
+        freed = self.results.files.discard(entries) + self.blobs.files.discard(blobs)
+        self._say_usage(total - freed)
+        return Removed(len(entries), len(blobs), freed, total - freed)
+
+    def _needs(self, entry: Found) -> tuple[Digest, ...]:
         try:
-            result = decode_entry(ActionKey(entry.name), entry.read_bytes())
+            data = read_file(self.results.files.place(entry.name), most=MAX_ENTRY_BYTES, follow=False)
         except OSError:
             return ()
+        result = decode_entry(ActionKey(entry.name), data)
         return () if result is None else result.blobs()
 
     # --- files ----------------------------------------------------------------------------------
 
-    def _entries(self) -> list[tuple[float, Path, int]]:
-        """(last use, path, size) of every entry."""
-        return [(status.st_mtime, path, status.st_size) for path, status in _files(self.root / FORMAT)]
-
-    def _blob_files(self) -> list[tuple[Path, int]]:
-        return [(path, status.st_size) for path, status in _files(self.blobs.root)]
-
     def _usage(self) -> int:
         try:
-            return int((self.root / "usage").read_text())
+            # As many digits as a sum of sizes can have.
+            return int(read_file(str(self.root / "usage"), most=20, follow=False))
         except FileNotFoundError:
             return 0
         except (OSError, ValueError):
@@ -198,28 +193,3 @@ class Store:
             yield try_lock(handle)
         finally:
             os.close(handle)
-
-
-def _files(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every file two levels down, left-over temporary ones included."""
-    try:
-        with os.scandir(top) as scan:
-            directories = [Path(entry.path) for entry in scan if entry.is_dir()]
-    except OSError:
-        return
-    for directory in (top, *directories):
-        with os.scandir(directory) as scan:
-            for entry in scan:
-                if entry.is_file(follow_symlinks=False):
-                    with contextlib.suppress(FileNotFoundError):
-                        yield directory / entry.name, entry.stat(follow_symlinks=False)
-
-
-def _unlink(files: list[tuple[Path, int]]) -> int:
-    """Remove them; the bytes that this freed."""
-    freed = 0
-    for path, size in files:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-            freed += size
-    return freed

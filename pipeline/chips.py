@@ -12,30 +12,69 @@ from typing import Literal
 from cache.named_tuple import NamedTuple
 
 
+class RomRules(NamedTuple):
+    """What a mask ROM accepts in the header of the image that it starts; measured on the ROMs of ESP32 and ESP32-C3,
+    and taken to be the C3's for all chips after the ESP32.
+
+    `segments`: the most it loads; `modes`: how many values of the mode byte it knows; `freqs`: codes of the flash
+    frequency, empty for any. `ram`: memory that the ROM needs while it loads, where that is known; nothing may go over
+    it. `checks_segments`: it judges each segment's address and length."""
+
+    segments: int = 16
+    modes: int = 11
+    freqs: tuple[int, ...] = (0, 1, 2, 0xF)
+    ram: range = range(0)
+    checks_segments: bool = True
+
+
 class Chip(NamedTuple):
-    """What the image formats need to know about a chip: the id in its image headers, where its ROM looks for the
-    bootloader, and the flash frequencies that its header can express. Source: esptool's targets."""
+    """One chip: the id in its image headers, where its ROM looks for the bootloader, the flash frequencies that its
+    header can express, how many bits of a flash address esptool's stub sends (the ROM's loader sends 24, whatever the
+    chip), where its efuses are read (0: only esptool knows how), and its ROM's rules. Sources: esptool's targets
+    (`FLASH_32BIT_ADDR_SUPPORTED` for the address bits), the chips' technical reference manuals."""
 
     image_chip_id: int
     bootloader_offset: int
     isa: Literal["riscv", "xtensa"]
     flash_freqs: tuple[str, ...] = ("80m", "40m", "26m", "20m")
+    stub_address_bits: int = 24
+    efuse_base: int = 0
+    rom: RomRules = RomRules()
+
+    @property
+    def flash_reach(self) -> int:
+        """Bytes of flash that a loader session can hash and write; what lies behind them answers as if it began again
+        at 0."""
+        return 1 << self.stub_address_bits
+
+
+ROM_REACH = 1 << 24
+"""Bytes of flash that a ROM's own commands reach."""
 
 
 CHIPS: Mapping[str, Chip] = MappingProxyType(
     {
-        "esp32": Chip(0, 0x1000, "xtensa"),
+        "esp32": Chip(
+            0,
+            0x1000,
+            "xtensa",
+            efuse_base=0x3FF5A000,
+            rom=RomRules(segments=32, modes=6, freqs=(), checks_segments=False),
+        ),
         "esp32s2": Chip(2, 0x1000, "xtensa"),
-        "esp32s3": Chip(9, 0x0, "xtensa"),
+        "esp32s3": Chip(9, 0x0, "xtensa", stub_address_bits=32, efuse_base=0x60007000),
         "esp32c2": Chip(12, 0x0, "riscv", ("60m", "30m", "20m", "15m")),
-        "esp32c3": Chip(5, 0x0, "riscv"),
-        "esp32c5": Chip(23, 0x2000, "riscv", ("80m", "40m", "20m")),
+        "esp32c3": Chip(5, 0x0, "riscv", efuse_base=0x60008800, rom=RomRules(ram=range(0x3FCDE160, 0x3FCDF664))),
+        "esp32c5": Chip(23, 0x2000, "riscv", ("80m", "40m", "20m"), stub_address_bits=32),
         "esp32c6": Chip(13, 0x0, "riscv", ("80m", "40m", "20m")),
-        "esp32c61": Chip(20, 0x0, "riscv", ("80m", "40m", "20m")),
+        "esp32c61": Chip(20, 0x0, "riscv", ("80m", "40m", "20m"), stub_address_bits=32),
         "esp32h2": Chip(16, 0x0, "riscv", ("48m", "24m", "16m", "12m")),
-        "esp32p4": Chip(18, 0x2000, "riscv"),
+        "esp32p4": Chip(18, 0x2000, "riscv", stub_address_bits=32),
     }
 )
+
+VIRTUAL_CHIPS = ("esp32", "esp32s3", "esp32c3")
+"""Chips of which there is a virtual board."""
 
 FLASH_MODES = ("qio", "qout", "dio", "dout")
 """Index = byte 2 of the image header."""

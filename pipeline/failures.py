@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from cache.named_tuple import NamedTuple
 from pipeline.model import Failure, FailureCategory, Stage
+from pipeline.text import visible
 
 
 class UserAction(StrEnum):
@@ -236,14 +237,15 @@ def fail(
     detail: str = "",
 ) -> Failure:
     """The only way to build a `Failure`: `retryable` and `user_action` come from the map, the hint too unless a
-    better one is given. `where` and `message` together read `<where>: error: <message>`."""
+    better one is given. `where` and `message` together read `<where>: error: <message>`; what a device, a file name or
+    a value of deploy.toml brings into them is made visible here, for every place that shows them."""
     row = FAILURE_MAP[category]
     return Failure(
         category=category,
         stage=stage,
-        where=where,
-        message=message,
-        hint=row.hint if hint is None else hint,
+        where=visible(where),
+        message=visible(message),
+        hint=row.hint if hint is None else visible(hint),
         retryable=row.retryable,
         user_action=row.user_action.value,
         detail=detail,

@@ -1,6 +1,7 @@
 """Checksummed text lines: the one format of append-only logs (run logs, device journals).
 
-Pure: values to bytes and back. Does not know files or what a record means.
+Pure: values to bytes and back; and JSON without numbers that are none, for all that is written and read. Does not know
+files or what a record means.
 Invariant: `decode_records` never raises and never returns a record that was not written whole; what it drops it says in
 one line, except a torn tail, which is what a killed writer leaves.
 
@@ -16,6 +17,7 @@ to the caller.
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -68,12 +70,45 @@ def decode_records(data: bytes, name: str, version: int) -> Decoded:
     return Decoded(records, None, good)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads`, but for `NaN`, `Infinity` and numbers beyond what a double holds. Raises ValueError,
+    RecursionError."""
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """`json.dumps` in ASCII; a number that is none, which JSON has no word for, is `null`. On stdout no string is a
+    command to a CI service (`pipeline/text.py`)."""
+    try:
+        text = json.dumps(value, ensure_ascii=True, allow_nan=False, **options)
+    except ValueError:
+        text = json.dumps(_finite_value(value), ensure_ascii=True, allow_nan=False, **options)
+    return text.replace("##", r"#\u0023")
+
+
+def _finite_value(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite_value(item) for key, item in value.items()}
+    return [_finite_value(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _decode_line(line: bytes) -> dict[str, Any] | None:
     crc, tab, text = line.partition(b"\t")
     if not tab or crc != b"%08x" % zlib.crc32(text):
         return None
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

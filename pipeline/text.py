@@ -1,12 +1,27 @@
 """Words for people, wherever they are said: what was probably meant, and foreign text made printable.
 
 Pure; does not know who says it or where it is shown. Invariant: `visible` leaves nothing in a text that could steer a
-terminal or end a line.
+terminal, end a line, or be a command to a CI service; `quoted` leaves no line that could pass for one of ours.
+
+CI services read commands from the log of a step: GitHub's runner takes `::name::` at the begin of a line, after spaces,
+and `##[name]` anywhere in it (ActionCommand.cs of actions/runner), Azure's agent `##vso[name]`, TeamCity
+`##teamcity[name]`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+MARK = "| "
+"""Stands before every line that a device, a compiler or another program said."""
+
+_CI_COMMAND = re.compile(r"##(?=\w{0,20}\[)")
+
+
+def quoted(text: str) -> list[str]:
+    """The lines of a foreign text, each marked and in printable characters only."""
+    return [f"{MARK}{visible(line)}" for line in text.splitlines()]
 
 
 def visible_text(text: str) -> str:
@@ -16,9 +31,9 @@ def visible_text(text: str) -> str:
 
 def visible(text: str) -> str:
     """`text` in printable characters only; the others by their escape (`\\n`, `\\x1b`, `\\u202e`)."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode("ascii") for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode("ascii") for c in text)
+    return _CI_COMMAND.sub(r"#\\x23", text) if "##" in text else text
 
 
 def suggestion(name: str, known: Iterable[str]) -> str | None:

@@ -3,6 +3,8 @@ is needless on the way costs nothing: disks, and compiling Python's modules anew
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -36,10 +38,21 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TMPDIR"] = str(RAM)
         tempfile.tempdir = None
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
-        # Where nobody has compiled the modules yet, each of a thousand processes would do it for itself.
-        cache = tempfile.mkdtemp(prefix="hotplate-pycache-")
-        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
-        os.environ["PYTHONPYCACHEPREFIX"] = cache
+        # Where nobody keeps compiled modules, each of a thousand processes would compile them for itself.
+        os.environ["PYTHONPYCACHEPREFIX"] = _compiled_modules(config)
+
+
+def _compiled_modules(config: pytest.Config) -> str:
+    """Where this run's processes keep compiled modules: beside pytest's own cache, for the next run too, else in a
+    directory that goes with this run."""
+    if config.cache is not None:
+        with contextlib.suppress(OSError):
+            place = config.cache.mkdir("pycache")
+            if os.access(place, os.W_OK):
+                return str(place)
+    place = Path(tempfile.mkdtemp(prefix="hotplate-pycache-"))
+    config.add_cleanup(lambda: shutil.rmtree(place, ignore_errors=True))
+    return str(place)
 
 
 def usable(directory: Path) -> bool:
@@ -80,6 +93,23 @@ def esptool_prints(esptools_own_log: EspLogBase) -> Iterator[None]:
     """A deploy in the test's own process keeps esptool quiet; whoever tests what esptool prints comes after it."""
     yield
     EspLog.set_logger(esptools_own_log)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Each worker imports the test modules from another place on, so that in a fresh checkout each module is compiled
+    by one of them and found by the others. All begin at the same instant, and would compile the same at once."""
+    inputs = getattr(session.config, "workerinput", None)
+    if inputs is None:
+        return
+    root = session.config.rootpath
+    folders = (root / argument for argument in session.config.args)
+    files = sorted(file for folder in folders if folder.is_dir() for file in folder.rglob("test_*.py"))
+    first = int(inputs["workerid"].removeprefix("gw")) * len(files) // inputs["workercount"]
+    for file in (*files[first:], *files[:first]):
+        name = ".".join(file.relative_to(root).with_suffix("").parts)
+        # what is wrong with a module, or missing for it, its own collection says
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(name)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -42,12 +42,17 @@ FACTORY: tuple[Row, ...] = (
 def image(chip: str, first_segment: bytes, *, mode: int = 2, size_freq: int = 0x2F, code: bytes = LOOP) -> bytes:
     """An image with a checksum and a hash: mode dio, 4 MB, 80 MHz unless told otherwise."""
     segments = ((RAM[chip], first_segment), (RAM[chip] + 0x1000, code))
-    data = bytes([0xE9, len(segments), mode, size_freq]) + struct.pack("<I", RAM[chip] + 0x1000) + b"\xee\0\0\0"
+    return segments_image(chip, segments, mode=mode, size_freq=size_freq)
+
+
+def segments_image(chip: str, segments: Sequence[tuple[int, bytes]], *, mode: int = 2, size_freq: int = 0x2F) -> bytes:
+    """An image of these segments (address, content), entered where the last one begins."""
+    data = bytes([0xE9, len(segments), mode, size_freq]) + struct.pack("<I", segments[-1][0]) + b"\xee\0\0\0"
     data += struct.pack("<HBHH4xB", CHIP_IDS[chip], 0, 0, 399, 1)
     for address, content in segments:
         data += struct.pack("<II", address, len(content)) + content
     data += bytes(15 - len(data) % 16)
-    data += bytes([functools.reduce(operator.xor, first_segment + code, 0xEF)])
+    data += bytes([functools.reduce(operator.xor, b"".join(content for _, content in segments), 0xEF)])
     return data + hashlib.sha256(data).digest()
 
 

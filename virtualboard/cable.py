@@ -29,13 +29,19 @@ class Cable:
         self.board = board
         self._now = now
         self._baud: int | None = DEFAULT_BAUD
+        self._enumerated = board.plug.generation
         self._to_board = _Pipe(math.inf, 0.0)
         self._to_host = _Pipe(_MAX_TO_HOST, board.timing.latency_s)
 
     @property
     def present(self) -> bool:
-        """Whether the host sees the port."""
+        """Whether the board's port is there for the host's system to see."""
         return self.board.plug.present(self._now())
+
+    @property
+    def reachable(self) -> bool:
+        """Whether clients find it: it is there, and what serves it has opened it again (`plug_in`)."""
+        return self.present and self._enumerated == self.board.plug.generation
 
     @property
     def full(self) -> bool:
@@ -104,6 +110,10 @@ class Cable:
         """What was on the line is lost."""
         self._to_board.clear()
         self._to_host.clear()
+
+    def plug_in(self) -> None:
+        """The port has been opened again after the enumeration that the board counts now."""
+        self._enumerated = self.board.plug.generation
 
     def _byte_s(self) -> float:
         return self.board.timing.byte_s(self._baud or DEFAULT_BAUD)

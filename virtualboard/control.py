@@ -101,7 +101,7 @@ class Control:
             "serial": board.serial,
             "usb": board.usb,
             "port": self._url(),
-            "present": self._cable.present,
+            "present": self._cable.reachable,
             "enumerations": board.plug.generation + 1,
             "flash": {"size": board.flash.size, "file": None if path is None else str(path)},
             "instructions": board.executed,

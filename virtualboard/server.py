@@ -141,6 +141,7 @@ class Server:
                 self.port.plug_in(renamed=True)
                 renamed = True
             self._gone = False
+            self._cable.plug_in()
             if renamed:
                 self._announce(self.port.url)
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.boot.log_patterns import Sign, signs
+from pipeline.boot.log_patterns import LineKind, line_kinds
 
 MAX_LINES = 200
 MAX_FRAMES = 64
@@ -22,6 +22,8 @@ _BACKTRACE = re.compile(r"^Backtrace: *(?:\|<-CORRUPTED|(?:0x[0-9a-fA-F]{8}:0x[0
 _PAIR = re.compile(r"0x([0-9a-fA-F]{8}):0x[0-9a-fA-F]{8}")
 _STACK = re.compile(r"^([0-9a-fA-F]{8}):((?: +0x[0-9a-fA-F]{8})+)$")
 _ELF = re.compile(r"^ELF file SHA256: +([0-9a-fA-F]{8,64})$")
+_DUMPED_CORE = re.compile(r"^Core +(\d+) register dump:")
+_PANICKED_CORE = re.compile(r"Core +(\d+) panic'ed|\bon core (\d+)|\bon CPU ?(\d+)")
 _ABORT = re.compile(r"^abort\(\) was called at PC 0x([0-9a-fA-F]{8})")
 
 _RISCV_REGISTERS = (
@@ -36,7 +38,9 @@ RA, SP = RISCV_NUMBERS["RA"], RISCV_NUMBERS["SP"]
 
 
 class Dump(NamedTuple):
-    """What a panic handler printed. `elf_sha256`: the running ELF, as far as the device names it (9 to 64 digits)."""
+    """What a panic handler printed. `elf_sha256`: the running ELF, as far as the device names it (9 to 64 digits).
+    `core` and `others`: whose registers and calls these are, and what was printed of the cores that did not panic,
+    where the device tells its cores apart."""
 
     cause: str
     registers: Mapping[str, int]
@@ -44,6 +48,8 @@ class Dump(NamedTuple):
     stack: Mapping[int, int]
     """Address -> word."""
     elf_sha256: str
+    core: int | None = None
+    others: tuple[Dump, ...] = ()
 
 
 def is_backtrace(line: str) -> bool:
@@ -51,31 +57,71 @@ def is_backtrace(line: str) -> bool:
     return _BACKTRACE.match(line) is not None
 
 
-def parse_dump(lines: Iterable[str]) -> Dump | None:
-    """The last panic in `lines` (or backtrace without one), or `None` when there is none with an address."""
-    dump: Dump | None = None
-    registers: dict[str, int] = {}
-    stack: dict[int, int] = {}
-    for line in lines:
-        if Sign.PANIC in signs(line) and (dump is None or registers or dump.backtrace):
-            registers, stack = {}, {}
-            dump = Dump(line, registers, (), stack, "")
-        if dump is None and is_backtrace(line):
-            dump = Dump(line, registers, (), stack, "")
-        if dump is None:
-            continue
+class _Section:
+    """What was printed of one core, as it grows."""
+
+    def __init__(self, core: int | None) -> None:
+        self.core = core
+        self.registers: dict[str, int] = {}
+        self.stack: dict[int, int] = {}
+        self.backtrace: tuple[int, ...] = ()
+
+    @property
+    def told(self) -> bool:
+        return bool(self.registers or self.backtrace)
+
+    def take(self, line: str) -> None:
         if aborted := _ABORT.match(line):
-            registers["PC"] = int(aborted[1], 16)
+            self.registers["PC"] = int(aborted[1], 16)
         if is_backtrace(line):
-            dump = dump._replace(backtrace=tuple(int(pc, 16) for pc in _PAIR.findall(line))[:MAX_FRAMES])
-        elif named := _ELF.match(line):
-            dump = dump._replace(elf_sha256=named[1].lower())
+            self.backtrace = tuple(int(pc, 16) for pc in _PAIR.findall(line))[:MAX_FRAMES]
         elif words := _STACK.match(line):
             for index, word in enumerate(words[2].split()):
-                stack[int(words[1], 16) + 4 * index] = int(word, 16)
+                self.stack[int(words[1], 16) + 4 * index] = int(word, 16)
         else:
-            registers.update((name, int(value, 16)) for name, value in _REGISTER.findall(line))
-    return dump if dump is not None and (registers or dump.backtrace) else None
+            self.registers.update((name, int(value, 16)) for name, value in _REGISTER.findall(line))
+
+    def dump(self, cause: str, elf_sha256: str) -> Dump:
+        return Dump(cause, self.registers, self.backtrace, self.stack, elf_sha256, self.core)
+
+
+def parse_dump(lines: Iterable[str]) -> Dump | None:
+    """The last panic in `lines` (or backtrace without one), or `None` when there is none with an address."""
+    cause, named, guilty = "", "", None
+    sections: list[_Section] = []
+    for line in lines:
+        core = _DUMPED_CORE.match(line)
+        panics = LineKind.PANIC in line_kinds(line) and core is None
+        if panics and (not cause or any(section.told for section in sections)):
+            cause, named, guilty, sections = line, "", None, []
+        if not cause and (is_backtrace(line) or core is not None):
+            cause = line
+        if not cause:
+            continue
+        if panics and guilty is None and (blamed := _PANICKED_CORE.search(line)):
+            guilty = int(blamed[1] or blamed[2] or blamed[3])
+        if core is not None:
+            # What stands before the first dump (the PC of an abort) is the panicking core's own.
+            if sections and sections[-1].core is None:
+                sections[-1].core = int(core[1])
+            else:
+                sections.append(_Section(int(core[1])))
+        elif elf := _ELF.match(line):
+            named = elf[1].lower() if elf[1].strip("0") else named
+        else:
+            if not sections:
+                sections.append(_Section(None))
+            sections[-1].take(line)
+    return _chosen(cause, named, guilty, [section for section in sections if section.told])
+
+
+def _chosen(cause: str, named: str, guilty: int | None, sections: Sequence[_Section]) -> Dump | None:
+    """The dump of the core that panicked (the first, where nobody says which), with the others beside it."""
+    if not sections:
+        return None
+    mine = next((section for section in sections if guilty is not None and section.core == guilty), sections[0])
+    others = tuple(section.dump(cause, named) for section in sections if section is not mine)
+    return mine.dump(cause, named)._replace(others=others)
 
 
 class PanicCollector:
@@ -91,10 +137,10 @@ class PanicCollector:
 
     def feed(self, line: str) -> list[str]:
         """One more line; the panic that ends with it (or was ended by it), else nothing."""
-        found = signs(line)
-        if self._lines and found & {Sign.REBOOTING, Sign.BANNER, Sign.RESET}:
+        found = line_kinds(line)
+        if self._lines and found & {LineKind.REBOOTING, LineKind.BANNER, LineKind.RESET}:
             return self.flush()
-        if self._lines or Sign.PANIC in found:
+        if self._lines or LineKind.PANIC in found:
             self._lines.append(line)
         return self.flush() if len(self._lines) >= MAX_LINES else []
 
@@ -175,7 +221,8 @@ class Frame(NamedTuple):
         return f"0x{self.address:08x} {self.function or '??'}{place}"
 
 
-def trace_lines(frames: Sequence[Frame], elf: str, *, named: bool) -> list[str]:
-    """The decoded trace. `named`: the device said that it runs this ELF; otherwise it is assumed."""
+def trace_lines(frames: Sequence[Frame], elf: str, *, named: bool, core: str = "") -> list[str]:
+    """The decoded trace. `named`: the device said that it runs this ELF; otherwise it is assumed. `core` says whose
+    calls these are, where the device has several."""
     how = "named by the device" if named else "assumed: the device did not name its ELF"
-    return [f"Backtrace, decoded with {elf} ({how}):", *(f"  #{n} {frame}" for n, frame in enumerate(frames))]
+    return [f"Backtrace{core}, decoded with {elf} ({how}):", *(f"  #{n} {frame}" for n, frame in enumerate(frames))]

@@ -1,7 +1,9 @@
 """What the lines of a boot log mean: the mask ROMs, the bootloaders and the panic handlers of every ESP32.
 
-`SIGNS` is the only place that knows their words. Pure; does not know which line came before, ports or time.
-Invariant: a sign depends on one line alone, without colour codes.
+`PATTERNS` is the only place that knows their words. Pure; does not know which line came before, ports or time.
+Sources: the recorded logs of real mask ROMs (ESP32, ESP32-C3), ESP-IDF's `bootloader_support`, `esp_system` and newlib,
+the panic handlers of Rust's esp-backtrace and of Zephyr. Invariant: what a line is depends on that line alone, without
+colour codes, and is found in time linear in its length.
 """
 
 from __future__ import annotations
@@ -11,49 +13,105 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 
-class Sign(StrEnum):
+class LineKind(StrEnum):
     """What one line of a boot log can mean."""
 
     BANNER = "banner"
     RESET = "reset"
     LOADER = "loader"
-    BAD_HEADER = "bad-header"
+    ROM_REFUSAL = "rom-refusal"
     REFUSED = "refused"
     DOWNLOAD = "download"
+    NOT_EXECUTED = "not-executed"
     PANIC = "panic"
     REBOOTING = "rebooting"
 
 
-SIGNS: Mapping[Sign, re.Pattern[str]] = {
+_ROM = (
+    r"ets |Build:|SPIWP:|SPI mode:|mode:|load:|entry |configsip:|clk_drv:|Saved PC:|ho \d|"
+    r"csum err|Checksum failure|SHA-256 comparison failed|Calculated: |Expected: |Attempting to boot|"
+    r"secure boot|Secure boot|Valid secure|No secure boot|flash read err|ets_\w+\.c|cmd len |\d+ mmu set |"
+    r"invalid header|invalid magic|Invalid chip id|Invalid image block|wrong chip id|region \d+ .*overlaps |"
+    r"user code done|Falling back to built-in|waiting for download|USB download|Fatal exception"
+)
+"""How the lines begin that mask ROMs print."""
+
+_BOOTLOADER_TAGS = (
+    r"boot|esp_image|bootloader|flash_parts|qio_mode|secure_boot|flash_encrypt|efuse|boot_comm|soc_init|bl_|"
+    r"mcuboot|esp_bootloader"
+)
+
+PATTERNS: Mapping[LineKind, re.Pattern[str]] = {
     # First line of the mask ROMs since ESP32-S2; ESP32's starts with `ets <date>` and has no name.
-    Sign.BANNER: re.compile(r"ESP-ROM:"),
+    LineKind.BANNER: re.compile(r"ESP-ROM:"),
     # `rst:0x1 (POWERON),boot:0xc (SPI_FAST_FLASH_BOOT)`, once per reset, all chips.
-    Sign.RESET: re.compile(r"\brst:(0x[0-9a-fA-F]+)(?: \((\w+)\))?"),
-    # The rest of what the ROM and the second stage bootloader print: everything before the application speaks.
-    Sign.LOADER: re.compile(
-        r"^(ets |Build:|SPIWP:|mode:|load:|entry |configsip:|clk_drv:|Saved PC:|ho \d|csum err|secure boot|"
-        r"flash read err|ets_main\.c|invalid header|invalid magic|waiting for download|Checksum failure|"
-        r"SHA-256 comparison failed|Calculated: |Expected: |Attempting to boot|boot: |"
-        r"[EWIDV] \(\d+\) (boot|esp_image|bootloader|flash_parts|qio_mode|secure_boot|flash_encrypt|efuse)[\w.]*:)"
+    LineKind.RESET: re.compile(r"\brst:(0x[0-9a-fA-F]+)(?: \((\w+)\))?"),
+    # The rest of what the ROM and the second stage bootloader print: everything before the application speaks. A
+    # virtual board's own words are no application's either.
+    LineKind.LOADER: re.compile(
+        rf"^(?:{_ROM}|boot: |virtualboard: |"
+        rf"[EWIDV] (?:\([^)]{{1,20}}\) )?(?:{_BOOTLOADER_TAGS})[\w.]*:|"
+        r"\[esp32\w*\] \[(?:ERR|WRN|INF|DBG)\]|\*\*\* Booting MCUboot)"
     ),
-    Sign.BAD_HEADER: re.compile(r"invalid header: 0x"),
+    # The mask ROM does not start the second stage.
+    LineKind.ROM_REFUSAL: re.compile(
+        r"^(?:invalid header|Invalid chip id|Invalid image block|wrong chip id|region \d+ .*overlaps |ets_loader\.c|"
+        r"csum err|Checksum failure|SHA-256 comparison failed|flash read err|cmd len )"
+    ),
     # Why the ROM or the bootloader would not start an image: the cause of the reset that follows.
-    Sign.REFUSED: re.compile(
-        r"^(boot: error: |boot: .* rejected: |Checksum failure|csum err|flash read err|E \(\d+\) (boot|esp_image))"
+    LineKind.REFUSED: re.compile(
+        r"^(?:boot: error: |boot: .* rejected: |invalid header|Invalid chip id|Invalid image block|wrong chip id|"
+        r"region \d+ .*overlaps |ets_loader\.c|csum err|Checksum failure|SHA-256 comparison failed|flash read err|"
+        r"cmd len |E (?:\([^)]{1,20}\) )?(?:boot|esp_image|flash_parts)|\[esp32\w*\] \[ERR\])"
     ),
-    Sign.DOWNLOAD: re.compile(r"waiting for download"),
-    Sign.PANIC: re.compile(
-        r"Guru Meditation|panic'ed|abort\(\) was called|Brownout detector|^assert failed:|A stack overflow in task"
+    LineKind.DOWNLOAD: re.compile(r"waiting for download"),
+    # A virtual board says so instead of executing what it has no model for.
+    LineKind.NOT_EXECUTED: re.compile(r"^virtualboard: .*\b(?:not executed|not modelled)\b"),
+    LineKind.PANIC: re.compile(
+        # ESP-IDF's panic handler, the ROM's own, and the heads of what it prints for one core
+        r"Guru Meditation|panic'ed|^Fatal exception|^Core +\d+ register dump:|Brownout detector|"
+        # esp_system_abort(): its callers' texts
+        r"abort\(\) was called|^assert failed:|^assertion \"|A stack overflow in task|Stack smashing protect failure|"
+        r"^\*\*\*ERROR\*\*\*|^ESP_ERROR_CHECK failed|^Undefined behavior of type |^CORRUPT HEAP: |"
+        # C++, Rust, Zephyr
+        r"^terminate called |^pure virtual method called|^(?:thread '[^']*' (?:\(\d+\) )?)?panicked at |"
+        r"^!! A panic occured |^=+ PANIC =+|^>>> ZEPHYR FATAL ERROR|\bos: >>> ZEPHYR FATAL ERROR"
     ),
-    Sign.REBOOTING: re.compile(r"^Rebooting\.\.\."),
+    LineKind.REBOOTING: re.compile(r"^Rebooting\.\.\."),
 }
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+STARTS = re.compile(
+    r"^(?:(?:[EWIDV] (?:\([^)]{1,20}\) )?)?boot: Loaded app from partition at offset |boot: \w+ starts from )"
+    r"(0x[0-9a-fA-F]{1,8})\b"
+)
+"""What a second stage says last: from where in flash it starts an application. ESP-IDF's words, and the reference
+firmware's."""
+
+DEEP_SLEEP = 0x5
+"""Reset cause of a wake from deep sleep, on every chip: the application asked for it."""
+
+MAX_SEARCHED = 4096
+"""Characters of a line in which kinds are looked for."""
+
+_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[()][A-Za-z0-9]|[=>78cM])")
 
 
-def signs(line: str) -> frozenset[Sign]:
-    """The signs in one line (without colour codes)."""
-    return frozenset(sign for sign, pattern in SIGNS.items() if pattern.search(line))
+def line_kinds(line: str) -> frozenset[LineKind]:
+    """What one line (without colour codes) is."""
+    head = line[:MAX_SEARCHED]
+    return frozenset(kind for kind, pattern in PATTERNS.items() if pattern.search(head))
+
+
+def reset_cause(line: str) -> int | None:
+    """The cause in a line of kind RESET."""
+    found = PATTERNS[LineKind.RESET].search(line[:MAX_SEARCHED])
+    return int(found[1], 16) if found else None
+
+
+def started_at(line: str) -> int | None:
+    """The flash offset from which a bootloader says that it starts an application."""
+    found = STARTS.match(line)
+    return int(found[1], 16) if found else None
 
 
 def plain_line(raw: bytes) -> tuple[str, bool]:

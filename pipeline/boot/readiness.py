@@ -54,10 +54,10 @@ class Health(NamedTuple):
 
 
 def read_health(result: Any) -> Health | None:
-    """The `result` of `health`, or `None` when it does not list modules with `name` and `setup_ok`. `ok` is the
-    device's own word where it gives one, and never better than its modules."""
+    """The `result` of `health`, or `None` when it does not list modules with `name` and `setup_ok`: a list without a
+    module proves nothing. `ok` is the device's own word where it gives one, and never better than its modules."""
     rows = result.get("modules") if isinstance(result, Mapping) else None
-    if not isinstance(rows, list) or len(rows) > MAX_MODULES:
+    if not isinstance(rows, list) or not rows or len(rows) > MAX_MODULES:
         return None
     modules = []
     for row in rows:
@@ -79,3 +79,11 @@ def read_health(result: Any) -> Health | None:
     free = heap.get("free") if isinstance(heap, Mapping) else None
     ok = said is True and all(module.setup_ok for module in modules)
     return Health(tuple(modules), ok, free if type(free) is int and free >= 0 else None)
+
+
+def no_health(result: Any) -> str:
+    """Why `read_health` found nothing in this `result`."""
+    rows = result.get("modules") if isinstance(result, Mapping) else None
+    if rows == []:
+        return "the answer to `health` lists no module, which proves nothing"
+    return "the answer to `health` lists no modules with `name` and `setup_ok`"

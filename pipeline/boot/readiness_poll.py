@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.boot.readiness import Health, read_health
+from pipeline.boot.readiness import Health, no_health, read_health
 from pipeline.formats.jsonrpc import METHOD_NOT_FOUND, Calls, error_text
 
 ASK_EVERY_S = 0.25
 """Time between two requests."""
 
 
-class Asking:
+class ReadinessPoll:
     """The questions of one deploy. Silent until `due_at_s` is set."""
 
     def __init__(self) -> None:
@@ -57,5 +57,5 @@ class Asking:
             return False
         self.health = read_health(message["result"])
         if self.health is None:
-            self.problem = "the answer to `health` lists no modules with `name` and `setup_ok`"
+            self.problem = no_health(message["result"])
         return self.health is not None

@@ -7,11 +7,12 @@ Invariant: verdict, names of the marks and the log tail depend only on the bytes
 memory is bounded whatever the device sends.
 
 Theory. The bytes are cut into lines. A line that is a valid JSON-RPC 2.0 message is the firmware speaking; if it names
-`app_elf_sha256`, that decides whether the right image runs. Every other line is searched for signs. A panic, and a chip
-that waits in its loader, are *suspicions* first. The verdict on a panic comes when its log is complete (the chip
-resets, or is quiet for `SETTLE_S`); the loader's message may be left over from the entry to the loader, so what the
-chip says next clears it. A reset starts a new boot: the marks after ROM_BANNER belong to the last boot, FIRST_BYTE and
-FIRST_LINE to the first, and what the firmware said of itself before the reset counts no more.
+`app_elf_sha256`, that decides whether the right image runs. Every other line is searched for what it can mean. A panic,
+and a chip that waits in its loader, are *suspicions* first. The verdict on a panic comes when its log is complete (the
+chip resets, or is quiet for `SETTLE_S`); the loader's message may be left over from the entry to the loader, so what
+the chip says next clears it. A reset starts a new boot: the marks after ROM_BANNER belong to the last boot, FIRST_BYTE
+and FIRST_LINE to the first, and what the firmware said of itself before the reset counts no more. A wake from deep
+sleep is such a start, and no failure.
 """
 
 from __future__ import annotations
@@ -21,13 +22,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from cache.named_tuple import NamedTuple
+from pipeline.boot.line_pattern import LinePattern
 from pipeline.boot.lines import Line, LineCutter
-from pipeline.boot.log_patterns import SIGNS, Sign, plain_line, signs, visible
+from pipeline.boot.log_patterns import (
+    DEEP_SLEEP,
+    PATTERNS,
+    LineKind,
+    line_kinds,
+    plain_line,
+    reset_cause,
+    started_at,
+    visible,
+)
 from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Health
-from pipeline.boot.readiness_poll import Asking
-from pipeline.config.until import Gate, Until
+from pipeline.boot.readiness_poll import ReadinessPoll
+from pipeline.config.until import ReadinessGate, Until
 from pipeline.failures import fail
-from pipeline.formats.jsonrpc import parse_jsonrpc, reported_sha256
+from pipeline.formats.jsonrpc import parse_jsonrpc, reported_mac, reported_sha256
 from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage
 
 TAIL_LINES = 200
@@ -40,11 +51,8 @@ BOOT_LOOP_AFTER = 3
 SETTLE_S = 0.25
 """How long the link must be quiet after a panic, or the loader's message, until that is the verdict."""
 
-MAX_MATCH = 4096
-"""Characters of a line that the expression of `line:` sees."""
 
-
-READY = Until(Gate.READY, Gate.READY.value)
+READY = Until(ReadinessGate.READY, ReadinessGate.READY.value)
 
 
 class Ready(NamedTuple):
@@ -60,7 +68,10 @@ class BootWatcher:
     """One boot, from the release of reset. Feed it until `verdict` is set.
 
     `expected_elf_sha256`: 64 hex digits, this build's. `reset_released_s`: link time. `timeout_s`: from there to
-    readiness. `where` begins the failures' lines, e.g. `device bench on /dev/ttyUSB0`."""
+    readiness. `where` begins the failures' lines, e.g. `device bench on /dev/ttyUSB0`. `app_offset`: where in flash
+    this build's application lies (bytes); a gate that does not ask the firmware who it is compares that with what the
+    bootloader says, where it says anything. `mac`: of the board that was reset, lower case with colons, where it is
+    known; a board that comes back after its port was gone must not name another."""
 
     def __init__(
         self,
@@ -71,6 +82,8 @@ class BootWatcher:
         where: str = "device",
         until: Until = READY,
         allow_unhealthy: bool = False,
+        app_offset: int | None = None,
+        mac: str = "",
     ) -> None:
         self._expected = expected_elf_sha256.lower()
         self._where = where
@@ -78,6 +91,9 @@ class BootWatcher:
         self._timeout_s = timeout_s
         self._until = until
         self._allow_unhealthy = allow_unhealthy
+        self._app_offset = app_offset
+        self._mac = mac
+        self._pattern = LinePattern(until.pattern) if until.pattern is not None else None
         self._marks = {MarkName.RESET_RELEASED: Mark(MarkName.RESET_RELEASED, reset_released_s)}
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._cutter = LineCutter()
@@ -86,16 +102,19 @@ class BootWatcher:
         self._garbled = 0
         self._resets = 0
         self._last_reset = ""
-        self._bad_headers = 0
+        self._rom_refusals = 0
         self._in_banner = False
         self._peeked = False
         """The unfinished line was looked at, and no byte came since."""
         self._refused = ""
+        """The last line that says why an image would not start; empty once an application spoke."""
+        self._not_executed = ""
+        """A virtual board's word for what it has no model of."""
         self._last_at_s = reset_released_s
         self._suspect: tuple[FailureCategory, str] | None = None
         self._proven: Mapping[str, Any] | None = None
         """The message that named this build, since the last reset."""
-        self._asking = Asking()
+        self._poll = ReadinessPoll()
         self._gone: list[float] = []
         self.verdict: Ready | Failure | None = None
         self.leftover = b""
@@ -119,12 +138,12 @@ class BootWatcher:
     @property
     def polls(self) -> int:
         """How often the firmware was asked."""
-        return self._asking.count
+        return self._poll.count
 
     @property
     def health(self) -> Health | None:
         """What the firmware said of its modules, since the last reset."""
-        return self._asking.health
+        return self._poll.health
 
     @property
     def reason(self) -> str:
@@ -142,12 +161,13 @@ class BootWatcher:
         deadline = self._released_s + self._timeout_s
         if self._unsettled:
             deadline = min(deadline, self._last_at_s + SETTLE_S)
-        return deadline if self._asking.due_at_s is None else min(deadline, self._asking.due_at_s)
+        return deadline if self._poll.due_at_s is None else min(deadline, self._poll.due_at_s)
 
     @property
     def _unsettled(self) -> bool:
         """Will a quiet link decide?"""
-        prompt = self._until.gate is Gate.BYTE and self._cutter.pending is not None and not self._peeked
+        waits = self._until.gate in (ReadinessGate.BYTE, ReadinessGate.LINE)
+        prompt = waits and self._cutter.pending is not None and not self._peeked
         return self._suspect is not None or prompt
 
     def feed(self, at_s: float, data: bytes) -> None:
@@ -168,7 +188,7 @@ class BootWatcher:
     def request(self, now_s: float) -> bytes:
         """What is to be sent now, if anything."""
         method = "info" if self._proven is None else "health"
-        return self._asking.request(now_s, method) if self.verdict is None else b""
+        return self._poll.request(now_s, method) if self.verdict is None else b""
 
     def reenumerated(self, gone_s: float, back_s: float) -> None:
         """The port was gone between these instants. What is lost may hold the firmware's announcement, so that one that
@@ -181,7 +201,7 @@ class BootWatcher:
         if MarkName.FIRST_BYTE not in self._marks:
             self._marks[MarkName.PORT_OPEN] = Mark(MarkName.PORT_OPEN, back_s, "opened again after the reset")
         if self._until.speaks_rpc:
-            self._asking.due_at_s = back_s
+            self._poll.due_at_s = back_s
 
     def expire(self, now_s: float) -> None:
         """Decide if the deadline has passed; call it after each read, also when nothing came."""
@@ -216,6 +236,8 @@ class BootWatcher:
             self._hear(line.at_s, message)
         if self.verdict is None:
             self._match(line)
+        if self.verdict is None and self._not_executed:
+            self.verdict = self._no_cpu()
 
     def _show(self, raw: bytes) -> tuple[str, bool]:
         """Add a line to the tail; returns its text without colours, and whether all of it is printable text."""
@@ -230,43 +252,61 @@ class BootWatcher:
         """Does this line make a device ready that is not asked who it is?"""
         if self._suspect is not None:
             return
-        if self._until.gate is Gate.BYTE and MarkName.APP_START in self._marks:
+        if self._until.gate is ReadinessGate.BYTE and MarkName.APP_START in self._marks:
             self.verdict = Ready(self._marks[MarkName.APP_START].at_s, "", {})
-        elif self._until.pattern is not None and self._until.pattern.search(plain_line(line.raw)[0][:MAX_MATCH]):
+        elif self._pattern is not None and self._pattern.search(plain_line(line.raw)[0]):
             self.verdict = Ready(line.at_s, "", {})
 
     def _look(self, at_s: float, line: str, clean: bool) -> None:
-        found = signs(line)
-        if Sign.REFUSED in found:
+        found = line_kinds(line)
+        if LineKind.REFUSED in found and not (self._refused and line.startswith("ets_loader.c")):
             self._refused = line
-        if found & {Sign.BANNER, Sign.RESET}:
+        if LineKind.NOT_EXECUTED in found:
+            self._not_executed = line
+        if found & {LineKind.BANNER, LineKind.RESET}:
             self._rom_line(at_s, line, found)
-        elif Sign.PANIC in found:
+        elif LineKind.PANIC in found:
             # The first cause stands: a panic prints more lines that look like one.
             if not self._panicked:
                 self._suspect = (FailureCategory.PANIC, line)
-        elif Sign.DOWNLOAD in found:
+        elif LineKind.DOWNLOAD in found:
             self._suspect = self._suspect or (FailureCategory.SYNC_FAILED, line)
-        elif Sign.REBOOTING in found:
+        elif LineKind.REBOOTING in found:
             self._settle_panic()
-        elif Sign.BAD_HEADER in found:
-            self._bad_headers += 1
-            if self._bad_headers >= BOOT_LOOP_AFTER:
-                self.verdict = self._boot_loop()
-        elif clean and Sign.LOADER not in found and not self._panicked:
+        elif LineKind.ROM_REFUSAL in found:
+            self._rom_refusals += 1
+            if self._rom_refusals >= BOOT_LOOP_AFTER:
+                self.verdict = self._rom_refused()
+        elif clean and LineKind.LOADER not in found and not self._panicked:
             self._suspect = None
+            self._refused = ""
             self._mark(MarkName.APP_START, at_s)
+        elif (offset := started_at(line)) is not None:
+            self._started(offset)
 
-    def _rom_line(self, at_s: float, line: str, found: frozenset[Sign]) -> None:
-        if Sign.BANNER in found or not self._in_banner:
+    def _started(self, offset: int) -> None:
+        """The bootloader starts the application that lies there."""
+        if self._until.speaks_rpc or self._app_offset is None or offset == self._app_offset:
+            return
+        why = f"; before it: {self._refused[:200]}" if self._refused else ""
+        self.verdict = self._fail(
+            FailureCategory.WRONG_IMAGE,
+            f"the bootloader starts the application at {offset:#x}, this build's lies at {self._app_offset:#x}{why}",
+        )
+
+    def _rom_line(self, at_s: float, line: str, found: frozenset[LineKind]) -> None:
+        if LineKind.BANNER in found or not self._in_banner:
             self._settle_panic()
             if self.verdict is not None:
                 return
             self._suspect = None
             self._new_boot(at_s)
-        self._in_banner = Sign.RESET not in found
-        reset = SIGNS[Sign.RESET].search(line)
+        self._in_banner = LineKind.RESET not in found
+        reset = PATTERNS[LineKind.RESET].search(line)
         if reset is None:
+            return
+        if reset_cause(line) == DEEP_SLEEP:
+            # The application slept and woke: it runs, and nothing failed.
             return
         self._resets += 1
         self._last_reset = reset.group(0)
@@ -278,14 +318,23 @@ class BootWatcher:
             self._marks.pop(name, None)
         self._mark(MarkName.ROM_BANNER, at_s)
         self._proven = None
-        self._asking.restart()
+        self._poll.restart()
 
     # --- messages -----------------------------------------------------------------------------
 
     def _hear(self, at_s: float, message: dict[str, Any]) -> None:
         self._suspect = None
-        told = self._asking.hear(message)
+        self._refused = ""
+        told = self._poll.hear(message)
         sha256 = reported_sha256(message)
+        mac = (reported_mac(message) or "").lower()
+        if self._gone and self._mac and mac not in ("", self._mac):
+            self.verdict = self._fail(
+                FailureCategory.WRONG_DEVICE,
+                f"the board that came back to the port is {mac[:TAIL_COLUMNS]!a}, not {self._mac}",
+                "plug the board in again where it was, and deploy again",
+            )
+            return
         if not self._until.speaks_rpc:
             return
         if sha256 is not None and sha256.lower() != self._expected:
@@ -293,12 +342,12 @@ class BootWatcher:
                 FailureCategory.WRONG_IMAGE,
                 f"the device runs app_elf_sha256 {sha256[:TAIL_COLUMNS]!a}, this build is {self._expected!r}",
             )
-        elif sha256 is not None and self._until.gate is Gate.READY:
+        elif sha256 is not None and self._until.gate is ReadinessGate.READY:
             self.verdict = Ready(at_s, self._expected, message)
         elif sha256 is not None and self._proven is None:
             self._proven = message
-            self._asking.due_at_s = at_s
-        elif self._asking.refused:
+            self._poll.due_at_s = at_s
+        elif self._poll.refused:
             self.verdict = self._no_health()
         elif told and self.health is not None and (self.health.ok or self._allow_unhealthy):
             # A module that is not set up may still become so, until the deadline.
@@ -330,16 +379,28 @@ class BootWatcher:
         )
 
     def _boot_loop(self) -> Failure:
-        if self._bad_headers >= BOOT_LOOP_AFTER:
-            return self._fail(
-                FailureCategory.BOOT_LOOP,
-                f"the ROM refused the bootloader {self._bad_headers} times: {self._tail[-1]}",
-                "write the bootloader: its flash is erased or damaged, or it was built for another offset",
-            )
+        if self._refused and line_kinds(self._refused) & {LineKind.ROM_REFUSAL}:
+            return self._rom_refused()
         why = f"; the last refusal was: {self._refused[:200]}" if self._refused else ""
         return self._fail(
             FailureCategory.BOOT_LOOP,
             f"the chip reset {self._resets} times without becoming ready (last {self._last_reset}){why}",
+        )
+
+    def _rom_refused(self) -> Failure:
+        times = f" {self._rom_refusals} times" if self._rom_refusals > 1 else ""
+        return self._fail(
+            FailureCategory.BOOT_LOOP,
+            f"the ROM refused the bootloader{times}: {self._refused[:200]}",
+            "write the bootloader: its flash is erased or damaged, or it was built for another chip or offset",
+        )
+
+    def _no_cpu(self) -> Failure:
+        return self._fail(
+            FailureCategory.NO_OUTPUT,
+            f"no application runs on this board: {self._not_executed[:200]}",
+            "deploy to a board that executes it (a virtual esp32c3, or a real one), or wait for the flash alone with "
+            "readiness.until = 'line:not executed'",
         )
 
     def _silent(self) -> Failure:
@@ -349,9 +410,11 @@ class BootWatcher:
         came = f"{self._fed} bytes in {self._line_count} lines"
         if self._proven is not None:
             return self._unhealthy(limit)
+        if self._refused:
+            return self._refusal(limit)
         if not self._until.speaks_rpc:
-            what = "the application" if self._until.gate is Gate.BYTE else f"a line that {self._until.text!r} matches"
-            wanted = f"nothing of {what}" if self._until.gate is Gate.BYTE else f"not {what}"
+            byte = self._until.gate is ReadinessGate.BYTE
+            wanted = "nothing of the application" if byte else f"not a line that {self._until.text!r} matches"
             return self._fail(FailureCategory.RPC_TIMEOUT, f"{wanted} came {limit}, but {came}", self._baud_hint())
         if MarkName.FIRST_JSONRPC in self._marks:
             return self._fail(
@@ -363,20 +426,32 @@ class BootWatcher:
             FailureCategory.RPC_TIMEOUT, f"no JSON-RPC message came {limit}, but {came}", self._baud_hint()
         )
 
+    def _refusal(self, limit: str) -> Failure:
+        """The last that was heard is that an image would not start."""
+        if line_kinds(self._refused) & {LineKind.ROM_REFUSAL}:
+            return self._rom_refused()
+        return self._fail(
+            FailureCategory.BOOT_LOOP,
+            f"no application started {limit}: the bootloader refused it: {self._refused[:200]}",
+            "read the refusal: the image is damaged, or for another chip or partition table",
+        )
+
     def _baud_hint(self) -> str | None:
+        if self._pattern is not None and self._pattern.slow:
+            return f"simplify the expression of {self._until.text!r}: it takes too long on what the device says"
         garbled = self._garbled * 2 > self._line_count
         return "set the device's `monitor_baud` to the firmware's: most of the output is not text" if garbled else None
 
     def _unhealthy(self, limit: str) -> Failure:
         """This build runs, but `health` did not say that all is well."""
         if self.health is None:
-            why = self._asking.problem or f"the firmware did not answer `health` ({self.polls} times asked)"
+            why = self._poll.problem or f"the firmware did not answer `health` ({self.polls} times asked)"
             return self._no_health(f"{why} {limit}")
         message = f"not every module is set up {limit}: {self.health.complaint}"
         return self._fail(FailureCategory.UNHEALTHY, message, UNHEALTHY_HINT)
 
     def _no_health(self, why: str = "") -> Failure:
-        return self._fail(FailureCategory.RPC_TIMEOUT, why or self._asking.problem, NO_HEALTH_HINT)
+        return self._fail(FailureCategory.RPC_TIMEOUT, why or self._poll.problem, NO_HEALTH_HINT)
 
     def _fail(self, category: FailureCategory, message: str, hint: str | None = None) -> Failure:
         return fail(

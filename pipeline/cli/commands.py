@@ -60,18 +60,22 @@ class Monitor(Command):  # type: ignore[misc]
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         from pipeline.cli import monitor
-        from pipeline.run.context import load_context
+        from pipeline.run.build import Build
+        from pipeline.run.device_service import DeviceService
+        from pipeline.run.project import load_project
 
         if pos_args:
             return _refused(_surplus("monitor", pos_args, "name the device with --device"), 3)
         wanted = monitor.parse(opt_values)
         if isinstance(wanted, Failure):
             return _refused(wanted, 3)
-        context = load_context(Options(devices=_given(opt_values["device"])))
-        if isinstance(context, Failure):
-            return _refused(context, 2)
+        project = load_project(Options(devices=_given(opt_values["device"])))
+        if isinstance(project, Failure):
+            return _refused(project, 2)
+        build = Build(project)
+        boards = DeviceService(build)
         try:
-            return monitor.run(context, wanted)
+            return monitor.run(boards, wanted)
         except KeyboardInterrupt:
             return 0
         except BrokenPipeError:
@@ -80,7 +84,8 @@ class Monitor(Command):  # type: ignore[misc]
         except DeployError as error:
             return _refused(error.failure, 1)
         finally:
-            context.close()
+            boards.close()
+            build.close()
 
 
 class Watch(Command):  # type: ignore[misc]
@@ -345,11 +350,10 @@ def _surplus(command: str, words: list[str], hint: str = "") -> Failure:
 
 
 def _refused(failure: Failure, code: int) -> int:
-    from pipeline.formats.diagnostics import line_of
+    from pipeline.report.terminal import say_failure
 
-    # What is wrong with the project is for editors too; what is wrong with the command line stands in no file.
-    line = line_of(failure) if code == 2 else failure.line()
-    print(f"{line}\nhint: {failure.hint}", file=sys.stderr)
-    if failure.detail:
-        print(failure.detail, file=sys.stderr)
+    if code == 2:
+        say_failure(failure, sys.stderr)
+    else:  # what is wrong with the command line stands in no file
+        print(f"{failure.line()}\nhint: {failure.hint}", file=sys.stderr)
     return code

@@ -9,22 +9,25 @@ from __future__ import annotations
 import json
 import os
 import queue
-import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.boot.console_events import Kind, Seen
+from pipeline.boot.console_events import ConsoleEvent, ConsoleEventKind
+from pipeline.boot.line_pattern import LinePattern
 from pipeline.boot.log_patterns import visible
-from pipeline.device.console import Monitor, Refusal
+from pipeline.config.schema import DeviceConfig
+from pipeline.config.until import expression_problem
+from pipeline.device.console import CallRefusal, Monitor
 from pipeline.device.serial_link import PortLink, reader_for
 from pipeline.effects.clock import Deadline, SystemClock
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
-from pipeline.run.context import Context
-from pipeline.run.device_run import DeviceRun
+from pipeline.records import json_text
+from pipeline.run.device_service import DeviceService
+from pipeline.text import quoted
 
 POLL_S = 0.1
 QUIET_S = 0.5
@@ -42,7 +45,7 @@ class Wanted(NamedTuple):
 
     reset: bool
     decode: bool
-    until: re.Pattern[str] | None
+    until: LinePattern | None
     seconds: float
     call: str
     params: Any
@@ -51,11 +54,13 @@ class Wanted(NamedTuple):
 def parse(options: Mapping[str, Any]) -> Wanted | Failure:
     """The options, or what is wrong with them."""
     until = params = None
+    if options["until"]:
+        if (wrong := expression_problem(options["until"])) is not None:
+            shown = visible(options["until"][:80])
+            return _usage(f"--until '{shown}' is {wrong[0]}", f"quote it for the shell, or {wrong[1]}")
+        until = LinePattern(options["until"])
     try:
-        until = re.compile(options["until"]) if options["until"] else None
         params = json.loads(options["params"]) if options["params"] else None
-    except re.error as error:
-        return _usage(f"--until {options['until']!r} is not a regular expression: {error}", "quote it for the shell")
     except ValueError as error:
         return _usage(f"--params {options['params']!r} is not JSON: {error}", "quote it for the shell")
     if params is not None and not (options["call"] and isinstance(params, dict | list)):
@@ -65,18 +70,18 @@ def parse(options: Mapping[str, Any]) -> Wanted | Failure:
     return Wanted(options["reset"], options["decode"], until, options["seconds"], options["call"], params)
 
 
-def run(context: Context, wanted: Wanted) -> int:
+def run(boards: DeviceService, wanted: Wanted) -> int:
     """The whole command; its exit code. Raises DeviceError."""
-    device = context.devices[0]
-    link = context.open_link(device, reset=wanted.reset)
+    device = boards.project.devices[0]
+    link = boards.open_link(device, reset=wanted.reset)
     link.patience_s = max(link.patience_s, PATIENCE_S if link.real_time else 0.0)
     try:
-        return _call(link, device, wanted) if wanted.call else _copy(context, link, device, wanted)
+        return _call(link, device, wanted) if wanted.call else _copy(boards, link, device, wanted)
     finally:
-        link.close()
+        boards.let_go(device)
 
 
-def _call(link: PortLink, device: DeviceRun, wanted: Wanted) -> int:
+def _call(link: PortLink, device: DeviceConfig, wanted: Wanted) -> int:
     with Monitor(link, reader_for(link), where=device.where) as monitor:
         # A firmware that boots does not listen yet, and the in-process board gets power when it is opened.
         if wanted.reset or not link.real_time:
@@ -85,21 +90,21 @@ def _call(link: PortLink, device: DeviceRun, wanted: Wanted) -> int:
     if isinstance(answer, Failure):
         print(f"{answer.line()}\nhint: {answer.hint}", file=sys.stderr)
         return 1
-    if isinstance(answer, Refusal):
+    if isinstance(answer, CallRefusal):
         message = f"{device.where}: error: `{wanted.call}` was refused with {answer.code}: {visible(answer.message)}"
         print(f"{message}\nhint: ask `rpc.discover` for the methods of this firmware", file=sys.stderr)
         return 1
-    print(json.dumps(answer.result, indent=2), flush=True)
+    print(json_text(answer.result, indent=2), flush=True)
     return 0
 
 
 def _until_it_speaks(monitor: Monitor, link: PortLink, seconds: float) -> None:
     end_s = link.now_s() + seconds
-    while link.now_s() < end_s and not any(seen.kind is Kind.MESSAGE for seen in monitor.poll(POLL_S)):
+    while link.now_s() < end_s and not any(seen.kind is ConsoleEventKind.MESSAGE for seen in monitor.poll(POLL_S)):
         pass
 
 
-def _copy(context: Context, link: PortLink, device: DeviceRun, wanted: Wanted) -> int:
+def _copy(boards: DeviceService, link: PortLink, device: DeviceConfig, wanted: Wanted) -> int:
     """Copy both ways until the pattern, the time or Ctrl-C. The in-process board's time only passes while it is read;
     what it models is shown at once, and then we wait for the person in real time."""
     deadline = Deadline.after(SystemClock(), wanted.seconds) if wanted.seconds else None
@@ -110,8 +115,8 @@ def _copy(context: Context, link: PortLink, device: DeviceRun, wanted: Wanted) -
             heard = monitor.poll(POLL_S)
             quiet = 0 if heard else quiet + 1
             for seen in heard:
-                _tell(context, monitor, seen, wanted)
-            if wanted.until is not None and any(_matches(wanted.until, seen) for seen in heard):
+                _tell(boards, monitor, seen, wanted)
+            if wanted.until is not None and _reached(wanted.until, heard, monitor):
                 return 0
             if (text := typed.take(0.0 if heard or link.real_time else POLL_S)) is not None:
                 monitor.send(text)
@@ -127,17 +132,21 @@ def _show(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _matches(until: re.Pattern[str], seen: Seen) -> bool:
-    return seen.kind in (Kind.LINE, Kind.MESSAGE) and until.search(seen.text) is not None
+def _reached(until: LinePattern, heard: Sequence[ConsoleEvent], monitor: Monitor) -> bool:
+    """Does a line match, or a prompt, which has no line end?"""
+    spoken = (ConsoleEventKind.LINE, ConsoleEventKind.MESSAGE)
+    if any(seen.kind in spoken and until.search(seen.text) for seen in heard):
+        return True
+    return not heard and bool(monitor.prompt) and until.search(monitor.prompt)
 
 
-def _tell(context: Context, monitor: Monitor, seen: Seen, wanted: Wanted) -> None:
+def _tell(boards: DeviceService, monitor: Monitor, seen: ConsoleEvent, wanted: Wanted) -> None:
     """What is worth saying about an event, on stderr."""
-    if seen.kind in (Kind.GAP, Kind.DROPPED):
+    if seen.kind in (ConsoleEventKind.GAP, ConsoleEventKind.DROPPED):
         print(f"-- {seen.text}", file=sys.stderr, flush=True)
-    elif seen.kind in (Kind.PANIC, Kind.BACKTRACE) and wanted.decode:
-        trace = context.decoded(seen.lines, monitor.running)
-        print("\n".join(visible(line) for line in trace), file=sys.stderr, flush=True)
+    elif seen.kind in (ConsoleEventKind.PANIC, ConsoleEventKind.BACKTRACE) and wanted.decode:
+        trace = boards.decoded(seen.lines, monitor.running)
+        print("\n".join(quoted("\n".join(trace))), file=sys.stderr, flush=True)
 
 
 def _usage(fact: str, hint: str) -> Failure:

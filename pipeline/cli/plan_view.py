@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cache.digest import Digest
+from pipeline.engine.decision import Fate
 from pipeline.engine.explain import host_stages, plural, summary
-from pipeline.engine.forecast import Fate, Forecast, by_stage
+from pipeline.engine.forecast import Forecast, by_stage
 from pipeline.flash.journal import DeviceState
 from pipeline.formats.placement import Placement
 from pipeline.model import MatchRule
@@ -70,8 +71,8 @@ def image_after(path: str, forecasts: Iterable[Forecast]) -> Digest | None:
     are written, so that the digest of any other size says nothing about the flash."""
     for one in forecasts:
         if path in one.action.outputs:
-            seen = one.outputs.get(path) if one.outputs is not None else None
-            return seen.digest if seen is not None and seen.digest.size % 4 == 0 else None
+            entry = one.outputs.get(path) if one.outputs is not None else None
+            return entry.digest if entry is not None and entry.digest.size % 4 == 0 else None
     return None
 
 

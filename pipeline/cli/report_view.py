@@ -1,18 +1,18 @@
 """What `doit report list|show|diff` prints.
 
-Finds the reports, baselines and benchmarks that a project keeps; their layout is in `core/`. Writes nothing, opens no
-port. Never on the warm path. Invariant: a file that cannot be shown is no report; that of a transaction is then made
-again from its event log, as long as that is kept.
+Finds the reports, baselines and benchmarks that a project keeps; their layout is that of `report/` and `measure/`.
+Writes nothing, opens no port. Never on the warm path. Invariant: a file that cannot be shown is no report; that of a
+transaction is then made again from its event log, as long as that is kept.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.durable import read_text
 from pipeline.cli import report_diff
 from pipeline.effects.run_log import SUFFIX, is_deploy, read
 from pipeline.events import is_tx
@@ -22,6 +22,7 @@ from pipeline.measure.baseline.rows import SCHEMA as BASELINE_SCHEMA
 from pipeline.measure.bench import view as bench_view
 from pipeline.measure.bench.table import SCHEMA as BENCH_SCHEMA
 from pipeline.model import REPORT_SCHEMA, Failure, FailureCategory
+from pipeline.records import json_text, parse_json
 from pipeline.report.document import build_report
 from pipeline.report.markdown import render_markdown
 from pipeline.report.terminal import look_of
@@ -106,12 +107,12 @@ def from_id(context: Context, name: str) -> Report | None:
 def _from_file(path: Path) -> Report | None:
     """None when it cannot be read, is of another version, or is damaged."""
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(read_text(path))
         if found["schema"] != SCHEMAS[report_diff.kind_of(found)]:
             return None
         report_diff.list_table([found])
         _markdown(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return None
     return dict(found)
 
@@ -135,7 +136,7 @@ def _list(context: Context, kind: str, limit: int) -> str | Failure:
         if report is not None:
             found.append(report)
     if kind:
-        return json.dumps(found, indent=2) + "\n"
+        return json_text(found, indent=2) + "\n"
     if not found:
         return f"there are no reports in {context.run.reports_dir.name}/\n"
     return _table(*report_diff.list_table(found))
@@ -147,7 +148,7 @@ def _show(context: Context, name: str, kind: str) -> str | Failure:
         return found
     report_kind = report_diff.kind_of(found)
     if kind == "json":
-        return json.dumps(found, indent=2) + "\n"
+        return json_text(found, indent=2) + "\n"
     if kind == "csv" and report_kind == report_diff.BASELINE:
         return baseline_view.render_csv(found)
     if kind == "md" or (not kind and report_kind == report_diff.DEPLOY):

@@ -7,19 +7,20 @@ only makes them say less.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.durable import write_atomic
+from cache.durable import read_file, write_atomic
 from pipeline.cli.report_view import from_id
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
-from pipeline.report.history import History, by_device, failure_rates
-from pipeline.report.history_file import HISTORY, read_history
+from pipeline.records import json_text, parse_json
+from pipeline.report.history import DeployHistory, by_device, failure_rates
+from pipeline.report.history_file import read_history
 from pipeline.report.live_results import Merged, decode_merged, encode_merged, entry, merge
-from pipeline.report.status_pages import Device, SuiteFile, live_text, p50_text, pages, rate_text, unit_page
+from pipeline.report.markdown import HISTORY
+from pipeline.report.status_pages import StatusDevice, SuiteFile, live_text, p50_text, pages, rate_text, unit_page
 
 if TYPE_CHECKING:
     from pipeline.run.context import Context
@@ -39,11 +40,11 @@ def status_text(context: Context, output: str, unit_tests: str) -> str | Failure
             return found
         files = found
     merged = _merged(context, history, decode_merged(_json(directory / ALL)), files)
-    devices = [Device(device.name, device.chip) for device in context.config.devices]
+    devices = [StatusDevice(device.name, device.chip) for device in context.config.devices]
     texts = pages(devices, merged, history.rows)
     if files is not None:
         texts["test-results.md"] = unit_page(files)
-    text = json.dumps(encode_merged(merged), indent=1) + "\n"
+    text = json_text(encode_merged(merged), indent=1) + "\n"
     texts[ALL] = text
     if merged.good:
         texts[LAST_GOOD] = text
@@ -57,7 +58,7 @@ def status_text(context: Context, output: str, unit_tests: str) -> str | Failure
     return "\n".join([*_screen(devices, merged, history), f"{_shown(context, directory / 'index.md')}", ""])
 
 
-def _merged(context: Context, history: History, before: Merged, files: list[SuiteFile] | None) -> Merged:
+def _merged(context: Context, history: DeployHistory, before: Merged, files: list[SuiteFile] | None) -> Merged:
     newest_run = history.rows[-1].run if history.rows else ""
     configured = {device.name for device in context.config.devices}
     fresh = [
@@ -87,7 +88,7 @@ def _counted(files: Iterable[SuiteFile]) -> dict[str, int]:
     }
 
 
-def _screen(devices: list[Device], merged: Merged, history: History) -> list[str]:
+def _screen(devices: list[StatusDevice], merged: Merged, history: DeployHistory) -> list[str]:
     """What fits 80 columns."""
     entries = {one.device: one for one in merged.entries}
     own = by_device(history.rows)
@@ -110,7 +111,7 @@ def _shown(context: Context, path: Path) -> str:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(read_file(str(path)))
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -123,7 +124,7 @@ def read_junit(path: Path) -> list[SuiteFile] | Failure:
     from xml.etree import ElementTree
 
     try:
-        root = ElementTree.fromstring(path.read_bytes())
+        root = ElementTree.fromstring(read_file(str(path)))
     except OSError as error:
         return _bad(path, f"cannot be read: {error.strerror}")
     except (ElementTree.ParseError, ValueError, LookupError) as error:

@@ -7,23 +7,19 @@ doit, opens no port and takes no lock. Invariant: each function returns what bel
 from __future__ import annotations
 
 import difflib
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.actions import ActionCache
 from cache.blobs import BlobStore
-from cache.digest import ActionKey, Digest
+from cache.digest import ActionKey
 from pipeline.cli import plan_view
 from pipeline.engine import explain
-from pipeline.engine.engine import readers
-from pipeline.engine.forecast import Remembered, Seen, Stored, forecast
-from pipeline.engine.inputs import Command
-from pipeline.engine.observation import CandidateSet
+from pipeline.engine.forecast import forecast
 from pipeline.failures import fail
 from pipeline.flash.journal import DeviceState
-from pipeline.model import DEVICE_STAGES, Action, Failure, FailureCategory, Stage, Tool
+from pipeline.model import DEVICE_STAGES, Action, Failure, FailureCategory, Stage
 
 if TYPE_CHECKING:
     from pipeline.cli.graph_view import Node
@@ -31,69 +27,15 @@ if TYPE_CHECKING:
     from pipeline.run.context import Context
     from pipeline.run.device_run import DeviceRun
 
-_CHUNK = 1 << 20
-
-
-class EngineWorld:
-    """`forecast.World` over an engine and its cache. Each file is read at most once, whatever its stamp says: a view
-    has time, and this way it needs nothing of the engine's state but the records."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.tools: Mapping[str, Tool] = engine.tools
-        self._blobs = BlobStore(engine.cache_dir)
-        self._results = ActionCache(engine.cache_dir, self._blobs)
-        self._seen: dict[str, Seen | None] = {}
-
-    def seen(self, path: str) -> Seen | None:
-        if path not in self._seen:
-            self._seen[path] = _read(Path(self._engine.resolve(path)))
-        return self._seen[path]
-
-    def present(self, path: str) -> bool:
-        return Path(self._engine.resolve(path)).is_file()
-
-    def record(self, action: Action) -> Remembered | None:
-        found = self._engine.record(action)
-        if found is None:
-            return None
-        return Remembered(
-            Command._make(found.command), found.inputs, found.discovered, found.absent, found.outputs, found.key
-        )
-
-    def candidates(self, base: ActionKey) -> Sequence[tuple[tuple[str, ...], tuple[str, ...]]]:
-        decoded = map(CandidateSet.decode, self._results.candidates(base))
-        return [(found.discovered, found.absent) for found in decoded if found is not None]
-
-    def stored(self, key: str) -> Stored | None:
-        result = self._results.lookup(ActionKey(key))
-        if result is None:
-            return None
-        return Stored({file.path: Seen(file.digest, file.executable) for file in result.outputs}, result.duration_ms)
-
-
-def _read(path: Path) -> Seen | None:
-    sha256, size = hashlib.sha256(), 0
-    try:
-        with path.open("rb") as stream:
-            while block := stream.read(_CHUNK):
-                sha256.update(block)
-                size += len(block)
-            executable = bool(path.stat().st_mode & 0o100)
-    except OSError:
-        return None
-    return Seen(Digest(sha256.hexdigest(), size), executable)
-
-
 # --- explain ----------------------------------------------------------------------------------
 
 
 def explain_text(context: Context, words: Sequence[str]) -> str | Failure:
     """`doit explain [TASK...]`: the paragraphs about what the words name, everything without words."""
     engine = context.engine
-    forecasts = forecast(engine.graph, EngineWorld(engine))
+    forecasts = forecast(engine.workspace)
     names = words or [*(stage.value for stage in (Stage.FINGERPRINT, *explain.host_stages())), DEVICE_STAGES[0].value]
-    reads = readers(engine)
+    reads = engine.workspace.readers()
     lines: list[str] = []
     for word in names:
         stages = list(Stage) if word.partition(":")[0] == "deploy" else None
@@ -133,7 +75,7 @@ def _unknown(word: str, message: str, near: Sequence[str]) -> Failure:
 def plan_text(context: Context) -> str:
     """`doit plan`: what a deploy would do, as far as the host can know."""
     engine = context.engine
-    forecasts = forecast(engine.graph, EngineWorld(engine))
+    forecasts = forecast(engine.workspace)
     lines = list(plan_view.host_lines(forecasts))
     lines += filter(None, [plan_view.nothing_to_do(forecasts)])
     images = [
@@ -177,10 +119,11 @@ def graph_nodes(context: Context, what_if: str) -> list[Node] | Failure:
     from pipeline.cli.graph_view import Node
 
     engine = context.engine
-    world = EngineWorld(engine)
+    cache_dir = engine.workspace.directories.cache
+    results = ActionCache(cache_dir, BlobStore(cache_dir))
     hit: list[Action] = []
     if what_if:
-        reads = readers(engine)
+        reads = engine.workspace.readers()
         path = _inside(context.root, what_if)
         matches = [path] if path in reads else sorted(file for file in reads if file.endswith(f"/{path}"))
         if len(matches) != 1:
@@ -189,8 +132,8 @@ def graph_nodes(context: Context, what_if: str) -> list[Node] | Failure:
         hit = reads[matches[0]]
     nodes = []
     for index, action in enumerate(engine.graph.order):
-        record = world.record(action)
-        stored = world.stored(record.key) if record is not None else None
+        record = engine.record(action)
+        stored = results.lookup(ActionKey(record.key)) if record is not None else None
         nodes.append(
             Node(
                 name=action.name,

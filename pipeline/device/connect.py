@@ -16,13 +16,13 @@ from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.device.rom_loader import (
-    EFUSE,
     TIMEOUT_S,
     Identity,
     LoaderError,
     OtherChip,
     RomLoader,
     SecureDownload,
+    reads,
     set_timeout,
 )
 from pipeline.device.serial_link import NO_LINES, NO_LINES_HINT
@@ -108,7 +108,7 @@ def connect(port: Any, chip: str, where: str, flash_size: int, reset: str) -> Lo
 
 def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | None, tuple[Reason, ...]]:
     """Ours, without esptool; or why it did not do."""
-    if chip not in EFUSE:
+    if not reads(chip):
         return None, (Reason("standard-connect", "loader", "lean", f"{chip} is esptool's"),)
     if reset == "usb":
         return None, (Reason("standard-connect", "loader", "lean", "the watchdogs of a chip on its own USB"),)

@@ -1,7 +1,7 @@
 """The monitor as a library: a device's output as events, and JSON-RPC calls answered by id, on one link.
 
     with Monitor(link, reader) as monitor:
-        answer = monitor.call("health", timeout_s=2.0)      # Answer, Refusal, or a Failure at the deadline
+        answer = monitor.call("health", timeout_s=2.0)      # CallAnswer, CallRefusal, or a Failure at the deadline
         for seen in monitor.poll(0.1): ...                  # lines, messages, resets, panics, gaps, drops
 
 What arrives while a call waits is kept for the next `poll`, up to `RING_LINES`; what was dropped is told. Does not know
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.boot.console_events import Kind, Listener, Seen
+from pipeline.boot.console_events import ConsoleEvent, ConsoleEventKind, ConsoleListener
 from pipeline.boot.ring import Ring
 from pipeline.effects.api import Reader, SerialLink
 from pipeline.failures import fail
@@ -26,7 +26,7 @@ RING_LINES = 10_000
 POLL_S = 0.1
 
 
-class Answer(NamedTuple):
+class CallAnswer(NamedTuple):
     """The result of a call. `at_s`: link time of the answer's first byte; `sent_s`: of the request."""
 
     result: Any
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
     at_s: float
 
 
-class Refusal(NamedTuple):
+class CallRefusal(NamedTuple):
     """The firmware answered with an error."""
 
     code: int
@@ -59,8 +59,8 @@ class Monitor:
         self._where = where
         self._sink = sink
         self._calls = Calls("hotplate")
-        self._listener = Listener()
-        self._events: Ring[Seen] = Ring(limit)
+        self._listener = ConsoleListener()
+        self._events: Ring[ConsoleEvent] = Ring(limit)
         self._told = (0, 0, 0)
         self._gaps = 0
         reader.start()
@@ -77,6 +77,11 @@ class Monitor:
         return self._listener.running
 
     @property
+    def prompt(self) -> str:
+        """The line that the device has begun and does not end, since it waits for input; empty when there is none."""
+        return self._listener.prompt(self._link.now_s())
+
+    @property
     def dropped_bytes(self) -> int:
         """What arrived and nobody took from the reader."""
         return self._reader.dropped
@@ -86,7 +91,7 @@ class Monitor:
         """What was heard and nobody took from here."""
         return self._events.dropped
 
-    def poll(self, timeout_s: float) -> list[Seen]:
+    def poll(self, timeout_s: float) -> list[ConsoleEvent]:
         """What was heard; waits up to `timeout_s` when there is nothing yet. Raises DeviceError when the port went away
         for good."""
         if not len(self._events):
@@ -100,7 +105,7 @@ class Monitor:
         """Send as it is."""
         self._link.write(data)
 
-    def call(self, method: str, params: Any = None, timeout_s: float = 2.0) -> Answer | Refusal | Failure:
+    def call(self, method: str, params: Any = None, timeout_s: float = 2.0) -> CallAnswer | CallRefusal | Failure:
         """Ask, and wait for the answer with the same id; an rpc_timeout failure at the deadline. A call that the device
         cannot answer any more, because it was reset meanwhile, ends at once. Raises DeviceError as `poll`."""
         name, request = self._calls.request(method, params)
@@ -108,7 +113,7 @@ class Monitor:
         self._link.write(request)
         while (left_s := sent_s + timeout_s - self._link.now_s()) > 0:
             for seen in self._listen(min(POLL_S, left_s)):
-                if seen.kind is Kind.RESET:
+                if seen.kind is ConsoleEventKind.RESET:
                     self._calls.forget()
                     return self._no_answer(method, f"the device was reset ({seen.text}) before it answered")
                 if seen.message is not None and seen.message.get("id") == name and self._calls.match(seen.message):
@@ -120,7 +125,7 @@ class Monitor:
         """Stop listening; the link stays open."""
         self._reader.stop()
 
-    def _listen(self, timeout_s: float) -> list[Seen]:
+    def _listen(self, timeout_s: float) -> list[ConsoleEvent]:
         """One read, into the ring too."""
         at_s, data = self._reader.poll(timeout_s)
         while self._gaps < len(self._link.gaps) and self._link.gaps[self._gaps].back_s <= at_s:
@@ -133,7 +138,7 @@ class Monitor:
             self._events.push(seen)
         return heard
 
-    def _losses(self) -> list[Seen]:
+    def _losses(self) -> list[ConsoleEvent]:
         """What was lost since the last time, as events."""
         gaps, dropped_bytes, dropped_events = len(self._link.gaps), self._reader.dropped, self._events.dropped
         before, self._told = self._told, (gaps, dropped_bytes, dropped_events)
@@ -141,10 +146,14 @@ class Monitor:
         seen = []
         for gap in self._link.gaps[before[0] : gaps]:
             text = f"the port was gone for {round((gap.back_s - gap.gone_s) * 1000)} ms; what came meanwhile is lost"
-            seen.append(Seen(Kind.GAP, gap.back_s, text))
+            seen.append(ConsoleEvent(ConsoleEventKind.GAP, gap.back_s, text))
         for count, unit in ((dropped_bytes - before[1], "bytes"), (dropped_events - before[2], "lines")):
             if count:
-                seen.append(Seen(Kind.DROPPED, now_s, f"{count} {unit} were dropped: nobody took them in time"))
+                seen.append(
+                    ConsoleEvent(
+                        ConsoleEventKind.DROPPED, now_s, f"{count} {unit} were dropped: nobody took them in time"
+                    )
+                )
         return seen
 
     def _no_answer(self, method: str, fact: str) -> Failure:
@@ -157,10 +166,10 @@ class Monitor:
         )
 
 
-def _reply(seen: Seen, sent_s: float) -> Answer | Refusal:
+def _reply(seen: ConsoleEvent, sent_s: float) -> CallAnswer | CallRefusal:
     message = seen.message
     assert message is not None
     if "error" not in message:
-        return Answer(message["result"], sent_s, seen.at_s)
+        return CallAnswer(message["result"], sent_s, seen.at_s)
     code = message["error"].get("code")
-    return Refusal(code if isinstance(code, int) else 0, str(message["error"].get("message", "")))
+    return CallRefusal(code if isinstance(code, int) else 0, str(message["error"].get("message", "")))

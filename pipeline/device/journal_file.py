@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cache.durable import read_file
 from pipeline.effects.run_log import AppendLog
 from pipeline.flash.journal import JOURNAL_HEADER, DeviceState, begin, commit, decode_journal, written
 from pipeline.model import Image
@@ -20,7 +21,7 @@ class DeviceJournal:
     def __init__(self, directory: Path, mac: str) -> None:
         self._path = directory / f"{mac.replace(':', '')}.log"
         try:
-            data = self._path.read_bytes()
+            data = read_file(str(self._path))
         except OSError:
             data = b""
         self.state: DeviceState = decode_journal(data)[0]

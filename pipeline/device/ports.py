@@ -104,30 +104,51 @@ def planted_faults(port: str) -> list[Any] | tuple[str, str]:
 
 
 def reopen(port: Any) -> None:
-    """Open a port again that vanished: under the name that its board has now. Raises OSError while it is gone."""
-    before = port.port
+    """Open a port again that vanished: under the name that its board has now. Raises OSError while it is gone, or while
+    nobody can say which port is the same board's."""
     with contextlib.suppress(OSError):
         port.close()
     if hasattr(port, "current_name"):  # a virtual board knows
         port.port = port.current_name
-    elif hasattr(port, "usb") and port.usb.serial:
-        port.port = _with_serial(port.usb.serial) or before
+    elif hasattr(port, "usb") and port.usb.known:
+        port.port = find_again(port.usb, port.port)
     port.open()
 
 
-def _with_serial(number: str) -> str:
-    """The port of the USB device with this serial number, `""` when there is none."""
-    from serial.tools import list_ports
-
-    return next((str(p.device) for p in list_ports.comports() if p.serial_number == number), "")
+def find_again(before: UsbId, name: str) -> str:
+    """The port that the board which was on port `name` has now. Raises OSError(ENODEV) unless exactly one can be it:
+    cheap bridges all have one serial number, and names are given out anew, so that the place on the hub decides, and
+    where the system names none, a device that has no double."""
+    found = [(device, usb) for device, usb in _usb_ports() if usb.same_device(before)]
+    there = [(device, usb) for device, usb in found if usb.location == before.location]
+    if before.location and len(there) == 1:
+        return there[0][0]
+    # A chip's own port has its MAC as serial number: it is the same board wherever it was plugged in.
+    unique = before.native and bool(before.serial)
+    if len(found) == 1 and before.doubles == 0 and (unique or not (before.location and found[0][1].location)):
+        return found[0][0]
+    seen = ", ".join(f"{device} (at {usb.location or 'an unknown place'})" for device, usb in found) or "none"
+    raise OSError(errno.ENODEV, f"no port is surely the board that was {name}; alike: {seen}", name)
 
 
 class UsbId(NamedTuple):
-    """What the system knows of the USB device behind a port; by its serial number it is found under another name."""
+    """What the system knows of the USB device behind a port. `location`: its place on the hubs (`1-2.3`), where the
+    system names one; `doubles`: how many others with the same vendor, product and serial number there were."""
 
     serial: str = ""
     vid: int | None = None
     pid: int | None = None
+    location: str = ""
+    doubles: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Is there anything by which the device could be found again?"""
+        return bool(self.serial or self.location or self.vid is not None)
+
+    def same_device(self, other: UsbId) -> bool:
+        """Do both describe themselves alike?"""
+        return (self.vid, self.pid, self.serial) == (other.vid, other.pid, other.serial)
 
     @property
     def native(self) -> bool:
@@ -135,12 +156,21 @@ class UsbId(NamedTuple):
         return (self.vid, self.pid) == (ESPRESSIF_VID, JTAG_SERIAL_PID)
 
 
-def _usb_id(path: str) -> UsbId:
+def _usb_ports() -> list[tuple[str, UsbId]]:
     from serial.tools import list_ports
 
+    ports = [p for p in list_ports.comports() if p.vid is not None or p.serial_number]
+    return [
+        (str(p.device), UsbId(p.serial_number or "", p.vid, p.pid, getattr(p, "location", None) or "")) for p in ports
+    ]
+
+
+def _usb_id(path: str) -> UsbId:
     real = os.path.realpath(path)
-    found = (p for p in list_ports.comports() if os.path.realpath(p.device) == real)
-    return next((UsbId(p.serial_number or "", p.vid, p.pid) for p in found), UsbId())
+    every = _usb_ports()
+    mine = next((usb for device, usb in every if os.path.realpath(device) == real), UsbId())
+    alike = sum(usb.same_device(mine) for _, usb in every) if mine.known else 0
+    return mine._replace(doubles=max(0, alike - 1))
 
 
 def _open_url(name: str, url: str) -> Any:

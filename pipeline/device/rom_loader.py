@@ -13,6 +13,7 @@ import struct
 from typing import Any
 
 from cache.named_tuple import NamedTuple
+from pipeline.chips import CHIPS, chip_name
 
 SYNC, READ_REG, SET_PARAMS, ATTACH, READ_SLOW, MD5, SECURITY_INFO = 0x08, 0x0A, 0x0B, 0x0D, 0x0E, 0x13, 0x14
 
@@ -32,10 +33,10 @@ READ_BLOCK = 64
 MAGIC_REG, MAGIC_ESP32 = 0x40001000, 0x00F01D83
 SECURE_BOOT, SECURE_DOWNLOAD = 1 << 0, 1 << 2
 
-EFUSE = {"esp32": 0x3FF5A000, "esp32s3": 0x60007000, "esp32c3": 0x60008800}
-"""Chips that this module reads; for the others esptool is used from the start."""
 
-CHIP_IDS = {"esp32s3": 9, "esp32c3": 5}
+def reads(chip: str) -> bool:
+    """Does this module know the chip's efuses? For the others esptool is used from the start."""
+    return CHIPS[chip].efuse_base != 0
 
 
 class LoaderError(RuntimeError):
@@ -93,9 +94,8 @@ class RomLoader:
             return self._identify_esp32()
         info = self._check(SECURITY_INFO, b"", 20)
         flags, crypt_count, _, chip_id, _ = struct.unpack("<IB7sII", info)
-        if chip_id != CHIP_IDS[self._chip]:
-            name = next((name for name, known in CHIP_IDS.items() if known == chip_id), f"of id {chip_id}")
-            raise OtherChip(f"This chip is {name}, not {self._chip}")
+        if chip_id != CHIPS[self._chip].image_chip_id:
+            raise OtherChip(f"This chip is {chip_name(chip_id)}, not {self._chip}")
         if flags & SECURE_DOWNLOAD:
             raise SecureDownload("secure download mode")
         encrypted = crypt_count.bit_count() % 2 == 1
@@ -103,7 +103,7 @@ class RomLoader:
 
     def _block1(self) -> tuple[str, int]:
         """MAC and revision of an S3 or C3."""
-        base = EFUSE[self._chip]
+        base = CHIPS[self._chip].efuse_base
         block1 = base + 0x44
         mac0, mac1, word3, word5 = (self.read_reg(block1 + 4 * n) for n in (0, 1, 3, 5))
         minor = (word5 >> 23 & 1) << 3 | word3 >> 18 & 7
@@ -116,7 +116,7 @@ class RomLoader:
         magic = self.read_reg(MAGIC_REG)
         if magic != MAGIC_ESP32:
             raise OtherChip(f"This chip is of magic {magic:#010x}, not esp32")
-        base = EFUSE["esp32"]
+        base = CHIPS["esp32"].efuse_base
         word0, word1, word2, word3, word5, word6 = (self.read_reg(base + 4 * n) for n in (0, 1, 2, 3, 5, 6))
         bits = (self.read_reg(0x3FF6607C) >> 31) << 2 | (word5 >> 20 & 1) << 1 | word3 >> 15 & 1
         revision = {1: 1, 3: 2, 7: 3}.get(bits, 0) * 100 + (word5 >> 24 & 3)

@@ -56,12 +56,15 @@ class PortLink:
         real_time: bool,
         reopen: Callable[[], None] | None = None,
         pause: Callable[[float], None] = time.sleep,
+        usb_lines: bool = False,
     ) -> None:
         """`reopen` opens the same board's port again, or raises OSError; without it a port that vanished is an error at
-        once. `pause` waits on the link's clock."""
+        once. `pause` waits on the link's clock. `usb_lines`: DTR and RTS are messages to the reset logic of a chip's
+        own USB-Serial/JTAG, where the reset is a pulse when RTS rises alone."""
         self._port = port
         self._reopen = reopen
         self._pause = pause
+        self._usb_lines = usb_lines
         self._closed = False
         self.patience_s = PATIENCE_S
         self.gaps: list[Gap] = []
@@ -134,12 +137,18 @@ class PortLink:
             raise self._vanished(str(error)) from None
 
     def _reset(self) -> float:
+        # RTS first, and both free before the reset: over a network each line is a message of its own, and on a chip's
+        # own USB, RTS alone is a reset, and DTR alone makes the next one end in download mode until both were free.
+        self._port.setRTS(False)
         self._port.setDTR(False)
-        self._port.setRTS(True)
         self._port.reset_input_buffer()  # what an earlier life sent
+        released = self._now()  # before the calls: over a network the edge comes while they wait for the answer
+        self._port.setRTS(True)
         if self.real_time:
             time.sleep(EN_LOW_S)
-        released = self._now()  # before the call: over a network the edge comes while it waits for the answer
+        if not self._usb_lines:
+            self._port.reset_input_buffer()  # EN was high until now
+            released = self._now()
         self._port.setRTS(False)
         return released
 

@@ -2,7 +2,7 @@
 
 Answers MD5s from the ROM, and imports esptool, raises the baud rate and uploads the stub only when something must be
 written (the upload is the largest part of an esptool run at 115200). Decides nothing: what is compared or written is
-its caller's business. How the loader is entered: `esp_loader.py`.
+its caller's business. How the loader is entered: `connect.py`.
 Invariant: nothing is written before `write` is called; every error of esptool or of the port leaves as a DeviceError
 with a named category.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from pipeline.chips import CHIPS, ROM_REACH
 from pipeline.device import connect as connecting
 from pipeline.device.connect import Loader
 from pipeline.device.flash_baud import ROM_BAUD, start_stub
@@ -63,11 +64,11 @@ class EspSession:
     # --- reading --------------------------------------------------------------------------------
 
     def md5(self, offset: int, size: int) -> str:
-        self._prepare()
+        self._reach(offset + size)
         return str(self._guard(lambda: self._esp.flash_md5sum(offset, size), FailureCategory.SYNC_FAILED, "read MD5"))
 
     def read(self, offset: int, size: int) -> bytes:
-        self._prepare()
+        self._reach(offset + size)
         what = f"read {size} bytes at {offset:#x}"
         return bytes(self._guard(lambda: self._esp.read_flash(offset, size), FailureCategory.SYNC_FAILED, what))
 
@@ -79,6 +80,20 @@ class EspSession:
         capacity = found >> 16 & 0xFF
         exponent = capacity - 0x20 if 0x32 <= capacity <= 0x3A else capacity
         return 1 << exponent if 0x12 <= exponent <= 0x1C else None
+
+    def _reach(self, end: int) -> None:
+        """Be able to address flash up to `end`: beyond what the ROM's commands reach only a stub can, and only on some
+        chips; elsewhere the address would wrap around, and other bytes would answer."""
+        reach = CHIPS[self.facts.chip].flash_reach
+        if end > reach:
+            message = f"flash up to {end:#x} cannot be addressed on {self.facts.chip}, whose loader reaches {reach:#x}"
+            hint = f"move what lies there below {reach:#x}"
+            raise DeviceError(
+                fail(FailureCategory.CONFIG_ERROR, stage=None, where=self._where, message=message, hint=hint)
+            )
+        if end > ROM_REACH:
+            self._start_stub()
+        self._prepare()
 
     def _prepare(self) -> None:
         """Tell the loader which flash is attached: two commands instead of the 57 of esptool's `attach_flash`."""
@@ -93,6 +108,7 @@ class EspSession:
     # --- writing --------------------------------------------------------------------------------
 
     def write(self, image: Image, data: bytes, runs: Sequence[Region], progress: Progress) -> int:
+        self._reach(image.end)
         self._start_stub()
         pieces = [(run.offset, data[run.offset - image.offset : run.end - image.offset]) for run in runs]
         total = sum(len(piece) for _, piece in pieces)
@@ -197,5 +213,5 @@ class EspSession:
 def connect(
     port: Any, chip: str, where: str, link: Callable[[], PortLink], flash_size: int, reset: str, baud: int = ROM_BAUD
 ) -> EspSession:
-    """Enter the loader and read the identity (see `esp_loader.connect`); `baud` is used once something is written."""
+    """Enter the loader and read the identity (see `connect.connect`); `baud` is used once something is written."""
     return EspSession(connecting.connect(port, chip, where, flash_size, reset), port, where, link, baud, reset)

@@ -18,9 +18,9 @@ from typing import Any
 
 from cache.blobs import BlobStore
 from cache.digest import Digest
-from cache.durable import write_atomic
+from cache.durable import read_file, read_text, write_atomic
 from cache.named_tuple import NamedTuple
-from pipeline.boot.backtrace import Frame, FrameRule, parse_dump, trace_lines, walk
+from pipeline.boot.backtrace import Dump, Frame, FrameRule, parse_dump, trace_lines, walk
 from pipeline.formats import elf
 
 KEEP = 64
@@ -59,7 +59,7 @@ class ElfStore:
         """Remember the ELF at `path` (relative to the root) under its identity. A disk that is full costs a backtrace
         and no build, so that errors are nobody's business."""
         with contextlib.suppress(OSError):
-            data = (self._root / path).read_bytes()
+            data = read_file(str(self._root / path))
             digest = self._blobs.put_bytes(data)
             name = identities(data)[0]
             write_atomic(self._index / name, f"{digest.hex} {digest.size} {path}\n".encode(), durable=False)
@@ -81,7 +81,7 @@ class ElfStore:
                 if not entry.name.startswith(wanted):
                     continue
                 with contextlib.suppress(OSError, ValueError):
-                    hexadecimal, size, path = entry.read_text().rstrip("\n").split(" ", 2)
+                    hexadecimal, size, path = read_text(entry).rstrip("\n").split(" ", 2)
                     data = self._blobs.read(Digest(hexadecimal, int(size)))
                     if data is not None:
                         yield FoundElf(path, data)
@@ -90,7 +90,7 @@ class ElfStore:
         for path in sorted((self._root / "build").rglob("*.elf")):
             if not path.name.endswith(".stripped.elf"):
                 with contextlib.suppress(OSError):
-                    yield FoundElf(str(PurePosixPath(path.relative_to(self._root))), path.read_bytes())
+                    yield FoundElf(str(PurePosixPath(path.relative_to(self._root))), read_file(str(path)))
 
 
 class Decoder:
@@ -243,19 +243,31 @@ def _frame_rule(row: Any) -> FrameRule | None:
     return FrameRule(rule.reg, rule.offset, saved)
 
 
-def decoded_panic(lines: Iterable[str], store: ElfStore, running: str) -> Sequence[str]:
-    """The decoded trace of the last panic in `lines`; nothing when there is none, or no ELF for it. `running`: the
-    `app_elf_sha256` to assume when the panic does not name one."""
-    dump = parse_dump(lines)
+def decoded_panic(printed: Iterable[str], store: ElfStore, running: str) -> Sequence[str]:
+    """The decoded trace of the last panic in `printed`, of each core that it names; nothing when there is none, or no
+    ELF for it. `running`: the `app_elf_sha256` to assume when the panic does not name one."""
+    dump = parse_dump(printed)
     if dump is None:
         return ()
     identity = dump.elf_sha256 or running
     found = store.find(identity)
     if found is None:
         return (f"Backtrace: no ELF with app_elf_sha256 {identity or '(not named)'} is known here",)
+    lines: list[str] = []
     try:
         decoder = Decoder(found.data)
-        frames = [decoder.frame(address) for address in walk(dump, decoder.rule)]
+        for one in (dump, *dump.others):
+            frames = [decoder.frame(address) for address in walk(one, decoder.rule)]
+            if frames:
+                core = _whose(one, dump)
+                lines += trace_lines(frames, found.shown, named=bool(dump.elf_sha256), core=core)
     except (ValueError, KeyError, IndexError) as error:  # a damaged file, or a form that pyelftools does not know
         return (f"Backtrace: {found.shown} cannot be decoded: {error}",)
-    return trace_lines(frames, found.shown, named=bool(dump.elf_sha256)) if frames else ()
+    return lines
+
+
+def _whose(one: Dump, panicked: Dump) -> str:
+    """How the trace of a core is told from that of another, where the device printed several."""
+    if not panicked.others:
+        return ""
+    return f" of core {one.core}" + ("" if one is panicked else ", which did not panic")

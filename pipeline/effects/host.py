@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from zlib import crc32
 
-from cache.durable import write_atomic
+from cache.durable import read_text, write_atomic
 from cache.named_tuple import NamedTuple
 
 
@@ -137,7 +137,7 @@ def machine_id(directory: str | Path) -> str:
     node = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
     path = Path(directory) / f"machine-{crc32(f'{node} {os.cpu_count()}'.encode()):08x}"
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        found = path.read_text("ascii").strip()
+        found = read_text(path).strip()
         if len(found) == 12 and set(found) <= set("0123456789abcdef"):
             return found
     found = machine_facts()["id"]

@@ -25,8 +25,10 @@ from pipeline.effects.api import Clock, Completed
 
 _WATCHDOG = "read -r never; kill -9 0"
 _READY_S = 20.0
-_REAP_S = 5.0
-"""How long to wait for the pipes of a killed child: a descendant that left its group may hold them open."""
+_LOOK_S = 0.5
+"""How often to look whether a command that prints nothing is still wanted."""
+_MOST = 8 << 20
+"""Bytes of a stream that are kept: nobody reads more, and what prints without end must not fill the memory."""
 
 
 class SystemProcessRunner:
@@ -83,16 +85,80 @@ class SystemProcessRunner:
             self._idle.clear()
 
     def _wait(self, group: Group, child: subprocess.Popen[bytes], timeout_s: float) -> tuple[bytes, bytes]:
+        """What it printed, once it has ended and its pipes are closed. A descendant that left the group may hold them
+        open for ever, so that the end of a cancelled run, and of one that took too long, is not left to it."""
+        deadline_s = self._clock.now_s() + timeout_s
+        printed = _Printed(child)
         try:
-            return child.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            group.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.communicate(timeout=_REAP_S)
-            raise TimeoutError(f"{child.args!r} did not end within {timeout_s} s") from None
+            while not printed.is_complete(_LOOK_S):
+                if self._cancelled:
+                    raise KeyboardInterrupt
+                if self._clock.now_s() > deadline_s:
+                    raise TimeoutError(f"{child.args!r} did not end within {timeout_s} s")
         except BaseException:
             group.kill()
+            child.kill()  # it may have left the group
             raise
+        finally:
+            printed.close()
+        return printed.stdout, printed.stderr
+
+
+class _Printed:
+    """What a child prints: the first `_MOST` bytes of each stream, and how much more there was."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None and child.stderr is not None
+        self._child = child
+        self._selector = selectors.DefaultSelector()
+        self._kept: list[list[bytes]] = [[], []]
+        self._sizes = [0, 0]
+        for number, stream in enumerate((child.stdout, child.stderr)):
+            self._selector.register(stream, selectors.EVENT_READ, number)
+
+    def is_complete(self, timeout_s: float) -> bool:
+        """Read what comes within the time; has the child ended, and closed its pipes?"""
+        if not self._selector.get_map():
+            try:
+                self._child.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                return False
+            return True
+        for key, _ in self._selector.select(timeout_s):
+            block = os.read(key.fd, 1 << 16)
+            if not block:
+                self._selector.unregister(key.fileobj)
+            elif self._sizes[key.data] < _MOST:
+                self._kept[key.data].append(block)
+            self._sizes[key.data] += len(block)
+        return False
+
+    def close(self) -> None:
+        self._selector.close()
+
+    @property
+    def stdout(self) -> bytes:
+        return self._of(0)
+
+    @property
+    def stderr(self) -> bytes:
+        return self._of(1)
+
+    def _of(self, number: int) -> bytes:
+        data = b"".join(self._kept[number])
+        more = self._sizes[number] - len(data)
+        return data if not more else data + b"\n[%d bytes more were printed]\n" % more
+
+
+def run_shown(argv: Sequence[str], cwd: Path, *, to_stderr: bool = False) -> int:
+    """Run a command to its end with our environment, its output going where ours goes (`to_stderr`: all of it to
+    stderr); its exit code, negative for a signal. Raises OSError when it cannot be started."""
+    group = Group()
+    try:
+        with group.start_shown(argv, cwd, to_stderr=to_stderr) as child:
+            return child.wait()
+    finally:
+        group.kill()
 
 
 @contextlib.contextmanager
@@ -153,6 +219,16 @@ class Group:
     def start_visible(self, argv: Sequence[str], cwd: Path) -> subprocess.Popen[bytes]:
         """A child in this group with our environment and outputs, and a pipe as its input. Raises OSError."""
         return subprocess.Popen(list(argv), cwd=cwd, stdin=subprocess.PIPE, process_group=self._watchdog.pid)
+
+    def start_shown(self, argv: Sequence[str], cwd: Path, *, to_stderr: bool) -> subprocess.Popen[bytes]:
+        """A child in this group with our environment and outputs, and no input. Raises OSError."""
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=2 if to_stderr else None,
+            process_group=self._watchdog.pid,
+        )
 
     def kill(self) -> None:
         """Kill all of it; the second time nothing happens."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from cache.durable import open_regular, read_file
 from cache.lock import OPEN, try_lock
 from pipeline.events import RUN_LOG_HEADER, decode_log, decode_log_prefix, encode, finished, is_tx, killed
 from pipeline.model import Event, EventKind
@@ -129,7 +130,7 @@ class RunLog:
 def read(path: Path) -> tuple[list[Event], str | None]:
     """The events of a log, finished or not, and one line about what could not be read."""
     try:
-        return decode_log(path.read_bytes())
+        return decode_log(read_file(str(path)))
     except OSError as error:
         return [], f"{path}: {error.strerror}"
 
@@ -151,7 +152,7 @@ def _is_dead(path: Path) -> bool:
 def _has_end(path: Path) -> bool:
     """Is the last line that of a finished run? Each run asks this of every log that is kept, so it reads no more."""
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        fd = open_regular(str(path))[0]
     except OSError:
         return False
     try:
@@ -175,7 +176,7 @@ def _lacks_end(path: Path) -> bool:
 
 def _is_held(path: Path) -> bool:
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        fd = open_regular(str(path))[0]
     except OSError:
         return False
     try:

@@ -3,8 +3,9 @@
 Knows commands and digests. Does not know when an action is up to date. Invariant: `get` returns what was put
 under that name, or nothing.
 
-    saved = name -> (row, how, discovered, absent);  row = marshal of (inputs, outputs, depfile, key)
-    how   = (builtin, words, params, env, tool, profile, salt); in `words` a number n stands for the n-th of the input
+    saved = (records, unrecorded); unrecorded = path -> SHA-256 of an output that no record holds
+    records = name -> (row, how, discovered, absent);  row = marshal of (inputs, outputs, depfile, key)
+    how   = (builtin, words, params, env, tool, salt, absent); in `words` a number n stands for the n-th of the input
             paths, output paths and the depfile
 
 Rows stay encoded until somebody asks: a run that concerns ten actions of ten thousand decodes ten, and saving copies
@@ -15,7 +16,7 @@ file then holds once and a verdict checks once.
 from __future__ import annotations
 
 import marshal
-from collections.abc import KeysView
+from collections.abc import Iterable, KeysView
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +56,11 @@ class Records:
 
     def __init__(self, saved: Any = None) -> None:
         """`saved`: what `plain` of earlier records gave."""
-        self._rows: dict[str, tuple[bytes, _How, Observed, tuple[str, ...]]] = dict(saved or {})
+        rows, made = saved if saved.__class__ is tuple and len(saved) == 2 else ({}, {})
+        self._rows: dict[str, tuple[bytes, _How, Observed, tuple[str, ...]]] = dict(_sound(rows))
+        self.unrecorded: dict[str, str] = dict(made) if _is_unrecorded(made) else {}
+        """Outputs that were made and that no record holds (any more): path -> SHA-256, `""` if it is not known since
+        the action may have been killed."""
         self._shared: dict[Any, Any] = {}
         self.changed = False
         """Is there anything that the saved ones do not hold?"""
@@ -65,26 +70,31 @@ class Records:
         row = self._rows.get(name)
         if row is None:
             return None
-        inputs, outputs, depfile, key = marshal.loads(row[0])
-        builtin, words, params, env, tool, profile, salt = row[1]
+        decoded = _row(row[0])
+        if decoded is None:
+            return None
+        inputs, outputs, depfile, key = decoded
+        builtin, words, params, env, tool, salt, absent = row[1]
         read, made = tuple([path for path, _ in inputs]), tuple([path for path, _, _ in outputs])
         files = (*read, *made, depfile)
-        argv = tuple([files[word] if word.__class__ is int else word for word in words])
-        command = Command(builtin, argv, params, env, tool, read, made, depfile, profile, salt)
+        try:
+            argv = tuple([files[word] if word.__class__ is int else word for word in words])
+        except IndexError:
+            return None
+        command = Command(builtin, argv, params, env, tool, read, made, depfile, salt, absent)
         return Record(command, inputs, row[2], row[3], outputs, key)
 
     def result(self, name: str) -> tuple[Outputs, str] | None:
         """The outputs and the key of `get`, for a quarter of its price."""
         row = self._rows.get(name)
-        if row is None:
-            return None
-        _, outputs, _, key = marshal.loads(row[0])
-        return outputs, key
+        decoded = None if row is None else _row(row[0])
+        return None if decoded is None else (decoded[1], decoded[3])
 
     def files(self, name: str) -> tuple[Observed, Outputs] | None:
         """The declared inputs and the outputs of `get`, likewise."""
         row = self._rows.get(name)
-        return None if row is None else marshal.loads(row[0])[:2]
+        decoded = None if row is None else _row(row[0])
+        return None if decoded is None else decoded[:2]
 
     def discovered(self, name: str) -> Observed:
         """What that action read beside its declared inputs, as far as is known."""
@@ -101,18 +111,44 @@ class Records:
         command = record.command
         files = {path: n for n, path in enumerate((*command.inputs, *command.outputs, command.depfile)) if path}
         words = tuple([files.get(word, word) for word in command.argv])
-        how = (command.builtin, words, command.params, command.env, command.tool, command.profile, command.salt)
+        how = (command.builtin, words, command.params, command.env, command.tool, command.salt, command.absent)
         row = marshal.dumps((record.inputs, record.outputs, command.depfile, record.key))
         new = (row, self.shared(how), self.shared(record.discovered), self.shared(record.absent))
         # Equal values can have several encodings.
         if self._rows.get(name) != new and self.get(name) != record:
+            self._dissolve(name)
             self._rows[name] = new
             self.changed = True
+        for path, _, _ in record.outputs:
+            if self.unrecorded:
+                self.unrecorded.pop(path, None)
 
     def drop(self, name: str) -> None:
         """Forget it; without one, nothing happens."""
+        self._dissolve(name)
         if self._rows.pop(name, None) is not None:
             self.changed = True
+
+    def _dissolve(self, name: str) -> None:
+        """Its outputs are still what it made."""
+        for path, sha256, _ in (self.result(name) or ((), ""))[0]:
+            self.unrecorded[path] = sha256
+
+    def begin(self, paths: Iterable[str]) -> None:
+        """These may be made from here on, by an action that has no record."""
+        for path in paths:
+            self.unrecorded[path] = ""
+            self.changed = True
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """Nothing of ours is there."""
+        for path in paths:
+            if self.unrecorded.pop(path, None) is not None:
+                self.changed = True
+
+    def has(self, name: str) -> bool:
+        """Is there a record of this action?"""
+        return name in self._rows
 
     def names(self) -> KeysView[str]:
         return self._rows.keys()
@@ -125,12 +161,12 @@ class Records:
                 self._shared.setdefault(part, part)
         return self._shared.setdefault(value, value)  # type: ignore[no-any-return]
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> tuple[dict[str, Any], dict[str, str]]:
         """All of them as plain values, for a state file."""
-        return dict(self._rows)
+        return dict(self._rows), dict(self.unrecorded)
 
 
-STATE_KIND = "stamps 3 actions 2"
+STATE_KIND = "stamps 3 actions 3"
 STATE_NAME = "stamps.v1.state"
 
 
@@ -145,5 +181,64 @@ class Saved(NamedTuple):
 def load_saved(state_dir: Path) -> Saved:
     """Read it; an empty one when there is none that can be used."""
     value, note = statefile.load(state_dir / STATE_NAME, STATE_KIND)
-    stamps, records = value or (None, None)
-    return Saved(stamps, Records(records), note)
+    match value:
+        case (stamps, records):
+            return Saved(stamps, Records(records), note)
+    damaged = f"{STATE_NAME} is damaged (content); starting over"
+    return Saved(None, Records(), note if value is None else damaged)
+
+
+def _sound(saved: Any) -> dict[str, Any]:
+    """The rows if `Records` could have saved them, else none: a checksum tells damage, not who wrote it. Asks by
+    column and of each shared object once, since there may be ten thousand rows."""
+    if saved.__class__ is not dict or not saved:
+        return {}
+    rows = list(saved.values())
+    if set(map(type, saved)) != {str} or set(map(type, rows)) != {tuple} or set(map(len, rows)) != {4}:
+        return {}
+    encoded, *shared = zip(*rows, strict=True)
+    checks = (_is_how, _is_observed, _is_strings)
+    for parts, is_sound in zip(shared, checks, strict=True):
+        if not all(map(is_sound, {id(part): part for part in parts}.values())):
+            return {}
+    return saved if set(map(type, encoded)) == {bytes} else {}
+
+
+def _is_unrecorded(value: Any) -> bool:
+    """Does it name files below build/ alone? They may be removed."""
+    if value.__class__ is not dict or not _is_strings((*value.keys(), *value.values())):
+        return False
+    return all(path.startswith("build/") and ".." not in path.split("/") for path in value)
+
+
+def _is_strings(value: Any) -> bool:
+    return value.__class__ is tuple and set(map(type, value)) <= {str}
+
+
+def _is_pairs(value: Any) -> bool:
+    return value.__class__ is tuple and all(_is_strings(part) and len(part) == 2 for part in value)
+
+
+_is_observed = _is_pairs
+
+
+def _is_how(value: Any) -> bool:
+    if value.__class__ is not tuple or len(value) != 7:
+        return False
+    builtin, words, params, env, tool, salt, absent = value
+    said = words.__class__ is tuple and set(map(type, words)) <= {str, int}
+    return said and _is_pairs(params) and _is_pairs(env) and _is_pairs((tool, (builtin, salt))) and _is_strings(absent)
+
+
+def _row(data: bytes) -> tuple[Observed, Outputs, str, str] | None:
+    """What `Records.put` encoded; None for anything else."""
+    try:
+        inputs, outputs, depfile, key = marshal.loads(data)
+    except (ValueError, EOFError, TypeError, MemoryError):
+        return None
+    if not _is_observed(inputs) or outputs.__class__ is not tuple or not _is_strings((depfile, key)):
+        return None
+    for output in outputs:
+        if output.__class__ is not tuple or tuple(map(type, output)) != (str, str, bool):
+            return None
+    return inputs, outputs, depfile, key

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.formats.depfile import search_path
+from pipeline.formats.include_search import of_command
 from pipeline.model import Action
 
 
@@ -94,7 +94,8 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
     for index, action in enumerate(actions):
         if action.count_as != "compiled":
             continue
-        near = tuple(dict.fromkeys((*search_path(action.argv), *map(posixpath.dirname, action.inputs))))
+        found = of_command(action.argv, action.env)
+        near = tuple(dict.fromkeys((*found.every, *found.others, *map(posixpath.dirname, action.inputs[:1]))))
         if near not in searched:
             # From the root itself every file can be named.
             places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in map(real, near))

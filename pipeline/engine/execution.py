@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cache.durable import read_file
 from cache.named_tuple import NamedTuple
+from pipeline.effects.api import Completed
 from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
+from pipeline.engine.waiting_files import has_no_end
+from pipeline.engine.workspace import Workspace
+from pipeline.formats import command_words
+from pipeline.formats.depfile import search_path
 from pipeline.model import Action
-
-if TYPE_CHECKING:
-    from pipeline.engine.engine import Engine
 
 TIMEOUT_S = 3600.0
 """No compiler or linker needs longer; a command that waits for something must end some time."""
@@ -34,79 +36,64 @@ class Executed(NamedTuple):
     failure: ActionFailure | None = None
 
 
-def execute(engine: Engine, action: Action) -> Executed:
+def execute(workspace: Workspace, action: Action) -> Executed:
     """Run it from the project root. Raises OSError when a directory cannot be made or a stale output not removed, and
     KeyboardInterrupt when the runner was cancelled; outputs are gone then."""
-    outputs = made_files(engine, action)
+    outputs = made_files(workspace, action)
+    workspace.build_place.checked(outputs)
     for path in outputs:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if os.path.isdir(path):  # noqa: PTH112
+                name = path.removeprefix(f"{workspace.root}/")
+                message = f"its output {name} is a directory; remove it, and declare the files in it"
+                return Executed(failure=ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message))
+            raise
         directory = posixpath.dirname(path)
         if not os.path.isdir(directory):  # noqa: PTH112 - almost always there, and asking is cheaper than making
             Path(directory).mkdir(parents=True, exist_ok=True)
     try:
-        return _builtin(engine, action, outputs) if action.builtin else _command(engine, action)
+        return _builtin(workspace, action, outputs) if action.builtin else _command(workspace, action)
     except BaseException:
         remove_files(outputs)
         raise
+    finally:
+        if action.is_users:
+            workspace.build_place.forget()
 
 
-def made_files(engine: Engine, action: Action) -> list[str]:
+def made_files(workspace: Workspace, action: Action) -> list[str]:
     """Where its outputs and its depfile lie."""
-    return [engine.resolve(path) for path in (*action.outputs, action.depfile) if path]
+    return [workspace.resolve(path) for path in (*action.outputs, action.depfile) if path]
 
 
 def remove_files(paths: Iterable[str]) -> None:
-    """Remove what exists of `paths`."""
+    """Remove what an action has made of `paths`: files, or what it made instead."""
     for path in paths:
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(path)  # noqa: PTH108
+        except OSError:
+            if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+                import shutil
+
+                shutil.rmtree(path, ignore_errors=True)
 
 
-class UndeclaredOutputs:
-    """Notices files that appear or change below build/ while a user's command runs and that nobody declared: they
-    would be missing after a restore. Toolchains' own commands are not watched: what they write is known, and there may
-    be ten thousand of them. What other users' commands write at the same time counts too."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._root = str(engine.root)
-        declared = {path for action in engine.graph.order for path in (*action.outputs, action.depfile)}
-        users = [path for action in engine.graph.order if action.is_users for path in (*action.outputs, action.depfile)]
-        self._declared = declared.union(map(engine.links.real, users))
-        self._before = self._list()
-
-    def found(self) -> str:
-        """The first such file, relative to the project; `""` if there is none."""
-        after = self._list()
-        return min((path for path, content in after.items() if self._before.get(path) != content), default="")
-
-    def _list(self) -> dict[str, tuple[int, int, int]]:
-        """path -> mtime, size and inode of every file below build/ that nobody declared and that is no temporary one of
-        ours. Not ctime: it moves when another name of the file, which may be an old output, is removed."""
-        found = {}
-        waiting = ["build"]
-        while waiting:
-            directory = waiting.pop()
-            with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._root}/{directory}") as scan:
-                for entry in scan:
-                    path = f"{directory}/{entry.name}"
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(path)
-                    elif path not in self._declared and not entry.name.endswith(".tmp"):
-                        with contextlib.suppress(FileNotFoundError):
-                            status = entry.stat(follow_symlinks=False)
-                            found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
-        return found
-
-
-def _command(engine: Engine, action: Action) -> Executed:
-    tool = engine.tools.get(action.argv[0])
+def _command(workspace: Workspace, action: Action) -> Executed:
+    tool = workspace.steps.tools.get(action.argv[0])
     if tool is None:
         message = f"the tool {action.argv[0]!r} is not installed"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
-    argv, env = placed_command(engine, action)
+    if path := _waited_for(workspace, action):
+        message = f"{path} cannot be read: it is a FIFO or a device, and no file"
+        return Executed(failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, message, action.argv))
+    argv, env = placed_command(workspace, action)
     try:
-        done = engine.runner.run(argv, cwd=engine.root, env=env, timeout_s=TIMEOUT_S)
+        with _short_enough(workspace, action, argv) as said:
+            done = _run(workspace, action, said, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -124,34 +111,91 @@ def _command(engine: Engine, action: Action) -> Executed:
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
 
 
-def placed_command(engine: Engine, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
+def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[str, str]) -> Completed:
+    """Raises TimeoutError, and OSError when the program cannot be started."""
+    run, root = workspace.host.runner.run, workspace.root
+    if not action.is_users:
+        return run(argv, cwd=root, env=env, timeout_s=TIMEOUT_S)
+    from pipeline.engine.interpreters import fresh
+
+    with fresh(str(root), workspace.directories.state) as place:
+        return run(place.words(argv), cwd=root, env={**place.environment(), **env}, timeout_s=TIMEOUT_S)
+
+
+def _waited_for(workspace: Workspace, action: Action) -> str:
+    """What the command would wait for: a script that its words name, a header where its compiler searches."""
+    if action.is_users:
+        named = (word for word in action.argv if word[:1] not in ("/", "-", ""))
+        return next((word for word in named if has_no_end(workspace.resolve(word))), "")
+    if not action.depfile:
+        return ""
+    return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *search_path(action.argv)))
+
+
+def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
     """The words and the environment of an action as it is run here. Precondition: its tool is installed."""
-    argv = (engine.tools[action.argv[0]].path, *(_placed(engine, word) for word in action.argv[1:]))
-    return argv, {**engine.run_env, **{name: _placed(engine, value) for name, value in action.env}}
+    argv = (workspace.steps.tools[action.argv[0]].path, *(_placed(workspace, word) for word in action.argv[1:]))
+    env = {**workspace.steps.run_env, **{name: _placed(workspace, value) for name, value in action.env}}
+    if (root := _said_root(workspace)) != str(workspace.root):
+        env["PWD"] = root
+    return argv, env
 
 
-def _placed(engine: Engine, word: str) -> str:
+def _placed(workspace: Workspace, word: str) -> str:
     """`word` with the project's directory in place of `{root}`, that of a tool in place of `{NAME_dir}`, and in place
     of `{NAME_near}` the same relative to the project if it lies there (.venv), as some tools then spell it."""
     if "{" in word:
-        root = str(engine.root)
-        word = word.replace("{root}", root)
-        for place, directory in engine.places.items():
+        root = str(workspace.root)
+        word = word.replace("{root}", _said_root(workspace))
+        for place, directory in workspace.places.items():
             word = word.replace(place, directory)
             word = word.replace(place.replace("_dir}", "_near}"), directory.removeprefix(f"{root}/"))
     return word
 
 
-def _builtin(engine: Engine, action: Action, outputs: list[str]) -> Executed:
-    function = engine.builtins.get(action.builtin)
+_HERE = "/proc/self/cwd"
+
+
+def _said_root(workspace: Workspace) -> str:
+    """The project's directory as commands, which run there, are told it. A prefix map ends at the first `=`, so where
+    the path has one they are told Linux's name for the directory that they run in, as compilers then report it."""
+    root = str(workspace.root)
+    return _HERE if "=" in root and os.path.isdir(_HERE) else root  # noqa: PTH112
+
+
+@contextlib.contextmanager
+def _short_enough(workspace: Workspace, action: Action, argv: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The command of a toolchain with its last words in a response file when they are more than the system takes."""
+    if not action.is_users and sum(map(len, argv)) + len(argv) > _longest():
+        kept = argv.index("-o") + 2 if "-o" in argv else 3
+        path = f"{workspace.resolve(action.outputs[0])}.rsp.tmp"
+        Path(path).write_bytes(os.fsencode(command_words.joined(argv[kept:])))
+        try:
+            yield (*argv[:kept], f"@{path.removeprefix(f'{workspace.root}/')}")
+        finally:
+            remove_files([path])
+    else:
+        yield argv
+
+
+def _longest() -> int:
+    """Bytes that the words of a command may have; half of what the system takes, which counts more than these."""
+    try:
+        return os.sysconf("SC_ARG_MAX") // 2
+    except (AttributeError, ValueError, OSError):
+        return 16_000  # Windows takes 32767 characters
+
+
+def _builtin(workspace: Workspace, action: Action, outputs: list[str]) -> Executed:
+    function = workspace.steps.builtins.get(action.builtin)
     if function is None:
         message = f"this version has no builtin {action.builtin!r}"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message))
-    began_s = engine.clock.now_s()
-    inputs = tuple(Path(engine.resolve(path)).read_bytes() for path in action.inputs)
+    began_s = workspace.host.clock.now_s()
+    inputs = tuple(read_file(workspace.resolve(path)) for path in action.inputs)
     made = function(BuiltinCall(action.inputs, inputs, dict(action.params)))
     if isinstance(made, BuiltinError):
         return Executed(failure=ActionFailure(action.name, FailureKind.BUILTIN, str(made), stderr=str(made)))
     for path, data in zip(outputs, made, strict=False):
         Path(path).write_bytes(data)
-    return Executed(duration_s=engine.clock.now_s() - began_s)
+    return Executed(duration_s=workspace.host.clock.now_s() - began_s)

@@ -10,7 +10,8 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipeline.engine.dag import Dag
-from pipeline.engine.forecast import Fate, Forecast, by_stage
+from pipeline.engine.decision import Fate
+from pipeline.engine.forecast import Forecast, by_stage
 from pipeline.engine.inputs import InputKind
 from pipeline.engine.keys import Difference
 from pipeline.model import DEVICE_STAGES, HOST_STAGES, Action, Stage

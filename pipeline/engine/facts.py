@@ -1,6 +1,6 @@
-"""What an engine whose stages are all up to date believes: for the gate's state.
+"""What an engine whose stages are all up to date believes: for the fast path's state.
 
-Reads records and stamps that the engine holds; stats directories only. Does not judge: the caller knows that every
+Reads records and stamps that the engine holds; stats directories only. Does not decide: the caller knows that every
 action is up to date. Invariant: what is returned names every file whose change could make one of them run.
 """
 
@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import TYPE_CHECKING
 
 from pipeline.engine.build_log import record_name
-from pipeline.fastpath.watched import GateStamp, directory_stamp
+from pipeline.engine.workspace import Workspace
+from pipeline.fastpath import FileStamp
+from pipeline.fastpath.watched import directory_stamp
 
-if TYPE_CHECKING:
-    from pipeline.engine.engine import Engine
 
-
-def used_files(engine: Engine) -> dict[str, str] | None:
+def used_files(workspace: Workspace) -> dict[str, str] | None:
     """path -> SHA-256 of every input, discovered input and output; None when an action has no record, or two records
     disagree about a file."""
     used: dict[str, str] = {}
     seen: set[int] = set()
-    for action in engine.graph.order:
+    for action in workspace.graph.order:
         name = record_name(action)
-        files, discovered = engine.records.files(name), engine.records.discovered(name)
+        files, discovered = workspace.records.files(name), workspace.records.discovered(name)
         if files is None:
             return None
         inputs, outputs = files
-        # Most actions share what they discovered with others (see `engine_records`), and only that.
+        # Not every one was asked about when only a part of the graph was known.
+        if not workspace.is_declared_as_recorded(action):
+            return None
+        # Most actions share what they discovered with others (see `build_log`), and only that.
         shared = id(discovered) in seen
         seen.add(id(discovered))
         for path, sha256 in inputs if shared else (*inputs, *discovered):
@@ -40,20 +41,20 @@ def used_files(engine: Engine) -> dict[str, str] | None:
     return used
 
 
-def shadow_directories(engine: Engine) -> dict[str, GateStamp | None]:
+def shadow_directories(workspace: Workspace) -> dict[str, FileStamp | None]:
     """Directory -> stamp, for those in which a new file would be included instead of another. Where the directory does
     not exist, its nearest ancestor that does stands for it."""
     names: dict[str, set[str]] = {}
     seen: set[int] = set()
-    for action in engine.graph.order:
-        absent = engine.records.absent(record_name(action))
+    for action in workspace.graph.order:
+        absent = workspace.records.absent(record_name(action))
         if id(absent) in seen:
             continue
         seen.add(id(absent))
         for path in absent:
-            directory, name = _existing(engine.resolve(path))
+            directory, name = _existing(workspace.resolve(path))
             names.setdefault(directory, set()).add(name)
-    stamps: dict[str, GateStamp | None] = {}
+    stamps: dict[str, FileStamp | None] = {}
     for directory, missing in names.items():
         stamp = directory_stamp(directory)
         try:

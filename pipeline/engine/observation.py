@@ -1,98 +1,134 @@
 """What files were when a run looked at them, each stat once per run, and which sets of discovered inputs apply.
 
-Knows stamps and candidate sets. Does not know actions' commands or results. Invariant: what is answered about a file
-was true at some instant of this run; what an action of the run makes is asked for anew each time.
+The `View` of the actions that a run must do something about. Knows stamps, records and the cache. Does not know how
+actions are executed. Invariant: what is answered about a file was true at some instant of this run; what an action of
+the run makes is asked for again each time.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator
 
+from cache.actions import ActionResult
 from cache.digest import ActionKey
-from cache.named_tuple import NamedTuple
 from cache.stamps import Entry
-from pipeline.engine.build_log import Observed
-from pipeline.engine.keys import set_key
-
-if TYPE_CHECKING:
-    from pipeline.engine.engine import Engine
-
-
-class CandidateSet(NamedTuple):
-    """Which files an action read beside its declared inputs, and which it would have read had they existed."""
-
-    discovered: tuple[str, ...]
-    absent: tuple[str, ...]
-
-    def encode(self) -> bytes:
-        value = {"absent": self.absent, "discovered": self.discovered}
-        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-    @staticmethod
-    def decode(data: bytes) -> CandidateSet | None:
-        """None for anything that `encode` did not make."""
-        try:
-            value = json.loads(data)
-            return CandidateSet(tuple(map(str, value["discovered"])), tuple(map(str, value["absent"])))
-        except (ValueError, KeyError, TypeError):
-            return None
-
-
-class IdentifiedSet(NamedTuple):
-    """A candidate set with the content of its files; `newest_ns` is the latest ctime of them, `seen_ns` an instant
-    (of time.monotonic_ns) not later than the first look at one."""
-
-    key: ActionKey
-    discovered: Observed
-    absent: tuple[str, ...]
-    entries: tuple[Entry, ...]
-    newest_ns: int
-    seen_ns: int
+from pipeline.engine.build_log import Record, record_name
+from pipeline.engine.candidates import CandidateSet, IdentifiedSet
+from pipeline.engine.keys import Difference, set_key
+from pipeline.engine.workspace import Workspace
+from pipeline.model import Action
 
 
 class Observer:
     """The files of one `run`. Safe to use from several threads: at worst two of them look at one file."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._table = engine.table
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self.tools = workspace.steps.tools
+        self._table, self._results = workspace.table, workspace.store.results
+        self._products_read_by = workspace.links.readings(workspace.records)
         self._seen: dict[str, Entry | None] = {}
         self._present: dict[str, bool] = {}
         self._sets: dict[CandidateSet, IdentifiedSet | None] = {}
         self._set_keys: dict[object, ActionKey] = {}
+        self._fixed: dict[object, bool] = {}
 
     def forget(self, paths: Iterable[str], candidate: CandidateSet | None) -> None:
-        """Look at these, and judge this set, anew."""
+        """Look at these, and at this set, again."""
         for path in paths:
             self._seen.pop(path, None)
         if candidate is not None:
             self._sets.pop(candidate, None)
 
-    def look(self, path: str) -> Entry | None:
+    # --- files ----------------------------------------------------------------------------------
+
+    def entry(self, path: str) -> Entry | None:
         """What a file is, by one stat per run if no action makes it. Raises OSError."""
         if path not in self._seen:
-            if path in self._engine.graph.producer or self._engine.links.product(path):
+            if self._is_made(path):
                 return self._table.current(path)
             self._seen[path] = self._table.current(path)
         return self._seen[path]
 
+    def is_present(self, path: str) -> bool:
+        """Is there a file? By one stat per run if no action makes it."""
+        if path not in self._present:
+            if self._is_made(path):
+                return self.exists(path)
+            self._present[path] = self.exists(path)
+        return self._present[path]
+
+    def exists(self, path: str) -> bool:
+        """Is there a file now?"""
+        try:
+            return self._table.stamp(path) is not None
+        except OSError:
+            return False
+
+    def is_there(self, path: str, sha256: str, executable: bool) -> bool:
+        """Is this output in place? Reads it if its stamp moved."""
+        try:
+            entry = self._table.current(path)
+        except OSError:
+            return False
+        return entry is not None and entry.sha256 == sha256 and entry.stamp.executable == executable
+
+    def _is_made(self, path: str) -> bool:
+        return path in self._workspace.graph.producer or self._workspace.links.product(path) != ""
+
+    # --- records and results --------------------------------------------------------------------
+
+    def record(self, action: Action) -> Record | None:
+        return self._workspace.record(action)
+
+    def once(self, shared: object, ask: Callable[[], Difference | None]) -> Difference | None:
+        return ask()
+
+    def candidates(self, base: ActionKey) -> Iterator[CandidateSet]:
+        decoded = map(CandidateSet.decode, self._results.candidates(base))
+        return (candidate for candidate in decoded if candidate is not None)
+
+    def stored(self, key: ActionKey) -> ActionResult | None:
+        """Whether its blobs are there is seen when it is put in place."""
+        return self._results.entry(key)
+
+    def products(self, paths: tuple[str, ...]) -> Collection[str]:
+        return self._workspace.links.products_of(paths)
+
+    def waits_for(self, paths: Iterable[str]) -> str:
+        """An action starts after those that make its inputs."""
+        return ""
+
+    def is_key_kept(self, action: Action) -> bool:
+        """Does no action make an input of this one, or what would be read instead, under whatever name? That nothing
+        had moved may have been said before that one ran."""
+        made, records, name = self._workspace.graph.producer.keys(), self._workspace.records, record_name(action)
+        shared = (records.discovered(name), records.absent(name))
+        fixed = self._fixed.get(shared)
+        if fixed is None:
+            discovered, absent = shared
+            fixed = self._fixed[shared] = made.isdisjoint([*(path for path, _ in discovered), *absent])
+        if not fixed or not made.isdisjoint(action.inputs):
+            return False
+        return not (self._products_read_by(action) or self._workspace.links.products(action.inputs))
+
+    # --- sets -----------------------------------------------------------------------------------
+
     def identify(self, candidate: CandidateSet) -> IdentifiedSet | None:
         """The candidate set with the content of its files, None when it cannot apply: one is missing, or there is
         something in the place of an absent one. Remembered, since many actions share a set."""
-        fixed = self._engine.graph.producer.keys().isdisjoint((*candidate.discovered, *candidate.absent))
+        fixed = self._workspace.graph.producer.keys().isdisjoint((*candidate.discovered, *candidate.absent))
         if fixed and candidate in self._sets:
             return self._sets[candidate]
         identified, seen_ns = None, time.monotonic_ns()
         try:
-            entries = [(path, self.look(path)) for path in candidate.discovered]
+            entries = [(path, self.entry(path)) for path in candidate.discovered]
         except OSError:
             entries = [("", None)]
         found = [(path, entry) for path, entry in entries if entry is not None]
         if len(found) == len(entries) and not any(map(self.is_present, candidate.absent)):
-            observed = self._engine.records.shared(tuple([(path, entry.sha256) for path, entry in found]))
+            observed = self._workspace.records.shared(tuple([(path, entry.sha256) for path, entry in found]))
             what = (observed, candidate.absent)
             if what not in self._set_keys:
                 self._set_keys[what] = set_key([(path, entry.digest) for path, entry in found], candidate.absent)
@@ -103,24 +139,10 @@ class Observer:
             self._sets[candidate] = identified
         return identified
 
-    def identify_anew(self, candidate: CandidateSet) -> IdentifiedSet | None:
+    def identify_again(self, candidate: CandidateSet) -> IdentifiedSet | None:
         """As `identify`, from a stat of every file now."""
         known = self._sets.get(candidate)
         if known is not None and all(map(self._table.is_still, candidate.discovered, known.entries)):
             return known
         self.forget(candidate.discovered, candidate)
         return self.identify(candidate)
-
-    def is_present(self, path: str) -> bool:
-        """Is there a file? By one stat per run if no action makes it."""
-        if path not in self._present:
-            if path in self._engine.graph.producer or self._engine.links.product(path):
-                return self.exists(path)
-            self._present[path] = self.exists(path)
-        return self._present[path]
-
-    def exists(self, path: str) -> bool:
-        try:
-            return self._table.stamp(path) is not None
-        except OSError:
-            return False

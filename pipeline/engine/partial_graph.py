@@ -1,53 +1,44 @@
 """Which compiles can a few moved files concern? So that one edit among ten thousand files costs what one file costs.
 
-A *survey* is written after a run that ended well, when every action was up to date. As long as everything else is as it
-was then (the gate's state tells), an action none of whose files moved is up to date still, and an engine needs to know
-only the others. Knows actions and records. Does not stat and does not judge: the few that are left are judged as ever.
-Invariant: every action of stage compile that is left out uses no moved file, nor any file that one which is left in may
-make anew. What cannot be told cheaply is None: then the whole graph is looked at.
+A *usage index* is written after a run that ended well, when every action was up to date. As long as everything else is
+as it was then (the fast path's state tells), an action none of whose files moved is up to date still, and an engine
+needs to know only the others. Knows actions and records. Does not stat and does not decide: the few that are left are
+decided as ever. Invariant: every action of stage compile that is skipped uses no moved file, nor any file that one
+which is left in may make again. What cannot be told cheaply is None: then the whole graph is looked at.
 
-    survey = (inputs, actions of stage compile, tools, run environment, rows, users)
-    rows   = per action of stage compile (name of its record, cacheable, counter, places of those that come after it)
-    users  = per file, in the order of the gate's paths, the places of the rows that use it; None when too many do
+    index = (inputs, actions of stage compile, tools, run environment, rows, users)
+    rows  = per action of stage compile (name of its record, cacheable, counter, places of those that come after it)
+    users = per file, in the order of the fast path's paths, the places of the rows that use it; None when too many do
 """
 
 from __future__ import annotations
 
 import marshal
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cache.named_tuple import NamedTuple
+from pipeline.engine.build_log import Records, record_name
+from pipeline.engine.workspace import SkippedActions, Workspace
 from pipeline.model import Action, Stage, Tool
-
-if TYPE_CHECKING:
-    from pipeline.engine.build_log import Records
-    from pipeline.engine.engine import Engine
 
 MANY = 64
 """A file that more actions use is nobody's in particular: when it moves, or when more files than this did, the whole
 graph is looked at."""
 
 
-class Aside(NamedTuple):
-    """What an engine is not told of because it is up to date: all inputs, and how many actions of stage compile."""
-
-    inputs: int
-    compiles: int
-
-
-class Narrowed(NamedTuple):
-    """What a narrowed engine is made of."""
+class PartialGraph(NamedTuple):
+    """What an engine of a few actions is made of."""
 
     actions: tuple[Action, ...]
     tools: Mapping[str, Tool]
     run_env: Mapping[str, str]
-    aside: Aside
+    skipped: SkippedActions
 
 
-def survey(engine: Engine, paths: Sequence[str]) -> bytes:
-    """The survey of a project whose actions are all up to date; `paths` (of keys): the files that actions use."""
-    order = engine.graph.order
+def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
+    """The index of a project whose actions are all up to date; `paths` (of keys): the files that actions use."""
+    order, records = workspace.graph.order, workspace.records
     places = {index: place for place, index in enumerate(n for n, a in enumerate(order) if a.stage is Stage.COMPILE)}
     users: dict[str, list[int]] = {}
     sets: dict[int, tuple[tuple[tuple[str, str], ...], list[int]]] = {}
@@ -56,9 +47,9 @@ def survey(engine: Engine, paths: Sequence[str]) -> bytes:
         action = order[index]
         for path in (*action.inputs, *action.outputs):
             users.setdefault(path, []).append(place)
-        observed = engine.records.discovered(f"{action.profile}:{action.name}")
+        observed = records.discovered(record_name(action))
         sets.setdefault(id(observed), (observed, []))[1].append(place)
-        for need in engine.graph.needs[index]:
+        for need in workspace.graph.needs[index]:
             after[places[need]].add(place)
     for observed, found in sets.values():
         for path, _ in observed:
@@ -69,13 +60,13 @@ def survey(engine: Engine, paths: Sequence[str]) -> bytes:
     for index, place in places.items():
         action = order[index]
         followers = after[place].union(*(users[path] for path in action.outputs)) - {place}
-        rows.append((f"{action.profile}:{action.name}", action.cacheable, action.count_as, _few(followers)))
-    made = engine.graph.producer
+        rows.append((record_name(action), action.cacheable, action.count_as, _few(followers)))
+    made = workspace.graph.producer
     # A file that only later stages read: the fingerprint must still see that it moved.
     by_path = [_few(users[path]) if path in users else (() if path in made else None) for path in paths]
-    tools = [(tool.name, tool.path, tool.version, tool.identity) for tool in engine.tools.values()]
-    env = dict(engine.run_env)
-    return marshal.dumps((len(engine.sources()), len(places), tools, env, rows, by_path))
+    tools = [(tool.name, tool.path, tool.version, tool.identity) for tool in workspace.steps.tools.values()]
+    env = dict(workspace.steps.run_env)
+    return marshal.dumps((workspace.input_count, len(places), tools, env, rows, by_path))
 
 
 def _few(places: Iterable[int]) -> tuple[int, ...] | None:
@@ -83,9 +74,9 @@ def _few(places: Iterable[int]) -> tuple[int, ...] | None:
     return found if len(found) <= MANY else None
 
 
-def narrow(saved: bytes, moved: Sequence[int], records: Records) -> Narrowed | None:
+def partial_graph(index: bytes, moved: Sequence[int], records: Records) -> PartialGraph | None:
     """The actions that the moved files (places in `paths`) may concern, None when it must be asked of all of them."""
-    inputs, total, tools, env, rows, users = marshal.loads(saved)
+    inputs, total, tools, env, rows, users = marshal.loads(index)
     left: set[int] = set()
     waiting: list[int] = []
     for file in moved:
@@ -108,7 +99,7 @@ def narrow(saved: bytes, moved: Sequence[int], records: Records) -> Narrowed | N
             return None
         actions.append(action)
     by_name = {row[0]: Tool(*row) for row in tools}
-    return Narrowed(tuple(actions), by_name, env, Aside(inputs, total - len(actions)))
+    return PartialGraph(tuple(actions), by_name, env, SkippedActions(inputs, total - len(actions)))
 
 
 def _action(records: Records, name: str, cacheable: bool, count_as: Any) -> Action | None:
@@ -117,8 +108,9 @@ def _action(records: Records, name: str, cacheable: bool, count_as: Any) -> Acti
     if record is None or record.command.builtin:
         return None
     command = record.command
+    profile, _, own_name = name.partition(":")
     return Action(
-        name=name.removeprefix(f"{command.profile}:"),
+        name=own_name,
         stage=Stage.COMPILE,
         inputs=command.inputs,
         outputs=command.outputs,
@@ -126,8 +118,9 @@ def _action(records: Records, name: str, cacheable: bool, count_as: Any) -> Acti
         params=command.params,
         env=command.env,
         depfile=command.depfile,
-        profile=command.profile,
+        profile=profile,
         salt=command.salt,
+        absent=command.absent,
         cacheable=cacheable,
         count_as=count_as,
     )

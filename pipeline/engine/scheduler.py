@@ -1,6 +1,6 @@
 """Bring the actions of one stage up to date: which may start, who does it, what was counted.
 
-Knows the order and the outcome of actions, not how one is made up to date (`engine_action`). Imported only when
+Knows the order and the states of actions, not how one is made up to date (`action_runner`). Imported only when
 something must be done. Invariant: an action starts only after those that make its inputs; after the first failure none
 starts; whatever ends the run, no child process is left and finished work is kept.
 """
@@ -12,15 +12,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from pipeline.effects.api import Clock
-from pipeline.engine.action_runner import ActionRunner, Done, How, Keyed
+from pipeline.engine.action_runner import ActionRunner, Done
+from pipeline.engine.decision import Cause, Keyed
+from pipeline.engine.look import Look
 from pipeline.engine.results import ActionFailure, RunResult, Span
+from pipeline.engine.states import TRANSITIONS, ActionState
+from pipeline.engine.workspace import Workspace
 from pipeline.model import Action, Reason, Stage
-
-if TYPE_CHECKING:
-    from pipeline.engine.engine import Engine
 
 T = TypeVar("T")
 
@@ -28,20 +29,21 @@ T = TypeVar("T")
 class _StageRun:
     """The bookkeeping of one `run`; only the main thread touches it."""
 
-    def __init__(self, engine: Engine, stage: Stage, progress: Callable[[str, int, int], None]) -> None:
-        self.engine, self.progress = engine, progress
-        self.indices = [n for n, action in enumerate(engine.graph.order) if action.stage is stage]
-        mine = set(self.indices)
-        self.waits = {n: sum(need in mine for need in engine.graph.needs[n]) for n in self.indices}
-        self.users: dict[int, list[int]] = {n: [] for n in self.indices}
+    def __init__(self, workspace: Workspace, look: Look, stage: Stage) -> None:
+        graph = workspace.graph
+        self._order, self._look = graph.order, look
+        self.indices = [n for n, action in enumerate(graph.order) if action.stage is stage]
+        self._states = dict.fromkeys(self.indices, ActionState.WAITING)
+        self._waits = {n: sum(need in self._states for need in graph.needs[n]) for n in self.indices}
+        self._users: dict[int, list[int]] = {n: [] for n in self.indices}
         for n in self.indices:
-            for need in engine.graph.needs[n]:
-                if need in mine:
-                    self.users[need].append(n)
-        self.aside = engine.aside.compiles if engine.aside is not None and stage is Stage.COMPILE else 0
+            for need in graph.needs[n]:
+                if need in self._users:
+                    self._users[need].append(n)
+        skipped = workspace.skipped
+        self.skipped = skipped.compiles if skipped is not None and stage is Stage.COMPILE else 0
         self.counts = dict.fromkeys(("compiled", "linked", "built", "restored", "up_to_date", "failed", "not_run"), 0)
-        self.causes: dict[int, Reason] = {}
-        self.known: dict[Any, Reason | None] = {}
+        self.causes: dict[int, Cause] = {}
         self.executed: list[str] = []
         self.failures: list[ActionFailure] = []
         self.warnings: list[tuple[str, str]] = []
@@ -49,30 +51,44 @@ class _StageRun:
         self.finished = 0
 
     def action(self, index: int) -> Action:
-        return self.engine.graph.order[index]
+        return self._order[index]
 
-    def start(self, index: int) -> bool:
-        """Must it be performed? Remembers why; answers from stamps alone, which suffices for almost all of them."""
-        cause = self.engine.judge(self.action(index), self.known)
+    def set(self, index: int, state: ActionState) -> None:
+        """The only way from one state to another."""
+        before = self._states[index]
+        if state not in TRANSITIONS[before]:
+            raise RuntimeError(f"{self.action(index).name}: {before} -> {state} [this is a bug]")
+        self._states[index] = state
+
+    def ready(self) -> list[int]:
+        """Those that wait for nothing, the first last."""
+        found = [index for index in reversed(self.indices) if self._waits[index] == 0]
+        for index in found:
+            self.set(index, ActionState.READY)
+        return found
+
+    def must_run(self, index: int) -> bool:
+        """Remembers why; answers from stamps alone, which suffices for almost all of them."""
+        cause = self._look.cause(self.action(index))
         if cause is not None:
             self.causes[index] = cause
         return cause is not None
 
     def finish(self, index: int, done: Done) -> list[int]:
-        """Count it; the actions that may start now."""
-        if done.how is How.SKIPPED:
+        """Count it; the actions that may start now, the first last."""
+        self.set(index, done.state)
+        if done.state is ActionState.NOT_RUN:
             return []
         action = self.action(index)
         self.finished += 1
-        self.counts[action.count_as if done.how is How.EXECUTED else done.how.value] += 1
+        self.counts[action.count_as if done.state is ActionState.EXECUTED else done.state.value] += 1
         self.notes.extend(done.notes)
         if index in self.causes:
             # It was performed: what was seen of its outputs before says nothing any more.
-            self.engine.look_again(action)
-            self.known.clear()
-        if done.how is How.UP_TO_DATE:
+            self._look.invalidate(action)
+        if done.state is ActionState.UP_TO_DATE:
             self.causes.pop(index, None)
-        if done.how is How.EXECUTED:
+        if done.state is ActionState.EXECUTED:
             self.executed.append(action.name)
         if done.warning:
             self.warnings.append((action.name, done.warning))
@@ -80,19 +96,21 @@ class _StageRun:
             self.failures.append(done.failure)
             return []
         ready = []
-        for user in self.users[index]:
-            self.waits[user] -= 1
-            if self.waits[user] == 0:
+        for user in self._users[index]:
+            self._waits[user] -= 1
+            if self._waits[user] == 0:
+                self.set(user, ActionState.READY)
                 ready.append(user)
+        ready.reverse()
         return ready
 
     def result(self) -> RunResult:
         """What the caller is told."""
         self.counts["not_run"] = len(self.indices) - self.finished
-        self.counts["up_to_date"] += self.aside
+        self.counts["up_to_date"] += self.skipped
         return RunResult(
             dict(self.counts),
-            tuple(self.causes[index] for index in sorted(self.causes)),
+            tuple(self.causes[index].reason(self.action(index)) for index in sorted(self.causes)),
             tuple(self.executed),
             tuple(self.failures),
             tuple(self.warnings),
@@ -101,25 +119,26 @@ class _StageRun:
 
 
 def run_stage(
-    engine: Engine,
+    workspace: Workspace,
+    look: Look,
     stage: Stage,
     progress: Callable[[str, int, int], None],
     performed: Callable[[Span], None],
 ) -> RunResult:
     """Run the stage. `progress(action, done, total)` and `performed` are called from this thread for each action that
     was performed. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
-    run = _StageRun(engine, stage, progress)
-    runner = ActionRunner(engine)
-    timed = _Timed(engine.clock, runner)
+    run = _StageRun(workspace, look, stage)
+    runner = ActionRunner(workspace)
+    timed = _Timed(workspace.host.clock, runner)
     answers: queue.SimpleQueue[tuple[int, Future[tuple[Done, Span]]]] = queue.SimpleQueue()
-    ready = [index for index in reversed(run.indices) if run.waits[index] == 0]
-    under_way, jobs = 0, max(1, engine.jobs)
+    ready = run.ready()
+    under_way, jobs = 0, max(1, workspace.host.jobs)
 
     def finish(index: int, done: Done, span: Span) -> None:
-        ready.extend(reversed(run.finish(index, done)))
-        if done.how is not How.SKIPPED:
+        ready.extend(run.finish(index, done))
+        if done.state is not ActionState.NOT_RUN:
             performed(span)
-        progress(run.action(index).name, run.aside + run.finished, run.aside + len(run.indices))
+        progress(run.action(index).name, run.skipped + run.finished, run.skipped + len(run.indices))
         if run.failures:
             runner.stop()
             ready.clear()
@@ -130,12 +149,13 @@ def run_stage(
                 # Not further ahead: what another project stores meanwhile must be found, and not made again.
                 while ready and under_way < jobs * 2:
                     index = ready.pop()
-                    if not run.start(index):
+                    if not run.must_run(index):
                         runner.mark_finished(run.action(index))
-                        ready.extend(reversed(run.finish(index, Done(How.UP_TO_DATE))))
+                        ready.extend(run.finish(index, Done(ActionState.UP_TO_DATE)))
                         continue
                     found = timed.find(run.action(index), run.causes[index])
                     if isinstance(found, Keyed):
+                        run.set(index, ActionState.QUEUED)
                         future = pool.submit(timed.perform, found)
                         future.add_done_callback(partial(_answer, answers, index))
                         under_way += 1
@@ -147,7 +167,7 @@ def run_stage(
                     finish(index, *future.result())
         except BaseException:
             runner.stop()
-            engine.runner.cancel()
+            workspace.host.runner.cancel()
             raise
     return run.result()
 
@@ -160,7 +180,7 @@ class _Timed:
         self._workers: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def find(self, action: Action, cause: Reason) -> tuple[Done, Span] | Keyed:
+    def find(self, action: Action, cause: Cause) -> tuple[Done, Span] | Keyed:
         began_s = self._clock.now_s()
         found = self._runner.find(action, cause)
         return found if isinstance(found, Keyed) else (found, self._span(action, found, began_s))
@@ -176,7 +196,7 @@ class _Timed:
         if worker is None:
             with self._lock:
                 worker = self._workers.setdefault(thread, len(self._workers))
-        return Span(action.name, done.how.value, worker, began_s, self._clock.now_s() - began_s)
+        return Span(action.name, done.state.value, worker, began_s, self._clock.now_s() - began_s)
 
 
 def _answer(answers: queue.SimpleQueue[tuple[int, T]], index: int, future: T) -> None:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
+from cache.fileclock import FileClock, Moment
 from pipeline.engine.build_log import Records, record_name
 from pipeline.model import Action
 
@@ -92,8 +93,8 @@ class Links:
         return self._sets[id(shared)][1]
 
 
-def link_made_since(root: str, paths: Iterable[str], instant_ns: int) -> str:
-    """A symbolic link on one of the ways (relative to `root`) that was made at `instant_ns` or later, `""` if there is
+def link_made_since(root: str, paths: Iterable[str], clock: FileClock, moment: Moment) -> str:
+    """A symbolic link on one of the ways (relative to `root`) that was made at `moment` or later, `""` if there is
     none. The file that it leads to may be old, so that its own stamp does not tell that it was not there before."""
     waiting = [f"{root}/{path}" for path in paths if path[:1] not in ("{", "/")]
     seen = {root}
@@ -107,7 +108,7 @@ def link_made_since(root: str, paths: Iterable[str], instant_ns: int) -> str:
         try:
             status = os.lstat(path)
             if stat.S_ISLNK(status.st_mode):
-                if status.st_ctime_ns >= instant_ns:
+                if not clock.is_before(status, path, moment):
                     return path[len(root) + 1 :]
                 waiting.append(posixpath.join(directory, os.readlink(path)))  # noqa: PTH115
         except OSError:

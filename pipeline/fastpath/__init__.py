@@ -1,16 +1,17 @@
 """`hotplate`: answer at once when nothing changed, else be `doit` with the same arguments in the same process.
 
-Reads one state file, which `gate_state` wrote after a run that ended well, and stats what it names. Does not know
-doit, the configuration, or what a stage is beyond its name. Invariants: it says "up to date" only when every file and
-directory that the last run's answer depended on has the stamp that it had then, or (`gate_touched`) is a source with
-the same bytes, in the same environment; whatever it cannot be sure of, a damaged state file included, it hands over; it
+Reads one state file, which `state.py` wrote after a run that ended well, and stats what it names. Does not know doit's
+tasks, the configuration, or what a stage is beyond its name. Invariants: it says "up to date" only when every file and
+directory that the last run's answer depended on has the stamp that it had then, or (`touched.py`) is a source with the
+same bytes, in the same environment; whatever it cannot be sure of, a damaged state file included, it hands over; it
 writes nothing.
 
 What it answers was no run: no lock was taken, no stage begun, so there is no event log of it. A log per answer would be
 a file per keystroke that nobody reads, would need the lock, and would cost more than all the stats of 100 units.
 
 This module is the whole process of a warm run, so it imports only what the interpreter has loaded anyway: no `typing`,
-no `pathlib`, and no `__future__`, whose file would have to be read.
+no `pathlib`, and no `__future__`, whose file would have to be read; and its classes are plain ones with `__slots__`,
+which cost a few instructions where a named tuple costs an import.
 """
 
 import os
@@ -20,40 +21,140 @@ import sys
 from _operator import attrgetter
 from os import stat
 
-from cache.statebytes import decode
+from cache.statebytes import decode, open_file
 
 TYPE_CHECKING = False  # type checkers know the name
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    Look = tuple[str, str, tuple[int, int, int], Any, list[int]]
-    """Root, path of the state file from there and its stamp, the state, the places of the files that moved."""
-
-KIND = "gate 3"
+KIND = "fast path 1"
 """
-The value is a tuple: identity (see `identity`), selections (dict: canonical selection -> what `doit` prints when all of
-it is up to date), environment (names and values), paths that must not exist, facts for `doit`, how many files the
-listing has, the listing. Its first `facts["files"]` files are those that actions use and nothing else does.
+The value is a tuple: the fields of a `Snapshot`, in the order of its constructor.
 
     listing = stamp* group*         one stamp per file, in the order of the names
     stamp   = ctime in ns, size, inode; 64 bits each, no sign, in the machine's byte order (mtime where `stamp_of` says)
     group   = directory NUL (name NUL)* NUL
-              the directory ends in "/" and is relative to the project, absolute, or "./"; no name is empty
-    History: 2 had lists of paths and of stamps, of which marshal made 80,000 objects, one by one.
+              the directory ends in "/" and is relative to the project, absolute, or "./"; a name is a path from there
+              and not empty
+    History: `.deploy/gate.v1` held kinds "gate 1" to "gate 3", of which the last had this listing.
 
 Files are grouped by directory because a name is found faster from its own directory than through five others.
 """
-DIRECTORY = ".deploy/gate.v1"
+DIRECTORY = ".deploy/fastpath.v1"
+FileStamp = tuple[int, int, int]
+"""ctime in ns (mtime where `stamp_of` says), size in bytes, inode."""
+STAMP_BYTES = 24
 STAGES = ("fingerprint", "compile", "link")
-
-FIRST_LOOK: "list[Look]" = []
-"""What this process saw before it became `doit`, for the run that follows: doit has no way to hand it on. At most one,
-written once."""
 
 # ctime moves with every change of content, mode and (in a directory) entries, and cannot be set, so that mtime says
 # nothing more; where it is the time of creation (Windows) mtime must do.
 stamp_of = attrgetter("st_ctime_ns" if os.name == "posix" else "st_mtime_ns", "st_size", "st_ino")
+
+
+class Snapshot:
+    """What the last run's answer depended on, as of that run. A value: nothing changes it."""
+
+    __slots__ = (
+        "absent",
+        "answers",
+        "count",
+        "environment",
+        "facts",
+        "helper",
+        "listing",
+        "token",
+        "used_count",
+        "who",
+    )
+
+    def __init__(
+        self,
+        who: "tuple[str, ...]",
+        answers: "Mapping[tuple[str, ...], str]",
+        environment: "Sequence[tuple[str, str | None]]",
+        absent: "Sequence[str]",
+        helper: "Mapping[str, FileStamp] | None",
+        facts: "Mapping[str, Any]",
+        token: str,
+        used_count: int,
+        count: int,
+        listing: bytes,
+    ) -> None:
+        self.who = who
+        """See `identity`."""
+        self.answers = answers
+        """Canonical selection of stages -> what `doit` prints when all of it is up to date."""
+        self.environment = environment
+        """Names and values (None: not set)."""
+        self.absent = absent
+        """Paths that must not exist."""
+        self.helper = helper
+        """The compiled loop (name -> stamp), where the project is large enough for one."""
+        self.facts = facts
+        """What a run of `doit` that finds everything up to date says without looking."""
+        self.token = token
+        """Says which of the files beside this one are of the same run."""
+        self.used_count = used_count
+        """How many files at the head of the listing are those that actions use and nothing else does."""
+        self.count = count
+        """How many files the listing has."""
+        self.listing = listing
+
+    def values(self) -> "tuple[Any, ...]":
+        """The value of the state file."""
+        return (
+            self.who,
+            self.answers,
+            self.environment,
+            self.absent,
+            self.helper,
+            self.facts,
+            self.token,
+            self.used_count,
+            self.count,
+            self.listing,
+        )
+
+    def groups(self) -> "Iterator[list[bytes]]":
+        """Directories, each with its names."""
+        return (group.split(b"\0") for group in self.listing[STAMP_BYTES * self.count : -2].split(b"\0\0"))
+
+    def numbers(self) -> "memoryview[int]":
+        """The stamps, three numbers each."""
+        return memoryview(self.listing)[: STAMP_BYTES * self.count].cast("Q")
+
+    def stamp_at(self, place: int) -> "FileStamp":
+        """The stamp of a file by its place in the listing."""
+        ctime_ns, size, inode = self.numbers()[3 * place : 3 * place + 3]
+        return ctime_ns, size, inode
+
+    def paths_at(self, places: "Sequence[int]") -> "dict[int, bytes]":
+        """The paths of the files at these places of the listing."""
+        wanted = set(places)
+        found = {}
+        first = 0
+        for directory, *names in self.groups():
+            for place in wanted.intersection(range(first, first + len(names))):
+                found[place] = directory + names[place - first]
+            first += len(names)
+        return found
+
+
+class FirstLook:
+    """What this process saw before it became `doit`, for the run that follows."""
+
+    __slots__ = ("path", "places", "root", "snapshot", "stamp")
+
+    def __init__(self, root: str, path: str, stamp: "FileStamp", snapshot: Snapshot, places: "list[int]") -> None:
+        self.root = root
+        self.path = path
+        """Of the state file, from the root."""
+        self.stamp = stamp
+        """Of the state file."""
+        self.snapshot = snapshot
+        self.places = places
+        """Of the files that moved."""
 
 
 def selection_of(argv: "Sequence[str]") -> "tuple[str, tuple[str, ...]] | None":
@@ -84,31 +185,33 @@ def identity(root: str) -> "tuple[str, ...]":
     return (root, sys.version, sys.prefix)
 
 
-def load(path: str) -> "tuple[Any, tuple[int, int, int]] | None":
-    """The value of a state file and the file's stamp, None when there is no usable one."""
+def load(path: str) -> "tuple[Snapshot, FileStamp] | None":
+    """What a state file holds and the file's stamp, None when there is no usable one."""
     try:
-        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - pathlib is not imported here
+        with open(path, "rb", buffering=0, opener=open_file) as stream:
             data, stamp = stream.read(), stamp_of(os.fstat(stream.fileno()))
     except OSError:
         return None
-    state = decode(KIND, data)[0]
-    return None if state is None else (state, stamp)
-
-
-def moved(state: "Any", root: str, *, alone: bool = False) -> "list[int] | None":
-    """Which of the state's files are not what they were (their places in its listing), None when it does not apply at
-    all. One stat per path, and a second one where a file of the same directory is missing. The current directory must
-    be `root`. `alone`: this process has no other thread, so that the current directory may be another one meanwhile."""
-    if not _circumstances_agree(state, root):
+    values = decode(KIND, data)[0]
+    try:
+        return None if values is None else (Snapshot(*values), stamp)
+    except TypeError:  # one that nobody of ours wrote
         return None
-    found = _helper_says(state, root)
+
+
+def moved(snapshot: Snapshot, root: str, *, alone: bool = False) -> "list[int] | None":
+    """Which of its files are not what they were (their places in the listing), None when it does not apply at all. One
+    stat per path, and a second one where a file of the same directory is missing. The current directory must be `root`.
+    `alone`: this process has no other thread, so that the current directory may be another one meanwhile."""
+    if not _circumstances_agree(snapshot, root):
+        return None
+    found = _helper_says(snapshot, root)
     if found is not None:
         return found
-    count, listing = state[5:]
-    numbers = memoryview(listing)[: 24 * count].cast("Q").tolist()
+    numbers = snapshot.numbers().tolist()
     found, place = [], 0
     try:
-        for directory, *names in _groups(state):
+        for directory, *names in snapshot.groups():
             of_these = iter(numbers[3 * place : 3 * (place + len(names))])
             wanted = list(zip(of_these, of_these, of_these, strict=True))
             now: list[Any]
@@ -132,94 +235,76 @@ def moved(state: "Any", root: str, *, alone: bool = False) -> "list[int] | None"
     return found
 
 
-def _stamp(path: bytes) -> "tuple[int, int, int] | None":
+def _stamp(path: bytes) -> "FileStamp | None":
     try:
-        found: tuple[int, int, int] = stamp_of(stat(path))  # noqa: PTH116
+        found: FileStamp = stamp_of(stat(path))  # noqa: PTH116
     except OSError:
         return None
     return found
 
 
-def _groups(state: "Any") -> "Iterator[list[bytes]]":
-    """Directories, each with its names."""
-    count, listing = state[5:]
-    return (group.split(b"\0") for group in listing[24 * count : -2].split(b"\0\0"))
-
-
-def paths_at(state: "Any", places: "Sequence[int]") -> "dict[int, bytes]":
-    """The paths of the files at these places of the listing."""
-    wanted = set(places)
-    found = {}
-    first = 0
-    for directory, *names in _groups(state):
-        for place in wanted.intersection(range(first, first + len(names))):
-            found[place] = directory + names[place - first]
-        first += len(names)
-    return found
-
-
-def _helper_says(state: "Any", root: str) -> "list[int] | None":
+def _helper_says(snapshot: Snapshot, root: str) -> "list[int] | None":
     """The places of the files that moved, where a compiled program of ours is there to tell."""
-    named = state[4].get("helper")
-    if not named:
+    if not snapshot.helper:
         return None
     from pipeline.fastpath.native_loop import ask, trusted
 
-    program = trusted(named, stamp_of)
-    count, listing = state[5:]
-    return None if program is None else ask(program, root, count, listing)
+    program = trusted(snapshot.helper, stamp_of)
+    return None if program is None else ask(program, root, snapshot.count, snapshot.listing)
 
 
-def _circumstances_agree(state: "Any", root: str) -> bool:
-    who, _, environment, absent, *_ = state
-    if who != identity(root) or any(os.environ.get(name) != value for name, value in environment):
+def _circumstances_agree(snapshot: Snapshot, root: str) -> bool:
+    if snapshot.who != identity(root) or any(os.environ.get(name) != value for name, value in snapshot.environment):
         return False
-    return not any(map(os.path.lexists, absent))
+    return not any(map(os.path.lexists, snapshot.absent))
 
 
-def answer(argv: "Sequence[str]", seen: "list[Look] | None" = None) -> "str | None":
-    """What `doit` would print if it found everything up to date, None when only `doit` can tell; then `seen` gets what
-    was looked at."""
+def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
+    """What `doit` would print if it found everything up to date. When only `doit` can tell: what was looked at, or None
+    when that was nothing."""
     selection = selection_of(argv)
     if selection is None:
         return None
-    path = state_path(selection[0])
+    profile, stages = selection
+    path = state_path(profile)
     found = load(path)
-    if found is None or selection[1] not in found[0][1]:
+    if found is None:
         return None
-    state, stamp = found
+    snapshot, stamp = found
+    text = snapshot.answers.get(stages)
+    if text is None:
+        return None
     root = os.getcwd()  # noqa: PTH109
-    places = moved(state, root, alone=True)
+    places = moved(snapshot, root, alone=True)
+    if places is None:
+        return None
     if places:
         from pipeline.fastpath.touched import only_touched
 
-        if not only_touched(state, places, path, paths_at):
-            if seen is not None:
-                seen.append((root, path, stamp, state, places))
-            return None
-    text: str | None = None if places is None else state[1][selection[1]]
+        if not only_touched(snapshot, places, path):
+            return FirstLook(root, path, stamp, snapshot, places)
     return text
 
 
 def main() -> int:
     """The console script."""
-    answer_and_end()
+    look = answer_and_end()
     if sys.argv[1:] == ["--version"]:  # doit then says its own
         from pipeline import __version__
 
         print(f"hotplate {__version__}", flush=True)
-    from doit.doit_cmd import DoitMain
+    from pipeline.fastpath.handover import become_doit
 
-    return int(DoitMain().run(sys.argv[1:]))
+    return become_doit(sys.argv[1:], look)
 
 
-def answer_and_end() -> None:
-    """Print the answer and end the process with 0; return if there is none.
+def answer_and_end() -> "FirstLook | None":
+    """Print the answer and end the process with 0. Where there is none: what was looked at, for the run that follows.
 
     `doit` asks here too, as soon as it has loaded the tasks' module: what is left of its warm run is its own import."""
-    text = answer(sys.argv[1:], FIRST_LOOK)
-    if text is None:
-        return
+    text = answer(sys.argv[1:])
+    if not isinstance(text, str):
+        return text
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

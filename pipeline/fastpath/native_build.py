@@ -1,9 +1,9 @@
-"""Make the gate's compiled loop for this user, once, where there is a compiler for this machine.
+"""Make the compiled loop of the fast path for this user, once, where there is a compiler for this machine.
 
-Knows compilers, and the directory that `gate_helper` looks into. Does not know when the program is asked. Invariant: a
-program gets its name only after it answered a listing rightly, files that moved included; the name holds the digest of
-its source, of the compiler and of the platform. Whatever goes wrong is noted beside it and tried again a day later: the
-gate does the same in Python.
+Knows compilers, and the directory that `native_loop.py` looks into. Does not know when the program is asked. Invariant:
+a program gets its name only after it answered a listing rightly, files that moved included; the name holds the digest
+of its source, of the compiler and of the platform. Whatever goes wrong is noted beside it and tried again a day later:
+the fast path does the same in Python.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from pathlib import Path
 from cache.durable import write_atomic
 from pipeline.effects.api import ProcessRunner
 from pipeline.effects.packages import package_dir
-from pipeline.fastpath import stamp_of
+from pipeline.fastpath import FileStamp, stamp_of
 from pipeline.fastpath.native_loop import PREFIX, VARIABLE, WORTH_FILES, ask, directory, own_stamp
 from pipeline.fastpath.state import listing_of
-from pipeline.fastpath.watched import GateStamp
 
 SOURCE = Path(__file__).parent / "statloop.c"
 TIMEOUT_S = 60.0
@@ -31,7 +30,7 @@ TIMEOUT_S = 60.0
 AGAIN_S = 86400.0
 
 
-def ready(runner: ProcessRunner) -> dict[str, GateStamp] | None:
+def ready(runner: ProcessRunner) -> dict[str, FileStamp] | None:
     """The program (name -> stamp), made now if need be; None when there is none. Losing it costs work only."""
     found = _named()
     if isinstance(found, str):
@@ -89,7 +88,7 @@ def _make(runner: ProcessRunner, compiler: Sequence[str], path: Path) -> str:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as name:
         scratch = Path(name)
-        made = scratch / "statgate"
+        made = scratch / "statloop"
         # zig's own caches would else stay behind: 50 MB for one file of 16 kB.
         env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": name, "ZIG_LOCAL_CACHE_DIR": name}
         argv = [*compiler, "-O2", "-o", str(made), str(SOURCE)]
@@ -110,7 +109,7 @@ def _make(runner: ProcessRunner, compiler: Sequence[str], path: Path) -> str:
 def _tells_right(program: Path, scratch: Path) -> bool:
     """Does it find exactly the files whose stamps are others?"""
     (scratch / "files").mkdir()
-    files: list[tuple[str, GateStamp]] = []
+    files: list[tuple[str, FileStamp]] = []
     for n in range(4):
         path = scratch / "files" / str(n)
         path.write_bytes(bytes(n))
@@ -118,7 +117,7 @@ def _tells_right(program: Path, scratch: Path) -> bool:
     wrong = [(path, (s[0] + (n == 1), s[1] + (n == 2), s[2] + (n == 3))) for n, (path, s) in enumerate(files)]
     wrong.append(("missing/x", files[0][1]))
 
-    def told(rows: Sequence[tuple[str, GateStamp]]) -> list[int] | None:
+    def told(rows: Sequence[tuple[str, FileStamp]]) -> list[int] | None:
         return ask(str(program), str(scratch), len(rows), listing_of(rows))
 
     return told(files) == [] and told(wrong) == [1, 2, 3, 4]

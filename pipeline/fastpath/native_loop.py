@@ -1,7 +1,7 @@
-"""Ask the compiled loop (`fastpath/statloop.c`) which files of the gate's listing moved.
+"""Ask the compiled loop (`fastpath/statloop.c`) which files of a listing moved.
 
-Knows where the program lies and what makes it ours; `gate_helper_build` made it. Does not know state files or what a
-listing means. Invariant: what is not certainly the program that `gate_helper_build` tried out is not started, and
+Knows where the program lies and what makes it ours; `native_build.py` made it. Does not know state files or what a
+listing means. Invariant: what is not certainly the program that `native_build.py` tried out is not started, and
 whatever it does but answer in full is no answer; then the caller looks for itself.
 
 Part of the warm path: imports only what the interpreter has loaded, and `cache.location`.
@@ -16,11 +16,11 @@ TYPE_CHECKING = False  # type checkers know the name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Stamp = tuple[int, int, int]
+    from pipeline.fastpath import FileStamp
 
 VARIABLE = "HOTPLATE_NATIVE"
 """`0` in the environment: do without."""
-PREFIX = "statgate-"
+PREFIX = "statloop-"
 WORTH_FILES = 1500
 """From here on the program saves more than its start costs."""
 _MODE = 0o100500
@@ -35,7 +35,7 @@ def directory() -> "str | None":
     return None if cache is None else f"{cache}/native"
 
 
-def own_stamp(path: str, stamp_of: "Callable[[os.stat_result], Stamp]") -> "Stamp | None":
+def own_stamp(path: str, stamp_of: "Callable[[os.stat_result], FileStamp]") -> "FileStamp | None":
     """The stamp of a program that this user made and nobody can have changed, None otherwise."""
     try:
         status = os.lstat(path)
@@ -44,7 +44,7 @@ def own_stamp(path: str, stamp_of: "Callable[[os.stat_result], Stamp]") -> "Stam
     return stamp_of(status) if status.st_mode == _MODE and status.st_uid == os.geteuid() else None
 
 
-def trusted(named: "Mapping[str, Stamp]", stamp_of: "Callable[[os.stat_result], Stamp]") -> "str | None":
+def trusted(named: "Mapping[str, FileStamp]", stamp_of: "Callable[[os.stat_result], FileStamp]") -> "str | None":
     """The path of the program that a state names (name -> stamp), if it is the one that was tried out."""
     place = directory()
     for name, stamp in named.items():

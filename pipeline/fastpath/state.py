@@ -1,4 +1,4 @@
-"""What the gate reads: collected and written after a run that ended well, withdrawn before anything is done.
+"""What the fast path reads: collected and written after a run that ended well, withdrawn before anything is done.
 
 Knows what an answer "up to date" depends on: the engine's records and stamps, the listings of directories, the
 configuration, our own code, the tools. Does not decide what is up to date. Invariant: a stamp is written only when it
@@ -9,6 +9,7 @@ all others it must be older than this process.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import posixpath
 import struct
@@ -20,21 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from cache import statefile
-from cache.stamps import StampTable, filesystem_now_ns, is_settled
+from cache.fileclock import Moment, filesystem_now_ns
+from cache.stamps import StampTable
 from cache.statebytes import encode
 from pipeline.fastpath import (
     DIRECTORY,
-    FIRST_LOOK,
     KIND,
+    STAMP_BYTES,
+    FileStamp,
+    FirstLook,
+    Snapshot,
     identity,
     load,
     moved,
-    paths_at,
     stamp_of,
     state_path,
     touched,
 )
-from pipeline.fastpath.watched import GateStamp, Watched, directory_stamp
+from pipeline.fastpath.watched import Watched, directory_stamp, file_clock
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 """Decide which tools and modules are found."""
@@ -42,127 +46,170 @@ ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 DOIT_FILES = ("pyproject.toml", "doit.cfg")
 """Where doit looks for options, present or not."""
 
-SURVEY_KIND = "survey 1"
-"""The value is (token, survey); see `engine_narrow`."""
+USAGE_KIND = "usage index 1"
+"""The value is (token, usage index); see `engine/partial_graph.py`."""
+
+FORMER_DIRECTORIES = (".deploy/gate.v1",)
+"""Where earlier versions kept what this one never reads. An installation of one of those must not believe it once this
+one has changed things."""
 
 
-def listing_of(files: Sequence[tuple[str, GateStamp]]) -> bytes:
-    """The listing (see `gate.KIND`) of paths and stamps, best ordered by directory. Raises struct.error for a number
-    that does not fit (files of before 1970, ReFS)."""
+FEW = 32
+"""Going to a directory costs as much as a few more steps in the paths of so many files."""
+
+
+def listing_of(files: Sequence[tuple[str, FileStamp]]) -> bytes:
+    """The listing (see `fastpath.KIND`) of paths and stamps, best ordered by directory. Raises struct.error for a
+    number that does not fit (files of before 1970, ReFS)."""
     groups: list[tuple[str, list[str]]] = []
-    for path, _ in files:
-        head, slash, name = path.rpartition("/")
-        directory = f"{head}{slash}" or "./"
-        if not groups or groups[-1][0] != directory:
-            groups.append((directory, []))
-        groups[-1][1].append(name or ".")
+    for directory, run in itertools.groupby((path for path, _ in files), lambda path: path[: path.rfind("/") + 1]):
+        names = list(run)
+        if groups and (base := _shared(*groups[-1], directory, len(names))) is not None:
+            groups[-1] = (base, groups[-1][1] + names)
+        else:
+            groups.append((directory, names))
     numbers = [number for _, stamp in files for number in stamp]
-    text = "".join(f"{directory}\0{chr(0).join(names)}\0\0" for directory, names in groups)
+    text = "".join(f"{base or './'}\0{_from(base, paths)}\0\0" for base, paths in groups)
     return struct.pack(f"={len(numbers)}Q", *numbers) + os.fsencode(text)
 
 
-class GateState:
-    """The gate's state of one selection of profile in one project. Reads it once, at the first question."""
+def _shared(base: str, paths: Sequence[str], directory: str, count: int) -> str | None:
+    """The directory of a group that takes in so many files of another directory; None when that is better on its own:
+    when it has many files, or those of the group would get longer ways."""
+    if directory == base:
+        return base
+    if count >= FEW or directory.startswith("/") != base.startswith("/"):
+        return None
+    common = posixpath.commonprefix((base, directory))
+    common = common[: common.rfind("/") + 1]
+    return common if common == base or len(paths) < FEW else None
+
+
+def _from(base: str, paths: Sequence[str]) -> str:
+    return "\0".join(path[len(base) :] or "." for path in paths)
+
+
+class FastPathState:
+    """The fast path's state of one selection of profile in one project. Reads it once, at the first question."""
 
     def __init__(self, root: Path, profile: str) -> None:
         """`profile` as the command line has it."""
         self._root = str(root)
         self._path = root / state_path(profile)
-        self._survey_path = self._path.with_suffix(".survey")
+        self._usage_path = self._path.with_suffix(".usage")
         self._contents_path = self._path.with_suffix(touched.SUFFIX)
-        self._directory = root / DIRECTORY
-        self._state: Any = None
+        self._looked = False
+        self._snapshot: Snapshot | None = None
         self._moved: Sequence[int] | None = None
-        self._renewed: Any = None
-        """The state with the stamps of what was only touched, where there was anything."""
-        self._waited = False
+        self._renewed: Snapshot | None = None
+        """With the stamps of what was only touched, where there was anything."""
+        self._first_look: FirstLook | None = None
 
-    def _look(self) -> Sequence[int] | None:
-        """The places of the paths that moved, None without a state that applies; those that were only touched did not:
-        they are read."""
-        if self._moved is None and self._state is None:
-            found = self._first_look() or self._own_look()
-            self._state, self._moved = found or ((), None)
-        return self._moved
+    def believe(self, look: FirstLook) -> None:
+        """This process looked before it became `doit`: the first question is answered from there."""
+        self._first_look = look
 
-    def _first_look(self) -> tuple[Any, Sequence[int]] | None:
-        """What this process saw at its start, where that was this state and can only be old by an edit since, which the
-        next run sees."""
-        for root, path, stamp, state, places in () if self._waited else FIRST_LOOK:
-            here = root == self._root == os.getcwd()  # noqa: PTH109
-            if here and self._path == Path(root, path):
-                with contextlib.suppress(OSError):
-                    if stamp_of(self._path.stat()) == stamp:
-                        # A few were read already, and were not only touched.
-                        return state, self._read(state, places) if len(places) > touched.MOST else places
+    def _look(self) -> tuple[Snapshot, Sequence[int]] | None:
+        """The snapshot that applies and the places of the paths that moved; those that were only touched did not: they
+        are read."""
+        if not self._looked:
+            self._looked = True
+            self._snapshot, self._moved = self._as_looked_before() or self._own_look() or (None, None)
+        return None if self._snapshot is None or self._moved is None else (self._snapshot, self._moved)
+
+    def _as_looked_before(self) -> tuple[Snapshot, Sequence[int]] | None:
+        """The first look, where it was at this state and can only be old by an edit since, which the next run sees."""
+        look = self._first_look
+        if look is None or not look.root == self._root == os.getcwd() or self._path != Path(look.root, look.path):  # noqa: PTH109
+            return None
+        with contextlib.suppress(OSError):
+            if stamp_of(self._path.stat()) == look.stamp:
+                # A few were read already, and were not only touched.
+                few = len(look.places) <= touched.MOST
+                return look.snapshot, look.places if few else self._read(look.snapshot, look.places)
         return None
 
-    def _own_look(self) -> tuple[Any, Sequence[int] | None] | None:
+    def _own_look(self) -> tuple[Snapshot, Sequence[int] | None] | None:
         found = load(str(self._path))
         here = os.getcwd()  # noqa: PTH109
         if found is None or here != self._root:
             return None
-        state, _ = found
-        places = moved(state, here)
-        return state, self._read(state, places) if places else places
+        snapshot, _ = found
+        places = moved(snapshot, here)
+        return snapshot, self._read(snapshot, places) if places else places
 
-    def _read(self, state: Any, places: Sequence[int]) -> Sequence[int]:
+    def _read(self, snapshot: Snapshot, places: Sequence[int]) -> Sequence[int]:
         """None of these places if their files, which are read here, are what they were."""
-        began_ns = filesystem_now_ns()
-        if not touched.only_touched(state, places, str(self._path), paths_at, len(places)):
+        began = file_clock().met(self._root).moment()
+        if not touched.only_touched(snapshot, places, str(self._path), len(places)):
             return places
-        self._renewed = _with_stamps_of(state, places, began_ns)
+        self._renewed = _with_stamps_of(snapshot, places, began)
         return []
 
     def waited(self) -> None:
         """Another run was under way until now: what was seen before is old."""
-        self._waited, self._state, self._moved, self._renewed = True, None, None, None
+        self._forget()
+        self._looked = False
+
+    def _forget(self) -> None:
+        self._first_look = self._snapshot = self._moved = self._renewed = None
 
     def facts(self) -> Mapping[str, Any] | None:
         """What was written beside the stamps if all of them agree, None otherwise."""
-        return self._state[4] if self._look() == [] else None
+        found = self._look()
+        return None if found is None or found[1] else found[0].facts
 
     def lasting_facts(self) -> Mapping[str, Any] | None:
         """What was written beside the stamps if at most files of actions moved: the actions are what they were."""
-        places = self._look()
-        return None if places is None or any(n >= self._state[4]["files"] for n in places) else self._state[4]
+        found = self._look()
+        return found[0].facts if found is not None and _only_used_files(*found) else None
 
-    def survey(self) -> tuple[bytes, Sequence[int]] | None:
-        """What `survey` of `record` gave, and the places of the files that moved, if only files of actions did."""
-        places, facts = self._look(), self.lasting_facts()
-        if not places or facts is None:
+    def usage_index(self) -> tuple[bytes, Sequence[int]] | None:
+        """What `usage` of `record` gave, and the places of the files that moved, if only files of actions did."""
+        found = self._look()
+        if found is None or not found[1] or not _only_used_files(*found):
             return None
-        saved, _ = statefile.load(self._survey_path, SURVEY_KIND)
-        return (saved[1], places) if saved is not None and saved[0] == facts["survey"] else None
+        snapshot, places = found
+        saved, _ = statefile.load(self._usage_path, USAGE_KIND)
+        return (saved[1], places) if saved is not None and saved[0] == snapshot.token else None
 
     def withdraw(self) -> None:
         """Something is about to be done: no process may believe the old state from here on, nor may this one. Those of
         other profiles go too: a run of one may move what another one uses."""
-        self._state, self._moved, self._renewed = (), None, None
+        self._forget()
+        self._looked = True
+        for directory in (DIRECTORY, *FORMER_DIRECTORIES):
+            self._empty(directory)
+
+    def _empty(self, directory: str) -> None:
+        path = f"{self._root}/{directory}"
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(self._directory):
+            if os.path.islink(path):  # noqa: PTH114
+                os.unlink(path)  # noqa: PTH108 - what it leads to is not ours
+                return
+            for entry in os.scandir(path):
                 if entry.is_dir(follow_symlinks=False):
                     import shutil
 
                     shutil.rmtree(entry.path)
                 else:
                     Path(entry.path).unlink(missing_ok=True)
+            if directory in FORMER_DIRECTORIES:
+                os.rmdir(path)  # noqa: PTH106
 
     def renew(self) -> None:
         """Write the stamps of what this process read and found unchanged, so that the next one need not read it. To be
         called under the project's lock, by a run that did nothing. Losing this costs work only."""
         if self._renewed is not None:
-            self._state, self._renewed = self._renewed, None
-            self._save()
+            self._save(self._renewed)
+            self._renewed = None
 
     def approve(self, selection: Sequence[str], text: str) -> None:
-        """`doit` printed `text` for these stages: the gate may do so while all stamps agree. Losing this costs work
-        only, so it fails silently."""
-        if self._look() != [] or self._state[1].get(tuple(selection)) == text:
-            return
-        who, selections, *rest = self._state
-        self._state = (who, {**selections, tuple(selection): text}, *rest)
-        self._save()
+        """`doit` printed `text` for these stages: the fast path may do so while all stamps agree. Losing this costs
+        work only, so it fails silently."""
+        found = self._look()
+        if found is not None and not found[1] and found[0].answers.get(tuple(selection)) != text:
+            self._save(_with(found[0], answers={**found[0].answers, tuple(selection): text}))
 
     def record(
         self,
@@ -171,28 +218,30 @@ class GateState:
         made: Container[str],
         watched: Watched,
         facts: Mapping[str, Any],
-        survey: Callable[[Sequence[str]], bytes],
+        usage: Callable[[Sequence[str]], bytes],
+        helper: Mapping[str, FileStamp] | None = None,
     ) -> bool:
         """Write the state. `used` is path of a key -> SHA-256 of what the run used of it; `made` are those that actions
-        make; `survey` is asked about those of them that nothing else depends on. False when something moved meanwhile
-        or is too young to be believed; then there is none, and the next run answers by itself."""
+        make; `usage` is asked about those of them that nothing else depends on; `helper` is the compiled loop, where
+        there is one. False when something moved meanwhile or is too young to be believed; then there is none, and the
+        next run answers by itself."""
         absent = [self._short(path) for path in watched.absent]
-        others: dict[str, GateStamp] = {}
+        others: dict[str, FileStamp] = {}
         for path, listed in watched.listed.items():
             if listed is None:
                 return False
             others[self._short(path)] = listed
-        born_ns = _process_start_ns()
+        born = file_clock().at(_process_start_ns())
         for path in (*_own_files(self._root), *watched.files):
             try:
                 status = os.stat(path)  # noqa: PTH116
             except OSError:
                 absent.append(self._short(path))
                 continue
-            if not is_settled(status.st_ctime_ns, born_ns):
+            if not file_clock().was_settled(status, path, born):
                 return False
             others[self._short(path)] = stamp_of(status)
-        stamps: dict[str, GateStamp] = {}
+        stamps: dict[str, FileStamp] = {}
         names: dict[str, str] = {}
         for path, sha256 in used.items():
             entry = table.remembered(path)
@@ -211,7 +260,6 @@ class GateState:
                 stamps[short], names[short] = believed, path
         # In one file these would be read by every warm run; the token says that all are of one run.
         token = os.urandom(8).hex()
-        facts = {**facts, "files": len(stamps), "survey": token}
         files, rest = sorted(stamps, key=posixpath.dirname), sorted(others, key=posixpath.dirname)
         contents = [b"" if names[path] in made else _fingerprint(table, names[path]) for path in files]
         contents += [self._listing(path, watched, others[path]) for path in rest]
@@ -221,14 +269,18 @@ class GateState:
             listing = listing_of([(path, stamps[path]) for path in (*files, *rest)])
         except struct.error:
             return False
-        self._state = (identity(self._root), {}, environment, tuple(absent), facts, len(stamps), listing)
-        self._moved = []
+        who = identity(self._root)
+        count = len(stamps)
+        snapshot = Snapshot(who, {}, environment, tuple(absent), helper, facts, token, len(files), count, listing)
+        self._looked, self._moved = True, []
         with contextlib.suppress(OSError):
-            statefile.save(self._survey_path, SURVEY_KIND, (token, survey([names[path] for path in files])))
+            statefile.save(self._usage_path, USAGE_KIND, (token, usage([names[path] for path in files])))
             statefile.save(self._contents_path, touched.KIND, (token, contents))
-        return self._save()
+            for directory in FORMER_DIRECTORIES:
+                self._empty(directory)
+        return self._save(snapshot)
 
-    def _listing(self, short: str, watched: Watched, stamp: GateStamp) -> bytes:
+    def _listing(self, short: str, watched: Watched, stamp: FileStamp) -> bytes:
         """The fingerprint of a directory's entries as of its stamp; empty for what was not only listed."""
         path = short if short in watched.listed else f"{self._root}/{short}"
         if watched.listed.get(path) != stamp:
@@ -236,11 +288,12 @@ class GateState:
         found = touched.of_directory(path)
         return found if directory_stamp(path) == stamp else b""
 
-    def _save(self) -> bool:
+    def _save(self, snapshot: Snapshot) -> bool:
         from cache.durable import write_atomic
 
+        self._snapshot = snapshot
         try:
-            write_atomic(self._path, encode(KIND, self._state), durable=False, own=True)
+            write_atomic(self._path, encode(KIND, snapshot.values()), durable=False, own=True)
         except OSError:
             return False
         return True
@@ -250,20 +303,29 @@ class GateState:
         return path[len(self._root) + 1 :] if path.startswith(f"{self._root}/") else path
 
 
-def _with_stamps_of(state: Any, places: Sequence[int], began_ns: int) -> Any:
-    """`state` with the stamps that the paths at `places` have now. None if one of them could have changed since
-    `began_ns`, before which nothing of them was read: then the content that was read may not be that of the stamp."""
-    *head, count, listing = state
-    numbers = array("Q", listing[: 24 * count])
-    for place, path in paths_at(state, places).items():
+def _only_used_files(snapshot: Snapshot, places: Iterable[int]) -> bool:
+    """Are these all files that actions use and nothing else does?"""
+    return all(place < snapshot.used_count for place in places)
+
+
+def _with(snapshot: Snapshot, **changes: Any) -> Snapshot:
+    return Snapshot(**{name: getattr(snapshot, name) for name in Snapshot.__slots__} | changes)
+
+
+def _with_stamps_of(snapshot: Snapshot, places: Sequence[int], began: Moment) -> Snapshot | None:
+    """The snapshot with the stamps that the paths at `places` have now. None if one of them could have changed since
+    `began`, before which nothing of them was read: then the content that was read may not be that of the stamp."""
+    numbers = array("Q", snapshot.numbers())
+    for place, path in snapshot.paths_at(places).items():
         try:
-            stamp = stamp_of(os.stat(path))  # noqa: PTH116
+            status = os.stat(path)  # noqa: PTH116
         except OSError:
             return None
-        if not is_settled(stamp[0], began_ns):
+        if not file_clock().was_settled(status, os.fsdecode(path), began):
             return None
-        numbers[3 * place : 3 * place + 3] = array("Q", stamp)
-    return (*head, count, numbers.tobytes() + listing[24 * count :])
+        numbers[3 * place : 3 * place + 3] = array("Q", stamp_of(status))
+    names = snapshot.listing[STAMP_BYTES * snapshot.count :]
+    return _with(snapshot, listing=numbers.tobytes() + names)
 
 
 def _fingerprint(table: StampTable, path: str) -> bytes:
@@ -288,7 +350,7 @@ def _own_files(root: str) -> Iterable[str]:
 
 
 def _process_start_ns() -> int:
-    """An instant not later than the start of this process, on the clock of file stamps."""
+    """An instant not later than the start of this process, on our own clock of file stamps."""
     from pipeline.effects.host import process_age_ms
 
     age_ms = process_age_ms()

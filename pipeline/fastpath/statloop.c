@@ -1,11 +1,12 @@
-/* Which files of a listing are not what they were: the loop of `pipeline/fastpath/__init__.py`, compiled.
+/* Which files of a listing are not what they were: the loop of `pipeline/fastpath/__init__.py`,
+ * compiled.
  *
- *     statgate ROOT COUNT SIZE < listing
+ *     statloop ROOT COUNT SIZE < listing
  *
- * The listing (SIZE bytes, COUNT files; format: `gate.KIND`) comes from a state file whose checksum
- * the caller has verified. Prints the places of the files that differ or are missing, one per line,
- * and then "checked". Ends with 0 if it could tell, with 2 and no "checked" if it could not. Knows
- * nothing of projects or state files; writes nothing else.
+ * The listing (SIZE bytes, COUNT files; format: `fastpath.KIND`) comes from a state file whose
+ * checksum the caller has verified. Prints the places of the files that differ or are missing, one
+ * per line, and then "checked". Ends with 0 if it could tell, with 2 and no "checked" if it could
+ * not. Knows nothing of projects or state files; writes nothing else.
  */
 #define _FILE_OFFSET_BITS 64
 #include <stdint.h>

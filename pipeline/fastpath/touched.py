@@ -1,12 +1,12 @@
-"""The gate's second look: files that were saved, or checked out anew, with the content that they had.
+"""The fast path's second look: files that were saved, or checked out again, with the content that they had.
 
 Reads the few files whose stamps moved, and lists the directories, and compares with what the last run found, so that
 such a save costs a few reads and not a run of doit. Editors that save by renaming, or that put a swap file beside the
-source for a moment, move the stamp of the directory too. Knows the gate's state and the fingerprints that `gate_state`
+source for a moment, move the stamp of the directory too. Knows the snapshot and the fingerprints that `state.py`
 wrote beside it; not what the files are for. Invariants: it says yes only when every path that moved is a regular file
 that actions read and none makes, whose bytes did not change, or a directory that was only listed, whose entries did
 not; it writes nothing. So the stamps stay as they are and the same paths are read at the next call too, until a run
-of doit records them (`GateState.renew`).
+of doit records them (`FastPathState.renew`).
 
 Only imported when a stamp moved, in a process that hopes not to import doit.
 """
@@ -14,49 +14,46 @@ Only imported when a stamp moved, in a process that hopes not to import doit.
 import os
 from stat import S_ISREG
 
-from cache.statebytes import decode
+from cache.statebytes import decode, open_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
-    PathsAt = Callable[[Any, Sequence[int]], dict[int, bytes]]
+    from pipeline.fastpath import Snapshot
 
-KIND = "gate contents 1"
+KIND = "fast path contents 1"
 """
-The value is (token, fingerprints): the token is `facts["survey"]` of the state that it belongs to; the fingerprints are
-16 bytes for each of its paths, of a file's bytes or a directory's entries; empty where a move must go to doit.
+The value is (token, fingerprints): the token is that of the snapshot that it belongs to; the fingerprints are 16 bytes
+for each of its paths, of a file's bytes or a directory's entries; empty where a move must go to doit.
 """
 SUFFIX = ".contents"
 MOST = 64
 """With more paths moved a run of doit is worth its time: it records their stamps, which this does not."""
 
 
-def only_touched(
-    state: "Any", places: "Sequence[int]", path: str, paths_at: "PathsAt", most: "int | None" = None
-) -> bool:
-    """Is everything that moved (`places` in the state's paths) as it was? No if it is more than `most` (default MOST).
-    `path` is that of the state file, `paths_at` reads its listing. The current directory must be the project's."""
+def only_touched(snapshot: "Snapshot", places: "Sequence[int]", path: str, most: "int | None" = None) -> bool:
+    """Is everything that moved (`places` in the listing) as it was? No if it is more than `most` (default MOST). `path`
+    is that of the state file. The current directory must be the project's."""
     if len(places) > (MOST if most is None else most):
         return False
-    facts = state[4]
-    fingerprints = _load(path, facts["survey"])
+    fingerprints = _load(path, snapshot.token)
     if fingerprints is None:
         return False
-    numbers = memoryview(state[6])[: 24 * state[5]].cast("Q")
-    paths = paths_at(state, places)
+    paths = snapshot.paths_at(places)
 
     def now(n: int) -> bytes:
+        _, size, _ = snapshot.stamp_at(n)
         path = os.fsdecode(paths[n])
-        return of_file(path, numbers[3 * n + 1]) if n < facts["files"] else of_directory(path)
+        return of_file(path, size) if n < snapshot.used_count else of_directory(path)
 
     return all(bool(fingerprints[n]) and fingerprints[n] == now(n) for n in places)
 
 
 def _load(path: str, token: str) -> "Any":
     try:
-        with open(os.path.splitext(path)[0] + SUFFIX, "rb", buffering=0) as stream:  # noqa: PTH122, PTH123
+        with open(os.path.splitext(path)[0] + SUFFIX, "rb", buffering=0, opener=open_file) as stream:  # noqa: PTH122
             saved, _ = decode(KIND, stream.read())
     except OSError:
         return None
@@ -88,14 +85,21 @@ def of_file(path: str, size: int) -> bytes:
     return xxh3_128_digest(data) if steady and len(data) == size else b""
 
 
+def _kind(entry: "os.DirEntry[str]") -> str:
+    """What matters to whoever lists a directory: of a link to a file no more than that it leads to one."""
+    if entry.is_dir():
+        return "link to directory" if entry.is_symlink() else "directory"
+    return "file" if entry.is_file() else ""
+
+
 def of_directory(path: str) -> bytes:
-    """The fingerprint of a directory's entries: their names, and which are directories and links. Empty when there is
-    none."""
+    """The fingerprint of a directory's entries: their names, which lead to files, which to directories, and which of
+    those by a link. Empty when there is none."""
     from xxhash import xxh3_128_digest
 
     try:
         with os.scandir(path) as entries:
-            rows = sorted(f"{entry.name}\0{entry.is_dir():d}{entry.is_symlink():d}" for entry in entries)
+            rows = sorted(f"{entry.name}\0{_kind(entry)}" for entry in entries)
     except OSError:
         return b""
     return xxh3_128_digest("\0".join(rows).encode(errors="surrogateescape"))

@@ -6,14 +6,13 @@ None when the listing could still change without moving it.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 
+from cache.fileclock import FileClock
 from cache.named_tuple import NamedTuple
-from cache.stamps import filesystem_now_ns, is_settled
-from pipeline.fastpath import stamp_of
-
-GateStamp = tuple[int, int, int]
+from pipeline.fastpath import FileStamp, stamp_of
 
 
 class Watched(NamedTuple):
@@ -21,27 +20,35 @@ class Watched(NamedTuple):
     paths that would have been found first, `files` those whose content counts although no action names them (tools),
     `variables` names of the environment."""
 
-    listed: Mapping[str, GateStamp | None]
+    listed: Mapping[str, FileStamp | None]
     absent: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
 
     def with_more(self, other: Watched) -> Watched:
-        """What both looked at."""
+        """What both looked at, this one first: a directory has the stamp that it had then, so that what came to it
+        since is seen by whoever compares."""
+        again = {path: None if stamp is None else self.listed.get(path, stamp) for path, stamp in other.listed.items()}
         return Watched(
-            {**self.listed, **other.listed},
+            {**self.listed, **again},
             (*self.absent, *other.absent),
             (*self.files, *other.files),
             (*self.variables, *other.variables),
         )
 
 
-def directory_stamp(path: str) -> GateStamp | None:
+def directory_stamp(path: str) -> FileStamp | None:
     """The stamp of a directory about to be listed; None when its listing could still change without moving it (it was
     written in this tick of the clock), or when there is none."""
-    began_ns = filesystem_now_ns()
     try:
-        stamp: GateStamp = stamp_of(os.stat(path))  # noqa: PTH116 - once per directory of the project
+        status = os.stat(path)  # noqa: PTH116 - once per directory of the project
     except OSError:
         return None
-    return stamp if is_settled(stamp[0], began_ns) else None
+    return stamp_of(status) if file_clock().is_past(status, path) else None
+
+
+@functools.cache
+def file_clock() -> FileClock:
+    """The clocks of the file systems that this process looks at beside its actions; the current directory is the
+    project's."""
+    return FileClock((".deploy", "build"))

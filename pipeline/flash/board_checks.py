@@ -9,7 +9,9 @@ known (a flash chip that does not tell its size) does not forbid it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
+from pipeline.chips import CHIPS
 from pipeline.failures import fail
 from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, check_chip
 from pipeline.model import DeviceFacts, Failure, FailureCategory, Image, Stage
@@ -60,6 +62,24 @@ def flash_failure(measured: int | None, configured: int, where: str) -> Failure 
         return None
     message = f"the board's flash has {measured // 1024} KiB, deploy.toml says {configured // 1024} KiB"
     return _wrong(where, message, "set `size` in [flash] to what the board has, and build again")
+
+
+def reach_failure(images: Sequence[Image], chip: str) -> Failure | None:
+    """An image beyond what a loader session of this chip can address: its MD5 would be that of other bytes, and a write
+    would land 16 MB lower, over the application."""
+    reach = CHIPS[chip].flash_reach
+    beyond = next((image for image in images if image.end > reach), None)
+    if beyond is None:
+        return None
+    able = ", ".join(name for name, known in CHIPS.items() if known.flash_reach > reach)
+    return fail(
+        FailureCategory.CONFIG_ERROR,
+        stage=None,
+        where=beyond.path,
+        message=f"{beyond.name} lies at {beyond.offset:#x} to {beyond.end:#x}, but the flash commands of {chip} reach "
+        f"{reach >> 20} MB only ({reach:#x})",
+        hint=f"move its partition below {reach:#x}; beyond it only {able} can be verified and written",
+    )
 
 
 def _shown(revision: int) -> str:

@@ -9,8 +9,11 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from pipeline.formats import include_search
+from pipeline.formats.include_search import IncludeSearch
+
 MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
-"""A source or header without any of these hides nothing from the depfile; what one with them hides: `hidden_reads`."""
+"""A source or header without any of these hides nothing from the depfile; what one with them hides: `c_source.py`."""
 
 _ESCAPED = re.compile(r"(?<!\\)\\((?:\\\\)*)([ \t])")
 _SPACE, _TAB = "\0s", "\0t"
@@ -54,8 +57,7 @@ def normalise(path: str, root: str, places: Mapping[str, str]) -> str:
     """`path` as it stands in keys: relative to the project when it lies there, below a tool's placeholder when it lies
     beside the tool. `places` maps placeholders to absolute directories. `..` is left alone: only the file system knows
     what it means behind a symbolic link."""
-    while path.startswith("./"):
-        path = path[2:].lstrip("/")
+    path = include_search.plain(path)
     # A tool may lie inside the project (.venv), and then be named relative to it; hence tools first.
     full = path if path.startswith("/") else f"{root}/{path}"
     for placeholder, directory in places.items():
@@ -64,53 +66,20 @@ def normalise(path: str, root: str, places: Mapping[str, str]) -> str:
     return full[len(root) + 1 :] if full.startswith(root.rstrip("/") + "/") else path
 
 
-_SEARCH = ("-iquote", "-I", "-isystem")
-
-
 def search_path(argv: Sequence[str]) -> tuple[str, ...]:
     """The include directories of a compile command in the order in which they are searched."""
-    found: dict[str, list[str]] = {flag: [] for flag in _SEARCH}
-    words = iter(argv)
-    for word in words:
-        if not word.startswith("-i") and not word.startswith("-I"):
-            continue  # most words of most commands
-        for flag in _SEARCH:
-            if word.startswith(flag):
-                directory = word[len(flag) :] or next(words, "")
-                found[flag].append(directory.removeprefix("./").rstrip("/") or ".")
-                break
-    return tuple(dict.fromkeys(directory for flag in _SEARCH for directory in found[flag]))
+    return include_search.of_command(argv).every
 
 
 def shadows(search: Sequence[str], sources: Iterable[str], headers: Sequence[str]) -> tuple[str, ...]:
-    """Paths where a new file would have been included instead of one of `headers`.
+    """Paths where a new file would have been included instead of one of `headers`, when nothing is known about who
+    includes what.
 
     `search` as from `search_path`; `sources` are the declared inputs, whose directories (and those of the headers) come
     first for `#include "..."`. Too many is safe (a needless compile when such a file appears), too few is not, so a
-    header that could have been found in two ways counts in both. What a depfile does not say at all: `hidden_reads`.
+    header that could have been found in two ways counts in both.
     """
     present = set(headers)
     quoted = [posixpath.dirname(path) for path in (*sources, *headers) if not path.startswith(("/", "{"))]
-    quoted = list(dict.fromkeys(quoted))
-    found: dict[str, None] = {}
-    for header in headers:
-        for name, earlier in _ways(header, search):
-            for directory in (*quoted, *earlier):
-                candidate = posixpath.join(directory, name) if directory not in ("", ".") else name
-                if candidate not in present:
-                    found[candidate] = None
-    return tuple(sorted(found))
-
-
-def _ways(header: str, search: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
-    """(name in the #include line, directories searched before it was found) for each way to find `header`."""
-    ways: list[tuple[str, Sequence[str]]] = []
-    for position, directory in enumerate(search):
-        if directory == "." and not header.startswith(("/", "{")):
-            ways.append((header, search[:position]))
-        elif header.startswith(directory + "/"):
-            ways.append((header[len(directory) + 1 :], search[:position]))
-    if header.startswith(("/", "{")) and not ways:
-        # The compiler's own: searched last, below its last directory called "include".
-        ways.append((header.rpartition("/include/")[2].lstrip("/"), search))
-    return ways
+    places = include_search.unexplained(IncludeSearch(bracket=tuple(search)), dict.fromkeys(quoted), headers)
+    return tuple(sorted(set(places) - present))

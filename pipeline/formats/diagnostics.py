@@ -24,16 +24,20 @@ _PLACED = re.compile(
 )
 _DRIVER = re.compile(r"^(?:[\w.+-]*(?:gcc|clang|cc1|as|zig|collect2)(?:\.exe)?: )?(?:fatal )?error: (?P<text>.*)$")
 _LINKER = re.compile(r"^(?:\S*[/\\])?(?:[\w.]+-)*ld(?:\.lld|\.bfd|\.gold)?(?:\.exe)?: ?(?P<rest>.*)$")
-_LLD_SITE = re.compile(r"^>>> (?:referenced by|defined at|defined in) .*?(?: \((?P<path>.*):(?P<line>\d+)\))?$")
-_LLD_OBJECT = re.compile(r"^>>> (?: +|(?:referenced by|defined in) )(?P<object>\S+\.o)\S*:\((?P<part>.*)\)$")
+# What a tool prints decides how long these take: each is linear, hence the possessive quantifiers.
+_LLD_SITE = re.compile(r"^>>> (?:referenced by|defined at|defined in) ")
+_LLD_PLACE = re.compile(r" \((?P<path>[^()]*):(?P<line>\d++)\)$")
+_LLD_OBJECT = re.compile(
+    r"^>>> (?: ++|(?:referenced by|defined in) )(?P<object>(?>[^\s:]*\.o))[^\s:]*+:\((?P<part>.*)\)$"
+)
 _GNU_FUNCTION = re.compile(r"^(?P<object>\S+?): in function [`'](?P<name>.*)':$")
 _GNU_SITE = re.compile(
-    r"^(?:(?P<object>\S+?\.o):)?(?P<path>[^\s:]*?):?(?:(?P<line>\d+)|(?:\S+:)?\((?P<part>[^)]*)\)): "
+    r"^(?:(?P<object>[^\s:]+\.o):)?+(?P<path>[^\s:(]*+):?+(?:(?P<line>\d++)|(?:\S+:)?\((?P<part>[^()\s]*+)\)): "
     r"(?P<text>(?:undefined reference|multiple definition|relocation truncated|dangerous relocation|syntax error|"
     r"unrecognised|undefined symbol|nonconstant|redefinition|memory region).*)$"
 )
 _GNU_FIRST = re.compile(
-    r"^(?P<text>multiple definition of .*?); (?:\S+?\.o:)?(?P<path>[^\s:]*?):(?P<line>\d+): first defined here$"
+    r"^(?P<text>multiple definition of .*?); (?:[^\s:]+\.o:)?+(?P<path>[^\s:]*+):(?P<line>\d++): first defined here$"
 )
 _SCRIPT_PLACE = re.compile(r"^(?P<path>[^\s:]+):(?P<line>\d+): (?P<text>.*)$")
 _MEMORY = re.compile(r"\b(?:region|section|will not fit|overflowed|overlaps)\b")
@@ -48,9 +52,21 @@ class Origin(NamedTuple):
     script: str = ""
 
 
+LONGEST = 4096
+"""Characters of a line that is looked at: a longer one is a dump and no message, and passes unchanged."""
+
+_DIAGNOSTIC = re.compile(r"^(?![A-Z][A-Z0-9_]*=)(?:[A-Za-z]:)?[^\s:][^:]*:\d+:\d+: (?:error|warning|note): ")
+"""No `NAME=value` line, which scripts read, has a place that editors could go to."""
+
+
+def is_diagnostic(line: str) -> bool:
+    """Is this a line that editors read, with a place, and one that nobody can take for a line of ours?"""
+    return len(line) <= LONGEST and _DIAGNOSTIC.match(line) is not None
+
+
 def is_error(line: str) -> bool:
     """Is this an error with a place?"""
-    found = _PLACED.match(line)
+    found = _PLACED.match(line[:LONGEST])
     return found is not None and found["column"] is not None and found["kind"] == "error"
 
 
@@ -106,10 +122,10 @@ class _Rewriter:
         out: list[str] = []
         index = 0
         while index < len(lines):
-            linker = _LINKER.match(lines[index])
+            linker = _LINKER.match(lines[index]) if len(lines[index]) <= LONGEST else None
             if linker is not None and linker["rest"].startswith("error: "):
                 end = index + 1
-                while end < len(lines) and lines[end].startswith(">>>"):
+                while end < len(lines) and lines[end].startswith(">>>") and len(lines[end]) <= LONGEST:
                     end += 1
                 out += self._lld(linker["rest"].removeprefix("error: "), lines[index + 1 : end])
                 index = end
@@ -121,6 +137,8 @@ class _Rewriter:
 
     def _one(self, line: str, linker: str | None) -> list[str]:
         """A line that stands for itself; `linker`: what follows the name of a GNU linker, None for others."""
+        if len(line) > LONGEST:
+            return [line]
         placed = _PLACED.match(line)
         if placed is not None:
             return [self._error(placed["path"], placed["line"], placed["text"], placed["column"])]
@@ -173,7 +191,8 @@ class _Rewriter:
                 else:
                     sites.append((source, "1", held["part"]))
             elif site is not None:
-                sites.append((site["path"] or "", site["line"] or "1", ""))
+                place = _LLD_PLACE.search(detail)
+                sites.append((place["path"], place["line"], "") if place else ("", "1", ""))
             else:
                 rest.append(detail)
         placed = _SCRIPT_PLACE.match(text)

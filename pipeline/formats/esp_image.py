@@ -18,9 +18,26 @@ from pipeline.model import SECTOR, Failure, FailureCategory, Image, MatchRule, R
 
 def image_chip_id(data: bytes) -> int | None:
     """The chip in the header of an image; None when `data` is too short for one or does not begin like one."""
-    if len(data) < HEADER_SIZE or data[0] != IMAGE_MAGIC:
+    if len(data) < HEADER_SIZE or data[0] != IMAGE_MAGIC or is_esp8266(data):
         return None
     return int(struct.unpack_from("<H", data, 12)[0])
+
+
+ESP8266_MAGICS = (0xE9, 0xEA)
+ESP8266_IRAM = range(0x40100000, 0x40110000)
+ESP8266_MEMORY = (ESP8266_IRAM, range(0x3FFE8000, 0x40000000), range(0x40200000, 0x40300000))
+
+
+def is_esp8266(data: bytes) -> bool:
+    """Do these first bytes begin an image of the ESP8266? Its header has 8 bytes, so that a segment's address and size
+    stand where the ESP32 family has pins and the chip's id. Its entry point lies in IRAM, where no ESP32 has memory;
+    version 2 (0xEA) is known by its four segments."""
+    if len(data) < HEADER_SIZE or data[0] not in ESP8266_MAGICS:
+        return False
+    entry, first = struct.unpack_from("<II", data, 4)
+    if data[0] != IMAGE_MAGIC:
+        return bool(data[1] == 4 and entry in ESP8266_IRAM)
+    return entry in ESP8266_IRAM and any(first in memory for memory in ESP8266_MEMORY)
 
 
 # --- one image --------------------------------------------------------------------------------
@@ -85,18 +102,20 @@ class ImageInfo(NamedTuple):
         return self.checksum_ok and self.hash_ok is not False
 
 
-def describe_image(data: bytes) -> ImageInfo | Reason:
+def describe_image(data: bytes, max_segments: int = MAX_SEGMENTS) -> ImageInfo | Reason:
     """Read an image; a Reason of kind `bad-image` when the bytes are not one, or end too early. A wrong checksum or
     hash is not a reason but a fact in the result."""
     if len(data) < HEADER_SIZE:
         return Reason("bad-image", "header", f"{HEADER_SIZE} bytes needed", f"{len(data)} bytes there")
+    if is_esp8266(data):
+        return Reason("bad-image", "header", "one of the ESP32 family needed", "an ESP8266's there")
     magic, count, mode, size_freq, entry, _wp, _drive, chip_id, _rev, min_rev, max_rev, _res, hashed = (
         _HEADER.unpack_from(data)
     )
     if magic != IMAGE_MAGIC:
         return Reason("bad-image", "magic", f"{IMAGE_MAGIC:#04x} needed", f"{magic:#04x} there")
-    if not 1 <= count <= MAX_SEGMENTS:
-        return Reason("bad-image", "segment count", f"1 to {MAX_SEGMENTS} allowed", f"{count} there")
+    if not 1 <= count <= max_segments:
+        return Reason("bad-image", "segment count", f"1 to {max_segments} allowed", f"{count} there")
     if hashed not in (0, 1):
         return Reason("bad-image", "hash flag", "0 or 1 allowed", f"{hashed} there")
     segments: list[Segment] = []
@@ -131,9 +150,9 @@ def describe_image(data: bytes) -> ImageInfo | Reason:
 
 
 def with_flash_settings(data: bytes, mode: int, freq: int, size: int) -> bytes:
-    """A whole image with these codes in its header and, if it has one, the hash made anew: what esptool writes when it
-    is told flash settings. What follows the image (padding, a signature) stays."""
-    info = describe_image(data)
+    """A whole image with these codes in its header and, if it has one, its hash computed again: what esptool writes
+    when it is told flash settings. What follows the image (padding, a signature) stays."""
+    info = describe_image(data, 0xFF)
     assert isinstance(info, ImageInfo), "the caller knows that it is an image [this is a bug]"
     changed = data[:2] + bytes([mode, size << 4 | freq]) + data[4:]
     if info.hash_ok is None or changed == data:
@@ -184,6 +203,14 @@ def check_chip(data: bytes, chip: str, *, where: str) -> Failure | None:
     """Is this image made for `chip` (esptool no longer refuses a wrong one)? `where` names the image for the message.
     Bytes that are no image at all pass: a file system has no chip."""
     chip_id = image_chip_id(data)
+    if is_esp8266(data):
+        return fail(
+            FailureCategory.WRONG_DEVICE,
+            stage=Stage.VERIFY_FLASH,
+            where=where,
+            message=f"the image is for the ESP8266, but the chip is {chip}",
+            hint=f"build for {chip}: the two share neither instructions nor boot ROM",
+        )
     if chip_id is None or (chip in CHIPS and chip_id == CHIPS[chip].image_chip_id):
         return None
     return fail(

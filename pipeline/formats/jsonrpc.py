@@ -20,7 +20,7 @@ def parse_jsonrpc(line: bytes) -> dict[str, Any] | None:
     if not line.lstrip().startswith(b"{"):
         return None
     try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+        value = json.loads(line.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
@@ -39,6 +39,13 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is no number that a program can hold")
+    return number
+
+
 def _is_id(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
@@ -50,10 +57,19 @@ def is_response(message: Mapping[str, Any]) -> bool:
 
 def reported_sha256(message: Mapping[str, Any]) -> str | None:
     """`app_elf_sha256` of a message's params or result, if it carries one."""
+    return _reported(message, "app_elf_sha256")
+
+
+def reported_mac(message: Mapping[str, Any]) -> str | None:
+    """`mac` of a message's params or result, if it carries one."""
+    return _reported(message, "mac")
+
+
+def _reported(message: Mapping[str, Any], name: str) -> str | None:
     for key in ("params", "result"):
         body = message.get(key)
-        if isinstance(body, dict) and isinstance(body.get("app_elf_sha256"), str):
-            return str(body["app_elf_sha256"])
+        if isinstance(body, dict) and isinstance(body.get(name), str):
+            return str(body[name])
     return None
 
 

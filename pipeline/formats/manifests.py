@@ -1,7 +1,7 @@
 """Firmware that was built elsewhere: which file goes where, and what the build says about chip and flash.
 
-Reads ESP-IDF's `flasher_args.json` (both spellings of its keys: `write_flash_args` and `write-flash-args`), knows the
-places of a PlatformIO build, and judges the first bytes of files. Does not know how a file is opened.
+Reads ESP-IDF's `flasher_args.json` (both spellings of its keys: `write_flash_args` and `write-flash-args`), and judges
+the first bytes of files. Does not know how a file is opened.
 Invariant: paths are relative to the project's root and inside it; a `Firmware` names exactly one partition table.
 """
 
@@ -10,23 +10,19 @@ from __future__ import annotations
 import itertools
 import json
 import posixpath
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from cache.named_tuple import NamedTuple
-from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES, chip_name, flash_freq_name
+from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES, chip_name, flash_freq_name, flash_size_bytes
 from pipeline.failures import fail
-from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, image_chip_id
-from pipeline.formats.partitions import TABLE_MAGIC, app_rows, factory_row, ota_slots, otadata_row
+from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, image_chip_id, is_esp8266
+from pipeline.formats.flash_file import FlashFile
+from pipeline.formats.partitions import TABLE_MAGIC
 from pipeline.model import Failure, FailureCategory, Partition
 
 FLASHER_ARGS = "flasher_args.json"
-PLATFORMIO_APP = "firmware.bin"
-PLATFORMIO_TABLE = "partitions.bin"
-PLATFORMIO_BOOTLOADER = "bootloader.bin"
-PLATFORMIO_OTADATA = "boot_app0.bin"
-TABLE_OFFSET = 0x8000
-
 HEAD_SIZE = HEADER_SIZE
 """Bytes from the beginning of each file that are enough to tell what it is."""
 
@@ -34,18 +30,13 @@ _UNSAID = ("keep", "detect")
 """Values of flash settings that leave the header as it is."""
 
 
-class FlashFile(NamedTuple):
-    """`path` goes to `offset`."""
-
-    offset: int
-    path: str
-
-
 class Firmware(NamedTuple):
     """`where` names the build in messages. `chip` and the flash settings are `""` where the build does not say.
-    `patch`: the settings go into the bootloader's header, as esptool would do it."""
+    `patch`: the settings go into the bootloader's header, as esptool would do it. `header_size`: the flash size in that
+    header; `size_open`: deploy.toml may say another one, which then goes into the header. `notes`: what was chosen, for
+    people."""
 
-    kind: Literal["esp-idf", "platformio", "files"]
+    kind: Literal["esp-idf", "platformio", "files", "esp-web-tools"]
     where: str
     files: tuple[FlashFile, ...]
     table: FlashFile
@@ -54,6 +45,9 @@ class Firmware(NamedTuple):
     flash_freq: str = ""
     flash_size: str = ""
     patch: bool = False
+    header_size: str = ""
+    size_open: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Manifest(NamedTuple):
@@ -75,8 +69,13 @@ def _bad(where: str, message: str, hint: str) -> Failure:
 REBUILD = "build it again: idf.py build"
 
 
-def parse_flasher_args(text: str, directory: str) -> Manifest | Failure:
-    """The manifest of the ESP-IDF build in `directory` (relative to the project's root)."""
+Inside = Callable[[str], str]
+"""An absolute path -> the same relative to the project's root, `""` for one outside."""
+
+
+def parse_flasher_args(text: str, directory: str, inside: Inside = lambda _: "") -> Manifest | Failure:
+    """The manifest of the ESP-IDF build in `directory` (relative to the project's root). `inside` is asked about
+    absolute paths in it."""
     where = f"{directory}/{FLASHER_ARGS}"
     try:
         document = json.loads(text)
@@ -90,7 +89,7 @@ def parse_flasher_args(text: str, directory: str) -> Manifest | Failure:
     listed = document.get("flash_files")
     if not isinstance(listed, dict) or not listed:
         return _bad(where, "'flash_files' is missing or empty, so nothing says what goes where", REBUILD)
-    files = _flash_files(listed, directory, where)
+    files = _flash_files(listed, directory, where, inside)
     if isinstance(files, Failure):
         return files
     encrypted = _encrypted(document)
@@ -111,6 +110,13 @@ def parse_flasher_args(text: str, directory: str) -> Manifest | Failure:
         if value and value not in allowed:
             return _bad(where, f"'{key}' is '{value}', but {chip} has {', '.join(allowed)}", REBUILD)
     return Manifest(files, chip, *said)
+
+
+def manifest_roles(text: str) -> dict[str, int]:
+    """What a manifest (which `parse_flasher_args` took) calls its images -> their offsets: `app`, `partition_table`."""
+    named = ((name, value) for name, value in _underscored(json.loads(text)).items() if isinstance(value, dict))
+    found = {name: parse_offset(str(value.get("offset", ""))) for name, value in named if "file" in value}
+    return {name: offset for name, offset in found.items() if offset is not None}
 
 
 def _underscored(value: Any) -> dict[str, Any]:
@@ -136,7 +142,9 @@ def _options(words: Any) -> dict[str, str]:
     }
 
 
-def _flash_files(listed: Mapping[str, Any], directory: str, where: str) -> tuple[FlashFile, ...] | Failure:
+def _flash_files(
+    listed: Mapping[str, Any], directory: str, where: str, inside: Inside
+) -> tuple[FlashFile, ...] | Failure:
     files = []
     for key, name in listed.items():
         offset = parse_offset(key)
@@ -145,6 +153,8 @@ def _flash_files(listed: Mapping[str, Any], directory: str, where: str) -> tuple
         if not isinstance(name, str) or not name:
             return _bad(where, f"'flash_files' has no file at {key}", REBUILD)
         path = posixpath.normpath(posixpath.join(directory, name.replace("\\", "/")))
+        if path.startswith("/") or re.match("[A-Za-z]:", name):
+            path = inside(name) or path
         if path.startswith(("/", "../")):
             return _bad(where, f"'{name}' lies outside the project", "build inside the project, or link to it there")
         files.append(FlashFile(offset, path))
@@ -173,39 +183,18 @@ def parse_offset(text: str) -> int | None:
     return offset if 0 <= offset <= 0xFFFFFFFF else None
 
 
-# --- PlatformIO -------------------------------------------------------------------------------
-
-
-def platformio_files(directory: str, chip: str, table: Sequence[Partition], *, has_otadata: bool) -> list[FlashFile]:
-    """What `pio run -t upload` writes: the bootloader where the chip's ROM looks, the table, `boot_app0.bin` where the
-    table has otadata, the application where that makes the bootloader start it."""
-    files = [
-        FlashFile(CHIPS[chip].bootloader_offset, f"{directory}/{PLATFORMIO_BOOTLOADER}"),
-        FlashFile(TABLE_OFFSET, f"{directory}/{PLATFORMIO_TABLE}"),
-    ]
-    otadata = otadata_row(table)
-    if otadata is not None and has_otadata:
-        files.append(FlashFile(otadata.offset, f"{directory}/{PLATFORMIO_OTADATA}"))
-    slots = ota_slots(table)
-    # boot_app0.bin selects ota_0, also beside a factory partition.
-    app = slots[0] if slots and (has_otadata or factory_row(table) is None) else next(iter(app_rows(table)), None)
-    if app is not None:
-        files.append(FlashFile(app.offset, f"{directory}/{PLATFORMIO_APP}"))
-    return sorted(files)
-
-
 # --- any files --------------------------------------------------------------------------------
 
 
 def find_table(files: Sequence[FlashFile], heads: Mapping[str, bytes], where: str) -> FlashFile | Failure:
     """The one file that is a partition table."""
-    tables = [file for file in files if heads[file.path].startswith(TABLE_MAGIC)]
+    tables = [file for file in files if heads[file.label].startswith(TABLE_MAGIC)]
     if len(tables) == 1:
         return tables[0]
     if tables:
         names = " and ".join(f"{file.path} at {file.offset:#x}" for file in tables)
         return _bad(where, f"{names} are both partition tables", "keep one of them")
-    names = ", ".join(file.path for file in files)
+    names = ", ".join(file.label for file in files)
     hint = "add the partition table, such as 0x8000: without it nothing says what fits where"
     return _bad(where, f"none of these files is a partition table: {names}", hint)
 
@@ -213,14 +202,25 @@ def find_table(files: Sequence[FlashFile], heads: Mapping[str, bytes], where: st
 def find_chip(files: Sequence[FlashFile], heads: Mapping[str, bytes], where: str) -> str | Failure:
     """The chip for which the first image among the files was made."""
     for file in files:
-        chip_id = image_chip_id(heads[file.path])
+        if is_esp8266(heads[file.label]):
+            fact = "the image is for the ESP8266, which has no partition table and another boot ROM"
+            return _bad(file.path, fact, f"build for one of {', '.join(CHIPS)}")
+        chip_id = image_chip_id(heads[file.label])
         if chip_id is not None:
             name = chip_name(chip_id)
             if name in CHIPS:
                 return name
             return _bad(file.path, f"the image is for {name}, which this version does not know", "check the file")
-    names = ", ".join(file.path for file in files)
+    names = ", ".join(file.label for file in files)
     return _bad(where, f"none of these files is an image of an ESP32 program: {names}", "add the application's image")
+
+
+def size_for(table: Sequence[Partition], header: str) -> str:
+    """The flash size of the header, or the smallest one that holds the table where that is larger: what a header says
+    is often a default, and the board's own flash is measured before anything is written."""
+    end = max((row.end for row in table), default=0)
+    needed = next((size for size in FLASH_SIZES if flash_size_bytes(size) >= end), FLASH_SIZES[-1])
+    return max(needed, header, key=flash_size_bytes) if header else needed
 
 
 def header_settings(head: bytes, chip: str) -> tuple[str, str, str]:

@@ -33,6 +33,11 @@ class OtaState(IntEnum):
     UNDEFINED = 0xFFFFFFFF
 
 
+LASTING = (OtaState.VALID, OtaState.UNDEFINED)
+"""States in which a selected image is started again and again; in any other one a bootloader with roll-back may start
+another image at the next reset."""
+
+
 class OtaEntry(NamedTuple):
     """One sector's entry. `state` is the raw number (see OtaState; others count as usable, as for the bootloader)."""
 
@@ -43,7 +48,17 @@ class OtaEntry(NamedTuple):
     @property
     def usable(self) -> bool:
         """May the bootloader follow this entry?"""
-        return self.crc_ok and self.sequence != NO_SEQUENCE and self.state not in (OtaState.INVALID, OtaState.ABORTED)
+        return self.names_one and self.state not in (OtaState.INVALID, OtaState.ABORTED)
+
+    @property
+    def names_one(self) -> bool:
+        """Was it ever a choice?"""
+        return self.crc_ok and self.sequence != NO_SEQUENCE
+
+    def slot(self, slots: int) -> int:
+        """The slot that it names, of `slots`. Unsigned 32-bit arithmetic, as in the bootloader: sequence 0 is legal
+        there and wraps."""
+        return ((self.sequence - 1) & 0xFFFFFFFF) % slots
 
 
 def sequence_crc(sequence: int) -> int:
@@ -59,6 +74,11 @@ def encode(slot: int, slots: int) -> bytes:
     sequence = slot + 1
     entry = _ENTRY.pack(sequence, b"\xff" * 20, OtaState.UNDEFINED, sequence_crc(sequence))
     return entry.ljust(SIZE, b"\xff")
+
+
+def erased() -> bytes:
+    """SIZE bytes that select nothing: the factory app is started, or ota_0 where there is none."""
+    return b"\xff" * SIZE
 
 
 def entries(data: bytes) -> tuple[OtaEntry, ...]:
@@ -83,5 +103,4 @@ def select(data: bytes, slots: int) -> int | None:
     active = active_entry(data)
     if active is None or slots < 1:
         return None
-    # Unsigned 32-bit arithmetic, as in the bootloader: sequence 0 is legal there and wraps.
-    return ((active.sequence - 1) & 0xFFFFFFFF) % slots
+    return active.slot(slots)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS
+from pipeline.formats.flash_file import WHOLE, Part
 from pipeline.formats.partitions import APP, app_rows, factory_row, ota_slots, otadata_row
 from pipeline.model import SECTOR, MatchRule, Partition
 from pipeline.text import did_you_mean
@@ -23,7 +24,7 @@ BOOTLOADER, TABLE, APPLICATION, OTADATA_IMAGE = OWN_IMAGES
 
 class Placement(NamedTuple):
     """Room for one image: `name` is what reports call it, `partition` the table's row or `""`. `program`: its header
-    names a chip. `source`: the given file that it holds, `""` for what a toolchain makes."""
+    names a chip. `source`: the given file that it holds (`part` of it), `""` for what a toolchain makes."""
 
     name: str
     partition: str
@@ -32,6 +33,7 @@ class Placement(NamedTuple):
     match: MatchRule = MatchRule.BYTES
     program: bool = False
     source: str = ""
+    part: Part = WHOLE
 
 
 class Given(NamedTuple):
@@ -42,6 +44,7 @@ class Given(NamedTuple):
     path: str
     partition: str = ""
     offset: int | None = None
+    part: Part = WHOLE
 
 
 class Misplaced(NamedTuple):
@@ -53,8 +56,9 @@ class Misplaced(NamedTuple):
 
 
 def place(table: Sequence[Partition], chip: str, table_offset: int) -> tuple[Placement, ...]:
-    """The placements of what a toolchain builds. The application goes to `factory` if there is one (it boots without
-    otadata), else to `ota_0`, which otadata then has to select; a table without either gives no `app`."""
+    """The placements of what a toolchain builds. The application goes to `factory` if there is one (erased otadata
+    starts it), else to `ota_0`, which otadata then has to select; a table without either gives no `app`. Otadata is
+    ours wherever the table has it: a board that was once updated over the air would start something else."""
     boot = CHIPS[chip].bootloader_offset
     placements = [
         Placement(BOOTLOADER, "", boot, table_offset - boot, program=True),
@@ -63,9 +67,9 @@ def place(table: Sequence[Partition], chip: str, table_offset: int) -> tuple[Pla
     factory, slots, otadata = factory_row(table), ota_slots(table), otadata_row(table)
     app = factory or (slots[0] if slots else None)
     if app is not None:
-        placements.append(Placement(APPLICATION, app.name, app.offset, app.size, program=True))
-        if otadata is not None and factory is None:
-            placements.append(Placement(OTADATA_IMAGE, otadata.name, otadata.offset, otadata.size, MatchRule.OTADATA))
+        placements.append(_application(table, app))
+    if otadata is not None:
+        placements.append(Placement(OTADATA_IMAGE, otadata.name, otadata.offset, otadata.size, MatchRule.OTADATA))
     return tuple(sorted(placements, key=lambda p: p.offset))
 
 
@@ -99,21 +103,25 @@ def place_firmware(
     started: Partition,
     flash_size: int,
 ) -> tuple[Placement, ...] | Misplaced:
-    """The placements of files with offsets. Otadata that selects `started` is added where the table has room for it and
-    no file is given: what the board's own says is not known."""
+    """The placements of files with offsets. Otadata that starts `started` is added where the table has room for it and
+    no file is given: the board's own may start what was once put there over the air."""
     boot, otadata = CHIPS[chip].bootloader_offset, otadata_row(table)
     known = {
         boot: Placement(BOOTLOADER, "", boot, table_offset - boot, program=True),
         table_offset: Placement(TABLE, "", table_offset, SECTOR),
-        started.offset: Placement(APPLICATION, started.name, started.offset, started.size, program=True),
+        started.offset: _application(table, started),
     }
-    if otadata is not None and (started in ota_slots(table) or any(file.offset == otadata.offset for file in files)):
+    if otadata is not None:
         row = Placement(OTADATA_IMAGE, otadata.name, otadata.offset, otadata.size, MatchRule.OTADATA)
         known[otadata.offset] = row
     placed: list[Placement] = []
     for file in files:
         role = known.pop(file.offset, None) if file.offset is not None else None
-        found = role._replace(source=file.path) if role is not None else _place_one(table, file, placed, flash_size)
+        found = (
+            role._replace(source=file.path, part=file.part)
+            if role is not None
+            else _place_one(table, file, placed, flash_size)
+        )
         if isinstance(found, Misplaced):
             return found
         placed.append(found)
@@ -163,11 +171,24 @@ def _place_one(
         name,
         label,
         offset,
-        end - offset,
+        room(table, row, offset) if row is not None else end - offset,
         MatchRule.OTADATA if is_otadata else MatchRule.BYTES,
         program=row is not None and row.type == APP,
         source=given.path,
+        part=given.part,
     )
+
+
+def _application(table: Sequence[Partition], row: Partition) -> Placement:
+    return Placement(APPLICATION, row.name, row.offset, room(table, row, row.offset), program=True)
+
+
+def room(table: Sequence[Partition], row: Partition, offset: int) -> int:
+    """Bytes from `offset` to the end of its row. A sector that another row begins in is not this row's to erase (tables
+    of ESP-IDF before 5.0 have such rows)."""
+    last = row.end // SECTOR * SECTOR
+    shared = any(row.end <= other.offset < last + SECTOR for other in table if other != row)
+    return (last if row.end % SECTOR and shared else row.end) - offset
 
 
 def _row_of(table: Sequence[Partition], given: Given) -> tuple[Partition | None, int]:

@@ -25,7 +25,7 @@ EXIT_CONFIG = 2
 
 
 class Child(NamedTuple):
-    """`report`: None when there is no log, since the gate answered (`exit_code` 0) or nothing began; `failure`:
+    """`report`: None when there is no log, since the fast path answered (`exit_code` 0) or nothing began; `failure`:
     category and message, `("", "")` for none."""
 
     words: tuple[str, ...]

@@ -165,7 +165,7 @@ def main() -> None:
         sys.stderr.flush()
         leave(code)
 
-    os._exit = end  # type: ignore[assignment]  # the gate ends a process that way
+    os._exit = end  # type: ignore[assignment]  # the fast path ends a process that way
     count_stats(counts)
     follow_chdir(counts)
     count_events(counts)

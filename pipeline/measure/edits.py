@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from pipeline.engine.engine import readers
+from cache.durable import read_file
 from pipeline.model import Failure, Stage
 from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options
@@ -43,7 +43,7 @@ class Edits:
         if not name:
             return f"the project has no {'header' if kind == 'header' else 'C or C++ source'} of its own to edit"
         path = self._project / name
-        data = path.read_bytes()
+        data = read_file(str(path))
         self._before.setdefault(name, data)
         self._last = (path, data)
         path.write_bytes(data + b"\n" + LINES[kind].format(n=number).encode() + b"\n")
@@ -83,7 +83,7 @@ class Edits:
 def _header(context: Context) -> str:
     counts = {
         path: sum(action.stage is Stage.COMPILE for action in actions)
-        for path, actions in readers(context.engine).items()
+        for path, actions in context.engine.workspace.readers().items()
         if PurePosixPath(path).suffix in HEADERS and not path.startswith(("/", "{", "build/"))
     }
     return max(sorted(counts), key=lambda path: counts[path], default="")

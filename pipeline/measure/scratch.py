@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cache.durable import read_text
 from pipeline.effects.api import Completed
 from pipeline.effects.host import git_files
 from pipeline.run.context import CONFIG_FILE, STATE_DIR, Context
@@ -41,7 +42,7 @@ class Scratch:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(context.root / name, target)
             target.chmod(target.stat().st_mode | stat.S_IWUSR)  # of a checkout that is read-only
-        (self.project / CONFIG_FILE).write_text(own_config((context.root / CONFIG_FILE).read_text()))
+        (self.project / CONFIG_FILE).write_text(own_config(read_text(context.root / CONFIG_FILE)))
 
     def erase(self) -> None:
         """As after a fresh checkout: no products, an empty cache, virtual boards as from the factory."""

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.report.history import History, parse_history
+from cache.durable import read_file
+from pipeline.report.history import DeployHistory, parse_history
+from pipeline.report.markdown import HISTORY
 
-HISTORY = "history.jsonl"
 
-
-def read_history(reports_dir: Path) -> History:
-    """The history that lies there, with the part that was put aside when it grew."""
+def read_history(reports_dir: Path) -> DeployHistory:
+    """The history that lies there, with the older part that was split off when it grew."""
     path = reports_dir / HISTORY
     parts = []
     for one in (path.with_name(f"{path.stem}.1{path.suffix}"), path):
         try:
-            parts.append(one.read_bytes())
+            parts.append(read_file(str(one)))
         except OSError:
             continue
     return parse_history(b"\n".join(parts))

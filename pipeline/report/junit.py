@@ -16,10 +16,10 @@ from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.model import StageOutcome
-from pipeline.text import visible_text
+from pipeline.text import quoted, visible, visible_text
 
 _HOSTNAME = "localhost"
-"""Required by the schema; the machine's own name is nobody's business."""
+"""Required by the schema; the machine's own name is deliberately omitted."""
 
 
 class _Case(NamedTuple):
@@ -97,8 +97,8 @@ def _failure(kind: str, failure: Mapping[str, Any]) -> str:
     attributes = {"message": failure["message"], "type": failure["category"]}
     told = (f"{failure['where']}: error: {failure['message']}", f"hint: {failure['hint']}")
     keys = f"retryable: {str(failure['retryable']).lower()}, user action: {failure['user_action']}"
-    body = "\n".join([*told, keys, *([failure["detail"].rstrip("\n")] if failure["detail"] else [])])
-    return f"<{kind}{_attributes(attributes)}>{_escape(visible_text(body))}</{kind}>"
+    body = "\n".join([*map(visible, (*told, keys)), *quoted(failure["detail"])])
+    return f"<{kind}{_attributes(attributes)}>{_escape(body)}</{kind}>"
 
 
 def _properties(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -12,13 +12,13 @@ Digests, Readiness, Durations.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.text import visible, visible_text
+from pipeline.records import json_text
+from pipeline.text import quoted, visible, visible_text
 
 NOTHING = "-"
 """Stands for an empty value: a code span cannot be empty."""
@@ -53,6 +53,9 @@ def last_line(report: Mapping[str, Any], *, written: bool = True) -> str:
     }
     return " ".join(f"DEPLOY_{key}={shlex.quote(visible(value)) if value else ''}" for key, value in pairs.items())
 
+
+HISTORY = "history.jsonl"
+"""Among the reports: a line per transaction."""
 
 HISTORY_SCHEMA = 1
 """Version of `history_row`. Lines of different versions must not be compared."""
@@ -94,7 +97,7 @@ def history_row(report: Mapping[str, Any], run: str, machine: str, version: str)
 
 def encode_history(row: Mapping[str, Any]) -> bytes:
     """One line of `history.jsonl`."""
-    return json.dumps(row, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
+    return json_text(row, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 FOLDED = 5
@@ -152,7 +155,7 @@ def _is_first(reason: Mapping[str, Any]) -> bool:
 def _failure(failure: Mapping[str, Any]) -> str:
     keys = ("category", "stage", "retryable", "user_action", "where", "message", "hint")
     page = section("## Failure", ((key, failure[key]) for key in keys))
-    return page + "\n" + code_block(failure["detail"]) + "\n" if failure["detail"] else page
+    return page + "\n" + quoted_block(failure["detail"]) + "\n" if failure["detail"] else page
 
 
 def _fingerprints(report: Mapping[str, Any]) -> Bullets:
@@ -201,9 +204,9 @@ def _durations(report: Mapping[str, Any]) -> Bullets:
     outcomes = {row["stage"]: row["outcome"] for row in report["stages"]}
     for row in report["budget"]["phases"]:
         words = [outcomes[row["phase"]]] if row["phase"] in outcomes else []
-        yield row["phase"], _Timed(row, words)
+        yield row["phase"], _TimedPhase(row, words)
     yield "remainder", report["totals"]["remainder_ms"]
-    yield "total", _Timed(report["budget"]["total"], [])
+    yield "total", _TimedPhase(report["budget"]["total"], [])
 
 
 def _ttfb(ttfb: Mapping[str, Any]) -> Bullets:
@@ -226,11 +229,11 @@ def _ttfb(ttfb: Mapping[str, Any]) -> Bullets:
 BUDGET_HEAD = ("phase", "budget", "measured", "margin", "verdict")
 
 
-_GATE = (("bottleneck", "bottleneck"), ("total_fits", "fits"), ("total_enforced", "enforced"))
+_FITS = (("bottleneck", "bottleneck"), ("total_fits", "fits"), ("total_enforced", "enforced"))
 
 
 def budget_rows(budget: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The total, and below it the phases that have a budget or took time. Phases may trade; the total is the gate."""
+    """The total, and below it the phases that have a budget or took time. Phases may trade; the total decides."""
     rows = [row for row in budget["phases"] if row["limit_ms"] is not None or row["measured_ms"]]
     return [_budget_row("total", budget["total"]), *(_budget_row(f"- {row['phase']}", row) for row in rows)]
 
@@ -243,22 +246,23 @@ def _budget_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
 def budget_section(budget: Mapping[str, Any]) -> str:
     """The tree as Markdown, and where time can be gained."""
     table = markdown_table(BUDGET_HEAD, budget_rows(budget))
-    gate = _bullets((key, budget[name]) for key, name in _GATE)
-    return "\n".join(["## Budget (ms)", "", table, "", *gate, ""])
+    fits = _bullets((key, budget[name]) for key, name in _FITS)
+    return "\n".join(["## Budget (ms)", "", table, "", *fits, ""])
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of words and numbers of this program, which need no escape. Every deploy writes one, and importing
-    tabulate costs 40 ms: hence by hand."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [head, ["-" * width for width in widths], *rows]
+    """A table. What would end a cell, a line or the table is shown by its escape. Every deploy writes one, and
+    importing tabulate costs 40 ms: hence by hand."""
+    cells = [[visible(cell).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [cells[0], ["-" * width for width in widths], *cells[1:]]
     return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
 
 
 # --- values -----------------------------------------------------------------------------------
 
 
-class _Timed:
+class _TimedPhase:
     """A duration with its budget, as a bullet's value."""
 
     def __init__(self, row: Mapping[str, Any], words: list[str]) -> None:
@@ -282,7 +286,7 @@ def _key(text: str) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, _Timed):
+    if isinstance(value, _TimedPhase):
         return str(value)
     if isinstance(value, bool):
         return code("true" if value else "false")
@@ -305,6 +309,11 @@ def code_block(text: str) -> str:
     body = visible_text(text.replace("\r\n", "\n").rstrip("\n"))
     fence = "`" * max(3, _longest_run(body) + 1)
     return f"{fence}text\n{body}\n{fence}"
+
+
+def quoted_block(text: str) -> str:
+    """What a device or another program said, in a fenced block, each line marked."""
+    return code_block("\n".join(quoted(text.rstrip("\n"))))
 
 
 def _longest_run(text: str) -> int:

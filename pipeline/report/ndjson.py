@@ -10,11 +10,11 @@ ASCII; lines of a type that a reader does not know may be skipped.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.model import Event, Failure
+from pipeline.records import json_text
 from pipeline.report.document import failure_json
 
 STREAM_SCHEMA = 1
@@ -38,4 +38,4 @@ def failure_line(failure: Failure) -> str:
 
 
 def _line(kind: str, row: Mapping[str, Any]) -> str:
-    return json.dumps({"schema": STREAM_SCHEMA, "type": kind, **row}, separators=(",", ":"), ensure_ascii=True) + "\n"
+    return json_text({"schema": STREAM_SCHEMA, "type": kind, **row}, separators=(",", ":")) + "\n"

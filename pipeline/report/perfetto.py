@@ -9,11 +9,11 @@ One process for the host (stages and the workers of the pool), one for each devi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.model import DEVICE_STAGES, Event
+from pipeline.records import json_text
 from pipeline.report.timeline import BOOT, STAGES, Instant, Slice, timeline
 
 HOST_PID = 1
@@ -26,10 +26,10 @@ def render_trace(logs: Sequence[tuple[str, Sequence[Event]]]) -> str:
     rows: list[dict[str, Any]] = []
     for number, (device, events) in enumerate(logs):
         rows += _process(HOST_PID + 1 + number, device, events, with_host=number == 0)
-    data = [json.dumps(row, sort_keys=True, ensure_ascii=True) for row in rows]
+    data = [json_text(row, sort_keys=True) for row in rows]
     # The device and the transaction, for whoever finds the file later.
     told = {device or "host": str(events[0].data.get("tx", "")) for device, events in logs if events}
-    other = json.dumps({"transactions": told}, ensure_ascii=True)
+    other = json_text({"transactions": told})
     return f'{{"displayTimeUnit": "ms", "otherData": {other}, "traceEvents": [\n' + ",\n".join(data) + "\n]}\n"
 
 

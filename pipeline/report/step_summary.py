@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.report.markdown import NOTHING, code, code_block
+from pipeline.report.markdown import NOTHING, code, quoted_block
 
 DETAIL_LINES = 60
 
@@ -42,7 +42,7 @@ def _section(report: Mapping[str, Any]) -> list[str]:
         lines += [f"**{failure['category']}** {code(where + failure['message'])}", "", f"Hint: {code(failure['hint'])}"]
         detail = failure["detail"].rstrip("\n").split("\n") if failure["detail"] else []
         if detail:
-            lines += ["", code_block("\n".join(line[:1000] for line in detail[-DETAIL_LINES:]))]
+            lines += ["", quoted_block("\n".join(line[:1000] for line in detail[-DETAIL_LINES:]))]
         lines.append("")
     return lines
 

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from cache.named_tuple import NamedTuple
-from pipeline.model import Failure
+from pipeline.model import DEVICE_STAGES, Failure
 from pipeline.report.markdown import module_line
+from pipeline.text import MARK, visible
 
 COLUMNS = 80
 """Assumed where the width cannot be asked; the table never needs more."""
@@ -49,7 +50,7 @@ def silence(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-class Look(NamedTuple):
+class TerminalLook(NamedTuple):
     """What a stream can show."""
 
     tty: bool
@@ -60,12 +61,12 @@ class Look(NamedTuple):
         return f"{_COLOURS[colour]}{text}{_RESET}" if self.colour and colour else text
 
 
-def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
+def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> TerminalLook:
     """The look for `stream`. Colour needs a terminal that is not `dumb`, and no `NO_COLOR` (no-color.org)."""
     tty = stream.isatty()
     dumb = environ.get("TERM") == "dumb"
     columns = shutil.get_terminal_size((COLUMNS, 24)).columns if tty else COLUMNS
-    return Look(tty and not dumb, tty and not dumb and not environ.get("NO_COLOR"), max(20, columns))
+    return TerminalLook(tty and not dumb, tty and not dumb and not environ.get("NO_COLOR"), max(20, columns))
 
 
 # --- the table --------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
 _WIDTHS = (14, 18, 8, 8, 8)
 
 
-def stage_table(report: Mapping[str, Any], look: Look) -> list[str]:
+def stage_table(report: Mapping[str, Any], look: TerminalLook) -> list[str]:
     """The end of a run: the budget tree with each stage's outcome, the remainder, the total, the bottleneck, and what
     was done."""
     lines = [look.paint(_row(("stage", "outcome", "ms", "budget", "margin", "verdict")), "bold")]
@@ -92,20 +93,21 @@ def stage_table(report: Mapping[str, Any], look: Look) -> list[str]:
     return [*lines, f"bottleneck: {budget['bottleneck'] or '-'}", counts[: look.columns]]
 
 
-def module_table(report: Mapping[str, Any], look: Look) -> list[str]:
+def module_table(report: Mapping[str, Any], look: TerminalLook) -> list[str]:
     """What the firmware said of each module, one line each; nothing when it was not asked."""
     lines = []
     for module in report["readiness"]["modules"]:
         colour = "green" if module["setup_ok"] else "red"
-        lines.append(look.paint(_plain(f"module {module['name']:<12} {module_line(module)}")[: look.columns], colour))
+        line = f"module {visible(module['name']):<12} {visible(module_line(module))}"
+        lines.append(look.paint(line[: look.columns], colour))
     return lines
 
 
 def differing_lines(report: Mapping[str, Any]) -> list[str]:
     """The answer of a run that only asked the board: a line for each region that differs and was not written."""
     return [
-        f"differs: {row['name']} at {row['offset']:#x}: the board's MD5 is {row['device_md5_before'] or 'unknown'}, "
-        f"this build's {row['md5']}"
+        f"differs: {visible(row['name'])} at {row['offset']:#x}: "
+        f"the board's MD5 is {row['device_md5_before'] or 'unknown'}, this build's {row['md5']}"
         for row in report["regions"]
         if report["outcome"] is None and row["action"] != "kept" and not row["done"]
     ]
@@ -123,7 +125,7 @@ def _row(cells: tuple[Any, ...]) -> str:
     return f"{left}{middle}  {verdict}".rstrip()
 
 
-def _timed_row(row: Mapping[str, Any], outcome: str, look: Look, colour: str) -> str:
+def _timed_row(row: Mapping[str, Any], outcome: str, look: TerminalLook, colour: str) -> str:
     cells = (row["phase"], outcome, row["measured_ms"], row["limit_ms"], row["margin_ms"], row["verdict"])
     over = row["margin_ms"] is not None and row["margin_ms"] < 0
     return look.paint(_row(cells), "red" if over else colour)
@@ -134,32 +136,46 @@ def _timed_row(row: Mapping[str, Any], outcome: str, look: Look, colour: str) ->
 DETAIL_LINES = 12
 
 
-def failure_block(failure: Failure, look: Look) -> list[str]:
-    """`<where>: error: <fact>`, the end of the detail, and one hint. A detail that holds errors with places is shown
-    whole, as it is, for editors to read: nothing indented, cut or said twice."""
+def failure_block(failure: Failure, look: TerminalLook) -> list[str]:
+    """`<where>: error: <fact>`, the end of the detail, and one hint. A detail of a build that holds errors with places
+    is shown whole, for editors to read: nothing cut or said twice. Whatever else a compiler said, and all that a device
+    said, is marked."""
     from pipeline.formats.diagnostics import is_error, line_of
 
     detail = failure.detail.splitlines()
-    if any(map(is_error, detail)):
-        lines = [look.paint(_plain(line), "red" if is_error(line) else "") for line in detail]
-        head = [] if failure.line() in detail else [look.paint(_plain(line_of(failure)), "red")]
-        return [*head, *lines, f"hint: {_plain(failure.hint)}"]
+    hint = f"hint: {visible(failure.hint)}"
+    if failure.stage not in DEVICE_STAGES and any(map(is_error, detail)):
+        lines = [look.paint(_told(line), "red" if is_error(line) else "") for line in detail]
+        head = [] if failure.line() in detail else [look.paint(visible(line_of(failure)), "red")]
+        return [*head, *lines, hint]
     detail = [line for line in detail if line not in failure.message]
-    shown = [f"  {_plain(line)}"[: look.columns if look.tty else None] for line in detail[-DETAIL_LINES:]]
+    shown = [f"  {MARK}{visible(line)}"[: look.columns if look.tty else None] for line in detail[-DETAIL_LINES:]]
     if len(detail) > len(shown):
         shown.insert(0, f"  ... {len(detail) - len(shown)} more lines in the report")
-    return [look.paint(_plain(line_of(failure)), "red"), *shown, f"hint: {_plain(failure.hint)}"]
+    return [look.paint(visible(line_of(failure)), "red"), *shown, hint]
+
+
+def say_failure(failure: Failure, stream: TextIO) -> None:
+    """The block on a stream, at once."""
+    say(stream, "\n".join(failure_block(failure, look_of(stream))) + "\n")
+
+
+def told_lines(text: str) -> list[str]:
+    """What a compiler or an action said: diagnostics with a place as they are, for editors, all else marked."""
+    return list(map(_told, text.splitlines()))
+
+
+def _told(line: str) -> str:
+    from pipeline.formats.diagnostics import is_diagnostic
+
+    return visible(line) if is_diagnostic(line) else f"  {MARK}{visible(line)}"
 
 
 def os_failure(where: str, error: OSError) -> str:
     """The text of a failure that a file or directory caused which cannot be used."""
     place = f"{error.filename}: " if error.filename else ""
-    return f"{where}: error: {place}{error.strerror or error}\nhint: make the place writable, or free disk space"
-
-
-def _plain(text: str) -> str:
-    """Without control characters: a device's log must not steer the terminal."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+    fact = visible(f"{where}: error: {place}{error.strerror or error}")
+    return f"{fact}\nhint: make the place writable, or free disk space"
 
 
 # --- progress ---------------------------------------------------------------------------------
@@ -169,7 +185,7 @@ class Progress:
     """One line that is redrawn in place: `app [######......]  42 %`. An `effects.api.Progress`; may be called from
     several threads. Silent unless `look.tty`."""
 
-    def __init__(self, stream: TextIO, look: Look) -> None:
+    def __init__(self, stream: TextIO, look: TerminalLook) -> None:
         self._stream = stream
         self._look = look
         self._shown = ""
@@ -180,7 +196,7 @@ class Progress:
         nobody knows how long it takes, so that `done` dots are drawn."""
         if not self._look.tty:
             return
-        line = self._line(_plain(label), done, total)
+        line = self._line(visible(label).expandtabs(1), done, total)
         with self._lock:
             if line != self._shown:
                 self._shown = line

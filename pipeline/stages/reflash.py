@@ -1,74 +1,95 @@
 """Stage reflash: write the sectors that verify-flash planned, and nothing else.
 
 Journals begin, each written region and the commit, so that a write that was cut off is known next time. A region's MD5
-is read once more over the whole of it after its last run. An explicit region (`reflash:bench:app`) is a transaction of
-its own: the journal and the outcome say nothing of the others.
-Does not decide what to write. Invariant: a region that is journalled as written has been confirmed by the device.
+is read over the whole of it after its last run, and that of every region of the transaction once more after the last
+write of all: a write that landed in another region is found there, before anything is believed. An explicit region
+(`reflash:bench:app`) is a transaction of its own: the journal and the outcome say nothing of the others.
+Does not decide what to write. Invariant: of a committed transaction the device has confirmed every region after the
+last write.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.config.schema import DeviceConfig
 from pipeline.effects.api import SLOWER_BAUD, FlashSession
 from pipeline.failures import fail
-from pipeline.model import Failure, FailureCategory, RegionPlan, Stage, StageOutcome, StageResult
+from pipeline.model import Failure, FailureCategory, Image, RegionAction, RegionPlan, Stage, StageWork
+from pipeline.stages.handover import InLoader, Proof
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
-    from pipeline.run.context import Context
-    from pipeline.run.device_run import DeviceRun
+    from pipeline.stages.protocols import DeviceBuild, Records, Screen
 
 
-def run(ctx: Context, device: DeviceRun, region: str = "") -> StageResult:
+def run(
+    device: DeviceConfig, board: InLoader, records: Records, build: DeviceBuild, screen: Screen, region: str = ""
+) -> tuple[StageWork, InLoader]:
     """Program what is still to be written; of `region` alone if it is named."""
-    session, plan = device.session, device.plan
-    assert session is not None and plan is not None, "reflash runs only after verify-flash [this is a bug]"
-    writes = device.pending(region)
-    images = [write.image for write in writes] if region else [each.image for each in plan.regions]
+    session, proof = board.session, board.proof
+    names = [each.image.name for each in proof.plan.regions]
+    if region and region not in names:
+        return StageWork(failure=_no_region(device, region, names)), board
+    writes = proof.pending(region)
+    images = [write.image for write in writes] if region else [each.image for each in proof.plan.regions]
     written, known = 0, len(session.reasons)
-    ctx.journal_begin(device, images)
+    records.journal_begin(device, board, images)
     for image in images:
         if all(image is not write.image for write in writes):
-            ctx.region_kept(device, image)
+            records.region_kept(device, board, image)
     for write in writes:
-        written += session.write(write.image, ctx.images.data(write.image), write.runs, ctx.progress)
-        failure = _mismatch(session, write, device.where)
+        written += session.write(write.image, build.images.data(write.image), write.runs, screen.progress)
+        failure = _mismatch(session, write, write.image.md5, device.where)
+        if failure is None:
+            records.region_written(device, board, write)
+            proof = proof._replace(written=(*proof.written, write))
+        if failure is None and write is writes[-1]:
+            failure = _proven_again(session, device.where, proof, images)
         if failure is not None:
-            return StageResult(Stage.REFLASH, StageOutcome.FAILED, 0.0, failure=failure)
-        ctx.region_written(device, write)
-    ctx.journal_commit(device, images)
+            return StageWork(failure=failure), board._replace(proof=proof)
+    records.journal_commit(device, board, images)
     slower = [reason for reason in session.reasons if reason.kind == SLOWER_BAUD]
     if slower:
-        ctx.notice(f"note: flashed at {slower[-1].after} baud: the line did not take {slower[0].before}")
+        screen.notice(f"note: flashed at {slower[-1].after} baud: the line did not take {slower[0].before}")
     counts = {"regions_written": len(writes), "bytes_written": written, "round_trips": session.round_trips}
-    return StageResult(Stage.REFLASH, StageOutcome.RAN, 0.0, reasons=session.reasons[known:], counts=counts)
+    return StageWork(session.reasons[known:], counts), board._replace(proof=proof)
 
 
-def run_region(ctx: Context, device: DeviceRun, region: str) -> StageResult:
-    """Program one region, named by the user."""
-    assert device.plan is not None, "reflash runs only after verify-flash [this is a bug]"
-    names = [each.image.name for each in device.plan.regions]
-    if region in names:
-        return run(ctx, device, region)
-    failure = fail(
+def _no_region(device: DeviceConfig, region: str, names: list[str]) -> Failure:
+    return fail(
         FailureCategory.CONFIG_ERROR,
         stage=Stage.REFLASH,
         where=f"reflash:{device.name}:{region}",
         message=f"there is no region '{region}'{did_you_mean(region, names)}",
         hint=f"choose one of {', '.join(names)}",
     )
-    return StageResult(Stage.REFLASH, StageOutcome.FAILED, 0.0, failure=failure)
 
 
-def _mismatch(session: FlashSession, write: RegionPlan, where: str) -> Failure | None:
-    image = write.image
+def _proven_again(session: FlashSession, where: str, proof: Proof, images: Sequence[Image]) -> Failure | None:
+    """The first region of the transaction that is not what it shall be, after its last write (which is proven already).
+    otadata that was kept has the bytes that verify-flash interpreted."""
+    last = proof.written[-1].image
+    for each in proof.plan.regions:
+        if each.image is last or each.image not in images:
+            continue
+        kept_as_read = each.action is RegionAction.KEPT and each.device_md5_before
+        failure = _mismatch(session, each, each.device_md5_before if kept_as_read else each.image.md5, where)
+        if failure is not None:
+            return failure
+    return None
+
+
+def _mismatch(session: FlashSession, region: RegionPlan, wanted: str, where: str) -> Failure | None:
+    image = region.image
     after = session.md5(image.offset, image.size)
-    if after == image.md5:
+    if after.lower() == wanted.lower():
         return None
+    done = "was kept" if region.action is RegionAction.KEPT else "was written"
     return fail(
         FailureCategory.VERIFY_MISMATCH,
         stage=Stage.REFLASH,
         where=where,
-        message=f"{image.name} at {image.offset:#x} was written but reads back as MD5 {after}, not {image.md5}",
+        message=f"{image.name} at {image.offset:#x} {done} but reads back as MD5 {after}, not {wanted}",
     )

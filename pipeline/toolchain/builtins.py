@@ -13,15 +13,16 @@ from types import MappingProxyType
 from pipeline import chips
 from pipeline.engine.results import Builtin, BuiltinCall, BuiltinError
 from pipeline.formats import elf, esp_image, otadata, partitions
+from pipeline.formats.flash_file import WHOLE, Part
 from pipeline.model import Failure, Partition, Reason
 
 STRIP = "strip@1"
 ELF2IMAGE = "elf2image@1"
 PARTITION_TABLE = "partition-table@1"
-OTADATA = "otadata@1"
-OTADATA_OF_TABLE = "otadata-of-table@1"
+OTADATA = "otadata@2"
+OTADATA_OF_TABLE = "otadata-of-table@2"
 COPY = "copy@1"
-IMAGE = "image@1"
+IMAGE = "image@2"
 
 
 def strip(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
@@ -56,44 +57,74 @@ def elf2image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
 
 
 def partition_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """CSV -> binary table. Parameters: `flash_size` and `table_offset` in bytes."""
+    """CSV -> binary table. Parameters: `flash_size`, `table_offset` and (optional) `boot_offset` in bytes."""
     rows = _rows(call)
     return rows if isinstance(rows, BuiltinError) else [partitions.encode_table(rows)]
 
 
 def ota_select(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """CSV -> otadata that selects ota_0, or erased bytes if there is no OTA slot. Parameters as `partition_table`."""
+    """CSV -> otadata that selects ota_0; erased where there is a factory app, which that starts, or no OTA slot.
+    Parameters as `partition_table`."""
     rows = _rows(call)
     if isinstance(rows, BuiltinError):
         return rows
-    slots = len(partitions.ota_slots(rows))
-    return [otadata.encode(0, slots) if slots else b"\xff" * otadata.SIZE]
+    slots = 0 if partitions.factory_row(rows) is not None else len(partitions.ota_slots(rows))
+    return [otadata.encode(0, slots) if slots else otadata.erased()]
 
 
 def ota_select_of_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """Binary table -> otadata that selects the slot of parameter `slot`."""
-    rows = partitions.decode_table(call.inputs[0])
+    """Binary table (or the part of a file that the parameters of `part_params` name) -> otadata that selects the slot
+    of parameter `slot`; erased without it."""
+    table = _part(call)
+    if isinstance(table, BuiltinError):
+        return table
+    rows = partitions.decode_table(table)
     if isinstance(rows, Reason):
         return _refused(call, rows)
+    if "slot" not in call.params:
+        return [otadata.erased()]
     return [otadata.encode(int(call.params["slot"]), len(partitions.ota_slots(rows)))]
 
 
 def copy(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """The same bytes: from here on they are ours, in the cache, and named by their digest."""
-    return call.inputs if call.inputs[0] else BuiltinError(call.paths[0], "the file is empty", "build it again")
+    """The same bytes, or the part of them that the parameters of `part_params` name: from here on they are ours, in the
+    cache, and named by their digest."""
+    data = _part(call)
+    if isinstance(data, BuiltinError):
+        return data
+    return [data] if data else BuiltinError(call.paths[0], "the file is empty", "build it again")
+
+
+def part_params(part: Part) -> tuple[tuple[str, str], ...]:
+    """The parameters of `copy` and `take_image` for a part of a file; none for the whole."""
+    if part == WHOLE:
+        return ()
+    return (("packed", str(int(part.packed))), ("size", str(part.size)), ("start", str(part.start)))
+
+
+def _part(call: BuiltinCall) -> bytes | BuiltinError:
+    if "start" not in call.params:
+        return call.inputs[0]
+    start, size, packed = (int(call.params[key]) for key in ("start", "size", "packed"))
+    try:
+        return Part(start, size, bool(packed)).take(call.inputs[0])
+    except ValueError as error:
+        return BuiltinError(call.paths[0], str(error), "build it again")
 
 
 def take_image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """A program's image, if it is whole. Parameters (optional): `chip` with `flash_mode, flash_freq, flash_size`, each
-    of which goes into the header as `esptool write-flash` would put it there."""
-    data, path = call.inputs[0], call.paths[0]
-    info = esp_image.describe_image(data)
+    """A program's image, if it is whole. Parameters (optional): those of `part_params`; `max_segments`; `chip` with
+    `flash_mode, flash_freq, flash_size`, each of which goes into the header as `esptool write-flash` would do it."""
+    data, path = _part(call), call.paths[0]
+    if isinstance(data, BuiltinError):
+        return data
+    info = esp_image.describe_image(data, int(call.params.get("max_segments", esp_image.MAX_SEGMENTS)))
     if isinstance(info, Reason):
         return _refused(call, info)
     if not info.ok:
         what = "SHA-256" if info.checksum_ok else "checksum"
         return BuiltinError(path, f"the image is damaged: its {what} does not match its bytes", "build it again")
-    if not call.params:
+    if not {"flash_mode", "flash_freq", "flash_size"} & call.params.keys():
         return [data]
     mode, freq, size = info.flash_mode, info.flash_freq, info.flash_size
     if "flash_mode" in call.params:
@@ -127,12 +158,12 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
 
 def _rows(call: BuiltinCall) -> tuple[Partition, ...] | BuiltinError:
     path = call.paths[0]
-    try:
-        text = call.inputs[0].decode("utf-8")
-    except UnicodeDecodeError as error:
-        return BuiltinError(path, f"byte {error.start} is not UTF-8", "save the table as UTF-8")
-    sizes = {name: int(call.params[name]) for name in ("flash_size", "table_offset")}
-    rows = partitions.parse_csv(text, path, **sizes)
+    text = partitions.decode_csv(call.inputs[0], path)
+    if isinstance(text, Failure):
+        return BuiltinError(text.where, text.message, text.hint)
+    size, table = int(call.params["flash_size"]), int(call.params["table_offset"])
+    boot = int(call.params["boot_offset"]) if "boot_offset" in call.params else None
+    rows = partitions.parse_csv(text, path, flash_size=size, table_offset=table, boot_offset=boot)
     return BuiltinError(rows.where, rows.message, rows.hint) if isinstance(rows, Failure) else rows
 
 

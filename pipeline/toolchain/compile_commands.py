@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.durable import write_atomic
+from cache.durable import read_text, write_atomic
 from pipeline.model import Action, Tool
 from pipeline.toolchain.build import Toolchain
 
@@ -104,7 +104,7 @@ def refresh(root: Path, toolchain: Toolchain) -> str:
     """Bring the database that `hooks:install` wrote up to date: sources come and go. What the user should know."""
     path = root / NAME
     try:
-        text = path.read_text()
+        text = read_text(path)
         wanted = text_of(database(root, toolchain))
         if text != wanted and is_ours(text, root):
             write_atomic(path, wanted.encode(), durable=False)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.durable import MOST_TEXT, read_file
+from pipeline.chips import CHIPS
 from pipeline.config.schema import DeployConfig, Prebuilt
 from pipeline.errors import ConfigError
-from pipeline.formats.partitions import parse_csv
-from pipeline.formats.placement import Given, Misplaced, Placement, add_given, place
+from pipeline.formats.partitions import decode_csv, parse_csv
+from pipeline.formats.placement import APPLICATION, Given, Misplaced, Placement, add_given, place
 from pipeline.model import Failure, Partition
-from pipeline.toolchain.build import config_failure_at
+from pipeline.toolchain.config_places import config_failure_at
 
 if TYPE_CHECKING:
     from pipeline.config.values import Problem
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 
 def find_firmware(root: Path, section: Prebuilt) -> Firmware | Problem | Failure:
     """What `[prebuilt]` names below `root`."""
-    from pipeline.toolchain import prebuilt
+    from pipeline.toolchain.given_builds import read_firmware
 
-    return prebuilt.read_firmware(root, section)
+    return read_firmware(root, section)
 
 
 def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:
@@ -44,12 +46,21 @@ def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:
 def _read_csv(root: Path, config: DeployConfig) -> tuple[Partition, ...] | Failure:
     path = config.partitions.table
     try:
-        text = (root / path).read_text()
+        data = read_file(str(root / path), most=MOST_TEXT)
     except OSError as error:
         message = f"the partition table '{path}' cannot be read: {error.strerror}"
         hint = "correct the path, or write the table"
         return config_failure_at(root, config, ("partitions", "table"), message, hint)
-    return parse_csv(text, path, flash_size=config.flash.size_bytes, table_offset=config.partitions.offset)
+    text = decode_csv(data, path)
+    if isinstance(text, Failure):
+        return text
+    return parse_csv(
+        text,
+        path,
+        flash_size=config.flash.size_bytes,
+        table_offset=config.partitions.offset,
+        boot_offset=CHIPS[config.toolchain.chip].bootloader_offset,
+    )
 
 
 def place_all(root: Path, config: DeployConfig, table: tuple[Partition, ...]) -> tuple[Placement, ...]:
@@ -63,6 +74,10 @@ def place_all(root: Path, config: DeployConfig, table: tuple[Partition, ...]) ->
             raise ConfigError(placed)
     else:
         placed = place(table, chip, config.partitions.offset)
+        if all(one.name != APPLICATION for one in placed):
+            message = f"'{config.partitions.table}' has neither a factory partition nor ota_0: nothing would be started"
+            hint = "add a row of type app and subtype factory or ota_0"
+            raise ConfigError(config_failure_at(root, config, ("partitions", "table"), message, hint))
     given = [Given(image.name, image.file, image.partition, image.offset) for image in config.images]
     found = add_given(table, placed, given, flash_size)
     if isinstance(found, Misplaced):

@@ -16,6 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.schema import DeviceConfig
+from pipeline.device.ports import open_port
+from pipeline.device.serial_link import PortLink
+from pipeline.effects.clock import SystemClock
 from tests.contract.any_board import DEADLINE_S, AnyBoard, read_until, tcp, terminal
 from tests.contract.board_process import esptool_cli
 from tests.contract.test_esptool_boot import bootable
@@ -99,24 +103,13 @@ def test_a_board_that_enumerates_again_has_another_terminal_and_the_same_serial_
         assert board.stop() == (0, "")
 
 
-def tcp_soon(port: int) -> socket.socket:
-    """Connect to a port that is being opened: the board is back before the process listens again."""
-    deadline_s = time.monotonic() + DEADLINE_S
-    while True:
-        try:
-            return tcp(port)
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline_s:
-                raise
-
-
 def test_a_tcp_port_vanishes_and_returns_under_its_own_or_another_number(sock: Path) -> None:
     with AnyBoard("--rfc2217", "0", "--no-cpu", control=sock) as board, tcp(board.port) as client:
         read_until(client.recv, b"\xff\xfd\x2c")
         board.ask("fault vanish:for=0.05")
         assert read_until(client.recv, b"never") is not None  # the end of the stream
         board.until(present=True, enumerations=2)
-        with tcp_soon(board.port) as again:
+        with tcp(board.port) as again:
             assert b"\xff\xfd\x2c" in read_until(again.recv, b"\xff\xfd\x2c")
         board.ask("fault vanish:for=0.05,name=new")
         said = board.line()
@@ -236,4 +229,25 @@ def test_a_pty_client_that_floods_and_never_reads(tmp_path: Path, sock: Path) ->
         assert board.memory()["Rss"] < 80 << 20
         assert board.ask("state")["ok"]
         os.close(fd)
+        assert board.stop() == (0, "")
+
+
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")  # of pyserial
+@pytest.mark.parametrize("fault", ["", "download"])
+def test_a_reset_over_rfc2217_boots_a_chip_on_its_own_usb_and_nothing_is_lost(sock: Path, fault: str) -> None:
+    """Each line is a message of its own there; in the wrong order they leave the chip in download mode."""
+    clock = SystemClock()
+    with AnyBoard("--rfc2217", "0", "--usb", "--no-cpu", control=sock) as board:
+        if fault:
+            board.ask(fault)
+        port = open_port("desk", DeviceConfig("desk", "esp32c3", board.url), Path(), clock, 4 << 20)
+        link = PortLink(port, board.url, "device desk", clock.now_s, real_time=True, usb_lines=True)
+        try:
+            for _ in range(2):
+                released_s = link.release_reset()
+                heard = read_until(lambda n: link.read(0.1), b"invalid header")
+                assert heard.startswith(b"ESP-ROM:") and b"download" not in heard.lower()
+                assert released_s < link.now_s()
+        finally:
+            link.close()
         assert board.stop() == (0, "")

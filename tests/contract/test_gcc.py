@@ -18,11 +18,13 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
 from pipeline.engine.results import RunResult
+from pipeline.engine.workspace import BuildSteps, Directories, Host
 from pipeline.errors import ToolError
 from pipeline.model import Failure, FailureCategory, Stage, Tool
 from pipeline.toolchain import gcc, zig
 from pipeline.toolchain.build import Toolchain, build_toolchain
 from tests import firmware_build as fb
+from tests.contract.small_project import Small
 from tests.firmware_device import Bench, ready_of
 
 needs_gcc = pytest.mark.skipif(shutil.which(gcc.DRIVER) is None, reason=fb.GCC_MISSING)
@@ -47,10 +49,8 @@ class Project:
         """One result per stage that was not up to date."""
         made = self.toolchain(profile)
         state = self.root / ".deploy"
-        engine = Engine(
-            self.root, made.actions, made.tools, made.builtins, state, self.cache, self.runner, SystemClock(), 2,
-            made.run_env,
-        )  # fmt: skip
+        steps = BuildSteps(made.actions, made.tools, made.builtins, made.run_env)
+        engine = Engine(Directories(self.root, state, self.cache), steps, Host(self.runner, SystemClock(), 2))
         engine.scan()
         return [
             engine.run(stage, lambda label, done, total: None)
@@ -227,3 +227,22 @@ def test_a_missing_compiler_names_the_package(
 
 def test_both_toolchains_build_for_the_same_chips() -> None:
     assert set(gcc.TARGETS) == set(zig.TARGETS)
+
+
+@needs_gcc
+@pytest.mark.skipif(shutil.which("ccache") is None, reason="ccache is not installed (apt-get install ccache)")
+def test_through_ccache_the_same_is_made_and_shared(
+    tmp_path: Path, runner: SystemProcessRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launchers = tmp_path / "lib"
+    launchers.mkdir()
+    (launchers / gcc.DRIVER).symlink_to(str(shutil.which("ccache")))
+    plain = Small(tmp_path / "plain", runner, "gcc")
+    plain.build()
+    monkeypatch.setenv("PATH", f"{launchers}:{os.environ['PATH']}")
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "ccache"))
+    behind = Small(tmp_path / "behind", runner, "gcc")
+    assert "compile app/main.c" in behind.build() and behind.build() == set()
+    assert any((tmp_path / "ccache").rglob("*R")), "it was called"
+    assert behind.elf() == plain.elf()
+    assert plain.build() == set(), "the compiler is the same one"

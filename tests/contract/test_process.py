@@ -151,3 +151,66 @@ def test_what_a_terminal_sends_does_not_end_the_watchdog() -> None:
     finally:
         group.kill()
     assert not group.alive
+
+
+LEAVES = """
+import os, signal, sys, time
+def leave():
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with open("gate", "w") as gate:
+        gate.write(f"{os.getpid()}\\n")
+    time.sleep(1000)
+if "itself" in sys.argv or os.fork() == 0:
+    leave()
+if "stay" in sys.argv:
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("how", ["itself", "descendant", "descendant stay"])
+def test_cancel_does_not_wait_for_who_left_the_group_with_the_pipes(
+    runner: SystemProcessRunner, tmp_path: Path, how: str
+) -> None:
+    os.mkfifo(tmp_path / "gate")
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            runner.run([sys.executable, "-c", LEAVES, *how.split()], cwd=tmp_path, env=PATH, timeout_s=1000)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    pid = int((tmp_path / "gate").read_text())
+    runner.cancel()
+    thread.join(300)
+    assert [type(error) for error in raised] == [KeyboardInterrupt]
+    if how != "itself":
+        os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
+
+
+def test_a_command_that_takes_too_long_does_not_keep_its_runner_by_a_pipe(
+    runner: SystemProcessRunner, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "gate")
+    pids: list[int] = []
+    reader = threading.Thread(target=lambda: pids.append(int((tmp_path / "gate").read_text())))
+    reader.start()
+    with pytest.raises(TimeoutError):
+        runner.run([sys.executable, "-c", LEAVES, "descendant"], cwd=tmp_path, env=PATH, timeout_s=1)
+    reader.join(300)
+    os.kill(pids[0], signal.SIGKILL)
+    assert runner.run([SH, "-c", "echo next"], cwd=tmp_path, env=PATH, timeout_s=300).stdout == b"next\n"
+
+
+def test_what_is_printed_without_end_is_cut(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    """In order, and with both streams at once."""
+    size = 20 << 20
+    code = f"import os\nfor n in range({size >> 16}): os.write(1 + n % 2, b'x' * 65535 + b'\\n')"
+    done = runner.run([sys.executable, "-c", code], cwd=tmp_path, env=PATH, timeout_s=300)
+    for stream in (done.stdout, done.stderr):
+        kept, more = stream.rsplit(b"\n[", 1)
+        assert len(kept) < 9 << 20 and int(more.split()[0]) == size // 2 - len(kept)

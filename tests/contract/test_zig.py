@@ -18,6 +18,7 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
 from pipeline.engine.results import BuiltinCall, BuiltinError, RunResult
+from pipeline.engine.workspace import BuildSteps, Directories, Host
 from pipeline.formats import elf, otadata
 from pipeline.formats.partitions import decode_table
 from pipeline.model import Failure, FailureCategory, Stage, Tool
@@ -111,18 +112,8 @@ class Project:
     def build(self) -> list[RunResult]:
         """One result per stage that was not up to date."""
         state = self.root / ".deploy"
-        engine = Engine(
-            self.root,
-            zig.actions(self.spec),
-            {"zig": self.tool},
-            builtins.BUILTINS,
-            state,
-            self.cache,
-            self.runner,
-            SystemClock(),
-            2,
-            zig.run_env(state),
-        )
+        steps = BuildSteps(zig.actions(self.spec), {"zig": self.tool}, builtins.BUILTINS, zig.run_env(state))
+        engine = Engine(Directories(self.root, state, self.cache), steps, Host(self.runner, SystemClock(), 2))
         engine.scan()
         return [
             engine.run(stage, lambda label, done, total: None)

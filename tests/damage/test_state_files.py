@@ -157,6 +157,7 @@ from pipeline.model import Action, Stage, Tool
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
+from pipeline.engine.workspace import BuildSteps, Directories, Host
 
 root, compiler = Path(sys.argv[1]), sys.argv[2]
 clock = SystemClock()
@@ -166,8 +167,9 @@ actions = [
     for n in "abcd"
 ]
 runner = SystemProcessRunner(clock)
-engine = Engine(root, actions, {"sh": Tool("sh", "/bin/sh", "1", "sh")}, {}, root / ".deploy", root / ".deploy", runner,
-                clock, 1, {"PATH": "/usr/bin:/bin"})
+tools = {"sh": Tool("sh", "/bin/sh", "1", "sh")}
+steps = BuildSteps(actions, tools, {}, {"PATH": "/usr/bin:/bin"})
+engine = Engine(Directories(root, root / ".deploy", root / ".deploy"), steps, Host(runner, clock, 1))
 result = engine.run(Stage.COMPILE, lambda label, done, total: None)
 print(*result.executed, *(f"up-to-date={result.counts['up_to_date']}",), sep=";")
 runner.close()

@@ -18,7 +18,7 @@ from pipeline.run.context import Context, load_context
 from pipeline.run.lock import MAX_WAITING
 from pipeline.run.options import Options
 from tests.e2e.space import environment
-from tests.e2e.test_gate import Project
+from tests.e2e.test_fastpath import Project
 
 TIMEOUT_S = 300
 

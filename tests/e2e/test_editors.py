@@ -7,15 +7,18 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.space import environment
-from tests.e2e.test_gate import Project
+from tests.e2e.test_fastpath import Project
 from tests.e2e.test_watch import unit, with_failing_compiler
 
 TIMEOUT_S = 300
+# The one of the locked environment knows zig's headers; an older one of the system may not.
+CLANGD = shutil.which("clangd", path=str(Path(sys.executable).parent)) or shutil.which("clangd")
 
 
 @pytest.fixture
@@ -145,15 +148,15 @@ def test_builds_keep_the_database_up_to_date(project: Project) -> None:
     assert not path.exists()
 
 
-@pytest.mark.skipif(shutil.which("clangd") is None, reason="clangd is not installed")
+@pytest.mark.skipif(CLANGD is None, reason="clangd is not installed")
 def test_clangd_understands_the_database(template: Path, tmp_path: Path) -> None:
     from tests.e2e.space import Space, copy_project
 
     copy_project(template, tmp_path / "project")
     space = Space(tmp_path / "project")
-    assert space.doit("hooks:install", "--editor", "emacs").code == 0
+    assert CLANGD and space.doit("hooks:install", "--editor", "emacs").code == 0
     done = subprocess.run(
-        ["clangd", "--check=firmware/core/json.c"], cwd=space.path, capture_output=True, text=True, check=False,
+        [CLANGD, "--check=firmware/core/json.c"], cwd=space.path, capture_output=True, text=True, check=False,
         timeout=TIMEOUT_S, env=environment(HOME=os.environ["HOME"]),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

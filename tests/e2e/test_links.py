@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.toolchain.globs import Listing
-from tests.e2e.test_gate import NOTHING, Project
+from tests.e2e.test_fastpath import NOTHING, Project
 
 RAN = ".  fingerprint\n.  compile\n"
 
@@ -42,7 +42,10 @@ def test_the_gate_notices_links_that_lead_elsewhere(project: Project) -> None:
     project.settle()
     (project.root / "two/h00.h").unlink()
     (project.root / "two/h00.h").symlink_to("../one/h00.h")
-    assert project.answer("compile", "link") == NOTHING, "still the same bytes"
+    # The directory is one where a precompiled header could appear, so that its entries count: doit looks.
+    assert project.answer("compile", "link") is None
+    assert project.out("doit", "compile", "link").endswith("-- compile\n-- link\n"), "still the same bytes"
+    project.settle()
     (project.root / "one/h00.h").write_text("// changed behind two links\n")
     assert project.answer("compile", "link") is None
     assert project.out("doit", "compile", "link").startswith(RAN)

@@ -68,7 +68,7 @@ def test_a_call_prints_its_result_alone(deployed: Space) -> None:
 
 USAGE = [
     (["bench"], "takes no arguments, got bench"),
-    (["--until", "("], "--until '(' is not a regular expression"),
+    (["--until", "("], "--until '(' is a bad regular expression"),
     (["--call", "x", "--params", "{"], "--params '{' is not JSON"),
     (["--params", "[]"], "--params needs --call"),
     (["--call", "x", "--until", "y"], "exclude each other"),

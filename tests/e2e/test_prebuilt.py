@@ -7,15 +7,21 @@ runs. That line is what these deploys wait for; an ESP32-C3 is waited for until 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline.chips import CHIPS, VIRTUAL_CHIPS
+from pipeline.model import Failure
+from pipeline.run.context import load_context
+from pipeline.run.options import Options
 from tests import given_firmware as given
 from tests.e2e.inprocess import Run, deploy
 from tests.e2e.space import Result, Space
 from tests.given_project import DODO, Layout, esp_idf, files, old_esp_idf, platformio, project, with_web
+from virtualboard.chips import CHIPS as BOARDS
 
 
 def user_files(space: Space) -> dict[str, bytes]:
@@ -110,6 +116,38 @@ def test_the_reference_firmware_as_a_given_one_runs_and_is_known(template: Path,
     assert written(deploy(space.path)) == []
 
 
+def test_two_devices_that_are_one_board_are_named(tmp_path: Path) -> None:
+    space = project(tmp_path / "project", "esp32s3", files)
+    with space.file("deploy.toml").open("a") as config:
+        config.write('[device.twin]\nport = "virtual:"\ngroups = ["rack"]\n')
+    space.edit("deploy.toml", "[device.bench]\n", '[device.bench]\ndefault = true\ngroups = ["rack"]\n')
+    result = space.doit("deploy", "--group", "rack")
+    assert result.code == 1
+    found = re.findall(r"device (\w+) on .* the MAC 7c:df:a1:00:11:22, and so has that of device '(\w+)'", result.err)
+    assert sorted(found[0]) == ["bench", "twin"], result.err
+    assert "journal" not in result.err
+    space.edit("deploy.toml", "[device.twin]\n", '[device.twin]\nmac = "7c:df:a1:00:11:44"\n')
+    assert space.doit("deploy", "--group", "rack").code == 0
+
+
+def test_a_virtual_board_of_a_chip_that_has_none_is_refused_when_the_text_is_read(tmp_path: Path) -> None:
+    assert set(VIRTUAL_CHIPS) == set(BOARDS)
+    space = project(tmp_path / "project", "esp32c3", files)
+    for chip in CHIPS:
+        for device in (f'chip = "{chip}"', f'port = "virtual:"\nchip = "{chip}"'):
+            text = given.config("", readiness="byte").replace('port = "virtual:"', device)
+            text = text.replace('kind = "prebuilt"', f'kind = "prebuilt"\nchip = "{chip}"')
+            image = bytearray(given.app("esp32c3"))
+            image[12] = CHIPS[chip].image_chip_id
+            space.file("bin/a.bin").write_bytes(image)
+            boot = hex(CHIPS[chip].bootloader_offset)
+            listed = f'files = {{ {boot} = "bin/a.bin", 0x8000 = "bin/t.bin", 65536 = "bin/a.bin" }}'
+            space.file("deploy.toml").write_text(text.replace("[prebuilt]", f"[prebuilt]\n{listed}"))
+            found = load_context(Options(), space.path)
+            said = isinstance(found, Failure) and f"there is no virtual board of the chip {chip}" in found.message
+            assert said == (chip not in VIRTUAL_CHIPS), found
+
+
 @pytest.fixture
 def blink(tmp_path: Path) -> Space:
     """An ESP-IDF build for an ESP32-S3."""
@@ -179,7 +217,7 @@ def test_the_gate_answers_and_notices_every_file(blink: Space) -> None:
     first = hotplate()
     assert ".  link\n" in first
     assert hotplate() == "-- fingerprint\n-- compile\n-- link\n"
-    assert any(blink.file(".deploy/gate.v1").iterdir()), "a later run is answered from stamps alone"
+    assert any(blink.file(".deploy/fastpath.v1").iterdir()), "a later run is answered from stamps alone"
     manifest = blink.file("build/flasher_args.json")
     more = '"0x10000" : "blink.bin", "0x90000" : "blink.elf"'
     manifest.write_text(manifest.read_text().replace('"0x10000" : "blink.bin"', more))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_gate import NOTHING, Project
+from tests.e2e.test_fastpath import NOTHING, Project
 
 GENERATOR = """
 import os, sys
@@ -197,7 +197,7 @@ WRONG = {
     "fails": (
         'name = "x"\nargv = ["sh", "-c", "echo a.txt:3: error: bad thing >&2; exit 4"]\noutputs = ["build/y"]',
         "a.txt:3",
-        ("bad thing", "\n$ "),
+        ("bad thing", "$ "),
     ),
 }
 
@@ -255,3 +255,14 @@ def products(project: Project) -> dict[str, bytes]:
     """Every file below build/."""
     build = project.root / "build"
     return {str(path.relative_to(build)): path.read_bytes() for path in build.rglob("*") if path.is_file()}
+
+
+def test_clean_removes_what_nobody_makes_any_more(project: Project) -> None:
+    header = project.root / "build/gen/h00.h"
+    assert counts(project) == ["fingerprint", "compile", "link"]
+    (project.root / "build/mine.txt").write_text("mine\n")
+    config = (project.root / "deploy.toml").read_text()
+    (project.root / "deploy.toml").write_text(config.replace("build/gen/h00.h", "build/gen/other.h"))
+    assert header.exists()
+    project.out("doit", "clean", "compile")
+    assert not header.exists() and (project.root / "build/mine.txt").exists()

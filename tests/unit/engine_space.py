@@ -15,8 +15,8 @@ from pathlib import Path
 from pipeline.effects.api import Completed
 from pipeline.effects.clock import SystemClock
 from pipeline.engine.engine import Engine
-from pipeline.engine.partial_graph import Aside
 from pipeline.engine.results import Builtin, BuiltinCall, RunResult
+from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.model import Action, Stage, Tool
 
 INCLUDE = re.compile(r'#include "([^"]+)"')
@@ -195,20 +195,14 @@ class Space:
         )
         return [self.change(action) for action in (*compiles, link, image)]
 
-    def engine(self, actions: Sequence[Action] | None = None, aside: Aside | None = None) -> Engine:
-        """A new one, as a new process would make; narrowed to `actions` when they are given."""
+    def engine(self, actions: Sequence[Action] | None = None, skipped: SkippedActions | None = None) -> Engine:
+        """A new one, as a new process would make; of `actions` alone when they are given."""
+        tools = {name: Tool(name, f"/opt/{name}", "1", self.identity) for name in ("cc", "ld")}
         return Engine(
-            self.root,
-            self.actions() if actions is None else actions,
-            {name: Tool(name, f"/opt/{name}", "1", self.identity) for name in ("cc", "ld")},
-            self.builtins,
-            self.root / ".deploy",
-            self.cache,
-            self.tools,
-            SystemClock(),
-            2,
-            {},
-            aside=aside,
+            Directories(self.root, self.root / ".deploy", self.cache),
+            BuildSteps(self.actions() if actions is None else actions, tools, self.builtins, {}),
+            Host(self.tools, SystemClock(), 2),
+            skipped=skipped,
         )
 
     def build(self) -> Built:

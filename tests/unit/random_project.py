@@ -28,8 +28,9 @@ from pipeline.engine.build_log import Saved, load_saved
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import used_files
 from pipeline.engine.inputs import command_of
-from pipeline.engine.partial_graph import Aside, narrow, survey
-from pipeline.engine.results import Builtin, BuiltinCall, RunResult
+from pipeline.engine.partial_graph import partial_graph, usage_index
+from pipeline.engine.results import BuiltinCall, RunResult
+from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.model import Action, Stage, Tool
 from tests.unit import fake_tool
 from tests.unit.fake_tool import SEARCH, Made, read_below, tool, write_outputs
@@ -129,9 +130,9 @@ class Project:
 
     def __init__(self, root: Path, cache: Path, shape: Shape) -> None:
         self.root, self.cache, self.shape = root, cache, shape
-        self.narrows = False
+        self.uses_parts = False
         """Is what a run leaves behind used to begin the next with an engine of a few actions?"""
-        self.narrowed = 0
+        self.partial_builds = 0
         """Builds that began with an engine of a few actions."""
 
     def write(self, path: str, text: str) -> None:
@@ -206,55 +207,53 @@ class Project:
 
     def engine(self, runner: FakeRunner) -> Engine:
         """A new one, as a new process would make."""
-        return self._engine(runner, self.actions(), self.tools, None, None)
+        return self._engine(runner, self.actions(), self.tools)
 
     def _engine(
         self,
         runner: FakeRunner,
         actions: Sequence[Action],
         tools: Mapping[str, Tool],
-        saved: Saved | None,
-        aside: Aside | None,
+        saved: Saved | None = None,
+        skipped: SkippedActions | None = None,
     ) -> Engine:
-        builtins: dict[str, Builtin] = {"strip@1": strip}
-        state, clock = self.root / ".deploy", SystemClock()
-        return Engine(
-            self.root, actions, tools, builtins, state, self.cache, runner, clock, JOBS, {}, None, saved, aside
-        )
+        directories = Directories(self.root, self.root / ".deploy", self.cache)
+        steps = BuildSteps(actions, tools, {"strip@1": strip}, {})
+        return Engine(directories, steps, Host(runner, SystemClock(), JOBS), saved, skipped)
 
     def build(self, runner: FakeRunner | None = None) -> list[RunResult]:
-        """What one `doit link` does, narrowing included. Raises KeyboardInterrupt after a cancel."""
+        """What one `doit link` does, with a partial graph if one will do. Raises KeyboardInterrupt after a cancel."""
         runner = runner or FakeRunner()
-        engine = (self.narrows and self._narrowed(runner)) or self.engine(runner)
+        engine = (self.uses_parts and self._partial_engine(runner)) or self.engine(runner)
         scanned = not engine.peek().up_to_date
         if scanned:
             engine.scan()
         results: list[RunResult] = []
         for stage in (Stage.COMPILE, Stage.LINK):
-            if stage is Stage.LINK and engine.aside is not None:
+            if stage is Stage.LINK and engine.skipped is not None:
                 engine.save()
                 engine = self.engine(runner)
             if engine.verdict(stage).up_to_date:
                 continue
-            if self.narrows:
+            if self.uses_parts:
                 self._snapshot_path.unlink(missing_ok=True)
             results.append(engine.run(stage, lambda label, done, total: None))
             if not results[-1].ok:
                 engine.save()
                 return results
         engine.save()
-        if self.narrows and (scanned or results or not self._snapshot_path.exists()):
+        if self.uses_parts and (scanned or results or not self._snapshot_path.exists()):
             self._take_snapshot(engine)
         return results
 
-    # What the gate's state holds in a real project: which actions there were, every file with its stamp, the survey.
+    # What the fast path's state holds in a real project: which actions there were, files with stamps, the index.
 
     @property
     def _snapshot_path(self) -> Path:
         return self.root / ".deploy" / "snapshot"
 
     def _take_snapshot(self, engine: Engine) -> None:
-        used = used_files(engine)
+        used = used_files(engine.workspace)
         if used is None or not all(engine.verdict(stage).up_to_date for stage in (Stage.COMPILE, Stage.LINK)):
             return
         entries = [engine.table.remembered(path) for path in used]
@@ -265,23 +264,23 @@ class Project:
             return
         stamps = [entry.stamp for entry in entries if entry is not None]
         absent = {path for action in self.actions() if (record := engine.record(action)) for path in record.absent}
-        snapshot = (self.actions(), self.tools, list(used), stamps, absent, survey(engine, list(used)))
+        snapshot = (self.actions(), self.tools, list(used), stamps, absent, usage_index(engine.workspace, list(used)))
         write_atomic(self._snapshot_path, pickle.dumps(snapshot), durable=False)
 
-    def _narrowed(self, runner: FakeRunner) -> Engine | None:
+    def _partial_engine(self, runner: FakeRunner) -> Engine | None:
         data = _read(self._snapshot_path)
         if data is None:
             return None
-        actions, tools, paths, stamps, absent, surveyed = pickle.loads(data)
+        actions, tools, paths, stamps, absent, index = pickle.loads(data)
         if actions != self.actions() or tools != self.tools or any((self.root / path).exists() for path in absent):
             return None
         moved = [n for n, path in enumerate(paths) if _stamp(self.root / path) != stamps[n]]
         saved = load_saved(self.root / ".deploy")
-        found = narrow(surveyed, moved, saved.records) if moved else None
+        found = partial_graph(index, moved, saved.records) if moved else None
         if found is None:
             return None
-        self.narrowed += 1
-        return self._engine(runner, found.actions, found.tools, saved, found.aside)
+        self.partial_builds += 1
+        return self._engine(runner, found.actions, found.tools, saved, found.skipped)
 
 
 # --- oracle -----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from pipeline.boot.backtrace import (
     trace_lines,
     walk,
 )
+from pipeline.boot.log_patterns import LineKind, line_kinds
 from pipeline.device.symbolizer import Decoder, ElfStore, decoded_panic, identities
 
 XTENSA = """\
@@ -89,7 +90,7 @@ def test_abort_names_where() -> None:
     assert dump is not None and walk(dump, lambda pc: None) == (0x42001234,)
 
 
-@pytest.mark.parametrize("lines", [[], ["hello"], ["Guru Meditation Error: Core  0 panic'ed (x)"], RISCV[1:]])
+@pytest.mark.parametrize("lines", [[], ["hello"], ["Guru Meditation Error: Core  0 panic'ed (x)"]])
 def test_no_panic_no_dump(lines: list[str]) -> None:
     assert parse_dump(lines) is None
 
@@ -260,3 +261,63 @@ def test_what_is_no_elf_is_said(tmp_path: Path) -> None:
     (said,) = decoded_panic(RISCV[:-1], store, identities(data)[0])
     assert said.startswith("Backtrace: build/app.elf cannot be decoded: ")
     assert decoded_panic(["hello"], store, "") == ()
+
+
+# --- several cores ----------------------------------------------------------------------------
+
+XTENSA_WDT = [
+    "Guru Meditation Error: Core  1 panic'ed (Interrupt wdt timeout on CPU1).",
+    "",
+    "Core  1 register dump:",
+    "PC      : 0x400d1111  PS      : 0x00060d34  A0      : 0x800d2222  A1      : 0x3ffb1000",
+    "Backtrace: 0x400d1111:0x3ffb1000 0x400d2222:0x3ffb1020",
+    "",
+    "Core  0 register dump:",
+    "PC      : 0x400e3333  PS      : 0x00060d34  A0      : 0x800e4444  A1      : 0x3ffb2000",
+    "Backtrace: 0x400e3333:0x3ffb2000 0x400e4444:0x3ffb2020",
+    "",
+    "ELF file SHA256: 000000000",
+]
+RISCV_WDT = [
+    "Guru Meditation Error: Core  0 panic'ed (Load access fault). Exception was unhandled.",
+    "Core  1 register dump:",
+    "MEPC    : 0x42001111  RA      : 0x42002222  SP      : 0x3fc90000",
+    "Stack memory:",
+    "3fc90000: 0x00000001 0x00000002",
+    "Core  0 register dump:",
+    "MEPC    : 0x42003333  RA      : 0x42004444  SP      : 0x3fc91000",
+    "Stack memory:",
+    "3fc91000: 0x00000003 0x00000004",
+]
+
+
+def test_the_trace_is_of_the_core_that_panicked_on_xtensa() -> None:
+    dump = parse_dump(XTENSA_WDT)
+    assert dump is not None and dump.core == 1 and dump.backtrace == (0x400D1111, 0x400D2222)
+    assert [(other.core, other.backtrace) for other in dump.others] == [(0, (0x400E3333, 0x400E4444))]
+
+
+def test_the_trace_is_of_the_core_that_panicked_on_riscv() -> None:
+    dump = parse_dump(RISCV_WDT)
+    assert dump is not None and dump.core == 0 and dump.registers["MEPC"] == 0x42003333
+    assert dump.stack == {0x3FC91000: 3, 0x3FC91004: 4}
+    assert [(other.core, other.registers["MEPC"]) for other in dump.others] == [(1, 0x42001111)]
+
+
+def test_an_elf_of_zeros_is_not_named() -> None:
+    dump = parse_dump(XTENSA_WDT)
+    assert dump is not None and dump.elf_sha256 == ""
+
+
+def test_a_register_dump_alone_is_a_panic() -> None:
+    dump = parse_dump(RISCV_WDT[1:4])
+    assert dump is not None and (dump.cause, dump.core) == ("Core  1 register dump:", 1)
+    assert PanicCollector().feed("Core  0 register dump:") == [] and LineKind.PANIC in line_kinds(
+        "Core 0 register dump:"
+    )
+
+
+@pytest.mark.parametrize("cause", ["abort() was called at PC 0x42001234 on core 1", "Stack smashing protect failure!"])
+def test_what_stands_before_the_first_dump_belongs_to_it(cause: str) -> None:
+    dump = parse_dump([cause, *RISCV_WDT[1:4]])
+    assert dump is not None and dump.cause == cause and dump.core == 1 and dump.others == ()

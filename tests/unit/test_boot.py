@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.boot.lines import MAX_LINE
-from pipeline.boot.log_patterns import Sign, signs
+from pipeline.boot.log_patterns import LineKind, line_kinds
 from pipeline.boot.watcher import BOOT_LOOP_AFTER, SETTLE_S, TAIL_LINES, BootWatcher, Ready
 from pipeline.formats.jsonrpc import parse_jsonrpc, reported_sha256
 from pipeline.model import Failure, FailureCategory, MarkName, Stage
@@ -398,15 +398,15 @@ def test_a_message_without_an_image(body: dict[str, object]) -> None:
 
 
 def test_the_table_of_signs() -> None:
-    table: dict[str, set[Sign]] = {
-        "ESP-ROM:esp32s3-20210327": {Sign.BANNER},
-        "rst:0x10 (RTCWDT_RTC_RESET),boot:0x13 (SPI_FAST_FLASH_BOOT)": {Sign.RESET},
-        "invalid header: 0xffffffff": {Sign.BAD_HEADER, Sign.LOADER},
-        "waiting for download": {Sign.DOWNLOAD, Sign.LOADER},
-        "Rebooting...": {Sign.REBOOTING},
+    table: dict[str, set[LineKind]] = {
+        "ESP-ROM:esp32s3-20210327": {LineKind.BANNER},
+        "rst:0x10 (RTCWDT_RTC_RESET),boot:0x13 (SPI_FAST_FLASH_BOOT)": {LineKind.RESET},
+        "invalid header: 0xffffffff": {LineKind.ROM_REFUSAL, LineKind.REFUSED, LineKind.LOADER},
+        "waiting for download": {LineKind.DOWNLOAD, LineKind.LOADER},
+        "Rebooting...": {LineKind.REBOOTING},
         "first: 0x1": set(),
-        "boot: error: partition table: bad MD5": {Sign.LOADER, Sign.REFUSED},
+        "boot: error: partition table: bad MD5": {LineKind.LOADER, LineKind.REFUSED},
         "booted in 5 ms": set(),
-        "Checksum failure. Calculated 0x01 stored 0x02": {Sign.LOADER, Sign.REFUSED},
+        "Checksum failure. Calculated 0x01 stored 0x02": {LineKind.ROM_REFUSAL, LineKind.LOADER, LineKind.REFUSED},
     }
-    assert {line: set(signs(line)) for line in table} == table
+    assert {line: set(line_kinds(line)) for line in table} == table

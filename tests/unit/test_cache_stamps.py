@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
 import os
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def test_unsettled_entry_is_read_again_although_its_stamp_is_equal(root: Path) -
     assert now is not None
     # What a change within the tick of the read leaves behind: the stamp of the new bytes, the digest of the old.
     digests = bytes.fromhex(fingerprint_bytes(b"old")), bytes.fromhex(digest_bytes(b"old").hex)
-    row = marshal.dumps((tuple(now.stamp), *digests, False, False))
+    row = stamps._ROW.pack(*now.stamp, *digests, False, False)
     two = table(root, ({"a": row}, ("a",)))
     assert two.glance("a") is None
     entry = two.current("a")

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
+from pipeline.chips import CHIPS as CHIP_FACTS
 from pipeline.device import connect as connecting
 from pipeline.device import session
-from pipeline.device.rom_loader import EFUSE, MAGIC_REG, NOISE_LIMIT, LoaderError, RomLoader
+from pipeline.device.rom_loader import MAGIC_REG, NOISE_LIMIT, LoaderError, RomLoader
 from pipeline.device.serial_link import PortLink
 from pipeline.device.session import EspSession
 from pipeline.errors import DeviceError
@@ -37,7 +38,7 @@ def board(tmp_path: Path) -> Iterator[Opener]:
 
     def start(chip: str = "esp32c3", **options: Any) -> VirtualPort:
         flash = tmp_path / f"{chip}{len(ports)}.flash"
-        ports.append(open_virtual(chip, flash, flash_size=FLASH, execute=False, **options))
+        ports.append(open_virtual(chip, flash, **{"flash_size": FLASH, "execute": False, **options}))
         return ports[-1]
 
     yield start
@@ -45,11 +46,11 @@ def board(tmp_path: Path) -> Iterator[Opener]:
         port.close()
 
 
-def connect(port: Any, chip: str = "esp32c3", baud: int = 115200) -> EspSession:
+def connect(port: Any, chip: str = "esp32c3", baud: int = 115200, flash_size: int = FLASH) -> EspSession:
     def link() -> PortLink:
         return PortLink(port, "virtual:", "device bench", port.now_s, real_time=False)
 
-    return session.connect(port, chip, "device bench", link, FLASH, "instant", baud)
+    return session.connect(port, chip, "device bench", link, flash_size, "instant", baud)
 
 
 def image(data: bytes = DATA, offset: int = 0x10000) -> Image:
@@ -179,6 +180,53 @@ def test_the_board_leaves_the_loader_when_the_session_ends(board: Opener) -> Non
     assert not port.is_open and str(port.board.mode) != "Mode.LOADER"
 
 
+# --- beyond 16 MB -------------------------------------------------------------------------------
+
+LARGE, HIGH = 32 << 20, 0x1010000
+
+
+def test_a_large_flash_is_hashed_and_written_where_it_says(board: Opener) -> None:
+    """The ROM's commands would answer for 0x10000, and a write through them would land there."""
+    port = board("esp32s3", flash_size=LARGE)
+    port.board.flash.program(0x10000, bytes(0xA000))
+    port.board.flash.program(HIGH, DATA)
+    session = connect(port, "esp32s3", flash_size=LARGE)
+    assert session.md5(0x10000, 0xA000) == hashlib.md5(bytes(0xA000)).hexdigest()
+    assert isinstance(session._esp, RomLoader), "below 16 MB the ROM answers"
+    assert session.md5(HIGH, len(DATA)) == image().md5
+    assert session.read(HIGH + 64, 64) == DATA[64:128]
+    assert session.md5(0x10000, 0xA000) == hashlib.md5(bytes(0xA000)).hexdigest()
+    again = DATA[::-1]
+    session.write(image(again, HIGH + 0x10000), again, (Region(HIGH + 0x10000, 0xA000),), quiet)
+    assert port.board.flash.read(HIGH + 0x10000, len(DATA)) == again
+    assert port.board.flash.read(0x10000, 0xA000) == bytes(0xA000)
+
+
+@pytest.mark.parametrize("chip", ["esp32", "esp32c3"])
+@pytest.mark.parametrize("offset", [HIGH, (16 << 20) - 0x1000])
+def test_what_a_chips_loader_cannot_address_is_never_hashed_or_written(board: Opener, chip: str, offset: int) -> None:
+    port = board(chip, flash_size=LARGE)
+    session = connect(port, chip, flash_size=LARGE)
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: session.md5(offset, 0x2000),
+        lambda: session.read(offset, 0x2000),
+        lambda: session.write(image(offset=offset), DATA, (Region(offset, 0x1000),), quiet),
+    )
+    for call in calls:
+        with pytest.raises(DeviceError) as refused:
+            call()
+        assert refused.value.failure.category is FailureCategory.CONFIG_ERROR
+        assert "reaches 0x1000000" in refused.value.failure.message
+    assert port.board.flash.read(0, 1 << 20) == b"\xff" * (1 << 20)
+
+
+def test_the_chips_whose_stub_reaches_far_are_esptools() -> None:
+    import esptool
+
+    ours = {name: chip.stub_address_bits == 32 for name, chip in CHIP_FACTS.items()}
+    assert ours == {name: esptool.CHIP_DEFS[name].STUB_CLASS.FLASH_32BIT_ADDR_SUPPORTED for name in CHIP_FACTS}
+
+
 # --- faults -----------------------------------------------------------------------------------
 
 
@@ -230,7 +278,7 @@ def test_where_the_lean_reset_fails_esptools_follows_and_it_is_said(board: Opene
 
 
 def test_a_chip_that_we_do_not_read_is_left_to_esptool(board: Opener, monkeypatch: Any) -> None:
-    monkeypatch.delitem(EFUSE, "esp32c3")
+    monkeypatch.setattr(connecting, "reads", lambda chip: chip != "esp32c3")
     session = connect(board())
     assert [reason.kind for reason in session.reasons] == ["standard-connect"]
     assert session.facts.chip_id == 5

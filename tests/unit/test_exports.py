@@ -25,6 +25,7 @@ from pipeline.report.step_summary import render_summary
 from pipeline.report.timeline import BOOT, STAGES, timeline
 from pipeline.run import exports
 from pipeline.run.options import Options, parse_options
+from pipeline.text import quoted
 from tests.golden import exports as golden
 from tests.golden.scenarios import HERE, RUNS
 
@@ -155,7 +156,7 @@ def test_each_stage_of_each_device_is_a_case() -> None:
     assert [case.get("name") for case in failed.findall("testcase")] == [stage.value for stage in Stage]
     bad = failed.find("testcase[@name='ttfb']/failure")
     assert bad is not None and bad.get("type") == "panic" and "Load access fault" in bad.get("message", "")
-    detail = golden.report("failure")["failure"]["detail"].replace("\x1b", "\\x1b")
+    detail = "\n".join(quoted(golden.report("failure")["failure"]["detail"]))
     assert bad.text is not None and detail in bad.text, "the boot log is whole"
     assert fine.get("failures") == fine.get("errors") == "0"
 

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from pipeline.chips import CHIPS, flash_freq_code, flash_freq_name
 from pipeline.formats import manifests as fw
 from pipeline.formats.esp_image import with_flash_settings
-from pipeline.formats.manifests import FlashFile, Manifest, parse_flasher_args
+from pipeline.formats.flash_file import FlashFile
+from pipeline.formats.manifests import Manifest, parse_flasher_args
 from pipeline.formats.partitions import decode_table
 from pipeline.formats.placement import Given, Misplaced, Placement, add_given, place, place_firmware, started_row
+from pipeline.formats.platformio import Said, by_table
 from pipeline.model import Failure, MatchRule, Partition, Reason
 from tests import given_firmware as given_by
 
@@ -131,12 +133,20 @@ def test_platformio_places_follow_chip_and_table() -> None:
     assert not isinstance(slots, Reason) and not isinstance(factory, Reason)
     places = {"bootloader.bin": 0x1000, "partitions.bin": 0x8000, "boot_app0.bin": 0xE000, "firmware.bin": 0x10000}
     expected = [FlashFile(offset, f"d/{name}") for name, offset in places.items()]
-    assert fw.platformio_files("d", "esp32", slots, has_otadata=True) == expected
-    assert fw.platformio_files("d", "esp32c3", factory, has_otadata=True) == [
-        FlashFile(0x0, "d/bootloader.bin"),
-        FlashFile(0x8000, "d/partitions.bin"),
-        FlashFile(0x10000, "d/firmware.bin"),
-    ]
+    arduinos = ("boot_app0.bin", given_by.otadata(1))
+    assert by_table("d", "esp32", slots, Said(), arduinos) == (expected, "")
+    for given_otadata in (arduinos, None):
+        rescue, note = by_table("d", "esp32", BOTH, Said(), given_otadata)
+        assert rescue[-1] == FlashFile(0x50000, "d/firmware.bin"), "a factory application beside a slot stays"
+        assert note.startswith("the application goes to 'app0' (") and note.endswith("what is in 'factory' stays")
+    assert by_table("d", "esp32c3", factory, Said(), arduinos) == (
+        [
+            FlashFile(0x0, "d/bootloader.bin"),
+            FlashFile(0x8000, "d/partitions.bin"),
+            FlashFile(0x10000, "d/firmware.bin"),
+        ],
+        "",
+    )
 
 
 # --- flash settings in the header -------------------------------------------------------------
@@ -206,10 +216,10 @@ def test_the_app_is_what_the_bootloader_starts() -> None:
     assert ("app", "app0", "a1") in placed(BOTH, both, 0)
 
 
-def test_otadata_that_nobody_gave_is_added_where_it_decides() -> None:
+def test_otadata_that_nobody_gave_is_added_wherever_the_table_has_it() -> None:
     assert ("otadata", "otadata", "") in placed(TABLE, {0x8000: "t", 0x10000: "a"})
     assert ("otadata", "otadata", "") in placed(BOTH, {0x8000: "t", 0x50000: "a"})
-    assert [row[0] for row in placed(BOTH, {0x8000: "t", 0x10000: "a"})] == ["partitions", "app"]
+    assert ("otadata", "otadata", "") in placed(BOTH, {0x8000: "t", 0x10000: "a"}), "erased, it starts factory"
     assert [row[0] for row in placed(ONE_APP, {0x8000: "t", 0x10000: "a"})] == ["partitions", "app"]
 
 

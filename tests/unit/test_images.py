@@ -157,6 +157,7 @@ def test_the_chip_table_is_esptools() -> None:
         assert chip.image_chip_id == theirs.IMAGE_CHIP_ID, name
         assert chip.bootloader_offset == theirs.BOOTLOADER_FLASH_OFFSET, name
         assert chip.flash_freqs == tuple(theirs.FLASH_FREQUENCY), name
+        assert chip.efuse_base in (0, getattr(theirs, "EFUSE_BASE", 0), getattr(theirs, "EFUSE_RD_REG_BASE", 0)), name
 
 
 def test_chip_and_size_names() -> None:

@@ -12,9 +12,9 @@ import serial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.boot.console_events import QUIET_S, Kind, Listener, Seen
+from pipeline.boot.console_events import QUIET_S, ConsoleEvent, ConsoleEventKind, ConsoleListener
 from pipeline.boot.ring import Ring
-from pipeline.device.console import Answer, Monitor, Refusal
+from pipeline.device.console import CallAnswer, CallRefusal, Monitor
 from pipeline.device.serial_link import PortLink, ThreadReader
 from pipeline.effects.clock import SystemClock
 from pipeline.errors import DeviceError
@@ -25,7 +25,7 @@ READY = b'{"jsonrpc":"2.0","method":"ready","params":{"app_elf_sha256":"' + b"ab
 PANIC = b"Guru Meditation Error: Core  0 panic'ed (x)\r\nMEPC    : 0x42000010\r\n"
 
 
-def kinds(seen: list[Seen]) -> list[Kind]:
+def kinds(seen: list[ConsoleEvent]) -> list[ConsoleEventKind]:
     return [event.kind for event in seen]
 
 
@@ -33,9 +33,15 @@ def kinds(seen: list[Seen]) -> list[Kind]:
 
 
 def test_lines_messages_and_resets() -> None:
-    listener = Listener()
+    listener = ConsoleListener()
     seen = listener.feed(1.0, ROM + b"\x1b[32mhello\x1b[0m\r\n" + READY)
-    assert kinds(seen) == [Kind.LINE, Kind.LINE, Kind.RESET, Kind.LINE, Kind.MESSAGE]
+    assert kinds(seen) == [
+        ConsoleEventKind.LINE,
+        ConsoleEventKind.LINE,
+        ConsoleEventKind.RESET,
+        ConsoleEventKind.LINE,
+        ConsoleEventKind.MESSAGE,
+    ]
     assert (seen[2].text, seen[3].text) == ("rst:0x7 (TG0WDT_SYS_RST)", "hello")
     assert seen[4].message == json.loads(READY)
     assert listener.running == "ab" * 32
@@ -44,30 +50,30 @@ def test_lines_messages_and_resets() -> None:
 
 
 def test_a_panic_ends_with_the_restart_or_with_silence() -> None:
-    listener = Listener()
-    assert Kind.PANIC not in kinds(listener.feed(1.0, PANIC))
-    (panic,) = (event for event in listener.feed(1.1, b"Rebooting...\r\n") if event.kind is Kind.PANIC)
+    listener = ConsoleListener()
+    assert ConsoleEventKind.PANIC not in kinds(listener.feed(1.0, PANIC))
+    (panic,) = (event for event in listener.feed(1.1, b"Rebooting...\r\n") if event.kind is ConsoleEventKind.PANIC)
     assert panic.lines == ("Guru Meditation Error: Core  0 panic'ed (x)", "MEPC    : 0x42000010")
     listener.feed(2.0, PANIC)
     assert listener.feed(2.0 + QUIET_S / 2, b"") == []
-    assert kinds(listener.feed(2.0 + QUIET_S, b"")) == [Kind.PANIC]
+    assert kinds(listener.feed(2.0 + QUIET_S, b"")) == [ConsoleEventKind.PANIC]
     assert listener.feed(9.0, b"") == []
 
 
 def test_a_watchdog_prints_a_backtrace_without_a_panic() -> None:
     trace = b"Backtrace: 0x400d1234:0x3ffb2710 0x400d5675:0x3ffb2730\n"
-    listener = Listener()
+    listener = ConsoleListener()
     seen = listener.feed(1.0, b"E (5) task_wdt: Tasks currently running:\n" + trace)
-    assert kinds(seen) == [Kind.LINE, Kind.LINE, Kind.BACKTRACE]
+    assert kinds(seen) == [ConsoleEventKind.LINE, ConsoleEventKind.LINE, ConsoleEventKind.BACKTRACE]
     assert seen[2].lines == (trace.decode().strip(),)
-    assert Kind.BACKTRACE not in kinds(listener.feed(2.0, PANIC + trace)), "that one belongs to the panic"
+    assert ConsoleEventKind.BACKTRACE not in kinds(listener.feed(2.0, PANIC + trace)), "that one belongs to the panic"
 
 
 @given(st.lists(st.sampled_from([ROM, READY, PANIC, b"text\n", b"\xff\xfe", b"half"]), max_size=6), st.data())
 def test_events_do_not_depend_on_the_chunks(parts: list[bytes], draw: st.DataObject) -> None:
     data = b"".join(parts)
     cuts = draw.draw(st.lists(st.integers(0, len(data)), max_size=6).map(sorted))
-    whole, cut = Listener(), Listener()
+    whole, cut = ConsoleListener(), ConsoleListener()
     pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
     assert [e for piece in pieces if piece for e in cut.feed(1.0, piece)] == (whole.feed(1.0, data) if data else [])
 
@@ -111,8 +117,8 @@ def loop() -> Iterator[Loop]:
     loop.link.close()
 
 
-def collect(monitor: Monitor, count: int) -> list[Seen]:
-    seen: list[Seen] = []
+def collect(monitor: Monitor, count: int) -> list[ConsoleEvent]:
+    seen: list[ConsoleEvent] = []
     while len(seen) < count:
         heard = monitor.poll(5.0)
         assert heard, f"only {seen} in 5 s"
@@ -156,8 +162,12 @@ def test_the_answer_has_the_id_of_the_request(loop: Loop, body: bytes, expected:
         )
         loop.port.write(device)
         answer = monitor.call("ask", timeout_s=300.0)
-        assert isinstance(answer, Answer | Refusal)
-        assert (answer.result,) == expected if isinstance(answer, Answer) else (answer.code, answer.message) == expected
+        assert isinstance(answer, CallAnswer | CallRefusal)
+        assert (
+            (answer.result,) == expected
+            if isinstance(answer, CallAnswer)
+            else (answer.code, answer.message) == expected
+        )
         assert "I (1) log" in [event.text for event in monitor.poll(0.1)]
 
 
@@ -176,7 +186,9 @@ def test_lines_that_nobody_takes_are_counted(loop: Loop) -> None:
         heard = monitor.poll(0.0)
         dropped = monitor.dropped_events
         assert dropped > 0
-        assert heard[0] == Seen(Kind.DROPPED, heard[0].at_s, f"{dropped} lines were dropped: nobody took them in time")
+        assert heard[0] == ConsoleEvent(
+            ConsoleEventKind.DROPPED, heard[0].at_s, f"{dropped} lines were dropped: nobody took them in time"
+        )
         assert len(heard) == 11
 
 

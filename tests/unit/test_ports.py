@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from serial.tools import list_ports
 
-from pipeline.device.ports import planted_faults, reopen
+from pipeline.device.ports import _usb_id, find_again, planted_faults, reopen
 from pipeline.model import Failure, FailureCategory
 from pipeline.run.context import load_context
 from pipeline.run.options import Options
@@ -69,3 +72,66 @@ def test_a_board_is_opened_again_under_its_new_name(tmp_path: Path) -> None:
     reopen(port)
     assert port.is_open and port.port != before
     port.close()
+
+
+# --- which port is the same board's -----------------------------------------------------------
+
+
+class Port(NamedTuple):
+    """As pyserial lists one."""
+
+    device: str
+    serial_number: str | None = "0001"
+    location: str | None = "1-2.1"
+    vid: int | None = 0x10C4
+    pid: int | None = 0xEA60
+
+
+def listed(monkeypatch: pytest.MonkeyPatch, *present: Port) -> None:
+    monkeypatch.setattr(list_ports, "comports", lambda: list(present))
+
+
+def again(monkeypatch: pytest.MonkeyPatch, before: tuple[Port, ...], after: tuple[Port, ...]) -> str | None:
+    """Where the board on the first port of `before` is found, None when nobody can say."""
+    listed(monkeypatch, *before)
+    usb = _usb_id(before[0].device)
+    listed(monkeypatch, *after)
+    try:
+        return find_again(usb, before[0].device)
+    except OSError as error:
+        assert error.errno == errno.ENODEV and before[0].device in str(error)
+        return None
+
+
+A, B = Port("/dev/ttyUSB0"), Port("/dev/ttyUSB1", location="1-2.2")
+BOARD = Port("/dev/ttyACM0", "7C:DF:A1:00:00:01", "1-3", 0x303A, 0x1001)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ((A, B), (A, B), "/dev/ttyUSB0"),
+        ((A, B), (B, A._replace(device="/dev/ttyUSB2")), "/dev/ttyUSB2"),
+        ((A, B), (A._replace(device="/dev/ttyUSB1"), B._replace(device="/dev/ttyUSB0")), "/dev/ttyUSB1"),
+        ((A, B), (B,), None),
+        ((A, B), (B._replace(device="/dev/ttyUSB0"),), None),
+        ((A,), (B,), None),
+        ((A,), (A._replace(device="/dev/ttyUSB5"),), "/dev/ttyUSB5"),
+        ((A,), (A._replace(pid=0x7523),), None),
+        ((A,), (), None),
+        # a system that names no places
+        ((A._replace(location=None), B._replace(location=None)), (B._replace(location=None),), None),
+        ((A._replace(location=None),), (A._replace(location=None, device="COM9"),), "COM9"),
+        ((A._replace(location=None),), (A._replace(location=None), B._replace(location=None)), None),
+        # its serial number is its MAC
+        ((BOARD,), (BOARD._replace(device="/dev/ttyACM3", location="2-1"),), "/dev/ttyACM3"),
+        ((BOARD,), (BOARD._replace(serial_number="7C:DF:A1:00:00:02"),), None),
+        # no serial number: the place decides
+        ((A._replace(serial_number=None),), (A._replace(serial_number=None),), "/dev/ttyUSB0"),
+        ((A._replace(serial_number=None),), (B._replace(serial_number=None),), None),
+    ],
+)
+def test_a_board_that_comes_back_is_the_same_board_or_nobody(
+    before: tuple[Port, ...], after: tuple[Port, ...], found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert again(monkeypatch, before, after) == found

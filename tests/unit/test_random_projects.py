@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.views import EngineWorld
-from pipeline.engine.forecast import Fate, forecast
+from pipeline.engine.decision import Fate
+from pipeline.engine.forecast import forecast
 from tests.unit.random_edits import PRECIOUS, Script
 from tests.unit.random_project import (
     JOBS,
@@ -48,7 +48,7 @@ class Walk:
         self.rng = random.Random(seed)
         self.base = base
         self.project = Project(base / "project", base / "cache", Shape())
-        self.project.narrows = True
+        self.project.uses_parts = True
         self.model = Model()
         self.script = Script(self.project, self.model, self.rng)
         self.ways: list[Callable[[], None]] = [self.plain] * 8
@@ -72,7 +72,7 @@ class Walk:
         must, may = self.model.must(self.project, planned)
         expected_failures = {one.action.name for one in planned if one.failed}
         engine = self.project.engine(FakeRunner())
-        fates = {one.action.name: one.fate for one in forecast(engine.graph, EngineWorld(engine))}
+        fates = {one.action.name: one.fate for one in forecast(engine.workspace)}
         results = self.project.build(self.runner())
         executed = {name for result in results for name in result.executed}
         failures = {failure.action for result in results for failure in result.failures}
@@ -97,7 +97,7 @@ class Walk:
             assert (self.project.root / ".deploy").stat().st_mtime_ns == before
 
     def edited_meanwhile(self) -> None:
-        """A source changes after its compiler has read it: neither stored nor believed."""
+        """A source changes each time after its compiler has read it: neither stored nor believed."""
         source = self.rng.choice([p for p in self.project.paths("src") if p.endswith(".c")])
         planned = clean_build(self.project)
         mine = next(one for one in planned if one.action.name == f"cc {source}")
@@ -115,7 +115,9 @@ class Walk:
             return self.plain()
         notes = [note.subject for result in results for note in result.notes]
         assert f"cc {source}: {source}" in notes
-        self.model.stopped([one for one in planned if one is not mine], executed)
+        # The second look compiled the edited source, and what follows was made of that, once.
+        self.model.killed(planned, {path for one in planned for path in one.outputs if one is not mine})
+        self.model.killed(clean_build(self.project), {path for one in planned for path in one.outputs})
         self.model.records.pop(f"{mine.action.profile}:{mine.action.name}", None)
         return self.plain()
 
@@ -227,7 +229,7 @@ def walk(base: Path, seed: int, steps: int, runner: type[FakeRunner] = FakeRunne
         raise AssertionError(
             f"seed {seed}, step {sum(line.startswith('  build') for line in one.script.log)}:\n{last}\n{error}"
         ) from error
-    return one.project.narrowed
+    return one.project.partial_builds
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

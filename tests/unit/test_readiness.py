@@ -13,7 +13,7 @@ from pipeline.boot.marks import MARKS, Transport, transport_of, unavailable
 from pipeline.boot.readiness import Health, Module, read_health
 from pipeline.boot.readiness_poll import ASK_EVERY_S
 from pipeline.boot.watcher import SETTLE_S, BootWatcher, Ready
-from pipeline.config.until import Gate, Until, parse_until
+from pipeline.config.until import ReadinessGate, Until, parse_until
 from pipeline.formats.jsonrpc import Calls, parse_jsonrpc
 from pipeline.model import Failure, FailureCategory, MarkName
 
@@ -307,7 +307,7 @@ def test_why_a_mark_cannot_come() -> None:
         "first_jsonrpc": "readiness.until is 'byte': no JSON-RPC is expected"
     }
     assert "DTR" in unavailable("socket://h:1", until("rpc:ready"))["reset_released"]
-    assert until("byte").gate is Gate.BYTE
+    assert until("byte").gate is ReadinessGate.BYTE
 
 
 @pytest.mark.parametrize(
@@ -315,5 +315,5 @@ def test_why_a_mark_cannot_come() -> None:
     [({"size": 9, "free": 7}, 7), ({"free": True}, None), ({"free": -1}, None), ({}, None), ([7], None), (None, None)],
 )
 def test_the_free_heap_is_what_the_firmware_says(heap: object, free: int | None) -> None:
-    health = read_health({"modules": [], "heap": heap})
+    health = read_health({"modules": [BLINK], "heap": heap})
     assert health is not None and health.heap_free == free

@@ -88,6 +88,23 @@ def test_faults_are_set_listed_and_cleared() -> None:
     assert ask(to, "fault clear")["faults"] == []
 
 
+def test_a_port_is_present_when_it_has_been_opened_again_and_not_when_it_could_be() -> None:
+    now = [5.0]
+    board = Board(CHIPS["esp32c3"], NorFlash(0x10000), MAC, lambda: now[0], execute=False)
+    cable = Cable(board, lambda: now[0])
+    to = Control(cable, lambda: "socket://127.0.0.1:1")
+    for enumerations in (2, 3):
+        ask(to, "fault vanish:for=2")
+        cable.plug_in()
+        assert ask(to, "state")["present"] is False, "opened early, and still away"
+        ask(to, "fault vanish:for=1")
+        now[0] += 2.5
+        state = ask(to, "state")
+        assert (state["present"], state["enumerations"]) == (False, 2 * enumerations - 1), "back, and not open yet"
+        cable.plug_in()
+        assert ask(to, "state")["present"] is True
+
+
 def test_help_names_every_command() -> None:
     listed = ask(control(), "help")["help"]
     assert listed == HELP

@@ -19,11 +19,10 @@ from cache.digest import Digest
 from pipeline.cli import graph_svg, graph_view
 from pipeline.cli.graph_view import Node, analyse
 from pipeline.cli.plan_view import BoardBelief, device_lines, host_lines, image_after
-from pipeline.cli.views import EngineWorld
 from pipeline.effects.render import svg_to_png
-from pipeline.engine.engine import readers
+from pipeline.engine.decision import Fate
 from pipeline.engine.explain import explain_action, explain_stage, select
-from pipeline.engine.forecast import Fate, Forecast, forecast
+from pipeline.engine.forecast import Forecast, forecast
 from pipeline.flash.journal import DeviceState, JournalImage, OpenTransaction
 from pipeline.formats.placement import Placement
 from pipeline.model import Action, MatchRule, Stage
@@ -41,7 +40,7 @@ def built(tmp_path: Path) -> Space:
 
 def look(space: Space) -> tuple[Forecast, ...]:
     engine = space.engine()
-    return forecast(engine.graph, EngineWorld(engine))
+    return forecast(engine.workspace)
 
 
 def explained(space: Space) -> list[str]:
@@ -55,7 +54,7 @@ def explained(space: Space) -> list[str]:
 def test_nothing_to_do_says_what_was_compared(built: Space) -> None:
     assert explained(built) == [
         "compile: up to date (3 actions)",
-        "  compared: 30 command words, 3 declared inputs, 2 discovered inputs, 4 absent files, 3 outputs",
+        "  compared: 30 command words, 3 declared inputs, 2 discovered inputs, 6 absent files, 3 outputs",
         "link: up to date (2 actions)",
         "  compared: 7 command words, 4 declared inputs, 2 outputs",
     ]
@@ -105,7 +104,7 @@ def test_each_kind_of_reason(built: Space) -> None:
     built.identity = "fake 1"
     assert why(built, name) == [
         f"{name}: up to date",
-        "  compared: 10 command words, 1 declared input, 1 discovered input, 2 absent files, 1 output",
+        "  compared: 10 command words, 1 declared input, 1 discovered input, 3 absent files, 1 output",
     ]
     (built.root / "inc/a.h").unlink()
     assert why(built, name)[1].endswith(" -> gone")
@@ -150,7 +149,7 @@ def test_a_restored_object_makes_the_link_certain(built: Space) -> None:
 
 def test_words_select_stages_actions_and_files(built: Space) -> None:
     engine = built.engine()
-    reads = readers(engine)
+    reads = engine.workspace.readers()
 
     def names(word: str) -> list[str]:
         chosen = select(engine.graph, reads, word)

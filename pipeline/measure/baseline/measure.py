@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cache.durable import write_atomic
+from cache.durable import read_text, write_atomic
 from cache.named_tuple import NamedTuple
 from pipeline.effects.host import GitQuery, machine_facts
 from pipeline.effects.run_log import SUFFIX, read
@@ -172,7 +172,7 @@ class _Children:
         if log:
             return core.measured(*_name(step), build_report(log))
         if done.exit_code == 0:
-            return core.answered_by_gate(*_name(step), whole_ms(done.duration_s))
+            return core.answered_by_fastpath(*_name(step), whole_ms(done.duration_s))
         category = FailureCategory.CONFIG_ERROR if done.exit_code == EXIT_CONFIG else FailureCategory.UNKNOWN
         said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
         reason = next((line for line in said if "error: " in line), said[-1] if said else "")
@@ -217,7 +217,7 @@ def _earlier(directory: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     asked = {"schema": core.SCHEMA, "kind": "baseline", **facts}
     for path in sorted(directory.glob("baseline-*.json"), reverse=True):
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(read_text(path))
             if isinstance(found, dict) and core.comparable(found, asked) and core.samples(core.rows_of(found)):
                 return found
         except (OSError, ValueError, KeyError, TypeError):

@@ -1,6 +1,6 @@
 """What `doit baseline:*` shows: a line per run while it goes on, the tables at its end, and one line for scripts.
 
-Knows the terminal; what is run and measured, `baseline.py` knows.
+Knows the terminal; what is run and measured, `measure.py` knows.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ HOTPLATE = (
     "link",
 )
 IN_PYTHON = {"HOTPLATE_NATIVE": "0"}
-"""The gate without its compiled loop."""
+"""The fast path without its compiled loop."""
 
 
 Times = Mapping[str, Sequence[Spent]]

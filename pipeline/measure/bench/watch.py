@@ -131,7 +131,7 @@ def _compiler(times: dict[str, list[float]], scratch: Bench, source: Path, text:
     name = source.relative_to(scratch.project).as_posix()
     engine = context.engine
     action = next(action for action in engine.graph.order if action.argv and action.inputs[0] == name)
-    argv, env = placed_command(engine, action)
+    argv, env = placed_command(engine.workspace, action)
     runner = SystemProcessRunner(context.clock)
     for label, content in ((GOOD, text), (BAD, text + BROKEN)):
         source.write_text(content)

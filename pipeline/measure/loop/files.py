@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cache.durable import FileLock, write_atomic
+from cache.durable import FileLock, read_text, write_atomic
 from pipeline.effects.run_log import prune
 from pipeline.failures import fail
 from pipeline.measure.loop.judgement import Decision, Iteration, Limits, Measured, Rule
@@ -46,7 +46,7 @@ class LoopFiles:
             message = f"another loop writes here ({busy.holder})"
             return fail(FailureCategory.LOCK_TIMEOUT, stage=None, where=str(directory), message=message)
         csv = directory / CSV
-        text = csv.read_text() if csv.exists() else ""
+        text = read_text(csv) if csv.exists() else ""
         if text and text.splitlines()[0] != CSV_HEADER:
             lock.release()
             message = f"begins with '{text.splitlines()[0]}', not with '{CSV_HEADER}'"
@@ -103,6 +103,6 @@ class LoopFiles:
 
     def _lines(self) -> list[str]:
         try:
-            return (self._directory / JSONL).read_text(errors="replace").splitlines()
+            return read_text(self._directory / JSONL, errors="replace").splitlines()
         except FileNotFoundError:
             return []

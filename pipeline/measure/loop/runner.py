@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+from cache.durable import read_file
 from cache.named_tuple import NamedTuple
 from pipeline.effects.host import GitQuery, load_average, machine_facts
 from pipeline.failures import fail
@@ -316,7 +317,7 @@ def _digests(project: Path) -> dict[str, str]:
     for path in sorted(project.rglob("*")):
         name = path.relative_to(project).as_posix()
         if path.is_file() and not name.startswith(("build/", ".deploy/", "reports/")) and "__pycache__" not in name:
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[name] = hashlib.sha256(read_file(str(path))).hexdigest()
     return found
 
 

@@ -1,6 +1,6 @@
 """What `doit loop` shows: a line per run and per iteration, and one line for scripts at the end.
 
-Knows the terminal; what is run and decided, `loop.py` knows.
+Knows the terminal; what is run and decided, `runner.py` knows.
 """
 
 from __future__ import annotations

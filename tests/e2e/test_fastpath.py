@@ -1,10 +1,12 @@
-"""The warm gate against real `doit` runs of a project with a fake compiler: what it answers, and what it must not."""
+"""The fast path against real `doit` runs of a project with a fake compiler: what it answers, and what it must not."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +14,17 @@ from typing import Any
 
 import pytest
 
-from cache.stamps import filesystem_now_ns, next_tick
+from cache.stamps import next_tick
 from cache.statebytes import decode, encode
 from pipeline import fastpath
 from pipeline.editor.watch_set import unfinished
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.fastpath import load, native_build, native_loop
+from pipeline.fastpath import FirstLook, Snapshot, load, native_build, native_loop
 from pipeline.fastpath import state as fastpath_state
 from pipeline.fastpath import touched as touched_files
-from pipeline.fastpath.state import GateState, _with_stamps_of
+from pipeline.fastpath.state import FORMER_DIRECTORIES, FastPathState, _with, _with_stamps_of
+from pipeline.fastpath.watched import file_clock
 from pipeline.measure.bench.generated_project import write_compiler, write_project
 from pipeline.run.options import Options
 
@@ -41,7 +44,7 @@ NOTHING = "-- fingerprint\n-- compile\n-- link\n"
 
 
 class Project:
-    """Three units; `doit` and `hotplate` as real processes, `answer` as the gate in this one, by both of its loops."""
+    """Three units; `doit` and `hotplate` as real processes, `answer` as the fast path here, by both of its loops."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "project"
@@ -62,7 +65,7 @@ class Project:
         code = {
             "doit": "import sys; sys.argv[0] = 'doit'; from doit.doit_cmd import DoitMain; "
             "sys.exit(DoitMain().run(sys.argv[1:]))",
-            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.context as c; "
+            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.engines as c; "
             "c.WORTH_FILES = 1; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))",
             "hotplate": "import sys; from pipeline.fastpath import main; sys.exit(main())",
         }[program]
@@ -102,35 +105,39 @@ class Project:
         with self.inside(), pytest.MonkeyPatch.context() as patch:
             told = fastpath.answer(argv)
             patch.setattr(fastpath, "load", self._load_with_helper)
-            assert fastpath.answer(argv) == told
-            return told
+            again = fastpath.answer(argv)
+        if isinstance(told, FirstLook) and isinstance(again, FirstLook):
+            assert told.places == again.places
+            return None
+        assert told == again and not isinstance(told, FirstLook)
+        return told
 
     def _load_with_helper(self, path: str) -> Any:
         """The state as that of a large project."""
         found = load(path)
-        return found and ((*found[0][:4], {**found[0][4], "helper": self.helper}, *found[0][5:]), found[1])
+        return found and (_with(found[0], helper=self.helper), found[1])
 
     def settle(self) -> None:
-        """Run until the gate answers: what was written just now is not believed at once."""
+        """Run until the fast path answers: what was written just now is not believed at once."""
         for _ in range(5):
             self.out("doit", "compile", "link")
             if self.answer("compile", "link") is not None:
                 return
-        raise AssertionError("the gate never answered")
+        raise AssertionError("the fast path never answered")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Shared by all tests of this file; each leaves it warm."""
-    project = Project(tmp_path_factory.mktemp("gate"))
+    project = Project(tmp_path_factory.mktemp("fastpath"))
     assert project.out("doit", "compile", "link") == ".  fingerprint\n.  compile\n.  link\n"
     project.settle()
     return project
 
 
-def test_the_gate_says_what_doit_says(built: Project) -> None:
+def test_the_fast_path_says_what_doit_says(built: Project) -> None:
     assert built.out("hotplate", "compile", "link") == built.out("doit", "compile", "link") == NOTHING
-    # The other way to load doit does not ask the gate: the engine's own answer.
+    # The other way to load doit does not ask the fast path: the engine's own answer.
     assert built.out("hotplate", "link") == NOTHING
     built.settle()
 
@@ -170,7 +177,7 @@ def test_nothing_heavy_is_loaded(built: Project) -> None:
     assert set(eval(done.stdout)) - ours <= {"binascii", "_operator", "gc", "zlib"}
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the gate has no compiled loop here")
+@pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the fast path has no compiled loop here")
 def test_a_large_project_is_looked_at_by_the_compiled_loop(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int] | None] = []
     ask = native_loop.ask
@@ -180,13 +187,13 @@ def test_a_large_project_is_looked_at_by_the_compiled_loop(built: Project, monke
         return asked[-1]
 
     monkeypatch.setattr(native_loop, "ask", counted)
-    path = built.root / ".deploy/gate.v1/-.state"
+    path = built.root / ".deploy/fastpath.v1/-.state"
     append(built.root / "src/d000/u00001.c")
     for _ in range(5):
         built.out("doit of a large project", "compile", "link")
-        if path.exists() and state_in(path)[1]:
+        if path.exists() and state_in(path).answers:
             break
-    assert state_in(path)[4]["helper"] == built.helper
+    assert state_in(path).helper == built.helper
     assert built.answer("compile", "link") == NOTHING
     assert asked == [[], []], "with the state as it is, and as `answer` changes it"
     built.env["HOTPLATE_NATIVE"] = "0"
@@ -200,7 +207,7 @@ def test_a_large_project_is_looked_at_by_the_compiled_loop(built: Project, monke
     # What the next `doit` narrows its work to comes from the same program.
     assert built.out("hotplate", "compile", "link") == ".  fingerprint\n.  compile\n.  link\n"
     built.settle()
-    assert state_in(path)[4].get("helper") is None, "three units are not worth it"
+    assert state_in(path).helper is None, "three units are not worth it"
 
 
 def edit(path: Path, text: str | None = None) -> None:
@@ -209,7 +216,7 @@ def edit(path: Path, text: str | None = None) -> None:
     path.write_bytes(text.encode() if text is not None else data[:-2] + b" \n")
 
 
-def state_in(path: Path) -> Any:
+def state_in(path: Path) -> Snapshot:
     found = load(str(path))
     assert found is not None
     return found[0]
@@ -255,7 +262,7 @@ CHANGES: dict[str, tuple[Callable[[Project], object], str]] = {
     ),
     "another package in front": (lambda p: edit_new(p.tools / "esptool.cfg"), NOTHING),
     "PATH": (lambda p: p.env.update(PATH=p.env["PATH"] + ":/nowhere"), NOTHING),
-    "state removed": (lambda p: (p.root / ".deploy/gate.v1/-.state").unlink(), NOTHING),
+    "state removed": (lambda p: (p.root / ".deploy/fastpath.v1/-.state").unlink(), NOTHING),
 }
 
 
@@ -265,7 +272,7 @@ def edit_new(path: Path) -> None:
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_never_missed(built: Project, name: str) -> None:
-    """The gate falls silent; `hotplate` then does what `doit` does; afterwards the gate answers again."""
+    """The fast path falls silent; `hotplate` then does what `doit` does; afterwards the fast path answers again."""
     change, wanted = CHANGES[name]
     assert built.answer("compile", "link") == NOTHING
     change(built)
@@ -302,7 +309,7 @@ def test_files_that_were_saved_without_change_are_read_and_nothing_else_is_done(
 
 @pytest.mark.parametrize("name", ["removed", "damaged", "of another run", "of another kind"])
 def test_contents_that_do_not_belong_to_the_state_are_not_believed(built: Project, name: str) -> None:
-    path = built.root / ".deploy/gate.v1/-.contents"
+    path = built.root / ".deploy/fastpath.v1/-.contents"
     good = path.read_bytes()
     token, fingerprints = decode(touched_files.KIND, good)[0]
     touched(built)
@@ -314,7 +321,7 @@ def test_contents_that_do_not_belong_to_the_state_are_not_believed(built: Projec
             {
                 "damaged": good[:-1] + bytes([good[-1] ^ 1]),
                 "of another run": encode(touched_files.KIND, (token[::-1], fingerprints)),
-                "of another kind": encode("gate contents 0", (token, fingerprints)),
+                "of another kind": encode("fast path contents 0", (token, fingerprints)),
             }[name]
         )
     assert built.answer("compile", "link") is None
@@ -353,7 +360,7 @@ def test_a_run_of_doit_records_the_stamps_of_what_was_only_touched(
     next_tick()
     monkeypatch.setattr(touched_files, "MOST", 0)
     assert built.answer("compile", "link") is None
-    run = GateState(built.root, "")
+    run = FastPathState(built.root, "")
     with built.inside():
         assert run.facts() is not None, "read, and found unchanged"
     assert built.answer("compile", "link") is None, "nothing is written before the run has ended"
@@ -366,54 +373,105 @@ def test_a_run_of_doit_records_the_stamps_of_what_was_only_touched(
 
 
 def test_stamps_are_not_renewed_for_what_may_have_changed_since_it_was_read(built: Project) -> None:
-    state = state_in(built.root / ".deploy/gate.v1/-.state")
+    state = state_in(built.root / ".deploy/fastpath.v1/-.state")
     with built.inside():
-        began_ns = filesystem_now_ns()
-        same = _with_stamps_of(state, [0, 1, 2], began_ns)
-        assert same == state, "nothing moved: the same stamps"
-        assert _with_stamps_of(state, [0, 1, 2], 0) is None, "everything is younger than that"
+        clock = file_clock().met(".")
+        same = _with_stamps_of(state, [0, 1, 2], clock.moment())
+        assert same is not None and same.values() == state.values(), "nothing moved: the same stamps"
+        assert _with_stamps_of(state, [0, 1, 2], clock.at(0)) is None, "everything is younger than that"
 
 
 def test_the_run_of_the_same_process_believes_its_first_look(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that an edit costs one stat per path before the compiler starts; but not what is old by then."""
     looks: list[str] = []
 
-    def counted(state: Any, root: str) -> list[int] | None:
+    def counted(snapshot: Snapshot, root: str) -> list[int] | None:
         looks.append(root)
-        return fastpath.moved(state, root)
+        return fastpath.moved(snapshot, root)
 
-    def places(wait: bool = False) -> Sequence[int]:
-        run = GateState(built.root, "")
+    def places(look: FirstLook, wait: bool = False) -> Sequence[int]:
+        run = FastPathState(built.root, "")
+        run.believe(look)
         if wait:
             run.waited()
-        found = run.survey()
+        found = run.usage_index()
         assert found is not None
         return found[1]
 
     append(built.root / "src/d000/u00001.c")
     built.settle()
-    state = built.root / ".deploy/gate.v1/-.state"
+    state = built.root / ".deploy/fastpath.v1/-.state"
     saved = state.read_bytes()
     append(built.root / "src/d000/u00000.c")
     with built.inside():
-        seen: list[Any] = []
-        assert fastpath.answer(["compile", "link"], seen) is None and len(seen) == 1
-        monkeypatch.setattr(fastpath_state, "FIRST_LOOK", seen)
+        look = fastpath.answer(["compile", "link"])
+        assert isinstance(look, FirstLook)
         monkeypatch.setattr(fastpath_state, "moved", counted)
-        assert len(places()) == 1 and not looks
+        assert len(places(look)) == 1 and not looks
         append(built.root / "src/d000/u00001.c")
-        assert len(places()) == 1 and not looks, "an edit after the look is the next run's"
-        assert len(places(wait=True)) == 2 and len(looks) == 1, "other runs in line count on this one to look"
+        assert len(places(look)) == 1 and not looks, "an edit after the look is the next run's"
+        assert len(places(look, wait=True)) == 2 and len(looks) == 1, "other runs in line count on this one to look"
         state.write_bytes(saved)
-        assert len(places()) == 2 and len(looks) == 2, "another run wrote the state"
+        assert len(places(look)) == 2 and len(looks) == 2, "another run wrote the state"
         state.unlink()
-        assert GateState(built.root, "").survey() is None, "another run is changing things"
+        run = FastPathState(built.root, "")
+        run.believe(look)
+        assert run.usage_index() is None, "another run is changing things"
     monkeypatch.undo()
     built.settle()
 
 
+def test_hotplate_hands_its_look_to_the_run_that_follows(
+    built: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real processes, counted: after an edit `hotplate` stats what `doit` does, which looks after it was loaded."""
+    counts = tmp_path / "counts.json"
+    monkeypatch.setitem(built.env, "PYTHONPATH", f"{built.env['PYTHONPATH']}:{sysconfig.get_path('purelib')}")
+
+    def stats_of(program: str) -> int:
+        next_tick()
+        code = "from pipeline.measure.counting import main; main()"
+        # -S: start-up files of the environment would be counted too
+        argv = [sys.executable, "-S", "-c", code, str(counts), program, "compile", "link"]
+        subprocess.run(argv, cwd=built.root, env=built.env, check=True, capture_output=True)
+        return int(json.loads(counts.read_text())["stats"])
+
+    found: dict[str, int] = {}
+    for program in ("doit", "hotplate"):
+        for _ in range(2):
+            stats_of("doit")
+        nothing_to_do = stats_of("hotplate")
+        append(built.root / "src/d000/u00001.c")
+        found[program] = stats_of(program)
+    assert found["hotplate"] < found["doit"] + nothing_to_do / 2
+    monkeypatch.undo()
+    built.settle()
+
+
+def test_what_an_earlier_version_left_is_removed_and_not_believed(built: Project, tmp_path: Path) -> None:
+    """Also where a link stands in its place: what it leads to is not ours."""
+    state = built.root / ".deploy/fastpath.v1/-.state"
+    good = state.read_bytes()
+    [former] = [built.root / name for name in FORMER_DIRECTORIES]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    for place in ("directory", "link"):
+        if place == "directory":
+            former.mkdir()
+            (former / "-.state").write_bytes(good)
+        else:
+            former.symlink_to(elsewhere)
+        state.unlink()
+        assert built.answer("compile", "link") is None
+        append(built.root / "src/d000/u00001.c")
+        built.settle()
+        assert not former.is_symlink() and not former.exists()
+    assert [path.name for path in elsewhere.iterdir()] == ["kept"]
+
+
 def test_damaged_state_is_not_believed(built: Project) -> None:
-    path = built.root / ".deploy/gate.v1/-.state"
+    path = built.root / ".deploy/fastpath.v1/-.state"
     good = path.read_bytes()
     variants = [good[:length] for length in range(0, len(good), 997)]
     variants += [good[:n] + bytes([good[n] ^ 1 << n % 8]) + good[n + 1 :] for n in range(0, len(good), 991)]
@@ -445,7 +503,7 @@ def test_a_failed_run_leaves_no_state(built: Project) -> None:
     built.zig.write_text(zig.replace("cp ", "exit 1; cp "))
     failed = built.run("hotplate", "compile", "link")
     assert failed.returncode == 1
-    assert not list((built.root / ".deploy/gate.v1").iterdir())
+    assert not list((built.root / ".deploy/fastpath.v1").iterdir())
     assert built.answer("compile", "link") is None
     source.write_text(text)
     built.zig.write_text(zig)

@@ -1,4 +1,4 @@
-"""Narrowing an engine to what a few moved files concern: which actions are left, and when it is refused."""
+"""A partial graph of what a few moved files concern: which actions are left, and when it is refused."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import pytest
 
 from cache.stamps import next_tick
 from pipeline.engine.facts import used_files
-from pipeline.engine.partial_graph import MANY, Narrowed, narrow, survey
-from pipeline.fastpath.state import GateState
+from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, usage_index
+from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage
 from tests.unit.engine_space import Space
 
 
-class Surveyed:
-    """A built project with its survey."""
+class Indexed:
+    """A built project with its usage index."""
 
     def __init__(self, space: Space) -> None:
         assert space.build().ok
         engine = space.engine()
-        used = used_files(engine)
+        used = used_files(engine.workspace)
         assert used is not None
-        self.paths, self.survey, self.records = list(used), survey(engine, list(used)), engine.records
+        self.paths, self.index, self.records = list(used), usage_index(engine.workspace, list(used)), engine.records
 
-    def after(self, *moved: str) -> Narrowed | None:
-        return narrow(self.survey, [self.paths.index(path) for path in moved], self.records)
+    def after(self, *moved: str) -> PartialGraph | None:
+        return partial_graph(self.index, [self.paths.index(path) for path in moved], self.records)
 
     def names(self, *moved: str) -> list[str]:
         found = self.after(*moved)
@@ -41,28 +41,28 @@ def space(tmp_path: Path) -> Space:
 
 
 def test_only_compiles_that_use_a_moved_file_are_left(space: Space) -> None:
-    surveyed = Surveyed(space)
-    assert surveyed.names("src/c.c") == ["compile src/c.c"]
-    assert surveyed.names("inc/a.h", "src/c.c") == ["compile src/a.c", "compile src/b.c", "compile src/c.c"]
-    assert surveyed.names("build/local-fast/obj/b.o") == ["compile src/b.c"]
-    assert surveyed.names("build/local-fast/app.bin") == [], "what link makes is link's affair"
+    indexed = Indexed(space)
+    assert indexed.names("src/c.c") == ["compile src/c.c"]
+    assert indexed.names("inc/a.h", "src/c.c") == ["compile src/a.c", "compile src/b.c", "compile src/c.c"]
+    assert indexed.names("build/local-fast/obj/b.o") == ["compile src/b.c"]
+    assert indexed.names("build/local-fast/app.bin") == [], "what link makes is link's affair"
 
 
 def test_an_action_comes_back_as_it_was_declared(space: Space) -> None:
     space.env = (("LANG", "C"),)
-    surveyed = Surveyed(space)
-    found = surveyed.after("src/b.c")
+    indexed = Indexed(space)
+    found = indexed.after("src/b.c")
     assert found is not None
     assert found.actions == tuple(action for action in space.actions() if action.name == "compile src/b.c")
-    assert found.tools == space.engine().tools
-    assert found.aside == (4, 2)
+    assert found.tools == space.engine().workspace.steps.tools
+    assert found.skipped == (4, 2)
 
 
 def test_a_source_of_link_alone_is_left_to_the_whole_graph(space: Space) -> None:
-    """Nothing of the narrowed engine reads it, so its fingerprint would not say that it moved."""
+    """Nothing of the partial engine reads it, so its fingerprint would not say that it moved."""
     space.write("app.ld", "/* script */\n")
     space.change = lambda a: a._replace(inputs=(*a.inputs, "app.ld")) if a.name == "link" else a
-    assert Surveyed(space).after("app.ld") is None
+    assert Indexed(space).after("app.ld") is None
 
 
 def test_what_a_moved_generator_makes_concerns_its_users(space: Space) -> None:
@@ -75,37 +75,37 @@ def test_what_a_moved_generator_makes_concerns_its_users(space: Space) -> None:
 
     space.write("src/seed", "seed\n")
     space.actions = with_generator  # type: ignore[method-assign,assignment]
-    assert set(Surveyed(space).names("src/seed")) == {"gen", *(f"compile src/{n}.c" for n in "abc")}
+    assert set(Indexed(space).names("src/seed")) == {"gen", *(f"compile src/{n}.c" for n in "abc")}
 
 
 def test_a_file_of_many_is_left_to_the_whole_graph(space: Space) -> None:
     for n in range(MANY + 1):
         space.write(f"src/many{n}.c", '#include "many.h"\n')
     space.write("inc/many.h", "int many;\n")
-    surveyed = Surveyed(space)
-    assert surveyed.after("inc/many.h") is None
-    assert surveyed.after(*(f"src/many{n}.c" for n in range(MANY + 1))) is None
-    assert surveyed.names("src/many7.c") == ["compile src/many7.c"]
+    indexed = Indexed(space)
+    assert indexed.after("inc/many.h") is None
+    assert indexed.after(*(f"src/many{n}.c" for n in range(MANY + 1))) is None
+    assert indexed.names("src/many7.c") == ["compile src/many7.c"]
 
 
 def test_without_its_record_an_action_cannot_come_back(space: Space) -> None:
-    surveyed = Surveyed(space)
-    surveyed.records.drop("local-fast:compile src/a.c")
-    assert surveyed.after("src/a.c") is None and surveyed.after("src/b.c") is not None
+    indexed = Indexed(space)
+    indexed.records.drop("local-fast:compile src/a.c")
+    assert indexed.after("src/a.c") is None and indexed.after("src/b.c") is not None
 
 
-def test_the_narrowed_engine_counts_all_and_forgets_nothing(space: Space) -> None:
-    surveyed = Surveyed(space)
+def test_the_partial_engine_counts_all_and_forgets_nothing(space: Space) -> None:
+    indexed = Indexed(space)
     space.write("src/b.c", "int other;\n")
-    found = surveyed.after("src/b.c")
+    found = indexed.after("src/b.c")
     assert found is not None
-    engine = space.engine(found.actions, found.aside)
+    engine = space.engine(found.actions, found.skipped)
     assert [reason.subject for reason in engine.peek().reasons] == ["src/b.c"]
     scanned = engine.scan()
     assert scanned.counts == {"inputs": 4, "read": 1, "changed": 1, "missing": 0}
     result = engine.run(Stage.COMPILE, lambda label, done, total: None)
     assert result.counts["compiled"] == 1 and result.counts["up_to_date"] == 2 and sum(result.counts.values()) == 3
-    assert space.engine().records.names() == surveyed.records.names()
+    assert space.engine().records.names() == indexed.records.names()
     again = space.build()
     assert again.ran == ["ld build/local-fast/app.elf"] and space.build().nothing
 
@@ -116,21 +116,23 @@ def moved_of(root: Path, monkeypatch: pytest.MonkeyPatch, watched: Watched, *mov
     space = Space(root).sample()
     space.build()
     engine = space.engine()
-    used = used_files(engine)
+    used = used_files(engine.workspace)
     assert used is not None
     monkeypatch.chdir(root)
     monkeypatch.setattr("pipeline.fastpath.state._process_start_ns", lambda: 1 << 62)
-    assert GateState(root, "").record(engine.table, used, (), watched, {}, lambda paths: survey(engine, paths))
+    assert FastPathState(root, "").record(
+        engine.table, used, (), watched, {}, lambda paths: usage_index(engine.workspace, paths)
+    )
     for path in moved:
         space.write(path, "int moved;\n")
-    state = GateState(root, "")
-    return state.lasting_facts() is not None, state.survey() is not None
+    state = FastPathState(root, "")
+    return state.lasting_facts() is not None, state.usage_index() is not None
 
 
 def test_a_survey_is_given_when_only_files_of_actions_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = Watched({})
     assert moved_of(tmp_path / "a", monkeypatch, nothing, "src/a.c") == (True, True)
-    assert moved_of(tmp_path / "b", monkeypatch, nothing) == (True, False), "nothing moved: the gate's answer"
+    assert moved_of(tmp_path / "b", monkeypatch, nothing) == (True, False), "nothing moved: the fast path's answer"
     also = Watched({}, (), (str(tmp_path / "c" / "src/a.c"),))
     assert moved_of(tmp_path / "c", monkeypatch, also, "src/b.c") == (True, True)
     also = Watched({}, (), (str(tmp_path / "d" / "src/a.c"),))
@@ -139,10 +141,10 @@ def test_a_survey_is_given_when_only_files_of_actions_moved(tmp_path: Path, monk
 
 def test_a_survey_of_another_run_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert moved_of(tmp_path, monkeypatch, Watched({}), "src/a.c") == (True, True)
-    survey_file = tmp_path / ".deploy/gate.v1/-.survey"
+    survey_file = tmp_path / ".deploy/fastpath.v1/-.usage"
     mine = survey_file.read_bytes()
     engine = Space(tmp_path).engine()
-    GateState(tmp_path, "").record(engine.table, {}, (), Watched({}), {}, lambda paths: b"")
+    FastPathState(tmp_path, "").record(engine.table, {}, (), Watched({}), {}, lambda paths: b"")
     assert survey_file.read_bytes() != mine
     survey_file.write_bytes(mine)
-    assert GateState(tmp_path, "").survey() is None
+    assert FastPathState(tmp_path, "").usage_index() is None

@@ -1,4 +1,4 @@
-"""The gate's compiled loop: it says what the Python loop says, and whatever is odd about it is left to Python."""
+"""The compiled loop of the fast path says what the Python loop says; whatever is odd about it is left to Python."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from pipeline import fastpath
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.fastpath import native_build, native_loop
+from pipeline.fastpath import FileStamp, Snapshot, native_build, native_loop
 from pipeline.fastpath.state import listing_of
-from pipeline.fastpath.watched import GateStamp
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the gate has no compiled loop here")
+pytestmark = pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the fast path has no compiled loop here")
 
 FILES = ("a", "src/b.c", "src/c.c", "src/deep/d", "src/deep", "include/x.h", "link", "src/link", "with space/é\n")
 CHANGES = ("edit", "touch", "replace", "mode", "remove", "directory", "link", "hard link", "dangling", "unreadable")
@@ -67,7 +66,7 @@ def tree(root: Path) -> None:
             path.write_text(name)
 
 
-def listing(root: Path) -> tuple[list[tuple[str, GateStamp]], bytes]:
+def listing(root: Path) -> tuple[list[tuple[str, FileStamp]], bytes]:
     names = [*FILES, str(root / "src"), str(root / "a"), "src/../include/x.h"]
     files = [(name, fastpath.stamp_of((root / name).stat())) for name in names]
     return files, listing_of(files)
@@ -96,8 +95,8 @@ def change(path: Path, kind: str) -> None:
             path.symlink_to("nowhere")
 
 
-def state_of(root: Path, count: int, text: bytes, facts: dict[str, Any]) -> Any:
-    return (fastpath.identity(str(root)), {}, (), (), facts, count, text)
+def snapshot_of(root: Path, count: int, text: bytes, helper: dict[str, FileStamp] | None) -> Snapshot:
+    return Snapshot(fastpath.identity(str(root)), {}, (), (), helper, {}, "", 0, count, text)
 
 
 def both(root: Path, count: int, text: bytes, helper: Path) -> list[int] | None:
@@ -117,8 +116,8 @@ def both(root: Path, count: int, text: bytes, helper: Path) -> list[int] | None:
 
             patch.setattr(native_loop, "ask", counted)
             answers = [
-                fastpath.moved(state, str(root), alone=alone)
-                for state in (state_of(root, count, text, {"helper": named}), state_of(root, count, text, {}))
+                fastpath.moved(snapshot, str(root), alone=alone)
+                for snapshot in (snapshot_of(root, count, text, named), snapshot_of(root, count, text, None))
                 for alone in (True, False)
             ]
         assert len(asked) == 2 and Path.cwd() == root
@@ -170,7 +169,7 @@ def test_the_shortest_listing_and_a_long_one(tmp_path: Path, helper: Path) -> No
     tree(tmp_path)
     files, _ = listing(tmp_path)
     assert both(tmp_path, 1, listing_of(files[:1]), helper) == []
-    missing: list[tuple[str, GateStamp]] = [(f"none/{n:06}", (1, 2, 3)) for n in range(30000)]
+    missing: list[tuple[str, FileStamp]] = [(f"none/{n:06}", (1, 2, 3)) for n in range(30000)]
     assert both(tmp_path, 30000, listing_of(missing), helper) == list(range(30000))
 
 
@@ -222,13 +221,13 @@ def test_only_a_program_of_ours_is_started(
     mine = tmp_path / "cache/hotplate/native" / helper.name
     mine.parent.mkdir(parents=True)
 
-    def place() -> dict[str, GateStamp]:
+    def place() -> dict[str, FileStamp]:
         mine.unlink(missing_ok=True)
         shutil.copyfile(helper, mine)
         mine.chmod(0o500)
         return {mine.name: fastpath.stamp_of(mine.stat())}
 
-    def found(named: dict[str, GateStamp]) -> str | None:
+    def found(named: dict[str, FileStamp]) -> str | None:
         return native_loop.trusted(named, fastpath.stamp_of)
 
     named = place()

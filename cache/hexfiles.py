@@ -1,0 +1,277 @@
+"""Files named by 64 hex digits, two levels deep, in a directory that others may write to as well: the store's ground.
+
+    top/ab/abcd...      one file; whatever else lies there is damage
+
+Knows names and files, not what they mean. Invariant: nothing outside `top` is written, touched or removed, whatever
+lies there: what is changed is named within a directory that was opened without following links (on Windows, which
+cannot do that, within one that was asked about just before), and a name is 64 hex digits before it is part of a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from cache.digest import is_hex_name
+from cache.durable import NEW_FILE, read_file, write_all
+from cache.named_tuple import NamedTuple
+
+_AT = {os.open, os.mkdir, os.unlink, os.stat, os.rename} <= os.supports_dir_fd and os.scandir in os.supports_fd
+"""Can files be named within an open directory?"""
+_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_NEW_TO_READ = NEW_FILE & ~os.O_WRONLY | os.O_RDWR
+_IN_THE_WAY = (errno.ENOTDIR, errno.ELOOP)
+"""What is no directory, and on some systems a link to one."""
+
+_is_group = re.compile("[0-9a-f]{2}").fullmatch
+
+
+class Found(NamedTuple):
+    """Something that lies where files belong. `group` is its directory, `""` for `top` itself; `status` is of the file
+    or link, never of what a link leads to."""
+
+    group: str
+    name: str
+    status: os.stat_result
+
+    @property
+    def is_sound(self) -> bool:
+        """Is it a regular file, under a name and in a place that this module gives?"""
+        regular = stat.S_ISREG(self.status.st_mode)
+        return regular and is_hex_name(self.name) and self.name[:2] == self.group
+
+    @property
+    def size(self) -> int:
+        """Bytes that removing it would free."""
+        return self.status.st_size if stat.S_ISREG(self.status.st_mode) else 0
+
+
+class _Inside(NamedTuple):
+    """An open directory: `at` is its handle, or None where paths must do, and `prefix` what then goes before names."""
+
+    at: int | None
+    prefix: str
+
+
+class HexFiles:
+    """The files below one directory. Many processes and threads may use it at once. Methods may raise OSError."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = str(top)
+
+    def place(self, name: str) -> str:
+        """Where the file of that name lies if it is there. Raises OSError for what is no name."""
+        if not is_hex_name(name):
+            raise OSError(errno.EINVAL, "not a name of 64 hex digits", repr(name)[:80])
+        return f"{self.top}/{name[:2]}/{name}"
+
+    def status(self, name: str) -> os.stat_result:
+        """Of the file; never of what a link leads to."""
+        return os.lstat(self.place(name))
+
+    def read(self, name: str, size: int = -1, *, most: int) -> bytes:
+        """The bytes of a regular file; at most `most`, or OSError. What lies there and is none is removed."""
+        try:
+            return read_file(self.place(name), size, most=most, follow=False)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EINVAL, errno.EFBIG):
+                self.remove(name)
+            raise
+
+    def write(self, name: str, data: bytes, *, durable: bool, mode: int = 0o644) -> None:
+        """Put `data` there in one step, making the directories. `durable`: on the disk before it has the name."""
+        place = self.place(name)
+        try:
+            with self._inside(name[:2], make=True) as inside:
+                temp = inside.prefix + _temp(name)
+                handle = os.open(temp, NEW_FILE, mode, dir_fd=inside.at)
+                try:
+                    try:
+                        write_all(handle, data)
+                        if durable:
+                            os.fsync(handle)
+                    finally:
+                        os.close(handle)
+                    _move(temp, inside.at, inside, name)
+                except BaseException:
+                    _unlink(temp, inside)
+                    raise
+        except OSError as error:
+            error.filename = place
+            raise
+
+    @contextlib.contextmanager
+    def incoming(self, mode: int) -> Iterator[Incoming]:
+        """A new file in `top` whose name is not known yet. It is gone afterwards unless it was `kept`."""
+        with self._inside("", make=True) as inside:
+            temp = inside.prefix + _temp("incoming")
+            new = Incoming(self, temp, inside, os.open(temp, _NEW_TO_READ, mode, dir_fd=inside.at))
+            try:
+                yield new
+            finally:
+                new.close()
+                if not new.is_kept:
+                    _unlink(temp, inside)
+
+    def remove(self, name: str) -> bool:
+        """Remove the file or link of that name; False when that cannot be done here."""
+        try:
+            self.place(name)
+            with self._inside(name[:2]) as inside:
+                os.unlink(inside.prefix + name, dir_fd=inside.at)
+        except OSError:
+            return False
+        return True
+
+    def touch(self, name: str) -> None:
+        """Set the file's mtime to now."""
+        self.place(name)
+        with self._inside(name[:2]) as inside:
+            if os.utime in os.supports_follow_symlinks:
+                os.utime(inside.prefix + name, dir_fd=inside.at, follow_symlinks=False)
+            else:
+                os.utime(inside.prefix + name, dir_fd=inside.at)
+
+    def found(self) -> list[Found]:
+        """Everything that lies where files belong, left-over temporary ones and damage included. Directories of other
+        names are somebody's and are not looked into."""
+        everything: list[Found] = []
+        groups: list[Found] = []
+        for one in self._scan(""):
+            (groups if stat.S_ISDIR(one.status.st_mode) else everything).append(one)
+        for one in groups:
+            if _is_group(one.name):
+                everything += self._scan(one.name)
+        return everything
+
+    def discard(self, found: list[Found]) -> int:
+        """Remove these, directories with all that is in them; the bytes that this freed."""
+        freed = 0
+        by_group: dict[str, list[Found]] = {}
+        for one in found:
+            by_group.setdefault(one.group, []).append(one)
+        for group, members in by_group.items():
+            with contextlib.suppress(OSError), self._inside(group) as inside:
+                for one in members:
+                    with contextlib.suppress(OSError):
+                        _remove_any(one.name, inside)
+                        freed += one.size
+        return freed
+
+    def _scan(self, group: str) -> list[Found]:
+        found = []
+        with (
+            contextlib.suppress(OSError),
+            self._inside(group) as inside,
+            os.scandir(inside.prefix if inside.at is None else inside.at) as scan,
+        ):
+            for entry in scan:
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(Found(group, entry.name, entry.stat(follow_symlinks=False)))
+        return found
+
+    @contextlib.contextmanager
+    def _inside(self, group: str, *, make: bool = False) -> Iterator[_Inside]:
+        """The directory of a group, or `top` for `""`. `make`: it and what leads to it, in the place of a link or file
+        that lies there."""
+        if not _AT:
+            yield self._by_path(group, make)
+            return
+        top = self._open_top(make)
+        try:
+            at = _open_group(top, group, make) if group else top
+            try:
+                yield _Inside(at, "")
+            finally:
+                if at != top:
+                    os.close(at)
+        finally:
+            os.close(top)
+
+    def _open_top(self, make: bool) -> int:
+        try:
+            return os.open(self.top, _DIRECTORY)
+        except FileNotFoundError:
+            if not make:
+                raise
+            Path(self.top).mkdir(parents=True, exist_ok=True)
+            return os.open(self.top, _DIRECTORY)
+
+    def _by_path(self, group: str, make: bool) -> _Inside:
+        for path in dict.fromkeys((self.top, f"{self.top}/{group}" if group else self.top)):
+            if make and not os.path.lexists(path):
+                Path(path).mkdir(parents=True, exist_ok=True)
+            if os.path.islink(path) or not os.path.isdir(path):  # noqa: PTH112, PTH114
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        return _Inside(None, f"{self.top}/{group}/" if group else f"{self.top}/")
+
+
+class Incoming:
+    """A file that is being written; its bytes decide its name."""
+
+    def __init__(self, files: HexFiles, temp: str, inside: _Inside, handle: int) -> None:
+        self._files, self._temp, self._inside = files, temp, inside
+        self.handle = handle
+        self.is_kept = False
+
+    def keep(self, name: str) -> None:
+        """Let it appear under its name; it is closed then, since Windows does not rename an open file."""
+        self._files.place(name)
+        self.close()
+        with self._files._inside(name[:2], make=True) as inside:
+            _move(self._temp, self._inside.at, inside, name)
+        self.is_kept = True
+
+    def close(self) -> None:
+        handle, self.handle = self.handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+
+def _open_group(top: int, group: str, make: bool) -> int:
+    """The handle of a directory in the open one `top`."""
+    try:
+        return os.open(group, _DIRECTORY, dir_fd=top)
+    except OSError as error:
+        if not make or error.errno not in (errno.ENOENT, *_IN_THE_WAY):
+            raise
+        if error.errno in _IN_THE_WAY:
+            os.unlink(group, dir_fd=top)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(group, dir_fd=top)
+        return os.open(group, _DIRECTORY, dir_fd=top)
+
+
+def _temp(name: str) -> str:
+    return f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+
+
+def _move(temp: str, at: int | None, inside: _Inside, name: str) -> None:
+    """Rename; a directory that lies there is damage."""
+    place = inside.prefix + name
+    try:
+        os.replace(temp, place, src_dir_fd=at, dst_dir_fd=inside.at)
+    except OSError:
+        if not stat.S_ISDIR(os.stat(place, dir_fd=inside.at, follow_symlinks=False).st_mode):
+            raise
+        shutil.rmtree(place, dir_fd=inside.at)
+        os.replace(temp, place, src_dir_fd=at, dst_dir_fd=inside.at)
+
+
+def _remove_any(name: str, inside: _Inside) -> None:
+    place = inside.prefix + name
+    if stat.S_ISDIR(os.stat(place, dir_fd=inside.at, follow_symlinks=False).st_mode):
+        shutil.rmtree(place, dir_fd=inside.at)
+    else:
+        os.unlink(place, dir_fd=inside.at)
+
+
+def _unlink(temp: str, inside: _Inside) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(temp, dir_fd=inside.at)

@@ -1,0 +1,325 @@
+"""Is this action up to date, and if not, why, and what is to be done about it? The one place that decides.
+
+A build, `explain`, `plan` and a partial graph ask here; they differ only in what answers about files: stamps, this
+run's own look, or contents with what earlier actions would make of them. Pure: a `View` answers. Does not know how
+anything is executed. Invariant: an action is up to date only if its command, its tool, the content of every declared
+and discovered input, the absence of every file that would shadow one, and the content of every output are those of its
+last recorded run, or of a result that the cache holds under the key that they have now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from cache.digest import ActionKey
+from cache.named_tuple import NamedTuple
+from cache.stamps import Entry
+from pipeline.engine.build_log import Observed, Outputs, Record
+from pipeline.engine.candidates import CandidateSet, IdentifiedSet
+from pipeline.engine.inputs import Command, InputKind, command_of
+from pipeline.engine.keys import (
+    Difference,
+    ExplainSink,
+    Part,
+    base_key,
+    first_difference,
+    full_key,
+    walk_base,
+)
+from pipeline.model import Action, Reason, Tool
+
+if TYPE_CHECKING:
+    from cache.actions import ActionResult
+
+
+class MovedView(Protocol):
+    """Answers about files that tell whether anything moved since the last recorded run."""
+
+    tools: Mapping[str, Tool]
+
+    def record(self, action: Action) -> Record | None: ...
+
+    def entry(self, path: str) -> Entry | None:
+        """What the file holds; None when it is missing, or moved and nobody read it yet. May raise OSError."""
+        ...
+
+    def is_present(self, path: str) -> bool:
+        """Is there a file that a compiler would open?"""
+        ...
+
+    def once(self, shared: object, ask: Callable[[], Difference | None]) -> Difference | None:
+        """What `ask` gives about an object that many actions share; may be remembered."""
+        ...
+
+
+class View(MovedView, Protocol):
+    """Answers that also tell what to do."""
+
+    def is_there(self, path: str, sha256: str, executable: bool) -> bool:
+        """Is this output in place?"""
+        ...
+
+    def is_key_kept(self, action: Action) -> bool:
+        """Is the key of an action the recorded one for certain, when nothing but outputs was seen to have moved?"""
+        ...
+
+    def candidates(self, base: ActionKey) -> Iterable[CandidateSet]:
+        """The sets that the cache knows for a base key."""
+        ...
+
+    def identify(self, candidate: CandidateSet) -> IdentifiedSet | None:
+        """The set with its files' content, None when it cannot apply."""
+        ...
+
+    def stored(self, key: ActionKey) -> ActionResult | None:
+        """The result under a full key."""
+        ...
+
+    def products(self, paths: tuple[str, ...]) -> Collection[str]:
+        """The outputs of users' actions that these paths lead to, by whatever name."""
+        ...
+
+    def waits_for(self, paths: Iterable[str]) -> str:
+        """The first of these whose content depends on an action that would run first, `""` if there is none."""
+        ...
+
+
+class Cause(NamedTuple):
+    """Why an action is not up to date: what moved first since its last recorded run, None when there is no record."""
+
+    moved: Difference | None
+
+    @property
+    def only_outputs(self) -> bool:
+        """Is everything that it reads what it was?"""
+        return self.moved is not None and self.moved.kind is InputKind.OUTPUT_PATH and self.moved.before != ""
+
+    def reason(self, action: Action) -> Reason:
+        """For a report."""
+        if self.moved is None:
+            return Reason("never run", action.name)
+        kind, name, before, after = self.moved
+        subject = f"{action.name}: {name}" if name else action.name
+        if self.only_outputs:
+            return Reason("output", subject, before[:12], "missing or other content")
+        if kind in (InputKind.INPUT, InputKind.DISCOVERED):
+            return Reason(kind.value, subject, before[:12], after[:12] or "moved or missing")
+        return Reason(kind.value, subject, before, after)
+
+
+NEVER_RUN = Cause(None)
+
+
+class Fate(StrEnum):
+    """What is to be done with an action. `UNCERTAIN`: an input is made by an action that would run first; it may give
+    the bytes that are there already. `BLOCKED`: an input is missing, and nothing makes it."""
+
+    UP_TO_DATE = "up to date"
+    RESTORE = "would be restored from the cache"
+    RUN = "would run"
+    UNCERTAIN = "may run"
+    BLOCKED = "cannot run"
+
+
+class Keyed(NamedTuple):
+    """An action with the content of its declared inputs."""
+
+    action: Action
+    command: Command
+    inputs: tuple[tuple[str, Entry], ...]
+    base: ActionKey
+
+    @property
+    def observed(self) -> Observed:
+        return tuple((path, entry.sha256) for path, entry in self.inputs)
+
+
+class Blocked(NamedTuple):
+    """The declared input that cannot be used, and why."""
+
+    path: str
+    why: str
+
+
+class Decision(NamedTuple):
+    """What is to be done. `keyed`: unless the record sufficed. `key`, `found` and `outputs` are those of the result
+    that is in place or can be put there (`found` None: those of the record); `result`: that of the cache; `right`:
+    those of its outputs that are in place already. `subject`: the input that an uncertain or blocked action lacks,
+    `why` it does."""
+
+    fate: Fate
+    keyed: Keyed | None = None
+    key: ActionKey = ActionKey("")
+    found: IdentifiedSet | None = None
+    outputs: Outputs = ()
+    result: ActionResult | None = None
+    right: tuple[str, ...] = ()
+    subject: str = ""
+    why: str = ""
+
+
+def first_move(action: Action, view: MovedView) -> Cause | None:
+    """What moved first since the last recorded run, None if nothing did: then the action is up to date."""
+    record = view.record(action)
+    if record is None:
+        return NEVER_RUN
+    command = command_of(action, view.tools)
+    if command != record.command:
+        return Cause(_command_moved(record, command, view))
+    moved = (
+        _content_moved(InputKind.INPUT, record.inputs, view)
+        or view.once(record.discovered, lambda: _content_moved(InputKind.DISCOVERED, record.discovered, view))
+        or view.once(record.absent, lambda: _appeared(record.absent, view))
+        or _output_moved(record.outputs, view)
+    )
+    return None if moved is None else Cause(moved)
+
+
+def decide(action: Action, view: View, cause: Cause | None, refused: Collection[ActionKey] = ()) -> Decision:
+    """What to do; `cause` as `first_move` said. `refused`: keys of results that the cache turned out not to have."""
+    record = view.record(action)
+    if subject := view.waits_for(action.inputs):
+        return Decision(Fate.UNCERTAIN, subject=subject)
+    if record is not None:
+        kept = cause is None or (cause.only_outputs and view.is_key_kept(action))
+        if kept and (subject := view.waits_for(path for path, _ in record.discovered)):
+            return Decision(Fate.UNCERTAIN, subject=subject)
+        if cause is None:
+            return Decision(Fate.UP_TO_DATE, key=ActionKey(record.key), outputs=record.outputs)
+        if kept and (found := _by_record(action, record, view, refused)) is not None:
+            return found
+    keyed = key_of(action, view)
+    if isinstance(keyed, Blocked):
+        return Decision(Fate.BLOCKED, subject=keyed.path, why=keyed.why)
+    return look_up(keyed, view, refused)
+
+
+def key_of(action: Action, view: MovedView) -> Keyed | Blocked:
+    """The action with its declared inputs as they are, or the one that is missing."""
+    inputs = []
+    for path in action.inputs:
+        try:
+            entry = view.entry(path)
+        except OSError as error:
+            return Blocked(path, f"cannot be read: {error.strerror or error}")
+        if entry is None:
+            return Blocked(path, "is missing")
+        inputs.append((path, entry))
+    command = command_of(action, view.tools)
+    base = base_key(command, [(path, entry.digest) for path, entry in inputs])
+    return Keyed(action, command, tuple(inputs), base)
+
+
+def look_up(keyed: Keyed, view: View, refused: Collection[ActionKey] = ()) -> Decision:
+    """What to do, by the content of everything that is read: the result of that content, here or in the cache."""
+    action, record = keyed.action, view.record(keyed.action)
+    for candidate in _candidates(keyed, record, view):
+        if subject := view.waits_for(candidate.discovered):
+            return Decision(Fate.UNCERTAIN, keyed, subject=subject)
+        found = view.identify(candidate)
+        if found is None or not _names_makers(action, candidate, view):
+            continue
+        key = full_key(keyed.base, found.key)
+        if record is not None and record.key == key and all(view.is_there(*output) for output in record.outputs):
+            return Decision(Fate.UP_TO_DATE, keyed, key, found, record.outputs)
+        if action.cacheable and key not in refused:
+            decision = _stored(action, key, view)
+            if decision is not None:
+                return decision._replace(keyed=keyed, found=found)
+    return Decision(Fate.RUN, keyed)
+
+
+def _by_record(action: Action, record: Record, view: View, refused: Collection[ActionKey]) -> Decision | None:
+    """Nothing but outputs moved, so that the key is known without reading anything."""
+    key = ActionKey(record.key)
+    if all(view.is_there(*output) for output in record.outputs):
+        return Decision(Fate.UP_TO_DATE, key=key, outputs=record.outputs)
+    if not action.cacheable or key in refused:
+        return None
+    decision = _stored(action, key, view)
+    return decision if decision is not None and decision.outputs == record.outputs else None
+
+
+def _stored(action: Action, key: ActionKey, view: View) -> Decision | None:
+    result = view.stored(key)
+    if result is None or tuple([file.path for file in result.outputs]) != action.outputs:
+        return None
+    outputs = tuple([(path, digest.hex, executable) for path, digest, executable in result.outputs])
+    right = tuple([output[0] for output in outputs if view.is_there(*output)])
+    fate = Fate.UP_TO_DATE if len(right) == len(outputs) else Fate.RESTORE
+    return Decision(fate, None, key, None, outputs, result, right)
+
+
+def _candidates(keyed: Keyed, record: Record | None, view: View) -> Iterator[CandidateSet]:
+    """Sets to try: without a depfile what is declared suffices; else the last one here, then those in the cache."""
+    if not keyed.action.depfile:
+        yield CandidateSet((), keyed.action.absent)
+        return
+    last = None
+    if record is not None:
+        yield (last := CandidateSet(tuple([path for path, _ in record.discovered]), record.absent))
+    if keyed.action.cacheable:
+        yield from (candidate for candidate in view.candidates(keyed.base) if candidate != last)
+
+
+def _names_makers(action: Action, candidate: CandidateSet, view: View) -> bool:
+    """Does it name every output that a file of it leads to? One from before a link was made does not."""
+    if not action.depfile:
+        return True
+    named = {*action.inputs, *candidate.discovered}
+    return named.issuperset(view.products(action.inputs)) and named.issuperset(view.products(candidate.discovered))
+
+
+# --- what moved -------------------------------------------------------------------------------
+
+
+def _content_moved(kind: InputKind, observed: Observed, view: MovedView) -> Difference | None:
+    for path, sha256 in observed:
+        now = _sha256(path, view)
+        if now != sha256:
+            return Difference(kind, path, sha256, now)
+    return None
+
+
+def _appeared(absent: Sequence[str], view: MovedView) -> Difference | None:
+    for path in absent:
+        if view.is_present(path):
+            after = "present, and found before the one that was used"
+            return Difference(InputKind.ABSENT, path, "absent", after)
+    return None
+
+
+def _output_moved(outputs: Outputs, view: MovedView) -> Difference | None:
+    for path, sha256, executable in outputs:
+        now = view.entry(path)
+        if now is None:
+            return Difference(InputKind.OUTPUT_PATH, path, sha256, "missing")
+        if now.sha256 != sha256:
+            return Difference(InputKind.OUTPUT_PATH, path, sha256, now.sha256)
+        if now.stamp.executable != executable:
+            return Difference(InputKind.OUTPUT_PATH, path, sha256, "other permissions")
+    return None
+
+
+def _command_moved(record: Record, command: Command, view: MovedView) -> Difference:
+    """The first part of the command that moved, from the walk that makes the key."""
+    old, new = ExplainSink(), ExplainSink()
+    walk_base(old, record.command, ())
+    walk_base(new, command, ())
+    # What the declared inputs held is not in this walk.
+    old.parts += [Part(InputKind.INPUT, path, sha256) for path, sha256 in record.inputs]
+    before = dict(record.inputs)
+    new.parts += [Part(InputKind.INPUT, path, before.get(path) or _sha256(path, view)) for path in command.inputs]
+    moved = first_difference(old.parts, new.parts)
+    # Commands that differ nowhere in the walk differ in an order that keys do not hold.
+    return moved or Difference(InputKind.ENVIRONMENT, "", "order", "order")
+
+
+def _sha256(path: str, view: MovedView) -> str:
+    try:
+        entry = view.entry(path)
+    except OSError:
+        return ""
+    return "" if entry is None else entry.sha256

@@ -1,0 +1,114 @@
+"""For one compile that ran: the places where a new file would be included instead of one that was read.
+
+Reads the texts of what was read, each once per run, and asks whether words are directories. Does not know keys, the
+cache or which places are empty. Invariant: as `formats/include_search`, on the files as they are now; headers whose
+directive cannot be found in any text count in every way in which they could have been included.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Sequence
+
+from cache.durable import read_file
+from pipeline.formats import include_search
+from pipeline.formats.include_search import UNREADABLE, Directives, IncludeSearch, Shadows
+from pipeline.model import Action
+
+Rename = Callable[[str], str]
+
+
+class IncludeShadows:
+    """What the compiles of one run share. Safe to use from several threads: at worst two of them read the same."""
+
+    def __init__(self, resolve: Rename, normalised: Rename, plain: Rename) -> None:
+        """`resolve`: a path of a key as one that can be opened; `normalised`: a path as a compiler spells it, as it
+        stands in keys; `plain`: such a path without `..` where that names the same file."""
+        self._resolve, self._normalised, self._plain = resolve, normalised, plain
+        self._directives: dict[str, Directives] = {}
+        self._headers: dict[object, tuple[Shadows, tuple[str, ...]]] = {}
+
+    def search_of(self, action: Action) -> IncludeSearch:
+        """The search of a command, its directories as they stand in keys."""
+        found = include_search.of_command(action.argv, action.env, self._response)
+        loose = [*found.loose, *(word for word in found.others if os.path.isdir(self._resolve(word)))]  # noqa: PTH112
+        return IncludeSearch(
+            quote=self._directories(found.quote),
+            bracket=self._directories(found.bracket),
+            system=self._directories(found.system),
+            after=self._directories(found.after),
+            loose=self._directories(loose),
+            forced=tuple(map(self._named, found.forced)),
+        )
+
+    def places(self, action: Action, headers: tuple[str, ...]) -> set[str]:
+        """Where a new file would be found first; some of these may be there. `headers` as the compiler spelt them."""
+        search, source = self.search_of(action), action.inputs[0]
+        of_headers, computed = self._of_headers(search, headers)
+        own = include_search.shadows(search, source, self._read(source), self._was_read(headers))
+        forced = include_search.forced_places(search, self._was_read(headers))
+        places = {*of_headers.places, *own.places, *forced.places}
+        if computed or self._read(source).computed:
+            beside = [*computed, *([source] if self._read(source).computed else [])]
+            unexplained: Sequence[str] = headers
+        else:
+            beside = [source, *headers]
+            known = of_headers.explained | own.explained | forced.explained
+            unexplained = [header for header in headers if header not in known]
+        if unexplained:
+            near = dict.fromkeys(posixpath.dirname(path) for path in beside if not path.startswith("{"))
+            places.update(include_search.unexplained(search, near, unexplained))
+        return places
+
+    def _of_headers(self, search: IncludeSearch, headers: tuple[str, ...]) -> tuple[Shadows, tuple[str, ...]]:
+        """What the headers' own directives say, and which headers include what cannot be told."""
+        known = self._headers.get((search, headers))
+        if known is None:
+            was_read = self._was_read(headers)
+            places: set[str] = set()
+            explained: set[str] = set()
+            for header in headers:
+                found = include_search.shadows(search, header, self._read(header), was_read)
+                places |= found.places
+                explained |= found.explained
+            computed = tuple(header for header in headers if self._read(header).computed)
+            known = self._headers[search, headers] = Shadows(frozenset(places), frozenset(explained)), computed
+        return known
+
+    def _was_read(self, headers: Sequence[str]) -> Callable[[str], str]:
+        names = {self._plain(header): header for header in headers}
+        names.update((header, header) for header in headers)
+
+        def was_read(place: str) -> str:
+            found = names.get(place)
+            return found if found is not None else names.get(self._plain(place), "") if "/../" in place else ""
+
+        return was_read
+
+    def _read(self, path: str) -> Directives:
+        found = self._directives.get(path)
+        if found is None:
+            try:
+                found = include_search.directives(os.fsdecode(read_file(self._resolve(path))))
+            except OSError:
+                found = UNREADABLE
+            self._directives[path] = found
+        return found
+
+    def _response(self, name: str) -> str | None:
+        try:
+            return os.fsdecode(read_file(self._resolve(name)))
+        except OSError:
+            return None
+
+    def _directories(self, directories: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(self._named, directories)))
+
+    def _named(self, path: str) -> str:
+        """A path of the command as it stands in keys; the project's own directory is `.`."""
+        root = self._resolve("").rstrip("/")
+        path = path.replace("{root}", root)
+        if path.rstrip("/") == root:
+            return "."
+        return include_search.plain(self._normalised(path)) if path != "." else path

@@ -1,0 +1,108 @@
+"""Which actions are up to date by stamps alone: each path is looked at once per look.
+
+The `MovedView` of everything that a run asks before it does anything. Knows stamps and records. Does not read a file
+but one whose stamp was taken in the tick of the clock in which it was written, and writes nothing. A look begins with
+`reset` and serves everything until the next one; what is edited after it is seen by the next run, since a record holds
+the content that was looked at and never what lies there later. What the run itself makes is looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cache.stamps import Entry
+from pipeline.engine.build_log import Record, record_name
+from pipeline.engine.decision import Cause, first_move
+from pipeline.engine.keys import Difference
+from pipeline.engine.workspace import Workspace
+from pipeline.model import Action
+
+
+class Look:
+    """What the files of a project are, and why actions must run."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self.tools = workspace.steps.tools
+        self._table = workspace.table
+        self.entries: dict[str, Entry | None] = {}
+        """What was seen so far; None for a file that moved or is missing."""
+        self._present: dict[str, bool] = {}
+        self._shared: dict[int, tuple[object, Difference | None]] = {}
+        self._causes: dict[str, Cause] = {}
+        self._up_to_date: set[str] = set()
+        """Answers of this look, by the name of the record. What must run does so whatever another action makes
+        meanwhile, and then looks again itself."""
+
+    # --- questions ------------------------------------------------------------------------------
+
+    def cause(self, action: Action) -> Cause | None:
+        """Why `action` must run, None if it is up to date. Asked again before anything was written, it answers from
+        memory."""
+        name = record_name(action)
+        cause = self._causes.get(name)
+        if cause is None and name not in self._up_to_date:
+            cause = first_move(action, self)
+            if cause is None:
+                self._up_to_date.add(name)
+            else:
+                self._causes[name] = cause
+        return cause
+
+    def record(self, action: Action) -> Record | None:
+        return self._workspace.record(action)
+
+    def entry(self, path: str) -> Entry | None:
+        """The entry of a file that certainly is what it was, by at most one stat per look."""
+        try:
+            return self.entries[path]
+        except KeyError:
+            try:
+                entry = None if path in self._hidden else self._table.glance(path)
+            except OSError:
+                entry = None
+            self.entries[path] = entry
+            return entry
+
+    def is_present(self, path: str) -> bool:
+        """By at most one stat per look."""
+        if path not in self._present:
+            try:
+                self._present[path] = path not in self._hidden and self._table.stamp(path) is not None
+            except OSError:
+                self._present[path] = False
+        return self._present[path]
+
+    def once(self, shared: object, ask: Callable[[], Difference | None]) -> Difference | None:
+        # By identity: equal ones are one object (see `build_log`), and comparing them costs as much as asking.
+        known = self._shared.get(id(shared))
+        if known is None:
+            known = self._shared[id(shared)] = (shared, ask())
+        return known[1]
+
+    @property
+    def _hidden(self) -> frozenset[str]:
+        return self._workspace.leftovers
+
+    # --- time passes ----------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Begin a look: forget what the last one saw."""
+        self.entries, self._present = {}, {}
+        self.forget_answers()
+        self._workspace.forget_sources()
+        self._workspace.forget_links()
+
+    def forget_answers(self) -> None:
+        """Files are known better now: what that means for actions is asked again."""
+        self._causes, self._up_to_date, self._shared = {}, set(), {}
+
+    def invalidate(self, action: Action) -> None:
+        """It was performed: the next question about its outputs stats them, and what was up to date may not be."""
+        self._causes.pop(record_name(action), None)
+        self._up_to_date.clear()
+        self._shared.clear()
+        self._workspace.forget_sources()
+        for path in (*action.outputs, *self._workspace.linked_names(action.outputs)):
+            self.entries.pop(path, None)
+            self._present.pop(path, None)

@@ -1,0 +1,293 @@
+"""What every part of the engine works on: one project's directories, its actions, what it remembers, its store.
+
+Knows where things lie and who makes which file. Does not know when an action is up to date or how one runs.
+Invariant: `graph` is a DAG, and `resolve` leads a path of a key to one place on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache import statefile
+from cache.fileclock import FileClock
+from cache.named_tuple import NamedTuple
+from cache.stamps import StampTable
+from pipeline.effects.api import Clock, ProcessRunner
+from pipeline.engine import dag
+from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved, load_saved, record_name
+from pipeline.engine.build_place import BuildPlace
+from pipeline.engine.inputs import command_of
+from pipeline.engine.results import Builtin
+from pipeline.engine.waiting_files import WaitingFiles
+from pipeline.errors import ConfigError, StoreError
+from pipeline.failures import fail
+from pipeline.formats.depfile import MARKS
+from pipeline.model import Action, FailureCategory, Tool
+
+if TYPE_CHECKING:
+    from cache.store import Store
+    from pipeline.engine.symlinks import Links
+
+
+class Directories(NamedTuple):
+    """The project's root, where its state lies, and the cache, which other projects may share. `max_cache_bytes`: how
+    large that may become (None: the default of `cache.store`)."""
+
+    root: Path
+    state: Path
+    cache: Path
+    max_cache_bytes: int | None = None
+
+
+class BuildSteps(NamedTuple):
+    """What a toolchain declares. `run_env` is the environment of every child beside its action's own; it is in no key,
+    so it may only say where to work (PATH, cache directories)."""
+
+    actions: Sequence[Action]
+    tools: Mapping[str, Tool]
+    builtins: Mapping[str, Builtin]
+    run_env: Mapping[str, str]
+
+
+class Host(NamedTuple):
+    """What runs actions here, and how many at once."""
+
+    runner: ProcessRunner
+    clock: Clock
+    jobs: int
+
+
+class SkippedActions(NamedTuple):
+    """What an engine is not told of because it is up to date: all inputs, and how many actions of stage compile."""
+
+    inputs: int
+    compiles: int
+
+
+class Workspace:
+    """What the parts of an engine share. One process at a time writes: the caller holds the project's lock."""
+
+    def __init__(
+        self,
+        directories: Directories,
+        steps: BuildSteps,
+        host: Host,
+        saved: Saved | None = None,
+        skipped: SkippedActions | None = None,
+    ) -> None:
+        """`saved`: the state if it was read already. `skipped`: what is known to be up to date, when the actions are
+        only the others. Raises ConfigError when the actions do not form a DAG."""
+        # Anywhere else it would be somebody's directory, whose stamp a scratch file may move.
+        scratch_places = (str(directories.state), f"{directories.root}/build", str(directories.cache))
+        self.file_clock = FileClock(scratch_places)
+        self.began = self.file_clock.met(str(directories.root)).moment()
+        """What was written before this moment was there before anything ran."""
+        saved = load_saved(directories.state) if saved is None else saved
+        self.directories, self.steps, self.host, self.skipped = directories, steps, host, skipped
+        self.root = directories.root
+        self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in steps.tools.items()}
+        self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
+        self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock)
+        self.build_place = BuildPlace(str(self.root))
+        self.waiting_files = WaitingFiles(str(self.root))
+        self.records = saved.records
+        self.graph = self._build_graph()
+        self._sources: list[str] | None = None
+
+    def _build_graph(self) -> dag.Dag:
+        def files() -> dag.FileSystem:
+            return dag.FileSystem(self.links.readings(self.records), self.links.real, self.links.product)
+
+        graph = dag.build(self.steps.actions, files)
+        if isinstance(graph, dag.Trouble):
+            where, message, hint = "deploy.toml", graph.message, graph.hint
+            category = FailureCategory.CONFIG_ERROR
+            raise ConfigError(fail(category, stage=None, where=where, message=message, hint=hint))
+        return graph
+
+    @cached_property
+    def store(self) -> Store:
+        """The cache, made when something must be done."""
+        from cache.store import DEFAULT_MAX_BYTES, Store
+
+        max_bytes = self.directories.max_cache_bytes
+        return Store(self.directories.cache, DEFAULT_MAX_BYTES if max_bytes is None else max_bytes)
+
+    @cached_property
+    def links(self) -> Links:
+        """Where links lead, made when something must be done, or in a project with users' actions."""
+        from pipeline.engine.symlinks import Links
+
+        return Links(self.resolve, str(self.root), self.steps.actions)
+
+    def forget_links(self) -> None:
+        """Links may lead elsewhere from here on."""
+        if "links" in self.__dict__:
+            self.links.forget()
+
+    def linked_names(self, outputs: Sequence[str]) -> list[str]:
+        """Every path that is known to lead to one of `outputs` under another name."""
+        return [*self.links.ways_to(outputs)] if "links" in self.__dict__ else []
+
+    def resolve(self, path: str) -> str:
+        """A path of a key as one that can be opened here."""
+        if path[:1] == "{":
+            place, _, rest = path.partition("/")
+            return f"{self.places.get(place, place)}/{rest}"
+        return path if path[:1] == "/" else f"{self.root}/{path}"
+
+    def record(self, action: Action) -> Record | None:
+        """The last recorded run of `action`."""
+        return self.records.get(record_name(action))
+
+    # --- which files there are --------------------------------------------------------------------
+
+    def sources(self) -> list[str]:
+        """Every file that is read and that no action makes: declared ones, then those that compilers reported."""
+        if self._sources is not None:
+            return self._sources
+        producer = self.graph.producer
+        found = dict.fromkeys(path for action in self.graph.order for path in action.inputs if path not in producer)
+        # Most actions share their set of headers with others.
+        sets = [self.records.discovered(record_name(action)) for action in self.graph.order]
+        for observed in {id(observed): observed for observed in sets}.values():
+            found.update(dict.fromkeys(path for path, _ in observed if path not in producer))
+        self._sources = list(found)
+        return self._sources
+
+    def forget_sources(self) -> None:
+        """A compiler may have reported others."""
+        self._sources = None
+
+    @property
+    def input_count(self) -> int:
+        """How many files are read that no action makes."""
+        return len(self.sources()) if self.skipped is None else self.skipped.inputs
+
+    def readers(self) -> dict[str, list[Action]]:
+        """file -> actions that read it, by declaration or as the last run found."""
+        found: dict[str, list[Action]] = {}
+        for action in self.graph.order:
+            discovered = [path for path, _ in self.records.discovered(record_name(action))]
+            for path in dict.fromkeys((*action.inputs, *discovered)):
+                found.setdefault(path, []).append(action)
+        return found
+
+    def is_declared_as_recorded(self, action: Action) -> bool:
+        """Does its declaration say what its last run was? Of a compile, files are all that can have moved since this
+        process read the configuration."""
+        name = record_name(action)
+        if action.is_users:
+            record = self.records.get(name)
+            return record is not None and record.command == command_of(action, self.steps.tools)
+        files = self.records.files(name)
+        if files is None:
+            return False
+        made = tuple([path for path, _, _ in files[1]])
+        return tuple([path for path, _ in files[0]]) == action.inputs and made == action.outputs
+
+    # --- products that nobody makes any more ------------------------------------------------------
+
+    @cached_property
+    def leftovers(self) -> frozenset[str]:
+        """What was made, is made no more, and still lies there as we made it: as good as missing."""
+        if self.skipped is not None:
+            return frozenset()
+        from pipeline.engine.leftovers import forgotten, unmade
+
+        found = unmade(self.records, self.graph, forgotten(self.records, self.graph))
+        return frozenset(path for path, sha256 in found.items() if self._is_as_made(path, sha256))
+
+    def _is_as_made(self, path: str, sha256: str) -> bool:
+        from pipeline.engine.leftovers import is_ours_to_remove
+
+        if not is_ours_to_remove(str(self.root), path):
+            return False
+        try:
+            entry = self.table.current(path)
+        except OSError:
+            return False
+        return entry is not None and sha256 in ("", entry.sha256)
+
+    def remove_leftovers(self) -> tuple[str, ...]:
+        """Remove them, and the directories that this empties; what was removed. Raises
+        StoreError."""
+        if self.skipped is not None:
+            return ()
+        from pipeline.engine.leftovers import emptied_directories, forgotten
+
+        removed = tuple(sorted(self.leftovers))
+        for path in removed:
+            try:
+                os.unlink(self.resolve(path))  # noqa: PTH108
+            except OSError as error:
+                message = f"no action makes it any more, and it cannot be removed: {error.strerror}"
+                hint = "remove the file, or make its directory writable"
+                raise StoreError(
+                    fail(FailureCategory.CACHE_ERROR, stage=None, where=path, message=message, hint=hint)
+                ) from None
+            with contextlib.suppress(OSError):
+                for directory in emptied_directories(str(self.root), path):
+                    os.rmdir(directory)  # noqa: PTH106
+        for name in forgotten(self.records, self.graph):
+            self.records.drop(name)
+        self.records.settle([path for path in self.records.unrecorded if path not in self.graph.producer])
+        self.leftovers = frozenset()
+        return removed
+
+    def begin(self, actions: Iterable[Action]) -> None:
+        """These may run now: what they leave when they are killed is remembered as ours. A file that lies in the place
+        of an output and that nothing of ours made is not: it goes when the action runs."""
+        new = [
+            path
+            for action in actions
+            for path in action.outputs
+            if self.records.unrecorded.get(path) != ""
+            and (self.records.has(record_name(action)) or not os.path.lexists(self.resolve(path)))
+        ]
+        if new:
+            self.records.begin(new)
+            self.save()
+
+    def end(self) -> None:
+        """A run is over: what has a record again is known by that."""
+        order, producer = self.graph.order, self.graph.producer
+        made = [path for path in self.records.unrecorded if path in producer]
+        self.records.settle([path for path in made if self.records.has(record_name(order[producer[path]]))])
+
+    # --- what is remembered -----------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the state if it changed. That it cannot be written is a note: the next run only works more."""
+        if not (self.table.changed or self.records.changed):
+            return
+        path = self.directories.state / STATE_NAME
+        try:
+            statefile.save(path, STATE_KIND, (self.table.plain(), self.records.plain()))
+            self.table.changed = self.records.changed = False
+        except OSError as error:
+            self.notes = (*self.notes, f"{path} cannot be written ({error.strerror}); the next run starts over")
+
+    def forget_undeclared(self) -> None:
+        """Drop records of actions that are no longer declared in these profiles, and stamps that nothing uses. Other
+        profiles keep theirs, so that switching back finds them. Does nothing when only some actions are known."""
+        if self.skipped is not None:
+            return
+        declared = {record_name(action) for action in self.graph.order}
+        profiles = tuple(f"{profile}:" for profile in {action.profile for action in self.graph.order})
+        for name in [name for name in self.records.names() if name not in declared and name.startswith(profiles)]:
+            self.records.drop(name)
+        self.forget_sources()
+        used = {*self.sources(), *self.graph.producer}
+        for name in self.records.names() - declared:
+            record = self.records.get(name)
+            if record is not None:
+                used.update(path for path, _ in (*record.inputs, *record.discovered))
+                used.update(path for path, _, _ in record.outputs)
+        self.table.keep_only(used)
