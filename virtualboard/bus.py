@@ -10,7 +10,8 @@ import struct
 from collections.abc import Callable
 
 from virtualboard.chips import MAGIC_ADDRESS, Chip, efuse_words
-from virtualboard.efuse import EfuseController
+from virtualboard.efuse import CLASSIC, EfuseController
+from virtualboard.flash_encryption import cipher_of
 from virtualboard.nor import NorFlash
 from virtualboard.spi import SpiController
 
@@ -99,6 +100,13 @@ class Bus:
             if page is not None:
                 page[start : start + take] = data[done : done + take]
             done += take
+
+    def encryption(self) -> Callable[[bytes], bytes] | None:
+        """How the chip encrypts what is written to flash; None where that is not modelled: an ESP32 with
+        FLASH_CRYPT_CONFIG 0 (BLOCK0, word 5) does, with the key in BLOCK1."""
+        if self._chip.efuse_layout is not CLASSIC or self._efuses.burnt(0x14) >> 28:
+            return None
+        return cipher_of(b"".join(struct.pack("<I", self._efuses.burnt(0x38 + 4 * n)) for n in range(8)))
 
     def take_watchdog(self) -> float | None:
         """Seconds until the RTC watchdog that has just been armed resets the chip; None when it was not. Once."""

@@ -74,10 +74,10 @@ CLASSIC = EfuseLayout(  # ESP32
 
 
 class EfuseController:
-    """`words` are the efuses by address; burning changes them in place and then calls `burnt`."""
+    """`words` are the efuses by address; burning changes them in place and then calls `then`."""
 
-    def __init__(self, layout: EfuseLayout, base: int, words: dict[int, int], burnt: Callable[[], None]) -> None:
-        self._layout, self._base, self._words, self._burnt = layout, base, words, burnt
+    def __init__(self, layout: EfuseLayout, base: int, words: dict[int, int], then: Callable[[], None]) -> None:
+        self._layout, self._base, self._words, self._then = layout, base, words, then
         self._registers: dict[int, int] = {}
 
     def owns(self, address: int) -> bool:
@@ -89,7 +89,7 @@ class EfuseController:
         offset = address - self._base
         for block in self._layout.blocks:
             if 0 <= offset - block.read < 4 * block.words:
-                hidden = block.read_bit >= 0 and self._word(self._layout.hide) >> block.read_bit & 1
+                hidden = block.read_bit >= 0 and self.burnt(self._layout.hide) >> block.read_bit & 1
                 return 0 if hidden else self._words.get(address, 0)
         if offset == self._layout.cmd:
             return 0  # done
@@ -106,13 +106,14 @@ class EfuseController:
             chosen = layout.blocks[number : number + 1] if layout.one_by_one else layout.blocks
             for block in chosen:
                 self._burn(block)
-            self._burnt()
+            self._then()
 
-    def _word(self, offset: int) -> int:
+    def burnt(self, offset: int) -> int:
+        """A word as the hardware sees it, whatever is protected from reading."""
         return self._words.get(self._base + offset, 0)
 
     def _burn(self, block: Block) -> None:
-        if block.write_bit >= 0 and self._word(self._layout.protect) >> block.write_bit & 1:
+        if block.write_bit >= 0 and self.burnt(self._layout.protect) >> block.write_bit & 1:
             return
         for index in range(block.words):
             bits = self._registers.get(block.write + 4 * index, 0)
