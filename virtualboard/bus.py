@@ -6,12 +6,12 @@ Does not know frames. Invariant: memory is bounded (`_MAX_PAGES`) whatever a cli
 
 from __future__ import annotations
 
+import importlib
 import struct
 from collections.abc import Callable
 
 from virtualboard.chips import MAGIC_ADDRESS, Chip, efuse_words
 from virtualboard.efuse import CLASSIC, EfuseController
-from virtualboard.flash_encryption import cipher_of
 from virtualboard.nor import NorFlash
 from virtualboard.spi import SpiController
 
@@ -106,7 +106,11 @@ class Bus:
         FLASH_CRYPT_CONFIG 0 (BLOCK0, word 5) does, with the key in BLOCK1."""
         if self._chip.efuse_layout is not CLASSIC or self._efuses.burnt(0x14) >> 28:
             return None
-        return cipher_of(b"".join(struct.pack("<I", self._efuses.burnt(0x38 + 4 * n)) for n in range(8)))
+        key = b"".join(struct.pack("<I", self._efuses.burnt(0x38 + 4 * n)) for n in range(8))
+        cipher: Callable[[bytes], bytes] | None = importlib.import_module("virtualboard.flash_encryption").cipher_of(
+            key
+        )
+        return cipher
 
     def take_watchdog(self) -> float | None:
         """Seconds until the RTC watchdog that has just been armed resets the chip; None when it was not. Once."""

@@ -24,7 +24,6 @@ from typing import NamedTuple
 from virtualboard import protocol as p
 from virtualboard.bus import Bus
 from virtualboard.chips import Chip
-from virtualboard.flash_encryption import BLOCK
 from virtualboard.nor import SECTOR_SIZE, NorFlash
 from virtualboard.protocol import Answer, Handler, Outcome
 from virtualboard.stub_flash import MAX_READ_BLOCK, NOT_ENOUGH, TOO_MUCH, StubRead, StubWrite
@@ -38,6 +37,7 @@ _GREETING_UPPER, _GREETING_LOWER = re.compile(rb"[\x37\xb7][\x50-\x5f]\x41\x49")
 _ERRORS = p.Errors(length=BAD_LENGTH, checksum=BAD_CHECKSUM, sequence=BAD_LENGTH, no_begin=NO_BEGIN)
 _SYNC_LENGTH = 36
 _MAX_BLOCK = 0x4000
+_CIPHER_BLOCK = 16
 _DATA_OF_GENERATION_2 = 0xD00
 """Generation 1 keeps its data at BA8 to C00 of a page of 4 KiB, whatever the chip, generation 2 at D60 to F0C."""
 
@@ -260,7 +260,7 @@ class StubLoader:
         if self._generation == 1 and block_size > _MAX_BLOCK:
             return Answer(error=BAD_BLOCK)
         encrypt = self._bus.encryption() if any(data[16:]) else None
-        if not self._target.fits(offset, size) or (any(data[16:]) and (encrypt is None or offset % BLOCK)):
+        if not self._target.fits(offset, size) or (any(data[16:]) and (encrypt is None or offset % _CIPHER_BLOCK)):
             return Answer(error=self._dialect.impossible)
         self._error = 0
         ahead = self._generation == 2
