@@ -288,6 +288,10 @@ def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
 
 def main() -> int:
     """The console script."""
+    if sys.getfilesystemencoding() != "utf-8":
+        from pipeline.effects.utf8 import ensure_utf8
+
+        ensure_utf8()
     look = answer_and_end()
     if sys.argv[1:] == ["--version"]:  # doit then says its own
         from pipeline import __version__
