@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from esptool.cmds import merge_bin
 
 from pipeline.model import Failure
 from pipeline.run.context import load_context
@@ -39,19 +39,10 @@ def parts(chip: str) -> dict[int, bytes]:
     }
 
 
-def merge(chip: str, path: Path, *options: str) -> None:
+def merge(chip: str, path: Path, **options: Any) -> None:
     """By esptool's own `merge-bin`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    words = []
-    for offset, data in parts(chip).items():
-        piece = path.parent / f"{path.name}.{offset:x}.part"
-        piece.write_bytes(data)
-        words += [hex(offset), str(piece)]
-    command = [sys.executable, "-m", "esptool", "--chip", chip, "merge-bin", "-o", str(path), *options, *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for piece in path.parent.glob("*.part"):
-        piece.unlink()
+    merge_bin(list(parts(chip).items()), chip, str(path), **options)
 
 
 def merged(root: Path, chip: str) -> str:
@@ -60,23 +51,23 @@ def merged(root: Path, chip: str) -> str:
 
 
 def padded(root: Path, chip: str) -> str:
-    merge(chip, root / "bin/factory.bin", "--pad-to-size", "4MB")
+    merge(chip, root / "bin/factory.bin", pad_to_size="4MB")
     return 'files = { 0x0 = "bin/factory.bin" }'
 
 
 def from_the_bootloader_on(root: Path, chip: str) -> str:
     boot = hex(given.BOOT_OFFSETS[chip])
-    merge(chip, root / "bin/factory.bin", "--target-offset", boot)
+    merge(chip, root / "bin/factory.bin", target_offset=int(boot, 0))
     return f'files = {{ {boot} = "bin/factory.bin" }}'
 
 
 def as_uf2(root: Path, chip: str) -> str:
-    merge(chip, root / "bin/factory.uf2", "--format", "uf2")
+    merge(chip, root / "bin/factory.uf2", format="uf2")
     return 'files = { 0x0 = "bin/factory.uf2" }'
 
 
 def as_hex(root: Path, chip: str) -> str:
-    merge(chip, root / "bin/factory.hex", "--format", "hex")
+    merge(chip, root / "bin/factory.hex", format="hex")
     return 'files = { 0x0 = "bin/factory.hex" }'
 
 
