@@ -435,3 +435,14 @@ def test_a_table_that_an_action_makes_is_to_be_there_first_and_to_stay(tmp_path:
     moved = (*given.TWO_SLOTS[:2], ("app0", 0, 0x10, 0x20000, 0x40000), ("app1", 0, 0x11, 0x60000, 0x40000))
     space.file("made/t.bin").write_bytes(given.table(moved))
     refused(space, "the partition table became another one in this run", "run again")
+
+
+def test_a_file_that_an_action_made_once_is_not_removed_when_it_is_given(tmp_path: Path) -> None:
+    """The action became the firmware's own build: what that made just now is the same file."""
+    space = project(tmp_path / "project", "esp32s3", by_action("a.bin"))
+    config = space.file("deploy.toml").read_text()
+    with_action(space, "a.bin")
+    assert "app" in written(deploy(space.path))
+    space.file("deploy.toml").write_text(config)
+    assert written(deploy(space.path)) == []
+    assert space.file("build/a.bin").read_bytes() == given.app("esp32s3")
