@@ -17,13 +17,13 @@ from typing import Any
 
 from cache.durable import read_text
 from cache.named_tuple import NamedTuple
-from pipeline.effects.host import GitQuery, machine_facts
-from pipeline.effects.versions import distribution_version
+from pipeline.effects.host import GitQuery
 from pipeline.measure.baseline import rows as core
 from pipeline.measure.baseline.rows import Measured
 from pipeline.measure.baseline.view import render_csv, render_markdown
 from pipeline.measure.child import Child
 from pipeline.measure.experiment import ProjectCopy, refused_devices, refused_number, write_renderings
+from pipeline.measure.facts import circumstances
 from pipeline.model import Failure
 from pipeline.report.dated_files import free_id
 from pipeline.run.context import Context
@@ -71,7 +71,7 @@ def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watc
             found.append(children.run(step))
             watch(name, len(found), len(plan), found[-1])
         notes = children.finish()
-    device, revision = context.devices[0], git.result()
+    device = context.devices[0]
     facts = {
         "id": free_id("baseline", context.run.reports_dir, started_at),
         "mode": mode,
@@ -81,9 +81,7 @@ def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watc
         "deploy": deploy,
         "device": _device(device),
         "board": _board(device, mode, deploy=deploy),
-        "machine": machine_facts(),
-        "tools": _tools(context),
-        "git": {"sha": revision.sha, "dirty": revision.dirty},
+        **circumstances(context, git),
         "notes": notes,
     }
     budget = context.config.budget
@@ -167,11 +165,6 @@ def _board(device: DeviceRun, mode: str, *, deploy: bool) -> str:
             "virtual, erased before each run" if mode == "cold" else "virtual, erased before each cold run and warm-1"
         )
     return "real, never erased: cold runs find what the run before left"
-
-
-def _tools(context: Context) -> dict[str, str]:
-    versions = {name: distribution_version(name) for name in ("hotplate", "doit", "esptool")}
-    return {**versions, "toolchain": context.toolchain_name()}
 
 
 # --- files ------------------------------------------------------------------------------------
