@@ -105,7 +105,8 @@ class Build:
         """The images of this build."""
         until = self.config.readiness.until
         asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
-        return BuiltImages(self.project.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
+        chip, table = self.config.toolchain.chip, self.project.table
+        return BuiltImages(self.project.root, self.toolchain.images, self.placements, chip, asked, table)
 
     @cached_property
     def engines(self) -> Engines:
