@@ -137,7 +137,7 @@ def commands(chip: str, *, link_depfile: bool = False) -> Commands:
     return Commands(
         compile=(DRIVER, *target, *_COMPILE),
         link=(DRIVER, *target, *_LINK),
-        archive=(ARCHIVER, "rcsD"),
+        archive=(ARCHIVER, "qcsD"),
         link_depfile=LINK_DEPFILE if link_depfile else (),
     )
 

@@ -91,7 +91,7 @@ def commands(chip: str) -> Commands:
     return Commands(
         compile=("zig", "cc", *target, *_COMPILE),
         link=("zig", "cc", *target, *LINK),
-        archive=("zig", "ar", "rcsD"),
+        archive=("zig", "ar", "qcsD"),
         link_depfile=LINK_DEPFILE,
         assemble=("-Wno-unused-command-line-argument",),
     )

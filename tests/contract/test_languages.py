@@ -85,11 +85,12 @@ def test_assembler_without_preprocessing(tmp_path: Path, runner: SystemProcessRu
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_library_is_a_target(tmp_path: Path, runner: SystemProcessRunner, kind: str) -> None:
-    library = '[[library]]\nname = "half"\nsources = ["lib/*.c"]\ninclude = ["lib/inc"]\n'
+    library = '[[library]]\nname = "half"\nsources = ["lib/**/*.c"]\ninclude = ["lib/inc"]\n'
     small = Small(tmp_path / "p", runner, kind, more=library)
     (small.root / "app/half.c").unlink()
     small.write("lib/half.c", f'#include "lib.h"\n{HALF.format("LIB")}')
     small.write("lib/unused.c", "int unused(void) { return 1; }\n")
+    small.write("lib/sub/half.c", "int of_the_same_name(void) { return 1; }\n")
     small.write("lib/inc/lib.h", "#define LIB 1\n")
     assert {"compile lib/half.c for half", "archive half", "link app"} <= small.build() and small.build() == set()
     assert (small.root / "build/local-fast/libhalf.a").is_file()
@@ -97,7 +98,8 @@ def test_a_library_is_a_target(tmp_path: Path, runner: SystemProcessRunner, kind
     assert {"compile lib/half.c for half", "archive half", "link app"} <= small.build()
     (small.root / "lib/unused.c").unlink()
     assert "archive half" in small.build()
-    assert b"unused" not in (small.root / "build/local-fast/libhalf.a").read_bytes()
+    archive = (small.root / "build/local-fast/libhalf.a").read_bytes()
+    assert b"unused" not in archive and b"of_the_same_name" in archive
     assert small.elf() == small.clean_elf()
 
 
