@@ -10,8 +10,8 @@ import sys
 from functools import cache
 
 from pipeline.model import DEVICE_STAGES, Failure
-from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options, parse_options
+from pipeline.run.run import Run, load_run
 
 
 def options() -> Options:
@@ -20,10 +20,10 @@ def options() -> Options:
 
 
 @cache
-def current() -> Context:
+def current() -> Run:
     """The run; raises SystemExit(2) when deploy.toml or the options cannot be used."""
     asked = options()
-    loaded = load_context(asked)
+    loaded = load_run(asked)
     if not isinstance(loaded, Failure):
         return loaded
     from pipeline.report.terminal import say_failure

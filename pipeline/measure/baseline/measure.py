@@ -18,6 +18,7 @@ from typing import Any
 
 from cache.durable import read_text, write_atomic
 from cache.named_tuple import NamedTuple
+from pipeline.config.schema import DeviceConfig
 from pipeline.effects.host import GitQuery, machine_facts
 from pipeline.effects.run_log import SUFFIX, read
 from pipeline.effects.versions import distribution_version
@@ -31,8 +32,8 @@ from pipeline.measure.scratch import Scratch
 from pipeline.model import HOST_STAGES, Failure, FailureCategory
 from pipeline.report.dated_files import free_id
 from pipeline.report.document import build_report, whole_ms
-from pipeline.run.context import STATE_DIR, Context
-from pipeline.run.device_run import DeviceRun
+from pipeline.run.build import Build
+from pipeline.run.project import STATE_DIR
 from pipeline.run.transactions import RUNS
 
 CHILD_TIMEOUT_S = 1800.0
@@ -62,17 +63,17 @@ Watcher = Callable[[str, int, int, Measured | None], None]
 """`watch(run, done, total, measured)`: before each run (measured None), and after it."""
 
 
-def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watcher) -> dict[str, Any] | Failure:
+def measure(build: Build, mode: str, runs: int, *, deploy: bool, watch: Watcher) -> dict[str, Any] | Failure:
     """Make the baseline and write its files; the baseline as data, or why none could be begun."""
-    refused = _refused(context, runs)
+    refused = _refused(build, runs)
     if refused is not None:
         return refused
-    _forget_board(context, deploy=deploy)
-    git = GitQuery(context.root)
-    started_at = context.clock.utc()
+    _forget_board(build, deploy=deploy)
+    git = GitQuery(build.project.root)
+    started_at = build.clock.utc()
     plan = list(steps(mode, runs))
     with tempfile.TemporaryDirectory(prefix="hotplate-baseline-") as directory:
-        children = _Children(context, Scratch(context, Path(directory)), deploy=deploy)
+        children = _Children(build, Scratch(build, Path(directory)), deploy=deploy)
         found: list[Measured] = []
         for step in plan:
             name = f"{step.series}-{step.number}" + (f" {step.edit}" if step.edit else "")
@@ -80,58 +81,58 @@ def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watc
             found.append(children.run(step))
             watch(name, len(found), len(plan), found[-1])
         notes = children.finish()
-    device, revision = context.devices[0], git.result()
+    device, revision = build.project.devices[0], git.result()
     facts = {
-        "id": free_id("baseline", context.run.reports_dir, started_at),
+        "id": free_id("baseline", build.project.reports_dir, started_at),
         "mode": mode,
         "started_at": started_at,
         "runs_asked": runs,
-        "profile": context.profile,
+        "profile": build.project.profile,
         "deploy": deploy,
         "device": _device(device),
         "board": _board(device, mode, deploy=deploy),
         "machine": machine_facts(),
-        "tools": _tools(context),
+        "tools": _tools(build),
         "git": {"sha": revision.sha, "dirty": revision.dirty},
         "notes": notes,
     }
-    budget = context.config.budget
-    earlier = _earlier(context.run.reports_dir, facts)
+    budget = build.config.budget
+    earlier = _earlier(build.project.reports_dir, facts)
     made = core.build(facts, found, budget.limits_ms, earlier, enforced=budget.enforce)
-    _write(context.run.reports_dir, made)
+    _write(build.project.reports_dir, made)
     return made
 
 
-def _refused(context: Context, runs: int) -> Failure | None:
+def _refused(build: Build, runs: int) -> Failure | None:
     where = "baseline"
     if runs < 1:
         message = f"--runs is {runs}, but must be at least 1"
         return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message, hint="use --runs 5")
-    if len(context.devices) != 1:
-        names = ", ".join(device.name for device in context.devices)
-        message = f"a baseline is that of one device, but {len(context.devices)} are selected ({names})"
+    if len(build.project.devices) != 1:
+        names = ", ".join(device.name for device in build.project.devices)
+        message = f"a baseline is that of one device, but {len(build.project.devices)} are selected ({names})"
         hint = "name one with --device"
         return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message, hint=hint)
     return None
 
 
-def _forget_board(context: Context, *, deploy: bool) -> None:
+def _forget_board(build: Build, *, deploy: bool) -> None:
     """A real board is about to be written by the copy: what this project's journal believes of it may no longer be
     true. Before the first write, so that it holds however this ends; it costs the next deploy one look at the board."""
-    device = context.devices[0].config
+    device = build.project.devices[0]
     if deploy and not device.is_virtual:
-        for path in (context.state_dir / "devices.v1").glob(f"{device.mac.replace(':', '') or '*'}.log"):
+        for path in (build.project.state_dir / "devices.v1").glob(f"{device.mac.replace(':', '') or '*'}.log"):
             path.unlink(missing_ok=True)
 
 
 class _Children:
     """Runs the steps in the scratch copy."""
 
-    def __init__(self, context: Context, scratch: Scratch, *, deploy: bool) -> None:
-        self._clock = context.clock
+    def __init__(self, build: Build, scratch: Scratch, *, deploy: bool) -> None:
+        self._clock = build.clock
         self._scratch = scratch
-        self._device = context.devices[0]
-        self._profile = context.profile
+        self._device = build.project.devices[0]
+        self._profile = build.project.profile
         self._deploy = deploy
         self._edits = Edits(scratch.project, self._device.name, self._profile)
         self._notes: dict[str, None] = {}
@@ -154,7 +155,7 @@ class _Children:
         """A real board that runs an edited build gets the project's own back. Returns notes for the baseline."""
         edited = self._edits.undo()
         notes = [*self._notes, *edited]
-        if edited and self._deploy and not self._device.config.is_virtual:
+        if edited and self._deploy and not self._device.is_virtual:
             done = self._child(Step("restore", 1))
             if done.failure is not None:
                 notes.append(f"the board still runs an edited build: {done.failure[2]}; deploy to it again")
@@ -187,26 +188,26 @@ def _name(step: Step) -> tuple[str, int, str]:
 # --- facts ------------------------------------------------------------------------------------
 
 
-def _device(device: DeviceRun) -> dict[str, str]:
-    config = device.config
+def _device(device: DeviceConfig) -> dict[str, str]:
+    config = device
     timing = config.timing if config.is_virtual else "real"
     return {"name": config.name, "mac": config.mac, "chip": config.chip, "port": config.port, "timing": timing}
 
 
-def _board(device: DeviceRun, mode: str, *, deploy: bool) -> str:
+def _board(device: DeviceConfig, mode: str, *, deploy: bool) -> str:
     """What is done to the board before a run that begins from nothing."""
     if not deploy:
         return "not used"
-    if device.config.is_virtual:
+    if device.is_virtual:
         return (
             "virtual, erased before each run" if mode == "cold" else "virtual, erased before each cold run and warm-1"
         )
     return "real, never erased: cold runs find what the run before left"
 
 
-def _tools(context: Context) -> dict[str, str]:
+def _tools(build: Build) -> dict[str, str]:
     versions = {name: distribution_version(name) for name in ("hotplate", "doit", "esptool")}
-    return {**versions, "toolchain": context.toolchain_name()}
+    return {**versions, "toolchain": build.toolchain_name()}
 
 
 # --- files ------------------------------------------------------------------------------------

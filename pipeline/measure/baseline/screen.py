@@ -14,11 +14,11 @@ from pipeline.model import Failure
 from pipeline.report.budget import TOTAL
 from pipeline.report.dated_files import markdown_path
 from pipeline.report.terminal import Progress, look_of, os_failure
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 from pipeline.text import visible
 
 
-def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
+def show(build: Build, mode: str, runs: int, *, deploy: bool) -> str:
     """Measure and show; why the task failed, `""` when it did not."""
     progress = Progress(sys.stdout, look_of(sys.stdout))
 
@@ -30,14 +30,14 @@ def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
         print(_line(run, measured), flush=True)
 
     try:
-        made = measure.measure(context, mode, runs, deploy=deploy, watch=watch)
+        made = measure.measure(build, mode, runs, deploy=deploy, watch=watch)
     except OSError as error:
         return os_failure("baseline", error)
     finally:
         progress.finish()
     if isinstance(made, Failure):
         return f"{made.line()}\nhint: {made.hint}"
-    path = markdown_path(context.run.reports_dir, context.root, made["id"])
+    path = markdown_path(build.project.reports_dir, build.project.root, made["id"])
     print(f"\n{render_text(made)}")
     print(f"BASELINE_ID={made['id']} BASELINE_OUTCOME={made['outcome']} BASELINE_REPORT={path}", flush=True)
     if made["outcome"] == "over_budget":

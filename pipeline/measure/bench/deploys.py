@@ -22,7 +22,7 @@ from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import Row, measured
 from pipeline.measure.scratch import Scratch
 from pipeline.model import Stage
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 
 EMPTY_DODO = """
 DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:"}
@@ -38,13 +38,13 @@ HEAVY = ("esptool", "serial", "networkx", "unicorn")
 class Bench:
     """A copy of the project in a temporary directory, an empty project beside it, and commands run in them."""
 
-    def __init__(self, context: Context, directory: Path) -> None:
+    def __init__(self, build: Build, directory: Path) -> None:
         self.empty = directory / "empty"
         self.empty.mkdir()
         (self.empty / "dodo.py").write_text(EMPTY_DODO)
-        self.device = next((d.name for d in context.devices if d.config.is_virtual), "")
-        self.chip = context.config.toolchain.chip
-        self.scratch = Scratch(context, directory)
+        self.device = next((d.name for d in build.project.devices if d.is_virtual), "")
+        self.chip = build.config.toolchain.chip
+        self.scratch = Scratch(build, directory)
         self.project = self.scratch.project
 
     def need_device(self) -> None:
@@ -78,11 +78,11 @@ class Bench:
         return elapsed_s, json.loads((self.project / found[1]).with_suffix(".json").read_text()), err
 
 
-def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> None:
     """The suite. Raises CannotRun when the project has no virtual device to measure on."""
     runs = options["runs"]
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        bench = Bench(context, Path(directory))
+        bench = Bench(build, Path(directory))
         bench.need_device()
         cold = []
         for number in range(min(runs, COLD_RUNS)):

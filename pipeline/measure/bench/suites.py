@@ -22,7 +22,7 @@ from pipeline.measure.bench.table import Suite
 from pipeline.measure.bench.view import WIDE, render_end, render_markdown, render_suite
 from pipeline.report.dated_files import free_id, markdown_path
 from pipeline.report.terminal import Progress, look_of
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 
 SUITES = {
     "warm": "deploys",
@@ -31,27 +31,27 @@ SUITES = {
     "watch": "watch",
     "work": "work",
 }
-"""Suite -> the module of this folder whose `measure(context, recorder, options)` runs it."""
+"""Suite -> the module of this folder whose `measure(build, recorder, options)` runs it."""
 
 
 class Session:
     """The suites of one command. `gathered`: `finish` is called after the last one, and says which could not run."""
 
-    def __init__(self, context: Context, command: str, *, gathered: bool) -> None:
-        self._context = context
+    def __init__(self, build: Build, command: str, *, gathered: bool) -> None:
+        self._build = build
         self._gathered = gathered
         self._look = look_of(sys.stdout)
         self._progress = Progress(sys.stdout, self._look)
         self._suites: list[Suite] = []
-        started_at = context.clock.utc()
-        revision = GitQuery(context.root).result()
+        started_at = build.clock.utc()
+        revision = GitQuery(build.project.root).result()
         self._load_before = load_average()
         self._facts = {
-            "id": free_id(table.KIND, context.run.reports_dir, started_at),
+            "id": free_id(table.KIND, build.project.reports_dir, started_at),
             "started_at": started_at,
             "command": command,
             "machine": machine_facts(),
-            "tools": _tools(context),
+            "tools": _tools(build),
             "git": {"sha": revision.sha, "dirty": revision.dirty},
         }
 
@@ -66,7 +66,7 @@ class Session:
         try:
             if options.get("runs", 1) < 1:
                 raise CannotRun(f"--runs is {options['runs']}, but must be at least 1", "use --runs 3")
-            import_module(f"pipeline.measure.bench.{SUITES[name]}").measure(self._context, recorder, options)
+            import_module(f"pipeline.measure.bench.{SUITES[name]}").measure(self._build, recorder, options)
         except KeyboardInterrupt:
             self._record(recorder.ended("stopped by Ctrl-C", f"run it again: doit bench:{name}"))
             self._say_end()
@@ -100,7 +100,7 @@ class Session:
         """Write the report as it is now. Raises OSError."""
         load = {"before": self._load_before, "after": load_average()}
         made = table.build({**self._facts, "load": load}, self._suites)
-        directory = self._context.run.reports_dir
+        directory = self._build.project.reports_dir
         directory.mkdir(parents=True, exist_ok=True)
         for suffix, text in (("md", render_markdown(made)), ("json", json.dumps(made, indent=2) + "\n")):
             write_atomic(directory / f"{made['id']}.{suffix}", text.encode(), durable=False)
@@ -108,16 +108,16 @@ class Session:
 
     def _say_end(self) -> None:
         made = self._write()
-        path = markdown_path(self._context.run.reports_dir, self._context.root, made["id"])
+        path = markdown_path(self._build.project.reports_dir, self._build.project.root, made["id"])
         print(render_end(made), end="")
         print(f"BENCH_ID={made['id']} BENCH_OUTCOME={made['outcome']} BENCH_REPORT={path}", flush=True)
 
 
-def _tools(context: Context) -> dict[str, str]:
+def _tools(build: Build) -> dict[str, str]:
     """Versions of what is measured and of the peers; `""` for one that is not installed."""
     versions = {name: distribution_version(name) for name in ("hotplate", "doit", "esptool")}
     return {
         **versions,
-        "toolchain": context.toolchain_name(),
+        "toolchain": build.toolchain_name(),
         **{name: ask_version(name) for name in ("ninja", "ccache")},
     }

@@ -33,8 +33,9 @@ from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.report.history import parse_history
 from pipeline.report.history_file import read_history
 from pipeline.report.markdown import HISTORY_SCHEMA, encode_history, history_row
-from pipeline.run.context import CONFIG_FILE, Context, load_context
+from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
+from pipeline.run.project import CONFIG_FILE
 from pipeline.text import did_you_mean
 
 MAX_DROPPED = 5
@@ -60,37 +61,37 @@ class Lane(NamedTuple):
     options: Options
 
 
-def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gated | Failure:
+def run_gate(build: Build, asked: Asked, say: Callable[[str], None]) -> Gated | Failure:
     """Gather and conclude. Raises KeyboardInterrupt, OSError."""
-    arms = _arms(context, asked)
+    arms = _arms(build, asked)
     if isinstance(arms, Failure):
         return arms
-    now, limits = context.clock.utc(), context.config.gate
-    device = context.devices[0]
+    now, limits = build.clock.utc(), build.config.gate
+    device = build.project.devices[0]
     since = (datetime.fromisoformat(now) - timedelta(days=limits.days)).isoformat(timespec="milliseconds")
     machine = machine_facts()
-    who = (machine["id"], device.name, context.profile)
-    found = population(read_history(context.run.reports_dir), asked.phase, *who, since.replace("+00:00", "Z"))
+    who = (machine["id"], device.name, build.project.profile)
+    found = population(read_history(build.project.reports_dir), asked.phase, *who, since.replace("+00:00", "Z"))
     say(f"{len(found.runs)} warm deploys of this machine count; {sum(found.excluded.values())} others do not")
     with tempfile.TemporaryDirectory(prefix="hotplate-gate-") as directory:
-        gate = _Gate(context, asked, Path(directory), say, who)
+        gate = _Gate(build, asked, Path(directory), say, who)
         lanes = gate.prepare(arms)
         if isinstance(lanes, Failure):
             return lanes
         pairs = gate.pairs(lanes, asked.pairs or limits.min_pairs)
         flash = list(gate.flash(lanes)) if len(gate.dropped) <= MAX_DROPPED else []
         gate.restore()
-    revision = GitQuery(context.root).result()
+    revision = GitQuery(build.project.root).result()
     return Gated(
         phase=asked.phase,
         candidate=asked.candidate,
         baseline=asked.baseline,
         command=asked.command,
-        at=context.clock.utc(),
+        at=build.clock.utc(),
         machine=machine,
         device=device.name,
-        port=device.config.port,
-        profile=context.profile,
+        port=device.port,
+        profile=build.project.profile,
         sha=revision.sha,
         dirty=revision.dirty,
         schema=HISTORY_SCHEMA,
@@ -103,16 +104,17 @@ def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gate
     )
 
 
-def _arms(context: Context, asked: Asked) -> tuple[Arm, Arm] | Failure:
+def _arms(build: Build, asked: Asked) -> tuple[Arm, Arm] | Failure:
     """(baseline, candidate), or why the gate cannot be made."""
     if asked.phase not in PHASES:
         message = f"--phase is '{asked.phase}'{did_you_mean(asked.phase, PHASES)}"
         return _bad(message, f"name one of {', '.join(PHASES)}")
     if asked.pairs < 0:
         return _bad(f"--pairs is {asked.pairs}, but must be at least 1", "use --pairs 30")
-    if len(context.devices) != 1:
-        names = ", ".join(device.name for device in context.devices)
-        return _bad(f"a gate is that of one device, but {len(context.devices)} are selected ({names})", "use --device")
+    if len(build.project.devices) != 1:
+        names = ", ".join(device.name for device in build.project.devices)
+        message = f"a gate is that of one device, but {len(build.project.devices)} are selected ({names})"
+        return _bad(message, "use --device")
     found = []
     for side, text in (("baseline", asked.baseline), ("candidate", asked.candidate)):
         # `--candidate a=b --baseline md5`: doit took `a=b` away, and the next option came in its place.
@@ -134,15 +136,15 @@ class _Gate:
     """The runs of one gate."""
 
     def __init__(
-        self, context: Context, asked: Asked, directory: Path, say: Callable[[str], None], who: tuple[str, str, str]
+        self, build: Build, asked: Asked, directory: Path, say: Callable[[str], None], who: tuple[str, str, str]
     ) -> None:
         """`who`: machine, device and profile."""
         self._who = who
-        self._context = context
+        self._build = build
         self._asked = asked
         self._directory = directory
         self._say = say
-        self._device = context.devices[0]
+        self._device = build.project.devices[0]
         self.dropped: list[str] = []
         self._reader: Scratch | None = None
 
@@ -152,11 +154,11 @@ class _Gate:
         """(baseline, candidate), each deployed from nothing and once more, so that the next deploy is warm."""
         lanes = []
         for side, arm in zip(("baseline", "candidate"), arms, strict=True):
-            scratch = Scratch(self._context, self._directory / side)
+            scratch = Scratch(self._build, self._directory / side)
             config = scratch.project / CONFIG_FILE
             config.write_text(_dumped(apply(arm, tomllib.loads(config.read_text()), self._device.name)))
-            options = Options(devices=(self._device.name,), profile=self._context.profile)
-            checked = load_context(options, scratch.project)
+            options = Options(devices=(self._device.name,), profile=self._build.project.profile)
+            checked = load_build(options, scratch.project)
             if isinstance(checked, Failure):
                 # Its place is in the copy, with the arm's settings in it.
                 return _bad(f"--{side} {arm.name}: {checked.message}", checked.hint)
@@ -171,8 +173,8 @@ class _Gate:
         return lanes[0], lanes[1]
 
     def _deploy(self, lane: Lane) -> Child:
-        words = ["deploy", "--device", self._device.name, "--profile", self._context.profile, *lane.arm.options]
-        return run_doit(lane.scratch, self._context.clock, words)
+        words = ["deploy", "--device", self._device.name, "--profile", self._build.project.profile, *lane.arm.options]
+        return run_doit(lane.scratch, self._build.clock, words)
 
     # --- pairs --------------------------------------------------------------------------------
 
@@ -210,7 +212,7 @@ class _Gate:
         """What both arms leave on the board: after the warm deploys, after a real edit, and after somebody else changed
         the board (virtual boards only). Nothing after the first difference: it would be there again."""
         scenarios: dict[str, Callable[[Lane], None]] = {"warm deploys": self._nothing, "real edit": self._edit}
-        if self._device.config.is_virtual:
+        if self._device.is_virtual:
             scenarios["changed board"] = self._change
         for name, act in scenarios.items():
             found = self._both(name, lanes, act)
@@ -232,7 +234,7 @@ class _Gate:
         pass
 
     def _edit(self, lane: Lane) -> None:
-        edits = Edits(lane.scratch.project, self._device.name, self._context.profile)
+        edits = Edits(lane.scratch.project, self._device.name, self._build.project.profile)
         missing = edits.make("real", 1)
         if missing:
             self._say(f"no edit: {missing}")
@@ -249,14 +251,14 @@ class _Gate:
 
     def _flash_file(self, lane: Lane) -> Path:
         # A copy has its boards inside, whatever the project says.
-        return flash_file(self._device.name, self._device.config._replace(flash_file=""), lane.scratch.project)
+        return flash_file(self._device.name, self._device._replace(flash_file=""), lane.scratch.project)
 
     def _digest(self, lane: Lane) -> str:
         """Of the whole flash of a virtual board; of a real one's regions, as the device itself computes it."""
-        if self._device.config.is_virtual:
+        if self._device.is_virtual:
             return hashlib.sha256(self._flash_file(lane).read_bytes()).hexdigest()
-        words = [Stage.VERIFY_FLASH.value, "--device", self._device.name, "--profile", self._context.profile]
-        child = run_doit(self._own(), self._context.clock, words)
+        words = [Stage.VERIFY_FLASH.value, "--device", self._device.name, "--profile", self._build.project.profile]
+        child = run_doit(self._own(), self._build.clock, words)
         if not child.ok or child.report is None:
             return ""
         held = "".join(f"{row['offset']}:{row['device_md5_before']};" for row in child.report["regions"])
@@ -264,9 +266,9 @@ class _Gate:
 
     def _reset(self) -> None:
         """A real board is shared by the arms: each begins with the project's own build."""
-        if not self._device.config.is_virtual:
-            words = ["deploy", "--device", self._device.name, "--profile", self._context.profile]
-            run_doit(self._own(), self._context.clock, words)
+        if not self._device.is_virtual:
+            words = ["deploy", "--device", self._device.name, "--profile", self._build.project.profile]
+            run_doit(self._own(), self._build.clock, words)
 
     def restore(self) -> None:
         """Leave a real board with the project's own build."""
@@ -276,7 +278,7 @@ class _Gate:
     def _own(self) -> Scratch:
         """A third copy, whose `[verify] level` is md5 whatever the arms use."""
         if self._reader is None:
-            self._reader = Scratch(self._context, self._directory / "own")
+            self._reader = Scratch(self._build, self._directory / "own")
             config = self._reader.project / CONFIG_FILE
             arm = parse_arm("md5")
             assert isinstance(arm, Arm)
@@ -291,10 +293,10 @@ def _dumped(document: dict[str, Any]) -> str:
     return text
 
 
-def write(context: Context, gated: Gated) -> Path:
+def write(build: Build, gated: Gated) -> Path:
     """The conclusion as Markdown and JSON; where the Markdown is. Raises OSError."""
     stem = f"gate-{gated.at[:19].replace('-', '').replace(':', '').replace('T', '-')}"
-    directory = context.run.reports_dir
+    directory = build.project.reports_dir
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / f"{stem}.md", render(gated).encode(), durable=False)
     write_atomic(directory / f"{stem}.json", (json.dumps(plain(gated), indent=2) + "\n").encode(), durable=False)
@@ -310,13 +312,13 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def gate_text(context: Context, asked: Asked, say: Callable[[str], None]) -> tuple[Verdict, str] | Failure:
+def gate_text(build: Build, asked: Asked, say: Callable[[str], None]) -> tuple[Verdict, str] | Failure:
     """`doit gate`: the verdict, and what belongs on stdout: the conclusion and one line for scripts."""
-    gated = run_gate(context, asked, say)
+    gated = run_gate(build, asked, say)
     if isinstance(gated, Failure):
         return gated
-    path = write(context, gated)
-    shown = path.relative_to(context.root) if path.is_relative_to(context.root) else path
+    path = write(build, gated)
+    shown = path.relative_to(build.project.root) if path.is_relative_to(build.project.root) else path
     ended = gated.conclusion
     told = "\n".join(f"  {reason}" for reason in ended.reasons)
     head = f"{ended.verdict}: {asked.candidate} instead of {asked.baseline} for {asked.phase}"

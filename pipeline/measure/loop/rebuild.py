@@ -14,14 +14,14 @@ from pipeline.measure.child import run_doit
 from pipeline.measure.loop.determinism import Culprit, blame, locate
 from pipeline.measure.scratch import Scratch
 from pipeline.model import Action, Failure
-from pipeline.run.context import Context, load_context
+from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
 
 
-def differences(context: Context, options: Options, built: Scratch, directory: Path) -> list[Culprit] | str:
+def differences(build: Build, options: Options, built: Scratch, directory: Path) -> list[Culprit] | str:
     """The culprits, or why there was nothing to compare. `built`: a copy with products; `directory`: a fresh one."""
-    again = Scratch(context, directory)
-    child = run_doit(again, context.clock, ["link", "--profile", context.profile])
+    again = Scratch(build, directory)
+    child = run_doit(again, build.clock, ["link", "--profile", build.project.profile])
     if not child.ok:
         return child.failure[1] or f"doit link ended with {child.exit_code}"
     graph = _graph(options, built.project)
@@ -37,18 +37,18 @@ def differences(context: Context, options: Options, built: Scratch, directory: P
 
 def _graph(options: Options, project: Path) -> tuple[tuple[Action, ...], Mapping[str, tuple[str, ...]]] | str:
     """The actions, and by name what they read beyond what they declare, from the records of the last build."""
-    context = load_context(options, project)
-    if isinstance(context, Failure):
-        return context.line()
+    build = load_build(options, project)
+    if isinstance(build, Failure):
+        return build.line()
     try:
-        engine = context.engine
+        engine = build.engine
         records = {action.name: engine.record(action) for action in engine.graph.order}
         discovered = {
             name: tuple(path for path, _ in record.discovered) for name, record in records.items() if record is not None
         }
         return tuple(engine.graph.order), discovered
     finally:
-        context.close()
+        build.close()
 
 
 def _products(project: Path, actions: tuple[Action, ...]) -> dict[str, bytes]:

@@ -42,7 +42,7 @@ from pipeline.measure.loop.records import NOT_OURS, Place, broken_precondition, 
 from pipeline.measure.loop.view import Session
 from pipeline.measure.scratch import Scratch
 from pipeline.model import Failure, FailureCategory
-from pipeline.run.context import Context, load_context
+from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
 
 BETWEEN_TIMEOUT_S = 1800.0
@@ -77,30 +77,30 @@ class Watcher(NamedTuple):
     decided: Callable[[Iteration, Decision], None]
 
 
-def run_loop(context: Context, asked: Asked, watch: Watcher) -> Ended | Failure:
+def run_loop(build: Build, asked: Asked, watch: Watcher) -> Ended | Failure:
     """Iterate until a rule ends the loop, an action is needed, or `asked.max`. Raises KeyboardInterrupt, OSError."""
-    refused = _refused(context, asked)
+    refused = _refused(build, asked)
     if refused is not None:
         return refused
     machine = machine_facts()
-    place = Place(machine["id"], context.devices[0].name, context.profile)
-    files = LoopFiles.open(context.run.reports_dir / "loop", place, context.config.reports.keep)
+    place = Place(machine["id"], build.project.devices[0].name, build.project.profile)
+    files = LoopFiles.open(build.project.reports_dir / "loop", place, build.config.reports.keep)
     if isinstance(files, Failure):
         return files
     try:
         with tempfile.TemporaryDirectory(prefix="hotplate-loop-") as directory, ExitStack() as contexts:
-            return _Loop(context, asked, watch, files, machine, Path(directory), contexts).run()
+            return _Loop(build, asked, watch, files, machine, Path(directory), contexts).run()
     finally:
         files.close()
 
 
-def _refused(context: Context, asked: Asked) -> Failure | None:
+def _refused(build: Build, asked: Asked) -> Failure | None:
     for name, value in (("--max", asked.max), ("--repeats", asked.repeats)):
         if value < 1:
             return _bad(f"{name} is {value}, but must be at least 1", f"use {name} 3")
-    if len(context.devices) != 1:
-        names = ", ".join(device.name for device in context.devices)
-        message = f"a loop is that of one device, but {len(context.devices)} are selected ({names})"
+    if len(build.project.devices) != 1:
+        names = ", ".join(device.name for device in build.project.devices)
+        message = f"a loop is that of one device, but {len(build.project.devices)} are selected ({names})"
         return _bad(message, "name one with --device")
     try:
         words = shlex.split(asked.between)
@@ -120,7 +120,7 @@ class _Loop:
 
     def __init__(
         self,
-        context: Context,
+        build: Build,
         asked: Asked,
         watch: Watcher,
         files: LoopFiles,
@@ -130,19 +130,19 @@ class _Loop:
     ) -> None:
         """`contexts` closes those that are made on the way."""
         self._contexts = contexts
-        self._context = context
+        self._build = build
         self._asked = asked
         self._watch = watch
         self._files = files
         self._machine = machine
         self._directory = directory
-        device = context.devices[0]
-        self._options = Options(devices=(device.name,), profile=context.profile)
+        device = build.project.devices[0]
+        self._options = Options(devices=(device.name,), profile=build.project.profile)
         self._device = device
-        budget = context.config.budget
+        budget = build.config.budget
         self._limits = Limits(loop=budget.total, ttfb=budget.ttfb)
         self._reference = reference_of(files.history.reference)
-        self._scratch = Scratch(context, directory / "copy")
+        self._scratch = Scratch(build, directory / "copy")
         self._always: tuple[Finding, ...] = ()
         self._determinism = "not checked (--no-rebuild)"
         self._checked = not asked.rebuild
@@ -161,7 +161,7 @@ class _Loop:
                 if failure is not None:
                     return failure
             number += 1
-            git = GitQuery(self._context.root)
+            git = GitQuery(self._build.project.root)
             iteration = self._iteration(number, git.result().sha)
             history.append(iteration)
             decision = decide(history)
@@ -176,23 +176,23 @@ class _Loop:
 
     def _restore(self) -> None:
         """A real board runs the edit of T5: give it the project's own build back."""
-        if not self._device.config.is_virtual:
-            self._scratch = Scratch(self._context, self._directory / "copy")
+        if not self._device.is_virtual:
+            self._scratch = Scratch(self._build, self._directory / "copy")
             self._deploy()
 
     def _facts(self) -> dict[str, object]:
-        return {"at": self._context.clock.utc(), "command": self._asked.command, "determinism": self._determinism}
+        return {"at": self._build.clock.utc(), "command": self._asked.command, "determinism": self._determinism}
 
     def _session(self) -> Session:
-        revision = GitQuery(self._context.root).result()
+        revision = GitQuery(self._build.project.root).result()
         return Session(
             command=self._asked.command,
-            at=self._context.clock.utc(),
+            at=self._build.clock.utc(),
             machine=self._machine,
             device=self._device.name,
-            port=self._device.config.port,
-            profile=self._context.profile,
-            toolchain=self._context.toolchain_name(),
+            port=self._device.port,
+            profile=self._build.project.profile,
+            toolchain=self._build.toolchain_name(),
             sha=revision.sha,
             dirty=revision.dirty,
             repeats=self._asked.repeats,
@@ -205,9 +205,9 @@ class _Loop:
         if self._asked.between:
             self._watch.began(self._asked.between)
             first, *words = shlex.split(self._asked.between)
-            done = self._context.runner.run(
+            done = self._build.runner.run(
                 [shutil.which(first) or first, *words],
-                cwd=self._context.root,
+                cwd=self._build.project.root,
                 env=os.environ,
                 timeout_s=BETWEEN_TIMEOUT_S,
             )
@@ -215,11 +215,11 @@ class _Loop:
                 said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
                 message = f"--between ended with {done.exit_code}: {said[-1] if said else 'it said nothing'}"
                 return _bad(message, f"make `{self._asked.between}` pass, then run the loop again")
-        fresh = load_context(self._options, self._context.root)
+        fresh = load_build(self._options, self._build.project.root)
         if isinstance(fresh, Failure):
             return fresh
         self._contexts.callback(fresh.close)
-        self._context = fresh
+        self._build = fresh
         # Also undoes the edits of the iteration before.
         self._scratch = Scratch(fresh, self._directory / "copy")
         if _digests(self._scratch.project) != self._sources:
@@ -233,7 +233,7 @@ class _Loop:
         for run in self._runs(number):
             load = load_average()
             self._load = max(filter(None, (self._load, load)), default=None)
-            self._files.run(number, run, sha, self._context.clock.utc(), load, self._scratch)
+            self._files.run(number, run, sha, self._build.clock.utc(), load, self._scratch)
             self._watch.ran(number, run)
             runs.append(run)
         findings, unscored, typical = judge(runs, self._limits, self._reference, self._always)
@@ -249,12 +249,12 @@ class _Loop:
             return
         if not self._checked:
             self._rebuild()
-        build = ["link", "--profile", self._context.profile]
-        skip = ["reflash", "--device", self._device.name, "--profile", self._context.profile]
+        build = ["link", "--profile", self._build.project.profile]
+        skip = ["reflash", "--device", self._device.name, "--profile", self._build.project.profile]
         for test, words in ((Test.BUILD, build), (Test.SKIP, skip), (Test.LOOP, self._deploy_words())):
             for _ in range(self._asked.repeats):
                 yield self._test(test, words)
-        edits = Edits(self._scratch.project, self._device.name, self._context.profile)
+        edits = Edits(self._scratch.project, self._device.name, self._build.project.profile)
         for test, kind in ((Test.COMMENT, "comment"), (Test.EDIT, "real")):
             missing = edits.make(kind, number)
             if missing:
@@ -263,13 +263,13 @@ class _Loop:
             yield self._test(test, self._deploy_words())
 
     def _deploy_words(self) -> list[str]:
-        return ["deploy", "--device", self._device.name, "--profile", self._context.profile]
+        return ["deploy", "--device", self._device.name, "--profile", self._build.project.profile]
 
     def _deploy(self) -> Child:
         """A deploy that nobody judges: it makes the device hold what the copy builds."""
         self._watch.began("cold deploy" if self._cold else "deploy")
         self._primed = None
-        child = run_doit(self._scratch, self._context.clock, self._deploy_words())
+        child = run_doit(self._scratch, self._build.clock, self._deploy_words())
         self._primed = child if child.ok else None
         return child
 
@@ -277,7 +277,7 @@ class _Loop:
         """One run, with its preconditions looked at before and after."""
         self._watch.began(f"{test} doit {words[0]}")
         before, products = _digests(self._scratch.project), _stamps(self._scratch.project)
-        child = run_doit(self._scratch, self._context.clock, words)
+        child = run_doit(self._scratch, self._build.clock, words)
         after, made = _digests(self._scratch.project), _stamps(self._scratch.project)
         moved = tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
         rebuilt = sorted(name for name, stamp in made.items() if products.get(name) != stamp)
@@ -299,7 +299,7 @@ class _Loop:
         self._watch.began("second cold build")
         self._checked, self._sources, self._always = self._asked.rebuild, _digests(self._scratch.project), ()
         with tempfile.TemporaryDirectory(dir=self._directory) as directory:
-            found = differences(self._context, self._options, self._scratch, Path(directory))
+            found = differences(self._build, self._options, self._scratch, Path(directory))
         if isinstance(found, str):
             self._determinism = f"could not be checked: {found}"
             return

@@ -11,10 +11,10 @@ from pipeline.measure.loop.judgement import Decision, Iteration, Measured, Rule
 from pipeline.measure.loop.runner import Asked, Watcher, run_loop
 from pipeline.model import Failure
 from pipeline.report.terminal import Progress, look_of, os_failure
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 
 
-def show(context: Context, asked: Asked) -> str:
+def show(build: Build, asked: Asked) -> str:
     """Run the loop and show it; why the task failed, `""` when it did not."""
     progress = Progress(sys.stdout, look_of(sys.stdout))
 
@@ -33,14 +33,14 @@ def show(context: Context, asked: Asked) -> str:
         print(f"  decision: rule {int(decision.rule)}: {decision.action}", flush=True)
 
     try:
-        ended = run_loop(context, asked, Watcher(began, ran, decided))
+        ended = run_loop(build, asked, Watcher(began, ran, decided))
     except OSError as error:
         return os_failure("loop", error)
     finally:
         progress.finish()
     if isinstance(ended, Failure):
         return f"{ended.line()}\nhint: {ended.hint}"
-    path = ended.path.relative_to(context.root) if ended.path.is_relative_to(context.root) else ended.path
+    path = ended.path.relative_to(build.project.root) if ended.path.is_relative_to(build.project.root) else ended.path
     rule, cause = int(ended.decision.rule), int(ended.decision.cause)
     state = "green" if ended.green else "red"
     print(f"LOOP_RULE={rule} LOOP_CAUSE={cause} LOOP_STATE={state} LOOP_ITERATIONS={ended.iterations} LOOP_FILE={path}")
