@@ -48,12 +48,14 @@ class Directories(NamedTuple):
 
 class BuildSteps(NamedTuple):
     """What a toolchain declares. `run_env` is the environment of every child beside its action's own; it is in no key,
-    so it may only say where to work (PATH, cache directories)."""
+    so it may only say where to work (PATH, cache directories). `given`: files that something else makes; they are never
+    removed, though an action of ours may have made them once."""
 
     actions: Sequence[Action]
     tools: Mapping[str, Tool]
     builtins: Mapping[str, Builtin]
     run_env: Mapping[str, str]
+    given: frozenset[str] = frozenset()
 
 
 class Host(NamedTuple):
@@ -204,7 +206,8 @@ class Workspace:
         from pipeline.engine.leftovers import forgotten, unmade
 
         found = unmade(self.records, self.graph, forgotten(self.records, self.graph))
-        return frozenset(path for path, sha256 in found.items() if self._is_as_made(path, sha256))
+        given = self.steps.given
+        return frozenset(path for path, sha256 in found.items() if path not in given and self._is_as_made(path, sha256))
 
     def _is_as_made(self, path: str, sha256: str) -> bool:
         from pipeline.engine.leftovers import is_ours_to_remove

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from esptool.cmds import merge_bin
 
 from pipeline.model import Failure
 from pipeline.run.context import load_context
@@ -39,19 +39,10 @@ def parts(chip: str) -> dict[int, bytes]:
     }
 
 
-def merge(chip: str, path: Path, *options: str) -> None:
+def merge(chip: str, path: Path, **options: Any) -> None:
     """By esptool's own `merge-bin`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    words = []
-    for offset, data in parts(chip).items():
-        piece = path.parent / f"{path.name}.{offset:x}.part"
-        piece.write_bytes(data)
-        words += [hex(offset), str(piece)]
-    command = [sys.executable, "-m", "esptool", "--chip", chip, "merge-bin", "-o", str(path), *options, *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for piece in path.parent.glob("*.part"):
-        piece.unlink()
+    merge_bin(list(parts(chip).items()), chip, str(path), **options)
 
 
 def merged(root: Path, chip: str) -> str:
@@ -60,23 +51,23 @@ def merged(root: Path, chip: str) -> str:
 
 
 def padded(root: Path, chip: str) -> str:
-    merge(chip, root / "bin/factory.bin", "--pad-to-size", "4MB")
+    merge(chip, root / "bin/factory.bin", pad_to_size="4MB")
     return 'files = { 0x0 = "bin/factory.bin" }'
 
 
 def from_the_bootloader_on(root: Path, chip: str) -> str:
     boot = hex(given.BOOT_OFFSETS[chip])
-    merge(chip, root / "bin/factory.bin", "--target-offset", boot)
+    merge(chip, root / "bin/factory.bin", target_offset=int(boot, 0))
     return f'files = {{ {boot} = "bin/factory.bin" }}'
 
 
 def as_uf2(root: Path, chip: str) -> str:
-    merge(chip, root / "bin/factory.uf2", "--format", "uf2")
+    merge(chip, root / "bin/factory.uf2", format="uf2")
     return 'files = { 0x0 = "bin/factory.uf2" }'
 
 
 def as_hex(root: Path, chip: str) -> str:
-    merge(chip, root / "bin/factory.hex", "--format", "hex")
+    merge(chip, root / "bin/factory.hex", format="hex")
     return 'files = { 0x0 = "bin/factory.hex" }'
 
 
@@ -444,3 +435,14 @@ def test_a_table_that_an_action_makes_is_to_be_there_first_and_to_stay(tmp_path:
     moved = (*given.TWO_SLOTS[:2], ("app0", 0, 0x10, 0x20000, 0x40000), ("app1", 0, 0x11, 0x60000, 0x40000))
     space.file("made/t.bin").write_bytes(given.table(moved))
     refused(space, "the partition table became another one in this run", "run again")
+
+
+def test_a_file_that_an_action_made_once_is_not_removed_when_it_is_given(tmp_path: Path) -> None:
+    """The action became the firmware's own build: what that made just now is the same file."""
+    space = project(tmp_path / "project", "esp32s3", by_action("a.bin"))
+    config = space.file("deploy.toml").read_text()
+    with_action(space, "a.bin")
+    assert "app" in written(deploy(space.path))
+    space.file("deploy.toml").write_text(config)
+    assert written(deploy(space.path)) == []
+    assert space.file("build/a.bin").read_bytes() == given.app("esp32s3")
