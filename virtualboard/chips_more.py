@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from virtualboard import rom
-from virtualboard.chips import Chip, Security, SpiLayout, WatchdogLayout, flash_crypt_count, key_purposes
+from virtualboard.chips import Chip, Security, SecurityBits, SpiLayout, WatchdogLayout, flash_crypt_count, key_purposes
+from virtualboard.efuse import MODERN, SMALL
 
 _HP_CAUSES: Mapping[int, str] = MappingProxyType(
     {
@@ -114,6 +115,7 @@ _ESP32S2 = Chip(
         download="0x1 (DOWNLOAD(USB/UART0/1/SPI))",
     )._replace(assertion="ets_main.c 386 ", causes=rom.RESET_CAUSES),
     security_efuses=_security(manual=(0x30, 19), count=(0x34, 18), boot=(0x38, 20), keys=(0x34, 24, 28)),
+    security_bits=SecurityBits((0x34, 7 << 18), (0x38, 1 << 20), (0x3C, 1 << 5), (0x30, 1 << 19)),
 )
 
 _ESP32C2 = Chip(
@@ -139,6 +141,8 @@ _ESP32C2 = Chip(
         download="0x4 (DOWNLOAD(UART0))",  # guess
     )._replace(causes=rom.RESET_CAUSES),
     security_efuses=_security(manual=(0x30, 6), count=(0x30, 7), boot=(0x30, 21), keys=None),
+    security_bits=SecurityBits((0x30, 7 << 7), (0x30, 1 << 21), (0, 0), (0x30, 1 << 6)),
+    efuse_layout=SMALL,
 )
 
 _ESP32C5 = Chip(
@@ -167,6 +171,8 @@ _ESP32C5 = Chip(
         download="0x6 (DOWNLOAD(USB/UART0/SDIO))",  # guess
     )._replace(pins=False, mode_prefix="SPI "),
     security_efuses=_security(manual=(0x30, 20), count=(0x34, 16), boot=(0x38, 25), keys=(0x34, 22, 27)),
+    security_bits=SecurityBits((0x34, 7 << 16), (0x38, 1 << 25), (0, 0), (0x30, 1 << 20)),
+    efuse_layout=MODERN._replace(cmd=0x1D8),
 )
 
 _ESP32C6 = Chip(
@@ -214,6 +220,7 @@ _ESP32C61 = Chip(
         download="0x4 (DOWNLOAD(USB/UART0/SDIO))",  # guess
     )._replace(pins=False, mode_prefix="SPI "),
     security_efuses=_security(manual=(0x30, 14), count=(0x30, 23), boot=(0x34, 26), keys=(0x34, 0, 4)),
+    security_bits=SecurityBits((0x30, 7 << 23), (0x34, 1 << 26), (0, 0), (0x30, 1 << 14)),
 )
 
 _ESP32H2 = Chip(

@@ -153,7 +153,7 @@ class Budget(NamedTuple):
 
 
 class Verify(NamedTuple):
-    """Which rung of the verify ladder is proof enough."""
+    """Which level of the verify ladder is proof enough."""
 
     level: str = "md5"
 

@@ -196,10 +196,13 @@ class ActionRunner:
             else:
                 kept = self._keep(keyed, reported, ran, start)
                 failure = kept if isinstance(kept, ActionFailure) else None
+        outputs = made_files(self._workspace, action) if action.is_users or failure is not None else []
         if failure is not None or isinstance(kept, ActionFailure):
             if ran.argv or ran.failure is None:
-                remove_files(made_files(self._workspace, action))  # else nothing ran, and what is there is not ours
+                remove_files(outputs)  # else nothing ran, and what is there is not ours
+            self._workspace.former.put_back(outputs if action.is_users else ())
             return Done(ActionState.FAILED, failure=failure)
+        self._workspace.former.drop(outputs)
         return Done(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
 
     def _run_watched(self, action: Action) -> tuple[Executed, str]:

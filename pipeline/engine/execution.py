@@ -1,6 +1,7 @@
-"""Run an action's command or builtin, with its outputs' directories made and its stale outputs removed.
+"""Run an action's command or builtin, with its outputs' directories made and its stale outputs taken away.
 
-Knows files and the process runner. Does not know keys or the cache. Invariant: before an action runs, none of its
+What lay there before a user's command is set aside, and whoever finds that it failed puts it back. Knows files and the
+process runner. Does not know keys or the cache. Invariant: before an action runs, none of its
 outputs exists, so that what exists afterwards was made by it.
 """
 
@@ -43,7 +44,10 @@ def execute(workspace: Workspace, action: Action) -> Executed:
     workspace.build_place.checked(outputs)
     for path in outputs:
         try:
-            os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
+            if action.is_users:
+                workspace.former.set_aside(path)
+            else:
+                os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
         except FileNotFoundError:
             pass
         except OSError:
@@ -59,6 +63,7 @@ def execute(workspace: Workspace, action: Action) -> Executed:
         return _builtin(workspace, action, outputs) if action.builtin else _command(workspace, action)
     except BaseException:
         remove_files(outputs)
+        workspace.former.put_back(outputs)
         raise
     finally:
         if action.is_users:

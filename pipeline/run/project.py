@@ -118,7 +118,14 @@ def _firmware(root: Path, text: str, section: Prebuilt, options: Options) -> Fir
         failure = build_first(root, root / STATE_DIR, section.build, where, to_stderr=options.json)
         if failure is not None:
             return failure
-    return find_firmware(root, section)
+    return find_firmware(root, section, _made_by_actions(text))
+
+
+def _made_by_actions(text: str) -> set[str]:
+    """Outputs of the `[[action]]` tables of a text that was checked."""
+    import tomllib
+
+    return {path for action in tomllib.loads(text).get("action", []) for path in action["outputs"]}
 
 
 def load_project(options: Options, root: Path | None = None) -> Project | Failure:

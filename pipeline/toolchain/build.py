@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 
 class Toolchain(NamedTuple):
-    """What a provider gives the engine. `images`: name of a placement -> file."""
+    """What a provider gives the engine. `images`: name of a placement -> file. `given`: files that something else
+    makes."""
 
     name: str
     actions: tuple[Action, ...]
@@ -46,6 +47,7 @@ class Toolchain(NamedTuple):
     run_env: Mapping[str, str]
     watched: Watched = Watched(MappingProxyType({}))
     """Directories whose listings decided what the actions and tools are."""
+    given: frozenset[str] = frozenset()
 
 
 def build_toolchain(
@@ -87,6 +89,7 @@ def build_toolchain(
         images={**found.images, **{one.name: generate.image_path(out, one.name) for one in placed if one.source}},
         run_env={"PATH": os.environ.get("PATH", os.defpath), **found.run_env},
         watched=seen.with_more(found.watched).with_more(users.watched),
+        given=frozenset(file.path for file in config.firmware.files) if config.firmware is not None else frozenset(),
     )
 
 

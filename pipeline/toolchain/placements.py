@@ -6,6 +6,7 @@ Invariant: what has no place raises a ConfigError that names the line of deploy.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from pipeline.formats.manifests import Firmware
 
 
-def find_firmware(root: Path, section: Prebuilt) -> Firmware | Problem | Failure:
-    """What `[prebuilt]` names below `root`."""
+def find_firmware(root: Path, section: Prebuilt, made: Collection[str] = ()) -> Firmware | Problem | Failure:
+    """What `[prebuilt]` names below `root`; `made`: outputs of `[[action]]` tables."""
     from pipeline.toolchain.given_builds import read_firmware
 
-    return read_firmware(root, section)
+    return read_firmware(root, section, made)
 
 
 def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:
