@@ -39,6 +39,9 @@ def __getattr__(name: str) -> Any:
     if name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if basename(sys.argv[0]) in ("doit", "__main__.py"):
+        from pipeline.effects.utf8 import ensure_utf8
+
+        ensure_utf8()
         from pipeline.fastpath import answer_and_end
 
         look = answer_and_end()

@@ -188,7 +188,7 @@ def identity(root: str) -> "tuple[str, ...]":
 def load(path: str) -> "tuple[Snapshot, FileStamp] | None":
     """What a state file holds and the file's stamp, None when there is no usable one."""
     try:
-        with open(path, "rb", buffering=0, opener=open_file) as stream:
+        with open(open_file(path, os.O_RDONLY), "rb", buffering=0) as stream:  # noqa: PTH123 - pathlib is not imported here
             data, stamp = stream.read(), stamp_of(os.fstat(stream.fileno()))
     except OSError:
         return None
@@ -288,6 +288,10 @@ def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
 
 def main() -> int:
     """The console script."""
+    if sys.getfilesystemencoding() != "utf-8":
+        from pipeline.effects.utf8 import ensure_utf8
+
+        ensure_utf8()
     look = answer_and_end()
     if sys.argv[1:] == ["--version"]:  # doit then says its own
         from pipeline import __version__

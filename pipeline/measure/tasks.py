@@ -119,10 +119,10 @@ def bench() -> Iterator[Task]:
 def _benches() -> Any:
     """The suites of this command. In `doit bench` one that cannot run must not keep the others from running, so that
     its failure is held back for `bench:report`, which comes last."""
-    from pipeline.measure.bench.suites import Session
+    from pipeline.measure.bench.suites import BenchSession
 
     gathered = not {"bench", "bench:*", "bench:report"}.isdisjoint(sys.argv[1:])
-    return Session(current(), _command(), gathered=gathered)
+    return BenchSession(current(), _command(), gathered=gathered)
 
 
 def _bench(suite: str, **options: Any) -> TaskFailed | None:

@@ -152,6 +152,8 @@ class Build:
         if self.config.prebuilt.build:
             return  # its command decides each time whether there is something to do
         passed = {result.stage for result in results if result.ok}
+        if self.fastpath.facts() is None and Stage.COMPILE in passed:
+            self._refresh_database()  # a project that was copied or moved has nothing to build
         if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
             self.engines.record_for_fastpath()
         self.fastpath.renew()

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from cache.durable import read_text
 from pipeline.config.schema import DeployConfig
 from pipeline.errors import ConfigError
 from pipeline.toolchain import generate
@@ -94,8 +95,7 @@ def _cxx(own: tuple[str, ...] | None, flags: tuple[str, ...]) -> tuple[str, ...]
 def _check_script(listing: Listing, config: DeployConfig, section: str, script: str) -> None:
     """A linker script is there, or an action makes it."""
     try:
-        with Path(listing.root, script).open("rb"):
-            return
+        read_text(Path(listing.root, script), errors="replace")
     except OSError as error:
         if script not in listing.products:
             message = f"the linker script '{script}' cannot be read: {error.strerror}"

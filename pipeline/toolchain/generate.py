@@ -170,7 +170,7 @@ def _program(
     script = program.linker_script
     depfile = f"{linked}.d" if commands.link_depfile else ""
     # Libraries after the objects that need them, and the script last: it may name libraries too.
-    words = (*map(_word, (*objects, *libraries)), *spec.ldflags, "-T", _word(script))
+    words = (*map(file_word, (*objects, *libraries)), *spec.ldflags, "-T", file_word(script))
     link = Action(
         name=f"link {name}",
         stage=Stage.LINK,
@@ -219,7 +219,7 @@ def _compile(
     if cxx:
         flags, last, reads = (spec.cxxflags, spec.profile_cxxflags, spec.cxx_reads)
         words = (*(word for word in words if word not in C_ONLY), *CXX)
-    search = (f"-I{_word(directory)}" for directory in include)
+    search = (f"-I{file_word(directory)}" for directory in include)
     defines = (f"-D{word}" for word in program.defines.get(source, ()))
     depfile = () if plain else ("-MD", "-MF", f"{stem}.d")
     # The profile's flags come last, so that its -O wins over a project's.
@@ -237,7 +237,7 @@ def _compile(
             *last,
             *depfile,
             "-c",
-            _word(source),
+            file_word(source),
             "-o",
             f"{stem}.o",
         ),
@@ -256,7 +256,7 @@ def _archive(spec: BuildSpec, commands: Commands, name: str, compiles: Sequence[
         stage=Stage.LINK,
         inputs=objects,
         outputs=(made,),
-        argv=(*commands.archive, made, *map(_word, objects)),
+        argv=(*commands.archive, made, *map(file_word, objects)),
         profile=spec.profile,
         count_as="linked",
     )
@@ -267,7 +267,7 @@ def for_cxx(flags: Sequence[str]) -> tuple[str, ...]:
     return tuple(flag for flag in flags if not _STANDARD.match(flag))
 
 
-def _word(path: str) -> str:
+def file_word(path: str) -> str:
     """A path as a word that no program takes for an option or a response file."""
     return f"./{path}" if path.startswith(("-", "@")) else path
 

@@ -20,6 +20,7 @@ from pipeline.model import Action, FailureCategory, Stage, Tool
 from pipeline.toolchain import programs
 from pipeline.toolchain.config_places import KeyPath
 from pipeline.toolchain.distribution import program_identity
+from pipeline.toolchain.generate import file_word
 from pipeline.toolchain.globs import Listing, is_pattern
 from pipeline.toolchain.named_files import NamedFiles
 
@@ -98,9 +99,10 @@ def _action(
     words: list[str] = []
     for word in config.argv:
         if word in ("{in}", "{out}"):
-            words += map(_word, inputs if word == "{in}" else config.outputs)
+            words += map(file_word, inputs if word == "{in}" else config.outputs)
             continue
-        filled = word.replace("{in}", _word(inputs[0]) if word.startswith("{in}") else inputs[0]) if inputs else word
+        first = inputs[0] if inputs else ""
+        filled = word.replace("{in}", file_word(first) if word.startswith("{in}") else first)
         words.append(filled.replace("{out}", config.outputs[0]).replace("{depfile}", config.depfile))
     # Scripts and templates that the command names are as much inputs as what it reads.
     said = named.of_words(config.argv, (*config.outputs, config.depfile))
@@ -117,11 +119,6 @@ def _action(
         salt="\n".join((*identities, *([said.salt] if said.salt else []))),
         cacheable=config.cacheable,
     )
-
-
-def _word(path: str) -> str:
-    """A path as a word that no program takes for an option or a response file."""
-    return f"./{path}" if path.startswith(("-", "@")) else path
 
 
 def _inputs(listing: Listing, config: ActionConfig, index: int) -> tuple[str, ...] | ActionProblem:
