@@ -21,7 +21,7 @@ from doit.exceptions import TaskFailed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.fastpath import Look
+    from pipeline.fastpath import FirstLook
     from pipeline.model import Failure, Verdict
     from pipeline.run.run import Run, StageOf
 
@@ -38,6 +38,9 @@ def __getattr__(name: str) -> Any:
     if name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if basename(sys.argv[0]) in ("doit", "__main__.py"):
+        from pipeline.effects.utf8 import ensure_utf8
+
+        ensure_utf8()
         from pipeline.fastpath import answer_and_end
 
         look = answer_and_end()
@@ -50,7 +53,7 @@ class Reporter:
     """What doit is told to report with: made when a run begins, since most commands need none."""
 
     desc = "stages, reports and device truth (the default)"
-    look: Look | None = None
+    look: FirstLook | None = None
     """What this process saw before it became a run."""
 
     def __new__(cls, outstream: Any, options: Any) -> Any:
@@ -62,7 +65,7 @@ class Reporter:
         return HotplateReporter(outstream, current)
 
     @classmethod
-    def after(cls, look: Look) -> type:
+    def after(cls, look: FirstLook) -> type:
         """The same, of a process that has looked already."""
         return type("Reporter", (cls,), {"look": look})
 

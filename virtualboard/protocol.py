@@ -282,7 +282,8 @@ def security_info(chip: Chip) -> bytes:
     `get_security_info`). The last purpose reads 0x0C on a virgin C3."""
     flags = chip.security.secure_boot | chip.security.secure_download << 2
     purposes = (*key_purposes(chip.security), *bytes(4), 0x0C)
-    return struct.pack("<IB7BII", flags, flash_crypt_count(chip.security), *purposes, chip.security_chip_id or 0, 3)
+    info = struct.pack("<IB7B", flags, flash_crypt_count(chip.security), *purposes)
+    return info if chip.short_security_info else info + struct.pack("<II", chip.security_chip_id or 0, 3)
 
 
 def parse_block(data: bytes, check: int, seq: int | None, errors: Errors) -> tuple[bytes, int]:

@@ -5,7 +5,8 @@ default; `src/command_handler.c`) and espressif/esptool-legacy-flasher-stub (gen
 their error codes. Does not know UART or time. Invariant: a block is acknowledged before it is written; an error found
 then is the answer to the next command, which is not executed (generation 1: the next block or the end of the write).
 
-Not modelled: encrypted writes, and generation 2's NAND commands, which are plug-ins.
+Not modelled: encrypted writes but for those of an ESP32 whose FLASH_CRYPT_CONFIG is 0, and generation 2's NAND
+commands, which are plug-ins.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _GREETING_UPPER, _GREETING_LOWER = re.compile(rb"[\x37\xb7][\x50-\x5f]\x41\x49")
 _ERRORS = p.Errors(length=BAD_LENGTH, checksum=BAD_CHECKSUM, sequence=BAD_LENGTH, no_begin=NO_BEGIN)
 _SYNC_LENGTH = 36
 _MAX_BLOCK = 0x4000
+_CIPHER_BLOCK = 16
 _DATA_OF_GENERATION_2 = 0xD00
 """Generation 1 keeps its data at BA8 to C00 of a page of 4 KiB, whatever the chip, generation 2 at D60 to F0C."""
 
@@ -117,6 +119,7 @@ class StubLoader:
 
     def __init__(self, chip: Chip, flash: NorFlash, bus: Bus, generation: int, timing: Timing = INSTANT) -> None:
         self._chip = chip
+        self._bus = bus
         self._generation = generation
         self._dialect = _DIALECTS[generation]
         self._target = p.Target(flash, timing, flash.size, chip.stub_address_bits)
@@ -256,10 +259,12 @@ class StubLoader:
         size, _blocks, block_size, offset = struct.unpack_from("<4I", data)
         if self._generation == 1 and block_size > _MAX_BLOCK:
             return Answer(error=BAD_BLOCK)
-        if not self._target.fits(offset, size) or any(data[16:]):
+        encrypt = self._bus.encryption() if any(data[16:]) else None
+        if not self._target.fits(offset, size) or (any(data[16:]) and (encrypt is None or offset % _CIPHER_BLOCK)):
             return Answer(error=self._dialect.impossible)
         self._error = 0
-        self._write = StubWrite(self._target, offset, size, inflate=inflate, erase_ahead=self._generation == 2)
+        ahead = self._generation == 2
+        self._write = StubWrite(self._target, offset, size, inflate=inflate, erase_ahead=ahead, encrypt=encrypt)
         return Answer()
 
     def _data(self, data: bytes, check: int) -> Answer:

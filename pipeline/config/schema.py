@@ -42,13 +42,14 @@ class Project(NamedTuple):
 
 
 class Toolchain(NamedTuple):
-    """How the app is built, in every profile."""
+    """How the app is built, in every profile. `cxxflags`: for C++ sources; None: they get the `cflags`."""
 
     linker_script: str = ""
     kind: str = "zig"
     chip: str = "esp32c3"
     cflags: tuple[str, ...] = ()
     ldflags: tuple[str, ...] = ()
+    cxxflags: tuple[str, ...] | None = None
 
 
 class Prebuilt(NamedTuple):
@@ -59,6 +60,8 @@ class Prebuilt(NamedTuple):
     directory: str = ""
     files: Mapping[str, str] = MappingProxyType({})
     chip: str = ""
+    build: tuple[str, ...] = ()
+    """The command that builds it, run before anything of it is read."""
 
 
 class Bootloader(NamedTuple):
@@ -74,6 +77,7 @@ class Profile(NamedTuple):
 
     name: str
     cflags: tuple[str, ...] = ()
+    cxxflags: tuple[str, ...] | None = None
 
 
 class Partitions(NamedTuple):
@@ -149,7 +153,7 @@ class Budget(NamedTuple):
 
 
 class Verify(NamedTuple):
-    """Which rung of the verify ladder is proof enough."""
+    """Which level of the verify ladder is proof enough."""
 
     level: str = "md5"
 
@@ -185,6 +189,14 @@ class ActionConfig(NamedTuple):
     env: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     cacheable: bool = True
+
+
+class LibraryConfig(NamedTuple):
+    """One `[[library]]`: a static library of the app. `include`: directories for its sources and for the app's."""
+
+    name: str
+    sources: tuple[str, ...]
+    include: tuple[str, ...] = ()
 
 
 class ImageConfig(NamedTuple):
@@ -233,6 +245,7 @@ class DeployConfig(NamedTuple):
     gate: Gate
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
+    libraries: tuple[LibraryConfig, ...] = ()
     prebuilt: Prebuilt = Prebuilt()
     firmware: "Firmware | None" = None
     """What a prebuilt toolchain found."""

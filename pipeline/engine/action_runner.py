@@ -28,7 +28,7 @@ from pipeline.engine.execution import Executed, execute, made_files, remove_file
 from pipeline.engine.keys import full_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
-from pipeline.engine.results import ActionFailure, FailureKind
+from pipeline.engine.results import CHANGED, ActionFailure, FailureKind
 from pipeline.engine.states import ActionState
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.undeclared import UndeclaredOutputs
@@ -196,10 +196,13 @@ class ActionRunner:
             else:
                 kept = self._keep(keyed, reported, ran, start)
                 failure = kept if isinstance(kept, ActionFailure) else None
+        outputs = made_files(self._workspace, action) if action.is_users or failure is not None else []
         if failure is not None or isinstance(kept, ActionFailure):
             if ran.argv or ran.failure is None:
-                remove_files(made_files(self._workspace, action))  # else nothing ran, and what is there is not ours
+                remove_files(outputs)  # else nothing ran, and what is there is not ours
+            self._workspace.former.put_back(outputs if action.is_users else ())
             return Done(ActionState.FAILED, failure=failure)
+        self._workspace.former.drop(outputs)
         return Done(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
 
     def _run_watched(self, action: Action) -> tuple[Executed, str]:
@@ -251,7 +254,7 @@ class ActionRunner:
             moved = next(gone, "") or next(filter(self._observer.exists, candidate.absent), "a file that it read")
         if moved:
             subject = f"{keyed.action.name}: {moved}"
-            return (Reason("changed while it was used", subject, "", "not recorded, so it will run again"),)
+            return (Reason(CHANGED, subject, "", "not recorded, so it will run again"),)
         assert found is not None  # else something moved
         return self._record(keyed, candidate, found, ran)
 

@@ -22,7 +22,7 @@ from pipeline.engine.include_shadows import IncludeShadows
 from pipeline.engine.observation import Observer
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.workspace import Workspace
-from pipeline.formats import c_source, depfile
+from pipeline.formats import c_source, depfile, linker_script
 from pipeline.model import Action
 
 if TYPE_CHECKING:
@@ -57,12 +57,14 @@ class Discovery:
         path = self._workspace.resolve(action.depfile)
         try:
             reported = depfile.parse(os.fsdecode(read_file(path)))
+            if action.depfile not in action.outputs:
+                os.unlink(path)  # noqa: PTH108
         except IsADirectoryError:
             return f"its depfile {action.depfile} is a directory"
+        except FileNotFoundError:
+            reported = () if _may_lack(action) else None
         except OSError:
             return f"the command wrote no usable depfile {action.depfile}"
-        if action.depfile not in action.outputs:
-            os.unlink(path)  # noqa: PTH108
         if reported is None:
             return f"the command wrote no usable depfile {action.depfile}"
         # What it makes is gone before it runs, so that it cannot depend on it.
@@ -70,6 +72,8 @@ class Discovery:
         if "|" in reported and not self._observer.exists("|"):
             declared.add("|")  # make's mark before prerequisites that are there for the order alone
         spelt = tuple(sorted({name for path in reported if (name := self._normalised(path)) not in declared}))
+        if action.count_as == "linked":
+            spelt = tuple(name for name in spelt if self._lasts(name))
         # What is searched is what the source spells.
         shadows = [name for name in self._shadows(action, spelt) if name not in declared]
         unread = tuple(name for name in shadows if self._observer.is_present(name) and self._observer.exists(name))
@@ -216,12 +220,28 @@ class Discovery:
             self._plain_names[name] = plain if same else name
         return self._plain_names[name]
 
+    def _lasts(self, name: str) -> bool:
+        """Is this a file that the next link will find too? Not what a linker makes for itself (objects of link-time
+        optimisation in a temporary directory, libraries in a cache of ours), which follows from the rest; nor a script
+        of `-L`, which GNU ld names without its directory: `toolchain/named_files` declared it."""
+        return not name.startswith(f"{self._workspace.directories.state.name}/") and self._observer.exists(name)
+
     def _shadows(self, action: Action, spelt: tuple[str, ...]) -> Iterable[str]:
         """Where a new file would be read instead of one of those that the command reported."""
         if action.count_as == "compiled":
             return sorted(self._includes.places(action, spelt))
+        if action.count_as == "linked":
+            said = linker_script.libraries(action.argv)
+            search = tuple(map(self._normalised, said.search))
+            return sorted(linker_script.earlier_libraries(said._replace(search=search), {*spelt, *action.inputs}))
         search = self._includes.search_of(action).every
         what = (search, tuple(map(posixpath.dirname, action.inputs)), spelt)
         if what not in self._shadowed:
             self._shadowed[what] = depfile.shadows(search, action.inputs, spelt)
         return self._shadowed[what]
+
+
+def _may_lack(action: Action) -> bool:
+    """May a command that succeeded have written no depfile? Linkers that do not know how, and compilers for a source
+    that passes no preprocessor: what that reads stands in its text."""
+    return action.count_as == "linked" or (action.count_as == "compiled" and action.inputs[0].endswith(".s"))

@@ -1,14 +1,16 @@
-"""Run an action's command or builtin, with its outputs' directories made and its stale outputs removed.
+"""Run an action's command or builtin, with its outputs' directories made and its stale outputs taken away.
 
-Knows files and the process runner. Does not know keys or the cache. Invariant: before an action runs, none of its
+What lay there before a user's command is set aside, and whoever finds that it failed puts it back. Knows files and the
+process runner. Does not know keys or the cache. Invariant: before an action runs, none of its
 outputs exists, so that what exists afterwards was made by it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cache.durable import read_file
@@ -17,6 +19,7 @@ from pipeline.effects.api import Completed
 from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
 from pipeline.engine.waiting_files import has_no_end
 from pipeline.engine.workspace import Workspace
+from pipeline.formats import command_words
 from pipeline.formats.depfile import search_path
 from pipeline.model import Action
 
@@ -41,7 +44,10 @@ def execute(workspace: Workspace, action: Action) -> Executed:
     workspace.build_place.checked(outputs)
     for path in outputs:
         try:
-            os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
+            if action.is_users:
+                workspace.former.set_aside(path)
+            else:
+                os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
         except FileNotFoundError:
             pass
         except OSError:
@@ -57,6 +63,7 @@ def execute(workspace: Workspace, action: Action) -> Executed:
         return _builtin(workspace, action, outputs) if action.builtin else _command(workspace, action)
     except BaseException:
         remove_files(outputs)
+        workspace.former.put_back(outputs)
         raise
     finally:
         if action.is_users:
@@ -90,7 +97,8 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         return Executed(failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, message, action.argv))
     argv, env = placed_command(workspace, action)
     try:
-        done = _run(workspace, action, argv, env)
+        with _short_enough(workspace, action, argv) as said:
+            done = _run(workspace, action, said, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -132,7 +140,10 @@ def _waited_for(workspace: Workspace, action: Action) -> str:
 def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
     """The words and the environment of an action as it is run here. Precondition: its tool is installed."""
     argv = (workspace.steps.tools[action.argv[0]].path, *(_placed(workspace, word) for word in action.argv[1:]))
-    return argv, {**workspace.steps.run_env, **{name: _placed(workspace, value) for name, value in action.env}}
+    env = {**workspace.steps.run_env, **{name: _placed(workspace, value) for name, value in action.env}}
+    if (root := _said_root(workspace)) != str(workspace.root):
+        env["PWD"] = root
+    return argv, env
 
 
 def _placed(workspace: Workspace, word: str) -> str:
@@ -140,11 +151,44 @@ def _placed(workspace: Workspace, word: str) -> str:
     of `{NAME_near}` the same relative to the project if it lies there (.venv), as some tools then spell it."""
     if "{" in word:
         root = str(workspace.root)
-        word = word.replace("{root}", root)
+        word = word.replace("{root}", _said_root(workspace))
         for place, directory in workspace.places.items():
             word = word.replace(place, directory)
             word = word.replace(place.replace("_dir}", "_near}"), directory.removeprefix(f"{root}/"))
     return word
+
+
+_HERE = "/proc/self/cwd"
+
+
+def _said_root(workspace: Workspace) -> str:
+    """The project's directory as commands, which run there, are told it. A prefix map ends at the first `=`, so where
+    the path has one they are told Linux's name for the directory that they run in, as compilers then report it."""
+    root = str(workspace.root)
+    return _HERE if "=" in root and os.path.isdir(_HERE) else root  # noqa: PTH112
+
+
+@contextlib.contextmanager
+def _short_enough(workspace: Workspace, action: Action, argv: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The command of a toolchain with its last words in a response file when they are more than the system takes."""
+    if not action.is_users and sum(map(len, argv)) + len(argv) > _longest():
+        kept = argv.index("-o") + 2 if "-o" in argv else 3
+        path = f"{workspace.resolve(action.outputs[0])}.rsp.tmp"
+        Path(path).write_bytes(os.fsencode(command_words.joined(argv[kept:])))
+        try:
+            yield (*argv[:kept], f"@{path.removeprefix(f'{workspace.root}/')}")
+        finally:
+            remove_files([path])
+    else:
+        yield argv
+
+
+def _longest() -> int:
+    """Bytes that the words of a command may have; half of what the system takes, which counts more than these."""
+    try:
+        return os.sysconf("SC_ARG_MAX") // 2
+    except (AttributeError, ValueError, OSError):
+        return 16_000  # Windows takes 32767 characters
 
 
 def _builtin(workspace: Workspace, action: Action, outputs: list[str]) -> Executed:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 import posixpath
 
-from pipeline.engine.build_log import Observed, Outputs, record_name
-from pipeline.engine.inputs import command_of
+from pipeline.engine.build_log import record_name
 from pipeline.engine.workspace import Workspace
 from pipeline.fastpath import FileStamp
 from pipeline.fastpath.watched import directory_stamp
-from pipeline.model import Action
 
 
 def used_files(workspace: Workspace) -> dict[str, str] | None:
@@ -29,7 +27,7 @@ def used_files(workspace: Workspace) -> dict[str, str] | None:
             return None
         inputs, outputs = files
         # Not every one was asked about when only a part of the graph was known.
-        if not _is_declared_as_recorded(workspace, action, files):
+        if not workspace.is_declared_as_recorded(action):
             return None
         # Most actions share what they discovered with others (see `build_log`), and only that.
         shared = id(discovered) in seen
@@ -41,17 +39,6 @@ def used_files(workspace: Workspace) -> dict[str, str] | None:
             if used.setdefault(path, sha256) != sha256:
                 return None
     return used
-
-
-def _is_declared_as_recorded(workspace: Workspace, action: Action, files: tuple[Observed, Outputs]) -> bool:
-    """Does its declaration say what its last run was? Of a compile, files are all that can have moved since this
-    process read the configuration."""
-    if action.is_users:
-        record = workspace.record(action)
-        return record is not None and record.command == command_of(action, workspace.steps.tools)
-    inputs, outputs = files
-    made = tuple([path for path, _, _ in outputs])
-    return tuple([path for path, _ in inputs]) == action.inputs and made == action.outputs
 
 
 def shadow_directories(workspace: Workspace) -> dict[str, FileStamp | None]:

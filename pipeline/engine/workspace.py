@@ -22,6 +22,8 @@ from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
 from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved, load_saved, record_name
 from pipeline.engine.build_place import BuildPlace
+from pipeline.engine.former_outputs import FormerOutputs
+from pipeline.engine.inputs import command_of
 from pipeline.engine.results import Builtin
 from pipeline.engine.waiting_files import WaitingFiles
 from pipeline.errors import ConfigError, StoreError
@@ -46,12 +48,14 @@ class Directories(NamedTuple):
 
 class BuildSteps(NamedTuple):
     """What a toolchain declares. `run_env` is the environment of every child beside its action's own; it is in no key,
-    so it may only say where to work (PATH, cache directories)."""
+    so it may only say where to work (PATH, cache directories). `given`: files that something else makes; they are never
+    removed, though an action of ours may have made them once."""
 
     actions: Sequence[Action]
     tools: Mapping[str, Tool]
     builtins: Mapping[str, Builtin]
     run_env: Mapping[str, str]
+    given: frozenset[str] = frozenset()
 
 
 class Host(NamedTuple):
@@ -94,6 +98,7 @@ class Workspace:
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
         self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock)
         self.build_place = BuildPlace(str(self.root))
+        self.former = FormerOutputs(directories.state / "former")
         self.waiting_files = WaitingFiles(str(self.root))
         self.records = saved.records
         self.graph = self._build_graph()
@@ -178,6 +183,19 @@ class Workspace:
                 found.setdefault(path, []).append(action)
         return found
 
+    def is_declared_as_recorded(self, action: Action) -> bool:
+        """Does its declaration say what its last run was? Of a compile, files are all that can have moved since this
+        process read the configuration."""
+        name = record_name(action)
+        if action.is_users:
+            record = self.records.get(name)
+            return record is not None and record.command == command_of(action, self.steps.tools)
+        files = self.records.files(name)
+        if files is None:
+            return False
+        made = tuple([path for path, _, _ in files[1]])
+        return tuple([path for path, _ in files[0]]) == action.inputs and made == action.outputs
+
     # --- products that nobody makes any more ------------------------------------------------------
 
     @cached_property
@@ -188,7 +206,8 @@ class Workspace:
         from pipeline.engine.leftovers import forgotten, unmade
 
         found = unmade(self.records, self.graph, forgotten(self.records, self.graph))
-        return frozenset(path for path, sha256 in found.items() if self._is_as_made(path, sha256))
+        given = self.steps.given
+        return frozenset(path for path, sha256 in found.items() if path not in given and self._is_as_made(path, sha256))
 
     def _is_as_made(self, path: str, sha256: str) -> bool:
         from pipeline.engine.leftovers import is_ours_to_remove

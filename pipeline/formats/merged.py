@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS, chip_name
-from pipeline.formats.esp_image import ImageInfo, describe_image, image_chip_id
+from pipeline.formats.esp_image import IMAGE_MAGIC, ImageInfo, describe_image, image_chip_id
 from pipeline.formats.partitions import APP, TABLE_DATA_SIZE, TABLE_MAGIC, TABLE_SECTOR, decode_table
 from pipeline.model import SECTOR, Partition, Reason
 
@@ -20,14 +20,14 @@ LAST_TABLE = 0x40000
 BOOT_OFFSETS = tuple(sorted({chip.bootloader_offset for chip in CHIPS.values()}))
 
 
-class Span(NamedTuple):
+class ImageSpan(NamedTuple):
     """`size` bytes at `offset` in flash."""
 
     offset: int
     size: int
 
 
-def split(base: int, data: bytes) -> tuple[Span, ...] | str | None:
+def split(base: int, data: bytes) -> tuple[ImageSpan, ...] | str | None:
     """The parts of a file that lies at `base`; None when it is one image only; a fact when it is merged and cannot be
     split."""
     boot, found = _boot_offset(base, data), _find_table(base, data)
@@ -37,13 +37,13 @@ def split(base: int, data: bytes) -> tuple[Span, ...] | str | None:
     table_offset, rows = found
     spans = []
     if boot is not None and boot < table_offset:
-        spans.append(Span(boot, _content(data[boot - base : table_offset - base])))
+        spans.append(ImageSpan(boot, _content(data[boot - base : table_offset - base])))
     in_sector = _content(data[table_offset - base : table_offset - base + TABLE_SECTOR])
-    spans.append(Span(table_offset, max(in_sector, min(TABLE_DATA_SIZE, base + len(data) - table_offset))))
+    spans.append(ImageSpan(table_offset, max(in_sector, min(TABLE_DATA_SIZE, base + len(data) - table_offset))))
     for row in sorted(rows, key=lambda row: row.offset):
         inside = data[max(row.offset - base, 0) : row.end - base]
         if row.offset >= table_offset + TABLE_SECTOR and inside.strip(b"\xff"):
-            spans.append(Span(row.offset, _size(row, inside)))
+            spans.append(ImageSpan(row.offset, _size(row, inside)))
     return _stray(base, data, spans) or tuple(spans)
 
 
@@ -69,12 +69,12 @@ def _find_table(base: int, data: bytes) -> tuple[int, tuple[Partition, ...]] | N
 
 
 def _without_table(base: int, data: bytes, boot: int) -> str | None:
-    """What is wrong with a file that goes on behind its bootloader, though no table says with what."""
+    """What is wrong with a file that has a second image behind its bootloader, though no table says where it goes."""
     info = describe_image(data[boot - base :], 0xFF)
     end = boot - base + info.size if isinstance(info, ImageInfo) else len(data)
-    after = -(-end // SECTOR) * SECTOR
-    if not data[after:].strip(b"\xff"):
-        return None
+    sectors = range(-(-end // SECTOR) * SECTOR, len(data), SECTOR)
+    if all(chip_name(image_chip_id(data[at : at + 64]) or 0) not in CHIPS or data[at] != IMAGE_MAGIC for at in sectors):
+        return None  # a signature may follow a bootloader
     return f"it is a merged image ({len(data)} bytes) without a partition table, so nothing says what its parts are"
 
 
@@ -92,10 +92,10 @@ def _size(row: Partition, inside: bytes) -> int:
     return max(_content(inside), info.size if isinstance(info, ImageInfo) else 0)
 
 
-def _stray(base: int, data: bytes, spans: Sequence[Span]) -> str:
+def _stray(base: int, data: bytes, spans: Sequence[ImageSpan]) -> str:
     """A fact about bytes that belong to no part, `""` without any."""
     at = base
-    for span in (*spans, Span(base + len(data), 0)):
+    for span in (*spans, ImageSpan(base + len(data), 0)):
         gap = data[at - base : span.offset - base]
         if gap.strip(b"\xff") and gap.strip(b"\0"):
             first = at + len(gap) - len(gap.lstrip(b"\xff"))

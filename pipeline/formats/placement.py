@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS
-from pipeline.formats.flash_file import WHOLE, Part
+from pipeline.formats.flash_file import WHOLE, FilePart
 from pipeline.formats.partitions import APP, app_rows, factory_row, ota_slots, otadata_row
 from pipeline.model import SECTOR, MatchRule, Partition
 from pipeline.text import did_you_mean
@@ -33,7 +33,7 @@ class Placement(NamedTuple):
     match: MatchRule = MatchRule.BYTES
     program: bool = False
     source: str = ""
-    part: Part = WHOLE
+    part: FilePart = WHOLE
 
 
 class Given(NamedTuple):
@@ -44,7 +44,7 @@ class Given(NamedTuple):
     path: str
     partition: str = ""
     offset: int | None = None
-    part: Part = WHOLE
+    part: FilePart = WHOLE
 
 
 class Misplaced(NamedTuple):

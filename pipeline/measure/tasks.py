@@ -81,9 +81,9 @@ def loop() -> Iterator[Task]:
 
 def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str, **_: Any) -> TaskFailed | None:
     from pipeline.measure.loop import screen
-    from pipeline.measure.loop.runner import Asked
+    from pipeline.measure.loop.runner import LoopOptions
 
-    return _failed(screen.show(current().build, Asked(max, repeats, until_green, between, rebuild, _command())))
+    return _failed(screen.show(current().build, LoopOptions(max, repeats, until_green, between, rebuild, _command())))
 
 
 BENCHES = (
@@ -119,10 +119,10 @@ def bench() -> Iterator[Task]:
 def _benches() -> Any:
     """The suites of this command. In `doit bench` one that cannot run must not keep the others from running, so that
     its failure is held back for `bench:report`, which comes last."""
-    from pipeline.measure.bench.suites import Session
+    from pipeline.measure.bench.suites import BenchSession
 
     gathered = not {"bench", "bench:*", "bench:report"}.isdisjoint(sys.argv[1:])
-    return Session(current().build, _command(), gathered=gathered)
+    return BenchSession(current().build, _command(), gathered=gathered)
 
 
 def _bench(suite: str, **options: Any) -> TaskFailed | None:

@@ -35,7 +35,9 @@ from pipeline.run.built_images import BuiltImages
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.screen import Screen
-from pipeline.toolchain.build import Toolchain, action_failure, build_toolchain, config_place
+from pipeline.toolchain.action_failures import action_failure
+from pipeline.toolchain.build import Toolchain, build_toolchain
+from pipeline.toolchain.config_places import config_place
 
 if TYPE_CHECKING:
     from pipeline.engine.engine import Engine
@@ -104,7 +106,8 @@ class Build:
         """The images of this build."""
         until = self.config.readiness.until
         asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
-        return BuiltImages(self.project.root, self.toolchain.images, self.placements, self.config.toolchain.chip, asked)
+        chip, table = self.config.toolchain.chip, self.project.table
+        return BuiltImages(self.project.root, self.toolchain.images, self.placements, chip, asked, table)
 
     @cached_property
     def engines(self) -> Engines:
@@ -147,7 +150,11 @@ class Build:
         """A run with these results ended well: write what `hotplate` and the next `doit` need to know that everything
         is up to date, if this run came to know it. `selection`: the stages that the command line asked for, None if it
         asked for more."""
+        if self.config.prebuilt.build:
+            return  # its command decides each time whether there is something to do
         passed = {result.stage for result in results if result.ok}
+        if self.fastpath.facts() is None and Stage.COMPILE in passed:
+            self._refresh_database()  # a project that was copied or moved has nothing to build
         if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
             self.engines.record_for_fastpath()
         self.fastpath.renew()

@@ -1,7 +1,7 @@
 """The one run of this process, made when the first task creator or action asks for it.
 
 Knows the command line. Does not know doit. Invariant: a configuration that cannot be used ends the process with 2, in
-words, before anything was touched.
+words, before anything was touched; a build of given firmware that fails ends it with 1.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from functools import cache
 
-from pipeline.model import DEVICE_STAGES, Failure
-from pipeline.run.options import Options, parse_options
+from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage
+from pipeline.run.options import Options, asks_for_stages, parse_options
 from pipeline.run.run import Run, load_run
 
 
@@ -23,7 +23,11 @@ def options() -> Options:
 def current() -> Run:
     """The run; raises SystemExit(2) when deploy.toml or the options cannot be used."""
     asked = options()
-    loaded = load_run(asked)
+    asked = asked._replace(builds=asks_for_stages(sys.argv[1:], [*Stage, "deploy"]))
+    try:
+        loaded = load_run(asked)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     if not isinstance(loaded, Failure):
         return loaded
     from pipeline.report.terminal import say_failure
@@ -33,4 +37,4 @@ def current() -> Run:
         from pipeline.run.exports import Stream
 
         Stream(sys.stdout).failure(loaded)
-    raise SystemExit(2)
+    raise SystemExit(2 if loaded.category is FailureCategory.CONFIG_ERROR else 1)

@@ -76,7 +76,7 @@ class Engines:
         _ = self._project.table  # a table that cannot be read is the configuration's fault, not that of an action
         with _uncollected():
             made = self._toolchain()
-            return self._engine(BuildSteps(made.actions, made.tools, made.builtins, made.run_env))
+            return self._engine(BuildSteps(made.actions, made.tools, made.builtins, made.run_env, made.given))
 
     def _engine(self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None) -> Engine:
         it = self._project

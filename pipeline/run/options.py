@@ -58,6 +58,8 @@ class Options(NamedTuple):
     verify: str = ""
     regions: tuple[tuple[str, str], ...] = ()
     """(device, region) of sub-tasks such as `reflash:desk:app`."""
+    builds: bool = False
+    """The command line asks for work on the build, so that a given firmware is to be built first."""
 
 
 def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
@@ -87,6 +89,40 @@ def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
         verify=found["verify"][-1] if found["verify"] else "",
         regions=tuple(dict.fromkeys(regions)),
     )
+
+
+NO_RUN = frozenset(
+    {
+        *(
+            "list",
+            "info",
+            "help",
+            "clean",
+            "forget",
+            "ignore",
+            "auto",
+            "dumpdb",
+            "strace",
+            "tabcompletion",
+            "reset-dep",
+        ),
+        *("explain", "gate", "graph", "monitor", "plan", "report", "status", "watch"),
+        *("baseline", "bench", "cache", "check", "hooks", "loop"),
+    }
+)
+"""doit's commands, ours, and the tasks that are no stages: a run of them builds nothing in this process."""
+
+
+def asks_for_stages(argv: Sequence[str], stages: Sequence[str]) -> bool:
+    """Does `argv` (without the program) select a stage, or nothing at all, which means the whole deploy?"""
+    words = iter(argv)
+    for word in words:
+        name, equals, _ = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in OPTIONS and not equals:
+            next(words, "")
+        elif (task := word.partition(":")[0]) in NO_RUN or task in stages:
+            return task in stages
+    return True
 
 
 def last_value(argv: Sequence[str], name: str) -> str:

@@ -1,27 +1,32 @@
 """One project: where it lies, what `deploy.toml` and the command line say of it, and its directories.
 
 Does not know toolchains, engines, boards or doit. Invariant: making one reads `deploy.toml` and what that names of the
-firmware; it opens no port, starts and writes nothing.
+firmware; it opens no port, and starts nothing but the build of a given firmware, where the options ask for work.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.durable import read_text
 from cache.location import user_cache_dir
 from pipeline.chips import VIRTUAL_CHIPS
 from pipeline.config.reader import parse_config
-from pipeline.config.schema import DeployConfig, DeviceConfig, Verify
+from pipeline.config.schema import DeployConfig, DeviceConfig, Prebuilt, Verify
 from pipeline.config.values import check_value
 from pipeline.failures import fail
 from pipeline.formats.placement import Placement
 from pipeline.model import Failure, FailureCategory, Partition
 from pipeline.run.options import Options
 from pipeline.toolchain.placements import find_firmware, place_all, read_table
+
+if TYPE_CHECKING:
+    from pipeline.config.values import Problem
+    from pipeline.formats.manifests import Firmware
 
 CONFIG_FILE = "deploy.toml"
 STATE_DIR = ".deploy"
@@ -102,6 +107,27 @@ def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
     return None
 
 
+def _firmware(root: Path, text: str, section: Prebuilt, options: Options) -> Firmware | Problem | Failure:
+    """What `[prebuilt]` names, built first where the command line asks for work and the section says how."""
+    if section.build and options.builds:
+        from pipeline.formats.toml_positions import locate
+        from pipeline.run.build_first import build_first
+
+        line, column = locate(text).value(("prebuilt", "build"))
+        where = f"{CONFIG_FILE}:{line}:{column}"
+        failure = build_first(root, root / STATE_DIR, section.build, where, to_stderr=options.json)
+        if failure is not None:
+            return failure
+    return find_firmware(root, section, _made_by_actions(text))
+
+
+def _made_by_actions(text: str) -> set[str]:
+    """Outputs of the `[[action]]` tables of a text that was checked."""
+    import tomllib
+
+    return {path for action in tomllib.loads(text).get("action", []) for path in action["outputs"]}
+
+
 def load_project(options: Options, root: Path | None = None) -> Project | Failure:
     """The project in `root` (default: the current directory), or why `deploy.toml` cannot be used."""
     root = (root or Path.cwd()).resolve()
@@ -118,7 +144,7 @@ def load_project(options: Options, root: Path | None = None) -> Project | Failur
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or f"it is not UTF-8 ({error})"
         return _config_failure(CONFIG_FILE, f"cannot be read: {reason}", "make it a readable file in UTF-8")
-    config = parse_config(text, find_firmware=partial(find_firmware, root))
+    config = parse_config(text, find_firmware=lambda section: _firmware(root, text, section, options))
     if isinstance(config, Failure):
         return config
     if options.verify:

@@ -59,7 +59,7 @@ def _since_reference(
 
 def _by_block(image: Image, after: bytes, session: FlashSession) -> tuple[int, ...]:
     """Sectors that differ, by MD5 of blocks, and of sectors in the blocks that differ. Sixteen questions cost a tenth
-    of writing their block, and after a write that stopped somewhere they spare half of it on average."""
+    of writing their block, and after a write that stopped somewhere they save half of it on average."""
 
     def differs(span: Region) -> bool:
         start = span.offset - image.offset

@@ -18,6 +18,7 @@ from pipeline.config.schema import Readiness as Settings
 from pipeline.config.until import ReadinessGate, Until, parse_until
 from pipeline.events import Readiness
 from pipeline.failures import fail
+from pipeline.formats.placement import APPLICATION
 from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage, StageWork
 from pipeline.stages.handover import Booting, Confirmed, StillRunning
 
@@ -53,6 +54,7 @@ def run(
         where=device.where,
         until=until,
         allow_unhealthy=settings.allow_unhealthy,
+        app_offset=next((image.offset for image in build.images.all() if image.name == APPLICATION), None),
         mac=board.mac,
     )
     _watch(board, watcher, until, screen)
@@ -67,7 +69,11 @@ def run(
     counts = {"polls": watcher.polls}
     if watcher.health is not None and watcher.health.heap_free is not None:
         counts["heap_free"] = watcher.health.heap_free
-    return StageWork(counts=counts, failure=failure), None if failure is not None else Confirmed(board.proof)
+    ended_s = verdict.at_s if isinstance(verdict, Ready) else board.link.now_s()
+    # A board in this process stands still while nobody reads.
+    boot_s = ended_s - board.reset_released_s if board.link.real_time else None
+    work = StageWork(counts=counts, failure=failure, boot_s=boot_s)
+    return work, None if failure is not None else Confirmed(board.proof)
 
 
 def _watch(board: Booting, watcher: BootWatcher, until: Until, screen: Screen) -> None:

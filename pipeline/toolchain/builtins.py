@@ -13,7 +13,7 @@ from types import MappingProxyType
 from pipeline import chips
 from pipeline.engine.results import Builtin, BuiltinCall, BuiltinError
 from pipeline.formats import elf, esp_image, otadata, partitions
-from pipeline.formats.flash_file import WHOLE, Part
+from pipeline.formats.flash_file import WHOLE, FilePart
 from pipeline.model import Failure, Partition, Reason
 
 STRIP = "strip@1"
@@ -95,7 +95,7 @@ def copy(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
     return [data] if data else BuiltinError(call.paths[0], "the file is empty", "build it again")
 
 
-def part_params(part: Part) -> tuple[tuple[str, str], ...]:
+def part_params(part: FilePart) -> tuple[tuple[str, str], ...]:
     """The parameters of `copy` and `take_image` for a part of a file; none for the whole."""
     if part == WHOLE:
         return ()
@@ -107,7 +107,7 @@ def _part(call: BuiltinCall) -> bytes | BuiltinError:
         return call.inputs[0]
     start, size, packed = (int(call.params[key]) for key in ("start", "size", "packed"))
     try:
-        return Part(start, size, bool(packed)).take(call.inputs[0])
+        return FilePart(start, size, bool(packed)).take(call.inputs[0])
     except ValueError as error:
         return BuiltinError(call.paths[0], str(error), "build it again")
 

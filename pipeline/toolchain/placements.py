@@ -6,6 +6,7 @@ Invariant: what has no place raises a ConfigError that names the line of deploy.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,18 +17,18 @@ from pipeline.errors import ConfigError
 from pipeline.formats.partitions import decode_csv, parse_csv
 from pipeline.formats.placement import APPLICATION, Given, Misplaced, Placement, add_given, place
 from pipeline.model import Failure, Partition
-from pipeline.toolchain.build import config_failure_at
+from pipeline.toolchain.config_places import config_failure_at
 
 if TYPE_CHECKING:
     from pipeline.config.values import Problem
     from pipeline.formats.manifests import Firmware
 
 
-def find_firmware(root: Path, section: Prebuilt) -> Firmware | Problem | Failure:
-    """What `[prebuilt]` names below `root`."""
+def find_firmware(root: Path, section: Prebuilt, made: Collection[str] = ()) -> Firmware | Problem | Failure:
+    """What `[prebuilt]` names below `root`; `made`: outputs of `[[action]]` tables."""
     from pipeline.toolchain.given_builds import read_firmware
 
-    return read_firmware(root, section)
+    return read_firmware(root, section, made)
 
 
 def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:

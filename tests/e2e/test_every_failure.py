@@ -268,3 +268,16 @@ def test_each_category_has_a_cause(category: FailureCategory, space: Space, monk
     if category is not C.UNKNOWN:
         assert result.report["totals"]["unknown_failures"] == 0
     assert os.environ["XDG_CACHE_HOME"].startswith(str(space.path)), "no test reaches another one's cache"
+
+
+@pytest.mark.parametrize("until", ["line:jsonrpc", "byte"])
+def test_an_application_elsewhere_in_flash_is_another_one(space: Space, until: str) -> None:
+    """Firmware that is not asked who it is: the bootloader says what it starts."""
+    space.edit("deploy.toml", 'until = "rpc:ready"', f'until = "{until}"')
+    assert run(space).outcome == "full_flashed"
+    result = with_code(
+        space, "firmware/boot/boot.c", "log_short_hex(app->offset);", "log_short_hex(app->offset + 0x1000);"
+    )
+    failure = result.report["failure"]
+    assert (failure["category"], failure["stage"]) == ("wrong_image", "ttfb")
+    assert "the bootloader starts the application at 0x11000, this build's lies at 0x10000" in failure["message"]

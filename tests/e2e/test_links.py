@@ -42,8 +42,7 @@ def test_the_gate_notices_links_that_lead_elsewhere(project: Project) -> None:
     project.settle()
     (project.root / "two/h00.h").unlink()
     (project.root / "two/h00.h").symlink_to("../one/h00.h")
-    # The directory is one where a precompiled header could appear, so that its entries count: doit looks.
-    assert project.answer("compile", "link") is None
+    assert project.answer("compile", "link") in (None, NOTHING), "the same bytes behind a link may be read once more"
     assert project.out("doit", "compile", "link").endswith("-- compile\n-- link\n"), "still the same bytes"
     project.settle()
     (project.root / "one/h00.h").write_text("// changed behind two links\n")

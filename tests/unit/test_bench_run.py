@@ -13,8 +13,8 @@ import pytest
 from pipeline.measure.bench import generated_project
 from pipeline.measure.bench import suites as bench_suites
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.suites import Session
-from pipeline.measure.bench.table import Row, at_most
+from pipeline.measure.bench.suites import BenchSession
+from pipeline.measure.bench.table import BenchRow, at_most
 from pipeline.model import Failure
 from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options, last_value
@@ -31,11 +31,11 @@ def build(tmp_path: Path) -> Iterator[Build]:
 
 def good(_build: Build, recorder: Recorder, options: Mapping[str, Any]) -> None:
     recorder.step("something", 1, 2)
-    recorder.add(Row("good", "a case", options["runs"], "ms", target=at_most(2)))
+    recorder.add(BenchRow("good", "a case", options["runs"], "ms", target=at_most(2)))
 
 
 def broken(_build: Build, recorder: Recorder, _options: Mapping[str, Any]) -> None:
-    recorder.add(Row("broken", "before it broke", 1, "ms"))
+    recorder.add(BenchRow("broken", "before it broke", 1, "ms"))
     raise RuntimeError("the build failed\nsrc/a.c:1:2: error: planted")
 
 
@@ -44,13 +44,13 @@ def missing(_build: Build, _recorder: Recorder, _options: Mapping[str, Any]) -> 
 
 
 def stopped(_build: Build, recorder: Recorder, _options: Mapping[str, Any]) -> None:
-    recorder.add(Row("stopped", "before", 1, "ms"))
+    recorder.add(BenchRow("stopped", "before", 1, "ms"))
     raise KeyboardInterrupt
 
 
 def strict(_build: Build, recorder: Recorder, _options: Mapping[str, Any]) -> None:
     recorder.strict = True
-    recorder.add(Row("strict", "compiler runs", 2, "", target=at_most(1)))
+    recorder.add(BenchRow("strict", "compiler runs", 2, "", target=at_most(1)))
 
 
 SUITES = {suite.__name__: suite for suite in (good, broken, missing, stopped, strict)}
@@ -71,7 +71,7 @@ def report(build: Build) -> Any:
 
 
 def test_suites_that_fail_are_recorded_and_the_others_run(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
-    session = Session(build, "doit bench", gathered=True)
+    session = BenchSession(build, "doit bench", gathered=True)
     assert [session.run(name, {"runs": 3}) for name in ("missing", "broken", "good")] == ["", "", ""]
     failed = session.finish()
     assert failed == (
@@ -91,13 +91,13 @@ def test_suites_that_fail_are_recorded_and_the_others_run(build: Build, capsys: 
 
 
 def test_a_suite_alone_writes_its_own_report_and_fails_itself(build: Build) -> None:
-    session = Session(build, "doit bench:missing", gathered=False)
+    session = BenchSession(build, "doit bench:missing", gathered=False)
     assert session.run("missing", {"runs": 3}) == "could not run: ninja is not installed\nhint: install it"
     assert report(build)["command"] == "doit bench:missing"
 
 
 def test_a_missed_target_is_no_failure_unless_nothing_but_code_can_move_it(build: Build) -> None:
-    session = Session(build, "doit bench:good bench:strict", gathered=False)
+    session = BenchSession(build, "doit bench:good bench:strict", gathered=False)
     assert session.run("good", {"runs": 3}) == ""
     assert session.run("strict", {}) == "1 of 1 figures are worse than kept"
     assert report(build)["missed"] == ["good: a case", "strict: compiler runs"]
@@ -105,7 +105,7 @@ def test_a_missed_target_is_no_failure_unless_nothing_but_code_can_move_it(build
 
 
 def test_ctrl_c_leaves_what_was_found(build: Build) -> None:
-    session = Session(build, "doit bench", gathered=True)
+    session = BenchSession(build, "doit bench", gathered=True)
     session.run("good", {"runs": 1})
     with pytest.raises(KeyboardInterrupt):
         session.run("stopped", {"runs": 1})
@@ -115,12 +115,12 @@ def test_ctrl_c_leaves_what_was_found(build: Build) -> None:
 
 
 def test_runs_must_be_at_least_one(build: Build) -> None:
-    session = Session(build, "doit bench:good --runs 0", gathered=False)
+    session = BenchSession(build, "doit bench:good --runs 0", gathered=False)
     assert session.run("good", {"runs": 0}).startswith("could not run: --runs is 0, but must be at least 1")
 
 
 def test_the_report_says_where_and_with_what(build: Build) -> None:
-    Session(build, "doit bench:good", gathered=False).run("good", {"runs": 1})
+    BenchSession(build, "doit bench:good", gathered=False).run("good", {"runs": 1})
     made = report(build)
     assert made["machine"]["cpu"] and set(made["load"]) == {"before", "after"}
     assert made["tools"]["doit"] == "0.37.0"

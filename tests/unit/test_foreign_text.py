@@ -30,12 +30,12 @@ from pipeline.report.ndjson import event_line, failure_line, report_line
 from pipeline.report.perfetto import render_trace
 from pipeline.report.status_pages import StatusDevice, pages
 from pipeline.report.step_summary import render_summary
-from pipeline.report.terminal import Look, failure_block, module_table, say_failure, stage_table, told_lines
+from pipeline.report.terminal import TerminalLook, failure_block, module_table, say_failure, stage_table, told_lines
 from pipeline.report.timeline import timeline
 from pipeline.text import quoted, visible, visible_text
 from tests.golden.scenarios import Script, start
 
-PIPE = Look(tty=False, colour=False, columns=80)
+PIPE = TerminalLook(tty=False, colour=False, columns=80)
 FORGED = (
     "DEPLOY_TX_ID=tx-20261121-083000-beef DEPLOY_OUTCOME=verified_unchanged DEPLOY_DEVICE=bench DEPLOY_REPORT=",
     "::stop-commands::token",

@@ -22,9 +22,9 @@ from pipeline.editor.watch import FINISHED, STARTED
 from pipeline.effects.process import Group, SystemProcessRunner
 from pipeline.engine.execution import placed_command
 from pipeline.formats.diagnostics import is_error
-from pipeline.measure.bench.deploys import Bench
+from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.table import Row, measured
+from pipeline.measure.bench.table import BenchRow, measured
 from pipeline.model import Failure
 from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
@@ -64,7 +64,7 @@ def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> Non
         raise CannotRun("the project has no source in C to save", "run it in a project that compiles")
     times: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        scratch = Bench(build, Path(directory))
+        scratch = DeployBench(build, Path(directory))
         source = scratch.project / name
         text = source.read_text()
         group = Group()
@@ -110,21 +110,21 @@ def _saves(times: dict[str, list[float]], lines: _Lines, source: Path, text: str
     save(text, "", FINISHED.__eq__)
 
 
-def _hooks(times: dict[str, list[float]], scratch: Bench, source: Path, text: str, runs: int) -> None:
+def _hooks(times: dict[str, list[float]], scratch: DeployBench, source: Path, text: str, runs: int) -> None:
     """The same through whole processes of `hotplate`."""
     hotplate = ("-c", "import sys; from pipeline.fastpath import main; sys.exit(main())", "compile", "link")
     for number in range(runs):
-        scratch.run(scratch.project, *hotplate)
-        scratch.run(scratch.project, *hotplate)
-        times["hook: nothing saved"].append(scratch.run(scratch.project, *hotplate)[0])
+        scratch.run(*hotplate)
+        scratch.run(*hotplate)
+        times["hook: nothing saved"].append(scratch.run(*hotplate).wall_s)
         os.utime(source)
-        times["hook: touch -> nothing to do"].append(scratch.run(scratch.project, *hotplate)[0])
+        times["hook: touch -> nothing to do"].append(scratch.run(*hotplate).wall_s)
         source.write_text(f"{text}// hook {number} {time.time()}\n")
-        times["hook: comment edit -> end of the build"].append(scratch.run(scratch.project, *hotplate)[0])
+        times["hook: comment edit -> end of the build"].append(scratch.run(*hotplate).wall_s)
     source.write_text(text)
 
 
-def _compiler(times: dict[str, list[float]], scratch: Bench, source: Path, text: str, runs: int) -> None:
+def _compiler(times: dict[str, list[float]], scratch: DeployBench, source: Path, text: str, runs: int) -> None:
     """The command of the action alone, good and failing."""
     build = load_build(Options(), scratch.project)
     assert not isinstance(build, Failure)
@@ -151,7 +151,7 @@ PEERS = {
 """What a case cannot do without."""
 
 
-def _rows(suite: str, times: Mapping[str, Sequence[float]]) -> Iterator[Row]:
+def _rows(suite: str, times: Mapping[str, Sequence[float]]) -> Iterator[BenchRow]:
     in_ms = {name: [1000 * took for took in found] for name, found in times.items()}
     for name, found in in_ms.items():
         peer = PEERS.get(name, "")

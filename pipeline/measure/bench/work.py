@@ -24,14 +24,15 @@ from cache.durable import write_atomic
 from cache.named_tuple import NamedTuple
 from cache.stamps import next_tick
 from pipeline.effects.clock import SystemClock
-from pipeline.effects.process import SystemProcessRunner, background
+from pipeline.effects.process import SystemProcessRunner
 from pipeline.measure.bench import generated_project
 from pipeline.measure.bench import kept as counters
-from pipeline.measure.bench.deploys import Bench
-from pipeline.measure.bench.engine import Bench as Generated
+from pipeline.measure.bench.deploys import DeployBench
+from pipeline.measure.bench.engine import GeneratedBench
 from pipeline.measure.bench.kept import INSTRUCTIONS
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.table import Row
+from pipeline.measure.bench.table import BenchRow
+from pipeline.measure.child import board_process, report_of, run_program
 from pipeline.run.build import Build
 from pipeline.run.project import CONFIG_FILE
 
@@ -53,13 +54,13 @@ HEAVY = frozenset({"esptool", "networkx", "rich", "tabulate", "elftools", "watch
 def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> None:
     """The suite. Raises CannotRun when the kept counts cannot be read, or without a virtual device."""
     recorder.strict = True
-    rows: list[Row] = []
+    rows: list[BenchRow] = []
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
         recorder.step("generated projects")
         rows += build_rows(Path(directory))
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
         recorder.step("deploys to a virtual board")
-        bench = Bench(build, Path(directory))
+        bench = DeployBench(build, Path(directory))
         bench.need_device()
         rows += device_rows(bench.project, bench.device, bench.chip, bench.scratch.env)
     path = build.project.root / KEPT
@@ -123,11 +124,8 @@ class Counter:
         out = self._root.parent / "counts.json"
         # -S: neither the site's nor the user's start-up files run, which import what they like
         argv = [sys.executable, "-S", "-c", COUNT, str(out), *program]
-        done = self._runner.run(argv, cwd=self._root, env={**self._env, **more}, timeout_s=TIMEOUT_S)
-        if done.exit_code != 0:
-            text = (done.stdout + done.stderr).decode(errors="replace")
-            raise RuntimeError(f"{' '.join(program)} ended with {done.exit_code}:\n{text}")
-        return Counted(**json.loads(out.read_text()), out=done.stdout.decode(errors="replace"))
+        spent = run_program(self._runner, argv, self._root, {**self._env, **more}, TIMEOUT_S)
+        return Counted(**json.loads(out.read_text()), out=spent.out)
 
 
 # --- builds ----------------------------------------------------------------------------------
@@ -142,7 +140,7 @@ class _Built(NamedTuple):
     touched: Counted
 
 
-def build_rows(directory: Path) -> list[Row]:
+def build_rows(directory: Path) -> list[BenchRow]:
     """The cases of the generated projects, in `directory`."""
     site = _site(directory / "site")
     small, large = (_built(directory / str(units), units, site) for units in UNITS)
@@ -178,7 +176,7 @@ def _required(name: str) -> list[str]:
 def _built(directory: Path, units: int, site: Path) -> _Built:
     """Build a project of so many units, then count runs on it."""
     directory.mkdir()
-    project = Generated(directory, units, real=False)
+    project = GeneratedBench(directory, units, real=False)
     path = os.pathsep.join([str(directory / "tools"), str(Path(__file__).parents[3]), str(site)])
     env = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
     counter = Counter(project.root, path, {**env, "HOME": str(directory)})
@@ -206,7 +204,7 @@ def _split(small: Counted, large: Counted, take: Take) -> tuple[float, float]:
     return slope, round(take(small) - slope * few, 6)
 
 
-def _no_op_rows(small: _Built, large: _Built) -> Iterator[Row]:
+def _no_op_rows(small: _Built, large: _Built) -> Iterator[BenchRow]:
     """Nothing to do: ours against plain doit."""
     takes: dict[str, Take] = {
         INSTRUCTIONS: lambda counted: counted.instructions,
@@ -218,7 +216,7 @@ def _no_op_rows(small: _Built, large: _Built) -> Iterator[Row]:
         for name in ("hotplate", "doit"):
             ours = _split(small.programs[name], large.programs[name], take)
             for part, mine, other in zip(("per unit", "fixed"), ours, theirs, strict=True):
-                yield Row(SUITE, f"warm no-op, {name}: {unit} {part}", mine, unit, "plain doit", other)
+                yield BenchRow(SUITE, f"warm no-op, {name}: {unit} {part}", mine, unit, "plain doit", other)
 
 
 def _data(opened: list[str]) -> list[str]:
@@ -226,17 +224,17 @@ def _data(opened: list[str]) -> list[str]:
     return [name for name in opened if not name.endswith((".py", ".pyc"))]
 
 
-def _edit_rows(small: _Built, large: _Built) -> Iterator[Row]:
+def _edit_rows(small: _Built, large: _Built) -> Iterator[BenchRow]:
     """One unit edited; all units touched, none changed."""
     for case, few, many in (("one edit", small.edited, large.edited), ("all touched", small.touched, large.touched)):
         zig = [argv for argv in many.spawned if Path(argv[0]).name == "zig"]
         compiles = sum("-c" in argv for argv in zig)
-        yield Row(SUITE, f"{case}: compiler runs", compiles, "")
-        yield Row(SUITE, f"{case}: linker runs", len(zig) - compiles, "")
+        yield BenchRow(SUITE, f"{case}: compiler runs", compiles, "")
+        yield BenchRow(SUITE, f"{case}: linker runs", len(zig) - compiles, "")
         for what, take in (("sources and headers read", _sources), ("stats", lambda counted: counted.stats)):
             slope, fixed = _split(few, many, take)
-            yield Row(SUITE, f"{case}: {what} per unit", slope, "")
-            yield Row(SUITE, f"{case}: {what} fixed", fixed, "")
+            yield BenchRow(SUITE, f"{case}: {what} per unit", slope, "")
+            yield BenchRow(SUITE, f"{case}: {what} fixed", fixed, "")
 
 
 def _sources(counted: Counted) -> int:
@@ -246,23 +244,15 @@ def _sources(counted: Counted) -> int:
 # --- deploys ---------------------------------------------------------------------------------
 
 
-def device_rows(project: Path, device: str, chip: str, env: Mapping[str, str]) -> list[Row]:
+def device_rows(project: Path, device: str, chip: str, env: Mapping[str, str]) -> list[BenchRow]:
     """The cases of a board, on `project`, which is built when it is not; it is edited, and given one more device."""
     path = os.pathsep.join([str(Path(__file__).parents[3]), sysconfig.get_path("purelib")])
     deploys = _Deploys(project, Counter(project, path, env))
     deploys.run(device)
     rows = deploys.warm(device)
-    with _board(project, chip, env) as url:
+    with board_process(project, chip, "instant", env) as url:
         rows += deploys.app_report(url)
     return rows + deploys.one_string(device)
-
-
-@contextlib.contextmanager
-def _board(project: Path, chip: str, env: Mapping[str, str]) -> Iterator[str]:
-    """A board process that keeps running; its URL."""
-    argv = [sys.executable, "-m", "virtualboard", "--chip", chip, "--rfc2217", "0", "--timing", "instant"]
-    with background(argv, project, env) as first_line:
-        yield next(word for word in first_line.split() if word.startswith("rfc2217://"))
 
 
 class _Deploys:
@@ -275,11 +265,9 @@ class _Deploys:
     def run(self, device: str, *args: str, **env: str) -> tuple[Counted, Any]:
         """What it did, and its report."""
         counted = self._counter.run("doit", "deploy", "--device", device, *args, **env)
-        found = re.search(r"^DEPLOY_TX_ID=.*DEPLOY_REPORT=(\S+)", counted.out, re.M)
-        assert found is not None, counted.out
-        return counted, json.loads((self._project / found[1]).with_suffix(".json").read_text())
+        return counted, report_of(self._project, counted.out)
 
-    def warm(self, device: str) -> list[Row]:
+    def warm(self, device: str) -> list[BenchRow]:
         """Nothing changed, on a board in the process."""
         counted, report = self.run(device)
         verify = next(row for row in report["stages"] if row["stage"] == "verify-flash")
@@ -287,14 +275,14 @@ class _Deploys:
         heavy = {name.partition(".")[0] for name in imported} & HEAVY
         totals = report["totals"]
         return [
-            Row(SUITE, "warm deploy: serial round trips of verify-flash", verify["counts"]["round_trips"], ""),
-            Row(SUITE, "warm deploy: bytes written", totals["bytes_written"], "bytes"),
-            Row(SUITE, "warm deploy: compiled", totals["compiled"], ""),
-            Row(SUITE, "warm deploy: modules imported, without the standard library", len(imported), ""),
-            Row(SUITE, f"warm deploy: imported of {', '.join(sorted(HEAVY))}", len(heavy), ""),
+            BenchRow(SUITE, "warm deploy: serial round trips of verify-flash", verify["counts"]["round_trips"], ""),
+            BenchRow(SUITE, "warm deploy: bytes written", totals["bytes_written"], "bytes"),
+            BenchRow(SUITE, "warm deploy: compiled", totals["compiled"], ""),
+            BenchRow(SUITE, "warm deploy: modules imported, without the standard library", len(imported), ""),
+            BenchRow(SUITE, f"warm deploy: imported of {', '.join(sorted(HEAVY))}", len(heavy), ""),
         ]
 
-    def app_report(self, url: str) -> list[Row]:
+    def app_report(self, url: str) -> list[BenchRow]:
         """The running firmware is asked for what it holds; nothing is reset."""
         config = self._project / CONFIG_FILE
         config.write_text(f'{config.read_text()}\n[device.counted]\nport = "{url}"\n')
@@ -302,7 +290,7 @@ class _Deploys:
         counted, report = self.run("counted", "--verify", "app-report", COUNT_SERIAL="1")
         assert report["outcome"] == "app_confirmed", report["outcome"]
         return [
-            Row(
+            BenchRow(
                 SUITE,
                 "warm deploy with app-report: bytes on the serial line",
                 counted.serial_bytes,
@@ -310,7 +298,7 @@ class _Deploys:
             )
         ]
 
-    def one_string(self, device: str) -> list[Row]:
+    def one_string(self, device: str) -> list[BenchRow]:
         """Another string of the same length; none in a project that does not have it."""
         sources = [path for path in sorted(self._project.rglob("*.c")) if STRING in path.read_bytes()]
         if not sources:
@@ -320,6 +308,6 @@ class _Deploys:
         written, whole = report["totals"]["bytes_written"], sum(row["size"] for row in report["regions"])
         case = "one-string edit: bytes written"
         return [
-            Row(SUITE, case, written, "bytes", "all images", whole),
-            Row(SUITE, "one-string edit: compiled", report["totals"]["compiled"], ""),
+            BenchRow(SUITE, case, written, "bytes", "all images", whole),
+            BenchRow(SUITE, "one-string edit: compiled", report["totals"]["compiled"], ""),
         ]

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import Gate as Thresholds
-from pipeline.measure.compare.decision import Conclusion, Effect, Flash, Pair, Population, Shares
+from pipeline.measure.compare.decision import Conclusion, Effect, FlashCheck, Pair, Population, Shares
+from pipeline.measure.page import NOTHING, device_fact, git_fact, machine_fact
 from pipeline.report.markdown import markdown_table
 from pipeline.statistics import summary
-
-NOTHING = "-"
 
 
 class Gated(NamedTuple):
@@ -36,13 +35,13 @@ class Gated(NamedTuple):
     population: Population
     pairs: tuple[Pair, ...]
     dropped: tuple[str, ...]
-    flash: tuple[Flash, ...]
+    flash: tuple[FlashCheck, ...]
     conclusion: Conclusion
 
 
 def render(gated: Gated) -> str:
     """The report of a gate; a pure function of what was found."""
-    ended, machine = gated.conclusion, gated.machine
+    ended = gated.conclusion
     lines = [
         f"# Gate: {gated.candidate} instead of {gated.baseline} for {gated.phase}: {ended.verdict}",
         "",
@@ -52,9 +51,9 @@ def render(gated: Gated) -> str:
         "",
         f"- command: `{gated.command}`",
         f"- ended_at: `{gated.at}`",
-        f"- machine: `{machine['id']}` ({machine['system']}, {machine['cpu']}, {machine['cores']} cores)",
-        f"- device: `{gated.device}` on `{gated.port}`, profile `{gated.profile}`",
-        f"- git: `{gated.sha or NOTHING}`{' with uncommitted changes' if gated.dirty else ''}",
+        machine_fact(gated.machine),
+        device_fact(gated.device, gated.port, gated.profile),
+        git_fact(gated.sha, gated.dirty),
         f"- history_schema: `{gated.schema}` (runs of other versions do not count)",
         f"- thresholds: {gated.limits.p50_percent} % (p50) or {gated.limits.p90_percent} % (p90), "
         f"{gated.limits.min_runs} runs, {gated.limits.min_pairs} pairs, {gated.limits.days} days",
@@ -118,7 +117,7 @@ def _effect_cells(found: Effect | None) -> tuple[str, str]:
     return f"{found.saved_ms:.0f}", f"{found.interval.low:.0f} to {found.interval.high:.0f}"
 
 
-def _flash_row(check: Flash) -> tuple[str, ...]:
+def _flash_row(check: FlashCheck) -> tuple[str, ...]:
     return (check.scenario, check.baseline[:16], check.candidate[:16], "yes" if check.equal else "NO")
 
 

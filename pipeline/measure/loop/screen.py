@@ -7,39 +7,17 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.measure.loop.judgement import Decision, Iteration, Measured, Rule
-from pipeline.measure.loop.runner import Asked, Watcher, run_loop
-from pipeline.model import Failure
-from pipeline.report.terminal import Progress, look_of, os_failure
+from pipeline.measure.loop.judgement import Iteration, LoopDecision, LoopRun, Rule
+from pipeline.measure.loop.runner import LoopOptions, Watcher, run_loop
+from pipeline.measure.screen import MeasurementScreen, shown
 from pipeline.run.build import Build
 
 
-def show(build: Build, asked: Asked) -> str:
+def show(build: Build, asked: LoopOptions) -> str:
     """Run the loop and show it; why the task failed, `""` when it did not."""
-    progress = Progress(sys.stdout, look_of(sys.stdout))
-
-    def began(label: str) -> None:
-        progress(label, 0, 1)
-
-    def ran(number: int, run: Measured) -> None:
-        progress.finish()
-        print(_line(number, run), flush=True)
-
-    def decided(iteration: Iteration, decision: Decision) -> None:
-        progress.finish()
-        print(_verdict(iteration), flush=True)
-        for finding in iteration.findings:
-            print(f"  rule {int(finding.rule)}, {finding.test}, {finding.subject}: {finding.fact}")
-        print(f"  decision: rule {int(decision.rule)}: {decision.action}", flush=True)
-
-    try:
-        ended = run_loop(build, asked, Watcher(began, ran, decided))
-    except OSError as error:
-        return os_failure("loop", error)
-    finally:
-        progress.finish()
-    if isinstance(ended, Failure):
-        return f"{ended.line()}\nhint: {ended.hint}"
+    ended = shown("loop", lambda screen: run_loop(build, asked, _watcher(screen)))
+    if isinstance(ended, str):
+        return ended
     path = ended.path.relative_to(build.project.root) if ended.path.is_relative_to(build.project.root) else ended.path
     rule, cause = int(ended.decision.rule), int(ended.decision.cause)
     state = "green" if ended.green else "red"
@@ -51,7 +29,21 @@ def show(build: Build, asked: Asked) -> str:
     return f"the loop is not green: {what}; {path} says why"
 
 
-def _line(number: int, run: Measured) -> str:
+def _watcher(screen: MeasurementScreen) -> Watcher:
+    def decided(iteration: Iteration, decision: LoopDecision) -> None:
+        screen.line(_verdict(iteration))
+        for finding in iteration.findings:
+            screen.line(f"  rule {int(finding.rule)}, {finding.test}, {finding.subject}: {finding.fact}")
+        screen.line(f"  decision: rule {int(decision.rule)}: {decision.action}")
+
+    return Watcher(
+        began=lambda label: screen.step(label, 0, 1),
+        ran=lambda number, run: screen.line(_line(number, run)),
+        decided=decided,
+    )
+
+
+def _line(number: int, run: LoopRun) -> str:
     note = (
         f"  not scored: {run.precondition}" if run.precondition else f"  failed: {run.failure}" if run.failure else ""
     )
