@@ -75,7 +75,7 @@ DOIT_CONFIG: dict[str, Any] = {
     "reporter": Reporter,
     "verbosity": 2,
     "par_type": "thread",
-    # never evidence, so never on disk: nothing to corrupt and nothing to fight over
+    # never evidence, so never on disk: nothing to corrupt and nothing to fight over; see `users_state` for users' tasks
     "backend": "sqlite3",
     "dep_file": ":memory:",
 }
@@ -161,6 +161,21 @@ class Execute:
         return None if failure is None else StageFailed(failure)
 
 
+def _names() -> frozenset[str]:
+    """Basenames of our tasks."""
+    return frozenset(name.removeprefix("task_").replace("_", "-") for name in globals() if name.startswith("task_"))
+
+
+def _remember_users_tasks() -> None:
+    """doit has opened its memory when it asks for the first task of ours."""
+    from doit.globals import Globals
+
+    if Globals.dep_manager is not None and Globals.dep_manager.name == ":memory:":
+        from pipeline.cli.users_state import remember_users_tasks
+
+        remember_users_tasks(Globals.dep_manager, _names())
+
+
 def _stage_of(creator: Callable[..., Any], device: str = "", region: str = "") -> StageOf:
     from pipeline.model import Stage
     from pipeline.run.run import StageOf
@@ -183,6 +198,7 @@ def _task(which: StageOf, doc: str, after: list[str], uptodate: HostCheck | Devi
 
 
 def _host_task(creator: Callable[[], Task], *after: str) -> Task:
+    _remember_users_tasks()
     which = _stage_of(creator)
     made = _task(which, creator.__doc__ or "", [*after], HostCheck(which))
     if after:  # the first one builds nothing
