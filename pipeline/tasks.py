@@ -12,6 +12,7 @@ Invariant: creating the tasks loads neither esptool, serial, networkx nor unicor
 
 from __future__ import annotations
 
+import os
 import sys
 from posixpath import basename
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from doit.exceptions import TaskFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import TracebackType
 
     from pipeline.fastpath import FirstLook
     from pipeline.model import Failure, Verdict
@@ -37,7 +39,10 @@ def __getattr__(name: str) -> Any:
     link` then is doit's own start."""
     if name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if basename(sys.argv[0]) in ("doit", "__main__.py"):
+    program = basename(sys.argv[0])
+    if program in ("doit", "__main__.py", "hotplate"):
+        sys.excepthook = _quiet_interrupt
+    if program in ("doit", "__main__.py"):
         from pipeline.effects.utf8 import ensure_utf8
 
         ensure_utf8()
@@ -47,6 +52,13 @@ def __getattr__(name: str) -> Any:
         if look is not None:
             DOIT_CONFIG["reporter"] = Reporter.after(look)
     return ["DOIT_CONFIG", *(found for found in globals() if found.startswith("task_"))]
+
+
+def _quiet_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C before a run began, such as during imports, ends with 130 and without a traceback, as it does later."""
+    if issubclass(kind, KeyboardInterrupt):
+        raise SystemExit(130)
+    sys.__excepthook__(kind, error, trace)
 
 
 class Reporter:
@@ -60,6 +72,8 @@ class Reporter:
         from pipeline.cli.reporter import HotplateReporter
 
         current = run()
+        if outstream is None:  # stdout is closed; what is printed there goes nowhere, and the run goes on
+            outstream = sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         if cls.look is not None:
             current.build.fastpath.believe(cls.look)
         return HotplateReporter(outstream, current)
@@ -157,7 +171,7 @@ class Execute:
         self._which = which
 
     def __call__(self, **_: Any) -> StageFailed | None:
-        failure = run().execute(self._which).failure
+        failure = run().perform(self._which).failure
         return None if failure is None else StageFailed(failure)
 
 

@@ -8,6 +8,7 @@ stage that began is recorded, and after `end` no port is open.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,7 @@ class Run:
         """Stage -> since when; more than one with `doit -n`."""
         self._last_ended = ""
         """The device whose stage ended last."""
+        self._facts: RunFacts | None = None
         self.active = False
         """Between `begin` and `end`."""
 
@@ -84,7 +86,7 @@ class Run:
         named = {which.device for which in stages}
         ports = [(device.name, device.port) for device in self.project.devices if device.name in named]
         since_asked, dispatch_ms = before_run(startup_ms(), waited_s)
-        facts = RunFacts(
+        self._facts = facts = RunFacts(
             targets=tuple(targets),
             profile=self.project.profile,
             toolchain=self.build.toolchain_name(),
@@ -130,15 +132,48 @@ class Run:
         board = self._handed_on.get(device)
         return board is not None and board.proof.nothing_to_write(region)
 
+    def perform(self, which: StageOf) -> StageResult:
+        """`execute`, for a task runner that may have begun no run."""
+        refused = self._begin_unasked(which)
+        return self.execute(which) if refused is None else StageWork(failure=refused).took(which.stage, 0.0)
+
     def execute(self, which: StageOf) -> StageResult:
         """Run a stage, and record what it says of itself; whatever it raises becomes a failed result. Ctrl-C passes
         through."""
+        self._under_way.setdefault(which, self.clock.now_s())
         with self._lock.writing() if which.stage is Stage.REFLASH else contextlib.nullcontext():
             work = self._attempt(which)
         took_s = self._took_s(which)
         if work.boot_s is not None and self._last_ended != which.device:
             took_s = work.boot_s
         return self._record(which, work.took(which.stage, took_s))
+
+    def _begin_unasked(self, which: StageOf) -> Failure | None:
+        """Nobody began a run: doit reports with somebody else's reporter (`doit -r json`), and tells us of nothing but
+        the stages that it executes. Then the first of them begins it, the first of each device adds its transaction,
+        and the process's end is its end. Why it cannot begin, if so."""
+        unknown = which.device if not self.transactions.knows(which.device) else ""
+        if self.active and not unknown:
+            return None
+        if self.active:
+            assert self._facts is not None
+            self.transactions.begin([(unknown, self._device(unknown).port)], self._facts)
+            return None
+        begun = self.begin([str(which.stage)], [which])
+        if isinstance(begun, Failure):
+            return begun
+        import atexit
+
+        atexit.register(self._end_unasked)
+        return None
+
+    def _end_unasked(self) -> None:
+        if not self.active:
+            return
+        ended = self.end(interrupted=bool(self._under_way), passed=False, selection=None)
+        for line in (*ended.notes, *(one.line for one in ended.rendered)):
+            with contextlib.suppress(OSError, ValueError):  # stdout belongs to the reporter, and stderr may be closed
+                print(line, file=sys.stderr, flush=True)
 
     def _took_s(self, which: StageOf) -> float:
         now_s = self.clock.now_s()

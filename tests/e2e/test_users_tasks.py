@@ -115,3 +115,19 @@ def test_another_place_may_be_named(dodo: Dodo) -> None:
 def test_a_damaged_file_is_said_in_words(dodo: Dodo) -> None:
     (dodo.root / ".doit.db").write_bytes(b"not a database at all")
     assert dodo("once", code=3) == ""
+
+
+@pytest.mark.parametrize("program", ["doit", "hotplate"])
+def test_ctrl_c_before_the_run_is_quiet(dodo: Dodo, program: str) -> None:
+    """While modules are imported and tasks are made there is no run yet that could say that it was interrupted."""
+    (dodo.root / "dodo.py").write_text(DODO + "def task_late():\n    raise KeyboardInterrupt\n")
+    code = f"import sys; sys.argv[0] = {program!r}; from pipeline.fastpath import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "once"],
+        cwd=dodo.root,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
