@@ -318,17 +318,17 @@ class Gate(View):
     def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         import shlex
 
-        from pipeline.measure.compare.decision import Verdict
-        from pipeline.measure.compare.evidence import Asked, gate_text
+        from pipeline.measure.compare.decision import GateVerdict
+        from pipeline.measure.compare.evidence import GateOptions, gate_text
 
         if pos_args:
             return _surplus("gate", pos_args)
         words = (opt_values["phase"], opt_values["candidate"], opt_values["baseline"])
-        asked = Asked(*words, pairs=opt_values["pairs"], command=shlex.join(["doit", *sys.argv[1:]]))
+        asked = GateOptions(*words, pairs=opt_values["pairs"], command=shlex.join(["doit", *sys.argv[1:]]))
         found = gate_text(context, asked, lambda line: print(line, file=sys.stderr, flush=True))
         if isinstance(found, Failure):
             return found
-        self._go = found[0] is Verdict.GO
+        self._go = found[0] is GateVerdict.GO
         return found[1]
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:

@@ -58,6 +58,11 @@ class SerialLink(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def real_time(self) -> bool:
+        """Does the board go on while nobody reads?"""
+        ...
+
+    @property
     def gaps(self) -> Sequence[Gap]:
         """When the port was gone so far; only grows."""
         ...

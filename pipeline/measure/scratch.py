@@ -35,7 +35,7 @@ class Scratch:
         self.project = directory / "project"
         self._runner = context.runner
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("DEPLOY_", "GITHUB_"))}
-        # It would have every child compile our modules anew.
+        # It would have every child compile our modules again.
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)
         for name in project_files(context):
             target = self.project / name

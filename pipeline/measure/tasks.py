@@ -81,9 +81,9 @@ def loop() -> Iterator[Task]:
 
 def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str, **_: Any) -> TaskFailed | None:
     from pipeline.measure.loop import screen
-    from pipeline.measure.loop.runner import Asked
+    from pipeline.measure.loop.runner import LoopOptions
 
-    return _failed(screen.show(current(), Asked(max, repeats, until_green, between, rebuild, _command())))
+    return _failed(screen.show(current(), LoopOptions(max, repeats, until_green, between, rebuild, _command())))
 
 
 BENCHES = (

@@ -63,6 +63,8 @@ class Run:
         """Device -> where its last stage left the board."""
         self._under_way: dict[StageOf, float] = {}
         """Stage -> since when; more than one with `doit -n`."""
+        self._last_ended = ""
+        """The device whose stage ended last."""
         self.active = False
         """Between `begin` and `end`."""
 
@@ -131,13 +133,17 @@ class Run:
         through."""
         with self._lock.writing() if which.stage is Stage.REFLASH else contextlib.nullcontext():
             work = self._attempt(which)
-        return self._record(which, work.took(which.stage, self._took_s(which)))
+        took_s = self._took_s(which)
+        if work.boot_s is not None and self._last_ended != which.device:
+            took_s = work.boot_s
+        return self._record(which, work.took(which.stage, took_s))
 
     def _took_s(self, which: StageOf) -> float:
         now_s = self.clock.now_s()
         return now_s - self._under_way.pop(which, now_s)
 
     def _record(self, which: StageOf, result: StageResult) -> StageResult:
+        self._last_ended = which.device
         if self.transactions.begun:
             self.transactions.stage_finished(result, which.device)
         return result

@@ -14,7 +14,7 @@ from pipeline.measure.bench import generated_project
 from pipeline.measure.bench import suites as bench_suites
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.suites import BenchSession
-from pipeline.measure.bench.table import Row, at_most
+from pipeline.measure.bench.table import BenchRow, at_most
 from pipeline.model import Failure
 from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options, last_value
@@ -31,11 +31,11 @@ def context(tmp_path: Path) -> Iterator[Context]:
 
 def good(_context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
     recorder.step("something", 1, 2)
-    recorder.add(Row("good", "a case", options["runs"], "ms", target=at_most(2)))
+    recorder.add(BenchRow("good", "a case", options["runs"], "ms", target=at_most(2)))
 
 
 def broken(_context: Context, recorder: Recorder, _options: Mapping[str, Any]) -> None:
-    recorder.add(Row("broken", "before it broke", 1, "ms"))
+    recorder.add(BenchRow("broken", "before it broke", 1, "ms"))
     raise RuntimeError("the build failed\nsrc/a.c:1:2: error: planted")
 
 
@@ -44,13 +44,13 @@ def missing(_context: Context, _recorder: Recorder, _options: Mapping[str, Any])
 
 
 def stopped(_context: Context, recorder: Recorder, _options: Mapping[str, Any]) -> None:
-    recorder.add(Row("stopped", "before", 1, "ms"))
+    recorder.add(BenchRow("stopped", "before", 1, "ms"))
     raise KeyboardInterrupt
 
 
 def strict(_context: Context, recorder: Recorder, _options: Mapping[str, Any]) -> None:
     recorder.strict = True
-    recorder.add(Row("strict", "compiler runs", 2, "", target=at_most(1)))
+    recorder.add(BenchRow("strict", "compiler runs", 2, "", target=at_most(1)))
 
 
 SUITES = {suite.__name__: suite for suite in (good, broken, missing, stopped, strict)}

@@ -19,7 +19,7 @@ from cache.durable import read_text
 from cache.named_tuple import NamedTuple
 from pipeline.effects.host import GitQuery
 from pipeline.measure.baseline import rows as core
-from pipeline.measure.baseline.rows import Measured
+from pipeline.measure.baseline.rows import BaselineRun
 from pipeline.measure.baseline.view import render_csv, render_markdown
 from pipeline.measure.child import Child
 from pipeline.measure.experiment import ProjectCopy, refused_devices, refused_number, write_renderings
@@ -49,7 +49,7 @@ def steps(mode: str, runs: int) -> Iterator[Step]:
         yield from (Step("edit", number, edit=edit) for number in range(1, runs + 1) for edit in core.EDITS)
 
 
-Watcher = Callable[[str, int, int, Measured | None], None]
+Watcher = Callable[[str, int, int, BaselineRun | None], None]
 """`watch(run, done, total, measured)`: before each run (measured None), and after it."""
 
 
@@ -64,7 +64,7 @@ def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watc
     plan = list(steps(mode, runs))
     with tempfile.TemporaryDirectory(prefix="hotplate-baseline-") as directory:
         children = _Children(ProjectCopy(context, Path(directory)), deploy=deploy)
-        found: list[Measured] = []
+        found: list[BaselineRun] = []
         for step in plan:
             name = f"{step.series}-{step.number}" + (f" {step.edit}" if step.edit else "")
             watch(name, len(found), len(plan), None)
@@ -109,7 +109,7 @@ class _Children:
         self._deploy = deploy
         self._notes: dict[str, None] = {}
 
-    def run(self, step: Step) -> Measured:
+    def run(self, step: Step) -> BaselineRun:
         """Prepare, run one child, and read what it says of itself."""
         if step.erase:
             self._copy.scratch.erase()
@@ -135,7 +135,7 @@ class _Children:
         return notes
 
 
-def _measured(step: Step, child: Child) -> Measured:
+def _measured(step: Step, child: Child) -> BaselineRun:
     if child.report is not None:
         return core.measured(*_name(step), child.report)
     if child.ok:

@@ -6,7 +6,7 @@ Knows the terminal; what is run and measured, `measure.py` knows.
 from __future__ import annotations
 
 from pipeline.measure.baseline.measure import Watcher, measure
-from pipeline.measure.baseline.rows import Measured
+from pipeline.measure.baseline.rows import BaselineRun
 from pipeline.measure.baseline.view import render_text
 from pipeline.measure.screen import MeasurementScreen, shown
 from pipeline.report.budget import TOTAL
@@ -30,7 +30,7 @@ def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
 
 
 def _watcher(screen: MeasurementScreen) -> Watcher:
-    def watch(run: str, done: int, total: int, measured: Measured | None) -> None:
+    def watch(run: str, done: int, total: int, measured: BaselineRun | None) -> None:
         if measured is None:
             screen.step(run, done, total)
         else:
@@ -39,7 +39,7 @@ def _watcher(screen: MeasurementScreen) -> Watcher:
     return watch
 
 
-def _line(run: str, measured: Measured) -> str:
+def _line(run: str, measured: BaselineRun) -> str:
     total = measured.phases.get(TOTAL)
     took = "-" if total is None else f"{total / 1000:.3f} s"
     failure = measured.failure

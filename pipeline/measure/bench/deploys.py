@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.table import Row, measured
+from pipeline.measure.bench.table import BenchRow, measured
 from pipeline.measure.child import Spent, report_of, run_program
 from pipeline.measure.experiment import repeated
 from pipeline.measure.scratch import Scratch
@@ -98,7 +98,7 @@ def _cold(bench: DeployBench) -> Spent:
     return bench.deploy()[0]
 
 
-def _processes(suite: str, times: Mapping[str, Sequence[Spent]]) -> Iterator[Row]:
+def _processes(suite: str, times: Mapping[str, Sequence[Spent]]) -> Iterator[BenchRow]:
     """Whole processes, against a doit that has nothing to do."""
     in_ms = {name: [1000 * spent.wall_s for spent in found] for name, found in times.items()}
     for name, found in in_ms.items():
@@ -106,7 +106,7 @@ def _processes(suite: str, times: Mapping[str, Sequence[Spent]]) -> Iterator[Row
         yield measured(suite, name, found, "ms", peer, theirs)
 
 
-def _stages(suite: str, reports: Sequence[Any]) -> Iterator[Row]:
+def _stages(suite: str, reports: Sequence[Any]) -> Iterator[BenchRow]:
     """The parts of a warm deploy, against the whole of it."""
     whole = [report["totals"]["duration_ms"] for report in reports]
     for stage in Stage:

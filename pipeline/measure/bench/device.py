@@ -20,7 +20,7 @@ from typing import Any
 from pipeline.flash import delta
 from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.suite import Recorder
-from pipeline.measure.bench.table import Target, at_most, measured, ratio_at_most
+from pipeline.measure.bench.table import BenchTarget, at_most, measured, ratio_at_most
 from pipeline.measure.child import board_process, report_of
 from pipeline.measure.experiment import repeated
 from pipeline.model import Failure, Image
@@ -126,7 +126,7 @@ class _DeviceBench:
         return [1000 * took_s for took_s in times[label]]
 
     def _row(
-        self, case: str, ours: list[float], target: Target | None, peer: str = "", theirs: Sequence[float] = ()
+        self, case: str, ours: list[float], target: BenchTarget | None, peer: str = "", theirs: Sequence[float] = ()
     ) -> None:
         self._recorder.add(measured(self._recorder.suite, case, ours, "ms", peer, theirs, target))
 

@@ -24,7 +24,7 @@ from pipeline.engine.execution import placed_command
 from pipeline.formats.diagnostics import is_error
 from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.table import Row, measured
+from pipeline.measure.bench.table import BenchRow, measured
 from pipeline.model import Failure
 from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options
@@ -151,7 +151,7 @@ PEERS = {
 """What a case cannot do without."""
 
 
-def _rows(suite: str, times: Mapping[str, Sequence[float]]) -> Iterator[Row]:
+def _rows(suite: str, times: Mapping[str, Sequence[float]]) -> Iterator[BenchRow]:
     in_ms = {name: [1000 * took for took in found] for name, found in times.items()}
     for name, found in in_ms.items():
         peer = PEERS.get(name, "")

@@ -24,7 +24,17 @@ from pipeline.device.ports import flash_file
 from pipeline.effects.host import GitQuery, machine_facts
 from pipeline.measure.child import Child
 from pipeline.measure.compare.arms import USAGE, Arm, apply, parse_arm
-from pipeline.measure.compare.decision import PHASES, Flash, Pair, Timed, Verdict, conclude, population, timed, why_not
+from pipeline.measure.compare.decision import (
+    PHASES,
+    FlashCheck,
+    GateVerdict,
+    Pair,
+    Timed,
+    conclude,
+    population,
+    timed,
+    why_not,
+)
 from pipeline.measure.compare.view import Gated, render
 from pipeline.measure.experiment import ProjectCopy, refused, refused_devices, refused_number, rounds, write_renderings
 from pipeline.model import Failure, Stage
@@ -35,11 +45,13 @@ from pipeline.report.markdown import HISTORY_SCHEMA, encode_history, history_row
 from pipeline.run.context import CONFIG_FILE, Context, load_context
 from pipeline.text import did_you_mean
 
+Say = Callable[[str], None]
+
 MAX_DROPPED = 5
 """Pairs that may fail before the gate gives up."""
 
 
-class Asked(NamedTuple):
+class GateOptions(NamedTuple):
     """The options; `pairs` 0: as many as `[gate] min_pairs` says."""
 
     phase: str
@@ -60,7 +72,7 @@ class Lane(NamedTuple):
         return self.copy.deploy(*self.arm.options)
 
 
-def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gated | Failure:
+def run_gate(context: Context, asked: GateOptions, say: Say) -> Gated | Failure:
     """Gather and conclude. Raises KeyboardInterrupt, OSError."""
     arms = _arms(context, asked)
     if isinstance(arms, Failure):
@@ -104,7 +116,7 @@ def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gate
     )
 
 
-def _arms(context: Context, asked: Asked) -> tuple[Arm, Arm] | Failure:
+def _arms(context: Context, asked: GateOptions) -> tuple[Arm, Arm] | Failure:
     """(baseline, candidate), or why the gate cannot be made."""
     if asked.phase not in PHASES:
         message = f"--phase is '{asked.phase}'{did_you_mean(asked.phase, PHASES)}"
@@ -130,7 +142,12 @@ class _Gate:
     """The runs of one gate."""
 
     def __init__(
-        self, context: Context, asked: Asked, directory: Path, say: Callable[[str], None], who: tuple[str, str, str]
+        self,
+        context: Context,
+        asked: GateOptions,
+        directory: Path,
+        say: Say,
+        who: tuple[str, str, str],
     ) -> None:
         """`who`: machine, device and profile."""
         self._who = who
@@ -203,7 +220,7 @@ class _Gate:
 
     # --- the same result? ---------------------------------------------------------------------
 
-    def flash(self, lanes: tuple[Lane, Lane]) -> Iterator[Flash]:
+    def flash(self, lanes: tuple[Lane, Lane]) -> Iterator[FlashCheck]:
         """What both arms leave on the board: after the warm deploys, after a real edit, and after somebody else changed
         the board (virtual boards only). Nothing after the first difference: it would be there again."""
         scenarios: dict[str, Callable[[Lane], None]] = {"warm deploys": self._nothing, "real edit": self._edit}
@@ -215,7 +232,7 @@ class _Gate:
             if not found.equal:
                 return
 
-    def _both(self, scenario: str, lanes: tuple[Lane, Lane], act: Callable[[Lane], None]) -> Flash:
+    def _both(self, scenario: str, lanes: tuple[Lane, Lane], act: Callable[[Lane], None]) -> FlashCheck:
         self._say(f"comparing flash: {scenario}")
         left = []
         for lane in lanes:
@@ -223,7 +240,7 @@ class _Gate:
             act(lane)
             lane.deploy()
             left.append(self._digest(lane))
-        return Flash(scenario, left[0], left[1])
+        return FlashCheck(scenario, left[0], left[1])
 
     def _nothing(self, lane: Lane) -> None:
         pass
@@ -295,7 +312,7 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def gate_text(context: Context, asked: Asked, say: Callable[[str], None]) -> tuple[Verdict, str] | Failure:
+def gate_text(context: Context, asked: GateOptions, say: Say) -> tuple[GateVerdict, str] | Failure:
     """`doit gate`: the verdict, and what belongs on stdout: the conclusion and one line for scripts."""
     gated = run_gate(context, asked, say)
     if isinstance(gated, Failure):

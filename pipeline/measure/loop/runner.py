@@ -27,11 +27,11 @@ from pipeline.measure.loop.files import LoopFiles
 from pipeline.measure.loop.judgement import (
     NOT_APPLICABLE,
     WARM,
-    Decision,
     Finding,
     Iteration,
     Limits,
-    Measured,
+    LoopDecision,
+    LoopRun,
     Rule,
     Test,
     decide,
@@ -39,8 +39,8 @@ from pipeline.measure.loop.judgement import (
     reference_of,
 )
 from pipeline.measure.loop.rebuild import differences
-from pipeline.measure.loop.records import NOT_OURS, Place, broken_precondition, measure
-from pipeline.measure.loop.view import Session
+from pipeline.measure.loop.records import NOT_OURS, Origin, broken_precondition, measure
+from pipeline.measure.loop.view import LoopSession
 from pipeline.model import Failure
 from pipeline.run.context import Context, load_context
 
@@ -49,7 +49,7 @@ TASKS = MappingProxyType({Test.BUILD: "link", Test.SKIP: "reflash"})
 """What the tests run that are no whole deploy."""
 
 
-class Asked(NamedTuple):
+class LoopOptions(NamedTuple):
     """The options. `until_green`: go on when a rule asks for an action; `between`: a command to run before each further
     iteration, such as a linter or an agent's next change; `rebuild`: make a second cold build and compare."""
 
@@ -61,10 +61,10 @@ class Asked(NamedTuple):
     command: str = "doit loop"
 
 
-class Ended(NamedTuple):
+class LoopEnd(NamedTuple):
     """How the loop ended. `path`: SUMMARY.md, the follow-up, or RESULTS.csv."""
 
-    decision: Decision
+    decision: LoopDecision
     iterations: int
     green: bool
     path: Path
@@ -74,17 +74,17 @@ class Watcher(NamedTuple):
     """Who is told: `began(label)`, `ran(number, run)`, `decided(iteration, decision)`."""
 
     began: Callable[[str], None]
-    ran: Callable[[int, Measured], None]
-    decided: Callable[[Iteration, Decision], None]
+    ran: Callable[[int, LoopRun], None]
+    decided: Callable[[Iteration, LoopDecision], None]
 
 
-def run_loop(context: Context, asked: Asked, watch: Watcher) -> Ended | Failure:
+def run_loop(context: Context, asked: LoopOptions, watch: Watcher) -> LoopEnd | Failure:
     """Iterate until a rule ends the loop, an action is needed, or `asked.max`. Raises KeyboardInterrupt, OSError."""
     refused = _refused(context, asked)
     if refused is not None:
         return refused
     machine = machine_facts()
-    place = Place(machine["id"], context.devices[0].name, context.profile)
+    place = Origin(machine["id"], context.devices[0].name, context.profile)
     files = LoopFiles.open(context.run.reports_dir / "loop", place, context.config.reports.keep)
     if isinstance(files, Failure):
         return files
@@ -95,7 +95,7 @@ def run_loop(context: Context, asked: Asked, watch: Watcher) -> Ended | Failure:
         files.close()
 
 
-def _refused(context: Context, asked: Asked) -> Failure | None:
+def _refused(context: Context, asked: LoopOptions) -> Failure | None:
     numbers = (refused_number("loop", name, value, 3) for name, value in _numbers(asked).items())
     first = next(filter(None, numbers), None) or refused_devices("loop", context.devices)
     if first is not None:
@@ -111,7 +111,7 @@ def _refused(context: Context, asked: Asked) -> Failure | None:
     return refused("loop", "--between is blank", "name a command, or leave it out") if blank else None
 
 
-def _numbers(asked: Asked) -> dict[str, int]:
+def _numbers(asked: LoopOptions) -> dict[str, int]:
     return {"--max": asked.max, "--repeats": asked.repeats}
 
 
@@ -121,7 +121,7 @@ class _Loop:
     def __init__(
         self,
         context: Context,
-        asked: Asked,
+        asked: LoopOptions,
         watch: Watcher,
         files: LoopFiles,
         machine: Mapping[str, str],
@@ -150,10 +150,10 @@ class _Loop:
         self._cold = True
         self._load: float | None = None
 
-    def run(self) -> Ended | Failure:
+    def run(self) -> LoopEnd | Failure:
         history, number = list(self._files.history.open), self._files.history.last
         iteration = Iteration(number)
-        decision = Decision(Rule.CONTINUE, Rule.CONTINUE)
+        decision = LoopDecision(Rule.CONTINUE, Rule.CONTINUE)
         for turn in range(self._asked.max):
             if turn:
                 failure = self._between()
@@ -171,14 +171,14 @@ class _Loop:
                 break
         self._copy.restore()  # T5 left an edit
         path = self._files.conclude(self._session(), history, decision, self._limits, self._reference)
-        return Ended(decision, turn + 1, iteration.green, path)
+        return LoopEnd(decision, turn + 1, iteration.green, path)
 
     def _facts(self) -> dict[str, object]:
         return {"at": self._context.clock.utc(), "command": self._asked.command, "determinism": self._determinism}
 
-    def _session(self) -> Session:
+    def _session(self) -> LoopSession:
         revision = GitQuery(self._context.root).result()
-        return Session(
+        return LoopSession(
             command=self._asked.command,
             at=self._context.clock.utc(),
             machine=self._machine,
@@ -232,7 +232,7 @@ class _Loop:
         findings, unscored, typical = judge(runs, self._limits, self._reference, self._always)
         return Iteration(number, findings, unscored, typical)
 
-    def _runs(self, number: int) -> Iterator[Measured]:
+    def _runs(self, number: int) -> Iterator[LoopRun]:
         """The tests in their order, the first deploy of all being T0; nothing after a deploy that did not succeed."""
         first = self._deploy()
         if self._cold or not first.ok:
@@ -247,7 +247,7 @@ class _Loop:
                 yield self._test(test)
         for test, kind in ((Test.COMMENT, "comment"), (Test.EDIT, "real")):
             missing = self._copy.edits.make(kind, number)
-            yield Measured(test, 0, {}, precondition=f"{NOT_APPLICABLE}:{missing}") if missing else self._test(test)
+            yield LoopRun(test, 0, {}, precondition=f"{NOT_APPLICABLE}:{missing}") if missing else self._test(test)
 
     def _deploy(self) -> Child:
         """A deploy that nobody judges: it makes the device hold what the copy builds."""
@@ -257,7 +257,7 @@ class _Loop:
         self._primed = child if child.ok else None
         return child
 
-    def _test(self, test: Test) -> Measured:
+    def _test(self, test: Test) -> LoopRun:
         """One run, with its preconditions looked at before and after."""
         task, project = TASKS.get(test, "deploy"), self._copy.project
         self._watch.began(f"{test} doit {task}")
@@ -269,7 +269,7 @@ class _Loop:
         rebuilt.sort(key=lambda name: made[name])
         return self._measure(test, child, moved)._replace(rebuilt=tuple(rebuilt))
 
-    def _measure(self, test: Test, child: Child, moved: tuple[str, ...]) -> Measured:
+    def _measure(self, test: Test, child: Child, moved: tuple[str, ...]) -> LoopRun:
         run = measure(test, child.wall_ms, child.report)._replace(failure=child.failure[0])
         if test is Test.COLD or self._primed is None:
             broken = child.failure[0] if child.failure[0] in NOT_OURS else ""
@@ -307,7 +307,7 @@ def _digests(project: Path) -> dict[str, str]:
 
 
 def _stamps(project: Path) -> dict[str, tuple[int, int]]:
-    """Product -> (time, inode): a file that was made anew differs, even when it has the same bytes."""
+    """Product -> (time, inode): a file that was written again differs, even when it has the same bytes."""
     found = {}
     for path in (project / "build").rglob("*"):
         if path.is_file():

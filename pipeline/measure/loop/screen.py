@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.measure.loop.judgement import Decision, Iteration, Measured, Rule
-from pipeline.measure.loop.runner import Asked, Watcher, run_loop
+from pipeline.measure.loop.judgement import Iteration, LoopDecision, LoopRun, Rule
+from pipeline.measure.loop.runner import LoopOptions, Watcher, run_loop
 from pipeline.measure.screen import MeasurementScreen, shown
 from pipeline.run.context import Context
 
 
-def show(context: Context, asked: Asked) -> str:
+def show(context: Context, asked: LoopOptions) -> str:
     """Run the loop and show it; why the task failed, `""` when it did not."""
     ended = shown("loop", lambda screen: run_loop(context, asked, _watcher(screen)))
     if isinstance(ended, str):
@@ -30,7 +30,7 @@ def show(context: Context, asked: Asked) -> str:
 
 
 def _watcher(screen: MeasurementScreen) -> Watcher:
-    def decided(iteration: Iteration, decision: Decision) -> None:
+    def decided(iteration: Iteration, decision: LoopDecision) -> None:
         screen.line(_verdict(iteration))
         for finding in iteration.findings:
             screen.line(f"  rule {int(finding.rule)}, {finding.test}, {finding.subject}: {finding.fact}")
@@ -43,7 +43,7 @@ def _watcher(screen: MeasurementScreen) -> Watcher:
     )
 
 
-def _line(number: int, run: Measured) -> str:
+def _line(number: int, run: LoopRun) -> str:
     note = (
         f"  not scored: {run.precondition}" if run.precondition else f"  failed: {run.failure}" if run.failure else ""
     )
