@@ -41,7 +41,7 @@ from pipeline.toolchain.config_places import config_place
 
 if TYPE_CHECKING:
     from pipeline.engine.engine import Engine
-    from pipeline.engine.results import ActionFailure, Span
+    from pipeline.engine.results import ActionFailure, ActionSpan
     from pipeline.run.engines import Engines
 
 
@@ -53,7 +53,7 @@ class Build:
         project: Project,
         clock: SystemClock | None = None,
         screen: Screen | None = None,
-        performed: Callable[[Stage, Span], None] = lambda stage, span: None,
+        performed: Callable[[Stage, ActionSpan], None] = lambda stage, span: None,
     ) -> None:
         self.project = project
         self.clock = clock or SystemClock()

@@ -31,7 +31,7 @@ from pipeline.run.transactions import Rendered, RunFacts, Transactions
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
-    from pipeline.engine.results import Span
+    from pipeline.engine.results import ActionSpan
     from pipeline.stages.handover import Board
 
 
@@ -247,7 +247,7 @@ class Run:
     def _device(self, name: str) -> DeviceConfig:
         return next(device for device in self.project.devices if device.name == name)
 
-    def _performed(self, stage: Stage, span: Span) -> None:
+    def _performed(self, stage: Stage, span: ActionSpan) -> None:
         began_s = self.transactions.since_s(span.began_s)
         self.transactions.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 

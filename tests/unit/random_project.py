@@ -29,7 +29,7 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.facts import used_files
 from pipeline.engine.inputs import command_of
 from pipeline.engine.partial_graph import partial_graph, usage_index
-from pipeline.engine.results import BuiltinCall, RunResult, Span
+from pipeline.engine.results import ActionSpan, BuiltinCall, RunResult
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.model import Action, Stage, Tool
 from tests.unit import fake_tool
@@ -236,7 +236,7 @@ class Project:
         steps = BuildSteps(actions, tools, {"strip@1": strip}, {})
         return Engine(directories, steps, Host(runner, SystemClock(), JOBS), saved, skipped)
 
-    def _performed(self, span: Span) -> None:
+    def _performed(self, span: ActionSpan) -> None:
         self.how[span.action] = span.how
 
     def build(self, runner: FakeRunner | None = None) -> list[RunResult]:
