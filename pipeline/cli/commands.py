@@ -302,7 +302,7 @@ class Gate(View):
     doc_usage = "--phase PHASE --candidate ARM --baseline ARM [--pairs N] [--device NAME] [--profile NAME]"
     doc_description = (
         "Takes the warm deploys of this machine for the phase's share, and runs interleaved pairs of real deploys in "
-        "scratch copies for the effect. An ARM is a rung of the verify ladder (md5, app-report, journal), a setting "
+        "scratch copies for the effect. An ARM is a level of the verify ladder (md5, app-report, journal), a setting "
         "(--candidate=device.baud=921600, in one word: doit keeps words of the form KEY=VALUE for itself) or an option "
         "of deploy (--candidate=--x=y). Exit code 0 means GO, 1 means NO-GO or INSUFFICIENT."
     )
