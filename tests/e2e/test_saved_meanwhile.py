@@ -35,6 +35,18 @@ def build(project: Project) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def begin(project: Project, first: str, source: Path) -> None:
+    """Let the next build concern one unit, or all of them."""
+    # A header that is looked for beside its sources first.
+    source.write_text('#include "h00.h"\n' + source.read_text())
+    project.settle()
+    if first == "part":
+        source.write_text(source.read_text() + "int edited;\n")
+    else:
+        config = project.root / "deploy.toml"
+        config.write_text(config.read_text().replace('cflags = ["-O1"]', 'cflags = ["-O2"]'))
+
+
 def compiled(project: Project, source: str) -> bool:
     return any(source in line for line in (project.tools / "ziglang/calls").read_text().splitlines())
 
@@ -45,9 +57,7 @@ def test_a_source_that_appears_is_compiled(project: Project, first: str, way: st
     source = next(path for path in sorted((project.root / "src").rglob("*.c")))
     new = source.with_name("late.c")
     (project.root / "other.c").write_text("int late;\n")
-    if first == "part":
-        project.settle()
-        source.write_text(source.read_text() + "int edited;\n")
+    begin(project, first, source)
     verb = "cp" if way == "saved" else "mv"
     (project.root / "save").write_text(f"{verb} other.c '{new}'\n")
     build(project)
@@ -62,9 +72,7 @@ def test_a_source_that_appears_is_compiled(project: Project, first: str, way: st
 @pytest.mark.parametrize("first", ["whole", "part"])
 def test_a_file_that_a_glob_matches_is_read(project: Project, first: str) -> None:
     source = next(path for path in sorted((project.root / "src").rglob("*.c")))
-    if first == "part":
-        project.settle()
-        source.write_text(source.read_text() + "int edited;\n")
+    begin(project, first, source)
     (project.root / "save").write_text("echo two > names/two.txt\n")
     build(project)
     if "two" not in (project.root / "build/names.txt").read_text():
