@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
@@ -21,7 +22,8 @@ from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, Stage
 from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService
 from pipeline.run.lock import ProjectLock
-from pipeline.run.project import Project
+from pipeline.run.options import Options
+from pipeline.run.project import Project, load_project
 from pipeline.run.records import DeviceRecords
 from pipeline.run.screen import Screen
 from pipeline.run.transactions import Rendered, RunFacts, Transactions
@@ -274,3 +276,9 @@ def _out_of_order(stage: Stage, device: DeviceConfig) -> Failure:
         message=f"{stage} goes on where {before} ended, and that did not run before it",
         hint=f"run `doit {stage}:{device.name}` without --single, so that doit runs {before} first",
     )
+
+
+def load_run(options: Options, root: Path | None = None) -> Run | Failure:
+    """A run of the project in `root` (default: the current directory), or why `deploy.toml` cannot be used."""
+    project = load_project(options, root)
+    return project if isinstance(project, Failure) else Run(project)

@@ -13,8 +13,8 @@ from esptool.cmds import merge_bin
 
 from pipeline.device.session import EspSession
 from pipeline.model import Failure
-from pipeline.run.context import load_context
 from pipeline.run.options import Options
+from pipeline.run.run import load_run
 from tests import given_firmware as given
 from tests.e2e.inprocess import Run, deploy
 from tests.e2e.space import Space
@@ -128,7 +128,7 @@ def test_an_edit_in_a_merged_image_writes_that_part(tmp_path: Path) -> None:
 
 
 def refused(space: Space, *facts: str) -> None:
-    failure = load_context(Options(), space.path)
+    failure = load_run(Options(), space.path)
     if not isinstance(failure, Failure):
         run = deploy(space.path)
         assert run.failure is not None
@@ -288,9 +288,9 @@ def test_a_header_of_4_mb_on_a_table_of_16_is_corrected_and_said(tmp_path: Path,
     space = project(tmp_path / "project", chip, lambda root, chip: pio(root, chip, LARGE))
     assert written(deploy(space.path)) == ["app", "bootloader", "otadata", "partitions"]
     assert holds(space, {given.BOOT_OFFSETS[chip]: header_of(chip, 4)})
-    context = load_context(Options(), space.path)
-    assert not isinstance(context, Failure) and context.config.firmware is not None
-    assert context.config.firmware.notes == (
+    context = load_run(Options(), space.path)
+    assert not isinstance(context, Failure) and context.project.config.firmware is not None
+    assert context.project.config.firmware.notes == (
         "the flash size is 16MB, which the partition table needs; the bootloader's header says 4MB",
     )
 
@@ -362,7 +362,7 @@ def test_an_absolute_path_inside_the_project_is_one_of_its_files(tmp_path: Path)
     document = json.loads(space.file("build/flasher_args.json").read_text())
     document["flash_files"]["0x90000"] = f"{tmp_path}/other.bin"
     space.file("build/flasher_args.json").write_text(json.dumps(document))
-    failure = load_context(Options(), space.path)
+    failure = load_run(Options(), space.path)
     assert isinstance(failure, Failure) and "lies outside the project" in failure.message
 
 
