@@ -25,6 +25,7 @@ from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import ActionDecision, Blocked, Cause, Fate, Keyed, decide, key_of, look_up
 from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import Executed, execute, made_files, remove_files
+from pipeline.engine.interpreters import clear
 from pipeline.engine.keys import full_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
@@ -209,6 +210,7 @@ class ActionRunner:
         """What the command of a user did, and what it wrote that no action declares."""
         with self._lock:
             if self._undeclared is None:
+                clear(self._workspace.directories.state)
                 self._undeclared = UndeclaredOutputs(self._workspace)
         return self._undeclared.run(lambda: execute(self._workspace, action))
 
