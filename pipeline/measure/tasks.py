@@ -49,7 +49,7 @@ def baseline() -> Iterator[Task]:
 def _baseline(mode: str, runs: int, deploy: bool, **_: Any) -> TaskFailed | None:
     from pipeline.measure.baseline import screen
 
-    return _failed(screen.show(current(), mode, runs, deploy=deploy))
+    return _failed(screen.show(current().build, mode, runs, deploy=deploy))
 
 
 def loop() -> Iterator[Task]:
@@ -83,7 +83,7 @@ def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str
     from pipeline.measure.loop import screen
     from pipeline.measure.loop.runner import LoopOptions
 
-    return _failed(screen.show(current(), LoopOptions(max, repeats, until_green, between, rebuild, _command())))
+    return _failed(screen.show(current().build, LoopOptions(max, repeats, until_green, between, rebuild, _command())))
 
 
 BENCHES = (
@@ -122,7 +122,7 @@ def _benches() -> Any:
     from pipeline.measure.bench.suites import BenchSession
 
     gathered = not {"bench", "bench:*", "bench:report"}.isdisjoint(sys.argv[1:])
-    return BenchSession(current(), _command(), gathered=gathered)
+    return BenchSession(current().build, _command(), gathered=gathered)
 
 
 def _bench(suite: str, **options: Any) -> TaskFailed | None:

@@ -10,8 +10,8 @@ import sys
 from functools import cache
 
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage
-from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options, asks_for_stages, parse_options
+from pipeline.run.run import Run, load_run
 
 
 def options() -> Options:
@@ -20,12 +20,12 @@ def options() -> Options:
 
 
 @cache
-def current() -> Context:
+def current() -> Run:
     """The run; raises SystemExit(2) when deploy.toml or the options cannot be used."""
     asked = options()
     asked = asked._replace(builds=asks_for_stages(sys.argv[1:], [*Stage, "deploy"]))
     try:
-        loaded = load_context(asked)
+        loaded = load_run(asked)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     if not isinstance(loaded, Failure):

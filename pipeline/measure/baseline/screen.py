@@ -11,16 +11,16 @@ from pipeline.measure.baseline.view import render_text
 from pipeline.measure.screen import MeasurementScreen, shown
 from pipeline.report.budget import TOTAL
 from pipeline.report.dated_files import markdown_path
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 from pipeline.text import visible
 
 
-def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
+def show(build: Build, mode: str, runs: int, *, deploy: bool) -> str:
     """Measure and show; why the task failed, `""` when it did not."""
-    made = shown("baseline", lambda screen: measure(context, mode, runs, deploy=deploy, watch=_watcher(screen)))
+    made = shown("baseline", lambda screen: measure(build, mode, runs, deploy=deploy, watch=_watcher(screen)))
     if isinstance(made, str):
         return made
-    path = markdown_path(context.run.reports_dir, context.root, made["id"])
+    path = markdown_path(build.project.reports_dir, build.project.root, made["id"])
     print(f"\n{render_text(made)}")
     print(f"BASELINE_ID={made['id']} BASELINE_OUTCOME={made['outcome']} BASELINE_REPORT={path}", flush=True)
     if made["outcome"] == "over_budget":

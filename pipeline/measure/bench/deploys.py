@@ -21,7 +21,7 @@ from pipeline.measure.child import Spent, report_of, run_program
 from pipeline.measure.experiment import repeated
 from pipeline.measure.scratch import Scratch
 from pipeline.model import Stage
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 
 EMPTY_DODO = """
 DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:"}
@@ -37,15 +37,15 @@ HEAVY = ("esptool", "serial", "networkx", "unicorn")
 class DeployBench:
     """A copy of the project in a temporary directory, an empty project beside it, and commands run in them."""
 
-    def __init__(self, context: Context, directory: Path) -> None:
+    def __init__(self, build: Build, directory: Path) -> None:
         self.empty = directory / "empty"
         self.empty.mkdir()
         (self.empty / "dodo.py").write_text(EMPTY_DODO)
-        self.device = next((d.name for d in context.devices if d.config.is_virtual), "")
-        self.chip = context.config.toolchain.chip
-        self.scratch = Scratch(context, directory)
+        self.device = next((d.name for d in build.project.devices if d.is_virtual), "")
+        self.chip = build.config.toolchain.chip
+        self.scratch = Scratch(build, directory)
         self.project = self.scratch.project
-        self._runner = context.runner
+        self._runner = build.runner
 
     def need_device(self) -> None:
         """Raises CannotRun when there is none to measure on."""
@@ -63,11 +63,11 @@ class DeployBench:
         return spent, report_of(self.project, spent.out)
 
 
-def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> None:
     """The suite. Raises CannotRun when the project has no virtual device to measure on."""
     runs = options["runs"]
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        bench = DeployBench(context, Path(directory))
+        bench = DeployBench(build, Path(directory))
         bench.need_device()
         cold = repeated({COLD: lambda: _cold(bench)}, min(runs, COLD_RUNS), partial(recorder.step, "cold deploys"))
         reports: list[Any] = []

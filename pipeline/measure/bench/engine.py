@@ -25,7 +25,7 @@ from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import BenchTarget, at_most, measured, ratio_at_most
 from pipeline.measure.child import Spent, run_program
 from pipeline.measure.experiment import repeated
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 
 TIMEOUT_S = 1800
 SMALL, MIDDLE, LARGE = 100, 1000, 10_000
@@ -117,9 +117,9 @@ IN_PYTHON = {"HOTPLATE_NATIVE": "0"}
 Times = Mapping[str, Sequence[Spent]]
 
 
-def measure(context: Context, recorder: Recorder, options: Mapping[str, Any], units: Sequence[int] = UNITS) -> None:
+def measure(build: Build, recorder: Recorder, options: Mapping[str, Any], units: Sequence[int] = UNITS) -> None:
     """The suite. Raises CannotRun when ninja is missing, RuntimeError when a build fails."""
-    del context  # its projects are generated
+    del build  # its projects are generated
     ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
     if ninja is None:
         raise CannotRun("ninja is not installed", "install it: pip install 'hotplate[bench]'")

@@ -33,7 +33,8 @@ from pipeline.measure.bench.kept import INSTRUCTIONS
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import BenchRow
 from pipeline.measure.child import board_process, report_of, run_program
-from pipeline.run.context import CONFIG_FILE, Context
+from pipeline.run.build import Build
+from pipeline.run.project import CONFIG_FILE
 
 SUITE = "work"
 KEPT = "tests/perf/work.json"
@@ -50,7 +51,7 @@ HEAVY = frozenset({"esptool", "networkx", "rich", "tabulate", "elftools", "watch
 """What a warm deploy to a board in this process has no use for."""
 
 
-def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> None:
     """The suite. Raises CannotRun when the kept counts cannot be read, or without a virtual device."""
     recorder.strict = True
     rows: list[BenchRow] = []
@@ -59,10 +60,10 @@ def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) ->
         rows += build_rows(Path(directory))
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
         recorder.step("deploys to a virtual board")
-        bench = DeployBench(context, Path(directory))
+        bench = DeployBench(build, Path(directory))
         bench.need_device()
         rows += device_rows(bench.project, bench.device, bench.chip, bench.scratch.env)
-    path = context.root / KEPT
+    path = build.project.root / KEPT
     if options["keep"]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, counters.encode(rows, python(), COMMAND).encode(), durable=False)

@@ -10,15 +10,15 @@ import sys
 from pipeline.measure.loop.judgement import Iteration, LoopDecision, LoopRun, Rule
 from pipeline.measure.loop.runner import LoopOptions, Watcher, run_loop
 from pipeline.measure.screen import MeasurementScreen, shown
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 
 
-def show(context: Context, asked: LoopOptions) -> str:
+def show(build: Build, asked: LoopOptions) -> str:
     """Run the loop and show it; why the task failed, `""` when it did not."""
-    ended = shown("loop", lambda screen: run_loop(context, asked, _watcher(screen)))
+    ended = shown("loop", lambda screen: run_loop(build, asked, _watcher(screen)))
     if isinstance(ended, str):
         return ended
-    path = ended.path.relative_to(context.root) if ended.path.is_relative_to(context.root) else ended.path
+    path = ended.path.relative_to(build.project.root) if ended.path.is_relative_to(build.project.root) else ended.path
     rule, cause = int(ended.decision.rule), int(ended.decision.cause)
     state = "green" if ended.green else "red"
     print(f"LOOP_RULE={rule} LOOP_CAUSE={cause} LOOP_STATE={state} LOOP_ITERATIONS={ended.iterations} LOOP_FILE={path}")
