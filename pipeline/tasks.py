@@ -10,21 +10,23 @@ from __future__ import annotations
 import sys
 from posixpath import basename
 
-from pipeline.fastpath import answer_and_end
+from pipeline.fastpath import answer_and_end, end_quietly, interrupt_again
 
 # Before the imports below, which are most of what is left of a warm `doit compile link`.
-if basename(sys.argv[0]) in ("doit", "__main__.py"):  # noqa: SIM108 - imports follow
+if basename(sys.argv[0]) in ("doit", "__main__.py"):
+    end_quietly()
     _look = answer_and_end()
 else:
     _look = None
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 from doit.exceptions import TaskFailed
 
 from pipeline.cli.reporter import make_reporter
+from pipeline.errors import DeployError
 from pipeline.model import DEVICE_STAGES, Failure, Stage, StageResult, Verdict
 from pipeline.run.context import Context, load_context
 from pipeline.run.device_run import DeviceRun
@@ -154,6 +156,19 @@ class DeviceCheck:
         return f"{self._device.where}: only this run's verify-flash can tell"
 
 
+def _told(action: Callable[..., TaskFailed | None]) -> Callable[..., TaskFailed | None]:
+    """The action, whose failures of known kinds are a line and no traceback."""
+
+    @wraps(action)
+    def told(*args: Any, **options: Any) -> TaskFailed | None:
+        try:
+            return action(*args, **options)
+        except DeployError as error:
+            return TaskFailed(error.failure.line())
+
+    return told
+
+
 class Clean:
     """`doit clean`: remove what a stage built. doit prints the text after `<` and before ` at`."""
 
@@ -163,6 +178,9 @@ class Clean:
     def __call__(self) -> None:
         try:
             context().clean(self._stage)
+        except DeployError as error:
+            print(error.failure.line(), file=sys.stderr)
+            raise SystemExit(2) from None
         except OSError as error:  # doit would print a traceback and end with 0
             from pipeline.report.terminal import os_failure
 
@@ -323,6 +341,7 @@ def task_baseline() -> Iterator[dict[str, Any]]:
         }
 
 
+@_told
 def _baseline(mode: str, runs: int, deploy: bool, **_: Any) -> TaskFailed | None:
     from pipeline.measure.baseline import screen
 
@@ -357,6 +376,7 @@ def task_loop() -> dict[str, Any]:
     }
 
 
+@_told
 def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str, **_: Any) -> TaskFailed | None:
     import shlex
 
@@ -410,6 +430,7 @@ def _benches() -> Any:
     return Session(context(), shlex.join(["doit", *sys.argv[1:]]), gathered=gathered)
 
 
+@_told
 def _bench(suite: str, **options: Any) -> TaskFailed | None:
     asked = last_value(sys.argv[1:], "runs") if "bench" in sys.argv[1:] else ""
     if asked and "runs" in options:
@@ -423,6 +444,7 @@ def _bench(suite: str, **options: Any) -> TaskFailed | None:
     return TaskFailed(failed) if failed else None
 
 
+@_told
 def _bench_report() -> TaskFailed | None:
     failed = _benches().finish()
     return TaskFailed(failed) if failed else None
@@ -440,6 +462,7 @@ def task_cache() -> Iterator[dict[str, Any]]:
         yield {"basename": "cache", "name": name, "doc": doc, "actions": [(_cache, [name])], "verbosity": 2}
 
 
+@_told
 def _cache(name: str) -> None:
     from pipeline.cli import cache_tasks
 
@@ -462,6 +485,7 @@ def task_check() -> Iterator[dict[str, Any]]:
     }
 
 
+@_told
 def _check_boundary() -> TaskFailed | None:
     from pipeline.toolchain import boundary
 
@@ -491,9 +515,13 @@ def task_hooks() -> Iterator[dict[str, Any]]:
         yield {"basename": "hooks", "name": name, "doc": doc, "actions": [action], "params": params, "verbosity": 2}
 
 
+@_told
 def _hooks(name: str, editor: str = "") -> TaskFailed | None:
     from pipeline.editor import tasks
 
     given = () if name == "git" else (editor,)
     failed = getattr(tasks, name)(context(), *given)
     return TaskFailed(failed) if failed else None
+
+
+interrupt_again()

@@ -70,6 +70,8 @@ class HotplateReporter:
     desc = ""
 
     def __init__(self, outstream: TextIO, context: Context) -> None:
+        if outstream is None:
+            outstream = sys.stdout  # it was closed when doit looked; see `closed_streams`
         self._stdout = outstream
         # With --json stdout belongs to programs, and what is for people goes to stderr.
         self._out = sys.stderr if context.options.json else outstream

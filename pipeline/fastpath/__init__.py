@@ -14,6 +14,8 @@ no `pathlib`, and no `__future__`, whose file would have to be read; and its cla
 which cost a few instructions where a named tuple costs an import.
 """
 
+# `signal` makes enumerations of it, which takes a tenth of the budget.
+import _signal  # type: ignore[import-not-found]
 import os
 import sys
 
@@ -286,8 +288,22 @@ def answer(argv: "Sequence[str]") -> "str | Look | None":
     return text
 
 
+def end_quietly() -> None:
+    """Let a Ctrl-C end this process at once, as one of a program that has not begun anything: while modules are
+    imported it would be a traceback. A caller who has it ignored keeps that."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
+
+def interrupt_again() -> None:
+    """From here on there is somebody who ends a run in order."""
+    if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+
+
 def main() -> int:
     """The console script."""
+    end_quietly()
     look = answer_and_end()
     if sys.argv[1:] == ["--version"]:  # doit then says its own
         from pipeline import __version__
@@ -302,6 +318,10 @@ def answer_and_end() -> "Look | None":
     """Print the answer and end the process with 0. Where there is none: what was looked at, for the run that follows.
 
     `doit` asks here too, as soon as it has loaded the tasks' module: what is left of its warm run is its own import."""
+    if sys.stdout is None or sys.stderr is None:
+        from pipeline.effects.closed_streams import open_closed_streams
+
+        open_closed_streams()
     text = answer(sys.argv[1:])
     if not isinstance(text, str):
         return text

@@ -356,6 +356,10 @@ class Context(DeviceContext):
 
     def _attempt(self, stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> StageResult:
         try:
+            if device is not None and not self.run.begun:
+                # Nobody would write what happens to the board down, nor the report.
+                message = "a device stage needs hotplate's own reporter, which keeps the run's log"
+                raise DeployError(_config_failure("--reporter", message, "leave out `-r`; see reports/<tx>.json"))
             return run()
         except DeployError as error:
             failure = error.failure

@@ -46,8 +46,8 @@ def _read_csv(root: Path, config: DeployConfig) -> tuple[Partition, ...] | Failu
     path = config.partitions.table
     try:
         text = read_text(root / path)
-    except OSError as error:
-        message = f"the partition table '{path}' cannot be read: {error.strerror}"
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"the partition table '{path}' cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}"
         hint = "correct the path, or write the table"
         return config_failure_at(root, config, ("partitions", "table"), message, hint)
     return parse_csv(text, path, flash_size=config.flash.size_bytes, table_offset=config.partitions.offset)
