@@ -72,9 +72,9 @@ def read_file(path: str, size: int = -1, *, most: int = MOST, follow: bool = Tru
 
 
 def read_text(path: Path | str, *, errors: str = "strict") -> str:
-    """The text of a regular file in UTF-8, with `\\n` after each line. Raises OSError, also for more than 16 MB, and
-    UnicodeDecodeError."""
-    text = read_file(str(path), most=MOST_TEXT).decode("utf-8", errors)
+    """The text of a regular file in UTF-8, without its byte order mark, with `\\n` after each line. Raises OSError,
+    also for more than 16 MB, and UnicodeDecodeError."""
+    text = read_file(str(path), most=MOST_TEXT).decode("utf-8-sig", errors)
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 

@@ -17,7 +17,7 @@ import stat
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from cache.digest import MAX_BLOB_BYTES, Digest, Fingerprint, fingerprint_bytes
 from cache.durable import not_regular, open_regular
@@ -236,7 +236,7 @@ class StampTable:
 
         import xxhash
 
-        fingerprint, sha256, size = xxhash.xxh3_128(), None, 0
+        fingerprint = xxhash.xxh3_128()
         place = self.resolve(path)
         try:
             handle, status = open_regular(place)
@@ -248,19 +248,21 @@ class StampTable:
             before, past = _stamp(status, path), self._clock.is_past(status, place)
             if before.size > MAX_BLOB_BYTES:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-            unhashed = []
+            data, digest = b"", ""
             if before.size > CHUNK:
-                sha256 = hashlib.sha256()
-            # Room for what is there: a buffer of CHUNK would be asked of the system and given back for every file.
-            while block := os.read(handle, min(before.size, CHUNK) + 1):
-                size += len(block)
-                fingerprint.update(block)
-                if sha256 is not None:
-                    sha256.update(block)
-                else:
-                    unhashed.append(block)
-                if size == before.size:
-                    break  # what was added since then moves the stamp
+                known = self._of_size(before.size, old)
+                sha256 = None if known else hashlib.sha256()
+                size = _feed(handle, before.size, fingerprint, *([sha256] if sha256 is not None else []))
+                digest = known.get(fingerprint.hexdigest(), "") if known else ""
+                if known and not digest:
+                    sha256 = hashlib.sha256()
+                    os.lseek(handle, 0, os.SEEK_SET)
+                    size = _feed(handle, before.size, sha256)
+                digest = digest or (sha256.hexdigest() if sha256 is not None else "")
+            else:
+                data = _whole(handle, before.size)
+                size = len(data)
+                fingerprint.update(data)
             after = _stamp(os.fstat(handle), path)
         finally:
             os.close(handle)
@@ -269,14 +271,49 @@ class StampTable:
         if old is not None and old.fingerprint == name and old.stamp.size == size:
             digest, marked = old.sha256, old.marked
         else:
-            data = b"".join(unhashed)
-            digest = (sha256 or hashlib.sha256(data)).hexdigest()
-            marked = bool(self._marks) and (sha256 is not None or self._is_marked(data))
+            marked = bool(self._marks) and (bool(digest) or self._is_marked(data))
+            digest = digest or hashlib.sha256(data).hexdigest()
         steady = before == after and size == before.size
         stamp = before._replace(size=size)
         return Entry(stamp, name, digest, steady and past, marked), True
 
+    def _of_size(self, size: int, old: Entry | None) -> dict[str, str]:
+        """fingerprint -> SHA-256 of what is known about large files of this size, under whatever path: another link to
+        one, or one whose inode alone moved, need not be hashed again."""
+        found = [old] if old is not None else []
+        if len(self._rows) <= _FEW:
+            found += [entry for path in self._rows if (entry := self.remembered(path)) is not None]
+        return {entry.fingerprint: entry.sha256 for entry in found if entry.stamp.size == size}
 
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> object: ...
+
+
+def _feed(handle: int, size: int, *hashes: _Hash) -> int:
+    """Pass a file of `size` bytes to the hashes; how many there were. What was added since then moves the stamp."""
+    read = 0
+    while read < size and (block := os.read(handle, CHUNK)):
+        read += len(block)
+        for one in hashes:
+            one.update(block)
+    return read
+
+
+def _whole(handle: int, size: int) -> bytes:
+    """A small file. Room for what is there: a buffer of CHUNK would be asked of the system and given back for each."""
+    blocks = []
+    read = 0
+    while block := os.read(handle, size + 1):
+        blocks.append(block)
+        read += len(block)
+        if read == size:
+            break
+    return b"".join(blocks)
+
+
+_FEW = 1000
+"""In a table of more files than this nobody looks for another name of a large one."""
 _ROW = struct.Struct("<Q12s12sQ?16s32s??")
 """The stamp, the fingerprint, the SHA-256, settled, marked; instants have 96 bits, since 63 end in the year 2262. Not
 marshal as in the file around: a few bytes of that, written by somebody else, can ask for gigabytes."""

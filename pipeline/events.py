@@ -116,7 +116,7 @@ class PlannedRegion(NamedTuple):
 
 
 class PlanMade(NamedTuple):
-    """`verified_by` is the rung of the verify ladder (`md5`, `app-report`, `journal`) that the plan rests on."""
+    """`verified_by` is the verify level (`md5`, `app-report`, `journal`) that the plan rests on."""
 
     regions: tuple[PlannedRegion, ...]
     full: bool

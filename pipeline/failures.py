@@ -87,7 +87,8 @@ FAILURE_MAP: Mapping[FailureCategory, FailureClass] = MappingProxyType(
         _C.LINK_ERROR: FailureClass(
             (Stage.LINK,),
             _A.FIX_CODE,
-            "the linker refused the objects (undefined symbol, section overflow); the board was not touched",
+            "the linker refused the objects (undefined symbol, section overflow), or boot ROM or bootloader "
+            "would refuse the image; the board was not touched",
             "define or declare the named symbol, or give its section more room",
         ),
         _C.IMAGE_TOO_LARGE: FailureClass(
@@ -166,7 +167,7 @@ FAILURE_MAP: Mapping[FailureCategory, FailureClass] = MappingProxyType(
         _C.VERIFY_MISMATCH: FailureClass(
             (Stage.VERIFY_FLASH, Stage.REFLASH),
             _A.RETRY,
-            "flash does not hold what was written to it",
+            "flash does not hold what was written to it, or what was kept beside that",
             "run again; if the same region differs again, suspect the flash chip or its supply",
         ),
         _C.BOOT_LOOP: FailureClass(

@@ -96,7 +96,7 @@ class Verdict(NamedTuple):
 
 
 class FailureCategory(StrEnum):
-    """DESIGN section 7, closed. `UNKNOWN` is counted and is a defect of ours."""
+    """Closed: a row of the failure map each (`failures.py`). `UNKNOWN` is counted and is a defect of ours."""
 
     CONFIG_ERROR = "config_error"
     TOOLCHAIN_MISSING = "toolchain_missing"
@@ -168,6 +168,20 @@ class StageResult(NamedTuple):
         return self.outcome in (StageOutcome.RAN, StageOutcome.UP_TO_DATE)
 
 
+class StageWork(NamedTuple):
+    """What a stage did, as it says itself; fields as in `StageResult`. Which stage it was, and how long it took, knows
+    whoever ran it."""
+
+    reasons: tuple[Reason, ...] = ()
+    counts: Mapping[str, int] = MappingProxyType({})
+    failure: Failure | None = None
+
+    def took(self, stage: Stage, duration_s: float) -> StageResult:
+        """The result for the record."""
+        outcome = StageOutcome.RAN if self.failure is None else StageOutcome.FAILED
+        return StageResult(stage, outcome, duration_s, self.reasons, self.counts, self.failure)
+
+
 # --- the DAG ----------------------------------------------------------------------------------
 
 
@@ -201,6 +215,8 @@ class Action(NamedTuple):
     depfile: str = ""
     profile: str = ""
     salt: str = ""
+    absent: tuple[str, ...] = ()
+    """Paths where there is no file, and where one would be read instead of another."""
     cacheable: bool = True
     count_as: Literal["compiled", "linked", "built"] = "built"
     """Which counter an execution of this action raises (`linked` is for the link proper, not the images)."""
@@ -322,7 +338,7 @@ class DeviceFacts(NamedTuple):
 
 
 class DeployOutcome(StrEnum):
-    """How a deploy of one device ended; each value says which proof it has (DESIGN section 7)."""
+    """How a deploy of one device ended; each value says which proof it has."""
 
     VERIFIED_UNCHANGED = "verified_unchanged"
     APP_CONFIRMED = "app_confirmed"

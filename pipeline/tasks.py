@@ -1,121 +1,81 @@
-"""The stages as doit tasks: names, order, docs and options. One of the three modules that know doit.
+"""The stages of a deploy as doit tasks: names, order, docs and options. What a `dodo.py` of two lines takes over.
 
-doit orders, names, selects and reports; it never decides. Each stage task has one `uptodate` callable that asks us, and
-that callable is pure: it opens no port and writes nothing (`doit list -s` and `doit info` call it too).
-Invariant: importing this module and creating the tasks loads neither esptool, serial, networkx nor unicorn.
+doit orders, names, selects and reports; it never decides. Each stage task has one `uptodate` callable that asks us,
+and that callable is pure: it opens no port and writes nothing (`doit list -s` and `doit info` call it too). The other
+groups of tasks are declared beside what they do, and collected at the end.
+
+Importing this module does nothing. `from pipeline.tasks import *` is more: by that statement a dodo.py takes the tasks
+over, and before it gets them the fast path may answer in doit's place (see `__getattr__`, and docs/hotplate.md). So
+that the answer need not wait, what the tasks need is imported where it is used.
+Invariant: creating the tasks loads neither esptool, serial, networkx nor unicorn.
 """
 
 from __future__ import annotations
 
 import sys
 from posixpath import basename
-
-from pipeline.fastpath import answer_and_end, end_quietly, interrupt_again
-
-# Before the imports below, which are most of what is left of a warm `doit compile link`.
-if basename(sys.argv[0]) in ("doit", "__main__.py"):
-    end_quietly()
-    _look = answer_and_end()
-else:
-    _look = None
-
-from collections.abc import Callable, Iterator
-from functools import cache, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskFailed
 
-from pipeline.cli.reporter import make_reporter
-from pipeline.errors import DeployError
-from pipeline.model import DEVICE_STAGES, Failure, Stage, StageResult, Verdict
-from pipeline.run.context import Context, load_context
-from pipeline.run.device_run import DeviceRun
-from pipeline.run.options import Options, last_value, parse_options
+from pipeline.fastpath import answer_and_end, end_quietly, interrupt_again
 
-__all__ = [
-    "DOIT_CONFIG",
-    "task_baseline",
-    "task_bench",
-    "task_cache",
-    "task_check",
-    "task_compile",
-    "task_deploy",
-    "task_fingerprint",
-    "task_hooks",
-    "task_link",
-    "task_loop",
-    "task_reattach",
-    "task_reflash",
-    "task_ttfb",
-    "task_verify_flash",
-]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pipeline.fastpath import FirstLook
+    from pipeline.model import Failure, Verdict
+    from pipeline.run.context import Context
+    from pipeline.run.run import StageOf
+
+    Task = dict[str, Any]
+    """As doit takes it."""
 
 SHOWN_REASONS = 3
 
-PARAMS = [
-    {"name": "device", "long": "device", "type": str, "default": "", "help": "deploy to this device of deploy.toml"},
-    {"name": "group", "long": "group", "type": str, "default": "", "help": "deploy to all devices of this group"},
-    {
-        "name": "profile",
-        "long": "profile",
-        "type": str,
-        "default": "",
-        "help": "build with this profile of deploy.toml",
-    },
-    {
-        "name": "verify",
-        "long": "verify",
-        "type": str,
-        "default": "",
-        "help": "proof that is asked of the device: md5, app-report or journal (default: [verify] level)",
-    },
-    {"name": "trace", "long": "trace", "type": str, "default": "", "help": "write the run as a Chrome/Perfetto trace"},
-    {"name": "junit", "long": "junit", "type": str, "default": "", "help": "write the stages as JUnit XML"},
-    {"name": "json", "long": "json", "type": bool, "default": False, "help": "events on stdout, one JSON per line"},
-]
 
-MEASURING = [param for param in PARAMS if param["name"] in ("device", "group", "profile")]
-"""What tasks take whose runs are children: an export that they do not hand on would be ignored in silence."""
+def __getattr__(name: str) -> Any:
+    """`import *` asks for `__all__`. Where `doit` runs, ask the fast path first: if everything that the command line
+    names is up to date it prints what doit would, and ends the process with 0. What is left of a warm `doit compile
+    link` then is doit's own start."""
+    if name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if basename(sys.argv[0]) in ("doit", "__main__.py"):
+        end_quietly()
+        from pipeline.effects.utf8 import ensure_utf8
 
-BASELINE_PARAMS = [
-    {"name": "runs", "long": "runs", "type": int, "default": 5, "help": "runs of each kind"},
-    {
-        "name": "deploy",
-        "long": "deploy",
-        "inverse": "no-deploy",
-        "type": bool,
-        "default": True,
-        "help": "measure up to the running device (--no-deploy: only the build)",
-    },
-    *MEASURING,
-]
+        ensure_utf8()
+        look = answer_and_end()
+        if look is not None:
+            DOIT_CONFIG["reporter"] = Reporter.after(look)
+    return ["DOIT_CONFIG", *(found for found in globals() if found.startswith("task_"))]
 
 
-def _options() -> Options:
-    return parse_options(sys.argv[1:], [*DEVICE_STAGES, "deploy"])
+class Reporter:
+    """What doit is told to report with: made when a run begins, since most commands need none."""
+
+    desc = "stages, reports and device truth (the default)"
+    look: FirstLook | None = None
+    """What this process saw before it became a run."""
+
+    def __new__(cls, outstream: Any, options: Any) -> Any:
+        from pipeline.cli.reporter import HotplateReporter
+
+        run = context()
+        if cls.look is not None:
+            run.build.fastpath.believe(cls.look)
+        interrupt_again()
+        return HotplateReporter(outstream, run)
+
+    @classmethod
+    def after(cls, look: FirstLook) -> type:
+        """The same, of a process that has looked already."""
+        return type("Reporter", (cls,), {"look": look})
 
 
-@cache
-def context() -> Context:
-    """The one context of this process, made when the first task creator or command asks for it.
-
-    A configuration that cannot be used is reported here, before anything was touched, and ends with exit code 2."""
-    loaded = load_context(_options())
-    if isinstance(loaded, Failure):
-        from pipeline.report.terminal import say_failure
-
-        say_failure(loaded, sys.stderr)
-        if _options().json:
-            from pipeline.run.exports import Stream
-
-            Stream(sys.stdout).failure(loaded)
-        raise SystemExit(2)
-    return loaded
-
-
-DOIT_CONFIG = {
+DOIT_CONFIG: dict[str, Any] = {
     "default_tasks": ["deploy"],
-    "reporter": make_reporter(context, _look),
+    "reporter": Reporter,
     "verbosity": 2,
     "par_type": "thread",
     # never evidence, so never on disk: nothing to corrupt and nothing to fight over
@@ -124,15 +84,25 @@ DOIT_CONFIG = {
 }
 
 
+def context() -> Context:
+    """The run of this process."""
+    from pipeline.run.current import current
+
+    return current()
+
+
+# --- what a stage's task consists of ----------------------------------------------------------
+
+
 class HostCheck:
     """The `uptodate` of a host stage. `doit info` prints it when it says no, so its text is the reasons."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, which: StageOf) -> None:
+        self._stage = which.stage
         self._verdict: Verdict | None = None
 
     def __call__(self) -> bool:
-        self._verdict = context().host_verdict(self._stage)
+        self._verdict = context().build.host_verdict(self._stage)
         return self._verdict.up_to_date
 
     def __repr__(self) -> str:
@@ -144,42 +114,32 @@ class HostCheck:
 class DeviceCheck:
     """The `uptodate` of a device stage: only what this run has asked the board can answer; before that it says no."""
 
-    def __init__(self, stage: Stage, device: DeviceRun, region: str = "") -> None:
-        self._stage = stage
-        self._device = device
-        self._region = region
+    def __init__(self, which: StageOf, where: str) -> None:
+        self._which = which
+        self._where = where
 
     def __call__(self) -> bool:
-        return self._stage is Stage.REFLASH and self._device.nothing_to_write(self._region)
+        return self._which.stage == "reflash" and context().nothing_to_write(self._which.device, self._which.region)
 
     def __repr__(self) -> str:
-        return f"{self._device.where}: only this run's verify-flash can tell"
-
-
-def _told(action: Callable[..., TaskFailed | None]) -> Callable[..., TaskFailed | None]:
-    """The action, whose failures of known kinds are a line and no traceback."""
-
-    @wraps(action)
-    def told(*args: Any, **options: Any) -> TaskFailed | None:
-        try:
-            return action(*args, **options)
-        except DeployError as error:
-            return TaskFailed(error.failure.line())
-
-    return told
+        return f"{self._where}: only this run's verify-flash can tell"
 
 
 class Clean:
     """`doit clean`: remove what a stage built. doit prints the text after `<` and before ` at`."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, which: StageOf) -> None:
+        self._stage = which.stage
 
     def __call__(self) -> None:
+        from pipeline.errors import DeployError
+
         try:
-            context().clean(self._stage)
+            context().build.clean(self._stage)
         except DeployError as error:
-            print(error.failure.line(), file=sys.stderr)
+            from pipeline.report.terminal import say_failure
+
+            say_failure(error.failure, sys.stderr)
             raise SystemExit(2) from None
         except OSError as error:  # doit would print a traceback and end with 0
             from pipeline.report.terminal import os_failure
@@ -190,338 +150,175 @@ class Clean:
         return f"<remove what {self._stage} built at >"
 
 
-def _run_stage(stage: Stage, device: DeviceRun | None, run: Callable[[], StageResult]) -> TaskFailed | None:
-    """doit's view of a stage. The result itself goes to the reporter, which times, logs and shows it."""
-    result = context().execute(stage, device, run)
-    return None if result.failure is None else TaskFailed(result.failure.line())
+class StageFailed(TaskFailed):  # type: ignore[misc]
+    """doit's view of a failed stage; the reporter shows the failure itself."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.line())
+        self.failure = failure
 
 
-def _host_task(stage: Stage, doc: str, after: list[str]) -> dict[str, Any]:
-    def action(**_: Any) -> TaskFailed | None:
-        from pipeline import stages
+class Execute:
+    """The action of a stage's task."""
 
-        return _run_stage(stage, None, lambda: stages.load(stage)(context()))
+    __name__ = "execute"  # doit shows it
+
+    def __init__(self, which: StageOf) -> None:
+        self._which = which
+
+    def __call__(self, **_: Any) -> StageFailed | None:
+        failure = context().execute(self._which).failure
+        return None if failure is None else StageFailed(failure)
+
+
+def _stage_of(creator: Callable[..., Any], device: str = "", region: str = "") -> StageOf:
+    from pipeline.model import Stage
+    from pipeline.run.run import StageOf
+
+    return StageOf(Stage(creator.__name__.removeprefix("task_").replace("_", "-")), device, region)
+
+
+def _task(which: StageOf, doc: str, after: list[str], uptodate: HostCheck | DeviceCheck) -> Task:
+    from pipeline.run.options import stage_params
 
     return {
-        "basename": str(stage),
+        "basename": str(which.stage),
         "doc": doc,
-        "actions": [action],
-        "uptodate": [HostCheck(stage)],
+        "actions": [Execute(which)],
+        "uptodate": [uptodate],
         "task_dep": after,
-        "params": PARAMS,
-        "verbosity": 2,
-        "clean": [Clean(stage)] if stage is not Stage.FINGERPRINT else [],
-        "meta": {"fastpath": True},  # its answer depends on files alone
-    }
-
-
-def _device_tasks(stage: Stage, doc: str, after: Stage) -> Iterator[dict[str, Any]]:
-    yield {"basename": str(stage), "name": None, "doc": doc, "params": PARAMS}
-    for device in context().devices:
-        yield _device_task(stage, doc, after, device)
-
-
-def _device_task(stage: Stage, doc: str, after: Stage, device: DeviceRun) -> dict[str, Any]:
-    def action(**_: Any) -> TaskFailed | None:
-        from pipeline import stages
-
-        return _run_stage(stage, device, lambda: stages.load_device(stage)(context(), device))
-
-    dependency = str(after) if after in (Stage.LINK,) else f"{after}:{device.name}"
-    return {
-        "basename": str(stage),
-        "name": device.name,
-        "doc": f"{doc} ({device.name})",
-        "actions": [action],
-        "uptodate": [DeviceCheck(stage, device)],
-        "task_dep": [dependency],
-        "params": PARAMS,
+        "params": stage_params(),
         "verbosity": 2,
     }
 
 
-def task_fingerprint() -> dict[str, Any]:
+def _host_task(creator: Callable[[], Task], *after: str) -> Task:
+    which = _stage_of(creator)
+    made = _task(which, creator.__doc__ or "", [*after], HostCheck(which))
+    if after:  # the first one builds nothing
+        made["clean"] = [Clean(which)]
+    return {**made, "meta": {"fastpath": True}}  # its answer depends on files alone
+
+
+def _device_tasks(creator: Callable[[], Iterator[Task]], after: str) -> Iterator[Task]:
+    """The group and a task for each device. `{}` in `after` is the device's name."""
+    yield _group(creator)
+    for device in context().project.devices:
+        which = _stage_of(creator, device.name)
+        doc = f"{creator.__doc__} ({device.name})"
+        made = _task(which, doc, [after.format(device.name)], DeviceCheck(which, device.where))
+        yield {**made, "name": device.name}
+
+
+def _group(creator: Callable[[], Iterator[Task]]) -> Task:
+    from pipeline.run.options import stage_params
+
+    name = creator.__name__.removeprefix("task_").replace("_", "-")
+    return {"basename": name, "name": None, "doc": creator.__doc__, "params": stage_params()}
+
+
+# --- the stages -------------------------------------------------------------------------------
+
+
+def task_fingerprint() -> Task:
     """which inputs moved since the last run"""
-    return _host_task(Stage.FINGERPRINT, "which inputs moved since the last run", [])
+    return _host_task(task_fingerprint)
 
 
-def task_compile() -> dict[str, Any]:
+def task_compile() -> Task:
     """compile each translation unit, or restore it from the cache"""
-    return _host_task(Stage.COMPILE, "compile each translation unit, or restore it from the cache", ["fingerprint"])
+    return _host_task(task_compile, "fingerprint")
 
 
-def task_link() -> dict[str, Any]:
+def task_link() -> Task:
     """link, make the flash images and check that they fit"""
-    return _host_task(Stage.LINK, "link, make the flash images and check that they fit", ["compile"])
+    return _host_task(task_link, "compile")
 
 
-def task_verify_flash() -> Iterator[dict[str, Any]]:
+def task_verify_flash() -> Iterator[Task]:
     """ask the board who it is and what its flash holds (MD5 per region)"""
-    doc = "ask the board who it is and what its flash holds (MD5 per region)"
-    return _device_tasks(Stage.VERIFY_FLASH, doc, Stage.LINK)
+    return _device_tasks(task_verify_flash, "link")
 
 
-def task_reflash() -> Iterator[dict[str, Any]]:
+def task_reflash() -> Iterator[Task]:
     """write the sectors that differ, and only those (one region: reflash:DEVICE:REGION)"""
-    doc = "write the sectors that differ, and only those"
-    yield from _device_tasks(Stage.REFLASH, f"{doc} (one region: reflash:DEVICE:REGION)", Stage.VERIFY_FLASH)
-    devices = {device.name: device for device in context().devices}
-    for name, region in _options().regions:
+    yield from _device_tasks(task_reflash, "verify-flash:{}")
+    from pipeline.run.current import options
+
+    # Made only when the command line names it, so that listing tasks need not read the partition table.
+    devices = {device.name: device for device in context().project.devices}
+    for name, region in options().regions:
         if name in devices:
-            yield _region_task(devices[name], region)
+            which = _stage_of(task_reflash, name, region)
+            doc = f"write region {region} if it differs, and no other ({name})"
+            made = _task(which, doc, [f"verify-flash:{name}"], DeviceCheck(which, devices[name].where))
+            yield {**made, "name": f"{name}:{region}"}
 
 
-def _region_task(device: DeviceRun, region: str) -> dict[str, Any]:
-    """Made only when the command line names it, so that listing tasks need not read the partition table."""
-
-    def action(**_: Any) -> TaskFailed | None:
-        from pipeline.stages.reflash import run_region
-
-        return _run_stage(Stage.REFLASH, device, lambda: run_region(context(), device, region))
-
-    return {
-        "basename": str(Stage.REFLASH),
-        "name": f"{device.name}:{region}",
-        "doc": f"write region {region} if it differs, and no other ({device.name})",
-        "actions": [action],
-        "uptodate": [DeviceCheck(Stage.REFLASH, device, region)],
-        "task_dep": [f"{Stage.VERIFY_FLASH}:{device.name}"],
-        "params": PARAMS,
-        "verbosity": 2,
-    }
-
-
-def task_reattach() -> Iterator[dict[str, Any]]:
+def task_reattach() -> Iterator[Task]:
     """start the monitor on the same port, then let the board boot"""
-    return _device_tasks(Stage.REATTACH, "start the monitor on the same port, then let the board boot", Stage.REFLASH)
+    return _device_tasks(task_reattach, "reflash:{}")
 
 
-def task_ttfb() -> Iterator[dict[str, Any]]:
+def task_ttfb() -> Iterator[Task]:
     """wait for the first JSON-RPC byte of exactly this build"""
-    return _device_tasks(Stage.TTFB, "wait for the first JSON-RPC byte of exactly this build", Stage.REATTACH)
+    return _device_tasks(task_ttfb, "reattach:{}")
 
 
-def task_deploy() -> Iterator[dict[str, Any]]:
+def task_deploy() -> Iterator[Task]:
     """from C source to the first JSON-RPC byte of the running device (the default)"""
-    doc = "from C source to the first JSON-RPC byte of the running device (the default)"
-    yield {"basename": "deploy", "name": None, "doc": doc, "params": PARAMS}
-    for device in context().devices:
+    group = _group(task_deploy)
+    yield group
+    for device in context().project.devices:
         yield {
-            "basename": "deploy",
+            **group,
             "name": device.name,
-            "doc": f"{doc} ({device.name})",
-            "actions": [(_confirm, [device])],
+            "doc": f"{group['doc']} ({device.name})",
+            "actions": [(_confirm, [device.name])],
             "task_dep": [f"ttfb:{device.name}"],
-            "params": PARAMS,
             "verbosity": 2,
         }
 
 
-def _confirm(device: DeviceRun, **_: Any) -> bool:
+def _confirm(device: str, **_: Any) -> bool:
     """The deploy counts when its last stage confirmed this build; doit runs this only then."""
     return context().confirm(device)
 
 
-def task_baseline() -> Iterator[dict[str, Any]]:
-    """how fast this project's loop is on this machine, before and after"""
-    doc = "how fast this project's loop is on this machine, before and after"
-    yield {"basename": "baseline", "name": None, "doc": doc}
-    for mode, what in (
-        ("cold", "deploys from nothing: empty cache, nothing built, virtual board erased"),
-        ("warm", "deploys with nothing changed"),
-        ("full", "cold and warm, and each kind of edit until it runs"),
-    ):
-        yield {
-            "basename": "baseline",
-            "name": mode,
-            "doc": f"measure {what} (--runs N, --device NAME, --no-deploy)",
-            "actions": [(_baseline, [mode])],
-            "params": BASELINE_PARAMS,
-            "verbosity": 2,
-        }
+# --- the other groups, each declared beside what it does --------------------------------------
 
 
-@_told
-def _baseline(mode: str, runs: int, deploy: bool, **_: Any) -> TaskFailed | None:
-    from pipeline.measure.baseline import screen
+def task_baseline() -> Iterator[Task]:
+    from pipeline.measure.tasks import baseline
 
-    failed = screen.show(context(), mode, runs, deploy=deploy)
-    return TaskFailed(failed) if failed else None
+    return baseline()
 
 
-def task_loop() -> dict[str, Any]:
-    """measure the warm loop until it is green, or say what stands in its way (see LOOP.md)"""
+def task_loop() -> Iterator[Task]:
+    from pipeline.measure.tasks import loop
 
-    def number(name: str, default: int, text: str) -> dict[str, Any]:
-        return {"name": name, "long": name, "type": int, "default": default, "help": text}
-
-    def switch(name: str, *, default: bool, text: str) -> dict[str, Any]:
-        long = name.replace("_", "-")
-        return {"name": name, "long": long, "inverse": f"no-{long}", "type": bool, "default": default, "help": text}
-
-    between = "run this command before each further iteration; it must pass"
-    return {
-        "basename": "loop",
-        "doc": "measure the warm loop until it is green, or say what stands in its way (see LOOP.md)",
-        "actions": [_loop],
-        "params": [
-            number("max", 8, "iterations at most"),
-            number("repeats", 3, "runs of each warm test; the median counts"),
-            switch("until_green", default=False, text="go on when a rule asks for an action, until green or stuck"),
-            switch("rebuild", default=True, text="build twice from nothing and compare every output"),
-            {"name": "between", "long": "between", "type": str, "default": "", "help": between},
-            *MEASURING,
-        ],
-        "verbosity": 2,
-    }
+    return loop()
 
 
-@_told
-def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str, **_: Any) -> TaskFailed | None:
-    import shlex
+def task_bench() -> Iterator[Task]:
+    from pipeline.measure.tasks import bench
 
-    from pipeline.measure.loop import screen
-    from pipeline.measure.loop.runner import Asked
-
-    command = shlex.join(["doit", *sys.argv[1:]])
-    asked = Asked(max, repeats, until_green, between, rebuild, command)
-    failed = screen.show(context(), asked)
-    return TaskFailed(failed) if failed else None
+    return bench()
 
 
-BENCHES = (
-    ("warm", 10, "warm and cold deploy against an empty doit run, per stage and import"),
-    ("engine", 9, "the action engine against ninja and plain doit, on generated projects (takes minutes)"),
-    ("device", 5, "proof and writes on virtual boards with real timing, against esptool (takes minutes)"),
-    ("watch", 9, "from a save to the end of its build, to its first diagnostic, to nothing to do"),
-    ("work", 0, "counters of work that no busy machine moves, against those that are kept"),
-)
-"""Suite, measurements of each case (0: once is enough), doc."""
+def task_cache() -> Iterator[Task]:
+    from pipeline.cli.cache_tasks import cache
+
+    return cache()
 
 
-def task_bench() -> Iterator[dict[str, Any]]:
-    """all benchmarks in one report, ours and the peers' side by side"""
-    doc = "all benchmarks in one report, ours and the peers' side by side (takes many minutes)"
-    runs_param = {"name": "runs", "long": "runs", "type": int, "help": "runs of each case"}
-    keep_param = {"name": "keep", "long": "keep", "type": bool, "default": False, "help": "keep what is counted"}
-    yield {"basename": "bench", "name": None, "doc": doc, "params": [{**runs_param, "default": 0}]}
-    for name, runs, doc in BENCHES:
-        yield {
-            "basename": "bench",
-            "name": name,
-            "doc": f"{doc} (--runs N)" if runs else f"{doc} (--keep)",
-            "actions": [(_bench, [name])],
-            "params": [{**runs_param, "default": runs} if runs else keep_param],
-            "verbosity": 2,
-        }
-    doc = "the end of `doit bench`: missed targets, and which suites could not run"
-    yield {"basename": "bench", "name": "report", "doc": doc, "actions": [_bench_report], "verbosity": 2}
+def task_check() -> Iterator[Task]:
+    from pipeline.cli.check_tasks import check
+
+    return check()
 
 
-@cache
-def _benches() -> Any:
-    """The suites of this command. In `doit bench` one that cannot run must not keep the others from running, so that
-    its failure is held back for `bench:report`, which comes last."""
-    import shlex
+def task_hooks() -> Iterator[Task]:
+    from pipeline.editor.tasks import hooks_group
 
-    from pipeline.measure.bench.suites import Session
-
-    gathered = not {"bench", "bench:*", "bench:report"}.isdisjoint(sys.argv[1:])
-    return Session(context(), shlex.join(["doit", *sys.argv[1:]]), gathered=gathered)
-
-
-@_told
-def _bench(suite: str, **options: Any) -> TaskFailed | None:
-    asked = last_value(sys.argv[1:], "runs") if "bench" in sys.argv[1:] else ""
-    if asked and "runs" in options:
-        options["runs"] = int(asked)
-    try:
-        failed = _benches().run(suite, options)
-    except OSError as error:  # even the report that would say so cannot be written
-        from pipeline.report.terminal import os_failure
-
-        failed = os_failure(f"bench:{suite}", error)
-    return TaskFailed(failed) if failed else None
-
-
-@_told
-def _bench_report() -> TaskFailed | None:
-    failed = _benches().finish()
-    return TaskFailed(failed) if failed else None
-
-
-def task_cache() -> Iterator[dict[str, Any]]:
-    """look after the content-addressed store that this user's projects share"""
-    yield {"basename": "cache", "name": None, "doc": "look after the store that this user's projects share"}
-    for name, doc in (
-        ("stats", "how much the store holds"),
-        ("gc", "remove what was not used for longest, down to [cache] max_size"),
-        ("verify", "read everything and remove what is damaged"),
-        ("clear", "remove everything; the next build compiles"),
-    ):
-        yield {"basename": "cache", "name": name, "doc": doc, "actions": [(_cache, [name])], "verbosity": 2}
-
-
-@_told
-def _cache(name: str) -> None:
-    from pipeline.cli import cache_tasks
-
-    if cache_tasks.spared(name, sys.argv[1:]):
-        print(f"cache:{name}: left alone; name it to run it")
-        return
-    _, table = getattr(cache_tasks, name)(context().cache_dir, context().config.cache.max_bytes)
-    print(table)
-
-
-def task_check() -> Iterator[dict[str, Any]]:
-    """checks of the sources beside compiling them"""
-    yield {"basename": "check", "name": None, "doc": "checks of the sources beside compiling them"}
-    yield {
-        "basename": "check",
-        "name": "boundary",
-        "doc": "firmware/core and firmware/modules reach for nothing of the platform",
-        "actions": [_check_boundary],
-        "verbosity": 2,
-    }
-
-
-@_told
-def _check_boundary() -> TaskFailed | None:
-    from pipeline.toolchain import boundary
-
-    failures = boundary.check(context().root, context().config, context().runner, context().state_dir)
-    for failure in failures:
-        print(failure.line(), file=sys.stderr)
-    if not failures:
-        return None
-    print(f"hint: {failures[0].hint}", file=sys.stderr)
-    return TaskFailed(f"{len(failures)} violations")
-
-
-def task_hooks() -> Iterator[dict[str, Any]]:
-    """build on save in editors, and before commits"""
-    yield {"basename": "hooks", "name": None, "doc": "build on save in editors, and before commits"}
-    editor = {"name": "editor", "long": "editor", "type": str, "default": "", "help": "vscode, neovim or emacs"}
-    for name, doc, params in (
-        (
-            "install",
-            "put build-on-save into an editor's files, and write compile_commands.json (--editor NAME)",
-            [editor],
-        ),
-        ("git", "install a pre-commit hook beside what is there", []),
-        ("uninstall", "take all of it out again, or that of one editor (--editor NAME)", [editor]),
-    ):
-        action = (_hooks, [name])
-        yield {"basename": "hooks", "name": name, "doc": doc, "actions": [action], "params": params, "verbosity": 2}
-
-
-@_told
-def _hooks(name: str, editor: str = "") -> TaskFailed | None:
-    from pipeline.editor import tasks
-
-    given = () if name == "git" else (editor,)
-    failed = getattr(tasks, name)(context(), *given)
-    return TaskFailed(failed) if failed else None
-
-
-interrupt_again()
+    return hooks_group()

@@ -13,13 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline import stages
+from pipeline.config.schema import DeviceConfig
 from pipeline.effects.host import Revision
-from pipeline.errors import DeployError
 from pipeline.model import DEVICE_STAGES, Failure, Image, Stage
 from pipeline.run.context import Context, load_context
-from pipeline.run.device_run import DeviceRun
 from pipeline.run.options import Options
+from pipeline.run.run import StageOf
 from pipeline.run.transactions import RunFacts
 from virtualboard.port import DEFAULT_MAC, VirtualPort, open_virtual
 
@@ -90,10 +89,10 @@ class Bench:
     def context(self, **options: Any) -> Context:
         context = load_context(Options(**options), self.root)
         assert not isinstance(context, Failure), context
-        context._open_port = self._open  # type: ignore[method-assign]
+        context.boards._open_port = self._open  # type: ignore[method-assign]
         return context
 
-    def _open(self, device: DeviceRun) -> Any:
+    def _open(self, device: DeviceConfig) -> Any:
         self.port.timeout = 3
         self.port.baudrate = 115200
         self.port.setDTR(True)
@@ -105,40 +104,27 @@ class Bench:
         context = self.context(verify=level)
         (device,) = context.devices
         revision = Revision("", False)
-        context.run.begin([(device.name, "virtual:")], RunFacts(("deploy",), context.profile, "zig", revision, 0, 0))
+        facts = RunFacts(("deploy",), context.profile, "zig", revision, 0, 0)
+        context.transactions.begin([(device.name, "virtual:")], facts)
         try:
             for stage in only if not region else (Stage.VERIFY_FLASH,):
-                if not (stage is Stage.REFLASH and device.nothing_to_write()) and not self._stage(
-                    context, device, stage
-                ):
+                if stage is Stage.REFLASH and context.nothing_to_write(device.name):
+                    continue
+                if not context.execute(StageOf(stage, device.name)).ok:
                     break
             else:
-                if region and not device.nothing_to_write(region):
-                    self._stage(context, device, Stage.REFLASH, region)
+                if region and not context.nothing_to_write(device.name, region):
+                    context.execute(StageOf(Stage.REFLASH, device.name, region))
                 elif Stage.TTFB in only:
-                    context.confirm(device)
+                    context.confirm(device.name)
         except Killed:
             # No report, no reset, nothing said: only what the kernel does for a dead process, its locks and its files.
-            if device.journal is not None:
-                device.journal.close()
-            for log in context.run._logs:
+            context.records.close()
+            for log in context.transactions._logs:
                 log.log.close()
             raise
-        context.close()
-        context.settle()
-        (rendered,) = context.run.finish([], interrupted=False)
+        (rendered,) = context.end(interrupted=False, passed=False, selection=None).rendered
         return rendered.report
-
-    def _stage(self, context: Context, device: DeviceRun, stage: Stage, region: str = "") -> bool:
-        extra = (region,) if region else ()
-        run = stages.load_device(stage)
-        try:
-            result = run(context, device, *extra)
-        except DeployError as error:
-            context.run.failed(error.failure, device.name)
-            return False
-        context.run.stage_finished(result, device.name)
-        return result.ok
 
     # --- what everybody can see -----------------------------------------------------------------
 

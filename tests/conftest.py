@@ -20,8 +20,14 @@ from hypothesis import HealthCheck, settings
 # The script `pytest` has its own directory first on the path, and there lies esptool's script `esptool.py`.
 sys.path[:] = [entry for entry in sys.path if not entry or Path(entry) != Path(sys.executable).parent]
 
-# The same examples in every run, and however long they take: a busy machine is no defect.
-settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+# The same examples in every run, and however long they take: a busy machine is no defect. `deep` looks further, with
+# other examples each time: pytest --hypothesis-profile=deep.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "deep", deadline=None, derandomize=False, max_examples=1000, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("suite")
 
 RAM = Path("/dev/shm")

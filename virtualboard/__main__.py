@@ -21,7 +21,8 @@ from typing import TypeVar
 from virtualboard.afflict import Afflictions
 from virtualboard.board import Board
 from virtualboard.cable import Cable
-from virtualboard.chips import CHIPS, Chip, Security, UnknownMac, UnknownSecurity, burnt, parse_mac
+from virtualboard.chip_table import NAMES, chip_named
+from virtualboard.chips import Chip, Security, UnknownMac, UnknownSecurity, burnt, parse_mac
 from virtualboard.faults import KEYS, KINDS, parse_fault
 from virtualboard.nor import FlashError, NorFlash
 from virtualboard.port import DEFAULT_MAC
@@ -57,10 +58,10 @@ _T = TypeVar("_T")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one board until SIGTERM or Ctrl-C; returns the exit status."""
     options = _parser().parse_args(argv)
-    if options.usb and not CHIPS[options.chip].usb:
-        return _fail(f"--usb: error: {CHIPS[options.chip].title} has no USB port of its own\nLeave --usb out.")
+    if options.usb and not chip_named(options.chip).usb:
+        return _fail(f"--usb: error: {chip_named(options.chip).title} has no USB port of its own\nLeave --usb out.")
     try:
-        chip = burnt(CHIPS[options.chip], Security(**dict.fromkeys(options.burnt, True)))
+        chip = burnt(chip_named(options.chip), Security(**dict.fromkeys(options.burnt, True)))
         flash = NorFlash(options.size, options.flash)
     except FlashError as exc:
         return _fail(str(exc))
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG + "\n" + _fault_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--chip", required=True, choices=sorted(CHIPS), help="which chip the board has")
+    parser.add_argument("--chip", required=True, choices=NAMES, metavar="CHIP", help=f"which chip: {', '.join(NAMES)}")
     line = parser.add_mutually_exclusive_group(required=True)
     line.add_argument("--rfc2217", type=_port, metavar="PORT", help="listen on 127.0.0.1:PORT; 0: any; lines travel")
     line.add_argument("--tcp", type=_port, metavar="PORT", help="bytes only (socket://): no lines, no rate")

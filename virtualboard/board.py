@@ -16,7 +16,9 @@ from virtualboard import protocol as p
 from virtualboard import rom, slip
 from virtualboard.afflict import Afflictions, panic_text
 from virtualboard.bus import Bus
-from virtualboard.chips import CHIPS, Chip, efuse_words
+from virtualboard.chip_table import chip_named
+from virtualboard.chips import Chip, Security, burnt, burnt_security, efuse_words
+from virtualboard.efuse import EfuseFile
 from virtualboard.loader import RomLoader
 from virtualboard.machine import HeldClock, Machine, MachineFactory, make_machine
 from virtualboard.nor import NorFlash
@@ -88,7 +90,11 @@ class Board:
         flash.wear = self.faults
         self.executed = 0  # instructions so far
         self._now = now
+        self._efuse_file = EfuseFile(flash.path.with_name(flash.path.name + ".efuse") if flash.path else None)
         self._registers = efuse_words(chip, mac)
+        for address, bits in self._efuse_file.load().items():
+            self._registers[address] = self._registers.get(address, 0) | bits
+        self._note_security()
         self._factory = machine_factory
         self._execute = execute
         self._machine: Machine | None = None
@@ -249,9 +255,22 @@ class Board:
         """Become the chip that the faults want; one that changes has lost its RAM."""
         name, mac = self.faults.identity(self.chip.name, self.mac)
         if (name, mac) != (self.chip.name, self.mac):
-            self.chip, self.mac = self.chip if name == self.chip.name else CHIPS[name], mac
+            self.chip, self.mac = self.chip if name == self.chip.name else chip_named(name), mac
             self._registers = efuse_words(self.chip, mac)
             self._machine = None
+        self._note_security()
+
+    def _note_security(self) -> None:
+        """What the efuses say now, beside what this specimen was made with."""
+        said, read = self.chip.security, burnt_security(self.chip, self._registers)
+        both = Security(*(bool(a or b) for a, b in zip(said, read, strict=True)))
+        if both != said:
+            self.chip = burnt(self.chip, both)
+
+    def _save_efuses(self) -> None:
+        """Bits were burnt: they stay. The ROM looks at them after the next reset."""
+        factory = efuse_words(self.chip, self.mac)
+        self._efuse_file.save({at: bits & ~factory.get(at, 0) for at, bits in self._registers.items()})
 
     def _restore_power(self) -> None:
         self._power_at = None
@@ -278,7 +297,7 @@ class Board:
 
     def _start_download(self) -> None:
         self._enter(Mode.DOWNLOAD)
-        self._bus = Bus(self.chip, self.flash, self.mac)
+        self._bus = Bus(self.chip, self.flash, self.mac, self._registers, self._save_efuses)
         self._loader = RomLoader(self.chip, self.flash, self._bus, self.timing)
         self._send(rom.download_log(self._strap_cause, self.chip.rom))
         self._chip_baud = None
@@ -332,7 +351,7 @@ class Board:
             self._reset_chip(CAUSE_GROUP0_WATCHDOG)
 
     def _panic(self, fault: f.Fault) -> None:
-        self._send(panic_text(fault, riscv=self.chip.cpu, sp=0x3FC8F2F0 if self.chip.cpu else 0x3FFB2710))
+        self._send(panic_text(fault, riscv=self.chip.riscv, sp=0x3FC8F2F0 if self.chip.riscv else 0x3FFB2710))
         self._events.clear()
         self._machine_clock.hold(math.inf)
         self._later(_PANIC_S, lambda: self._boot(CAUSE_CPU_SOFTWARE))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
+from virtualboard.efuse import CLASSIC, MODERN, EfuseLayout
 from virtualboard.rom import ESP32_ROM, ESP32C3_ROM, ESP32S3_ROM, RomIdentity
 
 
@@ -53,12 +54,25 @@ class Security(NamedTuple):
 VIRGIN = Security()
 
 
+class SecurityBits(NamedTuple):
+    """Where the efuses of `Security` are, as (offset, mask); a mask of 0 where there is none."""
+
+    crypt_count: tuple[int, int]
+    secure_boot: tuple[int, int]
+    secure_download: tuple[int, int]
+    manual_encrypt: tuple[int, int]
+
+
+_SECURITY_C3 = SecurityBits((0x34, 7 << 18), (0x38, 1 << 20), (0x3C, 1 << 5), (0x30, 1 << 20))
+
+
 @dataclass(frozen=True, slots=True)
 class Chip:
     """One chip. `security_chip_id` is None where the ROM lacks GET_SECURITY_INFO; `cpu` is True where firmware runs.
 
     `stub_entries`: entry points of the flasher stubs that esptool 5.6 ships, with their generation.
     `stub_address_bits`: how far into a large flash the stub reaches (esptool's FLASH_32BIT_ADDR_SUPPORTED).
+    `alias`: registers that are also seen elsewhere, as (there, size, here).
     `rom_read_pointer`: where the ROM keeps its flash read function; esptool starts the stub through it when secure boot
     keeps the ROM from jumping to RAM.
     """
@@ -80,13 +94,18 @@ class Chip:
     xtal_hz: int = 40_000_000
     cpu_hz: int = 160_000_000
     cpu: bool = False
+    riscv: bool = False
+    short_security_info: bool = False  # GET_SECURITY_INFO without chip id and API version
     usb: bool = True  # has a USB-Serial/JTAG of its own
     constants: Mapping[int, int] = field(default_factory=dict)
+    alias: tuple[int, int, int] = (0, 0, 0)
     stub_entries: Mapping[int, int] = field(default_factory=dict)
     stub_address_bits: int = 24
     rom_read_pointer: int | None = None
     security: Security = VIRGIN
     security_efuses: Callable[[Security], Mapping[int, int]] = lambda _security: {}
+    security_bits: SecurityBits = _SECURITY_C3
+    efuse_layout: EfuseLayout = MODERN
 
 
 # The ROM word by which esptool tells chips apart that have no chip id.
@@ -118,6 +137,21 @@ def burnt(chip: Chip, security: Security) -> Chip:
     if security.secure_download and chip.security_chip_id is None:
         raise UnknownSecurity(f"{chip.title} has no Secure Download Mode; leave it out for this chip")
     return replace(chip, security=security)
+
+
+def burnt_security(chip: Chip, words: Mapping[int, int]) -> Security:
+    """What these efuse words (by address) say; an odd number of bits in the counter means encrypted."""
+
+    def bits(place: tuple[int, int]) -> int:
+        return words.get(chip.efuse_base + place[0], 0) & place[1]
+
+    places = chip.security_bits
+    return Security(
+        flash_encryption=bool(bits(places.crypt_count).bit_count() & 1),
+        secure_boot=bool(bits(places.secure_boot)),
+        secure_download=bool(bits(places.secure_download)),
+        encrypted_download_disabled=bool(bits(places.manual_encrypt)),
+    )
 
 
 def efuse_words(chip: Chip, mac: str) -> dict[int, int]:
@@ -225,6 +259,7 @@ _ESP32C3 = Chip(
     begin_words=5,
     no_begin_error=0x64,
     cpu=True,
+    riscv=True,
     stub_entries=MappingProxyType({0x40380E9A: 2, 0x403806D2: 1}),
     rom=ESP32C3_ROM,
     security_efuses=_security_block0,
@@ -278,10 +313,15 @@ _ESP32 = Chip(
     uart_clkdiv=0x3FF40014,
     cpu_hz=240_000_000,
     # APB_CTL_DATE bit 31 is revision bit 2 (v3); RTCCALICFG1: calibration that makes the crystal exactly 40 MHz.
-    constants=MappingProxyType({0x3FF6607C: 1 << 31, 0x3FF5F06C: 800 << 7}),
+    # UART_DATE: esptool up to 2.8 and what is built on it tell an ESP32 by it, through the alias of the AHB bus.
+    constants=MappingProxyType({0x3FF6607C: 1 << 31, 0x3FF5F06C: 800 << 7, 0x3FF40078: 0x15122500}),
+    alias=(0x60000000, 0x40000, 0x3FF40000),
     stub_entries=MappingProxyType({0x400A902C: 2, 0x400BE658: 1}),
     rom=ESP32_ROM,
     security_efuses=_security_esp32,
+    security_bits=SecurityBits((0x00, 0x7F << 20), (0x18, 3 << 4), (0, 0), (0x18, 1 << 7)),
+    efuse_layout=CLASSIC,
 )
 
+# More chips are in `chips_more`.
 CHIPS: Mapping[str, Chip] = MappingProxyType({chip.name: chip for chip in (_ESP32C3, _ESP32S3, _ESP32)})

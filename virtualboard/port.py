@@ -23,7 +23,8 @@ from pathlib import Path
 from virtualboard.afflict import Afflictions
 from virtualboard.board import DEFAULT_BAUD, Board, Mode
 from virtualboard.cable import Cable
-from virtualboard.chips import CHIPS, VIRGIN, Security, burnt, parse_mac
+from virtualboard.chip_table import chip_named
+from virtualboard.chips import VIRGIN, Security, burnt, parse_mac
 from virtualboard.faults import Fault, parse_fault
 from virtualboard.nor import NorFlash
 from virtualboard.timing import Timing, parse_timing
@@ -361,7 +362,7 @@ def open_virtual(
     """
     clock = BoardClock()
     parse_mac(mac)  # before the file is created or locked
-    model = burnt(CHIPS[chip], security)
+    model = burnt(chip_named(chip), security)
     times = parse_timing(timing) if isinstance(timing, str) else timing
     afflictions = Afflictions(parse_fault(fault) if isinstance(fault, str) else fault for fault in faults)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from virtualboard.bus import Bus
@@ -222,7 +222,7 @@ class RamUpload:
         chip: Chip,
         bus: Bus,
         errors: Errors,
-        recognise: Callable[[Chip, int, list[bytes]], int | None],
+        recognise: Callable[[Chip, int, Sequence[bytes], Sequence[int]], int | None],
         check: BlockCheck,
     ):
         self._chip = chip
@@ -273,7 +273,8 @@ class RamUpload:
         """Execute what has been uploaded so far, from `entry`."""
         segments, self._segments = self._segments, []
         uploaded = tuple((at, self._bus.load(at, n)) for at, n in segments if n <= _MAX_SEGMENT)
-        return RunRam(entry, self._recognise(self._chip, entry, [data for _, data in uploaded]), uploaded)
+        stub = self._recognise(self._chip, entry, [data for _, data in uploaded], [at for at, _ in uploaded])
+        return RunRam(entry, stub, uploaded)
 
 
 def security_info(chip: Chip) -> bytes:
@@ -281,7 +282,8 @@ def security_info(chip: Chip) -> bytes:
     `get_security_info`). The last purpose reads 0x0C on a virgin C3."""
     flags = chip.security.secure_boot | chip.security.secure_download << 2
     purposes = (*key_purposes(chip.security), *bytes(4), 0x0C)
-    return struct.pack("<IB7BII", flags, flash_crypt_count(chip.security), *purposes, chip.security_chip_id or 0, 3)
+    info = struct.pack("<IB7B", flags, flash_crypt_count(chip.security), *purposes)
+    return info if chip.short_security_info else info + struct.pack("<II", chip.security_chip_id or 0, 3)
 
 
 def parse_block(data: bytes, check: int, seq: int | None, errors: Errors) -> tuple[bytes, int]:

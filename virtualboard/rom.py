@@ -110,6 +110,7 @@ class RomIdentity(NamedTuple):
     `classic`: the ESP32's older loader, which prints pin settings and decimal lengths and knows no hash.
     `assertion`: what ends a boot after a refusal. `ram`: from, to of the memory that the ROM itself needs, empty where
     that is not known. `code`: where there is memory for an entry point, nothing where the CPU finds out itself.
+    `pins`: whether pin settings are printed; `mode_prefix`: what comes before `mode:`; `cores`: how many saved PCs.
     `saved_pc` is where the ROM waits for the watchdog, which bites with `retry_cause` after `retry_s` seconds; a C3 has
     its own watchdogs (`rv32_peripherals`).
     """
@@ -125,6 +126,9 @@ class RomIdentity(NamedTuple):
     saved_pc: int = 0
     causes: Mapping[int, str] = RESET_CAUSES
     classic: bool = False
+    pins: bool = True
+    mode_prefix: str = ""
+    cores: int = 1
     ram: range = range(0)
     code: tuple[range, ...] = ()
 
@@ -209,14 +213,15 @@ def boot(
     """Boot from flash. `read(offset, size)` gives bytes of flash; `saved_pc` is where the CPU was at the reset."""
     lines = _banner(rom, cause, rom.flash_boot)
     if cause != POWERON and not rom.classic:
-        lines.append(f"Saved PC:0x{saved_pc:08x}")
+        names = [f"Core{core} " for core in range(rom.cores)] if rom.cores > 1 else [""]
+        lines += [f"{name}Saved PC:0x{saved_pc:08x}" for name in names]
     header = b"\xff" * 24 if rom.image_offset + 24 > flash_size else read(rom.image_offset, 24)
     refusal = _header_refusal(rom, header)
     if refusal:
         return RomBoot(_text(lines + refusal), (), None)
     _, count, mode, speed, entry = struct.unpack_from("<BBBBI", header)
     lines += _pin_lines(rom, header)
-    lines.append(f"mode:{_MODES[mode]}, clock div:{_CLOCK_DIVIDERS.get(speed & 0xF, 1)}")
+    lines.append(f"{rom.mode_prefix}mode:{_MODES[mode]}, clock div:{_CLOCK_DIVIDERS.get(speed & 0xF, 1)}")
     if count > _MAX_SEGMENTS and not rom.classic:
         lines += [f"Invalid image block count: {count} (max {_MAX_SEGMENTS})", rom.assertion]
         return RomBoot(_text(lines), (), None)
@@ -312,6 +317,8 @@ def _exception_lines(entry: int) -> list[str]:
 
 
 def _pin_lines(rom: RomIdentity, header: bytes) -> list[str]:
+    if not rom.pins:
+        return []
     write_protect = f"SPIWP:0x{header[8]:02x}"
     # Drive strengths of the flash pins: six nibbles, the low one first.
     drives = [nibble for byte in header[9:12] for nibble in (byte & 0xF, byte >> 4)]

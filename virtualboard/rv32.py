@@ -20,6 +20,7 @@ the data bus after it has run once, the ROM's data, sleep modes, every periphera
 
 from __future__ import annotations
 
+import importlib
 import mmap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,9 +31,7 @@ from unicorn import riscv_const as reg
 from virtualboard import rom, rv32_windows
 from virtualboard import rv32_peripherals as peripherals
 from virtualboard.held_signals import held_signals
-from virtualboard.rom_panic import rom_panic
 from virtualboard.rv32_rom_calls import RomCalls
-from virtualboard.rv32_rom_names import rom_name
 from virtualboard.rv32_sites import CodeSites
 from virtualboard.rv32_windows import Flash, FlashWindows, WritableFlash, address_of
 
@@ -280,6 +279,7 @@ class Rv32Machine:
         """The ROM's handler says what happened and loops for ever; only a watchdog helps."""
         registers = [epc, *(self._register(reg.UC_RISCV_REG_X0 + n) for n in range(1, 32))]
         status, vectors = self._register(reg.UC_RISCV_REG_MSTATUS), self._register(reg.UC_RISCV_REG_MTVEC)
+        rom_panic = importlib.import_module("virtualboard.rom_panic").rom_panic
         self._uart.sent += rom_panic(registers, status=status, vectors=vectors, cause=cause, value=value)
         self._stopped = True
 
@@ -327,7 +327,7 @@ class Rv32Machine:
 
     def _remark_missing(self, address: int) -> None:
         if self.remarks:
-            name = rom_name(address)
+            name = importlib.import_module("virtualboard.rv32_rom_names").rom_name(address)
             called = f"ROM function {name} (0x{address:08x})" if name else f"ROM function at 0x{address:08x}"
             text = f"the program calls the {called}, which this board does not have: it traps here"
             self._uart.sent += f"\r\nvirtualboard: {text}\r\n".encode()

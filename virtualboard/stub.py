@@ -5,7 +5,8 @@ default; `src/command_handler.c`) and espressif/esptool-legacy-flasher-stub (gen
 their error codes. Does not know UART or time. Invariant: a block is acknowledged before it is written; an error found
 then is the answer to the next command, which is not executed (generation 1: the next block or the end of the write).
 
-Not modelled: encrypted writes, and generation 2's NAND commands, which are plug-ins.
+Not modelled: encrypted writes but for those of an ESP32 whose FLASH_CRYPT_CONFIG is 0, and generation 2's NAND
+commands, which are plug-ins.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import base64
 import hashlib
 import importlib.util
 import json
+import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +32,14 @@ from virtualboard.timing import INSTANT, Timing
 BAD_LENGTH, BAD_CHECKSUM, BAD_BLOCK, UNKNOWN, FAILED, NO_BEGIN = 0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xC6
 NOT_IMPLEMENTED = 0xFF
 GREETING = b"OHAI"
+# As a word 0x4941484F: `lui` of 0x49415 to any register, `addi` of -0x7B1, which is 0x84F in twelve bits.
+_GREETING_UPPER, _GREETING_LOWER = re.compile(rb"[\x37\xb7][\x50-\x5f]\x41\x49"), 0x84F
 _ERRORS = p.Errors(length=BAD_LENGTH, checksum=BAD_CHECKSUM, sequence=BAD_LENGTH, no_begin=NO_BEGIN)
 _SYNC_LENGTH = 36
 _MAX_BLOCK = 0x4000
+_CIPHER_BLOCK = 16
+_DATA_OF_GENERATION_2 = 0xD00
+"""Generation 1 keeps its data at BA8 to C00 of a page of 4 KiB, whatever the chip, generation 2 at D60 to F0C."""
 
 
 class Dialect(NamedTuple):
@@ -57,19 +64,43 @@ _DIALECTS = {
 }
 
 
-def recognise(chip: Chip, entry: int, segments: list[bytes]) -> int | None:
+def recognise(chip: Chip, entry: int, segments: Sequence[bytes], addresses: Sequence[int] = ()) -> int | None:
     """Generation of the flasher stub among the uploaded segments, or None when it is another program.
 
-    Compared with the stubs of the installed esptool by the hash of their code; without esptool by the entry point.
+    Compared with the stubs of the installed esptool by the hash of their code; without esptool by the entry point. Any
+    other stub, of another esptool or of a tool that brings its own, is known by its greeting (`greets`), and its
+    generation by where it keeps its data.
     """
     shipped = list(_shipped(chip.name))
-    if not shipped:
-        return chip.stub_entries.get(entry)
+    if not shipped and entry in chip.stub_entries:
+        return chip.stub_entries[entry]
     hashes = {hashlib.sha256(segment).digest() for segment in segments}
     for generation, start, digest in shipped:
         if start == entry and digest in hashes:
             return generation
-    return None
+    if not any(map(greets, segments)):
+        return None
+    return 2 if any(at % 0x1000 >= _DATA_OF_GENERATION_2 for at in addresses) else 1
+
+
+def greets(code: bytes) -> bool:
+    """Whether this code says "OHAI", which is the first thing that a stub does: as text (Xtensa: in a literal pool or
+    in its data), or put together by RISC-V's `lui` and `addi`. True of every stub of esptool 3.0 to 5.6 but for the
+    ones in Rust, which 4.8 to 4.11 had for those who asked for them.
+    """
+    if GREETING in code:
+        return True
+    for match in _GREETING_UPPER.finditer(code):
+        (first,) = struct.unpack("<I", match.group())
+        if _adds(code[match.end() : match.end() + 64], first >> 7 & 31, _GREETING_LOWER):
+            return True
+    return False
+
+
+def _adds(code: bytes, register: int, immediate: int) -> bool:
+    """Whether an `addi` of `immediate` to `register` is among these instructions."""
+    words = (int.from_bytes(code[at : at + 4], "little") for at in range(0, len(code) - 3, 2))
+    return any(w & 0x707F == 0x13 and w >> 20 == immediate and w >> 15 & 31 == register for w in words)
 
 
 def _shipped(name: str) -> Iterator[tuple[int, int, bytes]]:
@@ -88,6 +119,7 @@ class StubLoader:
 
     def __init__(self, chip: Chip, flash: NorFlash, bus: Bus, generation: int, timing: Timing = INSTANT) -> None:
         self._chip = chip
+        self._bus = bus
         self._generation = generation
         self._dialect = _DIALECTS[generation]
         self._target = p.Target(flash, timing, flash.size, chip.stub_address_bits)
@@ -227,10 +259,12 @@ class StubLoader:
         size, _blocks, block_size, offset = struct.unpack_from("<4I", data)
         if self._generation == 1 and block_size > _MAX_BLOCK:
             return Answer(error=BAD_BLOCK)
-        if not self._target.fits(offset, size) or any(data[16:]):
+        encrypt = self._bus.encryption() if any(data[16:]) else None
+        if not self._target.fits(offset, size) or (any(data[16:]) and (encrypt is None or offset % _CIPHER_BLOCK)):
             return Answer(error=self._dialect.impossible)
         self._error = 0
-        self._write = StubWrite(self._target, offset, size, inflate=inflate, erase_ahead=self._generation == 2)
+        ahead = self._generation == 2
+        self._write = StubWrite(self._target, offset, size, inflate=inflate, erase_ahead=ahead, encrypt=encrypt)
         return Answer()
 
     def _data(self, data: bytes, check: int) -> Answer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Callable
 
 from virtualboard.nor import SECTOR_SIZE
 from virtualboard.protocol import Target
@@ -23,14 +24,25 @@ _MAX_IN_FLIGHT = 0x10000  # bounds what an odd client can ask for at once
 class StubWrite:
     """A write of `size` bytes at `offset`: erases just ahead of the bytes, in blocks of 64 KiB where they fit whole.
 
-    `erase_ahead`: generation 2 begins to erase before the first block arrives.
+    `encrypt` is applied to whole blocks, as esptool sends them. `erase_ahead`: generation 2 begins to erase before the
+    first block arrives.
     """
 
-    def __init__(self, target: Target, offset: int, size: int, *, inflate: bool, erase_ahead: bool) -> None:
+    def __init__(
+        self,
+        target: Target,
+        offset: int,
+        size: int,
+        *,
+        inflate: bool,
+        erase_ahead: bool,
+        encrypt: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         self.remaining = size
         self.inflate = inflate
         self.finished = False  # the compressed stream has ended
         self._target = target
+        self._encrypt = encrypt
         self._at = offset
         self._erased_to = offset - offset % SECTOR_SIZE
         self._erase_end = -(-(offset + size) // SECTOR_SIZE) * SECTOR_SIZE
@@ -75,7 +87,7 @@ class StubWrite:
         seconds = 0.0
         while self._erased_to < min(end, self._erase_end):
             seconds += self._erase_next()
-        seconds += self._target.program(self._at, data)
+        seconds += self._target.program(self._at, data if self._encrypt is None else self._encrypt(data))
         self._at, self.remaining = end, self.remaining - len(data)
         return seconds
 

@@ -57,7 +57,7 @@ def is_backtrace(line: str) -> bool:
     return _BACKTRACE.match(line) is not None
 
 
-class _Section:
+class _CoreSection:
     """What was printed of one core, as it grows."""
 
     def __init__(self, core: int | None) -> None:
@@ -88,7 +88,7 @@ class _Section:
 def parse_dump(lines: Iterable[str]) -> Dump | None:
     """The last panic in `lines` (or backtrace without one), or `None` when there is none with an address."""
     cause, named, guilty = "", "", None
-    sections: list[_Section] = []
+    sections: list[_CoreSection] = []
     for line in lines:
         core = _DUMPED_CORE.match(line)
         panics = LineKind.PANIC in line_kinds(line) and core is None
@@ -105,17 +105,17 @@ def parse_dump(lines: Iterable[str]) -> Dump | None:
             if sections and sections[-1].core is None:
                 sections[-1].core = int(core[1])
             else:
-                sections.append(_Section(int(core[1])))
+                sections.append(_CoreSection(int(core[1])))
         elif elf := _ELF.match(line):
             named = elf[1].lower() if elf[1].strip("0") else named
         else:
             if not sections:
-                sections.append(_Section(None))
+                sections.append(_CoreSection(None))
             sections[-1].take(line)
     return _chosen(cause, named, guilty, [section for section in sections if section.told])
 
 
-def _chosen(cause: str, named: str, guilty: int | None, sections: Sequence[_Section]) -> Dump | None:
+def _chosen(cause: str, named: str, guilty: int | None, sections: Sequence[_CoreSection]) -> Dump | None:
     """The dump of the core that panicked (the first, where nobody says which), with the others beside it."""
     if not sections:
         return None

@@ -66,7 +66,7 @@ PATTERNS: Mapping[LineKind, re.Pattern[str]] = {
     ),
     LineKind.DOWNLOAD: re.compile(r"waiting for download"),
     # A virtual board says so instead of executing what it has no model for.
-    LineKind.NOT_EXECUTED: re.compile(r"^virtualboard: .*\b(?:not executed|not modelled)\b"),
+    LineKind.NOT_EXECUTED: re.compile(r"^virtualboard: .*(?:\bis not executed\b|which this board does not have)"),
     LineKind.PANIC: re.compile(
         # ESP-IDF's panic handler, the ROM's own, and the heads of what it prints for one core
         r"Guru Meditation|panic'ed|^Fatal exception|^Core +\d+ register dump:|Brownout detector|"
@@ -81,7 +81,8 @@ PATTERNS: Mapping[LineKind, re.Pattern[str]] = {
 }
 
 STARTS = re.compile(
-    r"^(?:I (?:\([^)]{1,20}\) )?boot: Loaded app from partition at offset |boot: \w+ starts from )(0x[0-9a-fA-F]+)"
+    r"^(?:(?:[EWIDV] (?:\([^)]{1,20}\) )?)?boot: Loaded app from partition at offset |boot: \w+ starts from )"
+    r"(0x[0-9a-fA-F]{1,8})\b"
 )
 """What a second stage says last: from where in flash it starts an application. ESP-IDF's words, and the reference
 firmware's."""

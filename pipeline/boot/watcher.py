@@ -396,12 +396,15 @@ class BootWatcher:
         )
 
     def _no_cpu(self) -> Failure:
-        return self._fail(
-            FailureCategory.NO_OUTPUT,
-            f"no application runs on this board: {self._not_executed[:200]}",
-            "deploy to a board that executes it (a virtual esp32c3, or a real one), or wait for the flash alone with "
-            "readiness.until = 'line:not executed'",
+        missing = "ROM function" in self._not_executed
+        fact = "the firmware stopped on this board" if missing else "no application runs on this board"
+        hint = (
+            "deploy to a real board, or build without what calls that function"
+            if missing
+            else "deploy to a board that executes it (a virtual esp32c3, or a real one), or let the flash be enough "
+            "with readiness.until = 'line:not executed'"
         )
+        return self._fail(FailureCategory.NO_OUTPUT, f"{fact}: {self._not_executed[:200]}", hint)
 
     def _silent(self) -> Failure:
         limit = f"within {round(self._timeout_s * 1000)} ms of reset"

@@ -1,21 +1,49 @@
-"""What `doit cache:stats|gc|verify|clear` do: each returns what it found or did, and a table of it.
+"""`cache:*` as doit tasks, and what they do: each returns what it found or did, and a table of it.
 
-Knows the store and how to show its numbers. Does not know doit or the configuration. Never on the warm path.
+Knows the store and how to show its numbers. Invariant: declaring the tasks imports nothing of what they run; nothing
+else of this is on the warm path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from fnmatch import fnmatchcase
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cache.store import Removed, Stats, Store
+from doit.exceptions import TaskFailed
+
+from pipeline.run.current import current, told
+
+if TYPE_CHECKING:
+    from cache.store import Removed, Stats
+
+
+def cache() -> Iterator[dict[str, Any]]:
+    """The group and its tasks."""
+    yield {"basename": "cache", "name": None, "doc": "look after the store that this user's projects share"}
+    for name, doc in (
+        ("stats", "how much the store holds"),
+        ("gc", "remove what was not used for longest, down to [cache] max_size"),
+        ("verify", "read everything and remove what is damaged"),
+        ("clear", "remove everything; the next build compiles"),
+    ):
+        yield {"basename": "cache", "name": name, "doc": doc, "actions": [(_cache, [name])], "verbosity": 2}
+
+
+@told(TaskFailed)
+def _cache(name: str) -> None:
+    if left_alone(name, sys.argv[1:]):
+        print(f"cache:{name}: left alone; name it to run it")
+        return
+    project = current().project
+    _, table = WORK[name](project.cache_dir, project.config.cache.max_bytes)
+    print(table)
 
 
 def stats(root: Path, max_bytes: int) -> tuple[Stats, str]:
     """Counts and sizes of the store at `root`."""
+    from cache.store import Store
     from pipeline.fastpath.native_build import describe
 
     found = Store(root, max_bytes).stats()
@@ -34,27 +62,38 @@ def stats(root: Path, max_bytes: int) -> tuple[Stats, str]:
 
 def gc(root: Path, max_bytes: int) -> tuple[Removed, str]:
     """Remove what was not used for longest, down to the bound, and what nothing refers to."""
+    from cache.store import Store
+
     removed = Store(root, max_bytes).gc()
     return removed, _removed(root, removed)
 
 
 def verify(root: Path, max_bytes: int) -> tuple[Removed, str]:
     """Read everything, remove what is damaged."""
+    from cache.store import Store
+
     removed = Store(root, max_bytes).verify()
     return removed, _removed(root, removed)
 
 
 def clear(root: Path, max_bytes: int) -> tuple[Removed, str]:
     """Remove everything."""
+    from cache.store import Store
+
     removed = Store(root, max_bytes).clear()
     return removed, _removed(root, removed)
 
 
-def spared(name: str, words: Sequence[str]) -> bool:
+WORK = {"stats": stats, "gc": gc, "verify": verify, "clear": clear}
+
+
+def left_alone(name: str, words: Sequence[str]) -> bool:
     """Is `cache:NAME` one that removes results, run only because doit runs all of a group? Who says `doit cache` wants
     to look, and not to lose what all projects share."""
     if name not in ("gc", "clear"):
         return False
+    from fnmatch import fnmatchcase
+
     return any(word == "cache" or ("*" in word and fnmatchcase(f"cache:{name}", word)) for word in words)
 
 
@@ -83,6 +122,8 @@ def _removed(root: Path, removed: Removed) -> str:
 
 
 def _instant(seconds: float) -> str:
+    from datetime import UTC, datetime
+
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC") if seconds else "never"
 
 

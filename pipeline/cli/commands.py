@@ -66,18 +66,22 @@ class Monitor(Command):  # type: ignore[misc]
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         from pipeline.cli import monitor
-        from pipeline.run.context import load_context
+        from pipeline.run.build import Build
+        from pipeline.run.device_service import DeviceService
+        from pipeline.run.project import load_project
 
         if pos_args:
             return _refused(_surplus("monitor", pos_args, "name the device with --device"), 3)
         wanted = monitor.parse(opt_values)
         if isinstance(wanted, Failure):
             return _refused(wanted, 3)
-        context = load_context(Options(devices=_given(opt_values["device"])))
-        if isinstance(context, Failure):
-            return _refused(context, 2)
+        project = load_project(Options(devices=_given(opt_values["device"])))
+        if isinstance(project, Failure):
+            return _refused(project, 2)
+        build = Build(project)
+        boards = DeviceService(build)
         try:
-            return monitor.run(context, wanted)
+            return monitor.run(boards, wanted)
         except KeyboardInterrupt:
             return 0
         except BrokenPipeError:
@@ -86,7 +90,8 @@ class Monitor(Command):  # type: ignore[misc]
         except DeployError as error:
             return _refused(error.failure, 1)
         finally:
-            context.close()
+            boards.close()
+            build.close()
 
 
 class Watch(Command):  # type: ignore[misc]

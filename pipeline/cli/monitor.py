@@ -18,6 +18,7 @@ from cache.named_tuple import NamedTuple
 from pipeline.boot.console_events import ConsoleEvent, ConsoleEventKind
 from pipeline.boot.line_pattern import LinePattern
 from pipeline.boot.log_patterns import visible
+from pipeline.config.schema import DeviceConfig
 from pipeline.config.until import expression_problem
 from pipeline.device.console import CallRefusal, Monitor
 from pipeline.device.serial_link import PortLink, reader_for
@@ -25,8 +26,7 @@ from pipeline.effects.clock import Deadline, SystemClock
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.records import json_text
-from pipeline.run.context import Context
-from pipeline.run.device_run import DeviceRun
+from pipeline.run.device_service import DeviceService
 from pipeline.text import quoted
 
 POLL_S = 0.1
@@ -70,18 +70,18 @@ def parse(options: Mapping[str, Any]) -> Wanted | Failure:
     return Wanted(options["reset"], options["decode"], until, options["seconds"], options["call"], params)
 
 
-def run(context: Context, wanted: Wanted) -> int:
+def run(boards: DeviceService, wanted: Wanted) -> int:
     """The whole command; its exit code. Raises DeviceError."""
-    device = context.devices[0]
-    link = context.open_link(device, reset=wanted.reset)
+    device = boards.project.devices[0]
+    link = boards.open_link(device, reset=wanted.reset)
     link.patience_s = max(link.patience_s, PATIENCE_S if link.real_time else 0.0)
     try:
-        return _call(link, device, wanted) if wanted.call else _copy(context, link, device, wanted)
+        return _call(link, device, wanted) if wanted.call else _copy(boards, link, device, wanted)
     finally:
-        link.close()
+        boards.let_go(device)
 
 
-def _call(link: PortLink, device: DeviceRun, wanted: Wanted) -> int:
+def _call(link: PortLink, device: DeviceConfig, wanted: Wanted) -> int:
     with Monitor(link, reader_for(link), where=device.where) as monitor:
         # A firmware that boots does not listen yet, and the in-process board gets power when it is opened.
         if wanted.reset or not link.real_time:
@@ -104,7 +104,7 @@ def _until_it_speaks(monitor: Monitor, link: PortLink, seconds: float) -> None:
         pass
 
 
-def _copy(context: Context, link: PortLink, device: DeviceRun, wanted: Wanted) -> int:
+def _copy(boards: DeviceService, link: PortLink, device: DeviceConfig, wanted: Wanted) -> int:
     """Copy both ways until the pattern, the time or Ctrl-C. The in-process board's time only passes while it is read;
     what it models is shown at once, and then we wait for the person in real time."""
     deadline = Deadline.after(SystemClock(), wanted.seconds) if wanted.seconds else None
@@ -115,7 +115,7 @@ def _copy(context: Context, link: PortLink, device: DeviceRun, wanted: Wanted) -
             heard = monitor.poll(POLL_S)
             quiet = 0 if heard else quiet + 1
             for seen in heard:
-                _tell(context, monitor, seen, wanted)
+                _tell(boards, monitor, seen, wanted)
             if wanted.until is not None and _reached(wanted.until, heard, monitor):
                 return 0
             if (text := typed.take(0.0 if heard or link.real_time else POLL_S)) is not None:
@@ -140,12 +140,12 @@ def _reached(until: LinePattern, heard: Sequence[ConsoleEvent], monitor: Monitor
     return not heard and bool(monitor.prompt) and until.search(monitor.prompt)
 
 
-def _tell(context: Context, monitor: Monitor, seen: ConsoleEvent, wanted: Wanted) -> None:
+def _tell(boards: DeviceService, monitor: Monitor, seen: ConsoleEvent, wanted: Wanted) -> None:
     """What is worth saying about an event, on stderr."""
     if seen.kind in (ConsoleEventKind.GAP, ConsoleEventKind.DROPPED):
         print(f"-- {seen.text}", file=sys.stderr, flush=True)
     elif seen.kind in (ConsoleEventKind.PANIC, ConsoleEventKind.BACKTRACE) and wanted.decode:
-        trace = context.decoded(seen.lines, monitor.running)
+        trace = boards.decoded(seen.lines, monitor.running)
         print("\n".join(quoted("\n".join(trace))), file=sys.stderr, flush=True)
 
 

@@ -13,7 +13,7 @@ from cache.durable import write_atomic
 from pipeline.effects.run_log import SUFFIX, read
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Stage
-from pipeline.report.history import History, by_device
+from pipeline.report.history import DeployHistory, by_device
 from pipeline.report.history_file import read_history
 from pipeline.report.html import ROWS, Facts, render_page
 from pipeline.report.timeline import Timeline, timeline
@@ -40,7 +40,7 @@ def html_text(context: Context, output: str) -> str | Failure:
     return f"{path.relative_to(context.root) if path.is_relative_to(context.root) else path}\n"
 
 
-def _facts(context: Context, history: History, beside: Path) -> Facts:
+def _facts(context: Context, history: DeployHistory, beside: Path) -> Facts:
     budget = context.config.budget
     limits = {"total": budget.total, "startup": budget.startup, "dispatch": budget.dispatch}
     limits |= {stage.value: limit for stage in Stage if (limit := budget.of(stage)) is not None}

@@ -1,8 +1,8 @@
 """What `doit report list|show|diff` prints.
 
-Finds the reports, baselines and benchmarks that a project keeps; their layout is in `core/`. Writes nothing, opens no
-port. Never on the warm path. Invariant: a file that cannot be shown is no report; that of a transaction is then made
-again from its event log, as long as that is kept.
+Finds the reports, baselines and benchmarks that a project keeps; their layout is that of `report/` and `measure/`.
+Writes nothing, opens no port. Never on the warm path. Invariant: a file that cannot be shown is no report; that of a
+transaction is then made again from its event log, as long as that is kept.
 """
 
 from __future__ import annotations

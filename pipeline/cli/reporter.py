@@ -1,8 +1,8 @@
-"""doit's reporter: begins the run, times and records each stage, shows the end, and renders the reports.
+"""doit's reporter: tells the run what doit is about to do, and shows people what became of it.
 
-The only place where a run begins and ends, so that failures and Ctrl-C are reported too. One of the three modules that
-know doit. Does not decide what is up to date and does not know what a stage does.
-Invariant: after `initialize` returned, `complete_run` lets go of every port, closes every log and frees the lock.
+doit calls it when a run begins and, whatever happened, when it ends, so that failures and Ctrl-C are reported too.
+Knows doit's order of calls. Does not lock, time, record or decide; the run does.
+Invariant: after `initialize` returned, `complete_run` ends the run.
 """
 
 from __future__ import annotations
@@ -10,58 +10,30 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from pipeline.effects.host import GitQuery, startup_ms
-from pipeline.errors import DeployError
-from pipeline.events import StageStarted
 from pipeline.failures import fail
-from pipeline.fastpath import Look, selection_of
-from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult
+from pipeline.fastpath import selection_of
+from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage
 from pipeline.report.terminal import Progress, differing_lines, look_of, module_table, say, say_failure, stage_table
-from pipeline.run.context import Context
-from pipeline.run.transactions import Rendered, RunFacts, timed
+from pipeline.run.run import Run, StageOf
+from pipeline.run.transactions import Rendered
 from pipeline.text import quoted, visible, visible_text
 
 INTERRUPTED = 130
 
 
-def stage_of(task_name: str) -> tuple[Stage, str] | None:
-    """(stage, device or "") of a task of ours that is a stage; None for groups, `deploy` and others' tasks."""
+def stage_of(task_name: str) -> StageOf | None:
+    """Which stage a task of ours is; None for groups, `deploy` and others' tasks."""
     base, _, rest = task_name.partition(":")
-    device = rest.partition(":")[0]  # a third part is a region
+    device, _, region = rest.partition(":")
     try:
         stage = Stage(base)
     except ValueError:
         return None
-    return (stage, device) if bool(device) == (stage in DEVICE_STAGES) else None
-
-
-def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:
-    """(startup_ms, dispatch_ms): the run's age less its wait for the lock, and that wait; the budget adds both."""
-    waited_ms = round(waited_s * 1000)
-    return (None if age_ms is None else max(0, age_ms - waited_ms)), waited_ms
-
-
-def make_reporter(context: Callable[[], Context], look: Look | None = None) -> type:
-    """The reporter class for `DOIT_CONFIG`, bound to this process's context and to what it saw before."""
-
-    class Bound(HotplateReporter):
-        desc = "stages, reports and device truth (the default)"
-
-        def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
-            super().__init__(outstream, context())
-            if look is not None:
-                context().fastpath.believe(look)
-
-        @staticmethod
-        def after(look: Look) -> type:
-            """The same, of a process that has looked already."""
-            return make_reporter(context, look)
-
-    return Bound
+    return StageOf(stage, device, region) if bool(device) == (stage in DEVICE_STAGES) else None
 
 
 class HotplateReporter:
@@ -69,25 +41,21 @@ class HotplateReporter:
 
     desc = ""
 
-    def __init__(self, outstream: TextIO, context: Context) -> None:
+    def __init__(self, outstream: TextIO, run: Run) -> None:
         if outstream is None:
             outstream = sys.stdout  # it was closed when doit looked; see `closed_streams`
         self._stdout = outstream
         # With --json stdout belongs to programs, and what is for people goes to stderr.
-        self._out = sys.stderr if context.options.json else outstream
-        self._context = context
+        self._out = sys.stderr if run.project.options.json else outstream
+        self._run = run
         self._stream: Any = None
         """Of events, with --json."""
         self._look = look_of(self._out)
         self._progress = Progress(self._out, self._look)
-        self._active = False
-        self._running: dict[str, tuple[Stage, str, float]] = {}
-        """Task -> stage, device, begin. More than one with `doit -n`."""
         self._failed = False
         self._teardown_failed = False
-        self._stages = False
-        self._files_alone = False
-        """Is every task of this run one that the fast path can answer for?"""
+        self._only_files = False
+        """Does the answer of every task of this run depend on files alone, so that the fast path may give it?"""
         self._errors: list[str] = []
         self._previous_sigterm: Any = None
 
@@ -98,58 +66,43 @@ class HotplateReporter:
         self._previous_sigterm = signal.signal(signal.SIGTERM, _terminated)
         names = _closure(tasks, selected)
         stages = [found for found in map(stage_of, names) if found is not None]
-        self._stages = bool(stages)
         if not stages:
             return
-        if self._context.options.json:
+        if self._run.project.options.json:
             self._open_stream()
-        self._files_alone = all((tasks[name].meta or {}).get("fastpath") for name in names)
-        git = GitQuery(self._context.root)
-        self._context.notice = self._notice
-        waited_s = self._context.lock()
-        if isinstance(waited_s, Failure):
-            git.result()
-            _print_failure(waited_s)
+        self._only_files = all((tasks[name].meta or {}).get("fastpath") for name in names)
+        self._run.screen.on_notice = self._notice
+        begun = self._run.begin(selected, stages)
+        if isinstance(begun, Failure):
+            _print_failure(begun)
             if self._stream is not None:
-                self._stream.failure(waited_s)
+                self._stream.failure(begun)
             raise SystemExit(2)
-        self._active = True
-        devices = {device for stage, device in stages if device}
-        ports = [(d.name, d.config.port) for d in self._context.devices if d.name in devices]
-        since_asked, dispatch_ms = before_run(startup_ms(), waited_s)
-        facts = RunFacts(
-            targets=tuple(selected),
-            profile=self._context.profile,
-            toolchain=self._context.toolchain_name(),
-            revision=git.result(),
-            startup_ms=since_asked,
-            dispatch_ms=dispatch_ms,
-        )
-        for left in self._context.run.begin(ports, facts):
+        for left in begun:
             self._write(f"note: an earlier run was killed; {visible(left.line)}\n")
-        self._context.progress = self._progress
+        self._run.screen.on_progress = self._progress
 
     def _open_stream(self) -> None:
         from pipeline.run.exports import Stream
 
         self._stream = Stream(self._stdout)
-        self._context.run.listener = self._stream.event
+        self._run.transactions.listener = self._stream.event
         sys.stdout = sys.stderr  # what users' own tasks print
 
     # --- tasks --------------------------------------------------------------------------------
 
     def get_status(self, task: Any) -> None:
         """doit is about to ask whether `task` is up to date: the stage's time begins here."""
-        found = stage_of(task.name)
-        if found is not None:
-            self._running[task.name] = (*found, self._context.clock.now_s())
+        which = stage_of(task.name)
+        if which is not None:
+            self._run.consider(which)
 
     def execute_task(self, task: Any) -> None:
         """`task` is not up to date and runs now."""
         # The log first: whoever has read the line may count on the log, even if this process is killed next.
-        if task.name in self._running and self._active:
-            stage, device, _ = self._running[task.name]
-            self._context.run.say(StageStarted(stage), device)
+        which = stage_of(task.name)
+        if which is not None and self._run.active:
+            self._run.started(which)
         if task.actions and not task.name.startswith("_"):
             self._write(f".  {visible(task.title())}\n")
 
@@ -157,25 +110,28 @@ class HotplateReporter:
         """`task` is up to date, with proof."""
         if not task.name.startswith("_"):
             self._write(f"-- {visible(task.title())}\n")
-        if task.name in self._running:
-            stage = self._running[task.name][0]
-            counts = self._context.up_to_date_counts(stage)
-            self._record(task.name, StageResult(stage, StageOutcome.UP_TO_DATE, 0.0, counts=counts))
+        which = stage_of(task.name)
+        if which is not None:
+            self._run.up_to_date(which)
 
     def add_success(self, task: Any) -> None:
         """`task` ended well."""
-        result = self._result(task.name)
-        if result is not None:
-            self._record(task.name, result)
+        which = stage_of(task.name)
+        if which is None:
+            return
+        self._progress.finish()
+        result = self._run.transactions.result_of(which.stage, which.device)
+        for reason in result.reasons if result is not None else ():
+            if reason.kind == "nearly-full":
+                self._write(f"warning: {visible(str(reason))}\n")
 
     def add_failure(self, task: Any, fail_info: Any) -> None:
         """`task` failed, or was not run because one that it needs failed."""
         self._failed = True
-        result = self._result(task.name)
-        if result is not None and result.failure is not None:
-            self._record(task.name, result)
+        failure: Failure | None = getattr(fail_info, "failure", None)  # of a stage: see `tasks.StageFailed`
+        if failure is not None:
             self._progress.finish()
-            _print_failure(result.failure)
+            _print_failure(failure)
         elif type(fail_info).__name__ != "UnmetDependency":
             message = fail_info.get_msg().strip()
             head, *rest = message.splitlines() or [""]
@@ -185,10 +141,10 @@ class HotplateReporter:
             self._unknown(task.name, fail_info.get_msg())
 
     def _unknown(self, task: str, message: str) -> None:
-        if self._active:
+        if self._run.active:
             lines = message.strip().splitlines() or [""]
             failure = fail(FailureCategory.UNKNOWN, stage=None, where=task, message=lines[-1], detail=message)
-            self._context.run.failed(failure)
+            self._run.transactions.failed(failure)
 
     def skip_ignore(self, task: Any) -> None:
         """The user told doit to ignore `task`."""
@@ -206,21 +162,6 @@ class HotplateReporter:
     def teardown_task(self, task: Any) -> None:
         """Nothing to show."""
 
-    def _result(self, task: str) -> StageResult | None:
-        if task not in self._running:
-            return None
-        stage, device, _ = self._running[task]
-        return self._context.ended.pop((stage, device), None)
-
-    def _record(self, task: str, result: StageResult) -> None:
-        _, device, since_s = self._running.pop(task)
-        self._progress.finish()
-        if self._active:
-            self._context.run.stage_finished(timed(result, self._context.clock.now_s() - since_s), device)
-        for reason in result.reasons:
-            if reason.kind == "nearly-full":
-                self._write(f"warning: {visible(str(reason))}\n")
-
     # --- end ----------------------------------------------------------------------------------
 
     def complete_run(self) -> None:
@@ -236,27 +177,20 @@ class HotplateReporter:
             raise SystemExit(1)  # doit itself would end with 0
 
     def _finish(self, *, interrupted: bool) -> bool:
-        """Let go of everything, remember, report. Did a deploy that must not take longer than its budget?"""
+        """End the run and show its reports. Did a deploy take longer than its budget, which it must not?"""
         self._progress.finish()
         for message in self._errors:
             self._write(f"{visible_text(message.rstrip())}\n")
-        if not self._active:
+        if not self._run.active:
             return False
-        self._active = False
-        try:
-            self._context.close()
-        except (DeployError, OSError) as error:
-            self._write(f"note: the port could not be closed cleanly: {visible(str(error))}\n")
-        if not interrupted:
-            self._context.settle()
-        if not (interrupted or self._failed or self._teardown_failed or self._errors):
-            asked = selection_of(sys.argv[1:]) if self._files_alone else None
-            self._context.remember_for_fastpath(None if asked is None else asked[1])
-        rendered = self._context.run.finish(list(self._running.values()), interrupted=interrupted)
-        self._context.unlock()
-        self._show(rendered)
-        self._export(rendered)
-        return any(_is_over_budget(one.report) for one in rendered)
+        passed = not (self._failed or self._teardown_failed or self._errors)
+        asked = selection_of(sys.argv[1:]) if self._only_files else None
+        ended = self._run.end(interrupted=interrupted, passed=passed, selection=None if asked is None else asked[1])
+        for note in ended.notes:
+            self._write(f"{visible(note)}\n")
+        self._show(ended.rendered)
+        self._export(ended.rendered)
+        return any(_is_over_budget(one.report) for one in ended.rendered)
 
     def _show(self, rendered: list[Rendered]) -> None:
         for one in rendered:
@@ -274,12 +208,12 @@ class HotplateReporter:
 
     def _export(self, rendered: list[Rendered]) -> None:
         """What someone asked for beside the reports."""
-        options, run = self._context.options, self._context.run
+        options, run = self._run.project.options, self._run.transactions
         notes = run.notes
         if options.trace or options.junit or os.environ.get("GITHUB_STEP_SUMMARY"):
             from pipeline.run.exports import write
 
-            notes = [*notes, *write(self._context.root, options, os.environ, run.recorded)]
+            notes = [*notes, *write(self._run.project.root, options, os.environ, run.recorded)]
         if self._stream is not None:
             self._stream.reports(rendered)
             sys.stdout = self._stdout

@@ -16,10 +16,11 @@ from pipeline.cli.report_view import from_id
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.records import json_text, parse_json
-from pipeline.report.history import History, by_device, failure_rates
-from pipeline.report.history_file import HISTORY, read_history
+from pipeline.report.history import DeployHistory, by_device, failure_rates
+from pipeline.report.history_file import read_history
 from pipeline.report.live_results import Merged, decode_merged, encode_merged, entry, merge
-from pipeline.report.status_pages import Device, SuiteFile, live_text, p50_text, pages, rate_text, unit_page
+from pipeline.report.markdown import HISTORY
+from pipeline.report.status_pages import StatusDevice, SuiteFile, live_text, p50_text, pages, rate_text, unit_page
 
 if TYPE_CHECKING:
     from pipeline.run.context import Context
@@ -39,7 +40,7 @@ def status_text(context: Context, output: str, unit_tests: str) -> str | Failure
             return found
         files = found
     merged = _merged(context, history, decode_merged(_json(directory / ALL)), files)
-    devices = [Device(device.name, device.chip) for device in context.config.devices]
+    devices = [StatusDevice(device.name, device.chip) for device in context.config.devices]
     texts = pages(devices, merged, history.rows)
     if files is not None:
         texts["test-results.md"] = unit_page(files)
@@ -57,7 +58,7 @@ def status_text(context: Context, output: str, unit_tests: str) -> str | Failure
     return "\n".join([*_screen(devices, merged, history), f"{_shown(context, directory / 'index.md')}", ""])
 
 
-def _merged(context: Context, history: History, before: Merged, files: list[SuiteFile] | None) -> Merged:
+def _merged(context: Context, history: DeployHistory, before: Merged, files: list[SuiteFile] | None) -> Merged:
     newest_run = history.rows[-1].run if history.rows else ""
     configured = {device.name for device in context.config.devices}
     fresh = [
@@ -87,7 +88,7 @@ def _counted(files: Iterable[SuiteFile]) -> dict[str, int]:
     }
 
 
-def _screen(devices: list[Device], merged: Merged, history: History) -> list[str]:
+def _screen(devices: list[StatusDevice], merged: Merged, history: DeployHistory) -> list[str]:
     """What fits 80 columns."""
     entries = {one.device: one for one in merged.entries}
     own = by_device(history.rows)

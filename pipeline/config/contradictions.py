@@ -1,6 +1,6 @@
 """What several keys of `deploy.toml` say together: contradictions, and what one key requires of another.
 
-Rules only, as values, like those of `config_checks.py`. Does not read text, files or the environment. Invariant: a
+Rules only, as values, like those of `values.py`. Does not read text, files or the environment. Invariant: a
 problem stands at the key that has to move, and names what it contradicts.
 """
 
@@ -25,6 +25,7 @@ def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Prob
         *_device_checks(config, document),
         *_action_checks(config),
         *_image_checks(config),
+        *_library_checks(config),
     ]
 
 
@@ -47,6 +48,9 @@ def prebuilt_checks(document: Mapping[str, Any]) -> list[Problem]:
         for path in _written(document)
         if (path[0], path[-1]) in COMPILED_KEYS
     ]
+    if "library" in document:
+        fact = f"[[library]] is for toolchains that compile, but toolchain.kind is '{PREBUILT}'"
+        problems.append(Problem(("library", 0), False, fact, "remove it"))
     given = [key for key in ("directory", "files") if prebuilt.get(key)]
     if len(given) != 1:
         fact = "[prebuilt] has both 'directory' and 'files'" if given else "nothing says where the firmware is"
@@ -83,6 +87,15 @@ def _image_checks(config: DeployConfig) -> list[Problem]:
             problems.append(Problem((*path, "partition"), True, fact, "give one of them another partition"))
         holders.setdefault(image.partition, image.name)
     return problems
+
+
+def _library_checks(config: DeployConfig) -> list[Problem]:
+    names = [library.name for library in config.libraries]
+    return [
+        Problem(("library", n, "name"), True, f"two libraries are called '{name}'", "rename one of them")
+        for n, name in enumerate(names)
+        if name in names[:n]
+    ]
 
 
 def _action_checks(config: DeployConfig) -> list[Problem]:

@@ -1,9 +1,9 @@
 """`deploy.toml`: text in, a checked configuration or one failure with its place out.
 
-Walks the document by the tuples of `config.py`. Does not know files or the environment; what the firmware of a prebuilt
+Walks the document by the tuples of `schema.py`. Does not know files or the environment; what the firmware of a prebuilt
 toolchain says about itself comes from a function that the caller gives.
 Invariant: every error names line and column, and all errors of a text are reported at once. Positions and suggestions
-are computed only when there is something to report. (No `from __future__ import annotations`, see `config.py`.)
+are computed only when there is something to report. (No `from __future__ import annotations`, see `schema.py`.)
 """
 
 import re
@@ -23,6 +23,7 @@ from pipeline.config.schema import (
     FlashSettings,
     Gate,
     ImageConfig,
+    LibraryConfig,
     Partitions,
     Prebuilt,
     Profile,
@@ -62,7 +63,7 @@ _NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
 )
 """Tables of tables: the key is the `name` of the tuple."""
 
-_LISTED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"action": ActionConfig})
+_LISTED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"action": ActionConfig, "library": LibraryConfig})
 """Arrays of tables."""
 
 
@@ -76,6 +77,7 @@ def parse_config(
     """The configuration, or a `config_error` at `path:LINE:COL`: the first error of the text, with the further ones
     in `detail`, one per line. `path` is only used in messages. `find_firmware` is asked when the toolchain is a
     prebuilt one; what the firmware says of chip and flash becomes part of the configuration. Without it nothing is."""
+    text = text.removeprefix("\ufeff")  # what editors of Windows put before UTF-8
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -200,6 +202,7 @@ _TYPE_NAMES: Mapping[Any, str] = MappingProxyType(
         int | None: "integer",
         bool: "boolean",
         tuple[str, ...]: "array of strings",
+        tuple[str, ...] | None: "array of strings",
         Mapping[str, str]: "table of strings",
     }
 )
@@ -270,6 +273,7 @@ def _build(values: Mapping[str, Any], path: str, firmware: "Firmware | None") ->
         devices=devices,
         profiles=MappingProxyType(profiles),
         actions=tuple(ActionConfig(**fields) for fields in values["action"]),
+        libraries=tuple(LibraryConfig(**fields) for fields in values["library"]),
         images=tuple(ImageConfig(name, **fields) for name, fields in values["image"].items()),
         firmware=firmware,
         **sections,

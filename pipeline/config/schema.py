@@ -1,7 +1,7 @@
 """What a `deploy.toml` says: its sections and keys, and questions about them.
 
-The field types and defaults of the tuples below *are* the schema: `config_reader.py` reads a text by them, and
-`config_checks.py` and `config_cross.py` hold what a type cannot say. Does not know TOML, files, the environment, or
+The field types and defaults of the tuples below *are* the schema: `reader.py` reads a text by them, and
+`values.py` and `contradictions.py` hold what a type cannot say. Does not know TOML, files, the environment, or
 whether a path or a port exists. Invariant: a `DeployConfig` that exists is complete and consistent.
 
 Validation is this table and not msgspec because of the warm path: importing msgspec costs 15 ms on top of doit
@@ -42,13 +42,14 @@ class Project(NamedTuple):
 
 
 class Toolchain(NamedTuple):
-    """How the app is built, in every profile."""
+    """How the app is built, in every profile. `cxxflags`: for C++ sources; None: they get the `cflags`."""
 
     linker_script: str = ""
     kind: str = "zig"
     chip: str = "esp32c3"
     cflags: tuple[str, ...] = ()
     ldflags: tuple[str, ...] = ()
+    cxxflags: tuple[str, ...] | None = None
 
 
 class Prebuilt(NamedTuple):
@@ -59,6 +60,8 @@ class Prebuilt(NamedTuple):
     directory: str = ""
     files: Mapping[str, str] = MappingProxyType({})
     chip: str = ""
+    build: tuple[str, ...] = ()
+    """The command that builds it, run before anything of it is read."""
 
 
 class Bootloader(NamedTuple):
@@ -74,6 +77,7 @@ class Profile(NamedTuple):
 
     name: str
     cflags: tuple[str, ...] = ()
+    cxxflags: tuple[str, ...] | None = None
 
 
 class Partitions(NamedTuple):
@@ -114,6 +118,11 @@ class DeviceConfig(NamedTuple):
     def is_virtual(self) -> bool:
         return self.port.startswith(VIRTUAL_PORT)
 
+    @property
+    def where(self) -> str:
+        """How failures name it."""
+        return f"device {self.name} on {self.port}"
+
 
 class Budget(NamedTuple):
     """Limits in ms; None: this stage has none. In `deploy.toml` the keys have hyphens, as the stages' names do.
@@ -144,7 +153,7 @@ class Budget(NamedTuple):
 
 
 class Verify(NamedTuple):
-    """Which rung of the verify ladder is proof enough."""
+    """Which level of the verify ladder is proof enough."""
 
     level: str = "md5"
 
@@ -180,6 +189,14 @@ class ActionConfig(NamedTuple):
     env: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     cacheable: bool = True
+
+
+class LibraryConfig(NamedTuple):
+    """One `[[library]]`: a static library of the app. `include`: directories for its sources and for the app's."""
+
+    name: str
+    sources: tuple[str, ...]
+    include: tuple[str, ...] = ()
 
 
 class ImageConfig(NamedTuple):
@@ -228,6 +245,7 @@ class DeployConfig(NamedTuple):
     gate: Gate
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
+    libraries: tuple[LibraryConfig, ...] = ()
     prebuilt: Prebuilt = Prebuilt()
     firmware: "Firmware | None" = None
     """What a prebuilt toolchain found."""

@@ -1,8 +1,8 @@
 """What a type cannot say about one value of `deploy.toml`: which values a key allows.
 
-Rules only, as values: each yields a `Problem` with a path into the document; `config_reader.py` finds the lines, and
-`config_cross.py` holds what several keys say together. Does not read text, files or the environment. Invariant: a rule
-names both what is there and what is allowed, and its hint starts with a verb.
+Rules only, as values: each yields a `Problem` with a path into the document; `reader.py` finds the lines, and
+`contradictions.py` holds what several keys say together. Does not read text, files or the environment. Invariant: a
+rule names both what is there and what is allowed, and its hint starts with a verb.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ COMPILED_KEYS: Mapping[tuple[str, str], bool] = MappingProxyType(
         ("project", "descriptor"): False,
         ("toolchain", "linker_script"): True,
         ("toolchain", "cflags"): False,
+        ("toolchain", "cxxflags"): False,
         ("toolchain", "ldflags"): False,
         ("bootloader", "sources"): True,
         ("bootloader", "linker_script"): True,
         ("bootloader", "include"): False,
         ("profile", "cflags"): False,
+        ("profile", "cxxflags"): False,
         ("partitions", "table"): True,
     }
 )
@@ -189,6 +191,11 @@ def _program(value: str) -> Finding:
     return _text(value)
 
 
+def _optional_command(values: Sequence[str]) -> Finding:
+    """A command that may be left out: of its words only the first is ours to judge."""
+    return _each(_program)(values[:1])
+
+
 def _command(values: Sequence[str]) -> Finding:
     return _each(_program)(values[:1]) if values else ("is empty", "begin with the program to run")
 
@@ -201,6 +208,14 @@ def _variable(value: str) -> Finding:
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
         return None
     return f"is '{value}', which is no name of a variable", "write the name alone; its value comes from the environment"
+
+
+def _library_name(value: str) -> Finding:
+    if value in ("app", "bootloader"):
+        return f"is '{value}', which is the name of a program that every build has", "choose another name"
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", value):
+        return None
+    return f"is '{value}'", "use letters, digits, '_', '-', '+' and '.', and begin with a letter or a digit"
 
 
 def _until(value: str) -> Finding:
@@ -249,9 +264,13 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("cache", "max_size"): _cache_size,
         ("prebuilt", "directory"): _directory,
         ("prebuilt", "files"): _files,
+        ("prebuilt", "build"): _optional_command,
         ("image", "file"): _inside,
         ("image", "partition"): _text,
         ("image", "offset"): _sector,
+        ("library", "name"): _library_name,
+        ("library", "sources"): _sources,
+        ("library", "include"): _each(_inside),
         ("action", "name"): _text,
         ("action", "argv"): _command,
         ("action", "inputs"): _each(_inside),

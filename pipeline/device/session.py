@@ -2,7 +2,7 @@
 
 Answers MD5s from the ROM, and imports esptool, raises the baud rate and uploads the stub only when something must be
 written (the upload is the largest part of an esptool run at 115200). Decides nothing: what is compared or written is
-its caller's business. How the loader is entered: `esp_loader.py`.
+its caller's business. How the loader is entered: `connect.py`.
 Invariant: nothing is written before `write` is called; every error of esptool or of the port leaves as a DeviceError
 with a named category.
 """
@@ -213,5 +213,5 @@ class EspSession:
 def connect(
     port: Any, chip: str, where: str, link: Callable[[], PortLink], flash_size: int, reset: str, baud: int = ROM_BAUD
 ) -> EspSession:
-    """Enter the loader and read the identity (see `esp_loader.connect`); `baud` is used once something is written."""
+    """Enter the loader and read the identity (see `connect.connect`); `baud` is used once something is written."""
     return EspSession(connecting.connect(port, chip, where, flash_size, reset), port, where, link, baud, reset)

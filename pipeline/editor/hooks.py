@@ -1,7 +1,7 @@
 """`doit hooks:install`, `hooks:uninstall`, `hooks:git`: put build-on-save into the files that editors and git read.
 
-Knows which file of which editor gets which text, and reads and writes those files. What the texts are,
-`core.hook_texts` knows; how they go into a file and out again, `core.blocks` and `core.jsonc`. Invariants: installing
+Knows which file of which editor gets which text, and reads and writes those files. What the texts are, `hook_texts.py`
+knows; how they go into a file and out again, `formats/marked_block.py` and `formats/jsonc.py`. Invariants: installing
 twice is installing once; uninstalling gives back the bytes that were there before, and what the user wrote since; a
 file that cannot be merged is not touched, and the user is told what to paste.
 """
@@ -20,7 +20,7 @@ from cache.durable import write_atomic
 from cache.named_tuple import NamedTuple
 from pipeline.editor import hook_texts
 from pipeline.formats import jsonc, marked_block
-from pipeline.formats.jsonc import Misfit
+from pipeline.formats.jsonc import CannotEdit
 from pipeline.toolchain import compile_commands
 
 EDITORS = ("vscode", "neovim", "emacs")
@@ -29,7 +29,7 @@ MADE = "Made by `doit hooks:install`; `doit hooks:uninstall` removes it unless s
 FILLED = "Empty before `doit hooks:install`; `doit hooks:uninstall` empties it unless something was added."
 
 
-class Part(NamedTuple):
+class HookPart(NamedTuple):
     """One file. `skeleton`: what a file of our own holds beside the block, after a first line of comment; `paste`: what
     a user puts there who must do it by hand."""
 
@@ -42,7 +42,7 @@ class Part(NamedTuple):
     executable: bool = False
 
 
-class Done(NamedTuple):
+class HookResult(NamedTuple):
     """What happened to a file: `written`, `unchanged`, `removed`, `absent`; `kept` or `refused` with the reason."""
 
     path: Path
@@ -63,7 +63,7 @@ def program(root: Path, name: str) -> str:
     return str(script) if sys.prefix != sys.base_prefix and script.exists() else name
 
 
-def parts_of(editor: str, root: Path) -> list[Part]:
+def parts_of(editor: str, root: Path) -> list[HookPart]:
     """The files of an editor. Precondition: `editor` is in EDITORS."""
     command = program(root, "hotplate")
     if editor == "vscode":
@@ -73,13 +73,13 @@ def parts_of(editor: str, root: Path) -> list[Part]:
     return [_neovim(root, command)]
 
 
-def _vscode(root: Path, command: str, doit: str) -> list[Part]:
+def _vscode(root: Path, command: str, doit: str) -> list[HookPart]:
     # A process task has no shell, and its command is not looked up from the workspace.
     command, doit = (f"${{workspaceFolder}}/{w[2:]}" if w.startswith("./") else w for w in (command, doit))
     tasks = hook_texts.vscode_tasks(command, doit)
     on_save = hook_texts.vscode_on_save(command)
     return [
-        Part(
+        HookPart(
             root / hook_texts.TASKS_FILE,
             partial(_into_object, chain=("tasks",), kind="[", items=tasks),
             jsonc.removed,
@@ -87,7 +87,7 @@ def _vscode(root: Path, command: str, doit: str) -> list[Part]:
             '{\n  "version": "2.0.0",\n  "tasks": [\n  ]\n}\n',
             '"tasks": [\n' + ",\n".join(tasks) + "\n]",
         ),
-        Part(
+        HookPart(
             root / hook_texts.SETTINGS_FILE,
             partial(_into_object, chain=("emeraldwalk.runonsave", "commands"), kind="[", items=[on_save]),
             jsonc.removed,
@@ -105,7 +105,7 @@ def _into_object(text: str, *, chain: Sequence[str], kind: str, items: Sequence[
         if found is None:
             continue
         if found[0] != (kind if depth == len(chain) else "{"):
-            raise Misfit(
+            raise CannotEdit(
                 f"{'.'.join(chain[:depth]) or 'the file'} is no {'array' if depth == len(chain) else 'object'}"
             )
         members = list(items)
@@ -117,19 +117,19 @@ def _into_object(text: str, *, chain: Sequence[str], kind: str, items: Sequence[
     raise AssertionError("the top of the file always has an opening [this is a bug]")
 
 
-def _neovim(root: Path, command: str) -> Part:
+def _neovim(root: Path, command: str) -> HookPart:
     """Neovim reads the first of these, so an existing one is used."""
     name = next((name for name in NEOVIM_FILES if (root / name).exists()), ".nvimrc")
     lua = name.endswith(".lua")
     body = hook_texts.neovim(command, vimscript=not lua)
     comment = "-- " if lua else '" '
     put_in = partial(marked_block.appended, body=body, comment=comment)
-    return Part(root / name, put_in, marked_block.removed, comment, "", "\n".join(body))
+    return HookPart(root / name, put_in, marked_block.removed, comment, "", "\n".join(body))
 
 
-def _emacs(root: Path, command: str) -> Part:
+def _emacs(root: Path, command: str) -> HookPart:
     body = hook_texts.emacs(command)
-    return Part(
+    return HookPart(
         root / ".dir-locals.el", partial(_into_list, body=body), _out_of_list, ";;; ", "(\n)\n", "\n".join(body)
     )
 
@@ -143,7 +143,7 @@ def _into_list(text: str, *, body: Sequence[str]) -> str:
         place += len(line)
     start = len(text[place:]) - len(text[place:].lstrip()) + place
     if text[start : start + 1] != "(":
-        raise Misfit("it does not begin with a list")
+        raise CannotEdit("it does not begin with a list")
     end = marked_block.newline_of(text)
     return marked_block.put_at(text[: start + 1] + end + text[start + 1 :], start + 1 + len(end), body, ";; ")
 
@@ -160,11 +160,11 @@ def _out_of_list(text: str) -> str:
     return cut + without[place:] if cut.endswith("(") else without
 
 
-def git_part(root: Path, top: Path, hooks_dir: Path) -> Part:
+def git_part(root: Path, top: Path, hooks_dir: Path) -> HookPart:
     """The pre-commit hook of the repository at `top`, in git's directory of hooks."""
     directory = root.relative_to(top).as_posix() if root.is_relative_to(top) else str(root)
     body = hook_texts.git(program(root, "hotplate"), directory)
-    return Part(
+    return HookPart(
         hooks_dir / "pre-commit",
         partial(_behind_shebang, body=body),
         marked_block.removed,
@@ -175,11 +175,11 @@ def git_part(root: Path, top: Path, hooks_dir: Path) -> Part:
     )
 
 
-def clangd_part(root: Path) -> Part:
+def clangd_part(root: Path) -> HookPart:
     """A fragment of its own in `.clangd`, which is a file of several YAML documents."""
     body = ["---", *hook_texts.clangd()]
     put_in = partial(marked_block.appended, body=body, comment="# ")
-    return Part(root / ".clangd", put_in, marked_block.removed, "# ", "", "\n".join(body))
+    return HookPart(root / ".clangd", put_in, marked_block.removed, "# ", "", "\n".join(body))
 
 
 def _behind_shebang(text: str, *, body: Sequence[str]) -> str:
@@ -187,60 +187,60 @@ def _behind_shebang(text: str, *, body: Sequence[str]) -> str:
     words = first.removeprefix("#!").split()
     shell = words and Path(words[-1] if Path(words[0]).name == "env" else words[0]).name
     if not first.startswith("#!") or not newline or shell not in ("sh", "bash", "dash", "zsh"):
-        raise Misfit("the existing hook is no shell script")
+        raise CannotEdit("the existing hook is no shell script")
     return marked_block.put_at(text, len(first) + 1, body, "# ")
 
 
 # --- in and out -------------------------------------------------------------------------------
 
 
-def install(part: Part) -> Done:
+def install(part: HookPart) -> HookResult:
     """Put our text into a file, making it if need be."""
     try:
         text = _read(part.path)
         if text is None or text == "":
             base = _own(part, MADE if text is None else FILLED)
         elif part.executable and not os.access(part.path, os.X_OK):
-            raise Misfit("the existing hook is not executable, so git does not run it")
+            raise CannotEdit("the existing hook is not executable, so git does not run it")
         else:
             base = part.take_out(text)
         wanted = part.put_in(base)
         if wanted == text:
-            return Done(part.path, "unchanged")
+            return HookResult(part.path, "unchanged")
         _write(part, wanted)
-    except (Misfit, UnicodeError) as error:
-        return Done(part.path, "refused", str(error), part.paste)
+    except (CannotEdit, UnicodeError) as error:
+        return HookResult(part.path, "refused", str(error), part.paste)
     except OSError as error:
-        return Done(part.path, "refused", f"it cannot be written: {error.strerror}", part.paste)
-    return Done(part.path, "written")
+        return HookResult(part.path, "refused", f"it cannot be written: {error.strerror}", part.paste)
+    return HookResult(part.path, "written")
 
 
-def uninstall(part: Part) -> Done:
+def uninstall(part: HookPart) -> HookResult:
     """Take our text out again; a file that we made and that holds nothing else goes."""
     try:
         text = _read(part.path)
         rest = None if text is None else part.take_out(text)
         if text is None or rest == text:
-            return Done(part.path, "absent")
+            return HookResult(part.path, "absent")
         assert rest is not None
         if rest == _own(part, MADE):
             part.path.unlink()
             _remove_empty(part.path.parent)
         else:
             _write(part, "" if rest == _own(part, FILLED) else _without_note(part, rest))
-    except (Misfit, UnicodeError) as error:
-        return Done(part.path, "refused", str(error))
+    except (CannotEdit, UnicodeError) as error:
+        return HookResult(part.path, "refused", str(error))
     except OSError as error:
-        return Done(part.path, "refused", f"it cannot be written: {error.strerror}")
-    return Done(part.path, "removed")
+        return HookResult(part.path, "refused", f"it cannot be written: {error.strerror}")
+    return HookResult(part.path, "removed")
 
 
-def _own(part: Part, note: str) -> str:
+def _own(part: HookPart, note: str) -> str:
     shebang = "#!/bin/sh\n" if part.executable else ""
     return f"{shebang}{part.comment}{note}\n{part.skeleton}"
 
 
-def _without_note(part: Part, text: str) -> str:
+def _without_note(part: HookPart, text: str) -> str:
     for note in (MADE, FILLED):
         text = text.replace(f"{part.comment}{note}\n", "", 1)
     return text
@@ -254,7 +254,7 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _write(part: Part, text: str) -> None:
+def _write(part: HookPart, text: str) -> None:
     path = part.path.resolve()  # a link into a collection of dotfiles stays one
     mode = path.stat().st_mode & 0o7777 if path.exists() else 0o755 if part.executable else None
     write_atomic(path, text.encode(), durable=False)
@@ -267,43 +267,43 @@ def _remove_empty(directory: Path) -> None:
         directory.rmdir()
 
 
-def install_database(root: Path, entries: Sequence[Mapping[str, Any]]) -> Done:
+def install_database(root: Path, entries: Sequence[Mapping[str, Any]]) -> HookResult:
     """Write `compile_commands.json`, unless there is one that is not ours."""
     path = root / compile_commands.NAME
     wanted = compile_commands.text_of(entries)
     try:
         text = _read(path)
         if text is not None and not compile_commands.is_ours(text, root):
-            return Done(path, "kept", "it is another program's; remove it if it should be written here")
+            return HookResult(path, "kept", "it is another program's; remove it if it should be written here")
         if not entries:
-            return Done(path, "kept", "this toolchain compiles nothing here that could be listed")
+            return HookResult(path, "kept", "this toolchain compiles nothing here that could be listed")
         if text == wanted:
-            return Done(path, "unchanged")
+            return HookResult(path, "unchanged")
         write_atomic(path, wanted.encode(), durable=False)
-    except (Misfit, UnicodeError) as error:
-        return Done(path, "refused", str(error))
+    except (CannotEdit, UnicodeError) as error:
+        return HookResult(path, "refused", str(error))
     except OSError as error:
-        return Done(path, "refused", f"it cannot be written: {error.strerror}")
-    return Done(path, "written")
+        return HookResult(path, "refused", f"it cannot be written: {error.strerror}")
+    return HookResult(path, "written")
 
 
-def uninstall_database(root: Path) -> Done:
+def uninstall_database(root: Path) -> HookResult:
     """Remove it if it is ours."""
     path = root / compile_commands.NAME
     try:
         text = _read(path)
         if text is None or not compile_commands.is_ours(text, root):
-            return Done(path, "absent")
+            return HookResult(path, "absent")
         path.unlink()
     except (UnicodeError, OSError) as error:
-        return Done(path, "refused", str(error))
-    return Done(path, "removed")
+        return HookResult(path, "refused", str(error))
+    return HookResult(path, "removed")
 
 
 # --- the tasks --------------------------------------------------------------------------------
 
 
-def install_editor(root: Path, editor: str, entries: Sequence[Mapping[str, Any]]) -> list[Done]:
+def install_editor(root: Path, editor: str, entries: Sequence[Mapping[str, Any]]) -> list[HookResult]:
     """`doit hooks:install`."""
     return [
         *(install(part) for part in parts_of(editor, root)),
@@ -312,7 +312,7 @@ def install_editor(root: Path, editor: str, entries: Sequence[Mapping[str, Any]]
     ]
 
 
-def uninstall_editors(root: Path, editors: Sequence[str]) -> list[Done]:
+def uninstall_editors(root: Path, editors: Sequence[str]) -> list[HookResult]:
     """`doit hooks:uninstall`. What all editors share goes with the last of them."""
     done = [uninstall(part) for editor in editors for part in _every_part(editor, root)]
     if not any(_installed(part) for editor in EDITORS for part in _every_part(editor, root)):
@@ -320,7 +320,7 @@ def uninstall_editors(root: Path, editors: Sequence[str]) -> list[Done]:
     return done
 
 
-def _every_part(editor: str, root: Path) -> list[Part]:
+def _every_part(editor: str, root: Path) -> list[HookPart]:
     """Those of an editor that reads the first of several files: all of these, as another may have come since."""
     if editor != "neovim":
         return parts_of(editor, root)
@@ -328,15 +328,15 @@ def _every_part(editor: str, root: Path) -> list[Part]:
     return [part._replace(path=root / name, comment="-- " if name.endswith(".lua") else '" ') for name in NEOVIM_FILES]
 
 
-def _installed(part: Part) -> bool:
+def _installed(part: HookPart) -> bool:
     try:
         text = _read(part.path)
         return text is not None and part.take_out(text) != text
-    except (Misfit, UnicodeError, OSError):
+    except (CannotEdit, UnicodeError, OSError):
         return False
 
 
-def lines_of(done: Done, root: Path) -> Iterator[str]:
+def lines_of(done: HookResult, root: Path) -> Iterator[str]:
     """What the user is told."""
     path = done.path.relative_to(root) if done.path.is_relative_to(root) else done.path
     if done.how == "refused":

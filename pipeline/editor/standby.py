@@ -36,6 +36,11 @@ def _load() -> None:
 
     for name in (
         "pipeline.tasks",
+        "pipeline.cli.cache_tasks",
+        "pipeline.cli.check_tasks",
+        "pipeline.cli.reporter",
+        "pipeline.editor.tasks",
+        "pipeline.measure.tasks",
         "pipeline.engine.scheduler",
         "pipeline.stages.fingerprint",
         "pipeline.stages.compile",

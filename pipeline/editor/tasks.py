@@ -1,56 +1,98 @@
-"""What `doit hooks:install|uninstall|git` do, for the task that calls them: each prints what happened to which file.
+"""`hooks:*` as doit tasks, and what they do: each prints what happened to which file.
 
-Knows the project and its repository; which texts go where, `hooks` knows. Does not know doit. Each function returns
-why it failed, `""` when it did not.
+Knows the project and its repository; which texts go where, `hooks` knows. Each of `install`, `uninstall` and `git`
+returns why it failed, `""` when it did not. Invariant: declaring the tasks imports nothing of what they run.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from pipeline.editor import hooks
-from pipeline.editor.hooks import Done
-from pipeline.effects.host import git_places
-from pipeline.run.context import Context
-from pipeline.toolchain import compile_commands
+from doit.exceptions import TaskFailed
+
+from pipeline.run.current import current, told
+
+if TYPE_CHECKING:
+    from pipeline.editor.hooks import HookResult
+    from pipeline.run.run import Run
 
 
-def install(context: Context, editor: str) -> str:
+def hooks_group() -> Iterator[dict[str, Any]]:
+    """The group and its tasks."""
+    yield {"basename": "hooks", "name": None, "doc": "build on save in editors, and before commits"}
+    editor = {"name": "editor", "long": "editor", "type": str, "default": "", "help": "vscode, neovim or emacs"}
+    for name, doc, params in (
+        (
+            "install",
+            "put build-on-save into an editor's files, and write compile_commands.json (--editor NAME)",
+            [editor],
+        ),
+        ("git", "install a pre-commit hook beside what is there", []),
+        ("uninstall", "take all of it out again, or that of one editor (--editor NAME)", [editor]),
+    ):
+        action = (_hooks, [name])
+        yield {"basename": "hooks", "name": name, "doc": doc, "actions": [action], "params": params, "verbosity": 2}
+
+
+@told(TaskFailed)
+def _hooks(name: str, editor: str = "") -> TaskFailed | None:
+    run = current()
+    failed = git(run) if name == "git" else {"install": install, "uninstall": uninstall}[name](run, editor)
+    return TaskFailed(failed) if failed else None
+
+
+def install(run: Run, editor: str) -> str:
     """Build on save in one editor, and the database for clangd."""
+    from pipeline.editor import hooks
+    from pipeline.toolchain import compile_commands
+
     if editor not in hooks.EDITORS:
         return _no_editor(editor)
-    entries = compile_commands.database(context.root, context.toolchain)
-    return _shown(context, hooks.install_editor(context.root, editor, entries))
+    root = run.project.root
+    entries = compile_commands.database(root, run.build.toolchain)
+    return _shown(run, hooks.install_editor(root, editor, entries))
 
 
-def uninstall(context: Context, editor: str) -> str:
+def uninstall(run: Run, editor: str) -> str:
     """Take it out again: of one editor, or (`""`) everything, git's hook included."""
+    from pipeline.editor import hooks
+    from pipeline.effects.host import git_places
+
     if editor and editor not in hooks.EDITORS:
         return _no_editor(editor)
-    done = hooks.uninstall_editors(context.root, (editor,) if editor else hooks.EDITORS)
-    places = None if editor else git_places(context.root)
+    root = run.project.root
+    done = hooks.uninstall_editors(root, (editor,) if editor else hooks.EDITORS)
+    places = None if editor else git_places(root)
     if places is not None:
-        done.append(hooks.uninstall(hooks.git_part(context.root, *places)))
-    return _shown(context, done)
+        done.append(hooks.uninstall(hooks.git_part(root, *places)))
+    return _shown(run, done)
 
 
-def git(context: Context) -> str:
+def git(run: Run) -> str:
     """The pre-commit hook."""
-    places = git_places(context.root)
+    from pipeline.editor import hooks
+    from pipeline.effects.host import git_places
+
+    places = git_places(run.project.root)
     if places is None:
         return "hooks:git: error: this project is in no git repository\nhint: run `git init` first"
-    return _shown(context, [hooks.install(hooks.git_part(context.root, *places))])
+    return _shown(run, [hooks.install(hooks.git_part(run.project.root, *places))])
 
 
-def _shown(context: Context, done: Sequence[Done]) -> str:
+def _shown(run: Run, done: Sequence[HookResult]) -> str:
+    from pipeline.editor import hooks
+
     for one in done:
-        for line in hooks.lines_of(one, context.root):
+        for line in hooks.lines_of(one, run.project.root):
             print(line, file=sys.stderr if one.how == "refused" else sys.stdout)
     refused = [one for one in done if one.how == "refused"]
     return f"{len(refused)} of {len(done)} files were not changed" if refused else ""
 
 
 def _no_editor(editor: str) -> str:
+    from pipeline.editor import hooks
+
     fact = f"{editor!r} is no editor that hooks are known for" if editor else "no editor is named"
     return f"--editor: error: {fact}\nhint: choose one of {', '.join(hooks.EDITORS)}"

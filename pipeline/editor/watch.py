@@ -1,10 +1,10 @@
 """`doit watch`: build, and with `--deploy` deploy, after every save.
 
 The loop: which run to start, when to cancel one, what to say. The runs are `hotplate compile link` and `hotplate
-deploy` themselves, so this knows neither doit nor what a stage is; saves come from `effects.watching`, processes from
-`effects.background`. Invariants: `STARTED` and `FINISHED` alternate on stdout whatever happens in between; when it is
-quiet, the last build that was not cancelled began after the last save; a run that writes flash is let finish, and so is
-a build for which saves have waited long enough (`core.patience`).
+deploy` themselves, so this knows neither doit nor what a stage is; saves come from `effects/file_events.py`, processes
+from `effects.background`. Invariants: `STARTED` and `FINISHED` alternate on stdout whatever happens in between; when it
+is quiet, the last build that was not cancelled began after the last save; a run that writes flash is let finish, and so
+is a build for which saves have waited long enough (`cancel_policy.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, TextIO
 from cache.durable import FileLock, read_file
 from cache.named_tuple import NamedTuple
 from pipeline import events
-from pipeline.editor.cancel_policy import Patience
+from pipeline.editor.cancel_policy import CancelPolicy
 from pipeline.editor.watch_set import WatchSet, unfinished, watch_set
 from pipeline.effects import run_log
 from pipeline.effects.api import Clock
@@ -48,13 +48,13 @@ RETRY_S = 0.02
 """How often a cancel looks whether a write has ended."""
 
 
-class Saved(NamedTuple):
+class FilesSaved(NamedTuple):
     """Something happened to these paths."""
 
     paths: frozenset[str]
 
 
-class Ended(NamedTuple):
+class RunEnded(NamedTuple):
     """The run under way ended."""
 
     code: int
@@ -64,10 +64,10 @@ class Stop(NamedTuple):
     """The user wants to end."""
 
 
-Event = Saved | Ended | Stop
+Event = FilesSaved | RunEnded | Stop
 
 
-class Watch:
+class WatchLoop:
     """One `doit watch`. `events` is where everything that happens arrives; only the thread of `run` acts."""
 
     def __init__(self, root: Path, options: Options, *, deploy: bool, out: TextIO, clock: Clock) -> None:
@@ -84,7 +84,7 @@ class Watch:
         self._stale = False
         """Was there a save that no run has begun after?"""
         self._stops = 0
-        self._patience = Patience()
+        self._cancels = CancelPolicy()
         self._must_end = False
         """Is the build under way one that no save may cancel?"""
         self._told: dict[str, tuple[int, int, int] | None] = {}
@@ -94,7 +94,7 @@ class Watch:
 
     def run(self, *, poll: bool) -> None:
         """Until the user stops it. Raises WatchUnavailable."""
-        watcher = DirectoryWatcher(lambda paths: self.events.put(Saved(paths)), poll=poll)
+        watcher = DirectoryWatcher(lambda paths: self.events.put(FilesSaved(paths)), poll=poll)
         try:
             self._look(watcher)
             self._build()
@@ -117,7 +117,7 @@ class Watch:
     # --- what happens ---------------------------------------------------------------------------
 
     def _look(self, watcher: DirectoryWatcher) -> None:
-        """Watch what matters now."""
+        """WatchLoop what matters now."""
         self._set = watch_set(self._root, self._options)
         watcher.watch(self._set.directories)
 
@@ -135,7 +135,7 @@ class Watch:
         """Note what happened."""
         if isinstance(event, Stop):
             self._stops += 1
-        elif isinstance(event, Saved) and self._matters(event.paths):
+        elif isinstance(event, FilesSaved) and self._matters(event.paths):
             self._stale = True
 
     def _matters(self, paths: frozenset[str]) -> bool:
@@ -169,15 +169,15 @@ class Watch:
     def _build(self) -> None:
         """One build as editors see it."""
         began_s = self._clock.now_s()
-        self._must_end = self._patience.exhausted(began_s)
+        self._must_end = self._cancels.exhausted(began_s)
         self._say(STARTED)
         try:
             how = self._steps()
             if how is None:
-                self._patience.cancelled(began_s)
+                self._cancels.cancelled(began_s)
                 how = "stopped" if self._stops else "cancelled by a newer save"
             else:
-                self._patience.ended()
+                self._cancels.ended()
             self._say(f"[watch] {how} ({1000 * (self._clock.now_s() - began_s):.0f} ms)")
         finally:
             self._say(FINISHED)
@@ -220,7 +220,7 @@ class Watch:
         """Run `hotplate` with these tasks to its end and return the exit code; None when it was cancelled."""
         run, self._spare = self._spare or BackgroundRun(self._root), None
         env = {"DEPLOY_TX_ID": tx} if tx else {}
-        run.begin([*tasks, *self._words(tasks)], env, lambda code: self.events.put(Ended(code)))
+        run.begin([*tasks, *self._words(tasks)], env, lambda code: self.events.put(RunEnded(code)))
         cancelled = False
         while True:
             waits = self._unwanted and not cancelled  # for a write to end
@@ -228,7 +228,7 @@ class Watch:
                 event = self.events.get(timeout=RETRY_S if waits else None)
             except Empty:
                 event = None
-            if isinstance(event, Ended):
+            if isinstance(event, RunEnded):
                 self._writing.release()
                 return None if cancelled else event.code
             if event is not None:
@@ -286,6 +286,6 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
 def watch(root: Path, options: Options, *, deploy: bool, poll: bool) -> None:
     """The command. Returns when the user stops it; raises WatchUnavailable."""
-    loop = Watch(root, options, deploy=deploy, out=sys.stdout, clock=SystemClock())
+    loop = WatchLoop(root, options, deploy=deploy, out=sys.stdout, clock=SystemClock())
     with stopping(lambda: loop.events.put(Stop())):
         loop.run(poll=poll)

@@ -150,6 +150,17 @@ class _Printed:
         return data if not more else data + b"\n[%d bytes more were printed]\n" % more
 
 
+def run_shown(argv: Sequence[str], cwd: Path, *, to_stderr: bool = False) -> int:
+    """Run a command to its end with our environment, its output going where ours goes (`to_stderr`: all of it to
+    stderr); its exit code, negative for a signal. Raises OSError when it cannot be started."""
+    group = Group()
+    try:
+        with group.start_shown(argv, cwd, to_stderr=to_stderr) as child:
+            return child.wait()
+    finally:
+        group.kill()
+
+
 @contextlib.contextmanager
 def background(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Iterator[str]:
     """A server, running for as long as the block does; gives the first line that it prints, which says that it is
@@ -208,6 +219,16 @@ class Group:
     def start_visible(self, argv: Sequence[str], cwd: Path) -> subprocess.Popen[bytes]:
         """A child in this group with our environment and outputs, and a pipe as its input. Raises OSError."""
         return subprocess.Popen(list(argv), cwd=cwd, stdin=subprocess.PIPE, process_group=self._watchdog.pid)
+
+    def start_shown(self, argv: Sequence[str], cwd: Path, *, to_stderr: bool) -> subprocess.Popen[bytes]:
+        """A child in this group with our environment and outputs, and no input. Raises OSError."""
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=2 if to_stderr else None,
+            process_group=self._watchdog.pid,
+        )
 
     def kill(self) -> None:
         """Kill all of it; the second time nothing happens."""

@@ -9,7 +9,9 @@ that failed leaves neither outputs nor entry.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import posixpath
+import threading
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from cache.actions import ActionResult, OutputFile
@@ -21,14 +23,15 @@ from pipeline.engine.build_log import Outputs, Record, record_name
 from pipeline.engine.build_place import kind_of_output
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import Blocked, Cause, Decision, Fate, Keyed, decide, key_of, look_up
-from pipeline.engine.discovery import Discovery
-from pipeline.engine.execution import Executed, UndeclaredOutputs, execute, made_files, remove_files
+from pipeline.engine.discovery import Discovery, Reported
+from pipeline.engine.execution import Executed, execute, made_files, remove_files
 from pipeline.engine.keys import full_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
-from pipeline.engine.results import ActionFailure, FailureKind
+from pipeline.engine.results import CHANGED, ActionFailure, FailureKind
 from pipeline.engine.states import ActionState
 from pipeline.engine.symlinks import link_made_since
+from pipeline.engine.undeclared import UndeclaredOutputs
 from pipeline.engine.workspace import Workspace
 from pipeline.model import NOT_STORED, Action, Reason
 
@@ -66,6 +69,9 @@ class ActionRunner:
         self._finished: dict[str, int] = {}
         """output path -> how many were finished before it; tells an input made earlier in this run from one made while
         an action ran."""
+        self._undeclared: UndeclaredOutputs | None = None
+        """Made for the first command of a user."""
+        self._lock = threading.Lock()
         self._stopping = False
         self._observer = Observer(workspace)
         self._discovery = Discovery(workspace, self._observer)
@@ -177,22 +183,34 @@ class ActionRunner:
             moment = self._file_clock.moment()
         start = _Start(moment, len(self._finished))
         self._forget(action)
-        watch = UndeclaredOutputs(self._workspace) if action.is_users else None
-        ran = execute(self._workspace, action)
-        failure = ran.failure
-        if failure is None:
-            failure = self._missing_output(action, ran)
-        if failure is None and watch is not None and (stray := watch.found()):
+        ran, stray = self._run_watched(action) if action.is_users else (execute(self._workspace, action), "")
+        failure = ran.failure or self._missing_output(action, ran)
+        if failure is None and stray:
             message = f"the command wrote {stray}, which no action declares as an output"
-            failure = ActionFailure(action.name, FailureKind.UNDECLARED_OUTPUT, message, ran.argv, 0, _text(ran.stderr))
-        candidate = None if failure is not None else self._discovery.from_depfile(action)
-        if failure is None and candidate is None:
-            message = f"the command wrote no usable depfile {action.depfile}"
-            failure = ActionFailure(action.name, FailureKind.DEPFILE, message, ran.argv, 0, _text(ran.stderr))
-        if failure is not None or candidate is None:
-            remove_files(made_files(self._workspace, action))
+            failure = _refused(action, FailureKind.UNDECLARED_OUTPUT, message, ran)
+        kept: tuple[Reason, ...] | ActionFailure = ()
+        if failure is None:
+            reported = self._discovery.from_depfile(action)
+            if isinstance(reported, str):
+                failure = _refused(action, FailureKind.DEPFILE, reported, ran)
+            else:
+                kept = self._keep(keyed, reported, ran, start)
+                failure = kept if isinstance(kept, ActionFailure) else None
+        outputs = made_files(self._workspace, action) if action.is_users or failure is not None else []
+        if failure is not None or isinstance(kept, ActionFailure):
+            if ran.argv or ran.failure is None:
+                remove_files(outputs)  # else nothing ran, and what is there is not ours
+            self._workspace.former.put_back(outputs if action.is_users else ())
             return Done(ActionState.FAILED, failure=failure)
-        return Done(ActionState.EXECUTED, _text(ran.stderr), notes=self._keep(keyed, candidate, ran, start))
+        self._workspace.former.drop(outputs)
+        return Done(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
+
+    def _run_watched(self, action: Action) -> tuple[Executed, str]:
+        """What the command of a user did, and what it wrote that no action declares."""
+        with self._lock:
+            if self._undeclared is None:
+                self._undeclared = UndeclaredOutputs(self._workspace)
+        return self._undeclared.run(lambda: execute(self._workspace, action))
 
     def _forget(self, action: Action) -> None:
         self._workspace.records.drop(record_name(action))
@@ -204,25 +222,48 @@ class ActionRunner:
                 message = f"the command succeeded but did not write its output {path}"
                 if kind != "nothing":
                     message = f"the command made {path} {kind}; let it write a regular file"
-                return ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message, ran.argv, 0, _text(ran.stderr))
+                return _refused(action, FailureKind.OUTPUT_MISSING, message, ran)
         return None
 
-    def _keep(self, keyed: Keyed, candidate: CandidateSet, ran: Executed, start: _Start) -> tuple[Reason, ...]:
+    def _keep(
+        self, keyed: Keyed, reported: Reported, ran: Executed, start: _Start
+    ) -> tuple[Reason, ...] | ActionFailure:
         """Record the result unless an input moved while the action ran."""
+        candidate = reported.candidate
         found = self._observer.identify_again(candidate)
         if found is not None:
             more = self._discovery.with_hidden(keyed.action, keyed.inputs, candidate, found)
             if more is not candidate:
                 candidate, found = more, self._observer.identify_again(more)
-        moved = self._moved_meanwhile(keyed, found, start)
-        if found is None:
+        moved = self._moved_meanwhile(keyed, found, start) or self._discovery.appeared(reported.unread, start.moment)
+        if not moved and found is not None:
+            # Nobody reports that one of these was read: it may have come and gone.
+            silent = (
+                keyed.action.absent
+                if not keyed.action.depfile
+                else set(candidate.absent) - {*reported.candidate.absent}
+            )
+            moved = self._came_or_went(sorted(silent), start.moment)
+        if found is None and not moved:
+            for path in candidate.discovered:
+                if os.path.isdir(self._workspace.resolve(path)):  # noqa: PTH112
+                    message = f"its depfile {keyed.action.depfile} names {path}, which is a directory"
+                    return _refused(keyed.action, FailureKind.DEPFILE, message, ran)
             # Or never was: some compilers spell a name with a tab or a backslash so that it is another.
             gone = (path for path in candidate.discovered if not self._observer.exists(path))
-            moved = next(gone, "a file that it would have read")
-        if found is None or moved:
+            moved = next(gone, "") or next(filter(self._observer.exists, candidate.absent), "a file that it read")
+        if moved:
             subject = f"{keyed.action.name}: {moved}"
-            return (Reason("changed while it was used", subject, "", "not recorded, so it will run again"),)
+            return (Reason(CHANGED, subject, "", "not recorded, so it will run again"),)
+        assert found is not None  # else something moved
         return self._record(keyed, candidate, found, ran)
+
+    def _came_or_went(self, absent: Sequence[str], moment: Moment) -> str:
+        """The first of these places in which a file may have lain since `moment`, `""` if there is none."""
+        for path in absent:
+            if self._observer.exists(path) or self._discovery.is_directory_moved(posixpath.dirname(path), moment):
+                return path
+        return ""
 
     def _moved_meanwhile(self, keyed: Keyed, found: IdentifiedSet | None, start: _Start) -> str:
         """The first input that may have moved while the action ran, `""` if none did.
@@ -291,6 +332,11 @@ class ActionRunner:
     def _remember(self, keyed: Keyed, key: ActionKey, found: IdentifiedSet, outputs: Outputs) -> None:
         record = Record(keyed.command, keyed.observed, found.discovered, found.absent, outputs, str(key))
         self._workspace.records.put(record_name(keyed.action), record)
+
+
+def _refused(action: Action, kind: FailureKind, message: str, ran: Executed) -> ActionFailure:
+    """The command succeeded, and what it left cannot be used."""
+    return ActionFailure(action.name, kind, message, ran.argv, 0, _text(ran.stderr))
 
 
 def _text(data: bytes) -> str:

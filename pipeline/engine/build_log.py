@@ -3,8 +3,9 @@
 Knows commands and digests. Does not know when an action is up to date. Invariant: `get` returns what was put
 under that name, or nothing.
 
-    saved = name -> (row, how, discovered, absent);  row = marshal of (inputs, outputs, depfile, key)
-    how   = (builtin, words, params, env, tool, profile, salt); in `words` a number n stands for the n-th of the input
+    saved = (records, unrecorded); unrecorded = path -> SHA-256 of an output that no record holds
+    records = name -> (row, how, discovered, absent);  row = marshal of (inputs, outputs, depfile, key)
+    how   = (builtin, words, params, env, tool, salt, absent); in `words` a number n stands for the n-th of the input
             paths, output paths and the depfile
 
 Rows stay encoded until somebody asks: a run that concerns ten actions of ten thousand decodes ten, and saving copies
@@ -15,7 +16,7 @@ file then holds once and a verdict checks once.
 from __future__ import annotations
 
 import marshal
-from collections.abc import KeysView
+from collections.abc import Iterable, KeysView
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +56,11 @@ class Records:
 
     def __init__(self, saved: Any = None) -> None:
         """`saved`: what `plain` of earlier records gave."""
-        self._rows: dict[str, tuple[bytes, _How, Observed, tuple[str, ...]]] = dict(_sound(saved))
+        rows, made = saved if saved.__class__ is tuple and len(saved) == 2 else ({}, {})
+        self._rows: dict[str, tuple[bytes, _How, Observed, tuple[str, ...]]] = dict(_sound(rows))
+        self.unrecorded: dict[str, str] = dict(made) if _is_unrecorded(made) else {}
+        """Outputs that were made and that no record holds (any more): path -> SHA-256, `""` if it is not known since
+        the action may have been killed."""
         self._shared: dict[Any, Any] = {}
         self.changed = False
         """Is there anything that the saved ones do not hold?"""
@@ -69,14 +74,14 @@ class Records:
         if decoded is None:
             return None
         inputs, outputs, depfile, key = decoded
-        builtin, words, params, env, tool, profile, salt = row[1]
+        builtin, words, params, env, tool, salt, absent = row[1]
         read, made = tuple([path for path, _ in inputs]), tuple([path for path, _, _ in outputs])
         files = (*read, *made, depfile)
         try:
             argv = tuple([files[word] if word.__class__ is int else word for word in words])
         except IndexError:
             return None
-        command = Command(builtin, argv, params, env, tool, read, made, depfile, profile, salt)
+        command = Command(builtin, argv, params, env, tool, read, made, depfile, salt, absent)
         return Record(command, inputs, row[2], row[3], outputs, key)
 
     def result(self, name: str) -> tuple[Outputs, str] | None:
@@ -106,18 +111,44 @@ class Records:
         command = record.command
         files = {path: n for n, path in enumerate((*command.inputs, *command.outputs, command.depfile)) if path}
         words = tuple([files.get(word, word) for word in command.argv])
-        how = (command.builtin, words, command.params, command.env, command.tool, command.profile, command.salt)
+        how = (command.builtin, words, command.params, command.env, command.tool, command.salt, command.absent)
         row = marshal.dumps((record.inputs, record.outputs, command.depfile, record.key))
         new = (row, self.shared(how), self.shared(record.discovered), self.shared(record.absent))
         # Equal values can have several encodings.
         if self._rows.get(name) != new and self.get(name) != record:
+            self._dissolve(name)
             self._rows[name] = new
             self.changed = True
+        for path, _, _ in record.outputs:
+            if self.unrecorded:
+                self.unrecorded.pop(path, None)
 
     def drop(self, name: str) -> None:
         """Forget it; without one, nothing happens."""
+        self._dissolve(name)
         if self._rows.pop(name, None) is not None:
             self.changed = True
+
+    def _dissolve(self, name: str) -> None:
+        """Its outputs are still what it made."""
+        for path, sha256, _ in (self.result(name) or ((), ""))[0]:
+            self.unrecorded[path] = sha256
+
+    def begin(self, paths: Iterable[str]) -> None:
+        """These may be made from here on, by an action that has no record."""
+        for path in paths:
+            self.unrecorded[path] = ""
+            self.changed = True
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """Nothing of ours is there."""
+        for path in paths:
+            if self.unrecorded.pop(path, None) is not None:
+                self.changed = True
+
+    def has(self, name: str) -> bool:
+        """Is there a record of this action?"""
+        return name in self._rows
 
     def names(self) -> KeysView[str]:
         return self._rows.keys()
@@ -130,12 +161,12 @@ class Records:
                 self._shared.setdefault(part, part)
         return self._shared.setdefault(value, value)  # type: ignore[no-any-return]
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> tuple[dict[str, Any], dict[str, str]]:
         """All of them as plain values, for a state file."""
-        return dict(self._rows)
+        return dict(self._rows), dict(self.unrecorded)
 
 
-STATE_KIND = "stamps 3 actions 2"
+STATE_KIND = "stamps 3 actions 3"
 STATE_NAME = "stamps.v1.state"
 
 
@@ -173,6 +204,13 @@ def _sound(saved: Any) -> dict[str, Any]:
     return saved if set(map(type, encoded)) == {bytes} else {}
 
 
+def _is_unrecorded(value: Any) -> bool:
+    """Does it name files below build/ alone? They may be removed."""
+    if value.__class__ is not dict or not _is_strings((*value.keys(), *value.values())):
+        return False
+    return all(path.startswith("build/") and ".." not in path.split("/") for path in value)
+
+
 def _is_strings(value: Any) -> bool:
     return value.__class__ is tuple and set(map(type, value)) <= {str}
 
@@ -187,9 +225,9 @@ _is_observed = _is_pairs
 def _is_how(value: Any) -> bool:
     if value.__class__ is not tuple or len(value) != 7:
         return False
-    builtin, words, params, env, tool, profile, salt = value
+    builtin, words, params, env, tool, salt, absent = value
     said = words.__class__ is tuple and set(map(type, words)) <= {str, int}
-    return said and _is_pairs(params) and _is_pairs(env) and _is_pairs((tool, (builtin, profile), (salt, "")))
+    return said and _is_pairs(params) and _is_pairs(env) and _is_pairs((tool, (builtin, salt))) and _is_strings(absent)
 
 
 def _row(data: bytes) -> tuple[Observed, Outputs, str, str] | None:

@@ -23,6 +23,10 @@ _KINDS = {
 }
 
 
+class OutsideBuild(OSError):
+    """A symbolic link in build/ leads out of it."""
+
+
 class BuildPlace:
     """The build directory of one project. Safe to use from several threads."""
 
@@ -37,8 +41,8 @@ class BuildPlace:
         self._inside = set()
 
     def checked(self, paths: Iterable[str]) -> None:
-        """Raise OSError for the first of these (absolute) paths that a link takes out of the build directory. A path
-        that is not below the project's build/ by name is not concerned: it was refused when it was declared."""
+        """Raise OutsideBuild for the first of these (absolute) paths that a link takes out of the build directory. A
+        path that is not below the project's build/ by name is not concerned: it was refused when it was declared."""
         for path in paths:
             directory = os.path.dirname(path)  # noqa: PTH120 - strings: this is asked for every action
             if directory not in self._inside:
@@ -47,7 +51,7 @@ class BuildPlace:
                 real = os.path.realpath(directory)
                 if directory.startswith(f"{self._root}/build") and not f"{real}/".startswith(f"{self._real}/"):
                     message = f"a symbolic link leads out of build/, to {real}; remove it"
-                    raise OSError(errno.EXDEV, message, path.removeprefix(f"{self._root}/"))
+                    raise OutsideBuild(errno.EXDEV, message, path.removeprefix(f"{self._root}/"))
                 self._inside.add(directory)
 
 

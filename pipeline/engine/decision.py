@@ -253,9 +253,9 @@ def _stored(action: Action, key: ActionKey, view: View) -> Decision | None:
 
 
 def _candidates(keyed: Keyed, record: Record | None, view: View) -> Iterator[CandidateSet]:
-    """Sets to try: none is needed without a depfile; else the last one here, then those in the cache."""
+    """Sets to try: without a depfile what is declared suffices; else the last one here, then those in the cache."""
     if not keyed.action.depfile:
-        yield CandidateSet((), ())
+        yield CandidateSet((), keyed.action.absent)
         return
     last = None
     if record is not None:

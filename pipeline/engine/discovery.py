@@ -10,19 +10,31 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cache.digest import digest_bytes
 from cache.durable import read_file
+from cache.fileclock import Moment
+from cache.named_tuple import NamedTuple
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.include_shadows import IncludeShadows
 from pipeline.engine.observation import Observer
+from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.workspace import Workspace
-from pipeline.formats import c_source, depfile
+from pipeline.formats import c_source, depfile, linker_script
 from pipeline.model import Action
 
 if TYPE_CHECKING:
     from cache.stamps import Entry
+
+
+class Reported(NamedTuple):
+    """What a depfile comes to. `unread`: files in places that are searched before those of what was read; either the
+    command does not search there, or they appeared after it had."""
+
+    candidate: CandidateSet
+    unread: tuple[str, ...] = ()
 
 
 class Discovery:
@@ -37,26 +49,85 @@ class Discovery:
         self._includes = IncludeShadows(workspace.resolve, self._normalised, self._plain)
         self._hidden: dict[str, tuple[c_source.Hidden, tuple[str, ...]]] = {}
 
-    def from_depfile(self, action: Action) -> CandidateSet | None:
-        """Read the depfile, which is then removed (a restored result has none either); None when it is unusable."""
+    def from_depfile(self, action: Action) -> Reported | str:
+        """Read the depfile, which is then removed (a restored result has none either); what is wrong with it when it
+        is unusable."""
         if not action.depfile:
-            return CandidateSet((), ())
+            return Reported(CandidateSet((), action.absent))
         path = self._workspace.resolve(action.depfile)
         try:
             reported = depfile.parse(os.fsdecode(read_file(path)))
+            if action.depfile not in action.outputs:
+                os.unlink(path)  # noqa: PTH108
+        except IsADirectoryError:
+            return f"its depfile {action.depfile} is a directory"
+        except FileNotFoundError:
+            reported = () if _may_lack(action) else None
         except OSError:
-            return None
-        if action.depfile not in action.outputs:
-            os.unlink(path)  # noqa: PTH108
+            return f"the command wrote no usable depfile {action.depfile}"
         if reported is None:
-            return None
-        declared = set(action.inputs)
+            return f"the command wrote no usable depfile {action.depfile}"
+        # What it makes is gone before it runs, so that it cannot depend on it.
+        declared = {*action.inputs, *action.outputs, action.depfile}
+        if "|" in reported and not self._observer.exists("|"):
+            declared.add("|")  # make's mark before prerequisites that are there for the order alone
         spelt = tuple(sorted({name for path in reported if (name := self._normalised(path)) not in declared}))
+        if action.count_as == "linked":
+            spelt = tuple(name for name in spelt if self._lasts(name))
         # What is searched is what the source spells.
-        shadows = self._shadows(action, spelt)
-        # A file that is there now and was not read is not where the compiler searches.
-        absent = tuple(name for name in shadows if name not in declared and not self._observer.is_present(name))
-        return CandidateSet(self._known_as(spelt, action), absent)
+        shadows = [name for name in self._shadows(action, spelt) if name not in declared]
+        unread = tuple(name for name in shadows if self._observer.is_present(name) and self._observer.exists(name))
+        absent = dict.fromkeys((*action.absent, *shadows)) if action.absent else dict.fromkeys(shadows)
+        for name in unread:
+            absent.pop(name, None)
+        return Reported(CandidateSet(self._known_as(spelt, action), tuple(absent)), unread)
+
+    def appeared(self, paths: Iterable[str], moment: Moment) -> str:
+        """The first of these files that may not have been there before `moment`, `""` if there is none: it, a link to
+        it or a directory above it was changed since. A directory that actions write to tells nothing."""
+        paths = list(paths)
+        if not paths:
+            return ""
+        root, clock = str(self._workspace.root), self._workspace.file_clock
+        if link := link_made_since(root, paths, clock, moment):
+            return link
+        for path in paths:
+            place = self._workspace.resolve(path)
+            try:
+                if not clock.is_before(os.stat(place), place, moment):  # noqa: PTH116
+                    return path
+            except OSError:
+                continue  # gone again, and not read
+            if self.is_directory_moved(posixpath.dirname(path), moment):
+                return path
+        return ""
+
+    def is_directory_moved(self, directory: str, moment: Moment) -> bool:
+        """May a name have come to this directory of the project, or to one above it, since `moment`, or gone? If it is
+        not there, the nearest above it that is stands for it."""
+        if directory.startswith(("/", "{")):
+            return False
+        while directory not in ("", ".") and directory not in self._written_to:
+            place = self._workspace.resolve(directory)
+            try:
+                if not self._workspace.file_clock.is_before(os.lstat(place), place, moment):
+                    return True
+            except OSError:
+                pass
+            directory = posixpath.dirname(directory)
+        return False
+
+    @cached_property
+    def _written_to(self) -> frozenset[str]:
+        """Directories in which actions make files, and those above them."""
+        found: set[str] = set()
+        for action in self._workspace.graph.order:
+            for path in (*action.outputs, action.depfile):
+                directory = posixpath.dirname(path)
+                while directory not in found and directory:
+                    found.add(directory)
+                    directory = posixpath.dirname(directory)
+        return frozenset(found)
 
     def with_hidden(
         self, action: Action, inputs: Sequence[tuple[str, Entry]], candidate: CandidateSet, found: IdentifiedSet
@@ -103,7 +174,8 @@ class Discovery:
     def _extended(self, action: Action, candidate: CandidateSet, wanted: Iterable[str]) -> CandidateSet:
         known = {*action.inputs, *candidate.discovered}
         names = [name for path in wanted if (name := self._normalised(path)) not in known]
-        present = [name for name in names if self._observer.is_present(name)]
+        # Not as they were when some other command ran.
+        present = [name for name in names if self._observer.exists(name)]
         headers = {*candidate.discovered, *self._known_as(present, action)}
         absent = {*candidate.absent, *names} - set(present)
         return CandidateSet(tuple(sorted(headers)), tuple(sorted(absent)))
@@ -148,12 +220,28 @@ class Discovery:
             self._plain_names[name] = plain if same else name
         return self._plain_names[name]
 
+    def _lasts(self, name: str) -> bool:
+        """Is this a file that the next link will find too? Not what a linker makes for itself (objects of link-time
+        optimisation in a temporary directory, libraries in a cache of ours), which follows from the rest; nor a script
+        of `-L`, which GNU ld names without its directory: `toolchain/named_files` declared it."""
+        return not name.startswith(f"{self._workspace.directories.state.name}/") and self._observer.exists(name)
+
     def _shadows(self, action: Action, spelt: tuple[str, ...]) -> Iterable[str]:
         """Where a new file would be read instead of one of those that the command reported."""
         if action.count_as == "compiled":
             return sorted(self._includes.places(action, spelt))
+        if action.count_as == "linked":
+            said = linker_script.libraries(action.argv)
+            search = tuple(map(self._normalised, said.search))
+            return sorted(linker_script.earlier_libraries(said._replace(search=search), {*spelt, *action.inputs}))
         search = self._includes.search_of(action).every
         what = (search, tuple(map(posixpath.dirname, action.inputs)), spelt)
         if what not in self._shadowed:
             self._shadowed[what] = depfile.shadows(search, action.inputs, spelt)
         return self._shadowed[what]
+
+
+def _may_lack(action: Action) -> bool:
+    """May a command that succeeded have written no depfile? Linkers that do not know how, and compilers for a source
+    that passes no preprocessor: what that reads stands in its text."""
+    return action.count_as == "linked" or (action.count_as == "compiled" and action.inputs[0].endswith(".s"))

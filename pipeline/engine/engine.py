@@ -7,7 +7,7 @@ writes nothing, and on any way out of `run`, what was finished is remembered.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ class Engine:
         self.workspace = Workspace(directories, steps, host, saved, skipped)
         self.graph, self.table = self.workspace.graph, self.workspace.table
         self.records, self.skipped = self.workspace.records, skipped
+        self._asked: set[Stage] = set()
+        """Stages about which it is known here what must be done."""
 
     @cached_property
     def _look(self) -> Look:
@@ -84,8 +86,11 @@ class Engine:
                 continue
             old = self.table.remembered(path)
             try:
-                # What `peek` looked at moved or is missing.
-                now = seen[path] = self.table.read(path) if path in seen else self.table.current(path)
+                if path in self.workspace.leftovers:
+                    now = seen[path] = None
+                else:
+                    # What `peek` looked at moved or is missing.
+                    now = seen[path] = self.table.read(path) if path in seen else self.table.current(path)
             except OSError as error:
                 now = seen[path] = None
                 changed.append(Reason("unreadable", path, "", error.strerror or str(error)))
@@ -100,6 +105,7 @@ class Engine:
 
     def verdict(self, stage: Stage) -> Verdict:
         """Are all actions of `stage` up to date? One reason per action that is not: what about it moved first."""
+        self._asked.add(stage)
         reasons = tuple(
             cause.reason(action)
             for action in self.graph.order
@@ -114,16 +120,57 @@ class Engine:
         performed: Callable[[Span], None] = lambda span: None,
     ) -> RunResult:
         """Bring every action of `stage` up to date: see `scheduler.run_stage`. On any way out, what was finished is
-        remembered."""
+        remembered.
+
+        What changed while an action used it is looked at again before this ends, once.
+
+        Stage compile may have been left to an engine of a few actions. What was saved while that one worked is declared
+        now and was never built: that comes first, and counts here."""
         from pipeline.engine.scheduler import run_stage
 
+        stages = [stage]
+        if self._has_more_to_compile(stage):
+            stages.insert(0, Stage.COMPILE)
+        result: RunResult | None = None
         try:
+            self.workspace.remove_leftovers()
+            self.workspace.begin(self._users_that_may_run(stages))
             with self.workspace.store.in_use():
-                return run_stage(self.workspace, self._look, stage, progress, performed)
+                for one in stages:
+                    done = run_stage(self.workspace, self._look, one, progress, performed)
+                    if done.ok and done.changed_meanwhile:
+                        # A person who saves is done by now; one who goes on saving has the next run.
+                        self._look.reset()
+                        done = done.repeated(run_stage(self.workspace, self._look, one, progress, performed))
+                    result = done if result is None else result.and_then(done)
+                    if not done.ok:
+                        break
+            assert result is not None  # there is one stage at least
+            return result
         finally:
             self.table.settle()
+            self.workspace.end()
             self.workspace.forget_undeclared()
             self.save()
+
+    def _has_more_to_compile(self, stage: Stage) -> bool:
+        self._asked.add(stage)
+        return Stage.COMPILE not in self._asked and not all(
+            self.workspace.is_declared_as_recorded(action)
+            for action in self.graph.order
+            if action.stage is Stage.COMPILE
+        )
+
+    def _users_that_may_run(self, stages: Sequence[Stage]) -> list[Action]:
+        """Users' actions that are not up to date, or come after one that is not."""
+        mine = [(n, action) for n, action in enumerate(self.graph.order) if action.stage in stages]
+        if not any(action.is_users for _, action in mine):
+            return []
+        doubtful: set[int] = set()
+        for index, action in mine:
+            if self._look.cause(action) is not None or not doubtful.isdisjoint(self.graph.needs[index]):
+                doubtful.add(index)
+        return [action for index, action in mine if action.is_users and index in doubtful]
 
     def save(self) -> None:
         """Write the state if it changed."""

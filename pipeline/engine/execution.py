@@ -1,6 +1,7 @@
-"""Run an action's command or builtin, with its outputs' directories made and its stale outputs removed.
+"""Run an action's command or builtin, with its outputs' directories made and its stale outputs taken away.
 
-Knows files and the process runner. Does not know keys or the cache. Invariant: before an action runs, none of its
+What lay there before a user's command is set aside, and whoever finds that it failed puts it back. Knows files and the
+process runner. Does not know keys or the cache. Invariant: before an action runs, none of its
 outputs exists, so that what exists afterwards was made by it.
 """
 
@@ -9,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cache.durable import read_file
 from cache.named_tuple import NamedTuple
+from pipeline.effects.api import Completed
 from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
 from pipeline.engine.waiting_files import has_no_end
 from pipeline.engine.workspace import Workspace
+from pipeline.formats import command_words
 from pipeline.formats.depfile import search_path
 from pipeline.model import Action
 
@@ -40,8 +43,19 @@ def execute(workspace: Workspace, action: Action) -> Executed:
     outputs = made_files(workspace, action)
     workspace.build_place.checked(outputs)
     for path in outputs:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
+        try:
+            if action.is_users:
+                workspace.former.set_aside(path)
+            else:
+                os.unlink(path)  # noqa: PTH108 - strings here: making a Path costs as much as what is done with it
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if os.path.isdir(path):  # noqa: PTH112
+                name = path.removeprefix(f"{workspace.root}/")
+                message = f"its output {name} is a directory; remove it, and declare the files in it"
+                return Executed(failure=ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message))
+            raise
         directory = posixpath.dirname(path)
         if not os.path.isdir(directory):  # noqa: PTH112 - almost always there, and asking is cheaper than making
             Path(directory).mkdir(parents=True, exist_ok=True)
@@ -49,6 +63,7 @@ def execute(workspace: Workspace, action: Action) -> Executed:
         return _builtin(workspace, action, outputs) if action.builtin else _command(workspace, action)
     except BaseException:
         remove_files(outputs)
+        workspace.former.put_back(outputs)
         raise
     finally:
         if action.is_users:
@@ -72,44 +87,6 @@ def remove_files(paths: Iterable[str]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-class UndeclaredOutputs:
-    """Notices files that appear or change below build/ while a user's command runs and that nobody declared: they
-    would be missing after a restore. Toolchains' own commands are not watched: what they write is known, and there may
-    be ten thousand of them. What other users' commands write at the same time counts too."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._root = str(workspace.root)
-        declared = {path for action in workspace.graph.order for path in (*action.outputs, action.depfile)}
-        users = [
-            path for action in workspace.graph.order if action.is_users for path in (*action.outputs, action.depfile)
-        ]
-        self._declared = declared.union(map(workspace.links.real, users))
-        self._before = self._list()
-
-    def found(self) -> str:
-        """The first such file, relative to the project; `""` if there is none."""
-        after = self._list()
-        return min((path for path, content in after.items() if self._before.get(path) != content), default="")
-
-    def _list(self) -> dict[str, tuple[int, int, int]]:
-        """path -> mtime, size and inode of every file below build/ that nobody declared and that is no temporary one of
-        ours. Not ctime: it moves when another name of the file, which may be an old output, is removed."""
-        found = {}
-        waiting = ["build"]
-        while waiting:
-            directory = waiting.pop()
-            with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._root}/{directory}") as scan:
-                for entry in scan:
-                    path = f"{directory}/{entry.name}"
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(path)
-                    elif path not in self._declared and not entry.name.endswith(".tmp"):
-                        with contextlib.suppress(FileNotFoundError):
-                            status = entry.stat(follow_symlinks=False)
-                            found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
-        return found
-
-
 def _command(workspace: Workspace, action: Action) -> Executed:
     tool = workspace.steps.tools.get(action.argv[0])
     if tool is None:
@@ -120,7 +97,8 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         return Executed(failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, message, action.argv))
     argv, env = placed_command(workspace, action)
     try:
-        done = workspace.host.runner.run(argv, cwd=workspace.root, env=env, timeout_s=TIMEOUT_S)
+        with _short_enough(workspace, action, argv) as said:
+            done = _run(workspace, action, said, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -138,6 +116,17 @@ def _command(workspace: Workspace, action: Action) -> Executed:
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
 
 
+def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[str, str]) -> Completed:
+    """Raises TimeoutError, and OSError when the program cannot be started."""
+    run, root = workspace.host.runner.run, workspace.root
+    if not action.is_users:
+        return run(argv, cwd=root, env=env, timeout_s=TIMEOUT_S)
+    from pipeline.engine.interpreters import fresh
+
+    with fresh(str(root), workspace.directories.state) as place:
+        return run(place.words(argv), cwd=root, env={**place.environment(), **env}, timeout_s=TIMEOUT_S)
+
+
 def _waited_for(workspace: Workspace, action: Action) -> str:
     """What the command would wait for: a script that its words name, a header where its compiler searches."""
     if action.is_users:
@@ -151,7 +140,10 @@ def _waited_for(workspace: Workspace, action: Action) -> str:
 def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
     """The words and the environment of an action as it is run here. Precondition: its tool is installed."""
     argv = (workspace.steps.tools[action.argv[0]].path, *(_placed(workspace, word) for word in action.argv[1:]))
-    return argv, {**workspace.steps.run_env, **{name: _placed(workspace, value) for name, value in action.env}}
+    env = {**workspace.steps.run_env, **{name: _placed(workspace, value) for name, value in action.env}}
+    if (root := _said_root(workspace)) != str(workspace.root):
+        env["PWD"] = root
+    return argv, env
 
 
 def _placed(workspace: Workspace, word: str) -> str:
@@ -159,11 +151,44 @@ def _placed(workspace: Workspace, word: str) -> str:
     of `{NAME_near}` the same relative to the project if it lies there (.venv), as some tools then spell it."""
     if "{" in word:
         root = str(workspace.root)
-        word = word.replace("{root}", root)
+        word = word.replace("{root}", _said_root(workspace))
         for place, directory in workspace.places.items():
             word = word.replace(place, directory)
             word = word.replace(place.replace("_dir}", "_near}"), directory.removeprefix(f"{root}/"))
     return word
+
+
+_HERE = "/proc/self/cwd"
+
+
+def _said_root(workspace: Workspace) -> str:
+    """The project's directory as commands, which run there, are told it. A prefix map ends at the first `=`, so where
+    the path has one they are told Linux's name for the directory that they run in, as compilers then report it."""
+    root = str(workspace.root)
+    return _HERE if "=" in root and os.path.isdir(_HERE) else root  # noqa: PTH112
+
+
+@contextlib.contextmanager
+def _short_enough(workspace: Workspace, action: Action, argv: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The command of a toolchain with its last words in a response file when they are more than the system takes."""
+    if not action.is_users and sum(map(len, argv)) + len(argv) > _longest():
+        kept = argv.index("-o") + 2 if "-o" in argv else 3
+        path = f"{workspace.resolve(action.outputs[0])}.rsp.tmp"
+        Path(path).write_bytes(os.fsencode(command_words.joined(argv[kept:])))
+        try:
+            yield (*argv[:kept], f"@{path.removeprefix(f'{workspace.root}/')}")
+        finally:
+            remove_files([path])
+    else:
+        yield argv
+
+
+def _longest() -> int:
+    """Bytes that the words of a command may have; half of what the system takes, which counts more than these."""
+    try:
+        return os.sysconf("SC_ARG_MAX") // 2
+    except (AttributeError, ValueError, OSError):
+        return 16_000  # Windows takes 32767 characters
 
 
 def _builtin(workspace: Workspace, action: Action, outputs: list[str]) -> Executed:

@@ -26,6 +26,9 @@ def used_files(workspace: Workspace) -> dict[str, str] | None:
         if files is None:
             return None
         inputs, outputs = files
+        # Not every one was asked about when only a part of the graph was known.
+        if not workspace.is_declared_as_recorded(action):
+            return None
         # Most actions share what they discovered with others (see `build_log`), and only that.
         shared = id(discovered) in seen
         seen.add(id(discovered))

@@ -135,6 +135,8 @@ class _Future:
 
     def _now(self, path: str) -> Entry | None:
         if path not in self._seen:
+            if path in self._workspace.leftovers:
+                return None
             try:
                 self._seen[path] = self._table.current(path)
             except OSError:

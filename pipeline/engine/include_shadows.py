@@ -66,7 +66,7 @@ class IncludeShadows:
         known = self._headers.get((search, headers))
         if known is None:
             was_read = self._was_read(headers)
-            places: set[str] = {f"{header}.gch" for header in headers if not header.startswith(("{", "/"))}
+            places: set[str] = set()
             explained: set[str] = set()
             for header in headers:
                 found = include_search.shadows(search, header, self._read(header), was_read)

@@ -65,9 +65,9 @@ STABILITY: Mapping[InputKind, Stability] = MappingProxyType(
         _K.ABSENT: _S,  # a path that must not exist: a header there would be found first
         _K.OUTPUT_PATH: _S,
         _K.DEPFILE_PATH: _S,
-        _K.PROFILE: _S,
         _K.SALT: _S,
         _K.ACTION_NAME: _V,  # what people call it
+        _K.PROFILE: _V,  # what it changes is in flags and paths; actions that it does not change are the same action
         _K.STAGE: _V,  # when it runs
         _K.CACHEABLE: _V,
         _K.COUNTER: _V,
@@ -95,6 +95,7 @@ ACTION_FIELDS: Mapping[str, InputKind] = MappingProxyType(
         "depfile": _K.DEPFILE_PATH,
         "profile": _K.PROFILE,
         "salt": _K.SALT,
+        "absent": _K.ABSENT,
         "cacheable": _K.CACHEABLE,
         "count_as": _K.COUNTER,
     }
@@ -108,7 +109,7 @@ TOOL_FIELDS: Mapping[str, InputKind] = MappingProxyType(
 
 class Command(NamedTuple):
     """The STABLE part of an action without its inputs' content. A tuple, so that comparing one with a remembered one
-    costs less than hashing either. The order of the fields is the format of the state file ("actions 1")."""
+    costs less than hashing either. The order of the fields is part of the format of the state file."""
 
     builtin: str
     argv: tuple[str, ...]
@@ -119,8 +120,8 @@ class Command(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     depfile: str
-    profile: str
     salt: str
+    absent: tuple[str, ...]
 
 
 def command_of(action: Action, tools: Mapping[str, Tool]) -> Command:
@@ -137,6 +138,6 @@ def command_of(action: Action, tools: Mapping[str, Tool]) -> Command:
         action.inputs,
         action.outputs,
         action.depfile,
-        action.profile,
         action.salt,
+        action.absent,
     )

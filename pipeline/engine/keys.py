@@ -8,8 +8,9 @@ same bytes (every part is length-delimited), and what `ExplainSink` lists is exa
     base   = "version" part, then the command, then one "input" part per declared input
     set    = "version" part, then one part per discovered and per absent file
     full   = "version" part, then a part with the base key and one with the set key
-    History: version 1 had candidate sets without what a depfile hides (`__has_include`, `.incbin`). Another version is
-    another key: old entries are simply not found.
+    History: version 1 had candidate sets without what a depfile hides (`__has_include`, `.incbin`); version 2 held the
+    profile, and no places that an action itself declares to be empty. Another version is another key: old entries are
+    simply not found.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
 from pipeline.engine.inputs import STABILITY, Command, InputKind, Stability
 
-KEY_VERSION = "hotplate action key 2"
+KEY_VERSION = "hotplate action key 3"
 
 FileDigest = tuple[str, Digest]
 """A path as it stands in keys (relative, POSIX, tools' directories as placeholders) and what it held."""
@@ -98,8 +99,9 @@ def walk_base(sink: KeySink, command: Command, inputs: Sequence[FileDigest]) -> 
     for path in command.outputs:
         sink.part(InputKind.OUTPUT_PATH, path, "")
     sink.part(InputKind.DEPFILE_PATH, "", command.depfile)
-    sink.part(InputKind.PROFILE, "", command.profile)
     sink.part(InputKind.SALT, "", command.salt)
+    for path in command.absent:
+        sink.part(InputKind.ABSENT, path, "")
     for path, digest in inputs:
         sink.part(InputKind.INPUT, path, str(digest))
 

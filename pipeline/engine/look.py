@@ -58,7 +58,7 @@ class Look:
             return self.entries[path]
         except KeyError:
             try:
-                entry = self._table.glance(path)
+                entry = None if path in self._hidden else self._table.glance(path)
             except OSError:
                 entry = None
             self.entries[path] = entry
@@ -68,7 +68,7 @@ class Look:
         """By at most one stat per look."""
         if path not in self._present:
             try:
-                self._present[path] = self._table.stamp(path) is not None
+                self._present[path] = path not in self._hidden and self._table.stamp(path) is not None
             except OSError:
                 self._present[path] = False
         return self._present[path]
@@ -79,6 +79,10 @@ class Look:
         if known is None:
             known = self._shared[id(shared)] = (shared, ask())
         return known[1]
+
+    @property
+    def _hidden(self) -> frozenset[str]:
+        return self._workspace.leftovers
 
     # --- time passes ----------------------------------------------------------------------------
 

@@ -108,8 +108,9 @@ def _action(records: Records, name: str, cacheable: bool, count_as: Any) -> Acti
     if record is None or record.command.builtin:
         return None
     command = record.command
+    profile, _, own_name = name.partition(":")
     return Action(
-        name=name.removeprefix(f"{command.profile}:"),
+        name=own_name,
         stage=Stage.COMPILE,
         inputs=command.inputs,
         outputs=command.outputs,
@@ -117,8 +118,9 @@ def _action(records: Records, name: str, cacheable: bool, count_as: Any) -> Acti
         params=command.params,
         env=command.env,
         depfile=command.depfile,
-        profile=command.profile,
+        profile=profile,
         salt=command.salt,
+        absent=command.absent,
         cacheable=cacheable,
         count_as=count_as,
     )

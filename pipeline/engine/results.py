@@ -11,6 +11,9 @@ from enum import StrEnum
 from cache.named_tuple import NamedTuple
 from pipeline.model import Reason
 
+CHANGED = "changed while it was used"
+"""Kind of the note that a result was not recorded since an input moved while the action ran."""
+
 
 class BuiltinError(NamedTuple):
     """Why a builtin refuses its inputs. `where` is `path:line` or a path, `message` one fact with both values."""
@@ -86,9 +89,9 @@ class ScanResult(NamedTuple):
 
 class RunResult(NamedTuple):
     """`counts` has compiled, linked, built (executed, by `Action.count_as`), restored, up_to_date, failed and not_run;
-    they add up to the stage's actions. `reasons`: why those that were not up to date were not. `executed`: their names
-    if they ran. `warnings`: (action, stderr) of successful actions, executed or restored. `notes`: results that were
-    not recorded or not stored, and why."""
+    they add up to the stage's actions, and those that ran twice. `reasons`: why those that were not up to date were
+    not. `executed`: their names if they ran. `warnings`: (action, stderr) of successful actions, executed or restored.
+    `notes`: results that were not recorded or not stored, and why."""
 
     counts: Mapping[str, int]
     reasons: tuple[Reason, ...]
@@ -100,3 +103,32 @@ class RunResult(NamedTuple):
     @property
     def ok(self) -> bool:
         return not self.failures
+
+    @property
+    def changed_meanwhile(self) -> bool:
+        """Was a result not recorded since something moved while its action ran?"""
+        return any(note.kind == CHANGED for note in self.notes)
+
+    def repeated(self, again: RunResult) -> RunResult:
+        """This run and a second one over the same actions, which knows better what was up to date and what moved."""
+        if again.failures and all(failure.kind is FailureKind.INPUT_MISSING for failure in again.failures):
+            # A source that was removed or renamed: the next run declares what is there now.
+            return self
+        still = {note.subject for note in again.notes}
+        notes = [note for note in self.notes if note.kind != CHANGED or note.subject not in still]
+        seen = [note._replace(after="looked at again") if note.kind == CHANGED else note for note in notes]
+        first = self._replace(counts={**self.counts, "up_to_date": 0}, notes=tuple(seen))
+        ran = sum(count for name, count in self.counts.items() if name not in ("up_to_date", "not_run"))
+        both = first.and_then(again)
+        return both._replace(counts={**both.counts, "up_to_date": max(0, both.counts["up_to_date"] - ran)})
+
+    def and_then(self, other: RunResult) -> RunResult:
+        """Both, as one run."""
+        return RunResult(
+            {name: count + other.counts[name] for name, count in self.counts.items()},
+            self.reasons + other.reasons,
+            self.executed + other.executed,
+            self.failures + other.failures,
+            self.warnings + other.warnings,
+            self.notes + other.notes,
+        )

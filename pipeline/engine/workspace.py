@@ -6,8 +6,10 @@ Invariant: `graph` is a DAG, and `resolve` leads a path of a key to one place on
 
 from __future__ import annotations
 
+import contextlib
+import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +22,11 @@ from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
 from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved, load_saved, record_name
 from pipeline.engine.build_place import BuildPlace
+from pipeline.engine.former_outputs import FormerOutputs
+from pipeline.engine.inputs import command_of
 from pipeline.engine.results import Builtin
 from pipeline.engine.waiting_files import WaitingFiles
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.failures import fail
 from pipeline.formats.depfile import MARKS
 from pipeline.model import Action, FailureCategory, Tool
@@ -44,12 +48,14 @@ class Directories(NamedTuple):
 
 class BuildSteps(NamedTuple):
     """What a toolchain declares. `run_env` is the environment of every child beside its action's own; it is in no key,
-    so it may only say where to work (PATH, cache directories)."""
+    so it may only say where to work (PATH, cache directories). `given`: files that something else makes; they are never
+    removed, though an action of ours may have made them once."""
 
     actions: Sequence[Action]
     tools: Mapping[str, Tool]
     builtins: Mapping[str, Builtin]
     run_env: Mapping[str, str]
+    given: frozenset[str] = frozenset()
 
 
 class Host(NamedTuple):
@@ -92,6 +98,7 @@ class Workspace:
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
         self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock)
         self.build_place = BuildPlace(str(self.root))
+        self.former = FormerOutputs(directories.state / "former")
         self.waiting_files = WaitingFiles(str(self.root))
         self.records = saved.records
         self.graph = self._build_graph()
@@ -175,6 +182,89 @@ class Workspace:
             for path in dict.fromkeys((*action.inputs, *discovered)):
                 found.setdefault(path, []).append(action)
         return found
+
+    def is_declared_as_recorded(self, action: Action) -> bool:
+        """Does its declaration say what its last run was? Of a compile, files are all that can have moved since this
+        process read the configuration."""
+        name = record_name(action)
+        if action.is_users:
+            record = self.records.get(name)
+            return record is not None and record.command == command_of(action, self.steps.tools)
+        files = self.records.files(name)
+        if files is None:
+            return False
+        made = tuple([path for path, _, _ in files[1]])
+        return tuple([path for path, _ in files[0]]) == action.inputs and made == action.outputs
+
+    # --- products that nobody makes any more ------------------------------------------------------
+
+    @cached_property
+    def leftovers(self) -> frozenset[str]:
+        """What was made, is made no more, and still lies there as we made it: as good as missing."""
+        if self.skipped is not None:
+            return frozenset()
+        from pipeline.engine.leftovers import forgotten, unmade
+
+        found = unmade(self.records, self.graph, forgotten(self.records, self.graph))
+        given = self.steps.given
+        return frozenset(path for path, sha256 in found.items() if path not in given and self._is_as_made(path, sha256))
+
+    def _is_as_made(self, path: str, sha256: str) -> bool:
+        from pipeline.engine.leftovers import is_ours_to_remove
+
+        if not is_ours_to_remove(str(self.root), path):
+            return False
+        try:
+            entry = self.table.current(path)
+        except OSError:
+            return False
+        return entry is not None and sha256 in ("", entry.sha256)
+
+    def remove_leftovers(self) -> tuple[str, ...]:
+        """Remove them, and the directories that this empties; what was removed. Raises
+        StoreError."""
+        if self.skipped is not None:
+            return ()
+        from pipeline.engine.leftovers import emptied_directories, forgotten
+
+        removed = tuple(sorted(self.leftovers))
+        for path in removed:
+            try:
+                os.unlink(self.resolve(path))  # noqa: PTH108
+            except OSError as error:
+                message = f"no action makes it any more, and it cannot be removed: {error.strerror}"
+                hint = "remove the file, or make its directory writable"
+                raise StoreError(
+                    fail(FailureCategory.CACHE_ERROR, stage=None, where=path, message=message, hint=hint)
+                ) from None
+            with contextlib.suppress(OSError):
+                for directory in emptied_directories(str(self.root), path):
+                    os.rmdir(directory)  # noqa: PTH106
+        for name in forgotten(self.records, self.graph):
+            self.records.drop(name)
+        self.records.settle([path for path in self.records.unrecorded if path not in self.graph.producer])
+        self.leftovers = frozenset()
+        return removed
+
+    def begin(self, actions: Iterable[Action]) -> None:
+        """These may run now: what they leave when they are killed is remembered as ours. A file that lies in the place
+        of an output and that nothing of ours made is not: it goes when the action runs."""
+        new = [
+            path
+            for action in actions
+            for path in action.outputs
+            if self.records.unrecorded.get(path) != ""
+            and (self.records.has(record_name(action)) or not os.path.lexists(self.resolve(path)))
+        ]
+        if new:
+            self.records.begin(new)
+            self.save()
+
+    def end(self) -> None:
+        """A run is over: what has a record again is known by that."""
+        order, producer = self.graph.order, self.graph.producer
+        made = [path for path in self.records.unrecorded if path in producer]
+        self.records.settle([path for path in made if self.records.has(record_name(order[producer[path]]))])
 
     # --- what is remembered -----------------------------------------------------------------------
 

@@ -143,7 +143,7 @@ class Snapshot:
         return found
 
 
-class Look:
+class FirstLook:
     """What this process saw before it became `doit`, for the run that follows."""
 
     __slots__ = ("path", "places", "root", "snapshot", "stamp")
@@ -190,7 +190,7 @@ def identity(root: str) -> "tuple[str, ...]":
 def load(path: str) -> "tuple[Snapshot, FileStamp] | None":
     """What a state file holds and the file's stamp, None when there is no usable one."""
     try:
-        with open(path, "rb", buffering=0, opener=open_file) as stream:
+        with open(open_file(path, os.O_RDONLY), "rb", buffering=0) as stream:  # noqa: PTH123 - pathlib is not imported here
             data, stamp = stream.read(), stamp_of(os.fstat(stream.fileno()))
     except OSError:
         return None
@@ -261,7 +261,7 @@ def _circumstances_agree(snapshot: Snapshot, root: str) -> bool:
     return not any(map(os.path.lexists, snapshot.absent))
 
 
-def answer(argv: "Sequence[str]") -> "str | Look | None":
+def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
     """What `doit` would print if it found everything up to date. When only `doit` can tell: what was looked at, or None
     when that was nothing."""
     selection = selection_of(argv)
@@ -284,7 +284,7 @@ def answer(argv: "Sequence[str]") -> "str | Look | None":
         from pipeline.fastpath.touched import only_touched
 
         if not only_touched(snapshot, places, path):
-            return Look(root, path, stamp, snapshot, places)
+            return FirstLook(root, path, stamp, snapshot, places)
     return text
 
 
@@ -295,15 +295,21 @@ def end_quietly() -> None:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 
-def interrupt_again() -> None:
-    """From here on there is somebody who ends a run in order."""
-    if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
+def interrupt_again() -> bool:
+    """From here on there is somebody who ends a run in order. Was there nobody before?"""
+    quiet: bool = _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL
+    if quiet:
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    return quiet
 
 
 def main() -> int:
     """The console script."""
     end_quietly()
+    if sys.getfilesystemencoding() != "utf-8":
+        from pipeline.effects.utf8 import ensure_utf8
+
+        ensure_utf8()
     look = answer_and_end()
     if sys.argv[1:] == ["--version"]:  # doit then says its own
         from pipeline import __version__
@@ -314,7 +320,7 @@ def main() -> int:
     return become_doit(sys.argv[1:], look)
 
 
-def answer_and_end() -> "Look | None":
+def answer_and_end() -> "FirstLook | None":
     """Print the answer and end the process with 0. Where there is none: what was looked at, for the run that follows.
 
     `doit` asks here too, as soon as it has loaded the tasks' module: what is left of its warm run is its own import."""

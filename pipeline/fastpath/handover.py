@@ -13,13 +13,13 @@ from typing import Any
 from doit.cmd_base import DodoTaskLoader
 from doit.doit_cmd import DoitMain
 
-from pipeline.fastpath import Look
+from pipeline.fastpath import FirstLook
 
 
 class HandingOver(DodoTaskLoader):  # type: ignore[misc]
     """doit's own loader; the reporter of `DOIT_CONFIG` begins with a look."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: FirstLook) -> None:
         super().__init__()
         self._look = look
 
@@ -30,7 +30,7 @@ class HandingOver(DodoTaskLoader):  # type: ignore[misc]
         return config if after is None else {**config, "reporter": after(self._look)}
 
 
-def become_doit(argv: Sequence[str], look: Look | None) -> int:
+def become_doit(argv: Sequence[str], look: FirstLook | None) -> int:
     """Run doit to its end; its exit code."""
     doit = DoitMain()
     if look is not None and "loader" not in doit.config["GLOBAL"]:

@@ -29,7 +29,7 @@ from pipeline.fastpath import (
     KIND,
     STAMP_BYTES,
     FileStamp,
-    Look,
+    FirstLook,
     Snapshot,
     identity,
     load,
@@ -103,9 +103,9 @@ class FastPathState:
         self._moved: Sequence[int] | None = None
         self._renewed: Snapshot | None = None
         """With the stamps of what was only touched, where there was anything."""
-        self._first_look: Look | None = None
+        self._first_look: FirstLook | None = None
 
-    def believe(self, look: Look) -> None:
+    def believe(self, look: FirstLook) -> None:
         """This process looked before it became `doit`: the first question is answered from there."""
         self._first_look = look
 

@@ -85,14 +85,21 @@ def of_file(path: str, size: int) -> bytes:
     return xxh3_128_digest(data) if steady and len(data) == size else b""
 
 
+def _kind(entry: "os.DirEntry[str]") -> str:
+    """What matters to whoever lists a directory: of a link to a file no more than that it leads to one."""
+    if entry.is_dir():
+        return "link to directory" if entry.is_symlink() else "directory"
+    return "file" if entry.is_file() else ""
+
+
 def of_directory(path: str) -> bytes:
-    """The fingerprint of a directory's entries: their names, and which are directories and links. Empty when there is
-    none."""
+    """The fingerprint of a directory's entries: their names, which lead to files, which to directories, and which of
+    those by a link. Empty when there is none."""
     from xxhash import xxh3_128_digest
 
     try:
         with os.scandir(path) as entries:
-            rows = sorted(f"{entry.name}\0{entry.is_dir():d}{entry.is_symlink():d}" for entry in entries)
+            rows = sorted(f"{entry.name}\0{_kind(entry)}" for entry in entries)
     except OSError:
         return b""
     return xxh3_128_digest("\0".join(rows).encode(errors="surrogateescape"))

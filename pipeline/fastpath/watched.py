@@ -26,9 +26,11 @@ class Watched(NamedTuple):
     variables: tuple[str, ...] = ()
 
     def with_more(self, other: Watched) -> Watched:
-        """What both looked at."""
+        """What both looked at, this one first: a directory has the stamp that it had then, so that what came to it
+        since is seen by whoever compares."""
+        again = {path: None if stamp is None else self.listed.get(path, stamp) for path, stamp in other.listed.items()}
         return Watched(
-            {**self.listed, **other.listed},
+            {**self.listed, **again},
             (*self.absent, *other.absent),
             (*self.files, *other.files),
             (*self.variables, *other.variables),

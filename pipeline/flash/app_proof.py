@@ -1,6 +1,6 @@
 """What the running firmware says about itself, and whether that is proof enough to leave the board alone.
 
-Pure: decoded JSON-RPC results in, doubts out. Two rungs of the verify ladder rest on it: `app-report` (the firmware
+Pure: decoded JSON-RPC results in, doubts out. Two levels of the verify ladder rest on it: `app-report` (the firmware
 hashed its flash just now) and `journal` (the firmware named itself, and the rest is what we wrote there last).
 Does not know ports or how the answers came. Invariant: a field that is missing or malformed is a doubt, never a
 default; an empty list of doubts means that every image was accounted for.
@@ -17,7 +17,7 @@ INFO = "info"
 HASHES = "image.hashes"
 
 QUESTIONS: Mapping[str, tuple[str, ...]] = {"app-report": (INFO, HASHES), "journal": (INFO,)}
-"""Methods to call, by rung."""
+"""Methods to call, by level."""
 
 
 def identity_doubts(info: object, expected_elf: str, app: Image, expected_mac: str) -> list[Reason]:

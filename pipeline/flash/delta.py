@@ -55,7 +55,7 @@ def cost_at(baud: int) -> WriteCost:
 
 
 def sectors(image: Image) -> range:
-    """Flash offsets of the image's sectors. Images begin on a sector (`images.check_fits`)."""
+    """Flash offsets of the image's sectors. Images begin on a sector (`esp_image.check_fits`)."""
     return range(image.offset, image.end, SECTOR)
 
 

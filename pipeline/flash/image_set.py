@@ -15,8 +15,9 @@ from pipeline.failures import fail
 from pipeline.flash.board_checks import reach_failure
 from pipeline.formats.boot_rules import rom_refusal, second_stage_refusal
 from pipeline.formats.esp_image import check_chip, check_fits, describe_image, room_warnings
-from pipeline.formats.placement import APPLICATION, BOOTLOADER, Placement
-from pipeline.model import Failure, FailureCategory, Image, Reason, Stage
+from pipeline.formats.partitions import decode_table
+from pipeline.formats.placement import APPLICATION, BOOTLOADER, TABLE, Placement
+from pipeline.model import Failure, FailureCategory, Image, Partition, Reason, Stage
 
 
 class CheckedImages(NamedTuple):
@@ -47,13 +48,19 @@ def make_image(placement: Placement, path: str, data: bytes) -> Image:
 
 
 def check_images(
-    images: Sequence[Image], data: Mapping[str, bytes], placements: Sequence[Placement], chip: str, asked: str = ""
+    images: Sequence[Image],
+    data: Mapping[str, bytes],
+    placements: Sequence[Placement],
+    chip: str,
+    asked: str = "",
+    table: Sequence[Partition] = (),
 ) -> CheckedImages:
     """Do the images fit, are they for `chip`, and does its ROM start them? No port is opened before this said yes.
 
-    `data`: name of an image -> its bytes as written. `asked`: what the running firmware must answer with the
-    application's identity, `""` if nothing."""
-    failures = check_fits(images)
+    `data`: name of an image -> its bytes as written. `table`: the rows by which everything was placed, which the table
+    among the images must hold (an action may have made another one since). `asked`: what the running firmware must
+    answer with the application's identity, `""` if nothing."""
+    failures = [*_moved_table(images, data, table), *check_fits(images)]
     beyond = reach_failure(images, chip)
     failures += [beyond] if beyond is not None else []
     programs = {placement.name for placement in placements if placement.program}
@@ -67,6 +74,15 @@ def check_images(
     shown = {image.path: given[image.name] for image in images if image.name in given}
     failures = [failure._replace(where=shown.get(failure.where, failure.where)) for failure in failures]
     return CheckedImages(failures[0] if failures else None, tuple(room_warnings(images)))
+
+
+def _moved_table(images: Sequence[Image], data: Mapping[str, bytes], rows: Sequence[Partition]) -> list[Failure]:
+    image = next((image for image in images if image.name == TABLE), None)
+    if image is None or not rows or decode_table(data[TABLE]) == tuple(rows):
+        return []
+    message = "the partition table became another one in this run, and everything was placed by the one before"
+    hint = "run again: then everything goes where the new table says"
+    return [fail(FailureCategory.CONFIG_ERROR, stage=None, where=image.path, message=message, hint=hint)]
 
 
 def _program_failure(image: Image, data: bytes, chip: str) -> Failure | None:

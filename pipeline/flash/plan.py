@@ -86,7 +86,7 @@ def _plan_region(
 
 
 def _difference(image: Image, before: str, otadata_selects: bool | None) -> Reason | None:
-    """Why the device's region does not do for this image; None when it does."""
+    """Why the device's region does not match this image; None when it does."""
     if image.match is MatchRule.OTADATA and otadata_selects is not None:
         # By meaning: OTA updates and roll-backs leave other bytes that select the same slot.
         return None if otadata_selects else Reason("otadata-selects-other", image.name)
@@ -96,7 +96,7 @@ def _difference(image: Image, before: str, otadata_selects: bool | None) -> Reas
 
 
 def confirmed_plan(images: Sequence[Image]) -> FlashPlan:
-    """Keep everything without the device's MD5s: for the rungs of the verify ladder above them."""
+    """Keep everything without the device's MD5s: for the levels of the verify ladder above them."""
     return FlashPlan(tuple(RegionPlan(image, RegionAction.KEPT, (), "") for image in images))
 
 
@@ -111,7 +111,7 @@ UNCHANGED: Mapping[str, DeployOutcome] = MappingProxyType(
         "journal": DeployOutcome.JOURNAL_TRUSTED,
     }
 )
-"""What a plan without writes is called, by the rung of the verify ladder that it rests on."""
+"""What a plan without writes is called, by the level of the verify ladder that it rests on."""
 
 
 def deploy_outcome(plan: FlashPlan, verified_by: str = "md5") -> DeployOutcome:

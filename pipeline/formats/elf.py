@@ -31,8 +31,8 @@ class _Section(NamedTuple):
 def strip(data: bytes) -> bytes | str:
     """The same program with its loaded sections only, or one fact about why `data` is not such a file.
 
-    The layout is made anew, header, segments, sections in address order, names, section table, so that nothing of what
-    was dropped shows through file offsets. Each loaded section gets a segment of its own.
+    The layout is written again (header, segments, sections in address order, names, section table), so that nothing of
+    what was dropped shows through file offsets. Each loaded section gets a segment of its own.
     """
     if data[:6] != _IDENT or len(data) < _HEADER.size:
         return "this is not a 32-bit little-endian ELF file"

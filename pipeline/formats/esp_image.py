@@ -232,24 +232,28 @@ def check_fits(images: Sequence[Image]) -> list[Failure]:
             over = image.size - image.limit
             room = f"partition '{image.partition}'" if image.partition else f"the room at {image.offset:#x}"
             failures.append(
-                _misfit(image, f"{image.name} has {image.size} bytes, but {room} holds {image.limit}: {over} too many")
+                _too_large(
+                    image, f"{image.name} has {image.size} bytes, but {room} holds {image.limit}: {over} too many"
+                )
             )
         if image.offset % SECTOR:
             failures.append(
-                _misfit(image, f"{image.name} begins at {image.offset:#x}, which is not a multiple of {SECTOR:#x}")
+                _too_large(image, f"{image.name} begins at {image.offset:#x}, which is not a multiple of {SECTOR:#x}")
             )
     reach = None
     for image in ordered:
         if reach is not None and image.offset < reach.end:
             failures.append(
-                _misfit(image, f"{image.name} at {image.offset:#x} overlaps {reach.name}, which ends at {reach.end:#x}")
+                _too_large(
+                    image, f"{image.name} at {image.offset:#x} overlaps {reach.name}, which ends at {reach.end:#x}"
+                )
             )
         if reach is None or image.end > reach.end:
             reach = image
     return failures
 
 
-def _misfit(image: Image, message: str) -> Failure:
+def _too_large(image: Image, message: str) -> Failure:
     return fail(FailureCategory.IMAGE_TOO_LARGE, stage=Stage.LINK, where=image.path, message=message)
 
 

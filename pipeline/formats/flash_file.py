@@ -6,24 +6,24 @@ Does not know how a file is opened. Invariant: `take` of a whole file is the fil
 from __future__ import annotations
 
 from cache.named_tuple import NamedTuple
-from pipeline.formats import uf2
+from pipeline.formats import packed
 
 
-class Part(NamedTuple):
-    """`size` bytes from `start` on; a negative size: to the end. `packed`: the file is a UF2, and `start` counts in
-    what it unpacks to."""
+class FilePart(NamedTuple):
+    """`size` bytes from `start` on; a negative size: to the end. `packed`: the file is a UF2 or HEX, and `start`
+    counts in what it unpacks to."""
 
     start: int = 0
     size: int = -1
     packed: bool = False
 
     def take(self, data: bytes) -> bytes:
-        """The part of the file's bytes. Raises ValueError for a UF2 that is damaged."""
-        flat = uf2.unpack(data).data if self.packed else data
+        """The part of the file's bytes. Raises ValueError for a packed one that is damaged."""
+        flat = packed.unpack(data).data if self.packed else data
         return flat[self.start :] if self.size < 0 else flat[self.start : self.start + self.size]
 
 
-WHOLE = Part()
+WHOLE = FilePart()
 
 
 class FlashFile(NamedTuple):
@@ -31,7 +31,7 @@ class FlashFile(NamedTuple):
 
     offset: int
     path: str
-    part: Part = WHOLE
+    part: FilePart = WHOLE
 
     @property
     def label(self) -> str:

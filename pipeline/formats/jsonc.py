@@ -26,7 +26,7 @@ class Token(NamedTuple):
     end: int
 
 
-class Misfit(Exception):
+class CannotEdit(Exception):
     """The text is not what it must be for an edit; the text says why."""
 
 
@@ -38,12 +38,12 @@ _TOKEN = re.compile(
 
 
 def tokens(text: str) -> list[Token]:
-    """All tokens, comments too. Raises Misfit."""
+    """All tokens, comments too. Raises CannotEdit."""
     found, place = [], 0
     while place < len(text):
         match = _TOKEN.match(text, place)
         if match is None:
-            raise Misfit(f"line {text.count(chr(10), 0, place) + 1} is not JSON with comments")
+            raise CannotEdit(f"line {text.count(chr(10), 0, place) + 1} is not JSON with comments")
         if match.lastgroup != "space":
             kind = match[0] if match.lastgroup == "punctuation" else str(match.lastgroup)
             found.append(Token(kind, match.start(), match.end()))
@@ -53,12 +53,12 @@ def tokens(text: str) -> list[Token]:
 
 def opening(text: str, path: Sequence[str]) -> tuple[str, int] | None:
     """(`{`, `[` or `""` for any other value; the place behind its first character) of the value at `path` of object
-    keys; None when a key is missing. Raises Misfit when the text is damaged or a value on the way is no object."""
+    keys; None when a key is missing. Raises CannotEdit when the text is damaged or a value on the way is no object."""
     reader = _Reader(text)
     found = reader.find(list(path))
     reader.value()  # the rest must be sound too
     if reader.at < len(reader.tokens):
-        raise Misfit(f"line {reader.line()} has more than one value")
+        raise CannotEdit(f"line {reader.line()} has more than one value")
     return found
 
 
@@ -76,7 +76,7 @@ class _Reader:
 
     def take(self, *kinds: str) -> Token:
         if self.at == len(self.tokens) or self.tokens[self.at].kind not in kinds:
-            raise Misfit(f"line {self.line()}: expected {' or '.join(kinds)}")
+            raise CannotEdit(f"line {self.line()}: expected {' or '.join(kinds)}")
         self.at += 1
         return self.tokens[self.at - 1]
 
@@ -106,14 +106,14 @@ class _Reader:
                     return None
             kind = self.peek()
             if not kind:
-                raise Misfit("it holds no value")
+                raise CannotEdit("it holds no value")
             return kind if kind in "{[" else "", self.tokens[self.at].start + 1
         finally:
             self.at = 0
 
     def _enter(self, key: str) -> bool:
         if self.peek() != "{":
-            raise Misfit(f"line {self.line()}: expected an object around {key!r}")
+            raise CannotEdit(f"line {self.line()}: expected an object around {key!r}")
         self.at += 1
         while self.peek() != "}":
             name = self.take("string")
@@ -128,10 +128,10 @@ class _Reader:
 
 def insert(text: str, path: Sequence[str], items: Sequence[str]) -> str:
     """`text` with `items` (members `"k": v` or elements, of any number of lines) as the first ones of the object or
-    array at `path`. Raises Misfit."""
+    array at `path`. Raises CannotEdit."""
     found = opening(text, path)
     if found is None or not found[0]:
-        raise Misfit(f"there is no object or array at {'.'.join(path) or 'the top'}")
+        raise CannotEdit(f"there is no object or array at {'.'.join(path) or 'the top'}")
     place = found[1]
     others = next((t.kind for t in tokens(text) if t.start >= place and t.kind != "comment"), "") not in "}]"
     end = newline_of(text)
@@ -156,7 +156,7 @@ def removed(text: str) -> str:
     while (start := text.find(BEGIN)) >= 0:
         stop = text.find(END, start)
         if stop < 0:
-            raise Misfit(f"line {text.count(chr(10), 0, start) + 1}: the end of the block is missing: {END}")
+            raise CannotEdit(f"line {text.count(chr(10), 0, start) + 1}: the end of the block is missing: {END}")
         stop += len(END)
         comma = _trailing_comma(text[start:stop])
         before = text[:start].rstrip(" \t")

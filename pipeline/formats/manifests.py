@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 import posixpath
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from cache.named_tuple import NamedTuple
@@ -68,8 +69,13 @@ def _bad(where: str, message: str, hint: str) -> Failure:
 REBUILD = "build it again: idf.py build"
 
 
-def parse_flasher_args(text: str, directory: str) -> Manifest | Failure:
-    """The manifest of the ESP-IDF build in `directory` (relative to the project's root)."""
+Inside = Callable[[str], str]
+"""An absolute path -> the same relative to the project's root, `""` for one outside."""
+
+
+def parse_flasher_args(text: str, directory: str, inside: Inside = lambda _: "") -> Manifest | Failure:
+    """The manifest of the ESP-IDF build in `directory` (relative to the project's root). `inside` is asked about
+    absolute paths in it."""
     where = f"{directory}/{FLASHER_ARGS}"
     try:
         document = json.loads(text)
@@ -83,7 +89,7 @@ def parse_flasher_args(text: str, directory: str) -> Manifest | Failure:
     listed = document.get("flash_files")
     if not isinstance(listed, dict) or not listed:
         return _bad(where, "'flash_files' is missing or empty, so nothing says what goes where", REBUILD)
-    files = _flash_files(listed, directory, where)
+    files = _flash_files(listed, directory, where, inside)
     if isinstance(files, Failure):
         return files
     encrypted = _encrypted(document)
@@ -136,7 +142,9 @@ def _options(words: Any) -> dict[str, str]:
     }
 
 
-def _flash_files(listed: Mapping[str, Any], directory: str, where: str) -> tuple[FlashFile, ...] | Failure:
+def _flash_files(
+    listed: Mapping[str, Any], directory: str, where: str, inside: Inside
+) -> tuple[FlashFile, ...] | Failure:
     files = []
     for key, name in listed.items():
         offset = parse_offset(key)
@@ -145,6 +153,8 @@ def _flash_files(listed: Mapping[str, Any], directory: str, where: str) -> tuple
         if not isinstance(name, str) or not name:
             return _bad(where, f"'flash_files' has no file at {key}", REBUILD)
         path = posixpath.normpath(posixpath.join(directory, name.replace("\\", "/")))
+        if path.startswith("/") or re.match("[A-Za-z]:", name):
+            path = inside(name) or path
         if path.startswith(("/", "../")):
             return _bad(where, f"'{name}' lies outside the project", "build inside the project, or link to it there")
         files.append(FlashFile(offset, path))

@@ -20,14 +20,14 @@ LAST_TABLE = 0x40000
 BOOT_OFFSETS = tuple(sorted({chip.bootloader_offset for chip in CHIPS.values()}))
 
 
-class Span(NamedTuple):
+class ImageSpan(NamedTuple):
     """`size` bytes at `offset` in flash."""
 
     offset: int
     size: int
 
 
-def split(base: int, data: bytes) -> tuple[Span, ...] | str | None:
+def split(base: int, data: bytes) -> tuple[ImageSpan, ...] | str | None:
     """The parts of a file that lies at `base`; None when it is one image only; a fact when it is merged and cannot be
     split."""
     boot, found = _boot_offset(base, data), _find_table(base, data)
@@ -37,13 +37,13 @@ def split(base: int, data: bytes) -> tuple[Span, ...] | str | None:
     table_offset, rows = found
     spans = []
     if boot is not None and boot < table_offset:
-        spans.append(Span(boot, _content(data[boot - base : table_offset - base])))
+        spans.append(ImageSpan(boot, _content(data[boot - base : table_offset - base])))
     in_sector = _content(data[table_offset - base : table_offset - base + TABLE_SECTOR])
-    spans.append(Span(table_offset, max(in_sector, min(TABLE_DATA_SIZE, base + len(data) - table_offset))))
+    spans.append(ImageSpan(table_offset, max(in_sector, min(TABLE_DATA_SIZE, base + len(data) - table_offset))))
     for row in sorted(rows, key=lambda row: row.offset):
         inside = data[max(row.offset - base, 0) : row.end - base]
         if row.offset >= table_offset + TABLE_SECTOR and inside.strip(b"\xff"):
-            spans.append(Span(row.offset, _size(row, inside)))
+            spans.append(ImageSpan(row.offset, _size(row, inside)))
     return _stray(base, data, spans) or tuple(spans)
 
 
@@ -92,10 +92,10 @@ def _size(row: Partition, inside: bytes) -> int:
     return max(_content(inside), info.size if isinstance(info, ImageInfo) else 0)
 
 
-def _stray(base: int, data: bytes, spans: Sequence[Span]) -> str:
+def _stray(base: int, data: bytes, spans: Sequence[ImageSpan]) -> str:
     """A fact about bytes that belong to no part, `""` without any."""
     at = base
-    for span in (*spans, Span(base + len(data), 0)):
+    for span in (*spans, ImageSpan(base + len(data), 0)):
         gap = data[at - base : span.offset - base]
         if gap.strip(b"\xff") and gap.strip(b"\0"):
             first = at + len(gap) - len(gap.lstrip(b"\xff"))

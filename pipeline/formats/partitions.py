@@ -22,6 +22,7 @@ TYPES: Mapping[str, int] = MappingProxyType(
     {"app": APP, "data": DATA, "bootloader": BOOTLOADER, "partition_table": PARTITION_TABLE}
 )
 FACTORY, OTA_0, OTADATA = 0x00, 0x10, 0x00
+PRIMARY = 0x00
 MAX_OTA_SLOTS = 16
 SUBTYPES: Mapping[int, Mapping[str, int]] = MappingProxyType(
     {
@@ -118,11 +119,41 @@ class _Row(NamedTuple):
     flags: int
 
 
+def decode_csv(data: bytes, path: str) -> str | Failure:
+    """The text of a table, which is UTF-8 (with or without a byte order mark); or a `config_error` at `path:LINE`."""
+    fact, line = "", 1
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        fact = "the table is in UTF-16"
+    elif b"\0" in data:
+        fact, line = "the table holds a NUL, as UTF-16 and binary files do", data[: data.index(b"\0")].count(b"\n") + 1
+    else:
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data[: error.start].count(b"\n") + 1
+            fact = f"the byte {data[error.start]:#04x} is not UTF-8 (in Latin-1 it is '{chr(data[error.start])}')"
+    hint = "save the table as UTF-8"
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=f"{path}:{line}", message=fact, hint=hint)
+
+
+class _Fixed(NamedTuple):
+    """Where bootloader and table lie whatever their rows say; `boot` None: not known."""
+
+    boot: int | None
+    table: int
+
+
 def parse_csv(
-    text: str, path: str = "partitions.csv", *, flash_size: int, table_offset: int = 0x8000
+    text: str,
+    path: str = "partitions.csv",
+    *,
+    flash_size: int,
+    table_offset: int = 0x8000,
+    boot_offset: int | None = None,
 ) -> tuple[Partition, ...] | Failure:
     """Rows in the order of the file, checked against the flash (bytes) and the table's own sector; or a `config_error`
-    at `path:LINE`, the further ones in its `detail`.
+    at `path:LINE`, the further ones in its `detail`. `boot_offset`: where the chip's ROM looks for the bootloader,
+    which a row of its own may leave out.
 
     ESP-IDF's generator expands environment variables; this one does not, because a table must mean the same on every
     machine."""
@@ -132,7 +163,7 @@ def parse_csv(
         content = line.strip()
         if not content or content.startswith("#"):
             continue
-        row = _parse_row(number, content)
+        row = _parse_row(number, content, _Fixed(boot_offset, table_offset))
         if isinstance(row, _Row):
             written.append(row)
         else:
@@ -158,8 +189,8 @@ def parse_csv(
     )
 
 
-def _parse_row(number: int, content: str) -> _Row | _Problem:
-    content = re.split(r"\s#", content, maxsplit=1)[0]
+def _parse_row(number: int, content: str, fixed: _Fixed) -> _Row | _Problem:
+    content = re.split(r"(?:\s|(?<=,))#", content, maxsplit=1)[0]
     fields = [field.strip() for field in content.rstrip().rstrip(",").split(",")]
     if len(fields) > 6:
         return _Problem(
@@ -183,6 +214,8 @@ def _parse_row(number: int, content: str) -> _Row | _Problem:
     subtype_number = _named("subtype", subtype, names, number)
     if isinstance(subtype_number, _Problem):
         return subtype_number
+    if type_number in (BOOTLOADER, PARTITION_TABLE):
+        offset, size = _fixed_row(type_number, subtype_number, offset, size, fixed)
     offset_number = _number(offset) if offset else None
     if offset and (offset_number is None or not 0 <= offset_number <= 0xFFFFFFFF):
         return _Problem(
@@ -190,7 +223,7 @@ def _parse_row(number: int, content: str) -> _Row | _Problem:
             f"the offset '{offset}' is not an address",
             "write it as 0x10000, 65536, 64K or 1M, or leave it empty",
         )
-    if offset_number is None and type_number in (BOOTLOADER, PARTITION_TABLE):
+    if offset_number is None and (type_number, subtype_number) == (BOOTLOADER, PRIMARY):
         return _Problem(number, f"a row of type {type_} needs an offset", "write where it lies, or leave the row out")
     size_number = _number(size)
     if not size_number or abs(size_number) > 0xFFFFFFFF:
@@ -206,6 +239,18 @@ def _parse_row(number: int, content: str) -> _Row | _Problem:
             )
         bits |= FLAGS[flag]
     return _Row(number, name, type_number, subtype_number, offset_number, size_number, bits)
+
+
+def _fixed_row(type_: int, subtype: int, offset: str, size: str, fixed: _Fixed) -> tuple[str, str]:
+    """Offset and size of a row of type bootloader or partition_table, where they are left out (blank, or `N/A`): as
+    ESP-IDF's generator fills them in, from where the two lie."""
+    offset, size = ("" if text.upper() == "N/A" else text for text in (offset, size))
+    primary = fixed.boot if type_ == BOOTLOADER else fixed.table
+    if not offset and subtype == PRIMARY and primary is not None:
+        offset = hex(primary)
+    if not size and (type_ == PARTITION_TABLE or fixed.boot is not None):
+        size = hex(TABLE_SECTOR if type_ == PARTITION_TABLE else fixed.table - (fixed.boot or 0))
+    return offset, size
 
 
 def _named(what: str, value: str, names: Mapping[str, int], line: int) -> int | _Problem:
@@ -240,7 +285,8 @@ def _place(written: Sequence[_Row], first_free: int) -> list[tuple[int, Partitio
         offset = row.offset if row.offset is not None else -(-free // alignment) * alignment
         size = row.size if row.size > 0 else -row.size - offset
         placed.append((row.line, Partition(row.name, row.type, row.subtype, offset, size, row.flags)))
-        free = offset + size
+        if row.type not in (BOOTLOADER, PARTITION_TABLE) or row.subtype != PRIMARY:
+            free = offset + size
     return placed
 
 
@@ -251,8 +297,9 @@ def _alignment(type_: int) -> int:
 def _check(
     placed: Sequence[tuple[int, Partition]], flash_size: int, table_offset: int, unit: str = "line"
 ) -> list[_Problem]:
-    """`unit` is what the numbers count: lines of a CSV, rows of a binary table."""
-    problems = [problem for line, row in placed for problem in _check_row(line, row, flash_size, table_offset)]
+    """`unit` is what the numbers count: lines of a CSV, or rows of a binary table, whose `loose_rows` pass."""
+    strict = unit == "line"
+    problems = [problem for line, row in placed for problem in _check_row(line, row, flash_size, table_offset, strict)]
     names: dict[str, int] = {}
     otadata: int | None = None
     for line, row in placed:
@@ -287,9 +334,25 @@ def _check(
     return problems
 
 
-def _check_row(line: int, row: Partition, flash_size: int, table_offset: int) -> list[_Problem]:
+def loose_rows(rows: Sequence[Partition]) -> list[str]:
+    """What ESP-IDF before 5.0 made and later versions refuse: data partitions that begin between two sectors, and app
+    partitions that end there. Facts for people; such a table works, and no image can be written to such a place."""
+    facts = []
+    for row in rows:
+        if row.type != APP and row.offset % SECTOR:
+            facts.append(f"the partition '{row.name}' begins at {row.offset:#x}, which is no multiple of {SECTOR:#x}")
+        if row.type == APP and row.size % SECTOR:
+            facts.append(f"the app partition '{row.name}' has {row.size:#x} bytes, which is no multiple of {SECTOR:#x}")
+    return facts
+
+
+OLD_ALIGNMENT = 4
+"""Of data partitions, in ESP-IDF before 5.0."""
+
+
+def _check_row(line: int, row: Partition, flash_size: int, table_offset: int, strict: bool) -> list[_Problem]:
     problems = []
-    alignment = _alignment(row.type)
+    alignment = _alignment(row.type) if strict or row.type == APP else OLD_ALIGNMENT
     is_boot_row = row.type in (BOOTLOADER, PARTITION_TABLE)
     first_free = table_offset + TABLE_SECTOR
     if row.offset % alignment:
@@ -300,7 +363,7 @@ def _check_row(line: int, row: Partition, flash_size: int, table_offset: int) ->
     if row.size <= 0:
         fact = f"'{row.name}' begins at {row.offset:#x}, behind the address {row.end:#x} at which it is to end"
         problems.append(_Problem(line, fact, "write a positive size"))
-    elif row.type == APP and row.size % SECTOR:
+    elif strict and row.type == APP and row.size % SECTOR:
         fact = f"the app '{row.name}' has {row.size} bytes, which is not a multiple of {SECTOR:#x}"
         problems.append(_Problem(line, fact, f"give it a size in whole sectors of {SECTOR:#x} bytes"))
     if row.offset < first_free and not is_boot_row:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS
-from pipeline.formats.flash_file import WHOLE, Part
+from pipeline.formats.flash_file import WHOLE, FilePart
 from pipeline.formats.partitions import APP, app_rows, factory_row, ota_slots, otadata_row
 from pipeline.model import SECTOR, MatchRule, Partition
 from pipeline.text import did_you_mean
@@ -33,7 +33,7 @@ class Placement(NamedTuple):
     match: MatchRule = MatchRule.BYTES
     program: bool = False
     source: str = ""
-    part: Part = WHOLE
+    part: FilePart = WHOLE
 
 
 class Given(NamedTuple):
@@ -44,7 +44,7 @@ class Given(NamedTuple):
     path: str
     partition: str = ""
     offset: int | None = None
-    part: Part = WHOLE
+    part: FilePart = WHOLE
 
 
 class Misplaced(NamedTuple):
@@ -67,7 +67,7 @@ def place(table: Sequence[Partition], chip: str, table_offset: int) -> tuple[Pla
     factory, slots, otadata = factory_row(table), ota_slots(table), otadata_row(table)
     app = factory or (slots[0] if slots else None)
     if app is not None:
-        placements.append(Placement(APPLICATION, app.name, app.offset, app.size, program=True))
+        placements.append(_application(table, app))
     if otadata is not None:
         placements.append(Placement(OTADATA_IMAGE, otadata.name, otadata.offset, otadata.size, MatchRule.OTADATA))
     return tuple(sorted(placements, key=lambda p: p.offset))
@@ -109,7 +109,7 @@ def place_firmware(
     known = {
         boot: Placement(BOOTLOADER, "", boot, table_offset - boot, program=True),
         table_offset: Placement(TABLE, "", table_offset, SECTOR),
-        started.offset: Placement(APPLICATION, started.name, started.offset, started.size, program=True),
+        started.offset: _application(table, started),
     }
     if otadata is not None:
         row = Placement(OTADATA_IMAGE, otadata.name, otadata.offset, otadata.size, MatchRule.OTADATA)
@@ -171,12 +171,24 @@ def _place_one(
         name,
         label,
         offset,
-        end - offset,
+        room(table, row, offset) if row is not None else end - offset,
         MatchRule.OTADATA if is_otadata else MatchRule.BYTES,
         program=row is not None and row.type == APP,
         source=given.path,
         part=given.part,
     )
+
+
+def _application(table: Sequence[Partition], row: Partition) -> Placement:
+    return Placement(APPLICATION, row.name, row.offset, room(table, row, row.offset), program=True)
+
+
+def room(table: Sequence[Partition], row: Partition, offset: int) -> int:
+    """Bytes from `offset` to the end of its row. A sector that another row begins in is not this row's to erase (tables
+    of ESP-IDF before 5.0 have such rows)."""
+    last = row.end // SECTOR * SECTOR
+    shared = any(row.end <= other.offset < last + SECTOR for other in table if other != row)
+    return (last if row.end % SECTOR and shared else row.end) - offset
 
 
 def _row_of(table: Sequence[Partition], given: Given) -> tuple[Partition | None, int]:

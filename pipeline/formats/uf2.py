@@ -7,6 +7,7 @@ in flash. Does not know what the bytes mean. Invariant: what blocks do not cover
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
 
@@ -38,8 +39,13 @@ def unpack(data: bytes) -> Flat:
             raise ValueError(f"the UF2 block at {at:#x} is damaged")
         if not flags & _NOT_MAIN_FLASH:
             pieces.append((address, block[_DATA : _DATA + size]))
+    return flattened(pieces)
+
+
+def flattened(pieces: Sequence[tuple[int, bytes]]) -> Flat:
+    """One span of flash from pieces with addresses. Raises ValueError for none, and for what no flash holds."""
     if not pieces:
-        raise ValueError("no block of the UF2 goes to flash")
+        raise ValueError("none of its blocks goes to flash")
     base, end = min(at for at, _ in pieces), max(at + len(piece) for at, piece in pieces)
     if end - base > _MAX_SPAN:
         raise ValueError(f"its blocks lie from {base:#x} to {end:#x}, farther apart than any flash is large")

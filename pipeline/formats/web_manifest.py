@@ -17,6 +17,7 @@ from pipeline.formats.flash_file import FlashFile
 from pipeline.model import Failure, FailureCategory
 
 NAME = "manifest.json"
+"""The usual one; any other JSON file that looks like a manifest is taken too, if it is the only one."""
 
 
 def is_manifest(text: str) -> bool:
@@ -28,9 +29,10 @@ def is_manifest(text: str) -> bool:
     return isinstance(document, dict) and isinstance(document.get("builds"), list)
 
 
-def parse_manifest(text: str, directory: str, chip: str) -> tuple[FlashFile, ...] | Failure:
-    """The files of the build for `chip`, or of the only build when `chip` is `""`; `text` passed `is_manifest`."""
-    where = f"{directory}/{NAME}"
+def parse_manifest(text: str, where: str, chip: str) -> tuple[FlashFile, ...] | Failure:
+    """The files of the build for `chip`, or of the only build when `chip` is `""`; `where` is the manifest's path, and
+    `text` passed `is_manifest`."""
+    directory = posixpath.dirname(where)
     builds = {_chip(build): build for build in json.loads(text)["builds"] if isinstance(build, dict)}
     names = ", ".join(sorted(builds)) or "none"
     if not chip and len(builds) == 1:

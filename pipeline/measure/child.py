@@ -1,17 +1,25 @@
-"""One `doit` of a measurement: a whole process in a scratch copy of the project, and what its event log says of it.
+"""The child processes of a measurement: one whole `doit` with what its event log says, any program with what it took,
+and a board that keeps running.
 
-Knows where a run keeps its log; does not know what is measured or judged. Invariant: a run that could not even begin
-still gives a `Child`, with a reason; only Ctrl-C and a machine that cannot start processes raise.
+Knows where a run keeps its log and its report; does not know what is measured or judged. Invariants: a `doit` that
+could not even begin still gives a `Child`, with a reason; any other program that fails raises with what it said.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 import secrets
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.effects.api import Clock
+from pipeline.effects.api import Clock, ProcessRunner
+from pipeline.effects.process import background
 from pipeline.effects.run_log import SUFFIX, read
 from pipeline.events import format_tx
 from pipeline.measure.scratch import Scratch
@@ -22,6 +30,55 @@ from pipeline.run.transactions import RUNS
 
 TIMEOUT_S = 1800.0
 EXIT_CONFIG = 2
+
+
+class Spent(NamedTuple):
+    """What one program took, with its children, and what it printed."""
+
+    wall_s: float
+    cpu_s: float = 0.0
+    out: str = ""
+    err: str = ""
+
+
+def run_program(
+    runner: ProcessRunner, argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout_s: float
+) -> Spent:
+    """Run it to its end. Raises RuntimeError when it fails, TimeoutError, KeyboardInterrupt, OSError."""
+    before_s = _children_cpu_s()
+    began_s = time.perf_counter()
+    done = runner.run(argv, cwd=cwd, env=env, timeout_s=timeout_s)
+    wall_s = time.perf_counter() - began_s
+    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    if done.exit_code != 0:
+        raise RuntimeError(f"{' '.join(argv)[:200]} ended with {done.exit_code}:\n{out}{err}")
+    return Spent(wall_s, _children_cpu_s() - before_s, out, err)
+
+
+def _children_cpu_s() -> float:
+    """Of all children that have ended; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def report_of(project: Path, out: str) -> Any:
+    """The report of the deploy that printed `out`. Raises RuntimeError when it names none."""
+    found = re.search(r"^DEPLOY_TX_ID=.*DEPLOY_REPORT=(\S+)", out, re.M)
+    if found is None:
+        raise RuntimeError(f"the deploy named no report:\n{out}")
+    return json.loads((project / found[1]).with_suffix(".json").read_text())
+
+
+@contextlib.contextmanager
+def board_process(project: Path, chip: str, timing: str, env: Mapping[str, str]) -> Iterator[str]:
+    """A virtual board that keeps running; its URL."""
+    argv = [sys.executable, "-m", "virtualboard", "--chip", chip, "--rfc2217", "0", "--timing", timing]
+    with background(argv, project, env) as first_line:
+        yield next(word for word in first_line.split() if word.startswith("rfc2217://"))
 
 
 class Child(NamedTuple):

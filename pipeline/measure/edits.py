@@ -29,9 +29,9 @@ LINES = {
 class Edits:
     """Appends to files below `project`, which must have been built."""
 
-    def __init__(self, project: Path, device: str, profile: str) -> None:
+    def __init__(self, project: Path, options: Options) -> None:
         self._project = project
-        self._options = Options(devices=(device,), profile=profile)
+        self._options = options
         self._chosen: tuple[str, str] | None = None
         self._before: dict[str, bytes] = {}
         self._last: tuple[Path, bytes] | None = None
@@ -56,10 +56,11 @@ class Edits:
             path.write_bytes(data)
 
     def undo(self) -> list[str]:
-        """Put everything back; says what was edited."""
-        for name, data in self._before.items():
+        """Put everything back; says what was edited since the last time."""
+        edited, self._before = self._before, {}
+        for name, data in edited.items():
             (self._project / name).write_bytes(data)
-        return [f"edited in the copy: {name}" for name in self._before]
+        return [f"edited in the copy: {name}" for name in edited]
 
     def _choose(self) -> tuple[str, str]:
         """(source, header): the largest source of the application, and the header that most compiles read; `""` for

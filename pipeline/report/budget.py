@@ -1,7 +1,7 @@
 """Compare measured durations with the limits of `deploy.toml`.
 
 Pure. Does not know stages, events or what happens to a run that is over its budget.
-Invariant: only the total is a gate (`fits`); phases may trade time with each other. A phase that did not run is
+Invariant: only the total decides (`fits`); phases may trade time with each other. A phase that did not run is
 `NOT_MEASURED`, never 0 ms within its budget.
 """
 
@@ -57,7 +57,7 @@ class BudgetReport(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """The gate: is the total within its limit? True when no limit is set; False when it was not measured."""
+        """Is the total within its limit? True when no limit is set; False when it was not measured."""
         return self.total.judged in (None, Judged.WITHIN)
 
     @property
@@ -67,7 +67,7 @@ class BudgetReport(NamedTuple):
 
 def judge(limits_ms: Mapping[str, int], measured_ms: Mapping[str, int | None]) -> BudgetReport:
     """Judge each phase of either mapping, in the order of `measured_ms` and then of `limits_ms`. The key `total` of
-    both is the gate. A value of `None`, or a phase without a value, was not measured."""
+    both decides. A value of `None`, or a phase without a value, was not measured."""
     names = [name for name in dict.fromkeys([*measured_ms, *limits_ms]) if name != TOTAL]
     phases = tuple(PhaseBudget(name, limits_ms.get(name), measured_ms.get(name)) for name in names)
     timed = [phase for phase in phases if phase.measured_ms is not None]

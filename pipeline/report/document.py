@@ -8,8 +8,7 @@ Rounding: each duration in seconds is rounded to whole microseconds, then *down*
 release of reset by the same rule, and segments are differences of such marks. So what the rows cannot hold is in the
 remainder. The remainder is negative only when stages overlap in time.
 
-Beyond DESIGN section 7: `report_path, targets, toolchain, verify_level, fingerprints[], changed_inputs[], readiness{},
-ttfb{}, budget{}` at the top level, `done` in each region (false: planned, its end never seen), `null` where unknown.
+`null` stands where something is unknown; `done` of a region is false when it was planned and its end never seen.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ SEGMENTS: tuple[tuple[str, MarkName, MarkName], ...] = (
 remainder."""
 
 SKIP_REASONS = {"md5": "digest_already_deployed", "app-report": "app_confirmed", "journal": "journal_trusted"}
-"""Why nothing was written, by the rung of the verify ladder that proved it."""
+"""Why nothing was written, by the verify level that proved it."""
 
 
 def whole_ms(seconds: float) -> int:

@@ -16,7 +16,7 @@ from pipeline.report.markdown import HISTORY_SCHEMA
 from pipeline.text import visible
 
 
-class Row(NamedTuple):
+class HistoryRow(NamedTuple):
     """One transaction: see `report.history_row`. `user_action` and `category` are `""` without a failure."""
 
     transaction_id: str
@@ -52,17 +52,17 @@ class Row(NamedTuple):
 _DONE = ("ran", "up-to-date")
 
 
-class History(NamedTuple):
+class DeployHistory(NamedTuple):
     """`rows` oldest first, one per transaction. `damaged` lines could not be read, `other_schema` were not compared."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[HistoryRow, ...]
     damaged: int
     other_schema: int
 
 
-def parse_history(data: bytes) -> History:
+def parse_history(data: bytes) -> DeployHistory:
     """The rows of `history.jsonl`, in order of their begin. A transaction that stands there twice counts once."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, HistoryRow] = {}
     damaged = other_schema = 0
     for line in data.split(b"\n"):
         if not line.strip():
@@ -79,7 +79,7 @@ def parse_history(data: bytes) -> History:
         else:
             rows[row.transaction_id] = row
     ordered = sorted(rows.values(), key=lambda row: (row.started_at, row.transaction_id))
-    return History(tuple(ordered), damaged, other_schema)
+    return DeployHistory(tuple(ordered), damaged, other_schema)
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
@@ -90,10 +90,10 @@ def _object(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _row(value: Mapping[str, Any]) -> Row | None:
+def _row(value: Mapping[str, Any]) -> HistoryRow | None:
     try:
         failure = value["failure"] or {}
-        row = Row(
+        row = HistoryRow(
             transaction_id=_word(value["transaction_id"]),
             run=_word(value["run"]),
             started_at=_word(value["started_at"]),
@@ -163,7 +163,7 @@ OURS = frozenset({UserAction.RETRY, UserAction.REPORT_BUG})
 """Neither of them: writing or verifying went wrong, or nobody knows."""
 
 
-def cause(row: Row) -> str:
+def cause(row: HistoryRow) -> str:
     """`operator`, `environment`, `code` or `ours`, by what the failure map tells the user to do; `""`: no failure."""
     if not row.failed:
         return ""
@@ -185,7 +185,7 @@ class Rate(NamedTuple):
         return None if not self.runs else 100 * self.failed / self.runs
 
 
-def failure_rates(rows: Sequence[Row]) -> tuple[Rate, Rate, Rate]:
+def failure_rates(rows: Sequence[HistoryRow]) -> tuple[Rate, Rate, Rate]:
     """Raw; without runs that failed by the operator or the environment; of those, only of the newest version. A run
     that is left out is in neither number, so that no rate is flattered by it."""
     newest = max(((row.started_at, row.version) for row in rows), default=("", ""))[1]
@@ -198,29 +198,29 @@ def failure_rates(rows: Sequence[Row]) -> tuple[Rate, Rate, Rate]:
     )
 
 
-def _rate(name: str, rows: Sequence[Row]) -> Rate:
+def _rate(name: str, rows: Sequence[HistoryRow]) -> Rate:
     return Rate(name, sum(row.failed for row in rows), len(rows))
 
 
-def by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def by_device(rows: Sequence[HistoryRow]) -> dict[str, list[HistoryRow]]:
     """The rows of each device, in order."""
     return _grouped(rows, lambda row: row.device)
 
 
-def by_category(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+def by_category(rows: Sequence[HistoryRow]) -> dict[tuple[str, str], list[HistoryRow]]:
     """The failed rows by cause and category, most frequent first."""
     found = _grouped([row for row in rows if row.failed], lambda row: (cause(row), row.category))
     return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
-def _grouped(rows: Sequence[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
-    found: dict[Any, list[Row]] = {}
+def _grouped(rows: Sequence[HistoryRow], key: Callable[[HistoryRow], Any]) -> dict[Any, list[HistoryRow]]:
+    found: dict[Any, list[HistoryRow]] = {}
     for row in rows:
         found.setdefault(key(row), []).append(row)
     return found
 
 
-def comparable(rows: Sequence[Row]) -> list[Row]:
+def comparable(rows: Sequence[HistoryRow]) -> list[HistoryRow]:
     """Complete deploys on the machine of the newest row: the population of every statistic of time."""
     machine = rows[-1].machine if rows else ""
     return [row for row in rows if row.complete and row.machine == machine and row.total_ms is not None]

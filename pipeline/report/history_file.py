@@ -9,13 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from cache.durable import read_file
-from pipeline.report.history import History, parse_history
+from pipeline.report.history import DeployHistory, parse_history
+from pipeline.report.markdown import HISTORY
 
-HISTORY = "history.jsonl"
 
-
-def read_history(reports_dir: Path) -> History:
-    """The history that lies there, with the part that was put aside when it grew."""
+def read_history(reports_dir: Path) -> DeployHistory:
+    """The history that lies there, with the older part that was split off when it grew."""
     path = reports_dir / HISTORY
     parts = []
     for one in (path.with_name(f"{path.stem}.1{path.suffix}"), path):

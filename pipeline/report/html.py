@@ -11,7 +11,7 @@ from html import escape
 
 from cache.named_tuple import NamedTuple
 from pipeline.report.charts import Bar, Point, ms_text, stacked_bars, trend, waterfall
-from pipeline.report.history import History, Row, by_category, by_device, comparable, failure_rates
+from pipeline.report.history import DeployHistory, HistoryRow, by_category, by_device, comparable, failure_rates
 from pipeline.report.markdown import NOTHING
 from pipeline.report.status_pages import rate_text
 from pipeline.report.timeline import Timeline
@@ -49,7 +49,7 @@ class Facts(NamedTuple):
     links: Mapping[str, str]
 
 
-def render_page(history: History, facts: Facts) -> str:
+def render_page(history: DeployHistory, facts: Facts) -> str:
     """The whole page."""
     title = escape(f"{facts.project}: deploys")
     body = "\n".join(_body(history, facts))
@@ -61,7 +61,7 @@ def render_page(history: History, facts: Facts) -> str:
     )
 
 
-def _body(history: History, facts: Facts) -> Iterator[str]:
+def _body(history: DeployHistory, facts: Facts) -> Iterator[str]:
     rows = history.rows
     yield f"<header><h1>{escape(facts.project)}</h1>"
     when = facts.generated_at[:19].replace("T", " ")
@@ -81,7 +81,7 @@ def _body(history: History, facts: Facts) -> Iterator[str]:
     yield "</main>"
 
 
-def _footer(history: History) -> Iterator[str]:
+def _footer(history: DeployHistory) -> Iterator[str]:
     if history.damaged or history.other_schema:
         yield (
             f'<p class="quiet">{history.damaged} lines of the history could not be read; '
@@ -92,7 +92,7 @@ def _footer(history: History) -> Iterator[str]:
 # --- sections ---------------------------------------------------------------------------------
 
 
-def _tiles(rows: Sequence[Row], facts: Facts) -> str:
+def _tiles(rows: Sequence[HistoryRow], facts: Facts) -> str:
     tiles = []
     for device, own in by_device(rows).items():
         last, totals = own[-1], [row.total_ms for row in comparable(own) if row.total_ms is not None]
@@ -116,7 +116,7 @@ def _pair(values: Sequence[int]) -> str:
     return f"{ms_text(round(quantile(values, 0.5)))} / {ms_text(round(quantile(values, 0.9)))} (n={len(values)})"
 
 
-def _same_ttfb(rows: Sequence[Row]) -> list[Row]:
+def _same_ttfb(rows: Sequence[HistoryRow]) -> list[HistoryRow]:
     """TTFBs of different definitions are not compared: those of the newest."""
     newest = rows[-1].ttfb_schema if rows else 0
     return [row for row in rows if row.ttfb_schema == newest]
@@ -127,7 +127,7 @@ def _legend() -> str:
     return f'<p class="legend">{marks}</p>'
 
 
-def _device(device: str, rows: Sequence[Row], facts: Facts) -> Iterator[str]:
+def _device(device: str, rows: Sequence[HistoryRow], facts: Facts) -> Iterator[str]:
     name = escape(device)
     if device in facts.newest:
         tx, timeline = facts.newest[device]
@@ -148,26 +148,26 @@ def _device(device: str, rows: Sequence[Row], facts: Facts) -> Iterator[str]:
 
 
 def _chart(svg: str) -> str:
-    """On a narrow screen a chart scrolls: shrunk to it, nobody could read its words."""
+    """On a narrow screen a chart scrolls: shrunk to it, its words would be too small to read."""
     return f'<div class="chart">{svg}</div>'
 
 
-def _bar(row: Row) -> Bar:
+def _bar(row: HistoryRow) -> Bar:
     parts = [(phase, row.phases[phase]) for phase in PHASES if phase in row.phases]
     rest = (row.total_ms or 0) - sum(ms for _, ms in parts)
     note = row.category or row.outcome
     return Bar(_when(row), (*parts, ("remainder", max(0, rest))), note, row.failed)
 
 
-def _when(row: Row) -> str:
+def _when(row: HistoryRow) -> str:
     return row.started_at[5:19].replace("T", " ")
 
 
-def _kind(row: Row) -> str:
+def _kind(row: HistoryRow) -> str:
     return "warm" if row.warm else "built"
 
 
-def _budget(rows: Sequence[Row], limits_ms: Mapping[str, int]) -> str:
+def _budget(rows: Sequence[HistoryRow], limits_ms: Mapping[str, int]) -> str:
     """Today's limits against the newest deploys of this machine."""
     usual = comparable(rows)[-POINTS:]
     lines = []
@@ -190,7 +190,7 @@ def _budget(rows: Sequence[Row], limits_ms: Mapping[str, int]) -> str:
     return f"<h2>Budget (ms)</h2>\n<table>{head}{''.join(lines)}</table>"
 
 
-def _failures(rows: Sequence[Row]) -> str:
+def _failures(rows: Sequence[HistoryRow]) -> str:
     rates = "".join(f"<li>{escape(rate_text(rate))}</li>" for rate in failure_rates(rows))
     lines = [
         _row([name, category, len(own), own[-1].stage or NOTHING, own[-1].transaction_id])
@@ -201,7 +201,7 @@ def _failures(rows: Sequence[Row]) -> str:
     return f"<h2>Failures</h2>\n<ul>{rates}</ul>\n{table}"
 
 
-def _table(rows: Sequence[Row], facts: Facts) -> str:
+def _table(rows: Sequence[HistoryRow], facts: Facts) -> str:
     lines = []
     for row in reversed(rows[-ROWS:]):
         href = facts.links.get(row.transaction_id)

@@ -16,7 +16,7 @@ from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.model import FailureCategory, Stage
-from pipeline.report.history import Row
+from pipeline.report.history import HistoryRow
 
 LIVE_SCHEMA = 1
 
@@ -63,7 +63,7 @@ _OF_STAGE: Mapping[str, str] = {
 }
 
 
-class Entry(NamedTuple):
+class LiveEntry(NamedTuple):
     """One device as its last transaction left it. `checks`: check -> result. `failure` as in its report, whole."""
 
     device: str
@@ -127,7 +127,7 @@ def _passed(check: str, outcomes: Mapping[str, str]) -> bool:
     return bool(STAGES_OF[check]) and all(outcomes.get(stage) in ("ran", "up-to-date") for stage in STAGES_OF[check])
 
 
-def entry(last: Row, report: Mapping[str, Any] | None, newest_run: str) -> Entry:
+def entry(last: HistoryRow, report: Mapping[str, Any] | None, newest_run: str) -> LiveEntry:
     """The entry of a device whose last transaction is `last`; its report, if it is still there, tells more."""
     failure: Mapping[str, Any] | None = None
     asked_health = enforced = False
@@ -141,7 +141,7 @@ def entry(last: Row, report: Mapping[str, Any] | None, newest_run: str) -> Entry
         heap_free = next(
             (stage["counts"].get("heap_free") for stage in report["stages"] if stage["stage"] == "ttfb"), None
         )
-    return Entry(
+    return LiveEntry(
         device=last.device,
         chip=last.chip,
         as_of=last.transaction_id,
@@ -158,7 +158,7 @@ def entry(last: Row, report: Mapping[str, Any] | None, newest_run: str) -> Entry
 # --- the compact form -------------------------------------------------------------------------
 
 
-def compact(one: Entry) -> dict[str, Any]:
+def compact(one: LiveEntry) -> dict[str, Any]:
     """As JSON: checks that passed are only counted, and what there is nothing to say about is left out."""
     value: dict[str, Any] = {
         key: getattr(one, key) for key in ("device", "chip", "as_of", "run", "started_at", "outcome", "current")
@@ -175,7 +175,7 @@ def compact(one: Entry) -> dict[str, Any]:
     return value
 
 
-def expand(value: Mapping[str, Any]) -> Entry | None:
+def expand(value: Mapping[str, Any]) -> LiveEntry | None:
     """The entry that `compact` made `value` of; `None` when it is of another shape."""
     try:
         failed, missing = value.get("failed", []), value.get("not_reached", [])
@@ -190,15 +190,15 @@ def expand(value: Mapping[str, Any]) -> Entry | None:
             return None
         if failure is not None and not isinstance(failure.get("category"), str):
             return None
-        return Entry(**words, current=value["current"], checks=results, failure=failure, heap_free=heap_free)
+        return LiveEntry(**words, current=value["current"], checks=results, failure=failure, heap_free=heap_free)
     except (AttributeError, KeyError, TypeError):
         return None
 
 
 class Merged(NamedTuple):
-    """`live-results-all.json`. `unit_tests` is what `--unit-tests` found last, carried on until it is measured anew."""
+    """`live-results-all.json`. `unit_tests` is what `--unit-tests` found last, carried on until it is counted again."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[LiveEntry, ...]
     unit_tests: Mapping[str, Any] | None = None
 
     @property
@@ -207,7 +207,7 @@ class Merged(NamedTuple):
         return bool(self.entries) and all(one.good for one in self.entries)
 
 
-def merge(fresh: Sequence[Entry], before: Sequence[Entry], newest_run: str) -> tuple[Entry, ...]:
+def merge(fresh: Sequence[LiveEntry], before: Sequence[LiveEntry], newest_run: str) -> tuple[LiveEntry, ...]:
     """The fresh entries, and those of devices that have no other: carried over, and so not current."""
     names = {one.device for one in fresh}
     carried = [one._replace(current=one.run == newest_run) for one in before if one.device not in names]

@@ -54,6 +54,9 @@ def last_line(report: Mapping[str, Any], *, written: bool = True) -> str:
     return " ".join(f"DEPLOY_{key}={shlex.quote(visible(value)) if value else ''}" for key, value in pairs.items())
 
 
+HISTORY = "history.jsonl"
+"""Among the reports: a line per transaction."""
+
 HISTORY_SCHEMA = 1
 """Version of `history_row`. Lines of different versions must not be compared."""
 
@@ -201,9 +204,9 @@ def _durations(report: Mapping[str, Any]) -> Bullets:
     outcomes = {row["stage"]: row["outcome"] for row in report["stages"]}
     for row in report["budget"]["phases"]:
         words = [outcomes[row["phase"]]] if row["phase"] in outcomes else []
-        yield row["phase"], _Timed(row, words)
+        yield row["phase"], _TimedPhase(row, words)
     yield "remainder", report["totals"]["remainder_ms"]
-    yield "total", _Timed(report["budget"]["total"], [])
+    yield "total", _TimedPhase(report["budget"]["total"], [])
 
 
 def _ttfb(ttfb: Mapping[str, Any]) -> Bullets:
@@ -226,11 +229,11 @@ def _ttfb(ttfb: Mapping[str, Any]) -> Bullets:
 BUDGET_HEAD = ("phase", "budget", "measured", "margin", "verdict")
 
 
-_GATE = (("bottleneck", "bottleneck"), ("total_fits", "fits"), ("total_enforced", "enforced"))
+_FITS = (("bottleneck", "bottleneck"), ("total_fits", "fits"), ("total_enforced", "enforced"))
 
 
 def budget_rows(budget: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The total, and below it the phases that have a budget or took time. Phases may trade; the total is the gate."""
+    """The total, and below it the phases that have a budget or took time. Phases may trade; the total decides."""
     rows = [row for row in budget["phases"] if row["limit_ms"] is not None or row["measured_ms"]]
     return [_budget_row("total", budget["total"]), *(_budget_row(f"- {row['phase']}", row) for row in rows)]
 
@@ -243,8 +246,8 @@ def _budget_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
 def budget_section(budget: Mapping[str, Any]) -> str:
     """The tree as Markdown, and where time can be gained."""
     table = markdown_table(BUDGET_HEAD, budget_rows(budget))
-    gate = _bullets((key, budget[name]) for key, name in _GATE)
-    return "\n".join(["## Budget (ms)", "", table, "", *gate, ""])
+    fits = _bullets((key, budget[name]) for key, name in _FITS)
+    return "\n".join(["## Budget (ms)", "", table, "", *fits, ""])
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -259,7 +262,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 # --- values -----------------------------------------------------------------------------------
 
 
-class _Timed:
+class _TimedPhase:
     """A duration with its budget, as a bullet's value."""
 
     def __init__(self, row: Mapping[str, Any], words: list[str]) -> None:
@@ -283,7 +286,7 @@ def _key(text: str) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, _Timed):
+    if isinstance(value, _TimedPhase):
         return str(value)
     if isinstance(value, bool):
         return code("true" if value else "false")

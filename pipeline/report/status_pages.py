@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.report.history import Rate, Row, by_device, comparable, failure_rates
-from pipeline.report.live_results import CHECKS, FAIL, PASS, Entry, Merged
+from pipeline.report.history import HistoryRow, Rate, by_device, comparable, failure_rates
+from pipeline.report.live_results import CHECKS, FAIL, PASS, LiveEntry, Merged
 from pipeline.report.markdown import NOTHING, code, markdown_table, quoted_block
 from pipeline.statistics import quantile
 from pipeline.text import visible
@@ -26,14 +26,14 @@ NEWEST = 50
 """Deploys of a device that its p50 is made of."""
 
 
-class Device(NamedTuple):
+class StatusDevice(NamedTuple):
     """A device of `deploy.toml`: what it is called and, where that is said, its chip."""
 
     name: str
     chip: str
 
 
-def pages(devices: Sequence[Device], merged: Merged, rows: Sequence[Row]) -> dict[str, str]:
+def pages(devices: Sequence[StatusDevice], merged: Merged, rows: Sequence[HistoryRow]) -> dict[str, str]:
     """File name -> page."""
     found = {one.device: one for one in merged.entries}
     return {
@@ -54,10 +54,10 @@ def short_chip(chip: str) -> str:
 
 
 def index_page(
-    devices: Sequence[Device],
-    entries: Mapping[str, Entry],
+    devices: Sequence[StatusDevice],
+    entries: Mapping[str, LiveEntry],
     unit_tests: Mapping[str, Any] | None,
-    rows: Sequence[Row],
+    rows: Sequence[HistoryRow],
 ) -> str:
     """One row per device, then the failure rates."""
     head = ("device", "chip", "unit tests", "live results", "last tx", "outcome", "p50 deploy", "heap free")
@@ -90,7 +90,7 @@ def unit_text(unit_tests: Mapping[str, Any] | None) -> str:
     return f"{failed} of {passed + failed} failed" if failed else f"{passed} passed"
 
 
-def live_text(one: Entry) -> str:
+def live_text(one: LiveEntry) -> str:
     """`6 passed`, `FAIL boot (panic)`, `2 passed (interrupted)`."""
     failed = [name for name in CHECKS if one.checks[name] == FAIL]
     passed = f"{sum(result == PASS for result in one.checks.values())} passed"
@@ -99,13 +99,13 @@ def live_text(one: Entry) -> str:
     )
 
 
-def p50_ms(rows: Sequence[Row]) -> int | None:
+def p50_ms(rows: Sequence[HistoryRow]) -> int | None:
     """The median of a device's newest complete deploys on this machine."""
     totals = [row.total_ms for row in comparable(rows)[-NEWEST:] if row.total_ms is not None]
     return round(quantile(totals, 0.5)) if totals else None
 
 
-def p50_text(rows: Sequence[Row]) -> str:
+def p50_text(rows: Sequence[HistoryRow]) -> str:
     median = p50_ms(rows)
     return NOTHING if median is None else f"{median} ms (n={len(comparable(rows)[-NEWEST:])})"
 
@@ -119,9 +119,9 @@ def rate_text(rate: Rate) -> str:
 # --- live results -----------------------------------------------------------------------------
 
 
-def live_page(devices: Sequence[Device], entries: Mapping[str, Entry]) -> str:
+def live_page(devices: Sequence[StatusDevice], entries: Mapping[str, LiveEntry]) -> str:
     """Checks x devices, one table per type of chip; below it what failed and what is older than the newest run."""
-    chips: dict[str, list[Entry]] = {}
+    chips: dict[str, list[LiveEntry]] = {}
     for device in devices:
         one = entries.get(device.name)
         if one is not None:
@@ -136,11 +136,11 @@ def live_page(devices: Sequence[Device], entries: Mapping[str, Entry]) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _worth_a_line(one: Entry) -> bool:
+def _worth_a_line(one: LiveEntry) -> bool:
     return not one.current or one.failure is not None
 
 
-def _note(one: Entry) -> str:
+def _note(one: LiveEntry) -> str:
     parts = [] if one.current else [f"as of {visible(one.as_of)}"]
     if one.failure is not None:
         where = f"{one.failure['where']}: " if one.failure.get("where") else ""
@@ -154,7 +154,7 @@ def _note(one: Entry) -> str:
 _SUMMARY = ("fingerprint", "compile", "link", "verify-flash", "reflash", "reattach", "ttfb")
 
 
-def summary_page(rows: Sequence[Row]) -> str:
+def summary_page(rows: Sequence[HistoryRow]) -> str:
     """The newest run in a header line and one row per device."""
     if not rows:
         return "# Deploy summary\n\nNothing was deployed yet.\n"

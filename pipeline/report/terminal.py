@@ -50,7 +50,7 @@ def silence(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-class Look(NamedTuple):
+class TerminalLook(NamedTuple):
     """What a stream can show."""
 
     tty: bool
@@ -61,12 +61,12 @@ class Look(NamedTuple):
         return f"{_COLOURS[colour]}{text}{_RESET}" if self.colour and colour else text
 
 
-def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
+def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> TerminalLook:
     """The look for `stream`. Colour needs a terminal that is not `dumb`, and no `NO_COLOR` (no-color.org)."""
     tty = stream.isatty()
     dumb = environ.get("TERM") == "dumb"
     columns = shutil.get_terminal_size((COLUMNS, 24)).columns if tty else COLUMNS
-    return Look(tty and not dumb, tty and not dumb and not environ.get("NO_COLOR"), max(20, columns))
+    return TerminalLook(tty and not dumb, tty and not dumb and not environ.get("NO_COLOR"), max(20, columns))
 
 
 # --- the table --------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
 _WIDTHS = (14, 18, 8, 8, 8)
 
 
-def stage_table(report: Mapping[str, Any], look: Look) -> list[str]:
+def stage_table(report: Mapping[str, Any], look: TerminalLook) -> list[str]:
     """The end of a run: the budget tree with each stage's outcome, the remainder, the total, the bottleneck, and what
     was done."""
     lines = [look.paint(_row(("stage", "outcome", "ms", "budget", "margin", "verdict")), "bold")]
@@ -93,7 +93,7 @@ def stage_table(report: Mapping[str, Any], look: Look) -> list[str]:
     return [*lines, f"bottleneck: {budget['bottleneck'] or '-'}", counts[: look.columns]]
 
 
-def module_table(report: Mapping[str, Any], look: Look) -> list[str]:
+def module_table(report: Mapping[str, Any], look: TerminalLook) -> list[str]:
     """What the firmware said of each module, one line each; nothing when it was not asked."""
     lines = []
     for module in report["readiness"]["modules"]:
@@ -125,7 +125,7 @@ def _row(cells: tuple[Any, ...]) -> str:
     return f"{left}{middle}  {verdict}".rstrip()
 
 
-def _timed_row(row: Mapping[str, Any], outcome: str, look: Look, colour: str) -> str:
+def _timed_row(row: Mapping[str, Any], outcome: str, look: TerminalLook, colour: str) -> str:
     cells = (row["phase"], outcome, row["measured_ms"], row["limit_ms"], row["margin_ms"], row["verdict"])
     over = row["margin_ms"] is not None and row["margin_ms"] < 0
     return look.paint(_row(cells), "red" if over else colour)
@@ -136,7 +136,7 @@ def _timed_row(row: Mapping[str, Any], outcome: str, look: Look, colour: str) ->
 DETAIL_LINES = 12
 
 
-def failure_block(failure: Failure, look: Look) -> list[str]:
+def failure_block(failure: Failure, look: TerminalLook) -> list[str]:
     """`<where>: error: <fact>`, the end of the detail, and one hint. A detail of a build that holds errors with places
     is shown whole, for editors to read: nothing cut or said twice. Whatever else a compiler said, and all that a device
     said, is marked."""
@@ -185,7 +185,7 @@ class Progress:
     """One line that is redrawn in place: `app [######......]  42 %`. An `effects.api.Progress`; may be called from
     several threads. Silent unless `look.tty`."""
 
-    def __init__(self, stream: TextIO, look: Look) -> None:
+    def __init__(self, stream: TextIO, look: TerminalLook) -> None:
         self._stream = stream
         self._look = look
         self._shown = ""

@@ -14,21 +14,28 @@ from pipeline.errors import ToolError
 from pipeline.failures import fail
 from pipeline.flash.image_set import CheckedImages, as_written, check_images, elf_identity, make_image
 from pipeline.formats.placement import APPLICATION, Placement
-from pipeline.model import FailureCategory, Image, Stage
+from pipeline.model import FailureCategory, Image, Partition, Stage
 
 
 class BuiltImages:
     """`files`: name of a placement -> path below `root`. `asked`: what the running firmware must answer with the
-    application's identity, `""` if nothing."""
+    application's identity, `""` if nothing. `table`: by which the placements were made."""
 
     def __init__(
-        self, root: Path, files: Mapping[str, str], placements: Sequence[Placement], chip: str, asked: str = ""
+        self,
+        root: Path,
+        files: Mapping[str, str],
+        placements: Sequence[Placement],
+        chip: str,
+        asked: str = "",
+        table: Sequence[Partition] = (),
     ) -> None:
         self._root = root
         self._files = files
         self._placements = placements
         self._chip = chip
         self._asked = asked
+        self._table = table
         self._images: tuple[Image, ...] | None = None
 
     def forget(self) -> None:
@@ -50,7 +57,7 @@ class BuiltImages:
         """Can they be flashed?"""
         images = self.all()
         data = {image.name: self.data(image) for image in images}
-        return check_images(images, data, self._placements, self._chip, self._asked)
+        return check_images(images, data, self._placements, self._chip, self._asked, self._table)
 
     def expected_elf(self) -> str:
         """`app_elf_sha256` in the application image."""

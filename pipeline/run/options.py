@@ -6,13 +6,39 @@ tasks are created, and every stage task accepts them. Knows neither doit nor the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from cache.named_tuple import NamedTuple
 
-OPTIONS = ("device", "group", "profile", "verify", "trace", "junit")
-"""Those with a value."""
+OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "device": "deploy to this device of deploy.toml",
+        "group": "deploy to all devices of this group",
+        "profile": "build with this profile of deploy.toml",
+        "verify": "proof that is asked of the device: md5, app-report or journal (default: [verify] level)",
+        "trace": "write the run as a Chrome/Perfetto trace",
+        "junit": "write the stages as JUnit XML",
+    }
+)
+"""Those with a value, and their help."""
 JSON = "--json"
+
+
+def stage_params() -> list[dict[str, Any]]:
+    """What every stage's task takes, in the form in which task runners take it."""
+    stream = {"name": "json", "long": "json", "type": bool, "default": False}
+    return [*map(_param, OPTIONS), {**stream, "help": "events on stdout, one JSON per line"}]
+
+
+def measuring_params() -> list[dict[str, Any]]:
+    """What tasks take whose runs are children: an export that they do not hand on would be ignored in silence."""
+    return [*map(_param, ("device", "group", "profile"))]
+
+
+def _param(name: str) -> dict[str, Any]:
+    return {"name": name, "long": name, "type": str, "default": "", "help": OPTIONS[name]}
 
 
 class Options(NamedTuple):
@@ -32,6 +58,8 @@ class Options(NamedTuple):
     verify: str = ""
     regions: tuple[tuple[str, str], ...] = ()
     """(device, region) of sub-tasks such as `reflash:desk:app`."""
+    builds: bool = False
+    """The command line asks for work on the build, so that a given firmware is to be built first."""
 
 
 def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
@@ -61,6 +89,40 @@ def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
         verify=found["verify"][-1] if found["verify"] else "",
         regions=tuple(dict.fromkeys(regions)),
     )
+
+
+NO_RUN = frozenset(
+    {
+        *(
+            "list",
+            "info",
+            "help",
+            "clean",
+            "forget",
+            "ignore",
+            "auto",
+            "dumpdb",
+            "strace",
+            "tabcompletion",
+            "reset-dep",
+        ),
+        *("explain", "gate", "graph", "monitor", "plan", "report", "status", "watch"),
+        *("baseline", "bench", "cache", "check", "hooks", "loop"),
+    }
+)
+"""doit's commands, ours, and the tasks that are no stages: a run of them builds nothing in this process."""
+
+
+def asks_for_stages(argv: Sequence[str], stages: Sequence[str]) -> bool:
+    """Does `argv` (without the program) select a stage, or nothing at all, which means the whole deploy?"""
+    words = iter(argv)
+    for word in words:
+        name, equals, _ = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in OPTIONS and not equals:
+            next(words, "")
+        elif (task := word.partition(":")[0]) in NO_RUN or task in stages:
+            return task in stages
+    return True
 
 
 def last_value(argv: Sequence[str], name: str) -> str:

@@ -20,7 +20,6 @@ from cache.durable import write_atomic
 from cache.location import user_state_dir
 from cache.named_tuple import NamedTuple
 from pipeline import __version__, events
-from pipeline.config.schema import DeployConfig
 from pipeline.effects.api import Clock
 from pipeline.effects.host import Revision, machine_id
 from pipeline.effects.run_log import RunLog, append_line, close_killed, prune, prune_reports, unfinished
@@ -37,8 +36,8 @@ from pipeline.model import (
 )
 from pipeline.records import json_text
 from pipeline.report.document import build_report, whole_ms
-from pipeline.report.history_file import HISTORY
-from pipeline.report.markdown import encode_history, history_row, last_line, render_markdown
+from pipeline.report.markdown import HISTORY, encode_history, history_row, last_line, render_markdown
+from pipeline.run.project import Project
 from pipeline.text import visible
 
 RUNS = "runs"
@@ -80,13 +79,14 @@ class _Log:
     outcome: DeployOutcome | None = None
 
 
-class Run:
+class Transactions:
     """Begin it once, say what happens, finish it once."""
 
-    def __init__(self, root: Path, state_dir: Path, config: DeployConfig, clock: Clock) -> None:
-        self._root = root
-        self._runs_dir = state_dir / RUNS
-        self._config = config
+    def __init__(self, project: Project, clock: Clock) -> None:
+        self._root = project.root
+        self._project = project
+        self._runs_dir = project.state_dir / RUNS
+        self._config = project.config
         self._clock = clock
         self._started_s = clock.now_s()
         self._logs: list[_Log] = []
@@ -100,12 +100,23 @@ class Run:
 
     @property
     def reports_dir(self) -> Path:
-        """`DEPLOY_REPORT_DIR`, else `[reports] dir`."""
-        return self._root / (os.environ.get("DEPLOY_REPORT_DIR") or self._config.reports.dir)
+        """Where the rendered reports go."""
+        return self._project.reports_dir
 
     @property
     def begun(self) -> bool:
         return bool(self._logs)
+
+    @property
+    def changed_inputs(self) -> tuple[str, ...]:
+        """Paths that this run's fingerprint stage found moved."""
+        results = (result for _, result in self.results if result.stage is Stage.FINGERPRINT)
+        return tuple(reason.subject for result in results for reason in result.reasons)
+
+    def result_of(self, stage: Stage, device: str) -> StageResult | None:
+        """How this stage ended for `device` ("": for all), if it did."""
+        found = (result for name, result in reversed(self.results) if name == device and result.stage is stage)
+        return next(found, None)
 
     def since_s(self, now_s: float) -> float:
         """An instant of the clock as seconds since the run began."""
@@ -304,8 +315,3 @@ class Run:
         if not isinstance(started, events.RunStarted) or not started.device:
             return None
         return self._render(log_events, started.tx)
-
-
-def timed(result: StageResult, duration_s: float) -> StageResult:
-    """`result` with the duration that the caller measured around it."""
-    return result._replace(duration_s=duration_s)

@@ -10,33 +10,32 @@ Does not write and does not decide about regions that match.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.effects.api import FlashSession
 from pipeline.flash import delta
 from pipeline.flash.plan import Delta
 from pipeline.model import SECTOR, Image, MatchRule, Reason, Region
+from pipeline.stages.handover import Journal
 
 if TYPE_CHECKING:
-    from pipeline.run.context import Context
-    from pipeline.run.device_run import DeviceRun
+    from pipeline.stages.protocols import Boards, DeviceBuild
 
 
 def find_deltas(
-    ctx: Context, device: DeviceRun, session: FlashSession, images: Sequence[Image], md5s: Mapping[str, str]
+    boards: Boards, build: DeviceBuild, session: FlashSession, journal: Journal, md5s: Mapping[str, str]
 ) -> dict[str, Delta]:
     """For each image whose region differs and whose content is known well enough: the runs that suffice."""
-    assert device.journal is not None
     cost = delta.cost_at(session.baud)
     found: dict[str, Delta] = {}
-    for image in images:
+    for image in build.images.all():
         if image.match is not MatchRule.BYTES or md5s[image.name] == image.md5:
             continue
-        after = ctx.images.data(image)
-        changed = _since_reference(ctx.reference(device, image), image, after, md5s[image.name], session)
+        after = build.images.data(image)
+        changed = _since_reference(boards.reference(journal, image), image, after, md5s[image.name], session)
         kind = "changed-since-commit"
-        if changed is None and image.name in device.journal.state.unknown:
+        if changed is None and image.name in journal.state.unknown:
             changed, kind = _by_block(image, after, session), "write-was-cut-off"
         if changed is not None:
             count = -(-image.size // SECTOR)
@@ -60,7 +59,7 @@ def _since_reference(
 
 def _by_block(image: Image, after: bytes, session: FlashSession) -> tuple[int, ...]:
     """Sectors that differ, by MD5 of blocks, and of sectors in the blocks that differ. Sixteen questions cost a tenth
-    of writing their block, and after a write that stopped somewhere they spare half of it on average."""
+    of writing their block, and after a write that stopped somewhere they save half of it on average."""
 
     def differs(span: Region) -> bool:
         start = span.offset - image.offset

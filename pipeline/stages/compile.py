@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.model import FailureCategory, Stage, StageResult
+from pipeline.model import FailureCategory, Stage, StageWork
 
 if TYPE_CHECKING:
-    from pipeline.run.context import Context
+    from pipeline.stages.protocols import HostBuild
 
 
-def run(ctx: Context) -> StageResult:
+def run(build: HostBuild) -> StageWork:
     """Bring every object up to date. A failure carries the compiler's own `file:line:col: error:` lines."""
-    return ctx.run_actions(Stage.COMPILE, FailureCategory.COMPILE_ERROR)
+    return build.run_actions(Stage.COMPILE, FailureCategory.COMPILE_ERROR)

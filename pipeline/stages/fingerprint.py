@@ -7,19 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.model import Stage, StageOutcome, StageResult
+from pipeline.model import StageWork
 
 if TYPE_CHECKING:
-    from pipeline.run.context import Context
+    from pipeline.stages.protocols import HostBuild
 
 
-def run(ctx: Context) -> StageResult:
+def run(build: HostBuild) -> StageWork:
     """Stamp every input, read those that moved, remember the result."""
-    scan = ctx.engine_for(Stage.FINGERPRINT).scan()
-    return StageResult(
-        Stage.FINGERPRINT,
-        StageOutcome.RAN,
-        duration_s=0.0,
-        reasons=scan.reasons,
-        counts=dict(scan.counts),
-    )
+    return build.scan()

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.model import FailureCategory, Stage, StageOutcome, StageResult
+from pipeline.model import FailureCategory, Stage, StageWork
 
 if TYPE_CHECKING:
-    from pipeline.run.context import Context
+    from pipeline.stages.protocols import HostBuild
 
 
-def run(ctx: Context) -> StageResult:
+def run(build: HostBuild) -> StageWork:
     """Link what moved and check the images."""
-    result = ctx.run_actions(Stage.LINK, FailureCategory.LINK_ERROR)
-    if result.failure is not None:
-        return result
-    checked = ctx.images.check()
+    work = build.run_actions(Stage.LINK, FailureCategory.LINK_ERROR)
+    if work.failure is not None:
+        return work
+    checked = build.images.check()
     if checked.failure is not None:
-        return result._replace(outcome=StageOutcome.FAILED, failure=checked.failure)
-    ctx.keep_elf()
-    for note in ctx.config.firmware.notes if ctx.config.firmware is not None else ():
-        ctx.notice(f"note: {note}")
-    return result._replace(reasons=result.reasons + checked.warnings)
+        return work._replace(failure=checked.failure)
+    build.keep_elf()
+    for note in build.config.firmware.notes if build.config.firmware is not None else ():
+        build.notice(f"note: {note}")
+    return work._replace(reasons=work.reasons + checked.warnings)

@@ -9,26 +9,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.model import Mark, MarkName, Stage, StageOutcome, StageResult
+from pipeline.config.schema import DeviceConfig
+from pipeline.model import Mark, MarkName, StageWork
+from pipeline.stages.handover import Booting, InLoader, StillRunning
 
 if TYPE_CHECKING:
-    from pipeline.run.context import Context
-    from pipeline.run.device_run import DeviceRun
+    from pipeline.stages.protocols import Boards, Records
 
 
-def run(ctx: Context, device: DeviceRun) -> StageResult:
+def run(
+    device: DeviceConfig, board: InLoader | StillRunning, boards: Boards, records: Records
+) -> tuple[StageWork, Booting | StillRunning]:
     """Hand the port over to the monitor and reset the chip into its application."""
-    if device.keeps_running:
-        return StageResult(Stage.REATTACH, StageOutcome.RAN, 0.0, counts={"reopened": 0, "resets": 0})
-    session = device.session
-    assert session is not None, "reattach runs only after verify-flash [this is a bug]"
-    link = device.link = session.into_monitor(device.config.monitor_baud)
-    device.session = None
+    if isinstance(board, StillRunning):
+        return StageWork(counts={"reopened": 0, "resets": 0}), board
+    mac = board.session.facts.mac
+    link = boards.into_monitor(device, board.session)
     port_open_s = link.now_s()
-    device.reader = ctx.reader(device)
-    device.reader.start()
+    reader = boards.reader(device, link)
+    reader.start()
     released_s = link.release_reset()
-    ctx.marked(device, Mark(MarkName.RESET_RELEASED, released_s))
-    ctx.marked(device, Mark(MarkName.PORT_OPEN, port_open_s, "the loader's descriptor, kept open across the reset"))
-    device.reset_released_s = released_s
-    return StageResult(Stage.REATTACH, StageOutcome.RAN, 0.0, counts={"reopened": 0, "resets": 1})
+    records.marked(device, Mark(MarkName.RESET_RELEASED, released_s))
+    records.marked(device, Mark(MarkName.PORT_OPEN, port_open_s, "the loader's descriptor, kept open across the reset"))
+    return StageWork(counts={"reopened": 0, "resets": 1}), Booting(link, reader, released_s, mac, board.proof)

@@ -13,70 +13,69 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.config.schema import DeviceConfig
 from pipeline.effects.api import SLOWER_BAUD, FlashSession
 from pipeline.failures import fail
-from pipeline.model import Failure, FailureCategory, Image, RegionAction, RegionPlan, Stage, StageOutcome, StageResult
+from pipeline.model import Failure, FailureCategory, Image, RegionAction, RegionPlan, Stage, StageWork
+from pipeline.stages.handover import InLoader, Proof
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
-    from pipeline.run.context import Context
-    from pipeline.run.device_run import DeviceRun
+    from pipeline.stages.protocols import DeviceBuild, Records, Screen
 
 
-def run(ctx: Context, device: DeviceRun, region: str = "") -> StageResult:
+def run(
+    device: DeviceConfig, board: InLoader, records: Records, build: DeviceBuild, screen: Screen, region: str = ""
+) -> tuple[StageWork, InLoader]:
     """Program what is still to be written; of `region` alone if it is named."""
-    session, plan = device.session, device.plan
-    assert session is not None and plan is not None, "reflash runs only after verify-flash [this is a bug]"
-    writes = device.pending(region)
-    images = [write.image for write in writes] if region else [each.image for each in plan.regions]
+    session, proof = board.session, board.proof
+    names = [each.image.name for each in proof.plan.regions]
+    if region and region not in names:
+        return StageWork(failure=_no_region(device, region, names)), board
+    writes = proof.pending(region)
+    images = [write.image for write in writes] if region else [each.image for each in proof.plan.regions]
     written, known = 0, len(session.reasons)
-    ctx.journal_begin(device, images)
+    records.journal_begin(device, board, images)
     for image in images:
         if all(image is not write.image for write in writes):
-            ctx.region_kept(device, image)
+            records.region_kept(device, board, image)
     for write in writes:
-        written += session.write(write.image, ctx.images.data(write.image), write.runs, ctx.progress)
+        written += session.write(write.image, build.images.data(write.image), write.runs, screen.progress)
         failure = _mismatch(session, write, write.image.md5, device.where)
         if failure is None:
-            ctx.region_written(device, write)
+            records.region_written(device, board, write)
+            proof = proof._replace(written=(*proof.written, write))
         if failure is None and write is writes[-1]:
-            failure = _proven_again(session, device, images)
+            failure = _proven_again(session, device.where, proof, images)
         if failure is not None:
-            return StageResult(Stage.REFLASH, StageOutcome.FAILED, 0.0, failure=failure)
-    ctx.journal_commit(device, images)
+            return StageWork(failure=failure), board._replace(proof=proof)
+    records.journal_commit(device, board, images)
     slower = [reason for reason in session.reasons if reason.kind == SLOWER_BAUD]
     if slower:
-        ctx.notice(f"note: flashed at {slower[-1].after} baud: the line did not take {slower[0].before}")
+        screen.notice(f"note: flashed at {slower[-1].after} baud: the line did not take {slower[0].before}")
     counts = {"regions_written": len(writes), "bytes_written": written, "round_trips": session.round_trips}
-    return StageResult(Stage.REFLASH, StageOutcome.RAN, 0.0, reasons=session.reasons[known:], counts=counts)
+    return StageWork(session.reasons[known:], counts), board._replace(proof=proof)
 
 
-def run_region(ctx: Context, device: DeviceRun, region: str) -> StageResult:
-    """Program one region, named by the user."""
-    assert device.plan is not None, "reflash runs only after verify-flash [this is a bug]"
-    names = [each.image.name for each in device.plan.regions]
-    if region in names:
-        return run(ctx, device, region)
-    failure = fail(
+def _no_region(device: DeviceConfig, region: str, names: list[str]) -> Failure:
+    return fail(
         FailureCategory.CONFIG_ERROR,
         stage=Stage.REFLASH,
         where=f"reflash:{device.name}:{region}",
         message=f"there is no region '{region}'{did_you_mean(region, names)}",
         hint=f"choose one of {', '.join(names)}",
     )
-    return StageResult(Stage.REFLASH, StageOutcome.FAILED, 0.0, failure=failure)
 
 
-def _proven_again(session: FlashSession, device: DeviceRun, images: Sequence[Image]) -> Failure | None:
+def _proven_again(session: FlashSession, where: str, proof: Proof, images: Sequence[Image]) -> Failure | None:
     """The first region of the transaction that is not what it shall be, after its last write (which is proven already).
     otadata that was kept has the bytes that verify-flash interpreted."""
-    assert device.plan is not None
-    last = device.done[-1].image
-    for each in device.plan.regions:
+    last = proof.written[-1].image
+    for each in proof.plan.regions:
         if each.image is last or each.image not in images:
             continue
         kept_as_read = each.action is RegionAction.KEPT and each.device_md5_before
-        failure = _mismatch(session, each, each.device_md5_before if kept_as_read else each.image.md5, device.where)
+        failure = _mismatch(session, each, each.device_md5_before if kept_as_read else each.image.md5, where)
         if failure is not None:
             return failure
     return None

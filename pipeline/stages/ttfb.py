@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 from pipeline.boot.marks import unavailable
 from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Health, read_health
 from pipeline.boot.watcher import BootWatcher, Ready
+from pipeline.config.schema import DeviceConfig
+from pipeline.config.schema import Readiness as Settings
 from pipeline.config.until import ReadinessGate, Until, parse_until
 from pipeline.events import Readiness
 from pipeline.failures import fail
-from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage, StageOutcome, StageResult
+from pipeline.formats.placement import APPLICATION
+from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage, StageWork
+from pipeline.stages.handover import Booting, Confirmed, StillRunning
 
 if TYPE_CHECKING:
-    from pipeline.run.context import Context
-    from pipeline.run.device_run import DeviceRun
+    from pipeline.stages.protocols import Boards, DeviceBuild, Records, Screen
 
 BOOT_MARKS = (MarkName.ROM_BANNER, MarkName.APP_START, MarkName.FIRST_LINE)
 
@@ -28,42 +31,49 @@ POLL_S = 0.25
 """Longest single wait, so that Ctrl-C is answered promptly on every platform."""
 
 
-def run(ctx: Context, device: DeviceRun) -> StageResult:
+def run(
+    device: DeviceConfig,
+    board: Booting | StillRunning,
+    boards: Boards,
+    records: Records,
+    build: DeviceBuild,
+    screen: Screen,
+) -> tuple[StageWork, Confirmed | None]:
     """Feed the watcher until it has a verdict; ask, where the board was not reset."""
-    if device.keeps_running:
-        return _by_request(ctx, device)
-    settings = ctx.config.readiness
+    if isinstance(board, StillRunning):
+        work = _by_request(device, board, boards, records, build)
+        return work, None if work.failure is not None else Confirmed(board.proof)
+    settings = build.config.readiness
     until = parse_until(settings.until)
     assert isinstance(until, Until), "deploy.toml was checked when it was read [this is a bug]"
-    expected = ctx.images.expected_elf() if until.speaks_rpc else ""
+    expected = build.images.expected_elf() if until.speaks_rpc else ""
     watcher = BootWatcher(
         expected,
-        device.reset_released_s,
+        board.reset_released_s,
         settings.timeout_ms / 1000,
         where=device.where,
         until=until,
         allow_unhealthy=settings.allow_unhealthy,
-        mac=device.facts.mac if device.facts is not None else "",
+        app_offset=next((image.offset for image in build.images.all() if image.name == APPLICATION), None),
+        mac=board.mac,
     )
-    _watch(ctx, device, watcher, until)
+    _watch(board, watcher, until, screen)
     for mark in watcher.marks:
         if mark.name is not MarkName.RESET_RELEASED:
-            ctx.marked(device, mark)
+            records.marked(device, mark)
     verdict = watcher.verdict
     failure = verdict if isinstance(verdict, Failure) else None
     if failure is not None and failure.category is FailureCategory.PANIC:
-        failure = _with_backtrace(failure, ctx.decoded(watcher.lines))
-    ctx.readiness(device, _readiness(watcher, until, device.config.port))
-    outcome = StageOutcome.RAN if failure is None else StageOutcome.FAILED
+        failure = _with_backtrace(failure, boards.decoded(watcher.lines))
+    records.readiness(device, _readiness(watcher, until, device.port))
     counts = {"polls": watcher.polls}
     if watcher.health is not None and watcher.health.heap_free is not None:
         counts["heap_free"] = watcher.health.heap_free
-    return StageResult(Stage.TTFB, outcome, 0.0, counts=counts, failure=failure)
+    return StageWork(counts=counts, failure=failure), None if failure is not None else Confirmed(board.proof)
 
 
-def _watch(ctx: Context, device: DeviceRun, watcher: BootWatcher, until: Until) -> None:
-    reader, link = device.reader, device.link
-    assert reader is not None and link is not None, "ttfb runs only after reattach [this is a bug]"
+def _watch(board: Booting, watcher: BootWatcher, until: Until, screen: Screen) -> None:
+    reader, link = board.reader, board.link
     waits = gaps = 0
     while watcher.verdict is None:
         if request := watcher.request(link.now_s()):
@@ -76,7 +86,7 @@ def _watch(ctx: Context, device: DeviceRun, watcher: BootWatcher, until: Until) 
         watcher.expire(at_s)
         if not data:
             waits += 1
-            ctx.progress(f"waiting for {until.text}", waits, 0)
+            screen.progress(f"waiting for {until.text}", waits, 0)
 
 
 def _with_backtrace(failure: Failure, trace: Sequence[str]) -> Failure:
@@ -121,19 +131,21 @@ def _allowed(health: Health | None) -> str:
 # --- without a reset ----------------------------------------------------------------------------
 
 
-def _by_request(ctx: Context, device: DeviceRun) -> StageResult:
+def _by_request(
+    device: DeviceConfig, board: StillRunning, boards: Boards, records: Records, build: DeviceBuild
+) -> StageWork:
     """From verify-flash's request to the first byte of its answer: that was the first JSON-RPC byte of this build. Only
     its health is asked now, where that is the gate."""
-    answers, health, failure = device.answers, None, None
-    assert answers is not None, "whoever keeps running has answered verify-flash [this is a bug]"
-    polls = int(ctx.config.readiness.until == ReadinessGate.HEALTH)
+    answers, health, failure = board.answers, None, None
+    settings = build.config.readiness
+    polls = int(settings.until == ReadinessGate.HEALTH)
     if polls:
-        more = ctx.ask(device, ("health",), ctx.config.readiness.timeout_ms / 1000)
+        more = boards.ask(device, board.link, ("health",), settings.timeout_ms / 1000)
         health = read_health(more.results.get("health"))
-        failure = _health_failure(ctx, device, health)
+        failure = _health_failure(settings, device.where, health)
     for name, at_s in ((MarkName.FIRST_BYTE, answers.first_byte_s), (MarkName.FIRST_JSONRPC, answers.first_answer_s)):
         if at_s is not None:
-            ctx.marked(device, Mark(name, at_s))
+            records.marked(device, Mark(name, at_s))
     reason = "" if failure is None else failure.category.value
     if failure is not None and health is not None:
         reason = health.reason
@@ -141,23 +153,22 @@ def _by_request(ctx: Context, device: DeviceRun) -> StageResult:
     verdict = Readiness(
         "failed" if failure else "passed",
         reason,
-        "" if failure else ctx.images.expected_elf(),
+        "" if failure else build.images.expected_elf(),
         answers.sent_s,
         ready_at_s=None if failure else answers.first_answer_s,
         polls=polls,
         modules=_modules(health),
         note=f"{note}; {_allowed(health)}" if failure is None and _allowed(health) else note,
     )
-    ctx.readiness(device, verdict)
-    outcome = StageOutcome.RAN if failure is None else StageOutcome.FAILED
-    return StageResult(Stage.TTFB, outcome, 0.0, counts={"polls": polls}, failure=failure)
+    records.readiness(device, verdict)
+    return StageWork(counts={"polls": polls}, failure=failure)
 
 
-def _health_failure(ctx: Context, device: DeviceRun, health: Health | None) -> Failure | None:
+def _health_failure(settings: Settings, where: str, health: Health | None) -> Failure | None:
     if health is None:
-        message = f"the running firmware did not answer `health` within {ctx.config.readiness.timeout_ms} ms"
+        message = f"the running firmware did not answer `health` within {settings.timeout_ms} ms"
         category, hint = FailureCategory.RPC_TIMEOUT, NO_HEALTH_HINT
-    elif health.ok or ctx.config.readiness.allow_unhealthy:
+    elif health.ok or settings.allow_unhealthy:
         return None
     else:
         message, category, hint = (
@@ -165,4 +176,4 @@ def _health_failure(ctx: Context, device: DeviceRun, health: Health | None) -> F
             FailureCategory.UNHEALTHY,
             UNHEALTHY_HINT,
         )
-    return fail(category, stage=Stage.TTFB, where=device.where, message=message, hint=hint)
+    return fail(category, stage=Stage.TTFB, where=where, message=message, hint=hint)

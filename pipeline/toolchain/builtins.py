@@ -13,7 +13,7 @@ from types import MappingProxyType
 from pipeline import chips
 from pipeline.engine.results import Builtin, BuiltinCall, BuiltinError
 from pipeline.formats import elf, esp_image, otadata, partitions
-from pipeline.formats.flash_file import WHOLE, Part
+from pipeline.formats.flash_file import WHOLE, FilePart
 from pipeline.model import Failure, Partition, Reason
 
 STRIP = "strip@1"
@@ -57,7 +57,7 @@ def elf2image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
 
 
 def partition_table(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
-    """CSV -> binary table. Parameters: `flash_size` and `table_offset` in bytes."""
+    """CSV -> binary table. Parameters: `flash_size`, `table_offset` and (optional) `boot_offset` in bytes."""
     rows = _rows(call)
     return rows if isinstance(rows, BuiltinError) else [partitions.encode_table(rows)]
 
@@ -95,7 +95,7 @@ def copy(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
     return [data] if data else BuiltinError(call.paths[0], "the file is empty", "build it again")
 
 
-def part_params(part: Part) -> tuple[tuple[str, str], ...]:
+def part_params(part: FilePart) -> tuple[tuple[str, str], ...]:
     """The parameters of `copy` and `take_image` for a part of a file; none for the whole."""
     if part == WHOLE:
         return ()
@@ -107,7 +107,7 @@ def _part(call: BuiltinCall) -> bytes | BuiltinError:
         return call.inputs[0]
     start, size, packed = (int(call.params[key]) for key in ("start", "size", "packed"))
     try:
-        return Part(start, size, bool(packed)).take(call.inputs[0])
+        return FilePart(start, size, bool(packed)).take(call.inputs[0])
     except ValueError as error:
         return BuiltinError(call.paths[0], str(error), "build it again")
 
@@ -158,12 +158,12 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
 
 def _rows(call: BuiltinCall) -> tuple[Partition, ...] | BuiltinError:
     path = call.paths[0]
-    try:
-        text = call.inputs[0].decode("utf-8")
-    except UnicodeDecodeError as error:
-        return BuiltinError(path, f"byte {error.start} is not UTF-8", "save the table as UTF-8")
-    sizes = {name: int(call.params[name]) for name in ("flash_size", "table_offset")}
-    rows = partitions.parse_csv(text, path, **sizes)
+    text = partitions.decode_csv(call.inputs[0], path)
+    if isinstance(text, Failure):
+        return BuiltinError(text.where, text.message, text.hint)
+    size, table = int(call.params["flash_size"]), int(call.params["table_offset"])
+    boot = int(call.params["boot_offset"]) if "boot_offset" in call.params else None
+    rows = partitions.parse_csv(text, path, flash_size=size, table_offset=table, boot_offset=boot)
     return BuiltinError(rows.where, rows.message, rows.hint) if isinstance(rows, Failure) else rows
 
 

@@ -16,10 +16,11 @@ from typing import Any
 from cache.durable import read_text, write_atomic
 from pipeline.model import Action, Tool
 from pipeline.toolchain.build import Toolchain
+from pipeline.toolchain.generate import file_word
 
 NAME = "compile_commands.json"
 _DROPPED = ("-MD", "-MMD", "-c")
-_DROPPED_PAIRS = ("-MF", "-o", "-target")
+_DROPPED_PAIRS = ("-MF", "-o", "-target", "-Xassembler")
 _GCC_ONLY = ("-fno-tree-loop-distribute-patterns", "-Wa,")
 _SIGN = "-ffile-prefix-map="
 """Every compile command of ours has it, with the project's root in it: how a database is known to be ours."""
@@ -44,17 +45,19 @@ def _arguments(root: Path, action: Action, tools: Mapping[str, Tool]) -> Iterato
     words = [_placed(root, word, tools) for word in action.argv[1:]]
     yield "clang"
     yield "--target=riscv32-unknown-elf"
-    skip = False
+    skip, source = False, file_word(action.inputs[0])
     for word in words:
         cpu = re.fullmatch(r"-mcpu=generic_rv32\+(.*)", word)
         if skip or word in _DROPPED_PAIRS:
             skip = not skip
         elif cpu is not None:
             yield from _isa(cpu[1].split("+"))
-        elif word != "cc" and word not in _DROPPED and not word.startswith(_GCC_ONLY) and word != action.inputs[0]:
+        elif word not in ("cc", *_DROPPED, action.inputs[0], f"./{action.inputs[0]}") and not word.startswith(
+            _GCC_ONLY
+        ):
             yield word
     yield from (f"-isystem{place}" for place in _headers(tools))
-    yield from ("-c", action.inputs[0], "-o", action.outputs[0])
+    yield from ("-c", source, "-o", action.outputs[0])
 
 
 def _isa(extensions: Sequence[str]) -> tuple[str, ...]:
@@ -82,16 +85,17 @@ def _headers(tools: Mapping[str, Tool]) -> Iterator[str]:
 
 
 def is_ours(text: str, root: Path) -> bool:
-    """Was this database written here? Damaged ones are not."""
+    """Was this database written here, for the project in `root` or for where it lay before it was copied or moved?
+    Damaged ones are not."""
     try:
         entries = json.loads(text)
-        return bool(entries) and all(
-            entry["directory"] == str(root)
-            and str(entry["output"]).startswith("build/")
-            and any(word.startswith(f"{_SIGN}{root}=") for word in entry["arguments"])
+        places = {str(entry["directory"]) for entry in entries}
+        return len(places) == 1 and all(
+            str(entry["output"]).startswith("build/")
+            and any(word.startswith(f"{_SIGN}{entry['directory']}=") for word in entry["arguments"])
             for entry in entries
         )
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return False
 
 

@@ -11,19 +11,21 @@ call of `memset` even in `memset` itself unless `-fno-tree-loop-distribute-patte
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.failures import fail
 from pipeline.fastpath.watched import Watched, directory_stamp
 from pipeline.model import Action, Failure, FailureCategory, Tool
+from pipeline.toolchain import programs
 from pipeline.toolchain.distribution import program_digest
-from pipeline.toolchain.generate import COMPILE, LINK, BuildSpec, Commands
+from pipeline.toolchain.generate import COMPILE, LINK, LINK_DEPFILE, BuildSpec, Commands
 from pipeline.toolchain.generate import actions as _actions
 
 TRIPLE = "riscv64-unknown-elf"
 DRIVER = f"{TRIPLE}-gcc"
+ARCHIVER = f"{TRIPLE}-ar"
 LIBRARY = "gcc-lib"
 """Name of the tool that stands for gcc's own directory, where its headers are: `{gcc-lib_dir}` in an action's words."""
 
@@ -39,7 +41,9 @@ _COMPILE = (
     "-msmall-data-limit=0",  # no relaxation against gp, whose range only the linker script knows
     "-fno-tree-loop-distribute-patterns",
     f"-ffile-prefix-map={{{LIBRARY}_dir}}=gcc",
-    "-Wa,--debug-prefix-map={root}=.",  # the assembler writes the debug information of .S files
+    # The assembler writes the debug information of .S files. Not by -Wa, which a comma in the path would end.
+    "-Xassembler",
+    "--debug-prefix-map={root}=.",
 )
 _LINK = (*LINK, "-nostartfiles", "-Wl,--no-warn-rwx-segments")  # RAM of these chips is both, and no warning helps
 
@@ -49,10 +53,10 @@ def find(state_dir: Path, search: str) -> tuple[Tool, Tool] | Failure:
     name of the directory that holds gcc's parts (the newest, if several are installed side by side). The identity is
     version and one SHA-256 over driver, compiler, linker wrapper, assembler and linker, remembered below `state_dir`.
     """
-    found = shutil.which(DRIVER, path=search)
+    found = programs.find(DRIVER, search)
     if found is None:
         return _missing(f"no program {DRIVER} on the PATH")
-    driver = Path(found).resolve()
+    driver = Path(found.real).resolve()
     library = _library(driver)
     if library is None:
         return _missing(f"{DRIVER} is there, but its headers are not beside it")
@@ -63,30 +67,79 @@ def find(state_dir: Path, search: str) -> tuple[Tool, Tool] | Failure:
     version = library.name
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()
     identity = f"{DRIVER} {version} sha256:{digest}"
-    return Tool(DRIVER, str(driver), version, identity), Tool(LIBRARY, f"{library}/include", version, identity)
+    return Tool(DRIVER, found.path, version, identity), Tool(LIBRARY, f"{library}/include", version, identity)
+
+
+def archiver(driver: Tool, library: Tool, state_dir: Path) -> Tool | Failure:
+    """The `ar` of binutils beside the compiler that `find` found, for static libraries."""
+    real = _real(driver)
+    for place in (real.with_name(f"{TRIPLE}-ar"), *(directory / "ar" for directory in _binutils(real))):
+        if place.is_file():
+            try:
+                digest = program_digest(place, state_dir)
+            except OSError as error:
+                return _missing(f"{place} cannot be read: {error.strerror}")
+            return Tool(ARCHIVER, str(place), library.version, f"{ARCHIVER} sha256:{digest}")
+    return _missing(f"{DRIVER} is there, but {ARCHIVER} is not beside it")
+
+
+def has_link_depfile(driver: Tool) -> bool:
+    """Can its linker say what it read? (binutils from 2.35)"""
+    linker = next((d / "ld" for d in _binutils(_real(driver)) if (d / "ld").is_file()), None)
+    try:
+        return linker is not None and b"dependency-file" in linker.read_bytes()
+    except OSError:
+        return False
+
+
+def spec_dirs(driver: Tool, library: Tool) -> tuple[str, ...]:
+    """Where it looks for spec files that are not in the working directory."""
+    place, prefix = Path(library.path).parent, _real(driver).parents[1]
+    return (str(place), str(prefix / TRIPLE / "lib"), str(prefix / "lib" / TRIPLE / "lib"))
 
 
 def watched(driver: Tool, library: Tool, search: str) -> Watched:
-    """What decides that `find` finds these: the directories before the driver's on the path, and the programs."""
-    absent = []
-    for directory in search.split(":"):
-        if directory and Path(directory, DRIVER).exists():
-            break
-        absent.append(f"{directory or '.'}/{DRIVER}")
-    place = Path(library.path).parent
-    programs = (str(path) for path in (*_programs(Path(driver.path), place), place.parent))
-    return Watched({path: directory_stamp(path) for path in programs}, tuple(absent))
+    """What decides that `find` finds these: the directories before the driver's on the path, and the programs, also by
+    the name by which they were found, since a link may come to lead elsewhere."""
+    found = programs.find(DRIVER, search)
+    place, real = Path(library.path).parent, _real(driver)
+    parts = (str(path) for path in (*_programs(real, place), place.parent))
+    names = (driver.path, *((found.path, found.real) if found is not None else ()))
+    return Watched(
+        {path: directory_stamp(path) for path in dict.fromkeys((*parts, *names))},
+        found.earlier if found is not None else (),
+    )
 
 
-def run_env() -> Mapping[str, str]:
-    """Environment of every gcc command: messages in one language and alphabet, whoever calls."""
-    return {"LC_ALL": "C"}
+def run_env(driver: Tool | None = None) -> Mapping[str, str]:
+    """Environment of every gcc command: messages in one language and alphabet, whoever calls, and what a launcher that
+    the driver is called through needs."""
+    found = None if driver is None else programs.find(DRIVER, os.environ.get("PATH", os.defpath))
+    return {**(programs.launcher_env(found) if found is not None else {}), "LC_ALL": "C"}
+
+
+def _real(driver: Tool) -> Path:
+    """The driver's own file, behind launchers and links."""
+    if not programs.is_launcher(driver.path, DRIVER):
+        return Path(driver.path).resolve()
+    found = programs.find(DRIVER, os.environ.get("PATH", os.defpath))
+    return Path(found.real if found is not None else driver.path).resolve()
 
 
 def actions(spec: BuildSpec) -> tuple[Action, ...]:
     """Everything that makes the images of `spec`. Precondition: `spec.chip` is in `TARGETS`."""
-    target = TARGETS[spec.chip]
-    return _actions(spec, Commands((DRIVER, *target, *_COMPILE), (DRIVER, *target, *_LINK)))
+    return _actions(spec, commands(spec.chip))
+
+
+def commands(chip: str, *, link_depfile: bool = False) -> Commands:
+    """The words for a chip. `link_depfile`: the linker knows the option."""
+    target = TARGETS[chip]
+    return Commands(
+        compile=(DRIVER, *target, *_COMPILE),
+        link=(DRIVER, *target, *_LINK),
+        archive=(ARCHIVER, "rcsD"),
+        link_depfile=LINK_DEPFILE if link_depfile else (),
+    )
 
 
 def _library(driver: Path) -> Path | None:
@@ -97,12 +150,16 @@ def _library(driver: Path) -> Path | None:
 
 def _programs(driver: Path, library: Path) -> list[Path]:
     """What the driver calls, where packages put it; a part that lies elsewhere is the driver's own affair."""
-    prefix = driver.parents[1]
-    own = [library, prefix / "libexec/gcc" / TRIPLE / library.name]
-    binutils = [prefix / "lib" / TRIPLE / "bin", prefix / TRIPLE / "bin"]
-    wanted = [(own, "cc1"), (own, "collect2"), (binutils, "as"), (binutils, "ld")]
+    own = [library, driver.parents[1] / "libexec/gcc" / TRIPLE / library.name]
+    binutils = _binutils(driver)
+    wanted = [(own, "cc1"), (own, "cc1plus"), (own, "collect2"), (binutils, "as"), (binutils, "ld")]
     places = [next((d / name for d in directories if (d / name).is_file()), None) for directories, name in wanted]
     return [driver, *(path for path in places if path is not None)]
+
+
+def _binutils(driver: Path) -> list[Path]:
+    prefix = driver.parents[1]
+    return [prefix / "lib" / TRIPLE / "bin", prefix / TRIPLE / "bin"]
 
 
 def _missing(fact: str) -> Failure:

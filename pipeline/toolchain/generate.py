@@ -7,9 +7,11 @@ and does not run anything. Invariant: no word of an action names a path of this 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
+from pipeline.chips import CHIPS
 from pipeline.effects.packages import package_dir
 from pipeline.formats.placement import BOOTLOADER, Placement
 from pipeline.model import Action, Stage
@@ -38,7 +40,27 @@ COMPILE = (
 )
 """What every C compiler is told."""
 
+C_ONLY = ("-std=gnu11",)
+"""Of these, what no C++ compiler takes."""
+
+CXX = ("-std=gnu++17", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-fno-use-cxa-atexit")
+"""What every C++ compiler is told in place of that: no library stands behind the language here. Flags of the project
+come later and win."""
+
 LINK = ("-nostdlib", "-Wl,--gc-sections", "-Wl,--build-id=none")
+
+LINK_DEPFILE = ("-Xlinker", "--dependency-file={depfile}")
+"""How GNU ld (from 2.35) and lld are told to say what they read."""
+
+_CXX_ENDINGS = (".cpp", ".cc", ".cxx", ".c++", ".C")
+_STANDARD = re.compile(r"-std=(?:c|gnu|iso9899:)\w+$")
+
+
+class Reads(NamedTuple):
+    """What flags name: files of the project or made by its actions, and a line for each file outside."""
+
+    files: tuple[str, ...] = ()
+    salt: str = ""
 
 
 class ProgramSpec(NamedTuple):
@@ -51,11 +73,22 @@ class ProgramSpec(NamedTuple):
     script_files: tuple[str, ...]
     """Files of the project that the linker script reads."""
     defines: Mapping[str, tuple[str, ...]]
+    libraries: tuple[LibrarySpec, ...] = ()
+    """Linked after the program's own objects, in this order."""
+
+
+class LibrarySpec(NamedTuple):
+    """One static library. `include`: where its sources look for headers, the program's directories included."""
+
+    name: str
+    sources: tuple[str, ...]
+    include: tuple[str, ...]
 
 
 class BuildSpec(NamedTuple):
-    """What to build, in one profile. `cflags` and `ldflags` come after ours, `profile_cflags` last. Sizes and offsets
-    in bytes, except `flash_size` (as esptool spells it: `4MB`)."""
+    """What to build, in one profile. `cflags` and `ldflags` come after ours, `profile_cflags` last; C++ sources have
+    `cxxflags` and `profile_cxxflags`. `reads`, `cxx_reads`, `link_reads`: what the flags of C, C++ and links name.
+    Sizes and offsets in bytes, except `flash_size` (as esptool spells it: `4MB`)."""
 
     profile: str
     chip: str
@@ -70,6 +103,11 @@ class BuildSpec(NamedTuple):
     flash_size_bytes: int
     partition_csv: str
     partition_offset: int
+    cxxflags: tuple[str, ...] = ()
+    profile_cxxflags: tuple[str, ...] = ()
+    reads: Reads = Reads()
+    cxx_reads: Reads = Reads()
+    link_reads: Reads = Reads()
 
     @property
     def out(self) -> str:
@@ -83,10 +121,15 @@ def out_directory(profile: str) -> str:
 
 
 class Commands(NamedTuple):
-    """The words of a toolchain, tool name first: everything before the search path and the user's flags."""
+    """The words of a toolchain, tool name first: everything before the search path and the user's flags. `archive`: up
+    to the library's name; `link_depfile`: how a link is told to write one, nothing if it cannot; `assemble`: what a
+    source without preprocessing is compiled with beside `compile`."""
 
     compile: tuple[str, ...]
     link: tuple[str, ...]
+    archive: tuple[str, ...] = ()
+    link_depfile: tuple[str, ...] = ()
+    assemble: tuple[str, ...] = ()
 
 
 def images(spec: BuildSpec) -> Mapping[str, str]:
@@ -112,38 +155,31 @@ def actions(spec: BuildSpec, commands: Commands) -> tuple[Action, ...]:
 def _program(
     spec: BuildSpec, commands: Commands, name: str, program: ProgramSpec, image: Mapping[str, str]
 ) -> list[Action]:
-    """Compile each source, link, strip, make the image."""
+    """Compile each source, archive libraries, link, strip, make the image."""
     out = spec.out
-    search = tuple(f"-I{directory}" for directory in program.include)
-    flags = (*commands.compile, *search, *spec.cflags)
-    compiles = []
-    for source in program.sources:
-        stem = f"{out}/obj/{name}/{source}"
-        defines = tuple(f"-D{word}" for word in program.defines.get(source, ()))
-        # The profile's flags come last, so that its -O wins over a project's.
-        argv = (*flags, *defines, *spec.profile_cflags, "-MD", "-MF", f"{stem}.d", "-c", source, "-o", f"{stem}.o")
-        compiles.append(
-            Action(
-                name=f"compile {source}" if name == "app" else f"compile {source} for {name}",
-                stage=Stage.COMPILE,
-                inputs=(source,),
-                outputs=(f"{stem}.o",),
-                argv=argv,
-                depfile=f"{stem}.d",
-                profile=spec.profile,
-                count_as="compiled",
-            )
-        )
-    objects = tuple(action.outputs[0] for action in compiles)
-    linked, stripped, made = f"{out}/{name}.elf", f"{out}/{name}.stripped.elf", f"{out}/{name}.bin"
+    compiles = [_compile(spec, commands, name, program, source, program.include) for source in program.sources]
+    archives: list[Action] = []
+    for library in program.libraries:
+        made = [_compile(spec, commands, library.name, program, source, library.include) for source in library.sources]
+        compiles += made
+        archives.append(_archive(spec, commands, library.name, made))
+    libraries = tuple(action.outputs[0] for action in archives)
+    own = len(program.sources)
+    objects = tuple(action.outputs[0] for action in compiles[:own])
+    linked, stripped, made_image = f"{out}/{name}.elf", f"{out}/{name}.stripped.elf", f"{out}/{name}.bin"
     script = program.linker_script
+    depfile = f"{linked}.d" if commands.link_depfile else ""
+    # Libraries after the objects that need them, and the script last: it may name libraries too.
+    words = (*map(file_word, (*objects, *libraries)), *spec.ldflags, "-T", file_word(script))
     link = Action(
         name=f"link {name}",
         stage=Stage.LINK,
-        inputs=tuple(dict.fromkeys((*objects, script, *program.script_files))),
+        inputs=tuple(dict.fromkeys((*objects, *libraries, script, *program.script_files, *spec.link_reads.files))),
         outputs=(linked,),
-        argv=(*commands.link, *spec.ldflags, "-T", script, "-o", linked, *objects),
+        argv=(*commands.link, *_filled(commands.link_depfile, depfile), "-o", linked, *words),
+        depfile=depfile,
         profile=spec.profile,
+        salt=spec.link_reads.salt,
         count_as="linked",
     )
     params = {
@@ -156,13 +192,14 @@ def _program(
     }
     return [
         *compiles,
+        *archives,
         link,
         Action(f"strip {name}", Stage.LINK, (linked,), (stripped,), builtin=STRIP, profile=spec.profile),
         Action(
             f"image {name}",
             Stage.LINK,
             (stripped,),
-            (made,),
+            (made_image,),
             builtin=ELF2IMAGE,
             params=tuple(sorted(params.items())),
             profile=spec.profile,
@@ -170,8 +207,82 @@ def _program(
     ]
 
 
+def _compile(
+    spec: BuildSpec, commands: Commands, name: str, program: ProgramSpec, source: str, include: Sequence[str]
+) -> Action:
+    """One source of a program or library. Its language is that of its ending; `.s` passes no preprocessor, which would
+    write the depfile: what the assembler reads is found in the text."""
+    stem = f"{spec.out}/obj/{name}/{source}"
+    cxx, plain = source.endswith(_CXX_ENDINGS), source.endswith(".s")
+    flags, last, reads = (spec.cflags, spec.profile_cflags, spec.reads)
+    words = commands.compile
+    if cxx:
+        flags, last, reads = (spec.cxxflags, spec.profile_cxxflags, spec.cxx_reads)
+        words = (*(word for word in words if word not in C_ONLY), *CXX)
+    search = (f"-I{file_word(directory)}" for directory in include)
+    defines = (f"-D{word}" for word in program.defines.get(source, ()))
+    depfile = () if plain else ("-MD", "-MF", f"{stem}.d")
+    # The profile's flags come last, so that its -O wins over a project's.
+    return Action(
+        name=f"compile {source}" if name == "app" else f"compile {source} for {name}",
+        stage=Stage.COMPILE,
+        inputs=tuple(dict.fromkeys((source, *reads.files))),
+        outputs=(f"{stem}.o",),
+        argv=(
+            *words,
+            *(commands.assemble if plain else ()),
+            *search,
+            *flags,
+            *defines,
+            *last,
+            *depfile,
+            "-c",
+            file_word(source),
+            "-o",
+            f"{stem}.o",
+        ),
+        depfile=f"{stem}.d",
+        profile=spec.profile,
+        salt=reads.salt,
+        count_as="compiled",
+    )
+
+
+def _archive(spec: BuildSpec, commands: Commands, name: str, compiles: Sequence[Action]) -> Action:
+    made = f"{spec.out}/lib{name}.a"
+    objects = tuple(action.outputs[0] for action in compiles)
+    return Action(
+        name=f"archive {name}",
+        stage=Stage.LINK,
+        inputs=objects,
+        outputs=(made,),
+        argv=(*commands.archive, made, *map(file_word, objects)),
+        profile=spec.profile,
+        count_as="linked",
+    )
+
+
+def for_cxx(flags: Sequence[str]) -> tuple[str, ...]:
+    """Flags for C as they serve for C++: without the choice of a C standard."""
+    return tuple(flag for flag in flags if not _STANDARD.match(flag))
+
+
+def file_word(path: str) -> str:
+    """A path as a word that no program takes for an option or a response file."""
+    return f"./{path}" if path.startswith(("-", "@")) else path
+
+
+def _filled(words: Sequence[str], depfile: str) -> tuple[str, ...]:
+    return tuple(word.replace("{depfile}", depfile) for word in words)
+
+
 def _tables(spec: BuildSpec) -> list[Action]:
-    params = (("flash_size", str(spec.flash_size_bytes)), ("table_offset", str(spec.partition_offset)))
+    boot = CHIPS[spec.chip].bootloader_offset
+    params = (
+        ("boot_offset", str(boot)),
+        ("flash_size", str(spec.flash_size_bytes)),
+        ("table_offset", str(spec.partition_offset)),
+    )
     made = images(spec)
     return [
         Action(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -19,41 +19,59 @@ from pipeline.config.schema import Prebuilt
 from pipeline.config.values import Problem
 from pipeline.failures import fail
 from pipeline.formats import manifests as fw
-from pipeline.formats import merged, partitions, platformio, uf2, web_manifest
-from pipeline.formats.flash_file import FlashFile, Part
+from pipeline.formats import merged, packed, partitions, platformio, web_manifest
+from pipeline.formats.flash_file import FilePart, FlashFile
 from pipeline.formats.manifests import Firmware, Manifest
+from pipeline.formats.uf2 import Flat
 from pipeline.model import SECTOR, Failure, FailureCategory, Partition, Reason
 
 BUILD_AGAIN = "build the firmware again, or correct `[prebuilt]`"
 
 
-def read_firmware(root: Path, prebuilt: Prebuilt) -> Firmware | Problem | Failure:
+def read_firmware(root: Path, prebuilt: Prebuilt, made: Collection[str] = ()) -> Firmware | Problem | Failure:
     """The firmware that `[prebuilt]` names; a Problem where deploy.toml is wrong about it, a Failure where the build
-    is."""
+    is. `made`: files that an `[[action]]` makes, which need not be there yet."""
+    found = _find(root, prebuilt, made)
+    rows = _rows(root, found.table) if isinstance(found, Firmware) else ()
+    if not isinstance(found, Firmware) or isinstance(rows, Failure):
+        return found
+    return found._replace(notes=(*found.notes, *partitions.loose_rows(rows)))
+
+
+def _find(root: Path, prebuilt: Prebuilt, made: Collection[str]) -> Firmware | Problem | Failure:
     if prebuilt.files:
-        return _from_files(root, prebuilt.files)
+        return _from_files(root, prebuilt.files, prebuilt.chip, made)
     directory = posixpath.normpath(prebuilt.directory)
     manifest, built = (root / directory / name for name in (fw.FLASHER_ARGS, platformio.APP))
     if manifest.is_file() and not (built.is_file() and (root / directory / platformio.TABLE).is_file()):
         return _from_esp_idf(root, directory)
     if built.is_file():
         return _from_platformio(root, directory)
-    text = _text(root / directory / web_manifest.NAME)
-    if web_manifest.is_manifest(text):
-        return _from_web_manifest(root, directory, text, prebuilt.chip)
+    manifests = _web_manifests(root, directory)
+    if len(manifests) == 1 or web_manifest.NAME in manifests:
+        name = web_manifest.NAME if web_manifest.NAME in manifests else next(iter(manifests))
+        return _from_web_manifest(root, f"{directory}/{name}", manifests[name], prebuilt.chip)
     return _no_build(root, directory)
 
 
-def deciding_files(prebuilt: Prebuilt, kind: str) -> list[str]:
+def _web_manifests(root: Path, directory: str) -> dict[str, str]:
+    """Names and texts of the JSON files in a directory that are manifests of esp-web-tools."""
+    texts = {path.name: _text(path) for path in sorted((root / directory).glob("*.json"))}
+    return {name: text for name, text in texts.items() if web_manifest.is_manifest(text)}
+
+
+def deciding_files(prebuilt: Prebuilt, firmware: Firmware) -> list[str]:
     """Paths below the root whose presence or content decides which files are taken, beside those files."""
-    if kind == "files":
+    if firmware.kind == "files":
         return []
     directory = posixpath.normpath(prebuilt.directory)
     names = [fw.FLASHER_ARGS, platformio.APP, platformio.TABLE, web_manifest.NAME]
-    if kind == "platformio":
+    if firmware.kind == "platformio":
         names += [platformio.IDEDATA, *platformio.OTADATA]
+    paths = [f"{directory}/{name}" for name in names]
+    paths += [firmware.where] if firmware.kind == "esp-web-tools" else []
     sdkconfig = platformio.sdkconfig_path(directory)
-    return [*(f"{directory}/{name}" for name in names), *filter(None, [sdkconfig])]
+    return list(dict.fromkeys([*paths, *filter(None, [sdkconfig])]))
 
 
 def read_part(root: Path, file: FlashFile) -> bytes | Failure:
@@ -101,16 +119,16 @@ def _no_build(root: Path, directory: str) -> Problem:
 
 
 def _images_in(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.suffix in (".bin", ".uf2") and path.is_file())
+    return sorted(path for path in directory.iterdir() if path.suffix in (".bin", ".uf2", ".hex") and path.is_file())
 
 
 def _holds_several(path: Path) -> bool:
-    """Is it a UF2, or a merged image that begins at 0?"""
+    """Is it a UF2, a HEX file, or a merged image that begins at 0?"""
     try:
         data = read_file(str(path))
     except OSError:
         return False
-    return data.startswith(uf2.MAGIC) or isinstance(merged.split(0, data), tuple)
+    return packed.is_packed(data) or isinstance(merged.split(0, data), tuple)
 
 
 # --- ESP-IDF ----------------------------------------------------------------------------------
@@ -141,7 +159,7 @@ def _manifest(root: Path, directory: str) -> tuple[str, str, Manifest] | Failure
         text = read_text(root / where)
     except (OSError, UnicodeDecodeError) as error:
         return _bad(where, f"the file cannot be read: {error}")
-    manifest = fw.parse_flasher_args(text, directory)
+    manifest = fw.parse_flasher_args(text, directory, lambda path: _inside(root, path))
     return manifest if isinstance(manifest, Failure) else (where, text, manifest)
 
 
@@ -165,6 +183,14 @@ def _rows(root: Path, table: FlashFile) -> tuple[Partition, ...] | Failure:
     if isinstance(rows, Reason):
         return _bad(table.path, f"not a partition table: {rows.subject}: {rows.before}, {rows.after}")
     return rows
+
+
+def _inside(root: Path, path: str) -> str:
+    """An absolute path relative to the root, also where one of the two is spelled through a link; `""` outside."""
+    for place in (Path(path), Path(path).resolve()):
+        if place.is_relative_to(root):
+            return place.relative_to(root).as_posix()
+    return ""
 
 
 # --- PlatformIO -------------------------------------------------------------------------------
@@ -237,40 +263,56 @@ def _platformio_files(
 # --- lists of files -----------------------------------------------------------------------------
 
 
-def _from_files(root: Path, listed: Mapping[str, str]) -> Firmware | Problem | Failure:
+def _from_files(
+    root: Path, listed: Mapping[str, str], chip: str, made: Collection[str]
+) -> Firmware | Problem | Failure:
+    absent = [path for path in listed.values() if not (root / path).is_file()]
     for key, path in listed.items():
-        if not (root / path).is_file():
+        if path in absent and path not in made:
             hint = "build the firmware first, or correct the path; it is relative to the project root"
             what = "is no regular file" if (root / path).exists() else "does not exist"
             return Problem(("prebuilt", "files", key), True, f"the file '{path}' {what}", hint)
     files = sorted(FlashFile(fw.parse_offset(key) or 0, path) for key, path in listed.items())
-    return _assembled(root, "files", "the files of [prebuilt]", files)
+    found = _assembled(root, "files", "the files of [prebuilt]", files, chip, absent)
+    if isinstance(found, Failure) and absent:
+        names = ", ".join(absent)
+        hint = f"make {names} first: by `[prebuilt] build`, whose command runs before anything is read"
+        return found._replace(message=f"{found.message} ({names} is still to be made by an [[action]])", hint=hint)
+    return found
 
 
-def _from_web_manifest(root: Path, directory: str, text: str, chip: str) -> Firmware | Failure:
-    files = web_manifest.parse_manifest(text, directory, chip)
+def _from_web_manifest(root: Path, where: str, text: str, chip: str) -> Firmware | Failure:
+    files = web_manifest.parse_manifest(text, where, chip)
     if isinstance(files, Failure):
         return files
-    return _assembled(root, "esp-web-tools", f"{directory}/{web_manifest.NAME}", files)
+    return _assembled(root, "esp-web-tools", where, files, chip)
 
 
 def _assembled(
-    root: Path, kind: Literal["files", "esp-web-tools"], where: str, listed: Sequence[FlashFile]
+    root: Path,
+    kind: Literal["files", "esp-web-tools"],
+    where: str,
+    listed: Sequence[FlashFile],
+    chip: str = "",
+    absent: Collection[str] = (),
 ) -> Firmware | Failure:
-    """The firmware of files with offsets, merged images among them taken apart."""
+    """The firmware of files with offsets, merged images among them taken apart. `chip`: what deploy.toml says, for
+    where no image says it yet; `absent`: files that are still to be made."""
     files: list[FlashFile] = []
     for file in listed:
-        parts = _parts(root, file, where)
+        parts = [file] if file.path in absent else _parts(root, file, where)
         if isinstance(parts, Failure):
             return parts
         files += parts
     files.sort()
-    heads = _heads(root, files, where)
+    heads = _heads(root, [file for file in files if file.path not in absent], where)
     if isinstance(heads, Failure):
         return heads
-    chip, table = fw.find_chip(files, heads, where), fw.find_table(files, heads, where)
-    if isinstance(chip, Failure):
-        return chip
+    heads |= {file.label: b"" for file in files if file.path in absent}
+    found, table = fw.find_chip(files, heads, where), fw.find_table(files, heads, where)
+    if isinstance(found, Failure) and not (absent and chip):
+        return found
+    chip = chip if isinstance(found, Failure) else found
     if isinstance(table, Failure):
         return table
     settings = _boot_settings(files, heads, chip)
@@ -282,12 +324,12 @@ def _parts(root: Path, file: FlashFile, where: str) -> list[FlashFile] | Failure
     try:
         with _opened(root / file.path) as stream:
             data = stream.read(SECTOR + 1)
-            packed = data.startswith(uf2.MAGIC)
+            is_packed = packed.is_packed(data)
             # One image lies anywhere; several begin where a bootloader or a table does.
-            if not packed and (len(data) <= SECTOR or not _may_be_merged(file.offset, data)):
+            if not is_packed and (len(data) <= SECTOR or not _may_be_merged(file.offset, data)):
                 return [file]
             data += stream.read()
-        base, flat = (file.offset, data) if not packed else _unpacked(file, data)
+        base, flat = (file.offset, data) if not is_packed else _unpacked(file, data)
     except FileNotFoundError:
         return _bad(where, f"the file '{file.path}' does not exist")
     except OSError as error:
@@ -300,8 +342,8 @@ def _parts(root: Path, file: FlashFile, where: str) -> list[FlashFile] | Failure
             file.path, spans, "name the images that it was made of, each with its offset, in `[prebuilt] files`"
         )
     if spans is None:
-        return [FlashFile(base, file.path, Part(packed=True))] if packed else [file]
-    return [FlashFile(each.offset, file.path, Part(each.offset - base, each.size, packed)) for each in spans]
+        return [FlashFile(base, file.path, FilePart(packed=True))] if is_packed else [file]
+    return [FlashFile(each.offset, file.path, FilePart(each.offset - base, each.size, is_packed)) for each in spans]
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -317,9 +359,9 @@ def _may_be_merged(offset: int, head: bytes) -> bool:
     return offset <= max(merged.BOOT_OFFSETS) or head.startswith(partitions.TABLE_MAGIC)
 
 
-def _unpacked(file: FlashFile, data: bytes) -> uf2.Flat:
-    """A UF2 says itself where it goes; the offset of the list is added, which is 0."""
-    flat = uf2.unpack(data)
+def _unpacked(file: FlashFile, data: bytes) -> Flat:
+    """A packed file says itself where it goes; the offset of the list is added, which is 0."""
+    flat = packed.unpack(data)
     return flat._replace(base=flat.base + file.offset)
 
 

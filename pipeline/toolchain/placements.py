@@ -6,27 +6,29 @@ Invariant: what has no place raises a ConfigError that names the line of deploy.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.durable import read_text
+from cache.durable import MOST_TEXT, read_file
+from pipeline.chips import CHIPS
 from pipeline.config.schema import DeployConfig, Prebuilt
 from pipeline.errors import ConfigError
-from pipeline.formats.partitions import parse_csv
+from pipeline.formats.partitions import decode_csv, parse_csv
 from pipeline.formats.placement import APPLICATION, Given, Misplaced, Placement, add_given, place
 from pipeline.model import Failure, Partition
-from pipeline.toolchain.build import config_failure_at
+from pipeline.toolchain.config_places import config_failure_at
 
 if TYPE_CHECKING:
     from pipeline.config.values import Problem
     from pipeline.formats.manifests import Firmware
 
 
-def find_firmware(root: Path, section: Prebuilt) -> Firmware | Problem | Failure:
-    """What `[prebuilt]` names below `root`."""
+def find_firmware(root: Path, section: Prebuilt, made: Collection[str] = ()) -> Firmware | Problem | Failure:
+    """What `[prebuilt]` names below `root`; `made`: outputs of `[[action]]` tables."""
     from pipeline.toolchain.given_builds import read_firmware
 
-    return read_firmware(root, section)
+    return read_firmware(root, section, made)
 
 
 def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:
@@ -45,12 +47,21 @@ def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:
 def _read_csv(root: Path, config: DeployConfig) -> tuple[Partition, ...] | Failure:
     path = config.partitions.table
     try:
-        text = read_text(root / path)
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"the partition table '{path}' cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}"
+        data = read_file(str(root / path), most=MOST_TEXT)
+    except OSError as error:
+        message = f"the partition table '{path}' cannot be read: {error.strerror}"
         hint = "correct the path, or write the table"
         return config_failure_at(root, config, ("partitions", "table"), message, hint)
-    return parse_csv(text, path, flash_size=config.flash.size_bytes, table_offset=config.partitions.offset)
+    text = decode_csv(data, path)
+    if isinstance(text, Failure):
+        return text
+    return parse_csv(
+        text,
+        path,
+        flash_size=config.flash.size_bytes,
+        table_offset=config.partitions.offset,
+        boot_offset=CHIPS[config.toolchain.chip].bootloader_offset,
+    )
 
 
 def place_all(root: Path, config: DeployConfig, table: tuple[Partition, ...]) -> tuple[Placement, ...]:

@@ -110,6 +110,6 @@ def header_params(firmware: Firmware, chip: str, flash_size: str) -> tuple[tuple
 def watched(root: Path, prebuilt: Prebuilt, firmware: Firmware, placed: Sequence[Placement]) -> Watched:
     """What decided about the files beside their content."""
     app = next(one for one in placed if one.name == placement.APPLICATION)
-    maybe = [root / elf_beside(app.source), *(root / path for path in deciding_files(prebuilt, firmware.kind))]
+    maybe = [root / elf_beside(app.source), *(root / path for path in deciding_files(prebuilt, firmware))]
     there = tuple(str(path) for path in maybe if path.exists())
     return Watched({}, tuple(str(path) for path in maybe if not path.exists()), there)

@@ -8,7 +8,6 @@ every declared input, every word of its command that names a file of the project
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,15 +15,19 @@ from pathlib import Path
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import ActionConfig
 from pipeline.fastpath.watched import Watched
+from pipeline.formats import include_search
 from pipeline.model import Action, FailureCategory, Stage, Tool
+from pipeline.toolchain import programs
+from pipeline.toolchain.config_places import KeyPath
 from pipeline.toolchain.distribution import program_identity
+from pipeline.toolchain.generate import file_word
 from pipeline.toolchain.globs import Listing, is_pattern
+from pipeline.toolchain.named_files import NamedFiles
 
 PYTHON = ("python", "python3")
 """Mean the interpreter that runs this program: the one name that every project with a code generator needs, and the
 one that is most often another program on another machine."""
 
-KeyPath = tuple[str | int, ...]
 AskVersion = Callable[[str], str]
 """Path of a program -> what it says to `--version`, `""` if nothing."""
 
@@ -37,7 +40,7 @@ class UserActions(NamedTuple):
     watched: Watched
 
 
-class Misfit(NamedTuple):
+class ActionProblem(NamedTuple):
     """What is wrong, at a place of deploy.toml; `hint` None: what the category says."""
 
     at: KeyPath
@@ -47,8 +50,13 @@ class Misfit(NamedTuple):
 
 
 def user_actions(
-    listing: Listing, configs: Sequence[ActionConfig], profile: str, state_dir: Path, ask_version: AskVersion
-) -> UserActions | Misfit:
+    listing: Listing,
+    named: NamedFiles,
+    configs: Sequence[ActionConfig],
+    profile: str,
+    state_dir: Path,
+    ask_version: AskVersion,
+) -> UserActions | ActionProblem:
     """The actions of one profile, in the order of the file; all in stage compile, `place_stages` decides further."""
     tools: dict[str, Tool] = {}
     actions = []
@@ -57,17 +65,21 @@ def user_actions(
         for word, key in programs:
             if word not in tools:
                 found = _tool(listing.root, word, ("action", index, *key), state_dir, ask_version)
-                if isinstance(found, Misfit):
+                if isinstance(found, ActionProblem):
                     return found
                 tools[word] = found
         inputs = _inputs(listing, config, index)
-        if isinstance(inputs, Misfit):
+        if isinstance(inputs, ActionProblem):
             return inputs
-        actions.append(_action(listing.root, config, inputs, profile, tools))
+        actions.append(_action(named, config, inputs, profile, tools))
     names = sorted({name for config in configs for name in config.env})
-    places = [place for word in tools if "/" not in word for place in _search(word)]
-    absent = [place for place in places if not os.path.lexists(place)]
-    return UserActions(tuple(actions), tools, Watched({}, tuple(absent), (), tuple(names)))
+    absent: list[str] = []
+    files: list[str] = []
+    for program in (_find(word) for word in tools if "/" not in word):
+        if program is not None:
+            absent += [place for place in program.earlier if not os.path.lexists(place)]
+            files += dict.fromkeys((program.path, program.real))
+    return UserActions(tuple(actions), tools, Watched({}, tuple(absent), tuple(files), tuple(names)))
 
 
 def place_stages(actions: Sequence[Action], users: Sequence[Action]) -> tuple[Action, ...]:
@@ -82,78 +94,65 @@ def place_stages(actions: Sequence[Action], users: Sequence[Action]) -> tuple[Ac
 
 
 def _action(
-    root: str, config: ActionConfig, inputs: tuple[str, ...], profile: str, tools: Mapping[str, Tool]
+    named: NamedFiles, config: ActionConfig, inputs: tuple[str, ...], profile: str, tools: Mapping[str, Tool]
 ) -> Action:
     words: list[str] = []
     for word in config.argv:
         if word in ("{in}", "{out}"):
-            words += inputs if word == "{in}" else config.outputs
+            words += map(file_word, inputs if word == "{in}" else config.outputs)
             continue
-        filled = word.replace("{in}", inputs[0] if inputs else "").replace("{out}", config.outputs[0])
-        words.append(filled.replace("{depfile}", config.depfile).replace("{profile}", profile))
+        first = inputs[0] if inputs else ""
+        filled = word.replace("{in}", file_word(first) if word.startswith("{in}") else first)
+        words.append(filled.replace("{out}", config.outputs[0]).replace("{depfile}", config.depfile))
+    # Scripts and templates that the command names are as much inputs as what it reads.
+    said = named.of_words(config.argv, (*config.outputs, config.depfile))
+    identities = (f"{name} {tools[name].identity}" for name in config.tools)
     return Action(
         name=config.name,
         stage=Stage.COMPILE,
-        # A script that is run, or named in the command, is as much an input as what it reads.
-        inputs=tuple(dict.fromkeys((*inputs, *_scripts(root, config)))),
+        inputs=tuple(dict.fromkeys((*inputs, *said.files))),
         outputs=config.outputs,
         argv=tuple(words),
         env=tuple((name, os.environ[name]) for name in config.env if name in os.environ),
         depfile=config.depfile,
         profile=profile,
-        salt="\n".join(f"{name} {tools[name].identity}" for name in config.tools),
+        salt="\n".join((*identities, *([said.salt] if said.salt else []))),
         cacheable=config.cacheable,
     )
 
 
-def _scripts(root: str, config: ActionConfig) -> list[str]:
-    made = (*config.outputs, config.depfile)
-    return [word for word in config.argv if _ours(word) and word not in made and Path(root, word).is_file()]
-
-
-def _ours(path: str) -> bool:
-    """Is it spelled as a file of the project would be?"""
-    return "/" in path and not path.startswith("/") and ".." not in path.split("/")
-
-
-def _inputs(listing: Listing, config: ActionConfig, index: int) -> tuple[str, ...] | Misfit:
+def _inputs(listing: Listing, config: ActionConfig, index: int) -> tuple[str, ...] | ActionProblem:
     found: dict[str, None] = {}
     for n, pattern in enumerate(config.inputs):
         # A plain name may be made by another action, so it need not exist yet.
-        matches = listing.match(pattern) if is_pattern(pattern) else [pattern]
+        matches = listing.match(pattern) if is_pattern(pattern) else [include_search.plain(pattern)]
+        matches = [path for path in matches if path not in (*config.outputs, config.depfile) or not is_pattern(pattern)]
         if not matches:
-            message = f"'{pattern}' matches no file"
-            return Misfit(("action", index, "inputs", n), message, "correct the pattern; it is relative to the root")
+            message, hint = f"'{pattern}' matches no file", "correct the pattern; it is relative to the root"
+            return ActionProblem(("action", index, "inputs", n), message, hint)
         found.update(dict.fromkeys(matches))
     return tuple(found)
 
 
-def _tool(root: str, word: str, at: KeyPath, state_dir: Path, ask_version: AskVersion) -> Tool | Misfit:
+def _tool(root: str, word: str, at: KeyPath, state_dir: Path, ask_version: AskVersion) -> Tool | ActionProblem:
     """The program that `word` means: one of the project (with a slash), this Python, or the first on PATH."""
     if "/" in word:
         # Its bytes are an input of the action, which says more than an identity.
         return Tool(word, f"{root}/{word}", "", "a program of the project")
-    path = sys.executable if word in PYTHON else shutil.which(word)
-    if path is None:
+    found = _find(word)
+    if found is None:
         message = f"the program '{word}' of an [[action]] is not on PATH"
         hint = f"install it, or write its path relative to the project: tools/{word}"
-        return Misfit(at, message, hint, FailureCategory.TOOLCHAIN_MISSING)
+        return ActionProblem(at, message, hint, FailureCategory.TOOLCHAIN_MISSING)
     try:
-        identity = program_identity(path, state_dir, ask_version)
+        identity = program_identity(found.real, state_dir, ask_version)
     except OSError as error:
-        message = f"the program '{word}' ({path}) cannot be read: {error.strerror}"
-        return Misfit(at, message, None, FailureCategory.TOOLCHAIN_MISSING)
-    return Tool(word, path, identity.version, f"{word} {identity.version} sha256:{identity.sha256}")
+        message = f"the program '{word}' ({found.real}) cannot be read: {error.strerror}"
+        return ActionProblem(at, message, None, FailureCategory.TOOLCHAIN_MISSING)
+    return Tool(word, found.path, identity.version, f"{word} {identity.version} sha256:{identity.sha256}")
 
 
-def _search(word: str) -> list[str]:
-    """Where a program of this name would be found before the one that is used."""
+def _find(word: str) -> programs.Found | None:
     if word in PYTHON:
-        return []
-    used, places = shutil.which(word), []
-    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        place = f"{directory}/{word}"
-        if place == used:
-            break
-        places.append(place)
-    return places
+        return programs.Found(sys.executable, sys.executable, ())
+    return programs.find(word, os.environ.get("PATH", os.defpath))

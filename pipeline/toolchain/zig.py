@@ -14,9 +14,10 @@ from pathlib import Path
 
 from pipeline.effects.packages import package_dir
 from pipeline.failures import fail
+from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Failure, FailureCategory, Tool
-from pipeline.toolchain.distribution import program_digest, version_of
-from pipeline.toolchain.generate import COMPILE, LINK, BuildSpec, Commands, ProgramSpec, images
+from pipeline.toolchain.distribution import package_places, program_digest, version_of
+from pipeline.toolchain.generate import COMPILE, LINK, LINK_DEPFILE, BuildSpec, Commands, ProgramSpec, images
 from pipeline.toolchain.generate import actions as _actions
 
 __all__ = ["TARGETS", "BuildSpec", "ProgramSpec", "actions", "find", "images", "run_env"]
@@ -65,6 +66,14 @@ def find(state_dir: Path) -> Tool | Failure:
     return Tool("zig", str(program), version, f"zig {version} sha256:{digest}")
 
 
+def watched() -> Watched:
+    """What decides that `find` finds this one: where the package lies, and the program by the name that it has there,
+    which may be a link."""
+    directory = package_dir("ziglang")
+    files = (str(directory / "zig"),) if directory is not None else ()
+    return package_places(("ziglang",)).with_more(Watched({}, (), files))
+
+
 def run_env(state_dir: Path) -> Mapping[str, str]:
     """Environment of every zig command: caches of its own, so that nothing of another project or version is used."""
     base = state_dir / "zig"
@@ -73,5 +82,16 @@ def run_env(state_dir: Path) -> Mapping[str, str]:
 
 def actions(spec: BuildSpec) -> tuple[Action, ...]:
     """Everything that makes the images of `spec`. Precondition: `spec.chip` is in `TARGETS`."""
-    target = TARGETS[spec.chip]
-    return _actions(spec, Commands(("zig", "cc", *target, *_COMPILE), ("zig", "cc", *target, *LINK)))
+    return _actions(spec, commands(spec.chip))
+
+
+def commands(chip: str) -> Commands:
+    """The words for a chip."""
+    target = TARGETS[chip]
+    return Commands(
+        compile=("zig", "cc", *target, *_COMPILE),
+        link=("zig", "cc", *target, *LINK),
+        archive=("zig", "ar", "rcsD"),
+        link_depfile=LINK_DEPFILE,
+        assemble=("-Wno-unused-command-line-argument",),
+    )

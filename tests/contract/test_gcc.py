@@ -24,6 +24,7 @@ from pipeline.model import Failure, FailureCategory, Stage, Tool
 from pipeline.toolchain import gcc, zig
 from pipeline.toolchain.build import Toolchain, build_toolchain
 from tests import firmware_build as fb
+from tests.contract.small_project import Small
 from tests.firmware_device import Bench, ready_of
 
 needs_gcc = pytest.mark.skipif(shutil.which(gcc.DRIVER) is None, reason=fb.GCC_MISSING)
@@ -226,3 +227,22 @@ def test_a_missing_compiler_names_the_package(
 
 def test_both_toolchains_build_for_the_same_chips() -> None:
     assert set(gcc.TARGETS) == set(zig.TARGETS)
+
+
+@needs_gcc
+@pytest.mark.skipif(shutil.which("ccache") is None, reason="ccache is not installed (apt-get install ccache)")
+def test_through_ccache_the_same_is_made_and_shared(
+    tmp_path: Path, runner: SystemProcessRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launchers = tmp_path / "lib"
+    launchers.mkdir()
+    (launchers / gcc.DRIVER).symlink_to(str(shutil.which("ccache")))
+    plain = Small(tmp_path / "plain", runner, "gcc")
+    plain.build()
+    monkeypatch.setenv("PATH", f"{launchers}:{os.environ['PATH']}")
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "ccache"))
+    behind = Small(tmp_path / "behind", runner, "gcc")
+    assert "compile app/main.c" in behind.build() and behind.build() == set()
+    assert any((tmp_path / "ccache").rglob("*R")), "it was called"
+    assert behind.elf() == plain.elf()
+    assert plain.build() == set(), "the compiler is the same one"

@@ -50,11 +50,8 @@ class Unit:
         )
         assert COMPILER is not None
         state, tools = self.root / ".deploy", {"cc": Tool("cc", COMPILER, "", "cc")}
-        engine = Engine(
-            Directories(self.root, state, state),
-            BuildSteps((action,), tools, {}, {"PATH": os.environ["PATH"]}),
-            Host(self.runner, SystemClock(), 1),
-        )
+        steps = BuildSteps((action,), tools, {}, {"PATH": os.environ["PATH"]})
+        engine = Engine(Directories(self.root, state, state), steps, Host(self.runner, SystemClock(), 1))
         engine.scan()
         if engine.verdict(Stage.COMPILE).up_to_date:
             return False

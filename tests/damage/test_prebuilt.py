@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stages
 from pipeline.model import HOST_STAGES, Failure
 from pipeline.run.context import load_context
 from pipeline.run.options import Options
+from pipeline.run.run import StageOf
 from tests import given_firmware as given
 from tests.e2e.space import Space
 from tests.given_project import DIRECTORY, Layout, esp_idf, files, platformio, project, with_web
@@ -33,8 +33,7 @@ def host_run(space: Space) -> Failure | None:
     assert not isinstance(context, Failure), context
     try:
         for stage in HOST_STAGES:
-            run = stages.load(stage)
-            result = context.execute(stage, None, lambda run=run: run(context))  # type: ignore[misc]
+            result = context.execute(StageOf(stage))
             if result.failure is not None:
                 return result.failure
     finally:

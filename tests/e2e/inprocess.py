@@ -12,13 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipeline import stages
 from pipeline.effects.host import Revision
-from pipeline.events import StageStarted
 from pipeline.model import DEVICE_STAGES, HOST_STAGES, Failure, Stage
 from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options
-from pipeline.run.transactions import RunFacts, timed
+from pipeline.run.run import StageOf
+from pipeline.run.transactions import RunFacts
 from virtualboard.faults import parse_fault
 
 FACTS = RunFacts(("deploy",), "local-fast", "zig", Revision("", False), 0, 0)
@@ -57,51 +56,40 @@ def deploy(
     assert not isinstance(context, Failure), context
     assert isinstance(context.lock(), float)
     device = context.devices[0]
-    context.run.begin([(device.name, device.config.port)], FACTS)
+    context.transactions.begin([(device.name, device.config.port)], FACTS)
     if edit is not None:
         edit(context)
     opened: list[Any] = []
-    really_open = context._open_port
+    really_open = context.boards._open_port
 
     def open_port(device: Any) -> Any:
         opened.append(really_open(device))
         _plant(opened[-1], plants.get(Stage.VERIFY_FLASH, ()))
         return opened[-1]
 
-    context._open_port = open_port  # type: ignore[method-assign]
-    failure, running, interrupted = None, [], False
+    context.boards._open_port = open_port  # type: ignore[method-assign]
+    failure, interrupted = None, False
     try:
         for stage in (*(HOST_STAGES if hosts else ()), *DEVICE_STAGES):
             name = device.name if stage in DEVICE_STAGES else ""
             if name and stage is not Stage.VERIFY_FLASH:
                 _plant(opened[-1], plants.get(stage, ()))
-            if stage is Stage.REFLASH and device.nothing_to_write():
+            if stage is Stage.REFLASH and context.nothing_to_write(name):
                 continue
-            context.run.say(StageStarted(stage), name)
-            running = [(stage, name, context.clock.now_s())]
-            result = context.execute(stage, device if name else None, _runner(context, stage, device))
-            context.run.stage_finished(timed(result, context.clock.now_s() - running.pop()[2]), name)
-            failure = result.failure
+            which = StageOf(stage, name)
+            context.consider(which)
+            context.started(which)
+            failure = context.execute(which).failure
             if failure is not None:
                 break
         else:
-            assert context.confirm(device)
+            assert context.confirm(device.name)
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        context.close()
-        if not interrupted:
-            context.settle()
-        (rendered,) = context.run.finish(running, interrupted=interrupted)
-        context.unlock()
+        (rendered,) = context.end(interrupted=interrupted, passed=False, selection=None).rendered
     assert rendered.path is not None and rendered.path.read_text().startswith("# Deploy Report")
     return Run(json.loads(rendered.path.with_suffix(".json").read_text()), failure)
-
-
-def _runner(context: Context, stage: Stage, device: Any) -> Callable[[], Any]:
-    if stage in HOST_STAGES:
-        return lambda: stages.load(stage)(context)
-    return lambda: stages.load_device(stage)(context, device)
 
 
 def _plant(port: Any, faults: Sequence[str]) -> None:

@@ -190,7 +190,7 @@ def test_a_moved_identity_writes_everything_once(deployed: Bench, record: str, k
     edit_app(deployed.root, b"changed", 0x5000)
     deployed.deploy(only=FLASH_ONLY)
     context = deployed.context()
-    older = dict(context.identity) | {kind.split("-", maxsplit=1)[0]: "what it was before"}
+    older = dict(context.build.identity) | {kind.split("-", maxsplit=1)[0]: "what it was before"}
     (device,) = context.devices
     context.open_session(device).close()
     from pipeline.device.journal_file import DeviceJournal

@@ -1,4 +1,4 @@
-"""Each known trap of doit 0.37 (DESIGN 3.5), sprung by plain doit and closed in ours, with the same shell command.
+"""Each known trap of doit 0.37, sprung by plain doit and closed in ours, with the same shell command.
 
 `Plain` declares it as a doit task with `file_dep` and `targets`, `Ours` as an `[[action]]` of a small project. The
 command logs each start in `ran`; named pipes stop it where a test wants to act, so that nothing depends on time.

@@ -158,7 +158,7 @@ def protected_device(space: Space, _: pytest.MonkeyPatch) -> Run:
     def burn(context: Any) -> None:
         space.flash.parent.mkdir(parents=True, exist_ok=True)
         burnt = Security(flash_encryption=True)
-        context._open_port = lambda device: open_virtual("esp32c3", space.flash, security=burnt)
+        context.boards._open_port = lambda device: open_virtual("esp32c3", space.flash, security=burnt)
 
     return run(space, edit=burn)
 
@@ -193,7 +193,9 @@ def unhealthy(space: Space, _: pytest.MonkeyPatch) -> Run:
 
 def interrupted(space: Space, _: pytest.MonkeyPatch) -> Run:
     def stop_writing(context: Any) -> None:
-        context.progress = lambda label, done, total: signal.raise_signal(signal.SIGINT) if label == "app" else None
+        context.screen.on_progress = lambda label, done, total: (
+            signal.raise_signal(signal.SIGINT) if label == "app" else None
+        )
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -210,7 +212,7 @@ def unknown(space: Space, _: pytest.MonkeyPatch) -> Run:
     """A defect of ours, as any exception is that nobody expected."""
 
     def broken(context: Any) -> None:
-        context._open_port = lambda device: device.no_such_attribute
+        context.boards._open_port = lambda device: device.no_such_attribute
 
     result = run(space, edit=broken)
     assert result.report["totals"]["unknown_failures"] == 1
@@ -266,3 +268,16 @@ def test_each_category_has_a_cause(category: FailureCategory, space: Space, monk
     if category is not C.UNKNOWN:
         assert result.report["totals"]["unknown_failures"] == 0
     assert os.environ["XDG_CACHE_HOME"].startswith(str(space.path)), "no test reaches another one's cache"
+
+
+@pytest.mark.parametrize("until", ["line:jsonrpc", "byte"])
+def test_an_application_elsewhere_in_flash_is_another_one(space: Space, until: str) -> None:
+    """Firmware that is not asked who it is: the bootloader says what it starts."""
+    space.edit("deploy.toml", 'until = "rpc:ready"', f'until = "{until}"')
+    assert run(space).outcome == "full_flashed"
+    result = with_code(
+        space, "firmware/boot/boot.c", "log_short_hex(app->offset);", "log_short_hex(app->offset + 0x1000);"
+    )
+    failure = result.report["failure"]
+    assert (failure["category"], failure["stage"]) == ("wrong_image", "ttfb")
+    assert "the bootloader starts the application at 0x11000, this build's lies at 0x10000" in failure["message"]

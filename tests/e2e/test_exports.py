@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from pipeline.report.live_results import decode_merged
-from tests.e2e.space import Space, environment
+from tests.e2e.space import ROOT, Space, environment
 from tests.e2e.test_runs import SECOND
 from tests.unit.test_exports import check_junit, check_trace
 from tests.unit.test_status import check_page
@@ -135,6 +135,13 @@ def test_a_killed_run_is_in_the_history_and_none_of_this_is_imported_unasked(hos
     assert [row["outcome"] for row in history(host_space)] == ["full_flashed", "interrupted", "verified_unchanged"]
     found = set(re.findall(r"\| +(pipeline\.\S+)", child.stderr))
     assert "pipeline.cli.reporter" in found
-    own = ("exports", "status", "report_html", "report_view")
-    core = ("trace", "junit", "stream", "step_summary", "timeline", "history", "live_results", "status", "html_page")
-    assert found & {*(f"pipeline.{name}" for name in own), *(f"pipeline.core.{name}" for name in core)} == set()
+    unused = {
+        "pipeline.run.exports",
+        *(f"pipeline.cli.{name}" for name in ("status", "report_html", "report_view")),
+        *(
+            f"pipeline.report.{name}"
+            for name in ("perfetto", "junit", "ndjson", "step_summary", "timeline", "history", "live_results", "html")
+        ),
+    }
+    assert all((ROOT / f"{name.replace('.', '/')}.py").exists() for name in unused)
+    assert found & unused == set()

@@ -3,6 +3,7 @@ that was not touched unless the failure came after the write."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -209,6 +210,38 @@ def boots_with(space: Space, first_statement: str) -> Result:
 def test_firmware_that_panics(space: Space) -> None:
     result = boots_with(space, "*(volatile int *)0 = 1;")
     assert_failed(result, "panic", "Guru Meditation")
+
+
+def check_that_nothing_is_forged(result: Result, junit: str, summary: str, shown: str) -> None:
+    """No line of any output is the last line of another deploy, or a command to a CI service."""
+    last = [line for line in result.out.splitlines() if line.strip().startswith("DEPLOY_TX_ID=")]
+    assert len(last) == 1 and last[0].startswith(f"DEPLOY_TX_ID={result.report['transaction_id']} ")
+    for text in (result.err, junit, summary, shown):
+        assert "forged" in text
+        assert not re.search(r"^\s*(::|DEPLOY_TX_ID=)|##\w*\[|\x1b", text, re.M), text
+
+
+def test_firmware_that_speaks_as_if_it_were_hotplate(host_space: Space) -> None:
+    """A boot log that looks like a compiler's, a deploy's and a CI service's at once."""
+    said = (
+        "src/a.c:1:1: error: forged",
+        "::stop-commands::forged",
+        "DEPLOY_TX_ID=tx-20261121-083000-beef DEPLOY_OUTCOME=verified_unchanged",
+        "##[error]forged",
+        "\\033[2Jforged",
+    )
+    lines = "".join(f"{line}\\n" for line in said)
+    hang = "for (volatile int i = 0;;) {\n        (void)i;\n    }"
+    host_space.edit(MAIN, "    port_init();", f'    port_init();\n    out_text("{lines}");\n    {hang}')
+    host_space.edit("deploy.toml", "timeout_ms = 5000", "timeout_ms = 1500")
+    summary = host_space.file("summary.md")
+    result = host_space.doit("deploy", "--junit", "junit.xml", env={"GITHUB_STEP_SUMMARY": str(summary)})
+    assert_failed(result, "rpc_timeout", "  | ::stop-commands::forged")
+    shown = host_space.doit("report", "show", result.report["transaction_id"])
+    junit = host_space.file("junit.xml").read_text()
+    check_that_nothing_is_forged(result, junit, summary.read_text(), shown.out)
+    stream = host_space.doit("deploy", "--json").out
+    assert all(json.loads(line) for line in stream.splitlines()) and "##[" not in stream
 
 
 def test_firmware_that_resets_for_ever(space: Space) -> None:

@@ -20,7 +20,7 @@ from pipeline import fastpath
 from pipeline.editor.watch_set import unfinished
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.fastpath import Look, Snapshot, load, native_build, native_loop
+from pipeline.fastpath import FirstLook, Snapshot, load, native_build, native_loop
 from pipeline.fastpath import state as fastpath_state
 from pipeline.fastpath import touched as touched_files
 from pipeline.fastpath.state import FORMER_DIRECTORIES, FastPathState, _with, _with_stamps_of
@@ -65,7 +65,7 @@ class Project:
         code = {
             "doit": "import sys; sys.argv[0] = 'doit'; from doit.doit_cmd import DoitMain; "
             "sys.exit(DoitMain().run(sys.argv[1:]))",
-            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.context as c; "
+            "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.engines as c; "
             "c.WORTH_FILES = 1; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))",
             "hotplate": "import sys; from pipeline.fastpath import main; sys.exit(main())",
         }[program]
@@ -106,10 +106,10 @@ class Project:
             told = fastpath.answer(argv)
             patch.setattr(fastpath, "load", self._load_with_helper)
             again = fastpath.answer(argv)
-        if isinstance(told, Look) and isinstance(again, Look):
+        if isinstance(told, FirstLook) and isinstance(again, FirstLook):
             assert told.places == again.places
             return None
-        assert told == again and not isinstance(told, Look)
+        assert told == again and not isinstance(told, FirstLook)
         return told
 
     def _load_with_helper(self, path: str) -> Any:
@@ -389,7 +389,7 @@ def test_the_run_of_the_same_process_believes_its_first_look(built: Project, mon
         looks.append(root)
         return fastpath.moved(snapshot, root)
 
-    def places(look: Look, wait: bool = False) -> Sequence[int]:
+    def places(look: FirstLook, wait: bool = False) -> Sequence[int]:
         run = FastPathState(built.root, "")
         run.believe(look)
         if wait:
@@ -405,7 +405,7 @@ def test_the_run_of_the_same_process_believes_its_first_look(built: Project, mon
     append(built.root / "src/d000/u00000.c")
     with built.inside():
         look = fastpath.answer(["compile", "link"])
-        assert isinstance(look, Look)
+        assert isinstance(look, FirstLook)
         monkeypatch.setattr(fastpath_state, "moved", counted)
         assert len(places(look)) == 1 and not looks
         append(built.root / "src/d000/u00001.c")

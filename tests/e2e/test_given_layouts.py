@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from esptool.cmds import merge_bin
 
 from pipeline.model import Failure
 from pipeline.run.context import load_context
@@ -39,19 +39,10 @@ def parts(chip: str) -> dict[int, bytes]:
     }
 
 
-def merge(chip: str, path: Path, *options: str) -> None:
+def merge(chip: str, path: Path, **options: Any) -> None:
     """By esptool's own `merge-bin`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    words = []
-    for offset, data in parts(chip).items():
-        piece = path.parent / f"{path.name}.{offset:x}.part"
-        piece.write_bytes(data)
-        words += [hex(offset), str(piece)]
-    command = [sys.executable, "-m", "esptool", "--chip", chip, "merge-bin", "-o", str(path), *options, *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for piece in path.parent.glob("*.part"):
-        piece.unlink()
+    merge_bin(list(parts(chip).items()), chip, str(path), **options)
 
 
 def merged(root: Path, chip: str) -> str:
@@ -60,26 +51,31 @@ def merged(root: Path, chip: str) -> str:
 
 
 def padded(root: Path, chip: str) -> str:
-    merge(chip, root / "bin/factory.bin", "--pad-to-size", "4MB")
+    merge(chip, root / "bin/factory.bin", pad_to_size="4MB")
     return 'files = { 0x0 = "bin/factory.bin" }'
 
 
 def from_the_bootloader_on(root: Path, chip: str) -> str:
     boot = hex(given.BOOT_OFFSETS[chip])
-    merge(chip, root / "bin/factory.bin", "--target-offset", boot)
+    merge(chip, root / "bin/factory.bin", target_offset=int(boot, 0))
     return f'files = {{ {boot} = "bin/factory.bin" }}'
 
 
 def as_uf2(root: Path, chip: str) -> str:
-    merge(chip, root / "bin/factory.uf2", "--format", "uf2")
+    merge(chip, root / "bin/factory.uf2", format="uf2")
     return 'files = { 0x0 = "bin/factory.uf2" }'
+
+
+def as_hex(root: Path, chip: str) -> str:
+    merge(chip, root / "bin/factory.hex", format="hex")
+    return 'files = { 0x0 = "bin/factory.hex" }'
 
 
 def web_manifest(root: Path, chip: str) -> str:
     merge(chip, root / "dist/factory.bin")
     family = {"esp32": "ESP32", "esp32s3": "ESP32-S3", "esp32c3": "ESP32-C3"}[chip]
     builds = [{"chipFamily": family, "parts": [{"path": "factory.bin", "offset": 0}]}]
-    (root / "dist/manifest.json").write_text(json.dumps({"name": "x", "version": "1", "builds": builds}))
+    (root / "dist/firmware-release.json").write_text(json.dumps({"name": "x", "builds": builds}))
     return 'directory = "dist"'
 
 
@@ -104,7 +100,7 @@ def holds(space: Space, expected: dict[int, bytes]) -> bool:
     return all(flash[offset : offset + len(data)] == data for offset, data in expected.items())
 
 
-MERGED = (merged, padded, from_the_bootloader_on, as_uf2, web_manifest, web_manifest_of_parts)
+MERGED = (merged, padded, from_the_bootloader_on, as_uf2, as_hex, web_manifest, web_manifest_of_parts)
 
 
 @pytest.mark.parametrize("chip", CHIPS)
@@ -320,3 +316,133 @@ def test_the_size_in_deploy_toml_goes_into_the_header_of_listed_files(tmp_path: 
     boot = space.file("bin/b.bin").read_bytes()
     assert boot == given.bootloader("esp32s3"), "the file itself stays"
     assert hashlib.sha256(boot[:-32]).digest() == boot[-32:]
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def test_a_table_of_an_old_esp_idf_is_deployed_and_said(tmp_path: Path) -> None:
+    rows: tuple[given.Row, ...] = (
+        ("nvs", 1, 2, 0x9000, 0x5000),
+        ("phy", 1, 1, 0xE004, 0x1000),
+        ("factory", 0, 0, 0x10000, 0x12345),
+    )
+
+    def layout(root: Path, chip: str) -> str:
+        images = {"b.bin": given.bootloader(chip), "t.bin": given.table(rows), "a.bin": given.app(chip)}
+        given.write(root / "bin", images)
+        return 'files = { 0x1000 = "bin/b.bin", 0x8000 = "bin/t.bin", 65536 = "bin/a.bin" }'
+
+    space = project(tmp_path / "project", "esp32", layout)
+    result = space.deploy()
+    assert result.code == 0, result.out + result.err
+    assert "note: the partition 'phy' begins at 0xe004, which is no multiple of 0x1000" in result.err
+    assert "note: the app partition 'factory' has 0x12345 bytes" in result.err
+
+
+def test_an_absolute_path_inside_the_project_is_one_of_its_files(tmp_path: Path) -> None:
+    def layout(root: Path, chip: str) -> str:
+        given.esp_idf(root / "build", chip)
+        given.write(root / "data", {"fs.bin": FS})
+        link = tmp_path / "link"
+        link.symlink_to(root, target_is_directory=True)
+        manifest = root / "build/flasher_args.json"
+        document = json.loads(manifest.read_text())
+        document["flash_files"] |= {"0x90000": f"{root}/data/fs.bin", "0x10000": f"{link}/build/blink.bin"}
+        manifest.write_text(json.dumps(document))
+        return 'directory = "build"'
+
+    space = project(tmp_path / "project", "esp32s3", layout)
+    assert written(deploy(space.path)) == ["app", "bootloader", "otadata", "partitions", "storage"]
+    assert holds(space, {0x90000: FS})
+    document = json.loads(space.file("build/flasher_args.json").read_text())
+    document["flash_files"]["0x90000"] = f"{tmp_path}/other.bin"
+    space.file("build/flasher_args.json").write_text(json.dumps(document))
+    failure = load_context(Options(), space.path)
+    assert isinstance(failure, Failure) and "lies outside the project" in failure.message
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
+def test_a_table_in_another_encoding_is_named_with_its_line(host_space: Space, encoding: str) -> None:
+    table = host_space.file("firmware/partitions.csv")
+    table.write_bytes((table.read_text() + "# Gr\u00f6\u00dfe\n").encode(encoding))
+    result = host_space.doit("link")
+    assert result.code != 0 and "firmware/partitions.csv:" in result.err
+    assert "save the table as UTF-8" in result.err and "[this is a bug]" not in result.err
+
+
+# --- files that an action makes -------------------------------------------------------------------
+
+COPY = """
+[[action]]
+name = "make"
+argv = ["sh", "-c", "{command}"]
+inputs = [{inputs}]
+outputs = [{outputs}]
+"""
+
+
+def by_action(*names: str) -> Layout:
+    """Files of which `names` are made by an action below build/."""
+
+    def layout(root: Path, chip: str) -> str:
+        images = {"b.bin": given.bootloader(chip), "t.bin": given.table(given.TWO_SLOTS), "a.bin": given.app(chip)}
+        given.write(root / "made", images)
+        given.write(root / "bin", {name: data for name, data in images.items() if name not in names})
+        place = {name: f"build/{name}" if name in names else f"bin/{name}" for name in images}
+        boot = hex(given.BOOT_OFFSETS[chip])
+        return f"files = {{ {boot} = '{place['b.bin']}', 0x8000 = '{place['t.bin']}', 65536 = '{place['a.bin']}' }}"
+
+    return layout
+
+
+def with_action(space: Space, *names: str) -> None:
+    text = COPY.format(
+        command="; ".join(f"cp made/{name} build/{name}" for name in names),
+        inputs=", ".join(f"'made/{name}'" for name in names),
+        outputs=", ".join(f"'build/{name}'" for name in names),
+    )
+    with space.file("deploy.toml").open("a") as config:
+        config.write(text)
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_an_image_that_an_action_makes_is_deployed_in_the_same_run(tmp_path: Path, chip: str) -> None:
+    space = project(tmp_path / "project", chip, by_action("a.bin"))
+    with_action(space, "a.bin")
+    assert written(deploy(space.path)) == ["app", "bootloader", "otadata", "partitions"]
+    assert holds(space, {0x10000: given.app(chip)})
+    assert written(deploy(space.path)) == []
+    new = given.app(chip, "two")
+    space.file("made/a.bin").write_bytes(new)
+    assert written(deploy(space.path)) == ["app"]
+    assert holds(space, {0x10000: new})
+
+
+def test_all_images_may_be_an_actions_where_deploy_toml_names_the_chip(tmp_path: Path) -> None:
+    space = project(tmp_path / "project", "esp32s3", by_action("a.bin", "b.bin"))
+    with_action(space, "a.bin", "b.bin")
+    refused(space, "build/b.bin", "still to be made by an [[action]]", "[prebuilt] build")
+    space.edit("deploy.toml", 'kind = "prebuilt"', 'kind = "prebuilt"\nchip = "esp32s3"')
+    assert written(deploy(space.path)) == ["app", "bootloader", "otadata", "partitions"]
+
+
+def test_a_table_that_an_action_makes_is_to_be_there_first_and_to_stay(tmp_path: Path) -> None:
+    space = project(tmp_path / "project", "esp32s3", by_action("t.bin"))
+    with_action(space, "t.bin")
+    refused(space, "none of these files is a partition table", "build/t.bin is still to be made", "[prebuilt] build")
+    given.write(space.file("build"), {"t.bin": given.table(given.TWO_SLOTS)})
+    moved = (*given.TWO_SLOTS[:2], ("app0", 0, 0x10, 0x20000, 0x40000), ("app1", 0, 0x11, 0x60000, 0x40000))
+    space.file("made/t.bin").write_bytes(given.table(moved))
+    refused(space, "the partition table became another one in this run", "run again")
+
+
+def test_a_file_that_an_action_made_once_is_not_removed_when_it_is_given(tmp_path: Path) -> None:
+    """The action became the firmware's own build: what that made just now is the same file."""
+    space = project(tmp_path / "project", "esp32s3", by_action("a.bin"))
+    config = space.file("deploy.toml").read_text()
+    with_action(space, "a.bin")
+    assert "app" in written(deploy(space.path))
+    space.file("deploy.toml").write_text(config)
+    assert written(deploy(space.path)) == []
+    assert space.file("build/a.bin").read_bytes() == given.app("esp32s3")

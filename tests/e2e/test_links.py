@@ -42,7 +42,9 @@ def test_the_gate_notices_links_that_lead_elsewhere(project: Project) -> None:
     project.settle()
     (project.root / "two/h00.h").unlink()
     (project.root / "two/h00.h").symlink_to("../one/h00.h")
-    assert project.answer("compile", "link") == NOTHING, "still the same bytes"
+    assert project.answer("compile", "link") in (None, NOTHING), "the same bytes behind a link may be read once more"
+    assert project.out("doit", "compile", "link").endswith("-- compile\n-- link\n"), "still the same bytes"
+    project.settle()
     (project.root / "one/h00.h").write_text("// changed behind two links\n")
     assert project.answer("compile", "link") is None
     assert project.out("doit", "compile", "link").startswith(RAN)

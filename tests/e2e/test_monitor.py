@@ -33,7 +33,7 @@ def context_of(space: Space) -> Context:
 
 def frames(text: str) -> dict[str, tuple[str, int]]:
     """Function -> file and line of each decoded frame."""
-    found = re.findall(r"^ *#\d+ 0x[0-9a-f]{8} (\w+) at (\S+):(\d+)$", text, re.M)
+    found = re.findall(r"^[ |]*#\d+ 0x[0-9a-f]{8} (\w+) at (\S+):(\d+)$", text, re.M)
     return {function: (file, int(line)) for function, file, line in found}
 
 

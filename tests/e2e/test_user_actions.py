@@ -27,6 +27,15 @@ env = ["FLAVOUR"]
 """
 
 
+FRAGILE = """
+[[action]]
+name = "fragile"
+argv = ["sh", "-c", "cp fragile.txt build/fragile.bin; cp fragile.txt build/new.bin; ! grep -q broken fragile.txt"]
+inputs = ["fragile.txt"]
+outputs = ["build/fragile.bin", "build/new.bin"]
+"""
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     project = Project(tmp_path)
@@ -197,7 +206,7 @@ WRONG = {
     "fails": (
         'name = "x"\nargv = ["sh", "-c", "echo a.txt:3: error: bad thing >&2; exit 4"]\noutputs = ["build/y"]',
         "a.txt:3",
-        ("bad thing", "\n$ "),
+        ("bad thing", "$ "),
     ),
 }
 
@@ -255,3 +264,34 @@ def products(project: Project) -> dict[str, bytes]:
     """Every file below build/."""
     build = project.root / "build"
     return {str(path.relative_to(build)): path.read_bytes() for path in build.rglob("*") if path.is_file()}
+
+
+def test_clean_removes_what_nobody_makes_any_more(project: Project) -> None:
+    header = project.root / "build/gen/h00.h"
+    assert counts(project) == ["fingerprint", "compile", "link"]
+    (project.root / "build/mine.txt").write_text("mine\n")
+    config = (project.root / "deploy.toml").read_text()
+    (project.root / "deploy.toml").write_text(config.replace("build/gen/h00.h", "build/gen/other.h"))
+    assert header.exists()
+    project.out("doit", "clean", "compile")
+    assert not header.exists() and (project.root / "build/mine.txt").exists()
+
+
+def test_an_action_that_fails_leaves_what_lay_there(project: Project) -> None:
+    """Made by an earlier run or by hand: it is gone only when there is something newer."""
+    add(project, FRAGILE)
+    made = project.root / "build/fragile.bin"
+    made.parent.mkdir(exist_ok=True)
+    made.write_text("by hand")
+    (project.root / "fragile.txt").write_text("broken")
+    for _ in range(2):
+        fails(project, "deploy.toml:", "fragile")
+        assert made.read_text() == "by hand"
+        assert not (project.root / "build/new.bin").exists(), "what the failed command made is gone"
+    (project.root / "fragile.txt").write_text("good")
+    project.out("doit", "compile", "link")
+    assert made.read_text() == "good"
+    (project.root / "fragile.txt").write_text("broken again")
+    fails(project, "deploy.toml:", "fragile")
+    assert made.read_text() == "good"
+    assert not list((project.root / ".deploy/former").iterdir())

@@ -19,10 +19,11 @@ from pipeline.editor import hook_texts
 from pipeline.editor.watch import stopping
 from pipeline.editor.watch_set import unfinished, watch_set
 from pipeline.effects.file_events import DirectoryWatcher
-from pipeline.model import Stage, StageOutcome, StageResult
+from pipeline.model import Stage, StageOutcome, StageResult, StageWork
 from pipeline.run.context import Context, load_context
 from pipeline.run.lock import writing_lock
 from pipeline.run.options import Options
+from pipeline.run.run import StageOf
 from tests.e2e.test_fastpath import ZIG, Project
 from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
 from tests.unit.test_diagnostics import GCC
@@ -204,13 +205,14 @@ def test_no_write_begins_while_a_cancel_is_under_way(project: Project) -> None:
     assert try_lock(cancel)
     began = threading.Event()
 
-    def write() -> StageResult:
+    def write(which: StageOf) -> StageWork:
         began.set()
         assert not try_lock(cancel), "a cancel must not get the lock during a write"
-        return StageResult(Stage.REFLASH, StageOutcome.RAN, 0.0)
+        return StageWork()
 
+    context._attempt = write  # type: ignore[method-assign]
     results: list[StageResult] = []
-    run = threading.Thread(target=lambda: results.append(context.execute(Stage.REFLASH, None, write)))
+    run = threading.Thread(target=lambda: results.append(context.execute(StageOf(Stage.REFLASH))))
     run.start()
     assert not began.wait(0.1), "the write began although a cancel held the lock"
     os.close(cancel)
@@ -289,7 +291,7 @@ def test_what_matters(project: Project, monkeypatch: pytest.MonkeyPatch) -> None
     root = str(project.root)
     for name in ("deploy.toml", "dodo.py", "src/d000/u00000.c", "include/h00.h", "src/d000/h00.h"):
         assert found.concerns([f"{root}/{name}"]), name
-    for name in ("README.md", "src/d000/.u00000.c.swp", "build/local-fast/app.bin", ".deploy/fastpath.v1/-.state"):
+    for name in ("README.md", "src/d000/.u00000.c.swp", "build/local-fast/app.bin", ".deploy/gate.v1/-.state"):
         assert not found.concerns([f"{root}/{name}"]), name
     assert found.directories >= {root, f"{root}/src/d000", f"{root}/include"}
     assert not any(

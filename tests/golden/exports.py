@@ -10,19 +10,23 @@ from typing import Any
 
 from pipeline.model import Event
 from pipeline.report.document import build_report
-from pipeline.report.history import History, parse_history
+from pipeline.report.history import DeployHistory, parse_history
 from pipeline.report.html import Facts, render_page
 from pipeline.report.junit import render_junit
 from pipeline.report.live_results import Merged, encode_merged, entry
 from pipeline.report.markdown import encode_history, history_row
 from pipeline.report.ndjson import event_line, report_line
 from pipeline.report.perfetto import render_trace
-from pipeline.report.status_pages import Device, SuiteFile, pages, unit_page
+from pipeline.report.status_pages import StatusDevice, SuiteFile, pages, unit_page
 from pipeline.report.step_summary import render_summary
 from pipeline.report.timeline import timeline
 from tests.golden.scenarios import RUNS
 
-DEVICES = (Device("bench", "esp32c3"), Device("desk", "ESP32-S3 (QFN56) (revision v0.2)"), Device("new", "esp32"))
+DEVICES = (
+    StatusDevice("bench", "esp32c3"),
+    StatusDevice("desk", "ESP32-S3 (QFN56) (revision v0.2)"),
+    StatusDevice("new", "esp32"),
+)
 
 
 def report(name: str) -> dict[str, Any]:
@@ -49,7 +53,7 @@ def rows() -> list[dict[str, Any]]:
     return found
 
 
-def history() -> History:
+def history() -> DeployHistory:
     return parse_history(b"".join(map(encode_history, rows())))
 
 

@@ -1,6 +1,6 @@
 """The runs whose reports are pinned in this directory, as events. No files, no clock.
 
-After a wanted change of the layout: `python -m tests.golden.scenarios` writes the pages anew; read the diff.
+After a wanted change of the layout: `python -m tests.golden.scenarios` writes the pages again; read the diff.
 """
 
 from __future__ import annotations
@@ -224,10 +224,10 @@ def pages(name: str) -> dict[str, str]:
     """File name -> content of one run's golden files."""
     from pipeline.report.document import build_report
     from pipeline.report.markdown import last_line, render_markdown
-    from pipeline.report.terminal import Look, stage_table
+    from pipeline.report.terminal import TerminalLook, stage_table
 
     report = build_report(RUNS[name]())
-    screen = [*stage_table(report, Look(tty=False, colour=False, columns=80)), last_line(report)]
+    screen = [*stage_table(report, TerminalLook(tty=False, colour=False, columns=80)), last_line(report)]
     return {
         f"report_{name}.md": render_markdown(report),
         f"report_{name}.json": json.dumps(report, indent=2, ensure_ascii=True) + "\n",

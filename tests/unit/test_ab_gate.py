@@ -26,7 +26,7 @@ from pipeline.measure.compare.decision import (
 )
 from pipeline.measure.compare.view import render
 from pipeline.model import Failure
-from pipeline.report.history import History, parse_history
+from pipeline.report.history import DeployHistory, parse_history
 from pipeline.report.markdown import HISTORY_SCHEMA, encode_history
 from tests.golden import loops as golden
 from tests.unit.test_config import MINIMAL
@@ -60,7 +60,7 @@ def row(**values: Any) -> dict[str, Any]:
     return {**base, **values}
 
 
-def history(*rows: dict[str, Any]) -> History:
+def history(*rows: dict[str, Any]) -> DeployHistory:
     return parse_history(b"".join(encode_history({**one, "transaction_id": f"tx-{n}"}) for n, one in enumerate(rows)))
 
 

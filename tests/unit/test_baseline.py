@@ -77,7 +77,7 @@ def test_a_run_that_never_began_has_no_durations() -> None:
 
 
 def test_what_the_gate_answered_is_up_to_date() -> None:
-    found = rows(core.answered_by_gate("warm", 2, "", 31), deploy=False)
+    found = rows(core.answered_by_fastpath("warm", 2, "", 31), deploy=False)
     assert [(row.status, row.duration_s) for row in found] == [("up-to-date", 0.0)] * 3 + [("ok", 0.031)]
 
 

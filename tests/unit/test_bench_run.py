@@ -13,7 +13,7 @@ import pytest
 from pipeline.measure.bench import generated_project
 from pipeline.measure.bench import suites as bench_suites
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.suites import Session
+from pipeline.measure.bench.suites import BenchSession
 from pipeline.measure.bench.table import Row, at_most
 from pipeline.model import Failure
 from pipeline.run.context import Context, load_context
@@ -71,7 +71,7 @@ def report(context: Context) -> Any:
 
 
 def test_suites_that_fail_are_recorded_and_the_others_run(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
-    session = Session(context, "doit bench", gathered=True)
+    session = BenchSession(context, "doit bench", gathered=True)
     assert [session.run(name, {"runs": 3}) for name in ("missing", "broken", "good")] == ["", "", ""]
     failed = session.finish()
     assert failed == (
@@ -91,13 +91,13 @@ def test_suites_that_fail_are_recorded_and_the_others_run(context: Context, caps
 
 
 def test_a_suite_alone_writes_its_own_report_and_fails_itself(context: Context) -> None:
-    session = Session(context, "doit bench:missing", gathered=False)
+    session = BenchSession(context, "doit bench:missing", gathered=False)
     assert session.run("missing", {"runs": 3}) == "could not run: ninja is not installed\nhint: install it"
     assert report(context)["command"] == "doit bench:missing"
 
 
 def test_a_missed_target_is_no_failure_unless_nothing_but_code_can_move_it(context: Context) -> None:
-    session = Session(context, "doit bench:good bench:strict", gathered=False)
+    session = BenchSession(context, "doit bench:good bench:strict", gathered=False)
     assert session.run("good", {"runs": 3}) == ""
     assert session.run("strict", {}) == "1 of 1 figures are worse than kept"
     assert report(context)["missed"] == ["good: a case", "strict: compiler runs"]
@@ -105,7 +105,7 @@ def test_a_missed_target_is_no_failure_unless_nothing_but_code_can_move_it(conte
 
 
 def test_ctrl_c_leaves_what_was_found(context: Context) -> None:
-    session = Session(context, "doit bench", gathered=True)
+    session = BenchSession(context, "doit bench", gathered=True)
     session.run("good", {"runs": 1})
     with pytest.raises(KeyboardInterrupt):
         session.run("stopped", {"runs": 1})
@@ -115,12 +115,12 @@ def test_ctrl_c_leaves_what_was_found(context: Context) -> None:
 
 
 def test_runs_must_be_at_least_one(context: Context) -> None:
-    session = Session(context, "doit bench:good --runs 0", gathered=False)
+    session = BenchSession(context, "doit bench:good --runs 0", gathered=False)
     assert session.run("good", {"runs": 0}).startswith("could not run: --runs is 0, but must be at least 1")
 
 
 def test_the_report_says_where_and_with_what(context: Context) -> None:
-    Session(context, "doit bench:good", gathered=False).run("good", {"runs": 1})
+    BenchSession(context, "doit bench:good", gathered=False).run("good", {"runs": 1})
     made = report(context)
     assert made["machine"]["cpu"] and set(made["load"]) == {"before", "after"}
     assert made["tools"]["doit"] == "0.37.0"

@@ -17,6 +17,8 @@ from pipeline.model import Failure, Reason
 from tests import given_firmware as given_by
 from tests.e2e.inprocess import deploy
 from tests.given_project import files, project
+from virtualboard.chips import CHIPS as BOARDS
+from virtualboard.rom import POWERON, boot
 
 CHIPS = ("esp32", "esp32s3", "esp32c3")
 RAM = {"esp32": 0x3FFF0000, "esp32s3": 0x3FCD0000, "esp32c3": 0x3FC90000}
@@ -88,6 +90,38 @@ def test_an_application_is_the_bootloaders_to_judge(chip: str) -> None:
     assert second_stage_refusal(image(chip, [(0x3FCDE200, WORD)])) is None
     for data in (many(chip, 17), image(chip, [(RAM[chip], b"123")]), image(chip, [(RAM[chip] + 1, WORD)])):
         assert second_stage_refusal(data) is not None
+
+
+ADDRESSES = st.sampled_from(
+    [0x3FC90000, 0x3FFF0000, 0x3FCDE15C, 0x3FCDE160, 0x3FCDF660, 0x3FC90002, 0x80000000, 0x7FFFFFFC]
+)
+SEGMENTS = st.lists(
+    st.tuples(ADDRESSES, st.sampled_from([WORD, WORD * 4, b"", b"123", WORD + b"1"])), min_size=1, max_size=3
+)
+
+
+@given(
+    st.sampled_from(CHIPS),
+    st.sampled_from(CHIPS),
+    SEGMENTS,
+    st.integers(0, 14),
+    st.integers(0, 15),
+    st.sampled_from([1, 1, 1, 8, 12, 40]),
+)
+def test_whatever_the_virtual_boards_rom_refuses_is_refused_here(
+    chip: str, made_for: str, segments: list[tuple[int, bytes]], mode: int, freq: int, times: int
+) -> None:
+    """The virtual board keeps a table of its own, from the same measurements; entries that lead nowhere are a crash."""
+    rom = BOARDS[chip].rom
+    data = image(made_for, segments * times, mode=mode, freq=freq)
+    flash = bytearray(b"\xff" * 0x10000)
+    flash[rom.image_offset : rom.image_offset + len(data)] = data
+    booted = boot(lambda at, size: bytes(flash[at : at + size]), len(flash), POWERON, rom=rom)
+    entered = booted.entry is not None or b"entry 0x" in booted.log
+    refused_here = check_chip(data, chip, where="") is not None or rom_refusal(data, chip) is not None
+    assert entered or refused_here, booted.log
+    odd = any(address % 4 or len(content) % 4 for address, content in segments)
+    assert entered != refused_here or (odd and chip == "esp32"), (booted.log, rom_refusal(data, chip))
 
 
 @given(st.binary(max_size=200), st.sampled_from(CHIPS), st.booleans())

@@ -247,6 +247,14 @@ def test_a_board_that_executes_nothing_says_so(until: str) -> None:
     assert "no application runs on this board: virtualboard: firmware is not executed" in failure.message
 
 
+@pytest.mark.parametrize("until", ["byte", "rpc:ready", "line:^never"])
+def test_a_rom_function_that_a_board_lacks_is_named(until: str) -> None:
+    said = "virtualboard: the program calls the ROM function ets_printf (0x40000040), which this board does not have"
+    failure = failed(heard(until, LOADED + said + ": it traps here\r\n" + LOADED, to_the_end=False))
+    assert failure.category is FailureCategory.NO_OUTPUT and "power" not in failure.hint
+    assert "the firmware stopped on this board: " in failure.message and "ets_printf (0x40000040)" in failure.message
+
+
 def test_whoever_waits_for_that_line_gets_it() -> None:
     assert isinstance(heard("line:not executed", LOADED + NOT_RUN).verdict, Ready)
 

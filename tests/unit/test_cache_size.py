@@ -169,7 +169,7 @@ def test_tables(tmp_path: Path) -> None:
         "used",
         "compiled",
     ]
-    assert "used last         1970-01-01 00:16 UTC" in table
+    assert "used last           1970-01-01 00:16 UTC" in table
     assert cache_tasks.gc(tmp_path, 1_000_000)[0].entries == 0
     assert cache_tasks.verify(tmp_path, 1_000_000)[0].blobs == 0
     removed, table = cache_tasks.clear(tmp_path, 1_000_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -180,3 +181,25 @@ def test_nothing_is_stamped_with_an_instant_before_the_clock(tmp_path: Path) -> 
         before_ns = filesystem_now_ns()
         path.write_bytes(b"")
         assert path.stat().st_ctime_ns >= before_ns
+
+
+def test_another_link_to_a_large_file_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As zig in a new environment: only the link count, and so ctime, moved."""
+    data = os.urandom(stamps.CHUNK + 1)
+    (tmp_path / "tool").write_bytes(data)
+    table = StampTable(lambda path: str(tmp_path / path))
+    first = table.current("tool")
+    assert first is not None and first.sha256 == hashlib.sha256(data).hexdigest()
+    (tmp_path / "hard").hardlink_to(tmp_path / "tool")
+    (tmp_path / "soft").symlink_to("tool")
+    saved = StampTable(lambda path: str(tmp_path / path), table.plain())
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "sha256", None)
+        for name in ("tool", "hard", "soft"):
+            found = saved.current(name)
+            assert found is not None and (found.sha256, found.fingerprint) == (first.sha256, first.fingerprint)
+    other = data[:-1] + bytes([data[-1] ^ 1])
+    (tmp_path / "hard").unlink()
+    (tmp_path / "hard").write_bytes(other)
+    changed = saved.current("hard")
+    assert changed is not None and changed.sha256 == hashlib.sha256(other).hexdigest()

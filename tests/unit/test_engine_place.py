@@ -162,7 +162,7 @@ def test_records_with_any_other_value_are_none(space: Space) -> None:
     value, _ = statefile.load(space.root / ".deploy" / STATE_NAME, STATE_KIND)
     for other in mutations(value[1]):
         records = Records(other)
-        for name in (*value[1], *records.names()):
+        for name in (*value[1][0], *records.names()):
             records.get(name), records.result(name), records.files(name)
             hash((records.discovered(name), records.absent(name)))
 

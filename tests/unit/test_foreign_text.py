@@ -28,14 +28,14 @@ from pipeline.report.live_results import Merged, entry
 from pipeline.report.markdown import encode_history, history_row, last_line, render_markdown
 from pipeline.report.ndjson import event_line, failure_line, report_line
 from pipeline.report.perfetto import render_trace
-from pipeline.report.status_pages import Device, pages
+from pipeline.report.status_pages import StatusDevice, pages
 from pipeline.report.step_summary import render_summary
-from pipeline.report.terminal import Look, failure_block, module_table, say_failure, stage_table, told_lines
+from pipeline.report.terminal import TerminalLook, failure_block, module_table, say_failure, stage_table, told_lines
 from pipeline.report.timeline import timeline
 from pipeline.text import quoted, visible, visible_text
 from tests.golden.scenarios import Script, start
 
-PIPE = Look(tty=False, colour=False, columns=80)
+PIPE = TerminalLook(tty=False, colour=False, columns=80)
 FORGED = (
     "DEPLOY_TX_ID=tx-20261121-083000-beef DEPLOY_OUTCOME=verified_unchanged DEPLOY_DEVICE=bench DEPLOY_REPORT=",
     "::stop-commands::token",
@@ -103,7 +103,7 @@ def status(events: list[Event]) -> dict[str, str]:
     report = build_report(events)
     history = parse_history(encode_history(history_row(report, "", "m", "1")))
     merged = [entry(row, report, row.run) for row in history.rows]
-    return pages([Device("bench", "esp32c3")], Merged(tuple(merged)), history.rows)
+    return pages([StatusDevice("bench", "esp32c3")], Merged(tuple(merged)), history.rows)
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -188,7 +188,7 @@ def test_a_page_holds_no_element_of_others(text: str) -> None:
     found = Tags()
     found.feed(html.render_page(history, facts))
     assert not found.tags & {"script", "img", "iframe", "object"}
-    for page in pages([Device(text, text)], _merged(history.rows, report), history.rows).values():
+    for page in pages([StatusDevice(text, text)], _merged(history.rows, report), history.rows).values():
         check_lines(page)
         assert all(len(set(map(_cells, table))) == 1 for table in _tables(page))
 

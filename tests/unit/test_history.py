@@ -18,7 +18,7 @@ from pipeline.report.history import (
     ENVIRONMENT,
     OPERATOR,
     OURS,
-    Row,
+    HistoryRow,
     by_category,
     cause,
     comparable,
@@ -97,7 +97,7 @@ def test_every_torn_tail_loses_one_line() -> None:
 def test_shapes_that_are_no_row() -> None:
     good = golden.row(1, "unchanged")
     bad: list[Any] = [[], 1, None, {}, {**good, "device": ""}, {**good, "phases": {"a": "b"}}, {**good, "warm": 1}]
-    bad += [{key: value for key, value in good.items() if key != gone} for gone in good if gone in Row._fields]
+    bad += [{key: value for key, value in good.items() if key != gone} for gone in good if gone in HistoryRow._fields]
     bad += [{**good, "failure": 3}, {**good, "ttfb": None}, {**good, "total_ms": True}]
     data = b"".join(json.dumps(value).encode() + b"\n" for value in bad)
     assert parse_history(data) == ((), len(bad), 0)
@@ -151,7 +151,7 @@ def test_the_machine_has_one_name(tmp_path: Path) -> None:
 # --- rates ------------------------------------------------------------------------------------
 
 
-def made(*outcomes: tuple[str, str]) -> tuple[Row, ...]:
+def made(*outcomes: tuple[str, str]) -> tuple[HistoryRow, ...]:
     """Rows from (user action or "", version)."""
     base = parse_history(encode_history(golden.row(0, "unchanged"))).rows[0]
     rows = []

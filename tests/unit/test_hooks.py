@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.editor import hooks
 from pipeline.formats import jsonc, marked_block
-from pipeline.formats.jsonc import Misfit
+from pipeline.formats.jsonc import CannotEdit
 
 
 def loads(text: str) -> Any:
@@ -25,15 +25,15 @@ def loads(text: str) -> Any:
     return json.loads(text.lstrip("\ufeff"))
 
 
-def tasks_part(root: Path) -> hooks.Part:
+def tasks_part(root: Path) -> hooks.HookPart:
     return hooks.parts_of("vscode", root)[0]
 
 
-def settings_part(root: Path) -> hooks.Part:
+def settings_part(root: Path) -> hooks.HookPart:
     return hooks.parts_of("vscode", root)[1]
 
 
-def all_parts(root: Path) -> list[hooks.Part]:
+def all_parts(root: Path) -> list[hooks.HookPart]:
     top, git = root, root / ".git/hooks"
     editors = [part for editor in hooks.EDITORS for part in hooks.parts_of(editor, root)]
     return [*editors, hooks.clangd_part(root), hooks.git_part(root, top, git)]
@@ -238,7 +238,7 @@ def values(draw: st.DrawFn, depth: int = 2) -> str:
 def test_any_array_or_object_takes_and_gives(before: str, value: str, after: str, items: list[str]) -> None:
     text = before + value + after
     if value[0] not in "[{":
-        with pytest.raises(Misfit):
+        with pytest.raises(CannotEdit):
             jsonc.insert(text, (), items)
         return
     members = [f'"our{n}": {item}' for n, item in enumerate(items)] if value[0] == "{" else items

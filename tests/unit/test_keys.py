@@ -41,7 +41,7 @@ def test_encoding_is_pinned() -> None:
         return b"".join(b"%d:%s" % (len(text), text.encode()) for text in texts)
 
     wanted = (
-        part("hotplate action key 2")
+        part("hotplate action key 3")
         + part("builtin", "", "")
         + part("tool", "cc", "cc 1.0 sha256:00")
         + part("argument", "", "cc")
@@ -50,20 +50,19 @@ def test_encoding_is_pinned() -> None:
         + part("environment", "LANG", "C")
         + part("output path", "build/a.o", "")
         + part("depfile path", "", "build/a.d")
-        + part("profile", "", "fast")
         + part("salt", "", "")
         + part("input", "a.c", f"{DIGEST.hex}/6")
     )
     assert key() == hashlib.sha256(wanted).hexdigest()
     found = (
-        part("hotplate action key 2")
+        part("hotplate action key 3")
         + part("discovered input", "a.h", f"{DIGEST.hex}/6")
         + part("absent file", "first/a.h", "")
     )
     discovered = set_key([("a.h", DIGEST)], ["first/a.h"])
     assert discovered == hashlib.sha256(found).hexdigest()
     full = (
-        part("hotplate action key 2")
+        part("hotplate action key 3")
         + part("input", "base key", key())
         + part("discovered input", "set key", discovered)
     )
@@ -89,6 +88,7 @@ MUTATIONS: dict[str, Any] = {
     "depfile": "",
     "profile": "release",
     "salt": "1",
+    "absent": ("c.c",),
     "cacheable": False,
     "count_as": "linked",
 }

@@ -7,9 +7,10 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.formats.flash_file import WHOLE, Part
-from pipeline.formats.merged import Span, split
-from pipeline.formats.uf2 import MAGIC, unpack
+from pipeline.formats import packed
+from pipeline.formats.flash_file import WHOLE, FilePart
+from pipeline.formats.merged import ImageSpan, split
+from pipeline.formats.uf2 import MAGIC, Flat, unpack
 from tests import given_firmware as given_by
 
 
@@ -24,7 +25,10 @@ APP, TABLE = given_by.app("esp32c3"), given_by.table(given_by.TWO_SLOTS)
 
 
 def test_a_table_merged_with_an_application_alone_is_split_too() -> None:
-    assert split(0x8000, flat({0x8000: TABLE, 0x10000: APP}, 0x8000)) == (Span(0x8000, 0xC00), Span(0x10000, len(APP)))
+    assert split(0x8000, flat({0x8000: TABLE, 0x10000: APP}, 0x8000)) == (
+        ImageSpan(0x8000, 0xC00),
+        ImageSpan(0x10000, len(APP)),
+    )
 
 
 def test_single_images_are_not_merged() -> None:
@@ -36,8 +40,8 @@ def test_single_images_are_not_merged() -> None:
 def test_what_follows_an_application_in_its_partition_belongs_to_it() -> None:
     signed = APP.ljust(0x2000, b"\xff") + b"signature"
     assert split(0x8000, flat({0x8000: TABLE, 0x10000: signed}, 0x8000)) == (
-        Span(0x8000, 0xC00),
-        Span(0x10000, len(signed)),
+        ImageSpan(0x8000, 0xC00),
+        ImageSpan(0x10000, len(signed)),
     )
 
 
@@ -65,7 +69,22 @@ def test_a_uf2_is_read_or_named(data: bytes, as_uf2: bool) -> None:
         assert str(error)
 
 
+@given(st.binary(max_size=200).map(lambda data: b":" + data.hex().encode() + b"\n:00000001FF\n"))
+def test_a_hex_file_is_read_or_named(data: bytes) -> None:
+    try:
+        packed.unpack(data)
+    except ValueError as error:
+        assert str(error)
+
+
+def test_a_hex_file_with_both_kinds_of_base() -> None:
+    lines = (":020000040001F9", ":0400100001020304E2", ":020000021000EC", ":02000000AABB99", ":00000001FF")
+    assert packed.unpack("\r\n".join(lines).encode()) == Flat(
+        0x10000, bytes.fromhex("aabb") + b"\xff" * 14 + bytes(range(1, 5))
+    )
+
+
 @given(st.binary(max_size=20), st.integers(0, 20), st.integers(-1, 20))
 def test_a_part_is_a_slice(data: bytes, start: int, size: int) -> None:
     assert WHOLE.take(data) == data
-    assert Part(start, size).take(data) == (data[start:] if size < 0 else data[start : start + size])
+    assert FilePart(start, size).take(data) == (data[start:] if size < 0 else data[start : start + size])

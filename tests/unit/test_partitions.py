@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 from pipeline.formats.partitions import (
     MAX_ROWS,
     TABLE_DATA_SIZE,
+    decode_csv,
     decode_table,
     encode_table,
     factory_row,
+    loose_rows,
     ota_slots,
     otadata_row,
     parse_csv,
+    read_table,
 )
+from pipeline.formats.placement import room
 from pipeline.model import Failure, FailureCategory, Partition, Reason
 
 MB = 1024 * 1024
@@ -222,3 +226,78 @@ labels = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1
 def test_encode_and_decode_are_inverse(parts: list[tuple[str, int, int, int]]) -> None:
     rows = tuple(Partition(name, type_, sub, 0x9000, size * 0x1000) for name, type_, sub, size in parts)
     assert decode_table(encode_table(rows)) == rows
+
+
+# --- tables as other tools and editors write them -----------------------------------------------
+
+
+def test_rows_of_bootloader_and_table_may_leave_out_what_is_fixed() -> None:
+    """As ESP-IDF's generator: neither moves where the others begin."""
+    filled = (
+        Partition("bl", 2, 0, 0x1000, 0x7000),
+        Partition("pt", 3, 0, 0x8000, 0x1000),
+        Partition("nvs", 1, 2, 0x9000, 0x5000),
+        Partition("bl2", 2, 1, 0xE000, 0x7000),
+        Partition("pt2", 3, 1, 0x15000, 0x1000),
+    )
+    for blank in ("N/A,N/A", ",", "n/a,", ",N/A"):
+        text = f"bl,bootloader,primary,{blank}\npt,partition_table,primary,{blank}\nnvs,data,nvs,,0x5000\n"
+        text += f"bl2,bootloader,ota,{blank}\npt2,partition_table,ota,{blank}\n"
+        assert parse_csv(text, flash_size=4 * MB, boot_offset=0x1000) == filled, blank
+        moved = parse_csv(text, flash_size=4 * MB, boot_offset=0, table_offset=0x10000)
+        assert not isinstance(moved, Failure)
+        assert [(row.offset, row.size) for row in moved[:3]] == [(0, 0x10000), (0x10000, 0x1000), (0x11000, 0x5000)]
+    failed = parse_csv("a,data,nvs,N/A,0x1000", flash_size=4 * MB, boot_offset=0)
+    assert isinstance(failed, Failure) and "the offset 'N/A' is not an address" in failed.message
+
+
+@pytest.mark.parametrize("row", ["nvs,data,nvs,,20K,# text", "nvs,data,nvs,,20K, # a, b", "nvs,data,nvs,,20K #x,y,z"])
+def test_a_comment_may_follow_a_comma(row: str) -> None:
+    assert rows_of(row) == (Partition("nvs", 1, 2, 0x9000, 0x5000),)
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "fact"),
+    [
+        ("nvs,data,nvs,,4K\n# Gr\u00f6\u00dfe\n".encode("latin-1"), 2, "0xf6 is not UTF-8 (in Latin-1 it is '\u00f6')"),
+        ("nvs,data,nvs,,4K\n".encode("utf-16"), 1, "in UTF-16"),
+        ("nvs,data,nvs,,4K\n".encode("utf-16-le"), 1, "NUL"),
+        (b"nvs,data,nvs,,4K\n\n\0", 3, "NUL"),
+    ],
+)
+def test_another_encoding_is_named_with_its_line(data: bytes, line: int, fact: str) -> None:
+    failure = decode_csv(data, "p.csv")
+    assert isinstance(failure, Failure)
+    assert failure.where == f"p.csv:{line}" and fact in failure.message and failure.hint == "save the table as UTF-8"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
+    text = decode_csv("nvs,data,nvs,,4K # Gr\u00f6\u00dfe".encode("utf-8-sig"), "p.csv")
+    assert isinstance(text, str) and rows_of(text)[0].name == "nvs"
+
+
+OLD = (
+    Partition("nvs", 1, 2, 0x9000, 0x5000),
+    Partition("phy", 1, 1, 0xE004, 0x1000),
+    Partition("factory", 0, 0, 0x10000, 0x12345),
+    Partition("log", 1, 0x40, 0x22348, 0x2000),
+)
+
+
+def test_an_old_binary_table_is_taken_and_its_loose_rows_are_said() -> None:
+    data = encode_table(OLD)
+    assert read_table(data, "t.bin", flash_size=4 * MB) == OLD
+    assert loose_rows(OLD) == [
+        "the partition 'phy' begins at 0xe004, which is no multiple of 0x1000",
+        "the app partition 'factory' has 0x12345 bytes, which is no multiple of 0x1000",
+        "the partition 'log' begins at 0x22348, which is no multiple of 0x1000",
+    ]
+    assert loose_rows(OLD[:1]) == []
+    for bad in (OLD[1]._replace(offset=0xE001), OLD[2]._replace(offset=0x11000)):
+        assert isinstance(read_table(encode_table((bad,)), "t.bin", flash_size=4 * MB), Failure)
+
+
+def test_a_sector_that_two_rows_share_is_no_room_for_an_image() -> None:
+    assert room(OLD, OLD[2], 0x10000) == 0x12000, "an erase of the last sector would take the log's beginning with it"
+    assert room(OLD[:3], OLD[2], 0x10000) == 0x12345
+    assert room(OLD, OLD[0], 0x9000) == 0x5000

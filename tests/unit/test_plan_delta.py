@@ -73,10 +73,10 @@ def test_an_erased_board_is_called_that() -> None:
     assert other is not None and other.kind == "partition-table-moved", "somebody's application lies there"
 
 
-def test_each_rung_of_the_ladder_has_its_own_outcome() -> None:
+def test_each_level_of_the_ladder_has_its_own_outcome() -> None:
     plan = confirmed_plan(IMAGES)
     assert not plan.writes
-    assert [deploy_outcome(plan, rung) for rung in ("md5", "app-report", "journal")] == [
+    assert [deploy_outcome(plan, level) for level in ("md5", "app-report", "journal")] == [
         DeployOutcome.VERIFIED_UNCHANGED,
         DeployOutcome.APP_CONFIRMED,
         DeployOutcome.JOURNAL_TRUSTED,

@@ -97,7 +97,7 @@ class Walk:
             assert (self.project.root / ".deploy").stat().st_mtime_ns == before
 
     def edited_meanwhile(self) -> None:
-        """A source changes after its compiler has read it: neither stored nor believed."""
+        """A source changes each time after its compiler has read it: neither stored nor believed."""
         source = self.rng.choice([p for p in self.project.paths("src") if p.endswith(".c")])
         planned = clean_build(self.project)
         mine = next(one for one in planned if one.action.name == f"cc {source}")
@@ -115,7 +115,9 @@ class Walk:
             return self.plain()
         notes = [note.subject for result in results for note in result.notes]
         assert f"cc {source}: {source}" in notes
-        self.model.stopped([one for one in planned if one is not mine], executed)
+        # The second look compiled the edited source, and what follows was made of that, once.
+        self.model.killed(planned, {path for one in planned for path in one.outputs if one is not mine})
+        self.model.killed(clean_build(self.project), {path for one in planned for path in one.outputs})
         self.model.records.pop(f"{mine.action.profile}:{mine.action.name}", None)
         return self.plain()
 

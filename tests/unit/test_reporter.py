@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline.cli.reporter import HotplateReporter, _finishing, _terminated, before_run
-from pipeline.run.context import Context
+from pipeline.cli.reporter import HotplateReporter, _finishing, _terminated
 from pipeline.run.options import Options
+from pipeline.run.run import Run, before_run
 
 
 def test_a_stage_is_in_the_log_before_it_is_on_the_screen() -> None:
@@ -21,10 +21,14 @@ def test_a_stage_is_in_the_log_before_it_is_on_the_screen() -> None:
     screen = SimpleNamespace(
         write=lambda text: happened.append(f"screen {text}"), flush=lambda: None, isatty=lambda: False
     )
-    run = SimpleNamespace(say=lambda payload, device: happened.append(f"log {payload.stage} {device}"))
-    clock = SimpleNamespace(now_s=lambda: 0.0)
-    reporter = HotplateReporter(io.StringIO(), cast(Context, SimpleNamespace(clock=clock, run=run, options=Options())))
-    reporter.__dict__.update(_out=screen, _active=True)
+    run = SimpleNamespace(
+        project=SimpleNamespace(options=Options()),
+        active=True,
+        consider=lambda which: None,
+        started=lambda which: happened.append(f"log {which.stage} {which.device}"),
+    )
+    reporter = HotplateReporter(io.StringIO(), cast(Run, run))
+    reporter.__dict__.update(_out=screen)
     task: Any = SimpleNamespace(name="ttfb:bench", actions=["an action"], title=lambda: "ttfb:bench")
     reporter.get_status(task)
     reporter.execute_task(task)

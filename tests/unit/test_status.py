@@ -18,7 +18,7 @@ from pipeline.cli.status import read_junit
 from pipeline.failures import FAILURE_MAP
 from pipeline.model import Failure, FailureCategory, Stage, StageOutcome
 from pipeline.report.charts import Bar, Point, stacked_bars, ticks, trend
-from pipeline.report.history import History, Row, parse_history
+from pipeline.report.history import DeployHistory, HistoryRow, parse_history
 from pipeline.report.html import Facts, render_page
 from pipeline.report.live_results import (
     CHECKS,
@@ -26,7 +26,7 @@ from pipeline.report.live_results import (
     NOT_REACHED,
     PASS,
     STAGES_OF,
-    Entry,
+    LiveEntry,
     Merged,
     checks_of,
     compact,
@@ -37,7 +37,7 @@ from pipeline.report.live_results import (
     merge,
 )
 from pipeline.report.markdown import encode_history
-from pipeline.report.status_pages import Device, SuiteFile, live_text, pages, short_chip, unit_page
+from pipeline.report.status_pages import StatusDevice, SuiteFile, live_text, pages, short_chip, unit_page
 from pipeline.report.timeline import Timeline, timeline
 from tests.golden import exports as golden
 from tests.golden.scenarios import RUNS
@@ -61,23 +61,23 @@ OUTCOMES = st.fixed_dictionaries({stage.value: st.sampled_from([o.value for o in
 
 
 @st.composite
-def entries(draw: st.DrawFn, device: str = "bench") -> Entry:
+def entries(draw: st.DrawFn, device: str = "bench") -> LiveEntry:
     failure = draw(st.none() | FAILURES)
     checks = checks_of(draw(OUTCOMES), failure, asked_health=draw(st.booleans()), enforced=draw(st.booleans()))
     heap = draw(st.none() | st.integers(0, 1 << 20))
-    return Entry(device, draw(WORDS), "tx-1", "tx-1", "2026", "failed", draw(st.booleans()), checks, failure, heap)
+    return LiveEntry(device, draw(WORDS), "tx-1", "tx-1", "2026", "failed", draw(st.booleans()), checks, failure, heap)
 
 
 @settings(deadline=None)
 @given(entries())
-def test_the_compact_form_loses_nothing(one: Entry) -> None:
+def test_the_compact_form_loses_nothing(one: LiveEntry) -> None:
     text = json.dumps(compact(one))
     assert expand(json.loads(text)) == one
 
 
 @settings(deadline=None)
 @given(st.lists(entries(), max_size=3))
-def test_the_merged_file_comes_back_as_it_was_written(found: list[Entry]) -> None:
+def test_the_merged_file_comes_back_as_it_was_written(found: list[LiveEntry]) -> None:
     merged = Merged(tuple(found), {"passed": 3, "failed": 0, "skipped": 1})
     assert decode_merged(json.loads(json.dumps(encode_merged(merged)))) == merged
 
@@ -176,10 +176,10 @@ def test_the_compact_form_is_small() -> None:
 # --- pages ------------------------------------------------------------------------------------
 
 
-def many(count: int) -> tuple[list[Device], Merged, tuple[Row, ...]]:
+def many(count: int) -> tuple[list[StatusDevice], Merged, tuple[HistoryRow, ...]]:
     """`count` devices of four chips, each failed in the newest run."""
     chips = ("esp32", "esp32s3", "esp32c3", "esp32c6")
-    devices = [Device(f"board-{number}", chips[number % 4]) for number in range(count)]
+    devices = [StatusDevice(f"board-{number}", chips[number % 4]) for number in range(count)]
     data = [golden.row(n, "failure", device=device.name, chip=device.chip) for n, device in enumerate(devices)]
     rows = parse_history(b"".join(encode_history({**value, "run": "tx-1"}) for value in data)).rows
     report = golden.report("failure")
@@ -200,7 +200,7 @@ def test_pages_stay_below_their_limits(count: int) -> None:
 
 
 def test_pages_of_a_project_that_never_deployed() -> None:
-    found = pages([Device("bench", "esp32c3")], Merged(()), ())
+    found = pages([StatusDevice("bench", "esp32c3")], Merged(()), ())
     assert "never deployed" in found["index.md"] and "all runs 0 of 0" in found["index.md"]
     assert found["live-results.md"].endswith("Nothing was deployed yet.\n")
     assert found["deploy-summary.md"].endswith("Nothing was deployed yet.\n")
@@ -319,7 +319,7 @@ def test_a_page_of_one_run_of_any_kind(name: str) -> None:
     rows = parse_history(encode_history(golden.row(1, name)))
     for length in (1, 2, len(RUNS[name]())):
         check_page(render_page(rows, facts({"bench": ("tx", timeline(RUNS[name]()[:length]))})))
-    check_page(render_page(History((), 0, 0), facts()))
+    check_page(render_page(DeployHistory((), 0, 0), facts()))
 
 
 @settings(max_examples=20, deadline=None)
@@ -327,7 +327,7 @@ def test_a_page_of_one_run_of_any_kind(name: str) -> None:
 def test_names_cannot_become_markup(name: str) -> None:
     value = f"<script>{name}</script>\"'&"
     row = golden.history().rows[0]._replace(device=value, outcome=value, category=value, transaction_id=value)
-    text = render_page(History((row,), 1, 1), Facts(value, value, {"total": 1}, {}, {}))
+    text = render_page(DeployHistory((row,), 1, 1), Facts(value, value, {"total": 1}, {}, {}))
     check_page(text)
 
 

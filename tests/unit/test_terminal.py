@@ -18,12 +18,12 @@ import pipeline.report.terminal as module
 from pipeline.failures import fail
 from pipeline.model import FailureCategory, Stage
 from pipeline.report.document import build_report
-from pipeline.report.terminal import Look, Progress, failure_block, look_of, module_table, stage_table
+from pipeline.report.terminal import Progress, TerminalLook, failure_block, look_of, module_table, stage_table
 from tests.golden.scenarios import RUNS
 
-PIPE = Look(tty=False, colour=False, columns=80)
-TTY = Look(tty=True, colour=False, columns=80)
-COLOUR = Look(tty=True, colour=True, columns=80)
+PIPE = TerminalLook(tty=False, colour=False, columns=80)
+TTY = TerminalLook(tty=True, colour=False, columns=80)
+COLOUR = TerminalLook(tty=True, colour=True, columns=80)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -189,7 +189,7 @@ def test_a_pipe_stays_silent() -> None:
 @given(st.text(max_size=200), st.integers(-5, 200), st.integers(-5, 100), st.integers(20, 200))
 def test_the_line_never_wraps_nor_steers_the_terminal(label: str, done: int, total: int, columns: int) -> None:
     tty = FakeTty()
-    Progress(tty, Look(tty=True, colour=False, columns=columns))(label, done, total)
+    Progress(tty, TerminalLook(tty=True, colour=False, columns=columns))(label, done, total)
     assert len(tty.screen) < columns
     assert tty.screen.isprintable()
     assert tty.screen.endswith(" %" if total else ".")
@@ -218,7 +218,7 @@ def test_the_module_imports_neither_doit_nor_rich() -> None:
 
 def test_a_wait_of_unknown_length_is_dots() -> None:
     tty = FakeTty()
-    progress = Progress(tty, Look(tty=True, colour=False, columns=40))
+    progress = Progress(tty, TerminalLook(tty=True, colour=False, columns=40))
     for count in (1, 2, 3, 11):
         progress("waiting for rpc:health", count, 0)
         assert tty.screen == "waiting for rpc:health " + "." * (1 if count == 11 else count)
@@ -231,6 +231,6 @@ def test_modules_are_listed_and_cannot_steer_the_terminal() -> None:
         {"name": "blink", "setup_ok": True, "at_fault": False, "held": 0, "health": "3 flashes"},
         {"name": "samp\x1b[2Jler", "setup_ok": False, "at_fault": True, "held": None, "health": ""},
     ]
-    lines = module_table({"readiness": {"modules": modules}}, Look(tty=False, colour=False, columns=80))
+    lines = module_table({"readiness": {"modules": modules}}, TerminalLook(tty=False, colour=False, columns=80))
     assert lines == ["module blink        ok, 0 bytes held, 3 flashes", r"module samp\x1b[2Jler not set up, at fault"]
-    assert module_table({"readiness": {"modules": []}}, Look(tty=False, colour=False, columns=80)) == []
+    assert module_table({"readiness": {"modules": []}}, TerminalLook(tty=False, colour=False, columns=80)) == []

@@ -35,6 +35,18 @@ def test_a_wrong_mac_is_named(text: str) -> None:
         parse_mac(text)
 
 
+def test_the_registers_of_an_esp32_are_seen_twice() -> None:
+    bus = Bus(CHIPS["esp32"], NorFlash(0x10000), "7c:df:a1:00:11:22")
+    assert bus.read32(0x60000078) == bus.read32(0x3FF40078) == 0x15122500
+    bus.write32(0x6000C010, 0x1234)
+    assert bus.read32(0x3FF4C010) == 0x1234
+    bus.write32(0x3FF44004, 7)
+    assert bus.read32(0x60004004) == 7 and bus.read32(0x60040000) == 0
+    c3 = Bus(CHIPS["esp32c3"], NorFlash(0x10000), "7c:df:a1:00:11:22")
+    c3.write32(0x6000C010, 1)
+    assert c3.read32(0x3FF4C010) == 0, "a chip without an alias"
+
+
 def test_memory_is_bounded_and_wraps() -> None:
     bus = Bus(CHIPS["esp32c3"], NorFlash(0x4000), "7c:df:a1:00:11:22")
     bus.store(0xFFFFFFFE, b"abcd")

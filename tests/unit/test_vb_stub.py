@@ -42,7 +42,7 @@ def upload(board: Board, generation: int, *, spoil: bool = False) -> str:
     image = shipped(board.chip.name, generation)
     for name in ("text", "data"):
         data = bytearray(base64.b64decode(str(image[name])))
-        data[100] ^= spoil
+        data[-1] ^= spoil
         blocks = -(-len(data) // 0x1800)
         say(board, frame(0x05, struct.pack("<4I", len(data), blocks, 0x1800, int(image[f"{name}_start"]))))
         for seq in range(blocks):
@@ -63,12 +63,40 @@ def test_every_shipped_stub_is_recognised(chip: str, generation: int) -> None:
     assert upload(in_download(chip), generation) == f"c0010604000000000000000000c0{OHAI}"
 
 
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("chip", CHIPS)
+def test_a_stub_of_another_version_is_recognised_too(chip: str, generation: int) -> None:
+    """With other bytes, no hash of it is known; it greets all the same, and each generation has its own errors."""
+    board = in_download(chip)
+    assert upload(board, generation, spoil=True) == f"c0010604000000000000000000c0{OHAI}"
+    assert say(board, frame(0x77)).endswith({1: "ff00c0", 2: "c300c0"}[generation])
+
+
 def test_another_program_in_ram_is_not_a_stub() -> None:
     board = in_download()
-    answer = bytes.fromhex(upload(board, 2, spoil=True))
+    say(board, frame(0x05, struct.pack("<4I", 64, 1, 0x1800, 0x40380000)))
+    say(board, block(0x07, 0, b"O.H.A.I." * 8))
+    answer = bytes.fromhex(say(board, frame(0x06, struct.pack("<II", 0, 0x40380000))))
     assert b"OHAI" not in answer
-    assert b"virtualboard: the program at 0x40380e9a in RAM is not executed: " in answer
+    assert b"virtualboard: the program at 0x40380000 in RAM is not executed: " in answer
     assert board.mode is Mode.RAM
+
+
+@pytest.mark.parametrize(
+    ("code", "greets"),
+    [
+        (b"....OHAI....", True),
+        (b"\x37\x55\x41\x49" + b"\x13\x05\xf5\x84", True),  # lui a0, 0x49415; addi a0, a0, -0x7b1
+        (b"\x01\x00\xb7\x57\x41\x49\x01\x00\x93\x87\xf7\x84", True),  # c.nop; lui a5; c.nop; addi a5, a5
+        (b"\x37\x37\x55\x41\x49" + b"\x13\x05\xf5\x84", True),  # bytes before it that look like another lui
+        (b"\x37\x55\x41\x49" + b"\x93\x85\xf5\x84", False),  # another register
+        (b"\x37\x55\x41\x49" + b"\x13\x05\xf5\x85", False),  # another constant
+        (b"\x37\x55\x41\x49", False),
+        (b"", False),
+    ],
+)
+def test_what_greets(code: bytes, greets: bool) -> None:
+    assert stub.greets(code) is greets
 
 
 @pytest.mark.parametrize(("entry", "generation"), [(0x40380E9A, 2), (0x403806D2, 1), (0x40380000, None)])

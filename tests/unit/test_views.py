@@ -54,7 +54,7 @@ def explained(space: Space) -> list[str]:
 def test_nothing_to_do_says_what_was_compared(built: Space) -> None:
     assert explained(built) == [
         "compile: up to date (3 actions)",
-        "  compared: 30 command words, 3 declared inputs, 2 discovered inputs, 4 absent files, 3 outputs",
+        "  compared: 30 command words, 3 declared inputs, 2 discovered inputs, 6 absent files, 3 outputs",
         "link: up to date (2 actions)",
         "  compared: 7 command words, 4 declared inputs, 2 outputs",
     ]
@@ -104,7 +104,7 @@ def test_each_kind_of_reason(built: Space) -> None:
     built.identity = "fake 1"
     assert why(built, name) == [
         f"{name}: up to date",
-        "  compared: 10 command words, 1 declared input, 1 discovered input, 2 absent files, 1 output",
+        "  compared: 10 command words, 1 declared input, 1 discovered input, 3 absent files, 1 output",
     ]
     (built.root / "inc/a.h").unlink()
     assert why(built, name)[1].endswith(" -> gone")

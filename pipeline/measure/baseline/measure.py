@@ -10,33 +10,24 @@ Invariant: a run that fails is recorded and the others are still made; a baselin
 from __future__ import annotations
 
 import json
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cache.durable import read_text, write_atomic
+from cache.durable import read_text
 from cache.named_tuple import NamedTuple
-from pipeline.effects.host import GitQuery, machine_facts
-from pipeline.effects.run_log import SUFFIX, read
-from pipeline.effects.versions import distribution_version
-from pipeline.events import format_tx
-from pipeline.failures import fail
+from pipeline.effects.host import GitQuery
 from pipeline.measure.baseline import rows as core
 from pipeline.measure.baseline.rows import Measured
 from pipeline.measure.baseline.view import render_csv, render_markdown
-from pipeline.measure.edits import Edits
-from pipeline.measure.scratch import Scratch
-from pipeline.model import HOST_STAGES, Failure, FailureCategory
+from pipeline.measure.child import Child
+from pipeline.measure.experiment import ProjectCopy, refused_devices, refused_number, write_renderings
+from pipeline.measure.facts import circumstances
+from pipeline.model import Failure
 from pipeline.report.dated_files import free_id
-from pipeline.report.document import build_report, whole_ms
-from pipeline.run.context import STATE_DIR, Context
+from pipeline.run.context import Context
 from pipeline.run.device_run import DeviceRun
-from pipeline.run.transactions import RUNS
-
-CHILD_TIMEOUT_S = 1800.0
-EXIT_CONFIG = 2
 
 
 class Step(NamedTuple):
@@ -64,15 +55,15 @@ Watcher = Callable[[str, int, int, Measured | None], None]
 
 def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watcher) -> dict[str, Any] | Failure:
     """Make the baseline and write its files; the baseline as data, or why none could be begun."""
-    refused = _refused(context, runs)
-    if refused is not None:
-        return refused
+    asked = refused_number("baseline", "--runs", runs, 5) or refused_devices("baseline", context.devices)
+    if asked is not None:
+        return asked
     _forget_board(context, deploy=deploy)
     git = GitQuery(context.root)
     started_at = context.clock.utc()
     plan = list(steps(mode, runs))
     with tempfile.TemporaryDirectory(prefix="hotplate-baseline-") as directory:
-        children = _Children(context, Scratch(context, Path(directory)), deploy=deploy)
+        children = _Children(ProjectCopy(context, Path(directory)), deploy=deploy)
         found: list[Measured] = []
         for step in plan:
             name = f"{step.series}-{step.number}" + (f" {step.edit}" if step.edit else "")
@@ -80,7 +71,7 @@ def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watc
             found.append(children.run(step))
             watch(name, len(found), len(plan), found[-1])
         notes = children.finish()
-    device, revision = context.devices[0], git.result()
+    device = context.devices[0]
     facts = {
         "id": free_id("baseline", context.run.reports_dir, started_at),
         "mode": mode,
@@ -90,29 +81,15 @@ def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watc
         "deploy": deploy,
         "device": _device(device),
         "board": _board(device, mode, deploy=deploy),
-        "machine": machine_facts(),
-        "tools": _tools(context),
-        "git": {"sha": revision.sha, "dirty": revision.dirty},
+        **circumstances(context, git),
         "notes": notes,
     }
     budget = context.config.budget
     earlier = _earlier(context.run.reports_dir, facts)
     made = core.build(facts, found, budget.limits_ms, earlier, enforced=budget.enforce)
-    _write(context.run.reports_dir, made)
+    texts = {"csv": render_csv(made), "md": render_markdown(made), "json": json.dumps(made, indent=2) + "\n"}
+    write_renderings(context.run.reports_dir, made["id"], texts)
     return made
-
-
-def _refused(context: Context, runs: int) -> Failure | None:
-    where = "baseline"
-    if runs < 1:
-        message = f"--runs is {runs}, but must be at least 1"
-        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message, hint="use --runs 5")
-    if len(context.devices) != 1:
-        names = ", ".join(device.name for device in context.devices)
-        message = f"a baseline is that of one device, but {len(context.devices)} are selected ({names})"
-        hint = "name one with --device"
-        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message, hint=hint)
-    return None
 
 
 def _forget_board(context: Context, *, deploy: bool) -> None:
@@ -125,59 +102,45 @@ def _forget_board(context: Context, *, deploy: bool) -> None:
 
 
 class _Children:
-    """Runs the steps in the scratch copy."""
+    """Runs the steps in the copy."""
 
-    def __init__(self, context: Context, scratch: Scratch, *, deploy: bool) -> None:
-        self._clock = context.clock
-        self._scratch = scratch
-        self._device = context.devices[0]
-        self._profile = context.profile
+    def __init__(self, copy: ProjectCopy, *, deploy: bool) -> None:
+        self._copy = copy
         self._deploy = deploy
-        self._edits = Edits(scratch.project, self._device.name, self._profile)
         self._notes: dict[str, None] = {}
 
     def run(self, step: Step) -> Measured:
         """Prepare, run one child, and read what it says of itself."""
         if step.erase:
-            self._scratch.erase()
+            self._copy.scratch.erase()
         if step.edit:
-            missing = self._edits.make(step.edit, step.number)
+            missing = self._copy.edits.make(step.edit, step.number)
             if missing:
                 self._notes[f"edit/{step.edit}: {missing}"] = None
                 return core.not_run(*_name(step))
-        found = self._child(step)
+        child = self._copy.deploy() if self._deploy else self._copy.build()
+        found = _measured(step, child)
         if step.edit and found.failure is not None:
-            self._edits.take_back()
+            self._copy.edits.take_back()
         return found
 
     def finish(self) -> list[str]:
         """A real board that runs an edited build gets the project's own back. Returns notes for the baseline."""
-        edited = self._edits.undo()
+        edited = self._copy.edits.undo()
         notes = [*self._notes, *edited]
-        if edited and self._deploy and not self._device.config.is_virtual:
-            done = self._child(Step("restore", 1))
-            if done.failure is not None:
-                notes.append(f"the board still runs an edited build: {done.failure[2]}; deploy to it again")
+        child = self._copy.restore() if edited and self._deploy else None
+        if child is not None and child.failure[0]:
+            told = _measured(Step("restore", 1), child).failure
+            notes.append(f"the board still runs an edited build: {told and told[2]}; deploy to it again")
         return notes
 
-    def _child(self, step: Step) -> Measured:
-        tx = format_tx(self._clock.utc(), secrets.token_hex(3))
-        words = ["deploy", "--device", self._device.name] if self._deploy else [str(stage) for stage in HOST_STAGES]
-        words += ["--profile", self._profile]
-        try:
-            done = self._scratch.python("-m", "doit", *words, timeout_s=CHILD_TIMEOUT_S, DEPLOY_TX_ID=tx)
-        except TimeoutError as error:
-            return core.unmeasured(*_name(step), FailureCategory.INTERRUPTED.value, str(error))
-        log, _ = read(self._scratch.project / STATE_DIR / RUNS / f"{tx}{SUFFIX}")
-        if log:
-            return core.measured(*_name(step), build_report(log))
-        if done.exit_code == 0:
-            return core.answered_by_gate(*_name(step), whole_ms(done.duration_s))
-        category = FailureCategory.CONFIG_ERROR if done.exit_code == EXIT_CONFIG else FailureCategory.UNKNOWN
-        said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-        reason = next((line for line in said if "error: " in line), said[-1] if said else "")
-        message = f"doit {' '.join(words)} ended with {done.exit_code}: {reason}"
-        return core.unmeasured(*_name(step), category.value, message)
+
+def _measured(step: Step, child: Child) -> Measured:
+    if child.report is not None:
+        return core.measured(*_name(step), child.report)
+    if child.ok:
+        return core.answered_by_fastpath(*_name(step), child.wall_ms)
+    return core.unmeasured(*_name(step), *child.failure)
 
 
 def _name(step: Step) -> tuple[str, int, str]:
@@ -204,11 +167,6 @@ def _board(device: DeviceRun, mode: str, *, deploy: bool) -> str:
     return "real, never erased: cold runs find what the run before left"
 
 
-def _tools(context: Context) -> dict[str, str]:
-    versions = {name: distribution_version(name) for name in ("hotplate", "doit", "esptool")}
-    return {**versions, "toolchain": context.toolchain_name()}
-
-
 # --- files ------------------------------------------------------------------------------------
 
 
@@ -223,11 +181,3 @@ def _earlier(directory: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
-
-
-def _write(directory: Path, made: dict[str, Any]) -> None:
-    """The three renderings. Raises OSError."""
-    directory.mkdir(parents=True, exist_ok=True)
-    texts = {"csv": render_csv(made), "md": render_markdown(made), "json": json.dumps(made, indent=2) + "\n"}
-    for suffix, text in texts.items():
-        write_atomic(directory / f"{made['id']}.{suffix}", text.encode(), durable=False)

@@ -1,7 +1,7 @@
 """Baselines: reports of child runs in, rows, statistics and comparisons out.
 
 Pure: dicts of JSON types in and out. Does not start runs and does not know files, the clock or how a baseline is shown
-(`baseline_view.py`).
+(`view.py`).
 Invariant: what was not measured has no duration, and never counts as 0; a statistic is made of successful steps only.
 
 A run is named `<series>-<number>`: `cold-1`, `warm-3`, `edit-2`. The first warm run begins from nothing and is there
@@ -103,9 +103,9 @@ def not_run(series: str, number: int, edit: str) -> Measured:
     return Measured(series, number, edit, {}, {}, {})
 
 
-def answered_by_gate(series: str, number: int, edit: str, duration_ms: int) -> Measured:
-    """A child that the warm gate answered: every stage was up to date before it began, which is 0 ms as in a run of
-    doit's that the gate informed."""
+def answered_by_fastpath(series: str, number: int, edit: str, duration_ms: int) -> Measured:
+    """A child that the fast path answered: every stage was up to date before it began, which is 0 ms as in a run of
+    doit's that it informed."""
     nothing = {stage.value: StageOutcome.UP_TO_DATE.value for stage in HOST_STAGES}
     phases = {**dict.fromkeys(nothing, 0), TOTAL: duration_ms}
     return Measured(series, number, edit, phases, nothing, {"compiled": 0, "restored": 0, "linked": 0})

@@ -1,42 +1,25 @@
 """What `doit baseline:*` shows: a line per run while it goes on, the tables at its end, and one line for scripts.
 
-Knows the terminal; what is run and measured, `baseline.py` knows.
+Knows the terminal; what is run and measured, `measure.py` knows.
 """
 
 from __future__ import annotations
 
-import sys
-
-from pipeline.measure.baseline import measure
+from pipeline.measure.baseline.measure import Watcher, measure
 from pipeline.measure.baseline.rows import Measured
 from pipeline.measure.baseline.view import render_text
-from pipeline.model import Failure
+from pipeline.measure.screen import MeasurementScreen, shown
 from pipeline.report.budget import TOTAL
 from pipeline.report.dated_files import markdown_path
-from pipeline.report.terminal import Progress, look_of, os_failure
 from pipeline.run.context import Context
 from pipeline.text import visible
 
 
 def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
     """Measure and show; why the task failed, `""` when it did not."""
-    progress = Progress(sys.stdout, look_of(sys.stdout))
-
-    def watch(run: str, done: int, total: int, measured: Measured | None) -> None:
-        if measured is None:
-            progress(run, done, total)
-            return
-        progress.finish()
-        print(_line(run, measured), flush=True)
-
-    try:
-        made = measure.measure(context, mode, runs, deploy=deploy, watch=watch)
-    except OSError as error:
-        return os_failure("baseline", error)
-    finally:
-        progress.finish()
-    if isinstance(made, Failure):
-        return f"{made.line()}\nhint: {made.hint}"
+    made = shown("baseline", lambda screen: measure(context, mode, runs, deploy=deploy, watch=_watcher(screen)))
+    if isinstance(made, str):
+        return made
     path = markdown_path(context.run.reports_dir, context.root, made["id"])
     print(f"\n{render_text(made)}")
     print(f"BASELINE_ID={made['id']} BASELINE_OUTCOME={made['outcome']} BASELINE_REPORT={path}", flush=True)
@@ -44,6 +27,16 @@ def show(context: Context, mode: str, runs: int, *, deploy: bool) -> str:
         total = made["budget"]["total"]
         return f"the warm runs took {total['measured_ms']} ms, but [budget] total is {total['limit_ms']} ms"
     return f"{len(made['failures'])} of the runs failed; {path} says why" if made["failures"] else ""
+
+
+def _watcher(screen: MeasurementScreen) -> Watcher:
+    def watch(run: str, done: int, total: int, measured: Measured | None) -> None:
+        if measured is None:
+            screen.step(run, done, total)
+        else:
+            screen.line(_line(run, measured))
+
+    return watch
 
 
 def _line(run: str, measured: Measured) -> str:

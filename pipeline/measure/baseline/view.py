@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.measure.baseline.rows import Row, rows_of
-from pipeline.report.markdown import Bullets, budget_section, code, markdown_table, section
+from pipeline.measure.page import NOTHING, text_table
+from pipeline.report.markdown import BUDGET_HEAD, Bullets, budget_rows, budget_section, code, markdown_table, section
 from pipeline.text import visible
 
 CSV_HEADER = "run,category,step,status,duration_s"
@@ -89,11 +90,11 @@ def _step(row: Mapping[str, Any]) -> str:
 
 def number(value: float | None) -> str:
     """Milliseconds; whole ones without a decimal point."""
-    return "-" if value is None else f"{value:.1f}".removesuffix(".0")
+    return NOTHING if value is None else f"{value:.1f}".removesuffix(".0")
 
 
 def ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return NOTHING if value is None else f"{value:.2f}"
 
 
 # --- Markdown ---------------------------------------------------------------------------------
@@ -167,10 +168,10 @@ def _page(title: str, table: Table) -> str:
 
 def render_text(baseline: Mapping[str, Any]) -> str:
     """What the terminal shows at the end of a baseline."""
-    from tabulate import tabulate
 
     def table(shown: Table) -> str:
-        return str(tabulate(shown[1], headers=shown[0], disable_numparse=True, colalign=_align(shown)))
+        head, cells = shown
+        return text_table(head, cells, [name for name in head if name.endswith(" ms") or name in ("ratio", "n")])
 
     parts = [table(steps_table(baseline)), budget_text(baseline["budget"])]
     if baseline["first_run"]:
@@ -184,16 +185,7 @@ def render_text(baseline: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _align(table: Table) -> list[str]:
-    return ["right" if head.endswith(" ms") or head in ("ratio", "n") else "left" for head in table[0]]
-
-
 def budget_text(budget: Mapping[str, Any]) -> str:
     """The budget tree as a plain table, the bottleneck below it."""
-    from tabulate import tabulate
-
-    from pipeline.report.markdown import BUDGET_HEAD, budget_rows
-
-    align = ["left", "right", "right", "right", "left"]
-    table = tabulate(budget_rows(budget), headers=BUDGET_HEAD, disable_numparse=True, colalign=align)
+    table = text_table(BUDGET_HEAD, budget_rows(budget), BUDGET_HEAD[1:-1])
     return f"{table}\nbottleneck: {budget['bottleneck'] or '-'}"

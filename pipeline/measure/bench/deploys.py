@@ -6,20 +6,19 @@ moment hits all of them. Does not touch the project, its cache or its board.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import Row, measured
+from pipeline.measure.child import Spent, report_of, run_program
+from pipeline.measure.experiment import repeated
 from pipeline.measure.scratch import Scratch
 from pipeline.model import Stage
 from pipeline.run.context import Context
@@ -35,7 +34,7 @@ COLD_RUNS = 3
 HEAVY = ("esptool", "serial", "networkx", "unicorn")
 
 
-class Bench:
+class DeployBench:
     """A copy of the project in a temporary directory, an empty project beside it, and commands run in them."""
 
     def __init__(self, context: Context, directory: Path) -> None:
@@ -46,76 +45,62 @@ class Bench:
         self.chip = context.config.toolchain.chip
         self.scratch = Scratch(context, directory)
         self.project = self.scratch.project
+        self._runner = context.runner
 
     def need_device(self) -> None:
         """Raises CannotRun when there is none to measure on."""
         if not self.device:
             raise CannotRun("no selected device is virtual", "choose one with --device")
 
-    def run(self, directory: Path, *args: str) -> tuple[float, str, str]:
-        """(seconds, stdout, stderr) of one whole process. Raises RuntimeError when it fails."""
-        started = time.perf_counter()
-        done = self.scratch.python(*args, cwd=directory, timeout_s=TIMEOUT_S)
-        elapsed_s = time.perf_counter() - started
-        if done.exit_code != 0:
-            raise RuntimeError(f"{' '.join(args)} ended with {done.exit_code}:\n{done.stderr.decode(errors='replace')}")
-        return elapsed_s, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    def run(self, *args: str, cwd: Path | None = None) -> Spent:
+        """One whole process of this interpreter, in the copy or in `cwd`. Raises RuntimeError when it fails."""
+        argv = [sys.executable, *args]
+        return run_program(self._runner, argv, cwd or self.project, self.scratch.env, TIMEOUT_S)
 
-    @contextlib.contextmanager
-    def board(self, timing: str) -> Iterator[str]:
-        """A board process that keeps running; its URL."""
-        from pipeline.effects.process import background
-
-        argv = [sys.executable, "-m", "virtualboard", "--chip", self.chip, "--rfc2217", "0", "--timing", timing]
-        with background(argv, self.project, os.environ) as first_line:
-            yield next(word for word in first_line.split() if word.startswith("rfc2217://"))
-
-    def deploy(self, *python_args: str) -> tuple[float, Any, str]:
-        """(seconds, JSON report, stderr) of one `doit deploy`."""
-        elapsed_s, out, err = self.run(self.project, *python_args, "-m", "doit", "deploy", "--device", self.device)
-        found = re.search(r"^DEPLOY_TX_ID=.*DEPLOY_REPORT=(\S+)", out, re.M)
-        assert found is not None, out
-        return elapsed_s, json.loads((self.project / found[1]).with_suffix(".json").read_text()), err
+    def deploy(self, *python_args: str) -> tuple[Spent, Any]:
+        """One `doit deploy`, and its JSON report."""
+        spent = self.run(*python_args, "-m", "doit", "deploy", "--device", self.device)
+        return spent, report_of(self.project, spent.out)
 
 
 def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
     """The suite. Raises CannotRun when the project has no virtual device to measure on."""
     runs = options["runs"]
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        bench = Bench(context, Path(directory))
+        bench = DeployBench(context, Path(directory))
         bench.need_device()
-        cold = []
-        for number in range(min(runs, COLD_RUNS)):
-            recorder.step("cold deploys", number, min(runs, COLD_RUNS))
-            cold.append(_cold(bench))
-        times: dict[str, list[float]] = defaultdict(list)
-        reports = []
-        for number in range(runs):
-            recorder.step("warm deploys and their peers", number, runs)
-            times["python -c pass"].append(bench.run(bench.empty, "-c", "pass")[0])
-            times[EMPTY].append(bench.run(bench.empty, "-m", "doit")[0])
-            times["doit list"].append(bench.run(bench.project, "-m", "doit", "list")[0])
-            elapsed_s, report, _ = bench.deploy()
-            times["doit deploy, warm"].append(elapsed_s)
+        cold = repeated({COLD: lambda: _cold(bench)}, min(runs, COLD_RUNS), partial(recorder.step, "cold deploys"))
+        reports: list[Any] = []
+
+        def warm() -> Spent:
+            spent, report = bench.deploy()
             reports.append(report)
-        times["doit deploy, cold"] = cold
-        recorder.add(*_processes(recorder.suite, times))
+            return spent
+
+        commands: dict[str, Callable[[], Spent]] = {
+            "python -c pass": lambda: bench.run("-c", "pass", cwd=bench.empty),
+            EMPTY: lambda: bench.run("-m", "doit", cwd=bench.empty),
+            "doit list": lambda: bench.run("-m", "doit", "list"),
+            "doit deploy, warm": warm,
+        }
+        times = repeated(commands, runs, partial(recorder.step, "warm deploys and their peers"))
+        recorder.add(*_processes(recorder.suite, {**times, **cold}))
         recorder.add(*_stages(recorder.suite, reports))
         recorder.note(*_imports(bench))
 
 
-EMPTY = "empty doit"
+EMPTY, COLD = "empty doit", "doit deploy, cold"
 
 
-def _cold(bench: Bench) -> float:
+def _cold(bench: DeployBench) -> Spent:
     """A deploy with no build products, no cache and an erased board."""
     bench.scratch.erase()
     return bench.deploy()[0]
 
 
-def _processes(suite: str, times: Mapping[str, Sequence[float]]) -> Iterator[Row]:
+def _processes(suite: str, times: Mapping[str, Sequence[Spent]]) -> Iterator[Row]:
     """Whole processes, against a doit that has nothing to do."""
-    in_ms = {name: [1000 * seconds for seconds in found] for name, found in times.items()}
+    in_ms = {name: [1000 * spent.wall_s for spent in found] for name, found in times.items()}
     for name, found in in_ms.items():
         peer, theirs = ("", []) if name == EMPTY else (EMPTY, in_ms[EMPTY])
         yield measured(suite, name, found, "ms", peer, theirs)
@@ -133,16 +118,16 @@ def _stages(suite: str, reports: Sequence[Any]) -> Iterator[Row]:
     yield measured(suite, "warm deploy: remainder", rest, "ms", "all of the run", whole)
 
 
-def _imports(bench: Bench) -> tuple[str, str]:
+def _imports(bench: DeployBench) -> tuple[str, str]:
     """Self time of imports by top-level package; -X importtime slows everything, so read the shares."""
     from tabulate import tabulate
 
-    _, _, text = bench.deploy("-X", "importtime")
+    text = bench.deploy("-X", "importtime")[0].err
     spent: dict[str, int] = defaultdict(int)
     for own, name in re.findall(r"^import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)$", text, re.M):
         spent[name.split(".")[0]] += int(own)
     rows = sorted(((name, us / 1000) for name, us in spent.items()), key=lambda row: -row[1])[:15]
-    _, _, listed = bench.run(bench.project, "-X", "importtime", "-m", "doit", "list")
+    listed = bench.run("-X", "importtime", "-m", "doit", "list").err
     loaded = [name for name in HEAVY if re.search(rf"\|\s+{name}$", listed, re.M)]
     told = f"doit list imports of {', '.join(HEAVY)}: {', '.join(loaded) or 'none'}"
     table = tabulate(rows, headers=("package", "ms"), floatfmt=".1f")

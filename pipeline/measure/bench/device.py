@@ -8,17 +8,21 @@ of its own on an equal board. Touches neither project nor board.
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.flash import delta
-from pipeline.measure.bench.deploys import Bench
+from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.suite import Recorder
 from pipeline.measure.bench.table import Target, at_most, measured, ratio_at_most
+from pipeline.measure.child import board_process, report_of
+from pipeline.measure.experiment import repeated
 from pipeline.model import Failure, Image
 from pipeline.run.context import CONFIG_FILE, Context, load_context
 from pipeline.run.device_run import DeviceRun
@@ -83,7 +87,7 @@ with open_virtual(chip, Path(flash), flash_size=int(size), timing=timing) as por
 def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
     """The suite. Raises CannotRun when no selected device is virtual."""
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        scratch = Bench(context, Path(directory))
+        scratch = DeployBench(context, Path(directory))
         scratch.need_device()
         bench = _DeviceBench(scratch, context, recorder, options["runs"])
         bench.verify_cases()
@@ -95,7 +99,7 @@ def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) ->
 class _DeviceBench:
     """The cases, on devices that are added to the scratch project's `deploy.toml`."""
 
-    def __init__(self, scratch: Bench, context: Context, recorder: Recorder, runs: int) -> None:
+    def __init__(self, scratch: DeployBench, context: Context, recorder: Recorder, runs: int) -> None:
         self._scratch = scratch
         self._recorder = recorder
         self._runs = runs
@@ -113,16 +117,13 @@ class _DeviceBench:
 
     def _doit(self, *args: str) -> tuple[float, str]:
         """(seconds of host and board, stdout) of one whole `doit`."""
-        elapsed_s, out, err = self._scratch.run(self._scratch.project, "-c", DOIT, *args)
-        return elapsed_s + _modelled_s(err), out
+        spent = self._scratch.run("-c", DOIT, *args)
+        return spent.wall_s + _modelled_s(spent.err), spent.out
 
     def _times(self, label: str, once: Callable[..., float], *args: object) -> list[float]:
         """Milliseconds of each of the runs."""
-        times = []
-        for number in range(self._runs):
-            self._recorder.step(label, number, self._runs)
-            times.append(1000 * once(*args))
-        return times
+        times = repeated({label: partial(once, *args)}, self._runs, partial(self._recorder.step, label))
+        return [1000 * took_s for took_s in times[label]]
 
     def _row(
         self, case: str, ours: list[float], target: Target | None, peer: str = "", theirs: Sequence[float] = ()
@@ -133,9 +134,7 @@ class _DeviceBench:
         return self._doit(*args)[0]
 
     def _report(self, out: str) -> Any:
-        found = re.search(r"^DEPLOY_TX_ID=.*DEPLOY_REPORT=(\S+)", out, re.M)
-        assert found is not None, out
-        return json.loads((self._scratch.project / found[1]).with_suffix(".json").read_text())
+        return report_of(self._scratch.project, out)
 
     # --- verify ---------------------------------------------------------------------------------
 
@@ -166,8 +165,8 @@ class _DeviceBench:
         flash = self._scratch.project / f".deploy/boards/{name}.flash"
         argv = ["--chip", self._chip, "--port", "virtual", "--baud", str(baud), "verify-flash", *files]
         board = [self._chip, str(flash), str(self._flash_size), timing]
-        elapsed_s, _, err = self._scratch.run(self._scratch.project, "-c", ESPTOOL, *board, *argv)
-        return elapsed_s + _modelled_s(err)
+        spent = self._scratch.run("-c", ESPTOOL, *board, *argv)
+        return spent.wall_s + _modelled_s(spent.err)
 
     def _context(self, device: str) -> Context:
         context = load_context(Options(devices=(device,)), self._scratch.project)
@@ -196,7 +195,7 @@ class _DeviceBench:
     def app_report_cases(self) -> None:
         """A board process that keeps running; whole processes, nothing modelled."""
         for timing, note in (("instant", "no line time"), (FAST_MD5, "115200 baud")):
-            with self._scratch.board(timing) as url:
+            with board_process(self._scratch.project, self._chip, timing, os.environ) as url:
                 name = self._device(f"running-{len(note)}", port=url)
                 self._doit("deploy", "--device", name)
                 outs: list[str] = []
@@ -257,7 +256,7 @@ class _DeviceBench:
             (self._scratch.project / file).write_bytes(data)
         board = [self._chip, str(self._board(old)), str(self._flash_size), FAST_MD5]
         argv = [str(baud), str(APP_OFFSET), "new.bin", "old.bin" if reference else ""]
-        _, out, _ = self._scratch.run(self._scratch.project, "-c", ESPTOOL_WRITE, *board, *argv)
+        out = self._scratch.run("-c", ESPTOOL_WRITE, *board, *argv).out
         return float(re.findall(r"WRITE_S=(\S+)", out)[-1])
 
 

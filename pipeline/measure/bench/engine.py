@@ -9,7 +9,6 @@ compared with ninja alone. Does not touch the project that it is called from.
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -19,12 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cache.named_tuple import NamedTuple
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.measure.bench import generated_project
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import Target, at_most, measured, ratio_at_most
+from pipeline.measure.child import Spent, run_program
+from pipeline.measure.experiment import repeated
 from pipeline.run.context import Context
 
 TIMEOUT_S = 1800
@@ -41,14 +41,7 @@ _PEAK = (
 )
 
 
-class Spent(NamedTuple):
-    """Seconds on the wall, and of CPU by the process and its children: a busy machine stretches the former more."""
-
-    wall_s: float
-    cpu_s: float = 0.0
-
-
-class Bench:
+class GeneratedBench:
     """One generated project with its tools, and commands in it."""
 
     def __init__(self, directory: Path, units: int, *, real: bool) -> None:
@@ -74,15 +67,7 @@ class Bench:
 
     def run(self, *argv: str, env: Mapping[str, str] | None = None) -> Spent:
         """What one process took. Raises RuntimeError when it fails."""
-        before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = self._runner.run(argv, cwd=self.root, env=env or self.env, timeout_s=TIMEOUT_S)
-        elapsed_s = time.perf_counter() - began_s
-        if done.exit_code != 0:
-            raise RuntimeError(
-                f"{' '.join(argv)[:200]} failed:\n{(done.stdout + done.stderr).decode(errors='replace')}"
-            )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return Spent(elapsed_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return run_program(self._runner, argv, self.root, env or self.env, TIMEOUT_S)
 
     def peak_mb(self, *argv: str) -> float:
         """Peak resident memory of one process."""
@@ -141,17 +126,17 @@ def measure(context: Context, recorder: Recorder, options: Mapping[str, Any], un
     for count in units:
         recorder.step(f"{count} units")
         with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-            _Cases(recorder, Bench(Path(directory), count, real=False), ninja).all(options["runs"])
+            _Cases(recorder, GeneratedBench(Path(directory), count, real=False), ninja).all(options["runs"])
     recorder.step("a real compiler")
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        cases = _Cases(recorder, Bench(Path(directory), min(max(units), MIDDLE), real=True), ninja)
+        cases = _Cases(recorder, GeneratedBench(Path(directory), min(max(units), MIDDLE), real=True), ninja)
         cases.cold_and_restore()
 
 
 class _Cases:
     """The cases on one generated project, each recorded as soon as it is measured."""
 
-    def __init__(self, recorder: Recorder, bench: Bench, ninja: str) -> None:
+    def __init__(self, recorder: Recorder, bench: GeneratedBench, ninja: str) -> None:
         self._recorder = recorder
         self._bench = bench
         self._ninja = (ninja,)
@@ -174,8 +159,8 @@ class _Cases:
     def _row(self, case: str, times: Times, ours: str, peer: str, target: Target | None, cpu: Target | None) -> None:
         """A row for the wall, and one for the CPU."""
         name = f"{case}, {self._bench.units} units, {ours}"
-        for what, place, limit in (("", 0, target), (", CPU", 1, cpu)):
-            mine, theirs = ([1000 * spent[place] for spent in times[who]] for who in (ours, peer))
+        for what, field, limit in (("", "wall_s", target), (", CPU", "cpu_s", cpu)):
+            mine, theirs = ([1000 * getattr(spent, field) for spent in times[who]] for who in (ours, peer))
             self._recorder.add(measured(self._recorder.suite, name + what, mine, "ms", peer, theirs, limit))
 
     def _no_op(self, runs: int) -> None:
@@ -254,25 +239,20 @@ class _Cases:
         )
 
     def _interleaved(self, label: str, commands: Mapping[str, Callable[[], Spent]], runs: int) -> Times:
-        times: dict[str, list[Spent]] = {name: [] for name in commands}
-        for number in range(runs):
-            self._recorder.step(f"{label}, {self._bench.units} units", number, runs)
-            for name, command in commands.items():
-                times[name].append(command())
-        return times
+        return repeated(commands, runs, partial(self._recorder.step, f"{label}, {self._bench.units} units"))
 
 
-def _restored(bench: Bench, directory: str, argv: Sequence[str]) -> Spent:
+def _restored(bench: GeneratedBench, directory: str, argv: Sequence[str]) -> Spent:
     bench.put_away(directory)
     return bench.run(*argv)
 
 
-def _touched(bench: Bench) -> Spent:
+def _touched(bench: GeneratedBench) -> Spent:
     bench.touch_all()
     return bench.run(*DOIT)
 
 
-def _settled(bench: Bench) -> Spent:
+def _settled(bench: GeneratedBench) -> Spent:
     """A no-op after whatever came before: the second run, whose stamps are all believed."""
     bench.run(*DOIT)
     return bench.run(*DOIT)

@@ -8,20 +8,19 @@ after each suite, so that an interrupted run leaves what it has found.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from cache.durable import write_atomic
-from pipeline.effects.host import GitQuery, load_average, machine_facts
-from pipeline.effects.versions import ask_version, distribution_version
+from pipeline.effects.host import GitQuery, load_average
 from pipeline.measure.bench import table
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import Suite
 from pipeline.measure.bench.view import WIDE, render_end, render_markdown, render_suite
+from pipeline.measure.experiment import write_renderings
+from pipeline.measure.facts import circumstances
+from pipeline.measure.screen import MeasurementScreen
 from pipeline.report.dated_files import free_id, markdown_path
-from pipeline.report.terminal import Progress, look_of
 from pipeline.run.context import Context
 
 SUITES = {
@@ -34,31 +33,30 @@ SUITES = {
 """Suite -> the module of this folder whose `measure(context, recorder, options)` runs it."""
 
 
-class Session:
+PEERS = ("ninja", "ccache")
+
+
+class BenchSession:
     """The suites of one command. `gathered`: `finish` is called after the last one, and says which could not run."""
 
     def __init__(self, context: Context, command: str, *, gathered: bool) -> None:
         self._context = context
         self._gathered = gathered
-        self._look = look_of(sys.stdout)
-        self._progress = Progress(sys.stdout, self._look)
+        self._screen = MeasurementScreen()
         self._suites: list[Suite] = []
         started_at = context.clock.utc()
-        revision = GitQuery(context.root).result()
         self._load_before = load_average()
         self._facts = {
             "id": free_id(table.KIND, context.run.reports_dir, started_at),
             "started_at": started_at,
             "command": command,
-            "machine": machine_facts(),
-            "tools": _tools(context),
-            "git": {"sha": revision.sha, "dirty": revision.dirty},
+            **circumstances(context, GitQuery(context.root), PEERS),
         }
 
     def run(self, name: str, options: Mapping[str, Any]) -> str:
         """Run one suite, record and show it; why the task failed, `""` when it did not. Raises OSError when the report
         cannot be written."""
-        recorder = Recorder(name, self._progress)
+        recorder = Recorder(name, self._screen.step)
         if not self._suites:
             self._write()  # what cannot be written in the end had better fail before the first minute
         recorder.step("begins")
@@ -92,18 +90,15 @@ class Session:
 
     def _record(self, suite: Suite) -> None:
         self._suites.append(suite)
-        self._progress.finish()
-        made = self._write()
-        print(render_suite(made["suites"][-1], self._look.columns if self._look.tty else WIDE), flush=True)
+        made, look = self._write(), self._screen.look
+        self._screen.line(render_suite(made["suites"][-1], look.columns if look.tty else WIDE))
 
     def _write(self) -> dict[str, Any]:
         """Write the report as it is now. Raises OSError."""
         load = {"before": self._load_before, "after": load_average()}
         made = table.build({**self._facts, "load": load}, self._suites)
-        directory = self._context.run.reports_dir
-        directory.mkdir(parents=True, exist_ok=True)
-        for suffix, text in (("md", render_markdown(made)), ("json", json.dumps(made, indent=2) + "\n")):
-            write_atomic(directory / f"{made['id']}.{suffix}", text.encode(), durable=False)
+        texts = {"md": render_markdown(made), "json": json.dumps(made, indent=2) + "\n"}
+        write_renderings(self._context.run.reports_dir, made["id"], texts)
         return made
 
     def _say_end(self) -> None:
@@ -111,13 +106,3 @@ class Session:
         path = markdown_path(self._context.run.reports_dir, self._context.root, made["id"])
         print(render_end(made), end="")
         print(f"BENCH_ID={made['id']} BENCH_OUTCOME={made['outcome']} BENCH_REPORT={path}", flush=True)
-
-
-def _tools(context: Context) -> dict[str, str]:
-    """Versions of what is measured and of the peers; `""` for one that is not installed."""
-    versions = {name: distribution_version(name) for name in ("hotplate", "doit", "esptool")}
-    return {
-        **versions,
-        "toolchain": context.toolchain_name(),
-        **{name: ask_version(name) for name in ("ninja", "ccache")},
-    }

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.measure.bench.table import Verdict, number
+from pipeline.measure.page import text_table
 from pipeline.report.markdown import Bullets, code, code_block, markdown_table, section
 from pipeline.text import visible, visible_text
 
@@ -101,8 +102,6 @@ def render_suite(suite: Mapping[str, Any], columns: int) -> str:
 
 def _table(rows: Sequence[Sequence[str]], columns: int) -> str:
     """Without the columns in which nothing stands."""
-    from tabulate import tabulate
-
     every = {name: [visible(row[place]) for row in rows] for place, name in enumerate(HEAD)}
     used = {name: texts for name, texts in every.items() if any(texts)}
     for name in _LESS:
@@ -110,9 +109,7 @@ def _table(rows: Sequence[Sequence[str]], columns: int) -> str:
             used.pop(name, None)
     names = max(_NARROW, columns - _beside_case(used))
     widths = [names, *[None] * (len(used) - 1)]
-    align = ["right" if name in _RIGHT else "left" for name in used]
-    shown = list(zip(*used.values(), strict=True))
-    return str(tabulate(shown, headers=list(used), disable_numparse=True, colalign=align, maxcolwidths=widths))
+    return text_table(list(used), list(zip(*used.values(), strict=True)), _RIGHT, widths)
 
 
 def _beside_case(used: Mapping[str, Sequence[str]]) -> int:

@@ -22,7 +22,7 @@ from pipeline.editor.watch import FINISHED, STARTED
 from pipeline.effects.process import Group, SystemProcessRunner
 from pipeline.engine.execution import placed_command
 from pipeline.formats.diagnostics import is_error
-from pipeline.measure.bench.deploys import Bench
+from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import Row, measured
 from pipeline.model import Failure
@@ -64,7 +64,7 @@ def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) ->
         raise CannotRun("the project has no source in C to save", "run it in a project that compiles")
     times: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        scratch = Bench(context, Path(directory))
+        scratch = DeployBench(context, Path(directory))
         source = scratch.project / name
         text = source.read_text()
         group = Group()
@@ -110,21 +110,21 @@ def _saves(times: dict[str, list[float]], lines: _Lines, source: Path, text: str
     save(text, "", FINISHED.__eq__)
 
 
-def _hooks(times: dict[str, list[float]], scratch: Bench, source: Path, text: str, runs: int) -> None:
+def _hooks(times: dict[str, list[float]], scratch: DeployBench, source: Path, text: str, runs: int) -> None:
     """The same through whole processes of `hotplate`."""
     hotplate = ("-c", "import sys; from pipeline.fastpath import main; sys.exit(main())", "compile", "link")
     for number in range(runs):
-        scratch.run(scratch.project, *hotplate)
-        scratch.run(scratch.project, *hotplate)
-        times["hook: nothing saved"].append(scratch.run(scratch.project, *hotplate)[0])
+        scratch.run(*hotplate)
+        scratch.run(*hotplate)
+        times["hook: nothing saved"].append(scratch.run(*hotplate).wall_s)
         os.utime(source)
-        times["hook: touch -> nothing to do"].append(scratch.run(scratch.project, *hotplate)[0])
+        times["hook: touch -> nothing to do"].append(scratch.run(*hotplate).wall_s)
         source.write_text(f"{text}// hook {number} {time.time()}\n")
-        times["hook: comment edit -> end of the build"].append(scratch.run(scratch.project, *hotplate)[0])
+        times["hook: comment edit -> end of the build"].append(scratch.run(*hotplate).wall_s)
     source.write_text(text)
 
 
-def _compiler(times: dict[str, list[float]], scratch: Bench, source: Path, text: str, runs: int) -> None:
+def _compiler(times: dict[str, list[float]], scratch: DeployBench, source: Path, text: str, runs: int) -> None:
     """The command of the action alone, good and failing."""
     context = load_context(Options(), scratch.project)
     assert not isinstance(context, Failure)

@@ -24,14 +24,15 @@ from cache.durable import write_atomic
 from cache.named_tuple import NamedTuple
 from cache.stamps import next_tick
 from pipeline.effects.clock import SystemClock
-from pipeline.effects.process import SystemProcessRunner, background
+from pipeline.effects.process import SystemProcessRunner
 from pipeline.measure.bench import generated_project
 from pipeline.measure.bench import kept as counters
-from pipeline.measure.bench.deploys import Bench
-from pipeline.measure.bench.engine import Bench as Generated
+from pipeline.measure.bench.deploys import DeployBench
+from pipeline.measure.bench.engine import GeneratedBench
 from pipeline.measure.bench.kept import INSTRUCTIONS
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import Row
+from pipeline.measure.child import board_process, report_of, run_program
 from pipeline.run.context import CONFIG_FILE, Context
 
 SUITE = "work"
@@ -58,7 +59,7 @@ def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) ->
         rows += build_rows(Path(directory))
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
         recorder.step("deploys to a virtual board")
-        bench = Bench(context, Path(directory))
+        bench = DeployBench(context, Path(directory))
         bench.need_device()
         rows += device_rows(bench.project, bench.device, bench.chip, bench.scratch.env)
     path = context.root / KEPT
@@ -122,11 +123,8 @@ class Counter:
         out = self._root.parent / "counts.json"
         # -S: neither the site's nor the user's start-up files run, which import what they like
         argv = [sys.executable, "-S", "-c", COUNT, str(out), *program]
-        done = self._runner.run(argv, cwd=self._root, env={**self._env, **more}, timeout_s=TIMEOUT_S)
-        if done.exit_code != 0:
-            text = (done.stdout + done.stderr).decode(errors="replace")
-            raise RuntimeError(f"{' '.join(program)} ended with {done.exit_code}:\n{text}")
-        return Counted(**json.loads(out.read_text()), out=done.stdout.decode(errors="replace"))
+        spent = run_program(self._runner, argv, self._root, {**self._env, **more}, TIMEOUT_S)
+        return Counted(**json.loads(out.read_text()), out=spent.out)
 
 
 # --- builds ----------------------------------------------------------------------------------
@@ -177,7 +175,7 @@ def _required(name: str) -> list[str]:
 def _built(directory: Path, units: int, site: Path) -> _Built:
     """Build a project of so many units, then count runs on it."""
     directory.mkdir()
-    project = Generated(directory, units, real=False)
+    project = GeneratedBench(directory, units, real=False)
     path = os.pathsep.join([str(directory / "tools"), str(Path(__file__).parents[3]), str(site)])
     env = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
     counter = Counter(project.root, path, {**env, "HOME": str(directory)})
@@ -251,17 +249,9 @@ def device_rows(project: Path, device: str, chip: str, env: Mapping[str, str]) -
     deploys = _Deploys(project, Counter(project, path, env))
     deploys.run(device)
     rows = deploys.warm(device)
-    with _board(project, chip, env) as url:
+    with board_process(project, chip, "instant", env) as url:
         rows += deploys.app_report(url)
     return rows + deploys.one_string(device)
-
-
-@contextlib.contextmanager
-def _board(project: Path, chip: str, env: Mapping[str, str]) -> Iterator[str]:
-    """A board process that keeps running; its URL."""
-    argv = [sys.executable, "-m", "virtualboard", "--chip", chip, "--rfc2217", "0", "--timing", "instant"]
-    with background(argv, project, env) as first_line:
-        yield next(word for word in first_line.split() if word.startswith("rfc2217://"))
 
 
 class _Deploys:
@@ -274,9 +264,7 @@ class _Deploys:
     def run(self, device: str, *args: str, **env: str) -> tuple[Counted, Any]:
         """What it did, and its report."""
         counted = self._counter.run("doit", "deploy", "--device", device, *args, **env)
-        found = re.search(r"^DEPLOY_TX_ID=.*DEPLOY_REPORT=(\S+)", counted.out, re.M)
-        assert found is not None, counted.out
-        return counted, json.loads((self._project / found[1]).with_suffix(".json").read_text())
+        return counted, report_of(self._project, counted.out)
 
     def warm(self, device: str) -> list[Row]:
         """Nothing changed, on a board in the process."""

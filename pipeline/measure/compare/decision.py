@@ -17,7 +17,7 @@ from enum import StrEnum
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import Gate as Thresholds
 from pipeline.model import DeployOutcome, Stage
-from pipeline.report.history import History, Row
+from pipeline.report.history import DeployHistory, HistoryRow
 from pipeline.statistics import Interval, bootstrap, median, quantile
 
 REMAINDER = "remainder"
@@ -108,7 +108,7 @@ class Conclusion(NamedTuple):
 # --- one run ----------------------------------------------------------------------------------
 
 
-def timed(row: Row, phase: str) -> Timed | None:
+def timed(row: HistoryRow, phase: str) -> Timed | None:
     """The phase and the total of a run; None when the phase did not run or was not measured."""
     if not row.total_ms:
         return None
@@ -116,7 +116,7 @@ def timed(row: Row, phase: str) -> Timed | None:
     return Timed(row.transaction_id, phases[phase], row.total_ms) if phase in phases else None
 
 
-def why_not(row: Row, machine: str, device: str, profile: str, since: str) -> str:
+def why_not(row: HistoryRow, machine: str, device: str, profile: str, since: str) -> str:
     """Why a run is not part of the population, `""`: it is. `since`: the earliest instant that counts."""
     if row.machine != machine:
         return "another machine"
@@ -131,7 +131,7 @@ def why_not(row: Row, machine: str, device: str, profile: str, since: str) -> st
     return "" if row.warm else "not warm"
 
 
-def population(history: History, phase: str, machine: str, device: str, profile: str, since: str) -> Population:
+def population(history: DeployHistory, phase: str, machine: str, device: str, profile: str, since: str) -> Population:
     """The successful warm deploys of one device and profile on this machine since an instant."""
     runs: list[Timed] = []
     excluded = Counter({"another schema version": history.other_schema, "damaged line": history.damaged})

@@ -14,27 +14,25 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cache.durable import write_atomic
 from cache.named_tuple import NamedTuple
 from pipeline import __version__
 from pipeline.device.ports import flash_file
 from pipeline.effects.host import GitQuery, machine_facts
-from pipeline.failures import fail
-from pipeline.measure.child import Child, run_doit
+from pipeline.measure.child import Child
 from pipeline.measure.compare.arms import USAGE, Arm, apply, parse_arm
 from pipeline.measure.compare.decision import PHASES, Flash, Pair, Timed, Verdict, conclude, population, timed, why_not
 from pipeline.measure.compare.view import Gated, render
-from pipeline.measure.edits import Edits
-from pipeline.measure.scratch import Scratch
-from pipeline.model import Failure, FailureCategory, Stage
+from pipeline.measure.experiment import ProjectCopy, refused, refused_devices, refused_number, rounds, write_renderings
+from pipeline.model import Failure, Stage
+from pipeline.report.dated_files import free_id
 from pipeline.report.history import parse_history
 from pipeline.report.history_file import read_history
 from pipeline.report.markdown import HISTORY_SCHEMA, encode_history, history_row
 from pipeline.run.context import CONFIG_FILE, Context, load_context
-from pipeline.run.options import Options
 from pipeline.text import did_you_mean
 
 MAX_DROPPED = 5
@@ -56,8 +54,10 @@ class Lane(NamedTuple):
 
     side: str
     arm: Arm
-    scratch: Scratch
-    options: Options
+    copy: ProjectCopy
+
+    def deploy(self) -> Child:
+        return self.copy.deploy(*self.arm.options)
 
 
 def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gated | Failure:
@@ -76,6 +76,7 @@ def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gate
         gate = _Gate(context, asked, Path(directory), say, who)
         lanes = gate.prepare(arms)
         if isinstance(lanes, Failure):
+            gate.restore()
             return lanes
         pairs = gate.pairs(lanes, asked.pairs or limits.min_pairs)
         flash = list(gate.flash(lanes)) if len(gate.dropped) <= MAX_DROPPED else []
@@ -107,27 +108,22 @@ def _arms(context: Context, asked: Asked) -> tuple[Arm, Arm] | Failure:
     """(baseline, candidate), or why the gate cannot be made."""
     if asked.phase not in PHASES:
         message = f"--phase is '{asked.phase}'{did_you_mean(asked.phase, PHASES)}"
-        return _bad(message, f"name one of {', '.join(PHASES)}")
-    if asked.pairs < 0:
-        return _bad(f"--pairs is {asked.pairs}, but must be at least 1", "use --pairs 30")
-    if len(context.devices) != 1:
-        names = ", ".join(device.name for device in context.devices)
-        return _bad(f"a gate is that of one device, but {len(context.devices)} are selected ({names})", "use --device")
+        return refused("gate", message, f"name one of {', '.join(PHASES)}")
+    first = refused_number("gate", "--pairs", asked.pairs, 30, least=0)
+    first = first or refused_devices("gate", context.devices)
+    if first is not None:
+        return first
     found = []
     for side, text in (("baseline", asked.baseline), ("candidate", asked.candidate)):
         # `--candidate a=b --baseline md5`: doit took `a=b` away, and the next option came in its place.
         lost = not text or text in ("--baseline", "--candidate", "--phase", "--pairs", "--device", "--profile")
         arm = "is missing" if lost else parse_arm(text)
         if isinstance(arm, str):
-            return _bad(f"--{side} {arm}", USAGE)
+            return refused("gate", f"--{side} {arm}", USAGE)
         found.append(arm)
     if found[0] == found[1]:
-        return _bad(f"both arms are '{asked.baseline}'", "name two settings that differ")
+        return refused("gate", f"both arms are '{asked.baseline}'", "name two settings that differ")
     return found[0], found[1]
-
-
-def _bad(message: str, hint: str) -> Failure:
-    return fail(FailureCategory.CONFIG_ERROR, stage=None, where="gate", message=message, hint=hint)
 
 
 class _Gate:
@@ -144,7 +140,7 @@ class _Gate:
         self._say = say
         self._device = context.devices[0]
         self.dropped: list[str] = []
-        self._reader: Scratch | None = None
+        self._reader: ProjectCopy | None = None
 
     # --- arms ---------------------------------------------------------------------------------
 
@@ -152,51 +148,52 @@ class _Gate:
         """(baseline, candidate), each deployed from nothing and once more, so that the next deploy is warm."""
         lanes = []
         for side, arm in zip(("baseline", "candidate"), arms, strict=True):
-            scratch = Scratch(self._context, self._directory / side)
-            config = scratch.project / CONFIG_FILE
-            config.write_text(_dumped(apply(arm, tomllib.loads(config.read_text()), self._device.name)))
-            options = Options(devices=(self._device.name,), profile=self._context.profile)
-            checked = load_context(options, scratch.project)
+            copy = self._copy(side, arm)
+            checked = load_context(copy.options, copy.project)
             if isinstance(checked, Failure):
                 # Its place is in the copy, with the arm's settings in it.
-                return _bad(f"--{side} {arm.name}: {checked.message}", checked.hint)
+                return refused("gate", f"--{side} {arm.name}: {checked.message}", checked.hint)
             checked.close()
-            lanes.append(Lane(side, arm, scratch, options))
+            lanes.append(Lane(side, arm, copy))
         for lane in (*lanes, *lanes):
             self._say(f"{lane.side} ({lane.arm.name}): getting warm")
-            child = self._deploy(lane)
+            child = lane.deploy()
             if not child.ok:
                 message = f"the {lane.side} arm cannot deploy: {child.failure[1]}"
-                return _bad(message, f"make `doit deploy` work with {lane.arm.name}, then run the gate again")
+                return refused(
+                    "gate", message, f"make `doit deploy` work with {lane.arm.name}, then run the gate again"
+                )
         return lanes[0], lanes[1]
 
-    def _deploy(self, lane: Lane) -> Child:
-        words = ["deploy", "--device", self._device.name, "--profile", self._context.profile, *lane.arm.options]
-        return run_doit(lane.scratch, self._context.clock, words)
+    def _copy(self, name: str, arm: Arm) -> ProjectCopy:
+        copy = ProjectCopy(self._context, self._directory / name)
+        config = copy.project / CONFIG_FILE
+        config.write_text(_dumped(apply(arm, tomllib.loads(config.read_text()), self._device.name)))
+        return copy
 
     # --- pairs --------------------------------------------------------------------------------
 
     def pairs(self, lanes: tuple[Lane, Lane], wanted: int) -> list[Pair]:
         """`wanted` pairs, or as many as there were when too many had been dropped."""
         found: list[Pair] = []
-        while len(found) < wanted and len(self.dropped) <= MAX_DROPPED:
-            number = len(found) + len(self.dropped) + 1
-            order = lanes if number % 2 else (lanes[1], lanes[0])
-            runs = {lane.side: self._timed(lane) for lane in order}
+        commands = {lane.side: partial(self._timed, lane) for lane in lanes}
+        for number, runs in enumerate(rounds(commands, alternate=True), 1):
             wrong = [f"pair {number}, {side}: {run}" for side, run in runs.items() if isinstance(run, str)]
-            if wrong:
-                self.dropped += wrong[:1]
+            baseline, candidate = runs["baseline"], runs["candidate"]
+            if isinstance(baseline, str) or isinstance(candidate, str):
+                self.dropped.append(wrong[0])
                 self._say(wrong[0])
-                continue
-            baseline, candidate = (run for run in (runs["baseline"], runs["candidate"]) if isinstance(run, Timed))
-            found.append(Pair(number, order[0].side, baseline, candidate))
-            told = f"{baseline.phase_ms} ms and {candidate.phase_ms} ms of {self._asked.phase}"
-            self._say(f"pair {len(found)} of {wanted}: {told}")
+            else:
+                found.append(Pair(number, next(iter(runs)), baseline, candidate))
+                told = f"{baseline.phase_ms} ms and {candidate.phase_ms} ms of {self._asked.phase}"
+                self._say(f"pair {len(found)} of {wanted}: {told}")
+            if len(found) >= wanted or len(self.dropped) > MAX_DROPPED:
+                break
         return found
 
     def _timed(self, lane: Lane) -> Timed | str:
         """The figures of a warm deploy, or why it does not count."""
-        child = self._deploy(lane)
+        child = lane.deploy()
         if not child.ok or child.report is None:
             return child.failure[1] or f"ended with {child.exit_code}"
         # By the same line and the same rules as the real deploys.
@@ -222,9 +219,9 @@ class _Gate:
         self._say(f"comparing flash: {scenario}")
         left = []
         for lane in lanes:
-            self._reset()
+            self.restore()
             act(lane)
-            self._deploy(lane)
+            lane.deploy()
             left.append(self._digest(lane))
         return Flash(scenario, left[0], left[1])
 
@@ -232,14 +229,13 @@ class _Gate:
         pass
 
     def _edit(self, lane: Lane) -> None:
-        edits = Edits(lane.scratch.project, self._device.name, self._context.profile)
-        missing = edits.make("real", 1)
+        missing = lane.copy.edits.make("real", 1)
         if missing:
             self._say(f"no edit: {missing}")
 
     def _change(self, lane: Lane) -> None:
         """Turn one bit in the middle of the largest image."""
-        report = self._deploy(lane).report
+        report = lane.deploy().report
         regions = report["regions"] if report else []
         app = max(regions, key=lambda row: row["size"], default={"offset": 0, "size": 0})
         path = self._flash_file(lane)
@@ -249,38 +245,29 @@ class _Gate:
 
     def _flash_file(self, lane: Lane) -> Path:
         # A copy has its boards inside, whatever the project says.
-        return flash_file(self._device.name, self._device.config._replace(flash_file=""), lane.scratch.project)
+        return flash_file(self._device.name, self._device.config._replace(flash_file=""), lane.copy.project)
 
     def _digest(self, lane: Lane) -> str:
         """Of the whole flash of a virtual board; of a real one's regions, as the device itself computes it."""
         if self._device.config.is_virtual:
             return hashlib.sha256(self._flash_file(lane).read_bytes()).hexdigest()
-        words = [Stage.VERIFY_FLASH.value, "--device", self._device.name, "--profile", self._context.profile]
-        child = run_doit(self._own(), self._context.clock, words)
+        child = self._own().on_device(Stage.VERIFY_FLASH.value)
         if not child.ok or child.report is None:
             return ""
         held = "".join(f"{row['offset']}:{row['device_md5_before']};" for row in child.report["regions"])
         return hashlib.sha256(held.encode()).hexdigest()
 
-    def _reset(self) -> None:
-        """A real board is shared by the arms: each begins with the project's own build."""
-        if not self._device.config.is_virtual:
-            words = ["deploy", "--device", self._device.name, "--profile", self._context.profile]
-            run_doit(self._own(), self._context.clock, words)
-
     def restore(self) -> None:
-        """Leave a real board with the project's own build."""
-        if self._reader is not None:
-            self._reset()
+        """A real board is shared by the arms: each begins with the project's own build, and so does who comes after."""
+        if not self._device.config.is_virtual:
+            self._own().restore()
 
-    def _own(self) -> Scratch:
+    def _own(self) -> ProjectCopy:
         """A third copy, whose `[verify] level` is md5 whatever the arms use."""
         if self._reader is None:
-            self._reader = Scratch(self._context, self._directory / "own")
-            config = self._reader.project / CONFIG_FILE
             arm = parse_arm("md5")
             assert isinstance(arm, Arm)
-            config.write_text(_dumped(apply(arm, tomllib.loads(config.read_text()), self._device.name)))
+            self._reader = self._copy("own", arm)
         return self._reader
 
 
@@ -293,12 +280,10 @@ def _dumped(document: dict[str, Any]) -> str:
 
 def write(context: Context, gated: Gated) -> Path:
     """The conclusion as Markdown and JSON; where the Markdown is. Raises OSError."""
-    stem = f"gate-{gated.at[:19].replace('-', '').replace(':', '').replace('T', '-')}"
     directory = context.run.reports_dir
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(directory / f"{stem}.md", render(gated).encode(), durable=False)
-    write_atomic(directory / f"{stem}.json", (json.dumps(plain(gated), indent=2) + "\n").encode(), durable=False)
-    return directory / f"{stem}.md"
+    name = free_id("gate", directory, gated.at)
+    write_renderings(directory, name, {"md": render(gated), "json": json.dumps(plain(gated), indent=2) + "\n"})
+    return directory / f"{name}.md"
 
 
 def plain(value: Any) -> Any:

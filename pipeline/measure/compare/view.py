@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import Gate as Thresholds
 from pipeline.measure.compare.decision import Conclusion, Effect, Flash, Pair, Population, Shares
+from pipeline.measure.page import NOTHING, device_fact, git_fact, machine_fact
 from pipeline.report.markdown import markdown_table
 from pipeline.statistics import summary
-
-NOTHING = "-"
 
 
 class Gated(NamedTuple):
@@ -42,7 +41,7 @@ class Gated(NamedTuple):
 
 def render(gated: Gated) -> str:
     """The report of a gate; a pure function of what was found."""
-    ended, machine = gated.conclusion, gated.machine
+    ended = gated.conclusion
     lines = [
         f"# Gate: {gated.candidate} instead of {gated.baseline} for {gated.phase}: {ended.verdict}",
         "",
@@ -52,9 +51,9 @@ def render(gated: Gated) -> str:
         "",
         f"- command: `{gated.command}`",
         f"- ended_at: `{gated.at}`",
-        f"- machine: `{machine['id']}` ({machine['system']}, {machine['cpu']}, {machine['cores']} cores)",
-        f"- device: `{gated.device}` on `{gated.port}`, profile `{gated.profile}`",
-        f"- git: `{gated.sha or NOTHING}`{' with uncommitted changes' if gated.dirty else ''}",
+        machine_fact(gated.machine),
+        device_fact(gated.device, gated.port, gated.profile),
+        git_fact(gated.sha, gated.dirty),
         f"- history_schema: `{gated.schema}` (runs of other versions do not count)",
         f"- thresholds: {gated.limits.p50_percent} % (p50) or {gated.limits.p90_percent} % (p90), "
         f"{gated.limits.min_runs} runs, {gated.limits.min_pairs} pairs, {gated.limits.days} days",

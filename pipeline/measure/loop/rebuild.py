@@ -10,25 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.measure.child import run_doit
+from pipeline.measure.experiment import ProjectCopy
 from pipeline.measure.loop.determinism import Culprit, blame, locate
-from pipeline.measure.scratch import Scratch
 from pipeline.model import Action, Failure
-from pipeline.run.context import Context, load_context
+from pipeline.run.context import load_context
 from pipeline.run.options import Options
 
 
-def differences(context: Context, options: Options, built: Scratch, directory: Path) -> list[Culprit] | str:
-    """The culprits, or why there was nothing to compare. `built`: a copy with products; `directory`: a fresh one."""
-    again = Scratch(context, directory)
-    child = run_doit(again, context.clock, ["link", "--profile", context.profile])
+def differences(built: ProjectCopy, again: ProjectCopy) -> list[Culprit] | str:
+    """The culprits, or why there was nothing to compare. `built`: a copy with products; `again`: a fresh one."""
+    child = again.build("link")
     if not child.ok:
         return child.failure[1] or f"doit link ended with {child.exit_code}"
-    graph = _graph(options, built.project)
+    graph = _graph(built.options, built.project)
     if isinstance(graph, str):
         return graph
     actions, discovered = graph
-    first, second = (_products(scratch.project, actions) for scratch in (built, again))
+    first, second = (_products(copy.project, actions) for copy in (built, again))
     return [
         Culprit(name, path, locate(first.get(path, b""), second.get(path, b"")))
         for name, path in blame(actions, discovered, first, second)

@@ -38,7 +38,7 @@ NOT_OURS = frozenset(
 
 def measure(test: Test, wall_ms: int, report: Mapping[str, Any] | None) -> Measured:
     """The facts of a run. `report` is its report, or what its event log says of a run without a device; `None` when
-    `doit` answered from the gate's state alone, which is only ever "up to date"."""
+    `doit` answered from the fast path's state alone, which is only ever "up to date"."""
     if report is None:
         return Measured(test, wall_ms, {"startup": wall_ms, "remainder": 0}, compiled=0, restored=0, linked=0)
     totals, failure = report["totals"], report["failure"]

@@ -16,16 +16,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
 from cache.durable import read_file
 from cache.named_tuple import NamedTuple
 from pipeline.effects.host import GitQuery, load_average, machine_facts
-from pipeline.failures import fail
-from pipeline.measure.child import Child, run_doit
-from pipeline.measure.edits import Edits
+from pipeline.measure.child import Child
+from pipeline.measure.experiment import ProjectCopy, refused, refused_devices, refused_number
 from pipeline.measure.loop.files import LoopFiles
 from pipeline.measure.loop.judgement import (
     NOT_APPLICABLE,
+    WARM,
     Decision,
     Finding,
     Iteration,
@@ -40,12 +41,12 @@ from pipeline.measure.loop.judgement import (
 from pipeline.measure.loop.rebuild import differences
 from pipeline.measure.loop.records import NOT_OURS, Place, broken_precondition, measure
 from pipeline.measure.loop.view import Session
-from pipeline.measure.scratch import Scratch
-from pipeline.model import Failure, FailureCategory
+from pipeline.model import Failure
 from pipeline.run.context import Context, load_context
-from pipeline.run.options import Options
 
 BETWEEN_TIMEOUT_S = 1800.0
+TASKS = MappingProxyType({Test.BUILD: "link", Test.SKIP: "reflash"})
+"""What the tests run that are no whole deploy."""
 
 
 class Asked(NamedTuple):
@@ -95,24 +96,23 @@ def run_loop(context: Context, asked: Asked, watch: Watcher) -> Ended | Failure:
 
 
 def _refused(context: Context, asked: Asked) -> Failure | None:
-    for name, value in (("--max", asked.max), ("--repeats", asked.repeats)):
-        if value < 1:
-            return _bad(f"{name} is {value}, but must be at least 1", f"use {name} 3")
-    if len(context.devices) != 1:
-        names = ", ".join(device.name for device in context.devices)
-        message = f"a loop is that of one device, but {len(context.devices)} are selected ({names})"
-        return _bad(message, "name one with --device")
+    numbers = (refused_number("loop", name, value, 3) for name, value in _numbers(asked).items())
+    first = next(filter(None, numbers), None) or refused_devices("loop", context.devices)
+    if first is not None:
+        return first
     try:
         words = shlex.split(asked.between)
     except ValueError as error:
-        return _bad(f"--between {asked.between!r} is no command: {error}", "quote it for the shell")
+        return refused("loop", f"--between {asked.between!r} is no command: {error}", "quote it for the shell")
     if words and shutil.which(words[0]) is None:
-        return _bad(f"--between calls '{words[0]}', which is not on PATH", "install it, or name it with its path")
-    return _bad("--between is blank", "name a command, or leave it out") if asked.between and not words else None
+        message = f"--between calls '{words[0]}', which is not on PATH"
+        return refused("loop", message, "install it, or name it with its path")
+    blank = asked.between and not words
+    return refused("loop", "--between is blank", "name a command, or leave it out") if blank else None
 
 
-def _bad(message: str, hint: str) -> Failure:
-    return fail(FailureCategory.CONFIG_ERROR, stage=None, where="loop", message=message, hint=hint)
+def _numbers(asked: Asked) -> dict[str, int]:
+    return {"--max": asked.max, "--repeats": asked.repeats}
 
 
 class _Loop:
@@ -137,16 +137,15 @@ class _Loop:
         self._machine = machine
         self._directory = directory
         device = context.devices[0]
-        self._options = Options(devices=(device.name,), profile=context.profile)
         self._device = device
         budget = context.config.budget
         self._limits = Limits(loop=budget.total, ttfb=budget.ttfb)
         self._reference = reference_of(files.history.reference)
-        self._scratch = Scratch(context, directory / "copy")
+        self._copy = ProjectCopy(context, directory / "copy")
         self._always: tuple[Finding, ...] = ()
         self._determinism = "not checked (--no-rebuild)"
         self._checked = not asked.rebuild
-        self._sources = _digests(self._scratch.project)
+        self._sources = _digests(self._copy.project)
         self._primed: Child | None = None
         self._cold = True
         self._load: float | None = None
@@ -170,15 +169,9 @@ class _Loop:
             acted = decision.rule is not Rule.CONTINUE and not self._asked.until_green
             if decision.ends or acted:
                 break
-        self._restore()
+        self._copy.restore()  # T5 left an edit
         path = self._files.conclude(self._session(), history, decision, self._limits, self._reference)
         return Ended(decision, turn + 1, iteration.green, path)
-
-    def _restore(self) -> None:
-        """A real board runs the edit of T5: give it the project's own build back."""
-        if not self._device.config.is_virtual:
-            self._scratch = Scratch(self._context, self._directory / "copy")
-            self._deploy()
 
     def _facts(self) -> dict[str, object]:
         return {"at": self._context.clock.utc(), "command": self._asked.command, "determinism": self._determinism}
@@ -214,15 +207,15 @@ class _Loop:
             if done.exit_code != 0:
                 said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
                 message = f"--between ended with {done.exit_code}: {said[-1] if said else 'it said nothing'}"
-                return _bad(message, f"make `{self._asked.between}` pass, then run the loop again")
-        fresh = load_context(self._options, self._context.root)
+                return refused("loop", message, f"make `{self._asked.between}` pass, then run the loop again")
+        fresh = load_context(self._copy.options, self._context.root)
         if isinstance(fresh, Failure):
             return fresh
         self._contexts.callback(fresh.close)
         self._context = fresh
         # Also undoes the edits of the iteration before.
-        self._scratch = Scratch(fresh, self._directory / "copy")
-        if _digests(self._scratch.project) != self._sources:
+        self._copy = ProjectCopy(fresh, self._directory / "copy")
+        if _digests(self._copy.project) != self._sources:
             self._checked = False
         return None
 
@@ -233,7 +226,7 @@ class _Loop:
         for run in self._runs(number):
             load = load_average()
             self._load = max(filter(None, (self._load, load)), default=None)
-            self._files.run(number, run, sha, self._context.clock.utc(), load, self._scratch)
+            self._files.run(number, run, sha, self._context.clock.utc(), load, self._copy.scratch)
             self._watch.ran(number, run)
             runs.append(run)
         findings, unscored, typical = judge(runs, self._limits, self._reference, self._always)
@@ -249,36 +242,28 @@ class _Loop:
             return
         if not self._checked:
             self._rebuild()
-        build = ["link", "--profile", self._context.profile]
-        skip = ["reflash", "--device", self._device.name, "--profile", self._context.profile]
-        for test, words in ((Test.BUILD, build), (Test.SKIP, skip), (Test.LOOP, self._deploy_words())):
+        for test in WARM:
             for _ in range(self._asked.repeats):
-                yield self._test(test, words)
-        edits = Edits(self._scratch.project, self._device.name, self._context.profile)
+                yield self._test(test)
         for test, kind in ((Test.COMMENT, "comment"), (Test.EDIT, "real")):
-            missing = edits.make(kind, number)
-            if missing:
-                yield Measured(test, 0, {}, precondition=f"{NOT_APPLICABLE}:{missing}")
-                continue
-            yield self._test(test, self._deploy_words())
-
-    def _deploy_words(self) -> list[str]:
-        return ["deploy", "--device", self._device.name, "--profile", self._context.profile]
+            missing = self._copy.edits.make(kind, number)
+            yield Measured(test, 0, {}, precondition=f"{NOT_APPLICABLE}:{missing}") if missing else self._test(test)
 
     def _deploy(self) -> Child:
         """A deploy that nobody judges: it makes the device hold what the copy builds."""
         self._watch.began("cold deploy" if self._cold else "deploy")
         self._primed = None
-        child = run_doit(self._scratch, self._context.clock, self._deploy_words())
+        child = self._copy.deploy()
         self._primed = child if child.ok else None
         return child
 
-    def _test(self, test: Test, words: list[str]) -> Measured:
+    def _test(self, test: Test) -> Measured:
         """One run, with its preconditions looked at before and after."""
-        self._watch.began(f"{test} doit {words[0]}")
-        before, products = _digests(self._scratch.project), _stamps(self._scratch.project)
-        child = run_doit(self._scratch, self._context.clock, words)
-        after, made = _digests(self._scratch.project), _stamps(self._scratch.project)
+        task, project = TASKS.get(test, "deploy"), self._copy.project
+        self._watch.began(f"{test} doit {task}")
+        before, products = _digests(project), _stamps(project)
+        child = self._copy.build(task) if test is Test.BUILD else self._copy.on_device(task)
+        after, made = _digests(project), _stamps(project)
         moved = tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
         rebuilt = sorted(name for name, stamp in made.items() if products.get(name) != stamp)
         rebuilt.sort(key=lambda name: made[name])
@@ -297,9 +282,9 @@ class _Loop:
     def _rebuild(self) -> None:
         """Build once more from nothing, elsewhere, and compare."""
         self._watch.began("second cold build")
-        self._checked, self._sources, self._always = self._asked.rebuild, _digests(self._scratch.project), ()
+        self._checked, self._sources, self._always = self._asked.rebuild, _digests(self._copy.project), ()
         with tempfile.TemporaryDirectory(dir=self._directory) as directory:
-            found = differences(self._context, self._options, self._scratch, Path(directory))
+            found = differences(self._copy, ProjectCopy(self._context, Path(directory)))
         if isinstance(found, str):
             self._determinism = f"could not be checked: {found}"
             return

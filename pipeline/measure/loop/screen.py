@@ -1,6 +1,6 @@
 """What `doit loop` shows: a line per run and per iteration, and one line for scripts at the end.
 
-Knows the terminal; what is run and decided, `loop.py` knows.
+Knows the terminal; what is run and decided, `runner.py` knows.
 """
 
 from __future__ import annotations
@@ -9,37 +9,15 @@ import sys
 
 from pipeline.measure.loop.judgement import Decision, Iteration, Measured, Rule
 from pipeline.measure.loop.runner import Asked, Watcher, run_loop
-from pipeline.model import Failure
-from pipeline.report.terminal import Progress, look_of, os_failure
+from pipeline.measure.screen import MeasurementScreen, shown
 from pipeline.run.context import Context
 
 
 def show(context: Context, asked: Asked) -> str:
     """Run the loop and show it; why the task failed, `""` when it did not."""
-    progress = Progress(sys.stdout, look_of(sys.stdout))
-
-    def began(label: str) -> None:
-        progress(label, 0, 1)
-
-    def ran(number: int, run: Measured) -> None:
-        progress.finish()
-        print(_line(number, run), flush=True)
-
-    def decided(iteration: Iteration, decision: Decision) -> None:
-        progress.finish()
-        print(_verdict(iteration), flush=True)
-        for finding in iteration.findings:
-            print(f"  rule {int(finding.rule)}, {finding.test}, {finding.subject}: {finding.fact}")
-        print(f"  decision: rule {int(decision.rule)}: {decision.action}", flush=True)
-
-    try:
-        ended = run_loop(context, asked, Watcher(began, ran, decided))
-    except OSError as error:
-        return os_failure("loop", error)
-    finally:
-        progress.finish()
-    if isinstance(ended, Failure):
-        return f"{ended.line()}\nhint: {ended.hint}"
+    ended = shown("loop", lambda screen: run_loop(context, asked, _watcher(screen)))
+    if isinstance(ended, str):
+        return ended
     path = ended.path.relative_to(context.root) if ended.path.is_relative_to(context.root) else ended.path
     rule, cause = int(ended.decision.rule), int(ended.decision.cause)
     state = "green" if ended.green else "red"
@@ -49,6 +27,20 @@ def show(context: Context, asked: Asked) -> str:
         return ""
     what = f"rule {cause}" if ended.decision.rule is Rule.NO_PROGRESS else f"rule {rule}"
     return f"the loop is not green: {what}; {path} says why"
+
+
+def _watcher(screen: MeasurementScreen) -> Watcher:
+    def decided(iteration: Iteration, decision: Decision) -> None:
+        screen.line(_verdict(iteration))
+        for finding in iteration.findings:
+            screen.line(f"  rule {int(finding.rule)}, {finding.test}, {finding.subject}: {finding.fact}")
+        screen.line(f"  decision: rule {int(decision.rule)}: {decision.action}")
+
+    return Watcher(
+        began=lambda label: screen.step(label, 0, 1),
+        ran=lambda number, run: screen.line(_line(number, run)),
+        decided=decided,
+    )
 
 
 def _line(number: int, run: Measured) -> str:

@@ -22,6 +22,7 @@ from pipeline.measure.loop.judgement import (
     Test,
     reference_of,
 )
+from pipeline.measure.page import NOTHING, device_fact, git_fact, machine_fact
 from pipeline.report.markdown import markdown_table
 
 MEANING: Mapping[Test, str] = {
@@ -32,7 +33,6 @@ MEANING: Mapping[Test, str] = {
     Test.COMMENT: "comment edit",
     Test.EDIT: "real edit (recorded, no limit)",
 }
-NOTHING = "-"
 
 
 class Session(NamedTuple):
@@ -59,11 +59,11 @@ def _facts(session: Session, iterations: Sequence[Iteration]) -> list[str]:
     return [
         f"- command: `{session.command}`",
         f"- ended_at: `{session.at}`",
-        f"- machine: `{machine['id']}` ({machine['system']}, {machine['cpu']}, {machine['cores']} cores)",
+        machine_fact(machine),
         f"- load: {'unknown' if session.load is None else f'up to {session.load:.1f}'} (average of a minute)",
-        f"- device: `{session.device}` on `{session.port}`, profile `{session.profile}`",
+        device_fact(session.device, session.port, session.profile),
         f"- tools: `{session.toolchain or NOTHING}`, {machine['python']}",
-        f"- git: `{session.sha or NOTHING}`{' with uncommitted changes' if session.dirty else ''}",
+        git_fact(session.sha, session.dirty),
         f"- iterations: {numbers}; each test T1 to T3 ran {session.repeats} times, and the median counts",
         f"- determinism: {session.determinism}",
     ]

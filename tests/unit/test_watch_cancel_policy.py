@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import pipeline.editor.watch
-from pipeline.editor.cancel_policy import MOST_CANCELS, PATIENCE_S, Patience
-from pipeline.editor.watch import FINISHED, STARTED, Ended, Saved, Stop, Watch
+from pipeline.editor.cancel_policy import CANCELS_FOR_S, MOST_CANCELS, CancelPolicy
+from pipeline.editor.watch import FINISHED, STARTED, FilesSaved, RunEnded, Stop, WatchLoop
 from pipeline.run.options import Options
 
 
@@ -26,19 +26,19 @@ class FakeClock:
 
 
 def test_few_cancels_or_a_short_time_do_not_exhaust() -> None:
-    patience = Patience()
+    policy = CancelPolicy()
     for _ in range(MOST_CANCELS - 1):
-        patience.cancelled(0.0)
-    assert not patience.exhausted(1000.0), "a long build may be given up a few times"
-    patience.cancelled(1.0)
-    assert not patience.exhausted(PATIENCE_S - 0.1), "a burst may be long"
-    assert patience.exhausted(PATIENCE_S)
-    patience.ended()
-    assert not patience.exhausted(2000.0)
-    patience.cancelled(2000.0)
+        policy.cancelled(0.0)
+    assert not policy.exhausted(1000.0), "a long build may be given up a few times"
+    policy.cancelled(1.0)
+    assert not policy.exhausted(CANCELS_FOR_S - 0.1), "a burst may be long"
+    assert policy.exhausted(CANCELS_FOR_S)
+    policy.ended()
+    assert not policy.exhausted(2000.0)
+    policy.cancelled(2000.0)
     for _ in range(MOST_CANCELS):
-        assert not patience.exhausted(2000.0), "the time of the row before does not count"
-        patience.cancelled(2001.0)
+        assert not policy.exhausted(2000.0), "the time of the row before does not count"
+        policy.cancelled(2001.0)
 
 
 class Busy:
@@ -49,7 +49,7 @@ class Busy:
         self.clock = FakeClock()
         self.out = io.StringIO()
         (root / ".deploy/locks").mkdir(parents=True)
-        watch = self.watch = Watch(root, Options(), deploy=False, out=self.out, clock=self.clock)
+        watch = self.watch = WatchLoop(root, Options(), deploy=False, out=self.out, clock=self.clock)
         clock, busy = self.clock, self
         self.stop = False
 
@@ -59,8 +59,8 @@ class Busy:
 
             def begin(self, _argv: Sequence[str], _env: Mapping[str, str], _ended: Callable[[int], None]) -> None:
                 clock.s += save_s
-                watch.events.put(Stop() if busy.stop else Saved(frozenset([str(root / "main.c")])))
-                watch.events.put(Ended(0))  # the watch has taken the save, and decided, before it sees this
+                watch.events.put(Stop() if busy.stop else FilesSaved(frozenset([str(root / "main.c")])))
+                watch.events.put(RunEnded(0))  # the watch has taken the save, and decided, before it sees this
 
             def cancel(self) -> None:
                 pass
@@ -88,12 +88,12 @@ def test_a_build_ends_however_fast_saves_come(tmp_path: Path, monkeypatch: pytes
         began_s, cancels = busy.clock.s, 0
         while "cancelled" in busy.build():
             cancels += 1
-            assert busy.clock.s - began_s <= max(PATIENCE_S + save_s, MOST_CANCELS * save_s)
+            assert busy.clock.s - began_s <= max(CANCELS_FOR_S + save_s, MOST_CANCELS * save_s)
         assert cancels >= MOST_CANCELS
 
 
 def test_the_user_stops_a_build_that_no_save_cancels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    busy = Busy(tmp_path, monkeypatch, PATIENCE_S, 1.0)
+    busy = Busy(tmp_path, monkeypatch, CANCELS_FOR_S, 1.0)
     for _ in range(MOST_CANCELS):
         assert "cancelled by a newer save" in busy.build()
     busy.stop = True

@@ -1,0 +1,269 @@
+"""The build of one project: its tools, its actions and the engine over them, and the images that come out.
+
+Puts the system's processes behind the protocols that the stages see. Does not know boards, runs or doit.
+Invariant: making one starts and writes nothing; toolchain and engines are made when the first question needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from pipeline.config.schema import DeployConfig
+from pipeline.effects.clock import SystemClock
+from pipeline.effects.process import SystemProcessRunner
+from pipeline.errors import DeployError, StoreError
+from pipeline.fastpath.state import FastPathState
+from pipeline.formats.placement import Placement
+from pipeline.model import (
+    Failure,
+    FailureCategory,
+    Reason,
+    Stage,
+    StageResult,
+    StageWork,
+    State,
+    Verdict,
+    note_lines,
+)
+from pipeline.report.terminal import told_lines
+from pipeline.run.built_images import BuiltImages
+from pipeline.run.project import Project
+from pipeline.run.screen import Screen
+from pipeline.toolchain.action_failures import action_failure
+from pipeline.toolchain.build import Toolchain, build_toolchain
+from pipeline.toolchain.config_places import config_place
+
+if TYPE_CHECKING:
+    from pipeline.engine.engine import Engine
+    from pipeline.engine.results import ActionFailure, Span
+    from pipeline.run.engines import Engines
+
+
+class Build:
+    """`screen`: where warnings and progress go. `performed` is told of each action that ran or was restored."""
+
+    def __init__(
+        self,
+        project: Project,
+        clock: SystemClock | None = None,
+        screen: Screen | None = None,
+        performed: Callable[[Stage, Span], None] = lambda stage, span: None,
+    ) -> None:
+        self.project = project
+        self.clock = clock or SystemClock()
+        self._screen = screen or Screen()
+        self._performed = performed
+        self._database_seen = False
+        self.fastpath = FastPathState(project.root, project.options.profile)
+        """What `hotplate` answers from."""
+
+    # --- what it is made of -------------------------------------------------------------------
+
+    @property
+    def config(self) -> DeployConfig:
+        return self.project.config
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Where everything goes that goes to flash. Raises ConfigError when something has no place there."""
+        return self.project.placements
+
+    @cached_property
+    def toolchain(self) -> Toolchain:
+        """The tools and their actions. Raises ToolError when a tool is missing."""
+        it = self.project
+        return build_toolchain(it.root, it.config, it.profile, it.state_dir, it.table, it.placements)
+
+    def toolchain_name(self) -> str:
+        """`zig 0.17.0`; empty when the tools cannot be found (the compile stage says why)."""
+        facts = self.fastpath.lasting_facts()
+        if facts is not None:
+            return str(facts["toolchain"])
+        try:
+            return self.toolchain.name
+        except DeployError:
+            return ""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What escalates to a full flash when it moves: the flash settings and the toolchain of this build."""
+        flash = self.config.flash
+        return {"flash": f"{flash.mode} {flash.freq} {flash.size}", "toolchain": self.toolchain_name()}
+
+    @cached_property
+    def runner(self) -> SystemProcessRunner:
+        """Child processes; closed with the build."""
+        return SystemProcessRunner(self.clock)
+
+    @cached_property
+    def images(self) -> BuiltImages:
+        """The images of this build."""
+        until = self.config.readiness.until
+        asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
+        chip, table = self.config.toolchain.chip, self.project.table
+        return BuiltImages(self.project.root, self.toolchain.images, self.placements, chip, asked, table)
+
+    @cached_property
+    def engines(self) -> Engines:
+        """Loaded when the first question needs an engine: a warm deploy asks none."""
+        from pipeline.run.engines import Engines
+
+        return Engines(self.project, lambda: self.toolchain, self.fastpath, self.runner, self.clock)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine over all of this project's actions."""
+        return self.engines.whole
+
+    # --- is it up to date? --------------------------------------------------------------------
+
+    def host_verdict(self, stage: Stage) -> Verdict:
+        """Is this host stage up to date? Stats only; writes nothing, opens nothing. Errors are left to the stage."""
+        if self.fastpath.facts() is not None:
+            return Verdict(State.UP_TO_DATE)
+        try:
+            if stage is Stage.FINGERPRINT:
+                return self.engines.of(stage).peek()
+            verdict = self.engines.of(stage).verdict(stage)
+            if stage is Stage.LINK and verdict.up_to_date and self.images.check().failure is not None:
+                return Verdict(State.DIRTY, (Reason("image-check", "images"),))
+            return verdict
+        except DeployError as error:
+            return Verdict(State.DIRTY, (Reason("error", error.failure.where, "", error.failure.message),))
+
+    def up_to_date_counts(self, stage: Stage) -> dict[str, int]:
+        """Counters of a stage that had nothing to do."""
+        if stage is Stage.FINGERPRINT:
+            facts = self.fastpath.facts()
+            return {"inputs": self.engines.of(stage).input_count if facts is None else facts["inputs"]}
+        if stage is Stage.REFLASH:
+            return {"regions_written": 0, "bytes_written": 0}
+        return {"compiled": 0, "restored": 0} if stage is Stage.COMPILE else {"linked": 0, "restored": 0}
+
+    def approve(self, results: Sequence[StageResult], selection: Sequence[str] | None) -> None:
+        """A run with these results ended well: write what `hotplate` and the next `doit` need to know that everything
+        is up to date, if this run came to know it. `selection`: the stages that the command line asked for, None if it
+        asked for more."""
+        if self.config.prebuilt.build:
+            return  # its command decides each time whether there is something to do
+        passed = {result.stage for result in results if result.ok}
+        if self.fastpath.facts() is None and Stage.COMPILE in passed:
+            self._refresh_database()  # a project that was copied or moved has nothing to build
+        if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
+            self.engines.record_for_fastpath()
+        self.fastpath.renew()
+        if selection is not None:
+            self.fastpath.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
+
+    # --- what the host stages do --------------------------------------------------------------
+
+    def scan(self) -> StageWork:
+        """Stamp every input, read those that moved, remember the result."""
+        found = self.engines.of(Stage.FINGERPRINT).scan()
+        return StageWork(found.reasons, dict(found.counts))
+
+    def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
+        """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
+        engine = self.engines.of(stage)
+        if "images" in self.__dict__:
+            self.images.forget()
+        self.fastpath.withdraw()
+        self._refresh_database()
+        result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
+        for _, text in result.warnings:
+            self._screen.notice("\n".join(told_lines(text.rstrip())))
+        for line in note_lines(result.notes):
+            self._screen.notice(f"note: {line}")
+        failure = self._failure_of(stage, category, result.failures) if result.failures else None
+        return StageWork(tuple(result.notes), dict(result.counts), failure)
+
+    def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
+        """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
+        name = failures[0].action
+        if self._is_users(name):
+            category = FailureCategory.ACTION_FAILED
+        failure = action_failure(stage, category, failures, self.toolchain.actions)
+        number = next((n for n, action in enumerate(self.config.actions) if action.name == name), None)
+        if number is None or failure.where != name:
+            return failure
+        return failure._replace(where=config_place(self.project.root, self.config, ("action", number, "name")))
+
+    def _is_users(self, action: str) -> bool:
+        """Does this action neither compile nor link?"""
+        return any(known.name == action and known.count_as == "built" for known in self.toolchain.actions)
+
+    def _refresh_database(self) -> None:
+        """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
+        run, since an editor needs to know a new source most while it does not compile."""
+        if self._database_seen or self.engines.partial_in_use:
+            return
+        self._database_seen = True
+        if os.path.lexists(f"{self.project.root}/compile_commands.json"):
+            from pipeline.toolchain import compile_commands
+
+            note = compile_commands.refresh(self.project.root, self.toolchain)
+            if note:
+                self._screen.notice(f"note: {note}")
+
+    def notice(self, text: str) -> None:
+        """Lines for the user."""
+        self._screen.notice(text)
+
+    def keep_elf(self) -> None:
+        """Remember the application's ELF by the identity that the running device reports."""
+        from pipeline.device.symbolizer import ElfStore
+
+        kept = ElfStore(self.project.root, self.project.state_dir, self.project.cache_dir)
+        for action in self.toolchain.actions:
+            for path in action.outputs:
+                # linked here, or taken over with firmware that was built elsewhere
+                if PurePosixPath(path).name == "app.elf":
+                    kept.keep(path)
+
+    def selects(self, otadata: bytes, wanted: bytes) -> bool:
+        """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""
+        from pipeline.flash.boot_choice import starts_wanted
+
+        return starts_wanted(self.project.table, otadata, wanted)
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def clean(self, stage: Stage) -> None:
+        """Remove the build products of `stage` in this profile, and those that nobody makes any more; the cache and the
+        state stay, and whatever a link leads to from build/. Raises OSError."""
+        from pipeline.engine.build_place import BuildPlace, OutsideBuild
+
+        try:
+            self.engine.workspace.remove_leftovers()
+        except StoreError as error:
+            raise OSError(0, error.failure.message, error.failure.where) from None
+        directories: set[Path] = set()
+        root = self.project.root
+        place = BuildPlace(str(root))
+        for action in self.toolchain.actions:
+            if action.stage is stage:
+                for output in (*action.outputs, *filter(None, [action.depfile])):
+                    path = root / output
+                    with contextlib.suppress(OutsideBuild):
+                        place.checked([str(path)])
+                        path.unlink(missing_ok=True)
+                        directories.update(p for p in path.parents if p.is_relative_to(root / "build"))
+        for directory in sorted(directories, key=lambda p: len(p.parts), reverse=True):
+            # One that is not empty stays, and so does a link.
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+    def save(self) -> None:
+        """Keep what was read."""
+        if "engines" in self.__dict__:
+            self.engines.save()
+
+    def close(self) -> None:
+        """Keep what was read, and end every child process."""
+        self.save()
+        self.runner.close()

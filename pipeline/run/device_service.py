@@ -1,0 +1,191 @@
+"""The boards of a project: their ports, sessions with them, and what is known of each.
+
+Puts real ports and esptool behind the protocols that the stages see. Does not decide what is compared or written,
+records nothing of a run and does not know doit. Invariant: making it opens no port; whatever was opened for a device is
+let go of by `let_go` or `close`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache.durable import read_text
+from pipeline.device.serial_link import PortLink, reader_for
+from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
+from pipeline.errors import DeployError
+from pipeline.model import Image, Reason
+from pipeline.run.build import Build
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DeviceConfig
+    from pipeline.stages.handover import Journal
+
+
+@dataclass(slots=True)
+class _Holder:
+    """Who holds a device's port: a session, or a link and perhaps a reader on it."""
+
+    session: FlashSession | None = None
+    link: SerialLink | None = None
+    reader: Reader | None = None
+
+    def close(self) -> None:
+        if self.reader is not None:
+            self.reader.stop()
+        if self.link is not None:
+            self.link.close()
+        if self.session is not None:
+            self.session.close()
+
+
+class DeviceService:
+    """`question_id` gives the beginning of the ids of what is asked of a device in this run."""
+
+    def __init__(self, build: Build, question_id: Callable[[str], str] = lambda device: "hotplate") -> None:
+        self._build = build
+        self.project = build.project
+        self._clock = build.clock
+        self._question_id = question_id
+        self._asked = 0
+        self._holders: dict[str, _Holder] = {}
+
+    # --- ports and sessions ---------------------------------------------------------------------
+
+    def open_session(self, device: DeviceConfig) -> FlashSession:
+        """A loader session with the board, on the port of the device's link if that is open. Raises DeviceError."""
+        from pipeline.device import session
+
+        held = self._holders.pop(device.name, _Holder()).link
+        port = held.give_port() if isinstance(held, PortLink) else self._open_port(device)
+        opened = session.connect(
+            port,
+            device.chip,
+            device.where,
+            lambda: self._link(device, port),
+            self.project.config.flash.size_bytes,
+            _reset_of(device, port),
+            device.baud,
+        )
+        self._holders[device.name] = _Holder(session=opened)
+        return opened
+
+    def open_link(self, device: DeviceConfig, *, reset: bool) -> PortLink:
+        """The device's port for a monitor, without a loader session. Raises DeviceError."""
+        link = self._link(device, self._open_port(device))
+        self._holders[device.name] = _Holder(link=link)
+        link.set_baud(device.monitor_baud)
+        if reset:
+            link.release_reset()
+        return link
+
+    def into_monitor(self, device: DeviceConfig, session: FlashSession) -> SerialLink:
+        """The session's port at the monitor's baud; the session is spent."""
+        link = session.into_monitor(device.monitor_baud)
+        self._holders[device.name] = _Holder(link=link)
+        return link
+
+    def reader(self, device: DeviceConfig, link: SerialLink) -> Reader:
+        """A reader on the device's link, not started."""
+        assert isinstance(link, PortLink)
+        reader = reader_for(link)
+        self._holders[device.name] = _Holder(link=link, reader=reader)
+        return reader
+
+    def let_go(self, device: DeviceConfig) -> None:
+        """Close the device's port, whatever holds it."""
+        self._holders.pop(device.name, _Holder()).close()
+
+    def close(self) -> None:
+        """Let go of every port."""
+        while self._holders:
+            self._holders.popitem()[1].close()
+
+    def _open_port(self, device: DeviceConfig) -> Any:
+        from pipeline.device.ports import open_port
+
+        root, size = self.project.root, self.project.config.flash.size_bytes
+        return open_port(device.name, device, root, self._clock, size)
+
+    def _link(self, device: DeviceConfig, port: Any) -> PortLink:
+        from pipeline.device.ports import reopen
+
+        virtual = device.is_virtual
+        return PortLink(
+            port,
+            device.port,
+            device.where,
+            self._clock.now_s,
+            real_time=not virtual,
+            reopen=lambda: reopen(port),
+            pause=port.clock.wait if virtual else time.sleep,
+            usb_lines=_reset_of(device, port) == "usb",
+        )
+
+    def ask(self, device: DeviceConfig, link: SerialLink, methods: Sequence[str], timeout_s: float) -> Answers:
+        """Ask the running firmware over the device's open link, without a reset. Raises DeviceError."""
+        from pipeline.device.rpc_client import ask
+
+        self._asked += 1
+        return ask(link, methods, f"{self._question_id(device.name)}-{self._asked}", timeout_s)
+
+    # --- what is known of a board ---------------------------------------------------------------
+
+    def last_mac(self, device: DeviceConfig) -> str:
+        """The MAC that this device must have: of the configuration, else of the board that its loader named last."""
+        if device.mac:
+            return device.mac
+        try:
+            return read_text(self._mac_file(device)).strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def board_changed(self, device: DeviceConfig, mac: str) -> tuple[Reason, ...]:
+        """Remember which board this device is; why that is news, if it is."""
+        from cache.durable import write_atomic
+
+        last = self.last_mac(device)
+        if last == mac:
+            return ()
+        with contextlib.suppress(OSError):
+            write_atomic(self._mac_file(device), f"{mac}\n".encode(), durable=False)
+        return (Reason("board-changed", device.name, last, mac),) if last else ()
+
+    def _mac_file(self, device: DeviceConfig) -> Path:
+        return self.project.devices_dir / f"{device.name}.mac"
+
+    def reference(self, journal: Journal, image: Image) -> bytes | None:
+        """The image that was last committed to this board under this name and offset, if the store still has it."""
+        from cache.digest import Digest
+        from cache.store import Store
+
+        last = journal.state.committed.get(image.name)
+        if last is None or last.offset != image.offset:
+            return None
+        with contextlib.suppress(OSError):
+            store = Store(self.project.cache_dir, self.project.config.cache.max_bytes)
+            return store.blobs.read(Digest(last.sha256, last.size))
+        return None
+
+    def decoded(self, lines: Sequence[str], running: str = "") -> Sequence[str]:
+        """The calls behind the last panic in `lines`. `running`: the app_elf_sha256 to assume if it names none."""
+        from pipeline.device.symbolizer import ElfStore, decoded_panic
+
+        with contextlib.suppress(DeployError):  # nothing was built here
+            running = running or self._build.images.expected_elf()
+        kept = ElfStore(self.project.root, self.project.state_dir, self.project.cache_dir)
+        return decoded_panic(lines, kept, running)
+
+
+def _reset_of(device: DeviceConfig, port: Any) -> str:
+    """By which sequence the board on this port is reset."""
+    if device.reset != "auto":
+        return device.reset
+    usb = getattr(port, "usb", None)  # only a serial port of this machine knows
+    if usb is not None and usb.native:
+        return "usb"
+    return "instant" if device.is_virtual else "classic"

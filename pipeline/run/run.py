@@ -1,0 +1,277 @@
+"""One run, the composition root: it locks the project, runs stages, times and records them, and ends with the reports.
+
+The only place that puts project, build, boards and records together. Does not know doit, nor what a stage does: it
+gives each the value that the one before ended with. Invariant: from `begin` to `end` the project's lock is held, every
+stage that began is recorded, and after `end` no port is open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cache.named_tuple import NamedTuple
+from pipeline import events
+from pipeline.effects.clock import SystemClock
+from pipeline.effects.host import GitQuery, startup_ms
+from pipeline.errors import DeployError
+from pipeline.failures import fail
+from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult, StageWork
+from pipeline.run.build import Build
+from pipeline.run.device_service import DeviceService
+from pipeline.run.lock import ProjectLock
+from pipeline.run.project import Project
+from pipeline.run.records import DeviceRecords
+from pipeline.run.screen import Screen
+from pipeline.run.transactions import Rendered, RunFacts, Transactions
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DeviceConfig
+    from pipeline.engine.results import Span
+    from pipeline.stages.handover import Board
+
+
+class StageOf(NamedTuple):
+    """A stage, of one device where it is one of devices, of one region where that is named."""
+
+    stage: Stage
+    device: str = ""
+    region: str = ""
+
+
+class Ended(NamedTuple):
+    """`notes`: what went wrong while the run ended, one line each."""
+
+    rendered: list[Rendered]
+    notes: list[str]
+
+
+class Run:
+    """Begin it once, run stages, end it once. Without `begin` it may be looked at; `close` is then its end."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.screen = Screen()
+        self.clock = SystemClock()
+        self.transactions = Transactions(project, self.clock)
+        self.build = Build(project, self.clock, self.screen, self._performed)
+        self.boards = DeviceService(self.build, lambda device: self.transactions.transaction(device)[-6:])
+        self.records = DeviceRecords(self.build, self.transactions)
+        self._lock = ProjectLock(project.root, project.state_dir)
+        self._handed_on: dict[str, Board] = {}
+        """Device -> where its last stage left the board."""
+        self._under_way: dict[StageOf, float] = {}
+        """Stage -> since when; more than one with `doit -n`."""
+        self.active = False
+        """Between `begin` and `end`."""
+
+    # --- begin --------------------------------------------------------------------------------
+
+    def begin(self, targets: Sequence[str], stages: Sequence[StageOf]) -> list[Rendered] | Failure:
+        """Take the lock and begin a transaction per device. The reports of earlier runs that were killed, or why this
+        run cannot begin."""
+        git = GitQuery(self.project.root)
+        waited_s = self.lock()
+        if isinstance(waited_s, Failure):
+            git.result()
+            return waited_s
+        self.active = True
+        named = {which.device for which in stages}
+        ports = [(device.name, device.port) for device in self.project.devices if device.name in named]
+        since_asked, dispatch_ms = before_run(startup_ms(), waited_s)
+        facts = RunFacts(
+            targets=tuple(targets),
+            profile=self.project.profile,
+            toolchain=self.build.toolchain_name(),
+            revision=git.result(),
+            startup_ms=since_asked,
+            dispatch_ms=dispatch_ms,
+        )
+        return self.transactions.begin(ports, facts)
+
+    def lock(self) -> float | Failure:
+        """Take the project's lock; the seconds that it took, or why it cannot be had."""
+        started_s = self.clock.now_s()
+        failure = self._lock.acquire(self.screen.notice, self._moved_while_waiting)
+        return self.clock.now_s() - started_s if failure is None else failure
+
+    def _moved_while_waiting(self) -> bool:
+        """Another run is over."""
+        self.build.fastpath.waited()
+        return self.project.config_moved()
+
+    def unlock(self) -> None:
+        """Give the project's lock back."""
+        self._lock.release()
+
+    # --- stages -------------------------------------------------------------------------------
+
+    def consider(self, which: StageOf) -> None:
+        """Whether this stage is up to date is asked next: its time begins."""
+        self._under_way[which] = self.clock.now_s()
+
+    def started(self, which: StageOf) -> None:
+        """It is not, and runs now."""
+        self.transactions.say(events.StageStarted(which.stage), which.device)
+
+    def up_to_date(self, which: StageOf) -> StageResult:
+        """Nothing was to be done, with proof."""
+        counts = self.build.up_to_date_counts(which.stage)
+        took_s = self._took_s(which)
+        return self._record(which, StageResult(which.stage, StageOutcome.UP_TO_DATE, took_s, counts=counts))
+
+    def nothing_to_write(self, device: str, region: str = "") -> bool:
+        """Has this run's verify-flash proven it? False before it ran."""
+        board = self._handed_on.get(device)
+        return board is not None and board.proof.nothing_to_write(region)
+
+    def execute(self, which: StageOf) -> StageResult:
+        """Run a stage, and record what it says of itself; whatever it raises becomes a failed result. Ctrl-C passes
+        through."""
+        with self._lock.writing() if which.stage is Stage.REFLASH else contextlib.nullcontext():
+            work = self._attempt(which)
+        return self._record(which, work.took(which.stage, self._took_s(which)))
+
+    def _took_s(self, which: StageOf) -> float:
+        now_s = self.clock.now_s()
+        return now_s - self._under_way.pop(which, now_s)
+
+    def _record(self, which: StageOf, result: StageResult) -> StageResult:
+        if self.transactions.begun:
+            self.transactions.stage_finished(result, which.device)
+        return result
+
+    def _attempt(self, which: StageOf) -> StageWork:
+        stage = which.stage
+        try:
+            return self._on_board(which) if stage in DEVICE_STAGES else self._on_host(stage)
+        except DeployError as error:
+            failure = error.failure
+            # A session serves several stages, and a tool is missed by whichever needs it first: only we know which.
+            host_wide = failure.stage is None and failure.category is not FailureCategory.CONFIG_ERROR
+            if host_wide or (failure.stage in DEVICE_STAGES and stage in DEVICE_STAGES):
+                failure = failure._replace(stage=stage)
+            return StageWork(failure=failure)
+        except Exception as error:
+            import traceback
+
+            failure = fail(
+                FailureCategory.UNKNOWN,
+                stage=stage,
+                where=self._device(which.device).where if which.device else str(stage),
+                message=f"{type(error).__name__}: {error} [this is a bug]",
+                detail=traceback.format_exc(),
+            )
+            return StageWork(failure=failure)
+
+    def _on_host(self, stage: Stage) -> StageWork:
+        from pipeline import stages
+
+        return stages.load(stage)(self.build)
+
+    def _on_board(self, which: StageOf) -> StageWork:
+        """Give the stage what the one before it ended with, and keep what it ends with."""
+        from pipeline.stages.handover import Booting, InLoader, StillRunning
+
+        device = self._device(which.device)
+        if not self.transactions.begun:
+            # Nobody would write what happens to the board down, nor the report.
+            message = "a device stage needs hotplate's own reporter, which keeps the run's log"
+            hint = "leave out `-r`; see reports/<tx>.json"
+            where = "--reporter"
+            category = FailureCategory.CONFIG_ERROR
+            return StageWork(failure=fail(category, stage=None, where=where, message=message, hint=hint))
+        board = self._handed_on.get(device.name)
+        left: Board | None
+        if which.stage is Stage.VERIFY_FLASH:
+            from pipeline.stages import verify_flash
+
+            work, left = verify_flash.run(device, self.boards, self.records, self.build)
+        elif which.stage is Stage.REFLASH and isinstance(board, InLoader):
+            from pipeline.stages import reflash
+
+            work, left = reflash.run(device, board, self.records, self.build, self.screen, which.region)
+        elif which.stage is Stage.REATTACH and isinstance(board, InLoader | StillRunning):
+            from pipeline.stages import reattach
+
+            work, left = reattach.run(device, board, self.boards, self.records)
+        elif which.stage is Stage.TTFB and isinstance(board, Booting | StillRunning):
+            from pipeline.stages import ttfb
+
+            work, left = ttfb.run(device, board, self.boards, self.records, self.build, self.screen)
+        elif which.stage is Stage.REFLASH and isinstance(board, StillRunning):
+            return StageWork(counts={"regions_written": 0, "bytes_written": 0})  # asked for all the same: `doit -a`
+        else:
+            return StageWork(failure=_out_of_order(which.stage, device))
+        if left is not None:
+            self._handed_on[device.name] = left
+        return work
+
+    def _device(self, name: str) -> DeviceConfig:
+        return next(device for device in self.project.devices if device.name == name)
+
+    def _performed(self, stage: Stage, span: Span) -> None:
+        began_s = self.transactions.since_s(span.began_s)
+        self.transactions.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
+
+    # --- end ----------------------------------------------------------------------------------
+
+    def confirm(self, device: str) -> bool:
+        """Does the deploy of `device` count: is its flash verified, and does it run this build?"""
+        from pipeline.stages.handover import Confirmed
+
+        board = self._handed_on.get(device)
+        outcome = board.proof.outcome if isinstance(board, Confirmed) else None
+        if outcome is not None:
+            self.transactions.confirmed(outcome, device)
+        return outcome is not None
+
+    def settle(self) -> None:
+        """Name the outcome of devices that an explicit target took only part of the way, by what was proven of them."""
+        for device, board in self._handed_on.items():
+            outcome = board.proof.outcome
+            if outcome is not None:
+                self.transactions.confirmed(outcome, device)
+
+    def end(self, *, interrupted: bool, passed: bool, selection: Sequence[str] | None) -> Ended:
+        """Let go of everything, remember, write the reports, give the lock back. `selection`: the stages that the
+        command line asked for, if it asked for nothing but what files can answer and all of it `passed`."""
+        self.active = False
+        notes = []
+        try:
+            self.close()
+        except (DeployError, OSError) as error:
+            notes.append(f"note: the port could not be closed cleanly: {error}")
+        if not interrupted:
+            self.settle()
+        if passed and not interrupted:
+            self.build.approve([result for _, result in self.transactions.results], selection)
+        under_way = [(which.stage, which.device, since_s) for which, since_s in self._under_way.items()]
+        rendered = self.transactions.finish(under_way, interrupted=interrupted)
+        self.unlock()
+        return Ended(rendered, notes)
+
+    def close(self) -> None:
+        """Keep what was read, and let go of every port and child process."""
+        self.build.save()  # first: a port that does not let go must not cost it
+        self.boards.close()
+        self.records.close()
+        self.build.close()
+
+
+def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:
+    """(startup_ms, dispatch_ms): the run's age less its wait for the lock, and that wait; the budget adds both."""
+    waited_ms = round(waited_s * 1000)
+    return (None if age_ms is None else max(0, age_ms - waited_ms)), waited_ms
+
+
+def _out_of_order(stage: Stage, device: DeviceConfig) -> Failure:
+    before = DEVICE_STAGES[DEVICE_STAGES.index(stage) - 1]
+    return fail(
+        FailureCategory.CONFIG_ERROR,
+        stage=stage,
+        where=device.where,
+        message=f"{stage} goes on where {before} ended, and that did not run before it",
+        hint=f"run `doit {stage}:{device.name}` without --single, so that doit runs {before} first",
+    )

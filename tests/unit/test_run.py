@@ -1,0 +1,48 @@
+"""A run's own decisions: the order of stages, and what the wait for another run means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.measure.bench import generated_project
+from pipeline.model import Failure, FailureCategory, Stage
+from pipeline.run.options import Options
+from pipeline.run.project import Project, load_project
+from pipeline.run.run import Run, StageOf
+
+
+def project(root: Path, **options: str) -> Project:
+    generated_project.write_project(root, 1)
+    found = load_project(Options(**options), root)  # type: ignore[arg-type]
+    assert isinstance(found, Project), found
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, {"verify": "journal"}])
+def test_a_wait_for_another_run_is_no_edit(tmp_path: Path, options: dict[str, str]) -> None:
+    """`--verify` makes the configuration another one than what stands in deploy.toml; nobody edited that."""
+    waited = project(tmp_path, **options)
+    assert not waited.config_moved()
+    path = tmp_path / "deploy.toml"
+    path.write_text(path.read_text() + "# said in other words\n")
+    assert not waited.config_moved()
+    path.write_text(path.read_text().replace("[toolchain]", '[toolchain]\nunknown = "edited"', 1))
+    assert waited.config_moved()
+    path.unlink()
+    assert waited.config_moved()
+
+
+@pytest.mark.parametrize("stage", [Stage.REFLASH, Stage.REATTACH, Stage.TTFB])
+def test_a_device_stage_alone_names_the_one_that_must_come_before_it(tmp_path: Path, stage: Stage) -> None:
+    """`doit --single reflash:NAME` runs it without those that it depends on."""
+    run = Run(project(tmp_path))
+    device = run.project.devices[0]
+    failure = run.execute(StageOf(stage, device.name)).failure
+    assert isinstance(failure, Failure)
+    before = {Stage.REFLASH: "verify-flash", Stage.REATTACH: "reflash", Stage.TTFB: "reattach"}[stage]
+    assert failure.category is FailureCategory.CONFIG_ERROR
+    assert before in failure.message and "--single" in failure.hint
+    assert not run.nothing_to_write(device.name) and not run.confirm(device.name)
+    run.close()
