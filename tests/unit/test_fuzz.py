@@ -14,6 +14,7 @@ import pytest
 from pipeline.errors import DeployError
 from pipeline.formats import (
     c_source,
+    command_words,
     depfile,
     diagnostics,
     elf,
@@ -139,6 +140,23 @@ def test_an_image(kind: str) -> None:
     seed, read = IMAGES[kind]
     for mutated in mutations(seed, BYTES):
         read(mutated)
+
+
+LONG = 200_000
+SHAPES = (
+    *("a", " ", "(", "/*", "\\", "a:1:", ">>> referenced by ", "a.o: in function `", "INPUT(", "__has_include(", "0"),
+    *(">", " (", "'", '"', "# ", "ld: ", "{", "[", "a.", "\\ ", "$", "error: ", "\t", "a=", ",", ".incbin "),
+)
+
+
+@pytest.mark.parametrize("kind", [*TEXTS, "words"])
+def test_a_long_line(kind: str) -> None:
+    """One of 200 kB kept a run busy for a minute. Each shape takes milliseconds; what grows with the square takes
+    minutes, and ends here by the alarm."""
+    read = TEXTS[kind][1] if kind in TEXTS else command_words.parts
+    for shape in SHAPES:
+        for begin in ("", "a.c:1:1: ", '#if __has_include("', "x = "):
+            read(begin + shape * (LONG // len(shape)) + "\n")
 
 
 def place(root: Path) -> dict[str, int]:
