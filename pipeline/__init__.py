@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 def _import_cache() -> None:
     """Import the package `cache` from beside this one: doit puts a project's directory first on the path, and there may
-    be a `cache.py` or `cache/` of the project's own. Raises ImportError when that was imported before."""
+    be a module or a directory of that name in the project. Raises ImportError when that was imported before."""
     place = dirname(__path__[0].replace("\\", "/"))
     if "cache" not in sys.modules:
         sys.path.insert(0, place)

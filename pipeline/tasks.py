@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.fastpath import FirstLook
     from pipeline.model import Failure, Verdict
-    from pipeline.run.context import Context
-    from pipeline.run.run import StageOf
+    from pipeline.run.run import Run, StageOf
 
     Task = dict[str, Any]
     """As doit takes it."""
@@ -61,11 +60,11 @@ class Reporter:
     def __new__(cls, outstream: Any, options: Any) -> Any:
         from pipeline.cli.reporter import HotplateReporter
 
-        run = context()
+        current = run()
         if cls.look is not None:
-            run.build.fastpath.believe(cls.look)
+            current.build.fastpath.believe(cls.look)
         interrupt_again()
-        return HotplateReporter(outstream, run)
+        return HotplateReporter(outstream, current)
 
     @classmethod
     def after(cls, look: FirstLook) -> type:
@@ -84,7 +83,7 @@ DOIT_CONFIG: dict[str, Any] = {
 }
 
 
-def context() -> Context:
+def run() -> Run:
     """The run of this process."""
     from pipeline.run.current import current
 
@@ -102,7 +101,7 @@ class HostCheck:
         self._verdict: Verdict | None = None
 
     def __call__(self) -> bool:
-        self._verdict = context().build.host_verdict(self._stage)
+        self._verdict = run().build.host_verdict(self._stage)
         return self._verdict.up_to_date
 
     def __repr__(self) -> str:
@@ -119,7 +118,7 @@ class DeviceCheck:
         self._where = where
 
     def __call__(self) -> bool:
-        return self._which.stage == "reflash" and context().nothing_to_write(self._which.device, self._which.region)
+        return self._which.stage == "reflash" and run().nothing_to_write(self._which.device, self._which.region)
 
     def __repr__(self) -> str:
         return f"{self._where}: only this run's verify-flash can tell"
@@ -135,7 +134,7 @@ class Clean:
         from pipeline.errors import DeployError
 
         try:
-            context().build.clean(self._stage)
+            run().build.clean(self._stage)
         except DeployError as error:
             from pipeline.report.terminal import say_failure
 
@@ -167,7 +166,7 @@ class Execute:
         self._which = which
 
     def __call__(self, **_: Any) -> StageFailed | None:
-        failure = context().execute(self._which).failure
+        failure = run().execute(self._which).failure
         return None if failure is None else StageFailed(failure)
 
 
@@ -203,7 +202,7 @@ def _host_task(creator: Callable[[], Task], *after: str) -> Task:
 def _device_tasks(creator: Callable[[], Iterator[Task]], after: str) -> Iterator[Task]:
     """The group and a task for each device. `{}` in `after` is the device's name."""
     yield _group(creator)
-    for device in context().project.devices:
+    for device in run().project.devices:
         which = _stage_of(creator, device.name)
         doc = f"{creator.__doc__} ({device.name})"
         made = _task(which, doc, [after.format(device.name)], DeviceCheck(which, device.where))
@@ -246,7 +245,7 @@ def task_reflash() -> Iterator[Task]:
     from pipeline.run.current import options
 
     # Made only when the command line names it, so that listing tasks need not read the partition table.
-    devices = {device.name: device for device in context().project.devices}
+    devices = {device.name: device for device in run().project.devices}
     for name, region in options().regions:
         if name in devices:
             which = _stage_of(task_reflash, name, region)
@@ -269,7 +268,7 @@ def task_deploy() -> Iterator[Task]:
     """from C source to the first JSON-RPC byte of the running device (the default)"""
     group = _group(task_deploy)
     yield group
-    for device in context().project.devices:
+    for device in run().project.devices:
         yield {
             **group,
             "name": device.name,
@@ -282,7 +281,7 @@ def task_deploy() -> Iterator[Task]:
 
 def _confirm(device: str, **_: Any) -> bool:
     """The deploy counts when its last stage confirmed this build; doit runs this only then."""
-    return context().confirm(device)
+    return run().confirm(device)
 
 
 # --- the other groups, each declared beside what it does --------------------------------------

@@ -46,6 +46,12 @@ ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 DOIT_FILES = ("pyproject.toml", "doit.cfg")
 """Where doit looks for options, present or not."""
 
+_CONFIGURATION = ("deploy.toml", "dodo.py", *DOIT_FILES)
+
+STATE_OF_OTHERS = ".deploy/tool-fingerprints.v1.state"
+OTHERS_KIND = "tool fingerprints 1"
+"""The value is path -> (stamp, fingerprint) of files that no action names: tools, configuration, this program."""
+
 USAGE_KIND = "usage index 1"
 """The value is (token, usage index); see `engine/partial_graph.py`."""
 
@@ -98,6 +104,7 @@ class FastPathState:
         self._path = root / state_path(profile)
         self._usage_path = self._path.with_suffix(".usage")
         self._contents_path = self._path.with_suffix(touched.SUFFIX)
+        self._others_path = root / STATE_OF_OTHERS
         self._looked = False
         self._snapshot: Snapshot | None = None
         self._moved: Sequence[int] | None = None
@@ -262,7 +269,7 @@ class FastPathState:
         token = os.urandom(8).hex()
         files, rest = sorted(stamps, key=posixpath.dirname), sorted(others, key=posixpath.dirname)
         contents = [b"" if names[path] in made else _fingerprint(table, names[path]) for path in files]
-        contents += [self._listing(path, watched, others[path]) for path in rest]
+        contents += self._contents_of(rest, others, watched)
         environment = tuple((name, os.environ.get(name)) for name in (*ENVIRONMENT, *watched.variables))
         stamps.update(others)
         try:
@@ -279,6 +286,40 @@ class FastPathState:
             for directory in FORMER_DIRECTORIES:
                 self._empty(directory)
         return self._save(snapshot)
+
+    def _contents_of(self, rest: Sequence[str], others: Mapping[str, FileStamp], watched: Watched) -> list[bytes]:
+        """The fingerprints of listed directories, tools and own files. Those of files are kept from run to run, by
+        their stamps: tools are large, and seldom move."""
+        saved, _ = statefile.load(self._others_path, OTHERS_KIND)
+        known: dict[str, tuple[FileStamp, bytes]] = saved if isinstance(saved, dict) else {}
+        kept: dict[str, tuple[FileStamp, bytes]] = {}
+        found = []
+        for short in rest:
+            content = self._listing(short, watched, others[short])
+            if not content:
+                old = known.get(short)
+                content = (
+                    old[1] if old is not None and tuple(old[0]) == others[short] else self._file(short, others[short])
+                )
+                if content:
+                    kept[short] = (others[short], content)
+            found.append(content)
+        if kept != known:
+            with contextlib.suppress(OSError):
+                statefile.save(self._others_path, OTHERS_KIND, kept)
+        return found
+
+    def _file(self, short: str, stamp: FileStamp) -> bytes:
+        """The fingerprint of a file as of its stamp; empty for what is none, and for the configuration, which is read
+        again when somebody saved it."""
+        if short in _CONFIGURATION:
+            return b""
+        path = short if short.startswith("/") else f"{self._root}/{short}"
+        content = touched.of_file(path, stamp[1])
+        try:
+            return content if content and stamp_of(os.stat(path)) == stamp else b""  # noqa: PTH116
+        except OSError:
+            return b""
 
     def _listing(self, short: str, watched: Watched, stamp: FileStamp) -> bytes:
         """The fingerprint of a directory's entries as of its stamp; empty for what was not only listed."""

@@ -4,9 +4,10 @@ Reads the few files whose stamps moved, and lists the directories, and compares 
 such a save costs a few reads and not a run of doit. Editors that save by renaming, or that put a swap file beside the
 source for a moment, move the stamp of the directory too. Knows the snapshot and the fingerprints that `state.py`
 wrote beside it; not what the files are for. Invariants: it says yes only when every path that moved is a regular file
-that actions read and none makes, whose bytes did not change, or a directory that was only listed, whose entries did
-not; it writes nothing. So the stamps stay as they are and the same paths are read at the next call too, until a run
-of doit records them (`FastPathState.renew`).
+that actions read and none makes, whose bytes did not change; or a tool or a part of this program with the bytes that it
+had (a new environment that links to the same files moves their link counts, and so their ctime); or a directory that
+was only listed, whose entries did not. It writes nothing. So the stamps stay as they are and the same paths are read at
+the next call too, until a run of doit records them (`FastPathState.renew`).
 
 Only imported when a stamp moved, in a process that hopes not to import doit.
 """
@@ -29,14 +30,15 @@ The value is (token, fingerprints): the token is that of the snapshot that it be
 for each of its paths, of a file's bytes or a directory's entries; empty where a move must go to doit.
 """
 SUFFIX = ".contents"
+_BLOCK = 8 << 20
 MOST = 64
 """With more paths moved a run of doit is worth its time: it records their stamps, which this does not."""
 
 
 def only_touched(snapshot: "Snapshot", places: "Sequence[int]", path: str, most: "int | None" = None) -> bool:
-    """Is everything that moved (`places` in the listing) as it was? No if it is more than `most` (default MOST). `path`
-    is that of the state file. The current directory must be the project's."""
-    if len(places) > (MOST if most is None else most):
+    """Is everything that moved (`places` in the listing) as it was? No if more than `most` (default MOST) files of
+    actions are. `path` is that of the state file. The current directory must be the project's."""
+    if sum(n < snapshot.used_count for n in places) > (MOST if most is None else most):
         return False
     fingerprints = _load(path, snapshot.token)
     if fingerprints is None:
@@ -46,7 +48,7 @@ def only_touched(snapshot: "Snapshot", places: "Sequence[int]", path: str, most:
     def now(n: int) -> bytes:
         _, size, _ = snapshot.stamp_at(n)
         path = os.fsdecode(paths[n])
-        return of_file(path, size) if n < snapshot.used_count else of_directory(path)
+        return of_file(path, size) or (b"" if n < snapshot.used_count else of_directory(path))
 
     return all(bool(fingerprints[n]) and fingerprints[n] == now(n) for n in places)
 
@@ -62,7 +64,7 @@ def _load(path: str, token: str) -> "Any":
 
 def of_file(path: str, size: int) -> bytes:
     """The fingerprint of a regular file of this size; empty when it is none or is written meanwhile."""
-    from xxhash import xxh3_128_digest
+    from xxhash import xxh3_128
 
     try:
         # A named pipe would be waited for.
@@ -73,16 +75,17 @@ def of_file(path: str, size: int) -> bytes:
         before = os.fstat(handle)
         if not S_ISREG(before.st_mode) or before.st_size != size:
             return b""
-        data = b""
-        while block := os.read(handle, size + 1 - len(data)):
-            data += block
+        found, read = xxh3_128(), 0
+        while block := os.read(handle, min(size + 1 - read, _BLOCK)):
+            found.update(block)
+            read += len(block)
         after = os.fstat(handle)
     except OSError:
         return b""
     finally:
         os.close(handle)
     steady = (before.st_ctime_ns, before.st_mtime_ns, size) == (after.st_ctime_ns, after.st_mtime_ns, after.st_size)
-    return xxh3_128_digest(data) if steady and len(data) == size else b""
+    return found.digest() if steady and read == size else b""
 
 
 def _kind(entry: "os.DirEntry[str]") -> str:

@@ -50,7 +50,7 @@ def baseline() -> Iterator[Task]:
 def _baseline(mode: str, runs: int, deploy: bool, **_: Any) -> TaskFailed | None:
     from pipeline.measure.baseline import screen
 
-    return _failed(screen.show(current(), mode, runs, deploy=deploy))
+    return _failed(screen.show(current().build, mode, runs, deploy=deploy))
 
 
 def loop() -> Iterator[Task]:
@@ -83,9 +83,9 @@ def loop() -> Iterator[Task]:
 @told(TaskFailed)
 def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str, **_: Any) -> TaskFailed | None:
     from pipeline.measure.loop import screen
-    from pipeline.measure.loop.runner import Asked
+    from pipeline.measure.loop.runner import LoopOptions
 
-    return _failed(screen.show(current(), Asked(max, repeats, until_green, between, rebuild, _command())))
+    return _failed(screen.show(current().build, LoopOptions(max, repeats, until_green, between, rebuild, _command())))
 
 
 BENCHES = (
@@ -124,7 +124,7 @@ def _benches() -> Any:
     from pipeline.measure.bench.suites import BenchSession
 
     gathered = not {"bench", "bench:*", "bench:report"}.isdisjoint(sys.argv[1:])
-    return BenchSession(current(), _command(), gathered=gathered)
+    return BenchSession(current().build, _command(), gathered=gathered)
 
 
 @told(TaskFailed)

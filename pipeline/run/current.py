@@ -14,8 +14,8 @@ from typing import Any
 from pipeline.errors import DeployError
 from pipeline.fastpath import end_quietly, interrupt_again
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage
-from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options, asks_for_stages, parse_options
+from pipeline.run.run import Run, load_run
 
 
 def options() -> Options:
@@ -24,13 +24,13 @@ def options() -> Options:
 
 
 @cache
-def current() -> Context:
+def current() -> Run:
     """The run; raises SystemExit(2) when deploy.toml or the options cannot be used."""
     asked = options()
     asked = asked._replace(builds=asks_for_stages(sys.argv[1:], [*Stage, "deploy"]))
     was_quiet = interrupt_again()
     try:
-        loaded = load_context(asked)
+        loaded = load_run(asked)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     if was_quiet:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
@@ -21,14 +22,15 @@ from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, Stage
 from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService
 from pipeline.run.lock import ProjectLock
-from pipeline.run.project import Project
+from pipeline.run.options import Options
+from pipeline.run.project import Project, load_project
 from pipeline.run.records import DeviceRecords
 from pipeline.run.screen import Screen
 from pipeline.run.transactions import Rendered, RunFacts, Transactions
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
-    from pipeline.engine.results import Span
+    from pipeline.engine.results import ActionSpan
     from pipeline.stages.handover import Board
 
 
@@ -63,6 +65,8 @@ class Run:
         """Device -> where its last stage left the board."""
         self._under_way: dict[StageOf, float] = {}
         """Stage -> since when; more than one with `doit -n`."""
+        self._last_ended = ""
+        """The device whose stage ended last."""
         self.active = False
         """Between `begin` and `end`."""
 
@@ -131,13 +135,17 @@ class Run:
         through."""
         with self._lock.writing() if which.stage is Stage.REFLASH else contextlib.nullcontext():
             work = self._attempt(which)
-        return self._record(which, work.took(which.stage, self._took_s(which)))
+        took_s = self._took_s(which)
+        if work.boot_s is not None and self._last_ended != which.device:
+            took_s = work.boot_s
+        return self._record(which, work.took(which.stage, took_s))
 
     def _took_s(self, which: StageOf) -> float:
         now_s = self.clock.now_s()
         return now_s - self._under_way.pop(which, now_s)
 
     def _record(self, which: StageOf, result: StageResult) -> StageResult:
+        self._last_ended = which.device
         if self.transactions.begun:
             self.transactions.stage_finished(result, which.device)
         return result
@@ -211,7 +219,7 @@ class Run:
     def _device(self, name: str) -> DeviceConfig:
         return next(device for device in self.project.devices if device.name == name)
 
-    def _performed(self, stage: Stage, span: Span) -> None:
+    def _performed(self, stage: Stage, span: ActionSpan) -> None:
         began_s = self.transactions.since_s(span.began_s)
         self.transactions.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 
@@ -275,3 +283,9 @@ def _out_of_order(stage: Stage, device: DeviceConfig) -> Failure:
         message=f"{stage} goes on where {before} ended, and that did not run before it",
         hint=f"run `doit {stage}:{device.name}` without --single, so that doit runs {before} first",
     )
+
+
+def load_run(options: Options, root: Path | None = None) -> Run | Failure:
+    """A run of the project in `root` (default: the current directory), or why `deploy.toml` cannot be used."""
+    project = load_project(options, root)
+    return project if isinstance(project, Failure) else Run(project)

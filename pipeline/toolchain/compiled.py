@@ -19,7 +19,7 @@ from pipeline.toolchain.config_places import config_failure_at
 from pipeline.toolchain.globs import Listing, is_pattern
 from pipeline.toolchain.named_files import Named, NamedFiles
 
-_UNSAYABLE = re.compile(r"[\n\r]|\{(?:root|[^/{}]+_(?:dir|near))\}")
+_FORBIDDEN = re.compile(r"[\n\r]|\{(?:root|[^/{}]+_(?:dir|near))\}")
 """In a path: what depfiles and commands cannot hold."""
 
 
@@ -119,7 +119,7 @@ def _glob(
             if is_pattern(pattern) and (hidden := listing.match(pattern)):
                 hint = f"begin the name in the pattern with a dot to match hidden files such as '{hidden[0]}'"
             raise ConfigError(config_failure_at(Path(listing.root), config, (*at, "sources", n), message, hint))
-        odd = next((path for path in matches if _UNSAYABLE.search(path)), None)
+        odd = next((path for path in matches if _FORBIDDEN.search(path)), None)
         if odd is not None:
             message = f"sources of [{section}]: {odd!r} holds a line break or one of our placeholders"
             hint = "rename the file: depfiles and commands cannot say its name"

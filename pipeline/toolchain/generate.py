@@ -7,6 +7,7 @@ and does not run anything. Invariant: no word of an action names a path of this 
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 
@@ -157,10 +158,10 @@ def _program(
 ) -> list[Action]:
     """Compile each source, archive libraries, link, strip, make the image."""
     out = spec.out
-    compiles = [_compile(spec, commands, name, program, source, program.include) for source in program.sources]
+    compiles = _compiles(spec, commands, name, program.sources, program.include, program.defines)
     archives: list[Action] = []
     for library in program.libraries:
-        made = [_compile(spec, commands, library.name, program, source, library.include) for source in library.sources]
+        made = _compiles(spec, commands, library.name, library.sources, library.include, program.defines)
         compiles += made
         archives.append(_archive(spec, commands, library.name, made))
     libraries = tuple(action.outputs[0] for action in archives)
@@ -207,45 +208,61 @@ def _program(
     ]
 
 
-def _compile(
-    spec: BuildSpec, commands: Commands, name: str, program: ProgramSpec, source: str, include: Sequence[str]
-) -> Action:
-    """One source of a program or library. Its language is that of its ending; `.s` passes no preprocessor, which would
-    write the depfile: what the assembler reads is found in the text."""
-    stem = f"{spec.out}/obj/{name}/{source}"
-    cxx, plain = source.endswith(_CXX_ENDINGS), source.endswith(".s")
-    flags, last, reads = (spec.cflags, spec.profile_cflags, spec.reads)
-    words = commands.compile
-    if cxx:
-        flags, last, reads = (spec.cxxflags, spec.profile_cxxflags, spec.cxx_reads)
-        words = (*(word for word in words if word not in C_ONLY), *CXX)
-    search = (f"-I{file_word(directory)}" for directory in include)
-    defines = (f"-D{word}" for word in program.defines.get(source, ()))
-    depfile = () if plain else ("-MD", "-MF", f"{stem}.d")
-    # The profile's flags come last, so that its -O wins over a project's.
-    return Action(
-        name=f"compile {source}" if name == "app" else f"compile {source} for {name}",
-        stage=Stage.COMPILE,
-        inputs=tuple(dict.fromkeys((source, *reads.files))),
-        outputs=(f"{stem}.o",),
-        argv=(
-            *words,
-            *(commands.assemble if plain else ()),
-            *search,
-            *flags,
-            *defines,
-            *last,
-            *depfile,
-            "-c",
-            file_word(source),
-            "-o",
-            f"{stem}.o",
-        ),
-        depfile=f"{stem}.d",
-        profile=spec.profile,
-        salt=reads.salt,
-        count_as="compiled",
-    )
+class _Compiling(NamedTuple):
+    """What is the same for all sources of one language: the words before and after those of a source, and what both
+    name."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    reads: Reads
+
+
+def _compiling(spec: BuildSpec, commands: Commands, include: Sequence[str], ending: str) -> _Compiling:
+    """For sources with this ending. `.s` passes no preprocessor, which would write the depfile: what the assembler
+    reads is found in the text. The profile's flags come last, so that its -O wins over a project's."""
+    search = tuple(f"-I{file_word(directory)}" for directory in include)
+    if ending in _CXX_ENDINGS:
+        words = tuple(word for word in commands.compile if word not in C_ONLY)
+        return _Compiling((*words, *CXX, *search, *spec.cxxflags), spec.profile_cxxflags, spec.cxx_reads)
+    plain = commands.assemble if ending == ".s" else ()
+    return _Compiling((*commands.compile, *plain, *search, *spec.cflags), spec.profile_cflags, spec.reads)
+
+
+def _compiles(
+    spec: BuildSpec,
+    commands: Commands,
+    name: str,
+    sources: Sequence[str],
+    include: Sequence[str],
+    definitions: Mapping[str, tuple[str, ...]],
+) -> list[Action]:
+    """One action per source of a program or library; the language is that of the source's ending."""
+    place, of = f"{spec.out}/obj/{name}/", "" if name == "app" else f" for {name}"
+    languages: dict[str, _Compiling] = {}
+    found = []
+    for source in sources:
+        ending = posixpath.splitext(source)[1]
+        how = languages.get(ending)
+        if how is None:
+            how = languages[ending] = _compiling(spec, commands, include, ending)
+        stem = place + source
+        depfile = () if ending == ".s" else ("-MD", "-MF", f"{stem}.d")
+        defines = [f"-D{word}" for word in definitions.get(source, ())]
+        last = (*how.after, *depfile, "-c", file_word(source), "-o", f"{stem}.o")
+        found.append(
+            Action(
+                name=f"compile {source}{of}",
+                stage=Stage.COMPILE,
+                inputs=(source, *(path for path in how.reads.files if path != source)),
+                outputs=(f"{stem}.o",),
+                argv=(*how.before, *defines, *last),
+                depfile=f"{stem}.d",
+                profile=spec.profile,
+                salt=how.reads.salt,
+                count_as="compiled",
+            )
+        )
+    return found
 
 
 def _archive(spec: BuildSpec, commands: Commands, name: str, compiles: Sequence[Action]) -> Action:

@@ -105,7 +105,8 @@ def _action(
         filled = word.replace("{in}", file_word(first) if word.startswith("{in}") else first)
         words.append(filled.replace("{out}", config.outputs[0]).replace("{depfile}", config.depfile))
     # Scripts and templates that the command names are as much inputs as what it reads.
-    said = named.of_words(config.argv, (*config.outputs, config.depfile))
+    own_programs = (word for word in config.tools if "/" in word)
+    said = named.of_words((*config.argv, *own_programs), (*config.outputs, config.depfile))
     identities = (f"{name} {tools[name].identity}" for name in config.tools)
     return Action(
         name=config.name,

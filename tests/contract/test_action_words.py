@@ -183,6 +183,17 @@ def test_a_word_for_a_directory_of_products(tmp_path: Path, runner: SystemProces
     assert project.build() == ["a", "b"] and project.build() == []
 
 
+def test_a_program_of_the_project_that_the_command_starts(tmp_path: Path, runner: SystemProcessRunner) -> None:
+    more = "tools = ['tools/part']"
+    project = Project(
+        tmp_path / "p", runner, action("a", ["sh", "-c", "PATH=tools:$PATH part > $0", "{out}"], [], more)
+    )
+    for text in ("one", "two"):
+        project.write("tools/part", f"#!/bin/sh\necho {text}\n")
+        (project.root / "tools/part").chmod(0o755)
+        assert project.build() == ["a"] and project.text("build/a.txt") == f"{text}\n"
+
+
 def test_what_an_action_writes_is_no_input_of_it(tmp_path: Path, runner: SystemProcessRunner) -> None:
     text = "cp x.txt build/d/o.txt; echo build/d/o.txt: x.txt > build/d/o.d; date +%N > /dev/null 2>log.txt"
     more = "outputs = ['build/d/o.txt']\ndepfile = 'build/d/o.d'"

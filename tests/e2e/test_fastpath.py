@@ -516,3 +516,17 @@ def test_profiles_have_states_of_their_own(built: Project) -> None:
     assert built.answer("link", "--profile", "local-fast") == NOTHING
     assert built.answer("link", "--profile", "../x") is None
     assert fastpath.selection_of(["--profile", "x", "link"]) is None, "doit reads this as an option of `run`"
+
+
+def test_a_tool_whose_link_count_moved_is_read(built: Project, tmp_path: Path) -> None:
+    """Another environment that links to the same files moves their ctime; other bytes go to doit."""
+    built.settle()
+    before = built.zig.stat()
+    (tmp_path / "zig").hardlink_to(built.zig)
+    assert built.zig.stat().st_ctime_ns != before.st_ctime_ns
+    assert built.answer("compile", "link") == NOTHING
+    zig = built.zig.read_text()
+    built.zig.write_text(zig.replace("copies", "COPIES"))
+    assert built.zig.stat().st_size == before.st_size and built.answer("compile", "link") is None
+    built.zig.write_text(zig)
+    built.settle()

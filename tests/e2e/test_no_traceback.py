@@ -133,7 +133,7 @@ else:
 
 
 @pytest.mark.parametrize("how", ["doit", "hotplate"])
-@pytest.mark.parametrize("module", ["pipeline.cli.reporter", "pipeline.run.context", "pipeline.run.options"])
+@pytest.mark.parametrize("module", ["pipeline.cli.reporter", "pipeline.run.project", "pipeline.run.options"])
 def test_an_interrupt_while_modules_are_imported_is_quiet(project: Space, module: str, how: str) -> None:
     command = [sys.executable, "-c", INTERRUPTED, module, how]
     project.file("web/a.html").write_text(f"<{module}{how}>")
@@ -147,7 +147,7 @@ def test_an_ignored_interrupt_stays_ignored(project: Space) -> None:
     code = (
         f"import signal; signal.signal(2, signal.SIG_IGN)\n{INTERRUPTED}\nassert signal.getsignal(2) == signal.SIG_IGN"
     )
-    command = [sys.executable, "-c", code, "pipeline.run.context", "doit"]
+    command = [sys.executable, "-c", code, "pipeline.run.project", "doit"]
     done = subprocess.run(
         command, cwd=project.path, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
