@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskFailed
 
+from pipeline.fastpath import answer_and_end, end_quietly, interrupt_again
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
@@ -43,11 +45,10 @@ def __getattr__(name: str) -> Any:
     if program in ("doit", "__main__.py", "hotplate"):
         sys.excepthook = _quiet_interrupt
     if program in ("doit", "__main__.py"):
+        end_quietly()
         from pipeline.effects.utf8 import ensure_utf8
 
         ensure_utf8()
-        from pipeline.fastpath import answer_and_end
-
         look = answer_and_end()
         if look is not None:
             DOIT_CONFIG["reporter"] = Reporter.after(look)
@@ -76,6 +77,7 @@ class Reporter:
             outstream = sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         if cls.look is not None:
             current.build.fastpath.believe(cls.look)
+        interrupt_again()
         return HotplateReporter(outstream, current)
 
     @classmethod
@@ -143,8 +145,15 @@ class Clean:
         self._stage = which.stage
 
     def __call__(self) -> None:
+        from pipeline.errors import DeployError
+
         try:
             run().build.clean(self._stage)
+        except DeployError as error:
+            from pipeline.report.terminal import say_failure
+
+            say_failure(error.failure, sys.stderr)
+            raise SystemExit(2) from None
         except OSError as error:  # doit would print a traceback and end with 0
             from pipeline.report.terminal import os_failure
 

@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import Command
 
+from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.errors import DeployError
+from pipeline.fastpath import interrupt_again
 from pipeline.model import Failure
 from pipeline.report.terminal import silence
 from pipeline.run.options import Options
 
 if TYPE_CHECKING:
     from pipeline.run.build import Build
+
+# doit imports this module to run one of its commands.
+open_closed_streams()
+interrupt_again()
 
 
 def _option(name: str, text: str, long: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from doit.exceptions import TaskFailed
 
-from pipeline.run.current import current
+from pipeline.run.current import current, told
 from pipeline.run.options import last_value, measuring_params
 
 Task = dict[str, Any]
@@ -46,6 +46,7 @@ def baseline() -> Iterator[Task]:
         }
 
 
+@told(TaskFailed)
 def _baseline(mode: str, runs: int, deploy: bool, **_: Any) -> TaskFailed | None:
     from pipeline.measure.baseline import screen
 
@@ -79,6 +80,7 @@ def loop() -> Iterator[Task]:
     }
 
 
+@told(TaskFailed)
 def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str, **_: Any) -> TaskFailed | None:
     from pipeline.measure.loop import screen
     from pipeline.measure.loop.runner import LoopOptions
@@ -125,6 +127,7 @@ def _benches() -> Any:
     return BenchSession(current().build, _command(), gathered=gathered)
 
 
+@told(TaskFailed)
 def _bench(suite: str, **options: Any) -> TaskFailed | None:
     asked = last_value(sys.argv[1:], "runs") if "bench" in sys.argv[1:] else ""
     if asked and "runs" in options:
@@ -138,6 +141,7 @@ def _bench(suite: str, **options: Any) -> TaskFailed | None:
     return _failed(failed)
 
 
+@told(TaskFailed)
 def _bench_report() -> TaskFailed | None:
     return _failed(_benches().finish())
 
