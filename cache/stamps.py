@@ -314,15 +314,17 @@ def _whole(handle: int, size: int) -> bytes:
 
 _FEW = 1000
 """In a table of more files than this nobody looks for another name of a large one."""
-_ROW = struct.Struct("<QqqQ?16s32s??")
-"""The stamp, the fingerprint, the SHA-256, settled, marked. Not marshal as in the file around: a few bytes of that,
-written by somebody else, can ask for gigabytes."""
+_ROW = struct.Struct("<Q12s12sQ?16s32s??")
+"""The stamp, the fingerprint, the SHA-256, settled, marked; instants have 96 bits, since 63 end in the year 2262. Not
+marshal as in the file around: a few bytes of that, written by somebody else, can ask for gigabytes."""
 
 
 def _encode(entry: Entry) -> bytes:
+    size, mtime_ns, ctime_ns, inode, executable = entry.stamp
+    instants = mtime_ns.to_bytes(12, "little", signed=True), ctime_ns.to_bytes(12, "little", signed=True)
     digests = bytes.fromhex(entry.fingerprint), bytes.fromhex(entry.sha256)
     try:
-        return _ROW.pack(*entry.stamp, *digests, entry.settled, entry.marked)
+        return _ROW.pack(size, *instants, inode, executable, *digests, entry.settled, entry.marked)
     except struct.error:
         return b""  # an inode of 128 bits, on ReFS: it is read again
 
@@ -339,8 +341,9 @@ def _decode(row: Any) -> Entry | None:
     """The entry, None for what `_encode` did not make."""
     if row.__class__ is not bytes or len(row) != _ROW.size:
         return None
-    size, mtime_ns, ctime_ns, inode, executable, fingerprint, sha256, settled, marked = _ROW.unpack(row)
-    stamp = Stamp(size, mtime_ns, ctime_ns, inode, executable)
+    size, mtime, ctime, inode, executable, fingerprint, sha256, settled, marked = _ROW.unpack(row)
+    instants = int.from_bytes(mtime, "little", signed=True), int.from_bytes(ctime, "little", signed=True)
+    stamp = Stamp(size, *instants, inode, executable)
     return Entry(stamp, Fingerprint(fingerprint.hex()), sha256.hex(), settled, marked)
 
 

@@ -170,11 +170,13 @@ class StageResult(NamedTuple):
 
 class StageWork(NamedTuple):
     """What a stage did, as it says itself; fields as in `StageResult`. Which stage it was, and how long it took, knows
-    whoever ran it."""
+    whoever ran it. `boot_s`: how long a board took that went on by itself, from the release of its reset: it counts
+    instead where other boards' stages ran meanwhile."""
 
     reasons: tuple[Reason, ...] = ()
     counts: Mapping[str, int] = MappingProxyType({})
     failure: Failure | None = None
+    boot_s: float | None = None
 
     def took(self, stage: Stage, duration_s: float) -> StageResult:
         """The result for the record."""

@@ -12,19 +12,22 @@ Invariant: creating the tasks loads neither esptool, serial, networkx nor unicor
 
 from __future__ import annotations
 
+import os
 import sys
 from posixpath import basename
 from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskFailed
 
+from pipeline.fastpath import answer_and_end, end_quietly, interrupt_again
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import TracebackType
 
     from pipeline.fastpath import FirstLook
     from pipeline.model import Failure, Verdict
-    from pipeline.run.context import Context
-    from pipeline.run.run import StageOf
+    from pipeline.run.run import Run, StageOf
 
     Task = dict[str, Any]
     """As doit takes it."""
@@ -38,16 +41,25 @@ def __getattr__(name: str) -> Any:
     link` then is doit's own start."""
     if name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if basename(sys.argv[0]) in ("doit", "__main__.py"):
+    program = basename(sys.argv[0])
+    if program in ("doit", "__main__.py", "hotplate"):
+        sys.excepthook = _quiet_interrupt
+    if program in ("doit", "__main__.py"):
+        end_quietly()
         from pipeline.effects.utf8 import ensure_utf8
 
         ensure_utf8()
-        from pipeline.fastpath import answer_and_end
-
         look = answer_and_end()
         if look is not None:
             DOIT_CONFIG["reporter"] = Reporter.after(look)
     return ["DOIT_CONFIG", *(found for found in globals() if found.startswith("task_"))]
+
+
+def _quiet_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C before a run began, such as during imports, ends with 130 and without a traceback, as it does later."""
+    if issubclass(kind, KeyboardInterrupt):
+        raise SystemExit(130)
+    sys.__excepthook__(kind, error, trace)
 
 
 class Reporter:
@@ -60,10 +72,13 @@ class Reporter:
     def __new__(cls, outstream: Any, options: Any) -> Any:
         from pipeline.cli.reporter import HotplateReporter
 
-        run = context()
+        current = run()
+        if outstream is None:  # stdout is closed; what is printed there goes nowhere, and the run goes on
+            outstream = sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         if cls.look is not None:
-            run.build.fastpath.believe(cls.look)
-        return HotplateReporter(outstream, run)
+            current.build.fastpath.believe(cls.look)
+        interrupt_again()
+        return HotplateReporter(outstream, current)
 
     @classmethod
     def after(cls, look: FirstLook) -> type:
@@ -76,13 +91,13 @@ DOIT_CONFIG: dict[str, Any] = {
     "reporter": Reporter,
     "verbosity": 2,
     "par_type": "thread",
-    # never evidence, so never on disk: nothing to corrupt and nothing to fight over
+    # never evidence, so never on disk: nothing to corrupt and nothing to fight over; see `users_state` for users' tasks
     "backend": "sqlite3",
     "dep_file": ":memory:",
 }
 
 
-def context() -> Context:
+def run() -> Run:
     """The run of this process."""
     from pipeline.run.current import current
 
@@ -100,7 +115,7 @@ class HostCheck:
         self._verdict: Verdict | None = None
 
     def __call__(self) -> bool:
-        self._verdict = context().build.host_verdict(self._stage)
+        self._verdict = run().build.host_verdict(self._stage)
         return self._verdict.up_to_date
 
     def __repr__(self) -> str:
@@ -117,7 +132,7 @@ class DeviceCheck:
         self._where = where
 
     def __call__(self) -> bool:
-        return self._which.stage == "reflash" and context().nothing_to_write(self._which.device, self._which.region)
+        return self._which.stage == "reflash" and run().nothing_to_write(self._which.device, self._which.region)
 
     def __repr__(self) -> str:
         return f"{self._where}: only this run's verify-flash can tell"
@@ -130,8 +145,15 @@ class Clean:
         self._stage = which.stage
 
     def __call__(self) -> None:
+        from pipeline.errors import DeployError
+
         try:
-            context().build.clean(self._stage)
+            run().build.clean(self._stage)
+        except DeployError as error:
+            from pipeline.report.terminal import say_failure
+
+            say_failure(error.failure, sys.stderr)
+            raise SystemExit(2) from None
         except OSError as error:  # doit would print a traceback and end with 0
             from pipeline.report.terminal import os_failure
 
@@ -158,8 +180,23 @@ class Execute:
         self._which = which
 
     def __call__(self, **_: Any) -> StageFailed | None:
-        failure = context().execute(self._which).failure
+        failure = run().perform(self._which).failure
         return None if failure is None else StageFailed(failure)
+
+
+def _names() -> frozenset[str]:
+    """Basenames of our tasks."""
+    return frozenset(name.removeprefix("task_").replace("_", "-") for name in globals() if name.startswith("task_"))
+
+
+def _remember_users_tasks() -> None:
+    """doit has opened its memory when it asks for the first task of ours."""
+    from doit.globals import Globals
+
+    if Globals.dep_manager is not None and Globals.dep_manager.name == ":memory:":
+        from pipeline.cli.users_state import remember_users_tasks
+
+        remember_users_tasks(Globals.dep_manager, _names())
 
 
 def _stage_of(creator: Callable[..., Any], device: str = "", region: str = "") -> StageOf:
@@ -184,6 +221,7 @@ def _task(which: StageOf, doc: str, after: list[str], uptodate: HostCheck | Devi
 
 
 def _host_task(creator: Callable[[], Task], *after: str) -> Task:
+    _remember_users_tasks()
     which = _stage_of(creator)
     made = _task(which, creator.__doc__ or "", [*after], HostCheck(which))
     if after:  # the first one builds nothing
@@ -194,7 +232,7 @@ def _host_task(creator: Callable[[], Task], *after: str) -> Task:
 def _device_tasks(creator: Callable[[], Iterator[Task]], after: str) -> Iterator[Task]:
     """The group and a task for each device. `{}` in `after` is the device's name."""
     yield _group(creator)
-    for device in context().project.devices:
+    for device in run().project.devices:
         which = _stage_of(creator, device.name)
         doc = f"{creator.__doc__} ({device.name})"
         made = _task(which, doc, [after.format(device.name)], DeviceCheck(which, device.where))
@@ -237,7 +275,7 @@ def task_reflash() -> Iterator[Task]:
     from pipeline.run.current import options
 
     # Made only when the command line names it, so that listing tasks need not read the partition table.
-    devices = {device.name: device for device in context().project.devices}
+    devices = {device.name: device for device in run().project.devices}
     for name, region in options().regions:
         if name in devices:
             which = _stage_of(task_reflash, name, region)
@@ -260,7 +298,7 @@ def task_deploy() -> Iterator[Task]:
     """from C source to the first JSON-RPC byte of the running device (the default)"""
     group = _group(task_deploy)
     yield group
-    for device in context().project.devices:
+    for device in run().project.devices:
         yield {
             **group,
             "name": device.name,
@@ -273,7 +311,7 @@ def task_deploy() -> Iterator[Task]:
 
 def _confirm(device: str, **_: Any) -> bool:
     """The deploy counts when its last stage confirmed this build; doit runs this only then."""
-    return context().confirm(device)
+    return run().confirm(device)
 
 
 # --- the other groups, each declared beside what it does --------------------------------------

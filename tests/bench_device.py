@@ -16,9 +16,9 @@ from typing import Any
 from pipeline.config.schema import DeviceConfig
 from pipeline.effects.host import Revision
 from pipeline.model import DEVICE_STAGES, Failure, Image, Stage
-from pipeline.run.context import Context, load_context
+from pipeline.run.build import Build
 from pipeline.run.options import Options
-from pipeline.run.run import StageOf
+from pipeline.run.run import Run, StageOf, load_run
 from pipeline.run.transactions import RunFacts
 from virtualboard.port import DEFAULT_MAC, VirtualPort, open_virtual
 
@@ -86,8 +86,8 @@ class Bench:
 
     # --- deploys --------------------------------------------------------------------------------
 
-    def context(self, **options: Any) -> Context:
-        context = load_context(Options(**options), self.root)
+    def context(self, **options: Any) -> Run:
+        context = load_run(Options(**options), self.root)
         assert not isinstance(context, Failure), context
         context.boards._open_port = self._open  # type: ignore[method-assign]
         return context
@@ -102,9 +102,9 @@ class Bench:
     def deploy(self, level: str = "md5", only: Sequence[Stage] = DEVICE_STAGES, region: str = "") -> dict[str, Any]:
         """One run; its report. With `region`, verify-flash and then that region alone."""
         context = self.context(verify=level)
-        (device,) = context.devices
+        (device,) = context.project.devices
         revision = Revision("", False)
-        facts = RunFacts(("deploy",), context.profile, "zig", revision, 0, 0)
+        facts = RunFacts(("deploy",), context.project.profile, "zig", revision, 0, 0)
         context.transactions.begin([(device.name, "virtual:")], facts)
         try:
             for stage in only if not region else (Stage.VERIFY_FLASH,):
@@ -129,14 +129,14 @@ class Bench:
     # --- what everybody can see -----------------------------------------------------------------
 
     @cached_property
-    def project(self) -> Context:
-        """For looking at the project; deploys have a context of their own."""
-        return self.context()
+    def build(self) -> Build:
+        """For looking at the project; deploys have a run of their own."""
+        return self.context().build
 
     @property
     def images(self) -> tuple[Image, ...]:
-        self.project.images.forget()
-        return self.project.images.all()
+        self.build.images.forget()
+        return self.build.images.all()
 
     def image(self, name: str) -> Image:
         return next(image for image in self.images if image.name == name)

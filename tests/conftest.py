@@ -4,13 +4,14 @@ is needless on the way costs nothing: disks, and compiling Python's modules anew
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,20 @@ def esptool_prints(esptools_own_log: EspLogBase) -> Iterator[None]:
     EspLog.set_logger(esptools_own_log)
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Nothing that collection makes goes before the end of the run: looking for garbage in it, meanwhile or later, is
+    half of its time."""
+    gc.disable()
+    try:
+        _import_from_another_place(session)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _import_from_another_place(session: pytest.Session) -> None:
     """Each worker imports the test modules from another place on, so that in a fresh checkout each module is compiled
     by one of them and found by the others. All begin at the same instant, and would compile the same at once."""
     inputs = getattr(session.config, "workerinput", None)

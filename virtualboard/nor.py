@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -120,11 +121,14 @@ def default_jedec(size: int) -> int:
 
 def _open_locked(path: Path) -> int:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     except OSError as exc:
         raise FlashError(
             f"{path}: error: cannot open the flash file: {exc.strerror}\nGive the path of a file that can be written."
         ) from exc
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FlashError(f"{path}: error: the flash file is no regular file\nGive the path of a file, or of none yet.")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:

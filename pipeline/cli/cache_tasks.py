@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.run.current import current
+from doit.exceptions import TaskFailed
+
+from pipeline.run.current import current, told
 
 if TYPE_CHECKING:
     from cache.store import Removed, Stats
@@ -29,6 +31,7 @@ def cache() -> Iterator[dict[str, Any]]:
         yield {"basename": "cache", "name": name, "doc": doc, "actions": [(_cache, [name])], "verbosity": 2}
 
 
+@told(TaskFailed)
 def _cache(name: str) -> None:
     if left_alone(name, sys.argv[1:]):
         print(f"cache:{name}: left alone; name it to run it")

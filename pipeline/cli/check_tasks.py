@@ -12,7 +12,7 @@ from typing import Any
 
 from doit.exceptions import TaskFailed
 
-from pipeline.run.current import current
+from pipeline.run.current import current, told
 
 
 def check() -> Iterator[dict[str, Any]]:
@@ -27,6 +27,7 @@ def check() -> Iterator[dict[str, Any]]:
     }
 
 
+@told(TaskFailed)
 def _check_boundary() -> TaskFailed | None:
     from pipeline.toolchain import boundary
 

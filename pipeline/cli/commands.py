@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import Command
 
+from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.errors import DeployError
+from pipeline.fastpath import interrupt_again
 from pipeline.model import Failure
 from pipeline.report.terminal import silence
 from pipeline.run.options import Options
+
+if TYPE_CHECKING:
+    from pipeline.run.build import Build
+
+# doit imports this module to run one of its commands.
+open_closed_streams()
+interrupt_again()
 
 
 def _option(name: str, text: str, long: str = "") -> dict[str, Any]:
@@ -60,19 +69,17 @@ class Monitor(Command):  # type: ignore[misc]
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         from pipeline.cli import monitor
-        from pipeline.run.build import Build
+        from pipeline.run.build import load_build
         from pipeline.run.device_service import DeviceService
-        from pipeline.run.project import load_project
 
         if pos_args:
             return _refused(_surplus("monitor", pos_args, "name the device with --device"), 3)
         wanted = monitor.parse(opt_values)
         if isinstance(wanted, Failure):
             return _refused(wanted, 3)
-        project = load_project(Options(devices=_given(opt_values["device"])))
-        if isinstance(project, Failure):
-            return _refused(project, 2)
-        build = Build(project)
+        build = load_build(Options(devices=_given(opt_values["device"])))
+        if isinstance(build, Failure):
+            return _refused(build, 2)
         boards = DeviceService(build)
         try:
             return monitor.run(boards, wanted)
@@ -126,7 +133,7 @@ class Watch(Command):  # type: ignore[misc]
 class View(Command):  # type: ignore[misc]
     """A command that loads the project, prints one text about it and ends."""
 
-    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         """What belongs on stdout, or bad usage."""
         raise NotImplementedError
 
@@ -144,24 +151,24 @@ class View(Command):  # type: ignore[misc]
         return super().parse_execute([*options, *words])
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
-        from pipeline.run.context import load_context
+        from pipeline.run.build import load_build
 
         options = Options(
             devices=_given(opt_values.get("device")),
             groups=_given(opt_values.get("group")),
             profile=opt_values.get("profile", ""),
         )
-        context = load_context(options)
-        if isinstance(context, Failure):
-            return _refused(context, 2)
+        build = load_build(options)
+        if isinstance(build, Failure):
+            return _refused(build, 2)
         try:
-            text = self.text(context, opt_values, pos_args)
+            text = self.text(build, opt_values, pos_args)
         except DeployError as error:
             return _refused(error.failure, 2)
         except KeyboardInterrupt:
             return 130
         finally:
-            context.close()
+            build.close()
         if isinstance(text, Failure):
             return _refused(text, 3)
         return _printed(text)
@@ -179,10 +186,10 @@ class Explain(View):
     )
     cmd_options = (_option("profile", "explain the build with this profile of deploy.toml"),)
 
-    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         from pipeline.cli.views import explain_text
 
-        return explain_text(context, pos_args)
+        return explain_text(build, pos_args)
 
 
 class Plan(View):
@@ -199,12 +206,12 @@ class Plan(View):
         _option("group", "plan for all devices of this group"),
     )
 
-    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         from pipeline.cli.views import plan_text
 
         if pos_args:
             return _surplus("plan", pos_args)
-        return plan_text(context)
+        return plan_text(build)
 
 
 class Graph(View):
@@ -224,12 +231,12 @@ class Graph(View):
         _option("profile", "draw the build with this profile of deploy.toml"),
     )
 
-    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         from pipeline.cli.views import graph_text
 
         if pos_args:
             return _surplus("graph", pos_args)
-        return graph_text(context, opt_values["format"], opt_values["output"], opt_values["what_if"])
+        return graph_text(build, opt_values["format"], opt_values["output"], opt_values["what_if"])
 
 
 class Report(View):
@@ -248,14 +255,14 @@ class Report(View):
         _option("output", "html: write to this file"),
     )
 
-    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         if pos_args == ["html"]:
             from pipeline.cli.report_html import html_text
 
-            return html_text(context, opt_values["output"])
+            return html_text(build.project, opt_values["output"])
         from pipeline.cli.report_view import report_text
 
-        return report_text(context, pos_args, opt_values["format"], opt_values["limit"])
+        return report_text(build.project, pos_args, opt_values["format"], opt_values["limit"])
 
 
 class Status(View):
@@ -273,12 +280,12 @@ class Status(View):
         _option("unit_tests", "JUnit XML of your unit tests", long="unit-tests"),
     )
 
-    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         from pipeline.cli.status import status_text
 
         if pos_args:
             return _surplus("status", pos_args)
-        return status_text(context, opt_values["output"], opt_values["unit_tests"])
+        return status_text(build.project, opt_values["output"], opt_values["unit_tests"])
 
 
 def _printed(text: str) -> int:
@@ -301,7 +308,7 @@ class Gate(View):
     doc_usage = "--phase PHASE --candidate ARM --baseline ARM [--pairs N] [--device NAME] [--profile NAME]"
     doc_description = (
         "Takes the warm deploys of this machine for the phase's share, and runs interleaved pairs of real deploys in "
-        "scratch copies for the effect. An ARM is a rung of the verify ladder (md5, app-report, journal), a setting "
+        "scratch copies for the effect. An ARM is a level of the verify ladder (md5, app-report, journal), a setting "
         "(--candidate=device.baud=921600, in one word: doit keeps words of the form KEY=VALUE for itself) or an option "
         "of deploy (--candidate=--x=y). Exit code 0 means GO, 1 means NO-GO or INSUFFICIENT."
     )
@@ -315,20 +322,20 @@ class Gate(View):
     )
     _go = False
 
-    def text(self, context: Any, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         import shlex
 
-        from pipeline.measure.compare.decision import Verdict
-        from pipeline.measure.compare.evidence import Asked, gate_text
+        from pipeline.measure.compare.decision import GateVerdict
+        from pipeline.measure.compare.evidence import GateOptions, gate_text
 
         if pos_args:
             return _surplus("gate", pos_args)
         words = (opt_values["phase"], opt_values["candidate"], opt_values["baseline"])
-        asked = Asked(*words, pairs=opt_values["pairs"], command=shlex.join(["doit", *sys.argv[1:]]))
-        found = gate_text(context, asked, lambda line: print(line, file=sys.stderr, flush=True))
+        asked = GateOptions(*words, pairs=opt_values["pairs"], command=shlex.join(["doit", *sys.argv[1:]]))
+        found = gate_text(build, asked, lambda line: print(line, file=sys.stderr, flush=True))
         if isinstance(found, Failure):
             return found
-        self._go = found[0] is Verdict.GO
+        self._go = found[0] is GateVerdict.GO
         return found[1]
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:

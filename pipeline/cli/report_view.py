@@ -26,7 +26,7 @@ from pipeline.records import json_text, parse_json
 from pipeline.report.document import build_report
 from pipeline.report.markdown import render_markdown
 from pipeline.report.terminal import look_of
-from pipeline.run.context import Context
+from pipeline.run.project import Project
 from pipeline.run.transactions import RUNS
 from pipeline.text import did_you_mean
 
@@ -45,21 +45,21 @@ SCHEMAS = {
 LAST = "last"
 
 
-def report_text(context: Context, words: Sequence[str], kind: str, limit: int) -> str | Failure:
+def report_text(project: Project, words: Sequence[str], kind: str, limit: int) -> str | Failure:
     """The text for the words after `doit report`."""
     match list(words):
         case [] | ["list"]:
-            return _list(context, kind, limit)
+            return _list(project, kind, limit)
         case ["show"]:
-            return _show(context, LAST, kind)
+            return _show(project, LAST, kind)
         case ["show", name]:
-            return _show(context, name, kind)
+            return _show(project, name, kind)
         case ["diff", _, _] if kind:
             return _bad(
                 f"diff takes no --format, got {kind!r}", "compare what `doit report show TX --format json` prints"
             )
         case ["diff", before, after]:
-            return _diff(context, before, after)
+            return _diff(project, before, after)
     hint = "use: doit report list | show [TX] | diff TX TX | html"
     return _bad(f"cannot be understood: {' '.join(words)!r}", hint)
 
@@ -71,35 +71,35 @@ def _bad(message: str, hint: str) -> Failure:
 # --- finding ----------------------------------------------------------------------------------
 
 
-def _names(context: Context) -> list[str]:
+def _names(project: Project) -> list[str]:
     """Ids of everything that can be shown, newest first: transactions, baselines, benchmarks."""
-    reports = {path.stem for path in context.run.reports_dir.glob("*.json")}
-    logs = {path.stem for path in (context.state_dir / RUNS).glob(f"tx-*{SUFFIX}")}
+    reports = {path.stem for path in project.reports_dir.glob("*.json")}
+    logs = {path.stem for path in (project.state_dir / RUNS).glob(f"tx-*{SUFFIX}")}
     mine = [name for name in reports | logs if is_tx(name) or name.startswith(("baseline-", "bench-"))]
     return sorted(mine, key=lambda name: (name.partition("-")[2][:15], name), reverse=True)
 
 
-def _load(context: Context, name: str) -> Report | Failure:
+def _load(project: Project, name: str) -> Report | Failure:
     """The report called `name`: an id, the beginning or the end of one, `last`, or the path of a JSON file."""
     if name.endswith(".json") and (Path(name).is_file() or "/" in name):
         found = _from_file(Path(name))
         return found if found is not None else _bad(f"{name} is no report", "name the JSON file of a report")
-    names = _names(context)
+    names = _names(project)
     matches = [name] if name in names else [one for one in names if one.startswith(name) or one.endswith(name)]
     if name == LAST:
-        matches = next(([one] for one in names if from_id(context, one) is not None), [])
+        matches = next(([one] for one in names if from_id(project, one) is not None), [])
     if len(matches) > 1:
         return _bad(f"'{name}' could be {len(matches)} reports: {', '.join(matches[:3])}", "write more of its id")
-    found = from_id(context, matches[0]) if matches else None
+    found = from_id(project, matches[0]) if matches else None
     if found is None:
         return _bad(f"there is no report '{name}'{did_you_mean(name, names)}", "see `doit report list`")
     return found
 
 
-def from_id(context: Context, name: str) -> Report | None:
-    found = _from_file(context.run.reports_dir / f"{name}.json")
+def from_id(project: Project, name: str) -> Report | None:
+    found = _from_file(project.reports_dir / f"{name}.json")
     if found is None and is_tx(name):
-        log, _ = read(context.state_dir / RUNS / f"{name}{SUFFIX}")
+        log, _ = read(project.state_dir / RUNS / f"{name}{SUFFIX}")
         return build_report(log) if log and is_deploy(log) else None
     return found
 
@@ -127,23 +127,23 @@ def _markdown(report: Report) -> str:
 # --- showing ----------------------------------------------------------------------------------
 
 
-def _list(context: Context, kind: str, limit: int) -> str | Failure:
+def _list(project: Project, kind: str, limit: int) -> str | Failure:
     if kind not in ("", "json"):
         return _bad(f"--format {kind!r} is not one of json", "use --format json, or none for the table")
     found: list[Report] = []
-    for name in _names(context):
-        report = from_id(context, name) if len(found) < limit or limit <= 0 else None
+    for name in _names(project):
+        report = from_id(project, name) if len(found) < limit or limit <= 0 else None
         if report is not None:
             found.append(report)
     if kind:
         return json_text(found, indent=2) + "\n"
     if not found:
-        return f"there are no reports in {context.run.reports_dir.name}/\n"
+        return f"there are no reports in {project.reports_dir.name}/\n"
     return _table(*report_diff.list_table(found))
 
 
-def _show(context: Context, name: str, kind: str) -> str | Failure:
-    found = _load(context, name)
+def _show(project: Project, name: str, kind: str) -> str | Failure:
+    found = _load(project, name)
     if isinstance(found, Failure):
         return found
     report_kind = report_diff.kind_of(found)
@@ -164,8 +164,8 @@ def _show(context: Context, name: str, kind: str) -> str | Failure:
     return _bad(f"--format {kind!r} is not one of {', '.join(formats)}", f"use --format {formats[0]}")
 
 
-def _diff(context: Context, before: str, after: str) -> str | Failure:
-    old, new = _load(context, before), _load(context, after)
+def _diff(project: Project, before: str, after: str) -> str | Failure:
+    old, new = _load(project, before), _load(project, after)
     if isinstance(old, Failure):
         return old
     if isinstance(new, Failure):

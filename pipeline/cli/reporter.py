@@ -42,6 +42,8 @@ class HotplateReporter:
     desc = ""
 
     def __init__(self, outstream: TextIO, run: Run) -> None:
+        if outstream is None:
+            outstream = sys.stdout  # it was closed when doit looked; see `closed_streams`
         self._stdout = outstream
         # With --json stdout belongs to programs, and what is for people goes to stderr.
         self._out = sys.stderr if run.project.options.json else outstream

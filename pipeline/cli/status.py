@@ -23,24 +23,24 @@ from pipeline.report.markdown import HISTORY
 from pipeline.report.status_pages import StatusDevice, SuiteFile, live_text, p50_text, pages, rate_text, unit_page
 
 if TYPE_CHECKING:
-    from pipeline.run.context import Context
+    from pipeline.run.project import Project
 
 ALL = "live-results-all.json"
 LAST_GOOD = "live-results-all-last-good.json"
 
 
-def status_text(context: Context, output: str, unit_tests: str) -> str | Failure:
+def status_text(project: Project, output: str, unit_tests: str) -> str | Failure:
     """Write the pages into `output` (default: `status/` beside the reports) and say in a few lines what they say."""
-    directory = Path.cwd() / output if output else context.run.reports_dir / "status"
-    history = read_history(context.run.reports_dir)
+    directory = Path.cwd() / output if output else project.reports_dir / "status"
+    history = read_history(project.reports_dir)
     files: list[SuiteFile] | None = None
     if unit_tests:
         found = read_junit(Path(unit_tests))
         if isinstance(found, Failure):
             return found
         files = found
-    merged = _merged(context, history, decode_merged(_json(directory / ALL)), files)
-    devices = [StatusDevice(device.name, device.chip) for device in context.config.devices]
+    merged = _merged(project, history, decode_merged(_json(directory / ALL)), files)
+    devices = [StatusDevice(device.name, device.chip) for device in project.config.devices]
     texts = pages(devices, merged, history.rows)
     if files is not None:
         texts["test-results.md"] = unit_page(files)
@@ -55,14 +55,14 @@ def status_text(context: Context, output: str, unit_tests: str) -> str | Failure
         message = f"cannot be written: {error.strerror}"
         hint = "name a directory that you can write to with --output"
         return fail(FailureCategory.CONFIG_ERROR, stage=None, where=str(directory), message=message, hint=hint)
-    return "\n".join([*_screen(devices, merged, history), f"{_shown(context, directory / 'index.md')}", ""])
+    return "\n".join([*_screen(devices, merged, history), f"{_shown(project, directory / 'index.md')}", ""])
 
 
-def _merged(context: Context, history: DeployHistory, before: Merged, files: list[SuiteFile] | None) -> Merged:
+def _merged(project: Project, history: DeployHistory, before: Merged, files: list[SuiteFile] | None) -> Merged:
     newest_run = history.rows[-1].run if history.rows else ""
-    configured = {device.name for device in context.config.devices}
+    configured = {device.name for device in project.config.devices}
     fresh = [
-        entry(rows[-1], from_id(context, rows[-1].transaction_id), newest_run)
+        entry(rows[-1], from_id(project, rows[-1].transaction_id), newest_run)
         for name, rows in by_device(history.rows).items()
         if name in configured
     ]
@@ -70,7 +70,7 @@ def _merged(context: Context, history: DeployHistory, before: Merged, files: lis
     told = {one.as_of: one for one in before.entries}
     kept = [
         told[one.as_of]._replace(current=one.current)
-        if one.as_of in told and from_id(context, one.as_of) is None
+        if one.as_of in told and from_id(project, one.as_of) is None
         else one
         for one in fresh
     ]
@@ -105,8 +105,8 @@ def _screen(devices: list[StatusDevice], merged: Merged, history: DeployHistory)
     return lines
 
 
-def _shown(context: Context, path: Path) -> str:
-    return path.relative_to(context.root).as_posix() if path.is_relative_to(context.root) else str(path)
+def _shown(project: Project, path: Path) -> str:
+    return path.relative_to(project.root).as_posix() if path.is_relative_to(project.root) else str(path)
 
 
 def _json(path: Path) -> Any:

@@ -1,6 +1,6 @@
 """The views `explain`, `graph` and `plan`: look at this project, then let pure functions say what was seen.
 
-Knows the context, files and the cache; reads them and writes nothing but the file that the user named. Does not know
+Knows the build, files and the cache; reads them and writes nothing but the file that the user named. Does not know
 doit, opens no port and takes no lock. Invariant: each function returns what belongs on stdout, or a Failure.
 """
 
@@ -23,16 +23,16 @@ from pipeline.model import DEVICE_STAGES, Action, Failure, FailureCategory, Stag
 
 if TYPE_CHECKING:
     from pipeline.cli.graph_view import Node
+    from pipeline.config.schema import DeviceConfig
     from pipeline.engine.engine import Engine
-    from pipeline.run.context import Context
-    from pipeline.run.device_run import DeviceRun
+    from pipeline.run.build import Build
 
 # --- explain ----------------------------------------------------------------------------------
 
 
-def explain_text(context: Context, words: Sequence[str]) -> str | Failure:
+def explain_text(build: Build, words: Sequence[str]) -> str | Failure:
     """`doit explain [TASK...]`: the paragraphs about what the words name, everything without words."""
-    engine = context.engine
+    engine = build.engine
     forecasts = forecast(engine.workspace)
     names = words or [*(stage.value for stage in (Stage.FINGERPRINT, *explain.host_stages())), DEVICE_STAGES[0].value]
     reads = engine.workspace.readers()
@@ -72,38 +72,38 @@ def _unknown(word: str, message: str, near: Sequence[str]) -> Failure:
 # --- plan -------------------------------------------------------------------------------------
 
 
-def plan_text(context: Context) -> str:
+def plan_text(build: Build) -> str:
     """`doit plan`: what a deploy would do, as far as the host can know."""
-    engine = context.engine
+    engine = build.engine
     forecasts = forecast(engine.workspace)
     lines = list(plan_view.host_lines(forecasts))
     lines += filter(None, [plan_view.nothing_to_do(forecasts)])
     images = [
-        (placement, plan_view.image_after(context.toolchain.images[placement.name], forecasts))
-        for placement in context.placements
+        (placement, plan_view.image_after(build.toolchain.images[placement.name], forecasts))
+        for placement in build.placements
     ]
-    for device in context.devices:
-        lines += plan_view.device_lines(_belief(context, device), images)
+    for device in build.project.devices:
+        lines += plan_view.device_lines(_belief(build, device), images)
     return "\n".join(lines) + "\n"
 
 
-def _belief(context: Context, device: DeviceRun) -> plan_view.BoardBelief:
+def _belief(build: Build, device: DeviceConfig) -> plan_view.BoardBelief:
     from pipeline.device.journal_file import DeviceJournal
 
-    mac, source = device.config.mac, "its MAC is in deploy.toml"
+    mac, source = device.mac, "its MAC is in deploy.toml"
     if not mac:
-        mac, source = _last_seen(context, device.name)
-    state = DeviceJournal(context.state_dir / "devices.v1", mac).state if mac else DeviceState()
-    return plan_view.BoardBelief(device.name, device.config.port, mac, source, state)
+        mac, source = _last_seen(build, device.name)
+    state = DeviceJournal(build.project.state_dir / "devices.v1", mac).state if mac else DeviceState()
+    return plan_view.BoardBelief(device.name, device.port, mac, source, state)
 
 
-def _last_seen(context: Context, name: str) -> tuple[str, str]:
+def _last_seen(build: Build, name: str) -> tuple[str, str]:
     """(MAC, where it is from) of the board that answered last as device `name`."""
     from pipeline.effects.run_log import SUFFIX, read
     from pipeline.events import DeviceSeen, payload
     from pipeline.model import EventKind
 
-    for path in sorted((context.state_dir / "runs").glob(f"tx-*{SUFFIX}"), reverse=True):
+    for path in sorted((build.project.state_dir / "runs").glob(f"tx-*{SUFFIX}"), reverse=True):
         for event in read(path)[0]:
             seen = payload(event) if event.kind is EventKind.DEVICE else None
             if isinstance(seen, DeviceSeen) and seen.name == name:
@@ -114,17 +114,17 @@ def _last_seen(context: Context, name: str) -> tuple[str, str]:
 # --- graph ------------------------------------------------------------------------------------
 
 
-def graph_nodes(context: Context, what_if: str) -> list[Node] | Failure:
+def graph_nodes(build: Build, what_if: str) -> list[Node] | Failure:
     """The nodes of the picture; `what_if` is a file whose readers are marked, `""` for none."""
     from pipeline.cli.graph_view import Node
 
-    engine = context.engine
+    engine = build.engine
     cache_dir = engine.workspace.directories.cache
     results = ActionCache(cache_dir, BlobStore(cache_dir))
     hit: list[Action] = []
     if what_if:
         reads = engine.workspace.readers()
-        path = _inside(context.root, what_if)
+        path = _inside(build.project.root, what_if)
         matches = [path] if path in reads else sorted(file for file in reads if file.endswith(f"/{path}"))
         if len(matches) != 1:
             near = matches[:3] or difflib.get_close_matches(path, list(reads), 3)
@@ -155,14 +155,14 @@ FORMATS = ("dot", "mermaid", "svg", "png", "text")
 _SUFFIXES = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "mermaid", ".svg": "svg", ".png": "png"}
 
 
-def graph_text(context: Context, wanted: str, output: str, what_if: str) -> str | Failure:
+def graph_text(build: Build, wanted: str, output: str, what_if: str) -> str | Failure:
     """`doit graph`: the picture as text, or `""` when it was written to `output`."""
     kind = wanted or _SUFFIXES.get(Path(output).suffix, "") or ("text" if what_if and not output else "dot")
     if kind not in FORMATS:
         near = difflib.get_close_matches(kind, FORMATS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(FORMATS)}"
         return fail(FailureCategory.CONFIG_ERROR, stage=None, where="--format", message=f"unknown: {kind!r}", hint=hint)
-    nodes = graph_nodes(context, what_if)
+    nodes = graph_nodes(build, what_if)
     if isinstance(nodes, Failure):
         return nodes
     if kind == "png" and not output:

@@ -283,11 +283,20 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
 
 
 def check_value(path: KeyPath, value: Any) -> Problem | None:
-    """The rule of this key about its value, which has the right type."""
+    """The rule of this key about its value, which has the right type, and that of all: no path, name, word of a command
+    or pattern may hold a NUL."""
+    name = ".".join(str(part) for part in path)
+    if _holds_nul(value):
+        return Problem(path, True, f"'{name}' holds a NUL character (\\u0000)", "remove it")
     section, key = str(path[0]), str(path[-1])
     rule = _RULES.get((section, key)) or _RULES.get((section, "*"))
     finding = rule(value) if rule else None
-    if finding is None:
-        return None
-    name = ".".join(str(part) for part in path)
-    return Problem(path, True, f"'{name}' {finding[0]}", finding[1])
+    return None if finding is None else Problem(path, True, f"'{name}' {finding[0]}", finding[1])
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds_nul(part) for pair in value.items() for part in pair)
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_nul, value))
+    return isinstance(value, str) and "\0" in value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskFailed
 
-from pipeline.run.current import current
+from pipeline.run.current import current, told
 
 if TYPE_CHECKING:
     from pipeline.editor.hooks import HookResult
@@ -36,6 +36,7 @@ def hooks_group() -> Iterator[dict[str, Any]]:
         yield {"basename": "hooks", "name": name, "doc": doc, "actions": [action], "params": params, "verbosity": 2}
 
 
+@told(TaskFailed)
 def _hooks(name: str, editor: str = "") -> TaskFailed | None:
     run = current()
     failed = git(run) if name == "git" else {"install": install, "uninstall": uninstall}[name](run, editor)

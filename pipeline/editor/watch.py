@@ -33,9 +33,9 @@ from pipeline.effects.file_events import DirectoryWatcher
 from pipeline.fastpath import stamp_of
 from pipeline.fastpath.watched import file_clock
 from pipeline.model import EventKind
-from pipeline.run.context import STATE_DIR
 from pipeline.run.lock import writing_lock
 from pipeline.run.options import Options
+from pipeline.run.project import STATE_DIR
 
 STARTED = "[watch] build started"
 FINISHED = "[watch] build finished"

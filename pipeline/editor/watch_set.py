@@ -15,8 +15,9 @@ from cache.named_tuple import NamedTuple
 from pipeline.config.schema import DeployConfig
 from pipeline.errors import DeployError
 from pipeline.model import HOST_STAGES, Failure
-from pipeline.run.context import CONFIG_FILE, STATE_DIR, load_context
+from pipeline.run.build import load_build
 from pipeline.run.options import Options
+from pipeline.run.project import CONFIG_FILE, STATE_DIR
 
 OWN_FILES = (CONFIG_FILE, "dodo.py", "pyproject.toml", "doit.cfg")
 SKIPPED = ("build", "node_modules", "__pycache__")
@@ -52,31 +53,31 @@ def watch_set(root: Path, options: Options) -> WatchSet:
     """The set as of now. With a configuration that cannot be used: the files that could repair it."""
     own = [f"{root}/{name}" for name in OWN_FILES]
     products: tuple[str, ...] = (f"{root}/build/", f"{root}/{STATE_DIR}/")
-    context = load_context(options, root)
-    if isinstance(context, Failure):
+    build = load_build(options, root)
+    if isinstance(build, Failure):
         return WatchSet(frozenset(own), frozenset([str(root)]), (), (), products)
-    config = context.config
+    config = build.config
     table = f"{root}/{config.partitions.table}"
     products = (*products, f"{root}/{config.reports.dir}/")
     try:
-        return _of_engine(context, own, table, products)
+        return _of_engine(build, own, table, products)
     except DeployError:
         # no sources, no tools, no table...: any of the directories that deploy.toml names may bring what is missing
         directories = {str(root), os.path.dirname(table), *_include_trees(root, config)}  # noqa: PTH120
         directories.update(_pattern_directories(root, config))
         return WatchSet(frozenset([*own, table]), frozenset(directories), (), (), products)
     finally:
-        context.close()
+        build.close()
 
 
-def _of_engine(context: object, own: list[str], table: str, products: tuple[str, ...]) -> WatchSet:
-    from pipeline.run.context import Context
+def _of_engine(build: object, own: list[str], table: str, products: tuple[str, ...]) -> WatchSet:
+    from pipeline.run.build import Build
 
-    assert isinstance(context, Context)
-    root, engine = context.root, context.engine
+    assert isinstance(build, Build)
+    root, engine = build.project.root, build.engine
     declared = tuple(dict.fromkeys(path for action in engine.graph.order for path in action.inputs))
     made = engine.graph.producer
-    images = tuple(context.toolchain.images.values())
+    images = tuple(build.toolchain.images.values())
     paths = [*engine.sources(), *(path for path in images if path not in made)]
     for action in engine.graph.order:
         record = engine.record(action)
@@ -84,8 +85,8 @@ def _of_engine(context: object, own: list[str], table: str, products: tuple[str,
     # Headers and programs of the toolchain are no matter of saving files.
     files = {*own, table, *(_absolute(root, path) for path in dict.fromkeys(paths) if path[:1] != "{")}
     directories = {os.path.dirname(path) for path in files}  # noqa: PTH120
-    directories.update(_include_trees(root, context.config))
-    directories.update(place for place in context.toolchain.watched.listed if _is_searched(root, place))
+    directories.update(_include_trees(root, build.config))
+    directories.update(place for place in build.toolchain.watched.listed if _is_searched(root, place))
     # A link from a searched directory to what a build makes: its writing is no save.
     found = _with_link_targets(files) - {_absolute(root, path) for path in made if path not in images}
     directories.update(os.path.dirname(path) for path in found - files)  # noqa: PTH120
@@ -97,13 +98,13 @@ def _of_engine(context: object, own: list[str], table: str, products: tuple[str,
 def unfinished(root: Path, options: Options) -> tuple[str, ...]:
     """What a build would find to do. Stats only. A project that cannot be loaded has nothing more to say than its last
     build."""
-    context = load_context(options, root)
-    if isinstance(context, Failure):
+    build = load_build(options, root)
+    if isinstance(build, Failure):
         return ()
     try:
-        return tuple(str(reason) for stage in HOST_STAGES for reason in context.host_verdict(stage).reasons)
+        return tuple(str(reason) for stage in HOST_STAGES for reason in build.host_verdict(stage).reasons)
     finally:
-        context.close()
+        build.close()
 
 
 def _absolute(root: Path, path: str) -> str:

@@ -1,6 +1,6 @@
 """Protocols of everything that touches the world: clock, processes, ports, boards.
 
-Holds no code. Stages and the engine see only these; `context.py` puts real ones behind them and tests put fakes.
+Holds no code. Stages and the engine see only these; `run/` puts real ones behind them and tests put fakes.
 Invariant: every call that can wait takes a deadline or a timeout, and says by its return value or a `DeviceError` with
 a named failure that the time is up.
 """
@@ -57,6 +57,11 @@ class SerialLink(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def real_time(self) -> bool:
+        """Does the board go on while nobody reads?"""
+        ...
+
     @property
     def gaps(self) -> Sequence[Gap]:
         """When the port was gone so far; only grows."""

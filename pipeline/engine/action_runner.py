@@ -22,9 +22,10 @@ from cache.stamps import Entry
 from pipeline.engine.build_log import Outputs, Record, record_name
 from pipeline.engine.build_place import kind_of_output
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import Blocked, Cause, Decision, Fate, Keyed, decide, key_of, look_up
+from pipeline.engine.decision import ActionDecision, Blocked, Cause, Fate, Keyed, decide, key_of, look_up
 from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import Executed, execute, made_files, remove_files
+from pipeline.engine.interpreters import clear
 from pipeline.engine.keys import full_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
@@ -117,13 +118,13 @@ class ActionRunner:
 
     # --- what was found -------------------------------------------------------------------------
 
-    def _decide(self, action: Action, cause: Cause, refused: set[ActionKey]) -> Decision:
+    def _decide(self, action: Action, cause: Cause, refused: set[ActionKey]) -> ActionDecision:
         decision = decide(action, self._observer, cause, refused)
         if decision.fate is Fate.BLOCKED:
             raise _Missing(f"{decision.subject} {decision.why}")
         return decision
 
-    def _settle(self, action: Action, ask: Callable[[set[ActionKey]], Decision]) -> Done | Keyed:
+    def _settle(self, action: Action, ask: Callable[[set[ActionKey]], ActionDecision]) -> Done | Keyed:
         """What `ask` decides, done, unless that is to execute. A result that the cache turns out not to have whole is
         refused, and it is asked again."""
         refused: set[ActionKey] = set()
@@ -137,7 +138,7 @@ class ActionRunner:
                 return done
             refused.add(decision.key)
 
-    def _put_in_place(self, action: Action, decision: Decision) -> Done | None:
+    def _put_in_place(self, action: Action, decision: ActionDecision) -> Done | None:
         """None when the result of the cache cannot be had after all."""
         placed = None
         if decision.result is not None:
@@ -151,7 +152,7 @@ class ActionRunner:
             return Done(ActionState.RESTORED, _text(placed.stderr))
         return Done(ActionState.UP_TO_DATE)
 
-    def _was_of_use(self, action: Action, decision: Decision) -> None:
+    def _was_of_use(self, action: Action, decision: ActionDecision) -> None:
         """The entry, and what else is kept for it if that may be old, too."""
         if self._results.used(decision.key) and action.depfile:
             keyed = decision.keyed or key_of(action, self._observer)
@@ -209,6 +210,7 @@ class ActionRunner:
         """What the command of a user did, and what it wrote that no action declares."""
         with self._lock:
             if self._undeclared is None:
+                clear(self._workspace.directories.state)
                 self._undeclared = UndeclaredOutputs(self._workspace)
         return self._undeclared.run(lambda: execute(self._workspace, action))
 

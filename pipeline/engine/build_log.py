@@ -51,7 +51,7 @@ def record_name(action: Action) -> str:
     return f"{action.profile}:{action.name}"
 
 
-class Records:
+class BuildRecords:
     """name -> Record. Several threads may use it at once, for different names."""
 
     def __init__(self, saved: Any = None) -> None:
@@ -174,7 +174,7 @@ class Saved(NamedTuple):
     """The state file of a project: what `StampTable.plain` gave, records, and a line for the user if it was damaged."""
 
     stamps: Any
-    records: Records
+    records: BuildRecords
     note: str
 
 
@@ -183,13 +183,13 @@ def load_saved(state_dir: Path) -> Saved:
     value, note = statefile.load(state_dir / STATE_NAME, STATE_KIND)
     match value:
         case (stamps, records):
-            return Saved(stamps, Records(records), note)
+            return Saved(stamps, BuildRecords(records), note)
     damaged = f"{STATE_NAME} is damaged (content); starting over"
-    return Saved(None, Records(), note if value is None else damaged)
+    return Saved(None, BuildRecords(), note if value is None else damaged)
 
 
 def _sound(saved: Any) -> dict[str, Any]:
-    """The rows if `Records` could have saved them, else none: a checksum tells damage, not who wrote it. Asks by
+    """The rows if `BuildRecords` could have saved them, else none: a checksum tells damage, not who wrote it. Asks by
     column and of each shared object once, since there may be ten thousand rows."""
     if saved.__class__ is not dict or not saved:
         return {}
@@ -231,7 +231,7 @@ def _is_how(value: Any) -> bool:
 
 
 def _row(data: bytes) -> tuple[Observed, Outputs, str, str] | None:
-    """What `Records.put` encoded; None for anything else."""
+    """What `BuildRecords.put` encoded; None for anything else."""
     try:
         inputs, outputs, depfile, key = marshal.loads(data)
     except (ValueError, EOFError, TypeError, MemoryError):

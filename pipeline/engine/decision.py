@@ -1,10 +1,10 @@
 """Is this action up to date, and if not, why, and what is to be done about it? The one place that decides.
 
 A build, `explain`, `plan` and a partial graph ask here; they differ only in what answers about files: stamps, this
-run's own look, or contents with what earlier actions would make of them. Pure: a `View` answers. Does not know how
-anything is executed. Invariant: an action is up to date only if its command, its tool, the content of every declared
-and discovered input, the absence of every file that would shadow one, and the content of every output are those of its
-last recorded run, or of a result that the cache holds under the key that they have now.
+run's own look, or contents with what earlier actions would make of them. Pure: an `ActionView` answers. Does not know
+how anything is executed. Invariant: an action is up to date only if its command, its tool, the content of every
+declared and discovered input, the absence of every file that would shadow one, and the content of every output are
+those of its last recorded run, or of a result that the cache holds under the key that they have now.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipeline.engine.build_log import Observed, Outputs, Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.inputs import Command, InputKind, command_of
 from pipeline.engine.keys import (
-    Difference,
     ExplainSink,
+    KeyDifference,
     Part,
     base_key,
     first_difference,
@@ -49,12 +49,12 @@ class MovedView(Protocol):
         """Is there a file that a compiler would open?"""
         ...
 
-    def once(self, shared: object, ask: Callable[[], Difference | None]) -> Difference | None:
+    def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         """What `ask` gives about an object that many actions share; may be remembered."""
         ...
 
 
-class View(MovedView, Protocol):
+class ActionView(MovedView, Protocol):
     """Answers that also tell what to do."""
 
     def is_there(self, path: str, sha256: str, executable: bool) -> bool:
@@ -89,7 +89,7 @@ class View(MovedView, Protocol):
 class Cause(NamedTuple):
     """Why an action is not up to date: what moved first since its last recorded run, None when there is no record."""
 
-    moved: Difference | None
+    moved: KeyDifference | None
 
     @property
     def only_outputs(self) -> bool:
@@ -143,7 +143,7 @@ class Blocked(NamedTuple):
     why: str
 
 
-class Decision(NamedTuple):
+class ActionDecision(NamedTuple):
     """What is to be done. `keyed`: unless the record sufficed. `key`, `found` and `outputs` are those of the result
     that is in place or can be put there (`found` None: those of the record); `result`: that of the cache; `right`:
     those of its outputs that are in place already. `subject`: the input that an uncertain or blocked action lacks,
@@ -177,22 +177,24 @@ def first_move(action: Action, view: MovedView) -> Cause | None:
     return None if moved is None else Cause(moved)
 
 
-def decide(action: Action, view: View, cause: Cause | None, refused: Collection[ActionKey] = ()) -> Decision:
+def decide(
+    action: Action, view: ActionView, cause: Cause | None, refused: Collection[ActionKey] = ()
+) -> ActionDecision:
     """What to do; `cause` as `first_move` said. `refused`: keys of results that the cache turned out not to have."""
     record = view.record(action)
     if subject := view.waits_for(action.inputs):
-        return Decision(Fate.UNCERTAIN, subject=subject)
+        return ActionDecision(Fate.UNCERTAIN, subject=subject)
     if record is not None:
         kept = cause is None or (cause.only_outputs and view.is_key_kept(action))
         if kept and (subject := view.waits_for(path for path, _ in record.discovered)):
-            return Decision(Fate.UNCERTAIN, subject=subject)
+            return ActionDecision(Fate.UNCERTAIN, subject=subject)
         if cause is None:
-            return Decision(Fate.UP_TO_DATE, key=ActionKey(record.key), outputs=record.outputs)
+            return ActionDecision(Fate.UP_TO_DATE, key=ActionKey(record.key), outputs=record.outputs)
         if kept and (found := _by_record(action, record, view, refused)) is not None:
             return found
     keyed = key_of(action, view)
     if isinstance(keyed, Blocked):
-        return Decision(Fate.BLOCKED, subject=keyed.path, why=keyed.why)
+        return ActionDecision(Fate.BLOCKED, subject=keyed.path, why=keyed.why)
     return look_up(keyed, view, refused)
 
 
@@ -212,47 +214,49 @@ def key_of(action: Action, view: MovedView) -> Keyed | Blocked:
     return Keyed(action, command, tuple(inputs), base)
 
 
-def look_up(keyed: Keyed, view: View, refused: Collection[ActionKey] = ()) -> Decision:
+def look_up(keyed: Keyed, view: ActionView, refused: Collection[ActionKey] = ()) -> ActionDecision:
     """What to do, by the content of everything that is read: the result of that content, here or in the cache."""
     action, record = keyed.action, view.record(keyed.action)
     for candidate in _candidates(keyed, record, view):
         if subject := view.waits_for(candidate.discovered):
-            return Decision(Fate.UNCERTAIN, keyed, subject=subject)
+            return ActionDecision(Fate.UNCERTAIN, keyed, subject=subject)
         found = view.identify(candidate)
         if found is None or not _names_makers(action, candidate, view):
             continue
         key = full_key(keyed.base, found.key)
         if record is not None and record.key == key and all(view.is_there(*output) for output in record.outputs):
-            return Decision(Fate.UP_TO_DATE, keyed, key, found, record.outputs)
+            return ActionDecision(Fate.UP_TO_DATE, keyed, key, found, record.outputs)
         if action.cacheable and key not in refused:
             decision = _stored(action, key, view)
             if decision is not None:
                 return decision._replace(keyed=keyed, found=found)
-    return Decision(Fate.RUN, keyed)
+    return ActionDecision(Fate.RUN, keyed)
 
 
-def _by_record(action: Action, record: Record, view: View, refused: Collection[ActionKey]) -> Decision | None:
+def _by_record(
+    action: Action, record: Record, view: ActionView, refused: Collection[ActionKey]
+) -> ActionDecision | None:
     """Nothing but outputs moved, so that the key is known without reading anything."""
     key = ActionKey(record.key)
     if all(view.is_there(*output) for output in record.outputs):
-        return Decision(Fate.UP_TO_DATE, key=key, outputs=record.outputs)
+        return ActionDecision(Fate.UP_TO_DATE, key=key, outputs=record.outputs)
     if not action.cacheable or key in refused:
         return None
     decision = _stored(action, key, view)
     return decision if decision is not None and decision.outputs == record.outputs else None
 
 
-def _stored(action: Action, key: ActionKey, view: View) -> Decision | None:
+def _stored(action: Action, key: ActionKey, view: ActionView) -> ActionDecision | None:
     result = view.stored(key)
     if result is None or tuple([file.path for file in result.outputs]) != action.outputs:
         return None
     outputs = tuple([(path, digest.hex, executable) for path, digest, executable in result.outputs])
     right = tuple([output[0] for output in outputs if view.is_there(*output)])
     fate = Fate.UP_TO_DATE if len(right) == len(outputs) else Fate.RESTORE
-    return Decision(fate, None, key, None, outputs, result, right)
+    return ActionDecision(fate, None, key, None, outputs, result, right)
 
 
-def _candidates(keyed: Keyed, record: Record | None, view: View) -> Iterator[CandidateSet]:
+def _candidates(keyed: Keyed, record: Record | None, view: ActionView) -> Iterator[CandidateSet]:
     """Sets to try: without a depfile what is declared suffices; else the last one here, then those in the cache."""
     if not keyed.action.depfile:
         yield CandidateSet((), keyed.action.absent)
@@ -264,7 +268,7 @@ def _candidates(keyed: Keyed, record: Record | None, view: View) -> Iterator[Can
         yield from (candidate for candidate in view.candidates(keyed.base) if candidate != last)
 
 
-def _names_makers(action: Action, candidate: CandidateSet, view: View) -> bool:
+def _names_makers(action: Action, candidate: CandidateSet, view: ActionView) -> bool:
     """Does it name every output that a file of it leads to? One from before a link was made does not."""
     if not action.depfile:
         return True
@@ -275,35 +279,35 @@ def _names_makers(action: Action, candidate: CandidateSet, view: View) -> bool:
 # --- what moved -------------------------------------------------------------------------------
 
 
-def _content_moved(kind: InputKind, observed: Observed, view: MovedView) -> Difference | None:
+def _content_moved(kind: InputKind, observed: Observed, view: MovedView) -> KeyDifference | None:
     for path, sha256 in observed:
         now = _sha256(path, view)
         if now != sha256:
-            return Difference(kind, path, sha256, now)
+            return KeyDifference(kind, path, sha256, now)
     return None
 
 
-def _appeared(absent: Sequence[str], view: MovedView) -> Difference | None:
+def _appeared(absent: Sequence[str], view: MovedView) -> KeyDifference | None:
     for path in absent:
         if view.is_present(path):
             after = "present, and found before the one that was used"
-            return Difference(InputKind.ABSENT, path, "absent", after)
+            return KeyDifference(InputKind.ABSENT, path, "absent", after)
     return None
 
 
-def _output_moved(outputs: Outputs, view: MovedView) -> Difference | None:
+def _output_moved(outputs: Outputs, view: MovedView) -> KeyDifference | None:
     for path, sha256, executable in outputs:
         now = view.entry(path)
         if now is None:
-            return Difference(InputKind.OUTPUT_PATH, path, sha256, "missing")
+            return KeyDifference(InputKind.OUTPUT_PATH, path, sha256, "missing")
         if now.sha256 != sha256:
-            return Difference(InputKind.OUTPUT_PATH, path, sha256, now.sha256)
+            return KeyDifference(InputKind.OUTPUT_PATH, path, sha256, now.sha256)
         if now.stamp.executable != executable:
-            return Difference(InputKind.OUTPUT_PATH, path, sha256, "other permissions")
+            return KeyDifference(InputKind.OUTPUT_PATH, path, sha256, "other permissions")
     return None
 
 
-def _command_moved(record: Record, command: Command, view: MovedView) -> Difference:
+def _command_moved(record: Record, command: Command, view: MovedView) -> KeyDifference:
     """The first part of the command that moved, from the walk that makes the key."""
     old, new = ExplainSink(), ExplainSink()
     walk_base(old, record.command, ())
@@ -314,7 +318,7 @@ def _command_moved(record: Record, command: Command, view: MovedView) -> Differe
     new.parts += [Part(InputKind.INPUT, path, before.get(path) or _sha256(path, view)) for path in command.inputs]
     moved = first_difference(old.parts, new.parts)
     # Commands that differ nowhere in the walk differ in an order that keys do not hold.
-    return moved or Difference(InputKind.ENVIRONMENT, "", "order", "order")
+    return moved or KeyDifference(InputKind.ENVIRONMENT, "", "order", "order")
 
 
 def _sha256(path: str, view: MovedView) -> str:

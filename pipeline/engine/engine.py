@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved
-from pipeline.engine.results import ActionFailure, RunResult, ScanResult, Span
+from pipeline.engine.results import ActionFailure, ActionSpan, RunResult, ScanResult
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions, Workspace
 from pipeline.model import Action, Reason, Stage, State, Verdict
 
@@ -117,7 +117,7 @@ class Engine:
         self,
         stage: Stage,
         progress: Callable[[str, int, int], None],
-        performed: Callable[[Span], None] = lambda span: None,
+        performed: Callable[[ActionSpan], None] = lambda span: None,
     ) -> RunResult:
         """Bring every action of `stage` up to date: see `scheduler.run_stage`. On any way out, what was finished is
         remembered.

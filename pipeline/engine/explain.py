@@ -13,7 +13,7 @@ from pipeline.engine.dag import Dag
 from pipeline.engine.decision import Fate
 from pipeline.engine.forecast import Forecast, by_stage
 from pipeline.engine.inputs import InputKind
-from pipeline.engine.keys import Difference
+from pipeline.engine.keys import KeyDifference
 from pipeline.model import DEVICE_STAGES, HOST_STAGES, Action, Stage
 
 DIGEST_SHOWN = 12
@@ -105,7 +105,7 @@ def explain_action(one: Forecast) -> Iterator[str]:
         yield "  because its recorded result cannot be used"
 
 
-def moved(difference: Difference) -> str:
+def moved(difference: KeyDifference) -> str:
     """One line: what moved, from what, to what."""
     what = _NOUN.get(difference.kind, difference.kind.value)
     before, after = _shown(difference.before), _shown(difference.after)

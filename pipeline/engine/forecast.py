@@ -17,9 +17,9 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import Entry, Stamp, StampTable
 from pipeline.engine.build_log import Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import NEVER_RUN, Decision, Fate, decide, first_move
+from pipeline.engine.decision import NEVER_RUN, ActionDecision, Fate, decide, first_move
 from pipeline.engine.inputs import InputKind, command_of
-from pipeline.engine.keys import Difference, set_key
+from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action, Stage, Tool
 
@@ -31,7 +31,7 @@ class Forecast(NamedTuple):
 
     action: Action
     fate: Fate
-    why: Difference | None = None
+    why: KeyDifference | None = None
     first: bool = False
     waits_for: tuple[str, str] | None = None
     compared: Mapping[str, int] | None = None
@@ -69,7 +69,7 @@ def _forecast(action: Action, view: _Future) -> Forecast:
             return Forecast(action, Fate.UNCERTAIN, why, first, waits_for)
         case Fate.BLOCKED:
             before = dict(record.inputs).get(decision.subject, "") if record is not None else ""
-            return Forecast(action, Fate.BLOCKED, Difference(InputKind.INPUT, decision.subject, before, ""))
+            return Forecast(action, Fate.BLOCKED, KeyDifference(InputKind.INPUT, decision.subject, before, ""))
         case Fate.RUN:
             return Forecast(action, Fate.RUN, why, first)
     compared = _compared(record) if record is not None and decision.result is None else None
@@ -78,7 +78,7 @@ def _forecast(action: Action, view: _Future) -> Forecast:
     return Forecast(action, decision.fate, why, first, compared=compared, outputs=view.outputs(decision))
 
 
-def _why(action: Action, view: _Future) -> Difference | None:
+def _why(action: Action, view: _Future) -> KeyDifference | None:
     cause = first_move(action, view)
     return None if cause is None else cause.moved
 
@@ -94,7 +94,7 @@ def _compared(record: Record) -> dict[str, int]:
 
 
 class _Future:
-    """The `View` of files as they will be after the actions that were asked about so far."""
+    """The `ActionView` of files as they will be after the actions that were asked about so far."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -117,7 +117,7 @@ class _Future:
         graph = self._workspace.graph
         return graph.order[graph.producer[self._made(path)]].name
 
-    def outputs(self, decision: Decision) -> dict[str, Entry]:
+    def outputs(self, decision: ActionDecision) -> dict[str, Entry]:
         """What a result that is or will be in place holds."""
         if decision.result is None:
             return {path: entry for path, _, _ in decision.outputs if (entry := self._now(path)) is not None}
@@ -143,7 +143,7 @@ class _Future:
                 self._seen[path] = None
         return self._seen[path]
 
-    # --- View -----------------------------------------------------------------------------------
+    # --- ActionView -----------------------------------------------------------------------------------
 
     def record(self, action: Action) -> Record | None:
         return self._workspace.record(action)
@@ -155,7 +155,7 @@ class _Future:
     def is_present(self, path: str) -> bool:
         return self._made(path) != "" or self._now(path) is not None
 
-    def once(self, shared: object, ask: Callable[[], Difference | None]) -> Difference | None:
+    def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         return ask()
 
     def is_there(self, path: str, sha256: str, executable: bool) -> bool:

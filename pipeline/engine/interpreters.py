@@ -27,6 +27,7 @@ from cache.named_tuple import NamedTuple
 
 KEPT = "bytecode.v1"
 """Below the project's state: copies of what is installed."""
+_PREFIX = "interpreters."
 _PYTHON = re.compile(r"python[0-9.]*(?:\.exe)?")
 _ISOLATED = re.compile(r"-[A-Za-z]*[EI][A-Za-z]*")
 
@@ -51,11 +52,17 @@ class Fresh(NamedTuple):
         return tuple(argv)
 
 
+def clear(state: Path) -> None:
+    """Remove what runs that were killed left. Precondition: no action runs."""
+    for directory in state.glob(f"{_PREFIX}*"):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def fresh(root: str, state: Path) -> Iterator[Fresh]:
     """For one action of the project in `root`. Raises OSError when it cannot be made."""
     state.mkdir(parents=True, exist_ok=True)
-    directory = tempfile.mkdtemp(prefix="interpreters.", dir=state)
+    directory = tempfile.mkdtemp(prefix=_PREFIX, dir=state)
     try:
         for place in _installed(root):
             kept, link = f"{state}/{KEPT}{place}", f"{directory}{place}"

@@ -137,7 +137,7 @@ def full_key(base: ActionKey, discovered: ActionKey) -> ActionKey:
     return sink.key()
 
 
-class Difference(NamedTuple):
+class KeyDifference(NamedTuple):
     """The first part that moved. `before` or `after` is `""` when the part was added or removed."""
 
     kind: InputKind
@@ -146,7 +146,7 @@ class Difference(NamedTuple):
     after: str
 
 
-def first_difference(old: Sequence[Part], new: Sequence[Part]) -> Difference | None:
+def first_difference(old: Sequence[Part], new: Sequence[Part]) -> KeyDifference | None:
     """Compare two walks; None when they are equal."""
     for before, after in zip_longest(old, new):
         if before == after:
@@ -155,13 +155,13 @@ def first_difference(old: Sequence[Part], new: Sequence[Part]) -> Difference | N
         added = after if after is not None and after not in old else None
         removed = before if before is not None and before not in new else None
         if added is not None and removed is not None and added[:2] == removed[:2]:
-            return Difference(added.kind, added.name, removed.value, added.value)
+            return KeyDifference(added.kind, added.name, removed.value, added.value)
         if added is not None:
-            return Difference(added.kind, added.name, "", added.value)
+            return KeyDifference(added.kind, added.name, "", added.value)
         if removed is not None:
-            return Difference(removed.kind, removed.name, removed.value, "")
+            return KeyDifference(removed.kind, removed.name, removed.value, "")
         part = after if after is not None else before
-        return Difference(part.kind, part.name, "order", "order")
+        return KeyDifference(part.kind, part.name, "order", "order")
     return None
 
 

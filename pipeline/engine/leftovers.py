@@ -13,14 +13,14 @@ import posixpath
 import stat
 from collections.abc import Iterator
 
-from pipeline.engine.build_log import Records, record_name
+from pipeline.engine.build_log import BuildRecords, record_name
 from pipeline.engine.dag import Dag
 
 BUILD = "build"
 """Where everything that actions make lies."""
 
 
-def forgotten(records: Records, graph: Dag) -> set[str]:
+def forgotten(records: BuildRecords, graph: Dag) -> set[str]:
     """Names of records whose action no profile declares any more: all declare the same, with other paths."""
     declared = {record_name(action) for action in graph.order}
     undeclared = records.names() - declared
@@ -30,7 +30,7 @@ def forgotten(records: Records, graph: Dag) -> set[str]:
     return {name for name in undeclared if name.partition(":")[2] not in names}
 
 
-def unmade(records: Records, graph: Dag, names: set[str]) -> dict[str, str]:
+def unmade(records: BuildRecords, graph: Dag, names: set[str]) -> dict[str, str]:
     """path -> SHA-256 (`""`: not known) of what was made and is made no more. `names`: as of `forgotten`."""
     found: dict[str, str] = {}
     for name in names:
@@ -45,7 +45,7 @@ def unmade(records: Records, graph: Dag, names: set[str]) -> dict[str, str]:
     return {path: sha256 for path, sha256 in found.items() if path not in graph.producer}
 
 
-def _outputs(records: Records, name: str) -> dict[str, str]:
+def _outputs(records: BuildRecords, name: str) -> dict[str, str]:
     recorded = records.result(name)
     return {} if recorded is None else {path: sha256 for path, sha256, _ in recorded[0]}
 

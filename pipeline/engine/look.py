@@ -13,7 +13,7 @@ from collections.abc import Callable
 from cache.stamps import Entry
 from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.decision import Cause, first_move
-from pipeline.engine.keys import Difference
+from pipeline.engine.keys import KeyDifference
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
 
@@ -28,7 +28,7 @@ class Look:
         self.entries: dict[str, Entry | None] = {}
         """What was seen so far; None for a file that moved or is missing."""
         self._present: dict[str, bool] = {}
-        self._shared: dict[int, tuple[object, Difference | None]] = {}
+        self._shared: dict[int, tuple[object, KeyDifference | None]] = {}
         self._causes: dict[str, Cause] = {}
         self._up_to_date: set[str] = set()
         """Answers of this look, by the name of the record. What must run does so whatever another action makes
@@ -73,7 +73,7 @@ class Look:
                 self._present[path] = False
         return self._present[path]
 
-    def once(self, shared: object, ask: Callable[[], Difference | None]) -> Difference | None:
+    def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         # By identity: equal ones are one object (see `build_log`), and comparing them costs as much as asking.
         known = self._shared.get(id(shared))
         if known is None:

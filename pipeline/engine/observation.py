@@ -1,7 +1,7 @@
 """What files were when a run looked at them, each stat once per run, and which sets of discovered inputs apply.
 
-The `View` of the actions that a run must do something about. Knows stamps, records and the cache. Does not know how
-actions are executed. Invariant: what is answered about a file was true at some instant of this run; what an action of
+The `ActionView` of what a run must do something about. Knows stamps, records and the cache. Does not know how actions
+are executed. Invariant: what is answered about a file was true at some instant of this run; what an action of
 the run makes is asked for again each time.
 """
 
@@ -15,7 +15,7 @@ from cache.digest import ActionKey
 from cache.stamps import Entry
 from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.keys import Difference, set_key
+from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
 
@@ -82,7 +82,7 @@ class Observer:
     def record(self, action: Action) -> Record | None:
         return self._workspace.record(action)
 
-    def once(self, shared: object, ask: Callable[[], Difference | None]) -> Difference | None:
+    def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         return ask()
 
     def candidates(self, base: ActionKey) -> Iterator[CandidateSet]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.engine.build_log import Records, record_name
+from pipeline.engine.build_log import BuildRecords, record_name
 from pipeline.engine.workspace import SkippedActions, Workspace
 from pipeline.model import Action, Stage, Tool
 
@@ -74,7 +74,7 @@ def _few(places: Iterable[int]) -> tuple[int, ...] | None:
     return found if len(found) <= MANY else None
 
 
-def partial_graph(index: bytes, moved: Sequence[int], records: Records) -> PartialGraph | None:
+def partial_graph(index: bytes, moved: Sequence[int], records: BuildRecords) -> PartialGraph | None:
     """The actions that the moved files (places in `paths`) may concern, None when it must be asked of all of them."""
     inputs, total, tools, env, rows, users = marshal.loads(index)
     left: set[int] = set()
@@ -102,7 +102,7 @@ def partial_graph(index: bytes, moved: Sequence[int], records: Records) -> Parti
     return PartialGraph(tuple(actions), by_name, env, SkippedActions(inputs, total - len(actions)))
 
 
-def _action(records: Records, name: str, cacheable: bool, count_as: Any) -> Action | None:
+def _action(records: BuildRecords, name: str, cacheable: bool, count_as: Any) -> Action | None:
     """As its last run was; None when that is not remembered, or needs this program's own functions."""
     record = records.get(name)
     if record is None or record.command.builtin:

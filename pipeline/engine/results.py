@@ -66,7 +66,7 @@ class ActionFailure(NamedTuple):
     stderr: str = ""
 
 
-class Span(NamedTuple):
+class ActionSpan(NamedTuple):
     """When and where one action was performed: `began_s` on the engine's clock, `worker` numbers the threads of this
     stage from 0. `how` is the value of the `ActionState` in which it ended."""
 

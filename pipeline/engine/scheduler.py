@@ -18,7 +18,7 @@ from pipeline.effects.api import Clock
 from pipeline.engine.action_runner import ActionRunner, Done
 from pipeline.engine.decision import Cause, Keyed
 from pipeline.engine.look import Look
-from pipeline.engine.results import ActionFailure, RunResult, Span
+from pipeline.engine.results import ActionFailure, ActionSpan, RunResult
 from pipeline.engine.states import TRANSITIONS, ActionState
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action, Reason, Stage
@@ -123,18 +123,18 @@ def run_stage(
     look: Look,
     stage: Stage,
     progress: Callable[[str, int, int], None],
-    performed: Callable[[Span], None],
+    performed: Callable[[ActionSpan], None],
 ) -> RunResult:
     """Run the stage. `progress(action, done, total)` and `performed` are called from this thread for each action that
     was performed. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
     run = _StageRun(workspace, look, stage)
     runner = ActionRunner(workspace)
     timed = _Timed(workspace.host.clock, runner)
-    answers: queue.SimpleQueue[tuple[int, Future[tuple[Done, Span]]]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[int, Future[tuple[Done, ActionSpan]]]] = queue.SimpleQueue()
     ready = run.ready()
     under_way, jobs = 0, max(1, workspace.host.jobs)
 
-    def finish(index: int, done: Done, span: Span) -> None:
+    def finish(index: int, done: Done, span: ActionSpan) -> None:
         ready.extend(run.finish(index, done))
         if done.state is not ActionState.NOT_RUN:
             performed(span)
@@ -180,23 +180,23 @@ class _Timed:
         self._workers: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def find(self, action: Action, cause: Cause) -> tuple[Done, Span] | Keyed:
+    def find(self, action: Action, cause: Cause) -> tuple[Done, ActionSpan] | Keyed:
         began_s = self._clock.now_s()
         found = self._runner.find(action, cause)
         return found if isinstance(found, Keyed) else (found, self._span(action, found, began_s))
 
-    def perform(self, keyed: Keyed) -> tuple[Done, Span]:
+    def perform(self, keyed: Keyed) -> tuple[Done, ActionSpan]:
         began_s = self._clock.now_s()
         done = self._runner.perform(keyed)
         return done, self._span(keyed.action, done, began_s)
 
-    def _span(self, action: Action, done: Done, began_s: float) -> Span:
+    def _span(self, action: Action, done: Done, began_s: float) -> ActionSpan:
         thread = threading.get_ident()
         worker = self._workers.get(thread)
         if worker is None:
             with self._lock:
                 worker = self._workers.setdefault(thread, len(self._workers))
-        return Span(action.name, done.state.value, worker, began_s, self._clock.now_s() - began_s)
+        return ActionSpan(action.name, done.state.value, worker, began_s, self._clock.now_s() - began_s)
 
 
 def _answer(answers: queue.SimpleQueue[tuple[int, T]], index: int, future: T) -> None:

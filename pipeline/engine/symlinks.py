@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from cache.fileclock import FileClock, Moment
-from pipeline.engine.build_log import Records, record_name
+from pipeline.engine.build_log import BuildRecords, record_name
 from pipeline.model import Action
 
 
@@ -69,7 +69,7 @@ class Links:
         """The declared outputs among what `paths` lead to."""
         return {product for path in paths if (product := self.product(path))} if self._outputs else set()
 
-    def readings(self, records: Records) -> Callable[[Action], frozenset[str] | None]:
+    def readings(self, records: BuildRecords) -> Callable[[Action], frozenset[str] | None]:
         """A function: the outputs that the last run of an action read, or would have read had they been there; None
         when it is not known what it read."""
 

@@ -36,7 +36,7 @@ class _Command:
         return self.after is not None and path in self.after and self.before.get(path) != self.after[path]
 
 
-class Watched(NamedTuple):
+class WatchedRun(NamedTuple):
     """What a command did, and the file that it wrote and that no action declares, `""` if there is none."""
 
     ran: Executed
@@ -56,7 +56,7 @@ class UndeclaredOutputs:
         self._running: set[_Command] = set()
         self._waiting_to_be_alone = 0
 
-    def run(self, execute: Callable[[], Executed]) -> Watched:
+    def run(self, execute: Callable[[], Executed]) -> WatchedRun:
         """Execute a command; twice if it cannot be told otherwise what it wrote. Raises what `execute` does."""
         command = self._begin()
         try:
@@ -64,10 +64,10 @@ class UndeclaredOutputs:
         finally:
             self._end(command)
         if ran.failure is not None:
-            return Watched(ran, "")
+            return WatchedRun(ran, "")
         strays = sorted(filter(command.may_have_made, command.after or ()))
         if not strays:
-            return Watched(ran, "")
+            return WatchedRun(ran, "")
         with self._changed:
             self._changed.wait_for(lambda: self._running.isdisjoint(command.beside))
             now = self._list()  # not while another is alone: what it is suspected of is aside then
@@ -76,9 +76,9 @@ class UndeclaredOutputs:
             if path not in now:
                 continue
             if not any(other.may_have_made(path) for other in command.beside):
-                return Watched(ran, path)
+                return WatchedRun(ran, path)
             shared.append(path)
-        return self._run_alone(execute, shared) if shared else Watched(ran, "")
+        return self._run_alone(execute, shared) if shared else WatchedRun(ran, "")
 
     def _begin(self) -> _Command:
         with self._changed:
@@ -97,7 +97,7 @@ class UndeclaredOutputs:
             self._running.discard(command)
             self._changed.notify_all()
 
-    def _run_alone(self, execute: Callable[[], Executed], suspects: list[str]) -> Watched:
+    def _run_alone(self, execute: Callable[[], Executed], suspects: list[str]) -> WatchedRun:
         """Which of these does it make when no other command of a user runs, and they are not there?"""
         with self._changed:
             self._waiting_to_be_alone += 1
@@ -106,7 +106,7 @@ class UndeclaredOutputs:
                 with self._set_aside(suspects) as missing:
                     ran = execute()
                     now = self._list()
-                    return Watched(ran, next((path for path in missing if path in now), ""))
+                    return WatchedRun(ran, next((path for path in missing if path in now), ""))
             finally:
                 self._waiting_to_be_alone -= 1
                 self._changed.notify_all()

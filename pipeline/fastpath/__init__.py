@@ -14,6 +14,8 @@ no `pathlib`, and no `__future__`, whose file would have to be read; and its cla
 which cost a few instructions where a named tuple costs an import.
 """
 
+# `signal` makes enumerations of it, which takes a tenth of the budget.
+import _signal  # type: ignore[import-not-found]
 import os
 import sys
 
@@ -286,8 +288,24 @@ def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
     return text
 
 
+def end_quietly() -> None:
+    """Let a Ctrl-C end this process at once, as one of a program that has not begun anything: while modules are
+    imported it would be a traceback. A caller who has it ignored keeps that."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
+
+def interrupt_again() -> bool:
+    """From here on there is somebody who ends a run in order. Was there nobody before?"""
+    quiet: bool = _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL
+    if quiet:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    return quiet
+
+
 def main() -> int:
     """The console script."""
+    end_quietly()
     if sys.getfilesystemencoding() != "utf-8":
         from pipeline.effects.utf8 import ensure_utf8
 
@@ -306,6 +324,10 @@ def answer_and_end() -> "FirstLook | None":
     """Print the answer and end the process with 0. Where there is none: what was looked at, for the run that follows.
 
     `doit` asks here too, as soon as it has loaded the tasks' module: what is left of its warm run is its own import."""
+    if sys.stdout is None or sys.stderr is None:
+        from pipeline.effects.closed_streams import open_closed_streams
+
+        open_closed_streams()
     text = answer(sys.argv[1:])
     if not isinstance(text, str):
         return text

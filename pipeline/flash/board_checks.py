@@ -56,10 +56,16 @@ def image_failure(image: Image, data: bytes, facts: DeviceFacts, where: str) -> 
     return None
 
 
-def flash_failure(measured: int | None, configured: int, where: str) -> Failure | None:
-    """A flash chip that is smaller than `[flash] size`: writes beyond its end would land at its beginning."""
+def flash_failure(measured: int | None, configured: int, where: str, table_end: int = 0) -> Failure | None:
+    """A flash chip that is smaller than `[flash] size`: writes beyond its end would land at its beginning. `table_end`:
+    where the last partition ends, since no other size helps where that does not fit."""
     if measured is None or measured >= configured:
         return None
+    if table_end > measured:
+        fact = (
+            f"the board's flash has {measured // 1024} KiB, and the partition table needs {-(-table_end // 1024)} KiB"
+        )
+        return _wrong(where, fact, "connect a board with a larger flash, or use a partition table that fits this one")
     message = f"the board's flash has {measured // 1024} KiB, deploy.toml says {configured // 1024} KiB"
     return _wrong(where, message, "set `size` in [flash] to what the board has, and build again")
 

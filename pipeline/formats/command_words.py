@@ -22,7 +22,8 @@ JOINED = (
 """Options that may be written together with a path; a longer one stands before its beginnings."""
 
 _BETWEEN = re.compile(r"[\s'\"`=,;:|&<>(){}$\\]+")
-_REDIRECTED = re.compile(r"\d*>+\s*[^\s'\"|&;<>()]+")
+_REDIRECTED = re.compile(r"\d{0,3}>{1,2}\s{0,80}[^\s'\"|&;<>()]+")
+"""With bounds: a word of 100,000 digits would be gone through once from each of them."""
 _LONGEST = 1024
 """No longer text is a path."""
 

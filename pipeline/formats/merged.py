@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS, chip_name
-from pipeline.formats.esp_image import ImageInfo, describe_image, image_chip_id
+from pipeline.formats.esp_image import IMAGE_MAGIC, ImageInfo, describe_image, image_chip_id
 from pipeline.formats.partitions import APP, TABLE_DATA_SIZE, TABLE_MAGIC, TABLE_SECTOR, decode_table
 from pipeline.model import SECTOR, Partition, Reason
 
@@ -69,12 +69,12 @@ def _find_table(base: int, data: bytes) -> tuple[int, tuple[Partition, ...]] | N
 
 
 def _without_table(base: int, data: bytes, boot: int) -> str | None:
-    """What is wrong with a file that goes on behind its bootloader, though no table says with what."""
+    """What is wrong with a file that has a second image behind its bootloader, though no table says where it goes."""
     info = describe_image(data[boot - base :], 0xFF)
     end = boot - base + info.size if isinstance(info, ImageInfo) else len(data)
-    after = -(-end // SECTOR) * SECTOR
-    if not data[after:].strip(b"\xff"):
-        return None
+    sectors = range(-(-end // SECTOR) * SECTOR, len(data), SECTOR)
+    if all(chip_name(image_chip_id(data[at : at + 64]) or 0) not in CHIPS or data[at] != IMAGE_MAGIC for at in sectors):
+        return None  # a signature may follow a bootloader
     return f"it is a merged image ({len(data)} bytes) without a partition table, so nothing says what its parts are"
 
 

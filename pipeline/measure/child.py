@@ -25,7 +25,7 @@ from pipeline.events import format_tx
 from pipeline.measure.scratch import Scratch
 from pipeline.model import FailureCategory
 from pipeline.report.document import build_report, whole_ms
-from pipeline.run.context import STATE_DIR
+from pipeline.run.project import STATE_DIR
 from pipeline.run.transactions import RUNS
 
 TIMEOUT_S = 1800.0

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from cache.durable import read_file
 from pipeline.model import Failure, Stage
-from pipeline.run.context import Context, load_context
+from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
 from pipeline.toolchain.globs import Listing
 
@@ -66,25 +66,25 @@ class Edits:
         """(source, header): the largest source of the application, and the header that most compiles read; `""` for
         none. Chosen once: edits must be comparable."""
         if self._chosen is None:
-            context = load_context(self._options, self._project)
-            assert not isinstance(context, Failure), "the project's own context was loaded from the same file"
+            build = load_build(self._options, self._project)
+            assert not isinstance(build, Failure), "the project's own build was loaded from the same file"
             try:
-                self._chosen = self._source(context), _header(context)
+                self._chosen = self._source(build), _header(build)
             finally:
-                context.close()
+                build.close()
         return self._chosen
 
-    def _source(self, context: Context) -> str:
-        project, listing = context.config.project, Listing(str(self._project))
+    def _source(self, build: Build) -> str:
+        project, listing = build.config.project, Listing(str(self._project))
         names = dict.fromkeys(name for pattern in project.sources for name in listing.match(pattern))
         found = [name for name in names if PurePosixPath(name).suffix in SOURCES and name != project.descriptor]
         return max(sorted(found), key=lambda name: (self._project / name).stat().st_size, default="")
 
 
-def _header(context: Context) -> str:
+def _header(build: Build) -> str:
     counts = {
         path: sum(action.stage is Stage.COMPILE for action in actions)
-        for path, actions in context.engine.workspace.readers().items()
+        for path, actions in build.engine.workspace.readers().items()
         if PurePosixPath(path).suffix in HEADERS and not path.startswith(("/", "{", "build/"))
     }
     return max(sorted(counts), key=lambda path: counts[path], default="")

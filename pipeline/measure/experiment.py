@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from cache.durable import write_atomic
+from pipeline.config.schema import DeviceConfig
 from pipeline.failures import fail
 from pipeline.measure.child import Child, run_doit
 from pipeline.measure.edits import Edits
 from pipeline.measure.scratch import Scratch
 from pipeline.model import HOST_STAGES, Failure, FailureCategory
-from pipeline.run.context import Context
-from pipeline.run.device_run import DeviceRun
+from pipeline.run.build import Build
 from pipeline.run.options import Options
 
 Result = TypeVar("Result")
@@ -39,7 +39,7 @@ def refused_number(where: str, option: str, value: int, example: int, least: int
     return refused(where, f"{option} is {value}, but must be at least 1", f"use {option} {example}")
 
 
-def refused_devices(where: str, devices: Sequence[DeviceRun]) -> Failure | None:
+def refused_devices(where: str, devices: Sequence[DeviceConfig]) -> Failure | None:
     """None for exactly one device."""
     if len(devices) == 1:
         return None
@@ -54,16 +54,16 @@ def refused_devices(where: str, devices: Sequence[DeviceRun]) -> Failure | None:
 class ProjectCopy:
     """A copy of the project in `directory`, and runs of the selected device and profile in it."""
 
-    def __init__(self, context: Context, directory: Path) -> None:
-        device = context.devices[0]
+    def __init__(self, build: Build, directory: Path) -> None:
+        device = build.project.devices[0]
         self.device = device.name
-        self.profile = context.profile
-        self.options = Options(devices=(device.name,), profile=context.profile)
-        self.scratch = Scratch(context, directory)
+        self.profile = build.project.profile
+        self.options = Options(devices=(device.name,), profile=build.project.profile)
+        self.scratch = Scratch(build, directory)
         self.project = self.scratch.project
         self.edits = Edits(self.project, self.options)
-        self._virtual = device.config.is_virtual
-        self._clock = context.clock
+        self._virtual = device.is_virtual
+        self._clock = build.clock
 
     def build(self, *tasks: str) -> Child:
         """`doit TASKS`, which need no device; without any, all that build."""

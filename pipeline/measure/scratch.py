@@ -19,7 +19,8 @@ from typing import Any
 from cache.durable import read_text
 from pipeline.effects.api import Completed
 from pipeline.effects.host import git_files
-from pipeline.run.context import CONFIG_FILE, STATE_DIR, Context
+from pipeline.run.build import Build
+from pipeline.run.project import CONFIG_FILE, STATE_DIR
 
 PRODUCTS = ("build", STATE_DIR)
 """What a run leaves in a project, reports apart."""
@@ -31,18 +32,18 @@ FOREIGN = frozenset({"__pycache__", "build", "node_modules", "venv"})
 class Scratch:
     """Make it with a fresh directory; the caller removes that directory."""
 
-    def __init__(self, context: Context, directory: Path) -> None:
+    def __init__(self, build: Build, directory: Path) -> None:
         self.project = directory / "project"
-        self._runner = context.runner
+        self._runner = build.runner
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("DEPLOY_", "GITHUB_"))}
-        # It would have every child compile our modules anew.
+        # It would have every child compile our modules again.
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)
-        for name in project_files(context):
+        for name in project_files(build):
             target = self.project / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(context.root / name, target)
+            shutil.copy2(build.project.root / name, target)
             target.chmod(target.stat().st_mode | stat.S_IWUSR)  # of a checkout that is read-only
-        (self.project / CONFIG_FILE).write_text(own_config(read_text(context.root / CONFIG_FILE)))
+        (self.project / CONFIG_FILE).write_text(own_config(read_text(build.project.root / CONFIG_FILE)))
 
     def erase(self) -> None:
         """As after a fresh checkout: no products, an empty cache, virtual boards as from the factory."""
@@ -70,31 +71,31 @@ def own_config(text: str) -> str:
     return tomli_w.dumps(document)
 
 
-def project_files(context: Context) -> list[str]:
+def project_files(build: Build) -> list[str]:
     """The files of the project, relative to its root: what git would keep (ignored files are products), or without git
     everything outside of products and hidden directories; and in both cases every file that the build reads."""
-    root = context.root
+    root = build.project.root
     listed = git_files(root)
-    found = dict.fromkeys(_walk(root, context) if listed is None else _existing(root, listed, context))
-    inside = (path for path in context.engine.sources() if not path.startswith(("/", "{")))
+    found = dict.fromkeys(_walk(root, build) if listed is None else _existing(root, listed, build))
+    inside = (path for path in build.engine.sources() if not path.startswith(("/", "{")))
     found.update(dict.fromkeys(path for path in inside if (root / path).is_file()))
     return list(found)
 
 
-def _existing(root: Path, listed: list[str], context: Context) -> Iterator[str]:
+def _existing(root: Path, listed: list[str], build: Build) -> Iterator[str]:
     """Files that git lists and that are there; of a submodule it lists the directory."""
     for name in listed:
         if (root / name).is_dir():
-            yield from _walk(root / name, context, name + "/")
+            yield from _walk(root / name, build, name + "/")
         elif (root / name).is_file():
             yield name
 
 
-def _walk(directory: Path, context: Context, prefix: str = "") -> Iterator[str]:
-    skipped = {context.run.reports_dir, context.cache_dir}
+def _walk(directory: Path, build: Build, prefix: str = "") -> Iterator[str]:
+    skipped = {build.project.reports_dir, build.project.cache_dir}
     for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
         if entry.is_dir(follow_symlinks=False):
             if not (entry.name in FOREIGN or entry.name.startswith(".") or Path(entry.path) in skipped):
-                yield from _walk(Path(entry.path), context, f"{prefix}{entry.name}/")
+                yield from _walk(Path(entry.path), build, f"{prefix}{entry.name}/")
         elif entry.is_file():
             yield prefix + entry.name

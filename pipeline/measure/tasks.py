@@ -12,7 +12,7 @@ from typing import Any
 
 from doit.exceptions import TaskFailed
 
-from pipeline.run.current import current
+from pipeline.run.current import current, told
 from pipeline.run.options import last_value, measuring_params
 
 Task = dict[str, Any]
@@ -46,10 +46,11 @@ def baseline() -> Iterator[Task]:
         }
 
 
+@told(TaskFailed)
 def _baseline(mode: str, runs: int, deploy: bool, **_: Any) -> TaskFailed | None:
     from pipeline.measure.baseline import screen
 
-    return _failed(screen.show(current(), mode, runs, deploy=deploy))
+    return _failed(screen.show(current().build, mode, runs, deploy=deploy))
 
 
 def loop() -> Iterator[Task]:
@@ -79,11 +80,12 @@ def loop() -> Iterator[Task]:
     }
 
 
+@told(TaskFailed)
 def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str, **_: Any) -> TaskFailed | None:
     from pipeline.measure.loop import screen
-    from pipeline.measure.loop.runner import Asked
+    from pipeline.measure.loop.runner import LoopOptions
 
-    return _failed(screen.show(current(), Asked(max, repeats, until_green, between, rebuild, _command())))
+    return _failed(screen.show(current().build, LoopOptions(max, repeats, until_green, between, rebuild, _command())))
 
 
 BENCHES = (
@@ -122,9 +124,10 @@ def _benches() -> Any:
     from pipeline.measure.bench.suites import BenchSession
 
     gathered = not {"bench", "bench:*", "bench:report"}.isdisjoint(sys.argv[1:])
-    return BenchSession(current(), _command(), gathered=gathered)
+    return BenchSession(current().build, _command(), gathered=gathered)
 
 
+@told(TaskFailed)
 def _bench(suite: str, **options: Any) -> TaskFailed | None:
     asked = last_value(sys.argv[1:], "runs") if "bench" in sys.argv[1:] else ""
     if asked and "runs" in options:
@@ -138,6 +141,7 @@ def _bench(suite: str, **options: Any) -> TaskFailed | None:
     return _failed(failed)
 
 
+@told(TaskFailed)
 def _bench_report() -> TaskFailed | None:
     return _failed(_benches().finish())
 

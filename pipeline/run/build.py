@@ -32,7 +32,8 @@ from pipeline.model import (
 )
 from pipeline.report.terminal import told_lines
 from pipeline.run.built_images import BuiltImages
-from pipeline.run.project import Project
+from pipeline.run.options import Options
+from pipeline.run.project import Project, load_project
 from pipeline.run.screen import Screen
 from pipeline.toolchain.action_failures import action_failure
 from pipeline.toolchain.build import Toolchain, build_toolchain
@@ -40,7 +41,7 @@ from pipeline.toolchain.config_places import config_place
 
 if TYPE_CHECKING:
     from pipeline.engine.engine import Engine
-    from pipeline.engine.results import ActionFailure, Span
+    from pipeline.engine.results import ActionFailure, ActionSpan
     from pipeline.run.engines import Engines
 
 
@@ -52,7 +53,7 @@ class Build:
         project: Project,
         clock: SystemClock | None = None,
         screen: Screen | None = None,
-        performed: Callable[[Stage, Span], None] = lambda stage, span: None,
+        performed: Callable[[Stage, ActionSpan], None] = lambda stage, span: None,
     ) -> None:
         self.project = project
         self.clock = clock or SystemClock()
@@ -267,3 +268,9 @@ class Build:
         """Keep what was read, and end every child process."""
         self.save()
         self.runner.close()
+
+
+def load_build(options: Options, root: Path | None = None) -> Build | Failure:
+    """The build of the project in `root` (default: the current directory), or why `deploy.toml` cannot be used."""
+    project = load_project(options, root)
+    return project if isinstance(project, Failure) else Build(project)

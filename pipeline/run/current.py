@@ -7,11 +7,15 @@ words, before anything was touched; a build of given firmware that fails ends it
 from __future__ import annotations
 
 import sys
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
 
+from pipeline.errors import DeployError
+from pipeline.fastpath import end_quietly, interrupt_again
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage
-from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options, asks_for_stages, parse_options
+from pipeline.run.run import Run, load_run
 
 
 def options() -> Options:
@@ -20,14 +24,17 @@ def options() -> Options:
 
 
 @cache
-def current() -> Context:
+def current() -> Run:
     """The run; raises SystemExit(2) when deploy.toml or the options cannot be used."""
     asked = options()
     asked = asked._replace(builds=asks_for_stages(sys.argv[1:], [*Stage, "deploy"]))
+    was_quiet = interrupt_again()
     try:
-        loaded = load_context(asked)
+        loaded = load_run(asked)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    if was_quiet:
+        end_quietly()
     if not isinstance(loaded, Failure):
         return loaded
     from pipeline.report.terminal import say_failure
@@ -38,3 +45,20 @@ def current() -> Context:
 
         Stream(sys.stdout).failure(loaded)
     raise SystemExit(2 if loaded.category is FailureCategory.CONFIG_ERROR else 1)
+
+
+def told(failed: Callable[[str], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator of a task's action: what goes wrong in a known way is told in a line, as `failed` of it, instead of a
+    traceback."""
+
+    def decorate(action: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(action)
+        def guarded(*arguments: Any, **options: Any) -> Any:
+            try:
+                return action(*arguments, **options)
+            except DeployError as error:
+                return failed(error.failure.line())
+
+        return guarded
+
+    return decorate

@@ -47,7 +47,7 @@ class DeviceService:
     """`question_id` gives the beginning of the ids of what is asked of a device in this run."""
 
     def __init__(self, build: Build, question_id: Callable[[str], str] = lambda device: "hotplate") -> None:
-        self._build = build
+        self.build = build
         self.project = build.project
         self._clock = build.clock
         self._question_id = question_id
@@ -176,7 +176,7 @@ class DeviceService:
         from pipeline.device.symbolizer import ElfStore, decoded_panic
 
         with contextlib.suppress(DeployError):  # nothing was built here
-            running = running or self._build.images.expected_elf()
+            running = running or self.build.images.expected_elf()
         kept = ElfStore(self.project.root, self.project.state_dir, self.project.cache_dir)
         return decoded_panic(lines, kept, running)
 

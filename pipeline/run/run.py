@@ -8,7 +8,9 @@ stage that began is recorded, and after `end` no port is open.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
@@ -21,14 +23,15 @@ from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, Stage
 from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService
 from pipeline.run.lock import ProjectLock
-from pipeline.run.project import Project
+from pipeline.run.options import Options
+from pipeline.run.project import Project, load_project
 from pipeline.run.records import DeviceRecords
 from pipeline.run.screen import Screen
 from pipeline.run.transactions import Rendered, RunFacts, Transactions
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
-    from pipeline.engine.results import Span
+    from pipeline.engine.results import ActionSpan
     from pipeline.stages.handover import Board
 
 
@@ -63,6 +66,9 @@ class Run:
         """Device -> where its last stage left the board."""
         self._under_way: dict[StageOf, float] = {}
         """Stage -> since when; more than one with `doit -n`."""
+        self._last_ended = ""
+        """The device whose stage ended last."""
+        self._facts: RunFacts | None = None
         self.active = False
         """Between `begin` and `end`."""
 
@@ -80,7 +86,7 @@ class Run:
         named = {which.device for which in stages}
         ports = [(device.name, device.port) for device in self.project.devices if device.name in named]
         since_asked, dispatch_ms = before_run(startup_ms(), waited_s)
-        facts = RunFacts(
+        self._facts = facts = RunFacts(
             targets=tuple(targets),
             profile=self.project.profile,
             toolchain=self.build.toolchain_name(),
@@ -126,18 +132,55 @@ class Run:
         board = self._handed_on.get(device)
         return board is not None and board.proof.nothing_to_write(region)
 
+    def perform(self, which: StageOf) -> StageResult:
+        """`execute`, for a task runner that may have begun no run."""
+        refused = self._begin_unasked(which)
+        return self.execute(which) if refused is None else StageWork(failure=refused).took(which.stage, 0.0)
+
     def execute(self, which: StageOf) -> StageResult:
         """Run a stage, and record what it says of itself; whatever it raises becomes a failed result. Ctrl-C passes
         through."""
+        self._under_way.setdefault(which, self.clock.now_s())
         with self._lock.writing() if which.stage is Stage.REFLASH else contextlib.nullcontext():
             work = self._attempt(which)
-        return self._record(which, work.took(which.stage, self._took_s(which)))
+        took_s = self._took_s(which)
+        if work.boot_s is not None and self._last_ended != which.device:
+            took_s = work.boot_s
+        return self._record(which, work.took(which.stage, took_s))
+
+    def _begin_unasked(self, which: StageOf) -> Failure | None:
+        """Nobody began a run: doit reports with somebody else's reporter (`doit -r json`), and tells us of nothing but
+        the stages that it executes. Then the first of them begins it, the first of each device adds its transaction,
+        and the process's end is its end. Why it cannot begin, if so."""
+        unknown = which.device if not self.transactions.knows(which.device) else ""
+        if self.active and not unknown:
+            return None
+        if self.active:
+            assert self._facts is not None
+            self.transactions.begin([(unknown, self._device(unknown).port)], self._facts)
+            return None
+        begun = self.begin([str(which.stage)], [which])
+        if isinstance(begun, Failure):
+            return begun
+        import atexit
+
+        atexit.register(self._end_unasked)
+        return None
+
+    def _end_unasked(self) -> None:
+        if not self.active:
+            return
+        ended = self.end(interrupted=bool(self._under_way), passed=False, selection=None)
+        for line in (*ended.notes, *(one.line for one in ended.rendered)):
+            with contextlib.suppress(OSError, ValueError):  # stdout belongs to the reporter, and stderr may be closed
+                print(line, file=sys.stderr, flush=True)
 
     def _took_s(self, which: StageOf) -> float:
         now_s = self.clock.now_s()
         return now_s - self._under_way.pop(which, now_s)
 
     def _record(self, which: StageOf, result: StageResult) -> StageResult:
+        self._last_ended = which.device
         if self.transactions.begun:
             self.transactions.stage_finished(result, which.device)
         return result
@@ -175,6 +218,13 @@ class Run:
         from pipeline.stages.handover import Booting, InLoader, StillRunning
 
         device = self._device(which.device)
+        if not self.transactions.begun:
+            # Nobody would write what happens to the board down, nor the report.
+            message = "a device stage needs hotplate's own reporter, which keeps the run's log"
+            hint = "leave out `-r`; see reports/<tx>.json"
+            where = "--reporter"
+            category = FailureCategory.CONFIG_ERROR
+            return StageWork(failure=fail(category, stage=None, where=where, message=message, hint=hint))
         board = self._handed_on.get(device.name)
         left: Board | None
         if which.stage is Stage.VERIFY_FLASH:
@@ -204,7 +254,7 @@ class Run:
     def _device(self, name: str) -> DeviceConfig:
         return next(device for device in self.project.devices if device.name == name)
 
-    def _performed(self, stage: Stage, span: Span) -> None:
+    def _performed(self, stage: Stage, span: ActionSpan) -> None:
         began_s = self.transactions.since_s(span.began_s)
         self.transactions.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 
@@ -268,3 +318,9 @@ def _out_of_order(stage: Stage, device: DeviceConfig) -> Failure:
         message=f"{stage} goes on where {before} ended, and that did not run before it",
         hint=f"run `doit {stage}:{device.name}` without --single, so that doit runs {before} first",
     )
+
+
+def load_run(options: Options, root: Path | None = None) -> Run | Failure:
+    """A run of the project in `root` (default: the current directory), or why `deploy.toml` cannot be used."""
+    project = load_project(options, root)
+    return project if isinstance(project, Failure) else Run(project)

@@ -103,6 +103,10 @@ class Transactions:
         """Where the rendered reports go."""
         return self._project.reports_dir
 
+    def knows(self, device: str) -> bool:
+        """Has `device` a transaction in this run? `""`: all of them."""
+        return any(device in ("", log.device) for log in self._logs)
+
     @property
     def begun(self) -> bool:
         return bool(self._logs)

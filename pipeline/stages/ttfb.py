@@ -69,7 +69,11 @@ def run(
     counts = {"polls": watcher.polls}
     if watcher.health is not None and watcher.health.heap_free is not None:
         counts["heap_free"] = watcher.health.heap_free
-    return StageWork(counts=counts, failure=failure), None if failure is not None else Confirmed(board.proof)
+    ended_s = verdict.at_s if isinstance(verdict, Ready) else board.link.now_s()
+    # A board in this process stands still while nobody reads.
+    boot_s = ended_s - board.reset_released_s if board.link.real_time else None
+    work = StageWork(counts=counts, failure=failure, boot_s=boot_s)
+    return work, None if failure is not None else Confirmed(board.proof)
 
 
 def _watch(board: Booting, watcher: BootWatcher, until: Until, screen: Screen) -> None:

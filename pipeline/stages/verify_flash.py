@@ -19,6 +19,8 @@ from pipeline.effects.api import FlashSession
 from pipeline.errors import DeviceError
 from pipeline.flash import board_checks
 from pipeline.flash.plan import Delta, full_flash_reason, plan_writes
+from pipeline.formats.partitions import decode_table
+from pipeline.formats.placement import TABLE
 from pipeline.model import (
     SECTOR,
     Failure,
@@ -84,7 +86,7 @@ def _compare(
         return StageWork(failure=wrong), None
     if max(image.end for image in images) > ROM_REACH:
         # A flash chip that ends before a region would answer with other bytes, so its size is asked before its MD5s.
-        wrong = board_checks.flash_failure(session.flash_size(), build.config.flash.size_bytes, device.where)
+        wrong = _flash_failure(build, session, device.where)
         if wrong is not None:
             return StageWork(failure=wrong), None
     md5s = {image.name: session.md5(image.offset, image.size) for image in images}
@@ -117,7 +119,16 @@ def _image_failure(build: DeviceBuild, session: FlashSession, where: str) -> Fai
         wrong = board_checks.image_failure(image, build.images.data(image), session.facts, where)
         if image.name in programs and wrong is not None:
             return wrong
-    return board_checks.flash_failure(session.flash_size(), build.config.flash.size_bytes, where)
+    return _flash_failure(build, session, where)
+
+
+def _flash_failure(build: DeviceBuild, session: FlashSession, where: str) -> Failure | None:
+    """A flash chip that is smaller than what everything was placed for."""
+    measured, configured = session.flash_size(), build.config.flash.size_bytes
+    image = next((image for image in build.images.all() if image.name == TABLE), None)
+    rows = decode_table(build.images.data(image)) if image is not None else ()
+    end = 0 if isinstance(rows, Reason) else max((row.end for row in rows), default=0)
+    return board_checks.flash_failure(measured, configured, where, end)
 
 
 def _escalation(build: DeviceBuild, journal: Journal, md5s: Mapping[str, str]) -> Reason | None:

@@ -360,9 +360,11 @@ def _may_be_merged(offset: int, head: bytes) -> bool:
 
 
 def _unpacked(file: FlashFile, data: bytes) -> Flat:
-    """A packed file says itself where it goes; the offset of the list is added, which is 0."""
-    flat = packed.unpack(data)
-    return flat._replace(base=flat.base + file.offset)
+    """What a packed file holds, which says itself where it goes. Raises ValueError where the list says something
+    else."""
+    if file.offset:
+        raise ValueError(f"it says itself where it goes, so it is to be named at 0x0, not at {file.offset:#x}")
+    return packed.unpack(data)
 
 
 # --- the first bytes ----------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from cache.durable import MOST_TEXT, read_file
 from pipeline.chips import CHIPS
 from pipeline.config.schema import DeployConfig, Prebuilt
 from pipeline.errors import ConfigError
+from pipeline.failures import fail
 from pipeline.formats.partitions import decode_csv, parse_csv
 from pipeline.formats.placement import APPLICATION, Given, Misplaced, Placement, add_given, place
-from pipeline.model import Failure, Partition
+from pipeline.model import Failure, FailureCategory, Partition
 from pipeline.toolchain.config_places import config_failure_at
 
 if TYPE_CHECKING:
@@ -28,7 +29,14 @@ def find_firmware(root: Path, section: Prebuilt, made: Collection[str] = ()) -> 
     """What `[prebuilt]` names below `root`; `made`: outputs of `[[action]]` tables."""
     from pipeline.toolchain.given_builds import read_firmware
 
-    return read_firmware(root, section, made)
+    try:
+        return read_firmware(root, section, made)
+    except OSError as error:  # a name of 300 characters, a directory that is closed to us
+        path = str(error.filename or section.directory).removeprefix(f"{root}/")
+        message = f"'{path[:80]}' cannot be looked at: {error.strerror}"
+        hint = "correct the path, or make it readable"
+        category = FailureCategory.CONFIG_ERROR
+        return fail(category, stage=None, where="deploy.toml: prebuilt", message=message, hint=hint)
 
 
 def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:

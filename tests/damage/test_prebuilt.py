@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.model import HOST_STAGES, Failure
-from pipeline.run.context import load_context
 from pipeline.run.options import Options
-from pipeline.run.run import StageOf
+from pipeline.run.run import StageOf, load_run
 from tests import given_firmware as given
 from tests.e2e.space import Space
 from tests.given_project import DIRECTORY, Layout, esp_idf, files, platformio, project, with_web
@@ -29,7 +28,7 @@ def blink(tmp_path: Path) -> Space:
 
 def host_run(space: Space) -> Failure | None:
     """Why `doit link` fails there."""
-    context = load_context(Options(), space.path)
+    context = load_run(Options(), space.path)
     assert not isinstance(context, Failure), context
     try:
         for stage in HOST_STAGES:
@@ -49,7 +48,7 @@ def says(failure: Failure | None, *facts: str) -> None:
 
 def refused(space: Space, *facts: str) -> None:
     """As a mistake in the configuration: nothing is touched, `doit` ends with 2."""
-    failure = load_context(Options(), space.path)
+    failure = load_run(Options(), space.path)
     assert isinstance(failure, Failure) and failure.category == "config_error"
     says(failure, *facts)
     assert not space.file(".deploy").exists()

@@ -46,14 +46,15 @@ def copy_project_sources(target: Path) -> None:
 class BoardProcess:
     """`python -m virtualboard` on a free port, until the test ends."""
 
-    def __init__(self, flash: Path) -> None:
+    def __init__(self, flash: Path, *options: str) -> None:
         self.flash = flash
+        self.options = options
         self.port = "0"
         self.start()
 
     def start(self) -> None:
         """Start it, the second time on the same port."""
-        options = ["--chip", "esp32c3", "--rfc2217", self.port, "--flash", str(self.flash)]
+        options = ["--chip", "esp32c3", "--rfc2217", self.port, "--flash", str(self.flash), *self.options]
         self.child = subprocess.Popen(
             [sys.executable, "-m", "virtualboard", *options],
             env=environment(),
@@ -96,12 +97,12 @@ def host_space(template: Path, tmp_path: Path) -> Space:
 
 
 @pytest.fixture
-def start_board(tmp_path: Path) -> Iterator[Callable[[], BoardProcess]]:
-    """Start board processes; all are stopped at the end."""
+def start_board(tmp_path: Path) -> Iterator[Callable[..., BoardProcess]]:
+    """Start board processes, with more options if given; all are stopped at the end."""
     boards: list[BoardProcess] = []
 
-    def start() -> BoardProcess:
-        boards.append(BoardProcess(tmp_path / f"board{len(boards)}.flash"))
+    def start(*options: str) -> BoardProcess:
+        boards.append(BoardProcess(tmp_path / f"board{len(boards)}.flash", *options))
         return boards[-1]
 
     yield start

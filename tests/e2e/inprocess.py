@@ -14,9 +14,9 @@ from typing import Any
 
 from pipeline.effects.host import Revision
 from pipeline.model import DEVICE_STAGES, HOST_STAGES, Failure, Stage
-from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options
-from pipeline.run.run import StageOf
+from pipeline.run.run import Run as RealRun
+from pipeline.run.run import StageOf, load_run
 from pipeline.run.transactions import RunFacts
 from virtualboard.faults import parse_fault
 
@@ -48,15 +48,15 @@ NONE: Plants = MappingProxyType({})
 
 
 def deploy(
-    root: Path, plants: Plants = NONE, *, hosts: bool = True, edit: Callable[[Context], None] | None = None
+    root: Path, plants: Plants = NONE, *, hosts: bool = True, edit: Callable[[RealRun], None] | None = None
 ) -> Run:
     """Deploy the project in `root` to its default device. `plants`: faults that the board has from the begin of a stage
     on. `hosts` False: the build is known to be up to date. `edit` changes the context before the first stage."""
-    context = load_context(Options(), root)
+    context = load_run(Options(), root)
     assert not isinstance(context, Failure), context
     assert isinstance(context.lock(), float)
-    device = context.devices[0]
-    context.transactions.begin([(device.name, device.config.port)], FACTS)
+    device = context.project.devices[0]
+    context.transactions.begin([(device.name, device.port)], FACTS)
     if edit is not None:
         edit(context)
     opened: list[Any] = []

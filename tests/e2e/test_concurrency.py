@@ -14,9 +14,9 @@ import pytest
 from cache.durable import FileLock
 from pipeline.model import Failure, FailureCategory
 from pipeline.run import lock as project_lock
-from pipeline.run.context import Context, load_context
 from pipeline.run.lock import MAX_WAITING
 from pipeline.run.options import Options
+from pipeline.run.run import Run, load_run
 from tests.e2e.space import environment
 from tests.e2e.test_fastpath import Project
 
@@ -84,8 +84,8 @@ def test_who_holds_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lock = FileLock(project.root / ".deploy/locks/project")
     assert lock.try_acquire("pid 4711 (doit deploy)") is None
     try:
-        context = load_context(Options(), project.root)
-        assert isinstance(context, Context)
+        context = load_run(Options(), project.root)
+        assert isinstance(context, Run)
         refused = context.lock()
         assert isinstance(refused, Failure)
         assert refused.category is FailureCategory.LOCK_TIMEOUT

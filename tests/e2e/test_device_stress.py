@@ -84,7 +84,7 @@ class History:
             self.bench.reset()
 
     def other_slot(self) -> None:
-        slot = next(row for row in self.bench.project.table if row.name == "ota_1")
+        slot = next(row for row in self.bench.build.project.table if row.name == "ota_1")
         self.bench.poke(slot.offset, self.rng.choice(self.apps))
         self.bench.poke(self.bench.image("otadata").offset, otadata.encode(self.rng.randrange(2), 2))
         if self.rng.random() < 0.7:
@@ -129,7 +129,7 @@ class History:
         bench = self.bench
         there = {image.name: bench.holds(image) for image in bench.images}
         selects = self.selects_ours()
-        written_before = bench.port.board.flash.read(0, bench.project.config.flash.size_bytes)
+        written_before = bench.port.board.flash.read(0, bench.build.config.flash.size_bytes)
         report = bench.deploy(level)
         outcome = report["outcome"]
         self.log.append(f"{level} -> {outcome}")
@@ -146,7 +146,7 @@ class History:
         else:
             assert outcome == "journal_trusted" or report["failure"]["category"] != "unknown", (self.log, report)
         if outcome not in ("failed",):
-            assert report["readiness"]["app_elf_sha256"] == bench.project.images.expected_elf(), self.log
+            assert report["readiness"]["app_elf_sha256"] == bench.build.images.expected_elf(), self.log
             assert report["device"]["mac"] == next(mac for mac, port in bench.boards.items() if port is bench.port)
         return str(outcome)
 

@@ -191,11 +191,11 @@ def test_a_moved_identity_writes_everything_once(deployed: Bench, record: str, k
     deployed.deploy(only=FLASH_ONLY)
     context = deployed.context()
     older = dict(context.build.identity) | {kind.split("-", maxsplit=1)[0]: "what it was before"}
-    (device,) = context.devices
-    context.open_session(device).close()
+    (device,) = context.project.devices
+    context.boards.open_session(device).close()
     from pipeline.device.journal_file import DeviceJournal
 
-    journal = DeviceJournal(context.state_dir / "devices.v1", next(iter(deployed.boards)))
+    journal = DeviceJournal(context.project.state_dir / "devices.v1", next(iter(deployed.boards)))
     journal.begin("tx-old", "then", deployed.images, older)
     for image in deployed.images:
         journal.written("tx-old", image.name)
@@ -203,7 +203,7 @@ def test_a_moved_identity_writes_everything_once(deployed: Bench, record: str, k
     unchanged = deployed.deploy(only=FLASH_ONLY[:1])
     assert unchanged["outcome"] == "verified_unchanged", "there is nothing that a flash would change"
 
-    journal = DeviceJournal(context.state_dir / "devices.v1", next(iter(deployed.boards)))
+    journal = DeviceJournal(context.project.state_dir / "devices.v1", next(iter(deployed.boards)))
     journal.begin("tx-old", "then", deployed.images, older)
     for image in deployed.images:
         journal.written("tx-old", image.name)
@@ -328,7 +328,7 @@ def test_whatever_changed_behind_us_is_noticed(deployed: Bench, level: str, chan
     elif change == "other-tool":
         deployed.flip(0x40)  # bootloader: the running app goes on as if nothing had happened
     elif change == "slot":
-        slot = next(row for row in deployed.project.table if row.name == "ota_1")
+        slot = next(row for row in deployed.build.project.table if row.name == "ota_1")
         deployed.poke(slot.offset, (deployed.root / app.path).read_bytes())
         deployed.poke(deployed.image("otadata").offset, other_slot())
         deployed.reset()

@@ -17,8 +17,8 @@ import pytest
 from pipeline.failures import FAILURE_MAP
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.run import lock as project_lock
-from pipeline.run.context import load_context
 from pipeline.run.options import Options
+from pipeline.run.run import load_run
 from tests.e2e.inprocess import NONE, Plants, Run, deploy
 from tests.e2e.space import Space
 
@@ -54,7 +54,7 @@ def with_code(space: Space, path: str, old: str, new: str) -> Run:
 
 def config_error(space: Space, _: pytest.MonkeyPatch) -> Failure:
     space.edit("deploy.toml", 'kind = "zig"', 'kind = "zag"')
-    found = load_context(Options(), space.path)
+    found = load_run(Options(), space.path)
     assert isinstance(found, Failure)
     return found
 
@@ -92,7 +92,7 @@ def action_failed(space: Space, _: pytest.MonkeyPatch) -> Run:
 
 
 def of_the_lock(space: Space) -> Failure:
-    context = load_context(Options(), space.path)
+    context = load_run(Options(), space.path)
     assert not isinstance(context, Failure)
     found = context.lock()
     assert isinstance(found, Failure)
@@ -109,7 +109,7 @@ def cache_error(space: Space, _: pytest.MonkeyPatch) -> Failure:
 
 def lock_timeout(space: Space, patch: pytest.MonkeyPatch) -> Failure:
     patch.setattr(project_lock, "LOCK_TIMEOUT_S", 0.05)
-    holder = load_context(Options(), space.path)
+    holder = load_run(Options(), space.path)
     assert not isinstance(holder, Failure) and isinstance(holder.lock(), float)
     try:
         return of_the_lock(space)

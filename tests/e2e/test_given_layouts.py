@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from esptool.cmds import merge_bin
 
+from pipeline.device.session import EspSession
 from pipeline.model import Failure
-from pipeline.run.context import load_context
 from pipeline.run.options import Options
+from pipeline.run.run import load_run
 from tests import given_firmware as given
 from tests.e2e.inprocess import Run, deploy
 from tests.e2e.space import Space
@@ -127,7 +128,7 @@ def test_an_edit_in_a_merged_image_writes_that_part(tmp_path: Path) -> None:
 
 
 def refused(space: Space, *facts: str) -> None:
-    failure = load_context(Options(), space.path)
+    failure = load_run(Options(), space.path)
     if not isinstance(failure, Failure):
         run = deploy(space.path)
         assert run.failure is not None
@@ -153,6 +154,9 @@ def test_a_uf2_that_is_damaged_or_holds_no_table_is_named(tmp_path: Path) -> Non
     space = project(tmp_path / "project", "esp32s3", as_uf2)
     path = space.file("bin/factory.uf2")
     good = path.read_bytes()
+    space.edit("deploy.toml", "{ 0x0 =", "{ 0x1000 =")
+    refused(space, "bin/factory.uf2: error: it says itself where it goes", "0x0, not at 0x1000")
+    space.edit("deploy.toml", "{ 0x1000 =", "{ 0x0 =")
     path.write_bytes(good[:-1])
     refused(space, "bin/factory.uf2: error: ", "no whole number of 512-byte UF2 blocks")
     path.write_bytes(good[:512] + b"UF3\n" + good[516:])
@@ -284,9 +288,9 @@ def test_a_header_of_4_mb_on_a_table_of_16_is_corrected_and_said(tmp_path: Path,
     space = project(tmp_path / "project", chip, lambda root, chip: pio(root, chip, LARGE))
     assert written(deploy(space.path)) == ["app", "bootloader", "otadata", "partitions"]
     assert holds(space, {given.BOOT_OFFSETS[chip]: header_of(chip, 4)})
-    context = load_context(Options(), space.path)
-    assert not isinstance(context, Failure) and context.config.firmware is not None
-    assert context.config.firmware.notes == (
+    context = load_run(Options(), space.path)
+    assert not isinstance(context, Failure) and context.project.config.firmware is not None
+    assert context.project.config.firmware.notes == (
         "the flash size is 16MB, which the partition table needs; the bootloader's header says 4MB",
     )
 
@@ -358,7 +362,7 @@ def test_an_absolute_path_inside_the_project_is_one_of_its_files(tmp_path: Path)
     document = json.loads(space.file("build/flasher_args.json").read_text())
     document["flash_files"]["0x90000"] = f"{tmp_path}/other.bin"
     space.file("build/flasher_args.json").write_text(json.dumps(document))
-    failure = load_context(Options(), space.path)
+    failure = load_run(Options(), space.path)
     assert isinstance(failure, Failure) and "lies outside the project" in failure.message
 
 
@@ -446,3 +450,15 @@ def test_a_file_that_an_action_made_once_is_not_removed_when_it_is_given(tmp_pat
     space.file("deploy.toml").write_text(config)
     assert written(deploy(space.path)) == []
     assert space.file("build/a.bin").read_bytes() == given.app("esp32s3")
+
+
+def test_a_board_whose_flash_ends_before_the_table_is_refused_with_one_advice(tmp_path: Path) -> None:
+    space = project(tmp_path / "project", "esp32s3", lambda root, chip: pio(root, chip, LARGE))
+    really = EspSession.flash_size
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EspSession, "flash_size", lambda session: min(really(session) or 0, 4 << 20))
+        run = deploy(space.path)
+    assert run.category == "wrong_device"
+    failure = run.report["failure"]
+    assert failure["message"] == "the board's flash has 4096 KiB, and the partition table needs 16384 KiB"
+    assert set(space.flash.read_bytes()[:0x20000]) == {0xFF}, "nothing was written"

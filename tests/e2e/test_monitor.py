@@ -8,7 +8,9 @@ import shutil
 
 import pytest
 
-from pipeline.run.context import Context, load_context
+from pipeline.model import Failure
+from pipeline.run.build import load_build
+from pipeline.run.device_service import DeviceService
 from pipeline.run.options import Options
 from tests.e2e.inprocess import deploy
 from tests.e2e.space import Space
@@ -25,10 +27,10 @@ def deployed(host_space: Space, monkeypatch: pytest.MonkeyPatch) -> Space:
     return host_space
 
 
-def context_of(space: Space) -> Context:
-    context = load_context(Options(), space.path)
-    assert isinstance(context, Context)
-    return context
+def boards_of(space: Space) -> DeviceService:
+    build = load_build(Options(), space.path)
+    assert not isinstance(build, Failure)
+    return DeviceService(build)
 
 
 def frames(text: str) -> dict[str, tuple[str, int]]:
@@ -93,19 +95,19 @@ def test_a_deploy_that_panics_shows_where(deployed: Space) -> None:
 
 
 def test_the_elf_of_what_runs_is_found_although_the_build_moved_on(deployed: Space) -> None:
-    context = context_of(deployed)
-    identity = context.images.expected_elf()
+    boards = boards_of(deployed)
+    identity = boards.build.images.expected_elf()
     panic = ["Guru Meditation Error: Core  0 panic'ed (x)", "MEPC    : 0x42000100  RA      : 0x00000000"]
     named = [*panic, f"ELF file SHA256: {identity}"]
-    before = context.decoded(named)
+    before = boards.decoded(named)
     assert before[0].endswith("(named by the device):") and len(before) == 2
-    assert context.decoded(panic)[0].endswith("(assumed: the device did not name its ELF):")
-    assert context.decoded(panic)[1:] == before[1:]
+    assert boards.decoded(panic)[0].endswith("(assumed: the device did not name its ELF):")
+    assert boards.decoded(panic)[1:] == before[1:]
 
     deployed.edit("firmware/core/main.c", "    announce();", "    announce();\n    announce();")
     assert deploy(deployed.path).outcome in ("delta_flashed", "regions_flashed")
-    moved = context_of(deployed)
-    assert moved.images.expected_elf() != identity
+    moved = boards_of(deployed)
+    assert moved.build.images.expected_elf() != identity
     assert moved.decoded(named) == before, "its debug information is in the store"
     shutil.rmtree(deployed.path / ".deploy/elfs.v1")
     assert moved.decoded(named) == (f"Backtrace: no ELF with app_elf_sha256 {identity} is known here",)

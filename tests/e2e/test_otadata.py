@@ -120,3 +120,13 @@ def test_what_a_toolchain_compiles_for_factory_starts_there_after_an_update(host
     put(host_space, 0xE000, entry(1, VALID))
     second = host_space.deploy()
     assert second.code == 0 and second.written == ["otadata"]
+
+
+def test_otadata_that_is_kept_by_its_meaning_is_kept_beside_a_write(tmp_path: Path) -> None:
+    """Proven once more after the last write: as it was read, since its bytes are not the image's."""
+    space = project(tmp_path / "project", "esp32s3", esp_idf)
+    deploy(space.path)
+    put(space, 0xE000, entry(3, VALID))
+    space.file("build/blink.bin").write_bytes(given.app("esp32s3", "two"))
+    assert written(deploy(space.path)) == ["app"]
+    assert space.flash.read_bytes()[0xE000:0xE020] == entry(3, VALID)

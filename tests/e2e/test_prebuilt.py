@@ -15,8 +15,8 @@ import pytest
 
 from pipeline.chips import CHIPS, VIRTUAL_CHIPS
 from pipeline.model import Failure
-from pipeline.run.context import load_context
 from pipeline.run.options import Options
+from pipeline.run.run import load_run
 from tests import given_firmware as given
 from tests.e2e.inprocess import Run, deploy
 from tests.e2e.space import Result, Space
@@ -143,7 +143,7 @@ def test_a_virtual_board_of_a_chip_that_has_none_is_refused_when_the_text_is_rea
             boot = hex(CHIPS[chip].bootloader_offset)
             listed = f'files = {{ {boot} = "bin/a.bin", 0x8000 = "bin/t.bin", 65536 = "bin/a.bin" }}'
             space.file("deploy.toml").write_text(text.replace("[prebuilt]", f"[prebuilt]\n{listed}"))
-            found = load_context(Options(), space.path)
+            found = load_run(Options(), space.path)
             said = isinstance(found, Failure) and f"there is no virtual board of the chip {chip}" in found.message
             assert said == (chip not in VIRTUAL_CHIPS), found
 

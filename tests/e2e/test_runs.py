@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 
-from tests.e2e.space import Space
+import pytest
+
+from tests.e2e.conftest import BoardProcess
+from tests.e2e.space import Space, environment
 
 SECOND = """
 [device.shelf]
@@ -80,6 +86,20 @@ def test_a_group_is_one_run_with_a_transaction_per_device(host_space: Space) -> 
     only = host_space.doit("deploy:shelf")
     assert only.report["device"]["name"] == "shelf"
     assert only.outcome == "verified_unchanged"
+
+
+def test_each_board_of_a_group_has_a_ttfb_of_its_own(
+    host_space: Space, start_board: Callable[..., BoardProcess]
+) -> None:
+    """The second boots while the first is waited for: its stage is as long as its boot, not as what was left of it."""
+    host_space.on_process(start_board("--mac", "7c:df:a1:00:11:22").url)
+    second = SECOND.replace("virtual:", start_board("--mac", "7c:df:a1:00:11:33").url)
+    host_space.file("deploy.toml").write_text(host_space.file("deploy.toml").read_text() + second)
+    result = host_space.doit("deploy", "--group", "ci")
+    assert result.code == 0, result.out + result.err
+    for report in map(json.loads, (path.read_text() for path in host_space.file("reports").glob("tx-*.json"))):
+        stage = next(row for row in report["stages"] if row["stage"] == "ttfb")
+        assert stage["duration_ms"] >= report["ttfb"]["total_ms"] - 1, report["device"]
 
 
 def test_a_device_that_was_not_reached_says_why(host_space: Space) -> None:
@@ -196,3 +216,32 @@ def test_the_list_of_reports_for_programs(host_space: Space) -> None:
     listed = json.loads(host_space.doit("report", "list", "--format", "json").out)
     assert listed == [asked.report]
     assert host_space.doit("report", "list", "--format", "csv").code == 3
+
+
+@pytest.mark.parametrize("reporter", ["json", "executed-only", "zero", "error-only", "console"])
+def test_another_reporter_of_doits(host_space: Space, reporter: str) -> None:
+    """It tells us neither that a run begins nor that it ends; the deploy is recorded all the same."""
+    done = host_space.doit("-r", reporter, "deploy")
+    assert done.code == 0 and "Traceback" not in done.err, done.err
+    (report,) = map(json.loads, (path.read_text() for path in host_space.file("reports").glob("tx-*.json")))
+    assert report["outcome"] == "full_flashed"
+    assert [row["stage"] for row in report["stages"] if row["outcome"] == "ran"] == [
+        "verify-flash", "reflash", "reattach", "ttfb",
+    ]  # fmt: skip
+    assert "DEPLOY_OUTCOME=full_flashed" in done.err
+    if reporter == "json":
+        assert {task["name"] for task in json.loads(done.out)["tasks"]} >= {"link", "ttfb:bench"}
+    host_space.edit("firmware/core/main.c", "    port_init();", "    port_init(;")
+    failed = host_space.doit("-r", reporter, "deploy")
+    assert failed.code == 1 and "Traceback" not in failed.err + failed.out, failed.err
+    assert host_space.doit("compile").code == 1, "the lock is free"
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_stream_is_no_traceback(host_space: Space, closed: str) -> None:
+    command = f"{sys.executable} -m doit deploy {closed}>&-"
+    done = subprocess.run(
+        command, shell=True, cwd=host_space.path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    assert next(host_space.file("reports").glob("tx-*.json"))

@@ -20,10 +20,9 @@ from pipeline.editor.watch import stopping
 from pipeline.editor.watch_set import unfinished, watch_set
 from pipeline.effects.file_events import DirectoryWatcher
 from pipeline.model import Stage, StageOutcome, StageResult, StageWork
-from pipeline.run.context import Context, load_context
 from pipeline.run.lock import writing_lock
 from pipeline.run.options import Options
-from pipeline.run.run import StageOf
+from pipeline.run.run import Run, StageOf, load_run
 from tests.e2e.test_fastpath import ZIG, Project
 from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
 from tests.unit.test_diagnostics import GCC
@@ -197,8 +196,8 @@ def test_vs_code_sees_every_build_and_its_problems(running: tuple[Project, Watch
 
 def test_no_write_begins_while_a_cancel_is_under_way(project: Project) -> None:
     """The other half: `reflash` waits for the lock that a cancel holds, and holds it while it writes."""
-    context = load_context(Options(), project.root)
-    assert isinstance(context, Context)
+    context = load_run(Options(), project.root)
+    assert isinstance(context, Run)
     path = writing_lock(project.root / ".deploy")
     path.parent.mkdir(parents=True)
     cancel = os.open(path, OPEN, 0o644)

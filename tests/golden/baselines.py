@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.measure.baseline.rows import EDITS, Measured, build, not_run
+from pipeline.measure.baseline.rows import EDITS, BaselineRun, build, not_run
 from pipeline.measure.baseline.view import render_csv, render_markdown, render_text
 from pipeline.model import Stage
 
@@ -20,16 +20,16 @@ WARM = {"fingerprint": 1, "compile": 0, "link": 1, "verify-flash": 240, "reflash
 UP_TO_DATE = {"fingerprint", "compile", "link", "reflash"}
 
 
-def run(series: str, number: int, stages: dict[str, int], *, edit: str = "", warm: bool = False) -> Measured:
+def run(series: str, number: int, stages: dict[str, int], *, edit: str = "", warm: bool = False) -> BaselineRun:
     """A run whose remainder is 10 ms and whose start took 150."""
     total = sum(stages.values()) + 160
     outcomes = {name: "up-to-date" if warm and name in UP_TO_DATE else "ran" for name in stages}
     counts = {"compiled": 0 if warm else 32, "restored": 0, "linked": 0 if warm else 2}
     phases = {"startup": 150, "dispatch": 0, **stages, "total": total}
-    return Measured(series, number, edit, phases, outcomes, {**counts, "bytes_written": 0 if warm else 98272})
+    return BaselineRun(series, number, edit, phases, outcomes, {**counts, "bytes_written": 0 if warm else 98272})
 
 
-def warm(number: int, **more: int) -> Measured:
+def warm(number: int, **more: int) -> BaselineRun:
     """A run with nothing changed; each costs a little more than the one before it."""
     if number == 1:
         return run("warm", 1, COLD)
@@ -37,7 +37,7 @@ def warm(number: int, **more: int) -> Measured:
     return run("warm", number, stages, warm=True)
 
 
-def failed(number: int) -> Measured:
+def failed(number: int) -> BaselineRun:
     """The board vanished while it was asked."""
     stages = {"fingerprint": 1, "compile": 0, "link": 1, "verify-flash": 25}
     broken = run("warm", number, stages, warm=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.measure.bench.table import Row, Suite, at_most, build, measured, ratio_at_most
+from pipeline.measure.bench.table import BenchRow, Suite, at_most, build, measured, ratio_at_most
 from pipeline.measure.bench.view import render_markdown, render_text
 
 HERE = Path(__file__).parent
@@ -33,10 +33,10 @@ def suites() -> list[Suite]:
         measured("engine", "restore, 1000 units, doit, CPU", [294.8], "ms", "ninja", [2946.0]),
     )
     device = (
-        Row("device", "warm verify", 12, "round trips", target=at_most(25)),
+        BenchRow("device", "warm verify", 12, "round trips", target=at_most(25)),
         measured("device", "warm full loop, 115200 baud", [1512.0, 1498.2], "ms", target=at_most(1500)),
     )
-    work = (Row("work", "one edit: compiler runs", 2, "", target=at_most(1)),)
+    work = (BenchRow("work", "one edit: compiler runs", 2, "", target=at_most(1)),)
     return [
         Suite("engine", engine),
         Suite("device", device, (("the last loop, in ms", "stage  ms\nttfb   ```\x1b[31m 444"),)),

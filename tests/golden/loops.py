@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config.schema import Gate
-from pipeline.measure.compare.decision import Flash, Pair, Population, Timed, conclude
+from pipeline.measure.compare.decision import FlashCheck, Pair, Population, Timed, conclude
 from pipeline.measure.compare.view import Gated, render
-from pipeline.measure.loop.judgement import Iteration, Limits, Measured, Test, decide, judge, reference_of
-from pipeline.measure.loop.view import Session, followup, summary
+from pipeline.measure.loop.judgement import Iteration, Limits, LoopRun, Test, decide, judge, reference_of
+from pipeline.measure.loop.view import LoopSession, followup, summary
 
 HERE = Path(__file__).parent
 MACHINE = {"id": "0123456789ab", "system": "Linux x86_64", "cpu": "A CPU", "cores": "2", "python": "CPython 3.11.7"}
-SESSION = Session(
+SESSION = LoopSession(
     command="doit loop",
     at="2026-11-21T09:30:00.000Z",
     machine=MACHINE,
@@ -32,10 +32,10 @@ SESSION = Session(
 LIMITS = Limits()
 
 
-def runs(number: int, slower_ms: int = 0) -> list[Measured]:
+def runs(number: int, slower_ms: int = 0) -> list[LoopRun]:
     """One iteration; `slower_ms` more in verify-flash, and as much more until the first byte."""
 
-    def run(test: Test, **phases: int) -> Measured:
+    def run(test: Test, **phases: int) -> LoopRun:
         phases = {"startup": 150, "dispatch": 1, "fingerprint": 2, **phases, "remainder": 20}
         did = {
             "compiled": 0,
@@ -43,7 +43,7 @@ def runs(number: int, slower_ms: int = 0) -> list[Measured]:
             "outcome": "verified_unchanged",
             "tx": f"tx-20261121-09300{number}-{test:0>4}",
         }
-        return Measured(test, sum(phases.values()), phases)._replace(**did)  # type: ignore[arg-type]
+        return LoopRun(test, sum(phases.values()), phases)._replace(**did)  # type: ignore[arg-type]
 
     verify = {"verify-flash": 110 + slower_ms, "reflash": 0}
     boot = {"reattach": 1, "ttfb": 40}
@@ -75,7 +75,7 @@ def gated() -> Gated:
         )
         for n in range(30)
     )
-    flash = tuple(Flash(name, "5ab98594ca3b16fe", "5ab98594ca3b16fe") for name in ("warm deploys", "real edit"))
+    flash = tuple(FlashCheck(name, "5ab98594ca3b16fe", "5ab98594ca3b16fe") for name in ("warm deploys", "real edit"))
     return Gated(
         phase="verify-flash",
         candidate="app-report",

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 SEARCH = ("first", "inc", "build/gen")
 INCLUDE = re.compile(r'#include "([^"]+)"')
+DATA = "--data="
+HELPER = "tools/helper.py"
+VALUE = re.compile(r'^VALUE = "(.*)"$', re.MULTILINE)
 
 Read = Callable[[str], "bytes | None"]
 
@@ -26,8 +29,9 @@ class Made(NamedTuple):
 
 
 def tool(argv: Sequence[str], read_file: Read) -> Made:
-    """`cc [-FLAG...] -o OUT -MF DEP SOURCE`, `ld -o OUT OBJECT...`, `gen -o OUT SEED`. `cc` drops comments, so that an
-    edit of one gives the same object; `gen` does so too."""
+    """`cc [-FLAG...] -o OUT -MF DEP SOURCE`, `ld [--data=FILE] -o OUT OBJECT...`, `gen -o OUT SEED`, an interpreter:
+    `py -o OUT -MF DEP SCRIPT`, whose script uses tools/helper.py. `cc` drops comments, so that an edit of one gives the
+    same object; `gen` does so too."""
     words, flags, files, out, depfile = list(argv), [], [], "", ""
     name = words.pop(0).rpartition("/")[2]
     while words:
@@ -62,6 +66,10 @@ def tool(argv: Sequence[str], read_file: Read) -> Made:
         return INCLUDE.sub(include, read(path))
 
     text = "+".join(preprocess(path) if name == "cc" else read(path) for path in files)
+    text += "".join(read(flag[len(DATA) :]) for flag in flags if flag.startswith(DATA))
+    if name == "py":
+        match = VALUE.search(read(HELPER))
+        text += match[1] if match else ""
     if "#error" in text:
         return Made({}, seen, f"{files[0]}:1:1: error: {text[text.index('#error') :].splitlines()[0]}")
     if name in ("cc", "gen"):
@@ -97,9 +105,17 @@ def read_below(directory: str) -> Read:
     return read
 
 
+def _imported(read_file: Read) -> Read:
+    """The helper as an interpreter sees it: through a module, whose compiled copy may be another's."""
+    sys.path.insert(0, os.path.dirname(HELPER))  # noqa: PTH120
+    value = __import__("helper").VALUE
+    return lambda path: f'VALUE = "{value}"\n'.encode() if path == HELPER else read_file(path)
+
+
 def main() -> int:
     """The program: works in the current directory."""
-    made = tool(sys.argv[1:], read_below("."))
+    read = read_below(".")
+    made = tool(sys.argv[1:], _imported(read) if sys.argv[1] == "py" else read)
     write_outputs(made)
     sys.stderr.write(made.error)
     return 1 if made.error else 0

@@ -24,12 +24,17 @@ class Script:
         self.project, self.model, self.rng = project, model, rng
         self.log: list[str] = []
         self._fresh = 0
+        self._damaged: set[Path] = set()
+        """Generated files that cannot be known as ours any more."""
         self._old: dict[str, str] = {}
         for number in range(3):
             project.write(
                 f"inc/h{number}.h", f"int h{number};\n" + (f'#include "h{number + 1}.h"\n' if number < 2 else "")
             )
         project.write("gen/g0.txt", "int g0;\n")
+        project.write("scripts/p0.py", "int p0;\n")
+        project.write("tools/helper.py", 'VALUE = "int help0;"\n')
+        project.write("data/d0.bin", "data 0\n")
         project.write("precious", PRECIOUS)
         for number in range(rng.randint(2, 5)):
             project.write(f"src/s{number}.c", self._source())
@@ -43,7 +48,7 @@ class Script:
             self.log.append(f"{name[3:]} {what or ''}".rstrip())
 
     def _source(self) -> str:
-        names = [Path(path).name for path in self.project.paths("inc")] + ["g0.h"]
+        names = [Path(path).name for path in self.project.paths("inc")] + self._generated()
         chosen = self.rng.sample(names, self.rng.randint(0, min(2, len(names))))
         return "".join(f'#include "{name}"\n' for name in chosen) + f"int v{self._number():04};\n"
 
@@ -93,7 +98,7 @@ class Script:
     def _gone(self, path: str) -> list[str]:
         """Headers that the old text of `path` names and that are no more."""
         names = INCLUDE.findall(self._old[path])
-        return [n for n in names if n != "g0.h" and not (self.project.root / "inc" / n).exists()]
+        return [n for n in names if n[0] not in "gp" and not (self.project.root / "inc" / n).exists()]
 
     def op_touch(self) -> str:
         path = self._any("src", "inc", "gen")
@@ -150,6 +155,49 @@ class Script:
         self.project.write(f"first/{name}", f"int shadow{self._number():04};\n")
         return name
 
+    # actions that come, go and change their names; what flags name; what an interpreter imports
+
+    def _generated(self) -> list[str]:
+        return [f"{Path(path).stem}.h" for path in (*self.project.paths("gen"), *self.project.paths("scripts"))]
+
+    def op_generator(self) -> str:
+        """One comes, goes, or takes another's name. What includes its header fails then, here and in a clean build."""
+        what = self._generator()
+        made = {self.project.root / path for action in self.project.actions() for path in action.outputs}
+        for path in self._damaged - made:
+            path.unlink(missing_ok=True)  # with bytes that are not ours it would stay
+        return what
+
+    def _generator(self) -> str:
+        seeds = self.project.paths("gen")
+        path = f"gen/g{self.rng.randrange(3)}.txt"
+        if len(seeds) > 1 and self.rng.random() < 0.5:
+            path = self.rng.choice(seeds)
+            (self.project.root / path).unlink()
+            return f"remove {path}"
+        if seeds and self.rng.random() < 0.3:
+            (self.project.root / self.rng.choice(seeds)).rename(self.project.root / path)
+            return f"rename to {path}"
+        self.project.write(path, f"int v{self._number():04};\n")
+        return path
+
+    def op_helper(self) -> str:
+        """Of the same size, and mostly with the old mtime."""
+        path = self.project.root / "tools/helper.py"
+        status = path.stat()
+        path.write_text(f'VALUE = "int help{self.rng.randrange(10)};"\n')
+        if self.rng.random() < 0.7:
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        return ""
+
+    def op_data(self) -> str:
+        path = f"data/d{self.rng.randrange(2)}.bin"
+        if self.rng.random() < 0.3:
+            (self.project.root / path).unlink(missing_ok=True)
+            return f"remove {path}"
+        self.project.write(path, f"data {self._number()}\n")
+        return path
+
     # links: a header or a directory of them by another way, and elsewhere
 
     def op_link_header(self) -> str:
@@ -197,6 +245,7 @@ class Script:
         """An output is replaced by a link, hard or symbolic, to a file that must stay as it is."""
         for path in self.rng.sample(self._outputs(), min(1, len(self._outputs()))):
             precious = self.project.root / "precious"
+            self._damaged.add(path)
             path.unlink()
             (path.symlink_to if self.rng.random() < 0.5 else path.hardlink_to)(precious)
             return path.name
@@ -223,6 +272,7 @@ class Script:
     def op_corrupt_output(self) -> str:
         for path in self.rng.sample(self._outputs(), min(1, len(self._outputs()))):
             status, data = path.stat(), path.read_bytes()
+            self._damaged.add(path)
             path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if data else b"x")
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
             return str(path.name)
@@ -244,6 +294,12 @@ class Script:
         return ""
 
     def op_delete_state(self) -> str:
+        """And what nothing else knows of: products of actions that are gone."""
+        made = {self.project.root / path for action in self.project.actions() for path in action.outputs}
+        for path in (self.project.root / "build/gen").glob("*"):
+            if path not in made:
+                path.unlink()
+        self._damaged.update((self.project.root / "build/gen").glob("*"))
         remove_tree(self.project.root / ".deploy")
         self.model.clear_records()
         return ""

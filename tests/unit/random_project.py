@@ -29,13 +29,15 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.facts import used_files
 from pipeline.engine.inputs import command_of
 from pipeline.engine.partial_graph import partial_graph, usage_index
-from pipeline.engine.results import BuiltinCall, RunResult
+from pipeline.engine.results import ActionSpan, BuiltinCall, RunResult
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.model import Action, Stage, Tool
 from tests.unit import fake_tool
 from tests.unit.fake_tool import SEARCH, Made, read_below, tool, write_outputs
 
 JOBS = 2
+SOURCES = ("src", "inc", "first", "gen", "scripts", "tools", "data")
+"""Directories of what people write."""
 
 Files = Mapping[str, bytes]
 
@@ -90,7 +92,10 @@ class RealRunner(FakeRunner):
         self._system.cancel()
 
     def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Completed:
-        words = [sys.executable, "-I", "-S", fake_tool.__file__, posixpath.basename(argv[0]), *argv[1:]]
+        name = posixpath.basename(argv[0])
+        # An interpreter that heeds variables is what it is about.
+        alone = ("-S",) if name == "py" else ("-I", "-S")
+        words = [sys.executable, *alone, fake_tool.__file__, name, *argv[1:]]
         out = argv[argv.index("-o") + 1]
         self._say(f"start {out}")
         done = self._system.run(words, cwd=cwd, env=env, timeout_s=timeout_s)
@@ -132,6 +137,8 @@ class Project:
         self.root, self.cache, self.shape = root, cache, shape
         self.uses_parts = False
         """Is what a run leaves behind used to begin the next with an engine of a few actions?"""
+        self.how: dict[str, str] = {}
+        """What the last build did with each action that was not up to date."""
         self.partial_builds = 0
         """Builds that began with an engine of a few actions."""
 
@@ -150,7 +157,7 @@ class Project:
 
     def sources(self) -> Files:
         """Everything that a person wrote."""
-        return {path: (self.root / path).read_bytes() for d in ("src", "inc", "first", "gen") for path in self.paths(d)}
+        return {path: (self.root / path).read_bytes() for d in SOURCES for path in self.paths(d)}
 
     def actions(self) -> list[Action]:
         """Links first and generators last, since the declared order must not matter."""
@@ -160,6 +167,10 @@ class Project:
         for seed in self.paths("gen"):
             made = f"build/gen/{Path(seed).stem}.h"
             generated.append(Action(f"gen {seed}", Stage.COMPILE, (seed,), (made,), ("gen", "-o", made, seed)))
+        for script in self.paths("scripts"):
+            made = f"build/gen/{Path(script).stem}.h"
+            run = ("py", "-o", made, "-MF", f"{made}.d", script)
+            generated.append(Action(f"py {script}", Stage.COMPILE, (script,), (made,), run, depfile=f"{made}.d"))
         headers = tuple(action.outputs[0] for action in generated)
         for source in self.paths("src"):
             if not source.endswith(".c"):
@@ -168,8 +179,8 @@ class Project:
             text = (self.root / source).read_text()
             # As a user declares it: the generated headers that this source names.
             uses = tuple(path for path in headers if posixpath.basename(path) in text)
-            argv = ("cc", *self.shape.flags, *(("-g",) if profile == "slow" else ()), "-o", f"{stem}.o")
-            argv = (*argv, "-MF", f"{stem}.d", *(f"-I{directory}" for directory in SEARCH), source)
+            words = ("cc", *self.shape.flags, *(("-g",) if profile == "slow" else ()), "-o", f"{stem}.o")
+            argv = (*words, "-MF", f"{stem}.d", *(f"-I{directory}" for directory in SEARCH), source)
             compiles.append(
                 Action(
                     f"cc {source}",
@@ -187,8 +198,12 @@ class Project:
             mine = tuple(objects[number :: self.shape.programs])
             elf = f"{out}/p{number}.elf"
             if mine:
-                argv = ("ld", "-o", elf, *mine)
-                links.append(Action(f"ld {number}", Stage.LINK, mine, (elf,), argv, profile=profile, count_as="linked"))
+                data = self.paths("data")[number : number + 1]
+                link = ("ld", *(f"--data={path}" for path in data), "-o", elf, *mine)
+                reads = (*mine, *data)
+                links.append(
+                    Action(f"ld {number}", Stage.LINK, reads, (elf,), link, profile=profile, count_as="linked")
+                )
                 links.append(
                     Action(
                         f"bin {number}",
@@ -203,7 +218,7 @@ class Project:
 
     @property
     def tools(self) -> dict[str, Tool]:
-        return {name: Tool(name, f"/opt/{name}", "1", self.shape.identity) for name in ("cc", "ld", "gen")}
+        return {name: Tool(name, f"/opt/{name}", "1", self.shape.identity) for name in ("cc", "ld", "gen", "py")}
 
     def engine(self, runner: FakeRunner) -> Engine:
         """A new one, as a new process would make."""
@@ -221,10 +236,14 @@ class Project:
         steps = BuildSteps(actions, tools, {"strip@1": strip}, {})
         return Engine(directories, steps, Host(runner, SystemClock(), JOBS), saved, skipped)
 
+    def _performed(self, span: ActionSpan) -> None:
+        self.how[span.action] = span.how
+
     def build(self, runner: FakeRunner | None = None) -> list[RunResult]:
         """What one `doit link` does, with a partial graph if one will do. Raises KeyboardInterrupt after a cancel."""
         runner = runner or FakeRunner()
         engine = (self.uses_parts and self._partial_engine(runner)) or self.engine(runner)
+        self.how.clear()
         scanned = not engine.peek().up_to_date
         if scanned:
             engine.scan()
@@ -237,7 +256,7 @@ class Project:
                 continue
             if self.uses_parts:
                 self._snapshot_path.unlink(missing_ok=True)
-            results.append(engine.run(stage, lambda label, done, total: None))
+            results.append(engine.run(stage, lambda label, done, total: None, self._performed))
             if not results[-1].ok:
                 engine.save()
                 return results
@@ -263,8 +282,16 @@ class Project:
         ):
             return
         stamps = [entry.stamp for entry in entries if entry is not None]
-        absent = {path for action in self.actions() if (record := engine.record(action)) for path in record.absent}
-        snapshot = (self.actions(), self.tools, list(used), stamps, absent, usage_index(engine.workspace, list(used)))
+        absent = {path for action in engine.graph.order if (record := engine.record(action)) for path in record.absent}
+        # Those that were listed before the run.
+        snapshot = (
+            list(engine.workspace.steps.actions),
+            self.tools,
+            list(used),
+            stamps,
+            absent,
+            usage_index(engine.workspace, list(used)),
+        )
         write_atomic(self._snapshot_path, pickle.dumps(snapshot), durable=False)
 
     def _partial_engine(self, runner: FakeRunner) -> Engine | None:

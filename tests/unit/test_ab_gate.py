@@ -13,11 +13,11 @@ from pipeline.config.schema import Gate
 from pipeline.measure.compare.arms import Arm, apply, parse_arm
 from pipeline.measure.compare.decision import (
     Conclusion,
-    Flash,
+    FlashCheck,
+    GateVerdict,
     Pair,
     Population,
     Timed,
-    Verdict,
     conclude,
     effect,
     population,
@@ -32,7 +32,7 @@ from tests.golden import loops as golden
 from tests.unit.test_config import MINIMAL
 
 LIMITS = Gate()
-SAME = (Flash("warm deploys", "aa", "aa"), Flash("real edit", "bb", "bb"))
+SAME = (FlashCheck("warm deploys", "aa", "aa"), FlashCheck("real edit", "bb", "bb"))
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -146,22 +146,22 @@ def verdict(**values: Any) -> Conclusion:
 @pytest.mark.parametrize(
     ("values", "expected", "reason"),
     [
-        ({}, Verdict.GO, "saves"),
-        ({"runs": runs(90, 300)}, Verdict.GO, "30.0 %"),
-        ({"runs": [*runs(60, 300, 26), *runs(150, 300, 4)]}, Verdict.GO, "50.0 % (p90)"),
-        ({"runs": runs(89, 300)}, Verdict.NO_GO, "reaches neither of 30 % (p50) or 40 % (p90)"),
-        ({"runs": runs(120, 300, 29)}, Verdict.INSUFFICIENT, "29 warm deploys of the last 7 days"),
-        ({"runs": []}, Verdict.INSUFFICIENT, "0 warm deploys"),
-        ({"pairs": pairs(120, 20, 29)}, Verdict.INSUFFICIENT, "29 complete A/B pairs, 30 are needed"),
-        ({"pairs": []}, Verdict.INSUFFICIENT, "0 complete A/B pairs"),
-        ({"flash": ()}, Verdict.INSUFFICIENT, "not compared"),
-        ({"flash": (*SAME, Flash("changed board", "aa", "ab"))}, Verdict.NO_GO, "changed board"),
-        ({"flash": (Flash("warm deploys", "", ""),)}, Verdict.NO_GO, "warm deploys"),
-        ({"pairs": pairs(120, 120)}, Verdict.NO_GO, "no effect on verify-flash is proven"),
-        ({"pairs": pairs(120, 160)}, Verdict.NO_GO, "no effect on verify-flash is proven"),
+        ({}, GateVerdict.GO, "saves"),
+        ({"runs": runs(90, 300)}, GateVerdict.GO, "30.0 %"),
+        ({"runs": [*runs(60, 300, 26), *runs(150, 300, 4)]}, GateVerdict.GO, "50.0 % (p90)"),
+        ({"runs": runs(89, 300)}, GateVerdict.NO_GO, "reaches neither of 30 % (p50) or 40 % (p90)"),
+        ({"runs": runs(120, 300, 29)}, GateVerdict.INSUFFICIENT, "29 warm deploys of the last 7 days"),
+        ({"runs": []}, GateVerdict.INSUFFICIENT, "0 warm deploys"),
+        ({"pairs": pairs(120, 20, 29)}, GateVerdict.INSUFFICIENT, "29 complete A/B pairs, 30 are needed"),
+        ({"pairs": []}, GateVerdict.INSUFFICIENT, "0 complete A/B pairs"),
+        ({"flash": ()}, GateVerdict.INSUFFICIENT, "not compared"),
+        ({"flash": (*SAME, FlashCheck("changed board", "aa", "ab"))}, GateVerdict.NO_GO, "changed board"),
+        ({"flash": (FlashCheck("warm deploys", "", ""),)}, GateVerdict.NO_GO, "warm deploys"),
+        ({"pairs": pairs(120, 120)}, GateVerdict.NO_GO, "no effect on verify-flash is proven"),
+        ({"pairs": pairs(120, 160)}, GateVerdict.NO_GO, "no effect on verify-flash is proven"),
     ],
 )
-def test_each_verdict(values: dict[str, Any], expected: Verdict, reason: str) -> None:
+def test_each_verdict(values: dict[str, Any], expected: GateVerdict, reason: str) -> None:
     found = verdict(**values)
     assert found.verdict is expected, found.reasons
     assert any(reason in told for told in found.reasons), found.reasons
@@ -169,19 +169,19 @@ def test_each_verdict(values: dict[str, Any], expected: Verdict, reason: str) ->
 
 def test_different_flash_outweighs_everything() -> None:
     """Even without a single figure: a wrong result is no matter of statistics."""
-    unequal = (Flash("real edit", "aa", "bb"),)
-    assert verdict(runs=[], pairs=[], flash=unequal).verdict is Verdict.NO_GO
+    unequal = (FlashCheck("real edit", "aa", "bb"),)
+    assert verdict(runs=[], pairs=[], flash=unequal).verdict is GateVerdict.NO_GO
 
 
 def test_a_gain_that_is_lost_elsewhere_is_no_go() -> None:
     moved = [pair._replace(candidate=pair.candidate._replace(total_ms=400)) for pair in pairs(120, 20)]
     found = verdict(pairs=moved)
-    assert found.verdict is Verdict.NO_GO and found.phase is not None and found.phase.proven
+    assert found.verdict is GateVerdict.NO_GO and found.phase is not None and found.phase.proven
     assert "lost elsewhere" in found.reasons[-1]
 
 
-@pytest.mark.parametrize(("real", "arms", "expected"), [(120, 30, Verdict.GO), (30, 120, Verdict.NO_GO)])
-def test_the_real_deploys_break_the_tie(real: int, arms: int, expected: Verdict) -> None:
+@pytest.mark.parametrize(("real", "arms", "expected"), [(120, 30, GateVerdict.GO), (30, 120, GateVerdict.NO_GO)])
+def test_the_real_deploys_break_the_tie(real: int, arms: int, expected: GateVerdict) -> None:
     found = verdict(runs=runs(real, 300), pairs=pairs(arms, 10, other_ms=300 - arms))
     assert found.verdict is expected
     assert any("the real deploys decide" in told for told in found.reasons)
@@ -193,11 +193,11 @@ def test_go_needs_all_of_the_evidence(times: list[tuple[int, int]], count: int) 
     evidence = [Pair(n, "baseline", Timed("b", b, b + 100), Timed("c", c, c + 100)) for n, (b, c) in enumerate(times)]
     found = verdict(pairs=evidence, runs=runs(120, 300, count))
     assert found.reasons
-    if found.verdict is Verdict.GO:
+    if found.verdict is GateVerdict.GO:
         assert len(evidence) >= 30 and count >= 30
         assert found.phase is not None and found.phase.interval.low > 0
     if len(evidence) < 30 or count < 30:
-        assert found.verdict is Verdict.INSUFFICIENT
+        assert found.verdict is GateVerdict.INSUFFICIENT
 
 
 def test_statistics_of_nothing_are_none() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.measure.baseline import rows as core
 from pipeline.measure.baseline.measure import Step, steps
-from pipeline.measure.baseline.rows import Row, build, comparable, measured, rows, rows_of, samples
+from pipeline.measure.baseline.rows import BaselineRow, build, comparable, measured, rows, rows_of, samples
 from pipeline.measure.baseline.view import CSV_HEADER, render_csv, render_text
 from pipeline.model import Stage
 from pipeline.report.document import build_report
@@ -53,7 +53,7 @@ def test_a_run_has_a_row_for_each_step() -> None:
     found = rows(measured("warm", 2, "", build_report(scenarios.unchanged())), deploy=True)
     assert [(row.category, row.step) for row in found] == ALL_STEPS
     assert [row.status for row in found] == ["up-to-date"] * 3 + ["ok", "up-to-date", "ok", "ok", "ok"]
-    assert found[3] == Row("warm-2", "flash", "verify", "ok", 0.24)
+    assert found[3] == BaselineRow("warm-2", "flash", "verify", "ok", 0.24)
     host = rows(measured("warm", 2, "", build_report(scenarios.unchanged())), deploy=False)
     assert [row.category for row in host] == ["build", "build", "build", "deploy"]
 
@@ -83,12 +83,12 @@ def test_what_the_gate_answered_is_up_to_date() -> None:
 
 def test_statistics_are_of_successful_steps_and_without_the_run_that_got_warm() -> None:
     found = [
-        Row("warm-1", "flash", "verify", "ok", 9.0),
-        Row("warm-2", "flash", "verify", "ok", 0.2),
-        Row("warm-3", "flash", "verify", "fail:port_missing", 0.1),
-        Row("warm-4", "flash", "verify", "not-run", None),
-        Row("warm-10", "flash", "verify", "up-to-date", 0.0),
-        Row("cold-1", "flash", "verify", "ok", 1.0),
+        BaselineRow("warm-1", "flash", "verify", "ok", 9.0),
+        BaselineRow("warm-2", "flash", "verify", "ok", 0.2),
+        BaselineRow("warm-3", "flash", "verify", "fail:port_missing", 0.1),
+        BaselineRow("warm-4", "flash", "verify", "not-run", None),
+        BaselineRow("warm-10", "flash", "verify", "up-to-date", 0.0),
+        BaselineRow("cold-1", "flash", "verify", "ok", 1.0),
     ]
     assert samples(found) == {("warm", "flash", "verify"): [0.2, 0.0], ("cold", "flash", "verify"): [1.0]}
 
@@ -213,7 +213,7 @@ def test_a_real_edit_that_changed_nothing_is_said() -> None:
 @settings(deadline=None, max_examples=12)
 def test_any_runs_make_a_baseline_that_survives_its_json(found: list[Any]) -> None:
     runs = [
-        core.Measured(
+        core.BaselineRun(
             series,
             number,
             "real" if series == "edit" else "",

@@ -14,43 +14,43 @@ from pipeline.measure.bench import generated_project
 from pipeline.measure.bench import suites as bench_suites
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.suites import BenchSession
-from pipeline.measure.bench.table import Row, at_most
+from pipeline.measure.bench.table import BenchRow, at_most
 from pipeline.model import Failure
-from pipeline.run.context import Context, load_context
+from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options, last_value
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Iterator[Context]:
+def build(tmp_path: Path) -> Iterator[Build]:
     generated_project.write_project(tmp_path, 1)
-    found = load_context(Options(), tmp_path)
+    found = load_build(Options(), tmp_path)
     assert not isinstance(found, Failure), found
     yield found
     found.close()
 
 
-def good(_context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+def good(_build: Build, recorder: Recorder, options: Mapping[str, Any]) -> None:
     recorder.step("something", 1, 2)
-    recorder.add(Row("good", "a case", options["runs"], "ms", target=at_most(2)))
+    recorder.add(BenchRow("good", "a case", options["runs"], "ms", target=at_most(2)))
 
 
-def broken(_context: Context, recorder: Recorder, _options: Mapping[str, Any]) -> None:
-    recorder.add(Row("broken", "before it broke", 1, "ms"))
+def broken(_build: Build, recorder: Recorder, _options: Mapping[str, Any]) -> None:
+    recorder.add(BenchRow("broken", "before it broke", 1, "ms"))
     raise RuntimeError("the build failed\nsrc/a.c:1:2: error: planted")
 
 
-def missing(_context: Context, _recorder: Recorder, _options: Mapping[str, Any]) -> None:
+def missing(_build: Build, _recorder: Recorder, _options: Mapping[str, Any]) -> None:
     raise CannotRun("ninja is not installed", "install it")
 
 
-def stopped(_context: Context, recorder: Recorder, _options: Mapping[str, Any]) -> None:
-    recorder.add(Row("stopped", "before", 1, "ms"))
+def stopped(_build: Build, recorder: Recorder, _options: Mapping[str, Any]) -> None:
+    recorder.add(BenchRow("stopped", "before", 1, "ms"))
     raise KeyboardInterrupt
 
 
-def strict(_context: Context, recorder: Recorder, _options: Mapping[str, Any]) -> None:
+def strict(_build: Build, recorder: Recorder, _options: Mapping[str, Any]) -> None:
     recorder.strict = True
-    recorder.add(Row("strict", "compiler runs", 2, "", target=at_most(1)))
+    recorder.add(BenchRow("strict", "compiler runs", 2, "", target=at_most(1)))
 
 
 SUITES = {suite.__name__: suite for suite in (good, broken, missing, stopped, strict)}
@@ -64,21 +64,21 @@ def suites(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def report(context: Context) -> Any:
-    (path,) = context.run.reports_dir.glob("bench-*.json")
+def report(build: Build) -> Any:
+    (path,) = build.project.reports_dir.glob("bench-*.json")
     assert path.with_suffix(".md").read_text().startswith("# Benchmark Report")
     return json.loads(path.read_text())
 
 
-def test_suites_that_fail_are_recorded_and_the_others_run(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
-    session = BenchSession(context, "doit bench", gathered=True)
+def test_suites_that_fail_are_recorded_and_the_others_run(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    session = BenchSession(build, "doit bench", gathered=True)
     assert [session.run(name, {"runs": 3}) for name in ("missing", "broken", "good")] == ["", "", ""]
     failed = session.finish()
     assert failed == (
         "2 of 3 suites failed: missing (could not run: ninja is not installed), "
         "broken (could not run: RuntimeError: the build failed)"
     )
-    made = report(context)
+    made = report(build)
     assert [suite["name"] for suite in made["suites"]] == ["missing", "broken", "good"]
     assert [len(suite["rows"]) for suite in made["suites"]] == [0, 1, 1]
     assert made["suites"][0]["hint"] == "install it"
@@ -90,38 +90,38 @@ def test_suites_that_fail_are_recorded_and_the_others_run(context: Context, caps
     assert f"BENCH_ID={made['id']} BENCH_OUTCOME=incomplete BENCH_REPORT=reports/{made['id']}.md\n" in out
 
 
-def test_a_suite_alone_writes_its_own_report_and_fails_itself(context: Context) -> None:
-    session = BenchSession(context, "doit bench:missing", gathered=False)
+def test_a_suite_alone_writes_its_own_report_and_fails_itself(build: Build) -> None:
+    session = BenchSession(build, "doit bench:missing", gathered=False)
     assert session.run("missing", {"runs": 3}) == "could not run: ninja is not installed\nhint: install it"
-    assert report(context)["command"] == "doit bench:missing"
+    assert report(build)["command"] == "doit bench:missing"
 
 
-def test_a_missed_target_is_no_failure_unless_nothing_but_code_can_move_it(context: Context) -> None:
-    session = BenchSession(context, "doit bench:good bench:strict", gathered=False)
+def test_a_missed_target_is_no_failure_unless_nothing_but_code_can_move_it(build: Build) -> None:
+    session = BenchSession(build, "doit bench:good bench:strict", gathered=False)
     assert session.run("good", {"runs": 3}) == ""
     assert session.run("strict", {}) == "1 of 1 figures are worse than kept"
-    assert report(context)["missed"] == ["good: a case", "strict: compiler runs"]
-    assert report(context)["outcome"] == "measured"
+    assert report(build)["missed"] == ["good: a case", "strict: compiler runs"]
+    assert report(build)["outcome"] == "measured"
 
 
-def test_ctrl_c_leaves_what_was_found(context: Context) -> None:
-    session = BenchSession(context, "doit bench", gathered=True)
+def test_ctrl_c_leaves_what_was_found(build: Build) -> None:
+    session = BenchSession(build, "doit bench", gathered=True)
     session.run("good", {"runs": 1})
     with pytest.raises(KeyboardInterrupt):
         session.run("stopped", {"runs": 1})
-    made = report(context)
+    made = report(build)
     assert [suite["error"] for suite in made["suites"]] == ["", "stopped by Ctrl-C"]
     assert [len(suite["rows"]) for suite in made["suites"]] == [1, 1]
 
 
-def test_runs_must_be_at_least_one(context: Context) -> None:
-    session = BenchSession(context, "doit bench:good --runs 0", gathered=False)
+def test_runs_must_be_at_least_one(build: Build) -> None:
+    session = BenchSession(build, "doit bench:good --runs 0", gathered=False)
     assert session.run("good", {"runs": 0}).startswith("could not run: --runs is 0, but must be at least 1")
 
 
-def test_the_report_says_where_and_with_what(context: Context) -> None:
-    BenchSession(context, "doit bench:good", gathered=False).run("good", {"runs": 1})
-    made = report(context)
+def test_the_report_says_where_and_with_what(build: Build) -> None:
+    BenchSession(build, "doit bench:good", gathered=False).run("good", {"runs": 1})
+    made = report(build)
     assert made["machine"]["cpu"] and set(made["load"]) == {"before", "after"}
     assert made["tools"]["doit"] == "0.37.0"
     assert set(made["tools"]) == {"hotplate", "doit", "esptool", "toolchain", "ninja", "ccache"}

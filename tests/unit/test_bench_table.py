@@ -9,7 +9,17 @@ import pytest
 
 from pipeline.measure.bench import kept as counters
 from pipeline.measure.bench.kept import INSTRUCTIONS, Kept
-from pipeline.measure.bench.table import Row, Suite, Target, Verdict, at_most, build, measured, number, ratio_at_most
+from pipeline.measure.bench.table import (
+    BenchRow,
+    BenchTarget,
+    Suite,
+    TargetVerdict,
+    at_most,
+    build,
+    measured,
+    number,
+    ratio_at_most,
+)
 from pipeline.measure.bench.view import HEAD, cells, render_text
 from tests.golden import benches
 
@@ -31,28 +41,28 @@ def test_a_row_is_the_median_and_the_ends() -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs", "target", "verdict"),
     [
-        (2.0, None, None, Verdict.NO_TARGET),
-        (2.0, None, at_most(2.0), Verdict.MET),
-        (2.001, None, at_most(2.0), Verdict.MISSED),
-        (2.0, 4.0, ratio_at_most(0.5), Verdict.MET),
-        (2.001, 4.0, ratio_at_most(0.5), Verdict.MISSED),
-        (1.0, 4.0, at_most(0.5), Verdict.MISSED),
-        (0.0, 4.0, ratio_at_most(0.0), Verdict.MET),
-        (2.0, None, ratio_at_most(9.0), Verdict.MISSED),  # nothing shows that it was met
-        (2.0, 0.0, ratio_at_most(9.0), Verdict.MISSED),
+        (2.0, None, None, TargetVerdict.NO_TARGET),
+        (2.0, None, at_most(2.0), TargetVerdict.MET),
+        (2.001, None, at_most(2.0), TargetVerdict.MISSED),
+        (2.0, 4.0, ratio_at_most(0.5), TargetVerdict.MET),
+        (2.001, 4.0, ratio_at_most(0.5), TargetVerdict.MISSED),
+        (1.0, 4.0, at_most(0.5), TargetVerdict.MISSED),
+        (0.0, 4.0, ratio_at_most(0.0), TargetVerdict.MET),
+        (2.0, None, ratio_at_most(9.0), TargetVerdict.MISSED),  # nothing shows that it was met
+        (2.0, 0.0, ratio_at_most(9.0), TargetVerdict.MISSED),
     ],
 )
 def test_the_verdict_follows_from_numbers(
-    ours: float, theirs: float | None, target: Target | None, verdict: Verdict
+    ours: float, theirs: float | None, target: BenchTarget | None, verdict: TargetVerdict
 ) -> None:
-    assert Row("s", "c", ours, "ms", "p" if theirs is not None else "", theirs, target).verdict is verdict
+    assert BenchRow("s", "c", ours, "ms", "p" if theirs is not None else "", theirs, target).verdict is verdict
 
 
 def test_the_text_of_a_target_is_made_of_the_target() -> None:
-    assert Row("s", "c", 1, "ms", target=at_most(1500)).target_text == "<= 1500 ms"
-    assert Row("s", "c", 1, "", target=at_most(2)).target_text == "<= 2"
-    assert Row("s", "c", 1, "ms", target=ratio_at_most(1 / 3)).target_text == "ratio <= 0.333"
-    assert Row("s", "c", 1, "ms").target_text == ""
+    assert BenchRow("s", "c", 1, "ms", target=at_most(1500)).target_text == "<= 1500 ms"
+    assert BenchRow("s", "c", 1, "", target=at_most(2)).target_text == "<= 2"
+    assert BenchRow("s", "c", 1, "ms", target=ratio_at_most(1 / 3)).target_text == "ratio <= 0.333"
+    assert BenchRow("s", "c", 1, "ms").target_text == ""
 
 
 @pytest.mark.parametrize(
@@ -64,7 +74,7 @@ def test_numbers(value: float | None, text: str) -> None:
 
 
 def test_a_suite_that_broke_off_makes_the_report_incomplete_and_keeps_its_rows() -> None:
-    row = Row("s", "c", 3, "ms", target=at_most(2))
+    row = BenchRow("s", "c", 3, "ms", target=at_most(2))
     report = build({"id": "bench-1"}, [Suite("s", (row,), error="ninja is not installed"), Suite("t", (row,))])
     assert report["outcome"] == "incomplete"
     assert report["missed"] == ["s: c", "s: c"]
@@ -73,7 +83,7 @@ def test_a_suite_that_broke_off_makes_the_report_incomplete_and_keeps_its_rows()
 
 
 def test_only_a_strict_suite_fails_by_a_missed_target() -> None:
-    missed = (Row("s", "c", 3, "", target=at_most(2)), Row("s", "d", 3, ""))
+    missed = (BenchRow("s", "c", 3, "", target=at_most(2)), BenchRow("s", "d", 3, ""))
     assert Suite("s", missed).failure == ""
     assert Suite("s", missed, strict=True).failure == "1 of 2 figures are worse than kept"
     assert Suite("s", missed[1:], strict=True).failure == ""
@@ -93,8 +103,8 @@ def test_the_terminal_table_fits_and_leaves_empty_columns_out() -> None:
 # --- kept counters ----------------------------------------------------------------------------
 
 ROWS = [
-    Row("work", "one edit: compiler runs", 1, ""),
-    Row("work", "warm no-op: fixed", 1000.0, INSTRUCTIONS, "plain doit", 2000.0),
+    BenchRow("work", "one edit: compiler runs", 1, ""),
+    BenchRow("work", "warm no-op: fixed", 1000.0, INSTRUCTIONS, "plain doit", 2000.0),
 ]
 COMMAND = "doit bench:work --keep"
 
@@ -103,7 +113,7 @@ def kept() -> Kept:
     return counters.decode(counters.encode(ROWS, "3.11", COMMAND))
 
 
-def verdicts(python: str, *ours: float) -> list[Verdict]:
+def verdicts(python: str, *ours: float) -> list[TargetVerdict]:
     found = [row._replace(ours=value) for row, value in zip(ROWS, ours, strict=True)]
     return [row.verdict for row in counters.with_targets(found, kept(), python)]
 
@@ -114,14 +124,14 @@ def test_what_is_kept_comes_back() -> None:
 
 
 def test_counters_are_compared_exactly_and_instructions_within_3_percent() -> None:
-    met, missed = Verdict.MET, Verdict.MISSED
+    met, missed = TargetVerdict.MET, TargetVerdict.MISSED
     assert verdicts("3.11", 1, 1030.0) == [met, met]
     assert verdicts("3.11", 1, 1031.0) == [met, missed]
     assert verdicts("3.11", 2, 900.0) == [missed, met]
 
 
 def test_instructions_of_another_python_are_compared_by_their_ratio() -> None:
-    met, missed = Verdict.MET, Verdict.MISSED
+    met, missed = TargetVerdict.MET, TargetVerdict.MISSED
     assert verdicts("3.13", 1, 1250.0) == [met, met]
     assert verdicts("3.13", 1, 1251.0) == [met, missed]
     assert verdicts("3.13", 2, 1250.0) == [missed, met]
@@ -137,10 +147,10 @@ def test_worse_says_the_counter_both_values_and_the_command() -> None:
 
 
 def test_better_and_unlike() -> None:
-    other = Row("work", "new", 1, "")
+    other = BenchRow("work", "new", 1, "")
     assert counters.better([ROWS[0]._replace(ours=0), ROWS[1]._replace(ours=1.0), other], kept()) == [ROWS[0].case]
     assert counters.unlike([ROWS[0], other], kept()) == ["new", "warm no-op: fixed"]
-    assert counters.with_targets([other], kept(), "3.11")[0].verdict is Verdict.NO_TARGET
+    assert counters.with_targets([other], kept(), "3.11")[0].verdict is TargetVerdict.NO_TARGET
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1, "python": "3.11", "rows": [1]}'])

@@ -64,8 +64,7 @@ def test_unsettled_entry_is_read_again_although_its_stamp_is_equal(root: Path) -
     now = one.remembered("a")
     assert now is not None
     # What a change within the tick of the read leaves behind: the stamp of the new bytes, the digest of the old.
-    digests = bytes.fromhex(fingerprint_bytes(b"old")), bytes.fromhex(digest_bytes(b"old").hex)
-    row = stamps._ROW.pack(*now.stamp, *digests, False, False)
+    row = stamps._encode(stamps.Entry(now.stamp, fingerprint_bytes(b"old"), digest_bytes(b"old").hex, False))
     two = table(root, ({"a": row}, ("a",)))
     assert two.glance("a") is None
     entry = two.current("a")

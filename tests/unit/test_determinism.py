@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.measure.bench.generated_project import template_elf
-from pipeline.measure.loop.determinism import Culprit, Place, blame, locate
+from pipeline.measure.loop.determinism import Culprit, FirstDifference, blame, locate
 from pipeline.model import Action, Stage
 
 CLOCK = """
@@ -51,10 +51,10 @@ def test_blame_stops_at_the_first_action_that_differs() -> None:
 
 
 def test_a_file_that_is_no_elf_has_an_offset_and_its_text() -> None:
-    assert locate(b"made 12:00:01 UTC", b"made 12:00:02 UTC") == Place(
+    assert locate(b"made 12:00:01 UTC", b"made 12:00:02 UTC") == FirstDifference(
         "", "", 12, "'made 12:00:01 UTC'", "'made 12:00:02 UTC'"
     )
-    assert locate(b"\0\1\2\3", b"\0\1\2\3\4") == Place("", "", 4, "the end", "04")
+    assert locate(b"\0\1\2\3", b"\0\1\2\3\4") == FirstDifference("", "", 4, "the end", "04")
     culprit = Culprit("stamp", "build/stamp.h", locate(b"x\0\1\2", b"x\0\1\3"))
     assert str(culprit) == "build/stamp.h (action stamp): offset 0x3: 02 -> 03"
 

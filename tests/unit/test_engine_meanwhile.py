@@ -11,6 +11,7 @@ import pytest
 from pipeline.effects.api import Completed
 from pipeline.engine.facts import used_files
 from pipeline.engine.partial_graph import partial_graph, usage_index
+from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage
 from tests.unit.engine_space import Space
 
@@ -186,6 +187,13 @@ def test_an_ordinary_link_asks_nothing_about_compiles(space: Space) -> None:
     (space.root / "build/local-fast/app.bin").unlink()
     result = space.engine().run(Stage.LINK, lambda label, done, total: None)
     assert sum(result.counts.values()) == 2
+
+
+def test_the_stamp_of_a_directory_is_that_from_before_it_was_listed() -> None:
+    """A later one would say that a source which was saved meanwhile had been listed, too."""
+    first, later = Watched({"/src": (1, 2, 3), "/old": None}), Watched({"/src": (4, 5, 6), "/inc": (7, 8, 9)})
+    assert first.with_more(later).listed == {"/src": (1, 2, 3), "/old": None, "/inc": (7, 8, 9)}
+    assert first.with_more(Watched({"/src": None, "/old": (1, 1, 1)})).listed == {"/src": None, "/old": None}
 
 
 # --- depfiles ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey
 from cache.store import Store
 from pipeline.effects.api import Completed
-from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Records, load_saved
+from pipeline.engine.build_log import STATE_KIND, STATE_NAME, BuildRecords, load_saved
 from pipeline.engine.candidates import CandidateSet
 from pipeline.engine.results import FailureKind
 from pipeline.fastpath.state import FastPathState
@@ -161,7 +161,7 @@ def test_records_with_any_other_value_are_none(space: Space) -> None:
     space.build()
     value, _ = statefile.load(space.root / ".deploy" / STATE_NAME, STATE_KIND)
     for other in mutations(value[1]):
-        records = Records(other)
+        records = BuildRecords(other)
         for name in (*value[1][0], *records.names()):
             records.get(name), records.result(name), records.files(name)
             hash((records.discovered(name), records.absent(name)))

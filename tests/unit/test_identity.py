@@ -83,3 +83,9 @@ def test_a_smaller_flash_chip_is_refused() -> None:
     failure = flash_failure(2 << 20, 4 << 20, WHERE)
     assert failure is not None and failure.category is FailureCategory.WRONG_DEVICE
     assert failure.message == "the board's flash has 2048 KiB, deploy.toml says 4096 KiB"
+    fits = flash_failure(2 << 20, 4 << 20, WHERE, 2 << 20)
+    assert fits == failure, "then another size in deploy.toml helps"
+    larger = flash_failure(2 << 20, 4 << 20, WHERE, (2 << 20) + 0x1000)
+    assert larger is not None
+    assert larger.message == "the board's flash has 2048 KiB, and the partition table needs 2052 KiB"
+    assert "partition table" in larger.hint

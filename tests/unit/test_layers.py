@@ -79,6 +79,7 @@ DOIT_MODULES = {
     "pipeline/cli/check_tasks.py",
     "pipeline/cli/commands.py",
     "pipeline/cli/reporter.py",
+    "pipeline/cli/users_state.py",
     "pipeline/editor/tasks.py",
     "pipeline/fastpath/handover.py",
     "pipeline/measure/tasks.py",

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from pipeline.measure.loop import records
 from pipeline.measure.loop.judgement import (
     SLUGS,
-    Decision,
     Finding,
     Iteration,
     Limits,
-    Measured,
+    LoopDecision,
+    LoopRun,
     Rule,
     Test,
     decide,
@@ -26,13 +26,13 @@ from pipeline.measure.loop.judgement import (
     reference_of,
     without_progress,
 )
-from pipeline.measure.loop.records import CSV_HEADER, Place, broken_precondition, csv_row, measure, read_history
+from pipeline.measure.loop.records import CSV_HEADER, Origin, broken_precondition, csv_row, measure, read_history
 from pipeline.measure.loop.view import followup, followup_name
 from tests.golden import loops as golden
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GREEN = Iteration(0)
-HERE = Place("machine", "bench", "local-fast")
+HERE = Origin("machine", "bench", "local-fast")
 
 
 def red(*rules: Rule) -> Iteration:
@@ -43,20 +43,20 @@ UNSCORED = Iteration(0, (), ("T2: sources_changed:a.c",))
 TWO = red(Rule.SLOW_BUILD)
 
 
-def run(test: Test, total_ms: int = 300, **values: Any) -> Measured:
+def run(test: Test, total_ms: int = 300, **values: Any) -> LoopRun:
     base = {"phases": {"startup": 100, "verify-flash": 100, "ttfb": 60, "remainder": 40}, "compiled": 0, "linked": 0}
     if test is Test.EDIT:
         base |= {"compiled": 1, "linked": 1, "bytes_written": 4096, "regions": {"app": "delta"}}
     elif test is Test.COMMENT:
         base |= {"compiled": 1}
-    return Measured(test, total_ms, **{**base, **values})
+    return LoopRun(test, total_ms, **{**base, **values})
 
 
-def found(*runs: Measured, reference: dict[str, Measured] | None = None) -> list[Finding]:
+def found(*runs: LoopRun, reference: dict[str, LoopRun] | None = None) -> list[Finding]:
     return list(judge(runs, Limits(), reference or {})[0])
 
 
-def whole(*runs: Measured) -> list[Measured]:
+def whole(*runs: LoopRun) -> list[LoopRun]:
     """All tests, those in `runs` instead of good ones."""
     return [next((one for one in runs if one.test is test), run(test)) for test in Test]
 
@@ -105,7 +105,7 @@ def test_of_several_findings_the_first_rule_acts() -> None:
 @given(st.lists(st.sampled_from([GREEN, UNSCORED, TWO, red(Rule.WROTE, Rule.COARSE), red(Rule.NO_PROGRESS)])))
 def test_a_history_has_one_decision_and_ends_in_time(history: list[Iteration]) -> None:
     decision = decide(history)
-    assert isinstance(decision, Decision) and decision.action
+    assert isinstance(decision, LoopDecision) and decision.action
     assert 0 <= without_progress(history) <= len(history)
     # whatever happened before, five more of the same end the loop, or three green ones
     assert decide([*history, GREEN, GREEN, GREEN]).rule is Rule.GREEN
@@ -140,7 +140,7 @@ def test_good_runs_have_no_finding() -> None:
         (run(Test.LOOP, failure="panic"), Rule.NO_PROGRESS, "panic"),
     ],
 )
-def test_a_bad_run_is_attributed(bad: Measured, rule: Rule, subject: str) -> None:
+def test_a_bad_run_is_attributed(bad: LoopRun, rule: Rule, subject: str) -> None:
     assert [(finding.rule, finding.subject) for finding in found(bad)] == [(rule, subject)]
 
 

@@ -35,6 +35,9 @@ def test_single_images_are_not_merged() -> None:
     for base, data in ((0, given_by.bootloader("esp32c3")), (0x1000, given_by.bootloader("esp32")), (0x8000, TABLE)):
         assert split(base, data) is None or base == 0x8000
     assert split(0x10000, APP) is None and split(0, b"") is None
+    signed = given_by.bootloader("esp32c3").ljust(0x1000, b"\xff") + b"\xe7\x02a signature"
+    assert split(0, signed) is None
+    assert isinstance(split(0, signed.ljust(0x2000, b"\xff") + APP), str)
 
 
 def test_what_follows_an_application_in_its_partition_belongs_to_it() -> None:

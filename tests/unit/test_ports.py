@@ -13,8 +13,8 @@ from serial.tools import list_ports
 
 from pipeline.device.ports import _usb_id, find_again, planted_faults, reopen
 from pipeline.model import Failure, FailureCategory
-from pipeline.run.context import load_context
 from pipeline.run.options import Options
+from pipeline.run.run import load_run
 from tests.unit.test_config import MINIMAL
 from virtualboard.faults import parse_fault
 from virtualboard.port import open_virtual
@@ -46,7 +46,7 @@ def test_what_cannot_be_planted_is_said_at_its_place(port: str, fact: str, advic
     text = MINIMAL.replace("[device.bench]", f'[device.bench]\nport = "{port}"')
     line = text.partition(port)[0].count("\n") + 1
     (tmp_path / "deploy.toml").write_text(text)
-    failure = load_context(Options(), tmp_path)
+    failure = load_run(Options(), tmp_path)
     assert isinstance(failure, Failure)
     assert (failure.category, failure.stage) == (FailureCategory.CONFIG_ERROR, None)
     assert failure.line().startswith(f"deploy.toml:{line}:8: error: {fact}")

@@ -24,6 +24,7 @@ from pipeline.engine.forecast import forecast
 from tests.unit.random_edits import PRECIOUS, Script
 from tests.unit.random_project import (
     JOBS,
+    SOURCES,
     FakeRunner,
     Model,
     Project,
@@ -38,6 +39,19 @@ from tests.unit.random_project import (
 
 SEEDS, STEPS = 11, 48
 STRESS_SEEDS, STRESS_STEPS = 80, 250
+
+
+SAVES = ("edit", "new_includes", "comment", "add_source", "rename_source", "remove_source", "shadow", "helper", "data",
+         "generator", "link_header", "link_directory", "revert", "same_stamp_edit")  # fmt: skip
+"""What happens while a command runs."""
+UNTRACKED = ("delete_state", "corrupt_output", "link_output", "damage_store", "build killed", "build interrupted")
+"""After these, what we made is not known or holds other bytes."""
+PLANNED = {
+    Fate.UP_TO_DATE: "up_to_date",
+    Fate.RESTORE: "restored",
+    Fate.RUN: "executed",
+    Fate.BLOCKED: "failed",
+}
 
 
 class Walk:
@@ -55,7 +69,7 @@ class Walk:
         self.ways += [self.twice, self.killed, self.beside_a_twin]
         if runner is FakeRunner:
             # These act while a tool runs, so they need it in this process.
-            self.ways += [self.edited_meanwhile, self.interrupted]
+            self.ways += [self.edited_meanwhile, self.saved_meanwhile, self.saved_meanwhile, self.interrupted]
 
     def step(self) -> None:
         """Edit, then build in one of the ways; each ends with a plain build that must be right."""
@@ -78,14 +92,15 @@ class Walk:
         failures = {failure.action for result in results for failure in result.failures}
         assert failures <= expected_failures and bool(failures) == bool(expected_failures)
         assert executed <= must | may, f"needless: {sorted(executed - must - may)}"
-        assert all(fates[name] in (Fate.RUN, Fate.UNCERTAIN) for name in executed), fates
+        self.compare_plan(fates)
         if failures:
             self.model.stopped(planned, executed)
             return
         assert must <= executed, f"missed: {sorted(must - executed)}"
-        assert {name for name, fate in fates.items() if fate is Fate.RUN} <= executed, fates
         assert all(not result.notes for result in results)
         self.compare(self.project)
+        if results:
+            self.compare_leftovers()
         self.model.succeeded(planned, executed)
 
     def twice(self) -> None:
@@ -120,6 +135,26 @@ class Walk:
         self.model.killed(clean_build(self.project), {path for one in planned for path in one.outputs})
         self.model.records.pop(f"{mine.action.profile}:{mine.action.name}", None)
         return self.plain()
+
+    def saved_meanwhile(self) -> None:
+        """Somebody saves, renames or removes a file while a command runs; the next build is right whatever that was."""
+        before, runner = clean_build(self.project), FakeRunner()
+        left = [self.rng.randint(1, 4)]
+        started: set[str] = set()
+
+        def save(out: str) -> None:
+            started.add(out)
+            left[0] -= 1
+            if left[0] == 0:
+                name = self.rng.choice(SAVES)
+                self.script.log.append(f"    meanwhile {name} {getattr(self.script, f'op_{name}')()}")
+
+        runner.during = save
+        self.project.build(runner)
+        everything = {path for one in before for path in one.outputs}
+        self.model.killed(before, everything)
+        self.model.killed(clean_build(self.project), everything | started)
+        self.plain()
 
     def interrupted(self) -> None:
         """Ctrl-C in the middle of a command."""
@@ -164,7 +199,7 @@ class Walk:
         """Another checkout of the same sources builds at the same time from the same store."""
         root = self.base / "twin"
         remove_tree(root)
-        for directory in ("src", "inc", "first", "gen"):
+        for directory in SOURCES:
             if (self.project.root / directory).is_dir():
                 shutil.copytree(self.project.root / directory, root / directory)
         twin, fresh = Project(root, self.project.cache, self.project.shape), Model(self.model.store, self.model.maybe)
@@ -185,6 +220,28 @@ class Walk:
         self.compare(twin)
         self.model.succeeded(planned, built["twin"] | built["project"])
         return None
+
+    def compare_plan(self, fates: dict[str, Fate]) -> None:
+        """`plan` said what the build then did, as far as the build came."""
+        how = self.project.how
+        for name, fate in fates.items():
+            if fate is Fate.UNCERTAIN or how.get(name) == "failed":
+                continue
+            if name in how:
+                assert PLANNED[fate] == how[name], f"plan: {name}: {fate}, but {how[name]}"
+            else:
+                assert fate is Fate.UP_TO_DATE or "failed" in how.values(), f"plan: {name}: {fate}, but nothing"
+
+    def compare_leftovers(self) -> None:
+        """Nothing lies below build/ that no action makes, unless its bytes are not ours or the records are gone."""
+        build = self.project.root / "build"
+        there = {path for path in build.rglob("*") if not path.is_dir()}
+        if any(word in line for line in self.script.log for word in UNTRACKED):
+            return
+        profile = self.project.shape.profile
+        mine = {self.project.root / path for action in self.project.actions() for path in action.outputs}
+        others = {path for path in there if path.parent.name in ("fast", "slow") and path.parent.name != profile}
+        assert there <= mine | others, sorted(map(str, there - mine - others))
 
     def compare(self, project: Project) -> None:
         """Every output is that of a clean build, nothing half-written lies about, and no link was written through."""

@@ -22,8 +22,8 @@ from pipeline.measure.bench.view import render_markdown as render_bench
 from pipeline.model import Failure
 from pipeline.report.document import build_report
 from pipeline.report.markdown import render_markdown
-from pipeline.run.context import Context, load_context
 from pipeline.run.options import Options
+from pipeline.run.project import Project, load_project
 from tests.golden import baselines, benches, scenarios
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def save(project: Path, name: str, data: object) -> None:
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Context:
+def project(tmp_path: Path) -> Project:
     """A project with two deploys, two baselines, and a log whose rendering is gone."""
     generated_project.write_project(tmp_path, 1)
     unchanged, failed = build_report(scenarios.unchanged()), build_report(scenarios.failure())
@@ -54,59 +54,59 @@ def context(tmp_path: Path) -> Context:
     log = tmp_path / ".deploy/runs" / f"{LOGGED}.log"
     log.parent.mkdir(parents=True)
     log.write_bytes(RUN_LOG_HEADER + b"".join(map(encode, scenarios.success())))
-    loaded = load_context(Options(), tmp_path)
-    assert isinstance(loaded, Context)
+    loaded = load_project(Options(), tmp_path)
+    assert isinstance(loaded, Project)
     return loaded
 
 
-def text(context: Context, *words: str, kind: str = "", limit: int = 20) -> str:
-    found = report_text(context, words, kind, limit)
+def text(project: Project, *words: str, kind: str = "", limit: int = 20) -> str:
+    found = report_text(project, words, kind, limit)
     assert isinstance(found, str), found
     return found
 
 
-def refused(context: Context, *words: str, kind: str = "") -> Failure:
-    found = report_text(context, words, kind, 20)
+def refused(project: Project, *words: str, kind: str = "") -> Failure:
+    found = report_text(project, words, kind, 20)
     assert isinstance(found, Failure), found
     assert "\n" not in found.line()
     return found
 
 
-def test_the_list_is_newest_first_and_counts_its_lines(context: Context) -> None:
-    lines = text(context).splitlines()
+def test_the_list_is_newest_first_and_counts_its_lines(project: Project) -> None:
+    lines = text(project).splitlines()
     assert lines[0].split()[:2] == ["id", "started"]
     assert [line.split()[0] for line in lines[2:]] == [
         # a log knows the id that its run was given, and the report made of it says so
         *(SUCCESS, FAILURE, SUCCESS, "baseline-20261121-083000", "baseline-20261120-083000"),
     ]
-    assert text(context, "list") == text(context)
-    assert len(text(context, limit=2).splitlines()) == 4
-    assert len(text(context, limit=0).splitlines()) == 7
+    assert text(project, "list") == text(project)
+    assert len(text(project, limit=2).splitlines()) == 4
+    assert len(text(project, limit=0).splitlines()) == 7
     assert "verified_unchanged" in lines[4]
     assert "WITHIN" in lines[4]
     assert "warm: failed" in lines[5]
 
 
-def test_a_report_is_shown_as_it_was_written(context: Context) -> None:
+def test_a_report_is_shown_as_it_was_written(project: Project) -> None:
     report = build_report(scenarios.unchanged())
-    assert text(context, "show", SUCCESS) == render_markdown(report)
-    assert json.loads(text(context, "show", SUCCESS, kind="json")) == report
-    assert text(context, "show", "beef") == text(context, "show", SUCCESS), "the end of an id is enough"
-    assert text(context, "show", LOGGED) == render_markdown(build_report(scenarios.success())), "from its log"
-    assert text(context, "show") == text(context, "show", LOGGED), "the last one"
-    path = context.root / "reports" / f"{SUCCESS}.json"
-    assert text(context, "show", str(path)) == text(context, "show", SUCCESS)
+    assert text(project, "show", SUCCESS) == render_markdown(report)
+    assert json.loads(text(project, "show", SUCCESS, kind="json")) == report
+    assert text(project, "show", "beef") == text(project, "show", SUCCESS), "the end of an id is enough"
+    assert text(project, "show", LOGGED) == render_markdown(build_report(scenarios.success())), "from its log"
+    assert text(project, "show") == text(project, "show", LOGGED), "the last one"
+    path = project.root / "reports" / f"{SUCCESS}.json"
+    assert text(project, "show", str(path)) == text(project, "show", SUCCESS)
 
 
-def test_a_baseline_is_shown_as_tables_csv_or_markdown(context: Context) -> None:
+def test_a_baseline_is_shown_as_tables_csv_or_markdown(project: Project) -> None:
     made = made_once("slower")
-    assert text(context, "show", made["id"]) == render_text(made)
-    assert text(context, "show", made["id"], kind="csv") == render_csv(made)
-    assert text(context, "show", made["id"], kind="md").startswith("# Baseline Report\n")
+    assert text(project, "show", made["id"]) == render_text(made)
+    assert text(project, "show", made["id"], kind="csv") == render_csv(made)
+    assert text(project, "show", made["id"], kind="md").startswith("# Baseline Report\n")
 
 
-def test_two_deploys_side_by_side(context: Context) -> None:
-    told = text(context, "diff", SUCCESS, LOGGED)
+def test_two_deploys_side_by_side(project: Project) -> None:
+    told = text(project, "diff", SUCCESS, LOGGED)
     rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.split()}
     assert rows["outcome"] == ["verified_unchanged", "delta_flashed"]
     assert rows["totals.compiled"] == ["0", "1"]
@@ -117,50 +117,50 @@ def test_two_deploys_side_by_side(context: Context) -> None:
     assert "profile" not in rows, "what is equal is not shown"
 
 
-def test_two_baselines_side_by_side(context: Context) -> None:
-    told = text(context, "diff", "baseline-20261120-083000", "baseline-20261121-083000")
+def test_two_baselines_side_by_side(project: Project) -> None:
+    told = text(project, "diff", "baseline-20261120-083000", "baseline-20261121-083000")
     (row,) = (line for line in told.splitlines() if "flash/verify" in line)
     assert row.split()[2:5] == ["244", "544", "2.23"]
     assert row.endswith("yes")
     (mirrored,) = (
         line
-        for line in text(context, "diff", "baseline-20261121-083000", "baseline-20261120-083000").splitlines()
+        for line in text(project, "diff", "baseline-20261121-083000", "baseline-20261120-083000").splitlines()
         if "flash/verify" in line
     )
     assert mirrored.split()[2:5] == ["544", "244", "0.45"]
 
 
-def test_benchmarks_are_listed_shown_and_compared(context: Context) -> None:
+def test_benchmarks_are_listed_shown_and_compared(project: Project) -> None:
     made = benches.report()
-    save(context.root, made["id"], made)
+    save(project.root, made["id"], made)
     later = {**made, "id": "bench-20261121-093000", "command": "doit bench --runs 3"}
     later["suites"] = json.loads(json.dumps(made["suites"]))
     later["suites"][0]["rows"][0] |= {"ours": 206.6, "ratio": 3.27}
-    save(context.root, later["id"], later)
-    save(context.root, "bench-20261121-094000", {**made, "schema": 99})
+    save(project.root, later["id"], later)
+    save(project.root, "bench-20261121-094000", {**made, "schema": 99})
 
-    listed = [line for line in text(context).splitlines() if line.startswith("bench-")]
+    listed = [line for line in text(project).splitlines() if line.startswith("bench-")]
     assert [line.split()[0] for line in listed] == [later["id"], made["id"]], "another schema is no report"
     assert "engine device watch work: incomplete" in listed[0]
-    assert text(context, "show", made["id"], kind="md") == render_bench(made)
-    assert "missed: engine: warm no-op, 10000 units, doit\n" in text(context, "show", made["id"])
-    assert json.loads(text(context, "show", made["id"], kind="json")) == made
+    assert text(project, "show", made["id"], kind="md") == render_bench(made)
+    assert "missed: engine: warm no-op, 10000 units, doit\n" in text(project, "show", made["id"])
+    assert json.loads(text(project, "show", made["id"], kind="json")) == made
 
-    told = text(context, "diff", made["id"], later["id"]).splitlines()
+    told = text(project, "diff", made["id"], later["id"]).splitlines()
     assert ["command", "doit bench", "doit bench --runs 3"] in [re.split("  +", line.strip()) for line in told]
     (row,) = (line for line in told if "warm no-op" in line and "3.27" in line)
     assert row.split()[-6:] == ["103.3", "206.6", "ms", "2.00", "1.63", "3.27"]
-    assert "a bench and a deploy cannot be compared" in refused(context, "diff", made["id"], SUCCESS).message
+    assert "a bench and a deploy cannot be compared" in refused(project, "diff", made["id"], SUCCESS).message
 
 
-def test_what_cannot_be_shown_is_refused_in_a_line(context: Context) -> None:
+def test_what_cannot_be_shown_is_refused_in_a_line(project: Project) -> None:
 
-    assert "did you mean" in refused(context, "show", "tx-20261121-083000-baef").message
-    assert "'tx-20261121' could be 3 reports" in refused(context, "show", "tx-20261121").message
-    assert "cannot be understood" in refused(context, "bla").message
-    assert "cannot be compared" in refused(context, "diff", SUCCESS, "baseline-20261120-083000").message
-    assert "--format 'csv'" in refused(context, "show", SUCCESS, kind="csv").message
-    assert "is no report" in refused(context, "show", "./nowhere.json").message
+    assert "did you mean" in refused(project, "show", "tx-20261121-083000-baef").message
+    assert "'tx-20261121' could be 3 reports" in refused(project, "show", "tx-20261121").message
+    assert "cannot be understood" in refused(project, "bla").message
+    assert "cannot be compared" in refused(project, "diff", SUCCESS, "baseline-20261120-083000").message
+    assert "--format 'csv'" in refused(project, "show", SUCCESS, kind="csv").message
+    assert "is no report" in refused(project, "show", "./nowhere.json").message
 
 
 @pytest.mark.parametrize(
@@ -177,30 +177,30 @@ def test_what_cannot_be_shown_is_refused_in_a_line(context: Context) -> None:
         '{"schema": 1, "budget": {"total": {}, "phases": [1]}}',
     ],
 )
-def test_a_damaged_file_is_no_report(context: Context, damage: str) -> None:
-    (context.root / "reports" / f"{SUCCESS}.json").write_text(damage)
-    assert SUCCESS not in [line.split()[0] for line in text(context).splitlines()[3:]]
-    assert "there is no report" in refused(context, "show", SUCCESS).message
+def test_a_damaged_file_is_no_report(project: Project, damage: str) -> None:
+    (project.root / "reports" / f"{SUCCESS}.json").write_text(damage)
+    assert SUCCESS not in [line.split()[0] for line in text(project).splitlines()[3:]]
+    assert "there is no report" in refused(project, "show", SUCCESS).message
     for name in ("baseline-20261120-083000", "baseline-20261121-083000"):
-        (context.root / "reports" / f"{name}.json").write_text(damage)
-    assert len(text(context).splitlines()) == 4, "the log and the other deploy"
+        (project.root / "reports" / f"{name}.json").write_text(damage)
+    assert len(text(project).splitlines()) == 4, "the log and the other deploy"
 
 
-def test_no_reports_at_all(context: Context) -> None:
-    for path in [*context.run.reports_dir.iterdir(), *(context.state_dir / "runs").iterdir()]:
+def test_no_reports_at_all(project: Project) -> None:
+    for path in [*project.reports_dir.iterdir(), *(project.state_dir / "runs").iterdir()]:
         path.unlink()
-    assert text(context) == "there are no reports in reports/\n"
-    assert "there is no report 'last'" in refused(context, "show").message
+    assert text(project) == "there are no reports in reports/\n"
+    assert "there is no report 'last'" in refused(project, "show").message
 
 
-def test_the_command_is_known_to_doit_and_prints_nothing_else(context: Context) -> None:
+def test_the_command_is_known_to_doit_and_prints_nothing_else(project: Project) -> None:
     command = [sys.executable, "-m", "doit", "report", "show", "beef", "--format", "json"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=context.root, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=project.root, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["transaction_id"] == SUCCESS
     wrong = subprocess.run(
-        [*command[:4], "shw"], cwd=context.root, env=env, capture_output=True, text=True, check=False
+        [*command[:4], "shw"], cwd=project.root, env=env, capture_output=True, text=True, check=False
     )
     assert (wrong.returncode, wrong.stdout) == (3, "")
     assert wrong.stderr.splitlines()[1].startswith("hint: use: doit report list")

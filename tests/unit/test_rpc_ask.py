@@ -12,6 +12,7 @@ class Firmware:
     """A link on whose other end a script answers; time passes only while nothing comes."""
 
     name = "scripted"
+    real_time = False
     gaps: tuple[Gap, ...] = ()
 
     def __init__(self, *chunks: bytes) -> None:

@@ -54,7 +54,7 @@ def explained(space: Space) -> list[str]:
 def test_nothing_to_do_says_what_was_compared(built: Space) -> None:
     assert explained(built) == [
         "compile: up to date (3 actions)",
-        "  compared: 30 command words, 3 declared inputs, 2 discovered inputs, 6 absent files, 3 outputs",
+        "  compared: 30 command words, 3 declared inputs, 2 discovered inputs, 4 absent files, 3 outputs",
         "link: up to date (2 actions)",
         "  compared: 7 command words, 4 declared inputs, 2 outputs",
     ]
@@ -104,7 +104,7 @@ def test_each_kind_of_reason(built: Space) -> None:
     built.identity = "fake 1"
     assert why(built, name) == [
         f"{name}: up to date",
-        "  compared: 10 command words, 1 declared input, 1 discovered input, 3 absent files, 1 output",
+        "  compared: 10 command words, 1 declared input, 1 discovered input, 2 absent files, 1 output",
     ]
     (built.root / "inc/a.h").unlink()
     assert why(built, name)[1].endswith(" -> gone")
@@ -145,6 +145,39 @@ def test_a_restored_object_makes_the_link_certain(built: Space) -> None:
     fates = {one.action.name: one.fate for one in look(built)}
     assert fates["compile src/c.c"] is Fate.RESTORE and fates["link"] is Fate.RESTORE
     assert built.build().ran == []
+
+
+def with_generator(space: Space, output: str) -> None:
+    """Declare one more action, which makes `output` of gen/seed."""
+    actions = space.actions
+    words = ("cc", "-o", output, "-MF", f"{output}.d", "gen/seed")
+    made = Action("gen", Stage.COMPILE, ("gen/seed",), (output,), words, depfile=f"{output}.d")
+    space.actions = lambda: [*actions(), made]  # type: ignore[method-assign]
+
+
+def test_a_header_that_a_new_action_will_make_is_foreseen(built: Space) -> None:
+    built.write("gen/seed", "int generated;\n")
+    built.search = ("build/gen", "inc")
+    built.build()
+    with_generator(built, "build/gen/a.h")
+    fates = {one.action.name: one.fate for one in look(built)}
+    assert fates["gen"] is Fate.RUN and fates["compile src/a.c"] is Fate.RUN
+    assert fates["compile src/c.c"] is Fate.UP_TO_DATE
+    assert {"gen/seed", "src/a.c", "src/b.c"} <= set(built.build().ran)
+
+
+def test_a_product_that_is_read_through_a_link_is_foreseen(tmp_path: Path) -> None:
+    space = Space(tmp_path / "project").sample()
+    space.write("gen/seed", "int generated;\n")
+    (space.root / "inc/a.h").unlink()
+    (space.root / "inc/a.h").symlink_to("../build/gen/g.h")
+    with_generator(space, "build/gen/g.h")
+    assert space.build().ok
+    space.write("gen/seed", "int edited;\n")
+    found = {one.action.name: one for one in look(space)}
+    assert found["compile src/a.c"].fate is Fate.UNCERTAIN and found["compile src/c.c"].fate is Fate.UP_TO_DATE
+    assert found["compile src/a.c"].waits_for is not None and found["compile src/a.c"].waits_for[1] == "gen"
+    assert {"gen/seed", "src/a.c", "src/b.c"} <= set(space.build().ran)
 
 
 def test_words_select_stages_actions_and_files(built: Space) -> None:

@@ -17,17 +17,17 @@ from typing import Any
 
 from cache.durable import read_text
 from cache.named_tuple import NamedTuple
+from pipeline.config.schema import DeviceConfig
 from pipeline.effects.host import GitQuery
 from pipeline.measure.baseline import rows as core
-from pipeline.measure.baseline.rows import Measured
+from pipeline.measure.baseline.rows import BaselineRun
 from pipeline.measure.baseline.view import render_csv, render_markdown
 from pipeline.measure.child import Child
 from pipeline.measure.experiment import ProjectCopy, refused_devices, refused_number, write_renderings
 from pipeline.measure.facts import circumstances
 from pipeline.model import Failure
 from pipeline.report.dated_files import free_id
-from pipeline.run.context import Context
-from pipeline.run.device_run import DeviceRun
+from pipeline.run.build import Build
 
 
 class Step(NamedTuple):
@@ -49,55 +49,55 @@ def steps(mode: str, runs: int) -> Iterator[Step]:
         yield from (Step("edit", number, edit=edit) for number in range(1, runs + 1) for edit in core.EDITS)
 
 
-Watcher = Callable[[str, int, int, Measured | None], None]
+Watcher = Callable[[str, int, int, BaselineRun | None], None]
 """`watch(run, done, total, measured)`: before each run (measured None), and after it."""
 
 
-def measure(context: Context, mode: str, runs: int, *, deploy: bool, watch: Watcher) -> dict[str, Any] | Failure:
+def measure(build: Build, mode: str, runs: int, *, deploy: bool, watch: Watcher) -> dict[str, Any] | Failure:
     """Make the baseline and write its files; the baseline as data, or why none could be begun."""
-    asked = refused_number("baseline", "--runs", runs, 5) or refused_devices("baseline", context.devices)
+    asked = refused_number("baseline", "--runs", runs, 5) or refused_devices("baseline", build.project.devices)
     if asked is not None:
         return asked
-    _forget_board(context, deploy=deploy)
-    git = GitQuery(context.root)
-    started_at = context.clock.utc()
+    _forget_board(build, deploy=deploy)
+    git = GitQuery(build.project.root)
+    started_at = build.clock.utc()
     plan = list(steps(mode, runs))
     with tempfile.TemporaryDirectory(prefix="hotplate-baseline-") as directory:
-        children = _Children(ProjectCopy(context, Path(directory)), deploy=deploy)
-        found: list[Measured] = []
+        children = _Children(ProjectCopy(build, Path(directory)), deploy=deploy)
+        found: list[BaselineRun] = []
         for step in plan:
             name = f"{step.series}-{step.number}" + (f" {step.edit}" if step.edit else "")
             watch(name, len(found), len(plan), None)
             found.append(children.run(step))
             watch(name, len(found), len(plan), found[-1])
         notes = children.finish()
-    device = context.devices[0]
+    device = build.project.devices[0]
     facts = {
-        "id": free_id("baseline", context.run.reports_dir, started_at),
+        "id": free_id("baseline", build.project.reports_dir, started_at),
         "mode": mode,
         "started_at": started_at,
         "runs_asked": runs,
-        "profile": context.profile,
+        "profile": build.project.profile,
         "deploy": deploy,
         "device": _device(device),
         "board": _board(device, mode, deploy=deploy),
-        **circumstances(context, git),
+        **circumstances(build, git),
         "notes": notes,
     }
-    budget = context.config.budget
-    earlier = _earlier(context.run.reports_dir, facts)
+    budget = build.config.budget
+    earlier = _earlier(build.project.reports_dir, facts)
     made = core.build(facts, found, budget.limits_ms, earlier, enforced=budget.enforce)
     texts = {"csv": render_csv(made), "md": render_markdown(made), "json": json.dumps(made, indent=2) + "\n"}
-    write_renderings(context.run.reports_dir, made["id"], texts)
+    write_renderings(build.project.reports_dir, made["id"], texts)
     return made
 
 
-def _forget_board(context: Context, *, deploy: bool) -> None:
+def _forget_board(build: Build, *, deploy: bool) -> None:
     """A real board is about to be written by the copy: what this project's journal believes of it may no longer be
     true. Before the first write, so that it holds however this ends; it costs the next deploy one look at the board."""
-    device = context.devices[0].config
+    device = build.project.devices[0]
     if deploy and not device.is_virtual:
-        for path in (context.state_dir / "devices.v1").glob(f"{device.mac.replace(':', '') or '*'}.log"):
+        for path in (build.project.state_dir / "devices.v1").glob(f"{device.mac.replace(':', '') or '*'}.log"):
             path.unlink(missing_ok=True)
 
 
@@ -109,7 +109,7 @@ class _Children:
         self._deploy = deploy
         self._notes: dict[str, None] = {}
 
-    def run(self, step: Step) -> Measured:
+    def run(self, step: Step) -> BaselineRun:
         """Prepare, run one child, and read what it says of itself."""
         if step.erase:
             self._copy.scratch.erase()
@@ -135,7 +135,7 @@ class _Children:
         return notes
 
 
-def _measured(step: Step, child: Child) -> Measured:
+def _measured(step: Step, child: Child) -> BaselineRun:
     if child.report is not None:
         return core.measured(*_name(step), child.report)
     if child.ok:
@@ -150,17 +150,17 @@ def _name(step: Step) -> tuple[str, int, str]:
 # --- facts ------------------------------------------------------------------------------------
 
 
-def _device(device: DeviceRun) -> dict[str, str]:
-    config = device.config
+def _device(device: DeviceConfig) -> dict[str, str]:
+    config = device
     timing = config.timing if config.is_virtual else "real"
     return {"name": config.name, "mac": config.mac, "chip": config.chip, "port": config.port, "timing": timing}
 
 
-def _board(device: DeviceRun, mode: str, *, deploy: bool) -> str:
+def _board(device: DeviceConfig, mode: str, *, deploy: bool) -> str:
     """What is done to the board before a run that begins from nothing."""
     if not deploy:
         return "not used"
-    if device.config.is_virtual:
+    if device.is_virtual:
         return (
             "virtual, erased before each run" if mode == "cold" else "virtual, erased before each cold run and warm-1"
         )

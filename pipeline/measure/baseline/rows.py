@@ -40,7 +40,7 @@ RESOLUTION_S = 0.001
 """Durations are whole ms: a difference of one is rounding."""
 
 
-class Measured(NamedTuple):
+class BaselineRun(NamedTuple):
     """One child run. `edit`: the kind of edit before it, `""` for none. `phases`: startup, dispatch, stages and total,
     in ms. `failure`: (category, stage or "", message)."""
 
@@ -57,7 +57,7 @@ class Measured(NamedTuple):
         return f"{self.series}-{self.number}"
 
 
-class Row(NamedTuple):
+class BaselineRow(NamedTuple):
     """One line of the CSV. `status`: `ok`, `up-to-date` (nothing to do: the time is that of finding out), `not-run`, or
     `fail:<category>`."""
 
@@ -78,11 +78,11 @@ class Row(NamedTuple):
         return self.duration_s is not None and self.status in ("ok", "up-to-date") and self.run != "warm-1"
 
 
-def measured(series: str, number: int, edit: str, report: Mapping[str, Any]) -> Measured:
+def measured(series: str, number: int, edit: str, report: Mapping[str, Any]) -> BaselineRun:
     """What the report of a child run says."""
     failure = report["failure"]
     budget = report["budget"]
-    return Measured(
+    return BaselineRun(
         series,
         number,
         edit,
@@ -93,51 +93,51 @@ def measured(series: str, number: int, edit: str, report: Mapping[str, Any]) -> 
     )
 
 
-def unmeasured(series: str, number: int, edit: str, category: str, message: str) -> Measured:
+def unmeasured(series: str, number: int, edit: str, category: str, message: str) -> BaselineRun:
     """A child run that failed before it could measure anything."""
-    return Measured(series, number, edit, {}, {}, {}, (category, "", message))
+    return BaselineRun(series, number, edit, {}, {}, {}, (category, "", message))
 
 
-def not_run(series: str, number: int, edit: str) -> Measured:
+def not_run(series: str, number: int, edit: str) -> BaselineRun:
     """A child run that there was no way to make: an edit of a file that the project does not have."""
-    return Measured(series, number, edit, {}, {}, {})
+    return BaselineRun(series, number, edit, {}, {}, {})
 
 
-def answered_by_fastpath(series: str, number: int, edit: str, duration_ms: int) -> Measured:
+def answered_by_fastpath(series: str, number: int, edit: str, duration_ms: int) -> BaselineRun:
     """A child that the fast path answered: every stage was up to date before it began, which is 0 ms as in a run of
     doit's that it informed."""
     nothing = {stage.value: StageOutcome.UP_TO_DATE.value for stage in HOST_STAGES}
     phases = {**dict.fromkeys(nothing, 0), TOTAL: duration_ms}
-    return Measured(series, number, edit, phases, nothing, {"compiled": 0, "restored": 0, "linked": 0})
+    return BaselineRun(series, number, edit, phases, nothing, {"compiled": 0, "restored": 0, "linked": 0})
 
 
 # --- rows -------------------------------------------------------------------------------------
 
 
-def rows(run: Measured, *, deploy: bool) -> list[Row]:
+def rows(run: BaselineRun, *, deploy: bool) -> list[BaselineRow]:
     """The lines of one run. `deploy`: were the device stages asked for? An edit is one line: from the saved file to the
     end of the run. The total is that of what was asked for."""
     total_s = _seconds(run.phases.get(TOTAL))
     status = f"fail:{run.failure[0]}" if run.failure else "not-run" if total_s is None else "ok"
     if run.edit:
-        return [Row(run.run, "edit", run.edit, status, total_s)]
+        return [BaselineRow(run.run, "edit", run.edit, status, total_s)]
     found = [_stage_row(run, stage) for stage in (Stage if deploy else HOST_STAGES)]
-    return [*found, Row(run.run, "deploy", "total", status, total_s)]
+    return [*found, BaselineRow(run.run, "deploy", "total", status, total_s)]
 
 
-def _stage_row(run: Measured, stage: Stage) -> Row:
+def _stage_row(run: BaselineRun, stage: Stage) -> BaselineRow:
     outcome = run.outcomes.get(stage.value, StageOutcome.NOT_RUN.value)
     status = "ok" if outcome == StageOutcome.RAN.value else outcome
     if outcome in (StageOutcome.FAILED.value, StageOutcome.INTERRUPTED.value):
         status = f"fail:{run.failure[0] if run.failure else outcome}"
-    return Row(run.run, *STEPS[stage], status, _seconds(run.phases.get(stage.value)))
+    return BaselineRow(run.run, *STEPS[stage], status, _seconds(run.phases.get(stage.value)))
 
 
 def _seconds(ms: int | None) -> float | None:
     return None if ms is None else ms / 1000
 
 
-def samples(found: Iterable[Row]) -> dict[tuple[str, str, str], list[float]]:
+def samples(found: Iterable[BaselineRow]) -> dict[tuple[str, str, str], list[float]]:
     """(series, category, step) -> its durations in seconds, in the order of the rows; only what counts."""
     sorted_out: dict[tuple[str, str, str], list[float]] = {}
     for row in found:
@@ -151,7 +151,7 @@ def samples(found: Iterable[Row]) -> dict[tuple[str, str, str], list[float]]:
 
 def build(
     facts: Mapping[str, Any],
-    runs: Sequence[Measured],
+    runs: Sequence[BaselineRun],
     limits_ms: Mapping[str, int],
     earlier: Mapping[str, Any] | None = None,
     *,
@@ -179,20 +179,20 @@ def build(
     }
 
 
-def _notes(runs: Sequence[Measured]) -> list[str]:
+def _notes(runs: Sequence[BaselineRun]) -> list[str]:
     """What would make a figure mean something else than its name says."""
     edited = [run for run in runs if run.edit == "real" and not run.failure]
     unchanged = [run.run for run in edited if run.counts.get("bytes_written") == 0]
     return [f"the real edit did not change the image in {', '.join(unchanged)}"] if unchanged else []
 
 
-def _failed(run: Measured) -> dict[str, Any]:
+def _failed(run: BaselineRun) -> dict[str, Any]:
     assert run.failure is not None
     category, stage, message = run.failure
     return {"run": run.run, "edit": run.edit, "category": category, "stage": stage, "message": message}
 
 
-def _summary(key: tuple[str, str, str], found: Sequence[Row]) -> dict[str, Any]:
+def _summary(key: tuple[str, str, str], found: Sequence[BaselineRow]) -> dict[str, Any]:
     mine = [row for row in found if row.key == key and row.run != "warm-1"]
     durations = samples(mine).get(key, [])
     told = summary(durations) if durations else None
@@ -212,7 +212,7 @@ def _summary(key: tuple[str, str, str], found: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _statuses(found: Sequence[Row]) -> dict[str, int]:
+def _statuses(found: Sequence[BaselineRow]) -> dict[str, int]:
     names = [row.status for row in found]
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
@@ -222,7 +222,7 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-def _first_run(runs: Sequence[Measured]) -> list[dict[str, Any]]:
+def _first_run(runs: Sequence[BaselineRun]) -> list[dict[str, Any]]:
     """Run 1 of each series against its other runs. A warm series begins from nothing: if its run 1 cost no more than
     the others, they paid for a cold start again."""
     told = []
@@ -247,7 +247,7 @@ def _ratio(value: float, base: float) -> float | None:
     return round(value / base, 3) if base > 0 else None
 
 
-def _budget(runs: Sequence[Measured], limits_ms: Mapping[str, int]) -> dict[str, Any]:
+def _budget(runs: Sequence[BaselineRun], limits_ms: Mapping[str, int]) -> dict[str, Any]:
     """The budget tree on the medians of the warm runs (of the cold ones, if there are no others): the budget is that of
     the warm loop."""
     good = [run for run in runs if not run.failure and not run.edit and run.run != "warm-1"]
@@ -277,13 +277,13 @@ def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         return False
 
 
-def rows_of(baseline: Mapping[str, Any]) -> list[Row]:
+def rows_of(baseline: Mapping[str, Any]) -> list[BaselineRow]:
     """The rows of a baseline that was read from its JSON. Raises KeyError, TypeError or ValueError when they are not of
     this shape."""
-    return [Row(**row) for row in baseline["rows"]]
+    return [BaselineRow(**row) for row in baseline["rows"]]
 
 
-def compare(earlier: Mapping[str, Any], found: Sequence[Row]) -> dict[str, Any]:
+def compare(earlier: Mapping[str, Any], found: Sequence[BaselineRow]) -> dict[str, Any]:
     """Each step before and after, in the order of `found`; steps that only one of the two measured are left out."""
     before, after = samples(rows_of(earlier)), samples(found)
     table = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.measure.baseline.rows import Row, rows_of
+from pipeline.measure.baseline.rows import BaselineRow, rows_of
 from pipeline.measure.page import NOTHING, text_table
 from pipeline.report.markdown import BUDGET_HEAD, Bullets, budget_rows, budget_section, code, markdown_table, section
 from pipeline.text import visible
@@ -25,7 +25,7 @@ def render_csv(baseline: Mapping[str, Any]) -> str:
     return "\n".join([CSV_HEADER, *map(_csv_line, rows_of(baseline))]) + "\n"
 
 
-def _csv_line(row: Row) -> str:
+def _csv_line(row: BaselineRow) -> str:
     duration = "" if row.duration_s is None else f"{row.duration_s:.3f}"
     return f"{row.run},{row.category},{row.step},{row.status},{duration}"
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.table import Row, measured
+from pipeline.measure.bench.table import BenchRow, measured
 from pipeline.measure.child import Spent, report_of, run_program
 from pipeline.measure.experiment import repeated
 from pipeline.measure.scratch import Scratch
 from pipeline.model import Stage
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 
 EMPTY_DODO = """
 DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:"}
@@ -37,15 +37,15 @@ HEAVY = ("esptool", "serial", "networkx", "unicorn")
 class DeployBench:
     """A copy of the project in a temporary directory, an empty project beside it, and commands run in them."""
 
-    def __init__(self, context: Context, directory: Path) -> None:
+    def __init__(self, build: Build, directory: Path) -> None:
         self.empty = directory / "empty"
         self.empty.mkdir()
         (self.empty / "dodo.py").write_text(EMPTY_DODO)
-        self.device = next((d.name for d in context.devices if d.config.is_virtual), "")
-        self.chip = context.config.toolchain.chip
-        self.scratch = Scratch(context, directory)
+        self.device = next((d.name for d in build.project.devices if d.is_virtual), "")
+        self.chip = build.config.toolchain.chip
+        self.scratch = Scratch(build, directory)
         self.project = self.scratch.project
-        self._runner = context.runner
+        self._runner = build.runner
 
     def need_device(self) -> None:
         """Raises CannotRun when there is none to measure on."""
@@ -63,11 +63,11 @@ class DeployBench:
         return spent, report_of(self.project, spent.out)
 
 
-def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> None:
     """The suite. Raises CannotRun when the project has no virtual device to measure on."""
     runs = options["runs"]
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        bench = DeployBench(context, Path(directory))
+        bench = DeployBench(build, Path(directory))
         bench.need_device()
         cold = repeated({COLD: lambda: _cold(bench)}, min(runs, COLD_RUNS), partial(recorder.step, "cold deploys"))
         reports: list[Any] = []
@@ -98,7 +98,7 @@ def _cold(bench: DeployBench) -> Spent:
     return bench.deploy()[0]
 
 
-def _processes(suite: str, times: Mapping[str, Sequence[Spent]]) -> Iterator[Row]:
+def _processes(suite: str, times: Mapping[str, Sequence[Spent]]) -> Iterator[BenchRow]:
     """Whole processes, against a doit that has nothing to do."""
     in_ms = {name: [1000 * spent.wall_s for spent in found] for name, found in times.items()}
     for name, found in in_ms.items():
@@ -106,7 +106,7 @@ def _processes(suite: str, times: Mapping[str, Sequence[Spent]]) -> Iterator[Row
         yield measured(suite, name, found, "ms", peer, theirs)
 
 
-def _stages(suite: str, reports: Sequence[Any]) -> Iterator[Row]:
+def _stages(suite: str, reports: Sequence[Any]) -> Iterator[BenchRow]:
     """The parts of a warm deploy, against the whole of it."""
     whole = [report["totals"]["duration_ms"] for report in reports]
     for stage in Stage:

@@ -20,13 +20,14 @@ from typing import Any
 from pipeline.flash import delta
 from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.suite import Recorder
-from pipeline.measure.bench.table import Target, at_most, measured, ratio_at_most
+from pipeline.measure.bench.table import BenchTarget, at_most, measured, ratio_at_most
 from pipeline.measure.child import board_process, report_of
 from pipeline.measure.experiment import repeated
 from pipeline.model import Failure, Image
-from pipeline.run.context import CONFIG_FILE, Context, load_context
-from pipeline.run.device_run import DeviceRun
+from pipeline.run.build import Build, load_build
+from pipeline.run.device_service import DeviceService
 from pipeline.run.options import Options
+from pipeline.run.project import CONFIG_FILE
 
 BAUDS = (115200, 921600)
 FAST_MD5, SLOW_MD5 = "esp32s3-uart,md5_s_per_mb=0.4", "esp32s3-uart"
@@ -40,8 +41,8 @@ import sys
 sys.argv[0] = "doit"
 from doit.doit_cmd import DoitMain
 code = DoitMain().run(sys.argv[1:])
-from pipeline.tasks import context
-print("MODELLED_S=%f" % context().clock.modelled_s, file=sys.stderr)
+from pipeline.run.current import current
+print("MODELLED_S=%f" % current().clock.modelled_s, file=sys.stderr)
 sys.exit(code)
 """
 """doit's own main program; then says how much of the board's time was not waited for."""
@@ -84,12 +85,12 @@ with open_virtual(chip, Path(flash), flash_size=int(size), timing=timing) as por
 """esptool's library from a synchronised loader to a verified region."""
 
 
-def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> None:
     """The suite. Raises CannotRun when no selected device is virtual."""
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        scratch = DeployBench(context, Path(directory))
+        scratch = DeployBench(build, Path(directory))
         scratch.need_device()
-        bench = _DeviceBench(scratch, context, recorder, options["runs"])
+        bench = _DeviceBench(scratch, build, recorder, options["runs"])
         bench.verify_cases()
         bench.loop_cases()
         bench.app_report_cases()
@@ -99,12 +100,12 @@ def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) ->
 class _DeviceBench:
     """The cases, on devices that are added to the scratch project's `deploy.toml`."""
 
-    def __init__(self, scratch: DeployBench, context: Context, recorder: Recorder, runs: int) -> None:
+    def __init__(self, scratch: DeployBench, build: Build, recorder: Recorder, runs: int) -> None:
         self._scratch = scratch
         self._recorder = recorder
         self._runs = runs
-        self._flash_size = context.config.flash.size_bytes
-        self._chip = context.config.toolchain.chip
+        self._flash_size = build.config.flash.size_bytes
+        self._chip = build.config.toolchain.chip
 
     # --- devices --------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class _DeviceBench:
         return [1000 * took_s for took_s in times[label]]
 
     def _row(
-        self, case: str, ours: list[float], target: Target | None, peer: str = "", theirs: Sequence[float] = ()
+        self, case: str, ours: list[float], target: BenchTarget | None, peer: str = "", theirs: Sequence[float] = ()
     ) -> None:
         self._recorder.add(measured(self._recorder.suite, case, ours, "ms", peer, theirs, target))
 
@@ -168,13 +169,13 @@ class _DeviceBench:
         spent = self._scratch.run("-c", ESPTOOL, *board, *argv)
         return spent.wall_s + _modelled_s(spent.err)
 
-    def _context(self, device: str) -> Context:
-        context = load_context(Options(devices=(device,)), self._scratch.project)
-        assert not isinstance(context, Failure), context
-        return context
+    def _build(self, device: str) -> Build:
+        build = load_build(Options(devices=(device,)), self._scratch.project)
+        assert not isinstance(build, Failure), build
+        return build
 
     def _image(self, name: str) -> Image:
-        return next(image for image in self._context(self._scratch.device).images.all() if image.name == name)
+        return next(image for image in self._build(self._scratch.device).images.all() if image.name == name)
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -233,20 +234,20 @@ class _DeviceBench:
         """Ours: confirm the reference (`with_proof` counts that too), write the changed runs, confirm the region."""
         import hashlib
 
-        context = self._context(self._scratch.device)
-        (device,) = context.devices
+        build = self._build(self._scratch.device)
+        (device,) = build.project.devices
         flash = self._board(old)
-        config = device.config._replace(timing=FAST_MD5, baud=baud, flash_file=str(flash), reset="classic")
-        session = context.open_session(DeviceRun(device.name, config))
+        config = device._replace(timing=FAST_MD5, baud=baud, flash_file=str(flash), reset="classic")
+        session = DeviceService(build).open_session(config)
         image = _image_of(new)
-        began_s = context.clock.now_s()
+        began_s = build.clock.now_s()
         assert session.md5(image.offset, len(old)) == hashlib.md5(old, usedforsecurity=False).hexdigest()
         if not with_proof:
-            began_s = context.clock.now_s()
+            began_s = build.clock.now_s()
         runs = delta.runs(image, delta.differing(image, old, new), delta.cost_at(baud))
         session.write(image, new, runs, lambda label, done, total: None)
         assert session.md5(image.offset, image.size) == image.md5
-        elapsed_s = context.clock.now_s() - began_s
+        elapsed_s = build.clock.now_s() - began_s
         session.close()
         return elapsed_s
 

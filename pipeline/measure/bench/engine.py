@@ -22,10 +22,10 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.measure.bench import generated_project
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.table import Target, at_most, measured, ratio_at_most
+from pipeline.measure.bench.table import BenchTarget, at_most, measured, ratio_at_most
 from pipeline.measure.child import Spent, run_program
 from pipeline.measure.experiment import repeated
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 
 TIMEOUT_S = 1800
 SMALL, MIDDLE, LARGE = 100, 1000, 10_000
@@ -117,9 +117,9 @@ IN_PYTHON = {"HOTPLATE_NATIVE": "0"}
 Times = Mapping[str, Sequence[Spent]]
 
 
-def measure(context: Context, recorder: Recorder, options: Mapping[str, Any], units: Sequence[int] = UNITS) -> None:
+def measure(build: Build, recorder: Recorder, options: Mapping[str, Any], units: Sequence[int] = UNITS) -> None:
     """The suite. Raises CannotRun when ninja is missing, RuntimeError when a build fails."""
-    del context  # its projects are generated
+    del build  # its projects are generated
     ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
     if ninja is None:
         raise CannotRun("ninja is not installed", "install it: pip install 'hotplate[bench]'")
@@ -149,14 +149,16 @@ class _Cases:
         self._touched()
         self._edited()
 
-    def _large(self, target: Target) -> Target | None:
+    def _large(self, target: BenchTarget) -> BenchTarget | None:
         """`target` where the project is as large as it is meant for."""
         return self._at(LARGE, target)
 
-    def _at(self, units: int, target: Target) -> Target | None:
+    def _at(self, units: int, target: BenchTarget) -> BenchTarget | None:
         return target if self._bench.units == units else None
 
-    def _row(self, case: str, times: Times, ours: str, peer: str, target: Target | None, cpu: Target | None) -> None:
+    def _row(
+        self, case: str, times: Times, ours: str, peer: str, target: BenchTarget | None, cpu: BenchTarget | None
+    ) -> None:
         """A row for the wall, and one for the CPU."""
         name = f"{case}, {self._bench.units} units, {ours}"
         for what, field, limit in (("", "wall_s", target), (", CPU", "cpu_s", cpu)):

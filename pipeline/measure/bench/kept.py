@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.measure.bench.table import Row, Target, Verdict, at_most, number, ratio_at_most
+from pipeline.measure.bench.table import BenchRow, BenchTarget, TargetVerdict, at_most, number, ratio_at_most
 
 SCHEMA = 1
 INSTRUCTIONS = "instructions"
@@ -40,7 +40,7 @@ def decode(text: str) -> Kept:
         raise ValueError(f"no kept counters: {error!r}") from None
 
 
-def encode(rows: Iterable[Row], python: str, command: str) -> str:
+def encode(rows: Iterable[BenchRow], python: str, command: str) -> str:
     """The file, one line per row, so that a diff shows what moved."""
     lines = [f"    {json.dumps(row.case)}: {json.dumps(_kept(row))}" for row in rows]
     head = {"schema": SCHEMA, "python": python, "written_by": command}
@@ -48,16 +48,16 @@ def encode(rows: Iterable[Row], python: str, command: str) -> str:
     return "\n".join(["{", *first, '  "rows": {', ",\n".join(lines), "  }", "}", ""])
 
 
-def _kept(row: Row) -> dict[str, Any]:
+def _kept(row: BenchRow) -> dict[str, Any]:
     return {"ours": row.ours, "unit": row.unit, "ratio": row.ratio}
 
 
-def with_targets(rows: Sequence[Row], kept: Kept, python: str) -> list[Row]:
+def with_targets(rows: Sequence[BenchRow], kept: Kept, python: str) -> list[BenchRow]:
     """The rows with what was kept of them as target; one that was not kept has none."""
     return [row._replace(target=_target(row, kept, python)) for row in rows]
 
 
-def _target(row: Row, kept: Kept, python: str) -> Target | None:
+def _target(row: BenchRow, kept: Kept, python: str) -> BenchTarget | None:
     if row.case not in kept.rows:
         return None
     ours, ratio = kept.rows[row.case]
@@ -68,13 +68,13 @@ def _target(row: Row, kept: Kept, python: str) -> Target | None:
     return None if ratio is None else ratio_at_most(ratio * (1 + RATIO_TOLERANCE))
 
 
-def worse(rows: Iterable[Row], kept: Kept, command: str) -> list[str]:
+def worse(rows: Iterable[BenchRow], kept: Kept, command: str) -> list[str]:
     """For each missed row: the counter, both values, and what to do if it is wanted."""
     return [
         f"{row.case}: {_value(row.ours, row.ratio, row.unit)}, kept {_value(*kept.rows[row.case], row.unit)}; "
         f"if that is wanted, run `{command}` and commit the file"
         for row in rows
-        if row.verdict is Verdict.MISSED
+        if row.verdict is TargetVerdict.MISSED
     ]
 
 
@@ -82,12 +82,12 @@ def _value(ours: float, ratio: float | None, unit: str) -> str:
     return f"{number(ours)} {unit}".rstrip() + (f" (ratio {ratio:.3f})" if ratio is not None else "")
 
 
-def unlike(rows: Sequence[Row], kept: Kept) -> list[str]:
+def unlike(rows: Sequence[BenchRow], kept: Kept) -> list[str]:
     """Cases that only one of the two has."""
     return sorted({row.case for row in rows} ^ kept.rows.keys())
 
 
-def better(rows: Iterable[Row], kept: Kept) -> list[str]:
+def better(rows: Iterable[BenchRow], kept: Kept) -> list[str]:
     """Exact counters that are less than kept: the file should be written again, so that they cannot creep back."""
     return [
         row.case

@@ -7,7 +7,7 @@ Invariant: what was recorded before a suite broke off stays recorded.
 from __future__ import annotations
 
 from pipeline.effects.api import Progress
-from pipeline.measure.bench.table import Row, Suite
+from pipeline.measure.bench.table import BenchRow, Suite
 
 
 class CannotRun(Exception):
@@ -26,14 +26,14 @@ class Recorder:
         self.strict = False
         """A missed target fails the task: nothing but the code can have moved the figures."""
         self._progress = progress
-        self._rows: list[Row] = []
+        self._rows: list[BenchRow] = []
         self._notes: list[tuple[str, str]] = []
 
     def step(self, label: str, done: int = 0, total: int = 1) -> None:
         """Say what is measured now: `done` of `total` measurements are behind us."""
         self._progress(f"bench:{self.suite} {label}", done, total)
 
-    def add(self, *rows: Row) -> None:
+    def add(self, *rows: BenchRow) -> None:
         self._rows += rows
 
     def note(self, title: str, text: str) -> None:

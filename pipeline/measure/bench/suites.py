@@ -21,7 +21,7 @@ from pipeline.measure.experiment import write_renderings
 from pipeline.measure.facts import circumstances
 from pipeline.measure.screen import MeasurementScreen
 from pipeline.report.dated_files import free_id, markdown_path
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 
 SUITES = {
     "warm": "deploys",
@@ -30,7 +30,7 @@ SUITES = {
     "watch": "watch",
     "work": "work",
 }
-"""Suite -> the module of this folder whose `measure(context, recorder, options)` runs it."""
+"""Suite -> the module of this folder whose `measure(build, recorder, options)` runs it."""
 
 
 PEERS = ("ninja", "ccache")
@@ -39,18 +39,18 @@ PEERS = ("ninja", "ccache")
 class BenchSession:
     """The suites of one command. `gathered`: `finish` is called after the last one, and says which could not run."""
 
-    def __init__(self, context: Context, command: str, *, gathered: bool) -> None:
-        self._context = context
+    def __init__(self, build: Build, command: str, *, gathered: bool) -> None:
+        self._build = build
         self._gathered = gathered
         self._screen = MeasurementScreen()
         self._suites: list[Suite] = []
-        started_at = context.clock.utc()
+        started_at = build.clock.utc()
         self._load_before = load_average()
         self._facts = {
-            "id": free_id(table.KIND, context.run.reports_dir, started_at),
+            "id": free_id(table.KIND, build.project.reports_dir, started_at),
             "started_at": started_at,
             "command": command,
-            **circumstances(context, GitQuery(context.root), PEERS),
+            **circumstances(build, GitQuery(build.project.root), PEERS),
         }
 
     def run(self, name: str, options: Mapping[str, Any]) -> str:
@@ -64,7 +64,7 @@ class BenchSession:
         try:
             if options.get("runs", 1) < 1:
                 raise CannotRun(f"--runs is {options['runs']}, but must be at least 1", "use --runs 3")
-            import_module(f"pipeline.measure.bench.{SUITES[name]}").measure(self._context, recorder, options)
+            import_module(f"pipeline.measure.bench.{SUITES[name]}").measure(self._build, recorder, options)
         except KeyboardInterrupt:
             self._record(recorder.ended("stopped by Ctrl-C", f"run it again: doit bench:{name}"))
             self._say_end()
@@ -98,11 +98,11 @@ class BenchSession:
         load = {"before": self._load_before, "after": load_average()}
         made = table.build({**self._facts, "load": load}, self._suites)
         texts = {"md": render_markdown(made), "json": json.dumps(made, indent=2) + "\n"}
-        write_renderings(self._context.run.reports_dir, made["id"], texts)
+        write_renderings(self._build.project.reports_dir, made["id"], texts)
         return made
 
     def _say_end(self) -> None:
         made = self._write()
-        path = markdown_path(self._context.run.reports_dir, self._context.root, made["id"])
+        path = markdown_path(self._build.project.reports_dir, self._build.project.root, made["id"])
         print(render_end(made), end="")
         print(f"BENCH_ID={made['id']} BENCH_OUTCOME={made['outcome']} BENCH_REPORT={path}", flush=True)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from statistics import median
 from typing import Any
 
 from cache.named_tuple import NamedTuple
+from pipeline.statistics import median, summary
 
 SCHEMA = 1
 KIND = "bench"
 
 
-class Verdict(StrEnum):
+class TargetVerdict(StrEnum):
     MET = "MET"
     MISSED = "MISSED"
     NO_TARGET = "NO_TARGET"
@@ -30,14 +30,14 @@ class Of(StrEnum):
     RATIO = "ratio"
 
 
-class Target(NamedTuple):
+class BenchTarget(NamedTuple):
     """At most `limit`."""
 
     of: Of
     limit: float
 
 
-class Row(NamedTuple):
+class BenchRow(NamedTuple):
     """One case. `ours` and `peer_value` are medians in `unit`; `low` and `high` are the least and the most of the `n`
     measurements of ours."""
 
@@ -47,7 +47,7 @@ class Row(NamedTuple):
     unit: str
     peer: str = ""
     peer_value: float | None = None
-    target: Target | None = None
+    target: BenchTarget | None = None
     n: int = 1
     low: float | None = None
     high: float | None = None
@@ -58,12 +58,12 @@ class Row(NamedTuple):
         return self.ours / self.peer_value if self.peer_value else None
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> TargetVerdict:
         """A target whose value cannot be computed is missed: nothing shows that it was met."""
         if self.target is None:
-            return Verdict.NO_TARGET
+            return TargetVerdict.NO_TARGET
         value = self.ours if self.target.of is Of.OURS else self.ratio
-        return Verdict.MET if value is not None and value <= self.target.limit else Verdict.MISSED
+        return TargetVerdict.MET if value is not None and value <= self.target.limit else TargetVerdict.MISSED
 
     @property
     def target_text(self) -> str:
@@ -81,7 +81,7 @@ class Suite(NamedTuple):
     does not fit a row; `strict`: a missed target is a failure, as the figures depend on nothing but the code."""
 
     name: str
-    rows: tuple[Row, ...] = ()
+    rows: tuple[BenchRow, ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
     error: str = ""
     hint: str = ""
@@ -92,7 +92,7 @@ class Suite(NamedTuple):
         """Why its task fails; `""` when it does not."""
         if self.error:
             return f"could not run: {self.error}"
-        worse = sum(row.verdict is Verdict.MISSED for row in self.rows) if self.strict else 0
+        worse = sum(row.verdict is TargetVerdict.MISSED for row in self.rows) if self.strict else 0
         return f"{worse} of {len(self.rows)} figures are worse than kept" if worse else ""
 
 
@@ -103,19 +103,19 @@ def measured(
     unit: str = "ms",
     peer: str = "",
     theirs: Sequence[float] = (),
-    target: Target | None = None,
-) -> Row:
-    """The row of measurements made several times. Raises StatisticsError when there is none of ours."""
-    found = median(theirs) if theirs else None
-    return Row(suite, case, median(ours), unit, peer, found, target, len(ours), min(ours), max(ours))
+    target: BenchTarget | None = None,
+) -> BenchRow:
+    """The row of measurements made several times. Raises ValueError when there is none of ours."""
+    mine, found = summary(ours), median(theirs) if theirs else None
+    return BenchRow(suite, case, mine.median, unit, peer, found, target, mine.n, mine.minimum, mine.maximum)
 
 
-def at_most(limit: float) -> Target:
-    return Target(Of.OURS, limit)
+def at_most(limit: float) -> BenchTarget:
+    return BenchTarget(Of.OURS, limit)
 
 
-def ratio_at_most(limit: float) -> Target:
-    return Target(Of.RATIO, limit)
+def ratio_at_most(limit: float) -> BenchTarget:
+    return BenchTarget(Of.RATIO, limit)
 
 
 def number(value: float | None) -> str:
@@ -138,7 +138,7 @@ def build(facts: Mapping[str, Any], suites: Sequence[Suite]) -> dict[str, Any]:
         "kind": KIND,
         **facts,
         "outcome": "incomplete" if any(suite.error for suite in suites) else "measured",
-        "missed": [f"{row.suite}: {row.case}" for row in rows if row.verdict is Verdict.MISSED],
+        "missed": [f"{row.suite}: {row.case}" for row in rows if row.verdict is TargetVerdict.MISSED],
         "suites": [_suite(suite) for suite in suites],
     }
 
@@ -154,7 +154,7 @@ def _suite(suite: Suite) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: BenchRow) -> dict[str, Any]:
     return {
         "suite": row.suite,
         "case": row.case,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.measure.bench.table import Verdict, number
+from pipeline.measure.bench.table import TargetVerdict, number
 from pipeline.measure.page import text_table
 from pipeline.report.markdown import Bullets, code, code_block, markdown_table, section
 from pipeline.text import visible, visible_text
@@ -41,7 +41,7 @@ def ratio(value: float | None) -> str:
 
 def verdict(value: str) -> str:
     """`NO_TARGET` is said by an empty cell."""
-    return "" if value == Verdict.NO_TARGET else value
+    return "" if value == TargetVerdict.NO_TARGET else value
 
 
 # --- Markdown ---------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ from pipeline.engine.execution import placed_command
 from pipeline.formats.diagnostics import is_error
 from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.table import Row, measured
+from pipeline.measure.bench.table import BenchRow, measured
 from pipeline.model import Failure
-from pipeline.run.context import Context, load_context
+from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
 
 TIMEOUT_S = 60.0
@@ -56,15 +56,15 @@ class _Lines:
                 return at_s
 
 
-def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> None:
     """The suite. Raises RuntimeError when `doit watch` does not come up, CannotRun without a source in C."""
     runs = options["runs"]
-    name = next((path for path in context.engine.sources() if path.endswith(".c")), None)
+    name = next((path for path in build.engine.sources() if path.endswith(".c")), None)
     if name is None:
         raise CannotRun("the project has no source in C to save", "run it in a project that compiles")
     times: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        scratch = DeployBench(context, Path(directory))
+        scratch = DeployBench(build, Path(directory))
         source = scratch.project / name
         text = source.read_text()
         group = Group()
@@ -126,20 +126,20 @@ def _hooks(times: dict[str, list[float]], scratch: DeployBench, source: Path, te
 
 def _compiler(times: dict[str, list[float]], scratch: DeployBench, source: Path, text: str, runs: int) -> None:
     """The command of the action alone, good and failing."""
-    context = load_context(Options(), scratch.project)
-    assert not isinstance(context, Failure)
+    build = load_build(Options(), scratch.project)
+    assert not isinstance(build, Failure)
     name = source.relative_to(scratch.project).as_posix()
-    engine = context.engine
+    engine = build.engine
     action = next(action for action in engine.graph.order if action.argv and action.inputs[0] == name)
     argv, env = placed_command(engine.workspace, action)
-    runner = SystemProcessRunner(context.clock)
+    runner = SystemProcessRunner(build.clock)
     for label, content in ((GOOD, text), (BAD, text + BROKEN)):
         source.write_text(content)
         for _ in range(runs):
             done = runner.run(argv, cwd=scratch.project, env=env, timeout_s=TIMEOUT_S)
             times[label].append(done.duration_s)
     runner.close()
-    context.close()
+    build.close()
 
 
 GOOD, BAD = "compiler alone: good", "compiler alone: error"
@@ -151,7 +151,7 @@ PEERS = {
 """What a case cannot do without."""
 
 
-def _rows(suite: str, times: Mapping[str, Sequence[float]]) -> Iterator[Row]:
+def _rows(suite: str, times: Mapping[str, Sequence[float]]) -> Iterator[BenchRow]:
     in_ms = {name: [1000 * took for took in found] for name, found in times.items()}
     for name, found in in_ms.items():
         peer = PEERS.get(name, "")

@@ -31,9 +31,10 @@ from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.engine import GeneratedBench
 from pipeline.measure.bench.kept import INSTRUCTIONS
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.table import Row
+from pipeline.measure.bench.table import BenchRow
 from pipeline.measure.child import board_process, report_of, run_program
-from pipeline.run.context import CONFIG_FILE, Context
+from pipeline.run.build import Build
+from pipeline.run.project import CONFIG_FILE
 
 SUITE = "work"
 KEPT = "tests/perf/work.json"
@@ -50,19 +51,19 @@ HEAVY = frozenset({"esptool", "networkx", "rich", "tabulate", "elftools", "watch
 """What a warm deploy to a board in this process has no use for."""
 
 
-def measure(context: Context, recorder: Recorder, options: Mapping[str, Any]) -> None:
+def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> None:
     """The suite. Raises CannotRun when the kept counts cannot be read, or without a virtual device."""
     recorder.strict = True
-    rows: list[Row] = []
+    rows: list[BenchRow] = []
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
         recorder.step("generated projects")
         rows += build_rows(Path(directory))
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
         recorder.step("deploys to a virtual board")
-        bench = DeployBench(context, Path(directory))
+        bench = DeployBench(build, Path(directory))
         bench.need_device()
         rows += device_rows(bench.project, bench.device, bench.chip, bench.scratch.env)
-    path = context.root / KEPT
+    path = build.project.root / KEPT
     if options["keep"]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, counters.encode(rows, python(), COMMAND).encode(), durable=False)
@@ -139,7 +140,7 @@ class _Built(NamedTuple):
     touched: Counted
 
 
-def build_rows(directory: Path) -> list[Row]:
+def build_rows(directory: Path) -> list[BenchRow]:
     """The cases of the generated projects, in `directory`."""
     site = _site(directory / "site")
     small, large = (_built(directory / str(units), units, site) for units in UNITS)
@@ -203,7 +204,7 @@ def _split(small: Counted, large: Counted, take: Take) -> tuple[float, float]:
     return slope, round(take(small) - slope * few, 6)
 
 
-def _no_op_rows(small: _Built, large: _Built) -> Iterator[Row]:
+def _no_op_rows(small: _Built, large: _Built) -> Iterator[BenchRow]:
     """Nothing to do: ours against plain doit."""
     takes: dict[str, Take] = {
         INSTRUCTIONS: lambda counted: counted.instructions,
@@ -215,7 +216,7 @@ def _no_op_rows(small: _Built, large: _Built) -> Iterator[Row]:
         for name in ("hotplate", "doit"):
             ours = _split(small.programs[name], large.programs[name], take)
             for part, mine, other in zip(("per unit", "fixed"), ours, theirs, strict=True):
-                yield Row(SUITE, f"warm no-op, {name}: {unit} {part}", mine, unit, "plain doit", other)
+                yield BenchRow(SUITE, f"warm no-op, {name}: {unit} {part}", mine, unit, "plain doit", other)
 
 
 def _data(opened: list[str]) -> list[str]:
@@ -223,17 +224,17 @@ def _data(opened: list[str]) -> list[str]:
     return [name for name in opened if not name.endswith((".py", ".pyc"))]
 
 
-def _edit_rows(small: _Built, large: _Built) -> Iterator[Row]:
+def _edit_rows(small: _Built, large: _Built) -> Iterator[BenchRow]:
     """One unit edited; all units touched, none changed."""
     for case, few, many in (("one edit", small.edited, large.edited), ("all touched", small.touched, large.touched)):
         zig = [argv for argv in many.spawned if Path(argv[0]).name == "zig"]
         compiles = sum("-c" in argv for argv in zig)
-        yield Row(SUITE, f"{case}: compiler runs", compiles, "")
-        yield Row(SUITE, f"{case}: linker runs", len(zig) - compiles, "")
+        yield BenchRow(SUITE, f"{case}: compiler runs", compiles, "")
+        yield BenchRow(SUITE, f"{case}: linker runs", len(zig) - compiles, "")
         for what, take in (("sources and headers read", _sources), ("stats", lambda counted: counted.stats)):
             slope, fixed = _split(few, many, take)
-            yield Row(SUITE, f"{case}: {what} per unit", slope, "")
-            yield Row(SUITE, f"{case}: {what} fixed", fixed, "")
+            yield BenchRow(SUITE, f"{case}: {what} per unit", slope, "")
+            yield BenchRow(SUITE, f"{case}: {what} fixed", fixed, "")
 
 
 def _sources(counted: Counted) -> int:
@@ -243,7 +244,7 @@ def _sources(counted: Counted) -> int:
 # --- deploys ---------------------------------------------------------------------------------
 
 
-def device_rows(project: Path, device: str, chip: str, env: Mapping[str, str]) -> list[Row]:
+def device_rows(project: Path, device: str, chip: str, env: Mapping[str, str]) -> list[BenchRow]:
     """The cases of a board, on `project`, which is built when it is not; it is edited, and given one more device."""
     path = os.pathsep.join([str(Path(__file__).parents[3]), sysconfig.get_path("purelib")])
     deploys = _Deploys(project, Counter(project, path, env))
@@ -266,7 +267,7 @@ class _Deploys:
         counted = self._counter.run("doit", "deploy", "--device", device, *args, **env)
         return counted, report_of(self._project, counted.out)
 
-    def warm(self, device: str) -> list[Row]:
+    def warm(self, device: str) -> list[BenchRow]:
         """Nothing changed, on a board in the process."""
         counted, report = self.run(device)
         verify = next(row for row in report["stages"] if row["stage"] == "verify-flash")
@@ -274,14 +275,14 @@ class _Deploys:
         heavy = {name.partition(".")[0] for name in imported} & HEAVY
         totals = report["totals"]
         return [
-            Row(SUITE, "warm deploy: serial round trips of verify-flash", verify["counts"]["round_trips"], ""),
-            Row(SUITE, "warm deploy: bytes written", totals["bytes_written"], "bytes"),
-            Row(SUITE, "warm deploy: compiled", totals["compiled"], ""),
-            Row(SUITE, "warm deploy: modules imported, without the standard library", len(imported), ""),
-            Row(SUITE, f"warm deploy: imported of {', '.join(sorted(HEAVY))}", len(heavy), ""),
+            BenchRow(SUITE, "warm deploy: serial round trips of verify-flash", verify["counts"]["round_trips"], ""),
+            BenchRow(SUITE, "warm deploy: bytes written", totals["bytes_written"], "bytes"),
+            BenchRow(SUITE, "warm deploy: compiled", totals["compiled"], ""),
+            BenchRow(SUITE, "warm deploy: modules imported, without the standard library", len(imported), ""),
+            BenchRow(SUITE, f"warm deploy: imported of {', '.join(sorted(HEAVY))}", len(heavy), ""),
         ]
 
-    def app_report(self, url: str) -> list[Row]:
+    def app_report(self, url: str) -> list[BenchRow]:
         """The running firmware is asked for what it holds; nothing is reset."""
         config = self._project / CONFIG_FILE
         config.write_text(f'{config.read_text()}\n[device.counted]\nport = "{url}"\n')
@@ -289,7 +290,7 @@ class _Deploys:
         counted, report = self.run("counted", "--verify", "app-report", COUNT_SERIAL="1")
         assert report["outcome"] == "app_confirmed", report["outcome"]
         return [
-            Row(
+            BenchRow(
                 SUITE,
                 "warm deploy with app-report: bytes on the serial line",
                 counted.serial_bytes,
@@ -297,7 +298,7 @@ class _Deploys:
             )
         ]
 
-    def one_string(self, device: str) -> list[Row]:
+    def one_string(self, device: str) -> list[BenchRow]:
         """Another string of the same length; none in a project that does not have it."""
         sources = [path for path in sorted(self._project.rglob("*.c")) if STRING in path.read_bytes()]
         if not sources:
@@ -307,6 +308,6 @@ class _Deploys:
         written, whole = report["totals"]["bytes_written"], sum(row["size"] for row in report["regions"])
         case = "one-string edit: bytes written"
         return [
-            Row(SUITE, case, written, "bytes", "all images", whole),
-            Row(SUITE, "one-string edit: compiled", report["totals"]["compiled"], ""),
+            BenchRow(SUITE, case, written, "bytes", "all images", whole),
+            BenchRow(SUITE, "one-string edit: compiled", report["totals"]["compiled"], ""),
         ]

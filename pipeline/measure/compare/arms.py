@@ -16,10 +16,10 @@ from cache.named_tuple import NamedTuple
 LEVELS: Mapping[str, str] = MappingProxyType(
     {name: f"verify.level={name}" for name in ("md5", "app-report", "journal")}
 )
-"""Arms that have a name: the rungs of the verify ladder."""
+"""Arms that have a name: the levels of verification."""
 
 USAGE = (
-    "name a rung (md5, app-report, journal), or write a setting in one word (--candidate=device.baud=921600): "
+    "name a level (md5, app-report, journal), or write a setting in one word (--candidate=device.baud=921600): "
     "doit keeps words of the form KEY=VALUE for itself"
 )
 

@@ -25,7 +25,7 @@ PHASES = ("startup", "dispatch", *(stage.value for stage in Stage), REMAINDER)
 """What can be gated: the parts that sum to the total of a deploy."""
 
 
-class Verdict(StrEnum):
+class GateVerdict(StrEnum):
     GO = "GO"
     NO_GO = "NO-GO"
     INSUFFICIENT = "INSUFFICIENT"
@@ -59,7 +59,7 @@ class Population(NamedTuple):
     excluded: Mapping[str, int]
 
 
-class Flash(NamedTuple):
+class FlashCheck(NamedTuple):
     """What both arms left on the board after `scenario`: two digests."""
 
     scenario: str
@@ -97,7 +97,7 @@ class Effect(NamedTuple):
 class Conclusion(NamedTuple):
     """The verdict with its reasons, and the figures behind it (None: there was nothing to compute from)."""
 
-    verdict: Verdict
+    verdict: GateVerdict
     reasons: tuple[str, ...]
     population: Shares | None
     arms: Shares | None
@@ -169,33 +169,33 @@ def large(found: Shares, limits: Thresholds) -> bool:
 
 
 def conclude(
-    phase: str, runs: Sequence[Timed], pairs: Sequence[Pair], flash: Sequence[Flash], limits: Thresholds
+    phase: str, runs: Sequence[Timed], pairs: Sequence[Pair], flash: Sequence[FlashCheck], limits: Thresholds
 ) -> Conclusion:
     """Weigh the evidence. First what makes any verdict impossible or wrong, then the share, then the effect."""
     found, arms = shares(runs), shares([pair.baseline for pair in pairs])
     on_phase = effect([pair.baseline.phase_ms - pair.candidate.phase_ms for pair in pairs])
     on_total = effect([pair.baseline.total_ms - pair.candidate.total_ms for pair in pairs])
 
-    def ends(verdict: Verdict, *reasons: str) -> Conclusion:
+    def ends(verdict: GateVerdict, *reasons: str) -> Conclusion:
         return Conclusion(verdict, reasons, found, arms, on_phase, on_total)
 
     unequal = [check for check in flash if not check.equal]
     if unequal:
         scenarios = ", ".join(check.scenario for check in unequal)
-        return ends(Verdict.NO_GO, f"the arms left different flash ({scenarios}): the candidate changes the result")
+        return ends(GateVerdict.NO_GO, f"the arms left different flash ({scenarios}): the candidate changes the result")
     missing = _missing(len(runs), len(pairs), bool(flash), limits)
     if found is None or on_phase is None or on_total is None or missing:
-        return ends(Verdict.INSUFFICIENT, *missing)
+        return ends(GateVerdict.INSUFFICIENT, *missing)
     share = _share_reason(phase, found, limits)
     if not large(found, limits):
-        return ends(Verdict.NO_GO, share, *_tie_break(found, arms, limits))
+        return ends(GateVerdict.NO_GO, share, *_tie_break(found, arms, limits))
     told = (share, *_tie_break(found, arms, limits))
     saved = f"the candidate saves {_effect(on_phase)} of {phase} and {_effect(on_total)} of the total"
     if not on_phase.proven:
-        return ends(Verdict.NO_GO, *told, f"{saved}: no effect on {phase} is proven")
+        return ends(GateVerdict.NO_GO, *told, f"{saved}: no effect on {phase} is proven")
     if on_total.harmful:
-        return ends(Verdict.NO_GO, *told, f"{saved}: what {phase} gains is lost elsewhere")
-    return ends(Verdict.GO, *told, saved, "both arms left the same flash in every scenario")
+        return ends(GateVerdict.NO_GO, *told, f"{saved}: what {phase} gains is lost elsewhere")
+    return ends(GateVerdict.GO, *told, saved, "both arms left the same flash in every scenario")
 
 
 def _missing(runs: int, pairs: int, checked: bool, limits: Thresholds) -> list[str]:

@@ -24,7 +24,17 @@ from pipeline.device.ports import flash_file
 from pipeline.effects.host import GitQuery, machine_facts
 from pipeline.measure.child import Child
 from pipeline.measure.compare.arms import USAGE, Arm, apply, parse_arm
-from pipeline.measure.compare.decision import PHASES, Flash, Pair, Timed, Verdict, conclude, population, timed, why_not
+from pipeline.measure.compare.decision import (
+    PHASES,
+    FlashCheck,
+    GateVerdict,
+    Pair,
+    Timed,
+    conclude,
+    population,
+    timed,
+    why_not,
+)
 from pipeline.measure.compare.view import Gated, render
 from pipeline.measure.experiment import ProjectCopy, refused, refused_devices, refused_number, rounds, write_renderings
 from pipeline.model import Failure, Stage
@@ -32,14 +42,17 @@ from pipeline.report.dated_files import free_id
 from pipeline.report.history import parse_history
 from pipeline.report.history_file import read_history
 from pipeline.report.markdown import HISTORY_SCHEMA, encode_history, history_row
-from pipeline.run.context import CONFIG_FILE, Context, load_context
+from pipeline.run.build import Build, load_build
+from pipeline.run.project import CONFIG_FILE
 from pipeline.text import did_you_mean
+
+Say = Callable[[str], None]
 
 MAX_DROPPED = 5
 """Pairs that may fail before the gate gives up."""
 
 
-class Asked(NamedTuple):
+class GateOptions(NamedTuple):
     """The options; `pairs` 0: as many as `[gate] min_pairs` says."""
 
     phase: str
@@ -60,20 +73,20 @@ class Lane(NamedTuple):
         return self.copy.deploy(*self.arm.options)
 
 
-def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gated | Failure:
+def run_gate(build: Build, asked: GateOptions, say: Say) -> Gated | Failure:
     """Gather and conclude. Raises KeyboardInterrupt, OSError."""
-    arms = _arms(context, asked)
+    arms = _arms(build, asked)
     if isinstance(arms, Failure):
         return arms
-    now, limits = context.clock.utc(), context.config.gate
-    device = context.devices[0]
+    now, limits = build.clock.utc(), build.config.gate
+    device = build.project.devices[0]
     since = (datetime.fromisoformat(now) - timedelta(days=limits.days)).isoformat(timespec="milliseconds")
     machine = machine_facts()
-    who = (machine["id"], device.name, context.profile)
-    found = population(read_history(context.run.reports_dir), asked.phase, *who, since.replace("+00:00", "Z"))
+    who = (machine["id"], device.name, build.project.profile)
+    found = population(read_history(build.project.reports_dir), asked.phase, *who, since.replace("+00:00", "Z"))
     say(f"{len(found.runs)} warm deploys of this machine count; {sum(found.excluded.values())} others do not")
     with tempfile.TemporaryDirectory(prefix="hotplate-gate-") as directory:
-        gate = _Gate(context, asked, Path(directory), say, who)
+        gate = _Gate(build, asked, Path(directory), say, who)
         lanes = gate.prepare(arms)
         if isinstance(lanes, Failure):
             gate.restore()
@@ -81,17 +94,17 @@ def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gate
         pairs = gate.pairs(lanes, asked.pairs or limits.min_pairs)
         flash = list(gate.flash(lanes)) if len(gate.dropped) <= MAX_DROPPED else []
         gate.restore()
-    revision = GitQuery(context.root).result()
+    revision = GitQuery(build.project.root).result()
     return Gated(
         phase=asked.phase,
         candidate=asked.candidate,
         baseline=asked.baseline,
         command=asked.command,
-        at=context.clock.utc(),
+        at=build.clock.utc(),
         machine=machine,
         device=device.name,
-        port=device.config.port,
-        profile=context.profile,
+        port=device.port,
+        profile=build.project.profile,
         sha=revision.sha,
         dirty=revision.dirty,
         schema=HISTORY_SCHEMA,
@@ -104,13 +117,13 @@ def run_gate(context: Context, asked: Asked, say: Callable[[str], None]) -> Gate
     )
 
 
-def _arms(context: Context, asked: Asked) -> tuple[Arm, Arm] | Failure:
+def _arms(build: Build, asked: GateOptions) -> tuple[Arm, Arm] | Failure:
     """(baseline, candidate), or why the gate cannot be made."""
     if asked.phase not in PHASES:
         message = f"--phase is '{asked.phase}'{did_you_mean(asked.phase, PHASES)}"
         return refused("gate", message, f"name one of {', '.join(PHASES)}")
     first = refused_number("gate", "--pairs", asked.pairs, 30, least=0)
-    first = first or refused_devices("gate", context.devices)
+    first = first or refused_devices("gate", build.project.devices)
     if first is not None:
         return first
     found = []
@@ -130,15 +143,20 @@ class _Gate:
     """The runs of one gate."""
 
     def __init__(
-        self, context: Context, asked: Asked, directory: Path, say: Callable[[str], None], who: tuple[str, str, str]
+        self,
+        build: Build,
+        asked: GateOptions,
+        directory: Path,
+        say: Say,
+        who: tuple[str, str, str],
     ) -> None:
         """`who`: machine, device and profile."""
         self._who = who
-        self._context = context
+        self._build = build
         self._asked = asked
         self._directory = directory
         self._say = say
-        self._device = context.devices[0]
+        self._device = build.project.devices[0]
         self.dropped: list[str] = []
         self._reader: ProjectCopy | None = None
 
@@ -149,7 +167,7 @@ class _Gate:
         lanes = []
         for side, arm in zip(("baseline", "candidate"), arms, strict=True):
             copy = self._copy(side, arm)
-            checked = load_context(copy.options, copy.project)
+            checked = load_build(copy.options, copy.project)
             if isinstance(checked, Failure):
                 # Its place is in the copy, with the arm's settings in it.
                 return refused("gate", f"--{side} {arm.name}: {checked.message}", checked.hint)
@@ -166,7 +184,7 @@ class _Gate:
         return lanes[0], lanes[1]
 
     def _copy(self, name: str, arm: Arm) -> ProjectCopy:
-        copy = ProjectCopy(self._context, self._directory / name)
+        copy = ProjectCopy(self._build, self._directory / name)
         config = copy.project / CONFIG_FILE
         config.write_text(_dumped(apply(arm, tomllib.loads(config.read_text()), self._device.name)))
         return copy
@@ -203,11 +221,11 @@ class _Gate:
 
     # --- the same result? ---------------------------------------------------------------------
 
-    def flash(self, lanes: tuple[Lane, Lane]) -> Iterator[Flash]:
+    def flash(self, lanes: tuple[Lane, Lane]) -> Iterator[FlashCheck]:
         """What both arms leave on the board: after the warm deploys, after a real edit, and after somebody else changed
         the board (virtual boards only). Nothing after the first difference: it would be there again."""
         scenarios: dict[str, Callable[[Lane], None]] = {"warm deploys": self._nothing, "real edit": self._edit}
-        if self._device.config.is_virtual:
+        if self._device.is_virtual:
             scenarios["changed board"] = self._change
         for name, act in scenarios.items():
             found = self._both(name, lanes, act)
@@ -215,7 +233,7 @@ class _Gate:
             if not found.equal:
                 return
 
-    def _both(self, scenario: str, lanes: tuple[Lane, Lane], act: Callable[[Lane], None]) -> Flash:
+    def _both(self, scenario: str, lanes: tuple[Lane, Lane], act: Callable[[Lane], None]) -> FlashCheck:
         self._say(f"comparing flash: {scenario}")
         left = []
         for lane in lanes:
@@ -223,7 +241,7 @@ class _Gate:
             act(lane)
             lane.deploy()
             left.append(self._digest(lane))
-        return Flash(scenario, left[0], left[1])
+        return FlashCheck(scenario, left[0], left[1])
 
     def _nothing(self, lane: Lane) -> None:
         pass
@@ -245,11 +263,11 @@ class _Gate:
 
     def _flash_file(self, lane: Lane) -> Path:
         # A copy has its boards inside, whatever the project says.
-        return flash_file(self._device.name, self._device.config._replace(flash_file=""), lane.copy.project)
+        return flash_file(self._device.name, self._device._replace(flash_file=""), lane.copy.project)
 
     def _digest(self, lane: Lane) -> str:
         """Of the whole flash of a virtual board; of a real one's regions, as the device itself computes it."""
-        if self._device.config.is_virtual:
+        if self._device.is_virtual:
             return hashlib.sha256(self._flash_file(lane).read_bytes()).hexdigest()
         child = self._own().on_device(Stage.VERIFY_FLASH.value)
         if not child.ok or child.report is None:
@@ -259,7 +277,7 @@ class _Gate:
 
     def restore(self) -> None:
         """A real board is shared by the arms: each begins with the project's own build, and so does who comes after."""
-        if not self._device.config.is_virtual:
+        if not self._device.is_virtual:
             self._own().restore()
 
     def _own(self) -> ProjectCopy:
@@ -278,9 +296,9 @@ def _dumped(document: dict[str, Any]) -> str:
     return text
 
 
-def write(context: Context, gated: Gated) -> Path:
+def write(build: Build, gated: Gated) -> Path:
     """The conclusion as Markdown and JSON; where the Markdown is. Raises OSError."""
-    directory = context.run.reports_dir
+    directory = build.project.reports_dir
     name = free_id("gate", directory, gated.at)
     write_renderings(directory, name, {"md": render(gated), "json": json.dumps(plain(gated), indent=2) + "\n"})
     return directory / f"{name}.md"
@@ -295,13 +313,13 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def gate_text(context: Context, asked: Asked, say: Callable[[str], None]) -> tuple[Verdict, str] | Failure:
+def gate_text(build: Build, asked: GateOptions, say: Say) -> tuple[GateVerdict, str] | Failure:
     """`doit gate`: the verdict, and what belongs on stdout: the conclusion and one line for scripts."""
-    gated = run_gate(context, asked, say)
+    gated = run_gate(build, asked, say)
     if isinstance(gated, Failure):
         return gated
-    path = write(context, gated)
-    shown = path.relative_to(context.root) if path.is_relative_to(context.root) else path
+    path = write(build, gated)
+    shown = path.relative_to(build.project.root) if path.is_relative_to(build.project.root) else path
     ended = gated.conclusion
     told = "\n".join(f"  {reason}" for reason in ended.reasons)
     head = f"{ended.verdict}: {asked.candidate} instead of {asked.baseline} for {asked.phase}"

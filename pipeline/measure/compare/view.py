@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import Gate as Thresholds
-from pipeline.measure.compare.decision import Conclusion, Effect, Flash, Pair, Population, Shares
+from pipeline.measure.compare.decision import Conclusion, Effect, FlashCheck, Pair, Population, Shares
 from pipeline.measure.page import NOTHING, device_fact, git_fact, machine_fact
 from pipeline.report.markdown import markdown_table
 from pipeline.statistics import summary
@@ -35,7 +35,7 @@ class Gated(NamedTuple):
     population: Population
     pairs: tuple[Pair, ...]
     dropped: tuple[str, ...]
-    flash: tuple[Flash, ...]
+    flash: tuple[FlashCheck, ...]
     conclusion: Conclusion
 
 
@@ -117,7 +117,7 @@ def _effect_cells(found: Effect | None) -> tuple[str, str]:
     return f"{found.saved_ms:.0f}", f"{found.interval.low:.0f} to {found.interval.high:.0f}"
 
 
-def _flash_row(check: Flash) -> tuple[str, ...]:
+def _flash_row(check: FlashCheck) -> tuple[str, ...]:
     return (check.scenario, check.baseline[:16], check.candidate[:16], "yes" if check.equal else "NO")
 
 

@@ -18,7 +18,7 @@ CONTEXT = 24
 """Bytes of text shown on each side of the first difference."""
 
 
-class Place(NamedTuple):
+class FirstDifference(NamedTuple):
     """The first difference of two files. `offset` counts from the section's begin, or from the file's without a
     `section`. `symbol`: `name+0x3` for the object or function that lies there, `name (refers to it)` for one that uses
     an unnamed literal, `""` when nothing says. `before`, `after`: what stands there, as text or hex."""
@@ -40,7 +40,7 @@ class Culprit(NamedTuple):
 
     action: str
     path: str
-    place: Place
+    place: FirstDifference
 
     def __str__(self) -> str:
         return f"{self.path} (action {self.action}): {self.place}"
@@ -66,7 +66,7 @@ def blame(
     ]
 
 
-def locate(first: bytes, second: bytes) -> Place:
+def locate(first: bytes, second: bytes) -> FirstDifference:
     """The first difference, in a section that is loaded if there is one. The two must differ."""
     if first[:4] == second[:4] == b"\x7fELF":
         place = _locate_elf(first, second)
@@ -86,9 +86,9 @@ def _first_difference(first: bytes, second: bytes) -> int:
     return low
 
 
-def _place(section: str, symbol: str, first: bytes, second: bytes) -> Place:
+def _place(section: str, symbol: str, first: bytes, second: bytes) -> FirstDifference:
     at = _first_difference(first, second)
-    return Place(section, symbol, at, _shown(first, at), _shown(second, at))
+    return FirstDifference(section, symbol, at, _shown(first, at), _shown(second, at))
 
 
 def _shown(data: bytes, at: int) -> str:
@@ -106,7 +106,7 @@ def _shown(data: bytes, at: int) -> str:
 # --- ELF --------------------------------------------------------------------------------------
 
 
-def _locate_elf(first: bytes, second: bytes) -> Place | None:
+def _locate_elf(first: bytes, second: bytes) -> FirstDifference | None:
     """None when pyelftools cannot read one of them, or when they differ outside their sections only."""
     from elftools.common.exceptions import ELFError
     from elftools.construct import ConstructError

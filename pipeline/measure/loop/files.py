@@ -15,9 +15,9 @@ from pathlib import Path
 from cache.durable import FileLock, read_text, write_atomic
 from pipeline.effects.run_log import prune
 from pipeline.failures import fail
-from pipeline.measure.loop.judgement import Decision, Iteration, Limits, Measured, Rule
-from pipeline.measure.loop.records import CSV_HEADER, Place, csv_row, encode_iteration, encode_run, read_history
-from pipeline.measure.loop.view import Session, followup, followup_name, summary
+from pipeline.measure.loop.judgement import Iteration, Limits, LoopDecision, LoopRun, Rule
+from pipeline.measure.loop.records import CSV_HEADER, Origin, csv_row, encode_iteration, encode_run, read_history
+from pipeline.measure.loop.view import LoopSession, followup, followup_name, summary
 from pipeline.measure.scratch import Scratch
 from pipeline.model import Failure, FailureCategory
 
@@ -28,7 +28,7 @@ JSONL = "RESULTS.jsonl"
 class LoopFiles:
     """Make it with `open`, close it at the end."""
 
-    def __init__(self, directory: Path, place: Place, keep: int, lock: FileLock) -> None:
+    def __init__(self, directory: Path, place: Origin, keep: int, lock: FileLock) -> None:
         self._directory = directory
         self._place = place
         self._keep = keep
@@ -37,7 +37,7 @@ class LoopFiles:
         """What was there when the loop began."""
 
     @classmethod
-    def open(cls, directory: Path, place: Place, keep: int) -> LoopFiles | Failure:
+    def open(cls, directory: Path, place: Origin, keep: int) -> LoopFiles | Failure:
         """The files in `directory`, made when there are none. Raises OSError."""
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / ".lock")
@@ -59,7 +59,7 @@ class LoopFiles:
     def close(self) -> None:
         self._lock.release()
 
-    def run(self, number: int, run: Measured, sha: str, at: str, load: float | None, scratch: Scratch) -> None:
+    def run(self, number: int, run: LoopRun, sha: str, at: str, load: float | None, scratch: Scratch) -> None:
         """Record one run, and keep its report. `load`: how busy the machine was."""
         notes = [f"iteration={number}", *([f"load={load:.1f}"] if load is not None else [])]
         notes += [f"tx={run.tx}"] if run.tx else []
@@ -72,7 +72,7 @@ class LoopFiles:
                 shutil.copyfile(scratch.project / "reports" / f"{run.tx}{suffix}", runs / f"{run.tx}{suffix}")
         prune(runs, self._keep)
 
-    def iteration(self, iteration: Iteration, decision: Decision, facts: Mapping[str, object]) -> None:
+    def iteration(self, iteration: Iteration, decision: LoopDecision, facts: Mapping[str, object]) -> None:
         """Record an iteration and what was decided after it."""
         ended = decision.rule if decision.ends else None
         said = {**facts, "decision": int(decision.rule), "cause": int(decision.cause), "action": decision.action}
@@ -80,11 +80,11 @@ class LoopFiles:
 
     def conclude(
         self,
-        session: Session,
+        session: LoopSession,
         history: Sequence[Iteration],
-        decision: Decision,
+        decision: LoopDecision,
         limits: Limits,
-        reference: Mapping[str, Measured],
+        reference: Mapping[str, LoopRun],
     ) -> Path:
         """Write what the decision asks for, and say where: SUMMARY.md, a follow-up, or the results as they are."""
         if decision.rule is Rule.GREEN:

@@ -86,7 +86,7 @@ NOT_APPLICABLE = "nothing_to_edit"
 """The precondition of a test that this project cannot have; it does not keep an iteration from being green."""
 
 GREEN_STREAK = 3
-PATIENCE = 5
+MAX_WITHOUT_PROGRESS = 5
 """Iterations without progress after which rule 7 ends the loop."""
 
 SHOWN_REBUILT = 3
@@ -113,10 +113,10 @@ class Limits(NamedTuple):
         return limits.get(test)
 
 
-class Measured(NamedTuple):
+class LoopRun(NamedTuple):
     """What one run did. `phases`: `startup`, `dispatch`, the stages that ran, `remainder`, in ms; `None` or a missing
     key is what was not measured. `regions`: what happened to each; `moved`: the stages' reasons for their work;
-    `rebuilt`: the products that were written anew, first made first. `precondition`: why the run cannot be scored,
+    `rebuilt`: the products that were written again, first made first. `precondition`: why the run cannot be scored,
     `""`: it can."""
 
     test: Test
@@ -169,14 +169,14 @@ class Iteration(NamedTuple):
     number: int
     findings: tuple[Finding, ...] = ()
     unscored: tuple[str, ...] = ()
-    measured: Mapping[str, Measured] = MappingProxyType({})
+    measured: Mapping[str, LoopRun] = MappingProxyType({})
 
     @property
     def green(self) -> bool:
         return not self.findings and not self.unscored
 
 
-class Decision(NamedTuple):
+class LoopDecision(NamedTuple):
     """`rule` that holds, what to do, and whether the loop ends here. `cause`: the rule that stands in the way when the
     loop gives up (`NO_PROGRESS` itself when none does); else the same as `rule`."""
 
@@ -196,22 +196,22 @@ class Decision(NamedTuple):
 # --- the rules --------------------------------------------------------------------------------
 
 
-def decide(history: Sequence[Iteration]) -> Decision:
+def decide(history: Sequence[Iteration]) -> LoopDecision:
     """The one thing to do after the last iteration of `history` (oldest first; only those that may be compared).
 
-    Rules 2 to 6 are tried in their order. An action that did not help for `PATIENCE` iterations is not proposed for
-    ever: rule 7 then takes its place and names it as the cause."""
+    Rules 2 to 6 are tried in their order. An action that did not help for `MAX_WITHOUT_PROGRESS` iterations is proposed
+    no longer: rule 7 then takes its place and names it as the cause."""
     if len(history) >= GREEN_STREAK and all(iteration.green for iteration in history[-GREEN_STREAK:]):
-        return Decision(Rule.GREEN, Rule.GREEN)
+        return LoopDecision(Rule.GREEN, Rule.GREEN)
     findings = history[-1].findings if history else ()
     rule = min((finding.rule for finding in findings), default=Rule.CONTINUE)
     chosen = tuple(finding for finding in findings if finding.rule is rule)
-    if without_progress(history) >= PATIENCE:
-        return Decision(Rule.NO_PROGRESS, rule or Rule.NO_PROGRESS, chosen)
-    # Rule 7 as a finding is a failed run: it has no action of its own before patience ends.
+    if without_progress(history) >= MAX_WITHOUT_PROGRESS:
+        return LoopDecision(Rule.NO_PROGRESS, rule or Rule.NO_PROGRESS, chosen)
+    # Rule 7 as a finding is a failed run: it has no action of its own before that many iterations.
     if rule in (Rule.CONTINUE, Rule.NO_PROGRESS):
-        return Decision(Rule.CONTINUE, rule or Rule.CONTINUE, chosen)
-    return Decision(rule, rule, chosen)
+        return LoopDecision(Rule.CONTINUE, rule or Rule.CONTINUE, chosen)
+    return LoopDecision(rule, rule, chosen)
 
 
 def without_progress(history: Sequence[Iteration]) -> int:
@@ -232,14 +232,14 @@ def without_progress(history: Sequence[Iteration]) -> int:
 
 
 def judge(
-    runs: Sequence[Measured], limits: Limits, reference: Mapping[str, Measured], always: Sequence[Finding] = ()
-) -> tuple[tuple[Finding, ...], tuple[str, ...], Mapping[str, Measured]]:
+    runs: Sequence[LoopRun], limits: Limits, reference: Mapping[str, LoopRun], always: Sequence[Finding] = ()
+) -> tuple[tuple[Finding, ...], tuple[str, ...], Mapping[str, LoopRun]]:
     """(findings, why runs were not scored, the median run of each test). `reference`: the median runs of the last loop
     that ended green, empty when there is none; `always`: findings about the build itself."""
     findings = list(always)
     broken = [run for run in runs if run.precondition and not run.precondition.startswith(NOT_APPLICABLE)]
     unscored = [f"{run.test}: {run.precondition}" for run in broken]
-    typical: dict[str, Measured] = {}
+    typical: dict[str, LoopRun] = {}
     for test in Test:
         scored = [run for run in runs if run.test is test and not run.precondition]
         if not scored:
@@ -256,7 +256,7 @@ def judge(
     return tuple(dict.fromkeys(sorted(findings, key=lambda finding: finding.rule))), tuple(unscored), typical
 
 
-def middle(runs: Sequence[Measured]) -> Measured:
+def middle(runs: Sequence[LoopRun]) -> LoopRun:
     """The typical run of several: medians of the times, with the remainder that makes them sum to the total; what was
     done is that of the last run, since `judge` looks at each."""
     last = runs[-1]
@@ -272,7 +272,7 @@ def _median(values: Sequence[int]) -> int:
     return round(median(values))
 
 
-def _work(run: Measured, before: Measured | None) -> list[Finding]:
+def _work(run: LoopRun, before: LoopRun | None) -> list[Finding]:
     """What the run did that it should not have done, or the other way round. Counts, so one run is enough."""
     if run.test is Test.EDIT:
         return _edit_work(run, before)
@@ -292,14 +292,14 @@ def _work(run: Measured, before: Measured | None) -> list[Finding]:
     return found
 
 
-def _cause(run: Measured) -> str:
+def _cause(run: LoopRun) -> str:
     """What to look at when a run worked: what it made first, and what the stages say moved."""
     shown = [*run.rebuilt[:SHOWN_REBUILT], *run.moved]
     more = len(run.rebuilt) - SHOWN_REBUILT
     return "; ".join([*shown, f"{more} more products"] if more > 0 else shown) or "no stage gave a reason"
 
 
-def _edit_work(run: Measured, before: Measured | None) -> list[Finding]:
+def _edit_work(run: LoopRun, before: LoopRun | None) -> list[Finding]:
     if not run.compiled or not run.bytes_written:
         fact = f"a real edit compiled {run.compiled or 0} units and wrote {run.bytes_written} bytes: it was not noticed"
         return [Finding(Rule.COARSE, run.test, "real edit", fact)]
@@ -315,7 +315,7 @@ def _edit_work(run: Measured, before: Measured | None) -> list[Finding]:
     return found
 
 
-def _speed(run: Measured, limits: Limits, before: Measured | None) -> list[Finding]:
+def _speed(run: LoopRun, limits: Limits, before: LoopRun | None) -> list[Finding]:
     """Too slow against the limit, or a phase slower than in the reference."""
     found = []
     limit = limits.of(run.test)
@@ -341,7 +341,7 @@ def _rule_of(test: Test, phase: str) -> Rule:
     return Rule.SLOW_TTFB if phase == Stage.TTFB else Rule.SLOW_DEPLOY
 
 
-def dominant(run: Measured, before: Measured | None) -> tuple[str, int]:
+def dominant(run: LoopRun, before: LoopRun | None) -> tuple[str, int]:
     """(phase, ms): the one that grew most against the reference; without a reference the longest."""
     grown = {name: ms - (before.phases.get(name, 0) if before else 0) for name, ms in run.phases.items()}
     name = max(grown, key=lambda phase: grown[phase], default="")
@@ -351,7 +351,7 @@ def dominant(run: Measured, before: Measured | None) -> tuple[str, int]:
 # --- the history ------------------------------------------------------------------------------
 
 
-def reference_of(iterations: Sequence[Iteration]) -> dict[str, Measured]:
+def reference_of(iterations: Sequence[Iteration]) -> dict[str, LoopRun]:
     """The median runs of a loop that ended green: what later loops are compared with."""
     last = iterations[-GREEN_STREAK:]
     tests = dict.fromkeys(test for iteration in last for test in iteration.measured)

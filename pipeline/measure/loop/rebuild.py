@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.measure.experiment import ProjectCopy
 from pipeline.measure.loop.determinism import Culprit, blame, locate
 from pipeline.model import Action, Failure
-from pipeline.run.context import load_context
+from pipeline.run.build import load_build
 from pipeline.run.options import Options
 
 
@@ -35,18 +35,18 @@ def differences(built: ProjectCopy, again: ProjectCopy) -> list[Culprit] | str:
 
 def _graph(options: Options, project: Path) -> tuple[tuple[Action, ...], Mapping[str, tuple[str, ...]]] | str:
     """The actions, and by name what they read beyond what they declare, from the records of the last build."""
-    context = load_context(options, project)
-    if isinstance(context, Failure):
-        return context.line()
+    build = load_build(options, project)
+    if isinstance(build, Failure):
+        return build.line()
     try:
-        engine = context.engine
+        engine = build.engine
         records = {action.name: engine.record(action) for action in engine.graph.order}
         discovered = {
             name: tuple(path for path, _ in record.discovered) for name, record in records.items() if record is not None
         }
         return tuple(engine.graph.order), discovered
     finally:
-        context.close()
+        build.close()
 
 
 def _products(project: Path, actions: tuple[Action, ...]) -> dict[str, bytes]:

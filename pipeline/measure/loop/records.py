@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.measure.loop.judgement import LOOP_SCHEMA, Finding, Iteration, Measured, Rule, Test
+from pipeline.measure.loop.judgement import LOOP_SCHEMA, Finding, Iteration, LoopRun, Rule, Test
 from pipeline.model import FailureCategory, RegionAction, Stage
 
 CSV_HEADER = "timestamp,test,total_ms,build_ms,verify_outcome,deploy_ms,reconnect_ms,ttfb_ms,sha,notes"
@@ -36,18 +36,18 @@ NOT_OURS = frozenset(
 # --- one run ----------------------------------------------------------------------------------
 
 
-def measure(test: Test, wall_ms: int, report: Mapping[str, Any] | None) -> Measured:
+def measure(test: Test, wall_ms: int, report: Mapping[str, Any] | None) -> LoopRun:
     """The facts of a run. `report` is its report, or what its event log says of a run without a device; `None` when
     `doit` answered from the fast path's state alone, which is only ever "up to date"."""
     if report is None:
-        return Measured(test, wall_ms, {"startup": wall_ms, "remainder": 0}, compiled=0, restored=0, linked=0)
+        return LoopRun(test, wall_ms, {"startup": wall_ms, "remainder": 0}, compiled=0, restored=0, linked=0)
     totals, failure = report["totals"], report["failure"]
     phases = {row["phase"]: row["measured_ms"] for row in report["budget"]["phases"] if row["measured_ms"] is not None}
     phases |= {row["stage"]: row["duration_ms"] for row in report["stages"] if row["duration_ms"] is not None}
     known_ms = report["budget"]["total"]["measured_ms"]
     # In-process boards model their waits instead of sleeping, so that the run can be longer than the wall clock says.
     total_ms = max(wall_ms, known_ms)
-    return Measured(
+    return LoopRun(
         test,
         total_ms,
         {**phases, "remainder": total_ms - sum(phases.values())},
@@ -109,7 +109,7 @@ def broken_precondition(
     return ""
 
 
-def csv_row(run: Measured, timestamp: str, sha: str, notes: Sequence[str] = ()) -> str:
+def csv_row(run: LoopRun, timestamp: str, sha: str, notes: Sequence[str] = ()) -> str:
     """One line of RESULTS.csv with its end. What was not measured is an empty field."""
     told = [f"precondition:{run.precondition}"] if run.precondition else []
     told += [f"failed:{run.failure}"] if run.failure else []
@@ -123,7 +123,7 @@ def csv_row(run: Measured, timestamp: str, sha: str, notes: Sequence[str] = ()) 
 # --- the JSONL --------------------------------------------------------------------------------
 
 
-class Place(NamedTuple):
+class Origin(NamedTuple):
     """What must be equal for two iterations to be compared: whose figures they are."""
 
     machine: str
@@ -131,7 +131,7 @@ class Place(NamedTuple):
     profile: str
 
 
-def encode_iteration(place: Place, iteration: Iteration, ended: Rule | None, facts: Mapping[str, Any]) -> str:
+def encode_iteration(place: Origin, iteration: Iteration, ended: Rule | None, facts: Mapping[str, Any]) -> str:
     """One line. `ended`: the rule with which the loop ended here; `facts`: for people and other tools."""
     record = {
         "schema": LOOP_SCHEMA,
@@ -148,13 +148,13 @@ def encode_iteration(place: Place, iteration: Iteration, ended: Rule | None, fac
     return json.dumps(record, separators=(",", ":")) + "\n"
 
 
-def encode_run(place: Place, number: int, run: Measured, facts: Mapping[str, Any]) -> str:
+def encode_run(place: Origin, number: int, run: LoopRun, facts: Mapping[str, Any]) -> str:
     """One line for one run of a test."""
     record = {"schema": LOOP_SCHEMA, "kind": "run", **place._asdict(), "iteration": number, **_plain(run), **facts}
     return json.dumps(record, separators=(",", ":")) + "\n"
 
 
-def _plain(run: Measured) -> dict[str, Any]:
+def _plain(run: LoopRun) -> dict[str, Any]:
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in run._asdict().items()}
 
 
@@ -167,7 +167,7 @@ class History(NamedTuple):
     last: int = 0
 
 
-def read_history(lines: Iterable[str], place: Place) -> History:
+def read_history(lines: Iterable[str], place: Origin) -> History:
     """What the JSONL says about `place`. Lines of other places, of other versions and damaged ones are passed over."""
     open_: list[Iteration] = []
     reference: tuple[Iteration, ...] = ()
@@ -177,7 +177,7 @@ def read_history(lines: Iterable[str], place: Place) -> History:
             record = json.loads(line)
             if record["schema"] != LOOP_SCHEMA or record["kind"] != "iteration":
                 continue
-            here = Place(record["machine"], record["device"], record["profile"])
+            here = Origin(record["machine"], record["device"], record["profile"])
             iteration, ended = _iteration(record), record["ended"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
@@ -201,7 +201,5 @@ def _iteration(record: Mapping[str, Any]) -> Iteration:
     )
 
 
-def _measured(row: Mapping[str, Any]) -> Measured:
-    return Measured(
-        **{**row, "test": Test(row["test"]), "moved": tuple(row["moved"]), "rebuilt": tuple(row["rebuilt"])}
-    )
+def _measured(row: Mapping[str, Any]) -> LoopRun:
+    return LoopRun(**{**row, "test": Test(row["test"]), "moved": tuple(row["moved"]), "rebuilt": tuple(row["rebuilt"])})

@@ -27,11 +27,11 @@ from pipeline.measure.loop.files import LoopFiles
 from pipeline.measure.loop.judgement import (
     NOT_APPLICABLE,
     WARM,
-    Decision,
     Finding,
     Iteration,
     Limits,
-    Measured,
+    LoopDecision,
+    LoopRun,
     Rule,
     Test,
     decide,
@@ -39,17 +39,17 @@ from pipeline.measure.loop.judgement import (
     reference_of,
 )
 from pipeline.measure.loop.rebuild import differences
-from pipeline.measure.loop.records import NOT_OURS, Place, broken_precondition, measure
-from pipeline.measure.loop.view import Session
+from pipeline.measure.loop.records import NOT_OURS, Origin, broken_precondition, measure
+from pipeline.measure.loop.view import LoopSession
 from pipeline.model import Failure
-from pipeline.run.context import Context, load_context
+from pipeline.run.build import Build, load_build
 
 BETWEEN_TIMEOUT_S = 1800.0
 TASKS = MappingProxyType({Test.BUILD: "link", Test.SKIP: "reflash"})
 """What the tests run that are no whole deploy."""
 
 
-class Asked(NamedTuple):
+class LoopOptions(NamedTuple):
     """The options. `until_green`: go on when a rule asks for an action; `between`: a command to run before each further
     iteration, such as a linter or an agent's next change; `rebuild`: make a second cold build and compare."""
 
@@ -61,10 +61,10 @@ class Asked(NamedTuple):
     command: str = "doit loop"
 
 
-class Ended(NamedTuple):
+class LoopEnd(NamedTuple):
     """How the loop ended. `path`: SUMMARY.md, the follow-up, or RESULTS.csv."""
 
-    decision: Decision
+    decision: LoopDecision
     iterations: int
     green: bool
     path: Path
@@ -74,30 +74,30 @@ class Watcher(NamedTuple):
     """Who is told: `began(label)`, `ran(number, run)`, `decided(iteration, decision)`."""
 
     began: Callable[[str], None]
-    ran: Callable[[int, Measured], None]
-    decided: Callable[[Iteration, Decision], None]
+    ran: Callable[[int, LoopRun], None]
+    decided: Callable[[Iteration, LoopDecision], None]
 
 
-def run_loop(context: Context, asked: Asked, watch: Watcher) -> Ended | Failure:
+def run_loop(build: Build, asked: LoopOptions, watch: Watcher) -> LoopEnd | Failure:
     """Iterate until a rule ends the loop, an action is needed, or `asked.max`. Raises KeyboardInterrupt, OSError."""
-    refused = _refused(context, asked)
+    refused = _refused(build, asked)
     if refused is not None:
         return refused
     machine = machine_facts()
-    place = Place(machine["id"], context.devices[0].name, context.profile)
-    files = LoopFiles.open(context.run.reports_dir / "loop", place, context.config.reports.keep)
+    place = Origin(machine["id"], build.project.devices[0].name, build.project.profile)
+    files = LoopFiles.open(build.project.reports_dir / "loop", place, build.config.reports.keep)
     if isinstance(files, Failure):
         return files
     try:
         with tempfile.TemporaryDirectory(prefix="hotplate-loop-") as directory, ExitStack() as contexts:
-            return _Loop(context, asked, watch, files, machine, Path(directory), contexts).run()
+            return _Loop(build, asked, watch, files, machine, Path(directory), contexts).run()
     finally:
         files.close()
 
 
-def _refused(context: Context, asked: Asked) -> Failure | None:
+def _refused(build: Build, asked: LoopOptions) -> Failure | None:
     numbers = (refused_number("loop", name, value, 3) for name, value in _numbers(asked).items())
-    first = next(filter(None, numbers), None) or refused_devices("loop", context.devices)
+    first = next(filter(None, numbers), None) or refused_devices("loop", build.project.devices)
     if first is not None:
         return first
     try:
@@ -111,7 +111,7 @@ def _refused(context: Context, asked: Asked) -> Failure | None:
     return refused("loop", "--between is blank", "name a command, or leave it out") if blank else None
 
 
-def _numbers(asked: Asked) -> dict[str, int]:
+def _numbers(asked: LoopOptions) -> dict[str, int]:
     return {"--max": asked.max, "--repeats": asked.repeats}
 
 
@@ -120,8 +120,8 @@ class _Loop:
 
     def __init__(
         self,
-        context: Context,
-        asked: Asked,
+        build: Build,
+        asked: LoopOptions,
         watch: Watcher,
         files: LoopFiles,
         machine: Mapping[str, str],
@@ -130,18 +130,18 @@ class _Loop:
     ) -> None:
         """`contexts` closes those that are made on the way."""
         self._contexts = contexts
-        self._context = context
+        self._build = build
         self._asked = asked
         self._watch = watch
         self._files = files
         self._machine = machine
         self._directory = directory
-        device = context.devices[0]
+        device = build.project.devices[0]
         self._device = device
-        budget = context.config.budget
+        budget = build.config.budget
         self._limits = Limits(loop=budget.total, ttfb=budget.ttfb)
         self._reference = reference_of(files.history.reference)
-        self._copy = ProjectCopy(context, directory / "copy")
+        self._copy = ProjectCopy(build, directory / "copy")
         self._always: tuple[Finding, ...] = ()
         self._determinism = "not checked (--no-rebuild)"
         self._checked = not asked.rebuild
@@ -150,17 +150,17 @@ class _Loop:
         self._cold = True
         self._load: float | None = None
 
-    def run(self) -> Ended | Failure:
+    def run(self) -> LoopEnd | Failure:
         history, number = list(self._files.history.open), self._files.history.last
         iteration = Iteration(number)
-        decision = Decision(Rule.CONTINUE, Rule.CONTINUE)
+        decision = LoopDecision(Rule.CONTINUE, Rule.CONTINUE)
         for turn in range(self._asked.max):
             if turn:
                 failure = self._between()
                 if failure is not None:
                     return failure
             number += 1
-            git = GitQuery(self._context.root)
+            git = GitQuery(self._build.project.root)
             iteration = self._iteration(number, git.result().sha)
             history.append(iteration)
             decision = decide(history)
@@ -171,21 +171,21 @@ class _Loop:
                 break
         self._copy.restore()  # T5 left an edit
         path = self._files.conclude(self._session(), history, decision, self._limits, self._reference)
-        return Ended(decision, turn + 1, iteration.green, path)
+        return LoopEnd(decision, turn + 1, iteration.green, path)
 
     def _facts(self) -> dict[str, object]:
-        return {"at": self._context.clock.utc(), "command": self._asked.command, "determinism": self._determinism}
+        return {"at": self._build.clock.utc(), "command": self._asked.command, "determinism": self._determinism}
 
-    def _session(self) -> Session:
-        revision = GitQuery(self._context.root).result()
-        return Session(
+    def _session(self) -> LoopSession:
+        revision = GitQuery(self._build.project.root).result()
+        return LoopSession(
             command=self._asked.command,
-            at=self._context.clock.utc(),
+            at=self._build.clock.utc(),
             machine=self._machine,
             device=self._device.name,
-            port=self._device.config.port,
-            profile=self._context.profile,
-            toolchain=self._context.toolchain_name(),
+            port=self._device.port,
+            profile=self._build.project.profile,
+            toolchain=self._build.toolchain_name(),
             sha=revision.sha,
             dirty=revision.dirty,
             repeats=self._asked.repeats,
@@ -198,9 +198,9 @@ class _Loop:
         if self._asked.between:
             self._watch.began(self._asked.between)
             first, *words = shlex.split(self._asked.between)
-            done = self._context.runner.run(
+            done = self._build.runner.run(
                 [shutil.which(first) or first, *words],
-                cwd=self._context.root,
+                cwd=self._build.project.root,
                 env=os.environ,
                 timeout_s=BETWEEN_TIMEOUT_S,
             )
@@ -208,11 +208,11 @@ class _Loop:
                 said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
                 message = f"--between ended with {done.exit_code}: {said[-1] if said else 'it said nothing'}"
                 return refused("loop", message, f"make `{self._asked.between}` pass, then run the loop again")
-        fresh = load_context(self._copy.options, self._context.root)
+        fresh = load_build(self._copy.options, self._build.project.root)
         if isinstance(fresh, Failure):
             return fresh
         self._contexts.callback(fresh.close)
-        self._context = fresh
+        self._build = fresh
         # Also undoes the edits of the iteration before.
         self._copy = ProjectCopy(fresh, self._directory / "copy")
         if _digests(self._copy.project) != self._sources:
@@ -226,13 +226,13 @@ class _Loop:
         for run in self._runs(number):
             load = load_average()
             self._load = max(filter(None, (self._load, load)), default=None)
-            self._files.run(number, run, sha, self._context.clock.utc(), load, self._copy.scratch)
+            self._files.run(number, run, sha, self._build.clock.utc(), load, self._copy.scratch)
             self._watch.ran(number, run)
             runs.append(run)
         findings, unscored, typical = judge(runs, self._limits, self._reference, self._always)
         return Iteration(number, findings, unscored, typical)
 
-    def _runs(self, number: int) -> Iterator[Measured]:
+    def _runs(self, number: int) -> Iterator[LoopRun]:
         """The tests in their order, the first deploy of all being T0; nothing after a deploy that did not succeed."""
         first = self._deploy()
         if self._cold or not first.ok:
@@ -247,7 +247,7 @@ class _Loop:
                 yield self._test(test)
         for test, kind in ((Test.COMMENT, "comment"), (Test.EDIT, "real")):
             missing = self._copy.edits.make(kind, number)
-            yield Measured(test, 0, {}, precondition=f"{NOT_APPLICABLE}:{missing}") if missing else self._test(test)
+            yield LoopRun(test, 0, {}, precondition=f"{NOT_APPLICABLE}:{missing}") if missing else self._test(test)
 
     def _deploy(self) -> Child:
         """A deploy that nobody judges: it makes the device hold what the copy builds."""
@@ -257,7 +257,7 @@ class _Loop:
         self._primed = child if child.ok else None
         return child
 
-    def _test(self, test: Test) -> Measured:
+    def _test(self, test: Test) -> LoopRun:
         """One run, with its preconditions looked at before and after."""
         task, project = TASKS.get(test, "deploy"), self._copy.project
         self._watch.began(f"{test} doit {task}")
@@ -269,7 +269,7 @@ class _Loop:
         rebuilt.sort(key=lambda name: made[name])
         return self._measure(test, child, moved)._replace(rebuilt=tuple(rebuilt))
 
-    def _measure(self, test: Test, child: Child, moved: tuple[str, ...]) -> Measured:
+    def _measure(self, test: Test, child: Child, moved: tuple[str, ...]) -> LoopRun:
         run = measure(test, child.wall_ms, child.report)._replace(failure=child.failure[0])
         if test is Test.COLD or self._primed is None:
             broken = child.failure[0] if child.failure[0] in NOT_OURS else ""
@@ -284,7 +284,7 @@ class _Loop:
         self._watch.began("second cold build")
         self._checked, self._sources, self._always = self._asked.rebuild, _digests(self._copy.project), ()
         with tempfile.TemporaryDirectory(dir=self._directory) as directory:
-            found = differences(self._copy, ProjectCopy(self._context, Path(directory)))
+            found = differences(self._copy, ProjectCopy(self._build, Path(directory)))
         if isinstance(found, str):
             self._determinism = f"could not be checked: {found}"
             return
@@ -307,7 +307,7 @@ def _digests(project: Path) -> dict[str, str]:
 
 
 def _stamps(project: Path) -> dict[str, tuple[int, int]]:
-    """Product -> (time, inode): a file that was made anew differs, even when it has the same bytes."""
+    """Product -> (time, inode): a file that was written again differs, even when it has the same bytes."""
     found = {}
     for path in (project / "build").rglob("*"):
         if path.is_file():

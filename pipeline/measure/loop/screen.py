@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.measure.loop.judgement import Decision, Iteration, Measured, Rule
-from pipeline.measure.loop.runner import Asked, Watcher, run_loop
+from pipeline.measure.loop.judgement import Iteration, LoopDecision, LoopRun, Rule
+from pipeline.measure.loop.runner import LoopOptions, Watcher, run_loop
 from pipeline.measure.screen import MeasurementScreen, shown
-from pipeline.run.context import Context
+from pipeline.run.build import Build
 
 
-def show(context: Context, asked: Asked) -> str:
+def show(build: Build, asked: LoopOptions) -> str:
     """Run the loop and show it; why the task failed, `""` when it did not."""
-    ended = shown("loop", lambda screen: run_loop(context, asked, _watcher(screen)))
+    ended = shown("loop", lambda screen: run_loop(build, asked, _watcher(screen)))
     if isinstance(ended, str):
         return ended
-    path = ended.path.relative_to(context.root) if ended.path.is_relative_to(context.root) else ended.path
+    path = ended.path.relative_to(build.project.root) if ended.path.is_relative_to(build.project.root) else ended.path
     rule, cause = int(ended.decision.rule), int(ended.decision.cause)
     state = "green" if ended.green else "red"
     print(f"LOOP_RULE={rule} LOOP_CAUSE={cause} LOOP_STATE={state} LOOP_ITERATIONS={ended.iterations} LOOP_FILE={path}")
@@ -30,7 +30,7 @@ def show(context: Context, asked: Asked) -> str:
 
 
 def _watcher(screen: MeasurementScreen) -> Watcher:
-    def decided(iteration: Iteration, decision: Decision) -> None:
+    def decided(iteration: Iteration, decision: LoopDecision) -> None:
         screen.line(_verdict(iteration))
         for finding in iteration.findings:
             screen.line(f"  rule {int(finding.rule)}, {finding.test}, {finding.subject}: {finding.fact}")
@@ -43,7 +43,7 @@ def _watcher(screen: MeasurementScreen) -> Watcher:
     )
 
 
-def _line(number: int, run: Measured) -> str:
+def _line(number: int, run: LoopRun) -> str:
     note = (
         f"  not scored: {run.precondition}" if run.precondition else f"  failed: {run.failure}" if run.failure else ""
     )

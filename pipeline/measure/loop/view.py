@@ -14,10 +14,10 @@ from pipeline.measure.loop.judgement import (
     GREEN_STREAK,
     SLUGS,
     WARM,
-    Decision,
     Iteration,
     Limits,
-    Measured,
+    LoopDecision,
+    LoopRun,
     Rule,
     Test,
     reference_of,
@@ -35,7 +35,7 @@ MEANING: Mapping[Test, str] = {
 }
 
 
-class Session(NamedTuple):
+class LoopSession(NamedTuple):
     """Where and how the iterations were made. `determinism`: what the second cold build said, one sentence;
     `load`: the highest load average at the end of a run, which tells a busy machine from slow code."""
 
@@ -53,7 +53,7 @@ class Session(NamedTuple):
     load: float | None = None
 
 
-def _facts(session: Session, iterations: Sequence[Iteration]) -> list[str]:
+def _facts(session: LoopSession, iterations: Sequence[Iteration]) -> list[str]:
     machine = session.machine
     numbers = ", ".join(str(iteration.number) for iteration in iterations)
     return [
@@ -69,7 +69,7 @@ def _facts(session: Session, iterations: Sequence[Iteration]) -> list[str]:
     ]
 
 
-def _tests_table(typical: Mapping[str, Measured], limits: Limits, reference: Mapping[str, Measured]) -> str:
+def _tests_table(typical: Mapping[str, LoopRun], limits: Limits, reference: Mapping[str, LoopRun]) -> str:
     head = ("test", "what", "total ms", "limit ms", "margin ms", "reference ms", "outcome", "compiled", "bytes written")
     rows = []
     for test in Test:
@@ -84,7 +84,7 @@ def _tests_table(typical: Mapping[str, Measured], limits: Limits, reference: Map
     return markdown_table(head, rows)
 
 
-def _phases_table(typical: Mapping[str, Measured], reference: Mapping[str, Measured]) -> str:
+def _phases_table(typical: Mapping[str, LoopRun], reference: Mapping[str, LoopRun]) -> str:
     tests = [test.value for test in WARM if test.value in typical]
     names = dict.fromkeys(name for test in tests for name in typical[test].phases)
     rows = []
@@ -112,7 +112,7 @@ def _sources(iterations: Sequence[Iteration]) -> list[str]:
 
 
 def summary(
-    session: Session, iterations: Sequence[Iteration], limits: Limits, reference: Mapping[str, Measured]
+    session: LoopSession, iterations: Sequence[Iteration], limits: Limits, reference: Mapping[str, LoopRun]
 ) -> str:
     """SUMMARY.md: the green iterations that ended the loop, which may be preceded by others."""
     iterations = iterations[-GREEN_STREAK:]
@@ -138,17 +138,17 @@ def summary(
     )
 
 
-def followup_name(decision: Decision) -> str:
+def followup_name(decision: LoopDecision) -> str:
     """The file of a follow-up, named after the rule that stands in the way."""
     return f"followup-{SLUGS[decision.cause]}.md"
 
 
 def followup(
-    session: Session,
+    session: LoopSession,
     history: Sequence[Iteration],
-    decision: Decision,
+    decision: LoopDecision,
     limits: Limits,
-    reference: Mapping[str, Measured],
+    reference: Mapping[str, LoopRun],
 ) -> str:
     """The text of an issue: what stands in the way, the evidence, where to look, how to see it again."""
     last = history[-1]
@@ -196,7 +196,7 @@ def _where_to_look(rule: Rule, last: Iteration) -> list[str]:
         return ["## Between reset and first byte", "", *told, ""]
     if rule in (Rule.SLOW_BUILD, Rule.WROTE, Rule.COARSE):
         told = [f"- {run.test}: {reason}" for run in runs for reason in (*run.rebuilt[:10], *run.moved[:10])]
-        return ["## What was made anew, and why", "", *(told or ["- no stage gave a reason"]), ""]
+        return ["## What was regenerated, and why", "", *(told or ["- no stage gave a reason"]), ""]
     return []
 
 

@@ -1,0 +1,164 @@
+"""What users and their machines do to a run, and what must be said about it in a line instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import given_project
+from tests.e2e.space import Space, environment
+
+TIMEOUT_S = 300
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Space:
+    root = tmp_path_factory.mktemp("given") / "project"
+    return given_project.with_web(given_project.project(root, "esp32c3", given_project.files))
+
+
+def shell(space: Space, line: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """`line` in sh, with `doit` and `hotplate` of this checkout."""
+    names = f'doit() {{ {sys.executable} -m doit "$@"; }}\nhotplate() {{ {sys.executable} -c "{HOTPLATE}" "$@"; }}\n'
+    done = subprocess.run(
+        ["/bin/sh", "-c", names + line],
+        cwd=space.path,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout + done.stderr and "this is a bug" not in done.stderr, done
+    return done
+
+
+HOTPLATE = "import sys; from pipeline.fastpath import main; sys.exit(main())"
+
+KEYS = {
+    "project.name": ('name = "given"', 'name = "gi\\u0000ven"'),
+    "prebuilt.files": ("bin/a.bin", "bin/a\\u0000.bin"),
+    "action.0.argv": ("tools/pack.py", "tools/\\u0000"),
+    "action.0.inputs": ("web/*.html", "web/\\u0000*"),
+    "action.0.outputs": ('outputs = ["build/web.bin"]', 'outputs = ["build/\\u0000"]'),
+    "device.bench.port": ('port = "virtual:"', 'port = "/dev/tty\\u0000"'),
+    "readiness.until": ("line:^entry 0x", "line:\\u0000"),
+    "image.web.partition": ("storage", "stor\\u0000age"),
+    "reports.dir": ("[readiness]", '[reports]\ndir = "a\\u0000b"\n[readiness]'),
+    "cache.dir": ("[readiness]", '[cache]\ndir = "a\\u0000b"\n[readiness]'),
+    "action.0.env": ("outputs = ", 'env = ["A=\\u0000"]\noutputs = '),
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_nul_in_a_value_is_refused_before_anything_is_done(project: Space, key: str) -> None:
+    config = project.file("deploy.toml")
+    text = config.read_text()
+    config.write_text(text.replace(*KEYS[key], 1))
+    try:
+        done = shell(project, "doit deploy")
+    finally:
+        config.write_text(text)
+    assert done.returncode == 2 and f"error: '{key}' holds a NUL character" in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", ">/dev/full"])
+@pytest.mark.parametrize("command", ["doit link", "hotplate link", "doit deploy", "doit list", "doit plan"])
+def test_a_closed_stream(project: Space, closed: str, command: str) -> None:
+    if command == "doit list" and closed == ">/dev/full":
+        pytest.skip("doit prints that list itself")
+    done = shell(project, f"{command} {closed}")
+    assert done.returncode == (1 if (command, closed) == ("doit plan", ">/dev/full") else 0), done
+
+
+@pytest.mark.parametrize("name", ["json", "executed-only", "zero", "error-only"])
+def test_other_reporters(project: Space, name: str) -> None:
+    assert shell(project, f"doit -r {name} link").returncode == 0
+    done = shell(project, f"doit -r {name} verify-flash")
+    assert done.returncode == 1 and (name == "zero" or "own reporter" in done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("year", ["2500", "1900"])
+def test_files_of_another_century(project: Space, year: str) -> None:
+    shell(project, "doit link")
+    touch = f"touch -d {year}-06-01 web/a.html bin/a.bin deploy.toml dodo.py build/web.bin"
+    assert shell(project, f"{touch} && doit link && hotplate link").returncode == 0
+    assert shell(project, "touch web/a.html bin/a.bin deploy.toml dodo.py && doit link").returncode == 0
+
+
+CSV = ["clean", "loop", "baseline:warm", "hooks:install --editor vscode", "link", "plan", "explain", "graph", "list"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "binary", "fifo"])
+def test_a_table_that_cannot_be_read(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "dodo.py").write_text(given_project.DODO)
+    (tmp_path / "a.c").write_text("int a;\n")
+    (tmp_path / "deploy.toml").write_text(
+        '[project]\nname = "t"\nsources = ["a.c"]\nprofile = "p"\n[toolchain]\nkind = "gcc"\nchip = "esp32c3"\n'
+        'linker_script = "a.ld"\n[profile.p]\n[partitions]\ntable = "p.csv"\n[device.bench]\nport = "virtual:"\n'
+    )
+    if damage == "binary":
+        (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00" * 99)
+    if damage == "fifo":
+        os.mkfifo(tmp_path / "p.csv")
+    space = Space(tmp_path)
+    for words in CSV if damage == "missing" else CSV[:1]:
+        done = shell(space, f"doit {words}")
+        assert done.returncode in (0, 1, 2), done
+        assert words == "list" or "p.csv" in done.stderr or "error: " in done.stderr, done
+
+
+INTERRUPTED = """
+import importlib.abc, os, signal, sys
+WANTED, HOW = sys.argv[1:]
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == WANTED:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv[:] = ["doit", "link"]
+if HOW == "hotplate":
+    from pipeline.fastpath import main
+    main()
+else:
+    from doit.doit_cmd import DoitMain
+    sys.path.insert(0, "")
+    assert DoitMain().run(["link"]) == 0
+"""
+
+
+@pytest.mark.parametrize("how", ["doit", "hotplate"])
+@pytest.mark.parametrize("module", ["pipeline.cli.reporter", "pipeline.run.project", "pipeline.run.options"])
+def test_an_interrupt_while_modules_are_imported_is_quiet(project: Space, module: str, how: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, module, how]
+    project.file("web/a.html").write_text(f"<{module}{how}>")
+    done = subprocess.run(
+        command, cwd=project.path, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_an_ignored_interrupt_stays_ignored(project: Space) -> None:
+    code = (
+        f"import signal; signal.signal(2, signal.SIG_IGN)\n{INTERRUPTED}\nassert signal.getsignal(2) == signal.SIG_IGN"
+    )
+    command = [sys.executable, "-c", code, "pipeline.run.project", "doit"]
+    done = subprocess.run(
+        command, cwd=project.path, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("flash", ["/dev/null", "/dev/zero", ".", "fifo"])
+def test_a_virtual_board_on_what_is_no_file(tmp_path: Path, flash: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    command = [sys.executable, "-m", "virtualboard", "--chip", "esp32c3", "--tcp", "0", "--flash", flash]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode in (1, 2) and f"{flash}: error: " in done.stderr and "Traceback" not in done.stderr
