@@ -218,13 +218,6 @@ class Run:
         from pipeline.stages.handover import Booting, InLoader, StillRunning
 
         device = self._device(which.device)
-        if not self.transactions.begun:
-            # Nobody would write what happens to the board down, nor the report.
-            message = "a device stage needs hotplate's own reporter, which keeps the run's log"
-            hint = "leave out `-r`; see reports/<tx>.json"
-            where = "--reporter"
-            category = FailureCategory.CONFIG_ERROR
-            return StageWork(failure=fail(category, stage=None, where=where, message=message, hint=hint))
         board = self._handed_on.get(device.name)
         left: Board | None
         if which.stage is Stage.VERIFY_FLASH:

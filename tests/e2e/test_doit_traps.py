@@ -117,6 +117,8 @@ class Plain:
         return child
 
     def go_on(self, name: str, child: subprocess.Popen[str]) -> str:
+        # Ours runs an action again, in the same run, whose input was edited meanwhile: that one is not to stop.
+        self.file(f"stop-{name}").unlink()
         self.file(f"go-{name}").write_text("\n")
         out, _ = child.communicate(timeout=TIMEOUT_S)
         self.open_gates()
@@ -190,10 +192,9 @@ def test_input_edited_during_the_action(both: tuple[Plain, Ours]) -> None:
     assert plain.ran() == [] and plain.file("build/first.bin").read_text() == "first 2\n", (
         "the trap: built from the past"
     )
+    assert ours.file("build/first.bin").read_text() == "first 3\n", "looked again before the end of the same run"
     ours.run()
-    assert ours.ran() == ["first.bin", "second.bin"] and ours.file("build/first.bin").read_text() == "first 3\n"
-    ours.run()
-    assert ours.ran() == []
+    assert ours.ran() == [] and "first 3" in ours.file("build/second.bin").read_text()
 
 
 def test_corrupted_target(both: tuple[Plain, Ours]) -> None:

@@ -78,9 +78,9 @@ def test_a_closed_stream(project: Space, closed: str, command: str) -> None:
 
 @pytest.mark.parametrize("name", ["json", "executed-only", "zero", "error-only"])
 def test_other_reporters(project: Space, name: str) -> None:
+    """What they show is theirs; the run is recorded all the same (`test_runs.py`)."""
     assert shell(project, f"doit -r {name} link").returncode == 0
-    done = shell(project, f"doit -r {name} verify-flash")
-    assert done.returncode == 1 and (name == "zero" or "own reporter" in done.stdout + done.stderr)
+    assert "Traceback" not in shell(project, f"doit -r {name} verify-flash").stderr
 
 
 @pytest.mark.parametrize("year", ["2500", "1900"])
