@@ -17,7 +17,8 @@ from cache.lock import OPEN, try_lock
 from cache.named_tuple import NamedTuple
 
 OLD_FILE = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK", "O_NOCTTY"))
-"""How to open what should be a file: what is a FIFO or a terminal instead keeps nobody waiting and becomes nobody's."""
+"""How to open what should be a file: what is a FIFO or a terminal instead does not block and becomes no controlling
+terminal."""
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 NOT_REGULAR = "Not a regular file"
 MOST = 1 << 30

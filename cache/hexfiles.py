@@ -32,7 +32,7 @@ _IN_THE_WAY = (errno.ENOTDIR, errno.ELOOP)
 _is_group = re.compile("[0-9a-f]{2}").fullmatch
 
 
-class Found(NamedTuple):
+class HexFile(NamedTuple):
     """Something that lies where files belong. `group` is its directory, `""` for `top` itself; `status` is of the file
     or link, never of what a link leads to."""
 
@@ -138,11 +138,11 @@ class HexFiles:
             else:
                 os.utime(inside.prefix + name, dir_fd=inside.at)
 
-    def found(self) -> list[Found]:
+    def found(self) -> list[HexFile]:
         """Everything that lies where files belong, left-over temporary ones and damage included. Directories of other
         names are somebody's and are not looked into."""
-        everything: list[Found] = []
-        groups: list[Found] = []
+        everything: list[HexFile] = []
+        groups: list[HexFile] = []
         for one in self._scan(""):
             (groups if stat.S_ISDIR(one.status.st_mode) else everything).append(one)
         for one in groups:
@@ -150,10 +150,10 @@ class HexFiles:
                 everything += self._scan(one.name)
         return everything
 
-    def discard(self, found: list[Found]) -> int:
+    def discard(self, found: list[HexFile]) -> int:
         """Remove these, directories with all that is in them; the bytes that this freed."""
         freed = 0
-        by_group: dict[str, list[Found]] = {}
+        by_group: dict[str, list[HexFile]] = {}
         for one in found:
             by_group.setdefault(one.group, []).append(one)
         for group, members in by_group.items():
@@ -164,7 +164,7 @@ class HexFiles:
                         freed += one.size
         return freed
 
-    def _scan(self, group: str) -> list[Found]:
+    def _scan(self, group: str) -> list[HexFile]:
         found = []
         with (
             contextlib.suppress(OSError),
@@ -173,7 +173,7 @@ class HexFiles:
         ):
             for entry in scan:
                 with contextlib.suppress(FileNotFoundError):
-                    found.append(Found(group, entry.name, entry.stat(follow_symlinks=False)))
+                    found.append(HexFile(group, entry.name, entry.stat(follow_symlinks=False)))
         return found
 
     @contextlib.contextmanager

@@ -119,7 +119,7 @@ class StampTable:
                 self._entries[path] = entry
         return entry
 
-    def glance(self, path: str) -> Entry | None:
+    def stat(self, path: str) -> Entry | None:
         """The entry if the file certainly still is what it was; None if it moved, is missing or was never seen.
 
         Changes nothing. Reads the file only when its entry is not settled.

@@ -21,12 +21,12 @@ from cache.actions import MAX_ENTRY_BYTES, ActionCache, decode_entry
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
 from cache.durable import read_file, write_atomic
-from cache.hexfiles import Found
+from cache.hexfiles import HexFile
 from cache.lock import OPEN, try_lock
 from cache.named_tuple import NamedTuple
 
 KEEP = 0.8
-"""How full a gc leaves the store: collecting down to the brim would mean collecting after every build."""
+"""How full a gc leaves the store: collecting down to the limit would mean collecting after every build."""
 DEFAULT_MAX_BYTES = 5 << 30
 PATIENCE_S = 10.0
 """A gc reads every entry and removes files: less than that for a store of hundreds of thousands."""
@@ -147,12 +147,12 @@ class Store:
         broken = [one for one in entries if not one.is_sound or not self.results.is_complete(ActionKey(one.name))]
         return self._without(broken, bad, total)
 
-    def _without(self, entries: list[Found], blobs: list[Found], total: int) -> Removed:
+    def _without(self, entries: list[HexFile], blobs: list[HexFile], total: int) -> Removed:
         freed = self.results.files.discard(entries) + self.blobs.files.discard(blobs)
         self._say_usage(total - freed)
         return Removed(len(entries), len(blobs), freed, total - freed)
 
-    def _needs(self, entry: Found) -> tuple[Digest, ...]:
+    def _needs(self, entry: HexFile) -> tuple[Digest, ...]:
         try:
             data = read_file(self.results.files.place(entry.name), most=MAX_ENTRY_BYTES, follow=False)
         except OSError:
@@ -169,7 +169,7 @@ class Store:
         except FileNotFoundError:
             return 0
         except (OSError, ValueError):
-            # Unreadable: count anew.
+            # Unreadable: count again.
             return self.stats().bytes
 
     def _say_usage(self, size: int) -> None:

@@ -148,8 +148,8 @@ class ActionDone(NamedTuple):
 class Readiness(NamedTuple):
     """The readiness gate. `reason` is `""` or a failure category, for some with what it is about (`unhealthy:blink`).
     `requested_at_s` (link clock) is when a request was sent to a device that was not reset. `unavailable` says why a
-    mark is missing, by mark name. `ready_at_s` (link clock): when the gate passed. `polls`: requests that were sent.
-    `modules`: what the firmware said of each. `note`: what the gate does not prove, or did not ask."""
+    mark is missing, by mark name. `ready_at_s` (link clock): when it passed. `polls`: requests that were sent.
+    `modules`: what the firmware said of each. `note`: what it does not prove, or did not ask."""
 
     status: Literal["pending", "passed", "failed"]
     reason: str = ""

@@ -1,6 +1,6 @@
 """A board that keeps running between deploys, and the device stages run on it in this process.
 
-`Bench.deploy` does what `doit verify-flash reflash reattach ttfb` does, without a process, and gives the report.
+`DeviceBench.deploy` does what `doit verify-flash reflash reattach ttfb` does, without a process, and gives the report.
 The board is real to everybody: its flash is read and changed directly only where a test plays "somebody else".
 """
 
@@ -63,7 +63,7 @@ class HeldPort:
         self._port.reset_input_buffer()
 
 
-class Bench:
+class DeviceBench:
     """A built project in `root` and its board. `boards` by MAC; `plug` chooses who is on the port."""
 
     def __init__(self, root: Path, **board: Any) -> None:

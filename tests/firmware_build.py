@@ -37,7 +37,7 @@ _IMAGE_SETTINGS = {"flash_mode": "dio", "flash_freq": "80m", "flash_size": "4MB"
 
 
 @dataclass(frozen=True)
-class Firmware:
+class BuiltFirmware:
     """What a build gave. `app_elf` is the stripped ELF that the image and its identity are made from."""
 
     root: Path
@@ -91,10 +91,10 @@ def sources(root: Path, kind: str) -> list[str]:
 def build(
     out: Path,
     root: Path = ROOT,
-    reuse: Firmware | None = None,
+    reuse: BuiltFirmware | None = None,
     compiler: str = "zig",
     cflags: Sequence[str] = (),
-) -> Firmware:
+) -> BuiltFirmware:
     """Compile and link what lies under `root`/firmware, with more `cflags`. Sources equal to those of `reuse` are not
     compiled again."""
     compile_, link, headers = _commands(compiler)
@@ -124,7 +124,7 @@ def build(
         run(*link, "-T", script, *parts, "-o", str(elf))
         linked[kind] = elf.read_bytes()
     images = image(linked["app"], 0xB0), image(linked["boot"], None)
-    return Firmware(root, compiler, objects, linked["app"], *images, cflags)
+    return BuiltFirmware(root, compiler, objects, linked["app"], *images, cflags)
 
 
 HOST_SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -176,7 +176,7 @@ def image(elf: bytes, sha256_offset: int | None) -> bytes:
     return made
 
 
-def variant(base: Firmware, out: Path, edits: Mapping[str, tuple[str, str]]) -> Firmware:
+def variant(base: BuiltFirmware, out: Path, edits: Mapping[str, tuple[str, str]]) -> BuiltFirmware:
     """The firmware with `edits`: path -> (text to replace, new text), the text occurring exactly once."""
     root = out / "checkout"
     shutil.copytree(base.root / "firmware", root / "firmware")
@@ -187,14 +187,16 @@ def variant(base: Firmware, out: Path, edits: Mapping[str, tuple[str, str]]) -> 
     return build(out / "build", root, reuse=base, compiler=base.compiler, cflags=base.cflags)
 
 
-def shared(tmp_path_factory: pytest.TempPathFactory, compiler: str = "zig", cflags: Sequence[str] = ()) -> Firmware:
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, compiler: str = "zig", cflags: Sequence[str] = ()
+) -> BuiltFirmware:
     """One build for all workers of a test session."""
     with once(tmp_path_factory, "".join(["reference-firmware-", compiler, *cflags])) as (out, done):
         # The second to come finds the objects and only links: a few milliseconds.
         reuse = None
         if done:
             objects = {s: out / (s.replace("/", "_") + ".o") for k in ("app", "boot") for s in sources(ROOT, k)}
-            reuse = Firmware(ROOT, compiler, objects, b"", b"", b"")
+            reuse = BuiltFirmware(ROOT, compiler, objects, b"", b"", b"")
         return build(out, reuse=reuse, compiler=compiler, cflags=cflags)
 
 
@@ -243,7 +245,7 @@ def flash_with(parts: Mapping[int, bytes]) -> bytearray:
     return flash
 
 
-def deployed(firmware: Firmware, **more: bytes) -> bytearray:
+def deployed(firmware: BuiltFirmware, **more: bytes) -> bytearray:
     """A flash with bootloader, table and the application in ota_0; `at_<hex offset>=bytes` adds or replaces."""
     parts = {0: firmware.boot_bin, 0x8000: partition_table(), OTA_0: firmware.app_bin}
     parts.update({int(name.removeprefix("at_"), 16): data for name, data in more.items()})

@@ -47,7 +47,7 @@ class BytesFlash:
         self.content[offset : offset + n] = b"\xff" * n
 
 
-class Bench:
+class FirmwareBench:
     """A machine with its flash and a clock that only the test moves."""
 
     def __init__(self, flash: bytes | bytearray) -> None:
@@ -163,9 +163,9 @@ class Device:
 
 
 class ChipDevice(Device):
-    def __init__(self, firmware: fb.Firmware) -> None:
+    def __init__(self, firmware: fb.BuiltFirmware) -> None:
         self.chip, self.mac, self.identity = "esp32c3", "7c:df:a1:11:22:33", firmware.identity
-        self.bench = Bench(fb.deployed(firmware))
+        self.bench = FirmwareBench(fb.deployed(firmware))
         sizes = {"bootloader": (0, len(firmware.boot_bin)), "partitions": (0x8000, 0xC00), "otadata": (0xE000, 0x2000)}
         sizes["ota_0"] = (fb.OTA_0, len(firmware.app_bin))
         self.regions = [

@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from virtualboard.afflict import Afflictions
+from virtualboard.afflict import ActiveFaults
 from virtualboard.board import Board
 from virtualboard.cable import Cable
 from virtualboard.chip_table import NAMES, chip_named
-from virtualboard.chips import Chip, Security, UnknownMac, UnknownSecurity, burnt, parse_mac
+from virtualboard.chips import ChipModel, Security, UnknownMac, UnknownSecurity, burnt, parse_mac
 from virtualboard.faults import KEYS, KINDS, parse_fault
 from virtualboard.nor import FlashError, NorFlash
 from virtualboard.port import DEFAULT_MAC
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flash.close()
 
 
-def _run(options: argparse.Namespace, chip: Chip, flash: NorFlash) -> int:
+def _run(options: argparse.Namespace, chip: ChipModel, flash: NorFlash) -> int:
     now = time.monotonic
     board = Board(
         chip,
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace, chip: Chip, flash: NorFlash) -> int:
         execute=not options.no_cpu,
         timing=options.timing,
         usb=options.usb,
-        faults=Afflictions(options.fault),
+        faults=ActiveFaults(options.fault),
     )
     cable, loop = Cable(board, now), Loop()
     port = _port_of(options, loop, cable, now)

@@ -39,7 +39,7 @@ class _Armed:
     random: random.Random = field(default_factory=random.Random)
 
 
-class Afflictions:
+class ActiveFaults:
     """The faults of one board, in the order in which they were set. They outlive the board that they strike, so that
     a fault that has struck is spent when the board is opened again."""
 

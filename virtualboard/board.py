@@ -14,12 +14,12 @@ from enum import Enum
 from virtualboard import faults as f
 from virtualboard import protocol as p
 from virtualboard import rom, slip
-from virtualboard.afflict import Afflictions, panic_text
+from virtualboard.afflict import ActiveFaults, panic_text
 from virtualboard.bus import Bus
 from virtualboard.chip_table import chip_named
-from virtualboard.chips import Chip, Security, burnt, burnt_security, efuse_words
+from virtualboard.chips import ChipModel, Security, burnt, burnt_security, efuse_words
 from virtualboard.efuse import EfuseFile
-from virtualboard.loader import RomLoader
+from virtualboard.loader import LoaderModel
 from virtualboard.machine import HeldClock, Machine, MachineFactory, make_machine
 from virtualboard.nor import NorFlash
 from virtualboard.stub import GREETING, StubLoader
@@ -68,7 +68,7 @@ class Board:
 
     def __init__(
         self,
-        chip: Chip,
+        chip: ChipModel,
         flash: NorFlash,
         mac: str,
         now: Callable[[], float],
@@ -77,7 +77,7 @@ class Board:
         machine_factory: MachineFactory | None = None,
         timing: Timing = INSTANT,
         usb: bool = False,
-        faults: Afflictions | None = None,
+        faults: ActiveFaults | None = None,
     ) -> None:
         self.chip = chip
         self.flash = flash
@@ -86,7 +86,7 @@ class Board:
         self.timing = timing
         self.usb = usb
         self.plug = Plug()
-        self.faults = Afflictions() if faults is None else faults
+        self.faults = ActiveFaults() if faults is None else faults
         flash.wear = self.faults
         self.executed = 0  # instructions so far
         self._now = now
@@ -169,7 +169,7 @@ class Board:
                 self._machine.feed(data)
         elif self.mode is Mode.DOWNLOAD:
             # The ROM measures the rate of a SYNC and adopts it; the stub does not.
-            if self._chip_baud is None or (isinstance(self._loader, RomLoader) and p.SYNC_MAGIC in data):
+            if self._chip_baud is None or (isinstance(self._loader, LoaderModel) and p.SYNC_MAGIC in data):
                 self._chip_baud = self._bus.baud = self._host_baud or DEFAULT_BAUD
             if self._rates_agree():
                 for frame in self._decoder.feed(data):
@@ -222,8 +222,8 @@ class Board:
     def _enter(self, mode: Mode) -> None:
         """Leave the old mode with everything that belonged to it."""
         self.mode = mode
-        self._loader: RomLoader | StubLoader | None = None
-        self._decoder = slip.Decoder()
+        self._loader: LoaderModel | StubLoader | None = None
+        self._decoder = slip.SlipDecoder()
         self._frames: list[bytes] = []
         self._pending = 0
         self._reply: p.Outcome | None = None
@@ -298,7 +298,7 @@ class Board:
     def _start_download(self) -> None:
         self._enter(Mode.DOWNLOAD)
         self._bus = Bus(self.chip, self.flash, self.mac, self._registers, self._save_efuses)
-        self._loader = RomLoader(self.chip, self.flash, self._bus, self.timing)
+        self._loader = LoaderModel(self.chip, self.flash, self._bus, self.timing)
         self._send(rom.download_log(self._strap_cause, self.chip.rom))
         self._chip_baud = None
 
@@ -433,7 +433,7 @@ class Board:
                 self._enter(Mode.RAM)
                 self._chip_baud = rate  # the ROM's setting of the UART stays
                 machine = self._cpu()
-                machine.start(entry, [rom.Segment(address, data) for address, data in segments])
+                machine.start(entry, [rom.RomSegment(address, data) for address, data in segments])
                 self._send(machine.transmit())
             case p.BootFlash(cause):
                 self._boot(cause)

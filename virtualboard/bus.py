@@ -10,7 +10,7 @@ import importlib
 import struct
 from collections.abc import Callable
 
-from virtualboard.chips import MAGIC_ADDRESS, Chip, efuse_words
+from virtualboard.chips import MAGIC_ADDRESS, ChipModel, efuse_words
 from virtualboard.efuse import CLASSIC, EfuseController
 from virtualboard.nor import NorFlash
 from virtualboard.spi import SpiController
@@ -25,7 +25,7 @@ class Bus:
 
     def __init__(
         self,
-        chip: Chip,
+        chip: ChipModel,
         flash: NorFlash,
         mac: str,
         efuses: dict[int, int] | None = None,

@@ -155,7 +155,7 @@ class _Pipe:
         return bytes(out)
 
     def next_at(self) -> float | None:
-        """When there is something to pull: the first byte at once, then whatever each glance finds."""
+        """When there is something to pull: the first byte at once, then whatever each look finds."""
         if not self._parts:
             return None
         begin, byte_s, _data = self._parts[0]

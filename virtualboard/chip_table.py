@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 
-from virtualboard.chips import CHIPS, Chip
+from virtualboard.chips import CHIPS, ChipModel
 
 NAMES = (
     *("esp32", "esp32c3", "esp32s3"),
@@ -17,9 +17,9 @@ NAMES = (
 """Those whose ROM's answers are known from the wire come first."""
 
 
-def chip_named(name: str) -> Chip:
+def chip_named(name: str) -> ChipModel:
     """The chip of a name of NAMES; KeyError for another."""
     if name in CHIPS:
         return CHIPS[name]
-    chip: Chip = importlib.import_module("virtualboard.chips_more").MORE_CHIPS[name]
+    chip: ChipModel = importlib.import_module("virtualboard.chips_more").MORE_CHIPS[name]
     return chip

@@ -67,7 +67,7 @@ _SECURITY_C3 = SecurityBits((0x34, 7 << 18), (0x38, 1 << 20), (0x3C, 1 << 5), (0
 
 
 @dataclass(frozen=True, slots=True)
-class Chip:
+class ChipModel:
     """One chip. `security_chip_id` is None where the ROM lacks GET_SECURITY_INFO; `cpu` is True where firmware runs.
 
     `stub_entries`: entry points of the flasher stubs that esptool 5.6 ships, with their generation.
@@ -132,14 +132,14 @@ class UnknownSecurity(ValueError):
     """The chip has no such efuse; the message says which."""
 
 
-def burnt(chip: Chip, security: Security) -> Chip:
+def burnt(chip: ChipModel, security: Security) -> ChipModel:
     """A specimen of `chip` whose security efuses are burnt. Raises UnknownSecurity."""
     if security.secure_download and chip.security_chip_id is None:
         raise UnknownSecurity(f"{chip.title} has no Secure Download Mode; leave it out for this chip")
     return replace(chip, security=security)
 
 
-def burnt_security(chip: Chip, words: Mapping[int, int]) -> Security:
+def burnt_security(chip: ChipModel, words: Mapping[int, int]) -> Security:
     """What these efuse words (by address) say; an odd number of bits in the counter means encrypted."""
 
     def bits(place: tuple[int, int]) -> int:
@@ -154,7 +154,7 @@ def burnt_security(chip: Chip, words: Mapping[int, int]) -> Security:
     )
 
 
-def efuse_words(chip: Chip, mac: str) -> dict[int, int]:
+def efuse_words(chip: ChipModel, mac: str) -> dict[int, int]:
     """The efuse registers by address: the factory's data and what `chip.security` says is burnt. Raises UnknownMac."""
     words = dict(chip.efuses(parse_mac(mac)))
     for offset, bits in chip.security_efuses(chip.security).items():
@@ -245,7 +245,7 @@ def _crc8(mac: int) -> int:
     return crc
 
 
-_ESP32C3 = Chip(
+_ESP32C3 = ChipModel(
     name="esp32c3",
     title="ESP32-C3",
     chip_id=5,
@@ -265,7 +265,7 @@ _ESP32C3 = Chip(
     security_efuses=_security_block0,
 )
 
-_ESP32S3 = Chip(
+_ESP32S3 = ChipModel(
     name="esp32s3",
     title="ESP32-S3",
     chip_id=9,
@@ -288,7 +288,7 @@ _ESP32S3 = Chip(
     rom_read_pointer=0x3FCEF688,
 )
 
-_ESP32 = Chip(
+_ESP32 = ChipModel(
     name="esp32",
     title="ESP32",
     chip_id=0,
@@ -324,4 +324,4 @@ _ESP32 = Chip(
 )
 
 # More chips are in `chips_more`.
-CHIPS: Mapping[str, Chip] = MappingProxyType({chip.name: chip for chip in (_ESP32C3, _ESP32S3, _ESP32)})
+CHIPS: Mapping[str, ChipModel] = MappingProxyType({chip.name: chip for chip in (_ESP32C3, _ESP32S3, _ESP32)})

@@ -13,7 +13,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from virtualboard import rom
-from virtualboard.chips import Chip, Security, SecurityBits, SpiLayout, WatchdogLayout, flash_crypt_count, key_purposes
+from virtualboard.chips import (
+    ChipModel,
+    Security,
+    SecurityBits,
+    SpiLayout,
+    WatchdogLayout,
+    flash_crypt_count,
+    key_purposes,
+)
 from virtualboard.efuse import MODERN, SMALL
 
 _HP_CAUSES: Mapping[int, str] = MappingProxyType(
@@ -89,7 +97,7 @@ def _security(
 
 _AS_C3 = _security(manual=(0x30, 20), count=(0x34, 18), boot=(0x38, 20), keys=(0x34, 24, 28))
 
-_ESP32S2 = Chip(
+_ESP32S2 = ChipModel(
     name="esp32s2",
     title="ESP32-S2",
     chip_id=2,
@@ -118,7 +126,7 @@ _ESP32S2 = Chip(
     security_bits=SecurityBits((0x34, 7 << 18), (0x38, 1 << 20), (0x3C, 1 << 5), (0x30, 1 << 19)),
 )
 
-_ESP32C2 = Chip(
+_ESP32C2 = ChipModel(
     name="esp32c2",
     title="ESP32-C2",
     chip_id=12,
@@ -145,7 +153,7 @@ _ESP32C2 = Chip(
     efuse_layout=SMALL,
 )
 
-_ESP32C5 = Chip(
+_ESP32C5 = ChipModel(
     name="esp32c5",
     title="ESP32-C5",
     chip_id=23,
@@ -175,7 +183,7 @@ _ESP32C5 = Chip(
     efuse_layout=MODERN._replace(cmd=0x1D8),
 )
 
-_ESP32C6 = Chip(
+_ESP32C6 = ChipModel(
     name="esp32c6",
     title="ESP32-C6",
     chip_id=13,
@@ -198,7 +206,7 @@ _ESP32C6 = Chip(
     security_efuses=_AS_C3,
 )
 
-_ESP32C61 = Chip(
+_ESP32C61 = ChipModel(
     name="esp32c61",
     title="ESP32-C61",
     chip_id=20,
@@ -223,7 +231,7 @@ _ESP32C61 = Chip(
     security_bits=SecurityBits((0x30, 7 << 23), (0x34, 1 << 26), (0, 0), (0x30, 1 << 14)),
 )
 
-_ESP32H2 = Chip(
+_ESP32H2 = ChipModel(
     name="esp32h2",
     title="ESP32-H2",
     chip_id=16,
@@ -248,7 +256,7 @@ _ESP32H2 = Chip(
     security_efuses=_AS_C3,
 )
 
-_ESP32P4 = Chip(
+_ESP32P4 = ChipModel(
     name="esp32p4",
     title="ESP32-P4",
     chip_id=18,
@@ -276,6 +284,6 @@ _ESP32P4 = Chip(
     security_efuses=_AS_C3,
 )
 
-MORE_CHIPS: Mapping[str, Chip] = MappingProxyType(
+MORE_CHIPS: Mapping[str, ChipModel] = MappingProxyType(
     {chip.name: chip for chip in (_ESP32S2, _ESP32C2, _ESP32C5, _ESP32C6, _ESP32C61, _ESP32H2, _ESP32P4)}
 )

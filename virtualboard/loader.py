@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from virtualboard import protocol as p
 from virtualboard.bus import Bus
-from virtualboard.chips import Chip
+from virtualboard.chips import ChipModel
 from virtualboard.nor import NorFlash
 from virtualboard.protocol import Answer, Handler, Outcome
 from virtualboard.stub import recognise
@@ -34,10 +34,10 @@ _SECURE_COMMANDS = frozenset(
 )
 
 
-class RomLoader:
+class LoaderModel:
     """One session from the entry into download mode to the reset or to the stub."""
 
-    def __init__(self, chip: Chip, flash: NorFlash, bus: Bus, timing: Timing = INSTANT) -> None:
+    def __init__(self, chip: ChipModel, flash: NorFlash, bus: Bus, timing: Timing = INSTANT) -> None:
         self._chip = chip
         self._bus = bus
         self._target = p.Target(flash, timing, DEFAULT_FLASH_SIZE, _ADDRESS_BITS)

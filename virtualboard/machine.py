@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from virtualboard import rom
-from virtualboard.chips import Chip
+from virtualboard.chips import ChipModel
 from virtualboard.nor import NorFlash
 from virtualboard.rom_only import RomOnly
 
@@ -28,7 +28,7 @@ class Machine(Protocol):
     @property
     def pending_reset(self) -> int | None: ...
     def reset(self, cause: int) -> None: ...
-    def start(self, entry: int, segments: Sequence[rom.Segment]) -> None: ...
+    def start(self, entry: int, segments: Sequence[rom.RomSegment]) -> None: ...
     def feed(self, data: bytes) -> None: ...
     def run(self, max_instructions: int) -> int: ...
     def transmit(self) -> bytes: ...
@@ -38,7 +38,7 @@ MachineFactory = Callable[[NorFlash, Mapping[int, int], Callable[[], float]], Ma
 
 
 def make_machine(
-    chip: Chip,
+    chip: ChipModel,
     flash: NorFlash,
     registers: Mapping[int, int],
     now: Callable[[], float],

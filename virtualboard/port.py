@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from virtualboard.afflict import Afflictions
+from virtualboard.afflict import ActiveFaults
 from virtualboard.board import DEFAULT_BAUD, Board, Mode
 from virtualboard.cable import Cable
 from virtualboard.chip_table import chip_named
@@ -364,7 +364,7 @@ def open_virtual(
     parse_mac(mac)  # before the file is created or locked
     model = burnt(chip_named(chip), security)
     times = parse_timing(timing) if isinstance(timing, str) else timing
-    afflictions = Afflictions(parse_fault(fault) if isinstance(fault, str) else fault for fault in faults)
+    afflictions = ActiveFaults(parse_fault(fault) if isinstance(fault, str) else fault for fault in faults)
 
     def make() -> Board:
         return Board(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from virtualboard.bus import Bus
-from virtualboard.chips import Chip, flash_crypt_count, key_purposes
+from virtualboard.chips import ChipModel, flash_crypt_count, key_purposes
 from virtualboard.nor import PAGE_SIZE, SECTOR_SIZE, NorFlash
 from virtualboard.timing import Timing
 
@@ -219,10 +219,10 @@ class RamUpload:
 
     def __init__(
         self,
-        chip: Chip,
+        chip: ChipModel,
         bus: Bus,
         errors: Errors,
-        recognise: Callable[[Chip, int, Sequence[bytes], Sequence[int]], int | None],
+        recognise: Callable[[ChipModel, int, Sequence[bytes], Sequence[int]], int | None],
         check: BlockCheck,
     ):
         self._chip = chip
@@ -277,7 +277,7 @@ class RamUpload:
         return RunRam(entry, stub, uploaded)
 
 
-def security_info(chip: Chip) -> bytes:
+def security_info(chip: ChipModel) -> bytes:
     """The answer to GET_SECURITY_INFO: flags, crypt count, seven key purposes, chip id, API version (esptool,
     `get_security_info`). The last purpose reads 0x0C on a virgin C3."""
     flags = chip.security.secure_boot | chip.security.secure_download << 2

@@ -173,7 +173,7 @@ ESP32_ROM = RomIdentity(
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class RomSegment:
     """Bytes that the ROM copies to `address`. Addresses that are not RAM swallow the write, as on the chip."""
 
     address: int
@@ -186,7 +186,7 @@ class RomBoot:
     resets the chip, and all begins again."""
 
     log: bytes
-    segments: tuple[Segment, ...]
+    segments: tuple[RomSegment, ...]
     entry: int | None
 
 
@@ -226,7 +226,7 @@ def boot(
         lines += [f"Invalid image block count: {count} (max {_MAX_SEGMENTS})", rom.assertion]
         return RomBoot(_text(lines), (), None)
 
-    segments: list[Segment] = []
+    segments: list[RomSegment] = []
     at = rom.image_offset + 24
     checksum = _CHECKSUM_SEED
     for number in range(count):
@@ -240,7 +240,7 @@ def boot(
             lines += _page_lines(rom, at + 8, min(at + 8 + size, flash_size))
             return RomBoot(_text(lines), (), None)
         data = read(at + 8, size)
-        segments.append(Segment(address, data))
+        segments.append(RomSegment(address, data))
         checksum ^= _xor_bytes(data)
         at += 8 + size
         lines += _page_lines(rom, at - size, at)

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from virtualboard import rom
-from virtualboard.chips import Chip
+from virtualboard.chips import ChipModel
 from virtualboard.nor import NorFlash
 
 
 class RomOnly:
     """The ROM of `chip`. `reason` completes the line that follows where firmware would run."""
 
-    def __init__(self, chip: Chip, flash: NorFlash, now: Callable[[], float], reason: str) -> None:
+    def __init__(self, chip: ChipModel, flash: NorFlash, now: Callable[[], float], reason: str) -> None:
         self._chip, self._flash, self._now, self._reason = chip, flash, now, reason
         self._sent = bytearray()
         self._retry_at: float | None = None
@@ -52,7 +52,7 @@ class RomOnly:
             return
         self._retry_at = self._now() + identity.retry_s
 
-    def start(self, entry: int, _segments: Sequence[rom.Segment]) -> None:
+    def start(self, entry: int, _segments: Sequence[rom.RomSegment]) -> None:
         """A program in RAM."""
         self._pending = self._retry_at = None
         self._instead = ""

@@ -143,7 +143,7 @@ class Rv32Machine:
         if boot.entry is not None:
             self._enter_program(boot.entry, boot.segments)
 
-    def start(self, entry: int, segments: Sequence[rom.Segment]) -> None:
+    def start(self, entry: int, segments: Sequence[rom.RomSegment]) -> None:
         """Run a program that the ROM's loader has put into RAM. There is no reset, so no log; in download mode the ROM
         has stopped its watchdogs."""
         unsent = self.transmit()
@@ -154,7 +154,7 @@ class Rv32Machine:
         self._forget_code()
         self._enter_program(entry, segments)
 
-    def _enter_program(self, entry: int, segments: Sequence[rom.Segment]) -> None:
+    def _enter_program(self, entry: int, segments: Sequence[rom.RomSegment]) -> None:
         for segment in segments:
             self._load_segment(segment)
         for number in range(1, 32):
@@ -389,7 +389,7 @@ class Rv32Machine:
         uc.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
         uc.hook_add(unicorn.UC_HOOK_MEM_UNMAPPED | unicorn.UC_HOOK_MEM_PROT, self._on_fault)
 
-    def _load_segment(self, segment: rom.Segment) -> None:
+    def _load_segment(self, segment: rom.RomSegment) -> None:
         """RAM keeps what it is given; elsewhere the ROM's writes get lost."""
         for base in (_IRAM, _DRAM):
             at = segment.address - base

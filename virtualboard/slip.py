@@ -19,7 +19,7 @@ def encode(payload: bytes) -> bytes:
     return b"\xc0" + payload.replace(b"\xdb", b"\xdb\xdd").replace(b"\xc0", b"\xdb\xdc") + b"\xc0"
 
 
-class Decoder:
+class SlipDecoder:
     """Turns a byte stream, cut anywhere, into frames."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:

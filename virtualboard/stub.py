@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from virtualboard import protocol as p
 from virtualboard.bus import Bus
-from virtualboard.chips import Chip
+from virtualboard.chips import ChipModel
 from virtualboard.nor import SECTOR_SIZE, NorFlash
 from virtualboard.protocol import Answer, Handler, Outcome
 from virtualboard.stub_flash import MAX_READ_BLOCK, NOT_ENOUGH, TOO_MUCH, StubRead, StubWrite
@@ -64,7 +64,7 @@ _DIALECTS = {
 }
 
 
-def recognise(chip: Chip, entry: int, segments: Sequence[bytes], addresses: Sequence[int] = ()) -> int | None:
+def recognise(chip: ChipModel, entry: int, segments: Sequence[bytes], addresses: Sequence[int] = ()) -> int | None:
     """Generation of the flasher stub among the uploaded segments, or None when it is another program.
 
     Compared with the stubs of the installed esptool by the hash of their code; without esptool by the entry point. Any
@@ -117,7 +117,7 @@ def _shipped(name: str) -> Iterator[tuple[int, int, bytes]]:
 class StubLoader:
     """A running stub. `generation` 1 returns to the ROM when asked to reboot, generation 2 stays."""
 
-    def __init__(self, chip: Chip, flash: NorFlash, bus: Bus, generation: int, timing: Timing = INSTANT) -> None:
+    def __init__(self, chip: ChipModel, flash: NorFlash, bus: Bus, generation: int, timing: Timing = INSTANT) -> None:
         self._chip = chip
         self._bus = bus
         self._generation = generation

@@ -43,7 +43,7 @@ MARKS: Mapping[MarkName, MarkRow] = MappingProxyType(
         MarkName.APP_START: MarkRow("the first line that neither ROM nor bootloader prints"),
         MarkName.FIRST_LINE: MarkRow("the first line that is not empty"),
         MarkName.FIRST_JSONRPC: MarkRow("the first byte of the first valid JSON-RPC 2.0 message of the last boot"),
-        MarkName.HEALTH: MarkRow("the first byte of the answer to `health` that passed the gate"),
+        MarkName.HEALTH: MarkRow("the first byte of the answer to `health` that passed the readiness gate"),
     }
 )
 

@@ -69,9 +69,9 @@ class BootWatcher:
 
     `expected_elf_sha256`: 64 hex digits, this build's. `reset_released_s`: link time. `timeout_s`: from there to
     readiness. `where` begins the failures' lines, e.g. `device bench on /dev/ttyUSB0`. `app_offset`: where in flash
-    this build's application lies (bytes); a gate that does not ask the firmware who it is compares that with what the
-    bootloader says, where it says anything. `mac`: of the board that was reset, lower case with colons, where it is
-    known; a board that comes back after its port was gone must not name another."""
+    this build's application lies (bytes); a readiness gate that does not ask the firmware who it is compares that with
+    what the bootloader says, where it says anything. `mac`: of the board that was reset, lower case with colons, where
+    it is known; a board that comes back after its port was gone must not name another."""
 
     def __init__(
         self,
@@ -147,7 +147,8 @@ class BootWatcher:
 
     @property
     def reason(self) -> str:
-        """Why the gate did not pass, for programs: the category, and what it is about where there is something."""
+        """Why the readiness gate did not pass, for programs: the category, and what it is about where there is
+        something."""
         if not isinstance(self.verdict, Failure):
             return ""
         category = self.verdict.category

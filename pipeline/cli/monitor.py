@@ -20,7 +20,7 @@ from pipeline.boot.line_pattern import LinePattern
 from pipeline.boot.log_patterns import visible
 from pipeline.config.schema import DeviceConfig
 from pipeline.config.until import expression_problem
-from pipeline.device.console import CallRefusal, Monitor
+from pipeline.device.console import CallRefusal, DeviceMonitor
 from pipeline.device.serial_link import PortLink, reader_for
 from pipeline.effects.clock import Deadline, SystemClock
 from pipeline.failures import fail
@@ -82,7 +82,7 @@ def run(boards: DeviceService, wanted: Wanted) -> int:
 
 
 def _call(link: PortLink, device: DeviceConfig, wanted: Wanted) -> int:
-    with Monitor(link, reader_for(link), where=device.where) as monitor:
+    with DeviceMonitor(link, reader_for(link), where=device.where) as monitor:
         # A firmware that boots does not listen yet, and the in-process board gets power when it is opened.
         if wanted.reset or not link.real_time:
             _until_it_speaks(monitor, link, wanted.seconds or CALL_S)
@@ -98,7 +98,7 @@ def _call(link: PortLink, device: DeviceConfig, wanted: Wanted) -> int:
     return 0
 
 
-def _until_it_speaks(monitor: Monitor, link: PortLink, seconds: float) -> None:
+def _until_it_speaks(monitor: DeviceMonitor, link: PortLink, seconds: float) -> None:
     end_s = link.now_s() + seconds
     while link.now_s() < end_s and not any(seen.kind is ConsoleEventKind.MESSAGE for seen in monitor.poll(POLL_S)):
         pass
@@ -110,7 +110,7 @@ def _copy(boards: DeviceService, link: PortLink, device: DeviceConfig, wanted: W
     deadline = Deadline.after(SystemClock(), wanted.seconds) if wanted.seconds else None
     typed = Typed()
     quiet = 0
-    with Monitor(link, reader_for(link), where=device.where, sink=_show) as monitor:
+    with DeviceMonitor(link, reader_for(link), where=device.where, sink=_show) as monitor:
         while deadline is None or not deadline.expired:
             heard = monitor.poll(POLL_S)
             quiet = 0 if heard else quiet + 1
@@ -132,7 +132,7 @@ def _show(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _reached(until: LinePattern, heard: Sequence[ConsoleEvent], monitor: Monitor) -> bool:
+def _reached(until: LinePattern, heard: Sequence[ConsoleEvent], monitor: DeviceMonitor) -> bool:
     """Does a line match, or a prompt, which has no line end?"""
     spoken = (ConsoleEventKind.LINE, ConsoleEventKind.MESSAGE)
     if any(seen.kind in spoken and until.search(seen.text) for seen in heard):
@@ -140,7 +140,7 @@ def _reached(until: LinePattern, heard: Sequence[ConsoleEvent], monitor: Monitor
     return not heard and bool(monitor.prompt) and until.search(monitor.prompt)
 
 
-def _tell(boards: DeviceService, monitor: Monitor, seen: ConsoleEvent, wanted: Wanted) -> None:
+def _tell(boards: DeviceService, monitor: DeviceMonitor, seen: ConsoleEvent, wanted: Wanted) -> None:
     """What is worth saying about an event, on stderr."""
     if seen.kind in (ConsoleEventKind.GAP, ConsoleEventKind.DROPPED):
         print(f"-- {seen.text}", file=sys.stderr, flush=True)

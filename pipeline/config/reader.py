@@ -21,16 +21,16 @@ from pipeline.config.schema import (
     DeployConfig,
     DeviceConfig,
     FlashSettings,
-    Gate,
+    GateConfig,
     ImageConfig,
     LibraryConfig,
     Partitions,
     Prebuilt,
     Profile,
-    Project,
-    Readiness,
+    ProjectConfig,
+    ReadinessConfig,
     Reports,
-    Toolchain,
+    ToolchainConfig,
     Verify,
 )
 from pipeline.config.values import COMPILED_KEYS, PREBUILT, Problem, check_value
@@ -44,18 +44,18 @@ if TYPE_CHECKING:
 
 _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
     {
-        "project": Project,
-        "toolchain": Toolchain,
+        "project": ProjectConfig,
+        "toolchain": ToolchainConfig,
         "prebuilt": Prebuilt,
         "bootloader": Bootloader,
         "partitions": Partitions,
         "flash": FlashSettings,
         "budget": Budget,
         "verify": Verify,
-        "readiness": Readiness,
+        "readiness": ReadinessConfig,
         "cache": CacheSettings,
         "reports": Reports,
-        "gate": Gate,
+        "gate": GateConfig,
     }
 )
 _NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(

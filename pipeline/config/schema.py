@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # --- what a configuration is ------------------------------------------------------------------
 
 
-class Project(NamedTuple):
+class ProjectConfig(NamedTuple):
     """`sources`: globs, `include`: directories; both relative to the project root. `descriptor`: the one source that
     gets `-DPROJECT_NAME` and `-DPROJECT_VERSION`, so that a new version compiles nothing else. `profile`: the one used
     unless `--profile` names another."""
@@ -41,7 +41,7 @@ class Project(NamedTuple):
     profile: str = "local-fast"
 
 
-class Toolchain(NamedTuple):
+class ToolchainConfig(NamedTuple):
     """How the app is built, in every profile. `cxxflags`: for C++ sources; None: they get the `cflags`."""
 
     linker_script: str = ""
@@ -158,7 +158,7 @@ class Verify(NamedTuple):
     level: str = "md5"
 
 
-class Readiness(NamedTuple):
+class ReadinessConfig(NamedTuple):
     """When is the device ready (`boot/readiness.py`), how long may it take after reset, and may a module be ill."""
 
     until: str = "rpc:ready"
@@ -215,7 +215,7 @@ class Reports(NamedTuple):
     keep: int = 200
 
 
-class Gate(NamedTuple):
+class GateConfig(NamedTuple):
     """What `doit gate` asks for: from which share of a warm deploy (median or 90th percentile) a phase is worth a
     change, and how much evidence it takes."""
 
@@ -230,8 +230,8 @@ class DeployConfig(NamedTuple):
     """A checked `deploy.toml`; `path` is what its errors call it."""
 
     path: str
-    project: Project
-    toolchain: Toolchain
+    project: ProjectConfig
+    toolchain: ToolchainConfig
     bootloader: Bootloader
     profiles: Mapping[str, Profile]
     partitions: Partitions
@@ -239,10 +239,10 @@ class DeployConfig(NamedTuple):
     devices: tuple[DeviceConfig, ...]
     budget: Budget
     verify: Verify
-    readiness: Readiness
+    readiness: ReadinessConfig
     cache: CacheSettings
     reports: Reports
-    gate: Gate
+    gate: GateConfig
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
     libraries: tuple[LibraryConfig, ...] = ()

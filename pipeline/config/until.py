@@ -45,7 +45,7 @@ class Until(NamedTuple):
 
 
 def parse_until(text: str) -> Until | tuple[str, str]:
-    """The gate, or what is wrong with it and a hint."""
+    """The readiness gate, or what is wrong with it and a hint."""
     if text.startswith(ReadinessGate.LINE.value):
         expression = text.removeprefix(ReadinessGate.LINE.value)
         if not expression:

@@ -281,7 +281,7 @@ def _quiet_logger() -> Any:
     """A logger for esptool that prints nothing: its text is for its own command line."""
     from esp_pylib.logger import EspLogBase
 
-    class Quiet(EspLogBase):  # type: ignore[misc]
+    class SilentLogger(EspLogBase):  # type: ignore[misc]
         def print(self, *args: Any, **kwargs: Any) -> None: ...
         def err(self, *args: Any, suggestion: str | None = None) -> None: ...
         def warn(self, *args: Any, suggestion: str | None = None) -> None: ...
@@ -293,4 +293,4 @@ def _quiet_logger() -> Any:
             self, cur_iter: int, total_iters: int, prefix: str = "", suffix: str = "", bar_length: int = 30
         ) -> None: ...
 
-    return Quiet()
+    return SilentLogger()

@@ -1,6 +1,6 @@
 """The monitor as a library: a device's output as events, and JSON-RPC calls answered by id, on one link.
 
-    with Monitor(link, reader) as monitor:
+    with DeviceMonitor(link, reader) as monitor:
         answer = monitor.call("health", timeout_s=2.0)      # CallAnswer, CallRefusal, or a Failure at the deadline
         for seen in monitor.poll(0.1): ...                  # lines, messages, resets, panics, gaps, drops
 
@@ -41,7 +41,7 @@ class CallRefusal(NamedTuple):
     message: str
 
 
-class Monitor:
+class DeviceMonitor:
     """Listens on `link` through `reader`, which it starts, and stops with `close`. One thread at a time."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Monitor:
         self._gaps = 0
         reader.start()
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> DeviceMonitor:
         return self
 
     def __exit__(self, *_exc: object) -> None:

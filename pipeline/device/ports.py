@@ -117,7 +117,7 @@ def reopen(port: Any) -> None:
 
 def find_again(before: UsbId, name: str) -> str:
     """The port that the board which was on port `name` has now. Raises OSError(ENODEV) unless exactly one can be it:
-    cheap bridges all have one serial number, and names are given out anew, so that the place on the hub decides, and
+    cheap bridges all have one serial number, and names are given out again, so that the place on the hub decides, and
     where the system names none, a device that has no double."""
     found = [(device, usb) for device, usb in _usb_ports() if usb.same_device(before)]
     there = [(device, usb) for device, usb in found if usb.location == before.location]

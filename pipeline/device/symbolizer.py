@@ -57,7 +57,7 @@ class ElfStore:
 
     def keep(self, path: str) -> None:
         """Remember the ELF at `path` (relative to the root) under its identity. A disk that is full costs a backtrace
-        and no build, so that errors are nobody's business."""
+        and no build, so that errors are deliberately ignored."""
         with contextlib.suppress(OSError):
             data = read_file(str(self._root / path))
             digest = self._blobs.put_bytes(data)
@@ -93,7 +93,7 @@ class ElfStore:
                     yield FoundElf(str(PurePosixPath(path.relative_to(self._root))), read_file(str(path)))
 
 
-class Decoder:
+class TraceDecoder:
     """Answers about one ELF file. Raises ValueError for what is no ELF file."""
 
     def __init__(self, data: bytes) -> None:
@@ -255,7 +255,7 @@ def decoded_panic(printed: Iterable[str], store: ElfStore, running: str) -> Sequ
         return (f"Backtrace: no ELF with app_elf_sha256 {identity or '(not named)'} is known here",)
     lines: list[str] = []
     try:
-        decoder = Decoder(found.data)
+        decoder = TraceDecoder(found.data)
         for one in (dump, *dump.others):
             frames = [decoder.frame(address) for address in walk(one, decoder.rule)]
             if frames:

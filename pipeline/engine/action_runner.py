@@ -39,7 +39,7 @@ from pipeline.model import NOT_STORED, Action, Reason
 _T = TypeVar("_T")
 
 
-class Done(NamedTuple):
+class Performed(NamedTuple):
     """Outcome of one action. `state` is one of those in which an action ends; `warning` is what a successful tool said
     on stderr."""
 
@@ -87,7 +87,7 @@ class ActionRunner:
         for path in action.outputs:
             self._finished[path] = len(self._finished)
 
-    def find(self, action: Action, cause: Cause) -> Done | Keyed:
+    def find(self, action: Action, cause: Cause) -> Performed | Keyed:
         """Make `action` up to date without executing it, if that can be done; else what `perform` needs to know.
         `cause` is why it is not up to date.
 
@@ -95,24 +95,24 @@ class ActionRunner:
         for the interpreter's lock there costs more than the restore."""
         return self._guarded(action, lambda: self._settle(action, lambda refused: self._decide(action, cause, refused)))
 
-    def perform(self, keyed: Keyed) -> Done:
+    def perform(self, keyed: Keyed) -> Performed:
         """Execute what `find` did not find. Raises KeyboardInterrupt when the runner was cancelled."""
         if self._stopping:
-            return Done(ActionState.NOT_RUN)
+            return Performed(ActionState.NOT_RUN)
         return self._guarded(keyed.action, lambda: self._perform(keyed))
 
-    def _guarded(self, action: Action, work: Callable[[], _T]) -> _T | Done:
+    def _guarded(self, action: Action, work: Callable[[], _T]) -> _T | Performed:
         """What `work` gives, or the failure that it raises."""
         try:
             done = work()
         except _Missing as missing:
             failure = ActionFailure(action.name, FailureKind.INPUT_MISSING, str(missing))
-            return Done(ActionState.FAILED, failure=failure)
+            return Performed(ActionState.FAILED, failure=failure)
         except OSError as error:
             message = f"{error.filename or 'a file'}: {error.strerror or error}"
             failure = ActionFailure(action.name, FailureKind.FILE_SYSTEM, message)
-            return Done(ActionState.FAILED, failure=failure)
-        if isinstance(done, Done) and done.failure is None:
+            return Performed(ActionState.FAILED, failure=failure)
+        if isinstance(done, Performed) and done.failure is None:
             self.mark_finished(action)
         return done
 
@@ -124,7 +124,7 @@ class ActionRunner:
             raise _Missing(f"{decision.subject} {decision.why}")
         return decision
 
-    def _settle(self, action: Action, ask: Callable[[set[ActionKey]], ActionDecision]) -> Done | Keyed:
+    def _settle(self, action: Action, ask: Callable[[set[ActionKey]], ActionDecision]) -> Performed | Keyed:
         """What `ask` decides, done, unless that is to execute. A result that the cache turns out not to have whole is
         refused, and it is asked again."""
         refused: set[ActionKey] = set()
@@ -138,7 +138,7 @@ class ActionRunner:
                 return done
             refused.add(decision.key)
 
-    def _put_in_place(self, action: Action, decision: ActionDecision) -> Done | None:
+    def _put_in_place(self, action: Action, decision: ActionDecision) -> Performed | None:
         """None when the result of the cache cannot be had after all."""
         placed = None
         if decision.result is not None:
@@ -149,8 +149,8 @@ class ActionRunner:
         if decision.keyed is not None and decision.found is not None:
             self._remember(decision.keyed, decision.key, decision.found, decision.outputs)
         if placed is not None and placed.restored:
-            return Done(ActionState.RESTORED, _text(placed.stderr))
-        return Done(ActionState.UP_TO_DATE)
+            return Performed(ActionState.RESTORED, _text(placed.stderr))
+        return Performed(ActionState.UP_TO_DATE)
 
     def _was_of_use(self, action: Action, decision: ActionDecision) -> None:
         """The entry, and what else is kept for it if that may be old, too."""
@@ -159,7 +159,7 @@ class ActionRunner:
             if isinstance(keyed, Keyed):
                 self._results.used(keyed.base)
 
-    def _perform(self, keyed: Keyed) -> Done:
+    def _perform(self, keyed: Keyed) -> Performed:
         # What the run saw first may be minutes old: an edit since then gets its own key.
         action = keyed.action
         self._observer.forget(action.inputs, None)
@@ -168,13 +168,13 @@ class ActionRunner:
             raise _Missing(f"{fresh.path} {fresh.why}")
         if fresh.base != keyed.base:
             found = self._settle(action, lambda refused: look_up(fresh, self._observer, refused))
-            if isinstance(found, Done):
+            if isinstance(found, Performed):
                 return found
         return self._execute(fresh)
 
     # --- executing ------------------------------------------------------------------------------
 
-    def _execute(self, keyed: Keyed) -> Done:
+    def _execute(self, keyed: Keyed) -> Performed:
         action = keyed.action
         moment = self._file_clock.moment()
         if not moment.is_after(self._workspace.began):
@@ -202,9 +202,9 @@ class ActionRunner:
             if ran.argv or ran.failure is None:
                 remove_files(outputs)  # else nothing ran, and what is there is not ours
             self._workspace.former.put_back(outputs if action.is_users else ())
-            return Done(ActionState.FAILED, failure=failure)
+            return Performed(ActionState.FAILED, failure=failure)
         self._workspace.former.drop(outputs)
-        return Done(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
+        return Performed(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
 
     def _run_watched(self, action: Action) -> tuple[Executed, str]:
         """What the command of a user did, and what it wrote that no action declares."""

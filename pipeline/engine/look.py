@@ -58,7 +58,7 @@ class Look:
             return self.entries[path]
         except KeyError:
             try:
-                entry = None if path in self._hidden else self._table.glance(path)
+                entry = None if path in self._hidden else self._table.stat(path)
             except OSError:
                 entry = None
             self.entries[path] = entry

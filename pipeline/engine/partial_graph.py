@@ -23,8 +23,8 @@ from pipeline.engine.workspace import SkippedActions, Workspace
 from pipeline.model import Action, Stage, Tool
 
 MANY = 64
-"""A file that more actions use is nobody's in particular: when it moves, or when more files than this did, the whole
-graph is looked at."""
+"""Where more actions use one file, that does not narrow them down: when it moves, or when more files than this did, the
+whole graph is looked at."""
 
 
 class PartialGraph(NamedTuple):

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from pipeline.effects.api import Clock
-from pipeline.engine.action_runner import ActionRunner, Done
+from pipeline.engine.action_runner import ActionRunner, Performed
 from pipeline.engine.decision import Cause, Keyed
 from pipeline.engine.look import Look
 from pipeline.engine.results import ActionFailure, ActionSpan, RunResult
@@ -74,7 +74,7 @@ class _StageRun:
             self.causes[index] = cause
         return cause is not None
 
-    def finish(self, index: int, done: Done) -> list[int]:
+    def finish(self, index: int, done: Performed) -> list[int]:
         """Count it; the actions that may start now, the first last."""
         self.set(index, done.state)
         if done.state is ActionState.NOT_RUN:
@@ -130,11 +130,11 @@ def run_stage(
     run = _StageRun(workspace, look, stage)
     runner = ActionRunner(workspace)
     timed = _Timed(workspace.host.clock, runner)
-    answers: queue.SimpleQueue[tuple[int, Future[tuple[Done, ActionSpan]]]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[int, Future[tuple[Performed, ActionSpan]]]] = queue.SimpleQueue()
     ready = run.ready()
     under_way, jobs = 0, max(1, workspace.host.jobs)
 
-    def finish(index: int, done: Done, span: ActionSpan) -> None:
+    def finish(index: int, done: Performed, span: ActionSpan) -> None:
         ready.extend(run.finish(index, done))
         if done.state is not ActionState.NOT_RUN:
             performed(span)
@@ -151,7 +151,7 @@ def run_stage(
                     index = ready.pop()
                     if not run.must_run(index):
                         runner.mark_finished(run.action(index))
-                        ready.extend(run.finish(index, Done(ActionState.UP_TO_DATE)))
+                        ready.extend(run.finish(index, Performed(ActionState.UP_TO_DATE)))
                         continue
                     found = timed.find(run.action(index), run.causes[index])
                     if isinstance(found, Keyed):
@@ -180,17 +180,17 @@ class _Timed:
         self._workers: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def find(self, action: Action, cause: Cause) -> tuple[Done, ActionSpan] | Keyed:
+    def find(self, action: Action, cause: Cause) -> tuple[Performed, ActionSpan] | Keyed:
         began_s = self._clock.now_s()
         found = self._runner.find(action, cause)
         return found if isinstance(found, Keyed) else (found, self._span(action, found, began_s))
 
-    def perform(self, keyed: Keyed) -> tuple[Done, ActionSpan]:
+    def perform(self, keyed: Keyed) -> tuple[Performed, ActionSpan]:
         began_s = self._clock.now_s()
         done = self._runner.perform(keyed)
         return done, self._span(keyed.action, done, began_s)
 
-    def _span(self, action: Action, done: Done, began_s: float) -> ActionSpan:
+    def _span(self, action: Action, done: Performed, began_s: float) -> ActionSpan:
         thread = threading.get_ident()
         worker = self._workers.get(thread)
         if worker is None:

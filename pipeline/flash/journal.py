@@ -106,7 +106,7 @@ def commit(tx: str) -> bytes:
 
 
 def decode_journal(data: bytes) -> tuple[DeviceState, int]:
-    """The state, and how many leading bytes to keep before appending (0: write `JOURNAL_HEADER` anew).
+    """The state, and how many leading bytes to keep before appending (0: write `JOURNAL_HEADER` again).
 
     Damage inside the journal forgets everything: records behind it may have touched any region. A torn tail is a record
     whose sync never returned, so nothing relied on it."""

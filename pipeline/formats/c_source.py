@@ -1,7 +1,7 @@
 """What a compile reads, or looks for, and no depfile says: `__has_include`, `.incbin`, the assembler's `.include`.
 
 A depfile lists the files that were included. GCC does not list one that only `__has_include` found, no compiler lists
-one that it did not find, and what the assembler opens is nobody's to list. Pure: the text comes in, names come out;
+one that it did not find, and nothing lists what the assembler opens. Pure: the text comes in, names come out;
 whoever can look at files decides where a name leads. Invariant: a name that stands in the text is returned, whether its
 line is compiled or not; one too many costs a needless compile at worst. A name that only the preprocessor can put
 together is not seen.

@@ -17,7 +17,7 @@ from pipeline.model import FailureCategory, Image, Mark, Reason, RegionPlan, Sta
 from pipeline.stages.handover import InLoader, Journal, Proof
 
 
-class Screen(Protocol):
+class StageScreen(Protocol):
     """What people see while a stage runs."""
 
     def progress(self, label: str, done: int, total: int) -> None: ...

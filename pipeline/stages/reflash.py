@@ -21,11 +21,11 @@ from pipeline.stages.handover import InLoader, Proof
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
-    from pipeline.stages.protocols import DeviceBuild, Records, Screen
+    from pipeline.stages.protocols import DeviceBuild, Records, StageScreen
 
 
 def run(
-    device: DeviceConfig, board: InLoader, records: Records, build: DeviceBuild, screen: Screen, region: str = ""
+    device: DeviceConfig, board: InLoader, records: Records, build: DeviceBuild, screen: StageScreen, region: str = ""
 ) -> tuple[StageWork, InLoader]:
     """Program what is still to be written; of `region` alone if it is named."""
     session, proof = board.session, board.proof

@@ -14,7 +14,7 @@ from pipeline.boot.marks import unavailable
 from pipeline.boot.readiness import NO_HEALTH_HINT, UNHEALTHY_HINT, Health, read_health
 from pipeline.boot.watcher import BootWatcher, Ready
 from pipeline.config.schema import DeviceConfig
-from pipeline.config.schema import Readiness as Settings
+from pipeline.config.schema import ReadinessConfig as Settings
 from pipeline.config.until import ReadinessGate, Until, parse_until
 from pipeline.events import Readiness
 from pipeline.failures import fail
@@ -23,7 +23,7 @@ from pipeline.model import Failure, FailureCategory, Mark, MarkName, Stage, Stag
 from pipeline.stages.handover import Booting, Confirmed, StillRunning
 
 if TYPE_CHECKING:
-    from pipeline.stages.protocols import Boards, DeviceBuild, Records, Screen
+    from pipeline.stages.protocols import Boards, DeviceBuild, Records, StageScreen
 
 BOOT_MARKS = (MarkName.ROM_BANNER, MarkName.APP_START, MarkName.FIRST_LINE)
 
@@ -37,7 +37,7 @@ def run(
     boards: Boards,
     records: Records,
     build: DeviceBuild,
-    screen: Screen,
+    screen: StageScreen,
 ) -> tuple[StageWork, Confirmed | None]:
     """Feed the watcher until it has a verdict; ask, where the board was not reset."""
     if isinstance(board, StillRunning):
@@ -76,7 +76,7 @@ def run(
     return work, None if failure is not None else Confirmed(board.proof)
 
 
-def _watch(board: Booting, watcher: BootWatcher, until: Until, screen: Screen) -> None:
+def _watch(board: Booting, watcher: BootWatcher, until: Until, screen: StageScreen) -> None:
     reader, link = board.reader, board.link
     waits = gaps = 0
     while watcher.verdict is None:
@@ -99,7 +99,8 @@ def _with_backtrace(failure: Failure, trace: Sequence[str]) -> Failure:
 
 
 def _readiness(watcher: BootWatcher, until: Until, port: str) -> Readiness:
-    """What the report says of the gate. Only what the device itself said about its image is reported as such."""
+    """What the report says of the readiness gate. Only what the device itself said about its image is reported as
+    such."""
     verdict = watcher.verdict
     ready = verdict if isinstance(verdict, Ready) else None
     note = "" if until.speaks_rpc else "the firmware was not asked which image it is: only the flash is proven"
@@ -139,7 +140,7 @@ def _by_request(
     device: DeviceConfig, board: StillRunning, boards: Boards, records: Records, build: DeviceBuild
 ) -> StageWork:
     """From verify-flash's request to the first byte of its answer: that was the first JSON-RPC byte of this build. Only
-    its health is asked now, where that is the gate."""
+    its health is asked now, where that is the readiness gate."""
     answers, health, failure = board.answers, None, None
     settings = build.config.readiness
     polls = int(settings.until == ReadinessGate.HEALTH)

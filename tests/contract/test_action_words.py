@@ -28,7 +28,7 @@ def runner() -> Iterator[SystemProcessRunner]:
     runner.close()
 
 
-class Project:
+class WordsProject:
     """The actions of a project; what a toolchain makes is left out."""
 
     def __init__(self, root: Path, runner: SystemProcessRunner, *actions: str) -> None:
@@ -115,7 +115,7 @@ open(sys.argv[-1], "w").write(text)
 def test_a_file_that_a_word_names(tmp_path: Path, runner: SystemProcessRunner, name: str) -> None:
     argv, path = WORDS[name]
     root = tmp_path / "p"
-    project = Project(root, runner, action("a", [word.replace("ROOT", str(root)) for word in argv]))
+    project = WordsProject(root, runner, action("a", [word.replace("ROOT", str(root)) for word in argv]))
     for script in ("gen.py", "tools/gen.py", "../gen.py"):
         project.write(script, GEN)
     for script in ("opt", "words", "dir"):
@@ -135,7 +135,7 @@ def test_a_file_that_a_word_names(tmp_path: Path, runner: SystemProcessRunner, n
 
 @pytest.mark.parametrize("word", ["tools/opt.cfg", "--config=tools/opt.cfg", "opt.cfg", "@opt.cfg", "new/sub"])
 def test_a_word_for_a_file_that_does_not_exist_yet(tmp_path: Path, runner: SystemProcessRunner, word: str) -> None:
-    project = Project(tmp_path / "p", runner, action("a", ["python", "tools/opt.py", word, "{out}"]))
+    project = WordsProject(tmp_path / "p", runner, action("a", ["python", "tools/opt.py", word, "{out}"]))
     project.write("tools/opt.py", READ)
     assert project.build() == ["a"]
     path = word.rpartition("=")[2].removeprefix("@")
@@ -146,7 +146,7 @@ def test_a_word_for_a_file_that_does_not_exist_yet(tmp_path: Path, runner: Syste
 
 
 def test_a_dangling_link_that_comes_to_point_at_a_file(tmp_path: Path, runner: SystemProcessRunner) -> None:
-    project = Project(tmp_path / "p", runner, action("a", ["python", "tools/opt.py", "cfg", "{out}"]))
+    project = WordsProject(tmp_path / "p", runner, action("a", ["python", "tools/opt.py", "cfg", "{out}"]))
     project.write("tools/opt.py", READ)
     (project.root / "cfg").symlink_to("../elsewhere/cfg")
     assert project.build() == ["a"]
@@ -158,7 +158,7 @@ def test_a_dangling_link_that_comes_to_point_at_a_file(tmp_path: Path, runner: S
 @pytest.mark.parametrize("word", ["build/a.txt", "--from=build/a.txt", "build/../build/a.txt", "@build/a.txt"])
 def test_a_word_for_another_actions_product(tmp_path: Path, runner: SystemProcessRunner, word: str) -> None:
     """Declared first and needing the other: a dependency, not luck."""
-    project = Project(
+    project = WordsProject(
         tmp_path / "p",
         runner,
         action("b", ["python", "tools/opt.py", word, "{out}"]),
@@ -172,7 +172,7 @@ def test_a_word_for_another_actions_product(tmp_path: Path, runner: SystemProces
 
 
 def test_a_word_for_a_directory_of_products(tmp_path: Path, runner: SystemProcessRunner) -> None:
-    project = Project(
+    project = WordsProject(
         tmp_path / "p",
         runner,
         action("b", ["python", "tools/opt.py", "build/gen", "{out}"]),
@@ -185,7 +185,7 @@ def test_a_word_for_a_directory_of_products(tmp_path: Path, runner: SystemProces
 
 def test_a_program_of_the_project_that_the_command_starts(tmp_path: Path, runner: SystemProcessRunner) -> None:
     more = "tools = ['tools/part']"
-    project = Project(
+    project = WordsProject(
         tmp_path / "p", runner, action("a", ["sh", "-c", "PATH=tools:$PATH part > $0", "{out}"], [], more)
     )
     for text in ("one", "two"):
@@ -197,7 +197,7 @@ def test_a_program_of_the_project_that_the_command_starts(tmp_path: Path, runner
 def test_what_an_action_writes_is_no_input_of_it(tmp_path: Path, runner: SystemProcessRunner) -> None:
     text = "cp x.txt build/d/o.txt; echo build/d/o.txt: x.txt > build/d/o.d; date +%N > /dev/null 2>log.txt"
     more = "outputs = ['build/d/o.txt']\ndepfile = 'build/d/o.d'"
-    project = Project(tmp_path / "p", runner, action("a", ["sh", "-c", text, "build/d"], [], more))
+    project = WordsProject(tmp_path / "p", runner, action("a", ["sh", "-c", text, "build/d"], [], more))
     project.write("x.txt", "one")
     assert project.build() == ["a"] and project.build() == []
     (made,) = project.actions()
@@ -206,7 +206,7 @@ def test_what_an_action_writes_is_no_input_of_it(tmp_path: Path, runner: SystemP
 
 @pytest.mark.parametrize("pattern", ["**/*.txt", "**", "*/*.txt", "[b]*/**", "build/**/*.txt", "build/*.txt"])
 def test_a_glob_means_the_same_on_the_second_run(tmp_path: Path, runner: SystemProcessRunner, pattern: str) -> None:
-    project = Project(
+    project = WordsProject(
         tmp_path / "p",
         runner,
         action("a", ["sh", "-c", "cat $@ > build/a.txt", "sh", "{in}"], ["bits/*.txt"]),
@@ -225,7 +225,9 @@ def test_a_glob_means_the_same_on_the_second_run(tmp_path: Path, runner: SystemP
 
 
 def test_globs_leave_out_what_runs_write(tmp_path: Path, runner: SystemProcessRunner) -> None:
-    project = Project(tmp_path / "p", runner, action("a", ["sh", "-c", "echo > build/a.txt"], ["**/*.md", "**/*.json"]))
+    project = WordsProject(
+        tmp_path / "p", runner, action("a", ["sh", "-c", "echo > build/a.txt"], ["**/*.md", "**/*.json"])
+    )
     for path in ("docs/a.md", "x.json", "reports/tx-1.md", "compile_commands.json", ".deploy/runs/x.json"):
         project.write(path, "text")
     (made,) = project.actions()
@@ -246,7 +248,7 @@ FOREIGN = {
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_product_of_another_profile_is_refused(tmp_path: Path, runner: SystemProcessRunner, name: str) -> None:
     text, section, _ = FOREIGN[name]
-    project = Project(tmp_path / "p", runner, *([text] if text else []))
+    project = WordsProject(tmp_path / "p", runner, *([text] if text else []))
     project.small.toolchain = section
     for built in (False, True):
         if built:
@@ -262,7 +264,7 @@ def test_a_product_of_another_profile_is_refused(tmp_path: Path, runner: SystemP
 def test_profile_in_inputs_outputs_and_depfile(tmp_path: Path, runner: SystemProcessRunner) -> None:
     more = "outputs = ['build/{profile}/x.txt']\ndepfile = 'build/{profile}/x.d'"
     text = "cp x.txt {out}; echo {out}: x.txt > {depfile}"
-    project = Project(
+    project = WordsProject(
         tmp_path / "p",
         runner,
         action("a", ["sh", "-c", text], [], more),

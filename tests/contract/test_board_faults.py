@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.test_esptool_boot import bootable
 from tests.contract.virtual_time import follow, port_on, still_clock
-from virtualboard.afflict import Afflictions
+from virtualboard.afflict import ActiveFaults
 from virtualboard.board import Board, Mode
 from virtualboard.chips import CHIPS
 from virtualboard.faults import parse_fault
@@ -32,7 +32,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     def make(*faults: str, chip: str = "esp32c3", timing: str = "instant", usb: bool = False) -> VirtualPort:
         clock = still_clock()
         follow(monkeypatch, clock)
-        return port_on(clock, chip, timing, usb=usb, faults=Afflictions(map(parse_fault, faults)))
+        return port_on(clock, chip, timing, usb=usb, faults=ActiveFaults(map(parse_fault, faults)))
 
     return make
 
@@ -163,7 +163,7 @@ def running(*faults: str, timing: str = "instant") -> VirtualPort:
         "7c:df:a1:00:11:22",
         clock.now,
         timing=PROFILES[timing],
-        faults=Afflictions(map(parse_fault, faults)),
+        faults=ActiveFaults(map(parse_fault, faults)),
     )
     port = VirtualPort(board, clock)
     port.timeout = 5.0

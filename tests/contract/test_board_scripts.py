@@ -15,7 +15,7 @@ from tests.contract.random_faults import chatter, script
 from tests.contract.test_esptool_boot import bootable
 from tests.contract.test_esptool_rfc2217 import HELLO, SYNC, SYNCED, control
 from tests.contract.virtual_time import still_clock
-from virtualboard.afflict import Afflictions
+from virtualboard.afflict import ActiveFaults
 from virtualboard.board import Board, Mode
 from virtualboard.chips import CHIPS
 from virtualboard.faults import parse_fault
@@ -51,7 +51,7 @@ def survives(seed: int) -> bool:
         execute=seed % 2 == 0,
         timing=PROFILES[PROFILE_NAMES[seed % 5]],
         usb=chip.usb and seed % 7 == 0,
-        faults=Afflictions(faults),
+        faults=ActiveFaults(faults),
     )
     port = VirtualPort(board, clock)
     port.timeout = 0.05

@@ -15,7 +15,7 @@ from tests import firmware_build as fb
 
 fb.need_tools()
 
-from tests.firmware_device import Bench  # noqa: E402
+from tests.firmware_device import FirmwareBench  # noqa: E402
 from virtualboard import rom  # noqa: E402
 
 pytestmark = pytest.mark.needs_zig
@@ -42,40 +42,40 @@ HEADER = {
 UNCHECKED_BY_THE_ROM = set(HEADER) - {"magic", "segment count", "speed and size", "entry", "chip id"}
 
 
-class Image(NamedTuple):
+class DamagedImage(NamedTuple):
     """Where things lie in an image: segments as (header offset, address, size), the checksum byte."""
 
     segments: list[tuple[int, int, int]]
     checksum: int
 
 
-def parse(image: bytes) -> Image:
+def parse(image: bytes) -> DamagedImage:
     at, segments = 24, []
     for _ in range(image[1]):
         address, size = struct.unpack_from("<II", image, at)
         segments.append((at, address, size))
         at += 8 + size
-    return Image(segments, at | 15)
+    return DamagedImage(segments, at | 15)
 
 
 @pytest.fixture(scope="module")
-def firmware(tmp_path_factory: pytest.TempPathFactory) -> fb.Firmware:
+def firmware(tmp_path_factory: pytest.TempPathFactory) -> fb.BuiltFirmware:
     return fb.shared(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def sound(firmware: fb.Firmware) -> bytes:
+def sound(firmware: fb.BuiltFirmware) -> bytes:
     return bytes(
         fb.deployed(firmware, at_e000=fb.otadata_entry(1), at_f000=fb.otadata_entry(2), at_150000=firmware.app_bin)
     )
 
 
-def start(flash: bytes, flips: Mapping[int, int]) -> tuple[Bench, str]:
+def start(flash: bytes, flips: Mapping[int, int]) -> tuple[FirmwareBench, str]:
     """Power on with `flips` (offset -> bits) in flash; the chip at rest and everything that it sent."""
     content = bytearray(flash)
     for offset, bits in flips.items():
         content[offset] ^= bits
-    bench = Bench(content)
+    bench = FirmwareBench(content)
     return bench, bench.start()
 
 
@@ -146,7 +146,7 @@ def test_another_chips_bootloader_is_refused(offset: int, sound: bytes) -> None:
     )
 
 
-def test_code_that_is_loaded_elsewhere_crashes(firmware: fb.Firmware, sound: bytes) -> None:
+def test_code_that_is_loaded_elsewhere_crashes(firmware: fb.BuiltFirmware, sound: bytes) -> None:
     (entry,) = struct.unpack_from("<I", firmware.boot_bin, 4)
     (code,) = [at for at, address, size in parse(firmware.boot_bin).segments if address <= entry < address + size]
     log = stops_and_is_tried_again(sound, {code + 2: 0x80})
@@ -156,7 +156,7 @@ def test_code_that_is_loaded_elsewhere_crashes(firmware: fb.Firmware, sound: byt
 
 
 def test_a_segment_length_beyond_all_flash_is_refused_and_one_beyond_this_flash_never_ends(
-    firmware: fb.Firmware, sound: bytes
+    firmware: fb.BuiltFirmware, sound: bytes
 ) -> None:
     for at, address, _ in parse(firmware.boot_bin).segments:
         log = stops_and_is_tried_again(sound, {at + 7: 0x80})
@@ -166,7 +166,7 @@ def test_a_segment_length_beyond_all_flash_is_refused_and_one_beyond_this_flash_
         assert re.search(r"load:0x\w+,len:0x8\w{5}\r\n" + (overlap if address < 0x40000000 else "") + "$", log)
 
 
-def test_a_wrong_byte_of_a_segment_or_the_checksum_is_found(firmware: fb.Firmware, sound: bytes) -> None:
+def test_a_wrong_byte_of_a_segment_or_the_checksum_is_found(firmware: fb.BuiltFirmware, sound: bytes) -> None:
     image = parse(firmware.boot_bin)
     spots = [at + 8 + within for at, _, size in image.segments for within in (0, size // 2, size - 1)]
     for spot in (*spots, image.checksum):
@@ -174,7 +174,7 @@ def test_a_wrong_byte_of_a_segment_or_the_checksum_is_found(firmware: fb.Firmwar
         assert re.search(r"Checksum failure\. Calculated 0x\w\w stored 0x\w\w\r\nets_main\.c 333 \r\n$", log)
 
 
-def test_a_wrong_hash_is_a_warning(firmware: fb.Firmware, sound: bytes) -> None:
+def test_a_wrong_hash_is_a_warning(firmware: fb.BuiltFirmware, sound: bytes) -> None:
     digest = parse(firmware.boot_bin).checksum + 1
     for at in (digest, digest + 31):
         log = start(sound, {at: 0x01})[1]
@@ -196,7 +196,7 @@ def headers(image: bytes) -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("part", range(4))
 def test_any_wrong_byte_in_the_headers_of_the_application_falls_back(
-    part: int, firmware: fb.Firmware, sound: bytes
+    part: int, firmware: fb.BuiltFirmware, sound: bytes
 ) -> None:
     for field, at in list(headers(firmware.app_bin))[part::4]:
         flip = {fb.OTA_1 + at: 0x80}
@@ -216,7 +216,7 @@ def test_without_the_mark_of_a_hash_there_is_none_to_compare(sound: bytes) -> No
 
 
 def test_any_wrong_byte_of_data_checksum_or_hash_of_the_application_falls_back(
-    firmware: fb.Firmware, sound: bytes
+    firmware: fb.BuiltFirmware, sound: bytes
 ) -> None:
     image = parse(firmware.app_bin)
     spots = [at + 8 + within for at, _, size in image.segments for within in (0, size // 2, size - 1)]
@@ -226,7 +226,7 @@ def test_any_wrong_byte_of_data_checksum_or_hash_of_the_application_falls_back(
         assert runs(log) == "ota_0"
 
 
-def test_when_both_are_damaged_the_chip_restarts(firmware: fb.Firmware, sound: bytes) -> None:
+def test_when_both_are_damaged_the_chip_restarts(firmware: fb.BuiltFirmware, sound: bytes) -> None:
     spot = parse(firmware.app_bin).checksum
     bench, log = start(sound, {fb.OTA_0 + spot: 1, fb.OTA_1 + spot: 1})
     assert log.count("rejected: bad checksum") == 2 and runs(log) == ""

@@ -13,7 +13,7 @@ from tests import firmware_build as fb
 
 fb.need_tools()
 
-from tests.firmware_device import Bench, messages_of, ready_of  # noqa: E402
+from tests.firmware_device import FirmwareBench, messages_of, ready_of  # noqa: E402
 from virtualboard import rom  # noqa: E402
 
 pytestmark = pytest.mark.needs_zig
@@ -23,14 +23,14 @@ AFTER_INIT = "    announce();\n"
 
 
 @pytest.fixture(scope="session")
-def firmware(tmp_path_factory: pytest.TempPathFactory) -> fb.Firmware:
+def firmware(tmp_path_factory: pytest.TempPathFactory) -> fb.BuiltFirmware:
     return fb.shared(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def bench(firmware: fb.Firmware) -> Bench:
+def bench(firmware: fb.BuiltFirmware) -> FirmwareBench:
     """A running device, shared by tests that only talk to it."""
-    bench = Bench(fb.deployed(firmware))
+    bench = FirmwareBench(fb.deployed(firmware))
     bench.start()
     return bench
 
@@ -38,8 +38,8 @@ def bench(firmware: fb.Firmware) -> Bench:
 # --- boot and identity --------------------------------------------------------------------------
 
 
-def test_boots_to_ready_with_the_identity_of_the_elf(firmware: fb.Firmware) -> None:
-    log = Bench(fb.deployed(firmware)).start()
+def test_boots_to_ready_with_the_identity_of_the_elf(firmware: fb.BuiltFirmware) -> None:
+    log = FirmwareBench(fb.deployed(firmware)).start()
     lines = log[: log.index("I (")].splitlines()
     assert lines[0] == "ESP-ROM:esp32c3-api1-20210207"
     assert lines[2] == "rst:0x1 (POWERON),boot:0xc (SPI_FAST_FLASH_BOOT)"
@@ -53,7 +53,7 @@ def test_boots_to_ready_with_the_identity_of_the_elf(firmware: fb.Firmware) -> N
     assert lines[-1].startswith('{"jsonrpc"'), "nothing may come before ready, not even a log line"
 
 
-def test_the_image_carries_identity_and_names_in_the_descriptor(firmware: fb.Firmware) -> None:
+def test_the_image_carries_identity_and_names_in_the_descriptor(firmware: fb.BuiltFirmware) -> None:
     image = firmware.app_bin
     assert image[0x20:0x24] == b"\x32\x54\xcd\xab"
     assert image[0x30:0x50] == b"1.2.3".ljust(32, b"\0")
@@ -62,20 +62,20 @@ def test_the_image_carries_identity_and_names_in_the_descriptor(firmware: fb.Fir
     assert image[0xB0:0xD0].hex() == firmware.identity
 
 
-def test_a_machine_boots_the_same_way_twice(firmware: fb.Firmware) -> None:
+def test_a_machine_boots_the_same_way_twice(firmware: fb.BuiltFirmware) -> None:
     flash = fb.deployed(firmware)
-    assert Bench(flash).start() == Bench(flash).start()
+    assert FirmwareBench(flash).start() == FirmwareBench(flash).start()
 
 
-def test_a_chip_that_waits_rests_until_its_next_turn(bench: Bench) -> None:
+def test_a_chip_that_waits_rests_until_its_next_turn(bench: FirmwareBench) -> None:
     assert bench.machine.idle and bench.machine.pending_reset is None
     assert bench.machine.run(100_000) == 0
     wake = bench.machine.wake_at
     assert wake is not None and 0 < wake - bench.now <= 1.0
 
 
-def test_info(firmware: fb.Firmware) -> None:
-    bench = Bench(fb.deployed(firmware))
+def test_info(firmware: fb.BuiltFirmware) -> None:
+    bench = FirmwareBench(fb.deployed(firmware))
     bench.start()
     bench.pass_time(12.25)
     assert bench.call("info") == {
@@ -93,32 +93,32 @@ def test_info(firmware: fb.Firmware) -> None:
 # --- time ------------------------------------------------------------------------------------------
 
 
-def test_the_watchdog_is_fed_for_hours_and_costs_little(firmware: fb.Firmware) -> None:
-    bench = Bench(fb.deployed(firmware))
+def test_the_watchdog_is_fed_for_hours_and_costs_little(firmware: fb.BuiltFirmware) -> None:
+    bench = FirmwareBench(fb.deployed(firmware))
     bench.start()
     bench.pass_time(120.0)
     assert bench.machine.pending_reset is None
     assert bench.call("info")["reset_reason"] == "power_on"
 
 
-def test_a_late_owner_is_not_taken_for_a_hang(firmware: fb.Firmware) -> None:
-    bench = Bench(fb.deployed(firmware))
+def test_a_late_owner_is_not_taken_for_a_hang(firmware: fb.BuiltFirmware) -> None:
+    bench = FirmwareBench(fb.deployed(firmware))
     bench.start()
     bench.now += 3600.0
     assert bench.call("ping") == "pong"
     assert bench.machine.pending_reset is None
 
 
-def test_the_led_blinks_on_its_pin(firmware: fb.Firmware) -> None:
-    bench = Bench(fb.deployed(firmware))
+def test_the_led_blinks_on_its_pin(firmware: fb.BuiltFirmware) -> None:
+    bench = FirmwareBench(fb.deployed(firmware))
     bench.start()
     before = int(bench.call("health")["modules"][0]["health"].split()[0])
     bench.pass_time(10.0)
     assert int(bench.call("health")["modules"][0]["health"].split()[0]) - before == 10
 
 
-def test_memory_is_logged_on_edges_and_once_a_minute_else(firmware: fb.Firmware) -> None:
-    bench = Bench(fb.deployed(firmware))
+def test_memory_is_logged_on_edges_and_once_a_minute_else(firmware: fb.BuiltFirmware) -> None:
+    bench = FirmwareBench(fb.deployed(firmware))
     bench.start()
     assert bench.pass_time(59.0) == ""
     (line,) = bench.pass_time(2.0).splitlines()
@@ -131,8 +131,8 @@ def test_memory_is_logged_on_edges_and_once_a_minute_else(firmware: fb.Firmware)
     assert bench.pass_time(50.0) == ""
 
 
-def test_memory_below_the_reserve_warns_once_and_recovers_once(firmware: fb.Firmware) -> None:
-    bench = Bench(fb.deployed(firmware))
+def test_memory_below_the_reserve_warns_once_and_recovers_once(firmware: fb.BuiltFirmware) -> None:
+    bench = FirmwareBench(fb.deployed(firmware))
     bench.start()
     heap = bench.call("health")["heap"]
     assert bench.call("module.set", params=["ballast", heap["free"] - heap["reserve"]])["setup_ok"]
@@ -145,8 +145,8 @@ def test_memory_below_the_reserve_warns_once_and_recovers_once(firmware: fb.Firm
 # --- resets ----------------------------------------------------------------------------------------
 
 
-def test_reboot_answers_then_restarts_with_the_reason(firmware: fb.Firmware) -> None:
-    bench = Bench(fb.deployed(firmware))
+def test_reboot_answers_then_restarts_with_the_reason(firmware: fb.BuiltFirmware) -> None:
+    bench = FirmwareBench(fb.deployed(firmware))
     bench.start()
     bench.pass_time(7.0)
     assert bench.call("reboot") is True
@@ -160,8 +160,8 @@ def test_reboot_answers_then_restarts_with_the_reason(firmware: fb.Firmware) -> 
     assert info["reset_reason"] == "software" and info["uptime_ms"] == 2500
 
 
-def test_other_reset_reasons(firmware: fb.Firmware) -> None:
-    bench = Bench(fb.deployed(firmware))
+def test_other_reset_reasons(firmware: fb.BuiltFirmware) -> None:
+    bench = FirmwareBench(fb.deployed(firmware))
     for cause, reason in ((rom.TG0WDT_SYS, "watchdog"), (rom.BROWN_OUT, "brownout"), (0x15, "unknown")):
         bench.start(cause)
         assert bench.call("info")["reset_reason"] == reason
@@ -199,9 +199,11 @@ def test_the_table_of_these_tests_is_the_projects() -> None:
         (fb.otadata_entry(2, crc=1), fb.otadata_entry(2, state=4), "ota_0"),
     ],
 )
-def test_otadata_selects_the_slot(firmware: fb.Firmware, first: bytes | None, second: bytes | None, slot: str) -> None:
+def test_otadata_selects_the_slot(
+    firmware: fb.BuiltFirmware, first: bytes | None, second: bytes | None, slot: str
+) -> None:
     flash = fb.deployed(firmware, at_150000=firmware.app_bin, at_e000=first or b"", at_f000=second or b"")
-    log = Bench(flash).start()
+    log = FirmwareBench(flash).start()
     assert ready_of(log)["partition"] == slot
     assert "rejected" not in log
 
@@ -227,16 +229,16 @@ def flipped(data: bytes, at: int) -> bytes:
         (8, "bad SHA-256"),
     ],
 )
-def test_a_damaged_application_is_rejected_for_the_other_slot(firmware: fb.Firmware, at: int, why: str) -> None:
+def test_a_damaged_application_is_rejected_for_the_other_slot(firmware: fb.BuiltFirmware, at: int, why: str) -> None:
     bad = flipped(firmware.app_bin, at % len(firmware.app_bin))
-    log = Bench(fb.deployed(firmware, at_10000=bad, at_150000=firmware.app_bin)).start()
+    log = FirmwareBench(fb.deployed(firmware, at_10000=bad, at_150000=firmware.app_bin)).start()
     assert f"boot: ota_0 rejected: {why}\r\nboot: ota_1 starts from 0x00150000\r\n" in log
     assert ready_of(log)["partition"] == "ota_1"
 
 
-def test_a_truncated_application_is_rejected(firmware: fb.Firmware) -> None:
+def test_a_truncated_application_is_rejected(firmware: fb.BuiltFirmware) -> None:
     for size in (0, 20, 100, len(firmware.app_bin) // 2, len(firmware.app_bin) - 1):
-        bench = Bench(fb.deployed(firmware, at_10000=b"\xff" * len(firmware.app_bin)))
+        bench = FirmwareBench(fb.deployed(firmware, at_10000=b"\xff" * len(firmware.app_bin)))
         bench.flash.content[fb.OTA_0 : fb.OTA_0 + size] = firmware.app_bin[:size]
         log = bench.start()
         assert "boot: ota_0 rejected: " in log and "ready" not in log, size
@@ -253,30 +255,32 @@ def test_a_truncated_application_is_rejected(firmware: fb.Firmware) -> None:
         (fb.partition_row(1, 2, 0x9000, 0x5000, "nvs"), "partition table: no application"),
     ],
 )
-def test_a_bad_partition_table_is_named_and_the_chip_restarts(firmware: fb.Firmware, table: bytes, why: str) -> None:
-    bench = Bench(fb.deployed(firmware, at_8000=table))
+def test_a_bad_partition_table_is_named_and_the_chip_restarts(
+    firmware: fb.BuiltFirmware, table: bytes, why: str
+) -> None:
+    bench = FirmwareBench(fb.deployed(firmware, at_8000=table))
     assert bench.start().endswith(f"boot: error: {why}\r\n")
     assert bench.machine.pending_reset == rom.SW_SYS
 
 
-def test_a_factory_partition_is_the_default(firmware: fb.Firmware) -> None:
+def test_a_factory_partition_is_the_default(firmware: fb.BuiltFirmware) -> None:
     table = fb.partition_row(0, 0x10, 0x150000, 0x140000, "ota_0") + fb.partition_row(0, 0, 0x10000, 0x140000, "first")
-    log = Bench(fb.deployed(firmware, at_8000=table)).start()
+    log = FirmwareBench(fb.deployed(firmware, at_8000=table)).start()
     assert ready_of(log)["partition"] == "first"
 
 
 # --- what the ROM does with damage -------------------------------------------------------------------
 
 
-def test_a_flipped_byte_in_the_bootloader_stops_at_the_rom(firmware: fb.Firmware) -> None:
-    bench = Bench(fb.deployed(firmware, at_0=flipped(firmware.boot_bin, 0x100)))
+def test_a_flipped_byte_in_the_bootloader_stops_at_the_rom(firmware: fb.BuiltFirmware) -> None:
+    bench = FirmwareBench(fb.deployed(firmware, at_0=flipped(firmware.boot_bin, 0x100)))
     log = bench.start()
     assert re.search(r"Checksum failure\. Calculated 0x[0-9a-f]{2} stored 0x[0-9a-f]{2}\r\nets_main\.c 333 \r\n$", log)
     assert "boot:" not in log.replace(",boot:", "")
 
 
 def test_blank_flash_restarts_by_watchdog_for_ever() -> None:
-    bench = Bench(b"\xff" * fb.FLASH_SIZE)
+    bench = FirmwareBench(b"\xff" * fb.FLASH_SIZE)
     assert "invalid header: 0xffffffff\r\ninvalid header: 0xffffffff\r\n" in bench.start()
     for _ in range(3):
         assert bench.machine.idle and bench.machine.pending_reset is None
@@ -289,8 +293,8 @@ def test_blank_flash_restarts_by_watchdog_for_ever() -> None:
         assert "rst:0x7 (TG0WDT_SYS_RST)" in log and "invalid header: 0xffffffff" in log
 
 
-def test_running_code_keeps_its_page_until_the_next_reset(firmware: fb.Firmware) -> None:
-    bench = Bench(fb.deployed(firmware, at_150000=firmware.app_bin))
+def test_running_code_keeps_its_page_until_the_next_reset(firmware: fb.BuiltFirmware) -> None:
+    bench = FirmwareBench(fb.deployed(firmware, at_150000=firmware.app_bin))
     bench.start()
     bench.flash.content[fb.OTA_0 : fb.OTA_0 + 0x20000] = b"\xff" * 0x20000
     assert bench.call("ping") == "pong"
@@ -315,11 +319,11 @@ def test_running_code_keeps_its_page_until_the_next_reset(firmware: fb.Firmware)
     ],
 )
 def test_a_panic_prints_its_registers_and_restarts_the_cpu(
-    firmware: fb.Firmware, tmp_path: Path, fault: str, name: str, mcause: int, mtval: int | None
+    firmware: fb.BuiltFirmware, tmp_path: Path, fault: str, name: str, mcause: int, mtval: int | None
 ) -> None:
     edit = {MAIN: (AFTER_INIT, AFTER_INIT + f"    {fault}\n")}
     broken = fb.variant(firmware, tmp_path, edit)
-    bench = Bench(fb.deployed(broken))
+    bench = FirmwareBench(fb.deployed(broken))
     log = bench.start()
     ready_of(log)
     assert f"\r\nGuru Meditation Error: Core  0 panic'ed ({name}). Exception was unhandled.\r\n" in log
@@ -338,10 +342,10 @@ def test_a_panic_prints_its_registers_and_restarts_the_cpu(
     assert "rst:0xc (RTC_SW_CPU_RST)" in bench.start(rom.SW_CPU)
 
 
-def test_after_a_panic_the_reason_is_panic_and_uptime_starts_again(firmware: fb.Firmware, tmp_path: Path) -> None:
+def test_after_a_panic_the_reason_is_panic_and_uptime_starts_again(firmware: fb.BuiltFirmware, tmp_path: Path) -> None:
     fault = "    if (port_identity()->reset_reason[1] == 'o') {\n        *(volatile int *)0 = 1;\n    }\n"
     once = fb.variant(firmware, tmp_path, {MAIN: (AFTER_INIT, AFTER_INIT + fault)})
-    bench = Bench(fb.deployed(once))
+    bench = FirmwareBench(fb.deployed(once))
     bench.now = 100.0
     bench.start()
     bench.now = 200.0
@@ -351,11 +355,11 @@ def test_after_a_panic_the_reason_is_panic_and_uptime_starts_again(firmware: fb.
     assert info["reset_reason"] == "panic" and info["uptime_ms"] == 500
 
 
-def test_a_loop_is_not_idle_and_does_not_hold_the_caller(firmware: fb.Firmware, tmp_path: Path) -> None:
+def test_a_loop_is_not_idle_and_does_not_hold_the_caller(firmware: fb.BuiltFirmware, tmp_path: Path) -> None:
     loop = fb.variant(
         firmware, tmp_path, {MAIN: (AFTER_INIT, "    (void)announce;\n    for (volatile int i = 0;; i++) {\n    }\n")}
     )
-    bench = Bench(fb.deployed(loop))
+    bench = FirmwareBench(fb.deployed(loop))
     bench.machine.reset(rom.POWERON)
     executed = [bench.machine.run(200_000) for _ in range(20)]
     assert executed[-10:] == [200_000] * 10
@@ -370,9 +374,9 @@ def test_a_loop_is_not_idle_and_does_not_hold_the_caller(firmware: fb.Firmware, 
     assert "rst:0x7 (TG0WDT_SYS_RST)" in bench.machine.transmit().decode()
 
 
-def test_a_hang_before_the_watchdogs_are_off_is_ended_by_them(firmware: fb.Firmware, tmp_path: Path) -> None:
+def test_a_hang_before_the_watchdogs_are_off_is_ended_by_them(firmware: fb.BuiltFirmware, tmp_path: Path) -> None:
     hang = fb.variant(firmware, tmp_path, {MAIN: ("    port_init();\n", "    for (;;) {\n    }\n    port_init();\n")})
-    bench = Bench(fb.deployed(hang))
+    bench = FirmwareBench(fb.deployed(hang))
     bench.machine.reset(rom.POWERON)
     bench.machine.run(1_000_000)
     assert not bench.machine.idle
@@ -383,9 +387,9 @@ def test_a_hang_before_the_watchdogs_are_off_is_ended_by_them(firmware: fb.Firmw
     assert bench.machine.pending_reset == rom.TG0WDT_SYS
 
 
-def test_a_firmware_that_is_never_ready_still_logs_and_rests(firmware: fb.Firmware, tmp_path: Path) -> None:
+def test_a_firmware_that_is_never_ready_still_logs_and_rests(firmware: fb.BuiltFirmware, tmp_path: Path) -> None:
     silent = fb.variant(firmware, tmp_path, {MAIN: (AFTER_INIT, "    (void)announce;\n")})
-    log = Bench(fb.deployed(silent)).start()
+    log = FirmwareBench(fb.deployed(silent)).start()
     after = log.partition("boot: Loaded app from partition at offset 0x10000\r\n")[2]
     assert messages_of(after.splitlines()) == []
 
@@ -394,7 +398,7 @@ def test_a_firmware_that_is_never_ready_still_logs_and_rests(firmware: fb.Firmwa
 
 
 @pytest.mark.parametrize("kind", ["app", "boot"])
-def test_no_source_files_need_each_other(firmware: fb.Firmware, kind: str) -> None:
+def test_no_source_files_need_each_other(firmware: fb.BuiltFirmware, kind: str) -> None:
     """By their objects: who calls whom. A table of functions, such as `rpc_methods`, is no call."""
     import graphlib
 
@@ -416,7 +420,7 @@ def test_no_source_files_need_each_other(firmware: fb.Firmware, kind: str) -> No
 # --- identity of builds ------------------------------------------------------------------------------
 
 
-def test_two_checkouts_at_different_paths_give_identical_images(firmware: fb.Firmware, tmp_path: Path) -> None:
+def test_two_checkouts_at_different_paths_give_identical_images(firmware: fb.BuiltFirmware, tmp_path: Path) -> None:
     import shutil
 
     root = tmp_path / "a" / "much deeper" / "place"
@@ -429,7 +433,9 @@ def test_two_checkouts_at_different_paths_give_identical_images(firmware: fb.Fir
         assert other.objects[source].read_bytes() == path.read_bytes(), source
 
 
-def test_a_comment_changes_no_image_and_at_the_end_not_even_the_object(firmware: fb.Firmware, tmp_path: Path) -> None:
+def test_a_comment_changes_no_image_and_at_the_end_not_even_the_object(
+    firmware: fb.BuiltFirmware, tmp_path: Path
+) -> None:
     source = "firmware/core/methods.c"
     last_line = "const size_t rpc_method_count = sizeof rpc_methods / sizeof rpc_methods[0];\n"
     at_end = fb.variant(firmware, tmp_path / "end", {source: (last_line, last_line + "/* words */\n")})
@@ -444,9 +450,9 @@ def test_a_comment_changes_no_image_and_at_the_end_not_even_the_object(firmware:
         assert built.app_bin == firmware.app_bin and built.app_elf == firmware.app_elf
 
 
-def test_a_real_edit_changes_the_identity(firmware: fb.Firmware, tmp_path: Path) -> None:
+def test_a_real_edit_changes_the_identity(firmware: fb.BuiltFirmware, tmp_path: Path) -> None:
     edited = fb.variant(firmware, tmp_path, {"firmware/core/methods.c": ('\\"pong\\""', '\\"gong\\""')})
     assert edited.identity != firmware.identity and edited.boot_bin == firmware.boot_bin
-    bench = Bench(fb.deployed(edited))
+    bench = FirmwareBench(fb.deployed(edited))
     assert ready_of(bench.start())["app_elf_sha256"] == edited.identity
     assert bench.call("ping") == "gong"

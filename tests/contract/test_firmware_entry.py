@@ -14,7 +14,7 @@ fb.need_tools()
 
 from unicorn import riscv_const as reg  # noqa: E402
 
-from tests.firmware_device import Bench, ready_of  # noqa: E402
+from tests.firmware_device import FirmwareBench, ready_of  # noqa: E402
 from virtualboard import rom  # noqa: E402
 from virtualboard.rv32 import Rv32Machine  # noqa: E402
 
@@ -25,7 +25,7 @@ LOCAL_FAST = ("-O1", "-fno-inline", "-fno-optimize-sibling-calls")
 
 
 @pytest.fixture(scope="session", params=["release", "local-fast"])
-def firmware(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> fb.Firmware:
+def firmware(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> fb.BuiltFirmware:
     return fb.shared(tmp_path_factory, cflags=() if request.param == "release" else LOCAL_FAST)
 
 
@@ -61,9 +61,9 @@ def scramble(machine: Rv32Machine, dice: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_boots_from_any_state(firmware: fb.Firmware, seed: int) -> None:
+def test_boots_from_any_state(firmware: fb.BuiltFirmware, seed: int) -> None:
     dice = random.Random(seed)
-    bench = Bench(fb.deployed(firmware))
+    bench = FirmwareBench(fb.deployed(firmware))
     machine = bench.machine
     machine._sram[:] = dice.randbytes(len(machine._sram))
     machine.reset(rom.POWERON)
@@ -80,11 +80,13 @@ def test_boots_from_any_state(firmware: fb.Firmware, seed: int) -> None:
     assert machine._io[0x04].read(0x554 + 4 * 8) == 128, "the LED's pin is driven by its register"
 
 
-def test_an_application_that_leaves_interrupts_on_panics_as_on_the_chip(firmware: fb.Firmware, tmp_path: Path) -> None:
+def test_an_application_that_leaves_interrupts_on_panics_as_on_the_chip(
+    firmware: fb.BuiltFirmware, tmp_path: Path
+) -> None:
     """What the mask ROM showed: MCAUSE 0x80000002 as soon as the timer's line is enabled."""
     edit = {"firmware/port/esp32c3/start.S": ("    begin_stage\n", "    begin_stage\n    csrsi   mstatus, 8\n")}
     careless = fb.variant(firmware, tmp_path, edit)
-    bench = Bench(fb.deployed(careless))
+    bench = FirmwareBench(fb.deployed(careless))
     log = bench.start()
     assert "Guru Meditation Error: Core  0 panic'ed (Unexpected interrupt). Exception was unhandled." in log
     assert "MCAUSE  : 0x80000002" in log and "ready" not in log

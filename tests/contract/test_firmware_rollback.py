@@ -12,7 +12,7 @@ from tests import firmware_build as fb
 
 fb.need_tools()
 
-from tests.firmware_device import BOOT_BUDGET, Bench, ready_of  # noqa: E402
+from tests.firmware_device import BOOT_BUDGET, FirmwareBench, ready_of  # noqa: E402
 from virtualboard import rom  # noqa: E402
 from virtualboard.port import open_virtual  # noqa: E402
 from virtualboard.rv32 import Rv32Machine  # noqa: E402
@@ -25,24 +25,24 @@ MAIN = "firmware/core/main.c"
 
 
 @pytest.fixture(scope="module")
-def firmware(tmp_path_factory: pytest.TempPathFactory) -> fb.Firmware:
+def firmware(tmp_path_factory: pytest.TempPathFactory) -> fb.BuiltFirmware:
     return fb.shared(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def unsure(firmware: fb.Firmware, tmp_path_factory: pytest.TempPathFactory) -> fb.Firmware:
+def unsure(firmware: fb.BuiltFirmware, tmp_path_factory: pytest.TempPathFactory) -> fb.BuiltFirmware:
     """It runs and never says that it works."""
     edit = {PORT: ("#define HOTPLATE_CONFIRM_UPDATE 1", "#define HOTPLATE_CONFIRM_UPDATE 0")}
     return fb.variant(firmware, tmp_path_factory.mktemp("unsure"), edit)
 
 
-def updated(firmware: fb.Firmware, update: bytes, states: tuple[int, int], **more: bytes) -> Bench:
+def updated(firmware: fb.BuiltFirmware, update: bytes, states: tuple[int, int], **more: bytes) -> FirmwareBench:
     """ota_0 runs sequence 1, `update` lies in ota_1 with sequence 2; the states of both copies."""
     first, second = (fb.otadata_entry(1 + n, state=state) for n, state in enumerate(states))
-    return Bench(fb.deployed(firmware, at_e000=first, at_f000=second, at_150000=update, **more))
+    return FirmwareBench(fb.deployed(firmware, at_e000=first, at_f000=second, at_150000=update, **more))
 
 
-def states(bench: Bench) -> tuple[int, int]:
+def states(bench: FirmwareBench) -> tuple[int, int]:
     """As they lie in flash; each with its sequence and CRC intact."""
     found = []
     for number, offset in enumerate((0xE000, 0xF000)):
@@ -61,7 +61,7 @@ def running(log: str) -> str:
     return partition
 
 
-def test_an_update_that_works_is_confirmed_and_stays(firmware: fb.Firmware) -> None:
+def test_an_update_that_works_is_confirmed_and_stays(firmware: fb.BuiltFirmware) -> None:
     bench = updated(firmware, firmware.app_bin, (VALID, NEW))
     log = bench.start()
     assert running(log) == "ota_1" and states(bench) == (VALID, VALID)
@@ -71,7 +71,7 @@ def test_an_update_that_works_is_confirmed_and_stays(firmware: fb.Firmware) -> N
 
 
 def test_an_update_that_is_never_confirmed_is_taken_back_at_the_next_start(
-    firmware: fb.Firmware, unsure: fb.Firmware
+    firmware: fb.BuiltFirmware, unsure: fb.BuiltFirmware
 ) -> None:
     bench = updated(firmware, unsure.app_bin, (VALID, NEW))
     assert running(bench.start()) == "ota_1" and states(bench) == (VALID, PENDING)
@@ -91,7 +91,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_update_that_fails_on_its_way_is_taken_back(firmware: fb.Firmware, tmp_path: Path, fault: str) -> None:
+def test_an_update_that_fails_on_its_way_is_taken_back(firmware: fb.BuiltFirmware, tmp_path: Path, fault: str) -> None:
     old, new, cause = FAULTS[fault]
     broken = fb.variant(firmware, tmp_path, {MAIN: (old, new)})
     bench = updated(firmware, broken.app_bin, (VALID, NEW))
@@ -106,7 +106,7 @@ def test_an_update_that_fails_on_its_way_is_taken_back(firmware: fb.Firmware, tm
     assert running(bench.start(cause)) == "ota_0" and states(bench) == (VALID, ABORTED)
 
 
-def test_an_update_whose_image_is_bad_is_not_tried_for_ever(firmware: fb.Firmware) -> None:
+def test_an_update_whose_image_is_bad_is_not_tried_for_ever(firmware: fb.BuiltFirmware) -> None:
     bench = updated(firmware, firmware.app_bin[:-1] + b"\0", (VALID, NEW))
     log = bench.start()
     assert "boot: ota_1 rejected: bad SHA-256\r\nboot: ota_0 starts from " in log
@@ -133,7 +133,7 @@ def test_an_update_whose_image_is_bad_is_not_tried_for_ever(firmware: fb.Firmwar
     ],
 )
 def test_every_state_at_a_start(
-    firmware: fb.Firmware, before: tuple[int, int], after: tuple[int, int], slot: str
+    firmware: fb.BuiltFirmware, before: tuple[int, int], after: tuple[int, int], slot: str
 ) -> None:
     bench = updated(firmware, firmware.app_bin, before)
     flash = bytes(bench.flash.content)
@@ -151,7 +151,7 @@ SLOTS = fb.partition_row(0, 0x10, fb.OTA_0, 0x140000, "ota_0") + fb.partition_ro
 
 @pytest.mark.parametrize("before", [(INVALID, ABORTED), (ABORTED, PENDING), (PENDING, PENDING), None])
 def test_without_a_valid_entry_the_factory_application_starts(
-    firmware: fb.Firmware, before: tuple[int, int] | None
+    firmware: fb.BuiltFirmware, before: tuple[int, int] | None
 ) -> None:
     parts = {"at_8000": FACTORY + SLOTS, "at_290000": firmware.app_bin}
     bench = updated(firmware, firmware.app_bin, before or (VALID, VALID), **parts)
@@ -163,14 +163,14 @@ def test_without_a_valid_entry_the_factory_application_starts(
     assert "boot: Loaded app from partition at offset 0x290000\r\n" in log
 
 
-def test_a_wrong_crc_is_no_entry_and_stays_as_it_is(firmware: fb.Firmware) -> None:
+def test_a_wrong_crc_is_no_entry_and_stays_as_it_is(firmware: fb.BuiltFirmware) -> None:
     bench = updated(firmware, firmware.app_bin, (VALID, NEW))
     bench.flash.content[0xF01C] ^= 1
     before = bytes(bench.flash.content)
     assert running(bench.start()) == "ota_0" and bytes(bench.flash.content) == before
 
 
-def test_the_order_in_which_others_are_tried_is_esp_idfs(firmware: fb.Firmware) -> None:
+def test_the_order_in_which_others_are_tried_is_esp_idfs(firmware: fb.BuiltFirmware) -> None:
     """Backwards from the chosen slot, then the factory application, then forwards."""
     third = fb.partition_row(0, 0x12, 0x3D0000, 0x10000, "ota_2")
     bench = updated(firmware, b"\0" * 32, (VALID, VALID), at_8000=third + SLOTS + FACTORY, at_10000=b"\0" * 32)
@@ -180,7 +180,7 @@ def test_the_order_in_which_others_are_tried_is_esp_idfs(firmware: fb.Firmware) 
     assert log.endswith("boot: error: no application can be started\r\n")
 
 
-def test_a_state_that_cannot_be_written_keeps_nobody_from_starting(firmware: fb.Firmware) -> None:
+def test_a_state_that_cannot_be_written_keeps_nobody_from_starting(firmware: fb.BuiltFirmware) -> None:
     bench = updated(firmware, firmware.app_bin, (VALID, NEW))
 
     class ReadOnly:
@@ -195,7 +195,7 @@ def test_a_state_that_cannot_be_written_keeps_nobody_from_starting(firmware: fb.
 
 @pytest.mark.parametrize("cut", [1, 2])
 def test_power_that_fails_while_the_state_is_written_costs_the_update_and_nothing_else(
-    firmware: fb.Firmware, tmp_path: Path, cut: int
+    firmware: fb.BuiltFirmware, tmp_path: Path, cut: int
 ) -> None:
     """On the whole board: the sector is erased and half of its entry written when the power goes."""
     image = fb.deployed(

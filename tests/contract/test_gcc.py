@@ -25,13 +25,13 @@ from pipeline.toolchain import gcc, zig
 from pipeline.toolchain.build import Toolchain, build_toolchain
 from tests import firmware_build as fb
 from tests.contract.small_project import Small
-from tests.firmware_device import Bench, ready_of
+from tests.firmware_device import FirmwareBench, ready_of
 
 needs_gcc = pytest.mark.skipif(shutil.which(gcc.DRIVER) is None, reason=fb.GCC_MISSING)
 HEADER = "firmware/core/gate.h"
 
 
-class Project:
+class GccProject:
     """A checkout of the reference project that is built with gcc."""
 
     def __init__(self, root: Path, cache: Path, runner: SystemProcessRunner) -> None:
@@ -79,14 +79,14 @@ def runner() -> Iterator[SystemProcessRunner]:
 
 
 @pytest.fixture(scope="module")
-def cold(tmp_path_factory: pytest.TempPathFactory, runner: SystemProcessRunner) -> tuple[Project, list[RunResult]]:
+def cold(tmp_path_factory: pytest.TempPathFactory, runner: SystemProcessRunner) -> tuple[GccProject, list[RunResult]]:
     space = tmp_path_factory.mktemp("gcc")
-    project = Project(space / "one", space / "cache", runner)
+    project = GccProject(space / "one", space / "cache", runner)
     return project, project.build()
 
 
 @needs_gcc
-def test_cold_build_without_a_word_then_nothing_to_do(cold: tuple[Project, list[RunResult]]) -> None:
+def test_cold_build_without_a_word_then_nothing_to_do(cold: tuple[GccProject, list[RunResult]]) -> None:
     project, results = cold
     sources = [*fb.sources(project.root, "app"), *fb.sources(project.root, "boot")]
     assert (count(results, "compiled"), count(results, "linked")) == (len(sources), 2)
@@ -95,11 +95,11 @@ def test_cold_build_without_a_word_then_nothing_to_do(cold: tuple[Project, list[
 
 
 @needs_gcc
-def test_the_image_boots_and_says_what_it_is(cold: tuple[Project, list[RunResult]]) -> None:
+def test_the_image_boots_and_says_what_it_is(cold: tuple[GccProject, list[RunResult]]) -> None:
     project, _ = cold
     identity = hashlib.sha256(project.read("app.stripped.elf")).hexdigest()
     parts = {0: "bootloader", 0x8000: "partitions", 0xE000: "otadata", 0x10000: "app"}
-    bench = Bench(fb.flash_with({offset: project.read(f"{name}.bin") for offset, name in parts.items()}))
+    bench = FirmwareBench(fb.flash_with({offset: project.read(f"{name}.bin") for offset, name in parts.items()}))
     assert ready_of(bench.start())["app_elf_sha256"] == identity
     assert [region["name"] for region in bench.call("image.hashes")["regions"]] == [*list(parts.values())[:3], "ota_0"]
     for reported, name in zip(bench.call("image.hashes")["regions"], parts.values(), strict=True):
@@ -108,7 +108,7 @@ def test_the_image_boots_and_says_what_it_is(cold: tuple[Project, list[RunResult
 
 
 @needs_gcc
-def test_the_release_profile_has_no_test_methods(cold: tuple[Project, list[RunResult]]) -> None:
+def test_the_release_profile_has_no_test_methods(cold: tuple[GccProject, list[RunResult]]) -> None:
     project, _ = cold
     assert count(project.build("release"), "linked") == 2
     assert b"hangs until its watchdog" in project.read("app.bin")
@@ -117,10 +117,10 @@ def test_the_release_profile_has_no_test_methods(cold: tuple[Project, list[RunRe
 
 @needs_gcc
 def test_another_checkout_compiled_anew_is_byte_identical(
-    cold: tuple[Project, list[RunResult]], tmp_path: Path, runner: SystemProcessRunner
+    cold: tuple[GccProject, list[RunResult]], tmp_path: Path, runner: SystemProcessRunner
 ) -> None:
     first, _ = cold
-    second = Project(tmp_path / "a/deeper/checkout", tmp_path / "cache", runner)
+    second = GccProject(tmp_path / "a/deeper/checkout", tmp_path / "cache", runner)
     assert count(second.build(), "compiled") > 20
     made = second.outputs()
     assert made == {name: data for name, data in first.outputs().items() if name.startswith("local-fast/")}
@@ -130,9 +130,9 @@ def test_another_checkout_compiled_anew_is_byte_identical(
 
 @needs_gcc
 def test_header_edit_compiles_its_users(
-    cold: tuple[Project, list[RunResult]], tmp_path: Path, runner: SystemProcessRunner
+    cold: tuple[GccProject, list[RunResult]], tmp_path: Path, runner: SystemProcessRunner
 ) -> None:
-    project = Project(tmp_path / "edit", cold[0].cache, runner)
+    project = GccProject(tmp_path / "edit", cold[0].cache, runner)
     assert [result.executed for result in project.build()] == [(), ()], "all from the cache"
     header = project.root / HEADER
     header.write_text(header.read_text().replace("60000", "50000"))
@@ -142,9 +142,9 @@ def test_header_edit_compiles_its_users(
 
 @needs_gcc
 def test_compile_error_is_named_by_line(
-    cold: tuple[Project, list[RunResult]], tmp_path: Path, runner: SystemProcessRunner
+    cold: tuple[GccProject, list[RunResult]], tmp_path: Path, runner: SystemProcessRunner
 ) -> None:
-    project = Project(tmp_path / "error", cold[0].cache, runner)
+    project = GccProject(tmp_path / "error", cold[0].cache, runner)
     source = project.root / "firmware/core/gate.c"
     source.write_text(source.read_text() + "int broken(void) { return m; }\n")
     line = source.read_text().count("\n")
@@ -153,7 +153,7 @@ def test_compile_error_is_named_by_line(
 
 
 @needs_gcc
-def test_toolchain_name_and_identity(cold: tuple[Project, list[RunResult]]) -> None:
+def test_toolchain_name_and_identity(cold: tuple[GccProject, list[RunResult]]) -> None:
     made = cold[0].toolchain()
     driver = made.tools[gcc.DRIVER]
     assert made.name == f"riscv64-unknown-elf-gcc {driver.version}"
@@ -222,7 +222,7 @@ def test_a_missing_compiler_names_the_package(
         assert failure.hint.startswith("install gcc-riscv64-unknown-elf")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError, match=gcc.DRIVER):
-        Project(tmp_path / "project", tmp_path / "cache", runner).toolchain()
+        GccProject(tmp_path / "project", tmp_path / "cache", runner).toolchain()
 
 
 def test_both_toolchains_build_for_the_same_chips() -> None:

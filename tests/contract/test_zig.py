@@ -93,7 +93,7 @@ SPEC = zig.BuildSpec(
 
 
 @dataclass
-class Project:
+class ZigProject:
     """One checkout of the program with its own state, and a cache that others may share."""
 
     root: Path
@@ -103,7 +103,7 @@ class Project:
     spec: zig.BuildSpec = SPEC
 
     @classmethod
-    def make(cls, root: Path, cache: Path, tool: Tool, runner: SystemProcessRunner) -> Project:
+    def make(cls, root: Path, cache: Path, tool: Tool, runner: SystemProcessRunner) -> ZigProject:
         for path, text in SOURCES.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text)
@@ -159,22 +159,22 @@ def runner() -> Iterator[SystemProcessRunner]:
 
 
 @pytest.fixture(scope="module")
-def cold(space: Path, tool: Tool, runner: SystemProcessRunner) -> tuple[Project, list[RunResult]]:
-    project = Project.make(space / "one", space / "cache", tool, runner)
+def cold(space: Path, tool: Tool, runner: SystemProcessRunner) -> tuple[ZigProject, list[RunResult]]:
+    project = ZigProject.make(space / "one", space / "cache", tool, runner)
     return project, project.build()
 
 
 @pytest.fixture
-def project(cold: tuple[Project, list[RunResult]], tmp_path: Path) -> Project:
+def project(cold: tuple[ZigProject, list[RunResult]], tmp_path: Path) -> ZigProject:
     """A second checkout, brought up to date from the cache of the first."""
     first, _ = cold
-    again = Project.make(tmp_path / "deeper/than/one", first.cache, first.tool, first.runner)
+    again = ZigProject.make(tmp_path / "deeper/than/one", first.cache, first.tool, first.runner)
     results = again.build()
     assert [r.executed for r in results] == [(), ()]
     return again
 
 
-def test_cold_build(cold: tuple[Project, list[RunResult]]) -> None:
+def test_cold_build(cold: tuple[ZigProject, list[RunResult]]) -> None:
     project, results = cold
     assert (count(results, "compiled"), count(results, "linked"), count(results, "built")) == (4, 2, 6)
     assert not any(result.warnings or result.notes for result in results)
@@ -203,7 +203,7 @@ def test_missing_toolchain_is_a_failure_with_a_hint(tmp_path: Path, monkeypatch:
     assert "pip install ziglang" in failure.hint
 
 
-def test_no_path_of_this_machine_in_any_output(cold: tuple[Project, list[RunResult]]) -> None:
+def test_no_path_of_this_machine_in_any_output(cold: tuple[ZigProject, list[RunResult]]) -> None:
     project, _ = cold
     places = [os.fsencode(project.root), os.fsencode(Path(project.tool.path).parent), os.fsencode(project.cache)]
     found = [(name, place) for name, data in project.outputs().items() for place in places if place in data]
@@ -211,15 +211,15 @@ def test_no_path_of_this_machine_in_any_output(cold: tuple[Project, list[RunResu
 
 
 def test_another_checkout_compiled_anew_is_byte_identical(
-    cold: tuple[Project, list[RunResult]], tmp_path: Path
+    cold: tuple[ZigProject, list[RunResult]], tmp_path: Path
 ) -> None:
     first, _ = cold
-    second = Project.make(tmp_path / "a/deeper/checkout", tmp_path / "own-cache", first.tool, first.runner)
+    second = ZigProject.make(tmp_path / "a/deeper/checkout", tmp_path / "own-cache", first.tool, first.runner)
     assert count(second.build(), "compiled") == 4
     assert second.outputs() == first.outputs()
 
 
-def test_image_holds_the_digest_of_the_elf_without_debug_information(cold: tuple[Project, list[RunResult]]) -> None:
+def test_image_holds_the_digest_of_the_elf_without_debug_information(cold: tuple[ZigProject, list[RunResult]]) -> None:
     project, _ = cold
     image, stripped = project.read("app.bin"), project.read("app.stripped.elf")
     assert image[0xB0:0xD0] == hashlib.sha256(stripped).digest()
@@ -231,7 +231,7 @@ def test_image_holds_the_digest_of_the_elf_without_debug_information(cold: tuple
     assert boot[0] == 0xE9 and hashlib.sha256(boot[:-32]).digest() == boot[-32:]
 
 
-def test_strip_keeps_what_is_loaded(cold: tuple[Project, list[RunResult]]) -> None:
+def test_strip_keeps_what_is_loaded(cold: tuple[ZigProject, list[RunResult]]) -> None:
     from esptool.bin_image import ELFFile
 
     project, _ = cold
@@ -253,13 +253,13 @@ def test_strip_refuses_what_is_no_elf32(data: bytes) -> None:
     assert elf.strip(data) == "this is not a 32-bit little-endian ELF file"
 
 
-def test_strip_survives_truncation(cold: tuple[Project, list[RunResult]]) -> None:
+def test_strip_survives_truncation(cold: tuple[ZigProject, list[RunResult]]) -> None:
     data = cold[0].read("bootloader.elf")
     for length in range(0, len(data), 7):
         assert isinstance(elf.strip(data[:length]), str)
 
 
-def test_tables(cold: tuple[Project, list[RunResult]]) -> None:
+def test_tables(cold: tuple[ZigProject, list[RunResult]]) -> None:
     project, _ = cold
     rows = decode_table(project.read("partitions.bin"))
     assert [row.name for row in rows] == ["otadata", "ota_0", "ota_1"]  # type: ignore[union-attr]
@@ -267,7 +267,7 @@ def test_tables(cold: tuple[Project, list[RunResult]]) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [("{\n", "{\n    // in the middle\n"), ("}\n", "}\n// at the end\n")])
-def test_comment_edit_leaves_the_image_alone(project: Project, old: str, new: str) -> None:
+def test_comment_edit_leaves_the_image_alone(project: ZigProject, old: str, new: str) -> None:
     before = project.outputs()
     stamps = {
         name: (project.root / "build/local-fast" / name).stat().st_mtime_ns for name in ("app.bin", "otadata.bin")
@@ -283,7 +283,7 @@ def test_comment_edit_leaves_the_image_alone(project: Project, old: str, new: st
     assert project.build() == []
 
 
-def test_real_edit(project: Project) -> None:
+def test_real_edit(project: ZigProject) -> None:
     image = project.read("app.bin")
     project.edit("app/half.c", "n / 2", "n / 4")
     results = project.build()
@@ -292,27 +292,27 @@ def test_real_edit(project: Project) -> None:
     assert project.build() == []
 
 
-def test_header_of_assembler_and_c(project: Project) -> None:
+def test_header_of_assembler_and_c(project: ZigProject) -> None:
     project.edit("inc/desc.h", "0xABCD5432", "0xABCD5433")
     results = project.build()
     assert sorted(results[0].executed) == ["compile app/main.c", "compile app/start.S"]
     assert project.build() == []
 
 
-def test_define_belongs_to_its_file(project: Project) -> None:
+def test_define_belongs_to_its_file(project: ZigProject) -> None:
     project.spec = SPEC._replace(app=SPEC.app._replace(defines={"app/main.c": ("VERSION=8",)}))
     assert project.build()[0].executed == ("compile app/main.c",)
     assert struct.unpack_from("<I", project.read("app.bin"), 0x24) == (8,)
 
 
-def test_profile_flags_win(project: Project) -> None:
+def test_profile_flags_win(project: ZigProject) -> None:
     project.spec = SPEC._replace(profile="release", profile_cflags=("-Os",))
     compile_ = next(action for action in zig.actions(project.spec) if action.name == "compile app/half.c")
     assert compile_.argv.index("-Os") > max(compile_.argv.index(flag) for flag in ("-g", "-Iinc"))
     assert {path.split("/")[1] for action in zig.actions(project.spec) for path in action.outputs} == {"release"}
 
 
-def test_compile_error_is_gcc_style_and_leaves_nothing(project: Project) -> None:
+def test_compile_error_is_gcc_style_and_leaves_nothing(project: ZigProject) -> None:
     project.edit("app/half.c", "return n / 2;", "return m / 2;")
     (result,) = [r for r in project.build() if r.failures][:1]
     (failure,) = result.failures
@@ -323,13 +323,13 @@ def test_compile_error_is_gcc_style_and_leaves_nothing(project: Project) -> None
     assert project.build()[0].executed == ()
 
 
-def test_date_is_an_error(project: Project) -> None:
+def test_date_is_an_error(project: ZigProject) -> None:
     project.edit("app/half.c", "return n / 2;", "return __DATE__[0];")
     failure = project.build()[0].failures[0]
     assert "date-time" in failure.stderr
 
 
-def test_link_error_names_the_symbol(project: Project) -> None:
+def test_link_error_names_the_symbol(project: ZigProject) -> None:
     project.edit("app/half.c", "uint64_t half(uint64_t n)", "uint64_t other(uint64_t n)")
     failure = project.build()[-1].failures[0]
     assert failure.action == "link app" and "undefined symbol: half" in failure.stderr

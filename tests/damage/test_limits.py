@@ -19,16 +19,16 @@ from pipeline.engine.results import FailureKind, RunResult
 from tests.damage.child import NOBODY, in_child, is_root
 from tests.damage.test_state_files import damaged
 from tests.unit.file_server import FileServer
-from tests.unit.random_project import FakeRunner, Project, Shape, clean_build, is_whole, outputs_of
+from tests.unit.random_project import FakeRunner, RandomProject, Shape, clean_build, is_whole, outputs_of
 
 KEY = ActionKey("ab" * 32)
 
 
 @pytest.fixture
-def project() -> Iterator[Project]:
+def project() -> Iterator[RandomProject]:
     """Below /tmp itself, since pytest's directories are closed to other users."""
     base = Path(tempfile.mkdtemp(prefix="hotplate-test-"))
-    project = Project(base / "project", base / "cache", Shape())
+    project = RandomProject(base / "project", base / "cache", Shape())
     for number in range(3):
         project.write(f"src/s{number}.c", f'#include "h.h"\n#include "g0.h"\nint v{number};\n')
     project.write("inc/h.h", "int h;\n")
@@ -49,15 +49,15 @@ def executed(results: list[RunResult]) -> set[str]:
     return {name for result in results for name in result.executed}
 
 
-def right(project: Project) -> bool:
+def right(project: RandomProject) -> bool:
     return all(is_whole(project.root / path, data) for path, data in outputs_of(clean_build(project)))
 
 
-def names(project: Project) -> set[str]:
+def names(project: RandomProject) -> set[str]:
     return {action.name for action in project.actions()}
 
 
-def build(project: Project) -> Callable[[], list[RunResult]]:
+def build(project: RandomProject) -> Callable[[], list[RunResult]]:
     """As a function for a child, with every module that it will need loaded."""
     import pipeline.engine.scheduler  # noqa: F401
 
@@ -65,7 +65,7 @@ def build(project: Project) -> Callable[[], list[RunResult]]:
 
 
 @pytest.fixture
-def built(project: Project) -> Project:
+def built(project: RandomProject) -> RandomProject:
     assert executed(in_child(build(project), unprivileged=True)) == names(project)
     assert right(project)
     return project
@@ -97,7 +97,7 @@ def test_a_blob_cut_anywhere_or_with_any_bit_flipped_is_no_hit(tmp_path: Path) -
     assert blobs.read(digest) == data
 
 
-def files_of(project: Project) -> list[Path]:
+def files_of(project: RandomProject) -> list[Path]:
     """Whatever state there is, by looking."""
     return sorted(p for top in (project.root / ".deploy", project.cache) for p in top.rglob("*") if p.is_file())
 
@@ -123,7 +123,7 @@ def end_in_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [replace_by_directory, replace_by_loop, noise, end_in_nothing])
-def test_every_state_file_replaced_while_build_is_gone(built: Project, damage: Callable[[Path], None]) -> None:
+def test_every_state_file_replaced_while_build_is_gone(built: RandomProject, damage: Callable[[Path], None]) -> None:
     """Each in turn, with all others whole; then all at once."""
     pristine = built.root.parent / "pristine"
     shutil.copytree(built.root / ".deploy", pristine / ".deploy")
@@ -162,7 +162,7 @@ def close(path: Path, mode: int) -> None:
         each.chmod(mode if each.is_dir() else mode & 0o666)
 
 
-def test_read_only_cache_restores_and_stores_nothing(built: Project) -> None:
+def test_read_only_cache_restores_and_stores_nothing(built: RandomProject) -> None:
     close(built.cache, 0o555)
     shutil.rmtree(built.root / "build")
     results = in_child(build(built), unprivileged=True)
@@ -175,7 +175,7 @@ def test_read_only_cache_restores_and_stores_nothing(built: Project) -> None:
     assert in_child(build(built), unprivileged=True) == [], "its own record suffices"
 
 
-def test_unreadable_cache_costs_work_only(built: Project) -> None:
+def test_unreadable_cache_costs_work_only(built: RandomProject) -> None:
     close(built.cache, 0)
     assert in_child(build(built), unprivileged=True) == []
     shutil.rmtree(built.root / "build")
@@ -183,7 +183,7 @@ def test_unreadable_cache_costs_work_only(built: Project) -> None:
     assert executed(results) == names(built) and right(built)
 
 
-def test_read_only_state_costs_work_only(built: Project) -> None:
+def test_read_only_state_costs_work_only(built: RandomProject) -> None:
     close(built.root / ".deploy", 0o555)
     built.write("src/s0.c", "int other;\n")
     first = in_child(build(built), unprivileged=True)
@@ -192,21 +192,21 @@ def test_read_only_state_costs_work_only(built: Project) -> None:
     assert right(built)
 
 
-def test_unreadable_state_starts_over(built: Project) -> None:
+def test_unreadable_state_starts_over(built: RandomProject) -> None:
     state = built.root / ".deploy" / STATE_NAME
     close(state, 0)
     results = in_child(build(built), unprivileged=True)
     assert executed(results) == set() and right(built)
 
 
-def test_unwritable_build_directory_is_said(built: Project) -> None:
+def test_unwritable_build_directory_is_said(built: RandomProject) -> None:
     close(built.root / "build", 0o555)
     built.write("src/s0.c", "int other;\n")
     (failure,) = [f for r in in_child(build(built), unprivileged=True) for f in r.failures]
     assert failure.kind is FailureKind.FILE_SYSTEM and "Permission denied" in failure.message
 
 
-def test_unreadable_source_is_said(built: Project) -> None:
+def test_unreadable_source_is_said(built: RandomProject) -> None:
     actions = built.actions()
     built.actions = lambda: actions  # type: ignore[method-assign]
     close(built.root / "src/s0.c", 0)
@@ -221,7 +221,7 @@ def test_unreadable_source_is_said(built: Project) -> None:
 
 
 @pytest.mark.parametrize("room", [0, 1, 30, 60, 100, 200, 400, 600, 1000, 2000, 4000, 8000])
-def test_a_disk_that_fills_up_in_mid_write(project: Project, room: int) -> None:
+def test_a_disk_that_fills_up_in_mid_write(project: RandomProject, room: int) -> None:
     """Each file may have `room` bytes: first outputs, then blobs, entries and the state no longer fit."""
     results = in_child(build(project), max_file_bytes=room)
     failed = [failure for result in results for failure in result.failures]
@@ -237,7 +237,7 @@ def test_a_disk_that_fills_up_in_mid_write(project: Project, room: int) -> None:
 # --- the clock --------------------------------------------------------------------------------
 
 
-def test_files_from_the_future(built: Project) -> None:
+def test_files_from_the_future(built: RandomProject) -> None:
     """As after the clock was set back by a day."""
     for path in (*built.root.rglob("*"), *built.cache.rglob("*")):
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 86400))
@@ -251,7 +251,7 @@ def test_files_from_the_future(built: Project) -> None:
 
 @pytest.mark.parametrize("tick_ns", [1_000_000_000, 946_684_800_123_456_789])
 def test_a_clock_that_ticks_in_seconds_or_stands(
-    project: Project, tick_ns: int, monkeypatch: pytest.MonkeyPatch
+    project: RandomProject, tick_ns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is believed by its stamp before a tick comes, and nothing is missed."""
     FileServer(monkeypatch, 0, tick_ns=tick_ns)
@@ -278,7 +278,7 @@ def test_a_blob_swapped_for_one_of_the_same_size(tmp_path: Path) -> None:
     assert results.lookup(KEY) is None, "and once read, it is gone"
 
 
-def test_the_oracle_agrees_with_a_build_by_hand(project: Project) -> None:
+def test_the_oracle_agrees_with_a_build_by_hand(project: RandomProject) -> None:
     """The oracle agrees with a build by hand in an empty directory: no engine, no cache."""
     runner = FakeRunner()
     for one in clean_build(project):

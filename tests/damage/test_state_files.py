@@ -16,7 +16,7 @@ import pytest
 from cache import statefile
 from pipeline.engine.engine import STATE_KIND, STATE_NAME
 from pipeline.model import Stage
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 
 KIND = "test 1"
 
@@ -44,8 +44,8 @@ def test_damaged_state_is_never_read() -> None:
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Space:
-    space = Space(tmp_path / "project")
+def space(tmp_path: Path) -> EngineSpace:
+    space = EngineSpace(tmp_path / "project")
     space.write("src/a.c", '#include "a.h"\nint a;\n')
     space.write("inc/a.h", "int h;\n")
     assert space.build().count("compiled") == 1
@@ -53,7 +53,7 @@ def space(tmp_path: Path) -> Space:
     return space
 
 
-def test_engine_starts_over_from_any_damage_of_its_state(space: Space) -> None:
+def test_engine_starts_over_from_any_damage_of_its_state(space: EngineSpace) -> None:
     path = space.root / ".deploy" / STATE_NAME
     good, outputs = path.read_bytes(), space.outputs()
     variants = damaged(good)
@@ -96,7 +96,7 @@ DAMAGE: list[Callable[[Path], None]] = [truncate, empty, flip, Path.unlink, repl
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_each_file_of_the_cache_damaged(space: Space, damage: Callable[[Path], None]) -> None:
+def test_each_file_of_the_cache_damaged(space: EngineSpace, damage: Callable[[Path], None]) -> None:
     """With build/ and the project's state gone, everything must come from the cache or be made again."""
     outputs = space.outputs()
     names = [
@@ -114,7 +114,7 @@ def test_each_file_of_the_cache_damaged(space: Space, damage: Callable[[Path], N
     assert space.build().nothing
 
 
-def test_whole_cache_deleted_costs_nothing_while_build_is_there(space: Space) -> None:
+def test_whole_cache_deleted_costs_nothing_while_build_is_there(space: EngineSpace) -> None:
     shutil.rmtree(space.cache / "cas.v1")
     shutil.rmtree(space.cache / "ac.v1")
     assert space.build().nothing
@@ -125,14 +125,14 @@ def test_whole_cache_deleted_costs_nothing_while_build_is_there(space: Space) ->
 
 def test_cache_that_cannot_be_used_is_said_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the store should be")
-    space = Space(tmp_path / "project", tmp_path / "cache").sample()
+    space = EngineSpace(tmp_path / "project", tmp_path / "cache").sample()
     cold = space.build()
     assert cold.ok and cold.count("compiled") == 3
     assert {note.kind for result in cold.results for note in result.notes} == {"not stored"}
     assert space.build().nothing
 
 
-def test_state_that_cannot_be_written_is_said_and_stops_nothing(space: Space) -> None:
+def test_state_that_cannot_be_written_is_said_and_stops_nothing(space: EngineSpace) -> None:
     shutil.rmtree(space.root / ".deploy")
     (space.root / ".deploy").write_text("a file where the state should be")
     engine = space.engine()
@@ -141,7 +141,7 @@ def test_state_that_cannot_be_written_is_said_and_stops_nothing(space: Space) ->
     assert "cannot be written" in engine.notes[-1]
 
 
-def test_a_directory_in_the_place_of_the_state_is_replaced(space: Space) -> None:
+def test_a_directory_in_the_place_of_the_state_is_replaced(space: EngineSpace) -> None:
     path = space.root / ".deploy" / STATE_NAME
     path.unlink()
     (path / "below").mkdir(parents=True)

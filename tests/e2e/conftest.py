@@ -43,7 +43,7 @@ def copy_project_sources(target: Path) -> None:
     shutil.copytree(ROOT / "firmware", target / "firmware")
 
 
-class BoardProcess:
+class ServedBoard:
     """`python -m virtualboard` on a free port, until the test ends."""
 
     def __init__(self, flash: Path, *options: str) -> None:
@@ -80,7 +80,7 @@ def space(request: pytest.FixtureRequest, template: Path, tmp_path: Path) -> Ite
     if request.param == "virtual":
         yield Space(tmp_path / "project")
         return
-    board = BoardProcess(tmp_path / "board.flash")
+    board = ServedBoard(tmp_path / "board.flash")
     try:
         space = Space(tmp_path / "project", board.url, board.flash)
         space.stop_board, space.start_board = board.stop, board.start
@@ -97,12 +97,12 @@ def host_space(template: Path, tmp_path: Path) -> Space:
 
 
 @pytest.fixture
-def start_board(tmp_path: Path) -> Iterator[Callable[..., BoardProcess]]:
+def start_board(tmp_path: Path) -> Iterator[Callable[..., ServedBoard]]:
     """Start board processes, with more options if given; all are stopped at the end."""
-    boards: list[BoardProcess] = []
+    boards: list[ServedBoard] = []
 
-    def start(*options: str) -> BoardProcess:
-        boards.append(BoardProcess(tmp_path / f"board{len(boards)}.flash", *options))
+    def start(*options: str) -> ServedBoard:
+        boards.append(ServedBoard(tmp_path / f"board{len(boards)}.flash", *options))
         return boards[-1]
 
     yield start

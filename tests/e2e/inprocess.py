@@ -24,7 +24,7 @@ FACTS = RunFacts(("deploy",), "local-fast", "zig", Revision("", False), 0, 0)
 
 
 @dataclass(frozen=True)
-class Run:
+class InProcessRun:
     """One finished deploy. `report` is the JSON as it was written to disk."""
 
     report: dict[str, Any]
@@ -49,7 +49,7 @@ NONE: Plants = MappingProxyType({})
 
 def deploy(
     root: Path, plants: Plants = NONE, *, hosts: bool = True, edit: Callable[[RealRun], None] | None = None
-) -> Run:
+) -> InProcessRun:
     """Deploy the project in `root` to its default device. `plants`: faults that the board has from the begin of a stage
     on. `hosts` False: the build is known to be up to date. `edit` changes the context before the first stage."""
     context = load_run(Options(), root)
@@ -89,7 +89,7 @@ def deploy(
     finally:
         (rendered,) = context.end(interrupted=interrupted, passed=False, selection=None).rendered
     assert rendered.path is not None and rendered.path.read_text().startswith("# Deploy Report")
-    return Run(json.loads(rendered.path.with_suffix(".json").read_text()), failure)
+    return InProcessRun(json.loads(rendered.path.with_suffix(".json").read_text()), failure)
 
 
 def _plant(port: Any, faults: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pipeline.measure.bench import generated_project
-from tests.e2e.conftest import BoardProcess
+from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import TIMEOUT_S, Space, copy_project, environment
 
 FAKE_ZIG = """#!{python} -IS
@@ -39,14 +39,14 @@ with open(words[words.index("-MF") + 1], "w") as file:
 """A compiler of 10 ms, so that a baseline of ten runs is a test: objects are sources without comments."""
 
 
-class Done(NamedTuple):
+class FinishedCommand(NamedTuple):
     code: int
     out: str
     err: str
     baseline: Any
 
 
-def baseline(project: Path, mode: str, *args: str, runs: int, env: dict[str, str]) -> Done:
+def baseline(project: Path, mode: str, *args: str, runs: int, env: dict[str, str]) -> FinishedCommand:
     """One baseline, and its JSON (None when there is none)."""
     command = [sys.executable, "-m", "doit", f"baseline:{mode}", "--runs", str(runs), *args]
     done = subprocess.run(
@@ -56,7 +56,7 @@ def baseline(project: Path, mode: str, *args: str, runs: int, env: dict[str, str
     found = re.search(r"^BASELINE_ID=(\S+) BASELINE_OUTCOME=(\S+) BASELINE_REPORT=(\S+)$", done.stdout, re.M)
     made: Any = json.loads((project / found[3]).with_suffix(".json").read_text()) if found else None
     assert found is None or (made["id"], made["outcome"]) == (found[1], found[2])
-    return Done(done.returncode, done.stdout, done.stderr, made)
+    return FinishedCommand(done.returncode, done.stdout, done.stderr, made)
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -183,7 +183,7 @@ def test_a_lost_cache_hit_shows_under_compile(small: Path) -> None:
 
 @pytest.mark.stress
 def test_a_board_that_is_not_ours_is_not_erased_and_gets_its_build_back(
-    template: Path, tmp_path: Path, start_board: Callable[[], BoardProcess]
+    template: Path, tmp_path: Path, start_board: Callable[[], ServedBoard]
 ) -> None:
     board = start_board()
     copy_project(template, tmp_path / "project")

@@ -18,12 +18,12 @@ from pipeline.run.lock import MAX_WAITING
 from pipeline.run.options import Options
 from pipeline.run.run import Run, load_run
 from tests.e2e.space import environment
-from tests.e2e.test_fastpath import Project
+from tests.e2e.test_fastpath import FastPathProject
 
 TIMEOUT_S = 300
 
 
-def with_store(project: Project, store: Path) -> Project:
+def with_store(project: FastPathProject, store: Path) -> FastPathProject:
     """The project with a cache directory that others use too."""
     text = (project.root / "deploy.toml").read_text()
     before, _, after = text.partition("[cache]\n")
@@ -33,18 +33,18 @@ def with_store(project: Project, store: Path) -> Project:
     return project
 
 
-def calls(project: Project) -> int:
+def calls(project: FastPathProject) -> int:
     """How often its compiler ran."""
     log = project.zig.parent / "calls"
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def products(project: Project) -> dict[str, bytes]:
+def products(project: FastPathProject) -> dict[str, bytes]:
     build = project.root / "build"
     return {str(p.relative_to(build)): p.read_bytes() for p in sorted(build.rglob("*")) if p.is_file()}
 
 
-def start(project: Project, *tasks: str) -> subprocess.Popen[str]:
+def start(project: FastPathProject, *tasks: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "doit", *tasks],
         cwd=project.root,
@@ -57,12 +57,12 @@ def start(project: Project, *tasks: str) -> subprocess.Popen[str]:
 
 def test_many_projects_on_one_store_at_once(tmp_path: Path) -> None:
     """Four checkouts of the same sources build from nothing at once; a fifth then compiles nothing."""
-    projects = [with_store(Project(tmp_path / f"p{n}"), tmp_path / "store") for n in range(5)]
+    projects = [with_store(FastPathProject(tmp_path / f"p{n}"), tmp_path / "store") for n in range(5)]
     *busy, late = projects
     for project in projects[1:]:
         # The same compiler, or nothing could be shared; its log stays each project's own.
         assert project.zig.read_bytes() == projects[0].zig.read_bytes()
-    single = with_store(Project(tmp_path / "single"), tmp_path / "store of its own")
+    single = with_store(FastPathProject(tmp_path / "single"), tmp_path / "store of its own")
     single.out("doit", "compile", "link")
     cold = calls(single)
     assert cold >= 4, "three units and a link"
@@ -79,7 +79,7 @@ def test_many_projects_on_one_store_at_once(tmp_path: Path) -> None:
 
 
 def test_who_holds_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = Project(tmp_path)
+    project = FastPathProject(tmp_path)
     monkeypatch.setattr(project_lock, "LOCK_TIMEOUT_S", 0)
     lock = FileLock(project.root / ".deploy/locks/project")
     assert lock.try_acquire("pid 4711 (doit deploy)") is None
@@ -101,7 +101,7 @@ def test_who_holds_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_calls_from_hooks_coalesce(tmp_path: Path) -> None:
     """An editor that calls on every save, behind a long run: few wait, one of them works, the others find it done."""
-    project = Project(tmp_path)
+    project = FastPathProject(tmp_path)
     lock = FileLock(project.root / ".deploy/locks/project")
     assert lock.try_acquire("pid 4711 (a long build)") is None
     children = [start(project, "compile", "link") for _ in range(MAX_WAITING + 3)]
@@ -126,7 +126,7 @@ def test_calls_from_hooks_coalesce(tmp_path: Path) -> None:
 
 
 def test_a_run_that_waited_does_not_build_an_old_configuration(tmp_path: Path) -> None:
-    project = Project(tmp_path)
+    project = FastPathProject(tmp_path)
     lock = FileLock(project.root / ".deploy/locks/project")
     assert lock.try_acquire("a run") is None
     child = start(project, "compile", "link")
@@ -142,7 +142,7 @@ def test_a_run_that_waited_does_not_build_an_old_configuration(tmp_path: Path) -
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_waiting(tmp_path: Path, number: signal.Signals) -> None:
-    project = Project(tmp_path)
+    project = FastPathProject(tmp_path)
     lock = FileLock(project.root / ".deploy/locks/project")
     assert lock.try_acquire("a run") is None
     child = start(project, "compile", "link")
@@ -156,7 +156,7 @@ def test_a_signal_while_waiting(tmp_path: Path, number: signal.Signals) -> None:
 
 def test_views_do_not_wait_for_a_run(tmp_path: Path) -> None:
     """`explain` and `plan` answer while another run has the lock."""
-    project = Project(tmp_path)
+    project = FastPathProject(tmp_path)
     lock = FileLock(project.root / ".deploy/locks/project")
     assert lock.try_acquire("a run") is None
     try:

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.formats import otadata
-from tests.bench_device import Bench, Killed
-from tests.e2e.conftest import BoardProcess
+from tests.bench_device import DeviceBench, Killed
+from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import TIMEOUT_S, Space, copy_project
 
 MACS = ("7c:df:a1:00:11:22", "7c:df:a1:00:11:33")
@@ -48,7 +48,7 @@ def builds(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 class History:
     """One board's life. Every step is what somebody could do."""
 
-    def __init__(self, bench: Bench, apps: list[bytes], seed: int) -> None:
+    def __init__(self, bench: DeviceBench, apps: list[bytes], seed: int) -> None:
         self.bench = bench
         self.apps = apps
         self.rng = random.Random(seed)
@@ -159,7 +159,7 @@ class History:
 def live(builds: tuple[Path, list[bytes]], tmp_path: Path, seed: int, steps: int) -> list[str]:
     """One history on a fresh project; ends with a healthy deploy that must leave everything in flash."""
     shutil.copytree(builds[0], tmp_path / "project")
-    bench = Bench(tmp_path / "project")
+    bench = DeviceBench(tmp_path / "project")
     try:
         history = History(bench, builds[1], seed)
         for _ in range(steps):
@@ -200,7 +200,7 @@ def test_no_outcome_of_hundreds_claims_more(
 class Tap:
     """A TCP proxy before a board process that kills a process once so many bytes went to the board."""
 
-    def __init__(self, board: BoardProcess) -> None:
+    def __init__(self, board: ServedBoard) -> None:
         self._target = int(board.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"rfc2217://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -240,7 +240,7 @@ class Tap:
 
 
 @pytest.fixture
-def tapped(template: Path, tmp_path: Path, start_board: Callable[[], BoardProcess]) -> Iterator[tuple[Space, Tap]]:
+def tapped(template: Path, tmp_path: Path, start_board: Callable[[], ServedBoard]) -> Iterator[tuple[Space, Tap]]:
     copy_project(template, tmp_path / "project")
     board = start_board()
     tap = Tap(board)

@@ -14,8 +14,8 @@ from esptool.targets.esp32c3 import ESP32C3ROM
 from pipeline.device.ports import UsbId
 from pipeline.device.serial_link import PortLink
 from pipeline.model import Stage
-from tests.bench_device import APP, SECTOR, Bench, Killed, edit_app, reasons
-from tests.e2e.conftest import BoardProcess
+from tests.bench_device import APP, SECTOR, DeviceBench, Killed, edit_app, reasons
+from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import Space, copy_project
 from virtualboard.faults import parse_fault
 
@@ -25,17 +25,17 @@ FLASH_ONLY = (Stage.VERIFY_FLASH, Stage.REFLASH)
 
 
 @pytest.fixture
-def bench(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def bench(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeviceBench]:
     """A built project on a board that holds nothing yet."""
     copy_project(template, tmp_path / "project")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    bench = Bench(tmp_path / "project")
+    bench = DeviceBench(tmp_path / "project")
     yield bench
     bench.close()
 
 
 @pytest.fixture
-def deployed(bench: Bench) -> Bench:
+def deployed(bench: DeviceBench) -> DeviceBench:
     first = bench.deploy()
     assert first["outcome"] == "full_flashed", first["failure"]
     assert bench.all_there
@@ -52,7 +52,7 @@ def written(report: dict[str, object]) -> dict[str, int]:
 # --- deltas -----------------------------------------------------------------------------------
 
 
-def test_one_changed_sector_is_one_written_sector(deployed: Bench) -> None:
+def test_one_changed_sector_is_one_written_sector(deployed: DeviceBench) -> None:
     edit_app(deployed.root, b"changed", 0x5000)
     report = deployed.deploy(only=FLASH_ONLY)
     assert (report["outcome"], written(report)) == ("delta_flashed", {"app": SECTOR})
@@ -63,7 +63,7 @@ def test_one_changed_sector_is_one_written_sector(deployed: Bench) -> None:
 
 
 @pytest.mark.parametrize("loss", ["flipped", "store", "journal", "other-board"])
-def test_a_reference_that_is_wrong_or_missing_writes_the_whole_region(deployed: Bench, loss: str) -> None:
+def test_a_reference_that_is_wrong_or_missing_writes_the_whole_region(deployed: DeviceBench, loss: str) -> None:
     if loss == "flipped":
         deployed.flip(APP + 0x9000)
     elif loss == "store":
@@ -86,7 +86,7 @@ def test_a_reference_that_is_wrong_or_missing_writes_the_whole_region(deployed: 
 
 
 @pytest.mark.parametrize("grow", [-0x6000, 0x3000])
-def test_an_image_that_grows_or_shrinks(deployed: Bench, grow: int) -> None:
+def test_an_image_that_grows_or_shrinks(deployed: DeviceBench, grow: int) -> None:
     path = next((deployed.root / "build").rglob("app.bin"))
     data = path.read_bytes()
     path.write_bytes(data[:grow] if grow < 0 else data + b"more" * (grow // 4))
@@ -101,13 +101,13 @@ def test_an_image_that_grows_or_shrinks(deployed: Bench, grow: int) -> None:
 # --- a write that was cut off -----------------------------------------------------------------
 
 
-def killed_while_writing(bench: Bench, after: int) -> None:
+def killed_while_writing(bench: DeviceBench, after: int) -> None:
     bench.port.written, bench.port.kill_after = 0, after
     with pytest.raises(Killed):
         bench.deploy(only=FLASH_ONLY)
 
 
-def test_a_cut_off_write_is_resumed_by_block(deployed: Bench) -> None:
+def test_a_cut_off_write_is_resumed_by_block(deployed: DeviceBench) -> None:
     edit_app(deployed.root, NOISE, 0x4000)
     killed_while_writing(deployed, 64000)
     assert not deployed.all_there
@@ -119,7 +119,7 @@ def test_a_cut_off_write_is_resumed_by_block(deployed: Bench) -> None:
 
 
 @pytest.mark.parametrize("after", [300, 8000, 12000, 17000, 22000])
-def test_a_first_flash_killed_anywhere_heals(bench: Bench, after: int) -> None:
+def test_a_first_flash_killed_anywhere_heals(bench: DeviceBench, after: int) -> None:
     killed_while_writing(bench, after)
     healed = bench.deploy()
     assert healed["outcome"] in ("full_flashed", "regions_flashed", "delta_flashed"), healed["failure"]
@@ -127,7 +127,7 @@ def test_a_first_flash_killed_anywhere_heals(bench: Bench, after: int) -> None:
     assert bench.deploy()["outcome"] == "verified_unchanged"
 
 
-def test_nothing_is_believed_of_a_board_whose_write_was_cut_off(deployed: Bench) -> None:
+def test_nothing_is_believed_of_a_board_whose_write_was_cut_off(deployed: DeviceBench) -> None:
     path = next((deployed.root / "build").rglob("app.bin"))
     committed = path.read_bytes()
     edit_app(deployed.root, NOISE, 0x4000)
@@ -142,7 +142,7 @@ def test_nothing_is_believed_of_a_board_whose_write_was_cut_off(deployed: Bench)
 # --- explicit regions -------------------------------------------------------------------------
 
 
-def test_an_explicit_region_records_only_what_it_did(deployed: Bench) -> None:
+def test_an_explicit_region_records_only_what_it_did(deployed: DeviceBench) -> None:
     edit_app(deployed.root, b"changed", 0x5000)
     otadata = deployed.image("otadata")
     deployed.poke(otadata.offset, b"\xff" * otadata.size)
@@ -186,7 +186,7 @@ def test_an_explicit_region_as_a_user_types_it(host_space: Space) -> None:
     ("record", "kind"),
     [('"toolchain":"zig ', "toolchain-moved"), ('"flash":"dio 80m ', "flash-settings-moved")],
 )
-def test_a_moved_identity_writes_everything_once(deployed: Bench, record: str, kind: str) -> None:
+def test_a_moved_identity_writes_everything_once(deployed: DeviceBench, record: str, kind: str) -> None:
     edit_app(deployed.root, b"changed", 0x5000)
     deployed.deploy(only=FLASH_ONLY)
     context = deployed.context()
@@ -216,7 +216,7 @@ def test_a_moved_identity_writes_everything_once(deployed: Bench, record: str, k
     assert deployed.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
 
 
-def test_a_moved_partition_table_writes_everything_once(deployed: Bench) -> None:
+def test_a_moved_partition_table_writes_everything_once(deployed: DeviceBench) -> None:
     path = next((deployed.root / "build").rglob("partition*.bin"))
     path.write_bytes(path.read_bytes().replace(b"ota_1", b"ota_x"))
     full = deployed.deploy(only=FLASH_ONLY)
@@ -242,7 +242,7 @@ def test_a_chip_on_its_own_usb_is_recognised_and_its_watchdogs_stopped(
         real(esp)
 
     monkeypatch.setattr(ESP32C3ROM, "disable_watchdogs", disable_watchdogs)
-    bench = Bench(tmp_path / "project", usb=True)
+    bench = DeviceBench(tmp_path / "project", usb=True)
     vars(bench.port)["usb"] = UsbId("7C:DF:A1:00:11:22", 0x303A, 0x1001)
     first = bench.deploy()
     assert first["outcome"] == "full_flashed", first["failure"]
@@ -256,7 +256,7 @@ def test_a_chip_on_its_own_usb_is_recognised_and_its_watchdogs_stopped(
 # --- the one retry ---
 
 
-def test_an_answer_that_was_lost_before_the_first_write_costs_one_retry(deployed: Bench) -> None:
+def test_an_answer_that_was_lost_before_the_first_write_costs_one_retry(deployed: DeviceBench) -> None:
     deployed.flip(APP + 0x2345)
     deployed.port.board.inject(parse_fault("drop:to=board,at=190,count=3"))  # inside the request for an MD5
     report = deployed.deploy(only=FLASH_ONLY)
@@ -264,7 +264,7 @@ def test_an_answer_that_was_lost_before_the_first_write_costs_one_retry(deployed
     assert deployed.all_there
 
 
-def test_there_is_no_second_retry(deployed: Bench) -> None:
+def test_there_is_no_second_retry(deployed: DeviceBench) -> None:
     deployed.flip(APP + 0x2345)
     deployed.port.board.inject(parse_fault("drop:to=board,at=190,every=190,count=3"))
     report = deployed.deploy(only=FLASH_ONLY)
@@ -276,7 +276,7 @@ def test_there_is_no_second_retry(deployed: Bench) -> None:
 
 
 @pytest.mark.parametrize(("level", "outcome"), [("app-report", "app_confirmed"), ("journal", "journal_trusted")])
-def test_a_running_firmware_answers_without_a_reset(deployed: Bench, level: str, outcome: str) -> None:
+def test_a_running_firmware_answers_without_a_reset(deployed: DeviceBench, level: str, outcome: str) -> None:
     resets = deployed.port.board.executed
     report = deployed.deploy(level)
     assert (report["outcome"], report["plan"]["verified_by"]) == (outcome, level)
@@ -290,7 +290,7 @@ def test_a_running_firmware_answers_without_a_reset(deployed: Bench, level: str,
 
 @pytest.mark.parametrize(("setup_ok", "allowed"), [(True, False), (False, False), (False, True)])
 def test_a_running_firmware_says_how_it_is(
-    deployed: Bench, monkeypatch: pytest.MonkeyPatch, *, setup_ok: bool, allowed: bool
+    deployed: DeviceBench, monkeypatch: pytest.MonkeyPatch, *, setup_ok: bool, allowed: bool
 ) -> None:
     """`rpc:health` without a reset tells the same as after one."""
     config = deployed.root / "deploy.toml"
@@ -321,7 +321,7 @@ def spoil_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("level", ["app-report", "journal"])
 @pytest.mark.parametrize("change", ["app", "other-tool", "slot", "swap", "swap-same", "silent"])
-def test_whatever_changed_behind_us_is_noticed(deployed: Bench, level: str, change: str) -> None:
+def test_whatever_changed_behind_us_is_noticed(deployed: DeviceBench, level: str, change: str) -> None:
     app = deployed.image("app")
     if change == "app":
         edit_app(deployed.root, b"changed", app.size - 64)  # the same descriptor, other bytes
@@ -357,7 +357,7 @@ def test_whatever_changed_behind_us_is_noticed(deployed: Bench, level: str, chan
     assert deployed.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
 
 
-def test_a_running_board_is_asked_over_a_real_port(host_space: Space, start_board: Callable[[], BoardProcess]) -> None:
+def test_a_running_board_is_asked_over_a_real_port(host_space: Space, start_board: Callable[[], ServedBoard]) -> None:
     host_space.on_process(start_board().url)
     assert host_space.deploy().outcome == "full_flashed"
     asked = host_space.doit("deploy", "--verify", "app-report")

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.space import environment
-from tests.e2e.test_fastpath import Project
+from tests.e2e.test_fastpath import FastPathProject
 
 TIMEOUT_S = 300
 SCRIPT = """
@@ -141,7 +141,7 @@ class Ours(Plain):
     tasks = ("compile", "link")
 
     def __init__(self, path: Path) -> None:
-        self._project = Project(path)
+        self._project = FastPathProject(path)
         dodo = (self._project.root / "dodo.py").read_text()
         super().__init__(self._project.root)
         self.file("dodo.py").write_text(dodo)

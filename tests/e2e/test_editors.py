@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.space import environment
-from tests.e2e.test_fastpath import Project
+from tests.e2e.test_fastpath import FastPathProject
 from tests.e2e.test_watch import unit, with_failing_compiler
 
 TIMEOUT_S = 300
@@ -22,19 +22,19 @@ CLANGD = shutil.which("clangd", path=str(Path(sys.executable).parent)) or shutil
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> FastPathProject:
     """Built once; `hotplate` is a program of the fake environment."""
-    project = with_failing_compiler(Project(tmp_path))
+    project = with_failing_compiler(FastPathProject(tmp_path))
     project.out("doit", "compile", "link")
     return project
 
 
-def install(project: Project, editor: str) -> None:
+def install(project: FastPathProject, editor: str) -> None:
     out = project.out("doit", "hooks:install", "--editor", editor)
     assert "compile_commands.json: written" in out
 
 
-def edit_environment(project: Project, home: Path) -> dict[str, str]:
+def edit_environment(project: FastPathProject, home: Path) -> dict[str, str]:
     """An editor of somebody who has configured nothing."""
     home.mkdir()
     keep = {"PYTHONPATH": project.env["PYTHONPATH"], "HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")}
@@ -43,7 +43,7 @@ def edit_environment(project: Project, home: Path) -> dict[str, str]:
 
 
 @pytest.mark.skipif(shutil.which("nvim") is None, reason="Neovim is not installed")
-def test_neovim_fills_its_quickfix_list(project: Project, tmp_path: Path) -> None:
+def test_neovim_fills_its_quickfix_list(project: FastPathProject, tmp_path: Path) -> None:
     """Twice: an error gives one entry at its place, and saving the repair empties the list again."""
     install(project, "neovim")
     env = edit_environment(project, tmp_path / "home")
@@ -84,7 +84,7 @@ vim.cmd('qall!')
 
 
 @pytest.mark.skipif(shutil.which("emacs") is None, reason="Emacs is not installed")
-def test_emacs_lists_the_error(project: Project, tmp_path: Path) -> None:
+def test_emacs_lists_the_error(project: FastPathProject, tmp_path: Path) -> None:
     """`next-error` from the compilation buffer leads to the line; the user has accepted the local variables once."""
     install(project, "emacs")
     env = edit_environment(project, tmp_path / "home")
@@ -118,7 +118,7 @@ def test_emacs_lists_the_error(project: Project, tmp_path: Path) -> None:
     assert Path(name) == source and (line, column) == (1, 1), text
 
 
-def test_builds_keep_the_database_up_to_date(project: Project) -> None:
+def test_builds_keep_the_database_up_to_date(project: FastPathProject) -> None:
     """A new source is in it before it compiles; nobody's database is made or touched."""
     path = project.root / "compile_commands.json"
 

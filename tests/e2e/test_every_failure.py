@@ -19,7 +19,7 @@ from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.run import lock as project_lock
 from pipeline.run.options import Options
 from pipeline.run.run import load_run
-from tests.e2e.inprocess import NONE, Plants, Run, deploy
+from tests.e2e.inprocess import NONE, InProcessRun, Plants, deploy
 from tests.e2e.space import Space
 
 C = FailureCategory
@@ -35,19 +35,19 @@ def space(host_space: Space, monkeypatch: pytest.MonkeyPatch) -> Space:
     return host_space
 
 
-Cause = Callable[[Space, pytest.MonkeyPatch], "Run | Failure"]
+Cause = Callable[[Space, pytest.MonkeyPatch], "InProcessRun | Failure"]
 
 
-def run(space: Space, plants: Plants = NONE, **options: Any) -> Run:
+def run(space: Space, plants: Plants = NONE, **options: Any) -> InProcessRun:
     return deploy(space.path, plants, **options)
 
 
-def with_port(space: Space, port: str) -> Run:
+def with_port(space: Space, port: str) -> InProcessRun:
     space.edit("deploy.toml", 'port = "virtual:"', f'port = "{port}"')
     return run(space)
 
 
-def with_code(space: Space, path: str, old: str, new: str) -> Run:
+def with_code(space: Space, path: str, old: str, new: str) -> InProcessRun:
     space.edit(path, old, new)
     return run(space)
 
@@ -59,20 +59,20 @@ def config_error(space: Space, _: pytest.MonkeyPatch) -> Failure:
     return found
 
 
-def toolchain_missing(space: Space, patch: pytest.MonkeyPatch) -> Run:
+def toolchain_missing(space: Space, patch: pytest.MonkeyPatch) -> InProcessRun:
     patch.setenv("PATH", str(space.path))
     return with_code(space, "deploy.toml", 'kind = "zig"', 'kind = "gcc"')
 
 
-def compile_error(space: Space, _: pytest.MonkeyPatch) -> Run:
+def compile_error(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     return with_code(space, MAIN, "    port_init();", "    port_init(;")
 
 
-def link_error(space: Space, _: pytest.MonkeyPatch) -> Run:
+def link_error(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     return with_code(space, MAIN, "    port_init();", "    void nowhere(void);\n    nowhere();\n    port_init();")
 
 
-def image_too_large(space: Space, _: pytest.MonkeyPatch) -> Run:
+def image_too_large(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     path = space.file("firmware/partitions.csv")
     rows = [line.split(",") for line in path.read_text().splitlines()]
     for row in rows:
@@ -82,7 +82,7 @@ def image_too_large(space: Space, _: pytest.MonkeyPatch) -> Run:
     return run(space)
 
 
-def action_failed(space: Space, _: pytest.MonkeyPatch) -> Run:
+def action_failed(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     path = space.file("deploy.toml")
     path.write_text(path.read_text() + ACTION)
     result = run(space)
@@ -117,11 +117,11 @@ def lock_timeout(space: Space, patch: pytest.MonkeyPatch) -> Failure:
         holder.unlock()
 
 
-def port_missing(space: Space, _: pytest.MonkeyPatch) -> Run:
+def port_missing(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     return with_port(space, "/dev/does-not-exist")
 
 
-def port_busy(space: Space, _: pytest.MonkeyPatch) -> Run:
+def port_busy(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     from virtualboard.nor import NorFlash
 
     space.flash.parent.mkdir(parents=True, exist_ok=True)
@@ -132,13 +132,13 @@ def port_busy(space: Space, _: pytest.MonkeyPatch) -> Run:
         holder.close()
 
 
-def port_permission(space: Space, _: pytest.MonkeyPatch) -> Run:
+def port_permission(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     if not Path("/proc/sys/kernel/ostype").exists():
         pytest.skip("needs a file that even root may not write")
     return with_port(space, "/proc/sys/kernel/ostype")
 
 
-def port_ambiguous(space: Space, patch: pytest.MonkeyPatch) -> Run:
+def port_ambiguous(space: Space, patch: pytest.MonkeyPatch) -> InProcessRun:
     from serial.tools import list_ports
     from serial.tools.list_ports_common import ListPortInfo
 
@@ -151,7 +151,7 @@ def port_ambiguous(space: Space, patch: pytest.MonkeyPatch) -> Run:
     return with_port(space, "auto")
 
 
-def protected_device(space: Space, _: pytest.MonkeyPatch) -> Run:
+def protected_device(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     from virtualboard.chips import Security
     from virtualboard.port import open_virtual
 
@@ -167,16 +167,16 @@ def planted(stage: Stage, fault: str) -> Cause:
     return lambda space, _: run(space, {stage: [fault]})
 
 
-def sync_failed(space: Space, _: pytest.MonkeyPatch) -> Run:
+def sync_failed(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     return with_port(space, "virtual:?fault=silence:boot=0,times=0")
 
 
-def wrong_image(space: Space, _: pytest.MonkeyPatch) -> Run:
+def wrong_image(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     named = 'out_hex(who->app_elf_sha256, sizeof who->app_elf_sha256, "");'
     return with_code(space, MAIN, named, 'out_hex(who->mac, 6, "");')
 
 
-def unhealthy(space: Space, _: pytest.MonkeyPatch) -> Run:
+def unhealthy(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     space.edit("deploy.toml", 'until = "rpc:ready"', 'until = "rpc:health"')
     result = with_code(space, "firmware/modules/ballast.c", "return ballast_set(self, 0);", "return self == 0;")
     assert result.report["readiness"]["failure_reason"] == "unhealthy:ballast"
@@ -191,7 +191,7 @@ def unhealthy(space: Space, _: pytest.MonkeyPatch) -> Run:
     return result
 
 
-def interrupted(space: Space, _: pytest.MonkeyPatch) -> Run:
+def interrupted(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     def stop_writing(context: Any) -> None:
         context.screen.on_progress = lambda label, done, total: (
             signal.raise_signal(signal.SIGINT) if label == "app" else None
@@ -204,11 +204,11 @@ def interrupted(space: Space, _: pytest.MonkeyPatch) -> Run:
         signal.signal(signal.SIGINT, before)
 
 
-def over_budget(space: Space, _: pytest.MonkeyPatch) -> Run:
+def over_budget(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     return with_code(space, "deploy.toml", "total = 4000", "total = 1\nenforce = true")
 
 
-def unknown(space: Space, _: pytest.MonkeyPatch) -> Run:
+def unknown(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     """A defect of ours, as any exception is that nobody expected."""
 
     def broken(context: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BoardProcess
+from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import Result, Space
 
 MAIN = "firmware/core/main.c"
@@ -186,7 +186,7 @@ def test_a_port_without_a_board(host_space: Space) -> None:
         os.close(slave)
 
 
-def test_another_board_on_the_port(host_space: Space, start_board: Callable[[], BoardProcess]) -> None:
+def test_another_board_on_the_port(host_space: Space, start_board: Callable[[], ServedBoard]) -> None:
     board = start_board()
     with_port(host_space, board.url)
     host_space.edit("deploy.toml", "default = true", 'default = true\nmac = "7c:df:a1:ff:ff:ff"')

@@ -43,7 +43,7 @@ echo "$out: $source include/h00.h" > "$dep"
 NOTHING = "-- fingerprint\n-- compile\n-- link\n"
 
 
-class Project:
+class FastPathProject:
     """Three units; `doit` and `hotplate` as real processes, `answer` as the fast path here, by both of its loops."""
 
     def __init__(self, directory: Path) -> None:
@@ -127,22 +127,22 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def built(tmp_path_factory: pytest.TempPathFactory) -> FastPathProject:
     """Shared by all tests of this file; each leaves it warm."""
-    project = Project(tmp_path_factory.mktemp("fastpath"))
+    project = FastPathProject(tmp_path_factory.mktemp("fastpath"))
     assert project.out("doit", "compile", "link") == ".  fingerprint\n.  compile\n.  link\n"
     project.settle()
     return project
 
 
-def test_the_fast_path_says_what_doit_says(built: Project) -> None:
+def test_the_fast_path_says_what_doit_says(built: FastPathProject) -> None:
     assert built.out("hotplate", "compile", "link") == built.out("doit", "compile", "link") == NOTHING
     # The other way to load doit does not ask the fast path: the engine's own answer.
     assert built.out("hotplate", "link") == NOTHING
     built.settle()
 
 
-def test_an_answer_is_no_run(built: Project) -> None:
+def test_an_answer_is_no_run(built: FastPathProject) -> None:
     """Runs of host stages write an event log; an answer leaves everything as it was, that included."""
     before = {path: path.stat().st_mtime_ns for path in (built.root / ".deploy").rglob("*")}
     assert any(path.suffix == ".log" for path in before)
@@ -150,7 +150,7 @@ def test_an_answer_is_no_run(built: Project) -> None:
     assert {path: path.stat().st_mtime_ns for path in (built.root / ".deploy").rglob("*")} == before
 
 
-def test_a_selection_is_answered_after_doit_ran_it(built: Project) -> None:
+def test_a_selection_is_answered_after_doit_ran_it(built: FastPathProject) -> None:
     assert built.answer("compile") is None
     assert built.out("hotplate", "compile") == "-- fingerprint\n-- compile\n"
     assert built.answer("compile") == "-- fingerprint\n-- compile\n"
@@ -158,11 +158,11 @@ def test_a_selection_is_answered_after_doit_ran_it(built: Project) -> None:
 
 
 @pytest.mark.parametrize("argv", [[], ["deploy"], ["-a", "link"], ["link", "-v0"], ["list"], ["link", "--device", "x"]])
-def test_everything_else_goes_to_doit(built: Project, argv: list[str]) -> None:
+def test_everything_else_goes_to_doit(built: FastPathProject, argv: list[str]) -> None:
     assert built.answer(*argv) is None
 
 
-def test_nothing_heavy_is_loaded(built: Project) -> None:
+def test_nothing_heavy_is_loaded(built: FastPathProject) -> None:
     code = (
         "import sys; before = set(sys.modules); sys.argv = ['hotplate', 'compile', 'link']; import os\n"
         "from pipeline import fastpath\n"
@@ -178,7 +178,9 @@ def test_nothing_heavy_is_loaded(built: Project) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the fast path has no compiled loop here")
-def test_a_large_project_is_looked_at_by_the_compiled_loop(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_project_is_looked_at_by_the_compiled_loop(
+    built: FastPathProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[list[int] | None] = []
     ask = native_loop.ask
 
@@ -233,13 +235,13 @@ def same_size_and_mtime(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def touch_and_edit(project: Project) -> None:
+def touch_and_edit(project: FastPathProject) -> None:
     (project.root / "src/d000/u00000.c").touch()
     append(project.root / "src/d000/u00002.c")
 
 
 OUT = "build/local-fast/obj/app/src/d000/u00001.c.o"
-CHANGES: dict[str, tuple[Callable[[Project], object], str]] = {
+CHANGES: dict[str, tuple[Callable[[FastPathProject], object], str]] = {
     "source edited": (lambda p: edit(p.root / "src/d000/u00001.c"), ".  fingerprint\n.  compile\n.  link\n"),
     "same size and mtime": (lambda p: same_size_and_mtime(p.root / "src/d000/u00002.c"), ".  fingerprint\n.  compile"),
     "header edited": (lambda p: edit(p.root / "include/h00.h"), ".  fingerprint\n.  compile"),
@@ -271,7 +273,7 @@ def edit_new(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_is_never_missed(built: Project, name: str) -> None:
+def test_a_change_is_never_missed(built: FastPathProject, name: str) -> None:
     """The fast path falls silent; `hotplate` then does what `doit` does; afterwards the fast path answers again."""
     change, wanted = CHANGES[name]
     assert built.answer("compile", "link") == NOTHING
@@ -283,7 +285,7 @@ def test_a_change_is_never_missed(built: Project, name: str) -> None:
     assert built.answer("compile", "link") == NOTHING
 
 
-def touched(project: Project) -> list[Path]:
+def touched(project: FastPathProject) -> list[Path]:
     """A source, a header that all use, and the linker script: saved as editors do, with what they hold."""
     found = [project.root / name for name in ("src/d000/u00001.c", "include/h00.h", "app.ld")]
     for path in found:
@@ -293,7 +295,7 @@ def touched(project: Project) -> list[Path]:
     return found
 
 
-def test_files_that_were_saved_without_change_are_read_and_nothing_else_is_done(built: Project) -> None:
+def test_files_that_were_saved_without_change_are_read_and_nothing_else_is_done(built: FastPathProject) -> None:
     before = {path: path.stat().st_mtime_ns for path in (built.root / ".deploy").rglob("*")}
     touched(built)
     for _ in range(2):
@@ -308,7 +310,7 @@ def test_files_that_were_saved_without_change_are_read_and_nothing_else_is_done(
 
 
 @pytest.mark.parametrize("name", ["removed", "damaged", "of another run", "of another kind"])
-def test_contents_that_do_not_belong_to_the_state_are_not_believed(built: Project, name: str) -> None:
+def test_contents_that_do_not_belong_to_the_state_are_not_believed(built: FastPathProject, name: str) -> None:
     path = built.root / ".deploy/fastpath.v1/-.contents"
     good = path.read_bytes()
     token, fingerprints = decode(touched_files.KIND, good)[0]
@@ -329,7 +331,7 @@ def test_contents_that_do_not_belong_to_the_state_are_not_believed(built: Projec
     built.settle()
 
 
-def test_what_is_no_regular_file_is_not_read(built: Project) -> None:
+def test_what_is_no_regular_file_is_not_read(built: FastPathProject) -> None:
     """A named pipe would be waited for."""
     source = built.root / "src/d000/u00001.c"
     aside = source.with_suffix(".aside")
@@ -342,7 +344,7 @@ def test_what_is_no_regular_file_is_not_read(built: Project) -> None:
     built.settle()
 
 
-def test_many_files_saved_without_change_go_to_doit(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_saved_without_change_go_to_doit(built: FastPathProject, monkeypatch: pytest.MonkeyPatch) -> None:
     touched(built)
     with monkeypatch.context() as patch:
         patch.setattr(touched_files, "MOST", 2)
@@ -353,7 +355,7 @@ def test_many_files_saved_without_change_go_to_doit(built: Project, monkeypatch:
 
 
 def test_a_run_of_doit_records_the_stamps_of_what_was_only_touched(
-    built: Project, monkeypatch: pytest.MonkeyPatch
+    built: FastPathProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many, so that the next look need not read them. (`doit` itself answers at once for a few.)"""
     touched(built)
@@ -372,7 +374,7 @@ def test_a_run_of_doit_records_the_stamps_of_what_was_only_touched(
     built.settle()
 
 
-def test_stamps_are_not_renewed_for_what_may_have_changed_since_it_was_read(built: Project) -> None:
+def test_stamps_are_not_renewed_for_what_may_have_changed_since_it_was_read(built: FastPathProject) -> None:
     state = state_in(built.root / ".deploy/fastpath.v1/-.state")
     with built.inside():
         clock = file_clock().met(".")
@@ -381,7 +383,9 @@ def test_stamps_are_not_renewed_for_what_may_have_changed_since_it_was_read(buil
         assert _with_stamps_of(state, [0, 1, 2], clock.at(0)) is None, "everything is younger than that"
 
 
-def test_the_run_of_the_same_process_believes_its_first_look(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_of_the_same_process_believes_its_first_look(
+    built: FastPathProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that an edit costs one stat per path before the compiler starts; but not what is old by then."""
     looks: list[str] = []
 
@@ -422,7 +426,7 @@ def test_the_run_of_the_same_process_believes_its_first_look(built: Project, mon
 
 
 def test_hotplate_hands_its_look_to_the_run_that_follows(
-    built: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: FastPathProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real processes, counted: after an edit `hotplate` stats what `doit` does, which looks after it was loaded."""
     counts = tmp_path / "counts.json"
@@ -448,7 +452,7 @@ def test_hotplate_hands_its_look_to_the_run_that_follows(
     built.settle()
 
 
-def test_what_an_earlier_version_left_is_removed_and_not_believed(built: Project, tmp_path: Path) -> None:
+def test_what_an_earlier_version_left_is_removed_and_not_believed(built: FastPathProject, tmp_path: Path) -> None:
     """Also where a link stands in its place: what it leads to is not ours."""
     state = built.root / ".deploy/fastpath.v1/-.state"
     good = state.read_bytes()
@@ -470,7 +474,7 @@ def test_what_an_earlier_version_left_is_removed_and_not_believed(built: Project
     assert [path.name for path in elsewhere.iterdir()] == ["kept"]
 
 
-def test_damaged_state_is_not_believed(built: Project) -> None:
+def test_damaged_state_is_not_believed(built: FastPathProject) -> None:
     path = built.root / ".deploy/fastpath.v1/-.state"
     good = path.read_bytes()
     variants = [good[:length] for length in range(0, len(good), 997)]
@@ -484,7 +488,7 @@ def test_damaged_state_is_not_believed(built: Project) -> None:
 
 def test_what_a_linker_script_includes_is_an_input_of_the_link(tmp_path: Path) -> None:
     """Through another script, and one that did not exist at first."""
-    project = Project(tmp_path)
+    project = FastPathProject(tmp_path)
     (project.root / "app.ld").write_text("INCLUDE part.ld\n")
     (project.root / "part.ld").write_text("/* comment: INCLUDE no.ld */ INPUT(late.ld)\n")
     project.settle()
@@ -495,7 +499,7 @@ def test_what_a_linker_script_includes_is_an_input_of_the_link(tmp_path: Path) -
     assert project.out("hotplate", "compile", "link") == ".  fingerprint\n-- compile\n.  link\n"
 
 
-def test_a_failed_run_leaves_no_state(built: Project) -> None:
+def test_a_failed_run_leaves_no_state(built: FastPathProject) -> None:
     source = built.root / "src/d000/u00000.c"
     text = source.read_text()
     zig = built.zig.read_text()
@@ -510,7 +514,7 @@ def test_a_failed_run_leaves_no_state(built: Project) -> None:
     built.settle()
 
 
-def test_profiles_have_states_of_their_own(built: Project) -> None:
+def test_profiles_have_states_of_their_own(built: FastPathProject) -> None:
     assert built.answer("link", "--profile", "local-fast") is None
     assert built.out("doit", "link", "--profile", "local-fast") == NOTHING
     assert built.answer("link", "--profile", "local-fast") == NOTHING
@@ -518,7 +522,7 @@ def test_profiles_have_states_of_their_own(built: Project) -> None:
     assert fastpath.selection_of(["--profile", "x", "link"]) is None, "doit reads this as an option of `run`"
 
 
-def test_a_tool_whose_link_count_moved_is_read(built: Project, tmp_path: Path) -> None:
+def test_a_tool_whose_link_count_moved_is_read(built: FastPathProject, tmp_path: Path) -> None:
     """Another environment that links to the same files moves their ctime; other bytes go to doit."""
     built.settle()
     before = built.zig.stat()

@@ -18,7 +18,7 @@ import pytest
 from pipeline.failures import FAILURE_MAP
 from pipeline.model import DEVICE_STAGES, FailureCategory, Stage
 from tests.contract import random_faults
-from tests.e2e.inprocess import Run, deploy
+from tests.e2e.inprocess import InProcessRun, deploy
 from tests.e2e.space import copy_project
 from virtualboard.nor import NorFlash
 
@@ -65,11 +65,11 @@ MATRIX = [
 
 
 @pytest.fixture(scope="module")
-def board(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Board:
-    return Board(template, tmp_path_factory.mktemp("matrix"))
+def board(template: Path, tmp_path_factory: pytest.TempPathFactory) -> MatrixBoard:
+    return MatrixBoard(template, tmp_path_factory.mktemp("matrix"))
 
 
-class Board:
+class MatrixBoard:
     """A project that was deployed once, and its board's flash."""
 
     def __init__(self, template: Path, path: Path) -> None:
@@ -92,7 +92,7 @@ class Board:
         spans = ((r["md5"], flash[r["offset"] : r["offset"] + r["size"]]) for r in regions if r["name"] != "otadata")
         return all(hashlib.md5(data).hexdigest() == md5 for md5, data in spans)
 
-    def check_aftermath(self, run: Run, context: str) -> None:
+    def check_aftermath(self, run: InProcessRun, context: str) -> None:
         """After any run: a known failure or none, a report that says so, a free port; and then a healthy run heals."""
         failure = run.report["failure"]
         if failure is not None:
@@ -112,7 +112,7 @@ class Board:
 
 
 @pytest.mark.parametrize(("stage", "fault", "expected"), MATRIX, ids=[f"{s}-{f}" for s, f, _ in MATRIX])
-def test_a_fault_has_its_name_and_heals(board: Board, stage: Stage, fault: str, expected: str) -> None:
+def test_a_fault_has_its_name_and_heals(board: MatrixBoard, stage: Stage, fault: str, expected: str) -> None:
     board.spoil()
     run = deploy(board.path, {stage: [fault]}, hosts=False)
     assert run.category in expected.split() if expected else run.category == "", run.report["failure"]
@@ -131,7 +131,7 @@ def test_every_kind_of_fault_that_breaks_something_is_in_the_matrix() -> None:
 
 
 @pytest.mark.stress
-def test_random_faults_never_do_harm(board: Board) -> None:
+def test_random_faults_never_do_harm(board: MatrixBoard) -> None:
     seen: Counter[str] = Counter()
     for seed in range(int(os.environ.get("HOTPLATE_FAULT_RUNS", "300"))):
         rng = random.Random(seed)

@@ -16,7 +16,7 @@ import pytest
 from pipeline.model import DEVICE_STAGES, Stage
 from tests.contract import random_faults
 from tests.e2e.inprocess import deploy
-from tests.e2e.test_fault_matrix import APP, LOADER, REATTACH, REFLASH, TTFB, VERIFY, Board
+from tests.e2e.test_fault_matrix import APP, LOADER, REATTACH, REFLASH, TTFB, VERIFY, MatrixBoard
 from tests.given_project import Layout, esp_idf, platformio, project
 
 MATRIX = [
@@ -48,7 +48,7 @@ MATRIX = [
 CHIPS: list[tuple[str, Layout]] = [("esp32", platformio), ("esp32s3", esp_idf)]
 
 
-class GivenBoard(Board):
+class GivenBoard(MatrixBoard):
     """A project with prebuilt firmware, deployed once."""
 
     def __init__(self, chip: str, layout: Layout, path: Path) -> None:

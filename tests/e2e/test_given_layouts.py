@@ -16,7 +16,7 @@ from pipeline.model import Failure
 from pipeline.run.options import Options
 from pipeline.run.run import load_run
 from tests import given_firmware as given
-from tests.e2e.inprocess import Run, deploy
+from tests.e2e.inprocess import InProcessRun, deploy
 from tests.e2e.space import Space
 from tests.e2e.test_otadata import RESCUE
 from tests.given_project import Layout, project
@@ -91,7 +91,7 @@ def web_manifest_of_parts(root: Path, chip: str) -> str:
     return f'directory = "dist"\nchip = "{chip}"'
 
 
-def written(run: Run) -> list[str]:
+def written(run: InProcessRun) -> list[str]:
     assert run.category == "", run.report["failure"]
     return sorted(region["name"] for region in run.report["regions"] if region["action"] != "kept")
 

@@ -12,14 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import BoardProcess
+from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import TIMEOUT_S, Space
 
 
 @pytest.fixture
-def waiting(
-    host_space: Space, start_board: Callable[[], BoardProcess]
-) -> Iterator[tuple[Space, subprocess.Popen[str]]]:
+def waiting(host_space: Space, start_board: Callable[[], ServedBoard]) -> Iterator[tuple[Space, subprocess.Popen[str]]]:
     """A deploy that waits for a silent firmware on a board process, and will for minutes."""
     host_space.on_process(start_board().url)
     host_space.edit("firmware/core/main.c", "    announce();\n", "")

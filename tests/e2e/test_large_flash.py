@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests import given_firmware as given
-from tests.e2e.inprocess import Run, deploy
+from tests.e2e.inprocess import InProcessRun, deploy
 from tests.given_project import project
 
 HIGH = 0x1010000
@@ -39,7 +39,7 @@ def high(root: Path, chip: str) -> str:
     return f'files = {{ {boot} = "bin/b.bin", 0x8000 = "bin/t.bin", {low}, {HIGH:#x} = "bin/a.bin" }}'
 
 
-def written(run: Run) -> list[str]:
+def written(run: InProcessRun) -> list[str]:
     assert run.category == "", run.report["failure"]
     return [region["name"] for region in run.report["regions"] if region["action"] != "kept"]
 

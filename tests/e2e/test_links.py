@@ -1,4 +1,4 @@
-"""Symbolic links in a project, through real `doit` runs and the gate: noticed when they lead elsewhere."""
+"""Symbolic links in a project, through real `doit` runs and the fast path: noticed when they lead elsewhere."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.toolchain.globs import Listing
-from tests.e2e.test_fastpath import NOTHING, Project
+from tests.e2e.test_fastpath import NOTHING, FastPathProject
 
 RAN = ".  fingerprint\n.  compile\n"
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("links"))
+def project(tmp_path_factory: pytest.TempPathFactory) -> FastPathProject:
+    project = FastPathProject(tmp_path_factory.mktemp("links"))
     root = project.root
     (root / "include").rename(root / "one")
     for other, more in (("two", ""), ("three", "// other\n")):
@@ -28,7 +28,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def test_the_gate_notices_links_that_lead_elsewhere(project: Project) -> None:
+def test_the_fast_path_notices_links_that_lead_elsewhere(project: FastPathProject) -> None:
     include = project.root / "include"
     include.unlink()
     include.symlink_to("two")
@@ -51,7 +51,7 @@ def test_the_gate_notices_links_that_lead_elsewhere(project: Project) -> None:
     project.settle()
 
 
-def test_a_source_appears_behind_a_link(project: Project, tmp_path: Path) -> None:
+def test_a_source_appears_behind_a_link(project: FastPathProject, tmp_path: Path) -> None:
     sources = next(path.parent for path in project.root.rglob("*.c"))
     link = sources / "later.c"
     link.symlink_to(tmp_path / "outside.c")
@@ -71,7 +71,7 @@ def test_a_source_appears_behind_a_link(project: Project, tmp_path: Path) -> Non
     project.settle()
 
 
-def test_the_project_through_a_link(project: Project, tmp_path: Path) -> None:
+def test_the_project_through_a_link(project: FastPathProject, tmp_path: Path) -> None:
     """Its place is where it really lies: both ways share state, and neither builds what the other built."""
     project.settle()
     (tmp_path / "way").symlink_to(project.root)
@@ -84,7 +84,7 @@ def test_the_project_through_a_link(project: Project, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["circle.c", "nowhere.c", "gone/../../x.c"])
-def test_a_named_source_that_is_none(project: Project, name: str) -> None:
+def test_a_named_source_that_is_none(project: FastPathProject, name: str) -> None:
     config = project.root / "deploy.toml"
     text = config.read_text()
     sources = next(path.parent for path in project.root.rglob("*.c"))
@@ -101,7 +101,7 @@ def test_a_named_source_that_is_none(project: Project, name: str) -> None:
     assert f"'{path}'" in done.stderr and "deploy.toml:" in done.stderr and "hint: " in done.stderr
 
 
-def test_a_source_whose_name_no_depfile_can_say(project: Project) -> None:
+def test_a_source_whose_name_no_depfile_can_say(project: FastPathProject) -> None:
     sources = next(path.parent for path in project.root.rglob("*.c"))
     for name in ("new\nline.c", "{root}.c", "{zig_dir}.c"):
         (sources / name).write_text("int odd;\n")

@@ -12,18 +12,18 @@ import pytest
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.model import FailureCategory, Stage
 from pipeline.toolchain.action_failures import action_failure
-from tests.e2e.test_fastpath import NOTHING, Project
+from tests.e2e.test_fastpath import NOTHING, FastPathProject
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+def project(tmp_path: Path) -> FastPathProject:
+    return FastPathProject(tmp_path)
 
 
 @pytest.mark.parametrize("program", ["doit", "hotplate"])
-def test_a_project_in_utf8_under_an_ascii_locale(project: Project, program: str) -> None:
+def test_a_project_in_utf8_under_an_ascii_locale(project: FastPathProject, program: str) -> None:
     config = project.root / "deploy.toml"
     source = project.root / "src/größe.c"
     source.write_text("// ü\n", encoding="utf-8")
@@ -39,7 +39,7 @@ def test_a_project_in_utf8_under_an_ascii_locale(project: Project, program: str)
 
 
 @pytest.mark.parametrize("name", ["cache.py", "cache/__init__.py", "cache/notes.txt"])
-def test_a_module_of_the_project_with_our_name(project: Project, name: str) -> None:
+def test_a_module_of_the_project_with_our_name(project: FastPathProject, name: str) -> None:
     (project.root / name).parent.mkdir(exist_ok=True)
     (project.root / name).write_text("")
     project.env["PYTHONPATH"] = f"{project.root}:{project.env['PYTHONPATH']}"
@@ -52,7 +52,7 @@ def test_a_module_of_the_project_with_our_name(project: Project, name: str) -> N
         assert failed.returncode != 0 and "rename yours" in failed.stderr
 
 
-def test_the_database_follows_a_project_that_was_copied_or_moved(project: Project, tmp_path: Path) -> None:
+def test_the_database_follows_a_project_that_was_copied_or_moved(project: FastPathProject, tmp_path: Path) -> None:
     project.out("doit", "compile", "link")
     project.out("doit", "hooks:install", "--editor", "vscode")
     database = project.root / "compile_commands.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import given_firmware as given
-from tests.e2e.inprocess import Run, deploy
+from tests.e2e.inprocess import InProcessRun, deploy
 from tests.e2e.space import Space
 from tests.given_project import esp_idf, project
 
@@ -40,7 +40,7 @@ def put(space: Space, offset: int, data: bytes) -> None:
     space.flash.write_bytes(flash)
 
 
-def written(run: Run) -> list[str]:
+def written(run: InProcessRun) -> list[str]:
     assert run.category == "", run.report["failure"]
     return [region["name"] for region in run.report["regions"] if region["action"] != "kept"]
 

@@ -18,7 +18,7 @@ from pipeline.model import Failure
 from pipeline.run.options import Options
 from pipeline.run.run import load_run
 from tests import given_firmware as given
-from tests.e2e.inprocess import Run, deploy
+from tests.e2e.inprocess import InProcessRun, deploy
 from tests.e2e.space import Result, Space
 from tests.given_project import DODO, Layout, esp_idf, files, old_esp_idf, platformio, project, with_web
 from virtualboard.chips import CHIPS as BOARDS
@@ -40,7 +40,7 @@ def assert_good(result: Result, outcome: str) -> None:
     assert result.outcome == outcome, result.out
 
 
-def written(run: Run) -> list[str]:
+def written(run: InProcessRun) -> list[str]:
     """Regions that a run in this process wrote."""
     assert run.category == "", run.report["failure"]
     return [region["name"] for region in run.report["regions"] if region["action"] != "kept"]

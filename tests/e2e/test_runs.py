@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.conftest import BoardProcess
+from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import Space, environment
 
 SECOND = """
@@ -89,7 +89,7 @@ def test_a_group_is_one_run_with_a_transaction_per_device(host_space: Space) -> 
 
 
 def test_each_board_of_a_group_has_a_ttfb_of_its_own(
-    host_space: Space, start_board: Callable[..., BoardProcess]
+    host_space: Space, start_board: Callable[..., ServedBoard]
 ) -> None:
     """The second boots while the first is waited for: its stage is as long as its boot, not as what was left of it."""
     host_space.on_process(start_board("--mac", "7c:df:a1:00:11:22").url)

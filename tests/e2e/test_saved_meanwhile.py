@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_fastpath import Project
+from tests.e2e.test_fastpath import FastPathProject
 
 ACTION = """
 [[action]]
@@ -18,9 +18,9 @@ outputs = ["build/names.txt"]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> FastPathProject:
     """The compiler runs `save` first, once, if there is such a script."""
-    project = Project(tmp_path)
+    project = FastPathProject(tmp_path)
     save = 'if [ -e save ]; then mv save saved; . ./saved; fi\necho "$*"'
     project.zig.write_text(project.zig.read_text().replace('echo "$*"', save, 1))
     (project.root / "names").mkdir()
@@ -30,12 +30,12 @@ def project(tmp_path: Path) -> Project:
     return project
 
 
-def build(project: Project) -> None:
+def build(project: FastPathProject) -> None:
     done = project.run("doit", "compile", "link")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def begin(project: Project, first: str, source: Path) -> None:
+def begin(project: FastPathProject, first: str, source: Path) -> None:
     """Let the next build concern one unit, or all of them."""
     # A header that is looked for beside its sources first.
     source.write_text('#include "h00.h"\n' + source.read_text())
@@ -47,13 +47,13 @@ def begin(project: Project, first: str, source: Path) -> None:
         config.write_text(config.read_text().replace('cflags = ["-O1"]', 'cflags = ["-O2"]'))
 
 
-def compiled(project: Project, source: str) -> bool:
+def compiled(project: FastPathProject, source: str) -> bool:
     return any(source in line for line in (project.tools / "ziglang/calls").read_text().splitlines())
 
 
 @pytest.mark.parametrize("first", ["whole", "part"])
 @pytest.mark.parametrize("way", ["saved", "renamed"])
-def test_a_source_that_appears_is_compiled(project: Project, first: str, way: str) -> None:
+def test_a_source_that_appears_is_compiled(project: FastPathProject, first: str, way: str) -> None:
     source = next(path for path in sorted((project.root / "src").rglob("*.c")))
     new = source.with_name("late.c")
     (project.root / "other.c").write_text("int late;\n")
@@ -70,7 +70,7 @@ def test_a_source_that_appears_is_compiled(project: Project, first: str, way: st
 
 
 @pytest.mark.parametrize("first", ["whole", "part"])
-def test_a_file_that_a_glob_matches_is_read(project: Project, first: str) -> None:
+def test_a_file_that_a_glob_matches_is_read(project: FastPathProject, first: str) -> None:
     source = next(path for path in sorted((project.root / "src").rglob("*.c")))
     begin(project, first, source)
     (project.root / "save").write_text("echo two > names/two.txt\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_fastpath import NOTHING, Project
+from tests.e2e.test_fastpath import NOTHING, FastPathProject
 
 GENERATOR = """
 import os, sys
@@ -37,8 +37,8 @@ outputs = ["build/fragile.bin", "build/new.bin"]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    project = Project(tmp_path)
+def project(tmp_path: Path) -> FastPathProject:
+    project = FastPathProject(tmp_path)
     root = project.root
     for name in ("one", "two"):
         (root / "names").mkdir(exist_ok=True)
@@ -55,18 +55,18 @@ def project(tmp_path: Path) -> Project:
     return project
 
 
-def counts(project: Project) -> list[str]:
+def counts(project: FastPathProject) -> list[str]:
     """The stages that ran."""
     out = project.out("doit", "compile", "link")
     return [line.split()[1] for line in out.splitlines() if line.startswith(".")]
 
 
-def add(project: Project, text: str) -> None:
+def add(project: FastPathProject, text: str) -> None:
     with (project.root / "deploy.toml").open("a") as stream:
         stream.write(text)
 
 
-def fails(project: Project, where: str, *facts: str) -> None:
+def fails(project: FastPathProject, where: str, *facts: str) -> None:
     """Exit code 2 or 1, the place, the facts, and no traceback."""
     done = project.run("doit", "compile", "link")
     assert done.returncode in (1, 2), done.stdout + done.stderr
@@ -76,7 +76,7 @@ def fails(project: Project, where: str, *facts: str) -> None:
         assert fact in text, text
 
 
-def test_generated_header_comes_before_the_compiles_and_is_an_input(project: Project) -> None:
+def test_generated_header_comes_before_the_compiles_and_is_an_input(project: FastPathProject) -> None:
     header = project.root / "build/gen/h00.h"
     assert counts(project) == ["fingerprint", "compile", "link"]
     assert header.read_text() == "// one two plain\n"
@@ -87,7 +87,7 @@ def test_generated_header_comes_before_the_compiles_and_is_an_input(project: Pro
     assert counts(project) == []
 
 
-def test_glob_script_and_variable_are_inputs(project: Project) -> None:
+def test_glob_script_and_variable_are_inputs(project: FastPathProject) -> None:
     header = project.root / "build/gen/h00.h"
     counts(project)
     (project.root / "names/three.txt").write_text("three\n")
@@ -103,7 +103,7 @@ def test_glob_script_and_variable_are_inputs(project: Project) -> None:
     assert counts(project) == []
 
 
-def test_the_gate_knows_variables_globs_and_scripts(project: Project) -> None:
+def test_the_gate_knows_variables_globs_and_scripts(project: FastPathProject) -> None:
     project.settle()
     project.env["FLAVOUR"] = "sour"
     assert project.answer("compile", "link") is None
@@ -118,7 +118,7 @@ def test_the_gate_knows_variables_globs_and_scripts(project: Project) -> None:
     assert project.answer("compile", "link") == NOTHING
 
 
-def test_restored_from_the_cache(project: Project) -> None:
+def test_restored_from_the_cache(project: FastPathProject) -> None:
     counts(project)
     (project.root / "tools/gen.py").chmod(0o644)
     shutil.rmtree(project.root / "build")
@@ -126,7 +126,7 @@ def test_restored_from_the_cache(project: Project) -> None:
     assert (project.root / "build/gen/h00.h").read_text() == "// one two plain\n"
 
 
-def test_an_action_that_uses_an_image_runs_in_stage_link(project: Project) -> None:
+def test_an_action_that_uses_an_image_runs_in_stage_link(project: FastPathProject) -> None:
     add(
         project,
         """
@@ -144,7 +144,7 @@ outputs = ["build/copy.bin"]
     assert counts(project) == ["link"]
 
 
-def test_several_outputs_and_a_depfile(project: Project) -> None:
+def test_several_outputs_and_a_depfile(project: FastPathProject) -> None:
     (project.root / "names/hidden").write_text("a\n")
     add(
         project,
@@ -212,7 +212,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said_with_its_place(project: Project, name: str) -> None:
+def test_what_is_wrong_is_said_with_its_place(project: FastPathProject, name: str) -> None:
     table, where, facts = WRONG[name]
     lines = len((project.root / "deploy.toml").read_text().splitlines())
     add(project, f"\n[[action]]\n{table}\n")
@@ -231,7 +231,7 @@ def test_what_is_wrong_is_said_with_its_place(project: Project, name: str) -> No
     ],
 )
 def test_a_path_that_leads_nowhere_is_an_error_where_it_is_written(
-    project: Project, section: str, key: str, fact: str
+    project: FastPathProject, section: str, key: str, fact: str
 ) -> None:
     config = project.root / "deploy.toml"
     lines = config.read_text().splitlines()
@@ -243,7 +243,7 @@ def test_a_path_that_leads_nowhere_is_an_error_where_it_is_written(
     fails(project, f"deploy.toml:{head + 2}:", fact)
 
 
-def test_a_second_checkout_compiles_nothing(project: Project, tmp_path: Path) -> None:
+def test_a_second_checkout_compiles_nothing(project: FastPathProject, tmp_path: Path) -> None:
     """The default store is shared between a user's projects, wherever they lie."""
     config = project.root / "deploy.toml"
     config.write_text(config.read_text().replace('dir = ".deploy"', 'max_size = "50MB"'))
@@ -260,13 +260,13 @@ def test_a_second_checkout_compiles_nothing(project: Project, tmp_path: Path) ->
     assert products(project) == made
 
 
-def products(project: Project) -> dict[str, bytes]:
+def products(project: FastPathProject) -> dict[str, bytes]:
     """Every file below build/."""
     build = project.root / "build"
     return {str(path.relative_to(build)): path.read_bytes() for path in build.rglob("*") if path.is_file()}
 
 
-def test_clean_removes_what_nobody_makes_any_more(project: Project) -> None:
+def test_clean_removes_what_nobody_makes_any_more(project: FastPathProject) -> None:
     header = project.root / "build/gen/h00.h"
     assert counts(project) == ["fingerprint", "compile", "link"]
     (project.root / "build/mine.txt").write_text("mine\n")
@@ -277,7 +277,7 @@ def test_clean_removes_what_nobody_makes_any_more(project: Project) -> None:
     assert not header.exists() and (project.root / "build/mine.txt").exists()
 
 
-def test_an_action_that_fails_leaves_what_lay_there(project: Project) -> None:
+def test_an_action_that_fails_leaves_what_lay_there(project: FastPathProject) -> None:
     """Made by an earlier run or by hand: it is gone only when there is something newer."""
     add(project, FRAGILE)
     made = project.root / "build/fragile.bin"

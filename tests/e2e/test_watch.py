@@ -23,7 +23,7 @@ from pipeline.model import Stage, StageOutcome, StageResult, StageWork
 from pipeline.run.lock import writing_lock
 from pipeline.run.options import Options
 from pipeline.run.run import Run, StageOf, load_run
-from tests.e2e.test_fastpath import ZIG, Project
+from tests.e2e.test_fastpath import ZIG, FastPathProject
 from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
 from tests.unit.test_diagnostics import GCC
 
@@ -44,7 +44,7 @@ fi
 """
 
 
-def with_failing_compiler(project: Project) -> Project:
+def with_failing_compiler(project: FastPathProject) -> FastPathProject:
     """The project with a compiler that obeys its sources."""
     assert ZIG.count('cp "$source" "$out"\n') == 1 and ZIG.count('if [ -z "$source" ]; then exec') == 1
     zig = ZIG.replace('cp "$source" "$out"\n', COMPILE)
@@ -53,24 +53,24 @@ def with_failing_compiler(project: Project) -> Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return with_failing_compiler(Project(tmp_path))
+def project(tmp_path: Path) -> FastPathProject:
+    return with_failing_compiler(FastPathProject(tmp_path))
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Watching]]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FastPathProject, Watching]]:
     """One watch for all tests that do not end it; each leaves it at rest, with all sources good."""
-    project = with_failing_compiler(Project(tmp_path_factory.mktemp("watch")))
+    project = with_failing_compiler(FastPathProject(tmp_path_factory.mktemp("watch")))
     with watching(project.root, project.env) as watch:
         assert "compiled=4" in watch.first()
         yield project, watch
 
 
-def unit(project: Project, number: int) -> Path:
+def unit(project: FastPathProject, number: int) -> Path:
     return project.root / f"src/d000/u{number:05}.c"
 
 
-def product(project: Project, number: int) -> Path:
+def product(project: FastPathProject, number: int) -> Path:
     return project.root / f"build/local-fast/obj/app/src/d000/u{number:05}.c.o"
 
 
@@ -85,7 +85,7 @@ def saved(path: Path, text: str) -> Callable[[], object]:
     return save
 
 
-def test_each_kind_of_save(running: tuple[Project, Watching]) -> None:
+def test_each_kind_of_save(running: tuple[FastPathProject, Watching]) -> None:
     project, watch = running
     source = unit(project, 1)
     good = source.read_text()
@@ -109,7 +109,7 @@ def test_each_kind_of_save(running: tuple[Project, Watching]) -> None:
     assert "nothing to do" in watch.after(saved(config, text))
 
 
-def test_errors_stand_in_lines_that_editors_read(running: tuple[Project, Watching]) -> None:
+def test_errors_stand_in_lines_that_editors_read(running: tuple[FastPathProject, Watching]) -> None:
     project, watch = running
     source = unit(project, 1)
     good = source.read_text()
@@ -132,7 +132,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.005)
 
 
-def test_a_newer_save_cancels(running: tuple[Project, Watching]) -> None:
+def test_a_newer_save_cancels(running: tuple[FastPathProject, Watching]) -> None:
     """The compiler of the first would wait for ever."""
     project, watch = running
     waiting = project.zig.parent / "waiting"
@@ -145,7 +145,7 @@ def test_a_newer_save_cancels(running: tuple[Project, Watching]) -> None:
     waiting.unlink()
 
 
-def test_a_write_is_let_finish(running: tuple[Project, Watching]) -> None:
+def test_a_write_is_let_finish(running: tuple[FastPathProject, Watching]) -> None:
     """While flash is being written (the test holds the lock as a deploy does) a newer save cancels nothing."""
     project, watch = running
     saved(unit(project, 0), "SLOW\n")()
@@ -166,7 +166,7 @@ def test_a_write_is_let_finish(running: tuple[Project, Watching]) -> None:
     watch.after(saved(unit(project, 0), "int fast;\n"))
 
 
-def test_vs_code_sees_every_build_and_its_problems(running: tuple[Project, Watching]) -> None:
+def test_vs_code_sees_every_build_and_its_problems(running: tuple[FastPathProject, Watching]) -> None:
     """What VS Code's background matcher does with the real output of `doit watch`, that of the tests above included:
     problems belong to the build between a begin and an end, by our pattern and by `$gcc` alike."""
     project, watch = running
@@ -194,7 +194,7 @@ def test_vs_code_sees_every_build_and_its_problems(running: tuple[Project, Watch
     assert repaired == []
 
 
-def test_no_write_begins_while_a_cancel_is_under_way(project: Project) -> None:
+def test_no_write_begins_while_a_cancel_is_under_way(project: FastPathProject) -> None:
     """The other half: `reflash` waits for the lock that a cancel holds, and holds it while it writes."""
     context = load_run(Options(), project.root)
     assert isinstance(context, Run)
@@ -223,7 +223,7 @@ def test_no_write_begins_while_a_cancel_is_under_way(project: Project) -> None:
     context.close()
 
 
-def test_the_end_during_a_build(project: Project) -> None:
+def test_the_end_during_a_build(project: FastPathProject) -> None:
     with watching(project.root, project.env) as watch:
         watch.first()
         saved(unit(project, 0), "SLOW\n")()
@@ -243,7 +243,7 @@ def test_each_way_to_end_it(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
-def test_processes_that_are_killed(project: Project) -> None:
+def test_processes_that_are_killed(project: FastPathProject) -> None:
     """A spare run while it waits: one failed build, and not the end of the watch. The watch itself: nothing is left."""
     watch = Watching(project.root, project.env)
     watch.first()
@@ -262,13 +262,13 @@ def test_processes_that_are_killed(project: Project) -> None:
     watch.join()
 
 
-def test_polling(project: Project) -> None:
+def test_polling(project: FastPathProject) -> None:
     with watching(project.root, project.env, "--poll") as watch:
         watch.first()
         assert "compiled=1" in watch.after(saved(unit(project, 1), "int polled;\n"))
 
 
-def test_bad_usage(project: Project) -> None:
+def test_bad_usage(project: FastPathProject) -> None:
     done = project.run("doit", "watch", "compile")
     assert done.returncode == 3 and "watch: error: takes no arguments, got compile" in done.stderr
     project.env["PYTHONPATH"] = f"{project.root / 'hidden'}:{project.env['PYTHONPATH']}"
@@ -282,7 +282,7 @@ def test_bad_usage(project: Project) -> None:
 # --- what is watched ----------------------------------------------------------------------------
 
 
-def test_what_matters(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_matters(project: FastPathProject, monkeypatch: pytest.MonkeyPatch) -> None:
     project.out("doit", "compile", "link")
     monkeypatch.setenv("PYTHONPATH", project.env["PYTHONPATH"])
     monkeypatch.syspath_prepend(str(project.tools))
@@ -290,7 +290,7 @@ def test_what_matters(project: Project, monkeypatch: pytest.MonkeyPatch) -> None
     root = str(project.root)
     for name in ("deploy.toml", "dodo.py", "src/d000/u00000.c", "include/h00.h", "src/d000/h00.h"):
         assert found.concerns([f"{root}/{name}"]), name
-    for name in ("README.md", "src/d000/.u00000.c.swp", "build/local-fast/app.bin", ".deploy/gate.v1/-.state"):
+    for name in ("README.md", "src/d000/.u00000.c.swp", "build/local-fast/app.bin", ".deploy/fastpath.v1/-.state"):
         assert not found.concerns([f"{root}/{name}"]), name
     assert found.directories >= {root, f"{root}/src/d000", f"{root}/include"}
     assert not any(
@@ -346,7 +346,7 @@ def test_a_directory_watcher_reports_across_its_sets(tmp_path: Path) -> None:
 # --- saves at random ----------------------------------------------------------------------------
 
 
-def saves_at_random(project: Project, count: int, seed: int) -> None:
+def saves_at_random(project: FastPathProject, count: int, seed: int) -> None:
     """Saves of random kinds at random intervals while builds run. What is on disk at the end is what is built."""
     rng = random.Random(seed)
     (project.zig.parent / "go").touch()
@@ -379,11 +379,11 @@ def saves_at_random(project: Project, count: int, seed: int) -> None:
     assert project.out("doit", "compile", "link") == "-- fingerprint\n-- compile\n-- link\n"
 
 
-def test_saves_during_builds(project: Project) -> None:
+def test_saves_during_builds(project: FastPathProject) -> None:
     saves_at_random(project, 10, 5)
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("seed", range(3))
-def test_200_saves_during_builds(project: Project, seed: int) -> None:
+def test_200_saves_during_builds(project: FastPathProject, seed: int) -> None:
     saves_at_random(project, 200, seed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config.schema import Gate
+from pipeline.config.schema import GateConfig
 from pipeline.measure.compare.decision import FlashCheck, Pair, Population, Timed, conclude
 from pipeline.measure.compare.view import Gated, render
 from pipeline.measure.loop.judgement import Iteration, Limits, LoopRun, Test, decide, judge, reference_of
@@ -89,12 +89,12 @@ def gated() -> Gated:
         sha="8c814be",
         dirty=True,
         schema=1,
-        limits=Gate(),
+        limits=GateConfig(),
         population=Population(found, {"another machine": 2, "not warm": 3}),
         pairs=pairs,
         dropped=("pair 4, baseline: not warm",),
         flash=flash,
-        conclusion=conclude("verify-flash", found, pairs, flash, Gate()),
+        conclusion=conclude("verify-flash", found, pairs, flash, GateConfig()),
     )
 
 

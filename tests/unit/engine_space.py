@@ -118,7 +118,7 @@ def strip(call: BuiltinCall) -> Sequence[bytes]:
     return [re.sub(rb"\nlines \d+", b"", call.inputs[0])]
 
 
-class Space:
+class EngineSpace:
     """A project: write files, run stages, look at counts."""
 
     def __init__(self, root: Path, cache: Path | None = None) -> None:
@@ -146,7 +146,7 @@ class Space:
         target.write_text(text)
         return target
 
-    def sample(self) -> Space:
+    def sample(self) -> EngineSpace:
         """Three sources; a.h is used by two of them."""
         self.write("src/a.c", '#include "a.h"\nint a;\n')
         self.write("src/b.c", '#include "a.h"\nint b;\n')
@@ -236,7 +236,7 @@ class Space:
 class Built:
     """What a `build` did."""
 
-    def __init__(self, scanned: bool, results: tuple[RunResult, ...], space: Space) -> None:
+    def __init__(self, scanned: bool, results: tuple[RunResult, ...], space: EngineSpace) -> None:
         self.scanned = scanned
         self.results = results
         self.ran = space.ran

@@ -12,15 +12,15 @@ import re
 from pathlib import Path
 
 from tests.unit.fake_tool import INCLUDE
-from tests.unit.random_project import Model, Project, remove_tree
+from tests.unit.random_project import Model, RandomProject, remove_tree
 
 PRECIOUS = "nobody's output\n"
 
 
-class Script:
+class EditScript:
     """Random edits of one project. Everything comes from `rng`, so that a seed is a whole test."""
 
-    def __init__(self, project: Project, model: Model, rng: random.Random) -> None:
+    def __init__(self, project: RandomProject, model: Model, rng: random.Random) -> None:
         self.project, self.model, self.rng = project, model, rng
         self.log: list[str] = []
         self._fresh = 0

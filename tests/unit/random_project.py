@@ -130,7 +130,7 @@ class Shape:
     programs: int = 2
 
 
-class Project:
+class RandomProject:
     """A directory and its actions: generators, one compile per source, links, images."""
 
     def __init__(self, root: Path, cache: Path, shape: Shape) -> None:
@@ -325,7 +325,7 @@ class Planned(NamedTuple):
     failed: bool
 
 
-def clean_build(project: Project) -> list[Planned]:
+def clean_build(project: RandomProject) -> list[Planned]:
     """Run everything in memory, in an order that a fixed point finds; what needs a failed action is left out."""
     files = dict(project.sources())
     waiting, planned = project.actions(), list[Planned]()
@@ -365,7 +365,7 @@ class Model:
     def clear_records(self) -> None:
         self.records, self.unknown = {}, set()
 
-    def must(self, project: Project, planned: Sequence[Planned]) -> tuple[set[str], set[str]]:
+    def must(self, project: RandomProject, planned: Sequence[Planned]) -> tuple[set[str], set[str]]:
         """Names of the actions that must run, and of those that may."""
         run, may = set(), set()
         for one in planned:

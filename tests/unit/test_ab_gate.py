@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.reader import parse_config
-from pipeline.config.schema import Gate
+from pipeline.config.schema import GateConfig
 from pipeline.measure.compare.arms import Arm, apply, parse_arm
 from pipeline.measure.compare.decision import (
     Conclusion,
@@ -31,7 +31,7 @@ from pipeline.report.markdown import HISTORY_SCHEMA, encode_history
 from tests.golden import loops as golden
 from tests.unit.test_config import MINIMAL
 
-LIMITS = Gate()
+LIMITS = GateConfig()
 SAME = (FlashCheck("warm deploys", "aa", "aa"), FlashCheck("real edit", "bb", "bb"))
 
 
@@ -236,7 +236,7 @@ def test_settings_reach_the_measured_device_and_leave_the_rest() -> None:
 def test_thresholds_come_from_deploy_toml() -> None:
     config = parse_config(MINIMAL + "\n[gate]\np50_percent = 20\nmin_pairs = 40\n")
     assert not isinstance(config, Failure)
-    assert config.gate == Gate(p50_percent=20, p90_percent=40, min_pairs=40, min_runs=30, days=7)
+    assert config.gate == GateConfig(p50_percent=20, p90_percent=40, min_pairs=40, min_runs=30, days=7)
     wrong = parse_config(MINIMAL + "\n[gate]\np50_percent = 130\n")
     assert isinstance(wrong, Failure) and "use a number from 1 to 100" in wrong.hint
 

@@ -24,7 +24,7 @@ from pipeline.boot.backtrace import (
     walk,
 )
 from pipeline.boot.log_patterns import LineKind, line_kinds
-from pipeline.device.symbolizer import Decoder, ElfStore, decoded_panic, identities
+from pipeline.device.symbolizer import ElfStore, TraceDecoder, decoded_panic, identities
 
 XTENSA = """\
 Guru Meditation Error: Core  1 panic'ed (LoadProhibited). Exception was unhandled.
@@ -200,7 +200,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def test_lines_functions_and_frames_of_gcc(program: bytes) -> None:
-    decoder = Decoder(program)
+    decoder = TraceDecoder(program)
     boom = decoder.frame(0x42000000)
     assert (boom.function, Path(boom.file).name, boom.line) == ("boom", "boom.c", 2)
     assert decoder.frame(0x50000000) == Frame(0x50000000)
@@ -253,7 +253,7 @@ def test_a_damaged_store_costs_the_backtrace_alone(program: bytes, tmp_path: Pat
 
 def test_what_is_no_elf_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no ELF file"):
-        Decoder(b"\x7fELF nonsense")
+        TraceDecoder(b"\x7fELF nonsense")
     (tmp_path / "build").mkdir()
     data = b"\x7fELF\x01\x01 cut off"
     (tmp_path / "build/app.elf").write_bytes(data)

@@ -1,4 +1,4 @@
-"""Budgets: each verdict, the gate on the total, trading between phases."""
+"""Budgets: each verdict, the limit of the total, trading between phases."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_only_the_total_is_the_gate() -> None:
     limits = {"total": 100, "link": 50}
     assert not judge(limits, {"link": 1, "total": 101}).fits
     assert not judge(limits, {"link": 1, "total": None}).fits, "what was not measured has not passed"
-    assert judge({}, {"link": 1, "total": 101}).fits, "without a limit there is no gate"
+    assert judge({}, {"link": 1, "total": 101}).fits, "without a limit everything fits"
 
 
 def test_a_limit_without_a_measurement_is_listed_and_not_measured() -> None:

@@ -48,7 +48,7 @@ def test_an_edit_within_the_servers_tick_is_seen(
     assert before is not None and now is not None and now.digest == digest_bytes(b"two")
     two = table(tmp_path, one.plain())
     (tmp_path / "f").write_bytes(b"six")
-    assert two.glance("f") is None
+    assert two.stat("f") is None
     now = two.current("f")
     assert now is not None and now.digest == digest_bytes(b"six")
 
@@ -63,7 +63,7 @@ def test_what_is_at_rest_is_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         one.current(str(number))
     one.settle()
     two = table(tmp_path, one.plain())
-    assert all(two.glance(str(number)) is not None for number in range(5)) and two.files_read == 0
+    assert all(two.stat(str(number)) is not None for number in range(5)) and two.files_read == 0
     data = b"more"
     (tmp_path / "made").write_bytes(data)
     two.written("made", data, (tmp_path / "made").stat(), digest_bytes(data))
@@ -177,7 +177,7 @@ def test_files_at_rest_cost_one_question(tmp_path: Path, monkeypatch: pytest.Mon
 def test_anything_that_was_saved_is_as_nothing(tmp_path: Path, saved: object) -> None:
     (tmp_path / "f").write_bytes(b"one")
     one = table(tmp_path, saved)
-    assert one.glance("f") is None
+    assert one.stat("f") is None
     entry = one.current("f")
     assert entry is not None and entry.digest == digest_bytes(b"one")
     one.settle()
@@ -191,7 +191,7 @@ def test_a_size_that_no_file_has_is_another_stamp(tmp_path: Path) -> None:
     row = good.plain()[0]["f"]
     for number in (2**62, 2**64 - 1):
         one = table(tmp_path, ({"f": number.to_bytes(8, "little") + row[8:]}, ()))
-        assert one.glance("f") is None and one.current("f") == good.current("f")
+        assert one.stat("f") is None and one.current("f") == good.current("f")
 
 
 def test_what_is_no_regular_file_is_an_error_and_nobody_waits(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_unchanged_is_not_read_again(root: Path) -> None:
     assert entry is not None and entry.digest == digest_bytes(b"one") and entry.fingerprint == fingerprint_bytes(b"one")
     assert entry.settled and one.files_read == 1 and one.changed
     two = table(root, one.plain())
-    assert two.current("a") == entry and two.glance("a") == entry
+    assert two.current("a") == entry and two.stat("a") == entry
     assert two.files_read == 0 and not two.changed
 
 
@@ -51,11 +51,11 @@ def test_touch_keeps_the_digest(root: Path) -> None:
     before = one.current("a")
     os.utime(root / "a", (1, 1))
     next_tick()
-    assert one.glance("a") is None, "its stamp moved: glance does not read"
+    assert one.stat("a") is None, "its stamp moved: stat does not read"
     after = one.current("a")
     assert before is not None and after is not None
     assert after.sha256 == before.sha256 and after.stamp != before.stamp and one.files_read == 2
-    assert one.glance("a") == after
+    assert one.stat("a") == after
 
 
 def test_unsettled_entry_is_read_again_although_its_stamp_is_equal(root: Path) -> None:
@@ -66,7 +66,7 @@ def test_unsettled_entry_is_read_again_although_its_stamp_is_equal(root: Path) -
     # What a change within the tick of the read leaves behind: the stamp of the new bytes, the digest of the old.
     row = stamps._encode(stamps.Entry(now.stamp, fingerprint_bytes(b"old"), digest_bytes(b"old").hex, False))
     two = table(root, ({"a": row}, ("a",)))
-    assert two.glance("a") is None
+    assert two.stat("a") is None
     entry = two.current("a")
     assert entry is not None and entry.sha256 == digest_bytes(b"one").hex and entry.settled
 
@@ -109,10 +109,10 @@ def test_what_somebody_else_wrote_meanwhile_is_seen(root: Path) -> None:
 
 def test_missing_and_directories(root: Path) -> None:
     one = table(root)
-    assert one.current("none") is None and one.current("a/below") is None and one.glance("none") is None
+    assert one.current("none") is None and one.current("a/below") is None and one.stat("none") is None
     one.current("a")
     (root / "a").unlink()
-    assert one.glance("a") is None and one.current("a") is None and one.remembered("a") is None
+    assert one.stat("a") is None and one.current("a") is None and one.remembered("a") is None
     (root / "a").mkdir()
     with pytest.raises(IsADirectoryError):
         one.current("a")

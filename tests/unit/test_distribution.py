@@ -25,4 +25,4 @@ def test_scripts_beside_the_running_one_are_no_packages(tmp_path: Path, monkeypa
     assert package_dir("esptool") == real
     places = package_places(["esptool"])
     assert str(real.parent) in places.listed
-    assert not [path for path in places.absent if Path(path).exists()], "the gate could never say yes"
+    assert not [path for path in places.absent if Path(path).exists()], "the fast path could never say yes"

@@ -10,23 +10,23 @@ import pytest
 
 from pipeline.engine.build_log import load_saved
 from pipeline.model import Action, Reason, Stage
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 
 ALL = ["ld build/local-fast/app.elf", "src/a.c", "src/b.c", "src/c.c"]
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Space:
-    return Space(tmp_path / "project").sample()
+def space(tmp_path: Path) -> EngineSpace:
+    return EngineSpace(tmp_path / "project").sample()
 
 
 @pytest.fixture
-def built(space: Space) -> Space:
+def built(space: EngineSpace) -> EngineSpace:
     assert space.build().ran == ALL
     return space
 
 
-def test_cold_then_nothing(space: Space) -> None:
+def test_cold_then_nothing(space: EngineSpace) -> None:
     cold = space.build()
     assert cold.ran == ALL
     assert (cold.count("compiled"), cold.count("linked"), cold.count("built")) == (3, 1, 1)
@@ -35,13 +35,13 @@ def test_cold_then_nothing(space: Space) -> None:
     assert space.build().nothing
 
 
-def test_a_warm_run_writes_nothing(built: Space) -> None:
+def test_a_warm_run_writes_nothing(built: EngineSpace) -> None:
     before = {p: p.stat().st_mtime_ns for p in built.root.rglob("*")}
     assert built.build().nothing
     assert {p: p.stat().st_mtime_ns for p in built.root.rglob("*")} == before
 
 
-def test_comment_edit_without_debug_info_stops_at_the_object(built: Space) -> None:
+def test_comment_edit_without_debug_info_stops_at_the_object(built: EngineSpace) -> None:
     built.write("src/c.c", "// new\nint c;\n")
     again = built.build()
     assert again.ran == ["src/c.c"]
@@ -51,7 +51,7 @@ def test_comment_edit_without_debug_info_stops_at_the_object(built: Space) -> No
 
 
 @pytest.mark.parametrize("text", ["int c;\n// at the end\n", "// in front\nint c;\n"])
-def test_comment_edit_with_debug_info_stops_at_the_image(space: Space, text: str) -> None:
+def test_comment_edit_with_debug_info_stops_at_the_image(space: EngineSpace, text: str) -> None:
     space.flags = ("-g",)
     space.build()
     image = space.root / "build/local-fast/app.bin"
@@ -68,7 +68,7 @@ def test_comment_edit_with_debug_info_stops_at_the_image(space: Space, text: str
     assert space.build().nothing
 
 
-def test_real_edit_compiles_one_and_links(built: Space) -> None:
+def test_real_edit_compiles_one_and_links(built: EngineSpace) -> None:
     built.write("src/b.c", '#include "a.h"\nint b2;\n')
     again = built.build()
     assert again.ran == ["ld build/local-fast/app.elf", "src/b.c"]
@@ -76,7 +76,7 @@ def test_real_edit_compiles_one_and_links(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_header_edit_compiles_its_users(built: Space) -> None:
+def test_header_edit_compiles_its_users(built: EngineSpace) -> None:
     built.write("inc/a.h", "int h2;\n")
     again = built.build()
     assert again.ran == ["ld build/local-fast/app.elf", "src/a.c", "src/b.c"]
@@ -84,7 +84,7 @@ def test_header_edit_compiles_its_users(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_build_deleted_is_restored(built: Space) -> None:
+def test_build_deleted_is_restored(built: EngineSpace) -> None:
     before = built.outputs()
     shutil.rmtree(built.root / "build")
     again = built.build()
@@ -95,7 +95,7 @@ def test_build_deleted_is_restored(built: Space) -> None:
 
 
 @pytest.mark.parametrize("name", ["obj/a.o", "app.elf", "app.bin"])
-def test_output_corrupted_in_place_is_restored(built: Space, name: str) -> None:
+def test_output_corrupted_in_place_is_restored(built: EngineSpace, name: str) -> None:
     path = built.root / "build/local-fast" / name
     good, status = path.read_bytes(), path.stat()
     path.write_bytes(bytes([good[0] ^ 1]) + good[1:])
@@ -106,7 +106,7 @@ def test_output_corrupted_in_place_is_restored(built: Space, name: str) -> None:
     assert built.build().nothing
 
 
-def test_lost_executable_bit_is_restored(built: Space) -> None:
+def test_lost_executable_bit_is_restored(built: EngineSpace) -> None:
     elf = built.root / "build/local-fast/app.elf"
     elf.chmod(0o644)
     assert built.build().count("restored") == 1
@@ -114,7 +114,7 @@ def test_lost_executable_bit_is_restored(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_revert_is_restored(built: Space) -> None:
+def test_revert_is_restored(built: EngineSpace) -> None:
     before = built.outputs()
     built.write("inc/a.h", "int h2;\n")
     built.build()
@@ -125,7 +125,7 @@ def test_revert_is_restored(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_touch_runs_no_action(built: Space) -> None:
+def test_touch_runs_no_action(built: EngineSpace) -> None:
     for path in (built.root / "src").iterdir():
         path.touch()
     again = built.build()
@@ -133,20 +133,20 @@ def test_touch_runs_no_action(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_touched_output_is_looked_at_and_kept(built: Space) -> None:
+def test_touched_output_is_looked_at_and_kept(built: EngineSpace) -> None:
     (built.root / "build/local-fast/obj/a.o").touch()
     again = built.build()
     assert again.ran == [] and again.count("up_to_date") == 3 and again.count("restored") == 0
     assert built.build().nothing
 
 
-def test_edit_right_after_a_build_is_seen(built: Space) -> None:
+def test_edit_right_after_a_build_is_seen(built: EngineSpace) -> None:
     for number in range(20):
         built.write("src/c.c", f"int c{number:02};\n")
         assert built.build().ran == ["ld build/local-fast/app.elf", "src/c.c"]
 
 
-def test_same_size_same_mtime_edit_is_seen(built: Space) -> None:
+def test_same_size_same_mtime_edit_is_seen(built: EngineSpace) -> None:
     path = built.root / "src/c.c"
     status = path.stat()
     path.write_text("int d;\n")
@@ -155,14 +155,14 @@ def test_same_size_same_mtime_edit_is_seen(built: Space) -> None:
     assert built.build().ran == ["ld build/local-fast/app.elf", "src/c.c"]
 
 
-def test_replaced_by_an_older_file_is_seen(built: Space) -> None:
+def test_replaced_by_an_older_file_is_seen(built: EngineSpace) -> None:
     old = built.write("older.c", "int older;\n")
     os.utime(old, (1, 1))
     old.replace(built.root / "src/c.c")
     assert built.build().ran == ["ld build/local-fast/app.elf", "src/c.c"]
 
 
-def test_profiles_switch_back_and_forth(built: Space) -> None:
+def test_profiles_switch_back_and_forth(built: EngineSpace) -> None:
     built.profile, built.flags = "release", ("-g",)
     assert built.build().count("compiled") == 3
     assert built.build().nothing
@@ -172,7 +172,7 @@ def test_profiles_switch_back_and_forth(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_flag_and_tool_are_inputs(built: Space) -> None:
+def test_flag_and_tool_are_inputs(built: EngineSpace) -> None:
     built.flags = ("-DX",)
     again = built.build()
     assert again.count("compiled") == 3
@@ -187,7 +187,7 @@ def test_flag_and_tool_are_inputs(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_input_edited_during_the_action_is_not_recorded(built: Space) -> None:
+def test_input_edited_during_the_action_is_not_recorded(built: EngineSpace) -> None:
     path = built.write("src/c.c", "int c1;\n")
 
     def edit(name: str) -> None:
@@ -203,7 +203,7 @@ def test_input_edited_during_the_action_is_not_recorded(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_header_edited_during_the_action_and_put_back_is_not_recorded(space: Space) -> None:
+def test_header_edited_during_the_action_and_put_back_is_not_recorded(space: EngineSpace) -> None:
     header = space.root / "inc/a.h"
 
     def edit(name: str) -> None:
@@ -219,7 +219,7 @@ def test_header_edited_during_the_action_and_put_back_is_not_recorded(space: Spa
     assert space.build().nothing
 
 
-def test_new_header_that_shadows_another_is_noticed(built: Space) -> None:
+def test_new_header_that_shadows_another_is_noticed(built: EngineSpace) -> None:
     built.write("first/a.h", "int shadow;\n")
     again = built.build()
     assert again.ran == ["ld build/local-fast/app.elf", "src/a.c", "src/b.c"]
@@ -232,7 +232,7 @@ def test_new_header_that_shadows_another_is_noticed(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_header_removed(built: Space) -> None:
+def test_header_removed(built: EngineSpace) -> None:
     (built.root / "inc/a.h").unlink()
     failed = built.build()
     assert not failed.ok and "#error" in failed.results[0].failures[0].stderr
@@ -241,7 +241,7 @@ def test_header_removed(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_warnings_are_replayed_on_hits(built: Space) -> None:
+def test_warnings_are_replayed_on_hits(built: EngineSpace) -> None:
     built.write("src/c.c", "int c; // WARN\n")
     warning = (("compile src/c.c", "src/c.c:1: warning: hm\n"),)
     assert built.build().results[0].warnings == warning
@@ -252,8 +252,8 @@ def test_warnings_are_replayed_on_hits(built: Space) -> None:
 
 
 def test_two_checkouts_share_the_cache(tmp_path: Path) -> None:
-    one = Space(tmp_path / "one", tmp_path / "cache").sample()
-    two = Space(tmp_path / "deeper/down/two", tmp_path / "cache").sample()
+    one = EngineSpace(tmp_path / "one", tmp_path / "cache").sample()
+    two = EngineSpace(tmp_path / "deeper/down/two", tmp_path / "cache").sample()
     assert one.build().count("compiled") == 3
     again = two.build()
     assert again.ran == [] and again.count("restored") == 5
@@ -261,7 +261,7 @@ def test_two_checkouts_share_the_cache(tmp_path: Path) -> None:
     assert two.build().nothing
 
 
-def test_source_added_and_removed(built: Space) -> None:
+def test_source_added_and_removed(built: EngineSpace) -> None:
     before = built.outputs()
     built.write("src/d.c", "int d;\n")
     assert built.build().ran == ["ld build/local-fast/app.elf", "src/d.c"]
@@ -272,7 +272,7 @@ def test_source_added_and_removed(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_generated_header_orders_and_cuts_off(space: Space) -> None:
+def test_generated_header_orders_and_cuts_off(space: EngineSpace) -> None:
     space.write("gen/seed", "int generated; // one\n")
     space.write("src/c.c", '#include "g.h"\n')
     space.search = ("build/gen",)
@@ -302,7 +302,7 @@ def test_generated_header_orders_and_cuts_off(space: Space) -> None:
 
 
 @pytest.mark.parametrize("spelt", ["../build/gen/g.h", "../src/../build/gen/../gen/g.h"])
-def test_generated_header_beside_the_search_path(space: Space, spelt: str) -> None:
+def test_generated_header_beside_the_search_path(space: EngineSpace, spelt: str) -> None:
     """Only the depfile tells that the compile reads it: at first it waits for all generators, then for this one."""
     space.write("gen/seed", "int generated;\n")
     space.write("src/a.c", f'#include "{spelt}"\n')
@@ -329,7 +329,7 @@ def test_generated_header_beside_the_search_path(space: Space, spelt: str) -> No
         assert space.build().nothing
 
 
-def test_uncacheable_action_is_remembered_but_not_stored(space: Space) -> None:
+def test_uncacheable_action_is_remembered_but_not_stored(space: EngineSpace) -> None:
     space.change = lambda action: action._replace(cacheable=False)
     assert space.build().ran == ALL
     assert space.build().nothing
@@ -338,7 +338,7 @@ def test_uncacheable_action_is_remembered_but_not_stored(space: Space) -> None:
     assert space.build().ran == ALL
 
 
-def test_verdict_and_peek_are_pure(built: Space) -> None:
+def test_verdict_and_peek_are_pure(built: EngineSpace) -> None:
     built.write("src/a.c", "int edited;\n")
     before = {p: p.stat().st_mtime_ns for p in built.root.rglob("*")}
     engine = built.engine()

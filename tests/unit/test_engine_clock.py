@@ -9,7 +9,7 @@ import pytest
 from cache.fileclock import FileClock
 from pipeline.engine.symlinks import link_made_since
 from pipeline.fastpath import watched
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 from tests.unit.file_server import FileServer
 from tests.unit.test_cache_fileclock import LONG_TICK_NS, SKEWS, elsewhere
 
@@ -19,8 +19,8 @@ PLACES = ["one file system", "build/ elsewhere", "build/ elsewhere, served"]
 
 
 @pytest.fixture(params=PLACES)
-def space(request: pytest.FixtureRequest, tmp_path: Path, elsewhere: Path) -> Space:
-    space = Space(tmp_path / "project")
+def space(request: pytest.FixtureRequest, tmp_path: Path, elsewhere: Path) -> EngineSpace:
+    space = EngineSpace(tmp_path / "project")
     if request.param != PLACES[0]:
         (space.root / "build").symlink_to(elsewhere)
     space.sample()
@@ -29,7 +29,7 @@ def space(request: pytest.FixtureRequest, tmp_path: Path, elsewhere: Path) -> Sp
     return space
 
 
-def served(space: Space, request: pytest.FixtureRequest) -> int | None:
+def served(space: EngineSpace, request: pytest.FixtureRequest) -> int | None:
     """The device whose clock is another, None for all."""
     place = request.node.callspec.params["space"]
     return None if place == PLACES[0] else (space.root / ("" if place == PLACES[1] else "build")).stat().st_dev
@@ -37,7 +37,7 @@ def served(space: Space, request: pytest.FixtureRequest) -> int | None:
 
 @pytest.mark.parametrize("behind_s", SKEWS)
 def test_a_header_edited_while_it_was_compiled_is_compiled_again(
-    space: Space, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, behind_s: float
+    space: EngineSpace, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, behind_s: float
 ) -> None:
     """It was discovered by this very compilation, so that only its stamp can tell."""
     FileServer(monkeypatch, behind_s, device=served(space, request))
@@ -58,7 +58,7 @@ def test_a_header_edited_while_it_was_compiled_is_compiled_again(
 
 @pytest.mark.parametrize("behind_s", SKEWS)
 def test_what_was_there_before_is_recorded_at_once(
-    space: Space, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, behind_s: float
+    space: EngineSpace, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, behind_s: float
 ) -> None:
     """Also on a server that is ahead, by whose stamps everything was written after the start."""
     FileServer(monkeypatch, behind_s, device=served(space, request))
@@ -76,7 +76,7 @@ def test_what_was_there_before_is_recorded_at_once(
 
 @pytest.mark.parametrize("behind_s", SKEWS)
 def test_an_edit_in_the_tick_of_the_build_is_seen(
-    space: Space, monkeypatch: pytest.MonkeyPatch, behind_s: float
+    space: EngineSpace, monkeypatch: pytest.MonkeyPatch, behind_s: float
 ) -> None:
     FileServer(monkeypatch, behind_s, tick_ns=LONG_TICK_NS)
     monkeypatch.setattr(FileClock, "next_tick", lambda self: None)

@@ -8,23 +8,23 @@ import pytest
 
 from pipeline.engine.results import FailureKind
 from pipeline.errors import ConfigError
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 
 ALL = ["ld build/local-fast/app.elf", "src/a.c", "src/b.c", "src/c.c"]
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Space:
-    return Space(tmp_path / "project").sample()
+def space(tmp_path: Path) -> EngineSpace:
+    return EngineSpace(tmp_path / "project").sample()
 
 
 @pytest.fixture
-def built(space: Space) -> Space:
+def built(space: EngineSpace) -> EngineSpace:
     assert space.build().ran == ALL
     return space
 
 
-def test_failed_compile_is_not_cached_and_leaves_nothing(built: Space) -> None:
+def test_failed_compile_is_not_cached_and_leaves_nothing(built: EngineSpace) -> None:
     built.write("src/b.c", "#error\n")
     for _ in range(2):
         failed = built.build()
@@ -39,7 +39,7 @@ def test_failed_compile_is_not_cached_and_leaves_nothing(built: Space) -> None:
     assert built.build().nothing
 
 
-def test_first_failure_stops_new_starts_and_keeps_finished_work(space: Space) -> None:
+def test_first_failure_stops_new_starts_and_keeps_finished_work(space: EngineSpace) -> None:
     for number in range(40):
         space.write(f"src/u{number:02}.c", "int u;\n" if number else "#error\n")
     failed = space.build()
@@ -51,7 +51,7 @@ def test_first_failure_stops_new_starts_and_keeps_finished_work(space: Space) ->
     assert space.build().count("compiled") == 43 - done
 
 
-def test_link_error(built: Space) -> None:
+def test_link_error(built: EngineSpace) -> None:
     built.write("src/c.c", "undefined\n")
     failed = built.build()
     assert [f.action for f in failed.results[-1].failures] == ["link"]
@@ -59,7 +59,7 @@ def test_link_error(built: Space) -> None:
     assert not (built.root / "build/local-fast/app.elf").exists()
 
 
-def test_interrupt_keeps_finished_work(space: Space) -> None:
+def test_interrupt_keeps_finished_work(space: EngineSpace) -> None:
     def stop(name: str) -> None:
         if name == "src/b.c":
             raise KeyboardInterrupt
@@ -75,13 +75,13 @@ def test_interrupt_keeps_finished_work(space: Space) -> None:
     assert space.build().nothing
 
 
-def test_missing_output_is_a_failure(space: Space) -> None:
+def test_missing_output_is_a_failure(space: EngineSpace) -> None:
     space.change = lambda a: a._replace(outputs=(*a.outputs, "build/more")) if a.name == "compile src/a.c" else a
     (failure,) = (f for r in space.build().results for f in r.failures)
     assert failure.kind is FailureKind.OUTPUT_MISSING and "build/more" in failure.message
 
 
-def test_missing_input_is_a_failure(built: Space) -> None:
+def test_missing_input_is_a_failure(built: EngineSpace) -> None:
     built.change = lambda a: a._replace(inputs=(*a.inputs, "src/none.c")) if a.name == "compile src/a.c" else a
     failed = built.build()
     (failure,) = failed.results[0].failures
@@ -100,13 +100,13 @@ def test_missing_input_is_a_failure(built: Space) -> None:
         ({"builtin": "strip@1"}, "either a command or a builtin"),
     ],
 )
-def test_bad_graphs_are_refused(space: Space, changes: dict[str, object], words: str) -> None:
+def test_bad_graphs_are_refused(space: EngineSpace, changes: dict[str, object], words: str) -> None:
     space.change = lambda a: a._replace(**changes) if a.name == "link" else a  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=words):
         space.engine()
 
 
-def test_cycle_is_named(space: Space) -> None:
+def test_cycle_is_named(space: EngineSpace) -> None:
     space.change = lambda a: a._replace(inputs=("build/local-fast/app.bin",)) if a.name == "link" else a
     with pytest.raises(ConfigError, match=r"'link' -> 'image' -> 'link'|'image' -> 'link' -> 'image'"):
         space.engine()

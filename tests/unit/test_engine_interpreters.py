@@ -32,7 +32,7 @@ def runner() -> Iterator[SystemProcessRunner]:
     runner.close()
 
 
-class Generated:
+class InterpretedSpace:
     """A project whose one action is a Python program with a helper, run as `words` say."""
 
     def __init__(self, root: Path, runner: SystemProcessRunner, words: tuple[str, ...]) -> None:
@@ -72,7 +72,7 @@ class Generated:
 def test_a_helper_that_looks_as_old_as_it_was_is_read(
     tmp_path: Path, runner: SystemProcessRunner, words: tuple[str, ...]
 ) -> None:
-    project = Generated(tmp_path / "project", runner, words)
+    project = InterpretedSpace(tmp_path / "project", runner, words)
     project.helper("one")
     (project.root / ".deploy/interpreters.killed/usr").mkdir(parents=True)
     assert project.build() == "one"
@@ -87,7 +87,7 @@ def test_copies_from_before_are_not_read(tmp_path: Path, runner: SystemProcessRu
     """Those that the user's own runs left beside the sources."""
     import py_compile
 
-    project = Generated(tmp_path / "project", runner, ("python", "tools/gen.py"))
+    project = InterpretedSpace(tmp_path / "project", runner, ("python", "tools/gen.py"))
     project.helper("one")
     py_compile.compile(str(project.root / "tools/helper.py"))
     project.helper("two")
@@ -96,7 +96,7 @@ def test_copies_from_before_are_not_read(tmp_path: Path, runner: SystemProcessRu
 
 def test_copies_of_what_is_installed_are_kept(tmp_path: Path, runner: SystemProcessRunner) -> None:
     """Else each action would compile half of the standard library."""
-    project = Generated(tmp_path / "project", runner, ("python", "tools/gen.py"))
+    project = InterpretedSpace(tmp_path / "project", runner, ("python", "tools/gen.py"))
     project.helper("one")
     project.build()
     kept = {path.name.partition(".")[0] for path in (project.root / ".deploy" / KEPT).rglob("*.pyc")}

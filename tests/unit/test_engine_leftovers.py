@@ -10,7 +10,7 @@ import pytest
 from pipeline.engine.decision import Fate
 from pipeline.engine.forecast import forecast
 from pipeline.model import Action, Stage
-from tests.unit.engine_space import Built, Space
+from tests.unit.engine_space import Built, EngineSpace
 
 HEADER = "build/gen/g.h"
 
@@ -20,7 +20,7 @@ def generator(name: str, output: str, seed: str = "gen/seed") -> Action:
     return Action(name, Stage.COMPILE, (seed,), (output,), words, depfile=f"{output}.d")
 
 
-class Generated(Space):
+class LeftoverSpace(EngineSpace):
     """A project with generators; `gen` and `inc` are searched, in this order."""
 
     def __init__(self, root: Path) -> None:
@@ -39,13 +39,13 @@ class Generated(Space):
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Generated:
-    space = Generated(tmp_path / "project")
+def space(tmp_path: Path) -> LeftoverSpace:
+    space = LeftoverSpace(tmp_path / "project")
     assert space.build().ok and space.object() == b"int generated;"
     return space
 
 
-def settled(space: Space) -> Built:
+def settled(space: EngineSpace) -> Built:
     """Build, and then have nothing to do."""
     built = space.build()
     assert built.ok and all(not result.notes for result in built.results)
@@ -53,7 +53,7 @@ def settled(space: Space) -> Built:
     return built
 
 
-def test_a_header_that_nobody_makes_any_more_is_not_read(space: Generated) -> None:
+def test_a_header_that_nobody_makes_any_more_is_not_read(space: LeftoverSpace) -> None:
     space.generators = []
     engine = space.engine()
     assert [reason.subject for reason in engine.verdict(Stage.COMPILE).reasons] == [f"compile src/a.c: {HEADER}"]
@@ -64,20 +64,20 @@ def test_a_header_that_nobody_makes_any_more_is_not_read(space: Generated) -> No
 
 
 @pytest.mark.parametrize("name", ["gen", "renamed"])
-def test_an_output_or_an_action_is_renamed(space: Generated, name: str) -> None:
+def test_an_output_or_an_action_is_renamed(space: LeftoverSpace, name: str) -> None:
     space.generators = [generator(name, "build/gen/other.h")]
     settled(space)
     assert space.object() == b"int own;"
     assert sorted(path for path in space.outputs() if path.startswith("build/gen/")) == ["build/gen/other.h"]
 
 
-def test_a_renamed_action_keeps_its_output(space: Generated) -> None:
+def test_a_renamed_action_keeps_its_output(space: LeftoverSpace) -> None:
     space.generators = [generator("renamed", HEADER)]
     assert settled(space).ran == [], "the cache knows it"
     assert space.object() == b"int generated;"
 
 
-def test_an_object_of_a_removed_source_goes(space: Generated) -> None:
+def test_an_object_of_a_removed_source_goes(space: LeftoverSpace) -> None:
     space.write("src/b.c", "int b;\n")
     settled(space)
     (space.root / "src/b.c").unlink()
@@ -85,7 +85,7 @@ def test_an_object_of_a_removed_source_goes(space: Generated) -> None:
     assert "build/local-fast/obj/b.o" not in space.outputs()
 
 
-def test_other_profiles_lose_what_no_profile_makes(space: Generated) -> None:
+def test_other_profiles_lose_what_no_profile_makes(space: LeftoverSpace) -> None:
     space.generators.append(generator("more", "build/gen/more.h"))
     space.profile = "release"
     settled(space)
@@ -97,7 +97,7 @@ def test_other_profiles_lose_what_no_profile_makes(space: Generated) -> None:
     assert "build/release/app.elf" in space.outputs(), "that profile makes it still"
 
 
-def test_a_file_that_somebody_else_wrote_stays(space: Generated) -> None:
+def test_a_file_that_somebody_else_wrote_stays(space: LeftoverSpace) -> None:
     space.generators = []
     space.write(HEADER, "int by_hand;\n")
     space.write("build/notes.txt", "mine\n")
@@ -107,7 +107,7 @@ def test_a_file_that_somebody_else_wrote_stays(space: Generated) -> None:
 
 
 @pytest.mark.parametrize("link", ["file", "directory"])
-def test_nothing_outside_of_build_is_removed(space: Generated, link: str) -> None:
+def test_nothing_outside_of_build_is_removed(space: LeftoverSpace, link: str) -> None:
     """The product was put elsewhere, and a link leads there."""
     made, elsewhere = space.root / HEADER, space.root / "kept/g.h"
     elsewhere.parent.mkdir()
@@ -122,7 +122,7 @@ def test_nothing_outside_of_build_is_removed(space: Generated, link: str) -> Non
     assert elsewhere.read_text() == "int generated;"
 
 
-def test_what_a_killed_run_left_goes(space: Generated) -> None:
+def test_what_a_killed_run_left_goes(space: LeftoverSpace) -> None:
     """It has no record, and what it holds is anybody's guess."""
     space.generators.append(generator("late", "build/gen/late.h", "gen/late"))
     space.write("gen/late", "int late;\n")
@@ -145,7 +145,7 @@ def test_what_a_killed_run_left_goes(space: Generated) -> None:
     assert "build/gen/late.h" not in space.outputs()
 
 
-def test_what_cannot_be_removed_is_said(space: Generated, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_removed_is_said(space: LeftoverSpace, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.errors import StoreError
 
     def refuse(path: str) -> None:
@@ -157,7 +157,7 @@ def test_what_cannot_be_removed_is_said(space: Generated, monkeypatch: pytest.Mo
         space.build()
 
 
-def test_a_failed_action_leaves_nothing_behind(space: Generated) -> None:
+def test_a_failed_action_leaves_nothing_behind(space: LeftoverSpace) -> None:
     space.write("gen/seed", "#error\n")
     assert not space.build().ok
     space.generators = []

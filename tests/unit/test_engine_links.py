@@ -14,14 +14,14 @@ import pytest
 
 from pipeline.engine.build_log import load_saved
 from pipeline.model import Action, Stage
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 
 ELF = "ld build/local-fast/app.elf"
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Space:
-    return Space(tmp_path / "p").sample()
+def space(tmp_path: Path) -> EngineSpace:
+    return EngineSpace(tmp_path / "p").sample()
 
 
 def generator(out: str, seed: str = "gen/seed") -> Action:
@@ -38,22 +38,22 @@ def generator(out: str, seed: str = "gen/seed") -> Action:
     )
 
 
-def declare(space: Space, *more: Action) -> None:
-    real = Space.actions
+def declare(space: EngineSpace, *more: Action) -> None:
+    real = EngineSpace.actions
     space.actions = lambda: [*real(space), *more]  # type: ignore[method-assign]
 
 
-def link(space: Space, path: str, target: str) -> None:
+def link(space: EngineSpace, path: str, target: str) -> None:
     place = space.root / path
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     place.symlink_to(target)
 
 
-def assert_right(space: Space) -> None:
+def assert_right(space: EngineSpace) -> None:
     """Another build does nothing, and the outputs are those of a build from scratch."""
     assert space.build().nothing
-    fresh = Space(space.root.parent / "fresh")
+    fresh = EngineSpace(space.root.parent / "fresh")
     shutil.rmtree(fresh.root)
     shutil.copytree(space.root, fresh.root, symlinks=True, ignore=shutil.ignore_patterns("build", ".deploy"))
     fresh.actions = space.actions  # type: ignore[method-assign]
@@ -77,7 +77,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_generated_header_through_links(space: Space, way: str) -> None:
+def test_generated_header_through_links(space: EngineSpace, way: str) -> None:
     links, line = WAYS[way]
     for path, target in links.items():
         link(space, path, target)
@@ -100,7 +100,7 @@ def test_generated_header_through_links(space: Space, way: str) -> None:
     assert_right(space)
 
 
-def test_an_output_that_is_declared_through_a_link(space: Space) -> None:
+def test_an_output_that_is_declared_through_a_link(space: EngineSpace) -> None:
     """The action writes to out/gen/g.h, the compile reads build/gen/g.h."""
     (space.root / "build/gen").mkdir(parents=True)
     link(space, "out", "build")
@@ -115,7 +115,7 @@ def test_an_output_that_is_declared_through_a_link(space: Space) -> None:
         assert_right(space)
 
 
-def test_a_declared_input_through_a_link(space: Space) -> None:
+def test_a_declared_input_through_a_link(space: EngineSpace) -> None:
     """One action reads what another makes, by the name of a link."""
     link(space, "gen/in", "../build/gen")
     space.write("gen/seed", "int generated;\n")
@@ -129,7 +129,7 @@ def test_a_declared_input_through_a_link(space: Space) -> None:
         assert_right(space)
 
 
-def test_a_source_that_is_a_link_to_a_product(space: Space) -> None:
+def test_a_source_that_is_a_link_to_a_product(space: EngineSpace) -> None:
     space.write("gen/seed", "int generated;\n")
     space.write("build/gen/g.c", "int generated;\n")
     link(space, "src/g.c", "../build/gen/g.c")
@@ -143,7 +143,7 @@ def test_a_source_that_is_a_link_to_a_product(space: Space) -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_header_becomes_a_link_to_a_product(space: Space, lost: bool) -> None:
+def test_a_header_becomes_a_link_to_a_product(space: EngineSpace, lost: bool) -> None:
     """Whoever makes it is waited for from then on, also when the directory moved with all of its files' stamps, and
     when the object is missing, which alone would be restored."""
     space.write("inc/gen/g.h", "int generated;\n")
@@ -161,7 +161,7 @@ def test_a_header_becomes_a_link_to_a_product(space: Space, lost: bool) -> None:
     assert_right(space)
 
 
-def test_a_generator_makes_what_a_link_was_waiting_for(space: Space) -> None:
+def test_a_generator_makes_what_a_link_was_waiting_for(space: EngineSpace) -> None:
     """A dangling link earlier on the search path: the header behind it is found first once it is made."""
     link(space, "first/a.h", "../build/gen/a.h")
     space.build()
@@ -172,7 +172,7 @@ def test_a_generator_makes_what_a_link_was_waiting_for(space: Space) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_retargeted_directory(space: Space, same: bool) -> None:
+def test_a_retargeted_directory(space: EngineSpace, same: bool) -> None:
     """Both targets are old files; the second may have the same bytes."""
     space.write("one/x/x.h", "int x;\n")
     space.write("two/x/x.h", "int x;\n" if same else "int y;\n")
@@ -184,7 +184,7 @@ def test_a_retargeted_directory(space: Space, same: bool) -> None:
     assert_right(space)
 
 
-def test_a_shadow_appears_by_retargeting(space: Space) -> None:
+def test_a_shadow_appears_by_retargeting(space: EngineSpace) -> None:
     space.write("one/other.h", "")
     space.write("two/a.h", "int shadow;\n")
     link(space, "first", "one")
@@ -197,7 +197,7 @@ def test_a_shadow_appears_by_retargeting(space: Space) -> None:
     assert_right(space)
 
 
-def test_the_state_names_what_was_read_and_who_makes_it(space: Space) -> None:
+def test_the_state_names_what_was_read_and_who_makes_it(space: EngineSpace) -> None:
     link(space, "inc/gen", "../build/gen")
     space.write("gen/seed", "int generated;\n")
     space.write("src/a.c", '#include "gen/g.h"\n')
@@ -207,7 +207,7 @@ def test_the_state_names_what_was_read_and_who_makes_it(space: Space) -> None:
     assert [path for path, _ in discovered] == ["build/gen/g.h", "inc/gen/g.h"]
 
 
-def test_dangling_links_and_loops_are_missing_files(space: Space) -> None:
+def test_dangling_links_and_loops_are_missing_files(space: EngineSpace) -> None:
     link(space, "inc/a.h", "nowhere.h")
     built = space.build()
     assert not built.ok
@@ -228,7 +228,7 @@ def test_dangling_links_and_loops_are_missing_files(space: Space) -> None:
     assert_right(space)
 
 
-def test_an_output_replaced_by_a_link_is_not_written_through(space: Space) -> None:
+def test_an_output_replaced_by_a_link_is_not_written_through(space: EngineSpace) -> None:
     """Neither a restore nor a compiler may write into a foreign file, and the cache's blobs are nobody's."""
     space.build()
     target = space.root / "build/local-fast/obj/a.o"
@@ -251,7 +251,7 @@ def test_an_output_replaced_by_a_link_is_not_written_through(space: Space) -> No
                 space.build()
 
 
-def test_another_name_of_a_removed_output_was_not_written(space: Space) -> None:
+def test_another_name_of_a_removed_output_was_not_written(space: EngineSpace) -> None:
     """A stale file is one with the output: removing that moves its ctime, and no command wrote it."""
     space.write("gen/seed", "int generated;\n")
     declare(space, generator("build/gen/g.h"))
@@ -263,7 +263,7 @@ def test_another_name_of_a_removed_output_was_not_written(space: Space) -> None:
     assert_right(space)
 
 
-def test_an_output_replaced_by_a_directory(space: Space) -> None:
+def test_an_output_replaced_by_a_directory(space: EngineSpace) -> None:
     space.build()
     target = space.root / "build/local-fast/obj/a.o"
     target.unlink()
@@ -276,7 +276,7 @@ def test_an_output_replaced_by_a_directory(space: Space) -> None:
     assert_right(space)
 
 
-def test_an_edit_of_a_restored_object_leaves_the_store_alone(space: Space) -> None:
+def test_an_edit_of_a_restored_object_leaves_the_store_alone(space: EngineSpace) -> None:
     space.build()
     shutil.rmtree(space.root / "build")
     assert space.build().ran == []
@@ -289,7 +289,7 @@ def test_an_edit_of_a_restored_object_leaves_the_store_alone(space: Space) -> No
 
 
 @pytest.mark.parametrize("place", ["", "/dev/shm"])
-def test_build_directory_and_cache_through_links(space: Space, tmp_path: Path, place: str) -> None:
+def test_build_directory_and_cache_through_links(space: EngineSpace, tmp_path: Path, place: str) -> None:
     """Also on another disk, where nothing can be renamed or linked to."""
     if place and not Path(place).is_dir():
         pytest.skip(f"no {place} here")
@@ -297,7 +297,7 @@ def test_build_directory_and_cache_through_links(space: Space, tmp_path: Path, p
         _build_behind_links(space, tmp_path, Path(directory) / "elsewhere")
 
 
-def _build_behind_links(space: Space, tmp_path: Path, elsewhere: Path) -> None:
+def _build_behind_links(space: EngineSpace, tmp_path: Path, elsewhere: Path) -> None:
     elsewhere.mkdir()
     link(space, "build", str(elsewhere))
     (tmp_path / "store").mkdir()
@@ -314,7 +314,7 @@ def _build_behind_links(space: Space, tmp_path: Path, elsewhere: Path) -> None:
     assert_right(space)
 
 
-def test_a_blob_replaced_by_a_link(space: Space) -> None:
+def test_a_blob_replaced_by_a_link(space: EngineSpace) -> None:
     """To its own bytes elsewhere it is as good; to others it is damage, and what they belong to is not touched."""
     space.build()
     blobs = [p for p in (space.cache / "cas.v1").rglob("*") if p.is_file()]
@@ -330,7 +330,7 @@ def test_a_blob_replaced_by_a_link(space: Space) -> None:
     assert space.build().ran == []
 
 
-def test_a_header_becomes_a_directory(space: Space) -> None:
+def test_a_header_becomes_a_directory(space: EngineSpace) -> None:
     space.write("far/a.h", "int far;\n")
     space.search = ("first", "inc", "far")
     space.build()
@@ -347,7 +347,7 @@ def test_a_header_becomes_a_directory(space: Space) -> None:
     assert space.build().nothing, "a directory shadows nothing"
 
 
-def test_names_that_differ_in_case_or_normal_form(space: Space) -> None:
+def test_names_that_differ_in_case_or_normal_form(space: EngineSpace) -> None:
     space.write("src/a.c", '#include "A.h"\n#include "a.h"\n')
     space.write("src/b.c", '#include "\u00e9.h"\n#include "e\u0301.h"\n')
     for name in ("A", "\u00e9", "e\u0301"):
@@ -367,7 +367,7 @@ def test_names_that_differ_in_case_or_normal_form(space: Space) -> None:
     assert_right(space)
 
 
-def test_a_source_goes_while_it_is_compiled(space: Space) -> None:
+def test_a_source_goes_while_it_is_compiled(space: EngineSpace) -> None:
     def remove(name: str) -> None:
         if name == "src/a.c":
             (space.root / name).unlink(missing_ok=True)
@@ -380,7 +380,7 @@ def test_a_source_goes_while_it_is_compiled(space: Space) -> None:
     assert_right(space)
 
 
-def test_a_link_is_put_elsewhere_while_a_header_is_read(space: Space) -> None:
+def test_a_link_is_put_elsewhere_while_a_header_is_read(space: EngineSpace) -> None:
     """What was there before, and was older: not recorded, since nobody knows which one was read."""
     space.write("one/x.h", "int x;\n")
     space.write("two/x.h", "int y;\n")

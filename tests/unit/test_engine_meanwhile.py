@@ -13,17 +13,17 @@ from pipeline.engine.facts import used_files
 from pipeline.engine.partial_graph import partial_graph, usage_index
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 
 CHANGED = "changed while it was used"
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Space:
-    return Space(tmp_path / "project").sample()
+def space(tmp_path: Path) -> EngineSpace:
+    return EngineSpace(tmp_path / "project").sample()
 
 
-def build_while(space: Space, first: str, change: Callable[[], object]) -> list[tuple[str, str]]:
+def build_while(space: EngineSpace, first: str, change: Callable[[], object]) -> list[tuple[str, str]]:
     """Build, and `change` something while the action with that first input runs; the notes."""
     changed: list[str] = []
 
@@ -39,11 +39,11 @@ def build_while(space: Space, first: str, change: Callable[[], object]) -> list[
     return [(note.kind, note.subject) for result in built.results for note in result.notes]
 
 
-def elsewhere(space: Space) -> Space:
+def elsewhere(space: EngineSpace) -> EngineSpace:
     """Another checkout with the same files and the same cache, without anything built."""
     import shutil
 
-    other = Space(space.root.parent / "other", space.cache)
+    other = EngineSpace(space.root.parent / "other", space.cache)
     for name in ("src", "inc", "first", "blobs"):
         if (space.root / name).is_dir():
             shutil.copytree(space.root / name, other.root / name, symlinks=True)
@@ -51,7 +51,7 @@ def elsewhere(space: Space) -> Space:
     return other
 
 
-def place_by(space: Space, way: str) -> Callable[[], object]:
+def place_by(space: EngineSpace, way: str) -> Callable[[], object]:
     """A header that shadows inc/a.h comes to be, in one of the ways in which files do."""
     old = space.write("old/a.h", "int shadow;\n")
     first = space.root / "first"
@@ -73,7 +73,7 @@ def place_by(space: Space, way: str) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("way", ["written", "renamed", "directory renamed", "linked", "directory linked", "dangling"])
-def test_a_header_that_would_be_found_first(space: Space, way: str) -> None:
+def test_a_header_that_would_be_found_first(space: EngineSpace, way: str) -> None:
     """While a unit is compiled for the first time; the compiler has looked already."""
     (space.root / "src/b.c").unlink()  # it would look in the same places, perhaps before
     notes = build_while(space, "src/a.c", place_by(space, way))
@@ -85,7 +85,7 @@ def test_a_header_that_would_be_found_first(space: Space, way: str) -> None:
     assert "src/a.c" in space.build().ran, "the cache holds a wrong object"
 
 
-def test_a_name_that_is_asked_for_comes_and_goes(space: Space) -> None:
+def test_a_name_that_is_asked_for_comes_and_goes(space: EngineSpace) -> None:
     """No depfile says that __has_include saw it."""
     space.write("src/c.c", '__has_include("opt.h")\n')
     space.write("inc/other.h", "")
@@ -108,7 +108,7 @@ def with_blob(action: Action) -> Action:
 
 
 @pytest.mark.parametrize("goes", [False, True])
-def test_a_file_appears_where_a_command_without_a_depfile_would_look_first(space: Space, goes: bool) -> None:
+def test_a_file_appears_where_a_command_without_a_depfile_would_look_first(space: EngineSpace, goes: bool) -> None:
     space.write("blobs/b.bin", "blob")
     (space.root / "extra").mkdir()
     space.change = with_blob
@@ -130,7 +130,7 @@ def test_a_file_appears_where_a_command_without_a_depfile_would_look_first(space
     assert "ld build/local-fast/app.elf" in space.build().ran
 
 
-def test_declared_inputs_that_were_not_recorded_are_not_believed(space: Space) -> None:
+def test_declared_inputs_that_were_not_recorded_are_not_believed(space: EngineSpace) -> None:
     """A file that a glob matches appears while a partial graph runs: what the whole graph declares then was never
     built."""
     assert space.build().ok
@@ -142,7 +142,7 @@ def test_declared_inputs_that_were_not_recorded_are_not_believed(space: Space) -
     assert used_files(space.engine().workspace) is None
 
 
-def test_a_command_of_a_user_that_was_not_recorded_is_not_believed(space: Space) -> None:
+def test_a_command_of_a_user_that_was_not_recorded_is_not_believed(space: EngineSpace) -> None:
     words = ("cc", "-o", "build/g.h", "-MF", "build/g.d", "src/c.c")
     actions = space.actions
 
@@ -157,7 +157,7 @@ def test_a_command_of_a_user_that_was_not_recorded_is_not_believed(space: Space)
     assert used_files(space.engine().workspace) is None
 
 
-def test_a_source_saved_while_a_part_of_the_graph_ran_is_compiled_in_the_same_build(space: Space) -> None:
+def test_a_source_saved_while_a_part_of_the_graph_ran_is_compiled_in_the_same_build(space: EngineSpace) -> None:
     """The whole graph is known only when the program is linked, and the new object is missing then."""
     assert space.build().ok
     engine = space.engine()
@@ -182,7 +182,7 @@ def test_a_source_saved_while_a_part_of_the_graph_ran_is_compiled_in_the_same_bu
     assert space.build().nothing
 
 
-def test_an_ordinary_link_asks_nothing_about_compiles(space: Space) -> None:
+def test_an_ordinary_link_asks_nothing_about_compiles(space: EngineSpace) -> None:
     assert space.build().ok
     (space.root / "build/local-fast/app.bin").unlink()
     result = space.engine().run(Stage.LINK, lambda label, done, total: None)
@@ -199,7 +199,7 @@ def test_the_stamp_of_a_directory_is_that_from_before_it_was_listed() -> None:
 # --- depfiles ---------------------------------------------------------------------------------
 
 
-class Depfiles(Space):
+class Depfiles(EngineSpace):
     """A project with a generator whose depfile says `told`, or which makes a directory of its output."""
 
     told = "build/g.h: src/c.c"

@@ -13,13 +13,13 @@ from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, usa
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 
 
 class Indexed:
     """A built project with its usage index."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: EngineSpace) -> None:
         assert space.build().ok
         engine = space.engine()
         used = used_files(engine.workspace)
@@ -36,11 +36,11 @@ class Indexed:
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Space:
-    return Space(tmp_path / "project").sample()
+def space(tmp_path: Path) -> EngineSpace:
+    return EngineSpace(tmp_path / "project").sample()
 
 
-def test_only_compiles_that_use_a_moved_file_are_left(space: Space) -> None:
+def test_only_compiles_that_use_a_moved_file_are_left(space: EngineSpace) -> None:
     indexed = Indexed(space)
     assert indexed.names("src/c.c") == ["compile src/c.c"]
     assert indexed.names("inc/a.h", "src/c.c") == ["compile src/a.c", "compile src/b.c", "compile src/c.c"]
@@ -48,7 +48,7 @@ def test_only_compiles_that_use_a_moved_file_are_left(space: Space) -> None:
     assert indexed.names("build/local-fast/app.bin") == [], "what link makes is link's affair"
 
 
-def test_an_action_comes_back_as_it_was_declared(space: Space) -> None:
+def test_an_action_comes_back_as_it_was_declared(space: EngineSpace) -> None:
     space.env = (("LANG", "C"),)
     indexed = Indexed(space)
     found = indexed.after("src/b.c")
@@ -58,14 +58,14 @@ def test_an_action_comes_back_as_it_was_declared(space: Space) -> None:
     assert found.skipped == (4, 2)
 
 
-def test_a_source_of_link_alone_is_left_to_the_whole_graph(space: Space) -> None:
+def test_a_source_of_link_alone_is_left_to_the_whole_graph(space: EngineSpace) -> None:
     """Nothing of the partial engine reads it, so its fingerprint would not say that it moved."""
     space.write("app.ld", "/* script */\n")
     space.change = lambda a: a._replace(inputs=(*a.inputs, "app.ld")) if a.name == "link" else a
     assert Indexed(space).after("app.ld") is None
 
 
-def test_what_a_moved_generator_makes_concerns_its_users(space: Space) -> None:
+def test_what_a_moved_generator_makes_concerns_its_users(space: EngineSpace) -> None:
     actions = space.actions
 
     def with_generator() -> Sequence[Action]:
@@ -78,7 +78,7 @@ def test_what_a_moved_generator_makes_concerns_its_users(space: Space) -> None:
     assert set(Indexed(space).names("src/seed")) == {"gen", *(f"compile src/{n}.c" for n in "abc")}
 
 
-def test_a_file_of_many_is_left_to_the_whole_graph(space: Space) -> None:
+def test_a_file_of_many_is_left_to_the_whole_graph(space: EngineSpace) -> None:
     for n in range(MANY + 1):
         space.write(f"src/many{n}.c", '#include "many.h"\n')
     space.write("inc/many.h", "int many;\n")
@@ -88,13 +88,13 @@ def test_a_file_of_many_is_left_to_the_whole_graph(space: Space) -> None:
     assert indexed.names("src/many7.c") == ["compile src/many7.c"]
 
 
-def test_without_its_record_an_action_cannot_come_back(space: Space) -> None:
+def test_without_its_record_an_action_cannot_come_back(space: EngineSpace) -> None:
     indexed = Indexed(space)
     indexed.records.drop("local-fast:compile src/a.c")
     assert indexed.after("src/a.c") is None and indexed.after("src/b.c") is not None
 
 
-def test_the_partial_engine_counts_all_and_forgets_nothing(space: Space) -> None:
+def test_the_partial_engine_counts_all_and_forgets_nothing(space: EngineSpace) -> None:
     indexed = Indexed(space)
     space.write("src/b.c", "int other;\n")
     found = indexed.after("src/b.c")
@@ -113,7 +113,7 @@ def test_the_partial_engine_counts_all_and_forgets_nothing(space: Space) -> None
 def moved_of(root: Path, monkeypatch: pytest.MonkeyPatch, watched: Watched, *moved: str) -> tuple[bool, bool]:
     """(the actions are what they were, a survey is given) after these files moved."""
     next_tick()
-    space = Space(root).sample()
+    space = EngineSpace(root).sample()
     space.build()
     engine = space.engine()
     used = used_files(engine.workspace)
@@ -143,7 +143,7 @@ def test_a_survey_of_another_run_is_not_believed(tmp_path: Path, monkeypatch: py
     assert moved_of(tmp_path, monkeypatch, Watched({}), "src/a.c") == (True, True)
     survey_file = tmp_path / ".deploy/fastpath.v1/-.usage"
     mine = survey_file.read_bytes()
-    engine = Space(tmp_path).engine()
+    engine = EngineSpace(tmp_path).engine()
     FastPathState(tmp_path, "").record(engine.table, {}, (), Watched({}), {}, lambda paths: b"")
     assert survey_file.read_bytes() != mine
     survey_file.write_bytes(mine)

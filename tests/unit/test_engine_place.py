@@ -20,12 +20,12 @@ from pipeline.engine.build_log import STATE_KIND, STATE_NAME, BuildRecords, load
 from pipeline.engine.candidates import CandidateSet
 from pipeline.engine.results import FailureKind
 from pipeline.fastpath.state import FastPathState
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Space:
-    return Space(tmp_path / "project", tmp_path / "cache").sample()
+def space(tmp_path: Path) -> EngineSpace:
+    return EngineSpace(tmp_path / "project", tmp_path / "cache").sample()
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def content(place: Path) -> dict[str, str]:
 @pytest.mark.parametrize("link", ["build/local-fast", "build/local-fast/obj"])
 @pytest.mark.parametrize("cached", [False, True])
 def test_nothing_is_written_where_a_link_leads_out_of_build(
-    space: Space, outside: Path, link: str, cached: bool
+    space: EngineSpace, outside: Path, link: str, cached: bool
 ) -> None:
     before = content(outside)
     if cached:
@@ -64,7 +64,7 @@ def test_nothing_is_written_where_a_link_leads_out_of_build(
     assert space.build().ok and space.build().nothing
 
 
-def test_links_within_build_and_build_as_a_link_are_fine(space: Space, outside: Path) -> None:
+def test_links_within_build_and_build_as_a_link_are_fine(space: EngineSpace, outside: Path) -> None:
     (space.root / "build").symlink_to(outside)
     (outside / "objects").mkdir()
     (outside / "local-fast").rename(outside / "other")
@@ -83,7 +83,9 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["build/local-fast/obj/c.o", "build/local-fast/obj/c.d", "build/local-fast/app.elf"])
-def test_an_output_that_is_no_file_is_refused_and_removed(space: Space, outside: Path, kind: str, name: str) -> None:
+def test_an_output_that_is_no_file_is_refused_and_removed(
+    space: EngineSpace, outside: Path, kind: str, name: str
+) -> None:
     real = space.tools.run
     bad = [True]
 
@@ -103,7 +105,7 @@ def test_an_output_that_is_no_file_is_refused_and_removed(space: Space, outside:
     assert space.build().ok and space.build().nothing
 
 
-def test_a_source_or_header_that_is_no_file_is_an_error(space: Space) -> None:
+def test_a_source_or_header_that_is_no_file_is_an_error(space: EngineSpace) -> None:
     """Without waiting for who writes into it."""
     for name in ("src/a.c", "inc/a.h"):
         text = (space.root / name).read_text()
@@ -142,7 +144,7 @@ def mutations(value: Any, depth: int = 0) -> list[Any]:
     return found
 
 
-def test_a_state_file_with_any_other_value_starts_over(space: Space) -> None:
+def test_a_state_file_with_any_other_value_starts_over(space: EngineSpace) -> None:
     """Each with the right checksum. Never an exception, and never another output."""
     space.build()
     outputs, path = space.outputs(), space.root / ".deploy" / STATE_NAME
@@ -157,7 +159,7 @@ def test_a_state_file_with_any_other_value_starts_over(space: Space) -> None:
     assert space.build().nothing
 
 
-def test_records_with_any_other_value_are_none(space: Space) -> None:
+def test_records_with_any_other_value_are_none(space: EngineSpace) -> None:
     space.build()
     value, _ = statefile.load(space.root / ".deploy" / STATE_NAME, STATE_KIND)
     for other in mutations(value[1]):
@@ -168,7 +170,7 @@ def test_records_with_any_other_value_are_none(space: Space) -> None:
 
 
 @pytest.mark.parametrize("path", ["../outside/precious", "/etc/hostname", "src/a.c", "build/../src/a.c", "a\0b"])
-def test_a_result_whose_paths_are_others_is_no_hit(space: Space, outside: Path, path: str) -> None:
+def test_a_result_whose_paths_are_others_is_no_hit(space: EngineSpace, outside: Path, path: str) -> None:
     before, source = content(outside), content(space.root / "src")
     space.build()
     store = Store(space.cache)
@@ -208,7 +210,7 @@ def test_a_candidate_set_of_others_is_none(value: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["fifo", "/dev/zero", "loop", "x" * 5000, "{cc_dir}/../..", "\ud800", ".."])
-def test_a_candidate_set_that_names_what_is_no_file_costs_nothing_but_a_miss(space: Space, path: str) -> None:
+def test_a_candidate_set_that_names_what_is_no_file_costs_nothing_but_a_miss(space: EngineSpace, path: str) -> None:
     os.mkfifo(space.root / "fifo")
     (space.root / "loop").symlink_to("loop")
     space.build()
@@ -226,7 +228,7 @@ def test_a_candidate_set_that_names_what_is_no_file_costs_nothing_but_a_miss(spa
     assert space.build().ok and space.outputs() == outputs
 
 
-def test_the_fast_paths_state_is_not_withdrawn_through_a_link(space: Space, outside: Path) -> None:
+def test_the_fast_paths_state_is_not_withdrawn_through_a_link(space: EngineSpace, outside: Path) -> None:
     before = content(outside)
     (space.root / ".deploy").mkdir()
     (space.root / ".deploy/gate.v1").symlink_to(outside)
@@ -234,7 +236,7 @@ def test_the_fast_paths_state_is_not_withdrawn_through_a_link(space: Space, outs
     assert content(outside) == before and not (space.root / ".deploy/gate.v1").is_symlink()
 
 
-def test_a_header_that_a_compiler_would_wait_for_is_named(space: Space) -> None:
+def test_a_header_that_a_compiler_would_wait_for_is_named(space: EngineSpace) -> None:
     """Before the compiler starts; not what is none of its business."""
     os.mkfifo(space.root / "inc/fifo")
     (space.root / "inc/null.h").symlink_to("/dev/null")

@@ -13,12 +13,12 @@ from pipeline.engine.execution import Executed
 from pipeline.engine.results import ActionFailure, FailureKind, RunResult
 from pipeline.engine.undeclared import UndeclaredOutputs
 from pipeline.model import Action, Stage
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 
 WAIT_S = 300
 
 
-class Pair(Space):
+class TwoActions(EngineSpace):
     """Two users' actions, `one` and `two`, that start together; `two` ends while `one` is in the middle of its work."""
 
     def __init__(
@@ -66,7 +66,7 @@ def charged(result: RunResult) -> list[tuple[str, str]]:
 
 
 def test_a_temporary_file_of_another_action_is_nobodys_output(tmp_path: Path) -> None:
-    pair = Pair(tmp_path, ["build/one.out.part"], tidy=True)
+    pair = TwoActions(tmp_path, ["build/one.out.part"], tidy=True)
     result = pair.run()
     assert result.ok and sorted(result.executed) == ["one", "two"]
     assert pair.alone == [], "it was gone when both had ended"
@@ -75,7 +75,7 @@ def test_a_temporary_file_of_another_action_is_nobodys_output(tmp_path: Path) ->
 @pytest.mark.parametrize("guilty", ["one", "two"])
 def test_the_writer_is_charged_although_another_ran_at_the_time(tmp_path: Path, guilty: str) -> None:
     files = ["build/stray"]
-    pair = Pair(tmp_path, files if guilty == "one" else [], files if guilty == "two" else [])
+    pair = TwoActions(tmp_path, files if guilty == "one" else [], files if guilty == "two" else [])
     result = pair.run()
     assert charged(result) == [(guilty, "build/stray")]
     assert (pair.root / "build/stray").read_text() == guilty
@@ -85,14 +85,14 @@ def test_the_writer_is_charged_although_another_ran_at_the_time(tmp_path: Path, 
 
 
 def test_both_are_charged_for_what_both_write(tmp_path: Path) -> None:
-    pair = Pair(tmp_path, ["build/mine", "build/same"], ["build/same"])
+    pair = TwoActions(tmp_path, ["build/mine", "build/same"], ["build/same"])
     result = pair.run()
     assert sorted(charged(result)) == [("one", "build/mine"), ("two", "build/same")]
 
 
 def test_what_somebody_else_saved_meanwhile_is_kept(tmp_path: Path) -> None:
     """A person may save a file below build/ while actions run; no command makes it again."""
-    pair = Pair(tmp_path)
+    pair = TwoActions(tmp_path)
     real = pair._run
 
     def save(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Completed:
@@ -106,7 +106,7 @@ def test_what_somebody_else_saved_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_command_that_fails_is_not_asked_what_it_wrote(tmp_path: Path) -> None:
-    space = Space(tmp_path)
+    space = EngineSpace(tmp_path)
     watch = UndeclaredOutputs(space.engine().workspace)
     failure = ActionFailure("x", FailureKind.EXIT, "failed")
 

@@ -287,7 +287,7 @@ def test_a_chip_that_we_do_not_read_is_left_to_esptool(board: Opener, monkeypatc
 # --- the lean loader on a bad line --------------------------------------------------------------
 
 
-class Line:
+class ScriptedLine:
     """A port that answers what it was given, then nothing."""
 
     def __init__(self, answers: bytes) -> None:
@@ -314,7 +314,7 @@ ANSWER = bytes.fromhex("c0 01 0a 04 00 db dc 31 50 6f 00 00 00 00 c0")
 
 @given(st.binary(max_size=60))
 def test_noise_before_an_answer_never_becomes_one(noise: bytes) -> None:
-    loader = RomLoader(Line(noise + b"\xc0" + ANSWER), "esp32c3")
+    loader = RomLoader(ScriptedLine(noise + b"\xc0" + ANSWER), "esp32c3")
     try:
         value = loader.read_reg(0x40001000)
     except LoaderError:
@@ -325,7 +325,10 @@ def test_noise_before_an_answer_never_becomes_one(noise: bytes) -> None:
 def test_answers_to_other_commands_and_broken_frames_are_skipped() -> None:
     late = bytes.fromhex("c0 01 08 04 00 07 07 12 20 00 00 00 00 c0") * 7
     broken = ANSWER[:-3] + b"\xc0"
-    assert RomLoader(Line(b"waiting for download\r\n" + late + broken + ANSWER), "esp32c3").read_reg(0) == 0x6F5031C0
+    assert (
+        RomLoader(ScriptedLine(b"waiting for download\r\n" + late + broken + ANSWER), "esp32c3").read_reg(0)
+        == 0x6F5031C0
+    )
 
 
 @pytest.mark.parametrize(
@@ -334,4 +337,4 @@ def test_answers_to_other_commands_and_broken_frames_are_skipped() -> None:
 )
 def test_silence_noise_and_refusals_end(answers: bytes) -> None:
     with pytest.raises(LoaderError):
-        RomLoader(Line(answers), "esp32c3").read_reg(0)
+        RomLoader(ScriptedLine(answers), "esp32c3").read_reg(0)

@@ -65,9 +65,9 @@ def test_other_threads_do_not_touch_handlers() -> None:
 def test_a_signal_at_the_entry_of_a_callback_of_the_cpu_is_not_lost() -> None:
     """There, before unicorn's own guard, an exception would be printed and dropped."""
     pytest.importorskip("unicorn", reason="unicorn is not installed")
-    from tests.unit.test_rv32 import HERE, UART, Chip, store
+    from tests.unit.test_rv32 import HERE, UART, TinyChip, store
 
-    chip = Chip([*store(UART, ord("x")), *HERE])
+    chip = TinyChip([*store(UART, ord("x")), *HERE])
     came: list[str] = []
 
     def trace(frame: FrameType, event: str, _argument: object) -> None:

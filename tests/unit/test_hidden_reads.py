@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.formats.c_source import hidden, places, quoted
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 from tests.unit.test_engine_links import ELF, assert_right, declare, generator
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Space:
-    return Space(tmp_path / "p").sample()
+def space(tmp_path: Path) -> EngineSpace:
+    return EngineSpace(tmp_path / "p").sample()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_places() -> None:
 
 @pytest.mark.parametrize("where", ["src/opt.h", "first/opt.h", "inc/opt.h"])
 @pytest.mark.parametrize("asks", ["src/a.c", "inc/a.h"])
-def test_has_include_of_a_file_that_comes_and_goes(space: Space, where: str, asks: str) -> None:
+def test_has_include_of_a_file_that_comes_and_goes(space: EngineSpace, where: str, asks: str) -> None:
     space.write(asks, 'int h = __has_include("opt.h");\n')
     space.build()
     if asks == "inc/a.h" and where == "src/opt.h":
@@ -59,7 +59,7 @@ def test_has_include_of_a_file_that_comes_and_goes(space: Space, where: str, ask
     assert_right(space)
 
 
-def test_what_the_assembler_reads(space: Space) -> None:
+def test_what_the_assembler_reads(space: EngineSpace) -> None:
     space.write("src/a.c", '__asm__(".incbin \\"data/a.bin\\"\\n.include \\"more.inc\\"\\n");\n')
     space.write("src/c.c", '#include "incbin.h"\nINCBIN(x, "data/c.bin") which is .incbin "data/c.bin"\n')
     space.write("inc/incbin.h", '#define INCBIN(name, file) __asm__(".incbin \\"" file "\\"")\n')
@@ -78,7 +78,7 @@ def test_what_the_assembler_reads(space: Space) -> None:
     assert_right(space)
 
 
-def test_an_embedded_product_comes_first(space: Space) -> None:
+def test_an_embedded_product_comes_first(space: EngineSpace) -> None:
     space.write("gen/seed", "one\n")
     space.write("src/a.c", '__asm__(".incbin \\"build/gen/data.bin\\"");\n')
     declare(space, generator("build/gen/data.bin"))

@@ -211,5 +211,15 @@ def test_libraries_stay_at_the_edge(path: str) -> None:
         assert at_run_time & set(LAZY.values()) == set()
 
 
+def test_a_class_has_a_name_of_its_own() -> None:
+    """In the whole repository, so that a name says which one is meant."""
+    found: dict[str, list[str]] = {}
+    for path in [*sources(), *(str(p.relative_to(ROOT)) for p in (ROOT / "tests").rglob("*.py"))]:
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(path)
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}
+
+
 def test_dodo_declares_only() -> None:
     assert {found.module for found in imports("dodo.py")} == {"pipeline.tasks"}

@@ -26,13 +26,13 @@ from pipeline.measure.loop.judgement import (
     reference_of,
     without_progress,
 )
-from pipeline.measure.loop.records import CSV_HEADER, Origin, broken_precondition, csv_row, measure, read_history
+from pipeline.measure.loop.records import CSV_HEADER, LoopOrigin, broken_precondition, csv_row, measure, read_history
 from pipeline.measure.loop.view import followup, followup_name
 from tests.golden import loops as golden
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GREEN = Iteration(0)
-HERE = Origin("machine", "bench", "local-fast")
+HERE = LoopOrigin("machine", "bench", "local-fast")
 
 
 def red(*rules: Rule) -> Iteration:
@@ -292,11 +292,11 @@ def test_a_history_is_read_back_and_damage_costs_only_its_line() -> None:
     lines.append(records.encode_run(HERE, 9, runs["T3"], {"command": "doit deploy"}))
     lines.append(records.encode_iteration(HERE._replace(machine="other"), iterations[0], None, {}))
     history = read_history(lines, HERE)
-    assert history == records.History(tuple(iterations[2:]), tuple(iterations[:2]), 4)
+    assert history == records.LoopHistory(tuple(iterations[2:]), tuple(iterations[:2]), 4)
     damaged = [lines[0], lines[1][:40], "\0", "[]", "null", '{"schema":99}', *lines[2:]]
     assert read_history(damaged, HERE).open == (iterations[0], *iterations[2:])
     future = [line.replace('{"schema":1', '{"schema":2') for line in lines]
-    assert read_history(future, HERE) == records.History()
+    assert read_history(future, HERE) == records.LoopHistory()
 
 
 @given(st.text(max_size=60))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.boot.console_events import QUIET_S, ConsoleEvent, ConsoleEventKind, ConsoleListener
 from pipeline.boot.ring import Ring
-from pipeline.device.console import CallAnswer, CallRefusal, Monitor
+from pipeline.device.console import CallAnswer, CallRefusal, DeviceMonitor
 from pipeline.device.serial_link import PortLink, ThreadReader
 from pipeline.effects.clock import SystemClock
 from pipeline.errors import DeviceError
@@ -100,7 +100,7 @@ def test_nothing_leaves_a_ring_uncounted(limit: int, steps: list[int | None]) ->
 # --- on a link --------------------------------------------------------------------------------
 
 
-class Loop:
+class Loopback:
     """pyserial's `loop://`: a port whose output comes back as its input, with a thread that reads it."""
 
     def __init__(self, limit: int = 1 << 20) -> None:
@@ -110,14 +110,14 @@ class Loop:
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
+def loop() -> Iterator[Loopback]:
+    loop = Loopback()
     yield loop
     loop.reader.stop()
     loop.link.close()
 
 
-def collect(monitor: Monitor, count: int) -> list[ConsoleEvent]:
+def collect(monitor: DeviceMonitor, count: int) -> list[ConsoleEvent]:
     seen: list[ConsoleEvent] = []
     while len(seen) < count:
         heard = monitor.poll(5.0)
@@ -126,9 +126,9 @@ def collect(monitor: Monitor, count: int) -> list[ConsoleEvent]:
     return seen
 
 
-def test_what_arrives_is_heard_and_shown(loop: Loop) -> None:
+def test_what_arrives_is_heard_and_shown(loop: Loopback) -> None:
     shown = bytearray()
-    with Monitor(loop.link, loop.reader, sink=shown.extend) as monitor:
+    with DeviceMonitor(loop.link, loop.reader, sink=shown.extend) as monitor:
         monitor.send(b"one\ntwo\nthr")
         assert [event.text for event in collect(monitor, 2)] == ["one", "two"]
         monitor.send(b"ee\n")
@@ -136,8 +136,8 @@ def test_what_arrives_is_heard_and_shown(loop: Loop) -> None:
     assert bytes(shown) == b"one\ntwo\nthree\n"
 
 
-def test_a_request_is_no_answer_and_time_ends_the_call(loop: Loop) -> None:
-    with Monitor(loop.link, loop.reader, where="device desk") as monitor:
+def test_a_request_is_no_answer_and_time_ends_the_call(loop: Loopback) -> None:
+    with DeviceMonitor(loop.link, loop.reader, where="device desk") as monitor:
         failure = monitor.call("echo", ["x"], timeout_s=0.2)
         assert isinstance(failure, Failure)
         assert (failure.category, failure.where) == (FailureCategory.RPC_TIMEOUT, "device desk")
@@ -154,8 +154,8 @@ def test_a_request_is_no_answer_and_time_ends_the_call(loop: Loop) -> None:
         (b'"error":{"code":-32601,"message":"Method not found"}', (-32601, "Method not found")),
     ],
 )
-def test_the_answer_has_the_id_of_the_request(loop: Loop, body: bytes, expected: tuple[Any, ...]) -> None:
-    with Monitor(loop.link, loop.reader) as monitor:
+def test_the_answer_has_the_id_of_the_request(loop: Loopback, body: bytes, expected: tuple[Any, ...]) -> None:
+    with DeviceMonitor(loop.link, loop.reader) as monitor:
         # What a device sends after our request (which comes back too), other ids first; ids are counted from 1.
         device = (
             b'{"jsonrpc":"2.0","id":"x","result":0}\nI (1) log\n{"jsonrpc":"2.0","id":"hotplate-1",' + body + b"}\n"
@@ -171,16 +171,16 @@ def test_the_answer_has_the_id_of_the_request(loop: Loop, body: bytes, expected:
         assert "I (1) log" in [event.text for event in monitor.poll(0.1)]
 
 
-def test_a_reset_ends_a_call_at_once(loop: Loop) -> None:
-    with Monitor(loop.link, loop.reader) as monitor:
+def test_a_reset_ends_a_call_at_once(loop: Loopback) -> None:
+    with DeviceMonitor(loop.link, loop.reader) as monitor:
         loop.port.write(ROM)
         failure = monitor.call("ask", timeout_s=60.0)
         assert isinstance(failure, Failure)
         assert "the device was reset (rst:0x7 (TG0WDT_SYS_RST)) before it answered" in failure.message
 
 
-def test_lines_that_nobody_takes_are_counted(loop: Loop) -> None:
-    with Monitor(loop.link, loop.reader, limit=10) as monitor:
+def test_lines_that_nobody_takes_are_counted(loop: Loopback) -> None:
+    with DeviceMonitor(loop.link, loop.reader, limit=10) as monitor:
         loop.port.write(b"".join(b"line %d\n" % n for n in range(30)) + ROM)
         assert isinstance(monitor.call("ask", timeout_s=60.0), Failure)
         heard = monitor.poll(0.0)
@@ -193,7 +193,7 @@ def test_lines_that_nobody_takes_are_counted(loop: Loop) -> None:
 
 
 def test_bytes_that_nobody_takes_are_counted() -> None:
-    loop = Loop(limit=100)
+    loop = Loopback(limit=100)
     arrived = threading.Event()
     really_read = loop.link.read
     read_so_far = 0

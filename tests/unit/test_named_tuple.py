@@ -64,7 +64,7 @@ def test_it_is_the_class_that_typing_makes() -> None:
             row.more = 1
 
 
-class Kept(named_tuple.NamedTuple):
+class Sample(named_tuple.NamedTuple):
     """At module level, as pickle needs it."""
 
     number: int
@@ -72,9 +72,9 @@ class Kept(named_tuple.NamedTuple):
 
 
 def test_values_can_be_copied_and_pickled() -> None:
-    kept = Kept(1, "x")
+    kept = Sample(1, "x")
     for value in (pickle.loads(pickle.dumps(kept)), copy.deepcopy(kept)):
-        assert value == kept and value.__class__ is Kept
+        assert value == kept and value.__class__ is Sample
 
 
 def test_no_module_of_a_run_uses_the_slow_one() -> None:

@@ -77,7 +77,7 @@ def test_a_board_is_opened_again_under_its_new_name(tmp_path: Path) -> None:
 # --- which port is the same board's -----------------------------------------------------------
 
 
-class Port(NamedTuple):
+class FakePort(NamedTuple):
     """As pyserial lists one."""
 
     device: str
@@ -87,11 +87,11 @@ class Port(NamedTuple):
     pid: int | None = 0xEA60
 
 
-def listed(monkeypatch: pytest.MonkeyPatch, *present: Port) -> None:
+def listed(monkeypatch: pytest.MonkeyPatch, *present: FakePort) -> None:
     monkeypatch.setattr(list_ports, "comports", lambda: list(present))
 
 
-def again(monkeypatch: pytest.MonkeyPatch, before: tuple[Port, ...], after: tuple[Port, ...]) -> str | None:
+def again(monkeypatch: pytest.MonkeyPatch, before: tuple[FakePort, ...], after: tuple[FakePort, ...]) -> str | None:
     """Where the board on the first port of `before` is found, None when nobody can say."""
     listed(monkeypatch, *before)
     usb = _usb_id(before[0].device)
@@ -103,8 +103,8 @@ def again(monkeypatch: pytest.MonkeyPatch, before: tuple[Port, ...], after: tupl
         return None
 
 
-A, B = Port("/dev/ttyUSB0"), Port("/dev/ttyUSB1", location="1-2.2")
-BOARD = Port("/dev/ttyACM0", "7C:DF:A1:00:00:01", "1-3", 0x303A, 0x1001)
+A, B = FakePort("/dev/ttyUSB0"), FakePort("/dev/ttyUSB1", location="1-2.2")
+BOARD = FakePort("/dev/ttyACM0", "7C:DF:A1:00:00:01", "1-3", 0x303A, 0x1001)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,6 @@ BOARD = Port("/dev/ttyACM0", "7C:DF:A1:00:00:01", "1-3", 0x303A, 0x1001)
     ],
 )
 def test_a_board_that_comes_back_is_the_same_board_or_nobody(
-    before: tuple[Port, ...], after: tuple[Port, ...], found: str | None, monkeypatch: pytest.MonkeyPatch
+    before: tuple[FakePort, ...], after: tuple[FakePort, ...], found: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert again(monkeypatch, before, after) == found

@@ -21,13 +21,13 @@ import pytest
 
 from pipeline.engine.decision import Fate
 from pipeline.engine.forecast import forecast
-from tests.unit.random_edits import PRECIOUS, Script
+from tests.unit.random_edits import PRECIOUS, EditScript
 from tests.unit.random_project import (
     JOBS,
     SOURCES,
     FakeRunner,
     Model,
-    Project,
+    RandomProject,
     RealRunner,
     Shape,
     clean_build,
@@ -61,10 +61,10 @@ class Walk:
         self.runner = runner
         self.rng = random.Random(seed)
         self.base = base
-        self.project = Project(base / "project", base / "cache", Shape())
+        self.project = RandomProject(base / "project", base / "cache", Shape())
         self.project.uses_parts = True
         self.model = Model()
-        self.script = Script(self.project, self.model, self.rng)
+        self.script = EditScript(self.project, self.model, self.rng)
         self.ways: list[Callable[[], None]] = [self.plain] * 8
         self.ways += [self.twice, self.killed, self.beside_a_twin]
         if runner is FakeRunner:
@@ -202,7 +202,10 @@ class Walk:
         for directory in SOURCES:
             if (self.project.root / directory).is_dir():
                 shutil.copytree(self.project.root / directory, root / directory)
-        twin, fresh = Project(root, self.project.cache, self.project.shape), Model(self.model.store, self.model.maybe)
+        twin, fresh = (
+            RandomProject(root, self.project.cache, self.project.shape),
+            Model(self.model.store, self.model.maybe),
+        )
         planned = clean_build(twin)
         if any(one.failed for one in planned):
             return self.plain()
@@ -210,7 +213,7 @@ class Walk:
         mine, mine_may = self.model.must(self.project, planned)
         built: dict[str, set[str]] = {}
 
-        def build(project: Project) -> None:
+        def build(project: RandomProject) -> None:
             built[project.root.name] = {name for result in project.build(self.runner()) for name in result.executed}
 
         in_threads(lambda: build(self.project), lambda: build(twin))
@@ -243,7 +246,7 @@ class Walk:
         others = {path for path in there if path.parent.name in ("fast", "slow") and path.parent.name != profile}
         assert there <= mine | others, sorted(map(str, there - mine - others))
 
-    def compare(self, project: Project) -> None:
+    def compare(self, project: RandomProject) -> None:
         """Every output is that of a clean build, nothing half-written lies about, and no link was written through."""
         if project is self.project:
             assert (project.root / "precious").read_text() == PRECIOUS
@@ -252,7 +255,7 @@ class Walk:
         assert list((project.root / "build").rglob("*.tmp")) == [] or self.script.log.count("  build killed") > 0
 
 
-def run_and_kill(project: Project, new_runner: type[FakeRunner], log: Path, operations: int) -> None:
+def run_and_kill(project: RandomProject, new_runner: type[FakeRunner], log: Path, operations: int) -> None:
     """Build in a forked process that kills itself at its n-th file operation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the parent's other threads hold nothing that we use

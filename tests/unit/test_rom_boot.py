@@ -60,7 +60,7 @@ def test_a_good_image_gives_the_log_of_a_real_board() -> None:
         b"entry 0x403cc710\r\n"
     )
     assert result.entry == 0x403CC710
-    assert result.segments == (rom.Segment(RAM, data), rom.Segment(0x403CC710, b"\x13\0\0\0"))
+    assert result.segments == (rom.RomSegment(RAM, data), rom.RomSegment(0x403CC710, b"\x13\0\0\0"))
 
 
 def test_other_causes_name_themselves_and_the_program_counter() -> None:

@@ -47,7 +47,7 @@ def image(chip: str, **fields: int) -> bytearray:
     return bytearray(made)
 
 
-class Bench:
+class RomBench:
     """The ROM of a chip on a clock that the test moves."""
 
     def __init__(self, chip: str, content: bytes | bytearray) -> None:
@@ -74,7 +74,7 @@ class Bench:
 
 @pytest.mark.parametrize(("chip", "log"), [("esp32", ESP32_LOG), ("esp32s3", S3_LOG)])
 def test_a_good_image_gives_the_log_and_the_line_that_nothing_runs(chip: str, log: bytes) -> None:
-    bench = Bench(chip, image(chip))
+    bench = RomBench(chip, image(chip))
     assert bench.reset() == log
     assert not bench.rom.idle, "a boot takes time from here on, and may be cut off"
     bench.rom.run(1)
@@ -84,10 +84,10 @@ def test_a_good_image_gives_the_log_and_the_line_that_nothing_runs(chip: str, lo
 
 def test_the_older_loader_prints_pins_and_signed_lengths() -> None:
     content = image("esp32", at_08=0x03, at_09=0x21, at_0a=0x43, at_0b=0x65)
-    log = Bench("esp32", content).reset()
+    log = RomBench("esp32", content).reset()
     assert b"configsip: 0, SPIWP:0x03\r\nclk_drv:0x01,q_drv:0x02,d_drv:0x03,cs0_drv:0x04,hd_drv:0x05,wp_drv:0x06" in log
     content[28:32] = b"\xff\xff\xff\xff"
-    log = Bench("esp32", content).reset()
+    log = RomBench("esp32", content).reset()
     assert log.endswith(b"mode:DIO, clock div:2\r\nload:0x3fff0030,len:-1\r\n")
 
 
@@ -96,7 +96,7 @@ RETRIES = {"esp32": (0.4, rom.RTCWDT_RTC), "esp32s3": (0.65, rom.TG0WDT_SYS)}
 
 @pytest.mark.parametrize("chip", RETRIES)
 def test_blank_flash_is_tried_again_for_ever(chip: str) -> None:
-    bench = Bench(chip, b"")
+    bench = RomBench(chip, b"")
     log = bench.reset()
     assert log.endswith(b"(SPI_FAST_FLASH_BOOT)\r\n" + b"invalid header: 0xffffffff\r\n" * 8)
     for _ in range(3):
@@ -121,7 +121,7 @@ def test_blank_flash_is_tried_again_for_ever(chip: str) -> None:
 def test_a_wrong_checksum_ends_the_boot(chip: str, text: bytes) -> None:
     content = image(chip)
     content[-33] ^= 1
-    bench = Bench(chip, content)
+    bench = RomBench(chip, content)
     log = bench.reset()
     assert log.endswith(text)
     assert b"entry" not in log
@@ -139,7 +139,7 @@ def test_one_wrong_byte_anywhere_in_the_image(chip: str) -> None:
     for at in range(len(good)):
         content = bytearray(good)
         content[at] ^= 0x80
-        log = Bench(chip, content).reset()
+        log = RomBench(chip, content).reset()
         if at in (0, 1, 2):
             assert b"invalid header: 0x" in log
         elif at in (12, 13):
@@ -157,7 +157,7 @@ def test_a_wrong_hash_is_a_warning_on_the_s3_and_nothing_on_the_esp32() -> None:
     for chip in ("esp32", "esp32s3"):
         content = image(chip)
         content[-1] ^= 1
-        log = Bench(chip, content).reset()
+        log = RomBench(chip, content).reset()
         assert b"\r\nentry 0x400805e4\r\n" in log
         assert (b"SHA-256 comparison failed:" in log) == (chip == "esp32s3")
         if chip == "esp32s3":
@@ -182,11 +182,11 @@ def test_download_logs(chip: str, cause: int, text: bytes) -> None:
 @pytest.mark.parametrize("chip", RETRIES)
 def test_every_reset_cause_has_a_name(chip: str) -> None:
     for cause, name in CHIPS[chip].rom.causes.items():
-        assert f"rst:{cause:#x} ({name})".encode() in Bench(chip, image(chip)).reset(cause)
+        assert f"rst:{cause:#x} ({name})".encode() in RomBench(chip, image(chip)).reset(cause)
 
 
 def test_a_program_in_ram_is_named_and_not_executed() -> None:
-    bench = Bench("esp32", b"")
+    bench = RomBench("esp32", b"")
     bench.reset()
     bench.rom.start(0x40080000, [])
     assert bench.rom.transmit() == b"virtualboard: the program at 0x40080000 in RAM is not executed: because\r\n"
@@ -204,7 +204,7 @@ def test_a_flash_that_ends_before_the_bootloader_is_like_a_blank_one(size: int) 
 def test_a_segment_table_that_leaves_the_flash_ends_the_boot() -> None:
     content = image("esp32s3", at_01=16)
     content[24:32] = struct.pack("<II", 0x3FFF0030, 0xEF00)
-    log = Bench("esp32s3", content).reset()
+    log = RomBench("esp32s3", content).reset()
     assert log.endswith(b"load:0x3fff0030,len:0xef00\r\nets_loader.c 78 \r\n")
 
 

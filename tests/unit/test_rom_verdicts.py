@@ -233,7 +233,7 @@ def test_an_entry_where_no_memory_is_is_an_exception_of_the_esp32(entry: int) ->
 # --- the C3's own panic ------------------------------------------------------------------------------------
 
 
-class Flash:
+class RomFlash:
     def __init__(self, image: bytes) -> None:
         self.size = SIZE
         self._content = image.ljust(SIZE, b"\xff")
@@ -255,7 +255,7 @@ def test_a_program_without_vectors_panics_in_the_rom(program: bytes, entry: int,
     from virtualboard.rv32 import Rv32Machine
 
     now = 0.0
-    machine = Rv32Machine(Flash(make_image([(0x403CC710, program)], entry=entry)), {}, lambda: now)
+    machine = Rv32Machine(RomFlash(make_image([(0x403CC710, program)], entry=entry)), {}, lambda: now)
     machine.reset(rom.POWERON)
     machine.run(1000)
     log = machine.transmit().decode()

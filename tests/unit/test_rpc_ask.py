@@ -8,7 +8,7 @@ from pipeline.device.rpc_client import ask
 from pipeline.effects.api import Gap
 
 
-class Firmware:
+class AnsweringFirmware:
     """A link on whose other end a script answers; time passes only while nothing comes."""
 
     name = "scripted"
@@ -45,7 +45,7 @@ def answer(key: object, result: object) -> bytes:
 
 
 def test_each_method_gets_the_answer_with_its_id() -> None:
-    link = Firmware(answer("t-1", {"b": 2}) + answer("t-0", {"a": 1})[:9], answer("t-0", {"a": 1})[9:])
+    link = AnsweringFirmware(answer("t-1", {"b": 2}) + answer("t-0", {"a": 1})[:9], answer("t-0", {"a": 1})[9:])
     answers = ask(link, ("info", "health"), "t", 1.0)
     assert answers.results == {"info": {"a": 1}, "health": {"b": 2}}
     assert (answers.sent_s, answers.first_byte_s, answers.first_answer_s) == (10.0, 10.01, 10.01)
@@ -63,17 +63,17 @@ def test_other_traffic_is_not_an_answer() -> None:
         b"\xff\xfe" * 100 + b"\n",
         answer("t-0", "mine"),
     ]
-    assert ask(Firmware(*noise), ("info",), "t", 1.0).results == {"info": "mine"}
+    assert ask(AnsweringFirmware(*noise), ("info",), "t", 1.0).results == {"info": "mine"}
 
 
 def test_an_error_is_an_answer_without_a_result() -> None:
     refused = b'{"jsonrpc":"2.0","id":"t-0","error":{"code":-32601,"message":"no such method"}}\n'
-    assert ask(Firmware(refused), ("image.hashes",), "t", 1.0).results == {"image.hashes": None}
+    assert ask(AnsweringFirmware(refused), ("image.hashes",), "t", 1.0).results == {"image.hashes": None}
 
 
 def test_silence_and_babble_end_at_the_deadline() -> None:
-    silent = Firmware()
+    silent = AnsweringFirmware()
     assert ask(silent, ("info",), "t", 0.5).results == {} and silent.time_s == 10.5
-    babbling = Firmware(*[b"x" * 4096] * 100)
+    babbling = AnsweringFirmware(*[b"x" * 4096] * 100)
     assert ask(babbling, ("info",), "t", 0.5).first_byte_s == 10.01
     assert babbling.time_s < 10.6, "a device that never stops does not hold the run"

@@ -79,7 +79,7 @@ def pack(words: list[int]) -> bytes:
     return struct.pack(f"<{len(words)}I", *words)
 
 
-class Chip:
+class TinyChip:
     """A machine whose flash holds `program` at CODE and `handler` at VECTORS, started, with its log thrown away.
 
     The ROM leaves interrupts on; the first instruction takes them off."""
@@ -104,14 +104,14 @@ class Chip:
 
 
 LOCATION = CODE + 16
-"""Where a program given to `Chip` begins."""
+"""Where a program given to `TinyChip` begins."""
 
 
 # --- memory and traps ----------------------------------------------------------------------------------
 
 
 def test_both_buses_see_the_same_ram() -> None:
-    chip = Chip([*store(0x3FC81234, 0x41424344), *load(A0, 0x40381234), *send(A0), *HERE])
+    chip = TinyChip([*store(0x3FC81234, 0x41424344), *load(A0, 0x40381234), *send(A0), *HERE])
     assert chip.run() == b"D"
 
 
@@ -128,21 +128,21 @@ def test_both_buses_see_the_same_ram() -> None:
     ],
 )
 def test_traps(program: list[int], cause: int, value: int) -> None:
-    sent = Chip([*program, *HERE]).run()
+    sent = TinyChip([*program, *HERE]).run()
     last = LOCATION + 4 * (len(program) - 1)
     assert sent == bytes([cause, value, last & 0xFF])
 
 
 def test_a_jump_into_nothing_reports_its_target() -> None:
-    assert Chip(call(0x00000030)).run() == bytes([1, 0x30, 0x30])
+    assert TinyChip(call(0x00000030)).run() == bytes([1, 0x30, 0x30])
 
 
 def test_a_rom_function_that_is_not_modelled_traps_at_its_address() -> None:
-    assert Chip(call(0x40000FE4)).run() == bytes([1, 0xE4, 0xE4])
+    assert TinyChip(call(0x40000FE4)).run() == bytes([1, 0xE4, 0xE4])
 
 
 def test_a_trap_without_a_handler_waits_for_the_watchdog() -> None:
-    chip = Chip([*li(A1, 0x40000001), *csr_write(MTVEC, A1), ECALL])
+    chip = TinyChip([*li(A1, 0x40000001), *csr_write(MTVEC, A1), ECALL])
     assert b"Guru Meditation Error: Core 0 panic'ed (Environment call from M-mode)" in chip.run() and chip.machine.idle
     due = chip.machine.wake_at
     assert due is not None
@@ -152,19 +152,21 @@ def test_a_trap_without_a_handler_waits_for_the_watchdog() -> None:
 
 
 def test_a_handler_in_unmapped_memory_does_not_hold_the_caller() -> None:
-    chip = Chip([*li(A1, 0x00001001), *csr_write(MTVEC, A1), ECALL])
+    chip = TinyChip([*li(A1, 0x00001001), *csr_write(MTVEC, A1), ECALL])
     assert 0 < chip.machine.run(100_000) <= 100_000
     assert not chip.machine.idle
 
 
 def test_unmodelled_registers_keep_what_is_written() -> None:
-    chip = Chip([*store(0x60004020, 0x5A), *load(A0, 0x60004020), *send(A0), *load(A0, 0x60004024), *send(A0), *HERE])
+    chip = TinyChip(
+        [*store(0x60004020, 0x5A), *load(A0, 0x60004020), *send(A0), *load(A0, 0x60004024), *send(A0), *HERE]
+    )
     assert chip.run() == b"Z\0"
 
 
 def test_efuse_words_are_read_only() -> None:
     program = [*store(0x60008844, 0x11), *load(A0, 0x60008844), *send(A0), *HERE]
-    chip = Chip(program)
+    chip = TinyChip(program)
     chip.machine = Rv32Machine(chip, {0x60008844: 0x7C}, lambda: 0.0)
     chip.machine.reset(rom.POWERON)
     assert chip.run().endswith(b"entry 0x40380000\r\n\x7c")
@@ -180,8 +182,8 @@ ROUTE_UART = [*store(UART + 0x24, 1), *store(UART + 0x0C, 1), *store(MATRIX + 4 
 UNMASK_LINE_3 = [*store(MATRIX + 0x104, 1 << 3), *store(MATRIX + 0x114 + 12, 1)]
 
 
-def window_chip(program: list[int]) -> Chip:
-    chip = Chip(program)
+def window_chip(program: list[int]) -> TinyChip:
+    chip = TinyChip(program)
     chip.content[0x20010:0x20014] = b"PQRS"
     return chip
 
@@ -232,7 +234,7 @@ ECHO = [*load(A0, UART), *send(A0)]
 
 
 def test_wfi_rests_until_a_byte_comes_and_takes_no_trap() -> None:
-    chip = Chip([*ROUTE_UART, *UNMASK_LINE_3, WFI, *ECHO, *jump(-7)])
+    chip = TinyChip([*ROUTE_UART, *UNMASK_LINE_3, WFI, *ECHO, *jump(-7)])
     assert chip.run() == b"" and chip.machine.idle
     assert chip.machine.run(1000) == 0
     for text in (b"a", b"bc"):
@@ -244,13 +246,13 @@ def test_wfi_rests_until_a_byte_comes_and_takes_no_trap() -> None:
 
 def test_wfi_in_code_that_the_program_wrote_itself_rests_too() -> None:
     loop = [*store(0x40390000, WFI), *store(0x40390004, jump(-1)[0]), *call(0x40390000)]
-    chip = Chip(loop)
+    chip = TinyChip(loop)
     chip.run()
     assert chip.machine.idle
 
 
 def test_a_masked_interrupt_does_not_wake() -> None:
-    chip = Chip([*ROUTE_UART, WFI, *ECHO, *HERE])
+    chip = TinyChip([*ROUTE_UART, WFI, *ECHO, *HERE])
     chip.run()
     chip.machine.feed(b"a")
     assert chip.machine.idle and chip.run() == b""
@@ -259,7 +261,7 @@ def test_a_masked_interrupt_does_not_wake() -> None:
 def test_an_enabled_interrupt_goes_through_its_vector() -> None:
     handler = [*HERE, *HERE, *HERE, *jump(1), *csr_read(A0, MCAUSE), *send(A0), *ECHO, MRET]
     enable = [*li(A0, 8), *csr_write(MSTATUS, A0)]
-    chip = Chip([*ROUTE_UART, *UNMASK_LINE_3, *enable, WFI, *jump(-1)], handler)
+    chip = TinyChip([*ROUTE_UART, *UNMASK_LINE_3, *enable, WFI, *jump(-1)], handler)
     chip.run()
     chip.machine.feed(b"k")
     assert chip.run() == b"\x03k"
@@ -270,26 +272,26 @@ def test_an_enabled_interrupt_goes_through_its_vector() -> None:
 
 def test_status_counts_what_was_received_up_to_the_fifo() -> None:
     for fed, counted in ((b"", 0), (b"ab", 2), (b"x" * 200, 128)):
-        chip = Chip([*load(A0, UART + 0x1C), *send(A0), *HERE])
+        chip = TinyChip([*load(A0, UART + 0x1C), *send(A0), *HERE])
         chip.machine.feed(fed)
         assert chip.run() == bytes([counted])
 
 
 def test_nothing_runs_before_the_first_reset() -> None:
-    chip = Chip(HERE)
+    chip = TinyChip(HERE)
     machine = Rv32Machine(chip, {}, lambda: 0.0)
     assert machine.idle and machine.run(1000) == 0 and machine.transmit() == b""
 
 
 @pytest.mark.parametrize("budget", [1, 7, 4_999, 5_000, 5_001, 23_456])
 def test_run_stays_within_its_budget(budget: int) -> None:
-    assert Chip(HERE).machine.run(budget) == budget
+    assert TinyChip(HERE).machine.run(budget) == budget
 
 
 @settings(max_examples=60, deadline=None)
 @given(words=st.lists(st.integers(0, 0xFFFFFFFF), min_size=1, max_size=60), handled=st.booleans())
 def test_no_program_breaks_the_machine(words: list[int], handled: bool) -> None:
-    chip = Chip(words, REPORT if handled else words[::-1])
+    chip = TinyChip(words, REPORT if handled else words[::-1])
     for _ in range(3):
         assert 0 <= chip.machine.run(10_000) <= 10_000
         chip.machine.feed(b"\x5a" * 3)
@@ -312,7 +314,7 @@ def test_an_alarm_ends_wfi_at_its_time() -> None:
         *store(SYSTIMER + 0x64, 1),
         *store(MATRIX + 4 * per.SYSTIMER_SOURCES[0], 3),
     ]
-    chip = Chip([*arm, *UNMASK_LINE_3, WFI, *store(UART, ord("!")), *store(SYSTIMER + 0x6C, 1), WFI, *HERE])
+    chip = TinyChip([*arm, *UNMASK_LINE_3, WFI, *store(UART, ord("!")), *store(SYSTIMER + 0x6C, 1), WFI, *HERE])
     assert chip.run() == b"" and chip.machine.idle
     assert chip.machine.wake_at == pytest.approx(0.25, abs=1e-6)
     chip.now = 0.2
@@ -351,7 +353,7 @@ def test_the_counter_is_latched_on_request() -> None:
 
 @pytest.mark.parametrize(("bit", "cause"), [(31, rom.SW_SYS), (5, rom.SW_CPU)])
 def test_software_resets(bit: int, cause: int) -> None:
-    chip = Chip([*store(RTC, 1 << bit), *HERE])
+    chip = TinyChip([*store(RTC, 1 << bit), *HERE])
     chip.run()
     assert chip.machine.pending_reset == cause and chip.machine.idle
     chip.machine.reset(cause)
@@ -359,7 +361,7 @@ def test_software_resets(bit: int, cause: int) -> None:
 
 
 def test_rtc_scratch_registers_survive_all_but_power_on() -> None:
-    chip = Chip([*load(A0, RTC + 0x54), *send(A0), *store(RTC + 0x54, 0x77), *store(RTC, 1 << 31), *HERE])
+    chip = TinyChip([*load(A0, RTC + 0x54), *send(A0), *store(RTC + 0x54, 0x77), *store(RTC, 1 << 31), *HERE])
     assert chip.run() == b"\0"
     chip.machine.reset(rom.SW_SYS)
     assert chip.run().endswith(b"\x77")
@@ -376,7 +378,7 @@ def test_the_boot_watchdogs_bite_unless_switched_off_behind_their_keys() -> None
         ([*store(TIMG0 + 0x64, 0), *timg_off], rom.TG0WDT_SYS),
         ([*timg_off, *unlock, *rtc_off], None),
     ):
-        chip = Chip([*program, *HERE])
+        chip = TinyChip([*program, *HERE])
         chip.run()
         assert (chip.machine.wake_at is None) == (cause is None)
         chip.now = 100.0

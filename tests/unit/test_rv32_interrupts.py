@@ -25,7 +25,7 @@ from tests.unit.test_rv32 import (
     UART,
     UNMASK_LINE_3,
     WFI,
-    Chip,
+    TinyChip,
     call,
     csr_read,
     csr_write,
@@ -59,11 +59,11 @@ def slot(program: list[int]) -> int:
 def test_the_rom_enters_with_interrupts_on_its_stack_and_its_threshold() -> None:
     sp = [*[SP << 15 | A0 << 7 | 0x13], *send(A0), 8 << 20 | A0 << 15 | 5 << 12 | A0 << 7 | 0x13, *send(A0)]
     program = [*csr_read(A0, MSTATUS), *send(A0), *sp, *load(A0, MATRIX + 0x194), *send(A0), *HERE]
-    chip = Chip([])
+    chip = TinyChip([])
     chip.content[0x28 : 0x28 + 4 * len(program)] = pack(program)  # over the preamble: the first instruction
     machine = Rv32Machine(chip, {}, lambda: 0.0)
     code = bytes(chip.content[0x28:0x828])
-    machine.start(CODE, [rom.Segment(CODE, code)])
+    machine.start(CODE, [rom.RomSegment(CODE, code)])
     machine.run(1000)
     assert machine.transmit() == bytes([0x08, 0x60, 0xE5, 0x01])
 
@@ -79,9 +79,9 @@ OPENERS = {
 }
 
 
-def run_with_a_byte(program: list[int], handler: list[int]) -> Chip:
+def run_with_a_byte(program: list[int], handler: list[int]) -> TinyChip:
     """The byte waits in the FIFO from the start, so line 3 is pending once it is routed."""
-    chip = Chip(program, handler)
+    chip = TinyChip(program, handler)
     chip.machine.feed(b"k")
     return chip
 
@@ -108,14 +108,14 @@ def test_the_store_that_unmasks_it_is_done_once_and_then_it_is_taken() -> None:
     after = [*store(UART, ord("!")), *HERE]
     assert run_with_a_byte([*program, *after], REPORT).run() == bytes([3, slot(program)])
     from_cpu = [*store(MATRIX + 4 * per.FROM_CPU_SOURCES[0], 3), *UNMASK_LINE_3, INTERRUPTS_ON, *store(FROM_CPU, 1)]
-    assert Chip([*from_cpu, *after], REPORT).run() == bytes([3, slot(from_cpu)])
+    assert TinyChip([*from_cpu, *after], REPORT).run() == bytes([3, slot(from_cpu)])
 
 
 def test_a_compressed_store_too() -> None:
     setup = [*store(MATRIX + 4 * per.FROM_CPU_SOURCES[1], 3), *UNMASK_LINE_3, INTERRUPTS_ON]
     setup += [*li(A0, FROM_CPU + 4), *li(A1, 1)]
     pair = [0x0001_C10C]  # c.sw a1, 0(a0); c.nop
-    assert Chip([*setup, *pair, *HERE], REPORT).run() == bytes([3, slot(setup) + 2])
+    assert TinyChip([*setup, *pair, *HERE], REPORT).run() == bytes([3, slot(setup) + 2])
 
 
 def test_code_that_the_program_wrote_itself_is_no_exception() -> None:
@@ -135,7 +135,7 @@ def test_a_handler_that_serves_it_returns_to_where_it_was() -> None:
 
 def test_wfi_with_interrupts_on_traps_behind_itself() -> None:
     program = [*PENDING, INTERRUPTS_ON, WFI]
-    chip = Chip([*program, *HERE], REPORT)
+    chip = TinyChip([*program, *HERE], REPORT)
     assert chip.run() == b"" and chip.machine.idle
     chip.machine.feed(b"k")
     assert chip.run() == bytes([3, slot(program)])
@@ -170,7 +170,7 @@ def test_the_highest_priority_comes_first_and_the_lowest_line_of_equals() -> Non
         for source, (line, priority) in zip(per.FROM_CPU_SOURCES, priorities.items(), strict=False):
             program += [*store(MATRIX + 4 * source, line), *store(MATRIX + 0x114 + 4 * line, priority)]
             program += store(FROM_CPU + 4 * (source - 50), 1)
-        (line,) = Chip([*program, INTERRUPTS_ON, *HERE], EVERY_LINE).run()
+        (line,) = TinyChip([*program, INTERRUPTS_ON, *HERE], EVERY_LINE).run()
         return line
 
     assert first({5: 1, 9: 3, 20: 2}) == 9
@@ -181,7 +181,7 @@ def test_the_highest_priority_comes_first_and_the_lowest_line_of_equals() -> Non
 def test_line_0_takes_nothing_and_an_unrouted_source_neither() -> None:
     for line in (0, 32):  # five bits: 32 is 0
         program = [*store(MATRIX + 4 * 50, line), *store(MATRIX + 0x104, 0xFFFFFFFF), *store(MATRIX + 0x114, 7)]
-        assert Chip([*program, INTERRUPTS_ON, *store(FROM_CPU, 1), *HERE], EVERY_LINE).run() == b""
+        assert TinyChip([*program, INTERRUPTS_ON, *store(FROM_CPU, 1), *HERE], EVERY_LINE).run() == b""
 
 
 def test_an_edge_stays_pending_until_it_is_cleared() -> None:
@@ -210,13 +210,13 @@ def test_an_alarm_that_was_never_loaded_goes_off_when_it_is_switched_on() -> Non
     """Measured on the real chip's ROM: the reference firmware was interrupted by it before it had set a time."""
     route = [*store(MATRIX + 4 * per.SYSTIMER_SOURCES[0], 3), *UNMASK_LINE_3, *store(SYSTIMER + 0x64, 1)]
     program = [*route, INTERRUPTS_ON, *store(SYSTIMER, 0x47000000)]
-    assert Chip([*program, *HERE], REPORT).run() == bytes([3, slot(program)])
+    assert TinyChip([*program, *HERE], REPORT).run() == bytes([3, slot(program)])
 
 
 def test_many_places_that_turn_interrupts_on_cost_no_more_than_they_must() -> None:
     """A loop over more of them than there are hooks for: an interrupt still gets in."""
     gates = [INTERRUPTS_ON, INTERRUPTS_OFF] * 150
-    chip = Chip([*PENDING, *gates, *jump(-len(gates))], REPORT)
+    chip = TinyChip([*PENDING, *gates, *jump(-len(gates))], REPORT)
     chip.run(200_000)
     chip.machine.feed(b"k")
     assert chip.run(200_000)[:1] == bytes([3])

@@ -45,7 +45,7 @@ class FakeMachine:
         self.out += b"rom\r\n"
         self.work = 1
 
-    def start(self, entry: int, segments: Sequence[rom.Segment]) -> None:
+    def start(self, entry: int, segments: Sequence[rom.RomSegment]) -> None:
         self.log.append(f"start {entry:#x}")
         self.work = 1
 
@@ -65,7 +65,7 @@ class FakeMachine:
         return out
 
 
-class Bench:
+class BoardBench:
     """A powered board on a clock that the test moves."""
 
     def __init__(self, timing: Timing | None = None, chip: str = "esp32c3") -> None:
@@ -113,14 +113,14 @@ class Bench:
 
 
 def test_power_on_boots_the_flash_once_and_shares_the_efuses() -> None:
-    bench = Bench()
+    bench = BoardBench()
     assert bench.machine.log == ["reset 0x1"]
     assert bench.machine.registers[0x60008844] == 0xA1001122
     assert bench.board.wake_at() is None
 
 
 def test_opening_a_port_asserts_both_lines_and_does_not_reset() -> None:
-    bench = Bench()
+    bench = BoardBench()
     for dtr, rts in ((1, 0), (1, 1), (0, 0), (1, 1)):
         bench.lines(dtr, rts, after=0.05)
     assert bench.machine.log == ["reset 0x1"]
@@ -129,7 +129,7 @@ def test_opening_a_port_asserts_both_lines_and_does_not_reset() -> None:
 
 @pytest.mark.parametrize("gap", [0.0, 0.05, 0.1, 0.24])
 def test_classic_reset_enters_download_however_late_the_second_line_is(gap: float) -> None:
-    bench = Bench()
+    bench = BoardBench()
     for dtr, rts in ((0, 1), (1, 1), (1, 0)):
         bench.lines(dtr, rts, after=gap)
     assert bench.mode() is Mode.DOWNLOAD
@@ -142,14 +142,14 @@ def test_classic_reset_enters_download_however_late_the_second_line_is(gap: floa
 
 
 def test_tight_reset_enters_download_at_once() -> None:
-    bench = Bench()
+    bench = BoardBench()
     for dtr, rts in ((0, 0), (1, 1), (0, 1), (1, 0), (0, 0)):
         bench.lines(dtr, rts)
     assert bench.mode() is Mode.DOWNLOAD
 
 
 def test_both_lines_asserted_for_too_long_boot_the_firmware() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.lines(0, 1)
     bench.lines(1, 1)
     assert bench.board.wake_at() == pytest.approx(bench.t + 0.25)
@@ -162,7 +162,7 @@ def test_both_lines_asserted_for_too_long_boot_the_firmware() -> None:
 
 
 def test_a_change_that_comes_after_the_strap_was_due_is_too_late() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.lines(0, 1)
     bench.lines(1, 1)
     bench.t += 0.3  # nobody called advance
@@ -171,7 +171,7 @@ def test_a_change_that_comes_after_the_strap_was_due_is_too_late() -> None:
 
 
 def test_hard_reset_runs_the_firmware_after_the_capacitor() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.lines(0, 1)
     assert bench.mode() is Mode.RESET
     bench.board.receive(b"lost")
@@ -184,7 +184,7 @@ def test_hard_reset_runs_the_firmware_after_the_capacitor() -> None:
 
 
 def test_io0_that_falls_within_the_capacitors_time_still_counts() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.lines(0, 1)
     bench.lines(0, 0)
     bench.lines(1, 0, after=0.001)
@@ -192,7 +192,7 @@ def test_io0_that_falls_within_the_capacitors_time_still_counts() -> None:
 
 
 def test_a_chip_held_in_reset_does_nothing() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.download()
     bench.lines(0, 1)
     bench.board.receive(SYNC)
@@ -202,7 +202,7 @@ def test_a_chip_held_in_reset_does_nothing() -> None:
 
 
 def test_the_rom_measures_the_rate_and_the_stub_keeps_its_own() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.download()
     bench.board.set_baud(460_800)
     bench.board.receive(SYNC)
@@ -225,7 +225,7 @@ def test_the_rom_measures_the_rate_and_the_stub_keeps_its_own() -> None:
 
 
 def test_at_another_rate_the_firmware_is_garbled_and_deaf() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.board.set_baud(9_600)
     bench.board.receive(b"lost")
     bench.machine.work = 1
@@ -238,7 +238,7 @@ def test_at_another_rate_the_firmware_is_garbled_and_deaf() -> None:
 
 
 def test_the_watchdog_reset_of_esptool_boots_the_firmware() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.download()
     for address, value in ((0x600080A8, 0x50D83AA1), (0x60008094, 2000), (0x60008090, 0xD0000102), (0x600080A8, 0)):
         bench.board.receive(frame(0x09, struct.pack("<4I", address, value, 0xFFFFFFFF, 0)))
@@ -250,7 +250,7 @@ def test_the_watchdog_reset_of_esptool_boots_the_firmware() -> None:
 
 
 def test_work_takes_the_profiles_time_and_nothing_else_happens_meanwhile() -> None:
-    bench = Bench(Timing(erase_sector_s=0.05))
+    bench = BoardBench(Timing(erase_sector_s=0.05))
     bench.download()
     bench.board.receive(frame(0x02, struct.pack("<5I", 0x2000, 8, 0x400, 0x10000, 0)) + SYNC)
     bench.board.advance()
@@ -261,7 +261,7 @@ def test_work_takes_the_profiles_time_and_nothing_else_happens_meanwhile() -> No
 
 
 def test_the_cpu_runs_in_slices_and_wakes_when_it_says() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.machine.work = 2
     assert bench.board.wake_at() == bench.t
     bench.board.advance()
@@ -277,7 +277,7 @@ def test_the_cpu_runs_in_slices_and_wakes_when_it_says() -> None:
 
 
 def test_a_reset_by_software_starts_again_with_its_cause() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.machine.work = 1
     bench.machine.pending_reset = 3
     bench.board.advance()
@@ -286,7 +286,7 @@ def test_a_reset_by_software_starts_again_with_its_cause() -> None:
 
 
 def test_output_that_nobody_takes_is_bounded() -> None:
-    bench = Bench()
+    bench = BoardBench()
     bench.machine.script = b"x" * 70_000
     bench.machine.work = 20
     for _ in range(20):

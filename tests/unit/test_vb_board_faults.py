@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.test_vb_board import MAC, FakeMachine
 from tests.unit.test_vb_loader import SYNC, block, frame
-from virtualboard.afflict import Afflictions
+from virtualboard.afflict import ActiveFaults
 from virtualboard.board import Board, Mode
 from virtualboard.chips import CHIPS
 from virtualboard.faults import parse_fault
@@ -18,7 +18,7 @@ from virtualboard.timing import INSTANT, Timing
 BOOT = Timing(rom_s=0.02, bootloader_s=0.25, app_s=0.15)
 
 
-class Bench:
+class FaultBench:
     """A powered board whose machine logs what is done to it."""
 
     def __init__(self, *faults: str, timing: Timing = INSTANT, usb: bool = False, wake_after: float | None = None):
@@ -34,7 +34,7 @@ class Bench:
             machine_factory=self._make,
             timing=timing,
             usb=usb,
-            faults=Afflictions(map(parse_fault, faults)),
+            faults=ActiveFaults(map(parse_fault, faults)),
         )
         self.board.power_on()
 
@@ -76,7 +76,7 @@ class Bench:
 
 
 def test_a_boot_takes_the_time_of_rom_bootloader_and_app() -> None:
-    bench = Bench(timing=BOOT)
+    bench = FaultBench(timing=BOOT)
     assert bench.wait(0.0199) == b""
     assert bench.wait(0.0002) == b"rom\r\n"
     assert bench.wait(0.399) == b""
@@ -84,7 +84,7 @@ def test_a_boot_takes_the_time_of_rom_bootloader_and_app() -> None:
 
 
 def test_the_cpus_own_clock_stands_while_the_boot_is_modelled() -> None:
-    bench = Bench(timing=BOOT)
+    bench = FaultBench(timing=BOOT)
     bench.wait(1.0)
     assert bench.machine is not None
     assert bench.machine.now() == pytest.approx(100.0 + 1.0 - 0.42)
@@ -94,7 +94,7 @@ def test_the_cpus_own_clock_stands_while_the_boot_is_modelled() -> None:
 
 
 def test_a_slow_boot_is_slower_and_a_fault_that_is_spent_is_not() -> None:
-    bench = Bench("slow-boot:by=3,times=1")
+    bench = FaultBench("slow-boot:by=3,times=1")
     assert bench.wait(2.9) == b""
     assert bench.wait(0.2) == b"rom\r\napp\r\n"
     bench.board.press_reset(download=False)
@@ -102,7 +102,7 @@ def test_a_slow_boot_is_slower_and_a_fault_that_is_spent_is_not() -> None:
 
 
 def test_buttons() -> None:
-    bench = Bench()
+    bench = FaultBench()
     bench.board.press_reset(download=True)
     assert bench.mode() is Mode.DOWNLOAD
     bench.board.press_reset(download=False)
@@ -114,14 +114,14 @@ def test_buttons() -> None:
     [("brown-out:after=1", "0xf"), ("watchdog:after=1", "0x7"), ("power-cut:after=1,for=0.5", "0x1")],
 )
 def test_a_reset_out_of_the_blue_boots_with_its_cause(fault: str, cause: str) -> None:
-    bench = Bench(fault)
+    bench = FaultBench(fault)
     assert bench.wait(0.9) == b"rom\r\napp\r\n"
     assert bench.wait(5.0) == b"rom\r\napp\r\n"
     assert bench.resets == ["0x1", cause]
 
 
 def test_without_power_nothing_answers_and_then_the_lines_decide() -> None:
-    bench = Bench("power-cut:after=1,for=0.5")
+    bench = FaultBench("power-cut:after=1,for=0.5")
     bench.wait(1.1)
     assert bench.mode() is Mode.OFF
     bench.board.press_reset(download=False)
@@ -137,13 +137,13 @@ def test_without_power_nothing_answers_and_then_the_lines_decide() -> None:
 
 
 def test_a_boot_loop_never_starts_the_firmware() -> None:
-    bench = Bench("boot-loop:boot=0.5,times=3")
+    bench = FaultBench("boot-loop:boot=0.5,times=3")
     assert bench.wait(10.0) == b"rom\r\n" * 3 + b"rom\r\napp\r\n"
     assert bench.resets == ["0x1", "0x7", "0x7", "0x7"]
 
 
 def test_a_panic_prints_and_restarts_the_cpu() -> None:
-    bench = Bench("panic:boot=0.2,pc=0x42001234")
+    bench = FaultBench("panic:boot=0.2,pc=0x42001234")
     out = bench.wait(5.0)
     assert out.startswith(b"rom\r\napp\r\nGuru Meditation Error: Core  0 panic'ed") and b"0x42001234" in out
     assert out.endswith(b"Rebooting...\r\nrom\r\napp\r\n")
@@ -151,7 +151,7 @@ def test_a_panic_prints_and_restarts_the_cpu() -> None:
 
 
 def test_a_panic_in_the_loader_cannot_be() -> None:
-    bench = Bench()
+    bench = FaultBench()
     bench.download()
     bench.board.inject(parse_fault("panic"))
     bench.board.inject(parse_fault("watchdog:after=1"))
@@ -160,7 +160,7 @@ def test_a_panic_in_the_loader_cannot_be() -> None:
 
 
 def test_silence_loses_what_is_said_meanwhile() -> None:
-    bench = Bench()
+    bench = FaultBench()
     bench.wait(0.1)
     bench.board.inject(parse_fault("silence:for=1"))
     bench.board.press_reset(download=False)
@@ -170,7 +170,7 @@ def test_silence_loses_what_is_said_meanwhile() -> None:
 
 
 def test_another_chip_and_mac_answer_from_the_next_reset() -> None:
-    bench = Bench()
+    bench = FaultBench()
     bench.board.inject(parse_fault("wrong-chip:chip=esp32s3"))
     bench.board.inject(parse_fault("other-mac:mac=7c:df:a1:ff:ff:ff"))
     assert (bench.board.chip.name, bench.board.serial) == ("esp32c3", MAC.upper())
@@ -180,7 +180,7 @@ def test_another_chip_and_mac_answer_from_the_next_reset() -> None:
 
 
 def test_a_write_that_fails_in_the_rom_is_not_acknowledged() -> None:
-    bench = Bench("brown-out:write=2")
+    bench = FaultBench("brown-out:write=2")
     bench.download()
     bench.say(SYNC)
     begin = struct.pack("<5I", 0x2000, 2, 0x1000, 0x10000, 0)
@@ -195,7 +195,7 @@ def test_a_write_that_fails_in_the_rom_is_not_acknowledged() -> None:
     ("fault", "gone"), [("power-cut:for=0.5", True), ("brown-out", True), ("watchdog", False), ("vanish:for=0.3", True)]
 )
 def test_which_resets_make_a_usb_port_enumerate_again(fault: str, gone: bool) -> None:
-    bench = Bench(usb=True, timing=Timing(reenumerate_s=0.3))
+    bench = FaultBench(usb=True, timing=Timing(reenumerate_s=0.3))
     bench.wait(0.1)
     bench.board.inject(parse_fault(fault))
     bench.wait(0.1)
@@ -205,13 +205,13 @@ def test_which_resets_make_a_usb_port_enumerate_again(fault: str, gone: bool) ->
 
 
 def test_a_bridge_stays_when_the_chip_loses_power() -> None:
-    bench = Bench("power-cut:after=0,for=0.5")
+    bench = FaultBench("power-cut:after=0,for=0.5")
     bench.wait(0.1)
     assert bench.mode() is Mode.OFF and bench.board.plug.present(bench.t)
 
 
 def test_the_usb_reset_sequence_enters_download_and_the_hard_reset_leaves_it() -> None:
-    bench = Bench(usb=True)
+    bench = FaultBench(usb=True)
     for dtr, rts in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0)):
         bench.board.set_lines(bool(dtr), bool(rts))
         bench.wait(0.1)
@@ -224,7 +224,7 @@ def test_the_usb_reset_sequence_enters_download_and_the_hard_reset_leaves_it() -
 
 
 def test_a_client_that_floods_a_busy_loader_is_not_remembered_without_bound() -> None:
-    bench = Bench(timing=Timing(erase_sector_s=1000.0))
+    bench = FaultBench(timing=Timing(erase_sector_s=1000.0))
     bench.download()
     bench.say(SYNC)
     bench.say(frame(0x02, struct.pack("<5I", 0x1000, 1, 0x1000, 0, 0)))
@@ -235,7 +235,7 @@ def test_a_client_that_floods_a_busy_loader_is_not_remembered_without_bound() ->
 
 
 def test_a_slow_line_carries_nothing_above_its_rate() -> None:
-    bench = Bench("slow-line:baud=460800")
+    bench = FaultBench("slow-line:baud=460800")
     bench.download()
     answers = []
     for rate in (921600, 460800, 115200):

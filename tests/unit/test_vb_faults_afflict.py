@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtualboard.afflict import MAX_FAULTS, Afflictions, TooManyFaults, panic_text
+from virtualboard.afflict import MAX_FAULTS, ActiveFaults, TooManyFaults, panic_text
 from virtualboard.faults import parse_fault
 from virtualboard.nor import NorFlash
 
 DATA = bytes(range(1, 201))
 
 
-def afflicted(*texts: str) -> Afflictions:
-    out = Afflictions(map(parse_fault, texts))
+def afflicted(*texts: str) -> ActiveFaults:
+    out = ActiveFaults(map(parse_fault, texts))
     out.start(100.0)
     return out
 
 
-def in_pieces(faults: Afflictions, to: str, cuts: Sequence[int]) -> bytes:
+def in_pieces(faults: ActiveFaults, to: str, cuts: Sequence[int]) -> bytes:
     edges = [0, *sorted(cuts), len(DATA)]
     return b"".join(faults.line(to, DATA[a:b]) for a, b in pairwise(edges))
 

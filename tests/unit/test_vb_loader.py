@@ -18,7 +18,7 @@ from virtualboard.board import Board
 from virtualboard.chips import CHIPS, Security, burnt
 from virtualboard.nor import NorFlash
 from virtualboard.protocol import checksum
-from virtualboard.slip import Decoder, encode
+from virtualboard.slip import SlipDecoder, encode
 from virtualboard.timing import Timing
 
 MAC = "7c:df:a1:00:11:22"
@@ -341,7 +341,7 @@ def survives(make: Callable[[], Board], pieces: list[bytes]) -> None:
     for piece in pieces:
         board.receive(piece)
         board.advance()
-        Decoder().feed(board.transmit())
+        SlipDecoder().feed(board.transmit())
     assert len(board.flash.read(0, board.flash.size)) == board.flash.size
     board.flash.close()
 

@@ -16,7 +16,7 @@ from virtualboard.nor import BoardBusy, NorFlash
 from virtualboard.port import BoardClock, PortClosed, VirtualPort, open_virtual
 
 
-class Bench:
+class PortBench:
     """A port whose host clock stands still: every second that passes was modelled."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Bench:
 
 
 def test_opening_powers_the_board_and_reading_gets_its_boot() -> None:
-    port = Bench().port
+    port = PortBench().port
     assert (port.is_open, port.isOpen(), port.dtr, port.rts, port.baudrate) == (True, True, True, True, 115_200)
     assert port.name == port.port == port.portstr == "rfc2217:virtual-esp32c3"
     port.timeout = 1.0
@@ -42,7 +42,7 @@ def test_opening_powers_the_board_and_reading_gets_its_boot() -> None:
 
 
 def test_silence_costs_board_time_only() -> None:
-    bench = Bench()
+    bench = PortBench()
     bench.port.timeout = 3600.0
     before = bench.clock.now()
     assert bench.port.read(11) == b"rom\r\napp\r\n"
@@ -51,7 +51,7 @@ def test_silence_costs_board_time_only() -> None:
 
 
 def test_a_read_stops_at_the_instant_of_its_last_byte() -> None:
-    bench = Bench()
+    bench = PortBench()
     bench.port.timeout = 60.0
     bench.port.read(10)
     assert bench.machine is not None
@@ -62,7 +62,7 @@ def test_a_read_stops_at_the_instant_of_its_last_byte() -> None:
 
 
 def test_a_read_of_a_firmware_that_computes_for_ever_ends_at_its_deadline() -> None:
-    bench = Bench()
+    bench = PortBench()
     bench.port.timeout = 0.5
     bench.port.read(10)
     assert bench.machine is not None
@@ -74,21 +74,21 @@ def test_a_read_of_a_firmware_that_computes_for_ever_ends_at_its_deadline() -> N
 
 
 def test_timeout_zero_takes_what_is_there() -> None:
-    bench = Bench()
+    bench = PortBench()
     bench.port.timeout = 0
     assert bench.port.read(100) == b"rom\r\napp\r\n"
     assert bench.port.read(100) == b""
 
 
 def test_a_read_that_could_never_end_is_an_error() -> None:
-    port = Bench().port
+    port = PortBench().port
     port.read(10)
     with pytest.raises(PortClosed, match="it would never end"):
         port.read(1)
 
 
 def test_classic_reset_and_loader() -> None:
-    port = Bench().port
+    port = PortBench().port
 
     def mode() -> Mode:
         return port.board.mode
@@ -110,7 +110,7 @@ def test_classic_reset_and_loader() -> None:
 
 
 def test_a_closed_port_refuses_and_opens_again() -> None:
-    port = Bench().port
+    port = PortBench().port
     with port:
         pass
     port.close()

@@ -21,7 +21,7 @@ from virtualboard.timing import INSTANT, Timing
 UART = Timing(paced=1.0, latency_s=0.001)
 
 
-class Bench:
+class CableBench:
     """A cable to a board with a fake machine; `arrived` is what that machine was fed."""
 
     def __init__(self, timing: Timing = UART) -> None:
@@ -53,7 +53,7 @@ class Bench:
 
 
 def test_bytes_take_ten_bits_each_and_the_latency_of_the_driver() -> None:
-    bench = Bench()
+    bench = CableBench()
     bench.send(b"x" * 1152)
     assert bench.cable.wake_at() == pytest.approx(50.0 + 10 / 115_200 + 0.001)
     assert bench.cable.transmit() == b""
@@ -64,7 +64,7 @@ def test_bytes_take_ten_bits_each_and_the_latency_of_the_driver() -> None:
 
 
 def test_a_second_message_waits_for_the_first() -> None:
-    bench = Bench()
+    bench = CableBench()
     bench.cable.receive(b"a" * 1152)
     bench.t += 0.05
     bench.cable.receive(b"b" * 1152)
@@ -75,11 +75,11 @@ def test_a_second_message_waits_for_the_first() -> None:
 
 
 def test_the_rate_of_the_host_sets_the_pace_and_an_instant_line_has_none() -> None:
-    bench = Bench()
+    bench = CableBench()
     bench.cable.set_baud(921_600)
     bench.cable.receive(b"a" * 921)
     assert bench.cable.drained_at() == pytest.approx(50.01, abs=1e-4)
-    quick = Bench(INSTANT)
+    quick = CableBench(INSTANT)
     quick.cable.receive(b"a" * 9999)
     assert quick.arrived == b"a" * 9999 and quick.cable.drained_at() is None
     quick.send(b"now")
@@ -87,7 +87,7 @@ def test_the_rate_of_the_host_sets_the_pace_and_an_instant_line_has_none() -> No
 
 
 def test_a_host_that_writes_faster_than_the_line_is_told() -> None:
-    bench = Bench()
+    bench = CableBench()
     bench.cable.receive(bytes(DRIVER_BUFFER))
     assert not bench.cable.full
     bench.cable.receive(b"x")
@@ -98,14 +98,14 @@ def test_a_host_that_writes_faster_than_the_line_is_told() -> None:
 
 
 def test_a_host_that_does_not_read_costs_bounded_memory() -> None:
-    bench = Bench(INSTANT)
+    bench = CableBench(INSTANT)
     for _ in range(40):
         bench.send(b"x" * 100_000)
     assert len(bench.cable.transmit()) == 1 << 20
 
 
 def test_what_was_on_an_unplugged_line_is_lost() -> None:
-    bench = Bench()
+    bench = CableBench()
     bench.cable.receive(b"lost")
     bench.send(b"lost")
     bench.cable.unplug()
@@ -118,7 +118,7 @@ def test_what_was_on_an_unplugged_line_is_lost() -> None:
 def test_however_it_is_looked_at_every_byte_comes_once_in_order_and_in_time(
     messages: list[tuple[int, float]], to_host: bool
 ) -> None:
-    bench, sent, got, free = Bench(), b"", b"", 0.0
+    bench, sent, got, free = CableBench(), b"", b"", 0.0
     for size, pause in messages:
         data = bytes((len(sent) + i) & 0xFF for i in range(size))
         free = max(free, bench.t) + size * 10 / 115_200
@@ -200,12 +200,12 @@ def test_a_closed_port_is_not_unplugged() -> None:
 
 
 def test_firmware_that_never_rests_does_not_keep_a_call_from_returning() -> None:
-    class Busy(FakeMachine):
+    class BusyBoard(FakeMachine):
         @property
         def idle(self) -> bool:
             return False
 
-    port, clock = port_with(make=Busy)
+    port, clock = port_with(make=BusyBoard)
     clock.advance_to(clock.now() + 3600.0)
     before = port.board.executed
     assert port.in_waiting > 0

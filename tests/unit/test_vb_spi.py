@@ -12,7 +12,7 @@ from virtualboard.nor import NorFlash
 from virtualboard.spi import sfdp_table
 
 
-class Host:
+class SpiHost:
     """esptool's `run_spiflash_command` for one chip, without the wire."""
 
     def __init__(self, chip: str, size: int = 0x400000, attach: bool = True) -> None:
@@ -47,7 +47,7 @@ class Host:
 
 @pytest.mark.parametrize("chip", CHIPS)
 def test_rdid_and_sfdp(chip: str) -> None:
-    host = Host(chip)
+    host = SpiHost(chip)
     assert host.run(0x9F, read_bits=24) == 0x1640C8
     assert host.run(0x5A, read_bits=32, addr=0) == int.from_bytes(b"SFDP", "little")
     assert host.run(0x5A, read_bits=32, addr=0x34) == 0x400000 * 8 - 1
@@ -56,14 +56,14 @@ def test_rdid_and_sfdp(chip: str) -> None:
 
 
 def test_before_attach_everything_reads_as_ones() -> None:
-    host = Host("esp32c3", attach=False)
+    host = SpiHost("esp32c3", attach=False)
     assert host.run(0x9F, read_bits=24) == 0xFFFFFF
     host.bus.spi.attach()
     assert host.run(0x9F, read_bits=24) == 0x1640C8
 
 
 def test_status_registers_need_a_write_enable() -> None:
-    host = Host("esp32c3")
+    host = SpiHost("esp32c3")
     host.run(0x01, b"\x54")
     assert host.run(0x05, read_bits=8) == 0
     host.run(0x06)
@@ -78,14 +78,14 @@ def test_status_registers_need_a_write_enable() -> None:
 
 @pytest.mark.parametrize("opcode", [0x66, 0x99, 0xB9, 0x79, 0xFF, 0xAB, 0x04, 0x77])
 def test_other_commands_complete(opcode: int) -> None:
-    host = Host("esp32s3")
+    host = SpiHost("esp32s3")
     host.run(opcode)
     assert host.run(0x9F, read_bits=24) == 0x1640C8
 
 
 @pytest.mark.parametrize(("size", "addresses"), [(0x1000000, 0), (0x2000000, 1)])
 def test_beyond_16_mb_sfdp_offers_4_byte_addresses(size: int, addresses: int) -> None:
-    host = Host("esp32s3", size)
+    host = SpiHost("esp32s3", size)
     assert host.run(0x5A, read_bits=32, addr=0x30) >> 17 & 3 == addresses
     assert host.run(0x5A, read_bits=32, addr=0x34) == size * 8 - 1
 

@@ -26,24 +26,24 @@ from pipeline.engine.forecast import Forecast, forecast
 from pipeline.flash.journal import DeviceState, JournalImage, OpenTransaction
 from pipeline.formats.placement import Placement
 from pipeline.model import Action, MatchRule, Stage
-from tests.unit.engine_space import Space
+from tests.unit.engine_space import EngineSpace
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture
-def built(tmp_path: Path) -> Space:
-    space = Space(tmp_path / "project").sample()
+def built(tmp_path: Path) -> EngineSpace:
+    space = EngineSpace(tmp_path / "project").sample()
     assert space.build().ok
     return space
 
 
-def look(space: Space) -> tuple[Forecast, ...]:
+def look(space: EngineSpace) -> tuple[Forecast, ...]:
     engine = space.engine()
     return forecast(engine.workspace)
 
 
-def explained(space: Space) -> list[str]:
+def explained(space: EngineSpace) -> list[str]:
     found = look(space)
     return [line for stage in (Stage.COMPILE, Stage.LINK) for line in explain_stage(stage, found)]
 
@@ -51,7 +51,7 @@ def explained(space: Space) -> list[str]:
 # --- forecast and explain ---------------------------------------------------------------------
 
 
-def test_nothing_to_do_says_what_was_compared(built: Space) -> None:
+def test_nothing_to_do_says_what_was_compared(built: EngineSpace) -> None:
     assert explained(built) == [
         "compile: up to date (3 actions)",
         "  compared: 30 command words, 3 declared inputs, 2 discovered inputs, 4 absent files, 3 outputs",
@@ -60,7 +60,7 @@ def test_nothing_to_do_says_what_was_compared(built: Space) -> None:
     ]
 
 
-def test_looking_changes_nothing(built: Space) -> None:
+def test_looking_changes_nothing(built: EngineSpace) -> None:
     built.write("inc/a.h", "int other;\n")
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in built.root.rglob("*")}
     assert explained(built) == explained(built)
@@ -68,7 +68,7 @@ def test_looking_changes_nothing(built: Space) -> None:
     assert built.build().ran == ["ld build/local-fast/app.elf", "src/a.c", "src/b.c"]
 
 
-def test_a_source_edit_names_old_and_new(built: Space) -> None:
+def test_a_source_edit_names_old_and_new(built: EngineSpace) -> None:
     built.write("src/c.c", "int edited;\n")
     assert explained(built) == [
         "compile: 1 would run, 2 up to date",
@@ -84,11 +84,11 @@ def test_a_source_edit_names_old_and_new(built: Space) -> None:
     ]
 
 
-def why(space: Space, name: str) -> list[str]:
+def why(space: EngineSpace, name: str) -> list[str]:
     return [line for one in look(space) if one.action.name == name for line in explain_action(one)]
 
 
-def test_each_kind_of_reason(built: Space) -> None:
+def test_each_kind_of_reason(built: EngineSpace) -> None:
     name = "compile src/a.c"
     built.write("inc/a.h", "int other;\n")
     assert why(built, name)[1].startswith("  because file that it read inc/a.h: ")
@@ -115,7 +115,7 @@ def test_each_kind_of_reason(built: Space) -> None:
     ]
 
 
-def test_missing_input_cannot_run(built: Space) -> None:
+def test_missing_input_cannot_run(built: EngineSpace) -> None:
     actions = built.actions()
     (built.root / "src/c.c").unlink()
     built.actions = lambda: actions  # type: ignore[method-assign]
@@ -126,7 +126,7 @@ def test_missing_input_cannot_run(built: Space) -> None:
     assert Fate.BLOCKED in {one.fate for one in look(built)}
 
 
-def test_restores_are_told_from_runs(built: Space) -> None:
+def test_restores_are_told_from_runs(built: EngineSpace) -> None:
     shutil.rmtree(built.root / "build")
     assert {one.fate for one in look(built)} == {Fate.RESTORE}
     assert why(built, "link")[1].startswith("  because output build/local-fast/app.elf: ")
@@ -138,7 +138,7 @@ def test_restores_are_told_from_runs(built: Space) -> None:
     assert why(built, "link")[1] == "  compared: its outputs with the result that the cache holds for these inputs"
 
 
-def test_a_restored_object_makes_the_link_certain(built: Space) -> None:
+def test_a_restored_object_makes_the_link_certain(built: EngineSpace) -> None:
     built.write("src/c.c", "int two;\n")
     built.build()
     built.write("src/c.c", "int c;\n")
@@ -147,7 +147,7 @@ def test_a_restored_object_makes_the_link_certain(built: Space) -> None:
     assert built.build().ran == []
 
 
-def with_generator(space: Space, output: str) -> None:
+def with_generator(space: EngineSpace, output: str) -> None:
     """Declare one more action, which makes `output` of gen/seed."""
     actions = space.actions
     words = ("cc", "-o", output, "-MF", f"{output}.d", "gen/seed")
@@ -155,7 +155,7 @@ def with_generator(space: Space, output: str) -> None:
     space.actions = lambda: [*actions(), made]  # type: ignore[method-assign]
 
 
-def test_a_header_that_a_new_action_will_make_is_foreseen(built: Space) -> None:
+def test_a_header_that_a_new_action_will_make_is_foreseen(built: EngineSpace) -> None:
     built.write("gen/seed", "int generated;\n")
     built.search = ("build/gen", "inc")
     built.build()
@@ -167,7 +167,7 @@ def test_a_header_that_a_new_action_will_make_is_foreseen(built: Space) -> None:
 
 
 def test_a_product_that_is_read_through_a_link_is_foreseen(tmp_path: Path) -> None:
-    space = Space(tmp_path / "project").sample()
+    space = EngineSpace(tmp_path / "project").sample()
     space.write("gen/seed", "int generated;\n")
     (space.root / "inc/a.h").unlink()
     (space.root / "inc/a.h").symlink_to("../build/gen/g.h")
@@ -180,7 +180,7 @@ def test_a_product_that_is_read_through_a_link_is_foreseen(tmp_path: Path) -> No
     assert {"gen/seed", "src/a.c", "src/b.c"} <= set(space.build().ran)
 
 
-def test_words_select_stages_actions_and_files(built: Space) -> None:
+def test_words_select_stages_actions_and_files(built: EngineSpace) -> None:
     engine = built.engine()
     reads = engine.workspace.readers()
 
@@ -216,7 +216,7 @@ def believed(*names: str, **kwargs: object) -> DeviceState:
     return DeviceState(images, **kwargs)  # type: ignore[arg-type]
 
 
-def test_plan_of_the_host(built: Space) -> None:
+def test_plan_of_the_host(built: EngineSpace) -> None:
     assert list(host_lines(look(built))) == ["compile: 3 up to date", "link: 2 up to date"]
     built.write("src/c.c", "int edited;\n")
     assert list(host_lines(look(built))) == [
@@ -228,7 +228,7 @@ def test_plan_of_the_host(built: Space) -> None:
     ]
 
 
-def test_plan_of_an_image(built: Space) -> None:
+def test_plan_of_an_image(built: EngineSpace) -> None:
     data = built.outputs()["build/local-fast/app.bin"]
     known = image_after("build/local-fast/app.bin", look(built))
     assert (known is None) == (len(data) % 4 != 0), "an image that is padded has another digest in flash"

@@ -41,7 +41,7 @@ def test_few_cancels_or_a_short_time_do_not_exhaust() -> None:
         policy.cancelled(2001.0)
 
 
-class Busy:
+class BusyRun:
     """A watch in whose every run a file is saved before it ends: `build_s` on the clock is what a whole build takes,
     a cancelled one takes `save_s`."""
 
@@ -53,7 +53,7 @@ class Busy:
         clock, busy = self.clock, self
         self.stop = False
 
-        class Run:
+        class FakeRun:
             def __init__(self, _root: Path) -> None:
                 pass
 
@@ -65,7 +65,7 @@ class Busy:
             def cancel(self) -> None:
                 pass
 
-        monkeypatch.setattr(pipeline.editor.watch, "BackgroundRun", Run)
+        monkeypatch.setattr(pipeline.editor.watch, "BackgroundRun", FakeRun)
         monkeypatch.setattr(watch, "_matters", lambda paths: True)
         self._build_s = build_s
 
@@ -83,7 +83,7 @@ class Busy:
 
 @pytest.mark.parametrize("save_s", [0.02, 0.5, 2.0, 50.0])
 def test_a_build_ends_however_fast_saves_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_s: float) -> None:
-    busy = Busy(tmp_path, monkeypatch, save_s, 1.0)
+    busy = BusyRun(tmp_path, monkeypatch, save_s, 1.0)
     for _ in range(3):
         began_s, cancels = busy.clock.s, 0
         while "cancelled" in busy.build():
@@ -93,7 +93,7 @@ def test_a_build_ends_however_fast_saves_come(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_user_stops_a_build_that_no_save_cancels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    busy = Busy(tmp_path, monkeypatch, CANCELS_FOR_S, 1.0)
+    busy = BusyRun(tmp_path, monkeypatch, CANCELS_FOR_S, 1.0)
     for _ in range(MOST_CANCELS):
         assert "cancelled by a newer save" in busy.build()
     busy.stop = True

@@ -1,6 +1,6 @@
 /* core/port.h as a process: the same firmware without a board, for tests and for trying things out.
  *
- * A restart is the program executed anew on the same pty; the watchdog counts CPU time, so that a
+ * A restart is the program executed again on the same pty; the watchdog counts CPU time, so that a
  * busy host is not taken for a hang. */
 #define _GNU_SOURCE
 
@@ -79,7 +79,7 @@ static void handle_signals(void) {
     sigprocmask(SIG_SETMASK, &all, NULL);
 }
 
-/* The environment of the next start: this one, with our two variables anew. */
+/* The environment of the next start: this one, with our two variables set again. */
 static void prepare_restart(void) {
     extern char **environ;
     size_t count = 0;

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from cache.named_tuple import NamedTuple
-from pipeline.config.schema import Gate as Thresholds
+from pipeline.config.schema import GateConfig as Thresholds
 from pipeline.model import DeployOutcome, Stage
 from pipeline.report.history import DeployHistory, HistoryRow
 from pipeline.statistics import Interval, bootstrap, median, quantile

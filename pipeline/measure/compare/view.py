@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.config.schema import Gate as Thresholds
+from pipeline.config.schema import GateConfig as Thresholds
 from pipeline.measure.compare.decision import Conclusion, Effect, FlashCheck, Pair, Population, Shares
 from pipeline.measure.page import NOTHING, device_fact, git_fact, machine_fact
 from pipeline.report.markdown import markdown_table

@@ -16,7 +16,7 @@ from cache.durable import FileLock, read_text, write_atomic
 from pipeline.effects.run_log import prune
 from pipeline.failures import fail
 from pipeline.measure.loop.judgement import Iteration, Limits, LoopDecision, LoopRun, Rule
-from pipeline.measure.loop.records import CSV_HEADER, Origin, csv_row, encode_iteration, encode_run, read_history
+from pipeline.measure.loop.records import CSV_HEADER, LoopOrigin, csv_row, encode_iteration, encode_run, read_history
 from pipeline.measure.loop.view import LoopSession, followup, followup_name, summary
 from pipeline.measure.scratch import Scratch
 from pipeline.model import Failure, FailureCategory
@@ -28,7 +28,7 @@ JSONL = "RESULTS.jsonl"
 class LoopFiles:
     """Make it with `open`, close it at the end."""
 
-    def __init__(self, directory: Path, place: Origin, keep: int, lock: FileLock) -> None:
+    def __init__(self, directory: Path, place: LoopOrigin, keep: int, lock: FileLock) -> None:
         self._directory = directory
         self._place = place
         self._keep = keep
@@ -37,7 +37,7 @@ class LoopFiles:
         """What was there when the loop began."""
 
     @classmethod
-    def open(cls, directory: Path, place: Origin, keep: int) -> LoopFiles | Failure:
+    def open(cls, directory: Path, place: LoopOrigin, keep: int) -> LoopFiles | Failure:
         """The files in `directory`, made when there are none. Raises OSError."""
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / ".lock")

@@ -123,7 +123,7 @@ def csv_row(run: LoopRun, timestamp: str, sha: str, notes: Sequence[str] = ()) -
 # --- the JSONL --------------------------------------------------------------------------------
 
 
-class Origin(NamedTuple):
+class LoopOrigin(NamedTuple):
     """What must be equal for two iterations to be compared: whose figures they are."""
 
     machine: str
@@ -131,7 +131,7 @@ class Origin(NamedTuple):
     profile: str
 
 
-def encode_iteration(place: Origin, iteration: Iteration, ended: Rule | None, facts: Mapping[str, Any]) -> str:
+def encode_iteration(place: LoopOrigin, iteration: Iteration, ended: Rule | None, facts: Mapping[str, Any]) -> str:
     """One line. `ended`: the rule with which the loop ended here; `facts`: for people and other tools."""
     record = {
         "schema": LOOP_SCHEMA,
@@ -148,7 +148,7 @@ def encode_iteration(place: Origin, iteration: Iteration, ended: Rule | None, fa
     return json.dumps(record, separators=(",", ":")) + "\n"
 
 
-def encode_run(place: Origin, number: int, run: LoopRun, facts: Mapping[str, Any]) -> str:
+def encode_run(place: LoopOrigin, number: int, run: LoopRun, facts: Mapping[str, Any]) -> str:
     """One line for one run of a test."""
     record = {"schema": LOOP_SCHEMA, "kind": "run", **place._asdict(), "iteration": number, **_plain(run), **facts}
     return json.dumps(record, separators=(",", ":")) + "\n"
@@ -158,7 +158,7 @@ def _plain(run: LoopRun) -> dict[str, Any]:
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in run._asdict().items()}
 
 
-class History(NamedTuple):
+class LoopHistory(NamedTuple):
     """`open`: the iterations since the loop last ended, `reference`: those of the last loop that ended green; `last`:
     the number of the last iteration of all."""
 
@@ -167,7 +167,7 @@ class History(NamedTuple):
     last: int = 0
 
 
-def read_history(lines: Iterable[str], place: Origin) -> History:
+def read_history(lines: Iterable[str], place: LoopOrigin) -> LoopHistory:
     """What the JSONL says about `place`. Lines of other places, of other versions and damaged ones are passed over."""
     open_: list[Iteration] = []
     reference: tuple[Iteration, ...] = ()
@@ -177,7 +177,7 @@ def read_history(lines: Iterable[str], place: Origin) -> History:
             record = json.loads(line)
             if record["schema"] != LOOP_SCHEMA or record["kind"] != "iteration":
                 continue
-            here = Origin(record["machine"], record["device"], record["profile"])
+            here = LoopOrigin(record["machine"], record["device"], record["profile"])
             iteration, ended = _iteration(record), record["ended"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
@@ -189,7 +189,7 @@ def read_history(lines: Iterable[str], place: Origin) -> History:
             reference = tuple(open_)
         if ended in (Rule.GREEN, Rule.NO_PROGRESS):
             open_ = []
-    return History(tuple(open_), reference, last)
+    return LoopHistory(tuple(open_), reference, last)
 
 
 def _iteration(record: Mapping[str, Any]) -> Iteration:

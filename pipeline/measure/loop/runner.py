@@ -39,7 +39,7 @@ from pipeline.measure.loop.judgement import (
     reference_of,
 )
 from pipeline.measure.loop.rebuild import differences
-from pipeline.measure.loop.records import NOT_OURS, Origin, broken_precondition, measure
+from pipeline.measure.loop.records import NOT_OURS, LoopOrigin, broken_precondition, measure
 from pipeline.measure.loop.view import LoopSession
 from pipeline.model import Failure
 from pipeline.run.build import Build, load_build
@@ -84,7 +84,7 @@ def run_loop(build: Build, asked: LoopOptions, watch: Watcher) -> LoopEnd | Fail
     if refused is not None:
         return refused
     machine = machine_facts()
-    place = Origin(machine["id"], build.project.devices[0].name, build.project.profile)
+    place = LoopOrigin(machine["id"], build.project.devices[0].name, build.project.profile)
     files = LoopFiles.open(build.project.reports_dir / "loop", place, build.config.reports.keep)
     if isinstance(files, Failure):
         return files
