@@ -20,6 +20,9 @@ INSTRUCTIONS = "instructions"
 
 TOLERANCE = 0.03
 RATIO_TOLERANCE = 0.25
+SLACK = 1.0
+"""Instructions: one run in ten takes 90 more or fewer of a warm no-op's 12,000, which is 0.9 per unit between projects
+of 100 and 200. Why is not known: the files, and the directories that they are listed by, are the same."""
 
 
 class Kept(NamedTuple):
@@ -64,7 +67,7 @@ def _target(row: BenchRow, kept: Kept, python: str) -> BenchTarget | None:
     if row.unit != INSTRUCTIONS:
         return at_most(ours)
     if python == kept.python:
-        return at_most(ours * (1 + TOLERANCE))
+        return at_most(max(ours * (1 + TOLERANCE), ours + SLACK))
     return None if ratio is None else ratio_at_most(ratio * (1 + RATIO_TOLERANCE))
 
 
