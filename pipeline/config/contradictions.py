@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.chips import CHIPS
 from pipeline.config.values import COMPILED_KEYS, PREBUILT, VIRTUAL_PORT, Problem
-from pipeline.formats.placement import OWN_IMAGES
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -71,6 +70,10 @@ def _written(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _image_checks(config: DeployConfig) -> list[Problem]:
+    if not config.images:
+        return []
+    from pipeline.formats.placement import OWN_IMAGES
+
     problems = []
     holders: dict[str, str] = {}
     for image in config.images:

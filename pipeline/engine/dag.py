@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.formats.include_search import of_command
+from pipeline.engine.searches import CommandSearches
 from pipeline.model import Action
 
 
@@ -90,11 +90,12 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
     generators = [n for n in generators if n not in after_compiles]
     before_compiles = set(generators)
     made = {n: tuple(map(real, actions[n].outputs)) for n in generators}
+    searches = CommandSearches()
     searched: dict[tuple[str, ...], list[int]] = {}
     for index, action in enumerate(actions):
         if action.count_as != "compiled":
             continue
-        found = of_command(action.argv, action.env)
+        found = searches.of(action)
         near = tuple(dict.fromkeys((*found.every, *found.others, *map(posixpath.dirname, action.inputs[:1]))))
         if near not in searched:
             # From the root itself every file can be named.

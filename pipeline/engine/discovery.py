@@ -46,7 +46,7 @@ class Discovery:
         self._names: dict[str, str] = {}
         self._plain_names: dict[str, str] = {}
         self._shadowed: dict[object, tuple[str, ...]] = {}
-        self._includes = IncludeShadows(workspace.resolve, self._normalised, self._plain)
+        self._includes = IncludeShadows(workspace.searches, workspace.resolve, self._normalised, self._plain)
         self._hidden: dict[str, tuple[c_source.Hidden, tuple[str, ...]]] = {}
 
     def from_depfile(self, action: Action) -> Reported | str:

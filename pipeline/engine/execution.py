@@ -20,7 +20,6 @@ from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, Fa
 from pipeline.engine.waiting_files import has_no_end
 from pipeline.engine.workspace import Workspace
 from pipeline.formats import command_words
-from pipeline.formats.depfile import search_path
 from pipeline.model import Action
 
 TIMEOUT_S = 3600.0
@@ -134,7 +133,7 @@ def _waited_for(workspace: Workspace, action: Action) -> str:
         return next((word for word in named if has_no_end(workspace.resolve(word))), "")
     if not action.depfile:
         return ""
-    return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *search_path(action.argv)))
+    return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *workspace.searches.of(action).every))
 
 
 def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:

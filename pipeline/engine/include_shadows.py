@@ -12,42 +12,51 @@ import posixpath
 from collections.abc import Callable, Sequence
 
 from cache.durable import read_file
+from pipeline.engine.searches import CommandSearches
 from pipeline.formats import include_search
 from pipeline.formats.include_search import UNREADABLE, Directives, IncludeSearch, Shadows
 from pipeline.model import Action
 
 Rename = Callable[[str], str]
 
+NOTHING_FORCED = Shadows(frozenset(), frozenset())
+
 
 class IncludeShadows:
     """What the compiles of one run share. Safe to use from several threads: at worst two of them read the same."""
 
-    def __init__(self, resolve: Rename, normalised: Rename, plain: Rename) -> None:
+    def __init__(self, searches: CommandSearches, resolve: Rename, normalised: Rename, plain: Rename) -> None:
         """`resolve`: a path of a key as one that can be opened; `normalised`: a path as a compiler spells it, as it
         stands in keys; `plain`: such a path without `..` where that names the same file."""
         self._resolve, self._normalised, self._plain = resolve, normalised, plain
         self._directives: dict[str, Directives] = {}
+        self._searches = searches
+        self._in_keys: dict[IncludeSearch, IncludeSearch] = {}
+        self._sources: dict[object, Shadows] = {}
         self._headers: dict[object, tuple[Shadows, tuple[str, ...]]] = {}
 
     def search_of(self, action: Action) -> IncludeSearch:
         """The search of a command, its directories as they stand in keys."""
-        found = include_search.of_command(action.argv, action.env, self._response)
-        loose = [*found.loose, *(word for word in found.others if os.path.isdir(self._resolve(word)))]  # noqa: PTH112
-        return IncludeSearch(
-            quote=self._directories(found.quote),
-            bracket=self._directories(found.bracket),
-            system=self._directories(found.system),
-            after=self._directories(found.after),
-            loose=self._directories(loose),
-            forced=tuple(map(self._named, found.forced)),
-        )
+        found = self._searches.of(action)
+        search = self._in_keys.get(found)
+        if search is None:
+            search = self._in_keys[found] = IncludeSearch(
+                quote=self._directories(found.quote),
+                bracket=self._directories(found.bracket),
+                system=self._directories(found.system),
+                after=self._directories(found.after),
+                loose=self._directories(found.loose),
+                forced=tuple(map(self._named, found.forced)),
+            )
+        loose = [word for word in found.others if os.path.isdir(self._resolve(word))]  # noqa: PTH112
+        return search._replace(loose=self._directories((*found.loose, *loose))) if loose else search
 
     def places(self, action: Action, headers: tuple[str, ...]) -> set[str]:
         """Where a new file would be found first; some of these may be there. `headers` as the compiler spelt them."""
         search, source = self.search_of(action), action.inputs[0]
         of_headers, computed = self._of_headers(search, headers)
-        own = include_search.shadows(search, source, self._read(source), self._was_read(headers))
-        forced = include_search.forced_places(search, self._was_read(headers))
+        own = self._of_source(search, source, headers)
+        forced = include_search.forced_places(search, self._was_read(headers)) if search.forced else NOTHING_FORCED
         places = {*of_headers.places, *own.places, *forced.places}
         if computed or self._read(source).computed:
             beside = [*computed, *([source] if self._read(source).computed else [])]
@@ -60,6 +69,16 @@ class IncludeShadows:
             near = dict.fromkeys(posixpath.dirname(path) for path in beside if not path.startswith("{"))
             places.update(include_search.unexplained(search, near, unexplained))
         return places
+
+    def _of_source(self, search: IncludeSearch, source: str, headers: tuple[str, ...]) -> Shadows:
+        """What the source's own directives say: the same for sources of one directory that include the same."""
+        found = self._read(source)
+        case = (search, posixpath.dirname(source), found, headers)
+        known = self._sources.get(case)
+        if known is None:
+            known = include_search.shadows(search, source, found, self._was_read(headers))
+            self._sources[case] = known
+        return known
 
     def _of_headers(self, search: IncludeSearch, headers: tuple[str, ...]) -> tuple[Shadows, tuple[str, ...]]:
         """What the headers' own directives say, and which headers include what cannot be told."""
@@ -95,12 +114,6 @@ class IncludeShadows:
                 found = UNREADABLE
             self._directives[path] = found
         return found
-
-    def _response(self, name: str) -> str | None:
-        try:
-            return os.fsdecode(read_file(self._resolve(name)))
-        except OSError:
-            return None
 
     def _directories(self, directories: Sequence[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(map(self._named, directories)))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache import statefile
+from cache.durable import read_file
 from cache.fileclock import FileClock
 from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
@@ -25,6 +26,7 @@ from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.former_outputs import FormerOutputs
 from pipeline.engine.inputs import command_of
 from pipeline.engine.results import Builtin
+from pipeline.engine.searches import CommandSearches
 from pipeline.engine.waiting_files import WaitingFiles
 from pipeline.errors import ConfigError, StoreError
 from pipeline.failures import fail
@@ -100,6 +102,7 @@ class Workspace:
         self.build_place = BuildPlace(str(self.root))
         self.former = FormerOutputs(directories.state / "former")
         self.waiting_files = WaitingFiles(str(self.root))
+        self.searches = CommandSearches(self._response)
         self.records = saved.records
         self.graph = self._build_graph()
         self._sources: list[str] | None = None
@@ -138,6 +141,12 @@ class Workspace:
     def linked_names(self, outputs: Sequence[str]) -> list[str]:
         """Every path that is known to lead to one of `outputs` under another name."""
         return [*self.links.ways_to(outputs)] if "links" in self.__dict__ else []
+
+    def _response(self, name: str) -> str | None:
+        try:
+            return os.fsdecode(read_file(self.resolve(name)))
+        except OSError:
+            return None
 
     def resolve(self, path: str) -> str:
         """A path of a key as one that can be opened here."""

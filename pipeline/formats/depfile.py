@@ -66,18 +66,13 @@ def normalise(path: str, root: str, places: Mapping[str, str]) -> str:
     return full[len(root) + 1 :] if full.startswith(root.rstrip("/") + "/") else path
 
 
-def search_path(argv: Sequence[str]) -> tuple[str, ...]:
-    """The include directories of a compile command in the order in which they are searched."""
-    return include_search.of_command(argv).every
-
-
 def shadows(search: Sequence[str], sources: Iterable[str], headers: Sequence[str]) -> tuple[str, ...]:
     """Paths where a new file would have been included instead of one of `headers`, when nothing is known about who
     includes what.
 
-    `search` as from `search_path`; `sources` are the declared inputs, whose directories (and those of the headers) come
-    first for `#include "..."`. Too many is safe (a needless compile when such a file appears), too few is not, so a
-    header that could have been found in two ways counts in both.
+    `search`: the include directories of the command, in the order of search; `sources` are the declared inputs, whose
+    directories (and those of the headers) come first for `#include "..."`. Too many is safe (a needless compile when
+    such a file appears), too few is not, so a header that could have been found in two ways counts in both.
     """
     present = set(headers)
     quoted = [posixpath.dirname(path) for path in (*sources, *headers) if not path.startswith(("/", "{"))]

@@ -18,7 +18,6 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.errors import DeployError, StoreError
 from pipeline.fastpath.state import FastPathState
-from pipeline.formats.placement import Placement
 from pipeline.model import (
     Failure,
     FailureCategory,
@@ -31,18 +30,17 @@ from pipeline.model import (
     note_lines,
 )
 from pipeline.report.terminal import told_lines
-from pipeline.run.built_images import BuiltImages
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.screen import Screen
-from pipeline.toolchain.action_failures import action_failure
-from pipeline.toolchain.build import Toolchain, build_toolchain
-from pipeline.toolchain.config_places import config_place
 
 if TYPE_CHECKING:
     from pipeline.engine.engine import Engine
     from pipeline.engine.results import ActionFailure, ActionSpan
+    from pipeline.formats.placement import Placement
+    from pipeline.run.built_images import BuiltImages
     from pipeline.run.engines import Engines
+    from pipeline.toolchain.build import Toolchain
 
 
 class Build:
@@ -76,7 +74,10 @@ class Build:
 
     @cached_property
     def toolchain(self) -> Toolchain:
-        """The tools and their actions. Raises ToolError when a tool is missing."""
+        """The tools and their actions; loaded when they are asked for, which listing tasks does not. Raises ToolError
+        when a tool is missing."""
+        from pipeline.toolchain.build import build_toolchain
+
         it = self.project
         return build_toolchain(it.root, it.config, it.profile, it.state_dir, it.table, it.placements)
 
@@ -103,11 +104,18 @@ class Build:
 
     @cached_property
     def images(self) -> BuiltImages:
-        """The images of this build."""
+        """The images of this build. Where nothing moved at all they are those of the run before, and no source is
+        listed for that."""
+        from pipeline.run.built_images import BuiltImages
+
+        facts = self.fastpath.facts()
+        known = None if facts is None else facts.get("images")
+
         until = self.config.readiness.until
         asked = until if self.config.firmware is not None and until.startswith("rpc:") else ""
         chip, table = self.config.toolchain.chip, self.project.table
-        return BuiltImages(self.project.root, self.toolchain.images, self.placements, chip, asked, table)
+        made = self.toolchain.images if known is None else known
+        return BuiltImages(self.project.root, made, self.placements, chip, asked, table)
 
     @cached_property
     def engines(self) -> Engines:
@@ -185,6 +193,9 @@ class Build:
 
     def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
         """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
+        from pipeline.toolchain.action_failures import action_failure
+        from pipeline.toolchain.config_places import config_place
+
         name = failures[0].action
         if self._is_users(name):
             category = FailureCategory.ACTION_FAILED

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.durable import read_text
-from pipeline.device.serial_link import PortLink, reader_for
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.errors import DeployError
 from pipeline.model import Image, Reason
@@ -23,6 +22,7 @@ from pipeline.run.build import Build
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
+    from pipeline.device.serial_link import PortLink
     from pipeline.stages.handover import Journal
 
 
@@ -59,6 +59,7 @@ class DeviceService:
     def open_session(self, device: DeviceConfig) -> FlashSession:
         """A loader session with the board, on the port of the device's link if that is open. Raises DeviceError."""
         from pipeline.device import session
+        from pipeline.device.serial_link import PortLink
 
         held = self._holders.pop(device.name, _Holder()).link
         port = held.give_port() if isinstance(held, PortLink) else self._open_port(device)
@@ -91,6 +92,8 @@ class DeviceService:
 
     def reader(self, device: DeviceConfig, link: SerialLink) -> Reader:
         """A reader on the device's link, not started."""
+        from pipeline.device.serial_link import PortLink, reader_for
+
         assert isinstance(link, PortLink)
         reader = reader_for(link)
         self._holders[device.name] = _Holder(link=link, reader=reader)
@@ -113,6 +116,7 @@ class DeviceService:
 
     def _link(self, device: DeviceConfig, port: Any) -> PortLink:
         from pipeline.device.ports import reopen
+        from pipeline.device.serial_link import PortLink
 
         virtual = device.is_virtual
         return PortLink(

@@ -96,7 +96,7 @@ class Engines:
             helper = ready(self._runner)
         programs = tuple(tool.path for tool in made.tools.values())
         watched = made.watched.with_more(Watched(shadow_directories(engine.workspace), (), programs))
-        facts = {"inputs": engine.input_count, "toolchain": made.name}
+        facts = {"inputs": engine.input_count, "toolchain": made.name, "images": dict(made.images)}
         index = partial(usage_index, engine.workspace)
         self._fastpath.record(engine.table, used, engine.graph.producer, watched, facts, index, helper)
 

@@ -19,14 +19,13 @@ from pipeline.config.reader import parse_config
 from pipeline.config.schema import DeployConfig, DeviceConfig, Prebuilt, Verify
 from pipeline.config.values import check_value
 from pipeline.failures import fail
-from pipeline.formats.placement import Placement
 from pipeline.model import Failure, FailureCategory, Partition
 from pipeline.run.options import Options
-from pipeline.toolchain.placements import find_firmware, place_all, read_table
 
 if TYPE_CHECKING:
     from pipeline.config.values import Problem
     from pipeline.formats.manifests import Firmware
+    from pipeline.formats.placement import Placement
 
 CONFIG_FILE = "deploy.toml"
 STATE_DIR = ".deploy"
@@ -58,11 +57,15 @@ class Project:
     @cached_property
     def table(self) -> tuple[Partition, ...]:
         """The partition table. Raises ConfigError when it is missing or wrong."""
+        from pipeline.toolchain.placements import read_table
+
         return read_table(self.root, self.config)
 
     @cached_property
     def placements(self) -> tuple[Placement, ...]:
         """Where everything goes that goes to flash. Raises ConfigError when something has no place there."""
+        from pipeline.toolchain.placements import place_all
+
         return place_all(self.root, self.config, self.table)
 
     @property
@@ -118,6 +121,8 @@ def _firmware(root: Path, text: str, section: Prebuilt, options: Options) -> Fir
         failure = build_first(root, root / STATE_DIR, section.build, where, to_stderr=options.json)
         if failure is not None:
             return failure
+    from pipeline.toolchain.placements import find_firmware
+
     return find_firmware(root, section, _made_by_actions(text))
 
 

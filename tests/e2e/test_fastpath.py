@@ -26,6 +26,7 @@ from pipeline.fastpath import touched as touched_files
 from pipeline.fastpath.state import FORMER_DIRECTORIES, FastPathState, _with, _with_stamps_of
 from pipeline.fastpath.watched import file_clock
 from pipeline.measure.bench.generated_project import write_compiler, write_project
+from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
 
 ROOT = Path(__file__).parents[2]
@@ -371,6 +372,20 @@ def test_a_run_of_doit_records_the_stamps_of_what_was_only_touched(
     append(built.root / "src/d000/u00000.c")
     assert built.answer("compile", "link") is None
     monkeypatch.undo()
+    built.settle()
+
+
+def test_the_images_of_a_build_in_which_nothing_moved_need_no_listing(built: FastPathProject) -> None:
+    """What they are called stands in the state; a table that moved may have one more."""
+    with built.inside():
+        build = load_build(Options(), built.root)
+        assert isinstance(build, Build)
+        names = [image.name for image in build.images.all()]
+        assert "toolchain" not in build.__dict__ and {"bootloader", "partitions", "app"} <= {*names}
+        append(built.root / "partitions.csv")
+        again = load_build(Options(), built.root)
+        assert isinstance(again, Build)
+        assert [image.name for image in again.images.all()] == names and "toolchain" in again.__dict__
     built.settle()
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.formats.depfile import normalise, parse, search_path, shadows
+from pipeline.formats.depfile import normalise, parse, shadows
+from pipeline.formats.include_search import of_command
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_normalise(path: str, wanted: str) -> None:
 
 def test_search_path_in_the_order_of_search() -> None:
     argv = ("zig", "cc", "-isystem", "sys", "-Ifirst/", "-I", "./second", "-iquote", "quoted", "-Ifirst", "-I.")
-    assert search_path(argv) == ("quoted", "first", "second", ".", "sys")
+    assert of_command(argv).every == ("quoted", "first", "second", ".", "sys")
 
 
 def test_shadows_of_a_header_found_on_the_search_path() -> None:

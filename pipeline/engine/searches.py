@@ -1,0 +1,37 @@
+"""Where the compiles of one run look for headers, each set of flags read once.
+
+Compiles mostly differ in their own files alone: reading the words of ten thousand commands anew for each question costs
+more than the files that are stored. Does not know which directories exist. Invariant: as `include_search.of_command`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.formats import include_search
+from pipeline.formats.include_search import IncludeSearch
+from pipeline.model import Action
+
+
+class CommandSearches:
+    """`read` gives the text of a response file, None where there is none. Safe to use from several threads: at worst
+    two of them read the same words."""
+
+    def __init__(self, read: Callable[[str], str | None] = lambda path: None) -> None:
+        self._read = read
+        self._known: dict[object, IncludeSearch] = {}
+
+    def of(self, action: Action) -> IncludeSearch:
+        """The search of a compile. Its own files are not among `others`: they are no directories."""
+        source = action.inputs[0] if action.inputs else ""
+        # A source that is named twice may be an option's too; what a response file says may change meanwhile.
+        if action.argv.count(source) != 1 or any("@" in word for word in action.argv):
+            return include_search.of_command(action.argv, action.env, self._read)
+        own = {source, action.depfile, *action.outputs}
+        flags = tuple("" if word in own else word for word in action.argv)
+        known = self._known.get((flags, action.env))
+        if known is None:
+            found = include_search.of_command(flags, action.env, self._read)
+            known = found._replace(others=tuple(filter(None, found.others)))
+            self._known[flags, action.env] = known
+        return known
