@@ -6,7 +6,7 @@ below it) does no I/O but its flash file, starts no thread and never sleeps; tim
 
     chips            the facts of each chip, as data             slip, loader, stub*, spi, bus  the download mode
     nor              flash with NOR semantics, in a file         board, usb      reset lines, modes, UART, USB port
-    timing           what each operation costs, as data          faults, afflict what can go wrong, and how it acts
+    timing           what each operation costs, as data          faults, active_faults   what can go wrong, how it acts
     machine, rv32*   the CPU (RISC-V chips only)                 rom, rom_only   the boot, and a ROM without a CPU
     cable, port      pace, and a pyserial-like object            server, tcp, telnet, ptyport  `python -m virtualboard`
                      on a virtual clock                          control, control_socket       its buttons

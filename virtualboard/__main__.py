@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from virtualboard.afflict import ActiveFaults
+from virtualboard.active_faults import ActiveFaults
 from virtualboard.board import Board
 from virtualboard.cable import Cable
 from virtualboard.chip_table import NAMES, chip_named

@@ -14,7 +14,7 @@ from enum import Enum
 from virtualboard import faults as f
 from virtualboard import protocol as p
 from virtualboard import rom, slip
-from virtualboard.afflict import ActiveFaults, panic_text
+from virtualboard.active_faults import ActiveFaults, panic_text
 from virtualboard.bus import Bus
 from virtualboard.chip_table import chip_named
 from virtualboard.chips import ChipModel, Security, burnt, burnt_security, efuse_words
@@ -130,7 +130,7 @@ class Board:
         self._boot(p.CAUSE_POWERON)
 
     def inject(self, fault: f.Fault) -> None:
-        """Set one more fault; its times count from now. Raises afflict.TooManyFaults."""
+        """Set one more fault; its times count from now. Raises active_faults.TooManyFaults."""
         self.faults.add(fault)
         self.faults.start(self._now())
         self._strike_due()

@@ -1,7 +1,7 @@
 """The grammar of faults: `KIND[:KEY=VALUE,...]`. Pure: text in, a `Fault` out, or a message for a person.
 
-Does not know what a fault does (`afflict`, `board`). Invariant: a `Fault` that exists can be done: every value is in
-range and only keys of its kind are set.
+Does not know what a fault does (`active_faults`, `board`). Invariant: a `Fault` that exists can be done: every value is
+in range and only keys of its kind are set.
 """
 
 from __future__ import annotations

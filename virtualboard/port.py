@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from virtualboard.afflict import ActiveFaults
+from virtualboard.active_faults import ActiveFaults
 from virtualboard.board import DEFAULT_BAUD, Board, Mode
 from virtualboard.cable import Cable
 from virtualboard.chip_table import chip_named
@@ -364,11 +364,9 @@ def open_virtual(
     parse_mac(mac)  # before the file is created or locked
     model = burnt(chip_named(chip), security)
     times = parse_timing(timing) if isinstance(timing, str) else timing
-    afflictions = ActiveFaults(parse_fault(fault) if isinstance(fault, str) else fault for fault in faults)
+    active = ActiveFaults(parse_fault(fault) if isinstance(fault, str) else fault for fault in faults)
 
     def make() -> Board:
-        return Board(
-            model, NorFlash(flash_size, flash), mac, clock.now, execute, timing=times, usb=usb, faults=afflictions
-        )
+        return Board(model, NorFlash(flash_size, flash), mac, clock.now, execute, timing=times, usb=usb, faults=active)
 
     return VirtualPort(make(), clock, opener=make, closer=lambda board: board.flash.close())

@@ -37,9 +37,10 @@ _ROM = (
 """How the lines begin that mask ROMs print."""
 
 _BOOTLOADER_TAGS = (
-    r"boot|esp_image|bootloader|flash_parts|qio_mode|secure_boot|flash_encrypt|efuse|boot_comm|soc_init|bl_|"
-    r"mcuboot|esp_bootloader"
+    r"boot(?:\.\w+|_comm)?|esp_image|bootloader\w*|flash_parts|qio_mode|secure_boot\w*|flash_encrypt\w*|efuse\w*|"
+    r"soc_init|mcuboot|esp_bootloader\w*"
 )
+"""Whole tags: an application may well have a `boot_button`."""
 
 PATTERNS: Mapping[LineKind, re.Pattern[str]] = {
     # First line of the mask ROMs since ESP32-S2; ESP32's starts with `ets <date>` and has no name.
@@ -50,7 +51,7 @@ PATTERNS: Mapping[LineKind, re.Pattern[str]] = {
     # virtual board's own words are no application's either.
     LineKind.LOADER: re.compile(
         rf"^(?:{_ROM}|boot: |virtualboard: |"
-        rf"[EWIDV] (?:\([^)]{{1,20}}\) )?(?:{_BOOTLOADER_TAGS})[\w.]*:|"
+        rf"[EWIDV] (?:\([^)]{{1,20}}\) )?(?:{_BOOTLOADER_TAGS}):|"
         r"\[esp32\w*\] \[(?:ERR|WRN|INF|DBG)\]|\*\*\* Booting MCUboot)"
     ),
     # The mask ROM does not start the second stage.
@@ -62,7 +63,7 @@ PATTERNS: Mapping[LineKind, re.Pattern[str]] = {
     LineKind.REFUSED: re.compile(
         r"^(?:boot: error: |boot: .* rejected: |invalid header|Invalid chip id|Invalid image block|wrong chip id|"
         r"region \d+ .*overlaps |ets_loader\.c|csum err|Checksum failure|SHA-256 comparison failed|flash read err|"
-        r"cmd len |E (?:\([^)]{1,20}\) )?(?:boot|esp_image|flash_parts)|\[esp32\w*\] \[ERR\])"
+        r"cmd len |E (?:\([^)]{1,20}\) )?(?:boot(?:\.\w+)?|esp_image|flash_parts):|\[esp32\w*\] \[ERR\])"
     ),
     LineKind.DOWNLOAD: re.compile(r"waiting for download"),
     # A virtual board says so instead of executing what it has no model for.

@@ -2,7 +2,7 @@
 
 Sans-I/O: does not know ports, clocks or threads; the caller reads the link, feeds what came with the link's time, sends
 what `request` gives it, and calls `expire` with the time after each read. What a line means is said by
-`boot/log_patterns.py`, what "ready" means by `boot/readiness.py`.
+`boot/log_patterns.py`, what "ready" means by `boot/readiness.py`; the words of a failure are `boot/verdicts.py`'s.
 Invariant: verdict, names of the marks and the log tail depend only on the bytes, not on how they were cut into chunks;
 memory is bounded whatever the device sends.
 
@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cache.named_tuple import NamedTuple
+from pipeline.boot import verdicts
 from pipeline.boot.line_pattern import LinePattern
 from pipeline.boot.lines import Line, LineCutter
 from pipeline.boot.log_patterns import (
@@ -238,7 +239,7 @@ class BootWatcher:
         if self.verdict is None:
             self._match(line)
         if self.verdict is None and self._not_executed:
-            self.verdict = self._no_cpu()
+            self.verdict = self._fail(*verdicts.not_executed(self._not_executed))
 
     def _show(self, raw: bytes) -> tuple[str, bool]:
         """Add a line to the tail; returns its text without colours, and whether all of it is printable text."""
@@ -277,7 +278,7 @@ class BootWatcher:
         elif LineKind.ROM_REFUSAL in found:
             self._rom_refusals += 1
             if self._rom_refusals >= BOOT_LOOP_AFTER:
-                self.verdict = self._rom_refused()
+                self.verdict = self._fail(*verdicts.rom_refused(self._refused, self._rom_refusals))
         elif clean and LineKind.LOADER not in found and not self._panicked:
             self._suspect = None
             self._refused = ""
@@ -289,11 +290,7 @@ class BootWatcher:
         """The bootloader starts the application that lies there."""
         if self._until.speaks_rpc or self._app_offset is None or offset == self._app_offset:
             return
-        why = f"; before it: {self._refused[:200]}" if self._refused else ""
-        self.verdict = self._fail(
-            FailureCategory.WRONG_IMAGE,
-            f"the bootloader starts the application at {offset:#x}, this build's lies at {self._app_offset:#x}{why}",
-        )
+        self.verdict = self._fail(*verdicts.started_elsewhere(offset, self._app_offset, self._refused))
 
     def _rom_line(self, at_s: float, line: str, found: frozenset[LineKind]) -> None:
         if LineKind.BANNER in found or not self._in_banner:
@@ -330,11 +327,7 @@ class BootWatcher:
         sha256 = reported_sha256(message)
         mac = (reported_mac(message) or "").lower()
         if self._gone and self._mac and mac not in ("", self._mac):
-            self.verdict = self._fail(
-                FailureCategory.WRONG_DEVICE,
-                f"the board that came back to the port is {mac[:TAIL_COLUMNS]!a}, not {self._mac}",
-                "plug the board in again where it was, and deploy again",
-            )
+            self.verdict = self._fail(*verdicts.another_board(mac, self._mac))
             return
         if not self._until.speaks_rpc:
             return
@@ -371,41 +364,10 @@ class BootWatcher:
     def _suspected(self) -> Failure:
         assert self._suspect is not None
         category, line = self._suspect
-        if category is FailureCategory.PANIC:
-            return self._fail(category, f"the firmware crashed while booting: {line[:200]}")
-        return self._fail(
-            category,
-            "the chip stayed in its ROM loader (`waiting for download`) instead of starting the firmware",
-            "release BOOT (a strapping pin holds the chip in the loader), press and release EN (reset), then run again",
-        )
+        return self._fail(*(verdicts.panicked(line) if category is FailureCategory.PANIC else verdicts.in_loader()))
 
     def _boot_loop(self) -> Failure:
-        if self._refused and line_kinds(self._refused) & {LineKind.ROM_REFUSAL}:
-            return self._rom_refused()
-        why = f"; the last refusal was: {self._refused[:200]}" if self._refused else ""
-        return self._fail(
-            FailureCategory.BOOT_LOOP,
-            f"the chip reset {self._resets} times without becoming ready (last {self._last_reset}){why}",
-        )
-
-    def _rom_refused(self) -> Failure:
-        times = f" {self._rom_refusals} times" if self._rom_refusals > 1 else ""
-        return self._fail(
-            FailureCategory.BOOT_LOOP,
-            f"the ROM refused the bootloader{times}: {self._refused[:200]}",
-            "write the bootloader: its flash is erased or damaged, or it was built for another chip or offset",
-        )
-
-    def _no_cpu(self) -> Failure:
-        missing = "ROM function" in self._not_executed
-        fact = "the firmware stopped on this board" if missing else "no application runs on this board"
-        hint = (
-            "deploy to a real board, or build without what calls that function"
-            if missing
-            else "deploy to a board that executes it (a virtual esp32c3, or a real one), or let the flash be enough "
-            "with readiness.until = 'line:not executed'"
-        )
-        return self._fail(FailureCategory.NO_OUTPUT, f"{fact}: {self._not_executed[:200]}", hint)
+        return self._fail(*verdicts.boot_loop(self._resets, self._last_reset, self._refused, self._rom_refusals))
 
     def _silent(self) -> Failure:
         limit = f"within {round(self._timeout_s * 1000)} ms of reset"
@@ -415,7 +377,7 @@ class BootWatcher:
         if self._proven is not None:
             return self._unhealthy(limit)
         if self._refused:
-            return self._refusal(limit)
+            return self._fail(*verdicts.refused(self._refused, self._rom_refusals, limit))
         if not self._until.speaks_rpc:
             byte = self._until.gate is ReadinessGate.BYTE
             wanted = "nothing of the application" if byte else f"not a line that {self._until.text!r} matches"
@@ -428,16 +390,6 @@ class BootWatcher:
             )
         return self._fail(
             FailureCategory.RPC_TIMEOUT, f"no JSON-RPC message came {limit}, but {came}", self._baud_hint()
-        )
-
-    def _refusal(self, limit: str) -> Failure:
-        """The last that was heard is that an image would not start."""
-        if line_kinds(self._refused) & {LineKind.ROM_REFUSAL}:
-            return self._rom_refused()
-        return self._fail(
-            FailureCategory.BOOT_LOOP,
-            f"no application started {limit}: the bootloader refused it: {self._refused[:200]}",
-            "read the refusal: the image is damaged, or for another chip or partition table",
         )
 
     def _baud_hint(self) -> str | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cache import statefile
+from cache.digest import is_hex_name
 from cache.named_tuple import NamedTuple
 from pipeline.engine.inputs import Command
 from pipeline.model import Action
@@ -219,7 +220,8 @@ def _is_pairs(value: Any) -> bool:
     return value.__class__ is tuple and all(_is_strings(part) and len(part) == 2 for part in value)
 
 
-_is_observed = _is_pairs
+def _is_observed(value: Any) -> bool:
+    return _is_pairs(value) and all(is_hex_name(sha256) for _, sha256 in value)
 
 
 def _is_how(value: Any) -> bool:
@@ -236,9 +238,11 @@ def _row(data: bytes) -> tuple[Observed, Outputs, str, str] | None:
         inputs, outputs, depfile, key = marshal.loads(data)
     except (ValueError, EOFError, TypeError, MemoryError):
         return None
-    if not _is_observed(inputs) or outputs.__class__ is not tuple or not _is_strings((depfile, key)):
+    if not _is_observed(inputs) or outputs.__class__ is not tuple or depfile.__class__ is not str:
         return None
     for output in outputs:
-        if output.__class__ is not tuple or tuple(map(type, output)) != (str, str, bool):
+        if output.__class__ is not tuple or tuple(map(type, output)) != (str, str, bool) or not is_hex_name(output[1]):
             return None
+    if key.__class__ is not str or not is_hex_name(key):
+        return None
     return inputs, outputs, depfile, key

@@ -6,7 +6,6 @@ Does not know how a file is opened. Invariant: `take` of a whole file is the fil
 from __future__ import annotations
 
 from cache.named_tuple import NamedTuple
-from pipeline.formats import packed
 
 
 class FilePart(NamedTuple):
@@ -19,7 +18,11 @@ class FilePart(NamedTuple):
 
     def take(self, data: bytes) -> bytes:
         """The part of the file's bytes. Raises ValueError for a packed one that is damaged."""
-        flat = packed.unpack(data).data if self.packed else data
+        flat = data
+        if self.packed:
+            from pipeline.formats.packed import unpack
+
+            flat = unpack(data).data
         return flat[self.start :] if self.size < 0 else flat[self.start : self.start + self.size]
 
 

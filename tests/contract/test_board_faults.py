@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.test_esptool_boot import bootable
 from tests.contract.virtual_time import follow, port_on, still_clock
-from virtualboard.afflict import ActiveFaults
+from virtualboard.active_faults import ActiveFaults
 from virtualboard.board import Board, Mode
 from virtualboard.chips import CHIPS
 from virtualboard.faults import parse_fault

@@ -15,7 +15,7 @@ from tests.contract.random_faults import chatter, script
 from tests.contract.test_esptool_boot import bootable
 from tests.contract.test_esptool_rfc2217 import HELLO, SYNC, SYNCED, control
 from tests.contract.virtual_time import still_clock
-from virtualboard.afflict import ActiveFaults
+from virtualboard.active_faults import ActiveFaults
 from virtualboard.board import Board, Mode
 from virtualboard.chips import CHIPS
 from virtualboard.faults import parse_fault

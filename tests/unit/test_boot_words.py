@@ -124,6 +124,19 @@ def test_an_application_that_speaks_of_offsets_is_no_bootloader() -> None:
     assert isinstance(heard("byte", text, 0x10000).verdict, Ready)
 
 
+@pytest.mark.parametrize("tag", ["boot_button", "bl_led", "booted", "mode_switch"])
+@pytest.mark.parametrize("level", ["I", "E"])
+def test_tags_of_an_application_that_begin_like_the_bootloaders(tag: str, level: str) -> None:
+    watch = heard("line:^never", f"{LOADED}{level} (500) {tag}: stuck\r\n")
+    assert MarkName.APP_START in {mark.name for mark in watch.marks}
+    assert failed(watch).category is FailureCategory.RPC_TIMEOUT, "nothing was refused"
+
+
+@pytest.mark.parametrize("tag", ["boot", "boot.esp32c3", "boot_comm", "esp_image", "bootloader_flash", "efuse_init"])
+def test_tags_of_the_bootloader(tag: str) -> None:
+    assert isinstance(failed(heard("byte", f"{LOADED}I (24) {tag}: text\r\n")), Failure)
+
+
 def test_why_the_bootloader_chose_another_is_said() -> None:
     refused = "E (60) esp_image: Checksum failed. Calculated 0x1 read 0x2\r\n"
     failure = failed(heard("byte", LOADED + refused + STARTS.format(offset=0x110000), 0x10000))

@@ -13,7 +13,7 @@ import pytest
 
 from cache import statefile
 from cache.actions import ActionResult, OutputFile
-from cache.digest import ActionKey
+from cache.digest import ActionKey, is_hex_name
 from cache.store import Store
 from pipeline.effects.api import Completed
 from pipeline.engine.build_log import STATE_KIND, STATE_NAME, BuildRecords, load_saved
@@ -165,8 +165,12 @@ def test_records_with_any_other_value_are_none(space: EngineSpace) -> None:
     for other in mutations(value[1]):
         records = BuildRecords(other)
         for name in (*value[1][0], *records.names()):
-            records.get(name), records.result(name), records.files(name)
-            hash((records.discovered(name), records.absent(name)))
+            records.get(name)
+            inputs, outputs = records.files(name) or ((), ())
+            made, key = records.result(name) or ((), "0" * 64)
+            named = (*inputs, *outputs, *made, *records.discovered(name))
+            assert all(isinstance(path, str) and is_hex_name(sha256) for path, sha256, *_ in named), other
+            assert is_hex_name(key) and all(isinstance(path, str) for path in records.absent(name)), other
 
 
 @pytest.mark.parametrize("path", ["../outside/precious", "/etc/hostname", "src/a.c", "build/../src/a.c", "a\0b"])

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.test_vb_board import MAC, FakeMachine
 from tests.unit.test_vb_loader import SYNC, block, frame
-from virtualboard.afflict import ActiveFaults
+from virtualboard.active_faults import ActiveFaults
 from virtualboard.board import Board, Mode
 from virtualboard.chips import CHIPS
 from virtualboard.faults import parse_fault

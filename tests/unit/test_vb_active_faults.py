@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtualboard.afflict import MAX_FAULTS, ActiveFaults, TooManyFaults, panic_text
+from virtualboard.active_faults import MAX_FAULTS, ActiveFaults, TooManyFaults, panic_text
 from virtualboard.faults import parse_fault
 from virtualboard.nor import NorFlash
 
 DATA = bytes(range(1, 201))
 
 
-def afflicted(*texts: str) -> ActiveFaults:
+def active(*texts: str) -> ActiveFaults:
     out = ActiveFaults(map(parse_fault, texts))
     out.start(100.0)
     return out
@@ -28,7 +28,7 @@ def in_pieces(faults: ActiveFaults, to: str, cuts: Sequence[int]) -> bytes:
 
 
 def test_no_faults_is_the_identity() -> None:
-    faults = afflicted()
+    faults = active()
     assert faults.line("host", DATA) == DATA
     assert faults.programmed(7, DATA) == [(7, DATA)]
     assert faults.erased(0, 0x3000) == [(0, 0x3000)]
@@ -36,14 +36,14 @@ def test_no_faults_is_the_identity() -> None:
 
 
 def test_dropped_and_doubled_bytes_are_those_that_were_named() -> None:
-    assert afflicted("drop:at=3,count=2").line("host", DATA[:8]) == bytes([1, 2, 3, 6, 7, 8])
-    assert afflicted("duplicate:at=1").line("host", DATA[:3]) == bytes([1, 2, 2, 3])
-    assert afflicted("drop:at=3").line("board", DATA) == DATA
-    assert afflicted("drop:to=board,at=3").line("board", DATA[:5]) == bytes([1, 2, 3, 5])
+    assert active("drop:at=3,count=2").line("host", DATA[:8]) == bytes([1, 2, 3, 6, 7, 8])
+    assert active("duplicate:at=1").line("host", DATA[:3]) == bytes([1, 2, 2, 3])
+    assert active("drop:at=3").line("board", DATA) == DATA
+    assert active("drop:to=board,at=3").line("board", DATA[:5]) == bytes([1, 2, 3, 5])
 
 
 def test_garbled_bytes_change_always_and_the_same_seed_garbles_the_same() -> None:
-    one, same, other = (afflicted(f"garble:count=200,seed={seed}").line("host", DATA) for seed in (1, 1, 2))
+    one, same, other = (active(f"garble:count=200,seed={seed}").line("host", DATA) for seed in (1, 1, 2))
     assert one == same != other
     assert all(a != b for a, b in zip(one, DATA, strict=True))
 
@@ -58,8 +58,8 @@ def test_garbled_bytes_change_always_and_the_same_seed_garbles_the_same() -> Non
 def test_where_a_stream_is_cut_does_not_matter(kind: str, at: int, count: int, every: int, cuts: list[int]) -> None:
     every = every and max(every, count)
     text = f"{kind}:at={at},count={count},every={every}"
-    whole = afflicted(text).line("host", DATA)
-    assert in_pieces(afflicted(text), "host", cuts) == whole
+    whole = active(text).line("host", DATA)
+    assert in_pieces(active(text), "host", cuts) == whole
     hit = [i for i in range(len(DATA)) if i >= at and ((i - at) % every if every else i - at) < count]
     if kind == "garble":
         assert [i for i in range(len(DATA)) if whole[i] != DATA[i]] == hit
@@ -70,7 +70,7 @@ def test_where_a_stream_is_cut_does_not_matter(kind: str, at: int, count: int, e
 
 @pytest.mark.parametrize("kind", ["brown-out", "power-cut", "watchdog"])
 def test_a_torn_write_leaves_half_a_sector_and_then_nothing_reaches_the_flash(kind: str) -> None:
-    faults, flash = afflicted(f"{kind}:write=2"), NorFlash(0x8000)
+    faults, flash = active(f"{kind}:write=2"), NorFlash(0x8000)
     flash.wear = faults
     flash.program(0, bytes(0x1000))
     flash.program(0x1000, bytes(0x4000))
@@ -86,7 +86,7 @@ def test_a_torn_write_leaves_half_a_sector_and_then_nothing_reaches_the_flash(ki
 
 
 def test_other_faults_at_a_write_let_it_finish() -> None:
-    faults, flash = afflicted("vanish:write=1"), NorFlash(0x1000)
+    faults, flash = active("vanish:write=1"), NorFlash(0x1000)
     flash.wear = faults
     flash.program(0, bytes(0x1000))
     assert flash.read(0, 0x1000) == bytes(0x1000)
@@ -100,7 +100,7 @@ def test_other_faults_at_a_write_let_it_finish() -> None:
 )
 def test_worn_sectors_keep_what_they_hold(sectors: list[tuple[int, int]], offset: int, size: int) -> None:
     flash = NorFlash(0x8000)
-    flash.wear = afflicted(*(f"worn:sector={s * 0x1000 + 5},count={n}" for s, n in sectors))
+    flash.wear = active(*(f"worn:sector={s * 0x1000 + 5},count={n}" for s, n in sectors))
     size = min(size, 0x8000 - offset)
     flash.program(offset, bytes(size))
     worn = {s + i for s, n in sectors for i in range(n)}
@@ -117,13 +117,13 @@ def test_worn_sectors_keep_what_they_hold(sectors: list[tuple[int, int]], offset
 def test_worn_sectors_are_not_erased() -> None:
     flash = NorFlash(0x8000)
     flash.program(0, bytes(0x8000))
-    flash.wear = afflicted("worn:sector=0x2000,count=2")
+    flash.wear = active("worn:sector=0x2000,count=2")
     flash.erase(0, 0x8000)
     assert flash.read(0, 0x8000) == b"\xff" * 0x2000 + bytes(0x2000) + b"\xff" * 0x4000
 
 
 def test_strikes_come_at_their_instants_as_often_as_asked() -> None:
-    faults = afflicted("watchdog:after=2,times=2", "brown-out:boot=0.5", "vanish:after=3,times=0")
+    faults = active("watchdog:after=2,times=2", "brown-out:boot=0.5", "vanish:after=3,times=0")
     assert faults.next_at == 102.0
     assert [f.kind for f in faults.strikes(101.9)] == []
     assert [f.kind for f in faults.strikes(102.0)] == ["watchdog"]
@@ -139,18 +139,18 @@ def test_strikes_come_at_their_instants_as_often_as_asked() -> None:
 
 
 def test_slow_boots_and_loops_and_identities() -> None:
-    faults = afflicted("slow-boot:by=2,times=1", "slow-boot:by=1", "boot-loop:times=1", "wrong-chip:chip=esp32")
+    faults = active("slow-boot:by=2,times=1", "slow-boot:by=1", "boot-loop:times=1", "wrong-chip:chip=esp32")
     assert (faults.slow_boot_s(), faults.slow_boot_s()) == (3.0, 1.0)
     assert faults.loops()
     faults.booted(100.0)
     faults.strikes(100.3)
     assert not faults.loops()
     assert faults.identity("esp32c3", "m") == ("esp32", "m")
-    assert afflicted("other-mac:mac=7c:df:a1:00:00:01").identity("c", "m") == ("c", "7c:df:a1:00:00:01")
+    assert active("other-mac:mac=7c:df:a1:00:00:01").identity("c", "m") == ("c", "7c:df:a1:00:00:01")
 
 
 def test_the_number_of_faults_is_bounded() -> None:
-    faults = afflicted(*["silence"] * MAX_FAULTS)
+    faults = active(*["silence"] * MAX_FAULTS)
     with pytest.raises(TooManyFaults, match=f"has {MAX_FAULTS} faults already\nClear them"):
         faults.add(parse_fault("silence"))
 
