@@ -18,12 +18,14 @@ from pipeline.config.schema import (
     Bootloader,
     Budget,
     CacheSettings,
+    CmakeConfig,
     DeployConfig,
     DeviceConfig,
     FlashSettings,
     GateConfig,
     ImageConfig,
     LibraryConfig,
+    NinjaConfig,
     Partitions,
     Prebuilt,
     Profile,
@@ -33,7 +35,7 @@ from pipeline.config.schema import (
     ToolchainConfig,
     Verify,
 )
-from pipeline.config.values import COMPILED_KEYS, PREBUILT, Problem, check_value
+from pipeline.config.values import COMPILED_KEYS, NINJA_KINDS, PREBUILT, Problem, check_value
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.text import did_you_mean, suggestion
@@ -47,6 +49,8 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "project": ProjectConfig,
         "toolchain": ToolchainConfig,
         "prebuilt": Prebuilt,
+        "ninja": NinjaConfig,
+        "cmake": CmakeConfig,
         "bootloader": Bootloader,
         "partitions": Partitions,
         "flash": FlashSettings,
@@ -86,7 +90,7 @@ def parse_config(
     values = _read_document(document, problems)
     problems = problems or prebuilt_checks(document)
     firmware: Firmware | None = None
-    if not problems and find_firmware is not None and not _compiles(document):
+    if not problems and find_firmware is not None and _takes_firmware(document):
         section = Prebuilt(**values["prebuilt"])
         found = find_firmware(section._replace(chip=section.chip or values["toolchain"].get("chip", "")))
         if isinstance(found, Failure):
@@ -105,7 +109,12 @@ def parse_config(
 
 def _compiles(document: Mapping[str, Any]) -> bool:
     toolchain = document.get("toolchain")
-    return not isinstance(toolchain, dict) or toolchain.get("kind") != PREBUILT
+    return not isinstance(toolchain, dict) or toolchain.get("kind") not in (PREBUILT, *NINJA_KINDS)
+
+
+def _takes_firmware(document: Mapping[str, Any]) -> bool:
+    """Is there firmware that something else builds? A build of ninja need not make any."""
+    return not _compiles(document) and (document["toolchain"]["kind"] not in NINJA_KINDS or "prebuilt" in document)
 
 
 def _adopt(values: dict[str, Any], firmware: "Firmware") -> list[Problem]:
@@ -258,7 +267,7 @@ def _unknown_key(path: "KeyPath", known: Iterable[str], section: str) -> Problem
 
 def _build(values: Mapping[str, Any], path: str, firmware: "Firmware | None") -> DeployConfig:
     """From values that have every required field and the right types."""
-    if values["toolchain"].get("kind") == PREBUILT and not values["profile"]:
+    if values["toolchain"].get("kind") in (PREBUILT, *NINJA_KINDS) and not values["profile"]:
         # Nothing is compiled, so no flags need a name; products still need a directory.
         values["profile"][values["project"].setdefault("profile", PREBUILT)] = {}
     sections = {name: shape(**values[name]) for name, shape in _SECTIONS.items()}

@@ -20,6 +20,7 @@ from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import NEVER_RUN, ActionDecision, Fate, decide, first_move
 from pipeline.engine.inputs import InputKind, command_of
 from pipeline.engine.keys import KeyDifference, set_key
+from pipeline.engine.observation import made_elsewhere
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action, Stage, Tool
 
@@ -99,6 +100,7 @@ class _Future:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self.tools: Mapping[str, Tool] = workspace.steps.tools
+        self.symbols: Mapping[str, str] = workspace.symbols
         # Not the store of the workspace: that one is for those who write.
         blobs = BlobStore(workspace.directories.cache)
         self._results = ActionCache(workspace.directories.cache, blobs)
@@ -154,6 +156,16 @@ class _Future:
 
     def is_present(self, path: str) -> bool:
         return self._made(path) != "" or self._now(path) is not None
+
+    def is_made(self, path: str) -> bool:
+        return path in self._workspace.graph.producer
+
+    def ran_ns(self, action: Action) -> int:
+        return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
+
+    def made_elsewhere(self, action: Action) -> CandidateSet | None:
+        """Not while an input is still to be made."""
+        return made_elsewhere(self._workspace, action)
 
     def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         return ask()

@@ -73,6 +73,12 @@ class Look:
                 self._present[path] = False
         return self._present[path]
 
+    def is_made(self, path: str) -> bool:
+        return path in self._workspace.graph.producer
+
+    def ran_ns(self, action: Action) -> int:
+        return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
+
     def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         # By identity: equal ones are one object (see `build_log`), and comparing them costs as much as asking.
         known = self._shared.get(id(shared))

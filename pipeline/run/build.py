@@ -17,6 +17,7 @@ from pipeline.config.schema import DeployConfig
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.errors import DeployError, StoreError
+from pipeline.failures import fail
 from pipeline.fastpath.state import FastPathState
 from pipeline.model import (
     Failure,
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from pipeline.run.built_images import BuiltImages
     from pipeline.run.engines import Engines
     from pipeline.toolchain.build import Toolchain
+
+
+MOST_GENERATIONS = 100
+"""As ninja: how often a manifest may be made again within one run."""
 
 
 class Build:
@@ -137,7 +142,8 @@ class Build:
             return Verdict(State.UP_TO_DATE)
         try:
             if stage is Stage.FINGERPRINT:
-                return self.engines.of(stage).peek()
+                verdict = self.engines.of(stage).peek()
+                return self._generated() if verdict.up_to_date else verdict
             verdict = self.engines.of(stage).verdict(stage)
             if stage is Stage.LINK and verdict.up_to_date and self.images.check().failure is not None:
                 return Verdict(State.DIRTY, (Reason("image-check", "images"),))
@@ -171,8 +177,33 @@ class Build:
 
     # --- what the host stages do --------------------------------------------------------------
 
+    def _generated(self) -> Verdict:
+        """Is what says which actions there are up to date itself?"""
+        if not self.config.is_ninja:
+            return Verdict(State.UP_TO_DATE)
+        return self.engine.verdict(Stage.FINGERPRINT)
+
+    def _generate(self) -> Failure | None:
+        """Let the statements run that make ninja's manifest, and read it again, until it stays as it is."""
+        for _ in range(MOST_GENERATIONS):
+            if self._generated().up_to_date:
+                return None
+            work = self.run_actions(Stage.FINGERPRINT, FailureCategory.ACTION_FAILED)
+            if work.failure is not None or not (work.counts["built"] or work.counts["restored"]):
+                return work.failure
+            self.engines.save()
+            for name in ("toolchain", "engines"):
+                self.__dict__.pop(name, None)
+        where = f"{self.config.ninja.directory}/build.ninja"
+        message = f"it is made again each time: {MOST_GENERATIONS} times now"
+        hint = "look for a statement whose output is older than what it reads"
+        return fail(FailureCategory.ACTION_FAILED, stage=Stage.FINGERPRINT, where=where, message=message, hint=hint)
+
     def scan(self) -> StageWork:
-        """Stamp every input, read those that moved, remember the result."""
+        """Stamp every input, read those that moved, remember the result. What generates the actions runs first."""
+        failure = self._generate()
+        if failure is not None:
+            return StageWork((), {}, failure)
         found = self.engines.of(Stage.FINGERPRINT).scan()
         return StageWork(found.reasons, dict(found.counts))
 

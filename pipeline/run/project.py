@@ -126,6 +126,21 @@ def _firmware(root: Path, text: str, section: Prebuilt, options: Options) -> Fir
     return find_firmware(root, section, _made_by_actions(text))
 
 
+def _configure(root: Path, text: str, options: Options) -> Failure | None:
+    """Let the manifest of ninja be made where there is none, and the command line asks for work."""
+    config = parse_config(text)
+    if isinstance(config, Failure) or not config.is_ninja or not options.builds:
+        return None
+    from pipeline.toolchain.ninja_build import MANIFEST, configure_command
+
+    argv = configure_command(config)
+    if not argv or (root / config.ninja.directory / MANIFEST).exists():
+        return None
+    from pipeline.run.build_first import build_first
+
+    return build_first(root, root / STATE_DIR, argv, CONFIG_FILE, to_stderr=options.json)
+
+
 def _made_by_actions(text: str) -> set[str]:
     """Outputs of the `[[action]]` tables of a text that was checked."""
     import tomllib
@@ -149,6 +164,9 @@ def load_project(options: Options, root: Path | None = None) -> Project | Failur
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or f"it is not UTF-8 ({error})"
         return _config_failure(CONFIG_FILE, f"cannot be read: {reason}", "make it a readable file in UTF-8")
+    unconfigured = _configure(root, text, options)
+    if unconfigured is not None:
+        return unconfigured
     config = parse_config(text, find_firmware=lambda section: _firmware(root, text, section, options))
     if isinstance(config, Failure):
         return config
