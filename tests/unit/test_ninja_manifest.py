@@ -43,7 +43,9 @@ def ninja(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_variables_of_statement_rule_and_file() -> None:
-    text = "flags = -O\nrule cc\n  command = cc $flags $in -o $out\nbuild a.o: cc a.c b.c | c.h || d\nbuild b.o: cc b.c\n"
+    text = (
+        "flags = -O\nrule cc\n  command = cc $flags $in -o $out\nbuild a.o: cc a.c b.c | c.h || d\nbuild b.o: cc b.c\n"
+    )
     manifest = parse(text + "  flags = $flags -g\n")
     assert command(manifest, "a.o") == "cc -O a.c b.c -o a.o"
     assert command(manifest, "b.o") == "cc -O -g b.c -o b.o"
@@ -179,7 +181,24 @@ def _path(rng: random.Random) -> str:
 
 
 def _value(rng: random.Random) -> str:
-    pieces = ("-O", " ", "$x", "${y.z}", "$in", "$out", "$in_newline", "$$", "$:", ":", "|", "  ", "$ ", "#", "$\n   ", "é")
+    pieces = (
+        "-O",
+        " ",
+        "$x",
+        "${y.z}",
+        "$in",
+        "$out",
+        "$in_newline",
+        "$$",
+        "$:",
+        ":",
+        "|",
+        "  ",
+        "$ ",
+        "#",
+        "$\n   ",
+        "é",
+    )
     return "".join(rng.choice(pieces) for _ in range(rng.randrange(6)))
 
 
