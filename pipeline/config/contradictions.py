@@ -167,7 +167,7 @@ def _build_checks(config: DeployConfig) -> list[Problem]:
 
 
 def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
-    if not config.devices and config.is_ninja and config.firmware is None:
+    if not config.devices and config.is_ninja and not config.makes_firmware:
         return []  # a program for this machine, which goes to no board
     if not config.devices:
         return [

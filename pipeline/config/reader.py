@@ -35,7 +35,7 @@ from pipeline.config.schema import (
     ToolchainConfig,
     Verify,
 )
-from pipeline.config.values import COMPILED_KEYS, NINJA_KINDS, PREBUILT, Problem, check_value
+from pipeline.config.values import COMPILED_KEYS, ESP_IDF, NINJA_KINDS, PREBUILT, Problem, check_value
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.text import did_you_mean, suggestion
@@ -71,8 +71,8 @@ _LISTED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"action": ActionCo
 """Arrays of tables."""
 
 
-FindFirmware = Callable[[Prebuilt], "Firmware | Problem | Failure"]
-"""What `[prebuilt]` means on this machine."""
+FindFirmware = Callable[[Prebuilt], "Firmware | Problem | Failure | None"]
+"""What `[prebuilt]` means on this machine; None while the build that makes it has not run."""
 
 
 def parse_config(
@@ -90,6 +90,8 @@ def parse_config(
     values = _read_document(document, problems)
     problems = problems or prebuilt_checks(document)
     firmware: Firmware | None = None
+    if not problems and _kind(document) == ESP_IDF and "prebuilt" not in document:
+        values["prebuilt"] = {"directory": values["ninja"].get("directory", NinjaConfig().directory)}
     if not problems and find_firmware is not None and _takes_firmware(document):
         section = Prebuilt(**values["prebuilt"])
         found = find_firmware(section._replace(chip=section.chip or values["toolchain"].get("chip", "")))
@@ -97,7 +99,7 @@ def parse_config(
             return found
         if isinstance(found, Problem):
             problems = [found]
-        else:
+        elif found is not None:
             firmware, problems = found, _adopt(values, found)
     if not problems:
         config = _build(values, path, firmware)
@@ -112,9 +114,15 @@ def _compiles(document: Mapping[str, Any]) -> bool:
     return not isinstance(toolchain, dict) or toolchain.get("kind") not in (PREBUILT, *NINJA_KINDS)
 
 
+def _kind(document: Mapping[str, Any]) -> str:
+    toolchain = document.get("toolchain")
+    return str(toolchain.get("kind", "")) if isinstance(toolchain, dict) else ""
+
+
 def _takes_firmware(document: Mapping[str, Any]) -> bool:
     """Is there firmware that something else builds? A build of ninja need not make any."""
-    return not _compiles(document) and (document["toolchain"]["kind"] not in NINJA_KINDS or "prebuilt" in document)
+    kind = _kind(document)
+    return kind in (PREBUILT, ESP_IDF) or (kind in NINJA_KINDS and "prebuilt" in document)
 
 
 def _adopt(values: dict[str, Any], firmware: "Firmware") -> list[Problem]:

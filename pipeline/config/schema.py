@@ -285,6 +285,11 @@ class DeployConfig(NamedTuple):
         return self.toolchain.kind in NINJA_KINDS
 
     @property
+    def makes_firmware(self) -> bool:
+        """Does a build of ninja make something that goes to flash?"""
+        return self.is_ninja and bool(self.prebuilt.directory or self.prebuilt.files)
+
+    @property
     def default_device(self) -> DeviceConfig:
         """The one marked `default = true`, or the only one."""
         return next((device for device in self.devices if device.default), self.devices[0])

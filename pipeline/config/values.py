@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 VIRTUAL_PORT = "virtual:"
 PREBUILT = "prebuilt"
-NINJA_KINDS = ("ninja", "cmake", "esp-idf")
+ESP_IDF = "esp-idf"
+NINJA_KINDS = ("ninja", "cmake", ESP_IDF)
 TOOLCHAIN_KINDS = ("zig", "gcc", PREBUILT, *NINJA_KINDS)
 """The first two compile for RISC-V only; `prebuilt` takes over what something else built; the last ones build what
 ninja would build."""

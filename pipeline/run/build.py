@@ -183,13 +183,21 @@ class Build:
             return Verdict(State.UP_TO_DATE)
         return self.engine.verdict(Stage.FINGERPRINT)
 
+    def _manifests(self) -> list[object]:
+        """What the files are that say which actions there are."""
+        return [
+            (status.st_mtime_ns, status.st_size, status.st_ino) if (status := _status(path)) is not None else None
+            for path in self.toolchain.manifests
+        ]
+
     def _generate(self) -> Failure | None:
         """Let the statements run that make ninja's manifest, and read it again, until it stays as it is."""
         for _ in range(MOST_GENERATIONS):
             if self._generated().up_to_date:
                 return None
+            before = self._manifests()
             work = self.run_actions(Stage.FINGERPRINT, FailureCategory.ACTION_FAILED)
-            if work.failure is not None or not (work.counts["built"] or work.counts["restored"]):
+            if work.failure is not None or self._manifests() == before:
                 return work.failure
             self.engines.save()
             for name in ("toolchain", "engines"):
@@ -220,7 +228,38 @@ class Build:
         for line in note_lines(result.notes):
             self._screen.notice(f"note: {line}")
         failure = self._failure_of(stage, category, result.failures) if result.failures else None
+        if stage is Stage.LINK and failure is None and self.config.makes_firmware:
+            return self._with_images(StageWork(tuple(result.notes), dict(result.counts)))
         return StageWork(tuple(result.notes), dict(result.counts), failure)
+
+    def _with_images(self, done: StageWork) -> StageWork:
+        """The statements that make firmware have run: what is to go where is known now, if it was not before, or is
+        another one; then its images are made, too."""
+        before = (self.config.firmware, self._table())
+        failure = self.project.reload()
+        if failure is None and self.config.firmware is None:
+            where = self.config.path
+            message = "the build made no firmware: a file that goes to flash is missing"
+            hint = "build the target that makes it: [ninja] targets"
+            failure = fail(FailureCategory.ACTION_FAILED, stage=Stage.LINK, where=where, message=message, hint=hint)
+        if failure is not None:
+            return done._replace(failure=failure)
+        if (self.config.firmware, self._table()) == before:
+            return done
+        self.engines.save()
+        recorded = {action for action in self.toolchain.actions if self.engine.record(action) is not None}
+        for name in ("toolchain", "engines", "images"):
+            self.__dict__.pop(name, None)
+        # What runs each time has run.
+        actions = [each for each in self.toolchain.actions if each.statement is None or each in recorded]
+        self.__dict__["toolchain"] = self.toolchain._replace(actions=tuple(actions))
+        more = self.run_actions(Stage.LINK, FailureCategory.LINK_ERROR)
+        counts = {name: count + more.counts[name] for name, count in done.counts.items()}
+        counts["up_to_date"] = more.counts["up_to_date"]
+        return StageWork((*done.reasons, *more.reasons), counts, more.failure)
+
+    def _table(self) -> object:
+        return self.project.table if self.config.firmware is not None else None
 
     def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
         """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
@@ -310,6 +349,13 @@ class Build:
         """Keep what was read, and end every child process."""
         self.save()
         self.runner.close()
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
 
 
 def load_build(options: Options, root: Path | None = None) -> Build | Failure:

@@ -79,6 +79,16 @@ class Project:
         """`DEPLOY_REPORT_DIR`, else `[reports] dir`."""
         return self.root / (os.environ.get("DEPLOY_REPORT_DIR") or self.config.reports.dir)
 
+    def reload(self) -> Failure | None:
+        """Look again at what the build has made by now; why that cannot be used."""
+        found = load_project(self.options._replace(builds=False), self.root)
+        if isinstance(found, Failure):
+            return found
+        self.config, self.devices = found.config, found.devices
+        for name in ("table", "placements"):
+            self.__dict__.pop(name, None)
+        return None
+
     def config_moved(self) -> bool:
         """Does deploy.toml say something else than when it was loaded?"""
         try:
@@ -110,8 +120,16 @@ def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
     return None
 
 
-def _firmware(root: Path, text: str, section: Prebuilt, options: Options) -> Firmware | Problem | Failure:
-    """What `[prebuilt]` names, built first where the command line asks for work and the section says how."""
+def _firmware(root: Path, text: str, section: Prebuilt, options: Options) -> Firmware | Problem | Failure | None:
+    """What `[prebuilt]` names, built first where the command line asks for work and the section says how; None while
+    the statements of ninja that make it have not run."""
+    config = parse_config(text)
+    if not isinstance(config, Failure) and config.is_ninja:
+        from pipeline.toolchain.ninja_firmware import firmware_files
+
+        files = firmware_files(root, section)
+        if not files or not all((root / path).is_file() for path in files):
+            return None
     if section.build and options.builds:
         from pipeline.formats.toml_positions import locate
         from pipeline.run.build_first import build_first

@@ -48,6 +48,8 @@ class Toolchain(NamedTuple):
     watched: Watched = Watched(MappingProxyType({}))
     """Directories whose listings decided what the actions and tools are."""
     given: frozenset[str] = frozenset()
+    manifests: tuple[str, ...] = ()
+    """Files that said which actions there are, and that actions may make again."""
     symbols: Mapping[str, str] = MappingProxyType({})
     ninja_log_version: Callable[[], int] = lambda: 5
 
@@ -101,6 +103,7 @@ def build_toolchain(
         run_env={"PATH": os.environ.get("PATH", os.defpath), **found.run_env},
         watched=seen.with_more(found.watched).with_more(users.watched),
         given=frozenset(file.path for file in config.firmware.files) if config.firmware is not None else frozenset(),
+        manifests=statements.manifests if statements is not None else (),
         symbols=statements.symbols if statements is not None else {},
         ninja_log_version=statements.log_version if statements is not None else lambda: 5,
     )

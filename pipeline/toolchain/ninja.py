@@ -65,8 +65,12 @@ class NinjaPlaces(NamedTuple):
         """A word of a command with symbols in place of the directories."""
         for symbol, place in (("{root}", self.root), *self.symbols.items()):
             if place in word:
-                word = re.sub(rf"{re.escape(place)}(?![\w.+-])", symbol, word)
+                word = re.sub(rf"{_BEFORE}{re.escape(place)}(?![\w.+-])", rf"\1{symbol}", word)
         return word
+
+
+_BEFORE = r"(^|[\s=:,;\"'@(]|^-[A-Za-z-]+)"
+"""What stands before an absolute path in a word: not the end of another path, as in `CMakeFiles/a.dir/home/me/x.o`."""
 
 
 class _Needs(NamedTuple):
@@ -75,6 +79,13 @@ class _Needs(NamedTuple):
     inputs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     always: bool = False
+
+
+class NestedBuild(NamedTuple):
+    """Everything that a nested build makes, and what of it none of its own statements reads."""
+
+    outputs: frozenset[str]
+    results: tuple[str, ...]
 
 
 class StatementActions:
@@ -88,6 +99,10 @@ class StatementActions:
         debug_map: bool,
         environment: Mapping[str, str],
     ) -> None:
+        self.after: tuple[str, ...] = ()
+        """What must be there before any statement runs: the way to a nested build."""
+        self._nested: dict[int, NestedBuild] = {}
+        self._quiet: dict[int, bool] = {}
         self._places, self._manifest, self._tools, self._debug_map = places, manifest, tools, debug_map
         self._env = tuple((name, environment[name]) for name in VARIABLES if name in environment)
         self._phony: dict[str, _Needs] = {}
@@ -95,13 +110,33 @@ class StatementActions:
 
     def of(self, edges: Sequence[Edge], early: frozenset[int]) -> list[Action]:
         """One action for each of these that is not phony; `early`: ids of those that come before everything."""
-        found = [self._action(edge) for edge in edges if not edge.is_phony]
-        stages = _stages(found)
-        kept = [edge for edge in edges if not edge.is_phony]
+        kept = [edge for edge in edges if not self._is_no_action(edge)]
+        found = [self._action(edge) for edge in kept]
         return [
-            action._replace(stage=Stage.FINGERPRINT if id(edge) in early else stage)
-            for action, stage, edge in zip(found, stages, kept, strict=True)
+            action._replace(stage=Stage.FINGERPRINT) if id(edge) in early else action
+            for action, edge in zip(found, kept, strict=True)
         ]
+
+    def _is_no_action(self, edge: Edge) -> bool:
+        return edge.is_phony or id(edge) in self._nested or self._says_only(edge)
+
+    def _says_only(self, edge: Edge) -> bool:
+        """Does it only print something? CMake has such steps, whose outputs never are there."""
+        known = self._quiet.get(id(edge))
+        if known is None:
+            command = "" if edge.is_phony else edge.command
+            known = self._quiet[id(edge)] = "echo" in command and read_command(command).kind is CommandKind.QUIET
+        return known
+
+    def take_nested(self, edge: Edge, nested: NestedBuild) -> None:
+        """The statement only runs another build, whose statements are actions too: what needs it needs those."""
+        self._nested[id(edge)] = nested
+        self._phony.clear()
+
+    def before(self, edge: Edge) -> tuple[str, ...]:
+        """Everything that must be there before a statement runs."""
+        needed, late = self._needs(edge.needed_inputs), self._needs(edge.order_only_inputs)
+        return tuple(dict.fromkeys((*needed.inputs, *needed.after, *late.inputs, *late.after)))
 
     # --- paths --------------------------------------------------------------------------------------
 
@@ -117,7 +152,11 @@ class StatementActions:
         always = False
         for path in paths:
             maker = self._manifest.producer.get(path)
-            if maker is None or not maker.is_phony:
+            if maker is not None and (nested := self._nested.get(id(maker))) is not None:
+                own = self._place(path)
+                inputs.update(dict.fromkeys((own,) if own in nested.outputs else nested.results))
+                continue
+            if maker is None or not (maker.is_phony or self._says_only(maker)):
                 inputs[self._place(path)] = None
                 continue
             one = self._of_phony(path, maker)
@@ -128,7 +167,7 @@ class StatementActions:
 
     def _of_phony(self, path: str, edge: Edge) -> _Needs:
         if path not in self._phony:
-            if not edge.inputs:
+            if not edge.inputs and edge.is_phony:
                 there = os.path.exists(self._full(path))  # noqa: PTH110
                 found = _Needs((self._place(path),)) if there else _Needs(always=True)
             else:
@@ -154,7 +193,7 @@ class StatementActions:
             directory=self._places.directory,
             names=tuple(edge.outputs),
             command=f"{command};rspfile={content}" if content else command,
-            after=(*needed.after, *late.inputs, *late.after),
+            after=tuple(dict.fromkeys((*needed.after, *late.inputs, *late.after, *self.after))),
             rspfile=(self._place(canonical(rspfile)), content) if rspfile else ("", ""),
             deps=edge.binding("deps"),
             depfile=self._place(canonical(depfile)) if depfile else "",
@@ -295,8 +334,8 @@ def _speaks(linker: str) -> bool:
         return False
 
 
-def _stages(actions: Sequence[Action]) -> list[Stage]:
-    """Stage compile has the compiles and everything that they wait for."""
+def with_stages(actions: Sequence[Action]) -> list[Action]:
+    """Stage compile has the compiles and everything that they wait for; what comes before everything stays so."""
     producer = {path: n for n, action in enumerate(actions) for path in action.outputs}
     early = {n for n, action in enumerate(actions) if action.count_as == "compiled"}
     waiting = list(early)
@@ -308,4 +347,9 @@ def _stages(actions: Sequence[Action]) -> list[Stage]:
             if n is not None and n not in early:
                 early.add(n)
                 waiting.append(n)
-    return [Stage.COMPILE if n in early else Stage.LINK for n in range(len(actions))]
+    return [
+        action
+        if action.stage is Stage.FINGERPRINT
+        else action._replace(stage=Stage.COMPILE if n in early else Stage.LINK)
+        for n, action in enumerate(actions)
+    ]

@@ -17,11 +17,13 @@ from pipeline.effects.versions import ask_version
 from pipeline.errors import ConfigError
 from pipeline.failures import fail
 from pipeline.fastpath.watched import Watched
-from pipeline.formats.ninja.graph import CycleError, Edge, NinjaManifest
+from pipeline.formats.ninja.graph import CycleError, Edge, NinjaManifest, canonical
 from pipeline.formats.ninja.manifest import ManifestError, parse_manifest
+from pipeline.formats.ninja.shell import CommandKind, read_command
 from pipeline.model import Action, Failure, FailureCategory, Tool
 from pipeline.toolchain.config_places import config_failure_at
-from pipeline.toolchain.ninja import NinjaPlaces, StatementActions
+from pipeline.toolchain.ninja import NestedBuild, NinjaPlaces, StatementActions, with_stages
+from pipeline.toolchain.ninja_firmware import firmware_files, with_side_files
 from pipeline.toolchain.ninja_tools import StatementTools
 
 MANIFEST = "build.ninja"
@@ -35,6 +37,8 @@ class NinjaBuild(NamedTuple):
     actions: tuple[Action, ...]
     run_env: Mapping[str, str]
     watched: Watched
+    manifests: tuple[str, ...]
+    """Every file that may say which statements there are, present or not: what makes one may change the actions."""
     symbols: Mapping[str, str]
     log_version: Callable[[], int]
 
@@ -42,55 +46,116 @@ class NinjaBuild(NamedTuple):
 def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild:
     """The statements that the wanted targets take, as actions. Raises ConfigError when there is no usable manifest."""
     section = config.ninja
-    places = NinjaPlaces(str(root), section.directory, dict(section.places_of(root)))
-    manifest = _read_manifest(root, config)
-    targets = list(section.targets)
-    unknown = next((target for target in targets if target not in manifest.known()), "")
-    if unknown:
-        message = f"'{unknown}' is no target of {section.directory}/{MANIFEST}"
-        hint = f"choose one that `ninja -C {section.directory} -t targets all` names"
-        raise ConfigError(config_failure_at(root, config, ("ninja", "targets"), message, hint))
-    try:
-        early = manifest.closure([MANIFEST]) if MANIFEST in manifest.producer else []
-        wanted = manifest.closure(manifest.wanted(targets))
-    except CycleError as error:
-        raise ConfigError(_bad(f"{section.directory}/{MANIFEST}", f"statements wait for each other: {error}")) from None
-    tools = StatementTools(state_dir, root / section.directory, os.environ.get("PATH", os.defpath))
-    actions = StatementActions(places, manifest, tools, section.prefix_map == "debug", os.environ)
-    made = actions.of(_once([*early, *wanted]), frozenset(map(id, early)))
+    reading = _Reading(root, config, state_dir)
+    made = reading.read(section.directory, list(section.targets))
+    made = with_stages(with_side_files(made, _side_files(root, config), str(root)))
+    tools = reading.tools
     tools.save()
-    manifests = [str(root / section.directory / path) for path in manifest.files]
     return NinjaBuild(
         name=config.toolchain.kind,
         tools=tools.tools,
         actions=tuple(made),
         run_env=dict(os.environ),
-        watched=Watched({}, (), (*manifests, *tools.files)),
-        symbols=places.symbols,
+        watched=Watched({}, (), (*reading.files, *tools.files)),
+        manifests=tuple(reading.manifests),
+        symbols=reading.symbols,
         log_version=lambda: installed_log_version(root / section.directory, os.environ.get("PATH", os.defpath)),
     )
 
 
+def _side_files(root: Path, config: DeployConfig) -> list[str]:
+    """What goes to flash, and the ELF file beside the application."""
+    files = firmware_files(root, config.prebuilt) if config.makes_firmware else ()
+    return [*files, *(f"{path.removesuffix('.bin')}.elf" for path in files)]
+
+
+class _Reading:
+    """One reading of a build directory and of those that it builds in turn."""
+
+    def __init__(self, root: Path, config: DeployConfig, state_dir: Path) -> None:
+        self._root, self._config = root, config
+        self.symbols = dict(config.ninja.places_of(root))
+        search = os.environ.get("PATH", os.defpath)
+        self.tools = StatementTools(state_dir, root / config.ninja.directory, search)
+        self.files: list[str] = []
+        self.manifests: list[str] = []
+        self._seen: set[str] = set()
+
+    def read(self, directory: str, targets: list[str], after: tuple[str, ...] = ()) -> list[Action]:
+        """The actions of a build directory (from the root) and of the nested ones. Raises ConfigError."""
+        self._seen.add(directory)
+        manifest = self._manifest(directory)
+        self._check_targets(directory, manifest, targets)
+        try:
+            early = manifest.closure([MANIFEST]) if MANIFEST in manifest.producer else []
+            wanted = manifest.closure(manifest.wanted(targets))
+            nested = {id(edge): place for edge in wanted if (place := self._nested(edge, directory))}
+            for edge in wanted:
+                if id(edge) in nested:
+                    early += manifest.closure([*edge.inputs])
+        except CycleError as error:
+            raise ConfigError(_bad(f"{directory}/{MANIFEST}", f"statements wait for each other: {error}")) from None
+        places = NinjaPlaces(str(self._root), directory, self.symbols)
+        debug_map = self._config.ninja.prefix_map == "debug"
+        actions = StatementActions(places, manifest, self.tools, debug_map, os.environ)
+        actions.after = after
+        inner = self._import(actions, [edge for edge in wanted if id(edge) in nested], nested)
+        return [*actions.of(_once([*early, *wanted]), frozenset(map(id, early))), *inner]
+
+    def _import(self, actions: StatementActions, edges: list[Edge], nested: Mapping[int, str]) -> list[Action]:
+        """The actions of the builds that these statements run. One that is not configured yet is run as a command."""
+        found: list[Action] = []
+        for edge in edges:
+            directory = nested[id(edge)]
+            self.manifests.append(str(self._root / directory / MANIFEST))
+            if not (self._root / directory / MANIFEST).is_file() or directory in self._seen:
+                continue
+            inner = self.read(directory, [], actions.before(edge))
+            read = {path for action in inner for path in action.inputs}
+            made = [path for action in inner for path in action.outputs]
+            results = tuple(path for path in made if path not in read)
+            actions.take_nested(edge, NestedBuild(frozenset(made), results))
+            found += inner
+        return found
+
+    def _nested(self, edge: Edge, directory: str) -> str:
+        """The directory of the build that this statement runs, from the root; `""` if it runs none there."""
+        if edge.is_phony or ("--build" not in edge.command and "ninja" not in edge.command):
+            return ""
+        reading = read_command(edge.command)
+        if reading.kind is not CommandKind.NESTED or reading.main is None:
+            return ""
+        place = NinjaPlaces(str(self._root), directory, {}).from_root(canonical(reading.main.directory))
+        return place if place[:1] not in ("/", "{", ".") and place != directory else ""
+
+    def _check_targets(self, directory: str, manifest: NinjaManifest, targets: list[str]) -> None:
+        unknown = next((target for target in targets if target not in manifest.known()), "")
+        if unknown:
+            message = f"'{unknown}' is no target of {directory}/{MANIFEST}"
+            hint = f"choose one that `ninja -C {directory} -t targets all` names"
+            raise ConfigError(config_failure_at(self._root, self._config, ("ninja", "targets"), message, hint))
+
+    def _manifest(self, directory: str) -> NinjaManifest:
+        def read(path: str) -> str | None:
+            try:
+                return os.fsdecode(read_file(str(self._root / directory / path)))
+            except OSError:
+                return None
+
+        text = read(MANIFEST)
+        if text is None:
+            raise ConfigError(not_configured(self._config))
+        found = parse_manifest(MANIFEST, text, read)
+        if isinstance(found, ManifestError):
+            raise ConfigError(_bad(f"{directory}/{found.path}:{found.line}", found.message))
+        paths = [str(self._root / directory / path) for path in found.files]
+        self.files += paths
+        self.manifests += paths
+        return found
+
+
 def _once(edges: list[Edge]) -> list[Edge]:
     return list({id(edge): edge for edge in edges}.values())
-
-
-def _read_manifest(root: Path, config: DeployConfig) -> NinjaManifest:
-    directory = config.ninja.directory
-
-    def read(path: str) -> str | None:
-        try:
-            return os.fsdecode(read_file(str(root / directory / path)))
-        except OSError:
-            return None
-
-    text = read(MANIFEST)
-    if text is None:
-        raise ConfigError(not_configured(config))
-    found = parse_manifest(MANIFEST, text, read)
-    if isinstance(found, ManifestError):
-        raise ConfigError(_bad(f"{directory}/{found.path}:{found.line}", found.message))
-    return found
 
 
 def configure_command(config: DeployConfig) -> tuple[str, ...]:

@@ -297,10 +297,9 @@ def _compare_commands(directory: Path, found: NinjaManifest, text: str) -> None:
         if edge.validations:
             expected += "  validations:\n" + "".join(f"    {path}\n" for path in edge.validations)
         expected += "  outputs:\n"
-    shown = [line for line in query.stdout.splitlines(keepends=True)]
     # What reads an output is not asked here.
     kept, outputs = [], False
-    for line in shown:
+    for line in query.stdout.splitlines(keepends=True):
         outputs = line == "  outputs:\n" or (outputs and line.startswith("    "))
         if not line.startswith("  validations of:") and not (outputs and line.startswith("    ")):
             kept.append(line)

@@ -17,12 +17,14 @@ from cache.named_tuple import NamedTuple
 
 
 class CommandKind(StrEnum):
-    """`NESTED`: runs another build in a directory of its own. `CUSTOM`: nothing is known of it."""
+    """`NESTED`: runs another build in a directory of its own. `QUIET`: does nothing but say something. `CUSTOM`:
+    nothing is known of it."""
 
     COMPILE = "compile"
     ARCHIVE = "archive"
     LINK = "link"
     NESTED = "nested"
+    QUIET = "quiet"
     CUSTOM = "custom"
 
 
@@ -136,6 +138,8 @@ def read_command(text: str) -> CommandReading:
     if nested := _nested(commands):
         return nested
     working = [one for one in commands if not _is_quiet(one)]
+    if not working:
+        return CommandReading(CommandKind.QUIET)
     if working and all(_removes(one) or _archives(one) for one in working):
         return _archive(working)
     if len(working) != 1 or working[0].directory:
@@ -233,7 +237,8 @@ def map_files(words: Sequence[str]) -> list[str]:
 
 
 def _nested(commands: Sequence[SimpleCommand]) -> CommandReading | None:
-    """`cd DIR && cmake --build .`, as ExternalProject writes it, or `ninja` in place of cmake; a stamp may follow."""
+    """`cd DIR && cmake --build .`, as ExternalProject writes it with BUILD_ALWAYS, or `ninja` in place of cmake. Where
+    it makes a stamp afterwards, it runs once and not each time, and is a command like any other."""
     main, *rest = commands
     if not main.directory and main.words[1:2] != ("--build",):
         return None
@@ -241,11 +246,7 @@ def _nested(commands: Sequence[SimpleCommand]) -> CommandReading | None:
     if is_cmake and main.words[3:] not in ((), ("--config", ""), ("--target", "all")):
         return None
     is_ninja = main.program in ("ninja", "ninja-build", "samu") and len(main.words) == 1
-    if not (is_cmake or is_ninja) or not all(map(_is_stamp, rest)):
+    if not (is_cmake or is_ninja) or not all(map(_is_quiet, rest)):
         return None
     place = posixpath.normpath(posixpath.join(main.directory, main.words[2] if is_cmake else "."))
     return CommandReading(CommandKind.NESTED, main._replace(directory=place), (main.words[0],))
-
-
-def _is_stamp(command: SimpleCommand) -> bool:
-    return _is_quiet(command) or (command.program == "cmake" and command.words[1:3] == ("-E", "touch"))
