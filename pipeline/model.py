@@ -221,6 +221,8 @@ class Statement(NamedTuple):
     """Name, and how many of it may run at once (0: any number)."""
     evidence: bool = False
     """Is everything known that it reads? Then contents decide; if not, it runs whenever ninja would run it."""
+    traced: bool = False
+    """Does it start programs of Python, which say what they read?"""
     always: bool = False
     """Does it depend on something that never is there?"""
 

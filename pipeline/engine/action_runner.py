@@ -225,7 +225,7 @@ class ActionRunner:
             if isinstance(reported, str):
                 failure = _refused(action, FailureKind.DEPFILE, reported, ran)
             elif not keyed.lacks and all(self._observer.exists(path) for path in action.outputs):
-                kept = self._keep(keyed, reported, ran, start)
+                kept = self._keep(_local(keyed, reported), reported, ran, start)
                 failure, notes = (kept, ()) if isinstance(kept, ActionFailure) else (None, kept)
                 found = self._observer.identify(reported.candidate)
         if failure is not None:
@@ -370,6 +370,11 @@ class ActionRunner:
     def _remember(self, keyed: Keyed, key: ActionKey, found: IdentifiedSet, outputs: Outputs) -> None:
         record = Record(keyed.command, keyed.observed, found.discovered, found.absent, outputs, str(key))
         self._workspace.records.put(record_name(keyed.action), record)
+
+
+def _local(keyed: Keyed, reported: Reported) -> Keyed:
+    """One whose result stays here, where it is not known for certain what it read."""
+    return keyed if reported.is_whole else keyed._replace(action=keyed.action._replace(cacheable=False))
 
 
 def _refused(action: Action, kind: FailureKind, message: str, ran: Executed) -> ActionFailure:

@@ -133,10 +133,10 @@ def _after_compiles(actions: Sequence[Action], needs: Sequence[Sequence[int]]) -
 def _check(action: Action) -> str:
     if bool(action.argv) == bool(action.builtin):
         return "must have either a command or a builtin"
+    if action.statement is not None:
+        return ""  # ninja's files may lie anywhere, and some are never made
     if not action.outputs:
         return "declares no output"
-    if action.statement is not None:
-        return ""  # ninja's files may lie anywhere
     for path in (*action.inputs, *action.outputs, *((action.depfile,) if action.depfile else ())):
         if not path or path.startswith("/") or ".." in path.split("/"):
             return f"names {path!r}, which is outside the project"

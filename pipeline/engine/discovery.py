@@ -23,6 +23,7 @@ from pipeline.engine.observation import Observer
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.workspace import Workspace
 from pipeline.formats import c_source, depfile, linker_script
+from pipeline.formats.python_trace import parse_trace
 from pipeline.model import Action, Statement
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Reported(NamedTuple):
 
     candidate: CandidateSet
     unread: tuple[str, ...] = ()
+    is_whole: bool = True
+    """Is this certainly everything? If not, the result serves nobody else."""
 
 
 class Discovery:
@@ -55,6 +58,8 @@ class Discovery:
         if not action.depfile:
             return Reported(CandidateSet((), action.absent))
         path = self._workspace.resolve(action.depfile)
+        if action.statement is not None and action.statement.traced:
+            return self._from_trace(action, path)
         try:
             reported = depfile.parse(os.fsdecode(read_file(path)))
             if action.depfile not in action.outputs and not _reads_itself(action):
@@ -83,6 +88,23 @@ class Discovery:
         for name in unread:
             absent.pop(name, None)
         return Reported(CandidateSet(self._known_as(spelt, action), tuple(absent)), unread)
+
+    def _from_trace(self, action: Action, path: str) -> Reported:
+        """What programs of Python said that they read; the text is removed."""
+        try:
+            text = os.fsdecode(read_file(path))
+            os.unlink(path)  # noqa: PTH108
+        except OSError:
+            text = ""
+        trace = parse_trace(text)
+        own = {*action.inputs, *action.outputs}
+        read = {self._plain(self._normalised(name)) for name in trace.read} - own
+        missing = {self._plain(self._normalised(name)) for name in trace.missing} - own - read
+        lasting = sorted(name for name in read if self._observer.exists(name))
+        written = {self._plain(self._normalised(name)) for name in trace.written} - own
+        is_whole = not trace.unknown and not any(map(self._observer.exists, written))
+        absent = sorted(name for name in missing if not self._observer.exists(name))
+        return Reported(CandidateSet(tuple(lasting), tuple(absent)), (), is_whole)
 
     def _from_root(self, action: Action, statement: Statement, reported: Sequence[str]) -> tuple[str, ...]:
         """What a statement's depfile names, from the root; of a link also the scripts that it reads, which linkers

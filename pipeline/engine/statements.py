@@ -53,6 +53,11 @@ def _run(workspace: Workspace, action: Action, statement: Statement) -> Executed
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
     argv = (tool.path, *(workspace.placed(word) for word in action.argv[1:]))
     env = {**workspace.steps.run_env, **{name: workspace.placed(value) for name, value in action.env}}
+    if statement.traced:
+        place = Path(workspace.resolve(action.depfile))
+        place.unlink(missing_ok=True)
+        places = (str(Path(__file__).with_name("python_trace")), *filter(None, [env.get("PYTHONPATH", "")]))
+        env |= {"HOTPLATE_TRACE": str(place), "PYTHONPATH": os.pathsep.join(places)}
     directory = Path(workspace.resolve(statement.directory))
     try:
         done = workspace.host.runner.run(argv, cwd=directory, env=env, timeout_s=TIMEOUT_S)

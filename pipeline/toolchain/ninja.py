@@ -7,18 +7,22 @@ in; a statement has `evidence` only if everything that its command reads is in i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from cache.named_tuple import NamedTuple
+from pipeline.formats.command_words import parts
 from pipeline.formats.ninja.graph import Edge, NinjaManifest, canonical
 from pipeline.formats.ninja.shell import CommandKind, CommandReading, read_command, without_launcher
 from pipeline.model import STATEMENT_PROFILE, Action, Stage, Statement
+from pipeline.toolchain.ninja_firmware import side_makers
 from pipeline.toolchain.ninja_tools import StatementTools
 
 VARIABLES = (
@@ -35,6 +39,18 @@ VARIABLES = (
 )
 """Of the environment, what compilers, archivers and linkers let their outputs depend on, or words that are replayed."""
 
+LISTED = (
+    r"(?:^|/)gen_esp32part\.py$",
+    r"(?:^|/)ldgen\.py$",
+    r"(?:^|/)esptool(?:\.py)?$",
+    r"(?:^|/)elf2image\.py$",
+    r"(?:^|/)check_sizes\.py$",
+    r"(?:^|/)data_file_embed_asm\.cmake$",
+)
+"""Words of the commands whose results are cached beside compiles, archives and links: ESP-IDF's partition table, linker
+script, images, size checks and embedded files."""
+
+_KNOWN = (CommandKind.COMPILE, CommandKind.ARCHIVE, CommandKind.LINK, CommandKind.PYTHON)
 _COUNTED: Mapping[CommandKind, Literal["compiled", "linked", "built"]] = {
     CommandKind.COMPILE: "compiled",
     CommandKind.LINK: "linked",
@@ -101,9 +117,14 @@ class StatementActions:
     ) -> None:
         self.after: tuple[str, ...] = ()
         """What must be there before any statement runs: the way to a nested build."""
+        self.side_files: Sequence[str] = ()
+        """Files that are made and that no statement declares."""
+        self._made: set[str] = set()
+        """By the statements so far, in their order."""
         self._nested: dict[int, NestedBuild] = {}
         self._quiet: dict[int, bool] = {}
         self._places, self._manifest, self._tools, self._debug_map = places, manifest, tools, debug_map
+        self._listing = re.compile("|".join(LISTED))
         self._env = tuple((name, environment[name]) for name in VARIABLES if name in environment)
         self._phony: dict[str, _Needs] = {}
         self._named: dict[str, str] = {}
@@ -111,7 +132,15 @@ class StatementActions:
     def of(self, edges: Sequence[Edge], early: frozenset[int]) -> list[Action]:
         """One action for each of these that is not phony; `early`: ids of those that come before everything."""
         kept = [edge for edge in edges if not self._is_no_action(edge)]
-        found = [self._action(edge) for edge in kept]
+        found = []
+        declared = {self._place(path) for edge in kept for path in edge.outputs}
+        side_files = [path for path in self.side_files if path not in declared]
+        commands = [edge.command for edge in kept] if side_files else []
+        makers = side_makers(commands, side_files, self._places.directory, self._places.root)
+        for number, edge in enumerate(kept):
+            action = self._action(edge, makers.get(number, []))
+            self._made.update(action.outputs)
+            found.append(action)
         return [
             action._replace(stage=Stage.FINGERPRINT) if id(edge) in early else action
             for action, edge in zip(found, kept, strict=True)
@@ -119,6 +148,15 @@ class StatementActions:
 
     def _is_no_action(self, edge: Edge) -> bool:
         return edge.is_phony or id(edge) in self._nested or self._says_only(edge)
+
+    @cached_property
+    def _waited_for(self) -> frozenset[str]:
+        """Paths (of keys) that a statement waits for."""
+        found: set[str] = set()
+        for edge in self._manifest.edges:
+            if not self._is_no_action(edge):
+                found.update(self.before(edge))
+        return frozenset(found)
 
     def _says_only(self, edge: Edge) -> bool:
         """Does it only print something? CMake has such steps, whose outputs never are there."""
@@ -181,9 +219,9 @@ class StatementActions:
 
     # --- statements -----------------------------------------------------------------------------------
 
-    def _action(self, edge: Edge) -> Action:
+    def _action(self, edge: Edge, side_files: Sequence[str]) -> Action:
         needed, late = self._needs(edge.needed_inputs), self._needs(edge.order_only_inputs)
-        outputs = tuple(dict.fromkeys(map(self._place, edge.outputs)))
+        outputs = tuple(dict.fromkeys((*map(self._place, edge.outputs), *side_files)))
         command = edge.command
         depfile = edge.binding("depfile", escaped=False)
         rspfile = edge.binding("rspfile", escaped=False)
@@ -223,13 +261,15 @@ class StatementActions:
         """The action as one whose reads are known; None where they are not."""
         statement, main = plain.statement, reading.main
         assert statement is not None
-        is_known = reading.kind in (CommandKind.COMPILE, CommandKind.ARCHIVE, CommandKind.LINK)
+        is_known = reading.kind in _KNOWN
         if not is_known or main is None or statement.always or statement.deps == "msvc":
             return None
         if any("{" in word and re.search(r"\{\w+\}", word) for word in (statement.command, content)):
             return None  # would be taken for a symbol
         if reading.kind is CommandKind.ARCHIVE:
             return self._archive(plain, reading)
+        if reading.kind is CommandKind.PYTHON:
+            return self._listed(plain, reading)
         words = without_launcher(main.words)
         driver = words[0]
         wanted = [f"ld.{word.partition('=')[2]}" for word in words if word.startswith("-fuse-ld=")]
@@ -304,6 +344,42 @@ class StatementActions:
         identity = self._tools.tools[tool].identity
         made = plain._replace(argv=argv, env=self._env, salt=identity, cacheable=True, statement=statement)
         return self._checked(made, ())
+
+    def _listed(self, plain: Action, reading: CommandReading) -> Action | None:
+        """A command on the list of those whose results serve others, with what its words name and what it reads."""
+        statement, words = plain.statement, plain.argv[2].split()
+        if statement is None or statement.depfile or not any(self._listing.search(word) for word in words):
+            return None
+        tool = self._tools.tool(reading.programs[0], reading.programs)
+        if not tool:
+            return None
+        own = {*plain.outputs, *plain.inputs}
+        named = {self._place(canonical(part)): None for word in words for part in parts(word)}
+        there = (path for path in named if path in self._made or os.path.isfile(self._resolved(path)))  # noqa: PTH113
+        inputs = [path for path in there if path not in own]
+        made = tuple(path for path in plain.outputs if not self._is_never_made(path))
+        return plain._replace(
+            argv=(self._tools.shell(), "-c", self._places.symbolic(plain.argv[2])),
+            inputs=(*plain.inputs, *inputs),
+            outputs=made,
+            depfile=f".deploy/trace/{hashlib.sha256(plain.name.encode()).hexdigest()[:24]}",
+            env=self._env,
+            salt=self._tools.tools[tool].identity,
+            cacheable=True,
+            statement=statement._replace(evidence=True, traced=True),
+        )
+
+    def _is_never_made(self, path: str) -> bool:
+        """Is it the name of a target of CMake's that only runs commands, and that nothing waits for?"""
+        if path in self._waited_for:
+            return False
+        return path.startswith(f"{self._places.directory}/CMakeFiles/") and not os.path.exists(self._resolved(path))  # noqa: PTH110
+
+    def _resolved(self, path: str) -> str:
+        for symbol, place in self._places.symbols.items():
+            if path.startswith(f"{symbol}/"):
+                return place + path[len(symbol) :]
+        return path if path.startswith("/") else f"{self._places.root}/{path}"
 
     def _checked(self, action: Action, words: Sequence[str]) -> Action | None:
         """With the response files that its words name among its inputs."""

@@ -23,7 +23,7 @@ from pipeline.formats.ninja.shell import CommandKind, read_command
 from pipeline.model import Action, Failure, FailureCategory, Tool
 from pipeline.toolchain.config_places import config_failure_at
 from pipeline.toolchain.ninja import NestedBuild, NinjaPlaces, StatementActions, with_stages
-from pipeline.toolchain.ninja_firmware import firmware_files, with_side_files
+from pipeline.toolchain.ninja_firmware import firmware_files
 from pipeline.toolchain.ninja_tools import StatementTools
 
 MANIFEST = "build.ninja"
@@ -48,7 +48,7 @@ def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild
     section = config.ninja
     reading = _Reading(root, config, state_dir)
     made = reading.read(section.directory, list(section.targets))
-    made = with_stages(with_side_files(made, _side_files(root, config), str(root)))
+    made = with_stages(made)
     tools = reading.tools
     tools.save()
     return NinjaBuild(
@@ -80,6 +80,7 @@ class _Reading:
         self.files: list[str] = []
         self.manifests: list[str] = []
         self._seen: set[str] = set()
+        self._side_files = _side_files(root, config)
 
     def read(self, directory: str, targets: list[str], after: tuple[str, ...] = ()) -> list[Action]:
         """The actions of a build directory (from the root) and of the nested ones. Raises ConfigError."""
@@ -98,7 +99,7 @@ class _Reading:
         places = NinjaPlaces(str(self._root), directory, self.symbols)
         debug_map = self._config.ninja.prefix_map == "debug"
         actions = StatementActions(places, manifest, self.tools, debug_map, os.environ)
-        actions.after = after
+        actions.after, actions.side_files = after, self._side_files
         inner = self._import(actions, [edge for edge in wanted if id(edge) in nested], nested)
         return [*actions.of(_once([*early, *wanted]), frozenset(map(id, early))), *inner]
 

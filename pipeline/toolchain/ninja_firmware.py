@@ -14,7 +14,6 @@ from pathlib import Path
 from cache.durable import read_text
 from pipeline.config.schema import Prebuilt
 from pipeline.formats.manifests import FLASHER_ARGS
-from pipeline.model import Action
 
 _WRITES = ("-o", "--output", "-O", "--out")
 
@@ -33,27 +32,23 @@ def firmware_files(root: Path, section: Prebuilt) -> tuple[str, ...]:
     return tuple(posixpath.normpath(posixpath.join(section.directory, path)) for path in paths)
 
 
-def with_side_files(actions: Sequence[Action], files: Iterable[str], root: str) -> list[Action]:
-    """The actions, with each of these files among the outputs of the one that makes it."""
-    made = {path for action in actions for path in action.outputs}
-    found = list(actions)
+def side_makers(commands: Sequence[str], files: Iterable[str], directory: str, root: str) -> dict[int, list[str]]:
+    """Number of a command -> those of `files`, which no statement declares, that it makes. `commands`: in an order in
+    which each comes after what it needs; `directory`: where they run, from the root."""
+    found: dict[int, list[str]] = {}
     for path in files:
-        if path not in made and (maker := _maker(found, path, root)) is not None:
-            action = found[maker]
-            inputs = tuple(each for each in action.inputs if each != path)
-            found[maker] = action._replace(inputs=inputs, outputs=(*action.outputs, path))
+        if (number := _maker(commands, path, directory, root)) is not None:
+            found.setdefault(number, []).append(path)
     return found
 
 
-def _maker(actions: Sequence[Action], path: str, root: str) -> int | None:
-    first = None
-    for number, action in enumerate(actions):
-        statement = action.statement
-        if statement is None or path in action.inputs or posixpath.basename(path) not in statement.command:
+def _maker(commands: Sequence[str], path: str, directory: str, root: str) -> int | None:
+    start, name, first = f"{directory}/", posixpath.basename(path), None
+    names = {f"{root}/{path}", *([path[len(start) :]] if path.startswith(start) else [])}
+    for number, command in enumerate(commands):
+        if name not in command:
             continue
-        words = statement.command.split()
-        start = f"{statement.directory}/"
-        names = {f"{root}/{path}", *([path[len(start) :]] if path.startswith(start) else [])}
+        words = command.split()
         if names.isdisjoint(words):
             continue
         if any(words[at] in names and words[at - 1] in _WRITES for at in range(1, len(words))):

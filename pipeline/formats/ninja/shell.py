@@ -17,7 +17,8 @@ from cache.named_tuple import NamedTuple
 
 
 class CommandKind(StrEnum):
-    """`NESTED`: runs another build in a directory of its own. `QUIET`: does nothing but say something. `CUSTOM`:
+    """`NESTED`: runs another build in a directory of its own. `QUIET`: does nothing but say something. `PYTHON`:
+    programs of Python, which can say what they read, and such of CMake that read what their words name. `CUSTOM`:
     nothing is known of it."""
 
     COMPILE = "compile"
@@ -25,14 +26,17 @@ class CommandKind(StrEnum):
     LINK = "link"
     NESTED = "nested"
     QUIET = "quiet"
+    PYTHON = "python"
     CUSTOM = "custom"
 
 
 class SimpleCommand(NamedTuple):
-    """One program with its words; `directory`: where a `cd` before it led, `""` for where the shell started."""
+    """One program with its words; `directory`: where a `cd` before it led, `""` for where the shell started; `stdout`:
+    the file to which its output goes, `""` if that is nowhere in particular."""
 
     directory: str
     words: tuple[str, ...]
+    stdout: str = ""
 
     @property
     def program(self) -> str:
@@ -56,7 +60,7 @@ class CommandReading(NamedTuple):
 CUSTOM = CommandReading(CommandKind.CUSTOM)
 
 _PIECE = re.compile(
-    r"(?P<blank>[ \t]+)|(?P<and>&&)|'(?P<single>[^']*)'|\"(?P<double>(?:[^\"\\$`]|\\.)*)\"|\\(?P<escaped>.)"
+    r"(?P<blank>[ \t]+)|(?P<and>&&)|(?P<to>>)|'(?P<single>[^']*)'|\"(?P<double>(?:[^\"\\$`]|\\.)*)\"|\\(?P<escaped>.)"
     r"|(?P<plain>[^\s\\'\"`$&|;<>(){}*?\[\]#~!]+|(?<=\S)[#~!{}]|[{}](?=\S))",
     re.DOTALL,
 )
@@ -80,6 +84,9 @@ _UNKNOWN_LINK = re.compile(
     r"|--retain-symbols|--dynamic-list|--version-script|--symbol-ordering)|-fprofile-(?:generate|use)|--coverage|-coverage"
     r"|-save-temps|-fplugin|-wrapper|-march=native|-mcpu=native|-fuse-ld=gold"
 )
+_TO = "\0>"
+"""Stands for the mark of a redirection among words, which hold no NUL."""
+_PYTHON = re.compile(r"(?:python|python3|python3\.\d+)\Z")
 _QUIET_CMAKE = frozenset(("echo", "echo_append", "true"))
 
 
@@ -94,13 +101,17 @@ def simple_commands(text: str) -> tuple[SimpleCommand, ...] | None:
         if found is None:
             return None
         at = found.end()
-        if found["blank"] is None and found["and"] is None:
+        if found["blank"] is None and found["and"] is None and found["to"] is None:
             word = [] if word is None else word
             word.append(_text(found))
             continue
         if word is not None:
             commands[-1].append("".join(word))
             word = None
+        if found["to"] is not None:
+            if text[at : at + 1] in (">", "&") or at < 2 or not text[at - 2].isspace():
+                return None
+            commands[-1].append(_TO)
         if found["and"] is not None:
             commands.append([])
     if word is not None:
@@ -118,15 +129,20 @@ def _text(found: re.Match[str]) -> str:
 def _placed(commands: Sequence[Sequence[str]]) -> tuple[SimpleCommand, ...] | None:
     found: list[SimpleCommand] = []
     directory = ""
-    for words in commands:
+    for each in commands:
+        words, stdout = list(each), ""
+        if _TO in words:
+            if words.count(_TO) != 1 or len(words) < 3 or words[-2] != _TO:
+                return None
+            words, stdout = words[:-2], words[-1]
         if not words or ("=" in words[0] and "/" not in words[0].partition("=")[0]):
             return None
         if words[0] == "cd":
             if len(words) != 2 or words[1].startswith("-"):
                 return None
             directory = posixpath.join(directory, words[1])
-        elif words[0] != ":":
-            found.append(SimpleCommand(directory, tuple(words)))
+        elif words[0] != ":" or stdout:
+            found.append(SimpleCommand(directory, tuple(words), stdout))
     return tuple(found)
 
 
@@ -142,7 +158,10 @@ def read_command(text: str) -> CommandReading:
         return CommandReading(CommandKind.QUIET)
     if working and all(_removes(one) or _archives(one) for one in working):
         return _archive(working)
-    if len(working) != 1 or working[0].directory:
+    if all(_is_python(one) or _is_plain_cmake(one) for one in working):
+        main = next(filter(_is_python, working), working[0])
+        return CommandReading(CommandKind.PYTHON, main, tuple(dict.fromkeys(one.words[0] for one in working)))
+    if len(working) != 1 or working[0].directory or working[0].stdout:
         return CUSTOM
     main = working[0]
     words = without_launcher(main.words)
@@ -166,7 +185,23 @@ def _is_zig(words: Sequence[str]) -> bool:
 
 
 def _is_quiet(command: SimpleCommand) -> bool:
-    return command.program == "cmake" and command.words[1:2] == ("-E",) and set(command.words[2:3]) <= _QUIET_CMAKE
+    is_cmake = command.program == "cmake" and command.words[1:2] == ("-E",)
+    return is_cmake and set(command.words[2:3]) <= _QUIET_CMAKE and not command.stdout
+
+
+def _is_python(command: SimpleCommand) -> bool:
+    words = command.words[4:] if command.words[1:3] == ("-E", "env") and command.program == "cmake" else command.words
+    return _PYTHON.match(posixpath.basename(words[0])) is not None if words else False
+
+
+def _is_plain_cmake(command: SimpleCommand) -> bool:
+    """Does CMake only look at files that the words name, or embed one?"""
+    words = command.words
+    if command.program != "cmake":
+        return False
+    if words[1:2] == ("-E",):
+        return words[2:3] in (("echo",), ("echo_append",), ("true",), ("md5sum",), ("sha256sum",), ("touch",))
+    return words[-2:-1] == ("-P",) and posixpath.basename(words[-1]) == "data_file_embed_asm.cmake"
 
 
 def _removes(command: SimpleCommand) -> bool:
