@@ -22,7 +22,7 @@ from cache.stamps import Entry
 from pipeline.engine.build_log import Outputs, Record, record_name
 from pipeline.engine.build_place import kind_of_output
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import ActionDecision, Blocked, Cause, Fate, Keyed, decide, key_of, look_up
+from pipeline.engine.decision import ActionDecision, Blocked, Cause, Fate, Keyed, decide, key_of, look_up, stored_paths
 from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import Executed, execute, made_files, remove_files
 from pipeline.engine.interpreters import clear
@@ -349,12 +349,12 @@ class ActionRunner:
             return ()
         try:
             stored = []
-            for path, sha256, executable in outputs:
+            for (path, sha256, executable), name in zip(outputs, stored_paths(keyed.action), strict=True):
                 digest = self._blobs.put_file(self._workspace.resolve(path))
                 if digest.hex != sha256:
                     self._forget(keyed.action)
                     return (Reason("output changed", f"{keyed.action.name}: {path}", "", "not recorded"),)
-                stored.append(OutputFile(path, digest, executable))
+                stored.append(OutputFile(name, digest, executable))
             stdout, stderr = (self._blobs.put_bytes(text) if text else None for text in (ran.stdout, ran.stderr))
             if keyed.action.depfile:
                 self._results.add_candidate(keyed.base, candidate.encode())

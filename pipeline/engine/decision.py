@@ -58,6 +58,14 @@ class MovedView(Protocol):
         """Up to which mtime of its inputs the last run of a statement counts."""
         ...
 
+    def newest_ns(self, observed: Observed) -> int:
+        """The latest mtime of these files, 0 without any."""
+        ...
+
+    def is_told(self, action: Action, newest_ns: int) -> bool:
+        """Would ninja take a statement for up to date that needs nothing newer than that?"""
+        ...
+
     def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         """What `ask` gives about an object that many actions share; may be remembered."""
         ...
@@ -193,6 +201,7 @@ def first_move(action: Action, view: MovedView) -> Cause | None:
         or view.once(record.absent, lambda: _appeared(record.absent, view))
         or _output_moved(record.outputs, view)
         or _due(action, record, view)
+        or _untold(action, record, view)
     )
     return None if moved is None else Cause(moved)
 
@@ -209,6 +218,16 @@ def _due(action: Action, record: Record, view: MovedView) -> KeyDifference | Non
         if not view.is_made(path) and _mtime_ns(path, view) > ran_ns:
             return KeyDifference(InputKind.STATEMENT, path, "", "written after its last run")
     return None
+
+
+def _untold(action: Action, record: Record, view: MovedView) -> KeyDifference | None:
+    """Nothing moved, but ninja would run the statement: by the times of files, or since its log says too little."""
+    if action.statement is None:
+        return None
+    newest = max(view.newest_ns(record.discovered), view.newest_ns(record.inputs))
+    return (
+        None if view.is_told(action, newest) else KeyDifference(InputKind.STATEMENT, "", "", "not known to ninja yet")
+    )
 
 
 def decide(
@@ -317,12 +336,22 @@ def _stored(action: Action, key: ActionKey, view: ActionView) -> ActionDecision 
     result = view.stored(key)
     if result is None and action.statement is not None:
         result = view.stored(bound_key(key, view.symbols))
-    if result is None or tuple([file.path for file in result.outputs]) != action.outputs:
+    if result is None or tuple([file.path for file in result.outputs]) != stored_paths(action):
         return None
+    if action.statement is not None:
+        named = zip(result.outputs, action.outputs, strict=True)
+        result = result._replace(outputs=tuple([file._replace(path=path) for file, path in named]))
     outputs = tuple([(path, digest.hex, executable) for path, digest, executable in result.outputs])
     right = tuple([output[0] for output in outputs if view.is_there(*output)])
     fate = Fate.UP_TO_DATE if len(right) == len(outputs) else Fate.RESTORE
     return ActionDecision(fate, None, key, None, outputs, result, right)
+
+
+def stored_paths(action: Action) -> tuple[str, ...]:
+    """What the outputs are called in the cache, which holds nothing that lies elsewhere than below build/."""
+    if action.statement is None:
+        return action.outputs
+    return tuple([f"build/{n}" for n in range(len(action.outputs))])
 
 
 def _candidates(keyed: Keyed, record: Record | None, view: ActionView) -> Iterator[CandidateSet]:

@@ -15,12 +15,12 @@ from cache.blobs import BlobStore
 from cache.digest import ActionKey, Fingerprint
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry, Stamp, StampTable
-from pipeline.engine.build_log import Record
+from pipeline.engine.build_log import Observed, Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import NEVER_RUN, ActionDecision, Fate, decide, first_move
 from pipeline.engine.inputs import InputKind, command_of
 from pipeline.engine.keys import KeyDifference, set_key
-from pipeline.engine.observation import made_elsewhere
+from pipeline.engine.observation import made_elsewhere, newest_ns
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action, Stage, Tool
 
@@ -162,6 +162,13 @@ class _Future:
 
     def ran_ns(self, action: Action) -> int:
         return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
+
+    def newest_ns(self, observed: Observed) -> int:
+        return newest_ns(self, observed)
+
+    def is_told(self, action: Action, newest_ns: int) -> bool:
+        """What ninja knows concerns nobody who only asks what would be done."""
+        return True
 
     def made_elsewhere(self, action: Action) -> CandidateSet | None:
         """Not while an input is still to be made."""

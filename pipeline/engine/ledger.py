@@ -114,7 +114,24 @@ class NinjaLedger:
             )
 
     def _own(self, statement: Statement, name: str) -> int:
-        return _mtime_ns(self._resolve(statement.located(name))) if statement.generator else 0
+        if statement.generator:
+            return _mtime_ns(self._resolve(statement.located(name)))
+        return self._directory(statement).known.get(name, (0, 0))[0]
+
+    def is_told(self, action: Action, newest: int) -> bool:
+        """Does ninja know that a statement is up to date that needs nothing newer than that?"""
+        statement = action.statement
+        assert statement is not None
+        with self._lock:
+            directory = self._directory(statement)
+            if not statement.generator:
+                entries = [directory.log.entries.get(name) for name in statement.names]
+                if any(entry is None or entry.mtime_ns < newest for entry in entries):
+                    return False
+            made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
+            if not statement.restat and min(made, default=newest) < newest:
+                return False
+            return not statement.deps or self._read_by(action, statement, directory) is not None
 
     def made_elsewhere(self, action: Action, inputs: Sequence[str]) -> tuple[str, ...] | None:
         """What the statement read beside `inputs` when ninja ran it, if ninja ran it after we did and would not run it

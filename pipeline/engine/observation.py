@@ -7,14 +7,16 @@ the run makes is asked for again each time.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from cache.actions import ActionResult
 from cache.digest import ActionKey
 from cache.stamps import Entry
-from pipeline.engine.build_log import Record, record_name
+from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
+from pipeline.engine.decision import MovedView
 from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.workspace import Workspace
 from pipeline.formats import depfile
@@ -32,6 +34,16 @@ def made_elsewhere(workspace: Workspace, action: Action) -> CandidateSet | None:
     root, places = str(workspace.root), workspace.places
     names = {depfile.normalise(statement.located(path), root, places) for path in read}
     return CandidateSet(tuple(sorted(names - known)), ())
+
+
+def newest_ns(view: MovedView, observed: Observed) -> int:
+    """The latest mtime of files, as a view sees them."""
+    found = 0
+    for path, _ in observed:
+        with contextlib.suppress(OSError):
+            if (entry := view.entry(path)) is not None:
+                found = max(found, entry.stamp.mtime_ns)
+    return found
 
 
 class Observer:
@@ -94,6 +106,12 @@ class Observer:
 
     def ran_ns(self, action: Action) -> int:
         return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
+
+    def newest_ns(self, observed: Observed) -> int:
+        return newest_ns(self, observed)
+
+    def is_told(self, action: Action, newest_ns: int) -> bool:
+        return action.statement is None or self._workspace.ledger.is_told(action, newest_ns)
 
     def made_elsewhere(self, action: Action) -> CandidateSet | None:
         return made_elsewhere(self._workspace, action)

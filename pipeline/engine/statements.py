@@ -21,6 +21,7 @@ from pipeline.engine.candidates import IdentifiedSet
 from pipeline.engine.execution import TIMEOUT_S, Executed
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.engine.workspace import Workspace
+from pipeline.formats.file_macro import PathWords, carriers, path_words, uses_path
 from pipeline.model import Action, Statement
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class StatementRuns:
 
     def __init__(self, workspace: Workspace, observer: Observer) -> None:
         self._workspace, self._observer = workspace, observer
-        self._path_users: dict[str, bool] = {}
+        self._path_words: dict[str, PathWords] = {}
 
     def up_to_date(self, action: Action, keyed: Keyed | None, found: IdentifiedSet | None, took_s: float = 0.0) -> None:
         """Make ninja see that it is. Raises OSError."""
@@ -152,9 +153,18 @@ class StatementRuns:
         if hidden and self._is_said(action):
             return True
         unmapped = [symbol for symbol in workspace.symbols if self._is_spelt(action, symbol)]
-        return bool(unmapped) and any(
-            self._uses_path(path, entry) for path, entry in (*keyed.inputs, *self._named(found))
-        )
+        if unmapped and any("_FILE_" in word for word in action.argv):
+            return True
+        return bool(unmapped) and self._may_use_path([*keyed.inputs, *self._named(found)])
+
+    def _may_use_path(self, files: list[tuple[str, Entry]]) -> bool:
+        """May a file of the project, or of a place that has a symbol, come to its own path by a macro?"""
+        words = [(path, self._words(path, entry)) for path, entry in files]
+        if any(found is None for _, found in words):
+            return True
+        known = [(path, found) for path, found in words if found is not None]
+        carried = carriers(found for _, found in known)
+        return any(uses_path(found, carried) for path, found in known if path[:1] != "/")
 
     def _is_said(self, action: Action) -> bool:
         return any(symbol in word for symbol in self._workspace.symbols for word in action.argv)
@@ -172,19 +182,16 @@ class StatementRuns:
             if entry is not None:
                 yield path, entry
 
-    def _uses_path(self, path: str, entry: Entry) -> bool:
-        """Does the text mention what a compiler replaces by the name of a file?"""
-        known = self._path_users.get(entry.sha256)
+    def _words(self, path: str, entry: Entry) -> PathWords | None:
+        """What of a text matters for that, None for one that cannot be read."""
+        known = self._path_words.get(entry.sha256)
         if known is None:
             try:
-                known = _FILE_MACRO.search(read_file(self._workspace.resolve(path))) is not None
+                known = path_words(read_file(self._workspace.resolve(path)))
             except OSError:
-                known = True
-            self._path_users[entry.sha256] = known
+                return None
+            self._path_words[entry.sha256] = known
         return known
 
 
 _MAP = re.compile(r"-f[a-z]+-prefix-map=")
-_FILE_MACRO = re.compile(
-    rb"\b(?:__FILE__|__BASE_FILE__|__builtin_FILE|__builtin_LOC|source_location|__builtin_source_location)\b"
-)
