@@ -57,7 +57,8 @@ ROOMS = {
     # what uses runs
     "editor": room("config effects fastpath formats report run toolchain"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} config editor effects formats report run"),
-    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} config editor effects formats measure report run"),
+    "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} config effects formats report run"),
+    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} config editor effects formats livetest measure report run"),
 }
 CLOCKS_AND_FILES = {
     "os",
@@ -82,6 +83,7 @@ DOIT_MODULES = {
     "pipeline/cli/users_state.py",
     "pipeline/editor/tasks.py",
     "pipeline/fastpath/handover.py",
+    "pipeline/livetest/tasks.py",
     "pipeline/measure/tasks.py",
 }
 SERIAL_SIDE = ("pipeline/device/", "pipeline/effects/", "virtualboard/", "pipeline/measure/counting.py")
