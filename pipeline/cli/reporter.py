@@ -182,6 +182,8 @@ class HotplateReporter:
         for message in self._errors:
             self._write(f"{visible_text(message.rstrip())}\n")
         if not self._run.active:
+            if self._run.suites:
+                self._export([])
             return False
         passed = not (self._failed or self._teardown_failed or self._errors)
         asked = selection_of(sys.argv[1:]) if self._only_files else None
@@ -213,7 +215,7 @@ class HotplateReporter:
         if options.trace or options.junit or os.environ.get("GITHUB_STEP_SUMMARY"):
             from pipeline.run.exports import write
 
-            notes = [*notes, *write(self._run.project.root, options, os.environ, run.recorded)]
+            notes = [*notes, *write(self._run.project.root, options, os.environ, run.recorded, self._run.suites)]
         if self._stream is not None:
             self._stream.reports(rendered)
             sys.stdout = self._stdout

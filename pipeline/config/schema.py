@@ -200,12 +200,45 @@ class LibraryConfig(NamedTuple):
 
 
 class ImageConfig(NamedTuple):
-    """One `[image.NAME]`: a built or given file with a place of its own in flash, by partition or by offset."""
+    """One `[image.NAME]`: a built or given file with a place of its own in flash, by partition or by offset; or the
+    directory `source` (for `nvs`, its CSV file), packed as a file system of this `format` that fills its partition.
+    `options`: of the format."""
 
     name: str
-    file: str
+    file: str = ""
     partition: str = ""
     offset: int | None = None
+    source: str = ""
+    format: str = ""
+    options: Mapping[str, str] = MappingProxyType({})
+
+
+class HostConfig(NamedTuple):
+    """The firmware as a program of this machine, and its unit tests. `sources`: in every program; `main`: those that
+    make the firmware's process of them; each of `tests` is a program of its own, with `test_support`. `compiler`: `cc`
+    (the first of cc, gcc and clang on PATH), `zig`, or `auto`."""
+
+    sources: tuple[str, ...] = ()
+    main: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    test_support: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    cflags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+    compiler: str = "auto"
+
+    @property
+    def declared(self) -> bool:
+        """Does the project say how?"""
+        return bool(self.main or self.tests)
+
+
+class LiveTestConfig(NamedTuple):
+    """Where the live tests lie, and the file of what was observed; `timeout_ms`: of a step that says nothing else."""
+
+    dir: str = "tests/live"
+    baselines: str = "tests/live/baselines.json"
+    timeout_ms: int = 2000
 
 
 class Reports(NamedTuple):
@@ -247,6 +280,8 @@ class DeployConfig(NamedTuple):
     images: tuple[ImageConfig, ...] = ()
     libraries: tuple[LibraryConfig, ...] = ()
     prebuilt: Prebuilt = Prebuilt()
+    host: HostConfig = HostConfig()
+    livetest: LiveTestConfig = LiveTestConfig()
     firmware: "Firmware | None" = None
     """What a prebuilt toolchain found."""
 

@@ -14,6 +14,7 @@ from typing import TextIO
 from cache.durable import write_atomic
 from pipeline.model import Event, Failure
 from pipeline.report.document import build_report
+from pipeline.report.live_tests import SuiteResult
 from pipeline.report.ndjson import event_line, failure_line, report_line
 from pipeline.run.options import Options
 from pipeline.run.transactions import Rendered
@@ -24,19 +25,28 @@ Logs = Sequence[tuple[str, Sequence[Event]]]
 """(device or "", events) of each transaction of a run."""
 
 
-def write(root: Path, options: Options, environment: Mapping[str, str], logs: Logs) -> list[str]:
-    """Write what was asked for; one line about each file that could not be written. Paths count from the project."""
+def write(
+    root: Path,
+    options: Options,
+    environment: Mapping[str, str],
+    logs: Logs,
+    suites: Sequence[SuiteResult] = (),
+) -> list[str]:
+    """Write what was asked for; one line about each file that could not be written. Paths count from the project.
+    `suites`: tests that ran beside the stages."""
     notes = []
-    if options.trace:
+    if options.trace and logs:
         from pipeline.report.perfetto import render_trace
 
         notes += _write(root / options.trace, options.trace, render_trace(logs))
     if options.junit:
         from pipeline.report.junit import render_junit
 
-        notes += _write(root / options.junit, options.junit, render_junit([build_report(said) for _, said in logs]))
+        notes += _write(
+            root / options.junit, options.junit, render_junit([build_report(said) for _, said in logs], suites)
+        )
     summary = environment.get(SUMMARY_VARIABLE)
-    if summary:
+    if summary and logs:
         from pipeline.report.step_summary import render_summary
 
         try:

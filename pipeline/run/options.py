@@ -116,7 +116,7 @@ NO_RUN = frozenset(
             "reset-dep",
         ),
         *("explain", "gate", "graph", "lease", "monitor", "plan", "report", "status", "watch"),
-        *("baseline", "bench", "cache", "check", "hooks", "loop"),
+        *("baseline", "bench", "cache", "check", "hooks", "host", "loop"),
     }
 )
 """doit's commands, ours, and the tasks that are no stages: a run of them builds nothing in this process."""

@@ -32,6 +32,7 @@ from pipeline.run.transactions import Rendered, RunFacts, Transactions
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
     from pipeline.engine.results import ActionSpan
+    from pipeline.report.live_tests import SuiteResult
     from pipeline.stages.handover import Board
 
 
@@ -69,6 +70,8 @@ class Run:
         self._last_ended = ""
         """The device whose stage ended last."""
         self._facts: RunFacts | None = None
+        self.suites: list[SuiteResult] = []
+        """Live and unit tests that ran in this process."""
         self.active = False
         """Between `begin` and `end`."""
 

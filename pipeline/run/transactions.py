@@ -77,6 +77,8 @@ class _Log:
     device: str
     failure: Failure | None = None
     outcome: DeployOutcome | None = None
+    end: When | None = None
+    """When its deploy was over, if something else followed in the same run."""
 
 
 class Transactions:
@@ -167,6 +169,10 @@ class Transactions:
         """`device` runs this build; `outcome` says with which proof and how it got there."""
         self._log(device).outcome = outcome
 
+    def over(self, device: str) -> None:
+        """What `device` does from here on is no part of its deploy, and costs nothing of its budget."""
+        self._log(device).end = self._when()
+
     def finish(self, running: Sequence[tuple[Stage, str, float]], *, interrupted: bool) -> list[Rendered]:
         """Close the logs, render the reports and remove the oldest beyond `[reports] keep`. `running`: (stage, device
         or "", begin) of what was under way."""
@@ -176,7 +182,7 @@ class Transactions:
         rendered = []
         for log in self._logs:
             # One instant for the end and for what is said of it: the report and the verdict cannot differ.
-            end = self._when()
+            end = log.end or self._when()
             self._enforce_budget(log, end)
             outcome = log.outcome
             if log.failure is not None:

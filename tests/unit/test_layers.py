@@ -59,7 +59,8 @@ ROOMS = {
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
-    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats measure report run service"),
+    "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
+    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats livetest measure report run service"),
 }
 CLOCKS_AND_FILES = {
     "os",
@@ -84,6 +85,7 @@ DOIT_MODULES = {
     "pipeline/cli/users_state.py",
     "pipeline/editor/tasks.py",
     "pipeline/fastpath/handover.py",
+    "pipeline/livetest/tasks.py",
     "pipeline/measure/tasks.py",
 }
 SERIAL_SIDE = (
