@@ -399,6 +399,8 @@ class EventKind(StrEnum):
     MARK = "mark"
     READINESS = "readiness"
     FAILURE = "failure"
+    WAITED = "waited"
+    ROLLED_BACK = "rolled_back"
     RUN_FINISHED = "run_finished"
 
 

@@ -36,6 +36,17 @@ class SystemClock:
         return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class BoardClock(SystemClock):
+    """The clock of one board among several at once: what the others skipped is not its own time."""
+
+    def __init__(self, base: SystemClock) -> None:
+        super().__init__()
+        self._base = base
+
+    def now_s(self) -> float:
+        return self._base.now_s() + self.modelled_s
+
+
 class Deadline(NamedTuple):
     """An instant on `clock` after which waiting ends."""
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
     from pipeline.device.leases import BoardLease
     from pipeline.device.serial_link import PortLink
+    from pipeline.effects.clock import SystemClock
     from pipeline.stages.handover import Journal
 
 
@@ -47,12 +48,17 @@ class _Holder:
 
 
 class DeviceService:
-    """`question_id` gives the beginning of the ids of what is asked of a device in this run."""
+    """`question_id` gives the beginning of the ids of what is asked of a device in this run, `clock_of` its clock."""
 
-    def __init__(self, build: Build, question_id: Callable[[str], str] = lambda device: "hotplate") -> None:
+    def __init__(
+        self,
+        build: Build,
+        question_id: Callable[[str], str] = lambda device: "hotplate",
+        clock_of: Callable[[str], SystemClock] | None = None,
+    ) -> None:
         self.build = build
         self.project = build.project
-        self._clock = build.clock
+        self._clock_of = clock_of or (lambda device: build.clock)
         self._question_id = question_id
         self._asked = 0
         self._holders: dict[str, _Holder] = {}
@@ -146,7 +152,7 @@ class DeviceService:
         from pipeline.device.ports import open_port
 
         root, size = self.project.root, self.project.config.flash.size_bytes
-        return open_port(device.name, device, root, self._clock, size)
+        return open_port(device.name, device, root, self._clock_of(device.name), size)
 
     def _link(self, device: DeviceConfig, port: Any) -> PortLink:
         from pipeline.device.ports import reopen
@@ -157,7 +163,7 @@ class DeviceService:
             port,
             device.port,
             device.where,
-            self._clock.now_s,
+            self._clock_of(device.name).now_s,
             real_time=not virtual,
             reopen=lambda: reopen(port),
             pause=port.clock.wait if virtual else time.sleep,

@@ -11,37 +11,47 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.named_tuple import NamedTuple
 from pipeline import events
-from pipeline.effects.clock import SystemClock
+from pipeline.effects.clock import BoardClock, SystemClock
 from pipeline.effects.host import GitQuery, startup_ms
 from pipeline.errors import DeployError
 from pipeline.failures import fail
-from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult, StageWork
+from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult, StageWork, Verdict
+from pipeline.run.attempt import attempt
 from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService
 from pipeline.run.lock import ProjectLock
-from pipeline.run.options import Options
+from pipeline.run.options import MOST_WORKERS, Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.records import DeviceRecords
-from pipeline.run.screen import Screen
+from pipeline.run.screen import LaneScreen, Screen
+from pipeline.run.stage_of import StageOf
 from pipeline.run.transactions import Rendered, RunFacts, Transactions
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
     from pipeline.engine.results import ActionSpan
+    from pipeline.flash.journal import DeviceState
     from pipeline.report.live_tests import SuiteResult
+    from pipeline.run.fleet import Fleet
+    from pipeline.run.lanes import Lanes
     from pipeline.stages.handover import Board
+    from pipeline.stages.protocols import StageScreen
 
 
-class StageOf(NamedTuple):
-    """A stage, of one device where it is one of devices, of one region where that is named."""
+INTERRUPTED_S = 10.0
+"""How long boards that have their turn are waited for when a run is interrupted: what they wait for has deadlines."""
 
-    stage: Stage
-    device: str = ""
-    region: str = ""
+
+class Variant(NamedTuple):
+    """One build of a run, and the boards that get it: one for each profile that the selected devices need."""
+
+    build: Build
+    boards: DeviceService
+    records: DeviceRecords
 
 
 class Ended(NamedTuple):
@@ -58,22 +68,48 @@ class Run:
         self.project = project
         self.screen = Screen()
         self.clock = SystemClock()
-        self.transactions = Transactions(project, self.clock)
-        self.build = Build(project, self.clock, self.screen, self._performed)
-        self.boards = DeviceService(self.build, lambda device: self.transactions.transaction(device)[-6:])
-        self.records = DeviceRecords(self.build, self.transactions)
+        self._clocks: dict[str, BoardClock] = {}
+        """Of devices that have their turn beside others."""
+        self.transactions = Transactions(project, self.clock, self._clock_of)
+        self._owners: dict[str, str] = {}
+        """MAC -> the device of this run that is the board."""
+        self.rolled_back: list[Rendered] = []
+        """Reports of the transactions that put images back."""
+        self.variants = tuple(map(self._variant, project.variants))
+        self.build, self.boards, self.records = self.variants[0]
         self._lock = ProjectLock(project.root, project.state_dir)
         self._handed_on: dict[str, Board] = {}
         """Device -> where its last stage left the board."""
+        self._before: dict[str, DeviceState] = {}
+        """Device -> what its board's journal said before this run wrote."""
         self._under_way: dict[StageOf, float] = {}
-        """Stage -> since when; more than one with `doit -n`."""
+        """Stage -> since when; more than one with several boards."""
         self._last_ended = ""
         """The device whose stage ended last."""
         self._facts: RunFacts | None = None
         self.suites: list[SuiteResult] = []
         """Live and unit tests that ran in this process."""
+        self._verdicts: dict[tuple[Stage, Build], bool] = {}
+        """Was it up to date when that was asked last?"""
+        self._broken: dict[Build, Failure] = {}
+        """Builds that failed, where others go on."""
+        self.lanes: Lanes | None = None
+        """Where several boards have their turn at once."""
+        self._lanes_since_s = 0.0
         self.active = False
         """Between `begin` and `end`."""
+
+    def _variant(self, project: Project) -> Variant:
+        build = Build(project, self.clock, self.screen, self._performed)
+        boards = DeviceService(build, lambda device: self.transactions.transaction(device)[-6:], self._clock_of)
+        return Variant(build, boards, DeviceRecords(build, self.transactions, self._owners))
+
+    def _clock_of(self, device: str) -> SystemClock:
+        return self._clocks.get(device, self.clock)
+
+    def _of(self, device: str) -> Variant:
+        """The build that `device` gets, and its board."""
+        return next(it for it in self.variants if any(d.name == device for d in it.build.project.devices))
 
     # --- begin --------------------------------------------------------------------------------
 
@@ -87,7 +123,7 @@ class Run:
             return waited_s
         self.active = True
         named = {which.device for which in stages}
-        ports = [(device.name, device.port) for device in self.project.devices if device.name in named]
+        devices = [device for device in self.project.all_devices if device.name in named]
         since_asked, dispatch_ms = before_run(startup_ms(), waited_s)
         self._facts = facts = RunFacts(
             targets=tuple(targets),
@@ -97,7 +133,13 @@ class Run:
             startup_ms=since_asked,
             dispatch_ms=dispatch_ms,
         )
-        return self.transactions.begin(ports, facts)
+        self.lanes = self._lanes_for(devices, stages)
+        own = {
+            device.name: facts._replace(profile=it.build.project.profile, toolchain=it.build.toolchain_name())
+            for it in self.variants[1:]
+            for device in it.build.project.devices
+        }
+        return self.transactions.begin([(device.name, device.port) for device in devices], facts, own)
 
     def lock(self) -> float | Failure:
         """Take the project's lock; the seconds that it took, or why it cannot be had."""
@@ -107,7 +149,8 @@ class Run:
 
     def _moved_while_waiting(self) -> bool:
         """Another run is over."""
-        self.build.fastpath.waited()
+        for it in self.variants:
+            it.build.fastpath.waited()
         return self.project.config_moved()
 
     def unlock(self) -> None:
@@ -118,7 +161,7 @@ class Run:
 
     def consider(self, which: StageOf) -> None:
         """Whether this stage is up to date is asked next: its time begins."""
-        self._under_way[which] = self.clock.now_s()
+        self._under_way[which] = self._clock_of(which.device).now_s()
 
     def started(self, which: StageOf) -> None:
         """It is not, and runs now."""
@@ -126,30 +169,100 @@ class Run:
 
     def up_to_date(self, which: StageOf) -> StageResult:
         """Nothing was to be done, with proof."""
-        counts = self.build.up_to_date_counts(which.stage)
         took_s = self._took_s(which)
-        return self._record(which, StageResult(which.stage, StageOutcome.UP_TO_DATE, took_s, counts=counts))
+        builds = [self._of(which.device).build] if which.device else [it.build for it in self.variants]
+        results = [
+            StageResult(which.stage, StageOutcome.UP_TO_DATE, took_s, counts=build.up_to_date_counts(which.stage))
+            for build in builds
+        ]
+        if len(results) > 1:
+            for build, result in zip(builds, results, strict=True):
+                self._record_of(build, result)
+            return results[0]
+        return self._record(which, results[0])
 
     def nothing_to_write(self, device: str, region: str = "") -> bool:
         """Has this run's verify-flash proven it? False before it ran."""
         board = self._handed_on.get(device)
         return board is not None and board.proof.nothing_to_write(region)
 
+    def in_lane(self, which: StageOf) -> bool:
+        """Is this stage done beside those of other boards, whenever its board has its turn?"""
+        return self.active and self.lanes is not None and self.lanes.hold(which)
+
+    def was_nothing_to_write(self, which: StageOf) -> bool:
+        """The same of a stage that may be another worker's, which is waited for then."""
+        if self.lanes is not None and self.in_lane(which):
+            return self.lanes.result(which).outcome is StageOutcome.UP_TO_DATE
+        return self.nothing_to_write(which.device, which.region)
+
+    def host_verdict(self, stage: Stage) -> Verdict:
+        """Is this host stage up to date, in every build of this run? See `Build.host_verdict`."""
+        verdicts = [it.build.host_verdict(stage) for it in self.variants]
+        for it, verdict in zip(self.variants, verdicts, strict=True):
+            self._verdicts[stage, it.build] = verdict.up_to_date
+        reasons = tuple(reason for verdict in verdicts for reason in verdict.reasons)
+        return next((v._replace(reasons=reasons) for v in verdicts if not v.up_to_date), verdicts[0])
+
     def perform(self, which: StageOf) -> StageResult:
         """`execute`, for a task runner that may have begun no run."""
+        if self.lanes is not None and self.lanes.hold(which):
+            return self.lanes.result(which)
         refused = self._begin_unasked(which)
         return self.execute(which) if refused is None else StageWork(failure=refused).took(which.stage, 0.0)
 
     def execute(self, which: StageOf) -> StageResult:
         """Run a stage, and record what it says of itself; whatever it raises becomes a failed result. Ctrl-C passes
         through."""
-        self._under_way.setdefault(which, self.clock.now_s())
+        self._under_way.setdefault(which, self._clock_of(which.device).now_s())
+        if len(self.variants) > 1 and not which.device:
+            return self._execute_builds(which)
         with self._lock.writing() if which.stage is Stage.REFLASH else contextlib.nullcontext():
             work = self._attempt(which)
         took_s = self._took_s(which)
-        if work.boot_s is not None and self._last_ended != which.device:
+        if work.boot_s is not None and self._last_ended != which.device and not self._clocks:
             took_s = work.boot_s
         return self._record(which, work.took(which.stage, took_s))
+
+    def _execute_builds(self, which: StageOf) -> StageResult:
+        """A host stage of each build, one after the other. One that fails stops its own devices; the result is failed
+        when none is left, or when no device comes after it."""
+        self._took_s(which)
+        results: list[StageResult] = []
+        for build in [it.build for it in self.variants if it.build not in self._broken]:
+            began_s = self.clock.now_s()
+            if self._verdicts.get((which.stage, build)):
+                counts = build.up_to_date_counts(which.stage)
+                result = StageResult(which.stage, StageOutcome.UP_TO_DATE, 0.0, counts=counts)
+            else:
+                work = self._attempt(which, build)
+                result = work.took(which.stage, self.clock.now_s() - began_s)
+            self._record_of(build, result)
+            results.append(result)
+            if result.failure is not None:
+                self._broken[build] = result.failure
+        good = [result for result in results if result.failure is None]
+        bad = [result for result in results if result.failure is not None]
+        if not bad or not good or self.lanes is None or self.project.options.fail_fast:
+            return (bad or good)[0]
+        for result in bad:
+            assert result.failure is not None
+            self.screen.failure(result.failure)
+        return good[0]
+
+    def _record_of(self, build: Build, result: StageResult) -> None:
+        """A host stage of one of several builds; the devices of the others have waited for it."""
+        if not self.transactions.begun:
+            return
+        mine = {device.name for device in build.project.devices}
+        known = [device.name for device in self.project.all_devices if self.transactions.knows(device.name)]
+        for name in known:
+            if name in mine:
+                self.transactions.stage_finished(result, name)
+            else:
+                self.transactions.waited(name, result.duration_s)
+        if not known:
+            self.transactions.stage_finished(result)
 
     def _begin_unasked(self, which: StageOf) -> Failure | None:
         """Nobody began a run: doit reports with somebody else's reporter (`doit -r json`), and tells us of nothing but
@@ -179,7 +292,7 @@ class Run:
                 print(line, file=sys.stderr, flush=True)
 
     def _took_s(self, which: StageOf) -> float:
-        now_s = self.clock.now_s()
+        now_s = self._clock_of(which.device).now_s()
         return now_s - self._under_way.pop(which, now_s)
 
     def _record(self, which: StageOf, result: StageResult) -> StageResult:
@@ -188,33 +301,17 @@ class Run:
             self.transactions.stage_finished(result, which.device)
         return result
 
-    def _attempt(self, which: StageOf) -> StageWork:
+    def _attempt(self, which: StageOf, build: Build | None = None) -> StageWork:
         stage = which.stage
-        try:
-            return self._on_board(which) if stage in DEVICE_STAGES else self._on_host(stage)
-        except DeployError as error:
-            failure = error.failure
-            # A session serves several stages, and a tool is missed by whichever needs it first: only we know which.
-            host_wide = failure.stage is None and failure.category is not FailureCategory.CONFIG_ERROR
-            if host_wide or (failure.stage in DEVICE_STAGES and stage in DEVICE_STAGES):
-                failure = failure._replace(stage=stage)
-            return StageWork(failure=failure)
-        except Exception as error:
-            import traceback
+        where = self._device(which.device).where if which.device else str(stage)
+        if stage in DEVICE_STAGES:
+            return attempt(stage, where, lambda: self._on_board(which))
+        return attempt(stage, where, lambda: self._on_host(stage, build or self.build))
 
-            failure = fail(
-                FailureCategory.UNKNOWN,
-                stage=stage,
-                where=self._device(which.device).where if which.device else str(stage),
-                message=f"{type(error).__name__}: {error} [this is a bug]",
-                detail=traceback.format_exc(),
-            )
-            return StageWork(failure=failure)
-
-    def _on_host(self, stage: Stage) -> StageWork:
+    def _on_host(self, stage: Stage, build: Build) -> StageWork:
         from pipeline import stages
 
-        return stages.load(stage)(self.build)
+        return stages.load(stage)(build)
 
     def _on_board(self, which: StageOf) -> StageWork:
         """Give the stage what the one before it ended with, and keep what it ends with."""
@@ -222,23 +319,27 @@ class Run:
 
         device = self._device(which.device)
         board = self._handed_on.get(device.name)
+        build, boards, records = self._of(device.name)
+        screen = self._screen_of(device.name)
         left: Board | None
         if which.stage is Stage.VERIFY_FLASH:
             from pipeline.stages import verify_flash
 
-            work, left = verify_flash.run(device, self.boards, self.records, self.build)
+            work, left = verify_flash.run(device, boards, records, build)
+            if isinstance(left, InLoader):
+                self._before[device.name] = left.journal.state
         elif which.stage is Stage.REFLASH and isinstance(board, InLoader):
             from pipeline.stages import reflash
 
-            work, left = reflash.run(device, board, self.records, self.build, self.screen, which.region)
+            work, left = reflash.run(device, board, records, build, screen, which.region)
         elif which.stage is Stage.REATTACH and isinstance(board, InLoader | StillRunning):
             from pipeline.stages import reattach
 
-            work, left = reattach.run(device, board, self.boards, self.records)
+            work, left = reattach.run(device, board, boards, records)
         elif which.stage is Stage.TTFB and isinstance(board, Booting | StillRunning):
             from pipeline.stages import ttfb
 
-            work, left = ttfb.run(device, board, self.boards, self.records, self.build, self.screen)
+            work, left = ttfb.run(device, board, boards, records, build, screen)
         elif which.stage is Stage.REFLASH and isinstance(board, StillRunning):
             return StageWork(counts={"regions_written": 0, "bytes_written": 0})  # asked for all the same: `doit -a`
         else:
@@ -248,11 +349,101 @@ class Run:
         return work
 
     def _device(self, name: str) -> DeviceConfig:
-        return next(device for device in self.project.devices if device.name == name)
+        return next(device for device in self.project.all_devices if device.name == name)
 
     def _performed(self, stage: Stage, span: ActionSpan) -> None:
         began_s = self.transactions.since_s(span.began_s)
         self.transactions.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
+
+    # --- several boards at once -----------------------------------------------------------------
+
+    def _lanes_for(self, devices: Sequence[DeviceConfig], stages: Sequence[StageOf]) -> Lanes | None:
+        """Lanes, where there is more than one board, or what only they can do is asked for."""
+        options = self.project.options
+        if len(devices) < 2 and not options.rollback:
+            return None
+        from pipeline.run.fleet import FleetPolicy
+        from pipeline.run.lanes import Lanes
+
+        order = {stage: n for n, stage in enumerate(DEVICE_STAGES)}
+        plan = {
+            device.name: sorted((w for w in stages if w.device == device.name), key=lambda which: order[which.stage])
+            for device in devices
+        }
+        workers = int(options.workers or min(len(devices), MOST_WORKERS))
+        policy = FleetPolicy(workers, int(options.canary or 0), options.fail_fast)
+        return Lanes(self, self.screen, plan, policy)
+
+    def _screen_of(self, device: str) -> StageScreen:
+        if self.lanes is None:
+            return self.screen
+        fleet = self.lanes.fleet
+
+        def check() -> None:
+            if fleet.interrupted:
+                raise LaneStopped
+
+        from pipeline.run.fleet import LaneStopped
+
+        return LaneScreen(self.screen, device, check)
+
+    def lane_begins(self, device: str) -> bool:
+        """A worker has taken this device."""
+        now_s = self.clock.now_s()
+        self._lanes_since_s = self._lanes_since_s or now_s
+        self.transactions.waited(device, now_s - self._lanes_since_s)
+        if self.transactions.waited_s(device) > 0:
+            self.transactions.say(events.Waited(self.transactions.waited_s(device)), device)
+        self._clocks[device] = BoardClock(self.clock)
+        if self._of(device).build in self._broken:
+            self.transactions.finish_one(device)
+            return False
+        return True
+
+    def lane_ends(self, device: str, *, stopped_by: str | None) -> bool:
+        """All that was to be done with it is done, or why not is known."""
+        if stopped_by is not None:
+            self.transactions.stopped(device, stopped_by)
+        failure = self.transactions.failure_of(device)
+        if failure is not None and failure.stage is Stage.TTFB and self.project.options.rollback:
+            self._roll_back(device)
+        self._of(device).boards.let_go(self._device(device))
+        self._settle(device)
+        self.transactions.finish_one(device)
+        self.screen.on_lane_progress(device, "", 0, -1)
+        return failure is None
+
+    def _roll_back(self, device: str) -> None:
+        """Put the images before back, and say in the report of this deploy what became of that."""
+        from pipeline.run.rollback import Place, former_build, roll_back
+
+        build, boards, _ = self._of(device)
+        board, before = self._handed_on.get(device), self._before.get(device)
+        found: Any = "this run wrote nothing to the board"
+        if board is not None and before is not None and board.proof.written:
+            found = former_build(build, before)
+        if isinstance(found, str):
+            self.transactions.say(events.RolledBack("", None, f"nothing was put back: {found}"), device)
+            return
+        assert self._facts is not None
+        where = Place(boards, self._screen_of(device), self._clock_of, self._owners, self._facts, self.transactions.run)
+        self.screen.stage(f"rollback:{device}")
+        said, rendered = roll_back(self._device(device), found, where)
+        self.transactions.say(said, device)
+        if rendered is not None:
+            self.rolled_back.append(rendered)
+
+    def lane_failure(self, device: str) -> Failure | None:
+        """Why it cannot go on."""
+        return self.transactions.failure_of(device)
+
+    def _end_lanes(self, fleet: Fleet, *, interrupted: bool) -> None:
+        """Let those under way come to their end; after Ctrl-C as soon as they can be stopped."""
+        if interrupted:
+            fleet.interrupt()
+        fleet.join(INTERRUPTED_S if interrupted else None)
+        clocks = list(self._clocks.values())
+        self.clock.follow(lambda: max((clock.modelled_s for clock in clocks), default=0.0))
 
     # --- end ----------------------------------------------------------------------------------
 
@@ -268,24 +459,33 @@ class Run:
 
     def settle(self) -> None:
         """Name the outcome of devices that an explicit target took only part of the way, by what was proven of them."""
-        for device, board in self._handed_on.items():
-            outcome = board.proof.outcome
-            if outcome is not None:
-                self.transactions.confirmed(outcome, device)
+        for device in self._handed_on:
+            self._settle(device)
+
+    def _settle(self, device: str) -> None:
+        board = self._handed_on.get(device)
+        outcome = None if board is None else board.proof.outcome
+        if outcome is not None:
+            self.transactions.confirmed(outcome, device)
 
     def end(self, *, interrupted: bool, passed: bool, selection: Sequence[str] | None) -> Ended:
         """Let go of everything, remember, write the reports, give the lock back. `selection`: the stages that the
         command line asked for, if it asked for nothing but what files can answer and all of it `passed`."""
         self.active = False
         notes = []
+        if self.lanes is not None and self.lanes.fleet.started:
+            self._end_lanes(self.lanes.fleet, interrupted=interrupted)
         try:
             self.close()
         except (DeployError, OSError) as error:
             notes.append(f"note: the port could not be closed cleanly: {error}")
         if not interrupted:
             self.settle()
-        if passed and not interrupted:
-            self.build.approve([result for _, result in self.transactions.results], selection)
+        if passed and not interrupted and not self._broken:
+            for it in self.variants:
+                first = next((device.name for device in it.build.project.devices), "")
+                results = [result for name, result in self.transactions.results if name in ("", first)]
+                it.build.approve(results, selection if len(self.variants) == 1 else None)
         under_way = [(which.stage, which.device, since_s) for which, since_s in self._under_way.items()]
         rendered = self.transactions.finish(under_way, interrupted=interrupted)
         self.unlock()
@@ -293,10 +493,12 @@ class Run:
 
     def close(self) -> None:
         """Keep what was read, and let go of every port and child process."""
-        self.build.save()  # first: a port that does not let go must not cost it
-        self.boards.close()
-        self.records.close()
-        self.build.close()
+        for it in self.variants:
+            it.build.save()  # first: a port that does not let go must not cost it
+        for it in self.variants:
+            it.boards.close()
+            it.records.close()
+            it.build.close()
 
 
 def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:

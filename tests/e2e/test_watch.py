@@ -22,7 +22,8 @@ from pipeline.effects.file_events import DirectoryWatcher
 from pipeline.model import Stage, StageOutcome, StageResult, StageWork
 from pipeline.run.lock import writing_lock
 from pipeline.run.options import Options
-from pipeline.run.run import Run, StageOf, load_run
+from pipeline.run.run import Run, load_run
+from pipeline.run.stage_of import StageOf
 from tests.e2e.test_fastpath import ZIG, FastPathProject
 from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
 from tests.unit.test_diagnostics import GCC
