@@ -19,6 +19,7 @@ from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.errors import DeployError
 from pipeline.model import Image, Reason
 from pipeline.run.build import Build
+from pipeline.run.lent_ports import LentPorts
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
@@ -44,14 +45,15 @@ class _Holder:
 
 
 class DeviceService:
-    """`question_id` gives the beginning of the ids of what is asked of a device in this run."""
+    """`tx_of` gives the transaction of a device in this run, "" where there is none."""
 
-    def __init__(self, build: Build, question_id: Callable[[str], str] = lambda device: "hotplate") -> None:
+    def __init__(self, build: Build, tx_of: Callable[[str], str] = lambda device: "") -> None:
         self.build = build
         self.project = build.project
         self._clock = build.clock
-        self._question_id = question_id
+        self._tx_of = tx_of
         self._asked = 0
+        self._lent = LentPorts(build.project.root, build.notice)
         self._holders: dict[str, _Holder] = {}
 
     # --- ports and sessions ---------------------------------------------------------------------
@@ -59,6 +61,7 @@ class DeviceService:
     def open_session(self, device: DeviceConfig) -> FlashSession:
         """A loader session with the board, on the port of the device's link if that is open. Raises DeviceError."""
         from pipeline.device import session
+        from pipeline.device.ports import reset_of
         from pipeline.device.serial_link import PortLink
 
         held = self._holders.pop(device.name, _Holder()).link
@@ -69,7 +72,7 @@ class DeviceService:
             device.where,
             lambda: self._link(device, port),
             self.project.config.flash.size_bytes,
-            _reset_of(device, port),
+            reset_of(device, port),
             device.baud,
         )
         self._holders[device.name] = _Holder(session=opened)
@@ -111,11 +114,14 @@ class DeviceService:
     def _open_port(self, device: DeviceConfig) -> Any:
         from pipeline.device.ports import open_port
 
+        lent = self._lent.borrow(device, self.last_mac(device), self._tx_of(device.name))
+        if lent is not None:
+            return lent
         root, size = self.project.root, self.project.config.flash.size_bytes
         return open_port(device.name, device, root, self._clock, size)
 
     def _link(self, device: DeviceConfig, port: Any) -> PortLink:
-        from pipeline.device.ports import reopen
+        from pipeline.device.ports import reopen, reset_of
         from pipeline.device.serial_link import PortLink
 
         virtual = device.is_virtual
@@ -127,7 +133,7 @@ class DeviceService:
             real_time=not virtual,
             reopen=lambda: reopen(port),
             pause=port.clock.wait if virtual else time.sleep,
-            usb_lines=_reset_of(device, port) == "usb",
+            usb_lines=reset_of(device, port) == "usb",
         )
 
     def ask(self, device: DeviceConfig, link: SerialLink, methods: Sequence[str], timeout_s: float) -> Answers:
@@ -135,7 +141,7 @@ class DeviceService:
         from pipeline.device.rpc_client import ask
 
         self._asked += 1
-        return ask(link, methods, f"{self._question_id(device.name)}-{self._asked}", timeout_s)
+        return ask(link, methods, f"{self._tx_of(device.name)[-6:] or 'hotplate'}-{self._asked}", timeout_s)
 
     # --- what is known of a board ---------------------------------------------------------------
 
@@ -183,13 +189,3 @@ class DeviceService:
             running = running or self.build.images.expected_elf()
         kept = ElfStore(self.project.root, self.project.state_dir, self.project.cache_dir)
         return decoded_panic(lines, kept, running)
-
-
-def _reset_of(device: DeviceConfig, port: Any) -> str:
-    """By which sequence the board on this port is reset."""
-    if device.reset != "auto":
-        return device.reset
-    usb = getattr(port, "usb", None)  # only a serial port of this machine knows
-    if usb is not None and usb.native:
-        return "usb"
-    return "instant" if device.is_virtual else "classic"
