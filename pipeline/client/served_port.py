@@ -310,6 +310,7 @@ def borrow(
     device: DeviceRef,
     holder: Holder,
     *,
+    take: bool = False,
     wait_s: float,
     usb_of: Callable[[Mapping[str, Any]], Any],
     waiting: Callable[[str], None] = lambda text: None,
@@ -320,7 +321,7 @@ def borrow(
     connection = Connection.open()
     greeted_s = time.monotonic()
     try:
-        connection.send(Message.PORT, device=device._asdict(), holder=holder._asdict(), wait_s=wait_s)
+        connection.send(Message.PORT, device=device._asdict(), holder=holder._asdict(), wait_s=wait_s, take=take)
         while True:
             frame = _received(connection, wait_s + GRANT_S)
             if frame.message == Message.WAITING:

@@ -8,13 +8,12 @@ why at most once.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.client.protocol import Holder
     from pipeline.client.served_port import Borrowed
     from pipeline.config.schema import DeviceConfig
 
@@ -36,21 +35,19 @@ class LentPorts:
         self._tell = tell
         self._alone = False
 
-    def borrow(self, device: DeviceConfig, mac: str, tx: str) -> Any:
-        """The device's port, lent; None: open it yourself. Raises DeviceError when the service says why it cannot be
-        had."""
+    def borrow(self, device: DeviceConfig, mac: str, holder: Holder, *, take: bool) -> Any:
+        """The device's port, lent to `holder`; None: open it yourself. `take`: from whoever has it. Raises DeviceError
+        when the service says why it cannot be had."""
         if self._alone or device.is_virtual or not _there():
             return None
         from pipeline.client.connection import NoService
-        from pipeline.client.protocol import DeviceRef, Holder
+        from pipeline.client.protocol import DeviceRef
         from pipeline.client.served_port import borrow
 
         root = str(self._root.resolve())
         wanted = DeviceRef(root, device.name, device.chip, device.port, mac, device.monitor_baud, device.reset)
-        command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:80]  # noqa: PTH119 - the warm path
-        holder = Holder(os.getpid(), command, "", tx, datetime.now(UTC).isoformat(timespec="milliseconds"))
         try:
-            port, cost = borrow(wanted, holder, wait_s=WAIT_S, usb_of=_usb, waiting=self._waits)
+            port, cost = borrow(wanted, holder, take=take, wait_s=WAIT_S, usb_of=_usb, waiting=self._waits)
         except NoService as error:
             self._alone = True
             if not error.silent:

@@ -26,7 +26,7 @@ from pipeline.client.protocol import (
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.service.hub import ConsoleState, Since, Sink
-from pipeline.service.leases import Lease, Leases
+from pipeline.service.leases import Leases, PortLease
 from pipeline.service.port_owner import (
     PortBytes,
     PortClock,
@@ -342,7 +342,7 @@ class Console:
 
     # --- lending ------------------------------------------------------------------------------------
 
-    def lent(self, lease: Lease, lessee: Lessee) -> None:
+    def lent(self, lease: PortLease, lessee: Lessee) -> None:
         """From now on it is told, and may write."""
         self.lessees[lease.number] = lessee
         self._be_patient()
@@ -350,13 +350,13 @@ class Console:
             note = self.note(NoteKind.PREEMPTED, f"preempted by {lease.holder.text}", tx=lease.holder.tx)
             self._ring.deploy = note.number
 
-    def left(self, lease: Lease) -> None:
+    def left(self, lease: PortLease) -> None:
         """A lease, or a wait for one, has ended: the next one has its turn."""
         granted = self.leases.leave(lease.number)
         if granted is not None and (asking := self.waiting.get(granted.number)) is not None:
             asking.turn()
 
-    def taken(self, lease: Lease, by: Holder) -> None:
+    def taken(self, lease: PortLease, by: Holder) -> None:
         """Somebody took it."""
         self.note(NoteKind.TAKEN, f"{by.text} took the port from {lease.holder.text}", tx=by.tx)
         if (asking := self.waiting.get(lease.number)) is not None:
@@ -366,7 +366,7 @@ class Console:
                 fail(FailureCategory.PORT_BUSY, stage=stage, where=self.device.where, message=message, hint=hint)
             )
 
-    def give_back(self, lease: Lease, since_s: float, then: Callable[[], None]) -> None:
+    def give_back(self, lease: PortLease, since_s: float, then: Callable[[], None]) -> None:
         """The lessee is gone: the board shall run, at the monitor's rate. `then` is called when that is so."""
         del self.lessees[lease.number]
         self._be_patient()

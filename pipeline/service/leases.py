@@ -14,7 +14,7 @@ from cache.named_tuple import NamedTuple
 from pipeline.client.protocol import Holder
 
 
-class Lease(NamedTuple):
+class PortLease(NamedTuple):
     """Of `port`; `number` is its name."""
 
     number: int
@@ -26,9 +26,9 @@ class Lease(NamedTuple):
 class _LeaseRow:
     """Of one port."""
 
-    exclusive: Lease | None = None
-    shared: dict[int, Lease] = field(default_factory=dict)
-    waiting: deque[Lease] = field(default_factory=deque)
+    exclusive: PortLease | None = None
+    shared: dict[int, PortLease] = field(default_factory=dict)
+    waiting: deque[PortLease] = field(default_factory=deque)
 
 
 class Leases:
@@ -39,10 +39,10 @@ class Leases:
         self._ports: dict[int, str] = {}
         self._last = 0
 
-    def ask(self, port: str, holder: Holder) -> Lease:
+    def ask(self, port: str, holder: Holder) -> PortLease:
         """A lease, granted if `granted` says so, else in line."""
         self._last += 1
-        lease = Lease(self._last, port, holder)
+        lease = PortLease(self._last, port, holder)
         self._ports[lease.number] = port
         row = self._rows.setdefault(port, _LeaseRow())
         if not holder.exclusive:
@@ -53,12 +53,12 @@ class Leases:
             row.waiting.append(lease)
         return lease
 
-    def granted(self, lease: Lease) -> bool:
+    def granted(self, lease: PortLease) -> bool:
         """Does it hold?"""
         row = self._rows.get(lease.port, _LeaseRow())
         return lease.number in row.shared or row.exclusive == lease
 
-    def may_write(self, lease: Lease) -> bool:
+    def may_write(self, lease: PortLease) -> bool:
         """May its holder write now?"""
         row = self._rows.get(lease.port, _LeaseRow())
         return row.exclusive == lease or (lease.number in row.shared and row.exclusive is None)
@@ -68,7 +68,7 @@ class Leases:
         lease = self._rows.get(port, _LeaseRow()).exclusive
         return None if lease is None else lease.holder
 
-    def take(self, lease: Lease) -> Lease | None:
+    def take(self, lease: PortLease) -> PortLease | None:
         """Give it the exclusive lease now; the one that it takes it from, which holds no more."""
         row = self._rows[lease.port]
         before = row.exclusive
@@ -81,7 +81,7 @@ class Leases:
         row.exclusive = lease
         return before
 
-    def leave(self, number: int) -> Lease | None:
+    def leave(self, number: int) -> PortLease | None:
         """End a lease, or a wait for one; the lease that is granted thereby. Idempotent."""
         port = self._ports.pop(number, None)
         if port is None:

@@ -33,7 +33,7 @@ from pipeline.service.server import Client, Role, device_of
 
 if TYPE_CHECKING:
     from pipeline.service.console import Console
-    from pipeline.service.leases import Lease
+    from pipeline.service.leases import PortLease
 
 MAX_UNSHOWN = 1 << 20
 """Bytes that wait for a viewer; what comes while they do is dropped, and counted."""
@@ -65,7 +65,7 @@ class PortRole:
         self._held = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self.lease: Lease = self._console.leases.ask(self._console.key, self._holder)
+        self.lease: PortLease = self._console.leases.ask(self._console.key, self._holder)
         self._console.waiting[self.lease.number] = self
         self._begin(float(wait_s), take=bool(header.get("take")))
 
