@@ -115,6 +115,10 @@ class PlainViewer:
         return b"".join(entry.data for entry in self.entries if isinstance(entry, ConsoleChunk))
 
     @property
+    def chunks(self) -> list[ConsoleChunk]:
+        return [entry for entry in self.entries if isinstance(entry, ConsoleChunk)]
+
+    @property
     def notes(self) -> list[ConsoleNote]:
         return [entry for entry in self.entries if isinstance(entry, ConsoleNote)]
 
@@ -144,3 +148,11 @@ def ask(message: Message, **fields: Any) -> ServiceFrame:
         return connection.request(message, timeout_s=TIMEOUT_S, **fields)
     finally:
         connection.close()
+
+
+def eventually(ready: Callable[[], bool]) -> None:
+    """Look again and again, since nobody tells."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

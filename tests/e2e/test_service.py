@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pipeline.client.protocol import ConsoleChunk, DeviceRef
+from pipeline.client.protocol import DeviceRef
 from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import Space
 from tests.serving import PlainViewer, ServiceProcess, short_runtime_dir
@@ -37,7 +37,7 @@ def test_deploys_through_the_service(
         assert again.report["device"]["port"] == board.url
         viewer.wait(lambda: viewer.kinds().count("reattached") == 2)
         assert viewer.kinds().count("preempted") == 2
-        chunks = [entry for entry in viewer.entries if isinstance(entry, ConsoleChunk)]
+        chunks = viewer.chunks
         place = 0
         for chunk in chunks:
             assert chunk.offset == place
