@@ -120,6 +120,7 @@ class DeviceService:
             while self._holders:
                 self._holders.popitem()[1].close()
         finally:
+            self._lent.close()
             while self._leases:
                 self._leases.popitem()[1].release()
 
@@ -160,7 +161,10 @@ class DeviceService:
         if lent is not None:
             return lent
         root, size = self.project.root, self.project.config.flash.size_bytes
-        return open_port(device.name, device, root, self._clock, size)
+        port = open_port(device.name, device, root, self._clock, size)
+        if device.is_virtual:
+            self._lent.tell_of(device, port, holder)
+        return port
 
     def _link(self, device: DeviceConfig, port: Any) -> PortLink:
         from pipeline.device.ports import reopen, reset_of

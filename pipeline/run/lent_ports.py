@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.client.protocol import Holder
+    from pipeline.client.protocol import DeviceRef, Holder
     from pipeline.client.served_port import Borrowed
+    from pipeline.client.told_console import ToldConsole
     from pipeline.config.schema import DeviceConfig
 
 WAIT_S = 60.0
@@ -34,6 +35,7 @@ class LentPorts:
         self._notice = notice
         self._tell = tell
         self._alone = False
+        self._told: list[ToldConsole] = []
 
     def borrow(self, device: DeviceConfig, mac: str, holder: Holder, *, take: bool) -> Any:
         """The device's port, lent to `holder`; None: open it yourself. `take`: from whoever has it. Raises DeviceError
@@ -41,13 +43,12 @@ class LentPorts:
         if self._alone or device.is_virtual or not _there():
             return None
         from pipeline.client.connection import NoService
-        from pipeline.client.protocol import DeviceRef
         from pipeline.client.served_port import borrow
 
-        root = str(self._root.resolve())
-        wanted = DeviceRef(root, device.name, device.chip, device.port, mac, device.monitor_baud, device.reset)
         try:
-            port, cost = borrow(wanted, holder, take=take, wait_s=WAIT_S, usb_of=_usb, waiting=self._waits)
+            port, cost = borrow(
+                device_ref(device, self._root, mac), holder, take=take, wait_s=WAIT_S, usb_of=_usb, waiting=self._waits
+            )
         except NoService as error:
             self._alone = True
             if not error.silent:
@@ -56,8 +57,40 @@ class LentPorts:
         self._tell(device.name, cost)
         return port
 
+    def tell_of(self, device: DeviceConfig, port: Any, holder: Holder) -> None:
+        """Have others hear what an in-process board says, from now until `close`. Nobody hears of trouble
+        with that."""
+        if self._alone or not _there():
+            return
+        from pipeline.client.connection import Connection, NoService
+        from pipeline.client.told_console import ToldConsole
+        from pipeline.effects.clock import SystemClock
+
+        try:
+            connection = Connection.open()
+            wanted = device_ref(device, self._root)
+            told = ToldConsole(connection, wanted, holder, port.clock.now, SystemClock().utc)
+        except NoService:
+            return
+        port.on_sent = told.heard
+        port.channel = told.channel
+        self._told.append(told)
+
+    def close(self) -> None:
+        """The run has let go of its boards. Idempotent."""
+        while self._told:
+            self._told.pop().close()
+
     def _waits(self, holder: str) -> None:
         self._notice(f"note: waiting for the port: {holder}")
+
+
+def device_ref(device: DeviceConfig, root: Path, mac: str = "") -> DeviceRef:
+    """What the service needs to know of it."""
+    from pipeline.client.protocol import DeviceRef
+
+    own = str(root.resolve())
+    return DeviceRef(own, device.name, device.chip, device.port, mac, device.monitor_baud, device.reset)
 
 
 def _usb(fields: Mapping[str, Any]) -> Any:
