@@ -10,7 +10,7 @@ from pipeline.client.protocol import Channel, DeviceRef
 from pipeline.service.history import history_path, read_history
 from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import Space
-from tests.serving import PlainViewer, ServiceProcess, short_runtime_dir
+from tests.serving import TIMEOUT_S, PlainViewer, ServiceProcess, short_runtime_dir
 
 
 @pytest.fixture
@@ -36,6 +36,13 @@ def test_deploys_through_the_service(
         again = host_space.deploy()
         assert (again.code, again.outcome) == (0, "verified_unchanged"), again.out + again.err
         assert again.report["device"]["port"] == board.url
+        parts = [(part["part"], part["phase"]) for part in again.report["budget"]["parts"]]
+        assert parts == [
+            ("service handshake", "startup"),
+            ("wait for the port", "dispatch"),
+            ("port lent", "verify-flash"),
+            ("port returned", "reattach"),
+        ]
         viewer.wait(lambda: viewer.kinds().count("reattached") == 2)
         assert viewer.kinds().count("preempted") == 2
         chunks = viewer.chunks
@@ -80,7 +87,7 @@ def test_what_is_asked_of_the_service_by_hand(
     wrong = host_space.doit("serve", "--release", "bnech")
     assert wrong.code == 1 and "did you mean 'bench'?" in wrong.err
     assert host_space.doit("serve", "--stop").out == "the service has stopped\n"
-    assert service.stop() == "" and service.child.returncode == 0
+    assert service.child.wait(timeout=TIMEOUT_S) == 0
     gone = host_space.doit("serve", "--stop")
     assert gone.code == 1 and "no service runs" in gone.err
     assert host_space.doit("serve", "--status", "--stop").code == 3
