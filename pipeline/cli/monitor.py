@@ -7,33 +7,30 @@ shown, `monitor_screen.py`. Invariant: stdout holds what the device said and not
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.boot.console_events import ConsoleEvent, ConsoleEventKind
+from pipeline.boot.console_events import ConsoleEventKind
 from pipeline.boot.console_view import ViewOptions
 from pipeline.boot.line_pattern import LinePattern
 from pipeline.boot.log_levels import parse_rules
 from pipeline.boot.log_patterns import visible
-from pipeline.cli.keyboard import Typed, TypedCall, TypedCalls, TypedItem, TypedLines, TypedMistake, TypedReset
+from pipeline.cli.monitor_loop import POLL_S, MonitorLoop
 from pipeline.cli.monitor_screen import MonitorScreen, has_colours, is_view, local_time
+from pipeline.client.protocol import DeviceRef
+from pipeline.client.watched_console import WatchedConsole
 from pipeline.config.schema import DeviceConfig
 from pipeline.config.until import expression_problem
 from pipeline.device.console import CallRefusal, DeviceMonitor
 from pipeline.device.serial_link import PortLink, reader_for
-from pipeline.effects.clock import Deadline, SystemClock
+from pipeline.effects.api import Reader, SerialLink
+from pipeline.effects.clock import SystemClock
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.records import json_text
 from pipeline.run.device_service import DeviceService
-from pipeline.text import quoted
-
-POLL_S = 0.1
-QUIET_S = 0.5
-"""After the end of stdin: how long the device must be silent before the monitor ends by itself."""
 
 PATIENCE_S = 30.0
 """A person watches, and may be about to plug the board in again."""
@@ -113,24 +110,56 @@ def _pattern(option: str, text: str) -> LinePattern | Failure | None:
 def run(boards: DeviceService, wanted: Wanted) -> int:
     """The whole command; its exit code. Raises DeviceError."""
     device = boards.project.devices[0]
-    reset = wanted.reset is not False
-    link = boards.open_link(device, reset=reset)
-    link.patience_s = max(link.patience_s, PATIENCE_S if link.real_time else 0.0)
+    watched = None if device.is_virtual else _watched(boards, device, wanted)
+    link: PortLink | WatchedConsole
+    reader: Reader
+    if watched is None:
+        link = boards.open_link(device, reset=wanted.reset is not False)
+        link.patience_s = max(link.patience_s, PATIENCE_S if link.real_time else 0.0)
+        reader = reader_for(link)
+    else:
+        link = reader = watched
     try:
+        if watched is not None and wanted.reset:
+            link.release_reset()
         if wanted.call:
-            return _call(link, device, wanted)
+            return _call(link, reader, device, wanted)
         clock = SystemClock()
-        screen = MonitorScreen(wanted.view, link.now_s, clock.utc)
-        with DeviceMonitor(link, reader_for(link), where=device.where, sink=screen.show) as monitor:
-            return MonitorLoop(boards, monitor, screen, wanted, link.now_s).copy(real_time=link.real_time)
+        screen = MonitorScreen(wanted.view, link.now_s, clock.utc if watched is None else lambda: watched.at)
+        with DeviceMonitor(link, reader, where=device.where, sink=screen.show) as monitor:
+            loop = MonitorLoop(monitor, screen, link, watched, lambda seen, elf: boards.decoded(seen.lines, elf))
+            return loop.copy(wanted.until, wanted.seconds, decode=wanted.decode, commands=wanted.commands)
     finally:
+        link.close()
         boards.let_go(device)
 
 
-def _call(link: PortLink, device: DeviceConfig, wanted: Wanted) -> int:
-    with DeviceMonitor(link, reader_for(link), where=device.where) as monitor:
+def _watched(boards: DeviceService, device: DeviceConfig, wanted: Wanted) -> WatchedConsole | None:
+    """The device's console through the service; None where there is no service, or none that can be used."""
+    from pipeline.client.connection import NoService
+
+    ref = DeviceRef(
+        str(boards.project.root),
+        device.name,
+        device.chip,
+        device.port,
+        boards.last_mac(device),
+        device.monitor_baud,
+        device.reset,
+    )
+    try:
+        return WatchedConsole(ref, "now" if wanted.call or wanted.reset else "boot")
+    except NoService as error:
+        if not error.silent:
+            print(f"-- {error}; this monitor opens the port itself", file=sys.stderr, flush=True)
+        return None
+
+
+def _call(link: PortLink | WatchedConsole, reader: Reader, device: DeviceConfig, wanted: Wanted) -> int:
+    with DeviceMonitor(link, reader, where=device.where) as monitor:
         # A firmware that boots does not listen yet, and the in-process board gets power when it is opened.
-        if wanted.reset is not False or not link.real_time:
+        resets = wanted.reset if isinstance(link, WatchedConsole) else wanted.reset is not False
+        if resets or not link.real_time:
             _until_it_speaks(monitor, link, wanted.seconds or CALL_S)
         answer = monitor.call(wanted.call, wanted.params, wanted.seconds or CALL_S)
     if isinstance(answer, Failure):
@@ -144,97 +173,10 @@ def _call(link: PortLink, device: DeviceConfig, wanted: Wanted) -> int:
     return 0
 
 
-def _until_it_speaks(monitor: DeviceMonitor, link: PortLink, seconds: float) -> None:
+def _until_it_speaks(monitor: DeviceMonitor, link: SerialLink, seconds: float) -> None:
     end_s = link.now_s() + seconds
     while link.now_s() < end_s and not any(seen.kind is ConsoleEventKind.MESSAGE for seen in monitor.poll(POLL_S)):
         pass
-
-
-class MonitorLoop:
-    """Copies both ways until the pattern, the time or Ctrl-C."""
-
-    def __init__(
-        self,
-        boards: DeviceService,
-        monitor: DeviceMonitor,
-        screen: MonitorScreen,
-        wanted: Wanted,
-        now_s: Callable[[], float],
-    ) -> None:
-        self._boards = boards
-        self._monitor = monitor
-        self._screen = screen
-        self._wanted = wanted
-        self._now_s = now_s
-        self._calls = TypedCalls(f"hotplate-monitor-{os.getpid()}")
-        self._lines = TypedLines()
-
-    def copy(self, *, real_time: bool) -> int:
-        """The exit code. The in-process board's time only passes while it is read; what it models is shown at once, and
-        then we wait for the person in real time (`real_time` false)."""
-        wanted, typed = self._wanted, Typed()
-        deadline = Deadline.after(SystemClock(), wanted.seconds) if wanted.seconds else None
-        quiet = 0
-        try:
-            while deadline is None or not deadline.expired:
-                heard = self._monitor.poll(POLL_S)
-                quiet = 0 if heard else quiet + 1
-                for seen in heard:
-                    self._heard(seen)
-                if not heard:
-                    self._screen.quiet()
-                for told in self._calls.late(self._now_s()):
-                    self._screen.tell(told)
-                if wanted.until is not None and _reached(wanted.until, heard, self._monitor):
-                    return 0
-                data = typed.take(0.0 if heard or real_time else POLL_S)
-                if data is not None or typed.ended:
-                    quiet = 0 if self._typed(self._items(data)) else quiet
-                if typed.ended and quiet * POLL_S >= QUIET_S and wanted.until is None and deadline is None:
-                    # the end of a pipe: what was asked is answered, then there is nothing to wait for
-                    return 0
-            return 0 if wanted.until is None else 1
-        finally:
-            self._screen.end()
-
-    def _items(self, data: bytes | None) -> Sequence[TypedItem]:
-        if not self._wanted.commands:
-            return [data] if data else []
-        return self._lines.rest() if data is None else self._lines.feed(data)
-
-    def _typed(self, items: Sequence[TypedItem]) -> bool:
-        """Do what was typed; was there something?"""
-        for item in items:
-            self._screen.typed()
-            if isinstance(item, TypedMistake):
-                self._screen.tell(item.text)
-            elif isinstance(item, TypedReset):
-                self._monitor.reset()
-            else:
-                self._monitor.send(self._calls.ask(item, self._now_s()) if isinstance(item, TypedCall) else item)
-        return bool(items)
-
-    def _heard(self, seen: ConsoleEvent) -> None:
-        """What is worth saying about an event."""
-        if seen.kind in (ConsoleEventKind.GAP, ConsoleEventKind.DROPPED):
-            self._screen.lost()
-            self._screen.tell(seen.text)
-        elif seen.kind is ConsoleEventKind.RESET:
-            for told in self._calls.reset(f"the board was reset ({seen.text}) before it answered"):
-                self._screen.tell(told)
-        elif seen.message is not None and (answer := self._calls.answered(seen.message, seen.at_s)) is not None:
-            self._screen.tell(answer)
-        elif seen.kind in (ConsoleEventKind.PANIC, ConsoleEventKind.BACKTRACE) and self._wanted.decode:
-            trace = self._boards.decoded(seen.lines, self._monitor.running)
-            self._screen.tell_block("\n".join(quoted("\n".join(trace))))
-
-
-def _reached(until: LinePattern, heard: Sequence[ConsoleEvent], monitor: DeviceMonitor) -> bool:
-    """Does a line match, or a prompt, which has no line end?"""
-    spoken = (ConsoleEventKind.LINE, ConsoleEventKind.MESSAGE)
-    if any(seen.kind in spoken and until.search(seen.text) for seen in heard):
-        return True
-    return not heard and bool(monitor.prompt) and until.search(monitor.prompt)
 
 
 def _usage(fact: str, hint: str) -> Failure:
