@@ -59,7 +59,7 @@ class Run:
         self.clock = SystemClock()
         self.transactions = Transactions(project, self.clock)
         self.build = Build(project, self.clock, self.screen, self._performed)
-        self.boards = DeviceService(self.build, lambda device: self.transactions.transaction(device)[-6:])
+        self.boards = DeviceService(self.build, self.transactions.transaction)
         self.records = DeviceRecords(self.build, self.transactions)
         self._lock = ProjectLock(project.root, project.state_dir)
         self._handed_on: dict[str, Board] = {}
