@@ -77,6 +77,21 @@ class Monitor(Command):  # type: ignore[misc]
         },
     )
 
+    def parse_execute(self, in_args: list[str]) -> Any:
+        """doit stops reading options at the first other word; people also name the device first."""
+        flags = {
+            f"--{name}" for one in self.cmd_options if one["type"] is bool for name in (one["long"], one.get("inverse"))
+        }
+        options, words, rest = [], [], iter(in_args)
+        for word in rest:
+            if not word.startswith("--"):
+                words.append(word)
+            elif "=" in word or word in flags:
+                options.append(word)
+            else:
+                options += [word, *(value for value in [next(rest, None)] if value is not None)]
+        return super().parse_execute([*options, *words])
+
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         from pipeline.cli import monitor
         from pipeline.run.build import load_build
