@@ -59,6 +59,8 @@ class ServiceProcess:
 
     def stop(self) -> str:
         """What it had to say."""
+        if self.child.stdout is None or self.child.stdout.closed:
+            return ""
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
         out, _ = self.child.communicate(timeout=TIMEOUT_S)

@@ -36,6 +36,14 @@ class NoService(Exception):
         self.silent = silent
 
 
+class OtherProtocol(NoService):
+    """There is one, of another version."""
+
+    def __init__(self, theirs: int) -> None:
+        super().__init__(f"the service speaks protocol {theirs}, and this is {PROTOCOL}: restart it (`doit serve`)")
+        self.theirs = theirs
+
+
 class Connection:
     """One open, greeted connection. One thread at a time, but `send` may be called from another than `receive`."""
 
@@ -51,8 +59,11 @@ class Connection:
         """What the service said of itself."""
 
     @classmethod
-    def open(cls, name: str = endpoint.SOCKET, *, timeout_s: float = CONNECT_S) -> Connection:
-        """Connect and greet. Raises NoService."""
+    def open(
+        cls, name: str = endpoint.SOCKET, *, timeout_s: float = CONNECT_S, any_protocol: bool = False
+    ) -> Connection:
+        """Connect and greet. `any_protocol`: greet a service of another protocol in its own, to ask what is the same in
+        all. Raises NoService."""
         directory = endpoint.runtime_dir()
         if directory is None:
             raise NoService("no runtime directory", silent=True)
@@ -68,21 +79,45 @@ class Connection:
             raise NoService(f"the service cannot be reached: {error}") from None
         made = cls(sock)
         try:
-            made._greet(timeout_s)
+            made._greet(timeout_s, PROTOCOL)
+        except OtherProtocol as other:
+            made.close()
+            if not any_protocol:
+                raise
+            return cls._open_in(name, timeout_s, other.theirs)
         except BaseException:
             made.close()
             raise
         return made
 
-    def _greet(self, timeout_s: float) -> None:
-        self.send(Message.HELLO, protocol=PROTOCOL, version=__version__, pid=os.getpid())
+    @classmethod
+    def _open_in(cls, name: str, timeout_s: float, protocol: int) -> Connection:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(f"{endpoint.runtime_dir()}/{name}")
+            made = cls(sock)
+            made._greet(timeout_s, protocol)
+        except OSError as error:
+            sock.close()
+            raise NoService(f"the service cannot be reached: {error}") from None
+        except BaseException:
+            sock.close()
+            raise
+        return made
+
+    def _greet(self, timeout_s: float, protocol: int) -> None:
+        self.send(Message.HELLO, protocol=protocol, version=__version__, pid=os.getpid())
         try:
             self.welcome = self.receive(timeout_s)
         except TimeoutError:
             raise NoService(f"the service did not greet within {timeout_s:g} s") from None
-        if self.welcome.message != Message.WELCOME or self.welcome.header.get("protocol") != PROTOCOL:
-            theirs = self.welcome.header.get("protocol")
-            raise NoService(f"the service speaks protocol {theirs}, and this is {PROTOCOL}: restart it (`doit serve`)")
+        theirs = self.welcome.header.get("protocol")
+        if type(theirs) is int and theirs != protocol:
+            raise OtherProtocol(theirs)
+        if self.welcome.message == Message.REFUSED:
+            raise NoService(f"the service refuses: {self.welcome.header.get('reason')}")
+        if self.welcome.message != Message.WELCOME or theirs != protocol:
+            raise NoService("what listens in the place of the service is none")
 
     def send(self, message: Message, body: bytes = b"", /, **fields: Any) -> None:
         """Raises NoService when the service went away."""

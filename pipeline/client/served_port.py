@@ -63,6 +63,8 @@ class ServedPort:
         self._baud = int(granted["baud"])
         self._dtr, self._rts = bool(granted["dtr"]), bool(granted["rts"])
         self._received = bytearray()
+        self.returned_ms: float | None = None
+        """How long giving it back took."""
         self._later = bytearray()
         self._answers: dict[int, ServiceFrame] = {}
         self._drains: set[int] = set()
@@ -195,9 +197,11 @@ class ServedPort:
         if not self.is_open:
             return
         self.is_open = False
+        began_s = time.monotonic()
         try:
             self._connection.socket.shutdown(socket.SHUT_WR)
             self._wait(lambda: bool(self._lost), RETURN_S, through_gap=True)
+            self.returned_ms = (time.monotonic() - began_s) * 1000
         except OSError:
             pass
         self._connection.close()

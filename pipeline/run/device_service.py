@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cache.durable import read_text
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.errors import DeployError, DeviceError
+from pipeline.events import PhasePart
 from pipeline.model import Failure, Image, Reason
 from pipeline.run.build import Build
 from pipeline.run.lent_ports import LentPorts
@@ -49,15 +50,21 @@ class _Holder:
 
 
 class DeviceService:
-    """`tx_of` gives the transaction of a device in this run, "" where there is none."""
+    """`tx_of` gives the transaction of a device in this run, "" where there is none; `measured` takes what is worth
+    knowing on its own of the time that a device took."""
 
-    def __init__(self, build: Build, tx_of: Callable[[str], str] = lambda device: "") -> None:
+    def __init__(
+        self,
+        build: Build,
+        tx_of: Callable[[str], str] = lambda device: "",
+        measured: Callable[[str, PhasePart], None] = lambda device, part: None,
+    ) -> None:
         self.build = build
         self.project = build.project
         self._clock = build.clock
         self._tx_of = tx_of
         self._asked = 0
-        self._lent = LentPorts(build.project.root, build.notice)
+        self._lent = LentPorts(build.project.root, build.notice, measured, autostart=build.config.service.autostart)
         self._holders: dict[str, _Holder] = {}
         self._leases: dict[str, BoardLease] = {}
 
@@ -120,6 +127,7 @@ class DeviceService:
             while self._holders:
                 self._holders.popitem()[1].close()
         finally:
+            self._lent.close()
             while self._leases:
                 self._leases.popitem()[1].release()
 
@@ -160,7 +168,10 @@ class DeviceService:
         if lent is not None:
             return lent
         root, size = self.project.root, self.project.config.flash.size_bytes
-        return open_port(device.name, device, root, self._clock, size)
+        port = open_port(device.name, device, root, self._clock, size)
+        if device.is_virtual:
+            self._lent.tell_of(device, port, holder)
+        return port
 
     def _link(self, device: DeviceConfig, port: Any) -> PortLink:
         from pipeline.device.ports import reopen, reset_of

@@ -111,6 +111,7 @@ class Console:
         self._listener = ConsoleListener()
         self._viewers: list[_Viewer] = []
         self._channel = Channel.CONSOLE
+        self._telling = 0
         self._banner = False
         """The last line of a boot so far is its banner."""
         self._opened: list[asyncio.Future[Failure | None]] = []
@@ -310,6 +311,22 @@ class Console:
                 viewer.sink(entry)
             except Exception:
                 viewer.close()
+
+    def begin_telling(self, holder: Holder) -> None:
+        """A run has the board in its process, and will tell what it says."""
+        self._telling += 1
+        self.state = "open"
+        self._listener.interrupted()
+        self._channel = Channel.CONSOLE
+        note = self.note(NoteKind.OPENED, f"the board runs in {holder.text}", tx=holder.tx)
+        self._ring.deploy = self._ring.boot = note.number
+
+    def end_telling(self) -> None:
+        """And its end."""
+        self._telling -= 1
+        if not self._telling:
+            self.state = "closed"
+        self.note(NoteKind.CLOSED, "the run has ended, and its board is off")
 
     # --- viewers ------------------------------------------------------------------------------------
 

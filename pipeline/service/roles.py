@@ -274,8 +274,10 @@ class TellRole:
     def __init__(self, client: Client, frame: ServiceFrame) -> None:
         self._client = client
         self._console: Console = client.service.consoles.of(device_of(frame.header))
-        if not self._console.told:
-            raise ProtocolError("only of a board that lives in a run can be told")
+        holder = frame.header.get("holder")
+        if not isinstance(holder, dict) or not self._console.told:
+            raise ProtocolError("only a run can tell, and only of a board that lives in it")
+        self._console.begin_telling(read_fields(Holder, holder))
         client.done()
 
     def frame(self, frame: ServiceFrame) -> None:
@@ -286,6 +288,7 @@ class TellRole:
             self._console.note(entry.kind, entry.text, tx=entry.tx, elf=entry.elf)
 
     def ended(self) -> None:
+        self._console.end_telling()
         self._client.end()
 
 

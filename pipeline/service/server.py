@@ -276,7 +276,8 @@ def device_of(header: Mapping[str, Any]) -> DeviceRef:
     if not isinstance(value, dict):
         raise ProtocolError("a message without a device")
     device: DeviceRef = read_fields(DeviceRef, value)
-    if not device.root.startswith("/") or not device.name or not device.port or "/" in device.name:
+    named = device.root + device.name + device.port
+    if not device.root.startswith("/") or not device.name or not device.port or "/" in device.name or "\0" in named:
         raise ProtocolError(f"no device has root {device.root!r:.60}, name {device.name!r:.60} and a port")
     return device
 

@@ -67,7 +67,7 @@ class WatchedBoard:
         return result
 
     def _full(self) -> Result:
-        self.edit("firmware/partitions.csv", "ota_1", "ota_")
+        self.edit("firmware/partitions.csv", "storage", "stora")
         result = self.space.deploy()
         assert (result.code, result.outcome) == (0, "full_flashed"), result.out + result.err
         return result
