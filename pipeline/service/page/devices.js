@@ -84,7 +84,7 @@ function holder(device) {
   else if (device?.holder) text = `Lent to ${device.holder.text}${device.holder.tx ? `, ${device.holder.command}` : ""}`;
   else if (device?.state === "gone") text = "The port is gone; it is waited for.";
   else if (device?.state === "closed") text = "The port is closed, and free for other programs.";
-  else if (device) text = "The port is the console's.";
+  else if (device) text = "Listening on the port.";
   say(line, text);
   line.classList.toggle("bad", Boolean(device?.failure));
 }

@@ -77,7 +77,8 @@ export class History {
     const rows = this.data?.sizes ?? [];
     const names = [...new Set(rows.flatMap((row) => Object.keys(row.sizes)))];
     const last = rows.at(-1)?.sizes ?? {};
-    if (!names.includes(this.image)) this.image = names.toSorted((a, b) => (last[b] ?? 0) - (last[a] ?? 0))[0] ?? "";
+    names.sort((a, b) => (last[b] ?? 0) - (last[a] ?? 0));
+    if (!names.includes(this.image)) this.image = names[0] ?? "";
     const points = rows.filter((row) => this.image in row.sizes).map((row) => ({
       label: when(row.at),
       value: row.sizes[this.image],

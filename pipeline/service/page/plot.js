@@ -51,6 +51,7 @@ export class Plot {
   empty() {
     this.series = new Series();
     this.chosen = new Set();
+    this.untouched = true;
     this.newest = 0;
     this.frozen = null;
     this.pointer = null;
@@ -70,6 +71,7 @@ export class Plot {
   /** A line of the log. */
   hear(line) {
     if (this.series.add(line.t, line.plain)) this.names();
+    if (this.untouched && this.chosen.size < 2) this.chooseFirst();
     this.newest = Math.max(this.newest, line.t);
     this.draw();
   }
@@ -77,7 +79,6 @@ export class Plot {
   names() {
     for (const [name] of this.series.byName) {
       if (this.rows.has(name)) continue;
-      if (this.chosen.size < 2) this.chosen.add(name);
       const box = el("input", { type: "checkbox", checked: this.chosen.has(name), on: { change: () => this.choose(name, box) } });
       const cells = [0, 1, 2, 3].map(() => el("td", { class: "n" }));
       const swatch = el("i", { class: "swatch" });
@@ -88,7 +89,19 @@ export class Plot {
     this.note();
   }
 
+  /** Until somebody chooses: the first that speak again and again. */
+  chooseFirst() {
+    for (const [name, one] of this.series.byName) {
+      if (this.chosen.size >= 2) break;
+      if (one.n < 3 || this.chosen.has(name)) continue;
+      this.chosen.add(name);
+      this.rows.get(name).box.checked = true;
+    }
+    this.note();
+  }
+
   choose(name, box) {
+    this.untouched = false;
     if (box.checked && this.chosen.size >= MOST_LANES) box.checked = false;
     if (box.checked) this.chosen.add(name);
     else this.chosen.delete(name);
@@ -112,9 +125,8 @@ export class Plot {
   span() {
     const end = this.frozen ?? this.newest;
     const seconds = Number($("plot-window").value);
-    let begin = end - seconds * 1000;
-    if (!seconds) begin = Math.min(end - 1000, ...[...this.chosen].map((name) => this.series.byName.get(name).at[0] ?? end));
-    return [begin, end];
+    const first = Math.min(end - 1000, ...[...this.chosen].map((name) => this.series.byName.get(name).at[0] ?? end));
+    return [seconds ? Math.max(first, end - seconds * 1000) : first, end];
   }
 
   render() {
@@ -176,6 +188,7 @@ export class Plot {
     pen.strokeStyle = colour(`--s${index}`);
     pen.lineWidth = 1.5;
     pen.stroke();
+    if (one.at.length < 40) one.at.forEach((at, each) => pen.fillRect(place(at) - 2, down(one.values[each]) - 2, 4, 4));
     pen.lineWidth = 1;
     pen.restore();
   }

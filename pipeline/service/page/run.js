@@ -1,5 +1,6 @@
 // The strip of the deploy under way, or of the last one: a step per stage, one line of words, and its output.
 
+import { pieces, plain } from "./ansi.js";
 import { $, el, ms, say, when } from "./dom.js";
 
 const STAGES = ["fingerprint", "compile", "link", "verify-flash", "reflash", "reattach", "ttfb"];
@@ -14,6 +15,13 @@ export class Run {
       return step;
     });
     $("steps").replaceChildren(...this.steps.map((one) => one.item));
+    $("run-output").addEventListener("click", () => this.unfold($("run-text").hidden));
+  }
+
+  unfold(on) {
+    $("run-text").hidden = !on;
+    $("run-output").setAttribute("aria-expanded", String(on));
+    say($("run-output"), on ? "Hide output" : "Show output");
   }
 
   /** `deploy`: the state of one that was seen; null shows `last`, a row of the history. */
@@ -28,7 +36,8 @@ export class Run {
     say($("run-line"), text);
     $("run-line").className = look;
     $("run-output").classList.toggle("none", !deploy?.output.length);
-    say($("run-text"), deploy ? deploy.output.join("\n") : "");
+    if (!deploy?.output.length) this.unfold(false);
+    say($("run-text"), deploy ? deploy.output.map((one) => plain(pieces(one))).join("\n") : "");
   }
 
   step(step, one, deploy) {

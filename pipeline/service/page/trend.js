@@ -44,17 +44,18 @@ function picture(points, lines, format, name, width) {
   }
   const steady = points.map((one, index) => [one, index]).filter(([one]) => one.kind === "warm" || one.kind === "size");
   made.append(svg("polyline", { class: "trend", points: steady.map(([one, index]) => `${x(index).toFixed(1)},${y(one.value).toFixed(1)}`).join(" ") }));
+  const words = []; // above the dots
   for (const one of lines) {
     if (one.value > high) continue;
     made.append(svg("line", { x1: LEFT, x2: width - RIGHT, y1: y(one.value), y2: y(one.value), class: one.css }, svg("title", {}, `${one.name} ${format(one.value)}`)));
     const text = label(width - RIGHT, y(one.value) - 4, `${one.name} ${format(one.value)}`, "end");
     text.classList.add(`${one.css}-text`);
-    made.append(text);
+    words.push(text);
   }
   points.forEach((one, index) => {
     made.append(svg("circle", { cx: x(index).toFixed(1), cy: y(one.value).toFixed(1), r: 3.5, class: `dot ${one.kind}` }, svg("title", {}, one.title)));
   });
-  made.append(label(LEFT, HEIGHT - 6, points[0].label, "start"));
+  made.append(...words, label(LEFT, HEIGHT - 6, points[0].label, "start"));
   if (points.length > 1) made.append(label(width - RIGHT, HEIGHT - 6, points.at(-1).label, "end"));
   return made;
 }

@@ -12,13 +12,10 @@ export function waterfall({ report, timeline }) {
   const head = el("tr", {}, ...["phase", "time", "took", "budget", "margin"].map((name, index) => el("th", { scope: "col", class: index > 1 ? "n" : "" }, name)));
   const body = rows.map((row) => phaseRow(row, longest));
   body.push(totalRow(report.budget.total, longest));
-  const parts = [
-    summary(report),
-    el("div", { class: "scroll" }, el("table", { class: "waterfall" }, el("thead", {}, head), el("tbody", {}, ...body))),
-    axis(longest),
-  ];
-  if (timeline) parts.push(...lanes(timeline, longest));
-  else parts.push(el("p", { class: "hint" }, "The event log of this deploy is not kept any more: the phases stand one after the other, without actions and boot."));
+  const bodies = [el("tbody", {}, ...body), el("tbody", { class: "lanes" }, axis(longest), ...(timeline ? lanes(timeline, longest) : []))];
+  const parts = [summary(report), el("div", { class: "scroll" }, el("table", { class: "waterfall" }, el("thead", {}, head), ...bodies))];
+  const hint = timeline ? "Dashed: the budget of a phase. Faint: restored from the cache. The boot is on the device's clock." : "The event log of this deploy is not kept any more: the phases stand one after the other, without actions and boot.";
+  parts.push(el("p", { class: "hint" }, hint));
   if (report.failure) parts.splice(1, 0, failure(report.failure));
   return parts;
 }
@@ -82,16 +79,15 @@ function axis(longest) {
     mark.style.left = `${(100 * tick) / longest}%`;
     return mark;
   });
-  return el("div", { class: "axis", "aria-hidden": "true" }, el("div", {}, ...marks));
+  return el("tr", { class: "axis", "aria-hidden": "true" }, el("td"), el("td", { class: "track" }, ...marks), el("td", { colSpan: 3 }));
 }
 
 function lanes({ slices, instants }, longest) {
   const found = new Map();
   for (const one of slices) if (one.lane !== "stages") found.set(one.lane, [...(found.get(one.lane) ?? []), one]);
   const names = [...found.keys()].sort((a, b) => Number(!a.startsWith("worker")) - Number(!b.startsWith("worker")) || a.localeCompare(b, "en", { numeric: true }));
-  if (!names.length) return [];
-  const rows = names.map((name) => {
-    const track = el("td", { class: "track", colSpan: 4 });
+  return names.map((name) => {
+    const track = el("td", { class: "track" });
     for (const one of found.get(name)) {
       const bar = el("i", { class: `bar ${one.kind === "action" ? `p-${one.stage}` : "p-ttfb seam"} ${one.outcome}`, title: `${one.name}: ${ms(one.duration_s * 1000)}${one.outcome ? `, ${one.outcome}` : ""}` });
       place(bar, one.start_s * 1000, one.duration_s * 1000, longest);
@@ -102,13 +98,11 @@ function lanes({ slices, instants }, longest) {
       place(mark, one.at_s * 1000, 0, longest);
       track.append(mark);
     }
-    return el("tr", {}, el("th", { scope: "row" }, name), track);
+    const [many, took] = [found.get(name).length, found.get(name).reduce((sum, one) => sum + one.duration_s * 1000, 0)];
+    const work = name.startsWith("worker");
+    return el("tr", {}, el("th", { scope: "row" }, name.replace(" (device time)", "")), track,
+      el("td", { class: "n" }, ms(Math.round(took))), el("td", { class: "n quiet", colSpan: 2 }, work ? `${many} action${many === 1 ? "" : "s"}` : "to the first JSON-RPC byte"));
   });
-  return [
-    el("h3", {}, "Workers and boot"),
-    el("div", { class: "scroll" }, el("table", { class: "waterfall" }, el("tbody", {}, ...rows))),
-    el("p", { class: "hint" }, "The boot is on the device's clock. Faint: restored from the cache."),
-  ];
 }
 
 function summary(report) {
