@@ -26,6 +26,7 @@ MAX_TARGET = 2048
 class Refusal(StrEnum):
     """Why a request was not answered; closed. What `status` counts."""
 
+    BROKEN = "broken"
     HOST = "host"
     ORIGIN = "origin"
     SITE = "site"

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.boot.console_events import ConsoleEventKind, ConsoleListener
+from pipeline.boot.lines import Line, LineCutter
 from pipeline.boot.readiness import MAX_MODULES, Health, read_health
 from pipeline.client.protocol import Channel, ConsoleEntry, ConsoleNote, NoteKind
+from pipeline.formats.jsonrpc import parse_jsonrpc
 
+_MODULES, _RESET = b'"modules"', b"rst:0x"
 _ANOTHER_BOOT = frozenset({NoteKind.RESET, NoteKind.GONE})
 
 
@@ -37,7 +39,7 @@ class HealthEar:
     """A Sink that listens to one console."""
 
     def __init__(self) -> None:
-        self._listener = ConsoleListener()
+        self._cutter = LineCutter()
         self.heard: ModulesHeard | None = None
 
     def __call__(self, entry: ConsoleEntry) -> None:
@@ -47,13 +49,20 @@ class HealthEar:
             return
         if entry.channel != Channel.CONSOLE:
             return
-        for seen in self._listener.feed(entry.at_s, entry.data):
-            if seen.kind is ConsoleEventKind.MESSAGE and seen.message is not None:
-                health = read_health(seen.message.get("result"))
-                if health is not None:
-                    self.heard = ModulesHeard(_of_health(health), "console", True)
-            elif seen.kind is ConsoleEventKind.RESET and self.heard is not None:
-                self.heard = self.heard._replace(current=False)
+        place = 0
+        while place < len(entry.data):
+            line, place = self._cutter.take(entry.at_s, entry.data, place)
+            # Each line of each board comes by here: what cannot be one of the two is not looked at.
+            if line is not None and (_MODULES in line.raw or _RESET in line.raw):
+                self._line(line)
+
+    def _line(self, line: Line) -> None:
+        message = None if line.cut else parse_jsonrpc(line.raw)
+        health = None if message is None else read_health(message.get("result"))
+        if health is not None:
+            self.heard = ModulesHeard(_of_health(health), "console", True)
+        elif message is None and self.heard is not None and _RESET in line.raw:
+            self.heard = self.heard._replace(current=False)
 
 
 def _of_health(health: Health) -> tuple[ModuleDot, ...]:

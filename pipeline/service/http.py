@@ -49,6 +49,8 @@ ANSWER_CHECKS = 6
 """So many times HEAD_S an answer may take to be read."""
 MOST_MESSAGE = 64 << 10
 MOST_HEAD = 16 << 10
+BROKEN_CODES = frozenset({1002, 1007, 1009})
+"""How RFC 6455 (7.4.1) closes for a broken frame, for no UTF-8, and for a message that is too big."""
 PER_S, BURST = 100.0, 300.0
 """Requests of those who may ask."""
 STOP_S = 2.0
@@ -187,8 +189,14 @@ class PageServer:
             while session.hear(await websocket.receive_text()):
                 pass
             await websocket.close(1008)
-        except (WebSocketDisconnect, KeyError, RuntimeError):
-            pass  # it left, or sent bytes
+        except WebSocketDisconnect as left:
+            if left.code in BROKEN_CODES:
+                self.counts.add(Refusal.MESSAGE)
+        except KeyError:  # bytes
+            self.counts.add(Refusal.MESSAGE)
+            await websocket.close(1003)
+        except RuntimeError:
+            pass  # it left while it was answered
         finally:
             self._news.close(session)
             pump.cancel()
@@ -324,6 +332,10 @@ class _Connection(H11Protocol):
         super().handle_events()
         if self.scope is not None:
             self._crowd.silent.pop(self, None)
+
+    def send_400_response(self, msg: str) -> None:
+        self._crowd.counts.add(Refusal.BROKEN)
+        super().send_400_response(msg)
 
     def abort(self, refusal: Refusal) -> None:
         """At once, without a word."""

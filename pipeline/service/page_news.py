@@ -112,6 +112,8 @@ class PageNews:
     async def _look(self) -> None:
         """Some seconds of looking."""
         for _ in range(REPORTS_EVERY):
+            if not self._sessions:
+                return
             self._listen()
             states = self._consoles.states()
             held = {state.holder.tx: state.device for state in states if state.holder is not None and state.holder.tx}
