@@ -288,6 +288,26 @@ def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
     return text
 
 
+def from_service(argv: "Sequence[str]") -> "str | None":
+    """The same from the resident service, where there is one; None when it cannot tell."""
+    if selection_of(argv) is None or not _may_have_service():
+        return None
+    from pipeline.client.endpoint import runtime_dir
+    from pipeline.client.verdict import service_says
+
+    directory = runtime_dir()
+    return None if directory is None else service_says(directory, argv)
+
+
+def _may_have_service() -> bool:
+    """Is there a socket where `client.endpoint` would look? That knows the rules, but costs a part of what is saved."""
+    if os.name != "posix":
+        return False
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    place = f"{base}/hotplate" if base else f"/tmp/hotplate-{os.getuid()}"
+    return os.path.lexists(f"{place}/service.sock")
+
+
 def end_quietly() -> None:
     """Let a Ctrl-C end this process at once, as one of a program that has not begun anything: while modules are
     imported it would be a traceback. A caller who has it ignored keeps that."""
@@ -328,7 +348,7 @@ def answer_and_end() -> "FirstLook | None":
         from pipeline.effects.closed_streams import open_closed_streams
 
         open_closed_streams()
-    text = answer(sys.argv[1:])
+    text = from_service(sys.argv[1:]) or answer(sys.argv[1:])
     if not isinstance(text, str):
         return text
     try:

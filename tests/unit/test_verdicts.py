@@ -18,9 +18,8 @@ from cache.statebytes import encode
 from pipeline import fastpath
 from pipeline.fastpath import KIND, FileStamp, Snapshot, identity, stamp_of, state_path, touched
 from pipeline.fastpath.state import listing_of
-from pipeline.service import inotify as notifications
-from pipeline.service.inotify import Inotify, InotifyEvent, MountTable
-from pipeline.service.path_watch import Doubt, PathWatch
+from pipeline.service.inotify import Inotify, MountTable
+from pipeline.service.path_watch import PathWatch
 from pipeline.service.verdicts import Loop, Machine, VerdictAnswer, VerdictBook, VerdictQuestion
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
@@ -95,9 +94,16 @@ class StatedProject:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.root)
             snapshot = Snapshot(
-                identity(str(self.root)), {ARGV: TEXT}, [("PATH", os.environ.get("PATH")), ("NOT_SET", None)],
+                identity(str(self.root)),
+                {ARGV: TEXT},
+                [("PATH", os.environ.get("PATH")), ("NOT_SET", None)],
                 ["src/absent.h", "missing/deep/absent.h", str(self.elsewhere / "absent")],
-                None, {}, os.urandom(8).hex(), count, len(rows), listing_of(rows),
+                None,
+                {},
+                os.urandom(8).hex(),
+                count,
+                len(rows),
+                listing_of(rows),
             )
         path = self.root / state_path("")
         statefile.save(path.with_suffix(touched.SUFFIX), touched.KIND, (snapshot.token, contents))
