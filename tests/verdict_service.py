@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import socket
+import struct
 import threading
 from pathlib import Path
 
@@ -22,9 +23,8 @@ class _Caller(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        from pipeline.service.server import peer
-
-        pid = (peer(self._transport.get_extra_info("socket")) or (0, 0))[0]
+        credentials = self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, _, _ = struct.unpack("3i", credentials)
         for frame in self._reader.feed(data):
             fields, body = self._desk.judge(frame.header["fields"], pid)
             self._transport.write(encode_verdict(*fields, body=body))
@@ -55,4 +55,4 @@ class VerdictThread:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(20)
         (self.directory / SOCKET).unlink()
-        os.rmdir(self.directory)
+        self.directory.rmdir()

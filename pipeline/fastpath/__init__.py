@@ -300,8 +300,9 @@ def from_service(argv: "Sequence[str]") -> "str | None":
 
 
 def _may_have_service() -> bool:
-    """Is there a socket where `client.endpoint` would look? That knows the rules, but costs a part of what is saved."""
-    if os.name != "posix":
+    """Is there a socket where `client.endpoint` would look, which knows the rules, but costs a part of what is saved?
+    And has it not just told `quick.c` to look itself?"""
+    if os.name != "posix" or os.environ.get("HOTPLATE_ASKED") == str(os.getpid()):
         return False
     base = os.environ.get("XDG_RUNTIME_DIR")
     place = f"{base}/hotplate" if base else f"/tmp/hotplate-{os.getuid()}"
