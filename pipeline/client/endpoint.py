@@ -1,13 +1,13 @@
 """Where the service of this user listens: a directory that nobody else can enter, and the names in it.
 
 Knows the platform's rules for runtime directories. Does not know sockets or the protocol. Invariant: `runtime_dir` is
-None, or a directory of this user's with mode 0700 that is no link, with a name short enough for sockets; nothing is
+None, or a directory of this user's with mode 0700 that is no link and has a name short enough for sockets; nothing is
 read from or put into any other.
 
     $XDG_RUNTIME_DIR/hotplate/          else  /tmp/hotplate-UID/
         service.sock    0600            the service
         service.lock                    held by the service under way
-        runner.sock     0600            its runner (`service/runner.py`)
+        runner.sock     0600            its runner
         http.json       0600            {"url": ..., "token": ...} of the page
         service.log                     what it has to say, bounded
 
