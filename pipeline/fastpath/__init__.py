@@ -299,14 +299,14 @@ def from_service(argv: "Sequence[str]") -> "str | None":
     return None if directory is None else service_says(directory, argv)
 
 
-def _may_have_service() -> bool:
+def _may_have_service(name: str = "service.sock") -> bool:
     """Is there a socket where `client.endpoint` would look, which knows the rules, but costs a part of what is saved?
     And has it not just told `quick.c` to look itself?"""
     if os.name != "posix" or os.environ.get("HOTPLATE_ASKED") == str(os.getpid()):
         return False
     base = os.environ.get("XDG_RUNTIME_DIR")
     place = f"{base}/hotplate" if base else f"/tmp/hotplate-{os.getuid()}"
-    return os.path.lexists(f"{place}/service.sock")
+    return os.path.lexists(f"{place}/{name}")
 
 
 def end_quietly() -> None:
@@ -332,6 +332,7 @@ def main() -> int:
 
         ensure_utf8()
     look = answer_and_end()
+    hand_over()
     if sys.argv[1:] == ["--version"]:  # doit then says its own
         from pipeline import __version__
 
@@ -339,6 +340,19 @@ def main() -> int:
     from pipeline.fastpath.handover import become_doit
 
     return become_doit(sys.argv[1:], look)
+
+
+def hand_over() -> None:
+    """Let the service's runner do this run, and end as it ended; return where it cannot, or that would save nothing."""
+    if _has_device_word(sys.argv[1:]) and _may_have_service("runner.sock"):
+        from pipeline.client import handoff
+
+        if handoff.is_worth_it(sys.argv[1:]):
+            handoff.hand_over(sys.argv[0], sys.argv[1:])
+
+
+def _has_device_word(argv: "Sequence[str]") -> bool:
+    return not argv or any(word.startswith(("deploy", "verify", "re", "ttfb")) for word in argv)
 
 
 def answer_and_end() -> "FirstLook | None":
