@@ -440,6 +440,7 @@ PRELOADED = (
     "pipeline.run.exports",
     "pipeline.cli.users_state",
     "pipeline.client.connection",
+    "pipeline.effects.utf8",
     "pipeline.device.connect",
     "pipeline.device.flash_baud",
     "pipeline.device.journal_file",
@@ -463,6 +464,7 @@ PRELOADED = (
     "mmap",
     # its import opens no emulator; whoever has no virtual board has none of it
     "virtualboard.port",
+    "virtualboard.rv32",
     "unicorn",
 )
 
