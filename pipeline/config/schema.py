@@ -226,6 +226,12 @@ class GateConfig(NamedTuple):
     days: int = 7
 
 
+class ServiceConfig(NamedTuple):
+    """Of the resident service. `autostart`: a deploy that needs a port starts it, if it is not there."""
+
+    autostart: bool = False
+
+
 class DeployConfig(NamedTuple):
     """A checked `deploy.toml`; `path` is what its errors call it."""
 
@@ -243,6 +249,7 @@ class DeployConfig(NamedTuple):
     cache: CacheSettings
     reports: Reports
     gate: GateConfig
+    service: ServiceConfig
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
     libraries: tuple[LibraryConfig, ...] = ()

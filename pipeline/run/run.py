@@ -59,7 +59,7 @@ class Run:
         self.clock = SystemClock()
         self.transactions = Transactions(project, self.clock)
         self.build = Build(project, self.clock, self.screen, self._performed)
-        self.boards = DeviceService(self.build, lambda device: self.transactions.transaction(device)[-6:])
+        self.boards = DeviceService(self.build, self.transactions.transaction, self._measured)
         self.records = DeviceRecords(self.build, self.transactions)
         self._lock = ProjectLock(project.root, project.state_dir)
         self._handed_on: dict[str, Board] = {}
@@ -246,6 +246,9 @@ class Run:
 
     def _device(self, name: str) -> DeviceConfig:
         return next(device for device in self.project.devices if device.name == name)
+
+    def _measured(self, device: str, part: events.PhasePart) -> None:
+        self.transactions.say(part, device)
 
     def _performed(self, stage: Stage, span: ActionSpan) -> None:
         began_s = self.transactions.since_s(span.began_s)
