@@ -1,7 +1,7 @@
 """Where the service of this user listens: a directory that nobody else can enter, and the names in it.
 
 Knows the platform's rules for runtime directories. Does not know sockets or the protocol. Invariant: `runtime_dir` is
-None, or a directory of this user's with mode 0700 that is no link, with a name short enough for sockets; nothing is
+None, or a directory of this user's with mode 0700 that is no link and has a name short enough for sockets; nothing is
 read from or put into any other.
 
     $XDG_RUNTIME_DIR/hotplate/          else  /tmp/hotplate-UID/
@@ -24,13 +24,17 @@ RUNNER_SOCKET = "runner.sock"
 HTTP = "http.json"
 LOG = "service.log"
 
+VARIABLE = "HOTPLATE_SERVICE"
+"""`0` in the environment: work alone."""
+
 MAX_SOCKET_PATH = 100
 """Bytes; Linux takes 107, macOS 103."""
 
 
 def runtime_dir(*, create: bool = False) -> "str | None":
-    """The directory, if it is there (or could be made) and safe. None on Windows, where there is no service."""
-    if os.name != "posix":
+    """The directory, if it is there (or could be made) and safe. None on Windows, where there is no service, and
+    where the caller wants none."""
+    if os.name != "posix" or os.environ.get(VARIABLE) == "0":
         return None
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     user = os.getuid()

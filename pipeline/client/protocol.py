@@ -9,7 +9,7 @@ than a frame of the allowed size; a value that crossed comes out equal or as a P
     kind 2    a verdict: header is byte strings separated by NUL; the fast path asks so, which loads no JSON
 
 The first frame of each side is HELLO or WELCOME, with PROTOCOL; anything else is answered with REFUSED and the end. A
-verdict needs no greeting: it names the protocol itself (`verdict_frame.py`).
+verdict needs no greeting: it names the protocol itself (`verdict.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.client.verdict_frame import MAX_BODY, MAX_HEADER, PREFIX_BYTES, PROTOCOL, VERDICT_FRAME, prefix
+from pipeline.client.verdict import MAX_BODY, MAX_HEADER, PREFIX_BYTES, PROTOCOL, VERDICT_FRAME, prefix
 from pipeline.config.schema import DeviceConfig
 from pipeline.model import Failure, FailureCategory, Stage
 

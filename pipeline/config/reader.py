@@ -32,6 +32,7 @@ from pipeline.config.schema import (
     ProjectConfig,
     ReadinessConfig,
     Reports,
+    ServiceConfig,
     ToolchainConfig,
     Verify,
 )
@@ -69,6 +70,7 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "gate": GateConfig,
         "host": HostConfig,
         "livetest": LiveTestConfig,
+        "service": ServiceConfig,
     }
 )
 _NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(

@@ -280,6 +280,10 @@ class Filters(NamedTuple):
 
 
 NO_FILTERS = Filters()
+class ServiceConfig(NamedTuple):
+    """Of the resident service. `autostart`: a deploy that needs a port starts it, if it is not there."""
+
+    autostart: bool = False
 
 
 class DeployConfig(NamedTuple):
@@ -299,6 +303,7 @@ class DeployConfig(NamedTuple):
     cache: CacheSettings
     reports: Reports
     gate: GateConfig
+    service: ServiceConfig
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
     libraries: tuple[LibraryConfig, ...] = ()

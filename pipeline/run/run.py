@@ -101,7 +101,7 @@ class Run:
 
     def _variant(self, project: Project) -> Variant:
         build = Build(project, self.clock, self.screen, self._performed)
-        boards = DeviceService(build, lambda device: self.transactions.transaction(device)[-6:], self._clock_of)
+        boards = DeviceService(build, self.transactions.transaction, self._measured, self._clock_of)
         return Variant(build, boards, DeviceRecords(build, self.transactions, self._owners))
 
     def _clock_of(self, device: str) -> SystemClock:
@@ -350,6 +350,9 @@ class Run:
 
     def _device(self, name: str) -> DeviceConfig:
         return next(device for device in self.project.all_devices if device.name == name)
+
+    def _measured(self, device: str, part: events.PhasePart) -> None:
+        self.transactions.say(part, device)
 
     def _performed(self, stage: Stage, span: ActionSpan) -> None:
         began_s = self.transactions.since_s(span.began_s)

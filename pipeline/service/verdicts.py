@@ -216,7 +216,7 @@ class Loop(NamedTuple):
 
     run_later: Callable[[Callable[[], None], Callable[[], None]], None]
     listen: Callable[[int, Callable[[], None]], None]
-    unlisten: Callable[[int], None]
+    unlisten: Callable[[int], object]
 
 
 class VerdictBook:
@@ -295,15 +295,20 @@ class VerdictBook:
             self._loop.unlisten(old.fileno())
 
         def work() -> None:
-            try:
-                state = _kept(old) or HeldState(*place.key, self._make())
-                made.append(state)
-                if state is not old:
+            state = _kept(old)
+            if state is None:
+                try:
+                    state = HeldState(*place.key, self._make())
+                except OSError as error:
+                    place.why = str(error)
+                    return
+                try:
                     state.prepare()
-            except (Doubt, OSError) as error:
-                place.why = str(error)
-                if made:
-                    made.pop().close()
+                except (Doubt, OSError) as error:
+                    place.why = str(error)
+                    state.close()
+                    return
+            made.append(state)
 
         def done() -> None:
             place.busy = False

@@ -15,6 +15,7 @@ from pipeline.events import (
     FingerprintRow,
     Fingerprints,
     Payload,
+    PhasePart,
     PlanMade,
     PlannedRegion,
     Readiness,
@@ -91,6 +92,7 @@ ONE_OF_EACH: dict[EventKind, Payload] = {
     EventKind.ACTION: ActionDone("cc a.c", Stage.COMPILE, "executed", 1, 0.5, 0.25),
     EventKind.MARK: Mark(MarkName.FIRST_BYTE, 0.125, "note"),
     EventKind.READINESS: Readiness("failed", "panic", "ff", 2.5, {"rom_banner": "USB"}),
+    EventKind.PART: PhasePart("wait for the port", "dispatch", 0.5),
     EventKind.FAILURE: FAILURE,
     EventKind.RUN_FINISHED: RunFinished(DeployOutcome.FAILED),
 }

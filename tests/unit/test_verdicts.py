@@ -18,12 +18,14 @@ from cache.statebytes import encode
 from pipeline import fastpath
 from pipeline.fastpath import KIND, FileStamp, Snapshot, identity, stamp_of, state_path, touched
 from pipeline.fastpath.state import listing_of
-from pipeline.service.inotify import Inotify, MountTable
-from pipeline.service.path_watch import PathWatch
-from pipeline.service.verdicts import Loop, Machine, VerdictAnswer, VerdictBook, VerdictQuestion
+from pipeline.service import inotify as notifications
+from pipeline.service.inotify import Inotify, InotifyEvent, MountTable
+from pipeline.service.path_watch import Doubt, PathWatch
+from pipeline.service.verdicts import MOST_STATES, Loop, Machine, VerdictAnswer, VerdictBook, VerdictQuestion
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
+ROOT = Path(__file__).parents[2]
 TEXT = "-- compile\n"
 ARGV = ("compile",)
 DIRECTORIES = ("src", "src/deep", "include", "gen")
@@ -290,14 +292,14 @@ def mount_over(project: StatedProject, rng: random.Random) -> None:
 
 EDITS: tuple[Edit, ...] = (
     write_other, write_same, write_same, save_by_rename, save_by_rename, remove, touch, touch, chmod, replace_directory,
-    move_away_and_back, lead_elsewhere, file_becomes_link, write_through_a_link, write_through_another_name, make_absent,
-    remove_absent, remove_absent, new_entry, beside_the_point, beside_the_point, replace_tool, run_again, run_again,
-    run_again, lose_state,
+    move_away_and_back, lead_elsewhere, file_becomes_link, write_through_a_link, write_through_another_name,
+    make_absent, remove_absent, remove_absent, new_entry, beside_the_point, beside_the_point, replace_tool, run_again,
+    run_again, run_again, lose_state,
 )  # fmt: skip
 
 
-def shuffle(project: StatedProject, rng: random.Random, steps: int, counts: dict[str, int]) -> None:
-    edits = (*EDITS, mount_over) if os.geteuid() == 0 and shutil.which("mount") else EDITS
+def shuffle(project: StatedProject, rng: random.Random, steps: int, edits: Sequence[Edit] = EDITS) -> dict[str, int]:
+    counts = {"yes": 0, "look": 0}
     for _ in range(steps):
         edit = rng.choice(edits)
         try:
@@ -310,13 +312,13 @@ def shuffle(project: StatedProject, rng: random.Random, steps: int, counts: dict
         if rng.random() < 0.7:
             assert project.both() == disk, edit
         counts["yes" if disk else "look"] += 1
+    return counts
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_any_sequence_of_edits_gives_the_answer_of_the_disk(stated: StatedProject, seed: int) -> None:
-    counts = {"yes": 0, "look": 0}
     assert stated.settled().text == TEXT
-    shuffle(stated, random.Random(seed), 40, counts)
+    counts = shuffle(stated, random.Random(seed), 30)
     assert counts["yes"] > 0 and counts["look"] > 0, counts
     assert stated.book.counts["yes"] > 0
 
@@ -324,4 +326,184 @@ def test_any_sequence_of_edits_gives_the_answer_of_the_disk(stated: StatedProjec
 @pytest.mark.stress
 @pytest.mark.parametrize("seed", range(100, 400))
 def test_many_sequences_of_edits_give_the_answer_of_the_disk(stated: StatedProject, seed: int) -> None:
-    shuffle(stated, random.Random(seed), 60, {"yes": 0, "look": 0})
+    may_mount = os.geteuid() == 0 and shutil.which("mount")
+    shuffle(stated, random.Random(seed), 60, (*EDITS, mount_over) if may_mount else EDITS)
+
+
+def test_what_is_mounted_over_a_directory_is_seen(tmp_path: Path) -> None:
+    """In a namespace of its own: all other verdicts of this machine would be looked at again."""
+    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("mount"):
+        pytest.skip("needs root, mount and unshare")
+    code = "import sys; from tests.unit.test_verdicts import mounted_over; mounted_over(sys.argv[1])"
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def mounted_over(directory: str) -> None:
+    project = StatedProject(Path(directory))
+    assert project.both() == TEXT
+    mount_over(project, random.Random(1))
+    assert project.both() == TEXT
+
+
+# --- what notifications do not tell -----------------------------------------------------------
+
+
+def test_a_suspend_is_a_doubt(tmp_path: Path) -> None:
+    slept = [0.0]
+    project = StatedProject(tmp_path, lambda: slept[0])
+    assert project.settled().text == TEXT
+    slept[0] = 3600.0
+    doubt = project.ask()
+    assert doubt.text is None and "slept" in doubt.why
+    assert project.ask().text == TEXT
+
+
+def test_a_full_queue_is_a_doubt(stated: StatedProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stated.settled().text == TEXT
+    lost = InotifyEvent(-1, notifications.OVERFLOW, b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(Inotify, "drain", lambda self: [lost])
+        doubt = stated.ask()
+        assert (doubt.text, doubt.why) == (None, "the kernel's queue was full")
+    assert stated.ask().text == TEXT, "it was looked at again"
+
+
+def test_the_kernel_says_when_its_queue_is_full(tmp_path: Path) -> None:
+    """The real thing, by as many events as fit and one more."""
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if most > 100_000:
+        pytest.skip("the queue of this machine is long")
+    watcher = Inotify()
+    watcher.add(os.fsencode(tmp_path), notifications.OF_DIRECTORY)
+    names = [str(tmp_path / "a"), str(tmp_path / "b")]
+    Path(names[0]).touch()
+    for n in range(most // 2 + 1):  # each is two events
+        Path(names[n % 2]).rename(names[1 - n % 2])
+    found = watcher.drain()
+    assert found[-1] == InotifyEvent(-1, notifications.OVERFLOW, b"")
+    assert watcher.drain() == []
+    watcher.close()
+
+
+def test_a_file_system_that_others_write_to_is_never_trusted(stated: StatedProject) -> None:
+    watch = PathWatch(Inotify(), local=lambda path: not path.endswith(b"/include"))
+    with pytest.raises(Doubt, match="not on a file system of this machine alone"):
+        watch.add(0, os.fsencode(stated.root / "include/f0"))
+        for device in list(watch._devices):
+            watch._devices[device] = False
+        watch.add(1, os.fsencode(stated.root / "src/f0"))
+    watch.close()
+    if Path("/proc/version").exists():
+        assert not notifications.is_local(b"/proc")
+
+
+def test_the_limit_of_watches_is_a_doubt_that_is_not_repeated_each_time(
+    stated: StatedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def full(self: Inotify, path: bytes, mask: int) -> int:
+        tried.append(path)
+        raise OSError(28, "No space left on device", os.fsdecode(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Inotify, "add", full)
+        assert stated.ask().text is None
+        once = len(tried)
+        assert once and stated.ask().text is None and "No space left" in stated.ask().why
+        assert len(tried) == once
+    stated.now_s += 60
+    assert stated.settled().text == TEXT
+
+
+def test_while_it_looks_the_caller_looks_too(stated: StatedProject) -> None:
+    stated.inline.held = []
+    assert stated.ask().text is None and stated.ask().why == "looking at it"
+    (work, done), stated.inline.held = stated.inline.held[0], []
+    work()
+    (stated.root / "src/f0").write_text("while nobody listened")
+    assert stated.ask().why == "looking at it"
+    done()
+    assert stated.ask().why == "files moved"
+    stated.write_state()
+    assert stated.ask().text is None and len(stated.inline.held) == 1
+    work, done = stated.inline.held.pop()
+    (stated.root / "src/f1").write_text("while it looked again")
+    work()
+    done()
+    assert stated.ask().why == "files moved"
+    stated.inline.held = None
+
+
+def test_a_new_state_is_followed_without_a_question(stated: StatedProject) -> None:
+    assert stated.settled().text == TEXT
+    (stated.root / "src/f0").write_text("new")
+    run_again(stated, random.Random(0))
+    [listener] = stated.inline.listeners.values()
+    listener()
+    assert stated.ask().text == TEXT
+
+
+def test_large_files_are_read_by_the_caller(stated: StatedProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stated.settled().text == TEXT
+    path = stated.root / "src/f0"
+    path.write_bytes(path.read_bytes())
+    monkeypatch.setattr("pipeline.service.verdicts.MOST_BYTES", 3)
+    assert (stated.ask().why, stated.on_disk()) == ("files moved", TEXT)
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment", "why"),
+    [
+        (("deploy",), {}, "not a selection of host stages"),
+        (("link",), {}, "not known to be up to date"),
+        (ARGV, {"PATH": "/elsewhere"}, "another environment"),
+        (ARGV, {"NOT_SET": "1"}, "another environment"),
+    ],
+)
+def test_what_the_state_does_not_answer(
+    stated: StatedProject, argv: tuple[str, ...], environment: dict[str, str], why: str
+) -> None:
+    assert stated.settled().text == TEXT
+    assert stated.ask(argv, **environment) == VerdictAnswer(None, why)
+    assert stated.ask().text == TEXT
+
+
+def test_another_interpreter_is_not_answered(stated: StatedProject) -> None:
+    assert stated.settled().text == TEXT
+    who = (str(stated.root), "3.99", sys.prefix)
+    assert stated.book.ask(VerdictQuestion(who, ARGV, os.environ)).why == "another interpreter"
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_projects_that_nobody_asks_about_are_let_go(tmp_path: Path) -> None:
+    stated = StatedProject(tmp_path)
+    before = descriptors()
+    for n in range(3 * MOST_STATES):
+        stated.book.ask(VerdictQuestion((f"/nowhere{n}", "", ""), ARGV, {}))
+    assert len(stated.inline.listeners) <= MOST_STATES + 1
+    assert descriptors() <= before + MOST_STATES + 1
+    stated.book.close()
+    assert not stated.inline.listeners and descriptors() == before
+
+
+def test_a_question_costs_no_stat(stated: StatedProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stated.settled().text == TEXT
+    counted: list[str] = []
+    real = os.stat
+
+    def stat(path: str) -> os.stat_result:
+        counted.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert stated.ask().text == TEXT and not counted
+    (stated.root / "src/f0").touch()
+    assert stated.ask().text == TEXT
+    assert {os.path.normpath(os.fsencode(path)) for path in counted} == {os.fsencode(stated.root / "src/f0")}
