@@ -80,7 +80,7 @@ class HotplateReporter:
             raise SystemExit(2)
         for left in begun:
             self._write(f"note: an earlier run was killed; {visible(left.line)}\n")
-        self._run.screen.on_progress = self._progress
+        self._run.screen.on_progress = self._progress if self._stream is None else self._both
 
     def _open_stream(self) -> None:
         from pipeline.run.exports import Stream
@@ -88,6 +88,10 @@ class HotplateReporter:
         self._stream = Stream(self._stdout)
         self._run.transactions.listener = self._stream.event
         sys.stdout = sys.stderr  # what users' own tasks print
+
+    def _both(self, label: str, done: int, total: int) -> None:
+        self._progress(label, done, total)
+        self._stream.progress(label, done, total)
 
     # --- tasks --------------------------------------------------------------------------------
 

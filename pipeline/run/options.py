@@ -115,7 +115,7 @@ NO_RUN = frozenset(
             "tabcompletion",
             "reset-dep",
         ),
-        *("explain", "gate", "graph", "lease", "monitor", "plan", "report", "status", "watch"),
+        *("explain", "gate", "graph", "lease", "mcp", "monitor", "plan", "report", "status", "watch"),
         *("baseline", "bench", "cache", "check", "hooks", "loop"),
     }
 )
