@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
+
 from cache.named_tuple import NamedTuple
 from pipeline.effects.streamed import StreamedRun
 from pipeline.model import Stage
@@ -70,9 +72,10 @@ async def run_doit(
             await gathered.take(*item)
     except asyncio.CancelledError:
         run.interrupt(PATIENCE_S)
-        # Shielded by nothing: a second cancellation leaves the run to its own end, which the watchdog bounds.
-        while not isinstance(await queue.get(), int):
-            pass
+        # Whoever cancelled would cancel each further wait too; this one has a deadline of its own.
+        with anyio.CancelScope(shield=True):
+            while not isinstance(await queue.get(), int):
+                pass
         raise
     return gathered.result(item)
 
@@ -115,9 +118,8 @@ class _Gathered:
                 await self._stage(value)
         elif kind == "progress":
             part = value["done"] / value["total"] if value["total"] else 0.0
-            await self._say(
-                self._progress + 0.9 * min(part, 1.0), f"{value['label']}: {value['done']}/{value['total']}"
-            )
+            text = f"{value['label']}: {value['done']} of {value['total']}"
+            await self._say(self._progress + 0.9 * min(part, 1.0), text)
 
     async def _stage(self, value: dict[str, Any]) -> None:
         stage = value["data"]["stage"]

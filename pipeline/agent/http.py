@@ -67,6 +67,7 @@ def serve(server: Any, port: int, token_file: Path, told: Callable[[str], None])
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
+        listener.listen(64)
         port = listener.getsockname()[1]
         token = secrets.token_urlsafe(32)
         hosts = [f"127.0.0.1:{port}", f"localhost:{port}"]

@@ -6,8 +6,10 @@ end. With stdio, the SDK keeps what anybody prints away from the protocol.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
@@ -34,6 +36,7 @@ def run(root: Path, *, http: bool, port: int) -> int | Failure:
             return 0
         from pipeline.agent.http import serve
 
+        signal.signal(signal.SIGTERM, _stop)  # to which the HTTP server hands it on when it has closed
         serve(server, port, root / STATE_DIR / TOKEN_FILE, lambda text: print(text, file=sys.stderr, flush=True))
     except OSError as error:
         message = f"port {port} cannot be had: {error.strerror}"
@@ -43,3 +46,7 @@ def run(root: Path, *, http: bool, port: int) -> int | Failure:
         tools.close()
     return 0
 
+
+def _stop(signum: int, frame: Any) -> None:
+    del signum, frame
+    raise SystemExit(0)
