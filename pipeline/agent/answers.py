@@ -20,10 +20,10 @@ from pipeline.agent.results import (
     Diagnostic,
     LogLine,
     MonitorResult,
-    Problem,
     RegionProof,
     SizedImage,
     TextResult,
+    ToolProblem,
 )
 from pipeline.boot.console_events import ConsoleEvent, ConsoleEventKind, ConsoleListener
 from pipeline.model import Partition
@@ -41,12 +41,12 @@ _DIAGNOSTIC = re.compile(r"^(?:\| )?(.+?):(\d+):(\d+): (?:fatal )?(error|warning
 _CRASH = (ConsoleEventKind.RESET, ConsoleEventKind.PANIC, ConsoleEventKind.BACKTRACE)
 
 
-def problem(failure: Mapping[str, Any] | None) -> Problem | None:
+def problem(failure: Mapping[str, Any] | None) -> ToolProblem | None:
     """Of a report or of the stream."""
     if failure is None:
         return None
     detail = _cut(str(failure.get("detail") or ""), DETAIL_CHARS)
-    return Problem.model_validate({**failure, "detail": detail})
+    return ToolProblem.model_validate({**failure, "detail": detail})
 
 
 def deploy_result(run: ChildRun) -> DeployResult:

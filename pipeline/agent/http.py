@@ -9,12 +9,12 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cache.durable import write_atomic
+from pipeline.effects.loopback import listen
 
 MOST_BODY = 1 << 20
 PATH = "/mcp"
@@ -64,10 +64,7 @@ def serve(server: Any, port: int, token_file: Path, told: Callable[[str], None])
     import uvicorn
     from mcp.server.transport_security import TransportSecuritySettings
 
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(64)
+    with listen(port) as listener:
         port = listener.getsockname()[1]
         token = secrets.token_urlsafe(32)
         hosts = [f"127.0.0.1:{port}", f"localhost:{port}"]

@@ -12,7 +12,7 @@ from pipeline.agent.answers import HeardLog, build_result, deploy_result, proble
 from pipeline.agent.child_runs import ChildRun
 from pipeline.failures import fail
 from pipeline.formats.partitions import parse_csv
-from pipeline.model import FailureCategory, Stage
+from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.report.document import failure_json
 
 PANIC = [
@@ -100,7 +100,7 @@ def test_counts_of_several_boards_are_counted_once() -> None:
 
 def test_sizes_have_the_room_of_their_partition() -> None:
     table = parse_csv("app,app,ota_0,0x10000,0x20000,\n", flash_size=1 << 22)
-    assert isinstance(table, tuple)
+    assert not isinstance(table, Failure)
     report = {"regions": [{"name": n, "offset": o, "size": s} for n, o, s in (("app", 0x10000, 0x100), ("boot", 0, 9))]}
     app, boot = sized(report, table)
     assert (app.partition_size, app.free) == (0x20000, 0x1FF00)
