@@ -1,4 +1,4 @@
-"""A listening socket on this machine alone. Knows sockets, not what is served. Invariant: nobody else's machine reaches it."""
+"""A listening socket that no other machine reaches. Knows sockets, not what is served. Invariant: it is on loopback."""
 
 from __future__ import annotations
 
