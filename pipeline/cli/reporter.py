@@ -84,7 +84,7 @@ class HotplateReporter:
             raise SystemExit(2)
         for left in begun:
             self._write(f"note: an earlier run was killed; {visible(left.line)}\n")
-        screen.on_progress, screen.on_lane_progress = self._progress, self._progress.of_lane
+        screen.on_progress, screen.on_lane_progress = self._show_progress, self._show_lane
 
     def _open_stream(self) -> None:
         from pipeline.run.exports import Stream
@@ -92,6 +92,16 @@ class HotplateReporter:
         self._stream = Stream(self._stdout)
         self._run.transactions.listener = self._stream.event
         sys.stdout = sys.stderr  # what users' own tasks print
+
+    def _show_progress(self, label: str, done: int, total: int) -> None:
+        self._progress(label, done, total)
+        if self._stream is not None:
+            self._stream.progress(label, done, total)
+
+    def _show_lane(self, device: str, label: str, done: int, total: int) -> None:
+        self._progress.of_lane(device, label, done, total)
+        if self._stream is not None and total >= 0:
+            self._stream.progress(f"{device} {label}", done, total)
 
     # --- tasks --------------------------------------------------------------------------------
 

@@ -58,9 +58,12 @@ ROOMS = {
     # what uses runs
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
+    "agent": room("boot client config device effects formats report run"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
     "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
-    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats livetest measure report run service"),
+    "cli": room(
+        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats livetest measure report run service shelf"
+    ),
 }
 CLOCKS_AND_FILES = {
     "os",
@@ -99,7 +102,8 @@ SERIAL_SIDE = (
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
 HEAVY |= {"starlette", "uvicorn", "mcp"}
-LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in ("virtualboard/rv32.py",)}
+LAZY_FILES = ("pipeline/agent/server.py", "virtualboard/rv32.py")
+LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in LAZY_FILES}
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 
 
