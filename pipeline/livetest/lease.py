@@ -1,7 +1,7 @@
 """Whose board is it now? One test at a time talks to a board, whatever process it is in.
 
-A file lock per board, in the user's own state: boards are shared between projects. Does not know what is done with a
-board. Invariant: a lease ends with its process, however that ends; whoever waits is told who has it.
+A file lock per board: in the user's own state, since boards are shared between projects, but for virtual ones, which
+belong to theirs. Does not know what is done with a board. Invariant: a lease ends with its process, however that ends; whoever waits is told who has it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class BoardLease:
     """The lease of one board; take it, and give it back with `release`."""
 
     def __init__(self, project: Project, device: DeviceConfig) -> None:
-        shared = user_state_dir(os.environ, sys.platform)
+        shared = None if device.is_virtual else user_state_dir(os.environ, sys.platform)
         base = Path(shared) if shared is not None else project.state_dir
         name = hashlib.sha256(board_key(project.root, device).encode()).hexdigest()[:24]
         self._where = device.where

@@ -22,7 +22,7 @@ from pipeline.model import Failure, FailureCategory
 from pipeline.run.project import Project
 
 if TYPE_CHECKING:
-    from pipeline.livetest.session import LiveOptions
+    from pipeline.livetest.selection import LiveOptions
 
 DEPLOYED_VARIABLE = "HOTPLATE_DEPLOYED"
 """In the child: the device that its parent has deployed to, while it holds the project's lock."""
@@ -45,7 +45,7 @@ def run_pytest(project: Project, device: str, options: LiveOptions) -> list[Live
     with tempfile.TemporaryDirectory(prefix="hotplate-live-") as scratch:
         xml = Path(scratch) / "junit.xml"
         argv = [sys.executable, "-m", "pytest", directory, "--hotplate-device", device, "--hotplate-python-only"]
-        argv += ["--junitxml", str(xml), "--no-header", "-p", "no:cacheprovider", "-o", "junit_family=xunit2"]
+        argv += ["--junitxml", str(xml), "--no-header", "-o", "junit_family=xunit2"]
         argv += ["-k", options.select] if options.select else []
         argv += ["-m", options.tags] if options.tags else []
         # one board has one talker: workers would only wait for each other
@@ -60,7 +60,7 @@ def run_pytest(project: Project, device: str, options: LiveOptions) -> list[Live
             runner.close()
         said = (done.stdout + done.stderr).decode("utf-8", "replace")
         try:
-            results = _read(xml)
+            results = _read(xml, f"{directory.replace('/', '.')}.")
         except (OSError, ElementTree.ParseError):
             results = []
         if done.exit_code not in (0, 1, _NONE_COLLECTED) or (done.exit_code == 1 and not results):
@@ -73,10 +73,11 @@ def _failed(where: str, message: str, said: str) -> Failure:
     return fail(FailureCategory.TEST_FAILED, stage=None, where=where, message=message, hint=hint, detail=said)
 
 
-def _read(xml: Path) -> list[LiveResult]:
+def _read(xml: Path, package: str) -> list[LiveResult]:
+    """`package`: what the class names of all modules begin with."""
     results = []
     for case in ElementTree.parse(xml).getroot().iter("testcase"):
-        module = (case.get("classname") or "").rpartition("tests.live.")[2] or (case.get("classname") or "")
+        module = (case.get("classname") or "").removeprefix(package)
         outcome, message, detail = "passed", "", ""
         for child in case:
             kind = {"failure": "failed", "error": "error", "skipped": "skipped"}.get(child.tag)

@@ -14,7 +14,7 @@ from pipeline.config.schema import DeviceConfig
 from pipeline.config.values import HOST
 from pipeline.device.process_link import ProcessLink
 from pipeline.livetest.conversation import Conversation
-from pipeline.livetest.lease import LEASE_S, BoardLease
+from pipeline.livetest.lease import BoardLease
 from pipeline.run.device_service import DeviceService
 
 
@@ -36,14 +36,16 @@ class LiveTarget(Protocol):
 class BoardTarget:
     """A device of deploy.toml, leased while it is open."""
 
-    def __init__(self, boards: DeviceService, device: DeviceConfig, lease_s: float = LEASE_S) -> None:
+    def __init__(self, boards: DeviceService, device: DeviceConfig, *, leases: bool = True) -> None:
+        """`leases` False: the caller holds the board's lease."""
         self.name, self.chip = device.name, device.chip
-        self._boards, self._device, self._lease_s = boards, device, lease_s
-        self._lease = BoardLease(boards.project, device)
+        self._boards, self._device = boards, device
+        self._lease = BoardLease(boards.project, device) if leases else None
         self._talk: Conversation | None = None
 
     def open(self) -> Conversation:
-        self._lease.take(f"live tests of {self._boards.project.root.name}", self._lease_s)
+        if self._lease is not None:
+            self._lease.take(f"live tests of {self._boards.project.root.name}")
         try:
             self._boards.let_go(self._device)  # the deploy before left its port open
             link = self._boards.open_link(self._device, reset=False)
@@ -58,7 +60,8 @@ class BoardTarget:
         if talk is not None:
             talk.close()
         self._boards.let_go(self._device)
-        self._lease.release()
+        if self._lease is not None:
+            self._lease.release()
 
 
 class HostTarget:
