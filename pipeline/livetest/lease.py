@@ -1,7 +1,8 @@
 """Whose board is it now? One test at a time talks to a board, whatever process it is in.
 
 A file lock per board: in the user's own state, since boards are shared between projects, but for virtual ones, which
-belong to theirs. Does not know what is done with a board. Invariant: a lease ends with its process, however that ends; whoever waits is told who has it.
+belong to theirs. Does not know what is done with a board. Invariant: a lease ends with its process, however that ends;
+whoever waits is told who has it.
 """
 
 from __future__ import annotations
