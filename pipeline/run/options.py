@@ -17,6 +17,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "device": "deploy to this device of deploy.toml",
         "group": "deploy to all devices of this group",
         "profile": "build with this profile of deploy.toml",
+        "reason": "why the board is needed: shown to others, and recorded with --take",
         "verify": "proof that is asked of the device: md5, app-report or journal (default: [verify] level)",
         "trace": "write the run as a Chrome/Perfetto trace",
         "junit": "write the stages as JUnit XML",
@@ -24,12 +25,14 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
 )
 """Those with a value, and their help."""
 JSON = "--json"
+TAKE = "--take"
 
 
 def stage_params() -> list[dict[str, Any]]:
     """What every stage's task takes, in the form in which task runners take it."""
     stream = {"name": "json", "long": "json", "type": bool, "default": False}
-    return [*map(_param, OPTIONS), {**stream, "help": "events on stdout, one JSON per line"}]
+    take = {**stream, "name": "take", "long": "take", "help": "take the board over from whoever has leased it"}
+    return [*map(_param, OPTIONS), {**stream, "help": "events on stdout, one JSON per line"}, take]
 
 
 def measuring_params() -> list[dict[str, Any]]:
@@ -58,6 +61,10 @@ class Options(NamedTuple):
     verify: str = ""
     regions: tuple[tuple[str, str], ...] = ()
     """(device, region) of sub-tasks such as `reflash:desk:app`."""
+    take: bool = False
+    """Take boards over from whoever has leased them."""
+    reason: str = ""
+    """Why the boards are needed, for others."""
     builds: bool = False
     """The command line asks for work on the build, so that a given firmware is to be built first."""
 
@@ -85,6 +92,8 @@ def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
         trace=(found["trace"] or [""])[-1],
         junit=(found["junit"] or [""])[-1],
         json=JSON in argv,
+        take=TAKE in argv,
+        reason=(found["reason"] or [""])[-1],
         named=tuple(dict.fromkeys(named)),
         verify=found["verify"][-1] if found["verify"] else "",
         regions=tuple(dict.fromkeys(regions)),
@@ -106,7 +115,7 @@ NO_RUN = frozenset(
             "tabcompletion",
             "reset-dep",
         ),
-        *("explain", "gate", "graph", "monitor", "plan", "report", "status", "watch"),
+        *("explain", "gate", "graph", "lease", "monitor", "plan", "report", "status", "watch"),
         *("baseline", "bench", "cache", "check", "hooks", "host", "loop"),
     }
 )
