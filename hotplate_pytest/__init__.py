@@ -35,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--hotplate-no-deploy", action="store_true", help="test the firmware that runs, whatever it is")
     group.addoption("--hotplate-python-only", action="store_true", help="collect no scenarios in TOML")
+    text = "like -m, of markers that need not be registered"
+    group.addoption("--hotplate-tags", default="", metavar="EXPRESSION", help=text)
     parser.addini("hotplate_on_request", "skip tests on devices unless a device or group is named", "bool", False)
 
 

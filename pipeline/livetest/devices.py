@@ -25,7 +25,7 @@ from pipeline.livetest.conversation import Conversation, Met, containing
 from pipeline.livetest.deploying import deploy_device
 from pipeline.livetest.files import load_observed, load_scenario
 from pipeline.livetest.host_build import HostBuild
-from pipeline.livetest.lease import BoardLease
+from pipeline.livetest.lease import LeasedBoard
 from pipeline.livetest.pytest_child import DEPLOYED_VARIABLE
 from pipeline.livetest.runner import LiveResult, Rules, run_scenario
 from pipeline.livetest.scenario import Scenario
@@ -209,25 +209,23 @@ class LiveDevices:
             yield LiveDevice(self, name, config)
         finally:
             if lease is not None:
+                self._boards.close()  # it works under the lease
                 lease.release()
 
-    def _take(self, why: str) -> tuple[str, DeviceConfig | None, BoardLease | None]:
+    def _take(self, why: str) -> tuple[str, DeviceConfig | None, LeasedBoard | None]:
         deadline_s = time.monotonic() + self._lease_s
         while True:
             holders = []
             for name, config in self.candidates:
                 if config is None:
                     return name, None, None
-                lease = BoardLease(self.project, config)
-                try:
-                    holder = lease.try_take(why)
-                except DeployError as error:
-                    raise Unusable(_text(error.failure)) from None
-                if holder is None:
+                lease = LeasedBoard(self.project, config, os.environ)
+                busy = lease.try_take(why)
+                if busy is None:
                     return name, config, lease
-                holders.append(f"{name}: {holder}")
+                holders.append(busy.line())
             if time.monotonic() >= deadline_s:
-                raise Unusable(f"no board became free within {self._lease_s:g} s ({'; '.join(holders)})")
+                raise Unusable(f"no board became free within {self._lease_s:g} s:\n" + "\n".join(holders))
             time.sleep(LOOK_S)
 
     def deployed(self, device: LiveDevice) -> Deployed:
@@ -256,7 +254,7 @@ class LiveDevices:
     def target(self, device: LiveDevice) -> LiveTarget:
         """What a monitor talks to; the lease is the caller's."""
         if device.config is not None:
-            return BoardTarget(self._boards, device.config, leases=False)
+            return BoardTarget(self._boards, device.config)
         try:
             return HostTarget(self.project.root, self._host.programs.program)
         except DeployError as error:

@@ -152,6 +152,25 @@ class ScenarioFailed(Exception):
     """What was found, and the device's last words."""
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`--hotplate-tags`."""
+    if not config.option.hotplate_tags:
+        return
+    from pipeline.livetest.selection import parse_selection
+    from pipeline.model import Failure
+
+    is_meant = parse_selection(config.option.hotplate_tags, "--hotplate-tags")
+    if isinstance(is_meant, Failure):
+        raise pytest.UsageError(is_meant.line())
+    kept: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        tags = {marker.name for marker in item.iter_markers()}
+        (kept if is_meant(tags.__contains__) else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = kept
+
+
 # --- the rest -----------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from pipeline.device.leases import LEASE_VARIABLE
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.failures import fail
@@ -30,8 +31,9 @@ TIMEOUT_S = 3600.0
 _NONE_COLLECTED = 5
 
 
-def run_pytest(project: Project, device: str, options: LiveOptions) -> list[LiveResult] | Failure:
-    """The results of every test that pytest collects in the directory of live tests."""
+def run_pytest(project: Project, device: str, options: LiveOptions, lease: str = "") -> list[LiveResult] | Failure:
+    """The results of every test that pytest collects in the directory of live tests. `lease`: the token of the board's,
+    which is ours."""
     directory = project.config.livetest.dir
     if importlib.util.find_spec("pytest") is None:
         message = f"{directory} holds pytest modules, and pytest is not installed for this Python"
@@ -47,10 +49,13 @@ def run_pytest(project: Project, device: str, options: LiveOptions) -> list[Live
         argv = [sys.executable, "-m", "pytest", directory, "--hotplate-device", device, "--hotplate-python-only"]
         argv += ["--junitxml", str(xml), "--no-header", "-o", "junit_family=xunit2"]
         argv += ["-k", options.select] if options.select else []
-        argv += ["-m", options.tags] if options.tags else []
+        argv += ["--hotplate-tags", options.tags] if options.tags else []
         # one board has one talker: workers would only wait for each other
         argv += ["-n", "0"] if importlib.util.find_spec("xdist") is not None else []
         environment = {**os.environ, DEPLOYED_VARIABLE: device}
+        tokens = [token for token in (os.environ.get(LEASE_VARIABLE, ""), lease) if token]
+        if tokens:
+            environment[LEASE_VARIABLE] = ",".join(tokens)
         runner = SystemProcessRunner(SystemClock())
         try:
             done = runner.run(argv, cwd=project.root, env=environment, timeout_s=TIMEOUT_S)

@@ -70,7 +70,7 @@ def run_live(
     if selected.pytest:
         from pipeline.livetest.pytest_child import run_pytest
 
-        found = run_pytest(project, target.name, options)
+        found = run_pytest(project, target.name, options, target.lease)
         if isinstance(found, Failure):
             return found
         for result in found:

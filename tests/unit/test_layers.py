@@ -59,7 +59,7 @@ ROOMS = {
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
-    "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} config effects formats report run"),
+    "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats livetest measure report run service"),
 }
 CLOCKS_AND_FILES = {
