@@ -17,7 +17,8 @@ from pipeline.failures import fail
 from pipeline.livetest.files import live_files, save_suite
 from pipeline.livetest.host_build import HostBuild, UnitResult, text_digest
 from pipeline.livetest.screen import Told
-from pipeline.livetest.session import LiveOptions, failure_of, run_live, select
+from pipeline.livetest.selection import LiveOptions
+from pipeline.livetest.session import failure_of, run_live, select
 from pipeline.livetest.targets import HostTarget
 from pipeline.model import Failure, FailureCategory
 from pipeline.records import json_text, parse_json

@@ -1,68 +1,60 @@
-"""Whose board is it now? One test at a time talks to a board, whatever process it is in.
+"""Whose board is it now? The leases of `device/leases.py`, as tests need them: one test has a board at a time.
 
-A file lock per board, in the user's own state: boards are shared between projects. Does not know what is done with a
-board. Invariant: a lease ends with its process, however that ends; whoever waits is told who has it.
+Does not know what is done with a board. Invariant: while it is held, everything of this process and of its children
+works under this one lease, which ends with the process, however that ends.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import MutableMapping
 from pathlib import Path
 
-from cache.durable import FileLock, read_text, write_atomic
+from cache.durable import read_text, write_atomic
 from cache.location import user_state_dir
+from pipeline.client.protocol import Holder
 from pipeline.config.schema import DeviceConfig
-from pipeline.device.ports import flash_file
-from pipeline.errors import DeviceError
-from pipeline.failures import fail
-from pipeline.model import FailureCategory
+from pipeline.device.leases import LEASE_VARIABLE, BoardLease, board_name, user_shelf
+from pipeline.model import Failure
+from pipeline.run.device_service import own_command
 from pipeline.run.project import Project
 
-LEASE_S = 600.0
-"""How long a test waits for its board: others may have a whole suite to go."""
 
+class LeasedBoard:
+    """One board, while a test has it. `environment` tells the rest of this process, and its children, of the lease."""
 
-class BoardLease:
-    """The lease of one board; take it, and give it back with `release`."""
+    def __init__(self, project: Project, device: DeviceConfig, environment: MutableMapping[str, str]) -> None:
+        self._device, self._environment = device, environment
+        self._shelf = user_shelf(project.state_dir, environment)
+        self._board = board_name(device, project.root)
+        self._mark = (
+            Path(user_state_dir(environment, sys.platform) or project.state_dir) / f"leases/{self._board}.tested"
+        )
+        self._lease: BoardLease | None = None
+        self._before = ""
 
-    def __init__(self, project: Project, device: DeviceConfig) -> None:
-        shared = user_state_dir(os.environ, sys.platform)
-        base = Path(shared) if shared is not None else project.state_dir
-        name = hashlib.sha256(board_key(project.root, device).encode()).hexdigest()[:24]
-        self._where = device.where
-        self._lock = FileLock(base / "leases.v1" / name)
-        self._mark = base / "leases.v1" / f"{name}.last"
-
-    def try_take(self, why: str) -> str | None:
-        """Take it now; who has it if somebody has, None when it is ours. Raises DeviceError."""
-        try:
-            busy = self._lock.try_acquire(f"pid {os.getpid()} ({why})")
-        except OSError as error:
-            message = f"the board cannot be leased: {error.strerror}"
-            raise DeviceError(
-                fail(FailureCategory.PORT_PERMISSION, stage=None, where=self._where, message=message)
-            ) from None
-        return None if busy is None else busy.holder
-
-    def take(self, why: str, timeout_s: float = LEASE_S, pause: Callable[[float], None] = time.sleep) -> None:
-        """Take it when it is free. Raises DeviceError(port_busy)."""
-        deadline_s = time.monotonic() + timeout_s
-        while (holder := self.try_take(why)) is not None:
-            if time.monotonic() >= deadline_s:
-                message = f"the board has been in use for {timeout_s:g} s: {holder}"
-                hint = "wait for it, end it, or name another board with --device"
-                raise DeviceError(
-                    fail(FailureCategory.PORT_BUSY, stage=None, where=self._where, message=message, hint=hint)
-                )
-            pause(0.02)
+    def try_take(self, why: str) -> Failure | None:
+        """Take it now, or who has it."""
+        got = self._shelf.hold(self._board, Holder(os.getpid(), own_command(), why), self._device.where)
+        if isinstance(got, Failure):
+            return got
+        self._lease, self._before = got, self._environment.get(LEASE_VARIABLE, "")
+        tokens = [token for token in self._before.split(",") if token]
+        if not any(token.startswith(f"{self._board}:") for token in tokens):
+            self._environment[LEASE_VARIABLE] = ",".join([*tokens, got.token])
+        return None
 
     def release(self) -> None:
-        """Give it back; without one, nothing happens."""
-        self._lock.release()
+        """Give it back; without it, nothing happens."""
+        lease, self._lease = self._lease, None
+        if lease is None:
+            return
+        if self._before:
+            self._environment[LEASE_VARIABLE] = self._before
+        else:
+            self._environment.pop(LEASE_VARIABLE, None)
+        lease.release()
 
     @property
     def last_user(self) -> str:
@@ -73,14 +65,6 @@ class BoardLease:
             return ""
 
     def leave_mark(self, user: str) -> None:
-        """Say who used the board last: whoever finds another name must look at the board again. Only while leased."""
+        """Say who tests on the board: whoever finds another name must look at the board again. Only while leased."""
+        self._mark.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self._mark, f"{user}\n".encode(), durable=False)
-
-
-def board_key(root: Path, device: DeviceConfig) -> str:
-    """One text per board, whatever a project calls it: its MAC where that is known, else what its port leads to."""
-    if device.is_virtual:
-        return f"virtual {flash_file(device.name, device, root).resolve()}"
-    if device.mac:
-        return f"mac {device.mac}"
-    return f"port {device.port.partition('?')[0] if '://' in device.port else os.path.realpath(device.port)}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from pipeline.device.leases import LEASE_VARIABLE
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.failures import fail
@@ -22,7 +23,7 @@ from pipeline.model import Failure, FailureCategory
 from pipeline.run.project import Project
 
 if TYPE_CHECKING:
-    from pipeline.livetest.session import LiveOptions
+    from pipeline.livetest.selection import LiveOptions
 
 DEPLOYED_VARIABLE = "HOTPLATE_DEPLOYED"
 """In the child: the device that its parent has deployed to, while it holds the project's lock."""
@@ -30,8 +31,9 @@ TIMEOUT_S = 3600.0
 _NONE_COLLECTED = 5
 
 
-def run_pytest(project: Project, device: str, options: LiveOptions) -> list[LiveResult] | Failure:
-    """The results of every test that pytest collects in the directory of live tests."""
+def run_pytest(project: Project, device: str, options: LiveOptions, lease: str = "") -> list[LiveResult] | Failure:
+    """The results of every test that pytest collects in the directory of live tests. `lease`: the token of the board's,
+    which is ours."""
     directory = project.config.livetest.dir
     if importlib.util.find_spec("pytest") is None:
         message = f"{directory} holds pytest modules, and pytest is not installed for this Python"
@@ -45,12 +47,15 @@ def run_pytest(project: Project, device: str, options: LiveOptions) -> list[Live
     with tempfile.TemporaryDirectory(prefix="hotplate-live-") as scratch:
         xml = Path(scratch) / "junit.xml"
         argv = [sys.executable, "-m", "pytest", directory, "--hotplate-device", device, "--hotplate-python-only"]
-        argv += ["--junitxml", str(xml), "--no-header", "-p", "no:cacheprovider", "-o", "junit_family=xunit2"]
+        argv += ["--junitxml", str(xml), "--no-header", "-o", "junit_family=xunit2"]
         argv += ["-k", options.select] if options.select else []
-        argv += ["-m", options.tags] if options.tags else []
+        argv += ["--hotplate-tags", options.tags] if options.tags else []
         # one board has one talker: workers would only wait for each other
         argv += ["-n", "0"] if importlib.util.find_spec("xdist") is not None else []
         environment = {**os.environ, DEPLOYED_VARIABLE: device}
+        tokens = [token for token in (os.environ.get(LEASE_VARIABLE, ""), lease) if token]
+        if tokens:
+            environment[LEASE_VARIABLE] = ",".join(tokens)
         runner = SystemProcessRunner(SystemClock())
         try:
             done = runner.run(argv, cwd=project.root, env=environment, timeout_s=TIMEOUT_S)
@@ -60,7 +65,7 @@ def run_pytest(project: Project, device: str, options: LiveOptions) -> list[Live
             runner.close()
         said = (done.stdout + done.stderr).decode("utf-8", "replace")
         try:
-            results = _read(xml)
+            results = _read(xml, f"{directory.replace('/', '.')}.")
         except (OSError, ElementTree.ParseError):
             results = []
         if done.exit_code not in (0, 1, _NONE_COLLECTED) or (done.exit_code == 1 and not results):
@@ -73,10 +78,11 @@ def _failed(where: str, message: str, said: str) -> Failure:
     return fail(FailureCategory.TEST_FAILED, stage=None, where=where, message=message, hint=hint, detail=said)
 
 
-def _read(xml: Path) -> list[LiveResult]:
+def _read(xml: Path, package: str) -> list[LiveResult]:
+    """`package`: what the class names of all modules begin with."""
     results = []
     for case in ElementTree.parse(xml).getroot().iter("testcase"):
-        module = (case.get("classname") or "").rpartition("tests.live.")[2] or (case.get("classname") or "")
+        module = (case.get("classname") or "").removeprefix(package)
         outcome, message, detail = "passed", "", ""
         for child in case:
             kind = {"failure": "failed", "error": "error", "skipped": "skipped"}.get(child.tag)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from cache.named_tuple import NamedTuple
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 
@@ -16,6 +17,14 @@ _TOKEN = re.compile(r"\s*(?:(\(|\))|([^\s()]+))")
 Holds = Callable[[str], bool]
 """Does a word stand for the test at hand?"""
 Predicate = Callable[[Holds], bool]
+
+
+class LiveOptions(NamedTuple):
+    """`-k`, `-m`, and whether what is observed widens the baselines."""
+
+    select: str = ""
+    tags: str = ""
+    update: bool = False
 
 
 class _Unreadable(Exception):

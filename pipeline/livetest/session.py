@@ -17,19 +17,11 @@ from pipeline.livetest.files import load_observed, load_scenarios, pytest_files,
 from pipeline.livetest.observed import Observed, widened
 from pipeline.livetest.runner import LiveResult, Rules, no_tests, run_scenario
 from pipeline.livetest.scenario import Scenario
-from pipeline.livetest.selection import parse_selection
+from pipeline.livetest.selection import LiveOptions, parse_selection
 from pipeline.livetest.targets import LiveTarget
 from pipeline.model import Failure, FailureCategory
 from pipeline.report.live_tests import ERROR, FAILED, LIVE, SKIPPED, CaseResult, SuiteResult
 from pipeline.run.project import Project
-
-
-class LiveOptions(NamedTuple):
-    """`-k`, `-m`, and whether what is observed widens the baselines."""
-
-    select: str = ""
-    tags: str = ""
-    update: bool = False
 
 
 class Selected(NamedTuple):
@@ -78,7 +70,7 @@ def run_live(
     if selected.pytest:
         from pipeline.livetest.pytest_child import run_pytest
 
-        found = run_pytest(project, target.name, options)
+        found = run_pytest(project, target.name, options, target.lease)
         if isinstance(found, Failure):
             return found
         for result in found:

@@ -1,7 +1,6 @@
 """What live tests can talk to: a board of deploy.toml, real or virtual, and the firmware as a process of this machine.
 
-Opens ports and starts processes. Does not know scenarios. Invariant: what was opened is closed by `close`, and a board
-is only opened while its lease is held.
+Opens ports and starts processes. Does not know scenarios. Invariant: what was opened is closed by `close`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from pipeline.config.schema import DeviceConfig
 from pipeline.config.values import HOST
 from pipeline.device.process_link import ProcessLink
 from pipeline.livetest.conversation import Conversation
-from pipeline.livetest.lease import LEASE_S, BoardLease
 from pipeline.run.device_service import DeviceService
 
 
@@ -23,6 +21,11 @@ class LiveTarget(Protocol):
 
     name: str
     chip: str
+
+    @property
+    def lease(self) -> str:
+        """What a child process needs to know to use it; `""`: nothing."""
+        ...
 
     def open(self) -> Conversation:
         """A conversation with it; it was not reset. Raises DeviceError."""
@@ -34,16 +37,18 @@ class LiveTarget(Protocol):
 
 
 class BoardTarget:
-    """A device of deploy.toml, leased while it is open."""
+    """A device of deploy.toml; `boards` holds its lease from the first use on."""
 
-    def __init__(self, boards: DeviceService, device: DeviceConfig, lease_s: float = LEASE_S) -> None:
+    def __init__(self, boards: DeviceService, device: DeviceConfig) -> None:
         self.name, self.chip = device.name, device.chip
-        self._boards, self._device, self._lease_s = boards, device, lease_s
-        self._lease = BoardLease(boards.project, device)
+        self._boards, self._device = boards, device
         self._talk: Conversation | None = None
 
+    @property
+    def lease(self) -> str:
+        return self._boards.lease_token(self._device)
+
     def open(self) -> Conversation:
-        self._lease.take(f"live tests of {self._boards.project.root.name}", self._lease_s)
         try:
             self._boards.let_go(self._device)  # the deploy before left its port open
             link = self._boards.open_link(self._device, reset=False)
@@ -58,13 +63,13 @@ class BoardTarget:
         if talk is not None:
             talk.close()
         self._boards.let_go(self._device)
-        self._lease.release()
 
 
 class HostTarget:
     """The program that `[host]` builds, in a process of its own."""
 
     name = chip = HOST
+    lease = ""
 
     def __init__(self, root: Path, program: str) -> None:
         self._root, self._program = root, program

@@ -18,7 +18,7 @@ from pipeline.run.options import last_value, stage_params
 
 if TYPE_CHECKING:
     from pipeline.livetest.host_loop import HostLoop
-    from pipeline.livetest.session import LiveOptions
+    from pipeline.livetest.selection import LiveOptions
     from pipeline.model import Failure
 
 Task = dict[str, Any]
@@ -115,7 +115,7 @@ class HostUpToDate:
 
 def _options() -> LiveOptions:
     """doit hands options of a group to none of its tasks, so they are read from the command line."""
-    from pipeline.livetest.session import LiveOptions
+    from pipeline.livetest.selection import LiveOptions
 
     words = sys.argv[1:]
     return LiveOptions(

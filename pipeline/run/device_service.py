@@ -123,6 +123,11 @@ class DeviceService:
         """Close the device's port, whatever holds it."""
         self._holders.pop(device.name, _Holder()).close()
 
+    def lease_token(self, device: DeviceConfig) -> str:
+        """What lets a child process use the board while it is ours; `""`: it is not."""
+        lease = self._leases.get(device.name)
+        return "" if lease is None else lease.token
+
     def close(self) -> None:
         """Let go of every port, and of the boards."""
         try:
