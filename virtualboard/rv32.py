@@ -138,6 +138,7 @@ class Rv32Machine:
         """Bytes arrive on UART0, or on USB where that is the line and firmware uses it."""
         if data:
             (self._io.usb if self.usb and self._io.usb.used else self._io.uart).feed(data)
+            self._io.advance()
 
     def transmit(self) -> bytes:
         """Take what UART0 has sent since the last call; with `usb`, what the chip's own serial port has sent as soon as
@@ -168,7 +169,8 @@ class Rv32Machine:
         unsent = self.transmit()
         self._pending, self._waiting, self._stopped = None, False, False
         self._io.reset(rom.POWERON)
-        self._io.rtc.watchdog.config = self._io.groups[0].watchdog.config = 0
+        self._io.rtc.watchdog.stop()
+        self._io.groups[0].watchdog.stop()
         self._io.uart.sent += unsent
         self._forget_code()
         self._enter_program(entry, segments)
@@ -197,8 +199,8 @@ class Rv32Machine:
             self._uc.emu_start(address, _NEVER, count=_ROM_CALL_LIMIT)
 
     def run(self, max_instructions: int) -> int:
-        """Execute until idle or about `max_instructions`; returns how many were executed (0 when idle; an estimate where
-        firmware stopped by itself). A delay of the ROM's counts as what it would execute, and may go beyond."""
+        """Execute until idle or about `max_instructions`; returns how many were executed (0 when idle; an estimate
+        where firmware stopped by itself). A delay of the ROM's counts as what it would execute, and may go beyond."""
         executed, length = 0, SLICE
         self._advance()
         if self.idle:
@@ -384,13 +386,11 @@ class Rv32Machine:
         elif io.mmu.changed or io.gates.invalidated:
             self._stored = True
             uc.emu_stop()
-        elif interrupts:
-            io.advance()
-            if io.line() is not None:
-                self._sites.armed = True
-                if self._interrupts_on():
-                    self._stored = True
-                    uc.emu_stop()
+        elif interrupts and io.line() is not None:
+            self._sites.armed = True
+            if self._interrupts_on():
+                self._stored = True
+                uc.emu_stop()
 
     # --- memory -------------------------------------------------------------------------------------
 

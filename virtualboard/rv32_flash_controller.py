@@ -1,7 +1,7 @@
 """SPI1, through which ESP32-C3 firmware sends commands to its flash chip.
 
-Knows the controller's registers; what the commands do is `spi.FlashPart`'s. Does not know a CPU. Invariant: a command is
-complete when the register that starts it has been written, so the controller is never seen busy.
+Knows the controller's registers; what the commands do is `spi.FlashPart`'s. Does not know a CPU. Invariant: a command
+is complete when the register that starts it has been written, so the controller is never seen busy.
 
 Registers: ESP32-C3 Technical Reference Manual, chapter 25 (the memory SPI has the same layout), ESP-IDF
 `soc/esp32c3/spi_mem_reg.h`. Not modelled: suspend, wrap, the DTR modes and the MISO and MOSI high parts.

@@ -57,7 +57,7 @@ class Io:
         self._seed += 1
         dma = Dma(self._load)
         self._interrupters: tuple[RegisterBlock, ...] = (
-            *(self.uart, self.usb, self.systimer, self.system, self.matrix),
+            *(self.uart, self.usb, self.systimer, self.system),
             *self.groups,
         )
         self._blocks: dict[int, RegisterBlock] = {
@@ -86,31 +86,41 @@ class Io:
 
     def read(self, offset: int, size: int) -> int:
         """`size` bytes at `offset` from BASE."""
-        return self._block(offset).read(offset & 0xFFC) >> 8 * (offset & 3) & (1 << 8 * size) - 1
+        block = self._block(offset)
+        if block is self.matrix:
+            self.advance()
+        return block.read(offset & 0xFFC) >> 8 * (offset & 3) & (1 << 8 * size) - 1
 
     def write(self, offset: int, value: int) -> bool:
         """Write; returns whether an interrupt may have begun or ended by that."""
         block = self._block(offset)
         block.write(offset & 0xFFC, value << 8 * (offset & 3) & 0xFFFFFFFF)
-        return block in self._interrupters and bool(offset & 0xFFC or block not in (self.uart, self.usb))
+        if block is self.matrix:
+            return True
+        if block not in self._interrupters or (not offset & 0xFFC and block in (self.uart, self.usb)):
+            return False
+        self.advance()
+        return True
 
     def advance(self) -> None:
-        """Let timers raise what is due."""
+        """Let timers raise what is due, and look at what interrupts."""
         self.systimer.advance()
-        for group in self.groups:
-            group.advance()
-
-    def line(self) -> int | None:
-        """The interrupt line of the CPU that is raised now, by the rules of the matrix."""
+        self.groups[0].advance()
+        self.groups[1].advance()
         sources = [s for i, s in enumerate(p.SYSTIMER_SOURCES) if self.systimer.interrupting(i)]
         sources += self.system.interrupting
         for group, numbers in zip(self.groups, p.GROUP_SOURCES, strict=True):
-            sources += [s for s, active in zip(numbers, group.interrupting, strict=True) if active]
+            if group.active:
+                sources += [s for s, active in zip(numbers, group.interrupting, strict=True) if active]
         if self.usb.interrupting:
             sources.append(p.USB_SOURCE)
         if self.uart.interrupting:
             sources.append(p.UART_SOURCE)
-        return self.matrix.pending_line(sources)
+        self.matrix.raise_sources(sources)
+
+    def line(self) -> int | None:
+        """The interrupt line of the CPU that is raised, by the rules of the matrix, as of the last `advance`."""
+        return self.matrix.line()
 
     def bites(self) -> list[tuple[float, int]]:
         """(instant, cause) of the resets that watchdogs will do unless they are fed."""

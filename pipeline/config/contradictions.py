@@ -181,7 +181,7 @@ def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Pr
                     ("device", device.name, "chip"), True, fact, "make `toolchain.chip` and the device's `chip` equal"
                 )
             )
-        for key in ("flash_file", "timing"):
+        for key in ("flash_file", "timing", "rom_elf"):
             if not device.is_virtual and key in document["device"][device.name]:
                 fact = f"'device.{device.name}.{key}' is for virtual boards, but the port is '{device.port}'"
                 problems.append(

@@ -100,7 +100,8 @@ class FlashSettings(NamedTuple):
 
 
 class DeviceConfig(NamedTuple):
-    """One board. `mac`: lower case with colons, or "" for any. `flash_file` and `timing` concern virtual boards."""
+    """One board. `mac`: lower case with colons, or "" for any. `flash_file`, `timing` and `rom_elf` concern virtual
+    boards; `rom_elf`: the mask ROM, relative to the project root or absolute, "" for what ESP_ROM_ELF_DIR has."""
 
     name: str
     chip: str
@@ -113,6 +114,7 @@ class DeviceConfig(NamedTuple):
     flash_file: str = ""
     timing: str = "instant"
     reset: str = "auto"
+    rom_elf: str = ""
 
     @property
     def is_virtual(self) -> bool:
