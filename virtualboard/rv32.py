@@ -380,6 +380,10 @@ class Rv32Machine:
 
     def _on_io_write(self, uc: Any, offset: int, _size: int, value: int, _data: Any) -> None:
         io = self._io
+        quick = io.quick.get(offset)
+        if quick is not None:
+            quick[offset & 0xFFC] = value
+            return
         interrupts = io.write(offset, value)
         if io.rtc.requested_reset is not None:
             self.request_reset(io.rtc.requested_reset)

@@ -19,7 +19,7 @@ _USER_CYCLES = 0x802
 """The counter: what `esp_cpu_get_cycle_count` reads, and what the ROM's delays do."""
 _STORED = frozenset({*PMP, *range(0x7A0, 0x7A6), *range(0x7E0, 0x7E3), *range(0x800, 0x806)})
 _SYSTEM = 0x73
-_CYCLES_A_READ = 64
+_CYCLES_A_READ = 512
 """Instructions take no time here, but a loop that waits for the counter must see it move."""
 
 
