@@ -35,8 +35,8 @@ _COMMANDS = {
 class FlashController(RegisterBlock):
     """One memory SPI controller with `part` at its first chip select."""
 
-    CMD, ADDR, USER, USER1, USER2, MOSI_LENGTH, MISO_LENGTH, STATUS, W0 = (
-        *(0x00, 0x04, 0x18, 0x1C, 0x20, 0x24, 0x28, 0x2C, 0x58),
+    CMD, ADDR, CTRL, USER, USER1, USER2, MOSI_LENGTH, MISO_LENGTH, STATUS, W0 = (
+        *(0x00, 0x04, 0x08, 0x18, 0x1C, 0x20, 0x24, 0x28, 0x2C, 0x58),
     )
     USR, USR_ADDR, USR_MISO, USR_MOSI = 1 << 18, 1 << 30, 1 << 28, 1 << 27
 

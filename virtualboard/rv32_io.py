@@ -18,6 +18,8 @@ from virtualboard.rv32_timers import Systimer, TimerGroup
 from virtualboard.spi import CommandedFlash, FlashPart
 
 BASE, SIZE = 0x60000000, 0xD1000
+_READ_BITS = (24, 20, 23, 14, 13)
+"""QIO, QOUT, DIO, DOUT, fast read: bit of the memory SPI's CTRL (ESP-IDF, `spi_mem_reg.h`)."""
 
 
 class Io:
@@ -32,6 +34,7 @@ class Io:
         jedec: int,
     ) -> None:
         self._now, self._efuse, self._load = now, efuse, load
+        self.jedec = jedec
         self._part = FlashPart(flash, jedec)
         self._seed = sum(efuse.values())
         self.cause = rom.POWERON
@@ -55,11 +58,12 @@ class Io:
         self.matrix = p.InterruptMatrix()
         self.mmu, self.gates = p.MmuTable(), p.CacheControl()
         self._seed += 1
+        self.cache_spi = RegisterBlock()
         dma = Dma(self._load)
         sha = Sha(dma.take)
         self.quick = {0x3B000 + offset: sha.stored for offset in range(Sha.MESSAGE, Sha.MESSAGE + 64, 4)}
-        """Registers of which only the value counts, by offset from BASE, with where it is kept: a hash writes sixteen of
-        them for each 64 bytes."""
+        """Registers of which only the value counts, by offset from BASE, with where it is kept: a hash writes sixteen
+        of them for each 64 bytes."""
         self._interrupters: tuple[RegisterBlock, ...] = (
             *(self.uart, self.usb, self.systimer, self.system),
             *self.groups,
@@ -67,6 +71,7 @@ class Io:
         self._blocks: dict[int, RegisterBlock] = {
             0x00: self.uart,
             0x02: FlashController(self._part),
+            0x03: self.cache_spi,
             0x08: self.rtc,
             0x1F: self.groups[0],
             0x20: self.groups[1],
@@ -81,6 +86,12 @@ class Io:
             0xC5: self.mmu,
             **{page: ReadyRegisters(*bits) for page, bits in READY.items()},
         }
+
+    def read_as(self, mode: int) -> None:
+        """The ROM sets the controller behind the cache to the mode byte of the image's header, and programs look there
+        for it."""
+        if mode < len(_READ_BITS):
+            self.cache_spi.write(FlashController.CTRL, 1 << _READ_BITS[mode] | 1 << 13)
 
     def _block(self, offset: int) -> RegisterBlock:
         block = self._blocks.get(offset >> 12)
