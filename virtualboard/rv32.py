@@ -33,7 +33,7 @@ from virtualboard.held_signals import held_signals
 from virtualboard.nor import default_jedec
 from virtualboard.rom_elf import WHERE_FROM, RomElf
 from virtualboard.rv32_csr import ExtraCsrs
-from virtualboard.rv32_memory import FUNCTIONS, IRAM, ROM, ROM_SIZE, Memory
+from virtualboard.rv32_memory import FUNCTIONS, IRAM, ROM, ROM_DATA, ROM_SIZE, Memory
 from virtualboard.rv32_program import CallingProgram
 from virtualboard.rv32_rom_calls import RomCalls
 from virtualboard.rv32_sites import CodeSites
@@ -356,6 +356,8 @@ class Rv32Machine:
         if self._windows.touch(address):
             return True
         cause = _FAULTS[access]
+        if cause == LOAD_FAULT and address in ROM_DATA:
+            self._remark_missing(f"reads the ROM's data at 0x{address:08x}")
         # The program counter is exact once unicorn has stopped; a bad jump has it at its target.
         self._trap = cause, address if cause == INSTRUCTION_FAULT else None, address
         return False
@@ -369,17 +371,17 @@ class Rv32Machine:
     def _on_rom_call(self, uc: Any, address: int, _size: int, _data: Any) -> None:
         call = self._calls.table.get(address)
         if call is None:
-            self._remark_missing(address)
+            name = importlib.import_module("virtualboard.rv32_rom_names").rom_name(address)
+            called = f"ROM function {name} (0x{address:08x})" if name else f"ROM function at 0x{address:08x}"
+            self._remark_missing(f"calls the {called}")
             self._trap = INSTRUCTION_FAULT, address, address
             uc.emu_stop()
             return
         uc.reg_write(reg.UC_RISCV_REG_A0, call())
 
-    def _remark_missing(self, address: int) -> None:
+    def _remark_missing(self, what: str) -> None:
         if self.remarks:
-            name = importlib.import_module("virtualboard.rv32_rom_names").rom_name(address)
-            called = f"ROM function {name} (0x{address:08x})" if name else f"ROM function at 0x{address:08x}"
-            text = f"the program calls the {called}, which this board does not have: it traps here"
+            text = f"the program {what}, which this board does not have: it traps here"
             self._io.uart.sent += f"\r\nvirtualboard: {text}\r\nvirtualboard: {WHERE_FROM}\r\n".encode()
 
     def _on_io_read(self, _uc: Any, offset: int, size: int, _data: Any) -> int:

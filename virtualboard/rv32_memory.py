@@ -22,6 +22,7 @@ IRAM, _DRAM, _SRAM_SIZE = 0x4037C000, 0x3FC80000, 0x64000
 _RTC_RAM, _RTC_RAM_SIZE = 0x50000000, 0x2000
 ROM, ROM_SIZE = 0x40000000, 0x60000
 _DROM, _DROM_SIZE, _DROM_IN_ROM = 0x3FF00000, 0x20000, 0x40000
+ROM_DATA = range(_DROM, _DROM + _DROM_SIZE)
 FUNCTIONS = range(ROM, ROM + 0x2000)
 """Where the ROM's table of functions lies, and the entry points that firmware calls."""
 _RETURN = b"\x82\x80"

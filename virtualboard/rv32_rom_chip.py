@@ -62,6 +62,11 @@ class RomChip:
             "ets_get_apb_freq": lambda _c: 80_000_000 if self._mhz >= 80 else self._mhz * 1_000_000,
             "ets_get_xtal_freq": lambda _c: 40_000_000,
             "ets_get_xtal_div": lambda _c: 1,
+            # Registers of the analog blocks: all ones, as `rv32_registers.READY` has them.
+            "rom_i2c_readReg": lambda _c: 0xFF,
+            "rom_i2c_readReg_Mask": lambda c: (1 << max(c.argument(3) - c.argument(4) + 1, 0) % 9) - 1,
+            "rom_i2c_writeReg": lambda _c: 0,
+            "rom_i2c_writeReg_Mask": lambda _c: 0,
             "ets_is_print_boot": lambda _c: 1,
         }
 

@@ -118,6 +118,7 @@ _GROUPS = {
         __popcountsi2 __powidf2 __powisf2 __subdf3 __subsf3 __subvdi3 __subvsi3 __truncdfsf2 __ucmpdi2 __udivdi3
         __udivmoddi4 __udivsi3 __udiv_w_sdiv __umoddi3 __umodsi3 __unorddf2 __unordsf2 usb_uart_rx_one_char
         usb_uart_rx_one_char_block usb_uart_tx_flush usb_uart_tx_one_char""",
+    0x40001954: "rom_i2c_readReg rom_i2c_readReg_Mask rom_i2c_writeReg rom_i2c_writeReg_Mask",
     0x40001C38: "esp_flash_read_chip_id detect_spi_flash_chip esp_rom_spiflash_write_disable",
 }
 _RADIO = ((range(0x400008E0, 0x400015B0), "Bluetooth"), (range(0x400015B0, 0x40001C38), "Wi-Fi or the radio"))
