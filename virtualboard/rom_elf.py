@@ -17,12 +17,11 @@ from typing import NamedTuple
 
 ENVIRONMENT = "ESP_ROM_ELF_DIR"
 WHERE_FROM = (
-    "Install Espressif's esp-rom-elfs (ESP-IDF's install script does, or github.com/espressif/esp-rom-elfs/releases), "
-    f"and name the file with device.NAME.rom_elf or --rom-elf, or its directory with {ENVIRONMENT}."
+    "Install Espressif's esp-rom-elfs (ESP-IDF's installer brings them), and name the chip's file with `rom_elf` of "
+    f"the device or --rom-elf, or the directory with {ENVIRONMENT}."
 )
 _CLASS_32, _LITTLE, _RISCV, _LOAD = 1, 1, 243, 1
 _MAX_SIZE = 64 << 20
-_SYMBOLS, _FUNCTION_LIKE = 2, (0, 1, 2)
 
 
 class RomElfError(Exception):
@@ -37,11 +36,10 @@ class RomPart(NamedTuple):
 
 
 class RomElf(NamedTuple):
-    """`parts` in the file's order; `symbols` by name."""
+    """`parts` in the file's order."""
 
     path: Path
     parts: tuple[RomPart, ...]
-    symbols: Mapping[str, int]
 
 
 def find_rom_elf(chip: str, directory: Path) -> Path | None:
@@ -79,15 +77,14 @@ def load_rom_elf(path: Path) -> RomElf:
 
 
 def parse_rom_elf(data: bytes, path: Path) -> RomElf:
-    """The loadable parts and the symbols of an ELF file for 32-bit RISC-V. Raises RomElfError."""
+    """The loadable parts of an ELF file for 32-bit RISC-V. Raises RomElfError."""
     try:
         parts = _parts(data)
-        symbols = _symbols(data)
     except (struct.error, ValueError) as exc:
         raise RomElfError(f"{path}: error: not a ROM ELF for RISC-V: {exc}\n{WHERE_FROM}") from exc
     if not parts:
         raise RomElfError(f"{path}: error: the ELF has nothing to load\n{WHERE_FROM}")
-    return RomElf(path, parts, symbols)
+    return RomElf(path, parts)
 
 
 def _slice(data: bytes, offset: int, size: int) -> bytes:
@@ -118,28 +115,3 @@ def _parts(data: bytes) -> tuple[RomPart, ...]:
         if physical != address:
             parts.append(RomPart(physical, content))  # where the start code copies it from
     return tuple(parts)
-
-
-def _symbols(data: bytes) -> dict[str, int]:
-    (table,) = struct.unpack_from("<I", data, 32)
-    size, count = struct.unpack_from("<HH", data, 46)
-    if not table or not count:
-        return {}
-    if size < 40:
-        raise ValueError(f"section headers of {size} bytes are shorter than 40")
-    sections = [struct.unpack_from("<10I", data, table + index * size) for index in range(count)]
-    symbols: dict[str, int] = {}
-    for section in sections:
-        if section[1] != _SYMBOLS:
-            continue
-        if section[6] >= len(sections):
-            raise ValueError(f"its symbols name section {section[6]} of {len(sections)}")
-        names = _slice(data, sections[section[6]][4], sections[section[6]][5])
-        for name, value, _size, info, _other, where in struct.iter_unpack(
-            "<IIIBBH", _slice(data, section[4], section[5] // 16 * 16)
-        ):
-            if where and info & 0xF in _FUNCTION_LIKE:
-                text = names[name : names.find(b"\0", name)]
-                if text:
-                    symbols[text.decode("ascii", "replace")] = value
-    return symbols

@@ -28,16 +28,16 @@ from typing import Any
 import unicorn
 from unicorn import riscv_const as reg
 
-from virtualboard import rom, rv32_io, rv32_windows
+from virtualboard import rom, rv32_io
 from virtualboard.held_signals import held_signals
 from virtualboard.nor import default_jedec
-from virtualboard.rom_elf import RomElf
+from virtualboard.rom_elf import WHERE_FROM, RomElf
 from virtualboard.rv32_csr import ExtraCsrs
-from virtualboard.rv32_memory import FUNCTIONS, ROM, ROM_SIZE, Memory
-from virtualboard.rv32_peripherals import Uart
+from virtualboard.rv32_memory import FUNCTIONS, IRAM, ROM, ROM_DATA, ROM_SIZE, Memory
+from virtualboard.rv32_program import CallingProgram
 from virtualboard.rv32_rom_calls import RomCalls
 from virtualboard.rv32_sites import CodeSites
-from virtualboard.rv32_windows import Flash, FlashWindows, WritableFlash
+from virtualboard.rv32_windows import Flash, FlashWindows
 
 SLICE, SLICE_MAX = 5_000, 80_000
 """Instructions per unicorn call. An early end is charged half a call, so calls begin short; a call costs as much as
@@ -50,8 +50,8 @@ _EBREAK = ((0x00100073).to_bytes(4, "little"), (0x9002).to_bytes(2, "little"))
 ROM_STACK = 0x3FCDE560
 """Stack pointer, and below the interrupt threshold, that the real ROM leaves to the second stage."""
 ROM_THRESHOLD = 1
-_INSTALL_UART_PRINTF, _ROM_CALL_LIMIT = 0x40000048, 100_000
-"""`ets_install_uart_printf`: without it the ROM's printf says nothing."""
+_INSTALL_UART_PRINTF, _ROM_CALL_LIMIT, _USB_PRINT = 0x40000048, 100_000, 0x3FCDFFD0
+"""`ets_install_uart_printf` and `g_usb_print`, `g_uart_print`: without them the ROM's printf says nothing."""
 _CPU_HZ = 160_000_000
 _NOTICED_DELAY = 16_000
 """Instructions, 100 us, after which a delay ends the slice so that its time can pass."""
@@ -101,14 +101,16 @@ class Rv32Machine:
         self._csrs = ExtraCsrs(now, _CPU_HZ)
         self._sites = CodeSites(self._uc, self._peek, unicorn.UC_HOOK_CODE, unicorn.UC_HOOK_EDGE_GENERATED)
         self._windows = FlashWindows(self._uc, flash)
-        self._calls = RomCalls(self)
+        program = CallingProgram(self._uc, flash, self._windows, self._on_failed_call, self.request_reset)
         self._pending: int | None = None
         self._stopped = True
         self._waiting = False
         self._trap: tuple[int, int | None, int] | None = None
         self._delayed = 0  # instructions
         self._stored = False  # a store has stopped the slice, and is done
-        self._io = rv32_io.Io(now, registers, flash, self.load, getattr(flash, "jedec", 0) or default_jedec(flash.size))
+        jedec = getattr(flash, "jedec", 0) or default_jedec(flash.size)
+        self._io = program.io = rv32_io.Io(now, registers, flash, program.load, jedec)
+        self._calls = RomCalls(program)
         self._windows.reset(self._io.mmu, self._io.gates)
         self._hook_memory()
 
@@ -138,6 +140,7 @@ class Rv32Machine:
         """Bytes arrive on UART0, or on USB where that is the line and firmware uses it."""
         if data:
             (self._io.usb if self.usb and self._io.usb.used else self._io.uart).feed(data)
+            self._io.advance()
 
     def transmit(self) -> bytes:
         """Take what UART0 has sent since the last call; with `usb`, what the chip's own serial port has sent as soon as
@@ -160,6 +163,7 @@ class Rv32Machine:
         self._io.uart.sent += unsent + boot.log
         self._stopped = boot.entry is None
         if boot.entry is not None:
+            self._io.read_as(self._flash.read(2, 1)[0])
             self._enter_program(boot.entry, boot.segments)
 
     def start(self, entry: int, segments: Sequence[rom.RomSegment]) -> None:
@@ -168,13 +172,17 @@ class Rv32Machine:
         unsent = self.transmit()
         self._pending, self._waiting, self._stopped = None, False, False
         self._io.reset(rom.POWERON)
-        self._io.rtc.watchdog.config = self._io.groups[0].watchdog.config = 0
+        self._io.rtc.watchdog.stop()
+        self._io.groups[0].watchdog.stop()
         self._io.uart.sent += unsent
         self._forget_code()
         self._enter_program(entry, segments)
 
     def _enter_program(self, entry: int, segments: Sequence[rom.RomSegment]) -> None:
         self._memory.fill_rom_data()
+        if not self._has_rom:
+            self._calls.reset()
+            self._calls.fill_data()
         for segment in segments:
             self._memory.load(segment.address, segment.data)
         for number in range(1, 32):
@@ -186,19 +194,20 @@ class Rv32Machine:
         self._io.matrix.write(self._io.matrix.THRESHOLD, ROM_THRESHOLD)
         self._csrs.reset()
         if self._has_rom:
+            self._uc.mem_write(_USB_PRINT, bytes([self.usb, True]))
             self._call_rom(_INSTALL_UART_PRINTF)
             self._uc.reg_write(reg.UC_RISCV_REG_SP, ROM_STACK)
         self._uc.reg_write(reg.UC_RISCV_REG_PC, entry)
 
     def _call_rom(self, address: int) -> None:
         """Run a function of the owner's ROM to its end, as the ROM does before it leaves."""
-        self._uc.reg_write(reg.UC_RISCV_REG_RA, _NEVER)
+        self._uc.reg_write(reg.UC_RISCV_REG_RA, IRAM)
         with contextlib.suppress(unicorn.UcError):
-            self._uc.emu_start(address, _NEVER, count=_ROM_CALL_LIMIT)
+            self._uc.emu_start(address, IRAM, count=_ROM_CALL_LIMIT)
 
     def run(self, max_instructions: int) -> int:
-        """Execute until idle or about `max_instructions`; returns how many were executed (0 when idle; an estimate where
-        firmware stopped by itself). A delay of the ROM's counts as what it would execute, and may go beyond."""
+        """Execute until idle or about `max_instructions`; returns how many were executed (0 when idle; an estimate
+        where firmware stopped by itself). A delay of the ROM's counts as what it would execute, and may go beyond."""
         executed, length = 0, SLICE
         self._advance()
         if self.idle:
@@ -347,50 +356,54 @@ class Rv32Machine:
         if self._windows.touch(address):
             return True
         cause = _FAULTS[access]
+        if cause == LOAD_FAULT and address in ROM_DATA:
+            self._remark_missing(f"reads the ROM's data at 0x{address:08x}")
         # The program counter is exact once unicorn has stopped; a bad jump has it at its target.
         self._trap = cause, address if cause == INSTRUCTION_FAULT else None, address
         return False
 
     def _on_delay(self, uc: Any, _address: int, _size: int, _data: Any) -> None:
         """A busy wait: it counts as the instructions that it would take, and nobody executes them."""
-        self._delayed += min(self.argument(0), _LONGEST_DELAY_US) * (_CPU_HZ // 1_000_000)
+        self._delayed += min(self._general(10), _LONGEST_DELAY_US) * (_CPU_HZ // 1_000_000)
         if self._delayed >= _NOTICED_DELAY:
             uc.emu_stop()
 
     def _on_rom_call(self, uc: Any, address: int, _size: int, _data: Any) -> None:
         call = self._calls.table.get(address)
         if call is None:
-            self._remark_missing(address)
+            name = importlib.import_module("virtualboard.rv32_rom_names").rom_name(address)
+            called = f"ROM function {name} (0x{address:08x})" if name else f"ROM function at 0x{address:08x}"
+            self._remark_missing(f"calls the {called}")
             self._trap = INSTRUCTION_FAULT, address, address
             uc.emu_stop()
             return
         uc.reg_write(reg.UC_RISCV_REG_A0, call())
 
-    def _remark_missing(self, address: int) -> None:
+    def _remark_missing(self, what: str) -> None:
         if self.remarks:
-            name = importlib.import_module("virtualboard.rv32_rom_names").rom_name(address)
-            called = f"ROM function {name} (0x{address:08x})" if name else f"ROM function at 0x{address:08x}"
-            text = f"the program calls the {called}, which this board does not have: it traps here"
-            self._io.uart.sent += f"\r\nvirtualboard: {text}\r\n".encode()
+            text = f"the program {what}, which this board does not have: it traps here"
+            self._io.uart.sent += f"\r\nvirtualboard: {text}\r\nvirtualboard: {WHERE_FROM}\r\n".encode()
 
     def _on_io_read(self, _uc: Any, offset: int, size: int, _data: Any) -> int:
         return self._io.read(offset, size)
 
     def _on_io_write(self, uc: Any, offset: int, _size: int, value: int, _data: Any) -> None:
         io = self._io
+        quick = io.quick.get(offset)
+        if quick is not None:
+            quick[offset & 0xFFC] = value
+            return
         interrupts = io.write(offset, value)
         if io.rtc.requested_reset is not None:
             self.request_reset(io.rtc.requested_reset)
         elif io.mmu.changed or io.gates.invalidated:
             self._stored = True
             uc.emu_stop()
-        elif interrupts:
-            io.advance()
-            if io.line() is not None:
-                self._sites.armed = True
-                if self._interrupts_on():
-                    self._stored = True
-                    uc.emu_stop()
+        elif interrupts and io.line() is not None:
+            self._sites.armed = True
+            if self._interrupts_on():
+                self._stored = True
+                uc.emu_stop()
 
     # --- memory -------------------------------------------------------------------------------------
 
@@ -409,68 +422,11 @@ class Rv32Machine:
         self._windows.reset(self._io.mmu, self._io.gates)
         self._uc.ctl_flush_tb()
 
-    # --- what ROM functions may do (rv32_rom_calls.Caller) --------------------------------------------
-
-    @property
-    def reset_cause(self) -> int:
-        return self._io.cause
-
-    def argument(self, index: int) -> int:
-        return self._register(reg.UC_RISCV_REG_A0 + index)
-
-    def load(self, address: int, size: int) -> bytes:
-        """Memory as the CPU would read it; where it could not, zeros."""
-        out = bytearray()
-        while len(out) < min(size, self._flash.size):
-            at = address + len(out) & 0xFFFFFFFF
-            piece = min(size - len(out), rv32_windows.PAGE - at % rv32_windows.PAGE)
-            self._windows.touch(at)
-            out += self._peek(at, piece) or bytes(piece)
-        return bytes(out)
-
-    def store(self, address: int, data: bytes) -> None:
-        """Write as the CPU would; where it could not, the CPU traps."""
-        try:
-            self._uc.mem_write(address, data)
-        except unicorn.UcError:
-            self._trap = STORE_FAULT, None, address
-            self._uc.emu_stop()
-
-    def read_flash(self, offset: int, size: int) -> bytes:
-        return self._flash.read(offset, size) if offset + size <= self._flash.size else b""
-
-    def erase_flash(self, offset: int, size: int) -> bool:
-        if not isinstance(self._flash, WritableFlash) or offset + size > self._flash.size:
-            return False
-        self._flash.erase(offset, size)
-        return True
-
-    def program_flash(self, offset: int, data: bytes) -> bool:
-        if not isinstance(self._flash, WritableFlash) or offset + len(data) > self._flash.size:
-            return False
-        self._flash.program(offset, data)
-        return True
-
     def request_reset(self, cause: int) -> None:
         self._pending = cause
         self._uc.emu_stop()
 
-    def uart_send(self, byte: int) -> None:
-        self._io.uart.write(Uart.FIFO, byte)
-
-    def uart_receive(self) -> int | None:
-        return self._io.uart.read(Uart.FIFO) if self._io.uart.received else None
-
-    def cache_disable(self) -> None:
-        """The caller must not return into flash: on the chip this hangs, here it traps."""
-        self._windows.cache_on = False
-        caller = self._register(reg.UC_RISCV_REG_RA)
-        if rv32_windows.contains(caller):
-            self._trap = INSTRUCTION_FAULT, caller, caller
-            self._uc.emu_stop()
-
-    def cache_enable(self) -> None:
-        self._windows.cache_on = True
-
-    def cache_invalidate(self) -> None:
-        self._windows.invalidate()
+    def _on_failed_call(self, cause: int, address: int) -> None:
+        """What a ROM function did for the program, the CPU could not do."""
+        self._trap = cause, None if cause == STORE_FAULT else address, address
+        self._uc.emu_stop()

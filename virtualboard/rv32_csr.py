@@ -19,7 +19,7 @@ _USER_CYCLES = 0x802
 """The counter: what `esp_cpu_get_cycle_count` reads, and what the ROM's delays do."""
 _STORED = frozenset({*PMP, *range(0x7A0, 0x7A6), *range(0x7E0, 0x7E3), *range(0x800, 0x806)})
 _SYSTEM = 0x73
-_CYCLES_A_READ = 64
+_CYCLES_A_READ = 512
 """Instructions take no time here, but a loop that waits for the counter must see it move."""
 
 
@@ -34,11 +34,12 @@ class ExtraCsrs:
     def __init__(self, now: Callable[[], float], hz: int) -> None:
         self._now, self._hz = now, hz
         self._stored: dict[int, int] = {}
-        self._reads = 0
+        self.reset()
 
     def reset(self) -> None:
         """As after a reset of the CPU."""
         self._stored.clear()
+        self._zero, self._reads = self._now(), 0
 
     def access(self, word: int, read: Callable[[int], int], write: Callable[[int, int], None]) -> bool:
         """Do what the instruction `word` does. `read` and `write` are for general registers by number."""
@@ -66,4 +67,4 @@ class ExtraCsrs:
         self._stored[number] = value - self._ticks() if number == _CYCLES else value
 
     def _ticks(self) -> int:
-        return int(self._now() * self._hz) + self._reads * _CYCLES_A_READ
+        return int((self._now() - self._zero) * self._hz) + self._reads * _CYCLES_A_READ

@@ -1,7 +1,7 @@
 """SPI1, through which ESP32-C3 firmware sends commands to its flash chip.
 
-Knows the controller's registers; what the commands do is `spi.FlashPart`'s. Does not know a CPU. Invariant: a command is
-complete when the register that starts it has been written, so the controller is never seen busy.
+Knows the controller's registers; what the commands do is `spi.FlashPart`'s. Does not know a CPU. Invariant: a command
+is complete when the register that starts it has been written, so the controller is never seen busy.
 
 Registers: ESP32-C3 Technical Reference Manual, chapter 25 (the memory SPI has the same layout), ESP-IDF
 `soc/esp32c3/spi_mem_reg.h`. Not modelled: suspend, wrap, the DTR modes and the MISO and MOSI high parts.
@@ -35,8 +35,8 @@ _COMMANDS = {
 class FlashController(RegisterBlock):
     """One memory SPI controller with `part` at its first chip select."""
 
-    CMD, ADDR, USER, USER1, USER2, MOSI_LENGTH, MISO_LENGTH, STATUS, W0 = (
-        *(0x00, 0x04, 0x18, 0x1C, 0x20, 0x24, 0x28, 0x2C, 0x58),
+    CMD, ADDR, CTRL, USER, USER1, USER2, MOSI_LENGTH, MISO_LENGTH, STATUS, W0 = (
+        *(0x00, 0x04, 0x08, 0x18, 0x1C, 0x20, 0x24, 0x28, 0x2C, 0x58),
     )
     USR, USR_ADDR, USR_MISO, USR_MOSI = 1 << 18, 1 << 30, 1 << 28, 1 << 27
 

@@ -18,6 +18,8 @@ from virtualboard.rv32_timers import Systimer, TimerGroup
 from virtualboard.spi import CommandedFlash, FlashPart
 
 BASE, SIZE = 0x60000000, 0xD1000
+_READ_BITS = (24, 20, 23, 14, 13)
+"""QIO, QOUT, DIO, DOUT, fast read: bit of the memory SPI's CTRL (ESP-IDF, `spi_mem_reg.h`)."""
 
 
 class Io:
@@ -32,6 +34,7 @@ class Io:
         jedec: int,
     ) -> None:
         self._now, self._efuse, self._load = now, efuse, load
+        self.jedec = jedec
         self._part = FlashPart(flash, jedec)
         self._seed = sum(efuse.values())
         self.cause = rom.POWERON
@@ -55,20 +58,26 @@ class Io:
         self.matrix = p.InterruptMatrix()
         self.mmu, self.gates = p.MmuTable(), p.CacheControl()
         self._seed += 1
+        self.cache_spi = RegisterBlock()
         dma = Dma(self._load)
+        sha = Sha(dma.take)
+        self.quick = {0x3B000 + offset: sha.stored for offset in range(Sha.MESSAGE, Sha.MESSAGE + 64, 4)}
+        """Registers of which only the value counts, by offset from BASE, with where it is kept: a hash writes sixteen
+        of them for each 64 bytes."""
         self._interrupters: tuple[RegisterBlock, ...] = (
-            *(self.uart, self.usb, self.systimer, self.system, self.matrix),
+            *(self.uart, self.usb, self.systimer, self.system),
             *self.groups,
         )
         self._blocks: dict[int, RegisterBlock] = {
             0x00: self.uart,
             0x02: FlashController(self._part),
+            0x03: self.cache_spi,
             0x08: self.rtc,
             0x1F: self.groups[0],
             0x20: self.groups[1],
             0x23: self.systimer,
             0x26: SystemControl(self._seed),
-            0x3B: Sha(dma.take),
+            0x3B: sha,
             0x3F: dma,
             0x43: self.usb,
             0xC0: self.system,
@@ -78,6 +87,12 @@ class Io:
             **{page: ReadyRegisters(*bits) for page, bits in READY.items()},
         }
 
+    def read_as(self, mode: int) -> None:
+        """The ROM sets the controller behind the cache to the mode byte of the image's header, and programs look there
+        for it."""
+        if mode < len(_READ_BITS):
+            self.cache_spi.write(FlashController.CTRL, 1 << _READ_BITS[mode] | 1 << 13)
+
     def _block(self, offset: int) -> RegisterBlock:
         block = self._blocks.get(offset >> 12)
         if block is None:
@@ -86,31 +101,41 @@ class Io:
 
     def read(self, offset: int, size: int) -> int:
         """`size` bytes at `offset` from BASE."""
-        return self._block(offset).read(offset & 0xFFC) >> 8 * (offset & 3) & (1 << 8 * size) - 1
+        block = self._block(offset)
+        if block is self.matrix:
+            self.advance()
+        return block.read(offset & 0xFFC) >> 8 * (offset & 3) & (1 << 8 * size) - 1
 
     def write(self, offset: int, value: int) -> bool:
         """Write; returns whether an interrupt may have begun or ended by that."""
         block = self._block(offset)
         block.write(offset & 0xFFC, value << 8 * (offset & 3) & 0xFFFFFFFF)
-        return block in self._interrupters and bool(offset & 0xFFC or block not in (self.uart, self.usb))
+        if block is self.matrix:
+            return True
+        if block not in self._interrupters or (not offset & 0xFFC and block in (self.uart, self.usb)):
+            return False
+        self.advance()
+        return True
 
     def advance(self) -> None:
-        """Let timers raise what is due."""
+        """Let timers raise what is due, and look at what interrupts."""
         self.systimer.advance()
-        for group in self.groups:
-            group.advance()
-
-    def line(self) -> int | None:
-        """The interrupt line of the CPU that is raised now, by the rules of the matrix."""
+        self.groups[0].advance()
+        self.groups[1].advance()
         sources = [s for i, s in enumerate(p.SYSTIMER_SOURCES) if self.systimer.interrupting(i)]
         sources += self.system.interrupting
         for group, numbers in zip(self.groups, p.GROUP_SOURCES, strict=True):
-            sources += [s for s, active in zip(numbers, group.interrupting, strict=True) if active]
+            if group.active:
+                sources += [s for s, active in zip(numbers, group.interrupting, strict=True) if active]
         if self.usb.interrupting:
             sources.append(p.USB_SOURCE)
         if self.uart.interrupting:
             sources.append(p.UART_SOURCE)
-        return self.matrix.pending_line(sources)
+        self.matrix.raise_sources(sources)
+
+    def line(self) -> int | None:
+        """The interrupt line of the CPU that is raised, by the rules of the matrix, as of the last `advance`."""
+        return self.matrix.line()
 
     def bites(self) -> list[tuple[float, int]]:
         """(instant, cause) of the resets that watchdogs will do unless they are fed."""

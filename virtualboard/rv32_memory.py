@@ -18,10 +18,11 @@ from virtualboard.rv32_windows import EXECUTE, READ, address_of
 
 SRAM0_SIZE = 0x4000
 """Only on the instruction bus; the cache takes it where it is on."""
-_IRAM, _DRAM, _SRAM_SIZE = 0x4037C000, 0x3FC80000, 0x64000
+IRAM, _DRAM, _SRAM_SIZE = 0x4037C000, 0x3FC80000, 0x64000
 _RTC_RAM, _RTC_RAM_SIZE = 0x50000000, 0x2000
 ROM, ROM_SIZE = 0x40000000, 0x60000
 _DROM, _DROM_SIZE, _DROM_IN_ROM = 0x3FF00000, 0x20000, 0x40000
+ROM_DATA = range(_DROM, _DROM + _DROM_SIZE)
 FUNCTIONS = range(ROM, ROM + 0x2000)
 """Where the ROM's table of functions lies, and the entry points that firmware calls."""
 _RETURN = b"\x82\x80"
@@ -42,9 +43,9 @@ class Memory:
     `delay`: where the code of `ets_delay_us` lies, which is a `ret` in any case."""
 
     def __init__(self, cpu: Mapper, parts: Sequence[RomPart]) -> None:
-        self._sram = mmap.mmap(-1, _SRAM_SIZE)
-        whole = address_of(self._sram)
-        cpu.mem_map_ptr(_IRAM, _SRAM_SIZE, 7, whole)
+        self.sram = mmap.mmap(-1, _SRAM_SIZE)
+        whole = address_of(self.sram)
+        cpu.mem_map_ptr(IRAM, _SRAM_SIZE, 7, whole)
         cpu.mem_map_ptr(_DRAM, _SRAM_SIZE - SRAM0_SIZE, 7, whole + SRAM0_SIZE)
         cpu.mem_map(_RTC_RAM, _RTC_RAM_SIZE)
         self._data = [part for part in parts if self._in_sram(part.address) is not None]
@@ -82,11 +83,11 @@ class Memory:
         at = self._in_sram(address)
         if at is not None:
             kept = data[: _SRAM_SIZE - at]
-            self._sram[at : at + len(kept)] = kept
+            self.sram[at : at + len(kept)] = kept
 
     @staticmethod
     def _in_sram(address: int) -> int | None:
-        for base, offset in ((_IRAM, 0), (_DRAM, SRAM0_SIZE)):
+        for base, offset in ((IRAM, 0), (_DRAM, SRAM0_SIZE)):
             if 0 <= address - base < _SRAM_SIZE - offset:
                 return address - base + offset
         return None

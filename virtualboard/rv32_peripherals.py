@@ -10,7 +10,7 @@ is not modelled reads back what was written to it (0 before).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from virtualboard import rom
 from virtualboard.rv32_registers import RegisterBlock
@@ -242,13 +242,20 @@ class InterruptMatrix(RegisterBlock):
             levels |= 1 << self._line(source)
         return (levels & ~types | self._edges & types) & ~1
 
-    def pending_line(self, sources: list[int]) -> int | None:
-        """The line with the highest priority that one of the active `sources` raises, the lowest of several; None when
-        all are masked. A priority below the threshold is masked, and 0 always."""
+    def raise_sources(self, sources: Iterable[int]) -> None:
+        """These sources are active now, and no other."""
         active = frozenset(sources)
+        if active == self._active:
+            return
         for source in active - self._active:
             self._edges |= 1 << self._line(source)
         self._active = active
+
+    def line(self) -> int | None:
+        """The line with the highest priority that is raised, the lowest of several; None when all are masked. A
+        priority below the threshold is masked, and 0 always."""
+        if not self._active and not self._edges:
+            return None
         waiting = self._pending() & self.stored.get(self.ENABLE, 0)
         if not waiting:
             return None

@@ -9,6 +9,7 @@ Addresses and reset values: ESP32-C3 Technical Reference Manual, chapters 10 to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from virtualboard import rom
@@ -36,8 +37,12 @@ class _Unit:
         passed = 0.0 if self._since is None else self._now() - self._since
         return self._base + int(passed * Systimer.HZ) & (1 << 52) - 1
 
+    def reaches(self, ticks: int) -> float | None:
+        """Before it can have reached `ticks`; None while it stands."""
+        return None if self._since is None else self._since + (ticks - self._base - 1) / Systimer.HZ
+
     def instant(self, ticks: int) -> float | None:
-        """When it will have reached `ticks`; None while it stands."""
+        """When it will have reached `ticks` for sure; None while it stands."""
         return None if self._since is None else self._since + (ticks - self._base + 1) / Systimer.HZ
 
     def switch(self, *, on: bool) -> None:
@@ -63,7 +68,9 @@ class Systimer(RegisterBlock):
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__()
+        self._now = now
         self._raw = 0
+        self._look_at = math.inf  # when the next alarm may be due
         self._units = (_Unit(now, running=True), _Unit(now, running=False))
         # An alarm that was never loaded compares with 0: it goes off as soon as it is switched on.
         self._alarms: list[int | None] = [0, 0, 0]
@@ -89,14 +96,18 @@ class Systimer(RegisterBlock):
             self._raw &= ~value
         else:
             super().write(offset, value)
-            if offset in self.ALARM_LOAD:
-                self._load_alarm(self.ALARM_LOAD.index(offset))
-            elif offset in self.LOAD:
-                unit = self.LOAD.index(offset)
-                self._units[unit].load(self._word(self.LOAD_HI[unit]) << 32 | self._word(self.LOAD_LO[unit]))
-            elif offset == self.CONF:
-                for unit, bit in enumerate((30, 29)):
-                    self._units[unit].switch(on=bool(value >> bit & 1))
+            self._configure(offset, value)
+            self._plan()
+
+    def _configure(self, offset: int, value: int) -> None:
+        if offset in self.ALARM_LOAD:
+            self._load_alarm(self.ALARM_LOAD.index(offset))
+        elif offset in self.LOAD:
+            unit = self.LOAD.index(offset)
+            self._units[unit].load(self._word(self.LOAD_HI[unit]) << 32 | self._word(self.LOAD_LO[unit]))
+        elif offset == self.CONF:
+            for unit, bit in enumerate((30, 29)):
+                self._units[unit].switch(on=bool(value >> bit & 1))
 
     def _word(self, offset: int) -> int:
         return self.stored.get(offset, 0)
@@ -118,6 +129,8 @@ class Systimer(RegisterBlock):
 
     def advance(self) -> None:
         """Raise the alarms whose time has come."""
+        if self._now() < self._look_at:
+            return
         for alarm, due in enumerate(self._alarms):
             if due is None or not self._running(alarm):
                 continue
@@ -126,6 +139,15 @@ class Systimer(RegisterBlock):
                 self._raw |= 1 << alarm
                 period = self._period(alarm)
                 self._alarms[alarm] = due + period * ((ticks - due) // period + 1) if period else None
+        self._plan()
+
+    def _plan(self) -> None:
+        instants = [
+            self._unit_of(alarm).reaches(ticks)
+            for alarm, ticks in enumerate(self._alarms)
+            if ticks is not None and self._running(alarm)
+        ]
+        self._look_at = min((at for at in instants if at is not None), default=math.inf)
 
     def interrupting(self, alarm: int) -> bool:
         return bool(self._raw & self.stored.get(self.INT_ENA, 0) & 1 << alarm)
@@ -168,55 +190,63 @@ class Watchdog:
         self._stages, self._mask, self._causes = stages, (1 << width) - 1, causes
         self._boot_bit, self._boot_cause = boot_bit, boot_cause
         self.config = boot_bit if boot_mode else 0
-        self.holds = [hold, 0, 0, 0]
-        self.hz = hz
+        self._holds = [hold, 0, 0, 0]
+        self._hz = hz
         self.unlocked = unlocked
         self._fed_at = now()
+        self.bite: tuple[float, int] | None = None
+        """(instant, reset cause) of the reset that comes unless it is fed; None when there is none to come."""
+        self.warning_at: float | None = None
+        """When its first stage that interrupts ends; None when there is none before a reset."""
+        self._plan()
 
     def configure(self, value: int) -> None:
         if self.unlocked:
             if value & self.ENABLE and not self.config & self.ENABLE:
                 self._fed_at = self._now()
             self.config = value
+            self._plan()
+
+    def stop(self) -> None:
+        """Neither enabled nor in flash boot mode, whatever the key."""
+        self.config = 0
+        self._plan()
 
     def hold(self, stage: int, ticks: int) -> None:
         if self.unlocked:
-            self.holds[stage] = ticks
+            self._holds[stage] = ticks
+            self._plan()
 
     def feed(self) -> None:
         if self.unlocked:
             self._fed_at = self._now()
+            self._plan()
 
-    @property
-    def bite(self) -> tuple[float, int] | None:
-        """(instant, reset cause) of the reset that comes unless it is fed; None when there is none to come."""
+    def clock(self, hz: float) -> None:
+        """What it counts with."""
+        if hz != self._hz:
+            self._hz = hz
+            self._plan()
+
+    def _plan(self) -> None:
+        self.bite, self.warning_at = None, None
         if not self.config & self.ENABLE:
             if self.config & self._boot_bit:
-                return self._fed_at + self.holds[0] / self.hz, self._boot_cause
-            return None
+                self.bite = self._fed_at + self._holds[0] / self._hz, self._boot_cause
+            return
         for at, action in self._ends():
-            cause = self._causes.get(action)
-            if cause is not None:
-                return at, cause
-        return None
-
-    @property
-    def warning_at(self) -> float | None:
-        """When its first stage that interrupts ends; None when there is none before a reset."""
-        if self.config & self.ENABLE:
-            for at, action in self._ends():
-                if action in self._causes:
-                    break
-                if action == self.INTERRUPT:
-                    return at
-        return None
+            if action in self._causes:
+                self.bite = at, self._causes[action]
+                return
+            if action == self.INTERRUPT and self.warning_at is None:
+                self.warning_at = at
 
     def _ends(self) -> list[tuple[float, int]]:
         """When each stage ends, and what it does then."""
         ends, ticks = [], 0
-        for shift, hold in zip(self._stages, self.holds, strict=True):
+        for shift, hold in zip(self._stages, self._holds, strict=True):
             ticks += hold
-            ends.append((self._fed_at + ticks / self.hz, self.config >> shift & self._mask))
+            ends.append((self._fed_at + ticks / self._hz, self.config >> shift & self._mask))
         return ends
 
 
@@ -273,6 +303,7 @@ class TimerGroup(RegisterBlock):
         self._now, self._apb_hz = now, apb_hz
         self._raw = 0
         self._warned = False
+        self._look_at = math.inf  # when the next thing is due here
         self._counter = _Counter(now)
         self._prescaler = 1
         self.watchdog = Watchdog(
@@ -307,6 +338,8 @@ class TimerGroup(RegisterBlock):
             self._calibrate(value)
         elif offset == self.INT_CLR:
             self._raw &= ~value
+            return
+        self._plan()
 
     def _write_watchdog(self, offset: int, value: int) -> None:
         dog = self.watchdog
@@ -319,7 +352,7 @@ class TimerGroup(RegisterBlock):
         elif offset == 0x60:
             dog.feed()
             self._warned = self._warned and not dog.unlocked
-        dog.hz = (XTAL_HZ if dog.config >> 21 & 1 else self._apb_hz()) / self._prescaler
+        dog.clock((XTAL_HZ if dog.config >> 21 & 1 else self._apb_hz()) / self._prescaler)
 
     def _write_counter(self, offset: int, value: int) -> None:
         counter = self._counter
@@ -345,6 +378,8 @@ class TimerGroup(RegisterBlock):
     def advance(self) -> None:
         """Raise what is due."""
         now = self._now()
+        if now < self._look_at:
+            return
         due = self._counter.reaches(self._pair(self.ALARM_LO))
         if due is not None and due <= now:
             self._raw |= self.T0
@@ -355,12 +390,21 @@ class TimerGroup(RegisterBlock):
         if warning is not None and warning <= now and not self._warned:
             self._warned = True
             self._raw |= self.DOG
+        self._plan()
+
+    def _plan(self) -> None:
+        due = [self._counter.reaches(self._pair(self.ALARM_LO)), None if self._warned else self.watchdog.warning_at]
+        self._look_at = min((at for at in due if at is not None), default=math.inf)
+
+    @property
+    def active(self) -> int:
+        """Raw bits that are enabled."""
+        return self._raw & self.stored.get(self.INT_ENA, 0)
 
     @property
     def interrupting(self) -> tuple[bool, bool]:
         """The timer, the watchdog."""
-        active = self._raw & self.stored.get(self.INT_ENA, 0)
-        return bool(active & self.T0), bool(active & self.DOG)
+        return bool(self.active & self.T0), bool(self.active & self.DOG)
 
     @property
     def next_at(self) -> float | None:

@@ -230,7 +230,7 @@ def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Pr
         problems.append(Problem(("device", config.devices[0].name), False, fact, "add `default = true` to one of them"))
     for device in config.devices:
         problems += _profile_of_device(config, device)
-        for key in ("flash_file", "timing"):
+        for key in ("flash_file", "timing", "rom_elf"):
             if not device.is_virtual and key in document["device"][device.name]:
                 fact = f"'device.{device.name}.{key}' is for virtual boards, but the port is '{device.port}'"
                 problems.append(

@@ -101,7 +101,8 @@ class FlashSettings(NamedTuple):
 
 
 class DeviceConfig(NamedTuple):
-    """One board. `mac`: lower case with colons, or "" for any. `flash_file` and `timing` concern virtual boards.
+    """One board. `mac`: lower case with colons, or "" for any. `flash_file`, `timing` and `rom_elf` concern virtual
+    boards; `rom_elf`: the mask ROM, relative to the project root or absolute, "" for what ESP_ROM_ELF_DIR has.
     `profile`: whose build it gets; never empty in a configuration that was read. `enabled`: may it be selected."""
 
     name: str
@@ -118,6 +119,7 @@ class DeviceConfig(NamedTuple):
     tags: tuple[str, ...] = ()
     enabled: bool = True
     profile: str = ""
+    rom_elf: str = ""
 
     @property
     def is_virtual(self) -> bool:
