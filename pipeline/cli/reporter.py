@@ -215,8 +215,17 @@ class HotplateReporter:
             from pipeline.report.fleet_table import fleet_table
 
             self._write("\n".join(fleet_table([one.report for one in rendered], self._look)) + "\n")
+            from pipeline.cli.status import refresh_results
+
+            note = refresh_results(self._run.project)
+            if note:
+                self._notice(f"note: {note}")
         for one in rendered if len(rendered) == 1 else ():
             self._write("\n".join([*stage_table(one.report, self._look), *module_table(one.report, self._look)]) + "\n")
+            if one.report["rollback"] is not None:
+                self._write(f"rollback: {visible(one.report['rollback']['message'])}\n")
+        for one in self._run.rolled_back:
+            self._write(f"{one.line}\n")
         for one in rendered:
             failure = one.report["failure"]
             self._write("".join(f"{line}\n" for line in differing_lines(one.report)))
@@ -237,7 +246,7 @@ class HotplateReporter:
 
             notes = [*notes, *write(self._run.project.root, options, os.environ, run.recorded)]
         if self._stream is not None:
-            self._stream.reports(rendered)
+            self._stream.reports([*self._run.rolled_back, *rendered])
             sys.stdout = self._stdout
             notes = [*notes, *filter(None, [self._stream.broken])]
         for note in notes:

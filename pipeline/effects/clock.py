@@ -36,7 +36,7 @@ class SystemClock:
         return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class BoardClock(SystemClock):
+class LaneClock(SystemClock):
     """The clock of one board among several at once: what the others skipped is not its own time."""
 
     def __init__(self, base: SystemClock) -> None:

@@ -106,12 +106,14 @@ class Place(NamedTuple):
     clock_of: Callable[[str], SystemClock]
     owners: dict[str, str]
     facts: RunFacts
-    parent: str
+    run: Transactions
+    """Those of the run, whose children these are."""
 
 
 def roll_back(device: DeviceConfig, former: FormerBuild, place: Place) -> tuple[RolledBack, Rendered | None]:
     """Deploy `former` to the board; what became of it, and the report of that transaction."""
-    back = Transactions(former.project, place.clock_of(device.name), place.clock_of, place.parent)
+    back = Transactions(former.project, place.clock_of(device.name), place.clock_of, place.run.run)
+    back.listener = place.run.listener
     back.begin([(device.name, device.port)], place.facts._replace(targets=("rollback",)))
     place.boards.let_go(device)  # its reader goes on as long as somebody has the port
     records = DeviceRecords(former, back, place.owners)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.named_tuple import NamedTuple
 from pipeline import events
-from pipeline.effects.clock import BoardClock, SystemClock
+from pipeline.effects.clock import LaneClock, SystemClock
 from pipeline.effects.host import GitQuery, startup_ms
 from pipeline.errors import DeployError
 from pipeline.failures import fail
@@ -67,7 +67,7 @@ class Run:
         self.project = project
         self.screen = Screen()
         self.clock = SystemClock()
-        self._clocks: dict[str, BoardClock] = {}
+        self._clocks: dict[str, LaneClock] = {}
         """Of devices that have their turn beside others."""
         self.transactions = Transactions(project, self.clock, self._clock_of)
         self._owners: dict[str, str] = {}
@@ -391,7 +391,7 @@ class Run:
         self.transactions.waited(device, now_s - self._lanes_since_s)
         if self.transactions.waited_s(device) > 0:
             self.transactions.say(events.Waited(self.transactions.waited_s(device)), device)
-        self._clocks[device] = BoardClock(self.clock)
+        self._clocks[device] = LaneClock(self.clock)
         if self._of(device).build in self._broken:
             self.transactions.finish_one(device)
             return False
@@ -423,7 +423,7 @@ class Run:
             self.transactions.say(events.RolledBack("", None, f"nothing was put back: {found}"), device)
             return
         assert self._facts is not None
-        where = Place(boards, self._screen_of(device), self._clock_of, self._owners, self._facts, self.transactions.run)
+        where = Place(boards, self._screen_of(device), self._clock_of, self._owners, self._facts, self.transactions)
         self.screen.stage(f"rollback:{device}")
         said, rendered = roll_back(self._device(device), found, where)
         self.transactions.say(said, device)

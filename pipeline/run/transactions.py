@@ -349,7 +349,8 @@ class Transactions:
             write_atomic(self.reports_dir / f"{tx}.json", text.encode(), durable=False)
         except OSError:
             path = None  # the log in .deploy still holds everything
-        self._remember(report, str(log_events[0].data.get("run", "")))
+        if not self._parent:  # what it did is part of the deploy that it belongs to
+            self._remember(report, str(log_events[0].data.get("run", "")))
         return Rendered(report, path, last_line(report, written=path is not None))
 
     def _remember(self, report: Mapping[str, Any], run: str) -> None:
