@@ -130,6 +130,38 @@ class Watch(Command):  # type: ignore[misc]
         return 130
 
 
+class Lease(Command):  # type: ignore[misc]
+    """Have boards for a while."""
+
+    doc_purpose = "have boards to yourself, for one command or until Ctrl-C"
+    doc_usage = "[--device NAME] [--group NAME] [--reason TEXT] [--take] [-- COMMAND...]"
+    doc_description = (
+        "Every deploy honours a lease, whatever project it is of. COMMAND and what it starts may use the boards. "
+        "The lease ends with this process. --take takes boards over from whoever has them; they are told."
+    )
+    cmd_options = (
+        _option("device", "device of deploy.toml"),
+        _option("group", "all devices of this group"),
+        _option("reason", "what others are told"),
+        _flag("take", "take the boards over from whoever has leased them", default=False),
+    )
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        from pipeline.cli import lease
+        from pipeline.run.project import load_project
+
+        command = lease.words(sys.argv[1:])
+        if pos_args and not command:
+            return _refused(_surplus("lease", pos_args, "name the device with --device, write a command after --"), 3)
+        devices, groups = _given(opt_values["device"]), _given(opt_values["group"])
+        options = Options(devices=devices, groups=groups, take=opt_values["take"], reason=opt_values["reason"])
+        project = load_project(options)
+        if isinstance(project, Failure):
+            return _refused(project, 2)
+        code = lease.run(project, command)
+        return _refused(code, 1) if isinstance(code, Failure) else code
+
+
 class View(Command):  # type: ignore[misc]
     """A command that loads the project, prints one text about it and ends."""
 

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 def hooks_group() -> Iterator[dict[str, Any]]:
     """The group and its tasks."""
     yield {"basename": "hooks", "name": None, "doc": "build on save in editors, and before commits"}
-    editor = {"name": "editor", "long": "editor", "type": str, "default": "", "help": "vscode, neovim or emacs"}
+    editor = {
+        "name": "editor",
+        "long": "editor",
+        "type": str,
+        "default": "",
+        "help": "vscode, neovim, emacs, zed or jetbrains",
+    }
     for name, doc, params in (
         (
             "install",
@@ -45,10 +51,10 @@ def _hooks(name: str, editor: str = "") -> TaskFailed | None:
 
 def install(run: Run, editor: str) -> str:
     """Build on save in one editor, and the database for clangd."""
-    from pipeline.editor import hooks
+    from pipeline.editor import hook_parts, hooks
     from pipeline.toolchain import compile_commands
 
-    if editor not in hooks.EDITORS:
+    if editor not in hook_parts.EDITORS:
         return _no_editor(editor)
     root = run.project.root
     entries = compile_commands.database(root, run.build.toolchain)
@@ -57,28 +63,28 @@ def install(run: Run, editor: str) -> str:
 
 def uninstall(run: Run, editor: str) -> str:
     """Take it out again: of one editor, or (`""`) everything, git's hook included."""
-    from pipeline.editor import hooks
+    from pipeline.editor import hook_parts, hooks
     from pipeline.effects.host import git_places
 
-    if editor and editor not in hooks.EDITORS:
+    if editor and editor not in hook_parts.EDITORS:
         return _no_editor(editor)
     root = run.project.root
-    done = hooks.uninstall_editors(root, (editor,) if editor else hooks.EDITORS)
+    done = hooks.uninstall_editors(root, (editor,) if editor else hook_parts.EDITORS)
     places = None if editor else git_places(root)
     if places is not None:
-        done.append(hooks.uninstall(hooks.git_part(root, *places)))
+        done.append(hooks.uninstall(hook_parts.git_part(root, *places)))
     return _shown(run, done)
 
 
 def git(run: Run) -> str:
     """The pre-commit hook."""
-    from pipeline.editor import hooks
+    from pipeline.editor import hook_parts, hooks
     from pipeline.effects.host import git_places
 
     places = git_places(run.project.root)
     if places is None:
         return "hooks:git: error: this project is in no git repository\nhint: run `git init` first"
-    return _shown(run, [hooks.install(hooks.git_part(run.project.root, *places))])
+    return _shown(run, [hooks.install(hook_parts.git_part(run.project.root, *places))])
 
 
 def _shown(run: Run, done: Sequence[HookResult]) -> str:
@@ -92,7 +98,7 @@ def _shown(run: Run, done: Sequence[HookResult]) -> str:
 
 
 def _no_editor(editor: str) -> str:
-    from pipeline.editor import hooks
+    from pipeline.editor import hook_parts
 
     fact = f"{editor!r} is no editor that hooks are known for" if editor else "no editor is named"
-    return f"--editor: error: {fact}\nhint: choose one of {', '.join(hooks.EDITORS)}"
+    return f"--editor: error: {fact}\nhint: choose one of {', '.join(hook_parts.EDITORS)}"

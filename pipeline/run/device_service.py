@@ -8,6 +8,8 @@ let go of by `let_go` or `close`.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from cache.durable import read_text
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
-from pipeline.errors import DeployError
-from pipeline.model import Image, Reason
+from pipeline.errors import DeployError, DeviceError
+from pipeline.model import Failure, Image, Reason
 from pipeline.run.build import Build
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
+    from pipeline.device.leases import BoardLease
     from pipeline.device.serial_link import PortLink
     from pipeline.effects.clock import SystemClock
     from pipeline.stages.handover import Journal
@@ -59,6 +62,7 @@ class DeviceService:
         self._question_id = question_id
         self._asked = 0
         self._holders: dict[str, _Holder] = {}
+        self._leases: dict[str, BoardLease] = {}
 
     # --- ports and sessions ---------------------------------------------------------------------
 
@@ -67,6 +71,7 @@ class DeviceService:
         from pipeline.device import session
         from pipeline.device.serial_link import PortLink
 
+        taken = self._lease(device)
         held = self._holders.pop(device.name, _Holder()).link
         port = held.give_port() if isinstance(held, PortLink) else self._open_port(device)
         opened = session.connect(
@@ -78,11 +83,13 @@ class DeviceService:
             _reset_of(device, port),
             device.baud,
         )
+        opened.reasons = (*taken, *opened.reasons)
         self._holders[device.name] = _Holder(session=opened)
         return opened
 
     def open_link(self, device: DeviceConfig, *, reset: bool) -> PortLink:
         """The device's port for a monitor, without a loader session. Raises DeviceError."""
+        self._lease(device)
         link = self._link(device, self._open_port(device))
         self._holders[device.name] = _Holder(link=link)
         link.set_baud(device.monitor_baud)
@@ -109,10 +116,46 @@ class DeviceService:
         """Close the device's port, whatever holds it."""
         self._holders.pop(device.name, _Holder()).close()
 
+    def done_with(self, device: DeviceConfig) -> None:
+        """Let go of the device's port and of its lease."""
+        try:
+            self.let_go(device)
+        finally:
+            lease = self._leases.pop(device.name, None)
+            if lease is not None:
+                lease.release()
+
     def close(self) -> None:
-        """Let go of every port."""
-        while self._holders:
-            self._holders.popitem()[1].close()
+        """Let go of every port, and of the boards."""
+        try:
+            while self._holders:
+                self._holders.popitem()[1].close()
+        finally:
+            while self._leases:
+                self._leases.popitem()[1].release()
+
+    def _lease(self, device: DeviceConfig) -> tuple[Reason, ...]:
+        """Have the board to ourselves until `close`; why that is news, if it is. Raises DeviceError when somebody else
+        has leased it."""
+        from pipeline.client.protocol import Holder
+        from pipeline.device.leases import board_name, user_shelf
+
+        lease = self._leases.get(device.name)
+        if lease is not None:
+            lost = lease.lost(device.where)
+            if lost is not None:
+                raise DeviceError(lost)
+            return ()
+        options = self.project.options
+        holder = Holder(os.getpid(), own_command(), options.reason)
+        shelf = user_shelf(self.project.state_dir)
+        got = shelf.hold(board_name(device, self.project.root), holder, device.where, take=options.take)
+        if isinstance(got, Failure):
+            raise DeviceError(got)
+        self._leases[device.name] = got
+        if got.taken is None:
+            return ()
+        return (Reason("lease-taken", device.name, got.taken.before.text, got.taken.reason or "no reason was given"),)
 
     def _open_port(self, device: DeviceConfig) -> Any:
         from pipeline.device.ports import open_port
@@ -189,6 +232,11 @@ class DeviceService:
             running = running or self.build.images.expected_elf()
         kept = ElfStore(self.project.root, self.project.state_dir, self.project.cache_dir)
         return decoded_panic(lines, kept, running)
+
+
+def own_command() -> str:
+    """How this process is named to others."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:80]
 
 
 def _reset_of(device: DeviceConfig, port: Any) -> str:

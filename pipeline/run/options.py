@@ -22,6 +22,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "chip": "only devices with this chip",
         "tag": "only devices with this tag",
         "profile": "build with this profile of deploy.toml",
+        "reason": "why the board is needed: shown to others, and recorded with --take",
         "verify": "proof that is asked of the device: md5, app-report or journal (default: [verify] level)",
         "trace": "write the run as a Chrome/Perfetto trace",
         "junit": "write the stages as JUnit XML",
@@ -39,11 +40,16 @@ FLAGS: Mapping[str, str] = MappingProxyType(
 )
 FILTERS = ("device", "group", "chip", "tag")
 JSON = "--json"
+TAKE = "--take"
 
 
 def stage_params() -> list[dict[str, Any]]:
     """What every stage's task takes, in the form in which task runners take it."""
-    flags = {"json": "events on stdout, one JSON per line", **FLAGS}
+    flags = {
+        "json": "events on stdout, one JSON per line",
+        "take": "take the board over from whoever has leased it",
+        **FLAGS,
+    }
     return [*map(_param, OPTIONS), *(_flag(name, text) for name, text in flags.items())]
 
 
@@ -78,6 +84,10 @@ class Options(NamedTuple):
     verify: str = ""
     regions: tuple[tuple[str, str], ...] = ()
     """(device, region) of sub-tasks such as `reflash:desk:app`."""
+    take: bool = False
+    """Take boards over from whoever has leased them."""
+    reason: str = ""
+    """Why the boards are needed, for others."""
     builds: bool = False
     """The command line asks for work on the build, so that a given firmware is to be built first."""
     chips: tuple[str, ...] = ()
@@ -111,6 +121,8 @@ def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
         trace=(found["trace"] or [""])[-1],
         junit=(found["junit"] or [""])[-1],
         json=JSON in argv,
+        take=TAKE in argv,
+        reason=(found["reason"] or [""])[-1],
         named=tuple(dict.fromkeys(named)),
         verify=found["verify"][-1] if found["verify"] else "",
         regions=tuple(dict.fromkeys(regions)),
@@ -138,7 +150,7 @@ NO_RUN = frozenset(
             "tabcompletion",
             "reset-dep",
         ),
-        *("devices", "explain", "gate", "graph", "monitor", "plan", "report", "status", "watch"),
+        *("devices", "explain", "gate", "graph", "lease", "monitor", "plan", "report", "status", "watch"),
         *("baseline", "bench", "cache", "check", "hooks", "loop"),
     }
 )

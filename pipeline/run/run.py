@@ -404,7 +404,7 @@ class Run:
         failure = self.transactions.failure_of(device)
         if failure is not None and failure.stage is Stage.TTFB and self.project.options.rollback:
             self._roll_back(device)
-        self._of(device).boards.let_go(self._device(device))
+        self._let_go(device)
         self._settle(device)
         self.transactions.finish_one(device)
         self.screen.on_lane_progress(device, "", 0, -1)
@@ -429,6 +429,13 @@ class Run:
         self.transactions.say(said, device)
         if rendered is not None:
             self.rolled_back.append(rendered)
+
+    def _let_go(self, device: str) -> None:
+        """The board is done with; one that cannot be closed cleanly costs nobody else anything."""
+        try:
+            self._of(device).boards.done_with(self._device(device))
+        except (DeployError, OSError) as error:
+            self.screen.notice(f"note: {device}: the port could not be closed cleanly: {error}")
 
     def lane_failure(self, device: str) -> Failure | None:
         """Why it cannot go on."""

@@ -43,21 +43,23 @@ ROOMS = {
     # the world
     "effects": room(),
     # the build side
-    "fastpath": room("effects"),
+    "fastpath": room("client effects"),
     "engine": room("effects fastpath formats"),
     "toolchain": room("config effects engine fastpath formats"),
     # the device side
     "boot": room("config formats", pure=True),
     "flash": room("formats", pure=True),
-    "device": room("boot config effects flash formats"),
+    "client": room("config effects"),
+    "device": room("boot client config effects flash formats"),
     # both sides meet
     "report": room("formats", pure=True, impure="history_file dated_files terminal"),
     "stages": room("boot config effects flash formats"),
-    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} config effects formats report stages"),
+    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report stages"),
     # what uses runs
-    "editor": room("config effects fastpath formats report run toolchain"),
-    "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} config editor effects formats report run"),
-    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} config editor effects formats measure report run"),
+    "editor": room("client config effects fastpath formats report run toolchain"),
+    "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
+    "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
+    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats measure report run service"),
 }
 CLOCKS_AND_FILES = {
     "os",
@@ -84,8 +86,16 @@ DOIT_MODULES = {
     "pipeline/fastpath/handover.py",
     "pipeline/measure/tasks.py",
 }
-SERIAL_SIDE = ("pipeline/device/", "pipeline/effects/", "virtualboard/", "pipeline/measure/counting.py")
-HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate", "starlette", "mcp"}
+SERIAL_SIDE = (
+    "pipeline/client/",
+    "pipeline/device/",
+    "pipeline/effects/",
+    "pipeline/service/",
+    "virtualboard/",
+    "pipeline/measure/counting.py",
+)
+HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
+HEAVY |= {"starlette", "uvicorn", "mcp"}
 LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in ("virtualboard/rv32.py",)}
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 
