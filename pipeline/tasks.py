@@ -187,8 +187,10 @@ class Execute:
 
 
 def _names() -> frozenset[str]:
-    """Basenames of our tasks."""
-    return frozenset(name.removeprefix("task_").replace("_", "-") for name in globals() if name.startswith("task_"))
+    """Basenames of our tasks. `devices` is a command too, after which no creator of tasks may be named."""
+    return frozenset({"devices"}) | frozenset(
+        name.removeprefix("task_").replace("_", "-") for name in globals() if name.startswith("task_")
+    )
 
 
 def _remember_users_tasks() -> None:
@@ -347,6 +349,12 @@ def task_check() -> Iterator[Task]:
     from pipeline.cli.check_tasks import check
 
     return check()
+
+
+def task_discover() -> Iterator[Task]:
+    from pipeline.shelf.tasks import devices_group
+
+    return devices_group()
 
 
 def task_hooks() -> Iterator[Task]:

@@ -40,7 +40,7 @@ def configured_rows(
     devices: Sequence[DeviceConfig],
     last_mac: Callable[[DeviceConfig], str],
     history: Mapping[str, Sequence[HistoryRow]],
-    lease_of: Callable[[str], str] = lambda name: "",
+    lease_of: Callable[[DeviceConfig], str],
 ) -> list[BoardRow]:
     """The devices of deploy.toml. `last_mac`: the MAC that was seen there last; `history`: device -> its deploys;
     `lease_of`: who has the device, in words."""
@@ -55,7 +55,7 @@ def configured_rows(
             device.groups,
             device.tags,
             device.enabled,
-            lease_of(device.name),
+            lease_of(device),
             history[device.name][-1] if history.get(device.name) else None,
         )
         for device in devices

@@ -1,7 +1,7 @@
 """Newly found boards as tables of deploy.toml: text in, text out, with every comment where it was.
 
-Pure. tomlkit keeps what a person wrote; it is imported here, when it is needed. Does not know ports or files. Invariant:
-the text that comes out means what the one before meant, and the new devices; a board that is known is not added.
+tomlkit keeps what a person wrote; it is imported here, when it is needed. Does not know ports or files. Invariant: the
+text that comes out means what the one before meant, and the new devices; a board that is known is not added.
 """
 
 from __future__ import annotations

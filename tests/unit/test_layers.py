@@ -58,8 +58,9 @@ ROOMS = {
     # what uses runs
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
+    "shelf": room("client config device effects formats report run"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
-    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats measure report run service"),
+    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats measure report run service shelf"),
 }
 CLOCKS_AND_FILES = {
     "os",
@@ -85,6 +86,7 @@ DOIT_MODULES = {
     "pipeline/editor/tasks.py",
     "pipeline/fastpath/handover.py",
     "pipeline/measure/tasks.py",
+    "pipeline/shelf/tasks.py",
 }
 SERIAL_SIDE = (
     "pipeline/client/",
