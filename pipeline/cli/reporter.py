@@ -85,6 +85,7 @@ class HotplateReporter:
         for left in begun:
             self._write(f"note: an earlier run was killed; {visible(left.line)}\n")
         screen.on_progress, screen.on_lane_progress = self._progress, self._progress.of_lane
+        screen.on_lane_over = self._progress.lane_over
 
     def _open_stream(self) -> None:
         from pipeline.run.exports import Stream

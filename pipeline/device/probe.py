@@ -71,7 +71,7 @@ def probe(port: str) -> FoundBoard:
     """Ask the chip on `port`. Raises DeviceError: port_missing, port_busy, port_permission, sync_failed, and
     wrong_device for a chip that nothing here knows."""
     esptool = load_esptool()
-    opened = ports.open_port("", DeviceConfig("new", "", port), Path.cwd(), SystemClock(), 0)
+    opened = ports.open_port("new", DeviceConfig("new", "", port), Path.cwd(), SystemClock(), 0)
     try:
         set_timeout(opened, 3)
         esp = esptool.detect_chip(opened, connect_attempts=TRIES)

@@ -72,6 +72,8 @@ class Run:
         self.transactions = Transactions(project, self.clock, self._clock_of)
         self._owners: dict[str, str] = {}
         """MAC -> the device of this run that is the board."""
+        self._boards: dict[str, str] = {}
+        """Board, by its port -> the device of this run that has it."""
         self.rolled_back: list[Rendered] = []
         """Reports of the transactions that put images back."""
         self.variants = tuple(map(self._variant, project.variants))
@@ -395,7 +397,25 @@ class Run:
         if self._of(device).build in self._broken:
             self.transactions.finish_one(device)
             return False
-        return True
+        twin = self._twin_of(device)
+        if twin is not None:
+            self.screen.failure(twin)
+            self.transactions.failed(twin, device)
+            self.transactions.finish_one(device)
+        return twin is None
+
+    def _twin_of(self, device: str) -> Failure | None:
+        """Why not, where another device of this run, that has begun, is on the same port."""
+        from pipeline.device.leases import board_name
+
+        config = self._device(device)
+        owner = self._boards.setdefault(board_name(config, self.project.root), device)
+        if owner == device:
+            return None
+        message = f"the port is that of device '{owner}' in this run too"
+        hint = f"correct the `port` of '{device}' or '{owner}'"
+        category = FailureCategory.WRONG_DEVICE
+        return fail(category, stage=Stage.VERIFY_FLASH, where=config.where, message=message, hint=hint)
 
     def lane_ends(self, device: str, *, stopped_by: str | None) -> bool:
         """All that was to be done with it is done, or why not is known."""
@@ -407,7 +427,7 @@ class Run:
         self._let_go(device)
         self._settle(device)
         self.transactions.finish_one(device)
-        self.screen.on_lane_progress(device, "", 0, -1)
+        self.screen.on_lane_over(device)
         return failure is None
 
     def _roll_back(self, device: str) -> None:

@@ -102,11 +102,11 @@ def test_each_board_of_a_group_has_a_ttfb_of_its_own(
         assert stage["duration_ms"] >= report["ttfb"]["total_ms"] - 1, report["device"]
 
 
-def test_a_device_that_was_not_reached_says_why(host_space: Space) -> None:
+def test_a_device_that_was_stopped_says_why(host_space: Space) -> None:
     broken = SECOND.replace("virtual:", "/dev/does-not-exist").replace("[device.shelf]", "[device.aside]")
     text = host_space.file("deploy.toml").read_text()
     host_space.file("deploy.toml").write_text(text.replace("[device.bench]", broken + "\n[device.bench]"))
-    result = host_space.doit("deploy", "--group", "ci")
+    result = host_space.doit("deploy", "--group", "ci", "--fail-fast", "--workers", "1")
     assert result.code == 1
     failures = {r["device"]["name"]: r["failure"] for r in reports(host_space)}  # type: ignore[index]
     assert failures["aside"]["category"] == "port_missing"  # type: ignore[index]
