@@ -116,7 +116,7 @@ class HostCheck:
         self._verdict: Verdict | None = None
 
     def __call__(self) -> bool:
-        self._verdict = run().host_verdict(self._stage)
+        self._verdict = run().variants.verdict(self._stage)
         return self._verdict.up_to_date
 
     def __repr__(self) -> str:
@@ -149,7 +149,7 @@ class Clean:
         from pipeline.errors import DeployError
 
         try:
-            for variant in run().variants:
+            for variant in run().variants.every:
                 variant.build.clean(self._stage)
         except DeployError as error:
             from pipeline.report.terminal import say_failure

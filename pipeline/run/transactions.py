@@ -106,6 +106,8 @@ class Transactions:
         self._clock = clock
         self._clock_of = clock_of or (lambda device: clock)
         self._parent = parent
+        self._facts: RunFacts | None = None
+        self._own_facts: dict[str, RunFacts] = {}
         self._files = threading.Lock()
         """Boards may end at once, and the history is one file."""
         self._started_s = clock.now_s()
@@ -156,6 +158,7 @@ class Transactions:
     ) -> list[Rendered]:
         """Open a log for each (device, port), or one for a host-only run; render what killed runs left behind. `own`:
         the facts of devices that get another build than the others."""
+        self._facts, self._own_facts = facts, {**self._own_facts, **own}
         left = [self._render_left_behind(path) for path in unfinished(self._runs_dir)]
         prune(self._runs_dir, KEEP_LOGS)
         self._started_s = self._clock.now_s()
@@ -190,6 +193,12 @@ class Transactions:
             if device in ("", log.device) and log.failure is None and not log.closed:
                 log.failure = failure
                 self._emit(log, failure)
+
+    def facts_of(self, device: str) -> RunFacts:
+        """What was known of its deploy before the first stage. Precondition: it began."""
+        facts = self._own_facts.get(device, self._facts)
+        assert facts is not None, "asked before begin [this is a bug]"
+        return facts
 
     def failure_of(self, device: str) -> Failure | None:
         """Why `device` cannot go on, if so."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.run.fleet import Fleet, FleetPolicy, LaneStopped
+from pipeline.run.fleet import Fleet, FleetPolicy
 
 DEADLINE_S = 60.0
 NAMES = [f"b{n}" for n in range(8)]
@@ -105,8 +105,9 @@ def test_an_interrupt_ends_what_is_under_way() -> None:
 
     def work(name: str) -> bool:
         begun.set()
-        log.fleet.wait_until(lambda: log.fleet.interrupted, "nobody")
-        raise LaneStopped
+        log.fleet.wait_until(lambda: log.fleet.must_stop(name), "nobody")
+        log.fleet.check()
+        return True
 
     log = FleetLog(FleetPolicy(1), work)
     log.fleet.start()
