@@ -139,7 +139,7 @@ class HostCheck:
         self._verdict: Verdict | None = None
 
     def __call__(self) -> bool:
-        self._verdict = run().host_verdict(self._stage)
+        self._verdict = run().variants.verdict(self._stage)
         return self._verdict.up_to_date
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ class Clean:
         from pipeline.errors import DeployError
 
         try:
-            for variant in run().variants:
+            for variant in run().variants.every:
                 variant.build.clean(self._stage)
         except DeployError as error:
             from pipeline.report.terminal import say_failure
@@ -210,8 +210,10 @@ class Execute:
 
 
 def _names() -> frozenset[str]:
-    """Basenames of our tasks."""
-    return frozenset(name.removeprefix("task_").replace("_", "-") for name in globals() if name.startswith("task_"))
+    """Basenames of our tasks. `devices` is a command too, after which no creator of tasks may be named."""
+    return frozenset({"devices"}) | frozenset(
+        name.removeprefix("task_").replace("_", "-") for name in globals() if name.startswith("task_")
+    )
 
 
 def _remember_users_tasks() -> None:
@@ -370,6 +372,12 @@ def task_check() -> Iterator[Task]:
     from pipeline.cli.check_tasks import check
 
     return check()
+
+
+def task_discover() -> Iterator[Task]:
+    from pipeline.shelf.tasks import devices_group
+
+    return devices_group()
 
 
 def task_hooks() -> Iterator[Task]:

@@ -84,7 +84,12 @@ class HotplateReporter:
             raise SystemExit(2)
         for left in begun:
             self._write(f"note: an earlier run was killed; {visible(left.line)}\n")
+<<<<<<< HEAD
         screen.on_progress, screen.on_lane_progress = self._show_progress, self._show_lane
+=======
+        screen.on_progress, screen.on_lane_progress = self._progress, self._progress.of_lane
+        screen.on_lane_over = self._progress.lane_over
+>>>>>>> fleet15
 
     def _open_stream(self) -> None:
         from pipeline.run.exports import Stream
@@ -227,8 +232,17 @@ class HotplateReporter:
             from pipeline.report.fleet_table import fleet_table
 
             self._write("\n".join(fleet_table([one.report for one in rendered], self._look)) + "\n")
+            from pipeline.cli.status import refresh_results
+
+            note = refresh_results(self._run.project)
+            if note:
+                self._notice(f"note: {note}")
         for one in rendered if len(rendered) == 1 else ():
             self._write("\n".join([*stage_table(one.report, self._look), *module_table(one.report, self._look)]) + "\n")
+            if one.report["rollback"] is not None:
+                self._write(f"rollback: {visible(one.report['rollback']['message'])}\n")
+        for one in self._run.rolled_back:
+            self._write(f"{one.line}\n")
         for one in rendered:
             failure = one.report["failure"]
             self._write("".join(f"{line}\n" for line in differing_lines(one.report)))
@@ -249,7 +263,7 @@ class HotplateReporter:
 
             notes = [*notes, *write(self._run.project.root, options, os.environ, run.recorded, self._run.suites)]
         if self._stream is not None:
-            self._stream.reports(rendered)
+            self._stream.reports([*self._run.rolled_back, *rendered])
             sys.stdout = self._stdout
             notes = [*notes, *filter(None, [self._stream.broken])]
         for note in notes:

@@ -242,14 +242,14 @@ def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Pr
 
 def _profile_of_device(config: DeployConfig, device: DeviceConfig) -> list[Problem]:
     """Is there the profile that builds for it, and does that build for its chip? Of other profiles than the one that is
-    meant now, its own reading tells."""
+    meant now, its own reading tells; a device that is disabled gets no build."""
     if device.profile not in config.profiles:
         known = ", ".join(config.profiles) or "none"
         meant = did_you_mean(device.profile, config.profiles)
         fact = f"the profile '{device.profile}' of device '{device.name}' does not exist (there are: {known}){meant}"
         hint = f"add a table [profile.{device.profile}], or set the device's `profile` to an existing one"
         return [Problem(("device", device.name, "profile"), True, fact, hint)]
-    if device.profile != config.variant or device.chip == config.toolchain.chip:
+    if not device.enabled or device.profile != config.variant or device.chip == config.toolchain.chip:
         return []
     built = config.toolchain.chip
     fact = f"device '{device.name}' has the chip {device.chip}, but the toolchain builds for {built}"

@@ -218,7 +218,8 @@ def _read_table(
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in fields:
-            problems.append(_unknown_key((*path, key), fields, section))
+            more = OVERRIDABLE if path[0] == "profile" else ()
+            problems.append(_unknown_key((*path, key), (*fields, *more), section))
             continue
         wrong = _type_problems((*path, key), value, _type_name(shape, fields[key]))
         if not wrong:
@@ -321,11 +322,12 @@ def _build(
     sections = {name: shape(**values[name]) for name, shape in _SECTIONS.items()}
     for_all = for_all if for_all in values["profile"] else ""
     chip, usual = sections["toolchain"].chip, sections["project"].profile
-    usual_chip = chips.get(usual, chip if meant.profile == usual else meant.usual_chip or chip)
+    variant = meant.profile if meant.profile in values["profile"] else usual
+    usual_chip = chips.get(usual, chip if variant == usual else meant.usual_chip)
     devices = []
     for name, fields in values["device"].items():
         profile = for_all or profile_of(fields, usual, usual_chip, chips)
-        its_chip = chip if profile == meant.profile else chips.get(profile, usual_chip)
+        its_chip = chip if profile == variant else chips.get(profile, usual_chip)
         said = {"name": name, "mac": fields.get("mac", "").lower(), "profile": profile}
         devices.append(DeviceConfig(**{"chip": its_chip} | fields | said))
     profiles = {name: Profile(name, **fields) for name, fields in values["profile"].items()}
@@ -337,7 +339,7 @@ def _build(
         libraries=tuple(LibraryConfig(**fields) for fields in values["library"]),
         images=tuple(ImageConfig(name, **fields) for name, fields in values["image"].items()),
         firmware=firmware,
-        variant=meant.profile if meant.profile in profiles else usual,
+        variant=variant,
         own=meant.own,
         **sections,
     )

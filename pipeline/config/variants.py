@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cache.named_tuple import NamedTuple
+from pipeline.config.schema import ToolchainConfig
 from pipeline.config.values import COMPILED_KEYS, PREBUILT
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class ProfileDocument(NamedTuple):
     profile: str
     own: frozenset[tuple[str, ...]] = frozenset()
     usual_chip: str = ""
-    """What [toolchain] says that it builds for, where the profile says something else."""
+    """What the document itself builds for, where the profile has sections of its own; `""`: only firmware can tell."""
 
     def place(self, path: KeyPath) -> KeyPath:
         """Where a path of this document stands in the text."""
@@ -69,6 +70,8 @@ def document_of(document: Mapping[str, Any], profile: str) -> ProfileDocument:
         merged[name] = {**(below if isinstance(below, dict) else {}), **section}
     below = document.get("toolchain")
     chip = below.get("chip") if isinstance(below, dict) else None
+    if chip is None and _kind(document) != PREBUILT:
+        chip = ToolchainConfig._field_defaults["chip"]
     return ProfileDocument(merged, profile, frozenset(own), chip if isinstance(chip, str) else "")
 
 

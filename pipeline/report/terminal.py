@@ -203,20 +203,22 @@ class Progress:
         self._put("", label, done, total)
 
     def of_lane(self, device: str, label: str, done: int, total: int) -> None:
-        """The same, in a line of this board's own; `total` -1: it needs none any more."""
+        """The same, in a line of this board's own."""
         self._put(device, f"{device} {label}", done, total)
+
+    def lane_over(self, device: str) -> None:
+        """This board needs no line any more."""
+        with self._lock:
+            self._lines.pop(device, None)
 
     def _put(self, device: str, label: str, done: int, total: int) -> None:
         if not self._look.tty:
             return
-        line = "" if total < 0 else self._line(visible(label).expandtabs(1), done, total)
+        line = self._line(visible(label).expandtabs(1), done, total)
         with self._lock:
-            if line == self._lines.get(device, ""):
+            if line == self._lines.get(device):
                 return
-            if line:
-                self._lines[device] = line
-            else:
-                del self._lines[device]
+            self._lines[device] = line
             # What does not fit would scroll away, and could not be redrawn.
             lines = list(self._lines.values())[: self._look.lines - 1]
             if lines != self._shown:

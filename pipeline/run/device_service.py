@@ -127,6 +127,14 @@ class DeviceService:
         """What lets a child process use the board while it is ours; `""`: it is not."""
         lease = self._leases.get(device.name)
         return "" if lease is None else lease.token
+    def done_with(self, device: DeviceConfig) -> None:
+        """Let go of the device's port and of its lease."""
+        try:
+            self.let_go(device)
+        finally:
+            lease = self._leases.pop(device.name, None)
+            if lease is not None:
+                lease.release()
 
     def close(self) -> None:
         """Let go of every port, and of the boards."""

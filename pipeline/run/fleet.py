@@ -71,10 +71,10 @@ class Fleet:
         """Shall the lane `name` not begin anything new?"""
         return self._cause is not None and self._cause != name
 
-    @property
-    def interrupted(self) -> bool:
-        """Shall lanes end within what they are doing?"""
-        return self._cause == ""
+    def check(self) -> None:
+        """Raises LaneStopped when lanes have to end within what they are doing."""
+        if self._cause == "":
+            raise LaneStopped
 
     @property
     def cause(self) -> str:

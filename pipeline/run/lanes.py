@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from pipeline.model import Failure, Stage, StageResult, StageWork
+from pipeline.model import Stage, StageResult, StageWork
+from pipeline.run.board_turns import BoardTurns
 from pipeline.run.fleet import Fleet, FleetPolicy
 from pipeline.run.screen import Screen
 from pipeline.run.stage_of import StageOf
@@ -18,18 +19,6 @@ from pipeline.run.stage_of import StageOf
 
 class LaneHost(Protocol):
     """The run, as far as lanes use it."""
-
-    def lane_begins(self, device: str) -> bool:
-        """A worker has taken this device; may it be deployed to?"""
-        ...
-
-    def lane_ends(self, device: str, *, stopped_by: str | None) -> bool:
-        """It is over; did it go well? `stopped_by`: the device that stopped this one, None: nothing did."""
-        ...
-
-    def lane_failure(self, device: str) -> Failure | None:
-        """Why it cannot go on."""
-        ...
 
     def consider(self, which: StageOf) -> None: ...
     def started(self, which: StageOf) -> None: ...
@@ -42,13 +31,20 @@ class Lanes:
     """`plan`: device -> its stages, in their order."""
 
     def __init__(
-        self, host: LaneHost, screen: Screen, plan: Mapping[str, Sequence[StageOf]], policy: FleetPolicy
+        self,
+        host: LaneHost,
+        turns: BoardTurns,
+        screen: Screen,
+        plan: Mapping[str, Sequence[StageOf]],
+        policy: FleetPolicy,
     ) -> None:
         self._host = host
+        self._turns = turns
         self._screen = screen
         self._plan = plan
         self._results: dict[StageOf, StageResult] = {}
         self.fleet = Fleet(list(plan), policy, self._run, self._stopped)
+        turns.of(self.fleet)
 
     @property
     def devices(self) -> Sequence[str]:
@@ -64,10 +60,10 @@ class Lanes:
         self.fleet.start()
         self.fleet.wait_until(lambda: which in self._results, which.device)
         found = self._results.get(which)
-        return found or StageWork(failure=self._host.lane_failure(which.device)).took(which.stage, 0.0)
+        return found or StageWork(failure=self._turns.failure(which.device)).took(which.stage, 0.0)
 
     def _run(self, device: str) -> bool:
-        if not self._host.lane_begins(device):
+        if not self._turns.begin(device):
             return False
         stopped_by: str | None = None
         for which in self._plan[device]:
@@ -79,7 +75,7 @@ class Lanes:
             if result.failure is not None:
                 self._screen.failure(result.failure)
                 break
-        return self._host.lane_ends(device, stopped_by=stopped_by)
+        return self._turns.end(device, stopped_by=stopped_by)
 
     def _one(self, which: StageOf) -> StageResult:
         self._host.consider(which)
@@ -92,4 +88,4 @@ class Lanes:
 
     def _stopped(self, device: str, cause: str) -> None:
         if cause:
-            self._host.lane_ends(device, stopped_by=cause)
+            self._turns.end(device, stopped_by=cause)

@@ -193,10 +193,10 @@ def load_project(options: Options, root: Path | None = None) -> Project | Failur
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or f"it is not UTF-8 ({error})"
         return _config_failure(CONFIG_FILE, f"cannot be read: {reason}", "make it a readable file in UTF-8")
-    return _Reading(root, text, options).project()
+    return _ProjectReading(root, text, options).project()
 
 
-class _Reading:
+class _ProjectReading:
     """From the text of a deploy.toml to a project, with a variant for each profile that the selected devices need."""
 
     def __init__(self, root: Path, text: str, options: Options) -> None:

@@ -48,14 +48,14 @@ class DeviceRecords:
         self._build = build
         self._transactions = transactions
         self._journals: list[DeviceJournal] = []
-        self._owners: dict[str, str] = {} if owners is None else owners
+        self.owners: dict[str, str] = {} if owners is None else owners
 
     def saw_device(self, device: DeviceConfig, mac: str, port: str) -> Journal:
         """Record who answered, and where; the journal of that board. Raises DeviceError when another device of this
         run is the same board: the two would write over each other."""
         from pipeline.device.journal_file import DeviceJournal
 
-        owner = self._owners.setdefault(mac, device.name)
+        owner = self.owners.setdefault(mac, device.name)
         if owner != device.name:
             message = f"the board has the MAC {mac}, and so has that of device '{owner}' in this run"
             hint = f"correct the `port` of '{device.name}' or '{owner}'; virtual boards need a `mac` of their own each"

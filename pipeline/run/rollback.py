@@ -8,13 +8,13 @@ Invariant: nothing is written unless all images before are there, byte for byte;
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cache.digest import Digest
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import DeployConfig, DeviceConfig, Verify
-from pipeline.effects.clock import SystemClock
+from pipeline.effects.clock import BoardClocks, SystemClock
 from pipeline.events import RolledBack
 from pipeline.flash.boot_choice import starts_wanted
 from pipeline.flash.image_set import CheckedImages, elf_identity
@@ -27,7 +27,7 @@ from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService
 from pipeline.run.project import Project
 from pipeline.run.records import DeviceRecords
-from pipeline.run.transactions import Rendered, RunFacts, Transactions
+from pipeline.run.transactions import Rendered, Transactions
 
 if TYPE_CHECKING:
     from pipeline.stages.handover import Board
@@ -102,17 +102,18 @@ class Place(NamedTuple):
     """Where a rollback happens: the run's parts for this board."""
 
     boards: DeviceService
-    screen: StageScreen
-    clock_of: Callable[[str], SystemClock]
     owners: dict[str, str]
-    facts: RunFacts
-    parent: str
+    screen: StageScreen
+    clocks: BoardClocks
+    run: Transactions
+    """Those of the run, whose children these are."""
 
 
 def roll_back(device: DeviceConfig, former: FormerBuild, place: Place) -> tuple[RolledBack, Rendered | None]:
     """Deploy `former` to the board; what became of it, and the report of that transaction."""
-    back = Transactions(former.project, place.clock_of(device.name), place.clock_of, place.parent)
-    back.begin([(device.name, device.port)], place.facts._replace(targets=("rollback",)))
+    back = Transactions(former.project, place.clocks.of(device.name), place.clocks.of, place.run.run)
+    back.listener = place.run.listener
+    back.begin([(device.name, device.port)], place.run.facts_of(device.name)._replace(targets=("rollback",)))
     place.boards.let_go(device)  # its reader goes on as long as somebody has the port
     records = DeviceRecords(former, back, place.owners)
     try:
@@ -138,7 +139,7 @@ def _stages(
     from pipeline.stages import reattach, reflash, ttfb, verify_flash
     from pipeline.stages.handover import Booting, InLoader
 
-    clock, boards, screen = place.clock_of(device.name), place.boards, place.screen
+    clock, boards, screen = place.clocks.of(device.name), place.boards, place.screen
     left: list[Board | None] = [None]
 
     def verify() -> StageWork:

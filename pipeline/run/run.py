@@ -11,47 +11,35 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 from pipeline import events
-from pipeline.effects.clock import BoardClock, SystemClock
+from pipeline.effects.clock import BoardClocks
 from pipeline.effects.host import GitQuery, startup_ms
 from pipeline.errors import DeployError
 from pipeline.failures import fail
-from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult, StageWork, Verdict
+from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult, StageWork
 from pipeline.run.attempt import attempt
 from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService
+from pipeline.run.handed_on import HandedOn
 from pipeline.run.lock import ProjectLock
 from pipeline.run.options import MOST_WORKERS, Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.records import DeviceRecords
-from pipeline.run.screen import LaneScreen, Screen
+from pipeline.run.screen import Screen
 from pipeline.run.stage_of import StageOf
 from pipeline.run.transactions import Rendered, RunFacts, Transactions
+from pipeline.run.variants import Variant, Variants
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
     from pipeline.engine.results import ActionSpan
-    from pipeline.flash.journal import DeviceState
     from pipeline.report.live_tests import SuiteResult
-    from pipeline.run.fleet import Fleet
+    from pipeline.run.board_turns import BoardTurns
     from pipeline.run.lanes import Lanes
     from pipeline.stages.handover import Board
-    from pipeline.stages.protocols import StageScreen
-
-
-INTERRUPTED_S = 10.0
-"""How long boards that have their turn are waited for when a run is interrupted: what they wait for has deadlines."""
-
-
-class Variant(NamedTuple):
-    """One build of a run, and the boards that get it: one for each profile that the selected devices need."""
-
-    build: Build
-    boards: DeviceService
-    records: DeviceRecords
 
 
 class Ended(NamedTuple):
@@ -67,21 +55,14 @@ class Run:
     def __init__(self, project: Project) -> None:
         self.project = project
         self.screen = Screen()
-        self.clock = SystemClock()
-        self._clocks: dict[str, BoardClock] = {}
-        """Of devices that have their turn beside others."""
-        self.transactions = Transactions(project, self.clock, self._clock_of)
-        self._owners: dict[str, str] = {}
-        """MAC -> the device of this run that is the board."""
-        self.rolled_back: list[Rendered] = []
-        """Reports of the transactions that put images back."""
-        self.variants = tuple(map(self._variant, project.variants))
-        self.build, self.boards, self.records = self.variants[0]
+        self.clocks = BoardClocks()
+        self.clock = self.clocks.run
+        self.transactions = Transactions(project, self.clock, self.clocks.of)
+        owners: dict[str, str] = {}
+        self.variants = Variants([self._variant(each, owners) for each in project.variants], self._record_of)
+        self.build, self.boards, self.records = self.variants.every[0]
         self._lock = ProjectLock(project.root, project.state_dir)
-        self._handed_on: dict[str, Board] = {}
-        """Device -> where its last stage left the board."""
-        self._before: dict[str, DeviceState] = {}
-        """Device -> what its board's journal said before this run wrote."""
+        self._handed_on = HandedOn()
         self._under_way: dict[StageOf, float] = {}
         """Stage -> since when; more than one with several boards."""
         self._last_ended = ""
@@ -89,27 +70,16 @@ class Run:
         self._facts: RunFacts | None = None
         self.suites: list[SuiteResult] = []
         """Live and unit tests that ran in this process."""
-        self._verdicts: dict[tuple[Stage, Build], bool] = {}
-        """Was it up to date when that was asked last?"""
-        self._broken: dict[Build, Failure] = {}
-        """Builds that failed, where others go on."""
         self.lanes: Lanes | None = None
         """Where several boards have their turn at once."""
-        self._lanes_since_s = 0.0
+        self._turns: BoardTurns | None = None
         self.active = False
         """Between `begin` and `end`."""
 
-    def _variant(self, project: Project) -> Variant:
+    def _variant(self, project: Project, owners: dict[str, str]) -> Variant:
         build = Build(project, self.clock, self.screen, self._performed)
-        boards = DeviceService(build, self.transactions.transaction, self._measured, self._clock_of)
-        return Variant(build, boards, DeviceRecords(build, self.transactions, self._owners))
-
-    def _clock_of(self, device: str) -> SystemClock:
-        return self._clocks.get(device, self.clock)
-
-    def _of(self, device: str) -> Variant:
-        """The build that `device` gets, and its board."""
-        return next(it for it in self.variants if any(d.name == device for d in it.build.project.devices))
+        boards = DeviceService(build, self.transactions.transaction, self._measured, self.clocks.of)
+        return Variant(build, boards, DeviceRecords(build, self.transactions, owners))
 
     # --- begin --------------------------------------------------------------------------------
 
@@ -136,8 +106,8 @@ class Run:
         self.lanes = self._lanes_for(devices, stages)
         own = {
             device.name: facts._replace(profile=it.build.project.profile, toolchain=it.build.toolchain_name())
-            for it in self.variants[1:]
-            for device in it.build.project.devices
+            for it in self.variants.every[1:]
+            for device in it.devices
         }
         return self.transactions.begin([(device.name, device.port) for device in devices], facts, own)
 
@@ -149,7 +119,7 @@ class Run:
 
     def _moved_while_waiting(self) -> bool:
         """Another run is over."""
-        for it in self.variants:
+        for it in self.variants.every:
             it.build.fastpath.waited()
         return self.project.config_moved()
 
@@ -161,7 +131,7 @@ class Run:
 
     def consider(self, which: StageOf) -> None:
         """Whether this stage is up to date is asked next: its time begins."""
-        self._under_way[which] = self._clock_of(which.device).now_s()
+        self._under_way[which] = self.clocks.of(which.device).now_s()
 
     def started(self, which: StageOf) -> None:
         """It is not, and runs now."""
@@ -170,21 +140,15 @@ class Run:
     def up_to_date(self, which: StageOf) -> StageResult:
         """Nothing was to be done, with proof."""
         took_s = self._took_s(which)
-        builds = [self._of(which.device).build] if which.device else [it.build for it in self.variants]
-        results = [
-            StageResult(which.stage, StageOutcome.UP_TO_DATE, took_s, counts=build.up_to_date_counts(which.stage))
-            for build in builds
-        ]
-        if len(results) > 1:
-            for build, result in zip(builds, results, strict=True):
-                self._record_of(build, result)
-            return results[0]
-        return self._record(which, results[0])
+        if self.variants.several and not which.device:
+            return self.variants.up_to_date(which.stage)
+        build = self.variants.of(which.device).build if which.device else self.build
+        counts = build.up_to_date_counts(which.stage)
+        return self._record(which, StageResult(which.stage, StageOutcome.UP_TO_DATE, took_s, counts=counts))
 
     def nothing_to_write(self, device: str, region: str = "") -> bool:
         """Has this run's verify-flash proven it? False before it ran."""
-        board = self._handed_on.get(device)
-        return board is not None and board.proof.nothing_to_write(region)
+        return self._handed_on.nothing_to_write(device, region)
 
     def in_lane(self, which: StageOf) -> bool:
         """Is this stage done beside those of other boards, whenever its board has its turn?"""
@@ -196,14 +160,6 @@ class Run:
             return self.lanes.result(which).outcome is StageOutcome.UP_TO_DATE
         return self.nothing_to_write(which.device, which.region)
 
-    def host_verdict(self, stage: Stage) -> Verdict:
-        """Is this host stage up to date, in every build of this run? See `Build.host_verdict`."""
-        verdicts = [it.build.host_verdict(stage) for it in self.variants]
-        for it, verdict in zip(self.variants, verdicts, strict=True):
-            self._verdicts[stage, it.build] = verdict.up_to_date
-        reasons = tuple(reason for verdict in verdicts for reason in verdict.reasons)
-        return next((v._replace(reasons=reasons) for v in verdicts if not v.up_to_date), verdicts[0])
-
     def perform(self, which: StageOf) -> StageResult:
         """`execute`, for a task runner that may have begun no run."""
         if self.lanes is not None and self.lanes.hold(which):
@@ -214,13 +170,13 @@ class Run:
     def execute(self, which: StageOf) -> StageResult:
         """Run a stage, and record what it says of itself; whatever it raises becomes a failed result. Ctrl-C passes
         through."""
-        self._under_way.setdefault(which, self._clock_of(which.device).now_s())
-        if len(self.variants) > 1 and not which.device:
+        self._under_way.setdefault(which, self.clocks.of(which.device).now_s())
+        if self.variants.several and not which.device:
             return self._execute_builds(which)
         with self._lock.writing() if which.stage is Stage.REFLASH else contextlib.nullcontext():
             work = self._attempt(which)
         took_s = self._took_s(which)
-        if work.boot_s is not None and self._last_ended != which.device and not self._clocks:
+        if work.boot_s is not None and self._last_ended != which.device and not self.clocks.beside_each_other:
             took_s = work.boot_s
         return self._record(which, work.took(which.stage, took_s))
 
@@ -228,26 +184,13 @@ class Run:
         """A host stage of each build, one after the other. One that fails stops its own devices; the result is failed
         when none is left, or when no device comes after it."""
         self._took_s(which)
-        results: list[StageResult] = []
-        for build in [it.build for it in self.variants if it.build not in self._broken]:
-            began_s = self.clock.now_s()
-            if self._verdicts.get((which.stage, build)):
-                counts = build.up_to_date_counts(which.stage)
-                result = StageResult(which.stage, StageOutcome.UP_TO_DATE, 0.0, counts=counts)
-            else:
-                work = self._attempt(which, build)
-                result = work.took(which.stage, self.clock.now_s() - began_s)
-            self._record_of(build, result)
-            results.append(result)
-            if result.failure is not None:
-                self._broken[build] = result.failure
+        results = self.variants.execute(which.stage, lambda build: self._attempt(which, build), self.clock)
         good = [result for result in results if result.failure is None]
-        bad = [result for result in results if result.failure is not None]
-        if not bad or not good or self.lanes is None or self.project.options.fail_fast:
-            return (bad or good)[0]
-        for result in bad:
-            assert result.failure is not None
-            self.screen.failure(result.failure)
+        bad = [result.failure for result in results if result.failure is not None]
+        if bad and (not good or self.lanes is None or self.project.options.fail_fast):
+            return next(result for result in results if result.failure is not None)
+        for failure in bad:
+            self.screen.failure(failure)
         return good[0]
 
     def _record_of(self, build: Build, result: StageResult) -> None:
@@ -273,7 +216,7 @@ class Run:
             return None
         if self.active:
             assert self._facts is not None
-            self.transactions.begin([(unknown, self._device(unknown).port)], self._facts)
+            self.transactions.begin([(unknown, self.variants.device(unknown).port)], self._facts)
             return None
         begun = self.begin([str(which.stage)], [which])
         if isinstance(begun, Failure):
@@ -292,7 +235,7 @@ class Run:
                 print(line, file=sys.stderr, flush=True)
 
     def _took_s(self, which: StageOf) -> float:
-        now_s = self._clock_of(which.device).now_s()
+        now_s = self.clocks.of(which.device).now_s()
         return now_s - self._under_way.pop(which, now_s)
 
     def _record(self, which: StageOf, result: StageResult) -> StageResult:
@@ -303,7 +246,7 @@ class Run:
 
     def _attempt(self, which: StageOf, build: Build | None = None) -> StageWork:
         stage = which.stage
-        where = self._device(which.device).where if which.device else str(stage)
+        where = self.variants.device(which.device).where if which.device else str(stage)
         if stage in DEVICE_STAGES:
             return attempt(stage, where, lambda: self._on_board(which))
         return attempt(stage, where, lambda: self._on_host(stage, build or self.build))
@@ -317,17 +260,17 @@ class Run:
         """Give the stage what the one before it ended with, and keep what it ends with."""
         from pipeline.stages.handover import Booting, InLoader, StillRunning
 
-        device = self._device(which.device)
+        device = self.variants.device(which.device)
         board = self._handed_on.get(device.name)
-        build, boards, records = self._of(device.name)
-        screen = self._screen_of(device.name)
+        build, boards, records = self.variants.of(device.name)
+        screen = self.screen if self._turns is None else self._turns.screen_of(device.name)
         left: Board | None
         if which.stage is Stage.VERIFY_FLASH:
             from pipeline.stages import verify_flash
 
             work, left = verify_flash.run(device, boards, records, build)
             if isinstance(left, InLoader):
-                self._before[device.name] = left.journal.state
+                self._handed_on.keep_before(device.name, left.journal.state)
         elif which.stage is Stage.REFLASH and isinstance(board, InLoader):
             from pipeline.stages import reflash
 
@@ -345,11 +288,8 @@ class Run:
         else:
             return StageWork(failure=_out_of_order(which.stage, device))
         if left is not None:
-            self._handed_on[device.name] = left
+            self._handed_on.keep(device.name, left)
         return work
-
-    def _device(self, name: str) -> DeviceConfig:
-        return next(device for device in self.project.all_devices if device.name == name)
 
     def _measured(self, device: str, part: events.PhasePart) -> None:
         self.transactions.say(part, device)
@@ -365,6 +305,7 @@ class Run:
         options = self.project.options
         if len(devices) < 2 and not options.rollback:
             return None
+        from pipeline.run.board_turns import BoardTurns
         from pipeline.run.fleet import FleetPolicy
         from pipeline.run.lanes import Lanes
 
@@ -373,122 +314,57 @@ class Run:
             device.name: sorted((w for w in stages if w.device == device.name), key=lambda which: order[which.stage])
             for device in devices
         }
+        self._turns = BoardTurns(
+            self.variants,
+            self._handed_on,
+            self.transactions,
+            self.screen,
+            self.clocks,
+            roll_back=options.rollback,
+        )
         workers = int(options.workers or min(len(devices), MOST_WORKERS))
         policy = FleetPolicy(workers, int(options.canary or 0), options.fail_fast)
-        return Lanes(self, self.screen, plan, policy)
+        return Lanes(self, self._turns, self.screen, plan, policy)
 
-    def _screen_of(self, device: str) -> StageScreen:
-        if self.lanes is None:
-            return self.screen
-        fleet = self.lanes.fleet
-
-        def check() -> None:
-            if fleet.interrupted:
-                raise LaneStopped
-
-        from pipeline.run.fleet import LaneStopped
-
-        return LaneScreen(self.screen, device, check)
-
-    def lane_begins(self, device: str) -> bool:
-        """A worker has taken this device."""
-        now_s = self.clock.now_s()
-        self._lanes_since_s = self._lanes_since_s or now_s
-        self.transactions.waited(device, now_s - self._lanes_since_s)
-        if self.transactions.waited_s(device) > 0:
-            self.transactions.say(events.Waited(self.transactions.waited_s(device)), device)
-        self._clocks[device] = BoardClock(self.clock)
-        if self._of(device).build in self._broken:
-            self.transactions.finish_one(device)
-            return False
-        return True
-
-    def lane_ends(self, device: str, *, stopped_by: str | None) -> bool:
-        """All that was to be done with it is done, or why not is known."""
-        if stopped_by is not None:
-            self.transactions.stopped(device, stopped_by)
-        failure = self.transactions.failure_of(device)
-        if failure is not None and failure.stage is Stage.TTFB and self.project.options.rollback:
-            self._roll_back(device)
-        self._of(device).boards.let_go(self._device(device))
-        self._settle(device)
-        self.transactions.finish_one(device)
-        self.screen.on_lane_progress(device, "", 0, -1)
-        return failure is None
-
-    def _roll_back(self, device: str) -> None:
-        """Put the images before back, and say in the report of this deploy what became of that."""
-        from pipeline.run.rollback import Place, former_build, roll_back
-
-        build, boards, _ = self._of(device)
-        board, before = self._handed_on.get(device), self._before.get(device)
-        found: Any = "this run wrote nothing to the board"
-        if board is not None and before is not None and board.proof.written:
-            found = former_build(build, before)
-        if isinstance(found, str):
-            self.transactions.say(events.RolledBack("", None, f"nothing was put back: {found}"), device)
-            return
-        assert self._facts is not None
-        where = Place(boards, self._screen_of(device), self._clock_of, self._owners, self._facts, self.transactions.run)
-        self.screen.stage(f"rollback:{device}")
-        said, rendered = roll_back(self._device(device), found, where)
-        self.transactions.say(said, device)
-        if rendered is not None:
-            self.rolled_back.append(rendered)
-
-    def lane_failure(self, device: str) -> Failure | None:
-        """Why it cannot go on."""
-        return self.transactions.failure_of(device)
-
-    def _end_lanes(self, fleet: Fleet, *, interrupted: bool) -> None:
-        """Let those under way come to their end; after Ctrl-C as soon as they can be stopped."""
-        if interrupted:
-            fleet.interrupt()
-        fleet.join(INTERRUPTED_S if interrupted else None)
-        clocks = list(self._clocks.values())
-        self.clock.follow(lambda: max((clock.modelled_s for clock in clocks), default=0.0))
+    @property
+    def rolled_back(self) -> Sequence[Rendered]:
+        """Reports of the transactions that put images back."""
+        return self._turns.rolled_back if self._turns is not None else ()
 
     # --- end ----------------------------------------------------------------------------------
 
     def confirm(self, device: str) -> bool:
         """Does the deploy of `device` count: is its flash verified, and does it run this build?"""
-        from pipeline.stages.handover import Confirmed
-
-        board = self._handed_on.get(device)
-        outcome = board.proof.outcome if isinstance(board, Confirmed) else None
+        outcome = self._handed_on.confirmed(device)
         if outcome is not None:
             self.transactions.confirmed(outcome, device)
         return outcome is not None
 
     def settle(self) -> None:
         """Name the outcome of devices that an explicit target took only part of the way, by what was proven of them."""
-        for device in self._handed_on:
-            self._settle(device)
-
-    def _settle(self, device: str) -> None:
-        board = self._handed_on.get(device)
-        outcome = None if board is None else board.proof.outcome
-        if outcome is not None:
-            self.transactions.confirmed(outcome, device)
+        for device in self._handed_on.devices:
+            outcome = self._handed_on.outcome(device)
+            if outcome is not None:
+                self.transactions.confirmed(outcome, device)
 
     def end(self, *, interrupted: bool, passed: bool, selection: Sequence[str] | None) -> Ended:
         """Let go of everything, remember, write the reports, give the lock back. `selection`: the stages that the
         command line asked for, if it asked for nothing but what files can answer and all of it `passed`."""
         self.active = False
         notes = []
-        if self.lanes is not None and self.lanes.fleet.started:
-            self._end_lanes(self.lanes.fleet, interrupted=interrupted)
+        if self.lanes is not None and self._turns is not None and self.lanes.fleet.started:
+            self._turns.finish(self.lanes.fleet, interrupted=interrupted)
         try:
             self.close()
         except (DeployError, OSError) as error:
             notes.append(f"note: the port could not be closed cleanly: {error}")
         if not interrupted:
             self.settle()
-        if passed and not interrupted and not self._broken:
-            for it in self.variants:
-                first = next((device.name for device in it.build.project.devices), "")
+        if passed and not interrupted and not self.variants.broken:
+            for it in self.variants.every:
+                first = next((device.name for device in it.devices), "")
                 results = [result for name, result in self.transactions.results if name in ("", first)]
-                it.build.approve(results, selection if len(self.variants) == 1 else None)
+                it.build.approve(results, None if self.variants.several else selection)
         under_way = [(which.stage, which.device, since_s) for which, since_s in self._under_way.items()]
         rendered = self.transactions.finish(under_way, interrupted=interrupted)
         self.unlock()
@@ -496,9 +372,9 @@ class Run:
 
     def close(self) -> None:
         """Keep what was read, and let go of every port and child process."""
-        for it in self.variants:
+        for it in self.variants.every:
             it.build.save()  # first: a port that does not let go must not cost it
-        for it in self.variants:
+        for it in self.variants.every:
             it.boards.close()
             it.records.close()
             it.build.close()

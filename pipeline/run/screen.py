@@ -21,7 +21,7 @@ class Screen:
         self.on_stage: Callable[[str, bool], None] = lambda name, up_to_date: None
         self.on_failure: Callable[[Failure], None] = lambda failure: None
         self.on_lane_progress: Callable[[str, str, int, int], None] = lambda device, label, done, total: None
-        """Total -1: the device is done."""
+        self.on_lane_over: Callable[[str], None] = lambda device: None
 
     def progress(self, label: str, done: int, total: int) -> None:
         """`done` of `total` (0: unknown) in units of the caller's."""

@@ -108,6 +108,8 @@ class Transactions:
         self._clock = clock
         self._clock_of = clock_of or (lambda device: clock)
         self._parent = parent
+        self._facts: RunFacts | None = None
+        self._own_facts: dict[str, RunFacts] = {}
         self._files = threading.Lock()
         """Boards may end at once, and the history is one file."""
         self._started_s = clock.now_s()
@@ -158,6 +160,7 @@ class Transactions:
     ) -> list[Rendered]:
         """Open a log for each (device, port), or one for a host-only run; render what killed runs left behind. `own`:
         the facts of devices that get another build than the others."""
+        self._facts, self._own_facts = facts, {**self._own_facts, **own}
         left = [self._render_left_behind(path) for path in unfinished(self._runs_dir)]
         prune(self._runs_dir, KEEP_LOGS)
         self._started_s = self._clock.now_s()
@@ -192,6 +195,12 @@ class Transactions:
             if device in ("", log.device) and log.failure is None and not log.closed:
                 log.failure = failure
                 self._emit(log, failure)
+
+    def facts_of(self, device: str) -> RunFacts:
+        """What was known of its deploy before the first stage. Precondition: it began."""
+        facts = self._own_facts.get(device, self._facts)
+        assert facts is not None, "asked before begin [this is a bug]"
+        return facts
 
     def failure_of(self, device: str) -> Failure | None:
         """Why `device` cannot go on, if so."""
@@ -356,7 +365,8 @@ class Transactions:
             write_atomic(self.reports_dir / f"{tx}.json", text.encode(), durable=False)
         except OSError:
             path = None  # the log in .deploy still holds everything
-        self._remember(report, str(log_events[0].data.get("run", "")))
+        if not self._parent:  # what it did is part of the deploy that it belongs to
+            self._remember(report, str(log_events[0].data.get("run", "")))
         return Rendered(report, path, last_line(report, written=path is not None))
 
     def _remember(self, report: Mapping[str, Any], run: str) -> None:

@@ -210,7 +210,7 @@ def test_no_write_begins_while_a_cancel_is_under_way(project: FastPathProject) -
         assert not try_lock(cancel), "a cancel must not get the lock during a write"
         return StageWork()
 
-    context._attempt = write  # type: ignore[method-assign]
+    context._attempt = write  # type: ignore[method-assign, assignment]
     results: list[StageResult] = []
     run = threading.Thread(target=lambda: results.append(context.execute(StageOf(Stage.REFLASH))))
     run.start()

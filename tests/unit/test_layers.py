@@ -59,6 +59,7 @@ ROOMS = {
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "agent": room("boot client config device effects formats report run"),
+    "shelf": room("client config device effects formats report run"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
     "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "cli": room(
@@ -91,6 +92,7 @@ DOIT_MODULES = {
     "pipeline/fastpath/handover.py",
     "pipeline/livetest/tasks.py",
     "pipeline/measure/tasks.py",
+    "pipeline/shelf/tasks.py",
 }
 SERIAL_SIDE = (
     "pipeline/client/",
