@@ -175,6 +175,8 @@ class RolledBack(NamedTuple):
     tx: str
     outcome: DeployOutcome | None
     message: str
+
+
 class PhasePart(NamedTuple):
     """A part of the run that was measured on its own, and the phase of the budget that it belongs to (`startup`,
     `dispatch` or a stage's name), whichever stage was under way when it ended."""

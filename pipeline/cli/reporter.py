@@ -84,12 +84,8 @@ class HotplateReporter:
             raise SystemExit(2)
         for left in begun:
             self._write(f"note: an earlier run was killed; {visible(left.line)}\n")
-<<<<<<< HEAD
         screen.on_progress, screen.on_lane_progress = self._show_progress, self._show_lane
-=======
-        screen.on_progress, screen.on_lane_progress = self._progress, self._progress.of_lane
         screen.on_lane_over = self._progress.lane_over
->>>>>>> fleet15
 
     def _open_stream(self) -> None:
         from pipeline.run.exports import Stream

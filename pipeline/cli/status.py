@@ -70,6 +70,8 @@ def _unit_files(suites: Iterable[SuiteResult]) -> list[SuiteFile] | None:
         for case in suite.cases
     ]
     return found or None
+
+
 def refresh_results(project: Project) -> str:
     """Write the merged results beside the status pages as the last run left every device; a line about what could not
     be written, `""` if all was."""

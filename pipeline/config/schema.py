@@ -282,6 +282,8 @@ class Filters(NamedTuple):
 
 
 NO_FILTERS = Filters()
+
+
 class ServiceConfig(NamedTuple):
     """Of the resident service. `autostart`: a deploy that needs a port starts it, if it is not there."""
 

@@ -134,13 +134,13 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
         "failure": run.failure and failure_json(run.failure),
         "rollback": _rollback(run.rolled_back),
         "budget": {
-             **budget_dict(budget),
-             "enforced": bool(started and started.budget_enforced),
-             "parts": [
-                 {"phase": part.phase, "part": part.name, "measured_ms": whole_ms(part.duration_s)}
-                 for part, _ in run.parts
-             ],
-         },
+            **budget_dict(budget),
+            "enforced": bool(started and started.budget_enforced),
+            "parts": [
+                {"phase": part.phase, "part": part.name, "measured_ms": whole_ms(part.duration_s)}
+                for part, _ in run.parts
+            ],
+        },
         "totals": _totals(run, durations),
     }
 

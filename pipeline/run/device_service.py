@@ -127,6 +127,7 @@ class DeviceService:
         """What lets a child process use the board while it is ours; `""`: it is not."""
         lease = self._leases.get(device.name)
         return "" if lease is None else lease.token
+
     def done_with(self, device: DeviceConfig) -> None:
         """Let go of the device's port and of its lease."""
         try:
