@@ -93,6 +93,7 @@ DOIT_MODULES = {
     "pipeline/fastpath/handover.py",
     "pipeline/livetest/tasks.py",
     "pipeline/measure/tasks.py",
+    "pipeline/service/runner.py",
     "pipeline/shelf/tasks.py",
 }
 SERIAL_SIDE = (
@@ -105,7 +106,7 @@ SERIAL_SIDE = (
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
 HEAVY |= {"starlette", "uvicorn", "mcp"}
-LAZY_FILES = ("pipeline/agent/server.py", "virtualboard/rv32.py")
+LAZY_FILES = ("pipeline/agent/server.py", "pipeline/service/http.py", "virtualboard/rv32.py")
 LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in LAZY_FILES}
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 
