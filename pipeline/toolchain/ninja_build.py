@@ -46,7 +46,7 @@ class NinjaBuild(NamedTuple):
 def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild:
     """The statements that the wanted targets take, as actions. Raises ConfigError when there is no usable manifest."""
     section = config.ninja
-    reading = _Reading(root, config, state_dir)
+    reading = _BuildReading(root, config, state_dir)
     made = reading.read(section.directory, list(section.targets))
     made = with_stages(made)
     tools = reading.tools
@@ -69,7 +69,7 @@ def _side_files(root: Path, config: DeployConfig) -> list[str]:
     return [*files, *(f"{path.removesuffix('.bin')}.elf" for path in files)]
 
 
-class _Reading:
+class _BuildReading:
     """One reading of a build directory and of those that it builds in turn."""
 
     def __init__(self, root: Path, config: DeployConfig, state_dir: Path) -> None:
