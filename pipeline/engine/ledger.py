@@ -212,14 +212,15 @@ class NinjaLedger:
 
     # --- what ninja must believe --------------------------------------------------------------------
 
-    def done(self, action: Action, newest: int, read: Sequence[str] | None, took_s: float = 0.0) -> None:
+    def done(self, action: Action, newest: int, read: Sequence[str] | None, took_s: float = 0.0) -> list[str]:
         """The statement is up to date: make ninja see that. `newest`: the latest mtime of what it needs, as it was when
         its content was looked at (0: it needs nothing); `read`: what its depfile named, from the root (None: it was not
-        asked). Raises OSError when the time of an output cannot be set."""
+        asked). Gives the outputs whose time was set. Raises OSError when that cannot be done."""
         statement = action.statement
         assert statement is not None
         with self._lock:
             directory = self._directory(statement)
+            before = [_mtime_ns(self._resolve(path)) for path in action.outputs]
             made = [self._not_older(self._resolve(path), newest, statement) for path in action.outputs]
             self._note(statement, directory, newest or max(made, default=0), took_s)
             if statement.deps and read is not None and len(made) > 0:
@@ -228,6 +229,7 @@ class NinjaLedger:
                 self._write_depfile(statement, read)
             if len(directory.lines) + len(directory.deps_records) > _BATCH:
                 directory.flush()
+        return [path for path, old, new in zip(action.outputs, before, made, strict=True) if old != new]
 
     def _not_older(self, place: str, newest: int, statement: Statement) -> int:
         """The mtime of an output, which is set where ninja would take it for old."""

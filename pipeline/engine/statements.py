@@ -128,7 +128,8 @@ class StatementRuns:
         newest = max([entry.stamp.mtime_ns for entry in entries], default=0)
         known = keyed is not None or record is not None
         read = (*action.inputs[:1], *paths) if known and action.depfile else None
-        self._workspace.ledger.done(action, newest, read, took_s)
+        for path in self._workspace.ledger.done(action, newest, read, took_s):
+            self._workspace.table.current(path)  # its stamp moved, by us
 
     def _entries(self, paths: Iterable[str]) -> list[Entry]:
         found = []

@@ -282,8 +282,8 @@ class Build:
     def _refresh_database(self) -> None:
         """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
         run, since an editor needs to know a new source most while it does not compile."""
-        if self._database_seen or self.engines.partial_in_use:
-            return
+        if self._database_seen or self.engines.partial_in_use or self.config.is_ninja:
+            return  # CMake writes its own
         self._database_seen = True
         if os.path.lexists(f"{self.project.root}/compile_commands.json"):
             from pipeline.toolchain import compile_commands
@@ -328,7 +328,7 @@ class Build:
         root = self.project.root
         place = BuildPlace(str(root))
         for action in self.toolchain.actions:
-            if action.stage is stage:
+            if action.stage is stage and action.statement is None:  # `ninja -t clean` is for those
                 for output in (*action.outputs, *filter(None, [action.depfile])):
                     path = root / output
                     with contextlib.suppress(OutsideBuild):
