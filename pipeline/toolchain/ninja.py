@@ -119,6 +119,8 @@ class StatementActions:
         """What must be there before any statement runs: the way to a nested build."""
         self.side_files: Sequence[str] = ()
         """Files that are made and that no statement declares."""
+        self.probes: dict[str, bool] = {}
+        """Every path that was asked about: was it there?"""
         self._made: set[str] = set()
         """By the statements so far, in their order."""
         self._nested: dict[int, NestedBuild] = {}
@@ -206,7 +208,7 @@ class StatementActions:
     def _of_phony(self, path: str, edge: Edge) -> _Needs:
         if path not in self._phony:
             if not edge.inputs and edge.is_phony:
-                there = os.path.exists(self._full(path))  # noqa: PTH110
+                there = self._is_there(self._full(path))
                 found = _Needs((self._place(path),)) if there else _Needs(always=True)
             else:
                 needed, late = self._needs(edge.needed_inputs), self._needs(edge.order_only_inputs)
@@ -355,7 +357,7 @@ class StatementActions:
             return None
         own = {*plain.outputs, *plain.inputs}
         named = {self._place(canonical(part)): None for word in words for part in parts(word)}
-        there = (path for path in named if path in self._made or os.path.isfile(self._resolved(path)))  # noqa: PTH113
+        there = (path for path in named if path in self._made or self._is_file(self._resolved(path)))
         inputs = [path for path in there if path not in own]
         made = tuple(path for path in plain.outputs if not self._is_never_made(path))
         return plain._replace(
@@ -373,7 +375,15 @@ class StatementActions:
         """Is it the name of a target of CMake's that only runs commands, and that nothing waits for?"""
         if path in self._waited_for:
             return False
-        return path.startswith(f"{self._places.directory}/CMakeFiles/") and not os.path.exists(self._resolved(path))  # noqa: PTH110
+        return path.startswith(f"{self._places.directory}/CMakeFiles/") and not self._is_there(self._resolved(path))
+
+    def _is_there(self, path: str) -> bool:
+        if path not in self.probes:
+            self.probes[path] = os.path.exists(path)  # noqa: PTH110
+        return self.probes[path]
+
+    def _is_file(self, path: str) -> bool:
+        return self._is_there(path) and os.path.isfile(path)  # noqa: PTH113
 
     def _resolved(self, path: str) -> str:
         for symbol, place in self._places.symbols.items():

@@ -17,16 +17,21 @@ from pipeline.effects.versions import ask_version
 from pipeline.errors import ConfigError
 from pipeline.failures import fail
 from pipeline.fastpath.watched import Watched
+from pipeline.formats.manifests import FLASHER_ARGS
 from pipeline.formats.ninja.graph import CycleError, Edge, NinjaManifest, canonical
 from pipeline.formats.ninja.manifest import ManifestError, parse_manifest
 from pipeline.formats.ninja.shell import CommandKind, read_command
 from pipeline.model import Action, Failure, FailureCategory, Tool
+from pipeline.toolchain import ninja_kept
 from pipeline.toolchain.config_places import config_failure_at
-from pipeline.toolchain.ninja import NestedBuild, NinjaPlaces, StatementActions, with_stages
+from pipeline.toolchain.ninja import VARIABLES, NestedBuild, NinjaPlaces, StatementActions, with_stages
 from pipeline.toolchain.ninja_firmware import firmware_files
+from pipeline.toolchain.ninja_kept import KeptActions
 from pipeline.toolchain.ninja_tools import StatementTools
 
 MANIFEST = "build.ninja"
+KEPT_VERSION = 1
+"""Raised when the same manifest comes to other actions."""
 
 
 class NinjaBuild(NamedTuple):
@@ -46,21 +51,34 @@ class NinjaBuild(NamedTuple):
 def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild:
     """The statements that the wanted targets take, as actions. Raises ConfigError when there is no usable manifest."""
     section = config.ninja
-    reading = _BuildReading(root, config, state_dir)
-    made = reading.read(section.directory, list(section.targets))
-    made = with_stages(made)
-    tools = reading.tools
-    tools.save()
+    search = os.environ.get("PATH", os.defpath)
+    env = [os.environ.get(name) for name in VARIABLES]
+    said = (str(root), KEPT_VERSION, repr((config.toolchain.kind, section, config.prebuilt)), search, tuple(env))
+    kept = ninja_kept.load(state_dir, said)
+    if kept is None:
+        kept = _read(root, config, state_dir)
+        ninja_kept.save(state_dir, said, kept)
     return NinjaBuild(
         name=config.toolchain.kind,
-        tools=tools.tools,
-        actions=tuple(made),
+        tools=kept.tools,
+        actions=kept.actions,
         run_env=dict(os.environ),
-        watched=Watched({}, (), (*reading.files, *tools.files)),
-        manifests=tuple(reading.manifests),
-        symbols=reading.symbols,
+        watched=Watched({}, kept.absent, kept.files),
+        manifests=kept.manifests,
+        symbols=dict(section.places_of(root)),
         log_version=lambda: installed_log_version(root / section.directory, os.environ.get("PATH", os.defpath)),
     )
+
+
+def _read(root: Path, config: DeployConfig, state_dir: Path) -> KeptActions:
+    reading = _BuildReading(root, config, state_dir)
+    made = with_stages(reading.read(config.ninja.directory, list(config.ninja.targets)))
+    tools = reading.tools
+    tools.save()
+    extra = [str(root / config.prebuilt.directory / FLASHER_ARGS)] if config.makes_firmware else []
+    files = dict.fromkeys((*reading.files, *tools.files, *extra))
+    absent = tuple(tools.absent)
+    return KeptActions(tuple(made), tools.tools, tuple(files), tuple(reading.manifests), absent, reading.probes)
 
 
 def _side_files(root: Path, config: DeployConfig) -> list[str]:
@@ -79,6 +97,7 @@ class _BuildReading:
         self.tools = StatementTools(state_dir, root / config.ninja.directory, search)
         self.files: list[str] = []
         self.manifests: list[str] = []
+        self.probes: dict[str, bool] = {}
         self._seen: set[str] = set()
         self._side_files = _side_files(root, config)
 
@@ -99,7 +118,7 @@ class _BuildReading:
         places = NinjaPlaces(str(self._root), directory, self.symbols)
         debug_map = self._config.ninja.prefix_map == "debug"
         actions = StatementActions(places, manifest, self.tools, debug_map, os.environ)
-        actions.after, actions.side_files = after, self._side_files
+        actions.after, actions.side_files, actions.probes = after, self._side_files, self.probes
         inner = self._import(actions, [edge for edge in wanted if id(edge) in nested], nested)
         return [*actions.of(_once([*early, *wanted]), frozenset(map(id, early))), *inner]
 
@@ -108,7 +127,9 @@ class _BuildReading:
         found: list[Action] = []
         for edge in edges:
             directory = nested[id(edge)]
-            self.manifests.append(str(self._root / directory / MANIFEST))
+            place = str(self._root / directory / MANIFEST)
+            self.manifests.append(place)
+            self.probes[place] = os.path.exists(place)  # noqa: PTH110
             if not (self._root / directory / MANIFEST).is_file() or directory in self._seen:
                 continue
             inner = self.read(directory, [], actions.before(edge))

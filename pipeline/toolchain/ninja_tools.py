@@ -20,6 +20,7 @@ from cache import statefile
 from cache.stamps import StampTable
 from pipeline.effects.versions import printed
 from pipeline.model import Tool
+from pipeline.toolchain import programs
 
 _KIND = "ninja tools 1"
 _NAME = "ninja-tools.v1.state"
@@ -41,6 +42,9 @@ class StatementTools:
         self._asked = False
         self._identities: dict[tuple[str, ...], str] = {}
         self.tools: dict[str, Tool] = {}
+        self._programs: dict[str, str] = {}
+        self.absent: dict[str, None] = {}
+        """Where a program would be found before the one that was."""
         self.files: dict[str, None] = {}
         """Every program file that decided about an identity."""
 
@@ -69,17 +73,22 @@ class StatementTools:
     def _found(self, program: str) -> str:
         if "/" in program:
             return str(self._directory / program)
-        return shutil.which(program, path=self._search) or ""
+        if program not in self._programs:
+            found = programs.find(program, self._search)
+            self._programs[program] = "" if found is None else found.path
+            if found is not None:
+                self.absent.update(dict.fromkeys(place for place in found.earlier if not os.path.lexists(place)))
+        return self._programs[program]
 
-    def _identity(self, programs: tuple[str, ...], wanted: tuple[str, ...]) -> str:
-        known = self._identities.get((*programs, "", *wanted))
+    def _identity(self, paths: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+        known = self._identities.get((*paths, "", *wanted))
         if known is None:
-            known = self._identities[(*programs, "", *wanted)] = self._hashed(programs, wanted)
+            known = self._identities[(*paths, "", *wanted)] = self._hashed(paths, wanted)
         return known
 
-    def _hashed(self, programs: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+    def _hashed(self, paths: tuple[str, ...], wanted: tuple[str, ...]) -> str:
         digests: list[str] = []
-        for program in dict.fromkeys(programs):
+        for program in dict.fromkeys(paths):
             own = self._digest(program)
             if not own:
                 return ""
