@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import DeployError
+from pipeline.run.build import Build, load_build
+from pipeline.run.options import Options
 from tests.unit.ninja_space import DEPLOY, NINJA, NinjaSpace
 
 CC = shutil.which("cc") or ""
@@ -75,6 +78,15 @@ class Tree(NinjaSpace):
             [NINJA, "-C", str(self.out), "-n", "-d", "explain"], capture_output=True, text=True, check=True
         )
         return "no work to do" in done.stdout
+
+    def failure_to_load(self) -> str:
+        """What is said about a build directory that cannot be read."""
+        build = load_build(Options(), self.root)
+        assert isinstance(build, Build)
+        with pytest.raises(DeployError) as caught:
+            _ = build.toolchain
+        build.close()
+        return f"{caught.value.failure.line()}\n{caught.value.failure.hint}"
 
     def read(self, name: str) -> bytes:
         return (self.out / name).read_bytes()
@@ -281,3 +293,54 @@ def test_killed_in_the_middle_the_next_run_ends_well(tree: Callable[..., Tree], 
     assert not {"main.o", "util.o", "libutil.a"} & set(one.build().get("executed", []))
     assert one.run() == 0
     assert one.nothing_for_ninja()
+
+
+def test_a_dyndep_file_is_made_first_and_its_inputs_count(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    more = (
+        "rule dd\n  command = printf 'ninja_dyndep_version = 1\\nbuild out.txt: dyndep | extra.h\\n' > $out\n"
+        "build dd: dd\nrule use\n  command = cat extra.h > $out\n  dyndep = dd\nbuild out.txt: use || dd\n"
+        f"build extra.h: gen {one.root}/gen.in\ndefault out.txt\n"
+    )
+    one.manifest(more=more)
+    assert {"dd", "extra.h", "out.txt"} <= set(one.build()["executed"])
+    assert one.nothing_for_ninja()
+    one.write("gen.in", "#define GEN 4\n")
+    assert {"extra.h", "out.txt"} <= set(one.build()["executed"])
+    assert one.read("out.txt") == b"#define GEN 4\n"
+    assert one.nothing_for_ninja()
+
+
+def test_a_pool_of_one_runs_one_at_a_time(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    more = "pool single\n  depth = 1\nrule alone\n  command = mkdir lock && rmdir lock && touch $out\n  pool = single\n"
+    one.manifest(more=more + "".join(f"build alone{n}: alone\ndefault alone{n}\n" for n in range(8)))
+    assert len([name for name in one.build()["executed"] if name.startswith("alone")]) == 8
+
+
+def test_the_manifest_is_made_again_before_anything_else(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    text = (one.out / "build.ninja").read_text()
+    generated = text + "rule again\n  command = cp ../manifest.in build.ninja\n  generator = 1\n"
+    generated += "build build.ninja: again ../manifest.in\n"
+    one.write("manifest.in", generated)
+    one.write("out/build.ninja", generated)
+    one.build()
+    assert one.nothing_for_ninja()
+    one.write("manifest.in", generated.replace("cflags = ", "cflags = -DNEW "))
+    assert {"build.ninja", "main.o", "util.o"} <= set(one.build()["executed"])
+    assert b"-DNEW" in one.read("build.ninja")
+    assert one.nothing_for_ninja()
+    one.write("manifest.in", generated + "rule broken\n")
+    with pytest.raises(DeployError, match="command"):
+        one.ours()
+
+
+def test_a_manifest_that_is_refused_and_one_that_is_not_there(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.write("out/build.ninja", "build a: nothing\n")
+    said = one.failure_to_load()
+    assert "out/build.ninja:1" in said
+    assert "unknown build rule 'nothing'" in said
+    (one.out / "build.ninja").unlink()
+    assert "not configured" in one.failure_to_load()
