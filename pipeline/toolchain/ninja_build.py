@@ -121,7 +121,9 @@ class _BuildReading:
         actions = StatementActions(places, manifest, self.tools, debug_map, os.environ)
         actions.after, actions.side_files, actions.probes = after, self._side_files, self.probes
         inner = self._import(actions, [edge for edge in wanted if id(edge) in nested], nested)
-        return [*actions.of(_once([*early, *wanted]), frozenset(map(id, early))), *inner]
+        made = actions.of(_once([*early, *wanted]), frozenset(map(id, early)))
+        self.files += actions.directories
+        return [*made, *inner]
 
     def _with_dyndeps(self, directory: str, manifest: NinjaManifest) -> list[str]:
         """Put in what dyndep files say; the names of those files, which are made before everything else."""

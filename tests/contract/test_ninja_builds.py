@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cache.stamps import next_tick
 from pipeline.errors import DeployError
 from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
@@ -344,3 +345,46 @@ def test_a_manifest_that_is_refused_and_one_that_is_not_there(tree: Callable[...
     assert "unknown build rule 'nothing'" in said
     (one.out / "build.ninja").unlink()
     assert "not configured" in one.failure_to_load()
+
+
+def test_a_directory_as_an_input_and_logs_elsewhere(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    (one.root / "assets").mkdir()
+    text = (one.out / "build.ninja").read_text()
+    more = f"rule ls\n  command = ls {one.root}/assets > $out\nbuild list: ls {one.root}/assets\ndefault list\n"
+    one.write("out/build.ninja", f"builddir = logs\n{text}{more}")
+    one.build()
+    assert one.nothing_for_ninja()
+    assert (one.out / "logs/.ninja_log").exists()
+    assert not (one.out / ".ninja_log").exists()
+    next_tick()
+    one.write("assets/a", "")
+    assert one.build()["executed"] == ["list"]
+    assert one.read("list") == b"a\n"
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
+def test_the_log_does_not_grow_without_end(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.build()
+    log = one.out / ".ninja_log"
+    head, *lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([head, *(lines * 40)]))
+    one.write("util.c", FILES["util.c"] + "// a comment\n")
+    one.build()
+    assert log.read_bytes().count(b"\n") < 20
+    assert one.nothing_for_ninja()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_strace_says_what_nobody_declares(tmp_path: Path) -> None:
+    one = Tree(tmp_path / "one", tmp_path / "cache", deploy=DEPLOY.replace("[cache]", "strace = true\n[cache]"))
+    one.write("hidden.txt", "hidden")
+    one.manifest(more="rule peep\n  command = cat ../hidden.txt > $out; touch stray\nbuild peep: peep\ndefault peep\n")
+    if subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], check=False).returncode:
+        pytest.skip("strace may not trace here")
+    one.ours()
+    assert "undeclared out/peep:  -> read hidden.txt" in one.notices
+    assert "undeclared out/peep:  -> wrote out/stray" in one.notices
+    assert "util.h" not in one.notices
