@@ -85,7 +85,7 @@ def _service() -> Iterator[_Line]:
 def _measure(line: _Line, runs: int, step: Callable[[str, int, int], None]) -> PortFigures:
     lent, returned = [], []
     _loan(line.device)[0].close()  # from here on the service has the port open
-    with _Viewer(line.device) as viewer:
+    with _ByteViewer(line.device) as viewer:
         byte = []
         for number in range(10 * runs):
             step("bytes from the board", number, 10 * runs)
@@ -105,7 +105,7 @@ def _loan(device: DeviceRef) -> tuple[ServedPort, Borrowed]:
     return borrow(device, Holder(os.getpid(), "bench:live"), wait_s=TIMEOUT_S, usb_of=lambda _: None)
 
 
-class _Viewer:
+class _ByteViewer:
     """Stamps what arrives, in a thread of its own."""
 
     def __init__(self, device: DeviceRef) -> None:
@@ -132,7 +132,7 @@ class _Viewer:
             raise RuntimeError(f"a byte did not arrive within {TIMEOUT_S:g} s")
         return (self._at_s - began_s) * 1000
 
-    def __enter__(self) -> _Viewer:
+    def __enter__(self) -> _ByteViewer:
         return self
 
     def __exit__(self, *_: object) -> None:
