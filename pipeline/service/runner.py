@@ -1,6 +1,7 @@
 """The runner: a process that has loaded what a deploy imports, and forks a child for each run that a client hands over.
 
-    python -m pipeline.service.runner DESCRIPTOR        of a listening socket; stdin: whoever started it
+    python -m pipeline.service.runner DESCRIPTOR        of a listening socket; stdin and stdout: whoever started it,
+                                                        who is told by a byte that this is ready
 
 Single-threaded, and without an open board, port or emulator, so that a fork is safe. Knows processes, descriptors and
 the frames of `client/run_frame.py`; a run is `doit` or `hotplate`, as ever. Invariants: a child has of the runner's
@@ -72,9 +73,12 @@ class RunnerLink:
 class Runner:
     """The loop. `serve` returns in a child what that has to be, and None in the runner, at its end."""
 
-    def __init__(self, listening: socket.socket, starter: int, idle_s: float, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, listening: socket.socket, starter: tuple[int, int], idle_s: float, now_s: Callable[[], float]
+    ) -> None:
+        """`starter`: readable when whoever started this is gone; and what tells him the same of us."""
         self._listening = listening
-        self._starter = starter
+        self._starter, self._told = starter
         self._idle_s = idle_s
         self._now_s = now_s
         self._links: dict[int, RunnerLink] = {}
@@ -223,6 +227,7 @@ class Runner:
         os.close(self._woken)
         self._listening.close()
         os.close(self._starter)
+        os.close(self._told)
         for other in self._links.values():
             if other is link:
                 other.connection.close()
@@ -376,7 +381,7 @@ def _open_streams(facts: Sequence[str]) -> None:
         raw.name = f"<{name}>"
         made = io.TextIOWrapper(
             binary, encoding, errors, newline=None if number == 0 else "\n",
-            line_buffering=line_buffering == "1", write_through=unbuffered,
+            line_buffering=line_buffering == "1", write_through=write_through == "1",
         )  # fmt: skip
         made.mode = mode[0]  # type: ignore[misc]
         setattr(sys, name, made)
@@ -484,14 +489,18 @@ def main() -> int:
     listening.setblocking(False)
     # Of no terminal, so that those of its clients are files like others to the children, which lead no session either.
     os.setsid()
-    starter = os.dup(0)
+    starter, ready = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
     os.close(nothing)
     preload()
     gc.collect()
     gc.freeze()  # the collector of a child would else touch, and so copy, every page
-    handed = Runner(listening, starter, IDLE_S, time.monotonic).serve()
+    runner = Runner(listening, (starter, ready), IDLE_S, time.monotonic)
+    with contextlib.suppress(OSError):
+        os.write(ready, b"r")
+    handed = runner.serve()
     if handed is None:
         return 0
     return run() if become(handed) else 0
