@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from pipeline.fastpath import FirstLook
     from pipeline.model import Failure, Verdict
-    from pipeline.run.run import Run, StageOf
+    from pipeline.run.run import Run
+    from pipeline.run.stage_of import StageOf
 
     Task = dict[str, Any]
     """As doit takes it."""
@@ -138,7 +139,7 @@ class HostCheck:
         self._verdict: Verdict | None = None
 
     def __call__(self) -> bool:
-        self._verdict = run().build.host_verdict(self._stage)
+        self._verdict = run().variants.verdict(self._stage)
         return self._verdict.up_to_date
 
     def __repr__(self) -> str:
@@ -155,7 +156,7 @@ class DeviceCheck:
         self._where = where
 
     def __call__(self) -> bool:
-        return self._which.stage == "reflash" and run().nothing_to_write(self._which.device, self._which.region)
+        return self._which.stage == "reflash" and run().was_nothing_to_write(self._which)
 
     def __repr__(self) -> str:
         return f"{self._where}: only this run's verify-flash can tell"
@@ -171,7 +172,8 @@ class Clean:
         from pipeline.errors import DeployError
 
         try:
-            run().build.clean(self._stage)
+            for variant in run().variants.every:
+                variant.build.clean(self._stage)
         except DeployError as error:
             from pipeline.report.terminal import say_failure
 
@@ -208,8 +210,10 @@ class Execute:
 
 
 def _names() -> frozenset[str]:
-    """Basenames of our tasks."""
-    return frozenset(name.removeprefix("task_").replace("_", "-") for name in globals() if name.startswith("task_"))
+    """Basenames of our tasks. `devices` is a command too, after which no creator of tasks may be named."""
+    return frozenset({"devices"}) | frozenset(
+        name.removeprefix("task_").replace("_", "-") for name in globals() if name.startswith("task_")
+    )
 
 
 def _remember_users_tasks() -> None:
@@ -224,7 +228,7 @@ def _remember_users_tasks() -> None:
 
 def _stage_of(creator: Callable[..., Any], device: str = "", region: str = "") -> StageOf:
     from pipeline.model import Stage
-    from pipeline.run.run import StageOf
+    from pipeline.run.stage_of import StageOf
 
     return StageOf(Stage(creator.__name__.removeprefix("task_").replace("_", "-")), device, region)
 
@@ -255,7 +259,7 @@ def _host_task(creator: Callable[[], Task], *after: str) -> Task:
 def _device_tasks(creator: Callable[[], Iterator[Task]], after: str) -> Iterator[Task]:
     """The group and a task for each device. `{}` in `after` is the device's name."""
     yield _group(creator)
-    for device in run().project.devices:
+    for device in run().project.all_devices:
         which = _stage_of(creator, device.name)
         doc = f"{creator.__doc__} ({device.name})"
         made = _task(which, doc, [after.format(device.name)], DeviceCheck(which, device.where))
@@ -298,7 +302,7 @@ def task_reflash() -> Iterator[Task]:
     from pipeline.run.current import options
 
     # Made only when the command line names it, so that listing tasks need not read the partition table.
-    devices = {device.name: device for device in run().project.devices}
+    devices = {device.name: device for device in run().project.all_devices}
     for name, region in options().regions:
         if name in devices:
             which = _stage_of(task_reflash, name, region)
@@ -321,7 +325,7 @@ def task_deploy() -> Iterator[Task]:
     """from C source to the first JSON-RPC byte of the running device (the default)"""
     group = _group(task_deploy)
     yield group
-    for device in run().project.devices:
+    for device in run().project.all_devices:
         yield {
             **group,
             "name": device.name,
@@ -370,7 +374,31 @@ def task_check() -> Iterator[Task]:
     return check()
 
 
+def task_discover() -> Iterator[Task]:
+    from pipeline.shelf.tasks import devices_group
+
+    return devices_group()
+
+
 def task_hooks() -> Iterator[Task]:
     from pipeline.editor.tasks import hooks_group
 
     return hooks_group()
+
+
+def task_livetest() -> Iterator[Task]:
+    from pipeline.livetest.tasks import livetest
+
+    return livetest()
+
+
+def task_host() -> Iterator[Task]:
+    from pipeline.livetest.tasks import host
+
+    return host()
+
+
+def task_all() -> Task:
+    from pipeline.livetest.tasks import everything
+
+    return everything()
