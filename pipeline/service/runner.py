@@ -340,5 +340,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.modules["pipeline.service.runner"] = sys.modules["__main__"]
     sys.exit(main())
