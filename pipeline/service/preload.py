@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 
 PRELOADED = (
     "doit.doit_cmd",
@@ -19,7 +20,29 @@ PRELOADED = (
     "pipeline.measure.tasks",
     "pipeline.fastpath.handover",
     "pipeline.fastpath.state",
+    "pipeline.effects.packages",
+    "pipeline.effects.versions",
+    "pipeline.engine.engine",
+    "pipeline.engine.facts",
+    "pipeline.engine.leftovers",
+    "pipeline.engine.partial_graph",
     "pipeline.engine.scheduler",
+    "pipeline.fastpath.native_loop",
+    "pipeline.formats.diagnostics",
+    "pipeline.livetest.tasks",
+    "pipeline.run.engines",
+    "pipeline.shelf.tasks",
+    "pipeline.toolchain.build",
+    "pipeline.toolchain.compiled",
+    "pipeline.toolchain.distribution",
+    "pipeline.toolchain.filesystems",
+    "pipeline.toolchain.generate",
+    "pipeline.toolchain.globs",
+    "pipeline.toolchain.named_files",
+    "pipeline.toolchain.products",
+    "pipeline.toolchain.programs",
+    "pipeline.toolchain.user_actions",
+    "pipeline.toolchain.zig",
     "pipeline.stages.fingerprint",
     "pipeline.stages.compile",
     "pipeline.stages.link",
@@ -55,6 +78,8 @@ PRELOADED = (
     "difflib",
     "locale",
     "mmap",
+    "encodings.utf_8_sig",
+    "xxhash",
     # its import opens no emulator; whoever has no virtual board has none of it
     "virtualboard.port",
     "virtualboard.rv32",
@@ -67,3 +92,5 @@ def preload() -> None:
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    # doit reads where each task is declared; the patterns of `tokenize` take longer to compile than to use.
+    inspect.getsourcelines(preload)

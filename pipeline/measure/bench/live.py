@@ -242,7 +242,7 @@ def _ports(recorder: Recorder, runs: int) -> None:
     if find_spec(PORTS) is None:
         return
     ports = import_module(PORTS)
-    found = ports.measure_ports(runs, lambda text, done, total: recorder.step(text, done, total))
+    found = ports.measure_ports(runs, recorder.step)
     for case, times, limit in (
         ("port lent to a deploy", found.lent, ports.LENT_MS),
         ("port given back to its viewers", found.returned, ports.LENT_MS),
