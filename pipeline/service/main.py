@@ -29,6 +29,7 @@ from pipeline.service.history import HistoryWriter
 from pipeline.service.log import ServiceLog
 from pipeline.service.roles import ROLES
 from pipeline.service.server import Client, Service
+from pipeline.service.speed import Speed
 from pipeline.service.upgrade import ask_to_stop
 
 SWITCH_S = 0.001
@@ -61,7 +62,12 @@ def serve(say: Callable[[str], None]) -> Failure | None:
         log = ServiceLog(Path(directory, endpoint.LOG), SystemClock().utc)
         log.say(f"version {__version__} begins, pid {os.getpid()}")
         asyncio.run(
-            _run(listening, log, lambda: say(f"listening on {directory}/{endpoint.SOCKET} (pid {os.getpid()})"))
+            _run(
+                listening,
+                directory,
+                log,
+                lambda: say(f"listening on {directory}/{endpoint.SOCKET} (pid {os.getpid()})"),
+            )
         )
         log.say(f"pid {os.getpid()} ends")
     finally:
@@ -102,7 +108,7 @@ def _listen(path: Path) -> socket.socket:
     return listening
 
 
-async def _run(listening: socket.socket, log: ServiceLog, ready: Callable[[], None]) -> None:
+async def _run(listening: socket.socket, directory: str, log: ServiceLog, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     clock = SystemClock()
     over = asyncio.Event()
@@ -114,12 +120,14 @@ async def _run(listening: socket.socket, log: ServiceLog, ready: Callable[[], No
     loop.set_exception_handler(lambda _, context: _unforeseen(service, log, context))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, over.set)
+    speed = Speed(loop, service, directory, log.say)
     server = await loop.create_unix_server(lambda: Client(service, loop), sock=listening)
     try:
         ready()
         await over.wait()
     finally:
         server.close()
+        speed.close()
         for client in list(service.clients):
             client.end()
         await asyncio.sleep(0)  # what was sent is written

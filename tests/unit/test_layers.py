@@ -83,6 +83,7 @@ PURE_CACHE = {"cache.named_tuple", "cache.digest"}
 
 DOIT_MODULES = {
     "pipeline/tasks.py",
+    "pipeline/cli/attach_command.py",
     "pipeline/cli/cache_tasks.py",
     "pipeline/cli/check_tasks.py",
     "pipeline/cli/commands.py",
