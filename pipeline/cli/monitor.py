@@ -19,7 +19,6 @@ from pipeline.boot.log_levels import parse_rules
 from pipeline.boot.log_patterns import visible
 from pipeline.cli.monitor_loop import POLL_S, MonitorLoop
 from pipeline.cli.monitor_screen import MonitorScreen, has_colours, is_view, local_time
-from pipeline.client.protocol import DeviceRef
 from pipeline.client.watched_console import WatchedConsole
 from pipeline.config.schema import DeviceConfig
 from pipeline.config.until import expression_problem
@@ -31,6 +30,7 @@ from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.records import json_text
 from pipeline.run.device_service import DeviceService
+from pipeline.run.lent_ports import device_ref
 
 PATIENCE_S = 30.0
 """A person watches, and may be about to plug the board in again."""
@@ -138,15 +138,7 @@ def _watched(boards: DeviceService, device: DeviceConfig, wanted: Wanted) -> Wat
     """The device's console through the service; None where there is no service, or none that can be used."""
     from pipeline.client.connection import NoService
 
-    ref = DeviceRef(
-        str(boards.project.root),
-        device.name,
-        device.chip,
-        device.port,
-        boards.last_mac(device),
-        device.monitor_baud,
-        device.reset,
-    )
+    ref = device_ref(device, boards.project.root, boards.last_mac(device))
     try:
         return WatchedConsole(ref, "now" if wanted.call or wanted.reset else "boot")
     except NoService as error:
