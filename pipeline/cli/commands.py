@@ -37,6 +37,14 @@ def _flag(name: str, text: str, *, default: bool) -> dict[str, Any]:
     return {"name": name, "short": "", "long": name, "type": bool, "default": default, "help": text, **inverse}
 
 
+FILTER_TEXTS = (
+    ("device", "only this device of deploy.toml"),
+    ("group", "only devices of this group"),
+    ("chip", "only devices with this chip"),
+    ("tag", "only devices with this tag"),
+)
+
+
 class Monitor(Command):  # type: ignore[misc]
     """Show what a device says, and send it what is typed."""
 
@@ -187,6 +195,33 @@ class Lease(Command):  # type: ignore[misc]
         return _refused(code, 1) if isinstance(code, Failure) else code
 
 
+class Mcp(Command):  # type: ignore[misc]
+    """The project as tools for an agent."""
+
+    doc_purpose = "serve this project's tools to an AI agent over MCP: stdio, or --http on this machine"
+    doc_usage = "[--http] [--port N]"
+    doc_description = (
+        "Build, deploy, monitor, live tests, reports and leases as tools with structured results and progress, for the "
+        "devices of deploy.toml alone. Over stdio the agent's client starts it (see .mcp.json); --http listens on "
+        "127.0.0.1 with a token, which lies beside the address in .deploy/mcp.json. Needs the extra [mcp]."
+    )
+    cmd_options = (
+        _flag("http", "listen on 127.0.0.1 instead of stdio", default=False),
+        {"name": "port", "short": "", "long": "port", "type": int, "default": 0, "help": "with --http; 0: a free one"},
+    )
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        from pipeline.cli import mcp
+
+        if pos_args:
+            return _refused(_surplus("mcp", pos_args), 3)
+        try:
+            code = mcp.run(Path.cwd().resolve(), http=opt_values["http"], port=opt_values["port"])
+        except KeyboardInterrupt:
+            return 130
+        return _refused(code, 2) if isinstance(code, Failure) else code
+
+
 class View(Command):  # type: ignore[misc]
     """A command that loads the project, prints one text about it and ends."""
 
@@ -197,12 +232,11 @@ class View(Command):  # type: ignore[misc]
     def parse_execute(self, in_args: list[str]) -> Any:
         """doit stops reading options at the first other word; people also write them last."""
         options, words, rest = [], [], iter(in_args)
+        flags = {option["long"] for option in self.cmd_options if option["type"] is bool}
         for word in rest:
             if word.startswith("--"):
-                # Each of our options has a value.
-                options += (
-                    [word] if "=" in word else [word, *(value for value in [next(rest, None)] if value is not None)]
-                )
+                alone = "=" in word or word[2:] in flags
+                options += [word] if alone else [word, *(value for value in [next(rest, None)] if value is not None)]
             else:
                 words.append(word)
         return super().parse_execute([*options, *words])
@@ -213,6 +247,8 @@ class View(Command):  # type: ignore[misc]
         options = Options(
             devices=_given(opt_values.get("device")),
             groups=_given(opt_values.get("group")),
+            chips=_given(opt_values.get("chip")),
+            tags=_given(opt_values.get("tag")),
             profile=opt_values.get("profile", ""),
         )
         build = load_build(options)
@@ -320,6 +356,29 @@ class Report(View):
         from pipeline.cli.report_view import report_text
 
         return report_text(build.project, pos_args, opt_values["format"], opt_values["limit"])
+
+
+class Devices(View):
+    """The boards of the project, and those that nobody has named."""
+
+    doc_purpose = "list the boards: chip, MAC, port, identity, lease, last deploy; and ports that no device names"
+    doc_usage = "[--device NAME] [--group NAME] [--chip CHIP] [--tag TAG] [--json]"
+    doc_description = (
+        "A device has to pass every filter that is given. Opens no port: `doit devices:discover` does, and adds what "
+        "answers to deploy.toml. --json prints the same for programs."
+    )
+    cmd_options = (
+        *(_option(name, text) for name, text in FILTER_TEXTS),
+        _flag("json", "as JSON", default=False),
+    )
+
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        from pipeline.cli.devices import devices_text
+
+        if pos_args:
+            return _surplus("devices", pos_args)
+        asked = any(opt_values[name] for name, _ in FILTER_TEXTS)
+        return devices_text(build.project, all_of_them=not asked, as_json=opt_values["json"])
 
 
 class Status(View):

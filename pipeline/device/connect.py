@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -154,8 +155,7 @@ def _identified(rom: RomLoader) -> Identity:
 
 def _standard(port: Any, chip: str, flash_size: int, reset: str, reasons: tuple[Reason, ...]) -> Loader:
     """esptool's reset strategies and its reading of the chip; one retry if the answers make no sense."""
-    import esptool
-
+    esptool = load_esptool()
     esp = esptool_loader(port, chip, reset)
     mode = "usb-reset" if reset == "usb" else "default-reset"
     esp.connect(mode=mode, attempts=STANDARD_TRIES, detecting=True, warnings=False)
@@ -180,16 +180,27 @@ def enter_again(esp: Any, port: Any, reset: str) -> None:
 
 def esptool_loader(port: Any, chip: str, reset: str) -> Any:
     """esptool's loader object on an open port: silent, and counting its round trips in `commands`. Sends nothing."""
-    import esptool
-    from esp_pylib.logger import EspLog
-
-    EspLog.set_logger(_quiet_logger())
-    esptool.loader.HexFormatter = Unseen
+    esptool = load_esptool()
     set_timeout(port, TIMEOUT_S)
     esp = esptool.CHIP_DEFS[chip](port)
     esp.cache["usb_vid"], esp.cache["usb_pid"] = _usb_ids(port, reset)
     count_commands(esp, 0)
     return esp
+
+
+_LOADING = threading.Lock()
+
+
+def load_esptool() -> Any:
+    """esptool, imported whole and made silent. Its modules import each other in a circle: to a second thread that comes
+    meanwhile, Python gives what there is so far."""
+    with _LOADING:
+        import esptool
+        from esp_pylib.logger import EspLog
+
+        EspLog.set_logger(_quiet_logger())
+        esptool.loader.HexFormatter = Unseen
+        return esptool
 
 
 def _usb_ids(port: Any, reset: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 Pure: events in, one dict of JSON types out. Does not know files, the clock or the Markdown.
 Invariant: any prefix of a run's events gives a complete report; what was not measured is `null`, never 0; and
-`sum(stage durations) + remainder_ms == duration_ms` exactly, as do the segments of the TTFB.
+`sum(stage durations) + waiting_ms + remainder_ms == duration_ms` exactly, as do the segments of the TTFB.
 
 Rounding: each duration in seconds is rounded to whole microseconds, then *down* to whole ms; marks are ms after the
 release of reset by the same rule, and segments are differences of such marks. So what the rows cannot hold is in the
@@ -26,9 +26,11 @@ from pipeline.events import (
     PlanMade,
     Readiness,
     RegionDone,
+    RolledBack,
     RunFinished,
     RunStarted,
     StageStarted,
+    Waited,
     killed,
     payload,
 )
@@ -89,6 +91,8 @@ class _Run(NamedTuple):
     parts: tuple[tuple[PhasePart, Stage | None], ...]
     """With the stage that was under way."""
     failure: Failure | None
+    waited_s: float
+    rolled_back: RolledBack | None
     unknown: int
     """Failures that the failure map does not know: each is a defect of ours."""
     outcome: DeployOutcome | None
@@ -103,6 +107,7 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
     return {
         "schema": REPORT_SCHEMA,
         "transaction_id": started.tx if started else "",
+        "run": started.run if started else "",
         "started_at": run.started_at,
         "outcome": run.outcome.value if run.outcome else None,
         "report_path": started.report_path if started else "",
@@ -127,6 +132,7 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
         "readiness": _readiness(run),
         "ttfb": _ttfb(run),
         "failure": run.failure and failure_json(run.failure),
+        "rollback": _rollback(run.rolled_back),
         "budget": {
             **budget_dict(budget),
             "enforced": bool(started and started.budget_enforced),
@@ -165,6 +171,8 @@ def _sort(events: Sequence[Event]) -> _Run:
         readiness=_last(items, Readiness),
         parts=_parts(items),
         failure=failures[0] if failures else None,
+        waited_s=waited.seconds if (waited := _last(items, Waited)) else 0.0,
+        rolled_back=_last(items, RolledBack),
         unknown=len({f for f in failures if f.category is FailureCategory.UNKNOWN}),
         outcome=ends.outcome if ends else None,
     )
@@ -252,8 +260,9 @@ def _judge(run: _Run, durations: Mapping[Stage, int | None]) -> BudgetReport:
     measured = {
         **{name: None if ms is None else ms + _in_phase_ms(run, name) for name, ms in before.items()},
         **{stage.value: duration for stage, duration in durations.items()},
-        # what the user waited for: `totals.duration_ms` begins only when the log does
-        TOTAL: whole_ms(run.total_s) + sum(ms or 0 for ms in before.values()),
+        # what the user waited for: `totals.duration_ms` begins only when the log does. What other boards took in the
+        # meantime is not this one's to answer for.
+        TOTAL: whole_ms(run.total_s) - whole_ms(run.waited_s) + sum(ms or 0 for ms in before.values()),
     }
     return judge(started.budget_ms if started else {}, measured)
 
@@ -262,7 +271,8 @@ def _totals(run: _Run, durations: Mapping[Stage, int | None]) -> dict[str, Any]:
     total = whole_ms(run.total_s)
     return {
         "duration_ms": total,
-        "remainder_ms": total - sum(ms for ms in durations.values() if ms is not None),
+        "waiting_ms": whole_ms(run.waited_s),
+        "remainder_ms": total - whole_ms(run.waited_s) - sum(ms for ms in durations.values() if ms is not None),
         "compiled": _count(run, "compiled"),
         "restored": _count(run, "restored"),
         "linked": _count(run, "linked"),
@@ -355,6 +365,13 @@ def _readiness(run: _Run) -> dict[str, Any]:
         "modules": [dict(module) for module in readiness.modules],
         "note": readiness.note,
     }
+
+
+def _rollback(said: RolledBack | None) -> dict[str, Any] | None:
+    """What became of the images before, where a board did not become ready and they were to be put back."""
+    if said is None:
+        return None
+    return {"transaction_id": said.tx, "outcome": said.outcome and said.outcome.value, "message": said.message}
 
 
 def failure_json(failure: Failure) -> dict[str, Any]:

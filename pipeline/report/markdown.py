@@ -30,6 +30,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     parts = [
         section("# Deploy Report", _header(report)),
         *([_failure(report["failure"])] if report["failure"] else []),
+        *([section("## Rollback", iter(report["rollback"].items()))] if report["rollback"] else []),
         section("## Plan", iter(report["plan"].items())),
         section("## Fingerprints", _fingerprints(report)),
         section("## Flash Digests", _digests(report)),
@@ -121,6 +122,8 @@ def _bullets(bullets: Bullets) -> list[str]:
 def _header(report: Mapping[str, Any]) -> Bullets:
     device, totals = report["device"], report["totals"]
     yield "transaction_id", report["transaction_id"]
+    if report["run"] not in ("", report["transaction_id"]):
+        yield "run", report["run"]
     yield "timestamp_utc", report["started_at"]
     yield "outcome", report["outcome"]
     yield "device_name", device["name"]
@@ -206,6 +209,8 @@ def _durations(report: Mapping[str, Any]) -> Bullets:
     for row in report["budget"]["phases"]:
         words = [outcomes[row["phase"]]] if row["phase"] in outcomes else []
         yield row["phase"], _TimedPhase(row, words)
+    if report["totals"]["waiting_ms"]:
+        yield "waiting", report["totals"]["waiting_ms"]
     yield "remainder", report["totals"]["remainder_ms"]
     yield "total", _TimedPhase(report["budget"]["total"], [])
 

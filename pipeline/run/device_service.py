@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
     from pipeline.device.leases import BoardLease
     from pipeline.device.serial_link import PortLink
+    from pipeline.effects.clock import SystemClock
     from pipeline.stages.handover import Journal
 
 
@@ -51,17 +52,18 @@ class _Holder:
 
 class DeviceService:
     """`tx_of` gives the transaction of a device in this run, "" where there is none; `measured` takes what is worth
-    knowing on its own of the time that a device took."""
+    knowing on its own of the time that a device took; `clock_of` gives a device's clock."""
 
     def __init__(
         self,
         build: Build,
         tx_of: Callable[[str], str] = lambda device: "",
         measured: Callable[[str, PhasePart], None] = lambda device, part: None,
+        clock_of: Callable[[str], SystemClock] | None = None,
     ) -> None:
         self.build = build
         self.project = build.project
-        self._clock = build.clock
+        self._clock_of = clock_of or (lambda device: build.clock)
         self._tx_of = tx_of
         self._asked = 0
         self._lent = LentPorts(build.project.root, build.notice, measured, autostart=build.config.service.autostart)
@@ -121,6 +123,20 @@ class DeviceService:
         """Close the device's port, whatever holds it."""
         self._holders.pop(device.name, _Holder()).close()
 
+    def lease_token(self, device: DeviceConfig) -> str:
+        """What lets a child process use the board while it is ours; `""`: it is not."""
+        lease = self._leases.get(device.name)
+        return "" if lease is None else lease.token
+
+    def done_with(self, device: DeviceConfig) -> None:
+        """Let go of the device's port and of its lease."""
+        try:
+            self.let_go(device)
+        finally:
+            lease = self._leases.pop(device.name, None)
+            if lease is not None:
+                lease.release()
+
     def close(self) -> None:
         """Let go of every port, and of the boards."""
         try:
@@ -163,12 +179,12 @@ class DeviceService:
         from pipeline.device.ports import open_port
 
         options = self.project.options
-        holder = self._holder(self._tx_of(device.name), self._clock.utc())
+        holder = self._holder(self._tx_of(device.name), self._clock_of(device.name).utc())
         lent = self._lent.borrow(device, self.last_mac(device), holder, take=options.take)
         if lent is not None:
             return lent
         root, size = self.project.root, self.project.config.flash.size_bytes
-        port = open_port(device.name, device, root, self._clock, size)
+        port = open_port(device.name, device, root, self._clock_of(device.name), size)
         if device.is_virtual:
             self._lent.tell_of(device, port, holder)
         return port
@@ -182,7 +198,7 @@ class DeviceService:
             port,
             device.port,
             device.where,
-            self._clock.now_s,
+            self._clock_of(device.name).now_s,
             real_time=not virtual,
             reopen=lambda: reopen(port),
             pause=port.clock.wait if virtual else time.sleep,

@@ -20,9 +20,11 @@ from pipeline.events import (
     PlannedRegion,
     Readiness,
     RegionDone,
+    RolledBack,
     RunFinished,
     RunStarted,
     StageStarted,
+    Waited,
     When,
     decode_log,
     encode,
@@ -94,6 +96,8 @@ ONE_OF_EACH: dict[EventKind, Payload] = {
     EventKind.READINESS: Readiness("failed", "panic", "ff", 2.5, {"rom_banner": "USB"}),
     EventKind.PART: PhasePart("wait for the port", "dispatch", 0.5),
     EventKind.FAILURE: FAILURE,
+    EventKind.WAITED: Waited(2.5),
+    EventKind.ROLLED_BACK: RolledBack("tx-20261121-000000-feed", DeployOutcome.REGIONS_FLASHED, "they are back"),
     EventKind.RUN_FINISHED: RunFinished(DeployOutcome.FAILED),
 }
 
@@ -117,7 +121,12 @@ def test_each_kind_comes_back_as_it_was_written(kind: EventKind) -> None:
 
 
 def test_absent_parts_come_back_absent() -> None:
-    for item in (RunFinished(None), StageResult(Stage.LINK, StageOutcome.RAN, 0.0), Readiness("pending")):
+    for item in (
+        RunFinished(None),
+        RolledBack("", None, "why"),
+        StageResult(Stage.LINK, StageOutcome.RAN, 0.0),
+        Readiness("pending"),
+    ):
         assert payload(event(item, WHEN)) == item
 
 

@@ -64,7 +64,7 @@ FAILURE_KEYS = {"category", "stage", "retryable", "user_action", "where", "messa
 TOP_KEYS = {
     *("schema", "transaction_id", "started_at", "outcome", "device", "profile", "git", "plan", "reasons", "stages"),
     *("regions", "marks", "failure", "totals", "report_path", "targets", "toolchain", "verify_level"),
-    *("fingerprints", "changed_inputs", "readiness", "ttfb", "budget"),
+    *("fingerprints", "changed_inputs", "readiness", "ttfb", "budget", "run", "rollback"),
 }
 
 
@@ -90,9 +90,9 @@ def check(report: dict[str, Any]) -> None:
         assert report["outcome"] in ("failed", "interrupted")
     totals = report["totals"]
     counted = {"compiled", "restored", "linked", "bytes_written", "unknown_failures"}
-    assert set(totals) == {"duration_ms", "remainder_ms", *counted}
+    assert set(totals) == {"duration_ms", "waiting_ms", "remainder_ms", *counted}
     durations = [row["duration_ms"] or 0 for row in report["stages"]]
-    assert sum(durations) + totals["remainder_ms"] == totals["duration_ms"]
+    assert sum(durations) + totals["waiting_ms"] + totals["remainder_ms"] == totals["duration_ms"]
     ttfb = report["ttfb"]
     assert list(ttfb["segments"]) == [name for name, _, _ in SEGMENTS]
     known = [ms for ms in ttfb["segments"].values() if ms is not None]
@@ -185,6 +185,7 @@ def test_what_was_not_counted_is_null_and_what_was_not_begun_wrote_nothing() -> 
     totals = report_of(StageStarted(Stage.COMPILE), RunFinished(None))["totals"]
     assert totals == {
         "duration_ms": 1000,
+        "waiting_ms": 0,
         "remainder_ms": 1000,
         "compiled": None,
         "restored": None,
