@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from pipeline.client.protocol import (
     NoteKind,
 )
 from pipeline.failures import fail
+from pipeline.formats.jsonrpc import reported_sha256
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.service.hub import ConsoleState, Since, Sink
 from pipeline.service.leases import Leases, PortLease
@@ -41,6 +43,10 @@ from pipeline.service.ring import EntryRing
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 10.0
 """A port that cannot be opened is tried again this often, while somebody watches."""
+
+
+ELF_ID = re.compile(r"[0-9a-fA-F]{8,64}")
+"""What firmware may say that it is; anything else is a line like others."""
 
 
 class Lessee(Protocol):
@@ -292,8 +298,9 @@ class Console:
                     self._ring.boot = self._ring.number_at(seen.at_s)
                 self.elf, self._banner = "", False
                 self.note(NoteKind.RESET, f"the board was reset: {seen.text}")
-            if self._listener.running not in ("", self.elf):
-                self.elf = self._listener.running
+            said = reported_sha256(seen.message) if seen.message is not None else None
+            if said is not None and said != self.elf and ELF_ID.fullmatch(said):
+                self.elf = said
                 self.note(NoteKind.BOOT, f"firmware {self.elf[:16]} says that it runs", elf=self.elf)
 
     def note(self, kind: NoteKind, text: str, *, tx: str = "", elf: str = "") -> ConsoleNote:
