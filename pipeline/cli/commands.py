@@ -51,7 +51,8 @@ class Monitor(Command):  # type: ignore[misc]
     doc_purpose = "show what a device says; lines typed on stdin are sent to it"
     doc_usage = (
         "[DEVICE] [--reset | --no-reset] [--filter REGEX] [--mute REGEX] [--levels RULES] [--timestamps] [--raw] "
-        "[--no-fold] [--no-decode] [--until REGEX] [--call METHOD [--params JSON]] [--seconds N]"
+        "[--no-fold] [--no-decode] [--history [--grep REGEX]] [--since WHEN] [--until REGEX] "
+        "[--call METHOD [--params JSON]] [--seconds N]"
     )
     doc_description = (
         "Opens the device's port at its monitor baud, resets the board into its application (unless --no-reset) and "
@@ -60,7 +61,10 @@ class Monitor(Command):  # type: ignore[misc]
         "line matched: 0 yes, 1 no. --call asks one JSON-RPC method and prints its result alone. A typed line "
         "`/call METHOD [JSON]` asks one too, `/reset` resets the board. On a terminal, and with --filter, --mute, "
         "--levels or --timestamps, lines are shown as text: nothing steers the terminal, and repeated lines are "
-        "folded; else, and with --raw, every byte goes through as it is. Lines of a crash are never left out."
+        "folded; else, and with --raw, every byte goes through as it is. Lines of a crash are never left out. "
+        "Where the service runs (`doit serve`), the board is shared and not reset, and what it said since its last "
+        "boot comes first (--since boot, deploy, all or now). --history shows what is kept of the device's console "
+        "and ends with 0, or with 1 when nothing was found; --since is then also a time, as 10m, or a transaction."
     )
     cmd_options = (
         _option("device", "device of deploy.toml"),
@@ -71,6 +75,9 @@ class Monitor(Command):  # type: ignore[misc]
         _flag("timestamps", "begin each line with its local time", default=False),
         _flag("raw", "copy every byte as it is, also to a terminal; typed lines are never ours", default=False),
         _flag("fold", "show repeated lines once, with their number", default=True),
+        _flag("history", "show what the console's file holds, and end", default=False),
+        _option("grep", "with --history: only lines that match"),
+        _option("since", "from where: boot, deploy, now, all; with --history also 10m, 2h, TX"),
         _flag("decode", "decode the addresses of panics", default=True),
         _option("until", "end at a matching line"),
         _option("call", "ask this JSON-RPC method and end with its result"),
@@ -113,6 +120,10 @@ class Monitor(Command):  # type: ignore[misc]
         build = load_build(Options(devices=(*pos_args, *_given(opt_values["device"]))))
         if isinstance(build, Failure):
             return _refused(build, 2)
+        if wanted.history:
+            found = monitor.history_text(build, wanted)
+            build.close()
+            return _refused(found, 3) if isinstance(found, Failure) else _printed(found) or int(not found)
         boards = DeviceService(build)
         try:
             return monitor.run(boards, wanted)

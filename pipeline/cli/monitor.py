@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.boot.console_events import ConsoleEventKind
@@ -32,8 +33,14 @@ from pipeline.records import json_text
 from pipeline.run.device_service import DeviceService
 from pipeline.run.lent_ports import device_ref
 
+if TYPE_CHECKING:
+    from pipeline.run.build import Build
+
 PATIENCE_S = 30.0
 """A person watches, and may be about to plug the board in again."""
+
+LIVE = ("boot", "deploy", "all", "now")
+"""From where a console that the service keeps can be shown."""
 
 CALL_S = 5.0
 """How long `--call` waits when `--seconds` says nothing: a board that was just reset boots first."""
@@ -51,13 +58,16 @@ class Wanted(NamedTuple):
     view: ViewOptions | None
     commands: bool
     """Are lines that begin with a slash for us?"""
+    since: str = ""
+    history: bool = False
+    grep: LinePattern | None = None
 
 
 def parse(options: Mapping[str, Any]) -> Wanted | Failure:
     """The options, or what is wrong with them."""
     params = None
     patterns: dict[str, LinePattern | None] = {}
-    for name in ("until", "filter", "mute"):
+    for name in ("until", "filter", "mute", "grep"):
         found = _pattern(name, options[name])
         if isinstance(found, Failure):
             return found
@@ -85,6 +95,11 @@ def parse(options: Mapping[str, Any]) -> Wanted | Failure:
     by_option = any((patterns["filter"], patterns["mute"], levels, options["timestamps"]))
     if options["raw"] and by_option:
         return _usage("--raw shows every byte as it is, and nothing chosen", "leave out --raw, or the other options")
+    since, history = options["since"], options["history"]
+    if options["grep"] and not history:
+        return _usage("--grep searches the history", "add --history, or use --filter")
+    if since and not history and since not in LIVE:
+        return _usage(f"--since '{visible(since[:80])}' is no place of a live console", f"use one of {', '.join(LIVE)}")
     view = chosen if is_view(raw=options["raw"], chosen=by_option) else None
     return Wanted(
         options["reset"],
@@ -95,6 +110,9 @@ def parse(options: Mapping[str, Any]) -> Wanted | Failure:
         params,
         view,
         not options["raw"],
+        since,
+        history,
+        patterns["grep"],
     )
 
 
@@ -134,13 +152,30 @@ def run(boards: DeviceService, wanted: Wanted) -> int:
         boards.let_go(device)
 
 
+def history_text(build: Build, wanted: Wanted) -> str | Failure:
+    """What the file of the device's console holds, as it was asked for."""
+    from pipeline.cli import history_view
+    from pipeline.service.history import LIMIT, history_path, read_history
+
+    device = build.project.devices[0]
+    path = history_path(str(build.project.root), device.name)
+    lines = history_view.since(read_history(path, 2 * LIMIT), wanted.since, datetime.now(UTC))
+    if isinstance(lines, Failure):
+        return lines
+    view = wanted.view or ViewOptions()
+    text = "".join(f"{line}\n" for line in history_view.shown(lines, wanted.grep or view.show, view.mute, view.levels))
+    if not text:
+        print(f"-- nothing of that is kept in {path.name} ({len(lines)} lines were looked at)", file=sys.stderr)
+    return text
+
+
 def _watched(boards: DeviceService, device: DeviceConfig, wanted: Wanted) -> WatchedConsole | None:
     """The device's console through the service; None where there is no service, or none that can be used."""
     from pipeline.client.connection import NoService
 
     ref = device_ref(device, boards.project.root, boards.last_mac(device))
     try:
-        return WatchedConsole(ref, "now" if wanted.call or wanted.reset else "boot")
+        return WatchedConsole(ref, "now" if wanted.call or wanted.reset else wanted.since or "boot")
     except NoService as error:
         if not error.silent:
             print(f"-- {error}; this monitor opens the port itself", file=sys.stderr, flush=True)
