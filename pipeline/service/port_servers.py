@@ -47,6 +47,14 @@ class ServedConsole:
         self.problems: list[str] = []
         self.listening: asyncio.Task[None] | None = None
 
+    def close(self) -> None:
+        """End them."""
+        if self.listening is not None:
+            self.listening.cancel()
+        for one in (self.rfc2217, self.pty):
+            if one is not None:
+                one.close()
+
     def addresses(self) -> dict[str, Any]:
         """What programs are told."""
         return {
@@ -72,6 +80,12 @@ class PortServers:
         self._list = directory / LIST
         self._clock = clock
         self._served: dict[Console, ServedConsole] = {}
+        consoles.leaving = self.forget
+
+    def forget(self, console: Console) -> None:
+        """No device names it any more."""
+        if (served := self._served.pop(console, None)) is not None:
+            served.close()
 
     def serve(self, console: Console) -> ServedConsole:
         """Begin to, if it is not served."""
@@ -116,11 +130,7 @@ class PortServers:
     def close(self) -> None:
         """End all of them."""
         for served in self._served.values():
-            if served.listening is not None:
-                served.listening.cancel()
-            for one in (served.rfc2217, served.pty):
-                if one is not None:
-                    one.close()
+            served.close()
         self._served.clear()
         with contextlib.suppress(OSError):
             self._directory.rmdir()
@@ -170,9 +180,10 @@ class PortsRole:
         served = servers.serve(console)
         assert served.listening is not None
 
-        def answer(_: asyncio.Task[None]) -> None:
-            servers.keep()
-            client.done(**served.addresses())
+        def answer(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                servers.keep()
+                client.done(**served.addresses())
 
         served.listening.add_done_callback(answer)
 

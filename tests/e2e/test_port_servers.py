@@ -203,6 +203,9 @@ def test_the_next_service_serves_the_same(shared: SharedPort) -> None:
     space = Space(Path(shared.device.root))
     assert space.doit("serve", "--ports").out == f"bench: {shared.url}, {shared.pty}\n"
     assert f"bench: {shared.url}, {shared.pty}" in space.doit("serve", "--status").out
+    moved = shared.device._replace(port="rfc2217://127.0.0.1:1")
+    assert ask(Message.PORTS, device=moved._asdict()).header["pty"] == shared.pty, "the device has another port now"
+    assert shared.row["device"] == "bench", "one row"
     assert Path(shared.pty).is_symlink()
     shared.service.stop()
     assert not Path(shared.pty).is_symlink()
