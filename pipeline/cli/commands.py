@@ -17,7 +17,6 @@ from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.errors import DeployError
 from pipeline.fastpath import interrupt_again
 from pipeline.model import Failure
-from pipeline.report.terminal import silence
 from pipeline.run.options import Options
 
 if TYPE_CHECKING:
@@ -108,35 +107,29 @@ class Monitor(Command):  # type: ignore[misc]
         return super().parse_execute([*options, *words])
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
-        from pipeline.cli import monitor
-        from pipeline.run.build import load_build
-        from pipeline.run.device_service import DeviceService
+        from pipeline.cli import monitor, monitor_options
+        from pipeline.run.project import load_project
 
         if len([*pos_args, *_given(opt_values["device"])]) > 1:
             return _refused(_surplus("monitor", pos_args, "name one device", takes="one device"), 3)
-        wanted = monitor.parse(opt_values)
+        wanted = monitor_options.parse(opt_values)
         if isinstance(wanted, Failure):
             return _refused(wanted, 3)
-        build = load_build(Options(devices=(*pos_args, *_given(opt_values["device"]))))
-        if isinstance(build, Failure):
-            return _refused(build, 2)
+        project = load_project(Options(devices=(*pos_args, *_given(opt_values["device"]))))
+        if isinstance(project, Failure):
+            return _refused(project, 2)
         if wanted.history:
-            found = monitor.history_text(build, wanted)
-            build.close()
+            found = monitor.history_text(project, wanted)
             return _refused(found, 3) if isinstance(found, Failure) else _printed(found) or int(not found)
-        boards = DeviceService(build)
         try:
-            return monitor.run(boards, wanted)
+            return monitor.run(project, wanted)
         except KeyboardInterrupt:
             return 0
         except BrokenPipeError:
-            silence(sys.stdout)
+            _silence_stdout()
             return 0
         except DeployError as error:
             return _refused(error.failure, 1)
-        finally:
-            boards.close()
-            build.close()
 
 
 class Watch(Command):  # type: ignore[misc]
@@ -421,7 +414,7 @@ def _printed(text: str) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        silence(sys.stdout)
+        _silence_stdout()
         if not isinstance(error, BrokenPipeError):
             print(f"stdout: error: cannot be written: {error.strerror}\nhint: free disk space", file=sys.stderr)
             return 1
@@ -468,6 +461,12 @@ class Gate(View):
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         code: int = super().execute(opt_values, pos_args)
         return code or int(not self._go)
+
+
+def _silence_stdout() -> None:
+    from pipeline.report.terminal import silence
+
+    silence(sys.stdout)
 
 
 def _given(value: str | None) -> tuple[str, ...]:
