@@ -21,12 +21,14 @@ from typing import Any
 from cache.durable import FileLock
 from pipeline import __version__
 from pipeline.client import endpoint
+from pipeline.client.protocol import Message
 from pipeline.effects.clock import SystemClock
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.service.consoles import OwnedConsoles
 from pipeline.service.history import HistoryWriter
 from pipeline.service.log import ServiceLog
+from pipeline.service.port_servers import PortServers
 from pipeline.service.roles import ROLES
 from pipeline.service.server import Client, Service
 from pipeline.service.speed import Speed
@@ -64,8 +66,8 @@ def serve(say: Callable[[str], None]) -> Failure | None:
         asyncio.run(
             _run(
                 listening,
-                directory,
                 log,
+                Path(directory),
                 lambda: say(f"listening on {directory}/{endpoint.SOCKET} (pid {os.getpid()})"),
             )
         )
@@ -108,26 +110,30 @@ def _listen(path: Path) -> socket.socket:
     return listening
 
 
-async def _run(listening: socket.socket, directory: str, log: ServiceLog, ready: Callable[[], None]) -> None:
+async def _run(listening: socket.socket, log: ServiceLog, directory: Path, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     clock = SystemClock()
     over = asyncio.Event()
     history = HistoryWriter()
     consoles = OwnedConsoles(loop, record=history.of)
-    service = Service(consoles, ROLES, clock.now_s, clock.utc)
+    ports = PortServers(loop, consoles, directory, lambda: (clock.now_s(), clock.utc()))
+    service = Service(consoles, {**ROLES, Message.PORTS: ports.role}, clock.now_s, clock.utc)
+    service.more["ports"] = ports.status
     service.stop = over.set
     service.more["history_lost"] = lambda: history.lost
     loop.set_exception_handler(lambda _, context: _unforeseen(service, log, context))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, over.set)
-    speed = Speed(loop, service, directory, log.say)
+    speed = Speed(loop, service, str(directory), log.say)
     server = await loop.create_unix_server(lambda: Client(service, loop), sock=listening)
+    ports.remember()
     try:
         ready()
         await over.wait()
     finally:
         server.close()
         speed.close()
+        ports.close()
         for client in list(service.clients):
             client.end()
         await asyncio.sleep(0)  # what was sent is written
