@@ -27,13 +27,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
+from websockets.exceptions import InvalidState
 
 from cache.named_tuple import NamedTuple
 from pipeline.client import endpoint
 from pipeline.effects.api import Clock
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
-from pipeline.service.access import STATUS, AccessRules, Bucket, Refusal, RefusalCounts, RequestHead, Secrets
+from pipeline.service.access import STATUS, AccessRules, Bucket, PageRefusal, RefusalCounts, RequestHead, Secrets
 from pipeline.service.environments import Environments
 from pipeline.service.hub import Consoles
 from pipeline.service.page_news import PageNews
@@ -137,7 +138,8 @@ class PageServer:
         self._listener = None
         _remove_private(endpoint.HTTP)
         for connection in tuple(self._state.connections):
-            connection.shutdown()
+            with contextlib.suppress(InvalidState):  # it is closing already
+                connection.shutdown()
         if self._task is not None:
             self._task.cancel()
         tasks = {task for task in (*self._state.tasks, self._task) if task is not None}
@@ -178,7 +180,7 @@ class PageServer:
 
     async def _live(self, websocket: WebSocket) -> None:
         if self._news.count >= MOST_PAGES:
-            self.counts.add(Refusal.CONNECTIONS)
+            self.counts.add(PageRefusal.CONNECTIONS)
             await websocket.close(1013)
             return
         await websocket.accept()
@@ -191,9 +193,9 @@ class PageServer:
             await websocket.close(1008)
         except WebSocketDisconnect as left:
             if left.code in BROKEN_CODES:
-                self.counts.add(Refusal.MESSAGE)
+                self.counts.add(PageRefusal.MESSAGE)
         except KeyError:  # bytes
-            self.counts.add(Refusal.MESSAGE)
+            self.counts.add(PageRefusal.MESSAGE)
             await websocket.close(1003)
         except RuntimeError:
             pass  # it left while it was answered
@@ -249,7 +251,7 @@ class _Guard:
         access = self._rules.judge(_head(scope))
         refusal = access.refusal
         if refusal is None and not self._bucket.take(self._now_s()):
-            refusal = Refusal.RATE
+            refusal = PageRefusal.RATE
         if refusal is not None:
             self._counts.add(refusal)
             await _refuse(scope, send, refusal)
@@ -280,13 +282,13 @@ def _head(scope: Scope) -> RequestHead:
     )
 
 
-async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
+async def _refuse(scope: Scope, send: Send, refusal: PageRefusal) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    body = WELCOME if refusal is Refusal.TOKEN else f"refused: {refusal}\n"
+    body = WELCOME if refusal is PageRefusal.TOKEN else f"refused: {refusal}\n"
     # A body that nobody reads must not be sent on, nor be taken for the next request.
-    headers = {"connection": "close"} if refusal in (Refusal.BODY, Refusal.METHOD) else {}
+    headers = {"connection": "close"} if refusal in (PageRefusal.BODY, PageRefusal.METHOD) else {}
     await Response(body, STATUS[refusal], {**HEADERS, **headers}, "text/plain")(scope, _nothing, send)
 
 
@@ -320,7 +322,7 @@ class _Connection(H11Protocol):
         self._crowd.silent[self] = None
         if len(self.connections) > MOST_CONNECTIONS:
             # One that has asked for something is worth more than one that only came.
-            next(iter(self._crowd.silent)).abort(Refusal.CONNECTIONS)
+            next(iter(self._crowd.silent)).abort(PageRefusal.CONNECTIONS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -334,10 +336,10 @@ class _Connection(H11Protocol):
             self._crowd.silent.pop(self, None)
 
     def send_400_response(self, msg: str) -> None:
-        self._crowd.counts.add(Refusal.BROKEN)
+        self._crowd.counts.add(PageRefusal.BROKEN)
         super().send_400_response(msg)
 
-    def abort(self, refusal: Refusal) -> None:
+    def abort(self, refusal: PageRefusal) -> None:
         """At once, without a word."""
         self._crowd.counts.add(refusal)
         self._crowd.silent.pop(self, None)
@@ -351,7 +353,7 @@ class _Connection(H11Protocol):
         idle = self.cycle is None or self.cycle.response_complete
         # `None` is what it was at the begin, so that the first check counts already.
         if (idle and (self.cycle is None or self._checks > 0)) or self._checks >= ANSWER_CHECKS:
-            self.abort(Refusal.IDLE)
+            self.abort(PageRefusal.IDLE)
             return
         self._timer = self.loop.call_later(HEAD_S, self._check)
 

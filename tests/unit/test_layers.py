@@ -96,7 +96,9 @@ SERIAL_SIDE = (
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
 HEAVY |= {"starlette", "uvicorn", "mcp"}
-LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in ("virtualboard/rv32.py",)}
+LAZY = {
+    path: path.removesuffix(".py").replace("/", ".") for path in ("virtualboard/rv32.py", "pipeline/service/http.py")
+}
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 
 
