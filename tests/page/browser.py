@@ -68,7 +68,7 @@ class OpenPage:
         return page
 
     def until(self, expression: str, wanted: Any = True) -> None:
-        """Ask again and again, from outside: the page's policy lets nobody evaluate texts inside, nor Playwright wait."""
+        """Ask again and again, from outside: the page's policy lets nobody evaluate texts inside it."""
         end_s = time.monotonic() + WAIT_MS / 1000
         while (found := self.page.evaluate(expression)) != wanted:
             assert time.monotonic() < end_s, f"{expression} is {found!r}, not {wanted!r}"

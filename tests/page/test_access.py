@@ -74,10 +74,9 @@ def test_a_browsers_websocket_says_its_origin() -> None:
 def test_other_sites_and_other_ports_may_only_lead_here(site: str) -> None:
     """To a browser another port of 127.0.0.1 is the same site, and sends our cookie along."""
     at = ("sec-fetch-site", site)
-    assert ask(HOST, COOKIE, at, ("sec-fetch-mode", "no-cors")).refusal is PageRefusal.SITE
-    assert (
-        ask(HOST, COOKIE, at, ("sec-fetch-mode", "navigate"), path=f"{PREFIX}api/devices").refusal is PageRefusal.SITE
-    )
+    blind, navigates = ("sec-fetch-mode", "no-cors"), ("sec-fetch-mode", "navigate")
+    assert ask(HOST, COOKIE, at, blind).refusal is PageRefusal.SITE
+    assert ask(HOST, COOKIE, at, navigates, path=f"{PREFIX}api/devices").refusal is PageRefusal.SITE
     assert ask(HOST, at, navigates, query="token=T0ken").refusal is None
     assert ask(HOST, COOKIE, ("sec-fetch-site", "same-origin")).refusal is None
 
