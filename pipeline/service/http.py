@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
-import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,13 +28,8 @@ from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 
 from cache.named_tuple import NamedTuple
-from pipeline.client import endpoint
-from pipeline.effects.api import Clock
-from pipeline.failures import fail
-from pipeline.model import Failure, FailureCategory
 from pipeline.service.access import STATUS, AccessRules, Bucket, PageRefusal, RefusalCounts, RequestHead, Secrets
-from pipeline.service.environments import Environments
-from pipeline.service.hub import Consoles
+from pipeline.service.page_door import PageOf
 from pipeline.service.page_news import PageNews
 from pipeline.service.page_session import PageSession
 
@@ -74,39 +67,28 @@ WELCOME = (
 
 
 class PageServer:
-    """Make it in the service's loop, `start` it, `stop` it."""
+    """Make it in the service's loop, `serve` a socket, `stop` it."""
 
-    def __init__(
-        self, consoles: Consoles, environments: Environments, clock: Clock, say: Callable[[str], None] = print
-    ) -> None:
-        """`say` takes a line for the service's log."""
-        self.counts = RefusalCounts()
-        self.url = ""
-        """With the token, once it is started."""
-        self._clock = clock
-        self._say = say
-        self._news = PageNews(consoles, environments, self.counts, clock.now_s, clock.utc)
+    def __init__(self, of: PageOf, counts: RefusalCounts, given: Secrets) -> None:
+        self._of = of
+        self._counts = counts
+        self._secrets = given
+        self._news = PageNews(of.consoles, of.environments, counts, of.clock.now_s, of.clock.utc)
         self._state = ServerState()
         self._listener: asyncio.Server | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, port: int = 0) -> Failure | None:
-        """Listen on this port of 127.0.0.1 (0: any), and write `http.json`."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            if os.name == "posix":
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port))
-        except OSError as error:
-            sock.close()
-            where, fact = "the page", f"port {port} cannot be used: {error.strerror}"
-            hint = "set `port` of [service] to another one, or leave it out"
-            return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=fact, hint=hint)
-        given, number = Secrets.fresh(), sock.getsockname()[1]
-        app = _Guard(self._app(), AccessRules(given, number), self.counts, self._clock.now_s, self._say)
+    @property
+    def pages(self) -> int:
+        """How many are open."""
+        return self._news.count
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Answer what comes to this socket, which listens on loopback."""
+        rules = AccessRules(self._secrets, sock.getsockname()[1])
         config = Config(
-            app,
-            http=functools.partial(_Connection, crowd=_Crowd(self.counts, {})),  # type: ignore[arg-type]
+            _Guard(self._app(), rules, self._counts, self._of),
+            http=functools.partial(_Connection, crowd=_Crowd(self._counts, {})),  # type: ignore[arg-type]
             ws="websockets-sansio",
             lifespan="off",
             log_config=None,
@@ -125,10 +107,6 @@ class PageServer:
             sock=sock,
         )
         self._task = loop.create_task(self._news.run())
-        address = f"http://127.0.0.1:{number}/{given.place}/"
-        self.url = f"{address}?token={given.token}"
-        _write_private(endpoint.HTTP, json.dumps({"url": address, "token": given.token}) + "\n")
-        return None
 
     async def stop(self) -> None:
         """Close every connection. Idempotent."""
@@ -136,7 +114,6 @@ class PageServer:
             return
         self._listener.close()
         self._listener = None
-        _remove_private(endpoint.HTTP)
         for connection in tuple(self._state.connections):
             with contextlib.suppress(InvalidState):  # it is closing already
                 connection.shutdown()
@@ -180,7 +157,7 @@ class PageServer:
 
     async def _live(self, websocket: WebSocket) -> None:
         if self._news.count >= MOST_PAGES:
-            self.counts.add(PageRefusal.CONNECTIONS)
+            self._counts.add(PageRefusal.CONNECTIONS)
             await websocket.close(1013)
             return
         await websocket.accept()
@@ -193,9 +170,9 @@ class PageServer:
             await websocket.close(1008)
         except WebSocketDisconnect as left:
             if left.code in BROKEN_CODES:
-                self.counts.add(PageRefusal.MESSAGE)
+                self._counts.add(PageRefusal.MESSAGE)
         except KeyError:  # bytes
-            self.counts.add(PageRefusal.MESSAGE)
+            self._counts.add(PageRefusal.MESSAGE)
             await websocket.close(1003)
         except RuntimeError:
             pass  # it left while it was answered
@@ -232,20 +209,13 @@ def _file(data: bytes, kind: str) -> Callable[[Request], Response]:
 class _Guard:
     """Before the routes: judge, count, refuse; behind them: the headers of every answer."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        rules: AccessRules,
-        counts: RefusalCounts,
-        now_s: Callable[[], float],
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules, counts: RefusalCounts, of: PageOf) -> None:
         self._app = app
         self._rules = rules
         self._counts = counts
-        self._now_s = now_s
-        self._say = say
-        self._bucket = Bucket(PER_S, BURST, now_s())
+        self._now_s = of.clock.now_s
+        self._say = of.say
+        self._bucket = Bucket(PER_S, BURST, self._now_s())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         access = self._rules.judge(_head(scope))
@@ -356,24 +326,3 @@ class _Connection(H11Protocol):
             self.abort(PageRefusal.IDLE)
             return
         self._timer = self.loop.call_later(HEAD_S, self._check)
-
-
-# --- http.json --------------------------------------------------------------------------------
-
-
-def _write_private(name: str, text: str) -> None:
-    directory = endpoint.runtime_dir()
-    if directory is None:
-        return
-    fresh = Path(directory) / f".{name}.{os.getpid()}"
-    fresh.unlink(missing_ok=True)
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    fresh.replace(Path(directory) / name)
-
-
-def _remove_private(name: str) -> None:
-    directory = endpoint.runtime_dir()
-    if directory is not None:
-        (Path(directory) / name).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from pipeline.client import endpoint
 from pipeline.client.protocol import DeviceRef
 from pipeline.effects.clock import SystemClock
 from pipeline.service.environments import Environments
-from pipeline.service.http import PageServer
+from pipeline.service.page_door import PageDoor, PageOf
 from tests.page.fake_consoles import FakeConsole, FakeConsoles
 
 T = TypeVar("T")
@@ -41,15 +41,15 @@ class ServedPage:
         self._thread = threading.Thread(target=self.loop.run_forever, name="page")
         self._thread.start()
         self.server = self.call(self._make)
-        failure = asyncio.run_coroutine_threadsafe(self.server.start(), self.loop).result(WAIT_S)
-        assert failure is None
         parts = urlsplit(self.server.url)
         assert parts.port is not None
         self.port, self.place, self.token = parts.port, parts.path, parse_qs(parts.query)["token"][0]
 
-    def _make(self) -> PageServer:
+    def _make(self) -> PageDoor:
         self.consoles.know(self.device)
-        return PageServer(self.consoles, self.environments, self.clock, self.said.append)
+        door = PageDoor(PageOf(self.consoles, self.environments, self.clock, self.said.append))
+        assert door.open() is None
+        return door
 
     def call(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do this in the service's loop."""
@@ -115,7 +115,7 @@ class ServedPage:
         return str(self.json("api/devices")["devices"][0]["key"])
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.server.stop(), self.loop).result(WAIT_S)
+        asyncio.run_coroutine_threadsafe(self.server.close(), self.loop).result(WAIT_S)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(WAIT_S)
         self.loop.close()
