@@ -16,7 +16,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from cache.named_tuple import NamedTuple
 from pipeline.client import endpoint
@@ -26,9 +26,6 @@ from pipeline.model import Failure, FailureCategory
 from pipeline.service.access import RefusalCounts, Secrets
 from pipeline.service.environments import Environments
 from pipeline.service.hub import Consoles
-
-if TYPE_CHECKING:
-    from pipeline.service.http import PageServer
 
 SERVER = "pipeline.service.http"
 NEEDED = ("starlette", "uvicorn", "websockets")
@@ -44,6 +41,15 @@ class PageOf(NamedTuple):
     say: Callable[[str], None]
 
 
+class BehindTheDoor(Protocol):
+    """What is loaded at the first knock (`http.py`, which knows this module)."""
+
+    @property
+    def pages(self) -> int: ...
+    async def serve(self, sock: socket.socket) -> None: ...
+    async def stop(self) -> None: ...
+
+
 class PageDoor:
     """Make it in the service's loop; `open` it, `close` it."""
 
@@ -57,7 +63,7 @@ class PageDoor:
         self._secrets = Secrets.fresh()
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
-        self._server: PageServer | None = None
+        self._server: BehindTheDoor | None = None
 
     def open(self, port: int = 0) -> Failure | None:
         """Listen on this port of 127.0.0.1 (0: any), and say where in `http.json`."""
@@ -115,7 +121,7 @@ class PageDoor:
         except ImportError as error:
             self._of.say(f"the page cannot be served: {error}")
             return
-        server: PageServer = module.PageServer(self._of, self.counts, self._secrets)
+        server: BehindTheDoor = module.PageServer(self._of, self.counts, self._secrets)
         self._server = server
         await server.serve(sock)
 
