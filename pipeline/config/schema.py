@@ -285,9 +285,11 @@ NO_FILTERS = Filters()
 
 
 class ServiceConfig(NamedTuple):
-    """Of the resident service. `autostart`: a deploy that needs a port starts it, if it is not there."""
+    """Of the resident service. `autostart`: a deploy that needs a port starts it, if it is not there. `port`: of its
+    page, where `doit serve` is run in this project; 0: any."""
 
     autostart: bool = False
+    port: int = 0
 
 
 class DeployConfig(NamedTuple):

@@ -286,6 +286,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("gate", "min_runs"): _between(1, 10_000),
         ("gate", "days"): _between(1, 3650),
         ("reports", "keep"): _between(1, 1_000_000),
+        ("service", "port"): _between(0, 65_535),
         ("cache", "max_size"): _cache_size,
         ("prebuilt", "directory"): _directory,
         ("prebuilt", "files"): _files,

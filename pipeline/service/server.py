@@ -32,6 +32,7 @@ from pipeline.client.protocol import (
 )
 from pipeline.model import Failure
 from pipeline.service.consoles import OwnedConsoles
+from pipeline.service.environments import Environments
 
 GREETING_S = 10.0
 """By when a connection must have greeted."""
@@ -79,6 +80,8 @@ class Service:
         """What happened: `connections`, `refused_*`, `broken`, `slow`, ..."""
         self.clients: dict[Client, None] = {}
         """In the order in which they came."""
+        self.environments = Environments()
+        """Of those who named projects."""
         self.verdict: Callable[[list[bytes], int], tuple[list[bytes], bytes]] | None = None
         self.stop: Callable[[], None] = lambda: None
         self.now_s = now_s
@@ -301,6 +304,7 @@ class Client(asyncio.Protocol):
                 self.answer(consoles.reset(device_of(header)))
             case name if name in self.service.roles:
                 self._role = self.service.roles[name](self, frame)
+                self.service.environments.hear(device_of(header).root, header.get("env"))
             case name:
                 raise ProtocolError(f"{name[:40]!r} is nothing that a client can ask")
 
