@@ -18,12 +18,16 @@ from tests import firmware_build as fb
 fb.need_tools()
 
 from tests.unit.test_rom_boot import make_image  # noqa: E402
+from virtualboard.board import Board  # noqa: E402
+from virtualboard.chips import CHIPS  # noqa: E402
+from virtualboard.machine import executing  # noqa: E402
 from virtualboard.nor import NorFlash  # noqa: E402
-from virtualboard.port import open_virtual  # noqa: E402
+from virtualboard.port import BoardClock, VirtualPort  # noqa: E402
 from virtualboard.rom_elf import RomElf, parse_rom_elf, rom_elf_of  # noqa: E402
 
 pytestmark = pytest.mark.needs_zig
 
+MAC = "7c:df:a1:11:22:33"
 SOURCE = Path(__file__).parents[1] / "firmware_c" / "rom_calls" / "program.c"
 LINKER_SCRIPT = """
 SECTIONS {
@@ -63,53 +67,55 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return make_image(segments, entry=0x40380000)
 
 
-def transcript(image: bytes, tmp_path: Path, rom_elf: RomElf | None, times: int) -> list[str]:
+def board_with(flash: NorFlash, rom_elf: RomElf | None) -> VirtualPort:
+    """A board whose time only reads move: what the host is slow at does not count."""
+    clock = BoardClock(lambda: 0.0)
+    return VirtualPort(Board(CHIPS["esp32c3"], flash, MAC, clock.now, machine_factory=executing(rom_elf)), clock)
+
+
+def read_until(port: VirtualPort, pattern: bytes) -> bytes:
+    text = b""
+    while not re.search(pattern, text):
+        more = port.read(1)
+        assert more, text.decode(errors="replace")
+        text += more
+    return text
+
+
+def transcript(image: bytes, rom_elf: RomElf | None, times: int) -> list[str]:
     """What the program says in its first lives."""
-    file = tmp_path / "flash.bin"
-    flash = NorFlash(0x400000, file)
+    flash = NorFlash(0x400000)
     flash.program(0, image)
-    flash.close()
-    said: list[str] = []
-    with open_virtual("esp32c3", file, rom_elf=rom_elf) as port:
+    with board_with(flash, rom_elf) as port:
         port.timeout = 5
-        for _ in range(times):
-            text = b""
-            while not re.search(rb"reset reason \d+\r\n$", text):
-                more = port.read(1)
-                assert more, text.decode(errors="replace")
-                text += more
-            said.append(text.decode().partition("entry 0x40380000\r\n")[2])
-    return said
+        lives = [read_until(port, rb"reset reason \d+\r\n$") for _ in range(times)]
+    return [text.decode().partition("entry 0x40380000\r\n")[2] for text in lives]
 
 
 def expected(reason: int) -> str:
     return TRANSCRIPT.format(reason).replace("\n", "\r\n")
 
 
-def test_with_the_functions_that_come_with_the_board(image: bytes, tmp_path: Path) -> None:
-    assert transcript(image, tmp_path, None, 2) == [expected(1), expected(3)]
+def test_with_the_functions_that_come_with_the_board(image: bytes) -> None:
+    assert transcript(image, None, 2) == [expected(1), expected(3)]
 
 
-def test_with_the_rom_of_an_elf(image: bytes, tmp_path: Path) -> None:
+def test_with_the_rom_of_an_elf(image: bytes) -> None:
     rom_elf = rom_elf_of("esp32c3", None, os.environ)
     if rom_elf is None:
         pytest.skip("there is no ROM ELF: set ESP_ROM_ELF_DIR to where Espressif's esp-rom-elfs lie")
-    said = transcript(image, tmp_path, rom_elf, 2)
+    said = transcript(image, rom_elf, 2)
     assert [text.replace("C% ", "C%") for text in said] == [expected(1), expected(3)]
 
 
-def test_esp_idf_firmware_on_the_rom_of_an_elf(tmp_path: Path) -> None:
+def test_esp_idf_firmware_on_the_rom_of_an_elf() -> None:
     rom_elf, given = rom_elf_of("esp32c3", None, os.environ), os.environ.get("ESP_IDF_FIRMWARE")
     if rom_elf is None or not given:
         pytest.skip("set ESP_ROM_ELF_DIR, ESP_IDF_FIRMWARE and HOTPLATE_FIRMWARE_SAYS to boot firmware of ESP-IDF's")
-    file = tmp_path / "flash.bin"
-    file.write_bytes(Path(given).read_bytes())
+    flash = NorFlash(0x400000)
+    flash.program(0, Path(given).read_bytes())
     says = os.environ.get("HOTPLATE_FIRMWARE_SAYS", r"cpu_start: Starting scheduler")
-    with open_virtual("esp32c3", file, rom_elf=rom_elf) as port:
+    with board_with(flash, rom_elf) as port:
         port.timeout = 60
-        text = b""
-        while not re.search(says.encode(), text):
-            more = port.read(1)
-            assert more, text.decode(errors="replace")
-            text += more
+        text = read_until(port, says.encode())
     assert b"Guru Meditation" not in text
