@@ -24,7 +24,7 @@ from pipeline.errors import DeployError
 from pipeline.livetest.conversation import Conversation, Met, containing
 from pipeline.livetest.deploying import deploy_device
 from pipeline.livetest.files import load_observed, load_scenario
-from pipeline.livetest.host_build import HostBuild
+from pipeline.livetest.host_build import MachineBuild
 from pipeline.livetest.lease import LeasedBoard
 from pipeline.livetest.pytest_child import DEPLOYED_VARIABLE
 from pipeline.livetest.runner import LiveResult, Rules, run_scenario
@@ -188,7 +188,7 @@ class LiveDevices:
         self._lease_s, self._deploys = lease_s, deploys
         self._build = Build(project)
         self._boards = DeviceService(self._build)
-        self._host = HostBuild(self._build, _notice)
+        self._host = MachineBuild(self._build, _notice)
         self._user = f"{os.getpid()}-{secrets.token_hex(4)}"
         """What this process calls itself to others that use the same boards."""
         self._known: dict[str, Deployed] = {}

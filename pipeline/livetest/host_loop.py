@@ -15,7 +15,7 @@ from pipeline.config.values import HOST
 from pipeline.effects.clock import SystemClock
 from pipeline.failures import fail
 from pipeline.livetest.files import live_files, load_observed, save_suite
-from pipeline.livetest.host_build import HostBuild, UnitResult, text_digest
+from pipeline.livetest.host_build import MachineBuild, UnitResult, text_digest
 from pipeline.livetest.observed import encode
 from pipeline.livetest.screen import Told
 from pipeline.livetest.selection import LiveOptions
@@ -36,7 +36,7 @@ class HostLoop:
 
     def __init__(self, build: Build, say: Callable[[str], None], kept: Callable[[SuiteResult], None]) -> None:
         self._project = build.project
-        self._programs = HostBuild(build, say)
+        self._programs = MachineBuild(build, say)
         self._say, self._kept = say, kept
 
     def is_up_to_date(self, name: str, options: LiveOptions) -> bool:
