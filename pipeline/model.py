@@ -398,7 +398,10 @@ class EventKind(StrEnum):
     ACTION = "action"
     MARK = "mark"
     READINESS = "readiness"
+    PART = "part"
     FAILURE = "failure"
+    WAITED = "waited"
+    ROLLED_BACK = "rolled_back"
     RUN_FINISHED = "run_finished"
 
 

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,8 +25,10 @@ from virtualboard.cable import Cable
 from virtualboard.chip_table import NAMES, chip_named
 from virtualboard.chips import ChipModel, Security, UnknownMac, UnknownSecurity, burnt, parse_mac
 from virtualboard.faults import KEYS, KINDS, parse_fault
+from virtualboard.machine import MachineFactory, executing, rom_of
 from virtualboard.nor import FlashError, NorFlash
 from virtualboard.port import DEFAULT_MAC
+from virtualboard.rom_elf import ENVIRONMENT, RomElfError
 from virtualboard.server import ListenError, Loop, Port, Server
 from virtualboard.timing import PROFILES, parse_timing
 
@@ -62,20 +65,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"--usb: error: {chip_named(options.chip).title} has no USB port of its own\nLeave --usb out.")
     try:
         chip = burnt(chip_named(options.chip), Security(**dict.fromkeys(options.burnt, True)))
+        rom_elf = rom_of(chip, options.rom_elf, os.environ)
         flash = NorFlash(options.size, options.flash)
-    except FlashError as exc:
+    except (FlashError, RomElfError) as exc:
         return _fail(str(exc))
     except UnknownSecurity as exc:
         return _fail(f"--burnt: error: {exc}")
     try:
-        return _run(options, chip, flash)
+        record = None if options.record is None else options.record.open("ab", buffering=0)
+    except OSError as exc:
+        flash.close()
+        return _fail(f"--record: error: {options.record} cannot be written: {exc.strerror}\nGive another file.")
+    try:
+        return _run(options, chip, flash, executing(rom_elf), record)
     except ListenError as exc:
         return _fail(str(exc))
     finally:
         flash.close()
+        if record is not None:
+            record.close()
 
 
-def _run(options: argparse.Namespace, chip: ChipModel, flash: NorFlash) -> int:
+def _run(
+    options: argparse.Namespace, chip: ChipModel, flash: NorFlash, factory: MachineFactory, record: FileIO | None
+) -> int:
     now = time.monotonic
     board = Board(
         chip,
@@ -83,11 +96,12 @@ def _run(options: argparse.Namespace, chip: ChipModel, flash: NorFlash) -> int:
         options.mac,
         now,
         execute=not options.no_cpu,
+        machine_factory=factory,
         timing=options.timing,
         usb=options.usb,
         faults=ActiveFaults(options.fault),
     )
-    cable, loop = Cable(board, now), Loop()
+    cable, loop = Cable(board, now, _recorder(record)), Loop()
     port = _port_of(options, loop, cable, now)
     side = None
     try:
@@ -120,6 +134,17 @@ def _port_of(options: argparse.Namespace, loop: Loop, cable: Cable, now: Callabl
     return TcpPort(loop, cable, options.rfc2217 if telnet else options.tcp, now, telnet=telnet)
 
 
+def _recorder(record: FileIO | None) -> Callable[[bytes], object]:
+    """A full disk must not stop the board."""
+
+    def write(data: bytes) -> None:
+        if record is not None:
+            with contextlib.suppress(OSError):
+                record.write(data)
+
+    return write
+
+
 def _say(text: str) -> None:
     """One line for whoever started this; not said when nobody reads, for it must not stop the board."""
     with contextlib.suppress(OSError, ValueError):
@@ -140,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     line.add_argument("--tcp", type=_port, metavar="PORT", help="bytes only (socket://): no lines, no rate")
     line.add_argument("--pty", type=Path, metavar="LINK", help="a pseudo terminal behind the link: rate, but no lines")
     parser.add_argument("--control", type=Path, metavar="SOCK", help="Unix socket for lines, resets, state, faults")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="append every byte that the board sends")
     parser.add_argument("--flash", type=Path, metavar="FILE", help="the flash, byte for byte (default: in memory)")
     parser.add_argument(
         "--burnt",
@@ -163,6 +189,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--usb", action="store_true", help="the port is the chip's own USB-Serial/JTAG, not a bridge")
     parser.add_argument("--fault", type=_told(parse_fault), action="append", default=[], help="see below; repeatable")
+    parser.add_argument(
+        "--rom-elf",
+        type=Path,
+        metavar="FILE",
+        help="the chip's mask ROM, of Espressif's esp-rom-elfs: what ESP-IDF firmware calls (default: the file for the "
+        f"chip in {ENVIRONMENT}, else the functions that come with the board)",
+    )
     parser.add_argument("--no-cpu", action="store_true", help="download mode only: firmware is not executed")
     return parser
 

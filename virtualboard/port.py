@@ -26,7 +26,9 @@ from virtualboard.cable import Cable
 from virtualboard.chip_table import chip_named
 from virtualboard.chips import VIRGIN, Security, burnt, parse_mac
 from virtualboard.faults import Fault, parse_fault
+from virtualboard.machine import executing
 from virtualboard.nor import NorFlash
+from virtualboard.rom_elf import RomElf
 from virtualboard.timing import Timing, parse_timing
 
 DEFAULT_MAC = "7c:df:a1:00:11:22"
@@ -100,7 +102,9 @@ class VirtualPort:
         closer: Callable[[Board], None] | None = None,
     ) -> None:
         self.board = board
-        self.cable = Cable(board, clock.now)
+        self.on_sent: Callable[[bytes], object] = lambda data: None
+        """Told what goes to the host, as it is sent."""
+        self.cable = Cable(board, clock.now, self._sent)
         self.clock = clock
         self.timeout: float | None = None
         self.write_timeout: float | None = None
@@ -149,7 +153,7 @@ class VirtualPort:
         if self._opener is not None and not self._fresh:
             self.board = self._opener()
             self.board.plug = plug
-            self.cable = Cable(self.board, self.clock.now)
+            self.cable = Cable(self.board, self.clock.now, self._sent)
         self._fresh = False
         if self.board.mode is Mode.OFF:
             self.board.power_on()
@@ -331,6 +335,9 @@ class VirtualPort:
         self._received += self.cable.transmit()
         return (self.board.executed - before) / self.board.chip.cpu_hz
 
+    def _sent(self, data: bytes) -> None:
+        self.on_sent(data)
+
     def _require_open(self) -> None:
         if not self.is_open:
             raise PortClosed("the virtual port is not open")
@@ -350,12 +357,14 @@ def open_virtual(
     usb: bool = False,
     faults: Iterable[str | Fault] = (),
     security: Security = VIRGIN,
+    rom_elf: RomElf | None = None,
 ) -> VirtualPort:
     """A board of its own behind an open port: powered on at each open, flash in (and locked by) the file `flash`.
 
     `timing` is a profile, its overrides after commas (`timing.parse_timing`); `usb` makes the port the chip's own
     USB-Serial/JTAG; `faults` are in the grammar of `faults.parse_fault`, and one that has struck is spent for good;
-    `security` is what is burnt into the chip's efuses.
+    `security` is what is burnt into the chip's efuses; `rom_elf` (`rom_elf.rom_elf_of`) is the mask ROM that firmware
+    finds, where the chip executes.
     Raises KeyError for an unknown chip, `nor.BoardBusy` when another board holds the file, `nor.FlashError` when the
     file does not fit, `chips.UnknownMac`, `chips.UnknownSecurity`, `timing.BadTiming`,
     `faults.BadFault`.
@@ -367,6 +376,16 @@ def open_virtual(
     active = ActiveFaults(parse_fault(fault) if isinstance(fault, str) else fault for fault in faults)
 
     def make() -> Board:
-        return Board(model, NorFlash(flash_size, flash), mac, clock.now, execute, timing=times, usb=usb, faults=active)
+        return Board(
+            model,
+            NorFlash(flash_size, flash),
+            mac,
+            clock.now,
+            execute,
+            machine_factory=executing(rom_elf),
+            timing=times,
+            usb=usb,
+            faults=active,
+        )
 
     return VirtualPort(make(), clock, opener=make, closer=lambda board: board.flash.close())

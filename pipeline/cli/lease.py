@@ -28,12 +28,12 @@ def run(project: Project, command: Sequence[str]) -> int | Failure:
     holder = Holder(os.getpid(), own_command(), options.reason)
     leases: list[BoardLease] = []
     try:
-        for device in project.devices:
+        for device in project.all_devices:
             got = shelf.hold(board_name(device, project.root), holder, device.where, take=options.take)
             if isinstance(got, Failure):
                 return got
             leases.append(got)
-        names = ", ".join(device.name for device in project.devices)
+        names = ", ".join(device.name for device in project.all_devices)
         print(f"leased: {names}", file=sys.stderr, flush=True)
         return _under(project, command, leases) if command else _until_stopped(project, leases)
     finally:
@@ -86,7 +86,7 @@ def _until_interrupted(project: Project, leases: Sequence[BoardLease]) -> int:
 
 def _lost(project: Project, leases: Sequence[BoardLease]) -> int | None:
     """1 when a lease was taken over, told to people."""
-    for device, lease in zip(project.devices, leases, strict=True):
+    for device, lease in zip(project.all_devices, leases, strict=True):
         lost = lease.lost(device.where)
         if lost is not None:
             print(f"{lost.line()}\nhint: {lost.hint}", file=sys.stderr)

@@ -50,10 +50,7 @@ def status_text(project: Project, output: str, unit_tests: str) -> str | Failure
     texts = pages(devices, merged, history.rows, sorted(live, key=lambda suite: suite.device))
     if files is not None:
         texts["test-results.md"] = unit_page(files)
-    text = json_text(encode_merged(merged), indent=1) + "\n"
-    texts[ALL] = text
-    if merged.good:
-        texts[LAST_GOOD] = text
+    texts |= _results(merged)
     try:
         for name, page in texts.items():
             write_atomic(directory / name, page.encode("utf-8", "replace"), durable=False)
@@ -73,6 +70,25 @@ def _unit_files(suites: Iterable[SuiteResult]) -> list[SuiteFile] | None:
         for case in suite.cases
     ]
     return found or None
+
+
+def refresh_results(project: Project) -> str:
+    """Write the merged results beside the status pages as the last run left every device; a line about what could not
+    be written, `""` if all was."""
+    directory = project.reports_dir / "status"
+    merged = _merged(project, read_history(project.reports_dir), decode_merged(_json(directory / ALL)), None)
+    try:
+        for name, text in _results(merged).items():
+            write_atomic(directory / name, text.encode("utf-8", "replace"), durable=False)
+    except OSError as error:
+        return f"{_shown(project, directory / ALL)}: the merged results cannot be written ({error.strerror})"
+    return ""
+
+
+def _results(merged: Merged) -> dict[str, str]:
+    """File name -> text."""
+    text = json_text(encode_merged(merged), indent=1) + "\n"
+    return {ALL: text, LAST_GOOD: text} if merged.good else {ALL: text}
 
 
 def _merged(project: Project, history: DeployHistory, before: Merged, files: list[SuiteFile] | None) -> Merged:

@@ -7,7 +7,7 @@ read from or put into any other.
     $XDG_RUNTIME_DIR/hotplate/          else  /tmp/hotplate-UID/
         service.sock    0600            the service
         service.lock                    held by the service under way
-        runner.sock     0600            its runner
+        runner.sock     0600            its runner (`service/runner.py`)
         http.json       0600            {"url": ..., "token": ...} of the page
         service.log                     what it has to say, bounded
 
@@ -24,13 +24,17 @@ RUNNER_SOCKET = "runner.sock"
 HTTP = "http.json"
 LOG = "service.log"
 
+VARIABLE = "HOTPLATE_SERVICE"
+"""`0` in the environment: work alone."""
+
 MAX_SOCKET_PATH = 100
 """Bytes; Linux takes 107, macOS 103."""
 
 
 def runtime_dir(*, create: bool = False) -> "str | None":
-    """The directory, if it is there (or could be made) and safe. None on Windows, where there is no service."""
-    if os.name != "posix":
+    """The directory, if it is there (or could be made) and safe. None on Windows, where there is no service, and
+    where the caller wants none."""
+    if os.name != "posix" or os.environ.get(VARIABLE) == "0":
         return None
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     user = os.getuid()

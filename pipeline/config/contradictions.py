@@ -22,7 +22,7 @@ from pipeline.config.values import (
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DeployConfig, ImageConfig
+    from pipeline.config.schema import DeployConfig, DeviceConfig, ImageConfig
 
 
 def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
@@ -229,15 +229,8 @@ def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Pr
         fact = f"none of the {len(config.devices)} devices is the default ({names})"
         problems.append(Problem(("device", config.devices[0].name), False, fact, "add `default = true` to one of them"))
     for device in config.devices:
-        if device.chip != config.toolchain.chip:
-            built = config.toolchain.chip
-            fact = f"device '{device.name}' has the chip {device.chip}, but the toolchain builds for {built}"
-            problems.append(
-                Problem(
-                    ("device", device.name, "chip"), True, fact, "make `toolchain.chip` and the device's `chip` equal"
-                )
-            )
-        for key in ("flash_file", "timing"):
+        problems += _profile_of_device(config, device)
+        for key in ("flash_file", "timing", "rom_elf"):
             if not device.is_virtual and key in document["device"][device.name]:
                 fact = f"'device.{device.name}.{key}' is for virtual boards, but the port is '{device.port}'"
                 problems.append(
@@ -245,6 +238,23 @@ def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Pr
                 )
     problems.extend(_shared(config, "mac", [device.mac for device in config.devices]))
     return problems
+
+
+def _profile_of_device(config: DeployConfig, device: DeviceConfig) -> list[Problem]:
+    """Is there the profile that builds for it, and does that build for its chip? Of other profiles than the one that is
+    meant now, its own reading tells; a device that is disabled gets no build."""
+    if device.profile not in config.profiles:
+        known = ", ".join(config.profiles) or "none"
+        meant = did_you_mean(device.profile, config.profiles)
+        fact = f"the profile '{device.profile}' of device '{device.name}' does not exist (there are: {known}){meant}"
+        hint = f"add a table [profile.{device.profile}], or set the device's `profile` to an existing one"
+        return [Problem(("device", device.name, "profile"), True, fact, hint)]
+    if not device.enabled or device.profile != config.variant or device.chip == config.toolchain.chip:
+        return []
+    built = config.toolchain.chip
+    fact = f"device '{device.name}' has the chip {device.chip}, but the toolchain builds for {built}"
+    hint = "make `toolchain.chip` and the device's `chip` equal, or name a profile that builds for it"
+    return [Problem(("device", device.name, "chip"), True, fact, hint)]
 
 
 def _shared(config: DeployConfig, key: str, values: Sequence[str]) -> list[Problem]:

@@ -271,6 +271,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("device", "baud"): _BAUD,
         ("device", "monitor_baud"): _BAUD,
         ("device", "groups"): _each(_text),
+        ("device", "tags"): _each(_text),
         ("device", "timing"): _timing,
         ("device", "reset"): _one_of(RESETS),
         ("budget", "*"): _MS,

@@ -14,7 +14,8 @@ from cache.named_tuple import NamedTuple
 from pipeline.failures import fail
 from pipeline.model import DEVICE_STAGES, HOST_STAGES, Failure, FailureCategory, Stage
 from pipeline.run.options import Options
-from pipeline.run.run import Run, StageOf, load_run
+from pipeline.run.run import Run, load_run
+from pipeline.run.stage_of import StageOf
 
 
 class DoneDeploy(NamedTuple):

@@ -15,7 +15,7 @@ from cache.durable import write_atomic
 from pipeline.model import Event, Failure
 from pipeline.report.document import build_report
 from pipeline.report.live_tests import SuiteResult
-from pipeline.report.ndjson import event_line, failure_line, report_line
+from pipeline.report.ndjson import event_line, failure_line, progress_line, report_line
 from pipeline.run.options import Options
 from pipeline.run.transactions import Rendered
 
@@ -73,6 +73,7 @@ class Stream:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._lock = threading.Lock()  # stages of several devices may run at once
+        self._percent: dict[str, int] = {}
         self.broken = ""
 
     def event(self, tx: str, device: str, event: Event) -> None:
@@ -82,6 +83,13 @@ class Stream:
         for one in rendered:
             path = one.report["report_path"].removesuffix(".md") + ".json" if one.path is not None else None
             self._write(report_line(one.report, path))
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        """A line per percent, or per tenth call where nobody knows the total."""
+        share = 100 * done // total if total else done // 10
+        if self._percent.get(label) != share:
+            self._percent[label] = share
+            self._write(progress_line(label, done, total))
 
     def failure(self, failure: Failure) -> None:
         self._write(failure_line(failure))
