@@ -186,13 +186,13 @@ class LiveDevices:
         self.project = project
         self.boot_s = project.config.readiness.timeout_ms / 1000
         self._lease_s, self._deploys = lease_s, deploys
+        self._services: dict[str, DeviceService] = {}
         self._build = Build(project)
-        self._boards = DeviceService(self._build)
         self._host = MachineBuild(self._build, _notice)
         self._user = f"{os.getpid()}-{secrets.token_hex(4)}"
         """What this process calls itself to others that use the same boards."""
         self._known: dict[str, Deployed] = {}
-        self.candidates: list[tuple[str, DeviceConfig | None]] = [(one.name, one) for one in project.devices]
+        self.candidates: list[tuple[str, DeviceConfig | None]] = [(one.name, one) for one in project.all_devices]
 
     def holds(self, path: Path) -> bool:
         """Does this file lie among the live tests?"""
@@ -209,7 +209,8 @@ class LiveDevices:
             yield LiveDevice(self, name, config)
         finally:
             if lease is not None:
-                self._boards.close()  # it works under the lease
+                if name in self._services:  # it works under the lease
+                    self._services[name].close()
                 lease.release()
 
     def _take(self, why: str) -> tuple[str, DeviceConfig | None, LeasedBoard | None]:
@@ -245,7 +246,7 @@ class LiveDevices:
             if isinstance(made, Failure):
                 raise Unusable(_text(made))
             return Deployed("built")
-        self._boards.let_go(device.config)
+        self._service(device.name).close()
         done = deploy_device(self.project.root, device.name, _notice)
         if isinstance(done, Failure):
             raise Unusable(_text(done))
@@ -254,15 +255,26 @@ class LiveDevices:
     def target(self, device: LiveDevice) -> LiveTarget:
         """What a monitor talks to; the lease is the caller's."""
         if device.config is not None:
-            return BoardTarget(self._boards, device.config)
+            return BoardTarget(self._service(device.name), device.config)
         try:
             return HostTarget(self.project.root, self._host.programs.program)
         except DeployError as error:
             raise Unusable(_text(error.failure)) from None
 
+    def _service(self, name: str) -> DeviceService:
+        """The board's own, for its chip and profile."""
+        if name not in self._services:
+            project = load_project(Options(devices=(name,)), self.project.root)
+            if isinstance(project, Failure):
+                raise Unusable(_text(project))
+            self._services[name] = DeviceService(Build(project))
+        return self._services[name]
+
     def close(self) -> None:
         """Let go of everything."""
-        self._boards.close()
+        for service in self._services.values():
+            service.close()
+            service.build.close()
         self._host.close()
         self._build.close()
 

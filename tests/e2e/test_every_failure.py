@@ -20,6 +20,7 @@ from pipeline.livetest.session import failure_of, run_live, select
 from pipeline.livetest.targets import BoardTarget
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.run import lock as project_lock
+from pipeline.run.device_service import DeviceService
 from pipeline.run.options import Options
 from pipeline.run.run import load_run
 from tests.e2e.inprocess import NONE, InProcessRun, Plants, deploy
@@ -201,16 +202,18 @@ def failed_test(space: Space, _: pytest.MonkeyPatch) -> Failure:
     space.file("tests/live/wrong.toml").write_text('[[step]]\ncall = "ping"\nresult = "pang"\n')
     context = load_run(Options(), space.path)
     assert not isinstance(context, Failure)
+    boards = DeviceService(context.build)
     try:
         selected = select(context.project, LiveOptions())
         assert not isinstance(selected, Failure)
-        target = BoardTarget(context.boards, context.project.devices[0])
+        target = BoardTarget(boards, context.project.devices[0])
         suite = run_live(context.project, target, selected, LiveOptions())
         assert not isinstance(suite, Failure)
         failure = failure_of(suite)
         assert failure is not None
         return failure
     finally:
+        boards.close()
         context.close()
 
 
