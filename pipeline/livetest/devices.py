@@ -12,6 +12,7 @@ import re
 import secrets
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -170,7 +171,9 @@ class LiveDevice:
         """A monitor on its port. Raises Unusable."""
         target = self._pool.target(self)
         try:
-            monitor = LiveMonitor(self.name, target.open(), self._pool.boot_s, target.close)
+            with _libraries_quiet():
+                talk = target.open()
+            monitor = LiveMonitor(self.name, talk, self._pool.boot_s, target.close)
             if reset or self.config is None:  # a process has to be started
                 monitor.reset()
         except DeployError as error:
@@ -234,7 +237,8 @@ class LiveDevices:
         if not self._deploys or os.environ.get(DEPLOYED_VARIABLE) == device.name:
             return Deployed()
         if device.name not in self._known:
-            self._known[device.name] = self._make(device)
+            with _libraries_quiet():
+                self._known[device.name] = self._make(device)
         return self._known[device.name]
 
     def _make(self, device: LiveDevice) -> Deployed:
@@ -314,13 +318,23 @@ def run_one(devices: LiveDevices, scenario: Scenario, why: str) -> LiveResult:
             rules = Rules(device.chip, config.livetest.timeout_ms / 1000, devices.boot_s, observed)
             target = devices.target(device)
             try:
-                return run_scenario(scenario, target.open(), rules)
+                with _libraries_quiet():
+                    talk = target.open()
+                return run_scenario(scenario, talk, rules)
             finally:
                 target.close()
     except Unusable as error:
         return LiveResult(scenario.name, scenario.path, "error", 0.0, str(error))
     except DeployError as error:
         return LiveResult(scenario.name, scenario.path, "error", 0.0, _text(error.failure))
+
+
+@contextlib.contextmanager
+def _libraries_quiet() -> Iterator[None]:
+    """pyserial's RFC 2217 client uses what Python deprecates; with `-W error` that is no fault of a test."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"serial\.")
+        yield
 
 
 def _text(failure: Failure) -> str:

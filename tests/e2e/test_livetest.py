@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,6 +21,7 @@ from pipeline.model import Failure, FailureCategory
 from pipeline.run.build import Build
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
+from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import ROOT, TIMEOUT_S, Space, environment
 
 SMOKE = """tags = ["smoke"]
@@ -151,7 +153,7 @@ import re
 import pytest
 
 def test_rpc(rpc, hotplate_device):
-    assert rpc("ping") == "pong"
+    assert rpc("ping", timeout_s=60) == "pong"
     assert (hotplate_device.name, hotplate_device.chip) == ("bench", "esp32c3")
 
 def test_deploy(deploy, device):
@@ -160,24 +162,27 @@ def test_deploy(deploy, device):
     print("OUTCOME", deploy.outcome, deploy.report["totals"]["bytes_written"])
 
 def test_monitor(monitor):
-    assert monitor.expect(re.compile(r"(?P<name>\\w+) enabled")).groups["name"] == "blink"
+    assert monitor.expect(re.compile(r"(?P<name>\\w+) enabled"), timeout_s=60).groups["name"] == "blink"
     monitor.reset()
     monitor.expect('"method":"ready"', timeout_s=60)
 
 @pytest.mark.hotplate(panic=True)
 def test_panic(monitor):
-    monitor.expect('"method":"ready"')
+    monitor.expect('"method":"ready"', timeout_s=60)
     monitor.send('{"jsonrpc":"2.0","method":"panic"}')
-    monitor.expect("Guru Meditation")
+    monitor.expect("Guru Meditation", timeout_s=60)
     assert any("run_panic at firmware" in line for line in monitor.panic) or not monitor.panic
 '''
-BROKEN = """def test_refused(rpc):
-    rpc("no.such.method")
+BROKEN = """import pytest
+
+def test_refused(rpc):
+    rpc("no.such.method", timeout_s=60)
 
 def test_panics(monitor):
-    monitor.expect('"method":"ready"')
-    monitor.send('{"jsonrpc":"2.0","method":"panic"}')
     monitor.expect('"method":"ready"', timeout_s=60)
+    monitor.send('{"jsonrpc":"2.0","method":"panic"}')
+    with pytest.raises(AssertionError, match="before the firmware panicked"):
+        monitor.expect("never", timeout_s=3600)
 """
 
 
@@ -199,8 +204,11 @@ def outcomes(space: Space) -> list[str]:
 
 
 @pytest.mark.long
-def test_a_users_own_hardware_tests(host_space: Space) -> None:
+def test_a_users_own_hardware_tests(host_space: Space, start_board: Callable[..., ServedBoard]) -> None:
+    """On a board process behind RFC 2217: its time is real, and its port has room for one."""
     space = host_space
+    space.on_process(start_board().url)
+    space.file("deploy.toml").write_text(f"{space.file('deploy.toml').read_text()}\n[livetest]\ntimeout_ms = 60000\n")
     space.file("tests/live").mkdir(parents=True)
     space.file("tests/live/smoke.toml").write_text(SMOKE)
     space.file("tests/live/test_board.py").write_text(HARDWARE)
