@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from pipeline.livetest.scenario import Scenario, names_twice, parse_scenario
 from pipeline.livetest.selection import parse_selection
 from pipeline.livetest.values import Bounds, Missing, at_path, bounds_of, equal, outside, path_problem, shown
 from pipeline.model import Failure, FailureCategory
+from pipeline.report.junit import render_junit
 from pipeline.report.live_tests import CaseResult, SuiteResult, decode_suite, encode_suite, matrix, suite_text
 
 GOOD = """tags = ["smoke"]
@@ -283,6 +285,22 @@ def test_results_come_back_as_they_were_written(cases: list[CaseResult]) -> None
 @given(TREES)
 def test_what_is_no_result_is_as_good_as_none(value: Any) -> None:
     assert decode_suite(value) is None
+
+
+HOSTILE = st.text(st.characters(codec="utf-8") | st.sampled_from("\x00\x1b<>&\"'\n\ufffe\ud800"), max_size=20)
+
+
+@given(HOSTILE, HOSTILE, HOSTILE, st.sampled_from(["passed", "failed", "skipped", "error"]))
+def test_whatever_a_device_said_is_junit_xml(name: str, message: str, detail: str, outcome: str) -> None:
+    suite = SuiteResult(
+        "bench", "esp32c3", "live", "2026-11-29T01:02:03Z", "tx-1", (CaseResult(name, outcome, 5, message, detail),), 7
+    )
+    text = render_junit([], [suite])
+    (element,) = ElementTree.fromstring(text.encode("utf-8", "replace"))
+    counted = {key: element.get(key) for key in ("tests", "failures", "errors", "skipped")}
+    kinds = {"failed": "failures", "error": "errors", "skipped": "skipped"}
+    assert counted == {key: str(int(key in ("tests", kinds.get(outcome)))) for key in counted}
+    assert (element.get("name"), element.get("timestamp")) == ("live bench", "2026-11-29T01:02:03")
 
 
 def test_the_matrix_has_a_row_per_test_and_a_column_per_device() -> None:
