@@ -4,8 +4,9 @@ Pure. Does not know files, the clock or what a report looks like. The only place
 of an event: one dataclass per `EventKind`, in `PAYLOADS`; the bytes are those of `records.py`.
 Invariant: an event equals itself after a round trip through its line, and `decode_log` never raises.
 
-Version 1 (`EVENT_SCHEMA`): first version; `run` of RunStarted and the kinds `action`, `waited` and `rolled_back` came
-later. Fields that have a default may be added; a reader stops at a kind that it does not know, and says so.
+Version 1 (`EVENT_SCHEMA`): first version; `run` of RunStarted and the kinds `action`, `part`, `waited` and
+`rolled_back` came later. Fields that have a default may be added; a reader stops at a kind that it does not know, and
+says so.
 """
 
 from __future__ import annotations
@@ -177,6 +178,15 @@ class RolledBack(NamedTuple):
     message: str
 
 
+class PhasePart(NamedTuple):
+    """A part of the run that was measured on its own, and the phase of the budget that it belongs to (`startup`,
+    `dispatch` or a stage's name), whichever stage was under way when it ended."""
+
+    name: str
+    phase: str
+    duration_s: float
+
+
 class RunFinished(NamedTuple):
     """Last event. `outcome` is `None` for a host-only run that did what was asked."""
 
@@ -194,6 +204,7 @@ Payload = (
     | ActionDone
     | Mark
     | Readiness
+    | PhasePart
     | Failure
     | Waited
     | RolledBack
@@ -211,6 +222,7 @@ PAYLOADS: Mapping[EventKind, type[Payload]] = {
     EventKind.ACTION: ActionDone,
     EventKind.MARK: Mark,
     EventKind.READINESS: Readiness,
+    EventKind.PART: PhasePart,
     EventKind.FAILURE: Failure,
     EventKind.WAITED: Waited,
     EventKind.ROLLED_BACK: RolledBack,

@@ -397,6 +397,7 @@ class EventKind(StrEnum):
     ACTION = "action"
     MARK = "mark"
     READINESS = "readiness"
+    PART = "part"
     FAILURE = "failure"
     WAITED = "waited"
     ROLLED_BACK = "rolled_back"

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskFailed
 
-from pipeline.fastpath import answer_and_end, end_quietly, interrupt_again
+from pipeline.fastpath import answer_and_end, end_quietly, hand_over, interrupt_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from pipeline.fastpath import FirstLook
     from pipeline.model import Failure, Verdict
@@ -51,9 +51,32 @@ def __getattr__(name: str) -> Any:
 
         ensure_utf8()
         look = answer_and_end()
+        if _stands_first(sys._getframe(1)):
+            hand_over()
         if look is not None:
             DOIT_CONFIG["reporter"] = Reporter.after(look)
     return ["DOIT_CONFIG", *(found for found in globals() if found.startswith("task_"))]
+
+
+def _stands_first(frame: FrameType | None) -> bool:
+    """Is the statement that asks the first of its file? Then nothing was done that another process would do again."""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("importlib."):
+        frame = frame.f_back
+    if frame is None or frame.f_code.co_name != "<module>":
+        return False
+    import ast
+
+    try:
+        with open(frame.f_code.co_filename, encoding="utf-8") as file:  # noqa: PTH123
+            body = ast.parse(file.read()).body
+    except (OSError, ValueError, SyntaxError):
+        return False
+    above = [statement for statement in body if statement.lineno < frame.f_lineno]
+    return all(
+        (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        or (isinstance(statement, ast.ImportFrom) and statement.module == "__future__")
+        for statement in above
+    )
 
 
 def _quiet_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -50,17 +50,27 @@ class Monitor(Command):  # type: ignore[misc]
 
     doc_purpose = "show what a device says; lines typed on stdin are sent to it"
     doc_usage = (
-        "[--device NAME] [--no-reset] [--no-decode] [--until REGEX] [--call METHOD [--params JSON]] [--seconds N]"
+        "[DEVICE] [--reset | --no-reset] [--filter REGEX] [--mute REGEX] [--levels RULES] [--timestamps] [--raw] "
+        "[--no-fold] [--no-decode] [--until REGEX] [--call METHOD [--params JSON]] [--seconds N]"
     )
     doc_description = (
         "Opens the device's port at its monitor baud, resets the board into its application (unless --no-reset) and "
         "copies its output to stdout until Ctrl-C. Backtraces of panics are decoded on stderr with the ELF of the "
         "image that runs (unless --no-decode); lost bytes are told there. With --until the exit code says whether a "
-        "line matched: 0 yes, 1 no. --call asks one JSON-RPC method and prints its result alone."
+        "line matched: 0 yes, 1 no. --call asks one JSON-RPC method and prints its result alone. A typed line "
+        "`/call METHOD [JSON]` asks one too, `/reset` resets the board. On a terminal, and with --filter, --mute, "
+        "--levels or --timestamps, lines are shown as text: nothing steers the terminal, and repeated lines are "
+        "folded; else, and with --raw, every byte goes through as it is. Lines of a crash are never left out."
     )
     cmd_options = (
         _option("device", "device of deploy.toml"),
-        _flag("reset", "reset the board into its application first", default=True),
+        {**_flag("reset", "reset the board into its application first", default=True), "default": None},
+        _option("filter", "show only lines that match"),
+        _option("mute", "do not show lines that match"),
+        _option("levels", "which levels of a log: TAG:LEVEL ..., as in 'wifi:W *:I'"),
+        _flag("timestamps", "begin each line with its local time", default=False),
+        _flag("raw", "copy every byte as it is, also to a terminal; typed lines are never ours", default=False),
+        _flag("fold", "show repeated lines once, with their number", default=True),
         _flag("decode", "decode the addresses of panics", default=True),
         _option("until", "end at a matching line"),
         _option("call", "ask this JSON-RPC method and end with its result"),
@@ -75,17 +85,32 @@ class Monitor(Command):  # type: ignore[misc]
         },
     )
 
+    def parse_execute(self, in_args: list[str]) -> Any:
+        """doit stops reading options at the first other word; people also name the device first."""
+        flags = {
+            f"--{name}" for one in self.cmd_options if one["type"] is bool for name in (one["long"], one.get("inverse"))
+        }
+        options, words, rest = [], [], iter(in_args)
+        for word in rest:
+            if not word.startswith("--"):
+                words.append(word)
+            elif "=" in word or word in flags:
+                options.append(word)
+            else:
+                options += [word, *(value for value in [next(rest, None)] if value is not None)]
+        return super().parse_execute([*options, *words])
+
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         from pipeline.cli import monitor
         from pipeline.run.build import load_build
         from pipeline.run.device_service import DeviceService
 
-        if pos_args:
-            return _refused(_surplus("monitor", pos_args, "name the device with --device"), 3)
+        if len([*pos_args, *_given(opt_values["device"])]) > 1:
+            return _refused(_surplus("monitor", pos_args, "name one device", takes="one device"), 3)
         wanted = monitor.parse(opt_values)
         if isinstance(wanted, Failure):
             return _refused(wanted, 3)
-        build = load_build(Options(devices=_given(opt_values["device"])))
+        build = load_build(Options(devices=(*pos_args, *_given(opt_values["device"]))))
         if isinstance(build, Failure):
             return _refused(build, 2)
         boards = DeviceService(build)
@@ -411,11 +436,11 @@ def _given(value: str | None) -> tuple[str, ...]:
     return (value,) if value else ()
 
 
-def _surplus(command: str, words: list[str], hint: str = "") -> Failure:
+def _surplus(command: str, words: list[str], hint: str = "", takes: str = "no arguments") -> Failure:
     from pipeline.failures import fail
     from pipeline.model import FailureCategory
 
-    message = f"takes no arguments, got {' '.join(words)}"
+    message = f"takes {takes}, got {' '.join(words)}"
     hint = hint or f"see `doit help {command}`"
     return fail(FailureCategory.CONFIG_ERROR, stage=None, where=command, message=message, hint=hint)
 

@@ -24,13 +24,17 @@ RUNNER_SOCKET = "runner.sock"
 HTTP = "http.json"
 LOG = "service.log"
 
+VARIABLE = "HOTPLATE_SERVICE"
+"""`0` in the environment: work alone."""
+
 MAX_SOCKET_PATH = 100
 """Bytes; Linux takes 107, macOS 103."""
 
 
 def runtime_dir(*, create: bool = False) -> "str | None":
-    """The directory, if it is there (or could be made) and safe. None on Windows, where there is no service."""
-    if os.name != "posix":
+    """The directory, if it is there (or could be made) and safe. None on Windows, where there is no service, and
+    where the caller wants none."""
+    if os.name != "posix" or os.environ.get(VARIABLE) == "0":
         return None
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     user = os.getuid()

@@ -8,7 +8,8 @@ than a frame of the allowed size; a value that crossed comes out equal or as a P
     kind 1    header is a JSON object, body is bytes
     kind 2    a verdict: header is byte strings separated by NUL; the fast path asks so, which loads no JSON
 
-The first frame of each side is HELLO or WELCOME, with PROTOCOL; anything else is answered with REFUSED and the end.
+The first frame of each side is HELLO or WELCOME, with PROTOCOL; anything else is answered with REFUSED and the end. A
+verdict needs no greeting: it names the protocol itself (`verdict.py`).
 """
 
 from __future__ import annotations
@@ -19,18 +20,13 @@ from enum import StrEnum
 from typing import Any
 
 from cache.named_tuple import NamedTuple
+from pipeline.client.verdict import MAX_BODY, MAX_HEADER, PREFIX_BYTES, PROTOCOL, VERDICT_FRAME, prefix
 from pipeline.config.schema import DeviceConfig
 from pipeline.model import Failure, FailureCategory, Stage
 
-PROTOCOL = 1
-"""Both sides must have the same one: a client of another works alone, and says so."""
+__all__ = ["MAX_BODY", "MAX_HEADER", "PREFIX_BYTES", "PROTOCOL", "VERDICT_FRAME", "prefix"]  # to be had here, too
 
 JSON_FRAME = 1
-VERDICT_FRAME = 2
-PREFIX_BYTES = 9
-MAX_HEADER = 1 << 20
-"""Bytes; the environment of a caller is the largest header."""
-MAX_BODY = 1 << 20
 
 
 class Message(StrEnum):
@@ -98,11 +94,6 @@ def encode_verdict(*fields: bytes, body: bytes = b"") -> bytes:
     """A verdict frame; no field holds a NUL."""
     header = b"\0".join(fields)
     return prefix(VERDICT_FRAME, len(header), len(body)) + header + body
-
-
-def prefix(kind: int, header_size: int, body_size: int) -> bytes:
-    """The nine bytes before a frame."""
-    return bytes([kind]) + header_size.to_bytes(4, "big") + body_size.to_bytes(4, "big")
 
 
 class FrameReader:

@@ -30,6 +30,7 @@ from pipeline.config.schema import (
     ProjectConfig,
     ReadinessConfig,
     Reports,
+    ServiceConfig,
     ToolchainConfig,
     Verify,
 )
@@ -65,6 +66,7 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "cache": CacheSettings,
         "reports": Reports,
         "gate": GateConfig,
+        "service": ServiceConfig,
     }
 )
 _NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(

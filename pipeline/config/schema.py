@@ -231,6 +231,12 @@ class GateConfig(NamedTuple):
     days: int = 7
 
 
+class ServiceConfig(NamedTuple):
+    """Of the resident service. `autostart`: a deploy that needs a port starts it, if it is not there."""
+
+    autostart: bool = False
+
+
 class Filters(NamedTuple):
     """Which devices: those that every filter lets pass; a filter without a value lets all pass. Several values of one
     filter are alternatives."""
@@ -266,6 +272,7 @@ class DeployConfig(NamedTuple):
     cache: CacheSettings
     reports: Reports
     gate: GateConfig
+    service: ServiceConfig
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
     libraries: tuple[LibraryConfig, ...] = ()

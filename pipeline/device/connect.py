@@ -26,7 +26,7 @@ from pipeline.device.rom_loader import (
     reads,
     set_timeout,
 )
-from pipeline.device.serial_link import NO_LINES, NO_LINES_HINT
+from pipeline.device.serial_link import NO_LINES, NO_LINES_HINT, say_channel
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
 from pipeline.model import DeviceFacts, FailureCategory, Reason, Stage
@@ -84,6 +84,7 @@ def connect(port: Any, chip: str, where: str, flash_size: int, reset: str) -> Lo
     protected_device. Closes the port when it raises.
     """
     try:
+        say_channel(port, "loader")
         lean, reasons = _lean(port, chip, flash_size, reset)
         return lean or _standard(port, chip, flash_size, reset, reasons)
     except (RuntimeError, OSError, *GARBLED) as error:  # esptool's FatalError is a RuntimeError, pyserial's an OSError

@@ -40,6 +40,26 @@ def hooks_group() -> Iterator[dict[str, Any]]:
     ):
         action = (_hooks, [name])
         yield {"basename": "hooks", "name": name, "doc": doc, "actions": [action], "params": params, "verbosity": 2}
+    yield {
+        "basename": "hooks",
+        "name": "quick",
+        "doc": "let a compiled client ask the service in place of the script `hotplate` (--remove: no more)",
+        "actions": [_quick],
+        "params": [{"name": "remove", "long": "remove", "type": bool, "default": False, "help": "put the script back"}],
+        "verbosity": 2,
+    }
+
+
+@told(TaskFailed)
+def _quick(remove: bool) -> TaskFailed | None:
+    from pipeline.fastpath import quick_build
+
+    at = quick_build.places()
+    failure = quick_build.remove(at) if remove else quick_build.install(current().build.runner, at)
+    if failure is not None:
+        return TaskFailed(f"{failure.line()}\nhint: {failure.hint}")
+    print(f"{at.script}: {'the script again' if remove else f'asks the service, else starts {at.kept}'}")
+    return None
 
 
 @told(TaskFailed)

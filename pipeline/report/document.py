@@ -22,6 +22,7 @@ from pipeline.events import (
     FingerprintRow,
     Fingerprints,
     Payload,
+    PhasePart,
     PlanMade,
     Readiness,
     RegionDone,
@@ -87,6 +88,8 @@ class _Run(NamedTuple):
     done: Mapping[str, RegionDone]
     marks: Mapping[MarkName, Mark]
     readiness: Readiness | None
+    parts: tuple[tuple[PhasePart, Stage | None], ...]
+    """With the stage that was under way."""
     failure: Failure | None
     waited_s: float
     rolled_back: RolledBack | None
@@ -98,7 +101,7 @@ class _Run(NamedTuple):
 def build_report(events: Sequence[Event]) -> dict[str, Any]:
     """The report of one run log. A log without an end is that of a killed run, and the report says so."""
     run = _sort([*events, *killed(events)])
-    durations = {stage: _duration_ms(run, stage) for stage in Stage}
+    durations = _durations_ms(run)
     budget = _judge(run, durations)
     started, device = run.started, run.device
     return {
@@ -130,7 +133,14 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
         "ttfb": _ttfb(run),
         "failure": run.failure and failure_json(run.failure),
         "rollback": _rollback(run.rolled_back),
-        "budget": {**budget_dict(budget), "enforced": bool(started and started.budget_enforced)},
+        "budget": {
+            **budget_dict(budget),
+            "enforced": bool(started and started.budget_enforced),
+            "parts": [
+                {"phase": part.phase, "part": part.name, "measured_ms": whole_ms(part.duration_s)}
+                for part, _ in run.parts
+            ],
+        },
         "totals": _totals(run, durations),
     }
 
@@ -159,6 +169,7 @@ def _sort(events: Sequence[Event]) -> _Run:
         done={item.name: item for item in items if isinstance(item, RegionDone)},
         marks={item.name: item for item in items if isinstance(item, Mark)},
         readiness=_last(items, Readiness),
+        parts=_parts(items),
         failure=failures[0] if failures else None,
         waited_s=waited.seconds if (waited := _last(items, Waited)) else 0.0,
         rolled_back=_last(items, RolledBack),
@@ -197,6 +208,35 @@ def _duration_ms(run: _Run, stage: Stage) -> int | None:
     return whole_ms(run.total_s - run.began_s[stage]) if outcome is StageOutcome.INTERRUPTED else 0
 
 
+def _parts(items: Sequence[Payload]) -> tuple[tuple[PhasePart, Stage | None], ...]:
+    under_way: Stage | None = None
+    found = []
+    for item in items:
+        if isinstance(item, StageStarted):
+            under_way = item.stage
+        elif isinstance(item, StageResult):
+            under_way = None
+        elif isinstance(item, PhasePart):
+            found.append((item, under_way))
+    return tuple(found)
+
+
+def _durations_ms(run: _Run) -> dict[Stage, int | None]:
+    """By stage. A part that belongs to another phase is that one's, and not the stage's that was under way."""
+    durations = {stage: _duration_ms(run, stage) for stage in Stage}
+    for part, under_way in run.parts:
+        if under_way is not None and under_way.value == part.phase:
+            continue
+        for stage, sign in ((under_way, -1), (next((s for s in Stage if s.value == part.phase), None), 1)):
+            if stage is not None and (before := durations[stage]) is not None:
+                durations[stage] = max(0, before + sign * whole_ms(part.duration_s))
+    return durations
+
+
+def _in_phase_ms(run: _Run, phase: str) -> int:
+    return sum(whole_ms(part.duration_s) for part, _ in run.parts if part.phase == phase)
+
+
 def _stage_row(run: _Run, row: PhaseBudget) -> dict[str, Any]:
     stage = Stage(row.phase)
     result = run.stages.get(stage)
@@ -218,7 +258,7 @@ def _judge(run: _Run, durations: Mapping[Stage, int | None]) -> BudgetReport:
         "dispatch": started.dispatch_ms if started else None,
     }
     measured = {
-        **before,
+        **{name: None if ms is None else ms + _in_phase_ms(run, name) for name, ms in before.items()},
         **{stage.value: duration for stage, duration in durations.items()},
         # what the user waited for: `totals.duration_ms` begins only when the log does. What other boards took in the
         # meantime is not this one's to answer for.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.records import json_text
@@ -237,10 +238,18 @@ BUDGET_HEAD = ("phase", "budget", "measured", "margin", "verdict")
 _FITS = (("bottleneck", "bottleneck"), ("total_fits", "fits"), ("total_enforced", "enforced"))
 
 
+_PART: Mapping[str, Any] = MappingProxyType({"limit_ms": None, "margin_ms": None, "verdict": None})
+
+
 def budget_rows(budget: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The total, and below it the phases that have a budget or took time. Phases may trade; the total decides."""
-    rows = [row for row in budget["phases"] if row["limit_ms"] is not None or row["measured_ms"]]
-    return [_budget_row("total", budget["total"]), *(_budget_row(f"- {row['phase']}", row) for row in rows)]
+    rows = [_budget_row("total", budget["total"])]
+    for row in budget["phases"]:
+        if row["limit_ms"] is not None or row["measured_ms"]:
+            rows.append(_budget_row(f"- {row['phase']}", row))
+            own = [part for part in budget.get("parts", ()) if part["phase"] == row["phase"]]
+            rows += [_budget_row(f"  - {part['part']}", {**_PART, "measured_ms": part["measured_ms"]}) for part in own]
+    return rows
 
 
 def _budget_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:

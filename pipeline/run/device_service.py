@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 from cache.durable import read_text
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.errors import DeployError, DeviceError
+from pipeline.events import PhasePart
 from pipeline.model import Failure, Image, Reason
 from pipeline.run.build import Build
+from pipeline.run.lent_ports import LentPorts
 
 if TYPE_CHECKING:
+    from pipeline.client.protocol import Holder
     from pipeline.config.schema import DeviceConfig
     from pipeline.device.leases import BoardLease
     from pipeline.device.serial_link import PortLink
@@ -48,19 +51,22 @@ class _Holder:
 
 
 class DeviceService:
-    """`question_id` gives the beginning of the ids of what is asked of a device in this run, `clock_of` its clock."""
+    """`tx_of` gives the transaction of a device in this run, "" where there is none; `measured` takes what is worth
+    knowing on its own of the time that a device took; `clock_of` gives a device's clock."""
 
     def __init__(
         self,
         build: Build,
-        question_id: Callable[[str], str] = lambda device: "hotplate",
+        tx_of: Callable[[str], str] = lambda device: "",
+        measured: Callable[[str, PhasePart], None] = lambda device, part: None,
         clock_of: Callable[[str], SystemClock] | None = None,
     ) -> None:
         self.build = build
         self.project = build.project
         self._clock_of = clock_of or (lambda device: build.clock)
-        self._question_id = question_id
+        self._tx_of = tx_of
         self._asked = 0
+        self._lent = LentPorts(build.project.root, build.notice, measured, autostart=build.config.service.autostart)
         self._holders: dict[str, _Holder] = {}
         self._leases: dict[str, BoardLease] = {}
 
@@ -69,6 +75,7 @@ class DeviceService:
     def open_session(self, device: DeviceConfig) -> FlashSession:
         """A loader session with the board, on the port of the device's link if that is open. Raises DeviceError."""
         from pipeline.device import session
+        from pipeline.device.ports import reset_of
         from pipeline.device.serial_link import PortLink
 
         taken = self._lease(device)
@@ -80,7 +87,7 @@ class DeviceService:
             device.where,
             lambda: self._link(device, port),
             self.project.config.flash.size_bytes,
-            _reset_of(device, port),
+            reset_of(device, port),
             device.baud,
         )
         opened.reasons = (*taken, *opened.reasons)
@@ -121,6 +128,7 @@ class DeviceService:
         try:
             self.let_go(device)
         finally:
+            self._lent.returned(device.name)
             lease = self._leases.pop(device.name, None)
             if lease is not None:
                 lease.release()
@@ -131,13 +139,13 @@ class DeviceService:
             while self._holders:
                 self._holders.popitem()[1].close()
         finally:
+            self._lent.close()
             while self._leases:
                 self._leases.popitem()[1].release()
 
     def _lease(self, device: DeviceConfig) -> tuple[Reason, ...]:
         """Have the board to ourselves until `close`; why that is news, if it is. Raises DeviceError when somebody else
         has leased it."""
-        from pipeline.client.protocol import Holder
         from pipeline.device.leases import board_name, user_shelf
 
         lease = self._leases.get(device.name)
@@ -147,7 +155,7 @@ class DeviceService:
                 raise DeviceError(lost)
             return ()
         options = self.project.options
-        holder = Holder(os.getpid(), own_command(), options.reason)
+        holder = self._holder()
         shelf = user_shelf(self.project.state_dir)
         got = shelf.hold(board_name(device, self.project.root), holder, device.where, take=options.take)
         if isinstance(got, Failure):
@@ -157,14 +165,28 @@ class DeviceService:
             return ()
         return (Reason("lease-taken", device.name, got.taken.before.text, got.taken.reason or "no reason was given"),)
 
+    def _holder(self, tx: str = "", since_at: str = "") -> Holder:
+        """Who this run is to others."""
+        from pipeline.client.protocol import Holder
+
+        return Holder(os.getpid(), own_command(), self.project.options.reason, tx, since_at)
+
     def _open_port(self, device: DeviceConfig) -> Any:
         from pipeline.device.ports import open_port
 
+        options = self.project.options
+        holder = self._holder(self._tx_of(device.name), self.build.clock.utc())
+        lent = self._lent.borrow(device, self.last_mac(device), holder, take=options.take)
+        if lent is not None:
+            return lent
         root, size = self.project.root, self.project.config.flash.size_bytes
-        return open_port(device.name, device, root, self._clock_of(device.name), size)
+        port = open_port(device.name, device, root, self._clock_of(device.name), size)
+        if device.is_virtual:
+            self._lent.tell_of(device, port, holder)
+        return port
 
     def _link(self, device: DeviceConfig, port: Any) -> PortLink:
-        from pipeline.device.ports import reopen
+        from pipeline.device.ports import reopen, reset_of
         from pipeline.device.serial_link import PortLink
 
         virtual = device.is_virtual
@@ -176,7 +198,7 @@ class DeviceService:
             real_time=not virtual,
             reopen=lambda: reopen(port),
             pause=port.clock.wait if virtual else time.sleep,
-            usb_lines=_reset_of(device, port) == "usb",
+            usb_lines=reset_of(device, port) == "usb",
         )
 
     def ask(self, device: DeviceConfig, link: SerialLink, methods: Sequence[str], timeout_s: float) -> Answers:
@@ -184,7 +206,7 @@ class DeviceService:
         from pipeline.device.rpc_client import ask
 
         self._asked += 1
-        return ask(link, methods, f"{self._question_id(device.name)}-{self._asked}", timeout_s)
+        return ask(link, methods, f"{self._tx_of(device.name)[-6:] or 'hotplate'}-{self._asked}", timeout_s)
 
     # --- what is known of a board ---------------------------------------------------------------
 
@@ -237,13 +259,3 @@ class DeviceService:
 def own_command() -> str:
     """How this process is named to others."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:80]
-
-
-def _reset_of(device: DeviceConfig, port: Any) -> str:
-    """By which sequence the board on this port is reset."""
-    if device.reset != "auto":
-        return device.reset
-    usb = getattr(port, "usb", None)  # only a serial port of this machine knows
-    if usb is not None and usb.native:
-        return "usb"
-    return "instant" if device.is_virtual else "classic"

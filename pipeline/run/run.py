@@ -75,7 +75,7 @@ class Run:
 
     def _variant(self, project: Project, owners: dict[str, str]) -> Variant:
         build = Build(project, self.clock, self.screen, self._performed)
-        boards = DeviceService(build, lambda device: self.transactions.transaction(device)[-6:], self.clocks.of)
+        boards = DeviceService(build, self.transactions.transaction, self._measured, self.clocks.of)
         return Variant(build, boards, DeviceRecords(build, self.transactions, owners))
 
     # --- begin --------------------------------------------------------------------------------
@@ -287,6 +287,9 @@ class Run:
         if left is not None:
             self._handed_on.keep(device.name, left)
         return work
+
+    def _measured(self, device: str, part: events.PhasePart) -> None:
+        self.transactions.say(part, device)
 
     def _performed(self, stage: Stage, span: ActionSpan) -> None:
         began_s = self.transactions.since_s(span.began_s)

@@ -82,6 +82,7 @@ DOIT_MODULES = {
     "pipeline/cli/check_tasks.py",
     "pipeline/cli/commands.py",
     "pipeline/cli/reporter.py",
+    "pipeline/cli/serve_command.py",
     "pipeline/cli/users_state.py",
     "pipeline/editor/tasks.py",
     "pipeline/fastpath/handover.py",

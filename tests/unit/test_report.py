@@ -16,6 +16,7 @@ from markdown_it.token import Token
 
 from pipeline.events import (
     DeviceSeen,
+    PhasePart,
     PlanMade,
     Readiness,
     RegionDone,
@@ -429,3 +430,29 @@ def test_an_event_log_read_from_disk_gives_the_same_report() -> None:
         read, note = decode_log(RUN_LOG_HEADER + b"".join(map(encode, events)))
         assert note is None
         assert build_report(read) == build_report(events)
+
+
+def test_a_part_counts_in_its_phase_and_nothing_is_counted_twice() -> None:
+    """What a lent port costs is startup's, dispatch's and reattach's, whichever stage was under way."""
+    script = Script()
+    golden_start = RunStarted(
+        "tx-20261121-083000-beef", "bench", "/dev/x", "fast", (), "", False, "", "md5", "rpc:ready", 1, {}, "", 100, 5
+    )
+    script.say(golden_start)
+    shares = (("service handshake", "startup", 0.003), ("wait for the port", "dispatch", 0.2))
+    script.say(StageStarted(Stage.VERIFY_FLASH))
+    script.us += 500_000
+    script.say(*(PhasePart(*share) for share in shares), PhasePart("port lent", "verify-flash", 0.01))
+    script.say(StageResult(Stage.VERIFY_FLASH, StageOutcome.RAN, 0.5))
+    script.stage(Stage.REATTACH, 20_000)
+    script.us += 30_000
+    script.say(PhasePart("port returned", "reattach", 0.03))
+    report = build_report(script.events)
+    budget = report["budget"]
+    measured = {row["phase"]: row["measured_ms"] for row in budget["phases"] if row["measured_ms"] is not None}
+    assert measured == {"startup": 103, "dispatch": 205, "verify-flash": 297, "reattach": 50}
+    assert budget["total"]["measured_ms"] == 655 == sum(measured.values())
+    durations = [row["duration_ms"] for row in report["stages"] if row["duration_ms"] is not None]
+    assert sum(durations) + report["totals"]["remainder_ms"] == report["totals"]["duration_ms"] == 550
+    assert budget["parts"][3] == {"phase": "reattach", "part": "port returned", "measured_ms": 30}
+    assert "port returned" in render_markdown(report)
