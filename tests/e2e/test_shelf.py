@@ -66,8 +66,9 @@ class FaultyShelf:
             other = self._rng.choice([one for one in CHIPS if one != chip])
             options += ["--fault", fault.format(other=other, number=number)]
         board = stack.enter_context(AnyBoard(*options, chip=chip))
-        self.urls[name] = board.url
-        add(self._space, device(name, number, board.url, chip=chip))
+        # pyserial waits 3 s for each answer to its negotiation, which is the time of a machine with nothing else to do
+        self.urls[name] = f"{board.url}{'&' if '?' in board.url else '?'}timeout=300"
+        add(self._space, device(name, number, self.urls[name], chip=chip))
 
     def judge(self, out: str, *, again: bool) -> Counter[str]:
         """Is every board where it has to be? `again`: a second deploy, in which the healthy ones have nothing to do."""
@@ -75,7 +76,8 @@ class FaultyShelf:
         assert set(found) == set(self.right)
         for name, report in found.items():
             category = (report["failure"] or {}).get("category", "")
-            told = (name, report["outcome"], report["failure"], self.right[name])
+            said = (report["failure"] or {}).get("message", "")
+            told = f"{name}: {report['outcome']} {category}: {said}; wanted {self.right[name] or 'verified'}"
             if self.right[name]:
                 assert category in self.right[name], told
             else:
