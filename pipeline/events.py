@@ -4,9 +4,8 @@ Pure. Does not know files, the clock or what a report looks like. The only place
 of an event: one dataclass per `EventKind`, in `PAYLOADS`; the bytes are those of `records.py`.
 Invariant: an event equals itself after a round trip through its line, and `decode_log` never raises.
 
-Version 1 (`EVENT_SCHEMA`): first version; `run` of RunStarted and the kinds `action`, `part`, `waited` and
-`rolled_back` came later. Fields that have a default may be added; a reader stops at a kind that it does not know, and
-says so.
+Version 1 (`EVENT_SCHEMA`): first version; `run` of RunStarted and the kinds `action`, `waited`, `rolled_back` and
+`part` came later. Fields that have a default may be added; a reader stops at a kind that it does not know, and says so.
 """
 
 from __future__ import annotations

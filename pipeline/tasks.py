@@ -384,3 +384,21 @@ def task_hooks() -> Iterator[Task]:
     from pipeline.editor.tasks import hooks_group
 
     return hooks_group()
+
+
+def task_livetest() -> Iterator[Task]:
+    from pipeline.livetest.tasks import livetest
+
+    return livetest()
+
+
+def task_host() -> Iterator[Task]:
+    from pipeline.livetest.tasks import host
+
+    return host()
+
+
+def task_all() -> Task:
+    from pipeline.livetest.tasks import everything
+
+    return everything()

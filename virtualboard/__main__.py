@@ -25,8 +25,10 @@ from virtualboard.cable import Cable
 from virtualboard.chip_table import NAMES, chip_named
 from virtualboard.chips import ChipModel, Security, UnknownMac, UnknownSecurity, burnt, parse_mac
 from virtualboard.faults import KEYS, KINDS, parse_fault
+from virtualboard.machine import MachineFactory, executing, rom_of
 from virtualboard.nor import FlashError, NorFlash
 from virtualboard.port import DEFAULT_MAC
+from virtualboard.rom_elf import ENVIRONMENT, RomElfError
 from virtualboard.server import ListenError, Loop, Port, Server
 from virtualboard.timing import PROFILES, parse_timing
 
@@ -63,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"--usb: error: {chip_named(options.chip).title} has no USB port of its own\nLeave --usb out.")
     try:
         chip = burnt(chip_named(options.chip), Security(**dict.fromkeys(options.burnt, True)))
+        rom_elf = rom_of(chip, options.rom_elf, os.environ)
         flash = NorFlash(options.size, options.flash)
-    except FlashError as exc:
+    except (FlashError, RomElfError) as exc:
         return _fail(str(exc))
     except UnknownSecurity as exc:
         return _fail(f"--burnt: error: {exc}")
@@ -74,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flash.close()
         return _fail(f"--record: error: {options.record} cannot be written: {exc.strerror}\nGive another file.")
     try:
-        return _run(options, chip, flash, record)
+        return _run(options, chip, flash, executing(rom_elf), record)
     except ListenError as exc:
         return _fail(str(exc))
     finally:
@@ -83,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             record.close()
 
 
-def _run(options: argparse.Namespace, chip: ChipModel, flash: NorFlash, record: FileIO | None) -> int:
+def _run(
+    options: argparse.Namespace, chip: ChipModel, flash: NorFlash, factory: MachineFactory, record: FileIO | None
+) -> int:
     now = time.monotonic
     board = Board(
         chip,
@@ -91,6 +96,7 @@ def _run(options: argparse.Namespace, chip: ChipModel, flash: NorFlash, record: 
         options.mac,
         now,
         execute=not options.no_cpu,
+        machine_factory=factory,
         timing=options.timing,
         usb=options.usb,
         faults=ActiveFaults(options.fault),
@@ -183,6 +189,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--usb", action="store_true", help="the port is the chip's own USB-Serial/JTAG, not a bridge")
     parser.add_argument("--fault", type=_told(parse_fault), action="append", default=[], help="see below; repeatable")
+    parser.add_argument(
+        "--rom-elf",
+        type=Path,
+        metavar="FILE",
+        help="the chip's mask ROM, of Espressif's esp-rom-elfs: what ESP-IDF firmware calls (default: the file for the "
+        f"chip in {ENVIRONMENT}, else the functions that come with the board)",
+    )
     parser.add_argument("--no-cpu", action="store_true", help="download mode only: firmware is not executed")
     return parser
 

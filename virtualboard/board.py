@@ -367,6 +367,7 @@ class Board:
                 execute=self._execute,
                 factory=self._factory,
             )
+            self._machine.usb = self.usb
         return self._machine
 
     # --- UART -------------------------------------------------------------------------------------

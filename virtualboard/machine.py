@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from virtualboard import rom
 from virtualboard.chips import ChipModel
 from virtualboard.nor import NorFlash
+from virtualboard.rom_elf import RomElf, RomElfError, rom_elf_of
 from virtualboard.rom_only import RomOnly
 
 _ROUNDING_S = 1e-9
@@ -32,9 +34,35 @@ class Machine(Protocol):
     def feed(self, data: bytes) -> None: ...
     def run(self, max_instructions: int) -> int: ...
     def transmit(self) -> bytes: ...
+    @property
+    def usb(self) -> bool: ...
+    @usb.setter
+    def usb(self, on: bool) -> None: ...
 
 
 MachineFactory = Callable[[NorFlash, Mapping[int, int], Callable[[], float]], Machine]
+
+
+def executing(rom_elf: RomElf | None = None) -> MachineFactory:
+    """What makes a machine that executes, with the functions of its owner's ROM or those that come with it."""
+
+    def make(flash: NorFlash, registers: Mapping[int, int], now: Callable[[], float]) -> Machine:
+        cpu = importlib.import_module("virtualboard.rv32").Rv32Machine(flash, registers, now, rom_elf)
+        cpu.remarks = True
+        machine: Machine = cpu
+        return machine
+
+    return make
+
+
+def rom_of(chip: ChipModel, named: Path | None, environment: Mapping[str, str]) -> RomElf | None:
+    """The mask ROM that its owner brings for a board of `chip` (`rom_elf.rom_elf_of`); None where nothing executes, so
+    that nobody needs it. Raises RomElfError."""
+    if chip.cpu:
+        return rom_elf_of(chip.name, named, environment)
+    if named is not None:
+        raise RomElfError(f"{named}: error: a virtual {chip.title} executes nothing\nLeave the ROM ELF out.")
+    return None
 
 
 def make_machine(
@@ -53,12 +81,7 @@ def make_machine(
         elif not chip.cpu:
             reason = f"there is no CPU model for {chip.title}"
         else:
-            if factory is not None:
-                return factory(flash, registers, now)
-            cpu = importlib.import_module("virtualboard.rv32").Rv32Machine(flash, registers, now)
-            cpu.remarks = True
-            machine: Machine = cpu
-            return machine
+            return (factory or executing())(flash, registers, now)
     except ImportError as exc:
         reason = f"{exc.name or exc} cannot be imported (pip install 'hotplate[board]')"
     return RomOnly(chip, flash, now, reason)

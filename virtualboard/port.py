@@ -26,7 +26,9 @@ from virtualboard.cable import Cable
 from virtualboard.chip_table import chip_named
 from virtualboard.chips import VIRGIN, Security, burnt, parse_mac
 from virtualboard.faults import Fault, parse_fault
+from virtualboard.machine import executing
 from virtualboard.nor import NorFlash
+from virtualboard.rom_elf import RomElf
 from virtualboard.timing import Timing, parse_timing
 
 DEFAULT_MAC = "7c:df:a1:00:11:22"
@@ -355,12 +357,14 @@ def open_virtual(
     usb: bool = False,
     faults: Iterable[str | Fault] = (),
     security: Security = VIRGIN,
+    rom_elf: RomElf | None = None,
 ) -> VirtualPort:
     """A board of its own behind an open port: powered on at each open, flash in (and locked by) the file `flash`.
 
     `timing` is a profile, its overrides after commas (`timing.parse_timing`); `usb` makes the port the chip's own
     USB-Serial/JTAG; `faults` are in the grammar of `faults.parse_fault`, and one that has struck is spent for good;
-    `security` is what is burnt into the chip's efuses.
+    `security` is what is burnt into the chip's efuses; `rom_elf` (`rom_elf.rom_elf_of`) is the mask ROM that firmware
+    finds, where the chip executes.
     Raises KeyError for an unknown chip, `nor.BoardBusy` when another board holds the file, `nor.FlashError` when the
     file does not fit, `chips.UnknownMac`, `chips.UnknownSecurity`, `timing.BadTiming`,
     `faults.BadFault`.
@@ -372,6 +376,16 @@ def open_virtual(
     active = ActiveFaults(parse_fault(fault) if isinstance(fault, str) else fault for fault in faults)
 
     def make() -> Board:
-        return Board(model, NorFlash(flash_size, flash), mac, clock.now, execute, timing=times, usb=usb, faults=active)
+        return Board(
+            model,
+            NorFlash(flash_size, flash),
+            mac,
+            clock.now,
+            execute,
+            machine_factory=executing(rom_elf),
+            timing=times,
+            usb=usb,
+            faults=active,
+        )
 
     return VirtualPort(make(), clock, opener=make, closer=lambda board: board.flash.close())

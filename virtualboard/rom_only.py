@@ -18,6 +18,9 @@ from virtualboard.nor import NorFlash
 class RomOnly:
     """The ROM of `chip`. `reason` completes the line that follows where firmware would run."""
 
+    usb = False
+    """Which line is listened to: the ROM's log is on both."""
+
     def __init__(self, chip: ChipModel, flash: NorFlash, now: Callable[[], float], reason: str) -> None:
         self._chip, self._flash, self._now, self._reason = chip, flash, now, reason
         self._sent = bytearray()

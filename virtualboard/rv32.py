@@ -20,20 +20,24 @@ the data bus after it has run once, the ROM's data, sleep modes, every periphera
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import mmap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import unicorn
 from unicorn import riscv_const as reg
 
-from virtualboard import rom, rv32_windows
-from virtualboard import rv32_peripherals as peripherals
+from virtualboard import rom, rv32_io
 from virtualboard.held_signals import held_signals
+from virtualboard.nor import default_jedec
+from virtualboard.rom_elf import WHERE_FROM, RomElf
+from virtualboard.rv32_csr import ExtraCsrs
+from virtualboard.rv32_memory import FUNCTIONS, IRAM, ROM, ROM_DATA, ROM_SIZE, Memory
+from virtualboard.rv32_program import CallingProgram
 from virtualboard.rv32_rom_calls import RomCalls
 from virtualboard.rv32_sites import CodeSites
-from virtualboard.rv32_windows import Flash, FlashWindows, WritableFlash, address_of
+from virtualboard.rv32_windows import Flash, FlashWindows
 
 SLICE, SLICE_MAX = 5_000, 80_000
 """Instructions per unicorn call. An early end is charged half a call, so calls begin short; a call costs as much as
@@ -43,13 +47,15 @@ _TRANSLATION_BUFFER = 1 << 24
 """unicorn reserves 1 GiB of addresses for each CPU otherwise; when it is full, code is translated again."""
 _EBREAK = ((0x00100073).to_bytes(4, "little"), (0x9002).to_bytes(2, "little"))
 
-_IRAM, _DRAM, _SRAM_SIZE = 0x40380000, 0x3FC80000, 0x60000
-_RTC_RAM, _RTC_RAM_SIZE = 0x50000000, 0x2000
-_ROM, _ROM_SIZE = 0x40000000, 0x1000
 ROM_STACK = 0x3FCDE560
 """Stack pointer, and below the interrupt threshold, that the real ROM leaves to the second stage."""
 ROM_THRESHOLD = 1
-_IO, _IO_SIZE = 0x60000000, 0xD1000
+_INSTALL_UART_PRINTF, _ROM_CALL_LIMIT, _USB_PRINT = 0x40000048, 100_000, 0x3FCDFFD0
+"""`ets_install_uart_printf` and `g_usb_print`, `g_uart_print`: without them the ROM's printf says nothing."""
+_CPU_HZ = 160_000_000
+_NOTICED_DELAY = 16_000
+"""Instructions, 100 us, after which a delay ends the slice so that its time can pass."""
+_LONGEST_DELAY_US = 1_000_000
 _NEVER = 0xFFFFFFFE
 """Stop address for unicorn: no code can be there."""
 
@@ -77,22 +83,36 @@ class Rv32Machine:
     remarks = False
     """Whether the line also carries what a real chip would not say: which ROM function is missing."""
 
-    def __init__(self, flash: Flash, registers: Mapping[int, int], now: Callable[[], float]) -> None:
-        self._flash, self._efuse, self._now = flash, registers, now
+    usb = False
+    """Whether the line is the chip's own USB-Serial/JTAG instead of UART0. The ROM's log is on both."""
+
+    def __init__(
+        self,
+        flash: Flash,
+        registers: Mapping[int, int],
+        now: Callable[[], float],
+        rom_elf: RomElf | None = None,
+    ) -> None:
+        self._flash, self._now = flash, now
         self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
         self._uc.ctl_set_tcg_buffer_size(_TRANSLATION_BUFFER)
-        self._sram = mmap.mmap(-1, _SRAM_SIZE)
+        self._memory = Memory(self._uc, rom_elf.parts if rom_elf else ())
+        self._has_rom = rom_elf is not None
+        self._csrs = ExtraCsrs(now, _CPU_HZ)
         self._sites = CodeSites(self._uc, self._peek, unicorn.UC_HOOK_CODE, unicorn.UC_HOOK_EDGE_GENERATED)
         self._windows = FlashWindows(self._uc, flash)
-        self._calls = RomCalls(self)
-        self._cause = rom.POWERON
+        program = CallingProgram(self._uc, flash, self._windows, self._on_failed_call, self.request_reset)
         self._pending: int | None = None
         self._stopped = True
         self._waiting = False
         self._trap: tuple[int, int | None, int] | None = None
+        self._delayed = 0  # instructions
         self._stored = False  # a store has stopped the slice, and is done
-        self._build_peripherals({}, None)
-        self._build_memory()
+        jedec = getattr(flash, "jedec", 0) or default_jedec(flash.size)
+        self._io = program.io = rv32_io.Io(now, registers, flash, program.load, jedec)
+        self._calls = RomCalls(program)
+        self._windows.reset(self._io.mmu, self._io.gates)
+        self._hook_memory()
 
     # --- the owner's side -------------------------------------------------------------------------
 
@@ -104,7 +124,7 @@ class Rv32Machine:
     @property
     def idle(self) -> bool:
         """Would `run` execute nothing, unless bytes or time come?"""
-        return self._pending is not None or self._stopped or (self._waiting and self._interrupt_line() is None)
+        return self._pending is not None or self._stopped or (self._waiting and self._io.line() is None)
 
     @property
     def wake_at(self) -> float | None:
@@ -112,19 +132,23 @@ class Rv32Machine:
         at the next `run`."""
         if self._pending is not None:
             return None
-        due = [bite[0] for bite in self._bites()]
-        alarm = self._systimer.next_at
+        due = [bite[0] for bite in self._io.bites()]
+        alarm = self._io.next_at
         return min([*due, alarm] if alarm is not None else due, default=None)
 
     def feed(self, data: bytes) -> None:
-        """Bytes arrive on UART0."""
+        """Bytes arrive on UART0, or on USB where that is the line and firmware uses it."""
         if data:
-            self._uart.feed(data)
+            (self._io.usb if self.usb and self._io.usb.used else self._io.uart).feed(data)
+            self._io.advance()
 
     def transmit(self) -> bytes:
-        """Take what UART0 has sent since the last call."""
-        sent = bytes(self._uart.sent)
-        self._uart.sent.clear()
+        """Take what UART0 has sent since the last call; with `usb`, what the chip's own serial port has sent as soon as
+        firmware uses it."""
+        uart, usb = self._io.uart.sent, self._io.usb.sent
+        sent = bytes(usb if self.usb and self._io.usb.used else uart)
+        uart.clear()
+        usb.clear()
         return sent
 
     def reset(self, cause: int) -> None:
@@ -132,43 +156,58 @@ class Rv32Machine:
         second stage, or waits for the watchdog when there is none to start."""
         saved_pc = 0 if cause == rom.POWERON else self._register(reg.UC_RISCV_REG_PC)
         unsent = self.transmit()
-        self._cause, self._pending, self._waiting = cause, None, False
-        self._build_peripherals(
-            {} if cause == rom.POWERON else self._rtc.stored, self._systimer if cause in rom.CPU_RESETS else None
-        )
+        self._pending, self._waiting = None, False
+        self._io.reset(cause)
         self._forget_code()
         boot = rom.boot(self._flash.read, self._flash.size, cause, saved_pc)
-        self._uart.sent += unsent + boot.log
+        self._io.uart.sent += unsent + boot.log
         self._stopped = boot.entry is None
         if boot.entry is not None:
+            self._io.read_as(self._flash.read(2, 1)[0])
             self._enter_program(boot.entry, boot.segments)
 
     def start(self, entry: int, segments: Sequence[rom.RomSegment]) -> None:
         """Run a program that the ROM's loader has put into RAM. There is no reset, so no log; in download mode the ROM
         has stopped its watchdogs."""
         unsent = self.transmit()
-        self._cause, self._pending, self._waiting, self._stopped = rom.POWERON, None, False, False
-        self._build_peripherals({}, None)
-        self._rtc.watchdog.config = self._groups[0].watchdog.config = 0
-        self._uart.sent += unsent
+        self._pending, self._waiting, self._stopped = None, False, False
+        self._io.reset(rom.POWERON)
+        self._io.rtc.watchdog.stop()
+        self._io.groups[0].watchdog.stop()
+        self._io.uart.sent += unsent
         self._forget_code()
         self._enter_program(entry, segments)
 
     def _enter_program(self, entry: int, segments: Sequence[rom.RomSegment]) -> None:
+        self._memory.fill_rom_data()
+        if not self._has_rom:
+            self._calls.reset()
+            self._calls.fill_data()
         for segment in segments:
-            self._load_segment(segment)
+            self._memory.load(segment.address, segment.data)
         for number in range(1, 32):
             self._uc.reg_write(reg.UC_RISCV_REG_X0 + number, 0)
         self._uc.reg_write(reg.UC_RISCV_REG_PRIV, 3)
         self._uc.reg_write(reg.UC_RISCV_REG_MSTATUS, _MSTATUS_MIE)
-        self._uc.reg_write(reg.UC_RISCV_REG_MTVEC, _ROM | 1)
+        self._uc.reg_write(reg.UC_RISCV_REG_MTVEC, ROM | 1)
         self._uc.reg_write(reg.UC_RISCV_REG_SP, ROM_STACK)
-        self._matrix.write(self._matrix.THRESHOLD, ROM_THRESHOLD)
+        self._io.matrix.write(self._io.matrix.THRESHOLD, ROM_THRESHOLD)
+        self._csrs.reset()
+        if self._has_rom:
+            self._uc.mem_write(_USB_PRINT, bytes([self.usb, True]))
+            self._call_rom(_INSTALL_UART_PRINTF)
+            self._uc.reg_write(reg.UC_RISCV_REG_SP, ROM_STACK)
         self._uc.reg_write(reg.UC_RISCV_REG_PC, entry)
 
+    def _call_rom(self, address: int) -> None:
+        """Run a function of the owner's ROM to its end, as the ROM does before it leaves."""
+        self._uc.reg_write(reg.UC_RISCV_REG_RA, IRAM)
+        with contextlib.suppress(unicorn.UcError):
+            self._uc.emu_start(address, IRAM, count=_ROM_CALL_LIMIT)
+
     def run(self, max_instructions: int) -> int:
-        """Execute until idle or about `max_instructions`; returns how many were executed (never more, 0 when idle;
-        an estimate where firmware stopped by itself)."""
+        """Execute until idle or about `max_instructions`; returns how many were executed (0 when idle; an estimate
+        where firmware stopped by itself). A delay of the ROM's counts as what it would execute, and may go beyond."""
         executed, length = 0, SLICE
         self._advance()
         if self.idle:
@@ -178,39 +217,29 @@ class Rv32Machine:
                 self._waiting = False
                 budget = min(length, max_instructions - executed)
                 done = self._slice(budget)
-                executed += done
+                executed += done + self._delayed
+                self._delayed = 0
                 length = min(2 * length, SLICE_MAX) if done == budget else SLICE
                 self._advance()
         return executed
 
     # --- time -------------------------------------------------------------------------------------
 
-    def _bites(self) -> list[tuple[float, int]]:
-        dogs = (self._rtc.watchdog, *(group.watchdog for group in self._groups))
-        return [bite for dog in dogs if (bite := dog.bite) is not None]
-
     def _advance(self) -> None:
-        self._systimer.advance()
+        self._io.advance()
         # An owner may be late: firmware that rests until an alarm, which was due before the watchdog, feeds it first.
-        if self._waiting and self._interrupt_line() is not None:
+        if self._waiting and self._io.line() is not None:
             return
-        bites = self._bites()
+        bites = self._io.bites()
         if self._pending is None and bites:
             at, cause = min(bites)
             if at <= self._now():
                 self._pending = cause
 
-    def _interrupt_line(self) -> int | None:
-        sources = [s for i, s in enumerate(peripherals.SYSTIMER_SOURCES) if self._systimer.interrupting(i)]
-        sources += self._system.interrupting
-        if self._uart.interrupting:
-            sources.append(peripherals.UART_SOURCE)
-        return self._matrix.pending_line(sources)
-
     # --- execution --------------------------------------------------------------------------------
 
     def _slice(self, budget: int) -> int:
-        line = self._interrupt_line()
+        line = self._io.line()
         if line is not None and self._interrupts_on():
             self._enter_trap(_INTERRUPT | line, self._register(reg.UC_RISCV_REG_PC), 0)
             if self._stopped:
@@ -223,6 +252,11 @@ class Rv32Machine:
         if gate is not None:
             self._sites.begin(gate, armed=False)
             self._execute(1)
+            return early
+        protection = self._sites.protection_at
+        if protection is not None:
+            self._csrs.access(int.from_bytes(self._peek(protection, 4), "little"), self._general, self._set_general)
+            self._uc.reg_write(reg.UC_RISCV_REG_PC, protection + 4)
             return early
         waited = self._sites.waited_at
         if waited is not None and self._register(reg.UC_RISCV_REG_PC) == waited + 4:
@@ -241,6 +275,8 @@ class Rv32Machine:
             cause, epc, value = self._trap
             self._enter_trap(cause, self._register(reg.UC_RISCV_REG_PC) if epc is None else epc, value)
             return False
+        if self._io.mmu.changed or self._io.gates.invalidated:
+            self._windows.follow()
         if self._stored:
             pc = self._register(reg.UC_RISCV_REG_PC)
             uc.reg_write(reg.UC_RISCV_REG_PC, pc + (4 if self._peek(pc, 1)[0] & 3 == 3 else 2))
@@ -265,7 +301,7 @@ class Rv32Machine:
         status &= ~(_MSTATUS_MIE | _MSTATUS_MPIE | _MSTATUS_MPP)
         status |= (_MSTATUS_MPIE if enabled else 0) | privilege << 11
         base = self._register(reg.UC_RISCV_REG_MTVEC) & ~0xFF
-        if _ROM <= base < _ROM + _ROM_SIZE:
+        if ROM <= base < ROM + ROM_SIZE:
             self._panic_in_rom(cause, epc, value)
             return
         uc.reg_write(reg.UC_RISCV_REG_PRIV, 3)
@@ -280,12 +316,18 @@ class Rv32Machine:
         registers = [epc, *(self._register(reg.UC_RISCV_REG_X0 + n) for n in range(1, 32))]
         status, vectors = self._register(reg.UC_RISCV_REG_MSTATUS), self._register(reg.UC_RISCV_REG_MTVEC)
         rom_panic = importlib.import_module("virtualboard.rom_panic").rom_panic
-        self._uart.sent += rom_panic(registers, status=status, vectors=vectors, cause=cause, value=value)
+        self._io.uart.sent += rom_panic(registers, status=status, vectors=vectors, cause=cause, value=value)
         self._stopped = True
 
     def _register(self, number: int) -> int:
         value: int = self._uc.reg_read(number)
         return value
+
+    def _general(self, number: int) -> int:
+        return self._register(reg.UC_RISCV_REG_X0 + number)
+
+    def _set_general(self, number: int, value: int) -> None:
+        self._uc.reg_write(reg.UC_RISCV_REG_X0 + number, value)
 
     def _peek(self, address: int, size: int) -> bytes:
         try:
@@ -304,6 +346,8 @@ class Rv32Machine:
         elif number == ILLEGAL:
             code = self._peek(pc, 4) or self._peek(pc, 2)
             value = int.from_bytes(code if code[:1] and code[0] & 3 == 3 else code[:2], "little")
+            if self._csrs.access(value, self._general, self._set_general):
+                return
         self._trap = number, pc, value
         uc.emu_stop()
 
@@ -312,159 +356,77 @@ class Rv32Machine:
         if self._windows.touch(address):
             return True
         cause = _FAULTS[access]
+        if cause == LOAD_FAULT and address in ROM_DATA:
+            self._remark_missing(f"reads the ROM's data at 0x{address:08x}")
         # The program counter is exact once unicorn has stopped; a bad jump has it at its target.
         self._trap = cause, address if cause == INSTRUCTION_FAULT else None, address
         return False
 
+    def _on_delay(self, uc: Any, _address: int, _size: int, _data: Any) -> None:
+        """A busy wait: it counts as the instructions that it would take, and nobody executes them."""
+        self._delayed += min(self._general(10), _LONGEST_DELAY_US) * (_CPU_HZ // 1_000_000)
+        if self._delayed >= _NOTICED_DELAY:
+            uc.emu_stop()
+
     def _on_rom_call(self, uc: Any, address: int, _size: int, _data: Any) -> None:
         call = self._calls.table.get(address)
         if call is None:
-            self._remark_missing(address)
+            name = importlib.import_module("virtualboard.rv32_rom_names").rom_name(address)
+            called = f"ROM function {name} (0x{address:08x})" if name else f"ROM function at 0x{address:08x}"
+            self._remark_missing(f"calls the {called}")
             self._trap = INSTRUCTION_FAULT, address, address
             uc.emu_stop()
             return
         uc.reg_write(reg.UC_RISCV_REG_A0, call())
 
-    def _remark_missing(self, address: int) -> None:
+    def _remark_missing(self, what: str) -> None:
         if self.remarks:
-            name = importlib.import_module("virtualboard.rv32_rom_names").rom_name(address)
-            called = f"ROM function {name} (0x{address:08x})" if name else f"ROM function at 0x{address:08x}"
-            text = f"the program calls the {called}, which this board does not have: it traps here"
-            self._uart.sent += f"\r\nvirtualboard: {text}\r\n".encode()
+            text = f"the program {what}, which this board does not have: it traps here"
+            self._io.uart.sent += f"\r\nvirtualboard: {text}\r\nvirtualboard: {WHERE_FROM}\r\n".encode()
 
     def _on_io_read(self, _uc: Any, offset: int, size: int, _data: Any) -> int:
-        block = self._io.get(offset >> 12)
-        if block is None:
-            block = self._io[offset >> 12] = peripherals.RegisterBlock()
-        return block.read(offset & 0xFFC) >> 8 * (offset & 3) & ((1 << 8 * size) - 1)
+        return self._io.read(offset, size)
 
     def _on_io_write(self, uc: Any, offset: int, _size: int, value: int, _data: Any) -> None:
-        block = self._io.get(offset >> 12)
-        if block is None:
-            block = self._io[offset >> 12] = peripherals.RegisterBlock()
-        block.write(offset & 0xFFC, value << 8 * (offset & 3) & 0xFFFFFFFF)
-        if self._rtc.requested_reset is not None:
-            self.request_reset(self._rtc.requested_reset)
-        elif block in self._interrupters and (block, offset) != (self._uart, peripherals.Uart.FIFO):
-            self._systimer.advance()
-            if self._interrupt_line() is not None:
-                self._sites.armed = True
-                if self._interrupts_on():
-                    self._stored = True
-                    uc.emu_stop()
+        io = self._io
+        quick = io.quick.get(offset)
+        if quick is not None:
+            quick[offset & 0xFFC] = value
+            return
+        interrupts = io.write(offset, value)
+        if io.rtc.requested_reset is not None:
+            self.request_reset(io.rtc.requested_reset)
+        elif io.mmu.changed or io.gates.invalidated:
+            self._stored = True
+            uc.emu_stop()
+        elif interrupts and io.line() is not None:
+            self._sites.armed = True
+            if self._interrupts_on():
+                self._stored = True
+                uc.emu_stop()
 
     # --- memory -------------------------------------------------------------------------------------
 
-    def _build_peripherals(self, kept: Mapping[int, int], systimer: peripherals.Systimer | None) -> None:
-        self._uart = peripherals.Uart()
-        self._rtc = peripherals.RtcControl(self._now, self._efuse, self._cause, kept)
-        self._groups = [peripherals.TimerGroup(self._now, group) for group in (0, 1)]
-        self._systimer = systimer or peripherals.Systimer(self._now)
-        self._system = peripherals.System()
-        self._matrix = peripherals.InterruptMatrix()
-        self._interrupters = (self._uart, self._systimer, self._system, self._matrix)
-        self._mmu = peripherals.MmuTable()
-        self._gates = peripherals.CacheControl()
-        self._io: dict[int, peripherals.RegisterBlock] = {
-            0x00: self._uart,
-            0x08: self._rtc,
-            0x1F: self._groups[0],
-            0x20: self._groups[1],
-            0x23: self._systimer,
-            0xC0: self._system,
-            0xC2: self._matrix,
-            0xC4: self._gates,
-            0xC5: self._mmu,
-        }
-
-    def _build_memory(self) -> None:
+    def _hook_memory(self) -> None:
         uc = self._uc
-        for base in (_IRAM, _DRAM):  # two views of the same bytes
-            uc.mem_map_ptr(base, _SRAM_SIZE, unicorn.UC_PROT_ALL, address_of(self._sram))
-        uc.mem_map(_RTC_RAM, _RTC_RAM_SIZE)
-        uc.mem_map(_ROM, _ROM_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
-        uc.mem_write(_ROM, b"\x82\x80" * (_ROM_SIZE // 2))  # c.ret everywhere: calls are done by the hook
-        uc.mmio_map(_IO, _IO_SIZE, self._on_io_read, None, self._on_io_write, None)
-        uc.hook_add(unicorn.UC_HOOK_CODE, self._on_rom_call, begin=_ROM, end=_ROM + _ROM_SIZE - 1)
+        uc.mmio_map(rv32_io.BASE, rv32_io.SIZE, self._on_io_read, None, self._on_io_write, None)
+        if not self._has_rom:
+            uc.hook_add(unicorn.UC_HOOK_CODE, self._on_rom_call, begin=FUNCTIONS.start, end=FUNCTIONS.stop - 1)
+        uc.hook_add(unicorn.UC_HOOK_CODE, self._on_delay, begin=self._memory.delay, end=self._memory.delay)
         uc.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
         uc.hook_add(unicorn.UC_HOOK_MEM_UNMAPPED | unicorn.UC_HOOK_MEM_PROT, self._on_fault)
-
-    def _load_segment(self, segment: rom.RomSegment) -> None:
-        """RAM keeps what it is given; elsewhere the ROM's writes get lost."""
-        for base in (_IRAM, _DRAM):
-            at = segment.address - base
-            if 0 <= at < _SRAM_SIZE:
-                kept = segment.data[: _SRAM_SIZE - at]
-                self._sram[at : at + len(kept)] = kept
 
     def _forget_code(self) -> None:
         """Drop mapped flash and translated code: what is in memory may be another firmware now."""
         self._sites.forget()
-        self._windows.reset(self._mmu, self._gates)
+        self._windows.reset(self._io.mmu, self._io.gates)
         self._uc.ctl_flush_tb()
-
-    # --- what ROM functions may do (rv32_rom_calls.Caller) --------------------------------------------
-
-    @property
-    def reset_cause(self) -> int:
-        return self._cause
-
-    def argument(self, index: int) -> int:
-        return self._register(reg.UC_RISCV_REG_A0 + index)
-
-    def load(self, address: int, size: int) -> bytes:
-        """Memory as the CPU would read it; where it could not, zeros."""
-        out = bytearray()
-        while len(out) < min(size, self._flash.size):
-            at = address + len(out) & 0xFFFFFFFF
-            piece = min(size - len(out), rv32_windows.PAGE - at % rv32_windows.PAGE)
-            self._windows.touch(at)
-            out += self._peek(at, piece) or bytes(piece)
-        return bytes(out)
-
-    def store(self, address: int, data: bytes) -> None:
-        """Write as the CPU would; where it could not, the CPU traps."""
-        try:
-            self._uc.mem_write(address, data)
-        except unicorn.UcError:
-            self._trap = STORE_FAULT, None, address
-            self._uc.emu_stop()
-
-    def read_flash(self, offset: int, size: int) -> bytes:
-        return self._flash.read(offset, size) if offset + size <= self._flash.size else b""
-
-    def erase_flash(self, offset: int, size: int) -> bool:
-        if not isinstance(self._flash, WritableFlash) or offset + size > self._flash.size:
-            return False
-        self._flash.erase(offset, size)
-        return True
-
-    def program_flash(self, offset: int, data: bytes) -> bool:
-        if not isinstance(self._flash, WritableFlash) or offset + len(data) > self._flash.size:
-            return False
-        self._flash.program(offset, data)
-        return True
 
     def request_reset(self, cause: int) -> None:
         self._pending = cause
         self._uc.emu_stop()
 
-    def uart_send(self, byte: int) -> None:
-        self._uart.write(peripherals.Uart.FIFO, byte)
-
-    def uart_receive(self) -> int | None:
-        return self._uart.read(peripherals.Uart.FIFO) if self._uart.received else None
-
-    def cache_disable(self) -> None:
-        """The caller must not return into flash: on the chip this hangs, here it traps."""
-        self._windows.cache_on = False
-        caller = self._register(reg.UC_RISCV_REG_RA)
-        if rv32_windows.contains(caller):
-            self._trap = INSTRUCTION_FAULT, caller, caller
-            self._uc.emu_stop()
-
-    def cache_enable(self) -> None:
-        self._windows.cache_on = True
-
-    def cache_invalidate(self) -> None:
-        self._windows.invalidate()
+    def _on_failed_call(self, cause: int, address: int) -> None:
+        """What a ROM function did for the program, the CPU could not do."""
+        self._trap = cause, None if cause == STORE_FAULT else address, address
+        self._uc.emu_stop()

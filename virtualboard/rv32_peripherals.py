@@ -10,30 +10,21 @@ is not modelled reads back what was written to it (0 before).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from virtualboard import rom
+from virtualboard.rv32_registers import RegisterBlock
+from virtualboard.rv32_timers import APB_HZ, WDT_KEY, XTAL_HZ, Watchdog
 
-UART_SOURCE = 21
+UART_SOURCE, USB_SOURCE = 21, 26
+GROUP_SOURCES = ((32, 33), (34, 35))
 SYSTIMER_SOURCES = (37, 38, 39)
 FROM_CPU_SOURCES = (50, 51, 52, 53)
 """Interrupt sources: index of their mapping register in the interrupt matrix."""
 
-WDT_KEY = 0x50D83AA1
 SWD_KEY = 0x8F1D312A
-
-
-class RegisterBlock:
-    """One 4 KiB page of registers. Offsets are within the page and word aligned; values are 32 bits."""
-
-    def __init__(self) -> None:
-        self.stored: dict[int, int] = {}
-
-    def read(self, offset: int) -> int:
-        return self.stored.get(offset, 0)
-
-    def write(self, offset: int, value: int) -> None:
-        self.stored[offset] = value
+SLOW_HZ = 136_000.0
+"""The RC oscillator of the RTC."""
 
 
 class Uart(RegisterBlock):
@@ -90,178 +81,53 @@ class Uart(RegisterBlock):
             super().write(offset, value)
 
 
-class Systimer(RegisterBlock):
-    """The 16 MHz system timer with its three alarms. Both counters are one: firmware that sets them apart is not
-    modelled."""
+class UsbSerial(RegisterBlock):
+    """The serial port of USB_SERIAL_JTAG (0x60043000). The host takes at once what is sent, and is always there."""
 
-    HZ = 16_000_000
-    CONF, UNIT_OP, INT_ENA, INT_RAW, INT_CLR, INT_ST = 0x00, (0x04, 0x08), 0x64, 0x68, 0x6C, 0x70
-    VALUE_HI, VALUE_LO = (0x40, 0x48), (0x44, 0x4C)
-    VALID = 1 << 29
-    UPDATE = 1 << 30
-    PERIODIC = 1 << 30
+    LINE_LIMIT = 1 << 16
+    FIFO, CONF, INT_RAW, INT_ST, INT_ENA, INT_CLR = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14
+    ROOM, AVAILABLE = 1 << 1, 1 << 2
+    START_OF_FRAME, RECEIVED, EMPTY = 1 << 1, 1 << 2, 1 << 3
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._now = now
-        self._zero = now()
-        self._raw = 0
-        # An alarm that was never loaded compares with 0: it goes off as soon as it is switched on.
-        self._alarms: list[int | None] = [0, 0, 0]
-        self.stored[self.CONF] = 0x46000000
+        self.received = bytearray()
+        self.sent = bytearray()
+        self.used = False
+        """Whether firmware has sent here since the reset."""
+        self._latched = self.EMPTY
 
-    def _ticks(self) -> int:
-        return int((self._now() - self._zero) * self.HZ)
+    def feed(self, data: bytes) -> None:
+        self.received += data[: self.LINE_LIMIT - len(self.received)]
+        self._latched |= self.RECEIVED
+
+    @property
+    def interrupting(self) -> bool:
+        return bool(self._latched & self.stored.get(self.INT_ENA, 0))
 
     def read(self, offset: int) -> int:
-        if offset in self.UNIT_OP:
-            return self.VALID
+        if offset == self.FIFO:
+            return self.received.pop(0) if self.received else 0
+        if offset == self.CONF:
+            return self.ROOM | (self.AVAILABLE if self.received else 0)
         if offset == self.INT_RAW:
-            return self._raw
+            return self._latched | self.START_OF_FRAME
         if offset == self.INT_ST:
-            return self._raw & self.stored.get(self.INT_ENA, 0)
+            return self._latched & self.stored.get(self.INT_ENA, 0)
         return super().read(offset)
 
     def write(self, offset: int, value: int) -> None:
-        if offset in self.UNIT_OP and value & self.UPDATE:
-            unit = self.UNIT_OP.index(offset)
-            ticks = self._ticks()
-            self.stored[self.VALUE_HI[unit]] = ticks >> 32 & 0xFFFFF
-            self.stored[self.VALUE_LO[unit]] = ticks & 0xFFFFFFFF
+        if offset == self.FIFO:
+            self.sent.append(value & 0xFF)
+            self.used = True
+        elif offset == self.CONF:
+            self._latched |= self.EMPTY if value & 1 else 0
         elif offset == self.INT_CLR:
-            self._raw &= ~value
+            self._latched &= ~value
+            if self.received:  # more packets wait
+                self._latched |= self.RECEIVED
         else:
             super().write(offset, value)
-            if offset in (0x50, 0x54, 0x58):
-                self._load((offset - 0x50) // 4)
-
-    def _period(self, alarm: int) -> int:
-        conf = self.stored.get(0x34 + 4 * alarm, 0)
-        return conf & 0x3FFFFFF if conf & self.PERIODIC else 0
-
-    def _load(self, alarm: int) -> None:
-        period = self._period(alarm)
-        target = self.stored.get(0x1C + 8 * alarm, 0) << 32 | self.stored.get(0x20 + 8 * alarm, 0)
-        self._alarms[alarm] = self._ticks() + period if period else target
-
-    def _running(self, alarm: int) -> bool:
-        return bool(self.stored.get(self.CONF, 0) >> (24 - alarm) & 1)
-
-    def advance(self) -> None:
-        """Raise the alarms whose time has come."""
-        ticks = self._ticks()
-        for alarm, due in enumerate(self._alarms):
-            if due is not None and self._running(alarm) and ticks >= due:
-                self._raw |= 1 << alarm
-                period = self._period(alarm)
-                self._alarms[alarm] = due + period * ((ticks - due) // period + 1) if period else None
-
-    def interrupting(self, alarm: int) -> bool:
-        return bool(self._raw & self.stored.get(self.INT_ENA, 0) & 1 << alarm)
-
-    @property
-    def next_at(self) -> float | None:
-        """When the next alarm with an enabled interrupt goes off."""
-        enabled = self.stored.get(self.INT_ENA, 0)
-        due = [
-            ticks
-            for alarm, ticks in enumerate(self._alarms)
-            if ticks is not None and self._running(alarm) and enabled >> alarm & 1
-        ]
-        return self._zero + (min(due) + 1) / self.HZ if due else None
-
-
-class Watchdog:
-    """A four-stage watchdog behind a write-protection key. `stages` are (shift, width) of the action fields in
-    config0, `causes` the reset cause of each action. In flash boot mode, which the ROM leaves on, stage 0 resets
-    with `boot_cause`."""
-
-    ENABLE = 1 << 31
-
-    def __init__(
-        self,
-        now: Callable[[], float],
-        *,
-        stages: tuple[int, ...],
-        width: int,
-        causes: Mapping[int, int],
-        boot_bit: int,
-        boot_cause: int,
-        boot_mode: bool,
-        hold: int,
-        hz: float,
-        unlocked: bool,
-    ) -> None:
-        self._now = now
-        self._stages, self._mask, self._causes = stages, (1 << width) - 1, causes
-        self._boot_bit, self._boot_cause = boot_bit, boot_cause
-        self.config = boot_bit if boot_mode else 0
-        self.holds = [hold, 0, 0, 0]
-        self.hz = hz
-        self.unlocked = unlocked
-        self._fed_at = now()
-
-    def configure(self, value: int) -> None:
-        if self.unlocked:
-            if value & self.ENABLE and not self.config & self.ENABLE:
-                self._fed_at = self._now()
-            self.config = value
-
-    def hold(self, stage: int, ticks: int) -> None:
-        if self.unlocked:
-            self.holds[stage] = ticks
-
-    def feed(self) -> None:
-        if self.unlocked:
-            self._fed_at = self._now()
-
-    @property
-    def bite(self) -> tuple[float, int] | None:
-        """(instant, reset cause) of the reset that comes unless it is fed; None when there is none to come."""
-        if not self.config & self.ENABLE:
-            if self.config & self._boot_bit:
-                return self._fed_at + self.holds[0] / self.hz, self._boot_cause
-            return None
-        ticks = 0
-        for shift, hold in zip(self._stages, self.holds, strict=True):
-            ticks += hold
-            cause = self._causes.get(self.config >> shift & self._mask)
-            if cause is not None:
-                return self._fed_at + ticks / self.hz, cause
-        return None
-
-
-class TimerGroup(RegisterBlock):
-    """A timer group, of which only the watchdog is modelled."""
-
-    def __init__(self, now: Callable[[], float], group: int) -> None:
-        super().__init__()
-        system, cpu = ((rom.TG0WDT_SYS, rom.TG0WDT_CPU), (rom.TG1WDT_SYS, rom.TG1WDT_CPU))[group]
-        self.watchdog = Watchdog(
-            now,
-            stages=(29, 27, 25, 23),
-            width=2,
-            causes={2: cpu, 3: system},
-            boot_bit=1 << 14,
-            boot_cause=system,
-            boot_mode=group == 0,
-            hold=26_000_000,
-            hz=40_000_000.0,
-            unlocked=True,
-        )
-
-    def write(self, offset: int, value: int) -> None:
-        super().write(offset, value)
-        if offset == 0x64:
-            self.watchdog.unlocked = value == WDT_KEY
-        elif offset == 0x48:
-            self.watchdog.configure(value)
-        elif offset == 0x4C and self.watchdog.unlocked:
-            self.watchdog.hz = 40_000_000.0 / max(value >> 16, 1)
-        elif 0x50 <= offset <= 0x5C:
-            self.watchdog.hold((offset - 0x50) // 4, value)
-        elif offset == 0x60:
-            self.watchdog.feed()
 
 
 class RtcControl(RegisterBlock):
@@ -269,6 +135,8 @@ class RtcControl(RegisterBlock):
     watchdog. The super watchdog is taken as fed: its register keeps what is written."""
 
     OPTIONS0, RESET_STATE = 0x00, 0x38
+    TIME_UPDATE, TIME_LOW, TIME_HIGH = 0x0C, 0x10, 0x14
+    EFUSE_CMD = 0x9D4
     SW_SYS_RST, SW_CPU_RST = 1 << 31, 1 << 5
     STORES = (0x50, 0x54, 0x58, 0x5C, 0xB8, 0xBC, 0xC0, 0xC4)
     """Scratch registers that survive every reset but power-on."""
@@ -276,6 +144,7 @@ class RtcControl(RegisterBlock):
     def __init__(self, now: Callable[[], float], efuse: Mapping[int, int], cause: int, kept: Mapping[int, int]) -> None:
         super().__init__()
         self._efuse = efuse
+        self._now, self._zero = now, now()
         self.requested_reset: int | None = None
         self.stored.update({offset: kept.get(offset, 0) for offset in self.STORES})
         self.stored[self.RESET_STATE] = cause
@@ -288,13 +157,13 @@ class RtcControl(RegisterBlock):
             boot_cause=rom.RTCWDT_RTC,
             boot_mode=True,
             hold=200_000,
-            hz=136_000.0,
+            hz=SLOW_HZ,
             unlocked=False,
         )
 
     def read(self, offset: int) -> int:
         if offset >= 0x800:
-            return self._efuse.get(0x60008000 + offset, 0)
+            return 0 if offset == self.EFUSE_CMD else self._efuse.get(0x60008000 + offset, 0)
         return super().read(offset)
 
     def write(self, offset: int, value: int) -> None:
@@ -314,15 +183,28 @@ class RtcControl(RegisterBlock):
             self.watchdog.hold((offset - 0x94) // 4, value)
         elif offset == 0xA4 and value & 1 << 31:
             self.watchdog.feed()
+        elif offset == self.TIME_UPDATE and value & 1 << 31:
+            ticks = int((self._now() - self._zero) * SLOW_HZ)
+            self.stored[self.TIME_LOW], self.stored[self.TIME_HIGH] = ticks & 0xFFFFFFFF, ticks >> 32
         elif offset == 0xAC and self.stored.get(0xB0) != SWD_KEY:
             return
         super().write(offset, value)
 
 
 class System(RegisterBlock):
-    """System registers. Modelled are the interrupts that the CPU raises itself (SYSTEM_CPU_INTR_FROM_CPU)."""
+    """System registers. Modelled are the interrupts that the CPU raises itself (SYSTEM_CPU_INTR_FROM_CPU), and which
+    clock the bus has."""
 
     FROM_CPU = (0x28, 0x2C, 0x30, 0x34)
+    CLOCK = 0x58
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored[self.CLOCK] = 40 << 12 | 1
+
+    def apb_hz(self) -> float:
+        """80 MHz from the PLL; from the crystal, as the ROM leaves it, 40."""
+        return APB_HZ if self.stored.get(self.CLOCK, 0) >> 10 & 3 == 1 else XTAL_HZ
 
     @property
     def interrupting(self) -> list[int]:
@@ -360,13 +242,20 @@ class InterruptMatrix(RegisterBlock):
             levels |= 1 << self._line(source)
         return (levels & ~types | self._edges & types) & ~1
 
-    def pending_line(self, sources: list[int]) -> int | None:
-        """The line with the highest priority that one of the active `sources` raises, the lowest of several; None when
-        all are masked. A priority below the threshold is masked, and 0 always."""
+    def raise_sources(self, sources: Iterable[int]) -> None:
+        """These sources are active now, and no other."""
         active = frozenset(sources)
+        if active == self._active:
+            return
         for source in active - self._active:
             self._edges |= 1 << self._line(source)
         self._active = active
+
+    def line(self) -> int | None:
+        """The line with the highest priority that is raised, the lowest of several; None when all are masked. A
+        priority below the threshold is masked, and 0 always."""
+        if not self._active and not self._edges:
+            return None
         waiting = self._pending() & self.stored.get(self.ENABLE, 0)
         if not waiting:
             return None
@@ -385,6 +274,14 @@ class MmuTable(RegisterBlock):
     def __init__(self) -> None:
         super().__init__()
         self.stored.update({4 * index: self.INVALID for index in range(self.ENTRIES)})
+        self.changed = False
+        """Since the owner looked last."""
+
+    def write(self, offset: int, value: int) -> None:
+        if offset < 4 * self.ENTRIES:
+            value &= self.INVALID | 0xFF
+            self.changed = self.changed or self.stored[offset] != value
+            super().write(offset, value)
 
     def flash_page(self, index: int) -> int | None:
         entry = self.stored[4 * index]
@@ -392,13 +289,28 @@ class MmuTable(RegisterBlock):
 
 
 class CacheControl(RegisterBlock):
-    """The external memory controller, of which the bus gates are modelled (ICACHE_CTRL1)."""
+    """The external memory controller: the bus gates (ICACHE_CTRL1), and operations, which are done at once."""
 
-    CTRL1 = 4
+    CTRL1, LOCK, SYNC, PRELOAD, AUTOLOAD, STATE, FREEZE = 0x04, 0x1C, 0x28, 0x34, 0x40, 0xB0, 0xCC
+    DONE: Mapping[int, int] = {LOCK: 1 << 2, SYNC: 1 << 1, PRELOAD: 1 << 1, AUTOLOAD: 1 << 3, STATE: 1}
 
     def __init__(self) -> None:
         super().__init__()
         self.stored[self.CTRL1] = 3
+        self.invalidated = False
+        """Since the owner looked last."""
+
+    def read(self, offset: int) -> int:
+        value = super().read(offset)
+        if offset == self.FREEZE:
+            return value & ~(1 << 2) | (value & 1) << 2
+        return value | self.DONE.get(offset, 0)
+
+    def write(self, offset: int, value: int) -> None:
+        if offset == self.SYNC and value & 1:
+            self.invalidated = True
+            value &= ~1
+        super().write(offset, value)
 
     @property
     def shut(self) -> bool:

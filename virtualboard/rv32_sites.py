@@ -1,5 +1,5 @@
-"""The instructions that unicorn does not tell of: `wfi`, and those after which interrupts may be on (`mret`, writes
-to mstatus).
+"""The instructions that unicorn does not tell of or must not do: `wfi`, those after which interrupts may be on (`mret`,
+writes to mstatus), and those that touch PMP registers.
 
 Each is found when the code around it is translated for the first time, wherever it lies, and gets a hook of its own.
 Knows instruction encodings (RISC-V privileged specification, chapters 2 and 3); does not know interrupts, traps or
@@ -12,9 +12,13 @@ import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from virtualboard.rv32_csr import PMP, csr_of
+
 _WFI = (0x10500073).to_bytes(4, "little")
 _MRET = (0x30200073).to_bytes(4, "little")
-_INTERESTING = re.compile(rb"\x73\x00[\x50\x20][\x10\x30]|[\x73\xf3].[\x00-\x0f]\x30", re.DOTALL)
+_INTERESTING = re.compile(
+    rb"\x73\x00[\x50\x20][\x10\x30]|[\x73\xf3].[\x00-\x0f]\x30|[\x73\xf3].[\x00-\xff][\x3a-\x3e]", re.DOTALL
+)
 _BLOCK_BYTES = 2048
 """What one translated block covers at most: 512 instructions."""
 _MAX_SITES = 256
@@ -32,6 +36,12 @@ def raises_interrupts(code: bytes) -> bool:
     function, source = word >> 12 & 7, word >> 15 & 31
     # csrrw, csrrs with a register, csrrwi and csrrsi with the bit in their operand; the others read or clear.
     return function == 1 or (function == 2 and source != 0) or (function in (5, 6) and bool(source & _MSTATUS_MIE))
+
+
+def touches_protection(code: bytes) -> bool:
+    """Whether this instruction reads or writes a PMP register."""
+    number = csr_of(int.from_bytes(code, "little"))
+    return number is not None and number in PMP
 
 
 class Cpu(Protocol):
@@ -57,6 +67,7 @@ class CodeSites:
         """Stop before a gate: an interrupt waits for it."""
         self._stopped_at: int | None = None
         self._wfi_at: int | None = None
+        self._protection_at: int | None = None
         cpu.hook_add(on_block, self._on_block)
 
     def forget(self) -> None:
@@ -71,6 +82,7 @@ class CodeSites:
         self._note(start, self._read(start))
         self._settle()
         self.armed, self._stopped_at, self._wfi_at = armed, None, None
+        self._protection_at = None
 
     def found_more(self) -> bool:
         """Whether the slice ended because a new site has come into sight; it has its hook now."""
@@ -82,6 +94,11 @@ class CodeSites:
         return self._stopped_at
 
     @property
+    def protection_at(self) -> int | None:
+        """Address of the instruction for a PMP register that the slice ended before."""
+        return self._protection_at
+
+    @property
     def waited_at(self) -> int | None:
         """Address of the last `wfi` that was executed."""
         return self._wfi_at
@@ -91,10 +108,15 @@ class CodeSites:
         for address, code in found:
             if address in self._hooks or len(self._hooks) >= _MAX_SITES:
                 continue
-            callback = self._on_wfi if code == _WFI else self._on_gate
+            callback = self._callback(code)
             self._hooks[address] = self._cpu.hook_add(self._on_code, callback, begin=address, end=address)
             self._cpu.ctl_remove_cache(address, address + 4)
         return bool(found)
+
+    def _callback(self, code: bytes) -> Callable[..., None]:
+        if code == _WFI:
+            return self._on_wfi
+        return self._on_protection if touches_protection(code) else self._on_gate
 
     def _note(self, start: int, code: bytes) -> bool:
         before = len(self._found)
@@ -104,7 +126,7 @@ class CodeSites:
             word, address = match.group(), start + match.start()
             if address & 1 or address in self._hooks or len(self._hooks) + len(self._found) >= _MAX_SITES:
                 continue
-            if word == _WFI or raises_interrupts(word):
+            if word == _WFI or raises_interrupts(word) or touches_protection(word):
                 self._found.append((address, word))
         return len(self._found) > before
 
@@ -120,6 +142,10 @@ class CodeSites:
         if self.armed:
             self._stopped_at = address
             uc.emu_stop()
+
+    def _on_protection(self, uc: Any, address: int, _size: int, _data: Any) -> None:
+        self._protection_at = address
+        uc.emu_stop()
 
     def _read(self, address: int) -> bytes:
         """Code from `address`, as far as there is memory."""

@@ -79,6 +79,17 @@ class FlashWindows:
         self._cpu.mem_map_ptr(DROM + index * PAGE, PAGE, READ, address_of(memory))
         return True
 
+    def follow(self) -> None:
+        """Do what the registers were told: a page that is mapped to another one shows it at once, and the cache forgets
+        when it was asked to. Not from within a callback of the CPU: memory goes."""
+        if self._gates.invalidated:
+            self.invalidate()
+        else:
+            for index, (page, _) in list(self._pages.items()):
+                if self._mmu.flash_page(index) not in (page, None):
+                    self._drop(index)
+        self._mmu.changed = self._gates.invalidated = False
+
     def invalidate(self) -> None:
         """Forget what is cached. Pages that would come back as they are stay: dropping code means translating it
         again, and nobody could tell the difference."""

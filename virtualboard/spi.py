@@ -8,6 +8,7 @@ never seen set; commands that the part does not know change nothing and read as 
 from __future__ import annotations
 
 import struct
+from typing import Protocol, runtime_checkable
 
 from virtualboard.chips import SpiLayout
 from virtualboard.nor import NorFlash
@@ -22,12 +23,28 @@ _WINDOW = 0x100  # bytes of register space that belong to the controller
 _W_BYTES = 64
 
 
+class CommandedFlash(Protocol):
+    """What the part needs of its array."""
+
+    size: int
+
+    def read(self, offset: int, n: int) -> bytes: ...
+
+
+@runtime_checkable
+class ChangeableFlash(Protocol):
+    """An array that can be programmed and erased; without this the part ignores such commands."""
+
+    def program(self, offset: int, data: bytes) -> None: ...
+    def erase(self, offset: int, n: int) -> None: ...
+
+
 class SpiController:
     """Registers at `layout.base`. Until `attach` the pins are not connected and every answer is all ones."""
 
     def __init__(self, layout: SpiLayout, flash: NorFlash) -> None:
         self._layout = layout
-        self._part = FlashPart(flash)
+        self._part = FlashPart(flash, flash.jedec)
         self._words: dict[int, int] = {}
         self._attached = False
 
@@ -73,13 +90,19 @@ class SpiController:
 
 
 class FlashPart:
-    """The command decoder of a JESD216 serial flash, for the commands that carry no array data."""
+    """The command decoder of a JESD216 serial flash."""
 
-    def __init__(self, flash: NorFlash) -> None:
-        self._jedec = flash.jedec.to_bytes(3, "little")
+    def __init__(self, flash: CommandedFlash, jedec: int) -> None:
+        self._flash = flash
+        self._jedec = jedec.to_bytes(3, "little")
         self._sfdp = sfdp_table(flash.size)
         self._status = bytearray(3)
         self._write_enabled = False
+
+    @staticmethod
+    def takes_four_bytes(opcode: int) -> bool:
+        """Whether the command's address has 32 bits."""
+        return opcode in _FOUR_BYTES
 
     def command(self, opcode: int, address: int, mosi: bytes, miso: int) -> bytes:
         """Run one command; returns `miso` bytes, all ones where the part drives nothing."""
@@ -88,8 +111,12 @@ class FlashPart:
             answer = self._jedec
         elif opcode == 0x5A:  # RDSFDP
             answer = self._sfdp[address : address + miso]
+        elif opcode in _READ:
+            answer = self._read(address, miso)
+        elif opcode in _PROGRAM or opcode in _ERASE:
+            self._change(opcode, address, mosi)
         elif opcode in _READ_STATUS:
-            answer = bytes([self._status[_READ_STATUS[opcode]]]) * miso
+            answer = bytes([self._status_byte(_READ_STATUS[opcode])]) * miso
         elif opcode in _WRITE_STATUS:
             self._write_status(_WRITE_STATUS[opcode], mosi)
         elif opcode in (0x06, 0x50):  # WREN, and WREN for the volatile bits
@@ -97,6 +124,31 @@ class FlashPart:
         elif opcode in (0x04, 0x99):  # WRDI, RESET
             self._write_enabled = False
         return (answer + b"\xff" * miso)[:miso]
+
+    def _status_byte(self, register: int) -> int:
+        return self._status[register] | (self._write_enabled << 1 if register == 0 else 0)
+
+    def _read(self, address: int, n: int) -> bytes:
+        size = self._flash.size
+        at = address % size
+        return (self._flash.read(at, min(n, size - at)) + self._flash.read(0, max(0, n - (size - at))))[:n]
+
+    def _change(self, opcode: int, address: int, mosi: bytes) -> None:
+        """Program within a page, whose end it wraps at, or erase; nothing without WREN before."""
+        if not self._write_enabled or not isinstance(self._flash, ChangeableFlash):
+            return
+        self._write_enabled = False
+        size = self._flash.size
+        if opcode in _PROGRAM:
+            page = address % size // _PAGE * _PAGE
+            at = address % _PAGE
+            head = mosi[: _PAGE - at]
+            self._flash.program(page + at, head)
+            if len(mosi) > len(head):
+                self._flash.program(page, mosi[len(head) :])
+        else:
+            unit = _ERASE[opcode] or size
+            self._flash.erase(address % size // unit * unit, unit)
 
     def _write_status(self, register: int, values: bytes) -> None:
         if self._write_enabled:
@@ -106,6 +158,12 @@ class FlashPart:
         self._write_enabled = False
 
 
+_PAGE = 0x100
+_READ = frozenset({0x03, 0x0B, 0x3B, 0x6B, 0xBB, 0xEB, 0x13, 0x0C, 0x3C, 0x6C, 0xBC, 0xEC})
+_PROGRAM = frozenset({0x02, 0x32, 0x38, 0x12, 0x34})
+_ERASE = {0x20: 0x1000, 0x21: 0x1000, 0x52: 0x8000, 0x5C: 0x8000, 0xD8: 0x10000, 0xDC: 0x10000, 0xC7: 0, 0x60: 0}
+"""Opcode -> bytes that it erases; 0 for all."""
+_FOUR_BYTES = frozenset({0x13, 0x0C, 0x3C, 0x6C, 0xBC, 0xEC, 0x12, 0x34, 0x21, 0x5C, 0xDC})
 _READ_STATUS = {0x05: 0, 0x35: 1, 0x15: 2}
 _WRITE_STATUS = {0x01: 0, 0x31: 1, 0x11: 2}
 

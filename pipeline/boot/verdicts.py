@@ -68,8 +68,12 @@ def boot_loop(resets: int, last_reset: str, refusal: str, rom_refusals: int) -> 
 
 def not_executed(line: str) -> NotReady:
     """A virtual board's word for what it has no model of."""
-    if "ROM function" in line:
-        fact, hint = "the firmware stopped on this board", "deploy to a real board, or build without what calls it"
+    if "the ROM" in line or "ROM function" in line:
+        fact = "the firmware stopped on this board"
+        hint = (
+            "give the board the chip's ROM: install Espressif's esp-rom-elfs (ESP-IDF's installer brings them) and "
+            "name the file with the device's `rom_elf`, or deploy to a real board"
+        )
     else:
         fact = "no application runs on this board"
         hint = (

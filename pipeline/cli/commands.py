@@ -195,6 +195,33 @@ class Lease(Command):  # type: ignore[misc]
         return _refused(code, 1) if isinstance(code, Failure) else code
 
 
+class Mcp(Command):  # type: ignore[misc]
+    """The project as tools for an agent."""
+
+    doc_purpose = "serve this project's tools to an AI agent over MCP: stdio, or --http on this machine"
+    doc_usage = "[--http] [--port N]"
+    doc_description = (
+        "Build, deploy, monitor, live tests, reports and leases as tools with structured results and progress, for the "
+        "devices of deploy.toml alone. Over stdio the agent's client starts it (see .mcp.json); --http listens on "
+        "127.0.0.1 with a token, which lies beside the address in .deploy/mcp.json. Needs the extra [mcp]."
+    )
+    cmd_options = (
+        _flag("http", "listen on 127.0.0.1 instead of stdio", default=False),
+        {"name": "port", "short": "", "long": "port", "type": int, "default": 0, "help": "with --http; 0: a free one"},
+    )
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        from pipeline.cli import mcp
+
+        if pos_args:
+            return _refused(_surplus("mcp", pos_args), 3)
+        try:
+            code = mcp.run(Path.cwd().resolve(), http=opt_values["http"], port=opt_values["port"])
+        except KeyboardInterrupt:
+            return 130
+        return _refused(code, 2) if isinstance(code, Failure) else code
+
+
 class View(Command):  # type: ignore[misc]
     """A command that loads the project, prints one text about it and ends."""
 

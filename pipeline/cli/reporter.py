@@ -84,7 +84,7 @@ class HotplateReporter:
             raise SystemExit(2)
         for left in begun:
             self._write(f"note: an earlier run was killed; {visible(left.line)}\n")
-        screen.on_progress, screen.on_lane_progress = self._progress, self._progress.of_lane
+        screen.on_progress, screen.on_lane_progress = self._show_progress, self._show_lane
         screen.on_lane_over = self._progress.lane_over
 
     def _open_stream(self) -> None:
@@ -93,6 +93,16 @@ class HotplateReporter:
         self._stream = Stream(self._stdout)
         self._run.transactions.listener = self._stream.event
         sys.stdout = sys.stderr  # what users' own tasks print
+
+    def _show_progress(self, label: str, done: int, total: int) -> None:
+        self._progress(label, done, total)
+        if self._stream is not None:
+            self._stream.progress(label, done, total)
+
+    def _show_lane(self, device: str, label: str, done: int, total: int) -> None:
+        self._progress.of_lane(device, label, done, total)
+        if self._stream is not None and total >= 0:
+            self._stream.progress(f"{device} {label}", done, total)
 
     # --- tasks --------------------------------------------------------------------------------
 
@@ -201,6 +211,8 @@ class HotplateReporter:
         for message in self._errors:
             self._write(f"{visible_text(message.rstrip())}\n")
         if not self._run.active:
+            if self._run.suites:
+                self._export([])
             return False
         passed = not (self._failed or self._lane_failed or self._teardown_failed or self._errors)
         asked = selection_of(sys.argv[1:]) if self._only_files else None
@@ -245,7 +257,7 @@ class HotplateReporter:
         if options.trace or options.junit or os.environ.get("GITHUB_STEP_SUMMARY"):
             from pipeline.run.exports import write
 
-            notes = [*notes, *write(self._run.project.root, options, os.environ, run.recorded)]
+            notes = [*notes, *write(self._run.project.root, options, os.environ, run.recorded, self._run.suites)]
         if self._stream is not None:
             self._stream.reports([*self._run.rolled_back, *rendered])
             sys.stdout = self._stdout

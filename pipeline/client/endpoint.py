@@ -7,7 +7,7 @@ read from or put into any other.
     $XDG_RUNTIME_DIR/hotplate/          else  /tmp/hotplate-UID/
         service.sock    0600            the service
         service.lock                    held by the service under way
-        runner.sock     0600            its runner
+        runner.sock     0600            its runner (`service/runner.py`)
         http.json       0600            {"url": ..., "token": ...} of the page
         service.log                     what it has to say, bounded
 

@@ -22,8 +22,10 @@ from pipeline.config.schema import (
     DeviceConfig,
     FlashSettings,
     GateConfig,
+    HostConfig,
     ImageConfig,
     LibraryConfig,
+    LiveTestConfig,
     Partitions,
     Prebuilt,
     Profile,
@@ -66,6 +68,8 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "cache": CacheSettings,
         "reports": Reports,
         "gate": GateConfig,
+        "host": HostConfig,
+        "livetest": LiveTestConfig,
         "service": ServiceConfig,
     }
 )
@@ -234,7 +238,10 @@ def _read_table(
 
 
 def _key(shape: type[Any], field: str) -> str:
-    """Budgets are named after stages, whose names have hyphens; all other keys have underscores."""
+    """Budgets are named after stages, whose names have hyphens; all other keys have underscores. An image comes `from`
+    a directory, which is no name that Python takes."""
+    if (shape, field) == (ImageConfig, "source"):
+        return "from"
     return field.replace("_", "-") if shape is Budget else field
 
 

@@ -101,7 +101,8 @@ class FlashSettings(NamedTuple):
 
 
 class DeviceConfig(NamedTuple):
-    """One board. `mac`: lower case with colons, or "" for any. `flash_file` and `timing` concern virtual boards.
+    """One board. `mac`: lower case with colons, or "" for any. `flash_file`, `timing` and `rom_elf` concern virtual
+    boards; `rom_elf`: the mask ROM, relative to the project root or absolute, "" for what ESP_ROM_ELF_DIR has.
     `profile`: whose build it gets; never empty in a configuration that was read. `enabled`: may it be selected."""
 
     name: str
@@ -118,6 +119,7 @@ class DeviceConfig(NamedTuple):
     tags: tuple[str, ...] = ()
     enabled: bool = True
     profile: str = ""
+    rom_elf: str = ""
 
     @property
     def is_virtual(self) -> bool:
@@ -205,12 +207,45 @@ class LibraryConfig(NamedTuple):
 
 
 class ImageConfig(NamedTuple):
-    """One `[image.NAME]`: a built or given file with a place of its own in flash, by partition or by offset."""
+    """One `[image.NAME]`: a built or given file with a place of its own in flash, by partition or by offset; or the
+    directory `source` (for `nvs`, its CSV file), packed as a file system of this `format` that fills its partition.
+    `options`: of the format."""
 
     name: str
-    file: str
+    file: str = ""
     partition: str = ""
     offset: int | None = None
+    source: str = ""
+    format: str = ""
+    options: Mapping[str, str] = MappingProxyType({})
+
+
+class HostConfig(NamedTuple):
+    """The firmware as a program of this machine, and its unit tests. `sources`: in every program; `main`: those that
+    make the firmware's process of them; each of `tests` is a program of its own, with `test_support`. `compiler`: `cc`
+    (the first of cc, gcc and clang on PATH), `zig`, or `auto`."""
+
+    sources: tuple[str, ...] = ()
+    main: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    test_support: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    cflags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+    compiler: str = "auto"
+
+    @property
+    def declared(self) -> bool:
+        """Does the project say how?"""
+        return bool(self.main or self.tests)
+
+
+class LiveTestConfig(NamedTuple):
+    """Where the live tests lie, and the file of what was observed; `timeout_ms`: of a step that says nothing else."""
+
+    dir: str = "tests/live"
+    baselines: str = "tests/live/baselines.json"
+    timeout_ms: int = 2000
 
 
 class Reports(NamedTuple):
@@ -231,12 +266,6 @@ class GateConfig(NamedTuple):
     days: int = 7
 
 
-class ServiceConfig(NamedTuple):
-    """Of the resident service. `autostart`: a deploy that needs a port starts it, if it is not there."""
-
-    autostart: bool = False
-
-
 class Filters(NamedTuple):
     """Which devices: those that every filter lets pass; a filter without a value lets all pass. Several values of one
     filter are alternatives."""
@@ -253,6 +282,12 @@ class Filters(NamedTuple):
 
 
 NO_FILTERS = Filters()
+
+
+class ServiceConfig(NamedTuple):
+    """Of the resident service. `autostart`: a deploy that needs a port starts it, if it is not there."""
+
+    autostart: bool = False
 
 
 class DeployConfig(NamedTuple):
@@ -277,6 +312,8 @@ class DeployConfig(NamedTuple):
     images: tuple[ImageConfig, ...] = ()
     libraries: tuple[LibraryConfig, ...] = ()
     prebuilt: Prebuilt = Prebuilt()
+    host: HostConfig = HostConfig()
+    livetest: LiveTestConfig = LiveTestConfig()
     firmware: "Firmware | None" = None
     """What a prebuilt toolchain found."""
     variant: str = ""

@@ -48,8 +48,11 @@ def flash_file(name: str, device: DeviceConfig, root: Path) -> Path:
 
 
 def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemClock, flash_size: int) -> Any:
+    from virtualboard.chip_table import chip_named
+    from virtualboard.machine import rom_of
     from virtualboard.nor import BoardBusy, FlashError
     from virtualboard.port import DEFAULT_MAC, open_virtual
+    from virtualboard.rom_elf import RomElfError
     from virtualboard.timing import BadTiming
 
     faults = planted_faults(device.port)
@@ -57,10 +60,18 @@ def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemCloc
     path = flash_file(name, device, root)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        named = root / device.rom_elf if device.rom_elf else None
+        rom_elf = rom_of(chip_named(device.chip), named, os.environ)
         port = open_virtual(
-            device.chip, path, device.mac or DEFAULT_MAC, flash_size, timing=device.timing, faults=faults
+            device.chip,
+            path,
+            device.mac or DEFAULT_MAC,
+            flash_size,
+            timing=device.timing,
+            faults=faults,
+            rom_elf=rom_elf,
         )
-    except BadTiming as bad:
+    except (BadTiming, RomElfError) as bad:
         fact, _, hint = str(bad).partition("\n")
         where = _where(name, device.port)
         raise DeviceError(

@@ -123,6 +123,11 @@ class DeviceService:
         """Close the device's port, whatever holds it."""
         self._holders.pop(device.name, _Holder()).close()
 
+    def lease_token(self, device: DeviceConfig) -> str:
+        """What lets a child process use the board while it is ours; `""`: it is not."""
+        lease = self._leases.get(device.name)
+        return "" if lease is None else lease.token
+
     def done_with(self, device: DeviceConfig) -> None:
         """Let go of the device's port and of its lease."""
         try:
@@ -175,7 +180,7 @@ class DeviceService:
         from pipeline.device.ports import open_port
 
         options = self.project.options
-        holder = self._holder(self._tx_of(device.name), self.build.clock.utc())
+        holder = self._holder(self._tx_of(device.name), self._clock_of(device.name).utc())
         lent = self._lent.borrow(device, self.last_mac(device), holder, take=options.take)
         if lent is not None:
             return lent

@@ -36,6 +36,7 @@ from pipeline.run.variants import Variant, Variants
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
     from pipeline.engine.results import ActionSpan
+    from pipeline.report.live_tests import SuiteResult
     from pipeline.run.board_turns import BoardTurns
     from pipeline.run.lanes import Lanes
     from pipeline.stages.handover import Board
@@ -67,6 +68,8 @@ class Run:
         self._last_ended = ""
         """The device whose stage ended last."""
         self._facts: RunFacts | None = None
+        self.suites: list[SuiteResult] = []
+        """Live and unit tests that ran in this process."""
         self.lanes: Lanes | None = None
         """Where several boards have their turn at once."""
         self._turns: BoardTurns | None = None

@@ -82,6 +82,8 @@ class _Log:
     device: str
     failure: Failure | None = None
     outcome: DeployOutcome | None = None
+    end: When | None = None
+    """When its deploy was over, if something else followed in the same run."""
     waited_s: float = 0.0
     closed: bool = False
     rendered: Rendered | None = None
@@ -221,6 +223,11 @@ class Transactions:
         """`device` runs this build; `outcome` says with which proof and how it got there."""
         self._log(device).outcome = outcome
 
+    def over(self, device: str) -> None:
+        """What `device` does from here on is no part of its deploy, and costs nothing of its budget."""
+        log = self._log(device)
+        log.end = self._when(log)
+
     def finish(self, running: Sequence[tuple[Stage, str, float]], *, interrupted: bool) -> list[Rendered]:
         """Close the logs, render the reports and remove the oldest beyond `[reports] keep`. `running`: (stage, device
         or "", begin) of what was under way."""
@@ -245,7 +252,7 @@ class Transactions:
             return
         log.closed = True
         # One instant for the end and for what is said of it: the report and the verdict cannot differ.
-        end = self._when(log)
+        end = log.end or self._when(log)
         self._enforce_budget(log, end)
         outcome = log.outcome
         if log.failure is not None:

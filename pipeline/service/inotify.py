@@ -96,7 +96,8 @@ class Inotify:
 
     def fileno(self) -> int:
         """Readable when something happened."""
-        return self._handle
+        handle: int = self._handle
+        return handle
 
     def close(self) -> None:
         """Idempotent. Takes the kernel some milliseconds."""

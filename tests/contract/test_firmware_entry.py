@@ -42,7 +42,7 @@ def scramble(machine: Rv32Machine, dice: random.Random) -> None:
     cpu.reg_write(reg.UC_RISCV_REG_MTVEC, dice.getrandbits(24) << 8 | 1)
     interrupts_on = dice.random() < 0.5
     cpu.reg_write(reg.UC_RISCV_REG_MSTATUS, dice.choice((0, 0x80)) | dice.choice((0, 0x1800)) | 8 * interrupts_on)
-    uart, timer, matrix = machine._uart, machine._systimer, machine._matrix
+    uart, timer, matrix = machine._io.uart, machine._io.systimer, machine._io.matrix
     for offset in (0x0C, 0x24):
         uart.write(offset, dice.getrandbits(22))
     for offset in (*range(0x1C, 0x40, 4), 0x64, 0x50, 0x54, 0x58, 0x00):
@@ -51,10 +51,10 @@ def scramble(machine: Rv32Machine, dice: random.Random) -> None:
         matrix.write(offset, dice.getrandbits(32))
     matrix.write(matrix.ENABLE, 0 if interrupts_on else dice.getrandbits(32))
     for offset in (0x48, 0x4C, 0x50, 0x54, 0x58, 0x5C):
-        machine._groups[1].write(offset, dice.getrandbits(32) & 0x7FFFFFFF)
+        machine._io.groups[1].write(offset, dice.getrandbits(32) & 0x7FFFFFFF)
     for index in range(128):
-        machine._mmu.write(4 * index, dice.getrandbits(9))
-    machine._gates.write(4, dice.getrandbits(2))
+        machine._io.mmu.write(4 * index, dice.getrandbits(9))
+    machine._io.gates.write(4, dice.getrandbits(2))
     for page, offsets in ((0x04, range(0, 0x700, 4)), (0x09, range(0, 0x60, 4)), (0xC0, range(0x28, 0x38, 4))):
         for offset in offsets:
             machine._on_io_write(cpu, page << 12 | offset, 4, dice.getrandbits(32), None)
@@ -65,7 +65,7 @@ def test_boots_from_any_state(firmware: fb.BuiltFirmware, seed: int) -> None:
     dice = random.Random(seed)
     bench = FirmwareBench(fb.deployed(firmware))
     machine = bench.machine
-    machine._sram[:] = dice.randbytes(len(machine._sram))
+    machine._memory.sram[:] = dice.randbytes(len(machine._memory.sram))
     machine.reset(rom.POWERON)
     scramble(machine, dice)
     log = bench.settle()
@@ -77,7 +77,7 @@ def test_boots_from_any_state(firmware: fb.BuiltFirmware, seed: int) -> None:
     health = bench.call("health")
     assert health["ok"] and all(module["setup_ok"] for module in health["modules"])
     assert bench.machine.run(100_000) == 0, "it rests: nothing that was left over wakes it"
-    assert machine._io[0x04].read(0x554 + 4 * 8) == 128, "the LED's pin is driven by its register"
+    assert machine._io.read(0x4000 + 0x554 + 4 * 8, 4) == 128, "the LED's pin is driven by its register"
 
 
 def test_an_application_that_leaves_interrupts_on_panics_as_on_the_chip(

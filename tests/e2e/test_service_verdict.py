@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.client.endpoint import SOCKET
-from pipeline.client.protocol import FrameReader, encode_verdict
+from pipeline.client.protocol import FrameReader, ServiceFrame, encode_verdict
 from pipeline.client.verdict import asked
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
@@ -120,7 +120,7 @@ def test_who_sees_something_else_is_sent_to_the_disk(
     if how == "another root":
         if os.geteuid() != 0 or shutil.which("unshare") is None:
             pytest.skip("needs root and unshare")
-        argv = ["unshare", "-m", quick.script, "compile", "link"]
+        argv = ["unshare", "-m", str(quick.script), "compile", "link"]
         done = subprocess.run(argv, cwd=project.root, env=project.env, capture_output=True, text=True, check=False)
         assert done.stdout == NOTHING
     else:
@@ -166,7 +166,8 @@ class Liar:
                 connection, _ = self._listening.accept()
             except OSError:
                 return
-            reader, frames, data = FrameReader(), [], b""
+            reader, data = FrameReader(), b""
+            frames: list[ServiceFrame] = []
             while not frames:
                 data += (more := connection.recv(1 << 16))
                 frames = reader.feed(more)

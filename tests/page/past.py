@@ -118,8 +118,8 @@ def _payloads(tx: str, device: str, number: int, draw: random.Random) -> list[tu
         counts = {"compiled": 9 if built else 0, "restored": 0} if stage is Stage.COMPILE else {}
         counts |= {"bytes_written": 8192 if built else 0} if stage is Stage.REFLASH else {}
         said.append((at_s, StageResult(stage, outcome, length_s, counts=counts)))
-    outcome = DeployOutcome.DELTA_FLASHED if built else DeployOutcome.VERIFIED_UNCHANGED
-    return [*said, (at_s + 0.004, RunFinished(outcome))]
+    how = DeployOutcome.DELTA_FLASHED if built else DeployOutcome.VERIFIED_UNCHANGED
+    return [*said, (at_s + 0.004, RunFinished(how))]
 
 
 def _failed(at_s: float, device: str, length_s: float) -> list[tuple[float, Payload]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,7 +78,7 @@ def test_a_prompt_is_told_once_and_again_when_it_is_another() -> None:
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=8))
 def test_the_lines_do_not_depend_on_the_chunks(data: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    parts = [data[first:last] for first, last in zip(places, places[1:], strict=False)]
+    parts = [data[first:last] for first, last in itertools.pairwise(places)]
     whole = texts(all_of(chunk(data)))
     assert texts(all_of(*map(chunk, parts))) == whole
     assert len(whole) == data.count(b"\n")

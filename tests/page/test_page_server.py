@@ -21,7 +21,10 @@ from pipeline.service import http as page_http
 from tests.page.past import write_past
 from tests.page.served import WAIT_S, ServedPage, heard, lines_of
 
-HEALTH = b'{"jsonrpc":"2.0","id":1,"result":{"modules":[{"name":"blink","setup_ok":true},{"name":"pump","setup_ok":false,"health":"no water"}]}}\n'
+HEALTH = (
+    b'{"jsonrpc":"2.0","id":1,"result":{"modules":[{"name":"blink","setup_ok":true},'
+    b'{"name":"pump","setup_ok":false,"health":"no water"}]}}\n'
+)
 
 
 def eventually(check: Callable[[], bool]) -> bool:

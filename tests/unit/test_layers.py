@@ -58,9 +58,14 @@ ROOMS = {
     # what uses runs
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
+    "agent": room("boot client config device effects formats report run"),
     "shelf": room("client config device effects formats report run"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
-    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats measure report run service shelf"),
+    "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
+    "cli": room(
+        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats livetest measure report run service"
+        " shelf"
+    ),
 }
 CLOCKS_AND_FILES = {
     "os",
@@ -86,7 +91,9 @@ DOIT_MODULES = {
     "pipeline/cli/users_state.py",
     "pipeline/editor/tasks.py",
     "pipeline/fastpath/handover.py",
+    "pipeline/livetest/tasks.py",
     "pipeline/measure/tasks.py",
+    "pipeline/service/runner.py",
     "pipeline/shelf/tasks.py",
 }
 SERIAL_SIDE = (
@@ -99,7 +106,8 @@ SERIAL_SIDE = (
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
 HEAVY |= {"starlette", "uvicorn", "mcp"}
-LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in ("virtualboard/rv32.py",)}
+LAZY_FILES = ("pipeline/agent/server.py", "pipeline/service/http.py", "virtualboard/rv32.py")
+LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in LAZY_FILES}
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 
 

@@ -13,6 +13,7 @@ pytest.importorskip("unicorn", reason="unicorn is not installed")
 from tests.unit.test_rom_boot import make_image
 from virtualboard import rom
 from virtualboard import rv32_peripherals as per
+from virtualboard import rv32_timers as timers
 from virtualboard.rv32 import Rv32Machine
 
 CODE = 0x40380000
@@ -305,7 +306,7 @@ def test_no_program_breaks_the_machine(words: list[int], handled: bool) -> None:
 
 def test_an_alarm_ends_wfi_at_its_time() -> None:
     arm = [
-        *store(RTC + 0xA8, per.WDT_KEY),
+        *store(RTC + 0xA8, timers.WDT_KEY),
         *store(RTC + 0x90, 0),
         *store(TIMG0 + 0x48, 0),
         *store(SYSTIMER + 0x20, 4_000_000),
@@ -326,8 +327,8 @@ def test_an_alarm_ends_wfi_at_its_time() -> None:
 
 def test_a_periodic_alarm_comes_again() -> None:
     now = 0.0
-    timer = per.Systimer(lambda: now)
-    timer.write(0x00, 1 << 24)
+    timer = timers.Systimer(lambda: now)
+    timer.write(0x00, 1 << 30 | 1 << 24)
     timer.write(0x64, 1)
     timer.write(0x34, 1 << 30 | 16_000)
     timer.write(0x50, 1)
@@ -343,7 +344,7 @@ def test_a_periodic_alarm_comes_again() -> None:
 
 def test_the_counter_is_latched_on_request() -> None:
     now = 300.0
-    timer = per.Systimer(lambda: now)
+    timer = timers.Systimer(lambda: now)
     now = 300.0 + 3600.0
     assert timer.read(0x44) == 0
     timer.write(0x04, 1 << 30)
@@ -371,7 +372,7 @@ def test_rtc_scratch_registers_survive_all_but_power_on() -> None:
 
 def test_the_boot_watchdogs_bite_unless_switched_off_behind_their_keys() -> None:
     timg_off, rtc_off = store(TIMG0 + 0x48, 0), store(RTC + 0x90, 0)
-    unlock = store(RTC + 0xA8, per.WDT_KEY)
+    unlock = store(RTC + 0xA8, timers.WDT_KEY)
     for program, cause in (
         ([], rom.TG0WDT_SYS),
         ([*timg_off, *rtc_off], rom.RTCWDT_RTC),  # the RTC's is locked: the write is lost
@@ -388,7 +389,7 @@ def test_the_boot_watchdogs_bite_unless_switched_off_behind_their_keys() -> None
 
 def test_feeding_moves_the_bite_and_stages_name_their_reset() -> None:
     now = 0.0
-    group = per.TimerGroup(lambda: now, 1)
+    group = timers.TimerGroup(lambda: now, 1, lambda: 40e6)
     assert group.watchdog.bite is None
     group.write(0x4C, 40_000 << 16)  # a tick is a millisecond
     group.write(0x50, 100)

@@ -16,6 +16,7 @@ from virtualboard.board import SLICE_INSTRUCTIONS, Board, Mode
 from virtualboard.chips import CHIPS
 from virtualboard.machine import Machine
 from virtualboard.nor import NorFlash
+from virtualboard.rom_elf import WHERE_FROM
 from virtualboard.timing import Timing
 
 MAC = "7c:df:a1:00:11:22"
@@ -32,6 +33,7 @@ class FakeMachine:
     work: int = 1
     wake_at: float | None = None
     pending_reset: int | None = None
+    usb: bool = False
     log: list[str] = field(default_factory=list)
     out: bytearray = field(default_factory=bytearray)
 
@@ -323,12 +325,12 @@ def test_a_board_that_cannot_execute_says_so_in_one_line(chip: str, execute: boo
 @pytest.mark.parametrize(
     ("address", "called"),
     [
-        (0x40000040, "ROM function ets_printf (0x40000040)"),
-        (0x40000354, "ROM function memset (0x40000354)"),
-        (0x4000055C, "ROM function Cache_MMU_Init (0x4000055c)"),
-        (0x40000664, "ROM function ets_sha_clone (0x40000664)"),
-        (0x400006F8, "ROM function ets_efuse_secure_boot_enabled (0x400006f8)"),
-        (0x40000FE4, "ROM function at 0x40000fe4"),
+        (0x400000F4, "ROM function tinfl_decompress (0x400000f4)"),
+        (0x40000434, "ROM function qsort (0x40000434)"),
+        (0x4000068C, "ROM function ets_aes_block (0x4000068c)"),
+        (0x40000FE4, "ROM function for Bluetooth (0x40000fe4)"),
+        (0x40001720, "ROM function for Wi-Fi or the radio (0x40001720)"),
+        (0x40001F00, "ROM function at 0x40001f00"),
     ],
 )
 def test_a_rom_function_that_is_missing_is_named_on_the_line(address: int, called: str) -> None:
@@ -341,6 +343,7 @@ def test_a_rom_function_that_is_missing_is_named_on_the_line(address: int, calle
     board.power_on()
     board.advance()
     text = f"virtualboard: the program calls the {called}, which this board does not have: it traps here\r\n"
+    text += f"virtualboard: {WHERE_FROM}\r\n"
     before, found, after = board.transmit().decode().partition(text)
     assert found and before.endswith("entry 0x403cc710\r\n\r\n")
     assert after.startswith("\r\nGuru Meditation Error: Core 0 panic'ed (Instruction access fault)")

@@ -107,9 +107,9 @@ class StatedProject:
                 len(rows),
                 listing_of(rows),
             )
-        path = self.root / state_path("")
-        statefile.save(path.with_suffix(touched.SUFFIX), touched.KIND, (snapshot.token, contents))
-        write_atomic(path, encode(KIND, snapshot.values()), durable=False, own=True)
+        place = self.root / state_path("")
+        statefile.save(place.with_suffix(touched.SUFFIX), touched.KIND, (snapshot.token, contents))
+        write_atomic(place, encode(KIND, snapshot.values()), durable=False, own=True)
 
     def on_disk(self) -> str | None:
         with pytest.MonkeyPatch.context() as patch:
