@@ -103,7 +103,8 @@ class FlashSettings(NamedTuple):
 class DeviceConfig(NamedTuple):
     """One board. `mac`: lower case with colons, or "" for any. `flash_file`, `timing` and `rom_elf` concern virtual
     boards; `rom_elf`: the mask ROM, relative to the project root or absolute, "" for what ESP_ROM_ELF_DIR has.
-    `profile`: whose build it gets; never empty in a configuration that was read. `enabled`: may it be selected."""
+    `profile`: whose build it gets; never empty in a configuration that was read. `enabled`: may it be selected.
+    `ota`: over which port updates go without a cable, "" for `port`."""
 
     name: str
     chip: str
@@ -120,6 +121,7 @@ class DeviceConfig(NamedTuple):
     enabled: bool = True
     profile: str = ""
     rom_elf: str = ""
+    ota: str = ""
 
     @property
     def is_virtual(self) -> bool:
