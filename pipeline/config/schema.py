@@ -104,7 +104,8 @@ class DeviceConfig(NamedTuple):
     """One board. `mac`: lower case with colons, or "" for any. `flash_file`, `timing` and `rom_elf` concern virtual
     boards; `rom_elf`: the mask ROM, relative to the project root or absolute, "" for what ESP_ROM_ELF_DIR has.
     `profile`: whose build it gets; never empty in a configuration that was read. `enabled`: may it be selected.
-    `ota`: over which port updates go without a cable, "" for `port`."""
+    `ota`: how updates go without a cable: a port, `espota://` or `http://`, "" for `port`; `ota_call`: the method by
+    which a device is told the address of an update that it pulls."""
 
     name: str
     chip: str
@@ -122,6 +123,7 @@ class DeviceConfig(NamedTuple):
     profile: str = ""
     rom_elf: str = ""
     ota: str = ""
+    ota_call: str = ""
 
     @property
     def is_virtual(self) -> bool:

@@ -1,6 +1,6 @@
 """A deploy without a cable: the application from the store to a device that offers updates, and the proof afterwards.
 
-Puts a transfer (`device/ota_rpc.py`, `ota_http.py`, `espota.py`) between the stages of a deploy. The running firmware
+Puts a transfer (`device/ota_rpc.py`) between the stages of a deploy. The running firmware
 is asked first, and one that is this build already is left alone. After the restart it must say that it is this build,
 from the slot that was written, whose digest it computes once more; one that does not come goes back to the image
 before, by the device's own rollback, and the report says so. Knows a run and its parts; not doit. Invariants: only the
@@ -64,6 +64,8 @@ class OtaUpdate:
         self._journal: Journal | None = None
         self._mac = ""
         self._released_s = 0.0
+        self._runs_it = False
+        """Is it this build already?"""
         self._proof = Proof(FlashPlan(()), LEVEL)
 
     def perform(self) -> Failure | None:

@@ -17,6 +17,7 @@ from pipeline.run.screen import Screen
 from pipeline.run.stage_of import StageOf
 from pipeline.run.transactions import Rendered
 from pipeline.shelf.ota import OtaUpdate
+from pipeline.shelf.pushed_ota import PushedUpdate, is_pushed
 
 
 def update_devices(root: Path, options: Options, screen: Screen) -> Sequence[Rendered] | Failure:
@@ -60,8 +61,9 @@ def _built(run: Run) -> bool:
 
 
 def _update(run: Run, device: DeviceConfig) -> None:
-    target = device._replace(port=device.ota) if device.ota else device
+    pushed = is_pushed(device.ota)
+    target = device._replace(port=device.ota) if device.ota and not pushed else device
     try:
-        OtaUpdate(run, device, target).perform()
+        (PushedUpdate if pushed else OtaUpdate)(run, device, target).perform()
     finally:
         run.boards.done_with(target)
