@@ -87,6 +87,11 @@ class OtaUpdate:
         self._run.transactions.confirmed(self._outcome, self._device.name)
         return None
 
+    def close(self) -> None:
+        """Stop listening, before the port is let go of."""
+        if self._monitor is not None:
+            self._monitor.close()
+
     @property
     def _outcome(self) -> DeployOutcome:
         if self._transfer is None:

@@ -63,7 +63,9 @@ def _built(run: Run) -> bool:
 def _update(run: Run, device: DeviceConfig) -> None:
     pushed = is_pushed(device.ota)
     target = device._replace(port=device.ota) if device.ota and not pushed else device
+    update = (PushedUpdate if pushed else OtaUpdate)(run, device, target)
     try:
-        (PushedUpdate if pushed else OtaUpdate)(run, device, target).perform()
+        update.perform()
     finally:
+        update.close()
         run.boards.done_with(target)

@@ -8,7 +8,7 @@ not missed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import unquote, urlsplit
 
 from pipeline import events
@@ -44,8 +44,24 @@ def is_pushed(ota: str) -> bool:
     return ota.startswith((ESPOTA, HTTP))
 
 
+class LastPiece:
+    """Hands progress on, and knows when the last piece was about to be sent: the device cannot have restarted
+    before."""
+
+    def __init__(self, now_s: Callable[[], float], progress: Callable[[str, int, int], None]) -> None:
+        self._now_s = now_s
+        self._progress = progress
+        self.before_s = self._last_s = now_s()
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        self.before_s, self._last_s = self._last_s, self._now_s()
+        self._progress(label, done, total)
+
+
 class PushedUpdate(OtaUpdate):
     """Its target is the device itself: the console is where it always is."""
+
+    _sending: LastPiece | None = None
 
     def _ask(self) -> StageWork:
         self._link = self._run.boards.open_link(self._target, reset=False)
@@ -63,6 +79,7 @@ class PushedUpdate(OtaUpdate):
 
     def _send(self) -> StageWork:
         app = self._app()
+        assert self._link is not None
         if self._runs_it:
             return StageWork(counts={"regions_written": 0, "bytes_written": 0})
         image = self._run.build.images.data(app)
@@ -70,6 +87,7 @@ class PushedUpdate(OtaUpdate):
             tx = self._run.transactions.transaction(self._device.name)
             touched = [each for each in self._run.build.images.all() if each.name in (app.name, "otadata")]
             self._journal.begin(tx, self._run.clock.utc(), touched, self._run.build.identity)
+        self._sending = LastPiece(self._link.now_s, self._run.screen.progress)
         failure = self._pushed(image) if self._device.ota.startswith(ESPOTA) else self._pulled(image)
         if failure is not None:
             return StageWork(failure=failure)
@@ -81,13 +99,14 @@ class PushedUpdate(OtaUpdate):
     def _pushed(self, image: bytes) -> Failure | None:
         parts = urlsplit(self._device.ota)
         target = EspotaTarget(parts.hostname or "", parts.port or DEFAULT_PORT, unquote(parts.username or ""))
-        return push(target, image, self._target.where, self._run.screen.progress)
+        assert self._sending is not None
+        return push(target, image, self._target.where, self._sending)
 
     def _pulled(self, image: bytes) -> Failure | None:
         parts = urlsplit(self._device.ota)
-        assert self._monitor is not None
+        assert self._monitor is not None and self._sending is not None
         try:
-            offer = OneDownload(parts.hostname or "", parts.port or 0, image, self._run.screen.progress)
+            offer = OneDownload(parts.hostname or "", parts.port or 0, image, self._sending)
         except OSError as error:
             message = f"{self._device.ota} cannot be served: {error.strerror}"
             return self._fail(FailureCategory.CONFIG_ERROR, Stage.REFLASH, message)
@@ -105,7 +124,7 @@ class PushedUpdate(OtaUpdate):
 
     def _restart(self) -> StageWork:
         assert self._link is not None
-        self._released_s = self._link.now_s()
+        self._released_s = self._link.now_s() if self._sending is None else self._sending.before_s
         if self._runs_it:
             return StageWork(counts={"reopened": 0, "resets": 0})
         note = "the device restarts by itself when it has the whole image"

@@ -190,9 +190,8 @@ void port_sha256(const struct port_region *region, uint8_t digest[PORT_DIGEST_SI
     sha256_end(&sha, digest);
 }
 
-_Noreturn /* A program does not replace itself while it runs. */
-    bool
-    port_update_slot(struct port_slot *slot) {
+/* A program does not replace itself while it runs. */
+bool port_update_slot(struct port_slot *slot) {
     (void)slot;
     return false;
 }
@@ -212,7 +211,7 @@ bool port_update_select(const struct port_slot *slot) {
     return false;
 }
 
-void port_reboot(void) {
+_Noreturn void port_reboot(void) {
     restart("software");
 }
 
