@@ -34,8 +34,8 @@ class Serve(Command):  # type: ignore[misc]
     doc_description = (
         "Runs until Ctrl-C, one per user; an older one is asked to stop first. --install makes it a unit of systemd's "
         "user manager, started with your session. --open shows its page in a browser. --status says what it owns, "
-        "--stop ends it unless a board is being written to, --release leaves a device's port to other programs. --ports "
-        "has it serve the ports of this project's devices to other programs, and says under which addresses."
+        "--stop ends it unless a board is being written to, --release leaves a device's port to other programs. "
+        "--ports has it serve the ports of this project's devices to other programs, and says under which addresses."
     )
     cmd_options = (
         _flag("open", "show its page in a browser, and print the address"),

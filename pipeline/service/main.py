@@ -28,8 +28,8 @@ from pipeline.model import Failure, FailureCategory
 from pipeline.service.consoles import OwnedConsoles
 from pipeline.service.history import HistoryWriter
 from pipeline.service.log import ServiceLog
-from pipeline.service.port_servers import PortServers
 from pipeline.service.page_door import PageDoor, PageOf
+from pipeline.service.port_servers import PortServers
 from pipeline.service.roles import ROLES
 from pipeline.service.server import Client, Service
 from pipeline.service.speed import Speed
@@ -117,7 +117,7 @@ async def _run(
     history = HistoryWriter()
     consoles = OwnedConsoles(loop, record=history.of)
     ports = PortServers(loop, consoles, directory, lambda: (clock.now_s(), clock.utc()))
-    service = Service(consoles, {**ROLES, Message.PORTS: ports.role}, clock.now_s, clock.utc)
+    service = Service(consoles, {**ROLES, Message.PORTS.value: ports.role}, clock.now_s, clock.utc)
     service.more["ports"] = ports.status
     service.stop = over.set
     service.more["history_lost"] = lambda: history.lost
