@@ -127,13 +127,17 @@ class Console:
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = RETRY_FIRST_S
         self.bytes_dropped = 0
+        self.former: DeviceRef | None = None
+        """The last device that named this port, when none does any more, and somebody still has it."""
 
     # --- what it is ---------------------------------------------------------------------------------
 
     @property
     def device(self) -> DeviceRef:
         """One of those that name this port: the one that named it last."""
-        return next(reversed(self.devices.values()))
+        device = next(reversed(self.devices.values()), self.former)
+        assert device is not None
+        return device
 
     @property
     def names(self) -> set[str]:
