@@ -52,9 +52,10 @@ class LentPorts:
         from pipeline.client.connection import NoService
         from pipeline.client.served_port import borrow
 
-        if not _there() and (problem := self._start()):
+        if not _there() and (problem := self._start()) is not None:
             self._alone = True
-            self._notice(f"note: working without the service: {problem}")
+            if problem:
+                self._notice(f"note: working without the service: {problem}")
             return None
         try:
             port, cost = borrow(
@@ -74,10 +75,14 @@ class LentPorts:
             self._measured(device.name, PhasePart(name, phase, ms / 1000))
         return port
 
-    def _start(self) -> str:
+    def _start(self) -> str | None:
+        """Begin it; None when it is there, else why not ("": nobody wants it, or it cannot be here)."""
+        from pipeline.client import endpoint
         from pipeline.client.start import start_service
 
-        return start_service()
+        if endpoint.runtime_dir(create=True) is None:
+            return ""
+        return start_service() or None
 
     def tell_of(self, device: DeviceConfig, port: Any, holder: Holder) -> None:
         """Have others hear what an in-process board says, from now until `close`. Nobody hears of trouble

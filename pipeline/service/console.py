@@ -41,6 +41,9 @@ from pipeline.service.port_owner import (
 )
 from pipeline.service.ring import EntryRing
 
+GONE_S = 3.0
+"""How long whoever asks for a port that vanished waits for it: USB is back within a second."""
+
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 10.0
 """A port that cannot be opened is tried again this often, while somebody watches."""
 
@@ -189,11 +192,16 @@ class Console:
         """Own the port; None, or why it cannot be opened."""
         if self._make_owner is None:
             return self._elsewhere("lend")
-        if self.state in ("open", "gone"):
+        if self.state == "open":
             return None
         waiting: asyncio.Future[Failure | None] = self._loop.create_future()
         self._opened.append(waiting)
-        self.open()
+        if self.owner is None:
+            self.open()
+        elif self.state == "gone":
+            self.owner.want(True, now=True)
+            timer = self._loop.call_later(GONE_S, self._answer_opened, self._still_gone())
+            waiting.add_done_callback(lambda _: timer.cancel())
         return await waiting
 
     def close(self, text: str) -> PortOwner | None:
@@ -229,6 +237,7 @@ class Console:
             self.note(NoteKind.BACK, f"the port is back as {event.name} after {event.again_ms} ms")
             for lessee in list(self.lessees.values()):
                 lessee.back(event.name, event.again_ms)
+            self._answer_opened(None)
             return
         assert self.owner is not None
         if self.device.monitor_baud != self.owner.state[0]:
@@ -268,7 +277,12 @@ class Console:
 
     def _be_patient(self) -> None:
         if self.owner is not None:
-            self.owner.patient = self.watched
+            self.owner.want(self.watched, now=self.watched and self.state == "gone")
+
+    def _still_gone(self) -> Failure:
+        message = "the port vanished, and has not come back"
+        stage = Stage.VERIFY_FLASH
+        return fail(FailureCategory.PORT_MISSING, stage=stage, where=self.device.where, message=message)
 
     # --- what it says -------------------------------------------------------------------------------
 

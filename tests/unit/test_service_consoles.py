@@ -235,7 +235,9 @@ def test_a_port_that_cannot_be_opened_is_tried_again_while_somebody_watches(monk
     run(body)
 
 
-def test_a_port_that_vanishes_is_two_lines() -> None:
+def test_a_port_that_vanishes_is_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_module, "GONE_S", 0.01)
+
     async def body(bench: ConsoleBench) -> None:
         port = await bench.opened(device())
         seen = bench.watch(device())
@@ -244,7 +246,11 @@ def test_a_port_that_vanishes_is_two_lines() -> None:
         await bench.until(lambda: bench.state(device()) == "gone")
         refused = bench.consoles.send(device(), b"x")
         assert refused is not None and refused.category is FailureCategory.PORT_MISSING
+        failure = await bench.consoles.of(device()).opened()
+        assert failure is not None and "has not come back" in failure.message
         port.present = True
+        monkeypatch.setattr(console_module, "GONE_S", TIMEOUT_S)
+        assert await bench.consoles.of(device()).opened() is None
         await bench.until(lambda: bench.state(device()) == "open")
         await bench.feed(port, b" not ended\n")
         assert kinds(seen) == ["gone", "back"] and text(seen) == b"a line that is not ended\n"
