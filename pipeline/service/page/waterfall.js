@@ -81,7 +81,7 @@ function place(bar, at, length, longest) {
 
 function axis(longest) {
   const marks = ticks(0, longest, 5).map((tick) => {
-    const mark = el("span", {}, ms(Math.round(tick)));
+    const mark = el("span", {}, longest >= 2000 ? `${tick / 1000} s` : `${Math.round(tick)} ms`);
     mark.style.left = `${(100 * tick) / longest}%`;
     return mark;
   });
