@@ -69,6 +69,7 @@ export function head(device) {
   say($("device-name"), device?.name ?? "\u00a0");
   const facts = device && [device.chip, device.port, device.mac, device.elf && `firmware ${device.elf.slice(0, 9)}`, `${count(device.bytes_seen)} bytes heard`];
   say($("device-facts"), facts?.filter(Boolean).join(" · ") || "\u00a0");
+  $("device-facts").title = $("device-facts").textContent.trim();
   holder(device);
   modules(device);
   const open = device && device.state !== "closed";

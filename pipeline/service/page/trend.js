@@ -36,7 +36,8 @@ function picture(points, lines, format, name, width) {
   // A budget far above everything would press the points to the floor; it is then said in words.
   const limit = lines.find((one) => one.css === "limit");
   if (limit && limit.value <= high * 2.5) high = Math.max(high, limit.value);
-  const low = Math.min(...values);
+  let low = Math.min(...values);
+  if (low === high) [low, high] = [low * 0.9, high * 1.1 + 1]; // a level is not a floor
   const log = high / Math.max(low, 1) > 20;
   const floor = log ? 10 ** Math.floor(Math.log10(Math.max(low, 1))) : Math.max(0, low > high * 0.6 ? low - (high - low) * 0.5 : 0);
   high = log ? high * 1.2 : high + (high - floor) * 0.06 + (high === floor ? 1 : 0);

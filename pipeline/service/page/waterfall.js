@@ -65,8 +65,7 @@ function totalRow(total, longest) {
 }
 
 function figures(row) {
-  const over = row.verdict === "OVER" ? "over by " : "";
-  const margin = row.margin_ms === null ? "–" : over ? `${over}${ms(-row.margin_ms)}` : ms(row.margin_ms);
+  const margin = row.margin_ms === null ? "–" : row.margin_ms < 0 ? `−${ms(-row.margin_ms)}` : ms(row.margin_ms);
   return [
     el("td", { class: "n" }, row.measured_ms === null ? "not measured" : ms(row.measured_ms)),
     el("td", { class: "n" }, row.limit_ms === null ? "–" : ms(row.limit_ms)),
