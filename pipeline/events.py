@@ -4,8 +4,8 @@ Pure. Does not know files, the clock or what a report looks like. The only place
 of an event: one dataclass per `EventKind`, in `PAYLOADS`; the bytes are those of `records.py`.
 Invariant: an event equals itself after a round trip through its line, and `decode_log` never raises.
 
-Version 1 (`EVENT_SCHEMA`): first version; `run` of RunStarted and the kind `action` came later. Fields that have a
-default may be added; a reader stops at a kind that it does not know, and says so.
+Version 1 (`EVENT_SCHEMA`): first version; `run` of RunStarted and the kinds `action`, `waited`, `rolled_back` and
+`part` came later. Fields that have a default may be added; a reader stops at a kind that it does not know, and says so.
 """
 
 from __future__ import annotations
@@ -162,6 +162,30 @@ class Readiness(NamedTuple):
     note: str = ""
 
 
+class Waited(NamedTuple):
+    """So long other boards or builds of the run had their turn before this device had its."""
+
+    seconds: float
+
+
+class RolledBack(NamedTuple):
+    """The device did not become ready, and the images before were to be put back: by the transaction `tx` (`""`: none
+    was begun), which ended as `outcome` (None: it did not come so far). `message`: why, in a sentence."""
+
+    tx: str
+    outcome: DeployOutcome | None
+    message: str
+
+
+class PhasePart(NamedTuple):
+    """A part of the run that was measured on its own, and the phase of the budget that it belongs to (`startup`,
+    `dispatch` or a stage's name), whichever stage was under way when it ended."""
+
+    name: str
+    phase: str
+    duration_s: float
+
+
 class RunFinished(NamedTuple):
     """Last event. `outcome` is `None` for a host-only run that did what was asked."""
 
@@ -179,7 +203,10 @@ Payload = (
     | ActionDone
     | Mark
     | Readiness
+    | PhasePart
     | Failure
+    | Waited
+    | RolledBack
     | RunFinished
 )
 
@@ -194,7 +221,10 @@ PAYLOADS: Mapping[EventKind, type[Payload]] = {
     EventKind.ACTION: ActionDone,
     EventKind.MARK: Mark,
     EventKind.READINESS: Readiness,
+    EventKind.PART: PhasePart,
     EventKind.FAILURE: Failure,
+    EventKind.WAITED: Waited,
+    EventKind.ROLLED_BACK: RolledBack,
     EventKind.RUN_FINISHED: RunFinished,
 }
 _LEAVES = frozenset({str, int, float, bool, type(None)})
@@ -267,9 +297,15 @@ def payload(event: Event) -> Payload:
         case EventKind.FAILURE:
             return _failure(data)
         case EventKind.RUN_FINISHED:
-            return RunFinished(DeployOutcome(data["outcome"]) if data["outcome"] is not None else None)
+            return RunFinished(_outcome(data["outcome"]))
+        case EventKind.ROLLED_BACK:
+            return RolledBack(**{**data, "outcome": _outcome(data["outcome"])})
         case kind:
             return PAYLOADS[kind](**data)
+
+
+def _outcome(word: str | None) -> DeployOutcome | None:
+    return None if word is None else DeployOutcome(word)
 
 
 def _reasons(rows: Sequence[Mapping[str, str]]) -> tuple[Reason, ...]:

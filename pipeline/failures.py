@@ -206,6 +206,12 @@ FAILURE_MAP: Mapping[FailureCategory, FailureClass] = MappingProxyType(
             "the firmware answers, and says that it is not healthy",
             "read the state that it reported, and fix the named part",
         ),
+        _C.TEST_FAILED: FailureClass(
+            (),
+            _A.FIX_CODE,
+            "a live test or a unit test of the firmware found something else than it says",
+            "read what came instead, then fix the firmware, or the test",
+        ),
         _C.OVER_BUDGET: FailureClass(
             tuple(Stage),
             _A.RETRY,

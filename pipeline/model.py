@@ -121,6 +121,7 @@ class FailureCategory(StrEnum):
     WRONG_IMAGE = "wrong_image"
     RPC_TIMEOUT = "rpc_timeout"
     UNHEALTHY = "unhealthy"
+    TEST_FAILED = "test_failed"
     OVER_BUDGET = "over_budget"
     INTERRUPTED = "interrupted"
     UNKNOWN = "unknown"
@@ -397,7 +398,10 @@ class EventKind(StrEnum):
     ACTION = "action"
     MARK = "mark"
     READINESS = "readiness"
+    PART = "part"
     FAILURE = "failure"
+    WAITED = "waited"
+    ROLLED_BACK = "rolled_back"
     RUN_FINISHED = "run_finished"
 
 

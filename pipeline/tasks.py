@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskFailed
 
-from pipeline.fastpath import answer_and_end, end_quietly, interrupt_again
+from pipeline.fastpath import answer_and_end, end_quietly, hand_over, interrupt_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from pipeline.fastpath import FirstLook
     from pipeline.model import Failure, Verdict
-    from pipeline.run.run import Run, StageOf
+    from pipeline.run.run import Run
+    from pipeline.run.stage_of import StageOf
 
     Task = dict[str, Any]
     """As doit takes it."""
@@ -50,9 +51,32 @@ def __getattr__(name: str) -> Any:
 
         ensure_utf8()
         look = answer_and_end()
+        if _stands_first(sys._getframe(1)):
+            hand_over()
         if look is not None:
             DOIT_CONFIG["reporter"] = Reporter.after(look)
     return ["DOIT_CONFIG", *(found for found in globals() if found.startswith("task_"))]
+
+
+def _stands_first(frame: FrameType | None) -> bool:
+    """Is the statement that asks the first of its file? Then nothing was done that another process would do again."""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("importlib."):
+        frame = frame.f_back
+    if frame is None or frame.f_code.co_name != "<module>":
+        return False
+    import ast
+
+    try:
+        with open(frame.f_code.co_filename, encoding="utf-8") as file:  # noqa: PTH123
+            body = ast.parse(file.read()).body
+    except (OSError, ValueError, SyntaxError):
+        return False
+    above = [statement for statement in body if statement.lineno < frame.f_lineno]
+    return all(
+        (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        or (isinstance(statement, ast.ImportFrom) and statement.module == "__future__")
+        for statement in above
+    )
 
 
 def _quiet_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -115,7 +139,7 @@ class HostCheck:
         self._verdict: Verdict | None = None
 
     def __call__(self) -> bool:
-        self._verdict = run().build.host_verdict(self._stage)
+        self._verdict = run().variants.verdict(self._stage)
         return self._verdict.up_to_date
 
     def __repr__(self) -> str:
@@ -132,7 +156,7 @@ class DeviceCheck:
         self._where = where
 
     def __call__(self) -> bool:
-        return self._which.stage == "reflash" and run().nothing_to_write(self._which.device, self._which.region)
+        return self._which.stage == "reflash" and run().was_nothing_to_write(self._which)
 
     def __repr__(self) -> str:
         return f"{self._where}: only this run's verify-flash can tell"
@@ -148,7 +172,8 @@ class Clean:
         from pipeline.errors import DeployError
 
         try:
-            run().build.clean(self._stage)
+            for variant in run().variants.every:
+                variant.build.clean(self._stage)
         except DeployError as error:
             from pipeline.report.terminal import say_failure
 
@@ -185,8 +210,10 @@ class Execute:
 
 
 def _names() -> frozenset[str]:
-    """Basenames of our tasks."""
-    return frozenset(name.removeprefix("task_").replace("_", "-") for name in globals() if name.startswith("task_"))
+    """Basenames of our tasks. `devices` is a command too, after which no creator of tasks may be named."""
+    return frozenset({"devices"}) | frozenset(
+        name.removeprefix("task_").replace("_", "-") for name in globals() if name.startswith("task_")
+    )
 
 
 def _remember_users_tasks() -> None:
@@ -201,7 +228,7 @@ def _remember_users_tasks() -> None:
 
 def _stage_of(creator: Callable[..., Any], device: str = "", region: str = "") -> StageOf:
     from pipeline.model import Stage
-    from pipeline.run.run import StageOf
+    from pipeline.run.stage_of import StageOf
 
     return StageOf(Stage(creator.__name__.removeprefix("task_").replace("_", "-")), device, region)
 
@@ -232,7 +259,7 @@ def _host_task(creator: Callable[[], Task], *after: str) -> Task:
 def _device_tasks(creator: Callable[[], Iterator[Task]], after: str) -> Iterator[Task]:
     """The group and a task for each device. `{}` in `after` is the device's name."""
     yield _group(creator)
-    for device in run().project.devices:
+    for device in run().project.all_devices:
         which = _stage_of(creator, device.name)
         doc = f"{creator.__doc__} ({device.name})"
         made = _task(which, doc, [after.format(device.name)], DeviceCheck(which, device.where))
@@ -275,7 +302,7 @@ def task_reflash() -> Iterator[Task]:
     from pipeline.run.current import options
 
     # Made only when the command line names it, so that listing tasks need not read the partition table.
-    devices = {device.name: device for device in run().project.devices}
+    devices = {device.name: device for device in run().project.all_devices}
     for name, region in options().regions:
         if name in devices:
             which = _stage_of(task_reflash, name, region)
@@ -298,7 +325,7 @@ def task_deploy() -> Iterator[Task]:
     """from C source to the first JSON-RPC byte of the running device (the default)"""
     group = _group(task_deploy)
     yield group
-    for device in run().project.devices:
+    for device in run().project.all_devices:
         yield {
             **group,
             "name": device.name,
@@ -347,7 +374,31 @@ def task_check() -> Iterator[Task]:
     return check()
 
 
+def task_discover() -> Iterator[Task]:
+    from pipeline.shelf.tasks import devices_group
+
+    return devices_group()
+
+
 def task_hooks() -> Iterator[Task]:
     from pipeline.editor.tasks import hooks_group
 
     return hooks_group()
+
+
+def task_livetest() -> Iterator[Task]:
+    from pipeline.livetest.tasks import livetest
+
+    return livetest()
+
+
+def task_host() -> Iterator[Task]:
+    from pipeline.livetest.tasks import host
+
+    return host()
+
+
+def task_all() -> Task:
+    from pipeline.livetest.tasks import everything
+
+    return everything()

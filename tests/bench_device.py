@@ -18,7 +18,8 @@ from pipeline.effects.host import Revision
 from pipeline.model import DEVICE_STAGES, Failure, Image, Stage
 from pipeline.run.build import Build
 from pipeline.run.options import Options
-from pipeline.run.run import Run, StageOf, load_run
+from pipeline.run.run import Run, load_run
+from pipeline.run.stage_of import StageOf
 from pipeline.run.transactions import RunFacts
 from virtualboard.port import DEFAULT_MAC, VirtualPort, open_virtual
 

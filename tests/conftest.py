@@ -86,6 +86,14 @@ def no_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_users_service() -> Iterator[None]:
+    """No test may meet the service of whoever runs it. A short name: sockets have little room for theirs."""
+    with tempfile.TemporaryDirectory(prefix="hp-", dir="/tmp") as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", directory)
+        yield
+
+
 @pytest.fixture(scope="session")
 def esptools_own_log() -> EspLogBase:
     """What esptool prints with, unless somebody replaces it."""

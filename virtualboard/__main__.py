@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,14 +73,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnknownSecurity as exc:
         return _fail(f"--burnt: error: {exc}")
     try:
-        return _run(options, chip, flash, executing(rom_elf))
+        record = None if options.record is None else options.record.open("ab", buffering=0)
+    except OSError as exc:
+        flash.close()
+        return _fail(f"--record: error: {options.record} cannot be written: {exc.strerror}\nGive another file.")
+    try:
+        return _run(options, chip, flash, executing(rom_elf), record)
     except ListenError as exc:
         return _fail(str(exc))
     finally:
         flash.close()
+        if record is not None:
+            record.close()
 
 
-def _run(options: argparse.Namespace, chip: ChipModel, flash: NorFlash, factory: MachineFactory) -> int:
+def _run(
+    options: argparse.Namespace, chip: ChipModel, flash: NorFlash, factory: MachineFactory, record: FileIO | None
+) -> int:
     now = time.monotonic
     board = Board(
         chip,
@@ -92,7 +102,7 @@ def _run(options: argparse.Namespace, chip: ChipModel, flash: NorFlash, factory:
         usb=options.usb,
         faults=ActiveFaults(options.fault),
     )
-    cable, loop = Cable(board, now), Loop()
+    cable, loop = Cable(board, now, _recorder(record)), Loop()
     port = _port_of(options, loop, cable, now)
     side = None
     try:
@@ -136,6 +146,17 @@ def _port_of(options: argparse.Namespace, loop: Loop, cable: Cable, now: Callabl
     return TcpPort(loop, cable, options.rfc2217 if telnet else options.tcp, now, telnet=telnet)
 
 
+def _recorder(record: FileIO | None) -> Callable[[bytes], object]:
+    """A full disk must not stop the board."""
+
+    def write(data: bytes) -> None:
+        if record is not None:
+            with contextlib.suppress(OSError):
+                record.write(data)
+
+    return write
+
+
 def _say(text: str) -> None:
     """One line for whoever started this; not said when nobody reads, for it must not stop the board."""
     with contextlib.suppress(OSError, ValueError):
@@ -156,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     line.add_argument("--tcp", type=_port, metavar="PORT", help="bytes only (socket://): no lines, no rate")
     line.add_argument("--pty", type=Path, metavar="LINK", help="a pseudo terminal behind the link: rate, but no lines")
     parser.add_argument("--control", type=Path, metavar="SOCK", help="Unix socket for lines, resets, state, faults")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="append every byte that the board sends")
     parser.add_argument("--flash", type=Path, metavar="FILE", help="the flash, byte for byte (default: in memory)")
     parser.add_argument(
         "--burnt",

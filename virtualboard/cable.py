@@ -23,10 +23,14 @@ _ROUNDING_S = 1e-9
 
 
 class Cable:
-    """`board` behind a line with the pace of its `timing`. `now` is the board's clock."""
+    """`board` behind a line with the pace of its `timing`. `now` is the board's clock; `record` is given what goes to
+    the host, as it is sent, whether or not anybody takes it."""
 
-    def __init__(self, board: Board, now: Callable[[], float]) -> None:
+    def __init__(
+        self, board: Board, now: Callable[[], float], record: Callable[[bytes], object] = lambda data: None
+    ) -> None:
         self.board = board
+        self._record = record
         self._now = now
         self._baud: int | None = DEFAULT_BAUD
         self._enumerated = board.plug.generation
@@ -86,6 +90,7 @@ class Cable:
     def _collect(self) -> None:
         if sent := self.board.transmit():
             sent = self.board.faults.line("host", sent)
+            self._record(sent)
             self._to_host.push(sent, self._now(), self._byte_s())
 
     def transmit(self) -> bytes:

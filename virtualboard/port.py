@@ -102,7 +102,9 @@ class VirtualPort:
         closer: Callable[[Board], None] | None = None,
     ) -> None:
         self.board = board
-        self.cable = Cable(board, clock.now)
+        self.on_sent: Callable[[bytes], object] = lambda data: None
+        """Told what goes to the host, as it is sent."""
+        self.cable = Cable(board, clock.now, self._sent)
         self.clock = clock
         self.timeout: float | None = None
         self.write_timeout: float | None = None
@@ -151,7 +153,7 @@ class VirtualPort:
         if self._opener is not None and not self._fresh:
             self.board = self._opener()
             self.board.plug = plug
-            self.cable = Cable(self.board, self.clock.now)
+            self.cable = Cable(self.board, self.clock.now, self._sent)
         self._fresh = False
         if self.board.mode is Mode.OFF:
             self.board.power_on()
@@ -335,6 +337,9 @@ class VirtualPort:
         self.cable.advance()
         self._received += self.cable.transmit()
         return (self.board.executed - before) / self.board.chip.cpu_hz
+
+    def _sent(self, data: bytes) -> None:
+        self.on_sent(data)
 
     def _require_open(self) -> None:
         if not self.is_open:

@@ -8,6 +8,7 @@ search takes at most `SEARCH_S`, and after `MAX_SLOW` searches that did not end,
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 SEARCH_S = 0.1
@@ -42,12 +43,20 @@ class LinePattern:
 
     def search(self, text: str) -> bool:
         """Does it match somewhere in `text` (without colours)?"""
+        return self._search(text) is not None
+
+    def groups(self, text: str) -> Mapping[str, str] | None:
+        """The named groups of the first match that took part in it; None where nothing matches."""
+        found = self._search(text)
+        return None if found is None else {k: v for k, v in found.groupdict().items() if v is not None}
+
+    def _search(self, text: str) -> Any:
         if self.exhausted:
-            return False
+            return None
         if self._pattern is None:
-            return self._plain.search(text[:MAX_MATCH]) is not None
+            return self._plain.search(text[:MAX_MATCH])
         try:
-            return self._pattern.search(text[:MAX_MATCH], timeout=SEARCH_S) is not None
+            return self._pattern.search(text[:MAX_MATCH], timeout=SEARCH_S)
         except TimeoutError:
             self.slow += 1
-            return False
+            return None

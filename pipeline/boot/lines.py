@@ -13,11 +13,16 @@ MAX_LINE = 64 * 1024
 
 
 class Line(NamedTuple):
-    """One line without its `\\n`. `at_s`: when its first byte came. `cut`: it was longer than `raw`."""
+    """One line without its `\\n`. `at_s`: when its first byte came. `lost`: bytes that it had after `raw`."""
 
     at_s: float
     raw: bytes
-    cut: bool = False
+    lost: int = 0
+
+    @property
+    def cut(self) -> bool:
+        """Was it longer than `raw`?"""
+        return self.lost > 0
 
 
 class LineCutter:
@@ -26,7 +31,7 @@ class LineCutter:
     def __init__(self) -> None:
         self._pending = bytearray()
         self._at_s = 0.0
-        self._cut = False
+        self._lost = 0
 
     def take(self, at_s: float, data: bytes, start: int = 0) -> tuple[Line | None, int]:
         """The first line that ends in `data[start:]`, and where to go on; `None` when no line ends there."""
@@ -42,12 +47,17 @@ class LineCutter:
     @property
     def pending(self) -> Line | None:
         """The unfinished line, if it has a byte."""
-        return Line(self._at_s, bytes(self._pending), self._cut) if self._pending else None
+        return Line(self._at_s, bytes(self._pending), self._lost) if self._pending else None
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes of it are kept."""
+        return len(self._pending)
 
     def clear(self) -> None:
         """Forget the unfinished line: what follows belongs to another one."""
         self._pending.clear()
-        self._cut = False
+        self._lost = 0
 
     def _collect(self, at_s: float, data: bytes, start: int, end: int) -> None:
         if start == end:
@@ -55,5 +65,5 @@ class LineCutter:
         if not self._pending:
             self._at_s = at_s
         room = MAX_LINE - len(self._pending)
-        self._cut = self._cut or end - start > room
+        self._lost += max(0, end - start - room)
         self._pending += data[start : min(end, start + room)]

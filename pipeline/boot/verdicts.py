@@ -71,8 +71,8 @@ def not_executed(line: str) -> NotReady:
     if "the ROM" in line or "ROM function" in line:
         fact = "the firmware stopped on this board"
         hint = (
-            "give the board the chip's ROM: install Espressif's esp-rom-elfs (ESP-IDF's installer brings them) and name "
-            "the file with the device's `rom_elf`, or deploy to a real board"
+            "give the board the chip's ROM: install Espressif's esp-rom-elfs (ESP-IDF's installer brings them) and "
+            "name the file with the device's `rom_elf`, or deploy to a real board"
         )
     else:
         fact = "no application runs on this board"

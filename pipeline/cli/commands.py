@@ -37,22 +37,40 @@ def _flag(name: str, text: str, *, default: bool) -> dict[str, Any]:
     return {"name": name, "short": "", "long": name, "type": bool, "default": default, "help": text, **inverse}
 
 
+FILTER_TEXTS = (
+    ("device", "only this device of deploy.toml"),
+    ("group", "only devices of this group"),
+    ("chip", "only devices with this chip"),
+    ("tag", "only devices with this tag"),
+)
+
+
 class Monitor(Command):  # type: ignore[misc]
     """Show what a device says, and send it what is typed."""
 
     doc_purpose = "show what a device says; lines typed on stdin are sent to it"
     doc_usage = (
-        "[--device NAME] [--no-reset] [--no-decode] [--until REGEX] [--call METHOD [--params JSON]] [--seconds N]"
+        "[DEVICE] [--reset | --no-reset] [--filter REGEX] [--mute REGEX] [--levels RULES] [--timestamps] [--raw] "
+        "[--no-fold] [--no-decode] [--until REGEX] [--call METHOD [--params JSON]] [--seconds N]"
     )
     doc_description = (
         "Opens the device's port at its monitor baud, resets the board into its application (unless --no-reset) and "
         "copies its output to stdout until Ctrl-C. Backtraces of panics are decoded on stderr with the ELF of the "
         "image that runs (unless --no-decode); lost bytes are told there. With --until the exit code says whether a "
-        "line matched: 0 yes, 1 no. --call asks one JSON-RPC method and prints its result alone."
+        "line matched: 0 yes, 1 no. --call asks one JSON-RPC method and prints its result alone. A typed line "
+        "`/call METHOD [JSON]` asks one too, `/reset` resets the board. On a terminal, and with --filter, --mute, "
+        "--levels or --timestamps, lines are shown as text: nothing steers the terminal, and repeated lines are "
+        "folded; else, and with --raw, every byte goes through as it is. Lines of a crash are never left out."
     )
     cmd_options = (
         _option("device", "device of deploy.toml"),
-        _flag("reset", "reset the board into its application first", default=True),
+        {**_flag("reset", "reset the board into its application first", default=True), "default": None},
+        _option("filter", "show only lines that match"),
+        _option("mute", "do not show lines that match"),
+        _option("levels", "which levels of a log: TAG:LEVEL ..., as in 'wifi:W *:I'"),
+        _flag("timestamps", "begin each line with its local time", default=False),
+        _flag("raw", "copy every byte as it is, also to a terminal; typed lines are never ours", default=False),
+        _flag("fold", "show repeated lines once, with their number", default=True),
         _flag("decode", "decode the addresses of panics", default=True),
         _option("until", "end at a matching line"),
         _option("call", "ask this JSON-RPC method and end with its result"),
@@ -67,17 +85,32 @@ class Monitor(Command):  # type: ignore[misc]
         },
     )
 
+    def parse_execute(self, in_args: list[str]) -> Any:
+        """doit stops reading options at the first other word; people also name the device first."""
+        flags = {
+            f"--{name}" for one in self.cmd_options if one["type"] is bool for name in (one["long"], one.get("inverse"))
+        }
+        options, words, rest = [], [], iter(in_args)
+        for word in rest:
+            if not word.startswith("--"):
+                words.append(word)
+            elif "=" in word or word in flags:
+                options.append(word)
+            else:
+                options += [word, *(value for value in [next(rest, None)] if value is not None)]
+        return super().parse_execute([*options, *words])
+
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         from pipeline.cli import monitor
         from pipeline.run.build import load_build
         from pipeline.run.device_service import DeviceService
 
-        if pos_args:
-            return _refused(_surplus("monitor", pos_args, "name the device with --device"), 3)
+        if len([*pos_args, *_given(opt_values["device"])]) > 1:
+            return _refused(_surplus("monitor", pos_args, "name one device", takes="one device"), 3)
         wanted = monitor.parse(opt_values)
         if isinstance(wanted, Failure):
             return _refused(wanted, 3)
-        build = load_build(Options(devices=_given(opt_values["device"])))
+        build = load_build(Options(devices=(*pos_args, *_given(opt_values["device"]))))
         if isinstance(build, Failure):
             return _refused(build, 2)
         boards = DeviceService(build)
@@ -130,6 +163,65 @@ class Watch(Command):  # type: ignore[misc]
         return 130
 
 
+class Lease(Command):  # type: ignore[misc]
+    """Have boards for a while."""
+
+    doc_purpose = "have boards to yourself, for one command or until Ctrl-C"
+    doc_usage = "[--device NAME] [--group NAME] [--reason TEXT] [--take] [-- COMMAND...]"
+    doc_description = (
+        "Every deploy honours a lease, whatever project it is of. COMMAND and what it starts may use the boards. "
+        "The lease ends with this process. --take takes boards over from whoever has them; they are told."
+    )
+    cmd_options = (
+        _option("device", "device of deploy.toml"),
+        _option("group", "all devices of this group"),
+        _option("reason", "what others are told"),
+        _flag("take", "take the boards over from whoever has leased them", default=False),
+    )
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        from pipeline.cli import lease
+        from pipeline.run.project import load_project
+
+        command = lease.words(sys.argv[1:])
+        if pos_args and not command:
+            return _refused(_surplus("lease", pos_args, "name the device with --device, write a command after --"), 3)
+        devices, groups = _given(opt_values["device"]), _given(opt_values["group"])
+        options = Options(devices=devices, groups=groups, take=opt_values["take"], reason=opt_values["reason"])
+        project = load_project(options)
+        if isinstance(project, Failure):
+            return _refused(project, 2)
+        code = lease.run(project, command)
+        return _refused(code, 1) if isinstance(code, Failure) else code
+
+
+class Mcp(Command):  # type: ignore[misc]
+    """The project as tools for an agent."""
+
+    doc_purpose = "serve this project's tools to an AI agent over MCP: stdio, or --http on this machine"
+    doc_usage = "[--http] [--port N]"
+    doc_description = (
+        "Build, deploy, monitor, live tests, reports and leases as tools with structured results and progress, for the "
+        "devices of deploy.toml alone. Over stdio the agent's client starts it (see .mcp.json); --http listens on "
+        "127.0.0.1 with a token, which lies beside the address in .deploy/mcp.json. Needs the extra [mcp]."
+    )
+    cmd_options = (
+        _flag("http", "listen on 127.0.0.1 instead of stdio", default=False),
+        {"name": "port", "short": "", "long": "port", "type": int, "default": 0, "help": "with --http; 0: a free one"},
+    )
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        from pipeline.cli import mcp
+
+        if pos_args:
+            return _refused(_surplus("mcp", pos_args), 3)
+        try:
+            code = mcp.run(Path.cwd().resolve(), http=opt_values["http"], port=opt_values["port"])
+        except KeyboardInterrupt:
+            return 130
+        return _refused(code, 2) if isinstance(code, Failure) else code
+
+
 class View(Command):  # type: ignore[misc]
     """A command that loads the project, prints one text about it and ends."""
 
@@ -140,12 +232,11 @@ class View(Command):  # type: ignore[misc]
     def parse_execute(self, in_args: list[str]) -> Any:
         """doit stops reading options at the first other word; people also write them last."""
         options, words, rest = [], [], iter(in_args)
+        flags = {option["long"] for option in self.cmd_options if option["type"] is bool}
         for word in rest:
             if word.startswith("--"):
-                # Each of our options has a value.
-                options += (
-                    [word] if "=" in word else [word, *(value for value in [next(rest, None)] if value is not None)]
-                )
+                alone = "=" in word or word[2:] in flags
+                options += [word] if alone else [word, *(value for value in [next(rest, None)] if value is not None)]
             else:
                 words.append(word)
         return super().parse_execute([*options, *words])
@@ -156,6 +247,8 @@ class View(Command):  # type: ignore[misc]
         options = Options(
             devices=_given(opt_values.get("device")),
             groups=_given(opt_values.get("group")),
+            chips=_given(opt_values.get("chip")),
+            tags=_given(opt_values.get("tag")),
             profile=opt_values.get("profile", ""),
         )
         build = load_build(options)
@@ -265,6 +358,29 @@ class Report(View):
         return report_text(build.project, pos_args, opt_values["format"], opt_values["limit"])
 
 
+class Devices(View):
+    """The boards of the project, and those that nobody has named."""
+
+    doc_purpose = "list the boards: chip, MAC, port, identity, lease, last deploy; and ports that no device names"
+    doc_usage = "[--device NAME] [--group NAME] [--chip CHIP] [--tag TAG] [--json]"
+    doc_description = (
+        "A device has to pass every filter that is given. Opens no port: `doit devices:discover` does, and adds what "
+        "answers to deploy.toml. --json prints the same for programs."
+    )
+    cmd_options = (
+        *(_option(name, text) for name, text in FILTER_TEXTS),
+        _flag("json", "as JSON", default=False),
+    )
+
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        from pipeline.cli.devices import devices_text
+
+        if pos_args:
+            return _surplus("devices", pos_args)
+        asked = any(opt_values[name] for name, _ in FILTER_TEXTS)
+        return devices_text(build.project, all_of_them=not asked, as_json=opt_values["json"])
+
+
 class Status(View):
     """Pages about every device."""
 
@@ -347,11 +463,11 @@ def _given(value: str | None) -> tuple[str, ...]:
     return (value,) if value else ()
 
 
-def _surplus(command: str, words: list[str], hint: str = "") -> Failure:
+def _surplus(command: str, words: list[str], hint: str = "", takes: str = "no arguments") -> Failure:
     from pipeline.failures import fail
     from pipeline.model import FailureCategory
 
-    message = f"takes no arguments, got {' '.join(words)}"
+    message = f"takes {takes}, got {' '.join(words)}"
     hint = hint or f"see `doit help {command}`"
     return fail(FailureCategory.CONFIG_ERROR, stage=None, where=command, message=message, hint=hint)
 

@@ -18,7 +18,8 @@ from pipeline.failures import fail
 from pipeline.fastpath import selection_of
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage
 from pipeline.report.terminal import Progress, differing_lines, look_of, module_table, say, say_failure, stage_table
-from pipeline.run.run import Run, StageOf
+from pipeline.run.run import Run
+from pipeline.run.stage_of import StageOf
 from pipeline.run.transactions import Rendered
 from pipeline.text import quoted, visible, visible_text
 
@@ -54,6 +55,8 @@ class HotplateReporter:
         self._progress = Progress(self._out, self._look)
         self._failed = False
         self._teardown_failed = False
+        self._lane_failed = False
+        """Did a board or a build fail while others went on?"""
         self._only_files = False
         """Does the answer of every task of this run depend on files alone, so that the fast path may give it?"""
         self._errors: list[str] = []
@@ -71,7 +74,8 @@ class HotplateReporter:
         if self._run.project.options.json:
             self._open_stream()
         self._only_files = all((tasks[name].meta or {}).get("fastpath") for name in names)
-        self._run.screen.on_notice = self._notice
+        screen = self._run.screen
+        screen.on_notice, screen.on_failure, screen.on_stage = self._notice, self._show_failure, self._show_stage
         begun = self._run.begin(selected, stages)
         if isinstance(begun, Failure):
             _print_failure(begun)
@@ -80,7 +84,8 @@ class HotplateReporter:
             raise SystemExit(2)
         for left in begun:
             self._write(f"note: an earlier run was killed; {visible(left.line)}\n")
-        self._run.screen.on_progress = self._progress
+        screen.on_progress, screen.on_lane_progress = self._show_progress, self._show_lane
+        screen.on_lane_over = self._progress.lane_over
 
     def _open_stream(self) -> None:
         from pipeline.run.exports import Stream
@@ -89,18 +94,30 @@ class HotplateReporter:
         self._run.transactions.listener = self._stream.event
         sys.stdout = sys.stderr  # what users' own tasks print
 
+    def _show_progress(self, label: str, done: int, total: int) -> None:
+        self._progress(label, done, total)
+        if self._stream is not None:
+            self._stream.progress(label, done, total)
+
+    def _show_lane(self, device: str, label: str, done: int, total: int) -> None:
+        self._progress.of_lane(device, label, done, total)
+        if self._stream is not None and total >= 0:
+            self._stream.progress(f"{device} {label}", done, total)
+
     # --- tasks --------------------------------------------------------------------------------
 
     def get_status(self, task: Any) -> None:
         """doit is about to ask whether `task` is up to date: the stage's time begins here."""
         which = stage_of(task.name)
-        if which is not None:
+        if which is not None and not self._run.in_lane(which):
             self._run.consider(which)
 
     def execute_task(self, task: Any) -> None:
         """`task` is not up to date and runs now."""
         # The log first: whoever has read the line may count on the log, even if this process is killed next.
         which = stage_of(task.name)
+        if which is not None and self._run.in_lane(which):
+            return  # its lane says so, when it comes to it
         if which is not None and self._run.active:
             self._run.started(which)
         if task.actions and not task.name.startswith("_"):
@@ -108,9 +125,11 @@ class HotplateReporter:
 
     def skip_uptodate(self, task: Any) -> None:
         """`task` is up to date, with proof."""
+        which = stage_of(task.name)
+        if which is not None and self._run.in_lane(which):
+            return
         if not task.name.startswith("_"):
             self._write(f"-- {visible(task.title())}\n")
-        which = stage_of(task.name)
         if which is not None:
             self._run.up_to_date(which)
 
@@ -129,6 +148,9 @@ class HotplateReporter:
         """`task` failed, or was not run because one that it needs failed."""
         self._failed = True
         failure: Failure | None = getattr(fail_info, "failure", None)  # of a stage: see `tasks.StageFailed`
+        which = stage_of(task.name)
+        if failure is not None and which is not None and self._run.in_lane(which):
+            return
         if failure is not None:
             self._progress.finish()
             _print_failure(failure)
@@ -145,6 +167,13 @@ class HotplateReporter:
             lines = message.strip().splitlines() or [""]
             failure = fail(FailureCategory.UNKNOWN, stage=None, where=task, message=lines[-1], detail=message)
             self._run.transactions.failed(failure)
+
+    def _show_stage(self, name: str, up_to_date: bool) -> None:
+        self._write(f"{'--' if up_to_date else '. '} {visible(name)}\n")
+
+    def _show_failure(self, failure: Failure) -> None:
+        self._lane_failed = True
+        self._progress.between(lambda: _print_failure(failure))
 
     def skip_ignore(self, task: Any) -> None:
         """The user told doit to ignore `task`."""
@@ -173,8 +202,8 @@ class HotplateReporter:
             signal.signal(signal.SIGTERM, self._previous_sigterm)
         if interrupted:
             raise SystemExit(INTERRUPTED)
-        if (self._teardown_failed or over) and not self._failed:
-            raise SystemExit(1)  # doit itself would end with 0
+        if self._lane_failed or ((self._teardown_failed or over) and not self._failed):
+            raise SystemExit(1)  # doit itself would end with 0, or with 2 where it went on after a failure
 
     def _finish(self, *, interrupted: bool) -> bool:
         """End the run and show its reports. Did a deploy take longer than its budget, which it must not?"""
@@ -182,8 +211,10 @@ class HotplateReporter:
         for message in self._errors:
             self._write(f"{visible_text(message.rstrip())}\n")
         if not self._run.active:
+            if self._run.suites:
+                self._export([])
             return False
-        passed = not (self._failed or self._teardown_failed or self._errors)
+        passed = not (self._failed or self._lane_failed or self._teardown_failed or self._errors)
         asked = selection_of(sys.argv[1:]) if self._only_files else None
         ended = self._run.end(interrupted=interrupted, passed=passed, selection=None if asked is None else asked[1])
         for note in ended.notes:
@@ -193,8 +224,21 @@ class HotplateReporter:
         return any(_is_over_budget(one.report) for one in ended.rendered)
 
     def _show(self, rendered: list[Rendered]) -> None:
-        for one in rendered:
+        if len(rendered) > 1:
+            from pipeline.report.fleet_table import fleet_table
+
+            self._write("\n".join(fleet_table([one.report for one in rendered], self._look)) + "\n")
+            from pipeline.cli.status import refresh_results
+
+            note = refresh_results(self._run.project)
+            if note:
+                self._notice(f"note: {note}")
+        for one in rendered if len(rendered) == 1 else ():
             self._write("\n".join([*stage_table(one.report, self._look), *module_table(one.report, self._look)]) + "\n")
+            if one.report["rollback"] is not None:
+                self._write(f"rollback: {visible(one.report['rollback']['message'])}\n")
+        for one in self._run.rolled_back:
+            self._write(f"{one.line}\n")
         for one in rendered:
             failure = one.report["failure"]
             self._write("".join(f"{line}\n" for line in differing_lines(one.report)))
@@ -213,21 +257,19 @@ class HotplateReporter:
         if options.trace or options.junit or os.environ.get("GITHUB_STEP_SUMMARY"):
             from pipeline.run.exports import write
 
-            notes = [*notes, *write(self._run.project.root, options, os.environ, run.recorded)]
+            notes = [*notes, *write(self._run.project.root, options, os.environ, run.recorded, self._run.suites)]
         if self._stream is not None:
-            self._stream.reports(rendered)
+            self._stream.reports([*self._run.rolled_back, *rendered])
             sys.stdout = self._stdout
             notes = [*notes, *filter(None, [self._stream.broken])]
         for note in notes:
             self._notice(f"note: {note}")
 
     def _notice(self, text: str) -> None:
-        self._progress.finish()
-        say(sys.stderr, f"{visible_text(text)}\n")
+        self._progress.between(lambda: say(sys.stderr, f"{visible_text(text)}\n"))
 
     def _write(self, text: str) -> None:
-        self._progress.finish()
-        lost = say(self._out, text)
+        lost = self._progress.between(lambda: say(self._out, text))
         if lost:
             self._notice(f"note: what is printed is lost from here on ({lost}); the run goes on")
 

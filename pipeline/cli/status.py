@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from cache.durable import read_file, write_atomic
 from pipeline.cli.report_view import from_id
+from pipeline.config.values import HOST
 from pipeline.failures import fail
+from pipeline.livetest.files import load_suites
 from pipeline.model import Failure, FailureCategory
 from pipeline.records import json_text, parse_json
 from pipeline.report.history import DeployHistory, by_device, failure_rates
 from pipeline.report.history_file import read_history
 from pipeline.report.live_results import Merged, decode_merged, encode_merged, entry, merge
+from pipeline.report.live_tests import LIVE, PASSED, UNIT, SuiteResult
 from pipeline.report.markdown import HISTORY
 from pipeline.report.status_pages import StatusDevice, SuiteFile, live_text, p50_text, pages, rate_text, unit_page
 
@@ -39,15 +42,15 @@ def status_text(project: Project, output: str, unit_tests: str) -> str | Failure
         if isinstance(found, Failure):
             return found
         files = found
-    merged = _merged(project, history, decode_merged(_json(directory / ALL)), files)
+    suites = list(load_suites(project.state_dir))
+    merged = _merged(project, history, decode_merged(_json(directory / ALL)), files or _unit_files(suites))
     devices = [StatusDevice(device.name, device.chip) for device in project.config.devices]
-    texts = pages(devices, merged, history.rows)
+    configured = {HOST, *(device.name for device in devices)}
+    live = [suite for suite in suites if suite.kind == LIVE and suite.device in configured]
+    texts = pages(devices, merged, history.rows, sorted(live, key=lambda suite: suite.device))
     if files is not None:
         texts["test-results.md"] = unit_page(files)
-    text = json_text(encode_merged(merged), indent=1) + "\n"
-    texts[ALL] = text
-    if merged.good:
-        texts[LAST_GOOD] = text
+    texts |= _results(merged)
     try:
         for name, page in texts.items():
             write_atomic(directory / name, page.encode("utf-8", "replace"), durable=False)
@@ -56,6 +59,36 @@ def status_text(project: Project, output: str, unit_tests: str) -> str | Failure
         hint = "name a directory that you can write to with --output"
         return fail(FailureCategory.CONFIG_ERROR, stage=None, where=str(directory), message=message, hint=hint)
     return "\n".join([*_screen(devices, merged, history), f"{_shown(project, directory / 'index.md')}", ""])
+
+
+def _unit_files(suites: Iterable[SuiteResult]) -> list[SuiteFile] | None:
+    """What `doit host` ran, where nobody named the results of other unit tests."""
+    found = [
+        SuiteFile(case.name, int(case.outcome == PASSED), 0, ((case.name, case.detail),) if case.detail else ())
+        for suite in suites
+        if suite.kind == UNIT
+        for case in suite.cases
+    ]
+    return found or None
+
+
+def refresh_results(project: Project) -> str:
+    """Write the merged results beside the status pages as the last run left every device; a line about what could not
+    be written, `""` if all was."""
+    directory = project.reports_dir / "status"
+    merged = _merged(project, read_history(project.reports_dir), decode_merged(_json(directory / ALL)), None)
+    try:
+        for name, text in _results(merged).items():
+            write_atomic(directory / name, text.encode("utf-8", "replace"), durable=False)
+    except OSError as error:
+        return f"{_shown(project, directory / ALL)}: the merged results cannot be written ({error.strerror})"
+    return ""
+
+
+def _results(merged: Merged) -> dict[str, str]:
+    """File name -> text."""
+    text = json_text(encode_merged(merged), indent=1) + "\n"
+    return {ALL: text, LAST_GOOD: text} if merged.good else {ALL: text}
 
 
 def _merged(project: Project, history: DeployHistory, before: Merged, files: list[SuiteFile] | None) -> Merged:

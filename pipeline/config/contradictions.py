@@ -10,11 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.chips import CHIPS
-from pipeline.config.values import COMPILED_KEYS, PREBUILT, VIRTUAL_PORT, Problem
+from pipeline.config.values import (
+    COMPILED_KEYS,
+    FORMAT_OPTIONS,
+    HOST,
+    IMAGE_FORMATS,
+    PREBUILT,
+    VIRTUAL_PORT,
+    Problem,
+)
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DeployConfig
+    from pipeline.config.schema import DeployConfig, DeviceConfig, ImageConfig
 
 
 def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
@@ -25,6 +33,7 @@ def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Prob
         *_action_checks(config),
         *_image_checks(config),
         *_library_checks(config),
+        *_host_checks(config),
     ]
 
 
@@ -81,6 +90,7 @@ def _image_checks(config: DeployConfig) -> list[Problem]:
         if image.name in OWN_IMAGES:
             fact = f"'{image.name}' is the name of an image that every build has"
             problems.append(Problem(path, False, fact, "choose another name"))
+        problems += _source_problems(image)
         if bool(image.partition) == (image.offset is not None):
             both = "both 'partition' and 'offset'" if image.partition else "neither 'partition' nor 'offset'"
             fact, hint = f"[image.{image.name}] has {both}", "say where it goes by one of them"
@@ -89,6 +99,52 @@ def _image_checks(config: DeployConfig) -> list[Problem]:
             fact = f"images '{holders[image.partition]}' and '{image.name}' both go to partition '{image.partition}'"
             problems.append(Problem((*path, "partition"), True, fact, "give one of them another partition"))
         holders.setdefault(image.partition, image.name)
+    return problems
+
+
+def _source_problems(image: ImageConfig) -> list[Problem]:
+    """An image is a file, or a directory that is packed."""
+    path = ("image", image.name)
+    if bool(image.file) == bool(image.source):
+        both = "both 'file' and 'from'" if image.file else "neither 'file' nor 'from'"
+        hint = "say what it holds by one of them: a file, or a directory to pack"
+        return [Problem(path, False, f"[image.{image.name}] has {both}", hint)]
+    if image.file:
+        surplus = [key for key in ("format", "options") if getattr(image, key)]
+        fact = "is for a directory that is packed, but this image is a file"
+        return [Problem((*path, key), False, f"'{key}' {fact}", "remove it, or write `from`") for key in surplus]
+    if not image.format:
+        fact = f"[image.{image.name}] says 'from' and no 'format'"
+        return [Problem(path, False, fact, f"add format = one of {', '.join(IMAGE_FORMATS)}")]
+    if not image.partition:
+        fact = f"[image.{image.name}] is packed to fill its partition, but names none"
+        return [Problem(path, False, fact, 'write partition = "..." in place of the offset')]
+    known = FORMAT_OPTIONS[image.format]
+    problems = []
+    for key, value in image.options.items():
+        at = (*path, "options", key)
+        if key not in known:
+            meant = did_you_mean(key, known)
+            fact, hint = f"format '{image.format}' has no option '{key}'{meant}", f"use one of {', '.join(known)}"
+            problems.append(Problem(at, False, fact, hint))
+        elif value not in known[key]:
+            fact = f"option '{key}' of format '{image.format}' is '{value}'"
+            problems.append(Problem(at, True, fact, f"use one of {', '.join(known[key])}"))
+    return problems
+
+
+def _host_checks(config: DeployConfig) -> list[Problem]:
+    """The host's program has names of its own: where it is built, and what its live tests are called."""
+    host = config.host
+    problems: list[Problem] = []
+    if not host.declared:
+        return problems
+    if HOST in config.profiles:
+        fact = f"a profile is called '{HOST}', and build/{HOST}/ is where the programs of [host] go"
+        problems.append(Problem(("profile", HOST), False, fact, "give the profile another name"))
+    if any(device.name == HOST for device in config.devices):
+        fact = f"a device is called '{HOST}', which is what the program of [host] is called as a target of live tests"
+        problems.append(Problem(("device", HOST), False, fact, "give the device another name"))
     return problems
 
 
@@ -173,14 +229,7 @@ def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Pr
         fact = f"none of the {len(config.devices)} devices is the default ({names})"
         problems.append(Problem(("device", config.devices[0].name), False, fact, "add `default = true` to one of them"))
     for device in config.devices:
-        if device.chip != config.toolchain.chip:
-            built = config.toolchain.chip
-            fact = f"device '{device.name}' has the chip {device.chip}, but the toolchain builds for {built}"
-            problems.append(
-                Problem(
-                    ("device", device.name, "chip"), True, fact, "make `toolchain.chip` and the device's `chip` equal"
-                )
-            )
+        problems += _profile_of_device(config, device)
         for key in ("flash_file", "timing", "rom_elf"):
             if not device.is_virtual and key in document["device"][device.name]:
                 fact = f"'device.{device.name}.{key}' is for virtual boards, but the port is '{device.port}'"
@@ -189,6 +238,23 @@ def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Pr
                 )
     problems.extend(_shared(config, "mac", [device.mac for device in config.devices]))
     return problems
+
+
+def _profile_of_device(config: DeployConfig, device: DeviceConfig) -> list[Problem]:
+    """Is there the profile that builds for it, and does that build for its chip? Of other profiles than the one that is
+    meant now, its own reading tells; a device that is disabled gets no build."""
+    if device.profile not in config.profiles:
+        known = ", ".join(config.profiles) or "none"
+        meant = did_you_mean(device.profile, config.profiles)
+        fact = f"the profile '{device.profile}' of device '{device.name}' does not exist (there are: {known}){meant}"
+        hint = f"add a table [profile.{device.profile}], or set the device's `profile` to an existing one"
+        return [Problem(("device", device.name, "profile"), True, fact, hint)]
+    if not device.enabled or device.profile != config.variant or device.chip == config.toolchain.chip:
+        return []
+    built = config.toolchain.chip
+    fact = f"device '{device.name}' has the chip {device.chip}, but the toolchain builds for {built}"
+    hint = "make `toolchain.chip` and the device's `chip` equal, or name a profile that builds for it"
+    return [Problem(("device", device.name, "chip"), True, fact, hint)]
 
 
 def _shared(config: DeployConfig, key: str, values: Sequence[str]) -> list[Problem]:

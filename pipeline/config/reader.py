@@ -22,18 +22,30 @@ from pipeline.config.schema import (
     DeviceConfig,
     FlashSettings,
     GateConfig,
+    HostConfig,
     ImageConfig,
     LibraryConfig,
+    LiveTestConfig,
     Partitions,
     Prebuilt,
     Profile,
     ProjectConfig,
     ReadinessConfig,
     Reports,
+    ServiceConfig,
     ToolchainConfig,
     Verify,
 )
 from pipeline.config.values import COMPILED_KEYS, PREBUILT, Problem, check_value
+from pipeline.config.variants import (
+    OVERRIDABLE,
+    ProfileDocument,
+    document_of,
+    own_sections,
+    profile_name,
+    profile_of,
+    written_chips,
+)
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.text import did_you_mean, suggestion
@@ -56,6 +68,9 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "cache": CacheSettings,
         "reports": Reports,
         "gate": GateConfig,
+        "host": HostConfig,
+        "livetest": LiveTestConfig,
+        "service": ServiceConfig,
     }
 )
 _NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
@@ -72,17 +87,24 @@ FindFirmware = Callable[[Prebuilt], "Firmware | Problem | Failure"]
 
 
 def parse_config(
-    text: str, path: str = "deploy.toml", find_firmware: FindFirmware | None = None
+    text: str,
+    path: str = "deploy.toml",
+    find_firmware: FindFirmware | None = None,
+    profile: str = "",
+    *,
+    for_all: bool = False,
 ) -> DeployConfig | Failure:
-    """The configuration, or a `config_error` at `path:LINE:COL`: the first error of the text, with the further ones
-    in `detail`, one per line. `path` is only used in messages. `find_firmware` is asked when the toolchain is a
-    prebuilt one; what the firmware says of chip and flash becomes part of the configuration. Without it nothing is."""
+    """The configuration as `profile` means it (`""`: the project's; `for_all`: every device's), or a `config_error` at
+    `path:LINE:COL`: the first error of the text, with the further ones in `detail`, one per line. `path` is only used
+    in messages. `find_firmware` is asked when the toolchain is a prebuilt one; what the firmware says of chip and flash
+    becomes part of the configuration. Without it nothing is."""
     text = text.removeprefix("\ufeff")  # what editors of Windows put before UTF-8
     try:
-        document = tomllib.loads(text)
+        written = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         return _syntax_failure(path, error)
-    problems: list[Problem] = []
+    meant = document_of(written, profile_name(written, profile))
+    document, problems = meant.document, _other_profiles(written, meant.profile)
     values = _read_document(document, problems)
     problems = problems or prebuilt_checks(document)
     firmware: Firmware | None = None
@@ -96,11 +118,25 @@ def parse_config(
         else:
             firmware, problems = found, _adopt(values, found)
     if not problems:
-        config = _build(values, path, firmware)
+        chips = {} if for_all else written_chips(written)
+        config = _build(values, path, firmware, meant, chips, meant.profile if for_all else "")
         problems = cross_checks(config, document)
         if not problems:
             return config
-    return _failure(text, path, problems)
+    return _failure(text, path, [problem._replace(path=meant.place(problem.path)) for problem in problems])
+
+
+def _other_profiles(document: Mapping[str, Any], meant: str) -> list[Problem]:
+    """What is wrong with the sections of profiles that are not meant now, by itself."""
+    problems: list[Problem] = []
+    profiles = document.get("profile")
+    for name, table in profiles.items() if isinstance(profiles, dict) else ():
+        for section, own in own_sections(table).items():
+            found: list[Problem] = []
+            if name != meant or not isinstance(own, dict):
+                _read_table(own, _SECTIONS[section], (section,), found, partial=True)
+            problems += [problem._replace(path=("profile", name, *problem.path)) for problem in found]
+    return problems
 
 
 def _compiles(document: Mapping[str, Any]) -> bool:
@@ -148,7 +184,10 @@ def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):
                 hint = "use letters, digits, '_', '-' and '.', and begin with a letter or a digit"
                 problems.append(Problem((name, key), False, f"'{key}' cannot be the name of a {name}", hint))
-            values[name][key] = _read_table(table, shape, (name, key), problems)
+            own = table
+            if name == "profile" and isinstance(table, dict):
+                own = {field: value for field, value in table.items() if field not in OVERRIDABLE}
+            values[name][key] = _read_table(own, shape, (name, key), problems)
     for name, shape in _LISTED_SECTIONS.items():
         listed = document.get(name, [])
         if not isinstance(listed, list):
@@ -160,8 +199,15 @@ def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict
 
 
 def _read_table(
-    table: Any, shape: type[Any], path: "KeyPath", problems: list[Problem], *, compiles: bool = False
+    table: Any,
+    shape: type[Any],
+    path: "KeyPath",
+    problems: list[Problem],
+    *,
+    compiles: bool = False,
+    partial: bool = False,
 ) -> dict[str, Any]:
+    """`partial`: other keys stand elsewhere."""
     listed = path[0] in _LISTED_SECTIONS
     section = f"[[{path[0]}]]" if listed else f"[{'.'.join(str(part) for part in path)}]"
     if not isinstance(table, dict):
@@ -172,7 +218,8 @@ def _read_table(
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in fields:
-            problems.append(_unknown_key((*path, key), fields, section))
+            more = OVERRIDABLE if path[0] == "profile" else ()
+            problems.append(_unknown_key((*path, key), (*fields, *more), section))
             continue
         wrong = _type_problems((*path, key), value, _type_name(shape, fields[key]))
         if not wrong:
@@ -183,7 +230,7 @@ def _read_table(
     for key, field in fields.items():
         # A device's chip is the toolchain's unless it is written.
         required = field not in shape._field_defaults or (compiles and COMPILED_KEYS.get((str(path[0]), key), False))
-        if key not in table and required and (shape, field) != (DeviceConfig, "chip"):
+        if key not in table and not partial and required and (shape, field) != (DeviceConfig, "chip"):
             example = '["..."]' if _type_name(shape, field) == "array of strings" else '"..."'
             fact = f"{section} has no '{key}', which is required"
             problems.append(Problem(path, False, fact, f"add {key} = {example} to {section}"))
@@ -191,7 +238,10 @@ def _read_table(
 
 
 def _key(shape: type[Any], field: str) -> str:
-    """Budgets are named after stages, whose names have hyphens; all other keys have underscores."""
+    """Budgets are named after stages, whose names have hyphens; all other keys have underscores. An image comes `from`
+    a directory, which is no name that Python takes."""
+    if (shape, field) == (ImageConfig, "source"):
+        return "from"
     return field.replace("_", "-") if shape is Budget else field
 
 
@@ -256,26 +306,41 @@ def _unknown_key(path: "KeyPath", known: Iterable[str], section: str) -> Problem
     return Problem(path, False, f"unknown key '{name}' in {section}{did_you_mean(name, known)}", hint)
 
 
-def _build(values: Mapping[str, Any], path: str, firmware: "Firmware | None") -> DeployConfig:
-    """From values that have every required field and the right types."""
+def _build(
+    values: Mapping[str, Any],
+    path: str,
+    firmware: "Firmware | None",
+    meant: ProfileDocument,
+    chips: Mapping[str, str],
+    for_all: str,
+) -> DeployConfig:
+    """From values that have every required field and the right types. `chips`: what profiles say that they build for;
+    `for_all`: the profile of every device, whatever it says."""
     if values["toolchain"].get("kind") == PREBUILT and not values["profile"]:
         # Nothing is compiled, so no flags need a name; products still need a directory.
         values["profile"][values["project"].setdefault("profile", PREBUILT)] = {}
     sections = {name: shape(**values[name]) for name, shape in _SECTIONS.items()}
-    chip = sections["toolchain"].chip
-    devices = tuple(
-        DeviceConfig(**{"chip": chip} | fields | {"name": name, "mac": fields.get("mac", "").lower()})
-        for name, fields in values["device"].items()
-    )
+    for_all = for_all if for_all in values["profile"] else ""
+    chip, usual = sections["toolchain"].chip, sections["project"].profile
+    variant = meant.profile if meant.profile in values["profile"] else usual
+    usual_chip = chips.get(usual, chip if variant == usual else meant.usual_chip)
+    devices = []
+    for name, fields in values["device"].items():
+        profile = for_all or profile_of(fields, usual, usual_chip, chips)
+        its_chip = chip if profile == variant else chips.get(profile, usual_chip)
+        said = {"name": name, "mac": fields.get("mac", "").lower(), "profile": profile}
+        devices.append(DeviceConfig(**{"chip": its_chip} | fields | said))
     profiles = {name: Profile(name, **fields) for name, fields in values["profile"].items()}
     return DeployConfig(
         path=path,
-        devices=devices,
+        devices=tuple(devices),
         profiles=MappingProxyType(profiles),
         actions=tuple(ActionConfig(**fields) for fields in values["action"]),
         libraries=tuple(LibraryConfig(**fields) for fields in values["library"]),
         images=tuple(ImageConfig(name, **fields) for name, fields in values["image"].items()),
         firmware=firmware,
+        variant=variant,
+        own=meant.own,
         **sections,
     )
 

@@ -73,7 +73,8 @@ class Bootloader(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """Flags that come after the toolchain's; the profile's name is part of every action key."""
+    """Flags that come after the toolchain's; the profile's name is part of every action key. `variants.py` says which
+    sections it may have beside them."""
 
     name: str
     cflags: tuple[str, ...] = ()
@@ -101,7 +102,8 @@ class FlashSettings(NamedTuple):
 
 class DeviceConfig(NamedTuple):
     """One board. `mac`: lower case with colons, or "" for any. `flash_file`, `timing` and `rom_elf` concern virtual
-    boards; `rom_elf`: the mask ROM, relative to the project root or absolute, "" for what ESP_ROM_ELF_DIR has."""
+    boards; `rom_elf`: the mask ROM, relative to the project root or absolute, "" for what ESP_ROM_ELF_DIR has.
+    `profile`: whose build it gets; never empty in a configuration that was read. `enabled`: may it be selected."""
 
     name: str
     chip: str
@@ -114,6 +116,9 @@ class DeviceConfig(NamedTuple):
     flash_file: str = ""
     timing: str = "instant"
     reset: str = "auto"
+    tags: tuple[str, ...] = ()
+    enabled: bool = True
+    profile: str = ""
     rom_elf: str = ""
 
     @property
@@ -202,12 +207,45 @@ class LibraryConfig(NamedTuple):
 
 
 class ImageConfig(NamedTuple):
-    """One `[image.NAME]`: a built or given file with a place of its own in flash, by partition or by offset."""
+    """One `[image.NAME]`: a built or given file with a place of its own in flash, by partition or by offset; or the
+    directory `source` (for `nvs`, its CSV file), packed as a file system of this `format` that fills its partition.
+    `options`: of the format."""
 
     name: str
-    file: str
+    file: str = ""
     partition: str = ""
     offset: int | None = None
+    source: str = ""
+    format: str = ""
+    options: Mapping[str, str] = MappingProxyType({})
+
+
+class HostConfig(NamedTuple):
+    """The firmware as a program of this machine, and its unit tests. `sources`: in every program; `main`: those that
+    make the firmware's process of them; each of `tests` is a program of its own, with `test_support`. `compiler`: `cc`
+    (the first of cc, gcc and clang on PATH), `zig`, or `auto`."""
+
+    sources: tuple[str, ...] = ()
+    main: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    test_support: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    cflags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+    compiler: str = "auto"
+
+    @property
+    def declared(self) -> bool:
+        """Does the project say how?"""
+        return bool(self.main or self.tests)
+
+
+class LiveTestConfig(NamedTuple):
+    """Where the live tests lie, and the file of what was observed; `timeout_ms`: of a step that says nothing else."""
+
+    dir: str = "tests/live"
+    baselines: str = "tests/live/baselines.json"
+    timeout_ms: int = 2000
 
 
 class Reports(NamedTuple):
@@ -228,8 +266,32 @@ class GateConfig(NamedTuple):
     days: int = 7
 
 
+class Filters(NamedTuple):
+    """Which devices: those that every filter lets pass; a filter without a value lets all pass. Several values of one
+    filter are alternatives."""
+
+    device: tuple[str, ...] = ()
+    group: tuple[str, ...] = ()
+    chip: tuple[str, ...] = ()
+    tag: tuple[str, ...] = ()
+
+    def accept(self, device: DeviceConfig) -> bool:
+        """Does `device` pass them all?"""
+        has = {"device": {device.name}, "group": device.groups, "chip": {device.chip}, "tag": device.tags}
+        return all(not wanted or not set(wanted).isdisjoint(has[name]) for name, wanted in self._asdict().items())
+
+
+NO_FILTERS = Filters()
+
+
+class ServiceConfig(NamedTuple):
+    """Of the resident service. `autostart`: a deploy that needs a port starts it, if it is not there."""
+
+    autostart: bool = False
+
+
 class DeployConfig(NamedTuple):
-    """A checked `deploy.toml`; `path` is what its errors call it."""
+    """A checked `deploy.toml` as one profile, `variant`, means it; `path` is what its errors call it."""
 
     path: str
     project: ProjectConfig
@@ -245,12 +307,24 @@ class DeployConfig(NamedTuple):
     cache: CacheSettings
     reports: Reports
     gate: GateConfig
+    service: ServiceConfig
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
     libraries: tuple[LibraryConfig, ...] = ()
     prebuilt: Prebuilt = Prebuilt()
+    host: HostConfig = HostConfig()
+    livetest: LiveTestConfig = LiveTestConfig()
     firmware: "Firmware | None" = None
     """What a prebuilt toolchain found."""
+    variant: str = ""
+    """The profile whose sections stand here."""
+    own: frozenset[tuple[str, ...]] = frozenset()
+    """Sections and keys that stand below that profile and not at the top."""
+
+    def place(self, path: Sequence[str | int]) -> tuple[str | int, ...]:
+        """Where a path of this configuration stands in the text."""
+        mine = tuple(path[:2]) in self.own or tuple(path[:1]) in self.own
+        return ("profile", self.variant, *path) if mine else tuple(path)
 
     @property
     def default_device(self) -> DeviceConfig:
@@ -266,20 +340,40 @@ class DeployConfig(NamedTuple):
         """The profile of this name; a config_error with "did you mean" otherwise."""
         return self.profiles.get(name) or self._unknown("profile", name, self.profiles)
 
-    def selected(self, devices: Sequence[str] = (), groups: Sequence[str] = ()) -> tuple[DeviceConfig, ...] | Failure:
-        """The union of the named devices and of the members of the named groups, each once, in the file's order; the
-        default device when nothing is named. A name or a group that nobody has is a config_error."""
-        if not devices and not groups:
-            return (self.default_device,)
-        for name in devices:
-            found = self.device(name)
-            if isinstance(found, Failure):
-                return found
-        known_groups = sorted({group for device in self.devices for group in device.groups})
-        for group in groups:
-            if group not in known_groups:
-                return self._unknown("group", group, known_groups)
-        return tuple(d for d in self.devices if d.name in devices or not set(groups).isdisjoint(d.groups))
+    def selected(self, filters: Filters = NO_FILTERS) -> tuple[DeviceConfig, ...] | Failure:
+        """The devices that `filters` accept and that are not disabled, in the file's order; the default device when
+        nothing is asked for. A value that nobody has, and filters that leave nothing, are a config_error."""
+        if not any(filters):
+            chosen: tuple[DeviceConfig, ...] = (self.default_device,)
+        else:
+            wrong = self._unknown_value(filters)
+            if wrong is not None:
+                return wrong
+            chosen = tuple(device for device in self.devices if filters.accept(device))
+        enabled = tuple(device for device in chosen if device.enabled)
+        return enabled or self._none_left(filters, chosen)
+
+    def _unknown_value(self, filters: Filters) -> Failure | None:
+        known = {
+            "device": [device.name for device in self.devices],
+            "group": sorted({group for device in self.devices for group in device.groups}),
+            "chip": sorted({device.chip for device in self.devices}),
+            "tag": sorted({tag for device in self.devices for tag in device.tags}),
+        }
+        for name, wanted in filters._asdict().items():
+            for value in wanted:
+                if value not in known[name]:
+                    return self._unknown(name, value, known[name])
+        return None
+
+    def _none_left(self, filters: Filters, disabled: Sequence[DeviceConfig]) -> Failure:
+        asked = " ".join(f"--{name} {value}" for name, wanted in filters._asdict().items() for value in wanted)
+        message = f"{self.path} has no device that is all of {asked}"
+        hint = "leave out one of the filters: a device has to pass them all"
+        if disabled:
+            names = ", ".join(f"'{device.name}'" for device in disabled)
+            message, hint = f"no device is left: {names} has enabled = false in {self.path}", "set it to true"
+        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=asked or "deploy", message=message, hint=hint)
 
     def _unknown(self, what: str, name: str, known: Iterable[str]) -> Failure:
         known = list(known)

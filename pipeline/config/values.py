@@ -45,6 +45,25 @@ COMPILED_KEYS: Mapping[tuple[str, str], bool] = MappingProxyType(
 )
 """(section, key) that only mean something where something is compiled; True: then they are required."""
 
+HOST_COMPILERS = ("auto", "cc", "zig")
+HOST = "host"
+"""What the program of `[host]` is called where a device could stand, and where it is built below build/."""
+
+FORMAT_OPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "littlefs": {
+            "block_size": ("4096", "8192", "16384", "32768"),
+            "name_max": ("64", "32", "128", "255"),
+            "disk_version": ("2.0", "2.1"),
+        },
+        "spiffs": {"page_size": ("256", "512", "1024"), "meta_length": ("4", "0"), "name_length": ("32", "64", "128")},
+        "fat": {"wear_levelling": ("true", "false")},
+        "nvs": {"version": ("2", "1")},
+    }
+)
+"""Formats of images that are packed, with the options of each and their values, the first being the default."""
+IMAGE_FORMATS = tuple(FORMAT_OPTIONS)
+
 TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
 RESETS = ("auto", "classic", "usb", "instant")
 SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
@@ -142,6 +161,11 @@ def _sector(value: int) -> Finding:
 
 def _directory(value: str) -> Finding:
     return _inside(value) if value else None
+
+
+def _source_directory(value: str) -> Finding:
+    """`web/` is how people write a directory."""
+    return _inside(value.rstrip("/") if value.strip("/") else value)
 
 
 def _files(value: Mapping[str, str]) -> Finding:
@@ -247,6 +271,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("device", "baud"): _BAUD,
         ("device", "monitor_baud"): _BAUD,
         ("device", "groups"): _each(_text),
+        ("device", "tags"): _each(_text),
         ("device", "timing"): _timing,
         ("device", "reset"): _one_of(RESETS),
         ("budget", "*"): _MS,
@@ -267,6 +292,17 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("prebuilt", "build"): _optional_command,
         ("image", "file"): _inside,
         ("image", "partition"): _text,
+        ("image", "from"): _source_directory,
+        ("image", "format"): _one_of(IMAGE_FORMATS),
+        ("host", "sources"): _each(_inside),
+        ("host", "main"): _each(_inside),
+        ("host", "tests"): _each(_inside),
+        ("host", "test_support"): _each(_inside),
+        ("host", "include"): _each(_inside),
+        ("host", "compiler"): _one_of(HOST_COMPILERS),
+        ("livetest", "dir"): _inside,
+        ("livetest", "baselines"): _inside,
+        ("livetest", "timeout_ms"): _MS,
         ("image", "offset"): _sector,
         ("library", "name"): _library_name,
         ("library", "sources"): _sources,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from pipeline.device.rom_loader import (
     reads,
     set_timeout,
 )
-from pipeline.device.serial_link import NO_LINES, NO_LINES_HINT
+from pipeline.device.serial_link import NO_LINES, NO_LINES_HINT, say_channel
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
 from pipeline.model import DeviceFacts, FailureCategory, Reason, Stage
@@ -83,6 +84,7 @@ def connect(port: Any, chip: str, where: str, flash_size: int, reset: str) -> Lo
     protected_device. Closes the port when it raises.
     """
     try:
+        say_channel(port, "loader")
         lean, reasons = _lean(port, chip, flash_size, reset)
         return lean or _standard(port, chip, flash_size, reset, reasons)
     except (RuntimeError, OSError, *GARBLED) as error:  # esptool's FatalError is a RuntimeError, pyserial's an OSError
@@ -153,8 +155,7 @@ def _identified(rom: RomLoader) -> Identity:
 
 def _standard(port: Any, chip: str, flash_size: int, reset: str, reasons: tuple[Reason, ...]) -> Loader:
     """esptool's reset strategies and its reading of the chip; one retry if the answers make no sense."""
-    import esptool
-
+    esptool = load_esptool()
     esp = esptool_loader(port, chip, reset)
     mode = "usb-reset" if reset == "usb" else "default-reset"
     esp.connect(mode=mode, attempts=STANDARD_TRIES, detecting=True, warnings=False)
@@ -179,16 +180,27 @@ def enter_again(esp: Any, port: Any, reset: str) -> None:
 
 def esptool_loader(port: Any, chip: str, reset: str) -> Any:
     """esptool's loader object on an open port: silent, and counting its round trips in `commands`. Sends nothing."""
-    import esptool
-    from esp_pylib.logger import EspLog
-
-    EspLog.set_logger(_quiet_logger())
-    esptool.loader.HexFormatter = Unseen
+    esptool = load_esptool()
     set_timeout(port, TIMEOUT_S)
     esp = esptool.CHIP_DEFS[chip](port)
     esp.cache["usb_vid"], esp.cache["usb_pid"] = _usb_ids(port, reset)
     count_commands(esp, 0)
     return esp
+
+
+_LOADING = threading.Lock()
+
+
+def load_esptool() -> Any:
+    """esptool, imported whole and made silent. Its modules import each other in a circle: to a second thread that comes
+    meanwhile, Python gives what there is so far."""
+    with _LOADING:
+        import esptool
+        from esp_pylib.logger import EspLog
+
+        EspLog.set_logger(_quiet_logger())
+        esptool.loader.HexFormatter = Unseen
+        return esptool
 
 
 def _usb_ids(port: Any, reset: str) -> tuple[int, int]:

@@ -105,6 +105,14 @@ class DeviceMonitor:
         """Send as it is."""
         self._link.write(data)
 
+    def reset(self) -> None:
+        """Reset the board into its application. Raises DeviceError."""
+        self._link.release_reset()
+
+    def interrupted(self) -> None:
+        """Bytes were lost, or somebody else had the port: what is begun will not end."""
+        self._listener.interrupted()
+
     def call(self, method: str, params: Any = None, timeout_s: float = 2.0) -> CallAnswer | CallRefusal | Failure:
         """Ask, and wait for the answer with the same id; an rpc_timeout failure at the deadline. A call that the device
         cannot answer any more, because it was reset meanwhile, ends at once. Raises DeviceError as `poll`."""

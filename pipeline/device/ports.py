@@ -39,7 +39,7 @@ def open_port(name: str, device: DeviceConfig, root: Path, clock: SystemClock, f
         return _open_virtual(name, device, root, clock, flash_size)
     if "://" in device.port:
         return _open_url(name, device.port)
-    return _open_serial(name, _pick(name) if device.port == AUTO else device.port)
+    return _open_serial(name, pick(name) if device.port == AUTO else device.port)
 
 
 def flash_file(name: str, device: DeviceConfig, root: Path) -> Path:
@@ -117,6 +117,9 @@ def planted_faults(port: str) -> list[Any] | tuple[str, str]:
 def reopen(port: Any) -> None:
     """Open a port again that vanished: under the name that its board has now. Raises OSError while it is gone, or while
     nobody can say which port is the same board's."""
+    if hasattr(port, "rejoin"):  # a lent one: its owner looks for the board
+        port.rejoin()
+        return
     with contextlib.suppress(OSError):
         port.close()
     if hasattr(port, "current_name"):  # a virtual board knows
@@ -124,6 +127,16 @@ def reopen(port: Any) -> None:
     elif hasattr(port, "usb") and port.usb.known:
         port.port = find_again(port.usb, port.port)
     port.open()
+
+
+def reset_of(device: DeviceConfig, port: Any) -> str:
+    """By which sequence the board on this port is reset: a key of `connect.LEAN`."""
+    if device.reset != "auto":
+        return device.reset
+    usb = getattr(port, "usb", None)  # only a serial port of this machine knows
+    if usb is not None and usb.native:
+        return "usb"
+    return "instant" if device.is_virtual else "classic"
 
 
 def find_again(before: UsbId, name: str) -> str:
@@ -246,7 +259,7 @@ def _open_serial(name: str, path: str) -> Any:
     return port
 
 
-def _pick(name: str) -> str:
+def pick(name: str) -> str:
     """The one port that looks like a board. Raises DeviceError(port_missing | port_ambiguous)."""
     from serial.tools import list_ports
 

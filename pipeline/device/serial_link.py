@@ -141,6 +141,7 @@ class PortLink:
         # own USB, RTS alone is a reset, and DTR alone makes the next one end in download mode until both were free.
         self._port.setRTS(False)
         self._port.setDTR(False)
+        say_channel(self._port, "console")
         self._port.reset_input_buffer()  # what an earlier life sent
         released = self._now()  # before the calls: over a network the edge comes while they wait for the answer
         self._port.setRTS(True)
@@ -167,6 +168,12 @@ class PortLink:
 
     def _failed(self, category: FailureCategory, message: str, hint: str | None = None) -> DeviceError:
         return DeviceError(fail(category, stage=Stage.TTFB, where=self._where, message=message, hint=hint))
+
+
+def say_channel(port: Any, channel: str) -> None:
+    """Whose bytes a lent port's are after the next reset; see `client/protocol.Channel`. Others watch it."""
+    if hasattr(port, "channel"):
+        port.channel(channel)
 
 
 class DirectReader:

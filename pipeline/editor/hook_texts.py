@@ -7,13 +7,20 @@ the only word that can name a place on this machine is the command.
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 PATTERN = r"^([^\s:][^:]*):(\d+):(\d+): (error|warning): (.*)$"
 """How `doit` and the compilers write what is wrong where; the only form that they write."""
 
 TASKS_FILE = ".vscode/tasks.json"
 SETTINGS_FILE = ".vscode/settings.json"
+ZED_FILE = ".zed/tasks.json"
+WATCHERS_FILE = ".idea/watcherTasks.xml"
+WATCHERS_COMPONENT = "ProjectTasksOptions"
+WATCHER_NAME = "hotplate: build"
 
 
 def vscode_tasks(command: str, doit: str) -> list[str]:
@@ -65,16 +72,97 @@ def vscode_tasks(command: str, doit: str) -> list[str]:
 
 def vscode_on_save(command: str) -> str:
     """Element of `commands` of the extension emeraldwalk.runonsave. It neither waits nor stops an earlier command:
-    calls queue on the project's lock, and one whose work is done ends at once."""
+    calls queue on the project's lock, and one whose work is done ends at once.
+
+    Every file matches. Which are inputs, no list of endings can tell: an action's script is one, a CSV file, or a
+    header that appears earlier on an include path; and what is read changes with `deploy.toml`. `hotplate` knows, and
+    answers within milliseconds that the saved file is none."""
     return json.dumps(
-        {
-            "match": r"(\.(c|h|S|ld|csv)|[/\\]deploy\.toml)$",
-            "notMatch": r"[/\\](build|\.deploy|reports)[/\\]",
-            "isAsync": True,
-            "cmd": f'cd "${{workspaceFolder}}" && "{command}" compile link',
-        },
-        indent=2,
+        {"match": ".*", "isAsync": True, "cmd": f'cd "${{workspaceFolder}}" && "{command}" compile link'}, indent=2
     )
+
+
+def zed_tasks(command: str, doit: str) -> list[str]:
+    """Elements of `.zed/tasks.json`: the watch, one build, one deploy. Zed starts no task on a save, so the watch is
+    what builds; its terminal makes links of `path:line:column`. `command` and `doit` are words for a shell."""
+    common = {"cwd": "$ZED_WORKTREE_ROOT", "use_new_terminal": False, "allow_concurrent_runs": False}
+    tasks: list[dict[str, Any]] = [
+        {"label": "hotplate: watch", "command": doit, "args": ["watch"], **common, "reveal": "no_focus"},
+        {"label": WATCHER_NAME, "command": command, "args": ["compile", "link"], **common, "save": "all"},
+        {"label": "hotplate: deploy", "command": command, "args": ["deploy"], **common, "save": "all"},
+    ]
+    return [json.dumps(task, indent=2) for task in tasks]
+
+
+def jetbrains_watcher(program: str) -> list[str]:
+    """A `TaskOptions` of `.idea/watcherTasks.xml`: every saved file (`*` is "Any"), explicit saves and not keystrokes,
+    broken code too. The console shows itself on an error; the filter is that of the form of our error lines."""
+    pattern = "$FILE_PATH$:$LINE$:$COLUMN$: $MESSAGE$"
+    options = {
+        "arguments": "compile link",
+        "checkSyntaxErrors": "false",
+        "exitCodeBehavior": "ERROR",
+        "fileExtension": "*",
+        "immediateSync": "false",
+        "name": WATCHER_NAME,
+        "output": "",
+        "outputFromStdout": "false",
+        "program": program,
+        "runOnExternalChanges": "false",
+        "scopeName": "Project Files",
+        "trackOnlyRoot": "false",
+        "workingDir": "$ProjectFileDir$",
+    }
+    lines = [f"  {_option(name, value)}" for name, value in options.items()]
+    place = next(n for n, name in enumerate(options) if name == "outputFromStdout")
+    filters = [
+        '  <option name="outputFilters">',
+        "    <array>",
+        "      <FilterInfo>",
+        f"        {_option('description', '')}",
+        f"        {_option('name', 'hotplate')}",
+        f"        {_option('regExp', pattern)}",
+        "      </FilterInfo>",
+        "    </array>",
+        "  </option>",
+    ]
+    return ['<TaskOptions isEnabled="true">', *lines[:place], *filters, *lines[place:], "  <envs />", "</TaskOptions>"]
+
+
+def run_words(command: str, doit: str) -> Mapping[str, str]:
+    """Name of a run configuration -> its words for a shell."""
+    return {
+        "hotplate: watch": f"{shlex.quote(doit)} watch",
+        "hotplate: deploy": f"{shlex.quote(command)} deploy",
+        "hotplate: monitor": f"{shlex.quote(doit)} monitor",
+    }
+
+
+def jetbrains_configuration(name: str, words: str) -> str:
+    """A run configuration (`.run/*.run.xml`) that runs `words` in the IDE's terminal, in the project's directory."""
+    options = {
+        "SCRIPT_TEXT": words,
+        "INDEPENDENT_SCRIPT_PATH": "true",
+        "SCRIPT_PATH": "",
+        "SCRIPT_OPTIONS": "",
+        "INDEPENDENT_SCRIPT_WORKING_DIRECTORY": "true",
+        "SCRIPT_WORKING_DIRECTORY": "$PROJECT_DIR$",
+        "INDEPENDENT_INTERPRETER_PATH": "true",
+        "INTERPRETER_PATH": "",
+        "INTERPRETER_OPTIONS": "",
+        "EXECUTE_IN_TERMINAL": "true",
+        "EXECUTE_SCRIPT_FILE": "false",
+    }
+    lines = "".join(f"    {_option(key, value)}\n" for key, value in options.items())
+    return (
+        '<component name="ProjectRunConfigurationManager">\n'
+        f'  <configuration default="false" name={quoteattr(name)} type="ShConfigurationType">\n'
+        f'{lines}    <envs />\n    <method v="2" />\n  </configuration>\n</component>\n'
+    )
+
+
+def _option(name: str, value: str) -> str:
+    return f"<option name={quoteattr(name)} value={quoteattr(value)} />"
 
 
 NEOVIM = """\

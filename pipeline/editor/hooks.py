@@ -1,45 +1,26 @@
 """`doit hooks:install`, `hooks:uninstall`, `hooks:git`: put build-on-save into the files that editors and git read.
 
-Knows which file of which editor gets which text, and reads and writes those files. What the texts are, `hook_texts.py`
-knows; how they go into a file and out again, `formats/marked_block.py` and `formats/jsonc.py`. Invariants: installing
-twice is installing once; uninstalling gives back the bytes that were there before, and what the user wrote since; a
-file that cannot be merged is not touched, and the user is told what to paste.
+Reads and writes those files. Which they are, `hook_parts.py` knows, and what the texts are, `hook_texts.py`.
+Invariants: installing twice is installing once; uninstalling gives back the bytes that were there before, and what the
+user wrote since; a file that cannot be merged is not touched, and the user is told what to paste.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
 from cache.durable import write_atomic
 from cache.named_tuple import NamedTuple
-from pipeline.editor import hook_texts
-from pipeline.formats import jsonc, marked_block
+from pipeline.editor.hook_parts import EDITORS, FILLED, MADE, NEOVIM_FILES, HookPart, clangd_part, neovim_part, parts_of
+from pipeline.formats import marked_block
 from pipeline.formats.jsonc import CannotEdit
 from pipeline.toolchain import compile_commands
 
-EDITORS = ("vscode", "neovim", "emacs")
-NEOVIM_FILES = (".nvim.lua", ".nvimrc", ".exrc")
-MADE = "Made by `doit hooks:install`; `doit hooks:uninstall` removes it unless something was added."
-FILLED = "Empty before `doit hooks:install`; `doit hooks:uninstall` empties it unless something was added."
-
-
-class HookPart(NamedTuple):
-    """One file. `skeleton`: what a file of our own holds beside the block, after a first line of comment; `paste`: what
-    a user puts there who must do it by hand."""
-
-    path: Path
-    put_in: Callable[[str], str]
-    take_out: Callable[[str], str]
-    comment: str
-    skeleton: str
-    paste: str
-    executable: bool = False
+DIRECTORIES = (".vscode", ".zed", ".idea", ".run")
+"""Which are made for a file of ours, and go when they are empty."""
 
 
 class HookResult(NamedTuple):
@@ -51,146 +32,6 @@ class HookResult(NamedTuple):
     paste: str = ""
 
 
-# --- which files ------------------------------------------------------------------------------
-
-
-def program(root: Path, name: str) -> str:
-    """How an editor calls a script of this environment: by its path, relative where it lies in the project. By its name
-    only outside of virtual environments, which editors are seldom started in."""
-    script = Path(sys.prefix) / ("Scripts" if os.name == "nt" else "bin") / name
-    if script.is_relative_to(root):
-        return f"./{script.relative_to(root).as_posix()}"
-    return str(script) if sys.prefix != sys.base_prefix and script.exists() else name
-
-
-def parts_of(editor: str, root: Path) -> list[HookPart]:
-    """The files of an editor. Precondition: `editor` is in EDITORS."""
-    command = program(root, "hotplate")
-    if editor == "vscode":
-        return _vscode(root, command, program(root, "doit"))
-    if editor == "emacs":
-        return [_emacs(root, command)]
-    return [_neovim(root, command)]
-
-
-def _vscode(root: Path, command: str, doit: str) -> list[HookPart]:
-    # A process task has no shell, and its command is not looked up from the workspace.
-    command, doit = (f"${{workspaceFolder}}/{w[2:]}" if w.startswith("./") else w for w in (command, doit))
-    tasks = hook_texts.vscode_tasks(command, doit)
-    on_save = hook_texts.vscode_on_save(command)
-    return [
-        HookPart(
-            root / hook_texts.TASKS_FILE,
-            partial(_into_object, chain=("tasks",), kind="[", items=tasks),
-            jsonc.removed,
-            "// ",
-            '{\n  "version": "2.0.0",\n  "tasks": [\n  ]\n}\n',
-            '"tasks": [\n' + ",\n".join(tasks) + "\n]",
-        ),
-        HookPart(
-            root / hook_texts.SETTINGS_FILE,
-            partial(_into_object, chain=("emeraldwalk.runonsave", "commands"), kind="[", items=[on_save]),
-            jsonc.removed,
-            "// ",
-            "{\n}\n",
-            f'"emeraldwalk.runonsave": {{ "commands": [\n{on_save}\n] }}',
-        ),
-    ]
-
-
-def _into_object(text: str, *, chain: Sequence[str], kind: str, items: Sequence[str]) -> str:
-    """`items` into the array at `chain`; what is missing on the way is part of the block."""
-    for depth in range(len(chain), -1, -1):
-        found = jsonc.opening(text, chain[:depth])
-        if found is None:
-            continue
-        if found[0] != (kind if depth == len(chain) else "{"):
-            raise CannotEdit(
-                f"{'.'.join(chain[:depth]) or 'the file'} is no {'array' if depth == len(chain) else 'object'}"
-            )
-        members = list(items)
-        for key in reversed(chain[depth:]):
-            brackets = "[]" if key == chain[-1] else "{}"
-            inner = indent(",\n".join(members), "  ")
-            members = [f'"{key}": {brackets[0]}\n{inner}\n{brackets[1]}']
-        return jsonc.insert(text, chain[:depth], members)
-    raise AssertionError("the top of the file always has an opening [this is a bug]")
-
-
-def _neovim(root: Path, command: str) -> HookPart:
-    """Neovim reads the first of these, so an existing one is used."""
-    name = next((name for name in NEOVIM_FILES if (root / name).exists()), ".nvimrc")
-    lua = name.endswith(".lua")
-    body = hook_texts.neovim(command, vimscript=not lua)
-    comment = "-- " if lua else '" '
-    put_in = partial(marked_block.appended, body=body, comment=comment)
-    return HookPart(root / name, put_in, marked_block.removed, comment, "", "\n".join(body))
-
-
-def _emacs(root: Path, command: str) -> HookPart:
-    body = hook_texts.emacs(command)
-    return HookPart(
-        root / ".dir-locals.el", partial(_into_list, body=body), _out_of_list, ";;; ", "(\n)\n", "\n".join(body)
-    )
-
-
-def _into_list(text: str, *, body: Sequence[str]) -> str:
-    """Entries as the first of the list that the file holds."""
-    place = 0
-    for line in text.splitlines(keepends=True):
-        if line.lstrip()[:1] not in ("", ";"):
-            break
-        place += len(line)
-    start = len(text[place:]) - len(text[place:].lstrip()) + place
-    if text[start : start + 1] != "(":
-        raise CannotEdit("it does not begin with a list")
-    end = marked_block.newline_of(text)
-    return marked_block.put_at(text[: start + 1] + end + text[start + 1 :], start + 1 + len(end), body, ";; ")
-
-
-def _out_of_list(text: str) -> str:
-    """The newline behind the opening parenthesis is ours too."""
-    marker = f";; {marked_block.BEGIN}"
-    place = text.find(marker)
-    without = marked_block.removed(text)
-    if place < 0 or without == text:
-        return text
-    before = without[:place]
-    cut = before.removesuffix("\n").removesuffix("\r")
-    return cut + without[place:] if cut.endswith("(") else without
-
-
-def git_part(root: Path, top: Path, hooks_dir: Path) -> HookPart:
-    """The pre-commit hook of the repository at `top`, in git's directory of hooks."""
-    directory = root.relative_to(top).as_posix() if root.is_relative_to(top) else str(root)
-    body = hook_texts.git(program(root, "hotplate"), directory)
-    return HookPart(
-        hooks_dir / "pre-commit",
-        partial(_behind_shebang, body=body),
-        marked_block.removed,
-        "# ",
-        "",
-        "\n".join(body),
-        executable=True,
-    )
-
-
-def clangd_part(root: Path) -> HookPart:
-    """A fragment of its own in `.clangd`, which is a file of several YAML documents."""
-    body = ["---", *hook_texts.clangd()]
-    put_in = partial(marked_block.appended, body=body, comment="# ")
-    return HookPart(root / ".clangd", put_in, marked_block.removed, "# ", "", "\n".join(body))
-
-
-def _behind_shebang(text: str, *, body: Sequence[str]) -> str:
-    first, newline, _ = text.partition("\n")
-    words = first.removeprefix("#!").split()
-    shell = words and Path(words[-1] if Path(words[0]).name == "env" else words[0]).name
-    if not first.startswith("#!") or not newline or shell not in ("sh", "bash", "dash", "zsh"):
-        raise CannotEdit("the existing hook is no shell script")
-    return marked_block.put_at(text, len(first) + 1, body, "# ")
-
-
 # --- in and out -------------------------------------------------------------------------------
 
 
@@ -199,7 +40,7 @@ def install(part: HookPart) -> HookResult:
     try:
         text = _read(part.path)
         if text is None or text == "":
-            base = _own(part, MADE if text is None else FILLED)
+            base = part.own(MADE if text is None else FILLED)
         elif part.executable and not os.access(part.path, os.X_OK):
             raise CannotEdit("the existing hook is not executable, so git does not run it")
         else:
@@ -223,11 +64,11 @@ def uninstall(part: HookPart) -> HookResult:
         if text is None or rest == text:
             return HookResult(part.path, "absent")
         assert rest is not None
-        if rest == _own(part, MADE):
+        if rest == part.own(MADE) or _rewritten_and_bare(part, text, rest):
             part.path.unlink()
             _remove_empty(part.path.parent)
         else:
-            _write(part, "" if rest == _own(part, FILLED) else _without_note(part, rest))
+            _write(part, "" if rest == part.own(FILLED) else _without_note(part, rest))
     except (CannotEdit, UnicodeError) as error:
         return HookResult(part.path, "refused", str(error))
     except OSError as error:
@@ -235,14 +76,14 @@ def uninstall(part: HookPart) -> HookResult:
     return HookResult(part.path, "removed")
 
 
-def _own(part: HookPart, note: str) -> str:
-    shebang = "#!/bin/sh\n" if part.executable else ""
-    return f"{shebang}{part.comment}{note}\n{part.skeleton}"
+def _rewritten_and_bare(part: HookPart, text: str, rest: str) -> bool:
+    """Did an editor drop our marks from the file, and is nothing in it but what the editor writes?"""
+    return bool(part.bare) and marked_block.END not in text and "".join(rest.split()) == "".join(part.bare.split())
 
 
 def _without_note(part: HookPart, text: str) -> str:
     for note in (MADE, FILLED):
-        text = text.replace(f"{part.comment}{note}\n", "", 1)
+        text = text.replace(part.note(note), "", 1)
     return text
 
 
@@ -263,7 +104,7 @@ def _write(part: HookPart, text: str) -> None:
 
 
 def _remove_empty(directory: Path) -> None:
-    if directory.name == ".vscode" and not any(directory.iterdir()):
+    if directory.name in DIRECTORIES and not any(directory.iterdir()):
         directory.rmdir()
 
 
@@ -324,7 +165,7 @@ def _every_part(editor: str, root: Path) -> list[HookPart]:
     """Those of an editor that reads the first of several files: all of these, as another may have come since."""
     if editor != "neovim":
         return parts_of(editor, root)
-    part = _neovim(root, "")
+    part = neovim_part(root, "")
     return [part._replace(path=root / name, comment="-- " if name.endswith(".lua") else '" ') for name in NEOVIM_FILES]
 
 

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 def hooks_group() -> Iterator[dict[str, Any]]:
     """The group and its tasks."""
     yield {"basename": "hooks", "name": None, "doc": "build on save in editors, and before commits"}
-    editor = {"name": "editor", "long": "editor", "type": str, "default": "", "help": "vscode, neovim or emacs"}
+    editor = {
+        "name": "editor",
+        "long": "editor",
+        "type": str,
+        "default": "",
+        "help": "vscode, neovim, emacs, zed or jetbrains",
+    }
     for name, doc, params in (
         (
             "install",
@@ -34,6 +40,26 @@ def hooks_group() -> Iterator[dict[str, Any]]:
     ):
         action = (_hooks, [name])
         yield {"basename": "hooks", "name": name, "doc": doc, "actions": [action], "params": params, "verbosity": 2}
+    yield {
+        "basename": "hooks",
+        "name": "quick",
+        "doc": "let a compiled client ask the service in place of the script `hotplate` (--remove: no more)",
+        "actions": [_quick],
+        "params": [{"name": "remove", "long": "remove", "type": bool, "default": False, "help": "put the script back"}],
+        "verbosity": 2,
+    }
+
+
+@told(TaskFailed)
+def _quick(remove: bool) -> TaskFailed | None:
+    from pipeline.fastpath import quick_build
+
+    at = quick_build.places()
+    failure = quick_build.remove(at) if remove else quick_build.install(current().build.runner, at)
+    if failure is not None:
+        return TaskFailed(f"{failure.line()}\nhint: {failure.hint}")
+    print(f"{at.script}: {'the script again' if remove else f'asks the service, else starts {at.kept}'}")
+    return None
 
 
 @told(TaskFailed)
@@ -45,10 +71,10 @@ def _hooks(name: str, editor: str = "") -> TaskFailed | None:
 
 def install(run: Run, editor: str) -> str:
     """Build on save in one editor, and the database for clangd."""
-    from pipeline.editor import hooks
+    from pipeline.editor import hook_parts, hooks
     from pipeline.toolchain import compile_commands
 
-    if editor not in hooks.EDITORS:
+    if editor not in hook_parts.EDITORS:
         return _no_editor(editor)
     root = run.project.root
     entries = compile_commands.database(root, run.build.toolchain)
@@ -57,28 +83,28 @@ def install(run: Run, editor: str) -> str:
 
 def uninstall(run: Run, editor: str) -> str:
     """Take it out again: of one editor, or (`""`) everything, git's hook included."""
-    from pipeline.editor import hooks
+    from pipeline.editor import hook_parts, hooks
     from pipeline.effects.host import git_places
 
-    if editor and editor not in hooks.EDITORS:
+    if editor and editor not in hook_parts.EDITORS:
         return _no_editor(editor)
     root = run.project.root
-    done = hooks.uninstall_editors(root, (editor,) if editor else hooks.EDITORS)
+    done = hooks.uninstall_editors(root, (editor,) if editor else hook_parts.EDITORS)
     places = None if editor else git_places(root)
     if places is not None:
-        done.append(hooks.uninstall(hooks.git_part(root, *places)))
+        done.append(hooks.uninstall(hook_parts.git_part(root, *places)))
     return _shown(run, done)
 
 
 def git(run: Run) -> str:
     """The pre-commit hook."""
-    from pipeline.editor import hooks
+    from pipeline.editor import hook_parts, hooks
     from pipeline.effects.host import git_places
 
     places = git_places(run.project.root)
     if places is None:
         return "hooks:git: error: this project is in no git repository\nhint: run `git init` first"
-    return _shown(run, [hooks.install(hooks.git_part(run.project.root, *places))])
+    return _shown(run, [hooks.install(hook_parts.git_part(run.project.root, *places))])
 
 
 def _shown(run: Run, done: Sequence[HookResult]) -> str:
@@ -92,7 +118,7 @@ def _shown(run: Run, done: Sequence[HookResult]) -> str:
 
 
 def _no_editor(editor: str) -> str:
-    from pipeline.editor import hooks
+    from pipeline.editor import hook_parts
 
     fact = f"{editor!r} is no editor that hooks are known for" if editor else "no editor is named"
-    return f"--editor: error: {fact}\nhint: choose one of {', '.join(hooks.EDITORS)}"
+    return f"--editor: error: {fact}\nhint: choose one of {', '.join(hook_parts.EDITORS)}"

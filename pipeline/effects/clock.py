@@ -36,6 +36,44 @@ class SystemClock:
         return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class LaneClock(SystemClock):
+    """The clock of one board among several at once: what the others skipped is not its own time."""
+
+    def __init__(self, base: SystemClock) -> None:
+        super().__init__()
+        self._base = base
+
+    def now_s(self) -> float:
+        return self._base.now_s() + self.modelled_s
+
+
+class BoardClocks:
+    """The clock of a run, and one for each board that has its turn beside others."""
+
+    def __init__(self) -> None:
+        self.run = SystemClock()
+        self._boards: dict[str, LaneClock] = {}
+
+    @property
+    def beside_each_other(self) -> bool:
+        """Do boards have their turns at once?"""
+        return bool(self._boards)
+
+    def of(self, device: str) -> SystemClock:
+        """That of the device, if it has its own."""
+        return self._boards.get(device, self.run)
+
+    def begin(self, device: str) -> None:
+        """From here on it has."""
+        self._boards[device] = LaneClock(self.run)
+
+    def end(self) -> None:
+        """All have had their turns: the run took as long as the one that modelled most."""
+        clocks = list(self._boards.values())
+        self._boards.clear()
+        self.run.follow(lambda: max((clock.modelled_s for clock in clocks), default=0.0))
+
+
 class Deadline(NamedTuple):
     """An instant on `clock` after which waiting ends."""
 

@@ -216,6 +216,19 @@ class Group:
             process_group=self._watchdog.pid,
         )
 
+    def start_talking(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """A child in this group that is written to and read from, both outputs as one. Raises OSError."""
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            process_group=self._watchdog.pid,
+        )
+
     def start_visible(self, argv: Sequence[str], cwd: Path) -> subprocess.Popen[bytes]:
         """A child in this group with our environment and outputs, and a pipe as its input. Raises OSError."""
         return subprocess.Popen(list(argv), cwd=cwd, stdin=subprocess.PIPE, process_group=self._watchdog.pid)

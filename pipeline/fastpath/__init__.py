@@ -288,6 +288,27 @@ def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
     return text
 
 
+def from_service(argv: "Sequence[str]") -> "str | None":
+    """The same from the resident service, where there is one; None when it cannot tell."""
+    if selection_of(argv) is None or not _may_have_service():
+        return None
+    from pipeline.client.endpoint import runtime_dir
+    from pipeline.client.verdict import service_says
+
+    directory = runtime_dir()
+    return None if directory is None else service_says(directory, argv)
+
+
+def _may_have_service(name: str = "service.sock") -> bool:
+    """Is there a socket where `client.endpoint` would look, which knows the rules, but costs a part of what is saved?
+    And has it not just told `quick.c` to look itself?"""
+    if os.name != "posix" or os.environ.get("HOTPLATE_ASKED") == str(os.getpid()):
+        return False
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    place = f"{base}/hotplate" if base else f"/tmp/hotplate-{os.getuid()}"
+    return os.path.lexists(f"{place}/{name}")
+
+
 def end_quietly() -> None:
     """Let a Ctrl-C end this process at once, as one of a program that has not begun anything: while modules are
     imported it would be a traceback. A caller who has it ignored keeps that."""
@@ -311,6 +332,7 @@ def main() -> int:
 
         ensure_utf8()
     look = answer_and_end()
+    hand_over()
     if sys.argv[1:] == ["--version"]:  # doit then says its own
         from pipeline import __version__
 
@@ -318,6 +340,19 @@ def main() -> int:
     from pipeline.fastpath.handover import become_doit
 
     return become_doit(sys.argv[1:], look)
+
+
+def hand_over() -> None:
+    """Let the service's runner do this run, and end as it ended; return where it cannot, or that would save nothing."""
+    if _has_device_word(sys.argv[1:]) and _may_have_service("runner.sock"):
+        from pipeline.client import handoff
+
+        if handoff.is_worth_it(sys.argv[1:]):
+            handoff.hand_over(sys.argv[0], sys.argv[1:])
+
+
+def _has_device_word(argv: "Sequence[str]") -> bool:
+    return not argv or any(word.startswith(("deploy", "verify", "re", "ttfb")) for word in argv)
 
 
 def answer_and_end() -> "FirstLook | None":
@@ -328,7 +363,7 @@ def answer_and_end() -> "FirstLook | None":
         from pipeline.effects.closed_streams import open_closed_streams
 
         open_closed_streams()
-    text = answer(sys.argv[1:])
+    text = from_service(sys.argv[1:]) or answer(sys.argv[1:])
     if not isinstance(text, str):
         return text
     try:

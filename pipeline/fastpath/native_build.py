@@ -70,8 +70,7 @@ def _named() -> tuple[Path, list[str]] | str:
     place = directory()
     if place is None:
         return f"{VARIABLE}=0" if os.environ.get(VARIABLE) == "0" else "not on this platform, or without a home"
-    compiler, package = shutil.which("cc"), package_dir("ziglang")
-    argv = [compiler] if compiler else [str(package / "zig"), "cc"] if package is not None else None
+    argv = compiler_argv()
     if argv is None:
         return "no compiler for this machine (cc, or the package ziglang)"
     try:
@@ -89,21 +88,36 @@ def _make(runner: ProcessRunner, compiler: Sequence[str], path: Path) -> str:
     with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as name:
         scratch = Path(name)
         made = scratch / "statloop"
-        # zig's own caches would else stay behind: 50 MB for one file of 16 kB.
-        env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": name, "ZIG_LOCAL_CACHE_DIR": name}
-        argv = [*compiler, "-O2", "-o", str(made), str(SOURCE)]
-        try:
-            done = runner.run(argv, cwd=scratch, env=env, timeout_s=TIMEOUT_S)
-        except TimeoutError:
-            return f"{compiler[0]} took longer than {TIMEOUT_S:.0f} s"
-        if done.exit_code != 0 or not made.exists():
-            lines = done.stderr.decode(errors="replace").splitlines()
-            return f"{compiler[0]} ended with {done.exit_code}: {lines[0] if lines else 'no message'}"
-        made.chmod(0o500)
+        trouble = compiled(runner, [*compiler, "-O2", "-o", str(made), str(SOURCE)], scratch)
+        if trouble:
+            return trouble
         if not _tells_right(made, scratch):
             return f"what {compiler[0]} made does not tell which files moved"
         made.replace(path)
     return ""
+
+
+def compiled(runner: ProcessRunner, argv: Sequence[str], scratch: Path) -> str:
+    """Run a compiler whose `-o` is followed by a file in `scratch`, which nobody may write afterwards. What went wrong,
+    if anything."""
+    # zig's own caches would else stay behind: 50 MB for one file of 16 kB.
+    env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(scratch), "ZIG_LOCAL_CACHE_DIR": str(scratch)}
+    try:
+        done = runner.run(argv, cwd=scratch, env=env, timeout_s=TIMEOUT_S)
+    except TimeoutError:
+        return f"{argv[0]} took longer than {TIMEOUT_S:.0f} s"
+    made = Path(argv[argv.index("-o") + 1])
+    if done.exit_code != 0 or not made.exists():
+        lines = done.stderr.decode(errors="replace").splitlines()
+        return f"{argv[0]} ended with {done.exit_code}: {lines[0] if lines else 'no message'}"
+    made.chmod(0o500)
+    return ""
+
+
+def compiler_argv() -> list[str] | None:
+    """What makes programs for this machine; None where nothing does."""
+    compiler, package = shutil.which("cc"), package_dir("ziglang")
+    return [compiler] if compiler else [str(package / "zig"), "cc"] if package is not None else None
 
 
 def _tells_right(program: Path, scratch: Path) -> bool:

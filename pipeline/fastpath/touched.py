@@ -35,9 +35,11 @@ MOST = 64
 """With more paths moved a run of doit is worth its time: it records their stamps, which this does not."""
 
 
-def only_touched(snapshot: "Snapshot", places: "Sequence[int]", path: str, most: "int | None" = None) -> bool:
+def only_touched(
+    snapshot: "Snapshot", places: "Sequence[int]", path: str, most: "int | None" = None, *, root: str = ""
+) -> bool:
     """Is everything that moved (`places` in the listing) as it was? No if more than `most` (default MOST) files of
-    actions are. `path` is that of the state file. The current directory must be the project's."""
+    actions are. `path` is that of the state file. The current directory must be `root`, or `root` be given."""
     if sum(n < snapshot.used_count for n in places) > (MOST if most is None else most):
         return False
     fingerprints = _load(path, snapshot.token)
@@ -47,7 +49,7 @@ def only_touched(snapshot: "Snapshot", places: "Sequence[int]", path: str, most:
 
     def now(n: int) -> bytes:
         _, size, _ = snapshot.stamp_at(n)
-        path = os.fsdecode(paths[n])
+        path = os.path.join(root, os.fsdecode(paths[n]))  # noqa: PTH118
         return of_file(path, size) or (b"" if n < snapshot.used_count else of_directory(path))
 
     return all(bool(fingerprints[n]) and fingerprints[n] == now(n) for n in places)

@@ -74,9 +74,10 @@ def report_of(project: Path, out: str) -> Any:
 
 
 @contextlib.contextmanager
-def board_process(project: Path, chip: str, timing: str, env: Mapping[str, str]) -> Iterator[str]:
+def board_process(project: Path, chip: str, timing: str, env: Mapping[str, str], mac: str = "") -> Iterator[str]:
     """A virtual board that keeps running; its URL."""
     argv = [sys.executable, "-m", "virtualboard", "--chip", chip, "--rfc2217", "0", "--timing", timing]
+    argv += ["--mac", mac] if mac else []
     with background(argv, project, env) as first_line:
         yield next(word for word in first_line.split() if word.startswith("rfc2217://"))
 

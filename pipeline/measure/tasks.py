@@ -92,6 +92,7 @@ BENCHES = (
     ("warm", 10, "warm and cold deploy against an empty doit run, per stage and import"),
     ("engine", 9, "the action engine against ninja and plain doit, on generated projects (takes minutes)"),
     ("device", 5, "proof and writes on virtual boards with real timing, against esptool (takes minutes)"),
+    ("shelf", 3, "sixteen boards beside each other against one, written and warm (takes minutes)"),
     ("watch", 9, "from a save to the end of its build, to its first diagnostic, to nothing to do"),
     ("work", 0, "counters of work that no busy machine moves, against those that are kept"),
 )
@@ -102,6 +103,7 @@ def bench() -> Iterator[Task]:
     """The group, a task per suite, and the end of all of them."""
     doc = "all benchmarks in one report, ours and the peers' side by side (takes many minutes)"
     runs_param = {"name": "runs", "long": "runs", "type": int, "help": "runs of each case"}
+    boards = {"name": "boards", "long": "boards", "type": int, "default": 16, "help": "boards beside each other"}
     keep_param = {"name": "keep", "long": "keep", "type": bool, "default": False, "help": "keep what is counted"}
     yield {"basename": "bench", "name": None, "doc": doc, "params": [{**runs_param, "default": 0}]}
     for name, runs, doc in BENCHES:
@@ -110,7 +112,7 @@ def bench() -> Iterator[Task]:
             "name": name,
             "doc": f"{doc} (--runs N)" if runs else f"{doc} (--keep)",
             "actions": [(_bench, [name])],
-            "params": [{**runs_param, "default": runs} if runs else keep_param],
+            "params": [{**runs_param, "default": runs} if runs else keep_param, *([boards] if name == "shelf" else [])],
             "verbosity": 2,
         }
     doc = "the end of `doit bench`: missed targets, and which suites could not run"

@@ -2,7 +2,7 @@
 
 Pure: events in, one dict of JSON types out. Does not know files, the clock or the Markdown.
 Invariant: any prefix of a run's events gives a complete report; what was not measured is `null`, never 0; and
-`sum(stage durations) + remainder_ms == duration_ms` exactly, as do the segments of the TTFB.
+`sum(stage durations) + waiting_ms + remainder_ms == duration_ms` exactly, as do the segments of the TTFB.
 
 Rounding: each duration in seconds is rounded to whole microseconds, then *down* to whole ms; marks are ms after the
 release of reset by the same rule, and segments are differences of such marks. So what the rows cannot hold is in the
@@ -22,12 +22,15 @@ from pipeline.events import (
     FingerprintRow,
     Fingerprints,
     Payload,
+    PhasePart,
     PlanMade,
     Readiness,
     RegionDone,
+    RolledBack,
     RunFinished,
     RunStarted,
     StageStarted,
+    Waited,
     killed,
     payload,
 )
@@ -85,7 +88,11 @@ class _Run(NamedTuple):
     done: Mapping[str, RegionDone]
     marks: Mapping[MarkName, Mark]
     readiness: Readiness | None
+    parts: tuple[tuple[PhasePart, Stage | None], ...]
+    """With the stage that was under way."""
     failure: Failure | None
+    waited_s: float
+    rolled_back: RolledBack | None
     unknown: int
     """Failures that the failure map does not know: each is a defect of ours."""
     outcome: DeployOutcome | None
@@ -94,12 +101,13 @@ class _Run(NamedTuple):
 def build_report(events: Sequence[Event]) -> dict[str, Any]:
     """The report of one run log. A log without an end is that of a killed run, and the report says so."""
     run = _sort([*events, *killed(events)])
-    durations = {stage: _duration_ms(run, stage) for stage in Stage}
+    durations = _durations_ms(run)
     budget = _judge(run, durations)
     started, device = run.started, run.device
     return {
         "schema": REPORT_SCHEMA,
         "transaction_id": started.tx if started else "",
+        "run": started.run if started else "",
         "started_at": run.started_at,
         "outcome": run.outcome.value if run.outcome else None,
         "report_path": started.report_path if started else "",
@@ -124,7 +132,15 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
         "readiness": _readiness(run),
         "ttfb": _ttfb(run),
         "failure": run.failure and failure_json(run.failure),
-        "budget": {**budget_dict(budget), "enforced": bool(started and started.budget_enforced)},
+        "rollback": _rollback(run.rolled_back),
+        "budget": {
+            **budget_dict(budget),
+            "enforced": bool(started and started.budget_enforced),
+            "parts": [
+                {"phase": part.phase, "part": part.name, "measured_ms": whole_ms(part.duration_s)}
+                for part, _ in run.parts
+            ],
+        },
         "totals": _totals(run, durations),
     }
 
@@ -153,7 +169,10 @@ def _sort(events: Sequence[Event]) -> _Run:
         done={item.name: item for item in items if isinstance(item, RegionDone)},
         marks={item.name: item for item in items if isinstance(item, Mark)},
         readiness=_last(items, Readiness),
+        parts=_parts(items),
         failure=failures[0] if failures else None,
+        waited_s=waited.seconds if (waited := _last(items, Waited)) else 0.0,
+        rolled_back=_last(items, RolledBack),
         unknown=len({f for f in failures if f.category is FailureCategory.UNKNOWN}),
         outcome=ends.outcome if ends else None,
     )
@@ -189,6 +208,35 @@ def _duration_ms(run: _Run, stage: Stage) -> int | None:
     return whole_ms(run.total_s - run.began_s[stage]) if outcome is StageOutcome.INTERRUPTED else 0
 
 
+def _parts(items: Sequence[Payload]) -> tuple[tuple[PhasePart, Stage | None], ...]:
+    under_way: Stage | None = None
+    found = []
+    for item in items:
+        if isinstance(item, StageStarted):
+            under_way = item.stage
+        elif isinstance(item, StageResult):
+            under_way = None
+        elif isinstance(item, PhasePart):
+            found.append((item, under_way))
+    return tuple(found)
+
+
+def _durations_ms(run: _Run) -> dict[Stage, int | None]:
+    """By stage. A part that belongs to another phase is that one's, and not the stage's that was under way."""
+    durations = {stage: _duration_ms(run, stage) for stage in Stage}
+    for part, under_way in run.parts:
+        if under_way is not None and under_way.value == part.phase:
+            continue
+        for stage, sign in ((under_way, -1), (next((s for s in Stage if s.value == part.phase), None), 1)):
+            if stage is not None and (before := durations[stage]) is not None:
+                durations[stage] = max(0, before + sign * whole_ms(part.duration_s))
+    return durations
+
+
+def _in_phase_ms(run: _Run, phase: str) -> int:
+    return sum(whole_ms(part.duration_s) for part, _ in run.parts if part.phase == phase)
+
+
 def _stage_row(run: _Run, row: PhaseBudget) -> dict[str, Any]:
     stage = Stage(row.phase)
     result = run.stages.get(stage)
@@ -210,10 +258,11 @@ def _judge(run: _Run, durations: Mapping[Stage, int | None]) -> BudgetReport:
         "dispatch": started.dispatch_ms if started else None,
     }
     measured = {
-        **before,
+        **{name: None if ms is None else ms + _in_phase_ms(run, name) for name, ms in before.items()},
         **{stage.value: duration for stage, duration in durations.items()},
-        # what the user waited for: `totals.duration_ms` begins only when the log does
-        TOTAL: whole_ms(run.total_s) + sum(ms or 0 for ms in before.values()),
+        # what the user waited for: `totals.duration_ms` begins only when the log does. What other boards took in the
+        # meantime is not this one's to answer for.
+        TOTAL: whole_ms(run.total_s) - whole_ms(run.waited_s) + sum(ms or 0 for ms in before.values()),
     }
     return judge(started.budget_ms if started else {}, measured)
 
@@ -222,7 +271,8 @@ def _totals(run: _Run, durations: Mapping[Stage, int | None]) -> dict[str, Any]:
     total = whole_ms(run.total_s)
     return {
         "duration_ms": total,
-        "remainder_ms": total - sum(ms for ms in durations.values() if ms is not None),
+        "waiting_ms": whole_ms(run.waited_s),
+        "remainder_ms": total - whole_ms(run.waited_s) - sum(ms for ms in durations.values() if ms is not None),
         "compiled": _count(run, "compiled"),
         "restored": _count(run, "restored"),
         "linked": _count(run, "linked"),
@@ -315,6 +365,13 @@ def _readiness(run: _Run) -> dict[str, Any]:
         "modules": [dict(module) for module in readiness.modules],
         "note": readiness.note,
     }
+
+
+def _rollback(said: RolledBack | None) -> dict[str, Any] | None:
+    """What became of the images before, where a board did not become ready and they were to be put back."""
+    if said is None:
+        return None
+    return {"transaction_id": said.tx, "outcome": said.outcome and said.outcome.value, "message": said.message}
 
 
 def failure_json(failure: Failure) -> dict[str, Any]:

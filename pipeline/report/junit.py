@@ -1,4 +1,4 @@
-"""A run as JUnit XML: one suite per device, one case per stage.
+"""A run as JUnit XML: one suite per device with one case per stage, and one per device with its live tests.
 
 Pure: reports in, XML text out. Does not know files. Written for the strictest schema in use (Ant's, as published by
 Windy Road: order of elements, `hostname`, time stamps without a zone), which is also valid for Jenkins' `junit-10.xsd`.
@@ -16,6 +16,7 @@ from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.model import StageOutcome
+from pipeline.report.live_tests import FAILED, PASSED, SKIPPED, CaseResult, SuiteResult
 from pipeline.text import quoted, visible, visible_text
 
 _HOSTNAME = "localhost"
@@ -30,17 +31,51 @@ class _Case(NamedTuple):
     body: str = ""
 
 
-def render_junit(reports: Sequence[Mapping[str, Any]]) -> str:
-    """The reports of one run (`report/document.py`), as one document."""
+def render_junit(reports: Sequence[Mapping[str, Any]], suites: Sequence[SuiteResult] = ()) -> str:
+    """The reports of one run (`report/document.py`) and the tests that ran with it, as one document."""
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<testsuites>"]
     for number, report in enumerate(reports):
-        lines += _suite(number, report)
+        lines += _of_report(number, report)
+    for number, suite in enumerate(suites, len(reports)):
+        lines += _of_tests(number, suite)
     return "\n".join([*lines, "</testsuites>", ""])
 
 
-def _suite(number: int, report: Mapping[str, Any]) -> Iterator[str]:
+def _of_report(number: int, report: Mapping[str, Any]) -> Iterator[str]:
     device = report["device"]["name"] or "host"
-    cases = list(_cases(report))
+    started_at, took_ms = report["started_at"], report["budget"]["total"]["measured_ms"] or 0
+    head = _Head(number, f"deploy {device}", started_at, took_ms, f"hotplate.{device}")
+    return _suite(head, list(_properties(report)), list(_cases(report)))
+
+
+def _of_tests(number: int, suite: SuiteResult) -> Iterator[str]:
+    head = _Head(
+        number, f"{suite.kind} {suite.device}", suite.at, suite.duration_ms, f"hotplate.{suite.device}.{suite.kind}"
+    )
+    properties = [("chip", suite.chip), ("transaction_id", suite.as_of)]
+    return _suite(head, [pair for pair in properties if pair[1]], [_test_case(case) for case in suite.cases])
+
+
+def _test_case(case: CaseResult) -> _Case:
+    if case.outcome == PASSED:
+        return _Case(case.name, case.duration_ms, "")
+    if case.outcome == SKIPPED:
+        return _Case(case.name, case.duration_ms, "skipped", f"<skipped{_attributes({'message': case.message})}/>")
+    kind = "failure" if case.outcome == FAILED else "error"
+    attributes = {"message": case.message, "type": "test_failed"}
+    body = "\n".join([*map(visible, case.message.splitlines()), *quoted(case.detail)])
+    return _Case(case.name, case.duration_ms, kind, f"<{kind}{_attributes(attributes)}>{_escape(body)}</{kind}>")
+
+
+class _Head(NamedTuple):
+    number: int
+    name: str
+    started_at: str
+    took_ms: int
+    classname: str
+
+
+def _suite(about: _Head, properties: Sequence[tuple[str, Any]], cases: Sequence[_Case]) -> Iterator[str]:
     counts = {
         "tests": len(cases),
         "failures": sum(case.kind == "failure" for case in cases),
@@ -48,21 +83,21 @@ def _suite(number: int, report: Mapping[str, Any]) -> Iterator[str]:
         "skipped": sum(case.kind == "skipped" for case in cases),
     }
     head = {
-        "id": number,
-        "name": f"deploy {device}",
+        "id": about.number,
+        "name": about.name,
         "package": "hotplate",
         "hostname": _HOSTNAME,
-        "timestamp": report["started_at"][:19],
+        "timestamp": about.started_at[:19],
         **counts,
-        "time": _seconds(report["budget"]["total"]["measured_ms"] or 0),
+        "time": _seconds(about.took_ms),
     }
     yield f"  <testsuite{_attributes(head)}>"
     yield "    <properties>"
-    for name, value in _properties(report):
+    for name, value in properties:
         yield f"      <property{_attributes({'name': name, 'value': value})}/>"
     yield "    </properties>"
     for case in cases:
-        attributes = {"classname": f"hotplate.{device}", "name": case.name, "time": _seconds(case.duration_ms)}
+        attributes = {"classname": about.classname, "name": case.name, "time": _seconds(case.duration_ms)}
         if not case.kind:
             yield f"    <testcase{_attributes(attributes)}/>"
         else:

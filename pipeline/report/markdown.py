@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.records import json_text
@@ -29,6 +30,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     parts = [
         section("# Deploy Report", _header(report)),
         *([_failure(report["failure"])] if report["failure"] else []),
+        *([section("## Rollback", iter(report["rollback"].items()))] if report["rollback"] else []),
         section("## Plan", iter(report["plan"].items())),
         section("## Fingerprints", _fingerprints(report)),
         section("## Flash Digests", _digests(report)),
@@ -120,6 +122,8 @@ def _bullets(bullets: Bullets) -> list[str]:
 def _header(report: Mapping[str, Any]) -> Bullets:
     device, totals = report["device"], report["totals"]
     yield "transaction_id", report["transaction_id"]
+    if report["run"] not in ("", report["transaction_id"]):
+        yield "run", report["run"]
     yield "timestamp_utc", report["started_at"]
     yield "outcome", report["outcome"]
     yield "device_name", device["name"]
@@ -205,6 +209,8 @@ def _durations(report: Mapping[str, Any]) -> Bullets:
     for row in report["budget"]["phases"]:
         words = [outcomes[row["phase"]]] if row["phase"] in outcomes else []
         yield row["phase"], _TimedPhase(row, words)
+    if report["totals"]["waiting_ms"]:
+        yield "waiting", report["totals"]["waiting_ms"]
     yield "remainder", report["totals"]["remainder_ms"]
     yield "total", _TimedPhase(report["budget"]["total"], [])
 
@@ -232,10 +238,18 @@ BUDGET_HEAD = ("phase", "budget", "measured", "margin", "verdict")
 _FITS = (("bottleneck", "bottleneck"), ("total_fits", "fits"), ("total_enforced", "enforced"))
 
 
+_PART: Mapping[str, Any] = MappingProxyType({"limit_ms": None, "margin_ms": None, "verdict": None})
+
+
 def budget_rows(budget: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The total, and below it the phases that have a budget or took time. Phases may trade; the total decides."""
-    rows = [row for row in budget["phases"] if row["limit_ms"] is not None or row["measured_ms"]]
-    return [_budget_row("total", budget["total"]), *(_budget_row(f"- {row['phase']}", row) for row in rows)]
+    rows = [_budget_row("total", budget["total"])]
+    for row in budget["phases"]:
+        if row["limit_ms"] is not None or row["measured_ms"]:
+            rows.append(_budget_row(f"- {row['phase']}", row))
+            own = [part for part in budget.get("parts", ()) if part["phase"] == row["phase"]]
+            rows += [_budget_row(f"  - {part['part']}", {**_PART, "measured_ms": part["measured_ms"]}) for part in own]
+    return rows
 
 
 def _budget_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ ASCII; lines of a type that a reader does not know may be skipped.
     {"schema":1,"type":"event","tx":..,"device":..,"kind":..,"at":..,"since_s":..,"data":{..}}   as in the run log
     {"schema":1,"type":"report","tx":..,"device":..,"path":..,"report":{..}}                    last, one per device
     {"schema":1,"type":"failure","failure":{..}}                                                the run did not begin
+    {"schema":1,"type":"progress","label":..,"done":..,"total":..}                              of a long step
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ def report_line(report: Mapping[str, Any], path: str | None) -> str:
 def failure_line(failure: Failure) -> str:
     """Why no run began: bad configuration, or a lock that could not be had."""
     return _line("failure", {"failure": failure_json(failure)})
+
+
+def progress_line(label: str, done: int, total: int) -> str:
+    """How far something has come, such as the write of an image in bytes."""
+    return _line("progress", {"label": label, "done": done, "total": total})
 
 
 def _line(kind: str, row: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@ Pure: entries and history in, pages out. Does not know files. Invariant: a page 
 so that sixteen devices still fit a screen or two; failures are told in one line each and stand whole in the JSON.
 
     index.md           one row per device                  at most 9 + devices lines
-    live-results.md    checks x devices, split by chip     at most 2 + 14 per chip + 1 per failure or carried device
+    live-results.md    checks x devices, split by chip     at most 2 + 14 per chip + 1 per failure or carried device,
+                       live tests x devices below          and 5 per chip + 1 per test and per failure
     deploy-summary.md  the newest run: its devices' times  at most 6 + devices lines
     test-results.md    the unit tests, file by file        only when they were read
 """
@@ -12,12 +13,13 @@ so that sixteen devices still fit a screen or two; failures are told in one line
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.report.history import HistoryRow, Rate, by_device, comparable, failure_rates
 from pipeline.report.live_results import CHECKS, FAIL, PASS, LiveEntry, Merged
+from pipeline.report.live_tests import ERROR, FAILED, SuiteResult, matrix, suite_text
 from pipeline.report.markdown import NOTHING, code, markdown_table, quoted_block
 from pipeline.statistics import quantile
 from pipeline.text import visible
@@ -33,12 +35,17 @@ class StatusDevice(NamedTuple):
     chip: str
 
 
-def pages(devices: Sequence[StatusDevice], merged: Merged, rows: Sequence[HistoryRow]) -> dict[str, str]:
-    """File name -> page."""
+def pages(
+    devices: Sequence[StatusDevice],
+    merged: Merged,
+    rows: Sequence[HistoryRow],
+    suites: Sequence[SuiteResult] = (),
+) -> dict[str, str]:
+    """File name -> page. `suites`: the live tests of devices, and of the firmware as a process of this machine."""
     found = {one.device: one for one in merged.entries}
     return {
-        "index.md": index_page(devices, found, merged.unit_tests, rows),
-        "live-results.md": live_page(devices, found),
+        "index.md": index_page(devices, found, merged.unit_tests, rows, suites),
+        "live-results.md": live_page(devices, found, suites),
         "deploy-summary.md": summary_page(rows),
     }
 
@@ -58,9 +65,12 @@ def index_page(
     entries: Mapping[str, LiveEntry],
     unit_tests: Mapping[str, Any] | None,
     rows: Sequence[HistoryRow],
+    suites: Sequence[SuiteResult] = (),
 ) -> str:
     """One row per device, then the failure rates."""
-    head = ("device", "chip", "unit tests", "live results", "last tx", "outcome", "p50 deploy", "heap free")
+    more = ("live tests",) if suites else ()
+    head = ("device", "chip", "unit tests", *more, "live results", "last tx", "outcome", "p50 deploy", "heap free")
+    tested = {suite.device: suite_text(suite) for suite in suites}
     own = by_device(rows)
     table = []
     for device in devices:
@@ -70,6 +80,7 @@ def index_page(
                 code(device.name),
                 short_chip(one.chip if one is not None and one.chip else device.chip),
                 unit_text(unit_tests),
+                *((tested.get(device.name, NOTHING),) if suites else ()),
                 NOTHING if one is None else live_text(one),
                 "never deployed" if one is None else one.as_of + ("" if one.current else " (earlier run)"),
                 NOTHING if one is None else one.outcome or NOTHING,
@@ -119,8 +130,11 @@ def rate_text(rate: Rate) -> str:
 # --- live results -----------------------------------------------------------------------------
 
 
-def live_page(devices: Sequence[StatusDevice], entries: Mapping[str, LiveEntry]) -> str:
-    """Checks x devices, one table per type of chip; below it what failed and what is older than the newest run."""
+def live_page(
+    devices: Sequence[StatusDevice], entries: Mapping[str, LiveEntry], suites: Sequence[SuiteResult] = ()
+) -> str:
+    """Checks x devices, one table per type of chip; below it what failed and what is older than the newest run. Then
+    live tests x devices, likewise."""
     chips: dict[str, list[LiveEntry]] = {}
     for device in devices:
         one = entries.get(device.name)
@@ -132,8 +146,24 @@ def live_page(devices: Sequence[StatusDevice], entries: Mapping[str, LiveEntry])
         table = markdown_table(head, [(check, *(one.checks[check] for one in column)) for check in CHECKS])
         lines += [f"## {chip}", "", table, "", *map(_note, filter(_worth_a_line, column)), ""]
     if not chips:
-        lines.append("Nothing was deployed yet.")
-    return "\n".join(lines).rstrip("\n") + "\n"
+        lines += ["Nothing was deployed yet.", ""]
+    return "\n".join([*lines, *_tests(suites)]).rstrip("\n") + "\n"
+
+
+def _tests(suites: Sequence[SuiteResult]) -> Iterator[str]:
+    """Tests x devices, one table per type of chip, and a line for each that failed."""
+    chips: dict[str, list[SuiteResult]] = {}
+    for suite in suites:
+        chips.setdefault(short_chip(suite.chip), []).append(suite)
+    for chip, column in chips.items():
+        head = ("test", *(code(suite.device) for suite in column))
+        rows = [(code(name), *cells) for name, *cells in matrix(column)]
+        yield from (f"## Live tests: {chip}", "", markdown_table(head, rows), "")
+        for suite in column:
+            bad = [case for case in suite.cases if case.outcome in (FAILED, ERROR)]
+            yield from (f"- {code(suite.device)}: {code(case.message or case.name)}" for case in bad)
+            if bad:
+                yield ""
 
 
 def _worth_a_line(one: LiveEntry) -> bool:

@@ -12,13 +12,15 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO, TypeVar
 
 from cache.named_tuple import NamedTuple
 from pipeline.model import DEVICE_STAGES, Failure
 from pipeline.report.markdown import module_line
 from pipeline.text import MARK, visible
+
+T = TypeVar("T")
 
 COLUMNS = 80
 """Assumed where the width cannot be asked; the table never needs more."""
@@ -56,6 +58,7 @@ class TerminalLook(NamedTuple):
     tty: bool
     colour: bool
     columns: int
+    lines: int = 24
 
     def paint(self, text: str, colour: str) -> str:
         return f"{_COLOURS[colour]}{text}{_RESET}" if self.colour and colour else text
@@ -65,8 +68,9 @@ def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Terminal
     """The look for `stream`. Colour needs a terminal that is not `dumb`, and no `NO_COLOR` (no-color.org)."""
     tty = stream.isatty()
     dumb = environ.get("TERM") == "dumb"
-    columns = shutil.get_terminal_size((COLUMNS, 24)).columns if tty else COLUMNS
-    return TerminalLook(tty and not dumb, tty and not dumb and not environ.get("NO_COLOR"), max(20, columns))
+    columns, lines = shutil.get_terminal_size((COLUMNS, 24)) if tty else (COLUMNS, 24)
+    colour = tty and not dumb and not environ.get("NO_COLOR")
+    return TerminalLook(tty and not dumb, colour, max(20, columns), max(2, lines))
 
 
 # --- the table --------------------------------------------------------------------------------
@@ -182,32 +186,61 @@ def os_failure(where: str, error: OSError) -> str:
 
 
 class Progress:
-    """One line that is redrawn in place: `app [######......]  42 %`. An `effects.api.Progress`; may be called from
-    several threads. Silent unless `look.tty`."""
+    """Lines that are redrawn in place, `app [######......]  42 %`: one, or one for each of several boards. An
+    `effects.api.Progress`; may be called from several threads. Silent unless `look.tty`."""
 
     def __init__(self, stream: TextIO, look: TerminalLook) -> None:
         self._stream = stream
         self._look = look
-        self._shown = ""
-        self._lock = threading.Lock()
+        self._lines: dict[str, str] = {}
+        """Board (`""`: the run itself) -> its line."""
+        self._shown: list[str] = []
+        self._lock = threading.RLock()
 
     def __call__(self, label: str, done: int, total: int) -> None:
         """`done` of `total` of `label`; draws only when the line changes, so it may be called per block. `total` 0:
         nobody knows how long it takes, so that `done` dots are drawn."""
+        self._put("", label, done, total)
+
+    def of_lane(self, device: str, label: str, done: int, total: int) -> None:
+        """The same, in a line of this board's own."""
+        self._put(device, f"{device} {label}", done, total)
+
+    def lane_over(self, device: str) -> None:
+        """This board needs no line any more."""
+        with self._lock:
+            self._lines.pop(device, None)
+
+    def _put(self, device: str, label: str, done: int, total: int) -> None:
         if not self._look.tty:
             return
         line = self._line(visible(label).expandtabs(1), done, total)
         with self._lock:
-            if line != self._shown:
-                self._shown = line
-                self._write(_CLEAR + line)
+            if line == self._lines.get(device):
+                return
+            self._lines[device] = line
+            # What does not fit would scroll away, and could not be redrawn.
+            lines = list(self._lines.values())[: self._look.lines - 1]
+            if lines != self._shown:
+                self._write(self._erased() + "\n".join(lines))
+                self._shown = lines
 
     def finish(self) -> None:
-        """Take the line away. Call before printing anything else; drawing again afterwards is fine."""
+        """Take the lines away. Call before printing anything else; drawing again afterwards is fine."""
         with self._lock:
             if self._shown:
-                self._shown = ""
-                self._write(_CLEAR)
+                self._write(self._erased())
+                self._shown = []
+                self._lines.pop("", None)
+
+    def between(self, write: Callable[[], T]) -> T:
+        """Let `write` print while no line is shown, and none of another thread comes in between."""
+        with self._lock:
+            self.finish()
+            return write()
+
+    def _erased(self) -> str:
+        return _CLEAR + f"\x1b[A{_CLEAR}" * (len(self._shown) - 1) if self._shown else _CLEAR
 
     def _line(self, label: str, done: int, total: int) -> str:
         if total == 0:

@@ -58,7 +58,7 @@ class Build:
         self._screen = screen or Screen()
         self._performed = performed
         self._database_seen = False
-        self.fastpath = FastPathState(project.root, project.options.profile)
+        self.fastpath = FastPathState(project.root, project.selection)
         """What `hotplate` answers from."""
 
     # --- what it is made of -------------------------------------------------------------------

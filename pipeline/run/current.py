@@ -17,17 +17,20 @@ from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage
 from pipeline.run.options import Options, asks_for_stages, parse_options
 from pipeline.run.run import Run, load_run
 
+AFTER_DEPLOY = ("deploy", "livetest")
+"""Groups with a sub-task per device that end in a deploy, or begin with one."""
+
 
 def options() -> Options:
     """What the command line says."""
-    return parse_options(sys.argv[1:], [*DEVICE_STAGES, "deploy"])
+    return parse_options(sys.argv[1:], [*DEVICE_STAGES, *AFTER_DEPLOY])
 
 
 @cache
 def current() -> Run:
     """The run; raises SystemExit(2) when deploy.toml or the options cannot be used."""
     asked = options()
-    asked = asked._replace(builds=asks_for_stages(sys.argv[1:], [*Stage, "deploy"]))
+    asked = asked._replace(builds=asks_for_stages(sys.argv[1:], [*Stage, *AFTER_DEPLOY, "all"]))
     was_quiet = interrupt_again()
     try:
         loaded = load_run(asked)

@@ -8,6 +8,8 @@ let go of by `let_go` or `close`.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from cache.durable import read_text
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
-from pipeline.errors import DeployError
-from pipeline.model import Image, Reason
+from pipeline.errors import DeployError, DeviceError
+from pipeline.events import PhasePart
+from pipeline.model import Failure, Image, Reason
 from pipeline.run.build import Build
+from pipeline.run.lent_ports import LentPorts
 
 if TYPE_CHECKING:
+    from pipeline.client.protocol import Holder
     from pipeline.config.schema import DeviceConfig
+    from pipeline.device.leases import BoardLease
     from pipeline.device.serial_link import PortLink
+    from pipeline.effects.clock import SystemClock
     from pipeline.stages.handover import Journal
 
 
@@ -44,23 +51,34 @@ class _Holder:
 
 
 class DeviceService:
-    """`question_id` gives the beginning of the ids of what is asked of a device in this run."""
+    """`tx_of` gives the transaction of a device in this run, "" where there is none; `measured` takes what is worth
+    knowing on its own of the time that a device took; `clock_of` gives a device's clock."""
 
-    def __init__(self, build: Build, question_id: Callable[[str], str] = lambda device: "hotplate") -> None:
+    def __init__(
+        self,
+        build: Build,
+        tx_of: Callable[[str], str] = lambda device: "",
+        measured: Callable[[str, PhasePart], None] = lambda device, part: None,
+        clock_of: Callable[[str], SystemClock] | None = None,
+    ) -> None:
         self.build = build
         self.project = build.project
-        self._clock = build.clock
-        self._question_id = question_id
+        self._clock_of = clock_of or (lambda device: build.clock)
+        self._tx_of = tx_of
         self._asked = 0
+        self._lent = LentPorts(build.project.root, build.notice, measured, autostart=build.config.service.autostart)
         self._holders: dict[str, _Holder] = {}
+        self._leases: dict[str, BoardLease] = {}
 
     # --- ports and sessions ---------------------------------------------------------------------
 
     def open_session(self, device: DeviceConfig) -> FlashSession:
         """A loader session with the board, on the port of the device's link if that is open. Raises DeviceError."""
         from pipeline.device import session
+        from pipeline.device.ports import reset_of
         from pipeline.device.serial_link import PortLink
 
+        taken = self._lease(device)
         held = self._holders.pop(device.name, _Holder()).link
         port = held.give_port() if isinstance(held, PortLink) else self._open_port(device)
         opened = session.connect(
@@ -69,14 +87,16 @@ class DeviceService:
             device.where,
             lambda: self._link(device, port),
             self.project.config.flash.size_bytes,
-            _reset_of(device, port),
+            reset_of(device, port),
             device.baud,
         )
+        opened.reasons = (*taken, *opened.reasons)
         self._holders[device.name] = _Holder(session=opened)
         return opened
 
     def open_link(self, device: DeviceConfig, *, reset: bool) -> PortLink:
         """The device's port for a monitor, without a loader session. Raises DeviceError."""
+        self._lease(device)
         link = self._link(device, self._open_port(device))
         self._holders[device.name] = _Holder(link=link)
         link.set_baud(device.monitor_baud)
@@ -103,19 +123,74 @@ class DeviceService:
         """Close the device's port, whatever holds it."""
         self._holders.pop(device.name, _Holder()).close()
 
+    def lease_token(self, device: DeviceConfig) -> str:
+        """What lets a child process use the board while it is ours; `""`: it is not."""
+        lease = self._leases.get(device.name)
+        return "" if lease is None else lease.token
+
+    def done_with(self, device: DeviceConfig) -> None:
+        """Let go of the device's port and of its lease."""
+        try:
+            self.let_go(device)
+        finally:
+            lease = self._leases.pop(device.name, None)
+            if lease is not None:
+                lease.release()
+
     def close(self) -> None:
-        """Let go of every port."""
-        while self._holders:
-            self._holders.popitem()[1].close()
+        """Let go of every port, and of the boards."""
+        try:
+            while self._holders:
+                self._holders.popitem()[1].close()
+        finally:
+            self._lent.close()
+            while self._leases:
+                self._leases.popitem()[1].release()
+
+    def _lease(self, device: DeviceConfig) -> tuple[Reason, ...]:
+        """Have the board to ourselves until `close`; why that is news, if it is. Raises DeviceError when somebody else
+        has leased it."""
+        from pipeline.device.leases import board_name, user_shelf
+
+        lease = self._leases.get(device.name)
+        if lease is not None:
+            lost = lease.lost(device.where)
+            if lost is not None:
+                raise DeviceError(lost)
+            return ()
+        options = self.project.options
+        holder = self._holder()
+        shelf = user_shelf(self.project.state_dir)
+        got = shelf.hold(board_name(device, self.project.root), holder, device.where, take=options.take)
+        if isinstance(got, Failure):
+            raise DeviceError(got)
+        self._leases[device.name] = got
+        if got.taken is None:
+            return ()
+        return (Reason("lease-taken", device.name, got.taken.before.text, got.taken.reason or "no reason was given"),)
+
+    def _holder(self, tx: str = "", since_at: str = "") -> Holder:
+        """Who this run is to others."""
+        from pipeline.client.protocol import Holder
+
+        return Holder(os.getpid(), own_command(), self.project.options.reason, tx, since_at)
 
     def _open_port(self, device: DeviceConfig) -> Any:
         from pipeline.device.ports import open_port
 
+        options = self.project.options
+        holder = self._holder(self._tx_of(device.name), self._clock_of(device.name).utc())
+        lent = self._lent.borrow(device, self.last_mac(device), holder, take=options.take)
+        if lent is not None:
+            return lent
         root, size = self.project.root, self.project.config.flash.size_bytes
-        return open_port(device.name, device, root, self._clock, size)
+        port = open_port(device.name, device, root, self._clock_of(device.name), size)
+        if device.is_virtual:
+            self._lent.tell_of(device, port, holder)
+        return port
 
     def _link(self, device: DeviceConfig, port: Any) -> PortLink:
-        from pipeline.device.ports import reopen
+        from pipeline.device.ports import reopen, reset_of
         from pipeline.device.serial_link import PortLink
 
         virtual = device.is_virtual
@@ -123,11 +198,11 @@ class DeviceService:
             port,
             device.port,
             device.where,
-            self._clock.now_s,
+            self._clock_of(device.name).now_s,
             real_time=not virtual,
             reopen=lambda: reopen(port),
             pause=port.clock.wait if virtual else time.sleep,
-            usb_lines=_reset_of(device, port) == "usb",
+            usb_lines=reset_of(device, port) == "usb",
         )
 
     def ask(self, device: DeviceConfig, link: SerialLink, methods: Sequence[str], timeout_s: float) -> Answers:
@@ -135,7 +210,7 @@ class DeviceService:
         from pipeline.device.rpc_client import ask
 
         self._asked += 1
-        return ask(link, methods, f"{self._question_id(device.name)}-{self._asked}", timeout_s)
+        return ask(link, methods, f"{self._tx_of(device.name)[-6:] or 'hotplate'}-{self._asked}", timeout_s)
 
     # --- what is known of a board ---------------------------------------------------------------
 
@@ -185,11 +260,6 @@ class DeviceService:
         return decoded_panic(lines, kept, running)
 
 
-def _reset_of(device: DeviceConfig, port: Any) -> str:
-    """By which sequence the board on this port is reset."""
-    if device.reset != "auto":
-        return device.reset
-    usb = getattr(port, "usb", None)  # only a serial port of this machine knows
-    if usb is not None and usb.native:
-        return "usb"
-    return "instant" if device.is_virtual else "classic"
+def own_command() -> str:
+    """How this process is named to others."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:80]

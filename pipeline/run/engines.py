@@ -62,7 +62,7 @@ class Engines:
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
-            saved = load_saved(self._project.state_dir)
+            saved = load_saved(self._project.engine_dir)
             part = partial_graph(*found, saved.records)
             if part is None:
                 return None
@@ -80,7 +80,7 @@ class Engines:
 
     def _engine(self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None) -> Engine:
         it = self._project
-        directories = Directories(it.root, it.state_dir, it.cache_dir, it.config.cache.max_bytes)
+        directories = Directories(it.root, it.engine_dir, it.cache_dir, it.config.cache.max_bytes)
         return Engine(directories, steps, Host(self._runner, self._clock, os.cpu_count() or 1), saved, skipped)
 
     def record_for_fastpath(self) -> None:

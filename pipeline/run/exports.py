@@ -14,7 +14,8 @@ from typing import TextIO
 from cache.durable import write_atomic
 from pipeline.model import Event, Failure
 from pipeline.report.document import build_report
-from pipeline.report.ndjson import event_line, failure_line, report_line
+from pipeline.report.live_tests import SuiteResult
+from pipeline.report.ndjson import event_line, failure_line, progress_line, report_line
 from pipeline.run.options import Options
 from pipeline.run.transactions import Rendered
 
@@ -24,19 +25,28 @@ Logs = Sequence[tuple[str, Sequence[Event]]]
 """(device or "", events) of each transaction of a run."""
 
 
-def write(root: Path, options: Options, environment: Mapping[str, str], logs: Logs) -> list[str]:
-    """Write what was asked for; one line about each file that could not be written. Paths count from the project."""
+def write(
+    root: Path,
+    options: Options,
+    environment: Mapping[str, str],
+    logs: Logs,
+    suites: Sequence[SuiteResult] = (),
+) -> list[str]:
+    """Write what was asked for; one line about each file that could not be written. Paths count from the project.
+    `suites`: tests that ran beside the stages."""
     notes = []
-    if options.trace:
+    if options.trace and logs:
         from pipeline.report.perfetto import render_trace
 
         notes += _write(root / options.trace, options.trace, render_trace(logs))
     if options.junit:
         from pipeline.report.junit import render_junit
 
-        notes += _write(root / options.junit, options.junit, render_junit([build_report(said) for _, said in logs]))
+        notes += _write(
+            root / options.junit, options.junit, render_junit([build_report(said) for _, said in logs], suites)
+        )
     summary = environment.get(SUMMARY_VARIABLE)
-    if summary:
+    if summary and logs:
         from pipeline.report.step_summary import render_summary
 
         try:
@@ -63,6 +73,7 @@ class Stream:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._lock = threading.Lock()  # stages of several devices may run at once
+        self._percent: dict[str, int] = {}
         self.broken = ""
 
     def event(self, tx: str, device: str, event: Event) -> None:
@@ -72,6 +83,13 @@ class Stream:
         for one in rendered:
             path = one.report["report_path"].removesuffix(".md") + ".json" if one.path is not None else None
             self._write(report_line(one.report, path))
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        """A line per percent, or per tenth call where nobody knows the total."""
+        share = 100 * done // total if total else done // 10
+        if self._percent.get(label) != share:
+            self._percent[label] = share
+            self._write(progress_line(label, done, total))
 
     def failure(self, failure: Failure) -> None:
         self._write(failure_line(failure))

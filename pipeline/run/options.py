@@ -12,37 +12,63 @@ from typing import Any
 
 from cache.named_tuple import NamedTuple
 
+MOST_WORKERS = 8
+"""Unless the command line says more."""
+
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
-        "device": "deploy to this device of deploy.toml",
-        "group": "deploy to all devices of this group",
+        "device": "only this device of deploy.toml",
+        "group": "only devices of this group",
+        "chip": "only devices with this chip",
+        "tag": "only devices with this tag",
         "profile": "build with this profile of deploy.toml",
+        "reason": "why the board is needed: shown to others, and recorded with --take",
         "verify": "proof that is asked of the device: md5, app-report or journal (default: [verify] level)",
         "trace": "write the run as a Chrome/Perfetto trace",
         "junit": "write the stages as JUnit XML",
+        "workers": f"boards at once (default: as many as there are, at most {MOST_WORKERS})",
+        "canary": "deploy to so many boards first, and stop unless they become ready",
     }
 )
 """Those with a value, and their help."""
+
+FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "fail-fast": "stop the other boards when one has failed",
+        "rollback": "put the images before back on boards that do not become ready",
+    }
+)
+FILTERS = ("device", "group", "chip", "tag")
 JSON = "--json"
+TAKE = "--take"
 
 
 def stage_params() -> list[dict[str, Any]]:
     """What every stage's task takes, in the form in which task runners take it."""
-    stream = {"name": "json", "long": "json", "type": bool, "default": False}
-    return [*map(_param, OPTIONS), {**stream, "help": "events on stdout, one JSON per line"}]
+    flags = {
+        "json": "events on stdout, one JSON per line",
+        "take": "take the board over from whoever has leased it",
+        **FLAGS,
+    }
+    return [*map(_param, OPTIONS), *(_flag(name, text) for name, text in flags.items())]
 
 
 def measuring_params() -> list[dict[str, Any]]:
     """What tasks take whose runs are children: an export that they do not hand on would be ignored in silence."""
-    return [*map(_param, ("device", "group", "profile"))]
+    return [*map(_param, (*FILTERS, "profile"))]
 
 
 def _param(name: str) -> dict[str, Any]:
     return {"name": name, "long": name, "type": str, "default": "", "help": OPTIONS[name]}
 
 
+def _flag(name: str, text: str) -> dict[str, Any]:
+    return {"name": name.replace("-", "_"), "long": name, "type": bool, "default": False, "help": text}
+
+
 class Options(NamedTuple):
-    """Empty means: not said. `device` and `group` may be given several times; the selection is the union."""
+    """Empty means: not said. Each of `devices`, `groups`, `chips` and `tags` is a filter whose values are alternatives;
+    a device has to pass them all."""
 
     devices: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -58,8 +84,18 @@ class Options(NamedTuple):
     verify: str = ""
     regions: tuple[tuple[str, str], ...] = ()
     """(device, region) of sub-tasks such as `reflash:desk:app`."""
+    take: bool = False
+    """Take boards over from whoever has leased them."""
+    reason: str = ""
+    """Why the boards are needed, for others."""
     builds: bool = False
     """The command line asks for work on the build, so that a given firmware is to be built first."""
+    chips: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    workers: str = ""
+    canary: str = ""
+    fail_fast: bool = False
+    rollback: bool = False
 
 
 def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
@@ -85,9 +121,17 @@ def parse_options(argv: Sequence[str], device_tasks: Sequence[str]) -> Options:
         trace=(found["trace"] or [""])[-1],
         junit=(found["junit"] or [""])[-1],
         json=JSON in argv,
+        take=TAKE in argv,
+        reason=(found["reason"] or [""])[-1],
         named=tuple(dict.fromkeys(named)),
         verify=found["verify"][-1] if found["verify"] else "",
         regions=tuple(dict.fromkeys(regions)),
+        chips=tuple(found["chip"]),
+        tags=tuple(found["tag"]),
+        workers=(found["workers"] or [""])[-1],
+        canary=(found["canary"] or [""])[-1],
+        fail_fast="--fail-fast" in argv,
+        rollback="--rollback" in argv,
     )
 
 
@@ -106,8 +150,25 @@ NO_RUN = frozenset(
             "tabcompletion",
             "reset-dep",
         ),
-        *("explain", "gate", "graph", "monitor", "plan", "report", "status", "watch"),
-        *("baseline", "bench", "cache", "check", "hooks", "loop"),
+        "devices",
+        "explain",
+        "gate",
+        "graph",
+        "lease",
+        "mcp",
+        "monitor",
+        "plan",
+        "report",
+        "status",
+        "serve",
+        "watch",
+        "baseline",
+        "bench",
+        "cache",
+        "check",
+        "hooks",
+        "host",
+        "loop",
     }
 )
 """doit's commands, ours, and the tasks that are no stages: a run of them builds nothing in this process."""

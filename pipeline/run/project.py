@@ -16,7 +16,7 @@ from cache.durable import read_text
 from cache.location import user_cache_dir
 from pipeline.chips import VIRTUAL_CHIPS
 from pipeline.config.reader import parse_config
-from pipeline.config.schema import DeployConfig, DeviceConfig, Prebuilt, Verify
+from pipeline.config.schema import DeployConfig, DeviceConfig, Filters, Prebuilt, Verify
 from pipeline.config.values import check_value
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Partition
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "deploy.toml"
 STATE_DIR = ".deploy"
+MOST_BOARDS = 999
 
 
 class Project:
-    """`profile` and `devices` are those that `options` select; `text` is what stood in deploy.toml. Make it with
-    `load_project`."""
+    """`config` is deploy.toml as `profile` means it, `text` what stood there, `devices` those that `options` select and
+    that get this profile's build. Make it with `load_project`."""
 
     def __init__(
         self,
@@ -50,6 +51,10 @@ class Project:
         self.profile = profile
         self.devices = devices
         self.options = options
+        self.variants: tuple[Project, ...] = (self,)
+        """This one and those of the other profiles that the selected devices need, in the order of the devices."""
+        self.is_usual = True
+        """Is this what a command line that names no device would build?"""
         self.state_dir = root / STATE_DIR
         self.devices_dir = self.state_dir / "devices.v1"
         """Journals of boards, and the MAC of each device."""
@@ -69,6 +74,24 @@ class Project:
         return place_all(self.root, self.config, self.table)
 
     @property
+    def all_devices(self) -> tuple[DeviceConfig, ...]:
+        """Every selected device, whatever its profile, in the file's order."""
+        chosen = {device.name: device for variant in self.variants for device in variant.devices}
+        return tuple(chosen[device.name] for device in self.config.devices if device.name in chosen)
+
+    @property
+    def engine_dir(self) -> Path:
+        """What the engine remembers. One with sections of its own declares other actions, and two of a run would write
+        over each other, so that only the usual build has the project's own."""
+        shared = not self.config.own and self.profile == (self.options.profile or self.config.project.profile)
+        return self.state_dir if shared else self.state_dir / "profiles" / self.profile
+
+    @property
+    def selection(self) -> str:
+        """The name under which the fast path remembers this build: as the command line has it, if that selects it."""
+        return self.options.profile if self.is_usual else f"@{self.profile}"
+
+    @property
     def cache_dir(self) -> Path:
         """Where results are stored: `[cache] dir`, else what all projects of this user share, else our own place."""
         shared = user_cache_dir(os.environ, sys.platform)
@@ -82,9 +105,26 @@ class Project:
     def config_moved(self) -> bool:
         """Does deploy.toml say something else than when it was loaded?"""
         try:
-            return parse_config(read_text(self.root / CONFIG_FILE)) != parse_config(self._text)
+            return read_text(self.root / CONFIG_FILE) != self._text and self._means_something_else()
         except (OSError, UnicodeDecodeError):
             return True
+
+    def _means_something_else(self) -> bool:
+        import tomllib
+
+        try:
+            return tomllib.loads(read_text(self.root / CONFIG_FILE)) != tomllib.loads(self._text)
+        except tomllib.TOMLDecodeError:
+            return True
+
+
+def _number_failure(options: Options) -> Failure | None:
+    """Numbers of the command line."""
+    for name, text in (("workers", options.workers), ("canary", options.canary)):
+        if text and not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_BOARDS):
+            fact = f"is '{text}', which is no number from 1 to {MOST_BOARDS}"
+            return _config_failure(f"--{name}", fact, f"write it like --{name} 4")
+    return None
 
 
 def _config_failure(where: str, message: str, hint: str | None = None) -> Failure:
@@ -94,6 +134,8 @@ def _config_failure(where: str, message: str, hint: str | None = None) -> Failur
 def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
     """The first virtual port that asks for something that it cannot have, or for a chip that no virtual board is."""
     for device in config.devices:
+        if device.profile != config.variant:
+            continue
         if device.is_virtual and device.chip not in VIRTUAL_CHIPS:
             where = f"{CONFIG_FILE}: device {device.name}"
             fact = f"the port is '{device.port}', and there is no virtual board of the chip {device.chip}"
@@ -110,13 +152,15 @@ def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
     return None
 
 
-def _firmware(root: Path, text: str, section: Prebuilt, options: Options) -> Firmware | Problem | Failure:
+def _firmware(root: Path, text: str, section: Prebuilt, options: Options, profile: str) -> Firmware | Problem | Failure:
     """What `[prebuilt]` names, built first where the command line asks for work and the section says how."""
     if section.build and options.builds:
         from pipeline.formats.toml_positions import locate
         from pipeline.run.build_first import build_first
 
-        line, column = locate(text).value(("prebuilt", "build"))
+        found = locate(text)
+        below = ("profile", profile, "prebuilt", "build")
+        line, column = found.value(below if below in found.values else below[2:])
         where = f"{CONFIG_FILE}:{line}:{column}"
         failure = build_first(root, root / STATE_DIR, section.build, where, to_stderr=options.json)
         if failure is not None:
@@ -149,18 +193,55 @@ def load_project(options: Options, root: Path | None = None) -> Project | Failur
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or f"it is not UTF-8 ({error})"
         return _config_failure(CONFIG_FILE, f"cannot be read: {reason}", "make it a readable file in UTF-8")
-    config = parse_config(text, find_firmware=lambda section: _firmware(root, text, section, options))
-    if isinstance(config, Failure):
-        return config
-    if options.verify:
-        wrong = check_value(("verify", "level"), options.verify)
+    return _ProjectReading(root, text, options).project()
+
+
+class _ProjectReading:
+    """From the text of a deploy.toml to a project, with a variant for each profile that the selected devices need."""
+
+    def __init__(self, root: Path, text: str, options: Options) -> None:
+        self._root = root
+        self._text = text
+        self._options = options
+
+    def project(self) -> Project | Failure:
+        """The project, or what is wrong."""
+        usual = _number_failure(self._options) or self._config(self._options.profile)
+        if isinstance(usual, Failure):
+            return usual
+        it = self._options
+        selected = usual.selected(Filters(it.devices or it.named, it.groups, it.chips, it.tags))
+        failures = (_wrong_port(self._text, usual), usual.profile(it.profile or usual.project.profile), selected)
+        for failure in failures:
+            if isinstance(failure, Failure):
+                return failure
+        assert not isinstance(selected, Failure)
+        names = [device.name for device in selected]
+        found: list[Project] = []
+        for profile in dict.fromkeys(device.profile for device in selected):
+            config = usual if profile == usual.variant else self._config(profile)
+            wrong = config if isinstance(config, Failure) else _wrong_port(self._text, config)
+            if wrong is not None:
+                return wrong
+            assert not isinstance(config, Failure)
+            devices = tuple(d for d in config.devices if d.name in names and d.profile == profile)
+            found.append(Project(self._root, self._text, config, profile, devices, it))
+            found[-1].is_usual = profile == usual.default_device.profile
+        for project in found:
+            project.variants = tuple(found)
+        return found[0]
+
+    def _config(self, profile: str) -> DeployConfig | Failure:
+        """The text as a profile means it; `""`: as the project's."""
+        it = self._options
+
+        def find_firmware(section: Prebuilt) -> Firmware | Problem | Failure:
+            return _firmware(self._root, self._text, section, it, profile)
+
+        config = parse_config(self._text, find_firmware=find_firmware, profile=profile, for_all=bool(it.profile))
+        if isinstance(config, Failure) or not it.verify:
+            return config
+        wrong = check_value(("verify", "level"), it.verify)
         if wrong is not None:
             return _config_failure("--verify", wrong.message, wrong.hint)
-        config = config._replace(verify=Verify(options.verify))
-    profile = config.profile(options.profile or config.project.profile)
-    selected = config.selected(options.devices or options.named, options.groups)
-    for failure in (_wrong_port(text, config), profile, selected):
-        if isinstance(failure, Failure):
-            return failure
-    assert not isinstance(profile, Failure) and not isinstance(selected, Failure)
-    return Project(root, text, config, profile.name, selected, options)
+        return config._replace(verify=Verify(it.verify))

@@ -7,38 +7,55 @@ confirmed it; what cannot be recorded after that costs the next run work and not
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline import events
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
 from pipeline.model import FailureCategory, Image, Mark, RegionPlan, Stage
-from pipeline.run.build import Build
 from pipeline.run.transactions import Transactions
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DeviceConfig
+    from pipeline.config.schema import DeployConfig, DeviceConfig
     from pipeline.device.journal_file import DeviceJournal
+    from pipeline.effects.clock import SystemClock
+    from pipeline.run.project import Project
     from pipeline.stages.handover import InLoader, Journal, Proof
+    from pipeline.stages.protocols import Images
+
+
+class RecordedBuild(Protocol):
+    """What is recorded of a build."""
+
+    @property
+    def project(self) -> Project: ...
+    @property
+    def config(self) -> DeployConfig: ...
+    @property
+    def images(self) -> Images: ...
+    @property
+    def identity(self) -> Mapping[str, str]: ...
+    @property
+    def clock(self) -> SystemClock: ...
 
 
 class DeviceRecords:
-    """Of all devices of one run."""
+    """Of the devices that get one build in one run. `owners`: MAC -> name of the device of this run that is the board,
+    shared by all builds of the run."""
 
-    def __init__(self, build: Build, transactions: Transactions) -> None:
+    def __init__(self, build: RecordedBuild, transactions: Transactions, owners: dict[str, str] | None = None) -> None:
         self._build = build
         self._transactions = transactions
         self._journals: list[DeviceJournal] = []
-        self._owners: dict[str, str] = {}
-        """MAC -> name of the device of this run that is the board."""
+        self.owners: dict[str, str] = {} if owners is None else owners
 
     def saw_device(self, device: DeviceConfig, mac: str, port: str) -> Journal:
         """Record who answered, and where; the journal of that board. Raises DeviceError when another device of this
         run is the same board: the two would write over each other."""
         from pipeline.device.journal_file import DeviceJournal
 
-        owner = self._owners.setdefault(mac, device.name)
+        owner = self.owners.setdefault(mac, device.name)
         if owner != device.name:
             message = f"the board has the MAC {mac}, and so has that of device '{owner}' in this run"
             hint = f"correct the `port` of '{device.name}' or '{owner}'; virtual boards need a `mac` of their own each"
@@ -73,7 +90,9 @@ class DeviceRecords:
             believed = journal.state.believed(name)
             previous = believed.sha256 if believed is not None else ""
             rows.append(events.FingerprintRow(name, previous, current, current if name in written else previous))
-        self._transactions.say(events.Fingerprints(tuple(rows), self._transactions.changed_inputs), device.name)
+        self._transactions.say(
+            events.Fingerprints(tuple(rows), self._transactions.changed_inputs(device.name)), device.name
+        )
 
     def _journal_verified(self, device: DeviceConfig, journal: Journal, proof: Proof) -> None:
         """The device itself confirmed every region: let the journal know, if it did not."""

@@ -15,32 +15,31 @@ from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 from pipeline import events
-from pipeline.effects.clock import SystemClock
+from pipeline.effects.clock import BoardClocks
 from pipeline.effects.host import GitQuery, startup_ms
 from pipeline.errors import DeployError
 from pipeline.failures import fail
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, StageOutcome, StageResult, StageWork
+from pipeline.run.attempt import attempt
 from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService
+from pipeline.run.handed_on import HandedOn
 from pipeline.run.lock import ProjectLock
-from pipeline.run.options import Options
+from pipeline.run.options import MOST_WORKERS, Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.records import DeviceRecords
 from pipeline.run.screen import Screen
+from pipeline.run.stage_of import StageOf
 from pipeline.run.transactions import Rendered, RunFacts, Transactions
+from pipeline.run.variants import Variant, Variants
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeviceConfig
     from pipeline.engine.results import ActionSpan
+    from pipeline.report.live_tests import SuiteResult
+    from pipeline.run.board_turns import BoardTurns
+    from pipeline.run.lanes import Lanes
     from pipeline.stages.handover import Board
-
-
-class StageOf(NamedTuple):
-    """A stage, of one device where it is one of devices, of one region where that is named."""
-
-    stage: Stage
-    device: str = ""
-    region: str = ""
 
 
 class Ended(NamedTuple):
@@ -56,21 +55,31 @@ class Run:
     def __init__(self, project: Project) -> None:
         self.project = project
         self.screen = Screen()
-        self.clock = SystemClock()
-        self.transactions = Transactions(project, self.clock)
-        self.build = Build(project, self.clock, self.screen, self._performed)
-        self.boards = DeviceService(self.build, lambda device: self.transactions.transaction(device)[-6:])
-        self.records = DeviceRecords(self.build, self.transactions)
+        self.clocks = BoardClocks()
+        self.clock = self.clocks.run
+        self.transactions = Transactions(project, self.clock, self.clocks.of)
+        owners: dict[str, str] = {}
+        self.variants = Variants([self._variant(each, owners) for each in project.variants], self._record_of)
+        self.build, self.boards, self.records = self.variants.every[0]
         self._lock = ProjectLock(project.root, project.state_dir)
-        self._handed_on: dict[str, Board] = {}
-        """Device -> where its last stage left the board."""
+        self._handed_on = HandedOn()
         self._under_way: dict[StageOf, float] = {}
-        """Stage -> since when; more than one with `doit -n`."""
+        """Stage -> since when; more than one with several boards."""
         self._last_ended = ""
         """The device whose stage ended last."""
         self._facts: RunFacts | None = None
+        self.suites: list[SuiteResult] = []
+        """Live and unit tests that ran in this process."""
+        self.lanes: Lanes | None = None
+        """Where several boards have their turn at once."""
+        self._turns: BoardTurns | None = None
         self.active = False
         """Between `begin` and `end`."""
+
+    def _variant(self, project: Project, owners: dict[str, str]) -> Variant:
+        build = Build(project, self.clock, self.screen, self._performed)
+        boards = DeviceService(build, self.transactions.transaction, self._measured, self.clocks.of)
+        return Variant(build, boards, DeviceRecords(build, self.transactions, owners))
 
     # --- begin --------------------------------------------------------------------------------
 
@@ -84,7 +93,7 @@ class Run:
             return waited_s
         self.active = True
         named = {which.device for which in stages}
-        ports = [(device.name, device.port) for device in self.project.devices if device.name in named]
+        devices = [device for device in self.project.all_devices if device.name in named]
         since_asked, dispatch_ms = before_run(startup_ms(), waited_s)
         self._facts = facts = RunFacts(
             targets=tuple(targets),
@@ -94,7 +103,13 @@ class Run:
             startup_ms=since_asked,
             dispatch_ms=dispatch_ms,
         )
-        return self.transactions.begin(ports, facts)
+        self.lanes = self._lanes_for(devices, stages)
+        own = {
+            device.name: facts._replace(profile=it.build.project.profile, toolchain=it.build.toolchain_name())
+            for it in self.variants.every[1:]
+            for device in it.devices
+        }
+        return self.transactions.begin([(device.name, device.port) for device in devices], facts, own)
 
     def lock(self) -> float | Failure:
         """Take the project's lock; the seconds that it took, or why it cannot be had."""
@@ -104,7 +119,8 @@ class Run:
 
     def _moved_while_waiting(self) -> bool:
         """Another run is over."""
-        self.build.fastpath.waited()
+        for it in self.variants.every:
+            it.build.fastpath.waited()
         return self.project.config_moved()
 
     def unlock(self) -> None:
@@ -115,7 +131,7 @@ class Run:
 
     def consider(self, which: StageOf) -> None:
         """Whether this stage is up to date is asked next: its time begins."""
-        self._under_way[which] = self.clock.now_s()
+        self._under_way[which] = self.clocks.of(which.device).now_s()
 
     def started(self, which: StageOf) -> None:
         """It is not, and runs now."""
@@ -123,30 +139,73 @@ class Run:
 
     def up_to_date(self, which: StageOf) -> StageResult:
         """Nothing was to be done, with proof."""
-        counts = self.build.up_to_date_counts(which.stage)
         took_s = self._took_s(which)
+        if self.variants.several and not which.device:
+            return self.variants.up_to_date(which.stage)
+        build = self.variants.of(which.device).build if which.device else self.build
+        counts = build.up_to_date_counts(which.stage)
         return self._record(which, StageResult(which.stage, StageOutcome.UP_TO_DATE, took_s, counts=counts))
 
     def nothing_to_write(self, device: str, region: str = "") -> bool:
         """Has this run's verify-flash proven it? False before it ran."""
-        board = self._handed_on.get(device)
-        return board is not None and board.proof.nothing_to_write(region)
+        return self._handed_on.nothing_to_write(device, region)
+
+    def in_lane(self, which: StageOf) -> bool:
+        """Is this stage done beside those of other boards, whenever its board has its turn?"""
+        return self.active and self.lanes is not None and self.lanes.hold(which)
+
+    def was_nothing_to_write(self, which: StageOf) -> bool:
+        """The same of a stage that may be another worker's, which is waited for then."""
+        if self.lanes is not None and self.in_lane(which):
+            return self.lanes.result(which).outcome is StageOutcome.UP_TO_DATE
+        return self.nothing_to_write(which.device, which.region)
 
     def perform(self, which: StageOf) -> StageResult:
         """`execute`, for a task runner that may have begun no run."""
+        if self.lanes is not None and self.lanes.hold(which):
+            return self.lanes.result(which)
         refused = self._begin_unasked(which)
         return self.execute(which) if refused is None else StageWork(failure=refused).took(which.stage, 0.0)
 
     def execute(self, which: StageOf) -> StageResult:
         """Run a stage, and record what it says of itself; whatever it raises becomes a failed result. Ctrl-C passes
         through."""
-        self._under_way.setdefault(which, self.clock.now_s())
+        self._under_way.setdefault(which, self.clocks.of(which.device).now_s())
+        if self.variants.several and not which.device:
+            return self._execute_builds(which)
         with self._lock.writing() if which.stage is Stage.REFLASH else contextlib.nullcontext():
             work = self._attempt(which)
         took_s = self._took_s(which)
-        if work.boot_s is not None and self._last_ended != which.device:
+        if work.boot_s is not None and self._last_ended != which.device and not self.clocks.beside_each_other:
             took_s = work.boot_s
         return self._record(which, work.took(which.stage, took_s))
+
+    def _execute_builds(self, which: StageOf) -> StageResult:
+        """A host stage of each build, one after the other. One that fails stops its own devices; the result is failed
+        when none is left, or when no device comes after it."""
+        self._took_s(which)
+        results = self.variants.execute(which.stage, lambda build: self._attempt(which, build), self.clock)
+        good = [result for result in results if result.failure is None]
+        bad = [result.failure for result in results if result.failure is not None]
+        if bad and (not good or self.lanes is None or self.project.options.fail_fast):
+            return next(result for result in results if result.failure is not None)
+        for failure in bad:
+            self.screen.failure(failure)
+        return good[0]
+
+    def _record_of(self, build: Build, result: StageResult) -> None:
+        """A host stage of one of several builds; the devices of the others have waited for it."""
+        if not self.transactions.begun:
+            return
+        mine = {device.name for device in build.project.devices}
+        known = [device.name for device in self.project.all_devices if self.transactions.knows(device.name)]
+        for name in known:
+            if name in mine:
+                self.transactions.stage_finished(result, name)
+            else:
+                self.transactions.waited(name, result.duration_s)
+        if not known:
+            self.transactions.stage_finished(result)
 
     def _begin_unasked(self, which: StageOf) -> Failure | None:
         """Nobody began a run: doit reports with somebody else's reporter (`doit -r json`), and tells us of nothing but
@@ -157,7 +216,7 @@ class Run:
             return None
         if self.active:
             assert self._facts is not None
-            self.transactions.begin([(unknown, self._device(unknown).port)], self._facts)
+            self.transactions.begin([(unknown, self.variants.device(unknown).port)], self._facts)
             return None
         begun = self.begin([str(which.stage)], [which])
         if isinstance(begun, Failure):
@@ -176,7 +235,7 @@ class Run:
                 print(line, file=sys.stderr, flush=True)
 
     def _took_s(self, which: StageOf) -> float:
-        now_s = self.clock.now_s()
+        now_s = self.clocks.of(which.device).now_s()
         return now_s - self._under_way.pop(which, now_s)
 
     def _record(self, which: StageOf, result: StageResult) -> StageResult:
@@ -185,88 +244,106 @@ class Run:
             self.transactions.stage_finished(result, which.device)
         return result
 
-    def _attempt(self, which: StageOf) -> StageWork:
+    def _attempt(self, which: StageOf, build: Build | None = None) -> StageWork:
         stage = which.stage
-        try:
-            return self._on_board(which) if stage in DEVICE_STAGES else self._on_host(stage)
-        except DeployError as error:
-            failure = error.failure
-            # A session serves several stages, and a tool is missed by whichever needs it first: only we know which.
-            host_wide = failure.stage is None and failure.category is not FailureCategory.CONFIG_ERROR
-            if host_wide or (failure.stage in DEVICE_STAGES and stage in DEVICE_STAGES):
-                failure = failure._replace(stage=stage)
-            return StageWork(failure=failure)
-        except Exception as error:
-            import traceback
+        where = self.variants.device(which.device).where if which.device else str(stage)
+        if stage in DEVICE_STAGES:
+            return attempt(stage, where, lambda: self._on_board(which))
+        return attempt(stage, where, lambda: self._on_host(stage, build or self.build))
 
-            failure = fail(
-                FailureCategory.UNKNOWN,
-                stage=stage,
-                where=self._device(which.device).where if which.device else str(stage),
-                message=f"{type(error).__name__}: {error} [this is a bug]",
-                detail=traceback.format_exc(),
-            )
-            return StageWork(failure=failure)
-
-    def _on_host(self, stage: Stage) -> StageWork:
+    def _on_host(self, stage: Stage, build: Build) -> StageWork:
         from pipeline import stages
 
-        return stages.load(stage)(self.build)
+        return stages.load(stage)(build)
 
     def _on_board(self, which: StageOf) -> StageWork:
         """Give the stage what the one before it ended with, and keep what it ends with."""
         from pipeline.stages.handover import Booting, InLoader, StillRunning
 
-        device = self._device(which.device)
+        device = self.variants.device(which.device)
         board = self._handed_on.get(device.name)
+        build, boards, records = self.variants.of(device.name)
+        screen = self.screen if self._turns is None else self._turns.screen_of(device.name)
         left: Board | None
         if which.stage is Stage.VERIFY_FLASH:
             from pipeline.stages import verify_flash
 
-            work, left = verify_flash.run(device, self.boards, self.records, self.build)
+            work, left = verify_flash.run(device, boards, records, build)
+            if isinstance(left, InLoader):
+                self._handed_on.keep_before(device.name, left.journal.state)
         elif which.stage is Stage.REFLASH and isinstance(board, InLoader):
             from pipeline.stages import reflash
 
-            work, left = reflash.run(device, board, self.records, self.build, self.screen, which.region)
+            work, left = reflash.run(device, board, records, build, screen, which.region)
         elif which.stage is Stage.REATTACH and isinstance(board, InLoader | StillRunning):
             from pipeline.stages import reattach
 
-            work, left = reattach.run(device, board, self.boards, self.records)
+            work, left = reattach.run(device, board, boards, records)
         elif which.stage is Stage.TTFB and isinstance(board, Booting | StillRunning):
             from pipeline.stages import ttfb
 
-            work, left = ttfb.run(device, board, self.boards, self.records, self.build, self.screen)
+            work, left = ttfb.run(device, board, boards, records, build, screen)
         elif which.stage is Stage.REFLASH and isinstance(board, StillRunning):
             return StageWork(counts={"regions_written": 0, "bytes_written": 0})  # asked for all the same: `doit -a`
         else:
             return StageWork(failure=_out_of_order(which.stage, device))
         if left is not None:
-            self._handed_on[device.name] = left
+            self._handed_on.keep(device.name, left)
         return work
 
-    def _device(self, name: str) -> DeviceConfig:
-        return next(device for device in self.project.devices if device.name == name)
+    def _measured(self, device: str, part: events.PhasePart) -> None:
+        self.transactions.say(part, device)
 
     def _performed(self, stage: Stage, span: ActionSpan) -> None:
         began_s = self.transactions.since_s(span.began_s)
         self.transactions.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 
+    # --- several boards at once -----------------------------------------------------------------
+
+    def _lanes_for(self, devices: Sequence[DeviceConfig], stages: Sequence[StageOf]) -> Lanes | None:
+        """Lanes, where there is more than one board, or what only they can do is asked for."""
+        options = self.project.options
+        if len(devices) < 2 and not options.rollback:
+            return None
+        from pipeline.run.board_turns import BoardTurns
+        from pipeline.run.fleet import FleetPolicy
+        from pipeline.run.lanes import Lanes
+
+        order = {stage: n for n, stage in enumerate(DEVICE_STAGES)}
+        plan = {
+            device.name: sorted((w for w in stages if w.device == device.name), key=lambda which: order[which.stage])
+            for device in devices
+        }
+        self._turns = BoardTurns(
+            self.variants,
+            self._handed_on,
+            self.transactions,
+            self.screen,
+            self.clocks,
+            roll_back=options.rollback,
+        )
+        workers = int(options.workers or min(len(devices), MOST_WORKERS))
+        policy = FleetPolicy(workers, int(options.canary or 0), options.fail_fast)
+        return Lanes(self, self._turns, self.screen, plan, policy)
+
+    @property
+    def rolled_back(self) -> Sequence[Rendered]:
+        """Reports of the transactions that put images back."""
+        return self._turns.rolled_back if self._turns is not None else ()
+
     # --- end ----------------------------------------------------------------------------------
 
     def confirm(self, device: str) -> bool:
         """Does the deploy of `device` count: is its flash verified, and does it run this build?"""
-        from pipeline.stages.handover import Confirmed
-
-        board = self._handed_on.get(device)
-        outcome = board.proof.outcome if isinstance(board, Confirmed) else None
+        outcome = self._handed_on.confirmed(device)
         if outcome is not None:
             self.transactions.confirmed(outcome, device)
         return outcome is not None
 
     def settle(self) -> None:
         """Name the outcome of devices that an explicit target took only part of the way, by what was proven of them."""
-        for device, board in self._handed_on.items():
-            outcome = board.proof.outcome
+        for device in self._handed_on.devices:
+            outcome = self._handed_on.outcome(device)
             if outcome is not None:
                 self.transactions.confirmed(outcome, device)
 
@@ -275,14 +352,19 @@ class Run:
         command line asked for, if it asked for nothing but what files can answer and all of it `passed`."""
         self.active = False
         notes = []
+        if self.lanes is not None and self._turns is not None and self.lanes.fleet.started:
+            self._turns.finish(self.lanes.fleet, interrupted=interrupted)
         try:
             self.close()
         except (DeployError, OSError) as error:
             notes.append(f"note: the port could not be closed cleanly: {error}")
         if not interrupted:
             self.settle()
-        if passed and not interrupted:
-            self.build.approve([result for _, result in self.transactions.results], selection)
+        if passed and not interrupted and not self.variants.broken:
+            for it in self.variants.every:
+                first = next((device.name for device in it.devices), "")
+                results = [result for name, result in self.transactions.results if name in ("", first)]
+                it.build.approve(results, None if self.variants.several else selection)
         under_way = [(which.stage, which.device, since_s) for which, since_s in self._under_way.items()]
         rendered = self.transactions.finish(under_way, interrupted=interrupted)
         self.unlock()
@@ -290,10 +372,12 @@ class Run:
 
     def close(self) -> None:
         """Keep what was read, and let go of every port and child process."""
-        self.build.save()  # first: a port that does not let go must not cost it
-        self.boards.close()
-        self.records.close()
-        self.build.close()
+        for it in self.variants.every:
+            it.build.save()  # first: a port that does not let go must not cost it
+        for it in self.variants.every:
+            it.boards.close()
+            it.records.close()
+            it.build.close()
 
 
 def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from cache.durable import write_atomic
 from cache.location import user_state_dir
@@ -39,6 +41,9 @@ from pipeline.report.document import build_report, whole_ms
 from pipeline.report.markdown import HISTORY, encode_history, history_row, last_line, render_markdown
 from pipeline.run.project import Project
 from pipeline.text import visible
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import DeployConfig
 
 RUNS = "runs"
 
@@ -70,24 +75,43 @@ class Rendered(NamedTuple):
 
 @dataclass(slots=True)
 class _Log:
-    """One transaction: its log, and how it stands."""
+    """One transaction: its log, and how it stands. `waited_s`: while other boards or builds had their turn."""
 
     log: RunLog
     tx: str
     device: str
     failure: Failure | None = None
     outcome: DeployOutcome | None = None
+    end: When | None = None
+    """When its deploy was over, if something else followed in the same run."""
+    waited_s: float = 0.0
+    closed: bool = False
+    rendered: Rendered | None = None
 
 
 class Transactions:
     """Begin it once, say what happens, finish it once."""
 
-    def __init__(self, project: Project, clock: Clock) -> None:
+    def __init__(
+        self,
+        project: Project,
+        clock: Clock,
+        clock_of: Callable[[str], Clock] | None = None,
+        parent: str = "",
+    ) -> None:
+        """`clock_of`: the clock of a device, where it has its own. `parent`: the run that these belong to, where that
+        is not their own."""
         self._root = project.root
         self._project = project
         self._runs_dir = project.state_dir / RUNS
-        self._config = project.config
+        self._configs = {device.name: it.config for it in project.variants for device in it.devices}
         self._clock = clock
+        self._clock_of = clock_of or (lambda device: clock)
+        self._parent = parent
+        self._facts: RunFacts | None = None
+        self._own_facts: dict[str, RunFacts] = {}
+        self._files = threading.Lock()
+        """Boards may end at once, and the history is one file."""
         self._started_s = clock.now_s()
         self._logs: list[_Log] = []
         self._before_ms = 0
@@ -112,9 +136,14 @@ class Transactions:
         return bool(self._logs)
 
     @property
-    def changed_inputs(self) -> tuple[str, ...]:
-        """Paths that this run's fingerprint stage found moved."""
-        results = (result for _, result in self.results if result.stage is Stage.FINGERPRINT)
+    def run(self) -> str:
+        """The id that all transactions of this run share: that of the first."""
+        return self._parent or (self._logs[0].tx if self._logs else "")
+
+    def changed_inputs(self, device: str) -> tuple[str, ...]:
+        """Paths that this run's fingerprint stage found moved in the build of `device`."""
+        of_it = (result for name, result in self.results if name in ("", device))
+        results = (result for result in of_it if result.stage is Stage.FINGERPRINT)
         return tuple(reason.subject for result in results for reason in result.reasons)
 
     def result_of(self, stage: Stage, device: str) -> StageResult | None:
@@ -126,8 +155,12 @@ class Transactions:
         """An instant of the clock as seconds since the run began."""
         return now_s - self._started_s
 
-    def begin(self, devices: Sequence[tuple[str, str]], facts: RunFacts) -> list[Rendered]:
-        """Open a log for each (device, port), or one for a host-only run; render what killed runs left behind."""
+    def begin(
+        self, devices: Sequence[tuple[str, str]], facts: RunFacts, own: Mapping[str, RunFacts] = MappingProxyType({})
+    ) -> list[Rendered]:
+        """Open a log for each (device, port), or one for a host-only run; render what killed runs left behind. `own`:
+        the facts of devices that get another build than the others."""
+        self._facts, self._own_facts = facts, {**self._own_facts, **own}
         left = [self._render_left_behind(path) for path in unfinished(self._runs_dir)]
         prune(self._runs_dir, KEEP_LOGS)
         self._started_s = self._clock.now_s()
@@ -136,7 +169,7 @@ class Transactions:
             tx = self._transaction(single=len(devices) <= 1)
             log = _Log(RunLog.create(self._runs_dir, tx), tx, name)
             self._logs.append(log)
-            self._emit(log, self._run_started(tx, name, port, facts, run=self._logs[0].tx))
+            self._emit(log, self._run_started(tx, name, port, own.get(name, facts)))
         return [rendered for rendered in left if rendered is not None]
 
     def transaction(self, device: str) -> str:
@@ -159,13 +192,41 @@ class Transactions:
     def failed(self, failure: Failure, device: str = "") -> None:
         """Record why `device` (or every one) cannot go on; the first failure of a log stays its cause."""
         for log in self._logs:
-            if device in ("", log.device) and log.failure is None:
+            if device in ("", log.device) and log.failure is None and not log.closed:
                 log.failure = failure
                 self._emit(log, failure)
+
+    def facts_of(self, device: str) -> RunFacts:
+        """What was known of its deploy before the first stage. Precondition: it began."""
+        facts = self._own_facts.get(device, self._facts)
+        assert facts is not None, "asked before begin [this is a bug]"
+        return facts
+
+    def failure_of(self, device: str) -> Failure | None:
+        """Why `device` cannot go on, if so."""
+        return self._log(device).failure
+
+    def stopped(self, device: str, by: str) -> None:
+        """`device` was not done with when another one, `by`, stopped the run."""
+        if self._log(device).failure is None:
+            self.failed(_stopped_failure(device, by), device)
+
+    def waited(self, device: str, seconds: float) -> None:
+        """`device` had to wait so long for other boards or builds, in which nothing was done for it."""
+        self._log(device).waited_s += seconds
+
+    def waited_s(self, device: str) -> float:
+        """How long it has waited so far."""
+        return self._log(device).waited_s
 
     def confirmed(self, outcome: DeployOutcome, device: str) -> None:
         """`device` runs this build; `outcome` says with which proof and how it got there."""
         self._log(device).outcome = outcome
+
+    def over(self, device: str) -> None:
+        """What `device` does from here on is no part of its deploy, and costs nothing of its budget."""
+        log = self._log(device)
+        log.end = self._when(log)
 
     def finish(self, running: Sequence[tuple[Stage, str, float]], *, interrupted: bool) -> list[Rendered]:
         """Close the logs, render the reports and remove the oldest beyond `[reports] keep`. `running`: (stage, device
@@ -173,27 +234,39 @@ class Transactions:
         if interrupted:
             self._interrupt(running)
         self._stop_others()
-        rendered = []
         for log in self._logs:
-            # One instant for the end and for what is said of it: the report and the verdict cannot differ.
-            end = self._when()
-            self._enforce_budget(log, end)
-            outcome = log.outcome
-            if log.failure is not None:
-                stopped = log.failure.category is FailureCategory.INTERRUPTED
-                outcome = DeployOutcome.INTERRUPTED if stopped else DeployOutcome.FAILED
-            self._emit(log, events.RunFinished(outcome), end)
-            log.log.close()
-            if log.device:
-                rendered.append(self._render(log.log.events, log.tx))
+            self._close(log)
+        rendered = [log.rendered for log in self._logs if log.rendered is not None]
         if rendered:
-            prune_reports(self.reports_dir, self._config.reports.keep, {log.tx for log in self._logs})
+            prune_reports(self.reports_dir, self._project.config.reports.keep, {log.tx for log in self._logs})
         return rendered
+
+    def finish_one(self, device: str) -> Rendered | None:
+        """Close the log of `device`, whose deploy is over, while others go on; its report is written now."""
+        log = self._log(device)
+        self._close(log)
+        return log.rendered
+
+    def _close(self, log: _Log) -> None:
+        if log.closed:
+            return
+        log.closed = True
+        # One instant for the end and for what is said of it: the report and the verdict cannot differ.
+        end = log.end or self._when(log)
+        self._enforce_budget(log, end)
+        outcome = log.outcome
+        if log.failure is not None:
+            stopped = log.failure.category is FailureCategory.INTERRUPTED
+            outcome = DeployOutcome.INTERRUPTED if stopped else DeployOutcome.FAILED
+        self._emit(log, events.RunFinished(outcome), end)
+        log.log.close()
+        if log.device:
+            log.rendered = self._render(log.log.events, log.tx)
 
     def _enforce_budget(self, log: _Log, end: When) -> None:
         """With `[budget] enforce`, a deploy that took longer than its total has failed."""
-        budget = self._config.budget
-        total_ms = self._before_ms + whole_ms(end.since_s)
+        budget = self._config(log.device).budget
+        total_ms = self._before_ms + whole_ms(end.since_s) - whole_ms(log.waited_s)
         if not budget.enforce or log.failure is not None or log.outcome is None or total_ms <= budget.total:
             return
         log.failure = fail(
@@ -209,11 +282,7 @@ class Transactions:
         first = next((log for log in self._logs if log.failure is not None), None)
         for log in self._logs:
             if first is not None and log.failure is None and log.outcome is None and log.device:
-                message = f"the run stopped before it was done with this device: device {first.device} failed"
-                where = f"device {log.device}"
-                hint = "repair that device, or run `doit -c deploy ...`, which goes on with the others"
-                failure = fail(FailureCategory.INTERRUPTED, stage=None, where=where, message=message, hint=hint)
-                self.failed(failure, log.device)
+                self.stopped(log.device, first.device)
 
     def _interrupt(self, running: Sequence[tuple[Stage, str, float]]) -> None:
         for under_way, device, _ in running:
@@ -232,12 +301,15 @@ class Transactions:
                 )
 
     def _emit(self, log: _Log, payload: Payload, when: When | None = None) -> None:
-        said = events.event(payload, when or self._when())
+        said = events.event(payload, when or self._when(log))
         log.log.append(said)
         self.listener(log.tx, log.device, said)
 
-    def _when(self) -> When:
-        return When(self._clock.utc(), self.since_s(self._clock.now_s()))
+    def _when(self, log: _Log) -> When:
+        return When(self._clock.utc(), self.since_s(self._clock_of(log.device).now_s()))
+
+    def _config(self, device: str) -> DeployConfig:
+        return self._configs.get(device, self._project.config)
 
     def _log(self, device: str) -> _Log:
         return next(log for log in self._logs if log.device == device)
@@ -258,7 +330,8 @@ class Transactions:
             self.notes.append(f"DEPLOY_TX_ID={visible(given)} is ignored: {wrong}")
         return events.format_tx(self._clock.utc(), secrets.token_hex(3))
 
-    def _run_started(self, tx: str, device: str, port: str, facts: RunFacts, *, run: str) -> events.RunStarted:
+    def _run_started(self, tx: str, device: str, port: str, facts: RunFacts) -> events.RunStarted:
+        config = self._config(device)
         return events.RunStarted(
             tx=tx,
             device=device,
@@ -268,15 +341,15 @@ class Transactions:
             git_sha=facts.revision.sha,
             git_dirty=facts.revision.dirty,
             toolchain=facts.toolchain,
-            verify_level=self._config.verify.level,
-            readiness_until=self._config.readiness.until,
-            readiness_timeout_ms=self._config.readiness.timeout_ms,
-            budget_ms=self._config.budget.limits_ms,
+            verify_level=config.verify.level,
+            readiness_until=config.readiness.until,
+            readiness_timeout_ms=config.readiness.timeout_ms,
+            budget_ms=config.budget.limits_ms,
             report_path=self._shown(self.reports_dir / f"{tx}.md") if device else "",
             startup_ms=facts.startup_ms,
             dispatch_ms=facts.dispatch_ms,
-            budget_enforced=self._config.budget.enforce,
-            run=run,
+            budget_enforced=config.budget.enforce,
+            run=self.run,
         )
 
     def _shown(self, path: Path) -> str:
@@ -292,7 +365,8 @@ class Transactions:
             write_atomic(self.reports_dir / f"{tx}.json", text.encode(), durable=False)
         except OSError:
             path = None  # the log in .deploy still holds everything
-        self._remember(report, str(log_events[0].data.get("run", "")))
+        if not self._parent:  # what it did is part of the deploy that it belongs to
+            self._remember(report, str(log_events[0].data.get("run", "")))
         return Rendered(report, path, last_line(report, written=path is not None))
 
     def _remember(self, report: Mapping[str, Any], run: str) -> None:
@@ -301,7 +375,8 @@ class Transactions:
         line = encode_history(history_row(report, run, machine, __version__))
         path = self.reports_dir / HISTORY
         try:
-            append_line(path, line, HISTORY_BYTES)
+            with self._files:
+                append_line(path, line, HISTORY_BYTES)
         except OSError as error:
             self.notes.append(f"{self._shown(path)}: the history cannot be written ({error.strerror})")
 
@@ -319,3 +394,9 @@ class Transactions:
         if not isinstance(started, events.RunStarted) or not started.device:
             return None
         return self._render(log_events, started.tx)
+
+
+def _stopped_failure(device: str, by: str) -> Failure:
+    message = f"the run stopped before it was done with this device: device {by} failed"
+    hint = "repair that device, or leave it out: without --canary and --fail-fast one board does not stop the others"
+    return fail(FailureCategory.INTERRUPTED, stage=None, where=f"device {device}", message=message, hint=hint)

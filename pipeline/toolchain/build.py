@@ -26,6 +26,7 @@ from pipeline.toolchain import compiled, generate, zig
 from pipeline.toolchain.builtins import BUILTINS
 from pipeline.toolchain.config_places import config_failure_at, config_place
 from pipeline.toolchain.distribution import package_places
+from pipeline.toolchain.filesystems import FILESYSTEMS, pack_actions
 from pipeline.toolchain.globs import Listing
 from pipeline.toolchain.named_files import NamedFiles
 from pipeline.toolchain.products import check_profiles, declared_products, in_profile
@@ -76,16 +77,17 @@ def build_toolchain(
     out = generate.out_directory(profile)
     users = _users(root, config, listing, named, profile, state_dir)
     given = generate.given_actions(placed, out, profile, found.header)
-    actions = place_stages((*found.actions, *given), users.actions)
+    packs, packers = pack_actions(root, config, listing, profile, placed)
+    actions = place_stages((*found.actions, *packs, *given), users.actions)
     _check_graph(root, config, actions)
     check_profiles(root, config, profile, actions)
     _check_given(root, config, profile, actions)
-    seen = Watched(listing.watched, tuple(listing.absent)).with_more(named.watched)
+    seen = Watched(listing.watched, tuple(listing.absent)).with_more(named.watched).with_more(packers)
     return Toolchain(
         name=found.name,
         actions=actions,
         tools={**users.tools, **{tool.name: tool for tool in found.tools}},
-        builtins=BUILTINS,
+        builtins={**BUILTINS, **FILESYSTEMS},
         images={**found.images, **{one.name: generate.image_path(out, one.name) for one in placed if one.source}},
         run_env={"PATH": os.environ.get("PATH", os.defpath), **found.run_env},
         watched=seen.with_more(found.watched).with_more(users.watched),
@@ -220,7 +222,7 @@ def _check_given(root: Path, config: DeployConfig, profile: str, actions: Sequen
             hint = "build the firmware in another directory, or give the profile another name"
             raise ConfigError(config_failure_at(root, config, ("prebuilt",), message, hint))
     for image in config.images:
-        if image.file not in made and not (root / image.file).is_file():
+        if image.file and image.file not in made and not (root / image.file).is_file():
             message = f"'{image.file}' does not exist, and no [[action]] makes it"
             hint = "make the file, correct the path, or declare the action that makes it"
             raise ConfigError(config_failure_at(root, config, ("image", image.name, "file"), message, hint))

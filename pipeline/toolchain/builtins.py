@@ -37,7 +37,7 @@ def elf2image(call: BuiltinCall) -> Sequence[bytes] | BuiltinError:
     from esptool.cmds import elf2image as convert
     from esptool.util import FatalError
 
-    _quiet_esptool()
+    quiet_esptool()
     options = {}
     if "elf_sha256_offset" in call.params:
         options["elf_sha256_offset"] = int(call.params["elf_sha256_offset"], 0)
@@ -167,7 +167,7 @@ def _rows(call: BuiltinCall) -> tuple[Partition, ...] | BuiltinError:
     return BuiltinError(rows.where, rows.message, rows.hint) if isinstance(rows, Failure) else rows
 
 
-def _quiet_esptool() -> None:
+def quiet_esptool() -> None:
     """esptool prints what it makes. Its logger is one for the process; a flash session installs its own later."""
     from esp_pylib.logger import EspLog, EspLogBase
 

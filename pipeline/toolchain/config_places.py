@@ -27,6 +27,6 @@ def config_place(root: Path, config: DeployConfig, path: KeyPath) -> str:
     from pipeline.formats.toml_positions import locate
 
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        line, column = locate(read_text(root / config.path).removeprefix("\ufeff")).value(path)
+        line, column = locate(read_text(root / config.path).removeprefix("\ufeff")).value(config.place(path))
         return f"{config.path}:{line}:{column}"
     return config.path

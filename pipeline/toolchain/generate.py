@@ -53,7 +53,7 @@ LINK = ("-nostdlib", "-Wl,--gc-sections", "-Wl,--build-id=none")
 LINK_DEPFILE = ("-Xlinker", "--dependency-file={depfile}")
 """How GNU ld (from 2.35) and lld are told to say what they read."""
 
-_CXX_ENDINGS = (".cpp", ".cc", ".cxx", ".c++", ".C")
+CXX_ENDINGS = (".cpp", ".cc", ".cxx", ".c++", ".C")
 _STANDARD = re.compile(r"-std=(?:c|gnu|iso9899:)\w+$")
 
 
@@ -221,7 +221,7 @@ def _compiling(spec: BuildSpec, commands: Commands, include: Sequence[str], endi
     """For sources with this ending. `.s` passes no preprocessor, which would write the depfile: what the assembler
     reads is found in the text. The profile's flags come last, so that its -O wins over a project's."""
     search = tuple(f"-I{file_word(directory)}" for directory in include)
-    if ending in _CXX_ENDINGS:
+    if ending in CXX_ENDINGS:
         words = tuple(word for word in commands.compile if word not in C_ONLY)
         return _Compiling((*words, *CXX, *search, *spec.cxxflags), spec.profile_cxxflags, spec.cxx_reads)
     plain = commands.assemble if ending == ".s" else ()

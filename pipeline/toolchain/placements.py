@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pipeline.config.values import Problem
     from pipeline.formats.manifests import Firmware
 
+PACKED = "build/packed/{}.bin"
+"""Where the image of a directory is made; the same in every profile, since no profile changes it."""
+
 
 def find_firmware(root: Path, section: Prebuilt, made: Collection[str] = ()) -> Firmware | Problem | Failure:
     """What `[prebuilt]` names below `root`; `made`: outputs of `[[action]]` tables."""
@@ -87,7 +90,10 @@ def place_all(root: Path, config: DeployConfig, table: tuple[Partition, ...]) ->
             message = f"'{config.partitions.table}' has neither a factory partition nor ota_0: nothing would be started"
             hint = "add a row of type app and subtype factory or ota_0"
             raise ConfigError(config_failure_at(root, config, ("partitions", "table"), message, hint))
-    given = [Given(image.name, image.file, image.partition, image.offset) for image in config.images]
+    given = [
+        Given(image.name, image.file or PACKED.format(image.name), image.partition, image.offset)
+        for image in config.images
+    ]
     found = add_given(table, placed, given, flash_size)
     if isinstance(found, Misplaced):
         key = "partition" if found.given.partition else "offset"

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.model import HOST_STAGES, Failure
 from pipeline.run.options import Options
-from pipeline.run.run import StageOf, load_run
+from pipeline.run.run import load_run
+from pipeline.run.stage_of import StageOf
 from tests import given_firmware as given
 from tests.e2e.space import Space
 from tests.given_project import DIRECTORY, Layout, esp_idf, files, platformio, project, with_web

@@ -65,7 +65,7 @@ class ServedBoard:
         assert self.child.stdout is not None
         ready = self.child.stdout.readline()
         assert "rfc2217://" in ready, ready
-        self.url = next(word for word in ready.split() if word.startswith("rfc2217://"))
+        self.url = next(word for word in ready.split() if word.startswith("rfc2217://")).rstrip(",")
         self.port = self.url.partition("?")[0].rpartition(":")[2]
 
     def stop(self) -> None:

@@ -16,7 +16,8 @@ from pipeline.effects.host import Revision
 from pipeline.model import DEVICE_STAGES, HOST_STAGES, Failure, Stage
 from pipeline.run.options import Options
 from pipeline.run.run import Run as RealRun
-from pipeline.run.run import StageOf, load_run
+from pipeline.run.run import load_run
+from pipeline.run.stage_of import StageOf
 from pipeline.run.transactions import RunFacts
 from virtualboard.faults import parse_fault
 

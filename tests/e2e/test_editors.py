@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from cache.stamps import next_tick
 from tests.e2e.space import environment
-from tests.e2e.test_fastpath import FastPathProject
+from tests.e2e.test_fastpath import NOTHING, FastPathProject
 from tests.e2e.test_watch import unit, with_failing_compiler
 
 TIMEOUT_S = 300
@@ -116,6 +118,45 @@ def test_emacs_lists_the_error(project: FastPathProject, tmp_path: Path) -> None
     finished, (name, line, column), text = json.loads(out.read_text())
     assert finished.startswith("exited abnormally with code 1"), text
     assert Path(name) == source and (line, column) == (1, 1), text
+
+
+def test_vscode_builds_for_every_input_and_for_nothing_else(project: FastPathProject) -> None:
+    """The very command of the extension, after a save of an action's CSV file, of its script, and of a page that no
+    build reads: the last is answered without a run."""
+    (project.root / "pack.py").write_text("import sys; open(sys.argv[2], 'w').write(open(sys.argv[1]).read().upper())")
+    (project.root / "table.csv").write_text("a,1\n")
+    with (project.root / "deploy.toml").open("a") as config:
+        config.write("""
+[[action]]
+name = "table"
+argv = ["python", "pack.py", "table.csv", "{out}"]
+outputs = ["build/table.txt"]
+""")
+    install(project, "vscode")
+    settings = (project.root / ".vscode/settings.json").read_text()
+    commands = json.loads(re.sub(r"//.*|/\\*.*?\\*/", "", settings))["emeraldwalk.runonsave"]["commands"]
+    (hotplate,) = re.findall(r'&& "([^"]*)" compile link', commands[0]["cmd"])
+    program = project.tools / "hotplate"
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from pipeline.fastpath import main; main()' \"$@\"\n")
+    program.chmod(0o755)
+
+    def saved(name: str, text: str) -> str:
+        (project.root / name).write_text(text)
+        (command,) = (one["cmd"] for one in commands if re.search(one["match"], str(project.root / name)))
+        command = command.replace("${workspaceFolder}", str(project.root)).replace(f'"{hotplate}"', f'"{program}"')
+        next_tick()
+        done = subprocess.run(command, shell=True, env=project.env, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    product = project.root / "build/table.txt"
+    project.settle()
+    assert ".  compile" in saved("table.csv", "b,2\n") and product.read_text() == "B,2\n"
+    assert ".  compile" in saved("pack.py", "import sys; open(sys.argv[2], 'w').write('from the script')")
+    assert product.read_text() == "from the script"
+    project.settle()
+    runs = sorted((project.root / ".deploy/runs").iterdir())
+    assert saved("notes.md", "what a build never reads") == NOTHING
+    assert sorted((project.root / ".deploy/runs").iterdir()) == runs, "the fast path answered"
 
 
 def test_builds_keep_the_database_up_to_date(project: FastPathProject) -> None:

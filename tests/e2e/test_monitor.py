@@ -69,7 +69,12 @@ def test_a_call_prints_its_result_alone(deployed: Space) -> None:
 
 
 USAGE = [
-    (["bench"], "takes no arguments, got bench"),
+    (["bench", "desk"], "takes one device, got bench desk"),
+    (["--device", "bench", "bench"], "takes one device, got bench"),
+    (["--filter", "["], "--filter '[' is a bad regular expression"),
+    (["--mute", "("], "--mute '(' is a bad regular expression"),
+    (["--levels", "wifi:Q"], "--levels: 'wifi:Q' is no TAG:LEVEL"),
+    (["--raw", "--timestamps"], "--raw shows every byte as it is"),
     (["--until", "("], "--until '(' is a bad regular expression"),
     (["--call", "x", "--params", "{"], "--params '{' is not JSON"),
     (["--params", "[]"], "--params needs --call"),
@@ -116,3 +121,29 @@ def test_the_elf_of_what_runs_is_found_although_the_build_moved_on(deployed: Spa
 def test_a_call_without_a_reset_waits_for_a_board_that_opening_powers(deployed: Space) -> None:
     answer = deployed.doit("monitor", "--no-reset", "--call", "echo", "--params", '["x", 7]')
     assert (answer.code, json.loads(answer.out or "null")) == (0, ["x", 7]), answer.err
+
+
+def test_calls_from_the_keyboard_are_answered(deployed: Space) -> None:
+    """And what is a line for the board goes to the board, whatever it begins with."""
+    asked = '/call echo ["x", 7]\n/call nope\n/call\n{"jsonrpc":"2.0","id":5,"method":"echo","params":["raw"]}\n'
+    shown = deployed.doit("monitor", stdin=asked)
+    assert shown.code == 0
+    assert re.search(r"^-- echo answered after \d+ ms: \[$\n^--   \"x\",$\n^--   7$\n^-- \]$", shown.err, re.M), (
+        shown.err
+    )
+    assert re.search(r"^-- nope answered after \d+ ms: error -32601 \(Method not found\)$", shown.err, re.M)
+    assert "-- /call needs the name of a method" in shown.err
+    assert '"id":5,"result":["raw"]' in shown.out.replace(" ", "")
+    raw = deployed.doit("monitor", "--raw", stdin='/call echo ["x"]\n')
+    assert raw.code == 0 and "answered" not in raw.err, "a raw monitor takes nothing for itself"
+
+
+def test_a_chosen_view_in_a_pipe(deployed: Space) -> None:
+    """Only what matches, with instants; the crash in full, and how much was left out."""
+    shown = deployed.doit("monitor", "--filter", "ready", "--timestamps", "--no-decode", stdin=PANIC)
+    assert shown.code == 0
+    lines = shown.out.splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d\.\d{3} ", line) for line in lines)
+    assert any('"ready"' in line for line in lines) and any("Guru Meditation" in line for line in lines)
+    assert not any(line.partition(" ")[2].startswith("rst:") for line in lines[:-2])
+    assert re.search(r"^-- \d+ lines were not shown", shown.err, re.M)

@@ -91,22 +91,23 @@ def test_a_group_is_one_run_with_a_transaction_per_device(host_space: Space) -> 
 def test_each_board_of_a_group_has_a_ttfb_of_its_own(
     host_space: Space, start_board: Callable[..., ServedBoard]
 ) -> None:
-    """The second boots while the first is waited for: its stage is as long as its boot, not as what was left of it."""
+    """Both boot at once: from the release of reset, each board's stages take as long as its own boot, not what another
+    one left of it."""
     host_space.on_process(start_board("--mac", "7c:df:a1:00:11:22").url)
     second = SECOND.replace("virtual:", start_board("--mac", "7c:df:a1:00:11:33").url)
     host_space.file("deploy.toml").write_text(host_space.file("deploy.toml").read_text() + second)
     result = host_space.doit("deploy", "--group", "ci")
     assert result.code == 0, result.out + result.err
     for report in map(json.loads, (path.read_text() for path in host_space.file("reports").glob("tx-*.json"))):
-        stage = next(row for row in report["stages"] if row["stage"] == "ttfb")
-        assert stage["duration_ms"] >= report["ttfb"]["total_ms"] - 1, report["device"]
+        took = {row["stage"]: row["duration_ms"] for row in report["stages"]}
+        assert took["reattach"] + took["ttfb"] >= report["ttfb"]["total_ms"] - 2, report["device"]
 
 
-def test_a_device_that_was_not_reached_says_why(host_space: Space) -> None:
+def test_a_device_that_was_stopped_says_why(host_space: Space) -> None:
     broken = SECOND.replace("virtual:", "/dev/does-not-exist").replace("[device.shelf]", "[device.aside]")
     text = host_space.file("deploy.toml").read_text()
     host_space.file("deploy.toml").write_text(text.replace("[device.bench]", broken + "\n[device.bench]"))
-    result = host_space.doit("deploy", "--group", "ci")
+    result = host_space.doit("deploy", "--group", "ci", "--fail-fast", "--workers", "1")
     assert result.code == 1
     failures = {r["device"]["name"]: r["failure"] for r in reports(host_space)}  # type: ignore[index]
     assert failures["aside"]["category"] == "port_missing"  # type: ignore[index]

@@ -22,7 +22,8 @@ from pipeline.effects.file_events import DirectoryWatcher
 from pipeline.model import Stage, StageOutcome, StageResult, StageWork
 from pipeline.run.lock import writing_lock
 from pipeline.run.options import Options
-from pipeline.run.run import Run, StageOf, load_run
+from pipeline.run.run import Run, load_run
+from pipeline.run.stage_of import StageOf
 from tests.e2e.test_fastpath import ZIG, FastPathProject
 from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
 from tests.unit.test_diagnostics import GCC
@@ -209,7 +210,7 @@ def test_no_write_begins_while_a_cancel_is_under_way(project: FastPathProject) -
         assert not try_lock(cancel), "a cancel must not get the lock during a write"
         return StageWork()
 
-    context._attempt = write  # type: ignore[method-assign]
+    context._attempt = write  # type: ignore[method-assign, assignment]
     results: list[StageResult] = []
     run = threading.Thread(target=lambda: results.append(context.execute(StageOf(Stage.REFLASH))))
     run.start()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import pipeline.config.reader as config_module
 from pipeline.config.reader import parse_config
-from pipeline.config.schema import Budget, DeployConfig, DeviceConfig, Prebuilt, Profile
+from pipeline.config.schema import Budget, DeployConfig, DeviceConfig, Filters, Prebuilt, Profile
 from pipeline.config.values import COMPILED_KEYS, Problem
 from pipeline.formats.flash_file import FlashFile
 from pipeline.formats.manifests import Firmware
@@ -84,6 +84,9 @@ def test_the_smallest_file_has_the_documented_defaults() -> None:
             flash_file="",
             timing="instant",
             reset="auto",
+            tags=(),
+            enabled=True,
+            profile="local-fast",
         ),
     )
     assert config.budget == (4000, 200, 100, 500, None, None, 1500, None, 700, 1000, False)
@@ -158,11 +161,11 @@ THREE = MINIMAL + 'default = true\n[device.desk]\ngroups = ["lab"]\n[device.shel
         (("shelf",), (), ["shelf"]),
         (("shelf", "bench", "shelf"), (), ["bench", "shelf"]),
         ((), ("lab",), ["desk", "shelf"]),
-        (("bench",), ("night",), ["bench", "shelf"]),
+        (("shelf", "bench"), ("night",), ["shelf"]),
     ],
 )
 def test_selected_devices(devices: tuple[str, ...], groups: tuple[str, ...], expected: list[str]) -> None:
-    found = good(THREE).selected(devices, groups)
+    found = good(THREE).selected(Filters(devices, groups))
     assert not isinstance(found, Failure)
     assert [device.name for device in found] == expected
 
@@ -172,9 +175,13 @@ def test_names_that_nobody_has_are_failures_with_a_suggestion() -> None:
     failures = [
         config.device("shlef"),
         config.profile("local_fast"),
-        config.selected(devices=["bench", "zzz"]),
-        config.selected(groups=["nigth"]),
-        good(MINIMAL).selected(groups=["lab"]),
+        config.selected(Filters(device=("bench", "zzz"))),
+        config.selected(Filters(group=("nigth",))),
+        good(MINIMAL).selected(Filters(group=("lab",))),
+        config.selected(Filters(tag=("hot",))),
+        config.selected(Filters(chip=("esp32s3",))),
+        config.selected(Filters(device=("bench",), group=("lab",))),
+        good(THREE + "enabled = false\n").selected(Filters(device=("shelf",))),
     ]
     assert [(f.message, f.hint) for f in failures if isinstance(f, Failure)] == [
         ("deploy.toml has no device 'shlef'; did you mean 'shelf'?", "choose one of bench, desk, shelf"),
@@ -182,8 +189,62 @@ def test_names_that_nobody_has_are_failures_with_a_suggestion() -> None:
         ("deploy.toml has no device 'zzz'", "choose one of bench, desk, shelf"),
         ("deploy.toml has no group 'nigth'; did you mean 'night'?", "choose one of lab, night"),
         ("deploy.toml has no group 'lab'", "add it to deploy.toml: no group is declared there"),
+        ("deploy.toml has no tag 'hot'", "add it to deploy.toml: no tag is declared there"),
+        ("deploy.toml has no chip 'esp32s3'; did you mean 'esp32c3'?", "choose one of esp32c3"),
+        (
+            "deploy.toml has no device that is all of --device bench --group lab",
+            "leave out one of the filters: a device has to pass them all",
+        ),
+        ("no device is left: 'shelf' has enabled = false in deploy.toml", "set it to true"),
     ]
     assert config.profile("local-fast") == Profile("local-fast")
+
+
+NAMES, GROUPS, TAGS = ("a", "b", "c", "d"), ("lab", "night"), ("hot", "cold")
+
+
+@st.composite
+def shelves(draw: st.DrawFn) -> DeployConfig:
+    devices = tuple(
+        DeviceConfig(
+            name,
+            draw(st.sampled_from(["esp32", "esp32c3"])),
+            groups=tuple(draw(st.sets(st.sampled_from(GROUPS)))),
+            tags=tuple(draw(st.sets(st.sampled_from(TAGS)))),
+            enabled=draw(st.booleans()),
+        )
+        for name in NAMES
+    )
+    return good(MINIMAL)._replace(devices=devices)
+
+
+FILTERS = st.builds(
+    Filters,
+    st.lists(st.sampled_from(NAMES)).map(tuple),
+    st.lists(st.sampled_from(GROUPS)).map(tuple),
+    st.lists(st.sampled_from(["esp32", "esp32c3"])).map(tuple),
+    st.lists(st.sampled_from(TAGS)).map(tuple),
+)
+
+
+def names_of(found: tuple[DeviceConfig, ...] | Failure) -> set[str]:
+    return set() if isinstance(found, Failure) else {device.name for device in found}
+
+
+@given(shelves(), FILTERS, FILTERS, st.sampled_from(Filters._fields))
+def test_a_further_filter_can_only_shrink_the_set(
+    config: DeployConfig, filters: Filters, more: Filters, added: str
+) -> None:
+    """Whatever is selected with one more filter was selected without it; nothing that is disabled ever is."""
+    fewer = filters._replace(**{added: ()})
+    if not any(fewer):
+        return  # nothing is asked for: that means the default device, not all of them
+    both = fewer._replace(**{added: getattr(more, added)})
+    wide, narrow = config.selected(fewer), config.selected(both)
+    assert names_of(narrow) <= names_of(wide) <= {device.name for device in config.devices if device.enabled}
+    if not isinstance(narrow, Failure):
+        alone = [Filters()._replace(**{name: value}) for name, value in both._asdict().items() if value]
+        assert names_of(narrow) == set.intersection(*(names_of(config.selected(one)) for one in alone))
 
 
 # --- mistakes ---------------------------------------------------------------------------------

@@ -15,13 +15,16 @@ from pipeline.events import (
     FingerprintRow,
     Fingerprints,
     Payload,
+    PhasePart,
     PlanMade,
     PlannedRegion,
     Readiness,
     RegionDone,
+    RolledBack,
     RunFinished,
     RunStarted,
     StageStarted,
+    Waited,
     When,
     decode_log,
     encode,
@@ -91,7 +94,10 @@ ONE_OF_EACH: dict[EventKind, Payload] = {
     EventKind.ACTION: ActionDone("cc a.c", Stage.COMPILE, "executed", 1, 0.5, 0.25),
     EventKind.MARK: Mark(MarkName.FIRST_BYTE, 0.125, "note"),
     EventKind.READINESS: Readiness("failed", "panic", "ff", 2.5, {"rom_banner": "USB"}),
+    EventKind.PART: PhasePart("wait for the port", "dispatch", 0.5),
     EventKind.FAILURE: FAILURE,
+    EventKind.WAITED: Waited(2.5),
+    EventKind.ROLLED_BACK: RolledBack("tx-20261121-000000-feed", DeployOutcome.REGIONS_FLASHED, "they are back"),
     EventKind.RUN_FINISHED: RunFinished(DeployOutcome.FAILED),
 }
 
@@ -115,7 +121,12 @@ def test_each_kind_comes_back_as_it_was_written(kind: EventKind) -> None:
 
 
 def test_absent_parts_come_back_absent() -> None:
-    for item in (RunFinished(None), StageResult(Stage.LINK, StageOutcome.RAN, 0.0), Readiness("pending")):
+    for item in (
+        RunFinished(None),
+        RolledBack("", None, "why"),
+        StageResult(Stage.LINK, StageOutcome.RAN, 0.0),
+        Readiness("pending"),
+    ):
         assert payload(event(item, WHEN)) == item
 
 

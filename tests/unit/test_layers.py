@@ -43,21 +43,29 @@ ROOMS = {
     # the world
     "effects": room(),
     # the build side
-    "fastpath": room("effects"),
+    "fastpath": room("client effects"),
     "engine": room("effects fastpath formats"),
     "toolchain": room("config effects engine fastpath formats"),
     # the device side
     "boot": room("config formats", pure=True),
     "flash": room("formats", pure=True),
-    "device": room("boot config effects flash formats"),
+    "client": room("config effects"),
+    "device": room("boot client config effects flash formats"),
     # both sides meet
     "report": room("formats", pure=True, impure="history_file dated_files terminal"),
     "stages": room("boot config effects flash formats"),
-    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} config effects formats report stages"),
+    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report stages"),
     # what uses runs
-    "editor": room("config effects fastpath formats report run toolchain"),
-    "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} config editor effects formats report run"),
-    "cli": room(f"{BUILD_SIDE} {DEVICE_SIDE} config editor effects formats measure report run"),
+    "editor": room("client config effects fastpath formats report run toolchain"),
+    "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
+    "agent": room("boot client config device effects formats report run"),
+    "shelf": room("client config device effects formats report run"),
+    "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
+    "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
+    "cli": room(
+        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats livetest measure report run service"
+        " shelf"
+    ),
 }
 CLOCKS_AND_FILES = {
     "os",
@@ -79,14 +87,27 @@ DOIT_MODULES = {
     "pipeline/cli/check_tasks.py",
     "pipeline/cli/commands.py",
     "pipeline/cli/reporter.py",
+    "pipeline/cli/serve_command.py",
     "pipeline/cli/users_state.py",
     "pipeline/editor/tasks.py",
     "pipeline/fastpath/handover.py",
+    "pipeline/livetest/tasks.py",
     "pipeline/measure/tasks.py",
+    "pipeline/service/runner.py",
+    "pipeline/shelf/tasks.py",
 }
-SERIAL_SIDE = ("pipeline/device/", "pipeline/effects/", "virtualboard/", "pipeline/measure/counting.py")
-HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate", "starlette", "mcp"}
-LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in ("virtualboard/rv32.py",)}
+SERIAL_SIDE = (
+    "pipeline/client/",
+    "pipeline/device/",
+    "pipeline/effects/",
+    "pipeline/service/",
+    "virtualboard/",
+    "pipeline/measure/counting.py",
+)
+HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
+HEAVY |= {"starlette", "uvicorn", "mcp"}
+LAZY_FILES = ("pipeline/agent/server.py", "pipeline/service/http.py", "virtualboard/rv32.py")
+LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in LAZY_FILES}
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 
 

@@ -16,6 +16,7 @@ from markdown_it.token import Token
 
 from pipeline.events import (
     DeviceSeen,
+    PhasePart,
     PlanMade,
     Readiness,
     RegionDone,
@@ -63,7 +64,7 @@ FAILURE_KEYS = {"category", "stage", "retryable", "user_action", "where", "messa
 TOP_KEYS = {
     *("schema", "transaction_id", "started_at", "outcome", "device", "profile", "git", "plan", "reasons", "stages"),
     *("regions", "marks", "failure", "totals", "report_path", "targets", "toolchain", "verify_level"),
-    *("fingerprints", "changed_inputs", "readiness", "ttfb", "budget"),
+    *("fingerprints", "changed_inputs", "readiness", "ttfb", "budget", "run", "rollback"),
 }
 
 
@@ -89,9 +90,9 @@ def check(report: dict[str, Any]) -> None:
         assert report["outcome"] in ("failed", "interrupted")
     totals = report["totals"]
     counted = {"compiled", "restored", "linked", "bytes_written", "unknown_failures"}
-    assert set(totals) == {"duration_ms", "remainder_ms", *counted}
+    assert set(totals) == {"duration_ms", "waiting_ms", "remainder_ms", *counted}
     durations = [row["duration_ms"] or 0 for row in report["stages"]]
-    assert sum(durations) + totals["remainder_ms"] == totals["duration_ms"]
+    assert sum(durations) + totals["waiting_ms"] + totals["remainder_ms"] == totals["duration_ms"]
     ttfb = report["ttfb"]
     assert list(ttfb["segments"]) == [name for name, _, _ in SEGMENTS]
     known = [ms for ms in ttfb["segments"].values() if ms is not None]
@@ -184,6 +185,7 @@ def test_what_was_not_counted_is_null_and_what_was_not_begun_wrote_nothing() -> 
     totals = report_of(StageStarted(Stage.COMPILE), RunFinished(None))["totals"]
     assert totals == {
         "duration_ms": 1000,
+        "waiting_ms": 0,
         "remainder_ms": 1000,
         "compiled": None,
         "restored": None,
@@ -428,3 +430,29 @@ def test_an_event_log_read_from_disk_gives_the_same_report() -> None:
         read, note = decode_log(RUN_LOG_HEADER + b"".join(map(encode, events)))
         assert note is None
         assert build_report(read) == build_report(events)
+
+
+def test_a_part_counts_in_its_phase_and_nothing_is_counted_twice() -> None:
+    """What a lent port costs is startup's, dispatch's and reattach's, whichever stage was under way."""
+    script = Script()
+    golden_start = RunStarted(
+        "tx-20261121-083000-beef", "bench", "/dev/x", "fast", (), "", False, "", "md5", "rpc:ready", 1, {}, "", 100, 5
+    )
+    script.say(golden_start)
+    shares = (("service handshake", "startup", 0.003), ("wait for the port", "dispatch", 0.2))
+    script.say(StageStarted(Stage.VERIFY_FLASH))
+    script.us += 500_000
+    script.say(*(PhasePart(*share) for share in shares), PhasePart("port lent", "verify-flash", 0.01))
+    script.say(StageResult(Stage.VERIFY_FLASH, StageOutcome.RAN, 0.5))
+    script.stage(Stage.REATTACH, 20_000)
+    script.us += 30_000
+    script.say(PhasePart("port returned", "reattach", 0.03))
+    report = build_report(script.events)
+    budget = report["budget"]
+    measured = {row["phase"]: row["measured_ms"] for row in budget["phases"] if row["measured_ms"] is not None}
+    assert measured == {"startup": 103, "dispatch": 205, "verify-flash": 297, "reattach": 50}
+    assert budget["total"]["measured_ms"] == 655 == sum(measured.values())
+    durations = [row["duration_ms"] for row in report["stages"] if row["duration_ms"] is not None]
+    assert sum(durations) + report["totals"]["remainder_ms"] == report["totals"]["duration_ms"] == 550
+    assert budget["parts"][3] == {"phase": "reattach", "part": "port returned", "measured_ms": 30}
+    assert "port returned" in render_markdown(report)

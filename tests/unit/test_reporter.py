@@ -24,6 +24,7 @@ def test_a_stage_is_in_the_log_before_it_is_on_the_screen() -> None:
     run = SimpleNamespace(
         project=SimpleNamespace(options=Options()),
         active=True,
+        in_lane=lambda which: False,
         consider=lambda which: None,
         started=lambda which: happened.append(f"log {which.stage} {which.device}"),
     )

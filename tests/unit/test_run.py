@@ -10,7 +10,8 @@ from pipeline.measure.bench import generated_project
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
-from pipeline.run.run import Run, StageOf
+from pipeline.run.run import Run
+from pipeline.run.stage_of import StageOf
 
 
 def project(root: Path, **options: str) -> Project:

@@ -33,6 +33,7 @@ class FakeMachine:
     work: int = 1
     wake_at: float | None = None
     pending_reset: int | None = None
+    usb: bool = False
     log: list[str] = field(default_factory=list)
     out: bytearray = field(default_factory=bytearray)
 

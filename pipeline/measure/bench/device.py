@@ -210,7 +210,7 @@ class _DeviceBench:
     def write_cases(self) -> None:
         """From a synchronised loader to a verified 1 MB application. `--diff-with` believes that its old file is in
         flash, so what it takes is compared with ours after verify-flash, which has proven that; and with the proof."""
-        old = _firmware(APP_SIZE)
+        old = firmware_bytes(APP_SIZE)
         edits = {"same-length string": _same_length(old), "code shifted from 1/8 on": _shifted(old)}
         for baud in BAUDS:
             for edit, new in edits.items():
@@ -279,7 +279,7 @@ def _image_of(data: bytes) -> Image:
     return Image("app", "ota_0", APP_OFFSET, len(data), 2 * APP_SIZE, "", digest_bytes(data), md5)
 
 
-def _firmware(size: int) -> bytes:
+def firmware_bytes(size: int) -> bytes:
     """Bytes that deflate as firmware does, to about two thirds: words from a vocabulary, as instructions are."""
     words = random.Random(7)
     vocabulary = [words.randbytes(4) for _ in range(6000)]

@@ -27,6 +27,7 @@ SUITES = {
     "warm": "deploys",
     "engine": "engine",
     "device": "device",
+    "shelf": "shelf",
     "watch": "watch",
     "work": "work",
 }

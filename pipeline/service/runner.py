@@ -1,0 +1,502 @@
+"""The runner: a process that has loaded what a deploy imports, and forks a child for each run that a client hands over.
+
+    python -m pipeline.service.runner DESCRIPTOR        of a listening socket; stdin: whoever started it
+
+Single-threaded, and without an open board, port or emulator, so that a fork is safe. Knows processes, descriptors and
+the frames of `client/run_frame.py`; a run is `doit` or `hotplate`, as ever. Invariants: a child has of the runner's
+nothing but loaded modules; a client whose interpreter, code, groups or namespaces are others is refused, and runs
+alone; when our code changed on disk the runner ends; a run whose client is gone ends in order, unless it writes flash.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.named_tuple import NamedTuple
+from pipeline.client.handoff import interpreter
+from pipeline.client.protocol import FrameReader, ProtocolError
+from pipeline.client.run_frame import DETACH, ENDED, REFUSED, SIGNAL, STARTED, frame, unpack
+from pipeline.fastpath import FileStamp, stamp_of
+
+IDLE_S = 600.0
+"""A runner that nobody used for so long ends."""
+MOST_RUNS = 32
+NAMESPACES = ("mnt", "net", "pid", "user", "ipc", "uts")
+DESCRIPTORS = 4
+
+
+class HandedRun(NamedTuple):
+    """What a child is to be: see `client.handoff.described`; `descriptors`: 0, 1, 2 of the client, and where the word
+    to begin comes from."""
+
+    place: Sequence[str]
+    argv: Sequence[str]
+    path: Sequence[str]
+    streams: Sequence[str]
+    environment: Mapping[bytes, bytes]
+    descriptors: Sequence[int]
+
+
+class RunnerLink:
+    """A connection of a client, and the child that is its run."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.reader = FrameReader()
+        self.descriptors: list[int] = []
+        self.child = 0
+
+    def say(self, *fields: bytes) -> None:
+        """A client that left hears nothing."""
+        with contextlib.suppress(OSError):
+            self.connection.sendall(frame(*fields))
+
+    def close(self) -> None:
+        self.connection.close()
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors.clear()
+
+
+class Runner:
+    """The loop. `serve` returns in a child what that has to be, and None in the runner, at its end."""
+
+    def __init__(self, listening: socket.socket, starter: int, idle_s: float, now_s: Callable[[], float]) -> None:
+        self._listening = listening
+        self._starter = starter
+        self._idle_s = idle_s
+        self._now_s = now_s
+        self._links: dict[int, RunnerLink] = {}
+        self._children: dict[int, RunnerLink | None] = {}
+        self._used_s = now_s()
+        self._code = code_stamps()
+        self._over = False
+        self._wake, wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake, False)
+        self._woken = wake
+
+    def serve(self) -> HandedRun | None:
+        """Until nobody used it for long, the code changed, or whoever started it is gone."""
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        while not (self._over and not self._children):
+            handed = self._once()
+            if handed is not None:
+                return handed
+        return None
+
+    def _once(self) -> HandedRun | None:
+        """Wait for something to happen, and do what it asks for."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if not self._over:
+            poll.register(self._listening, select.POLLIN)
+            poll.register(self._starter, select.POLLIN)
+        for handle in self._links:
+            poll.register(handle, select.POLLIN)
+        left_s = self._used_s + self._idle_s - self._now_s()
+        if left_s <= 0 and not self._children:
+            self._over = True
+            return None
+        for handle, _ in poll.poll(max(left_s, 1.0) * 1000):
+            if handle == self._wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 1 << 12)
+                self._reap()
+            elif handle == self._listening.fileno():
+                self._accept()
+            elif handle == self._starter:
+                self._over = True  # nothing is ever written there
+            elif handle in self._links:
+                handed = self._read(self._links[handle])
+                if handed is not None:
+                    return handed
+        return None
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._listening.accept()
+            connection.setblocking(False)
+            self._links[connection.fileno()] = RunnerLink(connection)
+
+    def _read(self, link: RunnerLink) -> HandedRun | None:
+        """What a client says. In a child: what it has to be."""
+        self._used_s = self._now_s()
+        size = array.array("i").itemsize
+        try:
+            data, extra, _, _ = link.connection.recvmsg(
+                1 << 16, socket.CMSG_SPACE(DESCRIPTORS * size), socket.MSG_CMSG_CLOEXEC
+            )
+            for level, kind, content in extra:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    link.descriptors += array.array("i", content[: len(content) // size * size])
+            frames = link.reader.feed(data) if data else None
+        except BlockingIOError:
+            return None
+        except (OSError, ProtocolError):
+            frames = None
+        if frames is None:
+            self._left(link)
+            return None
+        for one in frames:
+            fields = one.header.get("fields", [])
+            if link.child == 0:
+                handed = self._start(link, fields)
+                if handed is not None:
+                    return handed
+            elif fields[:1] == [SIGNAL] and len(fields) == 2 and fields[1].isdigit():
+                _kill(link.child, int(fields[1]))
+            elif fields == [DETACH]:
+                self._children[link.child] = None
+                _kill(link.child, signal.SIGUSR1)
+                self._forget(link)
+                return None
+        return None
+
+    def _start(self, link: RunnerLink, fields: Sequence[bytes]) -> HandedRun | None:
+        """Fork a child for this run. In the child: what it has to be."""
+        groups = unpack(fields)
+        why = self._why_not(link, groups)
+        if groups is None or why:
+            link.say(REFUSED, why.encode())
+            self._forget(link)
+            return None
+        _, place, argv, path, streams, _, environment = groups
+        pairs = (pair.partition(b"=") for pair in environment)
+        handed = HandedRun(
+            [os.fsdecode(word) for word in place],
+            [os.fsdecode(word) for word in argv],
+            [os.fsdecode(word) for word in path],
+            [os.fsdecode(word) for word in streams],
+            {name: value for name, _, value in pairs},
+            tuple(link.descriptors),
+        )
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            self._become_child(link, parent)
+            return handed
+        link.child = child
+        self._children[child] = link
+        for descriptor in link.descriptors:
+            os.close(descriptor)
+        link.descriptors.clear()
+        link.say(STARTED, b"%d" % child)
+        return None
+
+    def _why_not(self, link: RunnerLink, groups: list[Sequence[bytes]] | None) -> str:
+        """Why this client has to run alone; empty when it need not."""
+        if groups is None or len(link.descriptors) != DESCRIPTORS:
+            return "not a run of this protocol"
+        if len(self._children) >= MOST_RUNS:
+            return "too many runs"
+        if self._code != code_stamps(self._code):
+            self._over = True
+            return "the code on disk is another by now"
+        if tuple(map(os.fsdecode, groups[0])) != identity():
+            return "another interpreter, version or code"
+        if [int(number) for number in groups[5] if number.isdigit()] != sorted(os.getgroups()):
+            return "other groups"
+        pid = _peer(link.connection)
+        if pid is None or _namespaces(str(pid)) != _namespaces("self"):
+            return "other namespaces"
+        return ""
+
+    def _become_child(self, link: RunnerLink, parent: int) -> None:
+        """Let go of all that is the runner's."""
+        die_with(parent, signal.SIGTERM)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(self._wake)
+        os.close(self._woken)
+        self._listening.close()
+        os.close(self._starter)
+        for other in self._links.values():
+            if other is link:
+                other.connection.close()
+            else:
+                other.close()
+        os.setpgid(0, 0)
+
+    def _left(self, link: RunnerLink) -> None:
+        """A client is gone without a word. Its run ends as at a closed terminal, unless flash is being written."""
+        child = link.child
+        if child:
+            self._children[child] = None
+            _kill(child, signal.SIGUSR2)
+        self._forget(link)
+
+    def _forget(self, link: RunnerLink) -> None:
+        self._links.pop(link.connection.fileno(), None)
+        link.close()
+
+    def _reap(self) -> None:
+        """Children that ended."""
+        while True:
+            try:
+                child, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if child == 0:
+                return
+            self._used_s = self._now_s()
+            link = self._children.pop(child, None)
+            if link is not None:
+                link.say(ENDED, b"%d" % os.waitstatus_to_exitcode(status))
+                self._forget(link)
+
+
+# --- what a run depends on --------------------------------------------------------------------
+
+
+def identity() -> tuple[str, ...]:
+    """As a client describes itself."""
+    import pipeline
+
+    return (pipeline.__version__, os.path.dirname(pipeline.__file__ or ""), sys.version, sys.prefix, *interpreter())  # noqa: PTH120
+
+
+def code_stamps(known: Mapping[str, FileStamp | None] | None = None) -> Mapping[str, FileStamp | None]:
+    """The stamps of all of our code and of every module that is loaded; of the `known` paths alone, if given."""
+    if known is None:
+        found = {str(path) for name in ("pipeline", "cache", "virtualboard") for path in _sources(name)}
+        found |= {path for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))}
+    else:
+        found = set(known)
+    stamps: dict[str, FileStamp | None] = {}
+    for path in found:
+        try:
+            stamps[path] = stamp_of(os.stat(path))  # noqa: PTH116 - some hundreds, at each run
+        except OSError:
+            stamps[path] = None
+    return stamps
+
+
+def _sources(package: str) -> list[Path]:
+    import importlib
+
+    paths = importlib.import_module(package).__path__
+    return [path for directory in paths for path in Path(directory).rglob("*.py")]
+
+
+def _namespaces(pid: str) -> tuple[str, ...] | None:
+    try:
+        links = (*(f"ns/{name}" for name in NAMESPACES), "root")
+        return tuple(os.readlink(f"/proc/{pid}/{link}") for link in links)  # noqa: PTH115
+    except OSError:
+        return None
+
+
+def _peer(connection: socket.socket) -> int | None:
+    import struct
+
+    try:
+        pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    except OSError:
+        return None
+    return pid if uid == os.getuid() else None
+
+
+def _kill(child: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, ValueError):
+        os.kill(child, number)
+
+
+def die_with(parent: int, number: int) -> None:
+    """Send this process a signal when its parent ends, however that is."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG, prctl(2)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+# --- a child ----------------------------------------------------------------------------------
+
+
+def become(handed: HandedRun) -> bool:
+    """Take over a client's place, streams and environment. False when it does not want that any more."""
+    _, _, _, go = handed.descriptors
+    began = os.read(go, 1)
+    if not began:
+        return False
+    for number, descriptor in enumerate(handed.descriptors[:3]):
+        os.dup2(descriptor, number)
+    for descriptor in handed.descriptors:
+        os.close(descriptor)
+    cwd, umask, nice, asked_s, program, *ignored = handed.place
+    os.chdir(cwd)
+    os.umask(int(umask))
+    with contextlib.suppress(OSError):
+        os.nice(int(nice) - os.nice(0))
+    os.environb.clear()
+    os.environb.update(handed.environment)
+    from pipeline.effects.host import ASKED_AT
+
+    os.environ.setdefault(ASKED_AT, asked_s)
+    sys.argv = [program, *handed.argv]
+    sys.path[:] = handed.path
+    _open_streams(handed.streams)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if str(int(number)) in ignored else default)
+    signal.signal(signal.SIGUSR1, _detached)
+    signal.signal(signal.SIGUSR2, _left_alone)
+    import locale
+    import time as of_time
+
+    with contextlib.suppress(locale.Error):
+        locale.setlocale(locale.LC_CTYPE, "")
+    of_time.tzset()
+    return True
+
+
+def _open_streams(facts: Sequence[str]) -> None:
+    """As the interpreter would have made them for that client."""
+    import io
+
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        encoding, errors, line_buffering, write_through = facts[4 * number : 4 * number + 4]
+        mode = "rb" if number == 0 else "wb"
+        unbuffered = number > 0 and write_through == "1"
+        binary: Any = open(number, mode, 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+        raw = binary if unbuffered else binary.raw
+        raw.name = f"<{name}>"
+        made = io.TextIOWrapper(
+            binary, encoding, errors, newline=None if number == 0 else "\n",
+            line_buffering=line_buffering == "1", write_through=unbuffered,
+        )  # fmt: skip
+        made.mode = mode[0]  # type: ignore[misc]
+        setattr(sys, name, made)
+        setattr(sys, f"__{name}__", made)
+
+
+def _detached(number: int, _: Any) -> None:
+    """The client has gone, and the run goes on: what it says now only its log gets."""
+    del number
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    os.close(nothing)
+
+
+def _left_alone(number: int, frame: Any) -> None:
+    """The client was killed. Where flash is written that is let finish."""
+    del number
+    from cache.durable import FileLock
+
+    path = Path(".deploy", "locks", "writing")
+    if path.exists() and FileLock(path).try_acquire("its client was killed") is not None:
+        _detached(0, frame)
+        return
+    signal.raise_signal(signal.SIGTERM)
+
+
+def run() -> int:
+    """Be the program that the client was."""
+    if os.path.basename(sys.argv[0]) == "hotplate":  # noqa: PTH119
+        from pipeline.fastpath.handover import become_doit
+
+        return become_doit(sys.argv[1:], None)
+    from doit.doit_cmd import DoitMain
+
+    return int(DoitMain().run(sys.argv[1:]))
+
+
+PRELOADED = (
+    "doit.doit_cmd",
+    "doit.cmd_run",
+    "pipeline.tasks",
+    "pipeline.cli.cache_tasks",
+    "pipeline.cli.check_tasks",
+    "pipeline.cli.reporter",
+    "pipeline.editor.tasks",
+    "pipeline.measure.tasks",
+    "pipeline.fastpath.handover",
+    "pipeline.fastpath.state",
+    "pipeline.engine.scheduler",
+    "pipeline.stages.fingerprint",
+    "pipeline.stages.compile",
+    "pipeline.stages.link",
+    "pipeline.stages.verify_flash",
+    "pipeline.stages.reflash",
+    "pipeline.stages.reattach",
+    "pipeline.stages.ttfb",
+    "pipeline.toolchain.builtins",
+    "pipeline.run.built_images",
+    "pipeline.run.device_service",
+    "pipeline.run.exports",
+    "pipeline.cli.users_state",
+    "pipeline.client.connection",
+    "pipeline.effects.utf8",
+    "pipeline.device.connect",
+    "pipeline.device.flash_baud",
+    "pipeline.device.journal_file",
+    "pipeline.device.leases",
+    "pipeline.device.ports",
+    "pipeline.device.rom_loader",
+    "pipeline.device.serial_link",
+    "pipeline.device.session",
+    "pipeline.flash.image_set",
+    "pipeline.formats.boot_rules",
+    "pipeline.toolchain.config_places",
+    "pipeline.toolchain.placements",
+    "pipeline.report.document",
+    "pipeline.report.markdown",
+    "cache.store",
+    "concurrent.futures.thread",
+    "sqlite3",
+    "ctypes",
+    "difflib",
+    "locale",
+    "mmap",
+    # its import opens no emulator; whoever has no virtual board has none of it
+    "virtualboard.port",
+    "virtualboard.rv32",
+    "unicorn",
+)
+
+
+def preload() -> None:
+    """Import what a deploy does. What is missing here costs the run its import, no more."""
+    import importlib
+
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def main() -> int:
+    """Be a runner, and in each child a run."""
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    listening.setblocking(False)
+    # Of no terminal, so that those of its clients are files like others to the children, which lead no session either.
+    os.setsid()
+    starter = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    preload()
+    gc.collect()
+    gc.freeze()  # the collector of a child would else touch, and so copy, every page
+    handed = Runner(listening, starter, IDLE_S, time.monotonic).serve()
+    if handed is None:
+        return 0
+    return run() if become(handed) else 0
+
+
+if __name__ == "__main__":
+    sys.modules["pipeline.service.runner"] = sys.modules["__main__"]
+    sys.exit(main())

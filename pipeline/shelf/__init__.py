@@ -1,0 +1,1 @@
+"""Boards as a stock: which there are, and which are new."""

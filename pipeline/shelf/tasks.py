@@ -1,0 +1,104 @@
+"""`devices:discover` as a doit task, and what it does: look for boards, write the new ones into deploy.toml.
+
+Knows the project and the ports that may be asked; what a table looks like, `new_devices` knows. Invariants: declaring
+the task imports nothing of what it runs; deploy.toml is written whole, and only when what comes out is a configuration.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from doit.exceptions import TaskFailed
+
+from pipeline.run.current import current, told
+
+if TYPE_CHECKING:
+    from pipeline.device.probe import FoundBoard
+    from pipeline.run.project import Project
+
+
+def devices_group() -> Iterator[dict[str, Any]]:
+    """The group and its task."""
+    yield {"basename": "devices", "name": None, "doc": "the boards of this project"}
+    text = "ask this port too, such as rfc2217://host:port, which nothing lists"
+    port = {"name": "port", "long": "port", "type": list, "default": [], "help": text}
+    doc = "ask every port behind which a board may be, and write new boards into deploy.toml (resets them)"
+    yield {
+        "basename": "devices",
+        "name": "discover",
+        "doc": doc,
+        "actions": [(_discover, [])],
+        "params": [port],
+        "verbosity": 2,
+    }
+
+
+@told(TaskFailed)
+def _discover(port: list[str]) -> TaskFailed | None:
+    failed = discover(current().project, port)
+    return TaskFailed(failed) if failed else None
+
+
+def discover(project: Project, more: list[str]) -> str:
+    """Ask the ports that are no device's, and add what answers; why that failed, `""` if it did not."""
+    try:
+        import tomlkit
+    except ImportError:
+        return (
+            "devices:discover: error: tomlkit is not installed, which keeps the comments of deploy.toml\n"
+            "hint: install it with: pip install 'hotplate[discover]' (or uv sync --extra discover)"
+        )
+    assert tomlkit
+    from cache.durable import read_text, write_atomic
+    from pipeline.config.reader import parse_config
+    from pipeline.model import Failure
+    from pipeline.run.project import CONFIG_FILE
+    from pipeline.shelf.new_devices import named, with_devices
+
+    found = _found(project, more)
+    known = {mac: device.name for device in project.config.devices if (mac := _last_mac(project, device.name))}
+    new = named(project.config, [(board.chip, board.mac, board.port) for board in found], known)
+    if not new:
+        print("no new board was found")
+        return ""
+    path = project.root / CONFIG_FILE
+    text = with_devices(read_text(path), project.config, new)
+    wrong = parse_config(text)
+    if isinstance(wrong, Failure):
+        return f"{wrong.line()} (in what would have been written; nothing was)\nhint: {wrong.hint}"
+    try:
+        write_atomic(path, text.encode(), durable=True)
+    except OSError as error:
+        return f"{CONFIG_FILE}: error: cannot be written: {error.strerror}\nhint: make it writable"
+    for device in new:
+        note = f"; disabled: {device.why_not}" if device.why_not else ""
+        print(f"added: {device.name} ({device.chip}, {device.mac}) on {device.port}{note}")
+    return ""
+
+
+def _found(project: Project, more: list[str]) -> list[FoundBoard]:
+    """What answers on the ports that no device names; what does not is a line on stderr."""
+    from pipeline.device.probe import free_ports, probe
+    from pipeline.errors import DeployError
+
+    taken = {device.port for device in project.config.devices}
+    found = []
+    for port in dict.fromkeys([*(each.port for each in free_ports()), *more]):
+        if port in taken:
+            continue
+        try:
+            found.append(probe(port))
+        except DeployError as error:
+            print(f"note: {error.failure.line()}", file=sys.stderr)
+    return found
+
+
+def _last_mac(project: Project, device: str) -> str:
+    from cache.durable import read_text
+
+    try:
+        return read_text(project.devices_dir / f"{device}.mac").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,5 @@
+"""Fixtures of the page."""
+
+from tests.page.served import served
+
+__all__ = ["served"]
