@@ -115,7 +115,7 @@ def _slip_bytes() -> tuple[tuple[re.Pattern[bytes], re.Pattern[bytes]], ...]:
 
 @functools.cache
 def _greeting_letters() -> tuple[re.Pattern[bytes], ...]:
-    """One letter after the other, as the stubs in Rust send them: RISC-V's `li`, Xtensa's `movi.n`, compiled in reverse."""
+    """One letter after the other, as the stubs in Rust send them: RISC-V's `li`, Xtensa's `movi.n` in reverse."""
     lows, registers = (rb"\xf0", rb"\x80", rb"\x10", rb"\x90"), rb"[\x13\x93][\x00-\x0f]"
     narrow = (rb"\x4c[\x90-\x9f]", rb"\x4c[\x10-\x1f]", rb"\x4c[\x80-\x8f]", rb"\x4c[\xf0-\xff]")
     return tuple(
