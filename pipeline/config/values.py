@@ -66,6 +66,8 @@ IMAGE_FORMATS = tuple(FORMAT_OPTIONS)
 
 TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
 RESETS = ("auto", "classic", "usb", "instant")
+RESET_COMMAND = "command:"
+"""Begins a `reset` that is a command of the user's."""
 SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
 VERIFY_LEVELS = ("md5", "app-report", "journal")
 
@@ -105,6 +107,21 @@ def _one_of(known: Sequence[str]) -> Rule:
 def _timing(value: str) -> Finding:
     """A profile, with overrides after it; what those mean is the virtual board's to say when it is opened."""
     return _one_of(TIMINGS)(value.partition(",")[0])
+
+
+def _reset(value: str) -> Finding:
+    """How the board is reset: by name, or by a command of the user's."""
+    if not value.startswith(RESET_COMMAND):
+        return _one_of(RESETS)(value)
+    import shlex
+
+    try:
+        words = shlex.split(value.removeprefix(RESET_COMMAND))
+    except ValueError as error:
+        return f"is '{value}', whose command cannot be read: {error}", "quote it as for a POSIX shell"
+    if not words:
+        return f"is '{value}', which names no command", f'write it like "{RESET_COMMAND}python tools/reset.py {{mode}}"'
+    return None
 
 
 def _between(low: int, high: int) -> Rule:
@@ -275,7 +292,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("device", "groups"): _each(_text),
         ("device", "tags"): _each(_text),
         ("device", "timing"): _timing,
-        ("device", "reset"): _one_of(RESETS),
+        ("device", "reset"): _reset,
         ("budget", "*"): _MS,
         ("budget", "enforce"): lambda _: None,
         ("verify", "level"): _one_of(VERIFY_LEVELS),
