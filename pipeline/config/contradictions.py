@@ -17,6 +17,7 @@ from pipeline.config.values import (
     IMAGE_FORMATS,
     NINJA_KINDS,
     PREBUILT,
+    RESET_COMMAND,
     VIRTUAL_PORT,
     Problem,
 )
@@ -241,6 +242,9 @@ def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Pr
         problems.append(Problem(("device", config.devices[0].name), False, fact, "add `default = true` to one of them"))
     for device in config.devices:
         problems += _profile_of_device(config, device)
+        if device.is_virtual and device.reset.startswith(RESET_COMMAND):
+            fact = f"'device.{device.name}.reset' is a command, but the port is '{device.port}', which needs none"
+            problems.append(Problem(("device", device.name, "reset"), False, fact, "remove it, or set another port"))
         for key in ("flash_file", "timing", "rom_elf"):
             if not device.is_virtual and key in document["device"][device.name]:
                 fact = f"'device.{device.name}.{key}' is for virtual boards, but the port is '{device.port}'"

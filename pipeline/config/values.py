@@ -69,6 +69,8 @@ IMAGE_FORMATS = tuple(FORMAT_OPTIONS)
 
 TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
 RESETS = ("auto", "classic", "usb", "instant")
+RESET_COMMAND = "command:"
+"""Begins a `reset` that is a command of the user's."""
 SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
 VERIFY_LEVELS = ("md5", "app-report", "journal")
 
@@ -108,6 +110,21 @@ def _one_of(known: Sequence[str]) -> Rule:
 def _timing(value: str) -> Finding:
     """A profile, with overrides after it; what those mean is the virtual board's to say when it is opened."""
     return _one_of(TIMINGS)(value.partition(",")[0])
+
+
+def _reset(value: str) -> Finding:
+    """How the board is reset: by name, or by a command of the user's."""
+    if not value.startswith(RESET_COMMAND):
+        return _one_of(RESETS)(value)
+    import shlex
+
+    try:
+        words = shlex.split(value.removeprefix(RESET_COMMAND))
+    except ValueError as error:
+        return f"is '{value}', whose command cannot be read: {error}", "quote it as for a POSIX shell"
+    if not words:
+        return f"is '{value}', which names no command", f'write it like "{RESET_COMMAND}python tools/reset.py {{mode}}"'
+    return None
 
 
 def _between(low: int, high: int) -> Rule:
@@ -284,6 +301,8 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("flash", "mode"): _one_of(FLASH_MODES),
         ("flash", "size"): _one_of(FLASH_SIZES),
         ("device", "port"): _text,
+        ("device", "ota"): _text,
+        ("device", "ota_call"): _text,
         ("device", "chip"): _one_of(tuple(CHIPS)),
         ("device", "mac"): _mac,
         ("device", "baud"): _BAUD,
@@ -291,7 +310,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("device", "groups"): _each(_text),
         ("device", "tags"): _each(_text),
         ("device", "timing"): _timing,
-        ("device", "reset"): _one_of(RESETS),
+        ("device", "reset"): _reset,
         ("budget", "*"): _MS,
         ("budget", "enforce"): lambda _: None,
         ("verify", "level"): _one_of(VERIFY_LEVELS),
@@ -304,6 +323,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("gate", "min_runs"): _between(1, 10_000),
         ("gate", "days"): _between(1, 3650),
         ("reports", "keep"): _between(1, 1_000_000),
+        ("service", "port"): _between(0, 65_535),
         ("cache", "max_size"): _cache_size,
         ("prebuilt", "directory"): _directory,
         ("prebuilt", "files"): _files,

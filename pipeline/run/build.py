@@ -351,6 +351,12 @@ class Build:
         self.runner.close()
 
 
+def load_builds(options: Options, root: Path | None = None) -> list[Build] | Failure:
+    """The builds that the selected devices need, one for each of their profiles; else as `load_build`."""
+    project = load_project(options, root)
+    return project if isinstance(project, Failure) else [Build(variant) for variant in project.variants]
+
+
 def _status(path: str) -> os.stat_result | None:
     try:
         return os.stat(path)  # noqa: PTH116
