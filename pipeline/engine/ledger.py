@@ -139,7 +139,13 @@ class NinjaLedger:
             made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
             if not statement.restat and min(made, default=newest) < newest:
                 return False
-            return not statement.deps or self._read_by(action, statement, directory) is not None
+            return not statement.deps or self._has_deps(statement, directory, made)
+
+    def _has_deps(self, statement: Statement, directory: _Directory, made: Sequence[int]) -> bool:
+        """Does ninja know what the outputs read, as of the times that they have?"""
+        deps = [directory.deps.deps.get(name) for name in statement.names]
+        newest = max(made, default=0)
+        return all(one is not None and one.mtime_ns >= newest for one in deps)
 
     def made_elsewhere(self, action: Action, inputs: Sequence[str]) -> tuple[str, ...] | None:
         """What the statement read beside `inputs` when ninja ran it, if ninja ran it after we did and would not run it

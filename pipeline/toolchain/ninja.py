@@ -23,21 +23,8 @@ from pipeline.formats.ninja.graph import Edge, NinjaManifest, canonical
 from pipeline.formats.ninja.shell import CommandKind, CommandReading, read_command, without_launcher
 from pipeline.model import STATEMENT_PROFILE, Action, Stage, Statement
 from pipeline.toolchain.ninja_firmware import side_makers
+from pipeline.toolchain.ninja_kept import VARIABLES
 from pipeline.toolchain.ninja_tools import StatementTools
-
-VARIABLES = (
-    *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH"),
-    *(
-        "GCC_EXEC_PREFIX",
-        "SOURCE_DATE_EPOCH",
-        "DEPENDENCIES_OUTPUT",
-        "SUNPRO_DEPENDENCIES",
-        "LD_RUN_PATH",
-        "GCC_COMPARE_DEBUG",
-    ),
-    *("ZERO_AR_DATE", "LANG", "LC_ALL", "LC_CTYPE"),
-)
-"""Of the environment, what compilers, archivers and linkers let their outputs depend on, or words that are replayed."""
 
 LISTED = (
     r"(?:^|/)gen_esp32part\.py$",
