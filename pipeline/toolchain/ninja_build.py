@@ -16,6 +16,7 @@ from pipeline.effects.versions import ask_version
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Tool
 from pipeline.toolchain import ninja_kept
+from pipeline.toolchain.ninja_firmware import symbols_of
 from pipeline.toolchain.ninja_kept import KEPT_VERSION, VARIABLES
 
 
@@ -38,7 +39,9 @@ def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild
     section = config.ninja
     search = os.environ.get("PATH", os.defpath)
     env = [os.environ.get(name) for name in VARIABLES]
-    said = (str(root), KEPT_VERSION, repr((config.toolchain.kind, section, config.prebuilt)), search, tuple(env))
+    symbols = symbols_of(root, config)
+    meant = repr((config.toolchain.kind, section, config.prebuilt, symbols))
+    said = (str(root), KEPT_VERSION, meant, search, tuple(env))
     kept = ninja_kept.load(state_dir, said)
     if kept is None:
         from pipeline.toolchain.ninja_reading import read_build
@@ -52,7 +55,7 @@ def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild
         run_env=dict(os.environ),
         watched=Watched({}, kept.absent, kept.files),
         manifests=kept.manifests,
-        symbols=dict(section.places_of(root)),
+        symbols=symbols,
         log_version=lambda: installed_log_version(root / section.directory, os.environ.get("PATH", os.defpath)),
     )
 

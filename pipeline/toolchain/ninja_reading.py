@@ -21,7 +21,7 @@ from pipeline.formats.ninja.shell import CommandKind, read_command
 from pipeline.model import Action, Failure, FailureCategory
 from pipeline.toolchain.config_places import config_failure_at
 from pipeline.toolchain.ninja import NestedBuild, NinjaPlaces, StatementActions, with_stages
-from pipeline.toolchain.ninja_firmware import firmware_files
+from pipeline.toolchain.ninja_firmware import firmware_files, symbols_of
 from pipeline.toolchain.ninja_kept import MANIFEST, KeptActions
 from pipeline.toolchain.ninja_tools import StatementTools
 
@@ -48,7 +48,7 @@ class _BuildReading:
 
     def __init__(self, root: Path, config: DeployConfig, state_dir: Path) -> None:
         self._root, self._config = root, config
-        self.symbols = dict(config.ninja.places_of(root))
+        self.symbols = symbols_of(root, config)
         search = os.environ.get("PATH", os.defpath)
         self.tools = StatementTools(state_dir, root / config.ninja.directory, search)
         self.files: list[str] = []
