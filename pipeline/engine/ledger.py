@@ -294,10 +294,8 @@ class NinjaLedger:
     def _as_ninja_names(self, statement: Statement, path: str) -> str:
         """A path from the root as it stands in ninja's graph where that has it: relative to ninja's directory below
         that, absolute elsewhere."""
-        start = f"{statement.directory}/" if statement.directory not in ("", ".") else ""
-        if path[:1] not in ("/", "{") and path.startswith(start):
-            return path[len(start) :]
-        return self._resolve(path)
+        full, start = self._resolve(path), f"{self._resolve(statement.directory)}/"
+        return full[len(start) :] if full.startswith(start) else full
 
     # --- the end --------------------------------------------------------------------------------------
 
