@@ -324,6 +324,9 @@ def task_ttfb() -> Iterator[Task]:
 def task_deploy() -> Iterator[Task]:
     """from C source to the first JSON-RPC byte of the running device (the default)"""
     group = _group(task_deploy)
+    if not run().project.all_devices:  # a program for this machine
+        yield {**group, "task_dep": ["link"]}
+        return
     yield group
     for device in run().project.all_devices:
         yield {
@@ -378,6 +381,12 @@ def task_discover() -> Iterator[Task]:
     from pipeline.shelf.tasks import devices_group
 
     return devices_group()
+
+
+def task_ota() -> Task:
+    from pipeline.shelf.tasks import ota
+
+    return ota()
 
 
 def task_hooks() -> Iterator[Task]:

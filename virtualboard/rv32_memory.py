@@ -29,7 +29,7 @@ _RETURN = b"\x82\x80"
 _DELAY, _JAL = 0x40000050, 0x6F
 
 
-class Mapper(Protocol):
+class MemoryMapper(Protocol):
     """What is needed of the CPU (`unicorn.Uc`)."""
 
     def mem_map(self, address: int, size: int, perms: int = 7) -> None: ...
@@ -42,7 +42,7 @@ class Memory:
 
     `delay`: where the code of `ets_delay_us` lies, which is a `ret` in any case."""
 
-    def __init__(self, cpu: Mapper, parts: Sequence[RomPart]) -> None:
+    def __init__(self, cpu: MemoryMapper, parts: Sequence[RomPart]) -> None:
         self.sram = mmap.mmap(-1, _SRAM_SIZE)
         whole = address_of(self.sram)
         cpu.mem_map_ptr(IRAM, _SRAM_SIZE, 7, whole)
@@ -67,7 +67,7 @@ class Memory:
         at = _DELAY - ROM
         word = int.from_bytes(self._rom[at : at + 4], "little")
         if word & 0x7F == _JAL:
-            offset = word >> 31 << 20 | word >> 12 & 0xFF000 | word >> 9 & 0x800 | word >> 20 & 0x7FE
+            offset = word >> 31 << 20 | word & 0xFF000 | word >> 9 & 0x800 | word >> 20 & 0x7FE
             at += offset - (offset >> 20 << 21)
         if 0 <= at < ROM_SIZE - 2:
             self._rom[at : at + 2] = _RETURN

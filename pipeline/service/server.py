@@ -32,12 +32,16 @@ from pipeline.client.protocol import (
 )
 from pipeline.model import Failure
 from pipeline.service.consoles import OwnedConsoles
+from pipeline.service.environments import Environments
 
 GREETING_S = 10.0
 """By when a connection must have greeted."""
 
 MAX_CONNECTIONS = 200
 """Each is a descriptor; a port needs some too, and its number must stay below what `select` takes (1024)."""
+
+MAX_BEHIND = 1 << 20
+"""Bytes that wait for a client; with more it is behind, until it has taken three quarters of them."""
 
 MAX_UNSENT = 4 << 20
 """Bytes that wait for a client that does not take them; then it has lost its connection."""
@@ -48,6 +52,10 @@ class Role(Protocol):
 
     def frame(self, frame: ServiceFrame) -> None:
         """Raises ProtocolError for what cannot be."""
+        ...
+
+    def caught_up(self) -> None:
+        """The client has taken what it was behind with."""
         ...
 
     def ended(self) -> None:
@@ -70,10 +78,14 @@ class Service:
         self.roles = roles
         self.counts: Counter[str] = Counter()
         """What happened: `connections`, `refused_*`, `broken`, `slow`, ..."""
-        self.clients: set[Client] = set()
+        self.clients: dict[Client, None] = {}
+        """In the order in which they came."""
+        self.environments = Environments()
+        """Of those who named projects."""
         self.verdict: Callable[[list[bytes], int], tuple[list[bytes], bytes]] | None = None
         self.stop: Callable[[], None] = lambda: None
         self.now_s = now_s
+        self.utc = utc
         self.began_s = now_s()
         self.began_at = utc()
         self.more: dict[str, Callable[[], Any]] = {}
@@ -93,6 +105,17 @@ class Service:
             "counts": dict(self.counts),
             **{name: call() for name, call in self.more.items()},
         }
+
+    def has_room(self) -> bool:
+        """For one more connection. Where there are too many, one that is nothing yet makes room."""
+        if len(self.clients) < MAX_CONNECTIONS:
+            return True
+        idle = next((client for client in self.clients if client.idle), None)
+        if idle is not None:
+            self.counts["displaced"] += 1
+            self.clients.pop(idle)
+            idle.end()
+        return idle is not None
 
     def asked_to_stop(self, *, now: bool) -> str:
         """Why not, or "" and it ends."""
@@ -115,25 +138,27 @@ class Client(asyncio.Protocol):
         self._role: Role | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.ended = False
+        self.behind = False
+        """Does it take less than is sent?"""
 
     # --- asyncio ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.set_write_buffer_limits(high=MAX_UNSENT)
+        transport.set_write_buffer_limits(high=MAX_BEHIND)
         service = self.service
         service.counts["connections"] += 1
         who = peer(transport.get_extra_info("socket"))
         if who is not None and who[1] != os.getuid():
             service.counts["refused_user"] += 1
             self.end()
-        elif len(service.clients) >= MAX_CONNECTIONS:
+        elif not service.has_room():
             service.counts["refused_many"] += 1
             self.refuse(f"{MAX_CONNECTIONS} connections are open already")
         else:
             self.pid = who[0] if who is not None else 0
-            service.clients.add(self)
+            service.clients[self] = None
             self._deadline = self.loop.call_later(GREETING_S, self._late)
 
     def data_received(self, data: bytes) -> None:
@@ -152,13 +177,26 @@ class Client(asyncio.Protocol):
         self._end_role()
         return True  # what is to be done at its end may take a moment; whoever does it calls `end`
 
+    def pause_writing(self) -> None:
+        self.behind = True
+
+    def resume_writing(self) -> None:
+        self.behind = False
+        if self._role is not None:
+            self._role.caught_up()
+
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self.ended = True
         self._end_role()
-        self.service.clients.discard(self)
+        self.service.clients.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
+
+    @property
+    def idle(self) -> bool:
+        """Is it nothing yet, such as a lent port or a view?"""
+        return self._role is None
 
     # --- for roles ----------------------------------------------------------------------------------
 
@@ -266,6 +304,7 @@ class Client(asyncio.Protocol):
                 self.answer(consoles.reset(device_of(header)))
             case name if name in self.service.roles:
                 self._role = self.service.roles[name](self, frame)
+                self.service.environments.hear(device_of(header).root, header.get("env"))
             case name:
                 raise ProtocolError(f"{name[:40]!r} is nothing that a client can ask")
 

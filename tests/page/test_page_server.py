@@ -22,8 +22,8 @@ from tests.page.past import write_past
 from tests.page.served import WAIT_S, ServedPage, heard, lines_of
 
 HEALTH = (
-    b'{"jsonrpc":"2.0","id":1,"result":{"modules":[{"name":"blink","setup_ok":true},'
-    b'{"name":"pump","setup_ok":false,"health":"no water"}]}}\n'
+    b'{"jsonrpc":"2.0","id":1,"result":{"modules":['
+    b'{"name":"blink","setup_ok":true},{"name":"pump","setup_ok":false,"health":"no water"}]}}\n'
 )
 
 
@@ -92,6 +92,18 @@ def test_devices_are_told_with_state_holder_and_modules(served: ServedPage) -> N
     ]
     assert device["modules_from"] == {"source": "console", "current": True}
     assert device["cannot_deploy"]["hint"].startswith("run `hotplate deploy` once")
+
+
+def test_a_failure_of_ours_is_reported_and_the_page_goes_on(
+    served: ServedPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served.live() as live:
+        heard(live, lambda message: message["is"] == "devices")
+        with monkeypatch.context() as patch:
+            patch.setattr(served.consoles, "states", lambda: 1 / 0)
+            assert eventually(lambda: any("ZeroDivisionError" in error for error in served.errors))
+        served.call(setattr, served.console, "elf", "3f" * 32)
+        heard(live, lambda message: message["is"] == "devices" and message["devices"][0]["elf"] == "3f" * 32)
 
 
 def test_nothing_is_subscribed_while_no_page_is_open(served: ServedPage) -> None:

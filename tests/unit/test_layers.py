@@ -59,7 +59,7 @@ ROOMS = {
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "agent": room("boot client config device effects formats report run"),
-    "shelf": room("client config device effects formats report run"),
+    "shelf": room("boot client config device effects flash formats report run stages"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
     "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "cli": room(
@@ -107,7 +107,10 @@ SERIAL_SIDE = (
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
 HEAVY |= {"starlette", "uvicorn", "mcp"}
-LAZY_FILES = ("pipeline/agent/server.py", "pipeline/service/http.py", "virtualboard/rv32.py")
+LAZY_FILES = (
+    *("pipeline/agent/server.py", "pipeline/service/http.py"),
+    *("virtualboard/rv32.py", "virtualboard/rv32_program.py"),
+)
 LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in LAZY_FILES}
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 

@@ -24,16 +24,17 @@ export class Run {
     say($("run-output"), on ? "Hide output" : "Show output");
   }
 
-  /** `deploy`: the state of one that was seen; null shows `last`, a row of the history. */
+  /** `deploy`: the state of one that was seen; null shows `last`, a row of the history; undefined: not known yet. */
   show(deploy, last, refusal) {
     const running = Boolean(deploy?.running);
     $("deploy").disabled = running || Boolean(refusal) || refusal === undefined;
     $("deploy").title = refusal ? `${refusal.message}: ${refusal.hint}` : "hotplate deploy, in the project's own environment";
     $("stop").hidden = !(running && deploy.ours);
-    const stages = deploy ? deploy.stages : STAGES.map((stage) => ({ stage, outcome: last?.phases[stage] === undefined ? "not-run" : "ran", duration_ms: last?.phases[stage] ?? null }));
+    const stages = deploy ? deploy.stages : STAGES.map((stage) => ({ stage, outcome: last?.stages[stage] ?? "not-run", duration_ms: last?.phases[stage] ?? null }));
     stages.forEach((one, index) => this.step(this.steps[index], one, deploy));
     const [text, look] = deploy ? words(deploy) : earlier(last, refusal);
     say($("run-line"), text);
+    $("run-line").title = text.trim();
     $("run-line").className = look;
     $("run-output").classList.toggle("none", !deploy?.output.length);
     if (!deploy?.output.length) this.unfold(false);
@@ -50,7 +51,7 @@ export class Run {
 }
 
 function words(deploy) {
-  if (deploy.failure) return [`${deploy.failure.where ? `${deploy.failure.where}: ` : ""}${deploy.failure.message}. ${deploy.failure.hint}`, "bad"];
+  if (deploy.failure) return [`${deploy.failure.where ? `${deploy.failure.where}: ` : ""}${deploy.failure.message} — ${deploy.failure.hint}`, "bad"];
   const now = deploy.stages.find((one) => one.outcome === "running");
   if (deploy.running) return [`${deploy.tx}${now ? `: ${now.stage}` : ": begun"}`, ""];
   if (deploy.outcome) return [`${deploy.outcome.replaceAll("_", " ")}, ${deploy.tx}`, "good"];
@@ -59,10 +60,11 @@ function words(deploy) {
 }
 
 function earlier(last, refusal) {
+  if (last === undefined) return ["\u00a0", ""];
   if (last) {
     const took = last.total_ms === null ? "" : `, ${ms(last.total_ms)}`;
     return [`Last deploy: ${last.category || last.outcome.replaceAll("_", " ")}${took}, ${when(last.at)}`, last.category ? "bad" : "quiet"];
   }
-  if (refusal) return [`Cannot deploy from here: ${refusal.message}. ${refusal.hint}.`, "quiet"];
+  if (refusal) return [`Cannot deploy from here: ${refusal.message} — ${refusal.hint}`, "quiet"];
   return ["Not deployed yet.", "quiet"];
 }
