@@ -308,7 +308,12 @@ class Plan(View):
 
         if pos_args:
             return _surplus("plan", pos_args)
-        return plan_text(build)
+        others = [type(build)(variant) for variant in build.project.variants if variant is not build.project]
+        try:
+            return plan_text([build, *others])
+        finally:
+            for other in others:
+                other.close()
 
 
 class Graph(View):

@@ -44,6 +44,11 @@ def status_text() -> str | Failure:
         lines.append("no device was named yet: deploy to one, or watch it")
     ports = header.get("ports")
     lines += [_ports_line(row) for row in ports if isinstance(row, dict)] if isinstance(ports, list) else []
+    page = header.get("page")
+    if isinstance(page, dict):
+        refused = page.get("refused") or {}
+        told = ", ".join(f"{name}={refused[name]}" for name in sorted(refused)) or "nothing"
+        lines.append(f"page: {page.get('address')}, open {page.get('pages')} times, refused: {told}")
     counts = header.get("counts")
     if isinstance(counts, dict) and counts:
         lines.append("counts: " + ", ".join(f"{name}={counts[name]}" for name in sorted(counts)))
@@ -94,6 +99,27 @@ def stop(*, now: bool) -> str | Failure:
     if refused := answer.header.get("refused"):
         return _no(f"the service does not stop: {refused}", "wait until that has ended, or add --now")
     return "the service has stopped\n" if wait_for_end() else _no("the service has not ended yet", "look again")
+
+
+def open_page() -> str | Failure:
+    """Show the page in the user's browser, and say where it is for those that have none here."""
+    from pipeline.client import page_address
+
+    answer = _ask(Message.STATUS)
+    if isinstance(answer, Failure):
+        return answer
+    address = page_address.page_address()
+    if address is None:
+        return _no("the service has no page", "see its service.log for the reason; `pip install 'hotplate[serve]'`")
+    return (
+        f"{address}\n" if page_address.open_page(address) else f"open this in a browser of this machine:\n{address}\n"
+    )
+
+
+def page_port() -> int:
+    """`[service] port` of the project in this directory; 0 where there is none."""
+    project = load_project(Options())
+    return 0 if isinstance(project, Failure) else project.config.service.port
 
 
 def wait_for_end() -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cache.named_tuple import NamedTuple
+from pipeline.client.caller import caller_environment
 from pipeline.client.connection import Connection, NoService
 from pipeline.client.protocol import (
     MAX_BODY,
@@ -325,7 +326,14 @@ def borrow(
     connection = Connection.open()
     greeted_s = time.monotonic()
     try:
-        connection.send(Message.PORT, device=device._asdict(), holder=holder._asdict(), wait_s=wait_s, take=take)
+        connection.send(
+            Message.PORT,
+            device=device._asdict(),
+            holder=holder._asdict(),
+            wait_s=wait_s,
+            take=take,
+            env=caller_environment(),
+        )
         while True:
             frame = _received(connection, wait_s + GRANT_S)
             if frame.message == Message.WAITING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pipeline.client.caller import caller_environment
 from pipeline.client.connection import Connection, NoService
 from pipeline.client.protocol import Channel, ConsoleChunk, DeviceRef, Holder, Message, encode_entry
 
@@ -35,7 +36,9 @@ class ToldConsole:
         self._channel = Channel.CONSOLE
         self._heard = bytearray()
         self._since_s = 0.0
-        answer = connection.request(Message.TELL, device=device._asdict(), holder=holder._asdict())
+        answer = connection.request(
+            Message.TELL, device=device._asdict(), holder=holder._asdict(), env=caller_environment()
+        )
         if answer.message != Message.DONE:
             raise NoService(f"the service answers {answer.message[:40]!r} where a board is told of")
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
+from pipeline.client.caller import caller_environment
 from pipeline.client.connection import Connection, NoService
 from pipeline.client.protocol import (
     Channel,
@@ -146,7 +147,9 @@ class WatchedConsole:
             since = {"what": "all" if self._last else self._since, "number": 0}
             self._last = 0
         try:
-            answer = connection.request(Message.WATCH, device=self._device._asdict(), since=since)
+            answer = connection.request(
+                Message.WATCH, device=self._device._asdict(), since=since, env=caller_environment()
+            )
             if answer.message == Message.FAILURE:
                 raise DeviceError(decode_failure(answer))
             if answer.message != Message.DONE:

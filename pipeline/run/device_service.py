@@ -132,6 +132,7 @@ class DeviceService:
         try:
             self.let_go(device)
         finally:
+            self._lent.returned(device.name)
             lease = self._leases.pop(device.name, None)
             if lease is not None:
                 lease.release()

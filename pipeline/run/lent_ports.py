@@ -103,14 +103,19 @@ class LentPorts:
         port.channel = told.channel
         self._told.append(told)
 
+    def returned(self, device: str) -> None:
+        """The run has let go of this board, and goes on with others."""
+        for lent in [lent for lent in self._ports if lent[0] == device]:
+            self._ports.remove(lent)
+            if lent[1].returned_ms is not None:
+                self._measured(device, PhasePart("port returned", "reattach", lent[1].returned_ms / 1000))
+
     def close(self) -> None:
         """The run has let go of its boards. Idempotent."""
         while self._told:
             self._told.pop().close()
-        while self._ports:
-            device, port = self._ports.pop()
-            if port.returned_ms is not None:
-                self._measured(device, PhasePart("port returned", "reattach", port.returned_ms / 1000))
+        for device in {device for device, _ in self._ports}:
+            self.returned(device)
 
     def _waits(self, holder: str) -> None:
         self._notice(f"note: waiting for the port: {holder}")

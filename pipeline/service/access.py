@@ -23,7 +23,7 @@ MAX_TARGET = 2048
 """Bytes of a path and of a query string."""
 
 
-class Refusal(StrEnum):
+class PageRefusal(StrEnum):
     """Why a request was not answered; closed. What `status` counts."""
 
     BROKEN = "broken"
@@ -40,15 +40,15 @@ class Refusal(StrEnum):
     CONNECTIONS = "connections"
 
 
-STATUS: Mapping[Refusal, int] = {
-    Refusal.HOST: 421,
-    Refusal.ORIGIN: 403,
-    Refusal.SITE: 403,
-    Refusal.METHOD: 405,
-    Refusal.BODY: 413,
-    Refusal.PLACE: 404,
-    Refusal.TOKEN: 401,
-    Refusal.RATE: 429,
+STATUS: Mapping[PageRefusal, int] = {
+    PageRefusal.HOST: 421,
+    PageRefusal.ORIGIN: 403,
+    PageRefusal.SITE: 403,
+    PageRefusal.METHOD: 405,
+    PageRefusal.BODY: 413,
+    PageRefusal.PLACE: 404,
+    PageRefusal.TOKEN: 401,
+    PageRefusal.RATE: 429,
 }
 """The HTTP status of those that are answered with one."""
 
@@ -89,7 +89,7 @@ class Access(NamedTuple):
     """The decision. `path` is what is left behind the place; `greet`: the token stood in the address, so that the
     answer brings the cookie."""
 
-    refusal: Refusal | None
+    refusal: PageRefusal | None
     path: str = ""
     greet: bool = False
 
@@ -106,35 +106,35 @@ class AccessRules:
         prefix = f"/{self._secrets.place}/"
         hosts = head.all("host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return Access(Refusal.HOST)
+            return Access(PageRefusal.HOST)
         if (refusal := self._of_another_site(head, hosts[0].lower(), prefix)) is not None:
             return Access(refusal)
         if head.method not in ("GET", "HEAD"):
-            return Access(Refusal.METHOD)
+            return Access(PageRefusal.METHOD)
         if head.one("content-length") not in ("", "0") or head.all("transfer-encoding"):
-            return Access(Refusal.BODY)
+            return Access(PageRefusal.BODY)
         if len(head.path) > MAX_TARGET or len(head.query) > MAX_TARGET or not head.path.startswith(prefix):
-            return Access(Refusal.TOKEN if head.path == "/" else Refusal.PLACE)
+            return Access(PageRefusal.TOKEN if head.path == "/" else PageRefusal.PLACE)
         path = head.path.removeprefix(prefix)
         greet = path == "" and not head.socket and self._is_token(_query_token(head.query))
         if not (greet or self._is_bearer(head) or self._has_cookie(head)):
-            return Access(Refusal.TOKEN)
+            return Access(PageRefusal.TOKEN)
         return Access(None, path, greet)
 
     def set_cookie(self) -> str:
         """The header that gives a browser its cookie."""
         return f"{COOKIE}={self._secrets.cookie}; Path=/{self._secrets.place}/; HttpOnly; SameSite=Strict"
 
-    def _of_another_site(self, head: RequestHead, host: str, prefix: str) -> Refusal | None:
+    def _of_another_site(self, head: RequestHead, host: str, prefix: str) -> PageRefusal | None:
         origins = head.all("origin")
         if any(origin != f"http://{host}" for origin in origins):
-            return Refusal.ORIGIN
+            return PageRefusal.ORIGIN
         if head.socket and not origins and not self._is_bearer(head):
-            return Refusal.ORIGIN  # every browser says one
+            return PageRefusal.ORIGIN  # every browser says one
         # To a browser other ports of this machine are the same site; following a link to the page itself is fine.
         arrives = head.one("sec-fetch-mode") == "navigate" and head.path == prefix
         if head.one("sec-fetch-site") not in ("", "same-origin", "none") and not arrives:
-            return Refusal.SITE
+            return PageRefusal.SITE
         return None
 
     def _is_token(self, given: str) -> bool:
@@ -193,7 +193,7 @@ class RefusalCounts:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def add(self, refusal: Refusal) -> None:
+    def add(self, refusal: PageRefusal) -> None:
         self._counts[refusal.value] = self._counts.get(refusal.value, 0) + 1
 
     def by_reason(self) -> dict[str, int]:

@@ -28,6 +28,17 @@ class Environments:
         while len(self._of) > MOST:
             del self._of[next(iter(self._of))]
 
+    def hear(self, root: str, environment: object) -> None:
+        """The same of a message, whose sender may have said anything."""
+        if isinstance(environment, dict) and environment and all(map(_is_variable, environment.items())):
+            self.remember(root, environment)
+
     def of(self, root: str) -> Mapping[str, str] | None:
         """None where no client of this service has named the project yet."""
         return self._of.get(root)
+
+
+def _is_variable(item: tuple[object, object]) -> bool:
+    name, value = item
+    plain = isinstance(name, str) and isinstance(value, str)
+    return plain and bool(name) and "=" not in str(name) and "\0" not in f"{name}{value}"

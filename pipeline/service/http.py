@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
-import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,15 +25,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
+from websockets.exceptions import InvalidState
 
 from cache.named_tuple import NamedTuple
-from pipeline.client import endpoint
-from pipeline.effects.api import Clock
-from pipeline.failures import fail
-from pipeline.model import Failure, FailureCategory
-from pipeline.service.access import STATUS, AccessRules, Bucket, Refusal, RefusalCounts, RequestHead, Secrets
-from pipeline.service.environments import Environments
-from pipeline.service.hub import Consoles
+from pipeline.service.access import STATUS, AccessRules, Bucket, PageRefusal, RefusalCounts, RequestHead, Secrets
+from pipeline.service.page_door import PageOf
 from pipeline.service.page_news import PageNews
 from pipeline.service.page_session import PageSession
 
@@ -73,39 +67,28 @@ WELCOME = (
 
 
 class PageServer:
-    """Make it in the service's loop, `start` it, `stop` it."""
+    """Make it in the service's loop, `serve` a socket, `stop` it."""
 
-    def __init__(
-        self, consoles: Consoles, environments: Environments, clock: Clock, say: Callable[[str], None] = print
-    ) -> None:
-        """`say` takes a line for the service's log."""
-        self.counts = RefusalCounts()
-        self.url = ""
-        """With the token, once it is started."""
-        self._clock = clock
-        self._say = say
-        self._news = PageNews(consoles, environments, self.counts, clock.now_s, clock.utc)
+    def __init__(self, of: PageOf, counts: RefusalCounts, given: Secrets) -> None:
+        self._of = of
+        self._counts = counts
+        self._secrets = given
+        self._news = PageNews(of.consoles, of.environments, counts, of.clock.now_s, of.clock.utc)
         self._state = ServerState()
         self._listener: asyncio.Server | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, port: int = 0) -> Failure | None:
-        """Listen on this port of 127.0.0.1 (0: any), and write `http.json`."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            if os.name == "posix":
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port))
-        except OSError as error:
-            sock.close()
-            where, fact = "the page", f"port {port} cannot be used: {error.strerror}"
-            hint = "set `port` of [service] to another one, or leave it out"
-            return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=fact, hint=hint)
-        given, number = Secrets.fresh(), sock.getsockname()[1]
-        app = _Guard(self._app(), AccessRules(given, number), self.counts, self._clock.now_s, self._say)
+    @property
+    def pages(self) -> int:
+        """How many are open."""
+        return self._news.count
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Answer what comes to this socket, which listens on loopback."""
+        rules = AccessRules(self._secrets, sock.getsockname()[1])
         config = Config(
-            app,
-            http=functools.partial(_Connection, crowd=_Crowd(self.counts, {})),  # type: ignore[arg-type]
+            _Guard(self._app(), rules, self._counts, self._of),
+            http=functools.partial(_Connection, crowd=_Crowd(self._counts, {})),  # type: ignore[arg-type]
             ws="websockets-sansio",
             lifespan="off",
             log_config=None,
@@ -124,10 +107,6 @@ class PageServer:
             sock=sock,
         )
         self._task = loop.create_task(self._news.run())
-        address = f"http://127.0.0.1:{number}/{given.place}/"
-        self.url = f"{address}?token={given.token}"
-        _write_private(endpoint.HTTP, json.dumps({"url": address, "token": given.token}) + "\n")
-        return None
 
     async def stop(self) -> None:
         """Close every connection. Idempotent."""
@@ -135,9 +114,9 @@ class PageServer:
             return
         self._listener.close()
         self._listener = None
-        _remove_private(endpoint.HTTP)
         for connection in tuple(self._state.connections):
-            connection.shutdown()
+            with contextlib.suppress(InvalidState):  # it is closing already
+                connection.shutdown()
         if self._task is not None:
             self._task.cancel()
         tasks = {task for task in (*self._state.tasks, self._task) if task is not None}
@@ -178,7 +157,7 @@ class PageServer:
 
     async def _live(self, websocket: WebSocket) -> None:
         if self._news.count >= MOST_PAGES:
-            self.counts.add(Refusal.CONNECTIONS)
+            self._counts.add(PageRefusal.CONNECTIONS)
             await websocket.close(1013)
             return
         await websocket.accept()
@@ -191,9 +170,9 @@ class PageServer:
             await websocket.close(1008)
         except WebSocketDisconnect as left:
             if left.code in BROKEN_CODES:
-                self.counts.add(Refusal.MESSAGE)
+                self._counts.add(PageRefusal.MESSAGE)
         except KeyError:  # bytes
-            self.counts.add(Refusal.MESSAGE)
+            self._counts.add(PageRefusal.MESSAGE)
             await websocket.close(1003)
         except RuntimeError:
             pass  # it left while it was answered
@@ -230,26 +209,19 @@ def _file(data: bytes, kind: str) -> Callable[[Request], Response]:
 class _Guard:
     """Before the routes: judge, count, refuse; behind them: the headers of every answer."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        rules: AccessRules,
-        counts: RefusalCounts,
-        now_s: Callable[[], float],
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules, counts: RefusalCounts, of: PageOf) -> None:
         self._app = app
         self._rules = rules
         self._counts = counts
-        self._now_s = now_s
-        self._say = say
-        self._bucket = Bucket(PER_S, BURST, now_s())
+        self._now_s = of.clock.now_s
+        self._say = of.say
+        self._bucket = Bucket(PER_S, BURST, self._now_s())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         access = self._rules.judge(_head(scope))
         refusal = access.refusal
         if refusal is None and not self._bucket.take(self._now_s()):
-            refusal = Refusal.RATE
+            refusal = PageRefusal.RATE
         if refusal is not None:
             self._counts.add(refusal)
             await _refuse(scope, send, refusal)
@@ -280,13 +252,13 @@ def _head(scope: Scope) -> RequestHead:
     )
 
 
-async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
+async def _refuse(scope: Scope, send: Send, refusal: PageRefusal) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    body = WELCOME if refusal is Refusal.TOKEN else f"refused: {refusal}\n"
+    body = WELCOME if refusal is PageRefusal.TOKEN else f"refused: {refusal}\n"
     # A body that nobody reads must not be sent on, nor be taken for the next request.
-    headers = {"connection": "close"} if refusal in (Refusal.BODY, Refusal.METHOD) else {}
+    headers = {"connection": "close"} if refusal in (PageRefusal.BODY, PageRefusal.METHOD) else {}
     await Response(body, STATUS[refusal], {**HEADERS, **headers}, "text/plain")(scope, _nothing, send)
 
 
@@ -320,7 +292,7 @@ class _Connection(H11Protocol):
         self._crowd.silent[self] = None
         if len(self.connections) > MOST_CONNECTIONS:
             # One that has asked for something is worth more than one that only came.
-            next(iter(self._crowd.silent)).abort(Refusal.CONNECTIONS)
+            next(iter(self._crowd.silent)).abort(PageRefusal.CONNECTIONS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -334,10 +306,10 @@ class _Connection(H11Protocol):
             self._crowd.silent.pop(self, None)
 
     def send_400_response(self, msg: str) -> None:
-        self._crowd.counts.add(Refusal.BROKEN)
+        self._crowd.counts.add(PageRefusal.BROKEN)
         super().send_400_response(msg)
 
-    def abort(self, refusal: Refusal) -> None:
+    def abort(self, refusal: PageRefusal) -> None:
         """At once, without a word."""
         self._crowd.counts.add(refusal)
         self._crowd.silent.pop(self, None)
@@ -351,27 +323,6 @@ class _Connection(H11Protocol):
         idle = self.cycle is None or self.cycle.response_complete
         # `None` is what it was at the begin, so that the first check counts already.
         if (idle and (self.cycle is None or self._checks > 0)) or self._checks >= ANSWER_CHECKS:
-            self.abort(Refusal.IDLE)
+            self.abort(PageRefusal.IDLE)
             return
         self._timer = self.loop.call_later(HEAD_S, self._check)
-
-
-# --- http.json --------------------------------------------------------------------------------
-
-
-def _write_private(name: str, text: str) -> None:
-    directory = endpoint.runtime_dir()
-    if directory is None:
-        return
-    fresh = Path(directory) / f".{name}.{os.getpid()}"
-    fresh.unlink(missing_ok=True)
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    fresh.replace(Path(directory) / name)
-
-
-def _remove_private(name: str) -> None:
-    directory = endpoint.runtime_dir()
-    if directory is not None:
-        (Path(directory) / name).unlink(missing_ok=True)

@@ -28,9 +28,11 @@ from pipeline.model import Failure, FailureCategory
 from pipeline.service.consoles import OwnedConsoles
 from pipeline.service.history import HistoryWriter
 from pipeline.service.log import ServiceLog
+from pipeline.service.page_door import PageDoor, PageOf
 from pipeline.service.port_servers import PortServers
 from pipeline.service.roles import ROLES
 from pipeline.service.server import Client, Service
+from pipeline.service.speed import Speed
 from pipeline.service.upgrade import ask_to_stop
 
 SWITCH_S = 0.001
@@ -45,8 +47,9 @@ ROOM_S = 10.0
 BACKLOG = 128
 
 
-def serve(say: Callable[[str], None]) -> Failure | None:
-    """Be the service until it is asked to stop; why it cannot be, if so. `say` is told once it listens."""
+def serve(say: Callable[[str], None], *, port: int = 0) -> Failure | None:
+    """Be the service until it is asked to stop; why it cannot be, if so. `say` is told once it listens. `port`:
+    of its page (0: any)."""
     directory = endpoint.runtime_dir(create=True)
     if directory is None:
         return _no("there is no runtime directory of this user's alone", "set XDG_RUNTIME_DIR to one with mode 0700")
@@ -62,13 +65,9 @@ def serve(say: Callable[[str], None]) -> Failure | None:
         sys.setswitchinterval(SWITCH_S)
         log = ServiceLog(Path(directory, endpoint.LOG), SystemClock().utc)
         log.say(f"version {__version__} begins, pid {os.getpid()}")
+        where = f"{directory}/{endpoint.SOCKET} (pid {os.getpid()})"
         asyncio.run(
-            _run(
-                listening,
-                log,
-                Path(directory),
-                lambda: say(f"listening on {directory}/{endpoint.SOCKET} (pid {os.getpid()})"),
-            )
+            _run(listening, log, Path(directory), port, lambda page: say(f"listening on {where}; {page}")),
         )
         log.say(f"pid {os.getpid()} ends")
     finally:
@@ -109,28 +108,39 @@ def _listen(path: Path) -> socket.socket:
     return listening
 
 
-async def _run(listening: socket.socket, log: ServiceLog, directory: Path, ready: Callable[[], None]) -> None:
+async def _run(
+    listening: socket.socket, log: ServiceLog, directory: Path, port: int, ready: Callable[[str], None]
+) -> None:
     loop = asyncio.get_running_loop()
     clock = SystemClock()
     over = asyncio.Event()
     history = HistoryWriter()
     consoles = OwnedConsoles(loop, record=history.of)
     ports = PortServers(loop, consoles, directory, lambda: (clock.now_s(), clock.utc()))
-    service = Service(consoles, {**ROLES, Message.PORTS: ports.role}, clock.now_s, clock.utc)
+    service = Service(consoles, {**ROLES, Message.PORTS.value: ports.role}, clock.now_s, clock.utc)
     service.more["ports"] = ports.status
     service.stop = over.set
     service.more["history_lost"] = lambda: history.lost
     loop.set_exception_handler(lambda _, context: _unforeseen(service, log, context))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, over.set)
+    speed = Speed(loop, service, str(directory), log.say)
     server = await loop.create_unix_server(lambda: Client(service, loop), sock=listening)
     ports.remember()
+    door = PageDoor(PageOf(consoles, service.environments, clock, log.say))
+    closed = door.open(port)
+    page = f"page: {door.address}" if closed is None else f"no page: {closed.message} ({closed.hint})"
+    log.say(page)
+    if closed is None:
+        service.more["page"] = door.status
     try:
-        ready()
+        ready(page)
         await over.wait()
     finally:
         server.close()
+        speed.close()
         ports.close()
+        await door.close()
         for client in list(service.clients):
             client.end()
         await asyncio.sleep(0)  # what was sent is written

@@ -17,7 +17,7 @@ from pipeline.client.protocol import DeviceRef
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.report.document import failure_json
-from pipeline.service.access import Bucket, Refusal, RefusalCounts
+from pipeline.service.access import Bucket, PageRefusal, RefusalCounts
 from pipeline.service.console_lines import LineBacklog
 from pipeline.service.hub import Consoles, Since, Subscription
 from pipeline.service.page_deploys import PageDeploys
@@ -65,11 +65,11 @@ class PageSession:
     def hear(self, text: str) -> bool:
         """A message of the client; False when it must go."""
         if not self._bucket.take(self._parts.now_s()):
-            self._parts.counts.add(Refusal.RATE)
+            self._parts.counts.add(PageRefusal.RATE)
             return False
         message = _parsed(text)
         if message is None:
-            self._parts.counts.add(Refusal.MESSAGE)
+            self._parts.counts.add(PageRefusal.MESSAGE)
             return False
         failure = self._do(message)
         if failure is not None or "n" in message:

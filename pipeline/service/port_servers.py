@@ -190,6 +190,9 @@ class PortsRole:
     def frame(self, frame: ServiceFrame) -> None:
         raise ProtocolError(f"{frame.message!r:.40} after a question for port servers")
 
+    def caught_up(self) -> None:
+        """It was not behind: it has one answer."""
+
     def ended(self) -> None:
         self._client.end()
 

@@ -32,6 +32,7 @@ from pipeline.client.protocol import (
 )
 from pipeline.model import Failure
 from pipeline.service.consoles import OwnedConsoles
+from pipeline.service.environments import Environments
 
 GREETING_S = 10.0
 """By when a connection must have greeted."""
@@ -64,7 +65,7 @@ class Role(Protocol):
 
 class Service:
     """What all connections share. `roles` makes what a connection becomes, by the message that asks. `verdict` answers
-    a verdict frame: its fields, and a body; None: nobody does here. `stop` is called when the service shall end."""
+    a verdict frame: its fields, and the pid of who asks; None: nobody does. `stop` is called to end the service."""
 
     def __init__(
         self,
@@ -79,7 +80,9 @@ class Service:
         """What happened: `connections`, `refused_*`, `broken`, `slow`, ..."""
         self.clients: dict[Client, None] = {}
         """In the order in which they came."""
-        self.verdict: Callable[[list[bytes], bytes], tuple[list[bytes], bytes]] | None = None
+        self.environments = Environments()
+        """Of those who named projects."""
+        self.verdict: Callable[[list[bytes], int], tuple[list[bytes], bytes]] | None = None
         self.stop: Callable[[], None] = lambda: None
         self.now_s = now_s
         self.utc = utc
@@ -250,12 +253,12 @@ class Client(asyncio.Protocol):
             self.end()
 
     def _frame(self, frame: ServiceFrame) -> None:
-        if not self._greeted:
-            self._greet(frame)
-        elif self._role is not None:
+        if self._role is not None:
             self._role.frame(frame)
-        elif frame.kind == VERDICT_FRAME:
+        elif frame.kind == VERDICT_FRAME:  # it names the protocol itself, and needs no greeting
             self._judge(frame)
+        elif not self._greeted:
+            self._greet(frame)
         else:
             self._ask(frame)
 
@@ -283,7 +286,7 @@ class Client(asyncio.Protocol):
     def _judge(self, frame: ServiceFrame) -> None:
         """An empty answer says: look yourself."""
         judge = self.service.verdict
-        fields, body = ([], b"") if judge is None else judge(frame.header["fields"], frame.body)
+        fields, body = ([], b"") if judge is None else judge(frame.header["fields"], self.pid)
         self.send(encode_verdict(*fields, body=body))
 
     def _ask(self, frame: ServiceFrame) -> None:
@@ -301,6 +304,7 @@ class Client(asyncio.Protocol):
                 self.answer(consoles.reset(device_of(header)))
             case name if name in self.service.roles:
                 self._role = self.service.roles[name](self, frame)
+                self.service.environments.hear(device_of(header).root, header.get("env"))
             case name:
                 raise ProtocolError(f"{name[:40]!r} is nothing that a client can ask")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.client.protocol import DeviceRef, Holder, NoteKind
 from pipeline.effects.clock import SystemClock
 from pipeline.service.environments import Environments
-from pipeline.service.http import PageServer
+from pipeline.service.page_door import PageDoor, PageOf
 from tests.page.fake_consoles import FakeConsole, FakeConsoles
 from tests.page.past import write_past
 
@@ -83,8 +83,8 @@ async def serve() -> None:
         environments.remember(str(project), dict(os.environ))
         consoles.of[devices[1]].holder = Holder(4711, "hotplate deploy", tx="tx-20261129-075000-0a1b", since_at="")
         consoles.of[devices[2]].state = "gone"
-        server = PageServer(consoles, environments, clock)
-        assert await server.start(int(os.environ.get("PORT", "0"))) is None
+        server = PageDoor(PageOf(consoles, environments, clock, print))
+        assert server.open(int(os.environ.get("PORT", "0"))) is None
         print(server.url, flush=True)
         await talk(consoles.of[devices[0]])
 

@@ -114,12 +114,12 @@ def _payloads(tx: str, device: str, number: int, draw: random.Random) -> list[tu
         if failed and stage is Stage.TTFB:
             said += _failed(at_s, device, length_s)
             return said
-        outcome = StageOutcome.RAN if ran else StageOutcome.UP_TO_DATE
+        how = StageOutcome.RAN if ran else StageOutcome.UP_TO_DATE
         counts = {"compiled": 9 if built else 0, "restored": 0} if stage is Stage.COMPILE else {}
         counts |= {"bytes_written": 8192 if built else 0} if stage is Stage.REFLASH else {}
-        said.append((at_s, StageResult(stage, outcome, length_s, counts=counts)))
-    how = DeployOutcome.DELTA_FLASHED if built else DeployOutcome.VERIFIED_UNCHANGED
-    return [*said, (at_s + 0.004, RunFinished(how))]
+        said.append((at_s, StageResult(stage, how, length_s, counts=counts)))
+    outcome = DeployOutcome.DELTA_FLASHED if built else DeployOutcome.VERIFIED_UNCHANGED
+    return [*said, (at_s + 0.004, RunFinished(outcome))]
 
 
 def _failed(at_s: float, device: str, length_s: float) -> list[tuple[float, Payload]]:

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -20,7 +21,7 @@ from pipeline.client import endpoint
 from pipeline.client.protocol import DeviceRef
 from pipeline.effects.clock import SystemClock
 from pipeline.service.environments import Environments
-from pipeline.service.http import PageServer
+from pipeline.service.page_door import PageDoor, PageOf
 from tests.page.fake_consoles import FakeConsole, FakeConsoles
 
 T = TypeVar("T")
@@ -40,15 +41,15 @@ class ServedPage:
         self._thread = threading.Thread(target=self.loop.run_forever, name="page")
         self._thread.start()
         self.server = self.call(self._make)
-        failure = asyncio.run_coroutine_threadsafe(self.server.start(), self.loop).result(WAIT_S)
-        assert failure is None
         parts = urlsplit(self.server.url)
         assert parts.port is not None
         self.port, self.place, self.token = parts.port, parts.path, parse_qs(parts.query)["token"][0]
 
-    def _make(self) -> PageServer:
+    def _make(self) -> PageDoor:
         self.consoles.know(self.device)
-        return PageServer(self.consoles, self.environments, self.clock, self.said.append)
+        door = PageDoor(PageOf(self.consoles, self.environments, self.clock, self.said.append))
+        assert door.open() is None
+        return door
 
     def call(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do this in the service's loop."""
@@ -61,6 +62,13 @@ class ServedPage:
     @property
     def console(self) -> FakeConsole:
         return self.consoles.of[self.device]
+
+    def another(self, name: str) -> None:
+        """From now on the device is one with this name, of a project of its own."""
+        root = Path(self.device.root).parent / name
+        root.mkdir()
+        self.device = DeviceRef(str(root), name, "esp32c3", "/dev/ttyUSB0", "7c:df:a1:00:11:22")
+        self.call(self.consoles.know, self.device)
 
     def says(self, data: bytes) -> None:
         self.call(self.console.says, data)
@@ -107,7 +115,7 @@ class ServedPage:
         return str(self.json("api/devices")["devices"][0]["key"])
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.server.stop(), self.loop).result(WAIT_S)
+        asyncio.run_coroutine_threadsafe(self.server.close(), self.loop).result(WAIT_S)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(WAIT_S)
         self.loop.close()
@@ -129,22 +137,29 @@ def lines_of(socket: ClientConnection, last: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedPage]:
+@contextmanager
+def serving(tmp_path: Path) -> Iterator[ServedPage]:
     """In a runtime directory of its own."""
-    base = tmp_path / "run"
-    (base / "hotplate").mkdir(parents=True)
-    (base / "hotplate").chmod(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
-    monkeypatch.setattr(endpoint, "MAX_SOCKET_PATH", 4096)  # no socket is bound here
+    directory = tmp_path / "run" / "hotplate"
+    directory.mkdir(parents=True)
+    directory.chmod(0o700)
     project = tmp_path / "greenhouse"
     project.mkdir()
-    page = ServedPage(project)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+        patch.setattr(endpoint, "MAX_SOCKET_PATH", 4096)  # no socket is bound here
+        page = ServedPage(project)
+        try:
+            yield page
+        finally:
+            page.close()
+    assert not (directory / endpoint.HTTP).exists()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[ServedPage]:
+    with serving(tmp_path) as page:
         yield page
-    finally:
-        page.close()
-    assert not os.path.exists(base / "hotplate" / endpoint.HTTP)  # noqa: PTH110
 
 
 def fake_environment(bin_dir: Path, **more: str) -> dict[str, str]:

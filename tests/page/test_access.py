@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.service.access import Access, AccessRules, Bucket, Refusal, RefusalCounts, RequestHead, Secrets
+from pipeline.service.access import Access, AccessRules, Bucket, PageRefusal, RefusalCounts, RequestHead, Secrets
 
 GIVEN = Secrets("T0ken", "C00kie", "0123456789abcdef")
 RULES = AccessRules(GIVEN, 8731)
@@ -51,7 +51,7 @@ def test_cookie_or_header_open_everything(credential: tuple[str, str], host: str
 )
 def test_another_host_is_refused_before_everything_else(hosts: list[str]) -> None:
     """DNS rebinding: a name of somebody else's that leads here."""
-    assert ask(*(("host", host) for host in hosts), COOKIE, BEARER).refusal is Refusal.HOST
+    assert ask(*(("host", host) for host in hosts), COOKIE, BEARER).refusal is PageRefusal.HOST
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_another_host_is_refused_before_everything_else(hosts: list[str]) -> Non
     ["http://evil.example", "null", "https://127.0.0.1:8731", "http://127.0.0.1:3000", "http://localhost:8731", ""],
 )
 def test_another_origin_is_refused(origin: str) -> None:
-    assert ask(HOST, COOKIE, ("origin", origin)).refusal is Refusal.ORIGIN
-    assert ask(HOST, COOKIE, ("origin", origin), path=f"{PREFIX}live", socket=True).refusal is Refusal.ORIGIN
+    assert ask(HOST, COOKIE, ("origin", origin)).refusal is PageRefusal.ORIGIN
+    assert ask(HOST, COOKIE, ("origin", origin), path=f"{PREFIX}live", socket=True).refusal is PageRefusal.ORIGIN
 
 
 def test_a_browsers_websocket_says_its_origin() -> None:
     own = ("origin", "http://127.0.0.1:8731")
     assert ask(HOST, COOKIE, own, path=f"{PREFIX}live", socket=True).refusal is None
-    assert ask(HOST, COOKIE, path=f"{PREFIX}live", socket=True).refusal is Refusal.ORIGIN
+    assert ask(HOST, COOKIE, path=f"{PREFIX}live", socket=True).refusal is PageRefusal.ORIGIN
     assert ask(HOST, BEARER, path=f"{PREFIX}live", socket=True).refusal is None, "a script has none"
 
 
@@ -74,9 +74,10 @@ def test_a_browsers_websocket_says_its_origin() -> None:
 def test_other_sites_and_other_ports_may_only_lead_here(site: str) -> None:
     """To a browser another port of 127.0.0.1 is the same site, and sends our cookie along."""
     at = ("sec-fetch-site", site)
-    assert ask(HOST, COOKIE, at, ("sec-fetch-mode", "no-cors")).refusal is Refusal.SITE
-    assert ask(HOST, COOKIE, at, ("sec-fetch-mode", "navigate"), path=f"{PREFIX}api/devices").refusal is Refusal.SITE
-    assert ask(HOST, at, ("sec-fetch-mode", "navigate"), query="token=T0ken").refusal is None
+    blind, navigates = ("sec-fetch-mode", "no-cors"), ("sec-fetch-mode", "navigate")
+    assert ask(HOST, COOKIE, at, blind).refusal is PageRefusal.SITE
+    assert ask(HOST, COOKIE, at, navigates, path=f"{PREFIX}api/devices").refusal is PageRefusal.SITE
+    assert ask(HOST, at, navigates, query="token=T0ken").refusal is None
     assert ask(HOST, COOKIE, ("sec-fetch-site", "same-origin")).refusal is None
 
 
@@ -99,35 +100,35 @@ def test_other_sites_and_other_ports_may_only_lead_here(site: str) -> None:
     ],
 )
 def test_no_token_no_answer(headers: list[tuple[str, str]], query: str) -> None:
-    assert ask(HOST, *headers, query=query).refusal is Refusal.TOKEN
+    assert ask(HOST, *headers, query=query).refusal is PageRefusal.TOKEN
 
 
 def test_a_token_in_the_address_opens_the_page_alone() -> None:
     """Addresses end up in logs and histories: what acts does not take one from there."""
-    assert ask(HOST, query="token=T0ken", path=f"{PREFIX}api/devices").refusal is Refusal.TOKEN
+    assert ask(HOST, query="token=T0ken", path=f"{PREFIX}api/devices").refusal is PageRefusal.TOKEN
     own = ("origin", "http://127.0.0.1:8731")
-    assert ask(HOST, own, query="token=T0ken", path=f"{PREFIX}live", socket=True).refusal is Refusal.TOKEN
+    assert ask(HOST, own, query="token=T0ken", path=f"{PREFIX}live", socket=True).refusal is PageRefusal.TOKEN
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "get"])
 def test_nothing_is_changed_by_a_request(method: str) -> None:
-    assert ask(HOST, COOKIE, method=method).refusal is Refusal.METHOD
+    assert ask(HOST, COOKIE, method=method).refusal is PageRefusal.METHOD
 
 
 def test_no_request_has_a_body() -> None:
-    assert ask(HOST, COOKIE, ("content-length", "1")).refusal is Refusal.BODY
-    assert ask(HOST, COOKIE, ("transfer-encoding", "chunked")).refusal is Refusal.BODY
+    assert ask(HOST, COOKIE, ("content-length", "1")).refusal is PageRefusal.BODY
+    assert ask(HOST, COOKIE, ("transfer-encoding", "chunked")).refusal is PageRefusal.BODY
     assert ask(HOST, COOKIE, ("content-length", "0")).refusal is None
 
 
 @pytest.mark.parametrize("path", ["/x", "/0123456789abcde/", "/0123456789abcdef", "//0123456789abcdef/", ""])
 def test_other_places_are_not_here(path: str) -> None:
-    assert ask(HOST, COOKIE, path=path).refusal is Refusal.PLACE
-    assert ask(HOST, COOKIE, path=PREFIX + "a" * 4000).refusal is Refusal.PLACE
+    assert ask(HOST, COOKIE, path=path).refusal is PageRefusal.PLACE
+    assert ask(HOST, COOKIE, path=PREFIX + "a" * 4000).refusal is PageRefusal.PLACE
 
 
 def test_the_bare_address_says_how_to_open_the_page() -> None:
-    assert ask(HOST, path="/").refusal is Refusal.TOKEN
+    assert ask(HOST, path="/").refusal is PageRefusal.TOKEN
 
 
 @given(
@@ -158,6 +159,6 @@ def test_a_bucket_gives_its_burst_then_its_rate() -> None:
 
 def test_refusals_are_counted_by_reason() -> None:
     counts = RefusalCounts()
-    for refusal in (Refusal.HOST, Refusal.TOKEN, Refusal.HOST):
+    for refusal in (PageRefusal.HOST, PageRefusal.TOKEN, PageRefusal.HOST):
         counts.add(refusal)
     assert counts.by_reason() == {"host": 2, "token": 1}

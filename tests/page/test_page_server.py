@@ -22,8 +22,8 @@ from tests.page.past import write_past
 from tests.page.served import WAIT_S, ServedPage, heard, lines_of
 
 HEALTH = (
-    b'{"jsonrpc":"2.0","id":1,"result":{"modules":[{"name":"blink","setup_ok":true},'
-    b'{"name":"pump","setup_ok":false,"health":"no water"}]}}\n'
+    b'{"jsonrpc":"2.0","id":1,"result":{"modules":['
+    b'{"name":"blink","setup_ok":true},{"name":"pump","setup_ok":false,"health":"no water"}]}}\n'
 )
 
 

@@ -22,6 +22,7 @@ class Page {
     this.tab = TABS.includes(tab) ? tab : "log";
     history.replaceState(null, "", `${location.pathname}${location.hash}`);
     this.devices = [];
+    this.told = false;
     this.deploys = new Map(); // key of the device -> state of its newest deploy
     this.past = new Map(); // key -> history
     this.reports = new Map(); // tx -> report
@@ -56,6 +57,7 @@ class Page {
   heardDevices(message) {
     const before = this.device;
     this.devices = message.devices;
+    this.told = true;
     const total = Object.values(message.refused).reduce((sum, one) => sum + one, 0);
     say($("refused"), total ? `${count(total)} requests refused` : "");
     $("refused").title = Object.entries(message.refused).map(([name, many]) => `${REFUSED[name] ?? name}: ${many}`).join(", ");
@@ -130,10 +132,11 @@ class Page {
   }
 
   render() {
-    this.cards.show(this.devices, this.key);
+    this.cards.show(this.told ? this.devices : null, this.key);
     head(this.device);
-    const last = this.past.get(this.key)?.rows.at(-1) ?? null;
-    this.run.show(this.newest(last), last, this.device ? this.device.cannot_deploy : undefined);
+    const past = this.past.get(this.key);
+    const last = past?.rows.at(-1) ?? null;
+    this.run.show(this.newest(last), past && last, this.device ? this.device.cannot_deploy : undefined);
     document.title = this.device ? `${this.device.name} · Hotplate` : "Hotplate";
   }
 

@@ -18,8 +18,10 @@ export class Devices {
     this.cards = new Map();
   }
 
-  show(devices, current) {
-    $("no-devices").hidden = devices.length > 0;
+  /** `devices` is null until the service has told them. */
+  show(told, current) {
+    const devices = told ?? [];
+    $("no-devices").hidden = told === null || devices.length > 0;
     const projects = new Set(devices.map((one) => one.project)).size;
     for (const [key, card] of this.cards) {
       if (!devices.some((one) => one.key === key)) {

@@ -74,7 +74,7 @@ function paragraph(lines) {
 function inline(text) {
   const found = [];
   let at = 0;
-  for (const match of text.matchAll(/(`+)(.+?)\1(?!`)|\*\*([^*]+)\*\*|\[([^\]]+)\]\([^)]*\)|\\([!-/:-@[-`{-~])/g)) {
+  for (const match of text.matchAll(/(`+)(.+?)\1(?!`)|\*\*([^*]+)\*\*|\[([^\]]+)\]\((?:[^()]|\([^()]*\))*\)|\\([!-/:-@[-`{-~])/g)) {
     found.push(text.slice(at, match.index));
     at = match.index + match[0].length;
     if (match[1]) found.push(el("code", {}, match[2].replace(/^ (.+) $/, "$1")));

@@ -236,7 +236,7 @@ function nearest(one, at) {
   let best = NaN;
   let far = Infinity;
   one.at.forEach((each, index) => {
-    if (Math.abs(each - at) < far) {
+    if (Math.abs(each - at) <= far) {
       far = Math.abs(each - at);
       best = one.values[index];
     }

@@ -24,7 +24,7 @@ export class Run {
     say($("run-output"), on ? "Hide output" : "Show output");
   }
 
-  /** `deploy`: the state of one that was seen; null shows `last`, a row of the history. */
+  /** `deploy`: the state of one that was seen; null shows `last`, a row of the history; undefined: not known yet. */
   show(deploy, last, refusal) {
     const running = Boolean(deploy?.running);
     $("deploy").disabled = running || Boolean(refusal) || refusal === undefined;
@@ -34,6 +34,7 @@ export class Run {
     stages.forEach((one, index) => this.step(this.steps[index], one, deploy));
     const [text, look] = deploy ? words(deploy) : earlier(last, refusal);
     say($("run-line"), text);
+    $("run-line").title = text.trim();
     $("run-line").className = look;
     $("run-output").classList.toggle("none", !deploy?.output.length);
     if (!deploy?.output.length) this.unfold(false);
@@ -59,6 +60,7 @@ function words(deploy) {
 }
 
 function earlier(last, refusal) {
+  if (last === undefined) return ["\u00a0", ""];
   if (last) {
     const took = last.total_ms === null ? "" : `, ${ms(last.total_ms)}`;
     return [`Last deploy: ${last.category || last.outcome.replaceAll("_", " ")}${took}, ${when(last.at)}`, last.category ? "bad" : "quiet"];

@@ -10,14 +10,15 @@ export function waterfall({ report, timeline }) {
   const rows = phases(report, timeline);
   const longest = Math.max(1, report.budget.total.measured_ms ?? 0, ...rows.map((row) => row.at + Math.max(row.length, 0)));
   const head = el("tr", {}, ...["phase", "time", "took", "budget", "margin"].map((name, index) => el("th", { scope: "col", class: index > 1 ? "n" : "" }, name)));
-  const body = rows.map((row) => phaseRow(row, longest));
+  const parts = report.budget.parts ?? [];
+  const body = rows.flatMap((row) => [phaseRow(row, longest), ...parts.filter((one) => one.phase === row.phase).map(partRow)]);
   body.push(totalRow(report.budget.total, longest));
   const bodies = [el("tbody", {}, ...body), el("tbody", { class: "lanes" }, axis(longest), ...(timeline ? lanes(timeline, longest) : []))];
-  const parts = [summary(report), el("div", { class: "scroll" }, el("table", { class: "waterfall" }, el("thead", {}, head), ...bodies))];
+  const made = [summary(report), el("div", { class: "scroll" }, el("table", { class: "waterfall" }, el("thead", {}, head), ...bodies))];
   const hint = timeline ? "Dashed: the budget of a phase. Faint: restored from the cache. The boot is on the device's clock." : "The event log of this deploy is not kept any more: the phases stand one after the other, without actions and boot.";
-  parts.push(el("p", { class: "hint" }, hint));
-  if (report.failure) parts.splice(1, 0, failure(report.failure));
-  return parts;
+  made.push(el("p", { class: "hint" }, hint));
+  if (report.failure) made.splice(1, 0, failure(report.failure));
+  return made;
 }
 
 function phases(report, timeline) {
@@ -50,6 +51,11 @@ function phaseRow(row, longest) {
   }
   track.title = `${row.phase}: ${ms(row.length)} from ${ms(row.at)}${row.outcome ? `, ${WORDS[row.outcome] ?? row.outcome}` : ""}`;
   return el("tr", { class: row.verdict === "OVER" ? "over" : "" }, el("th", { scope: "row" }, row.phase), track, ...figures(row));
+}
+
+/** What was measured on its own within a phase. */
+function partRow(part) {
+  return el("tr", { class: "part" }, el("th", { scope: "row", colSpan: 2 }, part.part), el("td", { class: "n" }, ms(part.measured_ms)), el("td", { class: "n" }), el("td", { class: "n" }));
 }
 
 function totalRow(total, longest) {
