@@ -380,6 +380,12 @@ def task_discover() -> Iterator[Task]:
     return devices_group()
 
 
+def task_ota() -> Task:
+    from pipeline.shelf.tasks import ota
+
+    return ota()
+
+
 def task_hooks() -> Iterator[Task]:
     from pipeline.editor.tasks import hooks_group
 

@@ -121,6 +121,8 @@ class DeviceBench:
         except Killed:
             # No report, no reset, nothing said: only what the kernel does for a dead process, its locks and its files.
             context.records.close()
+            for lease in context.boards._leases.values():
+                lease.release()
             for log in context.transactions._logs:
                 log.log.close()
             raise

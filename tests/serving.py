@@ -91,6 +91,8 @@ class PlainViewer:
 
     def __init__(self, device: DeviceRef, since: str = "all") -> None:
         self.entries: list[ConsoleEntry] = []
+        self.data = bytearray()
+        """All bytes, of both channels."""
         self.error = ""
         self._changed = threading.Condition()
         self._connection = Connection.open(timeout_s=TIMEOUT_S)
@@ -107,14 +109,10 @@ class PlainViewer:
                 entry = decode_entry(self._connection.receive(None))
                 with self._changed:
                     self.entries.append(entry)
+                    self.data += entry.data if isinstance(entry, ConsoleChunk) else b""
                     self._changed.notify_all()
         except NoService as error:
             self.error = str(error)
-
-    @property
-    def data(self) -> bytes:
-        """All bytes, of both channels."""
-        return b"".join(entry.data for entry in self.entries if isinstance(entry, ConsoleChunk))
 
     @property
     def chunks(self) -> list[ConsoleChunk]:
@@ -131,7 +129,7 @@ class PlainViewer:
         deadline = time.monotonic() + TIMEOUT_S
         with self._changed:
             while not ready():
-                assert self._changed.wait(deadline - time.monotonic()), self.entries[-20:]
+                assert self._changed.wait(deadline - time.monotonic()), str(self.entries[-20:])[-2000:]
 
     def close(self) -> None:
         self._connection.close()

@@ -192,7 +192,10 @@ class VirtualPort:
         Raises PortClosed instead of waiting for ever: without a timeout, when the board will never send again.
         """
         deadline = None if self.timeout is None else self.clock.now() + self.timeout
-        self._pump()
+        if len(self._received) < size:
+            self._pump()
+        else:
+            self._require_open()
         while len(self._received) < size:
             now = self.clock.now()
             if deadline is not None and now >= deadline:

@@ -107,6 +107,7 @@ class Rv32Machine:
         self._waiting = False
         self._trap: tuple[int, int | None, int] | None = None
         self._delayed = 0  # instructions
+        self._returned = False  # a delay has stopped the slice, and is over
         self._stored = False  # a store has stopped the slice, and is done
         jedec = getattr(flash, "jedec", 0) or default_jedec(flash.size)
         self._io = program.io = rv32_io.Io(now, registers, flash, program.load, jedec)
@@ -266,7 +267,7 @@ class Rv32Machine:
 
     def _execute(self, count: int) -> bool:
         """Up to `count` instructions; False where a trap, a reset or a store to a peripheral ended them early."""
-        uc, self._trap, self._stored = self._uc, None, False
+        uc, self._trap, self._stored, self._returned = self._uc, None, False, False
         try:
             uc.emu_start(self._register(reg.UC_RISCV_REG_PC), _NEVER, count=count)
         except unicorn.UcError:
@@ -280,7 +281,9 @@ class Rv32Machine:
         if self._stored:
             pc = self._register(reg.UC_RISCV_REG_PC)
             uc.reg_write(reg.UC_RISCV_REG_PC, pc + (4 if self._peek(pc, 1)[0] & 3 == 3 else 2))
-        return not self._stored and self._pending is None
+        if self._returned:
+            uc.reg_write(reg.UC_RISCV_REG_PC, self._register(reg.UC_RISCV_REG_RA))
+        return not self._stored and not self._returned and self._pending is None
 
     def _interrupts_on(self) -> bool:
         return bool(self._register(reg.UC_RISCV_REG_MSTATUS) & _MSTATUS_MIE)
@@ -366,6 +369,7 @@ class Rv32Machine:
         """A busy wait: it counts as the instructions that it would take, and nobody executes them."""
         self._delayed += min(self._general(10), _LONGEST_DELAY_US) * (_CPU_HZ // 1_000_000)
         if self._delayed >= _NOTICED_DELAY:
+            self._returned = True
             uc.emu_stop()
 
     def _on_rom_call(self, uc: Any, address: int, _size: int, _data: Any) -> None:

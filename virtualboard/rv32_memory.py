@@ -67,7 +67,7 @@ class Memory:
         at = _DELAY - ROM
         word = int.from_bytes(self._rom[at : at + 4], "little")
         if word & 0x7F == _JAL:
-            offset = word >> 31 << 20 | word >> 12 & 0xFF000 | word >> 9 & 0x800 | word >> 20 & 0x7FE
+            offset = word >> 31 << 20 | word & 0xFF000 | word >> 9 & 0x800 | word >> 20 & 0x7FE
             at += offset - (offset >> 20 << 21)
         if 0 <= at < ROM_SIZE - 2:
             self._rom[at : at + 2] = _RETURN

@@ -101,6 +101,9 @@ static void run_hang(const struct rpc_request *request) {
 #endif
 
 #define OBJECT "{\"type\":\"object\"}"
+#define BLOCKS                                                                                     \
+    "[{\"name\":\"first\"," NUMBER ",\"required\":true},"                                          \
+    "{\"name\":\"count\"," NUMBER ",\"required\":true}]"
 #define NUMBER "\"schema\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":4294967295}"
 
 const struct rpc_method rpc_methods[] = {
@@ -118,6 +121,22 @@ const struct rpc_method rpc_methods[] = {
      "[{\"name\":\"since\"," NUMBER "}]", OBJECT, run_log},
     {"image.hashes", "Answers the SHA-256 of every image as it lies in flash.", "[]", OBJECT,
      run_image_hashes},
+    {"ota.begin", "Opens an update of `size` bytes; answers the slot that it goes to.",
+     "[{\"name\":\"size\"," NUMBER ",\"required\":true}]", OBJECT, run_ota_begin},
+    {"ota.hashes",
+     "Answers the first 8 bytes of the SHA-256 of blocks of the slot and of what runs.", BLOCKS,
+     OBJECT, run_ota_hashes},
+    {"ota.copy", "Copies blocks of the running application into the slot.", BLOCKS,
+     "{\"type\":\"integer\"}", run_ota_copy},
+    {"ota.chunk", "Takes bytes, in base64; answers where the next go.",
+     "[{\"name\":\"at\"," NUMBER ",\"required\":true},"
+     "{\"name\":\"data\",\"schema\":{\"type\":\"string\"},\"required\":true}]",
+     "{\"type\":\"integer\"}", run_ota_chunk},
+    {"ota.commit", "Selects the slot if its content has this SHA-256; it runs after a restart.",
+     "[{\"name\":\"sha256\",\"schema\":{\"type\":\"string\"},\"required\":true}]", OBJECT,
+     run_ota_commit},
+    {"ota.abort", "Closes the update; answers whether one was open.", "[]",
+     "{\"type\":\"boolean\"}", run_ota_abort},
     {"reboot", "Answers true and restarts the device.", "[]", "{\"type\":\"boolean\"}", run_reboot},
 #if HOTPLATE_TEST_RPC
     {"panic", "Does not answer: the device fails as with a bad pointer.", "[]", "{}", run_panic},

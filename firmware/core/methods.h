@@ -12,4 +12,12 @@ void run_log(const struct rpc_request *request);
 /* methods_image.c: what the device holds */
 void run_image_hashes(const struct rpc_request *request);
 
+/* methods_ota.c: another application over the line */
+void run_ota_begin(const struct rpc_request *request);
+void run_ota_hashes(const struct rpc_request *request);
+void run_ota_copy(const struct rpc_request *request);
+void run_ota_chunk(const struct rpc_request *request);
+void run_ota_commit(const struct rpc_request *request);
+void run_ota_abort(const struct rpc_request *request);
+
 #endif

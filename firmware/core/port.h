@@ -57,6 +57,34 @@ size_t port_regions(struct port_region *regions, size_t max);
 /* SHA-256 of a region as it lies in flash now. */
 void port_sha256(const struct port_region *region, uint8_t digest[PORT_DIGEST_SIZE]);
 
+/* --- An update of the application ---------------------------------------------------------------
+ */
+
+/* The slot that an update goes to, beside the one that runs. */
+struct port_slot {
+    char name[17];
+    uint32_t offset, size;
+    uint32_t running_offset; /* of the slot that runs; the same size */
+    uint32_t number;         /* for the port */
+};
+
+enum { PORT_BLOCK = 4096 }; /* what is erased at once */
+
+/* False where this platform cannot update itself. */
+bool port_update_slot(struct port_slot *slot);
+
+/* A block of the running slot, `at` a multiple of PORT_BLOCK. */
+void port_update_read(const struct port_slot *slot, uint32_t at, uint8_t *block, uint32_t size);
+
+/* Erases the block at `at` (a multiple of PORT_BLOCK) and writes the first `size` bytes of it.
+ * `block` has PORT_BLOCK bytes, aligned to 4. True when the flash then holds them. */
+bool port_update_write(const struct port_slot *slot, uint32_t at, const uint8_t *block,
+                       uint32_t size);
+
+/* From the next start on the slot runs, for as long as it says that it works; otherwise the one
+ * before does again. */
+bool port_update_select(const struct port_slot *slot);
+
 /* Lets what was written leave the device, then restarts it. */
 _Noreturn void port_reboot(void);
 

@@ -11,6 +11,7 @@ enum rpc_error {
     RPC_INVALID_REQUEST = -32600,
     RPC_METHOD_NOT_FOUND = -32601,
     RPC_INVALID_PARAMS = -32602,
+    RPC_FAILED = -32000,
 };
 
 struct rpc_request {

@@ -17,7 +17,6 @@ from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.errors import DeployError
 from pipeline.fastpath import interrupt_again
 from pipeline.model import Failure
-from pipeline.report.terminal import silence
 from pipeline.run.options import Options
 
 if TYPE_CHECKING:
@@ -51,7 +50,8 @@ class Monitor(Command):  # type: ignore[misc]
     doc_purpose = "show what a device says; lines typed on stdin are sent to it"
     doc_usage = (
         "[DEVICE] [--reset | --no-reset] [--filter REGEX] [--mute REGEX] [--levels RULES] [--timestamps] [--raw] "
-        "[--no-fold] [--no-decode] [--until REGEX] [--call METHOD [--params JSON]] [--seconds N]"
+        "[--no-fold] [--no-decode] [--history [--grep REGEX]] [--since WHEN] [--until REGEX] "
+        "[--call METHOD [--params JSON]] [--seconds N]"
     )
     doc_description = (
         "Opens the device's port at its monitor baud, resets the board into its application (unless --no-reset) and "
@@ -60,7 +60,10 @@ class Monitor(Command):  # type: ignore[misc]
         "line matched: 0 yes, 1 no. --call asks one JSON-RPC method and prints its result alone. A typed line "
         "`/call METHOD [JSON]` asks one too, `/reset` resets the board. On a terminal, and with --filter, --mute, "
         "--levels or --timestamps, lines are shown as text: nothing steers the terminal, and repeated lines are "
-        "folded; else, and with --raw, every byte goes through as it is. Lines of a crash are never left out."
+        "folded; else, and with --raw, every byte goes through as it is. Lines of a crash are never left out. "
+        "Where the service runs (`doit serve`), the board is shared and not reset, and what it said since its last "
+        "boot comes first (--since boot, deploy, all or now). --history shows what is kept of the device's console "
+        "and ends with 0, or with 1 when nothing was found; --since is then also a time, as 10m, or a transaction."
     )
     cmd_options = (
         _option("device", "device of deploy.toml"),
@@ -71,6 +74,9 @@ class Monitor(Command):  # type: ignore[misc]
         _flag("timestamps", "begin each line with its local time", default=False),
         _flag("raw", "copy every byte as it is, also to a terminal; typed lines are never ours", default=False),
         _flag("fold", "show repeated lines once, with their number", default=True),
+        _flag("history", "show what the console's file holds, and end", default=False),
+        _option("grep", "with --history: only lines that match"),
+        _option("since", "from where: boot, deploy, now, all; with --history also 10m, 2h, TX"),
         _flag("decode", "decode the addresses of panics", default=True),
         _option("until", "end at a matching line"),
         _option("call", "ask this JSON-RPC method and end with its result"),
@@ -101,31 +107,29 @@ class Monitor(Command):  # type: ignore[misc]
         return super().parse_execute([*options, *words])
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
-        from pipeline.cli import monitor
-        from pipeline.run.build import load_build
-        from pipeline.run.device_service import DeviceService
+        from pipeline.cli import monitor, monitor_options
+        from pipeline.run.project import load_project
 
         if len([*pos_args, *_given(opt_values["device"])]) > 1:
             return _refused(_surplus("monitor", pos_args, "name one device", takes="one device"), 3)
-        wanted = monitor.parse(opt_values)
+        wanted = monitor_options.parse(opt_values)
         if isinstance(wanted, Failure):
             return _refused(wanted, 3)
-        build = load_build(Options(devices=(*pos_args, *_given(opt_values["device"]))))
-        if isinstance(build, Failure):
-            return _refused(build, 2)
-        boards = DeviceService(build)
+        project = load_project(Options(devices=(*pos_args, *_given(opt_values["device"]))))
+        if isinstance(project, Failure):
+            return _refused(project, 2)
+        if wanted.history:
+            found = monitor.history_text(project, wanted)
+            return _refused(found, 3) if isinstance(found, Failure) else _printed(found) or int(not found)
         try:
-            return monitor.run(boards, wanted)
+            return monitor.run(project, wanted)
         except KeyboardInterrupt:
             return 0
         except BrokenPipeError:
-            silence(sys.stdout)
+            _silence_stdout()
             return 0
         except DeployError as error:
             return _refused(error.failure, 1)
-        finally:
-            boards.close()
-            build.close()
 
 
 class Watch(Command):  # type: ignore[misc]
@@ -304,7 +308,12 @@ class Plan(View):
 
         if pos_args:
             return _surplus("plan", pos_args)
-        return plan_text(build)
+        others = [type(build)(variant) for variant in build.project.variants if variant is not build.project]
+        try:
+            return plan_text([build, *others])
+        finally:
+            for other in others:
+                other.close()
 
 
 class Graph(View):
@@ -410,7 +419,7 @@ def _printed(text: str) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        silence(sys.stdout)
+        _silence_stdout()
         if not isinstance(error, BrokenPipeError):
             print(f"stdout: error: cannot be written: {error.strerror}\nhint: free disk space", file=sys.stderr)
             return 1
@@ -457,6 +466,12 @@ class Gate(View):
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         code: int = super().execute(opt_values, pos_args)
         return code or int(not self._go)
+
+
+def _silence_stdout() -> None:
+    from pipeline.report.terminal import silence
+
+    silence(sys.stdout)
 
 
 def _given(value: str | None) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ def status_text() -> str | Failure:
     lines += [_device_line(state) for state in devices if isinstance(state, dict)] if isinstance(devices, list) else []
     if not devices:
         lines.append("no device was named yet: deploy to one, or watch it")
+    ports = header.get("ports")
+    lines += [_ports_line(row) for row in ports if isinstance(row, dict)] if isinstance(ports, list) else []
     page = header.get("page")
     if isinstance(page, dict):
         refused = page.get("refused") or {}
@@ -63,6 +65,30 @@ def _device_line(state: Mapping[str, Any]) -> str:
     which = f"{device.get('name')} of {device.get('root')} on {state.get('port')}"
     seen = f"{state.get('viewers')} viewers, {state.get('bytes_seen')} bytes, {state.get('bytes_dropped')} dropped"
     return f"{which}: {state.get('state')}{why}{lent}{firmware}, {seen}"
+
+
+def _ports_line(row: Mapping[str, Any]) -> str:
+    """Where other programs find a device's port."""
+    addresses = [str(row.get(name)) for name in ("rfc2217", "pty") if row.get(name)]
+    problems = row.get("problems")
+    told = [*addresses, *map(str, problems if isinstance(problems, list) else [])]
+    return f"{row.get('device')}: {', '.join(told) or 'no address'}"
+
+
+def ports_text() -> str | Failure:
+    """Have the service serve the ports of this project's devices; their addresses, one line per device."""
+    project = load_project(Options())
+    if isinstance(project, Failure):
+        return project
+    lines = []
+    for device in (one for one in project.config.devices if not one.is_virtual):
+        answer = _ask(Message.PORTS, device=device_ref(device, project.root)._asdict())
+        if isinstance(answer, Failure):
+            return answer
+        lines.append(_ports_line({**answer.header, "device": device.name}))
+    if not lines:
+        return _no("no device of deploy.toml has a port to serve", "give one a `port` that is not virtual")
+    return "\n".join(visible(line) for line in lines) + "\n"
 
 
 def stop(*, now: bool) -> str | Failure:

@@ -12,7 +12,7 @@ from typing import Any
 
 from doit.cmd_base import Command
 
-from pipeline.cli.serve import open_page, page_port, release, status_text, stop
+from pipeline.cli.serve import open_page, page_port, ports_text, release, status_text, stop
 from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.fastpath import interrupt_again
 from pipeline.model import Failure
@@ -30,15 +30,17 @@ class Serve(Command):  # type: ignore[misc]
     """Own this user's serial ports until stopped."""
 
     doc_purpose = "be the resident service: own serial ports, lend them to deploys, keep every monitor open"
-    doc_usage = "[--open | --status | --stop [--now] | --release DEVICE | --install | --uninstall]"
+    doc_usage = "[--open | --status | --ports | --stop [--now] | --release DEVICE | --install | --uninstall]"
     doc_description = (
         "Runs until Ctrl-C, one per user; an older one is asked to stop first. --install makes it a unit of systemd's "
         "user manager, started with your session. --open shows its page in a browser. --status says what it owns, "
-        "--stop ends it unless a board is being written to, --release leaves a device's port to other programs."
+        "--stop ends it unless a board is being written to, --release leaves a device's port to other programs. "
+        "--ports has it serve the ports of this project's devices to other programs, and says under which addresses."
     )
     cmd_options = (
         _flag("open", "show its page in a browser, and print the address"),
         _flag("status", "what it owns, who has it, what it counted"),
+        _flag("ports", "serve this project's ports to other programs: rfc2217:// and a pseudo-terminal"),
         _flag("stop", "end it, unless a board is being written to"),
         _flag("now", "with --stop: end it all the same"),
         {
@@ -54,7 +56,8 @@ class Serve(Command):  # type: ignore[misc]
     )
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
-        asked = [name for name in ("open", "status", "stop", "release", "install", "uninstall") if opt_values[name]]
+        names = ("open", "status", "ports", "stop", "release", "install", "uninstall")
+        asked = [name for name in names if opt_values[name]]
         if pos_args or len(asked) > 1 or (opt_values["now"] and asked != ["stop"]):
             said = " ".join([*(f"--{name}" for name in asked), *pos_args]) or "--now"
             print(f"serve: error: takes one thing at a time, got {said}\nhint: see `doit help serve`", file=sys.stderr)
@@ -66,6 +69,8 @@ class Serve(Command):  # type: ignore[misc]
                 return _ended(open_page())
             case "status":
                 return _ended(status_text())
+            case "ports":
+                return _ended(ports_text())
             case "stop":
                 return _ended(stop(now=opt_values["now"]))
             case "release":

@@ -72,8 +72,14 @@ def _unknown(word: str, message: str, near: Sequence[str]) -> Failure:
 # --- plan -------------------------------------------------------------------------------------
 
 
-def plan_text(build: Build) -> str:
-    """`doit plan`: what a deploy would do, as far as the host can know."""
+def plan_text(builds: Sequence[Build]) -> str:
+    """`doit plan`: what a deploy would do, as far as the host can know; of several builds one after the other."""
+    if len(builds) == 1:
+        return _plan_of(builds[0])
+    return "".join(f"profile {build.project.profile}:\n{_plan_of(build)}" for build in builds)
+
+
+def _plan_of(build: Build) -> str:
     engine = build.engine
     forecasts = forecast(engine.workspace)
     lines = list(plan_view.host_lines(forecasts))

@@ -6,6 +6,7 @@ deadline; what goes wrong leaves as NoService, with a reason that can be shown, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -23,6 +24,8 @@ hold up a deploy."""
 
 SEND_S = 10.0
 """How long a send may wait for a service that takes nothing; one that hangs longer is none."""
+
+CROWD_S = 0.01
 
 _RECEIVE = 1 << 16
 
@@ -64,48 +67,25 @@ class Connection:
     ) -> Connection:
         """Connect and greet. `any_protocol`: greet a service of another protocol in its own, to ask what is the same in
         all. Raises NoService."""
-        directory = endpoint.runtime_dir()
-        if directory is None:
-            raise NoService("no runtime directory", silent=True)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(timeout_s)
-            sock.connect(f"{directory}/{name}")
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            sock.close()
-            raise NoService(f"no service runs: {error.strerror}", silent=True) from None
-        except OSError as error:
-            sock.close()
-            raise NoService(f"the service cannot be reached: {error}") from None
-        made = cls(sock)
+        made = cls(_dial(name, timeout_s))
         try:
             made._greet(timeout_s, PROTOCOL)
         except OtherProtocol as other:
-            made.close()
             if not any_protocol:
                 raise
-            return cls._open_in(name, timeout_s, other.theirs)
-        except BaseException:
-            made.close()
-            raise
-        return made
-
-    @classmethod
-    def _open_in(cls, name: str, timeout_s: float, protocol: int) -> Connection:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.connect(f"{endpoint.runtime_dir()}/{name}")
-            made = cls(sock)
-            made._greet(timeout_s, protocol)
-        except OSError as error:
-            sock.close()
-            raise NoService(f"the service cannot be reached: {error}") from None
-        except BaseException:
-            sock.close()
-            raise
+            made = cls(_dial(name, timeout_s))
+            made._greet(timeout_s, other.theirs)
         return made
 
     def _greet(self, timeout_s: float, protocol: int) -> None:
+        """Closes itself when it raises."""
+        try:
+            self._exchange(timeout_s, protocol)
+        except BaseException:
+            self.close()
+            raise
+
+    def _exchange(self, timeout_s: float, protocol: int) -> None:
         self.send(Message.HELLO, protocol=protocol, version=__version__, pid=os.getpid())
         try:
             self.welcome = self.receive(timeout_s)
@@ -170,5 +150,35 @@ class Connection:
         return self._socket
 
     def close(self) -> None:
-        """Idempotent."""
+        """Idempotent. A receive under way in another thread ends."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+
+def _dial(name: str, timeout_s: float) -> socket.socket:
+    """A connected socket. Raises NoService."""
+    directory = endpoint.runtime_dir()
+    if directory is None:
+        raise NoService("no runtime directory", silent=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    deadline = time.monotonic() + timeout_s
+    try:
+        sock.settimeout(timeout_s)
+        while True:
+            try:
+                sock.connect(f"{directory}/{name}")
+                return sock
+            except BlockingIOError:  # many connect at once; Linux does not wait for room with a timeout
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(CROWD_S)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        sock.close()
+        raise NoService(f"no service runs: {error.strerror}", silent=True) from None
+    except OSError as error:
+        sock.close()
+        raise NoService(f"the service cannot be reached: {error}") from None
+    except BaseException:
+        sock.close()
+        raise

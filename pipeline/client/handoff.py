@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-DEVICE_WORDS = frozenset({"deploy", "verify-flash", "reflash", "reattach", "ttfb"})
-HOST_WORDS = frozenset({"fingerprint", "compile", "link"})
+STAGE_WORDS = frozenset({"fingerprint", "compile", "link", "verify-flash", "reflash", "reattach", "ttfb", "deploy"})
+PRELOADED = ("pipeline.service.runner", "pipeline.editor.standby")
+"""What a process that has loaded everything already was started as."""
 START_S = 0.5
 """How long the runner may take to fork. One that is slower than that saves nothing."""
 GONE_S = 30.0
@@ -29,12 +30,11 @@ INTERRUPTED = 130
 
 
 def is_worth_it(argv: "Sequence[str]") -> bool:
-    """Does this command line select a device stage, by names of ours alone? Others' tasks, commands of doit, and
-    options before the first name stay here."""
-    bases = [word.partition(":")[0] for word in argv if word[:1] != "-"]
-    if not bases or argv[0][:1] == "-":
-        return not argv
-    return bases[0] in DEVICE_WORDS | HOST_WORDS and not DEVICE_WORDS.isdisjoint(bases)
+    """Does this command line select stages, by names of ours alone? Others' tasks, commands of doit, and options before
+    the first name stay here."""
+    if not argv:
+        return True
+    return argv[0].partition(":")[0] in STAGE_WORDS
 
 
 def hand_over(program: str, argv: "Sequence[str]") -> None:
@@ -61,7 +61,7 @@ def _may_be_another() -> bool:
         return False
     return (
         sys.platform == "linux"
-        and "pipeline.service.runner" not in sys.modules  # it is one already
+        and getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "") not in PRELOADED
         and sys.gettrace() is None
         and sys.getprofile() is None
         and not sys.flags.interactive

@@ -40,6 +40,7 @@ class Message(StrEnum):
     STATUS = "status"
     STOP = "stop"
     RELEASE = "release"
+    PORTS = "ports"
     # a port, lent
     PORT = "port"
     WAITING = "waiting"

@@ -103,7 +103,9 @@ class FlashSettings(NamedTuple):
 class DeviceConfig(NamedTuple):
     """One board. `mac`: lower case with colons, or "" for any. `flash_file`, `timing` and `rom_elf` concern virtual
     boards; `rom_elf`: the mask ROM, relative to the project root or absolute, "" for what ESP_ROM_ELF_DIR has.
-    `profile`: whose build it gets; never empty in a configuration that was read. `enabled`: may it be selected."""
+    `profile`: whose build it gets; never empty in a configuration that was read. `enabled`: may it be selected.
+    `ota`: how updates go without a cable: a port, `espota://` or `http://`, "" for `port`; `ota_call`: the method by
+    which a device is told the address of an update that it pulls."""
 
     name: str
     chip: str
@@ -120,6 +122,8 @@ class DeviceConfig(NamedTuple):
     enabled: bool = True
     profile: str = ""
     rom_elf: str = ""
+    ota: str = ""
+    ota_call: str = ""
 
     @property
     def is_virtual(self) -> bool:

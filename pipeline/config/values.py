@@ -266,6 +266,8 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("flash", "mode"): _one_of(FLASH_MODES),
         ("flash", "size"): _one_of(FLASH_SIZES),
         ("device", "port"): _text,
+        ("device", "ota"): _text,
+        ("device", "ota_call"): _text,
         ("device", "chip"): _one_of(tuple(CHIPS)),
         ("device", "mac"): _mac,
         ("device", "baud"): _BAUD,

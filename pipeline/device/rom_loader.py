@@ -9,6 +9,7 @@ LoaderError within the timeout, however much noise arrives.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Any
 
@@ -92,7 +93,11 @@ class RomLoader:
         """Chip, MAC, revision and protection. Raises OtherChip, SecureDownload."""
         if self._chip == "esp32":
             return self._identify_esp32()
-        info = self._check(SECURITY_INFO, b"", 20)
+        try:
+            info = self._check(SECURITY_INFO, b"", 20)
+        except LoaderError:
+            self._refuse_esp32()
+            raise
         flags, crypt_count, _, chip_id, _ = struct.unpack("<IB7sII", info)
         if chip_id != CHIPS[self._chip].image_chip_id:
             raise OtherChip(f"This chip is {chip_name(chip_id)}, not {self._chip}")
@@ -100,6 +105,14 @@ class RomLoader:
             raise SecureDownload("secure download mode")
         encrypted = crypt_count.bit_count() % 2 == 1
         return Identity(chip_id, *self._block1(), encrypted, bool(flags & SECURE_BOOT))
+
+    def _refuse_esp32(self) -> None:
+        """The one chip that does not know the question says by its magic that it is another one. Raises OtherChip."""
+        magic = 0
+        with contextlib.suppress(LoaderError):
+            magic = self.read_reg(MAGIC_REG)
+        if magic == MAGIC_ESP32:
+            raise OtherChip(f"This chip is esp32, not {self._chip}")
 
     def _block1(self) -> tuple[str, int]:
         """MAC and revision of an S3 or C3."""

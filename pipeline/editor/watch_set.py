@@ -15,7 +15,7 @@ from cache.named_tuple import NamedTuple
 from pipeline.config.schema import DeployConfig
 from pipeline.errors import DeployError
 from pipeline.model import HOST_STAGES, Failure
-from pipeline.run.build import load_build
+from pipeline.run.build import Build, load_builds
 from pipeline.run.options import Options
 from pipeline.run.project import CONFIG_FILE, STATE_DIR
 
@@ -51,14 +51,27 @@ class WatchSet(NamedTuple):
 
 def watch_set(root: Path, options: Options) -> WatchSet:
     """The set as of now. With a configuration that cannot be used: the files that could repair it."""
+    builds = load_builds(options, root)
+    if isinstance(builds, Failure):
+        own = [f"{root}/{name}" for name in OWN_FILES]
+        return WatchSet(frozenset(own), frozenset([str(root)]), (), (), _products(root))
+    sets = [_of_build(root, build) for build in builds]
+    return WatchSet(
+        frozenset().union(*(one.files for one in sets)),
+        frozenset().union(*(one.directories for one in sets)),
+        *(tuple(dict.fromkeys(path for one in sets for path in one[n])) for n in (2, 3, 4)),
+    )
+
+
+def _products(root: Path) -> tuple[str, ...]:
+    return f"{root}/build/", f"{root}/{STATE_DIR}/"
+
+
+def _of_build(root: Path, build: Build) -> WatchSet:
     own = [f"{root}/{name}" for name in OWN_FILES]
-    products: tuple[str, ...] = (f"{root}/build/", f"{root}/{STATE_DIR}/")
-    build = load_build(options, root)
-    if isinstance(build, Failure):
-        return WatchSet(frozenset(own), frozenset([str(root)]), (), (), products)
     config = build.config
     table = f"{root}/{config.partitions.table}"
-    products = (*products, f"{root}/{config.reports.dir}/")
+    products = (*_products(root), f"{root}/{config.reports.dir}/")
     try:
         return _of_engine(build, own, table, products)
     except DeployError:
@@ -70,10 +83,7 @@ def watch_set(root: Path, options: Options) -> WatchSet:
         build.close()
 
 
-def _of_engine(build: object, own: list[str], table: str, products: tuple[str, ...]) -> WatchSet:
-    from pipeline.run.build import Build
-
-    assert isinstance(build, Build)
+def _of_engine(build: Build, own: list[str], table: str, products: tuple[str, ...]) -> WatchSet:
     root, engine = build.project.root, build.engine
     declared = tuple(dict.fromkeys(path for action in engine.graph.order for path in action.inputs))
     made = engine.graph.producer
@@ -98,13 +108,16 @@ def _of_engine(build: object, own: list[str], table: str, products: tuple[str, .
 def unfinished(root: Path, options: Options) -> tuple[str, ...]:
     """What a build would find to do. Stats only. A project that cannot be loaded has nothing more to say than its last
     build."""
-    build = load_build(options, root)
-    if isinstance(build, Failure):
+    builds = load_builds(options, root)
+    if isinstance(builds, Failure):
         return ()
-    try:
-        return tuple(str(reason) for stage in HOST_STAGES for reason in build.host_verdict(stage).reasons)
-    finally:
-        build.close()
+    found: list[str] = []
+    for build in builds:
+        try:
+            found += [str(reason) for stage in HOST_STAGES for reason in build.host_verdict(stage).reasons]
+        finally:
+            build.close()
+    return tuple(found)
 
 
 def _absolute(root: Path, path: str) -> str:

@@ -142,10 +142,11 @@ def unfinished(directory: Path) -> list[Path]:
     except OSError:
         return []
     paths = (directory / name for name in names if is_tx(name.removesuffix(SUFFIX)))
-    return [path for path in paths if _is_dead(path)]
+    return [path for path in paths if is_dead(path)]
 
 
-def _is_dead(path: Path) -> bool:
+def is_dead(path: Path) -> bool:
+    """Is this the log of a run that ended without a word?"""
     return not _has_end(path) and not _is_held(path) and _lacks_end(path)
 
 
@@ -247,7 +248,7 @@ def prune(directory: Path, keep: int) -> list[Path]:
         return []
     deleted = []
     for path in (directory / name for name in expired(names, keep)):
-        if path.suffix == SUFFIX and (_is_held(path) or _is_dead(path)):
+        if path.suffix == SUFFIX and (_is_held(path) or is_dead(path)):
             continue
         with suppress(OSError):
             path.unlink()

@@ -344,15 +344,11 @@ def main() -> int:
 
 def hand_over() -> None:
     """Let the service's runner do this run, and end as it ended; return where it cannot, or that would save nothing."""
-    if _has_device_word(sys.argv[1:]) and _may_have_service("runner.sock"):
+    if _may_have_service("runner.sock"):
         from pipeline.client import handoff
 
         if handoff.is_worth_it(sys.argv[1:]):
             handoff.hand_over(sys.argv[0], sys.argv[1:])
-
-
-def _has_device_word(argv: "Sequence[str]") -> bool:
-    return not argv or any(word.startswith(("deploy", "verify", "re", "ttfb")) for word in argv)
 
 
 def answer_and_end() -> "FirstLook | None":

@@ -1,7 +1,7 @@
 """FAT images as ESP-IDF mounts them: the wear-levelling layer around one, and instants taken out of one.
 
 Pure. Facts: Microsoft's FAT specification (1.03); ESP-IDF's `WL_Config.h`, `WL_State.h`, `WL_Flash.cpp` (version 2) and
-`wl_fatfsgen.py`. Does not know how a FAT is made. Invariant: `without_times` changes nothing but times and the volume's
+`wl_fatfsgen`. Does not know how a FAT is made. Invariant: `without_times` changes nothing but times and the volume's
 serial number, so that the same files give the same bytes at any time.
 
     partition := dummy sector, FAT, state, state, config          state := 64 bytes, then room for 16 bytes per sector

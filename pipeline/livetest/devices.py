@@ -12,6 +12,7 @@ import re
 import secrets
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from pipeline.errors import DeployError
 from pipeline.livetest.conversation import Conversation, Met, containing
 from pipeline.livetest.deploying import deploy_device
 from pipeline.livetest.files import load_observed, load_scenario
-from pipeline.livetest.host_build import HostBuild
+from pipeline.livetest.host_build import MachineBuild
 from pipeline.livetest.lease import LeasedBoard
 from pipeline.livetest.pytest_child import DEPLOYED_VARIABLE
 from pipeline.livetest.runner import LiveResult, Rules, run_scenario
@@ -170,7 +171,9 @@ class LiveDevice:
         """A monitor on its port. Raises Unusable."""
         target = self._pool.target(self)
         try:
-            monitor = LiveMonitor(self.name, target.open(), self._pool.boot_s, target.close)
+            with _libraries_quiet():
+                talk = target.open()
+            monitor = LiveMonitor(self.name, talk, self._pool.boot_s, target.close)
             if reset or self.config is None:  # a process has to be started
                 monitor.reset()
         except DeployError as error:
@@ -186,13 +189,13 @@ class LiveDevices:
         self.project = project
         self.boot_s = project.config.readiness.timeout_ms / 1000
         self._lease_s, self._deploys = lease_s, deploys
+        self._services: dict[str, DeviceService] = {}
         self._build = Build(project)
-        self._boards = DeviceService(self._build)
-        self._host = HostBuild(self._build, _notice)
+        self._host = MachineBuild(self._build, _notice)
         self._user = f"{os.getpid()}-{secrets.token_hex(4)}"
         """What this process calls itself to others that use the same boards."""
         self._known: dict[str, Deployed] = {}
-        self.candidates: list[tuple[str, DeviceConfig | None]] = [(one.name, one) for one in project.devices]
+        self.candidates: list[tuple[str, DeviceConfig | None]] = [(one.name, one) for one in project.all_devices]
 
     def holds(self, path: Path) -> bool:
         """Does this file lie among the live tests?"""
@@ -209,7 +212,8 @@ class LiveDevices:
             yield LiveDevice(self, name, config)
         finally:
             if lease is not None:
-                self._boards.close()  # it works under the lease
+                if name in self._services:  # it works under the lease
+                    self._services[name].close()
                 lease.release()
 
     def _take(self, why: str) -> tuple[str, DeviceConfig | None, LeasedBoard | None]:
@@ -233,7 +237,8 @@ class LiveDevices:
         if not self._deploys or os.environ.get(DEPLOYED_VARIABLE) == device.name:
             return Deployed()
         if device.name not in self._known:
-            self._known[device.name] = self._make(device)
+            with _libraries_quiet():
+                self._known[device.name] = self._make(device)
         return self._known[device.name]
 
     def _make(self, device: LiveDevice) -> Deployed:
@@ -245,7 +250,7 @@ class LiveDevices:
             if isinstance(made, Failure):
                 raise Unusable(_text(made))
             return Deployed("built")
-        self._boards.let_go(device.config)
+        self._service(device.name).close()
         done = deploy_device(self.project.root, device.name, _notice)
         if isinstance(done, Failure):
             raise Unusable(_text(done))
@@ -254,15 +259,26 @@ class LiveDevices:
     def target(self, device: LiveDevice) -> LiveTarget:
         """What a monitor talks to; the lease is the caller's."""
         if device.config is not None:
-            return BoardTarget(self._boards, device.config)
+            return BoardTarget(self._service(device.name), device.config)
         try:
             return HostTarget(self.project.root, self._host.programs.program)
         except DeployError as error:
             raise Unusable(_text(error.failure)) from None
 
+    def _service(self, name: str) -> DeviceService:
+        """The board's own, for its chip and profile."""
+        if name not in self._services:
+            project = load_project(Options(devices=(name,)), self.project.root)
+            if isinstance(project, Failure):
+                raise Unusable(_text(project))
+            self._services[name] = DeviceService(Build(project))
+        return self._services[name]
+
     def close(self) -> None:
         """Let go of everything."""
-        self._boards.close()
+        for service in self._services.values():
+            service.close()
+            service.build.close()
         self._host.close()
         self._build.close()
 
@@ -302,13 +318,23 @@ def run_one(devices: LiveDevices, scenario: Scenario, why: str) -> LiveResult:
             rules = Rules(device.chip, config.livetest.timeout_ms / 1000, devices.boot_s, observed)
             target = devices.target(device)
             try:
-                return run_scenario(scenario, target.open(), rules)
+                with _libraries_quiet():
+                    talk = target.open()
+                return run_scenario(scenario, talk, rules)
             finally:
                 target.close()
     except Unusable as error:
         return LiveResult(scenario.name, scenario.path, "error", 0.0, str(error))
     except DeployError as error:
         return LiveResult(scenario.name, scenario.path, "error", 0.0, _text(error.failure))
+
+
+@contextlib.contextmanager
+def _libraries_quiet() -> Iterator[None]:
+    """pyserial's RFC 2217 client uses what Python deprecates; with `-W error` that is no fault of a test."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"serial\.")
+        yield
 
 
 def _text(failure: Failure) -> str:

@@ -44,7 +44,7 @@ class UnitResult(NamedTuple):
     summary: str = ""
 
 
-class HostBuild:
+class MachineBuild:
     """Of the project of `build`. Made lazily; asking writes nothing."""
 
     def __init__(self, build: Build, say: Callable[[str], None]) -> None:

@@ -14,8 +14,9 @@ from cache.durable import MOST_TEXT, read_file, write_atomic
 from pipeline.config.values import HOST
 from pipeline.effects.clock import SystemClock
 from pipeline.failures import fail
-from pipeline.livetest.files import live_files, save_suite
-from pipeline.livetest.host_build import HostBuild, UnitResult, text_digest
+from pipeline.livetest.files import live_files, load_observed, save_suite
+from pipeline.livetest.host_build import MachineBuild, UnitResult, text_digest
+from pipeline.livetest.observed import encode
 from pipeline.livetest.screen import Told
 from pipeline.livetest.selection import LiveOptions
 from pipeline.livetest.session import failure_of, run_live, select
@@ -35,7 +36,7 @@ class HostLoop:
 
     def __init__(self, build: Build, say: Callable[[str], None], kept: Callable[[SuiteResult], None]) -> None:
         self._project = build.project
-        self._programs = HostBuild(build, say)
+        self._programs = MachineBuild(build, say)
         self._say, self._kept = say, kept
 
     def is_up_to_date(self, name: str, options: LiveOptions) -> bool:
@@ -64,6 +65,10 @@ class HostLoop:
             "live": lambda: self._live(options),
         }
         return steps[name]()
+
+    def close(self) -> None:
+        """Keep what was read."""
+        self._programs.close()
 
     # --- build and unit tests -----------------------------------------------------------------
 
@@ -115,7 +120,9 @@ class HostLoop:
         told.suite(suite)
         self._kept(suite)
         failure = failure_of(suite)
-        self._remember("" if failure is not None or options.update else key)
+        if options.update:  # the baselines are others now
+            key = self._live_key(options)
+        self._remember("" if failure is not None else key)
         return failure
 
     def _live_key(self, options: LiveOptions) -> str:
@@ -127,10 +134,16 @@ class HostLoop:
             return ""
         parts = [f"{_VERSION} {digest} {config.timeout_ms} {self._project.config.readiness.timeout_ms}".encode()]
         parts += [options.select.encode(), options.tags.encode()]
+        observed = load_observed(self._project.root, config)
+        if isinstance(observed, Failure):
+            return ""
+        # boards widen what is theirs in the same file
+        parts.append(encode({HOST: observed.get(HOST, {})}))
         baselines = self._project.root / config.baselines
         try:
-            for path in [*live_files(self._project.root, config), *([baselines] if baselines.is_file() else [])]:
-                parts += [str(path.relative_to(self._project.root)).encode(), read_file(str(path), most=MOST_TEXT)]
+            for path in live_files(self._project.root, config):
+                if path != baselines:
+                    parts += [str(path.relative_to(self._project.root)).encode(), read_file(str(path), most=MOST_TEXT)]
         except OSError:
             return ""
         return text_digest(parts)

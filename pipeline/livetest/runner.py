@@ -19,7 +19,7 @@ from pipeline.errors import DeviceError
 from pipeline.failures import fail
 from pipeline.livetest.conversation import Conversation, containing
 from pipeline.livetest.observed import Observed
-from pipeline.livetest.scenario import Scenario, Step
+from pipeline.livetest.scenario import LiveStep, Scenario
 from pipeline.livetest.values import Missing, at_path, equal, is_number, outside, shown
 from pipeline.model import Failure, FailureCategory
 
@@ -126,16 +126,16 @@ class _Doing:
         self._heap()
         talk.settle()
 
-    def _timeout_s(self, step: Step) -> float:
+    def _timeout_s(self, step: LiveStep) -> float:
         ms = step.timeout_ms or self._scenario.timeout_ms
         return ms / 1000 if ms is not None else self._rules.timeout_s
 
-    def _reset(self, step: Step | None = None) -> None:
+    def _reset(self, step: LiveStep | None = None) -> None:
         del step
         self._talk.reset()
         self._fresh = True
 
-    def _send(self, step: Step) -> None:
+    def _send(self, step: LiveStep) -> None:
         self._until_it_listens()
         self._talk.send(step.word)
 
@@ -144,14 +144,14 @@ class _Doing:
             self._talk.until_it_speaks(self._rules.boot_s)
             self._fresh = False
 
-    def _expect(self, step: Step) -> None:
+    def _expect(self, step: LiveStep) -> None:
         self._met(step, containing(step.word), f"'{visible(step.word)}'")
 
-    def _expect_re(self, step: Step) -> None:
+    def _expect_re(self, step: LiveStep) -> None:
         groups = self._met(step, LinePattern(step.word).groups, f"a line that matches '{visible(step.word)}'")
         self._check(step, {name: _number(text) for name, text in groups.items()})
 
-    def _met(self, step: Step, matches: Callable[[str], Mapping[str, str] | None], what: str) -> Mapping[str, str]:
+    def _met(self, step: LiveStep, matches: Callable[[str], Mapping[str, str] | None], what: str) -> Mapping[str, str]:
         met = self._talk.expect(matches, what, self._timeout_s(step))
         if isinstance(met, Failure):
             raise _Mismatch(met.message)
@@ -159,7 +159,7 @@ class _Doing:
         self.checks += 1
         return met.groups
 
-    def _call(self, step: Step) -> None:
+    def _call(self, step: LiveStep) -> None:
         self._until_it_listens()
         answer = self._talk.call(step.word, step.params, self._timeout_s(step))
         if isinstance(answer, Failure):
@@ -179,7 +179,7 @@ class _Doing:
 
     # --- values -------------------------------------------------------------------------------
 
-    def _check(self, step: Step, found: Any) -> None:
+    def _check(self, step: LiveStep, found: Any) -> None:
         what = f"`{step.word}`" if step.action == "call" else "the line"
         for wanted in step.result:
             self.checks += 1

@@ -69,7 +69,7 @@ _TOP: Mapping[str, str] = MappingProxyType(
 _MOST_MS = 3_600_000
 
 
-class Step(NamedTuple):
+class LiveStep(NamedTuple):
     """One step; `action` is one of `ACTIONS` and `word` its value (of `reset`: nothing). `timeout_ms` None: that of the
     scenario. `result` is a list of the one value that the whole result must be, or empty. `ranges`: path -> bounds."""
 
@@ -94,7 +94,7 @@ class Scenario(NamedTuple):
     name: str
     path: str
     text: str
-    steps: tuple[Step, ...]
+    steps: tuple[LiveStep, ...]
     doc: str = ""
     tags: tuple[str, ...] = ()
     chips: tuple[str, ...] = ()
@@ -179,7 +179,7 @@ def _scenario(document: Mapping[str, Any], text: str, path: str, name: str, prob
     )
 
 
-def _step(table: Mapping[str, Any], n: int, labels: set[str], problems: list[Problem]) -> Step | None:
+def _step(table: Mapping[str, Any], n: int, labels: set[str], problems: list[Problem]) -> LiveStep | None:
     at: KeyPath = ("step", n)
     before = len(problems)
     _check_keys(table, _STEP, at, problems)
@@ -205,7 +205,7 @@ def _step(table: Mapping[str, Any], n: int, labels: set[str], problems: list[Pro
         problems.append(Problem((*at, action), True, f"'{action}' is empty", "fill it in"))
     ranges = _check_paths(table, at, problems)
     label = _label(table, action, n, labels)
-    return Step(
+    return LiveStep(
         label=label,
         action=action,
         word=table[action] if action != "reset" else "",

@@ -7,8 +7,10 @@ ranges are only widened, and only when everything passed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
+from cache.durable import FileLock
 from cache.named_tuple import NamedTuple
 from pipeline.effects.clock import SystemClock
 from pipeline.errors import DeviceError
@@ -22,6 +24,9 @@ from pipeline.livetest.targets import LiveTarget
 from pipeline.model import Failure, FailureCategory
 from pipeline.report.live_tests import ERROR, FAILED, LIVE, SKIPPED, CaseResult, SuiteResult
 from pipeline.run.project import Project
+
+WIDEN_S = 10.0
+"""How long another writer of the baselines is waited for."""
 
 
 class Selected(NamedTuple):
@@ -119,9 +124,17 @@ def _scenarios(
 
 def _widen(project: Project, chip: str, observed: Observed, results: Sequence[LiveResult]) -> None:
     values = dict(pair for result in results for pair in result.values)
-    now = widened(observed, chip, values)
-    if now != observed:
-        save_observed(project.root, project.config.livetest, now)
+    if widened(observed, chip, values) == observed:
+        return
+    lock = FileLock(project.state_dir / "locks/baselines")
+    lock.acquire("live tests", timeout_s=WIDEN_S, now_s=time.monotonic, pause=time.sleep)
+    try:
+        # again, since other boards may have widened it meanwhile
+        newest = load_observed(project.root, project.config.livetest)
+        if not isinstance(newest, Failure):
+            save_observed(project.root, project.config.livetest, widened(newest, chip, values))
+    finally:
+        lock.release()
 
 
 def case_of(result: LiveResult) -> CaseResult:

@@ -48,7 +48,7 @@ def livetest() -> Iterator[Task]:
     """The group, and a task per selected device, which deploys first."""
     doc = "deploy, then run the live tests on the device (-k EXPRESSION, -m TAGS, --update-baseline)"
     yield {"basename": "livetest", "name": None, "doc": doc, "params": _params()}
-    for device in current().project.devices:
+    for device in current().project.all_devices:
         yield {
             "basename": "livetest",
             "name": device.name,
@@ -172,7 +172,7 @@ def _on_device(name: str, **_: Any) -> TestsFailed | None:
     from pipeline.model import Failure
 
     run = current()
-    device = next(device for device in run.project.devices if device.name == name)
+    device, boards = run.variants.device(name), run.variants.of(name).boards
 
     def act() -> Failure | None:
         selected = select(run.project, _options())
@@ -182,7 +182,7 @@ def _on_device(name: str, **_: Any) -> TestsFailed | None:
         tx = run.transactions.transaction(name) if run.transactions.knows(name) else ""
         if tx:
             run.transactions.over(name)
-        target = BoardTarget(run.boards, device)
+        target = BoardTarget(boards, device)
         suite = run_live(run.project, target, selected, _options(), tx, told.result)
         if isinstance(suite, Failure):
             return suite

@@ -161,7 +161,7 @@ def _tests(suites: Sequence[SuiteResult]) -> Iterator[str]:
         yield from (f"## Live tests: {chip}", "", markdown_table(head, rows), "")
         for suite in column:
             bad = [case for case in suite.cases if case.outcome in (FAILED, ERROR)]
-            yield from (f"- {code(suite.device)}: {code(case.message or case.name)}" for case in bad)
+            yield from (f"- {code(suite.device)}: {code((case.message or case.name).splitlines()[0])}" for case in bad)
             if bad:
                 yield ""
 

@@ -281,6 +281,12 @@ class Build:
         self.runner.close()
 
 
+def load_builds(options: Options, root: Path | None = None) -> list[Build] | Failure:
+    """The builds that the selected devices need, one for each of their profiles; else as `load_build`."""
+    project = load_project(options, root)
+    return project if isinstance(project, Failure) else [Build(variant) for variant in project.variants]
+
+
 def load_build(options: Options, root: Path | None = None) -> Build | Failure:
     """The build of the project in `root` (default: the current directory), or why `deploy.toml` cannot be used."""
     project = load_project(options, root)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.durable import read_text
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.errors import DeployError, DeviceError
 from pipeline.events import PhasePart
@@ -133,6 +132,7 @@ class DeviceService:
         try:
             self.let_go(device)
         finally:
+            self._lent.returned(device.name)
             lease = self._leases.pop(device.name, None)
             if lease is not None:
                 lease.release()
@@ -216,12 +216,7 @@ class DeviceService:
 
     def last_mac(self, device: DeviceConfig) -> str:
         """The MAC that this device must have: of the configuration, else of the board that its loader named last."""
-        if device.mac:
-            return device.mac
-        try:
-            return read_text(self._mac_file(device)).strip()
-        except (OSError, UnicodeDecodeError):
-            return ""
+        return self.project.last_mac(device)
 
     def board_changed(self, device: DeviceConfig, mac: str) -> tuple[Reason, ...]:
         """Remember which board this device is; why that is news, if it is."""
@@ -231,11 +226,8 @@ class DeviceService:
         if last == mac:
             return ()
         with contextlib.suppress(OSError):
-            write_atomic(self._mac_file(device), f"{mac}\n".encode(), durable=False)
+            write_atomic(self.project.mac_file(device), f"{mac}\n".encode(), durable=False)
         return (Reason("board-changed", device.name, last, mac),) if last else ()
-
-    def _mac_file(self, device: DeviceConfig) -> Path:
-        return self.project.devices_dir / f"{device.name}.mac"
 
     def reference(self, journal: Journal, image: Image) -> bytes | None:
         """The image that was last committed to this board under this name and offset, if the store still has it."""

@@ -52,9 +52,10 @@ class LentPorts:
         from pipeline.client.connection import NoService
         from pipeline.client.served_port import borrow
 
-        if not _there() and (problem := self._start()):
+        if not _there() and (problem := self._start()) is not None:
             self._alone = True
-            self._notice(f"note: working without the service: {problem}")
+            if problem:
+                self._notice(f"note: working without the service: {problem}")
             return None
         try:
             port, cost = borrow(
@@ -74,10 +75,14 @@ class LentPorts:
             self._measured(device.name, PhasePart(name, phase, ms / 1000))
         return port
 
-    def _start(self) -> str:
+    def _start(self) -> str | None:
+        """Begin it; None when it is there, else why not ("": nobody wants it, or it cannot be here)."""
+        from pipeline.client import endpoint
         from pipeline.client.start import start_service
 
-        return start_service()
+        if endpoint.runtime_dir(create=True) is None:
+            return ""
+        return start_service() or None
 
     def tell_of(self, device: DeviceConfig, port: Any, holder: Holder) -> None:
         """Have others hear what an in-process board says, from now until `close`. Nobody hears of trouble
@@ -98,14 +103,19 @@ class LentPorts:
         port.channel = told.channel
         self._told.append(told)
 
+    def returned(self, device: str) -> None:
+        """The run has let go of this board, and goes on with others."""
+        for lent in [lent for lent in self._ports if lent[0] == device]:
+            self._ports.remove(lent)
+            if lent[1].returned_ms is not None:
+                self._measured(device, PhasePart("port returned", "reattach", lent[1].returned_ms / 1000))
+
     def close(self) -> None:
         """The run has let go of its boards. Idempotent."""
         while self._told:
             self._told.pop().close()
-        while self._ports:
-            device, port = self._ports.pop()
-            if port.returned_ms is not None:
-                self._measured(device, PhasePart("port returned", "reattach", port.returned_ms / 1000))
+        for device in {device for device, _ in self._ports}:
+            self.returned(device)
 
     def _waits(self, holder: str) -> None:
         self._notice(f"note: waiting for the port: {holder}")

@@ -169,6 +169,7 @@ NO_RUN = frozenset(
         "hooks",
         "host",
         "loop",
+        "ota",
     }
 )
 """doit's commands, ours, and the tasks that are no stages: a run of them builds nothing in this process."""

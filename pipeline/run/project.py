@@ -102,6 +102,19 @@ class Project:
         """`DEPLOY_REPORT_DIR`, else `[reports] dir`."""
         return self.root / (os.environ.get("DEPLOY_REPORT_DIR") or self.config.reports.dir)
 
+    def mac_file(self, device: DeviceConfig) -> Path:
+        """Where the MAC lies of the board that this device was last."""
+        return self.devices_dir / f"{device.name}.mac"
+
+    def last_mac(self, device: DeviceConfig) -> str:
+        """The MAC that this device must have: of the configuration, else of the board that its loader named last."""
+        if device.mac:
+            return device.mac
+        try:
+            return read_text(self.mac_file(device)).strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
     def config_moved(self) -> bool:
         """Does deploy.toml say something else than when it was loaded?"""
         try:

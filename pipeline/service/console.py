@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from pipeline.client.protocol import (
     NoteKind,
 )
 from pipeline.failures import fail
+from pipeline.formats.jsonrpc import reported_sha256
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.service.hub import ConsoleState, Since, Sink
 from pipeline.service.leases import Leases, PortLease
@@ -39,8 +41,15 @@ from pipeline.service.port_owner import (
 )
 from pipeline.service.ring import EntryRing
 
+GONE_S = 3.0
+"""How long whoever asks for a port that vanished waits for it: USB is back within a second."""
+
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 10.0
 """A port that cannot be opened is tried again this often, while somebody watches."""
+
+
+ELF_ID = re.compile(r"[0-9a-fA-F]{8,64}")
+"""What firmware may say that it is; anything else is a line like others."""
 
 
 class Lessee(Protocol):
@@ -118,13 +127,17 @@ class Console:
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = RETRY_FIRST_S
         self.bytes_dropped = 0
+        self.former: DeviceRef | None = None
+        """The last device that named this port, when none does any more, and somebody still has it."""
 
     # --- what it is ---------------------------------------------------------------------------------
 
     @property
     def device(self) -> DeviceRef:
         """One of those that name this port: the one that named it last."""
-        return next(reversed(self.devices.values()))
+        device = next(reversed(self.devices.values()), self.former)
+        assert device is not None
+        return device
 
     @property
     def names(self) -> set[str]:
@@ -179,11 +192,16 @@ class Console:
         """Own the port; None, or why it cannot be opened."""
         if self._make_owner is None:
             return self._elsewhere("lend")
-        if self.state in ("open", "gone"):
+        if self.state == "open":
             return None
         waiting: asyncio.Future[Failure | None] = self._loop.create_future()
         self._opened.append(waiting)
-        self.open()
+        if self.owner is None:
+            self.open()
+        elif self.state == "gone":
+            self.owner.want(True, now=True)
+            timer = self._loop.call_later(GONE_S, self._answer_opened, self._still_gone())
+            waiting.add_done_callback(lambda _: timer.cancel())
         return await waiting
 
     def close(self, text: str) -> PortOwner | None:
@@ -219,6 +237,7 @@ class Console:
             self.note(NoteKind.BACK, f"the port is back as {event.name} after {event.again_ms} ms")
             for lessee in list(self.lessees.values()):
                 lessee.back(event.name, event.again_ms)
+            self._answer_opened(None)
             return
         assert self.owner is not None
         if self.device.monitor_baud != self.owner.state[0]:
@@ -258,7 +277,12 @@ class Console:
 
     def _be_patient(self) -> None:
         if self.owner is not None:
-            self.owner.patient = self.watched
+            self.owner.want(self.watched, now=self.watched and self.state == "gone")
+
+    def _still_gone(self) -> Failure:
+        message = "the port vanished, and has not come back"
+        stage = Stage.VERIFY_FLASH
+        return fail(FailureCategory.PORT_MISSING, stage=stage, where=self.device.where, message=message)
 
     # --- what it says -------------------------------------------------------------------------------
 
@@ -292,8 +316,9 @@ class Console:
                     self._ring.boot = self._ring.number_at(seen.at_s)
                 self.elf, self._banner = "", False
                 self.note(NoteKind.RESET, f"the board was reset: {seen.text}")
-            if self._listener.running not in ("", self.elf):
-                self.elf = self._listener.running
+            said = reported_sha256(seen.message) if seen.message is not None else None
+            if said is not None and said != self.elf and ELF_ID.fullmatch(said):
+                self.elf = said
                 self.note(NoteKind.BOOT, f"firmware {self.elf[:16]} says that it runs", elf=self.elf)
 
     def note(self, kind: NoteKind, text: str, *, tx: str = "", elf: str = "") -> ConsoleNote:

@@ -41,6 +41,8 @@ class OwnedConsoles:
         self._record = record
         self._make_owner = make_owner or owner_of
         self._consoles: list[Console] = []
+        self.leaving: Callable[[Console], None] = lambda console: None
+        """Told of a console that no device names any more, before it is closed."""
 
     # --- hub.Consoles -------------------------------------------------------------------------------
 
@@ -82,6 +84,8 @@ class OwnedConsoles:
         """The console of this device, which it may have named for the first time, or with another port than before."""
         name = (device.root, device.name)
         key = _key(device)
+        for console in [one for one in self._consoles if not one.devices and not one.lessees]:
+            self._drop(console)
         named = next((console for console in self._consoles if name in console.devices), None)
         found = next((console for console in self._consoles if key in console.names), None)
         if named is not None and (named is found or (key == ports.AUTO and named.owner is not None)):
@@ -102,10 +106,16 @@ class OwnedConsoles:
 
     def _forget(self, console: Console, name: tuple[str, str]) -> None:
         """The device has another port now."""
+        console.former = console.devices[name]
+        if len(console.devices) == 1:
+            self.leaving(console)
         if len(console.devices) > 1 or console.lessees:
             del console.devices[name]
             console.records.pop(name, None)
             return
+        self._drop(console)
+
+    def _drop(self, console: Console) -> None:
         console.close("no device of deploy.toml has this port any more")
         self._consoles.remove(console)
 

@@ -16,6 +16,8 @@ import os
 import queue
 import re
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from cache.named_tuple import NamedTuple
@@ -69,9 +71,11 @@ class HistoryWriter:
 
     def close(self, timeout_s: float) -> None:
         """Write what is there. Idempotent."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(None)
-        self._thread.join(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        if self._thread.is_alive():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(None, timeout=timeout_s)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
         while (batch := self._batch()) is not None:
@@ -79,7 +83,8 @@ class HistoryWriter:
             for path, line in batch:
                 lines.setdefault(path, []).append(line)
             for path, said in lines.items():
-                self._write(path, said)
+                for part in _parts(said, LIMIT // 4):
+                    self._write(path, part)
 
     def _batch(self) -> list[tuple[Path, str]] | None:
         """What waits, at least one line; None: there will be no more."""
@@ -109,6 +114,20 @@ class HistoryWriter:
         except OSError:
             self._whole.discard(path)
             self.lost += len(said)
+
+
+def _parts(lines: list[str], limit: int) -> Iterator[list[str]]:
+    """Of about that many bytes each, so that no file becomes much larger than it may."""
+    part: list[str] = []
+    size = 0
+    for line in lines:
+        part.append(line)
+        size += len(line)
+        if size >= limit:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 class DeviceHistory:

@@ -21,6 +21,7 @@ from typing import Any
 from cache.durable import FileLock
 from pipeline import __version__
 from pipeline.client import endpoint
+from pipeline.client.protocol import Message
 from pipeline.effects.clock import SystemClock
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
@@ -28,8 +29,10 @@ from pipeline.service.consoles import OwnedConsoles
 from pipeline.service.history import HistoryWriter
 from pipeline.service.log import ServiceLog
 from pipeline.service.page_door import PageDoor, PageOf
+from pipeline.service.port_servers import PortServers
 from pipeline.service.roles import ROLES
 from pipeline.service.server import Client, Service
+from pipeline.service.speed import Speed
 from pipeline.service.upgrade import ask_to_stop
 
 SWITCH_S = 0.001
@@ -63,7 +66,9 @@ def serve(say: Callable[[str], None], *, port: int = 0) -> Failure | None:
         log = ServiceLog(Path(directory, endpoint.LOG), SystemClock().utc)
         log.say(f"version {__version__} begins, pid {os.getpid()}")
         where = f"{directory}/{endpoint.SOCKET} (pid {os.getpid()})"
-        asyncio.run(_run(listening, log, port, lambda page: say(f"listening on {where}; {page}")))
+        asyncio.run(
+            _run(listening, log, Path(directory), port, lambda page: say(f"listening on {where}; {page}")),
+        )
         log.say(f"pid {os.getpid()} ends")
     finally:
         with contextlib.suppress(OSError):
@@ -103,19 +108,25 @@ def _listen(path: Path) -> socket.socket:
     return listening
 
 
-async def _run(listening: socket.socket, log: ServiceLog, port: int, ready: Callable[[str], None]) -> None:
+async def _run(
+    listening: socket.socket, log: ServiceLog, directory: Path, port: int, ready: Callable[[str], None]
+) -> None:
     loop = asyncio.get_running_loop()
     clock = SystemClock()
     over = asyncio.Event()
     history = HistoryWriter()
     consoles = OwnedConsoles(loop, record=history.of)
-    service = Service(consoles, ROLES, clock.now_s, clock.utc)
+    ports = PortServers(loop, consoles, directory, lambda: (clock.now_s(), clock.utc()))
+    service = Service(consoles, {**ROLES, Message.PORTS.value: ports.role}, clock.now_s, clock.utc)
+    service.more["ports"] = ports.status
     service.stop = over.set
     service.more["history_lost"] = lambda: history.lost
     loop.set_exception_handler(lambda _, context: _unforeseen(service, log, context))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, over.set)
+    speed = Speed(loop, service, str(directory), log.say)
     server = await loop.create_unix_server(lambda: Client(service, loop), sock=listening)
+    ports.remember()
     door = PageDoor(PageOf(consoles, service.environments, clock, log.say))
     closed = door.open(port)
     page = f"page: {door.address}" if closed is None else f"no page: {closed.message} ({closed.hint})"
@@ -127,6 +138,8 @@ async def _run(listening: socket.socket, log: ServiceLog, port: int, ready: Call
         await over.wait()
     finally:
         server.close()
+        speed.close()
+        ports.close()
         await door.close()
         for client in list(service.clients):
             client.end()

@@ -35,8 +35,9 @@ BARRIER_S = 3.0
 
 EN_LOW_S = 0.005
 
-REOPEN_FIRST_S, REOPEN_MOST_S = 0.05, 2.0
-"""A port that vanished is looked for this often, then rarer: USB is back within a second, a person within minutes."""
+REOPEN_FIRST_S, REOPEN_MOST_S, REOPEN_UNWATCHED_S = 0.05, 2.0, 30.0
+"""A port that vanished is looked for this often, then rarer: USB is back within a second, a person within minutes; and
+rarer still while nobody wants to see it."""
 
 NO_LONGER = ("the port is not open", "wait for the board to come back, or plug it in")
 
@@ -120,8 +121,8 @@ class PortOwner:
         self._failure: Failure | None = None
         self._reader: threading.Thread | None = None
         self._worker = threading.Thread(target=self._work, name="hotplate-port-commands", daemon=True)
-        self.patient = True
-        """Is a port that vanished looked for, as long as it takes?"""
+        self._wanted = True
+        self._look = threading.Event()
         self.queued = 0
         """Bytes of writes that are not through."""
 
@@ -153,6 +154,12 @@ class PortOwner:
         """Would the board stay in its loader, or in reset, if nobody touched it any more?"""
         _, dtr, rts = self.state
         return self._channels.loading or (rts and not dtr)
+
+    def want(self, wanted: bool, *, now: bool = False) -> None:
+        """Does anybody want to see the port? `now`: look for one that vanished at once."""
+        self._wanted = wanted
+        if now:
+            self._look.set()
 
     def write(self, data: bytes, done: Done = _ignore) -> None:
         """To the board."""
@@ -188,6 +195,7 @@ class PortOwner:
     def close(self) -> None:
         """Let go of it; PortLetGo follows. Idempotent."""
         self._closing.set()
+        self._look.set()
         self._wake()
         self._commands.put(None)
 
@@ -331,16 +339,16 @@ class PortOwner:
         while not self._closing.is_set():
             _all(self._asked_barriers())
             try:
-                if self.patient:
-                    self._reopen(self._port)
-                    self._set_read_timeout()
-                    now_s = self._clock.now_s()
-                    self._deliver(PortOpened(now_s, self.name, round((now_s - gone_s) * 1000)))
-                    return True
+                self._reopen(self._port)
+                self._set_read_timeout()
             except OSError:
-                pass
-            self._closing.wait(wait_s)
-            wait_s = min(wait_s * 1.5, REOPEN_MOST_S)
+                self._look.wait(wait_s)
+                self._look.clear()
+                wait_s = min(wait_s * 1.5, REOPEN_MOST_S if self._wanted else REOPEN_UNWATCHED_S)
+                continue
+            now_s = self._clock.now_s()
+            self._deliver(PortOpened(now_s, self.name, round((now_s - gone_s) * 1000)))
+            return True
         return False
 
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pipeline.service.console import Console
     from pipeline.service.leases import PortLease
 
-MAX_UNSHOWN = 1 << 20
-"""Bytes that wait for a viewer; what comes while they do is dropped, and counted."""
+MAX_NOTES = 2 << 20
+"""Bytes that wait for a viewer, with which notes are dropped too, and not only what the board says."""
 
 MAX_UNWRITTEN = 1 << 18
 """Bytes of a lessee that wait for the port; then nothing is taken from it for a while."""
@@ -211,6 +211,9 @@ class PortRole:
             self._held = False
             self._client.hold(False)
 
+    def caught_up(self) -> None:
+        """A lessee that stays behind loses its connection."""
+
     def ended(self) -> None:
         if self._over:
             return
@@ -243,22 +246,27 @@ class WatchRole:
 
     def _show(self, entry: ConsoleEntry) -> None:
         client = self._client
-        if client.unsent > MAX_UNSHOWN:
+        if client.behind and (isinstance(entry, ConsoleChunk) or client.unsent > MAX_NOTES):
             self._dropped += 1
+            client.service.counts["entries_dropped"] += 1
             self._dropped_bytes += len(entry.data) if isinstance(entry, ConsoleChunk) else 0
             self._last = entry.number
             return
-        if self._dropped:
-            self._tell_dropped(entry)
+        self._tell_dropped()
         client.send(encode_entry(entry))
 
-    def _tell_dropped(self, entry: ConsoleEntry) -> None:
+    def caught_up(self) -> None:
+        self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        if not self._dropped:
+            return
         text = f"{self._dropped} entries ({self._dropped_bytes} bytes) were dropped: this viewer was too slow"
         self._console.bytes_dropped += self._dropped_bytes
-        self._client.service.counts["entries_dropped"] += self._dropped
         self._dropped = self._dropped_bytes = 0
-        at_s = self._client.service.now_s()
-        self._client.send(encode_entry(ConsoleNote(self._last, entry.at, at_s, NoteKind.DROPPED, text)))
+        service = self._client.service
+        note = ConsoleNote(self._last, service.utc(), service.now_s(), NoteKind.DROPPED, text)
+        self._client.send(encode_entry(note))
 
     def frame(self, frame: ServiceFrame) -> None:
         raise ProtocolError(f"{frame.message!r:.40} from a viewer")
@@ -286,6 +294,9 @@ class TellRole:
             self._console.take(entry.at, entry.at_s, entry.channel, entry.data)
         else:
             self._console.note(entry.kind, entry.text, tx=entry.tx, elf=entry.elf)
+
+    def caught_up(self) -> None:
+        """It is told nothing."""
 
     def ended(self) -> None:
         self._console.end_telling()

@@ -1,6 +1,7 @@
 """The runner: a process that has loaded what a deploy imports, and forks a child for each run that a client hands over.
 
-    python -m pipeline.service.runner DESCRIPTOR        of a listening socket; stdin: whoever started it
+    python -m pipeline.service.runner DESCRIPTOR        of a listening socket; stdin and stdout: whoever started it,
+                                                        who is told by a byte that this is ready
 
 Single-threaded, and without an open board, port or emulator, so that a fork is safe. Knows processes, descriptors and
 the frames of `client/run_frame.py`; a run is `doit` or `hotplate`, as ever. Invariants: a child has of the runner's
@@ -21,31 +22,19 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from cache.named_tuple import NamedTuple
 from pipeline.client.handoff import interpreter
 from pipeline.client.protocol import FrameReader, ProtocolError
 from pipeline.client.run_frame import DETACH, ENDED, REFUSED, SIGNAL, STARTED, frame, unpack
 from pipeline.fastpath import FileStamp, stamp_of
+from pipeline.service.preload import preload
+from pipeline.service.runner_child import HandedRun, become, run
 
 IDLE_S = 600.0
 """A runner that nobody used for so long ends."""
 MOST_RUNS = 32
 NAMESPACES = ("mnt", "net", "pid", "user", "ipc", "uts")
 DESCRIPTORS = 4
-
-
-class HandedRun(NamedTuple):
-    """What a child is to be: see `client.handoff.described`; `descriptors`: 0, 1, 2 of the client, and where the word
-    to begin comes from."""
-
-    place: Sequence[str]
-    argv: Sequence[str]
-    path: Sequence[str]
-    streams: Sequence[str]
-    environment: Mapping[bytes, bytes]
-    descriptors: Sequence[int]
 
 
 class RunnerLink:
@@ -72,9 +61,12 @@ class RunnerLink:
 class Runner:
     """The loop. `serve` returns in a child what that has to be, and None in the runner, at its end."""
 
-    def __init__(self, listening: socket.socket, starter: int, idle_s: float, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, listening: socket.socket, starter: tuple[int, int], idle_s: float, now_s: Callable[[], float]
+    ) -> None:
+        """`starter`: readable when whoever started this is gone; and what tells him the same of us."""
         self._listening = listening
-        self._starter = starter
+        self._starter, self._told = starter
         self._idle_s = idle_s
         self._now_s = now_s
         self._links: dict[int, RunnerLink] = {}
@@ -223,6 +215,7 @@ class Runner:
         os.close(self._woken)
         self._listening.close()
         os.close(self._starter)
+        os.close(self._told)
         for other in self._links.values():
             if other is link:
                 other.connection.close()
@@ -323,180 +316,28 @@ def die_with(parent: int, number: int) -> None:
         os._exit(1)
 
 
-# --- a child ----------------------------------------------------------------------------------
-
-
-def become(handed: HandedRun) -> bool:
-    """Take over a client's place, streams and environment. False when it does not want that any more."""
-    _, _, _, go = handed.descriptors
-    began = os.read(go, 1)
-    if not began:
-        return False
-    for number, descriptor in enumerate(handed.descriptors[:3]):
-        os.dup2(descriptor, number)
-    for descriptor in handed.descriptors:
-        os.close(descriptor)
-    cwd, umask, nice, asked_s, program, *ignored = handed.place
-    os.chdir(cwd)
-    os.umask(int(umask))
-    with contextlib.suppress(OSError):
-        os.nice(int(nice) - os.nice(0))
-    os.environb.clear()
-    os.environb.update(handed.environment)
-    from pipeline.effects.host import ASKED_AT
-
-    os.environ.setdefault(ASKED_AT, asked_s)
-    sys.argv = [program, *handed.argv]
-    sys.path[:] = handed.path
-    _open_streams(handed.streams)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, signal.SIG_IGN if str(int(number)) in ignored else default)
-    signal.signal(signal.SIGUSR1, _detached)
-    signal.signal(signal.SIGUSR2, _left_alone)
-    import locale
-    import time as of_time
-
-    with contextlib.suppress(locale.Error):
-        locale.setlocale(locale.LC_CTYPE, "")
-    of_time.tzset()
-    return True
-
-
-def _open_streams(facts: Sequence[str]) -> None:
-    """As the interpreter would have made them for that client."""
-    import io
-
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        encoding, errors, line_buffering, write_through = facts[4 * number : 4 * number + 4]
-        mode = "rb" if number == 0 else "wb"
-        unbuffered = number > 0 and write_through == "1"
-        binary: Any = open(number, mode, 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
-        raw = binary if unbuffered else binary.raw
-        raw.name = f"<{name}>"
-        made = io.TextIOWrapper(
-            binary, encoding, errors, newline=None if number == 0 else "\n",
-            line_buffering=line_buffering == "1", write_through=unbuffered,
-        )  # fmt: skip
-        made.mode = mode[0]  # type: ignore[misc]
-        setattr(sys, name, made)
-        setattr(sys, f"__{name}__", made)
-
-
-def _detached(number: int, _: Any) -> None:
-    """The client has gone, and the run goes on: what it says now only its log gets."""
-    del number
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
-    os.close(nothing)
-
-
-def _left_alone(number: int, frame: Any) -> None:
-    """The client was killed. Where flash is written that is let finish."""
-    del number
-    from cache.durable import FileLock
-
-    path = Path(".deploy", "locks", "writing")
-    if path.exists() and FileLock(path).try_acquire("its client was killed") is not None:
-        _detached(0, frame)
-        return
-    signal.raise_signal(signal.SIGTERM)
-
-
-def run() -> int:
-    """Be the program that the client was."""
-    if os.path.basename(sys.argv[0]) == "hotplate":  # noqa: PTH119
-        from pipeline.fastpath.handover import become_doit
-
-        return become_doit(sys.argv[1:], None)
-    from doit.doit_cmd import DoitMain
-
-    return int(DoitMain().run(sys.argv[1:]))
-
-
-PRELOADED = (
-    "doit.doit_cmd",
-    "doit.cmd_run",
-    "pipeline.tasks",
-    "pipeline.cli.cache_tasks",
-    "pipeline.cli.check_tasks",
-    "pipeline.cli.reporter",
-    "pipeline.editor.tasks",
-    "pipeline.measure.tasks",
-    "pipeline.fastpath.handover",
-    "pipeline.fastpath.state",
-    "pipeline.engine.scheduler",
-    "pipeline.stages.fingerprint",
-    "pipeline.stages.compile",
-    "pipeline.stages.link",
-    "pipeline.stages.verify_flash",
-    "pipeline.stages.reflash",
-    "pipeline.stages.reattach",
-    "pipeline.stages.ttfb",
-    "pipeline.toolchain.builtins",
-    "pipeline.run.built_images",
-    "pipeline.run.device_service",
-    "pipeline.run.exports",
-    "pipeline.cli.users_state",
-    "pipeline.client.connection",
-    "pipeline.effects.utf8",
-    "pipeline.device.connect",
-    "pipeline.device.flash_baud",
-    "pipeline.device.journal_file",
-    "pipeline.device.leases",
-    "pipeline.device.ports",
-    "pipeline.device.rom_loader",
-    "pipeline.device.serial_link",
-    "pipeline.device.session",
-    "pipeline.flash.image_set",
-    "pipeline.formats.boot_rules",
-    "pipeline.toolchain.config_places",
-    "pipeline.toolchain.placements",
-    "pipeline.report.document",
-    "pipeline.report.markdown",
-    "cache.store",
-    "concurrent.futures.thread",
-    "sqlite3",
-    "ctypes",
-    "difflib",
-    "locale",
-    "mmap",
-    # its import opens no emulator; whoever has no virtual board has none of it
-    "virtualboard.port",
-    "virtualboard.rv32",
-    "unicorn",
-)
-
-
-def preload() -> None:
-    """Import what a deploy does. What is missing here costs the run its import, no more."""
-    import importlib
-
-    for name in PRELOADED:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-
-
 def main() -> int:
     """Be a runner, and in each child a run."""
     listening = socket.socket(fileno=int(sys.argv[1]))
     listening.setblocking(False)
     # Of no terminal, so that those of its clients are files like others to the children, which lead no session either.
     os.setsid()
-    starter = os.dup(0)
+    starter, ready = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
     os.close(nothing)
     preload()
     gc.collect()
     gc.freeze()  # the collector of a child would else touch, and so copy, every page
-    handed = Runner(listening, starter, IDLE_S, time.monotonic).serve()
+    runner = Runner(listening, (starter, ready), IDLE_S, time.monotonic)
+    with contextlib.suppress(OSError):
+        os.write(ready, b"r")
+    handed = runner.serve()
     if handed is None:
         return 0
     return run() if become(handed) else 0
 
 
 if __name__ == "__main__":
-    sys.modules["pipeline.service.runner"] = sys.modules["__main__"]
     sys.exit(main())

@@ -1,8 +1,9 @@
 """Keeps the runner's socket, and starts a runner when somebody comes and there is none.
 
-Knows asyncio and the runner's command line; not what it does. Invariant: the socket is there as long as this is; one
-runner at a time takes connections from it, and a runner that ended (idle, killed, or because our code changed on disk)
-is followed by another at the next connection. A runner whose keeper is gone ends with its last run.
+Knows asyncio and the runner's command line; not what it does. Invariants: the socket is there as long as this is; one
+runner at a time takes connections from it, and one that ended (idle, killed, or because our code changed on disk) is
+followed by another at the next connection, which is refused at once and so waits for nothing. A runner whose keeper is
+gone ends with its last run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 
 from pipeline.client.endpoint import RUNNER_SOCKET
+from pipeline.client.run_frame import REFUSED, frame
 
 BACKLOG = 32
 AGAIN_S = 1.0
@@ -23,58 +25,58 @@ AGAIN_S = 1.0
 
 
 class RunnerKeeper:
-    """All calls from the loop's thread. `directory`: the runtime directory."""
+    """All calls from the loop's thread. `directory`: the runtime directory. Raises OSError."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, directory: str) -> None:
         self._loop = loop
         self._path = Path(directory, RUNNER_SOCKET)
         self._listening = _listen(self._path)
         self._runner: subprocess.Popen[bytes] | None = None
+        self._ready = False
+        self._next_s = float("-inf")
         self._closed = False
+        loop.add_reader(self._listening, self._come)
 
     @property
     def pid(self) -> int:
-        """Of the runner; 0 while there is none."""
-        return 0 if self._runner is None else self._runner.pid
+        """Of the runner that takes connections; 0 while there is none."""
+        return self._runner.pid if self._runner is not None and self._ready else 0
 
-    def start(self) -> None:
-        """Have a runner now, so that the first run finds it ready."""
-        if self._closed or self._runner is not None:
-            return
-        self._loop.remove_reader(self._listening)
+    def _come(self) -> None:
+        """Somebody wants a runner, and there is none: he works alone, and the next one need not."""
+        with contextlib.suppress(OSError):
+            connection, _ = self._listening.accept()
+            with connection:
+                connection.setblocking(False)
+                connection.sendall(frame(REFUSED, b"the runner is being started"))
+        if self._runner is None and self._loop.time() >= self._next_s:
+            self._start()
+
+    def _start(self) -> None:
+        self._next_s = self._loop.time() + AGAIN_S
         handle = self._listening.fileno()
-        try:
+        argv = [sys.executable, "-m", "pipeline.service.runner", str(handle)]
+        with contextlib.suppress(OSError):
             self._runner = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.service.runner", str(handle)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(handle,),
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(handle,), cwd="/"
             )
-            ended = os.pidfd_open(self._runner.pid)
-        except OSError:
-            if self._runner is not None:
-                self._runner.kill()
-                self._runner.wait()
-                self._runner = None
-            self._loop.call_later(AGAIN_S, self.wait)
+            assert self._runner.stdout is not None
+            self._loop.add_reader(self._runner.stdout, self._heard, self._runner)
+
+    def _heard(self, runner: subprocess.Popen[bytes]) -> None:
+        """A runner says that it is ready, or has ended."""
+        assert runner.stdout is not None and runner.stdin is not None
+        if os.read(runner.stdout.fileno(), 1):
+            self._ready = True
+            self._loop.remove_reader(self._listening)
             return
-        self._loop.add_reader(ended, self._ended, ended)
-
-    def wait(self) -> None:
-        """Start one when somebody comes."""
-        if not self._closed and self._runner is None:
-            self._loop.add_reader(self._listening, self.start)
-
-    def _ended(self, handle: int) -> None:
-        self._loop.remove_reader(handle)
-        os.close(handle)
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            assert runner.stdin is not None
-            runner.stdin.close()
-            failed = runner.wait() != 0
-            # One that dies at once must not be started as fast as it dies.
-            self._loop.call_later(AGAIN_S, self.wait) if failed else self.wait()
+        self._loop.remove_reader(runner.stdout)
+        runner.stdout.close()
+        runner.stdin.close()
+        runner.wait()
+        self._runner, self._ready = None, False
+        if not self._closed:
+            self._loop.add_reader(self._listening, self._come)
 
     def close(self) -> None:
         """The socket goes; a run that is under way ends by itself. Idempotent."""
@@ -85,8 +87,11 @@ class RunnerKeeper:
         self._listening.close()
         with contextlib.suppress(OSError):
             self._path.unlink()
-        if self._runner is not None and self._runner.stdin is not None:
-            self._runner.stdin.close()
+        runner = self._runner
+        if runner is not None and runner.stdin is not None and runner.stdout is not None:
+            self._loop.remove_reader(runner.stdout)
+            runner.stdout.close()
+            runner.stdin.close()
 
 
 def _listen(path: Path) -> socket.socket:

@@ -40,6 +40,9 @@ GREETING_S = 10.0
 MAX_CONNECTIONS = 200
 """Each is a descriptor; a port needs some too, and its number must stay below what `select` takes (1024)."""
 
+MAX_BEHIND = 1 << 20
+"""Bytes that wait for a client; with more it is behind, until it has taken three quarters of them."""
+
 MAX_UNSENT = 4 << 20
 """Bytes that wait for a client that does not take them; then it has lost its connection."""
 
@@ -51,6 +54,10 @@ class Role(Protocol):
         """Raises ProtocolError for what cannot be."""
         ...
 
+    def caught_up(self) -> None:
+        """The client has taken what it was behind with."""
+        ...
+
     def ended(self) -> None:
         """The client is gone. Called once."""
         ...
@@ -58,7 +65,7 @@ class Role(Protocol):
 
 class Service:
     """What all connections share. `roles` makes what a connection becomes, by the message that asks. `verdict` answers
-    a verdict frame: its fields, and a body; None: nobody does here. `stop` is called when the service shall end."""
+    a verdict frame: its fields, and the pid of who asks; None: nobody does. `stop` is called to end the service."""
 
     def __init__(
         self,
@@ -71,12 +78,14 @@ class Service:
         self.roles = roles
         self.counts: Counter[str] = Counter()
         """What happened: `connections`, `refused_*`, `broken`, `slow`, ..."""
-        self.clients: set[Client] = set()
+        self.clients: dict[Client, None] = {}
+        """In the order in which they came."""
         self.environments = Environments()
         """Of those who named projects."""
-        self.verdict: Callable[[list[bytes], bytes], tuple[list[bytes], bytes]] | None = None
+        self.verdict: Callable[[list[bytes], int], tuple[list[bytes], bytes]] | None = None
         self.stop: Callable[[], None] = lambda: None
         self.now_s = now_s
+        self.utc = utc
         self.began_s = now_s()
         self.began_at = utc()
         self.more: dict[str, Callable[[], Any]] = {}
@@ -96,6 +105,17 @@ class Service:
             "counts": dict(self.counts),
             **{name: call() for name, call in self.more.items()},
         }
+
+    def has_room(self) -> bool:
+        """For one more connection. Where there are too many, one that is nothing yet makes room."""
+        if len(self.clients) < MAX_CONNECTIONS:
+            return True
+        idle = next((client for client in self.clients if client.idle), None)
+        if idle is not None:
+            self.counts["displaced"] += 1
+            self.clients.pop(idle)
+            idle.end()
+        return idle is not None
 
     def asked_to_stop(self, *, now: bool) -> str:
         """Why not, or "" and it ends."""
@@ -118,25 +138,27 @@ class Client(asyncio.Protocol):
         self._role: Role | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.ended = False
+        self.behind = False
+        """Does it take less than is sent?"""
 
     # --- asyncio ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.set_write_buffer_limits(high=MAX_UNSENT)
+        transport.set_write_buffer_limits(high=MAX_BEHIND)
         service = self.service
         service.counts["connections"] += 1
         who = peer(transport.get_extra_info("socket"))
         if who is not None and who[1] != os.getuid():
             service.counts["refused_user"] += 1
             self.end()
-        elif len(service.clients) >= MAX_CONNECTIONS:
+        elif not service.has_room():
             service.counts["refused_many"] += 1
             self.refuse(f"{MAX_CONNECTIONS} connections are open already")
         else:
             self.pid = who[0] if who is not None else 0
-            service.clients.add(self)
+            service.clients[self] = None
             self._deadline = self.loop.call_later(GREETING_S, self._late)
 
     def data_received(self, data: bytes) -> None:
@@ -155,13 +177,26 @@ class Client(asyncio.Protocol):
         self._end_role()
         return True  # what is to be done at its end may take a moment; whoever does it calls `end`
 
+    def pause_writing(self) -> None:
+        self.behind = True
+
+    def resume_writing(self) -> None:
+        self.behind = False
+        if self._role is not None:
+            self._role.caught_up()
+
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self.ended = True
         self._end_role()
-        self.service.clients.discard(self)
+        self.service.clients.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
+
+    @property
+    def idle(self) -> bool:
+        """Is it nothing yet, such as a lent port or a view?"""
+        return self._role is None
 
     # --- for roles ----------------------------------------------------------------------------------
 
@@ -218,12 +253,12 @@ class Client(asyncio.Protocol):
             self.end()
 
     def _frame(self, frame: ServiceFrame) -> None:
-        if not self._greeted:
-            self._greet(frame)
-        elif self._role is not None:
+        if self._role is not None:
             self._role.frame(frame)
-        elif frame.kind == VERDICT_FRAME:
+        elif frame.kind == VERDICT_FRAME:  # it names the protocol itself, and needs no greeting
             self._judge(frame)
+        elif not self._greeted:
+            self._greet(frame)
         else:
             self._ask(frame)
 
@@ -251,7 +286,7 @@ class Client(asyncio.Protocol):
     def _judge(self, frame: ServiceFrame) -> None:
         """An empty answer says: look yourself."""
         judge = self.service.verdict
-        fields, body = ([], b"") if judge is None else judge(frame.header["fields"], frame.body)
+        fields, body = ([], b"") if judge is None else judge(frame.header["fields"], self.pid)
         self.send(encode_verdict(*fields, body=body))
 
     def _ask(self, frame: ServiceFrame) -> None:

@@ -71,6 +71,7 @@ class SharedTerminal:
         self._own_since_s = 0.0
         self._baud = 0
         self._purging = 0
+        self._lines = LineMeaning.REST
         self.refused = 0
         """Bytes that could not be written, since somebody else had the port."""
 
@@ -152,11 +153,14 @@ class SharedTerminal:
 
     def set_lines(self, meaning: LineMeaning, then: Then) -> None:
         """See `line_intent.py`."""
+        before, self._lines = self._lines, meaning
         owner = self._usable()
         if owner is None:
             self._loop.call_soon(then)
         elif meaning is LineMeaning.RESET:
             owner.set_lines(False, True, self._through(then))
+        elif meaning is LineMeaning.REST and before is LineMeaning.BOOT_PIN:
+            owner.set_lines(False, False, self._through(then))  # the chip has seen the pin, and is in its loader
         elif meaning is LineMeaning.REST or not self._begin_own():
             self._into_application(owner, then)
         elif _own_usb(self._console, owner):

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.client.verdict import LOOK, YES, asked
 from pipeline.service.inotify import Inotify, MountTable, slept_s
 from pipeline.service.path_watch import PathWatch
-from pipeline.service.verdicts import Loop, Machine, VerdictAnswer, VerdictBook, VerdictQuestion
+from pipeline.service.verdicts import MachineFacts, VerdictAnswer, VerdictBook, VerdictLoop, VerdictQuestion
 
 
 class VerdictDesk:
@@ -29,8 +29,8 @@ class VerdictDesk:
         self._mounts = MountTable()
         self._here = _sees("self")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="verdicts")
-        machine = Machine(self._mounts.changed, slept_s, time.monotonic)
-        of_loop = Loop(self._run_later, loop.add_reader, loop.remove_reader)
+        machine = MachineFacts(self._mounts.changed, slept_s, time.monotonic)
+        of_loop = VerdictLoop(self._run_later, loop.add_reader, loop.remove_reader)
         self._book = VerdictBook(of_loop, machine, lambda: PathWatch(Inotify()))
 
     @property

@@ -187,7 +187,7 @@ def _stamp(path: bytes) -> FileStamp | None:
     return found
 
 
-class Machine(NamedTuple):
+class MachineFacts(NamedTuple):
     """What must not have changed beside the files. `mounts_changed`: since the last question; `slept_s`: how long the
     machine was suspended in all; `now_s`: for the effort that is made, never for what is believed."""
 
@@ -210,7 +210,7 @@ class _Place:
         self.wait_s = AGAIN_S
 
 
-class Loop(NamedTuple):
+class VerdictLoop(NamedTuple):
     """What the book needs of the event loop. `run_later`: do the first in a thread, then the second in the loop;
     `listen`: call when this descriptor is readable; `unlisten`: no more."""
 
@@ -222,7 +222,7 @@ class Loop(NamedTuple):
 class VerdictBook:
     """The states of this user's projects. All calls from the loop's thread."""
 
-    def __init__(self, loop: Loop, machine: Machine, make: Callable[[], PathWatch]) -> None:
+    def __init__(self, loop: VerdictLoop, machine: MachineFacts, make: Callable[[], PathWatch]) -> None:
         self._loop = loop
         self._machine = machine
         self._make = make

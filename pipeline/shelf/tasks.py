@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from doit.exceptions import TaskFailed
 
 from pipeline.run.current import current, told
+from pipeline.run.options import measuring_params
 
 if TYPE_CHECKING:
     from pipeline.device.probe import FoundBoard
@@ -33,6 +34,36 @@ def devices_group() -> Iterator[dict[str, Any]]:
         "params": [port],
         "verbosity": 2,
     }
+
+
+def ota() -> dict[str, Any]:
+    """The task."""
+    doc = "update without a cable: send what differs of the application, restart, and prove what runs"
+    return {"basename": "ota", "doc": doc, "actions": [(_ota, [])], "params": measuring_params(), "verbosity": 2}
+
+
+@told(TaskFailed)
+def _ota(**options: Any) -> TaskFailed | None:
+    del options  # of this task only; the run has read those of the whole command line
+    from pipeline.model import Failure
+    from pipeline.report.terminal import Progress, look_of, say_failure, stage_table
+    from pipeline.run.screen import Screen
+    from pipeline.shelf.ota_run import update_devices
+
+    project = current().project
+    look, screen = look_of(sys.stdout), Screen()
+    screen.on_progress = progress = Progress(sys.stdout, look)
+    screen.on_notice = lambda text: print(text, file=sys.stderr, flush=True)
+    rendered = update_devices(project.root, project.options, screen)
+    progress.finish()
+    if isinstance(rendered, Failure):
+        say_failure(rendered, sys.stderr)
+        return TaskFailed(rendered.line())
+    for one in rendered:
+        print("\n".join([*stage_table(one.report, look), one.line]), flush=True)
+    failed = [one.report["failure"] for one in rendered if one.report["failure"] is not None]
+    told = [f"{failure['where']}: error: {failure['message']}\nhint: {failure['hint']}" for failure in failed]
+    return TaskFailed("\n".join(told)) if failed else None
 
 
 @told(TaskFailed)

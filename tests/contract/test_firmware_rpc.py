@@ -24,6 +24,7 @@ pytestmark = pytest.mark.needs_zig
 
 METHODS = [
     *("rpc.discover", "ping", "echo", "info", "health", "module.set", "log", "image.hashes"),
+    *("ota.begin", "ota.hashes", "ota.copy", "ota.chunk", "ota.commit", "ota.abort"),
     *("reboot", "panic", "hang"),
 ]
 HEALTHY = {"setup_ok": True, "at_fault": False}

@@ -15,8 +15,12 @@ from typing import Any
 import pytest
 
 from pipeline.failures import FAILURE_MAP
+from pipeline.livetest.selection import LiveOptions
+from pipeline.livetest.session import failure_of, run_live, select
+from pipeline.livetest.targets import BoardTarget
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.run import lock as project_lock
+from pipeline.run.device_service import DeviceService
 from pipeline.run.options import Options
 from pipeline.run.run import load_run
 from tests.e2e.inprocess import NONE, InProcessRun, Plants, deploy
@@ -191,6 +195,28 @@ def unhealthy(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     return result
 
 
+def failed_test(space: Space, _: pytest.MonkeyPatch) -> Failure:
+    """A live test on the board expects something else."""
+    assert run(space).outcome == "full_flashed"
+    space.file("tests/live").mkdir(parents=True)
+    space.file("tests/live/wrong.toml").write_text('[[step]]\ncall = "ping"\nresult = "pang"\n')
+    context = load_run(Options(), space.path)
+    assert not isinstance(context, Failure)
+    boards = DeviceService(context.build)
+    try:
+        selected = select(context.project, LiveOptions())
+        assert not isinstance(selected, Failure)
+        target = BoardTarget(boards, context.project.devices[0])
+        suite = run_live(context.project, target, selected, LiveOptions())
+        assert not isinstance(suite, Failure)
+        failure = failure_of(suite)
+        assert failure is not None
+        return failure
+    finally:
+        boards.close()
+        context.close()
+
+
 def interrupted(space: Space, _: pytest.MonkeyPatch) -> InProcessRun:
     def stop_writing(context: Any) -> None:
         context.screen.on_progress = lambda label, done, total: (
@@ -244,6 +270,7 @@ CAUSES: Mapping[FailureCategory, Cause] = {
     C.WRONG_IMAGE: wrong_image,
     C.RPC_TIMEOUT: planted(Stage.REATTACH, "garble:to=host,at=0,every=40"),
     C.UNHEALTHY: unhealthy,
+    C.TEST_FAILED: failed_test,
     C.INTERRUPTED: interrupted,
     C.OVER_BUDGET: over_budget,
     C.UNKNOWN: unknown,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from tests import given_firmware as given
 from tests.e2e.conftest import ServedBoard
-from tests.e2e.space import Space
+from tests.e2e.space import TIMEOUT_S, Space
 
 MAIN = "firmware/core/main.c"
 SILENT = "    for (;;) {\n    }\n    announce();"
@@ -223,6 +224,48 @@ def test_ports_and_leases_are_free_when_a_board_is_done(
     assert not [*host_space.file(".deploy/user-state").rglob("*.lease")] or all(
         path.read_text() == "" for path in host_space.file(".deploy/user-state").rglob("*.lease")
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_every_board(
+    host_space: Space, start_board: Callable[..., ServedBoard], number: signal.Signals
+) -> None:
+    """Those that wait for a silent firmware, and those that have not had their turn."""
+    text = host_space.file("deploy.toml").read_text().replace("timeout_ms = 5000", "timeout_ms = 300000")
+    boards = [start_board("--mac", f"7c:df:a1:00:22:0{n}") for n in (1, 2, 3)]
+    tables = [device(f"b{n}", n, board.url) for n, board in enumerate(boards, 1)]
+    host_space.file("deploy.toml").write_text("".join([text, *tables]))
+    host_space.edit(MAIN, "    announce();", SILENT)
+    child = host_space.start("deploy", "--group", "rack", "--workers", "2")
+    assert child.stdout is not None
+    waiting: set[str] = set()
+    for line in child.stdout:
+        waiting |= set(re.findall(r"^\.  (ttfb:b\d)$", line))
+        if len(waiting) == 2:
+            break
+    child.send_signal(number)
+    output, _ = child.communicate(timeout=TIMEOUT_S)
+    assert child.returncode in (130, -signal.SIGINT) and "Traceback" not in output, output
+    found = reports(host_space, output)
+    assert {name: report["outcome"] for name, report in found.items()} == dict.fromkeys(
+        ("b1", "b2", "b3"), "interrupted"
+    )
+    assert found["b1"]["failure"]["stage"] == "ttfb" and found["b3"]["failure"]["stage"] is None
+    host_space.edit(MAIN, SILENT, "    announce();")
+    healed = host_space.doit("deploy", "--group", "rack")
+    assert healed.code == 0, healed.out + healed.err
+
+
+def test_modelled_time_is_each_boards_own(host_space: Space) -> None:
+    """Boards in this process skip what others would wait for: three beside each other take what one takes."""
+    slow = {"timing": "instant,app_s=600"}
+    add(host_space, "".join(device(f"b{n}", n, **slow) for n in range(3)))
+    host_space.edit("deploy.toml", "timeout_ms = 5000", "timeout_ms = 3600000")
+    result = host_space.doit("deploy", "--group", "rack")
+    assert result.code == 0, result.out + result.err
+    for report in reports(host_space, result.out).values():
+        ttfb = next(row["duration_ms"] for row in report["stages"] if row["stage"] == "ttfb")
+        assert 600_000 <= ttfb <= report["totals"]["duration_ms"] < 1_100_000, report["stages"]
 
 
 def test_devices_are_listed_and_found(

@@ -69,6 +69,26 @@ void port_sha256(const struct port_region *region, uint8_t digest[PORT_DIGEST_SI
     memset(digest, 0, PORT_DIGEST_SIZE);
 }
 
+bool port_update_slot(struct port_slot *slot) {
+    (void)slot;
+    return false;
+}
+
+void port_update_read(const struct port_slot *slot, uint32_t at, uint8_t *block, uint32_t size) {
+    (void)slot, (void)at, (void)block, (void)size;
+}
+
+bool port_update_write(const struct port_slot *slot, uint32_t at, const uint8_t *block,
+                       uint32_t size) {
+    (void)slot, (void)at, (void)block, (void)size;
+    return false;
+}
+
+bool port_update_select(const struct port_slot *slot) {
+    (void)slot;
+    return false;
+}
+
 _Noreturn void port_reboot(void) {
     abort();
 }

@@ -75,6 +75,14 @@ def test_the_lean_loader_reads_what_esptool_reads(board: Opener, chip: str) -> N
     assert lean.facts.mac == "7c:df:a1:00:11:22"
 
 
+@pytest.mark.parametrize(("wanted", "there"), [(a, b) for a in CHIPS for b in CHIPS if a != b])
+def test_whatever_other_chip_is_there_it_is_the_wrong_device(board: Opener, wanted: str, there: str) -> None:
+    """An ESP32 knows no question that the others answer, which is no reason to take it for a board without a loader."""
+    with pytest.raises(DeviceError, match=f"expected {wanted}: This chip is ") as refused:
+        connect(board(there), wanted)
+    assert refused.value.failure.category is FailureCategory.WRONG_DEVICE
+
+
 @pytest.mark.parametrize(("garbled", "believed"), [((1,), False), ((1, 2), False), ((5, 5), True)])
 def test_another_chip_is_believed_only_when_it_says_so_twice(
     board: Opener, monkeypatch: pytest.MonkeyPatch, garbled: tuple[int, ...], *, believed: bool

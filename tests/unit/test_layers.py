@@ -59,7 +59,7 @@ ROOMS = {
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "agent": room("boot client config device effects formats report run"),
-    "shelf": room("client config device effects formats report run"),
+    "shelf": room("boot client config device effects flash formats report run stages"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
     "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "cli": room(
@@ -83,6 +83,7 @@ PURE_CACHE = {"cache.named_tuple", "cache.digest"}
 
 DOIT_MODULES = {
     "pipeline/tasks.py",
+    "pipeline/cli/attach_command.py",
     "pipeline/cli/cache_tasks.py",
     "pipeline/cli/check_tasks.py",
     "pipeline/cli/commands.py",

@@ -234,3 +234,46 @@ def test_modules_are_listed_and_cannot_steer_the_terminal() -> None:
     lines = module_table({"readiness": {"modules": modules}}, TerminalLook(tty=False, colour=False, columns=80))
     assert lines == ["module blink        ok, 0 bytes held, 3 flashes", r"module samp\x1b[2Jler not set up, at fault"]
     assert module_table({"readiness": {"modules": []}}, TerminalLook(tty=False, colour=False, columns=80)) == []
+
+
+def test_each_board_has_a_line_of_its_own() -> None:
+    """Redrawn in place; what else is printed stands above, and nothing is left behind at the end."""
+    tty = FakeTty()
+    progress = Progress(tty, TTY)
+    progress.of_lane("one", "app", 1, 2)
+    progress.of_lane("two", "waiting for byte", 1, 0)
+    progress.of_lane("one", "app", 2, 2)
+    assert shown(tty) == ["one app [" + "#" * 40 + "] 100 %", "two waiting for byte ."]
+    assert progress.between(lambda: tty.write("a line\n")) == 7
+    assert shown(tty) == ["a line", ""]
+    progress.lane_over("one")
+    progress.of_lane("two", "waiting for byte", 2, 0)
+    assert shown(tty) == ["a line", "two waiting for byte .."]
+    progress.finish()
+    assert shown(tty) == ["a line", ""]
+
+
+def test_lines_that_do_not_fit_are_not_drawn() -> None:
+    tty = FakeTty()
+    progress = Progress(tty, TerminalLook(tty=True, colour=False, columns=80, lines=4))
+    for number in range(9):
+        progress.of_lane(f"b{number}", "app", 1, 2)
+    assert [line.split()[0] for line in shown(tty)] == ["b0", "b1", "b2"]
+
+
+def shown(tty: FakeTty) -> list[str]:
+    """The lines of a terminal that knows line ends, cursor up and erasing a line."""
+    lines, at = [""], 0
+    for part in re.split(r"(\r\x1b\[K|\x1b\[A|\n)", tty.getvalue()):
+        if part == "\n":
+            at += 1
+            lines[at:] = lines[at:] or [""]
+        elif part == "\x1b[A":
+            at -= 1
+        elif part == "\r\x1b[K":
+            lines[at] = ""
+        else:
+            lines[at] += part
+    while len(lines) > at + 1 and not lines[-1]:
+        lines.pop()
+    return lines

@@ -70,3 +70,8 @@ def test_files_and_ports_that_cannot_be_used_are_messages(tmp_path: Path, capsys
         port = taken.getsockname()[1]
         assert main(["--chip", "esp32", "--rfc2217", str(port), "--flash", str(tmp_path / "f.bin")]) == 2
     assert capsys.readouterr().err.startswith(f"127.0.0.1:{port}: error: cannot listen: ")
+
+
+def test_a_record_that_cannot_be_written_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--chip", "esp32c3", "--rfc2217", "0", "--record", str(tmp_path)]) == 2
+    assert "--record: error:" in capsys.readouterr().err

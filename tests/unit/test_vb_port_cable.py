@@ -210,3 +210,14 @@ def test_firmware_that_never_rests_does_not_keep_a_call_from_returning() -> None
     before = port.board.executed
     assert port.in_waiting > 0
     assert port.board.executed - before < 2_000_000
+
+
+def test_what_is_sent_is_recorded_whether_or_not_anybody_takes_it() -> None:
+    bench = CableBench()
+    recorded = bytearray()
+    bench.cable = Cable(bench.cable.board, lambda: bench.t, recorded.extend)
+    bench.send(b"one")
+    bench.cable.forget()
+    bench.t += 1
+    bench.send(b"two")
+    assert bytes(recorded) == b"onetwo"

@@ -21,7 +21,14 @@ from pipeline.fastpath.state import listing_of
 from pipeline.service import inotify as notifications
 from pipeline.service.inotify import Inotify, InotifyEvent, MountTable
 from pipeline.service.path_watch import Doubt, PathWatch
-from pipeline.service.verdicts import MOST_STATES, Loop, Machine, VerdictAnswer, VerdictBook, VerdictQuestion
+from pipeline.service.verdicts import (
+    MOST_STATES,
+    MachineFacts,
+    VerdictAnswer,
+    VerdictBook,
+    VerdictLoop,
+    VerdictQuestion,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
@@ -46,8 +53,8 @@ class Inline:
         done()
 
     @property
-    def loop(self) -> Loop:
-        return Loop(self.run_later, self.listeners.__setitem__, self.listeners.__delitem__)
+    def loop(self) -> VerdictLoop:
+        return VerdictLoop(self.run_later, self.listeners.__setitem__, self.listeners.__delitem__)
 
 
 class StatedProject:
@@ -70,7 +77,7 @@ class StatedProject:
         self.inline = Inline()
         self.now_s = 0.0
         self.mounts = MountTable()
-        machine = Machine(self.mounts.changed, slept, lambda: self.now_s)
+        machine = MachineFacts(self.mounts.changed, slept, lambda: self.now_s)
         self.book = VerdictBook(self.inline.loop, machine, lambda: PathWatch(Inotify()))
         self.write_state()
 
@@ -107,9 +114,9 @@ class StatedProject:
                 len(rows),
                 listing_of(rows),
             )
-        place = self.root / state_path("")
-        statefile.save(place.with_suffix(touched.SUFFIX), touched.KIND, (snapshot.token, contents))
-        write_atomic(place, encode(KIND, snapshot.values()), durable=False, own=True)
+        state = self.root / state_path("")
+        statefile.save(state.with_suffix(touched.SUFFIX), touched.KIND, (snapshot.token, contents))
+        write_atomic(state, encode(KIND, snapshot.values()), durable=False, own=True)
 
     def on_disk(self) -> str | None:
         with pytest.MonkeyPatch.context() as patch:

@@ -190,6 +190,27 @@ void port_sha256(const struct port_region *region, uint8_t digest[PORT_DIGEST_SI
     sha256_end(&sha, digest);
 }
 
+/* A program does not replace itself while it runs. */
+bool port_update_slot(struct port_slot *slot) {
+    (void)slot;
+    return false;
+}
+
+void port_update_read(const struct port_slot *slot, uint32_t at, uint8_t *block, uint32_t size) {
+    (void)slot, (void)at, (void)block, (void)size;
+}
+
+bool port_update_write(const struct port_slot *slot, uint32_t at, const uint8_t *block,
+                       uint32_t size) {
+    (void)slot, (void)at, (void)block, (void)size;
+    return false;
+}
+
+bool port_update_select(const struct port_slot *slot) {
+    (void)slot;
+    return false;
+}
+
 _Noreturn void port_reboot(void) {
     restart("software");
 }

@@ -29,6 +29,7 @@ SUITES = {
     "device": "device",
     "shelf": "shelf",
     "watch": "watch",
+    "live": "live",
     "work": "work",
 }
 """Suite -> the module of this folder whose `measure(build, recorder, options)` runs it."""

@@ -1,0 +1,115 @@
+"""What a child of the runner becomes: the process that handed its run over.
+
+Knows what of a process a run can see. Does not know frames or the runner. Invariants: after `become` returned True the
+place, the environment, the streams and the dispositions of signals are the client's; before the client says so nothing
+of the run is begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.named_tuple import NamedTuple
+
+
+class HandedRun(NamedTuple):
+    """What a child is to be: see `client.handoff.described`; `descriptors`: 0, 1, 2 of the client, and where the word
+    to begin comes from."""
+
+    place: Sequence[str]
+    argv: Sequence[str]
+    path: Sequence[str]
+    streams: Sequence[str]
+    environment: Mapping[bytes, bytes]
+    descriptors: Sequence[int]
+
+
+def become(handed: HandedRun) -> bool:
+    """Take over a client's place, streams and environment. False when it does not want that any more."""
+    _, _, _, go = handed.descriptors
+    began = os.read(go, 1)
+    if not began:
+        return False
+    for number, descriptor in enumerate(handed.descriptors[:3]):
+        os.dup2(descriptor, number)
+    for descriptor in handed.descriptors:
+        os.close(descriptor)
+    cwd, umask, nice, asked_s, program, *ignored = handed.place
+    os.chdir(cwd)
+    os.umask(int(umask))
+    with contextlib.suppress(OSError):
+        os.nice(int(nice) - os.nice(0))
+    os.environb.clear()
+    os.environb.update(handed.environment)
+    from pipeline.effects.host import ASKED_AT
+
+    os.environ.setdefault(ASKED_AT, asked_s)
+    sys.argv = [program, *handed.argv]
+    sys.path[:] = handed.path
+    _open_streams(handed.streams)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if str(int(number)) in ignored else default)
+    signal.signal(signal.SIGUSR1, _detached)
+    signal.signal(signal.SIGUSR2, _left_alone)
+    import locale
+    import time as of_time
+
+    with contextlib.suppress(locale.Error):
+        locale.setlocale(locale.LC_CTYPE, "")
+    of_time.tzset()
+    return True
+
+
+def _open_streams(facts: Sequence[str]) -> None:
+    """As the interpreter would have made them for that client."""
+    import io
+
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        encoding, errors, line_buffering, write_through = facts[4 * number : 4 * number + 4]
+        mode = "rb" if number == 0 else "wb"
+        unbuffered = number > 0 and write_through == "1"
+        binary: Any = open(number, mode, 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+        raw = binary if unbuffered else binary.raw
+        raw.name = f"<{name}>"
+        made = io.TextIOWrapper(
+            binary, encoding, errors, newline=None if number == 0 else "\n",
+            line_buffering=line_buffering == "1", write_through=write_through == "1",
+        )  # fmt: skip
+        made.mode = mode[0]  # type: ignore[misc]
+        setattr(sys, name, made)
+        setattr(sys, f"__{name}__", made)
+
+
+def _detached(number: int, _: Any) -> None:
+    """The client has gone, and the run goes on: what it says now only its log gets."""
+    del number
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    os.close(nothing)
+
+
+def _left_alone(number: int, frame: Any) -> None:
+    """The client was killed. Where flash is written that is let finish."""
+    del number
+    from cache.durable import FileLock
+
+    path = Path(".deploy", "locks", "writing")
+    if path.exists() and FileLock(path).try_acquire("its client was killed") is not None:
+        _detached(0, frame)
+        return
+    signal.raise_signal(signal.SIGTERM)
+
+
+def run() -> int:
+    """Be the program that the client was, which both are doit from here on."""
+    from pipeline.fastpath.handover import become_doit
+
+    return become_doit(sys.argv[1:], None)

@@ -1,0 +1,366 @@
+"""Runs that the service's runner does for a client: the same streams, reports and exit codes as without, and the same
+end whoever is interrupted or killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache.durable import FileLock
+from cache.lock import OPEN, try_lock
+from tests.e2e.space import TIMEOUT_S, Space, copy_project, environment
+from tests.serving import ServiceProcess, eventually
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the runner needs /proc")
+
+DODO = """from pipeline.tasks import *
+
+import locale, os, resource, signal, sys
+
+umask = os.umask(0o22)
+os.umask(umask)
+print("facts", os.getppid(), flush=True)
+print(sys.argv[1:], os.getcwd(), oct(umask), os.environ.get("MARK"), os.environ["PATH"][:20], os.nice(0))
+print([(s.encoding, s.errors, s.line_buffering, s.write_through, s.isatty(), s.name, s.mode) for s in
+       (sys.stdin, sys.stdout, sys.stderr)], locale.getlocale(), sys.flags)
+print([str(signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)])
+print(sys.stdin.read() if "READ" in os.environ else "", sys.path[0] == os.getcwd() or sys.path[0])
+"""
+
+
+class HandedProject:
+    """A project whose dodo.py says by whom it was loaded, with a service beside it."""
+
+    def __init__(self, space: Space, service: ServiceProcess) -> None:
+        self.space = space
+        self.service = service
+        self.base = environment(
+            XDG_RUNTIME_DIR=str(service.runtime),
+            XDG_CACHE_HOME=str(space.path / ".deploy/user-cache"),
+            XDG_STATE_HOME=str(space.path / ".deploy/user-state"),
+            MARK="here",
+        )
+
+    def env(self, *, alone: bool = False, **extra: str) -> dict[str, str]:
+        return {**self.base, **({"HOTPLATE_SERVICE": "0"} if alone else {}), **extra}
+
+    def start(self, *argv: str, alone: bool = False, program: str = "doit", **extra: str) -> subprocess.Popen[str]:
+        code = "import sys; sys.argv[0] = 'hotplate'; from pipeline.fastpath import main; sys.exit(main())"
+        words = ["-m", "doit"] if program == "doit" else ["-c", code]
+        return subprocess.Popen(
+            [sys.executable, *words, *argv],
+            cwd=self.space.path,
+            env=self.env(alone=alone, **extra),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *argv: str, stdin: str = "", **how: Any) -> tuple[int, str, str]:
+        child = self.start(*argv, **how)
+        out, err = child.communicate(stdin, timeout=TIMEOUT_S)
+        assert "Traceback" not in out + err, out + err
+        return child.returncode, out, err
+
+    @property
+    def runner(self) -> int:
+        """Its pid; started by the first run that finds none."""
+        pid: int = self.service.status()["runner_pid"]
+        return pid
+
+    def warm(self) -> int:
+        if not self.runner:
+            self.run("deploy")
+            eventually(lambda: self.runner != 0)
+        return self.runner
+
+    def settle(self) -> None:
+        """Nothing is to be done."""
+        for _ in range(5):
+            if "-- fingerprint\n-- compile\n-- link\n" in self.run("deploy", alone=True)[1]:
+                return
+        raise AssertionError("never up to date")
+
+    def was_handed(self, out: str) -> bool:
+        found = re.search(r"^facts (\d+)", out, re.M)
+        assert found, out
+        return int(found[1]) == self.runner
+
+
+@pytest.fixture(scope="module")
+def handed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HandedProject]:
+    path = tmp_path_factory.mktemp("handed")
+    copy_project(template, path / "project")
+    runtime = Path(tempfile.mkdtemp(prefix="hp-", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        service = ServiceProcess(runtime, path / "project")
+        (path / "project/dodo.py").write_text(DODO)
+        made = HandedProject(Space(path / "project"), service)
+        assert made.run("deploy")[0] == 0
+        yield made
+        service.stop()
+    shutil.rmtree(runtime)
+
+
+def plain(text: str) -> str:
+    """Without what no two runs have in common."""
+    text = re.sub(r"tx-\d{8}-\d{6}-[0-9a-f]+", "TX", re.sub(r"^facts \d+", "facts", text, flags=re.M))
+    text = re.sub(r"pid \d+", "pid N", text)
+    text = re.sub(r"^(\w[\w-]* +(?:ran|up-to-date|failed)?) .*$", r"\1", text, flags=re.M)
+    text = re.sub(r"^(startup|dispatch|remainder|total +\w+|bottleneck:).*$", r"\1", text, flags=re.M)
+    return re.sub(r"\d+ ms", "N ms", text)
+
+
+@pytest.mark.parametrize(
+    "case", ["unchanged", "no words", "edited", "broken code", "broken config", "unknown device", "json", "input"]
+)
+@pytest.mark.parametrize("program", ["doit", "hotplate"])
+def test_a_run_there_is_the_run_here(handed: HandedProject, case: str, program: str) -> None:
+    if program == "hotplate" and case in ("no words", "broken code", "unknown device", "input"):
+        pytest.skip("one program is enough")
+    handed.warm()
+    argv = {"no words": (), "unknown device": ("deploy", "--device=bnech"), "json": ("deploy", "--json")}.get(
+        case, ("deploy",)
+    )
+    handed.settle()
+    source, config = handed.space.file("firmware/core/main.c"), handed.space.file("deploy.toml")
+    before = source.read_bytes(), config.read_bytes()
+    done = []
+    try:
+        if case == "broken code":
+            source.write_bytes(before[0] + b"int x = ;\n")
+            handed.run(*argv, alone=True)  # a second one has no fingerprints to take
+        if case == "broken config":
+            config.write_bytes(before[1] + b"[prject]\n")
+        for alone in (True, False):
+            if case == "edited":
+                source.write_bytes(before[0] + f"\n// {program} {alone:d}\n".encode())
+            extra = {"READ": "1"} if case == "input" else {}
+            done.append(handed.run(*argv, alone=alone, program=program, stdin="some input", **extra))
+    finally:
+        source.write_bytes(before[0])
+        config.write_bytes(before[1])
+    (code, out, err), (code_there, out_there, err_there) = done
+    if case != "json":
+        assert not handed.was_handed(out) and handed.was_handed(out_there)
+    assert code == code_there and (code == 0) == (case not in ("broken code", "broken config", "unknown device"))
+    assert plain(err) == plain(err_there)
+    if case != "json":
+        assert plain(out) == plain(out_there)
+    else:
+        kinds = [re.findall(r'"(?:kind|event)": *"(\w+)"', text) for text in (out, out_there)]
+        assert kinds[0] == kinds[1] != []
+
+
+def in_terminal(handed: HandedProject, *argv: str, alone: bool) -> tuple[int, str]:
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "doit", *argv],
+        cwd=handed.space.path,
+        env=handed.env(alone=alone, TERM="xterm"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    data = b""
+    with contextlib.suppress(OSError):
+        while more := os.read(ours, 1 << 16):
+            data += more
+    os.close(ours)
+    return child.wait(TIMEOUT_S), data.decode()
+
+
+def test_a_terminal_is_a_terminal_there_too(handed: HandedProject) -> None:
+    handed.warm()
+    (code, here), (code_there, there) = (in_terminal(handed, "deploy", alone=alone) for alone in (True, False))
+    assert handed.was_handed(there.replace("\r", "")) and not handed.was_handed(here.replace("\r", ""))
+    assert code == code_there == 0
+
+    def lines(text: str) -> list[str]:
+        """Without the progress line, which is as often there as there is time for it."""
+        return [
+            line.rpartition("\r")[2] for line in plain(text.replace("\r\n", "\n")).splitlines() if "facts" not in line
+        ]
+
+    assert [line for line in lines(here) if "True" in line] == [line for line in lines(there) if "True" in line] != []
+    assert lines(here)[-1:] == lines(there)[-1:]
+
+
+@pytest.mark.parametrize("how", ["other settings", "a statement above", "traced", "a command", "first an option"])
+def test_where_a_difference_could_be_seen_the_run_stays(handed: HandedProject, how: str) -> None:
+    handed.warm()
+    dodo = handed.space.file("dodo.py")
+    argv = {"a command": ("info", "deploy"), "first an option": ("-v2", "deploy")}.get(how, ("deploy",))
+    extra = {"PYTHONNODEBUGRANGES": "1"} if how == "other settings" else {}
+    if how == "a statement above":
+        dodo.write_text(f"print('once')\n{DODO}")
+    if how == "traced":
+        dodo.write_text(f"import sys\nsys.setprofile(lambda *_: None)\n{DODO}")
+    try:
+        code, out, err = handed.run(*argv, **extra)
+    finally:
+        dodo.write_text(DODO)
+    assert not handed.was_handed(out) and out.count("once") == (how == "a statement above")
+    assert code == (1 if how == "a command" else 0), out + err
+
+
+# --- a run that waits, as long as the test wants ----------------------------------------------
+
+
+class Waiting:
+    """A deploy in the runner that waits for the project's lock."""
+
+    def __init__(self, handed: HandedProject) -> None:
+        handed.warm()
+        self.handed = handed
+        self.locks = handed.space.path / ".deploy/locks"
+        self.lock = FileLock(self.locks / "project")
+        assert self.lock.try_acquire("the test") is None
+        self.before = self.reports()
+        self.client = handed.start("deploy")
+        assert self.client.stderr is not None and self.client.stdout is not None
+        self.out = self.client.stdout.readline()
+        assert handed.was_handed(self.out), self.out
+        note = self.client.stderr.readline()
+        assert "waiting for another run" in note
+        self.child = self._child()
+
+    def _child(self) -> int:
+        parent = self.handed.runner
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = path.read_text().rpartition(")")[2].split()
+                if int(fields[1]) == parent and fields[0] != "Z":
+                    return int(path.parent.name)
+        raise AssertionError("no child")
+
+    def reports(self) -> set[str]:
+        return {path.name for path in (self.handed.space.path / "reports").glob("tx-*.json")}
+
+    def ended(self) -> bool:
+        return not Path(f"/proc/{self.child}").exists()
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.client.communicate(timeout=TIMEOUT_S)
+        return self.client.returncode, self.out + out, err
+
+
+@pytest.fixture
+def waiting(handed: HandedProject) -> Iterator[Waiting]:
+    made = Waiting(handed)
+    yield made
+    made.lock.release()
+    made.client.kill()
+    made.client.communicate()
+    eventually(made.ended)
+
+
+@contextlib.contextmanager
+def written(waiting: Waiting) -> Iterator[None]:
+    """As if flash were written meanwhile."""
+    handle = os.open(waiting.locks / "writing", OPEN, 0o644)
+    assert try_lock(handle, shared=True)
+    yield
+    os.close(handle)
+
+
+def test_it_goes_on_when_the_lock_is_free(waiting: Waiting) -> None:
+    waiting.lock.release()
+    code, out, err = waiting.end()
+    assert (code, err) == (0, "") and "verified_unchanged" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_client_ends_the_run(waiting: Waiting, number: signal.Signals) -> None:
+    waiting.client.send_signal(number)
+    code, out, err = waiting.end()
+    assert code in (130, -number), (code, out, err)
+    eventually(waiting.ended)
+    assert waiting.reports() == waiting.before, "it had not begun"
+
+
+def test_ctrl_c_during_a_write_ends_the_view_only(waiting: Waiting) -> None:
+    with written(waiting):
+        waiting.client.send_signal(signal.SIGINT)
+        code, _, err = waiting.end()
+    assert code == 130 and "the deploy goes on: doit attach tx-" in err
+    assert not waiting.ended()
+    waiting.lock.release()
+    eventually(waiting.ended)
+    assert len(waiting.reports() - waiting.before) == 1
+
+
+@pytest.mark.parametrize("writing", [True, False])
+def test_a_killed_client_takes_its_run_with_it_unless_flash_is_written(waiting: Waiting, writing: bool) -> None:
+    with written(waiting) if writing else contextlib.nullcontext():
+        waiting.client.kill()
+        waiting.client.communicate()
+        if writing:
+            eventually(lambda: Path(f"/proc/{waiting.child}/fd/1").readlink() == Path(os.devnull))
+    if writing:
+        waiting.lock.release()
+    eventually(waiting.ended)
+    assert len(waiting.reports() - waiting.before) == writing
+
+
+def test_a_killed_runner_takes_its_run_with_it_and_the_next_works(waiting: Waiting) -> None:
+    os.kill(waiting.handed.runner, signal.SIGKILL)
+    code, _, err = waiting.end()
+    assert code == 130 and "the service's runner was killed" in err and "hint: run again" in err
+    eventually(waiting.ended)
+    waiting.lock.release()
+    code, out, _ = waiting.handed.run("deploy")
+    assert code == 0 and not waiting.handed.was_handed(out), "the first one starts another runner"
+    waiting.handed.warm()
+    assert waiting.handed.was_handed(waiting.handed.run("deploy")[1])
+
+
+def test_a_stopped_client_stops_its_run(waiting: Waiting) -> None:
+    def state(pid: int) -> str:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    waiting.client.send_signal(signal.SIGTSTP)
+    eventually(lambda: state(waiting.client.pid) == state(waiting.child) == "T")
+    waiting.client.send_signal(signal.SIGCONT)
+    eventually(lambda: state(waiting.child) != "T")
+    waiting.lock.release()
+    assert waiting.end()[0] == 0
+
+
+@pytest.mark.parametrize("shell", ["{doit} deploy >&-", "{doit} deploy | head -1; exit ${{PIPESTATUS[0]}}"])
+def test_closed_streams(handed: HandedProject, shell: str) -> None:
+    handed.warm()
+    command = shell.format(doit=f"{sys.executable} -m doit")
+    for alone in (True, False):
+        argv: Sequence[str] = ["bash", "-c", command]
+        done = subprocess.run(
+            argv, cwd=handed.space.path, env=handed.env(alone=alone), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done
+
+
+def test_the_runner_ends_with_its_service(handed: HandedProject) -> None:
+    runner = handed.warm()
+    handed.service.stop()
+    eventually(lambda: not Path(f"/proc/{runner}").exists())
+    assert not (handed.service.runtime / "hotplate/runner.sock").exists()
+    code, out, err = handed.run("deploy")
+    assert code == 0 and "DEPLOY_OUTCOME=verified_unchanged" in out, err
+    handed.space.file("dodo.py").write_text("from pipeline.tasks import *\n")
+    handed.service.start()
+    handed.space.file("dodo.py").write_text(DODO)

@@ -1,0 +1,131 @@
+"""`doit ota` as people run it: to the reference firmware over its line, and to a device on the network by Arduino's
+protocol and by HTTP."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.space import ROOT, Result, Space, environment
+
+METHODS = "firmware/core/methods.c"
+
+
+def counts(result: Result) -> dict[str, int]:
+    found: dict[str, int] = result.stage("reflash")["counts"]
+    return found
+
+
+def test_an_update_over_the_line_and_the_second_time(host_space: Space) -> None:
+    assert host_space.deploy().outcome == "full_flashed"
+    host_space.edit(METHODS, 'out_text("\\"pong\\"");', 'out_text("\\"pang\\"");')
+    first = host_space.doit("ota")
+    assert first.code == 0, first.out + first.err
+    assert first.outcome == "delta_flashed"
+    (region,) = first.report["regions"]
+    assert (region["name"], region["offset"], region["action"]) == ("app", 0x150000, "delta")
+    assert 0 < first.totals["bytes_written"] < region["size"] // 2, "the device copied what it had"
+    assert first.report["plan"]["verified_by"] == "app-report"
+    assert first.report["readiness"]["app_elf_sha256"]
+
+    second = host_space.doit("ota")
+    assert (second.code, second.outcome, second.totals["bytes_written"]) == (0, "app_confirmed", 0)
+    assert counts(second) == {"regions_written": 0, "bytes_written": 0}
+
+    by_cable = host_space.deploy()
+    assert by_cable.code == 0 and by_cable.category == ""
+    assert host_space.deploy().outcome == "verified_unchanged"
+
+
+def test_an_update_that_does_not_come_goes_back(host_space: Space) -> None:
+    assert host_space.deploy().outcome == "full_flashed"
+    host_space.edit("firmware/core/main.c", "    port_init();", "    port_init();\n    port_panic();")
+    failed = host_space.doit("ota")
+    assert failed.code == 1
+    assert failed.outcome == "failed"
+    assert failed.category in ("panic", "boot_loop", "wrong_image")
+    assert "ota_0 runs now" in failed.report["failure"]["message"]
+    assert host_space.doit("monitor", "--no-reset", "--call", "ping").out.strip() == '"pong"'
+
+
+def test_firmware_without_updates_is_told(host_space: Space) -> None:
+    host_space.edit(METHODS, '{"ota.begin", "Opens', '{"ota.begun", "Opens')
+    assert host_space.deploy().outcome == "full_flashed"
+    host_space.edit(METHODS, 'out_text("\\"pong\\"");', 'out_text("\\"pang\\"");')
+    refused = host_space.doit("ota")
+    assert (refused.code, refused.category, refused.totals["bytes_written"]) == (1, "config_error", 0)
+    assert "does not offer `ota.begin`" in refused.err + refused.out
+
+
+@pytest.fixture
+def network() -> Iterator[Callable[..., tuple[int, int]]]:
+    """Starts a device on the network: (port of its console, port of its listener)."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*options: str) -> tuple[int, int]:
+        argv = [sys.executable, "-m", "tests.e2e.ota_device", *options]
+        child = subprocess.Popen(argv, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+        started.append(child)
+        assert child.stdout is not None
+        console, listener = map(int, child.stdout.readline().split())
+        return console, listener
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+def on_network(space: Space, console: int, ota: str, **more: str) -> None:
+    lines = "".join(f'\n{name} = "{value}"' for name, value in more.items())
+    space.edit("deploy.toml", 'port = "virtual:"', f'port = "socket://127.0.0.1:{console}"\nota = "{ota}"{lines}')
+    space.edit("deploy.toml", "timeout_ms = 5000", "timeout_ms = 60000")
+
+
+@pytest.mark.parametrize("options", [(), ("--password", "secret"), ("--password", "secret", "--old-challenge")])
+def test_pushed_to_an_arduino_listener(
+    host_space: Space, network: Callable[..., tuple[int, int]], options: tuple[str, ...]
+) -> None:
+    console, listener = network(*options)
+    on_network(host_space, console, f"espota://{'secret@' if options else ''}127.0.0.1:{listener}")
+    first = host_space.doit("ota")
+    assert first.code == 0, first.out + first.err
+    assert first.outcome == "regions_flashed"
+    assert first.totals["bytes_written"] == first.report["regions"][0]["size"]
+    second = host_space.doit("ota")
+    assert (second.outcome, second.totals["bytes_written"]) == ("app_confirmed", 0)
+
+
+def test_pulled_by_the_device_in_parts(host_space: Space, network: Callable[..., tuple[int, int]]) -> None:
+    console, _ = network()
+    on_network(host_space, console, "http://127.0.0.1", ota_call="ota.url")
+    first = host_space.doit("ota")
+    assert (first.code, first.outcome) == (0, "regions_flashed"), first.out + first.err
+
+
+@pytest.mark.parametrize(
+    ("options", "password", "fact"),
+    [
+        (("--password", "secret"), "", "it asks for a password"),
+        (("--password", "secret"), "wrong@", "Authentication Failed"),
+    ],
+)
+def test_a_listener_that_refuses(
+    host_space: Space, network: Any, options: tuple[str, ...], password: str, fact: str
+) -> None:
+    console, listener = network(*options)
+    on_network(host_space, console, f"espota://{password}127.0.0.1:{listener}")
+    refused = host_space.doit("ota")
+    assert (refused.code, refused.category, refused.totals["bytes_written"]) == (1, "write_failed", 0)
+    assert fact in refused.report["failure"]["message"]
+
+
+def test_a_device_that_starts_the_old_image_again(host_space: Space, network: Any) -> None:
+    console, listener = network("--forget")
+    on_network(host_space, console, f"espota://127.0.0.1:{listener}")
+    failed = host_space.doit("ota")
+    assert (failed.code, failed.outcome, failed.category) == (1, "failed", "wrong_image")
