@@ -224,6 +224,8 @@ class Statement(NamedTuple):
     """Is everything known that it reads? Then contents decide; if not, it runs whenever ninja would run it."""
     traced: bool = False
     """Does it start programs of Python, which say what they read?"""
+    logs: str = ""
+    """Where ninja keeps its logs (`builddir`), if not in `directory`."""
     always: bool = False
     """Does it depend on something that never is there?"""
 

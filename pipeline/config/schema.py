@@ -76,6 +76,8 @@ class NinjaConfig(NamedTuple):
     configure: tuple[str, ...] = ()
     places: Mapping[str, str] = MappingProxyType({})
     prefix_map: str = "debug"
+    strace: bool = False
+    """Say what commands read and write without declaring it."""
 
     def places_of(self, root: "Path") -> Iterator[tuple[str, str]]:
         """Placeholder -> absolute directory."""

@@ -30,7 +30,7 @@ from pipeline.engine.keys import bound_key, full_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
 from pipeline.engine.results import CHANGED, ActionFailure, FailureKind
-from pipeline.engine.statements import StatementRuns, execute_statement
+from pipeline.engine.statements import MOST_UNDECLARED, StatementRuns, execute_statement
 from pipeline.engine.statements import made_files as made_files_of_statement
 from pipeline.engine.states import ActionState
 from pipeline.engine.symlinks import link_made_since
@@ -236,6 +236,9 @@ class ActionRunner:
         self._workspace.former.drop(outputs)
         if not any(note.kind == CHANGED for note in notes):
             self._statements.up_to_date(action, keyed, found, ran.duration_s)
+        known = {f"read {path}" for path, _ in found.discovered} if found is not None else set()
+        used = [line for line in ran.undeclared if line not in known][:MOST_UNDECLARED]
+        notes = (*notes, *(Reason("undeclared", action.name, "", line) for line in used))
         return Performed(ActionState.EXECUTED, _text(ran.stdout + ran.stderr), notes=notes)
 
     def _run_watched(self, action: Action) -> tuple[Executed, str]:

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cache import statefile
+from cache.durable import write_atomic
 from pipeline.formats import depfile
 from pipeline.formats.ninja import logs
 from pipeline.formats.ninja.logs import BuildLog, DepsLog, DepsWriter, LogEntry, OutputDeps
@@ -25,6 +26,8 @@ STATE_KIND = "ninja log seen 1"
 STATE_NAME = "ninja.v1.state"
 """The value is directory -> {output: (mtime of the log entry, hash)}: entries that we wrote, or took over."""
 
+FEW_LINES, MOST_REPLACED = 100, 3
+"""As ninja: a log with more lines than that, so many of them replaced by later ones, is written anew."""
 _BATCH = 64
 
 
@@ -70,12 +73,17 @@ class _Directory:
         self.lines, self.deps_records = [], []
 
     def _append_log(self) -> None:
-        path = self.place / logs.LOG_NAME
-        with path.open("ab" if self.log.version else "wb") as stream:
-            head = b"" if self.log.version else logs.log_head(self.version)
-            stream.write(head + logs.log_lines(self.lines))
-        if not self.log.version:
-            self.log = BuildLog(self.version, self.log.entries)
+        path, entries, version = self.place / logs.LOG_NAME, self.log.entries, self.version
+        total = self.log.lines + len(self.lines)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.log.version or (total > FEW_LINES and total > MOST_REPLACED * len(entries)):
+            whole = logs.log_head(version) + logs.log_lines(entries.values())
+            write_atomic(path, whole, durable=False)
+            total = len(entries)
+        else:
+            with path.open("ab") as stream:
+                stream.write(logs.log_lines(self.lines))
+        self.log = BuildLog(version, entries, total)
 
 
 class NinjaLedger:
@@ -98,7 +106,7 @@ class NinjaLedger:
         found = self._directories.get(statement.directory)
         if found is None:
             known = self._known.setdefault(statement.directory, {})
-            place = Path(self._resolve(statement.directory))
+            place = Path(self._resolve(statement.logs or statement.directory))
             found = self._directories[statement.directory] = _Directory(place, known, self._version())
         return found
 

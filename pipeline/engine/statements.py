@@ -21,7 +21,9 @@ from pipeline.engine.candidates import IdentifiedSet
 from pipeline.engine.execution import TIMEOUT_S, Executed
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.engine.workspace import Workspace
+from pipeline.formats import depfile
 from pipeline.formats.file_macro import PathWords, carriers, path_words, uses_path
+from pipeline.formats.strace import parse_strace
 from pipeline.model import Action, Statement
 
 if TYPE_CHECKING:
@@ -60,8 +62,14 @@ def _run(workspace: Workspace, action: Action, statement: Statement) -> Executed
         places = (str(Path(__file__).with_name("python_trace")), *filter(None, [env.get("PYTHONPATH", "")]))
         env |= {"HOTPLATE_TRACE": str(place), "PYTHONPATH": os.pathsep.join(places)}
     directory = Path(workspace.resolve(statement.directory))
+    traced = _TRACED / f"{posixpath.basename(action.name)}-{id(action):x}" if workspace.steps.strace else None
+    said = argv
+    if traced is not None:
+        place = workspace.directories.state / traced
+        place.parent.mkdir(parents=True, exist_ok=True)
+        said = (workspace.steps.strace, "-f", "-y", "-qq", "-s", "4096", "-e", "trace=%file", "-o", str(place), *argv)
     try:
-        done = workspace.host.runner.run(argv, cwd=directory, env=env, timeout_s=TIMEOUT_S)
+        done = workspace.host.runner.run(said, cwd=directory, env=env, timeout_s=TIMEOUT_S)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -69,12 +77,40 @@ def _run(workspace: Workspace, action: Action, statement: Statement) -> Executed
         message = f"{tool.path} cannot be run: {error.strerror or error}"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, argv))
     if done.exit_code == 0:
-        return Executed(argv, done.stdout, done.stderr, done.duration_s)
+        undeclared = () if traced is None else _undeclared(workspace, action, workspace.directories.state / traced)
+        return Executed(argv, done.stdout, done.stderr, done.duration_s, undeclared=undeclared)
     words = (done.stderr + done.stdout).decode("utf-8", "replace")
     how = f"exit code {done.exit_code}" if done.exit_code > 0 else f"signal {-done.exit_code}"
     message = f"{action.name} failed with {how}"
     failure = ActionFailure(action.name, FailureKind.EXIT, message, argv, done.exit_code, words)
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+_TRACED = Path("strace")
+MOST_UNDECLARED = 20
+"""Files that one statement is said to use without declaring them; more say no more."""
+
+
+def _undeclared(workspace: Workspace, action: Action, trace: Path) -> tuple[str, ...]:
+    """Lines about files in the project, and in places with symbols, that a traced statement used beside what ninja
+    knows of it. What its depfile names is not known yet, and is left out by whoever reads that."""
+    try:
+        text = os.fsdecode(trace.read_bytes())
+        trace.unlink()
+    except OSError:
+        return (f"said nothing: {trace.name}",)
+    statement = action.statement
+    assert statement is not None
+    found = parse_strace(text, workspace.resolve(statement.directory))
+    own = {*action.inputs, *action.outputs, action.depfile, statement.depfile, statement.rspfile[0], *statement.after}
+    lines = []
+    for what, paths in (("read", found.read), ("wrote", found.written)):
+        for path in paths:
+            name = depfile.normalise(path, str(workspace.root), workspace.places)
+            ours = name.startswith(f"{workspace.directories.state.name}/")
+            if name[:1] != "/" and name not in own and not ours and os.path.isfile(path):  # noqa: PTH113
+                lines.append(f"{what} {name}")
+    return tuple(lines)
 
 
 @contextlib.contextmanager

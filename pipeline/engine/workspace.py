@@ -63,6 +63,8 @@ class BuildSteps(NamedTuple):
     given: frozenset[str] = frozenset()
     symbols: Mapping[str, str] = MappingProxyType({})
     ninja_log_version: Callable[[], int] = lambda: 5
+    strace: str = ""
+    """The program that statements run under, so that they say what they read and write without declaring it."""
 
 
 class Host(NamedTuple):

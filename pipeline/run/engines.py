@@ -77,7 +77,9 @@ class Engines:
         with _uncollected():
             made = self._toolchain()
             steps = BuildSteps(made.actions, made.tools, made.builtins, made.run_env, made.given)
-            return self._engine(steps._replace(symbols=made.symbols, ninja_log_version=made.ninja_log_version))
+            return self._engine(
+                steps._replace(symbols=made.symbols, ninja_log_version=made.ninja_log_version, strace=made.strace)
+            )
 
     def _engine(self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None) -> Engine:
         it = self._project

@@ -7,6 +7,7 @@ run actions. Invariant: sources are sorted, so that the same tree gives the same
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -53,6 +54,8 @@ class Toolchain(NamedTuple):
     """Files that said which actions there are, and that actions may make again."""
     symbols: Mapping[str, str] = MappingProxyType({})
     ninja_log_version: Callable[[], int] = lambda: 5
+    strace: str = ""
+    """Of a build whose statements are to be traced."""
 
 
 def build_toolchain(
@@ -107,6 +110,7 @@ def build_toolchain(
         given=frozenset(file.path for file in config.firmware.files) if config.firmware is not None else frozenset(),
         manifests=statements.manifests if statements is not None else (),
         symbols=statements.symbols if statements is not None else {},
+        strace=(shutil.which("strace") or "") if config.ninja.strace else "",
         ninja_log_version=statements.log_version if statements is not None else lambda: 5,
     )
 

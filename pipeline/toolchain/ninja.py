@@ -121,6 +121,8 @@ class StatementActions:
         """Files that are made and that no statement declares."""
         self.probes: dict[str, bool] = {}
         """Every path that was asked about: was it there?"""
+        self.directories: dict[str, None] = {}
+        """Inputs that are directories."""
         self._made: set[str] = set()
         """By the statements so far, in their order."""
         self._nested: dict[int, NestedBuild] = {}
@@ -229,6 +231,8 @@ class StatementActions:
         rspfile = edge.binding("rspfile", escaped=False)
         content = edge.binding("rspfile_content")
         pool = edge.binding("pool")
+        builddir = self._manifest.scope.variables.get("builddir", "")
+        files, salt = self._without_directories(needed.inputs)
         statement = Statement(
             directory=self._places.directory,
             names=tuple(edge.outputs),
@@ -240,12 +244,13 @@ class StatementActions:
             restat=edge.flag("restat"),
             generator=edge.flag("generator"),
             pool=(pool, self._manifest.pools.get(pool, 0)),
+            logs=self._place(canonical(builddir)) if builddir else "",
             always=needed.always,
         )
         plain = Action(
             name=outputs[0],
             stage=Stage.LINK,
-            inputs=tuple(path for path in needed.inputs if path not in outputs),
+            inputs=tuple(path for path in files if path not in outputs),
             outputs=outputs,
             argv=(self._tools.shell(), "-c", command),
             params=(
@@ -254,16 +259,30 @@ class StatementActions:
             ),
             depfile=statement.depfile,
             profile=STATEMENT_PROFILE,
+            salt=salt,
             cacheable=False,
             statement=statement,
         )
         return self._with_evidence(plain, read_command(command), content) or plain
 
+    def _without_directories(self, paths: Sequence[str]) -> tuple[list[str], str]:
+        """The files among inputs that no statement makes, and the times of the directories, which are all that ninja
+        looks at."""
+        files, times = [], []
+        for path in paths:
+            place = self._resolved(path)
+            if path not in self._made and self._is_there(place) and os.path.isdir(place):  # noqa: PTH112
+                self.directories[place] = None
+                times.append(f"{path} {os.stat(place).st_mtime_ns}")  # noqa: PTH116
+            else:
+                files.append(path)
+        return files, "\n".join(times)
+
     def _with_evidence(self, plain: Action, reading: CommandReading, content: str) -> Action | None:
         """The action as one whose reads are known; None where they are not."""
         statement, main = plain.statement, reading.main
         assert statement is not None
-        is_known = reading.kind in _KNOWN
+        is_known = reading.kind in _KNOWN and not plain.salt
         if not is_known or main is None or statement.always or statement.deps == "msvc":
             return None
         if any("{" in word and re.search(r"\{\w+\}", word) for word in (statement.command, content)):

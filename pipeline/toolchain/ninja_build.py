@@ -19,7 +19,7 @@ from pipeline.failures import fail
 from pipeline.fastpath.watched import Watched
 from pipeline.formats.manifests import FLASHER_ARGS
 from pipeline.formats.ninja.graph import CycleError, Edge, NinjaManifest, canonical
-from pipeline.formats.ninja.manifest import ManifestError, parse_manifest
+from pipeline.formats.ninja.manifest import ManifestError, parse_dyndep, parse_manifest
 from pipeline.formats.ninja.shell import CommandKind, read_command
 from pipeline.model import Action, Failure, FailureCategory, Tool
 from pipeline.toolchain import ninja_kept
@@ -106,8 +106,9 @@ class _BuildReading:
         self._seen.add(directory)
         manifest = self._manifest(directory)
         self._check_targets(directory, manifest, targets)
+        dyndeps = self._with_dyndeps(directory, manifest)
         try:
-            early = manifest.closure([MANIFEST]) if MANIFEST in manifest.producer else []
+            early = manifest.closure([path for path in (MANIFEST, *dyndeps) if path in manifest.producer])
             wanted = manifest.closure(manifest.wanted(targets))
             nested = {id(edge): place for edge in wanted if (place := self._nested(edge, directory))}
             for edge in wanted:
@@ -120,7 +121,30 @@ class _BuildReading:
         actions = StatementActions(places, manifest, self.tools, debug_map, os.environ)
         actions.after, actions.side_files, actions.probes = after, self._side_files, self.probes
         inner = self._import(actions, [edge for edge in wanted if id(edge) in nested], nested)
-        return [*actions.of(_once([*early, *wanted]), frozenset(map(id, early))), *inner]
+        made = actions.of(_once([*early, *wanted]), frozenset(map(id, early)))
+        self.files += actions.directories
+        return [*made, *inner]
+
+    def _with_dyndeps(self, directory: str, manifest: NinjaManifest) -> list[str]:
+        """Put in what dyndep files say; the names of those files, which are made before everything else."""
+        paths = {canonical(path): None for edge in manifest.edges if (path := edge.binding("dyndep", escaped=False))}
+        for path in paths:
+            place = str(self._root / directory / path)
+            self.manifests.append(place)
+            self.files.append(place)
+            try:
+                text = os.fsdecode(read_file(place))
+            except OSError:
+                continue  # made first, and then all of this is read again
+            found = parse_dyndep(path, text)
+            if isinstance(found, ManifestError):
+                raise ConfigError(_bad(f"{directory}/{found.path}:{found.line}", found.message))
+            for one in found:
+                edge = manifest.producer.get(one.output)
+                if edge is not None:
+                    edge.extend(one.implicit_outputs, one.implicit_inputs, restat=one.restat)
+                    manifest.producer.update(dict.fromkeys(one.implicit_outputs, edge))
+        return list(paths)
 
     def _import(self, actions: StatementActions, edges: list[Edge], nested: Mapping[int, str]) -> list[Action]:
         """The actions of the builds that these statements run. One that is not configured yet is run as a command."""

@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from cache.stamps import next_tick
+from pipeline.errors import DeployError
+from pipeline.run.build import Build, load_build
+from pipeline.run.options import Options
 from tests.unit.ninja_space import DEPLOY, NINJA, NinjaSpace
 
 CC = shutil.which("cc") or ""
@@ -75,6 +79,15 @@ class Tree(NinjaSpace):
             [NINJA, "-C", str(self.out), "-n", "-d", "explain"], capture_output=True, text=True, check=True
         )
         return "no work to do" in done.stdout
+
+    def failure_to_load(self) -> str:
+        """What is said about a build directory that cannot be read."""
+        build = load_build(Options(), self.root)
+        assert isinstance(build, Build)
+        with pytest.raises(DeployError) as caught:
+            _ = build.toolchain
+        build.close()
+        return f"{caught.value.failure.line()}\n{caught.value.failure.hint}"
 
     def read(self, name: str) -> bytes:
         return (self.out / name).read_bytes()
@@ -281,3 +294,97 @@ def test_killed_in_the_middle_the_next_run_ends_well(tree: Callable[..., Tree], 
     assert not {"main.o", "util.o", "libutil.a"} & set(one.build().get("executed", []))
     assert one.run() == 0
     assert one.nothing_for_ninja()
+
+
+def test_a_dyndep_file_is_made_first_and_its_inputs_count(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    more = (
+        "rule dd\n  command = printf 'ninja_dyndep_version = 1\\nbuild out.txt: dyndep | extra.h\\n' > $out\n"
+        "build dd: dd\nrule use\n  command = cat extra.h > $out\n  dyndep = dd\nbuild out.txt: use || dd\n"
+        f"build extra.h: gen {one.root}/gen.in\ndefault out.txt\n"
+    )
+    one.manifest(more=more)
+    assert {"dd", "extra.h", "out.txt"} <= set(one.build()["executed"])
+    assert one.nothing_for_ninja()
+    one.write("gen.in", "#define GEN 4\n")
+    assert {"extra.h", "out.txt"} <= set(one.build()["executed"])
+    assert one.read("out.txt") == b"#define GEN 4\n"
+    assert one.nothing_for_ninja()
+
+
+def test_a_pool_of_one_runs_one_at_a_time(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    more = "pool single\n  depth = 1\nrule alone\n  command = mkdir lock && rmdir lock && touch $out\n  pool = single\n"
+    one.manifest(more=more + "".join(f"build alone{n}: alone\ndefault alone{n}\n" for n in range(8)))
+    assert len([name for name in one.build()["executed"] if name.startswith("alone")]) == 8
+
+
+def test_the_manifest_is_made_again_before_anything_else(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    text = (one.out / "build.ninja").read_text()
+    generated = text + "rule again\n  command = cp ../manifest.in build.ninja\n  generator = 1\n"
+    generated += "build build.ninja: again ../manifest.in\n"
+    one.write("manifest.in", generated)
+    one.write("out/build.ninja", generated)
+    one.build()
+    assert one.nothing_for_ninja()
+    one.write("manifest.in", generated.replace("cflags = ", "cflags = -DNEW "))
+    assert {"build.ninja", "main.o", "util.o"} <= set(one.build()["executed"])
+    assert b"-DNEW" in one.read("build.ninja")
+    assert one.nothing_for_ninja()
+    one.write("manifest.in", generated + "rule broken\n")
+    with pytest.raises(DeployError, match="command"):
+        one.ours()
+
+
+def test_a_manifest_that_is_refused_and_one_that_is_not_there(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.write("out/build.ninja", "build a: nothing\n")
+    said = one.failure_to_load()
+    assert "out/build.ninja:1" in said
+    assert "unknown build rule 'nothing'" in said
+    (one.out / "build.ninja").unlink()
+    assert "not configured" in one.failure_to_load()
+
+
+def test_a_directory_as_an_input_and_logs_elsewhere(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    (one.root / "assets").mkdir()
+    text = (one.out / "build.ninja").read_text()
+    more = f"rule ls\n  command = ls {one.root}/assets > $out\nbuild list: ls {one.root}/assets\ndefault list\n"
+    one.write("out/build.ninja", f"builddir = logs\n{text}{more}")
+    one.build()
+    assert one.nothing_for_ninja()
+    assert (one.out / "logs/.ninja_log").exists()
+    assert not (one.out / ".ninja_log").exists()
+    next_tick()
+    one.write("assets/a", "")
+    assert one.build()["executed"] == ["list"]
+    assert one.read("list") == b"a\n"
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
+def test_the_log_does_not_grow_without_end(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.build()
+    log = one.out / ".ninja_log"
+    head, *lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([head, *(lines * 40)]))
+    one.write("util.c", FILES["util.c"] + "// a comment\n")
+    one.build()
+    assert log.read_bytes().count(b"\n") < 20
+    assert one.nothing_for_ninja()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_strace_says_what_nobody_declares(tmp_path: Path) -> None:
+    one = Tree(tmp_path / "one", tmp_path / "cache", deploy=DEPLOY.replace("[cache]", "strace = true\n[cache]"))
+    one.write("hidden.txt", "hidden")
+    one.manifest(more="rule peep\n  command = cat ../hidden.txt > $out; touch stray\nbuild peep: peep\ndefault peep\n")
+    if subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], check=False).returncode:
+        pytest.skip("strace may not trace here")
+    one.ours()
+    assert "undeclared out/peep:  -> read hidden.txt" in one.notices
+    assert "undeclared out/peep:  -> wrote out/stray" in one.notices
+    assert "util.h" not in one.notices

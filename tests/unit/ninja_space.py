@@ -38,6 +38,8 @@ class NinjaSpace:
         self.root, self.out = root, root / "out"
         self.out.mkdir(parents=True, exist_ok=True)
         self.log = root / "ran.log"
+        self.notices = ""
+        """Lines that our runs showed."""
         self.how: dict[str, str] = {}
         """What our last run did about actions: name -> executed, restored, up_to_date."""
         (root / "deploy.toml").write_text(deploy % cache)
@@ -60,9 +62,13 @@ class NinjaSpace:
         self.log.unlink(missing_ok=True)
         return self._build()
 
+    def _notice(self, text: str) -> None:
+        self.notices += f"{text}\n"
+
     def _build(self) -> Failure | None:
         build = load_build(Options(builds=True), self.root)
         assert isinstance(build, Build), build
+        build._screen.notice = self._notice  # type: ignore[method-assign]
         build._performed = lambda stage, span: self.how.__setitem__(span.action, span.how)
         try:
             if not build.host_verdict(Stage.FINGERPRINT).up_to_date and (failure := build.scan().failure) is not None:

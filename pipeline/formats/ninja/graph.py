@@ -10,7 +10,7 @@ Source: ninja's manual, "Ninja file reference", and its behaviour (`ninja -t com
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
 
@@ -137,6 +137,17 @@ class Edge:
                 [piece if isinstance(piece, str) else self._lookup(piece[0], escaped, inner) for piece in template]
             )
         return self.scope.parent.lookup(name) if self.scope.parent is not None else ""
+
+    def extend(self, outputs: Sequence[str], inputs: Sequence[str], *, restat: bool) -> None:
+        """What a dyndep file adds: implicit outputs and inputs."""
+        at = len(self.inputs) - self.order_only
+        self.inputs[at:at] = inputs
+        self.outputs += outputs
+        self.implicit += len(inputs)
+        self.implicit_outputs += len(outputs)
+        if restat:
+            self.scope = Scope(self.scope)
+            self.scope.variables = {**(self.scope.parent.variables if self.scope.parent else {}), "restat": "1"}
 
     @property
     def command(self) -> str:
