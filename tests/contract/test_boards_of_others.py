@@ -19,13 +19,9 @@ from pipeline.errors import DeviceError
 from pipeline.model import FailureCategory
 from tests.contract.board_process import DEADLINE_S, ROOT
 
-RESET = """\
-import socket, sys
-side = socket.socket(socket.AF_UNIX)
-side.connect("board.ctl")
-side.sendall({"run": b"reset", "download": b"download"}[sys.argv[1]] + b"\\n")
-sys.exit(0 if b'"ok": true' in side.recv(1000) else "the board did not reset")
-"""
+PAGE = (ROOT / "docs" / "virtual-board.md").read_text(encoding="utf-8")
+(RESET,) = [code for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "sys.argv" in code]
+"""As the page has it."""
 
 
 @pytest.fixture

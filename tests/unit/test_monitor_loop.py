@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -88,3 +89,11 @@ def test_notes_stand_where_they_happened(loop: Loopback, capsys: pytest.CaptureF
     out, err = capsys.readouterr()
     assert out.startswith("I (1) half a li\nne\nGuru Meditation")
     assert err == "-- preempted by tx-1 (pid 7)\n-- reattached after 12 ms\\x1b[2J\n| trace of abab\n"
+
+
+def test_a_monitor_of_the_service_loads_little() -> None:
+    """What opens ports, builds and decodes is loaded where it is needed: the first byte waits for all of it."""
+    heavy = {"serial", "esptool", "regex", "subprocess", "networkx", "pipeline.run.build", "pipeline.engine.engine"}
+    code = f"import sys, pipeline.cli.monitor; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -36,6 +36,8 @@ class NotedOwner:
 
     def close(self) -> None: ...
 
+    def want(self, wanted: bool, *, now: bool = False) -> None: ...
+
     def _note(self, what: Any, done: Callable[[OSError | None], None] = lambda error: None) -> None:
         self.asked.append(what)
         done(None)

@@ -33,7 +33,7 @@ function picture(points, lines, format, name, width) {
   const right = !lines.length ? RIGHT : narrow ? NAMES : VALUES;
   const values = [...points.map((one) => one.value), ...lines.filter((one) => one.css !== "limit").map((one) => one.value)];
   let high = Math.max(...values, 1);
-  // A budget far above everything would press the points to the floor; it is then said in words.
+  // A budget far above everything would press the points to the floor; the table says it then.
   const limit = lines.find((one) => one.css === "limit");
   if (limit && limit.value <= high * 2.5) high = Math.max(high, limit.value);
   let low = Math.min(...values);
