@@ -332,7 +332,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("ninja", "targets"): _each(_text),
         ("ninja", "configure"): _optional_command,
         ("ninja", "places"): _symbols,
-        ("ninja", "prefix_map"): _one_of(("debug", "none")),
+        ("ninja", "prefix_map"): _one_of(("debug", "all", "none")),
         ("cmake", "source"): _inside,
         ("cmake", "toolchain_file"): _directory,
         ("image", "file"): _inside,

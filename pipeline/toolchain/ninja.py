@@ -96,7 +96,7 @@ class StatementActions:
         places: NinjaPlaces,
         manifest: NinjaManifest,
         tools: StatementTools,
-        debug_map: bool,
+        prefix_map: str,
         environment: Mapping[str, str],
     ) -> None:
         self.after: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class StatementActions:
         """By the statements so far, in their order."""
         self._nested: dict[int, NestedBuild] = {}
         self._quiet: dict[int, bool] = {}
-        self._places, self._manifest, self._tools, self._debug_map = places, manifest, tools, debug_map
+        self._places, self._manifest, self._tools, self._prefix_map = places, manifest, tools, prefix_map
         self._listing = re.compile("|".join(LISTED))
         self._env = tuple((name, environment[name]) for name in VARIABLES if name in environment)
         self._phony: dict[str, _Needs] = {}
@@ -312,17 +312,19 @@ class StatementActions:
             spoken += ["-MF", self._as_word(depfile)]
         if statement.depfile not in ("", depfile):
             return None
-        if self._debug_map and any(word.startswith("-g") and word != "-g0" for word in spoken):
-            mapped = {
-                word.partition("=")[2].partition("=")[0]
-                for word in spoken
-                if re.match(r"-f(debug|file)-prefix-map=", word)
-            }
-            symbols = {"{root}": ".", **{symbol: symbol.strip("{}") for symbol in self._places.symbols}}
-            spoken += [
-                f"-fdebug-prefix-map={symbol}={name}" for symbol, name in symbols.items() if symbol not in mapped
-            ]
+        spoken += self._maps(spoken)
         return self._checked(plain._replace(argv=tuple(spoken), depfile=depfile), words)
+
+    def _maps(self, words: Sequence[str]) -> list[str]:
+        """Options that keep the places with symbols out of debug information, or of everything."""
+        has_debug = any(word.startswith("-g") and word != "-g0" for word in words)
+        option = {"debug": "-fdebug-prefix-map" if has_debug else "", "all": "-ffile-prefix-map"}.get(self._prefix_map)
+        if not option:
+            return []
+        covering = r"-ffile-prefix-map=" if option == "-ffile-prefix-map" else r"-f(?:debug|file)-prefix-map="
+        mapped = {word.partition("=")[2].partition("=")[0] for word in words if re.match(covering, word)}
+        symbols = {"{root}": ".", **{symbol: symbol.strip("{}") for symbol in self._places.symbols}}
+        return [f"{option}={symbol}={name}" for symbol, name in symbols.items() if symbol not in mapped]
 
     def _link(self, plain: Action, words: Sequence[str], driver: str) -> Action | None:
         """With a depfile of the linker's."""

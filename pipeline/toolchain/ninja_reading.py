@@ -73,8 +73,8 @@ class _BuildReading:
         except CycleError as error:
             raise ConfigError(_bad(f"{directory}/{MANIFEST}", f"statements wait for each other: {error}")) from None
         places = NinjaPlaces(str(self._root), directory, self.symbols)
-        debug_map = self._config.ninja.prefix_map == "debug"
-        actions = StatementActions(places, manifest, self.tools, debug_map, os.environ)
+        prefix_map = self._config.ninja.prefix_map
+        actions = StatementActions(places, manifest, self.tools, prefix_map, os.environ)
         actions.after, actions.side_files, actions.probes = after, self._side_files, self.probes
         inner = self._import(actions, [edge for edge in wanted if id(edge) in nested], nested)
         made = actions.of(_once([*early, *wanted]), frozenset(map(id, early)))

@@ -409,3 +409,12 @@ def test_objects_that_are_named_by_the_path_of_their_source(tree: Callable[..., 
     two.write("util.c", FILES["util.c"] + "// a comment\n")
     assert len(two.build()["executed"]) == 1
     assert two.nothing_for_ninja()
+
+
+def test_a_map_of_all_paths_lets_users_of_file_names_serve_other_checkouts(tmp_path: Path) -> None:
+    deploy = DEPLOY.replace('directory = "out"', 'directory = "out"\nprefix_map = "all"')
+    text = '#include "util.h"\nconst char *name(void) { return __FILE__; }\nint util(void) { return UTIL; }\n'
+    one, two = (Tree(tmp_path / name, tmp_path / "cache", "-g", deploy, util_c=text) for name in ("one", "other"))
+    one.build()
+    assert "util.o" in two.build()["restored"]
+    assert b"./util.c" in two.read("util.o")
