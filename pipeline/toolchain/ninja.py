@@ -24,6 +24,7 @@ from pipeline.formats.ninja.shell import CommandKind, CommandReading, read_comma
 from pipeline.model import STATEMENT_PROFILE, Action, Stage, Statement
 from pipeline.toolchain.ninja_firmware import side_makers
 from pipeline.toolchain.ninja_kept import VARIABLES
+from pipeline.toolchain.ninja_places import NestedBuild, NinjaPlaces
 from pipeline.toolchain.ninja_tools import StatementTools
 
 LISTED = (
@@ -46,46 +47,12 @@ OWN_DEPFILE = ".hotplate.d"
 """Ending of a depfile that a statement did not ask for."""
 
 
-class NinjaPlaces(NamedTuple):
-    """Where a graph lies. `directory`: in which ninja runs, from the root; `symbols`: placeholder -> directory outside
-    the project whose files are known by it."""
-
-    root: str
-    directory: str
-    symbols: Mapping[str, str]
-
-    def from_root(self, path: str) -> str:
-        """A path of ninja's graph as it stands in keys."""
-        full = path if path.startswith("/") else canonical(f"{self.root}/{self.directory}/{path}")
-        if full.startswith(f"{self.root}/"):
-            # CMake names the object of a source that lies outside of its own directory by the source's whole path.
-            return full[len(self.root) + 1 :].replace(f"{self.root}/", "{root}/")
-        for symbol, place in self.symbols.items():
-            if full.startswith(f"{place}/"):
-                return symbol + full[len(place) :]
-        return full
-
-    def symbolic(self, word: str) -> str:
-        """A word of a command with symbols in place of the directories."""
-        for symbol, place in (("{root}", self.root), *self.symbols.items()):
-            if place in word:
-                word = re.sub(rf"{re.escape(place)}(?![\w.+-])", symbol, word)
-        return word
-
-
 class _Needs(NamedTuple):
     """What a path comes to once phony statements are put in. `always`: something that never is there."""
 
     inputs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     always: bool = False
-
-
-class NestedBuild(NamedTuple):
-    """Everything that a nested build makes, and what of it none of its own statements reads."""
-
-    outputs: frozenset[str]
-    results: tuple[str, ...]
 
 
 class StatementActions:
@@ -424,24 +391,3 @@ def _speaks(linker: str) -> bool:
         return b"dependency-file" in Path(linker).read_bytes()
     except OSError:
         return False
-
-
-def with_stages(actions: Sequence[Action]) -> list[Action]:
-    """Stage compile has the compiles and everything that they wait for; what comes before everything stays so."""
-    producer = {path: n for n, action in enumerate(actions) for path in action.outputs}
-    early = {n for n, action in enumerate(actions) if action.count_as == "compiled"}
-    waiting = list(early)
-    while waiting:
-        action = actions[waiting.pop()]
-        after = action.statement.after if action.statement is not None else ()
-        for path in (*action.inputs, *after):
-            n = producer.get(path)
-            if n is not None and n not in early:
-                early.add(n)
-                waiting.append(n)
-    return [
-        action
-        if action.stage is Stage.FINGERPRINT
-        else action._replace(stage=Stage.COMPILE if n in early else Stage.LINK)
-        for n, action in enumerate(actions)
-    ]

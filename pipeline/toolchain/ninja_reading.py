@@ -15,14 +15,17 @@ from pipeline.config.schema import DeployConfig
 from pipeline.errors import ConfigError
 from pipeline.failures import fail
 from pipeline.formats.manifests import FLASHER_ARGS
+from pipeline.formats.ninja.dyndep import parse_dyndep
 from pipeline.formats.ninja.graph import CycleError, Edge, NinjaManifest, canonical
-from pipeline.formats.ninja.manifest import ManifestError, parse_dyndep, parse_manifest
+from pipeline.formats.ninja.lexer import ManifestError
+from pipeline.formats.ninja.manifest import parse_manifest
 from pipeline.formats.ninja.shell import CommandKind, read_command
 from pipeline.model import Action, Failure, FailureCategory
 from pipeline.toolchain.config_places import config_failure_at
-from pipeline.toolchain.ninja import NestedBuild, NinjaPlaces, StatementActions, with_stages
+from pipeline.toolchain.ninja import StatementActions
 from pipeline.toolchain.ninja_firmware import firmware_files, symbols_of
 from pipeline.toolchain.ninja_kept import MANIFEST, KeptActions
+from pipeline.toolchain.ninja_places import NestedBuild, NinjaPlaces, with_stages
 from pipeline.toolchain.ninja_tools import StatementTools
 
 

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.formats.ninja.dyndep import Dyndep, parse_dyndep
 from pipeline.formats.ninja.graph import CycleError, NinjaManifest, canonical
-from pipeline.formats.ninja.manifest import Dyndep, ManifestError, parse_dyndep, parse_manifest
+from pipeline.formats.ninja.lexer import ManifestError
+from pipeline.formats.ninja.manifest import parse_manifest
 
 NINJA = shutil.which("ninja", path=str(Path(sys.executable).parent)) or shutil.which("ninja") or ""
 RULES = "rule cc\n  command = cc $in -o $out\nrule touch\n  command = touch $out\n"
