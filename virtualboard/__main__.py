@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.metadata
 import os
 import re
 import select
@@ -116,11 +117,22 @@ def _run(
         raise
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: server.stop())
+    if options.trace:
+        started = now()
+        board.trace = lambda text: print(f"{now() - started:10.3f} {text}", file=sys.stderr, flush=True)
+        board.trace(f"flasher stubs are compared with those of esptool {_esptool_version()}")
     board.power_on()
     beside = "" if options.control is None else f", control {options.control}"
     _say(f"{board.chip.name} {board.mac} on {port.url}{beside}")
     server.serve()
     return 0
+
+
+def _esptool_version() -> str:
+    try:
+        return importlib.metadata.version("esptool")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def _port_of(options: argparse.Namespace, loop: Loop, cable: Cable, now: Callable[[], float]) -> Port:
@@ -196,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the chip's mask ROM, of Espressif's esp-rom-elfs: what ESP-IDF firmware calls (default: the file for the "
         f"chip in {ENVIRONMENT}, else the functions that come with the board)",
     )
+    parser.add_argument("--trace", action="store_true", help="say on stderr what happens: modes, commands, stubs")
     parser.add_argument("--no-cpu", action="store_true", help="download mode only: firmware is not executed")
     return parser
 

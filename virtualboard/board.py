@@ -22,7 +22,7 @@ from virtualboard.efuse import EfuseFile
 from virtualboard.loader import LoaderModel
 from virtualboard.machine import HeldClock, Machine, MachineFactory, make_machine
 from virtualboard.nor import NorFlash
-from virtualboard.stub import GREETING, StubLoader
+from virtualboard.stub import GREETING, StubLoader, identify
 from virtualboard.timing import INSTANT, Timing
 from virtualboard.usb import JtagLines, Plug
 
@@ -89,6 +89,8 @@ class Board:
         self.faults = ActiveFaults() if faults is None else faults
         flash.wear = self.faults
         self.executed = 0  # instructions so far
+        self.trace: Callable[[str], None] | None = None
+        """Is told what happens, in words for a person."""
         self._now = now
         self._efuse_file = EfuseFile(flash.path.with_name(flash.path.name + ".efuse") if flash.path else None)
         self._registers = efuse_words(chip, mac)
@@ -221,6 +223,7 @@ class Board:
 
     def _enter(self, mode: Mode) -> None:
         """Leave the old mode with everything that belonged to it."""
+        self._tell(f"the chip is in mode '{mode.value}'")
         self.mode = mode
         self._loader: LoaderModel | StubLoader | None = None
         self._decoder = slip.SlipDecoder()
@@ -323,6 +326,10 @@ class Board:
         elif not machine.idle:
             self._machine_clock.hold(self.timing.bootloader_s + self.timing.app_s)
 
+    def _tell(self, text: str) -> None:
+        if self.trace is not None:
+            self.trace(text)
+
     # --- faults -----------------------------------------------------------------------------------
 
     def _strike_due(self) -> None:
@@ -404,6 +411,8 @@ class Board:
                 frame = self._frames.pop(0)
                 self._pending -= len(frame)
                 self._reply = self._loader.handle(frame)
+                if self.trace is not None:
+                    self.trace(p.described(frame, self._reply))
                 self._busy_until = self._now() + self._reply.busy_s
                 if struck := self.faults.take_struck():
                     self._strike_in_write(struck, self._reply)
@@ -425,7 +434,13 @@ class Board:
             case p.SetBaud(baud):
                 self._chip_baud = baud
                 self._bus.baud = max(1, baud)
-            case p.RunRam(_, int(generation), _):
+            case p.RunRam(entry, int(generation), segments):
+                if self.trace is not None:
+                    known = identify(self.chip, entry, [data for _, data in segments], [at for at, _ in segments])
+                    assert known is not None
+                    self.trace(
+                        f"a flasher stub of generation {generation} starts at {entry:#010x}, known by {known.by}"
+                    )
                 self._loader = StubLoader(self.chip, self.flash, self._bus, generation, self.timing)
                 self._chip_baud = self._chip_baud or self._host_baud or DEFAULT_BAUD
                 self._send(slip.encode(GREETING))

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from virtualboard.chips import CHIPS, UnknownMac, parse_mac
+from virtualboard.chip_table import NAMES
+from virtualboard.chips import UnknownMac, parse_mac
 
 BROWN_OUT, POWER_CUT, WATCHDOG, BOOT_LOOP, PANIC = "brown-out", "power-cut", "watchdog", "boot-loop", "panic"
 SILENCE, SLOW_BOOT, VANISH, WORN = "silence", "slow-boot", "vanish", "worn"
@@ -117,7 +118,7 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "seed": "chooses what garbled bytes become (default 0)",
         "baud": "the highest rate that the line takes, in bits per second (required)",
         "sector": "an offset in the sector, like 0x12000 (required)",
-        "chip": f"one of {', '.join(CHIPS)} (required)",
+        "chip": "a name as --chip takes it, like esp32s3 (required)",
         "mac": "like 7c:df:a1:00:11:22 (required)",
         "pc": "the address of the panic (default 0x42000000)",
         "ra": "the return address (default 0x42000000)",
@@ -220,7 +221,7 @@ _PARSERS: Mapping[str, Callable[[str], object]] = MappingProxyType(
         **dict.fromkeys(("after", "boot", "for", "by"), _seconds),
         "name": _one_of("same", "new"),
         "to": _one_of("host", "board"),
-        "chip": _one_of(*CHIPS),
+        "chip": _one_of(*NAMES),
         "mac": _mac,
     }
 )

@@ -277,6 +277,23 @@ class RamUpload:
         return RunRam(entry, stub, uploaded)
 
 
+def described(frame: bytes, outcome: Outcome) -> str:
+    """One command and what came of it, in words for a person."""
+    if len(frame) < 8 or frame[0] != 0:
+        return f"{len(frame)} bytes that are no command"
+    names = {
+        **{FLASH_BEGIN: "FLASH_BEGIN", FLASH_DATA: "FLASH_DATA", FLASH_END: "FLASH_END", MEM_BEGIN: "MEM_BEGIN"},
+        **{MEM_END: "MEM_END", MEM_DATA: "MEM_DATA", SYNC: "SYNC", WRITE_REG: "WRITE_REG", READ_REG: "READ_REG"},
+        **{SPI_SET_PARAMS: "SPI_SET_PARAMS", SPI_ATTACH: "SPI_ATTACH", READ_FLASH_SLOW: "READ_FLASH_SLOW"},
+        **{CHANGE_BAUDRATE: "CHANGE_BAUDRATE", DEFL_BEGIN: "DEFL_BEGIN", DEFL_DATA: "DEFL_DATA", DEFL_END: "DEFL_END"},
+        **{SPI_FLASH_MD5: "SPI_FLASH_MD5", GET_SECURITY_INFO: "GET_SECURITY_INFO", ERASE_FLASH: "ERASE_FLASH"},
+        **{ERASE_REGION: "ERASE_REGION", READ_FLASH: "READ_FLASH", RUN_USER_CODE: "RUN_USER_CODE"},
+    }
+    name = names.get(frame[1], "unknown command")
+    answer = "no answer" if not outcome.frames else f"{len(outcome.frames)} x {len(outcome.frames[0])} bytes"
+    return f"{name} ({frame[1]:#04x}), {len(frame) - 8} bytes: {answer}"
+
+
 def security_info(chip: ChipModel) -> bytes:
     """The answer to GET_SECURITY_INFO: flags, crypt count, seven key purposes, chip id, API version (esptool,
     `get_security_info`). The last purpose reads 0x0C on a virgin C3."""

@@ -29,7 +29,7 @@ _RETURN = b"\x82\x80"
 _DELAY, _JAL = 0x40000050, 0x6F
 
 
-class Mapper(Protocol):
+class MemoryMapper(Protocol):
     """What is needed of the CPU (`unicorn.Uc`)."""
 
     def mem_map(self, address: int, size: int, perms: int = 7) -> None: ...
@@ -42,7 +42,7 @@ class Memory:
 
     `delay`: where the code of `ets_delay_us` lies, which is a `ret` in any case."""
 
-    def __init__(self, cpu: Mapper, parts: Sequence[RomPart]) -> None:
+    def __init__(self, cpu: MemoryMapper, parts: Sequence[RomPart]) -> None:
         self.sram = mmap.mmap(-1, _SRAM_SIZE)
         whole = address_of(self.sram)
         cpu.mem_map_ptr(IRAM, _SRAM_SIZE, 7, whole)

@@ -7,7 +7,7 @@ not do is told to the machine as a trap (`trap`) and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import unicorn
 from unicorn import riscv_const as reg
@@ -16,18 +16,10 @@ from virtualboard import rv32_windows
 from virtualboard.rv32_caller import LIMIT
 from virtualboard.rv32_io import BASE, SIZE, Io
 from virtualboard.rv32_peripherals import MmuTable, Uart
-from virtualboard.rv32_windows import FlashWindows, WritableFlash
+from virtualboard.rv32_windows import Flash, FlashWindows, WritableFlash
 
 _TEXT_PIECE = 256
 INSTRUCTION_FAULT, BREAKPOINT, STORE_FAULT = 1, 3, 7
-
-
-class Flash(Protocol):
-    """What is needed of the flash chip."""
-
-    size: int
-
-    def read(self, offset: int, n: int) -> bytes: ...
 
 
 class CallingProgram:

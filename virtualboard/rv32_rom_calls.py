@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from virtualboard.rv32_caller import Caller, RomFunction
-from virtualboard.rv32_rom_chip import RomChip
-from virtualboard.rv32_rom_flash import LEGACY_DATA, LEGACY_DATA_POINTER, RomFlash, legacy_data, swapped_id
+from virtualboard.rv32_rom_chip import RomChipCalls
+from virtualboard.rv32_rom_flash import LEGACY_DATA, LEGACY_DATA_POINTER, RomFlashCalls, legacy_data, swapped_id
 from virtualboard.rv32_rom_hashes import RomHashes
 from virtualboard.rv32_rom_libc import LIBC
 from virtualboard.rv32_rom_math import MATH
@@ -32,8 +32,8 @@ class RomCalls:
             **LIBC,
             **MATH,
             **RomHashes().table,
-            **RomFlash().table,
-            **RomChip().table,
+            **RomFlashCalls().table,
+            **RomChipCalls().table,
             "ets_delay_us": lambda _c: 0,  # the machine lets the time pass
         }
         self.table = {ADDRESSES[name]: self._bound(function) for name, function in functions.items()}

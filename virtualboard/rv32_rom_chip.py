@@ -21,7 +21,7 @@ _PULL_DOWN, _PULL_UP, _INPUT = 1 << 7, 1 << 8, 1 << 9
 _BLOCK0_WORDS = _RTC + 0x830
 
 
-class RomChip:
+class RomChipCalls:
     """The functions with their state: where text goes, and what frequencies the program has told."""
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ def swapped_id(jedec: int) -> int:
     return (jedec & 0xFF) << 16 | jedec & 0xFF00 | jedec >> 16 & 0xFF
 
 
-class RomFlash:
+class RomFlashCalls:
     """The functions; the cache's bus gates are registers."""
 
     GATES = 0x600C4004

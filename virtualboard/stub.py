@@ -12,6 +12,7 @@ commands, which are plug-ins.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import importlib.util
 import json
@@ -33,6 +34,7 @@ BAD_LENGTH, BAD_CHECKSUM, BAD_BLOCK, UNKNOWN, FAILED, NO_BEGIN = 0xC0, 0xC1, 0xC
 NOT_IMPLEMENTED = 0xFF
 GREETING = b"OHAI"
 # As a word 0x4941484F: `lui` of 0x49415 to any register, `addi` of -0x7B1, which is 0x84F in twelve bits.
+_SMALLEST_STUB = 0x800
 _GREETING_UPPER, _GREETING_LOWER = re.compile(rb"[\x37\xb7][\x50-\x5f]\x41\x49"), 0x84F
 _ERRORS = p.Errors(length=BAD_LENGTH, checksum=BAD_CHECKSUM, sequence=BAD_LENGTH, no_begin=NO_BEGIN)
 _SYNC_LENGTH = 36
@@ -64,31 +66,79 @@ _DIALECTS = {
 }
 
 
+class KnownStub(NamedTuple):
+    """A flasher stub: whose answers it gives, and by what it is known."""
+
+    generation: int
+    by: str
+
+
 def recognise(chip: ChipModel, entry: int, segments: Sequence[bytes], addresses: Sequence[int] = ()) -> int | None:
-    """Generation of the flasher stub among the uploaded segments, or None when it is another program.
+    """Generation of the flasher stub among the uploaded segments, or None when it is another program."""
+    known = identify(chip, entry, segments, addresses)
+    return None if known is None else known.generation
+
+
+def identify(chip: ChipModel, entry: int, segments: Sequence[bytes], addresses: Sequence[int] = ()) -> KnownStub | None:
+    """The flasher stub among the uploaded segments, or None when it is another program.
 
     Compared with the stubs of the installed esptool by the hash of their code; without esptool by the entry point. Any
-    other stub, of another esptool or of a tool that brings its own, is known by its greeting (`greets`), and its
-    generation by where it keeps its data.
+    other stub, of another esptool or of a tool that brings its own, is known by its greeting (`greets`), or else by
+    speaking SLIP (`speaks_slip`), and its generation by where it keeps its data.
     """
     shipped = list(_shipped(chip.name))
     if not shipped and entry in chip.stub_entries:
-        return chip.stub_entries[entry]
+        return KnownStub(chip.stub_entries[entry], "its entry point, which is that of a stub of esptool 5.6")
     hashes = {hashlib.sha256(segment).digest() for segment in segments}
     for generation, start, digest in shipped:
         if start == entry and digest in hashes:
-            return generation
-    if not any(map(greets, segments)):
-        return None
-    return 2 if any(at % 0x1000 >= _DATA_OF_GENERATION_2 for at in addresses) else 1
+            return KnownStub(generation, "its bytes: it is the installed esptool's")
+    generation = 2 if any(at % 0x1000 >= _DATA_OF_GENERATION_2 for at in addresses) else 1
+    if any(map(greets, segments)):
+        return KnownStub(generation, "its greeting: it is not the installed esptool's")
+    if any(map(speaks_slip, segments)):
+        return KnownStub(generation, "speaking SLIP: nothing else of it is known")
+    return None
+
+
+@functools.cache
+def _slip_bytes() -> tuple[tuple[re.Pattern[bytes], re.Pattern[bytes]], ...]:
+    """Code that loads the byte which ends a frame, and the one which escapes, by architecture."""
+    return tuple(
+        (re.compile(load + end, re.DOTALL), re.compile(load + escape, re.DOTALL))
+        for load, end, escape in (
+            (rb"[\x13\x93][\x00-\x0f]", rb"\x00\x0c", rb"\xb0\x0d"),  # RISC-V: li rd, 0xC0; li rd, 0xDB
+            (b"[" + bytes(range(2, 256, 16)) + rb"]\xa0", rb"\xc0", rb"\xdb"),  # Xtensa: movi
+        )
+    )
+
+
+@functools.cache
+def _greeting_letters() -> tuple[re.Pattern[bytes], ...]:
+    """One letter after the other, as the stubs in Rust send them: RISC-V's `li`, Xtensa's `movi.n` in reverse."""
+    lows, registers = (rb"\xf0", rb"\x80", rb"\x10", rb"\x90"), rb"[\x13\x93][\x00-\x0f]"
+    narrow = (rb"\x4c[\x90-\x9f]", rb"\x4c[\x10-\x1f]", rb"\x4c[\x80-\x8f]", rb"\x4c[\xf0-\xff]")
+    return tuple(
+        re.compile(rb".{0,16}?".join(letters), re.DOTALL)
+        for letters in ([registers + low + rb"\x04" for low in lows], narrow)
+    )
+
+
+def speaks_slip(code: bytes) -> bool:
+    """Whether this is code of a size that a stub has, and loads the bytes which end and escape a SLIP frame.
+
+    So do all stubs, those in C and in Rust, on either architecture; of programs for RAM hardly any other does."""
+    return len(code) >= _SMALLEST_STUB and any(
+        end.search(code) and escape.search(code) for end, escape in _slip_bytes()
+    )
 
 
 def greets(code: bytes) -> bool:
     """Whether this code says "OHAI", which is the first thing that a stub does: as text (Xtensa: in a literal pool or
-    in its data), or put together by RISC-V's `lui` and `addi`. True of every stub of esptool 3.0 to 5.6 but for the
-    ones in Rust, which 4.8 to 4.11 had for those who asked for them.
+    in its data), put together by RISC-V's `lui` and `addi`, or letter by letter, as those in Rust do that esptool 4.8
+    to 4.11 had for who asked for them. True of every stub of esptool 3.0 to 5.6.
     """
-    if GREETING in code:
+    if GREETING in code or any(letters.search(code) for letters in _greeting_letters()):
         return True
     for match in _GREETING_UPPER.finditer(code):
         (first,) = struct.unpack("<I", match.group())

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 VIRTUAL_PORT = "virtual:"
 PREBUILT = "prebuilt"
-TOOLCHAIN_KINDS = ("zig", "gcc", PREBUILT)
-"""The first two compile for RISC-V only; the last one takes over what something else built."""
+ESP_IDF = "esp-idf"
+NINJA_KINDS = ("ninja", "cmake", ESP_IDF)
+TOOLCHAIN_KINDS = ("zig", "gcc", PREBUILT, *NINJA_KINDS)
+"""The first two compile for RISC-V only; `prebuilt` takes over what something else built; the last ones build what
+ninja would build."""
 
 COMPILED_KEYS: Mapping[tuple[str, str], bool] = MappingProxyType(
     {
@@ -66,6 +69,8 @@ IMAGE_FORMATS = tuple(FORMAT_OPTIONS)
 
 TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
 RESETS = ("auto", "classic", "usb", "instant")
+RESET_COMMAND = "command:"
+"""Begins a `reset` that is a command of the user's."""
 SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
 VERIFY_LEVELS = ("md5", "app-report", "journal")
 
@@ -105,6 +110,21 @@ def _one_of(known: Sequence[str]) -> Rule:
 def _timing(value: str) -> Finding:
     """A profile, with overrides after it; what those mean is the virtual board's to say when it is opened."""
     return _one_of(TIMINGS)(value.partition(",")[0])
+
+
+def _reset(value: str) -> Finding:
+    """How the board is reset: by name, or by a command of the user's."""
+    if not value.startswith(RESET_COMMAND):
+        return _one_of(RESETS)(value)
+    import shlex
+
+    try:
+        words = shlex.split(value.removeprefix(RESET_COMMAND))
+    except ValueError as error:
+        return f"is '{value}', whose command cannot be read: {error}", "quote it as for a POSIX shell"
+    if not words:
+        return f"is '{value}', which names no command", f'write it like "{RESET_COMMAND}python tools/reset.py {{mode}}"'
+    return None
 
 
 def _between(low: int, high: int) -> Rule:
@@ -161,6 +181,21 @@ def _sector(value: int) -> Finding:
 
 def _directory(value: str) -> Finding:
     return _inside(value) if value else None
+
+
+def _build_directory(value: str) -> Finding:
+    if finding := _inside(value):
+        return finding
+    if value.rstrip("/") != value or value.startswith("./") or value in (".", ".deploy"):
+        return f"is '{value}', which cannot be a build directory", "name a directory of its own, such as build"
+    return None
+
+
+def _symbols(value: Mapping[str, str]) -> Finding:
+    for name in value:
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+            return f"has the name '{name}'", 'write it in capitals, such as SDK = "/opt/sdk"'
+    return None
 
 
 def _source_directory(value: str) -> Finding:
@@ -275,7 +310,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("device", "groups"): _each(_text),
         ("device", "tags"): _each(_text),
         ("device", "timing"): _timing,
-        ("device", "reset"): _one_of(RESETS),
+        ("device", "reset"): _reset,
         ("budget", "*"): _MS,
         ("budget", "enforce"): lambda _: None,
         ("verify", "level"): _one_of(VERIFY_LEVELS),
@@ -293,6 +328,13 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("prebuilt", "directory"): _directory,
         ("prebuilt", "files"): _files,
         ("prebuilt", "build"): _optional_command,
+        ("ninja", "directory"): _build_directory,
+        ("ninja", "targets"): _each(_text),
+        ("ninja", "configure"): _optional_command,
+        ("ninja", "places"): _symbols,
+        ("ninja", "prefix_map"): _one_of(("debug", "none")),
+        ("cmake", "source"): _inside,
+        ("cmake", "toolchain_file"): _directory,
         ("image", "file"): _inside,
         ("image", "partition"): _text,
         ("image", "from"): _source_directory,

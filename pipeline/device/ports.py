@@ -18,6 +18,7 @@ from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import DeviceConfig
+from pipeline.config.values import RESET_COMMAND
 from pipeline.effects.clock import SystemClock
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
@@ -38,8 +39,14 @@ def open_port(name: str, device: DeviceConfig, root: Path, clock: SystemClock, f
     if device.port.startswith(VIRTUAL):
         return _open_virtual(name, device, root, clock, flash_size)
     if "://" in device.port:
-        return _open_url(name, device.port)
-    return _open_serial(name, pick(name) if device.port == AUTO else device.port)
+        port = _open_url(name, device.port)
+    else:
+        port = _open_serial(name, pick(name) if device.port == AUTO else device.port)
+    if device.reset.startswith(RESET_COMMAND):
+        from pipeline.device.command_reset import CommandResetPort
+
+        return CommandResetPort(port, device.reset.removeprefix(RESET_COMMAND), root, _where(name, device.port))
+    return port
 
 
 def flash_file(name: str, device: DeviceConfig, root: Path) -> Path:
@@ -131,6 +138,8 @@ def reopen(port: Any) -> None:
 
 def reset_of(device: DeviceConfig, port: Any) -> str:
     """By which sequence the board on this port is reset: a key of `connect.LEAN`."""
+    if device.reset.startswith(RESET_COMMAND):
+        return "classic"
     if device.reset != "auto":
         return device.reset
     usb = getattr(port, "usb", None)  # only a serial port of this machine knows

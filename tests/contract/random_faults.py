@@ -6,7 +6,7 @@ import random
 import struct
 
 from tests.contract.test_esptool_rfc2217 import SYNC
-from virtualboard.chips import CHIPS
+from virtualboard.chip_table import NAMES
 from virtualboard.faults import KINDS, parse_fault
 from virtualboard.protocol import checksum
 from virtualboard.slip import encode
@@ -38,7 +38,7 @@ def _fault(rng: random.Random) -> str:
         "seed": rng.randint(0, 99),
         "baud": rng.choice([9_600, 115_200, 460_800]),
         "sector": rng.randint(0, 0x3FFFFF),
-        "chip": rng.choice(sorted(CHIPS)),
+        "chip": rng.choice(sorted(NAMES)),
         "mac": f"7c:df:a1:00:00:{rng.randint(0, 255):02x}",
         "pc": hex(rng.getrandbits(32)),
         "ra": hex(rng.getrandbits(32)),

@@ -66,7 +66,7 @@ def test_shell(index: int, tmp_path: Path) -> None:
 
 
 def test_python(tmp_path: Path) -> None:
-    (code,) = [code for language, code in BLOCKS if language == "python"]
+    (code,) = [code for language, code in BLOCKS if language == "python" and "def test" in code]
     (tmp_path / "test_page.py").write_text(code)
     # A base of its own: pytest ends by deleting former suites' folders from the common one, gigabytes in minutes.
     arguments = ["-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "base"), "test_page.py"]

@@ -17,14 +17,14 @@ from tests.contract.test_esptool_rfc2217 import HELLO, SYNC, SYNCED, control
 from tests.contract.virtual_time import still_clock
 from virtualboard.active_faults import ActiveFaults
 from virtualboard.board import Board, Mode
-from virtualboard.chips import CHIPS
+from virtualboard.chip_table import NAMES, chip_named
 from virtualboard.faults import parse_fault
 from virtualboard.nor import NorFlash
 from virtualboard.port import VirtualPort
 from virtualboard.timing import PROFILES
 
 SCRIPTS = 200
-CHIP_NAMES = sorted(CHIPS)
+CHIP_NAMES = sorted(NAMES)
 PROFILE_NAMES = sorted(PROFILES)
 
 
@@ -42,7 +42,7 @@ def survives(seed: int) -> bool:
     clock = still_clock()
     flash = NorFlash(0x400000)
     flash.program(0, bootable())
-    chip = CHIPS[CHIP_NAMES[seed % 3]]
+    chip = chip_named(CHIP_NAMES[seed % len(CHIP_NAMES)])
     board = Board(
         chip,
         flash,
@@ -140,8 +140,8 @@ def test_a_process_survives_a_dozen_after_each_other(sock: Path) -> None:
 def test_two_hundred_processes_survive_one_each(sock: Path) -> None:
     for seed in range(SCRIPTS):
         options = [option for text in script(seed) for option in ("--fault", text)]
-        chip, timing = CHIP_NAMES[seed % 3], PROFILE_NAMES[seed % 5]
-        extra = ["--usb"] if CHIPS[chip].usb and seed % 7 == 0 else []
+        chip, timing = CHIP_NAMES[seed % len(CHIP_NAMES)], PROFILE_NAMES[seed % 5]
+        extra = ["--usb"] if chip_named(chip).usb and seed % 7 == 0 else []
         with AnyBoard("--rfc2217", "0", "--timing", timing, *extra, *options, chip=chip, control=sock) as board:
             exercise(board, seed, 0.02)
             whole_again(board)

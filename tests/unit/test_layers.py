@@ -107,7 +107,10 @@ SERIAL_SIDE = (
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
 HEAVY |= {"starlette", "uvicorn", "mcp"}
-LAZY_FILES = ("pipeline/agent/server.py", "pipeline/service/http.py", "virtualboard/rv32.py")
+LAZY_FILES = (
+    *("pipeline/agent/server.py", "pipeline/service/http.py"),
+    *("virtualboard/rv32.py", "virtualboard/rv32_program.py"),
+)
 LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in LAZY_FILES}
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""
 

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serial.tools import list_ports
 
-from pipeline.device.ports import _usb_id, find_again, planted_faults, reopen
+from pipeline.config.schema import DeviceConfig
+from pipeline.device.ports import _usb_id, find_again, open_port, planted_faults, reopen
+from pipeline.effects.clock import SystemClock
+from pipeline.errors import DeviceError
 from pipeline.model import Failure, FailureCategory
 from pipeline.run.options import Options
 from pipeline.run.run import load_run
@@ -135,3 +138,14 @@ def test_a_board_that_comes_back_is_the_same_board_or_nobody(
     before: tuple[FakePort, ...], after: tuple[FakePort, ...], found: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert again(monkeypatch, before, after) == found
+
+
+def test_a_rom_elf_that_cannot_be_used_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
+    device = DeviceConfig("bench", "esp32c3", rom_elf="roms/none.elf")
+    with pytest.raises(DeviceError) as error:
+        open_port("bench", device, tmp_path, SystemClock(), 0x400000)
+    failure = error.value.failure
+    assert failure.category is FailureCategory.CONFIG_ERROR
+    assert failure.message == f"{tmp_path}/roms/none.elf: error: cannot read the ROM ELF: No such file or directory"
+    assert failure.hint and failure.hint.startswith("Install Espressif's esp-rom-elfs")
+    assert not list(tmp_path.rglob("*.flash")), "nothing was made"

@@ -19,7 +19,7 @@ from virtualboard.rv32_timers import Systimer, TimerGroup
 from virtualboard.spi import FlashPart
 
 
-class Clock:
+class HandClock:
     now = 0.0
 
     def __call__(self) -> float:
@@ -36,7 +36,7 @@ def ticks(timer: Systimer, unit: int) -> int:
 
 
 def test_the_second_unit_stands_until_it_is_switched_on() -> None:
-    clock = Clock()
+    clock = HandClock()
     timer = Systimer(clock)
     clock.now = 1.0
     assert (ticks(timer, 0), ticks(timer, 1)) == (16_000_000, 0)
@@ -49,7 +49,7 @@ def test_the_second_unit_stands_until_it_is_switched_on() -> None:
 
 
 def test_a_unit_is_loaded() -> None:
-    clock = Clock()
+    clock = HandClock()
     timer = Systimer(clock)
     timer.write(0x0C, 1)
     timer.write(0x10, 5)
@@ -61,7 +61,7 @@ def test_a_unit_is_loaded() -> None:
 
 def test_an_alarm_of_the_second_unit() -> None:
     """ESP-IDF's tick: unit 1, periodic, counted from when the unit starts."""
-    clock = Clock()
+    clock = HandClock()
     timer = Systimer(clock)
     timer.write(0x64, 1)
     timer.write(0x34, 1 << 31 | 1 << 30 | 160_000)
@@ -84,12 +84,12 @@ def test_an_alarm_of_the_second_unit() -> None:
 # --- timer groups -----------------------------------------------------------------------------------
 
 
-def group(clock: Clock) -> TimerGroup:
+def group(clock: HandClock) -> TimerGroup:
     return TimerGroup(clock, 1, lambda: 80e6)
 
 
 def test_a_general_purpose_timer_counts_and_alarms() -> None:
-    clock = Clock()
+    clock = HandClock()
     timer = group(clock)
     timer.write(0x18, 7)
     timer.write(0x20, 1)  # load 7
@@ -110,7 +110,7 @@ def test_a_general_purpose_timer_counts_and_alarms() -> None:
 
 
 def test_a_timer_counts_down() -> None:
-    clock = Clock()
+    clock = HandClock()
     timer = group(clock)
     timer.write(0x18, 1000)
     timer.write(0x20, 1)
@@ -122,7 +122,7 @@ def test_a_timer_counts_down() -> None:
 
 def test_a_watchdog_warns_before_it_bites() -> None:
     """ESP-IDF's interrupt watchdog: stage 0 interrupts after 300 ms, stage 1 resets after 600."""
-    clock = Clock()
+    clock = HandClock()
     dog = group(clock)
     dog.write(0x64, 0x50D83AA1)
     dog.write(0x4C, 40_000 << 16)  # 2 kHz
@@ -151,7 +151,7 @@ def test_a_watchdog_warns_before_it_bites() -> None:
 
 
 def test_the_calibration_of_slow_clocks() -> None:
-    timer = group(Clock())
+    timer = group(HandClock())
     timer.write(0x68, 1 << 31 | 1000 << 16)
     assert timer.read(0x68) & 1 << 15 and timer.read(0x6C) >> 7 == 1000 * 40_000_000 // 136_000
     timer.write(0x68, 1 << 31 | 1000 << 16 | 2 << 13)
@@ -416,7 +416,7 @@ def test_serial_over_usb() -> None:
 
 
 def test_rtc_time_and_scratch() -> None:
-    clock = Clock()
+    clock = HandClock()
     rtc = per.RtcControl(clock, {}, 1, {0x50: 9})
     clock.now = 1e6
     assert (rtc.read(0x10), rtc.read(0x50)) == (0, 9)
@@ -435,7 +435,7 @@ def csr(number: int, function: int, source: int = 0, target: int = 0) -> int:
 
 
 def test_protection_is_stored_and_the_counter_moves() -> None:
-    clock = Clock()
+    clock = HandClock()
     csrs = ExtraCsrs(clock, 160_000_000)
     registers = {0: 0, 5: 0b1100, 6: 0}
 

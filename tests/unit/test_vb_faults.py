@@ -53,7 +53,7 @@ def test_what_is_left_out_has_the_documented_default() -> None:
         ("power-cut:for=inf", "power-cut: for=inf: not a number of seconds"),
         ("brown-out:write=1,after=2", "brown-out has both write= and after=\nGive one of them."),
         ("worn", "worn needs sector=\nWrite it like worn:sector=0x12000."),
-        ("wrong-chip:chip=esp8266", "wrong-chip: chip=esp8266: not one of esp32c3, esp32s3, esp32\n"),
+        ("wrong-chip:chip=esp8266", "wrong-chip: chip=esp8266: not one of esp32, esp32c3, esp32s3, esp32s2, "),
         ("other-mac:mac=1", "other-mac: mac=1: not a MAC address\n"),
     ],
 )

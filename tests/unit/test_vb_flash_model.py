@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 from tests.unit.test_vb_loader import block, frame, in_download, say
 from tests.unit.test_vb_stub import in_stub
 from virtualboard.board import Board
+from virtualboard.chip_table import NAMES
+from virtualboard.chips import CHIPS
 
 SIZE = 0x8000
 SECTOR = 0x1000
@@ -47,11 +51,35 @@ def write(board: Board, model: bytearray, verb: str, offset: int, data: bytes, *
         model[offset + index] &= byte
 
 
+STEPS, BLOCK_SIZES = st.lists(writes | erases | digests, max_size=6), st.sampled_from([0x100, 0x400, 0x1000])
+
+
 @pytest.mark.parametrize("loader", ["rom", "stub-1", "stub-2"])
 @pytest.mark.parametrize("chip", ["esp32", "esp32c3"])
 @settings(max_examples=40)
-@given(st.lists(writes | erases | digests, max_size=6), st.sampled_from([0x100, 0x400, 0x1000]))
+@given(STEPS, BLOCK_SIZES)
 def test_the_flash_is_that_of_the_model(chip: str, loader: str, steps: list[Step], block_size: int) -> None:
+    play(chip, loader, steps, block_size)
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from([name for name in NAMES if name not in CHIPS]), st.sampled_from(["rom", "stub"]), STEPS, BLOCK_SIZES
+)
+def test_the_flash_of_the_other_chips_too(chip: str, loader: str, steps: list[Step], block_size: int) -> None:
+    generations = [generation for generation in (1, 2) if shipped(chip, generation)]
+    play(chip, f"stub-{generations[-1]}" if loader == "stub" else loader, steps, block_size)
+
+
+def shipped(chip: str, generation: int) -> bool:
+    spec = importlib.util.find_spec("esptool")
+    assert spec is not None and spec.submodule_search_locations is not None
+    folder = Path(spec.submodule_search_locations[0], "targets", "stub_flasher", str(generation))
+    return (folder / f"{chip}.json").is_file()
+
+
+def play(chip: str, loader: str, steps: list[Step], block_size: int) -> None:
+    """The steps on a board and on the model, compared at each digest and at the end."""
     stub = loader != "rom"
     board = in_stub(chip, int(loader[-1]), SIZE) if stub else in_download(chip, SIZE)
     model = bytearray(b"\xff" * SIZE)

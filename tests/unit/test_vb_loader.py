@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtualboard.board import Board
+from virtualboard.chip_table import chip_named
 from virtualboard.chips import CHIPS, Security, burnt
 from virtualboard.nor import NorFlash
 from virtualboard.protocol import checksum
@@ -26,7 +27,7 @@ MAC = "7c:df:a1:00:11:22"
 
 def in_download(chip: str = "esp32c3", size: int = 0x400000, security: Security | None = None) -> Board:
     """A board in download mode, its banner taken."""
-    model = burnt(CHIPS[chip], security or Security())
+    model = burnt(chip_named(chip), security or Security())
     board = Board(model, NorFlash(size), MAC, lambda: 0.0, execute=False, timing=Timing(jump_s=0.0))
     board.power_on()
     for dtr, rts in ((False, True), (True, False), (False, False)):

@@ -75,3 +75,15 @@ def test_files_and_ports_that_cannot_be_used_are_messages(tmp_path: Path, capsys
 def test_a_record_that_cannot_be_written_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--chip", "esp32c3", "--rfc2217", "0", "--record", str(tmp_path)]) == 2
     assert "--record: error:" in capsys.readouterr().err
+
+
+def test_a_rom_elf_that_cannot_be_used_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rom.elf"
+    file.write_bytes(b"no ELF at all" * 10)
+    for chip, fact in (
+        ("esp32c3", "not a ROM ELF for RISC-V: it does not begin with the ELF magic"),
+        ("esp32", "a virtual ESP32 executes nothing"),
+    ):
+        assert main(["--chip", chip, "--tcp", "0", "--rom-elf", str(file)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"{file}: error: ") and fact in said and said.count("\n") == 2

@@ -23,6 +23,7 @@ from virtualboard import stub
 from virtualboard.board import Board, Mode
 from virtualboard.chips import CHIPS
 from virtualboard.nor import NorFlash
+from virtualboard.slip import encode
 from virtualboard.timing import Timing
 
 OHAI = "c04f484149c0"
@@ -82,6 +83,69 @@ def test_another_program_in_ram_is_not_a_stub() -> None:
     assert board.mode is Mode.RAM
 
 
+RISCV_LI = "li"
+XTENSA_MOVI = "movi.n"
+
+
+def letters(load: str, text: bytes) -> bytes:
+    """Code that loads one letter after the other, with a call between them."""
+    if load == RISCV_LI:
+        return b"".join(struct.pack("<I", code << 20 | 10 << 7 | 0x13) + b"\x97\x00\x00\x00" for code in text)
+    return b"".join(bytes([0x0C | (code >> 4 & 7) << 4, (code & 0xF) << 4 | 10]) + b"\xe5\x12\x34" for code in text)
+
+
+def slip_code(riscv: bool, values: tuple[int, ...], size: int = 0x900) -> bytes:
+    """Code of a size that loads these bytes: `li a1, value` or `movi a2, value`."""
+    if riscv:
+        words = b"".join(struct.pack("<I", value << 20 | 11 << 7 | 0x13) for value in values)
+    else:
+        words = b"".join(bytes([0x22, 0xA0, value]) for value in values)
+    return words.ljust(size, b"\x00")
+
+
+@pytest.mark.parametrize("riscv", [True, False])
+@pytest.mark.parametrize(
+    ("values", "size", "known"),
+    [((0xC0, 0xDB), 0x900, True), ((0xC0, 0xDC), 0x900, False), ((0xDB,), 0x900, False), ((0xC0, 0xDB), 0x7FF, False)],
+)
+def test_a_stub_of_which_nothing_is_known_speaks_slip(
+    riscv: bool, values: tuple[int, ...], size: int, known: bool
+) -> None:
+    """As every stub does, of whatever tool; it is then answered for, and not executed, so that it cannot hang."""
+    chip = CHIPS["esp32c3" if riscv else "esp32s3"]
+    found = stub.identify(chip, 0x40380000, [slip_code(riscv, values, size), b"data"], [0x40380000, 0x3FC90BB8])
+    assert (found is not None) == known
+    if found:
+        assert found == (1, "speaking SLIP: nothing else of it is known")
+
+
+def test_a_stub_that_this_board_could_not_run_is_answered_for_on_the_c3() -> None:
+    told: list[str] = []
+    board = in_download()
+    board.trace = told.append
+    code = slip_code(True, (0xC0, 0xDB))
+    say(board, frame(0x05, struct.pack("<4I", len(code), 1, 0x1800, 0x40380000)))
+    say(board, block(0x07, 0, code))
+    assert say(board, frame(0x06, struct.pack("<II", 0, 0x40380000))).endswith(OHAI)
+    assert told == [
+        "MEM_BEGIN (0x05), 16 bytes: 1 x 12 bytes",
+        f"MEM_DATA (0x07), {len(code) + 16} bytes: 1 x 12 bytes",
+        "MEM_END (0x06), 8 bytes: 1 x 12 bytes",
+        "a flasher stub of generation 1 starts at 0x40380000, known by speaking SLIP: nothing else of it is known",
+    ]
+
+
+def test_the_trace_says_modes_and_what_is_no_command() -> None:
+    told: list[str] = []
+    board = in_download()
+    board.trace = told.append
+    say(board, encode(b"\x01\x02\x03"))
+    say(board, frame(0x99, b"abc"))
+    board.press_reset(download=False)
+    assert told[:2] == ["3 bytes that are no command", "unknown command (0x99), 3 bytes: 1 x 12 bytes"]
+    assert told[-2:] == ["the chip is in mode 'leaving reset'", "the chip is in mode 'run'"]
+
+
 @pytest.mark.parametrize(
     ("code", "greets"),
     [
@@ -92,6 +156,10 @@ def test_another_program_in_ram_is_not_a_stub() -> None:
         (b"\x37\x55\x41\x49" + b"\x93\x85\xf5\x84", False),  # another register
         (b"\x37\x55\x41\x49" + b"\x13\x05\xf5\x85", False),  # another constant
         (b"\x37\x55\x41\x49", False),
+        (letters(RISCV_LI, b"OHAI"), True),  # Rust: li a0, 'O'; call ...
+        (letters(RISCV_LI, b"OHIA"), False),
+        (letters(XTENSA_MOVI, b"IAHO"), True),  # and compiled in reverse
+        (letters(XTENSA_MOVI, b"OHAI"), False),
         (b"", False),
     ],
 )
