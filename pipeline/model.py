@@ -198,6 +198,46 @@ class Tool(NamedTuple):
     identity: str
 
 
+class Statement(NamedTuple):
+    """What a build statement of ninja says beside what the action itself holds: when it runs and how ninja knows it.
+    What can change the outputs stands in the action. Paths relative to the root, as everywhere, but for `names`."""
+
+    directory: str
+    """In which ninja runs, and so the command."""
+    names: tuple[str, ...]
+    """The outputs as ninja names them; one file may have two names."""
+    command: str
+    """As `.ninja_log` hashes it."""
+    after: tuple[str, ...] = ()
+    """What must be there before it runs, and does not make it run again."""
+    rspfile: tuple[str, str] = ("", "")
+    """A file that is there while the command runs, and its text."""
+    deps: str = ""
+    """`gcc` or `msvc`: ninja keeps what the depfile says in its own log."""
+    depfile: str = ""
+    """The depfile that ninja reads."""
+    restat: bool = False
+    generator: bool = False
+    pool: tuple[str, int] = ("", 0)
+    """Name, and how many of it may run at once (0: any number)."""
+    evidence: bool = False
+    """Is everything known that it reads? Then contents decide; if not, it runs whenever ninja would run it."""
+    traced: bool = False
+    """Does it start programs of Python, which say what they read?"""
+    logs: str = ""
+    """Where ninja keeps its logs (`builddir`), if not in `directory`."""
+    always: bool = False
+    """Does it depend on something that never is there?"""
+
+    def located(self, path: str) -> str:
+        """A path as the command writes it, from the root."""
+        return path if path[:1] in ("/", "{") or not self.directory else f"{self.directory}/{path}"
+
+
+STATEMENT_PROFILE = "@ninja"
+"""The profile of all actions that are statements of another build system: no profile of a user can be called so."""
+
+
 class Action(NamedTuple):
     """One command with declared inputs and outputs: a node of the DAG. Everything that can change the outputs, and
     nothing else.
@@ -223,11 +263,13 @@ class Action(NamedTuple):
     cacheable: bool = True
     count_as: Literal["compiled", "linked", "built"] = "built"
     """Which counter an execution of this action raises (`linked` is for the link proper, not the images)."""
+    statement: Statement | None = None
+    """Of an action that another build system declares."""
 
     @property
     def is_users(self) -> bool:
         """Is it a command that a user declared, not one of a toolchain?"""
-        return self.count_as == "built" and bool(self.argv)
+        return self.count_as == "built" and bool(self.argv) and self.statement is None
 
 
 # --- flash ------------------------------------------------------------------------------------

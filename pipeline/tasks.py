@@ -324,6 +324,9 @@ def task_ttfb() -> Iterator[Task]:
 def task_deploy() -> Iterator[Task]:
     """from C source to the first JSON-RPC byte of the running device (the default)"""
     group = _group(task_deploy)
+    if not run().project.all_devices:  # a program for this machine
+        yield {**group, "task_dep": ["link"]}
+        return
     yield group
     for device in run().project.all_devices:
         yield {

@@ -103,8 +103,8 @@ class ConsoleView:
             self._broken = True
 
     def lost(self) -> str:
-        """Bytes are missing here: the line that is begun has no end."""
-        out = self.interrupt()
+        """Bytes are missing here: the line that is begun has no end, and stands alone."""
+        out = self.quiet(self._last_s) + self.interrupt()
         self._cutter.clear()
         self._panic.flush()
         self._shown_bytes, self._broken, self._key = 0, False, None

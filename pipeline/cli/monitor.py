@@ -59,22 +59,28 @@ def run(project: Project, wanted: Wanted) -> int:
 
 def _alone(project: Project, device: DeviceConfig, wanted: Wanted) -> int:
     """This process has the port."""
+    from pipeline.cli.own_history import OwnHistory
     from pipeline.device.serial_link import reader_for
 
     boards = _boards(project)
+    history = None
     try:
         reset = wanted.reset is not False
         link = boards.open_link(device, reset=reset)
         link.patience_s = max(link.patience_s, PATIENCE_S if link.real_time else 0.0)
         if wanted.call:
             return _call(link, reader_for(link), device, wanted, resets=reset)
+        history = OwnHistory(device_ref(device, project.root))
         screen = MonitorScreen(wanted.view, link.now_s, SystemClock().utc)
         with DeviceMonitor(link, reader_for(link), where=device.where, sink=screen.show) as monitor:
             loop = MonitorLoop(monitor, screen, link, None, lambda seen, elf: boards.decoded(seen.lines, elf))
+            loop.record = history.heard
             return loop.copy(wanted.until, wanted.seconds, decode=wanted.decode, commands=wanted.commands)
     finally:
         boards.close()
         boards.build.close()
+        if history is not None:
+            history.close()
 
 
 def _boards(project: Project) -> DeviceService:

@@ -50,6 +50,8 @@ class MonitorLoop:
         self._calls = TypedCalls(f"hotplate-monitor-{os.getpid()}")
         self._lines = TypedLines()
         self._refused = ""
+        self.record: Callable[[ConsoleEvent, str], None] = lambda seen, running: None
+        """Told of each event, with the identity of the firmware that runs."""
 
     def copy(self, until: LinePattern | None, seconds: float, *, decode: bool, commands: bool) -> int:
         """Both ways until the pattern, the time or Ctrl-C; the exit code. `commands`: are lines with a slash for us? An
@@ -129,7 +131,8 @@ class MonitorLoop:
             self._screen.tell(visible(note.text))
 
     def _heard(self, seen: ConsoleEvent, *, decode: bool) -> None:
-        """What is worth saying about an event."""
+        """Keep it, and say what is worth saying about it."""
+        self.record(seen, self._monitor.running)
         if seen.kind in (ConsoleEventKind.GAP, ConsoleEventKind.DROPPED):
             self._screen.lost()
             self._screen.tell(seen.text)

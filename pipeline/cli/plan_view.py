@@ -29,7 +29,7 @@ _VERB = {
 
 def host_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     """Per stage: the counts, then each action that is not up to date."""
-    for stage in host_stages():
+    for stage in host_stages(forecasts):
         mine = by_stage(forecasts, stage)
         yield f"{stage}: {summary(mine) or 'no actions'}"
         dirty = [one for one in mine if one.fate is not Fate.UP_TO_DATE]

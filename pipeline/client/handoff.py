@@ -77,7 +77,10 @@ def described(program: str, argv: "Sequence[str]") -> "list[list[bytes]]":
     ignored = [str(n) for n in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP) if _is_ignored(n)]
     umask = os.umask(0o077)
     os.umask(umask)
-    place = [os.getcwd(), str(umask), str(os.nice(0)), repr(started_s()), program, *ignored]  # noqa: PTH109
+    # What doit calls itself it has read from there when it was loaded, which was earlier where it is loaded.
+    loaded = sys.modules.get("doit.doit_cmd")
+    name = os.path.basename(program) if loaded is None else loaded.DoitMain.BIN_NAME  # noqa: PTH119
+    place = [os.getcwd(), str(umask), str(os.nice(0)), repr(started_s()), program, name, *ignored]  # noqa: PTH109
     streams = [str(value) for stream in (sys.stdin, sys.stdout, sys.stderr) for value in _facts(stream)]
     groups = [str(number) for number in sorted(os.getgroups())]
     environment = [name + b"=" + value for name, value in os.environb.items()]

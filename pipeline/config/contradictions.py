@@ -15,6 +15,7 @@ from pipeline.config.values import (
     FORMAT_OPTIONS,
     HOST,
     IMAGE_FORMATS,
+    NINJA_KINDS,
     PREBUILT,
     RESET_COMMAND,
     VIRTUAL_PORT,
@@ -41,7 +42,13 @@ def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Prob
 def prebuilt_checks(document: Mapping[str, Any]) -> list[Problem]:
     """What contradicts the toolchain's kind; `document` has sections of the right types."""
     prebuilt = document.get("prebuilt", {})
-    if document.get("toolchain", {}).get("kind") != PREBUILT:
+    kind = document.get("toolchain", {}).get("kind")
+    for section in ("ninja", "cmake"):
+        if section in document and kind not in NINJA_KINDS:
+            fact = f"[{section}] is for toolchain.kind = '{section}'"
+            hint = f'write kind = "{section}" in [toolchain], or remove the section'
+            return [Problem((section,), False, fact, hint)]
+    if kind not in (PREBUILT, *NINJA_KINDS):
         if "prebuilt" in document:
             fact = f"[prebuilt] is for toolchain.kind = '{PREBUILT}'"
             hint = f'write kind = "{PREBUILT}" in [toolchain], or remove the section'
@@ -51,16 +58,18 @@ def prebuilt_checks(document: Mapping[str, Any]) -> list[Problem]:
         Problem(
             path,
             False,
-            f"'{'.'.join(path)}' is for toolchains that compile, but toolchain.kind is '{PREBUILT}'",
+            f"'{'.'.join(path)}' is for toolchains that compile, but toolchain.kind is '{kind}'",
             "remove it",
         )
         for path in _written(document)
         if (path[0], path[-1]) in COMPILED_KEYS
     ]
     if "library" in document:
-        fact = f"[[library]] is for toolchains that compile, but toolchain.kind is '{PREBUILT}'"
+        fact = f"[[library]] is for toolchains that compile, but toolchain.kind is '{kind}'"
         problems.append(Problem(("library", 0), False, fact, "remove it"))
     given = [key for key in ("directory", "files") if prebuilt.get(key)]
+    if kind in NINJA_KINDS and "prebuilt" not in document:
+        return problems
     if len(given) != 1:
         fact = "[prebuilt] has both 'directory' and 'files'" if given else "nothing says where the firmware is"
         hint = "keep one of them" if given else 'add [prebuilt] with directory = "build", or with files'
@@ -195,7 +204,7 @@ def _build_checks(config: DeployConfig) -> list[Problem]:
         fact = f"the profile '{config.project.profile}' does not exist (there are: {known}){meant}"
         hint = f"add a table [profile.{config.project.profile}], or set project.profile to an existing one"
         problems.append(Problem(("project", "profile"), True, fact, hint))
-    if chip.isa != "riscv" and config.toolchain.kind != PREBUILT:
+    if chip.isa != "riscv" and config.toolchain.kind not in (PREBUILT, *NINJA_KINDS):
         able = ", ".join(name for name, known_chip in CHIPS.items() if known_chip.isa == "riscv")
         kind, wanted = config.toolchain.kind, config.toolchain.chip
         fact = f"the {kind} toolchain cannot compile for {wanted}: it has no {chip.isa} back end"
@@ -216,6 +225,8 @@ def _build_checks(config: DeployConfig) -> list[Problem]:
 
 
 def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
+    if not config.devices and config.is_ninja and not config.makes_firmware:
+        return []  # a program for this machine, which goes to no board
     if not config.devices:
         return [
             Problem(("device",), False, "no device is declared", 'add a table [device.bench] with port = "virtual:"')

@@ -18,6 +18,7 @@ from pipeline.config.schema import (
     Bootloader,
     Budget,
     CacheSettings,
+    CmakeConfig,
     DeployConfig,
     DeviceConfig,
     FlashSettings,
@@ -26,6 +27,7 @@ from pipeline.config.schema import (
     ImageConfig,
     LibraryConfig,
     LiveTestConfig,
+    NinjaConfig,
     Partitions,
     Prebuilt,
     Profile,
@@ -36,7 +38,7 @@ from pipeline.config.schema import (
     ToolchainConfig,
     Verify,
 )
-from pipeline.config.values import COMPILED_KEYS, PREBUILT, Problem, check_value
+from pipeline.config.values import COMPILED_KEYS, ESP_IDF, NINJA_KINDS, PREBUILT, Problem, check_value
 from pipeline.config.variants import (
     OVERRIDABLE,
     ProfileDocument,
@@ -59,6 +61,8 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "project": ProjectConfig,
         "toolchain": ToolchainConfig,
         "prebuilt": Prebuilt,
+        "ninja": NinjaConfig,
+        "cmake": CmakeConfig,
         "bootloader": Bootloader,
         "partitions": Partitions,
         "flash": FlashSettings,
@@ -82,8 +86,8 @@ _LISTED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType({"action": ActionCo
 """Arrays of tables."""
 
 
-FindFirmware = Callable[[Prebuilt], "Firmware | Problem | Failure"]
-"""What `[prebuilt]` means on this machine."""
+FindFirmware = Callable[[Prebuilt], "Firmware | Problem | Failure | None"]
+"""What `[prebuilt]` means on this machine; None while the build that makes it has not run."""
 
 
 def parse_config(
@@ -108,14 +112,16 @@ def parse_config(
     values = _read_document(document, problems)
     problems = problems or prebuilt_checks(document)
     firmware: Firmware | None = None
-    if not problems and find_firmware is not None and not _compiles(document):
+    if not problems and _kind(document) == ESP_IDF and "prebuilt" not in document:
+        values["prebuilt"] = {"directory": values["ninja"].get("directory", NinjaConfig().directory)}
+    if not problems and find_firmware is not None and _takes_firmware(document):
         section = Prebuilt(**values["prebuilt"])
         found = find_firmware(section._replace(chip=section.chip or values["toolchain"].get("chip", "")))
         if isinstance(found, Failure):
             return found
         if isinstance(found, Problem):
             problems = [found]
-        else:
+        elif found is not None:
             firmware, problems = found, _adopt(values, found)
     if not problems:
         chips = {} if for_all else written_chips(written)
@@ -141,7 +147,18 @@ def _other_profiles(document: Mapping[str, Any], meant: str) -> list[Problem]:
 
 def _compiles(document: Mapping[str, Any]) -> bool:
     toolchain = document.get("toolchain")
-    return not isinstance(toolchain, dict) or toolchain.get("kind") != PREBUILT
+    return not isinstance(toolchain, dict) or toolchain.get("kind") not in (PREBUILT, *NINJA_KINDS)
+
+
+def _kind(document: Mapping[str, Any]) -> str:
+    toolchain = document.get("toolchain")
+    return str(toolchain.get("kind", "")) if isinstance(toolchain, dict) else ""
+
+
+def _takes_firmware(document: Mapping[str, Any]) -> bool:
+    """Is there firmware that something else builds? A build of ninja need not make any."""
+    kind = _kind(document)
+    return kind in (PREBUILT, ESP_IDF) or (kind in NINJA_KINDS and "prebuilt" in document)
 
 
 def _adopt(values: dict[str, Any], firmware: "Firmware") -> list[Problem]:
@@ -316,7 +333,7 @@ def _build(
 ) -> DeployConfig:
     """From values that have every required field and the right types. `chips`: what profiles say that they build for;
     `for_all`: the profile of every device, whatever it says."""
-    if values["toolchain"].get("kind") == PREBUILT and not values["profile"]:
+    if values["toolchain"].get("kind") in (PREBUILT, *NINJA_KINDS) and not values["profile"]:
         # Nothing is compiled, so no flags need a name; products still need a directory.
         values["profile"][values["project"].setdefault("profile", PREBUILT)] = {}
     sections = {name: shape(**values[name]) for name, shape in _SECTIONS.items()}

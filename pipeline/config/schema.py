@@ -11,18 +11,20 @@ named tuples 2 ms. It also lets one run report every error with its place, where
 built twice as fast.)
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import flash_size_bytes
-from pipeline.config.values import SIZE_UNITS, VIRTUAL_PORT
+from pipeline.config.values import NINJA_KINDS, SIZE_UNITS, VIRTUAL_PORT
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.formats.manifests import Firmware
 
 # --- what a configuration is ------------------------------------------------------------------
@@ -62,6 +64,33 @@ class Prebuilt(NamedTuple):
     chip: str = ""
     build: tuple[str, ...] = ()
     """The command that builds it, run before anything of it is read."""
+
+
+class NinjaConfig(NamedTuple):
+    """A build directory of ninja. `targets`: what to make, the defaults of the manifest if empty; `configure`: the
+    command that makes the manifest where there is none; `places`: name -> directory outside the project (an SDK) whose
+    files count by their path within it; `prefix_map`: `debug` keeps this machine's paths out of debug information."""
+
+    directory: str = "build"
+    targets: tuple[str, ...] = ()
+    configure: tuple[str, ...] = ()
+    places: Mapping[str, str] = MappingProxyType({})
+    prefix_map: str = "debug"
+    strace: bool = False
+    """Say what commands read and write without declaring it."""
+
+    def places_of(self, root: "Path") -> Iterator[tuple[str, str]]:
+        """Placeholder -> absolute directory."""
+        for name, place in self.places.items():
+            yield f"{{{name}}}", str((root / place).resolve())
+
+
+class CmakeConfig(NamedTuple):
+    """How CMake is called where there is no manifest yet. `source`: relative to the project root."""
+
+    source: str = "."
+    arguments: tuple[str, ...] = ()
+    toolchain_file: str = ""
 
 
 class Bootloader(NamedTuple):
@@ -318,6 +347,8 @@ class DeployConfig(NamedTuple):
     images: tuple[ImageConfig, ...] = ()
     libraries: tuple[LibraryConfig, ...] = ()
     prebuilt: Prebuilt = Prebuilt()
+    ninja: NinjaConfig = NinjaConfig()
+    cmake: CmakeConfig = CmakeConfig()
     host: HostConfig = HostConfig()
     livetest: LiveTestConfig = LiveTestConfig()
     firmware: "Firmware | None" = None
@@ -331,6 +362,16 @@ class DeployConfig(NamedTuple):
         """Where a path of this configuration stands in the text."""
         mine = tuple(path[:2]) in self.own or tuple(path[:1]) in self.own
         return ("profile", self.variant, *path) if mine else tuple(path)
+
+    @property
+    def is_ninja(self) -> bool:
+        """Is it built by statements of ninja?"""
+        return self.toolchain.kind in NINJA_KINDS
+
+    @property
+    def makes_firmware(self) -> bool:
+        """Does a build of ninja make something that goes to flash?"""
+        return self.is_ninja and bool(self.prebuilt.directory or self.prebuilt.files)
 
     @property
     def default_device(self) -> DeviceConfig:
@@ -349,6 +390,8 @@ class DeployConfig(NamedTuple):
     def selected(self, filters: Filters = NO_FILTERS) -> tuple[DeviceConfig, ...] | Failure:
         """The devices that `filters` accept and that are not disabled, in the file's order; the default device when
         nothing is asked for. A value that nobody has, and filters that leave nothing, are a config_error."""
+        if not self.devices and not any(filters):
+            return ()  # a program for this machine
         if not any(filters):
             chosen: tuple[DeviceConfig, ...] = (self.default_device,)
         else:

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 VIRTUAL_PORT = "virtual:"
 PREBUILT = "prebuilt"
-TOOLCHAIN_KINDS = ("zig", "gcc", PREBUILT)
-"""The first two compile for RISC-V only; the last one takes over what something else built."""
+ESP_IDF = "esp-idf"
+NINJA_KINDS = ("ninja", "cmake", ESP_IDF)
+TOOLCHAIN_KINDS = ("zig", "gcc", PREBUILT, *NINJA_KINDS)
+"""The first two compile for RISC-V only; `prebuilt` takes over what something else built; the last ones build what
+ninja would build."""
 
 COMPILED_KEYS: Mapping[tuple[str, str], bool] = MappingProxyType(
     {
@@ -180,6 +183,21 @@ def _directory(value: str) -> Finding:
     return _inside(value) if value else None
 
 
+def _build_directory(value: str) -> Finding:
+    if finding := _inside(value):
+        return finding
+    if value.rstrip("/") != value or value.startswith("./") or value in (".", ".deploy"):
+        return f"is '{value}', which cannot be a build directory", "name a directory of its own, such as build"
+    return None
+
+
+def _symbols(value: Mapping[str, str]) -> Finding:
+    for name in value:
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+            return f"has the name '{name}'", 'write it in capitals, such as SDK = "/opt/sdk"'
+    return None
+
+
 def _source_directory(value: str) -> Finding:
     """`web/` is how people write a directory."""
     return _inside(value.rstrip("/") if value.strip("/") else value)
@@ -310,6 +328,13 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("prebuilt", "directory"): _directory,
         ("prebuilt", "files"): _files,
         ("prebuilt", "build"): _optional_command,
+        ("ninja", "directory"): _build_directory,
+        ("ninja", "targets"): _each(_text),
+        ("ninja", "configure"): _optional_command,
+        ("ninja", "places"): _symbols,
+        ("ninja", "prefix_map"): _one_of(("debug", "none")),
+        ("cmake", "source"): _inside,
+        ("cmake", "toolchain_file"): _directory,
         ("image", "file"): _inside,
         ("image", "partition"): _text,
         ("image", "from"): _source_directory,

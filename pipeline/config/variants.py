@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import ToolchainConfig
-from pipeline.config.values import COMPILED_KEYS, PREBUILT
+from pipeline.config.values import COMPILED_KEYS, NINJA_KINDS, PREBUILT
 
 if TYPE_CHECKING:
     from pipeline.formats.toml_positions import KeyPath
 
+_GIVEN = (PREBUILT, *NINJA_KINDS)
+"""Kinds of toolchain that compile by other people's commands."""
 OVERRIDABLE = ("project", "toolchain", "prebuilt", "bootloader", "partitions", "flash", "budget", "verify", "readiness")
 """Sections of which a profile may have its own keys: what is built, and how a board with it is judged."""
 
@@ -59,8 +61,8 @@ def document_of(document: Mapping[str, Any], profile: str) -> ProfileDocument:
         return ProfileDocument(document, profile)
     merged = dict(document)
     kind = mine.get("toolchain", {}).get("kind")
-    if kind is not None and (kind == PREBUILT) != (_kind(document) == PREBUILT):
-        merged = _without(merged, profile, to_prebuilt=kind == PREBUILT)
+    if kind is not None and (kind in _GIVEN) != (_kind(document) in _GIVEN):
+        merged = _without(merged, profile, to_prebuilt=kind in _GIVEN)
     own: set[tuple[str, ...]] = set()
     for name, section in mine.items():
         below = merged.get(name)
@@ -70,7 +72,7 @@ def document_of(document: Mapping[str, Any], profile: str) -> ProfileDocument:
         merged[name] = {**(below if isinstance(below, dict) else {}), **section}
     below = document.get("toolchain")
     chip = below.get("chip") if isinstance(below, dict) else None
-    if chip is None and _kind(document) != PREBUILT:
+    if chip is None and _kind(document) not in _GIVEN:
         chip = ToolchainConfig._field_defaults["chip"]
     return ProfileDocument(merged, profile, frozenset(own), chip if isinstance(chip, str) else "")
 

@@ -14,7 +14,18 @@ from typing import Any
 
 from cache.durable import write_atomic
 from cache.named_tuple import NamedTuple
-from pipeline.editor.hook_parts import EDITORS, FILLED, MADE, NEOVIM_FILES, HookPart, clangd_part, neovim_part, parts_of
+from pipeline.editor import agent_file
+from pipeline.editor.hook_parts import (
+    EDITORS,
+    FILLED,
+    MADE,
+    NEOVIM_FILES,
+    HookPart,
+    clangd_part,
+    neovim_part,
+    parts_of,
+    program,
+)
 from pipeline.formats import marked_block
 from pipeline.formats.jsonc import CannotEdit
 from pipeline.toolchain import compile_commands
@@ -175,6 +186,39 @@ def _installed(part: HookPart) -> bool:
         return text is not None and part.take_out(text) != text
     except (CannotEdit, UnicodeError, OSError):
         return False
+
+
+def install_agent(root: Path) -> HookResult:
+    """`doit hooks:install --agent`: our entry in `.mcp.json`."""
+    path, doit = root / agent_file.FILE, program(root, "doit")
+    try:
+        text = _read(path)
+        wanted = agent_file.with_entry(agent_file.EMPTY if text is None else text, doit)
+        if text == wanted:
+            return HookResult(path, "unchanged")
+        write_atomic(path.resolve(), wanted.encode(), durable=False)
+    except (CannotEdit, UnicodeError) as error:
+        return HookResult(path, "refused", str(error), agent_file.entry(doit))
+    except OSError as error:
+        return HookResult(path, "refused", f"it cannot be written: {error.strerror}", agent_file.entry(doit))
+    return HookResult(path, "written")
+
+
+def uninstall_agent(root: Path) -> HookResult:
+    """Take the entry out again; a file that holds nothing else goes."""
+    path, doit = root / agent_file.FILE, program(root, "doit")
+    try:
+        text = _read(path)
+        rest = None if text is None else agent_file.without(text, doit)
+        if text is None or rest is None or rest == text:
+            return HookResult(path, "absent")
+        if rest == agent_file.EMPTY:
+            path.unlink()
+        else:
+            write_atomic(path.resolve(), rest.encode(), durable=False)
+    except (UnicodeError, OSError) as error:
+        return HookResult(path, "refused", str(error))
+    return HookResult(path, "removed")
 
 
 def lines_of(done: HookResult, root: Path) -> Iterator[str]:

@@ -29,11 +29,13 @@ def hooks_group() -> Iterator[dict[str, Any]]:
         "default": "",
         "help": "vscode, neovim, emacs, zed or jetbrains",
     }
+    agent = {"name": "agent", "long": "agent", "type": bool, "default": False, "help": "an entry in .mcp.json"}
     for name, doc, params in (
         (
             "install",
-            "put build-on-save into an editor's files, and write compile_commands.json (--editor NAME)",
-            [editor],
+            "put build-on-save into an editor's files, and write compile_commands.json (--editor NAME); with --agent, "
+            "tell AI agents of this project's tools in .mcp.json",
+            [editor, agent],
         ),
         ("git", "install a pre-commit hook beside what is there", []),
         ("uninstall", "take all of it out again, or that of one editor (--editor NAME)", [editor]),
@@ -63,8 +65,14 @@ def _quick(remove: bool) -> TaskFailed | None:
 
 
 @told(TaskFailed)
-def _hooks(name: str, editor: str = "") -> TaskFailed | None:
+def _hooks(name: str, editor: str = "", *, agent: bool = False) -> TaskFailed | None:
     run = current()
+    if agent:
+        from pipeline.editor import hooks
+
+        failed = _shown(run, [hooks.install_agent(run.project.root)])
+        if failed or not editor:
+            return TaskFailed(failed) if failed else None
     failed = git(run) if name == "git" else {"install": install, "uninstall": uninstall}[name](run, editor)
     return TaskFailed(failed) if failed else None
 
@@ -91,6 +99,8 @@ def uninstall(run: Run, editor: str) -> str:
     root = run.project.root
     done = hooks.uninstall_editors(root, (editor,) if editor else hook_parts.EDITORS)
     places = None if editor else git_places(root)
+    if not editor:
+        done.append(hooks.uninstall_agent(root))
     if places is not None:
         done.append(hooks.uninstall(hook_parts.git_part(root, *places)))
     return _shown(run, done)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 
 TIMEOUT_S = 10.0
 
@@ -28,6 +29,15 @@ def ask_version(program: str) -> str:
         return ""
     lines = done.stdout.decode("utf-8", "replace").splitlines() if done.returncode == 0 else []
     return lines[0].strip() if lines else ""
+
+
+def printed(argv: Sequence[str], timeout_s: float = TIMEOUT_S) -> str | None:
+    """What a command that only looks prints to stdout; None when it fails."""
+    try:
+        done = subprocess.run(list(argv), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
 
 
 def distribution_version(name: str) -> str:

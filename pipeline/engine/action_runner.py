@@ -22,14 +22,16 @@ from cache.stamps import Entry
 from pipeline.engine.build_log import Outputs, Record, record_name
 from pipeline.engine.build_place import kind_of_output
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import ActionDecision, Blocked, Cause, Fate, Keyed, decide, key_of, look_up
+from pipeline.engine.decision import ActionDecision, Blocked, Cause, Fate, Keyed, decide, key_of, look_up, stored_paths
 from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import Executed, execute, made_files, remove_files
 from pipeline.engine.interpreters import clear
-from pipeline.engine.keys import full_key
+from pipeline.engine.keys import bound_key, full_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
 from pipeline.engine.results import CHANGED, ActionFailure, FailureKind
+from pipeline.engine.statements import MOST_UNDECLARED, StatementRuns, execute_statement
+from pipeline.engine.statements import made_files as made_files_of_statement
 from pipeline.engine.states import ActionState
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.undeclared import UndeclaredOutputs
@@ -77,6 +79,7 @@ class ActionRunner:
         self._observer = Observer(workspace)
         self._discovery = Discovery(workspace, self._observer)
         self._restorer = Restorer(workspace)
+        self._statements = StatementRuns(workspace, self._observer)
 
     def stop(self) -> None:
         """Start nothing any more; what runs may end."""
@@ -148,6 +151,10 @@ class ActionRunner:
             self._was_of_use(action, decision)
         if decision.keyed is not None and decision.found is not None:
             self._remember(decision.keyed, decision.key, decision.found, decision.outputs)
+        if decision.by_ninja:
+            self._workspace.ledger.take_over(action)
+        elif action.statement is not None:
+            self._statements.up_to_date(action, decision.keyed, decision.found)
         if placed is not None and placed.restored:
             return Performed(ActionState.RESTORED, _text(placed.stderr))
         return Performed(ActionState.UP_TO_DATE)
@@ -166,7 +173,7 @@ class ActionRunner:
         fresh = key_of(action, self._observer)
         if isinstance(fresh, Blocked):
             raise _Missing(f"{fresh.path} {fresh.why}")
-        if fresh.base != keyed.base:
+        if action.statement is None and fresh.base != keyed.base:
             found = self._settle(action, lambda refused: look_up(fresh, self._observer, refused))
             if isinstance(found, Performed):
                 return found
@@ -184,6 +191,8 @@ class ActionRunner:
             moment = self._file_clock.moment()
         start = _Start(moment, len(self._finished))
         self._forget(action)
+        if action.statement is not None:
+            return self._execute_statement(keyed, start)
         ran, stray = self._run_watched(action) if action.is_users else (execute(self._workspace, action), "")
         failure = ran.failure or self._missing_output(action, ran)
         if failure is None and stray:
@@ -205,6 +214,32 @@ class ActionRunner:
             return Performed(ActionState.FAILED, failure=failure)
         self._workspace.former.drop(outputs)
         return Performed(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
+
+    def _execute_statement(self, keyed: Keyed, start: _Start) -> Performed:
+        """As ninja: what it made stays when it fails, and an output that it does not make is no failure."""
+        action = keyed.action
+        ran, outputs = execute_statement(self._workspace, action), made_files_of_statement(self._workspace, action)
+        failure, notes, found = ran.failure, tuple[Reason, ...](), None
+        if failure is None:
+            reported = self._discovery.from_depfile(action)
+            if isinstance(reported, str):
+                failure = _refused(action, FailureKind.DEPFILE, reported, ran)
+            elif not keyed.lacks and all(self._observer.exists(path) for path in action.outputs):
+                kept = self._keep(_local(keyed, reported), reported, ran, start)
+                failure, notes = (kept, ()) if isinstance(kept, ActionFailure) else (None, kept)
+                found = self._observer.identify(reported.candidate)
+        if failure is not None:
+            if outputs:
+                remove_files(outputs)
+            self._workspace.former.put_back(outputs)
+            return Performed(ActionState.FAILED, failure=failure)
+        self._workspace.former.drop(outputs)
+        if not any(note.kind == CHANGED for note in notes):
+            self._statements.up_to_date(action, keyed, found, ran.duration_s)
+        known = {f"read {path}" for path, _ in found.discovered} if found is not None else set()
+        used = [line for line in ran.undeclared if line not in known][:MOST_UNDECLARED]
+        notes = (*notes, *(Reason("undeclared", action.name, "", line) for line in used))
+        return Performed(ActionState.EXECUTED, _text(ran.stdout + ran.stderr), notes=notes)
 
     def _run_watched(self, action: Action) -> tuple[Executed, str]:
         """What the command of a user did, and what it wrote that no action declares."""
@@ -317,15 +352,19 @@ class ActionRunner:
             return ()
         try:
             stored = []
-            for path, sha256, executable in outputs:
+            for (path, sha256, executable), name in zip(outputs, stored_paths(keyed.action), strict=True):
                 digest = self._blobs.put_file(self._workspace.resolve(path))
                 if digest.hex != sha256:
                     self._forget(keyed.action)
                     return (Reason("output changed", f"{keyed.action.name}: {path}", "", "not recorded"),)
-                stored.append(OutputFile(path, digest, executable))
+                stored.append(OutputFile(name, digest, executable))
             stdout, stderr = (self._blobs.put_bytes(text) if text else None for text in (ran.stdout, ran.stderr))
             if keyed.action.depfile:
                 self._results.add_candidate(keyed.base, candidate.encode())
+            if keyed.action.statement is not None and self._statements.is_of_this_place(
+                keyed, found, (ran.stdout, ran.stderr)
+            ):
+                key = bound_key(key, self._workspace.symbols)
             self._results.record(key, ActionResult(tuple(stored), stdout, stderr, round(ran.duration_s * 1000)))
         except OSError as error:
             return (Reason(NOT_STORED, keyed.action.name, "", f"{error.filename or 'cache'}: {error.strerror}"),)
@@ -334,6 +373,11 @@ class ActionRunner:
     def _remember(self, keyed: Keyed, key: ActionKey, found: IdentifiedSet, outputs: Outputs) -> None:
         record = Record(keyed.command, keyed.observed, found.discovered, found.absent, outputs, str(key))
         self._workspace.records.put(record_name(keyed.action), record)
+
+
+def _local(keyed: Keyed, reported: Reported) -> Keyed:
+    """One whose result stays here, where it is not known for certain what it read."""
+    return keyed if reported.is_whole else keyed._replace(action=keyed.action._replace(cacheable=False))
 
 
 def _refused(action: Action, kind: FailureKind, message: str, ran: Executed) -> ActionFailure:

@@ -24,7 +24,7 @@ from cache import statefile
 from cache.digest import is_hex_name
 from cache.named_tuple import NamedTuple
 from pipeline.engine.inputs import Command
-from pipeline.model import Action
+from pipeline.model import STATEMENT_PROFILE, Action
 
 Observed = tuple[tuple[str, str], ...]
 """(path, SHA-256) of files."""
@@ -131,7 +131,10 @@ class BuildRecords:
             self.changed = True
 
     def _dissolve(self, name: str) -> None:
-        """Its outputs are still what it made."""
+        """Its outputs are still what it made, and ours to remove when nobody makes them any more; those of another
+        build system never are."""
+        if name.startswith(STATEMENT_PROFILE):
+            return
         for path, sha256, _ in (self.result(name) or ((), ""))[0]:
             self.unrecorded[path] = sha256
 

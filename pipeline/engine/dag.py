@@ -78,7 +78,7 @@ def build(actions: Sequence[Action], files: Callable[[], FileSystem] = FileSyste
 
 
 def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callable[[], FileSystem]) -> list[list[int]]:
-    needs = [sorted({producer[path] for path in action.inputs if path in producer}) for action in actions]
+    needs = [sorted({producer[path] for path in _waited_for(action) if path in producer}) for action in actions]
     generators = [n for n, action in enumerate(actions) if action.is_users]
     if not generators:
         return needs
@@ -108,6 +108,10 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
     return needs
 
 
+def _waited_for(action: Action) -> Sequence[str]:
+    return action.inputs if action.statement is None else (*action.inputs, *action.statement.after)
+
+
 def _after_compiles(actions: Sequence[Action], needs: Sequence[Sequence[int]]) -> set[int]:
     """Actions that use what a compile made, directly or not: what they make cannot be a header of it."""
     users: dict[int, list[int]] = {}
@@ -129,6 +133,8 @@ def _after_compiles(actions: Sequence[Action], needs: Sequence[Sequence[int]]) -
 def _check(action: Action) -> str:
     if bool(action.argv) == bool(action.builtin):
         return "must have either a command or a builtin"
+    if action.statement is not None:
+        return ""  # ninja's files may lie anywhere, and some are never made
     if not action.outputs:
         return "declares no output"
     for path in (*action.inputs, *action.outputs, *((action.depfile,) if action.depfile else ())):

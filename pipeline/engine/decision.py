@@ -24,6 +24,7 @@ from pipeline.engine.keys import (
     KeyDifference,
     Part,
     base_key,
+    bound_key,
     first_difference,
     full_key,
     walk_base,
@@ -49,13 +50,31 @@ class MovedView(Protocol):
         """Is there a file that a compiler would open?"""
         ...
 
+    def is_made(self, path: str) -> bool:
+        """Does an action make it?"""
+        ...
+
+    def ran_ns(self, action: Action) -> int:
+        """Up to which mtime of its inputs the last run of a statement counts."""
+        ...
+
+    def newest_ns(self, observed: Observed) -> int:
+        """The latest mtime of these files, 0 without any."""
+        ...
+
+    def is_told(self, action: Action, newest_ns: int) -> bool:
+        """Would ninja take a statement for up to date that needs nothing newer than that?"""
+        ...
+
     def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         """What `ask` gives about an object that many actions share; may be remembered."""
         ...
 
 
 class ActionView(MovedView, Protocol):
-    """Answers that also tell what to do."""
+    """Answers that also tell what to do. `symbols`: what placeholders stand for on this machine."""
+
+    symbols: Mapping[str, str]
 
     def is_there(self, path: str, sha256: str, executable: bool) -> bool:
         """Is this output in place?"""
@@ -79,6 +98,10 @@ class ActionView(MovedView, Protocol):
 
     def products(self, paths: tuple[str, ...]) -> Collection[str]:
         """The outputs of users' actions that these paths lead to, by whatever name."""
+        ...
+
+    def made_elsewhere(self, action: Action) -> CandidateSet | None:
+        """What a statement read when ninja ran it, if ninja did that after us and would not do it again."""
         ...
 
     def waits_for(self, paths: Iterable[str]) -> str:
@@ -124,12 +147,14 @@ class Fate(StrEnum):
 
 
 class Keyed(NamedTuple):
-    """An action with the content of its declared inputs."""
+    """An action with the content of its declared inputs. `lacks`: an input that a statement ran without, since what
+    makes it never does; such a run is worth no record."""
 
     action: Action
     command: Command
     inputs: tuple[tuple[str, Entry], ...]
     base: ActionKey
+    lacks: str = ""
 
     @property
     def observed(self) -> Observed:
@@ -158,6 +183,8 @@ class ActionDecision(NamedTuple):
     right: tuple[str, ...] = ()
     subject: str = ""
     why: str = ""
+    by_ninja: bool = False
+    """Up to date since ninja made it."""
 
 
 def first_move(action: Action, view: MovedView) -> Cause | None:
@@ -173,8 +200,34 @@ def first_move(action: Action, view: MovedView) -> Cause | None:
         or view.once(record.discovered, lambda: _content_moved(InputKind.DISCOVERED, record.discovered, view))
         or view.once(record.absent, lambda: _appeared(record.absent, view))
         or _output_moved(record.outputs, view)
+        or _due(action, record, view)
+        or _untold(action, record, view)
     )
     return None if moved is None else Cause(moved)
+
+
+def _due(action: Action, record: Record, view: MovedView) -> KeyDifference | None:
+    """Why ninja would run a statement of which nobody knows all that it reads, although no content moved."""
+    statement = action.statement
+    if statement is None or statement.evidence:
+        return None
+    if statement.always:
+        return KeyDifference(InputKind.STATEMENT, "", "", "runs each time")
+    ran_ns = view.ran_ns(action)
+    for path in (*action.inputs, *(path for path, _ in record.discovered)):
+        if not view.is_made(path) and _mtime_ns(path, view) > ran_ns:
+            return KeyDifference(InputKind.STATEMENT, path, "", "written after its last run")
+    return None
+
+
+def _untold(action: Action, record: Record, view: MovedView) -> KeyDifference | None:
+    """Nothing moved, but ninja would run the statement: by the times of files, or since its log says too little."""
+    if action.statement is None:
+        return None
+    newest = max(view.newest_ns(record.discovered), view.newest_ns(record.inputs))
+    return (
+        None if view.is_told(action, newest) else KeyDifference(InputKind.STATEMENT, "", "", "not known to ninja yet")
+    )
 
 
 def decide(
@@ -184,6 +237,10 @@ def decide(
     record = view.record(action)
     if subject := view.waits_for(action.inputs):
         return ActionDecision(Fate.UNCERTAIN, subject=subject)
+    if action.statement is not None and cause is not None:
+        taken = _taken_over(action, view) or _runs_as_ninja(action, record, view)
+        if taken is not None:
+            return taken
     if record is not None:
         kept = cause is None or (cause.only_outputs and view.is_key_kept(action))
         if kept and (subject := view.waits_for(path for path, _ in record.discovered)):
@@ -198,20 +255,49 @@ def decide(
     return look_up(keyed, view, refused)
 
 
+def _taken_over(action: Action, view: ActionView) -> ActionDecision | None:
+    """Up to date by the work of ninja: its outputs are what they are now."""
+    candidate = view.made_elsewhere(action)
+    if candidate is None:
+        return None
+    keyed, found = key_of(action, view), view.identify(candidate)
+    outputs = [(path, view.entry(path)) for path in action.outputs]
+    there = tuple((path, entry.sha256, entry.stamp.executable) for path, entry in outputs if entry is not None)
+    if isinstance(keyed, Blocked) or keyed.lacks or found is None or len(there) < len(outputs):
+        return None
+    return ActionDecision(Fate.UP_TO_DATE, keyed, full_key(keyed.base, found.key), found, there, by_ninja=True)
+
+
+def _runs_as_ninja(action: Action, record: Record | None, view: ActionView) -> ActionDecision | None:
+    """A statement that runs since ninja would run it; None where contents decide."""
+    assert action.statement is not None
+    lacks = any(view.is_made(path) and not view.is_present(path) for path in action.inputs)
+    if not lacks and (action.statement.evidence or (record is not None and _due(action, record, view) is None)):
+        return None
+    keyed = key_of(action, view)
+    if isinstance(keyed, Blocked):
+        return ActionDecision(Fate.BLOCKED, subject=keyed.path, why=keyed.why)
+    return ActionDecision(Fate.RUN, keyed)
+
+
 def key_of(action: Action, view: MovedView) -> Keyed | Blocked:
     """The action with its declared inputs as they are, or the one that is missing."""
     inputs = []
+    lacks = ""
     for path in action.inputs:
         try:
             entry = view.entry(path)
         except OSError as error:
             return Blocked(path, f"cannot be read: {error.strerror or error}")
-        if entry is None:
+        if entry is None and action.statement is not None and view.is_made(path):
+            lacks = path  # its maker ran, and made none: ninja goes on
+        elif entry is None:
             return Blocked(path, "is missing")
-        inputs.append((path, entry))
+        else:
+            inputs.append((path, entry))
     command = command_of(action, view.tools)
     base = base_key(command, [(path, entry.digest) for path, entry in inputs])
-    return Keyed(action, command, tuple(inputs), base)
+    return Keyed(action, command, tuple(inputs), base, lacks)
 
 
 def look_up(keyed: Keyed, view: ActionView, refused: Collection[ActionKey] = ()) -> ActionDecision:
@@ -248,12 +334,24 @@ def _by_record(
 
 def _stored(action: Action, key: ActionKey, view: ActionView) -> ActionDecision | None:
     result = view.stored(key)
-    if result is None or tuple([file.path for file in result.outputs]) != action.outputs:
+    if result is None and action.statement is not None:
+        result = view.stored(bound_key(key, view.symbols))
+    if result is None or tuple([file.path for file in result.outputs]) != stored_paths(action):
         return None
+    if action.statement is not None:
+        named = zip(result.outputs, action.outputs, strict=True)
+        result = result._replace(outputs=tuple([file._replace(path=path) for file, path in named]))
     outputs = tuple([(path, digest.hex, executable) for path, digest, executable in result.outputs])
     right = tuple([output[0] for output in outputs if view.is_there(*output)])
     fate = Fate.UP_TO_DATE if len(right) == len(outputs) else Fate.RESTORE
     return ActionDecision(fate, None, key, None, outputs, result, right)
+
+
+def stored_paths(action: Action) -> tuple[str, ...]:
+    """What the outputs are called in the cache, which holds nothing that lies elsewhere than below build/."""
+    if action.statement is None:
+        return action.outputs
+    return tuple([f"build/{n}" for n in range(len(action.outputs))])
 
 
 def _candidates(keyed: Keyed, record: Record | None, view: ActionView) -> Iterator[CandidateSet]:
@@ -319,6 +417,14 @@ def _command_moved(record: Record, command: Command, view: MovedView) -> KeyDiff
     moved = first_difference(old.parts, new.parts)
     # Commands that differ nowhere in the walk differ in an order that keys do not hold.
     return moved or KeyDifference(InputKind.ENVIRONMENT, "", "order", "order")
+
+
+def _mtime_ns(path: str, view: MovedView) -> int:
+    try:
+        entry = view.entry(path)
+    except OSError:
+        return 0
+    return 0 if entry is None else entry.stamp.mtime_ns
 
 
 def _sha256(path: str, view: MovedView) -> str:

@@ -23,7 +23,8 @@ from pipeline.engine.observation import Observer
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.workspace import Workspace
 from pipeline.formats import c_source, depfile, linker_script
-from pipeline.model import Action
+from pipeline.formats.python_trace import parse_trace
+from pipeline.model import Action, Statement
 
 if TYPE_CHECKING:
     from cache.stamps import Entry
@@ -35,6 +36,8 @@ class Reported(NamedTuple):
 
     candidate: CandidateSet
     unread: tuple[str, ...] = ()
+    is_whole: bool = True
+    """Is this certainly everything? If not, the result serves nobody else."""
 
 
 class Discovery:
@@ -55,9 +58,11 @@ class Discovery:
         if not action.depfile:
             return Reported(CandidateSet((), action.absent))
         path = self._workspace.resolve(action.depfile)
+        if action.statement is not None and action.statement.traced:
+            return self._from_trace(action, path)
         try:
             reported = depfile.parse(os.fsdecode(read_file(path)))
-            if action.depfile not in action.outputs:
+            if action.depfile not in action.outputs and not _reads_itself(action):
                 os.unlink(path)  # noqa: PTH108
         except IsADirectoryError:
             return f"its depfile {action.depfile} is a directory"
@@ -67,6 +72,8 @@ class Discovery:
             return f"the command wrote no usable depfile {action.depfile}"
         if reported is None:
             return f"the command wrote no usable depfile {action.depfile}"
+        if action.statement is not None:
+            reported = self._from_root(action, action.statement, reported)
         # What it makes is gone before it runs, so that it cannot depend on it.
         declared = {*action.inputs, *action.outputs, action.depfile}
         if "|" in reported and not self._observer.exists("|"):
@@ -81,6 +88,52 @@ class Discovery:
         for name in unread:
             absent.pop(name, None)
         return Reported(CandidateSet(self._known_as(spelt, action), tuple(absent)), unread)
+
+    def _from_trace(self, action: Action, path: str) -> Reported:
+        """What programs of Python said that they read; the text is removed."""
+        try:
+            text = os.fsdecode(read_file(path))
+            os.unlink(path)  # noqa: PTH108
+        except OSError:
+            text = ""
+        trace = parse_trace(text)
+        own = {*action.inputs, *action.outputs}
+        read = {self._plain(self._normalised(name)) for name in trace.read} - own
+        missing = {self._plain(self._normalised(name)) for name in trace.missing} - own - read
+        lasting = sorted(name for name in read if self._observer.exists(name))
+        written = {self._plain(self._normalised(name)) for name in trace.written} - own
+        is_whole = not trace.unknown and not any(map(self._observer.exists, written))
+        absent = sorted(name for name in missing if not self._observer.exists(name))
+        return Reported(CandidateSet(tuple(lasting), tuple(absent)), (), is_whole)
+
+    def _from_root(self, action: Action, statement: Statement, reported: Sequence[str]) -> tuple[str, ...]:
+        """What a statement's depfile names, from the root; of a link also the scripts that it reads, which linkers
+        leave out or name without their directories."""
+        names = [statement.located(path) for path in reported]
+        return (*names, *self._scripts(action)) if action.count_as == "linked" else tuple(names)
+
+    def _scripts(self, action: Action) -> list[str]:
+        """The linker scripts of a link, and those that they include."""
+        found: dict[str, None] = {}
+        search = [self._located(action, path) for path in linker_script.library_path(action.argv)]
+        waiting = [(name, "") for name in linker_script.given_scripts(action.argv)]
+        while waiting:
+            name, beside = waiting.pop()
+            places = linker_script.places(name, search, beside)
+            place = next(
+                (self._located(action, one) for one in places if self._observer.exists(self._located(action, one))), ""
+            )
+            if place and place not in found:
+                found[place] = None
+                text = os.fsdecode(read_file(self._workspace.resolve(place)))
+                waiting += [(each, place) for each in linker_script.named_files(text)]
+        return list(found)
+
+    def _located(self, action: Action, path: str) -> str:
+        """A path of a command, from the root."""
+        if action.statement is None or path in action.inputs:
+            return path
+        return path.removeprefix("{root}/") if path.startswith("{root}/") else action.statement.located(path)
 
     def appeared(self, paths: Iterable[str], moment: Moment) -> str:
         """The first of these files that may not have been there before `moment`, `""` if there is none: it, a link to
@@ -152,15 +205,15 @@ class Discovery:
             for path, entry in zip(paths, entries, strict=True):
                 if not path.startswith(("/", "{")):
                     names.update(dict.fromkeys((texts.get(path) or self._read(path, entry))[1]))
-            wanted.update(self._assembled(list(names), search))
+            wanted.update(self._assembled(list(names), search, _directory(action)))
         return self._extended(action, candidate, wanted)
 
-    def _assembled(self, names: list[str], search: Sequence[str]) -> dict[str, None]:
+    def _assembled(self, names: list[str], search: Sequence[str], here: str) -> dict[str, None]:
         """Where the assembler may look for what `names` lead to, and what the files that it includes name. A name that
-        leads nowhere is none of a file."""
+        leads nowhere is none of a file. `here`: where it runs."""
         wanted: dict[str, None] = {}
         for name in names:  # grows
-            places = list(c_source.places(name, ("",), search))
+            places = list(c_source.places(name, (here,), search))
             there = [path for path in places if self._observer.is_present(path)]
             if not there:
                 continue
@@ -232,7 +285,7 @@ class Discovery:
             return sorted(self._includes.places(action, spelt))
         if action.count_as == "linked":
             said = linker_script.libraries(action.argv)
-            search = tuple(map(self._normalised, said.search))
+            search = tuple(self._normalised(self._located(action, path)) for path in said.search)
             return sorted(linker_script.earlier_libraries(said._replace(search=search), {*spelt, *action.inputs}))
         search = self._includes.search_of(action).every
         what = (search, tuple(map(posixpath.dirname, action.inputs)), spelt)
@@ -241,7 +294,19 @@ class Discovery:
         return self._shadowed[what]
 
 
+def _directory(action: Action) -> str:
+    return "" if action.statement is None or action.statement.directory == "." else action.statement.directory
+
+
+def _reads_itself(action: Action) -> bool:
+    """Does ninja read this depfile each time?"""
+    statement = action.statement
+    return statement is not None and not statement.deps and statement.depfile == action.depfile
+
+
 def _may_lack(action: Action) -> bool:
-    """May a command that succeeded have written no depfile? Linkers that do not know how, and compilers for a source
-    that passes no preprocessor: what that reads stands in its text."""
+    """May a command that succeeded have written no depfile? One of which nobody knows what it reads, linkers that do
+    not know how, and compilers for a source that passes no preprocessor: what that reads stands in its text."""
+    if action.statement is not None and not action.statement.evidence:
+        return True
     return action.count_as == "linked" or (action.count_as == "compiled" and action.inputs[0].endswith(".s"))

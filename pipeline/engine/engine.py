@@ -155,10 +155,14 @@ class Engine:
 
     def _has_more_to_compile(self, stage: Stage) -> bool:
         self._asked.add(stage)
-        return Stage.COMPILE not in self._asked and not all(
-            self.workspace.is_declared_as_recorded(action)
-            for action in self.graph.order
-            if action.stage is Stage.COMPILE
+        return (
+            Stage.FINGERPRINT is not stage
+            and Stage.COMPILE not in self._asked
+            and not all(
+                self.workspace.is_declared_as_recorded(action)
+                for action in self.graph.order
+                if action.stage is Stage.COMPILE
+            )
         )
 
     def _users_that_may_run(self, stages: Sequence[Stage]) -> list[Action]:

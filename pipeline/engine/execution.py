@@ -34,6 +34,8 @@ class Executed(NamedTuple):
     stderr: bytes = b""
     duration_s: float = 0.0
     failure: ActionFailure | None = None
+    undeclared: tuple[str, ...] = ()
+    """Of a statement that was traced: what it read and wrote without declaring it."""
 
 
 def execute(workspace: Workspace, action: Action) -> Executed:

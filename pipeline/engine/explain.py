@@ -63,7 +63,7 @@ def explain_stage(stage: Stage, forecasts: Sequence[Forecast]) -> Iterator[str]:
         yield f"{stage}: only the board can tell; `doit verify-flash` asks it"
         return
     mine = by_stage(forecasts, stage)
-    if stage is Stage.FINGERPRINT:
+    if stage is Stage.FINGERPRINT and not mine:
         return
     dirty = [one for one in mine if one.fate is not Fate.UP_TO_DATE]
     if not dirty:
@@ -130,9 +130,10 @@ def summary(forecasts: Iterable[Forecast]) -> str:
     return ", ".join(f"{counts[fate]} {fate}" for fate in order if fate in counts)
 
 
-def host_stages() -> tuple[Stage, ...]:
-    """The stages that have actions."""
-    return tuple(stage for stage in HOST_STAGES if stage is not Stage.FINGERPRINT)
+def host_stages(forecasts: Sequence[Forecast] = ()) -> tuple[Stage, ...]:
+    """The stages that have actions; the first has some where statements of ninja say which actions there are."""
+    early = bool(by_stage(forecasts, Stage.FINGERPRINT))
+    return tuple(stage for stage in HOST_STAGES if early or stage is not Stage.FINGERPRINT)
 
 
 def plural(count: int, noun: str) -> str:

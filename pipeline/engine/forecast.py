@@ -15,11 +15,12 @@ from cache.blobs import BlobStore
 from cache.digest import ActionKey, Fingerprint
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry, Stamp, StampTable
-from pipeline.engine.build_log import Record
+from pipeline.engine.build_log import Observed, Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import NEVER_RUN, ActionDecision, Fate, decide, first_move
 from pipeline.engine.inputs import InputKind, command_of
 from pipeline.engine.keys import KeyDifference, set_key
+from pipeline.engine.observation import made_elsewhere, newest_ns
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action, Stage, Tool
 
@@ -99,6 +100,7 @@ class _Future:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self.tools: Mapping[str, Tool] = workspace.steps.tools
+        self.symbols: Mapping[str, str] = workspace.symbols
         # Not the store of the workspace: that one is for those who write.
         blobs = BlobStore(workspace.directories.cache)
         self._results = ActionCache(workspace.directories.cache, blobs)
@@ -154,6 +156,23 @@ class _Future:
 
     def is_present(self, path: str) -> bool:
         return self._made(path) != "" or self._now(path) is not None
+
+    def is_made(self, path: str) -> bool:
+        return path in self._workspace.graph.producer
+
+    def ran_ns(self, action: Action) -> int:
+        return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
+
+    def newest_ns(self, observed: Observed) -> int:
+        return newest_ns(self, observed)
+
+    def is_told(self, action: Action, newest_ns: int) -> bool:
+        """What ninja knows concerns nobody who only asks what would be done."""
+        return True
+
+    def made_elsewhere(self, action: Action) -> CandidateSet | None:
+        """Not while an input is still to be made."""
+        return made_elsewhere(self._workspace, action)
 
     def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         return ask()

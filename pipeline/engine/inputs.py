@@ -41,6 +41,7 @@ class InputKind(StrEnum):
     STAGE = "stage"
     CACHEABLE = "cacheable"
     COUNTER = "counter"
+    STATEMENT = "ninja"
     TOOL_PATH = "tool path"
     TOOL_VERSION_TEXT = "tool version text"
     PROJECT_ROOT = "project root"
@@ -71,6 +72,7 @@ STABILITY: Mapping[InputKind, Stability] = MappingProxyType(
         _K.STAGE: _V,  # when it runs
         _K.CACHEABLE: _V,
         _K.COUNTER: _V,
+        _K.STATEMENT: _V,  # when ninja would run it; what it does stands in the other fields
         _K.TOOL_PATH: _V,  # differs between machines; prefix maps keep it out of outputs
         _K.TOOL_VERSION_TEXT: _V,  # for people; the identity counts
         _K.PROJECT_ROOT: _V,
@@ -98,6 +100,7 @@ ACTION_FIELDS: Mapping[str, InputKind] = MappingProxyType(
         "absent": _K.ABSENT,
         "cacheable": _K.CACHEABLE,
         "count_as": _K.COUNTER,
+        "statement": _K.STATEMENT,
     }
 )
 """Which kind each field of `Action` is; a test compares the names."""

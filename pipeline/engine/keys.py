@@ -137,6 +137,14 @@ def full_key(base: ActionKey, discovered: ActionKey) -> ActionKey:
     return sink.key()
 
 
+def bound_key(key: ActionKey, places: Mapping[str, str]) -> ActionKey:
+    """The key of a result that holds for these places of symbols alone: its bytes name one of them, or may follow from
+    one."""
+    parts = [_netstring(KEY_VERSION), _netstring("bound"), _netstring(key)]
+    parts += [part for item in sorted(places.items()) for part in map(_netstring, item)]
+    return ActionKey(hashlib.sha256(b"".join(parts)).hexdigest())
+
+
 class KeyDifference(NamedTuple):
     """The first part that moved. `before` or `after` is `""` when the part was added or removed."""
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from pipeline.engine.build_log import BuildRecords, record_name
 from pipeline.engine.dag import Dag
+from pipeline.model import STATEMENT_PROFILE
 
 BUILD = "build"
 """Where everything that actions make lies."""
@@ -27,6 +28,7 @@ def forgotten(records: BuildRecords, graph: Dag) -> set[str]:
     if not undeclared:
         return set()
     names = {action.name for action in graph.order}
+    undeclared = {name for name in undeclared if not name.startswith(STATEMENT_PROFILE)}
     return {name for name in undeclared if name.partition(":")[2] not in names}
 
 
@@ -37,7 +39,7 @@ def unmade(records: BuildRecords, graph: Dag, names: set[str]) -> dict[str, str]
         found.update(_outputs(records, name))
     for action in graph.order:
         # A compile's outputs follow from its name.
-        if action.count_as != "compiled":
+        if action.count_as != "compiled" and action.statement is None:
             made = _outputs(records, record_name(action))
             if tuple(made) != action.outputs:
                 found.update(made)

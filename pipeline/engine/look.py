@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cache.stamps import Entry
-from pipeline.engine.build_log import Record, record_name
+from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.decision import Cause, first_move
 from pipeline.engine.keys import KeyDifference
 from pipeline.engine.workspace import Workspace
@@ -29,6 +29,7 @@ class Look:
         """What was seen so far; None for a file that moved or is missing."""
         self._present: dict[str, bool] = {}
         self._shared: dict[int, tuple[object, KeyDifference | None]] = {}
+        self._newest: dict[int, tuple[object, int]] = {}
         self._causes: dict[str, Cause] = {}
         self._up_to_date: set[str] = set()
         """Answers of this look, by the name of the record. What must run does so whatever another action makes
@@ -73,6 +74,23 @@ class Look:
                 self._present[path] = False
         return self._present[path]
 
+    def is_made(self, path: str) -> bool:
+        return path in self._workspace.graph.producer
+
+    def ran_ns(self, action: Action) -> int:
+        return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
+
+    def newest_ns(self, observed: Observed) -> int:
+        known = self._newest.get(id(observed))
+        if known is None:
+            entries = [self.entry(path) for path, _ in observed]
+            newest = max([entry.stamp.mtime_ns for entry in entries if entry is not None], default=0)
+            known = self._newest[id(observed)] = (observed, newest)
+        return known[1]
+
+    def is_told(self, action: Action, newest_ns: int) -> bool:
+        return action.statement is None or self._workspace.ledger.is_told(action, newest_ns)
+
     def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         # By identity: equal ones are one object (see `build_log`), and comparing them costs as much as asking.
         known = self._shared.get(id(shared))
@@ -95,13 +113,14 @@ class Look:
 
     def forget_answers(self) -> None:
         """Files are known better now: what that means for actions is asked again."""
-        self._causes, self._up_to_date, self._shared = {}, set(), {}
+        self._causes, self._up_to_date, self._shared, self._newest = {}, set(), {}, {}
 
     def invalidate(self, action: Action) -> None:
         """It was performed: the next question about its outputs stats them, and what was up to date may not be."""
         self._causes.pop(record_name(action), None)
         self._up_to_date.clear()
         self._shared.clear()
+        self._newest.clear()
         self._workspace.forget_sources()
         for path in (*action.outputs, *self._workspace.linked_names(action.outputs)):
             self.entries.pop(path, None)

@@ -7,17 +7,43 @@ the run makes is asked for again each time.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from cache.actions import ActionResult
 from cache.digest import ActionKey
 from cache.stamps import Entry
-from pipeline.engine.build_log import Record, record_name
+from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
+from pipeline.engine.decision import MovedView
 from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.workspace import Workspace
+from pipeline.formats import depfile
 from pipeline.model import Action
+
+
+def made_elsewhere(workspace: Workspace, action: Action) -> CandidateSet | None:
+    """What ninja says that the statement read, as it stands in keys, if ninja ran it after we did; without the places
+    where a file would be found first, of which ninja knows nothing."""
+    statement = action.statement
+    read = None if statement is None else workspace.ledger.made_elsewhere(action, action.inputs)
+    if statement is None or read is None:
+        return None
+    known = {*action.inputs, *action.outputs}
+    root, places = str(workspace.root), workspace.places
+    names = {depfile.normalise(statement.located(path), root, places) for path in read}
+    return CandidateSet(tuple(sorted(names - known)), ())
+
+
+def newest_ns(view: MovedView, observed: Observed) -> int:
+    """The latest mtime of files, as a view sees them."""
+    found = 0
+    for path, _ in observed:
+        with contextlib.suppress(OSError):
+            if (entry := view.entry(path)) is not None:
+                found = max(found, entry.stamp.mtime_ns)
+    return found
 
 
 class Observer:
@@ -26,6 +52,7 @@ class Observer:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self.tools = workspace.steps.tools
+        self.symbols: Mapping[str, str] = workspace.symbols
         self._table, self._results = workspace.table, workspace.store.results
         self._products_read_by = workspace.links.readings(workspace.records)
         self._seen: dict[str, Entry | None] = {}
@@ -46,7 +73,7 @@ class Observer:
     def entry(self, path: str) -> Entry | None:
         """What a file is, by one stat per run if no action makes it. Raises OSError."""
         if path not in self._seen:
-            if self._is_made(path):
+            if self.is_made(path):
                 return self._table.current(path)
             self._seen[path] = self._table.current(path)
         return self._seen[path]
@@ -54,7 +81,7 @@ class Observer:
     def is_present(self, path: str) -> bool:
         """Is there a file? By one stat per run if no action makes it."""
         if path not in self._present:
-            if self._is_made(path):
+            if self.is_made(path):
                 return self.exists(path)
             self._present[path] = self.exists(path)
         return self._present[path]
@@ -74,8 +101,20 @@ class Observer:
             return False
         return entry is not None and entry.sha256 == sha256 and entry.stamp.executable == executable
 
-    def _is_made(self, path: str) -> bool:
+    def is_made(self, path: str) -> bool:
         return path in self._workspace.graph.producer or self._workspace.links.product(path) != ""
+
+    def ran_ns(self, action: Action) -> int:
+        return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
+
+    def newest_ns(self, observed: Observed) -> int:
+        return newest_ns(self, observed)
+
+    def is_told(self, action: Action, newest_ns: int) -> bool:
+        return action.statement is None or self._workspace.ledger.is_told(action, newest_ns)
+
+    def made_elsewhere(self, action: Action) -> CandidateSet | None:
+        return made_elsewhere(self._workspace, action)
 
     # --- records and results --------------------------------------------------------------------
 

@@ -50,7 +50,8 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
         observed = records.discovered(record_name(action))
         sets.setdefault(id(observed), (observed, []))[1].append(place)
         for need in workspace.graph.needs[index]:
-            after[places[need]].add(place)
+            if need in places:  # else it comes before everything
+                after[places[need]].add(place)
     for observed, found in sets.values():
         for path, _ in observed:
             known = users.setdefault(path, [])

@@ -133,6 +133,7 @@ def run_stage(
     answers: queue.SimpleQueue[tuple[int, Future[tuple[Performed, ActionSpan]]]] = queue.SimpleQueue()
     ready = run.ready()
     under_way, jobs = 0, max(1, workspace.host.jobs)
+    pools = _Pools()
 
     def finish(index: int, done: Performed, span: ActionSpan) -> None:
         ready.extend(run.finish(index, done))
@@ -144,6 +145,14 @@ def run_stage(
             ready.clear()
 
     with ThreadPoolExecutor(jobs, "action") as pool:
+
+        def start(allowed: tuple[int, Keyed] | None) -> None:
+            nonlocal under_way
+            if allowed is not None:
+                index, keyed = allowed
+                pool.submit(timed.perform, keyed).add_done_callback(partial(_answer, answers, index))
+                under_way += 1
+
         try:
             while ready or under_way:
                 # Not further ahead: what another project stores meanwhile must be found, and not made again.
@@ -156,20 +165,45 @@ def run_stage(
                     found = timed.find(run.action(index), run.causes[index])
                     if isinstance(found, Keyed):
                         run.set(index, ActionState.QUEUED)
-                        future = pool.submit(timed.perform, found)
-                        future.add_done_callback(partial(_answer, answers, index))
-                        under_way += 1
+                        start(pools.enter(index, found))
                     else:
                         finish(index, *found)
                 if under_way:
                     index, future = answers.get()
                     under_way -= 1
                     finish(index, *future.result())
+                    start(pools.leave(run.action(index)))
         except BaseException:
             runner.stop()
             workspace.host.runner.cancel()
             raise
     return run.result()
+
+
+class _Pools:
+    """How many statements of a pool of ninja run, and which wait for their turn."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, int] = {}
+        self._waiting: dict[str, list[tuple[int, Keyed]]] = {}
+
+    def enter(self, index: int, keyed: Keyed) -> tuple[int, Keyed] | None:
+        """What may start now: this one, or nothing."""
+        name, depth = ("", 0) if keyed.action.statement is None else keyed.action.statement.pool
+        if depth and self._running.get(name, 0) >= depth:
+            self._waiting.setdefault(name, []).append((index, keyed))
+            return None
+        self._running[name] = self._running.get(name, 0) + 1
+        return index, keyed
+
+    def leave(self, action: Action) -> tuple[int, Keyed] | None:
+        """One ended; the next of its pool."""
+        name, depth = ("", 0) if action.statement is None else action.statement.pool
+        self._running[name] -= 1
+        if depth and self._waiting.get(name):
+            self._running[name] += 1
+            return self._waiting[name].pop(0)
+        return None
 
 
 class _Timed:

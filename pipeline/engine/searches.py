@@ -6,11 +6,12 @@ more than the files that are stored. Does not know which directories exist. Inva
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from pipeline.formats import include_search
 from pipeline.formats.include_search import IncludeSearch
-from pipeline.model import Action
+from pipeline.model import Action, Statement
 
 
 class CommandSearches:
@@ -23,6 +24,8 @@ class CommandSearches:
 
     def of(self, action: Action) -> IncludeSearch:
         """The search of a compile. Its own files are not among `others`: they are no directories."""
+        if action.statement is not None:
+            return self._of_statement(action, action.statement)
         source = action.inputs[0] if action.inputs else ""
         # A source that is named twice may be an option's too; what a response file says may change meanwhile.
         if action.argv.count(source) != 1 or any("@" in word for word in action.argv):
@@ -35,3 +38,22 @@ class CommandSearches:
             known = found._replace(others=tuple(filter(None, found.others)))
             self._known[flags, action.env] = known
         return known
+
+    def _of_statement(self, action: Action, statement: Statement) -> IncludeSearch:
+        """Its words name files from where ninja runs; here all of them are named from the root."""
+        words = tuple("" if _OWN.search(word) and word[:1] not in ("-", "@") else word for word in action.argv)
+        settled = not any("@" in word for word in words)
+        known = self._known.get((words, action.env, statement.directory)) if settled else None
+        if known is None:
+            found = include_search.of_command(words, action.env, lambda name: self._read(statement.located(name)))
+            known = IncludeSearch(*(tuple(_from_root(one, statement) for one in group if one) for group in found))
+            self._known[words, action.env, statement.directory] = known
+        return known
+
+
+_OWN = re.compile(r"\.(?:c|cc|cpp|cxx|c\+\+|C|s|S|sx|o|obj|d)\Z")
+"""The source, the object and the depfile of a compile: no directories."""
+
+
+def _from_root(path: str, statement: Statement) -> str:
+    return path.removeprefix("{root}/") if path.startswith("{root}/") else statement.located(path)

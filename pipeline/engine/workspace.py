@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cache import statefile
@@ -35,6 +36,7 @@ from pipeline.model import Action, FailureCategory, Tool
 
 if TYPE_CHECKING:
     from cache.store import Store
+    from pipeline.engine.ledger import NinjaLedger
     from pipeline.engine.symlinks import Links
 
 
@@ -51,13 +53,18 @@ class Directories(NamedTuple):
 class BuildSteps(NamedTuple):
     """What a toolchain declares. `run_env` is the environment of every child beside its action's own; it is in no key,
     so it may only say where to work (PATH, cache directories). `given`: files that something else makes; they are never
-    removed, though an action of ours may have made them once."""
+    removed, though an action of ours may have made them once. `symbols`: what stands in keys for directories of this
+    machine that hold sources, as `{name}`; `ninja_log_version`: what the installed ninja writes."""
 
     actions: Sequence[Action]
     tools: Mapping[str, Tool]
     builtins: Mapping[str, Builtin]
     run_env: Mapping[str, str]
     given: frozenset[str] = frozenset()
+    symbols: Mapping[str, str] = MappingProxyType({})
+    ninja_log_version: Callable[[], int] = lambda: 5
+    strace: str = ""
+    """The program that statements run under, so that they say what they read and write without declaring it."""
 
 
 class Host(NamedTuple):
@@ -96,7 +103,11 @@ class Workspace:
         saved = load_saved(directories.state) if saved is None else saved
         self.directories, self.steps, self.host, self.skipped = directories, steps, host, skipped
         self.root = directories.root
-        self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in steps.tools.items()}
+        tools = ((name, tool) for name, tool in steps.tools.items() if ":" not in name)  # those of statements have one
+        self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools}
+        self.places |= steps.symbols
+        self.symbols: Mapping[str, str] = {"{root}": str(self.root), **steps.symbols}
+        """Placeholder -> directory of this machine, for words of statements."""
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
         self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock)
         self.build_place = BuildPlace(str(self.root))
@@ -132,6 +143,20 @@ class Workspace:
         from pipeline.engine.symlinks import Links
 
         return Links(self.resolve, str(self.root), self.steps.actions)
+
+    @cached_property
+    def ledger(self) -> NinjaLedger:
+        """What ninja remembers of its build directories."""
+        from pipeline.engine.ledger import NinjaLedger
+
+        return NinjaLedger(self.directories.state, self.resolve, self.steps.ninja_log_version)
+
+    def placed(self, word: str) -> str:
+        """A word of a statement with the directories of this machine in place of their symbols."""
+        if "{" in word:
+            for symbol, place in self.symbols.items():
+                word = word.replace(symbol, place)
+        return word
 
     def forget_links(self) -> None:
         """Links may lead elsewhere from here on."""
@@ -279,6 +304,8 @@ class Workspace:
 
     def save(self) -> None:
         """Write the state if it changed. That it cannot be written is a note: the next run only works more."""
+        if "ledger" in self.__dict__:
+            self.ledger.flush()
         if not (self.table.changed or self.records.changed):
             return
         path = self.directories.state / STATE_NAME

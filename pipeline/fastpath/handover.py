@@ -8,8 +8,10 @@ a loader or a reporter of its own, doit runs as if it had been called itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
+from doit import plugin
 from doit.cmd_base import DodoTaskLoader
 from doit.doit_cmd import DoitMain
 
@@ -30,9 +32,23 @@ class HandingOver(DodoTaskLoader):  # type: ignore[misc]
         return config if after is None else {**config, "reporter": after(self._look)}
 
 
-def become_doit(argv: Sequence[str], look: FirstLook | None) -> int:
-    """Run doit to its end; its exit code."""
+def become_doit(argv: Sequence[str], look: FirstLook | None, name: str = "") -> int:
+    """Run doit to its end; its exit code. `name`: what it calls itself, where it was loaded in another process than the
+    one that was called."""
+    if name:
+        DoitMain.BIN_NAME = name
     doit = DoitMain()
     if look is not None and "loader" not in doit.config["GLOBAL"]:
         doit.task_loader = HandingOver(look)
     return int(doit.run(list(argv)))
+
+
+def remember_plugins() -> None:
+    """Read now what all installed packages offer doit, of which it reads all files three times in each run."""
+    known = entry_points()
+    plugin.entry_points = lambda group: known.select(group=group)
+
+
+def forget_plugins() -> None:
+    """Let doit read them itself again: this process may see other packages."""
+    plugin.entry_points = entry_points

@@ -93,6 +93,21 @@ _LIBRARY = ("--library=", "--library", "-l")
 _LIBRARY_PATH = ("--library-path=", "--library-path", "--library-directory=", "--library-directory", "-L")
 
 
+def given_scripts(argv: Sequence[str]) -> list[str]:
+    """What `-T` names, in a command that runs a compiler or a linker."""
+    words = [piece for word in argv for piece in (word[4:].split(",") if word.startswith("-Wl,") else [word])]
+    words = [word for word in words if word != "-Xlinker"]
+    found = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word in ("-T", "--script", "-dT", "--default-script"):
+            found.append(following)
+        elif word.startswith(("--script=", "--default-script=")):
+            found.append(word.partition("=")[2])
+        elif word.startswith("-T") and not word.startswith(("-Tbss", "-Tdata", "-Ttext", "-Trodata", "-Tldata")):
+            found.append(word[2:].removeprefix("="))
+    return [name for name in dict.fromkeys(found) if name]
+
+
 def library_path(argv: Sequence[str]) -> tuple[str, ...]:
     """The `-L` directories of a link command."""
     return libraries(argv).search

@@ -17,10 +17,7 @@ from pipeline.failures import fail
 from pipeline.livetest.files import live_files, load_observed, save_suite
 from pipeline.livetest.host_build import MachineBuild, UnitResult, text_digest
 from pipeline.livetest.observed import encode
-from pipeline.livetest.screen import Told
 from pipeline.livetest.selection import LiveOptions
-from pipeline.livetest.session import failure_of, run_live, select
-from pipeline.livetest.targets import HostTarget
 from pipeline.model import Failure, FailureCategory
 from pipeline.records import json_text, parse_json
 from pipeline.report.live_tests import FAILED, PASSED, UNIT, CaseResult, SuiteResult
@@ -80,6 +77,9 @@ class HostLoop:
         return None
 
     def _unit(self) -> Failure | None:
+        from pipeline.livetest.screen import Told
+        from pipeline.livetest.session import failure_of
+
         at = SystemClock().utc()
         todo = self._programs.untested()
         results = self._programs.test(todo)
@@ -104,6 +104,10 @@ class HostLoop:
     # --- live tests ---------------------------------------------------------------------------
 
     def _live(self, options: LiveOptions) -> Failure | None:
+        from pipeline.livetest.screen import Told
+        from pipeline.livetest.session import failure_of, run_live, select
+        from pipeline.livetest.targets import HostTarget
+
         program = self._programs.programs.program
         if not program:
             self._say("live tests on host: [host] declares no `main`, so there is no process to talk to")

@@ -91,6 +91,7 @@ def _loop(max: int, repeats: int, until_green: bool, rebuild: bool, between: str
 BENCHES = (
     ("warm", 10, "warm and cold deploy against an empty doit run, per stage and import"),
     ("engine", 9, "the action engine against ninja and plain doit, on generated projects (takes minutes)"),
+    ("ninja", 5, "builds of ninja through the engine, against ninja itself (takes minutes)"),
     ("device", 5, "proof and writes on virtual boards with real timing, against esptool (takes minutes)"),
     ("shelf", 3, "sixteen boards beside each other against one, written and warm (takes minutes)"),
     ("watch", 9, "from a save to the end of its build, to its first diagnostic, to nothing to do"),

@@ -17,6 +17,7 @@ from pipeline.config.schema import DeployConfig
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.errors import DeployError, StoreError
+from pipeline.failures import fail
 from pipeline.fastpath.state import FastPathState
 from pipeline.model import (
     Failure,
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from pipeline.run.built_images import BuiltImages
     from pipeline.run.engines import Engines
     from pipeline.toolchain.build import Toolchain
+
+
+MOST_GENERATIONS = 100
+"""As ninja: how often a manifest may be made again within one run."""
 
 
 class Build:
@@ -137,7 +142,8 @@ class Build:
             return Verdict(State.UP_TO_DATE)
         try:
             if stage is Stage.FINGERPRINT:
-                return self.engines.of(stage).peek()
+                verdict = self.engines.of(stage).peek()
+                return self._generated() if verdict.up_to_date else verdict
             verdict = self.engines.of(stage).verdict(stage)
             if stage is Stage.LINK and verdict.up_to_date and self.images.check().failure is not None:
                 return Verdict(State.DIRTY, (Reason("image-check", "images"),))
@@ -171,8 +177,41 @@ class Build:
 
     # --- what the host stages do --------------------------------------------------------------
 
+    def _generated(self) -> Verdict:
+        """Is what says which actions there are up to date itself?"""
+        if not self.config.is_ninja:
+            return Verdict(State.UP_TO_DATE)
+        return self.engine.verdict(Stage.FINGERPRINT)
+
+    def _manifests(self) -> list[object]:
+        """What the files are that say which actions there are."""
+        return [
+            (status.st_mtime_ns, status.st_size, status.st_ino) if (status := _status(path)) is not None else None
+            for path in self.toolchain.manifests
+        ]
+
+    def _generate(self) -> Failure | None:
+        """Let the statements run that make ninja's manifest, and read it again, until it stays as it is."""
+        for _ in range(MOST_GENERATIONS):
+            if self._generated().up_to_date:
+                return None
+            before = self._manifests()
+            work = self.run_actions(Stage.FINGERPRINT, FailureCategory.ACTION_FAILED)
+            if work.failure is not None or self._manifests() == before:
+                return work.failure
+            self.engines.save()
+            for name in ("toolchain", "engines"):
+                self.__dict__.pop(name, None)
+        where = f"{self.config.ninja.directory}/build.ninja"
+        message = f"it is made again each time: {MOST_GENERATIONS} times now"
+        hint = "look for a statement whose output is older than what it reads"
+        return fail(FailureCategory.ACTION_FAILED, stage=Stage.FINGERPRINT, where=where, message=message, hint=hint)
+
     def scan(self) -> StageWork:
-        """Stamp every input, read those that moved, remember the result."""
+        """Stamp every input, read those that moved, remember the result. What generates the actions runs first."""
+        failure = self._generate()
+        if failure is not None:
+            return StageWork((), {}, failure)
         found = self.engines.of(Stage.FINGERPRINT).scan()
         return StageWork(found.reasons, dict(found.counts))
 
@@ -189,7 +228,38 @@ class Build:
         for line in note_lines(result.notes):
             self._screen.notice(f"note: {line}")
         failure = self._failure_of(stage, category, result.failures) if result.failures else None
+        if stage is Stage.LINK and failure is None and self.config.makes_firmware:
+            return self._with_images(StageWork(tuple(result.notes), dict(result.counts)))
         return StageWork(tuple(result.notes), dict(result.counts), failure)
+
+    def _with_images(self, done: StageWork) -> StageWork:
+        """The statements that make firmware have run: what is to go where is known now, if it was not before, or is
+        another one; then its images are made, too."""
+        before = (self.config.firmware, self._table())
+        failure = self.project.reload()
+        if failure is None and self.config.firmware is None:
+            where = self.config.path
+            message = "the build made no firmware: a file that goes to flash is missing"
+            hint = "build the target that makes it: [ninja] targets"
+            failure = fail(FailureCategory.ACTION_FAILED, stage=Stage.LINK, where=where, message=message, hint=hint)
+        if failure is not None:
+            return done._replace(failure=failure)
+        if (self.config.firmware, self._table()) == before:
+            return done
+        self.engines.save()
+        recorded = {action for action in self.toolchain.actions if self.engine.record(action) is not None}
+        for name in ("toolchain", "engines", "images"):
+            self.__dict__.pop(name, None)
+        # What runs each time has run.
+        actions = [each for each in self.toolchain.actions if each.statement is None or each in recorded]
+        self.__dict__["toolchain"] = self.toolchain._replace(actions=tuple(actions))
+        more = self.run_actions(Stage.LINK, FailureCategory.LINK_ERROR)
+        counts = {name: count + more.counts[name] for name, count in done.counts.items()}
+        counts["up_to_date"] = more.counts["up_to_date"]
+        return StageWork((*done.reasons, *more.reasons), counts, more.failure)
+
+    def _table(self) -> object:
+        return self.project.table if self.config.firmware is not None else None
 
     def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
         """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
@@ -212,8 +282,8 @@ class Build:
     def _refresh_database(self) -> None:
         """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
         run, since an editor needs to know a new source most while it does not compile."""
-        if self._database_seen or self.engines.partial_in_use:
-            return
+        if self._database_seen or self.engines.partial_in_use or self.config.is_ninja:
+            return  # CMake writes its own
         self._database_seen = True
         if os.path.lexists(f"{self.project.root}/compile_commands.json"):
             from pipeline.toolchain import compile_commands
@@ -258,7 +328,7 @@ class Build:
         root = self.project.root
         place = BuildPlace(str(root))
         for action in self.toolchain.actions:
-            if action.stage is stage:
+            if action.stage is stage and action.statement is None:  # `ninja -t clean` is for those
                 for output in (*action.outputs, *filter(None, [action.depfile])):
                     path = root / output
                     with contextlib.suppress(OutsideBuild):
@@ -285,6 +355,13 @@ def load_builds(options: Options, root: Path | None = None) -> list[Build] | Fai
     """The builds that the selected devices need, one for each of their profiles; else as `load_build`."""
     project = load_project(options, root)
     return project if isinstance(project, Failure) else [Build(variant) for variant in project.variants]
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
 
 
 def load_build(options: Options, root: Path | None = None) -> Build | Failure:

@@ -58,7 +58,7 @@ class Engines:
 
     @cached_property
     def _partial(self) -> Engine | None:
-        found = self._fastpath.usage_index()
+        found = None if self._project.config.is_ninja else self._fastpath.usage_index()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
@@ -76,7 +76,10 @@ class Engines:
         _ = self._project.table  # a table that cannot be read is the configuration's fault, not that of an action
         with _uncollected():
             made = self._toolchain()
-            return self._engine(BuildSteps(made.actions, made.tools, made.builtins, made.run_env, made.given))
+            steps = BuildSteps(made.actions, made.tools, made.builtins, made.run_env, made.given)
+            return self._engine(
+                steps._replace(symbols=made.symbols, ninja_log_version=made.ninja_log_version, strace=made.strace)
+            )
 
     def _engine(self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None) -> Engine:
         it = self._project

@@ -114,6 +114,17 @@ class Project:
         except (OSError, UnicodeDecodeError):
             return ""
 
+    def reload(self) -> Failure | None:
+        """Look again at what the build has made by now; why that cannot be used."""
+        loaded = load_project(self.options._replace(builds=False), self.root)
+        if isinstance(loaded, Failure):
+            return loaded
+        found = next((variant for variant in loaded.variants if variant.profile == self.profile), loaded)
+        self.config, self.devices = found.config, found.devices
+        for name in ("table", "placements"):
+            self.__dict__.pop(name, None)
+        return None
+
     def config_moved(self) -> bool:
         """Does deploy.toml say something else than when it was loaded?"""
         try:
@@ -160,8 +171,18 @@ def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
     return None
 
 
-def _firmware(root: Path, text: str, section: Prebuilt, options: Options, profile: str) -> Firmware | Problem | Failure:
-    """What `[prebuilt]` names, built first where the command line asks for work and the section says how."""
+def _firmware(
+    root: Path, text: str, section: Prebuilt, options: Options, profile: str
+) -> Firmware | Problem | Failure | None:
+    """What `[prebuilt]` names, built first where the command line asks for work and the section says how; None while
+    the statements of ninja that make it have not run."""
+    config = parse_config(text, profile=profile)
+    if not isinstance(config, Failure) and config.is_ninja:
+        from pipeline.toolchain.ninja_firmware import firmware_files
+
+        files = firmware_files(root, section)
+        if not files or not all((root / path).is_file() for path in files):
+            return None
     if section.build and options.builds:
         from pipeline.formats.toml_positions import locate
         from pipeline.run.build_first import build_first
@@ -176,6 +197,21 @@ def _firmware(root: Path, text: str, section: Prebuilt, options: Options, profil
     from pipeline.toolchain.placements import find_firmware
 
     return find_firmware(root, section, _made_by_actions(text))
+
+
+def _configure(root: Path, text: str, options: Options) -> Failure | None:
+    """Let the manifest of ninja be made where there is none, and the command line asks for work."""
+    config = parse_config(text, profile=options.profile)
+    if isinstance(config, Failure) or not config.is_ninja or not options.builds:
+        return None
+    from pipeline.toolchain.ninja_build import MANIFEST, configure_command
+
+    argv = configure_command(config)
+    if not argv or (root / config.ninja.directory / MANIFEST).exists():
+        return None
+    from pipeline.run.build_first import build_first
+
+    return build_first(root, root / STATE_DIR, argv, CONFIG_FILE, to_stderr=options.json)
 
 
 def _made_by_actions(text: str) -> set[str]:
@@ -201,6 +237,9 @@ def load_project(options: Options, root: Path | None = None) -> Project | Failur
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or f"it is not UTF-8 ({error})"
         return _config_failure(CONFIG_FILE, f"cannot be read: {reason}", "make it a readable file in UTF-8")
+    unconfigured = _configure(root, text, options)
+    if unconfigured is not None:
+        return unconfigured
     return _ProjectReading(root, text, options).project()
 
 
@@ -226,7 +265,8 @@ class _ProjectReading:
         assert not isinstance(selected, Failure)
         names = [device.name for device in selected]
         found: list[Project] = []
-        for profile in dict.fromkeys(device.profile for device in selected):
+        profiles = [device.profile for device in selected] or [it.profile or usual.project.profile]
+        for profile in dict.fromkeys(profiles):
             config = usual if profile == usual.variant else self._config(profile)
             wrong = config if isinstance(config, Failure) else _wrong_port(self._text, config)
             if wrong is not None:
@@ -234,7 +274,7 @@ class _ProjectReading:
             assert not isinstance(config, Failure)
             devices = tuple(d for d in config.devices if d.name in names and d.profile == profile)
             found.append(Project(self._root, self._text, config, profile, devices, it))
-            found[-1].is_usual = profile == usual.default_device.profile
+            found[-1].is_usual = not usual.devices or profile == usual.default_device.profile
         for project in found:
             project.variants = tuple(found)
         return found[0]
@@ -243,7 +283,7 @@ class _ProjectReading:
         """The text as a profile means it; `""`: as the project's."""
         it = self._options
 
-        def find_firmware(section: Prebuilt) -> Firmware | Problem | Failure:
+        def find_firmware(section: Prebuilt) -> Firmware | Problem | Failure | None:
             return _firmware(self._root, self._text, section, it, profile)
 
         config = parse_config(self._text, find_firmware=find_firmware, profile=profile, for_all=bool(it.profile))

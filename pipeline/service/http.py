@@ -163,7 +163,20 @@ class PageServer:
         await websocket.accept()
         session = PageSession(self._news.parts, websocket.send_text)
         self._news.open(session)
-        pump = asyncio.get_running_loop().create_task(_quietly(session.pump()))
+        loop = asyncio.get_running_loop()
+        both = loop.create_task(self._hear(websocket, session)), loop.create_task(session.pump())
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._news.close(session)
+            for task in both:
+                task.cancel()
+            for end in await asyncio.gather(*both, return_exceptions=True):
+                if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect | RuntimeError):
+                    loop.call_exception_handler({"message": "a page failed", "exception": end})
+
+    async def _hear(self, websocket: WebSocket, session: PageSession) -> None:
+        """Until the client leaves, or must go."""
         try:
             while session.hear(await websocket.receive_text()):
                 pass
@@ -174,18 +187,6 @@ class PageServer:
         except KeyError:  # bytes
             self._counts.add(PageRefusal.MESSAGE)
             await websocket.close(1003)
-        except RuntimeError:
-            pass  # it left while it was answered
-        finally:
-            self._news.close(session)
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
-
-
-async def _quietly(work: Any) -> None:
-    """The client may leave at any instant; whoever reads from it notices."""
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        await work
 
 
 def _files() -> dict[str, tuple[bytes, str]]:

@@ -60,12 +60,9 @@ class PageDeploys:
 
     def refusal(self, device: DeviceRef) -> Failure | None:
         """Why the button cannot deploy this device now."""
-        environment = self._environments.of(device.root)
-        if environment is None:
+        if self._environments.of(device.root) is None:
             fact = "the service does not know the environment that this project is built with"
             return _failure(device, fact, "run `hotplate deploy` once in a terminal of the project")
-        if _program(environment) is None:
-            return _failure(device, "there is no `hotplate` on the project's PATH", "install it in its environment")
         if any(one.device == device and one.process is not None and one.running for one in self._shown.values()):
             return _failure(device, "a deploy that was started here is under way", "wait for its end, or stop it")
         return None
@@ -75,9 +72,12 @@ class PageDeploys:
         if (refusal := self.refusal(device)) is not None:
             return refusal
         environment = self._environments.of(device.root) or {}
+        program = _program(environment)
+        if program is None:
+            return _failure(device, "there is no `hotplate` on the project's PATH", "install it in its environment")
         tx = format_tx(self._utc(), secrets.token_hex(3))
         try:
-            process = _start(device, {**environment, "DEPLOY_TX_ID": tx})
+            process = _start(program, device, {**environment, "DEPLOY_TX_ID": tx})
         except OSError as error:
             fact = f"hotplate cannot be started in {device.root}: {error.strerror}"
             return _failure(device, fact, "look at the project's directory and PATH")
@@ -203,10 +203,10 @@ class _Shown:
         self._output.extend(line[:MOST_LINE].decode("utf-8", "replace").rstrip("\r") for line in lines)
 
 
-def _start(device: DeviceRef, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(program: str, device: DeviceRef, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Not by asyncio, which would kill it at the end of the loop: a deploy that writes must be let alone."""
     process = subprocess.Popen(
-        [_program(environment) or "hotplate", "deploy", "--device", device.name],
+        [program, "deploy", "--device", device.name],
         cwd=device.root,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -102,7 +102,12 @@ class PageNews:
                     self._deafen()
                     self._opened.clear()
                     await self._opened.wait()
-                await self._look()
+                try:
+                    await self._look()
+                except Exception as error:
+                    told = {"message": "the page cannot look at the devices", "exception": error}
+                    asyncio.get_running_loop().call_exception_handler(told)
+                    await asyncio.sleep(LOOK_S)
         finally:
             self._deafen()
             await self.deploys.close()

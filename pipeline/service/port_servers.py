@@ -24,7 +24,7 @@ from pipeline.service.console import Console
 from pipeline.service.consoles import OwnedConsoles
 from pipeline.service.pty_server import PtyServer
 from pipeline.service.rfc2217_server import Rfc2217Server
-from pipeline.service.server import Client, device_of
+from pipeline.service.server import Client, Role, device_of
 from pipeline.service.shared_terminal import SharedTerminal
 
 DIRECTORY = "ports"
@@ -109,7 +109,7 @@ class PortServers:
             return
         served.rfc2217 = server
 
-    def role(self, client: Client, frame: ServiceFrame) -> PortsRole:
+    def role(self, client: Client, frame: ServiceFrame) -> Role:
         """Of a connection that asks for the servers of a device."""
         return PortsRole(self, client, self._consoles.of(device_of(frame.header)))
 

@@ -92,5 +92,8 @@ def preload() -> None:
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    from pipeline.fastpath.handover import remember_plugins
+
+    remember_plugins()
     # doit reads where each task is declared; the patterns of `tokenize` take longer to compile than to use.
     inspect.getsourcelines(preload)

@@ -1,17 +1,19 @@
 """What the page shows of a project's past: reports, history, sizes, from the files that its runs left.
 
-Knows files; what they say, `report/` knows. Runs in a worker thread, one call at a time. Invariants: only files whose
+Knows files; what they say, `report/` knows. Invariants: only files whose
 names are transaction ids are read, no link is followed out of the directory, and a file that cannot be read is a report
 that is not there.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cache.durable import MOST_TEXT, read_file, read_text
 from pipeline.effects.run_log import SUFFIX, is_deploy
@@ -34,15 +36,32 @@ MOST_SIZES = 60
 STATE_DIR = ".deploy"
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _alone(method: Callable[Concatenate[ProjectReports, P], R]) -> Callable[Concatenate[ProjectReports, P], R]:
+    """One call at a time: each comes from a worker thread."""
+
+    @functools.wraps(method)
+    def call(reports: ProjectReports, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with reports.busy:
+            return method(reports, *args, **kwargs)
+
+    return call
+
+
 class ProjectReports:
-    """Of the project in `root`."""
+    """Of the project in `root`. Its methods read files, and may be called from any thread."""
 
     def __init__(self, root: str) -> None:
+        self.busy = threading.Lock()
         self._root = Path(root)
         self._runs = self._root / STATE_DIR / RUNS
         self._sizes: dict[str, Mapping[str, int]] = {}
         self._place: tuple[str, Path] = ("", self._root / "reports")
 
+    @_alone
     def report(self, tx: str) -> dict[str, Any] | None:
         """Everything about one transaction: `report` as its JSON, `markdown`, and `timeline` where its event log is
         still kept."""
@@ -63,6 +82,7 @@ class ProjectReports:
             },
         }
 
+    @_alone
     def version(self) -> tuple[int, int]:
         """Another one after each deploy that ended."""
         try:
@@ -71,11 +91,13 @@ class ProjectReports:
             return 0, 0
         return status.st_mtime_ns, status.st_size
 
+    @_alone
     def newest(self, device: str) -> dict[str, Any] | None:
         """The report of the last transaction of a device that has one."""
         rows = self._rows(device)
         return next((found for row in reversed(rows[-5:]) if (found := self._stored(row.transaction_id))), None)
 
+    @_alone
     def history(self, device: str) -> dict[str, Any]:
         """`rows` oldest first; `statistics`: p50 and p90 of each phase of the comparable ones; `limits_ms`: the budget
         of the newest; `sizes`: bytes of each image, by transaction, only where they moved."""
@@ -171,6 +193,7 @@ def _row(row: HistoryRow, usual: bool) -> dict[str, Any]:
         "total_ms": row.total_ms,
         "ttfb_ms": row.ttfb_ms,
         "phases": dict(row.phases),
+        "stages": dict(row.stages),
     }
 
 

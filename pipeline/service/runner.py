@@ -262,10 +262,12 @@ def identity() -> tuple[str, ...]:
 
 
 def code_stamps(known: Mapping[str, FileStamp | None] | None = None) -> Mapping[str, FileStamp | None]:
-    """The stamps of all of our code and of every module that is loaded; of the `known` paths alone, if given."""
+    """The stamps of all of our code, of every module that is loaded and of the directories that modules come from; of
+    the `known` paths alone, if given."""
     if known is None:
         found = {str(path) for name in ("pipeline", "cache", "virtualboard") for path in _sources(name)}
         found |= {path for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))}
+        found |= set(filter(os.path.isdir, sys.path))  # what is installed there, doit was told at the start
     else:
         found = set(known)
     stamps: dict[str, FileStamp | None] = {}
@@ -336,7 +338,7 @@ def main() -> int:
     handed = runner.serve()
     if handed is None:
         return 0
-    return run() if become(handed) else 0
+    return run(handed) if become(handed) else 0
 
 
 if __name__ == "__main__":

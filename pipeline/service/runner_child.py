@@ -40,7 +40,7 @@ def become(handed: HandedRun) -> bool:
         os.dup2(descriptor, number)
     for descriptor in handed.descriptors:
         os.close(descriptor)
-    cwd, umask, nice, asked_s, program, *ignored = handed.place
+    cwd, umask, nice, asked_s, program, _, *ignored = handed.place
     os.chdir(cwd)
     os.umask(int(umask))
     with contextlib.suppress(OSError):
@@ -51,6 +51,10 @@ def become(handed: HandedRun) -> bool:
 
     os.environ.setdefault(ASKED_AT, asked_s)
     sys.argv = [program, *handed.argv]
+    if handed.path[1:] != sys.path[1:] or _offers_packages(handed.path[0]):
+        from pipeline.fastpath.handover import forget_plugins
+
+        forget_plugins()
     sys.path[:] = handed.path
     _open_streams(handed.streams)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -65,6 +69,14 @@ def become(handed: HandedRun) -> bool:
         locale.setlocale(locale.LC_CTYPE, "")
     of_time.tzset()
     return True
+
+
+def _offers_packages(directory: str) -> bool:
+    """Could an installed package lie there, which is where the client's script or project is?"""
+    try:
+        return any(name.endswith((".dist-info", ".egg-info")) for name in os.listdir(directory or "."))  # noqa: PTH208
+    except OSError:
+        return False
 
 
 def _open_streams(facts: Sequence[str]) -> None:
@@ -108,8 +120,8 @@ def _left_alone(number: int, frame: Any) -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def run() -> int:
+def run(handed: HandedRun) -> int:
     """Be the program that the client was, which both are doit from here on."""
     from pipeline.fastpath.handover import become_doit
 
-    return become_doit(sys.argv[1:], None)
+    return become_doit(sys.argv[1:], None, handed.place[5])

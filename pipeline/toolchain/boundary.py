@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config.schema import DeployConfig
-from pipeline.config.values import PREBUILT
+from pipeline.config.values import NINJA_KINDS, PREBUILT
 from pipeline.effects.api import ProcessRunner
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
@@ -79,8 +79,8 @@ def check(
 
 def _compiler(config: DeployConfig, state_dir: Path) -> tuple[list[str], dict[str, str]] | Failure:
     """The command up to the search path, and its environment."""
-    if config.toolchain.kind == PREBUILT:
-        message = f"the toolchain is '{PREBUILT}': there is no compiler to check with"
+    if config.toolchain.kind in (PREBUILT, *NINJA_KINDS):
+        message = f"the toolchain is '{config.toolchain.kind}': there is no compiler to check with"
         hint = "run this check in a project that compiles"
         return fail(FailureCategory.CONFIG_ERROR, stage=None, where=config.path, message=message, hint=hint)
     search = os.environ.get("PATH", os.defpath)

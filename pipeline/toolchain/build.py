@@ -7,7 +7,8 @@ run actions. Invariant: sources are sorted, so that the same tree gives the same
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -49,6 +50,12 @@ class Toolchain(NamedTuple):
     watched: Watched = Watched(MappingProxyType({}))
     """Directories whose listings decided what the actions and tools are."""
     given: frozenset[str] = frozenset()
+    manifests: tuple[str, ...] = ()
+    """Files that said which actions there are, and that actions may make again."""
+    symbols: Mapping[str, str] = MappingProxyType({})
+    ninja_log_version: Callable[[], int] = lambda: 5
+    strace: str = ""
+    """Of a build whose statements are to be traced."""
 
 
 def build_toolchain(
@@ -65,9 +72,18 @@ def build_toolchain(
     products = declared_products(config)
     listing = Listing(str(root), products, tuple(f"build/{name}/" for name in config.profiles))
     listing.skipped |= {config.reports.dir.split("/")[0]} - {"", ".", ".."}
+    statements = None
+    if config.is_ninja:
+        from pipeline.toolchain.ninja_build import ninja_build
+
+        statements = ninja_build(root, config, state_dir)
+        found = _Found(statements.name, (), statements.actions, {}, statements.run_env, statements.watched)
     if config.firmware is not None:
         named = NamedFiles(listing, state_dir)
-        found = _prebuilt(root, config, config.firmware, profile, table, placed)
+        built = _prebuilt(root, config, config.firmware, profile, table, placed)
+        found = built if statements is None else found.with_images(built)
+    elif statements is not None:
+        named = NamedFiles(listing, state_dir)
     else:
         installed = _gcc(state_dir, config) if config.toolchain.kind == "gcc" else _zig(state_dir, config)
         if isinstance(installed, Failure):
@@ -86,12 +102,16 @@ def build_toolchain(
     return Toolchain(
         name=found.name,
         actions=actions,
-        tools={**users.tools, **{tool.name: tool for tool in found.tools}},
+        tools={**users.tools, **{tool.name: tool for tool in found.tools}, **(statements.tools if statements else {})},
         builtins={**BUILTINS, **FILESYSTEMS},
         images={**found.images, **{one.name: generate.image_path(out, one.name) for one in placed if one.source}},
         run_env={"PATH": os.environ.get("PATH", os.defpath), **found.run_env},
         watched=seen.with_more(found.watched).with_more(users.watched),
         given=frozenset(file.path for file in config.firmware.files) if config.firmware is not None else frozenset(),
+        manifests=statements.manifests if statements is not None else (),
+        symbols=statements.symbols if statements is not None else {},
+        strace=(shutil.which("strace") or "") if config.ninja.strace else "",
+        ninja_log_version=statements.log_version if statements is not None else lambda: 5,
     )
 
 
@@ -105,6 +125,15 @@ class _Found(NamedTuple):
     run_env: Mapping[str, str]
     watched: Watched
     header: tuple[tuple[str, str], ...] = ()
+
+    def with_images(self, built: _Found) -> _Found:
+        """This build, and the images of the firmware that it makes."""
+        return self._replace(
+            actions=(*self.actions, *built.actions),
+            images=built.images,
+            watched=self.watched.with_more(built.watched),
+            header=built.header,
+        )
 
 
 def _compiling(installed: _Installed, spec: generate.BuildSpec) -> _Found:

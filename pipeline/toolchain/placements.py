@@ -48,6 +48,8 @@ def read_table(root: Path, config: DeployConfig) -> tuple[Partition, ...]:
         from pipeline.toolchain import prebuilt
 
         rows = prebuilt.read_table(root, config.firmware, config.flash.size_bytes)
+    elif config.is_ninja:
+        return ()
     else:
         rows = _read_csv(root, config)
     if isinstance(rows, Failure):
@@ -84,6 +86,8 @@ def place_all(root: Path, config: DeployConfig, table: tuple[Partition, ...]) ->
         placed = prebuilt.placements(root, config.firmware, table, chip, flash_size)
         if isinstance(placed, Failure):
             raise ConfigError(placed)
+    elif config.is_ninja:
+        return ()
     else:
         placed = place(table, chip, config.partitions.offset)
         if all(one.name != APPLICATION for one in placed):

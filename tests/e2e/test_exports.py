@@ -31,7 +31,10 @@ def test_one_run_in_every_format(host_space: Space) -> None:
     host_space.edit("firmware/modules/blink.c", '#include "modules.h"', '#include "modules.h" // moved')
     done = host_space.doit("deploy", *options, env={"GITHUB_STEP_SUMMARY": "out/summary.md"})
     assert done.code == 0, done.err
-    lines = stream(done.out)
+    every = stream(done.out)
+    written = [row for row in every if row["type"] == "progress" and row["label"] == "app"]
+    assert written[-1]["done"] == written[-1]["total"] > 0
+    lines = [row for row in every if row["type"] != "progress"]
     assert [row["type"] for row in lines] == ["event"] * (len(lines) - 1) + ["report"]
     kinds = [row["kind"] for row in lines[:-1]]
     assert kinds[0] == "run_started" and kinds[-1] == "run_finished" and kinds.count("action") >= 1
@@ -74,7 +77,7 @@ def test_a_failed_run_is_exported_too_and_a_lost_file_is_a_note(host_space: Spac
 
 def test_a_host_run_streams_events_alone(host_space: Space) -> None:
     done = host_space.doit("link", "--json")
-    assert done.code == 0 and [row["kind"] for row in stream(done.out)][-1] == "run_finished"
+    assert done.code == 0 and stream(done.out)[-1]["kind"] == "run_finished"
     assert not host_space.file("reports").exists(), "the history is of deploys"
 
 

@@ -125,17 +125,31 @@ def plain(text: str) -> str:
     return re.sub(r"\d+ ms", "N ms", text)
 
 
-@pytest.mark.parametrize(
-    "case", ["unchanged", "no words", "edited", "broken code", "broken config", "unknown device", "json", "input"]
-)
-@pytest.mark.parametrize("program", ["doit", "hotplate"])
-def test_a_run_there_is_the_run_here(handed: HandedProject, case: str, program: str) -> None:
-    if program == "hotplate" and case in ("no words", "broken code", "unknown device", "input"):
-        pytest.skip("one program is enough")
+STRESS = pytest.mark.stress
+CASES = [
+    pytest.param("doit", "edited"),
+    pytest.param("doit", "broken code"),
+    pytest.param("hotplate", "input"),
+    pytest.param("doit", "unknown task"),
+    pytest.param("hotplate", "unchanged", marks=STRESS),
+    pytest.param("hotplate", "edited", marks=STRESS),
+    pytest.param("doit", "unchanged", marks=STRESS),
+    pytest.param("doit", "no words", marks=STRESS),
+    pytest.param("doit", "broken config", marks=STRESS),
+    pytest.param("doit", "unknown device", marks=STRESS),
+    pytest.param("doit", "json", marks=STRESS),
+]
+
+
+@pytest.mark.parametrize(("program", "case"), CASES)
+def test_a_run_there_is_the_run_here(handed: HandedProject, program: str, case: str) -> None:
     handed.warm()
-    argv = {"no words": (), "unknown device": ("deploy", "--device=bnech"), "json": ("deploy", "--json")}.get(
-        case, ("deploy",)
-    )
+    argv = {
+        "unknown task": ("deploy", "nosuch"),
+        "no words": (),
+        "unknown device": ("deploy", "--device=bnech"),
+        "json": ("deploy", "--json"),
+    }.get(case, ("deploy",))
     handed.settle()
     source, config = handed.space.file("firmware/core/main.c"), handed.space.file("deploy.toml")
     before = source.read_bytes(), config.read_bytes()
@@ -157,7 +171,7 @@ def test_a_run_there_is_the_run_here(handed: HandedProject, case: str, program: 
     (code, out, err), (code_there, out_there, err_there) = done
     if case != "json":
         assert not handed.was_handed(out) and handed.was_handed(out_there)
-    assert code == code_there and (code == 0) == (case not in ("broken code", "broken config", "unknown device"))
+    assert code == code_there and (code == 0) == (not case.startswith(("broken", "unknown")))
     assert plain(err) == plain(err_there)
     if case != "json":
         assert plain(out) == plain(out_there)
@@ -201,7 +215,16 @@ def test_a_terminal_is_a_terminal_there_too(handed: HandedProject) -> None:
     assert lines(here)[-1:] == lines(there)[-1:]
 
 
-@pytest.mark.parametrize("how", ["other settings", "a statement above", "traced", "a command", "first an option"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "a statement above",
+        pytest.param("other settings", marks=STRESS),
+        pytest.param("traced", marks=STRESS),
+        pytest.param("a command", marks=STRESS),
+        pytest.param("first an option", marks=STRESS),
+    ],
+)
 def test_where_a_difference_could_be_seen_the_run_stays(handed: HandedProject, how: str) -> None:
     handed.warm()
     dodo = handed.space.file("dodo.py")
@@ -342,6 +365,7 @@ def test_a_stopped_client_stops_its_run(waiting: Waiting) -> None:
     assert waiting.end()[0] == 0
 
 
+@STRESS
 @pytest.mark.parametrize("shell", ["{doit} deploy >&-", "{doit} deploy | head -1; exit ${{PIPESTATUS[0]}}"])
 def test_closed_streams(handed: HandedProject, shell: str) -> None:
     handed.warm()
@@ -352,6 +376,29 @@ def test_closed_streams(handed: HandedProject, shell: str) -> None:
             argv, cwd=handed.space.path, env=handed.env(alone=alone), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0 and "Traceback" not in done.stderr, done
+
+
+def test_who_leaves_before_the_word_to_begin_has_begun_nothing(handed: HandedProject) -> None:
+    """The client ends just before it would have said the word; what was forked for it sees that, and does nothing."""
+    handed.warm()
+    code = """if True:
+        import os, sys
+        from pipeline.client import handoff
+        write = os.write
+        os.write = lambda handle, data: os._exit(7) if data == b"g" else write(handle, data)
+        handoff.hand_over("doit", ["deploy"])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=handed.space.path,
+        env=handed.env(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+    runner = handed.runner
+    eventually(lambda: not Path(f"/proc/{runner}/task/{runner}/children").read_text().strip())
 
 
 def test_the_runner_ends_with_its_service(handed: HandedProject) -> None:

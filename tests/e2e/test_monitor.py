@@ -74,6 +74,8 @@ USAGE = [
     (["--filter", "["], "--filter '[' is a bad regular expression"),
     (["--mute", "("], "--mute '(' is a bad regular expression"),
     (["--levels", "wifi:Q"], "--levels: 'wifi:Q' is no TAG:LEVEL"),
+    (["--grep", "x"], "--grep searches the history"),
+    (["--since", "10m"], "--since '10m' is no place of a live console"),
     (["--raw", "--timestamps"], "--raw shows every byte as it is"),
     (["--until", "("], "--until '(' is a bad regular expression"),
     (["--call", "x", "--params", "{"], "--params '{' is not JSON"),
@@ -136,6 +138,20 @@ def test_calls_from_the_keyboard_are_answered(deployed: Space) -> None:
     assert '"id":5,"result":["raw"]' in shown.out.replace(" ", "")
     raw = deployed.doit("monitor", "--raw", stdin='/call echo ["x"]\n')
     assert raw.code == 0 and "answered" not in raw.err, "a raw monitor takes nothing for itself"
+
+
+def test_what_a_monitor_heard_is_kept(deployed: Space) -> None:
+    """With the identity of the ELF; found again later, by time and by a search."""
+    assert deployed.doit("monitor", stdin=PANIC).code == 0
+    kept = deployed.doit("monitor", "--history", "--since", "boot")
+    assert kept.code == 0 and "ESP-ROM:" in kept.out.splitlines()[1], kept.out
+    elf = boards_of(deployed).build.images.expected_elf()
+    assert f"-- firmware {elf[:16]} says that it runs (elf {elf})" in deployed.doit("monitor", "--history").out
+    found = deployed.doit("monitor", "--history", "--grep", "Guru", "--since", "1h")
+    assert found.code == 0 and len(found.out.splitlines()) == 2
+    nothing = deployed.doit("monitor", "--history", "--grep", "no such line")
+    assert (nothing.code, nothing.out) == (1, "") and "nothing of that is kept" in nothing.err
+    assert "no transaction 'tx-1'" in deployed.doit("monitor", "--history", "--since", "tx-1").err
 
 
 def test_a_chosen_view_in_a_pipe(deployed: Space) -> None:

@@ -135,7 +135,7 @@ def test_monitors_side_by_side_across_deploys(
             # The board goes on speaking: what this monitor has shown so far is one piece of what the viewer has.
             eventually(lambda seen=seen: seen in console_of(viewer))  # type: ignore[misc]
         assert b"\xc0" not in first.out and b"waiting for download" not in first.out
-        assert all(re.match(rb"\d\d:\d\d:\d\d\.\d{3} ", line) for line in second.out.splitlines())
+        assert all(re.match(rb"\d\d:\d\d:\d\d\.\d{3} |  \(x \d+\)", line) for line in second.out.splitlines())
 
 
 def test_a_monitor_outlives_its_service_and_the_port(

@@ -124,6 +124,7 @@ def test_programs_share_the_port_and_reset_nothing(shared: SharedPort, before: i
     assert shared.notes("preempted", before) == []
 
 
+@pytest.mark.long
 def test_esptool_flashes_through_the_server(shared: SharedPort, before: int, tmp_path: Path) -> None:
     """Unmodified. The port is its own from the loader to the reset into the application; what the loader says is no
     console output; afterwards the board runs and nobody has a lease."""

@@ -79,17 +79,12 @@ def test_what_is_asked_of_the_service_by_hand(
     assert host_space.deploy().code == 0
     shown = host_space.doit("serve", "--status")
     assert shown.code == 0 and f"bench of {host_space.path.resolve()} on {board.url}: open" in shown.out, shown
-    again = host_space.doit("serve")
-    assert again.code == 1 and "a service is running already" in again.err
     assert host_space.doit("serve", "--release", "bench").code == 0
     assert service.status()["devices"][0]["state"] == "closed"
     assert host_space.deploy().outcome == "verified_unchanged", "a deploy names the device again"
-    wrong = host_space.doit("serve", "--release", "bnech")
-    assert wrong.code == 1 and "did you mean 'bench'?" in wrong.err
     assert host_space.doit("serve", "--stop").out == "the service has stopped\n"
     assert service.child.wait(timeout=TIMEOUT_S) == 0
     gone = host_space.doit("serve", "--stop")
     assert gone.code == 1 and "no service runs" in gone.err
-    assert host_space.doit("serve", "--status", "--stop").code == 3
     log = (service.runtime / "hotplate/service.log").read_text()
     assert "begins" in log and log.rstrip().endswith("ends")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -16,7 +17,9 @@ import pytest
 from cache.durable import FileLock
 from pipeline.client import endpoint
 from pipeline.client.protocol import Channel, DeviceRef, FrameReader, Holder, Message, encode
-from pipeline.client.served_port import ServedPort, borrow
+from pipeline.client.served_port import PortLost, ServedPort, borrow
+from pipeline.errors import DeviceError
+from pipeline.model import FailureCategory
 from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import Space, copy_project
 from tests.serving import TIMEOUT_S, PlainViewer, ServiceProcess, ask, eventually, short_runtime_dir
@@ -70,6 +73,7 @@ def test_a_deploy_waits_for_whoever_has_the_port(
     assert "DEPLOY_OUTCOME=full_flashed" in out[-1]
 
 
+@pytest.mark.stress
 def test_two_projects_deploy_to_one_board_at_once(
     host_space: Space,
     tmp_path: Path,
@@ -119,6 +123,7 @@ def test_a_service_that_is_killed_in_a_deploy(
     assert host_space.deploy().outcome == "verified_unchanged"
 
 
+@pytest.mark.stress
 def test_a_service_that_begins_in_a_deploy(
     host_space: Space, start_board: Callable[..., ServedBoard], start_service: Callable[[], ServiceProcess]
 ) -> None:
@@ -139,6 +144,7 @@ def test_a_service_that_begins_in_a_deploy(
         viewer.wait(lambda: "reattached" in viewer.kinds())
 
 
+@pytest.mark.stress
 def test_a_killed_lessee_leaves_a_board_that_runs(
     host_space: Space, start_board: Callable[..., ServedBoard], start_service: Callable[[], ServiceProcess]
 ) -> None:
@@ -168,6 +174,38 @@ def test_a_deploy_begins_the_service(host_space: Space, start_board: Callable[..
         assert ask(Message.STATUS).header["pid"] == pid
     finally:
         assert host_space.doit("serve", "--stop").code == 0
+
+
+def test_taking_the_port_and_waiting_for_it(tmp_path: Path, runtime: Path) -> None:
+    """On a pseudo-terminal: nobody resets anything here."""
+    service = ServiceProcess(runtime, tmp_path)
+    board, tty = os.openpty()
+    device = DeviceRef(str(tmp_path), "bench", "esp32c3", os.ttyname(tty))
+    try:
+        first = lent(device)
+        with pytest.raises(DeviceError) as busy:
+            lent(device, wait_s=0.01)
+        assert busy.value.failure.category is FailureCategory.PORT_BUSY
+        assert busy.value.failure.message == f"the port is lent to a test (pid {os.getpid()})"
+        taker = Holder(os.getpid(), "a colleague", "urgent")
+        second, _ = borrow(device, taker, take=True, wait_s=TIMEOUT_S, usb_of=dict)
+        with pytest.raises(PortLost, match="the port was taken by urgent"):
+            first.read(1)
+        first.close()
+        second.write(b"hello")
+        assert os.read(board, 100) == b"hello"
+        os.write(board, b"back")
+        assert second.read(4) == b"back"
+        with pytest.raises(OSError) as refused:
+            second.setDTR(False)
+        assert refused.value.errno == errno.ENOTTY, "a pseudo-terminal has no lines"
+        second.close()
+        (state,) = service.status()["devices"]
+        assert (state["state"], state["holder"]) == ("open", None)
+    finally:
+        os.close(board)
+        os.close(tty)
+        service.stop()
 
 
 # --- other versions ---------------------------------------------------------------------------

@@ -68,7 +68,7 @@ async def serve() -> None:
     clock = SystemClock()
     consoles = FakeConsoles(clock.utc, clock.now_s)
     environments = Environments()
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as root:
+    with tempfile.TemporaryDirectory() as root:
         os.environ["XDG_RUNTIME_DIR"] = root
         Path(root, "hotplate").mkdir(mode=0o700)
         project = Path(root, "greenhouse")

@@ -38,6 +38,9 @@ class ServedPage:
         self.device = DeviceRef(str(root), "bench", "esp32c3", "/dev/ttyUSB0", "7c:df:a1:00:11:22")
         self.said: list[str] = []
         self.loop = asyncio.new_event_loop()
+        self.errors: list[str] = []
+        """What nobody took."""
+        self.loop.set_exception_handler(lambda _, context: self.errors.append(str(context)))
         self._thread = threading.Thread(target=self.loop.run_forever, name="page")
         self._thread.start()
         self.server = self.call(self._make)

@@ -94,6 +94,18 @@ def test_devices_are_told_with_state_holder_and_modules(served: ServedPage) -> N
     assert device["cannot_deploy"]["hint"].startswith("run `hotplate deploy` once")
 
 
+def test_a_failure_of_ours_is_reported_and_the_page_goes_on(
+    served: ServedPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served.live() as live:
+        heard(live, lambda message: message["is"] == "devices")
+        with monkeypatch.context() as patch:
+            patch.setattr(served.consoles, "states", lambda: 1 / 0)
+            assert eventually(lambda: any("ZeroDivisionError" in error for error in served.errors))
+        served.call(setattr, served.console, "elf", "3f" * 32)
+        heard(live, lambda message: message["is"] == "devices" and message["devices"][0]["elf"] == "3f" * 32)
+
+
 def test_nothing_is_subscribed_while_no_page_is_open(served: ServedPage) -> None:
     assert served.call(lambda: len(served.console.sinks)) == 0
     with served.live() as live:

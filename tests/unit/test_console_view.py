@@ -153,6 +153,8 @@ def test_lost_bytes_end_the_line() -> None:
     view.feed(AT, 1.0, b"begun")
     assert view.quiet(1.1) == "begun"
     assert view.lost() == "\n"
+    view.feed(AT, 1.5, b"not shown yet")
+    assert view.lost() == "not shown yet\n"
     assert view.feed(AT, 2.0, b"other\n") == "other\n"
 
 

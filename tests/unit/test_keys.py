@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cache.digest import digest_bytes
 from pipeline.engine.inputs import ACTION_FIELDS, STABILITY, TOOL_FIELDS, Command, InputKind, Stability, command_of
 from pipeline.engine.keys import ExplainSink, HashSink, base_key, first_difference, full_key, set_key, walk_base
-from pipeline.model import Action, Stage, Tool
+from pipeline.model import Action, Stage, Statement, Tool
 
 ACTION = Action(
     name="compile a",
@@ -91,6 +91,7 @@ MUTATIONS: dict[str, Any] = {
     "absent": ("c.c",),
     "cacheable": False,
     "count_as": "linked",
+    "statement": Statement("build", ("b.o",), "cc"),
 }
 
 

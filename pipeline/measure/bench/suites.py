@@ -26,6 +26,7 @@ from pipeline.run.build import Build
 SUITES = {
     "warm": "deploys",
     "engine": "engine",
+    "ninja": "ninja",
     "device": "device",
     "shelf": "shelf",
     "watch": "watch",

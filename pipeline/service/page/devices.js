@@ -69,6 +69,7 @@ export function head(device) {
   say($("device-name"), device?.name ?? "\u00a0");
   const facts = device && [device.chip, device.port, device.mac, device.elf && `firmware ${device.elf.slice(0, 9)}`, `${count(device.bytes_seen)} bytes heard`];
   say($("device-facts"), facts?.filter(Boolean).join(" · ") || "\u00a0");
+  $("device-facts").title = $("device-facts").textContent.trim();
   holder(device);
   modules(device);
   const open = device && device.state !== "closed";
@@ -82,12 +83,13 @@ export function head(device) {
 function holder(device) {
   const line = $("holder");
   let text = "\u00a0";
-  if (device?.failure) text = `${device.failure.message}. ${device.failure.hint}`;
-  else if (device?.holder) text = `Lent to ${device.holder.text}${device.holder.tx ? `, ${device.holder.command}` : ""}`;
+  if (device?.failure) text = `${device.failure.message} — ${device.failure.hint}`;
+  else if (device?.holder) text = `Lent to ${device.holder.text}`;
   else if (device?.state === "gone") text = "The port is gone; it is waited for.";
   else if (device?.state === "closed") text = "The port is closed, and free for other programs.";
   else if (device) text = "Listening on the port.";
   say(line, text);
+  line.title = device?.holder ? `${text}: ${device.holder.command}${device.holder.reason ? `, ${device.holder.reason}` : ""}` : text.trim();
   line.classList.toggle("bad", Boolean(device?.failure));
 }
 

@@ -9,6 +9,7 @@ export const MOST = 10000;
 const SLACK = 500;
 const ROW = 20;
 const MARGIN = 10;
+const COUNT_MS = 500;
 
 /** A test of a line by what was typed: `/regex/` or text in any case. Null for nothing; undefined for no regex. */
 export function matcher(typed) {
@@ -204,6 +205,8 @@ export class Log {
   }
 
   counts() {
+    // Lines that come may match too; to look through all of them for each would be much.
+    if (this.search && this.hit < 0 && performance.now() - this.counted > COUNT_MS) this.count();
     const all = this.lines.length;
     const shown = this.filter ? `${count(this.shown.length)} of ${count(all)} lines` : `${count(all)} line${all === 1 ? "" : "s"}`;
     say($("line-count"), shown);
@@ -237,8 +240,13 @@ export class Log {
     this.search = test;
     this.hit = -1;
     this.forget();
-    say($("search-count"), test ? `${count(this.hits().length)} found` : "");
+    this.count();
     this.draw();
+  }
+
+  count() {
+    this.counted = performance.now();
+    say($("search-count"), this.search ? `${count(this.hits().length)} found` : "");
   }
 
   hits() {

@@ -158,7 +158,7 @@ export class Plot {
       const x = Math.round(place(at * 1000)) + 0.5;
       if (x < LEFT || x > width - RIGHT) continue;
       line(pen, x, 0, x, height - AXIS);
-      pen.fillText(clock(at * 1000).slice(0, 8), x, height - 7);
+      if (x > LEFT + 24 && x < width - 28) pen.fillText(clock(at * 1000).slice(0, 8), x, height - 7);
     }
   }
 

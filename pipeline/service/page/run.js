@@ -30,7 +30,7 @@ export class Run {
     $("deploy").disabled = running || Boolean(refusal) || refusal === undefined;
     $("deploy").title = refusal ? `${refusal.message}: ${refusal.hint}` : "hotplate deploy, in the project's own environment";
     $("stop").hidden = !(running && deploy.ours);
-    const stages = deploy ? deploy.stages : STAGES.map((stage) => ({ stage, outcome: last?.phases[stage] === undefined ? "not-run" : "ran", duration_ms: last?.phases[stage] ?? null }));
+    const stages = deploy ? deploy.stages : STAGES.map((stage) => ({ stage, outcome: last?.stages[stage] ?? "not-run", duration_ms: last?.phases[stage] ?? null }));
     stages.forEach((one, index) => this.step(this.steps[index], one, deploy));
     const [text, look] = deploy ? words(deploy) : earlier(last, refusal);
     say($("run-line"), text);
@@ -51,7 +51,7 @@ export class Run {
 }
 
 function words(deploy) {
-  if (deploy.failure) return [`${deploy.failure.where ? `${deploy.failure.where}: ` : ""}${deploy.failure.message}. ${deploy.failure.hint}`, "bad"];
+  if (deploy.failure) return [`${deploy.failure.where ? `${deploy.failure.where}: ` : ""}${deploy.failure.message} — ${deploy.failure.hint}`, "bad"];
   const now = deploy.stages.find((one) => one.outcome === "running");
   if (deploy.running) return [`${deploy.tx}${now ? `: ${now.stage}` : ": begun"}`, ""];
   if (deploy.outcome) return [`${deploy.outcome.replaceAll("_", " ")}, ${deploy.tx}`, "good"];
@@ -65,6 +65,6 @@ function earlier(last, refusal) {
     const took = last.total_ms === null ? "" : `, ${ms(last.total_ms)}`;
     return [`Last deploy: ${last.category || last.outcome.replaceAll("_", " ")}${took}, ${when(last.at)}`, last.category ? "bad" : "quiet"];
   }
-  if (refusal) return [`Cannot deploy from here: ${refusal.message}. ${refusal.hint}.`, "quiet"];
+  if (refusal) return [`Cannot deploy from here: ${refusal.message} — ${refusal.hint}`, "quiet"];
   return ["Not deployed yet.", "quiet"];
 }

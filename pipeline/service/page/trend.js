@@ -7,6 +7,8 @@ import { ticks } from "./plot.js";
 const HEIGHT = 220;
 const LEFT = 64;
 const RIGHT = 12;
+const NAMES = 52;
+const VALUES = 112;
 const BOTTOM = 24;
 const TOP = 10;
 
@@ -27,36 +29,39 @@ function picture(points, lines, format, name, width) {
     made.append(label(width / 2, HEIGHT / 2, "nothing was measured yet", "middle"));
     return made;
   }
+  const narrow = width < 560;
+  const right = !lines.length ? RIGHT : narrow ? NAMES : VALUES;
   const values = [...points.map((one) => one.value), ...lines.filter((one) => one.css !== "limit").map((one) => one.value)];
   let high = Math.max(...values, 1);
-  // A budget far above everything would press the points to the floor; it is then said in words.
+  // A budget far above everything would press the points to the floor; the table says it then.
   const limit = lines.find((one) => one.css === "limit");
   if (limit && limit.value <= high * 2.5) high = Math.max(high, limit.value);
-  const low = Math.min(...values);
+  let low = Math.min(...values);
+  if (low === high) [low, high] = [low * 0.9, high * 1.1 + 1]; // a level is not a floor
   const log = high / Math.max(low, 1) > 20;
   const floor = log ? 10 ** Math.floor(Math.log10(Math.max(low, 1))) : Math.max(0, low > high * 0.6 ? low - (high - low) * 0.5 : 0);
   high = log ? high * 1.2 : high + (high - floor) * 0.06 + (high === floor ? 1 : 0);
   const part = (value) => (log ? Math.log(Math.max(value, floor) / floor) / Math.log(high / floor) : (value - floor) / (high - floor));
   const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - part(value));
-  const x = (index) => LEFT + (width - LEFT - RIGHT) * (points.length === 1 ? 0.5 : index / (points.length - 1));
+  const x = (index) => LEFT + (width - LEFT - right) * (points.length === 1 ? 0.5 : index / (points.length - 1));
   for (const tick of levels(floor, high, log)) {
-    made.append(svg("line", { x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick), class: "grid" }), label(LEFT - 8, y(tick) + 4, format(tick), "end"));
+    made.append(svg("line", { x1: LEFT, x2: width - right, y1: y(tick), y2: y(tick), class: "grid" }), label(LEFT - 8, y(tick) + 4, format(tick), "end"));
   }
   const steady = points.map((one, index) => [one, index]).filter(([one]) => one.kind === "warm" || one.kind === "size");
   made.append(svg("polyline", { class: "trend", points: steady.map(([one, index]) => `${x(index).toFixed(1)},${y(one.value).toFixed(1)}`).join(" ") }));
-  const words = []; // above the dots
-  for (const one of lines) {
-    if (one.value > high) continue;
-    made.append(svg("line", { x1: LEFT, x2: width - RIGHT, y1: y(one.value), y2: y(one.value), class: one.css }, svg("title", {}, `${one.name} ${format(one.value)}`)));
-    const text = label(width - RIGHT, y(one.value) - 4, `${one.name} ${format(one.value)}`, "end");
+  let above = -Infinity;
+  for (const one of lines.filter((each) => each.value <= high).sort((a, b) => b.value - a.value)) {
+    made.append(svg("line", { x1: LEFT, x2: width - right, y1: y(one.value), y2: y(one.value), class: one.css }, svg("title", {}, `${one.name} ${format(one.value)}`)));
+    above = Math.max(y(one.value), above + 13);
+    const text = label(width - right + 8, above + 4, narrow ? one.name : `${one.name} ${format(one.value)}`, "start");
     text.classList.add(`${one.css}-text`);
-    words.push(text);
+    made.append(text);
   }
   points.forEach((one, index) => {
     made.append(svg("circle", { cx: x(index).toFixed(1), cy: y(one.value).toFixed(1), r: 3.5, class: `dot ${one.kind}` }, svg("title", {}, one.title)));
   });
-  made.append(...words, label(LEFT, HEIGHT - 6, points[0].label, "start"));
-  if (points.length > 1) made.append(label(width - RIGHT, HEIGHT - 6, points.at(-1).label, "end"));
+  made.append(label(LEFT, HEIGHT - 6, points[0].label, "start"));
+  if (points.length > 1) made.append(label(width - right, HEIGHT - 6, points.at(-1).label, "end"));
   return made;
 }
 

@@ -65,8 +65,7 @@ function totalRow(total, longest) {
 }
 
 function figures(row) {
-  const over = row.verdict === "OVER" ? "over by " : "";
-  const margin = row.margin_ms === null ? "–" : over ? `${over}${ms(-row.margin_ms)}` : ms(row.margin_ms);
+  const margin = row.margin_ms === null ? "–" : row.margin_ms < 0 ? `−${ms(-row.margin_ms)}` : ms(row.margin_ms);
   return [
     el("td", { class: "n" }, row.measured_ms === null ? "not measured" : ms(row.measured_ms)),
     el("td", { class: "n" }, row.limit_ms === null ? "–" : ms(row.limit_ms)),
@@ -81,7 +80,7 @@ function place(bar, at, length, longest) {
 
 function axis(longest) {
   const marks = ticks(0, longest, 5).map((tick) => {
-    const mark = el("span", {}, ms(Math.round(tick)));
+    const mark = el("span", {}, longest >= 2000 ? `${tick / 1000} s` : `${Math.round(tick)} ms`);
     mark.style.left = `${(100 * tick) / longest}%`;
     return mark;
   });

@@ -1,0 +1,325 @@
+"""Ninja's memory of a build directory, kept true: what ninja has done since we did, and what it must believe of ours.
+
+Knows `.ninja_log`, `.ninja_deps` and mtimes. Does not know keys or how a command is run. Invariants: a statement that
+`made_elsewhere` answers for is one that ninja itself ran after we did, and would not run again; after `done`, ninja
+would not run the statement either: its outputs are not older than what it needs, and the log says so. Losing our own
+note (`ninja.v1.state`) costs reading, never correctness.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from cache import statefile
+from cache.durable import write_atomic
+from pipeline.formats import depfile
+from pipeline.formats.ninja import logs
+from pipeline.formats.ninja.logs import BuildLog, DepsLog, DepsWriter, LogEntry, OutputDeps
+from pipeline.model import Action, Statement
+
+STATE_KIND = "ninja log seen 1"
+STATE_NAME = "ninja.v1.state"
+"""The value is directory -> {output: (mtime of the log entry, hash)}: entries that we wrote, or took over."""
+
+FEW_LINES, MOST_REPLACED = 100, 3
+"""As ninja: a log with more lines than that, so many of them replaced by later ones, is written anew."""
+_BATCH = 64
+
+
+class _Directory:
+    """One directory in which ninja runs. Files are read at the first question."""
+
+    def __init__(self, place: Path, known: dict[str, tuple[int, int]], version: int) -> None:
+        self.place, self.known, self._version = place, known, version
+        self.lines: list[LogEntry] = []
+        self.deps_records: list[bytes] = []
+
+    @cached_property
+    def log(self) -> BuildLog:
+        return logs.parse_log(_read(self.place / logs.LOG_NAME))
+
+    @cached_property
+    def deps(self) -> DepsLog:
+        data = _read(self.place / logs.DEPS_NAME)
+        found = logs.parse_deps(data)
+        if data and found.size < len(data):
+            # As ninja does: what follows the damage is lost, and must not stand before what we append.
+            with contextlib.suppress(OSError):
+                os.truncate(self.place / logs.DEPS_NAME, found.size)
+        return found
+
+    @cached_property
+    def writer(self) -> DepsWriter:
+        return DepsWriter(self.deps.paths, empty=self.deps.size == 0)
+
+    @property
+    def version(self) -> int:
+        return self.log.version or self._version
+
+    def flush(self) -> None:
+        """Append what was noted. What cannot be written makes ninja work more, and nobody else."""
+        with contextlib.suppress(OSError):
+            if self.lines:
+                self._append_log()
+        with contextlib.suppress(OSError):
+            if self.deps_records:
+                with (self.place / logs.DEPS_NAME).open("ab") as stream:
+                    stream.write(b"".join(self.deps_records))
+        self.lines, self.deps_records = [], []
+
+    def _append_log(self) -> None:
+        path, entries, version = self.place / logs.LOG_NAME, self.log.entries, self.version
+        total = self.log.lines + len(self.lines)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.log.version or (total > FEW_LINES and total > MOST_REPLACED * len(entries)):
+            whole = logs.log_head(version) + logs.log_lines(entries.values())
+            write_atomic(path, whole, durable=False)
+            total = len(entries)
+        else:
+            with path.open("ab") as stream:
+                stream.write(logs.log_lines(self.lines))
+        self.log = BuildLog(version, entries, total)
+
+
+class NinjaLedger:
+    """Of all build directories of a project. Used by several threads."""
+
+    def __init__(self, state: Path, resolve: Callable[[str], str], version: Callable[[], int]) -> None:
+        """`version`: of the logs that the installed ninja writes."""
+        self._path = state / STATE_NAME
+        self._resolve, self._version = resolve, version
+        self._lock = threading.RLock()
+        self._directories: dict[str, _Directory] = {}
+        self._changed = False
+
+    @cached_property
+    def _known(self) -> dict[str, dict[str, tuple[int, int]]]:
+        value, _ = statefile.load(self._path, STATE_KIND)
+        return value if value.__class__ is dict else {}
+
+    def _directory(self, statement: Statement) -> _Directory:
+        found = self._directories.get(statement.directory)
+        if found is None:
+            known = self._known.setdefault(statement.directory, {})
+            place = Path(self._resolve(statement.logs or statement.directory))
+            found = self._directories[statement.directory] = _Directory(place, known, self._version())
+        return found
+
+    # --- questions --------------------------------------------------------------------------------
+
+    def ran_ns(self, statement: Statement) -> int:
+        """Up to which mtime of its inputs the last run of a statement counts, by ninja's log; 0 without one, but for a
+        generator, which may be called by hand."""
+        with self._lock:
+            entries = self._directory(statement).log.entries
+            return min(
+                entries[name].mtime_ns if name in entries else self._own(statement, name) for name in statement.names
+            )
+
+    def _own(self, statement: Statement, name: str) -> int:
+        if statement.generator:
+            return _mtime_ns(self._resolve(statement.located(name)))
+        return self._directory(statement).known.get(name, (0, 0))[0]
+
+    def is_told(self, action: Action, newest: int) -> bool:
+        """Does ninja know that a statement is up to date that needs nothing newer than that?"""
+        statement = action.statement
+        assert statement is not None
+        with self._lock:
+            directory = self._directory(statement)
+            if not statement.generator:
+                entries = [directory.log.entries.get(name) for name in statement.names]
+                if any(entry is None or entry.mtime_ns < newest for entry in entries):
+                    return False
+            made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
+            if not statement.restat and min(made, default=newest) < newest:
+                return False
+            return not statement.deps or self._read_by(action, statement, directory) is not None
+
+    def made_elsewhere(self, action: Action, inputs: Sequence[str]) -> tuple[str, ...] | None:
+        """What the statement read beside `inputs` when ninja ran it, if ninja ran it after we did and would not run it
+        again; None otherwise. Paths as the depfile has them."""
+        statement = action.statement
+        assert statement is not None
+        if statement.always:
+            return None
+        with self._lock:
+            directory = self._directory(statement)
+            entries = [directory.log.entries.get(name) for name in statement.names]
+            theirs = [entry for entry in entries if entry is not None]
+            # A generator may be called by hand, which no log tells.
+            if not statement.generator and (
+                len(theirs) < len(entries)
+                or all(directory.known.get(one.output) == (one.mtime_ns, one.command_hash) for one in theirs)
+            ):
+                return None
+            return self._clean(action, statement, directory, theirs, inputs)
+
+    def _clean(
+        self,
+        action: Action,
+        statement: Statement,
+        directory: _Directory,
+        entries: list[LogEntry],
+        inputs: Sequence[str],
+    ) -> tuple[str, ...] | None:
+        """Ninja's own rule, for a statement whose inputs are up to date."""
+        made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
+        read = self._read_by(action, statement, directory)
+        if read is None or 0 in made:
+            return None
+        needed = [_mtime_ns(self._resolve(path)) for path in inputs]
+        needed += [_mtime_ns(self._resolve(statement.located(path))) for path in read]
+        if 0 in needed:
+            return None
+        newest = max(needed, default=0)
+        if min((entry.mtime_ns for entry in entries), default=newest) < newest or (
+            not statement.restat and min(made) < newest
+        ):
+            return None
+        if not statement.generator:
+            version = directory.version
+            hashed = logs.hash_command(version, statement.command)
+            if any(entry.command_hash != hashed for entry in entries):
+                return None
+        return read
+
+    def _read_by(self, action: Action, statement: Statement, directory: _Directory) -> tuple[str, ...] | None:
+        """What ninja knows that it read; None where it knows too little, and so would run it."""
+        if statement.deps:
+            deps = [directory.deps.deps.get(name) for name in statement.names]
+            if any(one is None for one in deps):
+                return None
+            found: dict[str, None] = {}
+            for path, one in zip(action.outputs, deps, strict=False):
+                assert one is not None
+                if _mtime_ns(self._resolve(path)) > one.mtime_ns:
+                    return None
+                found.update(dict.fromkeys(one.inputs))
+            return tuple(found)
+        if statement.depfile:
+            data = _read(Path(self._resolve(statement.depfile)))
+            return depfile.parse(os.fsdecode(data)) if data else None
+        return ()
+
+    def take_over(self, action: Action) -> None:
+        """What ninja made counts as ours from here on."""
+        statement = action.statement
+        assert statement is not None
+        with self._lock:
+            directory = self._directory(statement)
+            for name in statement.names:
+                if (entry := directory.log.entries.get(name)) is not None:
+                    directory.known[name] = (entry.mtime_ns, entry.command_hash)
+                    self._changed = True
+
+    # --- what ninja must believe --------------------------------------------------------------------
+
+    def done(self, action: Action, newest: int, read: Sequence[str] | None, took_s: float = 0.0) -> list[str]:
+        """The statement is up to date: make ninja see that. `newest`: the latest mtime of what it needs, as it was when
+        its content was looked at (0: it needs nothing); `read`: what its depfile named, from the root (None: it was not
+        asked). Gives the outputs whose time was set. Raises OSError when that cannot be done."""
+        statement = action.statement
+        assert statement is not None
+        with self._lock:
+            directory = self._directory(statement)
+            before = [_mtime_ns(self._resolve(path)) for path in action.outputs]
+            made = [self._not_older(self._resolve(path), newest, statement) for path in action.outputs]
+            self._note(statement, directory, newest or max(made, default=0), took_s)
+            if statement.deps and read is not None and len(made) > 0:
+                self._note_deps(action, statement, directory, read)
+            elif statement.depfile and read is not None and not os.path.lexists(self._resolve(statement.depfile)):
+                self._write_depfile(statement, read)
+            if len(directory.lines) + len(directory.deps_records) > _BATCH:
+                directory.flush()
+        return [path for path, old, new in zip(action.outputs, before, made, strict=True) if old != new]
+
+    def _not_older(self, place: str, newest: int, statement: Statement) -> int:
+        """The mtime of an output, which is set where ninja would take it for old."""
+        mtime_ns = _mtime_ns(place)
+        if mtime_ns and mtime_ns < newest and not statement.restat:
+            os.utime(place, ns=(newest, newest))
+            return newest
+        return mtime_ns
+
+    def _note(self, statement: Statement, directory: _Directory, mtime_ns: int, took_s: float) -> None:
+        entries, version = directory.log.entries, directory.version
+        hashed = -1
+        for name in statement.names:
+            old = entries.get(name)
+            if old is not None and old.mtime_ns >= mtime_ns and took_s == 0.0:
+                hashed = logs.hash_command(version, statement.command) if hashed < 0 else hashed
+                if old.command_hash == hashed:
+                    self._know(directory, old)
+                    continue
+            hashed = logs.hash_command(version, statement.command) if hashed < 0 else hashed
+            entry = LogEntry(name, 0, max(1, round(took_s * 1000)), mtime_ns, hashed)
+            entries[name] = entry
+            directory.lines.append(entry)
+            self._know(directory, entry)
+
+    def _know(self, directory: _Directory, entry: LogEntry) -> None:
+        value = (entry.mtime_ns, entry.command_hash)
+        if directory.known.get(entry.output) != value:
+            directory.known[entry.output] = value
+            self._changed = True
+
+    def _note_deps(self, action: Action, statement: Statement, directory: _Directory, read: Sequence[str]) -> None:
+        inputs = tuple(self._as_ninja_names(statement, path) for path in read)
+        for name in statement.names:
+            mtime_ns = _mtime_ns(self._resolve(statement.located(name)))
+            deps = OutputDeps(mtime_ns, inputs)
+            if mtime_ns and directory.deps.deps.get(name) != deps:
+                directory.deps_records.append(directory.writer.records(name, deps))
+                directory.deps.deps[name] = deps
+
+    def _write_depfile(self, statement: Statement, read: Sequence[str]) -> None:
+        place = Path(self._resolve(statement.depfile))
+        words = [_escaped(self._as_ninja_names(statement, path)) for path in read]
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(os.fsencode(" \\\n  ".join([f"{_escaped(statement.names[0])}:", *words]) + "\n"))
+
+    def _as_ninja_names(self, statement: Statement, path: str) -> str:
+        """A path from the root as it stands in ninja's graph where that has it: relative to ninja's directory below
+        that, absolute elsewhere."""
+        start = f"{statement.directory}/" if statement.directory not in ("", ".") else ""
+        if path[:1] not in ("/", "{") and path.startswith(start):
+            return path[len(start) :]
+        return self._resolve(path)
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write everything that was noted."""
+        with self._lock:
+            for directory in self._directories.values():
+                directory.flush()
+            if self._changed:
+                with contextlib.suppress(OSError):
+                    statefile.save(self._path, STATE_KIND, self._known)
+                self._changed = False
+
+
+def _escaped(path: str) -> str:
+    return path.replace(" ", "\\ ").replace("#", "\\#").replace("$", "$$")
+
+
+def _mtime_ns(path: str) -> int:
+    """0 where there is nothing."""
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 - once per file
+    except OSError:
+        return 0
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,234 @@
+"""Run the command of a build statement as ninja would: in ninja's directory, by the shell or without it.
+
+Knows the process runner, response files and which symbols stand for places of this machine. Does not know keys, the
+cache or when ninja would run it. Invariants: outputs of a statement whose reads are known are made anew, so that they
+depend on nothing that lay there, and what lay there comes back when it fails; no other output is touched before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.durable import read_file
+from cache.stamps import Entry
+from pipeline.engine.candidates import IdentifiedSet
+from pipeline.engine.execution import TIMEOUT_S, Executed
+from pipeline.engine.results import ActionFailure, FailureKind
+from pipeline.engine.workspace import Workspace
+from pipeline.formats import depfile
+from pipeline.formats.file_macro import PathWords, carriers, path_words, uses_path
+from pipeline.formats.strace import parse_strace
+from pipeline.model import Action, Statement
+
+if TYPE_CHECKING:
+    from pipeline.engine.decision import Keyed
+    from pipeline.engine.observation import Observer
+
+
+def execute_statement(workspace: Workspace, action: Action) -> Executed:
+    """Run it. Raises OSError when a directory cannot be made, and KeyboardInterrupt when the runner was cancelled."""
+    statement = action.statement
+    assert statement is not None
+    outputs = [workspace.resolve(path) for path in action.outputs]
+    for path in filter(None, (*outputs, workspace.resolve(action.depfile) if action.depfile else "")):
+        Path(posixpath.dirname(path)).mkdir(parents=True, exist_ok=True)
+    if statement.evidence:
+        for path in outputs:
+            workspace.former.set_aside(path)
+    try:
+        with _response_file(workspace, statement):
+            return _run(workspace, action, statement)
+    except BaseException:
+        workspace.former.put_back(outputs)
+        raise
+
+
+def _run(workspace: Workspace, action: Action, statement: Statement) -> Executed:
+    tool = workspace.steps.tools.get(action.argv[0])
+    if tool is None:
+        message = f"the tool {action.argv[0]!r} is not installed"
+        return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
+    argv = (tool.path, *(workspace.placed(word) for word in action.argv[1:]))
+    env = {**workspace.steps.run_env, **{name: workspace.placed(value) for name, value in action.env}}
+    if statement.traced:
+        place = Path(workspace.resolve(action.depfile))
+        place.unlink(missing_ok=True)
+        places = (str(Path(__file__).with_name("python_trace")), *filter(None, [env.get("PYTHONPATH", "")]))
+        env |= {"HOTPLATE_TRACE": str(place), "PYTHONPATH": os.pathsep.join(places)}
+    directory = Path(workspace.resolve(statement.directory))
+    traced = _TRACED / f"{posixpath.basename(action.name)}-{id(action):x}" if workspace.steps.strace else None
+    said = argv
+    if traced is not None:
+        place = workspace.directories.state / traced
+        place.parent.mkdir(parents=True, exist_ok=True)
+        said = (workspace.steps.strace, "-f", "-y", "-qq", "-s", "4096", "-e", "trace=%file", "-o", str(place), *argv)
+    try:
+        done = workspace.host.runner.run(said, cwd=directory, env=env, timeout_s=TIMEOUT_S)
+    except TimeoutError:
+        message = f"the command did not end within {TIMEOUT_S:.0f} s"
+        return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
+    except OSError as error:
+        message = f"{tool.path} cannot be run: {error.strerror or error}"
+        return Executed(argv, failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, argv))
+    if done.exit_code == 0:
+        undeclared = () if traced is None else _undeclared(workspace, action, workspace.directories.state / traced)
+        return Executed(argv, done.stdout, done.stderr, done.duration_s, undeclared=undeclared)
+    words = (done.stderr + done.stdout).decode("utf-8", "replace")
+    how = f"exit code {done.exit_code}" if done.exit_code > 0 else f"signal {-done.exit_code}"
+    message = f"{action.name} failed with {how}"
+    failure = ActionFailure(action.name, FailureKind.EXIT, message, argv, done.exit_code, words)
+    return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+_TRACED = Path("strace")
+MOST_UNDECLARED = 20
+"""Files that one statement is said to use without declaring them; more say no more."""
+
+
+def _undeclared(workspace: Workspace, action: Action, trace: Path) -> tuple[str, ...]:
+    """Lines about files in the project, and in places with symbols, that a traced statement used beside what ninja
+    knows of it. What its depfile names is not known yet, and is left out by whoever reads that."""
+    try:
+        text = os.fsdecode(trace.read_bytes())
+        trace.unlink()
+    except OSError:
+        return (f"said nothing: {trace.name}",)
+    statement = action.statement
+    assert statement is not None
+    found = parse_strace(text, workspace.resolve(statement.directory))
+    own = {*action.inputs, *action.outputs, action.depfile, statement.depfile, statement.rspfile[0], *statement.after}
+    lines = []
+    for what, paths in (("read", found.read), ("wrote", found.written)):
+        for path in paths:
+            name = depfile.normalise(path, str(workspace.root), workspace.places)
+            ours = name.startswith(f"{workspace.directories.state.name}/")
+            if name[:1] != "/" and name not in own and not ours and os.path.isfile(path):  # noqa: PTH113
+                lines.append(f"{what} {name}")
+    return tuple(lines)
+
+
+@contextlib.contextmanager
+def _response_file(workspace: Workspace, statement: Statement) -> Iterator[None]:
+    """The statement's response file, there while its command runs; as with ninja it stays when that fails."""
+    path, text = statement.rspfile
+    if not path:
+        yield
+        return
+    place = Path(workspace.resolve(path))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(os.fsencode(text))
+    yield
+    place.unlink(missing_ok=True)
+
+
+def made_files(workspace: Workspace, action: Action) -> list[str]:
+    """Where the outputs of a statement lie of which everything is known; none of another one."""
+    assert action.statement is not None
+    return [workspace.resolve(path) for path in action.outputs] if action.statement.evidence else []
+
+
+def names_place(workspace: Workspace, paths: list[str]) -> bool:
+    """Does any of these files hold a path of this machine for which keys have a symbol? Then its bytes belong to this
+    place. One that cannot be read does."""
+    places = [os.fsencode(place) for place in workspace.symbols.values()]
+    for path in paths:
+        try:
+            data = read_file(path)
+        except OSError:
+            return True
+        if any(place in data for place in places):
+            return True
+    return False
+
+
+class StatementRuns:
+    """What one `run` of the engine tells ninja, and which of its results belong to this place."""
+
+    def __init__(self, workspace: Workspace, observer: Observer) -> None:
+        self._workspace, self._observer = workspace, observer
+        self._path_words: dict[str, PathWords] = {}
+
+    def up_to_date(self, action: Action, keyed: Keyed | None, found: IdentifiedSet | None, took_s: float = 0.0) -> None:
+        """Make ninja see that it is. Raises OSError."""
+        record = self._workspace.record(action)
+        discovered = found.discovered if found is not None else record.discovered if record is not None else ()
+        paths = [path for path, _ in discovered]
+        entries = [entry for _, entry in keyed.inputs] if keyed is not None else self._entries(action.inputs)
+        entries += found.entries if found is not None and found.entries else self._entries(paths)
+        newest = max([entry.stamp.mtime_ns for entry in entries], default=0)
+        known = keyed is not None or record is not None
+        read = (*action.inputs[:1], *paths) if known and action.depfile else None
+        for path in self._workspace.ledger.done(action, newest, read, took_s):
+            self._workspace.table.current(path)  # its stamp moved, by us
+
+    def _entries(self, paths: Iterable[str]) -> list[Entry]:
+        found = []
+        for path in paths:
+            with contextlib.suppress(OSError):
+                if (entry := self._observer.entry(path)) is not None:
+                    found.append(entry)
+        return found
+
+    def is_of_this_place(self, keyed: Keyed, found: IdentifiedSet, texts: Iterable[bytes]) -> bool:
+        """Could the result be another one in another directory? If it holds a path, or may depend on one."""
+        action, workspace = keyed.action, self._workspace
+        assert action.statement is not None
+        places = [os.fsencode(place) for place in workspace.symbols.values()]
+        if any(place in text for place in places for text in texts):
+            return True
+        if names_place(workspace, [workspace.resolve(path) for path in action.outputs]):
+            return True
+        if action.count_as != "compiled":
+            return any(word.startswith("-flto") for word in action.argv) and self._is_said(action)
+        hidden = any(word.startswith(("-flto", "-gz", "-Wa,--compress-debug")) for word in action.argv)
+        if hidden and self._is_said(action):
+            return True
+        unmapped = [symbol for symbol in workspace.symbols if self._is_spelt(action, symbol)]
+        if unmapped and any("_FILE_" in word for word in action.argv):
+            return True
+        return bool(unmapped) and self._may_use_path([*keyed.inputs, *self._named(found)])
+
+    def _may_use_path(self, files: list[tuple[str, Entry]]) -> bool:
+        """May a file of the project, or of a place that has a symbol, come to its own path by a macro?"""
+        words = [(path, self._words(path, entry)) for path, entry in files]
+        if any(found is None for _, found in words):
+            return True
+        known = [(path, found) for path, found in words if found is not None]
+        carried = carriers(found for _, found in known)
+        return any(uses_path(found, carried) for path, found in known if path[:1] != "/")
+
+    def _is_said(self, action: Action) -> bool:
+        return any(symbol in word for symbol in self._workspace.symbols for word in action.argv)
+
+    def _is_spelt(self, action: Action, symbol: str) -> bool:
+        """May `__FILE__` begin with this place?"""
+        words = [word for word in action.argv if symbol in word]
+        if any(word.startswith((f"-fmacro-prefix-map={symbol}", f"-ffile-prefix-map={symbol}")) for word in words):
+            return False
+        return any(not _MAP.match(word) for word in words)
+
+    def _named(self, found: IdentifiedSet) -> Iterator[tuple[str, Entry]]:
+        entries = found.entries or [self._observer.entry(path) for path, _ in found.discovered]
+        for (path, _), entry in zip(found.discovered, entries, strict=True):
+            if entry is not None:
+                yield path, entry
+
+    def _words(self, path: str, entry: Entry) -> PathWords | None:
+        """What of a text matters for that, None for one that cannot be read."""
+        known = self._path_words.get(entry.sha256)
+        if known is None:
+            try:
+                known = path_words(read_file(self._workspace.resolve(path)))
+            except OSError:
+                return None
+            self._path_words[entry.sha256] = known
+        return known
+
+
+_MAP = re.compile(r"-f[a-z]+-prefix-map=")

@@ -1,0 +1,190 @@
+"""`doit bench:ninja`: a build of ninja through our engine against ninja itself, as ratios within one run.
+
+The units of `bench:engine`, in archives of fifty, in a build directory with a `build.ninja`; each side has
+a tree of its own. The compiler is that of `bench:engine`, which costs about a millisecond, and once this machine's own.
+Does not touch the project that it is called from.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.measure.bench import generated_project
+from pipeline.measure.bench.engine import DOIT, FEW_RUNS, HOTPLATE, LARGE, MIDDLE, GeneratedBench, Times
+from pipeline.measure.bench.suite import CannotRun, Recorder
+from pipeline.measure.bench.table import BenchTarget, measured, ratio_at_most
+from pipeline.measure.child import Spent
+from pipeline.measure.experiment import repeated
+from pipeline.run.build import Build
+
+UNITS = (MIDDLE, LARGE)
+REAL_UNITS = 200
+PER_ARCHIVE = 50
+HEAD = """\
+rule cc
+  command = {cc} cc -O1 -g -I{root}/include -MD -MT $out -MF $out.d -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+rule ar
+  command = rm -f $out && ar qc $out $in && ranlib $out
+"""
+DEPLOY = """\
+[project]
+name = "bench"
+[toolchain]
+kind = "ninja"
+[ninja]
+directory = "out"
+[cache]
+dir = "{cache}"
+"""
+
+
+class NinjaTrees(GeneratedBench):
+    """Two trees with the same sources, `project` for us and `theirs` for ninja, and more of ours on demand."""
+
+    def __init__(self, directory: Path, units: int, *, real: bool) -> None:
+        super().__init__(directory, units, real=real)
+        self.cache = directory / "cache"
+        self.theirs = directory / "theirs"
+        for tree in (self.root, self.theirs):
+            self.make(tree)
+
+    def make(self, tree: Path, launcher: str = "") -> None:
+        """Sources, deploy.toml and build.ninja."""
+        if not (tree / "src").exists():
+            generated_project.write_project(tree, self.units)
+        (tree / "deploy.toml").write_text(DEPLOY.format(cache=self.cache))
+        (tree / "out").mkdir(exist_ok=True)
+        if not (tree / "out/include").exists():  # the compiler that costs nothing names headers from where it runs
+            (tree / "out/include").symlink_to("../include")
+        lines = [HEAD.format(cc=f"{launcher} {self.zig}".strip(), root=tree)]
+        names = generated_project.source_names(self.units)
+        archives = []
+        for first in range(0, self.units, PER_ARCHIVE):
+            objects = [f"{name[4:-2]}.o" for name in names[first : first + PER_ARCHIVE]]
+            lines += [f"build {out}: cc {tree}/src/{out[:-2]}.c\n" for out in objects]
+            archives.append(f"lib{first}.a")
+            lines.append(f"build {archives[-1]}: ar {' '.join(objects)}\n")
+        lines.append(f"build all: phony {' '.join(archives)}\ndefault all\n")
+        (tree / "out/build.ninja").write_text("".join(lines))
+
+    def at(self, tree: Path, *argv: str) -> Spent:
+        """What one process took in a tree."""
+        self.root, before = tree, self.root
+        try:
+            return self.run(*argv)
+        finally:
+            self.root = before
+
+    def comment(self, tree: Path, number: int) -> None:
+        """An edit that changes no object."""
+        source = tree / generated_project.source_names(1)[0]
+        source.write_text(f"{generated_project.source_text(0)}// {number}\n")
+
+    def without_products(self, tree: Path) -> None:
+        self.root, before = tree, self.root
+        self.put_away("out")
+        self.root = before
+
+
+def measure(build: Build, recorder: Recorder, options: Mapping[str, Any], units: tuple[int, ...] = UNITS) -> None:
+    """The suite. Raises CannotRun when ninja is missing, RuntimeError when a build fails."""
+    del build  # its projects are generated
+    ninja = shutil.which("ninja", path=str(Path(sys.executable).parent)) or shutil.which("ninja")
+    if ninja is None:
+        raise CannotRun("ninja is not installed", "install it: pip install 'hotplate[bench]'")
+    for count in units:
+        with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
+            _NinjaCases(recorder, NinjaTrees(Path(directory), count, real=False), ninja).all(options["runs"])
+    recorder.step("a real compiler")
+    with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
+        _NinjaCases(recorder, NinjaTrees(Path(directory), min(REAL_UNITS, *units), real=True), ninja).real()
+
+
+class _NinjaCases:
+    """The cases on one pair of trees."""
+
+    def __init__(self, recorder: Recorder, trees: NinjaTrees, ninja: str) -> None:
+        self._recorder, self._trees = recorder, trees
+        self._ours, self._theirs = trees.root, trees.theirs
+        self._ninja = (ninja, "-C", "out")
+
+    def all(self, runs: int) -> None:
+        trees, ours, theirs = self._trees, self._ours, self._theirs
+        trees.at(theirs, *self._ninja)
+        for _ in range(3):  # the stamps of what was written just now are believed from the next run on
+            trees.at(ours, *DOIT)
+        trees.at(ours, *HOTPLATE)
+        commands = {"hotplate": partial(trees.at, ours, *HOTPLATE), "ninja": partial(trees.at, theirs, *self._ninja)}
+        commands["doit"] = partial(trees.at, ours, *DOIT)
+        times = self._interleaved("warm no-op", commands, runs)
+        self._row("warm no-op", times, "hotplate", ratio_at_most(0.5 if trees.units == LARGE else 1))
+        self._row("warm no-op", times, "doit", None)
+        self._comment()
+
+    def _comment(self) -> None:
+        """Ours compiles one unit and stops; ninja makes the archive, too."""
+        trees, edits = self._trees, iter(range(1000))
+
+        def edited(tree: Path, argv: tuple[str, ...]) -> Spent:
+            trees.comment(tree, next(edits))
+            return trees.at(tree, *argv)
+
+        commands = {"doit": partial(edited, self._ours, DOIT), "ninja": partial(edited, self._theirs, self._ninja)}
+        self._row("a comment in one unit", self._interleaved("a comment", commands, FEW_RUNS), "doit", None)
+
+    def real(self) -> None:
+        """Cold, and everything restored: here and in another checkout."""
+        trees = self._trees
+        times: Times = {"ninja": [trees.at(self._theirs, *self._ninja)], "doit": [trees.at(self._ours, *DOIT)]}
+        self._row("cold", times, "doit", None, ratio_at_most(1.1))
+        ccache = shutil.which("ccache")
+        peer = "ninja and ccache" if ccache else "ninja"
+        if ccache:
+            trees.env["CCACHE_DIR"] = str(trees.root.parent / "ccache")
+            self._deleted(self._theirs, self._ninja, ccache)  # fills it
+        commands: dict[str, Callable[[], Spent]] = {
+            "doit": partial(self._deleted, self._ours, DOIT, ""),
+            peer: partial(self._deleted, self._theirs, self._ninja, ccache or ""),
+        }
+        times = self._interleaved("restore", commands, FEW_RUNS)
+        self._row("build directory deleted", times, "doit", ratio_at_most(0.2), peer=peer)
+        checkouts = (trees.root.parent / f"checkout{n}" for n in range(100))
+        other: dict[str, Callable[[], Spent]] = {"doit": partial(self._checkout, checkouts), peer: commands[peer]}
+        times = self._interleaved("another checkout", other, FEW_RUNS)
+        self._row("another checkout", times, "doit", ratio_at_most(0.2), peer=peer)
+
+    def _deleted(self, tree: Path, argv: tuple[str, ...], launcher: str) -> Spent:
+        self._trees.without_products(tree)
+        self._trees.make(tree, launcher)
+        return self._trees.at(tree, *argv)
+
+    def _checkout(self, places: Any) -> Spent:
+        tree = next(places)
+        self._trees.make(tree)
+        return self._trees.at(tree, *DOIT)
+
+    def _row(
+        self,
+        case: str,
+        times: Times,
+        ours: str,
+        target: BenchTarget | None,
+        cpu: BenchTarget | None = None,
+        peer: str = "ninja",
+    ) -> None:
+        """A row for the wall, and one for the CPU."""
+        name = f"{case}, {self._trees.units} units, {ours}"
+        for what, field, limit in (("", "wall_s", target), (", CPU", "cpu_s", cpu)):
+            mine, theirs = ([1000 * getattr(spent, field) for spent in times[who]] for who in (ours, peer))
+            self._recorder.add(measured(self._recorder.suite, name + what, mine, "ms", peer, theirs, limit))
+
+    def _interleaved(self, label: str, commands: Mapping[str, Callable[[], Spent]], runs: int) -> Times:
+        return repeated(commands, runs, partial(self._recorder.step, f"{label}, {self._trees.units} units"))

@@ -1,0 +1,99 @@
+"""The actions of a build directory as they were made last time, so that no manifest is read while nothing of it moved.
+
+Knows stamps and what was looked at; not what a statement means. Invariant: `load` gives what reading again would give:
+every file that was read has its stamp, every path that was asked about is there or not as it was, and the configuration
+and the environment are the same. Losing the file costs a reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache import statefile
+from cache.named_tuple import NamedTuple
+from pipeline.fastpath.watched import file_clock
+from pipeline.model import Action, Stage, Statement, Tool
+
+KIND = "ninja actions 1"
+NAME = "ninja-actions.v1.state"
+"""The value is (said, stamps, probes, rows, tools, files, manifests). `said`: configuration, environment and program;
+stamps: path -> (ctime, size, inode) or () for a file that was not there."""
+
+
+class KeptActions(NamedTuple):
+    """What one reading came to. `files`: those that were read; `absent`: where a program would be found first;
+    `probes`: path -> was it there?"""
+
+    actions: tuple[Action, ...]
+    tools: Mapping[str, Tool]
+    files: tuple[str, ...]
+    manifests: tuple[str, ...]
+    absent: tuple[str, ...]
+    probes: Mapping[str, bool]
+
+
+def load(state_dir: Path, said: tuple[Any, ...]) -> KeptActions | None:
+    """What was kept, if it still holds."""
+    value, _ = statefile.load(state_dir / NAME, KIND)
+    match value:
+        case (kept, dict() as stamps, dict() as probes, rows, tools, manifests, absent) if kept == said:
+            pass
+        case _:
+            return None
+    if any(_stamp(path) != stamp for path, stamp in stamps.items()):
+        return None
+    if any(os.path.exists(path) != there for path, there in probes.items()):  # noqa: PTH110
+        return None
+    if any(map(os.path.lexists, absent)):
+        return None
+    try:
+        actions = tuple([_action(row) for row in rows])
+        by_name = {row[0]: Tool(*row) for row in tools}
+    except (TypeError, ValueError, IndexError):
+        return None
+    return KeptActions(actions, by_name, tuple(stamps), manifests, absent, probes)
+
+
+def save(state_dir: Path, said: tuple[Any, ...], kept: KeptActions) -> None:
+    """Keep it, unless a file could still change without moving its stamp."""
+    stamps: dict[str, tuple[int, ...]] = {}
+    for path in kept.files:
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except OSError:
+            stamps[path] = ()
+            continue
+        if not file_clock().is_past(status, path):
+            return
+        stamps[path] = (status.st_ctime_ns, status.st_size, status.st_ino)
+    rows = [_row(action) for action in kept.actions]
+    tools = [tuple(tool) for tool in kept.tools.values()]
+    value = (said, stamps, dict(kept.probes), rows, tools, kept.manifests, kept.absent)
+    with contextlib.suppress(OSError, ValueError):
+        statefile.save(state_dir / NAME, KIND, value)
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ()
+    return (status.st_ctime_ns, status.st_size, status.st_ino)
+
+
+def _row(action: Action) -> tuple[Any, ...]:
+    *fields, statement = action._replace(stage=Stage.LINK)
+    fields[1] = action.stage.value
+    return (*fields, None if statement is None else tuple(statement))
+
+
+def _action(row: Sequence[Any]) -> Action:
+    name, stage, *rest, statement = row
+    return Action._make((name, _STAGES[stage], *rest, None if statement is None else Statement._make(statement)))
+
+
+_STAGES = {stage.value: stage for stage in Stage}

@@ -1,0 +1,148 @@
+"""What the programs of build statements are: the content of a compiler and of everything that it starts.
+
+Asks compilers where their parts lie, once per content of the driver, and hashes programs when their stamp moved. Does
+not know statements. Invariant: two programs have the same identity only if the driver and every part that it was found
+to start hold the same bytes; a program whose parts cannot be told has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import posixpath
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache import statefile
+from cache.stamps import StampTable
+from pipeline.effects.versions import printed
+from pipeline.model import Tool
+from pipeline.toolchain import programs
+
+_KIND = "ninja tools 1"
+_NAME = "ninja-tools.v1.state"
+_PARTS = ("cc1", "cc1plus", "collect2", "lto1", "lto-wrapper", "as", "ld")
+_BINARY = (b"\x7fELF", b"MZ", b"\xfe\xed\xfa", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+
+
+class StatementTools:
+    """The tools of one project's statements. `search`: as in PATH, for programs that are not named by a path."""
+
+    def __init__(self, state_dir: Path, directory: Path, search: str) -> None:
+        """`directory`: where commands run, from which they may name programs."""
+        self._path = state_dir / _NAME
+        self._directory, self._search = directory, search
+        value, _ = statefile.load(self._path, _KIND)
+        stamps, parts = value if value.__class__ is tuple and len(value) == 2 else (None, {})
+        self._table = StampTable(lambda path: path, stamps)
+        self._parts: dict[str, tuple[str, ...]] = dict(parts) if parts.__class__ is dict else {}
+        self._asked = False
+        self._identities: dict[tuple[str, ...], str] = {}
+        self.tools: dict[str, Tool] = {}
+        self._programs: dict[str, str] = {}
+        self.absent: dict[str, None] = {}
+        """Where a program would be found before the one that was."""
+        self.files: dict[str, None] = {}
+        """Every program file that decided about an identity."""
+
+    def shell(self) -> str:
+        """The name of the tool that runs commands of the shell."""
+        self.tools["sh:"] = Tool("sh:", "/bin/sh", "", "sh")
+        return "sh:"
+
+    def tool(self, program: str, compilers: Sequence[str] = (), wanted: Sequence[str] = ()) -> str:
+        """The name of the tool `program` with the content of itself and of `compilers` (drivers among them are asked
+        for their parts, and for the programs `wanted`); `""` where that cannot be told."""
+        path = self._found(program)
+        identity = self._identity((path, *map(self._found, compilers)), tuple(wanted)) if path else ""
+        if not identity:
+            return ""
+        name = f"{posixpath.basename(program)}:{identity[:12]}"
+        self.tools.setdefault(name, Tool(name, path, "", f"{posixpath.basename(program)} sha256:{identity}"))
+        return name
+
+    def part(self, driver: str, name: str) -> str:
+        """The path of a program that a driver starts, `""` if there is none."""
+        path = self._found(driver)
+        found = self._ask(path, (name,)) if path else None
+        return found[0] if found else ""
+
+    def _found(self, program: str) -> str:
+        if "/" in program:
+            return str(self._directory / program)
+        if program not in self._programs:
+            found = programs.find(program, self._search)
+            self._programs[program] = "" if found is None else found.path
+            if found is not None:
+                self.absent.update(dict.fromkeys(place for place in found.earlier if not os.path.lexists(place)))
+        return self._programs[program]
+
+    def _identity(self, paths: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+        known = self._identities.get((*paths, "", *wanted))
+        if known is None:
+            known = self._identities[(*paths, "", *wanted)] = self._hashed(paths, wanted)
+        return known
+
+    def _hashed(self, paths: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+        digests: list[str] = []
+        for program in dict.fromkeys(paths):
+            own = self._digest(program)
+            if not own:
+                return ""
+            digests.append(own)
+            if _is_driver(program):
+                if not _is_binary(program):
+                    return ""  # a script: what it starts, nobody knows
+                parts = self._ask(program, (*_PARTS, *wanted))
+                if parts is None:
+                    return ""
+                digests += [self._digest(part) for part in parts if part]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest() if "" not in digests else ""
+
+    def _digest(self, path: str) -> str:
+        try:
+            entry = self._table.current(os.path.realpath(path))
+        except OSError:
+            return ""
+        if entry is None:
+            return ""
+        self.files[path] = None
+        return entry.sha256
+
+    def _ask(self, driver: str, names: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Where the driver's parts lie, `""` for one that it has not; None when it does not say."""
+        key = "\n".join((self._digest(driver), driver, *names))
+        if key not in self._parts:
+            found = []
+            for name in names:
+                said = printed((driver, f"-print-prog-name={name}"))
+                if said is None:
+                    return None
+                place = said.strip()
+                place = place if "/" in place else shutil.which(place or name, path=self._search) or ""
+                found.append(place if place and os.path.isfile(place) else "")  # noqa: PTH113
+            self._parts[key] = tuple(found)
+            self._asked = True
+        return self._parts[key]
+
+    def save(self) -> None:
+        """Keep what was read."""
+        if self._table.changed or self._asked:
+            with contextlib.suppress(OSError):
+                statefile.save(self._path, _KIND, (self._table.plain(), self._parts))
+
+
+def _is_driver(path: str) -> bool:
+    name = posixpath.basename(path)
+    return re.search(r"(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[\d.]+)?\Z", name) is not None
+
+
+def _is_binary(path: str) -> bool:
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123
+            return stream.read(4).startswith(_BINARY)
+    except OSError:
+        return False

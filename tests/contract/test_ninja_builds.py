@@ -1,0 +1,390 @@
+"""Builds of ninja with a real compiler: what is cached, cut off and restored, and what must serve no other tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cache.stamps import next_tick
+from pipeline.errors import DeployError
+from pipeline.run.build import Build, load_build
+from pipeline.run.options import Options
+from tests.unit.ninja_space import DEPLOY, NINJA, NinjaSpace
+
+CC = shutil.which("cc") or ""
+pytestmark = pytest.mark.skipif(not CC, reason="no C compiler of this machine's own is installed")
+
+MANIFEST = """
+cflags = -I. -I%(root)s/inc -I%(root)s/late %(flags)s
+rule cc
+  command = %(cc)s $cflags -MD -MF $out.d -MT $out -o $out -c $in
+  depfile = $out.d
+  deps = gcc
+rule ar
+  command = rm -f $out && ar qc $out $in && ranlib $out
+rule ld
+  command = %(cc)s $in -o $out
+rule gen
+  command = cp $in $out
+  restat = 1
+build gen.h: gen %(root)s/gen.in
+build main.o: cc %(root)s/main.c || gen.h
+build util.o: cc %(root)s/util.c || gen.h
+build libutil.a: ar util.o
+build app: ld main.o libutil.a
+default app
+"""
+FILES = {
+    "main.c": '#include "util.h"\n#include "gen.h"\nint main(void) { return util() + GEN - 3; }\n',
+    "util.c": '#include "util.h"\nint util(void) { return UTIL; }\n',
+    "inc/util.h": "#define UTIL 1\nint util(void);\n",
+    "late/unused.h": "",
+    "gen.in": "#define GEN 2\n",
+}
+
+
+class Tree(NinjaSpace):
+    """A project of two sources, a library and a generated header."""
+
+    def __init__(self, root: Path, cache: Path, flags: str = "", deploy: str = DEPLOY, **files: str) -> None:
+        super().__init__(root, cache, deploy)
+        for name, text in {
+            **FILES,
+            **{name.replace("__", "/").replace("_", "."): body for name, body in files.items()},
+        }.items():
+            self.write(name, text)
+        self.manifest(flags)
+
+    def manifest(self, flags: str = "", more: str = "") -> None:
+        self.write("out/build.ninja", MANIFEST % {"root": self.root, "flags": flags, "cc": CC} + more)
+
+    def build(self) -> dict[str, list[str]]:
+        """How -> products, as far as they are those of statements."""
+        self.ours()
+        found: dict[str, list[str]] = {}
+        for name, how in self.how.items():
+            found.setdefault(how, []).append(name.removeprefix("out/"))
+        return {how: sorted(names) for how, names in found.items()}
+
+    def nothing_for_ninja(self) -> bool:
+        done = subprocess.run(
+            [NINJA, "-C", str(self.out), "-n", "-d", "explain"], capture_output=True, text=True, check=True
+        )
+        return "no work to do" in done.stdout
+
+    def failure_to_load(self) -> str:
+        """What is said about a build directory that cannot be read."""
+        build = load_build(Options(), self.root)
+        assert isinstance(build, Build)
+        with pytest.raises(DeployError) as caught:
+            _ = build.toolchain
+        build.close()
+        return f"{caught.value.failure.line()}\n{caught.value.failure.hint}"
+
+    def read(self, name: str) -> bytes:
+        return (self.out / name).read_bytes()
+
+    def run(self) -> int:
+        return subprocess.run([self.out / "app"], check=False).returncode
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[..., Tree]:
+    def make(name: str = "one", flags: str = "", **files: str) -> Tree:
+        return Tree(tmp_path / name, tmp_path / "cache", flags, **files)
+
+    return make
+
+
+def test_a_build_a_second_one_and_ninja_after_it(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    assert one.build() == {"executed": ["app", "gen.h", "libutil.a", "main.o", "util.o"]}
+    assert one.run() == 0
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
+def test_what_ninja_made_is_taken_over_and_the_other_way_round(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.ninja()
+    assert "executed" not in one.build()
+    assert one.build() == {}
+    one.write("util.c", FILES["util.c"].replace("UTIL", "UTIL + 0"))
+    one.ninja()
+    assert "executed" not in one.build()
+    one.write("util.c", FILES["util.c"].replace("UTIL", "UTIL + 1"))
+    assert set(one.build()["executed"]) == {"util.o", "libutil.a", "app"}
+    assert one.nothing_for_ninja()
+
+
+def test_a_comment_stops_after_one_compile_and_ninja_has_nothing_to_do(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.build()
+    one.write("util.c", FILES["util.c"] + "// a comment\n")
+    assert one.build()["executed"] == ["util.o"]
+    assert one.nothing_for_ninja()
+    one.write("util.c", FILES["util.c"])
+    assert "executed" not in one.build()
+    assert one.nothing_for_ninja()
+
+
+def test_a_deleted_directory_comes_back_from_the_cache(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.build()
+    shutil.rmtree(one.out)
+    one.manifest()
+    assert one.build() == {"executed": ["gen.h"], "restored": ["app", "libutil.a", "main.o", "util.o"]}
+    assert one.run() == 0
+    assert one.nothing_for_ninja()
+    assert one.build() == {}
+
+
+def test_another_checkout_gets_everything_and_ninja_knows_its_own_headers(tree: Callable[..., Tree]) -> None:
+    tree("one", "-g").build()
+    two = tree("two", "-g")
+    assert two.build() == {"executed": ["gen.h"], "restored": ["app", "libutil.a", "main.o", "util.o"]}
+    assert two.nothing_for_ninja()
+    for name in ("main.o", "util.o", "libutil.a", "app"):
+        assert b"/one" not in two.read(name)
+    deps = subprocess.run([NINJA, "-C", str(two.out), "-t", "deps"], capture_output=True, text=True, check=True).stdout
+    assert f"{two.root}/inc/util.h" in deps
+    assert "/one/" not in deps
+    two.write("inc/util.h", FILES["inc/util.h"].replace("1", "7"))
+    assert set(two.ninja("-v", "-n") or ()) == set()
+    assert not two.nothing_for_ninja()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'const char *name(void) { return __FILE__; }\n#include "util.h"\nint util(void) { return UTIL; }\n',
+        '#include "util.h"\nint util(void) { return sizeof(__FILE__); }\n',
+        '#define WHERE __FILE__\n#define LENGTH sizeof(WHERE)\n#include "util.h"\nint util(void) { return LENGTH; }\n',
+    ],
+)
+def test_an_object_that_depends_on_its_path_serves_no_other_checkout(tree: Callable[..., Tree], text: str) -> None:
+    one, two = tree("one", util_c=text), tree("other", util_c=text)
+    one.build()
+    assert "util.o" in two.build()["executed"]
+    assert one.read("util.o") != two.read("util.o")
+    # Back at home it is known.
+    (one.out / "util.o").unlink()
+    assert one.build()["restored"] == ["util.o"]
+
+
+def test_without_a_prefix_map_debug_information_keeps_an_object_at_home(tmp_path: Path) -> None:
+    deploy = DEPLOY.replace('directory = "out"', 'directory = "out"\nprefix_map = "none"')
+    one, two = (Tree(tmp_path / name, tmp_path / "cache", "-g", deploy) for name in ("one", "other"))
+    one.build()
+    assert set(two.build()["executed"]) >= {"main.o", "util.o"}
+    assert os.fsencode(two.root) in two.read("util.o")
+
+
+@pytest.mark.parametrize("flags", ["-g -gz", "-flto"])
+def test_what_may_hide_a_path_stays_at_home(tree: Callable[..., Tree], flags: str) -> None:
+    one, two = tree("one", flags), tree("other", flags)
+    one.build()
+    assert {"main.o", "util.o"} <= set(two.build()["executed"])
+
+
+def test_different_contents_never_meet(tree: Callable[..., Tree]) -> None:
+    tree("one").build()
+    changes: dict[str, dict[str, str]] = {
+        "header": {"inc__util_h": "#define UTIL 2\nint util(void);\n"},
+        "generated": {"gen_in": "#define GEN 3\n"},
+        "source": {"util_c": '#include "util.h"\nint util(void) { return UTIL + 1; }\n'},
+    }
+    for name, files in changes.items():
+        other = tree(name, **files)
+        other.build()
+        assert other.run() == 1, name
+    # A header that is found earlier on the search path.
+    early = tree("early")
+    early.write("out/util.h", "#define UTIL 2\nint util(void);\n")
+    early.build()
+    assert early.run() == 1
+
+
+def test_system_headers_count_though_the_command_hides_them(tmp_path: Path) -> None:
+    def make(name: str, value: int) -> Tree:
+        made = Tree(tmp_path / name, tmp_path / "cache", util_c="#include <sys.h>\nint util(void) { return SYS; }\n")
+        made.write("sys/sys.h", f"#define SYS {value}\n")
+        text = (made.out / "build.ninja").read_text().replace("-MD", f"-isystem {made.root}/sys -MMD")
+        made.write("out/build.ninja", text)
+        return made
+
+    one, two, three = make("one", 1), make("two", 2), make("three", 1)
+    one.build()
+    assert "util.o" in two.build()["executed"]
+    assert (one.run(), two.run()) == (0, 1)
+    assert "util.o" in three.build()["restored"]
+
+
+def test_flags_in_a_file_are_an_input(tree: Callable[..., Tree]) -> None:
+    one, two = tree("one", "@flags.txt"), tree("two", "@flags.txt")
+    for each, value in ((one, 1), (two, 2)):
+        each.write("util.c", '#include "util.h"\nint util(void) { return FLAG; }\n')
+        each.write("out/flags.txt", f"-DFLAG={value}")
+        each.build()
+    assert (one.run(), two.run()) == (0, 1)
+    one.write("out/flags.txt", "-DFLAG=4")
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 3
+
+
+def test_a_compile_that_fails_costs_nothing_that_was_there(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.build()
+    before = one.read("util.o")
+    one.write("util.c", "int util(void) { return }\n")
+    failure = one.failure()
+    assert failure is not None
+    assert "util.c:1" in failure.line() + failure.detail
+    assert one.read("util.o") == before
+    assert one.run() == 0
+    one.write("util.c", FILES["util.c"])
+    assert "executed" not in one.build()
+
+
+def test_a_custom_command_runs_when_ninja_would_and_not_because_of_equal_bytes(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.build()
+    one.write("gen.in", FILES["gen.in"])  # written again, with the same bytes
+    assert one.build()["executed"] == ["gen.h"]
+    assert one.nothing_for_ninja()
+
+
+def test_a_lost_log_of_ninjas_and_a_lost_state_of_ours(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.build()
+    for name in (".ninja_log", ".ninja_deps"):
+        (one.out / name).unlink()
+        assert "executed" not in one.build(), name
+        assert one.nothing_for_ninja()
+    shutil.rmtree(one.root / ".deploy")
+    assert "executed" not in one.build()
+    assert one.nothing_for_ninja()
+
+
+def test_killed_in_the_middle_the_next_run_ends_well(tree: Callable[..., Tree], tmp_path: Path) -> None:
+    one = tree()
+    slow = "rule slow\n  command = touch started; sleep 60; touch $out\nbuild slow: slow | libutil.a\ndefault slow\n"
+    one.manifest(more=slow)
+    lines = (
+        "from pathlib import Path",
+        "from tests.unit.ninja_space import NinjaSpace",
+        f"NinjaSpace(Path({str(one.root)!r}), Path({str(tmp_path / 'cache')!r})).ours()",
+    )
+    child = subprocess.Popen([sys.executable, "-c", "\n".join(lines)], cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 60
+    while not (one.out / "started").exists():
+        assert time.monotonic() < deadline and child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    one.manifest()
+    assert not {"main.o", "util.o", "libutil.a"} & set(one.build().get("executed", []))
+    assert one.run() == 0
+    assert one.nothing_for_ninja()
+
+
+def test_a_dyndep_file_is_made_first_and_its_inputs_count(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    more = (
+        "rule dd\n  command = printf 'ninja_dyndep_version = 1\\nbuild out.txt: dyndep | extra.h\\n' > $out\n"
+        "build dd: dd\nrule use\n  command = cat extra.h > $out\n  dyndep = dd\nbuild out.txt: use || dd\n"
+        f"build extra.h: gen {one.root}/gen.in\ndefault out.txt\n"
+    )
+    one.manifest(more=more)
+    assert {"dd", "extra.h", "out.txt"} <= set(one.build()["executed"])
+    assert one.nothing_for_ninja()
+    one.write("gen.in", "#define GEN 4\n")
+    assert {"extra.h", "out.txt"} <= set(one.build()["executed"])
+    assert one.read("out.txt") == b"#define GEN 4\n"
+    assert one.nothing_for_ninja()
+
+
+def test_a_pool_of_one_runs_one_at_a_time(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    more = "pool single\n  depth = 1\nrule alone\n  command = mkdir lock && rmdir lock && touch $out\n  pool = single\n"
+    one.manifest(more=more + "".join(f"build alone{n}: alone\ndefault alone{n}\n" for n in range(8)))
+    assert len([name for name in one.build()["executed"] if name.startswith("alone")]) == 8
+
+
+def test_the_manifest_is_made_again_before_anything_else(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    text = (one.out / "build.ninja").read_text()
+    generated = text + "rule again\n  command = cp ../manifest.in build.ninja\n  generator = 1\n"
+    generated += "build build.ninja: again ../manifest.in\n"
+    one.write("manifest.in", generated)
+    one.write("out/build.ninja", generated)
+    one.build()
+    assert one.nothing_for_ninja()
+    one.write("manifest.in", generated.replace("cflags = ", "cflags = -DNEW "))
+    assert {"build.ninja", "main.o", "util.o"} <= set(one.build()["executed"])
+    assert b"-DNEW" in one.read("build.ninja")
+    assert one.nothing_for_ninja()
+    one.write("manifest.in", generated + "rule broken\n")
+    with pytest.raises(DeployError, match="command"):
+        one.ours()
+
+
+def test_a_manifest_that_is_refused_and_one_that_is_not_there(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.write("out/build.ninja", "build a: nothing\n")
+    said = one.failure_to_load()
+    assert "out/build.ninja:1" in said
+    assert "unknown build rule 'nothing'" in said
+    (one.out / "build.ninja").unlink()
+    assert "not configured" in one.failure_to_load()
+
+
+def test_a_directory_as_an_input_and_logs_elsewhere(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    (one.root / "assets").mkdir()
+    text = (one.out / "build.ninja").read_text()
+    more = f"rule ls\n  command = ls {one.root}/assets > $out\nbuild list: ls {one.root}/assets\ndefault list\n"
+    one.write("out/build.ninja", f"builddir = logs\n{text}{more}")
+    one.build()
+    assert one.nothing_for_ninja()
+    assert (one.out / "logs/.ninja_log").exists()
+    assert not (one.out / ".ninja_log").exists()
+    next_tick()
+    one.write("assets/a", "")
+    assert one.build()["executed"] == ["list"]
+    assert one.read("list") == b"a\n"
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
+def test_the_log_does_not_grow_without_end(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.build()
+    log = one.out / ".ninja_log"
+    head, *lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([head, *(lines * 40)]))
+    one.write("util.c", FILES["util.c"] + "// a comment\n")
+    one.build()
+    assert log.read_bytes().count(b"\n") < 20
+    assert one.nothing_for_ninja()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_strace_says_what_nobody_declares(tmp_path: Path) -> None:
+    one = Tree(tmp_path / "one", tmp_path / "cache", deploy=DEPLOY.replace("[cache]", "strace = true\n[cache]"))
+    one.write("hidden.txt", "hidden")
+    one.manifest(more="rule peep\n  command = cat ../hidden.txt > $out; touch stray\nbuild peep: peep\ndefault peep\n")
+    if subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], check=False).returncode:
+        pytest.skip("strace may not trace here")
+    one.ours()
+    assert "undeclared out/peep:  -> read hidden.txt" in one.notices
+    assert "undeclared out/peep:  -> wrote out/stray" in one.notices
+    assert "util.h" not in one.notices

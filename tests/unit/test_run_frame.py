@@ -1,0 +1,123 @@
+"""The frames between a client and the runner, by literal bytes and by damage; whom a runner refuses, and its end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.client.handoff import is_worth_it
+from pipeline.client.protocol import FrameReader
+from pipeline.client.run_frame import GROUPS, frame, pack, unpack
+
+words = st.lists(st.binary(max_size=12).map(lambda data: data.replace(b"\0", b"")), max_size=4)
+
+
+def fields(data: bytes) -> list[bytes]:
+    [one] = FrameReader().feed(data)
+    return list(one.header["fields"])
+
+
+def test_a_frame_byte_by_byte() -> None:
+    assert frame(b"started", b"42") == b"\x02\0\0\0\x0a\0\0\0\0started\x0042"
+    assert pack([b"a", b"b"], [], [b""]) == b"\x02\0\0\0\x10\0\0\0\0run 1\x002\x00a\x00b\x000\x001\x00"
+
+
+@given(st.lists(words, min_size=GROUPS, max_size=GROUPS))
+def test_what_is_packed_is_unpacked(groups: list[list[bytes]]) -> None:
+    assert unpack(fields(pack(*groups))) == groups
+
+
+@given(st.lists(words, min_size=GROUPS, max_size=GROUPS), st.integers(0, 40))
+def test_what_is_cut_off_is_refused(groups: list[list[bytes]], cut: int) -> None:
+    whole = fields(pack(*groups))
+    shorter = whole[: max(0, len(whole) - 1 - cut)]
+    found = unpack(shorter)
+    assert found is None or found != groups
+
+
+@pytest.mark.parametrize("bad", [[], [b"run 2"], [b"run 1", b"-1"], [b"run 1", b"9999999"], [b"run 1", b"x", b"y"]])
+def test_what_is_no_run_is_refused(bad: list[bytes]) -> None:
+    assert unpack(bad) is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "worth"),
+    [
+        ([], True),
+        (["deploy"], True),
+        (["compile", "link"], True),
+        (["reflash:bench:app", "--device=x"], True),
+        (["list"], False),
+        (["info", "deploy"], False),
+        (["-n", "2", "deploy"], False),
+        (["my-task", "deploy"], False),
+        (["--version"], False),
+    ],
+)
+def test_which_command_lines_are_handed_over(argv: list[str], worth: bool) -> None:
+    assert is_worth_it(argv) == worth
+
+
+# --- a runner, without a fork -----------------------------------------------------------------
+
+if sys.platform == "linux":
+    from pipeline.service import runner as of_runner
+    from pipeline.service.runner import Runner, RunnerLink, identity
+
+    class IdleRunner:
+        """A runner in this process, with a clock of the test's."""
+
+        def __init__(self) -> None:
+            self.now_s = 0.0
+            self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.starter, self.told = os.pipe()
+            self.runner = Runner(self.listening, (self.starter, self.told), 600.0, lambda: self.now_s)
+            self.ours, theirs = socket.socketpair()
+            self.link = RunnerLink(theirs)
+            self.link.descriptors = [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]
+
+        def why_not(self, **changes: list[bytes]) -> str:
+            groups = {
+                "who": [os.fsencode(word) for word in identity()],
+                "groups": [b"%d" % number for number in sorted(os.getgroups())],
+                **changes,
+            }
+            return self.runner._why_not(self.link, [groups["who"], [], [], [], [], groups["groups"], []])
+
+    @pytest.fixture
+    def idle() -> Iterator[IdleRunner]:
+        made = IdleRunner()
+        yield made
+        made.link.close()
+        made.ours.close()
+        made.listening.close()
+        for handle in (made.starter, made.told, made.runner._wake, made.runner._woken):
+            os.close(handle)
+
+    def test_the_same_interpreter_and_groups_are_served(idle: IdleRunner) -> None:
+        assert idle.why_not() == ""
+
+    def test_others_run_alone(idle: IdleRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert "interpreter" in idle.why_not(who=[b"0.0.1", *[os.fsencode(word) for word in identity()][1:]])
+        assert idle.why_not(groups=[b"4242"]) == "other groups"
+        idle.link.descriptors.append(os.dup(idle.starter))
+        assert idle.why_not() == "not a run of this protocol"
+        os.close(idle.link.descriptors.pop())
+        monkeypatch.setattr(of_runner, "_namespaces", lambda pid: (pid,))
+        assert idle.why_not() == "other namespaces"
+
+    def test_changed_code_ends_it(idle: IdleRunner) -> None:
+        path = next(iter(idle.runner._code))
+        idle.runner._code = {**idle.runner._code, path: (1, 2, 3)}
+        assert idle.why_not() == "the code on disk is another by now"
+        assert idle.runner._over
+
+    def test_nobody_for_ten_minutes_ends_it(idle: IdleRunner) -> None:
+        idle.now_s = 600.1
+        assert idle.runner._once() is None and idle.runner._over
