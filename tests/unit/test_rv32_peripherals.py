@@ -15,7 +15,8 @@ from virtualboard.rv32_accelerators import Dma, Sha, SystemControl, compress
 from virtualboard.rv32_csr import ExtraCsrs
 from virtualboard.rv32_flash_controller import FlashController
 from virtualboard.rv32_registers import READY, ReadyRegisters
-from virtualboard.rv32_timers import Systimer, TimerGroup
+from virtualboard.rv32_timer_groups import TimerGroup
+from virtualboard.rv32_timers import Systimer
 from virtualboard.spi import FlashPart
 
 
