@@ -208,7 +208,7 @@ class Dma(RegisterBlock):
         return taken.ljust(n, b"\0")
 
     def _walk(self, channel: int, at: int) -> None:
-        if self.stored.get(0x70 + 0xC0 * channel + 0x8C, 0) & 0x3F != self.SHA:
+        if self.stored.get(0x70 + 0xC0 * channel + 0x90, 0) & 0x3F != self.SHA:
             return
         seen: set[int] = set()
         self._waiting.clear()
