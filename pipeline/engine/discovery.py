@@ -257,7 +257,7 @@ class Discovery:
     def _normalised(self, path: str) -> str:
         """As `depfile.normalise`, once per header instead of once per inclusion."""
         if path not in self._names:
-            self._names[path] = depfile.normalise(path, str(self._workspace.root), self._workspace.places)
+            self._names[path] = self._workspace.key_path(path)
         return self._names[path]
 
     def _plain(self, name: str) -> str:

@@ -139,7 +139,13 @@ class NinjaLedger:
             made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
             if not statement.restat and min(made, default=newest) < newest:
                 return False
-            return not statement.deps or self._read_by(action, statement, directory) is not None
+            return not statement.deps or self._has_deps(statement, directory, made)
+
+    def _has_deps(self, statement: Statement, directory: _Directory, made: Sequence[int]) -> bool:
+        """Does ninja know what the outputs read, as of the times that they have?"""
+        deps = [directory.deps.deps.get(name) for name in statement.names]
+        newest = max(made, default=0)
+        return all(one is not None and one.mtime_ns >= newest for one in deps)
 
     def made_elsewhere(self, action: Action, inputs: Sequence[str]) -> tuple[str, ...] | None:
         """What the statement read beside `inputs` when ninja ran it, if ninja ran it after we did and would not run it
@@ -288,10 +294,8 @@ class NinjaLedger:
     def _as_ninja_names(self, statement: Statement, path: str) -> str:
         """A path from the root as it stands in ninja's graph where that has it: relative to ninja's directory below
         that, absolute elsewhere."""
-        start = f"{statement.directory}/" if statement.directory not in ("", ".") else ""
-        if path[:1] not in ("/", "{") and path.startswith(start):
-            return path[len(start) :]
-        return self._resolve(path)
+        full, start = self._resolve(path), f"{self._resolve(statement.directory)}/"
+        return full[len(start) :] if full.startswith(start) else full
 
     # --- the end --------------------------------------------------------------------------------------
 

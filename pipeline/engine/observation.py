@@ -19,7 +19,6 @@ from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import MovedView
 from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.workspace import Workspace
-from pipeline.formats import depfile
 from pipeline.model import Action
 
 
@@ -31,8 +30,7 @@ def made_elsewhere(workspace: Workspace, action: Action) -> CandidateSet | None:
     if statement is None or read is None:
         return None
     known = {*action.inputs, *action.outputs}
-    root, places = str(workspace.root), workspace.places
-    names = {depfile.normalise(statement.located(path), root, places) for path in read}
+    names = {workspace.key_path(statement.located(path)) for path in read}
     return CandidateSet(tuple(sorted(names - known)), ())
 
 

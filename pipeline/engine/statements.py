@@ -21,7 +21,6 @@ from pipeline.engine.candidates import IdentifiedSet
 from pipeline.engine.execution import TIMEOUT_S, Executed
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.engine.workspace import Workspace
-from pipeline.formats import depfile
 from pipeline.formats.file_macro import PathWords, carriers, path_words, uses_path
 from pipeline.formats.strace import parse_strace
 from pipeline.model import Action, Statement
@@ -106,7 +105,7 @@ def _undeclared(workspace: Workspace, action: Action, trace: Path) -> tuple[str,
     lines = []
     for what, paths in (("read", found.read), ("wrote", found.written)):
         for path in paths:
-            name = depfile.normalise(path, str(workspace.root), workspace.places)
+            name = workspace.key_path(path)
             ours = name.startswith(f"{workspace.directories.state.name}/")
             if name[:1] != "/" and name not in own and not ours and os.path.isfile(path):  # noqa: PTH113
                 lines.append(f"{what} {name}")

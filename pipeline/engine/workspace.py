@@ -31,6 +31,7 @@ from pipeline.engine.searches import CommandSearches
 from pipeline.engine.waiting_files import WaitingFiles
 from pipeline.errors import ConfigError, StoreError
 from pipeline.failures import fail
+from pipeline.formats import depfile
 from pipeline.formats.depfile import MARKS
 from pipeline.model import Action, FailureCategory, Tool
 
@@ -63,6 +64,7 @@ class BuildSteps(NamedTuple):
     given: frozenset[str] = frozenset()
     symbols: Mapping[str, str] = MappingProxyType({})
     ninja_log_version: Callable[[], int] = lambda: 5
+    has_statements: bool = False
     strace: str = ""
     """The program that statements run under, so that they say what they read and write without declaring it."""
 
@@ -151,6 +153,12 @@ class Workspace:
 
         return NinjaLedger(self.directories.state, self.resolve, self.steps.ninja_log_version)
 
+    def key_path(self, path: str) -> str:
+        """A path that a command reported, as it stands in keys. CMake names the object of a source that lies outside of
+        its own directory by the source's whole path."""
+        name = depfile.normalise(path, str(self.root), self.places)
+        return name.replace(f"{self.root}/", "{root}/") if self.steps.has_statements else name
+
     def placed(self, word: str) -> str:
         """A word of a statement with the directories of this machine in place of their symbols."""
         if "{" in word:
@@ -175,6 +183,8 @@ class Workspace:
 
     def resolve(self, path: str) -> str:
         """A path of a key as one that can be opened here."""
+        if "{root}" in path:
+            path = path.replace("{root}", str(self.root))
         if path[:1] == "{":
             place, _, rest = path.partition("/")
             return f"{self.places.get(place, place)}/{rest}"

@@ -78,7 +78,12 @@ class Engines:
             made = self._toolchain()
             steps = BuildSteps(made.actions, made.tools, made.builtins, made.run_env, made.given)
             return self._engine(
-                steps._replace(symbols=made.symbols, ninja_log_version=made.ninja_log_version, strace=made.strace)
+                steps._replace(
+                    symbols=made.symbols,
+                    has_statements=self._project.config.is_ninja,
+                    ninja_log_version=made.ninja_log_version,
+                    strace=made.strace,
+                )
             )
 
     def _engine(self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None) -> Engine:

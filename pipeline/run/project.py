@@ -204,7 +204,8 @@ def _configure(root: Path, text: str, options: Options) -> Failure | None:
     config = parse_config(text, profile=options.profile)
     if isinstance(config, Failure) or not config.is_ninja or not options.builds:
         return None
-    from pipeline.toolchain.ninja_build import MANIFEST, configure_command
+    from pipeline.toolchain.ninja_build import configure_command
+    from pipeline.toolchain.ninja_kept import MANIFEST
 
     argv = configure_command(config)
     if not argv or (root / config.ninja.directory / MANIFEST).exists():

@@ -23,21 +23,8 @@ from pipeline.formats.ninja.graph import Edge, NinjaManifest, canonical
 from pipeline.formats.ninja.shell import CommandKind, CommandReading, read_command, without_launcher
 from pipeline.model import STATEMENT_PROFILE, Action, Stage, Statement
 from pipeline.toolchain.ninja_firmware import side_makers
+from pipeline.toolchain.ninja_kept import VARIABLES
 from pipeline.toolchain.ninja_tools import StatementTools
-
-VARIABLES = (
-    *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH"),
-    *(
-        "GCC_EXEC_PREFIX",
-        "SOURCE_DATE_EPOCH",
-        "DEPENDENCIES_OUTPUT",
-        "SUNPRO_DEPENDENCIES",
-        "LD_RUN_PATH",
-        "GCC_COMPARE_DEBUG",
-    ),
-    *("ZERO_AR_DATE", "LANG", "LC_ALL", "LC_CTYPE"),
-)
-"""Of the environment, what compilers, archivers and linkers let their outputs depend on, or words that are replayed."""
 
 LISTED = (
     r"(?:^|/)gen_esp32part\.py$",
@@ -71,7 +58,8 @@ class NinjaPlaces(NamedTuple):
         """A path of ninja's graph as it stands in keys."""
         full = path if path.startswith("/") else canonical(f"{self.root}/{self.directory}/{path}")
         if full.startswith(f"{self.root}/"):
-            return full[len(self.root) + 1 :]
+            # CMake names the object of a source that lies outside of its own directory by the source's whole path.
+            return full[len(self.root) + 1 :].replace(f"{self.root}/", "{root}/")
         for symbol, place in self.symbols.items():
             if full.startswith(f"{place}/"):
                 return symbol + full[len(place) :]
@@ -81,12 +69,8 @@ class NinjaPlaces(NamedTuple):
         """A word of a command with symbols in place of the directories."""
         for symbol, place in (("{root}", self.root), *self.symbols.items()):
             if place in word:
-                word = re.sub(rf"{_BEFORE}{re.escape(place)}(?![\w.+-])", rf"\1{symbol}", word)
+                word = re.sub(rf"{re.escape(place)}(?![\w.+-])", symbol, word)
         return word
-
-
-_BEFORE = r"(^|[\s=:,;\"'@(]|^-[A-Za-z-]+)"
-"""What stands before an absolute path in a word: not the end of another path, as in `CMakeFiles/a.dir/home/me/x.o`."""
 
 
 class _Needs(NamedTuple):
@@ -408,6 +392,7 @@ class StatementActions:
         for symbol, place in self._places.symbols.items():
             if path.startswith(f"{symbol}/"):
                 return place + path[len(symbol) :]
+        path = path.replace("{root}", self._places.root)
         return path if path.startswith("/") else f"{self._places.root}/{path}"
 
     def _checked(self, action: Action, words: Sequence[str]) -> Action | None:
@@ -419,9 +404,9 @@ class StatementActions:
 
     def _of_word(self, word: str) -> str:
         """A path in a symbolic word, as it stands in keys."""
-        if word.startswith("{root}/"):
-            return word.removeprefix("{root}/")
-        return word if word.startswith("{") else self._place(canonical(word))
+        for symbol, place in (("{root}", self._places.root), *self._places.symbols.items()):
+            word = word.replace(symbol, place)
+        return self._place(canonical(word))
 
     def _as_word(self, path: str) -> str:
         """A path of a key, as a command in ninja's directory may name it."""

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cache.durable import read_text
-from pipeline.config.schema import Prebuilt
+from pipeline.config.schema import DeployConfig, Prebuilt
+from pipeline.config.values import ESP_IDF
 from pipeline.formats.manifests import FLASHER_ARGS
 
 _WRITES = ("-o", "--output", "-O", "--out")
@@ -30,6 +31,21 @@ def firmware_files(root: Path, section: Prebuilt) -> tuple[str, ...]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ()
     return tuple(posixpath.normpath(posixpath.join(section.directory, path)) for path in paths)
+
+
+def symbols_of(root: Path, config: DeployConfig) -> dict[str, str]:
+    """Placeholder -> directory outside the project: those of `[ninja] places`, and where ESP-IDF lies, as its build
+    says."""
+    found = dict(config.ninja.places_of(root))
+    if config.toolchain.kind == ESP_IDF:
+        try:
+            said = json.loads(read_text(root / config.ninja.directory / "project_description.json"))
+            place = str(Path(said["idf_path"]).resolve())
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return found
+        if place not in ("/", *found.values()) and not f"{place}/".startswith(f"{root}/"):
+            found.setdefault("{IDF}", place)
+    return found
 
 
 def side_makers(commands: Sequence[str], files: Iterable[str], directory: str, root: str) -> dict[int, list[str]]:

@@ -18,6 +18,16 @@ from cache.named_tuple import NamedTuple
 from pipeline.fastpath.watched import file_clock
 from pipeline.model import Action, Stage, Statement, Tool
 
+MANIFEST = "build.ninja"
+KEPT_VERSION = 1
+"""Raised when the same manifest comes to other actions."""
+VARIABLES = (
+    *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH"),
+    *("GCC_EXEC_PREFIX", "SOURCE_DATE_EPOCH", "DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES", "LD_RUN_PATH"),
+    *("GCC_COMPARE_DEBUG", "ZERO_AR_DATE", "LANG", "LC_ALL", "LC_CTYPE"),
+)
+"""Of the environment, what compilers, archivers and linkers let their outputs depend on, or words that are replayed."""
+
 KIND = "ninja actions 1"
 NAME = "ninja-actions.v1.state"
 """The value is (said, stamps, probes, rows, tools, files, manifests). `said`: configuration, environment and program;

@@ -388,3 +388,24 @@ def test_strace_says_what_nobody_declares(tmp_path: Path) -> None:
     assert "undeclared out/peep:  -> read hidden.txt" in one.notices
     assert "undeclared out/peep:  -> wrote out/stray" in one.notices
     assert "util.h" not in one.notices
+
+
+def test_objects_that_are_named_by_the_path_of_their_source(tree: Callable[..., Tree]) -> None:
+    """As CMake names them where a source lies outside of its own directory."""
+
+    def renamed(name: str) -> Tree:
+        made = tree(name)
+        text = (made.out / "build.ninja").read_text()
+        made.write("out/build.ninja", text.replace("util.o", f"x.dir{made.root}/util.o"))
+        return made
+
+    one, two = renamed("one"), renamed("two")
+    one.build()
+    assert one.nothing_for_ninja()
+    assert one.build() == {}
+    assert two.build()["executed"] == ["gen.h"]
+    assert two.nothing_for_ninja()
+    assert (two.out / f"x.dir{two.root}/util.o").exists()
+    two.write("util.c", FILES["util.c"] + "// a comment\n")
+    assert len(two.build()["executed"]) == 1
+    assert two.nothing_for_ninja()

@@ -10,14 +10,14 @@ import pytest
 from tests.unit.ninja_space import NinjaSpace, RandomGraph
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_same_files_as_ninja_and_no_more_commands(tmp_path: Path, seed: int) -> None:
-    beside_ninja(tmp_path, seed, 6)
+    beside_ninja(tmp_path, seed, 5)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_either_driver_in_one_tree(tmp_path: Path, seed: int) -> None:
-    mixed(tmp_path, seed, 6)
+    mixed(tmp_path, seed, 5)
 
 
 @pytest.mark.stress
