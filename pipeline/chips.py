@@ -73,9 +73,6 @@ CHIPS: Mapping[str, Chip] = MappingProxyType(
     }
 )
 
-VIRTUAL_CHIPS = ("esp32", "esp32s3", "esp32c3")
-"""Chips of which there is a virtual board."""
-
 FLASH_MODES = ("qio", "qout", "dio", "dout")
 """Index = byte 2 of the image header."""
 

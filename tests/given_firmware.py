@@ -15,9 +15,17 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-CHIP_IDS = {"esp32": 0, "esp32s3": 9, "esp32c3": 5}
-BOOT_OFFSETS = {"esp32": 0x1000, "esp32s3": 0x0, "esp32c3": 0x0}
-RAM = {"esp32": 0x3FFF0030, "esp32s3": 0x3FCE3808, "esp32c3": 0x3FCD5820}
+CHIP_IDS = {"esp32": 0, "esp32s2": 2, "esp32s3": 9, "esp32c2": 12, "esp32c3": 5, "esp32c5": 23, "esp32c6": 13}
+CHIP_IDS |= {"esp32c61": 20, "esp32h2": 16, "esp32p4": 18}
+BOOT_OFFSETS = {
+    **dict.fromkeys(CHIP_IDS, 0x0),
+    "esp32": 0x1000,
+    "esp32s2": 0x1000,
+    "esp32c5": 0x2000,
+    "esp32p4": 0x2000,
+}
+RAM = {"esp32": 0x3FFF0030, "esp32s2": 0x3FFD0000, "esp32s3": 0x3FCE3808, "esp32c2": 0x3FCB0000, "esp32c3": 0x3FCD5820}
+RAM |= {**dict.fromkeys(("esp32c5", "esp32c6", "esp32c61", "esp32h2"), 0x40820000), "esp32p4": 0x4FF50000}
 LOOP = bytes.fromhex("6f000000")
 """RISC-V `j .`; the other two chips do not execute."""
 

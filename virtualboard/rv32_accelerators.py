@@ -9,10 +9,12 @@ Addresses: ESP32-C3 Technical Reference Manual, chapters 2 (DMA), 20 (SHA); ESP-
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import random
+import importlib
 import struct
 from collections.abc import Callable
+from typing import Any
 
 from virtualboard.rv32_registers import RegisterBlock
 
@@ -27,6 +29,7 @@ _START = {
 _ALGORITHMS = ("sha1", "sha224", "sha256")
 
 
+@functools.cache
 def _round_constants() -> tuple[int, ...]:
     """First 32 bits of the fractional parts of the cube roots of the first 64 primes."""
     primes: list[int] = []
@@ -43,9 +46,6 @@ def _round_constants() -> tuple[int, ...]:
                 root |= 1 << bit
         constants.append(root & _M32)
     return tuple(constants)
-
-
-_K256 = _round_constants()
 
 
 def _right(value: int, by: int) -> int:
@@ -80,10 +80,11 @@ def _compress_2(state: tuple[int, ...], w: list[int]) -> tuple[int, ...]:
         s0 = _right(w[t - 15], 7) ^ _right(w[t - 15], 18) ^ w[t - 15] >> 3
         s1 = _right(w[t - 2], 17) ^ _right(w[t - 2], 19) ^ w[t - 2] >> 10
         w.append(w[t - 16] + s0 + w[t - 7] + s1 & _M32)
+    constants = _round_constants()
     a, b, c, d, e, f, g, h = state
     for t in range(64):
         s1 = _right(e, 6) ^ _right(e, 11) ^ _right(e, 25)
-        t1 = h + s1 + (e & f ^ ~e & g) + _K256[t] + w[t]
+        t1 = h + s1 + (e & f ^ ~e & g) + constants[t] + w[t]
         s0 = _right(a, 2) ^ _right(a, 13) ^ _right(a, 22)
         t2 = s0 + (a & b ^ a & c ^ b & c)
         a, b, c, d, e, f, g, h = t1 + t2 & _M32, a, b, c, d + t1 & _M32, e, f, g
@@ -207,7 +208,7 @@ class Dma(RegisterBlock):
         return taken.ljust(n, b"\0")
 
     def _walk(self, channel: int, at: int) -> None:
-        if self.stored.get(0x70 + 0xC0 * channel + 0x8C, 0) & 0x3F != self.SHA:
+        if self.stored.get(0x70 + 0xC0 * channel + 0x90, 0) & 0x3F != self.SHA:
             return
         seen: set[int] = set()
         self._waiting.clear()
@@ -226,7 +227,11 @@ class SystemControl(RegisterBlock):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        self._random = random.Random(seed)
+        self._seed = seed
+
+    @functools.cached_property
+    def _dice(self) -> Any:
+        return importlib.import_module("random").Random(self._seed)
 
     def read(self, offset: int) -> int:
-        return self._random.getrandbits(32) if offset == self.RANDOM else super().read(offset)
+        return int(self._dice.getrandbits(32)) if offset == self.RANDOM else super().read(offset)

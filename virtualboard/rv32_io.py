@@ -14,7 +14,8 @@ from virtualboard import rv32_peripherals as p
 from virtualboard.rv32_accelerators import Dma, Sha, SystemControl
 from virtualboard.rv32_flash_controller import FlashController
 from virtualboard.rv32_registers import READY, ReadyRegisters, RegisterBlock
-from virtualboard.rv32_timers import Systimer, TimerGroup
+from virtualboard.rv32_timer_groups import TimerGroup
+from virtualboard.rv32_timers import Systimer
 from virtualboard.spi import CommandedFlash, FlashPart
 
 BASE, SIZE = 0x60000000, 0xD1000

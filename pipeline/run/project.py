@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from cache.durable import read_text
 from cache.location import user_cache_dir
-from pipeline.chips import VIRTUAL_CHIPS
 from pipeline.config.reader import parse_config
 from pipeline.config.schema import DeployConfig, DeviceConfig, Filters, Prebuilt, Verify
 from pipeline.config.values import check_value
@@ -156,14 +155,10 @@ def _config_failure(where: str, message: str, hint: str | None = None) -> Failur
 
 
 def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
-    """The first virtual port that asks for something that it cannot have, or for a chip that no virtual board is."""
+    """The first virtual port that asks for something that it cannot have."""
     for device in config.devices:
         if device.profile != config.variant:
             continue
-        if device.is_virtual and device.chip not in VIRTUAL_CHIPS:
-            where = f"{CONFIG_FILE}: device {device.name}"
-            fact = f"the port is '{device.port}', and there is no virtual board of the chip {device.chip}"
-            return _config_failure(where, fact, f"set `port`, or use one of {', '.join(VIRTUAL_CHIPS)}")
         if not device.is_virtual or device.port == "virtual:":
             continue
         from pipeline.device.ports import planted_faults

@@ -24,9 +24,9 @@ from pipeline.client.protocol import (
     Holder,
     NoteKind,
 )
-from pipeline.failures import fail
 from pipeline.formats.jsonrpc import reported_sha256
-from pipeline.model import Failure, FailureCategory, Stage
+from pipeline.model import Failure, FailureCategory
+from pipeline.service import refusals
 from pipeline.service.hub import ConsoleState, Since, Sink
 from pipeline.service.leases import Leases, PortLease
 from pipeline.service.port_owner import (
@@ -37,7 +37,6 @@ from pipeline.service.port_owner import (
     PortLetGo,
     PortOpened,
     PortOwner,
-    closed_failure,
 )
 from pipeline.service.ring import EntryRing
 
@@ -191,7 +190,7 @@ class Console:
     async def opened(self) -> Failure | None:
         """Own the port; None, or why it cannot be opened."""
         if self._make_owner is None:
-            return self._elsewhere("lend")
+            return refusals.lives_in_runs(self.device.where, "lend")
         if self.state == "open":
             return None
         waiting: asyncio.Future[Failure | None] = self._loop.create_future()
@@ -200,7 +199,7 @@ class Console:
             self.open()
         elif self.state == "gone":
             self.owner.want(True, now=True)
-            timer = self._loop.call_later(GONE_S, self._answer_opened, self._still_gone())
+            timer = self._loop.call_later(GONE_S, self._answer_opened, refusals.still_gone(self.device.where))
             waiting.add_done_callback(lambda _: timer.cancel())
         return await waiting
 
@@ -247,7 +246,7 @@ class Console:
         self._answer_opened(None)
 
     def _could_not_open(self, failure: Failure | None) -> None:
-        failure = failure or closed_failure(self.device.where)
+        failure = failure or refusals.not_open(self.device.where)
         kind = NoteKind.BUSY if failure.category is FailureCategory.PORT_BUSY else NoteKind.CLOSED
         news = self.failure is None or self.failure.message != failure.message
         self._closed(failure, kind, failure.line() if news else "")
@@ -278,11 +277,6 @@ class Console:
     def _be_patient(self) -> None:
         if self.owner is not None:
             self.owner.want(self.watched, now=self.watched and self.state == "gone")
-
-    def _still_gone(self) -> Failure:
-        message = "the port vanished, and has not come back"
-        stage = Stage.VERIFY_FLASH
-        return fail(FailureCategory.PORT_MISSING, stage=stage, where=self.device.where, message=message)
 
     # --- what it says -------------------------------------------------------------------------------
 
@@ -402,11 +396,7 @@ class Console:
         """Somebody took it."""
         self.note(NoteKind.TAKEN, f"{by.text} took the port from {lease.holder.text}", tx=by.tx)
         if (asking := self.waiting.get(lease.number)) is not None:
-            message, hint = f"the port was taken by {by.text}", "run again when that has ended"
-            stage = Stage.VERIFY_FLASH
-            asking.taken(
-                fail(FailureCategory.PORT_BUSY, stage=stage, where=self.device.where, message=message, hint=hint)
-            )
+            asking.taken(refusals.taken_by(self.device.where, by))
 
     def give_back(self, lease: PortLease, since_s: float, then: Callable[[], None]) -> None:
         """The lessee is gone: the board shall run, at the monitor's rate. `then` is called when that is so."""
@@ -437,7 +427,7 @@ class Console:
     def refusal(self, what: str) -> Failure | None:
         """Why nobody but the lessee may `what` now."""
         if self._make_owner is None:
-            return self._elsewhere(what)
+            return refusals.lives_in_runs(self.device.where, what)
         holder: Holder | None = self.leases.exclusive(self.key)
         if holder is not None:
             return self.busy(holder)
@@ -447,17 +437,8 @@ class Console:
 
     def busy(self, holder: Holder) -> Failure:
         """It is lent to that one."""
-        message, hint = f"the port is lent to {holder.text}", "wait until that has ended"
-        stage = Stage.VERIFY_FLASH
-        return fail(FailureCategory.PORT_BUSY, stage=stage, where=self.device.where, message=message, hint=hint)
+        return refusals.lent_to(self.device.where, holder)
 
     def gone_failure(self) -> Failure:
         """Why there is no port."""
-        return self.failure or closed_failure(self.device.where)
-
-    def _elsewhere(self, what: str) -> Failure:
-        message = f"there is no port to {what}: this board lives in the runs themselves"
-        hint = "deploy to it; what it says then is shown here"
-        return fail(
-            FailureCategory.CONFIG_ERROR, stage=Stage.VERIFY_FLASH, where=self.device.where, message=message, hint=hint
-        )
+        return self.failure or refusals.not_open(self.device.where)

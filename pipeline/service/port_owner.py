@@ -21,8 +21,8 @@ from typing import Any
 from cache.named_tuple import NamedTuple
 from pipeline.client.protocol import Channel
 from pipeline.errors import DeviceError
-from pipeline.failures import fail
-from pipeline.model import Failure, FailureCategory, Stage
+from pipeline.model import Failure
+from pipeline.service.channel_switch import ChannelSwitch
 
 POLL_S = 0.05
 """Read timeout of a port whose read cannot be woken."""
@@ -38,8 +38,6 @@ EN_LOW_S = 0.005
 REOPEN_FIRST_S, REOPEN_MOST_S, REOPEN_UNWATCHED_S = 0.05, 2.0, 30.0
 """A port that vanished is looked for this often, then rarer: USB is back within a second, a person within minutes; and
 rarer still while nobody wants to see it."""
-
-NO_LONGER = ("the port is not open", "wait for the board to come back, or plug it in")
 
 
 class PortBytes(NamedTuple):
@@ -234,7 +232,7 @@ class PortOwner:
     @property
     def _open_port(self) -> Any:
         if self._port is None or not self._port.is_open:
-            raise OSError(NO_LONGER[0])
+            raise OSError("the port is not open")
         return self._port
 
     def _set_baud(self, baud: int) -> None:
@@ -352,36 +350,6 @@ class PortOwner:
         return False
 
 
-class ChannelSwitch:
-    """Whose bytes come. Asked for in advance, armed when RTS is asserted, done before RTS is released again."""
-
-    def __init__(self) -> None:
-        self.current = Channel.CONSOLE
-        self._asked: Channel | None = None
-        self.armed: Channel | None = None
-
-    def ask(self, channel: Channel) -> None:
-        """From the next reset on."""
-        self._asked = channel
-
-    def asserted(self) -> bool:
-        """RTS is asserted, or again. Is there something to do?"""
-        if self._asked is not None:
-            self.armed, self._asked = self._asked, None
-        return self.armed is not None
-
-    def switch(self) -> None:
-        """The chip was silent, and speaks now."""
-        if self.armed is not None:
-            self.current, self.armed = self.armed, None
-
-    @property
-    def loading(self) -> bool:
-        """Is the chip in its loader, or on the way there?"""
-        said = self._asked or self.armed or self.current
-        return said is Channel.LOADER or self.current is Channel.LOADER
-
-
 def _all(reached: list[threading.Event]) -> None:
     for one in reached:
         one.set()
@@ -402,9 +370,3 @@ def _waker(port: Any) -> Callable[[], None] | None:
         buffer = port._read_buffer
         return None if buffer is None else lambda: buffer.put(None)
     return getattr(port, "cancel_read", None)
-
-
-def closed_failure(where: str) -> Failure:
-    """Asked of a port that is not there."""
-    message, hint = NO_LONGER
-    return fail(FailureCategory.PORT_MISSING, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=hint)

@@ -13,15 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.chips import CHIPS, VIRTUAL_CHIPS
-from pipeline.model import Failure
-from pipeline.run.options import Options
-from pipeline.run.run import load_run
+from pipeline.chips import CHIPS
 from tests import given_firmware as given
 from tests.e2e.inprocess import InProcessRun, deploy
 from tests.e2e.space import Result, Space
 from tests.given_project import DODO, Layout, esp_idf, files, old_esp_idf, platformio, project, with_web
-from virtualboard.chips import CHIPS as BOARDS
 
 
 def user_files(space: Space) -> dict[str, bytes]:
@@ -130,22 +126,15 @@ def test_two_devices_that_are_one_board_are_named(tmp_path: Path) -> None:
     assert space.doit("deploy", "--group", "rack").code == 0
 
 
-def test_a_virtual_board_of_a_chip_that_has_none_is_refused_when_the_text_is_read(tmp_path: Path) -> None:
-    assert set(VIRTUAL_CHIPS) == set(BOARDS)
-    space = project(tmp_path / "project", "esp32c3", files)
-    for chip in CHIPS:
-        for device in (f'chip = "{chip}"', f'port = "virtual:"\nchip = "{chip}"'):
-            text = given.config("", readiness="byte").replace('port = "virtual:"', device)
-            text = text.replace('kind = "prebuilt"', f'kind = "prebuilt"\nchip = "{chip}"')
-            image = bytearray(given.app("esp32c3"))
-            image[12] = CHIPS[chip].image_chip_id
-            space.file("bin/a.bin").write_bytes(image)
-            boot = hex(CHIPS[chip].bootloader_offset)
-            listed = f'files = {{ {boot} = "bin/a.bin", 0x8000 = "bin/t.bin", 65536 = "bin/a.bin" }}'
-            space.file("deploy.toml").write_text(text.replace("[prebuilt]", f"[prebuilt]\n{listed}"))
-            found = load_run(Options(), space.path)
-            said = isinstance(found, Failure) and f"there is no virtual board of the chip {chip}" in found.message
-            assert said == (chip not in VIRTUAL_CHIPS), found
+@pytest.mark.parametrize("chip", CHIPS)
+def test_there_is_a_virtual_board_of_every_chip(chip: str, tmp_path: Path) -> None:
+    """Flashed and judged by its ROM; a second deploy finds everything there."""
+    space = project(tmp_path / "project", chip, files)
+    config = space.file("deploy.toml")
+    config.write_text(config.read_text().replace('kind = "prebuilt"', f'kind = "prebuilt"\nchip = "{chip}"'))
+    runs = [deploy(space.path), deploy(space.path)]
+    assert [run.outcome for run in runs] == ["full_flashed", "verified_unchanged"], [run.failure for run in runs]
+    assert on_board(space, given.BOOT_OFFSETS[chip], given.bootloader(chip))
 
 
 @pytest.fixture

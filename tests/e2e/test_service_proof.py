@@ -46,7 +46,11 @@ class WatchedBoard:
 
     def run(self, kind: str) -> Result | None:
         lent = self.viewer.kinds().count("preempted")
-        result = getattr(self, f"_{kind}")()
+        try:
+            result = getattr(self, f"_{kind}")()
+        except AssertionError:
+            print("the board:", self.board.child.poll(), *(note.text for note in self.viewer.notes[-12:]), sep="\n")
+            raise
         # Whatever became of it, the console has its board again.
         self.viewer.wait(lambda: self.viewer.kinds().count("reattached") > lent)
         if isinstance(result, Result):

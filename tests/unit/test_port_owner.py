@@ -13,8 +13,8 @@ from pipeline.client.protocol import Channel
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
 from pipeline.model import FailureCategory
+from pipeline.service.channel_switch import ChannelSwitch
 from pipeline.service.port_owner import (
-    ChannelSwitch,
     PortBytes,
     PortClock,
     PortEvent,

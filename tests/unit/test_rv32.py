@@ -15,6 +15,7 @@ from virtualboard import rom
 from virtualboard import rv32_peripherals as per
 from virtualboard import rv32_timers as timers
 from virtualboard.rv32 import Rv32Machine
+from virtualboard.rv32_timer_groups import TimerGroup
 
 CODE = 0x40380000
 VECTORS = 0x40380800
@@ -389,7 +390,7 @@ def test_the_boot_watchdogs_bite_unless_switched_off_behind_their_keys() -> None
 
 def test_feeding_moves_the_bite_and_stages_name_their_reset() -> None:
     now = 0.0
-    group = timers.TimerGroup(lambda: now, 1, lambda: 40e6)
+    group = TimerGroup(lambda: now, 1, lambda: 40e6)
     assert group.watchdog.bite is None
     group.write(0x4C, 40_000 << 16)  # a tick is a millisecond
     group.write(0x50, 100)
@@ -406,3 +407,13 @@ def test_feeding_moves_the_bite_and_stages_name_their_reset() -> None:
     group.write(0x60, 1)
     group.write(0x48, 0)
     assert group.watchdog.bite == (pytest.approx(1.1), rom.TG1WDT_SYS), "locked"
+
+
+def test_the_line_is_usb_as_soon_as_firmware_writes_there() -> None:
+    usb = [*li(T0, 0x60043000), A0 << 20 | T0 << 15 | 2 << 12 | 0x23]
+    program = [*li(A0, ord("u")), *send(A0), *li(A0, ord("j")), *usb, *load(A0, 0x60043000), *usb, *HERE]
+    for on, said in ((False, b"u"), (True, b"j\0")):
+        chip = TinyChip(program)
+        chip.machine.usb = on
+        chip.machine.feed(b"x")
+        assert chip.run() == said, "what came before it did was for UART0"

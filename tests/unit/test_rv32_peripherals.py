@@ -15,7 +15,8 @@ from virtualboard.rv32_accelerators import Dma, Sha, SystemControl, compress
 from virtualboard.rv32_csr import ExtraCsrs
 from virtualboard.rv32_flash_controller import FlashController
 from virtualboard.rv32_registers import READY, ReadyRegisters
-from virtualboard.rv32_timers import Systimer, TimerGroup
+from virtualboard.rv32_timer_groups import TimerGroup
+from virtualboard.rv32_timers import Systimer
 from virtualboard.spi import FlashPart
 
 
@@ -221,7 +222,7 @@ def test_the_accelerator_takes_blocks_by_dma() -> None:
         struct.pack_into("<3I", memory, at, head, buffer, after)
     memory[0x400:0x464], memory[0x800 : 0x800 + len(blocks) - 100] = blocks[:100], blocks[100:]
     dma = Dma(lambda address, n: bytes(memory[address - base : address - base + n]))
-    dma.write(0x70 + 0xC0 + 0x8C, 7)
+    dma.write(0x70 + 0xC0 + 0x90, 7)
     dma.write(0x18, 1 << 4)
     dma.write(0x70 + 0xC0 + 0x70, 1 << 21 | 0x80100)
     assert dma.read(0x10) & 1 << 4 and dma.read(0x14) == 1 << 4
@@ -232,7 +233,7 @@ def test_the_accelerator_takes_blocks_by_dma() -> None:
     sha.write(0x0C, len(blocks) // 64)
     sha.write(0x1C, 1)
     assert state(sha, 8) == hashlib.sha256(message).digest()
-    dma.write(0x70 + 0x8C, 6)  # AES
+    dma.write(0x70 + 0x90, 6)  # AES
     dma.write(0x70 + 0x70, 1 << 21 | 0x80100)
     assert dma.take(4) == bytes(4)
 
@@ -240,7 +241,7 @@ def test_the_accelerator_takes_blocks_by_dma() -> None:
 def test_a_descriptor_chain_that_never_ends_ends() -> None:
     loop = struct.pack("<3I", 4 << 12, 0x3FC80000, 0x3FC80000)
     dma = Dma(lambda address, n: loop[:n])
-    dma.write(0x70 + 0x8C, 7)
+    dma.write(0x70 + 0x90, 7)
     dma.write(0x70 + 0x70, 1 << 21 | 0x80000)
     assert dma.take(8) == loop[:4] + bytes(4)
 

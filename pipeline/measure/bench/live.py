@@ -2,7 +2,7 @@
 
 Runs a real `doit serve` with a runtime directory of its own, and whole processes of `hotplate` and `doit` in a scratch
 copy of the project, with and without it, in turn; then the verdict on a generated project of 10,000 units against
-ninja. What lent ports cost, `live_ports.py` measures where it is there. Does not touch the project, its cache, or the
+ninja. What lent ports cost, `live_ports.py` measures. Does not touch the project, its cache, or the
 user's own service.
 """
 
@@ -16,14 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pipeline.effects.process import background
 from pipeline.engine.execution import placed_command
 from pipeline.fastpath import quick_build
+from pipeline.measure.bench import live_ports
 from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.engine import DOIT, LARGE, GeneratedBench
 from pipeline.measure.bench.suite import CannotRun, Recorder
@@ -36,7 +35,6 @@ from pipeline.run.options import Options
 
 TIMEOUT_S = 600
 ALONE = {"HOTPLATE_SERVICE": "0"}
-PORTS = "pipeline.measure.bench.live_ports"
 WARNING = "#warning hotplate"
 READY_S = 60.0
 
@@ -239,19 +237,16 @@ def _bare(scratch: DeployBench, source: Path, text: str, runs: int) -> tuple[flo
 
 def _ports(recorder: Recorder, runs: int) -> None:
     """What lending costs, and a byte's way to a viewer: on a pseudo-terminal, whose board this process is."""
-    if find_spec(PORTS) is None:
-        return
-    ports = import_module(PORTS)
-    found = ports.measure_ports(runs, recorder.step)
+    found = live_ports.measure_ports(runs, recorder.step)
     for case, times, limit in (
-        ("port lent to a deploy", found.lent, ports.LENT_MS),
-        ("port given back to its viewers", found.returned, ports.LENT_MS),
-        ("board's byte -> viewer's socket", found.byte, ports.BYTE_MEDIAN_MS),
+        ("port lent to a deploy", found.lent, live_ports.LENT_MS),
+        ("port given back to its viewers", found.returned, live_ports.LENT_MS),
+        ("board's byte -> viewer's socket", found.byte, live_ports.BYTE_MEDIAN_MS),
     ):
         recorder.add(measured(recorder.suite, case, times, "ms", target=at_most(limit)))
     late = sorted(found.byte)[min(len(found.byte) - 1, int(0.99 * len(found.byte)))]
     case = "board's byte -> viewer's socket, p99"
-    recorder.add(measured(recorder.suite, case, [late], "ms", target=at_most(ports.BYTE_P99_MS)))
+    recorder.add(measured(recorder.suite, case, [late], "ms", target=at_most(live_ports.BYTE_P99_MS)))
 
 
 def _large(recorder: Recorder, bench: LiveBench, runs: int) -> None:
