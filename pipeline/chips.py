@@ -30,8 +30,9 @@ class RomRules(NamedTuple):
 class Chip(NamedTuple):
     """One chip: the id in its image headers, where its ROM looks for the bootloader, the flash frequencies that its
     header can express, how many bits of a flash address esptool's stub sends (the ROM's loader sends 24, whatever the
-    chip), where its efuses are read (0: only esptool knows how), and its ROM's rules. Sources: esptool's targets
-    (`FLASH_32BIT_ADDR_SUPPORTED` for the address bits), the chips' technical reference manuals."""
+    chip), where its efuses are read (0: only esptool knows how), its ROM's rules, and the pin that a BOOT button
+    pulls low. Sources: esptool's targets (`FLASH_32BIT_ADDR_SUPPORTED` for the address bits), the chips' technical
+    reference manuals and, for the pin, hardware design guidelines."""
 
     image_chip_id: int
     bootloader_offset: int
@@ -40,6 +41,7 @@ class Chip(NamedTuple):
     stub_address_bits: int = 24
     efuse_base: int = 0
     rom: RomRules = RomRules()
+    boot_gpio: int = 9
 
     @property
     def flash_reach(self) -> int:
@@ -60,16 +62,17 @@ CHIPS: Mapping[str, Chip] = MappingProxyType(
             "xtensa",
             efuse_base=0x3FF5A000,
             rom=RomRules(segments=32, modes=6, freqs=(), checks_segments=False),
+            boot_gpio=0,
         ),
-        "esp32s2": Chip(2, 0x1000, "xtensa"),
-        "esp32s3": Chip(9, 0x0, "xtensa", stub_address_bits=32, efuse_base=0x60007000),
+        "esp32s2": Chip(2, 0x1000, "xtensa", boot_gpio=0),
+        "esp32s3": Chip(9, 0x0, "xtensa", stub_address_bits=32, efuse_base=0x60007000, boot_gpio=0),
         "esp32c2": Chip(12, 0x0, "riscv", ("60m", "30m", "20m", "15m")),
         "esp32c3": Chip(5, 0x0, "riscv", efuse_base=0x60008800, rom=RomRules(ram=range(0x3FCDE160, 0x3FCDF664))),
-        "esp32c5": Chip(23, 0x2000, "riscv", ("80m", "40m", "20m"), stub_address_bits=32),
+        "esp32c5": Chip(23, 0x2000, "riscv", ("80m", "40m", "20m"), stub_address_bits=32, boot_gpio=28),
         "esp32c6": Chip(13, 0x0, "riscv", ("80m", "40m", "20m")),
         "esp32c61": Chip(20, 0x0, "riscv", ("80m", "40m", "20m"), stub_address_bits=32),
         "esp32h2": Chip(16, 0x0, "riscv", ("48m", "24m", "16m", "12m")),
-        "esp32p4": Chip(18, 0x2000, "riscv", stub_address_bits=32),
+        "esp32p4": Chip(18, 0x2000, "riscv", stub_address_bits=32, boot_gpio=35),
     }
 )
 

@@ -155,7 +155,7 @@ FAILURE_MAP: Mapping[FailureCategory, FailureClass] = MappingProxyType(
         _C.SYNC_FAILED: FailureClass(
             _DEVICE,
             _A.PRESS_BOOT,
-            "the port opened but the ROM loader did not answer, or the chip stayed in it",
+            "the port opened but the ROM loader did not answer, whatever was tried, or the chip stayed in it",
             "hold BOOT, press and release EN (reset), then run again",
         ),
         _C.WRITE_FAILED: FailureClass(

@@ -389,6 +389,12 @@ def task_ota() -> Task:
     return ota()
 
 
+def task_recover() -> Task:
+    from pipeline.shelf.tasks import recover
+
+    return recover()
+
+
 def task_hooks() -> Iterator[Task]:
     from pipeline.editor.tasks import hooks_group
 

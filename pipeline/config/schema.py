@@ -134,7 +134,8 @@ class DeviceConfig(NamedTuple):
     boards; `rom_elf`: the mask ROM, relative to the project root or absolute, "" for what ESP_ROM_ELF_DIR has.
     `profile`: whose build it gets; never empty in a configuration that was read. `enabled`: may it be selected.
     `ota`: how updates go without a cable: a port, `espota://` or `http://`, "" for `port`; `ota_call`: the method by
-    which a device is told the address of an update that it pulls."""
+    which a device is told the address of an update that it pulls. `power`: a command that switches the board's power
+    off and on, `{port}` in it stands for its port; () for none."""
 
     name: str
     chip: str
@@ -153,6 +154,7 @@ class DeviceConfig(NamedTuple):
     rom_elf: str = ""
     ota: str = ""
     ota_call: str = ""
+    power: tuple[str, ...] = ()
 
     @property
     def is_virtual(self) -> bool:

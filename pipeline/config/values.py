@@ -259,6 +259,11 @@ def _command(values: Sequence[str]) -> Finding:
     return _each(_program)(values[:1]) if values else ("is empty", "begin with the program to run")
 
 
+def _power(values: Sequence[str]) -> Finding:
+    """A command of this bench, which may lie anywhere on its machine."""
+    return None if all(values[:1]) else ("begins with an empty word", "begin with the program to run")
+
+
 def _depfile(value: str) -> Finding:
     return _product(value) if value else None
 
@@ -303,6 +308,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("device", "port"): _text,
         ("device", "ota"): _text,
         ("device", "ota_call"): _text,
+        ("device", "power"): _power,
         ("device", "chip"): _one_of(tuple(CHIPS)),
         ("device", "mac"): _mac,
         ("device", "baud"): _BAUD,

@@ -2,7 +2,8 @@
 
 Knows modem lines and the two ways to speak to a loader. Does not read or write flash. The lean way is tried first: the
 chip is known from the configuration, so nothing is detected, esptool is not even imported, and EN is held low no longer
-than a reset circuit needs. Where it gets no answer, esptool's own reset strategies follow, and the session says so.
+than a reset circuit needs. Where it gets no answer, esptool's own reset strategies follow, and the session says so;
+then whatever else the caller knows to try (`recovery.py`).
 Invariant: `connect` returns a synchronised loader of the expected chip, or raises with the port closed.
 """
 
@@ -12,7 +13,7 @@ import errno
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
@@ -77,16 +78,28 @@ class Loader(NamedTuple):
     reasons: tuple[Reason, ...] = ()
 
 
-def connect(port: Any, chip: str, where: str, flash_size: int, reset: str) -> Loader:
+Recover = Callable[[Any, Exception], Loader]
+"""Given the open port and why its loader does not answer: a loader all the same. Raises DeviceError, or as `enter`."""
+
+
+def connect(port: Any, chip: str, where: str, flash_size: int, reset: str, recover: Recover | None = None) -> Loader:
     """Reset the chip on `port` into its loader, sync, and read its identity (no write, no stub).
 
-    `reset` is a key of LEAN. Raises DeviceError: sync_failed, wrong_device (another chip than `chip`), port_missing,
-    protected_device. Closes the port when it raises.
+    `reset` is a key of LEAN; `recover` is asked once nothing here helped. Raises DeviceError: sync_failed, wrong_device
+    (another chip than `chip`), port_missing, protected_device. Closes the port when it raises.
     """
     try:
         say_channel(port, "loader")
-        lean, reasons = _lean(port, chip, flash_size, reset)
-        return lean or _standard(port, chip, flash_size, reset, reasons)
+        lean: Loader | None = None
+        reasons: tuple[Reason, ...] = ()
+        try:
+            lean, reasons = _lean(port, chip, flash_size, reset)
+            return lean or _standard(port, chip, flash_size, reset, reasons)
+        except (RuntimeError, OSError, *GARBLED) as error:
+            if recover is None or not _is_silence(error):
+                raise
+            found = recover(port, error)
+            return found._replace(reasons=(*reasons, *found.reasons))
     except (RuntimeError, OSError, *GARBLED) as error:  # esptool's FatalError is a RuntimeError, pyserial's an OSError
         vanished = gone(port)
         port.close()
@@ -108,6 +121,12 @@ def connect(port: Any, chip: str, where: str, flash_size: int, reset: str) -> Lo
         raise
 
 
+def _is_silence(error: Exception) -> bool:
+    """Is it the board that does not answer? Not another chip, not a protected one, not a port without lines."""
+    named = isinstance(error, (OtherChip, SecureDownload)) or _is_other_chip(error)
+    return not named and getattr(error, "errno", None) != errno.ENOTTY
+
+
 def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | None, tuple[Reason, ...]]:
     """Ours, without esptool; or why it did not do."""
     if not reads(chip):
@@ -118,29 +137,33 @@ def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | N
     for sequence in LEAN[reset]:
         rom = RomLoader(port, chip)
         port.reset_input_buffer()
-        _play(port, sequence)
+        play(port, sequence)
         try:
             rom.sync()
-            found = _identified(rom)
+            found = identified(rom)
         except (OtherChip, SecureDownload):
             raise
         except LoaderError as error:
             last = str(error)
             continue
-        facts = DeviceFacts(
-            chip=chip,
-            mac=found.mac,
-            chip_id=found.chip_id,
-            revision=found.revision,
-            flash_size=flash_size,
-            flash_encryption=found.flash_encryption,
-            secure_boot=found.secure_boot,
-        )
-        return Loader(rom, facts), ()
+        return Loader(rom, facts_of(found, chip, flash_size)), ()
     return None, (Reason("standard-connect", "loader", "the lean reset got no answer", last),)
 
 
-def _identified(rom: RomLoader) -> Identity:
+def facts_of(found: Identity, chip: str, flash_size: int) -> DeviceFacts:
+    """What the ROM says of itself, as facts about a board whose flash is taken to have `flash_size` bytes."""
+    return DeviceFacts(
+        chip=chip,
+        mac=found.mac,
+        chip_id=found.chip_id,
+        revision=found.revision,
+        flash_size=flash_size,
+        flash_encryption=found.flash_encryption,
+        secure_boot=found.secure_boot,
+    )
+
+
+def identified(rom: RomLoader) -> Identity:
     """Who answers. Replies have no checksum: another chip is believed when it says so twice. Raises LoaderError."""
     try:
         return rom.identify()
@@ -158,31 +181,66 @@ def _standard(port: Any, chip: str, flash_size: int, reset: str, reasons: tuple[
     esptool = load_esptool()
     esp = esptool_loader(port, chip, reset)
     mode = "usb-reset" if reset == "usb" else "default-reset"
-    esp.connect(mode=mode, attempts=STANDARD_TRIES, detecting=True, warnings=False)
+    _connect_esptool(esp, port, mode)
     try:
-        facts = _identify(esp, chip, flash_size)
+        facts = identify(esp, chip, flash_size)
     except esptool.FatalError as error:
         if _is_other_chip(error):
             raise
         reasons += (Reason("retried", "loader", "", str(error).splitlines()[0]),)
-        esp.connect(mode=mode, attempts=STANDARD_TRIES, detecting=True, warnings=False)
-        facts = _identify(esp, chip, flash_size)
+        _connect_esptool(esp, port, mode)
+        facts = identify(esp, chip, flash_size)
     esp._post_connect()  # stops the watchdogs of a chip on its own USB, which else reset it while flash is written
     return Loader(esp, facts, reasons)
+
+
+def _connect_esptool(esp: Any, port: Any, mode: str) -> None:
+    """By esptool's strategies, on a port that stays open whatever comes of it."""
+    esp._port = _KeptOpen(port)
+    esp.connect(mode=mode, attempts=STANDARD_TRIES, detecting=True, warnings=False)
+    esp._port = port
+    esp.flush_input()  # which also makes esptool read from `port` itself again
+
+
+class _KeptOpen:
+    """`port`, for esptool: it closes a port whose chip does not answer, which ends the lease of a lent one and the life
+    of a board in this process. One that vanished it closes too, to open it again, and that it may."""
+
+    def __init__(self, port: Any) -> None:
+        vars(self).update(_real=port, _closed=False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._real, name, value)
+
+    def isOpen(self) -> bool:
+        return not self._closed and bool(self._real.isOpen())
+
+    def close(self) -> None:
+        vars(self).update(_closed=True)
+
+    def open(self) -> None:
+        if not hasattr(self._real, "rejoin"):  # a lent one comes back without being closed
+            self._real.close()
+        vars(self).update(_closed=False)
+        self._real.open()
 
 
 def enter_again(esp: Any, port: Any, reset: str) -> None:
     """Reset into the ROM once more, with esptool's times. Raises esptool.FatalError."""
     port.reset_input_buffer()
-    _play(port, AGAIN[reset])
+    play(port, AGAIN[reset])
     esp.connect(mode="no-reset", attempts=1, detecting=True, warnings=False)
 
 
 def esptool_loader(port: Any, chip: str, reset: str) -> Any:
-    """esptool's loader object on an open port: silent, and counting its round trips in `commands`. Sends nothing."""
+    """esptool's loader object on an open port, at the port's rate: silent, and counting its round trips in `commands`.
+    Sends nothing."""
     esptool = load_esptool()
     set_timeout(port, TIMEOUT_S)
-    esp = esptool.CHIP_DEFS[chip](port)
+    esp = esptool.CHIP_DEFS[chip](port, port.baudrate)
     esp.cache["usb_vid"], esp.cache["usb_pid"] = _usb_ids(port, reset)
     count_commands(esp, 0)
     return esp
@@ -229,7 +287,8 @@ def _is_other_chip(error: Exception) -> bool:
     return str(error).startswith("This chip is")
 
 
-def _play(port: Any, sequence: Sequence[Step]) -> None:
+def play(port: Any, sequence: Sequence[Step]) -> None:
+    """Set the lines as `sequence` says."""
     for dtr, rts, held_s in sequence:
         # RTS last on the way down and up, so that EN never moves while IO0 is undecided
         port.setDTR(dtr)
@@ -238,7 +297,7 @@ def _play(port: Any, sequence: Sequence[Step]) -> None:
             time.sleep(held_s)
 
 
-def _identify(esp: Any, chip: str, flash_size: int) -> DeviceFacts:
+def identify(esp: Any, chip: str, flash_size: int) -> DeviceFacts:
     """Who is it? Chip id from the ROM (C3, S3...), else the magic register; MAC and revision from efuse."""
     import esptool
 

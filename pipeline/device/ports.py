@@ -131,9 +131,20 @@ def reopen(port: Any) -> None:
         port.close()
     if hasattr(port, "current_name"):  # a virtual board knows
         port.port = port.current_name
-    elif hasattr(port, "usb") and port.usb.known:
+        _open_again(port)
+        return
+    if hasattr(port, "usb") and port.usb.known:
         port.port = find_again(port.usb, port.port)
     port.open()
+
+
+def _open_again(port: Any) -> None:
+    from virtualboard.nor import FlashError
+
+    try:
+        port.open()
+    except FlashError as error:
+        raise OSError(errno.EBUSY, str(error).partition("\n")[0], port.port) from None
 
 
 def reset_of(device: DeviceConfig, port: Any) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.chips import CHIPS, ROM_REACH
 from pipeline.device import connect as connecting
-from pipeline.device.connect import Loader
+from pipeline.device.connect import Loader, Recover
 from pipeline.device.flash_baud import ROM_BAUD, start_stub
 from pipeline.device.rom_loader import RomLoader
 from pipeline.device.serial_link import PortLink
@@ -211,7 +211,17 @@ class EspSession:
 
 
 def connect(
-    port: Any, chip: str, where: str, link: Callable[[], PortLink], flash_size: int, reset: str, baud: int = ROM_BAUD
+    port: Any,
+    chip: str,
+    where: str,
+    link: Callable[[], PortLink],
+    flash_size: int,
+    reset: str,
+    baud: int = ROM_BAUD,
+    *,
+    recover: Recover | None = None,
 ) -> EspSession:
-    """Enter the loader and read the identity (see `connect.connect`); `baud` is used once something is written."""
-    return EspSession(connecting.connect(port, chip, where, flash_size, reset), port, where, link, baud, reset)
+    """Enter the loader and read the identity (see `connect.connect`); `baud` is used once something is written, unless
+    the line did not even take the ROM's rate."""
+    loader = connecting.connect(port, chip, where, flash_size, reset, recover)
+    return EspSession(loader, port, where, link, min(baud, port.baudrate) if port.baudrate < ROM_BAUD else baud, reset)

@@ -90,6 +90,10 @@ SLOWER_BAUD = "slower-baud"
 """Kind of reason: the line did not take a rate, and the next lower one was tried."""
 
 
+RECOVERED = "recovered"
+"""Kind of reason: the loader answered only after more than the usual entry; the subject says after what."""
+
+
 class Answers(NamedTuple):
     """What came back from the firmware: results by method (None: it answered with an error), and link times of the
     request, of the first byte and of the first answer's first byte."""

@@ -26,7 +26,9 @@ from pipeline.run.lent_ports import LentPorts
 if TYPE_CHECKING:
     from pipeline.client.protocol import Holder
     from pipeline.config.schema import DeviceConfig
+    from pipeline.device.connect import Loader
     from pipeline.device.leases import BoardLease
+    from pipeline.device.recovery import Recovery
     from pipeline.device.serial_link import PortLink
     from pipeline.effects.clock import SystemClock
     from pipeline.stages.handover import Journal
@@ -71,15 +73,29 @@ class DeviceService:
 
     # --- ports and sessions ---------------------------------------------------------------------
 
-    def open_session(self, device: DeviceConfig) -> FlashSession:
-        """A loader session with the board, on the port of the device's link if that is open. Raises DeviceError."""
+    def open_session(self, device: DeviceConfig, recovery: Recovery | None = None) -> FlashSession:
+        """A loader session with the board, on the port of the device's link if that is open; where its loader does not
+        answer, `recovery` is tried. Raises DeviceError."""
         from pipeline.device import session
         from pipeline.device.ports import reset_of
         from pipeline.device.serial_link import PortLink
 
         taken = self._lease(device)
         held = self._holders.pop(device.name, _Holder()).link
-        port = held.give_port() if isinstance(held, PortLink) else self._open_port(device)
+        began_s = self._clock_of(device.name).now_s()
+
+        def recover(port: Any, error: Exception) -> Loader:
+            nonlocal recovery
+            recovery = recovery or self.recovery(device, began_s)
+            return recovery.climb(port, error)
+
+        try:
+            port = held.give_port() if isinstance(held, PortLink) else self._open_port(device)
+        except DeviceError as error:
+            if recovery is None and not device.power:
+                raise
+            recovery = recovery or self.recovery(device, began_s)
+            port = recovery.open(lambda: self._open_port(device), error)
         opened = session.connect(
             port,
             device.chip,
@@ -88,10 +104,21 @@ class DeviceService:
             self.project.config.flash.size_bytes,
             reset_of(device, port),
             device.baud,
+            recover=recover,
         )
-        opened.reasons = (*taken, *opened.reasons)
+        opened.reasons = (*taken, *(recovery.reasons if recovery is not None else ()), *opened.reasons)
         self._holders[device.name] = _Holder(session=opened)
         return opened
+
+    def recovery(self, device: DeviceConfig, began_s: float | None = None, *, patient: bool = False) -> Recovery:
+        """What can be tried for a board that does not answer, since `began_s` on its clock (default: now)."""
+        from pipeline.device.power import power_switch
+        from pipeline.device.recovery import Recovery, Surroundings
+
+        now = self._clock_of(device.name).now_s
+        switch = power_switch(self.build.runner, self.project.root)
+        size = self.project.config.flash.size_bytes
+        return Recovery(device, Surroundings(size, now, now() if began_s is None else began_s, switch, patient))
 
     def open_link(self, device: DeviceConfig, *, reset: bool) -> PortLink:
         """The device's port for a monitor, without a loader session. Raises DeviceError."""

@@ -170,6 +170,7 @@ NO_RUN = frozenset(
         "host",
         "loop",
         "ota",
+        "recover",
     }
 )
 """doit's commands, ours, and the tasks that are no stages: a run of them builds nothing in this process."""

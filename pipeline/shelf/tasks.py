@@ -1,4 +1,5 @@
-"""`devices:discover` as a doit task, and what it does: look for boards, write the new ones into deploy.toml.
+"""`devices:discover`, `ota` and `recover` as doit tasks, and what the first one does: look for boards, write the new
+ones into deploy.toml.
 
 Knows the project and the ports that may be asked; what a table looks like, `new_devices` knows. Invariants: declaring
 the task imports nothing of what it runs; deploy.toml is written whole, and only when what comes out is a configuration.
@@ -40,6 +41,23 @@ def ota() -> dict[str, Any]:
     """The task."""
     doc = "update without a cable: send what differs of the application, restart, and prove what runs"
     return {"basename": "ota", "doc": doc, "actions": [(_ota, [])], "params": measuring_params(), "verbosity": 2}
+
+
+def recover() -> dict[str, Any]:
+    """The task."""
+    doc = "bring back a board that does not answer: try what there is to try, and say what helped (writes no flash)"
+    params = measuring_params()
+    return {"basename": "recover", "doc": doc, "actions": [(_recover, [])], "params": params, "verbosity": 2}
+
+
+@told(TaskFailed)
+def _recover(**options: Any) -> TaskFailed | None:
+    del options  # of this task only; the run has read those of the whole command line
+    from pipeline.shelf.recover import recover_devices
+
+    failed = recover_devices(current())
+    told = [f"{failure.line()}\nhint: {failure.hint}" for failure in failed]
+    return TaskFailed("\n".join(told)) if failed else None
 
 
 @told(TaskFailed)

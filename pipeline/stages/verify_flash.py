@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.chips import ROM_REACH
 from pipeline.config.schema import DeviceConfig
-from pipeline.effects.api import FlashSession
+from pipeline.effects.api import RECOVERED, FlashSession
 from pipeline.errors import DeviceError
 from pipeline.flash import board_checks
 from pipeline.flash.plan import Delta, full_flash_reason, plan_writes
@@ -63,7 +63,7 @@ def run(
         # The only retry of a deploy, before the first write; afterwards the next run resumes instead. Entering the
         # loader has retries of its own, and a port that is not there does not come back by asking again.
         wrong = error.failure.category is FailureCategory.WRONG_DEVICE
-        if wrong or any(reason.kind == RETRIED for reason in session.reasons):
+        if wrong or any(reason.kind in (RETRIED, RECOVERED) for reason in session.reasons):
             raise
         boards.let_go(device)
         doubts.append(Reason(RETRIED, str(Stage.VERIFY_FLASH), "", error.failure.message))

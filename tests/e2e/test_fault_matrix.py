@@ -32,7 +32,7 @@ LOADER = "port_missing sync_failed write_failed"
 
 MATRIX = [
     (VERIFY, "boot-loop:boot=0", "boot_loop"),
-    (VERIFY, "vanish:for=0.3", "port_missing"),
+    (VERIFY, "vanish:for=0.3", ""),
     (VERIFY, "vanish:for=9,name=new", "port_missing"),
     (VERIFY, "garble:to=host,at=0,every=40", "sync_failed"),
     (VERIFY, "garble:to=board,at=0,every=40,count=3", "sync_failed"),

@@ -88,3 +88,21 @@ def test_what_is_asked_of_the_service_by_hand(
     assert gone.code == 1 and "no service runs" in gone.err
     log = (service.runtime / "hotplate/service.log").read_text()
     assert "begins" in log and log.rstrip().endswith("ends")
+
+
+def test_a_silent_board_is_not_taken_from_its_viewers(
+    host_space: Space, service: ServiceProcess, start_board: Callable[..., ServedBoard]
+) -> None:
+    """The lease stays through every remedy, and what a lent port cannot do is said."""
+    board = start_board("--fault", "silence:for=0,boot=0,times=0")
+    host_space.on_process(board.url)
+    with PlainViewer(device_of(host_space, board)) as viewer:
+        result = host_space.doit("recover")
+        assert result.code == 1
+        assert "bench: reenumerate: skipped: the service keeps the port open, and it is there" in result.out
+        for remedy in ("loader-entry", "soft-reset", "reset-line", "other-baud"):
+            assert f"bench: {remedy}: failed after" in result.out, result.out
+        assert "vanished" not in result.out + result.err and "went away" not in result.out
+        viewer.wait(lambda: "reattached" in viewer.kinds())
+        assert viewer.kinds().count("preempted") == 1
+    assert service.status()["devices"][0]["holder"] is None

@@ -70,7 +70,7 @@ def test_the_lean_loader_reads_what_esptool_reads(board: Opener, chip: str) -> N
     port = board(chip)
     lean = connect(port, chip)
     assert isinstance(lean._esp, RomLoader) and lean.reasons == ()
-    by_esptool = connecting._identify(connecting.esptool_loader(port, chip, "classic"), chip, FLASH)
+    by_esptool = connecting.identify(connecting.esptool_loader(port, chip, "classic"), chip, FLASH)
     assert lean.facts == by_esptool
     assert lean.facts.mac == "7c:df:a1:00:11:22"
 

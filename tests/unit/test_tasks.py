@@ -45,7 +45,20 @@ def test_what_a_dodo_gets() -> None:
 
     names = pipeline.tasks.__all__
     stages = ["fingerprint", "compile", "link", "verify_flash", "reflash", "reattach", "ttfb", "deploy"]
-    groups = ["baseline", "loop", "bench", "cache", "check", "discover", "ota", "hooks", "livetest", "host", "all"]
+    groups = [
+        "baseline",
+        "loop",
+        "bench",
+        "cache",
+        "check",
+        "discover",
+        "ota",
+        "recover",
+        "hooks",
+        "livetest",
+        "host",
+        "all",
+    ]
     assert names == ["DOIT_CONFIG", *(f"task_{name}" for name in (*stages, *groups))]
     with pytest.raises(AttributeError, match="no attribute 'task_nothing'"):
         _ = pipeline.tasks.task_nothing
