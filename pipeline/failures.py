@@ -268,7 +268,7 @@ def failure_map_markdown() -> str:
     for category in FailureCategory:
         row = FAILURE_MAP[category]
         if not row.stages:
-            stages = "before the first"
+            stages = "before the first" if category is FailureCategory.CONFIG_ERROR else "after the last"
         elif row.stages == tuple(Stage):
             stages = "any"
         else:

@@ -193,6 +193,7 @@ def test_a_moved_identity_writes_everything_once(deployed: DeviceBench, record: 
     older = dict(context.build.identity) | {kind.split("-", maxsplit=1)[0]: "what it was before"}
     (device,) = context.project.devices
     context.boards.open_session(device).close()
+    context.boards.done_with(device)
     from pipeline.device.journal_file import DeviceJournal
 
     journal = DeviceJournal(context.project.state_dir / "devices.v1", next(iter(deployed.boards)))

@@ -52,7 +52,8 @@ def test_tasks_that_cannot_write_say_where_on_stderr(host_space: Space) -> None:
     assert bench.code == 1 and bench.err.startswith("bench:work: error: "), bench.err
     editor = host_space.doit("hooks:install", "--editor", "nano")
     assert editor.err == (
-        "--editor: error: 'nano' is no editor that hooks are known for\nhint: choose one of vscode, neovim, emacs\n"
+        "--editor: error: 'nano' is no editor that hooks are known for\n"
+        "hint: choose one of vscode, neovim, emacs, zed, jetbrains\n"
     )
     assert (editor.code, editor.out) == (1, ".  hooks:install\n")
     built = next(host_space.file("build").rglob("json.c.o"))

@@ -60,8 +60,9 @@ def test_every_user_action_is_used() -> None:
     assert {row.user_action for row in FAILURE_MAP.values()} == set(UserAction)
 
 
-def test_only_config_errors_come_before_the_first_stage() -> None:
-    assert [category for category, row in FAILURE_MAP.items() if not row.stages] == [FailureCategory.CONFIG_ERROR]
+def test_only_config_errors_and_failed_tests_belong_to_no_stage() -> None:
+    outside = [category for category, row in FAILURE_MAP.items() if not row.stages]
+    assert outside == [FailureCategory.CONFIG_ERROR, FailureCategory.TEST_FAILED]
 
 
 def test_a_given_hint_and_detail_win() -> None:

@@ -248,10 +248,10 @@ def test_too_many_and_other_users_are_turned_away(monkeypatch: pytest.MonkeyPatc
 
 def test_a_port_that_cannot_be_had_is_told() -> None:
     async def scenario(bench: TerminalBench) -> None:
-        from pipeline.service.port_owner import closed_failure
+        from pipeline.service.refusals import not_open
 
         async def not_there() -> Failure | None:
-            return closed_failure("device bench")
+            return not_open("device bench")
 
         bench.console.opened = not_there  # type: ignore[method-assign]
         server = Rfc2217Server(bench.loop, bench.terminal)
