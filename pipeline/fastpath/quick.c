@@ -159,7 +159,8 @@ static int told(int argc, char **argv) {
         return 0;
     }
     while (sent < size) {
-        ssize_t part = ready(handle, POLLOUT, end_ms) ? send(handle, data + sent, size - sent, 0) : -1;
+        ssize_t part =
+            ready(handle, POLLOUT, end_ms) ? send(handle, data + sent, size - sent, 0) : -1;
         if (part < 0) {
             close(handle);
             return 0;

@@ -1,7 +1,8 @@
-/* A program in the form of ESP-IDF firmware: it calls the mask ROM for everything that it can, protects memory with PMP,
- * lets the system timer tick through the interrupt matrix, yields with an interrupt that the CPU raises itself, hashes,
- * reads and writes its flash through SPI1, looks at flash through the MMU, and restarts. Own work, for the tests.
- * ROM functions: addresses of ESP-IDF's esp32c3.rom.ld. */
+/* A program in the form of ESP-IDF firmware: it calls the mask ROM for everything that it can,
+ * protects memory with PMP, lets the system timer tick through the interrupt matrix, yields with an
+ * interrupt that the CPU raises itself, hashes, reads and writes its flash through SPI1, looks at
+ * flash through the MMU, and restarts. Own work, for the tests. ROM functions: addresses of
+ * ESP-IDF's esp32c3.rom.ld. */
 #include <stdint.h>
 
 #define REG(address) (*(volatile uint32_t *)(address))
@@ -27,7 +28,8 @@
 #define Cache_Disable_ICache ROM(uint32_t (*)(void), 0x4000051c)
 #define Cache_Enable_ICache ROM(void (*)(uint32_t), 0x40000520)
 #define Cache_MMU_Init ROM(void (*)(void), 0x4000055c)
-#define Cache_Dbus_MMU_Set ROM(int (*)(uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t), 0x40000564)
+#define Cache_Dbus_MMU_Set                                                                         \
+    ROM(int (*)(uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t), 0x40000564)
 #define Cache_Invalidate_All ROM(void (*)(void), 0x400004d8)
 
 #define SPI1 0x60002000
@@ -41,21 +43,18 @@
 static volatile uint32_t ticks, yields;
 static const char kNote[] = "flash through SPI1";
 
-__attribute__((interrupt("machine"), aligned(4), used)) static void on_tick(void)
-{
+__attribute__((interrupt("machine"), aligned(4), used)) static void on_tick(void) {
     REG(SYSTIMER + 0x6c) = 1;
     ticks++;
     REG(FROM_CPU_0) = 1; /* as FreeRTOS asks for a switch of tasks */
 }
 
-__attribute__((interrupt("machine"), aligned(4), used)) static void on_yield(void)
-{
+__attribute__((interrupt("machine"), aligned(4), used)) static void on_yield(void) {
     REG(FROM_CPU_0) = 0;
     yields++;
 }
 
-__attribute__((interrupt("machine"), aligned(4), used)) static void on_trap(void)
-{
+__attribute__((interrupt("machine"), aligned(4), used)) static void on_trap(void) {
     uint32_t cause, pc;
     __asm__ volatile("csrr %0, mcause\n csrr %1, mepc" : "=r"(cause), "=r"(pc));
     ets_printf("trap %d at %08x\n", cause, pc);
@@ -63,23 +62,22 @@ __attribute__((interrupt("machine"), aligned(4), used)) static void on_trap(void
     }
 }
 
-__attribute__((naked, aligned(256))) static void vectors(void)
-{
+__attribute__((naked, aligned(256))) static void vectors(void) {
     __asm__ volatile(".option push\n .option norvc\n"
                      "j on_trap\n j on_trap\n j on_tick\n j on_yield\n"
                      ".rept 28\n j on_trap\n .endr\n .option pop\n");
 }
 
-static void protect(void)
-{
+static void protect(void) {
     /* Two of the entries that ESP-IDF sets: all of the ROM and the SRAM, locked. */
     __asm__ volatile("csrw pmpaddr0, %0\n csrw pmpaddr1, %1\n csrw pmpcfg0, %2"
                      :
-                     : "r"((0x40000000u >> 2) | 0xffff), "r"((0x40380000u >> 2) | 0xffff), "r"(0x9d | 0x9f << 8));
+                     : "r"((0x40000000u >> 2) | 0xffff), "r"((0x40380000u >> 2) | 0xffff),
+                       "r"(0x9d | 0x9f << 8));
 }
 
-static void spi(uint32_t command, uint32_t address, uint32_t user, uint32_t in_bits, uint32_t out_bits)
-{
+static void spi(uint32_t command, uint32_t address, uint32_t user, uint32_t in_bits,
+                uint32_t out_bits) {
     REG(SPI1 + 0x04) = address;
     REG(SPI1 + 0x18) = 1u << 31 | user;
     REG(SPI1 + 0x1c) = 23u << 26;
@@ -91,8 +89,7 @@ static void spi(uint32_t command, uint32_t address, uint32_t user, uint32_t in_b
     }
 }
 
-static void flash(void)
-{
+static void flash(void) {
     const uint32_t has_address = 1u << 30, in = 1u << 28, out = 1u << 27;
     spi(0x9f, 0, in, 24, 1);
     ets_printf("id %06x\n", REG(SPI1 + 0x58) & 0xffffff);
@@ -117,8 +114,7 @@ static void flash(void)
     ets_printf("mmu %d '%s' %d\n", result, seen, rom_strcmp(seen, kNote));
 }
 
-static void hash(void)
-{
+static void hash(void) {
     /* "abc", padded: one block. */
     for (uint32_t i = 0; i < 16; i++) {
         REG(SHA + 0x80 + 4 * i) = i == 0 ? 0x80636261 : i == 15 ? 0x18000000 : 0;
@@ -130,8 +126,7 @@ static void hash(void)
     ets_printf("sha %08x\n", REG(SHA + 0x40));
 }
 
-static void tick(void)
-{
+static void tick(void) {
     REG(SYSTIMER + 0x64) = 1;
     REG(SYSTIMER + 0x34) = 1u << 31 | 1u << 30 | 160000; /* unit 1, 100 Hz */
     REG(SYSTIMER + 0x50) = 1;
@@ -150,8 +145,7 @@ static void tick(void)
     ets_printf("ticks %d yields %d\n", ticks, yields);
 }
 
-void program(void)
-{
+void program(void) {
     uint32_t before, after;
     char buffer[16];
     ets_install_uart_printf();
@@ -165,7 +159,8 @@ void program(void)
     ets_update_cpu_frequency(160);
     ets_printf("hello %s %d|%5d|%08x %c%%\n", buffer, rom_strlen(buffer), -7, 0xbeef, 'C');
     ets_printf("waited %s, cpu %d\n", after - before > 100 ? "yes" : "no", ets_get_cpu_frequency());
-    ets_printf("crc %08x div %d\n", crc32_le(0, "123456789", 9), (int)rom_udivdi3(10000000000ull, 7000000));
+    ets_printf("crc %08x div %d\n", crc32_le(0, "123456789", 9),
+               (int)rom_udivdi3(10000000000ull, 7000000));
     flash();
     hash();
     tick();
@@ -175,7 +170,6 @@ void program(void)
     }
 }
 
-__attribute__((naked, section(".text.start"))) void start(void)
-{
+__attribute__((naked, section(".text.start"))) void start(void) {
     __asm__ volatile("csrci mstatus, 8\n li sp, 0x3fcc0000\n j program");
 }
