@@ -18,6 +18,7 @@ from tests.e2e.space import Space, environment
 pytest.importorskip("mcp")
 METHODS = "firmware/core/methods.c"
 DEADLINE_S = 300.0
+SCENARIO = '[[step]]\ncall = "ping"\nresult = "pung"\n'
 
 
 def on_stdio(space: Space, story: Callable[[Any], Awaitable[None]]) -> None:
@@ -75,6 +76,12 @@ def test_a_whole_story_over_stdio(host_space: Space) -> None:
         assert all(len(region["md5"]) == 32 for region in board["regions"])
         answer = await call(client, "rpc_call", method="ping")
         assert (answer["result"], answer["untrusted"]) == ("pung", True)
+
+        host_space.file("tests/live").mkdir(parents=True)
+        host_space.file("tests/live/answers.toml").write_text(SCENARIO)
+        tested = await call(client, "livetest", select="answers")
+        assert tested["ok"], tested
+        assert "1 passed" in tested["text"]
 
         report = await call(client, "read_report", transaction=board["transaction_id"])
         assert report["report"]["outcome"] == "full_flashed"
