@@ -76,6 +76,8 @@ class NinjaConfig(NamedTuple):
     configure: tuple[str, ...] = ()
     places: Mapping[str, str] = MappingProxyType({})
     prefix_map: str = "debug"
+    option_headers: tuple[str, ...] = ("sdkconfig.h", "autoconf.h")
+    """Names, or patterns of paths, of headers that hold options; a compile depends on those that it uses."""
     strace: bool = False
     """Say what commands read and write without declaring it."""
 

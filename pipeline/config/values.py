@@ -337,6 +337,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("ninja", "directory"): _build_directory,
         ("ninja", "targets"): _each(_text),
         ("ninja", "configure"): _optional_command,
+        ("ninja", "option_headers"): _each(_text),
         ("ninja", "places"): _symbols,
         ("ninja", "prefix_map"): _one_of(("debug", "all", "none")),
         ("cmake", "source"): _inside,

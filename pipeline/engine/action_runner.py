@@ -22,11 +22,22 @@ from cache.stamps import Entry
 from pipeline.engine.build_log import Outputs, Record, record_name
 from pipeline.engine.build_place import kind_of_output
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import ActionDecision, Blocked, Cause, Fate, Keyed, decide, key_of, look_up, stored_paths
+from pipeline.engine.decision import (
+    ActionDecision,
+    Blocked,
+    Cause,
+    Fate,
+    Keyed,
+    decide,
+    explained,
+    key_of,
+    look_up,
+    stored_paths,
+)
 from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import Executed, execute, made_files, remove_files
 from pipeline.engine.interpreters import clear
-from pipeline.engine.keys import bound_key, full_key
+from pipeline.engine.keys import bound_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
 from pipeline.engine.results import CHANGED, ActionFailure, FailureKind
@@ -97,6 +108,10 @@ class ActionRunner:
         For the thread that decides what starts: a restore is so short that handing it to another thread and waiting
         for the interpreter's lock there costs more than the restore."""
         return self._guarded(action, lambda: self._settle(action, lambda refused: self._decide(action, cause, refused)))
+
+    def explained(self, action: Action, cause: Cause) -> Cause:
+        """Why it must run, for a report."""
+        return explained(action, self._observer, cause)
 
     def perform(self, keyed: Keyed) -> Performed:
         """Execute what `find` did not find. Raises KeyboardInterrupt when the runner was cancelled."""
@@ -345,7 +360,7 @@ class ActionRunner:
         entries = [(path, self._table.current(path)) for path in keyed.action.outputs]
         if any(entry is None for _, entry in entries):
             return (Reason("output vanished", keyed.action.name, "", "not recorded"),)
-        key = full_key(keyed.base, found.key)
+        key = self._observer.result_key(keyed, found)
         outputs = tuple((path, e.sha256, e.stamp.executable) for path, e in entries if e is not None)
         self._remember(keyed, key, found, outputs)
         if not keyed.action.cacheable:

@@ -26,7 +26,6 @@ from pipeline.engine.keys import (
     base_key,
     bound_key,
     first_difference,
-    full_key,
     walk_base,
 )
 from pipeline.model import Action, Reason, Tool
@@ -92,6 +91,14 @@ class ActionView(MovedView, Protocol):
         """The set with its files' content, None when it cannot apply."""
         ...
 
+    def result_key(self, keyed: Keyed, found: IdentifiedSet) -> ActionKey:
+        """The key of the result of what is read."""
+        ...
+
+    def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
+        """Of an option header that moved, the option that counts for the action, None if none does; else what moved."""
+        ...
+
     def stored(self, key: ActionKey) -> ActionResult | None:
         """The result under a full key."""
         ...
@@ -107,6 +114,9 @@ class ActionView(MovedView, Protocol):
     def waits_for(self, paths: Iterable[str]) -> str:
         """The first of these whose content depends on an action that would run first, `""` if there is none."""
         ...
+
+
+NOT_DEFINED = "not defined"
 
 
 class Cause(NamedTuple):
@@ -127,6 +137,8 @@ class Cause(NamedTuple):
         subject = f"{action.name}: {name}" if name else action.name
         if self.only_outputs:
             return Reason("output", subject, before[:12], "missing or other content")
+        if kind is InputKind.OPTION:
+            return Reason(kind.value, subject, before or NOT_DEFINED, after or NOT_DEFINED)
         if kind in (InputKind.INPUT, InputKind.DISCOVERED):
             return Reason(kind.value, subject, before[:12], after[:12] or "moved or missing")
         return Reason(kind.value, subject, before, after)
@@ -265,7 +277,7 @@ def _taken_over(action: Action, view: ActionView) -> ActionDecision | None:
     there = tuple((path, entry.sha256, entry.stamp.executable) for path, entry in outputs if entry is not None)
     if isinstance(keyed, Blocked) or keyed.lacks or found is None or len(there) < len(outputs):
         return None
-    return ActionDecision(Fate.UP_TO_DATE, keyed, full_key(keyed.base, found.key), found, there, by_ninja=True)
+    return ActionDecision(Fate.UP_TO_DATE, keyed, view.result_key(keyed, found), found, there, by_ninja=True)
 
 
 def _runs_as_ninja(action: Action, record: Record | None, view: ActionView) -> ActionDecision | None:
@@ -309,7 +321,7 @@ def look_up(keyed: Keyed, view: ActionView, refused: Collection[ActionKey] = ())
         found = view.identify(candidate)
         if found is None or not _names_makers(action, candidate, view):
             continue
-        key = full_key(keyed.base, found.key)
+        key = view.result_key(keyed, found)
         if record is not None and record.key == key and all(view.is_there(*output) for output in record.outputs):
             return ActionDecision(Fate.UP_TO_DATE, keyed, key, found, record.outputs)
         if action.cacheable and key not in refused:
@@ -372,6 +384,20 @@ def _names_makers(action: Action, candidate: CandidateSet, view: ActionView) -> 
         return True
     named = {*action.inputs, *candidate.discovered}
     return named.issuperset(view.products(action.inputs)) and named.issuperset(view.products(candidate.discovered))
+
+
+def explained(action: Action, view: ActionView, cause: Cause) -> Cause:
+    """Why it must run, for people: of an option header that moved, the option."""
+    record = view.record(action)
+    if record is None or cause.moved is None or cause.moved.kind is not InputKind.DISCOVERED:
+        return cause
+    for path, sha256 in record.discovered:
+        now = _sha256(path, view)
+        if now != sha256:
+            moved = view.explain_option(action, record, KeyDifference(InputKind.DISCOVERED, path, sha256, now))
+            if moved is not None:
+                return Cause(moved)
+    return cause
 
 
 # --- what moved -------------------------------------------------------------------------------

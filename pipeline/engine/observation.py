@@ -16,7 +16,7 @@ from cache.digest import ActionKey
 from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import MovedView
+from pipeline.engine.decision import Keyed, MovedView
 from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
@@ -130,6 +130,12 @@ class Observer:
         """Whether its blobs are there is seen when it is put in place."""
         return self._results.entry(key)
 
+    def result_key(self, keyed: Keyed, found: IdentifiedSet) -> ActionKey:
+        return self._workspace.options.result_key(keyed.action, keyed.inputs, keyed.base, found)
+
+    def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
+        return self._workspace.options.explained(action, record, moved)
+
     def products(self, paths: tuple[str, ...]) -> Collection[str]:
         return self._workspace.links.products_of(paths)
 
@@ -164,14 +170,19 @@ class Observer:
         except OSError:
             entries = [("", None)]
         found = [(path, entry) for path, entry in entries if entry is not None]
+        is_option = self._workspace.options.is_option
         if len(found) == len(entries) and not any(map(self.is_present, candidate.absent)):
             observed = self._workspace.records.shared(tuple([(path, entry.sha256) for path, entry in found]))
             what = (observed, candidate.absent)
             if what not in self._set_keys:
-                self._set_keys[what] = set_key([(path, entry.digest) for path, entry in found], candidate.absent)
+                counted = [(path, entry.digest) for path, entry in found if not is_option(path)]
+                self._set_keys[what] = set_key(counted, candidate.absent)
             seen = tuple([entry for _, entry in found])
             newest_ns = max([entry.stamp.ctime_ns for entry in seen], default=0)
-            identified = IdentifiedSet(self._set_keys[what], observed, candidate.absent, seen, newest_ns, seen_ns)
+            options = tuple([(path, entry) for path, entry in found if is_option(path)])
+            identified = IdentifiedSet(
+                self._set_keys[what], observed, candidate.absent, seen, newest_ns, seen_ns, options
+            )
         if fixed:
             self._sets[candidate] = identified
         return identified

@@ -164,6 +164,7 @@ def run_stage(
                         continue
                     found = timed.find(run.action(index), run.causes[index])
                     if isinstance(found, Keyed):
+                        run.causes[index] = runner.explained(found.action, run.causes[index])
                         run.set(index, ActionState.QUEUED)
                         start(pools.enter(index, found))
                     else:

@@ -38,6 +38,7 @@ from pipeline.model import Action, FailureCategory, Tool
 if TYPE_CHECKING:
     from cache.store import Store
     from pipeline.engine.ledger import NinjaLedger
+    from pipeline.engine.option_uses import OptionUses
     from pipeline.engine.symlinks import Links
 
 
@@ -65,6 +66,8 @@ class BuildSteps(NamedTuple):
     symbols: Mapping[str, str] = MappingProxyType({})
     ninja_log_version: Callable[[], int] = lambda: 5
     has_statements: bool = False
+    option_headers: tuple[str, ...] = ()
+    """Patterns of headers of which a compile depends on the macros that it uses."""
     strace: str = ""
     """The program that statements run under, so that they say what they read and write without declaring it."""
 
@@ -152,6 +155,13 @@ class Workspace:
         from pipeline.engine.ledger import NinjaLedger
 
         return NinjaLedger(self.directories.state, self.resolve, self.steps.ninja_log_version)
+
+    @cached_property
+    def options(self) -> OptionUses:
+        """What counts of option headers."""
+        from pipeline.engine.option_uses import OptionUses
+
+        return OptionUses(self.directories.state, self.resolve, self.steps.option_headers, self._response)
 
     def key_path(self, path: str) -> str:
         """A path that a command reported, as it stands in keys. CMake names the object of a source that lies outside of
@@ -316,6 +326,8 @@ class Workspace:
         """Write the state if it changed. That it cannot be written is a note: the next run only works more."""
         if "ledger" in self.__dict__:
             self.ledger.flush()
+        if "options" in self.__dict__:
+            self.options.save()
         if not (self.table.changed or self.records.changed):
             return
         path = self.directories.state / STATE_NAME

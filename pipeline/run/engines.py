@@ -83,6 +83,7 @@ class Engines:
                     has_statements=self._project.config.is_ninja,
                     ninja_log_version=made.ninja_log_version,
                     strace=made.strace,
+                    option_headers=self._project.config.ninja.option_headers,
                 )
             )
 

@@ -549,6 +549,8 @@ def implemented() -> dict[str, dict[str, tuple[str, str]]]:
             return str(value).lower()
         if isinstance(value, Mapping):
             return "{}"
+        if isinstance(value, tuple) and value:
+            return str(list(value)).replace("'", '"')
         if field == "offset" and value is not None:
             return f"{value:#x}"
         return {None: "none", (): "[]"}.get(value, f'"{value}"' if isinstance(value, str) else str(value))
