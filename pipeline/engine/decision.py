@@ -95,6 +95,10 @@ class ActionView(MovedView, Protocol):
         """The key of the result of what is read."""
         ...
 
+    def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
+        """What the action read, if nothing of that moved but an option header, and in nothing that counts for it."""
+        ...
+
     def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
         """Of an option header that moved, the option that counts for the action, None if none does; else what moved."""
         ...
@@ -261,10 +265,29 @@ def decide(
             return ActionDecision(Fate.UP_TO_DATE, key=ActionKey(record.key), outputs=record.outputs)
         if kept and (found := _by_record(action, record, view, refused)) is not None:
             return found
+        if cause.moved is not None and cause.moved.kind is InputKind.DISCOVERED:
+            found = _without_use(action, record, view)
+            if found is not None:
+                return found
     keyed = key_of(action, view)
     if isinstance(keyed, Blocked):
         return ActionDecision(Fate.BLOCKED, subject=keyed.path, why=keyed.why)
     return look_up(keyed, view, refused)
+
+
+def _without_use(action: Action, record: Record, view: ActionView) -> ActionDecision | None:
+    """Up to date since it uses no option that moved: its key is what it was, without making it anew."""
+    if command_of(action, view.tools) != record.command:
+        return None
+    inputs = [(path, view.entry(path)) for path in action.inputs]
+    there = tuple([(path, entry) for path, entry in inputs if entry is not None])
+    if tuple([(path, entry.sha256) for path, entry in there]) != record.inputs:
+        return None
+    found = view.with_options(action, record)
+    if found is None or not all(view.is_there(*output) for output in record.outputs):
+        return None
+    key = ActionKey(record.key)
+    return ActionDecision(Fate.UP_TO_DATE, Keyed(action, record.command, there, key), key, found, record.outputs)
 
 
 def _taken_over(action: Action, view: ActionView) -> ActionDecision | None:

@@ -178,6 +178,10 @@ class _Future:
     def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         return ask()
 
+    def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
+        """By the key: what is only asked need not be fast."""
+        return None
+
     def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
         return self._workspace.options.explained(action, record, moved)
 

@@ -133,6 +133,27 @@ class Observer:
     def result_key(self, keyed: Keyed, found: IdentifiedSet) -> ActionKey:
         return self._workspace.options.result_key(keyed.action, keyed.inputs, keyed.base, found)
 
+    def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
+        moved = ("", "", "")
+        entries = []
+        options = self._workspace.options
+        for path, sha256 in record.discovered:
+            entry = self.entry(path)
+            if entry is None:
+                return None
+            if entry.sha256 != sha256:
+                if moved[0] or not options.is_option(path):
+                    return None
+                moved = (path, sha256, entry.sha256)
+            entries.append(entry)
+        if not moved[0] or any(map(self.is_present, record.absent)):
+            return None
+        if not options.is_alike(action, (*record.inputs, *record.discovered), *moved):
+            return None
+        now = [(path, entry.sha256) for (path, _), entry in zip(record.discovered, entries, strict=True)]
+        observed = self._workspace.records.shared(tuple(now))
+        return IdentifiedSet(ActionKey(""), observed, record.absent, tuple(entries))
+
     def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
         return self._workspace.options.explained(action, record, moved)
 

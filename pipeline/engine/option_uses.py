@@ -74,6 +74,8 @@ class OptionUses:
         self._said: dict[tuple[tuple[str, ...], bytes], MacroWords] = {}
         self._views: dict[tuple[str, tuple[bytes, ...]], str] = {}
         self._changed = False
+        self._last: tuple[object, object, MacroWords | str] = (None, None, NO_WORDS)
+        """The last words: a header is compared with what it was."""
 
     # --- what is remembered -----------------------------------------------------------------------
 
@@ -128,6 +130,16 @@ class OptionUses:
                 parts.append(Part(InputKind.OPTION, path, self._view(entry.sha256, tuple(used))))
         return full_key(base, found.key, parts)
 
+    def is_alike(self, action: Action, files: _Files, path: str, before: str, after: str) -> bool:
+        """Does the header at `path` say the same to an action that reads these files, with either content?"""
+        views = []
+        for sha256 in (before, after):
+            used = self._used(action, files, path, sha256)
+            if isinstance(used, str):
+                return False
+            views.append(self._view(sha256, tuple(used)))
+        return views[0] == views[1]
+
     def explained(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
         """Of an option header that moved: the first option that counts for the action, None if none did; why it counts
         as a whole where it does. Anything else as it is."""
@@ -161,7 +173,13 @@ class OptionUses:
         header = self._header(path, sha256)
         if isinstance(header, str):
             return header
-        words = self._words(header.family, files, path)
+        case = (header.family, action.outputs, path)
+        last = self._last
+        if last[0] == case and last[1] is files:
+            words = last[2]
+        else:
+            words = self._words(header.family, files, path)
+            self._last = (case, files, words)
         if isinstance(words, str):
             return words
         said = self._of_command(action, header.family)

@@ -20,14 +20,15 @@ from cache.named_tuple import NamedTuple
 
 _SPLICE = re.compile(rb"\\[ \t\v\f\0]*\r?\n")
 _RAW = re.compile(rb"(?<![\w/])\.(?:incbin|include)\b|#[ \t]*embed\b|\0")
-_ODD = re.compile(rb"""\?\?[=/'()!<>-]|%:|\bu?8?[LU]?R"|\b[0-9]\w*'\w""")
+_ODD = re.compile(rb"""%:|\?\?[=/'()!<>-]|\bu?8?[LU]?R"|\b[0-9]\w*'""")
 _LITERAL_OR_COMMENT = re.compile(
     rb"""(?m)//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/|\Z)"""
-    rb"""|"(?:\\[^\n]|[^"\\\n])*(?:"|\\?$)|'(?:\\[^\n]|[^'\\\n])*(?:'|\\?$)"""
+    rb"""|"(?:\\[^\n]|[^"\\\n])*(?:(")|\\?$)|'(?:\\[^\n]|[^'\\\n])*(?:(')|\\?$)"""
     rb"""|\b(?:include|include_next|import|__has_include|__has_include_next)[ \t]*\(?[ \t]*<[^>\n]*>"""
 )
 _PARAMETERS = re.compile(rb"[ \t]*#[ \t]*define[ \t]+[\w$]+\(([^)]*)\)")
 _DEFINE = re.compile(rb"[ \t]*#[ \t]*define\b")
+_NO_EXPANSION = re.compile(rb"[ \t]*#[ \t]*(?:error|warning|undef|ifdef|ifndef)\b")
 _DEFINED = re.compile(rb"defined[ \t]*\(?[ \t]*\Z")
 _WORD = re.compile(rb"\w+")
 _VISIBLE = re.compile(rb"\S")
@@ -53,14 +54,30 @@ def spliced(data: bytes) -> bytes:
     return _SPLICE.sub(b"", data) if b"\\" in data else data
 
 
-def without_comments(text: bytes) -> bytes:
-    """A space for each comment. Precondition: nothing in it is odd, and lines that go on are one."""
-    return _LITERAL_OR_COMMENT.sub(lambda match: b" " if match[0][:1] == b"/" else match[0], text)
+class Uncommented(NamedTuple):
+    """A text with a space for each comment. `bare`: with nothing between its quotes as well."""
+
+    text: bytes
+    bare: bytes
 
 
-def is_odd(text: bytes) -> bool:
-    """Does it hold what only a preprocessor can read?"""
-    return _ODD.search(text) is not None
+def uncommented(text: bytes) -> Uncommented | None:
+    """None for a text that only a preprocessor can read. Precondition: lines that go on are one.
+
+    What comes first of that which could lead this reading astray is not in a comment, and so found afterwards."""
+    if b"??/" in text:
+        return None
+    kept: list[bytes] = []
+    bare: list[bytes] = []
+    at = 0
+    for match in _LITERAL_OR_COMMENT.finditer(text):
+        between, found, at = text[at : match.start()], match[0], match.end()
+        is_comment, quote = found[:1] == b"/", match[1] or match[2]
+        kept += (between, b" " if is_comment else found)
+        bare += (between, b" " if is_comment else quote + quote if quote else found)
+    rest = text[at:]
+    made = Uncommented(b"".join((*kept, rest)), b"".join((*bare, rest)))
+    return None if _ODD.search(made.bare) else made
 
 
 def loose_words(text: bytes, family: bytes) -> MacroWords:
@@ -76,11 +93,12 @@ def macro_words(data: bytes, family: bytes) -> MacroWords:
     names, pieces, quick = _patterns(family)
     if quick.search(text) is None:
         return MacroWords(is_raw=True) if is_raw else NO_WORDS
-    if is_odd(text):
+    said = uncommented(text)
+    if said is None:
         return loose_words(text, family)._replace(is_raw=is_raw)
-    text = without_comments(text)
-    begun = {match[0] for match in pieces.finditer(text) if _may_be_pasted(text, match.start(), match.end())}
-    return MacroWords(frozenset(names.findall(text)), frozenset(begun), is_raw)
+    spoken = said.text if b"_Pragma" in text else said.bare  # which takes words out of quotes
+    begun = {match[0] for match in pieces.finditer(spoken) if _may_be_pasted(spoken, match.start(), match.end())}
+    return MacroWords(frozenset(names.findall(said.text)), frozenset(begun), is_raw)
 
 
 @cache
@@ -107,6 +125,8 @@ def _may_be_pasted(text: bytes, start: int, end: int) -> bool:
     line = text[first : last if last >= 0 else len(text)]
     behind = text[end : last if last >= 0 else len(text)].lstrip(b" \t\r\v\f")
     if line.lstrip(b" \t\v\f")[:1] == b"#":
+        if _NO_EXPANSION.match(line):
+            return False
         parameters = _PARAMETERS.match(line)
         if parameters is not None and text[start:end] in _WORD.findall(parameters[1]):
             return False

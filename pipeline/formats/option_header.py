@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 from cache.named_tuple import NamedTuple
-from pipeline.formats.macro_words import is_odd, macro_words, spliced, without_comments
+from pipeline.formats.macro_words import macro_words, spliced, uncommented
 
 _LINE = re.compile(rb"[ \t]*#[ \t]*(define|undef)[ \t]+([A-Za-z_]\w*)((?![\w$\x80-\xff]).*)", re.DOTALL)
 _ONCE = re.compile(rb"[ \t]*#[ \t]*pragma[ \t]+once[ \t]*\Z")
@@ -76,18 +76,18 @@ class OptionHeader(NamedTuple):
 
 def parse_option_header(data: bytes) -> OptionHeader | str:
     """Read one; why it counts as a whole if it does."""
-    text = spliced(data)
-    if b"\0" in text or is_odd(text):
+    said = uncommented(spliced(data))
+    if said is None or b"\0" in data:
         return "it holds raw strings, trigraphs or digraphs"
-    lines = [line.strip(b"\r") for line in without_comments(text).split(b"\n")]
+    lines = [line.strip(b"\r") for line in said.text.split(b"\n")]
     lines = [line for line in lines if line.strip()]
     once = b""
     if lines and _ONCE.match(lines[0]):
         once = b"pragma"
         lines = lines[1:]
     elif len(lines) > 2 and (guard := _GUARD.match(lines[0])) and _END.match(lines[-1]):
-        said = _LINE.match(lines[1])
-        if said is not None and said[1] == b"define" and said[2] == guard[1] and not said[3].strip():
+        first = _LINE.match(lines[1])
+        if first is not None and first[1] == b"define" and first[2] == guard[1] and not first[3].strip():
             once, lines = b"guard " + guard[1], lines[1:-1]
     macros: dict[bytes, tuple[bytes | None, ...]] = {}
     for line in lines:
