@@ -58,6 +58,7 @@ class Observer:
         self._sets: dict[CandidateSet, IdentifiedSet | None] = {}
         self._set_keys: dict[object, ActionKey] = {}
         self._fixed: dict[object, bool] = {}
+        self._came: dict[int, tuple[object, bool]] = {}
 
     def forget(self, paths: Iterable[str], candidate: CandidateSet | None) -> None:
         """Look at these, and at this set, again."""
@@ -146,13 +147,23 @@ class Observer:
                     return None
                 moved = (path, sha256, entry.sha256)
             entries.append(entry)
-        if not moved[0] or any(map(self.is_present, record.absent)):
+        if not moved[0] or self._has_come(record.absent):
             return None
         if not options.is_alike(action, (*record.inputs, *record.discovered), *moved):
             return None
         now = [(path, entry.sha256) for (path, _), entry in zip(record.discovered, entries, strict=True)]
         observed = self._workspace.records.shared(tuple(now))
         return IdentifiedSet(ActionKey(""), observed, record.absent, tuple(entries))
+
+    def _has_come(self, absent: tuple[str, ...]) -> bool:
+        """Is there anything by one of these names? Asked once where no action makes it, as many actions ask."""
+        known = self._came.get(id(absent))
+        if known is None or known[0] is not absent:
+            came = any(map(self.is_present, absent))
+            known = (absent, came)
+            if self._workspace.graph.producer.keys().isdisjoint(absent):
+                self._came[id(absent)] = known
+        return known[1]
 
     def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
         return self._workspace.options.explained(action, record, moved)
