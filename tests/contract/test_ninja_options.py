@@ -142,7 +142,7 @@ def tree(tmp_path: Path) -> Callable[..., OptionTree]:
     return make
 
 
-EDITS = (
+EDITS: tuple[tuple[str, str, list[str]], ...] = (
     ("CONFIG_RATE 100", "CONFIG_RATE 200", ["asm.S", "old.c", "other.c", "rate.c"]),
     ('"board"', '"module"', ["greet.cpp", "text.c"]),
     ("CONFIG_UART_NUM_0 7", "CONFIG_UART_NUM_0 8", ["deep.c", "pasted.c"]),

@@ -141,7 +141,8 @@ class Program:
 
 def judged(program: Program, header: OptionHeader) -> str:
     texts = [macro_words(text.encode(), header.family) for text in program.texts.values()]
-    named, begun = (frozenset(word for text in texts for word in text[n]) for n in (0, 1))
+    named = frozenset(word for text in texts for word in text.named)
+    begun = frozenset(word for text in texts for word in text.begun)
     return header.view(header.used(named, begun))
 
 
