@@ -228,6 +228,8 @@ class Statement(NamedTuple):
     """Where ninja keeps its logs (`builddir`), if not in `directory`."""
     always: bool = False
     """Does it depend on something that never is there?"""
+    in_place_of: tuple[str, ...] = ()
+    """What ninja knows that it reads, where it reads something else here: then what ninja makes by it is not ours."""
 
     def located(self, path: str) -> str:
         """A path as the command writes it, from the root."""
