@@ -97,11 +97,14 @@ def _lld_rows(data: bytes, start: int) -> _Rows:
 
 
 def _shares(section: LoadedSection, pieces: Iterable[_Piece]) -> Iterator[MapShare]:
-    """Each byte of the section belongs to the first piece that has it, or to none."""
+    """Each byte of the section belongs to the last piece that begins at or before it, or to none: GNU ld names merged
+    strings with the size that they had, though what follows begins earlier."""
     sums: dict[bytes, int] = {}
     at = section.address
-    for address, size, source in sorted(pieces, key=lambda piece: piece.address):
-        start, end = max(at, address), min(address + size, section.end)
+    ordered = sorted(pieces, key=lambda piece: piece.address)
+    following = [*(piece.address for piece in ordered[1:]), section.end]
+    for (address, size, source), limit in zip(ordered, following, strict=False):
+        start, end = max(at, address), min(address + size, limit, section.end)
         if start < end:
             sums[b""] = sums.get(b"", 0) + start - at
             sums[source] = sums.get(source, 0) + end - start

@@ -51,10 +51,8 @@ class Excess(NamedTuple):
         if self.key[0] == "archive":
             what = f"in flash, {self.key[-1]}"
         where = f" of {elf}" if elf and self.key[0] not in (IMAGE, "flash") else ""
-        key = ".".join(self.key)
-        return (
-            f"{what}{where} takes {self.size} bytes, but [size] {key} is {self.limit} ({self.size - self.limit} over)"
-        )
+        key = f"[size] {self.key[0]}" if len(self.key) == 1 else f"[size.{self.key[0]}] {self.key[1]}"
+        return f"{what}{where} takes {self.size} bytes, but {key} is {self.limit} ({self.size - self.limit} over)"
 
 
 # --- compared -------------------------------------------------------------------------------------
@@ -118,17 +116,16 @@ def is_size(value: Any) -> bool:
     """Has a value that was read from a file the shape of a size?"""
     if not isinstance(value, Mapping) or not all(isinstance(value.get(key), str) for key in ("elf", "map", "note")):
         return False
-    tables = [value.get(name) for name in ("totals", "sections", "archives")]
+    tables: list[Any] = [value.get(name) for name in ("totals", "sections", "archives")]
     if type(value.get("room")) is not int or not all(isinstance(table, list) for table in tables):
         return False
-    totals, sections, archives = ([row for row in table or () if isinstance(row, Mapping)] for table in tables)
-    names = {row.get("name") for row in totals}
+    totals, sections, archives = tables
     return (
-        {IMAGE, "flash", "ram"} <= names
+        all(isinstance(row, Mapping) for table in tables for row in table or ())
         and all(_has(row, ("size",), ("before", "limit")) for row in (*totals, *sections))
         and all(isinstance(row.get("memory"), str) for row in sections)
         and all(_has(row, ("flash", "ram"), ("flash_before", "ram_before", "limit")) for row in archives)
-        and [len(table or ()) for table in tables] == [len(totals), len(sections), len(archives)]
+        and {IMAGE, "flash", "ram"} <= {row["name"] for row in totals}
     )
 
 

@@ -64,6 +64,7 @@ class Build:
         self._screen = screen or Screen()
         self._performed = performed
         self._database_seen = False
+        self._size: Mapping[str, Any] | None = None
         self.fastpath = FastPathState(project.root, project.selection)
         """What `hotplate` answers from."""
 
@@ -233,6 +234,7 @@ class Build:
             self.images.forget()
         if "sizes" in self.__dict__:
             self.sizes.forget()
+        self._size = None
         self.fastpath.withdraw()
         self._refresh_database()
         result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
@@ -328,16 +330,17 @@ class Build:
 
         return excess_failure(self, self.sizes)
 
-    @cached_property
-    def size(self) -> Mapping[str, Any] | None:
+    def size(self, *, moved: bool) -> Mapping[str, Any] | None:
         """How large the application is, beside what the last report said, for a report; None where nothing goes to
-        flash. Precondition: stage link ended well, or `check_size` said why not."""
+        flash. `moved`: stage link had something to do. Precondition: it ended well, or `check_size` said why not."""
         from pipeline.run.built_sizes import reported_size
 
-        try:
-            return reported_size(self, self.sizes)
-        except DeployError:
-            return None
+        if self._size is None:
+            try:
+                self._size = reported_size(self, self.sizes, moved=moved)
+            except DeployError:
+                return None
+        return self._size
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
         """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""

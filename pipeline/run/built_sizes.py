@@ -21,7 +21,6 @@ from pipeline.records import json_text, parse_json
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DeployConfig
-    from pipeline.fastpath.state import FastPathState
     from pipeline.formats.elf import LoadedSection
     from pipeline.formats.placement import Placement
     from pipeline.report.size import Size
@@ -38,7 +37,6 @@ class SizedBuild(Protocol):
     """What is asked of a build."""
 
     project: Project
-    fastpath: FastPathState
 
     @property
     def config(self) -> DeployConfig: ...
@@ -215,15 +213,15 @@ def _elves(root: Path, config: DeployConfig, image: str) -> Iterator[str]:
             yield path
 
 
-def reported_size(build: SizedBuild, sizes: BuiltSizes) -> Size | None:
-    """The size of a build whose stage link ended well, for its report: beside that of the report before. Where nothing
-    moved at all it is that one again, and no file of the build is looked at."""
+def reported_size(build: SizedBuild, sizes: BuiltSizes, *, moved: bool) -> Size | None:
+    """The size of a build whose stage link ended well, for its report: beside that of the report before. Unless stage
+    link `moved` something it is that one again, and no file of the build is looked at."""
     from pipeline.report.size import SizeLimits, compared
 
     config = build.config.size
     limits = SizeLimits(config.totals, config.sections, config.archives)
     last = sizes.last()
-    if last is not None and build.fastpath.facts() is not None:
+    if last is not None and not moved:
         return compared(last, last, limits)
     files = size_files(build)
     if files is None:

@@ -309,7 +309,7 @@ class Run:
             return None
         build = self.variants.of(device).build if device else self.build
         with self._sizing:
-            return build.size
+            return build.size(moved=linked.outcome is not StageOutcome.UP_TO_DATE)
 
     # --- several boards at once -----------------------------------------------------------------
 
