@@ -268,7 +268,7 @@ def _plain(value: Any) -> Any:
     if type(value) in _LEAVES:  # most are, and there may be an event per action
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): item if type(item) in _LEAVES else _plain(item) for key, item in value.items()}
     if hasattr(value, "_fields"):  # a named tuple
         fields = zip(value._fields, value, strict=True)
         return {name: item if type(item) in _LEAVES else _plain(item) for name, item in fields}

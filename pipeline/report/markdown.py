@@ -192,10 +192,12 @@ LARGEST = 20
 
 
 def size_section(size: Mapping[str, Any]) -> str:
-    """What the application takes, in total, by section and by archive."""
-    from pipeline.report.size import archives_table, sections_table, totals_table
+    """What the application takes, in total; by section and by archive where that is not what the last page said."""
+    from pipeline.report.size import archives_table, is_moved, sections_table, totals_table
 
-    shown = (totals_table(size), sections_table(size), archives_table(size, LARGEST))
+    shown = [totals_table(size)]
+    if is_moved(size):
+        shown += [sections_table(size), archives_table(size, LARGEST)]
     # A name from a map may hold anything.
     tables = [(head, [(code(name), *cells) for name, *cells in rows]) for head, rows in shown if rows]
     lines = [part for table in tables for part in (markdown_table(*table), "")]
