@@ -15,7 +15,7 @@ partition; `note` says why there are no archives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -66,7 +66,7 @@ def compared(size: Size, before: Size | None, limits: SizeLimits) -> dict[str, A
         known = {row["name"]: row["size"] for row in old.get(name, ())}
         now = [{**row, "before": _before(known, row, old), "limit": limit.get(row["name"])} for row in size[name]]
         names = {row["name"] for row in now}
-        gone = [row for row in old.get(name, ()) if row["name"] not in names]
+        gone = [row for row in old.get(name, ()) if row["name"] not in names] if size["sections"] else []
         return [*now, *({**row, "size": 0, "before": row["size"], "limit": None} for row in gone if row["size"])]
 
     return {
@@ -125,7 +125,7 @@ def is_size(value: Any) -> bool:
         and all(_has(row, ("size",), ("before", "limit")) for row in (*totals, *sections))
         and all(isinstance(row.get("memory"), str) for row in sections)
         and all(_has(row, ("flash", "ram"), ("flash_before", "ram_before", "limit")) for row in archives)
-        and {IMAGE, "flash", "ram"} <= {row["name"] for row in totals}
+        and any(row["name"] == IMAGE for row in totals)
     )
 
 
@@ -153,11 +153,6 @@ def excesses(size: Size) -> list[Excess]:
 
 def _is_over(row: Mapping[str, Any], key: str) -> bool:
     return row["limit"] is not None and row[key] > row["limit"]
-
-
-def total(size: Size, name: str) -> Mapping[str, Any]:
-    """One row of the totals."""
-    return next(row for row in size["totals"] if row["name"] == name)
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -219,7 +214,7 @@ def _numbers(size: int, before: int | None, limit: int | None) -> tuple[str, ...
 
 def size_line(size: Size) -> str:
     """`image 86464 (+16), flash 27276 (+12), ram 21352 (0)`."""
-    rows: Iterable[Mapping[str, Any]] = (total(size, name) for name in (IMAGE, "flash", "ram"))
+    rows = [row for row in size["totals"] if row["name"] in (IMAGE, "flash", "ram")]
     return ", ".join(f"{row['name']} {row['size']} ({change(row['size'], row['before'])})" for row in rows)
 
 

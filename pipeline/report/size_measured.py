@@ -58,8 +58,10 @@ def size_of(measured: Measured) -> dict[str, Any]:
     """The size, without anything to compare it with."""
     memories = {section.name: memory_of(measured.chip, section) for section in measured.sections}
     rows = [(memories[section.name], section) for section in measured.sections]
-    totals = {IMAGE: measured.image, "flash": sum(s.size for memory, s in rows if _is_in_flash(memory, s))}
-    totals |= {name: sum(s.size for m, s in rows if m in of) for name, of in TOTALS.items()}
+    totals = {IMAGE: measured.image}
+    if rows:  # else nothing is known of them
+        totals["flash"] = sum(s.size for memory, s in rows if _is_in_flash(memory, s))
+        totals |= {name: sum(s.size for m, s in rows if m in of) for name, of in TOTALS.items()}
     parts: dict[str, list[int]] = {}
     for name, flash, ram in _parts(measured, memories, component):
         row = parts.setdefault(name, [0, 0])

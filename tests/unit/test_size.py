@@ -197,6 +197,8 @@ def test_limits_are_judged_with_both_values() -> None:
     ]
     assert unjudged(size, limits) == ["[size.archive] has no effect on x.a, which the program does not have"]
     nothing = size_of(MEASURED._replace(sections=(), shares=(), note="there is no ELF file"))
+    assert size_line(compared(nothing, size, NO_LIMITS)) == "image 1000 (0)"
+    assert compared(nothing, size, NO_LIMITS)["sections"] == [] and is_size(nothing)
     assert unjudged(nothing, limits) == ["[size] judges the image alone: there is no ELF file"]
 
 
