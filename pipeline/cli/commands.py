@@ -367,6 +367,27 @@ class Report(View):
         return report_text(build.project, pos_args, opt_values["format"], opt_values["limit"])
 
 
+class Size(View):
+    """How large the application is."""
+
+    doc_purpose = "how large the application is, by section, archive or file; or how two reports differ"
+    doc_usage = "[TX [TX]] [--by section|archive|file] [--json] [--profile NAME]"
+    doc_description = (
+        "Without words: the build that lies there, beside the one before, and the limits of [size]. TX is a "
+        "transaction, as with `doit report`; of two the second is shown beside the first. Builds nothing."
+    )
+    cmd_options = (
+        _option("by", "section, archive or file"),
+        _flag("json", "as JSON", default=False),
+        _option("profile", "look at the build with this profile of deploy.toml"),
+    )
+
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        from pipeline.cli.size_view import size_text
+
+        return size_text(build, pos_args, opt_values["by"], as_json=opt_values["json"])
+
+
 class Devices(View):
     """The boards of the project, and those that nobody has named."""
 

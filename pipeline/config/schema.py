@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import flash_size_bytes
-from pipeline.config.values import NINJA_KINDS, SIZE_UNITS, VIRTUAL_PORT
+from pipeline.config.values import LOADED, NINJA_KINDS, SIZE_UNITS, VIRTUAL_PORT, size_bytes
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.text import did_you_mean
@@ -196,6 +196,42 @@ class Budget(NamedTuple):
         return limits | {stage.value: limit for stage in Stage if (limit := self.of(stage)) is not None}
 
 
+class SizeConfig(NamedTuple):
+    """Limits in bytes (a number, or text with a unit); None: none. `image`: of the application's image; the others: of
+    what the program takes of a memory; `section`, `archive`: by their names, an archive by what it takes in flash."""
+
+    image: int | str | None = None
+    flash: int | str | None = None
+    flash_code: int | str | None = None
+    flash_rodata: int | str | None = None
+    ram: int | str | None = None
+    iram: int | str | None = None
+    dram: int | str | None = None
+    rtc: int | str | None = None
+    psram: int | str | None = None
+    section: Mapping[str, int | str] = MappingProxyType({})
+    archive: Mapping[str, int | str] = MappingProxyType({})
+
+    @property
+    def any(self) -> bool:
+        """Is there a limit?"""
+        return any(value is not None and value != {} for value in self)
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Bytes by the key of a total."""
+        said = {key: value for key, value in self._asdict().items() if key not in ("section", "archive")}
+        return {key: size_bytes(value) for key, value in said.items() if value is not None}
+
+    @property
+    def sections(self) -> dict[str, int]:
+        return {key: size_bytes(value) for key, value in self.section.items()}
+
+    @property
+    def archives(self) -> dict[str, int]:
+        return {key: size_bytes(value) for key, value in self.archive.items()}
+
+
 class Verify(NamedTuple):
     """Which level of the verify ladder is proof enough."""
 
@@ -355,6 +391,10 @@ class DeployConfig(NamedTuple):
     cmake: CmakeConfig = CmakeConfig()
     host: HostConfig = HostConfig()
     livetest: LiveTestConfig = LiveTestConfig()
+    size: SizeConfig = SizeConfig()
+    image_identity: str = ""
+    """`[image] identity`: what an application's image calls its ELF file, in builds of ninja: the SHA-256 of the whole
+    (`elf`), or of what is loaded (`loaded`); `""`: not said, as the toolchain does it."""
     firmware: "Firmware | None" = None
     """What a prebuilt toolchain found."""
     variant: str = ""
@@ -376,6 +416,11 @@ class DeployConfig(NamedTuple):
     def makes_firmware(self) -> bool:
         """Does a build of ninja make something that goes to flash?"""
         return self.is_ninja and bool(self.prebuilt.directory or self.prebuilt.files)
+
+    @property
+    def has_loaded_identity(self) -> bool:
+        """Shall the images of a build of ninja name what is loaded of their ELF file?"""
+        return self.makes_firmware and self.image_identity == LOADED
 
     @property
     def default_device(self) -> DeviceConfig:

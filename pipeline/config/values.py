@@ -72,6 +72,10 @@ RESETS = ("auto", "classic", "usb", "instant")
 RESET_COMMAND = "command:"
 """Begins a `reset` that is a command of the user's."""
 SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
+PROGRAM_UNITS: Mapping[str, int] = MappingProxyType({"KB": 1024, "MB": 1024 * 1024})
+"""Of the sizes of programs and flash, where a flash of 4MB is meant to be full with 4MB."""
+LOADED = "loaded"
+IDENTITIES = ("elf", LOADED)
 VERIFY_LEVELS = ("md5", "app-report", "journal")
 
 DESCRIPTOR_TEXT_MAX = 31
@@ -231,6 +235,32 @@ def _cache_size(value: str) -> Finding:
     return f"is '{value}', which is not a size", "write a whole number with its unit, such as 500MB or 5GB"
 
 
+def size_bytes(value: int | str) -> int:
+    """`"1.5MB"` -> 1572864; a number stands for itself. Raises ValueError."""
+    if isinstance(value, int):
+        return value
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(KB|MB)", value)
+    if found is None:
+        raise ValueError(value)
+    return int(float(found[1]) * PROGRAM_UNITS[found[2]])
+
+
+def _program_size(value: int | str) -> Finding:
+    hint = 'write bytes, such as 100000, or a text with KB or MB, such as "1.5MB"'
+    try:
+        return None if size_bytes(value) > 0 else (f"is {value}", hint)
+    except ValueError:
+        return f"is '{value}', which is not a size", hint
+
+
+def _program_sizes(values: Mapping[str, int | str]) -> Finding:
+    for key, value in values.items():
+        finding = _program_size(value)
+        if finding is not None:
+            return f"has a '{key}' that {finding[0]}", finding[1]
+    return None
+
+
 def _product(value: str) -> Finding:
     """Only below build/ is nothing a person wrote, so only there may a command's output replace a file."""
     if finding := _inside(value):
@@ -319,6 +349,10 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("device", "reset"): _reset,
         ("budget", "*"): _MS,
         ("budget", "enforce"): lambda _: None,
+        ("size", "*"): _program_size,
+        ("size", "section"): _program_sizes,
+        ("size", "archive"): _program_sizes,
+        ("image", "identity"): _one_of(IDENTITIES),
         ("verify", "level"): _one_of(VERIFY_LEVELS),
         ("readiness", "until"): _until,
         ("readiness", "timeout_ms"): _MS,

@@ -240,7 +240,8 @@ def _untold(action: Action, record: Record, view: MovedView) -> KeyDifference | 
     """Nothing moved, but ninja would run the statement: by the times of files, or since its log says too little."""
     if action.statement is None:
         return None
-    newest = max(view.newest_ns(record.discovered), view.newest_ns(record.inputs))
+    others = tuple([(path, "") for path in action.statement.in_place_of])
+    newest = max(view.newest_ns(observed) for observed in (record.discovered, record.inputs, others))
     return (
         None if view.is_told(action, newest) else KeyDifference(InputKind.STATEMENT, "", "", "not known to ninja yet")
     )

@@ -114,6 +114,10 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         failure = ActionFailure(
             action.name, FailureKind.EXIT, f"{action.name} failed with {how}", argv, done.exit_code, words
         )
+    printed = dict(action.params).get("stdout") if failure is None else None
+    if printed is not None:
+        Path(workspace.resolve(printed)).write_bytes(done.stdout)
+        done = done._replace(stdout=b"")
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
 
 

@@ -154,7 +154,7 @@ class NinjaLedger:
         again; None otherwise. Paths as the depfile has them."""
         statement = action.statement
         assert statement is not None
-        if statement.always:
+        if statement.always or statement.in_place_of:
             return None
         with self._lock:
             directory = self._directory(statement)

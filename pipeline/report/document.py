@@ -29,6 +29,7 @@ from pipeline.events import (
     RolledBack,
     RunFinished,
     RunStarted,
+    Sized,
     StageStarted,
     Waited,
     killed,
@@ -93,6 +94,7 @@ class _Run(NamedTuple):
     failure: Failure | None
     waited_s: float
     rolled_back: RolledBack | None
+    sized: Sized | None
     unknown: int
     """Failures that the failure map does not know: each is a defect of ours."""
     outcome: DeployOutcome | None
@@ -129,6 +131,7 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
         "changed_inputs": list(run.changed),
         "regions": _regions(run),
         "marks": _marks_ms(run),
+        "size": None if run.sized is None else dict(run.sized.size),
         "readiness": _readiness(run),
         "ttfb": _ttfb(run),
         "failure": run.failure and failure_json(run.failure),
@@ -173,6 +176,7 @@ def _sort(events: Sequence[Event]) -> _Run:
         failure=failures[0] if failures else None,
         waited_s=waited.seconds if (waited := _last(items, Waited)) else 0.0,
         rolled_back=_last(items, RolledBack),
+        sized=_last(items, Sized),
         unknown=len({f for f in failures if f.category is FailureCategory.UNKNOWN}),
         outcome=ends.outcome if ends else None,
     )

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import DeployConfig
 from pipeline.effects.clock import SystemClock
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pipeline.engine.results import ActionFailure, ActionSpan
     from pipeline.formats.placement import Placement
     from pipeline.run.built_images import BuiltImages
+    from pipeline.run.built_sizes import BuiltSizes
     from pipeline.run.engines import Engines
     from pipeline.toolchain.build import Toolchain
 
@@ -63,6 +64,7 @@ class Build:
         self._screen = screen or Screen()
         self._performed = performed
         self._database_seen = False
+        self._size: Mapping[str, Any] | None = None
         self.fastpath = FastPathState(project.root, project.selection)
         """What `hotplate` answers from."""
 
@@ -134,6 +136,13 @@ class Build:
         """The engine over all of this project's actions."""
         return self.engines.whole
 
+    @cached_property
+    def sizes(self) -> BuiltSizes:
+        """How large the application is, and was."""
+        from pipeline.run.built_sizes import BuiltSizes
+
+        return BuiltSizes(self.project.root, self.project.engine_dir, self.project.profile)
+
     # --- is it up to date? --------------------------------------------------------------------
 
     def host_verdict(self, stage: Stage) -> Verdict:
@@ -145,8 +154,11 @@ class Build:
                 verdict = self.engines.of(stage).peek()
                 return self._generated() if verdict.up_to_date else verdict
             verdict = self.engines.of(stage).verdict(stage)
-            if stage is Stage.LINK and verdict.up_to_date and self.images.check().failure is not None:
-                return Verdict(State.DIRTY, (Reason("image-check", "images"),))
+            if stage is Stage.LINK and verdict.up_to_date:
+                if self.images.check().failure is not None:
+                    return Verdict(State.DIRTY, (Reason("image-check", "images"),))
+                if self.config.size.any and self.check_size() is not None:
+                    return Verdict(State.DIRTY, (Reason("size-check", "images"),))
             return verdict
         except DeployError as error:
             return Verdict(State.DIRTY, (Reason("error", error.failure.where, "", error.failure.message),))
@@ -220,6 +232,9 @@ class Build:
         engine = self.engines.of(stage)
         if "images" in self.__dict__:
             self.images.forget()
+        if "sizes" in self.__dict__:
+            self.sizes.forget()
+        self._size = None
         self.fastpath.withdraw()
         self._refresh_database()
         result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
@@ -306,6 +321,26 @@ class Build:
                 # linked here, or taken over with firmware that was built elsewhere
                 if PurePosixPath(path).name == "app.elf":
                     kept.keep(path)
+
+    def check_size(self) -> Failure | None:
+        """Which limit of `[size]` the application does not keep."""
+        if not self.config.size.any:
+            return None
+        from pipeline.run.built_sizes import excess_failure
+
+        return excess_failure(self, self.sizes)
+
+    def size(self, *, moved: bool) -> Mapping[str, Any] | None:
+        """How large the application is, beside what the last report said, for a report; None where nothing goes to
+        flash. `moved`: stage link had something to do. Precondition: it ended well, or `check_size` said why not."""
+        from pipeline.run.built_sizes import reported_size
+
+        if self._size is None:
+            try:
+                self._size = reported_size(self, self.sizes, moved=moved)
+            except DeployError:
+                return None
+        return self._size
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
         """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""

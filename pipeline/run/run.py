@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.named_tuple import NamedTuple
 from pipeline import events
@@ -58,6 +59,8 @@ class Run:
         self.clocks = BoardClocks()
         self.clock = self.clocks.run
         self.transactions = Transactions(project, self.clock, self.clocks.of)
+        self.transactions.size_of = self._size_of
+        self._sizing = threading.Lock()
         owners: dict[str, str] = {}
         self.variants = Variants([self._variant(each, owners) for each in project.variants], self._record_of)
         self.build, self.boards, self.records = self.variants.every[0]
@@ -298,6 +301,16 @@ class Run:
         began_s = self.transactions.since_s(span.began_s)
         self.transactions.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 
+    def _size_of(self, device: str) -> Mapping[str, Any] | None:
+        """Where stage link has come so far that the application is what it is meant to be, or too large for that."""
+        results = [self.transactions.result_of(Stage.LINK, name) for name in dict.fromkeys((device, ""))]
+        linked = next((result for result in results if result is not None), None)
+        if linked is None or not (linked.ok or _is_too_large(linked)):
+            return None
+        build = self.variants.of(device).build if device else self.build
+        with self._sizing:
+            return build.size(moved=linked.outcome is not StageOutcome.UP_TO_DATE)
+
     # --- several boards at once -----------------------------------------------------------------
 
     def _lanes_for(self, devices: Sequence[DeviceConfig], stages: Sequence[StageOf]) -> Lanes | None:
@@ -384,6 +397,10 @@ def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:
     """(startup_ms, dispatch_ms): the run's age less its wait for the lock, and that wait; the budget adds both."""
     waited_ms = round(waited_s * 1000)
     return (None if age_ms is None else max(0, age_ms - waited_ms)), waited_ms
+
+
+def _is_too_large(result: StageResult) -> bool:
+    return result.failure is not None and result.failure.category is FailureCategory.IMAGE_TOO_LARGE
 
 
 def _out_of_order(stage: Stage, device: DeviceConfig) -> Failure:

@@ -117,6 +117,8 @@ class Transactions:
         self._before_ms = 0
         self.listener: Callable[[str, str, Event], None] = lambda tx, device, event: None
         """Is told each event as it happens: transaction, device or "", event."""
+        self.size_of: Callable[[str], Mapping[str, Any] | None] = lambda device: None
+        """What is said of the size of the application that `device` got ("": of a run without devices), at its end."""
         self.notes: list[str] = []
         """What could not be written, one line each."""
         self.results: list[tuple[str, StageResult]] = []
@@ -258,6 +260,9 @@ class Transactions:
         if log.failure is not None:
             stopped = log.failure.category is FailureCategory.INTERRUPTED
             outcome = DeployOutcome.INTERRUPTED if stopped else DeployOutcome.FAILED
+        size = None if outcome is DeployOutcome.INTERRUPTED else self.size_of(log.device)
+        if size is not None:
+            self._emit(log, events.Sized(size), end)
         self._emit(log, events.RunFinished(outcome), end)
         log.log.close()
         if log.device:

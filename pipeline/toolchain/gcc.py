@@ -20,7 +20,7 @@ from pipeline.fastpath.watched import Watched, directory_stamp
 from pipeline.model import Action, Failure, FailureCategory, Tool
 from pipeline.toolchain import programs
 from pipeline.toolchain.distribution import program_digest
-from pipeline.toolchain.generate import COMPILE, LINK, LINK_DEPFILE, BuildSpec, Commands
+from pipeline.toolchain.generate import COMPILE, LINK, LINK_DEPFILE, LINK_MAP, BuildSpec, Commands
 from pipeline.toolchain.generate import actions as _actions
 
 TRIPLE = "riscv64-unknown-elf"
@@ -139,6 +139,7 @@ def commands(chip: str, *, link_depfile: bool = False) -> Commands:
         link=(DRIVER, *target, *_LINK),
         archive=(ARCHIVER, "qcsD"),
         link_depfile=LINK_DEPFILE if link_depfile else (),
+        link_map=LINK_MAP,
     )
 
 

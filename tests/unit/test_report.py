@@ -64,7 +64,7 @@ FAILURE_KEYS = {"category", "stage", "retryable", "user_action", "where", "messa
 TOP_KEYS = {
     *("schema", "transaction_id", "started_at", "outcome", "device", "profile", "git", "plan", "reasons", "stages"),
     *("regions", "marks", "failure", "totals", "report_path", "targets", "toolchain", "verify_level"),
-    *("fingerprints", "changed_inputs", "readiness", "ttfb", "budget", "run", "rollback"),
+    *("fingerprints", "changed_inputs", "readiness", "ttfb", "budget", "run", "rollback", "size"),
 }
 
 
