@@ -18,7 +18,7 @@ import signal
 import subprocess
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.effects.api import Clock, Completed
@@ -159,6 +159,15 @@ def run_shown(argv: Sequence[str], cwd: Path, *, to_stderr: bool = False) -> int
             return child.wait()
     finally:
         group.kill()
+
+
+def captured(argv: Sequence[str], env: Mapping[str, str], started: Callable[[int], None]) -> tuple[int, bytes, bytes]:
+    """Run a command in our own process group, with our input; `started` is told its pid. Its exit code (negative for a
+    signal) and what it printed. Raises OSError when it cannot be started."""
+    with subprocess.Popen(list(argv), env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        started(child.pid)
+        out, err = child.communicate()
+        return child.returncode, out, err
 
 
 @contextlib.contextmanager

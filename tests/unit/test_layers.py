@@ -50,6 +50,7 @@ ROOMS = {
     "boot": room("config formats", pure=True),
     "flash": room("formats", pure=True),
     "client": room("config effects"),
+    "launcher": room("effects engine formats toolchain"),
     "device": room("boot client config effects flash formats"),
     # both sides meet
     "report": room("formats", pure=True, impure="history_file dated_files terminal"),
