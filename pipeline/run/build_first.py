@@ -19,6 +19,7 @@ from cache.named_tuple import NamedTuple
 from pipeline.config.schema import Prebuilt
 from pipeline.effects.process import run_streamed
 from pipeline.failures import fail
+from pipeline.fastpath.state import FastPathState
 from pipeline.formats.manifests import Firmware
 from pipeline.model import Failure, FailureCategory
 from pipeline.run.lock import ProjectLock
@@ -49,6 +50,7 @@ def given_build(place: GivenBuildPlace, section: Prebuilt, find: Callable[[], Fo
     standing = proof.standing()
     if standing.text:
         return find(), f"skipped: {standing.text}"
+    FastPathState(place.root, "").withdraw()
     began = proof.begin()
     failure = build_first(place.root, place.state_dir, section.build, place.where, to_stderr=place.to_stderr)
     if failure is not None:

@@ -92,7 +92,11 @@ def collect(root: Path, section: Prebuilt, state_dir: Path) -> Evidence | str:
     listing = new_listing(root)
     files: dict[str, bool] = {}
     counts: list[tuple[str, int]] = []
-    named = NamedFiles(listing, state_dir).of_words(section.build, ())
+    # A word that names a build directory does not mean that everything in it is read.
+    own = [f"{posixpath.normpath(each)}/." for each in (*section.ninja, section.directory) if each]
+    # Nor does a verb (`cargo build`) mean the directory of that name, which may be ours.
+    words = [w for n, w in enumerate(section.build) if not n or "/" in w or "." in w or (root / w).is_file()]
+    named = NamedFiles(listing, state_dir).of_words(words, own)
     program = program_of(root, section.build[0])
     outside = [line.rpartition(" sha256:")[0] for line in named.salt.splitlines()]
     files.update(dict.fromkeys((*([program] if program else []), *named.files, *outside), False))

@@ -238,7 +238,7 @@ def test_cargo_with_its_depfiles(tmp_path: Path) -> None:
         (root / "Cargo.toml").write_text('[package]\nname = "x"\nversion = "0.1.0"\nedition = "2021"\n')
         (root / "src/lib.rs").write_text("pub mod part;\n")
         (root / "src/part.rs").write_text("pub fn one() -> u32 { 1 }\n")
-        (root / "Cargo.lock").write_text('version = 3\n\n[[package]]\nname = "x"\nversion = "0.1.0"\n')
+        subprocess.run(["cargo", "generate-lockfile", "--offline"], cwd=root, check=True, capture_output=True)
         evidence = 'depfiles = ["target/debug/*.d"]\ninputs = ["made/*"]'
         return f'build = ["cargo", "build", "--offline"]\n{evidence}\n{files("made")}'
 
