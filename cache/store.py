@@ -80,9 +80,10 @@ class Store:
             if handle is not None:
                 os.close(handle)
             with contextlib.suppress(OSError):
-                self._bound()
+                self.bound()
 
-    def _bound(self) -> None:
+    def bound(self) -> None:
+        """Count what was added, and remove what became too much, unless somebody uses the store. Raises OSError."""
         added = self.blobs.bytes_written
         if not added:
             return

@@ -71,6 +71,8 @@ class RunStarted(NamedTuple):
     dispatch_ms: int | None = None
     budget_enforced: bool = False
     run: str = ""
+    given_build: str = ""
+    """How the build of a given firmware went: `skipped: PROOF` or `ran: REASON`."""
 
 
 class DeviceSeen(NamedTuple):

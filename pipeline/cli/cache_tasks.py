@@ -45,6 +45,7 @@ def stats(root: Path, max_bytes: int) -> tuple[Stats, str]:
     """Counts and sizes of the store at `root`."""
     from cache.store import Store
     from pipeline.fastpath.native_build import describe
+    from pipeline.launcher import statistics
 
     found = Store(root, max_bytes).stats()
     rows = [
@@ -56,6 +57,7 @@ def stats(root: Path, max_bytes: int) -> tuple[Stats, str]:
         ("used longest ago", _instant(found.oldest_s)),
         ("used last", _instant(found.newest_s)),
         ("compiled fast path", describe()),
+        *((f"hotplate cc: {text}", number) for text, number in statistics.rows(str(root)) if number),
     ]
     return found, _table(rows)
 

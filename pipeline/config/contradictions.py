@@ -69,6 +69,10 @@ def prebuilt_checks(document: Mapping[str, Any]) -> list[Problem]:
     if "library" in document:
         fact = f"[[library]] is for toolchains that compile, but toolchain.kind is '{kind}'"
         problems.append(Problem(("library", 0), False, fact, "remove it"))
+    evidence = [key for key in ("inputs", "depfiles", "ninja", "env") if prebuilt.get(key)]
+    if evidence and not prebuilt.get("build"):
+        fact = f"'prebuilt.{evidence[0]}' says what the command of 'prebuilt.build' reads, and there is none"
+        problems.append(Problem(("prebuilt", evidence[0]), False, fact, 'add build = ["make"], or remove it'))
     given = [key for key in ("directory", "files") if prebuilt.get(key)]
     if kind in NINJA_KINDS and "prebuilt" not in document:
         return problems

@@ -64,6 +64,15 @@ class Prebuilt(NamedTuple):
     chip: str = ""
     build: tuple[str, ...] = ()
     """The command that builds it, run before anything of it is read."""
+    inputs: tuple[str, ...] = ()
+    """Patterns of files that it reads. These and the next two are evidence: with any of them, and a proof that nothing
+    of it moved, the command is left out."""
+    depfiles: tuple[str, ...] = ()
+    """Patterns of depfiles that it writes."""
+    ninja: tuple[str, ...] = ()
+    """Build directories of ninja that it works in."""
+    env: tuple[str, ...] = ()
+    """Further variables of the environment that it looks at."""
 
 
 class NinjaConfig(NamedTuple):

@@ -122,6 +122,7 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
         },
         "profile": started.profile if started else "",
         "toolchain": started.toolchain if started else "",
+        **_given_build(started.given_build if started else ""),
         "verify_level": started.verify_level if started else "",
         "git": {"sha": started.git_sha if started else "", "dirty": started.git_dirty if started else False},
         "plan": _plan(run),
@@ -307,6 +308,12 @@ def _reasons(run: _Run) -> tuple[Reason, ...]:
     """Every reason once: why everything is written first, then what moved, in the order of the stages."""
     of_stages = [reason for stage in Stage if stage in run.stages for reason in run.stages[stage].reasons]
     return tuple(dict.fromkeys([*(run.plan.reasons if run.plan else ()), *of_stages]))
+
+
+def _given_build(text: str) -> dict[str, str]:
+    """`build_skipped` with the proof, or `build_ran` with the reason, of a firmware that has a build of its own."""
+    how, _, why = text.partition(": ")
+    return {"build_skipped" if how == "skipped" else "build_ran": why} if text else {}
 
 
 def _plan(run: _Run) -> dict[str, Any]:

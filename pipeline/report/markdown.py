@@ -138,6 +138,9 @@ def _header(report: Mapping[str, Any]) -> Bullets:
     yield "targets_requested", report["targets"]
     yield "build_profile", report["profile"]
     yield "toolchain", report["toolchain"]
+    for name in ("build_skipped", "build_ran"):
+        if name in report:
+            yield name, report[name]
     yield "verify_level", report["verify_level"]
     yield "git_sha", report["git"]["sha"]
     yield "git_dirty", report["git"]["dirty"]

@@ -176,7 +176,7 @@ class Build:
         """A run with these results ended well: write what `hotplate` and the next `doit` need to know that everything
         is up to date, if this run came to know it. `selection`: the stages that the command line asked for, None if it
         asked for more."""
-        if self.config.prebuilt.build:
+        if self.config.prebuilt.build and not self.project.is_build_proven():
             return  # its command decides each time whether there is something to do
         passed = {result.stage for result in results if result.ok}
         if self.fastpath.facts() is None and Stage.COMPILE in passed:

@@ -105,6 +105,7 @@ class Run:
             revision=git.result(),
             startup_ms=since_asked,
             dispatch_ms=dispatch_ms,
+            given_build=self.project.given_build,
         )
         self.lanes = self._lanes_for(devices, stages)
         own = {

@@ -63,6 +63,7 @@ class RunFacts(NamedTuple):
     revision: Revision
     startup_ms: int | None
     dispatch_ms: int | None
+    given_build: str = ""
 
 
 class Rendered(NamedTuple):
@@ -355,6 +356,7 @@ class Transactions:
             dispatch_ms=facts.dispatch_ms,
             budget_enforced=config.budget.enforce,
             run=self.run,
+            given_build=facts.given_build,
         )
 
     def _shown(self, path: Path) -> str:

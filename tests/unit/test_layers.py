@@ -50,6 +50,7 @@ ROOMS = {
     "boot": room("config formats", pure=True),
     "flash": room("formats", pure=True),
     "client": room("config effects"),
+    "launcher": room("effects engine formats toolchain"),
     "device": room("boot client config effects flash formats"),
     # both sides meet
     "report": room("formats", pure=True, impure="history_file dated_files terminal"),
@@ -63,8 +64,8 @@ ROOMS = {
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service stages"),
     "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "cli": room(
-        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats livetest measure report run service"
-        " shelf"
+        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats launcher livetest measure report run"
+        " service shelf"
     ),
 }
 CLOCKS_AND_FILES = {
