@@ -4,7 +4,6 @@ Knows the variables, the schemes and where credentials are. Does not connect: a 
 Invariant: a credential comes from the environment or from netrc, goes into the header for the host that it is for, and
 appears in no message and no file.
 
-    HOTPLATE_CACHE_MODE     off, read or read-write, in place of `remote_mode`: CI writes, laptops read
     HOTPLATE_CACHE_TOKEN    a bearer token (`remote_token_env` gives another name); else the host's line in ~/.netrc, or
                             in the file that NETRC names
 """
@@ -26,17 +25,12 @@ from pipeline.effects.api import Clock
 from pipeline.remote.http_cache import HttpCache
 from pipeline.remote.wire import Endpoint
 
-MODE = "HOTPLATE_CACHE_MODE"
-OFF = "off"
 
-
-def open_remote(settings: CacheSettings, environment: Mapping[str, str], clock: Clock) -> Remote | str | None:
-    """The client; None where there is none to be; or why the environment cannot be used, in one line."""
-    mode = environment.get(MODE, "") or settings.remote_mode
-    if not settings.remote or mode == OFF:
-        return None
+def open_remote(settings: CacheSettings, environment: Mapping[str, str], clock: Clock) -> Remote | str:
+    """The client, or why the environment cannot be used, in one line. `remote_mode` may be of the environment."""
+    mode = settings.remote_mode
     if mode not in REMOTE_MODES:
-        return f"{MODE} is '{mode}', not one of {', '.join((OFF, *REMOTE_MODES))}; the shared cache is not used"
+        return f"HOTPLATE_CACHE_MODE is '{mode}', not off, {' or '.join(REMOTE_MODES)}; the shared cache is not used"
     url = parse_cache_url(settings.remote)
     authorization = _authorization(settings.remote_token_env, url.host, environment)
     if authorization is None:
@@ -64,7 +58,7 @@ def _authorization(variable: str, host: str, environment: Mapping[str, str]) -> 
         known = netrc.netrc(place).authenticators(host)
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
         return ""
-    if known is None:
+    if known is None or not known[2]:
         return ""
     login, _, password = known
-    return "Basic " + base64.b64encode(f"{login}:{password or ''}".encode()).decode()
+    return "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode()
