@@ -64,7 +64,7 @@ class Build:
         self.clock = clock or SystemClock()
         self._screen = screen or Screen()
         self._performed = performed
-        self.shared = shared or SharedCache(project.config.cache, self.clock, self._screen.notice)
+        self.shared = shared or SharedCache(project.config.cache, self.clock, self._screen.notice, project.state_dir)
         self._database_seen = False
         self.fastpath = FastPathState(project.root, project.selection)
         """What `hotplate` answers from."""

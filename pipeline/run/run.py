@@ -60,7 +60,7 @@ class Run:
         self.clock = self.clocks.run
         self.transactions = Transactions(project, self.clock, self.clocks.of)
         owners: dict[str, str] = {}
-        self._shared = SharedCache(project.config.cache, self.clock, self.screen.notice)
+        self._shared = SharedCache(project.config.cache, self.clock, self.screen.notice, project.state_dir)
         self.variants = Variants([self._variant(each, owners) for each in project.variants], self._record_of)
         self.build, self.boards, self.records = self.variants.every[0]
         self._lock = ProjectLock(project.root, project.state_dir)
