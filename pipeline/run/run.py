@@ -371,6 +371,7 @@ class Run:
         under_way = [(which.stage, which.device, since_s) for which, since_s in self._under_way.items()]
         rendered = self.transactions.finish(under_way, interrupted=interrupted)
         self.unlock()
+        self._shared.settle()  # last: nothing waits for it but this process's end
         return Ended(rendered, notes)
 
     def close(self) -> None:
