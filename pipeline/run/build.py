@@ -34,14 +34,15 @@ from pipeline.report.terminal import told_lines
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.screen import Screen
-from pipeline.run.shared_cache import SharedCache, shared_lines
 
 if TYPE_CHECKING:
+    from cache.remote import Remote
     from pipeline.engine.engine import Engine
     from pipeline.engine.results import ActionFailure, ActionSpan
     from pipeline.formats.placement import Placement
     from pipeline.run.built_images import BuiltImages
     from pipeline.run.engines import Engines
+    from pipeline.run.shared_cache import SharedCache
     from pipeline.toolchain.build import Toolchain
 
 
@@ -58,14 +59,14 @@ class Build:
         clock: SystemClock | None = None,
         screen: Screen | None = None,
         performed: Callable[[Stage, ActionSpan], None] = lambda stage, span: None,
-        shared: SharedCache | None = None,
+        shared: Callable[[], SharedCache] | None = None,
     ) -> None:
+        """`shared`: gives the shared cache of a run; without one this build has its own."""
         self.project = project
         self.clock = clock or SystemClock()
         self._screen = screen or Screen()
         self._performed = performed
-        self._owns_shared = shared is None
-        self.shared = shared or SharedCache(project.config.cache, self.clock, self._screen.notice, project.state_dir)
+        self._shared = shared
         self._database_seen = False
         self.fastpath = FastPathState(project.root, project.selection)
         """What `hotplate` answers from."""
@@ -132,7 +133,19 @@ class Build:
         from pipeline.run.engines import Engines
 
         it = self
-        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it.shared.remote)
+        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, lambda: it.shared.remote())
+
+    @cached_property
+    def shared(self) -> SharedCache:
+        """The cache that other machines share, made when something must be done."""
+        from pipeline.run.shared_cache import SharedCache
+
+        if self._shared is not None:
+            return self._shared()
+        return SharedCache(self.config.cache, self.clock, self._screen.notice, self.project.state_dir)
+
+    def _remote(self) -> Remote | None:
+        return self.shared.remote()
 
     @property
     def engine(self) -> Engine:
@@ -222,6 +235,8 @@ class Build:
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
+        from pipeline.run.shared_cache import shared_lines
+
         engine = self.engines.of(stage)
         if "images" in self.__dict__:
             self.images.forget()
@@ -357,7 +372,7 @@ class Build:
         which has others to do it for."""
         self.save()
         self.runner.close()
-        if self._owns_shared:
+        if self._shared is None and "shared" in self.__dict__:
             self.shared.settle()
 
 
