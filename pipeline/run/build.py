@@ -133,7 +133,7 @@ class Build:
         from pipeline.run.engines import Engines
 
         it = self
-        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, lambda: it.shared.remote())
+        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it._remote)
 
     @cached_property
     def shared(self) -> SharedCache:
