@@ -36,12 +36,14 @@ from pipeline.run.project import Project, load_project
 from pipeline.run.screen import Screen
 
 if TYPE_CHECKING:
+    from cache.remote import Remote
     from pipeline.engine.engine import Engine
     from pipeline.engine.results import ActionFailure, ActionSpan
     from pipeline.formats.placement import Placement
     from pipeline.run.built_images import BuiltImages
     from pipeline.run.built_sizes import BuiltSizes
     from pipeline.run.engines import Engines
+    from pipeline.run.shared_cache import SharedCache
     from pipeline.toolchain.build import Toolchain
 
 
@@ -58,11 +60,14 @@ class Build:
         clock: SystemClock | None = None,
         screen: Screen | None = None,
         performed: Callable[[Stage, ActionSpan], None] = lambda stage, span: None,
+        shared: Callable[[], SharedCache] | None = None,
     ) -> None:
+        """`shared`: gives the shared cache of a run; without one this build has its own."""
         self.project = project
         self.clock = clock or SystemClock()
         self._screen = screen or Screen()
         self._performed = performed
+        self._shared = shared
         self._database_seen = False
         self._size: Mapping[str, Any] | None = None
         self.fastpath = FastPathState(project.root, project.selection)
@@ -129,7 +134,20 @@ class Build:
         """Loaded when the first question needs an engine: a warm deploy asks none."""
         from pipeline.run.engines import Engines
 
-        return Engines(self.project, lambda: self.toolchain, self.fastpath, self.runner, self.clock)
+        it = self
+        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it._remote)
+
+    @cached_property
+    def shared(self) -> SharedCache:
+        """The cache that other machines share, made when something must be done."""
+        from pipeline.run.shared_cache import SharedCache
+
+        if self._shared is not None:
+            return self._shared()
+        return SharedCache(self.config.cache, self.clock, self._screen.notice, self.project.state_dir)
+
+    def _remote(self) -> Remote | None:
+        return self.shared.remote()
 
     @property
     def engine(self) -> Engine:
@@ -229,6 +247,8 @@ class Build:
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
+        from pipeline.run.shared_cache import shared_lines
+
         engine = self.engines.of(stage)
         if "images" in self.__dict__:
             self.images.forget()
@@ -240,8 +260,9 @@ class Build:
         result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
-        for line in note_lines(result.notes):
+        for line in (*note_lines(result.notes), *shared_lines(result.shared)):
             self._screen.notice(f"note: {line}")
+        self.shared.tell()
         failure = self._failure_of(stage, category, result.failures) if result.failures else None
         if stage is Stage.LINK and failure is None and self.config.makes_firmware:
             return self._with_images(StageWork(tuple(result.notes), dict(result.counts)))
@@ -269,7 +290,8 @@ class Build:
         actions = [each for each in self.toolchain.actions if each.statement is None or each in recorded]
         self.__dict__["toolchain"] = self.toolchain._replace(actions=tuple(actions))
         more = self.run_actions(Stage.LINK, FailureCategory.LINK_ERROR)
-        counts = {name: count + more.counts[name] for name, count in done.counts.items()}
+        names = dict.fromkeys((*done.counts, *more.counts))
+        counts = {name: done.counts.get(name, 0) + more.counts.get(name, 0) for name in names}
         counts["up_to_date"] = more.counts["up_to_date"]
         return StageWork((*done.reasons, *more.reasons), counts, more.failure)
 
@@ -381,9 +403,12 @@ class Build:
             self.engines.save()
 
     def close(self) -> None:
-        """Keep what was read, and end every child process."""
+        """Keep what was read, and end every child process. A shared cache that the run brought is settled by the run,
+        which has others to do it for."""
         self.save()
         self.runner.close()
+        if self._shared is None and "shared" in self.__dict__:
+            self.shared.settle()
 
 
 def load_builds(options: Options, root: Path | None = None) -> list[Build] | Failure:

@@ -11,6 +11,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pipeline.report.live_tests import SuiteResult
     from pipeline.run.board_turns import BoardTurns
     from pipeline.run.lanes import Lanes
+    from pipeline.run.shared_cache import SharedCache
     from pipeline.stages.handover import Board
 
 
@@ -80,9 +82,16 @@ class Run:
         """Between `begin` and `end`."""
 
     def _variant(self, project: Project, owners: dict[str, str]) -> Variant:
-        build = Build(project, self.clock, self.screen, self._performed)
+        build = Build(project, self.clock, self.screen, self._performed, lambda: self._shared)
         boards = DeviceService(build, self.transactions.transaction, self._measured, self.clocks.of)
         return Variant(build, boards, DeviceRecords(build, self.transactions, owners))
+
+    @cached_property
+    def _shared(self) -> SharedCache:
+        """The cache that other machines share, made when something must be done."""
+        from pipeline.run.shared_cache import SharedCache
+
+        return SharedCache(self.project.config.cache, self.clock, self.screen.notice, self.project.state_dir)
 
     # --- begin --------------------------------------------------------------------------------
 
@@ -382,6 +391,9 @@ class Run:
         under_way = [(which.stage, which.device, since_s) for which, since_s in self._under_way.items()]
         rendered = self.transactions.finish(under_way, interrupted=interrupted)
         self.unlock()
+        if "_shared" in self.__dict__:
+            # Last: nothing waits for it but this process's end.
+            self._shared.settle(interrupted=interrupted)
         return Ended(rendered, notes)
 
     def close(self) -> None:

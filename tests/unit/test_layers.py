@@ -46,6 +46,7 @@ ROOMS = {
     "fastpath": room("client effects"),
     "engine": room("effects fastpath formats"),
     "toolchain": room("config effects engine fastpath formats"),
+    "remote": room("config effects"),
     # the device side
     "boot": room("config formats", pure=True),
     "flash": room("formats", pure=True),
@@ -55,7 +56,7 @@ ROOMS = {
     # both sides meet
     "report": room("formats", pure=True, impure="history_file dated_files terminal"),
     "stages": room("boot config effects flash formats"),
-    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report stages"),
+    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats remote report stages"),
     # what uses runs
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
@@ -102,9 +103,11 @@ SERIAL_SIDE = (
     "pipeline/client/",
     "pipeline/device/",
     "pipeline/effects/",
+    "pipeline/remote/",
     "pipeline/service/",
     "virtualboard/",
     "pipeline/measure/counting.py",
+    "pipeline/measure/bench/slow_link.py",
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
 HEAVY |= {"starlette", "uvicorn", "mcp"}
