@@ -106,7 +106,7 @@ SERIAL_SIDE = (
     "pipeline/measure/counting.py",
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
-HEAVY |= {"starlette", "uvicorn", "mcp"}
+HEAVY |= {"starlette", "uvicorn", "mcp", "grpc", "google"}
 LAZY_FILES = (
     *("pipeline/agent/server.py", "pipeline/service/http.py"),
     *("virtualboard/rv32.py", "virtualboard/rv32_program.py"),
