@@ -21,6 +21,7 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,11 @@ class ActionCache:
         result = self.entry(base)
         return () if result is None else tuple(file.digest for file in result.outputs[:MAX_CANDIDATES])
 
+    def take_candidates(self, base: ActionKey, sets: Sequence[Digest]) -> None:
+        """Put candidate sets of others before those that are here. Precondition: they are stored. Raises OSError."""
+        kept = tuple(dict.fromkeys((*sets, *self._sets(base))))[:MAX_CANDIDATES]
+        self.record(base, _entry_of_sets(kept))
+
     def add_candidate(self, base: ActionKey, data: bytes) -> None:
         """Put a candidate set first. A set added by another process at the same instant may be lost: that costs a
         miss. Raises OSError."""
@@ -127,11 +133,21 @@ class ActionCache:
             self.used(base)
             return
         kept = (newest, *(digest for digest in older if digest != newest))[:MAX_CANDIDATES]
-        self.record(base, ActionResult(tuple(OutputFile(f"set/{n}", d, False) for n, d in enumerate(kept))))
+        self.record(base, _entry_of_sets(kept))
+
+
+def _entry_of_sets(sets: Sequence[Digest]) -> ActionResult:
+    return ActionResult(tuple(OutputFile(f"set/{n}", digest, False) for n, digest in enumerate(sets)))
 
 
 def encode_entry(key: ActionKey, result: ActionResult) -> bytes:
     """The bytes of an entry."""
+    canonical = canonical_body(result)
+    return _BEFORE + canonical + _tail(key, canonical)
+
+
+def canonical_body(result: ActionResult) -> bytes:
+    """The action result in its one form."""
     body: dict[str, Any] = {
         "outputFiles": [
             {"path": file.path, "digest": _digest(file.digest), "isExecutable": file.executable}
@@ -143,8 +159,7 @@ def encode_entry(key: ActionKey, result: ActionResult) -> bytes:
         body["stdoutDigest"] = _digest(result.stdout)
     if result.stderr is not None:
         body["stderrDigest"] = _digest(result.stderr)
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    return _BEFORE + canonical + _tail(key, canonical)
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 
 
 def decode_entry(key: ActionKey, data: bytes) -> ActionResult | None:

@@ -133,9 +133,9 @@ class RegionDone(NamedTuple):
 
 
 class ActionDone(NamedTuple):
-    """One action that was performed (what was up to date says nothing). `how` is `executed`, `restored`, `up_to_date`
-    (when looked at closely) or `failed`; `worker` numbers the threads that did it from 0; `began_s` counts from the
-    begin of the run."""
+    """One action that was performed (what was up to date says nothing). `how` is `executed`, `restored`,
+    `restored_remote` (from the shared cache), `up_to_date` (when looked at closely) or `failed`; `worker` numbers the
+    threads that did it from 0; `began_s` counts from the begin of the run."""
 
     name: str
     stage: Stage

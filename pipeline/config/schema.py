@@ -209,10 +209,16 @@ class ReadinessConfig(NamedTuple):
 
 
 class CacheSettings(NamedTuple):
-    """`dir`: relative to the project root or absolute; "" for the one that all projects of this user share."""
+    """`dir`: relative to the project root or absolute; "" for the one that all projects of this user share. `remote`:
+    URL of a cache that other machines share, "" for none; `remote_token_env`: the variable that holds the token for
+    it; `remote_wait_ms`: how long a run may wait at its end for results to be sent."""
 
     dir: str = ""
     max_size: str = "5GB"
+    remote: str = ""
+    remote_mode: str = "read"
+    remote_token_env: str = "HOTPLATE_CACHE_TOKEN"
+    remote_wait_ms: int = 2000
 
     @property
     def max_bytes(self) -> int:

@@ -71,6 +71,7 @@ TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb"
 RESETS = ("auto", "classic", "usb", "instant")
 RESET_COMMAND = "command:"
 """Begins a `reset` that is a command of the user's."""
+REMOTE_MODES = ("read", "read-write")
 SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
 VERIFY_LEVELS = ("md5", "app-report", "journal")
 
@@ -231,6 +232,12 @@ def _cache_size(value: str) -> Finding:
     return f"is '{value}', which is not a size", "write a whole number with its unit, such as 500MB or 5GB"
 
 
+def _cache_url(value: str) -> Finding:
+    from pipeline.config.cache_url import fault_of
+
+    return fault_of(value) if value else None
+
+
 def _product(value: str) -> Finding:
     """Only below build/ is nothing a person wrote, so only there may a command's output replace a file."""
     if finding := _inside(value):
@@ -331,6 +338,10 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("reports", "keep"): _between(1, 1_000_000),
         ("service", "port"): _between(0, 65_535),
         ("cache", "max_size"): _cache_size,
+        ("cache", "remote"): _cache_url,
+        ("cache", "remote_mode"): _one_of(REMOTE_MODES),
+        ("cache", "remote_token_env"): _variable,
+        ("cache", "remote_wait_ms"): _between(0, 600_000),
         ("prebuilt", "directory"): _directory,
         ("prebuilt", "files"): _files,
         ("prebuilt", "build"): _optional_command,

@@ -8,6 +8,7 @@ that failed leaves neither outputs nor entry.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import threading
@@ -29,7 +30,8 @@ from pipeline.engine.interpreters import clear
 from pipeline.engine.keys import bound_key, full_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
-from pipeline.engine.results import CHANGED, ActionFailure, FailureKind
+from pipeline.engine.results import CHANGED, ActionFailure, FailureKind, SharedCounts
+from pipeline.engine.shared_results import SharedResults
 from pipeline.engine.statements import MOST_UNDECLARED, StatementRuns, execute_statement
 from pipeline.engine.statements import made_files as made_files_of_statement
 from pipeline.engine.states import ActionState
@@ -80,6 +82,30 @@ class ActionRunner:
         self._discovery = Discovery(workspace, self._observer)
         self._restorer = Restorer(workspace)
         self._statements = StatementRuns(workspace, self._observer)
+        self._shared: SharedResults | None = None
+        """Once something was missing here, and where `[cache] remote` names one."""
+
+    @property
+    def shared(self) -> SharedResults | None:
+        """What other machines may have, asked for the first time when something is missing here."""
+        if self._shared is None and (remote := self._workspace.host.remote()) is not None:
+            self._shared = SharedResults(self._workspace, remote)
+        return self._shared
+
+    @property
+    def is_sharing(self) -> bool:
+        """Was something missing here, and are there others to ask?"""
+        return self._shared is not None
+
+    def bring(self, missed: Sequence[Keyed]) -> frozenset[ActionKey]:
+        """Ask other machines for these. The base keys of those that `find` will find now; never raises."""
+        with contextlib.suppress(OSError):
+            return self.shared.bring(missed, self._observer) if self.shared is not None else frozenset()
+        return frozenset()
+
+    def shared_counts(self) -> SharedCounts:
+        """What was asked of other machines in this run, but for `restored`."""
+        return SharedCounts() if self._shared is None else self._shared.counts()
 
     def stop(self) -> None:
         """Start nothing any more; what runs may end."""
@@ -366,6 +392,8 @@ class ActionRunner:
             ):
                 key = bound_key(key, self._workspace.symbols)
             self._results.record(key, ActionResult(tuple(stored), stdout, stderr, round(ran.duration_s * 1000)))
+            if self._shared is not None:
+                self._shared.offer(key, keyed.base if keyed.action.depfile else None)
         except OSError as error:
             return (Reason(NOT_STORED, keyed.action.name, "", f"{error.filename or 'cache'}: {error.strerror}"),)
         return ()

@@ -255,6 +255,17 @@ def decide(
     return look_up(keyed, view, refused)
 
 
+def keys_that_fit(keyed: Keyed, view: ActionView) -> list[ActionKey]:
+    """The keys under which a result of this content may lie, in the order in which `look_up` tries them."""
+    action, keys = keyed.action, []
+    for candidate in _candidates(keyed, view.record(action), view):
+        found = view.identify(candidate)
+        if found is not None and _names_makers(action, candidate, view):
+            key = full_key(keyed.base, found.key)
+            keys += [key] if action.statement is None else [key, bound_key(key, view.symbols)]
+    return keys
+
+
 def _taken_over(action: Action, view: ActionView) -> ActionDecision | None:
     """Up to date by the work of ninja: its outputs are what they are now."""
     candidate = view.made_elsewhere(action)

@@ -146,7 +146,7 @@ class Engine:
                     if not done.ok:
                         break
             assert result is not None  # there is one stage at least
-            return result
+            return result.with_shared_counts()
         finally:
             self.table.settle()
             self.workspace.end()

@@ -36,6 +36,7 @@ from pipeline.formats.depfile import MARKS
 from pipeline.model import Action, FailureCategory, Tool
 
 if TYPE_CHECKING:
+    from cache.remote import Remote
     from cache.store import Store
     from pipeline.engine.ledger import NinjaLedger
     from pipeline.engine.symlinks import Links
@@ -70,11 +71,13 @@ class BuildSteps(NamedTuple):
 
 
 class Host(NamedTuple):
-    """What runs actions here, and how many at once."""
+    """What runs actions here, and how many at once. `remote`: a cache that other machines share, opened when something
+    is missing here; None without one."""
 
     runner: ProcessRunner
     clock: Clock
     jobs: int
+    remote: Callable[[], Remote | None] = lambda: None
 
 
 class SkippedActions(NamedTuple):

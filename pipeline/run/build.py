@@ -34,6 +34,7 @@ from pipeline.report.terminal import told_lines
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.screen import Screen
+from pipeline.run.shared_cache import SharedCache, shared_lines
 
 if TYPE_CHECKING:
     from pipeline.engine.engine import Engine
@@ -57,11 +58,13 @@ class Build:
         clock: SystemClock | None = None,
         screen: Screen | None = None,
         performed: Callable[[Stage, ActionSpan], None] = lambda stage, span: None,
+        shared: SharedCache | None = None,
     ) -> None:
         self.project = project
         self.clock = clock or SystemClock()
         self._screen = screen or Screen()
         self._performed = performed
+        self.shared = shared or SharedCache(project.config.cache, self.clock, self._screen.notice)
         self._database_seen = False
         self.fastpath = FastPathState(project.root, project.selection)
         """What `hotplate` answers from."""
@@ -127,7 +130,8 @@ class Build:
         """Loaded when the first question needs an engine: a warm deploy asks none."""
         from pipeline.run.engines import Engines
 
-        return Engines(self.project, lambda: self.toolchain, self.fastpath, self.runner, self.clock)
+        it = self
+        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it.shared.remote)
 
     @property
     def engine(self) -> Engine:
@@ -225,8 +229,9 @@ class Build:
         result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
-        for line in note_lines(result.notes):
+        for line in (*note_lines(result.notes), *shared_lines(result.shared)):
             self._screen.notice(f"note: {line}")
+        self.shared.tell()
         failure = self._failure_of(stage, category, result.failures) if result.failures else None
         if stage is Stage.LINK and failure is None and self.config.makes_firmware:
             return self._with_images(StageWork(tuple(result.notes), dict(result.counts)))
@@ -254,7 +259,8 @@ class Build:
         actions = [each for each in self.toolchain.actions if each.statement is None or each in recorded]
         self.__dict__["toolchain"] = self.toolchain._replace(actions=tuple(actions))
         more = self.run_actions(Stage.LINK, FailureCategory.LINK_ERROR)
-        counts = {name: count + more.counts[name] for name, count in done.counts.items()}
+        names = dict.fromkeys((*done.counts, *more.counts))
+        counts = {name: done.counts.get(name, 0) + more.counts.get(name, 0) for name in names}
         counts["up_to_date"] = more.counts["up_to_date"]
         return StageWork((*done.reasons, *more.reasons), counts, more.failure)
 
@@ -346,9 +352,10 @@ class Build:
             self.engines.save()
 
     def close(self) -> None:
-        """Keep what was read, and end every child process."""
+        """Keep what was read, end every child process, and let what other machines are to have be sent."""
         self.save()
         self.runner.close()
+        self.shared.settle()
 
 
 def load_builds(options: Options, root: Path | None = None) -> list[Build] | Failure:

@@ -11,6 +11,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
@@ -26,6 +27,9 @@ from pipeline.model import Stage
 from pipeline.run.project import Project
 from pipeline.toolchain.build import Toolchain
 
+if TYPE_CHECKING:
+    from cache.remote import Remote
+
 
 class Engines:
     """Of one project. `toolchain` is called when all actions are needed; it raises ToolError when a tool is missing."""
@@ -37,12 +41,14 @@ class Engines:
         fastpath: FastPathState,
         runner: SystemProcessRunner,
         clock: SystemClock,
+        remote: Callable[[], Remote | None] = lambda: None,
     ) -> None:
         self._project = project
         self._toolchain = toolchain
         self._fastpath = fastpath
         self._runner = runner
         self._clock = clock
+        self._remote = remote
 
     def of(self, stage: Stage) -> Engine:
         """The engine that answers for `stage`: up to compile one that knows only what few moved files concern, where
@@ -89,7 +95,8 @@ class Engines:
     def _engine(self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None) -> Engine:
         it = self._project
         directories = Directories(it.root, it.engine_dir, it.cache_dir, it.config.cache.max_bytes)
-        return Engine(directories, steps, Host(self._runner, self._clock, os.cpu_count() or 1), saved, skipped)
+        host = Host(self._runner, self._clock, os.cpu_count() or 1, self._remote)
+        return Engine(directories, steps, host, saved, skipped)
 
     def record_for_fastpath(self) -> None:
         """Everything is up to date: write what the fast path needs to know that next time, if it can be told."""

@@ -29,6 +29,7 @@ from pipeline.run.options import MOST_WORKERS, Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.records import DeviceRecords
 from pipeline.run.screen import Screen
+from pipeline.run.shared_cache import SharedCache
 from pipeline.run.stage_of import StageOf
 from pipeline.run.transactions import Rendered, RunFacts, Transactions
 from pipeline.run.variants import Variant, Variants
@@ -59,6 +60,7 @@ class Run:
         self.clock = self.clocks.run
         self.transactions = Transactions(project, self.clock, self.clocks.of)
         owners: dict[str, str] = {}
+        self._shared = SharedCache(project.config.cache, self.clock, self.screen.notice)
         self.variants = Variants([self._variant(each, owners) for each in project.variants], self._record_of)
         self.build, self.boards, self.records = self.variants.every[0]
         self._lock = ProjectLock(project.root, project.state_dir)
@@ -77,7 +79,7 @@ class Run:
         """Between `begin` and `end`."""
 
     def _variant(self, project: Project, owners: dict[str, str]) -> Variant:
-        build = Build(project, self.clock, self.screen, self._performed)
+        build = Build(project, self.clock, self.screen, self._performed, self._shared)
         boards = DeviceService(build, self.transactions.transaction, self._measured, self.clocks.of)
         return Variant(build, boards, DeviceRecords(build, self.transactions, owners))
 
@@ -351,6 +353,7 @@ class Run:
         """Let go of everything, remember, write the reports, give the lock back. `selection`: the stages that the
         command line asked for, if it asked for nothing but what files can answer and all of it `passed`."""
         self.active = False
+        self._shared.is_interrupted = interrupted
         notes = []
         if self.lanes is not None and self._turns is not None and self.lanes.fleet.started:
             self._turns.finish(self.lanes.fleet, interrupted=interrupted)

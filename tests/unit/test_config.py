@@ -40,6 +40,9 @@ table = "firmware/partitions.csv"
 LINES = len(MINIMAL.splitlines())
 
 
+CACHE = ("", "5GB", "", "read", "HOTPLATE_CACHE_TOKEN", 2000)
+
+
 def good(text: str) -> DeployConfig:
     config = parse_config(text)
     assert isinstance(config, DeployConfig), config
@@ -91,7 +94,7 @@ def test_the_smallest_file_has_the_documented_defaults() -> None:
     )
     assert config.budget == (4000, 200, 100, 500, None, None, 1500, None, 700, 1000, False)
     assert (config.verify, config.readiness) == (("md5",), ("rpc:ready", 5000, False))
-    assert (config.cache, config.reports, config.path) == (("", "5GB"), ("reports", 200), "deploy.toml")
+    assert (config.cache, config.reports, config.path) == (CACHE, ("reports", 200), "deploy.toml")
     assert config.default_device.is_virtual
 
 

@@ -46,6 +46,7 @@ ROOMS = {
     "fastpath": room("client effects"),
     "engine": room("effects fastpath formats"),
     "toolchain": room("config effects engine fastpath formats"),
+    "remote": room("config effects"),
     # the device side
     "boot": room("config formats", pure=True),
     "flash": room("formats", pure=True),
@@ -54,7 +55,7 @@ ROOMS = {
     # both sides meet
     "report": room("formats", pure=True, impure="history_file dated_files terminal"),
     "stages": room("boot config effects flash formats"),
-    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report stages"),
+    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats remote report stages"),
     # what uses runs
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
@@ -101,6 +102,7 @@ SERIAL_SIDE = (
     "pipeline/client/",
     "pipeline/device/",
     "pipeline/effects/",
+    "pipeline/remote/",
     "pipeline/service/",
     "virtualboard/",
     "pipeline/measure/counting.py",

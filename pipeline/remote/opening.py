@@ -1,0 +1,70 @@
+"""From `[cache]` and the environment to a client of the shared cache.
+
+Knows the variables, the schemes and where credentials are. Does not connect: a client does that when it is asked.
+Invariant: a credential comes from the environment or from netrc, goes into the header for the host that it is for, and
+appears in no message and no file.
+
+    HOTPLATE_CACHE_MODE     off, read or read-write, in place of `remote_mode`: CI writes, laptops read
+    HOTPLATE_CACHE_TOKEN    a bearer token (`remote_token_env` gives another name); else the host's line in ~/.netrc, or
+                            in the file that NETRC names
+"""
+
+from __future__ import annotations
+
+import base64
+import netrc
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+from cache.remote import Remote
+from pipeline.config.cache_url import parse_cache_url
+from pipeline.config.schema import CacheSettings
+from pipeline.config.values import REMOTE_MODES
+from pipeline.effects.api import Clock
+from pipeline.remote.http_cache import HttpCache
+from pipeline.remote.wire import Endpoint
+
+MODE = "HOTPLATE_CACHE_MODE"
+OFF = "off"
+
+
+def open_remote(settings: CacheSettings, environment: Mapping[str, str], clock: Clock) -> Remote | str | None:
+    """The client; None where there is none to be; or why the environment cannot be used, in one line."""
+    mode = environment.get(MODE, "") or settings.remote_mode
+    if not settings.remote or mode == OFF:
+        return None
+    if mode not in REMOTE_MODES:
+        return f"{MODE} is '{mode}', not one of {', '.join((OFF, *REMOTE_MODES))}; the shared cache is not used"
+    url = parse_cache_url(settings.remote)
+    authorization = _authorization(settings.remote_token_env, url.host, environment)
+    if authorization is None:
+        return f"{settings.remote_token_env} holds what no token is made of; the shared cache is not used"
+    endpoint = Endpoint(url.host, url.port, url.path, url.scheme == "https")
+    return HttpCache(
+        settings.remote,
+        endpoint,
+        writes=mode == "read-write",
+        authorization=authorization,
+        now_s=clock.now_s,
+        jitter=random.Random(os.urandom(8)).random,
+    )
+
+
+def _authorization(variable: str, host: str, environment: Mapping[str, str]) -> str | None:
+    """The header's value, `""` without credentials; None for a token that would break the header."""
+    token = environment.get(variable, "").strip()
+    if token:
+        return f"Bearer {token}" if token.isascii() and token.isprintable() and " " not in token else None
+    place = environment.get("NETRC", "") or (f"{environment['HOME']}/.netrc" if environment.get("HOME") else "")
+    if not place or not Path(place).is_file():
+        return ""
+    try:
+        known = netrc.netrc(place).authenticators(host)
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+        return ""
+    if known is None:
+        return ""
+    login, _, password = known
+    return "Basic " + base64.b64encode(f"{login}:{password or ''}".encode()).decode()

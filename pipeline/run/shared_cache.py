@@ -1,0 +1,68 @@
+"""The shared cache of one run: opened when something is missing here, and settled once at the end.
+
+Knows the configuration, the environment and the screen. Does not know what is asked. Invariants: a run that misses
+nothing loads and opens nothing; each line about the other side is said once; settling takes no longer than the
+configuration says, and nothing after an interruption.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pipeline.config.schema import CacheSettings
+from pipeline.effects.api import Clock
+
+if TYPE_CHECKING:
+    from cache.remote import Remote
+    from pipeline.engine.results import SharedCounts
+
+
+class SharedCache:
+    """Of all builds of a run. `notice`: where lines for the user go."""
+
+    def __init__(self, settings: CacheSettings, clock: Clock, notice: Callable[[str], None]) -> None:
+        self._settings, self._clock, self._notice = settings, clock, notice
+        self._opened = False
+        self._remote: Remote | None = None
+        self._said = 0
+        self.is_interrupted = False
+
+    def remote(self) -> Remote | None:
+        """The client; None without one."""
+        if not self._settings.remote or self._opened:
+            return self._remote
+        self._opened = True
+        from pipeline.remote.opening import open_remote
+
+        found = open_remote(self._settings, os.environ, self._clock)
+        if isinstance(found, str):
+            self._notice(f"note: {found}")
+        else:
+            self._remote = found
+        return self._remote
+
+    def tell(self) -> None:
+        """What there is to say by now."""
+        if self._remote is not None:
+            notes = self._remote.notes()
+            for note in notes[self._said :]:
+                self._notice(f"note: {note}")
+            self._said = len(notes)
+
+    def settle(self) -> None:
+        """The end."""
+        if self._remote is not None:
+            self._remote.settle(0.0 if self.is_interrupted else self._settings.remote_wait_ms / 1000)
+            self.tell()
+
+
+def shared_lines(counts: SharedCounts) -> list[str]:
+    """What came from other machines in a stage."""
+    if not counts.restored:
+        return []
+    noun = "result" if counts.restored == 1 else "results"
+    size = f"{counts.fetched_bytes / 1000:,.0f} kB"
+    rounds = "1 round" if counts.rounds == 1 else f"{counts.rounds} rounds"
+    return [f"{counts.restored} {noun} restored from the shared cache ({size} in {rounds})"]
