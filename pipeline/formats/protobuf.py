@@ -19,7 +19,7 @@ Value = Mapping[str, Any]
 """Field name -> value: `int`, `bool`, `str`, `bytes`, a Value (None when it is not there), or a list of those."""
 
 
-class Kind(Enum):
+class WireKind(Enum):
     """How a field's value is written. `INT`: int32, int64 and enums. `MESSAGE`: one that has a table of its own."""
 
     INT = 0
@@ -34,7 +34,7 @@ class Field(NamedTuple):
 
     number: int
     name: str
-    kind: Kind
+    kind: WireKind
     repeated: bool = False
     table: tuple[Field, ...] = ()
 
@@ -44,8 +44,14 @@ Table = tuple[Field, ...]
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MOST_VARINT_BYTES = 10
-_NUMBERS = (Kind.INT, Kind.BOOL)
-_DEFAULTS: Mapping[Kind, Any] = {Kind.INT: 0, Kind.BOOL: False, Kind.STRING: "", Kind.BYTES: b"", Kind.MESSAGE: None}
+_NUMBERS = (WireKind.INT, WireKind.BOOL)
+_DEFAULTS: Mapping[WireKind, Any] = {
+    WireKind.INT: 0,
+    WireKind.BOOL: False,
+    WireKind.STRING: "",
+    WireKind.BYTES: b"",
+    WireKind.MESSAGE: None,
+}
 
 
 class _Malformed(Exception):
@@ -63,7 +69,7 @@ def encode(table: Table, value: Value) -> bytes:
         held = value.get(field.name)
         if field.repeated:
             parts += _encode_all(field, held or ())
-        elif held is not None and (held or field.kind is Kind.MESSAGE):
+        elif held is not None and (held or field.kind is WireKind.MESSAGE):
             parts += _encode_one(field, held)
     return b"".join(parts)
 
@@ -78,10 +84,10 @@ def _encode_all(field: Field, values: Any) -> list[bytes]:
 def _encode_one(field: Field, value: Any) -> list[bytes]:
     if field.kind in _NUMBERS:
         return [_tag(field, _VARINT), varint(value)]
-    if field.kind is Kind.STRING:
+    if field.kind is WireKind.STRING:
         data = value.encode()
     else:
-        data = encode(field.table, value) if field.kind is Kind.MESSAGE else bytes(value)
+        data = encode(field.table, value) if field.kind is WireKind.MESSAGE else bytes(value)
     return [_tag(field, _LENGTH), varint(len(data)), data]
 
 
@@ -122,7 +128,7 @@ def _message(table: Table, data: bytes) -> dict[str, Any]:
         field = fields.get(tag >> 3)
         if field is None:
             continue
-        if field.kind is Kind.MESSAGE and not field.repeated:
+        if field.kind is WireKind.MESSAGE and not field.repeated:
             # What comes in two parts is one message: those of the second add to the first.
             messages[field.name] = messages.get(field.name, b"") + _of_bytes(raw)
         elif field.repeated:
@@ -149,14 +155,14 @@ def _one(field: Field, raw: int | bytes | None) -> Any:
     if field.kind in _NUMBERS:
         if not isinstance(raw, int):
             raise _Malformed
-        return bool(raw) if field.kind is Kind.BOOL else raw - (1 << 64) if raw >> 63 else raw
+        return bool(raw) if field.kind is WireKind.BOOL else raw - (1 << 64) if raw >> 63 else raw
     data = _of_bytes(raw)
-    if field.kind is Kind.STRING:
+    if field.kind is WireKind.STRING:
         try:
             return data.decode()
         except UnicodeDecodeError:
             raise _Malformed from None
-    return data if field.kind is Kind.BYTES else _message(field.table, data)
+    return data if field.kind is WireKind.BYTES else _message(field.table, data)
 
 
 def _of_bytes(raw: int | bytes | None) -> bytes:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from cache.digest import Digest, is_sound
-from pipeline.formats.protobuf import Field, Kind, Table
+from pipeline.formats.protobuf import Field, WireKind, Table
 
 SHA256 = 1
 """`DigestFunction.Value`."""
 
-_I, _B, _S, _D, _M = Kind.INT, Kind.BOOL, Kind.STRING, Kind.BYTES, Kind.MESSAGE
+_I, _B, _S, _D, _M = WireKind.INT, WireKind.BOOL, WireKind.STRING, WireKind.BYTES, WireKind.MESSAGE
 
 DIGEST: Table = (Field(1, "hash", _S), Field(2, "size_bytes", _I))
 DURATION: Table = (Field(1, "seconds", _I), Field(2, "nanos", _I))

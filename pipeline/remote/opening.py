@@ -19,11 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cache.remote import Remote
-from pipeline.config.cache_url import parse_cache_url
+from pipeline.config.cache_url import REAPI, parse_cache_url
 from pipeline.config.schema import CacheSettings
 from pipeline.config.values import REMOTE_MODES
 from pipeline.effects.api import Clock
 from pipeline.remote.http_cache import HttpCache
+from pipeline.remote.reapi import ReapiRemote
+from pipeline.remote.reapi_channel import server_of
 from pipeline.remote.wire import Endpoint
 
 MODE = "HOTPLATE_CACHE_MODE"
@@ -41,6 +43,9 @@ def open_remote(settings: CacheSettings, environment: Mapping[str, str], clock: 
     authorization = _authorization(settings.remote_token_env, url.host, environment)
     if authorization is None:
         return f"{settings.remote_token_env} holds what no token is made of; the shared cache is not used"
+    if url.scheme in REAPI:
+        server = server_of(url)
+        return ReapiRemote(server, clock, writes=mode == "read-write", authorization=authorization)
     endpoint = Endpoint(url.host, url.port, url.path, url.scheme == "https")
     return HttpCache(
         settings.remote,

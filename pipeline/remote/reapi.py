@@ -1,9 +1,9 @@
 """Results on a server that speaks the Remote Execution API: `[cache] remote = "grpc://host:port"`.
 
 Knows what a run asks and offers, and when to stop asking. Does not know the wire (`reapi_channel`), how blobs travel
-(`reapi_blobs`) or what an entry looks like (`reapi_results`). Invariants: those of `cache.remote.Remote`. Whatever goes
-wrong on the way is said once, and from then on this run asks nothing more; only what the server refuses (to be written
-to) stops that alone. Blobs are there before the entry that names them.
+(`reapi_blobs`), what an entry looks like (`reapi_results`) or how it is said (`tally`). Invariants: those of
+`cache.remote.Remote`. After a call that failed for good this run asks nothing more; only a refusal to be written to
+stops that alone. Blobs are there before the entry that names them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pipeline.formats.protobuf import decode, encode
 from pipeline.remote.reapi_blobs import ReapiBlobs
 from pipeline.remote.reapi_channel import DEADLINE_EXCEEDED, NOT_FOUND, ReapiChannel, ReapiServer, RpcTrouble, why
 from pipeline.remote.reapi_results import action_digest, message_of, result_of
+from pipeline.remote.tally import Tally
 
 HELLO_S = 2.0
 """For the first answer. One that is further away than that is of no use to a build."""
@@ -33,6 +34,9 @@ SEND_S = 60.0
 _MOST_AT_ONCE = 256
 """Entries that are sent in one round."""
 _REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION")
+_STRANGERS = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+_END_S = 2.0
+"""For the thread that sends to see that the connection is closed."""
 _SETS = [f"set/{n}" for n in range(MAX_CANDIDATES)]
 
 
@@ -41,7 +45,6 @@ class _Session(NamedTuple):
 
     channel: ReapiChannel
     blobs: ReapiBlobs
-    may_write: bool
 
 
 class _Offer(NamedTuple):
@@ -53,23 +56,21 @@ class _Offer(NamedTuple):
 
 
 class ReapiRemote:
-    """A `cache.remote.Remote`. `read_only`: nothing is ever offered; `settle` ends it."""
+    """A `cache.remote.Remote`. `name`: the URL, for messages; `authorization`: the header's value, `""` for none."""
 
-    def __init__(self, server: ReapiServer, clock: Clock, *, token: str = "", read_only: bool = False) -> None:
-        self._server, self._clock, self._token, self._read_only = server, clock, token, read_only
-        self._lock = threading.Lock()
+    def __init__(
+        self, server: ReapiServer, clock: Clock, *, writes: bool, authorization: str = "", name: str = ""
+    ) -> None:
+        self._server, self._clock, self._authorization = server, clock, authorization
+        self._writes = writes
+        self._tally = Tally(name or str(server), has_credentials=bool(authorization))
         self._opening = threading.Lock()
         self._session: _Session | None = None
-        self._is_off = False
-        self._writes = not read_only
-        self._counts = dict.fromkeys(RemoteCounts._fields, 0)
-        self._notes: dict[str, str] = {}
         self._latency_s, self._received_s, self._received = 0.0, 0.0, 0
         self._offers: deque[_Offer] = deque()
-        self._news = threading.Condition(self._lock)
+        self._news = threading.Condition()
         self._sender: threading.Thread | None = None
         self._unsent = 0
-        self._is_closed = False
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -81,7 +82,9 @@ class ReapiRemote:
         found: dict[ActionKey, ActionResult] = {}
         answers = self._entries(session, keys, began_s + FIND_S)
         failed = refused = 0
-        for key, answer in zip(keys, answers, strict=True):
+        for n, (key, answer) in enumerate(zip(keys, answers, strict=True)):
+            if n == 0:
+                self._latency_s = min(self._latency_s, self._clock.now_s() - began_s)
             if isinstance(answer, RpcTrouble):
                 if answer.code != NOT_FOUND:
                     failed += 1
@@ -90,11 +93,11 @@ class ReapiRemote:
             entry = result_of(key, answer)
             if entry is None:
                 refused += 1
-                self._say("lies", f"{self._server} gave an entry that is not what was asked for; it was not used")
+                self._tally.lied("an entry is not one of this program's for the key that was asked for")
                 continue
             found[key] = entry.result
             self._keep(entry.inlined, blobs)
-        self._count(rounds=1, asked=len(keys), found=len(found), refused=refused, failed=failed)
+        self._tally.add(rounds=1, asked=len(keys), found=len(found), refused=refused, failed=failed)
         return found
 
     def _entries(self, session: _Session, keys: Sequence[ActionKey], deadline_s: float) -> Iterator[bytes | RpcTrouble]:
@@ -125,26 +128,25 @@ class ReapiRemote:
         began_s = self._clock.now_s()
         try:
             got = session.blobs.receive(digests, blobs, lambda: began_s + patience_s - self._clock.now_s())
-        except OSError as error:
-            self._say("store", f"the cache cannot be written, so nothing is fetched: {error.strerror or error}")
-            return frozenset()
+        except OSError:
+            return frozenset()  # what is made here will not be kept either, and that is said
         took_s = self._clock.now_s() - began_s
-        with self._lock:
+        if got.size:
             self._received_s, self._received = self._received_s + took_s, self._received + got.size
         if got.refused:
-            self._say("lies", f"{self._server} gave other bytes than were asked for; they were not used")
+            self._tally.lied("a blob has other bytes than its name says")
         late = got.trouble is not None and got.trouble.code == DEADLINE_EXCEEDED
         if got.trouble is not None and not (late and got.size):
             self._stop(got.trouble)
-            self._count(failed=1)
-        self._count(rounds=1, fetched=len(got.there), fetched_bytes=got.size, refused=got.refused)
+            self._tally.add(failed=1)
+        self._tally.add(rounds=1, fetched=len(got.there), fetched_bytes=got.size, refused=got.refused)
         return got.there
 
     # --- offering ---------------------------------------------------------------------------------
 
     def offer(self, key: ActionKey, result: ActionResult, blobs: BlobStore) -> None:
         with self._news:
-            if not self._writes or self._is_off or self._is_closed:
+            if not self._writes or self._tally.is_closed or self._tally.takes_nothing:
                 return
             self._offers.append(_Offer(key, result, blobs))
             self._unsent += 1
@@ -157,20 +159,19 @@ class ReapiRemote:
         while True:
             with self._news:
                 while not self._offers:
-                    if self._is_closed:
+                    if self._tally.is_closed:
                         return
                     self._news.wait()
                 group = [self._offers.popleft() for _ in range(min(len(self._offers), _MOST_AT_ONCE))]
             sent = 0
             try:
                 session = self._open()
-                if session is not None and session.may_write and self._writes:
+                if session is not None and not self._tally.takes_nothing:
                     sent = self._send_group(session, group)
             finally:
                 with self._news:
                     self._unsent -= len(group)
-                    self._counts["offered"] += sent
-                    self._counts["given_up"] += len(group) - sent
+                    self._tally.add(offered=sent, given_up=len(group) - sent)
                     self._news.notify_all()
 
     def _send_group(self, session: _Session, group: Sequence[_Offer]) -> int:
@@ -178,7 +179,7 @@ class ReapiRemote:
         group = self._with_their_sets(session, group)
         holder = {digest: each.store for each in group for digest in each.result.blobs()}
         gone = session.blobs.send(holder, lambda digest: _held(holder[digest], digest), SEND_S)
-        self._count(offered_bytes=gone.size)
+        self._tally.add(offered_bytes=gone.size)
         if gone.trouble is not None:
             self._stop_sending(gone.trouble)
         whole = [each for each in (_with_what_is(each, gone.there) for each in group) if each is not None]
@@ -218,68 +219,63 @@ class ReapiRemote:
         ]
 
     def _stop_sending(self, trouble: RpcTrouble) -> None:
-        if trouble.code not in _REFUSALS:
+        if trouble.code in _REFUSALS:
+            self._tally.takes_no(why(trouble))
+        else:
             self._stop(trouble)
-            return
-        with self._lock:
-            self._writes = False
-        self._say("writes", f"{self._server} takes no results ({trouble}); they are only read")
 
     def decline(self, results: int) -> None:
-        self._count(declined=results)
+        self._tally.declined(results, self.speed())
 
     def settle(self, timeout_s: float) -> None:
         deadline_s = self._clock.now_s() + timeout_s
         with self._news:
             while self._unsent and (left_s := deadline_s - self._clock.now_s()) > 0:
                 self._news.wait(left_s)
-            self._counts["given_up"] += len(self._offers)
+            if self._unsent and not self._tally.is_closed:
+                self._tally.gave_up(self._unsent, timeout_s)
+                self._tally.add(given_up=len(self._offers) - self._unsent)  # what is under way counts itself
             self._unsent -= len(self._offers)
             self._offers.clear()
-            self._is_closed, session, self._session = True, self._session, None
-            self._is_off = True
+            self._tally.close()
+            session, self._session = self._session, None
             self._news.notify_all()
         if session is not None:
             session.channel.close()
         if self._sender is not None:
-            self._sender.join(max(deadline_s - self._clock.now_s(), 1.0))
+            self._sender.join(_END_S)
 
     # --- what is known ----------------------------------------------------------------------------
 
     def speed(self) -> RemoteSpeed:
-        with self._lock:
-            rate = self._received / self._received_s if self._received_s and self._received else 0.0
-            return RemoteSpeed(self._latency_s, rate)
+        return RemoteSpeed(self._latency_s, self._received / self._received_s if self._received_s else 0.0)
 
     def counts(self) -> RemoteCounts:
-        with self._lock:
-            return RemoteCounts(**self._counts)
+        return self._tally.counts()
 
     def notes(self) -> tuple[str, ...]:
-        with self._lock:
-            return tuple(self._notes.values())
+        return self._tally.notes()
 
     # --- the connection ---------------------------------------------------------------------------
 
     def _open(self) -> _Session | None:
         """The connection, made at the first question; None when there is none to be had."""
         with self._opening:
-            if self._is_off or self._session is not None:
-                return None if self._is_off else self._session
+            if self._tally.is_closed or self._session is not None:
+                return None if self._tally.is_closed else self._session
             try:
-                channel = ReapiChannel(self._server, self._token)
+                channel = ReapiChannel(self._server, self._authorization)
             except ImportError:
-                self._say("off", f"{self._server} needs the package grpcio: pip install 'hotplate[reapi]'")
-                self._is_off = True
+                self._tally.unreachable("it needs the package grpcio (pip install 'hotplate[reapi]')")
                 return None
             session = self._greet(channel)
-            with self._lock:
-                if isinstance(session, _Session) and not self._is_off:
+            with self._news:
+                if isinstance(session, _Session) and not self._tally.is_closed:
                     self._session = session
                     return session
             channel.close()
             if isinstance(session, RpcTrouble):
-                self._count(failed=1)
+                self._tally.add(failed=1)
                 self._stop(session)
             return None
 
@@ -297,27 +293,16 @@ class ReapiRemote:
         if reapi.SHA256 not in can["digest_functions"]:
             return RpcTrouble("UNIMPLEMENTED", "it does not name blobs by SHA-256")
         update = can["action_cache_update_capabilities"]
-        may_write = update is not None and update["update_enabled"]
-        if not may_write and not self._read_only:
-            self._stop_sending(RpcTrouble("PERMISSION_DENIED", "says the server"))
-        blobs = ReapiBlobs(channel, self._server.instance, can["max_batch_total_size_bytes"])
-        return _Session(channel, blobs, may_write)
+        if self._writes and (update is None or not update["update_enabled"]):
+            self._tally.takes_no("it says so")
+        return _Session(channel, ReapiBlobs(channel, self._server.instance, can["max_batch_total_size_bytes"]))
 
     def _stop(self, trouble: RpcTrouble) -> None:
         """Ask nothing any more in this run."""
-        if self._is_closed:
-            return
-        self._is_off = True
-        self._say("off", f"{self._server} {why(trouble)}; everything is made here")
-
-    def _say(self, what: str, line: str) -> None:
-        with self._lock:
-            self._notes.setdefault(what, f"shared results: {line}")
-
-    def _count(self, **more: int) -> None:
-        with self._lock:
-            for name, number in more.items():
-                self._counts[name] += number
+        if trouble.code in _STRANGERS and not self._tally.is_closed:
+            self._tally.denied(trouble.code)
+        else:
+            self._tally.unreachable(why(trouble))
 
 
 def _held(store: BlobStore, digest: Digest) -> bytes | None:

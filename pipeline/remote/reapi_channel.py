@@ -1,9 +1,9 @@
 """Calls of gRPC: message bytes out, message bytes in, each with a deadline.
 
-Knows addresses, deadlines, retries and the token; does not know what messages mean. `grpcio` is imported when the first
-channel is opened. Invariants: no call raises for anything that the other side does - it gives an `RpcTrouble` - and
-none takes longer than it may; what is tried again is only what was not answered at all (UNAVAILABLE), by gRPC itself,
-with growing and jittered pauses, inside the same deadline; no message above MOST_MESSAGE_BYTES is taken.
+Knows addresses, deadlines, retries and credentials; does not know what messages mean. `grpcio` is imported when the
+first channel is opened. Invariants: no call raises for anything that the other side does - it gives an `RpcTrouble` -
+and none takes longer than it may; what is tried again is only what was not answered at all (UNAVAILABLE), by gRPC
+itself, with growing and jittered pauses, inside the same deadline; no message above MOST_MESSAGE_BYTES is taken.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from cache.named_tuple import NamedTuple
+from pipeline.config.cache_url import CacheUrl
 from pipeline.text import visible
 
 MOST_MESSAGE_BYTES = 20 << 20
 """An entry has less (`cache.actions.MAX_ENTRY_BYTES`), and so has a batch of blobs."""
-SCHEMES = {"grpc": False, "grpcs": True}
-"""Scheme -> is the connection encrypted?"""
 NOT_FOUND = "NOT_FOUND"
 UNAVAILABLE = "UNAVAILABLE"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
@@ -70,35 +68,25 @@ class RpcTrouble(NamedTuple):
 
 
 def why(trouble: RpcTrouble) -> str:
-    """What is the matter with a server, for its name to stand before it."""
+    """What is the matter with a server, to follow its name and a colon."""
     if trouble.code == DEADLINE_EXCEEDED:
-        return "is too slow"
+        return "it does not answer in time"
     if trouble.code == UNAVAILABLE:
         # gRPC writes what it tried before what came of it.
-        return f"cannot be reached ({trouble.text.rpartition(': ')[2]})"
-    return f"cannot be used ({trouble})"
+        return trouble.text.rpartition(": ")[2] or "it cannot be reached"
+    return f"it answers {trouble}"
 
 
-def server_of(url: str) -> ReapiServer | str:
-    """`grpc://host:port[/instance]` or `grpcs://`; what is wrong with `url` when it is none of these."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return str(error)
-    if parts.scheme not in SCHEMES:
-        return f"{url!r} is no address: it begins with none of {', '.join(f'{s}://' for s in SCHEMES)}"
-    if parts.username is not None or parts.query or parts.fragment:
-        return f"{url!r} has more than a host, a port and an instance; a token comes from the environment"
-    if not parts.hostname or port is None:
-        return f"{url!r} has no {'host' if not parts.hostname else 'port'}"
-    return ReapiServer(parts.hostname, port, parts.path.strip("/"), SCHEMES[parts.scheme])
+def server_of(url: CacheUrl) -> ReapiServer:
+    """Where `grpc://host:port[/instance]` or `grpcs://` leads."""
+    return ReapiServer(url.host, url.port, url.path.strip("/"), url.scheme == "grpcs")
 
 
 class ReapiChannel:
-    """A connection to one server, made when the first call needs it. Several threads may call at once."""
+    """A connection to one server, made when the first call needs it. Several threads may call at once.
+    `authorization`: the header's value, `""` for none."""
 
-    def __init__(self, server: ReapiServer, token: str = "") -> None:
+    def __init__(self, server: ReapiServer, authorization: str = "") -> None:
         import grpc
 
         self._grpc: Any = grpc
@@ -114,7 +102,7 @@ class ReapiChannel:
             self._channel: Any = grpc.secure_channel(server.authority, grpc.ssl_channel_credentials(), options)
         else:
             self._channel = grpc.insecure_channel(server.authority, options)
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._metadata = (("authorization", authorization),) if authorization else ()
 
     def close(self) -> None:
         """End every call under way."""

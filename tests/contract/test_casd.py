@@ -14,7 +14,7 @@ from cache.blobs import BlobStore
 from cache.digest import ActionKey, digest_bytes
 from pipeline.effects.clock import SystemClock
 from pipeline.formats import reapi
-from pipeline.formats.protobuf import Kind, Table
+from pipeline.formats.protobuf import WireKind, Table
 from pipeline.remote.reapi import ReapiRemote
 from pipeline.remote.reapi_channel import ReapiServer
 from tests import casd
@@ -42,14 +42,14 @@ def test_results_survive_the_server_and_are_the_same_elsewhere(tmp_path: Path) -
     result = ours(here)
     sets = ActionResult((OutputFile("set/0", here.put_bytes(b'{"absent":[],"discovered":["a.h"]}'), False),))
     with casd.running(tmp_path / "casd") as server:
-        remote = ReapiRemote(server, SystemClock())
+        remote = ReapiRemote(server, SystemClock(), writes=True)
         assert remote.find([KEY, BASE], here) == {}
         remote.offer(KEY, result, here)
         remote.offer(BASE, sets, here)
         remote.settle(PATIENCE_S)
         assert remote.counts().offered == 2 and remote.notes() == ()
     with casd.running(tmp_path / "casd") as server:
-        remote = ReapiRemote(server, SystemClock())
+        remote = ReapiRemote(server, SystemClock(), writes=True)
         assert remote.find([KEY, BASE], there) == {KEY: result, BASE: sets}
         assert remote.fetch(result.blobs(), there, PATIENCE_S) == {*result.blobs()}
         remote.settle(PATIENCE_S)
@@ -59,7 +59,7 @@ def test_results_survive_the_server_and_are_the_same_elsewhere(tmp_path: Path) -
 
 def test_what_it_does_not_have_is_no_failure(server: ReapiServer, tmp_path: Path) -> None:
     store = BlobStore(tmp_path)
-    remote = ReapiRemote(server, SystemClock())
+    remote = ReapiRemote(server, SystemClock(), writes=True)
     wanted = [digest_bytes(b"nowhere"), digest_bytes(bytes(6 << 20))]
     assert remote.fetch(wanted, store, PATIENCE_S) == frozenset()
     assert remote.counts().failed == 0 and remote.notes() == ()
@@ -68,7 +68,13 @@ def test_what_it_does_not_have_is_no_failure(server: ReapiServer, tmp_path: Path
 
 # --- the API ----------------------------------------------------------------------------------------
 
-_KINDS = {"string": Kind.STRING, "bytes": Kind.BYTES, "bool": Kind.BOOL, "int32": Kind.INT, "int64": Kind.INT}
+_KINDS = {
+    "string": WireKind.STRING,
+    "bytes": WireKind.BYTES,
+    "bool": WireKind.BOOL,
+    "int32": WireKind.INT,
+    "int64": WireKind.INT,
+}
 _FIELD = re.compile(r"(repeated )?([\w.]+) (\w+) = (\d+)(?: \[[^\]]*\])?;")
 MESSAGES = {
     "DIGEST": "Digest",
@@ -132,11 +138,11 @@ def test_our_tables_are_what_the_api_publishes() -> None:
         for field in table:
             name, kind, repeated = api[message][field.number]
             assert (field.name, field.repeated) == (name, repeated), message
-            if field.kind is Kind.MESSAGE:
+            if field.kind is WireKind.MESSAGE:
                 check(field.table, f"{message}.{kind}" if f"{message}.{kind}" in api else kind)
             else:
                 # What is no plain type is an enum.
-                assert field.kind is _KINDS.get(kind, Kind.INT), (message, name)
+                assert field.kind is _KINDS.get(kind, WireKind.INT), (message, name)
             checked += 1
 
     for table, message in MESSAGES.items():

@@ -1,7 +1,7 @@
 """A server of the Remote Execution API in this process, honest unless a test replaces one of its answers.
 
 It stores what it is given, counts calls, and verifies digests as real servers do. `answers[METHOD]` replaces an answer:
-a function of the request's bytes that gives the bytes (for streams: several) or raises `Refusal`.
+a function of the request's bytes that gives the bytes (for streams: several) or raises `RpcRefusal`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SMALL_BATCH = 4096
 UNARY, STREAM_OUT, STREAM_IN = "unary_unary", "unary_stream", "stream_unary"
 
 
-class Refusal(Exception):
+class RpcRefusal(Exception):
     """The code of gRPC that a call ends with."""
 
     def __init__(self, code: str, text: str = "") -> None:
@@ -96,7 +96,7 @@ class ReapiDouble:
             self.calls[method.rpartition("/")[2]] += 1
             try:
                 return self.answers.get(method, honest)(request)
-            except Refusal as refusal:
+            except RpcRefusal as refusal:
                 context.abort(grpc.StatusCode[refusal.code], refusal.text)
 
         return answer
@@ -106,7 +106,7 @@ class ReapiDouble:
             self.calls[method.rpartition("/")[2]] += 1
             try:
                 yield from self.answers.get(method, honest)(request)
-            except Refusal as refusal:
+            except RpcRefusal as refusal:
                 context.abort(grpc.StatusCode[refusal.code], refusal.text)
 
         return answer
@@ -139,7 +139,7 @@ class ReapiDouble:
     def _read(self, request: bytes) -> Iterator[bytes]:
         data = self.blobs.get(named_digest(_read(reapi.READ_REQUEST, request)["resource_name"]))
         if data is None:
-            raise Refusal("NOT_FOUND")
+            raise RpcRefusal("NOT_FOUND")
         for at in range(0, len(data), 1000):
             yield encode(reapi.READ_RESPONSE, {"data": data[at : at + 1000]})
 
@@ -148,17 +148,17 @@ class ReapiDouble:
         for request in requests:
             part = _read(reapi.WRITE_REQUEST, request)
             if part["write_offset"] != len(data) or (digest is None and not part["resource_name"]):
-                raise Refusal("INVALID_ARGUMENT")
+                raise RpcRefusal("INVALID_ARGUMENT")
             digest = digest or named_digest(part["resource_name"])
             data, ended = data + part["data"], part["finish_write"]
         if not ended or self.put(data) != digest:
-            raise Refusal("INVALID_ARGUMENT")
+            raise RpcRefusal("INVALID_ARGUMENT")
         return encode(reapi.WRITE_RESPONSE, {"committed_size": len(data)})
 
     def _result(self, request: bytes) -> bytes:
         key = _read(reapi.GET_ACTION_RESULT_REQUEST, request)["action_digest"]["hash"]
         if key not in self.results:
-            raise Refusal("NOT_FOUND")
+            raise RpcRefusal("NOT_FOUND")
         return self.results[key]
 
     def _update_result(self, request: bytes) -> bytes:
@@ -168,14 +168,14 @@ class ReapiDouble:
         return data
 
     def _refuse(self, request: bytes) -> Iterator[bytes]:
-        raise Refusal("UNIMPLEMENTED")
+        raise RpcRefusal("UNIMPLEMENTED")
         yield b""
 
 
 def _read(table: Table, data: bytes) -> dict[str, Any]:
     found = decode(table, data)
     if found is None:
-        raise Refusal("INVALID_ARGUMENT")
+        raise RpcRefusal("INVALID_ARGUMENT")
     return found
 
 

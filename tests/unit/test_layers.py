@@ -46,7 +46,7 @@ ROOMS = {
     "fastpath": room("client effects"),
     "engine": room("effects fastpath formats"),
     "toolchain": room("config effects engine fastpath formats"),
-    "remote": room("config effects"),
+    "remote": room("config effects formats"),
     # the device side
     "boot": room("config formats", pure=True),
     "flash": room("formats", pure=True),

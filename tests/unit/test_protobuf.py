@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.formats import reapi
-from pipeline.formats.protobuf import Field, Kind, Table, decode, encode
+from pipeline.formats.protobuf import Field, WireKind, Table, decode, encode
 
-INNER: Table = (Field(1, "text", Kind.STRING), Field(2, "number", Kind.INT))
+INNER: Table = (Field(1, "text", WireKind.STRING), Field(2, "number", WireKind.INT))
 ALL: Table = (
-    Field(1, "number", Kind.INT),
-    Field(2, "yes", Kind.BOOL),
-    Field(3, "text", Kind.STRING),
-    Field(4, "data", Kind.BYTES),
-    Field(5, "inner", Kind.MESSAGE, table=INNER),
-    Field(6, "numbers", Kind.INT, repeated=True),
-    Field(7, "texts", Kind.STRING, repeated=True),
-    Field(16, "inners", Kind.MESSAGE, repeated=True, table=INNER),
+    Field(1, "number", WireKind.INT),
+    Field(2, "yes", WireKind.BOOL),
+    Field(3, "text", WireKind.STRING),
+    Field(4, "data", WireKind.BYTES),
+    Field(5, "inner", WireKind.MESSAGE, table=INNER),
+    Field(6, "numbers", WireKind.INT, repeated=True),
+    Field(7, "texts", WireKind.STRING, repeated=True),
+    Field(16, "inners", WireKind.MESSAGE, repeated=True, table=INNER),
 )
 NOTHING: dict[str, Any] = {
     **{"number": 0, "yes": False, "text": "", "data": b"", "inner": None},
@@ -120,11 +120,11 @@ def test_every_truncation_is_none_or_a_message_and_every_flip_is_survived() -> N
 # --- google's runtime -------------------------------------------------------------------------------
 
 _TYPES = {
-    Kind.INT: descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
-    Kind.BOOL: descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
-    Kind.STRING: descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
-    Kind.BYTES: descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
-    Kind.MESSAGE: descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE,
+    WireKind.INT: descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
+    WireKind.BOOL: descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
+    WireKind.STRING: descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
+    WireKind.BYTES: descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
+    WireKind.MESSAGE: descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE,
 }
 
 
@@ -141,7 +141,7 @@ def google_class(table: Table) -> Any:
         for field in table:
             label = 3 if field.repeated else 1
             row = message.field.add(name=field.name, number=field.number, type=_TYPES[field.kind], label=label)
-            if field.kind is Kind.MESSAGE:
+            if field.kind is WireKind.MESSAGE:
                 row.type_name = f".ours.{describe(field.table)}"
         return name
 
@@ -153,15 +153,15 @@ def google_class(table: Table) -> Any:
 
 def values(table: Table) -> st.SearchStrategy[dict[str, Any]]:
     """Any value of a message."""
-    single: dict[Kind, Any] = {
-        Kind.INT: st.integers(-(1 << 63), (1 << 63) - 1),
-        Kind.BOOL: st.booleans(),
-        Kind.STRING: st.text(max_size=5),
-        Kind.BYTES: st.binary(max_size=5),
+    single: dict[WireKind, Any] = {
+        WireKind.INT: st.integers(-(1 << 63), (1 << 63) - 1),
+        WireKind.BOOL: st.booleans(),
+        WireKind.STRING: st.text(max_size=5),
+        WireKind.BYTES: st.binary(max_size=5),
     }
 
     def one(field: Field) -> Any:
-        plain = values(field.table) if field.kind is Kind.MESSAGE else single[field.kind]
+        plain = values(field.table) if field.kind is WireKind.MESSAGE else single[field.kind]
         return st.lists(plain, max_size=3) if field.repeated else plain
 
     return st.fixed_dictionaries({}, optional={field.name: one(field) for field in table})
