@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from cache.digest import Digest, is_sound
-from pipeline.formats.protobuf import Field, WireKind, Table
+from pipeline.formats.protobuf import Field, Table, WireKind
 
 SHA256 = 1
 """`DigestFunction.Value`."""

@@ -22,9 +22,9 @@ from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
 from cache.remote import RemoteCounts, RemoteSpeed
-from pipeline.remote.rounds import RoundOutcome, Question, Rounds
+from pipeline.remote.rounds import Question, RoundOutcome, Rounds
 from pipeline.remote.tally import Tally
-from pipeline.remote.wire import ENCODINGS, HttpAnswer, Endpoint, Garbled
+from pipeline.remote.wire import ENCODINGS, Endpoint, Garbled, HttpAnswer
 
 FIND_S = 2.0
 """The other side has this long to answer a round of questions, and a little more for each of many."""

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.remote.wire import HttpAnswer, Endpoint, Garbled, Wire
+from pipeline.remote.wire import Endpoint, Garbled, HttpAnswer, Wire
 
 MOST_CONNECTIONS = 6
 _AT_ONCE = 32

@@ -14,7 +14,7 @@ from cache.blobs import BlobStore
 from cache.digest import ActionKey, digest_bytes
 from pipeline.effects.clock import SystemClock
 from pipeline.formats import reapi
-from pipeline.formats.protobuf import WireKind, Table
+from pipeline.formats.protobuf import Table, WireKind
 from pipeline.remote.reapi import ReapiRemote
 from pipeline.remote.reapi_channel import ReapiServer
 from tests import casd

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.formats import reapi
-from pipeline.formats.protobuf import Field, WireKind, Table, decode, encode
+from pipeline.formats.protobuf import Field, Table, WireKind, decode, encode
 
 INNER: Table = (Field(1, "text", WireKind.STRING), Field(2, "number", WireKind.INT))
 ALL: Table = (
