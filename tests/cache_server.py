@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from cache.remote import Remote
+
 EMPTY = hashlib.sha256(b"").hexdigest()
 _FIELDS = {
     "": {"outputFiles", "stdoutDigest", "stderrDigest", "executionMetadata", "exitCode", "outputSymlinks"},
@@ -81,6 +83,8 @@ class CacheServer(ThreadingHTTPServer):
         """What is sent in place of an answer to (method, path), and then the connection is closed."""
         self.stopped = threading.Event()
         self.most_body = 1 << 40
+        self.clients: list[Remote] = []
+        """Are closed with the server."""
 
     @property
     def url(self) -> str:
@@ -99,6 +103,8 @@ class CacheServer(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *_: object) -> None:
+        for client in self.clients:
+            client.settle(0)
         self.stopped.set()
         self.shutdown()
         self.server_close()

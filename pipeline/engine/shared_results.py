@@ -29,7 +29,7 @@ MOST_PATIENCE_S = 30.0
 _SETS_S = 2.0
 _PER_QUESTION = 1 / 64
 """Of a latency: questions are asked many at once."""
-_SHORT_S = 0.01
+_SHORT_S = 0.1
 """Beyond this latency a function of this program is quicker than the question whether somebody has its result."""
 
 

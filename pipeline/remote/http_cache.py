@@ -127,7 +127,7 @@ class HttpCache:
         questions = [self._question_for(digest, partial(take, digest)) for digest in missing]
         began_s = self._now_s()
         outcome = self._reading.ask(questions, began_s + patience_s, min(STALL_S, patience_s))
-        self._rate(sum(digest.size for digest in came), self._now_s() - began_s)
+        self._rate(sum(digest.size for digest in came), self._now_s() - began_s, is_all=not outcome.late)
         # Less patience than a round of questions has says nothing of the other side.
         self._judge(outcome, len(missing), may_be_late=bool(came) or patience_s < FIND_S)
         self._there.update(came)
@@ -138,8 +138,8 @@ class HttpCache:
         more = f"Accept-Encoding: {ENCODINGS}\r\n" if digest.size >= _WORTH_COMPRESSING else ""
         return Question(self._request("GET", f"/cas/{digest.hex}", more), take)
 
-    def _rate(self, size: int, took_s: float) -> None:
-        if size >= _RATED_FROM or took_s > _RATED_FROM_S:
+    def _rate(self, size: int, took_s: float, *, is_all: bool) -> None:
+        if size >= _RATED_FROM or took_s > _RATED_FROM_S or not is_all:
             self._bytes += max(size, 1)
             self._bytes_s += max(took_s - self._reading.latency_s, 1e-4)
 
@@ -182,7 +182,7 @@ class HttpCache:
         length = answer.headers.get("content-length", "")
         if length.isdigit() and "content-encoding" not in answer.headers and int(length[:20]) != digest.size:
             raise Garbled(f"a blob of {digest.size} bytes would have {length[:20]}")
-        chunks = answer.chunks(digest.size)
+        chunks = answer.chunks(digest.size, may_be_encoded=digest.size >= _WORTH_COMPRESSING)
         if digest.size <= _IN_MEMORY:
             data = b"".join(chunks)
             _check(digest, len(data), hashlib.sha256(data).hexdigest())
@@ -219,7 +219,10 @@ class HttpCache:
 
     def offer(self, key: ActionKey, result: ActionResult, blobs: BlobStore) -> None:
         """As `Remote.offer`."""
-        if not self._writes or self._tally.is_closed or self._tally.takes_nothing:
+        if not self._writes:
+            return
+        if self._tally.is_closed or self._tally.takes_nothing:
+            self._tally.add(given_up=1)
             return
         with self._quiet:
             self._offers.append(Offer(key, result, blobs))

@@ -204,7 +204,9 @@ class Rounds:
             except _HOPELESS as error:
                 one.give_up([*rest], _said(error))
             except (OSError, EOFError) as error:
-                if fresh or len(rest) < len(batch):
+                if len(rest) < len(batch):
+                    one.again([*rest])  # some servers answer only so many on one connection
+                elif fresh:
                     self._failed(one, rest, _said(error))
                 else:
                     one.again([*rest])  # one that was kept too long; the next is fresh, as all old ones go now
@@ -226,6 +228,22 @@ class Rounds:
         wire.send(b"".join(question.text for question in rest))
         early = self._send_body(wire, rest[0]) if rest[0].body is not None else None
         busy: deque[Question] = deque()
+        try:
+            return self._take_all(wire, one, rest, early, began_s, busy)
+        finally:
+            if busy:
+                self._failed(one, busy, "it is too busy, or broken")
+
+    def _take_all(
+        self,
+        wire: Wire,
+        one: _Round,
+        rest: deque[Question],
+        early: HttpAnswer | None,
+        began_s: float,
+        busy: deque[Question],
+    ) -> bool:
+        """Take the answers to `rest`; those that say to come again are put into `busy`."""
         is_usable, is_first = early is None, True
         while rest and (is_usable or is_first):
             answer = early or wire.answer(head_only=rest[0].head_only)
@@ -237,15 +255,12 @@ class Rounds:
                 return False
             if answer.status in _BUSY:
                 busy.append(rest.popleft())
-                why = f"it answers {answer.status}"
             else:
                 rest[0].take(answer)
                 rest.popleft()
                 one.answered()
             answer.drain()
             is_usable = is_usable and answer.is_done and answer.stays_open
-        if busy:
-            self._failed(one, busy, why)
         return is_usable
 
     def _send_body(self, wire: Wire, question: Question) -> HttpAnswer | None:

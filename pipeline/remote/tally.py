@@ -78,6 +78,8 @@ class Tally:
 
     def declined(self, results: int, speed: RemoteSpeed) -> None:
         """Fetching would have cost more than making."""
+        if not results:
+            return
         self.add(declined=results)
         rate = f"{speed.bytes_per_s / 1e6:.1f} MB/s, {speed.latency_s * 1000:.0f} ms"
         self._say("declined", f"some results are made here, which is faster than fetching them ({rate})")

@@ -62,13 +62,17 @@ class HttpAnswer:
         return sized and self.headers.get("connection", "").lower() != "close"
 
     def body(self, most: int) -> bytes:
-        """All of it, decoded. Raises Garbled for more than `most` bytes, and OSError."""
+        """All of it, as `chunks` gives it."""
         return b"".join(self.chunks(most))
 
-    def chunks(self, most: int) -> Iterator[bytes]:
-        """The body, decoded. Raises Garbled for more than `most` bytes, before they are in memory, and OSError."""
+    def chunks(self, most: int, *, may_be_encoded: bool = False) -> Iterator[bytes]:
+        """The body, decoded. `may_be_encoded`: ENCODINGS were offered. Raises Garbled for more than `most` bytes,
+        before they are in memory, and OSError."""
         left = most
-        for chunk in self._decoded():
+        encoding = self.headers.get("content-encoding", "identity").lower()
+        if encoding != "identity" and not (may_be_encoded and encoding in ("gzip", "x-gzip", "deflate")):
+            raise Garbled(f"the answer is encoded as {encoding[:40]!r}, which was not asked for")
+        for chunk in self._raw() if encoding == "identity" else self._inflated():
             left -= len(chunk)
             if left < 0:
                 raise Garbled(f"the answer has more than {most} bytes")
@@ -84,13 +88,7 @@ class HttpAnswer:
                     if read > _MOST_DRAINED:
                         return
 
-    def _decoded(self) -> Iterator[bytes]:
-        encoding = self.headers.get("content-encoding", "identity").lower()
-        if encoding == "identity":
-            yield from self._raw()
-            return
-        if encoding not in ("gzip", "x-gzip", "deflate"):
-            raise Garbled(f"the answer is encoded as {encoding[:40]!r}, which was not asked for")
+    def _inflated(self) -> Iterator[bytes]:
         inflate = zlib.decompressobj(wbits=47)
         try:
             for chunk in self._raw():

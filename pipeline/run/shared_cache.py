@@ -56,6 +56,12 @@ class SharedCache:
         if self._remote is not None:
             self._remote.settle(0.0 if self.is_interrupted else self._settings.remote_wait_ms / 1000)
             self.tell()
+            counts, self._remote = self._remote.counts(), None
+            if counts.offered:
+                noun = "entry" if counts.offered == 1 else "entries"
+                self._notice(
+                    f"note: {counts.offered} {noun} sent to the shared cache ({counts.offered_bytes / 1000:,.0f} kB)"
+                )
 
 
 def shared_lines(counts: SharedCounts) -> list[str]:
