@@ -1,4 +1,4 @@
-"""The URL of `[cache] remote`, taken apart.
+"""The URLs of `[cache] remote` and `[execution] remote`, taken apart.
 
 Pure. Knows which schemes there are, not who speaks them. Invariant: a URL without a fault has a host, a port that can
 be, and a path that can stand in a request as it is; it holds no name or password.
@@ -48,6 +48,13 @@ def fault_of(url: str) -> tuple[str, str] | None:
     if _UNFIT(rest):
         return f"is '{url}', which holds a space, '?', '#' or a letter outside of ASCII", "write the plain path"
     return None
+
+
+def executor_fault_of(url: str) -> tuple[str, str] | None:
+    """The same of one that must be a server of the Remote Execution API."""
+    if url.partition("://")[0] not in REAPI:
+        return f"is '{url}', which is no URL of an executor", "write it like grpc://builder.example.com:8980"
+    return fault_of(url)
 
 
 def parse_cache_url(url: str) -> CacheUrl:

@@ -7,12 +7,16 @@ that it names, under exactly the paths that were asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from cache.blobs import BlobStore
 from cache.digest import Digest
 from cache.named_tuple import NamedTuple
+from pipeline.model import Action
+
+HERE = "/proc/self/cwd"
+"""What a command is told to be its directory, which has another name on each machine."""
 
 
 class FarCommand(NamedTuple):
@@ -71,3 +75,11 @@ class Executor(Protocol):
     def notes(self) -> tuple[str, ...]:
         """Lines for the user, each said once."""
         ...
+
+
+class FarWork(NamedTuple):
+    """Who executes, and what an action relies on beside its inputs. `relied_on`: absolute path -> SHA-256 of the
+    programs that it starts, which must be the same there; None for an action that is not to go."""
+
+    executor: Executor
+    relied_on: Callable[[Action], Mapping[str, str] | None]

@@ -19,7 +19,7 @@ from cache.blobs import BlobStore
 from cache.digest import Digest, digest_bytes
 from cache.named_tuple import NamedTuple
 from pipeline.effects.api import Clock
-from pipeline.effects.executor import FarCommand, FarCounts, FarResult
+from pipeline.effects.executor import HERE, FarCommand, FarCounts, FarResult
 from pipeline.formats import reapi
 from pipeline.formats.protobuf import decode, encode
 from pipeline.formats.reapi_tree import ReapiAction, action_of, fault_of_paths, tree_of
@@ -34,8 +34,6 @@ from pipeline.remote.reapi_channel import (
 )
 from pipeline.text import visible
 
-HERE = "/proc/self/cwd"
-"""What a command is told to be its directory, which has another name on each machine."""
 OTHER_MACHINE = 113
 """Exit code of a command that found another machine than it expected."""
 _MARK = b"hotplate: another file than expected: "
@@ -66,10 +64,10 @@ class ReapiExecutor:
     """A `pipeline.effects.executor.Executor`."""
 
     def __init__(
-        self, server: ReapiServer, clock: Clock, *, jobs: int, platform: Mapping[str, str], token: str = ""
+        self, server: ReapiServer, clock: Clock, *, jobs: int, platform: Mapping[str, str], authorization: str = ""
     ) -> None:
         self._server, self._clock, self._jobs = server, clock, jobs
-        self._platform, self._token = dict(platform), token
+        self._platform, self._authorization = dict(platform), authorization
         self._turns = threading.BoundedSemaphore(jobs)
         self._lock, self._opening = threading.Lock(), threading.Lock()
         self._link: _Link | None = None
@@ -116,8 +114,10 @@ class ReapiExecutor:
         same = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(command.same.items())).encode()
         files = {path: digest for path, (digest, _) in command.inputs.items()}
         tree = tree_of({**files, _LIST: digest_bytes(same)})
-        argv = ("/bin/sh", "-c", _GUARD, "sh", *command.argv)
-        action = action_of(argv, command.env, command.outputs, self._platform, tree)
+        # By `env` and not as the API offers: sandboxes set variables of their own (PWD, for one).
+        env = [f"{name}={command.env[name]}" for name in sorted(command.env)]
+        argv = ("/bin/sh", "-c", _GUARD, "sh", "/usr/bin/env", "-i", *env, *command.argv)
+        action = action_of(argv, {}, command.outputs, self._platform, tree)
         places = dict(command.inputs.values())
         held = {**action.messages, digest_bytes(same): same}
         for last in (False, True):
@@ -192,20 +192,20 @@ class ReapiExecutor:
         if exit_code == OTHER_MACHINE and _MARK in stderr:
             said = stderr.partition(_MARK)[2].decode("utf-8", "replace").partition("\n")[0]
             other = visible(said.partition(": ")[0]) or "/usr/bin/sha256sum"
-            self._lied(f"has another {other} than this machine, or none")
+            self._give_up(f"has another {other} than this machine, or none")
             return None
         if exit_code < 0 or exit_code > 128:
             return None  # killed, and not by what it was told: here there may be more memory, or time
         outputs = {} if exit_code else _outputs_of(result, command.outputs)
         if outputs is None:
-            self._lied("gave other outputs than were asked for")
+            self._give_up("gave other outputs than were asked for")
             return None
         got = link.blobs.receive([*outputs.values()], blobs, left_s)
         if got.trouble is not None:
             self._stop(got.trouble)
             return None
         if not got.there.issuperset(outputs.values()):
-            self._lied("gave other bytes than it named" if got.refused else "does not have its own results")
+            self._give_up("gave other bytes than it named" if got.refused else "does not have its own results")
             return None
         cached = bool(response["cached_result"])
         self._count(executed=1, cached=int(cached))
@@ -220,7 +220,7 @@ class ReapiExecutor:
             return raw
         digest = reapi.digest_of(result[f"{name}_digest"])
         if digest is None or digest.size > _MOST_TEXT:
-            self._lied("printed what cannot be")
+            self._give_up("printed what cannot be")
             return None
         got = link.blobs.receive([digest], blobs, left_s)
         if got.trouble is not None:
@@ -228,7 +228,7 @@ class ReapiExecutor:
             return None
         data = blobs.read(digest) if digest in got.there else None
         if data is None:
-            self._lied("does not have what the command printed")
+            self._give_up("does not have what the command printed")
         return data
 
     # --- the connection ---------------------------------------------------------------------------
@@ -238,10 +238,9 @@ class ReapiExecutor:
             if self._is_off or self._link is not None:
                 return None if self._is_off else self._link
             try:
-                channel = ReapiChannel(self._server, self._token)
+                channel = ReapiChannel(self._server, self._authorization)
             except ImportError:
-                self._is_off = True
-                self._say("off", f"{self._server} needs the package grpcio: pip install 'hotplate[reapi]'")
+                self._give_up("needs the package grpcio (pip install 'hotplate[reapi]')")
                 return None
             link = self._greet(channel)
             with self._lock:
@@ -271,11 +270,11 @@ class ReapiExecutor:
         """Send nothing any more in this run."""
         if not self._is_cancelled:
             self._is_off = True
-            self._say("off", f"{self._server} {why(trouble)}; everything is executed here")
+            self._say("off", f"{self._server}: {why(trouble)}; everything is executed here")
 
-    def _lied(self, what: str) -> None:
+    def _give_up(self, what: str) -> None:
         self._is_off = True
-        self._say("off", f"{self._server} {what}; everything is executed here")
+        self._say("off", f"{self._server}: it {what}; everything is executed here")
 
     def _say(self, what: str, line: str) -> None:
         with self._lock:

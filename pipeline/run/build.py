@@ -31,6 +31,7 @@ from pipeline.model import (
     note_lines,
 )
 from pipeline.report.terminal import told_lines
+from pipeline.run.far_execution import FarExecution, far_lines
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.screen import Screen
@@ -59,12 +60,14 @@ class Build:
         screen: Screen | None = None,
         performed: Callable[[Stage, ActionSpan], None] = lambda stage, span: None,
         shared: SharedCache | None = None,
+        far: FarExecution | None = None,
     ) -> None:
         self.project = project
         self.clock = clock or SystemClock()
         self._screen = screen or Screen()
         self._performed = performed
         self.shared = shared or SharedCache(project.config.cache, self.clock, self._screen.notice)
+        self.far = far or FarExecution(project.config.execution, project.state_dir, self.clock, self._screen.notice)
         self._database_seen = False
         self.fastpath = FastPathState(project.root, project.selection)
         """What `hotplate` answers from."""
@@ -131,7 +134,9 @@ class Build:
         from pipeline.run.engines import Engines
 
         it = self
-        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it.shared.remote)
+        return Engines(
+            it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it.shared.remote, it.far.work
+        )
 
     @property
     def engine(self) -> Engine:
@@ -229,9 +234,10 @@ class Build:
         result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
-        for line in (*note_lines(result.notes), *shared_lines(result.shared)):
+        for line in (*note_lines(result.notes), *shared_lines(result.shared), *far_lines(result.shared)):
             self._screen.notice(f"note: {line}")
         self.shared.tell()
+        self.far.tell()
         failure = self._failure_of(stage, category, result.failures) if result.failures else None
         if stage is Stage.LINK and failure is None and self.config.makes_firmware:
             return self._with_images(StageWork(tuple(result.notes), dict(result.counts)))
@@ -355,6 +361,7 @@ class Build:
         """Keep what was read, end every child process, and let what other machines are to have be sent."""
         self.save()
         self.runner.close()
+        self.far.close()
         self.shared.settle()
 
 

@@ -23,6 +23,7 @@ from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, Stage
 from pipeline.run.attempt import attempt
 from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService
+from pipeline.run.far_execution import FarExecution
 from pipeline.run.handed_on import HandedOn
 from pipeline.run.lock import ProjectLock
 from pipeline.run.options import MOST_WORKERS, Options
@@ -61,6 +62,7 @@ class Run:
         self.transactions = Transactions(project, self.clock, self.clocks.of)
         owners: dict[str, str] = {}
         self._shared = SharedCache(project.config.cache, self.clock, self.screen.notice)
+        self._far = FarExecution(project.config.execution, project.state_dir, self.clock, self.screen.notice)
         self.variants = Variants([self._variant(each, owners) for each in project.variants], self._record_of)
         self.build, self.boards, self.records = self.variants.every[0]
         self._lock = ProjectLock(project.root, project.state_dir)
@@ -79,7 +81,7 @@ class Run:
         """Between `begin` and `end`."""
 
     def _variant(self, project: Project, owners: dict[str, str]) -> Variant:
-        build = Build(project, self.clock, self.screen, self._performed, self._shared)
+        build = Build(project, self.clock, self.screen, self._performed, self._shared, self._far)
         boards = DeviceService(build, self.transactions.transaction, self._measured, self.clocks.of)
         return Variant(build, boards, DeviceRecords(build, self.transactions, owners))
 
