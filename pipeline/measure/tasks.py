@@ -96,6 +96,7 @@ BENCHES = (
     ("shelf", 3, "sixteen boards beside each other against one, written and warm (takes minutes)"),
     ("watch", 9, "from a save to the end of its build, to its first diagnostic, to nothing to do"),
     ("live", 9, "the live loop through the service, against the same without it (takes minutes)"),
+    ("remote", 5, "a shared cache over HTTP, quick, slow and dead, against none (takes minutes)"),
     ("work", 0, "counters of work that no busy machine moves, against those that are kept"),
 )
 """Suite, measurements of each case (0: once is enough), doc."""

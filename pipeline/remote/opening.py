@@ -4,7 +4,6 @@ Knows the variables, the schemes and where credentials are. Does not connect: a 
 Invariant: a credential comes from the environment or from netrc, goes into the header for the host that it is for, and
 appears in no message and no file.
 
-    HOTPLATE_CACHE_MODE     off, read or read-write, in place of `remote_mode`: CI writes, laptops read
     HOTPLATE_CACHE_TOKEN    a bearer token (`remote_token_env` gives another name); else the host's line in ~/.netrc, or
                             in the file that NETRC names
     HOTPLATE_EXECUTION      off: everything is executed here
@@ -28,30 +27,26 @@ from pipeline.config.values import REMOTE_MODES
 from pipeline.effects.api import Clock
 from pipeline.effects.executor import Executor
 from pipeline.remote.http_cache import HttpCache
-from pipeline.remote.reapi import ReapiRemote
-from pipeline.remote.reapi_channel import server_of
-from pipeline.remote.reapi_executor import ReapiExecutor
 from pipeline.remote.wire import Endpoint
 
-MODE = "HOTPLATE_CACHE_MODE"
 EXECUTION = "HOTPLATE_EXECUTION"
 OFF = "off"
 
 
-def open_remote(settings: CacheSettings, environment: Mapping[str, str], clock: Clock) -> Remote | str | None:
-    """The client; None where there is none to be; or why the environment cannot be used, in one line."""
-    mode = environment.get(MODE, "") or settings.remote_mode
-    if not settings.remote or mode == OFF:
-        return None
+def open_remote(settings: CacheSettings, environment: Mapping[str, str], clock: Clock) -> Remote | str:
+    """The client, or why the environment cannot be used, in one line. `remote_mode` may be of the environment."""
+    mode = settings.remote_mode
     if mode not in REMOTE_MODES:
-        return f"{MODE} is '{mode}', not one of {', '.join((OFF, *REMOTE_MODES))}; the shared cache is not used"
+        return f"HOTPLATE_CACHE_MODE is '{mode}', not off, {' or '.join(REMOTE_MODES)}; the shared cache is not used"
     url = parse_cache_url(settings.remote)
     authorization = _authorization(settings.remote_token_env, url.host, environment)
     if authorization is None:
         return f"{settings.remote_token_env} holds what no token is made of; the shared cache is not used"
     if url.scheme in REAPI:
-        server = server_of(url)
-        return ReapiRemote(server, clock, writes=mode == "read-write", authorization=authorization)
+        from pipeline.remote.reapi import ReapiRemote
+        from pipeline.remote.reapi_channel import server_of
+
+        return ReapiRemote(server_of(url), clock, writes=mode == "read-write", authorization=authorization)
     endpoint = Endpoint(url.host, url.port, url.path, url.scheme == "https")
     return HttpCache(
         settings.remote,
@@ -74,6 +69,9 @@ def open_executor(settings: ExecutionConfig, environment: Mapping[str, str], clo
     authorization = _authorization(settings.token_env, url.host, environment)
     if authorization is None:
         return f"{settings.token_env} holds what no token is made of; everything is executed here"
+    from pipeline.remote.reapi_channel import server_of
+    from pipeline.remote.reapi_executor import ReapiExecutor
+
     return ReapiExecutor(
         server_of(url), clock, jobs=settings.jobs, platform=settings.platform, authorization=authorization
     )
@@ -91,7 +89,7 @@ def _authorization(variable: str, host: str, environment: Mapping[str, str]) -> 
         known = netrc.netrc(place).authenticators(host)
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
         return ""
-    if known is None:
+    if known is None or not known[2]:
         return ""
     login, _, password = known
-    return "Basic " + base64.b64encode(f"{login}:{password or ''}".encode()).decode()
+    return "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode()

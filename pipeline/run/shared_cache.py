@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pipeline.engine.results import SharedCounts
 
 
+MODE = "HOTPLATE_CACHE_MODE"
+"""The variable that says off, read or read-write, in place of `remote_mode`."""
+OFF = "off"
+
+
 class SharedCache:
     """Of all builds of a run. `notice`: where lines for the user go."""
 
@@ -29,14 +34,20 @@ class SharedCache:
         self._said = 0
         self.is_interrupted = False
 
+    @property
+    def url(self) -> str:
+        """Of the cache that a run would ask; `""` for none."""
+        return "" if os.environ.get(MODE) == OFF else self._settings.remote
+
     def remote(self) -> Remote | None:
         """The client; None without one."""
-        if not self._settings.remote or self._opened:
+        if not self.url or self._opened:
             return self._remote
         self._opened = True
         from pipeline.remote.opening import open_remote
 
-        found = open_remote(self._settings, os.environ, self._clock)
+        settings = self._settings._replace(remote_mode=os.environ.get(MODE) or self._settings.remote_mode)
+        found = open_remote(settings, os.environ, self._clock)
         if isinstance(found, str):
             self._notice(f"note: {found}")
         else:

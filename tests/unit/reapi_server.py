@@ -6,9 +6,12 @@ a function of the request's bytes that gives the bytes (for streams: several) or
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -36,6 +39,8 @@ class ReapiDouble:
         self.blobs: dict[Digest, bytes] = {}
         self.results: dict[str, bytes] = {}
         self.calls: Counter[str] = Counter()
+        self.actions: list[dict[str, Any]] = []
+        self.finished = b""
         self.metadata: list[dict[str, str]] = []
         self.answers: dict[str, Callable[[Any], Any]] = {}
         self.capabilities = {
@@ -55,8 +60,8 @@ class ReapiDouble:
             reapi.WRITE: (STREAM_IN, self._write),
             reapi.GET_ACTION_RESULT: (UNARY, self._result),
             reapi.UPDATE_ACTION_RESULT: (UNARY, self._update_result),
-            reapi.EXECUTE: (STREAM_OUT, self._refuse),
-            reapi.WAIT_EXECUTION: (STREAM_OUT, self._refuse),
+            reapi.EXECUTE: (STREAM_OUT, self._execute),
+            reapi.WAIT_EXECUTION: (STREAM_OUT, self._wait),
         }
 
     def __enter__(self) -> ReapiDouble:
@@ -167,9 +172,76 @@ class ReapiDouble:
         self.results[said["action_digest"]["hash"]] = data
         return data
 
-    def _refuse(self, request: bytes) -> Iterator[bytes]:
-        raise RpcRefusal("UNIMPLEMENTED")
-        yield b""
+    # --- execution: the command really runs, in a directory of its own ---------------------------
+
+    def _execute(self, request: bytes) -> Iterator[bytes]:
+        said = _read(reapi.EXECUTE_REQUEST, request)
+        assert not said["skip_cache_lookup"]
+        digest = reapi.digest_of(said["action_digest"])
+        action = _read(reapi.ACTION, self._blob(digest))
+        assert not action["do_not_cache"]
+        self.actions.append(action)
+        cached = self.results.get(digest.hex) if digest is not None else None
+        result = cached or self.executed(action)
+        if digest is not None and not decode(reapi.ACTION_RESULT, result)["exit_code"]:  # type: ignore[index]
+            self.results[digest.hex] = result
+        self.finished = operation(result, cached=cached is not None)
+        yield encode(reapi.OPERATION, {"name": "operations/1"})
+        yield self.finished
+
+    def _wait(self, request: bytes) -> Iterator[bytes]:
+        assert _read(reapi.WAIT_EXECUTION_REQUEST, request)["name"] == "operations/1"
+        yield self.finished
+
+    def executed(self, action: dict[str, Any]) -> bytes:
+        """Run it; the bytes of its ActionResult."""
+        command = _read(reapi.COMMAND, self._blob(reapi.digest_of(action["command_digest"])))
+        with tempfile.TemporaryDirectory() as place:
+            self._stage(Path(place), reapi.digest_of(action["input_root_digest"]))
+            for path in command["output_paths"]:
+                (Path(place) / path).parent.mkdir(parents=True, exist_ok=True)
+            done = subprocess.run(command["arguments"], cwd=place, env={"PWD": "/"}, capture_output=True, check=False)
+            files = [
+                {"path": path, "digest": reapi.digest_value(self.put((Path(place) / path).read_bytes()))}
+                for path in command["output_paths"]
+                if (Path(place) / path).is_file()
+            ]
+        return encode(
+            reapi.ACTION_RESULT,
+            {
+                "output_files": files,
+                "exit_code": done.returncode,
+                "stdout_raw": done.stdout,
+                "stderr_digest": reapi.digest_value(self.put(done.stderr)),
+                "execution_metadata": {
+                    "execution_start_timestamp": {"seconds": 100, "nanos": 900_000_000},
+                    "execution_completed_timestamp": {"seconds": 102, "nanos": 150_000_000},
+                },
+            },
+        )
+
+    def _stage(self, place: Path, root: Digest | None) -> None:
+        directory = _read(reapi.DIRECTORY, self._blob(root))
+        for file in directory["files"]:
+            (place / file["name"]).write_bytes(self._blob(reapi.digest_of(file["digest"])))
+        for below in directory["directories"]:
+            (place / below["name"]).mkdir()
+            self._stage(place / below["name"], reapi.digest_of(below["digest"]))
+
+    def _blob(self, digest: Digest | None) -> bytes:
+        if digest is None or digest not in self.blobs:
+            raise RpcRefusal("FAILED_PRECONDITION", "a blob is missing")
+        return self.blobs[digest]
+
+
+def operation(result: bytes, *, cached: bool = False, code: int = 0) -> bytes:
+    """An operation that is done."""
+    response = {"result": decode(reapi.ACTION_RESULT, result), "cached_result": cached, "status": {"code": code}}
+    packed = {
+        "type_url": "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteResponse",
+        "value": encode(reapi.EXECUTE_RESPONSE, response),
+    }
+    return encode(reapi.OPERATION, {"name": "operations/1", "done": True, "response": packed})
 
 
 def _read(table: Table, data: bytes) -> dict[str, Any]:

@@ -106,6 +106,7 @@ SERIAL_SIDE = (
     "pipeline/service/",
     "virtualboard/",
     "pipeline/measure/counting.py",
+    "pipeline/measure/bench/slow_link.py",
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
 HEAVY |= {"starlette", "uvicorn", "mcp", "grpc", "google"}

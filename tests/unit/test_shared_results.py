@@ -39,7 +39,7 @@ class Shared:
         for n in range(sources):
             space.write(f"src/more{n}.c", f'#include "a.h"\nint more{n};\n')
         remote = open_remote(CacheSettings(remote=self.server.url, remote_mode=self.mode), {}, SystemClock())
-        assert remote is not None and not isinstance(remote, str)
+        assert not isinstance(remote, str)
         self.remotes.append(remote)
         self.server.clients.append(remote)
         return with_remote(space, remote)
