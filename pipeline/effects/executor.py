@@ -21,8 +21,8 @@ HERE = "/proc/self/cwd"
 
 class FarCommand(NamedTuple):
     """A command and everything that it reads. `inputs`: path below the working directory -> digest and where the file
-    lies here; `same`: files of that machine, by absolute path, that must have these SHA-256, the compiler first;
-    `env`: all of its environment."""
+    lies here; `same`: files of that machine, by absolute path, that must have these checksums (SHA-256 or BLAKE2b-512
+    in hex), at least one; `env`: all of its environment."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
@@ -78,7 +78,7 @@ class Executor(Protocol):
 
 
 class FarWork(NamedTuple):
-    """Who executes, and what an action relies on beside its inputs. `relied_on`: absolute path -> SHA-256 of the
+    """Who executes, and what an action relies on beside its inputs. `relied_on`: absolute path -> checksum of the
     programs that it starts, which must be the same there; None for an action that is not to go."""
 
     executor: Executor

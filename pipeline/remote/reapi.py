@@ -37,6 +37,8 @@ _REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "RESOURCE_
 _STRANGERS = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 _END_S = 2.0
 """For the thread that sends to see that the connection is closed."""
+_RATED_FROM, _RATED_FROM_S = 1 << 14, 0.2
+"""What is smaller and quicker says nothing of the rate."""
 _SETS = [f"set/{n}" for n in range(MAX_CANDIDATES)]
 
 
@@ -131,8 +133,9 @@ class ReapiRemote:
         except OSError:
             return frozenset()  # what is made here will not be kept either, and that is said
         took_s = self._clock.now_s() - began_s
-        if got.size:
-            self._received_s, self._received = self._received_s + took_s, self._received + got.size
+        if got.size >= _RATED_FROM or took_s > _RATED_FROM_S:
+            self._received += max(got.size, 1)
+            self._received_s += max(took_s - self._latency_s, 1e-4)
         if got.refused:
             self._tally.lied("a blob has other bytes than its name says")
         late = got.trouble is not None and got.trouble.code == DEADLINE_EXCEEDED

@@ -67,7 +67,7 @@ class Build:
         self._screen = screen or Screen()
         self._performed = performed
         self.shared = shared or SharedCache(project.config.cache, self.clock, self._screen.notice)
-        self.far = far or FarExecution(project.config.execution, project.state_dir, self.clock, self._screen.notice)
+        self.far = far or FarExecution(project.config.execution, self.clock, self._screen.notice)
         self._database_seen = False
         self.fastpath = FastPathState(project.root, project.selection)
         """What `hotplate` answers from."""

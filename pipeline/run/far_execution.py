@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.schema import ExecutionConfig
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 class FarExecution:
     """Of all builds of a run. `notice`: where lines for the user go."""
 
-    def __init__(self, settings: ExecutionConfig, state_dir: Path, clock: Clock, notice: Callable[[str], None]) -> None:
-        self._settings, self._state_dir, self._clock, self._notice = settings, state_dir, clock, notice
+    def __init__(self, settings: ExecutionConfig, clock: Clock, notice: Callable[[str], None]) -> None:
+        self._settings, self._clock, self._notice = settings, clock, notice
         self._opened = False
         self._executor: Executor | None = None
         self._said = 0
@@ -44,7 +43,7 @@ class FarExecution:
             return None
         from pipeline.effects.executor import FarWork
 
-        return FarWork(self._executor, _Programs(tools, self._state_dir).of)
+        return FarWork(self._executor, _Programs(tools).of)
 
     def tell(self) -> None:
         """What there is to say by now."""
@@ -62,10 +61,10 @@ class FarExecution:
 
 
 class _Programs:
-    """What compiles rely on, once per language: to look it up costs as much as a small compile."""
+    """What compiles rely on, once per language: to read it costs as much as a small compile."""
 
-    def __init__(self, tools: Mapping[str, Tool], state_dir: Path) -> None:
-        self._tools, self._state_dir = tools, state_dir
+    def __init__(self, tools: Mapping[str, Tool]) -> None:
+        self._tools = tools
         self._known: dict[tuple[str, str], Mapping[str, str] | None] = {}
 
     def of(self, action: Action) -> Mapping[str, str] | None:
@@ -75,7 +74,7 @@ class _Programs:
         what = (action.argv[0], os.path.splitext(action.inputs[0])[1])  # noqa: PTH122
         if what not in self._known:
             try:
-                self._known[what] = gcc.relied_on(action, self._tools, self._state_dir)
+                self._known[what] = gcc.relied_on(action, self._tools)
             except OSError:
                 self._known[what] = None
         return self._known[what]

@@ -62,7 +62,7 @@ class Run:
         self.transactions = Transactions(project, self.clock, self.clocks.of)
         owners: dict[str, str] = {}
         self._shared = SharedCache(project.config.cache, self.clock, self.screen.notice)
-        self._far = FarExecution(project.config.execution, project.state_dir, self.clock, self.screen.notice)
+        self._far = FarExecution(project.config.execution, self.clock, self.screen.notice)
         self.variants = Variants([self._variant(each, owners) for each in project.variants], self._record_of)
         self.build, self.boards, self.records = self.variants.every[0]
         self._lock = ProjectLock(project.root, project.state_dir)

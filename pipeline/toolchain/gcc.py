@@ -92,16 +92,16 @@ def has_link_depfile(driver: Tool) -> bool:
         return False
 
 
-def relied_on(action: Action, tools: Mapping[str, Tool], state_dir: Path) -> Mapping[str, str] | None:
-    """Absolute path -> SHA-256 of the programs that a compile of ours starts; None for another action, and where a
-    launcher stands before the driver. Raises OSError."""
+def relied_on(action: Action, tools: Mapping[str, Tool]) -> Mapping[str, str] | None:
+    """Absolute path -> BLAKE2b-512 of the programs that a compile of ours starts; None for another action, and where a
+    launcher stands before the driver. Reads 25 MB. Raises OSError."""
     driver, library = tools.get(DRIVER), tools.get(LIBRARY)
     if action.argv[:1] != (DRIVER,) or driver is None or library is None or programs.is_launcher(driver.path, DRIVER):
         return None
     compiler = "cc1plus" if action.inputs[0].endswith(CXX_ENDINGS) else "cc1"
     parts = _programs(Path(driver.path).resolve(), Path(library.path).parent)
     wanted = [Path(driver.path), *(path for path in parts if path.name in (compiler, "as"))]
-    return {str(path): program_digest(path, state_dir) for path in wanted} if len(wanted) == 3 else None
+    return {str(path): hashlib.blake2b(path.read_bytes()).hexdigest() for path in wanted} if len(wanted) == 3 else None
 
 
 def spec_dirs(driver: Tool, library: Tool) -> tuple[str, ...]:
