@@ -284,10 +284,9 @@ class ActionRunner:
         if not self._workspace.host.far_jobs:
             return execute(self._workspace, keyed.action)
         with self._lock:
-            if self._far is None and (far := self._workspace.host.far()) is not None:
+            if self._far is None:
+                far = self._workspace.host.far()
                 self._far = FarCompiles(self._workspace, self._observer, self._discovery, far)
-        if self._far is None:
-            return execute(self._workspace, keyed.action)
         return execute(self._workspace, keyed.action, partial(self._far.run, keyed))
 
     def _run_watched(self, keyed: Keyed) -> tuple[Executed, str]:

@@ -28,9 +28,10 @@ _LAST = ("-MF", "-c", "-o")
 
 
 class FarCompiles:
-    """For one `run` of the engine; called from several threads at once. `executed`: how many were done there."""
+    """For one `run` of the engine; called from several threads at once, more than this machine has cores. `far` None:
+    nobody is there after all. `executed`: how many were done there."""
 
-    def __init__(self, workspace: Workspace, observer: Observer, discovery: Discovery, far: FarWork) -> None:
+    def __init__(self, workspace: Workspace, observer: Observer, discovery: Discovery, far: FarWork | None) -> None:
         self._workspace, self._observer, self._discovery, self._far = workspace, observer, discovery, far
         self._turns_here = threading.BoundedSemaphore(max(1, workspace.host.jobs))
         self._lock = threading.Lock()
@@ -38,11 +39,13 @@ class FarCompiles:
 
     def cancel(self) -> None:
         """Give up what is under way there."""
-        self._far.executor.cancel()
+        if self._far is not None:
+            self._far.executor.cancel()
 
     def run(self, keyed: Keyed, here: Callable[[], Executed]) -> Executed:
         """There if that can be, else by `here`, of which no more run at once than this machine has cores."""
-        done = self._there(keyed) if may_go(keyed.action) and self._far.executor.is_on() else None
+        far = self._far if may_go(keyed.action) else None
+        done = self._there(keyed, far) if far is not None and far.executor.is_on() else None
         if done is not None:
             with self._lock:
                 self.executed += 1
@@ -50,10 +53,10 @@ class FarCompiles:
         with self._turns_here:
             return here()
 
-    def _there(self, keyed: Keyed) -> Executed | None:
+    def _there(self, keyed: Keyed, far: FarWork) -> Executed | None:
         """None when it is to be done here; then nothing of it is left."""
         action = keyed.action
-        programs = self._far.relied_on(action)
+        programs = far.relied_on(action)
         if programs is None or self._workspace.steps.tools.get(action.argv[0]) is None:
             return None
         with self._turns_here:
@@ -61,7 +64,7 @@ class FarCompiles:
         command = None if scanned is None else self._command(keyed, scanned, programs)
         if scanned is None or command is None:
             return None
-        result = self._far.executor.execute(command, self._workspace.store.blobs)
+        result = far.executor.execute(command, self._workspace.store.blobs)
         # That it fails is for this machine to say: there, a directory may lack that no file of it is read from.
         if result is None or result.exit_code:
             return None

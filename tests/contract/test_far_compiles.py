@@ -7,7 +7,8 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from cache.blobs import BlobStore
 from cache.digest import digest_bytes
 from cache.remote import Remote, RemoteSpeed
+from pipeline.effects.api import Completed
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.executor import HERE, Executor, FarCommand, FarCounts, FarResult, FarWork
 from pipeline.effects.process import SystemProcessRunner
@@ -77,6 +79,27 @@ class Elsewhere:
         return ()
 
 
+class CountingRunner:
+    """A runner of processes that knows how many ran at once."""
+
+    def __init__(self, real: SystemProcessRunner) -> None:
+        self._real, self._lock = real, threading.Lock()
+        self.now = self.most = 0
+
+    def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Completed:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        try:
+            return self._real.run(argv, cwd=cwd, env=env, timeout_s=timeout_s)
+        finally:
+            with self._lock:
+                self.now -= 1
+
+    def cancel(self) -> None:
+        self._real.cancel()
+
+
 class QuickRemote(ReapiRemote):
     """One that is always worth asking, however busy this machine is."""
 
@@ -90,6 +113,7 @@ class FarProject(Small):
     def __init__(self, root: Path, runner: SystemProcessRunner, far: Executor | None, remote: Remote | None = None):
         super().__init__(root, runner, "gcc")
         self.far, self.remote = far, remote
+        self.host = Host(runner, SystemClock(), 2, lambda: remote)
         self.write("inc/level.h", HEADER)
         self.write("app/level.c", SOURCE)
 
@@ -99,7 +123,7 @@ class FarProject(Small):
         def relied_on(action: Action) -> Mapping[str, str] | None:
             return gcc.relied_on(action, made.tools)
 
-        host = Host(self.runner, SystemClock(), 2, lambda: self.remote)
+        host = self.host
         if (far := self.far) is not None:
             host = host._replace(far_jobs=far.jobs, far=lambda: FarWork(far, relied_on))
         steps = BuildSteps(made.actions, made.tools, made.builtins, made.run_env)
@@ -214,6 +238,19 @@ def test_nobody_there_costs_the_scan_and_nothing_else(
     results = project.results()
     assert project.count(results, "executed_remote") == 0
     assert project.products() == here and len(far.notes()) == 1
+
+
+def test_no_more_at_once_here_than_there_are_cores(
+    tmp_path: Path, runner: SystemProcessRunner, here: dict[str, bytes]
+) -> None:
+    """Where the executor that was to take most of it is none."""
+    counting = CountingRunner(runner)
+    project = FarProject(tmp_path, runner, None)
+    project.host = Host(counting, SystemClock(), 2, far_jobs=8)
+    for n in range(6):
+        project.write(f"app/more{n}.c", f"int more{n}(void) {{ return {n}; }}\n")
+    project.build()
+    assert counting.most <= 2
 
 
 def test_flags_that_name_files_of_this_machine_stay_here(tmp_path: Path, runner: SystemProcessRunner) -> None:

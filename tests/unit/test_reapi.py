@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,16 @@ def test_no_server_means_local_and_is_said_once(here: BlobStore) -> None:
     (note,) = remote.notes()
     assert note == "shared cache grpc://127.0.0.1:1: Connection refused; this run goes on without it"
     assert remote.counts().failed == 1 and remote.counts().rounds == 0
+
+
+def test_without_the_package_it_says_which(
+    server: ReapiDouble, here: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    remote = client(server)
+    assert remote.find([KEY], here) == {} and remote.fetch([digest_bytes(b"x")], here, 1.0) == frozenset()
+    assert "needs the package grpcio (pip install 'hotplate[reapi]'); this run goes on" in remote.notes()[0]
+    remote.settle(0)
 
 
 def test_a_server_that_comes_back_at_once_is_asked_again(server: ReapiDouble, here: BlobStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,6 +249,15 @@ def test_nobody_there_is_said_once(bench: FarBench) -> None:
     assert far.execute(bench.command(), bench.store) is None
     words = "remote execution: grpc://127.0.0.1:1: Connection refused; everything is executed here"
     assert far.notes() == (words,) and not far.is_on()
+
+
+def test_without_the_package_it_says_which(
+    server: ReapiDouble, bench: FarBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    far = executor(server)
+    assert far.execute(bench.command(), bench.store) is None and not far.is_on()
+    assert "needs the package grpcio (pip install 'hotplate[reapi]'); everything is executed here" in far.notes()[0]
 
 
 def test_cancelled_while_it_runs_there(server: ReapiDouble, bench: FarBench) -> None:
