@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from cache.actions import MAX_ENTRY_BYTES, ActionResult
 from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
-from cache.remote import Remote, RemoteSpeed
 from pipeline.engine.candidates import CandidateSet
 from pipeline.engine.decision import Keyed, keys_that_fit, stored_paths
 from pipeline.engine.observation import Observer
 from pipeline.engine.results import SharedCounts
 from pipeline.engine.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cache.remote import Remote, RemoteSpeed
 
 PROBE_BYTES = 1 << 17
 """So much is fetched before the rate is known."""

@@ -211,7 +211,8 @@ class HttpCache:
             if self._tally.counts().refused >= _MOST_LIES:
                 self._tally.close()
         if late:
-            self._tally.unreachable("it does not answer in time")
+            told = f"only {outcome.answered} of {asked} questions were answered in time"
+            self._tally.unreachable(told if outcome.answered else "it does not answer in time")
         elif 2 * outcome.failed > asked:
             self._tally.unreachable(outcome.why)
 

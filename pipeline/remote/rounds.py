@@ -8,15 +8,17 @@ holds up nobody's end.
 
 from __future__ import annotations
 
-import socket
-import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 from pipeline.remote.wire import Endpoint, Garbled, HttpAnswer, Wire
+
+if TYPE_CHECKING:
+    import ssl
 
 MOST_CONNECTIONS = 6
 _AT_ONCE = 32
@@ -25,8 +27,8 @@ _TRIES = 3
 _FIRST_PAUSE_S = 0.05
 _INTERIM_S = 1.0
 _BUSY = frozenset((408, 429, 500, 502, 503, 504))
-_HOPELESS = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
-"""What is no better a moment later."""
+_HOPELESS = ("ConnectionRefusedError", "gaierror", "SSLCertVerificationError")
+"""What is no better a moment later, by name: `ssl` is loaded for https alone."""
 
 
 class Question(NamedTuple):
@@ -201,10 +203,10 @@ class Rounds:
                     raise
                 self._put_back(wire) if is_usable else self._drop(wire)
                 one.again([*rest])
-            except _HOPELESS as error:
-                one.give_up([*rest], _said(error))
             except (OSError, EOFError) as error:
-                if len(rest) < len(batch):
+                if type(error).__name__ in _HOPELESS:
+                    one.give_up([*rest], _said(error))
+                elif len(rest) < len(batch):
                     one.again([*rest])  # some servers answer only so many on one connection
                 elif fresh:
                     self._failed(one, rest, _said(error))
@@ -282,6 +284,8 @@ class Rounds:
             wire.until_s, wire.stall_s = one.until_s, stall_s
             return wire, False
         if self._endpoint.tls and self._context is None:
+            import ssl
+
             self._context = ssl.create_default_context()
         wire = Wire(self._endpoint, self._now_s, min(one.until_s, self._now_s() + stall_s), self._context)
         wire.until_s, wire.stall_s = one.until_s, stall_s

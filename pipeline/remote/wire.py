@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
+
+if TYPE_CHECKING:
+    import ssl
 
 CHUNK = 1 << 16
 _MOST_HEAD = 1 << 15

@@ -66,7 +66,8 @@ class Build:
         self.clock = clock or SystemClock()
         self._screen = screen or Screen()
         self._performed = performed
-        self.shared = shared or SharedCache(project.config.cache, self.clock, self._screen.notice)
+        self._owns_shared = shared is None
+        self.shared = shared or SharedCache(project.config.cache, self.clock, self._screen.notice, project.state_dir)
         self.far = far or FarExecution(project.config.execution, self.clock, self._screen.notice)
         self._database_seen = False
         self.fastpath = FastPathState(project.root, project.selection)
@@ -358,11 +359,13 @@ class Build:
             self.engines.save()
 
     def close(self) -> None:
-        """Keep what was read, end every child process, and let what other machines are to have be sent."""
+        """Keep what was read, and end every child process. A shared cache that the run brought is settled by the run,
+        which has others to do it for."""
         self.save()
         self.runner.close()
         self.far.close()
-        self.shared.settle()
+        if self._owns_shared:
+            self.shared.settle()
 
 
 def load_builds(options: Options, root: Path | None = None) -> list[Build] | Failure:

@@ -61,7 +61,7 @@ class Run:
         self.clock = self.clocks.run
         self.transactions = Transactions(project, self.clock, self.clocks.of)
         owners: dict[str, str] = {}
-        self._shared = SharedCache(project.config.cache, self.clock, self.screen.notice)
+        self._shared = SharedCache(project.config.cache, self.clock, self.screen.notice, project.state_dir)
         self._far = FarExecution(project.config.execution, self.clock, self.screen.notice)
         self.variants = Variants([self._variant(each, owners) for each in project.variants], self._record_of)
         self.build, self.boards, self.records = self.variants.every[0]
@@ -373,6 +373,7 @@ class Run:
         under_way = [(which.stage, which.device, since_s) for which, since_s in self._under_way.items()]
         rendered = self.transactions.finish(under_way, interrupted=interrupted)
         self.unlock()
+        self._shared.settle()  # last: nothing waits for it but this process's end
         return Ended(rendered, notes)
 
     def close(self) -> None:

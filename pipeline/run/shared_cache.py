@@ -1,16 +1,20 @@
 """The shared cache of one run: opened when something is missing here, and settled once at the end.
 
 Knows the configuration, the environment and the screen. Does not know what is asked. Invariants: a run that misses
-nothing loads and opens nothing; each line about the other side is said once; settling takes no longer than the
-configuration says, and nothing after an interruption.
+nothing loads and opens nothing; a server that did not answer is not asked again within a minute; each line about the
+other side is said once; settling takes no longer than the configuration says, and nothing after an interruption.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.durable import read_text, write_atomic
 from pipeline.config.schema import CacheSettings
 from pipeline.effects.api import Clock
 
@@ -22,13 +26,20 @@ if TYPE_CHECKING:
 MODE = "HOTPLATE_CACHE_MODE"
 """The variable that says off, read or read-write, in place of `remote_mode`."""
 OFF = "off"
+SILENT = "shared-cache-silent"
+"""The file whose mtime says when a run had no answer from the server whose URL it holds."""
+SILENT_S = 60.0
 
 
 class SharedCache:
     """Of all builds of a run. `notice`: where lines for the user go."""
 
-    def __init__(self, settings: CacheSettings, clock: Clock, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: CacheSettings, clock: Clock, notice: Callable[[str], None], state_dir: Path | None = None
+    ) -> None:
+        """`state_dir`: where it is remembered for a while that nobody answered."""
         self._settings, self._clock, self._notice = settings, clock, notice
+        self._silent = None if state_dir is None else state_dir / SILENT
         self._opened = False
         self._remote: Remote | None = None
         self._said = 0
@@ -44,6 +55,9 @@ class SharedCache:
         if not self.url or self._opened:
             return self._remote
         self._opened = True
+        if self._was_silent():
+            self._notice(f"note: shared cache {self.url}: it did not answer a moment ago, and is not asked in this run")
+            return None
         from pipeline.remote.opening import open_remote
 
         settings = self._settings._replace(remote_mode=os.environ.get(MODE) or self._settings.remote_mode)
@@ -68,11 +82,28 @@ class SharedCache:
             self._remote.settle(0.0 if self.is_interrupted else self._settings.remote_wait_ms / 1000)
             self.tell()
             counts, self._remote = self._remote.counts(), None
+            if counts.failed and not counts.found + counts.fetched:
+                self._remember_silence()
             if counts.offered:
                 noun = "entry" if counts.offered == 1 else "entries"
                 self._notice(
                     f"note: {counts.offered} {noun} sent to the shared cache ({counts.offered_bytes / 1000:,.0f} kB)"
                 )
+
+    def _was_silent(self) -> bool:
+        """Did a run of the last minute wait for this server in vain? Then nobody waits for it after every save."""
+        if self._silent is None:
+            return False
+        try:
+            since_s = time.time() - self._silent.stat().st_mtime
+            return 0 <= since_s < SILENT_S and read_text(self._silent) == self._settings.remote
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def _remember_silence(self) -> None:
+        if self._silent is not None:
+            with contextlib.suppress(OSError):
+                write_atomic(self._silent, self._settings.remote.encode(), durable=False, own=True)
 
 
 def shared_lines(counts: SharedCounts) -> list[str]:

@@ -4,8 +4,10 @@ files. Elsewhere is a directory on this machine, or buildbox-casd with its sandb
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -309,3 +311,36 @@ def test_a_sandbox_makes_the_same_bytes(
     assert again.counts().cached == again.counts().executed == project.count(results, "executed_remote")
     assert project.products() == here
     again.cancel()
+
+
+@casd.needs_casd
+@casd.needs_execution
+def test_as_its_user_runs_it(
+    server: ReapiServer, tmp_path: Path, runner: SystemProcessRunner, here: dict[str, bytes]
+) -> None:
+    """The first checkout compiles there and sends what came of it; the second one only reads."""
+
+    def checkout(name: str) -> FarProject:
+        project = FarProject(tmp_path / name, runner, None)
+        # Not what the test before left in the server's own cache.
+        project.toolchain = 'cflags = ["-DBY_ITS_USER"]'
+        project.more = f'[cache]\nremote = "{server}"\n[execution]\nremote = "{server}"\njobs = 2\n'
+        project.config()
+        project.write("dodo.py", "from pipeline.tasks import *\n")
+        return project
+
+    def link(project: FarProject, **environment: str) -> list[str]:
+        argv = [sys.executable, "-m", "doit", "link"]
+        env = {"PATH": os.environ["PATH"], "HOME": str(project.root / "home"), **environment}
+        done = subprocess.run(argv, cwd=project.root, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return (done.stdout + done.stderr).splitlines()
+
+    one, two = checkout("one"), checkout("two")
+    said = link(one, HOTPLATE_CACHE_MODE="read-write")
+    assert any(line.endswith("actions executed by other machines") for line in said), said
+    assert any("sent to the shared cache" in line for line in said), said
+    assert [line for line in link(one) if line[:2] != "--"] == []
+    again = link(two)
+    assert any("restored from the shared cache" in line for line in again), again
+    assert two.products() == one.products() and two.products().keys() == here.keys()

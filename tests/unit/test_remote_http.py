@@ -327,6 +327,15 @@ def test_slow_ones_end_at_the_deadline_and_are_not_asked_again(
     assert mine.notes() == (f"shared cache {server.url}: it does not answer in time; this run goes on without it",)
 
 
+def test_some_answers_in_time_are_used_and_the_rest_is_not_waited_for(server: CacheServer, tmp_path: Path) -> None:
+    filled(server, tmp_path)
+    slow = ActionKey("cd" * 32)
+    server.raw = lambda verb, path: silence(server.stopped) if slow in path else None
+    mine = client(server)
+    assert mine.find([KEY, slow], BlobStore(tmp_path / "mine")) == {KEY: RESULT}
+    assert "only 1 of 2 questions were answered in time; this run goes on without it" in mine.notes()[0]
+
+
 def test_patience_that_was_short_is_nobodys_fault(server: CacheServer, blobs: BlobStore) -> None:
     server.raw = lambda verb, path: drip(server.stopped)
     mine = client(server)

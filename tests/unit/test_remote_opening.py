@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from cache.blobs import BlobStore
+from cache.digest import ActionKey
 from pipeline.config.cache_url import CacheUrl, fault_of, parse_cache_url
 from pipeline.config.schema import CacheSettings
 from pipeline.effects.clock import SystemClock
@@ -84,6 +89,37 @@ def test_netrc(tmp_path: Path, variable: str) -> None:
 def test_a_netrc_that_says_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / ".netrc").write_text(text)
     assert "Authorization" not in header({"HOME": str(tmp_path)})
+
+
+def test_a_server_that_did_not_answer_is_left_alone_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(shared_cache.MODE, raising=False)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dead = SETTINGS._replace(remote=f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+    def run(settings: CacheSettings = dead) -> bool:
+        """Is it asked?"""
+        shared = SharedCache(settings, SystemClock(), said.append, tmp_path)
+        remote = shared.remote()
+        if remote is not None:
+            remote.find([ActionKey("ab" * 32)], BlobStore(tmp_path))
+        shared.settle()
+        return remote is not None
+
+    assert run() and not run() and not run()
+    assert [line.partition("shared cache ")[2].removeprefix(dead.remote) for line in said] == [
+        ": Connection refused; this run goes on without it",
+        *[": it did not answer a moment ago, and is not asked in this run"] * 2,
+    ]
+    assert run(dead._replace(remote="http://127.0.0.1:1"))  # another one is another one
+    then = time.time() - 61
+    os.utime(tmp_path / shared_cache.SILENT, (then, then))
+    assert run(dead._replace(remote="http://127.0.0.1:1"))
+    (tmp_path / shared_cache.SILENT).unlink()
+    (tmp_path / shared_cache.SILENT).mkdir()
+    assert run()
 
 
 def test_modes_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,15 @@ class RemoteBench:
         self._scratch = Scratch(build, directory)
         self._directory, self._runner = directory, build.runner
         self._text = read_text(self._scratch.project / CONFIG_FILE)
-        self._stores = itertools.count()
+        self._stores, self._edits = itertools.count(), itertools.count()
+        sources = [path for action in build.toolchain.actions for path in action.inputs if path.endswith(".c")]
+        self._source = self._scratch.project / sources[0]
+
+    def edited(self, port: int, *, mode: str = "read") -> Spent:
+        """One source says something new; everything else is in the store here."""
+        with self._source.open("a") as stream:
+            stream.write(f"\nint edit{next(self._edits)};\n")
+        return self.run(port, mode=mode, store="filled")
 
     def run(self, port: int, *, mode: str = "read", store: str = "") -> Spent:
         """From nothing built; with an empty store unless `store` names one."""
@@ -75,10 +83,10 @@ def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> Non
         with nginx(program, Path(name)) as port:
             recorder.step("filling the server")
             bench.run(port, mode="read-write", store="filled")
-            _Cases(recorder, bench, runs).all(port)
+            _RemoteCases(recorder, bench, runs).all(port)
 
 
-class _Cases:
+class _RemoteCases:
     """Each recorded as soon as it is measured."""
 
     def __init__(self, recorder: Recorder, bench: RemoteBench, runs: int) -> None:
@@ -98,7 +106,7 @@ class _Cases:
             name = "second checkout, 50 ms and 0.2 Mbit/s"
             self._compare(name, partial(run, slow), "compiling", compiled, few, ratio_at_most(1.1))
         with silence() as silent:
-            self._dead(silent, compiled, few)
+            self._dead(silent)
 
     def _compare(
         self,
@@ -114,12 +122,16 @@ class _Cases:
             ours, others = ([1000 * getattr(spent, field) for spent in times[who]] for who in ("mine", "theirs"))
             self._recorder.add(measured(self._recorder.suite, name + what, ours, "ms", peer, others, limit))
 
-    def _dead(self, silent: int, compiled: Callable[[], Spent], runs: int) -> None:
-        """How much longer a cold build takes, run by run."""
-        commands: Mapping[str, Callable[[], Spent]] = {"mine": partial(self._bench.run, silent), "theirs": compiled}
-        times = self._repeated("a server that says nothing", commands, runs)
+    def _dead(self, silent: int) -> None:
+        """How much longer an edit takes, run by run."""
+        edited = self._bench.edited
+        commands: Mapping[str, Callable[[], Spent]] = {
+            "mine": partial(edited, silent),
+            "theirs": partial(edited, silent, mode=OFF),
+        }
+        times = self._repeated("a server that says nothing", commands, self._runs)
         more = [1000 * (one.wall_s - two.wall_s) for one, two in zip(times["mine"], times["theirs"], strict=True)]
-        name = "cold build with a server that says nothing, longer by"
+        name = "an edit with a server that says nothing, longer by"
         self._recorder.add(measured(self._recorder.suite, name, more, target=at_most(DEAD_MS)))
 
     def _repeated(
