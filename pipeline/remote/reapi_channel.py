@@ -9,9 +9,11 @@ itself, with growing and jittered pauses, inside the same deadline; no message a
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cache.named_tuple import NamedTuple
@@ -67,6 +69,14 @@ class RpcTrouble(NamedTuple):
         return f"{self.code}: {self.text}" if self.text else self.code
 
 
+def _known_certificates() -> bytes | None:
+    """Those of the file that SSL_CERT_FILE names, as elsewhere in Python; None: gRPC's own list."""
+    try:
+        return Path(os.environ["SSL_CERT_FILE"]).read_bytes()
+    except (KeyError, OSError):
+        return None
+
+
 def why(trouble: RpcTrouble) -> str:
     """What is the matter with a server, to follow its name and a colon."""
     if trouble.code == DEADLINE_EXCEEDED:
@@ -99,7 +109,8 @@ class ReapiChannel:
             ("grpc.use_local_subchannel_pool", 1),
         ]
         if server.tls:
-            self._channel: Any = grpc.secure_channel(server.authority, grpc.ssl_channel_credentials(), options)
+            credentials = grpc.ssl_channel_credentials(_known_certificates())
+            self._channel: Any = grpc.secure_channel(server.authority, credentials, options)
         else:
             self._channel = grpc.insecure_channel(server.authority, options)
         self._metadata = (("authorization", authorization),) if authorization else ()

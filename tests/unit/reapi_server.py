@@ -33,9 +33,12 @@ class RpcRefusal(Exception):
 
 
 class ReapiDouble:
-    """`with ReapiDouble() as server:` listens on loopback until the end of the block."""
+    """`with ReapiDouble() as server:` listens on loopback until the end of the block. `pem`: key and certificate."""
 
-    def __init__(self, *, most_batch_bytes: int = SMALL_BATCH, update: bool = True, execute: bool = False) -> None:
+    def __init__(
+        self, *, most_batch_bytes: int = SMALL_BATCH, update: bool = True, execute: bool = False, pem: bytes = b""
+    ) -> None:
+        self._pem = pem
         self.blobs: dict[Digest, bytes] = {}
         self.results: dict[str, bytes] = {}
         self.calls: Counter[str] = Counter()
@@ -67,8 +70,12 @@ class ReapiDouble:
     def __enter__(self) -> ReapiDouble:
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._server: Any = grpc.server(ThreadPoolExecutor(8), [self._handler()], options=options)
-        port = self._server.add_insecure_port("127.0.0.1:0")
-        self.address = ReapiServer("127.0.0.1", port)
+        if self._pem:
+            credentials = grpc.ssl_server_credentials(((self._pem, self._pem),))
+            port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        else:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        self.address = ReapiServer("127.0.0.1", port, tls=bool(self._pem))
         self._server.start()
         return self
 

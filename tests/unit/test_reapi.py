@@ -21,6 +21,7 @@ from pipeline.remote.reapi import ReapiRemote
 from pipeline.remote.reapi_channel import ReapiServer, server_of
 from pipeline.remote.reapi_results import action_digest, message_of, result_of
 from tests.unit.reapi_server import SMALL_BATCH, ReapiDouble, RpcRefusal
+from tests.unit.test_remote_tls import certificate
 
 KEY, BASE, OTHER = (ActionKey(letter * 64) for letter in "abc")
 PATIENCE_S = 20.0
@@ -235,6 +236,21 @@ def test_a_token_goes_with_every_call(server: ReapiDouble, here: BlobStore) -> N
     remote.settle(PATIENCE_S)
     assert len(server.metadata) >= 5
     assert all(each["authorization"] == "Bearer s3cret" for each in server.metadata)
+
+
+def test_a_certificate_must_be_known(here: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = certificate(tmp_path / "pem")
+    with ReapiDouble(pem=pem.read_bytes()) as server:
+        data = server.put(b"blob")
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        stranger = client(server)
+        assert stranger.fetch([data], here, PATIENCE_S) == frozenset()
+        assert server.calls.total() == 0 and "certificate" in stranger.notes()[0].lower()
+        stranger.settle(0)
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+        friend = client(server)
+        assert friend.fetch([data], here, PATIENCE_S) == {data} and friend.notes() == ()
+        friend.settle(0)
 
 
 def test_read_only_offers_nothing(server: ReapiDouble, here: BlobStore) -> None:
