@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest, digest_bytes
 from pipeline.config.cache_url import fault_of, parse_cache_url
 from pipeline.effects.clock import SystemClock
+from pipeline.effects.loopback import listen
 from pipeline.formats import reapi
 from pipeline.formats.protobuf import decode, encode
 from pipeline.remote.reapi import ReapiRemote
@@ -130,6 +132,19 @@ def test_no_server_means_local_and_is_said_once(here: BlobStore) -> None:
     (note,) = remote.notes()
     assert note == "shared cache grpc://127.0.0.1:1: Connection refused; this run goes on without it"
     assert remote.counts().failed == 1 and remote.counts().rounds == 0
+
+
+def test_a_server_that_says_nothing_costs_its_time_once(here: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.remote.reapi.HELLO_S", 0.3)
+    with listen(0) as silent:
+        remote = ReapiRemote(ReapiServer(*silent.getsockname()), SystemClock(), writes=True)
+        began_s = time.monotonic()
+        assert remote.find([KEY], here) == {}
+        took_s = time.monotonic() - began_s
+        assert remote.find([KEY], here) == {} and remote.fetch([digest_bytes(b"x")], here, 9.0) == frozenset()
+        assert took_s >= 0.3 and time.monotonic() - began_s < took_s + 0.3
+        assert "it does not answer in time; this run goes on" in remote.notes()[0]
+        remote.settle(0)
 
 
 def test_without_the_package_it_says_which(
