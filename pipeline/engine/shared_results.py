@@ -86,11 +86,15 @@ class SharedResults:
         return frozenset(one.keyed.base for one in self._fetch(found))
 
     def offer(self, key: ActionKey, base: ActionKey | None) -> None:
-        """A result that was stored here just now; `base` where its candidate sets moved, too."""
-        for one in (key, base):
-            result = None if one is None else self._store.results.entry(one)
-            if one is not None and result is not None:
-                self._remote.offer(one, result, self._store.blobs)
+        """A result that was stored here just now; `base` where its candidate sets moved, too: those that are here."""
+        blobs = self._store.blobs
+        result = self._store.results.entry(key)
+        if result is not None:
+            self._remote.offer(key, result, blobs)
+        sets = None if base is None else self._store.results.entry(base)
+        if base is not None and sets is not None:
+            here = tuple([file for file in sets.outputs if blobs.has(file.digest)])
+            self._remote.offer(base, sets._replace(outputs=here), blobs)
 
     # --- what is there --------------------------------------------------------------------------
 

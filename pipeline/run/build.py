@@ -31,18 +31,21 @@ from pipeline.model import (
     note_lines,
 )
 from pipeline.report.terminal import told_lines
-from pipeline.run.far_execution import FarExecution, far_lines
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.screen import Screen
-from pipeline.run.shared_cache import SharedCache, shared_lines
 
 if TYPE_CHECKING:
+    from cache.remote import Remote
+    from pipeline.effects.executor import FarWork
     from pipeline.engine.engine import Engine
     from pipeline.engine.results import ActionFailure, ActionSpan
     from pipeline.formats.placement import Placement
+    from pipeline.model import Tool
     from pipeline.run.built_images import BuiltImages
     from pipeline.run.engines import Engines
+    from pipeline.run.far_execution import FarExecution
+    from pipeline.run.shared_cache import SharedCache
     from pipeline.toolchain.build import Toolchain
 
 
@@ -59,16 +62,16 @@ class Build:
         clock: SystemClock | None = None,
         screen: Screen | None = None,
         performed: Callable[[Stage, ActionSpan], None] = lambda stage, span: None,
-        shared: SharedCache | None = None,
-        far: FarExecution | None = None,
+        shared: Callable[[], SharedCache] | None = None,
+        far: Callable[[], FarExecution] | None = None,
     ) -> None:
+        """`shared`: gives the shared cache of a run; without one this build has its own."""
         self.project = project
         self.clock = clock or SystemClock()
         self._screen = screen or Screen()
         self._performed = performed
-        self._owns_shared = shared is None
-        self.shared = shared or SharedCache(project.config.cache, self.clock, self._screen.notice, project.state_dir)
-        self.far = far or FarExecution(project.config.execution, self.clock, self._screen.notice)
+        self._shared = shared
+        self._far = far
         self._database_seen = False
         self.fastpath = FastPathState(project.root, project.selection)
         """What `hotplate` answers from."""
@@ -135,9 +138,31 @@ class Build:
         from pipeline.run.engines import Engines
 
         it = self
-        return Engines(
-            it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it.shared.remote, it.far.work
-        )
+        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it._remote, it._work)
+
+    @cached_property
+    def shared(self) -> SharedCache:
+        """The cache that other machines share, made when something must be done."""
+        from pipeline.run.shared_cache import SharedCache
+
+        if self._shared is not None:
+            return self._shared()
+        return SharedCache(self.config.cache, self.clock, self._screen.notice, self.project.state_dir)
+
+    def _remote(self) -> Remote | None:
+        return self.shared.remote()
+
+    @cached_property
+    def far(self) -> FarExecution:
+        """Who else may compile, made when something must be done."""
+        from pipeline.run.far_execution import FarExecution
+
+        if self._far is not None:
+            return self._far()
+        return FarExecution(self.config.execution, self.clock, self._screen.notice)
+
+    def _work(self, tools: Mapping[str, Tool]) -> FarWork | None:
+        return self.far.work(tools)
 
     @property
     def engine(self) -> Engine:
@@ -227,6 +252,9 @@ class Build:
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
+        from pipeline.run.far_execution import far_lines
+        from pipeline.run.shared_cache import shared_lines
+
         engine = self.engines.of(stage)
         if "images" in self.__dict__:
             self.images.forget()
@@ -363,8 +391,9 @@ class Build:
         which has others to do it for."""
         self.save()
         self.runner.close()
-        self.far.close()
-        if self._owns_shared:
+        if "far" in self.__dict__:
+            self.far.close()
+        if self._shared is None and "shared" in self.__dict__:
             self.shared.settle()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,12 @@ from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage, Stage
 from pipeline.run.attempt import attempt
 from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService
-from pipeline.run.far_execution import FarExecution
 from pipeline.run.handed_on import HandedOn
 from pipeline.run.lock import ProjectLock
 from pipeline.run.options import MOST_WORKERS, Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.records import DeviceRecords
 from pipeline.run.screen import Screen
-from pipeline.run.shared_cache import SharedCache
 from pipeline.run.stage_of import StageOf
 from pipeline.run.transactions import Rendered, RunFacts, Transactions
 from pipeline.run.variants import Variant, Variants
@@ -40,7 +39,9 @@ if TYPE_CHECKING:
     from pipeline.engine.results import ActionSpan
     from pipeline.report.live_tests import SuiteResult
     from pipeline.run.board_turns import BoardTurns
+    from pipeline.run.far_execution import FarExecution
     from pipeline.run.lanes import Lanes
+    from pipeline.run.shared_cache import SharedCache
     from pipeline.stages.handover import Board
 
 
@@ -61,8 +62,6 @@ class Run:
         self.clock = self.clocks.run
         self.transactions = Transactions(project, self.clock, self.clocks.of)
         owners: dict[str, str] = {}
-        self._shared = SharedCache(project.config.cache, self.clock, self.screen.notice, project.state_dir)
-        self._far = FarExecution(project.config.execution, self.clock, self.screen.notice)
         self.variants = Variants([self._variant(each, owners) for each in project.variants], self._record_of)
         self.build, self.boards, self.records = self.variants.every[0]
         self._lock = ProjectLock(project.root, project.state_dir)
@@ -81,9 +80,24 @@ class Run:
         """Between `begin` and `end`."""
 
     def _variant(self, project: Project, owners: dict[str, str]) -> Variant:
-        build = Build(project, self.clock, self.screen, self._performed, self._shared, self._far)
+        others = (lambda: self._shared, lambda: self._far)
+        build = Build(project, self.clock, self.screen, self._performed, *others)
         boards = DeviceService(build, self.transactions.transaction, self._measured, self.clocks.of)
         return Variant(build, boards, DeviceRecords(build, self.transactions, owners))
+
+    @cached_property
+    def _shared(self) -> SharedCache:
+        """The cache that other machines share, made when something must be done."""
+        from pipeline.run.shared_cache import SharedCache
+
+        return SharedCache(self.project.config.cache, self.clock, self.screen.notice, self.project.state_dir)
+
+    @cached_property
+    def _far(self) -> FarExecution:
+        """Who else may compile, made when something must be done."""
+        from pipeline.run.far_execution import FarExecution
+
+        return FarExecution(self.project.config.execution, self.clock, self.screen.notice)
 
     # --- begin --------------------------------------------------------------------------------
 
@@ -355,7 +369,6 @@ class Run:
         """Let go of everything, remember, write the reports, give the lock back. `selection`: the stages that the
         command line asked for, if it asked for nothing but what files can answer and all of it `passed`."""
         self.active = False
-        self._shared.is_interrupted = interrupted
         notes = []
         if self.lanes is not None and self._turns is not None and self.lanes.fleet.started:
             self._turns.finish(self.lanes.fleet, interrupted=interrupted)
@@ -373,7 +386,9 @@ class Run:
         under_way = [(which.stage, which.device, since_s) for which, since_s in self._under_way.items()]
         rendered = self.transactions.finish(under_way, interrupted=interrupted)
         self.unlock()
-        self._shared.settle()  # last: nothing waits for it but this process's end
+        if "_shared" in self.__dict__:
+            # Last: nothing waits for it but this process's end.
+            self._shared.settle(interrupted=interrupted)
         return Ended(rendered, notes)
 
     def close(self) -> None:

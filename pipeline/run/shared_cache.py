@@ -43,7 +43,6 @@ class SharedCache:
         self._opened = False
         self._remote: Remote | None = None
         self._said = 0
-        self.is_interrupted = False
 
     @property
     def url(self) -> str:
@@ -76,10 +75,10 @@ class SharedCache:
                 self._notice(f"note: {note}")
             self._said = len(notes)
 
-    def settle(self) -> None:
+    def settle(self, *, interrupted: bool = False) -> None:
         """The end."""
         if self._remote is not None:
-            self._remote.settle(0.0 if self.is_interrupted else self._settings.remote_wait_ms / 1000)
+            self._remote.settle(0.0 if interrupted else self._settings.remote_wait_ms / 1000)
             self.tell()
             counts, self._remote = self._remote.counts(), None
             if counts.failed and not counts.found + counts.fetched:
