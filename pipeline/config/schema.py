@@ -272,6 +272,17 @@ class CacheSettings(NamedTuple):
         return int(self.max_size[:-2]) * SIZE_UNITS[self.max_size[-2:]]
 
 
+class ExecutionConfig(NamedTuple):
+    """Machines that compile for this one. `remote`: URL of a server of the Remote Execution API, "" for none; `jobs`:
+    how many commands it is given at once; `platform`: properties that a worker must have; `token_env`: the variable
+    that holds the token for it."""
+
+    remote: str = ""
+    jobs: int = 8
+    platform: Mapping[str, str] = MappingProxyType({})
+    token_env: str = "HOTPLATE_EXECUTION_TOKEN"
+
+
 class ActionConfig(NamedTuple):
     """One `[[action]]`: a command of the user's with what it reads and writes. `inputs`: files and globs, `env`: names
     of variables that reach the command and its key, `tools`: further programs that it starts."""
@@ -398,6 +409,7 @@ class DeployConfig(NamedTuple):
     reports: Reports
     gate: GateConfig
     service: ServiceConfig
+    execution: ExecutionConfig = ExecutionConfig()
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
     libraries: tuple[LibraryConfig, ...] = ()

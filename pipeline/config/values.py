@@ -268,6 +268,12 @@ def _cache_url(value: str) -> Finding:
     return fault_of(value) if value else None
 
 
+def _executor_url(value: str) -> Finding:
+    from pipeline.config.cache_url import executor_fault_of
+
+    return executor_fault_of(value) if value else None
+
+
 def _product(value: str) -> Finding:
     """Only below build/ is nothing a person wrote, so only there may a command's output replace a file."""
     if finding := _inside(value):
@@ -372,6 +378,9 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("reports", "keep"): _between(1, 1_000_000),
         ("service", "port"): _between(0, 65_535),
         ("cache", "max_size"): _cache_size,
+        ("execution", "remote"): _executor_url,
+        ("execution", "jobs"): _between(1, 1000),
+        ("execution", "token_env"): _variable,
         ("cache", "remote"): _cache_url,
         ("cache", "remote_mode"): _one_of(REMOTE_MODES),
         ("cache", "remote_token_env"): _variable,

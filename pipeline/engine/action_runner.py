@@ -13,6 +13,7 @@ import os
 import posixpath
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from cache.actions import ActionResult, OutputFile
@@ -37,6 +38,7 @@ from pipeline.engine.decision import (
 )
 from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import Executed, execute, made_files, remove_files
+from pipeline.engine.far_compiles import FarCompiles
 from pipeline.engine.interpreters import clear
 from pipeline.engine.keys import bound_key
 from pipeline.engine.observation import Observer
@@ -95,6 +97,8 @@ class ActionRunner:
         self._statements = StatementRuns(workspace, self._observer)
         self._shared: SharedResults | None = None
         """Once something was missing here, and where `[cache] remote` names one."""
+        self._far: FarCompiles | None = None
+        """Once something must be executed, and where `[execution] remote` names who else may."""
 
     @property
     def shared(self) -> SharedResults | None:
@@ -116,7 +120,15 @@ class ActionRunner:
 
     def shared_counts(self) -> SharedCounts:
         """What was asked of other machines in this run, but for `restored`."""
-        return SharedCounts() if self._shared is None else self._shared.counts()
+        counts = SharedCounts() if self._shared is None else self._shared.counts()
+        return counts if self._far is None else counts._replace(executed=self._far.executed)
+
+    def cancel(self) -> None:
+        """Give up what runs, here and elsewhere."""
+        self.stop()
+        self._workspace.host.runner.cancel()
+        if self._far is not None:
+            self._far.cancel()
 
     def stop(self) -> None:
         """Start nothing any more; what runs may end."""
@@ -234,7 +246,7 @@ class ActionRunner:
         self._forget(action)
         if action.statement is not None:
             return self._execute_statement(keyed, start)
-        ran, stray = self._run_watched(action) if action.is_users else (execute(self._workspace, action), "")
+        ran, stray = self._run_watched(keyed) if action.is_users else (self._run(keyed), "")
         failure = ran.failure or self._missing_output(action, ran)
         if failure is None and stray:
             message = f"the command wrote {stray}, which no action declares as an output"
@@ -282,13 +294,23 @@ class ActionRunner:
         notes = (*notes, *(Reason("undeclared", action.name, "", line) for line in used))
         return Performed(ActionState.EXECUTED, _text(ran.stdout + ran.stderr), notes=notes)
 
-    def _run_watched(self, action: Action) -> tuple[Executed, str]:
+    def _run(self, keyed: Keyed) -> Executed:
+        """Here or elsewhere."""
+        if not self._workspace.host.far_jobs:
+            return execute(self._workspace, keyed.action)
+        with self._lock:
+            if self._far is None:
+                far = self._workspace.host.far()
+                self._far = FarCompiles(self._workspace, self._observer, self._discovery, far)
+        return execute(self._workspace, keyed.action, partial(self._far.run, keyed))
+
+    def _run_watched(self, keyed: Keyed) -> tuple[Executed, str]:
         """What the command of a user did, and what it wrote that no action declares."""
         with self._lock:
             if self._undeclared is None:
                 clear(self._workspace.directories.state)
                 self._undeclared = UndeclaredOutputs(self._workspace)
-        return self._undeclared.run(lambda: execute(self._workspace, action))
+        return self._undeclared.run(lambda: self._run(keyed))
 
     def _forget(self, action: Action) -> None:
         self._workspace.records.drop(record_name(action))

@@ -297,7 +297,7 @@ def keys_that_fit(keyed: Keyed, view: ActionView) -> list[ActionKey]:
     for candidate in _candidates(keyed, view.record(action), view):
         found = view.identify(candidate)
         if found is not None and _names_makers(action, candidate, view):
-            key = full_key(keyed.base, found.key)
+            key = view.result_key(keyed, found)
             keys += [key] if action.statement is None else [key, bound_key(key, view.symbols)]
     return keys
 

@@ -92,12 +92,13 @@ class ScanResult(NamedTuple):
 
 class SharedCounts(NamedTuple):
     """What came from other machines: results, the bytes that were fetched for them, and how often answers were waited
-    for. `asked`: was anything asked?"""
+    for. `asked`: was anything asked? `executed`: actions that another machine executed for this one."""
 
     asked: bool = False
     restored: int = 0
     fetched_bytes: int = 0
     rounds: int = 0
+    executed: int = 0
 
     def plus(self, other: SharedCounts) -> SharedCounts:
         return SharedCounts(
@@ -105,6 +106,7 @@ class SharedCounts(NamedTuple):
             self.restored + other.restored,
             self.fetched_bytes + other.fetched_bytes,
             self.rounds + other.rounds,
+            self.executed + other.executed,
         )
 
 
@@ -127,11 +129,11 @@ class RunResult(NamedTuple):
         return not self.failures
 
     def with_shared_counts(self) -> RunResult:
-        """With what came from other machines in `counts`, as restored_remote (of those restored) and fetched_bytes, if
-        anything was asked."""
-        if not self.shared.asked:
-            return self
-        more = {"restored_remote": self.shared.restored, "fetched_bytes": self.shared.fetched_bytes}
+        """With what came from other machines in `counts`, as restored_remote (of those restored) and fetched_bytes if
+        anything was asked, and as executed_remote (of those executed) if anything was."""
+        more = {"executed_remote": self.shared.executed} if self.shared.executed else {}
+        if self.shared.asked:
+            more |= {"restored_remote": self.shared.restored, "fetched_bytes": self.shared.fetched_bytes}
         return self._replace(counts={**self.counts, **more})
 
     @property

@@ -127,13 +127,12 @@ def run_stage(
     """Run the stage. `progress(action, done, total)` and `performed` are called from this thread for each action that
     was performed. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
     run = _StageRun(workspace, look, stage)
-    with ThreadPoolExecutor(max(1, workspace.host.jobs), "action") as pool:
+    with ThreadPoolExecutor(workspace.host.all_jobs, "action") as pool:
         loop = _StageLoop(workspace, run, pool, progress, performed)
         try:
             loop.run()
         except BaseException:
-            loop.runner.stop()
-            workspace.host.runner.cancel()
+            loop.runner.cancel()
             raise
     shared = loop.runner.shared_counts()
     return run.result()._replace(shared=shared._replace(restored=loop.restored_remote))
@@ -157,7 +156,7 @@ class _StageLoop:
         self._timed = _Timed(workspace.host.clock, self.runner)
         self._pools = _Pools()
         # Not further ahead: what another project stores meanwhile must be found, and not made again.
-        self._most = max(1, workspace.host.jobs) * 2
+        self._most = workspace.host.all_jobs * 2
         self._ready = run.ready()
         self._missed: list[tuple[int, Keyed]] = []
         """Not in the store here, and not asked for elsewhere yet."""

@@ -38,6 +38,7 @@ from pipeline.model import Action, FailureCategory, Tool
 if TYPE_CHECKING:
     from cache.remote import Remote
     from cache.store import Store
+    from pipeline.effects.executor import FarWork
     from pipeline.engine.ledger import NinjaLedger
     from pipeline.engine.option_uses import OptionUses
     from pipeline.engine.symlinks import Links
@@ -75,12 +76,19 @@ class BuildSteps(NamedTuple):
 
 class Host(NamedTuple):
     """What runs actions here, and how many at once. `remote`: a cache that other machines share, opened when something
-    is missing here; None without one."""
+    is missing here; None without one. `far`: machines that execute `far_jobs` commands at once beside those here."""
 
     runner: ProcessRunner
     clock: Clock
     jobs: int
     remote: Callable[[], Remote | None] = lambda: None
+    far_jobs: int = 0
+    far: Callable[[], FarWork | None] = lambda: None
+
+    @property
+    def all_jobs(self) -> int:
+        """How many actions may be under way, here and there."""
+        return max(1, self.jobs) + self.far_jobs
 
 
 class SkippedActions(NamedTuple):

@@ -48,7 +48,7 @@ class Tally:
             self.close()
             self._say("unreachable", f"{why}; this run goes on without it")
 
-    def denied(self, status: int) -> None:
+    def denied(self, status: int | str) -> None:
         """It wants somebody else."""
         self.close()
         hint = "check the token" if self._has_credentials else "set HOTPLATE_CACHE_TOKEN, or write a line into ~/.netrc"

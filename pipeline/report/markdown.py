@@ -150,6 +150,9 @@ def _header(report: Mapping[str, Any]) -> Bullets:
     asked = [stage["counts"] for stage in report["stages"] if "restored_remote" in stage["counts"]]
     for name in ("restored_remote", "fetched_bytes") if asked else ():
         yield name, sum(counts[name] for counts in asked)
+    executed = sum(stage["counts"].get("executed_remote", 0) for stage in report["stages"])
+    if executed:
+        yield "executed_remote", executed
     if totals["unknown_failures"]:
         yield "unknown_failures", totals["unknown_failures"]
     new = sum(map(_is_first, report["reasons"]))

@@ -37,12 +37,15 @@ from pipeline.run.screen import Screen
 
 if TYPE_CHECKING:
     from cache.remote import Remote
+    from pipeline.effects.executor import FarWork
     from pipeline.engine.engine import Engine
     from pipeline.engine.results import ActionFailure, ActionSpan
     from pipeline.formats.placement import Placement
+    from pipeline.model import Tool
     from pipeline.run.built_images import BuiltImages
     from pipeline.run.built_sizes import BuiltSizes
     from pipeline.run.engines import Engines
+    from pipeline.run.far_execution import FarExecution
     from pipeline.run.shared_cache import SharedCache
     from pipeline.toolchain.build import Toolchain
 
@@ -61,6 +64,7 @@ class Build:
         screen: Screen | None = None,
         performed: Callable[[Stage, ActionSpan], None] = lambda stage, span: None,
         shared: Callable[[], SharedCache] | None = None,
+        far: Callable[[], FarExecution] | None = None,
     ) -> None:
         """`shared`: gives the shared cache of a run; without one this build has its own."""
         self.project = project
@@ -68,6 +72,7 @@ class Build:
         self._screen = screen or Screen()
         self._performed = performed
         self._shared = shared
+        self._far = far
         self._database_seen = False
         self._size: Mapping[str, Any] | None = None
         self.fastpath = FastPathState(project.root, project.selection)
@@ -135,7 +140,7 @@ class Build:
         from pipeline.run.engines import Engines
 
         it = self
-        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it._remote)
+        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it._remote, it._work)
 
     @cached_property
     def shared(self) -> SharedCache:
@@ -148,6 +153,18 @@ class Build:
 
     def _remote(self) -> Remote | None:
         return self.shared.remote()
+
+    @cached_property
+    def far(self) -> FarExecution:
+        """Who else may compile, made when something must be done."""
+        from pipeline.run.far_execution import FarExecution
+
+        if self._far is not None:
+            return self._far()
+        return FarExecution(self.config.execution, self.clock, self._screen.notice)
+
+    def _work(self, tools: Mapping[str, Tool]) -> FarWork | None:
+        return self.far.work(tools)
 
     @property
     def engine(self) -> Engine:
@@ -247,6 +264,7 @@ class Build:
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
+        from pipeline.run.far_execution import far_lines
         from pipeline.run.shared_cache import shared_lines
 
         engine = self.engines.of(stage)
@@ -260,9 +278,10 @@ class Build:
         result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
-        for line in (*note_lines(result.notes), *shared_lines(result.shared)):
+        for line in (*note_lines(result.notes), *shared_lines(result.shared), *far_lines(result.shared)):
             self._screen.notice(f"note: {line}")
         self.shared.tell()
+        self.far.tell()
         failure = self._failure_of(stage, category, result.failures) if result.failures else None
         if stage is Stage.LINK and failure is None and self.config.makes_firmware:
             return self._with_images(StageWork(tuple(result.notes), dict(result.counts)))
@@ -407,6 +426,8 @@ class Build:
         which has others to do it for."""
         self.save()
         self.runner.close()
+        if "far" in self.__dict__:
+            self.far.close()
         if self._shared is None and "shared" in self.__dict__:
             self.shared.settle()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -23,12 +23,13 @@ from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActi
 from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
-from pipeline.model import Stage
+from pipeline.model import Stage, Tool
 from pipeline.run.project import Project
 from pipeline.toolchain.build import Toolchain
 
 if TYPE_CHECKING:
     from cache.remote import Remote
+    from pipeline.effects.executor import FarWork
 
 
 class Engines:
@@ -42,6 +43,7 @@ class Engines:
         runner: SystemProcessRunner,
         clock: SystemClock,
         remote: Callable[[], Remote | None] = lambda: None,
+        far: Callable[[Mapping[str, Tool]], FarWork | None] = lambda tools: None,
     ) -> None:
         self._project = project
         self._toolchain = toolchain
@@ -49,6 +51,7 @@ class Engines:
         self._runner = runner
         self._clock = clock
         self._remote = remote
+        self._far = far
 
     def of(self, stage: Stage) -> Engine:
         """The engine that answers for `stage`: up to compile one that knows only what few moved files concern, where
@@ -97,6 +100,9 @@ class Engines:
         it = self._project
         directories = Directories(it.root, it.engine_dir, it.cache_dir, it.config.cache.max_bytes)
         host = Host(self._runner, self._clock, os.cpu_count() or 1, self._remote)
+        if it.config.execution.remote and not it.config.is_ninja:
+            far_jobs = it.config.execution.jobs
+            host = host._replace(far_jobs=far_jobs, far=lambda: self._far(steps.tools))
         return Engine(directories, steps, host, saved, skipped)
 
     def record_for_fastpath(self) -> None:

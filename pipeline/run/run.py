@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pipeline.engine.results import ActionSpan
     from pipeline.report.live_tests import SuiteResult
     from pipeline.run.board_turns import BoardTurns
+    from pipeline.run.far_execution import FarExecution
     from pipeline.run.lanes import Lanes
     from pipeline.run.shared_cache import SharedCache
     from pipeline.stages.handover import Board
@@ -82,7 +83,8 @@ class Run:
         """Between `begin` and `end`."""
 
     def _variant(self, project: Project, owners: dict[str, str]) -> Variant:
-        build = Build(project, self.clock, self.screen, self._performed, lambda: self._shared)
+        others = (lambda: self._shared, lambda: self._far)
+        build = Build(project, self.clock, self.screen, self._performed, *others)
         boards = DeviceService(build, self.transactions.transaction, self._measured, self.clocks.of)
         return Variant(build, boards, DeviceRecords(build, self.transactions, owners))
 
@@ -92,6 +94,13 @@ class Run:
         from pipeline.run.shared_cache import SharedCache
 
         return SharedCache(self.project.config.cache, self.clock, self.screen.notice, self.project.state_dir)
+
+    @cached_property
+    def _far(self) -> FarExecution:
+        """Who else may compile, made when something must be done."""
+        from pipeline.run.far_execution import FarExecution
+
+        return FarExecution(self.project.config.execution, self.clock, self.screen.notice)
 
     # --- begin --------------------------------------------------------------------------------
 

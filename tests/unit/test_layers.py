@@ -46,7 +46,7 @@ ROOMS = {
     "fastpath": room("client effects"),
     "engine": room("effects fastpath formats"),
     "toolchain": room("config effects engine fastpath formats"),
-    "remote": room("config effects"),
+    "remote": room("config effects formats"),
     # the device side
     "boot": room("config formats", pure=True),
     "flash": room("formats", pure=True),
@@ -110,7 +110,7 @@ SERIAL_SIDE = (
     "pipeline/measure/bench/slow_link.py",
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
-HEAVY |= {"starlette", "uvicorn", "mcp"}
+HEAVY |= {"starlette", "uvicorn", "mcp", "grpc", "google"}
 LAZY_FILES = (
     *("pipeline/agent/server.py", "pipeline/service/http.py"),
     *("virtualboard/rv32.py", "virtualboard/rv32_program.py"),
