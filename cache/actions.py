@@ -39,6 +39,7 @@ MAX_ENTRY_BYTES = 16 << 20
 _LONGEST_PATH = 4096
 _is_path = re.compile(r"(?:build|set)(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+").fullmatch
 _is_size = re.compile("0|[1-9][0-9]{0,14}").fullmatch
+_hashes = re.compile(rb'"hash":"([0-9a-f]{64})"').findall
 _is_duration = re.compile(r"([0-9]{1,9})\.([0-9]{3})s").fullmatch
 
 
@@ -156,6 +157,15 @@ def decode_entry(key: ActionKey, data: bytes) -> ActionResult | None:
         return _result(json.loads(data[len(_BEFORE) : end]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def needs_of(key: ActionKey, data: bytes) -> str | None:
+    """The hex digits of each blob that an entry refers to, one after the other; None for what is damaged. In a tenth
+    of the time of `decode_entry`, and never fewer than that finds: a quote in a path is written `\\"`."""
+    end = len(data) - _AFTER
+    if data[: len(_BEFORE)] != _BEFORE or data[end:] != _tail(key, data[len(_BEFORE) : end]):
+        return None
+    return b"".join(_hashes(data)).decode()
 
 
 def _result(body: Any) -> ActionResult:

@@ -117,6 +117,22 @@ class BlobStore:
         self.files.remove(digest.hex)
         return None
 
+    def remove_damaged(self, name: str) -> bool:
+        """Remove the blob of that name if its bytes are not those that it names. One that is gone, or that we may not
+        read, is not damaged."""
+        try:
+            handle, _ = open_regular(self.files.place(name), follow=False)
+        except OSError:
+            return False
+        sha256 = hashlib.sha256()
+        with os.fdopen(handle, "rb", buffering=0) as stream:
+            try:
+                while block := stream.read(_CHUNK):
+                    sha256.update(block)
+            except OSError:
+                return False
+        return sha256.hexdigest() != name and self.files.remove(name)
+
     def _is_whole(self, digest: Digest) -> bool:
         """Has it its size and digest? In little memory: what says to be gigabytes long may be one block on the disk."""
         handle, status = open_regular(self.files.place(digest.hex), follow=False)
