@@ -107,8 +107,7 @@ class ActionCache:
 
     def record(self, key: ActionKey, result: ActionResult) -> None:
         """Write the entry. Precondition: its blobs are stored (blobs before entry). Raises OSError."""
-        # Not waited for: an entry carries its own checksum, and one that a power cut tore is a miss.
-        self.files.write(key, encode_entry(key, result), durable=False)
+        self.files.write(key, encode_entry(key, result))
 
     def candidates(self, base: ActionKey) -> tuple[bytes, ...]:
         """The candidate sets of a base key that are still here, newest first."""

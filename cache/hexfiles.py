@@ -102,8 +102,9 @@ class HexFiles:
                 self.remove(name)
             raise
 
-    def write(self, name: str, data: bytes, *, durable: bool, mode: int = 0o644) -> None:
-        """Put `data` there in one step, making the directories. `durable`: on the disk before it has the name."""
+    def write(self, name: str, data: bytes, mode: int = 0o644) -> None:
+        """Put `data` there in one step, making the directories. The disk is not waited for: after a power cut the name
+        may lead to other bytes, which whoever reads it must notice."""
         place = self.place(name)
         try:
             with self.inside(name[:2], make=True) as inside:
@@ -113,8 +114,6 @@ class HexFiles:
                     try:
                         write_all(handle, data)
                         self.share(handle)
-                        if durable:
-                            os.fsync(handle)
                     finally:
                         os.close(handle)
                     _move(temp, inside.at, inside, name)
