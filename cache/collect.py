@@ -26,7 +26,7 @@ KEEP = 0.8
 SPARE_S = 86400.0
 """Longer than any build, where the file system cannot say whether one is under way."""
 _DIGITS = 64
-ROUND_S = 0.02
+ROUND_S = 0.01
 """Of removing, before it is asked again whether a build wants in."""
 _FIRST, _LEAST, _MOST = 32, 16, 2048
 _WORKERS = 16

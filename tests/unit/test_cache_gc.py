@@ -65,7 +65,7 @@ def is_consistent(store: Store) -> bool:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The entries that a census reads."""
     seen: list[str] = []
-    needs_of = census.needs_of
+    from cache.actions import needs_of
 
     def counted(key: ActionKey, data: bytes) -> str | None:
         seen.append(key)

@@ -31,6 +31,7 @@ SUITES = {
     "shelf": "shelf",
     "watch": "watch",
     "live": "live",
+    "store": "store",
     "work": "work",
 }
 """Suite -> the module of this folder whose `measure(build, recorder, options)` runs it."""
