@@ -37,6 +37,7 @@ MAX_CANDIDATES = 16
 MAX_ENTRY_BYTES = 16 << 20
 """An entry of fifty thousand outputs, or a candidate set of a hundred thousand headers, has less."""
 _LONGEST_PATH = 4096
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _is_path = re.compile(r"(?:build|set)(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+").fullmatch
 _is_size = re.compile("0|[1-9][0-9]{0,14}").fullmatch
 _hashes = re.compile(rb'"hash":"([0-9a-f]{64})"').findall
@@ -143,7 +144,7 @@ def encode_entry(key: ActionKey, result: ActionResult) -> bytes:
         body["stdoutDigest"] = _digest(result.stdout)
     if result.stderr is not None:
         body["stderrDigest"] = _digest(result.stderr)
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    canonical = _canonical(body).encode()
     return _BEFORE + canonical + _tail(key, canonical)
 
 

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -362,6 +363,80 @@ def test_what_is_made_is_for_whom_the_directory_is_for(
     assert mode_of(store.results.path(key(1))) == entry
     assert mode_of(root / "lock") == mode_of(root / "usage") == entry
     assert {path.stat().st_gid for path in root.rglob("*")} == {root.stat().st_gid}
+
+
+def as_nobody(work: Callable[[], bool]) -> bool:
+    """What `work` says in a child of another user and group, who is in the group of the store."""
+    child = os.fork()
+    if child == 0:
+        good = False
+        with contextlib.suppress(BaseException):
+            os.setgroups([4242])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.umask(0o077)
+            good = work()
+        os._exit(0 if good else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be two users")
+@pytest.mark.parametrize("mode", [0o2770, 0o3770, 0o2750], ids=["shared", "sticky", "to read"])
+def test_two_users_of_one_directory(mode: int) -> None:
+    """With rights that the other lacks: nothing fails, each reads what both wrote where the directory is for both."""
+    with tempfile.TemporaryDirectory(dir=tempfile.gettempdir()) as directory:
+        Path(directory).chmod(0o755)
+        root = Path(directory) / "store"
+        root.mkdir()
+        os.chown(root, 0, 4242)
+        root.chmod(mode)
+        before = os.umask(0o027)
+        try:
+            store = Store(root)
+            with store.in_use():
+                ours = add(store, 1, b"of root", used_s=1000)[0]
+            if mode == 0o2750:
+                os.chown(store.blobs.path(ours).parent.parent, 0, 4242)
+        finally:
+            os.umask(before)
+
+        def other() -> bool:
+            theirs = Store(root)
+            with theirs.in_use():
+                read = theirs.blobs.read(ours) == b"of root"
+                moved = theirs.results.used(key(1))
+                with contextlib.suppress(OSError):
+                    add(theirs, 2, b"of nobody")
+            stats, removed, _ = theirs.stats(), theirs.gc(0), theirs.verify()
+            assert (root / "usage").exists()
+            if mode == 0o2750:
+                return not moved and removed.entries == 0 and stats.entries <= 1
+            return read and moved and stats.entries == 2 and removed.entries == (2 if mode == 0o2770 else 1)
+
+        assert as_nobody(other)
+        with store.in_use():
+            assert store.results.lookup(key(1)) is None or store.blobs.read(ours) == b"of root"
+        store.gc(0)
+        assert store.stats().entries == 0
+
+
+def test_a_directory_that_went_stale_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS says so of what another machine removed."""
+    store = fill(tmp_path, 3)
+    digest = store.blobs.put_bytes(b"a blob")
+    real = os.open
+
+    def stale(path: Any, *args: Any, **kwargs: Any) -> int:
+        if "lock" not in str(path):
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", stale)
+    assert store.results.lookup(key(1)) is None and store.blobs.read(digest) is None
+    with store.in_use(), pytest.raises(OSError, match="Stale"):
+        store.blobs.put_bytes(b"costs this result and nothing else")
+    store.stats()
+    assert store.gc(0).entries == store.verify().entries == 0
 
 
 # --- many at once -------------------------------------------------------------------------------
