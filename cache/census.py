@@ -7,8 +7,8 @@
 
 Knows files of blobs and entries; does not know which of them should go. Invariants: the index only says again what the
 directories said. A directory whose stamp moved is listed again, and an entry that is not what it was (size, mtime,
-inode) is read again; so losing the index costs time. What it says is never part of a path before it was looked at:
-others may write it, too.
+inode) is read again; so losing the index costs time. Others may write it, too: one whose names are none, or whose
+numbers are negative, is not believed at all.
 History: v1, the first.
 """
 
@@ -19,7 +19,8 @@ import gc
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from cache.named_tuple import NamedTuple
 INDEX = "index.v1"
 _MOST_INDEX = 1 << 30
 _DIGITS = 64
+_are_hex = re.compile("[0-9a-f]*").fullmatch
 Stamp = list[int]
 
 
@@ -198,24 +200,24 @@ def _decoded(body: Any) -> tuple[dict[str, BlobGroup], dict[str, EntryGroup]]:
     """Raises ValueError, TypeError, KeyError or AttributeError for what `Teller.encode` does not write."""
     blobs = {name: BlobGroup(*group) for name, group in body["blobs"].items()}
     entries = {name: EntryGroup(*group) for name, group in body["entries"].items()}
-    kinds: set[type] = set()
     for blob in blobs.values():
-        kinds.update(map(type, blob.sizes.values()))
-        _check_size(min(blob.sizes.values(), default=0))
-    needs: set[type] = set()
+        _check(blob.sizes, [blob.sizes.values()])
     for entry in entries.values():
-        for size, mtime_ns, inode, names in entry.facts.values():
-            kinds.update((type(size), type(mtime_ns), type(inode)))
-            needs.add(type(names))
-        _check_size(min((fact[0] for fact in entry.facts.values()), default=0))
-    if not kinds <= {int} or not needs <= {str, type(None)}:
-        raise ValueError("no index")
+        # Column by column: half the time of going through the rows.
+        sizes, mtimes_ns, inodes, needs = zip(*entry.facts.values(), strict=True) if entry.facts else ((), (), (), ())
+        _check(entry.facts, [sizes, mtimes_ns, inodes])
+        if not set(map(type, needs)) <= {str, type(None)}:
+            raise ValueError("no needs")
     return blobs, entries
 
 
-def _check_size(size: int) -> None:
-    if size < 0:
-        raise ValueError("no size")
+def _check(names: Iterable[str], columns: Sequence[Collection[int]]) -> None:
+    """Are these names of files, and natural numbers? Raises ValueError and TypeError."""
+    if not set(map(len, names)) <= {_DIGITS} or not _are_hex("".join(names)):
+        raise ValueError("no names")
+    for column in columns:
+        if not set(map(type, column)) <= {int} or min(column, default=0) < 0:
+            raise ValueError("no numbers")
 
 
 def _files(group: str, inside: Inside, waste: list[HexFile]) -> Iterator[os.DirEntry[str]]:
@@ -236,22 +238,19 @@ def _has_waste(group: str, waste: list[HexFile]) -> bool:
 
 def _refresh(inside: Inside, facts: dict[str, list[Any]]) -> None:
     """Only their times move, where the directory's stamp did not."""
-    for name in list(facts):
-        if not is_hex_name(name):
-            del facts[name]
-            continue
+    stat, prefix, at = os.stat, inside.prefix, inside.at
+    for name, fact in facts.items():
         try:
-            status = inside.status(name)
-        except OSError:
+            fact[1] = stat(prefix + name, dir_fd=at, follow_symlinks=False).st_mtime_ns
+        except OSError:  # gone: the directory has moved by now
             continue
-        facts[name][1] = status.st_mtime_ns
 
 
 def _read_needs(inside: Inside, facts: dict[str, list[Any]]) -> bool:
     """An entry that is damaged, gone or cannot be read needs nothing. Was one read?"""
     read = False
-    for name, fact in list(facts.items()):
-        if fact[3] is None and is_hex_name(name):
+    for name, fact in facts.items():
+        if fact[3] is None:
             read = True
             try:
                 fact[3] = needs_of(ActionKey(name), inside.read(name, MAX_ENTRY_BYTES)) or ""
