@@ -38,8 +38,10 @@ MAX_CANDIDATES = 16
 MAX_ENTRY_BYTES = 16 << 20
 """An entry of fifty thousand outputs, or a candidate set of a hundred thousand headers, has less."""
 _LONGEST_PATH = 4096
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _is_path = re.compile(r"(?:build|set)(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+").fullmatch
 _is_size = re.compile("0|[1-9][0-9]{0,14}").fullmatch
+_hashes = re.compile(rb'"hash":"([0-9a-f]{64})"').findall
 _is_duration = re.compile(r"([0-9]{1,9})\.([0-9]{3})s").fullmatch
 
 
@@ -107,8 +109,7 @@ class ActionCache:
 
     def record(self, key: ActionKey, result: ActionResult) -> None:
         """Write the entry. Precondition: its blobs are stored (blobs before entry). Raises OSError."""
-        # Not waited for: an entry carries its own checksum, and one that a power cut tore is a miss.
-        self.files.write(key, encode_entry(key, result), durable=False)
+        self.files.write(key, encode_entry(key, result))
 
     def candidates(self, base: ActionKey) -> tuple[bytes, ...]:
         """The candidate sets of a base key that are still here, newest first."""
@@ -159,7 +160,7 @@ def canonical_body(result: ActionResult) -> bytes:
         body["stdoutDigest"] = _digest(result.stdout)
     if result.stderr is not None:
         body["stderrDigest"] = _digest(result.stderr)
-    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    return _canonical(body).encode()
 
 
 def decode_entry(key: ActionKey, data: bytes) -> ActionResult | None:
@@ -171,6 +172,15 @@ def decode_entry(key: ActionKey, data: bytes) -> ActionResult | None:
         return _result(json.loads(data[len(_BEFORE) : end]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def needs_of(key: ActionKey, data: bytes) -> str | None:
+    """The hex digits of each blob that an entry refers to, one after the other; None for what is damaged. In a tenth
+    of the time of `decode_entry`, and never fewer than that finds: a quote in a path is written `\\"`."""
+    end = len(data) - _AFTER
+    if data[: len(_BEFORE)] != _BEFORE or data[end:] != _tail(key, data[len(_BEFORE) : end]):
+        return None
+    return b"".join(_hashes(data)).decode()
 
 
 def _result(body: Any) -> ActionResult:

@@ -71,10 +71,15 @@ def gc(root: Path, max_bytes: int) -> tuple[Removed, str]:
 
 
 def verify(root: Path, max_bytes: int) -> tuple[Removed, str]:
-    """Read everything, remove what is damaged."""
+    """Read everything, remove what is damaged. A terminal shows how far it is."""
     from cache.store import Store
+    from pipeline.report.terminal import Progress, look_of
 
-    removed = Store(root, max_bytes).verify()
+    progress = Progress(sys.stdout, look_of(sys.stdout))
+    try:
+        removed = Store(root, max_bytes).verify(lambda done, total: progress("cache:verify", done, max(total, 1)))
+    finally:
+        progress.finish()
     return removed, _removed(root, removed)
 
 
@@ -110,9 +115,12 @@ def size_text(size: int) -> str:
 
 
 def _removed(root: Path, removed: Removed) -> str:
+    note = ""
     if removed.busy:
-        return f"{root} is in use by a build, or cannot be written; nothing was removed"
-    return _table(
+        if not removed.bytes:
+            return f"{root} is in use by a build, or cannot be written; nothing was removed"
+        note = "\na build began meanwhile, so the rest stays; run it again when that has ended"
+    table = _table(
         [
             ("place", str(root)),
             ("results removed", removed.entries),
@@ -121,6 +129,7 @@ def _removed(root: Path, removed: Removed) -> str:
             ("left", size_text(removed.left_bytes)),
         ]
     )
+    return table + note
 
 
 def _instant(seconds: float) -> str:

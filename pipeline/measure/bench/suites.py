@@ -32,6 +32,7 @@ SUITES = {
     "watch": "watch",
     "live": "live",
     "remote": "remote",
+    "store": "store",
     "work": "work",
 }
 """Suite -> the module of this folder whose `measure(build, recorder, options)` runs it."""
