@@ -72,6 +72,8 @@ class Observer:
     def entry(self, path: str) -> Entry | None:
         """What a file is, by one stat per run if no action makes it. Raises OSError."""
         if path not in self._seen:
+            if path in self._workspace.believed and (known := self._table.remembered(path)) is not None:
+                return known
             if self.is_made(path):
                 return self._table.current(path)
             self._seen[path] = self._table.current(path)

@@ -40,7 +40,7 @@ class _StageRun:
                 if need in self._users:
                     self._users[need].append(n)
         skipped = workspace.skipped
-        self.skipped = skipped.compiles if skipped is not None and stage is Stage.COMPILE else 0
+        self.skipped = skipped.actions.get(stage, 0) if skipped is not None else 0
         self.counts = dict.fromkeys(("compiled", "linked", "built", "restored", "up_to_date", "failed", "not_run"), 0)
         self.causes: dict[int, Cause] = {}
         self.executed: list[str] = []

@@ -33,7 +33,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.failures import fail
 from pipeline.formats import depfile
 from pipeline.formats.depfile import MARKS
-from pipeline.model import Action, FailureCategory, Tool
+from pipeline.model import Action, FailureCategory, Stage, Tool
 
 if TYPE_CHECKING:
     from cache.remote import Remote
@@ -92,10 +92,13 @@ class Host(NamedTuple):
 
 
 class SkippedActions(NamedTuple):
-    """What an engine is not told of because it is up to date: all inputs, and how many actions of stage compile."""
+    """What an engine is not told of because it is up to date: all inputs, and how many actions of each stage.
+    `believed`: inputs of the actions that it is told of which this process found unmoved and none of these makes. They
+    are not looked at again before an action; after it they are."""
 
     inputs: int
-    compiles: int
+    actions: Mapping[Stage, int]
+    believed: frozenset[str] = frozenset()
 
 
 class Workspace:
@@ -133,6 +136,7 @@ class Workspace:
         self.records = saved.records
         self.graph = self._build_graph()
         self._sources: list[str] | None = None
+        self.believed = frozenset[str]() if skipped is None else skipped.believed
 
     def _build_graph(self) -> dag.Dag:
         def files() -> dag.FileSystem:
@@ -221,8 +225,9 @@ class Workspace:
         """Every file that is read and that no action makes: declared ones, then those that compilers reported."""
         if self._sources is not None:
             return self._sources
-        producer = self.graph.producer
-        found = dict.fromkeys(path for action in self.graph.order for path in action.inputs if path not in producer)
+        producer, believed = self.graph.producer, self.believed
+        declared = (path for action in self.graph.order for path in action.inputs)
+        found = dict.fromkeys(path for path in declared if path not in producer and path not in believed)
         # Most actions share their set of headers with others.
         sets = [self.records.discovered(record_name(action)) for action in self.graph.order]
         for observed in {id(observed): observed for observed in sets}.values():

@@ -343,7 +343,7 @@ def _keep(blobs: BlobStore, digest: Digest, data: bytes) -> bool:
     fetched again. False when it cannot be written."""
     with contextlib.suppress(OSError):
         if not blobs.has(digest):
-            blobs.files.write(digest.hex, data, durable=False, mode=0o444)
+            blobs.files.write(digest.hex, data, mode=0o444)
             blobs.bytes_written += digest.size
         return True
     return False

@@ -125,7 +125,7 @@ class ReapiBlobs:
                 continue
             if not blobs.has(digest):
                 # Not waited for: a blob is read with its digest, and one that a power cut tore is fetched again.
-                blobs.files.write(digest.hex, data, durable=False, mode=0o444)
+                blobs.files.write(digest.hex, data, mode=0o444)
                 blobs.bytes_written += digest.size
             there.add(digest)
             size += digest.size

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import DeployConfig
@@ -126,6 +126,8 @@ class Build:
         from pipeline.run.built_images import BuiltImages
 
         facts = self.fastpath.facts()
+        if facts is None and "engines" in self.__dict__ and self.engines.only_partial:
+            facts = self.fastpath.lasting_facts()
         known = None if facts is None else facts.get("images")
 
         until = self.config.readiness.until
@@ -325,7 +327,7 @@ class Build:
         name = failures[0].action
         if self._is_users(name):
             category = FailureCategory.ACTION_FAILED
-        failure = action_failure(stage, category, failures, self.toolchain.actions)
+        failure = action_failure(stage, category, failures, self.engines.concerned)
         number = next((n for n, action in enumerate(self.config.actions) if action.name == name), None)
         if number is None or failure.where != name:
             return failure
@@ -333,7 +335,7 @@ class Build:
 
     def _is_users(self, action: str) -> bool:
         """Does this action neither compile nor link?"""
-        return any(known.name == action and known.count_as == "built" for known in self.toolchain.actions)
+        return any(known.name == action and known.count_as == "built" for known in self.engines.concerned)
 
     def _refresh_database(self) -> None:
         """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
@@ -357,10 +359,10 @@ class Build:
         from pipeline.device.symbolizer import ElfStore
 
         kept = ElfStore(self.project.root, self.project.state_dir, self.project.cache_dir)
-        for action in self.toolchain.actions:
+        for action in self.engines.concerned:
             for path in action.outputs:
                 # linked here, or taken over with firmware that was built elsewhere
-                if PurePosixPath(path).name == "app.elf":
+                if path.rpartition("/")[2] == "app.elf":
                     kept.keep(path)
 
     def check_size(self) -> Failure | None:
