@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from doit.exceptions import TaskFailed
 
 from pipeline.fastpath import answer_and_end, end_quietly, hand_over, interrupt_again
+from pipeline.hotplate import deploy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ def __getattr__(name: str) -> Any:
         look = answer_and_end()
         if _stands_first(sys._getframe(1)):
             hand_over()
+            look = look or deploy(sys.argv[1:])
         if look is not None:
             DOIT_CONFIG["reporter"] = Reporter.after(look)
     return ["DOIT_CONFIG", *(found for found in globals() if found.startswith("task_"))]

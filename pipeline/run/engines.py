@@ -20,6 +20,7 @@ from pipeline.engine.facts import shadow_directories, used_files
 from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.fastpath.native_loop import WORTH_FILES
+from pipeline.fastpath.plain import is_plain
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Stage
@@ -104,7 +105,12 @@ class Engines:
             helper = ready(self._runner)
         programs = tuple(tool.path for tool in made.tools.values())
         watched = made.watched.with_more(Watched(shadow_directories(engine.workspace), (), programs))
-        facts = {"inputs": engine.input_count, "toolchain": made.name, "images": dict(made.images)}
+        facts = {
+            "inputs": engine.input_count,
+            "toolchain": made.name,
+            "images": dict(made.images),
+            "plain": is_plain(self._project.root),
+        }
         index = partial(usage_index, engine.workspace)
         self._fastpath.record(engine.table, used, engine.graph.producer, watched, facts, index, helper)
 
