@@ -11,7 +11,7 @@ Invariant: a run is begun once, here or by doit.
 import os
 import sys
 
-from pipeline.fastpath import FirstLook, load, moved, state_path
+from pipeline.fastpath import FirstLook, interrupt_again, load, moved, state_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +22,27 @@ STAGE_WORDS = frozenset({"verify-flash", "reflash", "reattach", "ttfb", "deploy"
 
 def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> int:
     """Do what the fast path could not answer; the exit code. `name`: see `become_doit`."""
+    if argv[:1] == ["monitor"]:
+        monitor(argv[1:])
     seen = deploy(argv) if look is None else look
     from pipeline.fastpath.handover import become_doit
 
     return become_doit(argv, seen, name)
+
+
+def monitor(argv: "Sequence[str]") -> None:
+    """Be `doit monitor` without doit, and end the process as it ended. Returns where doit has options of its own for
+    it, or something to refuse. The first byte then is shown before doit would have been imported."""
+    from pipeline.fastpath.plain import doit_has_options
+
+    if doit_has_options(os.getcwd()):  # noqa: PTH109
+        return
+    from pipeline.cli.monitor_command import execute, values_of
+
+    values = values_of(argv)
+    if values is not None:
+        interrupt_again()
+        raise SystemExit(execute(*values))
 
 
 def deploy(argv: "Sequence[str]") -> "FirstLook | None":

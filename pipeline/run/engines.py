@@ -109,7 +109,7 @@ class Engines:
             "inputs": engine.input_count,
             "toolchain": made.name,
             "images": dict(made.images),
-            "plain": is_plain(self._project.root),
+            "plain": is_plain(str(self._project.root)),
         }
         index = partial(usage_index, engine.workspace)
         self._fastpath.record(engine.table, used, engine.graph.producer, watched, facts, index, helper)

@@ -372,14 +372,15 @@ def test_which_command_lines(argv: list[str], wanted: Asked | None) -> None:
 )
 def test_which_dodo(tmp_path: Path, dodo: str, wanted: bool) -> None:
     (tmp_path / "dodo.py").write_text(dodo)
-    assert is_plain(tmp_path) == wanted
-    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\n")
-    assert is_plain(tmp_path) == wanted
-    (tmp_path / "pyproject.toml").write_text("[tool.doit]\nverbosity = 0\n")
-    assert not is_plain(tmp_path)
+    assert is_plain(str(tmp_path)) == wanted
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["doit"]\n[tool.ruff]\n')
+    assert is_plain(str(tmp_path)) == wanted
+    for options in ("[tool.doit]\nverbosity = 0\n", "[ tool ]\n'doit'.verbosity = 0\n", "[tool.doit"):
+        (tmp_path / "pyproject.toml").write_text(options)
+        assert not is_plain(str(tmp_path))
     (tmp_path / "pyproject.toml").unlink()
     (tmp_path / "doit.cfg").touch()
-    assert not is_plain(tmp_path)
+    assert not is_plain(str(tmp_path))
 
 
 def test_the_steps_are_doits_tasks(twins: Twins, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,3 +398,30 @@ def test_the_steps_are_doits_tasks(twins: Twins, monkeypatch: pytest.MonkeyPatch
     for name, step in steps.items():
         for before in step.task_dep:
             assert before in steps, (name, before)
+
+
+# --- monitor ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "direct"),
+    [
+        (("monitor", "bench", "--until", "ESP-ROM"), 0, True),
+        (("monitor", "--device=bench", "--until=nothing says this", "--seconds", "0.2", "--no-reset"), 1, True),
+        (("monitor", "nobody"), 2, True),
+        (("monitor", "bench", "rack1"), 3, True),
+        (("monitor", "bench", "--since", "never"), 3, True),
+        (("monitor", "bench", "--seconds", "soon"), 3, False),
+        (("monitor", "bench", "--unt", "ESP-ROM"), 0, False),
+        (("monitor", "bench", "--no-such"), 3, False),
+        (("monitor", "bench", "--until", "a=b", "--seconds", "0.2"), 0, False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_monitor_is_the_same_without_doit(twins: Twins, argv: tuple[str, ...], code: int, direct: bool) -> None:
+    ours, theirs = twins.plain.run("hotplate", *argv), twins.plain.run("doit", *argv)
+    assert (ours[0], ours[1]) == (theirs[0], theirs[1])
+    assert plain(ours[2]) == plain(theirs[2])
+    assert ours[0] == code or (code == 0 and not direct)
+    twins.plain.run("hotplate", *argv)
+    assert twins.plain.without_doit == direct
