@@ -56,10 +56,15 @@ def deploy(argv: "Sequence[str]") -> "FirstLook | None":
     if asked is None or any(name.startswith("DOIT_") for name in os.environ):
         return None
     look = _look_at(asked.profile)
-    if look is None or look.places:
-        return look
-    if not look.snapshot.facts.get("plain"):
-        return look
+    if look is None or not look.snapshot.facts.get("plain"):
+        # What moved was not read, as a run that is handed a look would believe.
+        return None if look is None or look.places else look
+    if look.places:
+        from pipeline.fastpath.touched import only_touched
+
+        if not only_touched(look.snapshot, look.places, look.path):
+            return look
+        look = None  # the run reads them too, and records their stamps
     try:
         code = direct.run_stages(asked, look)
     except Exception:  # as doit ends when something outside of a task raises

@@ -306,6 +306,17 @@ def test_an_edit_goes_to_doit_and_the_next_run_need_not(twins: Twins) -> None:
     assert twins.compare("deploy") == 0
 
 
+def test_files_that_were_only_touched_are_read_and_recorded(twins: Twins) -> None:
+    for twin in (twins.plain, twins.other):
+        twin.settle()
+        given = [path for path in (twin.root / "build").rglob("*.bin") if "prebuilt" not in path.parts]
+        assert given
+        for path in given:
+            path.touch()
+    assert twins.compare("deploy") == 0
+    assert twins.compare("deploy") == 0
+
+
 def test_variables_of_doit_go_to_doit(twins: Twins) -> None:
     assert twins.compare("deploy", direct=False, DOIT_FILE="dodo.py") == 0
 
