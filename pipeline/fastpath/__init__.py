@@ -342,9 +342,9 @@ def main() -> int:
         from pipeline import __version__
 
         print(f"hotplate {__version__}", flush=True)
-    from pipeline.fastpath.handover import become_doit
+    from pipeline.hotplate import go_on
 
-    return become_doit(sys.argv[1:], look)
+    return go_on(sys.argv[1:], look)
 
 
 def hand_over() -> None:

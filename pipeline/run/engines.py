@@ -22,6 +22,7 @@ from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, sam
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.fastpath import FileStamp
 from pipeline.fastpath.native_loop import WORTH_FILES
+from pipeline.fastpath.plain import is_plain
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage, Tool
@@ -139,7 +140,12 @@ class Engines:
             return
         programs = tuple(tool.path for tool in made.tools.values())
         watched = made.watched.with_more(Watched(shadow_directories(engine.workspace), (), programs))
-        facts = {"inputs": engine.input_count, "toolchain": made.name, "images": dict(made.images)}
+        facts = {
+            "inputs": engine.input_count,
+            "toolchain": made.name,
+            "images": dict(made.images),
+            "plain": is_plain(str(self._project.root)),
+        }
         index = partial(usage_index, engine.workspace)
         helper = self._helper(len(used))
         self._fastpath.record(engine.table, used, engine.graph.producer, watched, facts, index, helper)

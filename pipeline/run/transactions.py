@@ -9,11 +9,9 @@ the next run.
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -74,20 +72,21 @@ class Rendered(NamedTuple):
     line: str
 
 
-@dataclass(slots=True)
 class _Log:
-    """One transaction: its log, and how it stands. `waited_s`: while other boards or builds had their turn."""
+    """One transaction: its log, and how it stands."""
 
-    log: RunLog
-    tx: str
-    device: str
-    failure: Failure | None = None
-    outcome: DeployOutcome | None = None
-    end: When | None = None
-    """When its deploy was over, if something else followed in the same run."""
-    waited_s: float = 0.0
-    closed: bool = False
-    rendered: Rendered | None = None
+    def __init__(self, log: RunLog, tx: str, device: str) -> None:
+        self.log = log
+        self.tx = tx
+        self.device = device
+        self.failure: Failure | None = None
+        self.outcome: DeployOutcome | None = None
+        self.end: When | None = None
+        """When its deploy was over, if something else followed in the same run."""
+        self.waited_s = 0.0
+        """While other boards or builds had their turn."""
+        self.closed = False
+        self.rendered: Rendered | None = None
 
 
 class Transactions:
@@ -334,7 +333,7 @@ class Transactions:
             return given
         if given and not self._logs:
             self.notes.append(f"DEPLOY_TX_ID={visible(given)} is ignored: {wrong}")
-        return events.format_tx(self._clock.utc(), secrets.token_hex(3))
+        return events.format_tx(self._clock.utc(), os.urandom(3).hex())
 
     def _run_started(self, tx: str, device: str, port: str, facts: RunFacts) -> events.RunStarted:
         config = self._config(device)
