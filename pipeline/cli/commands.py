@@ -321,9 +321,9 @@ class Size(View):
         "transaction, as with `doit report`; of two the second is shown beside the first. Builds nothing."
     )
     cmd_options = (
-        _option("by", "section, archive or file"),
-        _flag("json", "as JSON", default=False),
-        _option("profile", "look at the build with this profile of deploy.toml"),
+        option("by", "section, archive or file"),
+        flag("json", "as JSON", default=False),
+        option("profile", "look at the build with this profile of deploy.toml"),
     )
 
     def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:

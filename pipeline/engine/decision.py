@@ -280,11 +280,14 @@ def _without_use(action: Action, record: Record, view: ActionView) -> ActionDeci
     """Up to date since it uses no option that moved: its key is what it was, without making it anew."""
     if command_of(action, view.tools) != record.command:
         return None
-    inputs = [(path, view.entry(path)) for path in action.inputs]
+    try:
+        inputs = [(path, view.entry(path)) for path in action.inputs]
+        found = view.with_options(action, record)
+    except OSError:
+        return None  # a directory in the place of a header, for one
     there = tuple([(path, entry) for path, entry in inputs if entry is not None])
     if tuple([(path, entry.sha256) for path, entry in there]) != record.inputs:
         return None
-    found = view.with_options(action, record)
     if found is None or not all(view.is_there(*output) for output in record.outputs):
         return None
     key = ActionKey(record.key)

@@ -170,7 +170,7 @@ def differences(one: Any, other: Any, at: str = "") -> list[str]:
 
 def without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        timed = ("at", "bottleneck", "verdict", "transaction_id", "marks", "seconds")
+        timed = ("at", "bottleneck", "verdict", "fits", "transaction_id", "marks", "seconds")
         return {
             key: without_times(item)
             for key, item in value.items()
