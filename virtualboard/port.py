@@ -320,7 +320,8 @@ class VirtualPort:
             if self._waits_for_power:
                 self._waits_for_power = False
                 self.clock.pin(at)  # it has had its power since the port was opened
-                self.board.power_on()
+                if self.board.mode is Mode.OFF:  # else a supply that was gone has come back, and it has booted
+                    self.board.power_on()
             at = self._catch_up(at, end)
         finally:
             self.clock.pin(None)

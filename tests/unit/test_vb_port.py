@@ -61,6 +61,15 @@ def test_a_board_whose_lines_do_not_hold_it_in_reset_boots_when_they_change() ->
     assert bench.port.board.mode is Mode.RUN and bench.machine is not None
 
 
+def test_a_board_that_has_its_power_back_before_anybody_looks_is_not_powered_again() -> None:
+    bench = PortBench()
+    bench.port.board.power_on()
+    bench.port.board.press_reset(download=True)
+    bench.port.timeout = 0.1
+    assert b"waiting for download" in bench.port.read(200)
+    assert bench.port.board.mode is Mode.DOWNLOAD
+
+
 def test_silence_costs_board_time_only() -> None:
     bench = PortBench()
     bench.port.timeout = 3600.0
