@@ -18,6 +18,8 @@ import pytest
 from esp_pylib.logger import EspLog, EspLogBase
 from hypothesis import HealthCheck, settings
 
+from tests.forked import end_fork_server
+
 # The script `pytest` has its own directory first on the path, and there lies esptool's script `esptool.py`.
 sys.path[:] = [entry for entry in sys.path if not entry or Path(entry) != Path(sys.executable).parent]
 
@@ -92,6 +94,13 @@ def no_users_service() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="hp-", dir="/tmp") as directory, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", directory)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forks() -> Iterator[None]:
+    """What was started to fork from ends with the session."""
+    yield
+    end_fork_server()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -28,6 +27,7 @@ from pipeline.client.protocol import (
     decode_entry,
 )
 from tests.e2e.space import environment
+from tests.forked import Python
 
 TIMEOUT_S = 300
 
@@ -41,8 +41,8 @@ class ServiceProcess:
         self.start()
 
     def start(self, **env: str) -> None:
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "doit", "serve"],
+        self.child: subprocess.Popen[str] = Python(
+            ["-m", "doit", "serve"],
             cwd=self.project,
             env=environment(XDG_RUNTIME_DIR=str(self.runtime), **env),
             stdout=subprocess.PIPE,

@@ -6,9 +6,10 @@ import re
 import selectors
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from tests.forked import Python, run_python
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 300.0
@@ -27,8 +28,8 @@ class BoardProcess:
 
     def __init__(self, flash: Path, *extra: str, chip: str = "esp32c3", port: int = 0) -> None:
         command = ["--chip", chip, "--rfc2217", str(port), "--flash", str(flash), *extra]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "virtualboard", *command],
+        self.process: subprocess.Popen[bytes] = Python(
+            ["-m", "virtualboard", *command],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -66,14 +67,13 @@ class BoardProcess:
 def esptool_cli(url: str, *args: str, cwd: Path, patient: bool = False) -> subprocess.CompletedProcess[str]:
     """Run esptool's command line against `url`; output of both streams in `stdout`."""
     program = ["-m", "esptool"] if patient else ["-c", IMPATIENT]
-    return subprocess.run(
-        [sys.executable, *program, "--port", url, *args],
+    return run_python(
+        [*program, "--port", url, *args],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=DEADLINE_S,
-        check=False,
     )
 
 

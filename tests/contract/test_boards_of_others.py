@@ -18,6 +18,7 @@ from pipeline.effects.clock import SystemClock
 from pipeline.errors import DeviceError
 from pipeline.model import FailureCategory
 from tests.contract.board_process import DEADLINE_S, ROOT
+from tests.forked import Python
 
 PAGE = (ROOT / "docs" / "virtual-board.md").read_text(encoding="utf-8")
 (RESET,) = [code for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "sys.argv" in code]
@@ -28,7 +29,7 @@ PAGE = (ROOT / "docs" / "virtual-board.md").read_text(encoding="utf-8")
 def url(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "reset.py").write_text(RESET)
     command = ["--chip", "esp32s3", "--tcp", "0", "--control", str(tmp_path / "board.ctl")]
-    process = subprocess.Popen([sys.executable, "-m", "virtualboard", *command], cwd=ROOT, stdout=subprocess.PIPE)
+    process = Python(["-m", "virtualboard", *command], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         found = re.search(rb"socket://[^ ,]+", process.stdout.readline())

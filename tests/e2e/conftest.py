@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.space import ROOT, Space, copy_project, environment
+from tests.forked import Python
 
 READY_TIMEOUT_S = 300
 
@@ -55,8 +55,8 @@ class ServedBoard:
     def start(self) -> None:
         """Start it, the second time on the same port."""
         options = ["--chip", "esp32c3", "--rfc2217", self.port, "--flash", str(self.flash), *self.options]
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "virtualboard", *options],
+        self.child = Python(
+            ["-m", "virtualboard", *options],
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -10,11 +10,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.forked import Python, run_python
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 300
@@ -97,15 +98,14 @@ class Space:
         return {"XDG_CACHE_HOME": str(own / "user-cache"), "XDG_STATE_HOME": str(own / "user-state")}
 
     def doit(self, *args: str, env: Mapping[str, str] | None = None, stdin: str = "") -> Result:
-        done = subprocess.run(
-            [sys.executable, "-m", "doit", *args],
+        done = run_python(
+            ["-m", "doit", *args],
             cwd=self.path,
             env=environment(**{**self._own, **(env or {})}),
             input=stdin,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
-            check=False,
         )
         assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
         found = re.findall(r"^DEPLOY_TX_ID=(\S+) .*DEPLOY_REPORT=(\S+)", done.stdout, re.M)
@@ -123,8 +123,8 @@ class Space:
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """`doit` in the background, for tests that kill it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "doit", *args],
+        return Python(
+            ["-m", "doit", *args],
             cwd=self.path,
             env=environment(**self._own),
             stdout=subprocess.PIPE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from pipeline.run.options import Options
 from pipeline.run.run import Run, load_run
 from tests.e2e.space import environment
 from tests.e2e.test_fastpath import FastPathProject
+from tests.forked import Python
 
 TIMEOUT_S = 300
 
@@ -45,8 +45,8 @@ def products(project: FastPathProject) -> dict[str, bytes]:
 
 
 def start(project: FastPathProject, *tasks: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "doit", *tasks],
+    return Python(
+        ["-m", "doit", *tasks],
         cwd=project.root,
         env=environment(PYTHONPATH=project.env["PYTHONPATH"]),
         stdout=subprocess.PIPE,

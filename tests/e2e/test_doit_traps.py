@@ -11,7 +11,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from tests.e2e.space import environment
 from tests.e2e.test_fastpath import FastPathProject
+from tests.forked import Python
 
 TIMEOUT_S = 300
 SCRIPT = """
@@ -83,8 +83,8 @@ class Plain:
         return environment(PYTHONPATH="")
 
     def start(self, *tasks: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "doit", *(tasks or self.tasks)],
+        return Python(
+            ["-m", "doit", *(tasks or self.tasks)],
             cwd=self.path,
             env=self.environment(),
             stdout=subprocess.PIPE,

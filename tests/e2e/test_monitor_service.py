@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pipeline.client.protocol import Channel, DeviceRef, Holder
 from pipeline.client.served_port import borrow
 from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import Space, environment
+from tests.forked import Python
 from tests.serving import PlainViewer, ServiceProcess, eventually, short_runtime_dir
 
 TIMEOUT_S = 300
@@ -26,8 +26,8 @@ class MonitorProcess:
     def __init__(self, space: Space, scratch: Path, *options: str) -> None:
         self._out, self._err = scratch / f"{id(self)}.out", scratch / f"{id(self)}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.child = subprocess.Popen(
-                [sys.executable, "-m", "doit", "monitor", *options],
+            self.child = Python(
+                ["-m", "doit", "monitor", *options],
                 cwd=space.path,
                 env=environment(),
                 stdin=subprocess.PIPE,

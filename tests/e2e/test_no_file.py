@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from tests import given_project
 from tests.e2e.space import Space, environment
+from tests.forked import Python, run_python
 
 TIMEOUT_S = 300
 """What waits for a FIFO waits for ever; then the test fails."""
@@ -24,9 +24,9 @@ def space(tmp_path: Path) -> Space:
 
 
 def doit(space: Space, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "doit", *words]
-    done = subprocess.run(
-        command, cwd=space.path, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    command = ["-m", "doit", *words]
+    done: subprocess.CompletedProcess[str] = run_python(
+        command, cwd=space.path, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S
     )
     assert "Traceback" not in done.stderr + done.stdout
     return done
@@ -108,8 +108,8 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 def test_the_first_sigterm_ends_the_run(space: Space, script: str) -> None:
     space.file("tools/pack.py").write_text(f"{SAYS}\n{SCRIPTS[script]}\n")
     os.mkfifo(space.file("gate"))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "doit", "link"],
+    child = Python(
+        ["-m", "doit", "link"],
         cwd=space.path,
         env=environment(),
         stdout=subprocess.DEVNULL,

@@ -17,6 +17,7 @@ from pipeline.client.protocol import Channel, ConsoleChunk, ConsoleNote, DeviceR
 from tests.e2e.conftest import ServedBoard, copy_project_sources
 from tests.e2e.space import Space, environment
 from tests.e2e.test_monitor_service import TIMEOUT_S, lent
+from tests.forked import run_python
 from tests.serving import PlainViewer, ServiceProcess, ask, eventually, short_runtime_dir
 
 BLANK = b"invalid header"
@@ -97,13 +98,12 @@ def before(shared: SharedPort) -> int:
 
 
 def esptool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "esptool", *arguments],
+    return run_python(
+        ["-m", "esptool", *arguments],
         env=environment(),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
-        check=False,
     )
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline import __version__
 from tests.e2e.space import Space, environment
+from tests.forked import run_python
 
 DOIT = ("-m", "doit")
 HOTPLATE = ("-c", "import sys; sys.argv[0] = 'hotplate'; from pipeline.fastpath import main; sys.exit(main())")
 
 
 def run(space: Space, stdout: int, *args: str, program: tuple[str, ...] = DOIT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *program, *args],
+    return run_python(
+        [*program, *args],
         cwd=space.path,
         env=environment(**space._own),
         stdin=subprocess.DEVNULL,
@@ -26,7 +26,6 @@ def run(space: Space, stdout: int, *args: str, program: tuple[str, ...] = DOIT) 
         stderr=subprocess.PIPE,
         text=True,
         timeout=120,
-        check=False,
     )
 
 

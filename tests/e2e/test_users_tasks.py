@@ -10,9 +10,11 @@ import pytest
 
 from pipeline.measure.bench import generated_project
 from tests.e2e.space import environment
+from tests.forked import run_python
 
 DODO = """from doit.tools import config_changed, run_once
 from pipeline.tasks import *
+from tests.forked import run_python
 
 def task_copy():
     return {"actions": ["cp in.txt out.txt"], "file_dep": ["in.txt"], "targets": ["out.txt"]}
@@ -46,13 +48,12 @@ class Dodo:
             (root / name).write_text(text)
 
     def __call__(self, *argv: str, code: int = 0, cwd: str = ".") -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "doit", *argv],
+        done: subprocess.CompletedProcess[str] = run_python(
+            ["-m", "doit", *argv],
             cwd=self.root / cwd,
             env=environment(),
             capture_output=True,
             text=True,
-            check=False,
         )
         assert done.returncode == code and "Traceback" not in done.stderr, done.stdout + done.stderr
         return done.stdout

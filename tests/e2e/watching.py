@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.forked import Python
 
 STARTED = "[watch] build started"
 FINISHED = "[watch] build finished"
@@ -23,8 +24,8 @@ class Watching:
     def __init__(self, root: Path, env: Mapping[str, str], *args: str) -> None:
         self.root = root.resolve()
         code = "import sys; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))"
-        self.child = subprocess.Popen(
-            [sys.executable, "-c", code, "watch", *args],
+        self.child: subprocess.Popen[str] = Python(
+            ["-c", code, "watch", *args],
             cwd=root,
             env=dict(env),
             stdout=subprocess.PIPE,
