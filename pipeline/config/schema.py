@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import flash_size_bytes
-from pipeline.config.values import NINJA_KINDS, SIZE_UNITS, VIRTUAL_PORT
+from pipeline.config.values import FARM_PORT, NINJA_KINDS, SIZE_UNITS, VIRTUAL_PORT
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.text import did_you_mean
@@ -159,6 +159,11 @@ class DeviceConfig(NamedTuple):
     @property
     def is_virtual(self) -> bool:
         return self.port.startswith(VIRTUAL_PORT)
+
+    @property
+    def is_in_farm(self) -> bool:
+        """Is its port a place of a farm, which whoever uses it holds for just as long?"""
+        return self.port.startswith(FARM_PORT)
 
     @property
     def where(self) -> str:

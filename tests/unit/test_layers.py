@@ -46,6 +46,7 @@ ROOMS = {
     "fastpath": room("client effects"),
     "engine": room("effects fastpath formats"),
     "toolchain": room("config effects engine fastpath formats"),
+    "remote": room("config effects formats"),
     # the device side
     "boot": room("config formats", pure=True),
     "flash": room("formats", pure=True),
@@ -54,7 +55,7 @@ ROOMS = {
     # both sides meet
     "report": room("formats", pure=True, impure="history_file dated_files terminal"),
     "stages": room("boot config effects flash formats"),
-    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report stages"),
+    "run": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats remote report stages"),
     # what uses runs
     "editor": room("client config effects fastpath formats report run toolchain"),
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
@@ -63,8 +64,8 @@ ROOMS = {
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
     "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "cli": room(
-        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats livetest measure report run service"
-        " shelf"
+        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats livetest measure remote report run"
+        " service shelf"
     ),
 }
 CLOCKS_AND_FILES = {
@@ -101,12 +102,13 @@ SERIAL_SIDE = (
     "pipeline/client/",
     "pipeline/device/",
     "pipeline/effects/",
+    "pipeline/remote/",
     "pipeline/service/",
     "virtualboard/",
     "pipeline/measure/counting.py",
 )
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
-HEAVY |= {"starlette", "uvicorn", "mcp"}
+HEAVY |= {"starlette", "uvicorn", "mcp", "grpc", "google"}
 LAZY_FILES = (
     *("pipeline/agent/server.py", "pipeline/service/http.py"),
     *("virtualboard/rv32.py", "virtualboard/rv32_program.py"),
