@@ -44,7 +44,8 @@ class ProjectConfig(NamedTuple):
 
 
 class ToolchainConfig(NamedTuple):
-    """How the app is built, in every profile. `cxxflags`: for C++ sources; None: they get the `cflags`."""
+    """How the app is built, in every profile. `cxxflags`: for C++ sources; None: they get the `cflags`. `launcher`:
+    what the compiler is called through, such as ccache."""
 
     linker_script: str = ""
     kind: str = "zig"
@@ -52,6 +53,7 @@ class ToolchainConfig(NamedTuple):
     cflags: tuple[str, ...] = ()
     ldflags: tuple[str, ...] = ()
     cxxflags: tuple[str, ...] | None = None
+    launcher: tuple[str, ...] = ()
 
 
 class Prebuilt(NamedTuple):

@@ -104,17 +104,26 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
     except OSError as error:
-        message = f"{tool.path} cannot be run: {error.strerror or error}"
+        message = f"{argv[0]} cannot be run: {error.strerror or error}"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, argv))
     failure = None
     if done.exit_code != 0:
         # Many tools write their errors to stdout.
         words = (done.stderr or done.stdout).decode("utf-8", "replace")
         how = f"exit code {done.exit_code}" if done.exit_code > 0 else f"signal {-done.exit_code}"
-        failure = ActionFailure(
-            action.name, FailureKind.EXIT, f"{action.name} failed with {how}", argv, done.exit_code, words
-        )
+        kind, message = FailureKind.EXIT, f"{action.name} failed with {how}"
+        if said_by := _of_launcher(argv, tool.path, words):
+            kind, message = FailureKind.LAUNCHER, f"the launcher failed, not the compiler: {said_by}"
+        failure = ActionFailure(action.name, kind, message, argv, done.exit_code, words)
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+def _of_launcher(argv: tuple[str, ...], compiler: str, words: str) -> str:
+    """What the launcher that the compiler was called through says of itself, `""` if the words are the compiler's."""
+    if argv[0] == compiler:
+        return ""
+    name = posixpath.basename(argv[0])
+    return next((line for line in words.splitlines() if line.startswith((f"{name}: ", f"{name}["))), "")
 
 
 def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[str, str]) -> Completed:
@@ -140,7 +149,9 @@ def _waited_for(workspace: Workspace, action: Action) -> str:
 
 def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
     """The words and the environment of an action as it is run here. Precondition: its tool is installed."""
-    argv = (workspace.steps.tools[action.argv[0]].path, *(_placed(workspace, word) for word in action.argv[1:]))
+    tool = workspace.steps.tools[action.argv[0]]
+    launcher = tool.launcher if action.count_as == "compiled" else ()
+    argv = (*launcher, tool.path, *(_placed(workspace, word) for word in action.argv[1:]))
     env = {**workspace.steps.run_env, **{name: _placed(workspace, value) for name, value in action.env}}
     if (root := _said_root(workspace)) != str(workspace.root):
         env["PWD"] = root

@@ -65,7 +65,7 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
     made = workspace.graph.producer
     # A file that only later stages read: the fingerprint must still see that it moved.
     by_path = [_few(users[path]) if path in users else (() if path in made else None) for path in paths]
-    tools = [(tool.name, tool.path, tool.version, tool.identity) for tool in workspace.steps.tools.values()]
+    tools = [tuple(tool) for tool in workspace.steps.tools.values()]
     env = dict(workspace.steps.run_env)
     return marshal.dumps((workspace.input_count, len(places), tools, env, rows, by_path))
 
