@@ -19,6 +19,8 @@ from pipeline.records import json_text, parse_json
 from pipeline.remote.farm_values import FarmClient, FarmError, FarmRecord, FarmRefusal, FarmRequest, HeldPlace
 from pipeline.text import did_you_mean
 
+BROKEN = "<broken>"
+"""Who labgrid says has a resource that its exporter could not start."""
 PORT_S = 10.0
 """How long an exporter may take to say where the serial port is, once the place is ours."""
 POLL_S = 1.0
@@ -186,12 +188,15 @@ class FarmHold:
         if held := self._held_by(now):
             return self._busy(now, held)
         others = [each for each in now.serial_ports(self._client.resources()) if each.acquired]
+        hint = "look at the exporter's log on the board's machine, then run again"
+        if others and others[0].acquired == BROKEN:
+            fact = f"the exporter '{others[0].exporter}' could not make the serial port of place '{now.name}' ready"
+            return FarmRefusal(_C.PORT_MISSING, fact, hint)
         if others:
             owner = self._client.place(others[0].acquired)
             by = f" ({self._held_by(owner)})" if owner is not None and owner.acquired else ""
             fact = f"the board of place '{now.name}' is in use by place '{others[0].acquired}'{by}"
             return FarmRefusal(_C.PORT_BUSY, fact, "wait until that place is released, then run again")
-        hint = "look at the exporter's log on the board's machine, then run again"
         return FarmRefusal(_C.PORT_MISSING, f"place '{now.name}' cannot be acquired: {said}", hint)
 
     # --- its port ---------------------------------------------------------------------------------

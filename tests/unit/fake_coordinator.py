@@ -1,6 +1,6 @@
 """A coordinator of labgrid in this process: its calls over real gRPC, without its exporters.
 
-Follows labgrid 26.0.1's `remote/coordinator.py` in what a client can see: a place belongs to `HOST/USER`, not to a
+Follows labgrid 26.0.1's coordinator in what a client can see: a place belongs to `HOST/USER`, not to a
 connection; acquiring one twice is refused; reservations are scheduled when they are made and whenever a place is free.
 `tests/e2e/test_labgrid.py` runs the same story against the real one.
 """
@@ -29,6 +29,8 @@ class FakeCoordinator:
         self.resources: dict[str, dict[str, Any]] = {}
         self.reservations: dict[str, dict[str, Any]] = {}
         self.calls: list[str] = []
+        self.breaks: set[str] = set()
+        """Places whose exporter cannot start their port."""
         self._clients: dict[str, tuple[str, queue.SimpleQueue[bytes | None]]] = {}
         self._lock = threading.RLock()
         self._server = grpc.server(ThreadPoolExecutor(16), options=(("grpc.so_reuseport", 0),))
@@ -54,6 +56,10 @@ class FakeCoordinator:
                 return f"Place {name} is already acquired"
             if (token := self._token_of(name)) and self.reservations[token]["owner"] != user:
                 return f"Place {name} was not reserved for {user}"
+            if name in self.breaks:
+                self.resources[name]["acquired"] = "<broken>"
+                self._publish([self._resource(name)])
+                return f"Failed to acquire resources for place {name}"
             self._own(name, user)
         return ""
 

@@ -173,6 +173,16 @@ def test_a_place_that_is_not_there(lab: Lab) -> None:
     assert lab.farm.calls == []
 
 
+def test_an_exporter_that_cannot_start_a_port_is_named(lab: Lab) -> None:
+    """labgrid marks such a resource, for everybody, until its exporter is restarted."""
+    lab.farm.breaks.add("esp-1")
+    hold = lab.hold(place="esp-1")
+    got = hold.acquire()
+    assert isinstance(got, FarmRefusal) and got.category is FailureCategory.PORT_MISSING
+    assert got.message == "the exporter 'rack' could not make the serial port of place 'esp-1' ready"
+    assert not lab.record.exists() and lab.farm.calls == ["AcquirePlace"]
+
+
 def test_what_a_killed_run_left_is_released_first(lab: Lab) -> None:
     """No process was there to release it: the machine lost power."""
     assert isinstance(lab.hold(place="esp-1").acquire(), HeldPlace)
