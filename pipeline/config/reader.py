@@ -112,7 +112,7 @@ def parse_config(
     values = _read_document(document, problems)
     problems = problems or prebuilt_checks(document)
     firmware: Firmware | None = None
-    if not problems and _kind(document) == ESP_IDF and "prebuilt" not in document:
+    if not problems and _kind(document) == ESP_IDF and _may_make_firmware(document) and "prebuilt" not in document:
         values["prebuilt"] = {"directory": values["ninja"].get("directory", NinjaConfig().directory)}
     if not problems and find_firmware is not None and _takes_firmware(document):
         section = Prebuilt(**values["prebuilt"])
@@ -130,6 +130,16 @@ def parse_config(
         if not problems:
             return config
     return _failure(text, path, [problem._replace(path=meant.place(problem.path)) for problem in problems])
+
+
+def built_by_ninja(text: str, profile: str = "") -> bool:
+    """Has the text, as `profile` means it, a kind of toolchain that runs ninja's statements? Also where something else
+    in it is wrong."""
+    try:
+        written = tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return False
+    return _kind(document_of(written, profile_name(written, profile)).document) in NINJA_KINDS
 
 
 def _other_profiles(document: Mapping[str, Any], meant: str) -> list[Problem]:
@@ -158,7 +168,14 @@ def _kind(document: Mapping[str, Any]) -> str:
 def _takes_firmware(document: Mapping[str, Any]) -> bool:
     """Is there firmware that something else builds? A build of ninja need not make any."""
     kind = _kind(document)
+    if kind == ESP_IDF and not _may_make_firmware(document):
+        return False
     return kind in (PREBUILT, ESP_IDF) or (kind in NINJA_KINDS and "prebuilt" in document)
+
+
+def _may_make_firmware(document: Mapping[str, Any]) -> bool:
+    """Where no board is declared, ESP-IDF may build for the machine it runs on (its target `linux`)."""
+    return "device" in document or "prebuilt" in document
 
 
 def _adopt(values: dict[str, Any], firmware: "Firmware") -> list[Problem]:

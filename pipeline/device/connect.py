@@ -19,6 +19,7 @@ from typing import Any
 from cache.named_tuple import NamedTuple
 from pipeline.device.rom_loader import (
     TIMEOUT_S,
+    WATCHDOGS,
     Identity,
     LoaderError,
     OtherChip,
@@ -50,12 +51,14 @@ USB: tuple[Step, ...] = (
 )
 """For the chip's own USB-Serial/JTAG, where the lines are messages to its reset logic (USBJTAGSerialReset)."""
 
+SHORT_USB: tuple[Step, ...] = tuple((dtr, rts, 0.01 if held_s else 0.0) for dtr, rts, held_s in USB)
+"""The same with ten frames of the bus for each message: there is no capacitor that would need more."""
+
 INSTANT: tuple[Step, ...] = tuple((dtr, rts, 0.0) for dtr, rts, _ in CLASSIC)
 """For boards without a capacitor: the virtual ones in this process."""
 
-LEAN = {"classic": (SHORT, CLASSIC), "usb": (), "instant": (INSTANT, INSTANT)}
-"""The sequences tried before esptool's own, by the device's `reset`. None for a chip on its own USB: there a reset
-leaves two watchdogs running, which esptool knows to stop."""
+LEAN = {"classic": (SHORT, CLASSIC), "usb": (SHORT_USB, USB), "instant": (INSTANT, INSTANT)}
+"""The sequences tried before esptool's own, by the device's `reset`."""
 
 AGAIN = {"classic": CLASSIC, "usb": USB, "instant": INSTANT}
 """The sequence for entering the loader once more."""
@@ -131,8 +134,8 @@ def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | N
     """Ours, without esptool; or why it did not do."""
     if not reads(chip):
         return None, (Reason("standard-connect", "loader", "lean", f"{chip} is esptool's"),)
-    if reset == "usb":
-        return None, (Reason("standard-connect", "loader", "lean", "the watchdogs of a chip on its own USB"),)
+    if reset == "usb" and chip not in WATCHDOGS:
+        return None, (Reason("standard-connect", "loader", "lean", f"the watchdogs of an {chip} on its own USB"),)
     last = ""
     for sequence in LEAN[reset]:
         rom = RomLoader(port, chip)
@@ -141,6 +144,8 @@ def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | N
         try:
             rom.sync()
             found = identified(rom)
+            if reset == "usb":
+                rom.stop_watchdogs()
         except (OtherChip, SecureDownload):
             raise
         except LoaderError as error:

@@ -75,6 +75,7 @@ def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemCloc
             device.mac or DEFAULT_MAC,
             flash_size,
             timing=device.timing,
+            usb=device.reset == "usb" and chip_named(device.chip).usb,
             faults=faults,
             rom_elf=rom_elf,
         )

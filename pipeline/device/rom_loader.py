@@ -1,8 +1,8 @@
 """The ROM loader's reading half, spoken directly: what a warm verify needs, and nothing else.
 
 esptool is 0.1 s of imports, which a run that writes nothing can do without; whoever writes takes esptool, on the same
-port, from the state that this leaves. Knows SLIP, seven commands and the efuse words of three chips (ESP32, ESP32-S3,
-ESP32-C3; sources: the chips' technical reference manuals and esptool's targets). Does not reset and does not write.
+port, from the state that this leaves. Knows SLIP, eight commands and the efuse words of three chips (ESP32, ESP32-S3,
+ESP32-C3; sources: the chips' technical reference manuals and esptool's targets). Does not reset, and writes no flash.
 Invariant: an answer counts only with a whole frame, the command's number and a good status; everything else raises
 LoaderError within the timeout, however much noise arrives.
 """
@@ -16,7 +16,8 @@ from typing import Any
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS, chip_name
 
-SYNC, READ_REG, SET_PARAMS, ATTACH, READ_SLOW, MD5, SECURITY_INFO = 0x08, 0x0A, 0x0B, 0x0D, 0x0E, 0x13, 0x14
+SYNC, WRITE_REG, READ_REG, SET_PARAMS, ATTACH = 0x08, 0x09, 0x0A, 0x0B, 0x0D
+READ_SLOW, MD5, SECURITY_INFO = 0x0E, 0x13, 0x14
 
 SYNC_DATA = b"\x07\x07\x12\x20" + b"\x55" * 32
 SYNC_TRIES = 5
@@ -33,6 +34,23 @@ READ_BLOCK = 64
 
 MAGIC_REG, MAGIC_ESP32 = 0x40001000, 0x00F01D83
 SECURE_BOOT, SECURE_DOWNLOAD = 1 << 0, 1 << 2
+
+
+class Watchdogs(NamedTuple):
+    """Registers of the RTC watchdog and of the super watchdog. Source: the chips' technical reference manuals, section
+    "Low-power management" (RTC_CNTL_WDTCONFIG0, _WDTWPROTECT, _SWD_CONF, _SWD_WPROTECT)."""
+
+    config: int
+    protect: int
+    super_config: int
+    super_protect: int
+
+
+WATCHDOGS = {
+    "esp32c3": Watchdogs(0x60008090, 0x600080A8, 0x600080AC, 0x600080B0),
+    "esp32s3": Watchdogs(0x60008098, 0x600080B0, 0x600080B4, 0x600080B8),
+}
+UNLOCK, UNLOCK_SUPER, FEED_ITSELF = 0x50D83AA1, 0x8F1D312A, 1 << 31
 
 
 def reads(chip: str) -> bool:
@@ -144,6 +162,21 @@ class RomLoader:
         value, data = self._command(READ_REG, struct.pack("<I", address))
         _status(READ_REG, data, 0)
         return value
+
+    def write_reg(self, address: int, value: int) -> None:
+        """All 32 bits of a register."""
+        self._check(WRITE_REG, struct.pack("<IIII", address, value, 0xFFFFFFFF, 0), 0)
+
+    def stop_watchdogs(self) -> None:
+        """After a reset through the chip's own USB two of them go on, and would reset it in the midst of a write. For a
+        chip of WATCHDOGS."""
+        dog = WATCHDOGS[self._chip]
+        self.write_reg(dog.protect, UNLOCK)
+        self.write_reg(dog.config, 0)
+        self.write_reg(dog.protect, 0)
+        self.write_reg(dog.super_protect, UNLOCK_SUPER)
+        self.write_reg(dog.super_config, self.read_reg(dog.super_config) | FEED_ITSELF)
+        self.write_reg(dog.super_protect, 0)
 
     def flash_spi_attach(self, hspi: int) -> None:
         """Make the flash pins ready."""

@@ -61,6 +61,10 @@ class EspSession:
     def baud(self) -> int:
         return self._baud
 
+    @property
+    def is_checked(self) -> bool:
+        return self._reset == "usb"
+
     # --- reading --------------------------------------------------------------------------------
 
     def md5(self, offset: int, size: int) -> str:

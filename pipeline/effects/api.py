@@ -127,6 +127,12 @@ class FlashSession(Protocol):
         """The rate at which data will be written."""
         ...
 
+    @property
+    def is_checked(self) -> bool:
+        """Does the line itself find and repeat what arrives otherwise than it was sent? USB does (a CRC for each
+        packet), a UART does not."""
+        ...
+
     def md5(self, offset: int, size: int) -> str:
         """MD5 of flash as the device computed it (32 hex digits)."""
         ...

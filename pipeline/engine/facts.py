@@ -45,6 +45,7 @@ def shadow_directories(workspace: Workspace) -> dict[str, FileStamp | None]:
     """Directory -> stamp, for those in which a new file would be included instead of another. Where the directory does
     not exist, its nearest ancestor that does stands for it."""
     names: dict[str, set[str]] = {}
+    nearest: dict[str, tuple[str, str]] = {}
     seen: set[int] = set()
     for action in workspace.graph.order:
         absent = workspace.records.absent(record_name(action))
@@ -52,8 +53,12 @@ def shadow_directories(workspace: Workspace) -> dict[str, FileStamp | None]:
             continue
         seen.add(id(absent))
         for path in absent:
-            directory, name = _existing(workspace.resolve(path))
-            names.setdefault(directory, set()).add(name)
+            # A hundred thousand names lie in a hundred directories: each of these is looked at once.
+            head, _, name = path.rpartition("/")
+            known = nearest.get(head)
+            if known is None:
+                known = nearest[head] = _existing(posixpath.dirname(workspace.resolve(path)))
+            names.setdefault(known[0], set()).add(known[1] or name)
     stamps: dict[str, FileStamp | None] = {}
     for directory, missing in names.items():
         stamp = directory_stamp(directory)
@@ -65,9 +70,9 @@ def shadow_directories(workspace: Workspace) -> dict[str, FileStamp | None]:
     return stamps
 
 
-def _existing(path: str) -> tuple[str, str]:
-    """(the nearest directory above `path` that exists, the first name below it that does not)."""
-    directory, name = posixpath.split(path)
+def _existing(directory: str) -> tuple[str, str]:
+    """(the nearest that exists of `directory` and those above it, the first name below it that does not or `""`)."""
+    name = ""
     while directory not in ("/", "") and not os.path.isdir(directory):  # noqa: PTH112
         directory, name = posixpath.split(directory)
     return directory or "/", name

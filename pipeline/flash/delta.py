@@ -8,7 +8,8 @@ run covers every changed sector and holds the image's bytes; nothing outside the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
 
 from cache.named_tuple import NamedTuple
 from pipeline.model import SECTOR, Image, Region
@@ -101,6 +102,14 @@ def runs(image: Image, changed: Collection[int], cost: WriteCost) -> tuple[Regio
         if cost.block_s < cost.sectors_s(len(there), len(_joined(there))):
             wanted.update(inside)
     return _joined(sorted(wanted))
+
+
+def written_spans(image: Image, data: bytes, runs: Iterable[Region]) -> Iterator[tuple[Region, str]]:
+    """What programming `runs` of `data` wrote of the image, and its MD5."""
+    for run in runs:
+        end = min(run.end, image.end)
+        piece = data[run.offset - image.offset : end - image.offset]
+        yield Region(run.offset, end - run.offset), hashlib.md5(piece, usedforsecurity=False).hexdigest()
 
 
 def _joined(ordered: Collection[int]) -> tuple[Region, ...]:

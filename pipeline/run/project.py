@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cache.durable import read_text
 from cache.location import user_cache_dir
-from pipeline.config.reader import parse_config
+from pipeline.config.reader import built_by_ninja, parse_config
 from pipeline.config.schema import DeployConfig, DeviceConfig, Filters, Prebuilt, Verify
 from pipeline.config.values import check_value
 from pipeline.failures import fail
@@ -176,8 +176,7 @@ def _firmware(
 ) -> Firmware | Problem | Failure | None:
     """What `[prebuilt]` names, built first where the command line asks for work and the section says how; None while
     the statements of ninja that make it have not run."""
-    config = parse_config(text, profile=profile)
-    if not isinstance(config, Failure) and config.is_ninja:
+    if built_by_ninja(text, profile):
         from pipeline.toolchain.ninja_firmware import firmware_files
 
         files = firmware_files(root, section)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from esptool.targets.esp32c3 import ESP32C3ROM
 
 from pipeline.device.ports import UsbId
+from pipeline.device.rom_loader import RomLoader
 from pipeline.device.serial_link import PortLink
+from pipeline.device.session import EspSession
 from pipeline.model import Stage
 from tests.bench_device import APP, SECTOR, DeviceBench, Killed, edit_app, reasons
 from tests.e2e.conftest import ServedBoard
@@ -236,13 +237,13 @@ def test_a_chip_on_its_own_usb_is_recognised_and_its_watchdogs_stopped(
     copy_project(template, tmp_path / "project")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     stopped: list[str] = []
-    real = ESP32C3ROM.disable_watchdogs
+    real = RomLoader.stop_watchdogs
 
-    def disable_watchdogs(esp: ESP32C3ROM) -> None:
-        stopped.append(esp.CHIP_NAME)
-        real(esp)
+    def stop_watchdogs(rom: RomLoader) -> None:
+        stopped.append("ESP32-C3")
+        real(rom)
 
-    monkeypatch.setattr(ESP32C3ROM, "disable_watchdogs", disable_watchdogs)
+    monkeypatch.setattr(RomLoader, "stop_watchdogs", stop_watchdogs)
     bench = DeviceBench(tmp_path / "project", usb=True)
     vars(bench.port)["usb"] = UsbId("7C:DF:A1:00:11:22", 0x303A, 0x1001)
     first = bench.deploy()
@@ -251,6 +252,40 @@ def test_a_chip_on_its_own_usb_is_recognised_and_its_watchdogs_stopped(
     again = bench.deploy()
     assert (again["outcome"], again["totals"]["bytes_written"]) == ("verified_unchanged", 0)
     assert stopped == ["ESP32-C3"] * 2, "a verify of megabytes takes longer than a watchdog waits"
+    bench.close()
+
+
+@pytest.mark.parametrize("struck", [False, True])
+def test_over_usb_a_changed_sector_is_proven_by_its_own_md5(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, struck: bool
+) -> None:
+    """What lies around it was proven before the write, and each packet on USB is checked."""
+    copy_project(template, tmp_path / "project")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bench = DeviceBench(tmp_path / "project", usb=True)
+    vars(bench.port)["usb"] = UsbId("7C:DF:A1:00:11:22", 0x303A, 0x1001)
+    assert bench.deploy()["outcome"] == "full_flashed"
+    size = next(image.size for image in bench.images if image.name == "app")
+    asked: list[tuple[int, int]] = []
+    real = EspSession.md5
+
+    def md5(session: EspSession, offset: int, length: int) -> str:
+        asked.append((offset, length))
+        if struck and length == SECTOR:
+            bench.flip(offset + 5)
+        return real(session, offset, length)
+
+    monkeypatch.setattr(EspSession, "md5", md5)
+    edit_app(bench.root, b"changed", 0x5000)
+    report = bench.deploy(only=FLASH_ONLY)
+    assert asked.count((APP, size)) == 1 and asked.count((APP + 0x5000, SECTOR)) == 1, asked
+    if struck:
+        assert report["failure"]["category"] == "verify_mismatch"
+        assert f"{SECTOR} bytes at {APP + 0x5000:#x}, was written but reads back" in report["failure"]["message"]
+    else:
+        assert (report["outcome"], written(report)) == ("delta_flashed", {"app": SECTOR})
+        assert bench.all_there
+        assert bench.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
     bench.close()
 
 

@@ -17,7 +17,7 @@ from cache.digest import digest_bytes
 from pipeline.chips import CHIPS as CHIP_FACTS
 from pipeline.device import connect as connecting
 from pipeline.device import session
-from pipeline.device.rom_loader import MAGIC_REG, NOISE_LIMIT, LoaderError, RomLoader
+from pipeline.device.rom_loader import FEED_ITSELF, MAGIC_REG, NOISE_LIMIT, WATCHDOGS, LoaderError, RomLoader
 from pipeline.device.serial_link import PortLink
 from pipeline.device.session import EspSession
 from pipeline.errors import DeviceError
@@ -46,11 +46,13 @@ def board(tmp_path: Path) -> Iterator[Opener]:
         port.close()
 
 
-def connect(port: Any, chip: str = "esp32c3", baud: int = 115200, flash_size: int = FLASH) -> EspSession:
+def connect(
+    port: Any, chip: str = "esp32c3", baud: int = 115200, flash_size: int = FLASH, reset: str = "instant"
+) -> EspSession:
     def link() -> PortLink:
         return PortLink(port, "virtual:", "device bench", port.now_s, real_time=False)
 
-    return session.connect(port, chip, "device bench", link, flash_size, "instant", baud)
+    return session.connect(port, chip, "device bench", link, flash_size, reset, baud)
 
 
 def image(data: bytes = DATA, offset: int = 0x10000) -> Image:
@@ -124,6 +126,42 @@ def test_a_warm_verify_takes_few_round_trips_and_no_esptool(board: Opener) -> No
         session.md5(offset, 0x1000)
     assert session.round_trips == 12
     session.close()
+
+
+USB_CHIPS = ("esp32c3", "esp32s3")
+
+
+def written_by_esptool(port: VirtualPort, chip: str) -> dict[int, int]:
+    """Registers that esptool's own `disable_watchdogs` leaves on this board."""
+    esp = connecting.esptool_loader(port, chip, "usb")
+    connecting._connect_esptool(esp, port, "usb-reset")
+    esp.uses_usb_jtag_serial = lambda: True
+    esp.disable_watchdogs()
+    return {address: esp.read_reg(address) for address in WATCHDOGS[chip]}
+
+
+@pytest.mark.parametrize("chip", USB_CHIPS)
+def test_over_the_chips_own_usb_the_lean_loader_stops_the_watchdogs_that_esptool_stops(
+    board: Opener, chip: str
+) -> None:
+    port = board(chip, usb=True)
+    session = connect(port, chip, reset="usb")
+    assert isinstance(session._esp, RomLoader) and session.reasons == () and session.is_checked
+    left = {address: session._esp.read_reg(address) for address in WATCHDOGS[chip]}
+    assert left == written_by_esptool(board(chip, usb=True), chip)
+    assert left[WATCHDOGS[chip].config] == 0 and left[WATCHDOGS[chip].super_config] & FEED_ITSELF
+    assert session.md5(0, 4096) == hashlib.md5(b"\xff" * 4096).hexdigest()
+    assert session.write(image(), DATA, [Region(0x10000, len(DATA))], quiet) == len(DATA)
+    assert session.md5(0x10000, len(DATA)) == image().md5
+
+
+def test_over_usb_the_full_sequence_follows_one_that_was_too_short(
+    board: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boots_the_app = ((False, True, 0.0), (False, False, 0.0))
+    monkeypatch.setitem(connecting.LEAN, "usb", (boots_the_app, connecting.USB))
+    session = connect(board(usb=True), reset="usb")
+    assert isinstance(session._esp, RomLoader) and session.reasons == ()
 
 
 def test_nothing_of_esptool_is_imported_for_reading(tmp_path: Path) -> None:

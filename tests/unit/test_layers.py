@@ -61,7 +61,7 @@ ROOMS = {
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "agent": room("boot client config device effects formats report run"),
     "shelf": room("boot client config device effects flash formats report run stages"),
-    "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service"),
+    "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service stages"),
     "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "cli": room(
         f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats livetest measure remote report run"

@@ -17,13 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cache.named_tuple import NamedTuple
 from pipeline.flash import delta
 from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.suite import Recorder
 from pipeline.measure.bench.table import BenchTarget, at_most, measured, ratio_at_most
 from pipeline.measure.child import board_process, report_of
 from pipeline.measure.experiment import repeated
-from pipeline.model import Failure, Image
+from pipeline.model import Failure, Image, RegionAction, RegionPlan
 from pipeline.run.build import Build, load_build
 from pipeline.run.device_service import DeviceService
 from pipeline.run.options import Options
@@ -35,6 +36,18 @@ FAST_MD5, SLOW_MD5 = "esp32s3-uart,md5_s_per_mb=0.4", "esp32s3-uart"
 
 APP_OFFSET = 0x10000
 APP_SIZE = 1_000_000
+
+
+class _BoardLine(NamedTuple):
+    """Between host and board: the timing profile, how the board is reset over it, and the rate."""
+
+    name: str
+    timing: str
+    reset: str
+    baud: int
+
+
+ON_USB = _BoardLine("USB-Serial/JTAG", "esp32c3-usb", "usb", 115200)
 
 DOIT = """
 import sys
@@ -52,8 +65,8 @@ import sys
 from pathlib import Path
 import serial
 from virtualboard.port import open_virtual
-chip, flash, size, timing, *argv = sys.argv[1:]
-port = open_virtual(chip, Path(flash), flash_size=int(size), timing=timing)
+chip, flash, size, timing, usb, *argv = sys.argv[1:]
+port = open_virtual(chip, Path(flash), flash_size=int(size), timing=timing, usb=bool(usb))
 port.close()
 serial.serial_for_url = lambda *args, **kwargs: port
 import esptool
@@ -68,11 +81,11 @@ ESPTOOL_WRITE = """
 import sys
 from pathlib import Path
 from virtualboard.port import open_virtual
-chip, flash, size, timing, baud, offset, new, old = sys.argv[1:]
+chip, flash, size, timing, usb, baud, offset, new, old = sys.argv[1:]
 import esptool
-with open_virtual(chip, Path(flash), flash_size=int(size), timing=timing) as port:
+with open_virtual(chip, Path(flash), flash_size=int(size), timing=timing, usb=bool(usb)) as port:
     port.timeout = 3
-    esp = esptool.detect_chip(port)
+    esp = esptool.detect_chip(port, connect_mode="usb-reset" if usb else "default-reset")
     began_s = port.now_s()
     esp = esptool.run_stub(esp)
     if int(baud) > 115200:
@@ -143,29 +156,40 @@ class _DeviceBench:
         """`doit verify-flash` against `esptool verify-flash`, both with the reset at the end, as whole processes."""
         for timing, note, target in ((FAST_MD5, "0.4", ratio_at_most(1 / 3)), (SLOW_MD5, "5.7", None)):
             for baud in BAUDS:
-                name = self._device(f"v{baud}-{note[0]}", port="virtual:", timing=timing, baud=baud)
-                regions = self._report(self._doit("deploy", "--device", name)[1])["regions"]
-                case = f"verify and reset, {baud} baud, MD5 {note} s/MB"
-                ours = self._times(case, self._doit_s, "verify-flash", "--device", name)
-                theirs = self._times(f"{case}, esptool", self._esptool, name, timing, baud, regions)
-                self._row(case, ours, target, "esptool verify-flash", theirs)
-        trips = measured(self._recorder.suite, "warm verify", [self._last_round_trips(name)], "round trips")
+                line = _BoardLine(f"{baud} baud, MD5 {note} s/MB", timing, "classic", baud)
+                self._verify_case(f"v{baud}-{note[0]}", line, target)
+        self._verify_case("usb", ON_USB, None)
+        trips = measured(self._recorder.suite, "warm verify", [self._last_round_trips("usb")], "round trips")
         self._recorder.add(trips._replace(target=at_most(25)))
+
+    def _verify_case(self, name: str, line: _BoardLine, target: BenchTarget | None) -> None:
+        """Against esptool with its stub and without: which of the two is faster depends on the line and the chip."""
+        case = f"verify and reset, {line.name}"
+        self._device(name, port="virtual:", timing=line.timing, baud=line.baud, reset=line.reset)
+        regions = self._report(self._doit("deploy", "--device", name)[1])["regions"]
+        ours = self._times(case, self._doit_s, "verify-flash", "--device", name)
+        for words, wanted in (((), target), (("--no-stub",), ratio_at_most(0.6))):
+            theirs = self._times(f"{case}, esptool", self._esptool, name, line, regions, words)
+            self._row(case, ours, wanted, " ".join(("esptool", *words, "verify-flash")), theirs)
 
     def _last_round_trips(self, name: str) -> int:
         report = self._report(self._doit("verify-flash", "--device", name)[1])
         stage = next(row for row in report["stages"] if row["stage"] == "verify-flash")
         return int(stage["counts"]["round_trips"])
 
-    def _esptool(self, name: str, timing: str, baud: int, regions: Sequence[Mapping[str, Any]]) -> float:
+    def _esptool(
+        self, name: str, line: _BoardLine, regions: Sequence[Mapping[str, Any]], words: Sequence[str]
+    ) -> float:
         """Bootloader, table and application; otadata is left out, since esptool cannot interpret it."""
         files: list[str] = []
         for row in regions:
             if row["name"] != "otadata":
                 files += [hex(row["offset"]), str(self._scratch.project / self._image(row["name"]).path)]
         flash = self._scratch.project / f".deploy/boards/{name}.flash"
-        argv = ["--chip", self._chip, "--port", "virtual", "--baud", str(baud), "verify-flash", *files]
-        board = [self._chip, str(flash), str(self._flash_size), timing]
+        usb = "usb" if line is ON_USB else ""
+        how = ["--port", "virtual", "--baud", str(line.baud), *(["--before", "usb-reset"] if usb else [])]
+        argv = ["--chip", self._chip, *how, *words, "verify-flash", *files]
+        board = [self._chip, str(flash), str(self._flash_size), line.timing, usb]
         spent = self._scratch.run("-c", ESPTOOL, *board, *argv)
         return spent.wall_s + _modelled_s(spent.err)
 
@@ -212,17 +236,18 @@ class _DeviceBench:
         flash, so what it takes is compared with ours after verify-flash, which has proven that; and with the proof."""
         old = firmware_bytes(APP_SIZE)
         edits = {"same-length string": _same_length(old), "code shifted from 1/8 on": _shifted(old)}
-        for baud in BAUDS:
+        for line in (*(_BoardLine(f"{baud} baud", FAST_MD5, "classic", baud) for baud in BAUDS), ON_USB):
             for edit, new in edits.items():
-                case = f"1 MB, {edit}, {baud} baud"
-                proven = self._times(case, self._delta, baud, old, new, True)
-                written = self._times(case, self._delta, baud, old, new, False)
-                whole = self._times(f"{case}, esptool", self._write_flash, baud, old, new, None)
-                diff = self._times(f"{case}, esptool", self._write_flash, baud, old, new, old)
+                case = f"1 MB, {edit}, {line.name}"
+                proven = self._times(case, self._delta, line, old, new, True)
+                written = self._times(case, self._delta, line, old, new, False)
+                whole = self._times(f"{case}, esptool", self._write_flash, line, old, new, None)
+                diff = self._times(f"{case}, esptool", self._write_flash, line, old, new, old)
                 targets = (ratio_at_most(1 / 5), ratio_at_most(1)) if edit.startswith("same") else (None, None)
                 self._row(f"{case}, proof and write", proven, targets[0], "esptool write-flash", whole)
                 self._row(f"{case}, write", written, targets[1], "esptool write-flash --diff-with", diff)
-                self._row(f"{case}, proof and write", proven, None, "esptool write-flash --diff-with", diff)
+                with_proof = targets[1] if line is ON_USB else None
+                self._row(f"{case}, proof and write", proven, with_proof, "esptool write-flash --diff-with", diff)
 
     def _board(self, old: bytes) -> Path:
         """A flash file that holds the old application."""
@@ -230,33 +255,39 @@ class _DeviceBench:
         path.write_bytes((b"\xff" * APP_OFFSET + old).ljust(self._flash_size, b"\xff"))
         return path
 
-    def _delta(self, baud: int, old: bytes, new: bytes, with_proof: bool) -> float:
-        """Ours: confirm the reference (`with_proof` counts that too), write the changed runs, confirm the region."""
+    def _delta(self, line: _BoardLine, old: bytes, new: bytes, with_proof: bool) -> float:
+        """Ours: confirm the reference (`with_proof` counts that too), write the changed runs, confirm as stage reflash
+        does."""
         import hashlib
+
+        from pipeline.stages.reflash import proven
 
         build = self._build(self._scratch.device)
         (device,) = build.project.devices
         flash = self._board(old)
-        config = device._replace(timing=FAST_MD5, baud=baud, flash_file=str(flash), reset="classic")
-        session = DeviceService(build).open_session(config)
+        config = device._replace(timing=line.timing, baud=line.baud, flash_file=str(flash), reset=line.reset)
+        service = DeviceService(build)
+        session = service.open_session(config)
         image = _image_of(new)
         began_s = build.clock.now_s()
         assert session.md5(image.offset, len(old)) == hashlib.md5(old, usedforsecurity=False).hexdigest()
         if not with_proof:
             began_s = build.clock.now_s()
-        runs = delta.runs(image, delta.differing(image, old, new), delta.cost_at(baud))
+        runs = delta.runs(image, delta.differing(image, old, new), delta.cost_at(line.baud))
         session.write(image, new, runs, lambda label, done, total: None)
-        assert session.md5(image.offset, image.size) == image.md5
+        assert proven(session, RegionPlan(image, RegionAction.DELTA, runs, ""), new, "bench") is None
         elapsed_s = build.clock.now_s() - began_s
         session.close()
+        service.close()
         return elapsed_s
 
-    def _write_flash(self, baud: int, old: bytes, new: bytes, reference: bytes | None) -> float:
+    def _write_flash(self, line: _BoardLine, old: bytes, new: bytes, reference: bytes | None) -> float:
         files = {"new.bin": new, "old.bin": reference or b""}
         for file, data in files.items():
             (self._scratch.project / file).write_bytes(data)
-        board = [self._chip, str(self._board(old)), str(self._flash_size), FAST_MD5]
-        argv = [str(baud), str(APP_OFFSET), "new.bin", "old.bin" if reference else ""]
+        usb = "usb" if line is ON_USB else ""
+        board = [self._chip, str(self._board(old)), str(self._flash_size), line.timing, usb]
+        argv = [str(line.baud), str(APP_OFFSET), "new.bin", "old.bin" if reference else ""]
         out = self._scratch.run("-c", ESPTOOL_WRITE, *board, *argv).out
         return float(re.findall(r"WRITE_S=(\S+)", out)[-1])
 
