@@ -97,6 +97,8 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         message = f"{path} cannot be read: it is a FIFO or a device, and no file"
         return Executed(failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, message, action.argv))
     argv, env = placed_command(workspace, action)
+    if action.count_as == "compiled":
+        argv = (*tool.launcher, *argv)
     try:
         with _short_enough(workspace, action, argv) as said:
             done = _run(workspace, action, said, env)
@@ -149,9 +151,7 @@ def _waited_for(workspace: Workspace, action: Action) -> str:
 
 def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
     """The words and the environment of an action as it is run here. Precondition: its tool is installed."""
-    tool = workspace.steps.tools[action.argv[0]]
-    launcher = tool.launcher if action.count_as == "compiled" else ()
-    argv = (*launcher, tool.path, *(_placed(workspace, word) for word in action.argv[1:]))
+    argv = (workspace.steps.tools[action.argv[0]].path, *(_placed(workspace, word) for word in action.argv[1:]))
     env = {**workspace.steps.run_env, **{name: _placed(workspace, value) for name, value in action.env}}
     if (root := _said_root(workspace)) != str(workspace.root):
         env["PWD"] = root
