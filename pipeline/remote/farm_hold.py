@@ -47,8 +47,9 @@ class FarmHold:
         self._reservation = ""
         self._mine = ""
         """The place that we acquired and must release."""
-        self._turns = 0
-        """How often its holder had changed when it was ours: once more, and it is ours no longer, whatever it says."""
+        self._turns: int | None = None
+        """How often its holder had changed when it was seen to be ours: once more, and it is ours no longer, whatever
+        it says. None: not seen yet."""
         self._lost = self._noted = False
 
     # --- having it --------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ class FarmHold:
 
     def lost_to(self) -> str | None:
         """Who has the place that was ours, `""` for nobody; None while it is ours."""
-        if not self._mine or self._client.turns(self._mine) == self._turns:
+        if not self._mine or self._turns in (None, self._client.turns(self._mine)):
             return None
         self._lost = True
         now = self._client.place(self._mine)

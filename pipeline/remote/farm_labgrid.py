@@ -89,7 +89,7 @@ class LabgridSession:
         asked = self._asked
         self._send(sync={"id": asked})
         if not self.wait(lambda: self._synced >= asked, timeout_s):
-            raise FarmError(self._ended or f"the coordinator {self.address} did not answer within {timeout_s:g} s")
+            raise FarmError(self.ended or f"the coordinator {self.address} did not answer within {timeout_s:g} s")
 
     def wait(self, happened: Callable[[], bool], timeout_s: float) -> bool:
         """Until something seen makes it true, the time is over, nobody wants it any more, or the session ended."""

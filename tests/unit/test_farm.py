@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,22 @@ def test_what_was_acquired_by_hand_since_then_is_not_released(lab: Lab) -> None:
     got = lab.hold(place="esp-1").acquire()
     assert isinstance(got, FarmRefusal) and got.category is FailureCategory.PORT_BUSY
     assert lab.farm.holder("esp-1") == ME and "ReleasePlace" not in lab.farm.calls
+
+
+def test_what_is_acquired_while_its_run_is_interrupted_is_released(lab: Lab) -> None:
+    """The acquisition is heard of, and what follows is not waited for any more."""
+    request = lab.request(place="esp-1")
+    session = open_session(request.address, request.user, lambda: "AcquirePlace" in lab.farm.calls)
+    lab.sessions.append(session)
+    hold = FarmHold(session, request, FarmRecordFile(lab.record), lab.waited.append)
+    with pytest.raises(FarmError, match="nobody waits"):
+        hold.acquire()
+    deadline_s = time.monotonic() + DEADLINE_S
+    with session._changed:  # its own wait ends at once now
+        while session._turns.get("esp-1") != 1:
+            assert session._changed.wait(deadline_s - time.monotonic())
+    assert hold.give_back() == ""
+    assert lab.farm.holder("esp-1") == "" and not lab.record.exists()
 
 
 def test_a_place_that_was_taken_from_us_is_not_released(lab: Lab) -> None:
