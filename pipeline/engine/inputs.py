@@ -31,6 +31,7 @@ class InputKind(StrEnum):
     TOOL = "tool"
     INPUT = "input"
     DISCOVERED = "discovered input"
+    OPTION = "option"
     ABSENT = "absent file"
     OUTPUT_PATH = "output path"
     DEPFILE_PATH = "depfile path"
@@ -64,6 +65,7 @@ STABILITY: Mapping[InputKind, Stability] = MappingProxyType(
         _K.TOOL: _S,  # its name and identity, which covers version and bytes
         _K.INPUT: _S,  # path and digest
         _K.DISCOVERED: _S,
+        _K.OPTION: _S,  # the definitions of an option header that a compile may look at
         _K.ABSENT: _S,  # a path that must not exist: a header there would be found first
         _K.OUTPUT_PATH: _S,
         _K.DEPFILE_PATH: _S,

@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +33,15 @@ if TYPE_CHECKING:
     from pipeline.stages.handover import Journal
 
 
-@dataclass(slots=True)
 class _Holder:
     """Who holds a device's port: a session, or a link and perhaps a reader on it."""
 
-    session: FlashSession | None = None
-    link: SerialLink | None = None
-    reader: Reader | None = None
+    def __init__(
+        self, session: FlashSession | None = None, link: SerialLink | None = None, reader: Reader | None = None
+    ) -> None:
+        self.session = session
+        self.link = link
+        self.reader = reader
 
     def close(self) -> None:
         if self.reader is not None:

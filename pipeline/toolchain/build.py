@@ -80,7 +80,7 @@ def build_toolchain(
         found = _Found(statements.name, (), statements.actions, {}, statements.run_env, statements.watched)
     if config.firmware is not None:
         named = NamedFiles(listing, state_dir)
-        built = _prebuilt(root, config, config.firmware, profile, table, placed)
+        built = _prebuilt(root, state_dir, config, config.firmware, profile, table, placed)
         found = built if statements is None else found.with_images(built)
     elif statements is not None:
         named = NamedFiles(listing, state_dir)
@@ -152,6 +152,7 @@ def _compiling(installed: _Installed, spec: generate.BuildSpec) -> _Found:
 
 def _prebuilt(
     root: Path,
+    state_dir: Path,
     config: DeployConfig,
     firmware: Firmware,
     profile: str,
@@ -159,16 +160,19 @@ def _prebuilt(
     placed: Sequence[Placement],
 ) -> _Found:
     from pipeline.toolchain import prebuilt
+    from pipeline.toolchain.build_proof import BuildProof
 
     out = generate.out_directory(profile)
     made = [one.name for one in placed if not one.source]
+    proof = BuildProof(root, state_dir, config.prebuilt).watched() if config.prebuilt.build else None
+    proven = proof or Watched({})
     return _Found(
         name=f"prebuilt {firmware.kind}",
         tools=(),
         actions=prebuilt.firmware_actions(root, firmware, table, placed, out, profile),
         images={name: generate.image_path(out, name) for name in made},
         run_env={},
-        watched=prebuilt.watched(root, config.prebuilt, firmware, placed),
+        watched=prebuilt.watched(root, config.prebuilt, firmware, placed).with_more(proven),
         header=prebuilt.header_params(firmware, config.toolchain.chip, config.flash.size),
     )
 
