@@ -87,6 +87,7 @@ DOIT_MODULES = {
     "pipeline/cli/cache_tasks.py",
     "pipeline/cli/check_tasks.py",
     "pipeline/cli/commands.py",
+    "pipeline/cli/init_command.py",
     "pipeline/cli/reporter.py",
     "pipeline/cli/serve_command.py",
     "pipeline/cli/users_state.py",
