@@ -12,9 +12,13 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.lock import OPEN, try_lock
 from cache.named_tuple import NamedTuple
+
+if TYPE_CHECKING:
+    from cache.sharing import Sharing
 
 OLD_FILE = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK", "O_NOCTTY"))
 """How to open what should be a file: what is a FIFO or a terminal instead does not block and becomes no controlling
@@ -35,10 +39,10 @@ def temp_beside(path: str) -> str:
     return os.path.join(directory, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")  # noqa: PTH118
 
 
-def open_regular(path: str, *, follow: bool = True) -> tuple[int, os.stat_result]:
-    """An open file and what the file system says of it. Raises OSError, also for FIFOs, devices and directories, and
-    with `follow` false for a link."""
-    handle = os.open(path, OLD_FILE if follow else OLD_FILE | _NO_LINK)
+def open_regular(path: str, *, follow: bool = True, at: int | None = None) -> tuple[int, os.stat_result]:
+    """An open file and what the file system says of it. `at`: the open directory that `path` is relative to. Raises
+    OSError, also for FIFOs, devices and directories, and with `follow` false for a link."""
+    handle = os.open(path, OLD_FILE if follow else OLD_FILE | _NO_LINK, dir_fd=at)
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         os.close(handle)
@@ -53,11 +57,11 @@ def not_regular(path: str, mode: int) -> OSError:
     return OSError(errno.EINVAL, NOT_REGULAR, path)
 
 
-def read_file(path: str, size: int = -1, *, most: int = MOST, follow: bool = True) -> bytes:
+def read_file(path: str, size: int = -1, *, most: int = MOST, follow: bool = True, at: int | None = None) -> bytes:
     """All bytes of a regular file, in a third of the time that `Path.read_bytes` takes for a small one. `size`: how
-    many they must be; a file that has them is not asked for more. Raises OSError, also for a file of more than
-    `most`."""
-    handle, status = open_regular(path, follow=follow)
+    many they must be; a file that has them is not asked for more. `at`: as of `open_regular`. Raises OSError, also for
+    a file of more than `most`."""
+    handle, status = open_regular(path, follow=follow, at=at)
     try:
         if status.st_size > most:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
@@ -79,12 +83,20 @@ def read_text(path: Path | str, *, errors: str = "strict") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def write_atomic(path: Path | str, data: bytes, *, durable: bool, mode: int = 0o644, own: bool = False) -> None:
+def write_atomic(
+    path: Path | str,
+    data: bytes,
+    *,
+    durable: bool,
+    mode: int = 0o644,
+    own: bool = False,
+    sharing: Sharing | None = None,
+) -> None:
     """Replace `path` by `data`, making its directory when that is missing. Raises OSError; then nothing has changed.
 
     `durable` waits for the disk before the rename, so that a power cut cannot leave the name with missing bytes; it
     can still undo the rename, which every user of this must be able to bear. Files that carry their own checksum and
-    may be lost do without. `own`: as of `put_in_place`.
+    may be lost do without. `own`: as of `put_in_place`. `sharing`: whom the file is for.
     """
     # Strings all along: making a `Path` costs as much as a system call, and a build writes thousands of files.
     place = str(path)
@@ -97,6 +109,8 @@ def write_atomic(path: Path | str, data: bytes, *, durable: bool, mode: int = 0o
     try:
         try:
             write_all(handle, data)
+            if sharing is not None:
+                sharing.share(handle)
             if durable:
                 os.fsync(handle)
         finally:

@@ -21,6 +21,7 @@ from pathlib import Path
 from cache.digest import is_hex_name
 from cache.durable import NEW_FILE, read_file, write_all
 from cache.named_tuple import NamedTuple
+from cache.sharing import Sharing
 
 _AT = {os.open, os.mkdir, os.unlink, os.stat, os.rename} <= os.supports_dir_fd and os.scandir in os.supports_fd
 """Can files be named within an open directory?"""
@@ -41,10 +42,9 @@ class HexFile(NamedTuple):
     status: os.stat_result
 
     @property
-    def is_sound(self) -> bool:
-        """Is it a regular file, under a name and in a place that this module gives?"""
-        regular = stat.S_ISREG(self.status.st_mode)
-        return regular and is_hex_name(self.name) and self.name[:2] == self.group
+    def is_temporary(self) -> bool:
+        """Is it a file that somebody is writing, or left over from that?"""
+        return self.name.startswith(".") and self.name.endswith(".tmp") and stat.S_ISREG(self.status.st_mode)
 
     @property
     def size(self) -> int:
@@ -52,11 +52,27 @@ class HexFile(NamedTuple):
         return self.status.st_size if stat.S_ISREG(self.status.st_mode) else 0
 
 
-class _Inside(NamedTuple):
+class Inside(NamedTuple):
     """An open directory: `at` is its handle, or None where paths must do, and `prefix` what then goes before names."""
 
     at: int | None
     prefix: str
+
+    def scan(self) -> contextlib.AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        """What lies in it. Raises OSError."""
+        return os.scandir(self.prefix if self.at is None else self.at)
+
+    def own_status(self) -> os.stat_result:
+        """Of the directory. Raises OSError."""
+        return os.stat(self.prefix if self.at is None else self.at)  # noqa: PTH116
+
+    def status(self, name: str) -> os.stat_result:
+        """Of a file or link in it. Raises OSError."""
+        return os.stat(self.prefix + name, dir_fd=self.at, follow_symlinks=False)
+
+    def read(self, name: str, most: int) -> bytes:
+        """The bytes of a regular file in it. Raises OSError."""
+        return read_file(self.prefix + name, most=most, follow=False, at=self.at)
 
 
 class HexFiles:
@@ -64,6 +80,8 @@ class HexFiles:
 
     def __init__(self, top: Path) -> None:
         self.top = str(top)
+        self._sharing: Sharing | None = None
+        self._knows_sharing = False
 
     def place(self, name: str) -> str:
         """Where the file of that name lies if it is there. Raises OSError for what is no name."""
@@ -84,18 +102,18 @@ class HexFiles:
                 self.remove(name)
             raise
 
-    def write(self, name: str, data: bytes, *, durable: bool, mode: int = 0o644) -> None:
-        """Put `data` there in one step, making the directories. `durable`: on the disk before it has the name."""
+    def write(self, name: str, data: bytes, mode: int = 0o644) -> None:
+        """Put `data` there in one step, making the directories. The disk is not waited for: after a power cut the name
+        may lead to other bytes, which whoever reads it must notice."""
         place = self.place(name)
         try:
-            with self._inside(name[:2], make=True) as inside:
+            with self.inside(name[:2], make=True) as inside:
                 temp = inside.prefix + _temp(name)
                 handle = os.open(temp, NEW_FILE, mode, dir_fd=inside.at)
                 try:
                     try:
                         write_all(handle, data)
-                        if durable:
-                            os.fsync(handle)
+                        self.share(handle)
                     finally:
                         os.close(handle)
                     _move(temp, inside.at, inside, name)
@@ -109,9 +127,10 @@ class HexFiles:
     @contextlib.contextmanager
     def incoming(self, mode: int) -> Iterator[Incoming]:
         """A new file in `top` whose name is not known yet. It is gone afterwards unless it was `kept`."""
-        with self._inside("", make=True) as inside:
+        with self.inside("", make=True) as inside:
             temp = inside.prefix + _temp("incoming")
             new = Incoming(self, temp, inside, os.open(temp, _NEW_TO_READ, mode, dir_fd=inside.at))
+            self.share(new.handle)
             try:
                 yield new
             finally:
@@ -123,7 +142,7 @@ class HexFiles:
         """Remove the file or link of that name; False when that cannot be done here."""
         try:
             self.place(name)
-            with self._inside(name[:2]) as inside:
+            with self.inside(name[:2]) as inside:
                 os.unlink(inside.prefix + name, dir_fd=inside.at)
         except OSError:
             return False
@@ -132,52 +151,47 @@ class HexFiles:
     def touch(self, name: str) -> None:
         """Set the file's mtime to now."""
         self.place(name)
-        with self._inside(name[:2]) as inside:
+        with self.inside(name[:2]) as inside:
             if os.utime in os.supports_follow_symlinks:
                 os.utime(inside.prefix + name, dir_fd=inside.at, follow_symlinks=False)
             else:
                 os.utime(inside.prefix + name, dir_fd=inside.at)
 
-    def found(self) -> list[HexFile]:
-        """Everything that lies where files belong, left-over temporary ones and damage included. Directories of other
-        names are somebody's and are not looked into."""
-        everything: list[HexFile] = []
-        groups: list[HexFile] = []
-        for one in self._scan(""):
-            (groups if stat.S_ISDIR(one.status.st_mode) else everything).append(one)
-        for one in groups:
-            if _is_group(one.name):
-                everything += self._scan(one.name)
-        return everything
+    def share(self, handle: int) -> None:
+        """Give what was made just now to those who share the directory that `top` lies in."""
+        if not self._knows_sharing:
+            self._sharing = Sharing.of(os.path.dirname(self.top))  # noqa: PTH120
+            self._knows_sharing = True
+        if self._sharing is not None:
+            self._sharing.share(handle)
 
-    def discard(self, found: list[HexFile]) -> int:
-        """Remove these, directories with all that is in them; the bytes that this freed."""
-        freed = 0
-        by_group: dict[str, list[HexFile]] = {}
-        for one in found:
-            by_group.setdefault(one.group, []).append(one)
-        for group, members in by_group.items():
-            with contextlib.suppress(OSError), self._inside(group) as inside:
-                for one in members:
-                    with contextlib.suppress(OSError):
-                        _remove_any(one.name, inside)
-                        freed += one.size
-        return freed
-
-    def _scan(self, group: str) -> list[HexFile]:
-        found = []
-        with (
-            contextlib.suppress(OSError),
-            self._inside(group) as inside,
-            os.scandir(inside.prefix if inside.at is None else inside.at) as scan,
-        ):
+    def groups(self) -> tuple[list[str], list[HexFile]]:
+        """The names of the directories that hold files, and what else lies in `top`. Directories of other names are
+        somebody's."""
+        names, others = [], []
+        with contextlib.suppress(OSError), self.inside("") as inside, inside.scan() as scan:
             for entry in scan:
-                with contextlib.suppress(FileNotFoundError):
-                    found.append(HexFile(group, entry.name, entry.stat(follow_symlinks=False)))
-        return found
+                if not entry.is_dir(follow_symlinks=False):
+                    with contextlib.suppress(OSError):
+                        others.append(HexFile("", entry.name, entry.stat(follow_symlinks=False)))
+                elif _is_group(entry.name):
+                    names.append(entry.name)
+        return names, others
+
+    def discard(self, group: str, names: list[str], spare_s: float | None = None) -> list[str]:
+        """Remove these from a directory, directories with all that is in them; the names of what is gone now because
+        of that. `spare_s`: leave alone what was written since then."""
+        gone = []
+        with contextlib.suppress(OSError), self.inside(group) as inside:
+            for name in names:
+                with contextlib.suppress(OSError):
+                    if spare_s is None or inside.status(name).st_mtime < spare_s:
+                        _remove_any(name, inside)
+                        gone.append(name)
+        return gone
 
     @contextlib.contextmanager
-    def _inside(self, group: str, *, make: bool = False) -> Iterator[_Inside]:
+    def inside(self, group: str, *, make: bool = False) -> Iterator[Inside]:
         """The directory of a group, or `top` for `""`. `make`: it and what leads to it, in the place of a link or file
         that lies there."""
         if not _AT:
@@ -185,9 +199,9 @@ class HexFiles:
             return
         top = self._open_top(make)
         try:
-            at = _open_group(top, group, make) if group else top
+            at = _open_group(top, group, self if make else None) if group else top
             try:
-                yield _Inside(at, "")
+                yield Inside(at, "")
             finally:
                 if at != top:
                     os.close(at)
@@ -201,22 +215,24 @@ class HexFiles:
             if not make:
                 raise
             Path(self.top).mkdir(parents=True, exist_ok=True)
-            return os.open(self.top, _DIRECTORY)
+            handle = os.open(self.top, _DIRECTORY)
+            self.share(handle)
+            return handle
 
-    def _by_path(self, group: str, make: bool) -> _Inside:
+    def _by_path(self, group: str, make: bool) -> Inside:
         for path in dict.fromkeys((self.top, f"{self.top}/{group}" if group else self.top)):
             if make and not os.path.lexists(path):
                 Path(path).mkdir(parents=True, exist_ok=True)
             if os.path.islink(path) or not os.path.isdir(path):  # noqa: PTH112, PTH114
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        return _Inside(None, f"{self.top}/{group}/" if group else f"{self.top}/")
+        return Inside(None, f"{self.top}/{group}/" if group else f"{self.top}/")
 
 
 class Incoming:
     """A file that is being written; its bytes decide its name."""
 
-    def __init__(self, files: HexFiles, temp: str, inside: _Inside, handle: int) -> None:
-        self._files, self._temp, self._inside = files, temp, inside
+    def __init__(self, files: HexFiles, temp: str, inside: Inside, handle: int) -> None:
+        self._files, self._temp, self.inside = files, temp, inside
         self.handle = handle
         self.is_kept = False
 
@@ -224,8 +240,8 @@ class Incoming:
         """Let it appear under its name; it is closed then, since Windows does not rename an open file."""
         self._files.place(name)
         self.close()
-        with self._files._inside(name[:2], make=True) as inside:
-            _move(self._temp, self._inside.at, inside, name)
+        with self._files.inside(name[:2], make=True) as inside:
+            _move(self._temp, self.inside.at, inside, name)
         self.is_kept = True
 
     def close(self) -> None:
@@ -234,25 +250,27 @@ class Incoming:
             os.close(handle)
 
 
-def _open_group(top: int, group: str, make: bool) -> int:
-    """The handle of a directory in the open one `top`."""
+def _open_group(top: int, group: str, files: HexFiles | None) -> int:
+    """The handle of a directory in the open one `top`; made for `files` if it is missing."""
     try:
         return os.open(group, _DIRECTORY, dir_fd=top)
     except OSError as error:
-        if not make or error.errno not in (errno.ENOENT, *_IN_THE_WAY):
+        if files is None or error.errno not in (errno.ENOENT, *_IN_THE_WAY):
             raise
         if error.errno in _IN_THE_WAY:
             os.unlink(group, dir_fd=top)
         with contextlib.suppress(FileExistsError):
             os.mkdir(group, dir_fd=top)
-        return os.open(group, _DIRECTORY, dir_fd=top)
+        handle = os.open(group, _DIRECTORY, dir_fd=top)
+        files.share(handle)
+        return handle
 
 
 def _temp(name: str) -> str:
     return f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
 
 
-def _move(temp: str, at: int | None, inside: _Inside, name: str) -> None:
+def _move(temp: str, at: int | None, inside: Inside, name: str) -> None:
     """Rename; a directory that lies there is damage."""
     place = inside.prefix + name
     try:
@@ -264,14 +282,16 @@ def _move(temp: str, at: int | None, inside: _Inside, name: str) -> None:
         os.replace(temp, place, src_dir_fd=at, dst_dir_fd=inside.at)
 
 
-def _remove_any(name: str, inside: _Inside) -> None:
+def _remove_any(name: str, inside: Inside) -> None:
     place = inside.prefix + name
-    if stat.S_ISDIR(os.stat(place, dir_fd=inside.at, follow_symlinks=False).st_mode):
-        shutil.rmtree(place, dir_fd=inside.at)
-    else:
+    try:
         os.unlink(place, dir_fd=inside.at)
+    except OSError:  # IsADirectoryError, or what another system says of one
+        if not stat.S_ISDIR(inside.status(name).st_mode):
+            raise
+        shutil.rmtree(place, dir_fd=inside.at)
 
 
-def _unlink(temp: str, inside: _Inside) -> None:
+def _unlink(temp: str, inside: Inside) -> None:
     with contextlib.suppress(OSError):
         os.unlink(temp, dir_fd=inside.at)

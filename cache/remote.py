@@ -4,8 +4,8 @@ Knows keys, results and digests; does not know transports (the clients are in `p
 made.
 Invariants: no method raises for anything that the other side does or fails to do: that is a miss, counted, and said
 once in `notes`. What is fetched is in the local store only after its bytes had their digest. An entry is believed only
-if it has the form that `cache.actions` reads, so that nothing outside `build/` can be named by it. Nothing waits longer
-than the client's own deadline, and offering never waits.
+if it has the form that `cache.action_result` reads and carries the signature of its key, so that nothing outside
+`build/` can be named by it. Nothing waits longer than the client's own deadline, and offering never waits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from cache.named_tuple import NamedTuple
 
 class RemoteCounts(NamedTuple):
     """What one run asked of the other side. `rounds`: how often it had to wait for answers (many questions asked at
-    once are one round); `refused`: answers that were not what they said to be; `failed`: questions without answer."""
+    once are one round); `refused`: answers that were not what they said to be; `failed`: questions without answer;
+    `declined`: results that were there and would have cost more to fetch than to make; `offered`: entries sent, after
+    their blobs; `offered_bytes`: of blobs that were sent; `given_up`: entries that were not sent in time."""
 
     rounds: int = 0
     asked: int = 0
@@ -32,23 +34,44 @@ class RemoteCounts(NamedTuple):
     offered_bytes: int = 0
     refused: int = 0
     failed: int = 0
+    declined: int = 0
+    given_up: int = 0
+
+
+class RemoteSpeed(NamedTuple):
+    """As measured in this run; 0.0: not known yet. `latency_s`: from a question to the first byte of its answer, of the
+    fastest; `bytes_per_s`: of all connections together."""
+
+    latency_s: float = 0.0
+    bytes_per_s: float = 0.0
 
 
 class Remote(Protocol):
     """A shared cache. Called from several threads at once."""
 
-    def find(self, keys: Sequence[ActionKey]) -> dict[ActionKey, ActionResult]:
+    def find(self, keys: Sequence[ActionKey], blobs: BlobStore) -> dict[ActionKey, ActionResult]:
         """The entries of those of `keys` that the other side has: one round, however many keys. A base key's entry
-        holds its candidate sets, as `cache.actions` says."""
+        holds its candidate sets, as `cache.actions` says. What an entry holds inlined (small candidate sets) is in
+        `blobs` afterwards, verified."""
 
-    def fetch(self, digests: Sequence[Digest], blobs: BlobStore) -> frozenset[Digest]:
-        """Bring these into `blobs`, verified; those that are there afterwards. One round."""
+    def fetch(self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float) -> frozenset[Digest]:
+        """Bring these into `blobs`, verified, the first ones first; those that are there afterwards. One round.
+        `patience_s`: after this, what has not come is not waited for any more, which is no failure of the other side
+        as long as something came."""
 
     def offer(self, key: ActionKey, result: ActionResult, blobs: BlobStore) -> None:
-        """Have the blobs of `result` and then its entry sent, in the background. Does not wait."""
+        """Have the blobs of `result` and then its entry sent, in the background. Does not wait. Does nothing where
+        the configuration says that results are only read."""
+
+    def decline(self, results: int) -> None:
+        """Count results that are left there since fetching them would cost more than making them."""
 
     def settle(self, timeout_s: float) -> None:
-        """Let what was offered be sent for at most `timeout_s`, then give up the rest: others will compile it."""
+        """The end: let what was offered be sent for at most `timeout_s`, then give up the rest (others will make it)
+        and close every connection."""
+
+    def speed(self) -> RemoteSpeed:
+        """Of this run so far."""
 
     def counts(self) -> RemoteCounts:
         """Of this run so far."""

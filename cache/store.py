@@ -1,35 +1,33 @@
 """A store of bounded size that many processes use at once: blobs and entries, their sum, and what to drop.
 
 Knows files of `blobs` and `actions` and when they were used (an entry's mtime is its last use). Does not know projects.
-Invariants: nothing is removed while a build uses the store (each holds a shared lock, `gc` an exclusive one), nothing
-is removed that an entry which stays refers to, and nothing that lies elsewhere, whatever links there are. Losing
-anything here costs work and never correctness.
+Invariants: nothing is removed while a build uses the store (`turns`), nothing is removed that an entry which stays
+refers to (`collect`), and nothing that lies elsewhere, whatever links there are. Losing anything here costs work and
+never correctness; what cannot be read, written or removed, as another user's file, is left as it is.
 
-    lock    held shared by builds, exclusively by gc, clear and verify
-    usage   bytes in the store, as last counted or added up: decimal digits. Wrong at worst until the next gc
+    lock      who is in the store: see `turns`
+    index.v1  what was found last time: see `census`
+    usage     bytes in the store, as last counted or added up: decimal digits. Wrong at worst until the next gc
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cache.actions import MAX_ENTRY_BYTES, ActionCache, decode_entry
+from cache.actions import ActionCache
 from cache.blobs import BlobStore
-from cache.digest import ActionKey, Digest
+from cache.census import INDEX, Census, Teller
+from cache.collect import SPARE_S, choose, sweep
+from cache.digest import ActionKey
 from cache.durable import read_file, write_atomic
-from cache.hexfiles import HexFile
-from cache.lock import OPEN, try_lock
 from cache.named_tuple import NamedTuple
+from cache.sharing import Sharing
+from cache.turns import StoreLock, Turn
 
-KEEP = 0.8
-"""How full a gc leaves the store: collecting down to the limit would mean collecting after every build."""
 DEFAULT_MAX_BYTES = 5 << 30
-PATIENCE_S = 10.0
-"""A gc reads every entry and removes files: less than that for a store of hundreds of thousands."""
 
 
 class Stats(NamedTuple):
@@ -45,7 +43,8 @@ class Stats(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """What a gc or verify removed, and how many bytes are left. `busy`: a build uses the store, so nothing was done."""
+    """What a gc or verify removed, and how many bytes are left. `busy`: a build uses the store, or came while a gc was
+    at work, so no more was done."""
 
     entries: int = 0
     blobs: int = 0
@@ -62,27 +61,20 @@ class Store:
         self.max_bytes = max_bytes
         self.blobs = BlobStore(root)
         self.results = ActionCache(root, self.blobs)
+        self._lock = StoreLock(root)
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """While a build runs. Then nothing is removed; afterwards, what became too much is. Waits for a gc under way,
-        PATIENCE_S at most. A store that cannot be locked (a read-only directory) is used without: what a gc removes
-        early costs work only."""
-        handle = self._open()
-        if handle is not None:
-            with contextlib.suppress(OSError):
-                deadline_s = time.monotonic() + PATIENCE_S
-                while not try_lock(handle, shared=True) and time.monotonic() < deadline_s:
-                    time.sleep(0.005)
+        """While a build runs. Then nothing is removed; afterwards, what became too much is. A gc under way leaves."""
         try:
-            yield
+            with self._lock.shared():
+                yield
         finally:
-            if handle is not None:
-                os.close(handle)
             with contextlib.suppress(OSError):
-                self._bound()
+                self.bound()
 
-    def _bound(self) -> None:
+    def bound(self) -> None:
+        """Count what was added, and remove what became too much, unless somebody uses the store. Raises OSError."""
         added = self.blobs.bytes_written
         if not added:
             return
@@ -94,71 +86,91 @@ class Store:
 
     def stats(self) -> Stats:
         """Count everything. Reads directories, not contents."""
-        entries, blobs = self.results.files.found(), self.blobs.files.found()
-        used = [one.status.st_mtime for one in entries]
-        size = sum(one.size for one in (*entries, *blobs))
-        return Stats(len(entries), len(blobs), size, self.max_bytes, min(used, default=0.0), max(used, default=0.0))
+        teller = self._teller()
+        census = teller.take(times=True)
+        self._remember(teller, census)
+        entries, blobs = census.counts()
+        used = [fact[1] for group in census.entries.values() for fact in group.facts.values()]
+        oldest_s, newest_s = (found / 1e9 for found in (min(used, default=0), max(used, default=0)))
+        return Stats(entries, blobs, census.total(), self.max_bytes, oldest_s, newest_s)
 
     def gc(self, max_bytes: int | None = None) -> Removed:
         """Remove what was not used for longest until at most `KEEP` of `max_bytes` (default: the store's bound) is
-        left, if there is more than that bound; and whatever no entry refers to."""
+        left, if there is more than that bound; and whatever no entry refers to. Nobody waits while it is found out what
+        that is; a build that begins before everything is gone ends this."""
         bound = self.max_bytes if max_bytes is None else max_bytes
-        with self._alone() as alone:
-            return self._collect(bound) if alone else Removed(busy=True)
+        with self._lock.alone() as turn:
+            return Removed(busy=True) if turn is None else self._collect(bound, turn)
 
     def clear(self) -> Removed:
         """Remove everything."""
         return self.gc(0)
 
-    def verify(self) -> Removed:
+    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Removed:
         """Read every blob and entry, and remove what is damaged: blobs that are not what their name says, entries that
-        cannot be read or whose blobs are gone."""
-        with self._alone() as alone:
-            return self._verify() if alone else Removed(busy=True)
+        cannot be read or whose blobs are gone. Builds may go on meanwhile: what is damaged is of use to none.
+        `progress(done, total)`: bytes read so far, and of all."""
+        with self._lock.shared():
+            return self._verify(progress)
 
-    # --- under the exclusive lock ---------------------------------------------------------------
+    # --- removing -------------------------------------------------------------------------------
 
-    def _collect(self, bound: int) -> Removed:
-        entries, blobs = self.results.files.found(), self.blobs.files.found()
-        entries.sort(key=lambda one: (one.is_sound, one.status.st_mtime, one.name), reverse=True)
-        sizes = {one.name: one.size for one in blobs if one.is_sound}
-        total = sum(one.size for one in (*entries, *blobs))
-        limit = bound if total <= bound else int(bound * KEEP)
-        kept: set[str] = set()
-        room, dropped = limit, []
-        for one in entries:
-            new = {digest.hex for digest in self._needs(one)} - kept
-            cost = one.size + sum(sizes.get(name, 0) for name in new)
-            if one.is_sound and cost <= room:
-                room -= cost
-                kept |= new
-            else:
-                # From here on everything is older: keeping a smaller one would not be "least recently used".
-                room = -1
-                dropped.append(one)
-        waste = [one for one in blobs if not (one.is_sound and one.name in kept)]
-        return self._without(dropped, waste, total)
+    def _collect(self, bound: int, turn: Turn) -> Removed:
+        turn.leave()
+        teller = self._teller()
+        census = teller.take(needs=True)
+        total = census.total()
+        if total > bound:
+            teller.with_times(census)
+        choice = choose(census, bound, time.time() - SPARE_S if turn.unlocked else None)
+        self._remember(teller, census)
+        if not turn.again():
+            return Removed(left_bytes=total, busy=True)
+        swept = sweep(turn, choice, self.results.files, self.blobs.files)
+        self._say_usage(total - swept.bytes)
+        return Removed(swept.entries, swept.blobs, swept.bytes, total - swept.bytes, not swept.whole)
 
-    def _verify(self) -> Removed:
-        entries, blobs = self.results.files.found(), self.blobs.files.found()
-        total = sum(one.size for one in (*entries, *blobs))
-        # What cannot be believed is removed by reading it; what is of no use otherwise is left to `_without`.
-        bad = [one for one in blobs if not one.is_sound or self.blobs.read(Digest(one.name, one.size)) is None]
-        broken = [one for one in entries if not one.is_sound or not self.results.is_complete(ActionKey(one.name))]
-        return self._without(broken, bad, total)
+    def _verify(self, progress: Callable[[int, int], None]) -> Removed:
+        teller = self._teller()
+        census = teller.take()
+        total, done = census.total(), 0
+        removed = [0, 0, 0]
+        for files, waste, at in (
+            (self.results.files, census.entry_waste, 0),
+            (self.blobs.files, census.blob_waste, 1),
+        ):
+            for one in waste:
+                # Temporary files may be a build's; a gc takes them when there is none.
+                if not one.is_temporary and files.discard(one.group, [one.name]):
+                    removed[at] += 1
+                    removed[2] += one.size
+        whole: dict[str, int] = {}
+        for blobs in census.blobs.values():
+            for name, size in blobs.sizes.items():
+                if self.blobs.remove_damaged(name):
+                    removed[1] += 1
+                    removed[2] += size
+                else:
+                    whole[name] = size
+                done += size
+                progress(done, total)
+        for entries in census.entries.values():
+            for name, fact in entries.facts.items():
+                if not self._is_of_use(ActionKey(name), whole):
+                    self.results.files.remove(name)
+                    removed[0] += 1
+                    removed[2] += fact[0]
+                done += fact[0]
+            progress(done, total)
+        self._say_usage(total - removed[2])
+        return Removed(removed[0], removed[1], removed[2], total - removed[2])
 
-    def _without(self, entries: list[HexFile], blobs: list[HexFile], total: int) -> Removed:
-        freed = self.results.files.discard(entries) + self.blobs.files.discard(blobs)
-        self._say_usage(total - freed)
-        return Removed(len(entries), len(blobs), freed, total - freed)
-
-    def _needs(self, entry: HexFile) -> tuple[Digest, ...]:
-        try:
-            data = read_file(self.results.files.place(entry.name), most=MAX_ENTRY_BYTES, follow=False)
-        except OSError:
-            return ()
-        result = decode_entry(ActionKey(entry.name), data)
-        return () if result is None else result.blobs()
+    def _is_of_use(self, key: ActionKey, whole: dict[str, int]) -> bool:
+        """Can the entry be read, and is each of its blobs here? `whole`: size by name of those that were seen."""
+        result = self.results.entry(key)
+        return result is not None and all(
+            whole.get(digest.hex) == digest.size or self.blobs.has(digest) for digest in result.blobs()
+        )
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -173,23 +185,17 @@ class Store:
             return self.stats().bytes
 
     def _say_usage(self, size: int) -> None:
-        write_atomic(self.root / "usage", b"%d\n" % max(size, 0), durable=False, own=True)
+        self._write_own("usage", b"%d\n" % max(size, 0))
 
-    def _open(self) -> int | None:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            return os.open(self.root / "lock", OPEN, 0o644)
-        except OSError:
-            return None
+    def _teller(self) -> Teller:
+        return Teller(self.root, self.blobs.files, self.results.files)
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Is nobody else here?"""
-        handle = self._open()
-        if handle is None:
-            yield False
-            return
-        try:
-            yield try_lock(handle)
-        finally:
-            os.close(handle)
+    def _remember(self, teller: Teller, census: Census) -> None:
+        if census.moved and self.root.is_dir():
+            self._write_own(INDEX, teller.encode(census))
+
+    def _write_own(self, name: str, data: bytes) -> None:
+        """Write what may be lost, for all who share the store. Who may not write here does without."""
+        sharing = Sharing.of(str(self.root))
+        with contextlib.suppress(OSError):
+            write_atomic(self.root / name, data, durable=False, own=True, sharing=sharing)

@@ -5,7 +5,8 @@ of an event: one dataclass per `EventKind`, in `PAYLOADS`; the bytes are those o
 Invariant: an event equals itself after a round trip through its line, and `decode_log` never raises.
 
 Version 1 (`EVENT_SCHEMA`): first version; `run` of RunStarted and the kinds `action`, `waited`, `rolled_back` and
-`part` came later. Fields that have a default may be added; a reader stops at a kind that it does not know, and says so.
+`part` came later, then `size`. Fields that have a default may be added; a reader stops at a kind that it does not
+know, and says so.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class RunStarted(NamedTuple):
     dispatch_ms: int | None = None
     budget_enforced: bool = False
     run: str = ""
+    given_build: str = ""
+    """How the build of a given firmware went: `skipped: PROOF` or `ran: REASON`."""
 
 
 class DeviceSeen(NamedTuple):
@@ -133,9 +136,9 @@ class RegionDone(NamedTuple):
 
 
 class ActionDone(NamedTuple):
-    """One action that was performed (what was up to date says nothing). `how` is `executed`, `restored`, `up_to_date`
-    (when looked at closely) or `failed`; `worker` numbers the threads that did it from 0; `began_s` counts from the
-    begin of the run."""
+    """One action that was performed (what was up to date says nothing). `how` is `executed`, `restored`,
+    `restored_remote` (from the shared cache), `up_to_date` (when looked at closely) or `failed`; `worker` numbers the
+    threads that did it from 0; `began_s` counts from the begin of the run."""
 
     name: str
     stage: Stage
@@ -186,6 +189,12 @@ class PhasePart(NamedTuple):
     duration_s: float
 
 
+class Sized(NamedTuple):
+    """How large the application is, as `report/size.py` writes it: beside the report before, and the limits."""
+
+    size: Mapping[str, Any]
+
+
 class RunFinished(NamedTuple):
     """Last event. `outcome` is `None` for a host-only run that did what was asked."""
 
@@ -207,6 +216,7 @@ Payload = (
     | Failure
     | Waited
     | RolledBack
+    | Sized
     | RunFinished
 )
 
@@ -225,6 +235,7 @@ PAYLOADS: Mapping[EventKind, type[Payload]] = {
     EventKind.FAILURE: Failure,
     EventKind.WAITED: Waited,
     EventKind.ROLLED_BACK: RolledBack,
+    EventKind.SIZE: Sized,
     EventKind.RUN_FINISHED: RunFinished,
 }
 _LEAVES = frozenset({str, int, float, bool, type(None)})
@@ -259,7 +270,7 @@ def _plain(value: Any) -> Any:
     if type(value) in _LEAVES:  # most are, and there may be an event per action
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): item if type(item) in _LEAVES else _plain(item) for key, item in value.items()}
     if hasattr(value, "_fields"):  # a named tuple
         fields = zip(value._fields, value, strict=True)
         return {name: item if type(item) in _LEAVES else _plain(item) for name, item in fields}

@@ -94,8 +94,9 @@ FAILURE_MAP: Mapping[FailureCategory, FailureClass] = MappingProxyType(
         _C.IMAGE_TOO_LARGE: FailureClass(
             (Stage.LINK,),
             _A.FIX_CODE,
-            "an image does not fit the room at its offset, or two images overlap; no port was opened",
-            "make the image smaller, or its partition larger",
+            "an image does not fit the room at its offset, two images overlap, or the program takes more than `[size]` "
+            "allows; no port was opened",
+            "make the image smaller, or its partition or the limit larger",
         ),
         _C.ACTION_FAILED: FailureClass(
             (Stage.COMPILE, Stage.LINK),

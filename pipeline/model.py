@@ -190,12 +190,14 @@ class StageWork(NamedTuple):
 
 class Tool(NamedTuple):
     """A program that actions call by `name` (the first word of `argv`). `identity` goes into every key that uses it and
-    must not contain a path of this machine; `path` is where it lies here and stays out of keys."""
+    must not contain a path of this machine; `path` is where it lies here and stays out of keys. `launcher`: the words
+    through which it is called when it compiles."""
 
     name: str
     path: str
     version: str
     identity: str
+    launcher: tuple[str, ...] = ()
 
 
 class Statement(NamedTuple):
@@ -228,6 +230,8 @@ class Statement(NamedTuple):
     """Where ninja keeps its logs (`builddir`), if not in `directory`."""
     always: bool = False
     """Does it depend on something that never is there?"""
+    in_place_of: tuple[str, ...] = ()
+    """What ninja knows that it reads, where it reads something else here: then what ninja makes by it is not ours."""
 
     def located(self, path: str) -> str:
         """A path as the command writes it, from the root."""
@@ -244,7 +248,8 @@ class Action(NamedTuple):
 
     Exactly one of `argv` and `builtin` is set. `argv[0]` is a tool's *name*, so that the key is the same on every
     machine; the engine puts the tool's path in its place. `builtin` is `name@version` of a function in this program
-    (elf2image, the partition table), called with `params`.
+    (elf2image, the partition table), called with `params`. Of a command, the parameter `stdout` names the output that
+    takes what it prints.
     """
 
     name: str
@@ -444,6 +449,7 @@ class EventKind(StrEnum):
     FAILURE = "failure"
     WAITED = "waited"
     ROLLED_BACK = "rolled_back"
+    SIZE = "size"
     RUN_FINISHED = "run_finished"
 
 

@@ -126,10 +126,13 @@ class Board:
         return self._lines
 
     def power_on(self) -> None:
-        """Apply power: the chip boots what is in flash (the lines are not asserted yet, so IO0 is high)."""
+        """Apply power: the chip boots what is in flash, unless the lines hold it in reset."""
         self.faults.start(self._now())
         self._identify()
-        self._boot(p.CAUSE_POWERON)
+        if self._lines == (False, True) and not self.usb:
+            self._enter(Mode.RESET)
+        else:
+            self._boot(p.CAUSE_POWERON)
 
     def inject(self, fault: f.Fault) -> None:
         """Set one more fault; its times count from now. Raises active_faults.TooManyFaults."""

@@ -8,7 +8,6 @@ nothing.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -58,7 +57,9 @@ class Control:
             name, args = _parse(line)
             handler = self._commands.get(name)
             if handler is None:
-                near = difflib.get_close_matches(name, self._commands, 1)
+                from difflib import get_close_matches
+
+                near = get_close_matches(name, self._commands, 1)
                 hint = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(self._commands)}."
                 raise BadRequest(f"{name[:40]!r} is not a command\n{hint}")
             result = {"ok": True, **handler(args)}

@@ -6,7 +6,6 @@ in range and only keys of its kind are set.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -133,7 +132,9 @@ def parse_fault(text: str) -> Fault:
     """The fault that `text` describes. Raises BadFault."""
     name, colon, rest = text.strip().partition(":")
     if name not in KINDS:
-        near = difflib.get_close_matches(name, KINDS, 1)
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, KINDS, 1)
         hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(KINDS)}."
         raise BadFault(f"{name[:40]!r} is not a fault\n{hint}")
     kind = KINDS[name]
@@ -142,7 +143,9 @@ def parse_fault(text: str) -> Fault:
     for pair in rest.split(",") if colon else ():
         key, equals, value = pair.partition("=")
         if key not in kind.keys or not equals or key in given:
-            near = difflib.get_close_matches(key, kind.keys, 1)
+            from difflib import get_close_matches
+
+            near = get_close_matches(key, kind.keys, 1)
             hint = f"Did you mean {near[0]}?" if near and near[0] != key else f"It takes {', '.join(kind.keys)}."
             twice = "twice " if key in given else ""
             raise BadFault(f"{name} has no place {twice}for {pair[:40]!r}\n{hint} For example: {kind.example}")

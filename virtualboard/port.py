@@ -88,7 +88,10 @@ class BoardClock:
 
 
 class VirtualPort:
-    """pyserial's surface over `board`. Opens at once, with both lines asserted, and powers the board if it is off.
+    """pyserial's surface over `board`. Opens at once, with both lines asserted.
+
+    A board that is off has its power from then on. What it does is found out when somebody first looks: one that is
+    held in reset before that, as a deploy does, need not execute a boot that nobody sees.
 
     `opener`, when given, makes a new powered board at each later `open`; `closer` releases what the board holds.
     """
@@ -113,6 +116,7 @@ class VirtualPort:
         self._opener = opener
         self._closer = closer
         self._fresh = True  # the board given to the constructor has not been opened yet
+        self._waits_for_power = False
         self._baud = DEFAULT_BAUD
         self._received = bytearray()
         self._generation = 0
@@ -155,8 +159,7 @@ class VirtualPort:
             self.board.plug = plug
             self.cable = Cable(self.board, self.clock.now, self._sent)
         self._fresh = False
-        if self.board.mode is Mode.OFF:
-            self.board.power_on()
+        self._waits_for_power = self.board.mode is Mode.OFF
         self.is_open = True
         self._generation = plug.generation
         self._reached = self.clock.now()
@@ -231,6 +234,9 @@ class VirtualPort:
 
     def reset_input_buffer(self) -> None:
         """Forget what has arrived."""
+        if self._waits_for_power:
+            self._require_open()
+            return
         self._pump()
         self._received.clear()
 
@@ -283,7 +289,8 @@ class VirtualPort:
     @baudrate.setter
     def baudrate(self, value: int) -> None:
         if self.is_open:
-            self._pump()
+            if not self._waits_for_power:
+                self._pump()
             self.cable.set_baud(value)
         self._baud = value
 
@@ -293,6 +300,8 @@ class VirtualPort:
 
     def _set_lines(self, dtr: bool, rts: bool) -> None:
         self._require_open()
+        if self._waits_for_power and rts and not dtr:  # whatever it did is lost
+            self.cable.set_lines(dtr, rts)
         self._pump()
         self._dtr, self._rts = dtr, rts
         self.cable.set_lines(dtr, rts)
@@ -308,6 +317,10 @@ class VirtualPort:
         end = self.clock.now()
         at = min(self._reached, end)
         try:
+            if self._waits_for_power:
+                self._waits_for_power = False
+                self.clock.pin(at)  # it has had its power since the port was opened
+                self.board.power_on()
             at = self._catch_up(at, end)
         finally:
             self.clock.pin(None)

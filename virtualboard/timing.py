@@ -7,7 +7,6 @@ ESP32 modules resemble.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -114,14 +113,18 @@ def parse_timing(text: str) -> Timing:
     """`PROFILE[,KEY=VALUE...]`, e.g. `esp32s3-uart,latency_s=0.016`. Raises BadTiming."""
     name, *overrides = text.split(",")
     if name not in PROFILES:
-        near = difflib.get_close_matches(name, PROFILES, 1)
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, PROFILES, 1)
         hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(PROFILES)}."
         raise BadTiming(f"{name!r} is not a timing profile\n{hint}")
     values: dict[str, float] = {}
     for override in overrides:
         key, _, value = override.partition("=")
         if key not in Timing._fields:
-            near = difflib.get_close_matches(key, Timing._fields, 1)
+            from difflib import get_close_matches
+
+            near = get_close_matches(key, Timing._fields, 1)
             hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(Timing._fields)}."
             raise BadTiming(f"{key!r} is not a time of profile {name}\n{hint}")
         values[key] = _number(key, value)

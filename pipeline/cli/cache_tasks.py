@@ -45,6 +45,7 @@ def stats(root: Path, max_bytes: int) -> tuple[Stats, str]:
     """Counts and sizes of the store at `root`."""
     from cache.store import Store
     from pipeline.fastpath.native_build import describe
+    from pipeline.launcher import statistics
 
     found = Store(root, max_bytes).stats()
     rows = [
@@ -56,6 +57,7 @@ def stats(root: Path, max_bytes: int) -> tuple[Stats, str]:
         ("used longest ago", _instant(found.oldest_s)),
         ("used last", _instant(found.newest_s)),
         ("compiled fast path", describe()),
+        *((f"hotplate cc: {text}", number) for text, number in statistics.rows(str(root)) if number),
     ]
     return found, _table(rows)
 
@@ -69,10 +71,15 @@ def gc(root: Path, max_bytes: int) -> tuple[Removed, str]:
 
 
 def verify(root: Path, max_bytes: int) -> tuple[Removed, str]:
-    """Read everything, remove what is damaged."""
+    """Read everything, remove what is damaged. A terminal shows how far it is."""
     from cache.store import Store
+    from pipeline.report.terminal import Progress, look_of
 
-    removed = Store(root, max_bytes).verify()
+    progress = Progress(sys.stdout, look_of(sys.stdout))
+    try:
+        removed = Store(root, max_bytes).verify(lambda done, total: progress("cache:verify", done, max(total, 1)))
+    finally:
+        progress.finish()
     return removed, _removed(root, removed)
 
 
@@ -108,9 +115,12 @@ def size_text(size: int) -> str:
 
 
 def _removed(root: Path, removed: Removed) -> str:
+    note = ""
     if removed.busy:
-        return f"{root} is in use by a build, or cannot be written; nothing was removed"
-    return _table(
+        if not removed.bytes:
+            return f"{root} is in use by a build, or cannot be written; nothing was removed"
+        note = "\na build began meanwhile, so the rest stays; run it again when that has ended"
+    table = _table(
         [
             ("place", str(root)),
             ("results removed", removed.entries),
@@ -119,6 +129,7 @@ def _removed(root: Path, removed: Removed) -> str:
             ("left", size_text(removed.left_bytes)),
         ]
     )
+    return table + note
 
 
 def _instant(seconds: float) -> str:

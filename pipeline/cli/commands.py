@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import Command
 
+from pipeline.cli.command_words import flag, given, option, printed, refused, surplus
+from pipeline.cli.monitor_command import FLAGS, MONITOR_OPTIONS, execute
 from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.errors import DeployError
 from pipeline.fastpath import interrupt_again
@@ -25,15 +27,6 @@ if TYPE_CHECKING:
 # doit imports this module to run one of its commands.
 open_closed_streams()
 interrupt_again()
-
-
-def _option(name: str, text: str, long: str = "") -> dict[str, Any]:
-    return {"name": name, "short": "", "long": long or name, "type": str, "default": "", "help": text}
-
-
-def _flag(name: str, text: str, *, default: bool) -> dict[str, Any]:
-    inverse = {"inverse": f"no-{name}"} if default else {}
-    return {"name": name, "short": "", "long": name, "type": bool, "default": default, "help": text, **inverse}
 
 
 FILTER_TEXTS = (
@@ -65,71 +58,22 @@ class Monitor(Command):  # type: ignore[misc]
         "boot comes first (--since boot, deploy, all or now). --history shows what is kept of the device's console "
         "and ends with 0, or with 1 when nothing was found; --since is then also a time, as 10m, or a transaction."
     )
-    cmd_options = (
-        _option("device", "device of deploy.toml"),
-        {**_flag("reset", "reset the board into its application first", default=True), "default": None},
-        _option("filter", "show only lines that match"),
-        _option("mute", "do not show lines that match"),
-        _option("levels", "which levels of a log: TAG:LEVEL ..., as in 'wifi:W *:I'"),
-        _flag("timestamps", "begin each line with its local time", default=False),
-        _flag("raw", "copy every byte as it is, also to a terminal; typed lines are never ours", default=False),
-        _flag("fold", "show repeated lines once, with their number", default=True),
-        _flag("history", "show what the console's file holds, and end", default=False),
-        _option("grep", "with --history: only lines that match"),
-        _option("since", "from where: boot, deploy, now, all; with --history also 10m, 2h, TX"),
-        _flag("decode", "decode the addresses of panics", default=True),
-        _option("until", "end at a matching line"),
-        _option("call", "ask this JSON-RPC method and end with its result"),
-        _option("params", "parameters of --call, as JSON"),
-        {
-            "name": "seconds",
-            "short": "",
-            "long": "seconds",
-            "type": float,
-            "default": 0.0,
-            "help": "end after N seconds",
-        },
-    )
+    cmd_options = MONITOR_OPTIONS
 
     def parse_execute(self, in_args: list[str]) -> Any:
         """doit stops reading options at the first other word; people also name the device first."""
-        flags = {
-            f"--{name}" for one in self.cmd_options if one["type"] is bool for name in (one["long"], one.get("inverse"))
-        }
         options, words, rest = [], [], iter(in_args)
         for word in rest:
             if not word.startswith("--"):
                 words.append(word)
-            elif "=" in word or word in flags:
+            elif "=" in word or word in FLAGS:
                 options.append(word)
             else:
                 options += [word, *(value for value in [next(rest, None)] if value is not None)]
         return super().parse_execute([*options, *words])
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
-        from pipeline.cli import monitor, monitor_options
-        from pipeline.run.project import load_project
-
-        if len([*pos_args, *_given(opt_values["device"])]) > 1:
-            return _refused(_surplus("monitor", pos_args, "name one device", takes="one device"), 3)
-        wanted = monitor_options.parse(opt_values)
-        if isinstance(wanted, Failure):
-            return _refused(wanted, 3)
-        project = load_project(Options(devices=(*pos_args, *_given(opt_values["device"]))))
-        if isinstance(project, Failure):
-            return _refused(project, 2)
-        if wanted.history:
-            found = monitor.history_text(project, wanted)
-            return _refused(found, 3) if isinstance(found, Failure) else _printed(found) or int(not found)
-        try:
-            return monitor.run(project, wanted)
-        except KeyboardInterrupt:
-            return 0
-        except BrokenPipeError:
-            _silence_stdout()
-            return 0
-        except DeployError as error:
-            return _refused(error.failure, 1)
+        return execute(opt_values, pos_args)
 
 
 class Watch(Command):  # type: ignore[misc]
@@ -142,11 +86,11 @@ class Watch(Command):  # type: ignore[misc]
         "finish. With --deploy a save that changed no image leaves the board alone. Ends with Ctrl-C."
     )
     cmd_options = (
-        _flag("deploy", "deploy when an image changed", default=False),
-        _flag("poll", "look again and again instead of asking the system, for network file systems", default=False),
-        _option("device", "deploy to this device of deploy.toml"),
-        _option("group", "deploy to all devices of this group"),
-        _option("profile", "build with this profile of deploy.toml"),
+        flag("deploy", "deploy when an image changed", default=False),
+        flag("poll", "look again and again instead of asking the system, for network file systems", default=False),
+        option("device", "deploy to this device of deploy.toml"),
+        option("group", "deploy to all devices of this group"),
+        option("profile", "build with this profile of deploy.toml"),
     )
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
@@ -154,9 +98,9 @@ class Watch(Command):  # type: ignore[misc]
         from pipeline.effects.file_events import WatchUnavailable
 
         if pos_args:
-            return _refused(_surplus("watch", pos_args), 3)
+            return refused(surplus("watch", pos_args), 3)
         options = Options(
-            devices=_given(opt_values["device"]), groups=_given(opt_values["group"]), profile=opt_values["profile"]
+            devices=given(opt_values["device"]), groups=given(opt_values["group"]), profile=opt_values["profile"]
         )
         try:
             watch(Path.cwd().resolve(), options, deploy=opt_values["deploy"], poll=opt_values["poll"])
@@ -177,10 +121,10 @@ class Lease(Command):  # type: ignore[misc]
         "The lease ends with this process. --take takes boards over from whoever has them; they are told."
     )
     cmd_options = (
-        _option("device", "device of deploy.toml"),
-        _option("group", "all devices of this group"),
-        _option("reason", "what others are told"),
-        _flag("take", "take the boards over from whoever has leased them", default=False),
+        option("device", "device of deploy.toml"),
+        option("group", "all devices of this group"),
+        option("reason", "what others are told"),
+        flag("take", "take the boards over from whoever has leased them", default=False),
     )
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
@@ -189,14 +133,14 @@ class Lease(Command):  # type: ignore[misc]
 
         command = lease.words(sys.argv[1:])
         if pos_args and not command:
-            return _refused(_surplus("lease", pos_args, "name the device with --device, write a command after --"), 3)
-        devices, groups = _given(opt_values["device"]), _given(opt_values["group"])
+            return refused(surplus("lease", pos_args, "name the device with --device, write a command after --"), 3)
+        devices, groups = given(opt_values["device"]), given(opt_values["group"])
         options = Options(devices=devices, groups=groups, take=opt_values["take"], reason=opt_values["reason"])
         project = load_project(options)
         if isinstance(project, Failure):
-            return _refused(project, 2)
+            return refused(project, 2)
         code = lease.run(project, command)
-        return _refused(code, 1) if isinstance(code, Failure) else code
+        return refused(code, 1) if isinstance(code, Failure) else code
 
 
 class Mcp(Command):  # type: ignore[misc]
@@ -210,7 +154,7 @@ class Mcp(Command):  # type: ignore[misc]
         "127.0.0.1 with a token, which lies beside the address in .deploy/mcp.json. Needs the extra [mcp]."
     )
     cmd_options = (
-        _flag("http", "listen on 127.0.0.1 instead of stdio", default=False),
+        flag("http", "listen on 127.0.0.1 instead of stdio", default=False),
         {"name": "port", "short": "", "long": "port", "type": int, "default": 0, "help": "with --http; 0: a free one"},
     )
 
@@ -218,12 +162,12 @@ class Mcp(Command):  # type: ignore[misc]
         from pipeline.cli import mcp
 
         if pos_args:
-            return _refused(_surplus("mcp", pos_args), 3)
+            return refused(surplus("mcp", pos_args), 3)
         try:
             code = mcp.run(Path.cwd().resolve(), http=opt_values["http"], port=opt_values["port"])
         except KeyboardInterrupt:
             return 130
-        return _refused(code, 2) if isinstance(code, Failure) else code
+        return refused(code, 2) if isinstance(code, Failure) else code
 
 
 class View(Command):  # type: ignore[misc]
@@ -249,26 +193,26 @@ class View(Command):  # type: ignore[misc]
         from pipeline.run.build import load_build
 
         options = Options(
-            devices=_given(opt_values.get("device")),
-            groups=_given(opt_values.get("group")),
-            chips=_given(opt_values.get("chip")),
-            tags=_given(opt_values.get("tag")),
+            devices=given(opt_values.get("device")),
+            groups=given(opt_values.get("group")),
+            chips=given(opt_values.get("chip")),
+            tags=given(opt_values.get("tag")),
             profile=opt_values.get("profile", ""),
         )
         build = load_build(options)
         if isinstance(build, Failure):
-            return _refused(build, 2)
+            return refused(build, 2)
         try:
             text = self.text(build, opt_values, pos_args)
         except DeployError as error:
-            return _refused(error.failure, 2)
+            return refused(error.failure, 2)
         except KeyboardInterrupt:
             return 130
         finally:
             build.close()
         if isinstance(text, Failure):
-            return _refused(text, 3)
-        return _printed(text)
+            return refused(text, 3)
+        return printed(text)
 
 
 class Explain(View):
@@ -281,7 +225,7 @@ class Explain(View):
         "A word is a task (compile, link, ...), the name of an action, or a file that actions make or read. "
         "Without words: all."
     )
-    cmd_options = (_option("profile", "explain the build with this profile of deploy.toml"),)
+    cmd_options = (option("profile", "explain the build with this profile of deploy.toml"),)
 
     def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         from pipeline.cli.views import explain_text
@@ -298,16 +242,16 @@ class Plan(View):
         "Nothing is run or written and no port is opened. What is said about a board is what its journal believes."
     )
     cmd_options = (
-        _option("profile", "plan the build with this profile of deploy.toml"),
-        _option("device", "plan for this device of deploy.toml"),
-        _option("group", "plan for all devices of this group"),
+        option("profile", "plan the build with this profile of deploy.toml"),
+        option("device", "plan for this device of deploy.toml"),
+        option("group", "plan for all devices of this group"),
     )
 
     def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         from pipeline.cli.views import plan_text
 
         if pos_args:
-            return _surplus("plan", pos_args)
+            return surplus("plan", pos_args)
         others = [type(build)(variant) for variant in build.project.variants if variant is not build.project]
         try:
             return plan_text([build, *others])
@@ -327,17 +271,17 @@ class Graph(View):
         "PNG needs an SVG renderer (cairosvg, rsvg-convert or inkscape); everything else needs nothing."
     )
     cmd_options = (
-        _option("format", "dot, mermaid, svg, png or text"),
-        _option("output", "write to this file instead of stdout"),
-        _option("what_if", "mark what an edit of this file would rebuild", long="what-if"),
-        _option("profile", "draw the build with this profile of deploy.toml"),
+        option("format", "dot, mermaid, svg, png or text"),
+        option("output", "write to this file instead of stdout"),
+        option("what_if", "mark what an edit of this file would rebuild", long="what-if"),
+        option("profile", "draw the build with this profile of deploy.toml"),
     )
 
     def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         from pipeline.cli.views import graph_text
 
         if pos_args:
-            return _surplus("graph", pos_args)
+            return surplus("graph", pos_args)
         return graph_text(build, opt_values["format"], opt_values["output"], opt_values["what_if"])
 
 
@@ -352,9 +296,9 @@ class Report(View):
         "`html` writes index.html beside the reports: the last runs, trends and the budget, without network or script."
     )
     cmd_options = (
-        _option("format", "show: md, json, or csv (baselines); list: json, whole reports"),
+        option("format", "show: md, json, or csv (baselines); list: json, whole reports"),
         {"name": "limit", "short": "", "long": "limit", "type": int, "default": 20, "help": "list at most N, 0: all"},
-        _option("output", "html: write to this file"),
+        option("output", "html: write to this file"),
     )
 
     def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
@@ -367,6 +311,27 @@ class Report(View):
         return report_text(build.project, pos_args, opt_values["format"], opt_values["limit"])
 
 
+class Size(View):
+    """How large the application is."""
+
+    doc_purpose = "how large the application is, by section, archive or file; or how two reports differ"
+    doc_usage = "[TX [TX]] [--by section|archive|file] [--json] [--profile NAME]"
+    doc_description = (
+        "Without words: the build that lies there, beside the one before, and the limits of [size]. TX is a "
+        "transaction, as with `doit report`; of two the second is shown beside the first. Builds nothing."
+    )
+    cmd_options = (
+        option("by", "section, archive or file"),
+        flag("json", "as JSON", default=False),
+        option("profile", "look at the build with this profile of deploy.toml"),
+    )
+
+    def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
+        from pipeline.cli.size_view import size_text
+
+        return size_text(build, pos_args, opt_values["by"], as_json=opt_values["json"])
+
+
 class Devices(View):
     """The boards of the project, and those that nobody has named."""
 
@@ -377,15 +342,15 @@ class Devices(View):
         "answers to deploy.toml. --json prints the same for programs."
     )
     cmd_options = (
-        *(_option(name, text) for name, text in FILTER_TEXTS),
-        _flag("json", "as JSON", default=False),
+        *(option(name, text) for name, text in FILTER_TEXTS),
+        flag("json", "as JSON", default=False),
     )
 
     def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         from pipeline.cli.devices import devices_text
 
         if pos_args:
-            return _surplus("devices", pos_args)
+            return surplus("devices", pos_args)
         asked = any(opt_values[name] for name, _ in FILTER_TEXTS)
         return devices_text(build.project, all_of_them=not asked, as_json=opt_values["json"])
 
@@ -401,29 +366,16 @@ class Status(View):
         "its counts stay until it is given again. Opens no port."
     )
     cmd_options = (
-        _option("output", "directory for the pages"),
-        _option("unit_tests", "JUnit XML of your unit tests", long="unit-tests"),
+        option("output", "directory for the pages"),
+        option("unit_tests", "JUnit XML of your unit tests", long="unit-tests"),
     )
 
     def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:
         from pipeline.cli.status import status_text
 
         if pos_args:
-            return _surplus("status", pos_args)
+            return surplus("status", pos_args)
         return status_text(build.project, opt_values["output"], opt_values["unit_tests"])
-
-
-def _printed(text: str) -> int:
-    """Put `text` on stdout; the exit code. `| head` that has seen enough is no error."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        _silence_stdout()
-        if not isinstance(error, BrokenPipeError):
-            print(f"stdout: error: cannot be written: {error.strerror}\nhint: free disk space", file=sys.stderr)
-            return 1
-    return 0
 
 
 class Gate(View):
@@ -438,12 +390,12 @@ class Gate(View):
         "of deploy (--candidate=--x=y). Exit code 0 means GO, 1 means NO-GO or INSUFFICIENT."
     )
     cmd_options = (
-        _option("phase", "the part of a deploy that the candidate is to shorten"),
-        _option("candidate", "the arm that is proposed"),
-        _option("baseline", "the arm that it would replace"),
+        option("phase", "the part of a deploy that the candidate is to shorten"),
+        option("candidate", "the arm that is proposed"),
+        option("baseline", "the arm that it would replace"),
         {"name": "pairs", "short": "", "long": "pairs", "type": int, "default": 0, "help": "pairs to run"},
-        _option("device", "deploy to this device of deploy.toml"),
-        _option("profile", "build with this profile of deploy.toml"),
+        option("device", "deploy to this device of deploy.toml"),
+        option("profile", "build with this profile of deploy.toml"),
     )
     _go = False
 
@@ -454,7 +406,7 @@ class Gate(View):
         from pipeline.measure.compare.evidence import GateOptions, gate_text
 
         if pos_args:
-            return _surplus("gate", pos_args)
+            return surplus("gate", pos_args)
         words = (opt_values["phase"], opt_values["candidate"], opt_values["baseline"])
         asked = GateOptions(*words, pairs=opt_values["pairs"], command=shlex.join(["doit", *sys.argv[1:]]))
         found = gate_text(build, asked, lambda line: print(line, file=sys.stderr, flush=True))
@@ -466,32 +418,3 @@ class Gate(View):
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         code: int = super().execute(opt_values, pos_args)
         return code or int(not self._go)
-
-
-def _silence_stdout() -> None:
-    from pipeline.report.terminal import silence
-
-    silence(sys.stdout)
-
-
-def _given(value: str | None) -> tuple[str, ...]:
-    return (value,) if value else ()
-
-
-def _surplus(command: str, words: list[str], hint: str = "", takes: str = "no arguments") -> Failure:
-    from pipeline.failures import fail
-    from pipeline.model import FailureCategory
-
-    message = f"takes {takes}, got {' '.join(words)}"
-    hint = hint or f"see `doit help {command}`"
-    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=command, message=message, hint=hint)
-
-
-def _refused(failure: Failure, code: int) -> int:
-    from pipeline.report.terminal import say_failure
-
-    if code == 2:
-        say_failure(failure, sys.stderr)
-    else:  # what is wrong with the command line stands in no file
-        print(f"{failure.line()}\nhint: {failure.hint}", file=sys.stderr)
-    return code

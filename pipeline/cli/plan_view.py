@@ -112,6 +112,13 @@ def _rows(rows: Iterable[tuple[Placement, str]]) -> Iterator[str]:
         yield f"  {placement.name:<12} {placement.offset:#010x}  {fate}"
 
 
+def not_asked(forecasts: Iterable[Forecast], remote: str) -> str:
+    """What this view does not know where there is a shared cache (`remote`: its URL)."""
+    if remote and any(one.fate in (Fate.RUN, Fate.UNCERTAIN) and one.action.cacheable for one in forecasts):
+        return f"host: the shared cache {remote} was not asked; it may have some of that"
+    return ""
+
+
 def nothing_to_do(forecasts: Sequence[Forecast]) -> str:
     """The last line about the host."""
     if all(one.fate is Fate.UP_TO_DATE for one in forecasts):

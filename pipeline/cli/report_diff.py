@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.measure.baseline.rows import compare, rows_of
 from pipeline.measure.baseline.view import Table, compared_table, number, ratio
+from pipeline.report.size import SizeLimits, change, compared
 
 Report = Mapping[str, Any]
 NONE = "-"
@@ -59,6 +60,7 @@ def diff_tables(before: Report, after: Report) -> list[tuple[str, Sequence[str],
         ("what differs", *_facts(before, after, _DEPLOY_FACTS)),
         ("durations", *_durations(before, after)),
         ("regions", *_regions(before, after)),
+        ("size", *_sizes(before, after)),
         ("changed inputs of the second", ("input",), [(name,) for name in after["changed_inputs"]]),
     ]
 
@@ -182,6 +184,16 @@ def _regions(before: Report, after: Report) -> Table:
         if first != second:
             rows.append((name, first, second))
     return ("region", "before", "after"), rows
+
+
+def _sizes(before: Report, after: Report) -> Table:
+    """The totals that are not equal, where both reports have them."""
+    old, new = before.get("size"), after.get("size")
+    if not old or not new:
+        return (), []
+    rows = compared(new, old, SizeLimits())["totals"]
+    cells = [(row["name"], str(row["before"]), str(row["size"]), change(row["size"], row["before"])) for row in rows]
+    return ("memory", "before", "after", "change"), [row for row in cells if row[1] != row[2]]
 
 
 def _region(row: Mapping[str, Any] | None) -> str:

@@ -79,7 +79,7 @@ def _names(project: Project) -> list[str]:
     return sorted(mine, key=lambda name: (name.partition("-")[2][:15], name), reverse=True)
 
 
-def _load(project: Project, name: str) -> Report | Failure:
+def load_report(project: Project, name: str) -> Report | Failure:
     """The report called `name`: an id, the beginning or the end of one, `last`, or the path of a JSON file."""
     if name.endswith(".json") and (Path(name).is_file() or "/" in name):
         found = _from_file(Path(name))
@@ -143,7 +143,7 @@ def _list(project: Project, kind: str, limit: int) -> str | Failure:
 
 
 def _show(project: Project, name: str, kind: str) -> str | Failure:
-    found = _load(project, name)
+    found = load_report(project, name)
     if isinstance(found, Failure):
         return found
     report_kind = report_diff.kind_of(found)
@@ -165,7 +165,7 @@ def _show(project: Project, name: str, kind: str) -> str | Failure:
 
 
 def _diff(project: Project, before: str, after: str) -> str | Failure:
-    old, new = _load(project, before), _load(project, after)
+    old, new = load_report(project, before), load_report(project, after)
     if isinstance(old, Failure):
         return old
     if isinstance(new, Failure):

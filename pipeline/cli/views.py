@@ -16,7 +16,7 @@ from cache.blobs import BlobStore
 from cache.digest import ActionKey
 from pipeline.cli import plan_view
 from pipeline.engine import explain
-from pipeline.engine.forecast import forecast
+from pipeline.engine.forecast import Forecast, by_stage, forecast
 from pipeline.failures import fail
 from pipeline.flash.journal import DeviceState
 from pipeline.model import DEVICE_STAGES, Action, Failure, FailureCategory, Stage
@@ -37,6 +37,7 @@ def explain_text(build: Build, words: Sequence[str]) -> str | Failure:
     names = words or [*(stage.value for stage in (Stage.FINGERPRINT, *explain.host_stages())), DEVICE_STAGES[0].value]
     reads = engine.workspace.readers()
     lines: list[str] = []
+    shown: list[Forecast] = []
     for word in names:
         stages = list(Stage) if word.partition(":")[0] == "deploy" else None
         chosen = explain.select(engine.graph, reads, word) if stages is None else ()
@@ -46,6 +47,7 @@ def explain_text(build: Build, words: Sequence[str]) -> str | Failure:
             for stage in stages:
                 lines += _fingerprint_lines(engine) if stage is Stage.FINGERPRINT else ()
                 lines += explain.explain_stage(stage, forecasts)
+                shown += by_stage(forecasts, stage)
             continue
         actions = {action for action in chosen if isinstance(action, Action)}
         if not actions:
@@ -53,6 +55,8 @@ def explain_text(build: Build, words: Sequence[str]) -> str | Failure:
         for one in forecasts:
             if one.action in actions:
                 lines += explain.explain_action(one)
+                shown.append(one)
+    lines += filter(None, [plan_view.not_asked(shown, build.shared.url)])
     return "\n".join(lines) + "\n"
 
 
@@ -83,7 +87,7 @@ def _plan_of(build: Build) -> str:
     engine = build.engine
     forecasts = forecast(engine.workspace)
     lines = list(plan_view.host_lines(forecasts))
-    lines += filter(None, [plan_view.nothing_to_do(forecasts)])
+    lines += filter(None, [plan_view.nothing_to_do(forecasts), plan_view.not_asked(forecasts, build.shared.url)])
     images = [
         (placement, plan_view.image_after(build.toolchain.images[placement.name], forecasts))
         for placement in build.placements

@@ -15,6 +15,7 @@ from pipeline.config.values import (
     FORMAT_OPTIONS,
     HOST,
     IMAGE_FORMATS,
+    LOADED,
     NINJA_KINDS,
     PREBUILT,
     RESET_COMMAND,
@@ -34,6 +35,7 @@ def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Prob
         *_device_checks(config, document),
         *_action_checks(config),
         *_image_checks(config),
+        *_identity_checks(config),
         *_library_checks(config),
         *_host_checks(config),
     ]
@@ -67,6 +69,10 @@ def prebuilt_checks(document: Mapping[str, Any]) -> list[Problem]:
     if "library" in document:
         fact = f"[[library]] is for toolchains that compile, but toolchain.kind is '{kind}'"
         problems.append(Problem(("library", 0), False, fact, "remove it"))
+    evidence = [key for key in ("inputs", "depfiles", "ninja", "env") if prebuilt.get(key)]
+    if evidence and not prebuilt.get("build"):
+        fact = f"'prebuilt.{evidence[0]}' says what the command of 'prebuilt.build' reads, and there is none"
+        problems.append(Problem(("prebuilt", evidence[0]), False, fact, 'add build = ["make"], or remove it'))
     given = [key for key in ("directory", "files") if prebuilt.get(key)]
     if kind in NINJA_KINDS and "prebuilt" not in document:
         return problems
@@ -110,6 +116,17 @@ def _image_checks(config: DeployConfig) -> list[Problem]:
             problems.append(Problem((*path, "partition"), True, fact, "give one of them another partition"))
         holders.setdefault(image.partition, image.name)
     return problems
+
+
+def _identity_checks(config: DeployConfig) -> list[Problem]:
+    """What an image calls its ELF file is chosen where images are made by commands of others."""
+    kind, said = config.toolchain.kind, config.image_identity
+    if kind in NINJA_KINDS or said == "" or (said == LOADED and kind != PREBUILT):
+        return []
+    fact = f"toolchain.kind is '{kind}', whose images are what their files hold"
+    if kind != PREBUILT:
+        fact = f"'image.identity' is '{said}', but images of kind '{kind}' always name what is loaded"
+    return [Problem(("image", "identity"), False, fact, "remove the key")]
 
 
 def _source_problems(image: ImageConfig) -> list[Problem]:

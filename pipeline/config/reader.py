@@ -21,6 +21,7 @@ from pipeline.config.schema import (
     CmakeConfig,
     DeployConfig,
     DeviceConfig,
+    ExecutionConfig,
     FlashSettings,
     GateConfig,
     HostConfig,
@@ -35,6 +36,7 @@ from pipeline.config.schema import (
     ReadinessConfig,
     Reports,
     ServiceConfig,
+    SizeConfig,
     ToolchainConfig,
     Verify,
 )
@@ -67,9 +69,11 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "partitions": Partitions,
         "flash": FlashSettings,
         "budget": Budget,
+        "size": SizeConfig,
         "verify": Verify,
         "readiness": ReadinessConfig,
         "cache": CacheSettings,
+        "execution": ExecutionConfig,
         "reports": Reports,
         "gate": GateConfig,
         "host": HostConfig,
@@ -215,6 +219,9 @@ def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict
             problems.append(_wrong_type((name,), tables, "table"))
             continue
         for key, table in tables.items():
+            if name == "image" and key == _IDENTITY and not isinstance(table, dict):
+                values["image_identity"] = _identity(table, problems)
+                continue
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):
                 hint = "use letters, digits, '_', '-' and '.', and begin with a letter or a digit"
                 problems.append(Problem((name, key), False, f"'{key}' cannot be the name of a {name}", hint))
@@ -230,6 +237,18 @@ def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict
             continue
         values[name] = [_read_table(table, shape, (name, n), problems) for n, table in enumerate(listed)]
     return values
+
+
+_IDENTITY = "identity"
+"""The one key of [image] itself, beside the tables of images; an image of that name is a table."""
+
+
+def _identity(value: Any, problems: list[Problem]) -> str:
+    wrong = _type_problems(("image", _IDENTITY), value, "string")
+    if not wrong and (problem := check_value(("image", _IDENTITY), value)) is not None:
+        wrong = [problem]
+    problems.extend(wrong)
+    return str(value)
 
 
 def _read_table(
@@ -288,8 +307,11 @@ _TYPE_NAMES: Mapping[Any, str] = MappingProxyType(
         tuple[str, ...]: "array of strings",
         tuple[str, ...] | None: "array of strings",
         Mapping[str, str]: "table of strings",
+        int | str | None: "size",
+        Mapping[str, int | str]: "table of sizes",
     }
 )
+_TABLES: Mapping[str, str] = MappingProxyType({"table of strings": "string", "table of sizes": "size"})
 _TYPES: Mapping[str, type[Any]] = MappingProxyType({"string": str, "integer": int, "boolean": bool})
 
 
@@ -305,10 +327,16 @@ def _type_problems(path: "KeyPath", value: Any, wanted: str) -> list[Problem]:
         return [
             _wrong_type((*path, index), item, "string") for index, item in enumerate(value) if not isinstance(item, str)
         ]
-    if wanted == "table of strings":
+    if wanted in _TABLES:
         if not isinstance(value, dict):
             return [_wrong_type(path, value, wanted)]
-        return [_wrong_type((*path, key), item, "string") for key, item in value.items() if not isinstance(item, str)]
+        return [
+            problem for key, item in value.items() for problem in _type_problems((*path, key), item, _TABLES[wanted])
+        ]
+    if wanted == "size":
+        return (
+            [] if isinstance(value, int | str) and not isinstance(value, bool) else [_wrong_type(path, value, wanted)]
+        )
     # In Python a bool is an int; in TOML it is not.
     right = isinstance(value, _TYPES[wanted]) and (wanted == "boolean" or not isinstance(value, bool))
     return [] if right else [_wrong_type(path, value, wanted)]
@@ -325,6 +353,8 @@ def _wrong_type(path: "KeyPath", value: Any, wanted: str) -> Problem:
         "array of strings": 'write ["..."], with each element in quotes',
         "table": f"write a table [{name}] with keys below it",
         "table of strings": f"write a table [{name}] with strings below it",
+        "size": 'write bytes, such as 100000, or a text with KB or MB, such as "1.5MB"',
+        "table of sizes": f"write a table [{name}] with sizes below it",
     }[wanted]
     if wanted == "table" and len(path) == 2:  # [device] with keys, where a name is missing
         hint = f"write [{path[0]}.NAME] for a name of your choice, and the keys below it"
@@ -373,6 +403,7 @@ def _build(
         libraries=tuple(LibraryConfig(**fields) for fields in values["library"]),
         images=tuple(ImageConfig(name, **fields) for name, fields in values["image"].items()),
         firmware=firmware,
+        image_identity=values.get("image_identity", ""),
         variant=variant,
         own=meant.own,
         **sections,

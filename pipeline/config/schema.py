@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import flash_size_bytes
-from pipeline.config.values import NINJA_KINDS, SIZE_UNITS, VIRTUAL_PORT
+from pipeline.config.values import FARM_PORT, LOADED, NINJA_KINDS, SIZE_UNITS, VIRTUAL_PORT, size_bytes
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.text import did_you_mean
@@ -44,7 +44,8 @@ class ProjectConfig(NamedTuple):
 
 
 class ToolchainConfig(NamedTuple):
-    """How the app is built, in every profile. `cxxflags`: for C++ sources; None: they get the `cflags`."""
+    """How the app is built, in every profile. `cxxflags`: for C++ sources; None: they get the `cflags`. `launcher`:
+    what the compiler is called through, such as ccache."""
 
     linker_script: str = ""
     kind: str = "zig"
@@ -52,6 +53,7 @@ class ToolchainConfig(NamedTuple):
     cflags: tuple[str, ...] = ()
     ldflags: tuple[str, ...] = ()
     cxxflags: tuple[str, ...] | None = None
+    launcher: tuple[str, ...] = ()
 
 
 class Prebuilt(NamedTuple):
@@ -64,6 +66,15 @@ class Prebuilt(NamedTuple):
     chip: str = ""
     build: tuple[str, ...] = ()
     """The command that builds it, run before anything of it is read."""
+    inputs: tuple[str, ...] = ()
+    """Patterns of files that it reads. These and the next two are evidence: with any of them, and a proof that nothing
+    of it moved, the command is left out."""
+    depfiles: tuple[str, ...] = ()
+    """Patterns of depfiles that it writes."""
+    ninja: tuple[str, ...] = ()
+    """Build directories of ninja that it works in."""
+    env: tuple[str, ...] = ()
+    """Further variables of the environment that it looks at."""
 
 
 class NinjaConfig(NamedTuple):
@@ -76,6 +87,8 @@ class NinjaConfig(NamedTuple):
     configure: tuple[str, ...] = ()
     places: Mapping[str, str] = MappingProxyType({})
     prefix_map: str = "debug"
+    option_headers: tuple[str, ...] = ("sdkconfig.h", "autoconf.h")
+    """Names, or patterns of paths, of headers that hold options; a compile depends on those that it uses."""
     strace: bool = False
     """Say what commands read and write without declaring it."""
 
@@ -161,6 +174,11 @@ class DeviceConfig(NamedTuple):
         return self.port.startswith(VIRTUAL_PORT)
 
     @property
+    def is_in_farm(self) -> bool:
+        """Is its port a place of a farm, which whoever uses it holds for just as long?"""
+        return self.port.startswith(FARM_PORT)
+
+    @property
     def where(self) -> str:
         """How failures name it."""
         return f"device {self.name} on {self.port}"
@@ -194,6 +212,42 @@ class Budget(NamedTuple):
         return limits | {stage.value: limit for stage in Stage if (limit := self.of(stage)) is not None}
 
 
+class SizeConfig(NamedTuple):
+    """Limits in bytes (a number, or text with a unit); None: none. `image`: of the application's image; the others: of
+    what the program takes of a memory; `section`, `archive`: by their names, an archive by what it takes in flash."""
+
+    image: int | str | None = None
+    flash: int | str | None = None
+    flash_code: int | str | None = None
+    flash_rodata: int | str | None = None
+    ram: int | str | None = None
+    iram: int | str | None = None
+    dram: int | str | None = None
+    rtc: int | str | None = None
+    psram: int | str | None = None
+    section: Mapping[str, int | str] = MappingProxyType({})
+    archive: Mapping[str, int | str] = MappingProxyType({})
+
+    @property
+    def any(self) -> bool:
+        """Is there a limit?"""
+        return any(value is not None and value != {} for value in self)
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Bytes by the key of a total."""
+        said = {key: value for key, value in self._asdict().items() if key not in ("section", "archive")}
+        return {key: size_bytes(value) for key, value in said.items() if value is not None}
+
+    @property
+    def sections(self) -> dict[str, int]:
+        return {key: size_bytes(value) for key, value in self.section.items()}
+
+    @property
+    def archives(self) -> dict[str, int]:
+        return {key: size_bytes(value) for key, value in self.archive.items()}
+
+
 class Verify(NamedTuple):
     """Which level of the verify ladder is proof enough."""
 
@@ -209,14 +263,31 @@ class ReadinessConfig(NamedTuple):
 
 
 class CacheSettings(NamedTuple):
-    """`dir`: relative to the project root or absolute; "" for the one that all projects of this user share."""
+    """`dir`: relative to the project root or absolute; "" for the one that all projects of this user share. `remote`:
+    URL of a cache that other machines share, "" for none; `remote_token_env`: the variable that holds the token for
+    it; `remote_wait_ms`: how long a run may wait at its end for results to be sent."""
 
     dir: str = ""
     max_size: str = "5GB"
+    remote: str = ""
+    remote_mode: str = "read"
+    remote_token_env: str = "HOTPLATE_CACHE_TOKEN"
+    remote_wait_ms: int = 2000
 
     @property
     def max_bytes(self) -> int:
         return int(self.max_size[:-2]) * SIZE_UNITS[self.max_size[-2:]]
+
+
+class ExecutionConfig(NamedTuple):
+    """Machines that compile for this one. `remote`: URL of a server of the Remote Execution API, "" for none; `jobs`:
+    how many commands it is given at once; `platform`: properties that a worker must have; `token_env`: the variable
+    that holds the token for it."""
+
+    remote: str = ""
+    jobs: int = 8
+    platform: Mapping[str, str] = MappingProxyType({})
+    token_env: str = "HOTPLATE_EXECUTION_TOKEN"
 
 
 class ActionConfig(NamedTuple):
@@ -345,6 +416,7 @@ class DeployConfig(NamedTuple):
     reports: Reports
     gate: GateConfig
     service: ServiceConfig
+    execution: ExecutionConfig = ExecutionConfig()
     actions: tuple[ActionConfig, ...] = ()
     images: tuple[ImageConfig, ...] = ()
     libraries: tuple[LibraryConfig, ...] = ()
@@ -353,6 +425,10 @@ class DeployConfig(NamedTuple):
     cmake: CmakeConfig = CmakeConfig()
     host: HostConfig = HostConfig()
     livetest: LiveTestConfig = LiveTestConfig()
+    size: SizeConfig = SizeConfig()
+    image_identity: str = ""
+    """`[image] identity`: what an application's image calls its ELF file, in builds of ninja: the SHA-256 of the whole
+    (`elf`), or of what is loaded (`loaded`); `""`: not said, as the toolchain does it."""
     firmware: "Firmware | None" = None
     """What a prebuilt toolchain found."""
     variant: str = ""
@@ -374,6 +450,11 @@ class DeployConfig(NamedTuple):
     def makes_firmware(self) -> bool:
         """Does a build of ninja make something that goes to flash?"""
         return self.is_ninja and bool(self.prebuilt.directory or self.prebuilt.files)
+
+    @property
+    def has_loaded_identity(self) -> bool:
+        """Shall the images of a build of ninja name what is loaded of their ELF file?"""
+        return self.makes_firmware and self.image_identity == LOADED
 
     @property
     def default_device(self) -> DeviceConfig:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pipeline.formats.toml_positions import KeyPath
 
 VIRTUAL_PORT = "virtual:"
+FARM_PORT = "labgrid://"
+"""Begins a `port` that is a place of a farm (`formats/farm_url.py`)."""
 PREBUILT = "prebuilt"
 ESP_IDF = "esp-idf"
 NINJA_KINDS = ("ninja", "cmake", ESP_IDF)
@@ -38,6 +40,7 @@ COMPILED_KEYS: Mapping[tuple[str, str], bool] = MappingProxyType(
         ("toolchain", "cflags"): False,
         ("toolchain", "cxxflags"): False,
         ("toolchain", "ldflags"): False,
+        ("toolchain", "launcher"): False,
         ("bootloader", "sources"): True,
         ("bootloader", "linker_script"): True,
         ("bootloader", "include"): False,
@@ -71,7 +74,12 @@ TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb"
 RESETS = ("auto", "classic", "usb", "instant")
 RESET_COMMAND = "command:"
 """Begins a `reset` that is a command of the user's."""
+REMOTE_MODES = ("read", "read-write")
 SIZE_UNITS: Mapping[str, int] = MappingProxyType({"MB": 1_000_000, "GB": 1_000_000_000})
+PROGRAM_UNITS: Mapping[str, int] = MappingProxyType({"KB": 1024, "MB": 1024 * 1024})
+"""Of the sizes of programs and flash, where a flash of 4MB is meant to be full with 4MB."""
+LOADED = "loaded"
+IDENTITIES = ("elf", LOADED)
 VERIFY_LEVELS = ("md5", "app-report", "journal")
 
 DESCRIPTOR_TEXT_MAX = 31
@@ -136,6 +144,20 @@ def _between(low: int, high: int) -> Rule:
 
 def _text(value: str) -> Finding:
     return None if value.strip() else ("is empty", "fill it in")
+
+
+def _port(value: str) -> Finding:
+    if value.startswith("jumpstarter://"):
+        fact = (
+            f"is '{value}', but boards of Jumpstarter cannot be opened by name: its serial streams carry no reset lines"
+        )
+        return fact, 'forward the board\'s port with `jmp`, and name that: port = "rfc2217://127.0.0.1:PORT"'
+    if not value.startswith(FARM_PORT):
+        return _text(value)
+    from pipeline.formats.farm_url import BadFarmUrl, parse_farm_url
+
+    found = parse_farm_url(value)
+    return (f"is {found.fact}", found.hint) if isinstance(found, BadFarmUrl) else None
 
 
 def _descriptor_text(value: str) -> Finding:
@@ -231,6 +253,44 @@ def _cache_size(value: str) -> Finding:
     return f"is '{value}', which is not a size", "write a whole number with its unit, such as 500MB or 5GB"
 
 
+def size_bytes(value: int | str) -> int:
+    """`"1.5MB"` -> 1572864; a number stands for itself. Raises ValueError."""
+    if isinstance(value, int):
+        return value
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(KB|MB)", value)
+    if found is None:
+        raise ValueError(value)
+    return int(float(found[1]) * PROGRAM_UNITS[found[2]])
+
+
+def _program_size(value: int | str) -> Finding:
+    hint = 'write bytes, such as 100000, or a text with KB or MB, such as "1.5MB"'
+    try:
+        return None if size_bytes(value) > 0 else (f"is {value}", hint)
+    except ValueError:
+        return f"is '{value}', which is not a size", hint
+
+
+def _program_sizes(values: Mapping[str, int | str]) -> Finding:
+    for key, value in values.items():
+        finding = _program_size(value)
+        if finding is not None:
+            return f"has a '{key}' that {finding[0]}", finding[1]
+    return None
+
+
+def _cache_url(value: str) -> Finding:
+    from pipeline.config.cache_url import fault_of
+
+    return fault_of(value) if value else None
+
+
+def _executor_url(value: str) -> Finding:
+    from pipeline.config.cache_url import executor_fault_of
+
+    return executor_fault_of(value) if value else None
+
+
 def _product(value: str) -> Finding:
     """Only below build/ is nothing a person wrote, so only there may a command's output replace a file."""
     if finding := _inside(value):
@@ -298,6 +358,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("toolchain", "kind"): _one_of(TOOLCHAIN_KINDS),
         ("toolchain", "chip"): _one_of(tuple(CHIPS)),
         ("toolchain", "linker_script"): _inside,
+        ("toolchain", "launcher"): _each(_text),
         ("bootloader", "sources"): _sources,
         ("bootloader", "include"): _each(_inside),
         ("bootloader", "linker_script"): _inside,
@@ -305,7 +366,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("partitions", "offset"): _sector,
         ("flash", "mode"): _one_of(FLASH_MODES),
         ("flash", "size"): _one_of(FLASH_SIZES),
-        ("device", "port"): _text,
+        ("device", "port"): _port,
         ("device", "ota"): _text,
         ("device", "ota_call"): _text,
         ("device", "power"): _power,
@@ -319,6 +380,10 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("device", "reset"): _reset,
         ("budget", "*"): _MS,
         ("budget", "enforce"): lambda _: None,
+        ("size", "*"): _program_size,
+        ("size", "section"): _program_sizes,
+        ("size", "archive"): _program_sizes,
+        ("image", "identity"): _one_of(IDENTITIES),
         ("verify", "level"): _one_of(VERIFY_LEVELS),
         ("readiness", "until"): _until,
         ("readiness", "timeout_ms"): _MS,
@@ -331,12 +396,24 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("reports", "keep"): _between(1, 1_000_000),
         ("service", "port"): _between(0, 65_535),
         ("cache", "max_size"): _cache_size,
+        ("execution", "remote"): _executor_url,
+        ("execution", "jobs"): _between(1, 1000),
+        ("execution", "token_env"): _variable,
+        ("cache", "remote"): _cache_url,
+        ("cache", "remote_mode"): _one_of(REMOTE_MODES),
+        ("cache", "remote_token_env"): _variable,
+        ("cache", "remote_wait_ms"): _between(0, 600_000),
         ("prebuilt", "directory"): _directory,
         ("prebuilt", "files"): _files,
         ("prebuilt", "build"): _optional_command,
+        ("prebuilt", "inputs"): _each(_inside),
+        ("prebuilt", "depfiles"): _each(_inside),
+        ("prebuilt", "ninja"): _each(_inside),
+        ("prebuilt", "env"): _each(_variable),
         ("ninja", "directory"): _build_directory,
         ("ninja", "targets"): _each(_text),
         ("ninja", "configure"): _optional_command,
+        ("ninja", "option_headers"): _each(_text),
         ("ninja", "places"): _symbols,
         ("ninja", "prefix_map"): _one_of(("debug", "all", "none")),
         ("cmake", "source"): _inside,

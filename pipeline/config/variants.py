@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 _GIVEN = (PREBUILT, *NINJA_KINDS)
 """Kinds of toolchain that compile by other people's commands."""
-OVERRIDABLE = ("project", "toolchain", "prebuilt", "bootloader", "partitions", "flash", "budget", "verify", "readiness")
+OVERRIDABLE = (
+    "project",
+    "toolchain",
+    "prebuilt",
+    "bootloader",
+    "partitions",
+    "flash",
+    "budget",
+    "size",
+    "verify",
+    "readiness",
+)
 """Sections of which a profile may have its own keys: what is built, and how a board with it is judged."""
 
 

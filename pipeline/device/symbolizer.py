@@ -23,8 +23,9 @@ from cache.named_tuple import NamedTuple
 from pipeline.boot.backtrace import Dump, Frame, FrameRule, parse_dump, trace_lines, walk
 from pipeline.formats import elf
 
-KEEP = 64
-"""Builds whose ELF is remembered; the files themselves lie in the store as long as that keeps them."""
+KEEP = 128
+"""Identities whose ELF is remembered, two of each build; the files themselves lie in the store as long as that keeps
+them."""
 
 MIN_PREFIX = 8
 """Digits of an identity that name a build: ESP-IDF's panic handler prints nine."""
@@ -56,13 +57,13 @@ class ElfStore:
         self._blobs = BlobStore(cache_dir)
 
     def keep(self, path: str) -> None:
-        """Remember the ELF at `path` (relative to the root) under its identity. A disk that is full costs a backtrace
-        and no build, so that errors are deliberately ignored."""
+        """Remember the ELF at `path` (relative to the root) under each of its identities. A disk that is full costs a
+        backtrace and no build, so that errors are deliberately ignored."""
         with contextlib.suppress(OSError):
             data = read_file(str(self._root / path))
             digest = self._blobs.put_bytes(data)
-            name = identities(data)[0]
-            write_atomic(self._index / name, f"{digest.hex} {digest.size} {path}\n".encode(), durable=False)
+            for name in identities(data):
+                write_atomic(self._index / name, f"{digest.hex} {digest.size} {path}\n".encode(), durable=False)
             entries = sorted(self._index.iterdir(), key=lambda entry: entry.stat().st_mtime_ns)
             for entry in entries[:-KEEP]:
                 entry.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from pipeline.text import visible
 DOCTOR_SCHEMA = 1
 
 
-class Health(StrEnum):
+class Condition(StrEnum):
     """`error`: no deploy works until it is cured; `warning`: one works, but not as well, or not always."""
 
     OK = "ok"
@@ -31,25 +31,25 @@ class DoctorFinding(NamedTuple):
     """`area`: what was looked at (`python`, `device bench`); `fact`: what was found there; `hint`: what to do."""
 
     area: str
-    health: Health
+    condition: Condition
     fact: str
     hint: str = ""
 
 
 def ok(area: str, fact: str) -> DoctorFinding:
-    return DoctorFinding(area, Health.OK, fact)
+    return DoctorFinding(area, Condition.OK, fact)
 
 
 def note(area: str, fact: str, hint: str = "") -> DoctorFinding:
-    return DoctorFinding(area, Health.NOTE, fact, hint)
+    return DoctorFinding(area, Condition.NOTE, fact, hint)
 
 
 def warning(area: str, fact: str, hint: str) -> DoctorFinding:
-    return DoctorFinding(area, Health.WARNING, fact, hint)
+    return DoctorFinding(area, Condition.WARNING, fact, hint)
 
 
 def bad(area: str, fact: str, hint: str) -> DoctorFinding:
-    return DoctorFinding(area, Health.ERROR, fact, hint)
+    return DoctorFinding(area, Condition.ERROR, fact, hint)
 
 
 def of_failure(area: str, failure: Failure) -> DoctorFinding:
@@ -59,12 +59,12 @@ def of_failure(area: str, failure: Failure) -> DoctorFinding:
 
 def can_deploy(findings: Sequence[DoctorFinding]) -> bool:
     """Does nothing stand in the way?"""
-    return not any(one.health is Health.ERROR for one in findings)
+    return not any(one.condition is Condition.ERROR for one in findings)
 
 
 def findings_json(findings: Sequence[DoctorFinding]) -> dict[str, Any]:
     """As data."""
-    rows = [{**one._asdict(), "health": one.health.value, "hint": one.hint or None} for one in findings]
+    rows = [{**one._asdict(), "condition": one.condition.value, "hint": one.hint or None} for one in findings]
     return {"schema": DOCTOR_SCHEMA, "can_deploy": can_deploy(findings), "findings": rows}
 
 
@@ -73,7 +73,7 @@ def findings_text(findings: Sequence[DoctorFinding], width: int) -> str:
     area_width = max((len(one.area) for one in findings), default=0)
     lines = []
     for one in findings:
-        head = f"{one.health.value:<8} {one.area:<{area_width}}  "
+        head = f"{one.condition.value:<8} {one.area:<{area_width}}  "
         lines += _wrapped(head + visible(one.fact), width, len(head))
         if one.hint:
             lines += _wrapped(f"{' ' * len(head)}hint: {visible(one.hint)}", width, len(head) + 6)
@@ -96,8 +96,8 @@ def _wrapped(line: str, width: int, indent: int) -> list[str]:
 
 
 def _verdict(findings: Sequence[DoctorFinding]) -> str:
-    errors = sum(one.health is Health.ERROR for one in findings)
-    warnings = sum(one.health is Health.WARNING for one in findings)
+    errors = sum(one.condition is Condition.ERROR for one in findings)
+    warnings = sum(one.condition is Condition.WARNING for one in findings)
     beside = f", with {_count(warnings, 'warning')}" if warnings else ""
     if errors:
         return f"a deploy cannot work: {_count(errors, 'error')}{beside.replace('with', 'and')}"

@@ -25,6 +25,8 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "serve": "show the service's page (`doit serve --open`)",
         "mcp": "be the tools of an AI agent (`doit mcp`)",
         "discover": "write found boards into deploy.toml (`doit devices:discover`)",
+        "reapi": "share results over grpc:// ([cache] remote)",
+        "farm": "use the boards of a labgrid farm (port = 'labgrid://...')",
         "bench": "measure against ninja (`doit bench:engine`)",
     }
 )

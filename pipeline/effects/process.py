@@ -18,7 +18,7 @@ import signal
 import subprocess
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.effects.api import Clock, Completed
@@ -27,6 +27,8 @@ _WATCHDOG = "read -r never; kill -9 0"
 _READY_S = 20.0
 _LOOK_S = 0.5
 """How often to look whether a command that prints nothing is still wanted."""
+_ENDED_S = 0.1
+"""How often to look whether a command has ended whose outputs are still open."""
 _MOST = 8 << 20
 """Bytes of a stream that are kept: nobody reads more, and what prints without end must not fill the memory."""
 
@@ -150,15 +152,114 @@ class _Printed:
         return data if not more else data + b"\n[%d bytes more were printed]\n" % more
 
 
-def run_shown(argv: Sequence[str], cwd: Path, *, to_stderr: bool = False) -> int:
-    """Run a command to its end with our environment, its output going where ours goes (`to_stderr`: all of it to
-    stderr); its exit code, negative for a signal. Raises OSError when it cannot be started."""
+def run_shown(argv: Sequence[str], cwd: Path) -> int:
+    """Run a command to its end with our environment and outputs; its exit code, negative for a signal. Raises OSError
+    when it cannot be started."""
     group = Group()
     try:
-        with group.start_shown(argv, cwd, to_stderr=to_stderr) as child:
+        with group.start_shown(argv, cwd, None, None) as child:
             return child.wait()
     finally:
         group.kill()
+
+
+def run_streamed(argv: Sequence[str], cwd: Path, *, to_stderr: bool = False) -> tuple[int, bytes]:
+    """Run a command to its end with our environment, its output going where ours goes as it comes (`to_stderr`: all of
+    it to stderr); its exit code, negative for a signal, and the last `_MOST` bytes that it printed. Where ours goes to
+    a terminal, it has one of its own. Raises OSError when it cannot be started."""
+    group = Group()
+    try:
+        with _PassedOn(to_stderr) as shown, group.start_shown(argv, cwd, *shown.ends) as child:
+            shown.pass_on(child)
+            return child.wait(), shown.said
+    finally:
+        group.kill()
+
+
+class _PassedOn:
+    """The way of a command's output: from `ends`, which it writes to, to our stdout and stderr."""
+
+    def __init__(self, to_stderr: bool) -> None:
+        self._kept: list[bytes] = []
+        self._size = 0
+        self._to: dict[int, int] = {}
+        ours = (2 if to_stderr else 1, 2)
+        if os.isatty(ours[0]) and os.isatty(2) and hasattr(os, "openpty"):
+            reading, writing = os.openpty()
+            _same_size(ours[0], writing)
+            self._to[reading] = ours[0]
+            self.ends = (writing, writing)
+        else:
+            pairs = [os.pipe() for _ in ours]
+            self._to = {pair[0]: to for pair, to in zip(pairs, ours, strict=True)}
+            self.ends = (pairs[0][1], pairs[1][1])
+
+    def __enter__(self) -> _PassedOn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in (*self._to, *set(self.ends)):
+            with contextlib.suppress(OSError):
+                os.close(handle)
+
+    def pass_on(self, child: subprocess.Popen[bytes]) -> None:
+        """Until the command has ended, and what it had printed by then was passed on: what it left behind may hold the
+        ends open for ever."""
+        for end in set(self.ends):
+            os.close(end)
+        with selectors.DefaultSelector() as selector:
+            for handle, to in self._to.items():
+                selector.register(handle, selectors.EVENT_READ, to)
+            while selector.get_map():
+                ended = child.poll() is not None
+                ready = selector.select(0 if ended else _ENDED_S)
+                if ended and not ready:
+                    return
+                for key, _ in ready:
+                    if not self._read(key.fd, key.data):
+                        selector.unregister(key.fileobj)
+
+    def _read(self, handle: int, to: int) -> bool:
+        """Pass a block on; False at the end."""
+        try:
+            block = os.read(handle, 1 << 16)
+        except OSError:  # how a terminal ends
+            return False
+        self._show(to, block)
+        return bool(block)
+
+    def _show(self, to: int, block: bytes) -> None:
+        self._kept.append(block)
+        self._size += len(block)
+        while self._size - len(self._kept[0]) > _MOST:
+            self._size -= len(self._kept.pop(0))
+        view = memoryview(block)
+        with contextlib.suppress(OSError):  # the reader went away; the build goes on
+            while view:
+                view = view[os.write(to, view) :]
+
+    @property
+    def said(self) -> bytes:
+        """The end of it."""
+        return b"".join(self._kept)
+
+
+def _same_size(of: int, to: int) -> None:
+    """Make a terminal as wide as another one."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+        import termios
+
+        fcntl.ioctl(to, termios.TIOCSWINSZ, fcntl.ioctl(of, termios.TIOCGWINSZ, b"\0" * 8))
+
+
+def captured(argv: Sequence[str], env: Mapping[str, str], started: Callable[[int], None]) -> tuple[int, bytes, bytes]:
+    """Run a command in our own process group, with our input; `started` is told its pid. Its exit code (negative for a
+    signal) and what it printed. Raises OSError when it cannot be started."""
+    with subprocess.Popen(list(argv), env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        started(child.pid)
+        out, err = child.communicate()
+        return child.returncode, out, err
 
 
 @contextlib.contextmanager
@@ -233,13 +334,14 @@ class Group:
         """A child in this group with our environment and outputs, and a pipe as its input. Raises OSError."""
         return subprocess.Popen(list(argv), cwd=cwd, stdin=subprocess.PIPE, process_group=self._watchdog.pid)
 
-    def start_shown(self, argv: Sequence[str], cwd: Path, *, to_stderr: bool) -> subprocess.Popen[bytes]:
-        """A child in this group with our environment and outputs, and no input. Raises OSError."""
+    def start_shown(self, argv: Sequence[str], cwd: Path, out: int | None, err: int | None) -> subprocess.Popen[bytes]:
+        """A child in this group with our environment, these outputs (None: ours), and no input. Raises OSError."""
         return subprocess.Popen(
             list(argv),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
-            stdout=2 if to_stderr else None,
+            stdout=out,
+            stderr=err,
             process_group=self._watchdog.pid,
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 TIMEOUT_S = 10.0
 
@@ -38,6 +38,24 @@ def printed(argv: Sequence[str], timeout_s: float = TIMEOUT_S) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+
+
+def said(argv: Sequence[str], environment: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> str:
+    """All that a command that only looks prints, to stdout and stderr, whether it likes what it was asked or not; `""`
+    where it cannot be started or does not end."""
+    try:
+        done = subprocess.run(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            timeout=timeout_s,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 def distribution_version(name: str) -> str:

@@ -8,10 +8,12 @@ that failed leaves neither outputs nor entry.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from cache.actions import ActionResult, OutputFile
@@ -22,14 +24,27 @@ from cache.stamps import Entry
 from pipeline.engine.build_log import Outputs, Record, record_name
 from pipeline.engine.build_place import kind_of_output
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import ActionDecision, Blocked, Cause, Fate, Keyed, decide, key_of, look_up, stored_paths
+from pipeline.engine.decision import (
+    ActionDecision,
+    Blocked,
+    Cause,
+    Fate,
+    Keyed,
+    decide,
+    explained,
+    key_of,
+    look_up,
+    stored_paths,
+)
 from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import Executed, execute, made_files, remove_files
+from pipeline.engine.far_compiles import FarCompiles
 from pipeline.engine.interpreters import clear
-from pipeline.engine.keys import bound_key, full_key
+from pipeline.engine.keys import bound_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
-from pipeline.engine.results import CHANGED, ActionFailure, FailureKind
+from pipeline.engine.results import CHANGED, ActionFailure, FailureKind, SharedCounts
+from pipeline.engine.shared_results import SharedResults
 from pipeline.engine.statements import MOST_UNDECLARED, StatementRuns, execute_statement
 from pipeline.engine.statements import made_files as made_files_of_statement
 from pipeline.engine.states import ActionState
@@ -80,6 +95,40 @@ class ActionRunner:
         self._discovery = Discovery(workspace, self._observer)
         self._restorer = Restorer(workspace)
         self._statements = StatementRuns(workspace, self._observer)
+        self._shared: SharedResults | None = None
+        """Once something was missing here, and where `[cache] remote` names one."""
+        self._far: FarCompiles | None = None
+        """Once something must be executed, and where `[execution] remote` names who else may."""
+
+    @property
+    def shared(self) -> SharedResults | None:
+        """What other machines may have, asked for the first time when something is missing here."""
+        if self._shared is None and (remote := self._workspace.host.remote()) is not None:
+            self._shared = SharedResults(self._workspace, remote)
+        return self._shared
+
+    @property
+    def is_sharing(self) -> bool:
+        """Was something missing here, and are there others to ask?"""
+        return self._shared is not None
+
+    def bring(self, missed: Sequence[Keyed]) -> frozenset[ActionKey]:
+        """Ask other machines for these. The base keys of those that `find` will find now; never raises."""
+        with contextlib.suppress(OSError):
+            return self.shared.bring(missed, self._observer) if self.shared is not None else frozenset()
+        return frozenset()
+
+    def shared_counts(self) -> SharedCounts:
+        """What was asked of other machines in this run, but for `restored`."""
+        counts = SharedCounts() if self._shared is None else self._shared.counts()
+        return counts if self._far is None else counts._replace(executed=self._far.executed)
+
+    def cancel(self) -> None:
+        """Give up what runs, here and elsewhere."""
+        self.stop()
+        self._workspace.host.runner.cancel()
+        if self._far is not None:
+            self._far.cancel()
 
     def stop(self) -> None:
         """Start nothing any more; what runs may end."""
@@ -97,6 +146,10 @@ class ActionRunner:
         For the thread that decides what starts: a restore is so short that handing it to another thread and waiting
         for the interpreter's lock there costs more than the restore."""
         return self._guarded(action, lambda: self._settle(action, lambda refused: self._decide(action, cause, refused)))
+
+    def explained(self, action: Action, cause: Cause) -> Cause:
+        """Why it must run, for a report."""
+        return explained(action, self._observer, cause)
 
     def perform(self, keyed: Keyed) -> Performed:
         """Execute what `find` did not find. Raises KeyboardInterrupt when the runner was cancelled."""
@@ -193,7 +246,7 @@ class ActionRunner:
         self._forget(action)
         if action.statement is not None:
             return self._execute_statement(keyed, start)
-        ran, stray = self._run_watched(action) if action.is_users else (execute(self._workspace, action), "")
+        ran, stray = self._run_watched(keyed) if action.is_users else (self._run(keyed), "")
         failure = ran.failure or self._missing_output(action, ran)
         if failure is None and stray:
             message = f"the command wrote {stray}, which no action declares as an output"
@@ -241,13 +294,23 @@ class ActionRunner:
         notes = (*notes, *(Reason("undeclared", action.name, "", line) for line in used))
         return Performed(ActionState.EXECUTED, _text(ran.stdout + ran.stderr), notes=notes)
 
-    def _run_watched(self, action: Action) -> tuple[Executed, str]:
+    def _run(self, keyed: Keyed) -> Executed:
+        """Here or elsewhere."""
+        if not self._workspace.host.far_jobs:
+            return execute(self._workspace, keyed.action)
+        with self._lock:
+            if self._far is None:
+                far = self._workspace.host.far()
+                self._far = FarCompiles(self._workspace, self._observer, self._discovery, far)
+        return execute(self._workspace, keyed.action, partial(self._far.run, keyed))
+
+    def _run_watched(self, keyed: Keyed) -> tuple[Executed, str]:
         """What the command of a user did, and what it wrote that no action declares."""
         with self._lock:
             if self._undeclared is None:
                 clear(self._workspace.directories.state)
                 self._undeclared = UndeclaredOutputs(self._workspace)
-        return self._undeclared.run(lambda: execute(self._workspace, action))
+        return self._undeclared.run(lambda: self._run(keyed))
 
     def _forget(self, action: Action) -> None:
         self._workspace.records.drop(record_name(action))
@@ -345,7 +408,7 @@ class ActionRunner:
         entries = [(path, self._table.current(path)) for path in keyed.action.outputs]
         if any(entry is None for _, entry in entries):
             return (Reason("output vanished", keyed.action.name, "", "not recorded"),)
-        key = full_key(keyed.base, found.key)
+        key = self._observer.result_key(keyed, found)
         outputs = tuple((path, e.sha256, e.stamp.executable) for path, e in entries if e is not None)
         self._remember(keyed, key, found, outputs)
         if not keyed.action.cacheable:
@@ -366,6 +429,8 @@ class ActionRunner:
             ):
                 key = bound_key(key, self._workspace.symbols)
             self._results.record(key, ActionResult(tuple(stored), stdout, stderr, round(ran.duration_s * 1000)))
+            if self._shared is not None:
+                self._shared.offer(key, keyed.base if keyed.action.depfile else None)
         except OSError as error:
             return (Reason(NOT_STORED, keyed.action.name, "", f"{error.filename or 'cache'}: {error.strerror}"),)
         return ()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Iterable, KeysView
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,9 @@ Outputs = tuple[tuple[str, str, bool], ...]
 """(path, SHA-256, executable)."""
 
 _How = tuple[Any, ...]
+_Decoded = tuple[Observed, Outputs, str, str]
+_LONG = 1 << 14
+"""Bytes of a row: a hundred files."""
 _T = TypeVar("_T", bound=tuple[Any, ...])
 
 
@@ -62,17 +66,16 @@ class BuildRecords:
         self.unrecorded: dict[str, str] = dict(made) if _is_unrecorded(made) else {}
         """Outputs that were made and that no record holds (any more): path -> SHA-256, `""` if it is not known since
         the action may have been killed."""
+        self._long: dict[str, tuple[bytes, _Decoded | None]] = {}
+        """Rows that take long to decode, as they were last."""
         self._shared: dict[Any, Any] = {}
         self.changed = False
         """Is there anything that the saved ones do not hold?"""
 
     def get(self, name: str) -> Record | None:
         """The record of this action."""
-        row = self._rows.get(name)
-        if row is None:
-            return None
-        decoded = _row(row[0])
-        if decoded is None:
+        row, decoded = self._rows.get(name), self._decoded(name)
+        if row is None or decoded is None:
             return None
         inputs, outputs, depfile, key = decoded
         builtin, words, params, env, tool, salt, absent = row[1]
@@ -87,15 +90,25 @@ class BuildRecords:
 
     def result(self, name: str) -> tuple[Outputs, str] | None:
         """The outputs and the key of `get`, for a quarter of its price."""
-        row = self._rows.get(name)
-        decoded = None if row is None else _row(row[0])
+        decoded = self._decoded(name)
         return None if decoded is None else (decoded[1], decoded[3])
 
     def files(self, name: str) -> tuple[Observed, Outputs] | None:
         """The declared inputs and the outputs of `get`, likewise."""
-        row = self._rows.get(name)
-        decoded = None if row is None else _row(row[0])
+        decoded = self._decoded(name)
         return None if decoded is None else decoded[:2]
+
+    def _decoded(self, name: str) -> _Decoded | None:
+        row = self._rows.get(name)
+        if row is None:
+            return None
+        data = row[0]
+        if len(data) < _LONG:
+            return _row(data)
+        known = self._long.get(name)
+        if known is None or known[0] is not data:
+            known = self._long[name] = (data, _row(data))
+        return known[1]
 
     def discovered(self, name: str) -> Observed:
         """What that action read beside its declared inputs, as far as is known."""
@@ -220,11 +233,14 @@ def _is_strings(value: Any) -> bool:
 
 
 def _is_pairs(value: Any) -> bool:
-    return value.__class__ is tuple and all(_is_strings(part) and len(part) == 2 for part in value)
+    # By column: a link has ten thousand of them.
+    if value.__class__ is not tuple or not set(map(type, value)) <= {tuple} or not set(map(len, value)) <= {2}:
+        return False
+    return set(map(type, chain.from_iterable(value))) <= {str}
 
 
 def _is_observed(value: Any) -> bool:
-    return _is_pairs(value) and all(is_hex_name(sha256) for _, sha256 in value)
+    return _is_pairs(value) and all(map(is_hex_name, {sha256 for _, sha256 in value}))
 
 
 def _is_how(value: Any) -> bool:
@@ -235,7 +251,7 @@ def _is_how(value: Any) -> bool:
     return said and _is_pairs(params) and _is_pairs(env) and _is_pairs((tool, (builtin, salt))) and _is_strings(absent)
 
 
-def _row(data: bytes) -> tuple[Observed, Outputs, str, str] | None:
+def _row(data: bytes) -> _Decoded | None:
     """What `BuildRecords.put` encoded; None for anything else."""
     try:
         inputs, outputs, depfile, key = marshal.loads(data)

@@ -47,7 +47,8 @@ def _paths(value: Any) -> tuple[str, ...]:
 class IdentifiedSet(NamedTuple):
     """A candidate set with the content of its files, and its key. `entries`, where they were stamped: what was seen of
     each; `newest_ns` is the latest ctime of them, `seen_ns` an instant (of time.monotonic_ns) not later than the first
-    look at one."""
+    look at one. `options`: those of the files that are option headers; their content is not in the key, since what
+    counts of it depends on who reads it."""
 
     key: ActionKey
     discovered: Observed
@@ -55,3 +56,4 @@ class IdentifiedSet(NamedTuple):
     entries: tuple[Entry, ...] = ()
     newest_ns: int = 0
     seen_ns: int = 0
+    options: tuple[tuple[str, Entry], ...] = ()

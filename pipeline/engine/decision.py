@@ -26,7 +26,6 @@ from pipeline.engine.keys import (
     base_key,
     bound_key,
     first_difference,
-    full_key,
     walk_base,
 )
 from pipeline.model import Action, Reason, Tool
@@ -92,6 +91,18 @@ class ActionView(MovedView, Protocol):
         """The set with its files' content, None when it cannot apply."""
         ...
 
+    def result_key(self, keyed: Keyed, found: IdentifiedSet) -> ActionKey:
+        """The key of the result of what is read."""
+        ...
+
+    def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
+        """What the action read, if nothing of that moved but an option header, and in nothing that counts for it."""
+        ...
+
+    def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
+        """Of an option header that moved, the option that counts for the action, None if none does; else what moved."""
+        ...
+
     def stored(self, key: ActionKey) -> ActionResult | None:
         """The result under a full key."""
         ...
@@ -107,6 +118,9 @@ class ActionView(MovedView, Protocol):
     def waits_for(self, paths: Iterable[str]) -> str:
         """The first of these whose content depends on an action that would run first, `""` if there is none."""
         ...
+
+
+NOT_DEFINED = "not defined"
 
 
 class Cause(NamedTuple):
@@ -127,6 +141,8 @@ class Cause(NamedTuple):
         subject = f"{action.name}: {name}" if name else action.name
         if self.only_outputs:
             return Reason("output", subject, before[:12], "missing or other content")
+        if kind is InputKind.OPTION:
+            return Reason(kind.value, subject, before or NOT_DEFINED, after or NOT_DEFINED)
         if kind in (InputKind.INPUT, InputKind.DISCOVERED):
             return Reason(kind.value, subject, before[:12], after[:12] or "moved or missing")
         return Reason(kind.value, subject, before, after)
@@ -224,7 +240,8 @@ def _untold(action: Action, record: Record, view: MovedView) -> KeyDifference | 
     """Nothing moved, but ninja would run the statement: by the times of files, or since its log says too little."""
     if action.statement is None:
         return None
-    newest = max(view.newest_ns(record.discovered), view.newest_ns(record.inputs))
+    others = tuple([(path, "") for path in action.statement.in_place_of])
+    newest = max(view.newest_ns(observed) for observed in (record.discovered, record.inputs, others))
     return (
         None if view.is_told(action, newest) else KeyDifference(InputKind.STATEMENT, "", "", "not known to ninja yet")
     )
@@ -249,10 +266,43 @@ def decide(
             return ActionDecision(Fate.UP_TO_DATE, key=ActionKey(record.key), outputs=record.outputs)
         if kept and (found := _by_record(action, record, view, refused)) is not None:
             return found
+        if cause.moved is not None and cause.moved.kind is InputKind.DISCOVERED:
+            found = _without_use(action, record, view)
+            if found is not None:
+                return found
     keyed = key_of(action, view)
     if isinstance(keyed, Blocked):
         return ActionDecision(Fate.BLOCKED, subject=keyed.path, why=keyed.why)
     return look_up(keyed, view, refused)
+
+
+def _without_use(action: Action, record: Record, view: ActionView) -> ActionDecision | None:
+    """Up to date since it uses no option that moved: its key is what it was, without making it anew."""
+    if command_of(action, view.tools) != record.command:
+        return None
+    try:
+        inputs = [(path, view.entry(path)) for path in action.inputs]
+        found = view.with_options(action, record)
+    except OSError:
+        return None  # a directory in the place of a header, for one
+    there = tuple([(path, entry) for path, entry in inputs if entry is not None])
+    if tuple([(path, entry.sha256) for path, entry in there]) != record.inputs:
+        return None
+    if found is None or not all(view.is_there(*output) for output in record.outputs):
+        return None
+    key = ActionKey(record.key)
+    return ActionDecision(Fate.UP_TO_DATE, Keyed(action, record.command, there, key), key, found, record.outputs)
+
+
+def keys_that_fit(keyed: Keyed, view: ActionView) -> list[ActionKey]:
+    """The keys under which a result of this content may lie, in the order in which `look_up` tries them."""
+    action, keys = keyed.action, []
+    for candidate in _candidates(keyed, view.record(action), view):
+        found = view.identify(candidate)
+        if found is not None and _names_makers(action, candidate, view):
+            key = view.result_key(keyed, found)
+            keys += [key] if action.statement is None else [key, bound_key(key, view.symbols)]
+    return keys
 
 
 def _taken_over(action: Action, view: ActionView) -> ActionDecision | None:
@@ -265,7 +315,7 @@ def _taken_over(action: Action, view: ActionView) -> ActionDecision | None:
     there = tuple((path, entry.sha256, entry.stamp.executable) for path, entry in outputs if entry is not None)
     if isinstance(keyed, Blocked) or keyed.lacks or found is None or len(there) < len(outputs):
         return None
-    return ActionDecision(Fate.UP_TO_DATE, keyed, full_key(keyed.base, found.key), found, there, by_ninja=True)
+    return ActionDecision(Fate.UP_TO_DATE, keyed, view.result_key(keyed, found), found, there, by_ninja=True)
 
 
 def _runs_as_ninja(action: Action, record: Record | None, view: ActionView) -> ActionDecision | None:
@@ -309,7 +359,7 @@ def look_up(keyed: Keyed, view: ActionView, refused: Collection[ActionKey] = ())
         found = view.identify(candidate)
         if found is None or not _names_makers(action, candidate, view):
             continue
-        key = full_key(keyed.base, found.key)
+        key = view.result_key(keyed, found)
         if record is not None and record.key == key and all(view.is_there(*output) for output in record.outputs):
             return ActionDecision(Fate.UP_TO_DATE, keyed, key, found, record.outputs)
         if action.cacheable and key not in refused:
@@ -372,6 +422,20 @@ def _names_makers(action: Action, candidate: CandidateSet, view: ActionView) -> 
         return True
     named = {*action.inputs, *candidate.discovered}
     return named.issuperset(view.products(action.inputs)) and named.issuperset(view.products(candidate.discovered))
+
+
+def explained(action: Action, view: ActionView, cause: Cause) -> Cause:
+    """Why it must run, for people: of an option header that moved, the option."""
+    record = view.record(action)
+    if record is None or cause.moved is None or cause.moved.kind is not InputKind.DISCOVERED:
+        return cause
+    for path, sha256 in record.discovered:
+        now = _sha256(path, view)
+        if now != sha256:
+            moved = view.explain_option(action, record, KeyDifference(InputKind.DISCOVERED, path, sha256, now))
+            if moved is not None:
+                return Cause(moved)
+    return cause
 
 
 # --- what moved -------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ class Engine:
                     if not done.ok:
                         break
             assert result is not None  # there is one stage at least
-            return result
+            return result.with_shared_counts()
         finally:
             self.table.settle()
             self.workspace.end()
@@ -156,7 +156,8 @@ class Engine:
     def _has_more_to_compile(self, stage: Stage) -> bool:
         self._asked.add(stage)
         return (
-            Stage.FINGERPRINT is not stage
+            self.skipped is None  # else the actions are those of the last run
+            and Stage.FINGERPRINT is not stage
             and Stage.COMPILE not in self._asked
             and not all(
                 self.workspace.is_declared_as_recorded(action)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cache.durable import read_file
 from cache.named_tuple import NamedTuple
 from pipeline.effects.api import Completed
+from pipeline.effects.executor import HERE
 from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
 from pipeline.engine.waiting_files import has_no_end
 from pipeline.engine.workspace import Workspace
@@ -38,9 +39,12 @@ class Executed(NamedTuple):
     """Of a statement that was traced: what it read and wrote without declaring it."""
 
 
-def execute(workspace: Workspace, action: Action) -> Executed:
-    """Run it from the project root. Raises OSError when a directory cannot be made or a stale output not removed, and
-    KeyboardInterrupt when the runner was cancelled; outputs are gone then."""
+def execute(
+    workspace: Workspace, action: Action, around: Callable[[Callable[[], Executed]], Executed] = lambda here: here()
+) -> Executed:
+    """Run it from the project root. `around` is given what runs it here, and may do that later or have it done
+    elsewhere. Raises OSError when a directory cannot be made or a stale output not removed, and KeyboardInterrupt when
+    the runner was cancelled; outputs are gone then."""
     outputs = made_files(workspace, action)
     workspace.build_place.checked(outputs)
     for path in outputs:
@@ -61,7 +65,7 @@ def execute(workspace: Workspace, action: Action) -> Executed:
         if not os.path.isdir(directory):  # noqa: PTH112 - almost always there, and asking is cheaper than making
             Path(directory).mkdir(parents=True, exist_ok=True)
     try:
-        return _builtin(workspace, action, outputs) if action.builtin else _command(workspace, action)
+        return around(lambda: _builtin(workspace, action, outputs) if action.builtin else _command(workspace, action))
     except BaseException:
         remove_files(outputs)
         workspace.former.put_back(outputs)
@@ -97,6 +101,8 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         message = f"{path} cannot be read: it is a FIFO or a device, and no file"
         return Executed(failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, message, action.argv))
     argv, env = placed_command(workspace, action)
+    if action.count_as == "compiled":
+        argv = (*tool.launcher, *argv)
     try:
         with _short_enough(workspace, action, argv) as said:
             done = _run(workspace, action, said, env)
@@ -104,17 +110,30 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
     except OSError as error:
-        message = f"{tool.path} cannot be run: {error.strerror or error}"
+        message = f"{argv[0]} cannot be run: {error.strerror or error}"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, argv))
     failure = None
     if done.exit_code != 0:
         # Many tools write their errors to stdout.
         words = (done.stderr or done.stdout).decode("utf-8", "replace")
         how = f"exit code {done.exit_code}" if done.exit_code > 0 else f"signal {-done.exit_code}"
-        failure = ActionFailure(
-            action.name, FailureKind.EXIT, f"{action.name} failed with {how}", argv, done.exit_code, words
-        )
+        kind, message = FailureKind.EXIT, f"{action.name} failed with {how}"
+        if said_by := _of_launcher(argv, tool.path, words):
+            kind, message = FailureKind.LAUNCHER, f"the launcher failed, not the compiler: {said_by}"
+        failure = ActionFailure(action.name, kind, message, argv, done.exit_code, words)
+    printed = dict(action.params).get("stdout") if failure is None else None
+    if printed is not None:
+        Path(workspace.resolve(printed)).write_bytes(done.stdout)
+        done = done._replace(stdout=b"")
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+def _of_launcher(argv: tuple[str, ...], compiler: str, words: str) -> str:
+    """What the launcher that the compiler was called through says of itself, `""` if the words are the compiler's."""
+    if argv[0] == compiler:
+        return ""
+    name = posixpath.basename(argv[0])
+    return next((line for line in words.splitlines() if line.startswith((f"{name}: ", f"{name}["))), "")
 
 
 def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[str, str]) -> Completed:
@@ -138,35 +157,35 @@ def _waited_for(workspace: Workspace, action: Action) -> str:
     return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *workspace.searches.of(action).every))
 
 
-def placed_command(workspace: Workspace, action: Action) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The words and the environment of an action as it is run here. Precondition: its tool is installed."""
-    argv = (workspace.steps.tools[action.argv[0]].path, *(_placed(workspace, word) for word in action.argv[1:]))
-    env = {**workspace.steps.run_env, **{name: _placed(workspace, value) for name, value in action.env}}
-    if (root := _said_root(workspace)) != str(workspace.root):
+def placed_command(workspace: Workspace, action: Action, root: str = "") -> tuple[tuple[str, ...], dict[str, str]]:
+    """The words and the environment of an action as it is run here, or where `root` is the name of its directory.
+    Precondition: its tool is installed."""
+    root = root or _said_root(workspace)
+    argv = (workspace.steps.tools[action.argv[0]].path, *(_placed(workspace, word, root) for word in action.argv[1:]))
+    env = {**workspace.steps.run_env, **{name: _placed(workspace, value, root) for name, value in action.env}}
+    if root != str(workspace.root):
         env["PWD"] = root
     return argv, env
 
 
-def _placed(workspace: Workspace, word: str) -> str:
-    """`word` with the project's directory in place of `{root}`, that of a tool in place of `{NAME_dir}`, and in place
-    of `{NAME_near}` the same relative to the project if it lies there (.venv), as some tools then spell it."""
+def _placed(workspace: Workspace, word: str, said_root: str) -> str:
+    """`word` with `said_root` (the project's directory) in place of `{root}`, that of a tool in place of `{NAME_dir}`,
+    and in place of `{NAME_near}` the same relative to the project if it lies there (.venv), as some tools then spell
+    it."""
     if "{" in word:
         root = str(workspace.root)
-        word = word.replace("{root}", _said_root(workspace))
+        word = word.replace("{root}", said_root)
         for place, directory in workspace.places.items():
             word = word.replace(place, directory)
             word = word.replace(place.replace("_dir}", "_near}"), directory.removeprefix(f"{root}/"))
     return word
 
 
-_HERE = "/proc/self/cwd"
-
-
 def _said_root(workspace: Workspace) -> str:
     """The project's directory as commands, which run there, are told it. A prefix map ends at the first `=`, so where
     the path has one they are told Linux's name for the directory that they run in, as compilers then report it."""
     root = str(workspace.root)
-    return _HERE if "=" in root and os.path.isdir(_HERE) else root  # noqa: PTH112
+    return HERE if "=" in root and os.path.isdir(HERE) else root  # noqa: PTH112
 
 
 @contextlib.contextmanager

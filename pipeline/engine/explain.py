@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipeline.engine.dag import Dag
-from pipeline.engine.decision import Fate
+from pipeline.engine.decision import NOT_DEFINED, Fate
 from pipeline.engine.forecast import Forecast, by_stage
 from pipeline.engine.inputs import InputKind
 from pipeline.engine.keys import KeyDifference
@@ -110,6 +110,8 @@ def moved(difference: KeyDifference) -> str:
     what = _NOUN.get(difference.kind, difference.kind.value)
     before, after = _shown(difference.before), _shown(difference.after)
     subject = f"{what} {difference.name}".rstrip()
+    if difference.kind is InputKind.OPTION:
+        return f"{subject} was {before or NOT_DEFINED}, is {after or NOT_DEFINED}"
     if difference.before == "order":
         return f"{subject}: the order moved"
     if difference.kind in (InputKind.INPUT, InputKind.DISCOVERED) and not after:

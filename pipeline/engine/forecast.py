@@ -17,7 +17,7 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import Entry, Stamp, StampTable
 from pipeline.engine.build_log import Observed, Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import NEVER_RUN, ActionDecision, Fate, decide, first_move
+from pipeline.engine.decision import NEVER_RUN, ActionDecision, Fate, Keyed, decide, explained, first_move
 from pipeline.engine.inputs import InputKind, command_of
 from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.observation import made_elsewhere, newest_ns
@@ -72,6 +72,7 @@ def _forecast(action: Action, view: _Future) -> Forecast:
             before = dict(record.inputs).get(decision.subject, "") if record is not None else ""
             return Forecast(action, Fate.BLOCKED, KeyDifference(InputKind.INPUT, decision.subject, before, ""))
         case Fate.RUN:
+            why = None if cause is None else explained(action, view, cause).moved
             return Forecast(action, Fate.RUN, why, first)
     compared = _compared(record) if record is not None and decision.result is None else None
     if compared is not None:
@@ -177,6 +178,13 @@ class _Future:
     def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         return ask()
 
+    def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
+        """By the key: what is only asked need not be fast."""
+        return None
+
+    def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
+        return self._workspace.options.explained(action, record, moved)
+
     def is_there(self, path: str, sha256: str, executable: bool) -> bool:
         now = self._now(path)
         return now is not None and now.sha256 == sha256 and now.stamp.executable == executable
@@ -194,8 +202,13 @@ class _Future:
         there = [(path, entry) for path, entry in files if entry is not None]
         if len(there) < len(files) or any(map(self.is_present, candidate.absent)):
             return None
-        key = set_key([(path, entry.digest) for path, entry in there], candidate.absent)
-        return IdentifiedSet(key, tuple((path, entry.sha256) for path, entry in there), candidate.absent)
+        options = tuple((path, entry) for path, entry in there if self._workspace.options.is_option(path))
+        key = set_key([(path, entry.digest) for path, entry in there if (path, entry) not in options], candidate.absent)
+        observed = tuple((path, entry.sha256) for path, entry in there)
+        return IdentifiedSet(key, observed, candidate.absent, options=options)
+
+    def result_key(self, keyed: Keyed, found: IdentifiedSet) -> ActionKey:
+        return self._workspace.options.result_key(keyed.action, keyed.inputs, keyed.base, found)
 
     def stored(self, key: ActionKey) -> ActionResult | None:
         """Only with all of its blobs."""

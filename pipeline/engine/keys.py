@@ -7,7 +7,8 @@ same bytes (every part is length-delimited), and what `ExplainSink` lists is exa
     part   = netstring(kind) netstring(name) netstring(value);  netstring(s) = decimal length of UTF-8 ":" UTF-8 of s
     base   = "version" part, then the command, then one "input" part per declared input
     set    = "version" part, then one part per discovered and per absent file
-    full   = "version" part, then a part with the base key and one with the set key
+    full   = "version" part, then one with the base key, one with the set key, and one for each option header that
+             was read (and is not in the set): an "option" part with what counts of it, or a "discovered input" part
     History: version 1 had candidate sets without what a depfile hides (`__has_include`, `.incbin`); version 2 held the
     profile, and no places that an action itself declares to be empty. Another version is another key: old entries are
     simply not found.
@@ -129,11 +130,13 @@ def set_key(discovered: Sequence[FileDigest], absent: Sequence[str]) -> ActionKe
     return sink.key()
 
 
-def full_key(base: ActionKey, discovered: ActionKey) -> ActionKey:
-    """The key under which the result is kept; `discovered` is a set key."""
+def full_key(base: ActionKey, discovered: ActionKey, options: Iterable[Part] = ()) -> ActionKey:
+    """The key under which the result is kept; `discovered` is a set key, `options` what counts of option headers."""
     sink = HashSink()
     sink.part(InputKind.INPUT, "base key", base)
     sink.part(InputKind.DISCOVERED, "set key", discovered)
+    for kind, name, value in options:
+        sink.part(kind, name, value)
     return sink.key()
 
 

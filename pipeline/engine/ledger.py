@@ -38,6 +38,8 @@ class _Directory:
         self.place, self.known, self._version = place, known, version
         self.lines: list[LogEntry] = []
         self.deps_records: list[bytes] = []
+        self.names: dict[str, str] = {}
+        """A path from the root -> how ninja names it."""
 
     @cached_property
     def log(self) -> BuildLog:
@@ -152,7 +154,7 @@ class NinjaLedger:
         again; None otherwise. Paths as the depfile has them."""
         statement = action.statement
         assert statement is not None
-        if statement.always:
+        if statement.always or statement.in_place_of:
             return None
         with self._lock:
             directory = self._directory(statement)
@@ -276,7 +278,11 @@ class NinjaLedger:
             self._changed = True
 
     def _note_deps(self, action: Action, statement: Statement, directory: _Directory, read: Sequence[str]) -> None:
-        inputs = tuple(self._as_ninja_names(statement, path) for path in read)
+        names = directory.names
+        for path in read:
+            if path not in names:
+                names[path] = self._as_ninja_names(statement, path)
+        inputs = tuple([names[path] for path in read])
         for name in statement.names:
             mtime_ns = _mtime_ns(self._resolve(statement.located(name)))
             deps = OutputDeps(mtime_ns, inputs)

@@ -59,7 +59,10 @@ class Look:
             return self.entries[path]
         except KeyError:
             try:
-                entry = None if path in self._hidden else self._table.stat(path)
+                if path in self._workspace.believed:
+                    entry = self._table.remembered(path)
+                else:
+                    entry = None if path in self._hidden else self._table.stat(path)
             except OSError:
                 entry = None
             self.entries[path] = entry

@@ -16,7 +16,7 @@ from cache.digest import ActionKey
 from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import MovedView
+from pipeline.engine.decision import Keyed, MovedView
 from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
@@ -58,6 +58,7 @@ class Observer:
         self._sets: dict[CandidateSet, IdentifiedSet | None] = {}
         self._set_keys: dict[object, ActionKey] = {}
         self._fixed: dict[object, bool] = {}
+        self._came: dict[int, tuple[object, bool]] = {}
 
     def forget(self, paths: Iterable[str], candidate: CandidateSet | None) -> None:
         """Look at these, and at this set, again."""
@@ -71,6 +72,8 @@ class Observer:
     def entry(self, path: str) -> Entry | None:
         """What a file is, by one stat per run if no action makes it. Raises OSError."""
         if path not in self._seen:
+            if path in self._workspace.believed and (known := self._table.remembered(path)) is not None:
+                return known
             if self.is_made(path):
                 return self._table.current(path)
             self._seen[path] = self._table.current(path)
@@ -130,6 +133,43 @@ class Observer:
         """Whether its blobs are there is seen when it is put in place."""
         return self._results.entry(key)
 
+    def result_key(self, keyed: Keyed, found: IdentifiedSet) -> ActionKey:
+        return self._workspace.options.result_key(keyed.action, keyed.inputs, keyed.base, found)
+
+    def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
+        moved = ("", "", "")
+        entries = []
+        options = self._workspace.options
+        for path, sha256 in record.discovered:
+            entry = self.entry(path)
+            if entry is None:
+                return None
+            if entry.sha256 != sha256:
+                if moved[0] or not options.is_option(path):
+                    return None
+                moved = (path, sha256, entry.sha256)
+            entries.append(entry)
+        if not moved[0] or self._has_come(record.absent):
+            return None
+        if not options.is_alike(action, (*record.inputs, *record.discovered), *moved):
+            return None
+        now = [(path, entry.sha256) for (path, _), entry in zip(record.discovered, entries, strict=True)]
+        observed = self._workspace.records.shared(tuple(now))
+        return IdentifiedSet(ActionKey(""), observed, record.absent, tuple(entries))
+
+    def _has_come(self, absent: tuple[str, ...]) -> bool:
+        """Is there anything by one of these names? Asked once where no action makes it, as many actions ask."""
+        known = self._came.get(id(absent))
+        if known is None or known[0] is not absent:
+            came = any(map(self.is_present, absent))
+            known = (absent, came)
+            if self._workspace.graph.producer.keys().isdisjoint(absent):
+                self._came[id(absent)] = known
+        return known[1]
+
+    def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
+        return self._workspace.options.explained(action, record, moved)
+
     def products(self, paths: tuple[str, ...]) -> Collection[str]:
         return self._workspace.links.products_of(paths)
 
@@ -164,14 +204,19 @@ class Observer:
         except OSError:
             entries = [("", None)]
         found = [(path, entry) for path, entry in entries if entry is not None]
+        is_option = self._workspace.options.is_option
         if len(found) == len(entries) and not any(map(self.is_present, candidate.absent)):
             observed = self._workspace.records.shared(tuple([(path, entry.sha256) for path, entry in found]))
             what = (observed, candidate.absent)
             if what not in self._set_keys:
-                self._set_keys[what] = set_key([(path, entry.digest) for path, entry in found], candidate.absent)
+                counted = [(path, entry.digest) for path, entry in found if not is_option(path)]
+                self._set_keys[what] = set_key(counted, candidate.absent)
             seen = tuple([entry for _, entry in found])
             newest_ns = max([entry.stamp.ctime_ns for entry in seen], default=0)
-            identified = IdentifiedSet(self._set_keys[what], observed, candidate.absent, seen, newest_ns, seen_ns)
+            options = tuple([(path, entry) for path, entry in found if is_option(path)])
+            identified = IdentifiedSet(
+                self._set_keys[what], observed, candidate.absent, seen, newest_ns, seen_ns, options
+            )
         if fixed:
             self._sets[candidate] = identified
         return identified

@@ -1,24 +1,26 @@
-"""Which compiles can a few moved files concern? So that one edit among ten thousand files costs what one file costs.
+"""Which actions can a few moved files concern? So that one edit among ten thousand files costs what one file costs.
 
 A *usage index* is written after a run that ended well, when every action was up to date. As long as everything else is
 as it was then (the fast path's state tells), an action none of whose files moved is up to date still, and an engine
 needs to know only the others. Knows actions and records. Does not stat and does not decide: the few that are left are
-decided as ever. Invariant: every action of stage compile that is skipped uses no moved file, nor any file that one
-which is left in may make again. What cannot be told cheaply is None: then the whole graph is looked at.
+decided as ever. Invariant: every action that is skipped uses no moved file, nor any file that one which is left in may
+make again. What cannot be told cheaply is None: then the whole graph is looked at.
 
-    index = (inputs, actions of stage compile, tools, run environment, rows, users)
-    rows  = per action of stage compile (name of its record, cacheable, counter, places of those that come after it)
-    users = per file, in the order of the fast path's paths, the places of the rows that use it; None when too many do
+    index = (inputs, actions by stage, tools, run environment, rows, users)
+    rows  = per action (name of its record, stage, cacheable, counter, places of its outputs among the paths of the fast
+            path, places of the actions that come after it)
+    users = per file, in the order of the fast path's paths, the places of the rows that use it; None when too many do,
+            or when it may decide which rows there are
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.engine.build_log import BuildRecords, record_name
+from pipeline.engine.build_log import BuildRecords, Record, record_name
 from pipeline.engine.workspace import SkippedActions, Workspace
 from pipeline.model import Action, Stage, Tool
 
@@ -28,46 +30,55 @@ whole graph is looked at."""
 
 
 class PartialGraph(NamedTuple):
-    """What an engine of a few actions is made of."""
+    """What an engine of a few actions is made of. `makes`: their outputs by their places among the fast path's paths;
+    `known`: what their last runs were."""
 
     actions: tuple[Action, ...]
     tools: Mapping[str, Tool]
     run_env: Mapping[str, str]
     skipped: SkippedActions
+    makes: Mapping[int, str]
+    known: Mapping[str, Record]
 
 
 def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
     """The index of a project whose actions are all up to date; `paths` (of keys): the files that actions use."""
     order, records = workspace.graph.order, workspace.records
-    places = {index: place for place, index in enumerate(n for n, a in enumerate(order) if a.stage is Stage.COMPILE)}
     users: dict[str, list[int]] = {}
     sets: dict[int, tuple[tuple[tuple[str, str], ...], list[int]]] = {}
-    after: list[set[int]] = [set() for _ in places]
-    for index, place in places.items():
-        action = order[index]
+    after: list[set[int]] = [set() for _ in order]
+    for place, action in enumerate(order):
         for path in (*action.inputs, *action.outputs):
             users.setdefault(path, []).append(place)
         observed = records.discovered(record_name(action))
         sets.setdefault(id(observed), (observed, []))[1].append(place)
-        for need in workspace.graph.needs[index]:
-            if need in places:  # else it comes before everything
-                after[places[need]].add(place)
+        for need in workspace.graph.needs[place]:
+            after[need].add(place)
     for observed, found in sets.values():
         for path, _ in observed:
             known = users.setdefault(path, [])
             if len(known) <= MANY:
                 known += found[: MANY + 1]
-    rows = []
-    for index, place in places.items():
-        action = order[index]
+    places = {path: n for n, path in enumerate(paths)}
+    rows, totals = [], dict.fromkeys(map(str, Stage), 0)
+    for place, action in enumerate(order):
+        totals[action.stage] += 1
         followers = after[place].union(*(users[path] for path in action.outputs)) - {place}
-        rows.append((record_name(action), action.cacheable, action.count_as, _few(followers)))
-    made = workspace.graph.producer
-    # A file that only later stages read: the fingerprint must still see that it moved.
-    by_path = [_few(users[path]) if path in users else (() if path in made else None) for path in paths]
-    tools = [(tool.name, tool.path, tool.version, tool.identity) for tool in workspace.steps.tools.values()]
+        makes = tuple([places.get(path, -1) for path in action.outputs])
+        what = (record_name(action), str(action.stage), action.cacheable, action.count_as)
+        rows.append((*what, makes, _few(followers)))
+    # What stage link reads and nobody makes (the partition table) may decide which actions there are.
+    late = {path for action in order if action.stage is Stage.LINK for path in _read_by(records, action)}
+    late -= workspace.graph.producer.keys()
+    by_path = [_few(users[path]) if path in users and path not in late else None for path in paths]
+    tools = [tuple(tool) for tool in workspace.steps.tools.values()]
     env = dict(workspace.steps.run_env)
-    return marshal.dumps((workspace.input_count, len(places), tools, env, rows, by_path))
+    return marshal.dumps((workspace.input_count, totals, tools, env, rows, by_path))
+
+
+def _read_by(records: BuildRecords, action: Action) -> Iterator[str]:
+    yield from action.inputs
+    yield from (path for path, _ in records.discovered(record_name(action)))
 
 
 def _few(places: Iterable[int]) -> tuple[int, ...] | None:
@@ -75,9 +86,10 @@ def _few(places: Iterable[int]) -> tuple[int, ...] | None:
     return found if len(found) <= MANY else None
 
 
-def partial_graph(index: bytes, moved: Sequence[int], records: BuildRecords) -> PartialGraph | None:
-    """The actions that the moved files (places in `paths`) may concern, None when it must be asked of all of them."""
-    inputs, total, tools, env, rows, users = marshal.loads(index)
+def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords) -> PartialGraph | None:
+    """The actions that the moved files (place in `paths` -> path below the project, or absolute) may concern, None when
+    it must be asked of all of them."""
+    inputs, totals, tools, env, rows, users = marshal.loads(index)
     left: set[int] = set()
     waiting: list[int] = []
     for file in moved:
@@ -89,33 +101,57 @@ def partial_graph(index: bytes, moved: Sequence[int], records: BuildRecords) -> 
         if place in left:
             continue
         left.add(place)
-        followers = rows[place][3]
+        followers = rows[place][5]
         if followers is None or len(left) > MANY:
             return None
         waiting += followers
-    actions = []
+    actions, known, read, found = [], {}, set[str](), set[str]()
+    skipped = {Stage(name): total for name, total in totals.items()}
     for place in sorted(left):
-        action = _action(records, *rows[place][:3])
-        if action is None:
+        name, stage, cacheable, count_as, *_ = rows[place]
+        record = records.get(name)
+        if record is None:
             return None
-        actions.append(action)
+        known[name] = record
+        skipped[Stage(stage)] -= 1
+        read.update(record.command.inputs)
+        found.update(path for path, _ in record.discovered)
+        actions.append(_action(record, name, Stage(stage), cacheable, count_as))
+    made = {path for action in actions for path in action.outputs}
+    if not {path for path in moved.values() if path[0] != "/"} <= read | found | made:
+        return None  # it goes by another name there
+    read -= {*made, *moved.values()}
+    # One that is spelled in another way may be a moved one.
+    believed = frozenset(path for path in read if path[0] not in "/{")
+    makes: dict[int, str] = {}
+    for place, action in zip(sorted(left), actions, strict=True):
+        makes.update(zip(rows[place][4], action.outputs, strict=True))
     by_name = {row[0]: Tool(*row) for row in tools}
-    return PartialGraph(tuple(actions), by_name, env, SkippedActions(inputs, total - len(actions)))
+    return PartialGraph(tuple(actions), by_name, env, SkippedActions(inputs, skipped, believed), makes, known)
 
 
-def _action(records: BuildRecords, name: str, cacheable: bool, count_as: Any) -> Action | None:
-    """As its last run was; None when that is not remembered, or needs this program's own functions."""
-    record = records.get(name)
-    if record is None or record.command.builtin:
-        return None
+def same_files(part: PartialGraph, records: BuildRecords) -> bool:
+    """Did the last runs of these actions read, look for and make the same files as the ones before?"""
+    for name, before in part.known.items():
+        now = records.get(name)
+        if now is None or now.command != before.command or now.absent != before.absent:
+            return False
+        if [path for path, _ in now.discovered] != [path for path, _ in before.discovered]:
+            return False
+    return True
+
+
+def _action(record: Record, name: str, stage: Stage, cacheable: bool, count_as: Any) -> Action:
+    """As its last run was."""
     command = record.command
     profile, _, own_name = name.partition(":")
     return Action(
         name=own_name,
-        stage=Stage.COMPILE,
+        stage=stage,
         inputs=command.inputs,
         outputs=command.outputs,
         argv=command.argv,
+        builtin=command.builtin,
         params=command.params,
         env=command.env,
         depfile=command.depfile,

@@ -14,6 +14,9 @@ from pipeline.model import Reason
 CHANGED = "changed while it was used"
 """Kind of the note that a result was not recorded since an input moved while the action ran."""
 
+RESTORED_REMOTE = "restored_remote"
+"""How an action was performed whose result came from another machine."""
+
 
 class BuiltinError(NamedTuple):
     """Why a builtin refuses its inputs. `where` is `path:line` or a path, `message` one fact with both values."""
@@ -51,6 +54,7 @@ class FailureKind(StrEnum):
     UNDECLARED_OUTPUT = "undeclared-output"
     DEPFILE = "depfile"
     BUILTIN = "builtin"
+    LAUNCHER = "launcher"
     FILE_SYSTEM = "file-system"
 
 
@@ -68,7 +72,7 @@ class ActionFailure(NamedTuple):
 
 class ActionSpan(NamedTuple):
     """When and where one action was performed: `began_s` on the engine's clock, `worker` numbers the threads of this
-    stage from 0. `how` is the value of the `ActionState` in which it ended."""
+    stage from 0. `how` is the value of the `ActionState` in which it ended, or RESTORED_REMOTE."""
 
     action: str
     how: str
@@ -87,6 +91,26 @@ class ScanResult(NamedTuple):
     notes: tuple[str, ...]
 
 
+class SharedCounts(NamedTuple):
+    """What came from other machines: results, the bytes that were fetched for them, and how often answers were waited
+    for. `asked`: was anything asked? `executed`: actions that another machine executed for this one."""
+
+    asked: bool = False
+    restored: int = 0
+    fetched_bytes: int = 0
+    rounds: int = 0
+    executed: int = 0
+
+    def plus(self, other: SharedCounts) -> SharedCounts:
+        return SharedCounts(
+            self.asked or other.asked,
+            self.restored + other.restored,
+            self.fetched_bytes + other.fetched_bytes,
+            self.rounds + other.rounds,
+            self.executed + other.executed,
+        )
+
+
 class RunResult(NamedTuple):
     """`counts` has compiled, linked, built (executed, by `Action.count_as`), restored, up_to_date, failed and not_run;
     they add up to the stage's actions, and those that ran twice. `reasons`: why those that were not up to date were
@@ -99,10 +123,19 @@ class RunResult(NamedTuple):
     failures: tuple[ActionFailure, ...]
     warnings: tuple[tuple[str, str], ...]
     notes: tuple[Reason, ...]
+    shared: SharedCounts = SharedCounts()
 
     @property
     def ok(self) -> bool:
         return not self.failures
+
+    def with_shared_counts(self) -> RunResult:
+        """With what came from other machines in `counts`, as restored_remote (of those restored) and fetched_bytes if
+        anything was asked, and as executed_remote (of those executed) if anything was."""
+        more = {"executed_remote": self.shared.executed} if self.shared.executed else {}
+        if self.shared.asked:
+            more |= {"restored_remote": self.shared.restored, "fetched_bytes": self.shared.fetched_bytes}
+        return self._replace(counts={**self.counts, **more})
 
     @property
     def changed_meanwhile(self) -> bool:
@@ -131,4 +164,5 @@ class RunResult(NamedTuple):
             self.failures + other.failures,
             self.warnings + other.warnings,
             self.notes + other.notes,
+            self.shared.plus(other.shared),
         )

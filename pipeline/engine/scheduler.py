@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
+from cache.digest import ActionKey
 from pipeline.effects.api import Clock
 from pipeline.engine.action_runner import ActionRunner, Performed
 from pipeline.engine.decision import Cause, Keyed
 from pipeline.engine.look import Look
-from pipeline.engine.results import ActionFailure, ActionSpan, RunResult
+from pipeline.engine.results import RESTORED_REMOTE, ActionFailure, ActionSpan, RunResult
 from pipeline.engine.states import TRANSITIONS, ActionState
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action, Reason, Stage
-
-T = TypeVar("T")
 
 
 class _StageRun:
@@ -41,7 +40,7 @@ class _StageRun:
                 if need in self._users:
                     self._users[need].append(n)
         skipped = workspace.skipped
-        self.skipped = skipped.compiles if skipped is not None and stage is Stage.COMPILE else 0
+        self.skipped = skipped.actions.get(stage, 0) if skipped is not None else 0
         self.counts = dict.fromkeys(("compiled", "linked", "built", "restored", "up_to_date", "failed", "not_run"), 0)
         self.causes: dict[int, Cause] = {}
         self.executed: list[str] = []
@@ -128,56 +127,146 @@ def run_stage(
     """Run the stage. `progress(action, done, total)` and `performed` are called from this thread for each action that
     was performed. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
     run = _StageRun(workspace, look, stage)
-    runner = ActionRunner(workspace)
-    timed = _Timed(workspace.host.clock, runner)
-    answers: queue.SimpleQueue[tuple[int, Future[tuple[Performed, ActionSpan]]]] = queue.SimpleQueue()
-    ready = run.ready()
-    under_way, jobs = 0, max(1, workspace.host.jobs)
-    pools = _Pools()
-
-    def finish(index: int, done: Performed, span: ActionSpan) -> None:
-        ready.extend(run.finish(index, done))
-        if done.state is not ActionState.NOT_RUN:
-            performed(span)
-        progress(run.action(index).name, run.skipped + run.finished, run.skipped + len(run.indices))
-        if run.failures:
-            runner.stop()
-            ready.clear()
-
-    with ThreadPoolExecutor(jobs, "action") as pool:
-
-        def start(allowed: tuple[int, Keyed] | None) -> None:
-            nonlocal under_way
-            if allowed is not None:
-                index, keyed = allowed
-                pool.submit(timed.perform, keyed).add_done_callback(partial(_answer, answers, index))
-                under_way += 1
-
+    with ThreadPoolExecutor(workspace.host.all_jobs, "action") as pool:
+        loop = _StageLoop(workspace, run, pool, progress, performed)
         try:
-            while ready or under_way:
-                # Not further ahead: what another project stores meanwhile must be found, and not made again.
-                while ready and under_way < jobs * 2:
-                    index = ready.pop()
-                    if not run.must_run(index):
-                        runner.mark_finished(run.action(index))
-                        ready.extend(run.finish(index, Performed(ActionState.UP_TO_DATE)))
-                        continue
-                    found = timed.find(run.action(index), run.causes[index])
-                    if isinstance(found, Keyed):
-                        run.set(index, ActionState.QUEUED)
-                        start(pools.enter(index, found))
-                    else:
-                        finish(index, *found)
-                if under_way:
-                    index, future = answers.get()
-                    under_way -= 1
-                    finish(index, *future.result())
-                    start(pools.leave(run.action(index)))
+            loop.run()
         except BaseException:
-            runner.stop()
-            workspace.host.runner.cancel()
+            loop.runner.cancel()
             raise
-    return run.result()
+    shared = loop.runner.shared_counts()
+    return run.result()._replace(shared=shared._replace(restored=loop.restored_remote))
+
+
+class _StageLoop:
+    """What is ready, what is asked of other machines, what waits for a worker and what runs; only the main thread
+    touches it. What other threads come to know is put into `_news`, as what is to be done about it."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        run: _StageRun,
+        pool: ThreadPoolExecutor,
+        progress: Callable[[str, int, int], None],
+        performed: Callable[[ActionSpan], None],
+    ) -> None:
+        self.runner = ActionRunner(workspace)
+        self._run, self._pool = run, pool
+        self._progress, self._performed = progress, performed
+        self._timed = _Timed(workspace.host.clock, self.runner)
+        self._pools = _Pools()
+        # Not further ahead: what another project stores meanwhile must be found, and not made again.
+        self._most = workspace.host.all_jobs * 2
+        self._ready = run.ready()
+        self._missed: list[tuple[int, Keyed]] = []
+        """Not in the store here, and not asked for elsewhere yet."""
+        self._asking = False
+        self.restored_remote = 0
+        """How many of the restored ones came from another machine."""
+        self._to_execute: deque[int] = deque()
+        """Nobody has them. Looked up once more when a worker is free: that may be a while later."""
+        self._under_way = 0
+        self._news: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Until nothing can be done any more."""
+        while self._ready or self._missed or self._to_execute or self._under_way or self._is_answer_awaited:
+            while self._ready and (self._under_way < self._most or self.runner.is_sharing):
+                self._settle(self._ready.pop())
+            while self._to_execute and self._under_way < self._most:
+                self._execute(self._to_execute.popleft())
+            if self._missed and not self._asking:
+                self._ask()
+            if self._under_way or self._is_answer_awaited:
+                self._news.get()()
+
+    @property
+    def _is_answer_awaited(self) -> bool:
+        return self._asking and not self._run.failures
+
+    def _settle(self, index: int) -> None:
+        """Without executing it, if that can be done."""
+        run, action = self._run, self._run.action(index)
+        if not run.must_run(index):
+            self.runner.mark_finished(action)
+            self._ready.extend(run.finish(index, Performed(ActionState.UP_TO_DATE)))
+            return
+        found = self._timed.find(action, run.causes[index])
+        if not isinstance(found, Keyed):
+            self._finish(index, *found)
+            return
+        run.causes[index] = self.runner.explained(found.action, run.causes[index])
+        run.set(index, ActionState.QUEUED)
+        if self.runner.shared is not None and self.runner.shared.may_have(found):
+            self._missed.append((index, found))
+        elif self._under_way < self._most:
+            self._start(self._pools.enter(index, found))
+        else:
+            self._to_execute.append(index)
+
+    def _execute(self, index: int) -> None:
+        found = self._timed.find(self._run.action(index), self._run.causes[index])
+        if isinstance(found, Keyed):
+            self._start(self._pools.enter(index, found))
+        else:
+            self._finish(index, *found)
+
+    def _start(self, allowed: tuple[int, Keyed] | None) -> None:
+        if allowed is not None:
+            index, keyed = allowed
+            self._pool.submit(self._timed.perform, keyed).add_done_callback(
+                lambda future: self._news.put(partial(self._executed, index, future))
+            )
+            self._under_way += 1
+
+    def _executed(self, index: int, future: Future[tuple[Performed, ActionSpan]]) -> None:
+        self._under_way -= 1
+        self._finish(index, *future.result())
+        self._start(self._pools.leave(self._run.action(index)))
+
+    # --- other machines ---------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """For all that is missing by now at once, while what runs goes on."""
+        missed, self._missed, self._asking = self._missed, [], True
+
+        def ask() -> None:
+            brought: frozenset[ActionKey] = frozenset()
+            try:
+                brought = self.runner.bring([keyed for _, keyed in missed])
+            finally:
+                self._news.put(lambda: self._asked(missed, brought))
+
+        threading.Thread(target=ask, daemon=True, name="asking other machines").start()
+
+    def _asked(self, missed: Sequence[tuple[int, Keyed]], brought: frozenset[ActionKey]) -> None:
+        self._asking = False
+        if self._run.failures:
+            return
+        for index, keyed in missed:
+            if keyed.base not in brought:
+                self._to_execute.append(index)
+                continue
+            found = self._timed.find(keyed.action, self._run.causes[index])
+            if isinstance(found, Keyed):
+                self._to_execute.append(index)
+            else:
+                done, span = found
+                if done.state is ActionState.RESTORED:
+                    self.restored_remote += 1
+                    span = span._replace(how=RESTORED_REMOTE)
+                self._finish(index, done, span)
+
+    def _finish(self, index: int, done: Performed, span: ActionSpan) -> None:
+        run = self._run
+        self._ready.extend(run.finish(index, done))
+        if done.state is not ActionState.NOT_RUN:
+            self._performed(span)
+        self._progress(run.action(index).name, run.skipped + run.finished, run.skipped + len(run.indices))
+        if run.failures:
+            self.runner.stop()
+            for waiting in (self._ready, self._missed, self._to_execute):
+                waiting.clear()
 
 
 class _Pools:
@@ -231,7 +320,3 @@ class _Timed:
             with self._lock:
                 worker = self._workers.setdefault(thread, len(self._workers))
         return ActionSpan(action.name, done.state.value, worker, began_s, self._clock.now_s() - began_s)
-
-
-def _answer(answers: queue.SimpleQueue[tuple[int, T]], index: int, future: T) -> None:
-    answers.put((index, future))

@@ -159,6 +159,7 @@ class StatementRuns:
         discovered = found.discovered if found is not None else record.discovered if record is not None else ()
         paths = [path for path, _ in discovered]
         entries = [entry for _, entry in keyed.inputs] if keyed is not None else self._entries(action.inputs)
+        entries += self._entries(action.statement.in_place_of) if action.statement is not None else []
         entries += found.entries if found is not None and found.entries else self._entries(paths)
         newest = max([entry.stamp.mtime_ns for entry in entries], default=0)
         known = keyed is not None or record is not None

@@ -33,11 +33,14 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.failures import fail
 from pipeline.formats import depfile
 from pipeline.formats.depfile import MARKS
-from pipeline.model import Action, FailureCategory, Tool
+from pipeline.model import Action, FailureCategory, Stage, Tool
 
 if TYPE_CHECKING:
+    from cache.remote import Remote
     from cache.store import Store
+    from pipeline.effects.executor import FarWork
     from pipeline.engine.ledger import NinjaLedger
+    from pipeline.engine.option_uses import OptionUses
     from pipeline.engine.symlinks import Links
 
 
@@ -65,23 +68,37 @@ class BuildSteps(NamedTuple):
     symbols: Mapping[str, str] = MappingProxyType({})
     ninja_log_version: Callable[[], int] = lambda: 5
     has_statements: bool = False
+    option_headers: tuple[str, ...] = ()
+    """Patterns of headers of which a compile depends on the macros that it uses."""
     strace: str = ""
     """The program that statements run under, so that they say what they read and write without declaring it."""
 
 
 class Host(NamedTuple):
-    """What runs actions here, and how many at once."""
+    """What runs actions here, and how many at once. `remote`: a cache that other machines share, opened when something
+    is missing here; None without one. `far`: machines that execute `far_jobs` commands at once beside those here."""
 
     runner: ProcessRunner
     clock: Clock
     jobs: int
+    remote: Callable[[], Remote | None] = lambda: None
+    far_jobs: int = 0
+    far: Callable[[], FarWork | None] = lambda: None
+
+    @property
+    def all_jobs(self) -> int:
+        """How many actions may be under way, here and there."""
+        return max(1, self.jobs) + self.far_jobs
 
 
 class SkippedActions(NamedTuple):
-    """What an engine is not told of because it is up to date: all inputs, and how many actions of stage compile."""
+    """What an engine is not told of because it is up to date: all inputs, and how many actions of each stage.
+    `believed`: inputs of the actions that it is told of which this process found unmoved and none of these makes. They
+    are not looked at again before an action; after it they are."""
 
     inputs: int
-    compiles: int
+    actions: Mapping[Stage, int]
+    believed: frozenset[str] = frozenset()
 
 
 class Workspace:
@@ -119,6 +136,7 @@ class Workspace:
         self.records = saved.records
         self.graph = self._build_graph()
         self._sources: list[str] | None = None
+        self.believed = frozenset[str]() if skipped is None else skipped.believed
 
     def _build_graph(self) -> dag.Dag:
         def files() -> dag.FileSystem:
@@ -152,6 +170,13 @@ class Workspace:
         from pipeline.engine.ledger import NinjaLedger
 
         return NinjaLedger(self.directories.state, self.resolve, self.steps.ninja_log_version)
+
+    @cached_property
+    def options(self) -> OptionUses:
+        """What counts of option headers."""
+        from pipeline.engine.option_uses import OptionUses
+
+        return OptionUses(self.directories.state, self.resolve, self.steps.option_headers, self._response)
 
     def key_path(self, path: str) -> str:
         """A path that a command reported, as it stands in keys. CMake names the object of a source that lies outside of
@@ -200,8 +225,9 @@ class Workspace:
         """Every file that is read and that no action makes: declared ones, then those that compilers reported."""
         if self._sources is not None:
             return self._sources
-        producer = self.graph.producer
-        found = dict.fromkeys(path for action in self.graph.order for path in action.inputs if path not in producer)
+        producer, believed = self.graph.producer, self.believed
+        declared = (path for action in self.graph.order for path in action.inputs)
+        found = dict.fromkeys(path for path in declared if path not in producer and path not in believed)
         # Most actions share their set of headers with others.
         sets = [self.records.discovered(record_name(action)) for action in self.graph.order]
         for observed in {id(observed): observed for observed in sets}.values():
@@ -316,6 +342,8 @@ class Workspace:
         """Write the state if it changed. That it cannot be written is a note: the next run only works more."""
         if "ledger" in self.__dict__:
             self.ledger.flush()
+        if "options" in self.__dict__:
+            self.options.save()
         if not (self.table.changed or self.records.changed):
             return
         path = self.directories.state / STATE_NAME

@@ -110,6 +110,9 @@ class FastPathState:
         self._moved: Sequence[int] | None = None
         self._renewed: Snapshot | None = None
         """With the stamps of what was only touched, where there was anything."""
+        self._former: tuple[Snapshot, bytes, Sequence[bytes]] | None = None
+        """The snapshot with its usage index and fingerprints where only files of actions had moved: what they say of
+        everything else holds for the rest of this process."""
         self._first_look: FirstLook | None = None
 
     def believe(self, look: FirstLook) -> None:
@@ -156,6 +159,7 @@ class FastPathState:
     def waited(self) -> None:
         """Another run was under way until now: what was seen before is old."""
         self._forget()
+        self._former = None
         self._looked = False
 
     def _forget(self) -> None:
@@ -168,17 +172,32 @@ class FastPathState:
 
     def lasting_facts(self) -> Mapping[str, Any] | None:
         """What was written beside the stamps if at most files of actions moved: the actions are what they were."""
+        if self._former is not None:
+            return self._former[0].facts
         found = self._look()
         return found[0].facts if found is not None and _only_used_files(*found) else None
 
-    def usage_index(self) -> tuple[bytes, Sequence[int]] | None:
-        """What `usage` of `record` gave, and the places of the files that moved, if only files of actions did."""
+    def usage_index(self) -> tuple[bytes, Mapping[int, str]] | None:
+        """What `usage` of `record` gave, and the files that moved by their places (relative to the project where they
+        lie in it), if only files of actions did."""
         found = self._look()
         if found is None or not found[1] or not _only_used_files(*found):
             return None
         snapshot, places = found
         saved, _ = statefile.load(self._usage_path, USAGE_KIND)
-        return (saved[1], places) if saved is not None and saved[0] == snapshot.token else None
+        if saved is None or saved[0] != snapshot.token:
+            return None
+        contents = touched.contents_of(str(self._path), snapshot.token)
+        self._former = (snapshot, saved[1], contents or [b""] * snapshot.count)
+        paths = snapshot.paths_at(places)
+        return saved[1], {place: os.fsdecode(path).removeprefix("./") for place, path in paths.items()}
+
+    def moved_beside(self, places: Container[int]) -> bool:
+        """Has anything moved by now, of what `usage_index` found as it was, but the files at these places?"""
+        if self._former is None:
+            return True
+        found = moved(self._former[0], self._root)
+        return found is None or any(place not in places for place in found)
 
     def withdraw(self) -> None:
         """Something is about to be done: no process may believe the old state from here on, nor may this one. Those of
@@ -279,10 +298,46 @@ class FastPathState:
         who = identity(self._root)
         count = len(stamps)
         snapshot = Snapshot(who, {}, environment, tuple(absent), helper, facts, token, len(files), count, listing)
-        self._looked, self._moved = True, []
+        return self._write(snapshot, usage([names[path] for path in files]), contents)
+
+    def patch(
+        self,
+        table: StampTable,
+        changed: Mapping[int, tuple[str, str]],
+        made: Container[int],
+        helper: Callable[[int], Mapping[str, FileStamp] | None],
+    ) -> bool:
+        """Write the state of before with new stamps for the files at these places (of those that `usage` was asked
+        about): path of a key, and its SHA-256 now. `made`: those that actions make; `helper`: the
+        compiled loop for so many files. Precondition: everything else
+        is what `usage_index` found, and the actions use the same files. False as of `record`."""
+        if self._former is None:
+            return False
+        former, usage, old = self._former
+        numbers, contents = array("Q", former.numbers()), list(old)
+        for place, (path, sha256) in changed.items():
+            entry = table.remembered(path)
+            if place < 0 or entry is None or not entry.settled or entry.sha256 != sha256:
+                return False
+            stamp = entry.stamp
+            moved_ns = stamp.ctime_ns if os.name == "posix" else stamp.mtime_ns
+            try:
+                numbers[3 * place : 3 * place + 3] = array("Q", (moved_ns, stamp.size, stamp.inode))
+            except OverflowError:
+                return False
+            contents[place] = b"" if place in made else _fingerprint(table, path)
+        token = os.urandom(8).hex()
+        names = former.listing[STAMP_BYTES * former.count :]
+        listing, loop = numbers.tobytes() + names, helper(former.used_count)
+        snapshot = _with(former, answers={}, token=token, listing=listing, helper=loop)
+        return self._write(snapshot, usage, contents)
+
+    def _write(self, snapshot: Snapshot, usage: bytes, contents: Sequence[bytes]) -> bool:
+        """The three files of a state."""
+        self._looked, self._moved, self._former = True, [], None
         with contextlib.suppress(OSError):
-            statefile.save(self._usage_path, USAGE_KIND, (token, usage([names[path] for path in files])))
-            statefile.save(self._contents_path, touched.KIND, (token, contents))
+            statefile.save(self._usage_path, USAGE_KIND, (snapshot.token, usage))
+            statefile.save(self._contents_path, touched.KIND, (snapshot.token, contents))
             for directory in FORMER_DIRECTORIES:
                 self._empty(directory)
         return self._save(snapshot)

@@ -42,7 +42,7 @@ def only_touched(
     actions are. `path` is that of the state file. The current directory must be `root`, or `root` be given."""
     if sum(n < snapshot.used_count for n in places) > (MOST if most is None else most):
         return False
-    fingerprints = _load(path, snapshot.token)
+    fingerprints = contents_of(path, snapshot.token)
     if fingerprints is None:
         return False
     paths = snapshot.paths_at(places)
@@ -55,7 +55,8 @@ def only_touched(
     return all(bool(fingerprints[n]) and fingerprints[n] == now(n) for n in places)
 
 
-def _load(path: str, token: str) -> "Any":
+def contents_of(path: str, token: str) -> "Any":
+    """The fingerprints (see `KIND`) of a snapshot by the path of its state file and its token; None without them."""
     try:
         with open(os.path.splitext(path)[0] + SUFFIX, "rb", buffering=0, opener=open_file) as stream:  # noqa: PTH122
             saved, _ = decode(KIND, stream.read())

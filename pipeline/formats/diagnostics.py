@@ -39,6 +39,8 @@ _GNU_SITE = re.compile(
 _GNU_FIRST = re.compile(
     r"^(?P<text>multiple definition of .*?); (?:[^\s:]+\.o:)?+(?P<path>[^\s:]*+):(?P<line>\d++): first defined here$"
 )
+_RUST = re.compile(r"^error(?:\[(?P<code>E\d{1,6})\])?: (?P<text>.*)$")
+_RUST_PLACE = re.compile(r"^ {0,12}--> (?P<path>[^\s:][^:]*):(?P<line>\d{1,9}):(?P<column>\d{1,9})$")
 _SCRIPT_PLACE = re.compile(r"^(?P<path>[^\s:]+):(?P<line>\d+): (?P<text>.*)$")
 _MEMORY = re.compile(r"\b(?:region|section|will not fit|overflowed|overlaps)\b")
 _FILE = re.compile(r"^[^\s:]+\.\w+$")
@@ -130,6 +132,11 @@ class _Rewriter:
                 out += self._lld(linker["rest"].removeprefix("error: "), lines[index + 1 : end])
                 index = end
                 continue
+            rust = _rust_error(lines, index)
+            if rust is not None:
+                out.append(self._error(*rust))
+                index += 2
+                continue
             out += self._one(lines[index], linker["rest"] if linker is not None else None)
             index += 1
         # a symbol that is used twice in a line is reported twice
@@ -214,6 +221,18 @@ class _Rewriter:
     def _unplaced(self, text: str) -> str:
         script = self._origin.script if _MEMORY.search(text) else ""
         return self._error(script or CONFIG, "1", text)
+
+
+def _rust_error(lines: Sequence[str], index: int) -> tuple[str, str, str, str] | None:
+    """(path, line, text, column) of an error of rustc, which says the fact first and the place in the next line."""
+    if index + 1 == len(lines) or max(len(lines[index]), len(lines[index + 1])) > LONGEST:
+        return None
+    fact = _RUST.match(lines[index])
+    place = _RUST_PLACE.match(lines[index + 1]) if fact is not None else None
+    if fact is None or place is None:
+        return None
+    code = f" [{fact['code']}]" if fact["code"] else ""
+    return place["path"], place["line"], fact["text"] + code, place["column"]
 
 
 def _short(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Take from an ELF file everything that is not loaded: debug information, symbols, notes.
+"""What of an ELF file is loaded: its sections, and the file without the rest (debug information, symbols, notes).
 
 Pure. Knows ELF32 little endian (System V gABI, chapters 4 and 5), the form of every ESP32. Invariant: two ELF files
 that would load the same bytes at the same addresses from sections of the same names become the same file.
@@ -7,6 +7,7 @@ that would load the same bytes at the same addresses from sections of the same n
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from cache.named_tuple import NamedTuple
 
@@ -15,6 +16,10 @@ _HEADER = struct.Struct("<16sHHIIIIIHHHHHH")
 _SECTION = struct.Struct("<10I")
 _SEGMENT = struct.Struct("<8I")
 _NOBITS, _STRTAB, _ALLOC, _LOAD = 8, 3, 0x2, 1
+_EXECUTABLE = 0x4
+_MOST_NAMES = 1 << 24
+_NO_ELF = "this is not a 32-bit little-endian ELF file"
+_OUTSIDE = "its section table points outside the file"
 
 
 class _Section(NamedTuple):
@@ -28,6 +33,46 @@ class _Section(NamedTuple):
     align: int
 
 
+class LoadedSection(NamedTuple):
+    """A section that takes memory on the device. `has_bytes`: they lie in the file, and so in flash."""
+
+    name: str
+    address: int
+    size: int
+    has_bytes: bool
+    executable: bool
+
+    @property
+    def end(self) -> int:
+        return self.address + self.size
+
+
+def loaded(read: Callable[[int, int], bytes]) -> tuple[LoadedSection, ...] | str:
+    """The sections that are loaded, by address, or one fact about why this is no such file. `read(offset, size)` gives
+    bytes of it, fewer at its end: of a large file only headers and names are asked for."""
+    head = read(0, _HEADER.size)
+    if head[:6] != _IDENT or len(head) < _HEADER.size:
+        return _NO_ELF
+    header = _HEADER.unpack(head)
+    offset, (entry, count, names_index) = header[6], header[11:14]
+    if entry != _SECTION.size or names_index >= count:
+        return _OUTSIDE
+    table = read(offset, entry * count)
+    if len(table) < entry * count:
+        return _OUTSIDE
+    rows = [_SECTION.unpack_from(table, n * entry) for n in range(count)]
+    names = read(rows[names_index][4], min(rows[names_index][5], _MOST_NAMES))
+    found = []
+    for name, kind, flags, address, _start, size, *_ in rows:
+        if flags & _ALLOC and size:
+            end = names.find(b"\0", name)
+            if end < 0:
+                return _OUTSIDE
+            text = names[name:end].decode("utf-8", "replace")
+            found.append(LoadedSection(text, address, size, kind != _NOBITS, bool(flags & _EXECUTABLE)))
+    return tuple(sorted(found, key=lambda section: (section.address, section.name)))
+
+
 def strip(data: bytes) -> bytes | str:
     """The same program with its loaded sections only, or one fact about why `data` is not such a file.
 
@@ -35,12 +80,12 @@ def strip(data: bytes) -> bytes | str:
     what was dropped shows through file offsets. Each loaded section gets a segment of its own.
     """
     if data[:6] != _IDENT or len(data) < _HEADER.size:
-        return "this is not a 32-bit little-endian ELF file"
+        return _NO_ELF
     header = _HEADER.unpack_from(data)
     try:
         sections = _loaded_sections(data, *header[6:7], *header[11:14])
     except (struct.error, IndexError, ValueError):
-        return "its section table points outside the file"
+        return _OUTSIDE
     if not sections:
         return "it has no section that is loaded"
     return _write(header, sorted(sections, key=lambda section: (section.address, section.name)))

@@ -58,12 +58,13 @@ class Scratch:
 
 
 def own_config(text: str) -> str:
-    """`deploy.toml` for the copy: the cache, the boards' flash and the reports stay inside, and no budget is enforced
-    (a cold run is not what the budget is for)."""
+    """`deploy.toml` for the copy: the cache (of this machine alone), the boards' flash and the reports stay inside, and
+    no budget is enforced (a cold run is not what the budget is for)."""
     import tomli_w
 
     document: dict[str, Any] = tomllib.loads(text)
     document.setdefault("cache", {})["dir"] = f"{STATE_DIR}/cache"
+    document["cache"].pop("remote", None)  # what is measured is this machine, and others are not to hear of it
     document.setdefault("reports", {})["dir"] = "reports"
     document.setdefault("budget", {})["enforce"] = False
     for device in document.get("device", {}).values():

@@ -96,6 +96,8 @@ BENCHES = (
     ("shelf", 3, "sixteen boards beside each other against one, written and warm (takes minutes)"),
     ("watch", 9, "from a save to the end of its build, to its first diagnostic, to nothing to do"),
     ("live", 9, "the live loop through the service, against the same without it (takes minutes)"),
+    ("remote", 5, "a shared cache over HTTP, quick, slow and dead, against none (takes minutes)"),
+    ("store", 3, "a store of 100,000 blobs counted, collected, verified, against find (takes minutes)"),
     ("work", 0, "counters of work that no busy machine moves, against those that are kept"),
 )
 """Suite, measurements of each case (0: once is enough), doc."""
@@ -106,6 +108,8 @@ def bench() -> Iterator[Task]:
     doc = "all benchmarks in one report, ours and the peers' side by side (takes many minutes)"
     runs_param = {"name": "runs", "long": "runs", "type": int, "help": "runs of each case"}
     boards = {"name": "boards", "long": "boards", "type": int, "default": 16, "help": "boards beside each other"}
+    blobs = {"name": "blobs", "long": "blobs", "type": int, "default": 100_000, "help": "blobs in the store"}
+    more = {"shelf": [boards], "store": [blobs]}
     keep_param = {"name": "keep", "long": "keep", "type": bool, "default": False, "help": "keep what is counted"}
     yield {"basename": "bench", "name": None, "doc": doc, "params": [{**runs_param, "default": 0}]}
     for name, runs, doc in BENCHES:
@@ -114,7 +118,7 @@ def bench() -> Iterator[Task]:
             "name": name,
             "doc": f"{doc} (--runs N)" if runs else f"{doc} (--keep)",
             "actions": [(_bench, [name])],
-            "params": [{**runs_param, "default": runs} if runs else keep_param, *([boards] if name == "shelf" else [])],
+            "params": [{**runs_param, "default": runs} if runs else keep_param, *more.get(name, [])],
             "verbosity": 2,
         }
     doc = "the end of `doit bench`: missed targets, and which suites could not run"

@@ -119,7 +119,7 @@ def _waterfall_rows(rows: Sequence[tuple[str, list[Slice]]], scale: _Scale) -> I
 
 def _css(one: Slice) -> str:
     if one.kind == "action":
-        return f"c-{one.stage} {'restored' if one.outcome == 'restored' else ''}".strip()
+        return f"c-{one.stage} {'restored' if one.outcome.startswith('restored') else ''}".strip()
     if one.kind == "segment":
         return "c-ttfb seam"
     bad = " failed" if one.outcome in ("failed", "interrupted") else ""

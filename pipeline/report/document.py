@@ -29,6 +29,7 @@ from pipeline.events import (
     RolledBack,
     RunFinished,
     RunStarted,
+    Sized,
     StageStarted,
     Waited,
     killed,
@@ -93,6 +94,7 @@ class _Run(NamedTuple):
     failure: Failure | None
     waited_s: float
     rolled_back: RolledBack | None
+    sized: Sized | None
     unknown: int
     """Failures that the failure map does not know: each is a defect of ours."""
     outcome: DeployOutcome | None
@@ -120,6 +122,7 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
         },
         "profile": started.profile if started else "",
         "toolchain": started.toolchain if started else "",
+        **_given_build(started.given_build if started else ""),
         "verify_level": started.verify_level if started else "",
         "git": {"sha": started.git_sha if started else "", "dirty": started.git_dirty if started else False},
         "plan": _plan(run),
@@ -129,6 +132,7 @@ def build_report(events: Sequence[Event]) -> dict[str, Any]:
         "changed_inputs": list(run.changed),
         "regions": _regions(run),
         "marks": _marks_ms(run),
+        "size": None if run.sized is None else dict(run.sized.size),
         "readiness": _readiness(run),
         "ttfb": _ttfb(run),
         "failure": run.failure and failure_json(run.failure),
@@ -173,6 +177,7 @@ def _sort(events: Sequence[Event]) -> _Run:
         failure=failures[0] if failures else None,
         waited_s=waited.seconds if (waited := _last(items, Waited)) else 0.0,
         rolled_back=_last(items, RolledBack),
+        sized=_last(items, Sized),
         unknown=len({f for f in failures if f.category is FailureCategory.UNKNOWN}),
         outcome=ends.outcome if ends else None,
     )
@@ -303,6 +308,12 @@ def _reasons(run: _Run) -> tuple[Reason, ...]:
     """Every reason once: why everything is written first, then what moved, in the order of the stages."""
     of_stages = [reason for stage in Stage if stage in run.stages for reason in run.stages[stage].reasons]
     return tuple(dict.fromkeys([*(run.plan.reasons if run.plan else ()), *of_stages]))
+
+
+def _given_build(text: str) -> dict[str, str]:
+    """`build_skipped` with the proof, or `build_ran` with the reason, of a firmware that has a build of its own."""
+    how, _, why = text.partition(": ")
+    return {"build_skipped" if how == "skipped" else "build_ran": why} if text else {}
 
 
 def _plan(run: _Run) -> dict[str, Any]:

@@ -7,6 +7,7 @@ however damaged, stops the others from being read, and rows of another schema ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from cache.named_tuple import NamedTuple
@@ -38,6 +39,8 @@ class HistoryRow(NamedTuple):
     category: str
     stage: str
     user_action: str
+    size: Mapping[str, int] = MappingProxyType({})
+    """Bytes of the application: `image`, `flash`, `ram`; empty where that was not measured."""
 
     @property
     def failed(self) -> bool:
@@ -113,6 +116,7 @@ def _row(value: Mapping[str, Any]) -> HistoryRow | None:
             category=_word(failure.get("category") or ""),
             stage=_word(failure.get("stage") or ""),
             user_action=_word(failure.get("user_action") or ""),
+            size={visible(name): _is(int, size) for name, size in (value.get("size") or {}).items()},
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         return None

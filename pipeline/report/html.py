@@ -104,6 +104,7 @@ def _tiles(rows: Sequence[HistoryRow], facts: Facts) -> str:
             ("first JSON-RPC byte p50 / p90", _pair(ttfb)),
             ("budget", NOTHING if limit is None else ms_text(limit)),
         ]
+        pairs += [(f"{name}, bytes", str(bytes_)) for name, bytes_ in last.size.items()]
         items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
         bad = ' class="bad"' if last.failed else ""
         tiles.append(f"<section><h2{bad}>{escape(device)}</h2><dl>{items}</dl></section>")

@@ -149,6 +149,9 @@ def _properties(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in report["totals"].items():
         if value is not None:
             yield key, value
+    size = report.get("size")
+    for row in size["totals"] if size else ():
+        yield f"size_{row['name']}", row["size"]
 
 
 def _attributes(values: Mapping[str, Any]) -> str:

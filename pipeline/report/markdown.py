@@ -34,6 +34,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         section("## Plan", iter(report["plan"].items())),
         section("## Fingerprints", _fingerprints(report)),
         section("## Flash Digests", _digests(report)),
+        *([size_section(report["size"])] if report.get("size") else []),
         section("## Readiness", _readiness(report)),
         section("## Durations (ms)", _durations(report)),
         budget_section(report["budget"]),
@@ -62,6 +63,8 @@ HISTORY = "history.jsonl"
 HISTORY_SCHEMA = 1
 """Version of `history_row`. Lines of different versions must not be compared."""
 
+_SIZES = ("image", "flash", "ram")
+
 
 def history_row(report: Mapping[str, Any], run: str, machine: str, version: str) -> dict[str, Any]:
     """One transaction as numbers, for `history.jsonl`: nothing in it names a person, a path or a port. `run` is shared
@@ -70,6 +73,7 @@ def history_row(report: Mapping[str, Any], run: str, machine: str, version: str)
     `warm`: nothing was built, restored or written. `phases` holds each measured phase in order; `total_ms` is what the
     user waited for, so their sum and what lies between."""
     totals, budget, failure, ttfb = report["totals"], report["budget"], report["failure"], report["ttfb"]
+    size = report.get("size")
     counted = {key: totals[key] for key in ("compiled", "restored", "linked", "bytes_written")}
     return {
         "schema": HISTORY_SCHEMA,
@@ -92,6 +96,7 @@ def history_row(report: Mapping[str, Any], run: str, machine: str, version: str)
         "phases": {row["phase"]: row["measured_ms"] for row in budget["phases"] if row["measured_ms"] is not None},
         "total_ms": budget["total"]["measured_ms"],
         "fits": budget["fits"],
+        "size": size and {row["name"]: row["size"] for row in size["totals"] if row["name"] in _SIZES},
         "ttfb": {"schema": ttfb["schema"], "total_ms": ttfb["total_ms"], "segments": ttfb["segments"]},
         "failure": failure and {key: failure[key] for key in ("category", "stage", "user_action")},
     }
@@ -133,12 +138,21 @@ def _header(report: Mapping[str, Any]) -> Bullets:
     yield "targets_requested", report["targets"]
     yield "build_profile", report["profile"]
     yield "toolchain", report["toolchain"]
+    for name in ("build_skipped", "build_ran"):
+        if name in report:
+            yield name, report[name]
     yield "verify_level", report["verify_level"]
     yield "git_sha", report["git"]["sha"]
     yield "git_dirty", report["git"]["dirty"]
     yield "changed_inputs_count", len(report["changed_inputs"])
     for name in ("compiled", "restored", "linked", "bytes_written"):
         yield name, totals[name]
+    asked = [stage["counts"] for stage in report["stages"] if "restored_remote" in stage["counts"]]
+    for name in ("restored_remote", "fetched_bytes") if asked else ():
+        yield name, sum(counts[name] for counts in asked)
+    executed = sum(stage["counts"].get("executed_remote", 0) for stage in report["stages"])
+    if executed:
+        yield "executed_remote", executed
     if totals["unknown_failures"]:
         yield "unknown_failures", totals["unknown_failures"]
     new = sum(map(_is_first, report["reasons"]))
@@ -180,6 +194,25 @@ def _digests(report: Mapping[str, Any]) -> Bullets:
         yield f"{name}_image_sha256", row["sha256"]
         yield f"{name}_action", row["action"] if row["done"] else f"{row['action']} (not finished)"
         yield f"{name}_bytes_written", row["bytes_written"]
+
+
+LARGEST = 20
+"""Archives in a page; the JSON has more."""
+
+
+def size_section(size: Mapping[str, Any]) -> str:
+    """What the application takes, in total; by section and by archive where that is not what the last page said."""
+    from pipeline.report.size import archives_table, is_moved, sections_table, totals_table
+
+    shown = [totals_table(size)]
+    if is_moved(size):
+        shown += [sections_table(size), archives_table(size, LARGEST)]
+    # A name from a map may hold anything.
+    tables = [(head, [(code(name), *cells) for name, *cells in rows]) for head, rows in shown if rows]
+    lines = [part for table in tables for part in (markdown_table(*table), "")]
+    if size["note"]:
+        lines += [f"By section only: {code(size['note'])}", ""]
+    return "\n".join(["## Size (bytes)", "", *lines])
 
 
 def _readiness(report: Mapping[str, Any]) -> Bullets:

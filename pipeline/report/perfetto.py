@@ -17,7 +17,13 @@ from pipeline.records import json_text
 from pipeline.report.timeline import BOOT, STAGES, Instant, Slice, timeline
 
 HOST_PID = 1
-_COLOURS = {"failed": "terrible", "interrupted": "bad", "up-to-date": "good", "restored": "good"}
+_COLOURS = {
+    "failed": "terrible",
+    "interrupted": "bad",
+    "up-to-date": "good",
+    "restored": "good",
+    "restored_remote": "good",
+}
 """Names of the viewer's palette; viewers that do not know them choose by name."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.report.markdown import NOTHING, code, quoted_block
+from pipeline.report.markdown import NOTHING, code, markdown_table, quoted_block
 
 DETAIL_LINES = 60
 
@@ -36,6 +36,10 @@ def _section(report: Mapping[str, Any]) -> list[str]:
         cells = (row["stage"], row["outcome"], row["duration_ms"], row["budget_ms"], row["margin_ms"])
         lines.append("| " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |")
     lines.append("")
+    if report.get("size"):
+        from pipeline.report.size import totals_table
+
+        lines += [markdown_table(*totals_table(report["size"])), ""]
     failure = report["failure"]
     if failure:
         where = f"{failure['where']}: " if failure["where"] else ""

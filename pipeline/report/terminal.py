@@ -94,7 +94,17 @@ def stage_table(report: Mapping[str, Any], look: TerminalLook) -> list[str]:
     lines.append(_timed_row(total, report["outcome"] or "", look, "bold"))
     totals = report["totals"]
     counts = ", ".join(f"{key}={'-' if totals[key] is None else totals[key]}" for key in _COUNTED)
-    return [*lines, f"bottleneck: {budget['bottleneck'] or '-'}", counts[: look.columns]]
+    return [*lines, f"bottleneck: {budget['bottleneck'] or '-'}", counts[: look.columns], *_size_lines(report, look)]
+
+
+def _size_lines(report: Mapping[str, Any], look: TerminalLook) -> list[str]:
+    """How large the application is, where that is another size than before."""
+    size = report.get("size")
+    if not size or all(row["size"] == row["before"] for row in size["totals"]):
+        return []
+    from pipeline.report.size import size_line
+
+    return [f"size: {size_line(size)}"[: look.columns]]
 
 
 def module_table(report: Mapping[str, Any], look: TerminalLook) -> list[str]:

@@ -10,8 +10,8 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import DeployConfig
 from pipeline.effects.clock import SystemClock
@@ -36,11 +36,17 @@ from pipeline.run.project import Project, load_project
 from pipeline.run.screen import Screen
 
 if TYPE_CHECKING:
+    from cache.remote import Remote
+    from pipeline.effects.executor import FarWork
     from pipeline.engine.engine import Engine
     from pipeline.engine.results import ActionFailure, ActionSpan
     from pipeline.formats.placement import Placement
+    from pipeline.model import Tool
     from pipeline.run.built_images import BuiltImages
+    from pipeline.run.built_sizes import BuiltSizes
     from pipeline.run.engines import Engines
+    from pipeline.run.far_execution import FarExecution
+    from pipeline.run.shared_cache import SharedCache
     from pipeline.toolchain.build import Toolchain
 
 
@@ -57,12 +63,18 @@ class Build:
         clock: SystemClock | None = None,
         screen: Screen | None = None,
         performed: Callable[[Stage, ActionSpan], None] = lambda stage, span: None,
+        shared: Callable[[], SharedCache] | None = None,
+        far: Callable[[], FarExecution] | None = None,
     ) -> None:
+        """`shared`: gives the shared cache of a run; without one this build has its own."""
         self.project = project
         self.clock = clock or SystemClock()
         self._screen = screen or Screen()
         self._performed = performed
+        self._shared = shared
+        self._far = far
         self._database_seen = False
+        self._size: Mapping[str, Any] | None = None
         self.fastpath = FastPathState(project.root, project.selection)
         """What `hotplate` answers from."""
 
@@ -114,6 +126,8 @@ class Build:
         from pipeline.run.built_images import BuiltImages
 
         facts = self.fastpath.facts()
+        if facts is None and "engines" in self.__dict__ and self.engines.only_partial:
+            facts = self.fastpath.lasting_facts()
         known = None if facts is None else facts.get("images")
 
         until = self.config.readiness.until
@@ -127,12 +141,44 @@ class Build:
         """Loaded when the first question needs an engine: a warm deploy asks none."""
         from pipeline.run.engines import Engines
 
-        return Engines(self.project, lambda: self.toolchain, self.fastpath, self.runner, self.clock)
+        it = self
+        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it._remote, it._work)
+
+    @cached_property
+    def shared(self) -> SharedCache:
+        """The cache that other machines share, made when something must be done."""
+        from pipeline.run.shared_cache import SharedCache
+
+        if self._shared is not None:
+            return self._shared()
+        return SharedCache(self.config.cache, self.clock, self._screen.notice, self.project.state_dir)
+
+    def _remote(self) -> Remote | None:
+        return self.shared.remote()
+
+    @cached_property
+    def far(self) -> FarExecution:
+        """Who else may compile, made when something must be done."""
+        from pipeline.run.far_execution import FarExecution
+
+        if self._far is not None:
+            return self._far()
+        return FarExecution(self.config.execution, self.clock, self._screen.notice)
+
+    def _work(self, tools: Mapping[str, Tool]) -> FarWork | None:
+        return self.far.work(tools)
 
     @property
     def engine(self) -> Engine:
         """The engine over all of this project's actions."""
         return self.engines.whole
+
+    @cached_property
+    def sizes(self) -> BuiltSizes:
+        """How large the application is, and was."""
+        from pipeline.run.built_sizes import BuiltSizes
+
+        return BuiltSizes(self.project.root, self.project.engine_dir, self.project.profile)
 
     # --- is it up to date? --------------------------------------------------------------------
 
@@ -145,8 +191,11 @@ class Build:
                 verdict = self.engines.of(stage).peek()
                 return self._generated() if verdict.up_to_date else verdict
             verdict = self.engines.of(stage).verdict(stage)
-            if stage is Stage.LINK and verdict.up_to_date and self.images.check().failure is not None:
-                return Verdict(State.DIRTY, (Reason("image-check", "images"),))
+            if stage is Stage.LINK and verdict.up_to_date:
+                if self.images.check().failure is not None:
+                    return Verdict(State.DIRTY, (Reason("image-check", "images"),))
+                if self.config.size.any and self.check_size() is not None:
+                    return Verdict(State.DIRTY, (Reason("size-check", "images"),))
             return verdict
         except DeployError as error:
             return Verdict(State.DIRTY, (Reason("error", error.failure.where, "", error.failure.message),))
@@ -164,7 +213,7 @@ class Build:
         """A run with these results ended well: write what `hotplate` and the next `doit` need to know that everything
         is up to date, if this run came to know it. `selection`: the stages that the command line asked for, None if it
         asked for more."""
-        if self.config.prebuilt.build:
+        if self.config.prebuilt.build and not self.project.is_build_proven():
             return  # its command decides each time whether there is something to do
         passed = {result.stage for result in results if result.ok}
         if self.fastpath.facts() is None and Stage.COMPILE in passed:
@@ -217,16 +266,24 @@ class Build:
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
+        from pipeline.run.far_execution import far_lines
+        from pipeline.run.shared_cache import shared_lines
+
         engine = self.engines.of(stage)
         if "images" in self.__dict__:
             self.images.forget()
+        if "sizes" in self.__dict__:
+            self.sizes.forget()
+        self._size = None
         self.fastpath.withdraw()
         self._refresh_database()
         result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
-        for line in note_lines(result.notes):
+        for line in (*note_lines(result.notes), *shared_lines(result.shared), *far_lines(result.shared)):
             self._screen.notice(f"note: {line}")
+        self.shared.tell()
+        self.far.tell()
         failure = self._failure_of(stage, category, result.failures) if result.failures else None
         if stage is Stage.LINK and failure is None and self.config.makes_firmware:
             return self._with_images(StageWork(tuple(result.notes), dict(result.counts)))
@@ -254,7 +311,8 @@ class Build:
         actions = [each for each in self.toolchain.actions if each.statement is None or each in recorded]
         self.__dict__["toolchain"] = self.toolchain._replace(actions=tuple(actions))
         more = self.run_actions(Stage.LINK, FailureCategory.LINK_ERROR)
-        counts = {name: count + more.counts[name] for name, count in done.counts.items()}
+        names = dict.fromkeys((*done.counts, *more.counts))
+        counts = {name: done.counts.get(name, 0) + more.counts.get(name, 0) for name in names}
         counts["up_to_date"] = more.counts["up_to_date"]
         return StageWork((*done.reasons, *more.reasons), counts, more.failure)
 
@@ -269,7 +327,7 @@ class Build:
         name = failures[0].action
         if self._is_users(name):
             category = FailureCategory.ACTION_FAILED
-        failure = action_failure(stage, category, failures, self.toolchain.actions)
+        failure = action_failure(stage, category, failures, self.engines.concerned)
         number = next((n for n, action in enumerate(self.config.actions) if action.name == name), None)
         if number is None or failure.where != name:
             return failure
@@ -277,7 +335,7 @@ class Build:
 
     def _is_users(self, action: str) -> bool:
         """Does this action neither compile nor link?"""
-        return any(known.name == action and known.count_as == "built" for known in self.toolchain.actions)
+        return any(known.name == action and known.count_as == "built" for known in self.engines.concerned)
 
     def _refresh_database(self) -> None:
         """`compile_commands.json`, once per run, and only where the actions need not be what they were: before they
@@ -301,11 +359,31 @@ class Build:
         from pipeline.device.symbolizer import ElfStore
 
         kept = ElfStore(self.project.root, self.project.state_dir, self.project.cache_dir)
-        for action in self.toolchain.actions:
+        for action in self.engines.concerned:
             for path in action.outputs:
                 # linked here, or taken over with firmware that was built elsewhere
-                if PurePosixPath(path).name == "app.elf":
+                if path.rpartition("/")[2] == "app.elf":
                     kept.keep(path)
+
+    def check_size(self) -> Failure | None:
+        """Which limit of `[size]` the application does not keep."""
+        if not self.config.size.any:
+            return None
+        from pipeline.run.built_sizes import excess_failure
+
+        return excess_failure(self, self.sizes)
+
+    def size(self, *, moved: bool) -> Mapping[str, Any] | None:
+        """How large the application is, beside what the last report said, for a report; None where nothing goes to
+        flash. `moved`: stage link had something to do. Precondition: it ended well, or `check_size` said why not."""
+        from pipeline.run.built_sizes import reported_size
+
+        if self._size is None:
+            try:
+                self._size = reported_size(self, self.sizes, moved=moved)
+            except DeployError:
+                return None
+        return self._size
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
         """Does a board with this otadata start what `wanted` would start, now and at every later reset?"""
@@ -346,9 +424,14 @@ class Build:
             self.engines.save()
 
     def close(self) -> None:
-        """Keep what was read, and end every child process."""
+        """Keep what was read, and end every child process. A shared cache that the run brought is settled by the run,
+        which has others to do it for."""
         self.save()
         self.runner.close()
+        if "far" in self.__dict__:
+            self.far.close()
+        if self._shared is None and "shared" in self.__dict__:
+            self.shared.settle()
 
 
 def load_builds(options: Options, root: Path | None = None) -> list[Build] | Failure:

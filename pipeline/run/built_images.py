@@ -59,6 +59,10 @@ class BuiltImages:
         data = {image.name: self.data(image) for image in images}
         return check_images(images, data, self._placements, self._chip, self._asked, self._table)
 
+    def path_of(self, name: str) -> str:
+        """Where the image of this placement lies, from the root; `""` where there is none of the name."""
+        return self._files.get(name, "")
+
     def expected_elf(self) -> str:
         """`app_elf_sha256` in the application image."""
         return elf_identity(self._read(self._files[APPLICATION]))

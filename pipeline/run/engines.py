@@ -1,7 +1,7 @@
 """The engine of a build, made when something has to be asked of it: one over all actions, or one over a few of them.
 
-Knows when few moved files are all that is needed. Does not know what a stage is for. Invariant: the whole engine is
-never made from less than what the partial one has read by then.
+Knows when few moved files are all that is needed, from the first question to what is written for the next run. Does not
+know what a stage is for. Invariant: the whole engine is never made from less than what the partial one has read.
 """
 
 from __future__ import annotations
@@ -9,22 +9,31 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_saved
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
-from pipeline.engine.partial_graph import MANY, partial_graph, usage_index
+from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
+from pipeline.fastpath import FileStamp
 from pipeline.fastpath.native_loop import WORTH_FILES
+from pipeline.fastpath.plain import is_plain
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
-from pipeline.model import Stage
+from pipeline.model import Action, Stage, Tool
 from pipeline.run.project import Project
 from pipeline.toolchain.build import Toolchain
+from pipeline.toolchain.builtins import BUILTINS
+from pipeline.toolchain.filesystems import FILESYSTEMS
+
+if TYPE_CHECKING:
+    from cache.remote import Remote
+    from pipeline.effects.executor import FarWork
 
 
 class Engines:
@@ -37,24 +46,47 @@ class Engines:
         fastpath: FastPathState,
         runner: SystemProcessRunner,
         clock: SystemClock,
+        remote: Callable[[], Remote | None] = lambda: None,
+        far: Callable[[Mapping[str, Tool]], FarWork | None] = lambda tools: None,
     ) -> None:
         self._project = project
         self._toolchain = toolchain
         self._fastpath = fastpath
         self._runner = runner
         self._clock = clock
+        self._remote = remote
+        self._far = far
+        self._part: PartialGraph | None = None
+        self._moved: Mapping[int, str] = {}
+        self._looked_again = False
 
     def of(self, stage: Stage) -> Engine:
-        """The engine that answers for `stage`: up to compile one that knows only what few moved files concern, where
-        that can be told."""
-        if stage in (Stage.FINGERPRINT, Stage.COMPILE) and "whole" not in self.__dict__:
-            return self._partial or self.whole
-        return self.whole
+        """The engine that answers for `stage`: one that knows only what few moved files concern, where that can be
+        told, and, before anything is linked, where nothing else moved meanwhile: it might be a source that is new."""
+        if "whole" in self.__dict__ or self._partial is None:
+            return self.whole
+        if stage is Stage.LINK and not self._looked_again:
+            self._looked_again = True
+            assert self._part is not None
+            if self._fastpath.moved_beside({*self._moved, *self._part.makes}):
+                return self.whole
+        return self._partial
 
     @property
     def partial_in_use(self) -> bool:
         """Has the partial engine answered? Then all actions are those of the last run."""
         return self.__dict__.get("_partial") is not None
+
+    @property
+    def only_partial(self) -> bool:
+        """And has no other engine answered yet?"""
+        return self.partial_in_use and "whole" not in self.__dict__
+
+    @property
+    def concerned(self) -> Sequence[Action]:
+        """The actions about which this run asked: no other one did anything."""
+        part = self._partial if self.only_partial else None
+        return self._toolchain().actions if part is None else part.graph.order
 
     @cached_property
     def _partial(self) -> Engine | None:
@@ -66,7 +98,9 @@ class Engines:
             part = partial_graph(*found, saved.records)
             if part is None:
                 return None
-            return self._engine(BuildSteps(part.actions, part.tools, {}, part.run_env), saved, part.skipped)
+            self._part, self._moved = part, found[1]
+            steps = BuildSteps(part.actions, part.tools, {**BUILTINS, **FILESYSTEMS}, part.run_env)
+            return self._engine(steps, saved, part.skipped)
 
     @cached_property
     def whole(self) -> Engine:
@@ -83,30 +117,65 @@ class Engines:
                     has_statements=self._project.config.is_ninja,
                     ninja_log_version=made.ninja_log_version,
                     strace=made.strace,
+                    option_headers=self._project.config.ninja.option_headers,
                 )
             )
 
     def _engine(self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None) -> Engine:
         it = self._project
         directories = Directories(it.root, it.engine_dir, it.cache_dir, it.config.cache.max_bytes)
-        return Engine(directories, steps, Host(self._runner, self._clock, os.cpu_count() or 1), saved, skipped)
+        host = Host(self._runner, self._clock, os.cpu_count() or 1, self._remote)
+        if it.config.execution.remote and not it.config.is_ninja:
+            far_jobs = it.config.execution.jobs
+            host = host._replace(far_jobs=far_jobs, far=lambda: self._far(steps.tools))
+        return Engine(directories, steps, host, saved, skipped)
 
     def record_for_fastpath(self) -> None:
         """Everything is up to date: write what the fast path needs to know that next time, if it can be told."""
+        if self._renewed_for_fastpath():
+            return
         engine, made = self.whole, self._toolchain()
         used = used_files(engine.workspace)
         if used is None:
             return
-        helper = None
-        if len(used) >= WORTH_FILES:
-            from pipeline.fastpath.native_build import ready
-
-            helper = ready(self._runner)
         programs = tuple(tool.path for tool in made.tools.values())
         watched = made.watched.with_more(Watched(shadow_directories(engine.workspace), (), programs))
-        facts = {"inputs": engine.input_count, "toolchain": made.name, "images": dict(made.images)}
+        facts = {
+            "inputs": engine.input_count,
+            "toolchain": made.name,
+            "images": dict(made.images),
+            "plain": is_plain(str(self._project.root)),
+        }
         index = partial(usage_index, engine.workspace)
+        helper = self._helper(len(used))
         self._fastpath.record(engine.table, used, engine.graph.producer, watched, facts, index, helper)
+
+    def _helper(self, files: int) -> Mapping[str, FileStamp] | None:
+        """The compiled loop, for a project of so many files."""
+        if files < WORTH_FILES:
+            return None
+        from pipeline.fastpath.native_build import ready
+
+        return ready(self._runner)
+
+    def _renewed_for_fastpath(self) -> bool:
+        """Is that done, by writing what few files are now into what it knew?"""
+        engine, part = self.__dict__.get("_partial"), self._part
+        if engine is None or part is None or "whole" in self.__dict__ or not same_files(part, engine.records):
+            return False
+        used = used_files(engine.workspace)
+        if used is None:
+            return False
+        root, changed = str(self._project.root), {}
+        place_of, believed = engine.workspace.resolve, engine.workspace.believed
+        names = {place_of(path).removeprefix(f"{root}/"): path for path in used if path not in believed}
+        for place, short in self._moved.items():
+            if short not in names:
+                return False
+            changed[place] = (names[short], used[names[short]])
+        for place, path in part.makes.items():
+            changed[place] = (path, used[path])
+        return self._fastpath.patch(engine.table, changed, part.makes, self._helper)
 
     def save(self) -> None:
         """Keep what was read."""

@@ -54,6 +54,8 @@ class Project:
         """This one and those of the other profiles that the selected devices need, in the order of the devices."""
         self.is_usual = True
         """Is this what a command line that names no device would build?"""
+        self.given_build = ""
+        """How the build of a given firmware went: `skipped: PROOF` or `ran: REASON`; empty where there is none."""
         self.state_dir = root / STATE_DIR
         self.devices_dir = self.state_dir / "devices.v1"
         """Journals of boards, and the MAC of each device."""
@@ -125,6 +127,12 @@ class Project:
             self.__dict__.pop(name, None)
         return None
 
+    def is_build_proven(self) -> bool:
+        """Is it known what the command of `[prebuilt] build` read, and made?"""
+        from pipeline.toolchain.build_proof import BuildProof
+
+        return BuildProof(self.root, self.state_dir, self.config.prebuilt).watched() is not None
+
     def config_moved(self) -> bool:
         """Does deploy.toml say something else than when it was loaded?"""
         try:
@@ -172,30 +180,31 @@ def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
 
 
 def _firmware(
-    root: Path, text: str, section: Prebuilt, options: Options, profile: str
+    root: Path, text: str, section: Prebuilt, options: Options, profile: str, notes: list[str]
 ) -> Firmware | Problem | Failure | None:
     """What `[prebuilt]` names, built first where the command line asks for work and the section says how; None while
-    the statements of ninja that make it have not run."""
+    the statements of ninja that make it have not run. `notes` receives how that build went."""
     if built_by_ninja(text, profile):
         from pipeline.toolchain.ninja_firmware import firmware_files
 
         files = firmware_files(root, section)
         if not files or not all((root / path).is_file() for path in files):
             return None
-    if section.build and options.builds:
-        from pipeline.formats.toml_positions import locate
-        from pipeline.run.build_first import build_first
-
-        found = locate(text)
-        below = ("profile", profile, "prebuilt", "build")
-        line, column = found.value(below if below in found.values else below[2:])
-        where = f"{CONFIG_FILE}:{line}:{column}"
-        failure = build_first(root, root / STATE_DIR, section.build, where, to_stderr=options.json)
-        if failure is not None:
-            return failure
     from pipeline.toolchain.placements import find_firmware
 
-    return find_firmware(root, section, _made_by_actions(text))
+    made = _made_by_actions(text)
+    if not section.build or not options.builds:
+        return find_firmware(root, section, made)
+    from pipeline.formats.toml_positions import locate
+    from pipeline.run.build_first import GivenBuildPlace, given_build
+
+    found = locate(text)
+    below = ("profile", profile, "prebuilt", "build")
+    line, column = found.value(below if below in found.values else below[2:])
+    place = GivenBuildPlace(root, root / STATE_DIR, f"{CONFIG_FILE}:{line}:{column}", options.json)
+    firmware, note = given_build(place, section, lambda: find_firmware(root, section, made))
+    notes.append(note)
+    return firmware
 
 
 def _configure(root: Path, text: str, options: Options) -> Failure | None:
@@ -250,6 +259,7 @@ class _ProjectReading:
         self._root = root
         self._text = text
         self._options = options
+        self._notes: list[str] = []
 
     def project(self) -> Project | Failure:
         """The project, or what is wrong."""
@@ -277,6 +287,7 @@ class _ProjectReading:
             found[-1].is_usual = not usual.devices or profile == usual.default_device.profile
         for project in found:
             project.variants = tuple(found)
+            project.given_build = "; ".join(dict.fromkeys(self._notes))
         return found[0]
 
     def _config(self, profile: str) -> DeployConfig | Failure:
@@ -284,7 +295,7 @@ class _ProjectReading:
         it = self._options
 
         def find_firmware(section: Prebuilt) -> Firmware | Problem | Failure | None:
-            return _firmware(self._root, self._text, section, it, profile)
+            return _firmware(self._root, self._text, section, it, profile, self._notes)
 
         config = parse_config(self._text, find_firmware=find_firmware, profile=profile, for_all=bool(it.profile))
         if isinstance(config, Failure) or not it.verify:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.named_tuple import NamedTuple
 from pipeline import events
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
     from pipeline.engine.results import ActionSpan
     from pipeline.report.live_tests import SuiteResult
     from pipeline.run.board_turns import BoardTurns
+    from pipeline.run.far_execution import FarExecution
     from pipeline.run.lanes import Lanes
+    from pipeline.run.shared_cache import SharedCache
     from pipeline.stages.handover import Board
 
 
@@ -58,6 +62,8 @@ class Run:
         self.clocks = BoardClocks()
         self.clock = self.clocks.run
         self.transactions = Transactions(project, self.clock, self.clocks.of)
+        self.transactions.size_of = self._size_of
+        self._sizing = threading.Lock()
         owners: dict[str, str] = {}
         self.variants = Variants([self._variant(each, owners) for each in project.variants], self._record_of)
         self.build, self.boards, self.records = self.variants.every[0]
@@ -77,9 +83,24 @@ class Run:
         """Between `begin` and `end`."""
 
     def _variant(self, project: Project, owners: dict[str, str]) -> Variant:
-        build = Build(project, self.clock, self.screen, self._performed)
+        others = (lambda: self._shared, lambda: self._far)
+        build = Build(project, self.clock, self.screen, self._performed, *others)
         boards = DeviceService(build, self.transactions.transaction, self._measured, self.clocks.of)
         return Variant(build, boards, DeviceRecords(build, self.transactions, owners))
+
+    @cached_property
+    def _shared(self) -> SharedCache:
+        """The cache that other machines share, made when something must be done."""
+        from pipeline.run.shared_cache import SharedCache
+
+        return SharedCache(self.project.config.cache, self.clock, self.screen.notice, self.project.state_dir)
+
+    @cached_property
+    def _far(self) -> FarExecution:
+        """Who else may compile, made when something must be done."""
+        from pipeline.run.far_execution import FarExecution
+
+        return FarExecution(self.project.config.execution, self.clock, self.screen.notice)
 
     # --- begin --------------------------------------------------------------------------------
 
@@ -102,6 +123,7 @@ class Run:
             revision=git.result(),
             startup_ms=since_asked,
             dispatch_ms=dispatch_ms,
+            given_build=self.project.given_build,
         )
         self.lanes = self._lanes_for(devices, stages)
         own = {
@@ -298,6 +320,16 @@ class Run:
         began_s = self.transactions.since_s(span.began_s)
         self.transactions.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
 
+    def _size_of(self, device: str) -> Mapping[str, Any] | None:
+        """Where stage link has come so far that the application is what it is meant to be, or too large for that."""
+        results = [self.transactions.result_of(Stage.LINK, name) for name in dict.fromkeys((device, ""))]
+        linked = next((result for result in results if result is not None), None)
+        if linked is None or not (linked.ok or _is_too_large(linked)):
+            return None
+        build = self.variants.of(device).build if device else self.build
+        with self._sizing:
+            return build.size(moved=linked.outcome is not StageOutcome.UP_TO_DATE)
+
     # --- several boards at once -----------------------------------------------------------------
 
     def _lanes_for(self, devices: Sequence[DeviceConfig], stages: Sequence[StageOf]) -> Lanes | None:
@@ -368,6 +400,9 @@ class Run:
         under_way = [(which.stage, which.device, since_s) for which, since_s in self._under_way.items()]
         rendered = self.transactions.finish(under_way, interrupted=interrupted)
         self.unlock()
+        if "_shared" in self.__dict__:
+            # Last: nothing waits for it but this process's end.
+            self._shared.settle(interrupted=interrupted)
         return Ended(rendered, notes)
 
     def close(self) -> None:
@@ -384,6 +419,10 @@ def before_run(age_ms: int | None, waited_s: float) -> tuple[int | None, int]:
     """(startup_ms, dispatch_ms): the run's age less its wait for the lock, and that wait; the budget adds both."""
     waited_ms = round(waited_s * 1000)
     return (None if age_ms is None else max(0, age_ms - waited_ms)), waited_ms
+
+
+def _is_too_large(result: StageResult) -> bool:
+    return result.failure is not None and result.failure.category is FailureCategory.IMAGE_TOO_LARGE
 
 
 def _out_of_order(stage: Stage, device: DeviceConfig) -> Failure:

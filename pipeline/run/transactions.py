@@ -9,11 +9,9 @@ the next run.
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -63,6 +61,7 @@ class RunFacts(NamedTuple):
     revision: Revision
     startup_ms: int | None
     dispatch_ms: int | None
+    given_build: str = ""
 
 
 class Rendered(NamedTuple):
@@ -73,20 +72,21 @@ class Rendered(NamedTuple):
     line: str
 
 
-@dataclass(slots=True)
 class _Log:
-    """One transaction: its log, and how it stands. `waited_s`: while other boards or builds had their turn."""
+    """One transaction: its log, and how it stands."""
 
-    log: RunLog
-    tx: str
-    device: str
-    failure: Failure | None = None
-    outcome: DeployOutcome | None = None
-    end: When | None = None
-    """When its deploy was over, if something else followed in the same run."""
-    waited_s: float = 0.0
-    closed: bool = False
-    rendered: Rendered | None = None
+    def __init__(self, log: RunLog, tx: str, device: str) -> None:
+        self.log = log
+        self.tx = tx
+        self.device = device
+        self.failure: Failure | None = None
+        self.outcome: DeployOutcome | None = None
+        self.end: When | None = None
+        """When its deploy was over, if something else followed in the same run."""
+        self.waited_s = 0.0
+        """While other boards or builds had their turn."""
+        self.closed = False
+        self.rendered: Rendered | None = None
 
 
 class Transactions:
@@ -117,6 +117,8 @@ class Transactions:
         self._before_ms = 0
         self.listener: Callable[[str, str, Event], None] = lambda tx, device, event: None
         """Is told each event as it happens: transaction, device or "", event."""
+        self.size_of: Callable[[str], Mapping[str, Any] | None] = lambda device: None
+        """What is said of the size of the application that `device` got ("": of a run without devices), at its end."""
         self.notes: list[str] = []
         """What could not be written, one line each."""
         self.results: list[tuple[str, StageResult]] = []
@@ -258,6 +260,9 @@ class Transactions:
         if log.failure is not None:
             stopped = log.failure.category is FailureCategory.INTERRUPTED
             outcome = DeployOutcome.INTERRUPTED if stopped else DeployOutcome.FAILED
+        size = None if outcome is DeployOutcome.INTERRUPTED else self.size_of(log.device)
+        if size is not None:
+            self._emit(log, events.Sized(size), end)
         self._emit(log, events.RunFinished(outcome), end)
         log.log.close()
         if log.device:
@@ -328,7 +333,7 @@ class Transactions:
             return given
         if given and not self._logs:
             self.notes.append(f"DEPLOY_TX_ID={visible(given)} is ignored: {wrong}")
-        return events.format_tx(self._clock.utc(), secrets.token_hex(3))
+        return events.format_tx(self._clock.utc(), os.urandom(3).hex())
 
     def _run_started(self, tx: str, device: str, port: str, facts: RunFacts) -> events.RunStarted:
         config = self._config(device)
@@ -350,6 +355,7 @@ class Transactions:
             dispatch_ms=facts.dispatch_ms,
             budget_enforced=config.budget.enforce,
             run=self.run,
+            given_build=facts.given_build,
         )
 
     def _shown(self, path: Path) -> str:

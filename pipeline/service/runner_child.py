@@ -122,6 +122,6 @@ def _left_alone(number: int, frame: Any) -> None:
 
 def run(handed: HandedRun) -> int:
     """Be the program that the client was, which both are doit from here on."""
-    from pipeline.fastpath.handover import become_doit
+    from pipeline.hotplate import go_on
 
-    return become_doit(sys.argv[1:], None, handed.place[5])
+    return go_on(sys.argv[1:], None, handed.place[5])

@@ -22,6 +22,9 @@ def run(build: HostBuild) -> StageWork:
     checked = build.images.check()
     if checked.failure is not None:
         return work._replace(failure=checked.failure)
+    over = build.check_size()
+    if over is not None:
+        return work._replace(failure=over)
     build.keep_elf()
     for note in build.config.firmware.notes if build.config.firmware is not None else ():
         build.notice(f"note: {note}")

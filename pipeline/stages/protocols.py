@@ -13,7 +13,7 @@ from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.events import Readiness
 from pipeline.flash.image_set import CheckedImages
 from pipeline.formats.placement import Placement
-from pipeline.model import FailureCategory, Image, Mark, Reason, RegionPlan, Stage, StageWork
+from pipeline.model import Failure, FailureCategory, Image, Mark, Reason, RegionPlan, Stage, StageWork
 from pipeline.stages.handover import InLoader, Journal, Proof
 
 
@@ -63,6 +63,10 @@ class HostBuild(Protocol):
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
         """Let the engine run the actions of `stage`; their failures become one of `category`."""
+        ...
+
+    def check_size(self) -> Failure | None:
+        """Which limit of `[size]` the application does not keep."""
         ...
 
     def keep_elf(self) -> None:

@@ -20,7 +20,7 @@ from pipeline.fastpath.watched import Watched, directory_stamp
 from pipeline.model import Action, Failure, FailureCategory, Tool
 from pipeline.toolchain import programs
 from pipeline.toolchain.distribution import program_digest
-from pipeline.toolchain.generate import COMPILE, LINK, LINK_DEPFILE, BuildSpec, Commands
+from pipeline.toolchain.generate import COMPILE, CXX_ENDINGS, LINK, LINK_DEPFILE, LINK_MAP, BuildSpec, Commands
 from pipeline.toolchain.generate import actions as _actions
 
 TRIPLE = "riscv64-unknown-elf"
@@ -41,10 +41,10 @@ _COMPILE = (
     "-msmall-data-limit=0",  # no relaxation against gp, whose range only the linker script knows
     "-fno-tree-loop-distribute-patterns",
     f"-ffile-prefix-map={{{LIBRARY}_dir}}=gcc",
-    # The assembler writes the debug information of .S files. Not by -Wa, which a comma in the path would end.
-    "-Xassembler",
-    "--debug-prefix-map={root}=.",
 )
+# The assembler writes the debug information of assembly files. Not by -Wa, which a comma in the path would end; and not
+# for C, since ccache takes these words for another command in each checkout.
+_ASSEMBLER = ("-Xassembler", "--debug-prefix-map={root}=.")
 _LINK = (*LINK, "-nostartfiles", "-Wl,--no-warn-rwx-segments")  # RAM of these chips is both, and no warning helps
 
 
@@ -90,6 +90,18 @@ def has_link_depfile(driver: Tool) -> bool:
         return linker is not None and b"dependency-file" in linker.read_bytes()
     except OSError:
         return False
+
+
+def relied_on(action: Action, tools: Mapping[str, Tool]) -> Mapping[str, str] | None:
+    """Absolute path -> BLAKE2b-512 of the programs that a compile of ours starts; None for another action, and where a
+    launcher stands before the driver. Reads 25 MB. Raises OSError."""
+    driver, library = tools.get(DRIVER), tools.get(LIBRARY)
+    if action.argv[:1] != (DRIVER,) or driver is None or library is None or programs.is_launcher(driver.path, DRIVER):
+        return None
+    compiler = "cc1plus" if action.inputs[0].endswith(CXX_ENDINGS) else "cc1"
+    parts = _programs(Path(driver.path).resolve(), Path(library.path).parent)
+    wanted = [Path(driver.path), *(path for path in parts if path.name in (compiler, "as"))]
+    return {str(path): hashlib.blake2b(path.read_bytes()).hexdigest() for path in wanted} if len(wanted) == 3 else None
 
 
 def spec_dirs(driver: Tool, library: Tool) -> tuple[str, ...]:
@@ -139,6 +151,8 @@ def commands(chip: str, *, link_depfile: bool = False) -> Commands:
         link=(DRIVER, *target, *_LINK),
         archive=(ARCHIVER, "qcsD"),
         link_depfile=LINK_DEPFILE if link_depfile else (),
+        link_map=LINK_MAP,
+        assembler=_ASSEMBLER,
     )
 
 

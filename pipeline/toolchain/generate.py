@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS
 from pipeline.effects.packages import package_dir
+from pipeline.formats.ninja.shell import map_files
 from pipeline.formats.placement import BOOTLOADER, Placement
 from pipeline.model import Action, Stage
 from pipeline.toolchain.builtins import COPY, ELF2IMAGE, IMAGE, OTADATA, PARTITION_TABLE, STRIP, part_params
@@ -49,6 +50,9 @@ CXX = ("-std=gnu++17", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"
 come later and win."""
 
 LINK = ("-nostdlib", "-Wl,--gc-sections", "-Wl,--build-id=none")
+
+LINK_MAP = ("-Xlinker", "-Map={map}")
+"""How GNU ld is told to write a map of what it linked."""
 
 LINK_DEPFILE = ("-Xlinker", "--dependency-file={depfile}")
 """How GNU ld (from 2.35) and lld are told to say what they read."""
@@ -123,14 +127,18 @@ def out_directory(profile: str) -> str:
 
 class Commands(NamedTuple):
     """The words of a toolchain, tool name first: everything before the search path and the user's flags. `archive`: up
-    to the library's name; `link_depfile`: how a link is told to write one, nothing if it cannot; `assemble`: what a
-    source without preprocessing is compiled with beside `compile`."""
+    to the library's name; `link_depfile`: how a link is told to write one, nothing if it cannot; `link_map`: how it is
+    told to write a map, to `{map}` or (`prints_map`) to stdout; `assemble`: what a source without preprocessing is
+    compiled with beside `compile`; `assembler`: what all assembly is."""
 
     compile: tuple[str, ...]
     link: tuple[str, ...]
     archive: tuple[str, ...] = ()
     link_depfile: tuple[str, ...] = ()
+    link_map: tuple[str, ...] = ()
+    prints_map: bool = False
     assemble: tuple[str, ...] = ()
+    assembler: tuple[str, ...] = ()
 
 
 def images(spec: BuildSpec) -> Mapping[str, str]:
@@ -172,12 +180,16 @@ def _program(
     depfile = f"{linked}.d" if commands.link_depfile else ""
     # Libraries after the objects that need them, and the script last: it may name libraries too.
     words = (*map(file_word, (*objects, *libraries)), *spec.ldflags, "-T", file_word(script))
+    # A map that the user asks for goes where the user says; two cannot be had.
+    map_file = f"{out}/{name}.map" if name == "app" and commands.link_map and not map_files(spec.ldflags) else ""
+    map_words = tuple(word.replace("{map}", map_file) for word in commands.link_map) if map_file else ()
     link = Action(
         name=f"link {name}",
         stage=Stage.LINK,
         inputs=tuple(dict.fromkeys((*objects, *libraries, script, *program.script_files, *spec.link_reads.files))),
-        outputs=(linked,),
-        argv=(*commands.link, *_filled(commands.link_depfile, depfile), "-o", linked, *words),
+        outputs=(linked, *filter(None, [map_file])),
+        argv=(*commands.link, *_filled(commands.link_depfile, depfile), *map_words, "-o", linked, *words),
+        params=(("stdout", map_file),) if map_file and commands.prints_map else (),
         depfile=depfile,
         profile=spec.profile,
         salt=spec.link_reads.salt,
@@ -225,6 +237,7 @@ def _compiling(spec: BuildSpec, commands: Commands, include: Sequence[str], endi
         words = tuple(word for word in commands.compile if word not in C_ONLY)
         return _Compiling((*words, *CXX, *search, *spec.cxxflags), spec.profile_cxxflags, spec.cxx_reads)
     plain = commands.assemble if ending == ".s" else ()
+    plain += commands.assembler if ending in (".s", ".S") else ()
     return _Compiling((*commands.compile, *plain, *search, *spec.cflags), spec.profile_cflags, spec.reads)
 
 

@@ -40,7 +40,7 @@ def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild
     search = os.environ.get("PATH", os.defpath)
     env = [os.environ.get(name) for name in VARIABLES]
     symbols = symbols_of(root, config)
-    meant = repr((config.toolchain.kind, section, config.prebuilt, symbols))
+    meant = repr((config.toolchain.kind, section, config.prebuilt, symbols, config.has_loaded_identity))
     said = (str(root), KEPT_VERSION, meant, search, tuple(env))
     kept = ninja_kept.load(state_dir, said)
     if kept is None:

@@ -22,8 +22,10 @@ from pipeline.formats.ninja.manifest import parse_manifest
 from pipeline.formats.ninja.shell import CommandKind, read_command
 from pipeline.model import Action, Failure, FailureCategory
 from pipeline.toolchain.config_places import config_failure_at
+from pipeline.toolchain.generate import out_directory
 from pipeline.toolchain.ninja import StatementActions
 from pipeline.toolchain.ninja_firmware import firmware_files, symbols_of
+from pipeline.toolchain.ninja_identity import with_loaded_identity
 from pipeline.toolchain.ninja_kept import MANIFEST, KeptActions
 from pipeline.toolchain.ninja_places import NestedBuild, NinjaPlaces, with_stages
 from pipeline.toolchain.ninja_tools import StatementTools
@@ -31,13 +33,26 @@ from pipeline.toolchain.ninja_tools import StatementTools
 
 def read_build(root: Path, config: DeployConfig, state_dir: Path) -> KeptActions:
     reading = _BuildReading(root, config, state_dir)
-    made = with_stages(reading.read(config.ninja.directory, list(config.ninja.targets)))
+    read = reading.read(config.ninja.directory, list(config.ninja.targets))
+    if config.has_loaded_identity:
+        read = _identified(root, config, read)
+    made = with_stages(read)
     tools = reading.tools
     tools.save()
     extra = [str(root / config.prebuilt.directory / FLASHER_ARGS)] if config.makes_firmware else []
     files = dict.fromkeys((*reading.files, *tools.files, *extra))
     absent = tuple(tools.absent)
     return KeptActions(tuple(made), tools.tools, tuple(files), tuple(reading.manifests), absent, reading.probes)
+
+
+def _identified(root: Path, config: DeployConfig, actions: list[Action]) -> list[Action]:
+    """With images that name what is loaded. Raises ConfigError where no statement makes one that names anything."""
+    found = with_loaded_identity(actions, str(root), out_directory(config.variant))
+    if found == actions:
+        message = "no statement makes an image by esptool's elf2image with --elf-sha256-offset, so none names its ELF"
+        hint = 'remove the key, or write identity = "elf"'
+        raise ConfigError(config_failure_at(root, config, ("image", "identity"), message, hint))
+    return found
 
 
 def _side_files(root: Path, config: DeployConfig) -> list[str]:

@@ -93,5 +93,7 @@ def commands(chip: str) -> Commands:
         link=("zig", "cc", *target, *LINK),
         archive=("zig", "ar", "qcsD"),
         link_depfile=LINK_DEPFILE,
+        link_map=("-Wl,--print-map",),  # it takes no -Map
+        prints_map=True,
         assemble=("-Wno-unused-command-line-argument",),
     )

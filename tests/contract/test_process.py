@@ -214,3 +214,22 @@ def test_what_is_printed_without_end_is_cut(runner: SystemProcessRunner, tmp_pat
     for stream in (done.stdout, done.stderr):
         kept, more = stream.rsplit(b"\n[", 1)
         assert len(kept) < 9 << 20 and int(more.split()[0]) == size // 2 - len(kept)
+
+
+def test_a_build_is_shown_as_it_comes_and_ends_without_what_it_left_behind(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path\n"
+        "from pipeline.effects.process import run_streamed\n"
+        "print(run_streamed(['sh', '-c', 'echo one; echo two >&2; read x < fifo; sleep 300 & exit 4'], Path('.')))\n"
+    )
+    os.mkfifo(tmp_path / "fifo")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-c", script], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None and child.stderr is not None
+    assert child.stdout.readline() == b"one\n", "while it waits for the fifo"
+    assert child.stderr.readline() == b"two\n"
+    (tmp_path / "fifo").write_text("go\n")
+    out, _ = child.communicate(timeout=60)
+    assert out.startswith(b"(4, b'")

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -408,7 +408,7 @@ def test_the_run_of_the_same_process_believes_its_first_look(
         looks.append(root)
         return fastpath.moved(snapshot, root)
 
-    def places(look: FirstLook, wait: bool = False) -> Sequence[int]:
+    def places(look: FirstLook, wait: bool = False) -> Mapping[int, str]:
         run = FastPathState(built.root, "")
         run.believe(look)
         if wait:

@@ -101,10 +101,24 @@ def _edits(space: EspLike) -> None:
     assert space.actions()["executed"] == ["build/bootloader/CMakeFiles/bootloader.dir/boot/log.c.obj"]
     space.edit("bootloader/boot/log.c", '#include "log.h" // of the bootloader', '#include "log.h"')
 
+    _option(space)
     space.edit("CMakeLists.txt", "CXX ASM)", "CXX  ASM)")
     plan = space.doit("plan")
     assert "build/build.ninja" in plan.out, plan.out
     space.edit("CMakeLists.txt", "CXX  ASM)", "CXX ASM)")
+
+
+def _option(space: EspLike) -> None:
+    """An option compiles its users alone; the nested build has the same header, and uses none."""
+    space.edit("sdkconfig", "CONFIG_GREETINGS=3", "CONFIG_GREETINGS=4")
+    assert space.doit("link").code == 0
+    ran = space.actions()["executed"]
+    users = [f"build/CMakeFiles/main.dir/main/{name}.obj" for name in ("data.S", "greeting.cpp")]
+    assert sorted(name for name in ran if name.endswith(".obj")) == users, ran
+    assert len(space.left_for_ninja()) <= 4
+    space.edit("sdkconfig", "CONFIG_GREETINGS=4", "CONFIG_GREETINGS=3")
+    assert space.doit("link").code == 0
+    assert not any(name.endswith(".obj") for name in space.actions()["executed"])
 
 
 def _another_checkout(two: EspLike) -> None:

@@ -21,6 +21,7 @@ from pipeline.events import (
     RegionDone,
     RunFinished,
     RunStarted,
+    Sized,
     StageStarted,
     When,
     event,
@@ -154,6 +155,32 @@ def unchanged() -> list[Event]:
     return script.events
 
 
+def size() -> dict[str, object]:
+    """A program that grew, one whose name steers a page, and one that went."""
+    rows = (("image", 70_000, 69_984), ("flash", 20_400, 20_384), ("ram", 5_000, 5_000), ("rtc", 0, 0))
+    archives = (
+        ("libcore.a", 15_000, 14_000, 4_000, 4_000),
+        ("lib|x`.a", 5_400, 6_368, 1_000, 984),
+        ("gone", 0, 16, 0, 16),
+    )
+    names = ("name", "flash", "flash_before", "ram", "ram_before")
+    return {
+        "elf": "build/local-fast/app.elf",
+        "map": "build/local-fast/app.map",
+        "note": "",
+        "room": 0x140000,
+        "totals": [
+            {"name": name, "size": now, "before": before, "limit": 4_096 if name == "ram" else None}
+            for name, now, before in rows
+        ],
+        "sections": [
+            {"name": ".flash.text", "size": 20_400, "before": 20_384, "limit": None, "memory": "flash_code"},
+            {"name": ".bss", "size": 5_000, "before": 5_000, "limit": 6_000, "memory": "dram_bss"},
+        ],
+        "archives": [{**dict(zip(names, row, strict=True)), "limit": None} for row in archives],
+    }
+
+
 def success() -> list[Event]:
     script = Script()
     start(script)
@@ -163,7 +190,7 @@ def success() -> list[Event]:
     script.stage(Stage.REFLASH, 150_150, done, regions_written=1, bytes_written=8192)
     boot(script)
     script.us += 3_010
-    script.say(RunFinished(DeployOutcome.DELTA_FLASHED))
+    script.say(Sized(size()), RunFinished(DeployOutcome.DELTA_FLASHED))
     return script.events
 
 

@@ -28,7 +28,7 @@ from pipeline.engine.build_log import Saved, load_saved
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import used_files
 from pipeline.engine.inputs import command_of
-from pipeline.engine.partial_graph import partial_graph, usage_index
+from pipeline.engine.partial_graph import PartialGraph, partial_graph, same_files, usage_index
 from pipeline.engine.results import ActionSpan, BuiltinCall, RunResult
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.model import Action, Stage, Tool
@@ -130,6 +130,18 @@ class Shape:
     programs: int = 2
 
 
+class _Former(NamedTuple):
+    """What a snapshot said, and the engine that was made from it."""
+
+    actions: list[Action]
+    paths: list[str]
+    stamps: list[Stamp]
+    absent: set[str]
+    rows: bytes
+    moved: dict[int, str]
+    part: PartialGraph
+
+
 class RandomProject:
     """A directory and its actions: generators, one compile per source, links, images."""
 
@@ -141,6 +153,9 @@ class RandomProject:
         """What the last build did with each action that was not up to date."""
         self.partial_builds = 0
         """Builds that began with an engine of a few actions."""
+        self.patched = 0
+        """Those that ended with one, too, and wrote what it knows into what was known before."""
+        self._former: _Former | None = None
 
     def write(self, path: str, text: str) -> None:
         target = self.root / path
@@ -249,7 +264,7 @@ class RandomProject:
             engine.scan()
         results: list[RunResult] = []
         for stage in (Stage.COMPILE, Stage.LINK):
-            if stage is Stage.LINK and engine.skipped is not None:
+            if stage is Stage.LINK and engine.skipped is not None and self._moved_beside(engine):
                 engine.save()
                 engine = self.engine(runner)
             if engine.verdict(stage).up_to_date:
@@ -261,8 +276,9 @@ class RandomProject:
                 engine.save()
                 return results
         engine.save()
-        if self.uses_parts and (scanned or results or not self._snapshot_path.exists()):
-            self._take_snapshot(engine)
+        learnt = self.uses_parts and (scanned or results or not self._snapshot_path.exists())
+        if learnt and not (engine.skipped is not None and self._patch_snapshot(engine)):
+            self._take_snapshot(engine if engine.skipped is None else self.engine(runner))
         return results
 
     # What the fast path's state holds in a real project: which actions there were, files with stamps, the index.
@@ -294,6 +310,38 @@ class RandomProject:
         )
         write_atomic(self._snapshot_path, pickle.dumps(snapshot), durable=False)
 
+    def _moved_beside(self, engine: Engine) -> bool:
+        """Has anything else moved than what the engine of a few actions was made for? As `FastPathState` asks."""
+        former = self._former
+        assert former is not None
+        concerned = {*former.moved, *former.part.makes}
+        return (
+            former.actions != self.actions()
+            or any((self.root / path).exists() for path in former.absent)
+            or any(
+                n not in concerned and _stamp(self.root / path) != former.stamps[n]
+                for n, path in enumerate(former.paths)
+            )
+        )
+
+    def _patch_snapshot(self, engine: Engine) -> bool:
+        """As `Engines` and `FastPathState.patch` do it."""
+        former, used = self._former, used_files(engine.workspace)
+        assert former is not None
+        if used is None or not same_files(former.part, engine.records):
+            return False
+        stamps = list(former.stamps)
+        for n in {*former.moved, *former.part.makes}:
+            path = former.paths[n]
+            entry = engine.table.remembered(path)
+            if entry is None or not entry.settled or entry.sha256 != used[path]:
+                return False
+            stamps[n] = entry.stamp
+        self.patched += 1
+        snapshot = (former.actions, self.tools, former.paths, stamps, former.absent, former.rows)
+        write_atomic(self._snapshot_path, pickle.dumps(snapshot), durable=False)
+        return True
+
     def _partial_engine(self, runner: FakeRunner) -> Engine | None:
         data = _read(self._snapshot_path)
         if data is None:
@@ -301,12 +349,13 @@ class RandomProject:
         actions, tools, paths, stamps, absent, index = pickle.loads(data)
         if actions != self.actions() or tools != self.tools or any((self.root / path).exists() for path in absent):
             return None
-        moved = [n for n, path in enumerate(paths) if _stamp(self.root / path) != stamps[n]]
+        moved = {n: path for n, path in enumerate(paths) if _stamp(self.root / path) != stamps[n]}
         saved = load_saved(self.root / ".deploy")
         found = partial_graph(index, moved, saved.records) if moved else None
         if found is None:
             return None
         self.partial_builds += 1
+        self._former = _Former(actions, paths, stamps, absent, index, moved, found)
         return self._engine(runner, found.actions, found.tools, saved, found.skipped)
 
 

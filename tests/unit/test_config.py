@@ -40,6 +40,9 @@ table = "firmware/partitions.csv"
 LINES = len(MINIMAL.splitlines())
 
 
+CACHE = ("", "5GB", "", "read", "HOTPLATE_CACHE_TOKEN", 2000)
+
+
 def good(text: str) -> DeployConfig:
     config = parse_config(text)
     assert isinstance(config, DeployConfig), config
@@ -66,7 +69,7 @@ def with_line(after: str, line: str) -> str:
 def test_the_smallest_file_has_the_documented_defaults() -> None:
     config = good(MINIMAL)
     assert config.project == ("reference", ("firmware/*.c",), "0.0.0", (), "", "local-fast")
-    assert config.toolchain == ("firmware/app.ld", "zig", "esp32c3", (), (), None)
+    assert config.toolchain == ("firmware/app.ld", "zig", "esp32c3", (), (), None, ())
     assert config.bootloader == (("boot/*.c",), "boot/boot.ld", ())
     assert dict(config.profiles) == {"local-fast": Profile("local-fast", ())}
     assert config.partitions == ("firmware/partitions.csv", 0x8000)
@@ -91,7 +94,7 @@ def test_the_smallest_file_has_the_documented_defaults() -> None:
     )
     assert config.budget == (4000, 200, 100, 500, None, None, 1500, None, 700, 1000, False)
     assert (config.verify, config.readiness) == (("md5",), ("rpc:ready", 5000, False))
-    assert (config.cache, config.reports, config.path) == (("", "5GB"), ("reports", 200), "deploy.toml")
+    assert (config.cache, config.reports, config.path) == (CACHE, ("reports", 200), "deploy.toml")
     assert config.default_device.is_virtual
 
 
@@ -122,7 +125,7 @@ timing = "instant"
 default = true
 """)
     assert config.project == ("p", ("a.c", "b.S"), "1.2", ("inc",), "", "release")
-    assert config.toolchain == ("a.ld", "zig", "esp32c6", ("-Wall",), ("-s",), ("-Wextra",))
+    assert config.toolchain == ("a.ld", "zig", "esp32c6", ("-Wall",), ("-s",), ("-Wextra",), ())
     assert config.flash == ("qio", "40m", "16MB")
     assert (config.budget.verify_flash, config.budget.of(Stage.VERIFY_FLASH), config.budget.of(Stage.TTFB)) == (
         4,
@@ -525,6 +528,56 @@ def test_any_type_at_any_key_is_an_answer(section: str, value: str, data: st.Dat
     assert isinstance(parse_config(f"{section} = {value}"), Failure)
 
 
+# --- sizes, and what images name ----------------------------------------------------------------
+
+
+def test_limits_of_sizes_are_bytes_with_or_without_a_unit() -> None:
+    size = good(f'{MINIMAL}[size]\nimage = "1.5MB"\niram = 100000\n[size.section]\n".bss" = "20 KB"\n').size
+    assert (size.any, size.totals, size.sections) == (True, {"image": 1_572_864, "iram": 100_000}, {".bss": 20_480})
+    assert not good(MINIMAL).size.any
+    own = good(f'{MINIMAL}[size]\nram = "2KB"\n[profile.local-fast.size]\nram = "1KB"\n').size
+    assert own.totals == {"ram": 1024}
+    for value, fact in (
+        ('"1.5"', "'size.ram' is '1.5', which is not a size"),
+        ('"1.5GB"', "'size.ram' is '1.5GB', which is not a size"),
+        ("0", "'size.ram' is 0"),
+        ("-1", "'size.ram' is -1"),
+        ("true", "'size.ram' is of type boolean, but must be of type size"),
+        ("1.5", "'size.ram' is of type float, but must be of type size"),
+    ):
+        failure = bad(f"{MINIMAL}[size]\nram = {value}\n")
+        assert (failure.message, failure.hint[:11]) == (fact, "write bytes"), value
+    assert bad(f'{MINIMAL}[size.archive]\n"a.a" = "x"\n').message == (
+        "'size.archive' has a 'a.a' that is 'x', which is not a size"
+    )
+
+
+def test_what_images_name_stands_beside_the_images() -> None:
+    ninja = '[project]\nname = "x"\n[toolchain]\nkind = "esp-idf"\n[device.bench]\nport = "virtual:"\n'
+    images = '[image.identity]\nfile = "a.bin"\noffset = 0x300000\n'
+    both = good(f'{ninja}[image]\nidentity = "loaded"\n[image.web]\nfile = "a.bin"\noffset = 0x300000\n')
+    assert (both.image_identity, both.has_loaded_identity, [one.name for one in both.images]) == (
+        "loaded",
+        True,
+        ["web"],
+    )
+    named = good(ninja + images)
+    assert (named.image_identity, named.has_loaded_identity, named.images[0].name) == ("", False, "identity")
+    assert not good(f'{ninja}[image]\nidentity = "elf"\n').has_loaded_identity
+    assert good(f'{MINIMAL}[image]\nidentity = "loaded"\n').image_identity == "loaded"
+    for text, fact in (
+        (f'{ninja}[image]\nidentity = "load"\n', "'image.identity' is 'load'; did you mean 'loaded'?"),
+        (f"{ninja}[image]\nidentity = 1\n", "'image.identity' is of type integer, but must be of type string"),
+        (
+            f'{MINIMAL}[image]\nidentity = "elf"\n',
+            "'image.identity' is 'elf', but images of kind 'zig' always name what is loaded",
+        ),
+    ):
+        assert bad(text).message == fact
+    prebuilt = f'{PREBUILT}[image]\nidentity = "loaded"\n'
+    assert bad(prebuilt).message == "toolchain.kind is 'prebuilt', whose images are what their files hold"
+
+
 # --- the reference page and the warm path -----------------------------------------------------
 
 ROOT = Path(__file__).parents[2]
@@ -549,6 +602,8 @@ def implemented() -> dict[str, dict[str, tuple[str, str]]]:
             return str(value).lower()
         if isinstance(value, Mapping):
             return "{}"
+        if isinstance(value, tuple) and value:
+            return str(list(value)).replace("'", '"')
         if field == "offset" and value is not None:
             return f"{value:#x}"
         return {None: "none", (): "[]"}.get(value, f'"{value}"' if isinstance(value, str) else str(value))

@@ -22,8 +22,8 @@ from pipeline.device.port_state import PortState
 from pipeline.doctor import boards, packages, places
 from pipeline.doctor.examine import examine
 from pipeline.doctor.findings import (
+    Condition,
     DoctorFinding,
-    Health,
     bad,
     can_deploy,
     findings_json,
@@ -69,7 +69,7 @@ def found(root: Path, area: str, *, probe: bool = False, options: Options = NO_O
     """The worst finding of an area."""
     findings = [one for one in examine(root, options, probe=probe) if one.area == area]
     assert findings, f"nothing was said of {area}"
-    return max(findings, key=lambda one: list(Health).index(one.health))
+    return max(findings, key=lambda one: list(Condition).index(one.condition))
 
 
 def edit(root: Path, old: str, new: str) -> None:
@@ -86,7 +86,7 @@ def test_a_project_in_order(root: Path) -> None:
     findings = list(examine(root, Options(), probe=False))
     assert can_deploy(findings), findings
     for one in findings:
-        assert one.health in (Health.OK, Health.NOTE) or one.hint[0].islower(), one
+        assert one.condition in (Condition.OK, Condition.NOTE) or one.hint[0].islower(), one
     assert sorted(path.name for path in root.rglob("*")) == before, "an examination leaves nothing behind"
     told = {one.area: one.fact for one in findings}
     assert told["config"] == "deploy.toml is in order: given, toolchain prebuilt, esp-idf firmware for esp32s3"
@@ -96,7 +96,7 @@ def test_a_project_in_order(root: Path) -> None:
 def test_without_a_project_it_looks_at_the_rest(tmp_path: Path) -> None:
     findings = list(examine(tmp_path, Options(), probe=False))
     assert not can_deploy(findings)
-    assert [one.area for one in findings if one.health is Health.ERROR] == ["config"]
+    assert [one.area for one in findings if one.condition is Condition.ERROR] == ["config"]
     assert found(tmp_path, "config").hint.startswith("run `doit init`")
     assert {"python", "packages", "cache", "disk", "service"} <= {one.area for one in findings}
 
@@ -104,21 +104,21 @@ def test_without_a_project_it_looks_at_the_rest(tmp_path: Path) -> None:
 def test_a_mistake_in_deploy_toml(root: Path) -> None:
     edit(root, "[readiness]", "[rediness]")
     one = found(root, "config")
-    assert one.health is Health.ERROR and one.fact.startswith("deploy.toml:13:2: unknown"), one
+    assert one.condition is Condition.ERROR and one.fact.startswith("deploy.toml:13:2: unknown"), one
     (root / "deploy.toml").write_bytes(b"\xff\xfe")
-    assert found(root, "config").health is Health.ERROR
+    assert found(root, "config").condition is Condition.ERROR
 
 
 def test_firmware_that_a_deploy_builds_first(root: Path) -> None:
     shutil.rmtree(root / "build")
-    assert found(root, "config").health is Health.ERROR
+    assert found(root, "config").condition is Condition.ERROR
     edit(root, "[prebuilt]\n", '[prebuilt]\nbuild = ["idf.example", "build"]\n')
     one = found(root, "config")
-    assert one.health is Health.NOTE and "a deploy runs `idf.example build` first" in one.fact
+    assert one.condition is Condition.NOTE and "a deploy runs `idf.example build` first" in one.fact
     one = found(root, "build")
-    assert (one.health, one.fact) == (Health.ERROR, "[prebuilt] build needs idf.example, which is not on PATH")
+    assert (one.condition, one.fact) == (Condition.ERROR, "[prebuilt] build needs idf.example, which is not on PATH")
     edit(root, '"idf.example"', '"sh"')
-    assert found(root, "build").health is Health.OK
+    assert found(root, "build").condition is Condition.OK
 
 
 def test_no_dodo_file(root: Path) -> None:
@@ -134,25 +134,25 @@ def test_a_compiler_that_is_not_there(root: Path, monkeypatch: pytest.MonkeyPatc
     (root / "deploy.toml").write_text(example.read_text().replace('kind = "zig"', 'kind = "gcc"'))
     monkeypatch.setenv("PATH", str(root))
     one = found(root, "compiler")
-    assert one.health is Health.ERROR and "riscv64-unknown-elf-gcc" in one.fact and one.hint.startswith("install")
+    assert one.condition is Condition.ERROR and "riscv64-unknown-elf-gcc" in one.fact and one.hint.startswith("install")
 
 
 def test_a_build_of_ninja(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "deploy.toml").write_text('[project]\nname = "x"\n[toolchain]\nkind = "cmake"\n')
     monkeypatch.setenv("PATH", str(root))
     assert "a deploy runs `cmake -S . -B build -G Ninja` first" in found(root, "build").fact
-    assert found(root, "configure").health is Health.ERROR
+    assert found(root, "configure").condition is Condition.ERROR
     (root / "cmake").write_text("#!/bin/sh\n")
     (root / "cmake").chmod(0o755)
-    assert found(root, "configure").health is Health.OK
+    assert found(root, "configure").condition is Condition.OK
     assert found(root, "ninja").hint == "install it: pip install ninja"
     (root / "build/build.ninja").write_text("")
     (root / "cmake").unlink()
-    assert found(root, "configure").health is Health.WARNING
+    assert found(root, "configure").condition is Condition.WARNING
     edit(root, '"cmake"', '"ninja"')
-    assert found(root, "build").health is Health.OK
+    assert found(root, "build").condition is Condition.OK
     (root / "build/build.ninja").unlink()
-    assert found(root, "build").health is Health.ERROR
+    assert found(root, "build").condition is Condition.ERROR
     assert found(root, "device").fact == "none is declared: a program for this machine"
 
 
@@ -164,11 +164,11 @@ def test_esp_idf_in_a_shell_without_its_environment(root: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", f"{root}:/usr/bin:/bin")
     monkeypatch.delenv("IDF_PATH", raising=False)
     one = found(root, "configure")
-    assert one.health is Health.ERROR and "export.sh" in one.hint
+    assert one.condition is Condition.ERROR and "export.sh" in one.hint
     (root / "idf.py").write_text('#!/bin/sh\n[ -n "$IDF_PATH" ] && echo ESP-IDF v9.9\n')
     (root / "idf.py").chmod(0o755)
     one = found(root, "configure")
-    assert one.health is Health.ERROR and "IDF_PATH is not set" in one.fact
+    assert one.condition is Condition.ERROR and "IDF_PATH is not set" in one.fact
     monkeypatch.setenv("IDF_PATH", "/sdk")
     assert found(root, "configure") == ok("configure", "ESP-IDF v9.9")
 
@@ -195,16 +195,16 @@ def judged(
 def test_packages_and_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["esptool<5.7,>=5.6", "ziglang==0.17.0; extra == 'zig'"]
     fine = judged(monkeypatch, lines, {"esptool": "5.6.0", "ziglang": "0.17.0"})
-    assert {one.health for one in fine.values()} == {Health.OK}
-    assert judged(monkeypatch, lines, {"esptool": "5.7.0"})["packages"].health is Health.WARNING
+    assert {one.condition for one in fine.values()} == {Condition.OK}
+    assert judged(monkeypatch, lines, {"esptool": "5.7.0"})["packages"].condition is Condition.WARNING
     gone = judged(monkeypatch, lines, {})["packages"]
-    assert (gone.health, gone.hint) == (Health.ERROR, "install it with: pip install 'esptool<5.7,>=5.6'")
+    assert (gone.condition, gone.hint) == (Condition.ERROR, "install it with: pip install 'esptool<5.7,>=5.6'")
     spare = judged(monkeypatch, lines, {"esptool": "5.6"})["extra zig"]
-    assert (spare.health, spare.hint) == (Health.NOTE, "install it with: pip install 'hotplate[zig]'")
-    assert judged(monkeypatch, lines, {"esptool": "5.6"}, ["zig"])["extra zig"].health is Health.ERROR
+    assert (spare.condition, spare.hint) == (Condition.NOTE, "install it with: pip install 'hotplate[zig]'")
+    assert judged(monkeypatch, lines, {"esptool": "5.6"}, ["zig"])["extra zig"].condition is Condition.ERROR
     old = judged(monkeypatch, lines, {"esptool": "5.6", "ziglang": "0.13.0"})["extra zig"]
-    assert old.health is Health.WARNING and "0.13.0" in old.fact and "==0.17.0" in old.fact
-    assert judged(monkeypatch, None, {})["packages"].health is Health.NOTE
+    assert old.condition is Condition.WARNING and "0.13.0" in old.fact and "==0.17.0" in old.fact
+    assert judged(monkeypatch, None, {})["packages"].condition is Condition.NOTE
 
 
 def test_every_extra_says_what_it_is_for() -> None:
@@ -220,25 +220,25 @@ def test_every_extra_says_what_it_is_for() -> None:
 def test_places_that_cannot_be_written(root: Path) -> None:
     (root / ".deploy").write_text("a file where a directory belongs")
     one = found(root, "project")
-    assert one.health is Health.ERROR and ".deploy cannot be written" in one.fact
+    assert one.condition is Condition.ERROR and ".deploy cannot be written" in one.fact
     (root / "shared").write_text("")
     edit(root, "[readiness]", '[cache]\ndir = "shared/store"\n[readiness]')
-    assert found(root, "cache").health is Health.WARNING
+    assert found(root, "cache").condition is Condition.WARNING
 
 
 def test_the_cache_is_counted(root: Path) -> None:
     edit(root, "[readiness]", '[cache]\ndir = "store"\nmax_size = "2GB"\n[readiness]')
     given.write(root / "store", {"cas/aa": bytes(3_000_000), "ac/bb": bytes(1000)})
     one = found(root, "cache")
-    assert one.health is Health.OK and one.fact.endswith(": 3 MB in 2 files, bound 2.0 GB"), one
+    assert one.condition is Condition.OK and one.fact.endswith(": 3 MB in 2 files, bound 2.0 GB"), one
 
 
 def test_little_room(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(root)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=900_000_000))
-    assert found(root, "disk").health is Health.WARNING
+    assert found(root, "disk").condition is Condition.WARNING
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1_000_000))
-    assert found(root, "disk").health is Health.ERROR
+    assert found(root, "disk").condition is Condition.ERROR
 
 
 def test_a_run_under_way_is_named(root: Path) -> None:
@@ -270,7 +270,7 @@ def test_file_systems(path: str, kind: str) -> None:
 
 def test_a_store_on_a_network_file_system(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "file_system", lambda place: "nfs4")
-    assert found(root, "cache").health is Health.WARNING
+    assert found(root, "cache").condition is Condition.WARNING
 
 
 # --- boards -------------------------------------------------------------------------------------
@@ -288,13 +288,13 @@ def terminal() -> Iterator[str]:
 def test_a_virtual_board_that_executes_nothing_never_becomes_ready(root: Path) -> None:
     edit(root, '"line:not executed"', '"byte"')
     one = found(root, "device bench")
-    assert one.health is Health.ERROR and "not executed" in one.hint
+    assert one.condition is Condition.ERROR and "not executed" in one.hint
 
 
 def test_a_port_that_is_not_there(root: Path) -> None:
     edit(root, '"virtual:"', '"/dev/ttyEXAMPLE9"')
     one = found(root, "device bench")
-    assert one.health is Health.ERROR and one.fact.startswith("/dev/ttyEXAMPLE9 is not there (present: ")
+    assert one.condition is Condition.ERROR and one.fact.startswith("/dev/ttyEXAMPLE9 is not there (present: ")
 
 
 def test_a_port_that_is_there_is_not_opened(root: Path, terminal: str) -> None:
@@ -307,7 +307,7 @@ def test_a_port_that_somebody_has(root: Path, terminal: str, monkeypatch: pytest
     edit(root, '"virtual:"', f'"{terminal}"')
     monkeypatch.setattr(port_state, "describe_holders", lambda port: "pid 42 (screen)")
     one = found(root, "device bench")
-    assert (one.health, one.fact) == (Health.ERROR, f"{terminal} is open in pid 42 (screen)")
+    assert (one.condition, one.fact) == (Condition.ERROR, f"{terminal} is open in pid 42 (screen)")
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_a_port_that_this_user_may_not_open(
     edit(root, '"virtual:"', f'"{terminal}"')
     monkeypatch.setattr(boards, "state_of", lambda port: state._replace(port=port, allowed=False))
     one = found(root, "device bench")
-    assert one.health is Health.ERROR and one.hint.startswith(hint)
+    assert one.condition is Condition.ERROR and one.hint.startswith(hint)
 
 
 def test_permissions_are_the_systems(terminal: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +346,7 @@ def test_ports_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = boards.examine_ports()
     assert first == ok("port /dev/ttyUSB0", "looks like an ESP32 board")
     assert second.fact == "GPS; open in pid 7 (gpsd)"
-    assert third.health is Health.WARNING and "dialout" in third.hint
+    assert third.condition is Condition.WARNING and "dialout" in third.hint
 
 
 def test_a_lease_of_somebody_else(root: Path) -> None:
@@ -358,15 +358,15 @@ def test_a_lease_of_somebody_else(root: Path) -> None:
     assert isinstance(lease, BoardLease)
     try:
         one = found(root, "device bench")
-        assert one.health is Health.ERROR and "leased to a soak test" in one.fact
+        assert one.condition is Condition.ERROR and "leased to a soak test" in one.fact
     finally:
         lease.release()
-    assert found(root, "device bench").health is not Health.ERROR
+    assert found(root, "device bench").condition is not Condition.ERROR
 
 
 def test_a_device_that_nobody_knows(root: Path) -> None:
     one = found(root, "config", options=Options(devices=("bensh",)))
-    assert one.health is Health.ERROR and "did you mean 'bench'" in one.fact
+    assert one.condition is Condition.ERROR and "did you mean 'bench'" in one.fact
 
 
 # --- what is printed ----------------------------------------------------------------------------
@@ -395,7 +395,7 @@ def test_warnings_do_not_fail() -> None:
     assert findings_text(FINDINGS[:2], 0).endswith("a deploy can work, with 1 warning\n")
     data = findings_json(FINDINGS)
     assert (data["schema"], data["can_deploy"]) == (1, False)
-    assert data["findings"][0] == {"area": "python", "health": "ok", "fact": "3.11.7", "hint": None}
+    assert data["findings"][0] == {"area": "python", "condition": "ok", "fact": "3.11.7", "hint": None}
     json.dumps(data)
 
 

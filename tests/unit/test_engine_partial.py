@@ -9,7 +9,8 @@ import pytest
 
 from cache.stamps import next_tick
 from pipeline.engine.facts import used_files
-from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, usage_index
+from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
+from pipeline.engine.results import CHANGED
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage
@@ -27,7 +28,7 @@ class Indexed:
         self.paths, self.index, self.records = list(used), usage_index(engine.workspace, list(used)), engine.records
 
     def after(self, *moved: str) -> PartialGraph | None:
-        return partial_graph(self.index, [self.paths.index(path) for path in moved], self.records)
+        return partial_graph(self.index, {self.paths.index(path): path for path in moved}, self.records)
 
     def names(self, *moved: str) -> list[str]:
         found = self.after(*moved)
@@ -40,12 +41,15 @@ def space(tmp_path: Path) -> EngineSpace:
     return EngineSpace(tmp_path / "project").sample()
 
 
-def test_only_compiles_that_use_a_moved_file_are_left(space: EngineSpace) -> None:
+LINKED = ["link", "image"]
+
+
+def test_only_actions_that_a_moved_file_concerns_are_left(space: EngineSpace) -> None:
     indexed = Indexed(space)
-    assert indexed.names("src/c.c") == ["compile src/c.c"]
-    assert indexed.names("inc/a.h", "src/c.c") == ["compile src/a.c", "compile src/b.c", "compile src/c.c"]
-    assert indexed.names("build/local-fast/obj/b.o") == ["compile src/b.c"]
-    assert indexed.names("build/local-fast/app.bin") == [], "what link makes is link's affair"
+    assert indexed.names("src/c.c") == ["compile src/c.c", *LINKED]
+    assert indexed.names("inc/a.h", "src/c.c") == ["compile src/a.c", "compile src/b.c", "compile src/c.c", *LINKED]
+    assert indexed.names("build/local-fast/obj/b.o") == ["compile src/b.c", *LINKED]
+    assert indexed.names("build/local-fast/app.bin") == ["image"]
 
 
 def test_an_action_comes_back_as_it_was_declared(space: EngineSpace) -> None:
@@ -53,13 +57,15 @@ def test_an_action_comes_back_as_it_was_declared(space: EngineSpace) -> None:
     indexed = Indexed(space)
     found = indexed.after("src/b.c")
     assert found is not None
-    assert found.actions == tuple(action for action in space.actions() if action.name == "compile src/b.c")
+    left = ["compile src/b.c", *LINKED]
+    assert found.actions == tuple(action for action in space.actions() if action.name in left)
     assert found.tools == space.engine().workspace.steps.tools
-    assert found.skipped == (4, 2)
+    assert (found.skipped.inputs, found.skipped.actions[Stage.COMPILE], found.skipped.actions[Stage.LINK]) == (4, 2, 0)
+    assert found.skipped.believed == {f"build/local-fast/obj/{name}.o" for name in "ac"}
 
 
-def test_a_source_of_link_alone_is_left_to_the_whole_graph(space: EngineSpace) -> None:
-    """Nothing of the partial engine reads it, so its fingerprint would not say that it moved."""
+def test_a_source_of_stage_link_is_left_to_the_whole_graph(space: EngineSpace) -> None:
+    """A partition table, for one, says which images there are."""
     space.write("app.ld", "/* script */\n")
     space.change = lambda a: a._replace(inputs=(*a.inputs, "app.ld")) if a.name == "link" else a
     assert Indexed(space).after("app.ld") is None
@@ -75,7 +81,7 @@ def test_what_a_moved_generator_makes_concerns_its_users(space: EngineSpace) -> 
 
     space.write("src/seed", "seed\n")
     space.actions = with_generator  # type: ignore[method-assign,assignment]
-    assert set(Indexed(space).names("src/seed")) == {"gen", *(f"compile src/{n}.c" for n in "abc")}
+    assert set(Indexed(space).names("src/seed")) == {"gen", *LINKED, *(f"compile src/{n}.c" for n in "abc")}
 
 
 def test_a_file_of_many_is_left_to_the_whole_graph(space: EngineSpace) -> None:
@@ -85,7 +91,7 @@ def test_a_file_of_many_is_left_to_the_whole_graph(space: EngineSpace) -> None:
     indexed = Indexed(space)
     assert indexed.after("inc/many.h") is None
     assert indexed.after(*(f"src/many{n}.c" for n in range(MANY + 1))) is None
-    assert indexed.names("src/many7.c") == ["compile src/many7.c"]
+    assert indexed.names("src/many7.c") == ["compile src/many7.c", *LINKED]
 
 
 def test_without_its_record_an_action_cannot_come_back(space: EngineSpace) -> None:
@@ -96,7 +102,7 @@ def test_without_its_record_an_action_cannot_come_back(space: EngineSpace) -> No
 
 def test_the_partial_engine_counts_all_and_forgets_nothing(space: EngineSpace) -> None:
     indexed = Indexed(space)
-    space.write("src/b.c", "int other;\n")
+    space.write("src/b.c", (space.root / "src/b.c").read_text() + "int other;\n")
     found = indexed.after("src/b.c")
     assert found is not None
     engine = space.engine(found.actions, found.skipped)
@@ -106,8 +112,39 @@ def test_the_partial_engine_counts_all_and_forgets_nothing(space: EngineSpace) -
     result = engine.run(Stage.COMPILE, lambda label, done, total: None)
     assert result.counts["compiled"] == 1 and result.counts["up_to_date"] == 2 and sum(result.counts.values()) == 3
     assert space.engine().records.names() == indexed.records.names()
-    again = space.build()
-    assert again.ran == ["ld build/local-fast/app.elf"] and space.build().nothing
+    linked = engine.run(Stage.LINK, lambda label, done, total: None)
+    assert linked.counts["linked"] == 1 and linked.counts["up_to_date"] == 0 and sum(linked.counts.values()) == 2
+    assert same_files(found, engine.records)
+    assert space.build().nothing
+
+
+def test_other_files_read_are_seen(space: EngineSpace) -> None:
+    indexed = Indexed(space)
+    space.write("inc/new.h", "int made;\n")
+    space.write("src/b.c", '#include "new.h"\n')
+    found = indexed.after("src/b.c")
+    assert found is not None
+    engine = space.engine(found.actions, found.skipped)
+    assert engine.run(Stage.COMPILE, lambda label, done, total: None).ok
+    assert not same_files(found, engine.records)
+
+
+def test_an_object_that_somebody_changes_while_it_is_linked_keeps_the_link_from_being_recorded(
+    space: EngineSpace,
+) -> None:
+    """It is not looked at before, since nothing had moved; but it is after, and the next build mends it."""
+    indexed = Indexed(space)
+    space.write("src/b.c", "int other;\n")
+    found = indexed.after("src/b.c")
+    assert found is not None
+    engine = space.engine(found.actions, found.skipped)
+    assert engine.run(Stage.COMPILE, lambda label, done, total: None).ok
+    (space.root / "build/local-fast/obj/a.o").write_bytes(b"somebody's")
+    linked = engine.run(Stage.LINK, lambda label, done, total: None)
+    assert any(note.kind == CHANGED for note in linked.notes), linked
+    mended = space.build()
+    assert mended.ran == ["ld build/local-fast/app.elf"] and space.build().nothing
+    assert b"somebody's" not in space.outputs()["build/local-fast/app.elf"]
 
 
 def moved_of(root: Path, monkeypatch: pytest.MonkeyPatch, watched: Watched, *moved: str) -> tuple[bool, bool]:

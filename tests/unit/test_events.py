@@ -23,6 +23,7 @@ from pipeline.events import (
     RolledBack,
     RunFinished,
     RunStarted,
+    Sized,
     StageStarted,
     Waited,
     When,
@@ -98,6 +99,7 @@ ONE_OF_EACH: dict[EventKind, Payload] = {
     EventKind.FAILURE: FAILURE,
     EventKind.WAITED: Waited(2.5),
     EventKind.ROLLED_BACK: RolledBack("tx-20261121-000000-feed", DeployOutcome.REGIONS_FLASHED, "they are back"),
+    EventKind.SIZE: Sized({"elf": "a.elf", "totals": [{"name": "ram", "size": 1, "before": None, "limit": 2}]}),
     EventKind.RUN_FINISHED: RunFinished(DeployOutcome.FAILED),
 }
 

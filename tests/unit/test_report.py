@@ -64,7 +64,7 @@ FAILURE_KEYS = {"category", "stage", "retryable", "user_action", "where", "messa
 TOP_KEYS = {
     *("schema", "transaction_id", "started_at", "outcome", "device", "profile", "git", "plan", "reasons", "stages"),
     *("regions", "marks", "failure", "totals", "report_path", "targets", "toolchain", "verify_level"),
-    *("fingerprints", "changed_inputs", "readiness", "ttfb", "budget", "run", "rollback"),
+    *("fingerprints", "changed_inputs", "readiness", "ttfb", "budget", "run", "rollback", "size"),
 }
 
 
@@ -456,3 +456,13 @@ def test_a_part_counts_in_its_phase_and_nothing_is_counted_twice() -> None:
     assert sum(durations) + report["totals"]["remainder_ms"] == report["totals"]["duration_ms"] == 550
     assert budget["parts"][3] == {"phase": "reattach", "part": "port returned", "measured_ms": 30}
     assert "port returned" in render_markdown(report)
+
+
+def test_what_came_from_the_shared_cache_is_named_where_one_was_asked() -> None:
+    report = json.loads((Path(__file__).parents[1] / "golden/report_success.json").read_text())
+    assert "restored_remote" not in render_markdown(report)
+    for stage, fetched in (("compile", 1200), ("link", 34)):
+        row = next(row for row in report["stages"] if row["stage"] == stage)
+        row["counts"] |= {"restored_remote": 2, "fetched_bytes": fetched}
+    page = render_markdown(report)
+    assert "- restored_remote: `4`\n- fetched_bytes: `1234`\n" in page

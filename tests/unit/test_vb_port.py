@@ -41,6 +41,26 @@ def test_opening_powers_the_board_and_reading_gets_its_boot() -> None:
     assert port.read(100) == b"app\r\n"
 
 
+def test_a_board_that_is_reset_into_its_loader_at_once_boots_nothing_before() -> None:
+    bench = PortBench()
+    bench.port.reset_input_buffer()
+    bench.port.baudrate = 115_200
+    bench.port.dtr = False
+    assert bench.port.board.mode.value == "held in reset", "both were asserted: RTS alone is reset"
+    bench.port.dtr = True
+    bench.port.rts = False
+    bench.port.timeout = 0.1
+    assert b"waiting for download" in bench.port.read(200)
+    assert bench.port.board.mode is Mode.DOWNLOAD
+    assert bench.machine is None, "nothing was executed"
+
+
+def test_a_board_whose_lines_do_not_hold_it_in_reset_boots_when_they_change() -> None:
+    bench = PortBench()
+    bench.port.rts = False
+    assert bench.port.board.mode is Mode.RUN and bench.machine is not None
+
+
 def test_silence_costs_board_time_only() -> None:
     bench = PortBench()
     bench.port.timeout = 3600.0

@@ -115,7 +115,7 @@ def parse_deps(data: bytes) -> DepsLog:
         return DepsLog([], {}, 0)
     paths: list[str] = []
     known: set[str] = set()
-    deps: dict[str, OutputDeps] = {}
+    found: dict[int, tuple[int, ...]] = {}  # later records of an output replace earlier ones
     at = len(_DEPS_HEAD)
     while at + 4 <= len(data):
         (head,) = struct.unpack_from("<I", data, at)
@@ -126,10 +126,10 @@ def parse_deps(data: bytes) -> DepsLog:
         if head & _DEPS_BIT:
             if size % 4 or size < 12:
                 break
-            number, mtime_ns, *inputs = struct.unpack_from(f"<IQ{size // 4 - 3}I", data, at + 4)
-            if number >= len(paths) or any(each >= len(paths) for each in inputs):
+            row = struct.unpack_from(f"<IQ{size // 4 - 3}I", data, at + 4)
+            if row[0] >= len(paths) or (len(row) > 2 and max(row[2:]) >= len(paths)):
                 break
-            deps[paths[number]] = OutputDeps(mtime_ns, tuple([paths[each] for each in inputs]))
+            found[row[0]] = row
         else:
             path = data[at + 4 : end - 4].rstrip(b"\0").decode("utf-8", "surrogateescape")
             (check,) = struct.unpack_from("<I", data, end - 4)
@@ -138,6 +138,8 @@ def parse_deps(data: bytes) -> DepsLog:
             known.add(path)
             paths.append(path)
         at = end
+    name = paths.__getitem__
+    deps = {name(number): OutputDeps(row[1], tuple(map(name, row[2:]))) for number, row in found.items()}
     return DepsLog(paths, deps, at)
 
 

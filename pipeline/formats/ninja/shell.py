@@ -12,6 +12,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import zip_longest
 
 from cache.named_tuple import NamedTuple
 
@@ -262,7 +263,7 @@ def map_files(words: Sequence[str]) -> list[str]:
     found = []
     passed = [piece for word in words for piece in (word[4:].split(",") if word.startswith("-Wl,") else [word])]
     pieces = [piece for piece in passed if piece != "-Xlinker"]
-    for piece, following in zip(pieces, [*pieces[1:], ""], strict=True):
+    for piece, following in zip_longest(pieces, pieces[1:], fillvalue=""):
         for option in ("-Map", "--Map"):
             if piece.startswith(f"{option}="):
                 found.append(piece.partition("=")[2])

@@ -26,6 +26,13 @@ from pipeline.run.build import Build
 UNITS = (MIDDLE, LARGE)
 REAL_UNITS = 200
 PER_ARCHIVE = 50
+OPTIONS = 1500
+"""As ESP-IDF has in sdkconfig.h."""
+WORK = """int work_{number}_{n}(int x) {{
+  for (int n = 0; n < x; n++) if (printf("%d %d", n, x) % {n}1) x -= {n};
+  return x;
+}}
+"""
 HEAD = """\
 rule cc
   command = {cc} cc -O1 -g -I{root}/include -MD -MT $out -MF $out.d -c $in -o $out
@@ -87,6 +94,22 @@ class NinjaTrees(GeneratedBench):
         """An edit that changes no object."""
         source = tree / generated_project.source_names(1)[0]
         source.write_text(f"{generated_project.source_text(0)}// {number}\n")
+
+    def with_options(self, tree: Path) -> None:
+        """Every unit includes an option header from here on, of whose options one in a hundred units uses the first."""
+        manifest = tree / "out/build.ninja"
+        manifest.write_text(manifest.read_text().replace(" -MD ", " -include sdkconfig.h -MD ", 1))
+        self.option(tree, 0)
+        for number, name in enumerate(generated_project.source_names(self.units)):
+            option = 0 if number % 100 == 0 else 1 + number % OPTIONS
+            source = generated_project.source_text(number)
+            work = "".join(WORK.format(number=number, n=n) for n in range(8))
+            (tree / name).write_text(f"#include <stdio.h>\n{source}{work}int option_{number} = CONFIG_{option};\n")
+
+    def option(self, tree: Path, value: int) -> None:
+        """An edit of the option that few use."""
+        lines = [f"#define CONFIG_{number} {number}\n" for number in range(1, 1 + OPTIONS)]
+        (tree / "out/sdkconfig.h").write_text("".join((f"#define CONFIG_0 {value}\n", *lines)))
 
     def without_products(self, tree: Path) -> None:
         self.root, before = tree, self.root
@@ -160,6 +183,25 @@ class _NinjaCases:
         other: dict[str, Callable[[], Spent]] = {"doit": partial(self._checkout, checkouts), peer: commands[peer]}
         times = self._interleaved("another checkout", other, FEW_RUNS)
         self._row("another checkout", times, "doit", ratio_at_most(0.2), peer=peer)
+        self._option()
+
+    def _option(self) -> None:
+        """An option that 1 % of the units use, against everything that ninja compiles for it; and what is left for
+        ninja afterwards."""
+        trees, values = self._trees, iter(range(1, 1000))
+        for tree in (self._ours, self._theirs):
+            trees.with_options(tree)
+            trees.at(tree, *(DOIT if tree is self._ours else self._ninja))
+
+        def edited(tree: Path, argv: tuple[str, ...]) -> Spent:
+            trees.option(tree, next(values))
+            return trees.at(tree, *argv)
+
+        commands = {"doit": partial(edited, self._ours, DOIT), "ninja": partial(edited, self._theirs, self._ninja)}
+        times = self._interleaved("an option", commands, FEW_RUNS)
+        self._row("an option of 1 % of the units", times, "doit", None, ratio_at_most(0.03))
+        times = {"ninja after doit": [trees.at(self._ours, *self._ninja)], "ninja": times["ninja"]}
+        self._row("an option of 1 % of the units", times, "ninja after doit", None)
 
     def _deleted(self, tree: Path, argv: tuple[str, ...], launcher: str) -> Spent:
         self._trees.without_products(tree)

@@ -31,6 +31,8 @@ SUITES = {
     "shelf": "shelf",
     "watch": "watch",
     "live": "live",
+    "remote": "remote",
+    "store": "store",
     "work": "work",
 }
 """Suite -> the module of this folder whose `measure(build, recorder, options)` runs it."""

@@ -286,7 +286,14 @@ class _Deploys:
         """Once more: now what the first deploy made is old enough for the fast path's state to be believed."""
         counted, _ = self.run(device)
         ours = [name for name in counted.modules if name.partition(".")[0] in ("cache", "pipeline")]
-        return [BenchRow(SUITE, "settled deploy: modules of ours imported, without the board's", len(ours), "")]
+        direct = self._counter.run("hotplate", "deploy", "--device", device)
+        doit = sum(name.partition(".")[0] == "doit" for name in direct.modules)
+        return [
+            BenchRow(SUITE, "settled deploy: modules of ours imported, without the board's", len(ours), ""),
+            BenchRow(SUITE, "settled deploy: modules imported", len(counted.modules), ""),
+            BenchRow(SUITE, "settled deploy, hotplate: modules imported", len(direct.modules), ""),
+            BenchRow(SUITE, "settled deploy, hotplate: modules of doit imported", doit, ""),
+        ]
 
     def app_report(self, url: str) -> list[BenchRow]:
         """The running firmware is asked for what it holds; nothing is reset."""

@@ -1,0 +1,163 @@
+"""What leaves a store, and how: the choice of a gc, and the removal of it while builds may want in.
+
+Knows a census and a turn; not how either came to be. Invariants: entries leave before the blobs that they need, so that
+whenever this ends, or is killed, no entry that stays refers to what is gone. Where the turn is `unlocked`, only what
+was not written for SPARE_S leaves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from cache.census import Census
+from cache.hexfiles import HexFiles
+from cache.named_tuple import NamedTuple
+from cache.turns import Turn
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+KEEP = 0.8
+"""How full a gc leaves the store: collecting down to the limit would mean collecting after every build."""
+SPARE_S = 86400.0
+"""Longer than any build, where the file system cannot say whether one is under way."""
+_DIGITS = 64
+ROUND_S = 0.01
+"""Of removing, before it is asked again whether a build wants in."""
+_FIRST, _LEAST, _MOST = 32, 16, 2048
+_WORKERS = 16
+_SLOW_S, _MOSTLY_WAITING = 1e-4, 3
+"""To remove a file takes 10 to 50 us of computing; what takes longer and computes a third of the time waits."""
+
+ByGroup = dict[str, list[str]]
+"""Names of files, by the directory that they lie in."""
+
+
+class Choice(NamedTuple):
+    """What leaves: `entries` and `blobs` by directory, and the bytes of each by name."""
+
+    entries: ByGroup
+    blobs: ByGroup
+    sizes: dict[str, int]
+
+
+class Swept(NamedTuple):
+    """What is gone. `whole`: all that was to leave was tried."""
+
+    entries: int
+    blobs: int
+    bytes: int
+    whole: bool
+
+
+def choose(census: Census, bound: int, spare_s: float | None = None) -> Choice:
+    """What was not used for longest, if there is more than `bound`, until `KEEP` of that is left; and whatever no entry
+    refers to. `spare_s`: an entry used since then stays."""
+    sizes: dict[str, int] = {}
+    for group in census.blobs.values():
+        sizes.update(group.sizes)
+    facts = [(fact[1], name, fact) for group in census.entries.values() for name, fact in group.facts.items()]
+    total, dropped, kept = census.total(), list[str](), set[str]()
+    room = bound if total <= bound else int(bound * KEEP)
+    if total > bound:
+        facts.sort(reverse=True)
+    for mtime_ns, name, fact in facts:
+        if total > bound and (spare_s is None or mtime_ns < spare_s * 1e9):
+            new = _names(fact[3]) - kept
+            cost = fact[0] + sum(sizes.get(name, 0) for name in new)
+            if cost > room:
+                # From here on everything is older: keeping a smaller one would not be "least recently used".
+                room = -1
+                dropped.append(name)
+                continue
+            room -= cost
+            kept |= new
+        else:
+            kept.update(_names(fact[3]))
+    waste = sizes.keys() - kept
+    sizes.update((name, fact[0]) for _, name, fact in facts)
+    entries, blobs = _grouped(dropped), _grouped(waste)
+    for found, into in ((census.entry_waste, entries), (census.blob_waste, blobs)):
+        for one in found:
+            into.setdefault(one.group, []).append(one.name)
+            sizes[one.name] = one.size
+    return Choice(entries, blobs, sizes)
+
+
+def sweep(turn: Turn, choice: Choice, entries: HexFiles, blobs: HexFiles) -> Swept:
+    """Remove it, or as much of it as there is time for before a build wants in."""
+    spare_s = time.time() - SPARE_S if turn.unlocked else None
+    gone = [list[str](), list[str]()]
+    whole = True
+    with _Removal(turn, spare_s) as removal:
+        for files, by_group, into in ((entries, choice.entries, gone[0]), (blobs, choice.blobs, gone[1])):
+            whole = whole and removal.remove(files, by_group, into)
+    freed = sum(map(choice.sizes.__getitem__, (*gone[0], *gone[1])))
+    return Swept(len(gone[0]), len(gone[1]), freed, whole)
+
+
+class _Removal:
+    """Removes in rounds of so many files as take ROUND_S. Where the disk makes us wait (one that is told of each freed
+    block, or is on the network), many wait at once."""
+
+    def __init__(self, turn: Turn, spare_s: float | None) -> None:
+        self._turn, self._spare_s = turn, spare_s
+        self._size = _FIRST
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> _Removal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def remove(self, files: HexFiles, by_group: ByGroup, gone: list[str]) -> bool:
+        """Into `gone` go the names of what is; False when a build came."""
+        names = [(group, name) for group, members in by_group.items() for name in members]
+        at = 0
+        while at < len(names):
+            if not self._turn.goes_on():
+                return False
+            some = names[at : at + self._size]
+            at += len(some)
+            began_s, began_cpu_s = time.perf_counter(), time.process_time()
+            gone += self._round(files, some)
+            self._learn(len(some), time.perf_counter() - began_s, time.process_time() - began_cpu_s)
+        return True
+
+    def _round(self, files: HexFiles, some: list[tuple[str, str]]) -> list[str]:
+        if self._pool is None:
+            return _discard(files, some, self._spare_s)
+        parts = [some[start::_WORKERS] for start in range(min(_WORKERS, len(some)))]
+        return list(chain(*self._pool.map(lambda part: _discard(files, part, self._spare_s), parts)))
+
+    def _learn(self, count: int, took_s: float, cpu_s: float) -> None:
+        if self._pool is None and took_s > _MOSTLY_WAITING * cpu_s and took_s > count * _SLOW_S:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._pool = ThreadPoolExecutor(_WORKERS)
+        self._size = max(_LEAST, min(_MOST, int(count * ROUND_S / max(took_s, 1e-6)), 2 * self._size))
+
+
+def _discard(files: HexFiles, some: list[tuple[str, str]], spare_s: float | None) -> list[str]:
+    gone: list[str] = []
+    for group, members in groupby(some, itemgetter(0)):
+        gone += files.discard(group, [name for _, name in members], spare_s)
+    return gone
+
+
+def _names(needs: str | None) -> set[str]:
+    text = needs or ""
+    return {text[at : at + _DIGITS] for at in range(0, len(text), _DIGITS)}
+
+
+def _grouped(names: Iterable[str]) -> ByGroup:
+    grouped: ByGroup = {}
+    for name in names:
+        grouped.setdefault(name[:2], []).append(name)
+    return grouped
