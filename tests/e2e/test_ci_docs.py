@@ -133,13 +133,13 @@ class Clones:
         shutil.rmtree(self.place / "kept", ignore_errors=True)
         shutil.copytree(path / ".cache/hotplate", self.place / "kept")
 
-    def run(self, script: str, where: Path, **variables: str) -> str:
-        """Its output; it has to end well."""
+    def run(self, script: str, where: Path, *options: str, **variables: str) -> str:
+        """Its output; it has to end well. `options`: those of the service's shell, beside -e."""
         search = os.pathsep.join((str(self.programs), str(Path(sys.executable).parent), os.environ["PATH"]))
         path = where.parent / f"{where.name}.sh"
         path.write_text(script)
         done = subprocess.run(
-            ["bash", "-e", str(path)],
+            ["bash", "-e", *options, str(path)],
             check=False,
             cwd=where,
             env=environment(PATH=search, XDG_STATE_HOME=str(self.place / "state"), **variables),
@@ -209,26 +209,29 @@ def test_the_job_of_github(clones: Clones) -> None:
 
 @pytest.mark.stress
 def test_the_job_of_gitlab(clones: Clones) -> None:
-    def job(where: Path) -> str:
-        values = {
-            "CI_PROJECT_DIR": str(where),
-            "CI_MERGE_REQUEST_DIFF_BASE_SHA": clones.base,
-            "CI_MERGE_REQUEST_IID": "7",
-            "CI_PROJECT_ID": "1",
-            "CI_API_V4_URL": "http://127.0.0.1/api/v4",
-            "SIZE_TOKEN": "none",
-        }
+    merge_request = {
+        "CI_MERGE_REQUEST_DIFF_BASE_SHA": clones.base,
+        "CI_MERGE_REQUEST_IID": "7",
+        "CI_PROJECT_ID": "1",
+        "CI_API_V4_URL": "http://127.0.0.1/api/v4",
+        "SIZE_TOKEN": "none",
+    }
+
+    def job(where: Path, **service: str) -> str:
+        values = {"CI_PROJECT_DIR": str(where), **service}
         own = {n: re.sub(r"\$(\w+)", lambda found: values[found[1]], t) for n, t in GITLAB["variables"].items()}
         lines = [line for line in GITLAB["script"] if INSTALLS not in line]
         after = [line for line in GITLAB["after_script"] if "activate" not in line]
-        said = clones.run("\n".join(lines), where, **values, **own)
-        return said + clones.run("\n".join(after), where, **values, **own)
+        said = clones.run("\n".join(lines), where, "-o", "pipefail", **values, **own)
+        return said + clones.run("\n".join(after), where, "-o", "pipefail", **values, **own)
 
-    first = job(one := clones.clone("one"))
+    first = job(one := clones.clone("one"), **merge_request)
     assert re.search(r"^ram +\d+ +\+10\d\d ", first, re.M), first
     assert (one / "reports/ci/junit.xml").is_file() and (one / "reports/ci/index.html").is_file()
     assert "--header PRIVATE-TOKEN: none" in clones.calls.read_text()
     assert "merge_requests/7/notes" in clones.calls.read_text()
     clones.keep(one)
-    second = job(clones.clone("two"))
+    second = job(clones.clone("two"), **merge_request)
     assert second.count("compiled=0, restored=") == 2, second
+    pushed = job(clones.clone("three"))
+    assert pushed.count("compiled=0, restored=") == 1 and re.search(r"^ram +\d+ +- ", pushed, re.M), pushed
