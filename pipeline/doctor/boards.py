@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.config.schema import DeployConfig, DeviceConfig
+from pipeline.config.values import FARM_PORT
 from pipeline.device import ports
 from pipeline.device.leases import LEASE_VARIABLE, Shelf, board_name
 from pipeline.device.port_state import PortState, present_ports, state_of
@@ -99,6 +100,11 @@ def _serial(area: str, device: DeviceConfig, *, probe: bool, service: bool) -> I
 
 def _asked(area: str, device: DeviceConfig, port: str, *, probe: bool) -> Iterator[DoctorFinding]:
     """What answers there, where it may be asked."""
+    if port.startswith(FARM_PORT):
+        yield note(
+            area, f"{port} is acquired by a deploy, and not looked at here", "ask the farm: labgrid-client places"
+        )
+        return
     if not probe:
         hint = "ask the board with `doit doctor --probe`: it resets the board and writes nothing"
         yield note(area, f"{port} was not opened", hint)

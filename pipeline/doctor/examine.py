@@ -20,7 +20,7 @@ from pipeline.device.leases import user_shelf
 from pipeline.doctor.boards import examine_devices, examine_ports
 from pipeline.doctor.findings import DoctorFinding, bad, note, of_failure, ok, warning
 from pipeline.doctor.packages import examine_packages
-from pipeline.doctor.places import examine_cache, examine_project
+from pipeline.doctor.places import examine_cache, examine_project, examine_shared
 from pipeline.doctor.tools import examine_tools, needed_extras
 from pipeline.model import Failure
 from pipeline.run.options import Options
@@ -40,6 +40,7 @@ def examine(root: Path, options: Options, *, probe: bool) -> Iterator[DoctorFind
     settings = config.cache if config is not None else CacheSettings()
     shared = settings.dir or user_cache_dir(os.environ, sys.platform) or STATE_DIR
     yield from examine_cache(root / shared, settings.max_bytes)
+    yield from examine_shared(settings, os.environ)
     service, running = _service()
     yield service
     yield from examine_ports()

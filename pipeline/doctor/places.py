@@ -10,13 +10,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cache.durable import read_text
 from cache.lock import OPEN, try_lock
+from pipeline.config.schema import CacheSettings
 from pipeline.doctor.findings import DoctorFinding, bad, note, ok, warning
 
+MODE = "HOTPLATE_CACHE_MODE"
 LITTLE, TOO_LITTLE = 1_000_000_000, 50_000_000
 """Bytes of free space under which a build may fail soon, and under which it will."""
 
@@ -53,6 +55,15 @@ def examine_cache(directory: Path, max_bytes: int, why: str = "") -> Iterator[Do
         fact = f"{directory} lies on {kind}: each look-up costs a round trip, and locks may not hold"
         yield warning("cache", fact, f"choose a local directory: {where}")
     yield from _room("cache", directory)
+
+
+def examine_shared(settings: CacheSettings, environment: Mapping[str, str]) -> Iterator[DoctorFinding]:
+    """The cache that other machines share: where it is and what may be done there. It is not asked."""
+    if not settings.remote:
+        return
+    mode = environment.get(MODE, "") or settings.remote_mode
+    token = "with a token" if environment.get(settings.remote_token_env) else f"without {settings.remote_token_env}"
+    yield note("shared cache", f"{settings.remote}, {mode}, {token}; a run asks it, and goes on without an answer")
 
 
 def _room(area: str, place: Path) -> Iterator[DoctorFinding]:

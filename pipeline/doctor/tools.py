@@ -11,9 +11,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from pipeline.config.cache_url import REAPI
 from pipeline.config.schema import DeployConfig
-from pipeline.config.values import ESP_IDF, PREBUILT
+from pipeline.config.values import ESP_IDF, FARM_PORT, PREBUILT
 from pipeline.doctor.findings import DoctorFinding, bad, note, of_failure, ok, warning
 from pipeline.effects.versions import printed
 from pipeline.model import Failure
@@ -33,6 +35,10 @@ def needed_extras(config: DeployConfig) -> list[str]:
         found.append("zig")
     if any(device.is_virtual and device.chip == "esp32c3" for device in config.devices if device.enabled):
         found.append("board")
+    if urlsplit(config.cache.remote).scheme in REAPI or urlsplit(config.execution.remote).scheme in REAPI:
+        found.append("reapi")
+    if any(device.port.startswith(FARM_PORT) for device in config.devices if device.enabled):
+        found.append("farm")
     if any(image.format in ("littlefs", "fat", "nvs") for image in config.images):
         found.append("fs")
     return found
@@ -47,6 +53,8 @@ def examine_tools(root: Path, config: DeployConfig) -> Iterator[DoctorFinding]:
         yield from _ninja(root, config)
     elif kind == PREBUILT and config.prebuilt.build:
         yield _program(root, "build", config.prebuilt.build[0], "[prebuilt] build")
+    if config.toolchain.launcher:
+        yield _program(root, "launcher", config.toolchain.launcher[0], "[toolchain] launcher")
     for action in config.actions:
         needed = [name for name in (action.argv[0], *action.tools) if name not in _PYTHON]
         missing = (_program(root, f"action {action.name}", name, "the action") for name in needed)

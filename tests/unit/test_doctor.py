@@ -32,6 +32,7 @@ from pipeline.doctor.findings import (
     ok,
     warning,
 )
+from pipeline.doctor.tools import needed_extras
 from pipeline.run.options import Options
 from tests import given_firmware as given
 
@@ -179,6 +180,20 @@ def test_programs_of_actions(root: Path) -> None:
     assert "action pack" not in {one.area for one in examine(root, Options(), probe=False)}
     edit(root, 'argv = ["python"', 'argv = ["packer.example"')
     assert found(root, "action pack").fact == "the action needs packer.example, which is not on PATH"
+
+
+def test_what_a_shared_cache_a_launcher_and_a_farm_need(root: Path) -> None:
+    edit(root, "[readiness]", '[cache]\nremote = "grpc://cache.example.com:8980"\n[readiness]')
+    edit(root, '"virtual:"', '"labgrid://desk"')
+    config = parse_config((root / "deploy.toml").read_text())
+    assert isinstance(config, DeployConfig)
+    assert needed_extras(config) == ["reapi", "farm"]
+    assert found(root, "shared cache").fact.startswith("grpc://cache.example.com:8980, read, without HOTPLATE_")
+    assert found(root, "device bench").fact == "labgrid://desk is acquired by a deploy, and not looked at here"
+    example = Path(__file__).parents[2] / "deploy.toml"
+    launched = example.read_text().replace('kind = "zig"', 'kind = "zig"\nlauncher = ["ccache.example"]')
+    (root / "deploy.toml").write_text(launched)
+    assert found(root, "launcher").condition is Condition.ERROR
 
 
 # --- packages -----------------------------------------------------------------------------------
