@@ -18,7 +18,7 @@ from pipeline.config.reader import parse_config
 from pipeline.config.schema import CacheSettings, DeployConfig, Filters
 from pipeline.device.leases import user_shelf
 from pipeline.doctor.boards import examine_devices, examine_ports
-from pipeline.doctor.findings import DoctorFinding, bad, note, of_failure, ok, warning
+from pipeline.doctor.findings import DoctorFinding, bad, note, ok, warning
 from pipeline.doctor.packages import examine_packages
 from pipeline.doctor.places import examine_cache, examine_project, examine_shared
 from pipeline.doctor.tools import examine_tools, needed_extras
@@ -48,8 +48,7 @@ def examine(root: Path, options: Options, *, probe: bool) -> Iterator[DoctorFind
         return
     it = options
     devices = config.selected(Filters(it.devices, it.groups, it.chips, it.tags))
-    if isinstance(devices, Failure):
-        yield of_failure("device", devices)
+    if isinstance(devices, Failure):  # said already of deploy.toml
         return
     shelf = user_shelf(root / STATE_DIR)
     yield from examine_devices(root, config, devices, shelf, probe=probe, service=running)

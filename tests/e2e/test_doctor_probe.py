@@ -15,7 +15,7 @@ from pipeline.doctor.findings import Condition, DoctorFinding
 from tests.e2e.conftest import ServedBoard
 
 # pyserial's RFC 2217 client.
-pytestmark = pytest.mark.filterwarnings("ignore:setDaemon")
+pytestmark = pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")
 
 TEXT = """\
 [project]
