@@ -55,7 +55,7 @@ _DEVICE = """
 port = "virtual:"               # a board inside this machine: it needs no hardware
 default = true
 
-# A real board: remove the signs before these lines, and move `default = true` here.
+# A real board: remove the `# ` before these lines, and move `default = true` here.
 # [device.desk]
 # port = "auto"                 # the one board that is plugged in; or "/dev/ttyUSB0", "COM3", "rfc2217://host:port"
 # mac = "7c:df:a1:00:11:22"     # no other board is ever written by mistake; `doit devices:discover` tells it

@@ -62,7 +62,8 @@ def examine_devices(
 
 def _virtual(area: str, root: Path, config: DeployConfig, device: DeviceConfig) -> Iterator[DoctorFinding]:
     until = config.readiness.until
-    if device.chip != EXECUTED and not until.startswith("line:"):
+    known = config.firmware is not None or config.toolchain.kind not in _NEEDS_ROM
+    if known and device.chip != EXECUTED and not until.startswith("line:"):
         fact = f"a virtual {device.chip} executes no firmware, so that readiness.until = '{until}' never comes"
         yield bad(area, fact, "let the flash be enough with until = 'line:not executed', or name a real port")
         return
@@ -71,6 +72,9 @@ def _virtual(area: str, root: Path, config: DeployConfig, device: DeviceConfig) 
     if holder:
         hint = "wait until that has ended, or stop it: two boards cannot have one flash"
         yield bad(area, f"its flash {flash} is open in {holder}", hint)
+        return
+    if not known:
+        yield ok(area, "a virtual board in this process; its chip is what the build will be for")
         return
     yield ok(area, f"a virtual {device.chip} in this process")
     named = device.rom_elf or os.environ.get(ROM_DIRECTORY, "")

@@ -116,6 +116,7 @@ def test_firmware_that_a_deploy_builds_first(root: Path) -> None:
     edit(root, "[prebuilt]\n", '[prebuilt]\nbuild = ["idf.example", "build"]\n')
     one = found(root, "config")
     assert one.condition is Condition.NOTE and "a deploy runs `idf.example build` first" in one.fact
+    assert "its chip is what the build will be for" in found(root, "device bench").fact
     one = found(root, "build")
     assert (one.condition, one.fact) == (Condition.ERROR, "[prebuilt] build needs idf.example, which is not on PATH")
     edit(root, '"idf.example"', '"sh"')
@@ -304,6 +305,16 @@ def test_a_virtual_board_that_executes_nothing_never_becomes_ready(root: Path) -
     edit(root, '"line:not executed"', '"byte"')
     one = found(root, "device bench")
     assert one.condition is Condition.ERROR and "not executed" in one.hint
+
+
+def test_a_virtual_c3_without_its_rom(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(root / "build")
+    given.esp_idf(root / "build", "esp32c3")
+    monkeypatch.delenv("ESP_ROM_ELF_DIR", raising=False)
+    one = found(root, "device bench")
+    assert one.condition is Condition.NOTE and "ESP_ROM_ELF_DIR" in one.hint
+    monkeypatch.setenv("ESP_ROM_ELF_DIR", str(root))
+    assert found(root, "device bench") == ok("device bench", "a virtual esp32c3 in this process")
 
 
 def test_a_port_that_is_not_there(root: Path) -> None:
