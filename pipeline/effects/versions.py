@@ -66,3 +66,13 @@ def distribution_version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
+
+
+def distribution_requires(name: str) -> list[str] | None:
+    """The lines by which an installed distribution says what it needs; None when it is not installed."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        return requires(name) or []
+    except PackageNotFoundError:
+        return None

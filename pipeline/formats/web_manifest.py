@@ -29,6 +29,12 @@ def is_manifest(text: str) -> bool:
     return isinstance(document, dict) and isinstance(document.get("builds"), list)
 
 
+def chips(text: str) -> tuple[str, ...]:
+    """Those of this version that a text which `is_manifest` has builds for, in its order."""
+    found = (_chip(build) for build in json.loads(text)["builds"] if isinstance(build, dict))
+    return tuple(chip for chip in dict.fromkeys(found) if chip in CHIPS)
+
+
 def parse_manifest(text: str, where: str, chip: str) -> tuple[FlashFile, ...] | Failure:
     """The files of the build for `chip`, or of the only build when `chip` is `""`; `where` is the manifest's path, and
     `text` passed `is_manifest`."""

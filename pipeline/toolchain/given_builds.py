@@ -47,14 +47,14 @@ def _find(root: Path, prebuilt: Prebuilt, made: Collection[str]) -> Firmware | P
         return _from_esp_idf(root, directory)
     if built.is_file():
         return _from_platformio(root, directory)
-    manifests = _web_manifests(root, directory)
+    manifests = web_manifests(root, directory)
     if len(manifests) == 1 or web_manifest.NAME in manifests:
         name = web_manifest.NAME if web_manifest.NAME in manifests else next(iter(manifests))
         return _from_web_manifest(root, f"{directory}/{name}", manifests[name], prebuilt.chip)
     return _no_build(root, directory)
 
 
-def _web_manifests(root: Path, directory: str) -> dict[str, str]:
+def web_manifests(root: Path, directory: str) -> dict[str, str]:
     """Names and texts of the JSON files in a directory that are manifests of esp-web-tools."""
     texts = {path.name: _text(path) for path in sorted((root / directory).glob("*.json"))}
     return {name: text for name, text in texts.items() if web_manifest.is_manifest(text)}
@@ -111,18 +111,18 @@ def _no_build(root: Path, directory: str) -> Problem:
     below = [*(root / directory).glob(f"*/{fw.FLASHER_ARGS}"), *(root / directory).glob(f"*/{platformio.APP}")]
     builds = sorted(found.parent.relative_to(root).as_posix() for found in below)
     hint = f"name the build itself: {' or '.join(builds)}" if builds else "build the firmware first"
-    merged_image = next((each for each in _images_in(root / directory) if _holds_several(each)), None)
+    merged_image = next((each for each in images_in(root / directory) if holds_several(each)), None)
     if not builds and merged_image is not None:
         name = merged_image.relative_to(root).as_posix()
         hint = f'name the merged image in it: [prebuilt] files = {{ 0x0 = "{name}" }}'
     return Problem(path, True, fact, hint)
 
 
-def _images_in(directory: Path) -> list[Path]:
+def images_in(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.suffix in (".bin", ".uf2", ".hex") and path.is_file())
 
 
-def _holds_several(path: Path) -> bool:
+def holds_several(path: Path) -> bool:
     """Is it a UF2, a HEX file, or a merged image that begins at 0?"""
     try:
         data = read_file(str(path))

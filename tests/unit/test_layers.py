@@ -62,11 +62,12 @@ ROOMS = {
     "service": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "agent": room("boot client config device effects formats report run"),
     "shelf": room("boot client config device effects flash formats report run stages"),
+    "doctor": room("client config device effects fastpath formats run toolchain"),
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service stages"),
     "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "cli": room(
-        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats launcher livetest measure remote report"
-        " run service shelf"
+        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config doctor editor effects formats launcher livetest measure"
+        " remote report run service shelf"
     ),
 }
 CLOCKS_AND_FILES = {
@@ -90,6 +91,8 @@ DOIT_MODULES = {
     "pipeline/cli/check_tasks.py",
     "pipeline/cli/commands.py",
     "pipeline/cli/direct.py",
+    "pipeline/cli/doctor_command.py",
+    "pipeline/cli/init_command.py",
     "pipeline/cli/reporter.py",
     "pipeline/cli/serve_command.py",
     "pipeline/cli/users_state.py",
