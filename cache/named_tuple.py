@@ -61,18 +61,6 @@ else:
     if sys.version_info >= (3, 13):
         _SHARED["__replace__"] = _replace
 
-    def _constructor(name, fields, defaults, module):
-        """A `__new__` that puts the one of `collections.namedtuple` in its place when it is first called."""
-
-        def __new__(cls, /, *args, **kwargs):
-            real = namedtuple(name, fields, defaults=defaults, module=module).__new__
-            owner = next(one for one in cls.__mro__ if vars(one).get("__new__") is first)
-            owner.__new__ = staticmethod(real)
-            return real(cls, *args, **kwargs)
-
-        first = staticmethod(__new__)
-        return first
-
     class _Maker(type):
         """The class of `NamedTuple`: what is derived from that is a tuple instead."""
 
@@ -81,13 +69,19 @@ else:
                 return super().__new__(cls, name, bases, namespace)
             fields = tuple(namespace.get("__annotations__", {}))
             defaults = {field: namespace[field] for field in fields if field in namespace}
-            return type(
+
+            def first(cls, /, *args, **kwargs):
+                real = namedtuple(name, fields, defaults=defaults.values(), module=namespace["__module__"]).__new__
+                made.__new__ = staticmethod(real)  # threads that come here at once each put an equal one there
+                return real(cls, *args, **kwargs)
+
+            made = type(
                 name,
                 (tuple,),
                 {
                     **_SHARED,
                     "__doc__": f"{name}({', '.join(fields)})",
-                    "__new__": _constructor(name, fields, defaults.values(), namespace["__module__"]),
+                    "__new__": first,
                     "__annotations__": {},
                     **namespace,
                     "_fields": fields,
@@ -96,6 +90,7 @@ else:
                     **{field: _field(index, f"Alias for field number {index}") for index, field in enumerate(fields)},
                 },
             )
+            return made
 
     class NamedTuple(metaclass=_Maker):
         """To be derived from."""

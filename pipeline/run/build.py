@@ -272,8 +272,8 @@ class Build:
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
-        from pipeline.run.far_execution import far_lines
         from pipeline.report.terminal import told_lines
+        from pipeline.run.far_execution import far_lines
         from pipeline.run.shared_cache import shared_lines
 
         engine = self.engines.of(stage)

@@ -89,7 +89,7 @@ def test_a_constructor_is_compiled_once_also_where_a_derived_class_calls_it_firs
     class Longer(row):  # type: ignore[misc]
         __slots__ = ()
 
-        def __new__(cls, name: str) -> Longer:
+        def __new__(cls, name: str) -> Any:
             return super().__new__(cls, name, count=9)
 
     waiting = row.__new__
@@ -97,6 +97,18 @@ def test_a_constructor_is_compiled_once_also_where_a_derived_class_calls_it_firs
     compiled = row.__new__
     assert compiled is not waiting and row("b") == ("b", None, 3) and row.__new__ is compiled
     assert row.__new__.__code__.co_varnames == ("_cls", "name", "other", "count")
+
+
+def test_threads_that_make_the_first_values_at_once_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    row, real, seen = made(named_tuple.NamedTuple), named_tuple.namedtuple, []
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(named_tuple, "namedtuple", real)
+        seen.append(row("b"))  # as another thread, between our begin and our end
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(named_tuple, "namedtuple", overtaken)
+    assert (row("a"), row("c"), seen) == (("a", None, 3), ("c", None, 3), [("b", None, 3)])
 
 
 def test_no_module_of_a_run_uses_the_slow_one() -> None:
