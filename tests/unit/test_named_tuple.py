@@ -100,7 +100,7 @@ def test_a_constructor_is_compiled_once_also_where_a_derived_class_calls_it_firs
 
 
 def test_threads_that_make_the_first_values_at_once_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    row, real, seen = made(named_tuple.NamedTuple), named_tuple.namedtuple, []
+    row, real, seen = made(named_tuple.NamedTuple), vars(named_tuple)["namedtuple"], []
 
     def overtaken(*args: Any, **kwargs: Any) -> Any:
         monkeypatch.setattr(named_tuple, "namedtuple", real)
