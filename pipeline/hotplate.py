@@ -8,6 +8,7 @@ beside it (`fastpath/plain.py`; those files are among what the state depends on)
 Invariant: a run is begun once, here or by doit.
 """
 
+import gc
 import os
 import sys
 
@@ -74,6 +75,7 @@ def deploy(argv: "Sequence[str]") -> "FirstLook | None":
         code = direct.UNUSABLE
     if code is None:
         return look
+    gc.disable()  # at its end Python would search all that is loaded for garbage
     raise SystemExit(code)
 
 

@@ -17,14 +17,14 @@ from pipeline.boot.log_patterns import LineKind, line_kinds
 MAX_LINES = 200
 MAX_FRAMES = 64
 
-_REGISTER = re.compile(r"\b([A-Z][A-Z0-9]*(?:/[A-Z]+)?) *: 0x([0-9a-fA-F]{8})\b")
-_BACKTRACE = re.compile(r"^Backtrace: *(?:\|<-CORRUPTED|(?:0x[0-9a-fA-F]{8}:0x[0-9a-fA-F]{8}))")
-_PAIR = re.compile(r"0x([0-9a-fA-F]{8}):0x[0-9a-fA-F]{8}")
-_STACK = re.compile(r"^([0-9a-fA-F]{8}):((?: +0x[0-9a-fA-F]{8})+)$")
-_ELF = re.compile(r"^ELF file SHA256: +([0-9a-fA-F]{8,64})$")
-_DUMPED_CORE = re.compile(r"^Core +(\d+) register dump:")
-_PANICKED_CORE = re.compile(r"Core +(\d+) panic'ed|\bon core (\d+)|\bon CPU ?(\d+)")
-_ABORT = re.compile(r"^abort\(\) was called at PC 0x([0-9a-fA-F]{8})")
+_REGISTER = r"\b([A-Z][A-Z0-9]*(?:/[A-Z]+)?) *: 0x([0-9a-fA-F]{8})\b"
+_BACKTRACE = r"^Backtrace: *(?:\|<-CORRUPTED|(?:0x[0-9a-fA-F]{8}:0x[0-9a-fA-F]{8}))"
+_PAIR = r"0x([0-9a-fA-F]{8}):0x[0-9a-fA-F]{8}"
+_STACK = r"^([0-9a-fA-F]{8}):((?: +0x[0-9a-fA-F]{8})+)$"
+_ELF = r"^ELF file SHA256: +([0-9a-fA-F]{8,64})$"
+_DUMPED_CORE = r"^Core +(\d+) register dump:"
+_PANICKED_CORE = r"Core +(\d+) panic'ed|\bon core (\d+)|\bon CPU ?(\d+)"
+_ABORT = r"^abort\(\) was called at PC 0x([0-9a-fA-F]{8})"
 
 _RISCV_REGISTERS = (
     *("ZERO", "RA", "SP", "GP", "TP", "T0", "T1", "T2", "S0/FP", "S1"),
@@ -54,7 +54,7 @@ class Dump(NamedTuple):
 
 def is_backtrace(line: str) -> bool:
     """Does the line list calls? A panic prints one, and so do watchdogs that let the firmware go on."""
-    return _BACKTRACE.match(line) is not None
+    return re.match(_BACKTRACE, line) is not None
 
 
 class _CoreSection:
@@ -71,15 +71,15 @@ class _CoreSection:
         return bool(self.registers or self.backtrace)
 
     def take(self, line: str) -> None:
-        if aborted := _ABORT.match(line):
+        if aborted := re.match(_ABORT, line):
             self.registers["PC"] = int(aborted[1], 16)
         if is_backtrace(line):
-            self.backtrace = tuple(int(pc, 16) for pc in _PAIR.findall(line))[:MAX_FRAMES]
-        elif words := _STACK.match(line):
+            self.backtrace = tuple(int(pc, 16) for pc in re.findall(_PAIR, line))[:MAX_FRAMES]
+        elif words := re.match(_STACK, line):
             for index, word in enumerate(words[2].split()):
                 self.stack[int(words[1], 16) + 4 * index] = int(word, 16)
         else:
-            self.registers.update((name, int(value, 16)) for name, value in _REGISTER.findall(line))
+            self.registers.update((name, int(value, 16)) for name, value in re.findall(_REGISTER, line))
 
     def dump(self, cause: str, elf_sha256: str) -> Dump:
         return Dump(cause, self.registers, self.backtrace, self.stack, elf_sha256, self.core)
@@ -90,7 +90,7 @@ def parse_dump(lines: Iterable[str]) -> Dump | None:
     cause, named, guilty = "", "", None
     sections: list[_CoreSection] = []
     for line in lines:
-        core = _DUMPED_CORE.match(line)
+        core = re.match(_DUMPED_CORE, line)
         panics = LineKind.PANIC in line_kinds(line) and core is None
         if panics and (not cause or any(section.told for section in sections)):
             cause, named, guilty, sections = line, "", None, []
@@ -98,7 +98,7 @@ def parse_dump(lines: Iterable[str]) -> Dump | None:
             cause = line
         if not cause:
             continue
-        if panics and guilty is None and (blamed := _PANICKED_CORE.search(line)):
+        if panics and guilty is None and (blamed := re.search(_PANICKED_CORE, line)):
             guilty = int(blamed[1] or blamed[2] or blamed[3])
         if core is not None:
             # What stands before the first dump (the PC of an abort) is the panicking core's own.
@@ -106,7 +106,7 @@ def parse_dump(lines: Iterable[str]) -> Dump | None:
                 sections[-1].core = int(core[1])
             else:
                 sections.append(_CoreSection(int(core[1])))
-        elif elf := _ELF.match(line):
+        elif elf := re.match(_ELF, line):
             named = elf[1].lower() if elf[1].strip("0") else named
         else:
             if not sections:

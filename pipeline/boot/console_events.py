@@ -6,6 +6,7 @@ comes to a verdict. Invariant: each line is exactly one event, in order, whateve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -94,7 +95,7 @@ class ConsoleListener:
         if is_backtrace(text) and not self._panic.collecting:
             seen.append(ConsoleEvent(ConsoleEventKind.BACKTRACE, line.at_s, text, lines=(text,)))
         found = line_kinds(text)
-        reset = PATTERNS[LineKind.RESET].search(text) if LineKind.RESET in found else None
+        reset = re.search(PATTERNS[LineKind.RESET], text) if LineKind.RESET in found else None
         if reset is not None:
             self.running = ""
             seen.append(ConsoleEvent(ConsoleEventKind.RESET, line.at_s, reset.group(0)))

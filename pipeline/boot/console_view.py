@@ -22,11 +22,11 @@ from pipeline.text import visible
 FOLD_TOLD_S = 2.0
 """How often a line that goes on repeating is counted on the screen."""
 
-_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
-_SAFE_COLOUR = re.compile(r"\x1b\[(?!0*(?:5|6|8)m)[0-9;]{0,24}m")
+_COLOUR = r"(\x1b\[[0-9;]*m)"
+_SAFE_COLOUR = r"\x1b\[(?!0*(?:5|6|8)m)[0-9;]{0,24}m"
 """All but blinking and invisible text."""
 
-_BEGUN = re.compile(rb"(?:\x1b(?:\[[0-9;]{0,24})?|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z")
+_BEGUN = rb"(?:\x1b(?:\[[0-9;]{0,24})?|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z"
 """A colour or a character whose end has not come."""
 
 
@@ -83,7 +83,7 @@ class ConsoleView:
         pending = self._cutter.pending
         if pending is None:
             return out
-        raw = _BEGUN.sub(b"", pending.raw)
+        raw = re.sub(_BEGUN, b"", pending.raw)
         if len(raw) <= self._shown_bytes or not (self._shown_bytes or self._chosen(plain_line(raw)[0])):
             return out
         return out + self._part(raw)
@@ -173,10 +173,10 @@ class ConsoleView:
     def _rendered(self, raw: bytes) -> str:
         text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
         out, coloured = [], False
-        for n, part in enumerate(_COLOUR.split(text)):
+        for n, part in enumerate(re.split(_COLOUR, text)):
             if n % 2 == 0:
                 out.append(visible(part))
-            elif self._options.colour and _SAFE_COLOUR.fullmatch(part):
+            elif self._options.colour and re.fullmatch(_SAFE_COLOUR, part):
                 out.append(part)
                 coloured = True
         return "".join(out) + ("\x1b[0m" if coloured else "")

@@ -17,12 +17,12 @@ LEVELS = "NEWIDV"
 """From nothing to everything; a rule shows its level and those before it."""
 
 _FORMS = (
-    re.compile(r"^(?P<level>[EWIDV]) \([^)]{1,24}\) (?P<tag>[^:]{1,64}):"),
-    re.compile(r"^\[ {0,9}\d{1,10}\]\[(?P<level>[EWIDV])\]\[(?P<tag>[^\]:]{1,64})(?::\d{1,6})?\]"),
-    re.compile(r"^\[[\d:.,]{8,24}\] <(?P<level>err|wrn|inf|dbg)> (?P<tag>[^:]{1,64}):"),
+    r"^(?P<level>[EWIDV]) \([^)]{1,24}\) (?P<tag>[^:]{1,64}):",
+    r"^\[ {0,9}\d{1,10}\]\[(?P<level>[EWIDV])\]\[(?P<tag>[^\]:]{1,64})(?::\d{1,6})?\]",
+    r"^\[[\d:.,]{8,24}\] <(?P<level>err|wrn|inf|dbg)> (?P<tag>[^:]{1,64}):",
 )
 _ZEPHYR = {"err": "E", "wrn": "W", "inf": "I", "dbg": "D"}
-_UPTIME = re.compile(r"^(?:([EWIDV] )\([^)]{1,24}\)|\[ {0,9}\d{1,10}\](?=\[)|\[[\d:.,]{8,24}\](?= <))")
+_UPTIME = r"^(?:([EWIDV] )\([^)]{1,24}\)|\[ {0,9}\d{1,10}\](?=\[)|\[[\d:.,]{8,24}\](?= <))"
 
 
 class LogMark(NamedTuple):
@@ -35,14 +35,14 @@ class LogMark(NamedTuple):
 def log_mark(line: str) -> LogMark | None:
     """Of a line without colours; None where it has no such form."""
     for form in _FORMS:
-        if (found := form.match(line)) is not None:
+        if (found := re.match(form, line)) is not None:
             return LogMark(_ZEPHYR.get(found["level"], found["level"]), found["tag"].strip())
     return None
 
 
 def without_uptime(line: str) -> str:
     """What two lines have in common that differ only by when they were logged."""
-    return _UPTIME.sub(lambda found: found[1] or "", line, count=1)
+    return re.sub(_UPTIME, lambda found: found[1] or "", line, count=1)
 
 
 class LevelRules:

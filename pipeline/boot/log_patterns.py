@@ -42,33 +42,33 @@ _BOOTLOADER_TAGS = (
 )
 """Whole tags: an application may well have a `boot_button`."""
 
-PATTERNS: Mapping[LineKind, re.Pattern[str]] = {
+PATTERNS: Mapping[LineKind, str] = {
     # First line of the mask ROMs since ESP32-S2; ESP32's starts with `ets <date>` and has no name.
-    LineKind.BANNER: re.compile(r"ESP-ROM:"),
+    LineKind.BANNER: r"ESP-ROM:",
     # `rst:0x1 (POWERON),boot:0xc (SPI_FAST_FLASH_BOOT)`, once per reset, all chips.
-    LineKind.RESET: re.compile(r"\brst:(0x[0-9a-fA-F]+)(?: \((\w+)\))?"),
+    LineKind.RESET: r"\brst:(0x[0-9a-fA-F]+)(?: \((\w+)\))?",
     # The rest of what the ROM and the second stage bootloader print: everything before the application speaks. A
     # virtual board's own words are no application's either.
-    LineKind.LOADER: re.compile(
+    LineKind.LOADER: (
         rf"^(?:{_ROM}|boot: |virtualboard: |"
         rf"[EWIDV] (?:\([^)]{{1,20}}\) )?(?:{_BOOTLOADER_TAGS}):|"
         r"\[esp32\w*\] \[(?:ERR|WRN|INF|DBG)\]|\*\*\* Booting MCUboot)"
     ),
     # The mask ROM does not start the second stage.
-    LineKind.ROM_REFUSAL: re.compile(
+    LineKind.ROM_REFUSAL: (
         r"^(?:invalid header|Invalid chip id|Invalid image block|wrong chip id|region \d+ .*overlaps |ets_loader\.c|"
         r"csum err|Checksum failure|SHA-256 comparison failed|flash read err|cmd len )"
     ),
     # Why the ROM or the bootloader would not start an image: the cause of the reset that follows.
-    LineKind.REFUSED: re.compile(
+    LineKind.REFUSED: (
         r"^(?:boot: error: |boot: .* rejected: |invalid header|Invalid chip id|Invalid image block|wrong chip id|"
         r"region \d+ .*overlaps |ets_loader\.c|csum err|Checksum failure|SHA-256 comparison failed|flash read err|"
         r"cmd len |E (?:\([^)]{1,20}\) )?(?:boot(?:\.\w+)?|esp_image|flash_parts):|\[esp32\w*\] \[ERR\])"
     ),
-    LineKind.DOWNLOAD: re.compile(r"waiting for download"),
+    LineKind.DOWNLOAD: r"waiting for download",
     # A virtual board says so instead of executing what it has no model for.
-    LineKind.NOT_EXECUTED: re.compile(r"^virtualboard: .*(?:\bis not executed\b|which this board does not have)"),
-    LineKind.PANIC: re.compile(
+    LineKind.NOT_EXECUTED: r"^virtualboard: .*(?:\bis not executed\b|which this board does not have)",
+    LineKind.PANIC: (
         # ESP-IDF's panic handler, the ROM's own, and the heads of what it prints for one core
         r"Guru Meditation|panic'ed|^Fatal exception|^Core +\d+ register dump:|Brownout detector|"
         # esp_system_abort(): its callers' texts
@@ -78,10 +78,11 @@ PATTERNS: Mapping[LineKind, re.Pattern[str]] = {
         r"^terminate called |^pure virtual method called|^(?:thread '[^']*' (?:\(\d+\) )?)?panicked at |"
         r"^!! A panic occured |^=+ PANIC =+|^>>> ZEPHYR FATAL ERROR|\bos: >>> ZEPHYR FATAL ERROR"
     ),
-    LineKind.REBOOTING: re.compile(r"^Rebooting\.\.\."),
+    LineKind.REBOOTING: r"^Rebooting\.\.\.",
 }
+"""Regular expressions. As texts, which `re` compiles when it is first asked: a monitor shows its first byte before."""
 
-STARTS = re.compile(
+STARTS = (
     r"^(?:(?:[EWIDV] (?:\([^)]{1,20}\) )?)?boot: Loaded app from partition at offset |boot: \w+ starts from )"
     r"(0x[0-9a-fA-F]{1,8})\b"
 )
@@ -94,24 +95,24 @@ DEEP_SLEEP = 0x5
 MAX_SEARCHED = 4096
 """Characters of a line in which kinds are looked for."""
 
-_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[()][A-Za-z0-9]|[=>78cM])")
+_ANSI = r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[()][A-Za-z0-9]|[=>78cM])"
 
 
 def line_kinds(line: str) -> frozenset[LineKind]:
     """What one line (without colour codes) is."""
     head = line[:MAX_SEARCHED]
-    return frozenset(kind for kind, pattern in PATTERNS.items() if pattern.search(head))
+    return frozenset(kind for kind, pattern in PATTERNS.items() if re.search(pattern, head))
 
 
 def reset_cause(line: str) -> int | None:
     """The cause in a line of kind RESET."""
-    found = PATTERNS[LineKind.RESET].search(line[:MAX_SEARCHED])
+    found = re.search(PATTERNS[LineKind.RESET], line[:MAX_SEARCHED])
     return int(found[1], 16) if found else None
 
 
 def started_at(line: str) -> int | None:
     """The flash offset from which a bootloader says that it starts an application."""
-    found = STARTS.match(line)
+    found = re.match(STARTS, line)
     return int(found[1], 16) if found else None
 
 
@@ -123,7 +124,7 @@ def plain_line(raw: bytes) -> tuple[str, bool]:
     except UnicodeDecodeError:
         text = raw.decode("utf-8", "backslashreplace")
         clean = False
-    text = _ANSI.sub("", text).strip()
+    text = re.sub(_ANSI, "", text).strip()
     return text, clean and text.replace("\t", " ").isprintable()
 
 

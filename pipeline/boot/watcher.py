@@ -17,6 +17,7 @@ sleep is such a start, and no failure.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -300,7 +301,7 @@ class BootWatcher:
             self._suspect = None
             self._new_boot(at_s)
         self._in_banner = LineKind.RESET not in found
-        reset = PATTERNS[LineKind.RESET].search(line)
+        reset = re.search(PATTERNS[LineKind.RESET], line)
         if reset is None:
             return
         if reset_cause(line) == DEEP_SLEEP:

@@ -18,17 +18,18 @@ from pipeline.boot.log_patterns import visible
 from pipeline.cli.monitor_loop import POLL_S, MonitorLoop
 from pipeline.cli.monitor_options import Wanted
 from pipeline.cli.monitor_screen import MonitorScreen
-from pipeline.client.watched_console import WatchedConsole
 from pipeline.config.schema import DeviceConfig
 from pipeline.device.console import CallRefusal, DeviceMonitor
 from pipeline.effects.api import Reader, SerialLink
 from pipeline.effects.clock import SystemClock
 from pipeline.model import Failure
 from pipeline.records import json_text
-from pipeline.run.lent_ports import device_ref
+from pipeline.run.lent_ports import device_ref, service_is_there
 from pipeline.run.project import Project
 
 if TYPE_CHECKING:
+    from pipeline.cli.own_history import OwnHistory
+    from pipeline.client.watched_console import WatchedConsole
     from pipeline.run.device_service import DeviceService
 
 PATIENCE_S = 30.0
@@ -59,22 +60,29 @@ def run(project: Project, wanted: Wanted) -> int:
 
 def _alone(project: Project, device: DeviceConfig, wanted: Wanted) -> int:
     """This process has the port."""
-    from pipeline.cli.own_history import OwnHistory
     from pipeline.device.serial_link import reader_for
 
     boards = _boards(project)
-    history = None
+    history: OwnHistory | None = None
+
+    def record(seen: ConsoleEvent, running: str) -> None:
+        nonlocal history
+        if history is None:  # what was heard is on the screen already
+            from pipeline.cli.own_history import OwnHistory
+
+            history = OwnHistory(device_ref(device, project.root))
+        history.heard(seen, running)
+
     try:
         reset = wanted.reset is not False
         link = boards.open_link(device, reset=reset)
         link.patience_s = max(link.patience_s, PATIENCE_S if link.real_time else 0.0)
         if wanted.call:
             return _call(link, reader_for(link), device, wanted, resets=reset)
-        history = OwnHistory(device_ref(device, project.root))
         screen = MonitorScreen(wanted.view, link.now_s, SystemClock().utc)
         with DeviceMonitor(link, reader_for(link), where=device.where, sink=screen.show) as monitor:
             loop = MonitorLoop(monitor, screen, link, None, lambda seen, elf: boards.decoded(seen.lines, elf))
-            loop.record = history.heard
+            loop.record = record
             return loop.copy(wanted.until, wanted.seconds, decode=wanted.decode, commands=wanted.commands)
     finally:
         boards.close()
@@ -121,7 +129,10 @@ def history_text(project: Project, wanted: Wanted) -> str | Failure:
 
 def _watched(project: Project, device: DeviceConfig, wanted: Wanted) -> WatchedConsole | None:
     """The device's console through the service; None where there is no service, or none that can be used."""
+    if not service_is_there():
+        return None
     from pipeline.client.connection import NoService
+    from pipeline.client.watched_console import WatchedConsole
 
     ref = device_ref(device, project.root, project.last_mac(device))
     try:

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.boot.console_events import ConsoleEvent, ConsoleEventKind
 from pipeline.boot.line_pattern import LinePattern
 from pipeline.cli.keyboard import Typed, TypedCall, TypedCalls, TypedItem, TypedLines, TypedMistake, TypedReset
 from pipeline.cli.monitor_screen import MonitorScreen
 from pipeline.client.protocol import NoteKind
-from pipeline.client.watched_console import WatchedConsole
 from pipeline.device.console import DeviceMonitor
 from pipeline.effects.api import SerialLink
 from pipeline.effects.clock import Deadline, SystemClock
 from pipeline.errors import DeviceError
 from pipeline.text import quoted, visible
+
+if TYPE_CHECKING:
+    from pipeline.client.watched_console import WatchedConsole
 
 POLL_S = 0.1
 QUIET_S = 0.5

@@ -45,17 +45,17 @@ def run_program(
     runner: ProcessRunner, argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout_s: float
 ) -> Spent:
     """Run it to its end. Raises RuntimeError when it fails, TimeoutError, KeyboardInterrupt, OSError."""
-    before_s = _children_cpu_s()
+    before_s = children_cpu_s()
     began_s = time.perf_counter()
     done = runner.run(argv, cwd=cwd, env=env, timeout_s=timeout_s)
     wall_s = time.perf_counter() - began_s
     out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     if done.exit_code != 0:
         raise RuntimeError(f"{' '.join(argv)[:200]} ended with {done.exit_code}:\n{out}{err}")
-    return Spent(wall_s, _children_cpu_s() - before_s, out, err)
+    return Spent(wall_s, children_cpu_s() - before_s, out, err)
 
 
-def _children_cpu_s() -> float:
+def children_cpu_s() -> float:
     """Of all children that have ended; 0 where the system does not say."""
     try:
         import resource

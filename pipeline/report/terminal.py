@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO, TypeVar
@@ -68,7 +67,11 @@ def look_of(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Terminal
     """The look for `stream`. Colour needs a terminal that is not `dumb`, and no `NO_COLOR` (no-color.org)."""
     tty = stream.isatty()
     dumb = environ.get("TERM") == "dumb"
-    columns, lines = shutil.get_terminal_size((COLUMNS, 24)) if tty else (COLUMNS, 24)
+    columns, lines = COLUMNS, 24
+    if tty:
+        import shutil  # which loads three ways to compress
+
+        columns, lines = shutil.get_terminal_size((columns, lines))
     colour = tty and not dumb and not environ.get("NO_COLOR")
     return TerminalLook(tty and not dumb, colour, max(20, columns), max(2, lines))
 

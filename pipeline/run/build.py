@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import DeployConfig
 from pipeline.effects.clock import SystemClock
-from pipeline.effects.process import SystemProcessRunner
 from pipeline.errors import DeployError, StoreError
 from pipeline.failures import fail
-from pipeline.fastpath.state import FastPathState
 from pipeline.model import (
     Failure,
     FailureCategory,
@@ -30,7 +28,6 @@ from pipeline.model import (
     Verdict,
     note_lines,
 )
-from pipeline.report.terminal import told_lines
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.screen import Screen
@@ -38,8 +35,10 @@ from pipeline.run.screen import Screen
 if TYPE_CHECKING:
     from cache.remote import Remote
     from pipeline.effects.executor import FarWork
+    from pipeline.effects.process import SystemProcessRunner
     from pipeline.engine.engine import Engine
     from pipeline.engine.results import ActionFailure, ActionSpan
+    from pipeline.fastpath.state import FastPathState
     from pipeline.formats.placement import Placement
     from pipeline.model import Tool
     from pipeline.run.built_images import BuiltImages
@@ -75,8 +74,6 @@ class Build:
         self._far = far
         self._database_seen = False
         self._size: Mapping[str, Any] | None = None
-        self.fastpath = FastPathState(project.root, project.selection)
-        """What `hotplate` answers from."""
 
     # --- what it is made of -------------------------------------------------------------------
 
@@ -115,8 +112,17 @@ class Build:
         return {"flash": f"{flash.mode} {flash.freq} {flash.size}", "toolchain": self.toolchain_name()}
 
     @cached_property
+    def fastpath(self) -> FastPathState:
+        """What `hotplate` answers from. A monitor makes a build that nobody asks, so that this waits, as `runner`."""
+        from pipeline.fastpath.state import FastPathState
+
+        return FastPathState(self.project.root, self.project.selection)
+
+    @cached_property
     def runner(self) -> SystemProcessRunner:
         """Child processes; closed with the build."""
+        from pipeline.effects.process import SystemProcessRunner
+
         return SystemProcessRunner(self.clock)
 
     @cached_property
@@ -266,6 +272,7 @@ class Build:
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
+        from pipeline.report.terminal import told_lines
         from pipeline.run.far_execution import far_lines
         from pipeline.run.shared_cache import shared_lines
 
@@ -427,7 +434,8 @@ class Build:
         """Keep what was read, and end every child process. A shared cache that the run brought is settled by the run,
         which has others to do it for."""
         self.save()
-        self.runner.close()
+        if "runner" in self.__dict__:
+            self.runner.close()
         if "far" in self.__dict__:
             self.far.close()
         if self._shared is None and "shared" in self.__dict__:

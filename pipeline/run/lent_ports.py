@@ -47,12 +47,12 @@ class LentPorts:
     def borrow(self, device: DeviceConfig, mac: str, holder: Holder, *, take: bool) -> Any:
         """The device's port, lent to `holder`; None: open it yourself. `take`: from whoever has it. Raises DeviceError
         when the service says why it cannot be had."""
-        if self._alone or device.is_virtual or device.is_in_farm or not (_there() or self._autostart):
+        if self._alone or device.is_virtual or device.is_in_farm or not (service_is_there() or self._autostart):
             return None
         from pipeline.client.connection import NoService
         from pipeline.client.served_port import borrow
 
-        if not _there() and (problem := self._start()) is not None:
+        if not service_is_there() and (problem := self._start()) is not None:
             self._alone = True
             if problem:
                 self._notice(f"note: working without the service: {problem}")
@@ -87,7 +87,7 @@ class LentPorts:
     def tell_of(self, device: DeviceConfig, port: Any, holder: Holder) -> None:
         """Have others hear what an in-process board says, from now until `close`. Nobody hears of trouble
         with that."""
-        if self._alone or not _there():
+        if self._alone or not service_is_there():
             return
         from pipeline.client.connection import Connection, NoService
         from pipeline.client.told_console import ToldConsole
@@ -135,7 +135,7 @@ def _usb(fields: Mapping[str, Any]) -> Any:
     return UsbId(**{name: fields[name] for name in UsbId._fields if name in fields})
 
 
-def _there() -> bool:
+def service_is_there() -> bool:
     """Is there a socket? Asked without loading what talks to it."""
     from pipeline.client import endpoint
 

@@ -209,8 +209,10 @@ def _firmware(
 
 def _configure(root: Path, text: str, options: Options) -> Failure | None:
     """Let the manifest of ninja be made where there is none, and the command line asks for work."""
+    if not options.builds or not ("ninja" in text or "\\" in text):  # a word can be written with escapes
+        return None
     config = parse_config(text, profile=options.profile)
-    if isinstance(config, Failure) or not config.is_ninja or not options.builds:
+    if isinstance(config, Failure) or not config.is_ninja:
         return None
     from pipeline.toolchain.ninja_build import configure_command
     from pipeline.toolchain.ninja_kept import MANIFEST

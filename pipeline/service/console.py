@@ -303,7 +303,7 @@ class Console:
             if seen.kind in (ConsoleEventKind.LINE, ConsoleEventKind.MESSAGE):
                 for record in self.records.values():
                     record.line(chunk.at, seen.text)
-                if PATTERNS[LineKind.BANNER].search(seen.text):
+                if re.search(PATTERNS[LineKind.BANNER], seen.text):
                     self._ring.boot, self._banner = self._ring.number_at(seen.at_s), True
             elif seen.kind is ConsoleEventKind.RESET:
                 if not self._banner:  # the ROMs that have one say it first

@@ -56,8 +56,14 @@ def test_it_is_the_class_that_typing_makes() -> None:
         assert repr(row) == "Row(name='a', other=None, count=3)"
         assert not row and not row.long and row._replace(count=8).long and cls.of("b").name == "b"
         assert cls(count=1, name="x") == cls._make(["x", None, 1]) and row._asdict()["count"] == 3
-        with pytest.raises(TypeError, match="name"):
-            cls()
+        with pytest.raises(TypeError, match="5 were given"):
+            cls("a", None, 1, 2)
+        with pytest.raises(TypeError, match="counts"):
+            cls("a", counts=1)
+        with pytest.raises(TypeError, match=r"Expected 3 arguments, got 2"):
+            cls._make(["a", None])
+        with pytest.raises((TypeError, ValueError), match=r"Got unexpected field names: \['counts'\]"):
+            row._replace(counts=1)
         with pytest.raises(AttributeError):
             row.name = "c"
         with pytest.raises(AttributeError):
@@ -75,6 +81,34 @@ def test_values_can_be_copied_and_pickled() -> None:
     kept = Sample(1, "x")
     for value in (pickle.loads(pickle.dumps(kept)), copy.deepcopy(kept)):
         assert value == kept and value.__class__ is Sample
+
+
+def test_a_constructor_is_compiled_once_also_where_a_derived_class_calls_it_first() -> None:
+    row: Any = made(named_tuple.NamedTuple)
+
+    class Longer(row):  # type: ignore[misc]
+        __slots__ = ()
+
+        def __new__(cls, name: str) -> Any:
+            return super().__new__(cls, name, count=9)
+
+    waiting = row.__new__
+    assert (Longer("a"), type(Longer("a"))) == (("a", None, 9), Longer)
+    compiled = row.__new__
+    assert compiled is not waiting and row("b") == ("b", None, 3) and row.__new__ is compiled
+    assert row.__new__.__code__.co_varnames == ("_cls", "name", "other", "count")
+
+
+def test_threads_that_make_the_first_values_at_once_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    row, real, seen = made(named_tuple.NamedTuple), vars(named_tuple)["namedtuple"], []
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(named_tuple, "namedtuple", real)
+        seen.append(row("b"))  # as another thread, between our begin and our end
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(named_tuple, "namedtuple", overtaken)
+    assert (row("a"), row("c"), seen) == (("a", None, 3), ("c", None, 3), [("b", None, 3)])
 
 
 def test_no_module_of_a_run_uses_the_slow_one() -> None:

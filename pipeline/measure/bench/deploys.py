@@ -1,4 +1,4 @@
-"""`doit bench:warm`: what a warm and a cold deploy cost here, against the cheapest possible doit run.
+"""`doit bench:warm`: what warm and cold commands cost here, each against the cheapest that could be.
 
 Runs the very commands that users run, as whole processes, in a scratch copy of the project, interleaved so that a busy
 moment hits all of them. Does not touch the project, its cache or its board.
@@ -15,13 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.measure.bench.first_byte import first_byte, talking_board
 from pipeline.measure.bench.suite import CannotRun, Recorder
-from pipeline.measure.bench.table import BenchRow, measured
+from pipeline.measure.bench.table import BenchRow, BenchTarget, at_most, measured
 from pipeline.measure.child import Spent, report_of, run_program
 from pipeline.measure.experiment import repeated
 from pipeline.measure.scratch import Scratch
 from pipeline.model import Stage
 from pipeline.run.build import Build
+from pipeline.run.project import CONFIG_FILE
 
 EMPTY_DODO = """
 DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:"}
@@ -78,18 +80,31 @@ def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> Non
             return spent
 
         commands: dict[str, Callable[[], Spent]] = {
-            "python -c pass": lambda: bench.run("-c", "pass", cwd=bench.empty),
+            PASS: lambda: bench.run("-c", "pass", cwd=bench.empty),
+            IMPORT: lambda: bench.run("-c", "import doit.doit_cmd", cwd=bench.empty),
             EMPTY: lambda: bench.run("-m", "doit", cwd=bench.empty),
             "doit list": lambda: bench.run("-m", "doit", "list"),
-            "doit deploy, warm": warm,
+            "doit link, warm": lambda: bench.run("-m", "doit", "link"),
+            "hotplate link, warm": lambda: bench.run(*HOTPLATE, "link"),
+            DEPLOY: warm,
+            "hotplate deploy, warm": lambda: bench.run(*HOTPLATE, "deploy", "--device", bench.device),
         }
         times = repeated(commands, runs, partial(recorder.step, "warm deploys and their peers"))
         recorder.add(*_processes(recorder.suite, {**times, **cold}))
+        recorder.add(*_first_bytes(bench, recorder, runs))
         recorder.add(*_stages(recorder.suite, reports))
         recorder.note(*_imports(bench))
 
 
-EMPTY, COLD = "empty doit", "doit deploy, cold"
+EMPTY, COLD, DEPLOY = "empty doit", "doit deploy, cold", "doit deploy, warm"
+PASS, IMPORT = "python -c pass", "python -c 'import doit.doit_cmd'"
+HOTPLATE = ("-c", "import sys; from pipeline.fastpath import main; sys.exit(main())")
+PEERS = {"doit link, warm": IMPORT, "hotplate link, warm": PASS, "hotplate deploy, warm": DEPLOY, IMPORT: PASS}
+"""Whom a command is compared with, where that is not an empty doit."""
+
+MONITOR, DOIT_MONITOR = "hotplate monitor, first byte", "doit monitor, first byte"
+PRINT = "python -c print"
+MONITOR_MS = 150.0
 
 
 def _cold(bench: DeployBench) -> Spent:
@@ -99,11 +114,45 @@ def _cold(bench: DeployBench) -> Spent:
 
 
 def _processes(suite: str, times: Mapping[str, Sequence[Spent]]) -> Iterator[BenchRow]:
-    """Whole processes, against a doit that has nothing to do."""
-    in_ms = {name: [1000 * spent.wall_s for spent in found] for name, found in times.items()}
-    for name, found in in_ms.items():
-        peer, theirs = ("", []) if name == EMPTY else (EMPTY, in_ms[EMPTY])
-        yield measured(suite, name, found, "ms", peer, theirs)
+    """Whole processes, in wall time and in CPU time."""
+    for name in times:
+        yield from _against(suite, times, name, "" if name in (EMPTY, PASS) else PEERS.get(name, EMPTY))
+
+
+def _against(
+    suite: str, times: Mapping[str, Sequence[Spent]], name: str, peer: str, target: BenchTarget | None = None
+) -> Iterator[BenchRow]:
+    """The two rows of a command; `target` is one for the wall time."""
+    ours, theirs = times[name], times.get(peer, [])
+    walls = [1000 * spent.wall_s for spent in ours], [1000 * spent.wall_s for spent in theirs]
+    yield measured(suite, name, walls[0], "ms", peer, walls[1], target)
+    if all(spent.cpu_s for spent in (*ours, *theirs)):  # Windows says nothing
+        cpu = [1000 * spent.cpu_s for spent in ours], [1000 * spent.cpu_s for spent in theirs]
+        yield measured(suite, f"{name}, CPU", cpu[0], "ms", peer, cpu[1])
+
+
+def _first_bytes(bench: DeployBench, recorder: Recorder, runs: int) -> Iterator[BenchRow]:
+    """From the start of a monitor to what it shows first, of a board that is talking already."""
+    try:
+        with talking_board() as port:
+            path = bench.project / CONFIG_FILE
+            path.write_text(f'{path.read_text()}\n[device.talking]\nport = "{port}"\n')
+            words = ("monitor", "talking", "--no-reset")
+
+            def shown(*args: str) -> Callable[[], Spent]:
+                return lambda: first_byte([sys.executable, *args], bench.project, bench.scratch.env)
+
+            commands = {
+                PRINT: shown("-c", "print('shown', flush=True)"),
+                MONITOR: shown(*HOTPLATE, *words),
+                DOIT_MONITOR: shown("-m", "doit", *words),
+            }
+            times = repeated(commands, runs, partial(recorder.step, "the first byte of a monitor"))
+    except OSError as error:
+        recorder.note("the first byte of a monitor was not measured", str(error))
+        return
+    yield from _against(recorder.suite, times, MONITOR, PRINT, at_most(MONITOR_MS))
+    yield from _against(recorder.suite, times, DOIT_MONITOR, MONITOR)
 
 
 def _stages(suite: str, reports: Sequence[Any]) -> Iterator[BenchRow]:

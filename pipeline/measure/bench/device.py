@@ -53,10 +53,11 @@ DOIT = """
 import sys
 sys.argv[0] = "doit"
 from doit.doit_cmd import DoitMain
-code = DoitMain().run(sys.argv[1:])
-from pipeline.run.current import current
-print("MODELLED_S=%f" % current().clock.modelled_s, file=sys.stderr)
-sys.exit(code)
+try:
+    sys.exit(DoitMain().run(sys.argv[1:]))
+finally:  # a settled deploy ends the process while doit still reads its tasks
+    from pipeline.run.current import current
+    print("MODELLED_S=%f" % current().clock.modelled_s, file=sys.stderr)
 """
 """doit's own main program; then says how much of the board's time was not waited for."""
 
