@@ -127,16 +127,22 @@ class StampTable:
         old = self.remembered(path)
         if old is None or stamp_of(self.resolve(path)) != old.stamp:
             return None
-        if not old.settled and self._read(path, old)[0].sha256 != old.sha256:
+        if not old.settled and ((now := self._read(path, old)[0]) is None or now.sha256 != old.sha256):
             return None
         return old
 
-    def is_still(self, path: str, entry: Entry) -> bool:
-        """Is the file certainly what `entry` says? By a stat alone."""
+    def are_still(self, places: Sequence[str], entries: Sequence[Entry]) -> bool:
+        """Are the files certainly what `entries` say? By stats alone. `places`: their paths, resolved."""
         try:
-            return entry.settled and stamp_of(self.resolve(path)) == entry.stamp
-        except OSError:
+            for place, (stamp, _, _, settled, _) in zip(places, entries, strict=True):
+                now = os.stat(place)  # noqa: PTH116
+                if not settled or stamp[:4] != (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino):
+                    return False
+                if not stat.S_ISREG(now.st_mode) or bool(now.st_mode & stat.S_IXUSR) != stamp[4]:
+                    return False
+        except (OSError, ValueError):
             return False
+        return True
 
     def current(self, path: str) -> Entry | None:
         """What the file is now, reading it unless that is known; None when there is no file. Raises OSError."""
@@ -152,11 +158,22 @@ class StampTable:
     def read(self, path: str) -> Entry | None:
         """As `current`, but reads the file whatever its stamp is: for one that is known to have moved."""
         old = self.remembered(path)
-        entry, present = self._read(path, old)
-        if not present:
+        return self._taken(path, old, self._read(path, old)[0])
+
+    def current_bytes(self, path: str) -> tuple[Entry | None, bytes | None]:
+        """As `current`, and the bytes if they were read and hashed for that just now: for a file that was made a moment
+        ago, so that it need not be read once more to be stored. Raises OSError."""
+        old = self.remembered(path)
+        if old is not None and old.settled and stamp_of(self.resolve(path)) == old.stamp:
+            return old, None
+        entry, data = self._read(path, old)
+        return self._taken(path, old, entry), data
+
+    def _taken(self, path: str, old: Entry | None, entry: Entry | None) -> Entry | None:
+        """Remember what was read; None for no file."""
+        if entry is None:
             self._drop(path)
-            return None
-        if entry != old:
+        elif entry != old:
             self._put(path, entry)
         return entry
 
@@ -230,8 +247,9 @@ class StampTable:
         self._rows = dict(rows)
         return rows, tuple(sorted(self._unsettled))
 
-    def _read(self, path: str, old: Entry | None) -> tuple[Entry, bool]:
-        """Hash the file. The digest is only computed when the fingerprint says that the bytes are new ones."""
+    def _read(self, path: str, old: Entry | None) -> tuple[Entry | None, bytes | None]:
+        """Hash the file. The digest is only computed when the fingerprint says that the bytes are new ones; of a small
+        file the bytes that it was computed of are given, too."""
         import hashlib
 
         import xxhash
@@ -242,7 +260,7 @@ class StampTable:
             handle, status = open_regular(place)
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError) or error.errno in _MISSING:
-                return Entry(Stamp(0, 0, 0, 0, False), Fingerprint(""), "", False), False
+                return None, None
             raise
         try:
             before, past = _stamp(status, path), self._clock.is_past(status, place)
@@ -269,13 +287,14 @@ class StampTable:
         self.files_read += 1
         name = Fingerprint(fingerprint.hexdigest())
         if old is not None and old.fingerprint == name and old.stamp.size == size:
-            digest, marked = old.sha256, old.marked
+            digest, marked, hashed = old.sha256, old.marked, None
         else:
             marked = bool(self._marks) and (bool(digest) or self._is_marked(data))
+            hashed = None if digest else data
             digest = digest or hashlib.sha256(data).hexdigest()
         steady = before == after and size == before.size
         stamp = before._replace(size=size)
-        return Entry(stamp, name, digest, steady and past, marked), True
+        return Entry(stamp, name, digest, steady and past, marked), hashed
 
     def _of_size(self, size: int, old: Entry | None) -> dict[str, str]:
         """fingerprint -> SHA-256 of what is known about large files of this size, under whatever path: another link to
