@@ -16,6 +16,7 @@ import os
 import stat
 import struct
 import time
+from _thread import allocate_lock  # `threading` is not needed for it, nor loaded by a warm answer
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -99,6 +100,8 @@ class StampTable:
         self._rows: dict[str, bytes] = dict(rows)
         self._entries: dict[str, Entry] = {}
         """Rows that were decoded or made; each equals its row, or that is `b""` until somebody asks for all of them."""
+        self._most_decoded = _MOST_DECODED
+        self._lock = allocate_lock()
         self._unsettled: set[str] = set(unsettled)
         self.changed = False
         """Is there anything that the saved table does not hold?"""
@@ -192,10 +195,22 @@ class StampTable:
         return any(mark in data for mark in self._marks)
 
     def _put(self, path: str, entry: Entry) -> None:
-        self._entries[path] = entry
-        self._rows[path] = b""
-        (self._unsettled.discard if entry.settled else self._unsettled.add)(path)
-        self.changed = True
+        with self._lock:
+            if len(self._entries) >= self._most_decoded:
+                self._compact()
+            self._entries[path] = entry
+            self._rows[path] = b""
+            (self._unsettled.discard if entry.settled else self._unsettled.add)(path)
+            self.changed = True
+
+    def _compact(self) -> None:
+        """Keep the rows alone: an entry takes four times the memory, and few are asked for again."""
+        for path, entry in list(self._entries.items()):
+            row = self._rows.get(path) or _encode(entry)
+            if row and path in self._rows:
+                self._rows[path] = row
+                del self._entries[path]
+        self._most_decoded = len(self._entries) + _MOST_DECODED
 
     def settle(self) -> None:
         """Read again what was read too soon after it was written, once the file system's clock has moved on."""
@@ -212,7 +227,7 @@ class StampTable:
     def _is_settled_now(self, path: str) -> bool:
         """Does the file hold what its entry says? Then the entry is settled from here on. The stamp is taken after the
         file was read: what is written between the two, and so after its file system was asked, moves it."""
-        entry = self._entries.get(path)
+        entry = self.remembered(path)
         if entry is None or entry.stamp.size > CHUNK:
             return False
         place = self.resolve(path)
@@ -236,10 +251,11 @@ class StampTable:
             self._drop(path)
 
     def _drop(self, path: str) -> None:
-        self._entries.pop(path, None)
-        self._unsettled.discard(path)
-        if self._rows.pop(path, None) is not None:
-            self.changed = True
+        with self._lock:
+            self._entries.pop(path, None)
+            self._unsettled.discard(path)
+            if self._rows.pop(path, None) is not None:
+                self.changed = True
 
     def plain(self) -> tuple[dict[str, bytes], tuple[str, ...]]:
         """The table as plain values, for a state file: path -> encoded entry, and the paths that are not settled."""
@@ -331,6 +347,8 @@ def _whole(handle: int, size: int) -> bytes:
     return b"".join(blocks)
 
 
+_MOST_DECODED = 4096
+"""Entries that are kept decoded while files are read."""
 _FEW = 1000
 """In a table of more files than this nobody looks for another name of a large one."""
 _ROW = struct.Struct("<Q12s12sQ?16s32s??")

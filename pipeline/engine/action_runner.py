@@ -277,6 +277,8 @@ class ActionRunner:
             self._workspace.former.put_back(outputs if action.is_users else ())
             return Performed(ActionState.FAILED, failure=failure)
         self._workspace.former.drop(outputs)
+        if action.count_as == "compiled":
+            self._observer.forget(action.inputs[:1], None)  # nobody else reads a source; there may be very many
         return Performed(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
 
     def _execute_statement(self, keyed: Keyed, start: _Start) -> Performed:
