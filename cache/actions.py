@@ -130,8 +130,8 @@ class ActionCache:
         self.put_first(base, self._blobs.put_bytes(data))
 
     def put_first(self, base: ActionKey, newest: Digest) -> None:
-        """Put a candidate set first. Precondition: it is stored (blobs before entry). A set added by another process at the same instant may be lost: that costs a
-        miss. Raises OSError."""
+        """Put a candidate set first. Precondition: it is stored (blobs before entry). A set added by another process at
+        the same instant may be lost: that costs a miss. Raises OSError."""
         older = self._sets(base)
         if older[:1] == (newest,):
             self.used(base)

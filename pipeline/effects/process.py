@@ -127,7 +127,7 @@ class Spawned:
         (out, to_out), (err, to_err) = pairs
         self._open = {out: 0, err: 1}
         try:
-            if min(to_out, to_err) > _STANDARD and os.getcwd() == str(cwd):
+            if min(to_out, to_err) > _STANDARD and os.getcwd() == str(cwd):  # noqa: PTH109
                 self.pid = group.spawn(argv, env, to_out, to_err)
             else:
                 self.pid = group.start_writing(argv, cwd, env, to_out, to_err)
@@ -381,7 +381,7 @@ class Group:
         OSError."""
         return os.posix_spawn(
             argv[0],
-            argv,
+            list(argv),
             env,
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
