@@ -69,7 +69,7 @@ def with_line(after: str, line: str) -> str:
 def test_the_smallest_file_has_the_documented_defaults() -> None:
     config = good(MINIMAL)
     assert config.project == ("reference", ("firmware/*.c",), "0.0.0", (), "", "local-fast")
-    assert config.toolchain == ("firmware/app.ld", "zig", "esp32c3", (), (), None)
+    assert config.toolchain == ("firmware/app.ld", "zig", "esp32c3", (), (), None, ())
     assert config.bootloader == (("boot/*.c",), "boot/boot.ld", ())
     assert dict(config.profiles) == {"local-fast": Profile("local-fast", ())}
     assert config.partitions == ("firmware/partitions.csv", 0x8000)
@@ -125,7 +125,7 @@ timing = "instant"
 default = true
 """)
     assert config.project == ("p", ("a.c", "b.S"), "1.2", ("inc",), "", "release")
-    assert config.toolchain == ("a.ld", "zig", "esp32c6", ("-Wall",), ("-s",), ("-Wextra",))
+    assert config.toolchain == ("a.ld", "zig", "esp32c6", ("-Wall",), ("-s",), ("-Wextra",), ())
     assert config.flash == ("qio", "40m", "16MB")
     assert (config.budget.verify_flash, config.budget.of(Stage.VERIFY_FLASH), config.budget.of(Stage.TTFB)) == (
         4,
