@@ -126,9 +126,12 @@ class ActionCache:
         self.record(base, _entry_of_sets(kept))
 
     def add_candidate(self, base: ActionKey, data: bytes) -> None:
-        """Put a candidate set first. A set added by another process at the same instant may be lost: that costs a
-        miss. Raises OSError."""
-        newest = self._blobs.put_bytes(data)
+        """As `put_first`, of a candidate set that may not be stored yet. Raises OSError."""
+        self.put_first(base, self._blobs.put_bytes(data))
+
+    def put_first(self, base: ActionKey, newest: Digest) -> None:
+        """Put a candidate set first. Precondition: it is stored (blobs before entry). A set added by another process at
+        the same instant may be lost: that costs a miss. Raises OSError."""
         older = self._sets(base)
         if older[:1] == (newest,):
             self.used(base)

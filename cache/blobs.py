@@ -57,12 +57,16 @@ class BlobStore:
     def put_bytes(self, data: bytes) -> Digest:
         """Store `data` before its digest is given out. Raises OSError also for more than a blob may have."""
         digest = digest_bytes(data)
+        self.put_hashed(digest, data)
+        return digest
+
+    def put_hashed(self, digest: Digest, data: bytes) -> None:
+        """As `put_bytes`. Precondition: `digest` is that of `data`, from a caller who has computed it."""
         # To compare costs a tenth of hashing what is there, and less than the entry that will be written.
         if not (self.has(digest) and self._holds(digest, data)):
             _check_size(digest.size)
             self.files.write(digest.hex, data, 0o444)
             self.bytes_written += digest.size
-        return digest
 
     def put_file(self, path: str) -> Digest:
         """Store what `path` holds now. The digest is of the bytes that were copied, even if the file changes."""

@@ -58,6 +58,10 @@ class Inside(NamedTuple):
     at: int | None
     prefix: str
 
+    def close(self) -> None:
+        if self.at is not None:
+            os.close(self.at)
+
     def scan(self) -> contextlib.AbstractContextManager[Iterator[os.DirEntry[str]]]:
         """What lies in it. Raises OSError."""
         return os.scandir(self.prefix if self.at is None else self.at)
@@ -107,7 +111,8 @@ class HexFiles:
         may lead to other bytes, which whoever reads it must notice."""
         place = self.place(name)
         try:
-            with self.inside(name[:2], make=True) as inside:
+            inside = self._opened(name[:2], True)  # not `with`: each action of a build writes three of these
+            try:
                 temp = inside.prefix + _temp(name)
                 handle = os.open(temp, NEW_FILE, mode, dir_fd=inside.at)
                 try:
@@ -120,6 +125,8 @@ class HexFiles:
                 except BaseException:
                     _unlink(temp, inside)
                     raise
+            finally:
+                inside.close()
         except OSError as error:
             error.filename = place
             raise
@@ -194,17 +201,21 @@ class HexFiles:
     def inside(self, group: str, *, make: bool = False) -> Iterator[Inside]:
         """The directory of a group, or `top` for `""`. `make`: it and what leads to it, in the place of a link or file
         that lies there."""
-        if not _AT:
-            yield self._by_path(group, make)
-            return
-        top = self._open_top(make)
+        inside = self._opened(group, make)
         try:
-            at = _open_group(top, group, self if make else None) if group else top
-            try:
-                yield Inside(at, "")
-            finally:
-                if at != top:
-                    os.close(at)
+            yield inside
+        finally:
+            inside.close()
+
+    def _opened(self, group: str, make: bool) -> Inside:
+        """As `inside`, to be closed by the caller."""
+        if not _AT:
+            return self._by_path(group, make)
+        top = self._open_top(make)
+        if not group:
+            return Inside(top, "")
+        try:
+            return Inside(_open_group(top, group, self if make else None), "")
         finally:
             os.close(top)
 

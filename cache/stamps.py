@@ -16,6 +16,7 @@ import os
 import stat
 import struct
 import time
+from _thread import allocate_lock  # `threading` is not needed for it, nor loaded by a warm answer
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -99,6 +100,8 @@ class StampTable:
         self._rows: dict[str, bytes] = dict(rows)
         self._entries: dict[str, Entry] = {}
         """Rows that were decoded or made; each equals its row, or that is `b""` until somebody asks for all of them."""
+        self._most_decoded = _MOST_DECODED
+        self._lock = allocate_lock()
         self._unsettled: set[str] = set(unsettled)
         self.changed = False
         """Is there anything that the saved table does not hold?"""
@@ -127,16 +130,22 @@ class StampTable:
         old = self.remembered(path)
         if old is None or stamp_of(self.resolve(path)) != old.stamp:
             return None
-        if not old.settled and self._read(path, old)[0].sha256 != old.sha256:
+        if not old.settled and ((now := self._read(path, old)[0]) is None or now.sha256 != old.sha256):
             return None
         return old
 
-    def is_still(self, path: str, entry: Entry) -> bool:
-        """Is the file certainly what `entry` says? By a stat alone."""
+    def are_still(self, places: Sequence[str], entries: Sequence[Entry]) -> bool:
+        """Are the files certainly what `entries` say? By stats alone. `places`: their paths, resolved."""
         try:
-            return entry.settled and stamp_of(self.resolve(path)) == entry.stamp
-        except OSError:
+            for place, (stamp, _, _, settled, _) in zip(places, entries, strict=True):
+                now = os.stat(place)  # noqa: PTH116
+                if not settled or stamp[:4] != (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino):
+                    return False
+                if not stat.S_ISREG(now.st_mode) or bool(now.st_mode & stat.S_IXUSR) != stamp[4]:
+                    return False
+        except (OSError, ValueError):
             return False
+        return True
 
     def current(self, path: str) -> Entry | None:
         """What the file is now, reading it unless that is known; None when there is no file. Raises OSError."""
@@ -152,11 +161,22 @@ class StampTable:
     def read(self, path: str) -> Entry | None:
         """As `current`, but reads the file whatever its stamp is: for one that is known to have moved."""
         old = self.remembered(path)
-        entry, present = self._read(path, old)
-        if not present:
+        return self._taken(path, old, self._read(path, old)[0])
+
+    def current_bytes(self, path: str) -> tuple[Entry | None, bytes | None]:
+        """As `current`, and the bytes if they were read and hashed for that just now: for a file that was made a moment
+        ago, so that it need not be read once more to be stored. Raises OSError."""
+        old = self.remembered(path)
+        if old is not None and old.settled and stamp_of(self.resolve(path)) == old.stamp:
+            return old, None
+        entry, data = self._read(path, old)
+        return self._taken(path, old, entry), data
+
+    def _taken(self, path: str, old: Entry | None, entry: Entry | None) -> Entry | None:
+        """Remember what was read; None for no file."""
+        if entry is None:
             self._drop(path)
-            return None
-        if entry != old:
+        elif entry != old:
             self._put(path, entry)
         return entry
 
@@ -175,10 +195,22 @@ class StampTable:
         return any(mark in data for mark in self._marks)
 
     def _put(self, path: str, entry: Entry) -> None:
-        self._entries[path] = entry
-        self._rows[path] = b""
-        (self._unsettled.discard if entry.settled else self._unsettled.add)(path)
-        self.changed = True
+        with self._lock:
+            if len(self._entries) >= self._most_decoded:
+                self._compact()
+            self._entries[path] = entry
+            self._rows[path] = b""
+            (self._unsettled.discard if entry.settled else self._unsettled.add)(path)
+            self.changed = True
+
+    def _compact(self) -> None:
+        """Keep the rows alone: an entry takes four times the memory, and few are asked for again."""
+        for path, entry in list(self._entries.items()):
+            row = self._rows.get(path) or _encode(entry)
+            if row and path in self._rows:
+                self._rows[path] = row
+                del self._entries[path]
+        self._most_decoded = len(self._entries) + _MOST_DECODED
 
     def settle(self) -> None:
         """Read again what was read too soon after it was written, once the file system's clock has moved on."""
@@ -195,7 +227,7 @@ class StampTable:
     def _is_settled_now(self, path: str) -> bool:
         """Does the file hold what its entry says? Then the entry is settled from here on. The stamp is taken after the
         file was read: what is written between the two, and so after its file system was asked, moves it."""
-        entry = self._entries.get(path)
+        entry = self.remembered(path)
         if entry is None or entry.stamp.size > CHUNK:
             return False
         place = self.resolve(path)
@@ -219,10 +251,11 @@ class StampTable:
             self._drop(path)
 
     def _drop(self, path: str) -> None:
-        self._entries.pop(path, None)
-        self._unsettled.discard(path)
-        if self._rows.pop(path, None) is not None:
-            self.changed = True
+        with self._lock:
+            self._entries.pop(path, None)
+            self._unsettled.discard(path)
+            if self._rows.pop(path, None) is not None:
+                self.changed = True
 
     def plain(self) -> tuple[dict[str, bytes], tuple[str, ...]]:
         """The table as plain values, for a state file: path -> encoded entry, and the paths that are not settled."""
@@ -230,8 +263,9 @@ class StampTable:
         self._rows = dict(rows)
         return rows, tuple(sorted(self._unsettled))
 
-    def _read(self, path: str, old: Entry | None) -> tuple[Entry, bool]:
-        """Hash the file. The digest is only computed when the fingerprint says that the bytes are new ones."""
+    def _read(self, path: str, old: Entry | None) -> tuple[Entry | None, bytes | None]:
+        """Hash the file. The digest is only computed when the fingerprint says that the bytes are new ones; of a small
+        file the bytes that it was computed of are given, too."""
         import hashlib
 
         import xxhash
@@ -242,7 +276,7 @@ class StampTable:
             handle, status = open_regular(place)
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError) or error.errno in _MISSING:
-                return Entry(Stamp(0, 0, 0, 0, False), Fingerprint(""), "", False), False
+                return None, None
             raise
         try:
             before, past = _stamp(status, path), self._clock.is_past(status, place)
@@ -269,13 +303,14 @@ class StampTable:
         self.files_read += 1
         name = Fingerprint(fingerprint.hexdigest())
         if old is not None and old.fingerprint == name and old.stamp.size == size:
-            digest, marked = old.sha256, old.marked
+            digest, marked, hashed = old.sha256, old.marked, None
         else:
             marked = bool(self._marks) and (bool(digest) or self._is_marked(data))
+            hashed = None if digest else data
             digest = digest or hashlib.sha256(data).hexdigest()
         steady = before == after and size == before.size
         stamp = before._replace(size=size)
-        return Entry(stamp, name, digest, steady and past, marked), True
+        return Entry(stamp, name, digest, steady and past, marked), hashed
 
     def _of_size(self, size: int, old: Entry | None) -> dict[str, str]:
         """fingerprint -> SHA-256 of what is known about large files of this size, under whatever path: another link to
@@ -312,6 +347,8 @@ def _whole(handle: int, size: int) -> bytes:
     return b"".join(blocks)
 
 
+_MOST_DECODED = 4096
+"""Entries that are kept decoded while files are read."""
 _FEW = 1000
 """In a table of more files than this nobody looks for another name of a large one."""
 _ROW = struct.Struct("<Q12s12sQ?16s32s??")

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import subprocess
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +31,10 @@ _LOOK_S = 0.5
 """How often to look whether a command that prints nothing is still wanted."""
 _ENDED_S = 0.1
 """How often to look whether a command has ended whose outputs are still open."""
+_STANDARD = 2
+"""The last handle that a program expects something of."""
+_OURS = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ") if hasattr(signal, name))
+"""What Python ignores, and programs should not."""
 _MOST = 8 << 20
 """Bytes of a stream that are kept: nobody reads more, and what prints without end must not fill the memory."""
 
@@ -54,14 +60,13 @@ class SystemProcessRunner:
             group = self._idle.pop() if self._idle else Group()
             self._busy.add(group)
             try:
-                child = group.start(argv, cwd, env)
+                child = Spawned(group, argv, cwd, env)
             except BaseException:
                 self._busy.discard(group)
                 group.kill()
                 raise
         try:
-            with child:
-                stdout, stderr = self._wait(group, child, timeout_s)
+            stdout, stderr = self._wait(group, child, timeout_s)
         finally:
             with self._lock:
                 self._busy.discard(group)
@@ -69,7 +74,7 @@ class SystemProcessRunner:
                     self._idle.append(group)
         if self._cancelled:
             raise KeyboardInterrupt
-        return Completed(child.returncode, stdout, stderr, self._clock.now_s() - began_s)
+        return Completed(child.exit_code, stdout, stderr, self._clock.now_s() - began_s)
 
     def cancel(self) -> None:
         """Kill every child under way; this and every further `run` raises KeyboardInterrupt."""
@@ -86,70 +91,124 @@ class SystemProcessRunner:
                 group.kill()
             self._idle.clear()
 
-    def _wait(self, group: Group, child: subprocess.Popen[bytes], timeout_s: float) -> tuple[bytes, bytes]:
+    def _wait(self, group: Group, child: Spawned, timeout_s: float) -> tuple[bytes, bytes]:
         """What it printed, once it has ended and its pipes are closed. A descendant that left the group may hold them
         open for ever, so that the end of a cancelled run, and of one that took too long, is not left to it."""
         deadline_s = self._clock.now_s() + timeout_s
-        printed = _Printed(child)
         try:
-            while not printed.is_complete(_LOOK_S):
+            while not child.is_complete(_LOOK_S):
                 if self._cancelled:
                     raise KeyboardInterrupt
                 if self._clock.now_s() > deadline_s:
-                    raise TimeoutError(f"{child.args!r} did not end within {timeout_s} s")
+                    raise TimeoutError(f"{child.argv!r} did not end within {timeout_s} s")
         except BaseException:
             group.kill()
             child.kill()  # it may have left the group
             raise
         finally:
-            printed.close()
-        return printed.stdout, printed.stderr
+            child.close()
+        return child.printed(0), child.printed(1)
 
 
-class _Printed:
-    """What a child prints: the first `_MOST` bytes of each stream, and how much more there was."""
+class Spawned:
+    """A child in a group, and what it prints: the first `_MOST` bytes of each stream, and how much more there was.
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
-        assert child.stdout is not None and child.stderr is not None
-        self._child = child
-        self._selector = selectors.DefaultSelector()
-        self._kept: list[list[bytes]] = [[], []]
+    Not through `subprocess`, whose pipes, streams and closing of handles cost as much as a short compile: ours are none
+    that a program inherits. That cannot start a program elsewhere than where this process is, so there it still does.
+    Raises OSError when it cannot be started."""
+
+    def __init__(self, group: Group, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+        self.argv = argv
+        self.exit_code = 0
+        self._ended = False
+        self._kept: tuple[list[bytes], list[bytes]] = ([], [])
         self._sizes = [0, 0]
-        for number, stream in enumerate((child.stdout, child.stderr)):
-            self._selector.register(stream, selectors.EVENT_READ, number)
+        pairs = (os.pipe(), os.pipe())
+        (out, to_out), (err, to_err) = pairs
+        self._open = {out: 0, err: 1}
+        try:
+            if min(to_out, to_err) > _STANDARD and os.getcwd() == str(cwd):  # noqa: PTH109
+                self.pid = group.spawn(argv, env, to_out, to_err)
+            else:
+                self.pid = group.start_writing(argv, cwd, env, to_out, to_err)
+        except BaseException:
+            self._close_read()
+            raise
+        finally:
+            os.close(to_out)
+            os.close(to_err)
+        self._poll = select.poll()
+        for handle in self._open:
+            self._poll.register(handle, select.POLLIN)
 
     def is_complete(self, timeout_s: float) -> bool:
         """Read what comes within the time; has the child ended, and closed its pipes?"""
-        if not self._selector.get_map():
-            try:
-                self._child.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                return False
-            return True
-        for key, _ in self._selector.select(timeout_s):
-            block = os.read(key.fd, 1 << 16)
+        if not self._open:
+            return self._has_ended(timeout_s)
+        for handle, _ in self._poll.poll(timeout_s * 1000):
+            block = os.read(handle, 1 << 16)
+            number = self._open[handle]
             if not block:
-                self._selector.unregister(key.fileobj)
-            elif self._sizes[key.data] < _MOST:
-                self._kept[key.data].append(block)
-            self._sizes[key.data] += len(block)
+                self._poll.unregister(handle)
+                os.close(handle)
+                del self._open[handle]
+            elif self._sizes[number] < _MOST:
+                self._kept[number].append(block)
+            self._sizes[number] += len(block)
         return False
 
+    def _has_ended(self, timeout_s: float) -> bool:
+        if not self._reaped(os.WNOHANG) and timeout_s > 0:
+            _until_ended(self.pid, timeout_s)
+            self._reaped(os.WNOHANG)
+        return self._ended
+
+    def _reaped(self, how: int) -> bool:
+        if not self._ended:
+            try:
+                pid, status = os.waitpid(self.pid, how)
+            except ChildProcessError:  # somebody told the system to forget children
+                pid, status = self.pid, 0
+            if pid:
+                self.exit_code, self._ended = os.waitstatus_to_exitcode(status), True
+        return self._ended
+
+    def kill(self) -> None:
+        """End it, whatever group it is in."""
+        if not self._reaped(os.WNOHANG):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self._reaped(0)
+
     def close(self) -> None:
-        self._selector.close()
+        """Read no more."""
+        self._close_read()
 
-    @property
-    def stdout(self) -> bytes:
-        return self._of(0)
+    def _close_read(self) -> None:
+        for handle in self._open:
+            os.close(handle)
+        self._open = {}
 
-    @property
-    def stderr(self) -> bytes:
-        return self._of(1)
-
-    def _of(self, number: int) -> bytes:
+    def printed(self, number: int) -> bytes:
+        """What came on stdout (0) or stderr (1)."""
         data = b"".join(self._kept[number])
         more = self._sizes[number] - len(data)
         return data if not more else data + b"\n[%d bytes more were printed]\n" % more
+
+
+def _until_ended(pid: int, timeout_s: float) -> None:
+    """Wait for the end of a child of ours, `timeout_s` at most."""
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(pid)
+            try:
+                ended = select.poll()
+                ended.register(handle, select.POLLIN)
+                ended.poll(timeout_s * 1000)
+            finally:
+                os.close(handle)
+            return
+    time.sleep(min(timeout_s, _ENDED_S / 50))
 
 
 def run_shown(argv: Sequence[str], cwd: Path) -> int:
@@ -316,6 +375,36 @@ class Group:
             stderr=subprocess.PIPE,
             process_group=self._watchdog.pid,
         )
+
+    def spawn(self, argv: Sequence[str], env: Mapping[str, str], out: int, err: int) -> int:
+        """The pid of a child in this group that writes to these handles and has no input, in our directory. Raises
+        OSError."""
+        return os.posix_spawn(
+            argv[0],
+            list(argv),
+            env,
+            file_actions=(
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, out, 1),
+                (os.POSIX_SPAWN_DUP2, err, 2),
+            ),
+            setpgroup=self._watchdog.pid,
+            setsigdef=_OURS,
+        )
+
+    def start_writing(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], out: int, err: int) -> int:
+        """As `spawn`, in the directory `cwd`."""
+        child = subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            process_group=self._watchdog.pid,
+        )
+        child.returncode = 0  # whoever asked for the pid waits for it
+        return child.pid
 
     def start_talking(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """A child in this group that is written to and read from, both outputs as one. Raises OSError."""

@@ -72,13 +72,18 @@ def _read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
+_PACKED_TOGETHER = 256
+"""Events of a run log: a run without so many packs none."""
+
+
 class RunLog:
     """The log of the run under way. Losing it must not stop the run: what cannot be written is kept in `events` (the
     report is still rendered from them), and `note` says in one line why."""
 
     def __init__(self, path: Path, file: AppendLog | None, note: str | None = None) -> None:
         self.path = path
-        self.events: list[Event] = []
+        self._said: list[bytes] = []
+        self._packed: list[bytes] = []
         self.note = note
         self._file = file
 
@@ -111,14 +116,35 @@ class RunLog:
 
     def append(self, event: Event) -> None:
         """Record `event`, at once."""
-        self.events.append(event)
+        line = encode(event)
+        self._keep(line)
         if self._file is None:
             return
         try:
-            self._file.append(encode(event))
+            self._file.append(line)
         except OSError as error:
             self.note = f"{self.path}: the run log cannot be written ({error.strerror}); going on without"
             self.close()
+
+    def _keep(self, line: bytes) -> None:
+        """In memory, as it is written and packed: as values, an event for each of fifty thousand actions takes ten
+        times as much."""
+        self._said.append(line)
+        if len(self._said) >= _PACKED_TOGETHER:
+            import zlib
+
+            self._packed.append(zlib.compress(b"".join(self._said), 1))
+            self._said = []
+
+    @property
+    def events(self) -> list[Event]:
+        """All so far."""
+        data = [RUN_LOG_HEADER]
+        if self._packed:
+            import zlib
+
+            data += map(zlib.decompress, self._packed)
+        return decode_log(b"".join([*data, *self._said]))[0]
 
     def close(self) -> None:
         """Release the file and its lock. Idempotent; later events are only kept in memory."""

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TypeVar
 
 from cache.actions import ActionResult, OutputFile
-from cache.digest import ActionKey
+from cache.digest import ActionKey, Digest
 from cache.fileclock import Moment
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry
@@ -89,6 +89,8 @@ class ActionRunner:
         an action ran."""
         self._undeclared: UndeclaredOutputs | None = None
         """Made for the first command of a user."""
+        self._stored_sets: dict[CandidateSet, Digest] = {}
+        """What this run has put into the store, whole."""
         self._lock = threading.Lock()
         self._stopping = False
         self._observer = Observer(workspace)
@@ -223,6 +225,8 @@ class ActionRunner:
         # What the run saw first may be minutes old: an edit since then gets its own key.
         action = keyed.action
         self._observer.forget(action.inputs, None)
+        if not keyed.lacks and self._is_still(keyed):
+            return self._execute(keyed)
         fresh = key_of(action, self._observer)
         if isinstance(fresh, Blocked):
             raise _Missing(f"{fresh.path} {fresh.why}")
@@ -231,6 +235,13 @@ class ActionRunner:
             if isinstance(found, Performed):
                 return found
         return self._execute(fresh)
+
+    def _is_still(self, keyed: Keyed) -> bool:
+        """Do the declared inputs hold what the key was made of? Then it need not be made again."""
+        try:
+            return all(self._observer.entry(path) == entry for path, entry in keyed.inputs)
+        except OSError:
+            return False
 
     # --- executing ------------------------------------------------------------------------------
 
@@ -266,6 +277,8 @@ class ActionRunner:
             self._workspace.former.put_back(outputs if action.is_users else ())
             return Performed(ActionState.FAILED, failure=failure)
         self._workspace.former.drop(outputs)
+        if action.count_as == "compiled":
+            self._observer.forget(action.inputs[:1], None)  # nobody else reads a source; there may be very many
         return Performed(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
 
     def _execute_statement(self, keyed: Keyed, start: _Start) -> Performed:
@@ -405,25 +418,30 @@ class ActionRunner:
     def _record(self, keyed: Keyed, candidate: CandidateSet, found: IdentifiedSet, ran: Executed) -> tuple[Reason, ...]:
         """Store the result: blobs, candidate set, entry, then the record of this project. A cache that cannot be
         written costs the next run its hit and nothing else."""
-        entries = [(path, self._table.current(path)) for path in keyed.action.outputs]
-        if any(entry is None for _, entry in entries):
-            return (Reason("output vanished", keyed.action.name, "", "not recorded"),)
+        entries, held = [], []
+        for path in keyed.action.outputs:
+            entry, data = self._table.current_bytes(path)
+            if entry is None:
+                return (Reason("output vanished", keyed.action.name, "", "not recorded"),)
+            entries.append((path, entry))
+            held.append(data)
         key = self._observer.result_key(keyed, found)
-        outputs = tuple((path, e.sha256, e.stamp.executable) for path, e in entries if e is not None)
+        outputs = tuple([(path, entry.sha256, entry.stamp.executable) for path, entry in entries])
         self._remember(keyed, key, found, outputs)
         if not keyed.action.cacheable:
             return ()
         try:
             stored = []
-            for (path, sha256, executable), name in zip(outputs, stored_paths(keyed.action), strict=True):
-                digest = self._blobs.put_file(self._workspace.resolve(path))
+            named = zip(outputs, held, stored_paths(keyed.action), strict=True)
+            for (path, sha256, executable), data, name in named:
+                digest = self._put(path, data, sha256)
                 if digest.hex != sha256:
                     self._forget(keyed.action)
                     return (Reason("output changed", f"{keyed.action.name}: {path}", "", "not recorded"),)
                 stored.append(OutputFile(name, digest, executable))
             stdout, stderr = (self._blobs.put_bytes(text) if text else None for text in (ran.stdout, ran.stderr))
             if keyed.action.depfile:
-                self._results.add_candidate(keyed.base, candidate.encode())
+                self._results.put_first(keyed.base, self._stored_set(candidate))
             if keyed.action.statement is not None and self._statements.is_of_this_place(
                 keyed, found, (ran.stdout, ran.stderr)
             ):
@@ -434,6 +452,21 @@ class ActionRunner:
         except OSError as error:
             return (Reason(NOT_STORED, keyed.action.name, "", f"{error.filename or 'cache'}: {error.strerror}"),)
         return ()
+
+    def _put(self, path: str, data: bytes | None, sha256: str) -> Digest:
+        """Store an output: what was read of it, if that was hashed just now. Raises OSError."""
+        if data is None:
+            return self._blobs.put_file(self._workspace.resolve(path))
+        digest = Digest(sha256, len(data))
+        self._blobs.put_hashed(digest, data)
+        return digest
+
+    def _stored_set(self, candidate: CandidateSet) -> Digest:
+        """The blob of the set, which many actions share. Raises OSError."""
+        known = self._stored_sets.get(candidate)
+        if known is None or not self._blobs.has(known):
+            known = self._stored_sets[candidate] = self._blobs.put_bytes(candidate.encode())
+        return known
 
     def _remember(self, keyed: Keyed, key: ActionKey, found: IdentifiedSet, outputs: Outputs) -> None:
         record = Record(keyed.command, keyed.observed, found.discovered, found.absent, outputs, str(key))

@@ -78,7 +78,8 @@ class Discovery:
         declared = {*action.inputs, *action.outputs, action.depfile}
         if "|" in reported and not self._observer.exists("|"):
             declared.add("|")  # make's mark before prerequisites that are there for the order alone
-        spelt = tuple(sorted({name for path in reported if (name := self._normalised(path)) not in declared}))
+        others = [self._normalised(path) for path in reported if path not in declared]
+        spelt = tuple(sorted({name for name in others if name not in declared}))
         if action.count_as == "linked":
             spelt = tuple(name for name in spelt if self._lasts(name))
         # What is searched is what the source spells.

@@ -161,7 +161,8 @@ def placed_command(workspace: Workspace, action: Action, root: str = "") -> tupl
     """The words and the environment of an action as it is run here, or where `root` is the name of its directory.
     Precondition: its tool is installed."""
     root = root or _said_root(workspace)
-    argv = (workspace.steps.tools[action.argv[0]].path, *(_placed(workspace, word, root) for word in action.argv[1:]))
+    words = [_placed(workspace, word, root) if "{" in word else word for word in action.argv[1:]]
+    argv = (workspace.steps.tools[action.argv[0]].path, *words)
     env = {**workspace.steps.run_env, **{name: _placed(workspace, value, root) for name, value in action.env}}
     if root != str(workspace.root):
         env["PWD"] = root
@@ -172,12 +173,13 @@ def _placed(workspace: Workspace, word: str, said_root: str) -> str:
     """`word` with `said_root` (the project's directory) in place of `{root}`, that of a tool in place of `{NAME_dir}`,
     and in place of `{NAME_near}` the same relative to the project if it lies there (.venv), as some tools then spell
     it."""
-    if "{" in word:
-        root = str(workspace.root)
-        word = word.replace("{root}", said_root)
-        for place, directory in workspace.places.items():
-            word = word.replace(place, directory)
-            word = word.replace(place.replace("_dir}", "_near}"), directory.removeprefix(f"{root}/"))
+    if "{" not in word:
+        return word
+    root = str(workspace.root)
+    word = word.replace("{root}", said_root)
+    for place, directory in workspace.places.items():
+        word = word.replace(place, directory)
+        word = word.replace(place.replace("_dir}", "_near}"), directory.removeprefix(f"{root}/"))
     return word
 
 

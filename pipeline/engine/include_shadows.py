@@ -30,6 +30,7 @@ class IncludeShadows:
         stands in keys; `plain`: such a path without `..` where that names the same file."""
         self._resolve, self._normalised, self._plain = resolve, normalised, plain
         self._directives: dict[str, Directives] = {}
+        self._alike: dict[Directives, Directives] = {}
         self._searches = searches
         self._in_keys: dict[IncludeSearch, IncludeSearch] = {}
         self._sources: dict[object, Shadows] = {}
@@ -112,7 +113,8 @@ class IncludeShadows:
                 found = include_search.directives(os.fsdecode(read_file(self._resolve(path))))
             except OSError:
                 found = UNREADABLE
-            self._directives[path] = found
+            # Ten thousand sources that include the same share what is known about it.
+            self._directives[path] = found = self._alike.setdefault(found, found)
         return found
 
     def _directories(self, directories: Sequence[str]) -> tuple[str, ...]:

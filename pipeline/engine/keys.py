@@ -61,6 +61,10 @@ class HashSink:
     def words(self, kind: InputKind, values: Sequence[str]) -> None:
         # By far the most parts are words of a command, so they are not worth a call each.
         label = self._label(kind) + _netstring("")
+        if "".join(values).isascii():
+            text = label.decode()
+            self._parts.append("".join([f"{text}{len(word)}:{word}" for word in values]).encode())
+            return
         encoded = [word.encode("utf-8", "surrogateescape") for word in values]
         self._parts += [b"%b%d:%b" % (label, len(data), data) for data in encoded]
 

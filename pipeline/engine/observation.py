@@ -56,6 +56,7 @@ class Observer:
         self._seen: dict[str, Entry | None] = {}
         self._present: dict[str, bool] = {}
         self._sets: dict[CandidateSet, IdentifiedSet | None] = {}
+        self._places: dict[CandidateSet, tuple[str, ...]] = {}
         self._set_keys: dict[object, ActionKey] = {}
         self._fixed: dict[object, bool] = {}
         self._came: dict[int, tuple[object, bool]] = {}
@@ -224,7 +225,11 @@ class Observer:
     def identify_again(self, candidate: CandidateSet) -> IdentifiedSet | None:
         """As `identify`, from a stat of every file now."""
         known = self._sets.get(candidate)
-        if known is not None and all(map(self._table.is_still, candidate.discovered, known.entries)):
-            return known
+        if known is not None:
+            places = self._places.get(candidate)
+            if places is None:
+                places = self._places[candidate] = tuple(map(self._table.resolve, candidate.discovered))
+            if self._table.are_still(places, known.entries):
+                return known
         self.forget(candidate.discovered, candidate)
         return self.identify(candidate)

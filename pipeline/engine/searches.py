@@ -28,10 +28,10 @@ class CommandSearches:
             return self._of_statement(action, action.statement)
         source = action.inputs[0] if action.inputs else ""
         # A source that is named twice may be an option's too; what a response file says may change meanwhile.
-        if action.argv.count(source) != 1 or any("@" in word for word in action.argv):
+        if action.argv.count(source) != 1 or "@" in "".join(action.argv):
             return include_search.of_command(action.argv, action.env, self._read)
         own = {source, action.depfile, *action.outputs}
-        flags = tuple("" if word in own else word for word in action.argv)
+        flags = tuple(["" if word in own else word for word in action.argv])
         known = self._known.get((flags, action.env))
         if known is None:
             found = include_search.of_command(flags, action.env, self._read)

@@ -32,8 +32,9 @@ def parse(text: str) -> tuple[str, ...] | None:
     joined = text.replace("\\\r\n", " ").replace("\\\n", " ")
     if "\\" in joined:
         joined = _ESCAPED.sub(_protected, joined)
+    plain = "\\" not in joined and "$" not in joined  # as almost all of them are
     for line in joined.replace("\r\n", "\n").split("\n"):
-        words = [_unescape(word) for word in line.replace("\t", " ").split(" ") if word]
+        words = [word if plain else _unescape(word) for word in line.replace("\t", " ").split(" ") if word]
         if not words:
             continue
         colon = next((n for n, word in enumerate(words) if word.endswith(":")), None)

@@ -109,7 +109,8 @@ def bench() -> Iterator[Task]:
     runs_param = {"name": "runs", "long": "runs", "type": int, "help": "runs of each case"}
     boards = {"name": "boards", "long": "boards", "type": int, "default": 16, "help": "boards beside each other"}
     blobs = {"name": "blobs", "long": "blobs", "type": int, "default": 100_000, "help": "blobs in the store"}
-    more = {"shelf": [boards], "store": [blobs]}
+    units = {"name": "units", "long": "units", "type": str, "default": "", "help": "sizes of its projects: 1000,50000"}
+    more = {"shelf": [boards], "store": [blobs], "engine": [units]}
     keep_param = {"name": "keep", "long": "keep", "type": bool, "default": False, "help": "keep what is counted"}
     yield {"basename": "bench", "name": None, "doc": doc, "params": [{**runs_param, "default": 0}]}
     for name, runs, doc in BENCHES:

@@ -363,7 +363,7 @@ class Build:
 
     def keep_elf(self) -> None:
         """Remember the application's ELF by the identity that the running device reports."""
-        from pipeline.device.symbolizer import ElfStore
+        from pipeline.device.elf_store import ElfStore
 
         kept = ElfStore(self.project.root, self.project.state_dir, self.project.cache_dir)
         for action in self.engines.concerned:

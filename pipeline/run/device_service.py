@@ -280,7 +280,8 @@ class DeviceService:
 
     def decoded(self, lines: Sequence[str], running: str = "") -> Sequence[str]:
         """The calls behind the last panic in `lines`. `running`: the app_elf_sha256 to assume if it names none."""
-        from pipeline.device.symbolizer import ElfStore, decoded_panic
+        from pipeline.device.elf_store import ElfStore
+        from pipeline.device.symbolizer import decoded_panic
 
         with contextlib.suppress(DeployError):  # nothing was built here
             running = running or self.build.images.expected_elf()

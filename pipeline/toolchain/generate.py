@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS
 from pipeline.effects.packages import package_dir
-from pipeline.formats.ninja.shell import map_files
+from pipeline.formats.map_option import map_files
 from pipeline.formats.placement import BOOTLOADER, Placement
 from pipeline.model import Action, Stage
 from pipeline.toolchain.builtins import COPY, ELF2IMAGE, IMAGE, OTADATA, PARTITION_TABLE, STRIP, part_params

@@ -20,8 +20,13 @@ SH = "/bin/sh"
 PATH = {"PATH": "/usr/bin:/bin"}
 
 
-@pytest.fixture
-def runner() -> Iterator[SystemProcessRunner]:
+@pytest.fixture(params=["in our directory", "elsewhere"])
+def runner(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SystemProcessRunner]:
+    """Commands in the directory of this process are started another way than those elsewhere."""
+    if request.param == "in our directory":
+        monkeypatch.chdir(tmp_path)
     runner = SystemProcessRunner(SystemClock())
     yield runner
     runner.close()
@@ -233,3 +238,14 @@ def test_a_build_is_shown_as_it_comes_and_ends_without_what_it_left_behind(tmp_p
     (tmp_path / "fifo").write_text("go\n")
     out, _ = child.communicate(timeout=60)
     assert out.startswith(b"(4, b'")
+
+
+def test_no_handle_and_no_ignored_signal_of_ours_is_inherited(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    """Python ignores SIGPIPE; a program that writes to a closed pipe must end."""
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        words = [SH, "-c", f"test ! -e /proc/self/fd/{held} && yes | head -n 1"]
+        done = runner.run(words, cwd=tmp_path, env=PATH, timeout_s=20)
+    finally:
+        os.close(held)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, b"y\n", b"")

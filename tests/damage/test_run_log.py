@@ -300,3 +300,18 @@ def test_pruning_counts_transactions_and_runs_twice(tmp_path: Path) -> None:
         *(f"tx-2026112{day}-083000-beef.log" for day in (1, 2, 3)),
     ]
     assert prune(tmp_path / "missing", keep=3) == []
+
+
+def test_events_of_a_long_run(tmp_path: Path) -> None:
+    """They are packed in memory, also when the file is gone."""
+    log = RunLog.create(tmp_path, TX_LONG)
+    said = [event(StageStarted(Stage.COMPILE), When("2026-01-01T00:00:00.000Z", n / 8)) for n in range(600)]
+    for one in said:
+        log.append(one)
+    assert log._packed and log.events == said
+    log.close()
+    log.path.unlink()
+    assert log.events == said
+
+
+TX_LONG = "tx-20260101-000000-abcdef"

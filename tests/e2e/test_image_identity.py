@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.device.symbolizer import ElfStore, identities
+from pipeline.device.elf_store import ElfStore, identities
 from pipeline.formats import elf
 from tests.e2e.space import environment
 from tests.e2e.test_ninja import EspLike

@@ -24,7 +24,8 @@ from pipeline.boot.backtrace import (
     walk,
 )
 from pipeline.boot.log_patterns import LineKind, line_kinds
-from pipeline.device.symbolizer import ElfStore, TraceDecoder, decoded_panic, identities
+from pipeline.device.elf_store import ElfStore, identities
+from pipeline.device.symbolizer import TraceDecoder, decoded_panic
 
 XTENSA = """\
 Guru Meditation Error: Core  1 panic'ed (LoadProhibited). Exception was unhandled.

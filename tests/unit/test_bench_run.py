@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.measure.bench import generated_project
 from pipeline.measure.bench import suites as bench_suites
+from pipeline.measure.bench.engine import asked_units
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.suites import BenchSession
 from pipeline.measure.bench.table import BenchRow, at_most
@@ -131,3 +132,11 @@ def test_the_runs_of_a_group_are_read_from_the_command_line() -> None:
     assert last_value(["bench", "--runs", "3"], "runs") == "3"
     assert last_value(["bench", "--runs=3", "--runs=4", "--run", "5"], "runs") == "4"
     assert last_value(["bench"], "runs") == last_value(["bench", "--runs"], "runs") == ""
+
+
+def test_sizes_that_are_asked_for() -> None:
+    assert asked_units({}) == asked_units({"units": ""}) == ()
+    assert asked_units({"units": "100,50000"}) == (100, 50_000)
+    for wrong in ("0", "-1", "many", "1.5", "100001"):
+        with pytest.raises(CannotRun, match="--units"):
+            asked_units({"units": wrong})

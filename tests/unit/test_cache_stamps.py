@@ -142,8 +142,8 @@ def test_file_that_grows_while_it_is_read_is_not_settled(root: Path, monkeypatch
 
     monkeypatch.setattr(stamps, "_stamp", grow)
     one = table(root)
-    entry, present = one._read("a", None)
-    assert present and not entry.settled and entry.digest == digest_bytes(b"onemore and more")
+    entry, _ = one._read("a", None)
+    assert entry is not None and not entry.settled and entry.digest == digest_bytes(b"onemore and more")
 
 
 def test_keep_only(root: Path) -> None:
@@ -203,3 +203,27 @@ def test_another_link_to_a_large_file_is_not_hashed_again(tmp_path: Path, monkey
     (tmp_path / "hard").write_bytes(other)
     changed = saved.current("hard")
     assert changed is not None and changed.sha256 == hashlib.sha256(other).hexdigest()
+
+
+def test_many_files_are_kept_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "_MOST_DECODED", 3)
+    names = [f"f{n}" for n in range(10)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    next_tick()
+    one = table(tmp_path)
+    entries = {name: one.current(name) for name in names}
+    assert len(one._entries) <= 3 and one.files_read == 10
+    assert {name: one.current(name) for name in names} == entries and one.files_read == 10
+    assert {name: table(tmp_path, one.plain()).stat(name) for name in names} == entries
+
+
+def test_bytes_that_were_hashed_just_now(root: Path) -> None:
+    one = table(root)
+    entry, data = one.current_bytes("a")
+    assert entry is not None and (entry.digest, data) == (digest_bytes(b"one"), b"one")
+    assert one.current_bytes("a") == (entry, None), "known: nothing was read"
+    (root / "a").touch()
+    again, data = one.current_bytes("a")
+    assert again is not None and data is None, "read, but its digest is the old one's"
+    assert one.current_bytes("nothing") == (None, None)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.formats.file_macro import carriers, path_words, uses_path
+from pipeline.formats.map_option import map_files
 from pipeline.formats.ninja.hashes import murmur64, rapidhash
 from pipeline.formats.ninja.logs import (
     DepsWriter,
@@ -20,7 +21,7 @@ from pipeline.formats.ninja.logs import (
     parse_deps,
     parse_log,
 )
-from pipeline.formats.ninja.shell import CommandKind, map_files, read_command, simple_commands
+from pipeline.formats.ninja.shell import CommandKind, read_command, simple_commands
 from pipeline.formats.python_trace import parse_trace
 
 # --- logs: bytes that ninja 1.11 and 1.13 wrote --------------------------------------------------------

@@ -12,9 +12,9 @@ import posixpath
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from itertools import zip_longest
 
 from cache.named_tuple import NamedTuple
+from pipeline.formats.map_option import map_files
 
 
 class CommandKind(StrEnum):
@@ -256,20 +256,6 @@ def _link(main: SimpleCommand, words: Sequence[str]) -> CommandReading:
     if any(_SOURCE.search(word) for word in words if not word.startswith("-")):
         return CUSTOM._replace(why="compiles and links at once")
     return CommandReading(CommandKind.LINK, main, outputs=tuple(map_files(words)))
-
-
-def map_files(words: Sequence[str]) -> list[str]:
-    """The files to which a linker is told to write its map."""
-    found = []
-    passed = [piece for word in words for piece in (word[4:].split(",") if word.startswith("-Wl,") else [word])]
-    pieces = [piece for piece in passed if piece != "-Xlinker"]
-    for piece, following in zip_longest(pieces, pieces[1:], fillvalue=""):
-        for option in ("-Map", "--Map"):
-            if piece.startswith(f"{option}="):
-                found.append(piece.partition("=")[2])
-            elif piece == option and following:
-                found.append(following)
-    return [path for path in dict.fromkeys(found) if path]
 
 
 def _nested(commands: Sequence[SimpleCommand]) -> CommandReading | None:

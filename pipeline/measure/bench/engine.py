@@ -31,6 +31,8 @@ TIMEOUT_S = 1800
 SMALL, MIDDLE, LARGE = 100, 1000, 10_000
 """Each target is for one of these numbers of units; other projects have none."""
 
+MOST_UNITS = 100_000
+"""The names of generated sources have five digits."""
 UNITS = (SMALL, MIDDLE, LARGE)
 FEW_RUNS = 3
 PLAIN_RUNS = 3
@@ -39,6 +41,12 @@ _PEAK = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 )
+
+_READ_AND_HASH = (
+    "import pathlib, xxhash\n"
+    "for path in pathlib.Path('src').rglob('*.c'): xxhash.xxh3_128(path.read_bytes()).hexdigest()"
+)
+"""The floor of a run that must look at the content of every source: what a touch asks for."""
 
 
 class GeneratedBench:
@@ -69,10 +77,14 @@ class GeneratedBench:
         """What one process took. Raises RuntimeError when it fails."""
         return run_program(self._runner, argv, self.root, env or self.env, TIMEOUT_S)
 
+    def run_with_peak(self, *argv: str) -> tuple[Spent, float]:
+        """As `run`, and the peak resident memory of the process in MB."""
+        spent = self.run(sys.executable, "-c", _PEAK, *argv)
+        return spent, int(spent.out.split()[-1]) / 1024
+
     def peak_mb(self, *argv: str) -> float:
         """Peak resident memory of one process."""
-        done = self._runner.run([sys.executable, "-c", _PEAK, *argv], cwd=self.root, env=self.env, timeout_s=TIMEOUT_S)
-        return int(done.stdout.split()[-1]) / 1024
+        return self.run_with_peak(*argv)[1]
 
     def until_compiled(self, argv: Sequence[str], out: str, number: int) -> Spent:
         """From the start of a command, after an edit of the first unit, until its object is written; CPU to the end."""
@@ -123,14 +135,24 @@ def measure(build: Build, recorder: Recorder, options: Mapping[str, Any], units:
     ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
     if ninja is None:
         raise CannotRun("ninja is not installed", "install it: pip install 'hotplate[bench]'")
-    for count in units:
+    counts = asked_units(options) or units
+    for count in counts:
         recorder.step(f"{count} units")
         with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
             _Cases(recorder, GeneratedBench(Path(directory), count, real=False), ninja).all(options["runs"])
     recorder.step("a real compiler")
     with tempfile.TemporaryDirectory(prefix="hotplate-bench-") as directory:
-        cases = _Cases(recorder, GeneratedBench(Path(directory), min(max(units), MIDDLE), real=True), ninja)
+        cases = _Cases(recorder, GeneratedBench(Path(directory), min(max(counts), MIDDLE), real=True), ninja)
         cases.cold_and_restore()
+
+
+def asked_units(options: Mapping[str, Any]) -> tuple[int, ...]:
+    """The numbers of units that `--units` names, none where it names none. Raises CannotRun."""
+    asked = str(options.get("units") or "")
+    words = asked.replace(",", " ").split()
+    if not all(word.isdecimal() and 0 < int(word) <= MOST_UNITS for word in words):
+        raise CannotRun(f"--units is {asked!r}, but must be numbers from 1 to {MOST_UNITS}", "use --units 1000,10000")
+    return tuple(map(int, words))
 
 
 class _Cases:
@@ -143,6 +165,7 @@ class _Cases:
 
     def all(self, runs: int) -> None:
         """What depends on the number of units, with a compiler that costs nothing."""
+        self._cold()
         self._no_op(runs)
         self._plain_doit()
         self._memory()
@@ -164,6 +187,16 @@ class _Cases:
         for what, field, limit in (("", "wall_s", target), (", CPU", "cpu_s", cpu)):
             mine, theirs = ([1000 * getattr(spent, field) for spent in times[who]] for who in (ours, peer))
             self._recorder.add(measured(self._recorder.suite, name + what, mine, "ms", peer, theirs, limit))
+
+    def _cold(self) -> None:
+        """With a compiler of a millisecond, so that what is ours is seen; once each, since it may take minutes."""
+        self._recorder.step(f"cold, {self._bench.units} units")
+        (theirs, their_mb), (ours, our_mb) = (self._bench.run_with_peak(*argv) for argv in (self._ninja, DOIT))
+        times = {"ninja": [theirs], "doit": [ours]}
+        self._row("cold, compiler of 1 ms", times, "doit", "ninja", None, self._large(ratio_at_most(1.15)))
+        limit = at_most(150) if self._bench.units > LARGE else None
+        case = f"cold, compiler of 1 ms, {self._bench.units} units, memory"
+        self._recorder.add(measured(self._recorder.suite, case, [our_mb], "MB", "ninja", [their_mb], limit))
 
     def _no_op(self, runs: int) -> None:
         bench = self._bench
@@ -201,8 +234,12 @@ class _Cases:
         self._recorder.add(measured(self._recorder.suite, case, [ours], "MB", "ninja", [theirs], at_most(60)))
 
     def _touched(self) -> None:
+        peer = "read and hash"
         commands = {"doit": partial(_touched, self._bench), "doit, nothing touched": partial(_settled, self._bench)}
+        commands[peer] = partial(self._bench.run, sys.executable, "-c", _READ_AND_HASH)
         times = self._interleaved("all touched", commands, FEW_RUNS)
+        limit = self._large(ratio_at_most(1.3))
+        self._row("all touched", times, "doit", peer, limit, limit)
         self._row("all touched", times, "doit", "doit, nothing touched", self._large(ratio_at_most(5)), None)
 
     def _edited(self) -> None:
