@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from cache.actions import ActionResult
 from cache.digest import ActionKey
@@ -55,6 +55,8 @@ class Observer:
         self._products_read_by = workspace.links.readings(workspace.records)
         self._seen: dict[str, Entry | None] = {}
         self._present: dict[str, bool] = {}
+        self._absent: set[str] = set()
+        """Those of them that are not there."""
         self._sets: dict[CandidateSet, IdentifiedSet | None] = {}
         self._set_keys: dict[object, ActionKey] = {}
         self._fixed: dict[object, bool] = {}
@@ -86,6 +88,17 @@ class Observer:
                 return self.exists(path)
             self._present[path] = self.exists(path)
         return self._present[path]
+
+    def first_present(self, paths: Sequence[str]) -> str:
+        if self._absent.issuperset(paths):
+            return ""
+        for path in paths:
+            if path not in self._absent:
+                if self.is_present(path):
+                    return path
+                if path in self._present:  # and stays what it is
+                    self._absent.add(path)
+        return ""
 
     def exists(self, path: str) -> bool:
         """Is there a file now?"""
@@ -161,7 +174,7 @@ class Observer:
         """Is there anything by one of these names? Asked once where no action makes it, as many actions ask."""
         known = self._came.get(id(absent))
         if known is None or known[0] is not absent:
-            came = any(map(self.is_present, absent))
+            came = self.first_present(absent) != ""
             known = (absent, came)
             if self._workspace.graph.producer.keys().isdisjoint(absent):
                 self._came[id(absent)] = known
@@ -205,7 +218,7 @@ class Observer:
             entries = [("", None)]
         found = [(path, entry) for path, entry in entries if entry is not None]
         is_option = self._workspace.options.is_option
-        if len(found) == len(entries) and not any(map(self.is_present, candidate.absent)):
+        if len(found) == len(entries) and not self.first_present(candidate.absent):
             observed = self._workspace.records.shared(tuple([(path, entry.sha256) for path, entry in found]))
             what = (observed, candidate.absent)
             if what not in self._set_keys:

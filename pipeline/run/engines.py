@@ -90,7 +90,7 @@ class Engines:
 
     @cached_property
     def _partial(self) -> Engine | None:
-        found = None if self._project.config.is_ninja else self._fastpath.usage_index()
+        found = self._fastpath.usage_index()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
@@ -100,7 +100,15 @@ class Engines:
                 return None
             self._part, self._moved = part, found[1]
             steps = BuildSteps(part.actions, part.tools, {**BUILTINS, **FILESYSTEMS}, part.run_env)
+            if self._project.config.is_ninja:
+                steps = self._of_statements(steps)
             return self._engine(steps, saved, part.skipped)
+
+    def _of_statements(self, steps: BuildSteps) -> BuildSteps:
+        """With what statements need to know beside themselves, as the whole toolchain says it."""
+        from pipeline.toolchain.ninja_build import statement_facts
+
+        return steps._replace(has_statements=True, **statement_facts(self._project.root, self._project.config))
 
     @cached_property
     def whole(self) -> Engine:
@@ -111,15 +119,7 @@ class Engines:
         with _uncollected():
             made = self._toolchain()
             steps = BuildSteps(made.actions, made.tools, made.builtins, made.run_env, made.given)
-            return self._engine(
-                steps._replace(
-                    symbols=made.symbols,
-                    has_statements=self._project.config.is_ninja,
-                    ninja_log_version=made.ninja_log_version,
-                    strace=made.strace,
-                    option_headers=self._project.config.ninja.option_headers,
-                )
-            )
+            return self._engine(self._of_statements(steps) if self._project.config.is_ninja else steps)
 
     def _engine(self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None) -> Engine:
         it = self._project
