@@ -231,7 +231,7 @@ def _due(action: Action, record: Record, view: MovedView) -> KeyDifference | Non
     statement = action.statement
     if statement is None or statement.evidence:
         return None
-    if statement.always:
+    if statement.runs_each_time:
         return KeyDifference(InputKind.STATEMENT, "", "", "runs each time")
     ran_ns = view.ran_ns(action)
     for path in (*action.inputs, *(path for path, _ in record.discovered)):

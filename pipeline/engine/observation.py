@@ -17,6 +17,7 @@ from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import Keyed, MovedView
+from pipeline.engine.inputs import Command, command_of
 from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
@@ -26,12 +27,31 @@ def made_elsewhere(workspace: Workspace, action: Action) -> CandidateSet | None:
     """What ninja says that the statement read, as it stands in keys, if ninja ran it after we did; without the places
     where a file would be found first, of which ninja knows nothing."""
     statement = action.statement
-    read = None if statement is None else workspace.ledger.made_elsewhere(action, action.inputs)
+    ours = statement is not None and _is_said_anew(workspace, action)
+    read = None if statement is None else workspace.ledger.made_elsewhere(action, action.inputs, ours=ours)
     if statement is None or read is None:
         return None
     known = {*action.inputs, *action.outputs}
     names = {workspace.key_path(statement.located(path)) for path in read}
     return CandidateSet(tuple(sorted(names - known)), ())
+
+
+def _is_said_anew(workspace: Workspace, action: Action) -> bool:
+    """Is its command that of its last run, but for how keys write directories (another kind of project, other `places`)
+    and the maps that follow from that, and what it made still there? Then ninja would not run it. Raises OSError."""
+    record, now = workspace.record(action), command_of(action, workspace.steps.tools)
+    if record is None or record.command.argv == now.argv:
+        return False
+
+    def spelt(command: Command) -> Command:
+        words = [word for word in map(workspace.placed, command.argv) if not word.startswith("-fdebug-prefix-map=")]
+        read = tuple(map(workspace.resolve, map(workspace.placed, command.inputs)))
+        return command._replace(argv=tuple(words), inputs=read)
+
+    if spelt(record.command) != spelt(now):
+        return False
+    entries = [(workspace.table.current(path), sha256) for path, sha256, _ in record.outputs]
+    return all(entry is not None and entry.sha256 == sha256 for entry, sha256 in entries)
 
 
 def newest_ns(view: MovedView, observed: Observed) -> int:

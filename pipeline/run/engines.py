@@ -135,6 +135,8 @@ class Engines:
         if self._renewed_for_fastpath():
             return
         engine, made = self.whole, self._toolchain()
+        if any(action.statement is not None and action.statement.runs_each_time for action in engine.graph.order):
+            return  # as with ninja
         used = used_files(engine.workspace)
         if used is None:
             return
@@ -148,7 +150,9 @@ class Engines:
         }
         index = partial(usage_index, engine.workspace)
         helper = self._helper(len(used))
-        self._fastpath.record(engine.table, used, engine.graph.producer, watched, facts, index, helper)
+        # A file that was only touched moves its users as ninja sees them: they get new times by a run.
+        made = used if self._project.config.is_ninja else engine.graph.producer
+        self._fastpath.record(engine.table, used, made, watched, facts, index, helper)
 
     def _helper(self, files: int) -> Mapping[str, FileStamp] | None:
         """The compiled loop, for a project of so many files."""
@@ -175,7 +179,8 @@ class Engines:
             changed[place] = (names[short], used[names[short]])
         for place, path in part.makes.items():
             changed[place] = (path, used[path])
-        return self._fastpath.patch(engine.table, changed, part.makes, self._helper)
+        made = changed if self._project.config.is_ninja else part.makes
+        return self._fastpath.patch(engine.table, changed, made, self._helper)
 
     def save(self) -> None:
         """Keep what was read."""
