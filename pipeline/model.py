@@ -190,12 +190,14 @@ class StageWork(NamedTuple):
 
 class Tool(NamedTuple):
     """A program that actions call by `name` (the first word of `argv`). `identity` goes into every key that uses it and
-    must not contain a path of this machine; `path` is where it lies here and stays out of keys."""
+    must not contain a path of this machine; `path` is where it lies here and stays out of keys. `launcher`: the words
+    through which it is called when it compiles."""
 
     name: str
     path: str
     version: str
     identity: str
+    launcher: tuple[str, ...] = ()
 
 
 class Statement(NamedTuple):

@@ -7,6 +7,7 @@ in the result, a wrong argument is a ToolRefused with a hint.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -31,10 +32,11 @@ from pipeline.agent.results import (
 )
 from pipeline.client.protocol import Holder
 from pipeline.config.schema import DeviceConfig
-from pipeline.device.leases import BoardLease, board_name, user_shelf
+from pipeline.device.leases import board_name, user_shelf
 from pipeline.model import Failure
 from pipeline.report.document import failure_json
 from pipeline.report.history_file import read_history
+from pipeline.run.held_boards import HeldBoard, hold_board
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
 
@@ -51,7 +53,7 @@ class ProjectTools:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._leases: dict[str, BoardLease] = {}
+        self._leases: dict[str, HeldBoard] = {}
 
     def close(self) -> None:
         """Idempotent."""
@@ -214,8 +216,8 @@ class ProjectTools:
             self._leases.pop(found.name).release()
         project = self._project()
         holder = Holder(os.getpid(), "doit mcp", reason)
-        shelf = user_shelf(project.state_dir)
-        got = shelf.hold(board_name(found, project.root), holder, found.where, take=take)
+        # in a thread: a farm may take its time
+        got = await asyncio.to_thread(hold_board, found, project.root, project.state_dir, holder, take=take)
         if isinstance(got, Failure):
             return LeaseResult(ok=False, device=found.name, leased=False, failure=answers.problem(failure_json(got)))
         self._leases[found.name] = got
@@ -227,7 +229,7 @@ class ProjectTools:
         found = self._device(device)
         held = self._leases.pop(found.name, None)
         if held is not None:
-            held.release()
+            await asyncio.to_thread(held.release)
         return LeaseResult(ok=True, device=found.name, leased=False)
 
     # --- inside -----------------------------------------------------------------------------------

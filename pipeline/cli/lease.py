@@ -12,9 +12,11 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.client.protocol import Holder
-from pipeline.device.leases import LEASE_VARIABLE, BoardLease, board_name, user_shelf
+from pipeline.config.schema import DeviceConfig
+from pipeline.device.leases import LEASE_VARIABLE
 from pipeline.model import Failure
 from pipeline.run.device_service import own_command
+from pipeline.run.held_boards import HeldBoard, hold_board
 from pipeline.run.project import Project
 
 LOOK_S = 0.5
@@ -24,24 +26,34 @@ LOOK_S = 0.5
 def run(project: Project, command: Sequence[str]) -> int | Failure:
     """Lease the project's selected devices, then run `command` (none: wait for Ctrl-C, or until all are lost). Its exit
     code, or why a board cannot be had; then none is kept."""
-    options, shelf = project.options, user_shelf(project.state_dir)
+    options = project.options
     holder = Holder(os.getpid(), own_command(), options.reason)
-    leases: list[BoardLease] = []
+    leases: list[HeldBoard] = []
     try:
         for device in project.all_devices:
-            got = shelf.hold(board_name(device, project.root), holder, device.where, take=options.take)
+            got = hold_board(device, project.root, project.state_dir, holder, take=options.take, waiting=_waits)
             if isinstance(got, Failure):
                 return got
             leases.append(got)
-        names = ", ".join(device.name for device in project.all_devices)
+        names = ", ".join(map(_shown, project.all_devices, leases))
         print(f"leased: {names}", file=sys.stderr, flush=True)
         return _under(project, command, leases) if command else _until_stopped(project, leases)
     finally:
         for lease in leases:
-            lease.release()
+            if trouble := lease.release():
+                print(f"note: a place was not given back: {trouble}", file=sys.stderr)
 
 
-def _under(project: Project, command: Sequence[str], leases: Sequence[BoardLease]) -> int:
+def _waits(what: str) -> None:
+    print(f"note: waiting for {what}", file=sys.stderr, flush=True)
+
+
+def _shown(device: DeviceConfig, held: HeldBoard) -> str:
+    place = held.place
+    return device.name if place is None else f"{device.name} (place {place.held.place}, board at {place.held.shown})"
+
+
+def _under(project: Project, command: Sequence[str], leases: Sequence[HeldBoard]) -> int:
     from pipeline.effects.process import run_shown
 
     inherited = os.environ.get(LEASE_VARIABLE, "")
@@ -56,7 +68,7 @@ def _under(project: Project, command: Sequence[str], leases: Sequence[BoardLease
     return code if code >= 0 else 128 - code
 
 
-def _until_stopped(project: Project, leases: Sequence[BoardLease]) -> int:
+def _until_stopped(project: Project, leases: Sequence[HeldBoard]) -> int:
     """Wait for SIGINT or SIGTERM: they are taken from a wait with a deadline, so that none can be missed."""
     stops = [signal.SIGINT, signal.SIGTERM]
     if not hasattr(signal, "sigtimedwait"):
@@ -71,7 +83,7 @@ def _until_stopped(project: Project, leases: Sequence[BoardLease]) -> int:
     return 0
 
 
-def _until_interrupted(project: Project, leases: Sequence[BoardLease]) -> int:
+def _until_interrupted(project: Project, leases: Sequence[HeldBoard]) -> int:
     import threading
 
     never = threading.Event()
@@ -84,7 +96,7 @@ def _until_interrupted(project: Project, leases: Sequence[BoardLease]) -> int:
     return 0
 
 
-def _lost(project: Project, leases: Sequence[BoardLease]) -> int | None:
+def _lost(project: Project, leases: Sequence[HeldBoard]) -> int | None:
     """1 when a lease was taken over, told to people."""
     for device, lease in zip(project.all_devices, leases, strict=True):
         lost = lease.lost(device.where)

@@ -41,7 +41,7 @@ CALL_S = 5.0
 def run(project: Project, wanted: Wanted) -> int:
     """The whole command; its exit code. Raises DeviceError."""
     device = project.devices[0]
-    watched = None if device.is_virtual else _watched(project, device, wanted)
+    watched = None if device.is_virtual or device.is_in_farm else _watched(project, device, wanted)
     if watched is None:
         return _alone(project, device, wanted)
     try:

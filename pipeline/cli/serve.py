@@ -81,7 +81,7 @@ def ports_text() -> str | Failure:
     if isinstance(project, Failure):
         return project
     lines = []
-    for device in (one for one in project.config.devices if not one.is_virtual):
+    for device in (one for one in project.config.devices if not (one.is_virtual or one.is_in_farm)):
         answer = _ask(Message.PORTS, device=device_ref(device, project.root)._asdict())
         if isinstance(answer, Failure):
             return answer

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import flash_size_bytes
-from pipeline.config.values import LOADED, NINJA_KINDS, SIZE_UNITS, VIRTUAL_PORT, size_bytes
+from pipeline.config.values import FARM_PORT, LOADED, NINJA_KINDS, SIZE_UNITS, VIRTUAL_PORT, size_bytes
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Stage
 from pipeline.text import did_you_mean
@@ -44,7 +44,8 @@ class ProjectConfig(NamedTuple):
 
 
 class ToolchainConfig(NamedTuple):
-    """How the app is built, in every profile. `cxxflags`: for C++ sources; None: they get the `cflags`."""
+    """How the app is built, in every profile. `cxxflags`: for C++ sources; None: they get the `cflags`. `launcher`:
+    what the compiler is called through, such as ccache."""
 
     linker_script: str = ""
     kind: str = "zig"
@@ -52,6 +53,7 @@ class ToolchainConfig(NamedTuple):
     cflags: tuple[str, ...] = ()
     ldflags: tuple[str, ...] = ()
     cxxflags: tuple[str, ...] | None = None
+    launcher: tuple[str, ...] = ()
 
 
 class Prebuilt(NamedTuple):
@@ -170,6 +172,11 @@ class DeviceConfig(NamedTuple):
     @property
     def is_virtual(self) -> bool:
         return self.port.startswith(VIRTUAL_PORT)
+
+    @property
+    def is_in_farm(self) -> bool:
+        """Is its port a place of a farm, which whoever uses it holds for just as long?"""
+        return self.port.startswith(FARM_PORT)
 
     @property
     def where(self) -> str:

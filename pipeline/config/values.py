@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pipeline.formats.toml_positions import KeyPath
 
 VIRTUAL_PORT = "virtual:"
+FARM_PORT = "labgrid://"
+"""Begins a `port` that is a place of a farm (`formats/farm_url.py`)."""
 PREBUILT = "prebuilt"
 ESP_IDF = "esp-idf"
 NINJA_KINDS = ("ninja", "cmake", ESP_IDF)
@@ -38,6 +40,7 @@ COMPILED_KEYS: Mapping[tuple[str, str], bool] = MappingProxyType(
         ("toolchain", "cflags"): False,
         ("toolchain", "cxxflags"): False,
         ("toolchain", "ldflags"): False,
+        ("toolchain", "launcher"): False,
         ("bootloader", "sources"): True,
         ("bootloader", "linker_script"): True,
         ("bootloader", "include"): False,
@@ -141,6 +144,20 @@ def _between(low: int, high: int) -> Rule:
 
 def _text(value: str) -> Finding:
     return None if value.strip() else ("is empty", "fill it in")
+
+
+def _port(value: str) -> Finding:
+    if value.startswith("jumpstarter://"):
+        fact = (
+            f"is '{value}', but boards of Jumpstarter cannot be opened by name: its serial streams carry no reset lines"
+        )
+        return fact, 'forward the board\'s port with `jmp`, and name that: port = "rfc2217://127.0.0.1:PORT"'
+    if not value.startswith(FARM_PORT):
+        return _text(value)
+    from pipeline.formats.farm_url import BadFarmUrl, parse_farm_url
+
+    found = parse_farm_url(value)
+    return (f"is {found.fact}", found.hint) if isinstance(found, BadFarmUrl) else None
 
 
 def _descriptor_text(value: str) -> Finding:
@@ -341,6 +358,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("toolchain", "kind"): _one_of(TOOLCHAIN_KINDS),
         ("toolchain", "chip"): _one_of(tuple(CHIPS)),
         ("toolchain", "linker_script"): _inside,
+        ("toolchain", "launcher"): _each(_text),
         ("bootloader", "sources"): _sources,
         ("bootloader", "include"): _each(_inside),
         ("bootloader", "linker_script"): _inside,
@@ -348,7 +366,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("partitions", "offset"): _sector,
         ("flash", "mode"): _one_of(FLASH_MODES),
         ("flash", "size"): _one_of(FLASH_SIZES),
-        ("device", "port"): _text,
+        ("device", "port"): _port,
         ("device", "ota"): _text,
         ("device", "ota_call"): _text,
         ("device", "power"): _power,

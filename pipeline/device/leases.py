@@ -104,6 +104,10 @@ class Shelf:
         now, taken = self._state(board)
         return (taken or Holder(0, "somebody")) if now > generation else None
 
+    def beside(self, board: str, ending: str) -> Path:
+        """Where something else that is known of this board can be kept; whoever has its lease may write there."""
+        return self._directory.resolve() / f"{board}.{ending}"
+
     def _of_parent(self, board: str, generation: int, token: str, where: str) -> BoardLease | Failure:
         number, _, pid = token.removeprefix(f"{board}:").partition(":")
         if number != str(generation):
@@ -153,6 +157,7 @@ class BoardLease:
     ) -> None:
         self._shelf = shelf
         self._lock = lock
+        self._released = False
         self.board = board
         self.generation = generation
         self.taken = taken
@@ -162,6 +167,11 @@ class BoardLease:
         """For HOTPLATE_LEASE of child processes."""
         return f"{self.board}:{self.generation}:{os.getpid()}"
 
+    @property
+    def of_parent(self) -> bool:
+        """Was it a parent process that leased the board, and we work under that?"""
+        return self._lock is None and not self._released
+
     def lost(self, where: str) -> Failure | None:
         """Why it is no longer ours: somebody took it over."""
         taker = self._shelf.taken_from(self.board, self.generation)
@@ -169,6 +179,7 @@ class BoardLease:
 
     def release(self) -> None:
         """Idempotent."""
+        self._released = True
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -179,18 +190,30 @@ def user_shelf(state_dir: Path, environment: Mapping[str, str] = os.environ) -> 
     return Shelf(Path(user_state_dir(environment, sys.platform) or state_dir) / "leases", environment)
 
 
-def board_name(device: DeviceConfig, root: Path) -> str:
+def board_name(device: DeviceConfig, root: Path, environment: Mapping[str, str] = os.environ) -> str:
     """What a board's lease is called: the same for every project and user name of its port. In-process boards belong to
-    their project and their flash file."""
+    their project and their flash file, and so does what a farm chooses by tags: for each device another board."""
     port = device.port
     if device.is_virtual:
         key = f"virtual {root / (device.flash_file or device.name)}"
+    elif device.is_in_farm:
+        key = _farm_key(device, root, environment)
     elif "://" in port or port == "auto":
         key = port.partition("?")[0]
     else:
         key = os.path.realpath(port)
     shown = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(key).name or "board").strip("-.")[:40]
     return f"{shown or 'board'}-{hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()[:12]}"
+
+
+def _farm_key(device: DeviceConfig, root: Path, environment: Mapping[str, str]) -> str:
+    from pipeline.formats.farm_url import FarmUrl, farm_coordinator, parse_farm_url
+
+    url = parse_farm_url(device.port)
+    if not isinstance(url, FarmUrl):
+        return device.port  # deploy.toml was checked when it was read
+    coordinator = farm_coordinator(url, environment)
+    return f"labgrid://{coordinator}/{url.place or f'{root / device.name}'}"
 
 
 def _named(busy: Busy) -> Holder:

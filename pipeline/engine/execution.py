@@ -101,6 +101,8 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         message = f"{path} cannot be read: it is a FIFO or a device, and no file"
         return Executed(failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, message, action.argv))
     argv, env = placed_command(workspace, action)
+    if action.count_as == "compiled":
+        argv = (*tool.launcher, *argv)
     try:
         with _short_enough(workspace, action, argv) as said:
             done = _run(workspace, action, said, env)
@@ -108,21 +110,30 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
     except OSError as error:
-        message = f"{tool.path} cannot be run: {error.strerror or error}"
+        message = f"{argv[0]} cannot be run: {error.strerror or error}"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, argv))
     failure = None
     if done.exit_code != 0:
         # Many tools write their errors to stdout.
         words = (done.stderr or done.stdout).decode("utf-8", "replace")
         how = f"exit code {done.exit_code}" if done.exit_code > 0 else f"signal {-done.exit_code}"
-        failure = ActionFailure(
-            action.name, FailureKind.EXIT, f"{action.name} failed with {how}", argv, done.exit_code, words
-        )
+        kind, message = FailureKind.EXIT, f"{action.name} failed with {how}"
+        if said_by := _of_launcher(argv, tool.path, words):
+            kind, message = FailureKind.LAUNCHER, f"the launcher failed, not the compiler: {said_by}"
+        failure = ActionFailure(action.name, kind, message, argv, done.exit_code, words)
     printed = dict(action.params).get("stdout") if failure is None else None
     if printed is not None:
         Path(workspace.resolve(printed)).write_bytes(done.stdout)
         done = done._replace(stdout=b"")
     return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+
+
+def _of_launcher(argv: tuple[str, ...], compiler: str, words: str) -> str:
+    """What the launcher that the compiler was called through says of itself, `""` if the words are the compiler's."""
+    if argv[0] == compiler:
+        return ""
+    name = posixpath.basename(argv[0])
+    return next((line for line in words.splitlines() if line.startswith((f"{name}: ", f"{name}["))), "")
 
 
 def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[str, str]) -> Completed:

@@ -44,6 +44,7 @@ class InputKind(StrEnum):
     COUNTER = "counter"
     STATEMENT = "ninja"
     TOOL_PATH = "tool path"
+    LAUNCHER = "launcher"
     TOOL_VERSION_TEXT = "tool version text"
     PROJECT_ROOT = "project root"
     RUN_ENVIRONMENT = "run environment"
@@ -76,6 +77,7 @@ STABILITY: Mapping[InputKind, Stability] = MappingProxyType(
         _K.COUNTER: _V,
         _K.STATEMENT: _V,  # when ninja would run it; what it does stands in the other fields
         _K.TOOL_PATH: _V,  # differs between machines; prefix maps keep it out of outputs
+        _K.LAUNCHER: _V,  # gives the compiler's own bytes, or stands in the salt
         _K.TOOL_VERSION_TEXT: _V,  # for people; the identity counts
         _K.PROJECT_ROOT: _V,
         _K.RUN_ENVIRONMENT: _V,  # PATH, cache directories: where to work, not what to make
@@ -108,7 +110,13 @@ ACTION_FIELDS: Mapping[str, InputKind] = MappingProxyType(
 """Which kind each field of `Action` is; a test compares the names."""
 
 TOOL_FIELDS: Mapping[str, InputKind] = MappingProxyType(
-    {"name": _K.TOOL, "identity": _K.TOOL, "path": _K.TOOL_PATH, "version": _K.TOOL_VERSION_TEXT}
+    {
+        "name": _K.TOOL,
+        "identity": _K.TOOL,
+        "path": _K.TOOL_PATH,
+        "version": _K.TOOL_VERSION_TEXT,
+        "launcher": _K.LAUNCHER,
+    }
 )
 
 

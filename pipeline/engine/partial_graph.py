@@ -72,7 +72,7 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
     late = {path for action in order if action.stage is Stage.LINK for path in _read_by(records, action)}
     late -= workspace.graph.producer.keys()
     by_path = [_few(users[path]) if path in users and path not in late else None for path in paths]
-    tools = [(tool.name, tool.path, tool.version, tool.identity) for tool in workspace.steps.tools.values()]
+    tools = [tuple(tool) for tool in workspace.steps.tools.values()]
     # Statements get all of the environment of their time, which may hold what belongs into no file.
     env = {} if workspace.steps.has_statements else dict(workspace.steps.run_env)
     return marshal.dumps((workspace.input_count, totals, tools, env, rows, by_path))

@@ -54,6 +54,7 @@ class FailureKind(StrEnum):
     UNDECLARED_OUTPUT = "undeclared-output"
     DEPFILE = "depfile"
     BUILTIN = "builtin"
+    LAUNCHER = "launcher"
     FILE_SYSTEM = "file-system"
 
 

@@ -15,9 +15,10 @@ from cache.durable import read_text, write_atomic
 from cache.location import user_state_dir
 from pipeline.client.protocol import Holder
 from pipeline.config.schema import DeviceConfig
-from pipeline.device.leases import LEASE_VARIABLE, BoardLease, board_name, user_shelf
+from pipeline.device.leases import LEASE_VARIABLE, board_name
 from pipeline.model import Failure
 from pipeline.run.device_service import own_command
+from pipeline.run.held_boards import HeldBoard, hold_board
 from pipeline.run.project import Project
 
 
@@ -25,18 +26,19 @@ class LeasedBoard:
     """One board, while a test has it. `environment` tells the rest of this process, and its children, of the lease."""
 
     def __init__(self, project: Project, device: DeviceConfig, environment: MutableMapping[str, str]) -> None:
-        self._device, self._environment = device, environment
-        self._shelf = user_shelf(project.state_dir, environment)
+        self._project, self._device, self._environment = project, device, environment
         self._board = board_name(device, project.root)
         self._mark = (
             Path(user_state_dir(environment, sys.platform) or project.state_dir) / f"leases/{self._board}.tested"
         )
-        self._lease: BoardLease | None = None
+        self._lease: HeldBoard | None = None
         self._before = ""
 
     def try_take(self, why: str) -> Failure | None:
         """Take it now, or who has it."""
-        got = self._shelf.hold(self._board, Holder(os.getpid(), own_command(), why), self._device.where)
+        root, state_dir = self._project.root, self._project.state_dir
+        holder = Holder(os.getpid(), own_command(), why)
+        got = hold_board(self._device, root, state_dir, holder, environment=self._environment)
         if isinstance(got, Failure):
             return got
         self._lease, self._before = got, self._environment.get(LEASE_VARIABLE, "")

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from pipeline.client.protocol import Holder
     from pipeline.config.schema import DeviceConfig
     from pipeline.device.connect import Loader
-    from pipeline.device.leases import BoardLease
     from pipeline.device.recovery import Recovery
     from pipeline.device.serial_link import PortLink
     from pipeline.effects.clock import SystemClock
+    from pipeline.run.held_boards import HeldBoard
     from pipeline.stages.handover import Journal
 
 
@@ -70,7 +70,7 @@ class DeviceService:
         self._asked = 0
         self._lent = LentPorts(build.project.root, build.notice, measured, autostart=build.config.service.autostart)
         self._holders: dict[str, _Holder] = {}
-        self._leases: dict[str, BoardLease] = {}
+        self._leases: dict[str, HeldBoard] = {}
 
     # --- ports and sessions ---------------------------------------------------------------------
 
@@ -161,9 +161,7 @@ class DeviceService:
             self.let_go(device)
         finally:
             self._lent.returned(device.name)
-            lease = self._leases.pop(device.name, None)
-            if lease is not None:
-                lease.release()
+            self._give_back(self._leases.pop(device.name, None))
 
     def close(self) -> None:
         """Let go of every port, and of the boards."""
@@ -173,12 +171,16 @@ class DeviceService:
         finally:
             self._lent.close()
             while self._leases:
-                self._leases.popitem()[1].release()
+                self._give_back(self._leases.popitem()[1])
+
+    def _give_back(self, held: HeldBoard | None) -> None:
+        if held is not None and (trouble := held.release()):
+            self.build.notice(f"note: the board's place was not given back: {trouble}")
 
     def _lease(self, device: DeviceConfig) -> tuple[Reason, ...]:
         """Have the board to ourselves until `close`; why that is news, if it is. Raises DeviceError when somebody else
         has leased it."""
-        from pipeline.device.leases import board_name, user_shelf
+        from pipeline.run.held_boards import hold_board
 
         lease = self._leases.get(device.name)
         if lease is not None:
@@ -187,15 +189,18 @@ class DeviceService:
                 raise DeviceError(lost)
             return ()
         options = self.project.options
-        holder = self._holder()
-        shelf = user_shelf(self.project.state_dir)
-        got = shelf.hold(board_name(device, self.project.root), holder, device.where, take=options.take)
+        got = hold_board(
+            device,
+            self.project.root,
+            self.project.state_dir,
+            self._holder(),
+            take=options.take,
+            waiting=lambda what: self.build.notice(f"note: {device.name}: waiting for {what}"),
+        )
         if isinstance(got, Failure):
             raise DeviceError(got)
         self._leases[device.name] = got
-        if got.taken is None:
-            return ()
-        return (Reason("lease-taken", device.name, got.taken.before.text, got.taken.reason or "no reason was given"),)
+        return got.reasons(device.name)
 
     def _holder(self, tx: str = "", since_at: str = "") -> Holder:
         """Who this run is to others."""
@@ -212,6 +217,9 @@ class DeviceService:
         if lent is not None:
             return lent
         root, size = self.project.root, self.project.config.flash.size_bytes
+        held = self._leases.get(device.name)
+        if held is not None and held.port:
+            device = device._replace(name=f"{device.name} ({device.port})", port=held.port)
         port = open_port(device.name, device, root, self._clock_of(device.name), size)
         if device.is_virtual:
             self._lent.tell_of(device, port, holder)

@@ -47,7 +47,7 @@ class LentPorts:
     def borrow(self, device: DeviceConfig, mac: str, holder: Holder, *, take: bool) -> Any:
         """The device's port, lent to `holder`; None: open it yourself. `take`: from whoever has it. Raises DeviceError
         when the service says why it cannot be had."""
-        if self._alone or device.is_virtual or not (_there() or self._autostart):
+        if self._alone or device.is_virtual or device.is_in_farm or not (_there() or self._autostart):
             return None
         from pipeline.client.connection import NoService
         from pipeline.client.served_port import borrow

@@ -94,12 +94,16 @@ class OwnedConsoles:
         if named is not None:
             self._forget(named, name)
         if found is None:
-            found = Console(key, self._loop, self._clock, None if device.config.is_virtual else self._owner)
+            found = Console(key, self._loop, self._clock, self._opener_of(device))
             self._consoles.append(found)
         found.devices[name] = device
         if (record := self._record(device)) is not None:
             found.records[name] = record
         return found
+
+    def _opener_of(self, device: DeviceRef) -> Callable[[DeviceRef, Deliver], PortOwner] | None:
+        """Who opens its port; None: the service never does. A place of a farm is held by whoever uses it."""
+        return None if device.config.is_virtual or device.config.is_in_farm else self._owner
 
     def _owner(self, device: DeviceRef, deliver: Deliver) -> PortOwner:
         return self._make_owner(device, deliver, self._clock)

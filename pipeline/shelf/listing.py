@@ -21,7 +21,8 @@ LISTING_SCHEMA = 1
 
 class BoardRow(NamedTuple):
     """One line. `identity`: `board` (the MAC is fixed, by deploy.toml or by the port), `chip` (the chip is checked, and
-    any board of it accepted), `path` (nothing is known but the port). `lease`: who has it, `""`: nobody."""
+    any board of it accepted), `path` (nothing is known but the port). `lease`: who has it, `""`: nobody. `place`: what
+    the farm says of a board of its own."""
 
     name: str
     chip: str
@@ -34,6 +35,7 @@ class BoardRow(NamedTuple):
     enabled: bool = True
     lease: str = ""
     last: HistoryRow | None = None
+    place: str = ""
 
 
 def configured_rows(
@@ -87,7 +89,7 @@ def listing_json(configured: Sequence[BoardRow], discovered: Sequence[BoardRow])
 
 
 def _as_json(row: BoardRow) -> dict[str, Any]:
-    value = {**row._asdict(), "mac": row.mac or None, "lease": row.lease or None}
+    value = {**row._asdict(), "mac": row.mac or None, "lease": row.lease or None, "place": row.place or None}
     last = row.last
     value["last"] = last and {
         "transaction_id": last.transaction_id,
@@ -103,6 +105,7 @@ def listing_text(configured: Sequence[BoardRow], discovered: Sequence[BoardRow])
     rows = [head, *map(_cells, configured)]
     widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [f"{row.name}: {visible(row.place)}" for row in configured if row.place]
     for row in discovered:
         lines.append(f"new: {visible(row.port)}{f' ({row.mac})' if row.mac else ''}: in no table of deploy.toml")
     if discovered:

@@ -52,6 +52,8 @@ def action_failure(
     # A builtin says `<where>: error: <fact>` and then what to do.
     words = first.stderr.splitlines() if first.kind is FailureKind.BUILTIN else []
     hint = words[1] if len(words) > 1 else None
+    if first.kind is FailureKind.LAUNCHER:
+        hint = "run the command shown above by hand, or remove `launcher` from [toolchain]"
     if first.kind is FailureKind.INPUT_MISSING:
         hint = "make the file readable, correct its path, or declare the [[action]] that makes it"
     return fail(

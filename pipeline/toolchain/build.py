@@ -83,6 +83,8 @@ def build_toolchain(
         installed = _gcc(state_dir, config) if config.toolchain.kind == "gcc" else _zig(state_dir, config)
         if isinstance(installed, Failure):
             raise ToolError(installed)
+        if config.toolchain.launcher:
+            installed = _launched(root, config, state_dir, installed)
         named = NamedFiles(listing, state_dir, installed.spec_dirs)
         found = _compiling(installed, compiled.spec(listing, named, config, profile))
     out = generate.out_directory(profile)
@@ -133,7 +135,7 @@ def _compiling(installed: _Installed, spec: generate.BuildSpec) -> _Found:
     return _Found(
         name=f"{tool.name} {tool.version}",
         tools=installed.tools,
-        actions=generate.actions(spec, installed.commands),
+        actions=installed.launched(generate.actions(spec, installed.commands)),
         images=generate.images(spec),
         run_env=installed.run_env,
         watched=installed.watched.with_more(package_places(("esptool",))),
@@ -176,6 +178,24 @@ class _Installed(NamedTuple):
     run_env: Mapping[str, str]
     watched: Watched
     spec_dirs: tuple[str, ...] = ()
+    launched: Callable[[Sequence[Action]], tuple[Action, ...]] = tuple
+    """The actions as they are run through a launcher."""
+
+
+def _launched(root: Path, config: DeployConfig, state_dir: Path, installed: _Installed) -> _Installed:
+    """Called through `[toolchain] launcher`. Raises ToolError when that is not there."""
+    from pipeline.toolchain.launchers import NoLauncher, find_launcher
+
+    found = find_launcher(config.toolchain.launcher, root, os.environ.get("PATH", os.defpath), state_dir)
+    if isinstance(found, NoLauncher):
+        where, missing = config_place(root, config, ("toolchain", "launcher")), FailureCategory.TOOLCHAIN_MISSING
+        raise ToolError(fail(missing, stage=None, where=where, message=found.message, hint=found.hint))
+    return installed._replace(
+        tools=found.called(installed.tools),
+        run_env={**found.run_env, **installed.run_env},
+        watched=installed.watched.with_more(found.watched),
+        launched=found.compiling,
+    )
 
 
 def _zig(state_dir: Path, config: DeployConfig) -> _Installed | Failure:

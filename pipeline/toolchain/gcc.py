@@ -41,10 +41,10 @@ _COMPILE = (
     "-msmall-data-limit=0",  # no relaxation against gp, whose range only the linker script knows
     "-fno-tree-loop-distribute-patterns",
     f"-ffile-prefix-map={{{LIBRARY}_dir}}=gcc",
-    # The assembler writes the debug information of .S files. Not by -Wa, which a comma in the path would end.
-    "-Xassembler",
-    "--debug-prefix-map={root}=.",
 )
+# The assembler writes the debug information of assembly files. Not by -Wa, which a comma in the path would end; and not
+# for C, since ccache takes these words for another command in each checkout.
+_ASSEMBLER = ("-Xassembler", "--debug-prefix-map={root}=.")
 _LINK = (*LINK, "-nostartfiles", "-Wl,--no-warn-rwx-segments")  # RAM of these chips is both, and no warning helps
 
 
@@ -152,6 +152,7 @@ def commands(chip: str, *, link_depfile: bool = False) -> Commands:
         archive=(ARCHIVER, "qcsD"),
         link_depfile=LINK_DEPFILE if link_depfile else (),
         link_map=LINK_MAP,
+        assembler=_ASSEMBLER,
     )
 
 

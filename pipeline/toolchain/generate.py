@@ -129,7 +129,7 @@ class Commands(NamedTuple):
     """The words of a toolchain, tool name first: everything before the search path and the user's flags. `archive`: up
     to the library's name; `link_depfile`: how a link is told to write one, nothing if it cannot; `link_map`: how it is
     told to write a map, to `{map}` or (`prints_map`) to stdout; `assemble`: what a source without preprocessing is
-    compiled with beside `compile`."""
+    compiled with beside `compile`; `assembler`: what all assembly is."""
 
     compile: tuple[str, ...]
     link: tuple[str, ...]
@@ -138,6 +138,7 @@ class Commands(NamedTuple):
     link_map: tuple[str, ...] = ()
     prints_map: bool = False
     assemble: tuple[str, ...] = ()
+    assembler: tuple[str, ...] = ()
 
 
 def images(spec: BuildSpec) -> Mapping[str, str]:
@@ -236,6 +237,7 @@ def _compiling(spec: BuildSpec, commands: Commands, include: Sequence[str], endi
         words = tuple(word for word in commands.compile if word not in C_ONLY)
         return _Compiling((*words, *CXX, *search, *spec.cxxflags), spec.profile_cxxflags, spec.cxx_reads)
     plain = commands.assemble if ending == ".s" else ()
+    plain += commands.assembler if ending in (".s", ".S") else ()
     return _Compiling((*commands.compile, *plain, *search, *spec.cflags), spec.profile_cflags, spec.reads)
 
 

@@ -50,8 +50,11 @@ def is_launcher(path: str, name: str) -> bool:
 
 def launcher_env(found: Found) -> Mapping[str, str]:
     """The variables that a launcher works by, when there is one; none of them says what a compiler makes."""
-    if found.path == found.real:
-        return {}
+    return {} if found.path == found.real else launcher_variables()
+
+
+def launcher_variables() -> Mapping[str, str]:
+    """Those of this process that launchers work by."""
     return {
         name: value
         for name, value in os.environ.items()

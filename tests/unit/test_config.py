@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pipeline.config.reader as config_module
-from pipeline.config.reader import parse_config
+from pipeline.config.reader import built_by_ninja, parse_config
 from pipeline.config.schema import Budget, DeployConfig, DeviceConfig, Filters, Prebuilt, Profile
 from pipeline.config.values import COMPILED_KEYS, Problem
 from pipeline.formats.flash_file import FlashFile
@@ -69,7 +69,7 @@ def with_line(after: str, line: str) -> str:
 def test_the_smallest_file_has_the_documented_defaults() -> None:
     config = good(MINIMAL)
     assert config.project == ("reference", ("firmware/*.c",), "0.0.0", (), "", "local-fast")
-    assert config.toolchain == ("firmware/app.ld", "zig", "esp32c3", (), (), None)
+    assert config.toolchain == ("firmware/app.ld", "zig", "esp32c3", (), (), None, ())
     assert config.bootloader == (("boot/*.c",), "boot/boot.ld", ())
     assert dict(config.profiles) == {"local-fast": Profile("local-fast", ())}
     assert config.partitions == ("firmware/partitions.csv", 0x8000)
@@ -125,7 +125,7 @@ timing = "instant"
 default = true
 """)
     assert config.project == ("p", ("a.c", "b.S"), "1.2", ("inc",), "", "release")
-    assert config.toolchain == ("a.ld", "zig", "esp32c6", ("-Wall",), ("-s",), ("-Wextra",))
+    assert config.toolchain == ("a.ld", "zig", "esp32c6", ("-Wall",), ("-s",), ("-Wextra",), ())
     assert config.flash == ("qio", "40m", "16MB")
     assert (config.budget.verify_flash, config.budget.of(Stage.VERIFY_FLASH), config.budget.of(Stage.TTFB)) == (
         4,
@@ -649,3 +649,21 @@ def test_the_timing_profiles_are_those_of_the_virtual_board() -> None:
 def test_keys_without_the_name_of_their_table_are_told_what_to_write() -> None:
     failure = bad(MINIMAL.replace("[device.bench]", '[device]\nport = "virtual:"'))
     assert failure.hint == "write [device.NAME] for a name of your choice, and the keys below it"
+
+
+def test_esp_idf_without_a_board_builds_for_this_machine() -> None:
+    """Its target `linux` makes no firmware: what is missing must not be said of a directory that holds a whole build."""
+    text = '[project]\nname = "hello"\n[toolchain]\nkind = "esp-idf"\n'
+    config = parse_config(text, find_firmware=lambda _: pytest.fail("nobody needs any"))
+    assert isinstance(config, DeployConfig), config
+    assert config.is_ninja and not config.makes_firmware and config.devices == () and config.prebuilt == Prebuilt()
+    board = text + '[device.bench]\nport = "virtual:"\n'
+    found = parse_config(board, find_firmware=lambda section: FIRMWARE if section == Prebuilt("build") else None)
+    assert isinstance(found, DeployConfig) and found.firmware == FIRMWARE and found.makes_firmware
+
+
+@pytest.mark.parametrize(("kind", "by_ninja"), [("esp-idf", True), ("cmake", True), ("ninja", True), ("gcc", False)])
+def test_what_builds_is_known_although_something_else_is_wrong(kind: str, by_ninja: bool) -> None:
+    text = f'[project]\nname = "x"\n[toolchain]\nkind = "{kind}"\nno_such_key = 1\n'
+    assert isinstance(parse_config(text), Failure)
+    assert built_by_ninja(text) is by_ninja and built_by_ninja(f"{text}[[[") is False

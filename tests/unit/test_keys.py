@@ -107,6 +107,7 @@ def test_action_field_moves_the_key_exactly_if_it_is_stable(field: str) -> None:
         ("identity", TOOL._replace(identity="2")),
         ("path", TOOL._replace(path="/x")),
         ("version", TOOL._replace(version="2")),
+        ("launcher", TOOL._replace(launcher=("ccache",))),
     ],
 )
 def test_tool_field_moves_the_key_exactly_if_it_is_stable(field: str, tool: Tool) -> None:

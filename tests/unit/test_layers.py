@@ -65,8 +65,8 @@ ROOMS = {
     "measure": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config editor effects formats report run service stages"),
     "livetest": room(f"{BUILD_SIDE} {DEVICE_SIDE} client config effects formats report run"),
     "cli": room(
-        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats launcher livetest measure report run"
-        " service shelf"
+        f"{BUILD_SIDE} {DEVICE_SIDE} agent client config editor effects formats launcher livetest measure remote report"
+        " run service shelf"
     ),
 }
 CLOCKS_AND_FILES = {
