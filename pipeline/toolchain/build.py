@@ -7,7 +7,7 @@ run actions. Invariant: sources are sorted, so that the same tree gives the same
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
