@@ -151,8 +151,8 @@ class Engines:
         index = partial(usage_index, engine.workspace)
         helper = self._helper(len(used))
         # A file that was only touched moves its users as ninja sees them: they get new times by a run.
-        made = used if self._project.config.is_ninja else engine.graph.producer
-        self._fastpath.record(engine.table, used, made, watched, facts, index, helper)
+        unread = used if self._project.config.is_ninja else engine.graph.producer
+        self._fastpath.record(engine.table, used, unread, watched, facts, index, helper)
 
     def _helper(self, files: int) -> Mapping[str, FileStamp] | None:
         """The compiled loop, for a project of so many files."""
