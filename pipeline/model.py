@@ -233,6 +233,11 @@ class Statement(NamedTuple):
     in_place_of: tuple[str, ...] = ()
     """What ninja knows that it reads, where it reads something else here: then what ninja makes by it is not ours."""
 
+    @property
+    def runs_each_time(self) -> bool:
+        """Does it run whatever is up to date?"""
+        return self.always and not self.evidence
+
     def located(self, path: str) -> str:
         """A path as the command writes it, from the root."""
         return path if path[:1] in ("/", "{") or not self.directory else f"{self.directory}/{path}"

@@ -49,6 +49,10 @@ class MovedView(Protocol):
         """Is there a file that a compiler would open?"""
         ...
 
+    def first_present(self, paths: Sequence[str]) -> str:
+        """The first of these for which `is_present`, `""` if there is none. Many actions ask about the same ones."""
+        ...
+
     def is_made(self, path: str) -> bool:
         """Does an action make it?"""
         ...
@@ -227,7 +231,7 @@ def _due(action: Action, record: Record, view: MovedView) -> KeyDifference | Non
     statement = action.statement
     if statement is None or statement.evidence:
         return None
-    if statement.always:
+    if statement.runs_each_time:
         return KeyDifference(InputKind.STATEMENT, "", "", "runs each time")
     ran_ns = view.ran_ns(action)
     for path in (*action.inputs, *(path for path, _ in record.discovered)):
@@ -450,11 +454,10 @@ def _content_moved(kind: InputKind, observed: Observed, view: MovedView) -> KeyD
 
 
 def _appeared(absent: Sequence[str], view: MovedView) -> KeyDifference | None:
-    for path in absent:
-        if view.is_present(path):
-            after = "present, and found before the one that was used"
-            return KeyDifference(InputKind.ABSENT, path, "absent", after)
-    return None
+    path = view.first_present(absent)
+    if not path:
+        return None
+    return KeyDifference(InputKind.ABSENT, path, "absent", "present, and found before the one that was used")
 
 
 def _output_moved(outputs: Outputs, view: MovedView) -> KeyDifference | None:

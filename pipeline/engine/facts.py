@@ -46,19 +46,14 @@ def shadow_directories(workspace: Workspace) -> dict[str, FileStamp | None]:
     not exist, its nearest ancestor that does stands for it."""
     names: dict[str, set[str]] = {}
     nearest: dict[str, tuple[str, str]] = {}
-    seen: set[int] = set()
-    for action in workspace.graph.order:
-        absent = workspace.records.absent(record_name(action))
-        if id(absent) in seen:
-            continue
-        seen.add(id(absent))
-        for path in absent:
-            # A hundred thousand names lie in a hundred directories: each of these is looked at once.
-            head, _, name = path.rpartition("/")
-            known = nearest.get(head)
-            if known is None:
-                known = nearest[head] = _existing(posixpath.dirname(workspace.resolve(path)))
-            names.setdefault(known[0], set()).add(known[1] or name)
+    absent = [workspace.records.absent(record_name(action)) for action in workspace.graph.order]
+    for path in set[str]().union(*absent):  # a hundred thousand are ten thousand different ones
+        # And these lie in a hundred directories: each of those is looked at once.
+        head, _, name = path.rpartition("/")
+        known = nearest.get(head)
+        if known is None:
+            known = nearest[head] = _existing(posixpath.dirname(workspace.resolve(path)))
+        names.setdefault(known[0], set()).add(known[1] or name)
     stamps: dict[str, FileStamp | None] = {}
     for directory, missing in names.items():
         stamp = directory_stamp(directory)

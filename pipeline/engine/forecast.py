@@ -8,7 +8,7 @@ that does not exist yet is called uncertain, never guessed (its maker may give t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from cache.actions import ActionCache, ActionResult
 from cache.blobs import BlobStore
@@ -157,6 +157,9 @@ class _Future:
 
     def is_present(self, path: str) -> bool:
         return self._made(path) != "" or self._now(path) is not None
+
+    def first_present(self, paths: Sequence[str]) -> str:
+        return next(filter(self.is_present, paths), "")
 
     def is_made(self, path: str) -> bool:
         return path in self._workspace.graph.producer

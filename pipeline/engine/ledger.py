@@ -149,9 +149,9 @@ class NinjaLedger:
         newest = max(made, default=0)
         return all(one is not None and one.mtime_ns >= newest for one in deps)
 
-    def made_elsewhere(self, action: Action, inputs: Sequence[str]) -> tuple[str, ...] | None:
+    def made_elsewhere(self, action: Action, inputs: Sequence[str], *, ours: bool = False) -> tuple[str, ...] | None:
         """What the statement read beside `inputs` when ninja ran it, if ninja ran it after we did and would not run it
-        again; None otherwise. Paths as the depfile has them."""
+        again; None otherwise. Paths as the depfile has them. `ours`: what we ran ourselves counts, too."""
         statement = action.statement
         assert statement is not None
         if statement.always or statement.in_place_of:
@@ -163,7 +163,10 @@ class NinjaLedger:
             # A generator may be called by hand, which no log tells.
             if not statement.generator and (
                 len(theirs) < len(entries)
-                or all(directory.known.get(one.output) == (one.mtime_ns, one.command_hash) for one in theirs)
+                or (
+                    not ours
+                    and all(directory.known.get(one.output) == (one.mtime_ns, one.command_hash) for one in theirs)
+                )
             ):
                 return None
             return self._clean(action, statement, directory, theirs, inputs)

@@ -8,9 +8,10 @@ the content that was looked at and never what lies there later. What the run its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cache.stamps import Entry
+from pipeline.engine.absent_places import AbsentPlaces
 from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.decision import Cause, first_move
 from pipeline.engine.keys import KeyDifference
@@ -28,6 +29,7 @@ class Look:
         self.entries: dict[str, Entry | None] = {}
         """What was seen so far; None for a file that moved or is missing."""
         self._present: dict[str, bool] = {}
+        self._places = AbsentPlaces(workspace.resolve, self.is_present)
         self._shared: dict[int, tuple[object, KeyDifference | None]] = {}
         self._newest: dict[int, tuple[object, int]] = {}
         self._causes: dict[str, Cause] = {}
@@ -77,6 +79,9 @@ class Look:
                 self._present[path] = False
         return self._present[path]
 
+    def first_present(self, paths: Sequence[str]) -> str:
+        return self._places.first_taken(paths)
+
     def is_made(self, path: str) -> bool:
         return path in self._workspace.graph.producer
 
@@ -110,6 +115,7 @@ class Look:
     def reset(self) -> None:
         """Begin a look: forget what the last one saw."""
         self.entries, self._present = {}, {}
+        self._places = AbsentPlaces(self._workspace.resolve, self.is_present)
         self.forget_answers()
         self._workspace.forget_sources()
         self._workspace.forget_links()
@@ -125,6 +131,8 @@ class Look:
         self._shared.clear()
         self._newest.clear()
         self._workspace.forget_sources()
-        for path in (*action.outputs, *self._workspace.linked_names(action.outputs)):
+        made = (*action.outputs, *self._workspace.linked_names(action.outputs))
+        self._places.forget(made)
+        for path in made:
             self.entries.pop(path, None)
             self._present.pop(path, None)

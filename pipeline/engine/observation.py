@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from cache.actions import ActionResult
 from cache.digest import ActionKey
@@ -17,6 +17,7 @@ from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import Keyed, MovedView
+from pipeline.engine.inputs import Command, command_of
 from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
@@ -26,12 +27,31 @@ def made_elsewhere(workspace: Workspace, action: Action) -> CandidateSet | None:
     """What ninja says that the statement read, as it stands in keys, if ninja ran it after we did; without the places
     where a file would be found first, of which ninja knows nothing."""
     statement = action.statement
-    read = None if statement is None else workspace.ledger.made_elsewhere(action, action.inputs)
+    ours = statement is not None and _is_said_anew(workspace, action)
+    read = None if statement is None else workspace.ledger.made_elsewhere(action, action.inputs, ours=ours)
     if statement is None or read is None:
         return None
     known = {*action.inputs, *action.outputs}
     names = {workspace.key_path(statement.located(path)) for path in read}
     return CandidateSet(tuple(sorted(names - known)), ())
+
+
+def _is_said_anew(workspace: Workspace, action: Action) -> bool:
+    """Is its command that of its last run, but for how keys write directories (another kind of project, other `places`)
+    and the maps that follow from that, and what it made still there? Then ninja would not run it. Raises OSError."""
+    record, now = workspace.record(action), command_of(action, workspace.steps.tools)
+    if record is None or record.command.argv == now.argv:
+        return False
+
+    def spelt(command: Command) -> Command:
+        words = [word for word in map(workspace.placed, command.argv) if not word.startswith("-fdebug-prefix-map=")]
+        read = tuple(map(workspace.resolve, map(workspace.placed, command.inputs)))
+        return command._replace(argv=tuple(words), inputs=read)
+
+    if spelt(record.command) != spelt(now):
+        return False
+    entries = [(workspace.table.current(path), sha256) for path, sha256, _ in record.outputs]
+    return all(entry is not None and entry.sha256 == sha256 for entry, sha256 in entries)
 
 
 def newest_ns(view: MovedView, observed: Observed) -> int:
@@ -55,6 +75,8 @@ class Observer:
         self._products_read_by = workspace.links.readings(workspace.records)
         self._seen: dict[str, Entry | None] = {}
         self._present: dict[str, bool] = {}
+        self._absent: set[str] = set()
+        """Those of them that are not there."""
         self._sets: dict[CandidateSet, IdentifiedSet | None] = {}
         self._places: dict[CandidateSet, tuple[str, ...]] = {}
         self._set_keys: dict[object, ActionKey] = {}
@@ -87,6 +109,17 @@ class Observer:
                 return self.exists(path)
             self._present[path] = self.exists(path)
         return self._present[path]
+
+    def first_present(self, paths: Sequence[str]) -> str:
+        if self._absent.issuperset(paths):
+            return ""
+        for path in paths:
+            if path not in self._absent:
+                if self.is_present(path):
+                    return path
+                if path in self._present:  # and stays what it is
+                    self._absent.add(path)
+        return ""
 
     def exists(self, path: str) -> bool:
         """Is there a file now?"""
@@ -162,7 +195,7 @@ class Observer:
         """Is there anything by one of these names? Asked once where no action makes it, as many actions ask."""
         known = self._came.get(id(absent))
         if known is None or known[0] is not absent:
-            came = any(map(self.is_present, absent))
+            came = self.first_present(absent) != ""
             known = (absent, came)
             if self._workspace.graph.producer.keys().isdisjoint(absent):
                 self._came[id(absent)] = known
@@ -206,7 +239,7 @@ class Observer:
             entries = [("", None)]
         found = [(path, entry) for path, entry in entries if entry is not None]
         is_option = self._workspace.options.is_option
-        if len(found) == len(entries) and not any(map(self.is_present, candidate.absent)):
+        if len(found) == len(entries) and not self.first_present(candidate.absent):
             observed = self._workspace.records.shared(tuple([(path, entry.sha256) for path, entry in found]))
             what = (observed, candidate.absent)
             if what not in self._set_keys:

@@ -8,7 +8,7 @@ make again. What cannot be told cheaply is None: then the whole graph is looked 
 
     index = (inputs, actions by stage, tools, run environment, rows, users)
     rows  = per action (name of its record, stage, cacheable, counter, places of its outputs among the paths of the fast
-            path, places of the actions that come after it)
+            path, places of the actions that come after it, its statement as bytes)
     users = per file, in the order of the fast path's paths, the places of the rows that use it; None when too many do,
             or when it may decide which rows there are
 """
@@ -22,7 +22,7 @@ from typing import Any
 from cache.named_tuple import NamedTuple
 from pipeline.engine.build_log import BuildRecords, Record, record_name
 from pipeline.engine.workspace import SkippedActions, Workspace
-from pipeline.model import Action, Stage, Tool
+from pipeline.model import Action, Stage, Statement, Tool
 
 MANY = 64
 """Where more actions use one file, that does not narrow them down: when it moves, or when more files than this did, the
@@ -66,13 +66,15 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
         followers = after[place].union(*(users[path] for path in action.outputs)) - {place}
         makes = tuple([places.get(path, -1) for path in action.outputs])
         what = (record_name(action), str(action.stage), action.cacheable, action.count_as)
-        rows.append((*what, makes, _few(followers)))
+        statement = b"" if action.statement is None else marshal.dumps(tuple(action.statement))
+        rows.append((*what, makes, _few(followers), statement))
     # What stage link reads and nobody makes (the partition table) may decide which actions there are.
     late = {path for action in order if action.stage is Stage.LINK for path in _read_by(records, action)}
     late -= workspace.graph.producer.keys()
     by_path = [_few(users[path]) if path in users and path not in late else None for path in paths]
     tools = [tuple(tool) for tool in workspace.steps.tools.values()]
-    env = dict(workspace.steps.run_env)
+    # Statements get all of the environment of their time, which may hold what belongs into no file.
+    env = {} if workspace.steps.has_statements else dict(workspace.steps.run_env)
     return marshal.dumps((workspace.input_count, totals, tools, env, rows, by_path))
 
 
@@ -108,15 +110,16 @@ def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords)
     actions, known, read, found = [], {}, set[str](), set[str]()
     skipped = {Stage(name): total for name, total in totals.items()}
     for place in sorted(left):
-        name, stage, cacheable, count_as, *_ = rows[place]
+        name, stage, cacheable, count_as, _, _, statement = rows[place]
         record = records.get(name)
-        if record is None:
-            return None
+        if record is None or stage == Stage.FINGERPRINT:
+            return None  # what such a one makes says which actions there are
         known[name] = record
         skipped[Stage(stage)] -= 1
         read.update(record.command.inputs)
         found.update(path for path, _ in record.discovered)
-        actions.append(_action(record, name, Stage(stage), cacheable, count_as))
+        action = _action(record, name, Stage(stage), cacheable, count_as)
+        actions.append(action._replace(statement=Statement._make(marshal.loads(statement))) if statement else action)
     made = {path for action in actions for path in action.outputs}
     if not {path for path in moved.values() if path[0] != "/"} <= read | found | made:
         return None  # it goes by another name there

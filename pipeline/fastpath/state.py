@@ -125,7 +125,18 @@ class FastPathState:
         if not self._looked:
             self._looked = True
             self._snapshot, self._moved = self._as_looked_before() or self._own_look() or (None, None)
+            if self._snapshot is not None and self._moved:
+                self._moved = self._without_listed(self._snapshot, self._moved)
         return None if self._snapshot is None or self._moved is None else (self._snapshot, self._moved)
+
+    def _without_listed(self, snapshot: Snapshot, places: Sequence[int]) -> Sequence[int]:
+        """Beside files that moved, a directory with the names that it had says nothing: they were made anew there."""
+        beside = [place for place in places if place >= snapshot.used_count]
+        if not beside or len(beside) == len(places):
+            return places
+        contents = touched.contents_of(str(self._path), snapshot.token)
+        listed = {} if contents is None else _listed_again(snapshot, contents, beside)
+        return [place for place in places if place not in listed]
 
     def _as_looked_before(self) -> tuple[Snapshot, Sequence[int]] | None:
         """The first look, where it was at this state and can only be old by an edit since, which the next run sees."""
@@ -193,11 +204,16 @@ class FastPathState:
         return saved[1], {place: os.fsdecode(path).removeprefix("./") for place, path in paths.items()}
 
     def moved_beside(self, places: Container[int]) -> bool:
-        """Has anything moved by now, of what `usage_index` found as it was, but the files at these places?"""
+        """Has anything moved by now, of what `usage_index` found as it was, but the files at these places? A directory
+        in which files were made anew has not, if it holds the same names."""
         if self._former is None:
             return True
         found = moved(self._former[0], self._root)
-        return found is None or any(place not in places for place in found)
+        if found is None:
+            return True
+        beside = [place for place in found if place not in places]
+        snapshot, _, contents = self._former
+        return len(_listed_again(snapshot, contents, beside)) < len(beside)
 
     def withdraw(self) -> None:
         """Something is about to be done: no process may believe the old state from here on, nor may this one. Those of
@@ -326,6 +342,10 @@ class FastPathState:
             except OverflowError:
                 return False
             contents[place] = b"" if place in made else _fingerprint(table, path)
+        beside = [place for place in moved(former, self._root) or () if place not in changed]
+        for place, listed in _listed_again(former, old, beside).items():
+            if listed is not None:  # else the next run lists it again
+                numbers[3 * place : 3 * place + 3] = array("Q", listed)
         token = os.urandom(8).hex()
         names = former.listing[STAMP_BYTES * former.count :]
         listing, loop = numbers.tobytes() + names, helper(former.used_count)
@@ -422,6 +442,17 @@ def _with_stamps_of(snapshot: Snapshot, places: Sequence[int], began: Moment) ->
         numbers[3 * place : 3 * place + 3] = array("Q", stamp_of(status))
     names = snapshot.listing[STAMP_BYTES * snapshot.count :]
     return _with(snapshot, listing=numbers.tobytes() + names)
+
+
+def _listed_again(snapshot: Snapshot, contents: Sequence[bytes], places: Sequence[int]) -> dict[int, FileStamp | None]:
+    """Those of these that are directories with the names that they had -> their stamp, as of `directory_stamp`."""
+    listed: dict[int, FileStamp | None] = {}
+    for place, path in snapshot.paths_at([n for n in places if n >= snapshot.used_count]).items():
+        name = os.fsdecode(path)
+        stamp = directory_stamp(name)
+        if contents[place] and contents[place] == touched.of_directory(name):
+            listed[place] = stamp
+    return listed
 
 
 def _fingerprint(table: StampTable, path: str) -> bytes:

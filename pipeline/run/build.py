@@ -236,7 +236,7 @@ class Build:
         """Is what says which actions there are up to date itself?"""
         if not self.config.is_ninja:
             return Verdict(State.UP_TO_DATE)
-        return self.engine.verdict(Stage.FINGERPRINT)
+        return self.engines.of(Stage.FINGERPRINT).verdict(Stage.FINGERPRINT)
 
     def _manifests(self) -> list[object]:
         """What the files are that say which actions there are."""

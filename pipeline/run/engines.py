@@ -90,7 +90,7 @@ class Engines:
 
     @cached_property
     def _partial(self) -> Engine | None:
-        found = None if self._project.config.is_ninja else self._fastpath.usage_index()
+        found = self._fastpath.usage_index()
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
@@ -100,7 +100,15 @@ class Engines:
                 return None
             self._part, self._moved = part, found[1]
             steps = BuildSteps(part.actions, part.tools, {**BUILTINS, **FILESYSTEMS}, part.run_env)
+            if self._project.config.is_ninja:
+                steps = self._of_statements(steps)
             return self._engine(steps, saved, part.skipped)
+
+    def _of_statements(self, steps: BuildSteps) -> BuildSteps:
+        """With what statements need to know beside themselves, as the whole toolchain says it."""
+        from pipeline.toolchain.ninja_build import statement_facts
+
+        return steps._replace(has_statements=True, **statement_facts(self._project.root, self._project.config))
 
     @cached_property
     def whole(self) -> Engine:
@@ -111,15 +119,7 @@ class Engines:
         with _uncollected():
             made = self._toolchain()
             steps = BuildSteps(made.actions, made.tools, made.builtins, made.run_env, made.given)
-            return self._engine(
-                steps._replace(
-                    symbols=made.symbols,
-                    has_statements=self._project.config.is_ninja,
-                    ninja_log_version=made.ninja_log_version,
-                    strace=made.strace,
-                    option_headers=self._project.config.ninja.option_headers,
-                )
-            )
+            return self._engine(self._of_statements(steps) if self._project.config.is_ninja else steps)
 
     def _engine(self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None) -> Engine:
         it = self._project
@@ -135,6 +135,8 @@ class Engines:
         if self._renewed_for_fastpath():
             return
         engine, made = self.whole, self._toolchain()
+        if any(action.statement is not None and action.statement.runs_each_time for action in engine.graph.order):
+            return  # as with ninja
         used = used_files(engine.workspace)
         if used is None:
             return
@@ -148,7 +150,9 @@ class Engines:
         }
         index = partial(usage_index, engine.workspace)
         helper = self._helper(len(used))
-        self._fastpath.record(engine.table, used, engine.graph.producer, watched, facts, index, helper)
+        # A file that was only touched moves its users as ninja sees them: they get new times by a run.
+        unread = used if self._project.config.is_ninja else engine.graph.producer
+        self._fastpath.record(engine.table, used, unread, watched, facts, index, helper)
 
     def _helper(self, files: int) -> Mapping[str, FileStamp] | None:
         """The compiled loop, for a project of so many files."""
@@ -175,7 +179,8 @@ class Engines:
             changed[place] = (names[short], used[names[short]])
         for place, path in part.makes.items():
             changed[place] = (path, used[path])
-        return self._fastpath.patch(engine.table, changed, part.makes, self._helper)
+        made = changed if self._project.config.is_ninja else part.makes
+        return self._fastpath.patch(engine.table, changed, made, self._helper)
 
     def save(self) -> None:
         """Keep what was read."""

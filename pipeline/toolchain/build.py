@@ -7,7 +7,6 @@ run actions. Invariant: sources are sorted, so that the same tree gives the same
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -52,10 +51,6 @@ class Toolchain(NamedTuple):
     given: frozenset[str] = frozenset()
     manifests: tuple[str, ...] = ()
     """Files that said which actions there are, and that actions may make again."""
-    symbols: Mapping[str, str] = MappingProxyType({})
-    ninja_log_version: Callable[[], int] = lambda: 5
-    strace: str = ""
-    """Of a build whose statements are to be traced."""
 
 
 def build_toolchain(
@@ -77,7 +72,7 @@ def build_toolchain(
         from pipeline.toolchain.ninja_build import ninja_build
 
         statements = ninja_build(root, config, state_dir)
-        found = _Found(statements.name, (), statements.actions, {}, statements.run_env, statements.watched)
+        found = _Found(statements.name, (), statements.actions, {}, {}, statements.watched)
     if config.firmware is not None:
         named = NamedFiles(listing, state_dir)
         built = _prebuilt(root, state_dir, config, config.firmware, profile, table, placed)
@@ -111,9 +106,6 @@ def build_toolchain(
         watched=seen.with_more(found.watched).with_more(users.watched),
         given=frozenset(file.path for file in config.firmware.files) if config.firmware is not None else frozenset(),
         manifests=statements.manifests if statements is not None else (),
-        symbols=statements.symbols if statements is not None else {},
-        strace=(shutil.which("strace") or "") if config.ninja.strace else "",
-        ninja_log_version=statements.log_version if statements is not None else lambda: 5,
     )
 
 

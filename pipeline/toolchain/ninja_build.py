@@ -7,8 +7,10 @@ stage fingerprint, after which this is asked again. Invariant: every file that w
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypedDict
 
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import DeployConfig
@@ -21,17 +23,14 @@ from pipeline.toolchain.ninja_kept import KEPT_VERSION, VARIABLES
 
 
 class NinjaBuild(NamedTuple):
-    """What a build directory comes to. `symbols` as in `BuildSteps`; `log_version`: that of the installed ninja."""
+    """What a build directory comes to."""
 
     name: str
     tools: Mapping[str, Tool]
     actions: tuple[Action, ...]
-    run_env: Mapping[str, str]
     watched: Watched
     manifests: tuple[str, ...]
     """Every file that may say which statements there are, present or not: what makes one may change the actions."""
-    symbols: Mapping[str, str]
-    log_version: Callable[[], int]
 
 
 def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild:
@@ -52,12 +51,32 @@ def ninja_build(root: Path, config: DeployConfig, state_dir: Path) -> NinjaBuild
         name=config.toolchain.kind,
         tools=kept.tools,
         actions=kept.actions,
-        run_env=dict(os.environ),
-        watched=Watched({}, kept.absent, kept.files),
+        watched=Watched({}, kept.absent, kept.files, VARIABLES),
         manifests=kept.manifests,
-        symbols=symbols,
-        log_version=lambda: installed_log_version(root / section.directory, os.environ.get("PATH", os.defpath)),
     )
+
+
+class StatementFacts(TypedDict):
+    """Fields of `BuildSteps`."""
+
+    run_env: Mapping[str, str]
+    """All of this process's: nobody says which variables a command looks at."""
+    symbols: Mapping[str, str]
+    option_headers: tuple[str, ...]
+    strace: str
+    ninja_log_version: Callable[[], int]
+
+
+def statement_facts(root: Path, config: DeployConfig) -> StatementFacts:
+    """What the engine needs to know of statements beside themselves."""
+    search = os.environ.get("PATH", os.defpath)
+    return {
+        "run_env": dict(os.environ),
+        "symbols": symbols_of(root, config),
+        "option_headers": config.ninja.option_headers,
+        "strace": (shutil.which("strace") or "") if config.ninja.strace else "",
+        "ninja_log_version": lambda: installed_log_version(root / config.ninja.directory, search),
+    }
 
 
 def configure_command(config: DeployConfig) -> tuple[str, ...]:
@@ -74,7 +93,6 @@ def configure_command(config: DeployConfig) -> tuple[str, ...]:
 def installed_log_version(directory: Path, search: str) -> int:
     """Of the `.ninja_log` that the ninja of this build writes: what CMake found, else the first on the path."""
     import re
-    import shutil
 
     program = shutil.which("ninja", path=search) or ""
     try:

@@ -136,6 +136,62 @@ def test_a_comment_stops_after_one_compile_and_ninja_has_nothing_to_do(tree: Cal
     assert one.nothing_for_ninja()
 
 
+def test_an_edit_asks_a_few_statements_and_a_moved_manifest_all_of_them(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.build()
+    assert one.build() == {} and not one.asked_few
+    one.write("util.c", FILES["util.c"] + "/* edited */\n")
+    assert one.build()["executed"] == ["util.o"] and one.asked_few
+    assert one.nothing_for_ninja()
+    one.write("util.c", FILES["util.c"].replace("return", "return 0 *"))
+    assert sorted(one.ninja()) == []  # no command of this tree says its name
+    assert one.build() == {"up_to_date": ["app", "libutil.a", "util.o"]} and one.asked_few
+    assert one.nothing_for_ninja()
+    one.write("util.c", FILES["util.c"])
+    assert one.build() == {"restored": ["app", "libutil.a", "util.o"]} and one.asked_few
+    assert one.nothing_for_ninja()
+    one.write("util.c", FILES["util.c"] + "int more;\n")
+    one.manifest("-DMORE")
+    assert sorted(one.build()["executed"]) == ["app", "libutil.a", "main.o", "util.o"] and not one.asked_few
+
+
+def test_other_names_for_directories_compile_nothing_that_ninja_would_not(tree: Callable[..., Tree]) -> None:
+    """As `kind = "esp-idf"` in place of `"ninja"`: keys are others, what was made is not."""
+    one = tree(flags="-g", inc__other_h="")
+    (one.root.parent / "sdk").mkdir()
+    one.write("../sdk/sdk.h", "#define SDK 1\n")
+    one.write("main.c", '#include "sdk.h"\n' + FILES["main.c"])
+    one.manifest(f"-g -I{one.root.parent}/sdk")
+    one.build()
+    deploy = one.root / "deploy.toml"
+    deploy.write_text(deploy.read_text().replace("[cache]", f'places = {{ SDK = "{one.root.parent}/sdk" }}\n[cache]'))
+    assert "executed" not in one.build()
+    assert one.build() == {} and one.nothing_for_ninja()
+    one.write("../sdk/sdk.h", "#define SDK 2\n")
+    assert one.build()["executed"] == ["main.o"]
+    deploy.write_text(deploy.read_text().replace('directory = "out"', 'directory = "out"\nprefix_map = "all"'))
+    assert "main.o" in one.build()["executed"], "that changes what is made"
+
+
+def test_what_runs_each_time_does_so_though_nothing_moves(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.manifest(
+        more="rule say\n  command = echo each >> said; touch each\nbuild each: say none\nbuild none: phony\n"
+        "default each app\n"
+    )
+    for times in (1, 2, 3, 4):
+        one.build()
+        assert one.read("said").decode().count("each") == times
+
+
+def test_a_variable_that_compilers_look_at_is_seen(tree: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = tree()
+    one.build()
+    assert one.build() == {}
+    monkeypatch.setenv("CPATH", str(one.root / "late"))
+    assert sorted(one.build()) != []
+
+
 def test_a_deleted_directory_comes_back_from_the_cache(tree: Callable[..., Tree]) -> None:
     one = tree()
     one.build()
