@@ -90,7 +90,7 @@ def count_events(counts: Counts) -> None:
     def hook(event: str, args: "tuple[Any, ...]") -> None:
         if event == "open" and (name := counts.relative(args[0])) is not None:
             counts.opened.append(name)
-        elif event == "subprocess.Popen":
+        elif event in ("subprocess.Popen", "os.posix_spawn"):
             counts.spawned.append([os.fsdecode(word) for word in args[1]])
 
     sys.addaudithook(hook)
