@@ -300,7 +300,8 @@ class VirtualPort:
 
     def _set_lines(self, dtr: bool, rts: bool) -> None:
         self._require_open()
-        if self._waits_for_power and rts and not dtr:  # whatever it did is lost
+        if self._waits_for_power and rts and not dtr and not self.board.faults.texts:
+            # Whatever it did is lost. A fault may wait for that boot.
             self.cable.set_lines(dtr, rts)
         self._pump()
         self._dtr, self._rts = dtr, rts

@@ -32,7 +32,7 @@ def parse(text: str) -> tuple[str, ...] | None:
     joined = text.replace("\\\r\n", " ").replace("\\\n", " ")
     if "\\" in joined:
         joined = _ESCAPED.sub(_protected, joined)
-    plain = "\\" not in joined and "$" not in joined  # as almost all of them are
+    plain = "\\" not in joined and "$" not in joined and "\0" not in joined  # as almost all of them are
     for line in joined.replace("\r\n", "\n").split("\n"):
         words = [word if plain else _unescape(word) for word in line.replace("\t", " ").split(" ") if word]
         if not words:

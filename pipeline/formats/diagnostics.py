@@ -31,13 +31,16 @@ _LLD_OBJECT = re.compile(
     r"^>>> (?: ++|(?:referenced by|defined in) )(?P<object>(?>[^\s:]*\.o))[^\s:]*+:\((?P<part>.*)\)$"
 )
 _GNU_FUNCTION = re.compile(r"^(?P<object>\S+?): in function [`'](?P<name>.*)':$")
+# A possessive group loses characters in Python before 3.11.5 (gh-106052): so it is said what must not be there.
 _GNU_SITE = re.compile(
-    r"^(?:(?P<object>[^\s:]+\.o):)?+(?P<path>[^\s:(]*+):?+(?:(?P<line>\d++)|(?:\S+:)?\((?P<part>[^()\s]*+)\)): "
+    r"^(?:(?P<object>[^\s:]+\.o):|(?![^\s:]+\.o:))"
+    r"(?P<path>[^\s:(]*+):?+(?:(?P<line>\d++)|(?:\S+:)?\((?P<part>[^()\s]*+)\)): "
     r"(?P<text>(?:undefined reference|multiple definition|relocation truncated|dangerous relocation|syntax error|"
     r"unrecognised|undefined symbol|nonconstant|redefinition|memory region).*)$"
 )
 _GNU_FIRST = re.compile(
-    r"^(?P<text>multiple definition of .*?); (?:[^\s:]+\.o:)?+(?P<path>[^\s:]*+):(?P<line>\d++): first defined here$"
+    r"^(?P<text>multiple definition of .*?); (?:[^\s:]+\.o:|(?![^\s:]+\.o:))"
+    r"(?P<path>[^\s:]*+):(?P<line>\d++): first defined here$"
 )
 _RUST = re.compile(r"^error(?:\[(?P<code>E\d{1,6})\])?: (?P<text>.*)$")
 _RUST_PLACE = re.compile(r"^ {0,12}--> (?P<path>[^\s:][^:]*):(?P<line>\d{1,9}):(?P<column>\d{1,9})$")
