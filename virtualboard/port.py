@@ -167,6 +167,10 @@ class VirtualPort:
         self._dtr = self._rts = True
         self.cable.set_baud(self._baud)
         self.cable.set_lines(True, True)
+        if self._waits_for_power and self.board.faults.texts:
+            # A fault may wait for the boot that a reset would spare.
+            self._waits_for_power = False
+            self.board.power_on()
 
     def close(self) -> None:
         """Drop both lines at once, as a closed tty does, and release the board. Idempotent."""
@@ -300,8 +304,7 @@ class VirtualPort:
 
     def _set_lines(self, dtr: bool, rts: bool) -> None:
         self._require_open()
-        if self._waits_for_power and rts and not dtr and not self.board.faults.texts:
-            # Whatever it did is lost. A fault may wait for that boot.
+        if self._waits_for_power and rts and not dtr:  # whatever it did is lost
             self.cable.set_lines(dtr, rts)
         self._pump()
         self._dtr, self._rts = dtr, rts
