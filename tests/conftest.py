@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _compiled_modules(config: pytest.Config) -> str:
     """Where this run's processes keep compiled modules: beside pytest's own cache, for the next run too, else in a
     directory that goes with this run."""
-    if config.cache is not None:
+    if getattr(config, "cache", None) is not None:
         with contextlib.suppress(OSError):
             place = config.cache.mkdir("pycache")
             if os.access(place, os.W_OK):

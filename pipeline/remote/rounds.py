@@ -204,7 +204,9 @@ class Rounds:
                 self._put_back(wire) if is_usable else self._drop(wire)
                 one.again([*rest])
             except (OSError, EOFError) as error:
-                if type(error).__name__ in _HOPELESS:
+                if self._now_s() >= one.until_s:
+                    one.stop()  # nobody failed: whoever waits for the round just has not woken yet
+                elif type(error).__name__ in _HOPELESS:
                     one.give_up([*rest], _said(error))
                 elif len(rest) < len(batch):
                     one.again([*rest])  # some servers answer only so many on one connection

@@ -48,13 +48,19 @@ def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "_FIRST_PAUSE_S", 0.001)
 
 
-def client(server: CacheServer, *, writes: bool = True, authorization: str = "") -> HttpCache:
+def client(
+    server: CacheServer,
+    *,
+    writes: bool = True,
+    authorization: str = "",
+    now_s: Callable[[], float] = SystemClock().now_s,
+) -> HttpCache:
     mine = HttpCache(
         server.url,
         Endpoint(*server.server_address[:2]),  # type: ignore[arg-type]
         writes=writes,
         authorization=authorization,
-        now_s=SystemClock().now_s,
+        now_s=now_s,
         jitter=lambda: 0.5,
     )
     server.clients.append(mine)
@@ -333,6 +339,26 @@ def test_some_answers_in_time_are_used_and_the_rest_is_not_waited_for(server: Ca
     server.raw = lambda verb, path: silence(server.stopped) if slow in path else None
     mine = client(server)
     assert mine.find([KEY, slow], BlobStore(tmp_path / "mine")) == {KEY: RESULT}
+    assert "only 1 of 2 questions were answered in time; this run goes on without it" in mine.notes()[0]
+
+
+def test_what_ran_out_of_time_is_late_also_when_its_thread_sees_it_first(server: CacheServer, tmp_path: Path) -> None:
+    """The one that waits for the round may wake long after the deadline; the tries that fit in between are no failures."""
+    filled(server, tmp_path)
+    slow = ActionKey("cd" * 32)
+    ahead_s = 0.0
+
+    def much_later(verb: str, path: str) -> bytes | None:
+        nonlocal ahead_s
+        if slow not in path:
+            return None
+        ahead_s = 60.0
+        return b""
+
+    server.raw = much_later
+    mine = client(server, now_s=lambda: SystemClock().now_s() + ahead_s)
+    assert mine.find([KEY, slow], BlobStore(tmp_path / "mine")) == {KEY: RESULT}
+    assert mine.counts().failed == 1 and server.count("GET", slow) == 1
     assert "only 1 of 2 questions were answered in time; this run goes on without it" in mine.notes()[0]
 
 
