@@ -17,7 +17,6 @@ from cache.actions import ActionResult, OutputFile
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest, digest_bytes
 from cache.remote import RemoteCounts
-from pipeline.effects.clock import SystemClock
 from pipeline.remote import http_cache, rounds
 from pipeline.remote.http_cache import HttpCache
 from pipeline.remote.wire import Endpoint
@@ -53,7 +52,7 @@ def client(
     *,
     writes: bool = True,
     authorization: str = "",
-    now_s: Callable[[], float] = SystemClock().now_s,
+    now_s: Callable[[], float] = time.monotonic,
 ) -> HttpCache:
     mine = HttpCache(
         server.url,
@@ -343,7 +342,7 @@ def test_some_answers_in_time_are_used_and_the_rest_is_not_waited_for(server: Ca
 
 
 def test_what_ran_out_of_time_is_late_also_when_its_thread_sees_it_first(server: CacheServer, tmp_path: Path) -> None:
-    """The one that waits for the round may wake long after the deadline; the tries that fit in between are no failures."""
+    """Who waits for the round may wake long after its deadline; the tries that fit in between are no failures."""
     filled(server, tmp_path)
     slow = ActionKey("cd" * 32)
     ahead_s = 0.0
@@ -356,7 +355,7 @@ def test_what_ran_out_of_time_is_late_also_when_its_thread_sees_it_first(server:
         return b""
 
     server.raw = much_later
-    mine = client(server, now_s=lambda: SystemClock().now_s() + ahead_s)
+    mine = client(server, now_s=lambda: time.monotonic() + ahead_s)
     assert mine.find([KEY, slow], BlobStore(tmp_path / "mine")) == {KEY: RESULT}
     assert mine.counts().failed == 1 and server.count("GET", slow) == 1
     assert "only 1 of 2 questions were answered in time; this run goes on without it" in mine.notes()[0]
