@@ -79,7 +79,8 @@ def _known_certificates() -> bytes | None:
 
 def why(trouble: RpcTrouble) -> str:
     """What is the matter with a server, to follow its name and a colon."""
-    if trouble.code == DEADLINE_EXCEEDED:
+    # gRPC gives a new connection as long as the call; whichever of the two clocks rings first names it.
+    if trouble.code == DEADLINE_EXCEEDED or (trouble.code == UNAVAILABLE and "timed out" in trouble.text):
         return "it does not answer in time"
     if trouble.code == UNAVAILABLE:
         # gRPC writes what it tried before what came of it.
