@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.durable import open_regular, read_file, write_atomic
-from cache.statebytes import decode, encode
+from cache.statebytes import beginning, decode, encode
 
 __all__ = ["decode", "encode", "load", "load_named", "name_of", "save"]
 
@@ -48,9 +48,7 @@ def name_of(path: Path, kind: str) -> bytes:
     finally:
         os.close(handle)
     end = head.find(b"\n")
-    return (
-        head[:end] if end > 0 and head.startswith(encode(kind, None).rpartition(b" ")[0].rpartition(b" ")[0]) else b""
-    )
+    return head[:end] if end > 0 and head.startswith(beginning(kind)) else b""
 
 
 def save(path: Path, kind: str, value: Any) -> None:
