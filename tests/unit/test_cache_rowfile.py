@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cache import rowfile
 from cache.rowfile import LazyRows, RowFile
 
-SECTIONS = ({f"name {n}": (n, b"x" * n) for n in range(200)}, {}, {"one": 1, "\udcff": 2})
+SECTIONS: tuple[dict[str, Any], ...] = ({f"name {n}": (n, b"x" * n) for n in range(200)}, {}, {"one": 1, "\udcff": 2})
 
 
 def written(path: Path) -> RowFile:
