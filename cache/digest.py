@@ -21,7 +21,6 @@ ActionKey = NewType("ActionKey", str)
 """SHA-256 of an action's canonical encoding and its input digests, 64 lower-case hex digits."""
 
 _HEX_64 = re.compile("[0-9a-f]{64}").fullmatch
-_ALL_HEX = re.compile("[0-9a-f]*").fullmatch
 
 
 class Digest(NamedTuple):
@@ -51,7 +50,11 @@ def is_hex_name(name: object) -> bool:
 
 def are_hex_names(names: Collection[str]) -> bool:
     """`is_hex_name` of all of these strings, for the price of a few."""
-    return set(map(len, names)) <= {64} and _ALL_HEX("".join(names)) is not None
+    text = "".join(names)
+    try:
+        return set(map(len, names)) <= {64} and bytes.fromhex(text).hex() == text
+    except ValueError:
+        return False
 
 
 def digest_bytes(data: bytes) -> Digest:

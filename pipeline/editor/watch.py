@@ -24,13 +24,14 @@ from cache.durable import FileLock, read_file
 from cache.named_tuple import NamedTuple
 from pipeline import events
 from pipeline.editor.cancel_policy import CancelPolicy
-from pipeline.editor.watch_set import WatchSet, unfinished, watch_set
+from pipeline.editor.watch_set import OWN_FILES, WatchSet, is_scratch, unfinished, watch_set
 from pipeline.effects import run_log
 from pipeline.effects.api import Clock
 from pipeline.effects.background import BackgroundRun
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.file_events import DirectoryWatcher
 from pipeline.fastpath import from_service, stamp_of
+from pipeline.fastpath.state import files_since
 from pipeline.fastpath.watched import file_clock
 from pipeline.model import EventKind
 from pipeline.run.lock import writing_lock
@@ -83,6 +84,10 @@ class WatchLoop:
         self._failed = False
         self._stale = False
         """Was there a save that no run has begun after?"""
+        self._odd = False
+        """And was it another one than of a file that is known, so that there may be more to watch?"""
+        self._since: tuple[tuple[str, str], ...] = ()
+        """What the last look at what matters followed from; empty where that is not known."""
         self._stops = 0
         self._cancels = CancelPolicy()
         self._must_end = False
@@ -100,7 +105,7 @@ class WatchLoop:
             self._build()
             before: tuple[str, ...] = ()
             while not self._stops:
-                self._look(watcher)
+                self._look_again(watcher)
                 # A file may have been saved or removed after the build looked at it and before this did. An action that
                 # is never up to date says the same each time, and must not build for ever.
                 missed = () if self._failed or self._stale else unfinished(self._root, self._options)
@@ -117,9 +122,18 @@ class WatchLoop:
     # --- what happens ---------------------------------------------------------------------------
 
     def _look(self, watcher: DirectoryWatcher) -> None:
-        """WatchLoop what matters now."""
-        self._set = watch_set(self._root, self._options)
+        """Watch what matters now."""
+        since = files_since(str(self._root))
+        self._set, self._odd = watch_set(self._root, self._options), False
+        # Of what was written meanwhile nobody knows what it is about.
+        self._since = since if since == files_since(str(self._root)) else ()
         watcher.watch(self._set.directories)
+
+    def _look_again(self, watcher: DirectoryWatcher) -> None:
+        """The same after a build. One that changed few known files reads and looks for what the one before did, so that
+        an edit among ten thousand files need not find out anew what matters."""
+        if self._odd or not self._since or self._since != files_since(str(self._root)):
+            self._look(watcher)
 
     def _await(self, watcher: DirectoryWatcher, timeout_s: float | None) -> None:
         """Wait for a save that matters, the end, or `timeout_s`."""
@@ -128,7 +142,7 @@ class WatchLoop:
         with suppress(Empty):
             while not (self._stops or self._stale):
                 self._take(self.events.get(timeout=timeout_s))
-        if self._stale:
+        if self._stale and self._odd:
             self._look(watcher)
 
     def _take(self, event: Event) -> None:
@@ -140,15 +154,26 @@ class WatchLoop:
 
     def _matters(self, paths: frozenset[str]) -> bool:
         paths = frozenset(path for path in paths if self._is_news(path))
+        odd = not all(map(self._is_known, paths))
         if self._set.concerns(paths) or not self._set.directories.isdisjoint(paths):
+            self._odd = self._odd or odd
             return True
         if self._failed and self._set.may_concern(paths):
+            self._odd = True
             return True
         # a file that came, went or was renamed; a directory that did
         now = watch_set(self._root, self._options)
         moved = now.declared != self._set.declared or now.directories != self._set.directories
         self._set = now
+        self._odd = self._odd or moved
         return moved
+
+    def _is_known(self, path: str) -> bool:
+        """Is it a file that matters, and says nothing of which others do, or one that comes and goes beside it?"""
+        if is_scratch(os.path.basename(path)):  # noqa: PTH119
+            return True
+        own = os.path.dirname(path) == str(self._root) and os.path.basename(path) in OWN_FILES  # noqa: PTH119, PTH120
+        return path in self._set.files and not own and os.path.isfile(path) and not os.path.islink(path)  # noqa: PTH113, PTH114
 
     def _is_news(self, path: str) -> bool:
         """Not when the file is as it was when we were told of it before: one save can be reported twice, by the end of

@@ -44,7 +44,7 @@ class WatchSet(NamedTuple):
         return any(
             os.path.dirname(path) in self.directories  # noqa: PTH120
             and not path.startswith(self.products)
-            and not _is_scratch(os.path.basename(path))  # noqa: PTH119
+            and not is_scratch(os.path.basename(path))  # noqa: PTH119
             for path in paths
         )
 
@@ -162,6 +162,6 @@ def _with_link_targets(files: set[str]) -> set[str]:
     return found
 
 
-def _is_scratch(name: str) -> bool:
+def is_scratch(name: str) -> bool:
     """Names that editors use for a moment: swap files, backups, Vim's probe `4913`."""
     return name.startswith((".", "#")) or name.endswith(("~", ".swp", ".tmp")) or name.isdigit()

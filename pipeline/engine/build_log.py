@@ -368,7 +368,7 @@ def _is_pairs(value: Any) -> bool:
 
 
 def _is_observed(value: Any) -> bool:
-    return _is_pairs(value) and are_hex_names({sha256 for _, sha256 in value})
+    return _is_pairs(value) and are_hex_names([sha256 for _, sha256 in value])
 
 
 def _is_how(value: Any) -> bool:

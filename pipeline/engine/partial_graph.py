@@ -7,8 +7,9 @@ decided as ever. Invariant: every action that is skipped uses no moved file, nor
 make again. What cannot be told cheaply is None: then the whole graph is looked at.
 
     index = (inputs, actions by stage, tools, run environment, rows, users)
-    rows  = per action (name of its record, stage, cacheable, counter, places of its outputs among the paths of the fast
-            path, places of the actions that come after it, its statement as bytes)
+    rows  = per action, as bytes, since few are looked into: (name of its record, stage, cacheable, counter, places of
+            its outputs among the paths of the fast path, places of the actions that come after it, its statement as
+            bytes)
     users = per file, in the order of the fast path's paths, the places of the rows that use it; None when too many do,
             or when it may decide which rows there are
 """
@@ -67,7 +68,7 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
         makes = tuple([places.get(path, -1) for path in action.outputs])
         what = (record_name(action), str(action.stage), action.cacheable, action.count_as)
         statement = b"" if action.statement is None else marshal.dumps(tuple(action.statement))
-        rows.append((*what, makes, _few(followers), statement))
+        rows.append(marshal.dumps((*what, makes, _few(followers), statement)))
     # What stage link reads and nobody makes (the partition table) may decide which actions there are.
     late = {path for action in order if action.stage is Stage.LINK for path in _read_by(records, action)}
     late -= workspace.graph.producer.keys()
@@ -92,7 +93,7 @@ def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords)
     """The actions that the moved files (place in `paths` -> path below the project, or absolute) may concern, None when
     it must be asked of all of them."""
     inputs, totals, tools, env, rows, users = marshal.loads(index)
-    left: set[int] = set()
+    left: dict[int, Any] = {}
     waiting: list[int] = []
     for file in moved:
         if users[file] is None:
@@ -102,15 +103,15 @@ def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords)
         place = waiting.pop()
         if place in left:
             continue
-        left.add(place)
-        followers = rows[place][5]
+        left[place] = marshal.loads(rows[place])
+        followers = left[place][5]
         if followers is None or len(left) > MANY:
             return None
         waiting += followers
     actions, known, read, found = [], {}, set[str](), set[str]()
     skipped = {Stage(name): total for name, total in totals.items()}
     for place in sorted(left):
-        name, stage, cacheable, count_as, _, _, statement = rows[place]
+        name, stage, cacheable, count_as, _, _, statement = left[place]
         record = records.get(name)
         if record is None or stage == Stage.FINGERPRINT:
             return None  # what such a one makes says which actions there are
@@ -128,7 +129,7 @@ def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords)
     believed = frozenset(path for path in read if path[0] not in "/{")
     makes: dict[int, str] = {}
     for place, action in zip(sorted(left), actions, strict=True):
-        makes.update(zip(rows[place][4], action.outputs, strict=True))
+        makes.update(zip(left[place][4], action.outputs, strict=True))
     by_name = {row[0]: Tool(*row) for row in tools}
     return PartialGraph(tuple(actions), by_name, env, SkippedActions(inputs, skipped, believed), makes, known)
 

@@ -52,7 +52,7 @@ STATE_OF_OTHERS = ".deploy/tool-fingerprints.v1.state"
 OTHERS_KIND = "tool fingerprints 1"
 """The value is path -> (stamp, fingerprint) of files that no action names: tools, configuration, this program."""
 
-USAGE_KIND = "usage index 1"
+USAGE_KIND = "usage index 2"
 """The value is (token, usage index); see `engine/partial_graph.py`."""
 
 FORMER_DIRECTORIES = (".deploy/gate.v1",)
@@ -93,6 +93,17 @@ def _shared(base: str, paths: Sequence[str], directory: str, count: int) -> str 
 
 def _from(base: str, paths: Sequence[str]) -> str:
     return "\0".join(path[len(base) :] or "." for path in paths)
+
+
+def files_since(root: str) -> tuple[tuple[str, str], ...]:
+    """What tells whether all states of a project name the same files as before, and hold the same paths to be empty:
+    when only stamps were written into them since, it is equal. Empty where there is no state, as during a run."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in sorted(os.scandir(f"{root}/{DIRECTORY}"), key=lambda entry: entry.name):
+            if entry.name.endswith(".state") and (state := load(entry.path)) is not None:
+                found.append((entry.name, str(state[0].facts.get("since", state[0].token))))
+    return tuple(found)
 
 
 class FastPathState:
@@ -344,6 +355,7 @@ class FastPathState:
             return False
         who = identity(self._root)
         count = len(stamps)
+        facts = {**facts, "since": token}
         snapshot = Snapshot(who, {}, environment, tuple(absent), helper, facts, token, len(files), count, listing)
         return self._write(snapshot, usage([names[path] for path in files]), contents)
 
