@@ -16,7 +16,7 @@ from cache import statefile
 from cache.durable import write_atomic
 from cache.statebytes import encode
 from pipeline import fastpath
-from pipeline.fastpath import KIND, FileStamp, Snapshot, identity, stamp_of, state_path, touched
+from pipeline.fastpath import KIND, FileStamp, FirstLook, Snapshot, identity, stamp_of, state_path, touched
 from pipeline.fastpath.state import listing_of
 from pipeline.service import inotify as notifications
 from pipeline.service.inotify import Inotify, InotifyEvent, MountTable
@@ -118,11 +118,22 @@ class StatedProject:
         statefile.save(state.with_suffix(touched.SUFFIX), touched.KIND, (snapshot.token, contents))
         write_atomic(state, encode(KIND, snapshot.values()), durable=False, own=True)
 
-    def on_disk(self) -> str | None:
+    def look(self) -> str | FirstLook | None:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.root)
-            found = fastpath.answer(ARGV)
+            return fastpath.answer(ARGV)
+
+    def on_disk(self) -> str | None:
+        found = self.look()
         return found if isinstance(found, str) else None
+
+    def tells_the_same(self, answer: VerdictAnswer) -> bool:
+        """Is what the service says to have moved, if it says so, what a look finds?"""
+        if not answer.moved:
+            return True
+        found = self.look()
+        told = ([*answer.moved], answer.stamp)
+        return answer.text is None and isinstance(found, FirstLook) and told == (found.places, found.stamp)
 
     def ask(self, argv: Sequence[str] = ARGV, **environment: str) -> VerdictAnswer:
         question = VerdictQuestion(identity(str(self.root)), argv, {**os.environ, **environment})
@@ -138,9 +149,9 @@ class StatedProject:
     def both(self) -> str | None:
         """What both say. The service may only say less, and after another look not even that."""
         first, disk = self.ask(), self.on_disk()
-        assert first.text in (None, disk), first
+        assert first.text in (None, disk) and self.tells_the_same(first), first
         second = self.settled()
-        assert second.text == disk, second
+        assert second.text == disk and self.tells_the_same(second), second
         return disk
 
 
@@ -315,7 +326,7 @@ def shuffle(project: StatedProject, rng: random.Random, steps: int, edits: Seque
             run_again(project, rng)
         found = project.ask() if rng.random() < 0.5 else None
         disk = project.on_disk()
-        assert found is None or found.text in (None, disk), (edit, found)
+        assert found is None or (found.text in (None, disk) and project.tells_the_same(found)), (edit, found)
         if rng.random() < 0.7:
             assert project.both() == disk, edit
         counts["yes" if disk else "look"] += 1
@@ -454,12 +465,42 @@ def test_a_new_state_is_followed_without_a_question(stated: StatedProject) -> No
     assert stated.ask().text == TEXT
 
 
+def test_what_moved_is_told_to_who_has_to_build(stated: StatedProject) -> None:
+    assert stated.settled().text == TEXT
+    (stated.root / "src/f1").write_text("other")
+    (stated.root / "include/f2").unlink()
+    told = stated.ask()
+    assert told.text is None and len(told.moved) > 1 and stated.tells_the_same(told)
+    assert stated.ask(PATH="/elsewhere").moved == (), "another one would be told of other files"
+
+
+def test_of_a_new_state_only_what_differs_is_looked_at(stated: StatedProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stated.settled().text == TEXT
+    counted: list[bytes] = []
+    real = os.stat
+    (stated.root / "src/f0").write_text("new")
+    run_again(stated, random.Random(0))
+    (stated.root / "src/f1").write_text("newer")
+
+    def stat(path: str) -> os.stat_result:
+        counted.append(os.fsencode(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "stat", stat)
+    [listener] = stated.inline.listeners.values()
+    listener()
+    files = {path.rpartition(b"/")[2] for path in counted} & {b"f0", b"f1", b"f2"}
+    assert files == {b"f0", b"f1"}
+    monkeypatch.undo()
+    assert stated.ask().text is None and stated.tells_the_same(stated.ask())
+
+
 def test_large_files_are_read_by_the_caller(stated: StatedProject, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stated.settled().text == TEXT
     path = stated.root / "src/f0"
     path.write_bytes(path.read_bytes())
     monkeypatch.setattr("pipeline.service.verdicts.MOST_BYTES", 3)
-    assert (stated.ask().why, stated.on_disk()) == ("files moved", TEXT)
+    assert (stated.ask(), stated.on_disk()) == (VerdictAnswer(None, "files moved", (), stated.ask().stamp), TEXT)
 
 
 @pytest.mark.parametrize(
