@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 from typing import NewType
 
 from cache.named_tuple import NamedTuple
@@ -20,6 +21,7 @@ ActionKey = NewType("ActionKey", str)
 """SHA-256 of an action's canonical encoding and its input digests, 64 lower-case hex digits."""
 
 _HEX_64 = re.compile("[0-9a-f]{64}").fullmatch
+_ALL_HEX = re.compile("[0-9a-f]*").fullmatch
 
 
 class Digest(NamedTuple):
@@ -45,6 +47,11 @@ def is_sound(digest: Digest) -> bool:
 def is_hex_name(name: object) -> bool:
     """Is that 64 lower-case hex digits, as the text of a SHA-256 is?"""
     return name.__class__ is str and _HEX_64(name) is not None
+
+
+def are_hex_names(names: Collection[str]) -> bool:
+    """`is_hex_name` of all of these strings, for the price of a few."""
+    return set(map(len, names)) <= {64} and _ALL_HEX("".join(names)) is not None
 
 
 def digest_bytes(data: bytes) -> Digest:

@@ -122,6 +122,18 @@ class StampTable:
                 self._entries[path] = entry
         return entry
 
+    def contents(self, paths: Sequence[str]) -> dict[str, Digest] | None:
+        """What the table holds of all of these, as `remembered` but for the price of a few of them; None where it lacks
+        one."""
+        rows, entries = self._rows, self._entries
+        try:
+            data = b"".join([rows[path] or _encode(entries[path]) for path in paths])
+        except KeyError:
+            return None
+        if len(data) != _ROW.size * len(paths):
+            return None
+        return {p: Digest(found[6].hex(), found[0]) for p, found in zip(paths, _ROW.iter_unpack(data), strict=True)}
+
     def stat(self, path: str) -> Entry | None:
         """The entry if the file certainly still is what it was; None if it moved, is missing or was never seen.
 

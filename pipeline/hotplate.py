@@ -2,9 +2,9 @@
 part in it where that shows nowhere, else doit.
 
 Stands above all folders, as `tasks.py` does, because it joins the fast path's look with the run. Knows when doit has
-nothing to add: one task of ours is asked for, with options of ours; the last run's state applies and nothing of the
-host part moved, so that nothing is to be built; and `dodo.py` holds nothing but our tasks, with no options of doit
-beside it (`fastpath/plain.py`; those files are among what the state depends on). Does not know what a stage does.
+nothing to add: one task of ours or host stages are asked for, with options of ours; the last run's state applies, and
+nothing but files of actions and directories moved since; and `dodo.py` holds nothing but our tasks, with no options of
+doit beside it (`fastpath/plain.py`; those files are among what the state depends on). Does not know what a stage does.
 Invariant: a run is begun once, here or by doit.
 """
 
@@ -12,20 +12,20 @@ import gc
 import os
 import sys
 
-from pipeline.fastpath import FirstLook, interrupt_again, load, moved, state_path
+from pipeline.fastpath import STAGES, FirstLook, interrupt_again, load, moved, state_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-STAGE_WORDS = frozenset({"verify-flash", "reflash", "reattach", "ttfb", "deploy"})
+STAGE_WORDS = frozenset({*STAGES, "verify-flash", "reflash", "reattach", "ttfb", "deploy"})
 
 
 def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> int:
     """Do what the fast path could not answer; the exit code. `name`: see `become_doit`."""
     if argv[:1] == ["monitor"]:
         monitor(argv[1:])
-    seen = deploy(argv) if look is None else look
+    seen = run(argv, look)
     from pipeline.fastpath.handover import become_doit
 
     return become_doit(argv, seen, name)
@@ -46,37 +46,48 @@ def monitor(argv: "Sequence[str]") -> None:
         raise SystemExit(execute(*values))
 
 
-def deploy(argv: "Sequence[str]") -> "FirstLook | None":
+def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | None":
     """Do the run without doit, and end the process as it ended. Returns where doit is needed: what was looked at on the
-    way, None when that was nothing."""
-    if argv and argv[0].partition(":")[0] not in STAGE_WORDS:
+    way, None when that was nothing. `look`: what the fast path saw, where it looked already."""
+    if look is None and argv and argv[0].partition(":")[0] not in STAGE_WORDS:
         return None
     from pipeline.cli import direct
 
     asked = direct.asked_of(argv)
     if asked is None or any(name.startswith("DOIT_") for name in os.environ):
+        return look
+    found, touched = look or _look_at(asked.profile), False
+    if found is None:
         return None
-    look = _look_at(asked.profile)
-    if look is None or not look.snapshot.facts.get("plain"):
-        # What moved was not read, as a run that is handed a look would believe.
-        return None if look is None or look.places else look
-    if look.places:
+    plain = found.snapshot.facts.get("plain")
+    if look is None and found.places:
+        # What moved was not read yet, as a run that is handed a look believes.
+        if not plain:
+            return None
         from pipeline.fastpath.touched import only_touched
 
-        if not only_touched(look.snapshot, look.places, look.path):
-            return look
-        look = None  # the run reads them too, and records their stamps
+        touched = only_touched(found.snapshot, found.places, found.path)
+    if not plain or not (touched or _only_builds(found)):
+        return found
     try:
-        code = direct.run_stages(asked, look)
+        # What was only touched is read by the run too, which records the stamps.
+        code = direct.run_stages(asked, None if touched else found)
     except Exception:  # as doit ends when something outside of a task raises
         import traceback
 
         sys.stderr.write(traceback.format_exc())
         code = direct.UNUSABLE
     if code is None:
-        return look
+        return found
     gc.disable()  # at its end Python would search all that is loaded for garbage
     raise SystemExit(code)
+
+
+def _only_builds(look: FirstLook) -> bool:
+    """Is what moved no more than files of actions, and directories? Neither says what doit is to do: that are
+    `dodo.py`, options of doit and installed packages."""
+    beside = [place for place in look.places if place >= look.snapshot.used_count]
+    return all(map(os.path.isdir, look.snapshot.paths_at(beside).values()))
 
 
 def _look_at(profile: str) -> "FirstLook | None":

@@ -39,7 +39,7 @@ SHOWN_REASONS = 3
 def __getattr__(name: str) -> Any:
     """`import *` asks for `__all__`. Where `doit` runs, ask the fast path first: if everything that the command line
     names is up to date it prints what doit would, and ends the process with 0. What is left of a warm `doit compile
-    link` then is doit's own start. A deploy that has nothing to build is done here too, without the list of tasks."""
+    link` then is doit's own start. Where doit would add nothing, the run is done here, without the list of tasks."""
     if name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     program = basename(sys.argv[0])
@@ -53,10 +53,9 @@ def __getattr__(name: str) -> Any:
         look = answer_and_end()
         if _stands_first(sys._getframe(1)):
             hand_over()
-        if look is None:
-            from pipeline.hotplate import deploy
+        from pipeline.hotplate import run as run_without_doit
 
-            look = deploy(sys.argv[1:])
+        look = run_without_doit(sys.argv[1:], look)
         if look is not None:
             DOIT_CONFIG["reporter"] = Reporter.after(look)
     return ["DOIT_CONFIG", *(found for found in globals() if found.startswith("task_"))]

@@ -1,6 +1,7 @@
-"""A deploy without doit: the stages that one name of the command line asks for, in doit's order, told to our reporter.
+"""A run without doit: the stages that the command line names, in doit's order, told to our reporter.
 
-Of a warm deploy doit's import, its search for plugins and its list of tasks would be the half. What a stage does, what
+Of a warm deploy, and of an edit of one file among many, doit's import, its search for plugins and its list of tasks
+would be the half. What a stage does, what
 is said and recorded, and how it ends are the run's and the reporter's, as with doit; here is only what doit does with
 our own tasks: their order, the question whether each is up to date, the end at the first failure, the exit code.
 Knows doit's contract with reporters. Does not know when this may be used: see `pipeline/hotplate.py`.
@@ -29,20 +30,25 @@ FAILED, BROKEN, UNUSABLE = 1, 2, 3
 
 
 class Asked(NamedTuple):
-    """A command line that selects one task of ours, and says nothing but options of ours."""
+    """A command line that selects one task of ours, or host stages, and says nothing but options of ours."""
 
-    task: str
+    tasks: tuple[str, ...]
     profile: str
 
 
 def asked_of(argv: Sequence[str]) -> Asked | None:
-    """None for any other command line: several tasks, other tasks, options of doit, variables, abbreviations."""
+    """None for any other command line: several tasks of devices, other tasks, options of doit, variables,
+    abbreviations."""
     words = iter(argv)
     task = next(words, DEPLOY)
-    if task.partition(":")[0] not in (*DEVICE_STAGES, DEPLOY) or "=" in task or "*" in task:
+    tasks = [task]
+    if task.partition(":")[0] not in (*HOST_STAGES, *DEVICE_STAGES, DEPLOY) or "=" in task or "*" in task:
         return None
     profile = ""
     for word in words:
+        if task in HOST_STAGES and word in HOST_STAGES:
+            tasks.append(word)
+            continue
         name, equals, value = word[2:].partition("=")
         if word[:2] != "--":
             return None
@@ -59,7 +65,7 @@ def asked_of(argv: Sequence[str]) -> Asked | None:
             profile = value
     if "/" in profile or "\\" in profile or profile.startswith("."):
         return None
-    return Asked(task, profile)
+    return Asked(tuple(tasks), profile)
 
 
 class StageTask:
@@ -105,9 +111,9 @@ def steps_of(run: Run) -> Mapping[str, StageTask]:
     return found
 
 
-def _needed(steps: Mapping[str, StageTask], name: str) -> Iterator[StageTask]:
-    """`name` and all that it depends on, in the order of `steps`."""
-    wanted = {name}
+def _needed(steps: Mapping[str, StageTask], names: Sequence[str]) -> Iterator[StageTask]:
+    """`names` and all that they depend on, in the order of `steps`."""
+    wanted = set(names)
     for step in reversed(list(steps.values())):
         if step.name in wanted:
             wanted.update(step.task_dep)
@@ -119,7 +125,7 @@ def run_stages(asked: Asked, look: FirstLook | None) -> int | None:
     is doit's to say. `look`: what this process saw of the host part. Raises SystemExit as a run of doit does."""
     run = current()
     steps = steps_of(run)
-    if asked.task not in steps:
+    if not steps.keys() >= set(asked.tasks):
         return None
     if look is not None:
         run.build.fastpath.believe(look)
@@ -127,8 +133,8 @@ def run_stages(asked: Asked, look: FirstLook | None) -> int | None:
     reporter = HotplateReporter(sys.stdout, run)
     code = 0
     try:
-        reporter.initialize(steps, [asked.task])
-        for step in _needed(steps, asked.task):
+        reporter.initialize(steps, [*asked.tasks])
+        for step in _needed(steps, asked.tasks):
             code = _done(run, reporter, step)
             if code:
                 break

@@ -389,6 +389,8 @@ class ActionRunner:
             after = self._table.current(path)
             if after is None or after.stamp != before.stamp or after.sha256 != before.sha256:
                 return path
+        if keyed.taken and (path := self._workspace.moved_meanwhile(keyed.taken)):
+            return path
         if found is None:
             return ""
         clock, moment = self._file_clock, start.moment

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cache import statefile
-from cache.digest import is_hex_name
+from cache.digest import are_hex_names, is_hex_name
 from cache.named_tuple import NamedTuple
 from pipeline.engine.inputs import Command
 from pipeline.model import STATEMENT_PROFILE, Action
@@ -173,9 +173,10 @@ class BuildRecords:
     def shared(self, value: _T) -> _T:
         """An equal tuple that is in use already, if any."""
         if not self._shared:
-            by_identity = {id(part): part for row in self._rows.values() for part in row[1:]}
-            for part in by_identity.values():
-                self._shared.setdefault(part, part)
+            for parts in list(zip(*self._rows.values(), strict=True))[1:]:
+                by_identity = dict(zip(map(id, parts), parts, strict=True))
+                for part in by_identity.values():
+                    self._shared.setdefault(part, part)
         return self._shared.setdefault(value, value)  # type: ignore[no-any-return]
 
     def plain(self) -> tuple[dict[str, Any], dict[str, str]]:
@@ -216,7 +217,7 @@ def _sound(saved: Any) -> dict[str, Any]:
     encoded, *shared = zip(*rows, strict=True)
     checks = (_is_how, _is_observed, _is_strings)
     for parts, is_sound in zip(shared, checks, strict=True):
-        if not all(map(is_sound, {id(part): part for part in parts}.values())):
+        if not all(map(is_sound, dict(zip(map(id, parts), parts, strict=True)).values())):
             return {}
     return saved if set(map(type, encoded)) == {bytes} else {}
 
@@ -240,7 +241,7 @@ def _is_pairs(value: Any) -> bool:
 
 
 def _is_observed(value: Any) -> bool:
-    return _is_pairs(value) and all(map(is_hex_name, {sha256 for _, sha256 in value}))
+    return _is_pairs(value) and are_hex_names({sha256 for _, sha256 in value})
 
 
 def _is_how(value: Any) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from cache.digest import ActionKey
+from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Outputs, Record
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from cache.actions import ActionResult
 
 
+MANY = 64
+"""Of an action with more inputs than this, those that are believed are not asked about one by one."""
+
+
 class MovedView(Protocol):
     """Answers about files that tell whether anything moved since the last recorded run."""
 
@@ -43,6 +47,11 @@ class MovedView(Protocol):
 
     def entry(self, path: str) -> Entry | None:
         """What the file holds; None when it is missing, or moved and nobody read it yet. May raise OSError."""
+        ...
+
+    @property
+    def believed(self) -> Collection[str]:
+        """Files that certainly are what the records of those who read them say."""
         ...
 
     def is_present(self, path: str) -> bool:
@@ -78,6 +87,10 @@ class ActionView(MovedView, Protocol):
     """Answers that also tell what to do. `symbols`: what placeholders stand for on this machine."""
 
     symbols: Mapping[str, str]
+
+    def contents(self, paths: Sequence[str]) -> Mapping[str, Digest]:
+        """What those of these files hold that are believed; without those of which `entry` must tell."""
+        ...
 
     def is_there(self, path: str, sha256: str, executable: bool) -> bool:
         """Is this output in place?"""
@@ -175,10 +188,16 @@ class Keyed(NamedTuple):
     inputs: tuple[tuple[str, Entry], ...]
     base: ActionKey
     lacks: str = ""
+    taken: Observed = ()
+    """Of an action with many inputs those that were not looked at, since they are believed; `inputs` are the others."""
 
     @property
     def observed(self) -> Observed:
-        return tuple((path, entry.sha256) for path, entry in self.inputs)
+        looked = [(path, entry.sha256) for path, entry in self.inputs]
+        if not self.taken:
+            return tuple(looked)
+        known = {**dict(self.taken), **dict(looked)}
+        return tuple([(path, known[path]) for path in self.command.inputs])
 
 
 class Blocked(NamedTuple):
@@ -216,7 +235,7 @@ def first_move(action: Action, view: MovedView) -> Cause | None:
     if command != record.command:
         return Cause(_command_moved(record, command, view))
     moved = (
-        _content_moved(InputKind.INPUT, record.inputs, view)
+        _content_moved(InputKind.INPUT, _doubted(record.inputs, view.believed), view)
         or view.once(record.discovered, lambda: _content_moved(InputKind.DISCOVERED, record.discovered, view))
         or view.once(record.absent, lambda: _appeared(record.absent, view))
         or _output_moved(record.outputs, view)
@@ -334,11 +353,12 @@ def _runs_as_ninja(action: Action, record: Record | None, view: ActionView) -> A
     return ActionDecision(Fate.RUN, keyed)
 
 
-def key_of(action: Action, view: MovedView) -> Keyed | Blocked:
+def key_of(action: Action, view: ActionView) -> Keyed | Blocked:
     """The action with its declared inputs as they are, or the one that is missing."""
     inputs = []
     lacks = ""
-    for path in action.inputs:
+    taken = view.contents(action.inputs) if action.statement is None and len(action.inputs) > MANY else {}
+    for path in action.inputs if not taken else [path for path in action.inputs if path not in taken]:
         try:
             entry = view.entry(path)
         except OSError as error:
@@ -350,8 +370,12 @@ def key_of(action: Action, view: MovedView) -> Keyed | Blocked:
         else:
             inputs.append((path, entry))
     command = command_of(action, view.tools)
-    base = base_key(command, [(path, entry.digest) for path, entry in inputs])
-    return Keyed(action, command, tuple(inputs), base, lacks)
+    digests = [(path, entry.digest) for path, entry in inputs]
+    if taken:
+        known = {**taken, **dict(digests)}
+        digests = [(path, known[path]) for path in action.inputs]
+    base = base_key(command, digests)
+    return Keyed(action, command, tuple(inputs), base, lacks, tuple([(path, d.hex) for path, d in taken.items()]))
 
 
 def look_up(keyed: Keyed, view: ActionView, refused: Collection[ActionKey] = ()) -> ActionDecision:
@@ -451,6 +475,11 @@ def _content_moved(kind: InputKind, observed: Observed, view: MovedView) -> KeyD
         if now != sha256:
             return KeyDifference(kind, path, sha256, now)
     return None
+
+
+def _doubted(observed: Observed, believed: Collection[str]) -> Observed:
+    """Those of them that must be asked about."""
+    return tuple([each for each in observed if each[0] not in believed]) if believed else observed
 
 
 def _appeared(absent: Sequence[str], view: MovedView) -> KeyDifference | None:

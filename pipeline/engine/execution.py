@@ -154,6 +154,11 @@ def _waited_for(workspace: Workspace, action: Action) -> str:
         return next((word for word in named if has_no_end(workspace.resolve(word))), "")
     if not action.depfile:
         return ""
+    if action.count_as == "linked":
+        # What a script names is an input, so that no more is searched than what lies beside it; objects are most of a
+        # link's inputs, and nothing is found beside one.
+        beside = {posixpath.dirname(path) for path in action.inputs if path[-2:] != ".o"}
+        return next(filter(None, map(workspace.waiting_files.beside, sorted(beside))), "")
     return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *workspace.searches.of(action).every))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from cache.actions import ActionCache, ActionResult
 from cache.blobs import BlobStore
-from cache.digest import ActionKey, Fingerprint
+from cache.digest import ActionKey, Digest, Fingerprint
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry, Stamp, StampTable
 from pipeline.engine.build_log import Observed, Record
@@ -154,6 +154,13 @@ class _Future:
     def entry(self, path: str) -> Entry | None:
         made = self._made(path)
         return self._after[made] if made else self._now(path)
+
+    @property
+    def believed(self) -> Collection[str]:
+        return ()
+
+    def contents(self, paths: Sequence[str]) -> Mapping[str, Digest]:
+        return {}
 
     def is_present(self, path: str) -> bool:
         return self._made(path) != "" or self._now(path) is not None

@@ -48,6 +48,10 @@ class KeySink(Protocol):
         """One part without a name for each."""
         ...
 
+    def files(self, kind: InputKind, files: Iterable[FileDigest]) -> None:
+        """One part for each."""
+        ...
+
 
 class HashSink:
     """Hashes the parts."""
@@ -67,6 +71,16 @@ class HashSink:
             return
         encoded = [word.encode("utf-8", "surrogateescape") for word in values]
         self._parts += [b"%b%d:%b" % (label, len(data), data) for data in encoded]
+
+    def files(self, kind: InputKind, files: Iterable[FileDigest]) -> None:
+        # As above: a link has one for each unit of a project.
+        text, said = self._label(kind).decode(), [(path, str(digest)) for path, digest in files]
+        joined = "".join([f"{text}{len(path)}:{path}{len(value)}:{value}" for path, value in said])
+        if joined.isascii():
+            self._parts.append(joined.encode())
+            return
+        for path, value in said:
+            self.part(kind, path, value)
 
     def _label(self, kind: InputKind) -> bytes:
         try:
@@ -91,6 +105,9 @@ class ExplainSink:
     def words(self, kind: InputKind, values: Sequence[str]) -> None:
         self.parts += [Part(kind, "", value) for value in values]
 
+    def files(self, kind: InputKind, files: Iterable[FileDigest]) -> None:
+        self.parts += [Part(kind, path, str(digest)) for path, digest in files]
+
 
 def walk_base(sink: KeySink, command: Command, inputs: Sequence[FileDigest]) -> None:
     """The command and its declared inputs, in declared order (it can matter: a linker reads its inputs in order)."""
@@ -107,14 +124,12 @@ def walk_base(sink: KeySink, command: Command, inputs: Sequence[FileDigest]) -> 
     sink.part(InputKind.SALT, "", command.salt)
     for path in command.absent:
         sink.part(InputKind.ABSENT, path, "")
-    for path, digest in inputs:
-        sink.part(InputKind.INPUT, path, str(digest))
+    sink.files(InputKind.INPUT, inputs)
 
 
 def walk_discovered(sink: KeySink, discovered: Iterable[FileDigest], absent: Iterable[str]) -> None:
     """What the tool read beside its declared inputs, and which files it would have read had they existed."""
-    for path, digest in discovered:
-        sink.part(InputKind.DISCOVERED, path, str(digest))
+    sink.files(InputKind.DISCOVERED, discovered)
     for path in absent:
         sink.part(InputKind.ABSENT, path, "")
 

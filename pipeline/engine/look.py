@@ -8,7 +8,7 @@ the content that was looked at and never what lies there later. What the run its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from cache.stamps import Entry
 from pipeline.engine.absent_places import AbsentPlaces
@@ -69,6 +69,10 @@ class Look:
                 entry = None
             self.entries[path] = entry
             return entry
+
+    @property
+    def believed(self) -> Collection[str]:
+        return self._workspace.believed
 
     def is_present(self, path: str) -> bool:
         """By at most one stat per look."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from cache.actions import ActionResult
-from cache.digest import ActionKey
+from cache.digest import ActionKey, Digest
 from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
@@ -101,6 +101,15 @@ class Observer:
                 return self._table.current(path)
             self._seen[path] = self._table.current(path)
         return self._seen[path]
+
+    @property
+    def believed(self) -> Collection[str]:
+        return self._workspace.believed
+
+    def contents(self, paths: Sequence[str]) -> Mapping[str, Digest]:
+        believed = self._workspace.believed
+        # What was looked at, since an action made it, is not among them.
+        return (self._table.contents([path for path in paths if path in believed]) or {}) if believed else {}
 
     def is_present(self, path: str) -> bool:
         """Is there a file? By one stat per run if no action makes it."""

@@ -48,6 +48,14 @@ class WaitingFiles:
                 return self._found[directory]
         return ""
 
+    def beside(self, directory: str) -> str:
+        """The same of what lies in this directory itself; it is listed each time."""
+        with contextlib.suppress(OSError), os.scandir(f"{self._root}/{directory}") as scan:
+            for entry in scan:
+                if entry.name.lower().endswith(SUFFIXES) and not entry.is_file() and has_no_end(entry.path):
+                    return f"{directory}/{entry.name}" if directory not in ("", ".") else entry.name
+        return ""
+
     def _below(self, directory: str) -> str:
         waiting, seen = [directory], {directory}
         while waiting:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
-from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved, load_saved, record_name
+from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Observed, Record, Saved, load_saved, record_name
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.former_outputs import FormerOutputs
 from pipeline.engine.inputs import command_of
@@ -94,11 +94,13 @@ class Host(NamedTuple):
 class SkippedActions(NamedTuple):
     """What an engine is not told of because it is up to date: all inputs, and how many actions of each stage.
     `believed`: inputs of the actions that it is told of which this process found unmoved and none of these makes. They
-    are not looked at again before an action; after it they are."""
+    are not looked at again before an action; after it they are. `moved_products` tells that at once of
+    all below build/: which are no more what they were; None when it cannot tell."""
 
     inputs: int
     actions: Mapping[Stage, int]
     believed: frozenset[str] = frozenset()
+    moved_products: Callable[[], Collection[str] | None] = lambda: None
 
 
 class Workspace:
@@ -218,6 +220,22 @@ class Workspace:
     def record(self, action: Action) -> Record | None:
         """The last recorded run of `action`."""
         return self.records.get(record_name(action))
+
+    def moved_meanwhile(self, observed: Observed) -> str:
+        """The first of these believed files that is no more what it was, `""` if there is none. Raises OSError."""
+        assert self.skipped is not None  # else nothing is believed
+        products = self.skipped.moved_products()
+        moved = set[str]()
+        if products is not None:
+            moved.update(products)
+            observed = tuple([each for each in observed if not each[0].startswith("build/")])
+        for path, sha256 in observed:
+            before, now = self.table.remembered(path), self.table.current(path)
+            if now is None or now != before or now.sha256 != sha256:
+                moved.add(path)
+        moved &= self.believed
+        self.believed -= moved
+        return min(moved, default="")
 
     # --- which files there are --------------------------------------------------------------------
 

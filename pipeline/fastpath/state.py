@@ -114,6 +114,8 @@ class FastPathState:
         """The snapshot with its usage index and fingerprints where only files of actions had moved: what they say of
         everything else holds for the rest of this process."""
         self._first_look: FirstLook | None = None
+        self._moved_since: set[int] = set()
+        """What was seen to have moved of what `_former` names."""
 
     def believe(self, look: FirstLook) -> None:
         """This process looked before it became `doit`: the first question is answered from there."""
@@ -204,16 +206,34 @@ class FastPathState:
         return saved[1], {place: os.fsdecode(path).removeprefix("./") for place, path in paths.items()}
 
     def moved_beside(self, places: Container[int]) -> bool:
-        """Has anything moved by now, of what `usage_index` found as it was, but the files at these places? A directory
-        in which files were made anew has not, if it holds the same names."""
-        if self._former is None:
-            return True
-        found = moved(self._former[0], self._root)
-        if found is None:
+        """Has anything moved by now outside of build/, of what `usage_index` found as it was, but the files at these
+        places? A directory in which files were made anew has not, if it holds the same names."""
+        found = self._look_again(made=False)
+        if self._former is None or found is None:
             return True
         beside = [place for place in found if place not in places]
         snapshot, _, contents = self._former
         return len(_listed_again(snapshot, contents, beside)) < len(beside)
+
+    def moved_products(self) -> list[str] | None:
+        """What has moved by now below build/, of what `usage_index` found as it was (paths relative to the project),
+        None when that cannot be told."""
+        found = self._look_again(made=True)
+        if self._former is None or found is None:
+            return None
+        return [os.fsdecode(path).removeprefix("./") for path in self._former[0].paths_at(found).values()]
+
+    def _look_again(self, *, made: bool) -> list[int] | None:
+        """One half of a look: at what lies below build/, or at the rest."""
+        if self._former is None:
+            return None
+        half, ranges = _half(self._former[0], made=made)
+        found = moved(half, self._root)
+        if found:
+            places = list(itertools.chain.from_iterable(ranges))
+            found = [places[n] for n in found]
+            self._moved_since.update(found)
+        return found
 
     def withdraw(self) -> None:
         """Something is about to be done: no process may believe the old state from here on, nor may this one. Those of
@@ -342,8 +362,9 @@ class FastPathState:
             except OverflowError:
                 return False
             contents[place] = b"" if place in made else _fingerprint(table, path)
-        beside = [place for place in moved(former, self._root) or () if place not in changed]
-        for place, listed in _listed_again(former, old, beside).items():
+        beside = self._moved_since.difference(changed)
+        beside.update(_directories_of(former, [path for path, _ in changed.values()]))
+        for place, listed in _listed_again(former, old, sorted(beside)).items():
             if listed is not None:  # else the next run lists it again
                 numbers[3 * place : 3 * place + 3] = array("Q", listed)
         token = os.urandom(8).hex()
@@ -453,6 +474,32 @@ def _listed_again(snapshot: Snapshot, contents: Sequence[bytes], places: Sequenc
         if contents[place] and contents[place] == touched.of_directory(name):
             listed[place] = stamp
     return listed
+
+
+def _half(snapshot: Snapshot, *, made: bool) -> tuple[Snapshot, list[range]]:
+    """What of a snapshot lies below build/, or the rest, and its places in the whole. A group of few files may have
+    some of both, and counts as both."""
+    stamps, texts, ranges, first = [], [], [], 0
+    for text in snapshot.listing[STAMP_BYTES * snapshot.count : -2].split(b"\0\0"):
+        end = first + text.count(b"\0")
+        below = text.startswith(_MADE)
+        if below == made or (text.startswith(b"./") and b"\0" + _MADE in text):
+            stamps.append(snapshot.listing[STAMP_BYTES * first : STAMP_BYTES * end])
+            texts.append(text)
+            ranges.append(range(first, end))
+        first = end
+    listing = b"".join([*stamps, b"\0\0".join(texts), b"\0\0"])
+    return _with(snapshot, listing=listing, count=sum(map(len, ranges))), ranges
+
+
+_MADE = b"build/"
+
+
+def _directories_of(snapshot: Snapshot, paths: Iterable[str]) -> list[int]:
+    """The places of directories in which these lie, of those that are listed."""
+    wanted = {os.fsencode(posixpath.dirname(path)) for path in paths}
+    beside = snapshot.paths_at(range(snapshot.used_count, snapshot.count))
+    return [place for place, path in beside.items() if path.removeprefix(b"./") in wanted]
 
 
 def _fingerprint(table: StampTable, path: str) -> bytes:

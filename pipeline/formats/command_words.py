@@ -74,6 +74,9 @@ def _quoted(word: str) -> str:
 def expand(words: Iterable[str], read: Callable[[str], str | None], opened: list[str] | None = None) -> tuple[str, ...]:
     """The words with those of response files in the place of `@FILE`. `read` gives a file's text, None when it cannot
     be read: then the word stands for itself, as compilers take it. `opened` receives the names, in order."""
+    words = tuple(words)
+    if "@" not in "".join(words):
+        return words
     return tuple(_expanded(words, read, [] if opened is None else opened, 0))
 
 

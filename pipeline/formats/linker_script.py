@@ -77,6 +77,8 @@ def libraries(argv: Sequence[str]) -> Libraries:
     search: list[str] = []
     following = iter(words)
     for word in following:
+        if word[:1] != "-":
+            continue  # as most words of a link, which are objects
         for options, found in ((_LIBRARY, names), (_LIBRARY_PATH, search)):
             option = next((option for option in options if word.startswith(option)), None)
             if option is None:

@@ -99,10 +99,11 @@ class Engines:
             if part is None:
                 return None
             self._part, self._moved = part, found[1]
+            skipped = part.skipped._replace(moved_products=self._fastpath.moved_products)
             steps = BuildSteps(part.actions, part.tools, {**BUILTINS, **FILESYSTEMS}, part.run_env)
             if self._project.config.is_ninja:
                 steps = self._of_statements(steps)
-            return self._engine(steps, saved, part.skipped)
+            return self._engine(steps, saved, skipped)
 
     def _of_statements(self, steps: BuildSteps) -> BuildSteps:
         """With what statements need to know beside themselves, as the whole toolchain says it."""
