@@ -38,7 +38,7 @@ MAX_CANDIDATES = 16
 MAX_ENTRY_BYTES = 16 << 20
 """An entry of fifty thousand outputs, or a candidate set of a hundred thousand headers, has less."""
 _LONGEST_PATH = 4096
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring_ascii
 _is_path = re.compile(r"(?:build|set)(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+").fullmatch
 _is_size = re.compile("0|[1-9][0-9]{0,14}").fullmatch
 _hashes = re.compile(rb'"hash":"([0-9a-f]{64})"').findall
@@ -151,19 +151,18 @@ def encode_entry(key: ActionKey, result: ActionResult) -> bytes:
 
 
 def canonical_body(result: ActionResult) -> bytes:
-    """The action result in its one form."""
-    body: dict[str, Any] = {
-        "outputFiles": [
-            {"path": file.path, "digest": _digest(file.digest), "isExecutable": file.executable}
-            for file in result.outputs
-        ],
-        "executionMetadata": {"virtualExecutionDuration": f"{result.duration_ms / 1000:.3f}s"},
-    }
-    if result.stdout is not None:
-        body["stdoutDigest"] = _digest(result.stdout)
-    if result.stderr is not None:
-        body["stderrDigest"] = _digest(result.stderr)
-    return _canonical(body).encode()
+    """The action result in its one form: JSON with sorted keys and no spaces, which is written here as it is, since a
+    build writes thousands of them."""
+    files = ",".join(
+        [
+            f'{{"digest":{_digest(digest)},"isExecutable":{"true" if executable else "false"},"path":{_quoted(path)}}}'
+            for path, digest, executable in result.outputs
+        ]
+    )
+    more = f',"stderrDigest":{_digest(result.stderr)}' if result.stderr is not None else ""
+    more += f',"stdoutDigest":{_digest(result.stdout)}' if result.stdout is not None else ""
+    took = f'"executionMetadata":{{"virtualExecutionDuration":"{result.duration_ms / 1000:.3f}s"}}'
+    return f'{{{took},"outputFiles":[{files}]{more}}}'.encode()
 
 
 def decode_entry(key: ActionKey, data: bytes) -> ActionResult | None:
@@ -209,9 +208,9 @@ def is_output_path(path: Any) -> bool:
     return path.__class__ is str and len(path) <= _LONGEST_PATH and _is_path(path) is not None
 
 
-def _digest(digest: Digest) -> dict[str, str]:
+def _digest(digest: Digest) -> str:
     # proto3's JSON form writes 64-bit integers as strings.
-    return {"hash": digest.hex, "sizeBytes": str(digest.size)}
+    return f'{{"hash":"{digest.hex}","sizeBytes":"{digest.size}"}}'
 
 
 def _parse(value: Any) -> Digest:

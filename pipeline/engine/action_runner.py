@@ -12,9 +12,9 @@ import contextlib
 import os
 import posixpath
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
 
 from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey, Digest
@@ -37,7 +37,7 @@ from pipeline.engine.decision import (
     stored_paths,
 )
 from pipeline.engine.discovery import Discovery, Reported
-from pipeline.engine.execution import Executed, execute, made_files, remove_files
+from pipeline.engine.execution import Executed, Steps, execute, in_turn, made_files, remove_files
 from pipeline.engine.far_compiles import FarCompiles
 from pipeline.engine.interpreters import clear
 from pipeline.engine.keys import bound_key
@@ -52,8 +52,6 @@ from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.undeclared import UndeclaredOutputs
 from pipeline.engine.workspace import Workspace
 from pipeline.model import NOT_STORED, Action, Reason
-
-_T = TypeVar("_T")
 
 
 class Performed(NamedTuple):
@@ -153,24 +151,32 @@ class ActionRunner:
         """Why it must run, for a report."""
         return explained(action, self._observer, cause)
 
-    def perform(self, keyed: Keyed) -> Performed:
+    def is_waited_for_alone(self, action: Action) -> bool:
+        """Does `perform` stop for nothing but a compile's own command, so that one thread can have many under way? All
+        else may wait for others, compute for long, or both."""
+        return action.count_as == "compiled" and not action.builtin and not self._workspace.host.far_jobs
+
+    def perform(self, keyed: Keyed) -> Steps[Performed]:
         """Execute what `find` did not find. Raises KeyboardInterrupt when the runner was cancelled."""
         if self._stopping:
             return Performed(ActionState.NOT_RUN)
-        return self._guarded(keyed.action, lambda: self._perform(keyed))
+        action = keyed.action
+        try:
+            done = yield from self._perform(keyed)
+        except (_Missing, OSError) as error:
+            return _failed(action, error)
+        return self._ended(action, done)
 
-    def _guarded(self, action: Action, work: Callable[[], _T]) -> _T | Performed:
+    def _guarded(self, action: Action, work: Callable[[], Performed | Keyed]) -> Performed | Keyed:
         """What `work` gives, or the failure that it raises."""
         try:
             done = work()
-        except _Missing as missing:
-            failure = ActionFailure(action.name, FailureKind.INPUT_MISSING, str(missing))
-            return Performed(ActionState.FAILED, failure=failure)
-        except OSError as error:
-            message = f"{error.filename or 'a file'}: {error.strerror or error}"
-            failure = ActionFailure(action.name, FailureKind.FILE_SYSTEM, message)
-            return Performed(ActionState.FAILED, failure=failure)
-        if isinstance(done, Performed) and done.failure is None:
+        except (_Missing, OSError) as error:
+            return _failed(action, error)
+        return self._ended(action, done) if isinstance(done, Performed) else done
+
+    def _ended(self, action: Action, done: Performed) -> Performed:
+        if done.failure is None:
             self.mark_finished(action)
         return done
 
@@ -221,12 +227,12 @@ class ActionRunner:
             if isinstance(keyed, Keyed):
                 self._results.used(keyed.base)
 
-    def _perform(self, keyed: Keyed) -> Performed:
+    def _perform(self, keyed: Keyed) -> Steps[Performed]:
         # What the run saw first may be minutes old: an edit since then gets its own key.
         action = keyed.action
         self._observer.forget(action.inputs, None)
         if not keyed.lacks and self._is_still(keyed):
-            return self._execute(keyed)
+            return (yield from self._execute(keyed))
         fresh = key_of(action, self._observer)
         if isinstance(fresh, Blocked):
             raise _Missing(f"{fresh.path} {fresh.why}")
@@ -234,7 +240,7 @@ class ActionRunner:
             found = self._settle(action, lambda refused: look_up(fresh, self._observer, refused))
             if isinstance(found, Performed):
                 return found
-        return self._execute(fresh)
+        return (yield from self._execute(fresh))
 
     def _is_still(self, keyed: Keyed) -> bool:
         """Do the declared inputs hold what the key was made of? Then it need not be made again."""
@@ -245,7 +251,7 @@ class ActionRunner:
 
     # --- executing ------------------------------------------------------------------------------
 
-    def _execute(self, keyed: Keyed) -> Performed:
+    def _execute(self, keyed: Keyed) -> Steps[Performed]:
         action = keyed.action
         moment = self._file_clock.moment()
         if not moment.is_after(self._workspace.began):
@@ -256,8 +262,8 @@ class ActionRunner:
         start = _Start(moment, len(self._finished))
         self._forget(action)
         if action.statement is not None:
-            return self._execute_statement(keyed, start)
-        ran, stray = self._run_watched(keyed) if action.is_users else (self._run(keyed), "")
+            return (yield from self._execute_statement(keyed, start))
+        ran, stray = self._run_watched(keyed) if action.is_users else ((yield from self._run(keyed)), "")
         failure = ran.failure or self._missing_output(action, ran)
         if failure is None and stray:
             message = f"the command wrote {stray}, which no action declares as an output"
@@ -281,10 +287,11 @@ class ActionRunner:
             self._observer.forget(action.inputs[:1], None)  # nobody else reads a source; there may be very many
         return Performed(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
 
-    def _execute_statement(self, keyed: Keyed, start: _Start) -> Performed:
+    def _execute_statement(self, keyed: Keyed, start: _Start) -> Steps[Performed]:
         """As ninja: what it made stays when it fails, and an output that it does not make is no failure."""
         action = keyed.action
-        ran, outputs = execute_statement(self._workspace, action), made_files_of_statement(self._workspace, action)
+        ran = yield from execute_statement(self._workspace, action)
+        outputs = made_files_of_statement(self._workspace, action)
         failure, notes, found = ran.failure, tuple[Reason, ...](), None
         if failure is None:
             reported = self._discovery.from_depfile(action)
@@ -307,7 +314,7 @@ class ActionRunner:
         notes = (*notes, *(Reason("undeclared", action.name, "", line) for line in used))
         return Performed(ActionState.EXECUTED, _text(ran.stdout + ran.stderr), notes=notes)
 
-    def _run(self, keyed: Keyed) -> Executed:
+    def _run(self, keyed: Keyed) -> Steps[Executed]:
         """Here or elsewhere."""
         if not self._workspace.host.far_jobs:
             return execute(self._workspace, keyed.action)
@@ -323,7 +330,7 @@ class ActionRunner:
             if self._undeclared is None:
                 clear(self._workspace.directories.state)
                 self._undeclared = UndeclaredOutputs(self._workspace)
-        return self._undeclared.run(lambda: self._run(keyed))
+        return self._undeclared.run(lambda: in_turn(self._run(keyed), self._workspace.host.runner))
 
     def _forget(self, action: Action) -> None:
         self._workspace.records.drop(record_name(action))
@@ -343,11 +350,12 @@ class ActionRunner:
     ) -> tuple[Reason, ...] | ActionFailure:
         """Record the result unless an input moved while the action ran."""
         candidate = reported.candidate
-        found = self._observer.identify_again(candidate)
+        since_ns = ran.ended_ns or time.monotonic_ns()
+        found = self._observer.identify_again(candidate, since_ns)
         if found is not None:
             more = self._discovery.with_hidden(keyed.action, keyed.inputs, candidate, found)
             if more is not candidate:
-                candidate, found = more, self._observer.identify_again(more)
+                candidate, found = more, self._observer.identify_again(more, since_ns)
         moved = self._moved_meanwhile(keyed, found, start) or self._discovery.appeared(reported.unread, start.moment)
         if not moved and found is not None:
             # Nobody reports that one of these was read: it may have come and gone.
@@ -473,6 +481,14 @@ class ActionRunner:
     def _remember(self, keyed: Keyed, key: ActionKey, found: IdentifiedSet, outputs: Outputs) -> None:
         record = Record(keyed.command, keyed.observed, found.discovered, found.absent, outputs, str(key))
         self._workspace.records.put(record_name(keyed.action), record)
+
+
+def _failed(action: Action, error: _Missing | OSError) -> Performed:
+    if isinstance(error, _Missing):
+        return Performed(ActionState.FAILED, failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, str(error)))
+    message = f"{error.filename or 'a file'}: {error.strerror or error}"
+    failure = ActionFailure(action.name, FailureKind.FILE_SYSTEM, message)
+    return Performed(ActionState.FAILED, failure=failure)
 
 
 def _local(keyed: Keyed, reported: Reported) -> Keyed:

@@ -79,6 +79,8 @@ class Observer:
         """Those of them that are not there."""
         self._sets: dict[CandidateSet, IdentifiedSet | None] = {}
         self._places: dict[CandidateSet, tuple[str, ...]] = {}
+        self._looked_at_ns: dict[CandidateSet, int] = {}
+        """When those of `_sets` were last found to be what they were; not asked of others."""
         self._set_keys: dict[object, ActionKey] = {}
         self._fixed: dict[object, bool] = {}
         self._came: dict[int, tuple[object, bool]] = {}
@@ -89,6 +91,7 @@ class Observer:
             self._seen.pop(path, None)
         if candidate is not None:
             self._sets.pop(candidate, None)
+            self._looked_at_ns.pop(candidate, None)
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -264,14 +267,18 @@ class Observer:
             self._sets[candidate] = identified
         return identified
 
-    def identify_again(self, candidate: CandidateSet) -> IdentifiedSet | None:
-        """As `identify`, from a stat of every file now."""
-        known = self._sets.get(candidate)
+    def identify_again(self, candidate: CandidateSet, since_ns: int) -> IdentifiedSet | None:
+        """As `identify`, from a stat of every file after the instant `since_ns` of the monotonic clock: of actions that
+        had all ended by then, one that looks does it for all that read the same."""
+        known, now_ns = self._sets.get(candidate), time.monotonic_ns()
         if known is not None:
+            if self._looked_at_ns.get(candidate, 0) > since_ns:
+                return known
             places = self._places.get(candidate)
             if places is None:
                 places = self._places[candidate] = tuple(map(self._table.resolve, candidate.discovered))
             if self._table.are_still(places, known.entries):
+                self._looked_at_ns[candidate] = now_ns
                 return known
         self.forget(candidate.discovered, candidate)
         return self.identify(candidate)

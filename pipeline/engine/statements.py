@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cache.durable import read_file
 from cache.stamps import Entry
 from pipeline.engine.candidates import IdentifiedSet
-from pipeline.engine.execution import TIMEOUT_S, Executed
+from pipeline.engine.execution import TIMEOUT_S, Executed, Steps, ToRun
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.engine.workspace import Workspace
 from pipeline.formats.file_macro import PathWords, carriers, path_words, uses_path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.engine.observation import Observer
 
 
-def execute_statement(workspace: Workspace, action: Action) -> Executed:
+def execute_statement(workspace: Workspace, action: Action) -> Steps[Executed]:
     """Run it. Raises OSError when a directory cannot be made, and KeyboardInterrupt when the runner was cancelled."""
     statement = action.statement
     assert statement is not None
@@ -42,13 +42,13 @@ def execute_statement(workspace: Workspace, action: Action) -> Executed:
             workspace.former.set_aside(path)
     try:
         with _response_file(workspace, statement):
-            return _run(workspace, action, statement)
+            return (yield from _run(workspace, action, statement))
     except BaseException:
         workspace.former.put_back(outputs)
         raise
 
 
-def _run(workspace: Workspace, action: Action, statement: Statement) -> Executed:
+def _run(workspace: Workspace, action: Action, statement: Statement) -> Steps[Executed]:
     tool = workspace.steps.tools.get(action.argv[0])
     if tool is None:
         message = f"the tool {action.argv[0]!r} is not installed"
@@ -68,7 +68,7 @@ def _run(workspace: Workspace, action: Action, statement: Statement) -> Executed
         place.parent.mkdir(parents=True, exist_ok=True)
         said = (workspace.steps.strace, "-f", "-y", "-qq", "-s", "4096", "-e", "trace=%file", "-o", str(place), *argv)
     try:
-        done = workspace.host.runner.run(said, cwd=directory, env=env, timeout_s=TIMEOUT_S)
+        done = yield ToRun(said, directory, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -77,7 +77,7 @@ def _run(workspace: Workspace, action: Action, statement: Statement) -> Executed
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, argv))
     if done.exit_code == 0:
         undeclared = () if traced is None else _undeclared(workspace, action, workspace.directories.state / traced)
-        return Executed(argv, done.stdout, done.stderr, done.duration_s, undeclared=undeclared)
+        return Executed(argv, done.stdout, done.stderr, done.duration_s, undeclared=undeclared, ended_ns=done.ended_ns)
     words = (done.stderr + done.stdout).decode("utf-8", "replace")
     how = f"exit code {done.exit_code}" if done.exit_code > 0 else f"signal {-done.exit_code}"
     message = f"{action.name} failed with {how}"

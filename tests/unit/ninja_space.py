@@ -81,7 +81,7 @@ class NinjaSpace:
         build = load_build(Options(builds=True), self.root)
         assert isinstance(build, Build), build
         build._screen.notice = self._notice  # type: ignore[method-assign]
-        build._performed = lambda stage, span: self.how.__setitem__(span.action, span.how)
+        build._performed = lambda stage, spans: self.how.update((span.action, span.how) for span in spans)
         try:
             if not build.host_verdict(Stage.FINGERPRINT).up_to_date and (failure := build.scan().failure) is not None:
                 return failure
