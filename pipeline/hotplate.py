@@ -61,9 +61,9 @@ def deploy(argv: "Sequence[str]") -> "FirstLook | None":
         # What moved was not read, as a run that is handed a look would believe.
         return None if look is None or look.places else look
     if look.places:
-        from pipeline.fastpath.touched import only_touched
+        from pipeline.fastpath.touched import is_as_it_was
 
-        if not only_touched(look.snapshot, look.places, look.path):
+        if not is_as_it_was(look):
             return look
         look = None  # the run reads them too, and records their stamps
     try:

@@ -4,7 +4,7 @@ Reads one state file, which `state.py` wrote after a run that ended well, and st
 tasks, the configuration, or what a stage is beyond its name. Invariants: it says "up to date" only when every file and
 directory that the last run's answer depended on has the stamp that it had then, or (`touched.py`) is a source with the
 same bytes, in the same environment; whatever it cannot be sure of, a damaged state file included, it hands over; it
-writes nothing.
+writes nothing but the stamps of very many files that were read because they were touched (`renewal.py`).
 
 What it answers was no run: no lock was taken, no stage begun, so there is no event log of it. A log per answer would be
 a file per keystroke that nobody reads, would need the lock, and would cost more than all the stats of 100 units.
@@ -144,7 +144,8 @@ class Snapshot:
 
 
 class FirstLook:
-    """What this process saw before it became `doit`, for the run that follows."""
+    """What this process saw before it became `doit`, for the run that follows. What moved was read, and was not only
+    touched."""
 
     __slots__ = ("path", "places", "root", "snapshot", "stamp")
 
@@ -281,10 +282,11 @@ def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
     if places is None:
         return None
     if places:
-        from pipeline.fastpath.touched import only_touched
+        from pipeline.fastpath.touched import is_as_it_was
 
-        if not only_touched(snapshot, places, path):
-            return FirstLook(root, path, stamp, snapshot, places)
+        look = FirstLook(root, path, stamp, snapshot, places)
+        if not is_as_it_was(look):
+            return look
     return text
 
 
