@@ -44,6 +44,10 @@ The value is a tuple: the fields of a `Snapshot`, in the order of its constructo
 Files are grouped by directory because a name is found faster from its own directory than through five others.
 """
 DIRECTORY = ".deploy/fastpath.v1"
+USAGE_KIND = "usage index 1"
+"""Of the file beside the state that `engine/partial_graph.py` fills; the value is (token, usage index)."""
+PUT_BACK = "put back"
+"""The fact that says what `engine/put_back.py` needs to know."""
 FileStamp = tuple[int, int, int]
 """ctime in ns (mtime where `stamp_of` says), size in bytes, inode."""
 STAMP_BYTES = 24
@@ -369,6 +373,12 @@ def answer_and_end() -> "FirstLook | None":
     text = from_service(sys.argv[1:]) or answer(sys.argv[1:])
     if not isinstance(text, str):
         return text
+    end_with(text)
+    return None
+
+
+def end_with(text: str) -> None:
+    """Print it and end the process with 0."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -73,6 +73,11 @@ def read_again(snapshot: Snapshot, places: "Sequence[int]", path: str, began: Mo
                 numbers[3 * n : 3 * n + 3] = array("Q", stamp_of(status))
     except (OSError, OverflowError):
         return None
+    return with_numbers(snapshot, numbers)
+
+
+def with_numbers(snapshot: Snapshot, numbers: "array[int]") -> Snapshot:
+    """The snapshot with other stamps."""
     listing = numbers.tobytes() + snapshot.listing[STAMP_BYTES * snapshot.count :]
     return Snapshot(**{name: getattr(snapshot, name) for name in Snapshot.__slots__} | {"listing": listing})
 

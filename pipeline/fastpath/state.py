@@ -28,6 +28,7 @@ from pipeline.fastpath import (
     DIRECTORY,
     KIND,
     STAMP_BYTES,
+    USAGE_KIND,
     FileStamp,
     FirstLook,
     Snapshot,
@@ -51,9 +52,6 @@ _CONFIGURATION = ("deploy.toml", "dodo.py", *DOIT_FILES)
 STATE_OF_OTHERS = ".deploy/tool-fingerprints.v1.state"
 OTHERS_KIND = "tool fingerprints 1"
 """The value is path -> (stamp, fingerprint) of files that no action names: tools, configuration, this program."""
-
-USAGE_KIND = "usage index 1"
-"""The value is (token, usage index); see `engine/partial_graph.py`."""
 
 FORMER_DIRECTORIES = (".deploy/gate.v1",)
 """Where earlier versions kept what this one never reads. An installation of one of those must not believe it once this
