@@ -1,5 +1,5 @@
-"""What `hotplate`, and `doit` once it has loaded our tasks, do where the fast path has no answer: a run without doit's
-part in it where that shows nowhere, else doit.
+"""What `hotplate`, and `doit` once it has loaded our tasks, do where the fast path has no answer: put back what was
+built and is gone, or a run without doit's part in it where that shows nowhere, else doit.
 
 Stands above all folders, as `tasks.py` does, because it joins the fast path's look with the run. Knows when doit has
 nothing to add: one task of ours or host stages are asked for, with options of ours; the last run's state applies, and
@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 
-from pipeline.fastpath import STAGES, FirstLook, interrupt_again, load, moved, state_path
+from pipeline.fastpath import STAGES, FirstLook, end_with, interrupt_again, load, moved, selection_of, state_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +25,31 @@ def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> in
     """Do what the fast path could not answer; the exit code. `name`: see `become_doit`."""
     if argv[:1] == ["monitor"]:
         monitor(argv[1:])
+    if look is not None:
+        put_back(argv, look)
     seen = run(argv, look)
     from pipeline.fastpath.handover import become_doit
 
     return become_doit(argv, seen, name)
+
+
+def put_back(argv: "Sequence[str]", look: FirstLook) -> None:
+    """Put what was built and is gone in its place, without a run, and end the process. Returns where a run must do
+    more, or would have more to say."""
+    asked, first = selection_of(argv), look.snapshot.paths_at(look.places[:1])
+    if asked is None or not first or any(map(os.path.lexists, first.values())):
+        return
+    if not look.snapshot.facts.get("plain") or any(name.startswith(("DOIT_", "GITHUB_STEP")) for name in os.environ):
+        return
+    from pipeline.engine import put_back as engine
+
+    collecting = gc.isenabled()
+    gc.disable()  # what is read here lives as long as the process
+    text = engine.put_back(look, asked[1])
+    if text is not None:
+        end_with(text)
+    if collecting:
+        gc.enable()
 
 
 def monitor(argv: "Sequence[str]") -> None:
@@ -64,9 +85,9 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
         # What moved was not read yet, as a run that is handed a look believes.
         if not plain:
             return None
-        from pipeline.fastpath.touched import only_touched
+        from pipeline.fastpath.touched import is_as_it_was
 
-        touched = only_touched(found.snapshot, found.places, found.path)
+        touched = is_as_it_was(found)
     if not plain or not (touched or _only_builds(found)):
         return found
     try:

@@ -93,7 +93,7 @@ class ActionRunner:
         self._stopping = False
         self._observer = Observer(workspace)
         self._discovery = Discovery(workspace, self._observer)
-        self._restorer = Restorer(workspace)
+        self._restorer = Restorer(self._blobs, self._table, workspace.build_place)
         self._statements = StatementRuns(workspace, self._observer)
         self._shared: SharedResults | None = None
         """Once something was missing here, and where `[cache] remote` names one."""
