@@ -20,11 +20,11 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from virtualboard import protocol as p
 from virtualboard.bus import Bus
 from virtualboard.chips import ChipModel
+from virtualboard.named_values import NamedValues
 from virtualboard.nor import SECTOR_SIZE, NorFlash
 from virtualboard.protocol import Answer, Handler, Outcome
 from virtualboard.stub_flash import MAX_READ_BLOCK, NOT_ENOUGH, TOO_MUCH, StubRead, StubWrite
@@ -44,7 +44,7 @@ _DATA_OF_GENERATION_2 = 0xD00
 """Generation 1 keeps its data at BA8 to C00 of a page of 4 KiB, whatever the chip, generation 2 at D60 to F0C."""
 
 
-class Dialect(NamedTuple):
+class Dialect(NamedValues):
     """How a generation answers where they differ.
 
     `refusal` is the code of a command with a wrong length or impossible parameters: generation 1 makes a truth value of
@@ -66,7 +66,7 @@ _DIALECTS = {
 }
 
 
-class KnownStub(NamedTuple):
+class KnownStub(NamedValues):
     """A flasher stub: whose answers it gives, and by what it is known."""
 
     generation: int
