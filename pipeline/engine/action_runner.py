@@ -308,7 +308,7 @@ class ActionRunner:
             return Performed(ActionState.FAILED, failure=failure)
         self._workspace.former.drop(outputs)
         if not any(note.kind == CHANGED for note in notes):
-            self._statements.up_to_date(action, keyed, found, ran.duration_s)
+            self._statements.up_to_date(action, keyed, found, ran.duration_s, start.moment.earliest_ns)
         known = {f"read {path}" for path, _ in found.discovered} if found is not None else set()
         used = [line for line in ran.undeclared if line not in known][:MOST_UNDECLARED]
         notes = (*notes, *(Reason("undeclared", action.name, "", line) for line in used))

@@ -27,31 +27,48 @@ def made_elsewhere(workspace: Workspace, action: Action) -> CandidateSet | None:
     """What ninja says that the statement read, as it stands in keys, if ninja ran it after we did; without the places
     where a file would be found first, of which ninja knows nothing."""
     statement = action.statement
-    ours = statement is not None and _is_said_anew(workspace, action)
-    read = None if statement is None else workspace.ledger.made_elsewhere(action, action.inputs, ours=ours)
-    if statement is None or read is None:
+    if statement is None:
+        return None
+
+    def is_made(path: str) -> bool:
+        return workspace.key_path(path) in workspace.graph.producer
+
+    read = workspace.ledger.made_elsewhere(action, is_made, _said_anew(workspace, action))
+    if read is None:
         return None
     known = {*action.inputs, *action.outputs}
     names = {workspace.key_path(statement.located(path)) for path in read}
     return CandidateSet(tuple(sorted(names - known)), ())
 
 
-def _is_said_anew(workspace: Workspace, action: Action) -> bool:
-    """Is its command that of its last run, but for how keys write directories (another kind of project, other `places`)
-    and the maps that follow from that, and what it made still there? Then ninja would not run it. Raises OSError."""
+def _said_anew(workspace: Workspace, action: Action) -> tuple[str, ...] | None:
+    """The inputs that its last run had not, of a statement that ninja would not run although it is another one to us:
+    its command is the same but for how keys write directories (another kind of project, other `places`) and the maps
+    that follow from that, and for the list of its inputs; what it read and made holds what it held. None for any
+    other. Raises OSError."""
     record, now = workspace.record(action), command_of(action, workspace.steps.tools)
-    if record is None or record.command.argv == now.argv:
-        return False
+    if record is None or (record.command.argv, record.command.inputs) == (now.argv, now.inputs):
+        return None
+
+    def placed(path: str) -> str:
+        return workspace.resolve(workspace.placed(path))
 
     def spelt(command: Command) -> Command:
         words = [word for word in map(workspace.placed, command.argv) if not word.startswith("-fdebug-prefix-map=")]
-        read = tuple(map(workspace.resolve, map(workspace.placed, command.inputs)))
-        return command._replace(argv=tuple(words), inputs=read)
+        return command._replace(argv=tuple(words), inputs=())
 
     if spelt(record.command) != spelt(now):
-        return False
-    entries = [(workspace.table.current(path), sha256) for path, sha256, _ in record.outputs]
-    return all(entry is not None and entry.sha256 == sha256 for entry, sha256 in entries)
+        return None
+    had = set(map(placed, record.command.inputs))
+    added = {path: where for path in action.inputs if (where := placed(path)) not in had}
+    gone = had.difference(map(placed, action.inputs))
+    seen = {placed(path): sha256 for path, sha256 in (*record.inputs, *record.discovered)}
+    seen |= {placed(path): sha256 for path, sha256, _ in record.outputs}
+    for path, sha256 in seen.items():
+        entry = None if path in gone else workspace.table.current(workspace.key_path(path))
+        if path not in gone and (entry is None or entry.sha256 != sha256):
+            return None
+    return tuple(path for path, where in added.items() if where not in seen)
 
 
 def newest_ns(view: MovedView, observed: Observed) -> int:

@@ -153,8 +153,15 @@ class StatementRuns:
         self._workspace, self._observer = workspace, observer
         self._path_words: dict[str, PathWords] = {}
 
-    def up_to_date(self, action: Action, keyed: Keyed | None, found: IdentifiedSet | None, took_s: float = 0.0) -> None:
-        """Make ninja see that it is. Raises OSError."""
+    def up_to_date(
+        self,
+        action: Action,
+        keyed: Keyed | None,
+        found: IdentifiedSet | None,
+        took_s: float = 0.0,
+        began_ns: int = 0,
+    ) -> None:
+        """Make ninja see that it is; `took_s` and `began_ns` of a command that ran. Raises OSError."""
         record = self._workspace.record(action)
         discovered = found.discovered if found is not None else record.discovered if record is not None else ()
         paths = [path for path, _ in discovered]
@@ -164,7 +171,7 @@ class StatementRuns:
         newest = max([entry.stamp.mtime_ns for entry in entries], default=0)
         known = keyed is not None or record is not None
         read = (*action.inputs[:1], *paths) if known and action.depfile else None
-        for path in self._workspace.ledger.done(action, newest, read, took_s):
+        for path in self._workspace.ledger.done(action, newest, read, took_s, began_ns):
             self._workspace.table.current(path)  # its stamp moved, by us
 
     def _entries(self, paths: Iterable[str]) -> list[Entry]:

@@ -125,6 +125,68 @@ def test_what_ninja_made_is_taken_over_and_the_other_way_round(tree: Callable[..
     assert one.nothing_for_ninja()
 
 
+def _edited(one: Tree, name: str, old: str, new: str) -> None:
+    """With the mtime that the file has: ninja does not see it."""
+    then = (one.root / name).stat().st_mtime_ns
+    one.write(name, FILES[name].replace(old, new))
+    os.utime(one.root / name, ns=(then, then))
+
+
+def _moved(one: Tree, name: str, old: str, new: str) -> None:
+    """A file that was there before ninja ran is moved into its place."""
+    (one.root / "aside" / name).replace(one.root / name)
+
+
+def _linked(one: Tree, name: str, old: str, new: str) -> None:
+    """The same as a link."""
+    (one.root / name).unlink()
+    (one.root / name).symlink_to(one.root / "aside" / name)
+
+
+def _renamed(one: Tree, name: str, old: str, new: str) -> None:
+    """Its directory gives way to another one."""
+    directory = one.root / Path(name).parent
+    directory.rename(f"{directory}.before")
+    (one.root / "aside" / name).parent.rename(directory)
+
+
+@pytest.mark.parametrize(
+    ("edit", "name", "old", "new", "status"),
+    [
+        (_edited, "util.c", "UTIL", "UTIL + 2", 2),
+        (_edited, "inc/util.h", "UTIL 1", "UTIL 3", 2),
+        (_edited, "gen.in", "GEN 2", "GEN 4", 2),
+        (_moved, "util.c", "UTIL", "UTIL + 2", 2),
+        (_linked, "util.c", "UTIL", "UTIL + 2", 2),
+        (_linked, "inc/util.h", "UTIL 1", "UTIL 3", 2),
+        (_renamed, "inc/util.h", "UTIL 1", "UTIL 3", 2),
+    ],
+)
+@pytest.mark.parametrize("before", ["ninja", "both"])
+def test_what_became_another_file_after_ninja_ran_is_not_taken_over(
+    tree: Callable[..., Tree],
+    edit: Callable[[Tree, str, str, str], None],
+    name: str,
+    old: str,
+    new: str,
+    status: int,
+    before: str,
+) -> None:
+    one = tree()
+    one.write(f"aside/{name}", FILES[name].replace(old, new))
+    if before == "both":
+        one.build()
+        one.write("util.c", FILES["util.c"].replace("UTIL", "UTIL + 1 - 1"))
+        one.write("gen.in", f"{FILES['gen.in']}// again\n")
+    next_tick()
+    one.ninja()
+    next_tick()
+    edit(one, name, old, new)
+    assert one.build()["executed"]
+    assert one.run() == status
+    assert one.nothing_for_ninja()
+
+
 def test_a_comment_stops_after_one_compile_and_ninja_has_nothing_to_do(tree: Callable[..., Tree]) -> None:
     one = tree()
     one.build()

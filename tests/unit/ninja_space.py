@@ -7,6 +7,7 @@ system's clock of their own, so that an edit is newer than what was built before
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import subprocess
@@ -129,29 +130,29 @@ echo "$2: $1$deps" > "$2.d"
 """
 
 RULES = """
-log = echo $out >> ../ran.log
 rule cat
-  command = $log; cat $in $more > $out
+  command = echo $out >> ../ran.log; cat $in $more > $out
 rule lossy
-  command = $log; cat $in | head -c 2 > $out
+  command = echo $out >> ../ran.log; cat $in | head -c 2 > $out
 rule restat
-  command = $log; cat $in | head -c 3 > $out.tmp; cmp -s $out.tmp $out && rm $out.tmp || mv $out.tmp $out
+  command = echo $out >> ../ran.log; cat $in | head -c 3 > $out.tmp; $
+      cmp -s $out.tmp $out && rm $out.tmp || mv $out.tmp $out
   restat = 1
 rule two
-  command = $log; cat $in > $out; echo side > $side
+  command = echo $out >> ../ran.log; cat $in > $out; echo side > $side
 rule deps
-  command = $log; sh ../includer.sh $in $out
+  command = echo $out >> ../ran.log; sh ../includer.sh $in $out
   depfile = $out.d
   deps = gcc
 rule depfile
-  command = $log; sh ../includer.sh $in $out
+  command = echo $out >> ../ran.log; sh ../includer.sh $in $out
   depfile = $out.d
 rule rsp
-  command = $log; cat $out.rsp | xargs cat > $out
+  command = echo $out >> ../ran.log; cat $out.rsp | xargs cat > $out
   rspfile = $out.rsp
   rspfile_content = $in
 rule nothing
-  command = $log
+  command = echo $out >> ../ran.log
 """
 
 
@@ -197,7 +198,8 @@ class RandomGraph:
         lines = [RULES]
         for one in self.statements:
             side = f" | {one['out']}.side" if one["rule"] == "two" else ""
-            implicit = f" | {one['implicit']}" if one["implicit"] else ""
+            implicit = " ".join(filter(None, (one["implicit"], one["more"])))
+            implicit = f" | {implicit}" if implicit else ""
             late = f" || {one['late']}" if one["late"] else ""
             lines.append(f"build {one['out']}{side}: {one['rule']} {one['in']}{implicit}{late}\n")
             if one["rule"] == "two":
@@ -235,6 +237,26 @@ class RandomGraph:
         self.sources[name] = self._text() if name.startswith("s") else f"head{self.rng.randrange(5)}\n"
         self._write_all(name)
         return f"edit {name}"
+
+    def set_back(self) -> str:
+        """An edit that leaves an old mtime, or the one from before: ninja sees none of them."""
+        name = self.rng.choice(sorted(self.sources))
+        how = self.rng.choice(("old", "as before", "moved"))
+        before = [(space.root / name).stat().st_mtime_ns for space in self.spaces]
+        self.sources[name] = self._text() if name.startswith("s") else f"head{self.rng.randrange(5)}\n"
+        for space, then in zip(self.spaces, before, strict=True):
+            written = f"{name}.aside" if how == "moved" else name
+            space.write(written, self.sources[name])
+            os.utime(space.root / written, ns=(then, then - (0 if how == "as before" else 10**12)))
+            (space.root / written).replace(space.root / name)
+        return f"set back {name}, {how}"
+
+    def write_to(self, space: NinjaSpace) -> None:
+        """Everything, in another tree."""
+        self.spaces, before = [space], self.spaces
+        space.write("includer.sh", INCLUDER)
+        self._write_all()
+        self.spaces = before
 
     def _touch(self) -> str:
         name = self.rng.choice(sorted(self.sources))
