@@ -13,7 +13,6 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -326,7 +325,7 @@ def _move(temp: str, at: int | None, inside: Inside, name: str) -> None:
     except OSError:
         if not stat.S_ISDIR(os.stat(place, dir_fd=inside.at, follow_symlinks=False).st_mode):
             raise
-        shutil.rmtree(place, dir_fd=inside.at)
+        _remove_tree(place, inside.at)
         os.replace(temp, place, src_dir_fd=at, dst_dir_fd=inside.at)
 
 
@@ -337,9 +336,15 @@ def _remove_any(name: str, inside: Inside) -> None:
     except OSError:  # IsADirectoryError, or what another system says of one
         if not stat.S_ISDIR(inside.status(name).st_mode):
             raise
-        shutil.rmtree(place, dir_fd=inside.at)
+        _remove_tree(place, inside.at)
 
 
 def _unlink(temp: str, inside: Inside) -> None:
     with contextlib.suppress(OSError):
         os.unlink(temp, dir_fd=inside.at)
+
+
+def _remove_tree(place: str, at: int | None) -> None:
+    import shutil  # which loads three compressors, for what is hardly ever there
+
+    shutil.rmtree(place, dir_fd=at)

@@ -24,6 +24,7 @@ from cache.digest import MAX_BLOB_BYTES, Digest, Fingerprint, fingerprint_bytes
 from cache.durable import not_regular, open_regular
 from cache.fileclock import FileClock, filesystem_now_ns, is_settled
 from cache.named_tuple import NamedTuple
+from cache.rowfile import LazyRows
 
 __all__ = ["CHUNK", "Entry", "Stamp", "StampTable", "filesystem_now_ns", "is_settled", "next_tick", "stamp_of"]
 
@@ -97,7 +98,7 @@ class StampTable:
         self._marks = marks
         self._clock = clock or FileClock()
         rows, unsettled = _saved(saved)
-        self._rows: dict[str, bytes] = dict(rows)
+        self._rows: dict[str, bytes] = rows if isinstance(rows, LazyRows) else dict(rows)
         self._entries: dict[str, Entry] = {}
         """Rows that were decoded or made; each equals its row, or that is `b""` until somebody asks for all of them."""
         self._most_decoded = _MOST_DECODED
@@ -121,18 +122,6 @@ class StampTable:
             else:
                 self._entries[path] = entry
         return entry
-
-    def contents(self, paths: Sequence[str]) -> dict[str, Digest] | None:
-        """What the table holds of all of these, as `remembered` but for the price of a few of them; None where it lacks
-        one."""
-        rows, entries = self._rows, self._entries
-        try:
-            data = b"".join([rows[path] or _encode(entries[path]) for path in paths])
-        except KeyError:
-            return None
-        if len(data) != _ROW.size * len(paths):
-            return None
-        return {p: Digest(found[6].hex(), found[0]) for p, found in zip(paths, _ROW.iter_unpack(data), strict=True)}
 
     def stat(self, path: str) -> Entry | None:
         """The entry if the file certainly still is what it was; None if it moved, is missing or was never seen.
@@ -270,9 +259,13 @@ class StampTable:
                 self.changed = True
 
     def plain(self) -> tuple[dict[str, bytes], tuple[str, ...]]:
-        """The table as plain values, for a state file: path -> encoded entry, and the paths that are not settled."""
+        """The table as plain values, for a state file: path -> encoded entry, and the paths that are not settled. Of
+        rows that are loaded as they are asked for, those that were."""
         rows = {path: row or _encode(self._entries[path]) for path, row in self._rows.items()}
-        self._rows = dict(rows)
+        if isinstance(self._rows, LazyRows):
+            self._rows.update(rows)
+        else:
+            self._rows = dict(rows)
         return rows, tuple(sorted(self._unsettled))
 
     def _read(self, path: str, old: Entry | None) -> tuple[Entry | None, bytes | None]:

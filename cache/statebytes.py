@@ -34,16 +34,21 @@ def open_file(path: str, flags: int) -> int:
     return handle
 
 
+def beginning(kind: str) -> bytes:
+    """What a state file of this kind begins with."""
+    return f"{_MAGIC} {kind} ".encode()
+
+
 def encode(kind: str, value: "Any") -> bytes:
     """The bytes of a state file."""
     body = marshal.dumps(value, _MARSHAL_FORMAT)
-    return f"{_MAGIC} {kind} {crc32(body):08x} {len(body)}\n".encode() + body
+    return beginning(kind) + f"{crc32(body):08x} {len(body)}\n".encode() + body
 
 
 def decode(kind: str, data: bytes) -> "tuple[Any, str]":
     """The value and `""`, or None and what is wrong."""
     end = data.find(b"\n")
-    wanted = f"{_MAGIC} {kind} ".encode()
+    wanted = beginning(kind)
     if end < 0 or not data.startswith(wanted):
         return None, f"is not a {kind!r} state file"
     body = memoryview(data)[end + 1 :]

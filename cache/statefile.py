@@ -6,25 +6,49 @@ was given, or nothing with a sentence that says why; it never raises for a damag
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-from cache.durable import read_file, write_atomic
-from cache.statebytes import decode, encode
+from cache.durable import open_regular, read_file, write_atomic
+from cache.statebytes import beginning, decode, encode
 
-__all__ = ["decode", "encode", "load", "save"]
+__all__ = ["decode", "encode", "load", "load_named", "name_of", "save"]
+
+_LONGEST_NAME = 256
 
 
 def load(path: Path, kind: str) -> tuple[Any, str]:
     """The value of `path` and `""`; None and `""` when there is no file; None and one line for the user otherwise."""
+    return load_named(path, kind)[:2]
+
+
+def load_named(path: Path, kind: str) -> tuple[Any, str, bytes]:
+    """As `load`, and what tells this content of the file from another: the line in front of it."""
     try:
         data = read_file(str(path))
     except FileNotFoundError:
-        return None, ""
+        return None, "", b""
     except OSError as error:
-        return None, f"{path.name} cannot be read ({error.strerror}); starting over"
+        return None, f"{path.name} cannot be read ({error.strerror}); starting over", b""
     value, trouble = decode(kind, data)
-    return value, f"{path.name} {trouble}; starting over" if trouble else ""
+    return value, f"{path.name} {trouble}; starting over" if trouble else "", data[: data.find(b"\n")]
+
+
+def name_of(path: Path, kind: str) -> bytes:
+    """What `load_named` would tell as the last, without reading more; empty for no file of this kind."""
+    try:
+        handle, _ = open_regular(str(path))
+    except OSError:
+        return b""
+    try:
+        head = os.read(handle, _LONGEST_NAME)
+    except OSError:
+        head = b""
+    finally:
+        os.close(handle)
+    end = head.find(b"\n")
+    return head[:end] if end > 0 and head.startswith(beginning(kind)) else b""
 
 
 def save(path: Path, kind: str, value: Any) -> None:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 STAGE_WORDS = frozenset({*STAGES, "verify-flash", "reflash", "reattach", "ttfb", "deploy"})
 
 
+FEW = 64
+"""After more moved files than this a run may take long."""
+
+
 def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> int:
     """Do what the fast path could not answer; the exit code. `name`: see `become_doit`."""
     if argv[:1] == ["monitor"]:
@@ -90,6 +94,8 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
         touched = is_as_it_was(found)
     if not plain or not (touched or _only_builds(found)):
         return found
+    if len(found.places) <= FEW:
+        gc.disable()  # a run of few actions ends before there is garbage worth a search through all that is loaded
     try:
         # What was only touched is read by the run too, which records the stamps.
         code = direct.run_stages(asked, None if touched else found)

@@ -15,15 +15,17 @@ file then holds once and a verdict checks once.
 
 from __future__ import annotations
 
+import contextlib
 import marshal
-from collections.abc import Iterable, KeysView
+from collections.abc import Iterable, KeysView, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cache import statefile
+from cache import rowfile, statefile
 from cache.digest import are_hex_names, is_hex_name
 from cache.named_tuple import NamedTuple
+from cache.rowfile import LazyRows, RowFile
 from pipeline.engine.inputs import Command
 from pipeline.model import STATEMENT_PROFILE, Action
 
@@ -62,7 +64,10 @@ class BuildRecords:
     def __init__(self, saved: Any = None) -> None:
         """`saved`: what `plain` of earlier records gave."""
         rows, made = saved if saved.__class__ is tuple and len(saved) == 2 else ({}, {})
-        self._rows: dict[str, tuple[bytes, _How, Observed, tuple[str, ...]]] = dict(_sound(rows))
+        lazy = isinstance(rows, LazyRows)
+        self.saved: dict[str, tuple[bytes, _How, Observed, tuple[str, ...]]] = rows if lazy else _sound(rows)
+        """What was saved of that, as it is."""
+        self._rows = self.saved if lazy else dict(self.saved)
         self.unrecorded: dict[str, str] = dict(made) if _is_unrecorded(made) else {}
         """Outputs that were made and that no record holds (any more): path -> SHA-256, `""` if it is not known since
         the action may have been killed."""
@@ -133,6 +138,8 @@ class BuildRecords:
             self._dissolve(name)
             self._rows[name] = new
             self.changed = True
+            if len(row) >= _LONG:
+                self._long[name] = (row, (record.inputs, record.outputs, command.depfile, record.key))
         for path, _, _ in record.outputs:
             if self.unrecorded:
                 self.unrecorded.pop(path, None)
@@ -188,22 +195,142 @@ STATE_KIND = "stamps 3 actions 3"
 STATE_NAME = "stamps.v1.state"
 
 
+MORE_KIND = "stamps 3 actions 3 more 1"
+MORE_NAME = "stamps.v1.more"
+"""What few actions changed of that since it was written: (its identity, stamps, unsettled, records, unrecorded), of
+stamps and records only what is another (None: gone), so that an edit of one unit need not write ten thousand."""
+MOST_MORE = 4
+"""The state is written whole when a part of it that is larger than one in so many is another."""
+
+
+MOST_LAZILY = 4096
+"""With more rows of either kind that are another, the whole state is read, and may be written whole."""
+STAMPS, RECORDS, SHARED = range(3)
+"""The sections of what `save_rows` writes beside the state: the rows of the table, those of the records, whose shared
+parts are numbers, and these."""
+
+
 class Saved(NamedTuple):
-    """The state file of a project: what `StampTable.plain` gave, records, and a line for the user if it was damaged."""
+    """The state file of a project: what `StampTable.plain` gave, records, and a line for the user if it was damaged.
+    `base`: the identity of the file; `more`: what was changed of that since."""
 
     stamps: Any
     records: BuildRecords
     note: str
+    base: bytes = b""
+    more: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+
+    def changes(self, stamps: Any, records: Any) -> tuple[Any, ...] | None:
+        """The value of `MORE_NAME` after which the state is this; None when it is to be written whole."""
+        if not self.base:
+            return None
+        (rows, unsettled), (by_name, unrecorded) = stamps, records
+        more_rows = {**self.more[0], **_differences(self.stamps[0], rows)}
+        more_records = {**self.more[1], **_differences(self.records.saved, by_name)}
+        if not self.is_lazy and (
+            MOST_MORE * len(more_rows) > len(rows) or MOST_MORE * len(more_records) > len(by_name)
+        ):
+            return None
+        return (self.base, more_rows, unsettled, more_records, unrecorded)
+
+    @property
+    def is_lazy(self) -> bool:
+        """Is no more of it loaded than was asked for?"""
+        return isinstance(self.records.saved, LazyRows)
+
+
+def load_lazily(state_dir: Path) -> Saved | None:
+    """The state, of which no more is read than is asked for; None where that cannot be."""
+    base = statefile.name_of(state_dir / STATE_NAME, STATE_KIND)
+    file = RowFile.open(state_dir / STATE_NAME, base) if base else None
+    if file is None:
+        return None
+    more_rows, more_records, unsettled, unrecorded = {}, {}, file.about[1], file.about[2]
+    more, _ = statefile.load(state_dir / MORE_NAME, MORE_KIND)
+    if more is not None and more[0] == base:
+        _, more_rows, unsettled, more_records, unrecorded = more
+    if max(len(more_rows), len(more_records)) > MOST_LAZILY:
+        return None
+
+    def row(path: str) -> Any:
+        return more_rows[path] if path in more_rows else file.get(STAMPS, path)
+
+    def record(name: str) -> Any:
+        if name in more_records:
+            return more_records[name]
+        found = file.get(RECORDS, name)
+        if found is None:
+            return None
+        whole = (found[0], *(file.get(SHARED, number) for number in found[1:]))
+        return _sound({name: whole}).get(name)
+
+    records = BuildRecords((LazyRows(record), unrecorded))
+    return Saved((LazyRows(row), unsettled), records, "", base, (more_rows, more_records))
+
+
+def save_rows(state_dir: Path, stamps: Any, records: Any) -> None:
+    """Write what `load_lazily` reads, of the state that lies there and is this. Losing it costs work only."""
+    base = statefile.name_of(state_dir / STATE_NAME, STATE_KIND)
+    with contextlib.suppress(OSError):
+        if not base or RowFile.open(state_dir / STATE_NAME, base) is not None:
+            return
+        numbers: dict[int, str] = {}
+        shared: dict[str, Any] = {}
+        by_name = {}
+        for name, (row, *parts) in records[0].items():
+            for part in parts:
+                if id(part) not in numbers:
+                    shared[str(len(numbers))] = part
+                    numbers[id(part)] = str(len(numbers))
+            by_name[name] = (row, *[numbers[id(part)] for part in parts])
+        rowfile.write(state_dir / STATE_NAME, (base, stamps[1], records[1]), (stamps[0], by_name, shared))
 
 
 def load_saved(state_dir: Path) -> Saved:
     """Read it; an empty one when there is none that can be used."""
-    value, note = statefile.load(state_dir / STATE_NAME, STATE_KIND)
+    value, note, base = statefile.load_named(state_dir / STATE_NAME, STATE_KIND)
     match value:
         case (stamps, records):
-            return Saved(stamps, BuildRecords(records), note)
+            more, _ = statefile.load(state_dir / MORE_NAME, MORE_KIND)
+            match (more, stamps, records):
+                case (
+                    (name, dict() as new_stamps, unsettled, dict() as new_records, unrecorded),
+                    (dict() as rows, _),
+                    (dict() as by_name, _),
+                ) if name == base:
+                    stamps = (_with_more(rows, new_stamps), unsettled)
+                    records = (_with_more(by_name, new_records), unrecorded)
+                    return Saved(stamps, BuildRecords(records), note, base, (new_stamps, new_records))
+            return Saved(stamps, BuildRecords(records), note, base)
     damaged = f"{STATE_NAME} is damaged (content); starting over"
     return Saved(None, BuildRecords(), note if value is None else damaged)
+
+
+def save_state(state_dir: Path, saved: Saved, stamps: Any, records: Any, *, whole: bool) -> None:
+    """Write it, `whole` or what is another than in `saved`. Raises OSError."""
+    more = None if whole else saved.changes(stamps, records)
+    if more is not None:
+        statefile.save(state_dir / MORE_NAME, MORE_KIND, more)
+        return
+    statefile.save(state_dir / STATE_NAME, STATE_KIND, (stamps, records))
+    # That of another file: it would not be believed.
+    (state_dir / MORE_NAME).unlink(missing_ok=True)
+
+
+def _with_more(rows: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    found = {**rows, **more}
+    for name in [name for name, row in more.items() if row is None]:
+        del found[name]
+    return found
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What is another; None for what is gone."""
+    if isinstance(before, LazyRows):
+        return before.differences()
+    found = {name: row for name, row in now.items() if before.get(name) != row}
+    found.update(dict.fromkeys(before.keys() - now.keys()))
+    return found
 
 
 def _sound(saved: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from cache.digest import ActionKey, Digest
+from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Outputs, Record
@@ -88,8 +88,8 @@ class ActionView(MovedView, Protocol):
 
     symbols: Mapping[str, str]
 
-    def contents(self, paths: Sequence[str]) -> Mapping[str, Digest]:
-        """What those of these files hold that are believed; without those of which `entry` must tell."""
+    def contents(self, action: Action) -> Mapping[str, str]:
+        """Path -> digest, as text, of those of its inputs that are believed; `entry` must tell of the others."""
         ...
 
     def is_there(self, path: str, sha256: str, executable: bool) -> bool:
@@ -357,7 +357,7 @@ def key_of(action: Action, view: ActionView) -> Keyed | Blocked:
     """The action with its declared inputs as they are, or the one that is missing."""
     inputs = []
     lacks = ""
-    taken = view.contents(action.inputs) if action.statement is None and len(action.inputs) > MANY else {}
+    taken = view.contents(action) if action.statement is None and len(action.inputs) > MANY else {}
     for path in action.inputs if not taken else [path for path in action.inputs if path not in taken]:
         try:
             entry = view.entry(path)
@@ -370,12 +370,12 @@ def key_of(action: Action, view: ActionView) -> Keyed | Blocked:
         else:
             inputs.append((path, entry))
     command = command_of(action, view.tools)
-    digests = [(path, entry.digest) for path, entry in inputs]
+    digests = [(path, str(entry.digest)) for path, entry in inputs]
     if taken:
         known = {**taken, **dict(digests)}
         digests = [(path, known[path]) for path in action.inputs]
     base = base_key(command, digests)
-    return Keyed(action, command, tuple(inputs), base, lacks, tuple([(path, d.hex) for path, d in taken.items()]))
+    return Keyed(action, command, tuple(inputs), base, lacks, tuple([(path, d[:64]) for path, d in taken.items()]))
 
 
 def look_up(keyed: Keyed, view: ActionView, refused: Collection[ActionKey] = ()) -> ActionDecision:

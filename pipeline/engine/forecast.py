@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from cache.actions import ActionCache, ActionResult
 from cache.blobs import BlobStore
-from cache.digest import ActionKey, Digest, Fingerprint
+from cache.digest import ActionKey, Fingerprint
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry, Stamp, StampTable
 from pipeline.engine.build_log import Observed, Record
@@ -159,7 +159,7 @@ class _Future:
     def believed(self) -> Collection[str]:
         return ()
 
-    def contents(self, paths: Sequence[str]) -> Mapping[str, Digest]:
+    def contents(self, action: Action) -> Mapping[str, str]:
         return {}
 
     def is_present(self, path: str) -> bool:

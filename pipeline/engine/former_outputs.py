@@ -11,7 +11,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,8 +31,7 @@ class FormerOutputs:
                 os.unlink(path)  # noqa: PTH108
         else:
             self._directory.mkdir(parents=True, exist_ok=True)
-            place = self._place(path)
-            shutil.move(path, place)
+            _move(path, self._place(path))
         self._aside.add(path)
 
     def put_back(self, paths: Iterable[str]) -> None:
@@ -41,7 +39,7 @@ class FormerOutputs:
         for path in paths:
             self._aside.discard(path)
             with contextlib.suppress(OSError):
-                shutil.move(self._place(path), path)
+                _move(self._place(path), path)
 
     def drop(self, paths: Iterable[str]) -> None:
         """The action has made new ones."""
@@ -52,3 +50,9 @@ class FormerOutputs:
 
     def _place(self, path: str) -> Path:
         return self._directory / hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _move(path: Path | str, place: Path | str) -> None:
+    import shutil  # which most runs need for nothing, and which loads three compressors
+
+    shutil.move(path, place)

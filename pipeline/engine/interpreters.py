@@ -19,7 +19,6 @@ import posixpath
 import re
 import shutil
 import sysconfig
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -62,6 +61,8 @@ def clear(state: Path) -> None:
 def fresh(root: str, state: Path) -> Iterator[Fresh]:
     """For one action of the project in `root`. Raises OSError when it cannot be made."""
     state.mkdir(parents=True, exist_ok=True)
+    import tempfile  # only users' commands need one
+
     directory = tempfile.mkdtemp(prefix=_PREFIX, dir=state)
     try:
         for place in _installed(root):

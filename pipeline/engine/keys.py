@@ -27,7 +27,7 @@ from pipeline.engine.inputs import STABILITY, Command, InputKind, Stability
 
 KEY_VERSION = "hotplate action key 3"
 
-FileDigest = tuple[str, Digest]
+FileDigest = tuple[str, Digest | str]
 """A path as it stands in keys (relative, POSIX, tools' directories as placeholders) and what it held."""
 
 

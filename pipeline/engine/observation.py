@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from cache.actions import ActionResult
-from cache.digest import ActionKey, Digest
+from cache.digest import ActionKey
 from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import Keyed, MovedView
 from pipeline.engine.inputs import Command, command_of
-from pipeline.engine.keys import KeyDifference, set_key
+from pipeline.engine.keys import KeyDifference, full_key, set_key
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
 
@@ -126,10 +126,12 @@ class Observer:
     def believed(self) -> Collection[str]:
         return self._workspace.believed
 
-    def contents(self, paths: Sequence[str]) -> Mapping[str, Digest]:
-        believed = self._workspace.believed
-        # What was looked at, since an action made it, is not among them.
-        return (self._table.contents([path for path in paths if path in believed]) or {}) if believed else {}
+    def contents(self, action: Action) -> Mapping[str, str]:
+        believed, skipped, record = self._workspace.believed, self._workspace.skipped, self.record(action)
+        if not believed or skipped is None or record is None:
+            return {}
+        sizes = skipped.sizes()
+        return {path: f"{sha256}/{sizes[path]}" for path, sha256 in record.inputs if path in believed and path in sizes}
 
     def is_present(self, path: str) -> bool:
         """Is there a file? By one stat per run if no action makes it."""
@@ -197,6 +199,8 @@ class Observer:
         return self._results.entry(key)
 
     def result_key(self, keyed: Keyed, found: IdentifiedSet) -> ActionKey:
+        if not found.options:
+            return full_key(keyed.base, found.key)
         return self._workspace.options.result_key(keyed.action, keyed.inputs, keyed.base, found)
 
     def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
@@ -267,7 +271,7 @@ class Observer:
         except OSError:
             entries = [("", None)]
         found = [(path, entry) for path, entry in entries if entry is not None]
-        is_option = self._workspace.options.is_option
+        is_option = self._workspace.is_option
         if len(found) == len(entries) and not self.first_present(candidate.absent):
             observed = self._workspace.records.shared(tuple([(path, entry.sha256) for path, entry in found]))
             what = (observed, candidate.absent)

@@ -15,14 +15,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cache import statefile
 from cache.durable import read_file
 from cache.fileclock import FileClock
 from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
-from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Observed, Record, Saved, load_saved, record_name
+from pipeline.engine.build_log import (
+    STATE_NAME,
+    Observed,
+    Record,
+    Saved,
+    load_saved,
+    record_name,
+    save_rows,
+    save_state,
+)
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.former_outputs import FormerOutputs
 from pipeline.engine.inputs import command_of
@@ -95,12 +103,13 @@ class SkippedActions(NamedTuple):
     """What an engine is not told of because it is up to date: all inputs, and how many actions of each stage.
     `believed`: inputs of the actions that it is told of which this process found unmoved and none of these makes. They
     are not looked at again before an action; after it they are. `moved_products` tells that at once of
-    all below build/: which are no more what they were; None when it cannot tell."""
+    all below build/: which are no more what they were; None when it cannot tell. `sizes`: of files there."""
 
     inputs: int
     actions: Mapping[Stage, int]
     believed: frozenset[str] = frozenset()
     moved_products: Callable[[], Collection[str] | None] = lambda: None
+    sizes: Callable[[], Mapping[str, int]] = dict
 
 
 class Workspace:
@@ -123,6 +132,7 @@ class Workspace:
         """What was written before this moment was there before anything ran."""
         saved = load_saved(directories.state) if saved is None else saved
         self.directories, self.steps, self.host, self.skipped = directories, steps, host, skipped
+        self._saved = saved
         self.root = directories.root
         tools = ((name, tool) for name, tool in steps.tools.items() if ":" not in name)  # those of statements have one
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools}
@@ -179,6 +189,10 @@ class Workspace:
         from pipeline.engine.option_uses import OptionUses
 
         return OptionUses(self.directories.state, self.resolve, self.steps.option_headers, self._response)
+
+    def is_option(self, path: str) -> bool:
+        """Is it an option header?"""
+        return bool(self.steps.option_headers) and self.options.is_option(path)
 
     def key_path(self, path: str) -> str:
         """A path that a command reported, as it stands in keys. CMake names the object of a source that lies outside of
@@ -366,10 +380,17 @@ class Workspace:
             return
         path = self.directories.state / STATE_NAME
         try:
-            statefile.save(path, STATE_KIND, (self.table.plain(), self.records.plain()))
+            plain = (self.table.plain(), self.records.plain())
+            save_state(self.directories.state, self._saved, *plain, whole=self.skipped is None)
             self.table.changed = self.records.changed = False
         except OSError as error:
             self.notes = (*self.notes, f"{path} cannot be written ({error.strerror}); the next run starts over")
+
+    def save_rows(self) -> None:
+        """Write beside the state what lets a run that concerns few actions read no more than those. Precondition: what
+        is remembered was saved."""
+        if self.skipped is None and not (self.table.changed or self.records.changed):
+            save_rows(self.directories.state, self.table.plain(), self.records.plain())
 
     def forget_undeclared(self) -> None:
         """Drop records of actions that are no longer declared in these profiles, and stamps that nothing uses. Other

@@ -203,30 +203,41 @@ class FastPathState:
         paths = snapshot.paths_at(places)
         return saved[1], {place: os.fsdecode(path).removeprefix("./") for place, path in paths.items()}
 
-    def moved_beside(self, places: Container[int]) -> bool:
-        """Has anything moved by now outside of build/, of what `usage_index` found as it was, but the files at these
-        places? A directory in which files were made anew has not, if it holds the same names."""
-        found = self._look_again(made=False)
-        if self._former is None or found is None:
+    def moved_beside(self) -> bool:
+        """Has anything moved by now, of what `usage_index` found as it was and actions do not use, so that there may be
+        other actions? A directory in which files were made anew has not, if it holds the same names. An edit of what is
+        used is the next run's, as any that comes after the first look."""
+        if self._former is None:
             return True
-        beside = [place for place in found if place not in places]
         snapshot, _, contents = self._former
+        found = self._look_again(*_beside(snapshot))
+        if found is None:
+            return True
+        beside = [place for place in found if place >= snapshot.used_count]
         return len(_listed_again(snapshot, contents, beside)) < len(beside)
 
     def moved_products(self) -> list[str] | None:
         """What has moved by now below build/, of what `usage_index` found as it was (paths relative to the project),
         None when that cannot be told."""
-        found = self._look_again(made=True)
-        if self._former is None or found is None:
+        if self._former is None:
+            return None
+        found = self._look_again(*_products(self._former[0]))
+        if found is None:
             return None
         return [os.fsdecode(path).removeprefix("./") for path in self._former[0].paths_at(found).values()]
 
-    def _look_again(self, *, made: bool) -> list[int] | None:
-        """One half of a look: at what lies below build/, or at the rest."""
+    def product_sizes(self) -> dict[str, int]:
+        """The sizes of files below build/, of what `usage_index` found as it was."""
         if self._former is None:
-            return None
-        half, ranges = _half(self._former[0], made=made)
-        found = moved(half, self._root)
+            return {}
+        half, _ = _products(self._former[0])
+        names = [directory + name for directory, *names in half.groups() for name in names]
+        paths = os.fsdecode(b"\0".join(names)).replace("\0./", "\0").removeprefix("./").split("\0")
+        return dict(zip(paths, half.numbers().tolist()[1::3], strict=True))
+
+    def _look_again(self, part: Snapshot, ranges: Sequence[range]) -> list[int] | None:
+        """What moved of a part of the snapshot that has these places in the whole."""
+        found = moved(part, self._root)
         if found:
             places = list(itertools.chain.from_iterable(ranges))
             found = [places[n] for n in found]
@@ -458,14 +469,22 @@ def _listed_again(snapshot: Snapshot, contents: Sequence[bytes], places: Sequenc
     return listed
 
 
-def _half(snapshot: Snapshot, *, made: bool) -> tuple[Snapshot, list[range]]:
-    """What of a snapshot lies below build/, or the rest, and its places in the whole. A group of few files may have
-    some of both, and counts as both."""
+def _products(snapshot: Snapshot) -> tuple[Snapshot, list[range]]:
+    """What of a snapshot lies below build/, and its places in the whole; perhaps a few more that share a group."""
+    return _part(snapshot, lambda text, end: text.startswith(_MADE) or (text[:2] == b"./" and b"\0" + _MADE in text))
+
+
+def _beside(snapshot: Snapshot) -> tuple[Snapshot, list[range]]:
+    """The same of what actions do not use."""
+    return _part(snapshot, lambda text, end: end > snapshot.used_count)
+
+
+def _part(snapshot: Snapshot, wanted: Callable[[bytes, int], bool]) -> tuple[Snapshot, list[range]]:
+    """Of a snapshot the groups of which `wanted` says so, given their text and the place after their last file."""
     stamps, texts, ranges, first = [], [], [], 0
     for text in snapshot.listing[STAMP_BYTES * snapshot.count : -2].split(b"\0\0"):
         end = first + text.count(b"\0")
-        below = text.startswith(_MADE)
-        if below == made or (text.startswith(b"./") and b"\0" + _MADE in text):
+        if wanted(text, end):
             stamps.append(snapshot.listing[STAMP_BYTES * first : STAMP_BYTES * end])
             texts.append(text)
             ranges.append(range(first, end))

@@ -67,7 +67,9 @@ def libraries(argv: Sequence[str]) -> Libraries:
     words: list[str] = []
     rest = iter(argv)
     for word in rest:
-        if word.startswith("-Wl,"):
+        if word[:1] != "-":
+            words.append(word)
+        elif word.startswith("-Wl,"):
             words += word[4:].split(",")
         elif word == "-Xlinker":
             words.append(next(rest, ""))

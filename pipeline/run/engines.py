@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.engine.build_log import Saved, load_saved
+from pipeline.engine.build_log import Saved, load_lazily, load_saved
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
 from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
@@ -27,13 +27,12 @@ from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage, Tool
 from pipeline.run.project import Project
-from pipeline.toolchain.build import Toolchain
-from pipeline.toolchain.builtins import BUILTINS
-from pipeline.toolchain.filesystems import FILESYSTEMS
 
 if TYPE_CHECKING:
     from cache.remote import Remote
     from pipeline.effects.executor import FarWork
+    from pipeline.engine.results import Builtin
+    from pipeline.toolchain.build import Toolchain
 
 
 class Engines:
@@ -62,13 +61,12 @@ class Engines:
 
     def of(self, stage: Stage) -> Engine:
         """The engine that answers for `stage`: one that knows only what few moved files concern, where that can be
-        told, and, before anything is linked, where nothing else moved meanwhile: it might be a source that is new."""
+        told, and, before anything is linked, where nothing moved meanwhile that may say which actions there are."""
         if "whole" in self.__dict__ or self._partial is None:
             return self.whole
         if stage is Stage.LINK and not self._looked_again:
             self._looked_again = True
-            assert self._part is not None
-            if self._fastpath.moved_beside({*self._moved, *self._part.makes}):
+            if self._fastpath.moved_beside():
                 return self.whole
         return self._partial
 
@@ -94,13 +92,14 @@ class Engines:
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
-            saved = load_saved(self._project.engine_dir)
+            saved = load_lazily(self._project.engine_dir) or load_saved(self._project.engine_dir)
             part = partial_graph(*found, saved.records)
             if part is None:
                 return None
             self._part, self._moved = part, found[1]
-            skipped = part.skipped._replace(moved_products=self._fastpath.moved_products)
-            steps = BuildSteps(part.actions, part.tools, {**BUILTINS, **FILESYSTEMS}, part.run_env)
+            fastpath = self._fastpath
+            skipped = part.skipped._replace(moved_products=fastpath.moved_products, sizes=fastpath.product_sizes)
+            steps = BuildSteps(part.actions, part.tools, _Builtins(), part.run_env)
             if self._project.config.is_ninja:
                 steps = self._of_statements(steps)
             return self._engine(steps, saved, skipped)
@@ -154,7 +153,8 @@ class Engines:
         helper = self._helper(len(used))
         # A file that was only touched moves its users as ninja sees them: they get new times by a run.
         unread = used if self._project.config.is_ninja else engine.graph.producer
-        self._fastpath.record(engine.table, used, unread, watched, facts, index, helper)
+        if self._fastpath.record(engine.table, used, unread, watched, facts, index, helper):
+            engine.workspace.save_rows()  # for the edit that is next
 
     def _put_back_facts(self) -> dict[str, str]:
         """What `engine/put_back.py` needs to know; nothing where a run does more than to restore what is gone."""
@@ -196,6 +196,26 @@ class Engines:
         engine = self.__dict__.get("whole") or self.__dict__.get("_partial")
         if engine is not None:
             engine.save()
+
+
+class _Builtins(Mapping[str, "Builtin"]):
+    """All of them, loaded when one is to run: most edits need none, and they know more than compilers do."""
+
+    @cached_property
+    def _all(self) -> Mapping[str, Builtin]:
+        from pipeline.toolchain.builtins import BUILTINS
+        from pipeline.toolchain.filesystems import FILESYSTEMS
+
+        return {**BUILTINS, **FILESYSTEMS}
+
+    def __getitem__(self, name: str) -> Builtin:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
 
 
 @contextlib.contextmanager

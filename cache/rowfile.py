@@ -1,0 +1,129 @@
+"""A file of many small values by name, of which a process that needs ten reads ten.
+
+Two files: `NAME.index`, a state file, and `NAME.rows`, its values one after the other. Values lie in buckets by the
+checksum of their names; a bucket is read, and its checksum compared, when one of its values is asked for.
+
+    index = (token, about, sections);  section = (offsets, checksums), 64 and 32 bits each in the machine's byte order
+    rows  = token (16 bytes), then per section its buckets: marshal of name -> value
+
+Knows files and names; not what the values mean. Invariant: `get` returns the value that was written under this name in
+the same breath as the index, or None.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+from array import array
+from binascii import crc32
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache import statefile
+from cache.durable import open_regular, write_atomic
+
+KIND = "rows 1"
+_TOKEN_BYTES = 16
+_IN_A_BUCKET = 16
+
+
+def write(path: Path, about: tuple[Any, ...], sections: Sequence[Mapping[str, Any]]) -> None:
+    """Write `sections` (name -> plain value) to `path.index` and `path.rows`. `about`: plain values, for a reader who
+    knows the first of them. Raises OSError. Not synced: losing it costs work only."""
+    token = os.urandom(_TOKEN_BYTES)
+    blobs, end, places = [token], _TOKEN_BYTES, []
+    for section in sections:
+        buckets: list[dict[str, Any]] = [{} for _ in range(len(section) // _IN_A_BUCKET + 1)]
+        for name, value in section.items():
+            buckets[crc32(os.fsencode(name)) % len(buckets)][name] = value
+        offsets, checksums = array("Q", [end]), array("I")
+        for bucket in buckets:
+            blobs.append(marshal.dumps(bucket))
+            end += len(blobs[-1])
+            offsets.append(end)
+            checksums.append(crc32(blobs[-1]))
+        places.append((offsets.tobytes(), checksums.tobytes()))
+    write_atomic(path.with_suffix(".rows"), b"".join(blobs), durable=False, own=True)
+    statefile.save(path.with_suffix(".index"), KIND, (token, about, tuple(places)))
+
+
+class RowFile:
+    """An open file; `section` numbers those of `write`."""
+
+    def __init__(self, handle: int, about: Any, places: Sequence[tuple[bytes, bytes]]) -> None:
+        self._handle, self.about = handle, about
+        self._sections = [(array("Q", offsets), array("I", checksums)) for offsets, checksums in places]
+        self._read: dict[tuple[int, int], dict[str, Any]] = {}
+
+    @staticmethod
+    def open(path: Path, first: Any) -> RowFile | None:
+        """None when there is none of this kind, or one about something that does not begin with that."""
+        value, _ = statefile.load(path.with_suffix(".index"), KIND)
+        if value is None or value[1][0] != first:
+            return None
+        try:
+            handle, _ = open_regular(str(path.with_suffix(".rows")))
+        except OSError:
+            return None
+        found = RowFile(handle, *value[1:])
+        return found if os.pread(handle, _TOKEN_BYTES, 0) == value[0] else None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._handle)
+
+    def get(self, section: int, name: str) -> Any:
+        """None when there is no such name, or what was read is not what was written."""
+        offsets, checksums = self._sections[section]
+        number = crc32(os.fsencode(name)) % len(checksums)
+        bucket = self._read.get((section, number))
+        if bucket is None:
+            first, end = offsets[number], offsets[number + 1]
+            try:
+                data = os.pread(self._handle, end - first, first)
+            except OSError:
+                data = b""
+            if len(data) != end - first or crc32(data) != checksums[number]:
+                return None
+            bucket = self._read[section, number] = marshal.loads(data)
+        return bucket.get(name)
+
+
+class LazyRows(dict[str, Any]):
+    """A dictionary whose values are loaded when they are asked for by name. What iterates sees those that were."""
+
+    def __init__(self, load: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._load = load
+        self.loaded: dict[str, Any] = {}
+        """Name -> what was there at first, None for nothing."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name not in self.loaded:
+            value = self.loaded.setdefault(name, self._load(name))
+            if value is not None:
+                self.setdefault(name, value)
+        return super().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        return name.__class__ is str and self.get(name) is not None
+
+    def __missing__(self, name: str) -> Any:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.get(name)
+        super().__setitem__(name, value)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        self.get(name)
+        return super().pop(name, *default)
+
+    def differences(self) -> dict[str, Any]:
+        """What is another than at first; None for what is gone."""
+        return {name: dict.get(self, name) for name, old in self.loaded.items() if dict.get(self, name) != old}
