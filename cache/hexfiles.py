@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+from _thread import allocate_lock  # `threading` is not needed for it
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,8 +85,9 @@ class HexFiles:
 
     def __init__(self, top: Path) -> None:
         self.top = str(top)
-        self._held: int | None = None
-        """The handle of `top`, where it stays open."""
+        self._holds, self._held = False, -1
+        """Does `top` stay open? Its handle since the first file that was written meanwhile."""
+        self._holding = allocate_lock()
         self._sharing: Sharing | None = None
         self._knows_sharing = False
 
@@ -137,19 +139,19 @@ class HexFiles:
     def held_open(self) -> Iterator[None]:
         """Leave `top` open meanwhile for what is written; whoever moves it away has what is written there then, which
         costs work. Not the directories in it: each command that starts would pay for hundreds of handles."""
-        try:
-            self._held = self._open_top(make=True) if _AT else None
-        except OSError:
-            self._held = None
+        self._holds = _AT
         try:
             yield
         finally:
-            held, self._held = self._held, None
-            if held is not None:
+            held, self._holds, self._held = self._held, False, -1
+            if held >= 0:
                 os.close(held)
 
     def _opened_to_write(self, group: str) -> Inside:
-        if self._held is not None:
+        if self._holds:
+            if self._held < 0:
+                with self._holding:
+                    self._held = self._open_top(make=True) if self._held < 0 else self._held
             with contextlib.suppress(FileNotFoundError):  # somebody has removed it
                 return Inside(_open_group(self._held, group, self), "")
         return self._opened(group, True)
