@@ -72,6 +72,8 @@ class ActionCache:
     def __init__(self, root: Path, blobs: BlobStore) -> None:
         self.files = HexFiles(root / FORMAT)
         self._blobs = blobs
+        self._without: set[ActionKey] = set()
+        """Base keys for which `candidates` found nothing."""
 
     def path(self, key: ActionKey) -> Path:
         """Where the entry of `key` lies if there is one. Raises OSError for what is no key."""
@@ -113,7 +115,10 @@ class ActionCache:
 
     def candidates(self, base: ActionKey) -> tuple[bytes, ...]:
         """The candidate sets of a base key that are still here, newest first."""
-        found = [self._blobs.read(digest) for digest in self._sets(base) if digest.size <= MAX_ENTRY_BYTES]
+        sets = self._sets(base)
+        if not sets:
+            self._without.add(base)
+        found = [self._blobs.read(digest) for digest in sets if digest.size <= MAX_ENTRY_BYTES]
         return tuple(data for data in found if data is not None)
 
     def _sets(self, base: ActionKey) -> tuple[Digest, ...]:
@@ -130,9 +135,13 @@ class ActionCache:
         self.put_first(base, self._blobs.put_bytes(data))
 
     def put_first(self, base: ActionKey, newest: Digest) -> None:
-        """Put a candidate set first. Precondition: it is stored (blobs before entry). A set added by another process at
-        the same instant may be lost: that costs a miss. Raises OSError."""
-        older = self._sets(base)
+        """Put a candidate set first. Precondition: it is stored (blobs before entry). A set that another process has
+        added since `candidates` was asked, or at the same instant, may be lost: that costs a miss. Raises OSError."""
+        older: tuple[Digest, ...] = ()
+        if base in self._without:
+            self._without.discard(base)
+        else:
+            older = self._sets(base)
         if older[:1] == (newest,):
             self.used(base)
             return

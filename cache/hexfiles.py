@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import stat
+from _thread import allocate_lock  # `threading` is not needed for it
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,11 +84,9 @@ class HexFiles:
 
     def __init__(self, top: Path) -> None:
         self.top = str(top)
-        self._held: dict[str, Inside] = {}
-        """Directories of groups that stay open, by name."""
-        self._gone: list[Inside] = []
-        """Those that were removed while they were open."""
-        self._most_held = 0
+        self._holds, self._held = False, -1
+        """Does `top` stay open? Its handle since the first file that was written meanwhile."""
+        self._holding = allocate_lock()
         self._sharing: Sharing | None = None
         self._knows_sharing = False
 
@@ -113,50 +112,48 @@ class HexFiles:
     def write(self, name: str, data: bytes, mode: int = 0o644) -> None:
         """Put `data` there in one step, making the directories. The disk is not waited for: after a power cut the name
         may lead to other bytes, which whoever reads it must notice."""
-        place, group = self.place(name), name[:2]
+        place = self.place(name)
         try:
-            held = self._held.get(group)
-            if held is not None:
-                try:
-                    return self._write_in(held, name, data, mode)
-                except FileNotFoundError:  # somebody has removed the directory
-                    self._gone.append(self._held.pop(group, held))  # others may be using it
-            inside = self._opened(group, True)
+            inside = self._opened_to_write(name[:2])  # not `with`: each action of a build writes three of these
             try:
-                self._write_in(inside, name, data, mode)
+                temp = inside.prefix + _temp(name)
+                handle = os.open(temp, NEW_FILE, mode, dir_fd=inside.at)
+                try:
+                    try:
+                        write_all(handle, data)
+                        self.share(handle)
+                    finally:
+                        os.close(handle)
+                    _move(temp, inside.at, inside, name)
+                except BaseException:
+                    _unlink(temp, inside)
+                    raise
             finally:
-                if len(self._held) >= self._most_held or self._held.setdefault(group, inside) is not inside:
-                    inside.close()
+                inside.close()
         except OSError as error:
             error.filename = place
             raise
 
-    def _write_in(self, inside: Inside, name: str, data: bytes, mode: int) -> None:
-        temp = inside.prefix + _temp(name)
-        handle = os.open(temp, NEW_FILE, mode, dir_fd=inside.at)
-        try:
-            try:
-                write_all(handle, data)
-                self.share(handle)
-            finally:
-                os.close(handle)
-            _move(temp, inside.at, inside, name)
-        except BaseException:
-            _unlink(temp, inside)
-            raise
-
     @contextlib.contextmanager
     def held_open(self) -> Iterator[None]:
-        """Leave directories open meanwhile in which files are written: a build writes three for each action, and way
-        there costs as much as the file. One that is moved away then takes the files with it, which costs work."""
-        self._most_held = _most_held()
+        """Leave `top` open meanwhile for what is written; whoever moves it away has what is written there then, which
+        costs work. Not the directories in it: each command that starts would pay for hundreds of handles."""
+        self._holds = _AT
         try:
             yield
         finally:
-            self._most_held = 0
-            held, self._held, self._gone = {id(one): one for one in (*self._held.values(), *self._gone)}, {}, []
-            for inside in held.values():
-                inside.close()
+            held, self._holds, self._held = self._held, False, -1
+            if held >= 0:
+                os.close(held)
+
+    def _opened_to_write(self, group: str) -> Inside:
+        if self._holds:
+            if self._held < 0:
+                with self._holding:
+                    self._held = self._open_top(make=True) if self._held < 0 else self._held
+            with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+                return Inside(_open_group(self._held, group, self), "")
+        return self._opened(group, True)
 
     @contextlib.contextmanager
     def incoming(self, mode: int) -> Iterator[Incoming]:
@@ -302,15 +299,6 @@ def _open_group(top: int, group: str, files: HexFiles | None) -> int:
         handle = os.open(group, _DIRECTORY, dir_fd=top)
         files.share(handle)
         return handle
-
-
-def _most_held() -> int:
-    """Directories that one of the two halves of a store may leave open: a quarter of what a process may."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    return max(0, min(1 << 8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
 
 def _temp(name: str) -> str:

@@ -269,16 +269,18 @@ def _plain(value: Any) -> Any:
     """`value` as JSON would give it back, so that an event equals itself after a round trip."""
     if type(value) in _LEAVES:  # most are, and there may be an event per action
         return value
-    if isinstance(value, Mapping):
-        return {str(key): item if type(item) in _LEAVES else _plain(item) for key, item in value.items()}
-    if hasattr(value, "_fields"):  # a named tuple
+    if isinstance(value, str):  # a word of an enumeration
+        return str(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
         fields = zip(value._fields, value, strict=True)
         return {name: item if type(item) in _LEAVES else _plain(item) for name, item in fields}
+    if isinstance(value, Mapping):
+        return {str(key): item if type(item) in _LEAVES else _plain(item) for key, item in value.items()}
     if hasattr(value, "__dataclass_fields__"):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, str) else value
+    return value
 
 
 def payload(event: Event) -> Payload:

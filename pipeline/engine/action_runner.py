@@ -53,6 +53,9 @@ from pipeline.engine.undeclared import UndeclaredOutputs
 from pipeline.engine.workspace import Workspace
 from pipeline.model import NOT_STORED, Action, Reason
 
+_MOMENT_NS = 5_000_000
+"""So long one instant serves for all actions that start."""
+
 
 class Performed(NamedTuple):
     """Outcome of one action. `state` is one of those in which an action ends; `warning` is what a successful tool said
@@ -91,6 +94,7 @@ class ActionRunner:
         """What this run has put into the store, whole."""
         self._lock = threading.Lock()
         self._stopping = False
+        self._last_moment: Moment | None = None
         self._observer = Observer(workspace)
         self._discovery = Discovery(workspace, self._observer)
         self._restorer = Restorer(self._blobs, self._table, workspace.build_place)
@@ -230,9 +234,9 @@ class ActionRunner:
     def _perform(self, keyed: Keyed) -> Steps[Performed]:
         # What the run saw first may be minutes old: an edit since then gets its own key.
         action = keyed.action
-        self._observer.forget(action.inputs, None)
         if not keyed.lacks and self._is_still(keyed):
             return (yield from self._execute(keyed))
+        self._observer.forget(action.inputs, None)
         fresh = key_of(action, self._observer)
         if isinstance(fresh, Blocked):
             raise _Missing(f"{fresh.path} {fresh.why}")
@@ -244,6 +248,10 @@ class ActionRunner:
 
     def _is_still(self, keyed: Keyed) -> bool:
         """Do the declared inputs hold what the key was made of? Then it need not be made again."""
+        places = list(map(self._workspace.resolve, keyed.action.inputs))
+        if self._table.are_still(places, [entry for _, entry in keyed.inputs]):
+            return True
+        self._observer.forget(keyed.action.inputs, None)
         try:
             return all(self._observer.entry(path) == entry for path, entry in keyed.inputs)
         except OSError:
@@ -253,13 +261,7 @@ class ActionRunner:
 
     def _execute(self, keyed: Keyed) -> Steps[Performed]:
         action = keyed.action
-        moment = self._file_clock.moment()
-        if not moment.is_after(self._workspace.began):
-            # A discovered file counts as edited during the action when its ctime is not before the start; what was
-            # written just before the run must not.
-            self._file_clock.next_tick()
-            moment = self._file_clock.moment()
-        start = _Start(moment, len(self._finished))
+        start = _Start(self._moment(), len(self._finished))
         self._forget(action)
         if action.statement is not None:
             return (yield from self._execute_statement(keyed, start))
@@ -286,6 +288,25 @@ class ActionRunner:
         if action.count_as == "compiled":
             self._observer.forget(action.inputs[:1], None)  # nobody else reads a source; there may be very many
         return Performed(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
+
+    def _moment(self) -> Moment:
+        """A moment before which nothing of an action that starts now has run. One that is a few thousandths old will do
+        for others: what was edited since then counts as edited while the action ran, which costs another run."""
+        last = self._last_moment
+        if (
+            last is not None
+            and time.monotonic_ns() - last.monotonic_ns < _MOMENT_NS
+            and not (self._file_clock.has_met_more(last))
+        ):
+            return last
+        moment = self._file_clock.moment()
+        if not moment.is_after(self._workspace.began):
+            # A discovered file counts as edited during the action when its ctime is not before the start; what was
+            # written just before the run must not.
+            self._file_clock.next_tick()
+            moment = self._file_clock.moment()
+        self._last_moment = moment
+        return moment
 
     def _execute_statement(self, keyed: Keyed, start: _Start) -> Steps[Performed]:
         """As ninja: what it made stays when it fails, and an output that it does not make is no failure."""
@@ -359,11 +380,10 @@ class ActionRunner:
         moved = self._moved_meanwhile(keyed, found, start) or self._discovery.appeared(reported.unread, start.moment)
         if not moved and found is not None:
             # Nobody reports that one of these was read: it may have come and gone.
-            silent = (
-                keyed.action.absent
-                if not keyed.action.depfile
-                else set(candidate.absent) - {*reported.candidate.absent}
-            )
+            silent = keyed.action.absent
+            if keyed.action.depfile:
+                more_absent = candidate is not reported.candidate
+                silent = tuple({*candidate.absent} - {*reported.candidate.absent}) if more_absent else ()
             moved = self._came_or_went(sorted(silent), start.moment)
         if found is None and not moved:
             for path in candidate.discovered:
@@ -393,10 +413,12 @@ class ActionRunner:
         be older than the start, unless an action of this run made it before this one started; and so must be the links
         on the way to it.
         """
-        for path, before in keyed.inputs:
-            after = self._table.current(path)
-            if after is None or after.stamp != before.stamp or after.sha256 != before.sha256:
-                return path
+        places = [self._workspace.resolve(path) for path, _ in keyed.inputs]
+        if not self._table.are_still(places, [entry for _, entry in keyed.inputs]):
+            for path, before in keyed.inputs:
+                after = self._table.current(path)
+                if after is None or after.stamp != before.stamp or after.sha256 != before.sha256:
+                    return path
         if keyed.taken and (path := self._workspace.moved_meanwhile(keyed.taken)):
             return path
         if found is None:

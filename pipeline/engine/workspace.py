@@ -134,6 +134,7 @@ class Workspace:
         self.directories, self.steps, self.host, self.skipped = directories, steps, host, skipped
         self._saved = saved
         self.root = directories.root
+        self._below = f"{directories.root}/"
         tools = ((name, tool) for name, tool in steps.tools.items() if ":" not in name)  # those of statements have one
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools}
         self.places |= steps.symbols
@@ -224,12 +225,12 @@ class Workspace:
 
     def resolve(self, path: str) -> str:
         """A path of a key as one that can be opened here."""
-        if "{root}" in path:
+        if "{" in path:
             path = path.replace("{root}", str(self.root))
-        if path[:1] == "{":
-            place, _, rest = path.partition("/")
-            return f"{self.places.get(place, place)}/{rest}"
-        return path if path[:1] == "/" else f"{self.root}/{path}"
+            if path[:1] == "{":
+                place, _, rest = path.partition("/")
+                return f"{self.places.get(place, place)}/{rest}"
+        return path if path[:1] == "/" else self._below + path
 
     def record(self, action: Action) -> Record | None:
         """The last recorded run of `action`."""

@@ -64,7 +64,8 @@ class BuiltTwin:
 
     @property
     def without_doit(self) -> bool:
-        return self.loaded.read_text() == "False"
+        """Also where the fast path ended the process, before it could say what was loaded."""
+        return not self.loaded.exists() or self.loaded.read_text() == "False"
 
     def settle(self) -> None:
         """Until the fast path answers, which ends the process before it could say what was loaded."""
