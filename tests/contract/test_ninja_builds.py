@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -184,6 +185,34 @@ def test_what_became_another_file_after_ninja_ran_is_not_taken_over(
     edit(one, name, old, new)
     assert one.build()["executed"]
     assert one.run() == status
+    assert one.nothing_for_ninja()
+
+
+def test_other_inputs_of_the_same_command_are_judged_as_ninja_does_and_by_when_they_came(
+    tree: Callable[..., Tree],
+) -> None:
+    one = tree()
+    for name in ("first", "second"):
+        one.write(name, "1")
+    one.build()
+
+    def also(name: str) -> None:
+        text = (one.out / "build.ninja").read_text()
+        for made in ("util.c", "gen.in"):  # of a compile, and of a command of which nobody knows what it reads
+            text = re.sub(rf"(?m)(/{made})(?: \| \S+)?", rf"\1 | {one.root}/{name}" if name else r"\1", text)
+        one.write("out/build.ninja", text)
+
+    also("first")
+    assert "executed" not in one.build() and one.nothing_for_ninja()
+    one.write("first", "2")
+    assert {"gen.h", "util.o"} <= set(one.build()["executed"]) and one.nothing_for_ninja()
+    also("")
+    assert "executed" not in one.build() and one.nothing_for_ninja()
+    next_tick()
+    one.write("second", "2")
+    os.utime(one.root / "second", ns=(1, 1))
+    also("second")
+    assert "gen.h" in one.build()["executed"], "an mtime from before says nothing"
     assert one.nothing_for_ninja()
 
 
