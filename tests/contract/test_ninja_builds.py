@@ -335,6 +335,23 @@ def test_without_a_prefix_map_debug_information_keeps_an_object_at_home(tmp_path
     assert os.fsencode(two.root) in two.read("util.o")
 
 
+def test_a_link_with_a_map_and_a_table_of_references_as_esp_idf_has_it(tree: Callable[..., Tree]) -> None:
+    one, two = tree(), tree("other")
+    for each in (one, two):
+        text = (each.out / "build.ninja").read_text()
+        each.write(
+            "out/build.ninja", text.replace("$in -o $out", f"$in -o $out -Wl,--cref -Wl,--Map={each.out}/app.map")
+        )
+    one.build()
+    assert "Cross Reference Table" in one.read("app.map").decode()
+    assert "app" in two.build()["restored"] and two.run() == 0
+    assert two.read("app.map") == one.read("app.map")
+    for name in ("app", "app.map"):
+        one.out.joinpath(name).unlink()
+        assert one.build()["restored"] == ["app"] and one.read(name) == two.read(name)
+    assert one.nothing_for_ninja()
+
+
 @pytest.mark.parametrize("flags", ["-g -gz", "-flto"])
 def test_what_may_hide_a_path_stays_at_home(tree: Callable[..., Tree], flags: str) -> None:
     one, two = tree("one", flags), tree("other", flags)
