@@ -166,6 +166,9 @@ class RandomGraph:
         for number in range(size):
             self._add(number)
         self.former: list[tuple[dict[str, str], list[dict[str, str]]]] = []
+        self.rewired: set[str] = set()
+        """What the last step gave other inputs. If one of them was made at about the same time as it was, each tree
+        has its own truth about which came first."""
         for space in spaces:
             space.write("includer.sh", INCLUDER)
         self._write_all()
@@ -221,6 +224,7 @@ class RandomGraph:
     def step(self) -> str:
         """One edit; what it was."""
         rng = self.rng
+        self.rewired.clear()
         kinds: list[Callable[[], str]] = [
             self._edit,
             self._edit,
@@ -278,5 +282,6 @@ class RandomGraph:
     def _rewire(self) -> str:
         one = self.rng.choice(self.statements[1:])
         one["implicit"] = self.rng.choice(["", f"n{self.rng.randrange(int(one['out'][1:]))}"])
+        self.rewired.add(one["out"])
         self._write_all("build.ninja")
         return f"implicit of {one['out']}: {one['implicit']}"

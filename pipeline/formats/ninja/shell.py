@@ -81,7 +81,7 @@ _UNKNOWN_COMPILE = re.compile(
 """Options by which a compiler reads or writes what neither its words nor its depfile name, or looks at this machine."""
 
 _UNKNOWN_LINK = re.compile(
-    r"-Wl,.*(?:-plugin|--out-implib|--reproduce|--print-map|--trace|--cref|--just-symbols|--dependency-file|-save-temps"
+    r"-Wl,.*(?:-plugin|--out-implib|--reproduce|--print-map|--trace|--just-symbols|--dependency-file|-save-temps"
     r"|--retain-symbols|--dynamic-list|--version-script|--symbol-ordering)|-fprofile-(?:generate|use)|--coverage|-coverage"
     r"|-save-temps|-fplugin|-wrapper|-march=native|-mcpu=native|-fuse-ld=gold"
 )
