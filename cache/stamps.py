@@ -29,6 +29,7 @@ from cache.rowfile import LazyRows
 __all__ = ["CHUNK", "Entry", "Stamp", "StampTable", "filesystem_now_ns", "is_settled", "next_tick", "stamp_of"]
 
 CHUNK = 8 << 20
+_ELF = b"\x7fELF"
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -193,6 +194,8 @@ class StampTable:
         return entry
 
     def _is_marked(self, data: bytes) -> bool:
+        if data[:4] == _ELF:
+            return False  # no compiler takes that for a text; most of what is built is one
         return any(mark in data for mark in self._marks)
 
     def _put(self, path: str, entry: Entry) -> None:

@@ -74,11 +74,21 @@ class BuildRecords:
         self._long: dict[str, tuple[bytes, _Decoded | None]] = {}
         """Rows that take long to decode, as they were last."""
         self._shared: dict[Any, Any] = {}
+        self._last: tuple[str, Any, Record | None] = ("", None, None)
+        """Name, row and record that were asked for last: an action that must run is asked about several times in a
+        row."""
         self.changed = False
         """Is there anything that the saved ones do not hold?"""
 
     def get(self, name: str) -> Record | None:
         """The record of this action."""
+        row, (last, of_row, record) = self._rows.get(name), self._last
+        if last != name or of_row is not row:
+            record = self._get(name)
+            self._last = (name, row, record)
+        return record
+
+    def _get(self, name: str) -> Record | None:
         row, decoded = self._rows.get(name), self._decoded(name)
         if row is None or decoded is None:
             return None

@@ -206,19 +206,19 @@ class Observer:
     def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
         moved = ("", "", "")
         entries = []
-        options = self._workspace.options
+        is_option = self._workspace.option_names.matches
         for path, sha256 in record.discovered:
             entry = self.entry(path)
             if entry is None:
                 return None
             if entry.sha256 != sha256:
-                if moved[0] or not options.is_option(path):
+                if moved[0] or not is_option(path):
                     return None
                 moved = (path, sha256, entry.sha256)
             entries.append(entry)
         if not moved[0] or self._has_come(record.absent):
             return None
-        if not options.is_alike(action, (*record.inputs, *record.discovered), *moved):
+        if not self._workspace.options.is_alike(action, (*record.inputs, *record.discovered), *moved):
             return None
         now = [(path, entry.sha256) for (path, _), entry in zip(record.discovered, entries, strict=True)]
         observed = self._workspace.records.shared(tuple(now))
@@ -235,6 +235,8 @@ class Observer:
         return known[1]
 
     def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
+        if not self._workspace.option_names.matches(moved.name):
+            return moved
         return self._workspace.options.explained(action, record, moved)
 
     def products(self, paths: tuple[str, ...]) -> Collection[str]:

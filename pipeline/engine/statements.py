@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cache.durable import read_file
 from cache.stamps import Entry
+from pipeline.engine.build_log import Observed
 from pipeline.engine.candidates import IdentifiedSet
 from pipeline.engine.execution import TIMEOUT_S, Executed, Steps, ToRun
 from pipeline.engine.results import ActionFailure, FailureKind
@@ -152,6 +153,7 @@ class StatementRuns:
     def __init__(self, workspace: Workspace, observer: Observer) -> None:
         self._workspace, self._observer = workspace, observer
         self._path_words: dict[str, PathWords] = {}
+        self._newest: dict[int, tuple[object, int]] = {}
 
     def up_to_date(
         self,
@@ -167,12 +169,26 @@ class StatementRuns:
         paths = [path for path, _ in discovered]
         entries = [entry for _, entry in keyed.inputs] if keyed is not None else self._entries(action.inputs)
         entries += self._entries(action.statement.in_place_of) if action.statement is not None else []
-        entries += found.entries if found is not None and found.entries else self._entries(paths)
+        if found is not None and found.entries:
+            entries += found.entries
         newest = max([entry.stamp.mtime_ns for entry in entries], default=0)
+        if found is None or not found.entries:
+            newest = max(newest, self._newest_of(discovered))
         known = keyed is not None or record is not None
         read = (*action.inputs[:1], *paths) if known and action.depfile else None
         for path in self._workspace.ledger.done(action, newest, read, took_s, began_ns):
             self._workspace.table.current(path)  # its stamp moved, by us
+
+    def _newest_of(self, discovered: Observed) -> int:
+        """The latest mtime of a set that many statements share, asked once where no action makes a file of it."""
+        known = self._newest.get(id(discovered))
+        if known is not None and known[0] is discovered:
+            return known[1]
+        paths = [path for path, _ in discovered]
+        newest = max([entry.stamp.mtime_ns for entry in self._entries(paths)], default=0)
+        if not any(map(self._observer.is_made, paths)):
+            self._newest[id(discovered)] = (discovered, newest)
+        return newest
 
     def _entries(self, paths: Iterable[str]) -> list[Entry]:
         found = []

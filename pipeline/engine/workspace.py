@@ -34,6 +34,7 @@ from pipeline.engine.build_log import (
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.former_outputs import FormerOutputs
 from pipeline.engine.inputs import command_of
+from pipeline.engine.option_names import OptionNames
 from pipeline.engine.results import Builtin
 from pipeline.engine.searches import CommandSearches
 from pipeline.engine.waiting_files import WaitingFiles
@@ -146,6 +147,7 @@ class Workspace:
         self.former = FormerOutputs(directories.state / "former")
         self.waiting_files = WaitingFiles(str(self.root))
         self.searches = CommandSearches(self._response)
+        self.option_names = OptionNames(steps.option_headers)
         self.records = saved.records
         self.graph = self._build_graph()
         self._sources: list[str] | None = None
@@ -186,10 +188,10 @@ class Workspace:
 
     @cached_property
     def options(self) -> OptionUses:
-        """What counts of option headers."""
+        """What counts of option headers, made when one is read."""
         from pipeline.engine.option_uses import OptionUses
 
-        return OptionUses(self.directories.state, self.resolve, self.steps.option_headers, self._response)
+        return OptionUses(self.directories.state, self.resolve, self.option_names, self._response)
 
     def is_option(self, path: str) -> bool:
         """Is it an option header?"""
