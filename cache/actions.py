@@ -115,11 +115,19 @@ class ActionCache:
 
     def candidates(self, base: ActionKey) -> tuple[bytes, ...]:
         """The candidate sets of a base key that are still here, newest first."""
-        sets = self._sets(base)
-        if not sets:
-            self._without.add(base)
-        found = [self._blobs.read(digest) for digest in sets if digest.size <= MAX_ENTRY_BYTES]
+        found = map(self.candidate, self.sets(base))
         return tuple(data for data in found if data is not None)
+
+    def candidate(self, digest: Digest) -> bytes | None:
+        """The candidate set of that digest; None when it is not here."""
+        return self._blobs.read(digest) if digest.size <= MAX_ENTRY_BYTES else None
+
+    def sets(self, base: ActionKey) -> tuple[Digest, ...]:
+        """The digests of the candidate sets of a base key, newest first; many base keys share some."""
+        found = self._sets(base)
+        if not found:
+            self._without.add(base)
+        return found
 
     def _sets(self, base: ActionKey) -> tuple[Digest, ...]:
         result = self.entry(base)
@@ -127,7 +135,7 @@ class ActionCache:
 
     def take_candidates(self, base: ActionKey, sets: Sequence[Digest]) -> None:
         """Put candidate sets of others before those that are here. Precondition: they are stored. Raises OSError."""
-        kept = tuple(dict.fromkeys((*sets, *self._sets(base))))[:MAX_CANDIDATES]
+        kept = tuple(dict.fromkeys((*sets, *self.sets(base))))[:MAX_CANDIDATES]
         self.record(base, _entry_of_sets(kept))
 
     def add_candidate(self, base: ActionKey, data: bytes) -> None:
@@ -136,7 +144,7 @@ class ActionCache:
 
     def put_first(self, base: ActionKey, newest: Digest) -> None:
         """Put a candidate set first. Precondition: it is stored (blobs before entry). A set that another process has
-        added since `candidates` was asked, or at the same instant, may be lost: that costs a miss. Raises OSError."""
+        added since `sets` was asked, or at the same instant, may be lost: that costs a miss. Raises OSError."""
         older: tuple[Digest, ...] = ()
         if base in self._without:
             self._without.discard(base)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from cache.actions import ActionResult
-from cache.digest import ActionKey
+from cache.digest import ActionKey, Digest
 from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
@@ -95,6 +95,7 @@ class Observer:
         self._absent: set[str] = set()
         """Those of them that are not there."""
         self._sets: dict[CandidateSet, IdentifiedSet | None] = {}
+        self._candidates: dict[Digest, CandidateSet | None] = {}
         self._places: dict[CandidateSet, tuple[str, ...]] = {}
         self._looked_at_ns: dict[CandidateSet, int] = {}
         """When those of `_sets` were last found to be what they were; not asked of others."""
@@ -191,8 +192,13 @@ class Observer:
         return ask()
 
     def candidates(self, base: ActionKey) -> Iterator[CandidateSet]:
-        decoded = map(CandidateSet.decode, self._results.candidates(base))
-        return (candidate for candidate in decoded if candidate is not None)
+        for digest in self._results.sets(base):
+            # Read once for all that share it. What is not here now may come from another machine.
+            if digest not in self._candidates and (data := self._results.candidate(digest)) is not None:
+                self._candidates[digest] = CandidateSet.decode(data)
+            candidate = self._candidates.get(digest)
+            if candidate is not None:
+                yield candidate
 
     def stored(self, key: ActionKey) -> ActionResult | None:
         """Whether its blobs are there is seen when it is put in place."""
@@ -264,9 +270,9 @@ class Observer:
     def identify(self, candidate: CandidateSet) -> IdentifiedSet | None:
         """The candidate set with the content of its files, None when it cannot apply: one is missing, or there is
         something in the place of an absent one. Remembered, since many actions share a set."""
-        fixed = self._workspace.graph.producer.keys().isdisjoint((*candidate.discovered, *candidate.absent))
-        if fixed and candidate in self._sets:
+        if candidate in self._sets:
             return self._sets[candidate]
+        fixed = self._workspace.graph.producer.keys().isdisjoint((*candidate.discovered, *candidate.absent))
         identified, seen_ns = None, time.monotonic_ns()
         try:
             entries = [(path, self.entry(path)) for path in candidate.discovered]
