@@ -203,6 +203,9 @@ class BuildRecords:
 
 STATE_KIND = "stamps 3 actions 3"
 STATE_NAME = "stamps.v1.state"
+MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
+"""Of the stamps in that file. A source or header without any of these hides nothing from the depfile; what one with
+them hides, `formats/c_source.py` tells."""
 
 
 MORE_KIND = "stamps 3 actions 3 more 1"

@@ -33,13 +33,12 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from cache.statebytes import encode
 from cache.turns import StoreLock
-from pipeline.engine.build_log import STATE_KIND, STATE_NAME, load_saved
+from pipeline.engine.build_log import MARKS, STATE_KIND, STATE_NAME, load_saved
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.keys import base_key
 from pipeline.engine.restore import Restorer
 from pipeline.fastpath import KIND, PUT_BACK, STAGES, USAGE_KIND, FirstLook, Snapshot, stamp_of
 from pipeline.fastpath.renewal import LOCK, with_numbers
-from pipeline.formats.depfile import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

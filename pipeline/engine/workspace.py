@@ -22,6 +22,7 @@ from cache.stamps import StampTable
 from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
 from pipeline.engine.build_log import (
+    MARKS,
     STATE_NAME,
     Observed,
     Record,
@@ -34,14 +35,12 @@ from pipeline.engine.build_log import (
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.former_outputs import FormerOutputs
 from pipeline.engine.inputs import command_of
-from pipeline.engine.option_names import OptionNames
 from pipeline.engine.results import Builtin
 from pipeline.engine.searches import CommandSearches
 from pipeline.engine.waiting_files import WaitingFiles
 from pipeline.errors import ConfigError, StoreError
 from pipeline.failures import fail
 from pipeline.formats import depfile
-from pipeline.formats.depfile import MARKS
 from pipeline.model import Action, FailureCategory, Stage, Tool
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from cache.store import Store
     from pipeline.effects.executor import FarWork
     from pipeline.engine.ledger import NinjaLedger
+    from pipeline.engine.option_names import OptionNames
     from pipeline.engine.option_uses import OptionUses
     from pipeline.engine.symlinks import Links
 
@@ -147,7 +147,6 @@ class Workspace:
         self.former = FormerOutputs(directories.state / "former")
         self.waiting_files = WaitingFiles(str(self.root))
         self.searches = CommandSearches(self._response)
-        self.option_names = OptionNames(steps.option_headers)
         self.records = saved.records
         self.graph = self._build_graph()
         self._sources: list[str] | None = None
@@ -185,6 +184,13 @@ class Workspace:
         from pipeline.engine.ledger import NinjaLedger
 
         return NinjaLedger(self.directories.state, self.resolve, self.steps.ninja_log_version)
+
+    @cached_property
+    def option_names(self) -> OptionNames:
+        """Which files are option headers, made when something must be done."""
+        from pipeline.engine.option_names import OptionNames
+
+        return OptionNames(self.steps.option_headers)
 
     @cached_property
     def options(self) -> OptionUses:
