@@ -36,7 +36,7 @@ from cache.turns import StoreLock
 from pipeline.engine.build_log import MARKS, STATE_KIND, STATE_NAME, load_saved
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.keys import base_key
-from pipeline.engine.restore import Restorer
+from pipeline.engine.restore import Restorer, damage_lines
 from pipeline.fastpath import KIND, PUT_BACK, STAGES, USAGE_KIND, FirstLook, Snapshot, stamp_of
 from pipeline.fastpath.renewal import LOCK, with_numbers
 
@@ -127,7 +127,9 @@ class _PuttingBack:
             files = [found for one in wanted for found in self._found(one)]
             for _, file in files:
                 if not self._restorer.put(file):
-                    raise _LeftToARun  # its blob was damaged, and is gone now
+                    # As a run says it, which will not find it any more.
+                    sys.stderr.write("".join(f"note: {line}\n" for line in damage_lines(self._blobs)))
+                    raise _LeftToARun
         self._table.settle()
         numbers = array("Q", self._look.snapshot.numbers())
         for place, file in files:

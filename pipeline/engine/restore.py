@@ -24,6 +24,13 @@ class Placed(NamedTuple):
     stderr: bytes
 
 
+def damage_lines(blobs: BlobStore) -> list[str]:
+    """A line for people about what was found damaged since the last call, if anything."""
+    found, blobs.damaged = blobs.damaged, 0
+    what = "a damaged blob, which was" if found == 1 else f"{found} damaged blobs, which were"
+    return [f"the store held {what} removed: what it was the output of is made again"] if found else []
+
+
 class Restorer:
     """Restores results from one store into one project."""
 

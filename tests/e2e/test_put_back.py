@@ -113,13 +113,18 @@ def test_only_the_stages_that_are_asked_for(gone: ProductsGone) -> None:
     gone.settle()
 
 
-def test_a_damaged_blob_is_found_and_compiled_again(gone: ProductsGone) -> None:
+@pytest.mark.parametrize("program", ["hotplate", "doit", "a run"])
+def test_a_damaged_blob_is_found_and_compiled_again(gone: ProductsGone, program: str) -> None:
+    """And said, by whoever finds it."""
     products, calls, blob = gone.products(), gone.calls, gone.blob_of(OUT)
     blob.chmod(0o644)
     data = blob.read_bytes()
     blob.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     gone.take_away()
-    assert gone.out("hotplate", "compile", "link") == RESTORED
+    if program == "a run":
+        (gone.root / ".deploy/fastpath.v1/-.state").unlink()
+    done = gone.run("doit" if program == "a run" else program, "compile", "link")
+    assert done.stdout == RESTORED and done.stderr.count("note: the store held a damaged blob") == 1, done.stderr
     assert gone.products() == products and gone.calls == calls + 1 and blob.read_bytes() == data
     gone.settle()
 
