@@ -212,7 +212,7 @@ class Observer:
     def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
         moved = ("", "", "")
         entries = []
-        is_option = self._workspace.option_names.matches
+        is_option = self._workspace.is_option
         for path, sha256 in record.discovered:
             entry = self.entry(path)
             if entry is None:
@@ -241,7 +241,7 @@ class Observer:
         return known[1]
 
     def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
-        if not self._workspace.option_names.matches(moved.name):
+        if not self._workspace.is_option(moved.name):
             return moved
         return self._workspace.options.explained(action, record, moved)
 
