@@ -12,7 +12,17 @@ import gc
 import os
 import sys
 
-from pipeline.fastpath import STAGES, FirstLook, end_with, interrupt_again, load, moved, selection_of, state_path
+from pipeline.fastpath import (
+    STAGES,
+    FirstLook,
+    end_with,
+    from_service,
+    interrupt_again,
+    load,
+    moved,
+    selection_of,
+    state_path,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,6 +91,10 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
     asked = direct.asked_of(argv)
     if asked is None or any(name.startswith("DOIT_") for name in os.environ):
         return look
+    if look is None and argv and argv[0] in STAGES:
+        # A child of the service's runner begins here; of its client nothing came but the command line.
+        told = from_service(argv)
+        look = told if isinstance(told, FirstLook) else None
     found, touched = look or _look_at(asked.profile), False
     if found is None:
         return None

@@ -8,8 +8,9 @@ milliseconds, and only where it is needed.
     question   verdict 1 NUL root NUL version NUL prefix NUL count NUL word NUL ... NAME=value NUL ...
                root, version, prefix: who asks, as `fastpath.identity` has it; `count` words of the command line; then
                the whole environment of the caller, since only the state knows which names matter
-    answer     yes, body: what to print            or            look NUL why
-               why: a few words for people; the caller looks at the disk
+    answer     yes, body: what to print            or            look NUL why [NUL stamp NUL moved]
+               why: a few words for people; the caller looks at the disk, unless it is told what a look would find: the
+               stamp of the state file that is meant, and the places in its listing of all that moved, as decimals
 """
 
 import os
@@ -61,20 +62,24 @@ def asked(fields: "Sequence[bytes]") -> "tuple[Sequence[bytes], Sequence[bytes],
     return fields[1:4], fields[5:end], {name: value for name, _, value in pairs}
 
 
-def service_says(directory: str, argv: "Sequence[str]") -> "str | None":
-    """What `doit` would print, None when the caller has to look. `directory`: where the service listens."""
+def service_says(directory: str, argv: "Sequence[str]") -> "str | tuple[tuple[int, ...], list[int]] | None":
+    """What `doit` would print, else the stamp of the state file and what moved of its listing; None when the caller has
+    to look. `directory`: where the service listens."""
     who = (os.getcwdb(), sys.version.encode(), os.fsencode(sys.prefix))  # noqa: PTH109
     try:
         question = request(who, [os.fsencode(word) for word in argv], os.environb)
         # A header of that size would be refused, and end the connection.
         answer = _answer(f"{directory}/{SOCKET}", question) if len(question) < MAX_HEADER else None
-        return None if answer is None else answer.decode()
+        if not isinstance(answer, list):
+            return None if answer is None else answer.decode()
+        stamp, moved = ([int(number) for number in field.split(b" ")] for field in answer[2:])
+        return tuple(stamp), moved
     except (OSError, ValueError):
         return None
 
 
-def _answer(path: str, question: bytes) -> "bytes | None":
-    """The text of a "yes". Raises OSError."""
+def _answer(path: str, question: bytes) -> "bytes | list[bytes] | None":
+    """The text of a "yes", or the fields of a "look" that tells what moved. Raises OSError."""
     from _socket import AF_UNIX, SOCK_STREAM, socket
     from time import monotonic
 
@@ -101,4 +106,7 @@ def _answer(path: str, question: bytes) -> "bytes | None":
                 whole += header + body
     finally:
         connection.close()
-    return data[PREFIX_BYTES + header :] if data[PREFIX_BYTES : PREFIX_BYTES + header] == YES else None
+    fields = data[PREFIX_BYTES : PREFIX_BYTES + header].split(b"\0")
+    if fields == [YES]:
+        return data[PREFIX_BYTES + header :]
+    return fields if fields[0] == LOOK and len(fields) == 4 else None

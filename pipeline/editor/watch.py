@@ -188,7 +188,7 @@ class WatchLoop:
         tx = events.format_tx(self._clock.utc(), secrets.token_hex(3))
         words = ["compile", "link", *self._words([])]
         # The service has watched the same files, and knows without a process.
-        code = 0 if from_service(words) is not None else self._run(["compile", "link"], tx)
+        code = 0 if isinstance(from_service(words), str) else self._run(["compile", "link"], tx)
         if code is None:
             return None
         self._failed = code != 0

@@ -33,7 +33,7 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from cache.statebytes import encode
 from cache.turns import StoreLock
-from pipeline.engine.build_log import MARKS, STATE_KIND, STATE_NAME, load_saved
+from pipeline.engine.build_log import MARKS, STATE_NAME, load_saved, save_state
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.keys import base_key
 from pipeline.engine.restore import Restorer, damage_lines
@@ -107,7 +107,7 @@ class _PuttingBack:
     def __init__(self, look: FirstLook, facts: Mapping[str, str]) -> None:
         self._look, self._root, self._moved = look, look.root, set(look.places)
         self._saved_path = Path(look.root, facts["engine"], STATE_NAME)
-        saved = load_saved(self._saved_path.parent)
+        saved = self._saved = load_saved(self._saved_path.parent)
         self._records = saved.records
         # As `Project.cache_dir` has it.
         cache = Path(look.root, facts["cache"] or user_cache_dir(os.environ, sys.platform) or ".deploy")
@@ -140,7 +140,7 @@ class _PuttingBack:
             moved_ns = stamp.ctime_ns if os.name == "posix" else stamp.mtime_ns
             numbers[3 * place : 3 * place + 3] = array("Q", (moved_ns, stamp.size, stamp.inode))
         # First what a run believes: of a stamp that only the other knew it would think that somebody moved it.
-        statefile.save(self._saved_path, STATE_KIND, (self._table.plain(), self._records.plain()))
+        save_state(self._saved_path.parent, self._saved, self._table.plain(), self._records.plain(), whole=False)
         self._write(with_numbers(self._look.snapshot, numbers))
 
     def _found(self, wanted: _GoneOf) -> list[tuple[int, OutputFile]]:

@@ -201,7 +201,7 @@ class Workspace:
 
     def is_option(self, path: str) -> bool:
         """Is it an option header?"""
-        return bool(self.steps.option_headers) and self.options.is_option(path)
+        return bool(self.steps.option_headers) and self.option_names.matches(path)
 
     def key_path(self, path: str) -> str:
         """A path that a command reported, as it stands in keys. CMake names the object of a source that lies outside of

@@ -126,6 +126,10 @@ class Snapshot:
         """Directories, each with its names."""
         return (group.split(b"\0") for group in self.listing[STAMP_BYTES * self.count : -2].split(b"\0\0"))
 
+    def names(self) -> bytes:
+        """The part of the listing that is names, and the absent paths."""
+        return self.listing[STAMP_BYTES * self.count :] + "\0".join(self.absent).encode(errors="surrogateescape")
+
     def numbers(self) -> "memoryview[int]":
         """The stamps, three numbers each."""
         return memoryview(self.listing)[: STAMP_BYTES * self.count].cast("Q")
@@ -294,21 +298,30 @@ def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
     return text
 
 
-def from_service(argv: "Sequence[str]") -> "str | None":
-    """The same from the resident service, where there is one; None when it cannot tell."""
-    if selection_of(argv) is None or not _may_have_service():
+def from_service(argv: "Sequence[str]") -> "str | FirstLook | None":
+    """The same from the resident service, where there is one, without a look; None when it cannot tell."""
+    selection = selection_of(argv)
+    if selection is None or not _may_have_service():
         return None
     from pipeline.client.endpoint import runtime_dir
     from pipeline.client.verdict import service_says
 
     directory = runtime_dir()
-    return None if directory is None else service_says(directory, argv)
+    told = None if directory is None else service_says(directory, argv)
+    if told is None or isinstance(told, str):
+        return told
+    path = state_path(selection[0])
+    found = load(path)
+    # One that was written since knows of other moves.
+    if found is None or found[1] != told[0] or not all(0 <= place < found[0].count for place in told[1]):
+        return None
+    return FirstLook(os.getcwd(), path, found[1], found[0], told[1])  # noqa: PTH109
 
 
 def _may_have_service(name: str = "service.sock") -> bool:
     """Is there a socket where `client.endpoint` would look, which knows the rules, but costs a part of what is saved?
-    And has it not just told `quick.c` to look itself?"""
-    if os.name != "posix" or os.environ.get("HOTPLATE_ASKED") == str(os.getpid()):
+    That `quick.c` was told to look is no answer: it does not hear what moved."""
+    if os.name != "posix":
         return False
     base = os.environ.get("XDG_RUNTIME_DIR")
     place = f"{base}/hotplate" if base else f"/tmp/hotplate-{os.getuid()}"

@@ -42,7 +42,7 @@ class VerdictDesk:
         """Header fields and body of the answer to a question of the process `pid`."""
         answer = self._answer(fields, pid)
         if answer.text is None:
-            return [LOOK, os.fsencode(answer.why).replace(b"\0", b"")], b""
+            return [LOOK, os.fsencode(answer.why).replace(b"\0", b""), *_told(answer)], b""
         return [YES], answer.text.encode()
 
     def _answer(self, fields: Sequence[bytes], pid: int) -> VerdictAnswer:
@@ -74,6 +74,11 @@ class VerdictDesk:
                 self._loop.call_soon_threadsafe(done)
 
         self._thread.submit(work).add_done_callback(finished)
+
+
+def _told(answer: VerdictAnswer) -> list[bytes]:
+    """What is known to have moved, if that is."""
+    return [b" ".join([b"%d" % n for n in group]) for group in (answer.stamp, answer.moved)] if answer.moved else []
 
 
 def _sees(pid: str) -> tuple[str, str] | None:

@@ -40,10 +40,13 @@ class VerdictQuestion(NamedTuple):
 
 
 class VerdictAnswer(NamedTuple):
-    """`text`: what `doit` would print, None for "look yourself"; `why`: a few words for people."""
+    """`text`: what `doit` would print, None for "look yourself"; `why`: a few words for people. `moved`: where that is
+    known for certain, the places in the listing of all that is not what it was; `stamp`: of the state file."""
 
     text: str | None
     why: str = ""
+    moved: tuple[int, ...] = ()
+    stamp: FileStamp = (0, 0, 0)
 
 
 class HeldState:
@@ -54,6 +57,9 @@ class HeldState:
         self._path = f"{root}/{state_path(profile)}"
         self._watch = watch
         self._snapshot: Snapshot | None = None
+        self._stamp: FileStamp = (0, 0, 0)
+        self._looked: Snapshot | None = None
+        """That by which all was looked at: `_moved` and `_present` are about it, but for what was noted since."""
         self._paths: list[bytes] = []
         self._absent: list[bytes] = []
         self._moved: dict[int, FileStamp | None] = {}
@@ -74,11 +80,14 @@ class HeldState:
     def reload(self) -> bool:
         """The state was written anew: look at all again. False when it names other paths. Raises Doubt."""
         before = (self._paths, self._absent)
-        self._watch.take()
-        if self._read() and (self._paths, self._absent) != before:
+        noted = self._watch.take()
+        if not self._read():
+            if self._looked is not None:
+                self._update(noted)
+            return True
+        if (self._paths, self._absent) != before:
             return False
-        if self._snapshot is not None:
-            self._look()
+        self._look(noted)
         return True
 
     def _read(self) -> bool:
@@ -88,6 +97,9 @@ class HeldState:
             self._snapshot = None
             return False
         snapshot = self._snapshot = found[0]
+        self._stamp = found[1]
+        if self._looked is not None and snapshot.names() == self._looked.names():
+            return True
         base = os.fsencode(self._root) + b"/"
         self._paths = [
             (b"" if directory[:1] == b"/" else base) + directory + name
@@ -97,9 +109,14 @@ class HeldState:
         self._absent = [os.fsencode(os.path.join(self._root, path)) for path in snapshot.absent]  # noqa: PTH118
         return True
 
-    def _look(self) -> None:
-        """Stat everything."""
+    def _look(self, noted: set[int] | None = None) -> None:
+        """Stat everything; with `noted` (what something happened to since it was done) that, and what the state has
+        another stamp of than before: the rest is what it was."""
         assert self._snapshot is not None
+        before, self._looked = self._looked, self._snapshot
+        if before is not None and noted is not None and before.names() == self._snapshot.names():
+            self._update(noted | self._moved.keys() | set(_other_stamps(before, self._snapshot)))
+            return
         numbers = self._snapshot.numbers().tolist()
         of_each = iter(numbers)
         wanted = zip(of_each, of_each, of_each, strict=True)
@@ -146,14 +163,17 @@ class HeldState:
             return VerdictAnswer(None, "not known to be up to date")
         if self._present:
             return VerdictAnswer(None, "a file came")
-        return VerdictAnswer(text) if self._is_settled() else VerdictAnswer(None, "files moved")
+        settled = self._is_settled()
+        if settled:
+            return VerdictAnswer(text)
+        return VerdictAnswer(None, "files moved", tuple(sorted(self._moved)) if settled is False else (), self._stamp)
 
     def _update(self, found: set[int]) -> None:
         """Look at what something happened to."""
-        assert self._snapshot is not None
-        for number in found:
+        assert self._looked is not None
+        for number in found - {STATE}:
             if number < len(self._paths):
-                if _stamp(self._paths[number]) == self._snapshot.stamp_at(number):
+                if _stamp(self._paths[number]) == self._looked.stamp_at(number):
                     self._moved.pop(number, None)
                 else:
                     self._moved[number] = None
@@ -162,21 +182,29 @@ class HeldState:
             else:
                 self._present.discard(number)
 
-    def _is_settled(self) -> bool:
-        """Is everything that moved, and was not read since, what it was?"""
+    def _is_settled(self) -> bool | None:
+        """Is everything that moved, and was not read since, what it was? None where that is for the caller to read."""
         assert self._snapshot is not None
         unread = [n for n, seen in self._moved.items() if seen is None]
         if sum(n < self._snapshot.used_count for n in self._moved) > touched.MOST:
-            return False
+            return None
         stamps = {n: _stamp(self._paths[n]) for n in unread}
-        if None in stamps.values() or sum(stamp[1] for stamp in stamps.values() if stamp) > MOST_BYTES:
+        if None in stamps.values():
             return False
+        if sum(stamp[1] for stamp in stamps.values() if stamp) > MOST_BYTES:
+            return None
         if unread and not touched.only_touched(self._snapshot, unread, self._path, root=self._root):
             return False
         # What is written from here on is an event, and makes it unread again. What an entry of a directory leads to may
         # change without one.
         self._moved.update({n: stamp for n, stamp in stamps.items() if os.path.isfile(self._paths[n])})  # noqa: PTH113
         return True
+
+
+def _other_stamps(before: Snapshot, now: Snapshot) -> list[int]:
+    """The places that have other stamps, in two listings of the same names."""
+    old, new = before.numbers().tolist(), now.numbers().tolist()
+    return sorted({n // 3 for n, (one, other) in enumerate(zip(old, new, strict=True)) if one != other})
 
 
 def _stamp(path: bytes) -> FileStamp | None:
