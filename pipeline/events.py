@@ -11,7 +11,6 @@ know, and says so.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
@@ -418,14 +417,19 @@ def _killed_failure(events: Sequence[Event], when: When) -> Failure:
 
 # --- transaction ids --------------------------------------------------------------------------
 
-_TX = re.compile(
-    r"tx-[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])-([01][0-9]|2[0-3])[0-5][0-9]([0-5][0-9]|60)-[0-9a-f]{4,6}"
-)
+_HEX = frozenset("0123456789abcdef")
+_TX_RANGES = ((7, 1, 12), (9, 1, 31), (12, 0, 23), (14, 0, 59), (16, 0, 60))
+"""Place, least and most of month, day, hour, minute, second."""
 
 
 def is_tx(text: str) -> bool:
     """Is `text` a transaction id, and so safe as the name of a file?"""
-    return _TX.fullmatch(text) is not None
+    digits, suffix = text[3:11] + text[12:18], text[19:]
+    if len(digits) != 14 or not (digits.isascii() and digits.isdigit()) or not 4 <= len(suffix) <= 6:
+        return False
+    if text[:3] + text[11] + text[18] != "tx---" or not _HEX.issuperset(suffix):
+        return False
+    return all(least <= int(text[at : at + 2]) <= most for at, least, most in _TX_RANGES)
 
 
 def format_tx(utc: str, suffix: str) -> str:

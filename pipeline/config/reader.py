@@ -81,6 +81,8 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "service": ServiceConfig,
     }
 )
+_JOINTS = str.maketrans("", "", "_.-")
+"""What may be in a name beside letters and digits."""
 _NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
     {"profile": Profile, "image": ImageConfig, "device": DeviceConfig}
 )
@@ -222,7 +224,8 @@ def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict
             if name == "image" and key == _IDENTITY and not isinstance(table, dict):
                 values["image_identity"] = _identity(table, problems)
                 continue
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):
+            letters = key.translate(_JOINTS)
+            if not (key.isascii() and key[:1].isalnum() and letters.isalnum()):
                 hint = "use letters, digits, '_', '-' and '.', and begin with a letter or a digit"
                 problems.append(Problem((name, key), False, f"'{key}' cannot be the name of a {name}", hint))
             own = table
