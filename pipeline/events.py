@@ -418,8 +418,6 @@ def _killed_failure(events: Sequence[Event], when: When) -> Failure:
 # --- transaction ids --------------------------------------------------------------------------
 
 _HEX = frozenset("0123456789abcdef")
-_TX_RANGES = ((7, 1, 12), (9, 1, 31), (12, 0, 23), (14, 0, 59), (16, 0, 60))
-"""Place, least and most of month, day, hour, minute, second."""
 
 
 def is_tx(text: str) -> bool:
@@ -429,7 +427,8 @@ def is_tx(text: str) -> bool:
         return False
     if text[:3] + text[11] + text[18] != "tx---" or not _HEX.issuperset(suffix):
         return False
-    return all(least <= int(text[at : at + 2]) <= most for at, least, most in _TX_RANGES)
+    day = "01" <= text[7:9] <= "12" and "01" <= text[9:11] <= "31"
+    return day and text[12:14] <= "23" and text[14:16] <= "59" and text[16:18] <= "60"
 
 
 def format_tx(utc: str, suffix: str) -> str:
