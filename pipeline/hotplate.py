@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STAGE_WORDS = frozenset({*STAGES, "verify-flash", "reflash", "reattach", "ttfb", "deploy"})
-
-
+_GARBAGE = 100_000
+"""New objects after which Python searches them for garbage: what a start makes stays, so there is none to find."""
 FEW = 64
 """After more moved files than this a run may take long."""
 
@@ -86,6 +86,7 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
     way, None when that was nothing. `look`: what the fast path saw, where it looked already."""
     if look is None and argv and argv[0].partition(":")[0] not in STAGE_WORDS:
         return None
+    gc.set_threshold(_GARBAGE)
     from pipeline.cli import direct
 
     asked = direct.asked_of(argv)
@@ -120,8 +121,27 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
         code = direct.UNUSABLE
     if code is None:
         return found
+    _end(code)
+    return found
+
+
+def _end(code: int) -> None:
+    """End the process, without taking down the interpreter object by object, which costs as much as a boot. As Python
+    ends: threads are waited for, what is registered for the end is done, what is printed gets out. Raises SystemExit
+    where it is watched (a debugger, a profiler) or another thread is at work."""
+    import atexit
+    import threading
+
     gc.disable()  # at its end Python would search all that is loaded for garbage
-    raise SystemExit(code)
+    if threading.active_count() > 1 or sys.gettrace() is not None or sys.getprofile() is not None:
+        raise SystemExit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # Python says so, and exits with a code of its own
+            raise SystemExit(code) from None
+    os._exit(code)
 
 
 def _only_builds(look: FirstLook) -> bool:

@@ -8,7 +8,6 @@ memory maps. Invariant: no `wfi` and no gate is executed before it has its hook,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,13 +15,10 @@ from virtualboard.rv32_csr import PMP, csr_of
 
 _WFI = (0x10500073).to_bytes(4, "little")
 _MRET = (0x30200073).to_bytes(4, "little")
-# One class of first bytes, for which `re` has a loop of its own: alternatives would be tried one by one at each byte.
-# It finds a few more words than those above, which are told apart afterwards.
-_INTERESTING = re.compile(
-    rb"[\x73\xf3](?:\x00[\x50\x20][\x10\x30]|.[\x00-\x0f]\x30|.[\x00-\xff][\x3a-\x3e])", re.DOTALL
-)
-_SYSTEM, _SYSTEM_ODD = 0x73, 0xF3
+_FIRST = (0x73, 0xF3)
 """The first bytes of those; most blocks have neither, and that is told at once."""
+_LAST = frozenset({0x10, 0x30, *range(0x3A, 0x3F)})
+"""And their fourth: of these the instructions are told apart."""
 _BLOCK_BYTES = 2048
 """What one translated block covers at most: 512 instructions."""
 _MAX_SITES = 256
@@ -123,18 +119,20 @@ class CodeSites:
         return self._on_protection if touches_protection(code) else self._on_gate
 
     def _note(self, start: int, code: bytes) -> bool:
-        if _SYSTEM not in code and _SYSTEM_ODD not in code:
-            return False
         before = len(self._found)
-        at = 0
-        while (match := _INTERESTING.search(code, at)) is not None:
-            at = match.start() + 1
-            word, address = match.group(), start + match.start()
-            if address & 1 or address in self._hooks or len(self._hooks) + len(self._found) >= _MAX_SITES:
-                continue
-            if word == _WFI or raises_interrupts(word) or touches_protection(word):
-                self._found.append((address, word))
+        for first in _FIRST:
+            at = code.find(first)
+            while 0 <= at < len(code) - 3:
+                if code[at + 3] in _LAST:
+                    self._note_word(start + at, code[at : at + 4])
+                at = code.find(first, at + 1)
         return len(self._found) > before
+
+    def _note_word(self, address: int, word: bytes) -> None:
+        if address & 1 or address in self._hooks or len(self._hooks) + len(self._found) >= _MAX_SITES:
+            return
+        if word == _WFI or raises_interrupts(word) or touches_protection(word):
+            self._found.append((address, word))
 
     def _on_block(self, address: int, size: int) -> None:
         """A block has been translated and is about to run; stopping here stops before its first instruction."""

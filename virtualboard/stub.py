@@ -35,7 +35,7 @@ NOT_IMPLEMENTED = 0xFF
 GREETING = b"OHAI"
 # As a word 0x4941484F: `lui` of 0x49415 to any register, `addi` of -0x7B1, which is 0x84F in twelve bits.
 _SMALLEST_STUB = 0x800
-_GREETING_UPPER, _GREETING_LOWER = re.compile(rb"[\x37\xb7][\x50-\x5f]\x41\x49"), 0x84F
+_GREETING_UPPER, _GREETING_LOWER = rb"[\x37\xb7][\x50-\x5f]\x41\x49", 0x84F
 _ERRORS = p.Errors(length=BAD_LENGTH, checksum=BAD_CHECKSUM, sequence=BAD_LENGTH, no_begin=NO_BEGIN)
 _SYNC_LENGTH = 36
 _MAX_BLOCK = 0x4000
@@ -140,7 +140,7 @@ def greets(code: bytes) -> bool:
     """
     if GREETING in code or any(letters.search(code) for letters in _greeting_letters()):
         return True
-    for match in _GREETING_UPPER.finditer(code):
+    for match in re.finditer(_GREETING_UPPER, code):
         (first,) = struct.unpack("<I", match.group())
         if _adds(code[match.end() : match.end() + 64], first >> 7 & 31, _GREETING_LOWER):
             return True

@@ -113,6 +113,7 @@ class Run:
             git.result()
             return waited_s
         self.active = True
+        self.project.keep_text()
         named = {which.device for which in stages}
         devices = [device for device in self.project.all_devices if device.name in named]
         since_asked, dispatch_ms = before_run(startup_ms(), waited_s)
