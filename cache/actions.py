@@ -38,7 +38,7 @@ MAX_CANDIDATES = 16
 MAX_ENTRY_BYTES = 16 << 20
 """An entry of fifty thousand outputs, or a candidate set of a hundred thousand headers, has less."""
 _LONGEST_PATH = 4096
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring_ascii
 _is_path = re.compile(r"(?:build|set)(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+").fullmatch
 _is_size = re.compile("0|[1-9][0-9]{0,14}").fullmatch
 _hashes = re.compile(rb'"hash":"([0-9a-f]{64})"').findall
@@ -72,6 +72,8 @@ class ActionCache:
     def __init__(self, root: Path, blobs: BlobStore) -> None:
         self.files = HexFiles(root / FORMAT)
         self._blobs = blobs
+        self._without: set[ActionKey] = set()
+        """Base keys for which `candidates` found nothing."""
 
     def path(self, key: ActionKey) -> Path:
         """Where the entry of `key` lies if there is one. Raises OSError for what is no key."""
@@ -113,8 +115,19 @@ class ActionCache:
 
     def candidates(self, base: ActionKey) -> tuple[bytes, ...]:
         """The candidate sets of a base key that are still here, newest first."""
-        found = [self._blobs.read(digest) for digest in self._sets(base) if digest.size <= MAX_ENTRY_BYTES]
+        found = map(self.candidate, self.sets(base))
         return tuple(data for data in found if data is not None)
+
+    def candidate(self, digest: Digest) -> bytes | None:
+        """The candidate set of that digest; None when it is not here."""
+        return self._blobs.read(digest) if digest.size <= MAX_ENTRY_BYTES else None
+
+    def sets(self, base: ActionKey) -> tuple[Digest, ...]:
+        """The digests of the candidate sets of a base key, newest first; many base keys share some."""
+        found = self._sets(base)
+        if not found:
+            self._without.add(base)
+        return found
 
     def _sets(self, base: ActionKey) -> tuple[Digest, ...]:
         result = self.entry(base)
@@ -122,7 +135,7 @@ class ActionCache:
 
     def take_candidates(self, base: ActionKey, sets: Sequence[Digest]) -> None:
         """Put candidate sets of others before those that are here. Precondition: they are stored. Raises OSError."""
-        kept = tuple(dict.fromkeys((*sets, *self._sets(base))))[:MAX_CANDIDATES]
+        kept = tuple(dict.fromkeys((*sets, *self.sets(base))))[:MAX_CANDIDATES]
         self.record(base, _entry_of_sets(kept))
 
     def add_candidate(self, base: ActionKey, data: bytes) -> None:
@@ -130,9 +143,13 @@ class ActionCache:
         self.put_first(base, self._blobs.put_bytes(data))
 
     def put_first(self, base: ActionKey, newest: Digest) -> None:
-        """Put a candidate set first. Precondition: it is stored (blobs before entry). A set added by another process at
-        the same instant may be lost: that costs a miss. Raises OSError."""
-        older = self._sets(base)
+        """Put a candidate set first. Precondition: it is stored (blobs before entry). A set that another process has
+        added since `sets` was asked, or at the same instant, may be lost: that costs a miss. Raises OSError."""
+        older: tuple[Digest, ...] = ()
+        if base in self._without:
+            self._without.discard(base)
+        else:
+            older = self._sets(base)
         if older[:1] == (newest,):
             self.used(base)
             return
@@ -151,19 +168,18 @@ def encode_entry(key: ActionKey, result: ActionResult) -> bytes:
 
 
 def canonical_body(result: ActionResult) -> bytes:
-    """The action result in its one form."""
-    body: dict[str, Any] = {
-        "outputFiles": [
-            {"path": file.path, "digest": _digest(file.digest), "isExecutable": file.executable}
-            for file in result.outputs
-        ],
-        "executionMetadata": {"virtualExecutionDuration": f"{result.duration_ms / 1000:.3f}s"},
-    }
-    if result.stdout is not None:
-        body["stdoutDigest"] = _digest(result.stdout)
-    if result.stderr is not None:
-        body["stderrDigest"] = _digest(result.stderr)
-    return _canonical(body).encode()
+    """The action result in its one form: JSON with sorted keys and no spaces, which is written here as it is, since a
+    build writes thousands of them."""
+    files = ",".join(
+        [
+            f'{{"digest":{_digest(digest)},"isExecutable":{"true" if executable else "false"},"path":{_quoted(path)}}}'
+            for path, digest, executable in result.outputs
+        ]
+    )
+    more = f',"stderrDigest":{_digest(result.stderr)}' if result.stderr is not None else ""
+    more += f',"stdoutDigest":{_digest(result.stdout)}' if result.stdout is not None else ""
+    took = f'"executionMetadata":{{"virtualExecutionDuration":"{result.duration_ms / 1000:.3f}s"}}'
+    return f'{{{took},"outputFiles":[{files}]{more}}}'.encode()
 
 
 def decode_entry(key: ActionKey, data: bytes) -> ActionResult | None:
@@ -209,9 +225,9 @@ def is_output_path(path: Any) -> bool:
     return path.__class__ is str and len(path) <= _LONGEST_PATH and _is_path(path) is not None
 
 
-def _digest(digest: Digest) -> dict[str, str]:
+def _digest(digest: Digest) -> str:
     # proto3's JSON form writes 64-bit integers as strings.
-    return {"hash": digest.hex, "sizeBytes": str(digest.size)}
+    return f'{{"hash":"{digest.hex}","sizeBytes":"{digest.size}"}}'
 
 
 def _parse(value: Any) -> Digest:

@@ -41,6 +41,8 @@ class BlobStore:
         self.bytes_written = 0
         """By this object; a sum that a race between threads makes a little too small is good enough to decide when the
         store is to be counted."""
+        self.damaged = 0
+        """How many blobs this object read, found damaged and removed; for people."""
 
     def path(self, digest: Digest) -> Path:
         """Where a blob lies if it is here. Raises OSError for what is no digest."""
@@ -110,15 +112,19 @@ class BlobStore:
             return None
         try:
             if digest.size > _HASHED_FIRST and not self._is_whole(digest):
-                self.files.remove(digest.hex)
+                self._discard(digest)
                 return None
             data = self.files.read(digest.hex, digest.size, most=digest.size)
         except OSError:
             return None
         if len(data) == digest.size and hashlib.sha256(data).hexdigest() == digest.hex:
             return data
-        self.files.remove(digest.hex)
+        self._discard(digest)
         return None
+
+    def _discard(self, digest: Digest) -> None:
+        self.damaged += 1
+        self.files.remove(digest.hex)
 
     def remove_damaged(self, name: str) -> bool:
         """Remove the blob of that name if its bytes are not those that it names. One that is gone, or that we may not

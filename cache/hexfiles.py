@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import stat
+from _thread import allocate_lock  # `threading` is not needed for it
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,9 @@ class HexFiles:
 
     def __init__(self, top: Path) -> None:
         self.top = str(top)
+        self._holds, self._held = False, -1
+        """Does `top` stay open? Its handle since the first file that was written meanwhile."""
+        self._holding = allocate_lock()
         self._sharing: Sharing | None = None
         self._knows_sharing = False
 
@@ -110,7 +114,7 @@ class HexFiles:
         may lead to other bytes, which whoever reads it must notice."""
         place = self.place(name)
         try:
-            inside = self._opened(name[:2], True)  # not `with`: each action of a build writes three of these
+            inside = self._opened_to_write(name[:2])  # not `with`: each action of a build writes three of these
             try:
                 temp = inside.prefix + _temp(name)
                 handle = os.open(temp, NEW_FILE, mode, dir_fd=inside.at)
@@ -129,6 +133,27 @@ class HexFiles:
         except OSError as error:
             error.filename = place
             raise
+
+    @contextlib.contextmanager
+    def held_open(self) -> Iterator[None]:
+        """Leave `top` open meanwhile for what is written; whoever moves it away has what is written there then, which
+        costs work. Not the directories in it: each command that starts would pay for hundreds of handles."""
+        self._holds = _AT
+        try:
+            yield
+        finally:
+            held, self._holds, self._held = self._held, False, -1
+            if held >= 0:
+                os.close(held)
+
+    def _opened_to_write(self, group: str) -> Inside:
+        if self._holds:
+            if self._held < 0:
+                with self._holding:
+                    self._held = self._open_top(make=True) if self._held < 0 else self._held
+            with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+                return Inside(_open_group(self._held, group, self), "")
+        return self._opened(group, True)
 
     @contextlib.contextmanager
     def incoming(self, mode: int) -> Iterator[Incoming]:

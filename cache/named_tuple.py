@@ -2,7 +2,7 @@
 
 A run of doit makes a hundred and sixty classes of this kind while it starts, and makes values of few of them. `typing`
 compiles the annotation of every field of each, which type checkers read in the source and nothing here asks for, and
-`collections` a constructor of its own; here that waits for the first value, and the other methods are shared. Knows
+`collections` a constructor of its own; here that waits for the ninth value, and the other methods are shared. Knows
 nothing of what uses it. Invariant: a class made here has the fields, defaults, methods and behaviour that
 `typing.NamedTuple` would have given it.
 """
@@ -61,6 +61,20 @@ else:
     if sys.version_info >= (3, 13):
         _SHARED["__replace__"] = _replace
 
+    _FEW = 8
+    """Values of a class that are made without a constructor of its own, which costs as much as thirty."""
+
+    def _values(fields, defaults, args, kwargs):
+        """The values in order; None where they are not what the class takes, which its constructor says."""
+        if len(args) == len(fields) and not kwargs:
+            return args
+        rest = fields[len(args) :]
+        try:
+            values = [*args, *[kwargs[field] if field in kwargs else defaults[field] for field in rest]]
+        except KeyError:
+            return None
+        return values if kwargs.keys() <= set(rest) and len(values) == len(fields) else None
+
     class _Maker(type):
         """The class of `NamedTuple`: what is derived from that is a tuple instead."""
 
@@ -70,7 +84,14 @@ else:
             fields = tuple(namespace.get("__annotations__", {}))
             defaults = {field: namespace[field] for field in fields if field in namespace}
 
+            made_so_far = 0
+
             def first(cls, /, *args, **kwargs):
+                nonlocal made_so_far
+                made_so_far += 1
+                values = _values(fields, defaults, args, kwargs) if made_so_far <= _FEW else None
+                if values is not None:
+                    return tuple.__new__(cls, values)
                 real = namedtuple(name, fields, defaults=defaults.values(), module=namespace["__module__"]).__new__
                 made.__new__ = staticmethod(real)  # threads that come here at once each put an equal one there
                 return real(cls, *args, **kwargs)

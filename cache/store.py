@@ -67,7 +67,7 @@ class Store:
     def in_use(self) -> Iterator[None]:
         """While a build runs. Then nothing is removed; afterwards, what became too much is. A gc under way leaves."""
         try:
-            with self._lock.shared():
+            with self._lock.shared(), self.blobs.files.held_open(), self.results.files.held_open():
                 yield
         finally:
             with contextlib.suppress(OSError):

@@ -11,7 +11,6 @@ know, and says so.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
@@ -269,16 +268,18 @@ def _plain(value: Any) -> Any:
     """`value` as JSON would give it back, so that an event equals itself after a round trip."""
     if type(value) in _LEAVES:  # most are, and there may be an event per action
         return value
-    if isinstance(value, Mapping):
-        return {str(key): item if type(item) in _LEAVES else _plain(item) for key, item in value.items()}
-    if hasattr(value, "_fields"):  # a named tuple
+    if isinstance(value, str):  # a word of an enumeration
+        return str(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
         fields = zip(value._fields, value, strict=True)
         return {name: item if type(item) in _LEAVES else _plain(item) for name, item in fields}
+    if isinstance(value, Mapping):
+        return {str(key): item if type(item) in _LEAVES else _plain(item) for key, item in value.items()}
     if hasattr(value, "__dataclass_fields__"):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, str) else value
+    return value
 
 
 def payload(event: Event) -> Payload:
@@ -418,14 +419,18 @@ def _killed_failure(events: Sequence[Event], when: When) -> Failure:
 
 # --- transaction ids --------------------------------------------------------------------------
 
-_TX = re.compile(
-    r"tx-[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])-([01][0-9]|2[0-3])[0-5][0-9]([0-5][0-9]|60)-[0-9a-f]{4,6}"
-)
+_HEX = frozenset("0123456789abcdef")
 
 
 def is_tx(text: str) -> bool:
     """Is `text` a transaction id, and so safe as the name of a file?"""
-    return _TX.fullmatch(text) is not None
+    digits, suffix = text[3:11] + text[12:18], text[19:]
+    if len(digits) != 14 or not (digits.isascii() and digits.isdigit()) or not 4 <= len(suffix) <= 6:
+        return False
+    if text[:3] + text[11] + text[18] != "tx---" or not _HEX.issuperset(suffix):
+        return False
+    day = "01" <= text[7:9] <= "12" and "01" <= text[9:11] <= "31"
+    return day and text[12:14] <= "23" and text[14:16] <= "59" and text[16:18] <= "60"
 
 
 def format_tx(utc: str, suffix: str) -> str:

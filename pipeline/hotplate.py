@@ -1,5 +1,5 @@
-"""What `hotplate`, and `doit` once it has loaded our tasks, do where the fast path has no answer: a run without doit's
-part in it where that shows nowhere, else doit.
+"""What `hotplate`, and `doit` once it has loaded our tasks, do where the fast path has no answer: put back what was
+built and is gone, or a run without doit's part in it where that shows nowhere, else doit.
 
 Stands above all folders, as `tasks.py` does, because it joins the fast path's look with the run. Knows when doit has
 nothing to add: one task of ours or host stages are asked for, with options of ours; the last run's state applies, and
@@ -12,15 +12,25 @@ import gc
 import os
 import sys
 
-from pipeline.fastpath import STAGES, FirstLook, from_service, interrupt_again, load, moved, state_path
+from pipeline.fastpath import (
+    STAGES,
+    FirstLook,
+    end_with,
+    from_service,
+    interrupt_again,
+    load,
+    moved,
+    selection_of,
+    state_path,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STAGE_WORDS = frozenset({*STAGES, "verify-flash", "reflash", "reattach", "ttfb", "deploy"})
-
-
+_GARBAGE = 100_000
+"""New objects after which Python searches them for garbage: what a start makes stays, so there is none to find."""
 FEW = 64
 """After more moved files than this a run may take long."""
 
@@ -29,10 +39,35 @@ def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> in
     """Do what the fast path could not answer; the exit code. `name`: see `become_doit`."""
     if argv[:1] == ["monitor"]:
         monitor(argv[1:])
+    if look is None and argv and argv[0] in STAGES:
+        # A child of the service's runner begins here; of its client nothing came but the command line.
+        told = from_service(argv)
+        look = told if isinstance(told, FirstLook) else None
+    if look is not None:
+        put_back(argv, look)
     seen = run(argv, look)
     from pipeline.fastpath.handover import become_doit
 
     return become_doit(argv, seen, name)
+
+
+def put_back(argv: "Sequence[str]", look: FirstLook) -> None:
+    """Put what was built and is gone in its place, without a run, and end the process. Returns where a run must do
+    more, or would have more to say."""
+    asked, first = selection_of(argv), look.snapshot.paths_at(look.places[:1])
+    if asked is None or not first or any(map(os.path.lexists, first.values())):
+        return
+    if not look.snapshot.facts.get("plain") or any(name.startswith(("DOIT_", "GITHUB_STEP")) for name in os.environ):
+        return
+    from pipeline.engine import put_back as engine
+
+    collecting = gc.isenabled()
+    gc.disable()  # what is read here lives as long as the process
+    text = engine.put_back(look, asked[1])
+    if text is not None:
+        end_with(text)
+    if collecting:
+        gc.enable()
 
 
 def monitor(argv: "Sequence[str]") -> None:
@@ -55,15 +90,12 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
     way, None when that was nothing. `look`: what the fast path saw, where it looked already."""
     if look is None and argv and argv[0].partition(":")[0] not in STAGE_WORDS:
         return None
+    gc.set_threshold(_GARBAGE)
     from pipeline.cli import direct
 
     asked = direct.asked_of(argv)
     if asked is None or any(name.startswith("DOIT_") for name in os.environ):
         return look
-    if look is None and argv and argv[0] in STAGES:
-        # A child of the service's runner begins here; of its client nothing came but the command line.
-        told = from_service(argv)
-        look = told if isinstance(told, FirstLook) else None
     found, touched = look or _look_at(asked.profile), False
     if found is None:
         return None
@@ -72,9 +104,9 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
         # What moved was not read yet, as a run that is handed a look believes.
         if not plain:
             return None
-        from pipeline.fastpath.touched import only_touched
+        from pipeline.fastpath.touched import is_as_it_was
 
-        touched = only_touched(found.snapshot, found.places, found.path)
+        touched = is_as_it_was(found)
     if not plain or not (touched or _only_builds(found)):
         return found
     if len(found.places) <= FEW:
@@ -89,8 +121,27 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
         code = direct.UNUSABLE
     if code is None:
         return found
+    _end(code)
+    return found
+
+
+def _end(code: int) -> None:
+    """End the process, without taking down the interpreter object by object, which costs as much as a boot. As Python
+    ends: threads are waited for, what is registered for the end is done, what is printed gets out. Raises SystemExit
+    where it is watched (a debugger, a profiler) or another thread is at work."""
+    import atexit
+    import threading
+
     gc.disable()  # at its end Python would search all that is loaded for garbage
-    raise SystemExit(code)
+    if threading.active_count() > 1 or sys.gettrace() is not None or sys.getprofile() is not None:
+        raise SystemExit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # Python says so, and exits with a code of its own
+            raise SystemExit(code) from None
+    os._exit(code)
 
 
 def _only_builds(look: FirstLook) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 MARK = "| "
 """Stands before every line that a device, a compiler or another program said."""
 
-_CI_COMMAND = re.compile(r"##(?=\w{0,20}\[)")
+_CI_COMMAND = r"##(?=\w{0,20}\[)"
 
 
 def quoted(text: str) -> list[str]:
@@ -33,7 +33,7 @@ def visible(text: str) -> str:
     """`text` in printable characters only; the others by their escape (`\\n`, `\\x1b`, `\\u202e`)."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode("ascii") for c in text)
-    return _CI_COMMAND.sub(r"#\\x23", text) if "##" in text else text
+    return re.sub(_CI_COMMAND, r"#\\x23", text) if "##" in text else text
 
 
 def suggestion(name: str, known: Iterable[str]) -> str | None:

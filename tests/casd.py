@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.effects.process import Group
+from pipeline.effects.spawned import Group
 from pipeline.remote.reapi_channel import ReapiServer
 
 READY_S = 30.0

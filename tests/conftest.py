@@ -41,6 +41,9 @@ RAM_NEEDED = 1 << 30
 def pytest_configure(config: pytest.Config) -> None:
     """Once in the process that starts the workers: they inherit its environment."""
     if hasattr(config, "workerinput"):
+        if hasattr(signal, "SIGHUP"):
+            # Under nohup it is ignored, and so would it be in the programs that are tested with it.
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
         return
     if "TMPDIR" not in os.environ and usable(RAM):
         # The product waits for the disk after each blob: a tenth of the suite's CPU time, and more of its waits.

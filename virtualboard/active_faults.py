@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from virtualboard import faults as f
 from virtualboard.faults import Fault
@@ -26,17 +25,16 @@ class TooManyFaults(f.BadFault):
     """The board has as many faults as it can."""
 
 
-@dataclass(slots=True)
 class _Armed:
     """A fault with what it has seen: `left` strikes (None: for ever), writes, bytes."""
 
-    fault: Fault
-    left: int | None
-    due: float | None = None
-    started: bool = False
-    writes: int = 0
-    seen: int = 0
-    random: random.Random = field(default_factory=random.Random)
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.left = None if fault.times == 0 else fault.times
+        self.due: float | None = None
+        self.started = False
+        self.writes = self.seen = 0
+        self.random = random.Random(fault.seed)
 
 
 class ActiveFaults:
@@ -54,7 +52,7 @@ class ActiveFaults:
         """Set one more fault; its times count from the next `start`. Raises TooManyFaults."""
         if len(self._armed) >= MAX_FAULTS:
             raise TooManyFaults(f"the board has {MAX_FAULTS} faults already\nClear them first.")
-        self._armed.append(_Armed(fault, None if fault.times == 0 else fault.times, random=random.Random(fault.seed)))
+        self._armed.append(_Armed(fault))
 
     def clear(self) -> None:
         """Forget every fault."""
@@ -159,7 +157,7 @@ class ActiveFaults:
     def _sound(self, offset: int, n: int) -> list[tuple[int, int]]:
         """The parts (start, end) of a region that lie in no worn sector."""
         worn = sorted(
-            (armed.fault.sector // SECTOR * SECTOR, armed.fault.count)
+            (armed.fault.sector // SECTOR * SECTOR, armed.fault.amount)
             for armed in self._armed
             if armed.fault.kind == f.WORN
         )
@@ -202,7 +200,7 @@ def _mangle(armed: _Armed, data: bytes) -> bytes:
     if fault.every and start < first:
         start += (first - start) // fault.every * fault.every
     while start < armed.seen:
-        low, high = max(start, first) - first, min(start + fault.count, armed.seen) - first
+        low, high = max(start, first) - first, min(start + fault.amount, armed.seen) - first
         if low < high and high > done:
             low = max(low, done)
             out += data[done:low]

@@ -7,15 +7,14 @@ module asks for a chip's name. Addresses are those that esptool 5.6 reads and wr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import NamedTuple
 
 from virtualboard.efuse import CLASSIC, MODERN, EfuseLayout
+from virtualboard.named_values import NamedValues
 from virtualboard.rom import ESP32_ROM, ESP32C3_ROM, ESP32S3_ROM, RomIdentity
 
 
-class SpiLayout(NamedTuple):
+class SpiLayout(NamedValues):
     """Offsets of the SPI flash controller's registers from `base`; ESP32 sends addresses from the top bit down."""
 
     base: int
@@ -28,7 +27,7 @@ class SpiLayout(NamedTuple):
     addr_left_aligned: bool = False
 
 
-class WatchdogLayout(NamedTuple):
+class WatchdogLayout(NamedValues):
     """The RTC watchdog, as far as esptool's watchdog reset drives it. `slow_hz` is the RC oscillator that counts."""
 
     config0: int
@@ -38,7 +37,7 @@ class WatchdogLayout(NamedTuple):
     slow_hz: int = 136_000
 
 
-class Security(NamedTuple):
+class Security(NamedValues):
     """Security efuses of one specimen. Nothing is encrypted and no signature is checked: flashers look at the bits.
 
     `secure_download`: the ROM's Secure Download Mode (not on ESP32). `encrypted_download_disabled`: the chip no longer
@@ -54,7 +53,7 @@ class Security(NamedTuple):
 VIRGIN = Security()
 
 
-class SecurityBits(NamedTuple):
+class SecurityBits(NamedValues):
     """Where the efuses of `Security` are, as (offset, mask); a mask of 0 where there is none."""
 
     crypt_count: tuple[int, int]
@@ -66,8 +65,7 @@ class SecurityBits(NamedTuple):
 _SECURITY_C3 = SecurityBits((0x34, 7 << 18), (0x38, 1 << 20), (0x3C, 1 << 5), (0x30, 1 << 20))
 
 
-@dataclass(frozen=True, slots=True)
-class ChipModel:
+class ChipModel(NamedValues):
     """One chip. `security_chip_id` is None where the ROM lacks GET_SECURITY_INFO; `cpu` is True where firmware runs.
 
     `stub_entries`: entry points of the flasher stubs that esptool 5.6 ships, with their generation.
@@ -97,9 +95,9 @@ class ChipModel:
     riscv: bool = False
     short_security_info: bool = False  # GET_SECURITY_INFO without chip id and API version
     usb: bool = True  # has a USB-Serial/JTAG of its own
-    constants: Mapping[int, int] = field(default_factory=dict)
+    constants: Mapping[int, int] = MappingProxyType({})
     alias: tuple[int, int, int] = (0, 0, 0)
-    stub_entries: Mapping[int, int] = field(default_factory=dict)
+    stub_entries: Mapping[int, int] = MappingProxyType({})
     stub_address_bits: int = 24
     rom_read_pointer: int | None = None
     security: Security = VIRGIN
@@ -136,7 +134,7 @@ def burnt(chip: ChipModel, security: Security) -> ChipModel:
     """A specimen of `chip` whose security efuses are burnt. Raises UnknownSecurity."""
     if security.secure_download and chip.security_chip_id is None:
         raise UnknownSecurity(f"{chip.title} has no Secure Download Mode; leave it out for this chip")
-    return replace(chip, security=security)
+    return chip._replace(security=security)
 
 
 def burnt_security(chip: ChipModel, words: Mapping[int, int]) -> Security:

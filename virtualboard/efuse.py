@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+
+from virtualboard.named_values import NamedValues
 
 _BURN_CODE, _BURN, _READ = 0x5A5A, 2, 1
 _WINDOW = 0x200
 
 
-class Block(NamedTuple):
+class Block(NamedValues):
     """One block: where it is read, where its new bits are written, how many words; its bit in the write and the read
     protection, -1 for none."""
 
@@ -28,7 +29,7 @@ class Block(NamedTuple):
     read_bit: int = -1
 
 
-class EfuseLayout(NamedTuple):
+class EfuseLayout(NamedValues):
     """Offsets from the controller's base. `protect`, `hide`: the words with the protection bits. `one_by_one`: the
     command names its block in bits 5:2; else it burns what has been written to any of them."""
 

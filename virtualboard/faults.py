@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from virtualboard.chip_table import NAMES
 from virtualboard.chips import UnknownMac, parse_mac
+from virtualboard.named_values import NamedValues
 
 BROWN_OUT, POWER_CUT, WATCHDOG, BOOT_LOOP, PANIC = "brown-out", "power-cut", "watchdog", "boot-loop", "panic"
 SILENCE, SLOW_BOOT, VANISH, WORN = "silence", "slow-boot", "vanish", "worn"
@@ -28,8 +28,7 @@ class BadFault(ValueError):
     """The text names no fault. The message is for a person: a fact, then a hint on its own line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedValues):
     """One fault. Which fields mean something depends on the kind, see `KINDS`.
 
     When: during the `write`th block that is programmed, `after` seconds, or `boot` seconds after a boot; `times` in
@@ -47,7 +46,7 @@ class Fault:
     name: str = "same"
     to: str = "host"
     at: int = 0
-    count: int = 1
+    amount: int = 1
     every: int = 0
     seed: int = 0
     sector: int = 0
@@ -58,7 +57,7 @@ class Fault:
     ra: int = 0x42000000
 
 
-class Kind(NamedTuple):
+class Kind(NamedValues):
     """What a person is told about a kind: its keys, what it does, how it is written."""
 
     keys: tuple[str, ...]
@@ -125,7 +124,7 @@ KEYS: Mapping[str, str] = MappingProxyType(
 )
 
 _REQUIRED = ("sector", "chip", "mac", "baud")
-_FIELDS = MappingProxyType({"for": "for_s"})
+_FIELDS = MappingProxyType({"for": "for_s", "count": "amount"})
 
 
 def parse_fault(text: str) -> Fault:
@@ -158,16 +157,16 @@ def parse_fault(text: str) -> Fault:
 
 def _settle(fault: Fault, values: Mapping[str, Any], given: set[str]) -> Fault:
     """Fill in what depends on the kind, and refuse what contradicts itself."""
-    fault = replace(fault, **values)
+    fault = fault._replace(**values)
     when = [key for key in ("write", "after", "boot") if key in given]
     if len(when) > 1:
         raise BadFault(f"{fault.kind} has both {when[0]}= and {when[1]}=\nGive one of them.")
     if fault.kind == BOOT_LOOP:
-        return replace(fault, boot=0.3 if fault.boot is None else fault.boot)
+        return fault._replace(boot=0.3 if fault.boot is None else fault.boot)
     if fault.kind == SILENCE and "for" not in given:
-        fault = replace(fault, for_s=0.0)
+        fault = fault._replace(for_s=0.0)
     if not when and "after" in KINDS[fault.kind].keys:
-        return replace(fault, after=0.0)
+        return fault._replace(after=0.0)
     return fault
 
 

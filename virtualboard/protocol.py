@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from virtualboard.bus import Bus
 from virtualboard.chips import ChipModel, flash_crypt_count, key_purposes
+from virtualboard.named_values import NamedValues
 from virtualboard.nor import PAGE_SIZE, SECTOR_SIZE, NorFlash
 from virtualboard.timing import Timing
 
@@ -32,16 +32,13 @@ SYNC_MAGIC = b"\x07\x07\x12\x20"
 SYNC_REPLIES = 8
 
 
-# NamedTuples rather than dataclasses: making the class is eight times cheaper, and a warm run imports this module.
-
-
-class SetBaud(NamedTuple):
+class SetBaud(NamedValues):
     """The UART changes its rate after the reply."""
 
     baud: int
 
 
-class RunRam(NamedTuple):
+class RunRam(NamedValues):
     """The CPU jumps to `entry` in RAM. `stub` is the generation of the flasher stub that lies there, or None.
 
     `segments`: address and bytes of what was sent into RAM before.
@@ -52,17 +49,17 @@ class RunRam(NamedTuple):
     segments: tuple[tuple[int, bytes], ...] = ()
 
 
-class BootFlash(NamedTuple):
+class BootFlash(NamedValues):
     """The loader ends and the chip boots what is in flash (`cause` as the ROM would print it)."""
 
     cause: int
 
 
-class RestartLoader(NamedTuple):
+class RestartLoader(NamedValues):
     """The stub gives way to the ROM loader."""
 
 
-class ResetChip(NamedTuple):
+class ResetChip(NamedValues):
     """The chip resets itself after `after_s` and samples its straps again."""
 
     after_s: float
@@ -74,7 +71,7 @@ Then = SetBaud | RunRam | BootFlash | RestartLoader | ResetChip
 CAUSE_POWERON, CAUSE_SOFTWARE, CAUSE_RTC_WATCHDOG = 0x01, 0x03, 0x10
 
 
-class Outcome(NamedTuple):
+class Outcome(NamedValues):
     """What the host will see: `frames` (without SLIP) after `busy_s` seconds of work, then the consequence.
 
     For `after_s` seconds more the loader hears nothing: it works on what it has acknowledged.
@@ -86,7 +83,7 @@ class Outcome(NamedTuple):
     after_s: float = 0.0
 
 
-class Request(NamedTuple):
+class Request(NamedValues):
     """A parsed frame. `complete` is False when the length field and the data disagree."""
 
     op: int
@@ -103,7 +100,7 @@ class Request(NamedTuple):
         return Request(op, frame[8:], check, length == len(frame) - 8)
 
 
-class Answer(NamedTuple):
+class Answer(NamedValues):
     """What a handler decided. `error` 0 is success; its meaning belongs to ROM or stub. `silent`: there is no reply."""
 
     data: bytes = b""
@@ -129,7 +126,7 @@ def checksum(data: bytes) -> int:
     return value ^ 0xEF
 
 
-class Errors(NamedTuple):
+class Errors(NamedValues):
     """The codes by which ROM and stub tell the same mistakes apart."""
 
     length: int

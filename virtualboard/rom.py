@@ -23,9 +23,9 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+
+from virtualboard.named_values import NamedValues
 
 POWERON = 0x01
 SW_SYS = 0x03
@@ -104,7 +104,7 @@ _CLOCK_DIVIDERS = {0xF: 1, 0: 2, 1: 3, 2: 4}
 """Low nibble of header byte 3 -> divider of 80 MHz."""
 
 
-class RomIdentity(NamedTuple):
+class RomIdentity(NamedValues):
     """One chip's ROM. `banner`: the lines before `rst:`; `flash_boot`, `download`: what follows `boot:`.
 
     `classic`: the ESP32's older loader, which prints pin settings and decimal lengths and knows no hash.
@@ -172,16 +172,14 @@ ESP32_ROM = RomIdentity(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RomSegment:
+class RomSegment(NamedValues):
     """Bytes that the ROM copies to `address`. Addresses that are not RAM swallow the write, as on the chip."""
 
     address: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RomBoot:
+class RomBoot(NamedValues):
     """What a reset led to. `entry` is None when the image cannot start: the ROM then waits for its watchdog, which
     resets the chip, and all begins again."""
 

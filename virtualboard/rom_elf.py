@@ -13,7 +13,8 @@ import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+
+from virtualboard.named_values import NamedValues
 
 ENVIRONMENT = "ESP_ROM_ELF_DIR"
 WHERE_FROM = (
@@ -28,14 +29,14 @@ class RomElfError(Exception):
     """The ROM ELF cannot be used. The text is for a person: a fact, then a hint on its own line."""
 
 
-class RomPart(NamedTuple):
+class RomPart(NamedValues):
     """Bytes at an address of the chip: of the ROM itself, or of RAM as the ROM's start code fills it."""
 
     address: int
     data: bytes
 
 
-class RomElf(NamedTuple):
+class RomElf(NamedValues):
     """`parts` in the file's order."""
 
     path: Path

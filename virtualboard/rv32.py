@@ -23,15 +23,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import unicorn
-from unicorn import riscv_const as reg
 
 from virtualboard import rom, rv32_io
+from virtualboard import rv32_cpu as reg
 from virtualboard.held_signals import held_signals
 from virtualboard.nor import default_jedec
 from virtualboard.rom_elf import WHERE_FROM, RomElf
+from virtualboard.rv32_cpu import CpuError, Rv32Cpu
 from virtualboard.rv32_csr import ExtraCsrs
 from virtualboard.rv32_memory import FUNCTIONS, IRAM, ROM, ROM_DATA, ROM_SIZE, Memory
 from virtualboard.rv32_program import CallingProgram
@@ -64,12 +62,12 @@ _INTERRUPT = 0x80000000
 _MSTATUS_MIE, _MSTATUS_MPIE, _MSTATUS_MPP = 1 << 3, 1 << 7, 3 << 11
 
 _FAULTS = {
-    unicorn.UC_MEM_READ_UNMAPPED: LOAD_FAULT,
-    unicorn.UC_MEM_READ_PROT: LOAD_FAULT,
-    unicorn.UC_MEM_WRITE_UNMAPPED: STORE_FAULT,
-    unicorn.UC_MEM_WRITE_PROT: STORE_FAULT,
-    unicorn.UC_MEM_FETCH_UNMAPPED: INSTRUCTION_FAULT,
-    unicorn.UC_MEM_FETCH_PROT: INSTRUCTION_FAULT,
+    reg.READ_UNMAPPED: LOAD_FAULT,
+    reg.READ_PROTECTED: LOAD_FAULT,
+    reg.WRITE_UNMAPPED: STORE_FAULT,
+    reg.WRITE_PROTECTED: STORE_FAULT,
+    reg.FETCH_UNMAPPED: INSTRUCTION_FAULT,
+    reg.FETCH_PROTECTED: INSTRUCTION_FAULT,
 }
 
 
@@ -94,12 +92,11 @@ class Rv32Machine:
         rom_elf: RomElf | None = None,
     ) -> None:
         self._flash, self._now = flash, now
-        self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
-        self._uc.ctl_set_tcg_buffer_size(_TRANSLATION_BUFFER)
+        self._uc = Rv32Cpu(_TRANSLATION_BUFFER)
         self._memory = Memory(self._uc, rom_elf.parts if rom_elf else ())
         self._has_rom = rom_elf is not None
         self._csrs = ExtraCsrs(now, _CPU_HZ)
-        self._sites = CodeSites(self._uc, self._peek, unicorn.UC_HOOK_CODE, unicorn.UC_HOOK_EDGE_GENERATED)
+        self._sites = CodeSites(self._uc, self._peek)
         self._windows = FlashWindows(self._uc, flash)
         program = CallingProgram(self._uc, flash, self._windows, self._on_failed_call, self.request_reset)
         self._pending: int | None = None
@@ -155,7 +152,7 @@ class Rv32Machine:
     def reset(self, cause: int) -> None:
         """Reset with a cause of `rom.RESET_CAUSES`: the ROM reads flash, prints its log, and the CPU stands at the
         second stage, or waits for the watchdog when there is none to start."""
-        saved_pc = 0 if cause == rom.POWERON else self._register(reg.UC_RISCV_REG_PC)
+        saved_pc = 0 if cause == rom.POWERON else self._register(reg.PC)
         unsent = self.transmit()
         self._pending, self._waiting = None, False
         self._io.reset(cause)
@@ -187,23 +184,23 @@ class Rv32Machine:
         for segment in segments:
             self._memory.load(segment.address, segment.data)
         for number in range(1, 32):
-            self._uc.reg_write(reg.UC_RISCV_REG_X0 + number, 0)
-        self._uc.reg_write(reg.UC_RISCV_REG_PRIV, 3)
-        self._uc.reg_write(reg.UC_RISCV_REG_MSTATUS, _MSTATUS_MIE)
-        self._uc.reg_write(reg.UC_RISCV_REG_MTVEC, ROM | 1)
-        self._uc.reg_write(reg.UC_RISCV_REG_SP, ROM_STACK)
+            self._uc.reg_write(reg.X0 + number, 0)
+        self._uc.reg_write(reg.PRIV, 3)
+        self._uc.reg_write(reg.MSTATUS, _MSTATUS_MIE)
+        self._uc.reg_write(reg.MTVEC, ROM | 1)
+        self._uc.reg_write(reg.SP, ROM_STACK)
         self._io.matrix.write(self._io.matrix.THRESHOLD, ROM_THRESHOLD)
         self._csrs.reset()
         if self._has_rom:
             self._uc.mem_write(_USB_PRINT, bytes([self.usb, True]))
             self._call_rom(_INSTALL_UART_PRINTF)
-            self._uc.reg_write(reg.UC_RISCV_REG_SP, ROM_STACK)
-        self._uc.reg_write(reg.UC_RISCV_REG_PC, entry)
+            self._uc.reg_write(reg.SP, ROM_STACK)
+        self._uc.reg_write(reg.PC, entry)
 
     def _call_rom(self, address: int) -> None:
         """Run a function of the owner's ROM to its end, as the ROM does before it leaves."""
-        self._uc.reg_write(reg.UC_RISCV_REG_RA, IRAM)
-        with contextlib.suppress(unicorn.UcError):
+        self._uc.reg_write(reg.RA, IRAM)
+        with contextlib.suppress(CpuError):
             self._uc.emu_start(address, IRAM, count=_ROM_CALL_LIMIT)
 
     def run(self, max_instructions: int) -> int:
@@ -242,11 +239,11 @@ class Rv32Machine:
     def _slice(self, budget: int) -> int:
         line = self._io.line()
         if line is not None and self._interrupts_on():
-            self._enter_trap(_INTERRUPT | line, self._register(reg.UC_RISCV_REG_PC), 0)
+            self._enter_trap(_INTERRUPT | line, self._register(reg.PC), 0)
             if self._stopped:
                 return 0
         early = max(budget // 2, 1)
-        self._sites.begin(self._register(reg.UC_RISCV_REG_PC), armed=line is not None)
+        self._sites.begin(self._register(reg.PC), armed=line is not None)
         if not self._execute(budget):
             return early
         gate = self._sites.stopped_at_gate
@@ -257,10 +254,10 @@ class Rv32Machine:
         protection = self._sites.protection_at
         if protection is not None:
             self._csrs.access(int.from_bytes(self._peek(protection, 4), "little"), self._general, self._set_general)
-            self._uc.reg_write(reg.UC_RISCV_REG_PC, protection + 4)
+            self._uc.reg_write(reg.PC, protection + 4)
             return early
         waited = self._sites.waited_at
-        if waited is not None and self._register(reg.UC_RISCV_REG_PC) == waited + 4:
+        if waited is not None and self._register(reg.PC) == waited + 4:
             self._waiting = True
             return early
         return early if self._sites.found_more() else budget
@@ -269,28 +266,28 @@ class Rv32Machine:
         """Up to `count` instructions; False where a trap, a reset or a store to a peripheral ended them early."""
         uc, self._trap, self._stored, self._returned = self._uc, None, False, False
         try:
-            uc.emu_start(self._register(reg.UC_RISCV_REG_PC), _NEVER, count=count)
-        except unicorn.UcError:
+            uc.emu_start(self._register(reg.PC), _NEVER, count=count)
+        except CpuError:
             self._trap = self._trap or self._decode_fault()
         if self._trap is not None:
             cause, epc, value = self._trap
-            self._enter_trap(cause, self._register(reg.UC_RISCV_REG_PC) if epc is None else epc, value)
+            self._enter_trap(cause, self._register(reg.PC) if epc is None else epc, value)
             return False
         if self._io.mmu.changed or self._io.gates.invalidated:
             self._windows.follow()
         if self._stored:
-            pc = self._register(reg.UC_RISCV_REG_PC)
-            uc.reg_write(reg.UC_RISCV_REG_PC, pc + (4 if self._peek(pc, 1)[0] & 3 == 3 else 2))
+            pc = self._register(reg.PC)
+            uc.reg_write(reg.PC, pc + (4 if self._peek(pc, 1)[0] & 3 == 3 else 2))
         if self._returned:
-            uc.reg_write(reg.UC_RISCV_REG_PC, self._register(reg.UC_RISCV_REG_RA))
+            uc.reg_write(reg.PC, self._register(reg.RA))
         return not self._stored and not self._returned and self._pending is None
 
     def _interrupts_on(self) -> bool:
-        return bool(self._register(reg.UC_RISCV_REG_MSTATUS) & _MSTATUS_MIE)
+        return bool(self._register(reg.MSTATUS) & _MSTATUS_MIE)
 
     def _decode_fault(self) -> tuple[int, int | None, int]:
         """unicorn reports `ebreak`, and only that, as an error without a hook."""
-        pc = self._register(reg.UC_RISCV_REG_PC)
+        pc = self._register(reg.PC)
         code = self._peek(pc, 4) or self._peek(pc, 2)
         if code in _EBREAK or code[:2] in _EBREAK:
             return BREAKPOINT, pc, pc
@@ -298,63 +295,62 @@ class Rv32Machine:
 
     def _enter_trap(self, cause: int, epc: int, value: int) -> None:
         uc = self._uc
-        status = self._register(reg.UC_RISCV_REG_MSTATUS)
-        privilege = self._register(reg.UC_RISCV_REG_PRIV)
+        status = self._register(reg.MSTATUS)
+        privilege = self._register(reg.PRIV)
         enabled = status & _MSTATUS_MIE
         status &= ~(_MSTATUS_MIE | _MSTATUS_MPIE | _MSTATUS_MPP)
         status |= (_MSTATUS_MPIE if enabled else 0) | privilege << 11
-        base = self._register(reg.UC_RISCV_REG_MTVEC) & ~0xFF
+        base = self._register(reg.MTVEC) & ~0xFF
         if ROM <= base < ROM + ROM_SIZE:
             self._panic_in_rom(cause, epc, value)
             return
-        uc.reg_write(reg.UC_RISCV_REG_PRIV, 3)
-        uc.reg_write(reg.UC_RISCV_REG_MSTATUS, status)
-        uc.reg_write(reg.UC_RISCV_REG_MEPC, epc)
-        uc.reg_write(reg.UC_RISCV_REG_MCAUSE, cause)
-        uc.reg_write(reg.UC_RISCV_REG_MTVAL, value)
-        uc.reg_write(reg.UC_RISCV_REG_PC, base + 4 * (cause & 0x1F) if cause & _INTERRUPT else base)
+        uc.reg_write(reg.PRIV, 3)
+        uc.reg_write(reg.MSTATUS, status)
+        uc.reg_write(reg.MEPC, epc)
+        uc.reg_write(reg.MCAUSE, cause)
+        uc.reg_write(reg.MTVAL, value)
+        uc.reg_write(reg.PC, base + 4 * (cause & 0x1F) if cause & _INTERRUPT else base)
 
     def _panic_in_rom(self, cause: int, epc: int, value: int) -> None:
         """The ROM's handler says what happened and loops for ever; only a watchdog helps."""
-        registers = [epc, *(self._register(reg.UC_RISCV_REG_X0 + n) for n in range(1, 32))]
-        status, vectors = self._register(reg.UC_RISCV_REG_MSTATUS), self._register(reg.UC_RISCV_REG_MTVEC)
+        registers = [epc, *(self._register(reg.X0 + n) for n in range(1, 32))]
+        status, vectors = self._register(reg.MSTATUS), self._register(reg.MTVEC)
         rom_panic = importlib.import_module("virtualboard.rom_panic").rom_panic
         self._io.uart.sent += rom_panic(registers, status=status, vectors=vectors, cause=cause, value=value)
         self._stopped = True
 
     def _register(self, number: int) -> int:
-        value: int = self._uc.reg_read(number)
-        return value
+        return self._uc.reg_read(number)
 
     def _general(self, number: int) -> int:
-        return self._register(reg.UC_RISCV_REG_X0 + number)
+        return self._register(reg.X0 + number)
 
     def _set_general(self, number: int, value: int) -> None:
-        self._uc.reg_write(reg.UC_RISCV_REG_X0 + number, value)
+        self._uc.reg_write(reg.X0 + number, value)
 
     def _peek(self, address: int, size: int) -> bytes:
         try:
-            return bytes(self._uc.mem_read(address & 0xFFFFFFFF, size))
-        except unicorn.UcError:
+            return self._uc.mem_read(address & 0xFFFFFFFF, size)
+        except CpuError:
             return b""
 
     # --- what unicorn calls back --------------------------------------------------------------------
 
-    def _on_exception(self, uc: Any, number: int, _data: Any) -> None:
+    def _on_exception(self, number: int) -> None:
         """An exception of the instruction 4 bytes back: unicorn has already stepped over it."""
-        pc = self._register(reg.UC_RISCV_REG_PC) - 4
+        pc = self._register(reg.PC) - 4
         value = 0
         if number == ECALL_FROM_USER:  # unicorn names no other; the level comes on top
-            number += self._register(reg.UC_RISCV_REG_PRIV)
+            number += self._register(reg.PRIV)
         elif number == ILLEGAL:
             code = self._peek(pc, 4) or self._peek(pc, 2)
             value = int.from_bytes(code if code[:1] and code[0] & 3 == 3 else code[:2], "little")
             if self._csrs.access(value, self._general, self._set_general):
                 return
         self._trap = number, pc, value
-        uc.emu_stop()
+        self._uc.emu_stop()
 
-    def _on_fault(self, _uc: Any, access: int, address: int, _size: int, _value: int, _data: Any) -> bool:
+    def _on_fault(self, access: int, address: int) -> bool:
         """An address without memory: a flash page that is not in yet, or a trap."""
         if self._windows.touch(address):
             return True
@@ -365,34 +361,34 @@ class Rv32Machine:
         self._trap = cause, address if cause == INSTRUCTION_FAULT else None, address
         return False
 
-    def _on_delay(self, uc: Any, _address: int, _size: int, _data: Any) -> None:
+    def _on_delay(self, _address: int) -> None:
         """A busy wait: it counts as the instructions that it would take, and nobody executes them."""
         self._delayed += min(self._general(10), _LONGEST_DELAY_US) * (_CPU_HZ // 1_000_000)
         if self._delayed >= _NOTICED_DELAY:
             self._returned = True
-            uc.emu_stop()
+            self._uc.emu_stop()
 
-    def _on_rom_call(self, uc: Any, address: int, _size: int, _data: Any) -> None:
+    def _on_rom_call(self, address: int) -> None:
         call = self._calls.table.get(address)
         if call is None:
             name = importlib.import_module("virtualboard.rv32_rom_names").rom_name(address)
             called = f"ROM function {name} (0x{address:08x})" if name else f"ROM function at 0x{address:08x}"
             self._remark_missing(f"calls the {called}")
             self._trap = INSTRUCTION_FAULT, address, address
-            uc.emu_stop()
+            self._uc.emu_stop()
             return
-        uc.reg_write(reg.UC_RISCV_REG_A0, call())
+        self._uc.reg_write(reg.A0, call())
 
     def _remark_missing(self, what: str) -> None:
         if self.remarks:
             text = f"the program {what}, which this board does not have: it traps here"
             self._io.uart.sent += f"\r\nvirtualboard: {text}\r\nvirtualboard: {WHERE_FROM}\r\n".encode()
 
-    def _on_io_read(self, _uc: Any, offset: int, size: int, _data: Any) -> int:
-        return self._io.read(offset, size)
-
-    def _on_io_write(self, uc: Any, offset: int, _size: int, value: int, _data: Any) -> None:
+    def _on_io_write(self, offset: int, value: int) -> None:
         io = self._io
+        if not offset:  # the UART's FIFO: most of what a boot writes, and it interrupts nobody
+            io.uart.sent.append(value & 0xFF)
+            return
         quick = io.quick.get(offset)
         if quick is not None:
             quick[offset & 0xFFC] = value
@@ -401,30 +397,32 @@ class Rv32Machine:
         if io.rtc.requested_reset is not None:
             self.request_reset(io.rtc.requested_reset)
         elif io.mmu.changed or io.gates.invalidated:
-            self._stored = True
-            uc.emu_stop()
+            io.mmu.changed = self._windows.stale
+            if io.mmu.changed:
+                self._stored = True
+                self._uc.emu_stop()
         elif interrupts and io.line() is not None:
             self._sites.armed = True
             if self._interrupts_on():
                 self._stored = True
-                uc.emu_stop()
+                self._uc.emu_stop()
 
     # --- memory -------------------------------------------------------------------------------------
 
     def _hook_memory(self) -> None:
         uc = self._uc
-        uc.mmio_map(rv32_io.BASE, rv32_io.SIZE, self._on_io_read, None, self._on_io_write, None)
+        uc.mmio_map(rv32_io.BASE, rv32_io.SIZE, self._io.read, self._on_io_write)
         if not self._has_rom:
-            uc.hook_add(unicorn.UC_HOOK_CODE, self._on_rom_call, begin=FUNCTIONS.start, end=FUNCTIONS.stop - 1)
-        uc.hook_add(unicorn.UC_HOOK_CODE, self._on_delay, begin=self._memory.delay, end=self._memory.delay)
-        uc.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
-        uc.hook_add(unicorn.UC_HOOK_MEM_UNMAPPED | unicorn.UC_HOOK_MEM_PROT, self._on_fault)
+            uc.on_code(self._on_rom_call, FUNCTIONS.start, FUNCTIONS.stop - 1)
+        uc.on_code(self._on_delay, self._memory.delay, self._memory.delay)
+        uc.on_interrupt(self._on_exception)
+        uc.on_bad_access(self._on_fault)
 
     def _forget_code(self) -> None:
         """Drop mapped flash and translated code: what is in memory may be another firmware now."""
         self._sites.forget()
         self._windows.reset(self._io.mmu, self._io.gates)
-        self._uc.ctl_flush_tb()
+        self._uc.forget_code()
 
     def request_reset(self, cause: int) -> None:
         self._pending = cause

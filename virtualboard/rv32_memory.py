@@ -30,7 +30,7 @@ _DELAY, _JAL = 0x40000050, 0x6F
 
 
 class MemoryMapper(Protocol):
-    """What is needed of the CPU (`unicorn.Uc`)."""
+    """What is needed of the CPU (`rv32_cpu.Rv32Cpu`)."""
 
     def mem_map(self, address: int, size: int, perms: int = 7) -> None: ...
     def mem_map_ptr(self, address: int, size: int, perms: int, ptr: int) -> None: ...

@@ -260,9 +260,14 @@ class InterruptMatrix(RegisterBlock):
         if not waiting:
             return None
         threshold = max(self.stored.get(self.THRESHOLD, 0), 1)
-        priorities = {n: self.stored.get(self.PRIORITY + 4 * n, 0) & 0xF for n in range(1, 32) if waiting >> n & 1}
-        best = max(priorities, key=lambda n: (priorities[n], -n))
-        return best if priorities[best] >= threshold else None
+        best = None
+        while waiting:
+            number = (waiting & -waiting).bit_length() - 1
+            waiting &= waiting - 1
+            priority = self.stored.get(self.PRIORITY + 4 * number, 0) & 0xF
+            if priority >= threshold:
+                best, threshold = number, priority + 1
+        return best
 
 
 class MmuTable(RegisterBlock):

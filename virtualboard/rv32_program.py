@@ -1,4 +1,4 @@
-"""The program that calls a ROM function, as the host sees it: registers by unicorn, memory, flash, peripherals.
+"""The program that calls a ROM function, as the host sees it: registers by the CPU, memory, flash, peripherals.
 
 Implements `rv32_caller.Caller`. Does not know the functions, nor when they are called. Invariant: what the CPU could
 not do is told to the machine as a trap (`trap`) and changes nothing.
@@ -7,13 +7,11 @@ not do is told to the machine as a trap (`trap`) and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import unicorn
-from unicorn import riscv_const as reg
-
+from virtualboard import rv32_cpu as reg
 from virtualboard import rv32_windows
 from virtualboard.rv32_caller import LIMIT
+from virtualboard.rv32_cpu import CpuError, Rv32Cpu
 from virtualboard.rv32_io import BASE, SIZE, Io
 from virtualboard.rv32_peripherals import MmuTable, Uart
 from virtualboard.rv32_windows import Flash, FlashWindows, WritableFlash
@@ -28,7 +26,7 @@ class CallingProgram:
 
     def __init__(
         self,
-        cpu: Any,
+        cpu: Rv32Cpu,
         flash: Flash,
         windows: FlashWindows,
         trap: Callable[[int, int], None],
@@ -43,12 +41,11 @@ class CallingProgram:
 
     def argument(self, index: int) -> int:
         if index < 8:
-            value: int = self._cpu.reg_read(reg.UC_RISCV_REG_A0 + index)
-            return value
-        return self.word(self._cpu.reg_read(reg.UC_RISCV_REG_SP) + 4 * (index - 8))
+            return self._cpu.reg_read(reg.A0 + index)
+        return self.word(self._cpu.reg_read(reg.SP) + 4 * (index - 8))
 
     def set_high(self, value: int) -> None:
-        self._cpu.reg_write(reg.UC_RISCV_REG_A1, value)
+        self._cpu.reg_write(reg.A1, value)
 
     def load(self, address: int, size: int) -> bytes:
         """Memory as the CPU would read it; where it could not, zeros."""
@@ -79,7 +76,7 @@ class CallingProgram:
         """Write as the CPU would; where it could not, the CPU traps."""
         try:
             self._cpu.mem_write(address & 0xFFFFFFFF, data)
-        except unicorn.UcError:
+        except CpuError:
             self._trap(STORE_FAULT, address)
 
     def store_word(self, address: int, value: int) -> None:
@@ -87,12 +84,12 @@ class CallingProgram:
 
     def _peek(self, address: int, size: int) -> bytes:
         try:
-            return bytes(self._cpu.mem_read(address, size))
-        except unicorn.UcError:
+            return self._cpu.mem_read(address, size)
+        except CpuError:
             return b""
 
     def breakpoint(self) -> None:
-        self._trap(BREAKPOINT, self._cpu.reg_read(reg.UC_RISCV_REG_PC))
+        self._trap(BREAKPOINT, self._cpu.reg_read(reg.PC))
 
     # --- flash and its windows ----------------------------------------------------------------------
 
@@ -126,7 +123,7 @@ class CallingProgram:
     def cache_disable(self) -> None:
         """The caller must not return into flash: on the chip this hangs, here it traps."""
         self._windows.cache_on = False
-        caller = self._cpu.reg_read(reg.UC_RISCV_REG_RA)
+        caller = self._cpu.reg_read(reg.RA)
         if rv32_windows.contains(caller):
             self._trap(INSTRUCTION_FAULT, caller)
 

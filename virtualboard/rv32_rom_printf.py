@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from virtualboard.rv32_caller import Caller, signed
 
-_CONVERSION = re.compile(rb"%(?P<flags>[-0]*)(?P<width>\d*)(?P<precision>\.\d*)?(?P<long>l*)(?P<kind>.)", re.DOTALL)
+_CONVERSION = rb"(?s)%(?P<flags>[-0]*)(?P<width>\d*)(?P<precision>\.\d*)?(?P<long>l*)(?P<kind>.)"
 _MAX_WIDTH = 1 << 12
 _HEXADECIMAL = {"x": "x", "X": "X"}
 
@@ -39,7 +39,7 @@ class Arguments:
 
 def formatted(c: Caller, template: bytes, arguments: Arguments) -> bytes:
     """The text of `template` with its arguments; each line ends as on a terminal, however the template does it."""
-    text = _CONVERSION.sub(lambda match: _converted(c.text, match, arguments), template)
+    text = re.sub(_CONVERSION, lambda match: _converted(c.text, match, arguments), template)
     return text.replace(b"\r", b"").replace(b"\n", b"\r\n")
 
 

@@ -8,19 +8,17 @@ memory maps. Invariant: no `wfi` and no gate is executed before it has its hook,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from virtualboard.rv32_csr import PMP, csr_of
 
 _WFI = (0x10500073).to_bytes(4, "little")
 _MRET = (0x30200073).to_bytes(4, "little")
-# One class of first bytes, for which `re` has a loop of its own: alternatives would be tried one by one at each byte.
-# It finds a few more words than those above, which are told apart afterwards.
-_INTERESTING = re.compile(
-    rb"[\x73\xf3](?:\x00[\x50\x20][\x10\x30]|.[\x00-\x0f]\x30|.[\x00-\xff][\x3a-\x3e])", re.DOTALL
-)
+_FIRST = (0x73, 0xF3)
+"""The first bytes of those; most blocks have neither, and that is told at once."""
+_LAST = frozenset({0x10, 0x30, *range(0x3A, 0x3F)})
+"""And their fourth: of these the instructions are told apart."""
 _BLOCK_BYTES = 2048
 """What one translated block covers at most: 512 instructions."""
 _MAX_SITES = 256
@@ -47,22 +45,23 @@ def touches_protection(code: bytes) -> bool:
 
 
 class Cpu(Protocol):
-    """What is needed of the CPU (`unicorn.Uc`)."""
+    """What is needed of the CPU (`rv32_cpu.Rv32Cpu`)."""
 
-    def hook_add(self, kind: int, callback: Callable[..., None], **more: int) -> int: ...
+    def on_code(self, callback: Callable[[int], None], begin: int, end: int) -> int: ...
+    def on_new_block(self, callback: Callable[[int, int], None]) -> int: ...
     def hook_del(self, hook: int) -> None: ...
-    def ctl_remove_cache(self, start: int, end: int) -> None: ...
+    def remove_code(self, begin: int, end: int) -> None: ...
     def emu_stop(self) -> None: ...
 
 
 class CodeSites:
     """Watches the code that `cpu` executes. Before each slice: `begin`; after it: `stopped_at_gate`, `waited_at`.
 
-    `peek` reads memory, and gives nothing where there is none; `on_code`, `on_block` are unicorn's kinds of hook.
+    `peek` reads memory, and gives nothing where there is none.
     """
 
-    def __init__(self, cpu: Cpu, peek: Callable[[int, int], bytes], on_code: int, on_block: int) -> None:
-        self._cpu, self._peek, self._on_code = cpu, peek, on_code
+    def __init__(self, cpu: Cpu, peek: Callable[[int, int], bytes]) -> None:
+        self._cpu, self._peek = cpu, peek
         self._hooks: dict[int, int] = {}
         self._found: list[tuple[int, bytes]] = []
         self.armed = False
@@ -70,7 +69,7 @@ class CodeSites:
         self._stopped_at: int | None = None
         self._wfi_at: int | None = None
         self._protection_at: int | None = None
-        cpu.hook_add(on_block, self._on_block)
+        cpu.on_new_block(self._on_block)
 
     def forget(self) -> None:
         """Other code may lie in memory from now on."""
@@ -110,44 +109,47 @@ class CodeSites:
         for address, code in found:
             if address in self._hooks or len(self._hooks) >= _MAX_SITES:
                 continue
-            callback = self._callback(code)
-            self._hooks[address] = self._cpu.hook_add(self._on_code, callback, begin=address, end=address)
-            self._cpu.ctl_remove_cache(address, address + 4)
+            self._hooks[address] = self._cpu.on_code(self._callback(code), address, address)
+            self._cpu.remove_code(address, address + 4)
         return bool(found)
 
-    def _callback(self, code: bytes) -> Callable[..., None]:
+    def _callback(self, code: bytes) -> Callable[[int], None]:
         if code == _WFI:
             return self._on_wfi
         return self._on_protection if touches_protection(code) else self._on_gate
 
     def _note(self, start: int, code: bytes) -> bool:
         before = len(self._found)
-        at = 0
-        while (match := _INTERESTING.search(code, at)) is not None:
-            at = match.start() + 1
-            word, address = match.group(), start + match.start()
-            if address & 1 or address in self._hooks or len(self._hooks) + len(self._found) >= _MAX_SITES:
-                continue
-            if word == _WFI or raises_interrupts(word) or touches_protection(word):
-                self._found.append((address, word))
+        for first in _FIRST:
+            at = code.find(first)
+            while 0 <= at < len(code) - 3:
+                if code[at + 3] in _LAST:
+                    self._note_word(start + at, code[at : at + 4])
+                at = code.find(first, at + 1)
         return len(self._found) > before
 
-    def _on_block(self, uc: Any, block: Any, _previous: Any, _data: Any) -> None:
-        """A block has been translated and is about to run; stopping here stops before its first instruction."""
-        if self._note(block.pc, self._peek(block.pc, block.size)):
-            uc.emu_stop()
+    def _note_word(self, address: int, word: bytes) -> None:
+        if address & 1 or address in self._hooks or len(self._hooks) + len(self._found) >= _MAX_SITES:
+            return
+        if word == _WFI or raises_interrupts(word) or touches_protection(word):
+            self._found.append((address, word))
 
-    def _on_wfi(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
+    def _on_block(self, address: int, size: int) -> None:
+        """A block has been translated and is about to run; stopping here stops before its first instruction."""
+        if self._note(address, self._peek(address, size)):
+            self._cpu.emu_stop()
+
+    def _on_wfi(self, address: int) -> None:
         self._wfi_at = address
 
-    def _on_gate(self, uc: Any, address: int, _size: int, _data: Any) -> None:
+    def _on_gate(self, address: int) -> None:
         if self.armed:
             self._stopped_at = address
-            uc.emu_stop()
+            self._cpu.emu_stop()
 
-    def _on_protection(self, uc: Any, address: int, _size: int, _data: Any) -> None:
+    def _on_protection(self, address: int) -> None:
         self._protection_at = address
-        uc.emu_stop()
+        self._cpu.emu_stop()
 
     def _read(self, address: int) -> bytes:
         """Code from `address`, as far as there is memory."""

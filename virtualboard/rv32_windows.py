@@ -38,7 +38,7 @@ class WritableFlash(Protocol):
 
 
 class Mapper(Protocol):
-    """Host memory in and out of the CPU's address space (`unicorn.Uc`)."""
+    """Host memory in and out of the CPU's address space (`rv32_cpu.Rv32Cpu`)."""
 
     def mem_map_ptr(self, address: int, size: int, perms: int, ptr: int) -> None: ...
     def mem_unmap(self, address: int, size: int) -> None: ...
@@ -78,6 +78,14 @@ class FlashWindows:
         self._cpu.mem_map_ptr(IROM + index * PAGE, PAGE, READ | EXECUTE, address_of(memory))
         self._cpu.mem_map_ptr(DROM + index * PAGE, PAGE, READ, address_of(memory))
         return True
+
+    @property
+    def stale(self) -> bool:
+        """Does a page that is in show what the registers no longer say? Until then `follow` has nothing to do: what
+        comes in later is looked up then."""
+        flash_page = self._mmu.flash_page
+        outdated = (flash_page(index) not in (page, None) for index, (page, _) in self._pages.items())
+        return self._gates.invalidated or any(outdated)
 
     def follow(self) -> None:
         """Do what the registers were told: a page that is mapped to another one shows it at once, and the cache forgets

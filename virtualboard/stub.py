@@ -20,11 +20,11 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from virtualboard import protocol as p
 from virtualboard.bus import Bus
 from virtualboard.chips import ChipModel
+from virtualboard.named_values import NamedValues
 from virtualboard.nor import SECTOR_SIZE, NorFlash
 from virtualboard.protocol import Answer, Handler, Outcome
 from virtualboard.stub_flash import MAX_READ_BLOCK, NOT_ENOUGH, TOO_MUCH, StubRead, StubWrite
@@ -35,7 +35,7 @@ NOT_IMPLEMENTED = 0xFF
 GREETING = b"OHAI"
 # As a word 0x4941484F: `lui` of 0x49415 to any register, `addi` of -0x7B1, which is 0x84F in twelve bits.
 _SMALLEST_STUB = 0x800
-_GREETING_UPPER, _GREETING_LOWER = re.compile(rb"[\x37\xb7][\x50-\x5f]\x41\x49"), 0x84F
+_GREETING_UPPER, _GREETING_LOWER = rb"[\x37\xb7][\x50-\x5f]\x41\x49", 0x84F
 _ERRORS = p.Errors(length=BAD_LENGTH, checksum=BAD_CHECKSUM, sequence=BAD_LENGTH, no_begin=NO_BEGIN)
 _SYNC_LENGTH = 36
 _MAX_BLOCK = 0x4000
@@ -44,7 +44,7 @@ _DATA_OF_GENERATION_2 = 0xD00
 """Generation 1 keeps its data at BA8 to C00 of a page of 4 KiB, whatever the chip, generation 2 at D60 to F0C."""
 
 
-class Dialect(NamedTuple):
+class Dialect(NamedValues):
     """How a generation answers where they differ.
 
     `refusal` is the code of a command with a wrong length or impossible parameters: generation 1 makes a truth value of
@@ -66,7 +66,7 @@ _DIALECTS = {
 }
 
 
-class KnownStub(NamedTuple):
+class KnownStub(NamedValues):
     """A flasher stub: whose answers it gives, and by what it is known."""
 
     generation: int
@@ -140,7 +140,7 @@ def greets(code: bytes) -> bool:
     """
     if GREETING in code or any(letters.search(code) for letters in _greeting_letters()):
         return True
-    for match in _GREETING_UPPER.finditer(code):
+    for match in re.finditer(_GREETING_UPPER, code):
         (first,) = struct.unpack("<I", match.group())
         if _adds(code[match.end() : match.end() + 64], first >> 7 & 31, _GREETING_LOWER):
             return True

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+
+from virtualboard.named_values import NamedValues
 
 _SECTOR, _BLOCK = 0x1000, 0x10000
 _LONGEST_S = 3600.0
@@ -20,7 +21,7 @@ class BadTiming(ValueError):
     """The text names no timing. The message is for a person: a fact, then a hint on its own line."""
 
 
-class Timing(NamedTuple):
+class Timing(NamedValues):
     """Seconds per unit of work.
 
     `strap_delay_s`: from EN rising to the sampling of the boot strap; a board's EN capacitor makes it 2 to 10 ms.

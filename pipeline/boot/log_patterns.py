@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 
+from cache.named_tuple import NamedTuple
+
 
 class LineKind(StrEnum):
     """What one line of a boot log can mean."""
@@ -89,6 +91,68 @@ STARTS = (
 """What a second stage says last: from where in flash it starts an application. ESP-IDF's words, and the reference
 firmware's."""
 
+_ROM_REFUSES = (
+    *("invalid header", "Invalid chip id", "Invalid image block", "wrong chip id", "ets_loader.c", "csum err"),
+    *("Checksum failure", "SHA-256 comparison failed", "flash read err", "cmd len "),
+)
+
+
+class _Words(NamedTuple):
+    """What of a pattern is plain text. A line that begins with one of `starts` or has one of `words` in it matches; of
+    the others only one that begins with one of `maybe_starts` or has one of `maybe_words` in it can."""
+
+    starts: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    maybe_starts: tuple[str, ...] = ()
+    maybe_words: tuple[str, ...] = ()
+
+    def say(self, line: str) -> bool | None:
+        """Does `line` match? None: the pattern must tell."""
+        if line.startswith(self.starts) or any(word in line for word in self.words):
+            return True
+        maybe = line.startswith(self.maybe_starts) or any(word in line for word in self.maybe_words)
+        return None if maybe else False
+
+
+_WORDS: Mapping[LineKind, _Words] = {
+    LineKind.BANNER: _Words(words=("ESP-ROM:",)),
+    LineKind.RESET: _Words(maybe_words=("rst:0x",)),
+    LineKind.LOADER: _Words(
+        starts=(
+            *("ets ", "Build:", "SPIWP:", "SPI mode:", "mode:", "load:", "entry ", "configsip:", "clk_drv:", "boot: "),
+            *("Saved PC:", "csum err", "Checksum failure", "SHA-256 comparison failed", "Calculated: ", "Expected: "),
+            *("Attempting to boot", "secure boot", "Secure boot", "Valid secure", "No secure boot", "flash read err"),
+            *("cmd len ", "invalid header", "invalid magic", "Invalid chip id", "Invalid image block"),
+            *("wrong chip id", "user code done", "Falling back to built-in", "waiting for download", "USB download"),
+            *("Fatal exception", "virtualboard: ", "*** Booting MCUboot"),
+        ),
+        maybe_starts=("E ", "W ", "I ", "D ", "V ", "ho ", "ets_", "region ", "[esp32"),
+        maybe_words=(" mmu set ",),
+    ),
+    LineKind.ROM_REFUSAL: _Words(_ROM_REFUSES, maybe_starts=("region ",)),
+    LineKind.REFUSED: _Words(
+        ("boot: error: ", *_ROM_REFUSES), maybe_starts=("region ", "E ", "[esp32"), maybe_words=(" rejected: ",)
+    ),
+    LineKind.DOWNLOAD: _Words(words=("waiting for download",)),
+    LineKind.NOT_EXECUTED: _Words(maybe_starts=("virtualboard: ",)),
+    LineKind.PANIC: _Words(
+        starts=(
+            *("Fatal exception", "assert failed:", 'assertion "', "***ERROR***", "ESP_ERROR_CHECK failed"),
+            *("Undefined behavior of type ", "CORRUPT HEAP: ", "terminate called ", "pure virtual method called"),
+            *("!! A panic occured ", ">>> ZEPHYR FATAL ERROR"),
+        ),
+        words=(
+            *("Guru Meditation", "panic'ed", "Brownout detector", "abort() was called", "A stack overflow in task"),
+            "Stack smashing protect failure",
+        ),
+        maybe_starts=("Core ", "="),
+        maybe_words=("panicked at ", "os: >>> ZEPHYR FATAL ERROR"),
+    ),
+    LineKind.REBOOTING: _Words(("Rebooting...",)),
+}
+"""The patterns once more, as far as no regular expression is needed: most lines of a boot are told by these, and to
+compile the patterns takes longer than the boot of a small firmware."""
+
 DEEP_SLEEP = 0x5
 """Reset cause of a wake from deep sleep, on every chip: the application asked for it."""
 
@@ -101,7 +165,12 @@ _ANSI = r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[()][
 def line_kinds(line: str) -> frozenset[LineKind]:
     """What one line (without colour codes) is."""
     head = line[:MAX_SEARCHED]
-    return frozenset(kind for kind, pattern in PATTERNS.items() if re.search(pattern, head))
+    found = []
+    for kind, words in _WORDS.items():
+        said = words.say(head)
+        if said or (said is None and re.search(PATTERNS[kind], head)):
+            found.append(kind)
+    return frozenset(found)
 
 
 def reset_cause(line: str) -> int | None:
@@ -112,7 +181,7 @@ def reset_cause(line: str) -> int | None:
 
 def started_at(line: str) -> int | None:
     """The flash offset from which a bootloader says that it starts an application."""
-    found = re.match(STARTS, line)
+    found = re.match(STARTS, line) if "boot: " in line and "0x" in line else None
     return int(found[1], 16) if found else None
 
 
@@ -124,7 +193,7 @@ def plain_line(raw: bytes) -> tuple[str, bool]:
     except UnicodeDecodeError:
         text = raw.decode("utf-8", "backslashreplace")
         clean = False
-    text = re.sub(_ANSI, "", text).strip()
+    text = (re.sub(_ANSI, "", text) if "\x1b" in text else text).strip()
     return text, clean and text.replace("\t", " ").isprintable()
 
 

@@ -7,7 +7,6 @@ are computed only when there is something to report. (No `from __future__ import
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -81,6 +80,8 @@ _SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "service": ServiceConfig,
     }
 )
+_JOINTS = str.maketrans("", "", "_.-")
+"""What may be in a name beside letters and digits."""
 _NAMED_SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
     {"profile": Profile, "image": ImageConfig, "device": DeviceConfig}
 )
@@ -101,14 +102,15 @@ def parse_config(
     profile: str = "",
     *,
     for_all: bool = False,
+    read: "Callable[[str], dict[str, Any]] | None" = None,
 ) -> DeployConfig | Failure:
     """The configuration as `profile` means it (`""`: the project's; `for_all`: every device's), or a `config_error` at
     `path:LINE:COL`: the first error of the text, with the further ones in `detail`, one per line. `path` is only used
     in messages. `find_firmware` is asked when the toolchain is a prebuilt one; what the firmware says of chip and flash
-    becomes part of the configuration. Without it nothing is."""
+    becomes part of the configuration. Without it nothing is. `read` does what `tomllib.loads` does."""
     text = text.removeprefix("\ufeff")  # what editors of Windows put before UTF-8
     try:
-        written = tomllib.loads(text)
+        written = (read or _read_toml)(text)
     except (ValueError, RecursionError) as error:
         return _syntax_failure(path, error)
     meant = document_of(written, profile_name(written, profile))
@@ -136,11 +138,17 @@ def parse_config(
     return _failure(text, path, [problem._replace(path=meant.place(problem.path)) for problem in problems])
 
 
+def _read_toml(text: str) -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads(text)
+
+
 def built_by_ninja(text: str, profile: str = "") -> bool:
     """Has the text, as `profile` means it, a kind of toolchain that runs ninja's statements? Also where something else
     in it is wrong."""
     try:
-        written = tomllib.loads(text.removeprefix("\ufeff"))
+        written = _read_toml(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return False
     return _kind(document_of(written, profile_name(written, profile)).document) in NINJA_KINDS
@@ -222,7 +230,8 @@ def _read_document(document: Mapping[str, Any], problems: list[Problem]) -> dict
             if name == "image" and key == _IDENTITY and not isinstance(table, dict):
                 values["image_identity"] = _identity(table, problems)
                 continue
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):
+            letters = key.translate(_JOINTS)
+            if not (key.isascii() and key[:1].isalnum() and letters.isalnum()):
                 hint = "use letters, digits, '_', '-' and '.', and begin with a letter or a digit"
                 problems.append(Problem((name, key), False, f"'{key}' cannot be the name of a {name}", hint))
             own = table

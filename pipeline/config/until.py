@@ -88,7 +88,7 @@ def expression_problem(expression: str) -> tuple[str, str] | None:
     return None
 
 
-_COUNT = re.compile(r"\{(\d{0,12})(?:,(\d{0,12}))?\}")
+_COUNT = r"\{(\d{0,12})(?:,(\d{0,12}))?\}"
 
 
 def _size(expression: str) -> tuple[int, int]:
@@ -104,7 +104,7 @@ def _size(expression: str) -> tuple[int, int]:
         elif char == ")" and len(weights) > 1:
             last = weights.pop() + 1
             weights[-1] += last
-        elif (count := _COUNT.match(expression, place)) and last:
+        elif (count := re.compile(_COUNT).match(expression, place)) and last:
             times = max(int(number) for number in (count[1] or "0", count[2] or "0"))
             weights[-1] += last * max(0, times - 1)
             last *= max(1, times)

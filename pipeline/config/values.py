@@ -173,7 +173,8 @@ def _inside(value: str) -> Finding:
         return "is an empty path", "name a file, relative to the project root"
     if "\\" in value:
         return f"is '{value}', which has backslashes", "write it with '/'"
-    if value.startswith(("/", "~")) or re.match(r"[A-Za-z]:", value):
+    drive = value[1:2] == ":" and value[0].isascii() and value[0].isalpha()
+    if drive or value.startswith(("/", "~")):
         return f"is '{value}', which is not relative to the project root", "write it relative to the project root"
     if ".." in value.split("/"):
         return f"is '{value}', which leaves the project root", "move the file into the project, or link to it there"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.effects.api import Gap
-from pipeline.effects.process import Group
+from pipeline.effects.spawned import Group
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
 from pipeline.model import FailureCategory, Stage

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from cache.named_tuple import NamedTuple
 from pipeline.model import DeviceFacts, Image, Reason, Region
@@ -23,12 +23,14 @@ class Clock(Protocol):
 
 
 class Completed(NamedTuple):
-    """A finished child process. `exit_code` is negative when a signal ended it (POSIX)."""
+    """A finished child process. `exit_code` is negative when a signal ended it (POSIX). `ended_ns`: an instant of
+    `time.monotonic_ns` after its end; 0 where nobody looked."""
 
     exit_code: int
     stdout: bytes
     stderr: bytes
     duration_s: float
+    ended_ns: int = 0
 
 
 class ProcessRunner(Protocol):
@@ -38,6 +40,33 @@ class ProcessRunner(Protocol):
     def cancel(self) -> None:
         """Kill every child under way; further `run`s raise KeyboardInterrupt."""
         ...
+
+
+class Children(Protocol):
+    """Commands of one runner that one thread starts and waits for together. All but `wake` is for that thread."""
+
+    def start(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> object:
+        """As `ProcessRunner.run`, without waiting; gives what `ended` will name it by."""
+        ...
+
+    def ended(self, timeout_s: float) -> Sequence[tuple[object, Completed | BaseException]]:
+        """What has ended, with what `run` would have returned or raised. Waits for one, or for `wake`, so long."""
+        ...
+
+    def wake(self) -> None:
+        """End the waiting; from any thread."""
+        ...
+
+    def close(self) -> None:
+        """Kill what is under way, and let go of everything."""
+        ...
+
+
+@runtime_checkable
+class ParallelRunner(Protocol):
+    """A ProcessRunner whose commands need not be waited for one by one."""
+
+    def together(self) -> Children: ...
 
 
 Progress = Callable[[str, int, int], None]

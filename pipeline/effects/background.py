@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.effects.process import Group
+from pipeline.effects.spawned import Group
 
 CANCEL_S = 20.0
 """How long a cancelled run may take to let go of ports and children before it is killed."""

@@ -25,7 +25,7 @@ class SystemClock:
         self._skews.append(skew_s)
 
     def now_s(self) -> float:
-        return time.monotonic() + self.modelled_s
+        return time.monotonic() + self.modelled_s if self._skews else time.monotonic()
 
     @property
     def modelled_s(self) -> float:

@@ -116,12 +116,17 @@ class RunLog:
 
     def append(self, event: Event) -> None:
         """Record `event`, at once."""
-        line = encode(event)
-        self._keep(line)
+        self.append_all((event,))
+
+    def append_all(self, events: Iterable[Event]) -> None:
+        """Record them, at once and in one write."""
+        lines = [encode(event) for event in events]
+        for line in lines:
+            self._keep(line)
         if self._file is None:
             return
         try:
-            self._file.append(line)
+            self._file.append(b"".join(lines))
         except OSError as error:
             self.note = f"{self.path}: the run log cannot be written ({error.strerror}); going on without"
             self.close()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from pipeline.effects.process import Group
+from pipeline.effects.spawned import Group
 
 LINE_BYTES = 1 << 24
 """A longer line is handed over in pieces: a report of 10,000 reasons has some MB."""

@@ -12,9 +12,9 @@ import contextlib
 import os
 import posixpath
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
 
 from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey, Digest
@@ -37,7 +37,7 @@ from pipeline.engine.decision import (
     stored_paths,
 )
 from pipeline.engine.discovery import Discovery, Reported
-from pipeline.engine.execution import Executed, execute, made_files, remove_files
+from pipeline.engine.execution import Executed, Steps, execute, in_turn, made_files, remove_files
 from pipeline.engine.far_compiles import FarCompiles
 from pipeline.engine.interpreters import clear
 from pipeline.engine.keys import bound_key
@@ -53,7 +53,8 @@ from pipeline.engine.undeclared import UndeclaredOutputs
 from pipeline.engine.workspace import Workspace
 from pipeline.model import NOT_STORED, Action, Reason
 
-_T = TypeVar("_T")
+_MOMENT_NS = 5_000_000
+"""So long one instant serves for all actions that start."""
 
 
 class Performed(NamedTuple):
@@ -93,9 +94,10 @@ class ActionRunner:
         """What this run has put into the store, whole."""
         self._lock = threading.Lock()
         self._stopping = False
+        self._last_moment: Moment | None = None
         self._observer = Observer(workspace)
         self._discovery = Discovery(workspace, self._observer)
-        self._restorer = Restorer(workspace)
+        self._restorer = Restorer(self._blobs, self._table, workspace.build_place)
         self._statements = StatementRuns(workspace, self._observer)
         self._shared: SharedResults | None = None
         """Once something was missing here, and where `[cache] remote` names one."""
@@ -153,24 +155,32 @@ class ActionRunner:
         """Why it must run, for a report."""
         return explained(action, self._observer, cause)
 
-    def perform(self, keyed: Keyed) -> Performed:
+    def is_waited_for_alone(self, action: Action) -> bool:
+        """Does `perform` stop for nothing but a compile's own command, so that one thread can have many under way? All
+        else may wait for others, compute for long, or both."""
+        return action.count_as == "compiled" and not action.builtin and not self._workspace.host.far_jobs
+
+    def perform(self, keyed: Keyed) -> Steps[Performed]:
         """Execute what `find` did not find. Raises KeyboardInterrupt when the runner was cancelled."""
         if self._stopping:
             return Performed(ActionState.NOT_RUN)
-        return self._guarded(keyed.action, lambda: self._perform(keyed))
+        action = keyed.action
+        try:
+            done = yield from self._perform(keyed)
+        except (_Missing, OSError) as error:
+            return _failed(action, error)
+        return self._ended(action, done)
 
-    def _guarded(self, action: Action, work: Callable[[], _T]) -> _T | Performed:
+    def _guarded(self, action: Action, work: Callable[[], Performed | Keyed]) -> Performed | Keyed:
         """What `work` gives, or the failure that it raises."""
         try:
             done = work()
-        except _Missing as missing:
-            failure = ActionFailure(action.name, FailureKind.INPUT_MISSING, str(missing))
-            return Performed(ActionState.FAILED, failure=failure)
-        except OSError as error:
-            message = f"{error.filename or 'a file'}: {error.strerror or error}"
-            failure = ActionFailure(action.name, FailureKind.FILE_SYSTEM, message)
-            return Performed(ActionState.FAILED, failure=failure)
-        if isinstance(done, Performed) and done.failure is None:
+        except (_Missing, OSError) as error:
+            return _failed(action, error)
+        return self._ended(action, done) if isinstance(done, Performed) else done
+
+    def _ended(self, action: Action, done: Performed) -> Performed:
+        if done.failure is None:
             self.mark_finished(action)
         return done
 
@@ -221,12 +231,12 @@ class ActionRunner:
             if isinstance(keyed, Keyed):
                 self._results.used(keyed.base)
 
-    def _perform(self, keyed: Keyed) -> Performed:
+    def _perform(self, keyed: Keyed) -> Steps[Performed]:
         # What the run saw first may be minutes old: an edit since then gets its own key.
         action = keyed.action
-        self._observer.forget(action.inputs, None)
         if not keyed.lacks and self._is_still(keyed):
-            return self._execute(keyed)
+            return (yield from self._execute(keyed))
+        self._observer.forget(action.inputs, None)
         fresh = key_of(action, self._observer)
         if isinstance(fresh, Blocked):
             raise _Missing(f"{fresh.path} {fresh.why}")
@@ -234,10 +244,14 @@ class ActionRunner:
             found = self._settle(action, lambda refused: look_up(fresh, self._observer, refused))
             if isinstance(found, Performed):
                 return found
-        return self._execute(fresh)
+        return (yield from self._execute(fresh))
 
     def _is_still(self, keyed: Keyed) -> bool:
         """Do the declared inputs hold what the key was made of? Then it need not be made again."""
+        places = list(map(self._workspace.resolve, keyed.action.inputs))
+        if self._table.are_still(places, [entry for _, entry in keyed.inputs]):
+            return True
+        self._observer.forget(keyed.action.inputs, None)
         try:
             return all(self._observer.entry(path) == entry for path, entry in keyed.inputs)
         except OSError:
@@ -245,19 +259,13 @@ class ActionRunner:
 
     # --- executing ------------------------------------------------------------------------------
 
-    def _execute(self, keyed: Keyed) -> Performed:
+    def _execute(self, keyed: Keyed) -> Steps[Performed]:
         action = keyed.action
-        moment = self._file_clock.moment()
-        if not moment.is_after(self._workspace.began):
-            # A discovered file counts as edited during the action when its ctime is not before the start; what was
-            # written just before the run must not.
-            self._file_clock.next_tick()
-            moment = self._file_clock.moment()
-        start = _Start(moment, len(self._finished))
+        start = _Start(self._moment(), len(self._finished))
         self._forget(action)
         if action.statement is not None:
-            return self._execute_statement(keyed, start)
-        ran, stray = self._run_watched(keyed) if action.is_users else (self._run(keyed), "")
+            return (yield from self._execute_statement(keyed, start))
+        ran, stray = self._run_watched(keyed) if action.is_users else ((yield from self._run(keyed)), "")
         failure = ran.failure or self._missing_output(action, ran)
         if failure is None and stray:
             message = f"the command wrote {stray}, which no action declares as an output"
@@ -281,10 +289,30 @@ class ActionRunner:
             self._observer.forget(action.inputs[:1], None)  # nobody else reads a source; there may be very many
         return Performed(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
 
-    def _execute_statement(self, keyed: Keyed, start: _Start) -> Performed:
+    def _moment(self) -> Moment:
+        """A moment before which nothing of an action that starts now has run. One that is a few thousandths old will do
+        for others: what was edited since then counts as edited while the action ran, which costs another run."""
+        last = self._last_moment
+        if (
+            last is not None
+            and time.monotonic_ns() - last.monotonic_ns < _MOMENT_NS
+            and not (self._file_clock.has_met_more(last))
+        ):
+            return last
+        moment = self._file_clock.moment()
+        if not moment.is_after(self._workspace.began):
+            # A discovered file counts as edited during the action when its ctime is not before the start; what was
+            # written just before the run must not.
+            self._file_clock.next_tick()
+            moment = self._file_clock.moment()
+        self._last_moment = moment
+        return moment
+
+    def _execute_statement(self, keyed: Keyed, start: _Start) -> Steps[Performed]:
         """As ninja: what it made stays when it fails, and an output that it does not make is no failure."""
         action = keyed.action
-        ran, outputs = execute_statement(self._workspace, action), made_files_of_statement(self._workspace, action)
+        ran = yield from execute_statement(self._workspace, action)
+        outputs = made_files_of_statement(self._workspace, action)
         failure, notes, found = ran.failure, tuple[Reason, ...](), None
         if failure is None:
             reported = self._discovery.from_depfile(action)
@@ -301,13 +329,13 @@ class ActionRunner:
             return Performed(ActionState.FAILED, failure=failure)
         self._workspace.former.drop(outputs)
         if not any(note.kind == CHANGED for note in notes):
-            self._statements.up_to_date(action, keyed, found, ran.duration_s)
+            self._statements.up_to_date(action, keyed, found, ran.duration_s, start.moment.earliest_ns)
         known = {f"read {path}" for path, _ in found.discovered} if found is not None else set()
         used = [line for line in ran.undeclared if line not in known][:MOST_UNDECLARED]
         notes = (*notes, *(Reason("undeclared", action.name, "", line) for line in used))
         return Performed(ActionState.EXECUTED, _text(ran.stdout + ran.stderr), notes=notes)
 
-    def _run(self, keyed: Keyed) -> Executed:
+    def _run(self, keyed: Keyed) -> Steps[Executed]:
         """Here or elsewhere."""
         if not self._workspace.host.far_jobs:
             return execute(self._workspace, keyed.action)
@@ -323,7 +351,7 @@ class ActionRunner:
             if self._undeclared is None:
                 clear(self._workspace.directories.state)
                 self._undeclared = UndeclaredOutputs(self._workspace)
-        return self._undeclared.run(lambda: self._run(keyed))
+        return self._undeclared.run(lambda: in_turn(self._run(keyed), self._workspace.host.runner))
 
     def _forget(self, action: Action) -> None:
         self._workspace.records.drop(record_name(action))
@@ -343,19 +371,19 @@ class ActionRunner:
     ) -> tuple[Reason, ...] | ActionFailure:
         """Record the result unless an input moved while the action ran."""
         candidate = reported.candidate
-        found = self._observer.identify_again(candidate)
+        since_ns = ran.ended_ns or time.monotonic_ns()
+        found = self._observer.identify_again(candidate, since_ns)
         if found is not None:
             more = self._discovery.with_hidden(keyed.action, keyed.inputs, candidate, found)
             if more is not candidate:
-                candidate, found = more, self._observer.identify_again(more)
+                candidate, found = more, self._observer.identify_again(more, since_ns)
         moved = self._moved_meanwhile(keyed, found, start) or self._discovery.appeared(reported.unread, start.moment)
         if not moved and found is not None:
             # Nobody reports that one of these was read: it may have come and gone.
-            silent = (
-                keyed.action.absent
-                if not keyed.action.depfile
-                else set(candidate.absent) - {*reported.candidate.absent}
-            )
+            silent = keyed.action.absent
+            if keyed.action.depfile:
+                more_absent = candidate is not reported.candidate
+                silent = tuple({*candidate.absent} - {*reported.candidate.absent}) if more_absent else ()
             moved = self._came_or_went(sorted(silent), start.moment)
         if found is None and not moved:
             for path in candidate.discovered:
@@ -385,10 +413,12 @@ class ActionRunner:
         be older than the start, unless an action of this run made it before this one started; and so must be the links
         on the way to it.
         """
-        for path, before in keyed.inputs:
-            after = self._table.current(path)
-            if after is None or after.stamp != before.stamp or after.sha256 != before.sha256:
-                return path
+        places = [self._workspace.resolve(path) for path, _ in keyed.inputs]
+        if not self._table.are_still(places, [entry for _, entry in keyed.inputs]):
+            for path, before in keyed.inputs:
+                after = self._table.current(path)
+                if after is None or after.stamp != before.stamp or after.sha256 != before.sha256:
+                    return path
         if keyed.taken and (path := self._workspace.moved_meanwhile(keyed.taken)):
             return path
         if found is None:
@@ -473,6 +503,14 @@ class ActionRunner:
     def _remember(self, keyed: Keyed, key: ActionKey, found: IdentifiedSet, outputs: Outputs) -> None:
         record = Record(keyed.command, keyed.observed, found.discovered, found.absent, outputs, str(key))
         self._workspace.records.put(record_name(keyed.action), record)
+
+
+def _failed(action: Action, error: _Missing | OSError) -> Performed:
+    if isinstance(error, _Missing):
+        return Performed(ActionState.FAILED, failure=ActionFailure(action.name, FailureKind.INPUT_MISSING, str(error)))
+    message = f"{error.filename or 'a file'}: {error.strerror or error}"
+    failure = ActionFailure(action.name, FailureKind.FILE_SYSTEM, message)
+    return Performed(ActionState.FAILED, failure=failure)
 
 
 def _local(keyed: Keyed, reported: Reported) -> Keyed:

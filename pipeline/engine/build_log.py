@@ -74,11 +74,21 @@ class BuildRecords:
         self._long: dict[str, tuple[bytes, _Decoded | None]] = {}
         """Rows that take long to decode, as they were last."""
         self._shared: dict[Any, Any] = {}
+        self._last: tuple[str, Any, Record | None] = ("", None, None)
+        """Name, row and record that were asked for last: an action that must run is asked about several times in a
+        row."""
         self.changed = False
         """Is there anything that the saved ones do not hold?"""
 
     def get(self, name: str) -> Record | None:
         """The record of this action."""
+        row, (last, of_row, record) = self._rows.get(name), self._last
+        if last != name or of_row is not row:
+            record = self._get(name)
+            self._last = (name, row, record)
+        return record
+
+    def _get(self, name: str) -> Record | None:
         row, decoded = self._rows.get(name), self._decoded(name)
         if row is None or decoded is None:
             return None
@@ -193,6 +203,9 @@ class BuildRecords:
 
 STATE_KIND = "stamps 3 actions 3"
 STATE_NAME = "stamps.v1.state"
+MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
+"""Of the stamps in that file. A source or header without any of these hides nothing from the depfile; what one with
+them hides, `formats/c_source.py` tells."""
 
 
 MORE_KIND = "stamps 3 actions 3 more 1"

@@ -402,15 +402,19 @@ def _by_record(
 ) -> ActionDecision | None:
     """Nothing but outputs moved, so that the key is known without reading anything."""
     key = ActionKey(record.key)
-    if all(view.is_there(*output) for output in record.outputs):
+    right = [output for output in record.outputs if view.is_there(*output)]
+    if len(right) == len(record.outputs):
         return ActionDecision(Fate.UP_TO_DATE, key=key, outputs=record.outputs)
     if not action.cacheable or key in refused:
         return None
-    decision = _stored(action, key, view)
+    decision = _stored(action, key, view, right)
     return decision if decision is not None and decision.outputs == record.outputs else None
 
 
-def _stored(action: Action, key: ActionKey, view: ActionView) -> ActionDecision | None:
+def _stored(
+    action: Action, key: ActionKey, view: ActionView, seen: Sequence[tuple[str, str, bool]] | None = None
+) -> ActionDecision | None:
+    """The result under a key. `seen`: its outputs that are in place, where it was looked already."""
     result = view.stored(key)
     if result is None and action.statement is not None:
         result = view.stored(bound_key(key, view.symbols))
@@ -420,7 +424,8 @@ def _stored(action: Action, key: ActionKey, view: ActionView) -> ActionDecision 
         named = zip(result.outputs, action.outputs, strict=True)
         result = result._replace(outputs=tuple([file._replace(path=path) for file, path in named]))
     outputs = tuple([(path, digest.hex, executable) for path, digest, executable in result.outputs])
-    right = tuple([output[0] for output in outputs if view.is_there(*output)])
+    there = [output for output in outputs if view.is_there(*output)] if seen is None else seen
+    right = tuple([output[0] for output in there])
     fate = Fate.UP_TO_DATE if len(right) == len(outputs) else Fate.RESTORE
     return ActionDecision(fate, None, key, None, outputs, result, right)
 

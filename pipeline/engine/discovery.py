@@ -48,6 +48,8 @@ class Discovery:
         self._observer = observer
         self._names: dict[str, str] = {}
         self._plain_names: dict[str, str] = {}
+        self._spelt_sets: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._plain_sets: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._shadowed: dict[object, tuple[str, ...]] = {}
         self._includes = IncludeShadows(workspace.searches, workspace.resolve, self._normalised, self._plain)
         self._hidden: dict[str, tuple[c_source.Hidden, tuple[str, ...]]] = {}
@@ -78,13 +80,16 @@ class Discovery:
         declared = {*action.inputs, *action.outputs, action.depfile}
         if "|" in reported and not self._observer.exists("|"):
             declared.add("|")  # make's mark before prerequisites that are there for the order alone
-        others = [self._normalised(path) for path in reported if path not in declared]
-        spelt = tuple(sorted({name for name in others if name not in declared}))
+        spelt = self._spelt(tuple([path for path in reported if path not in declared]))
+        if not declared.isdisjoint(spelt):
+            spelt = tuple([name for name in spelt if name not in declared])
         if action.count_as == "linked":
             spelt = tuple(name for name in spelt if self._lasts(name))
         # What is searched is what the source spells.
         shadows = [name for name in self._shadows(action, spelt) if name not in declared]
-        unread = tuple(name for name in shadows if self._observer.is_present(name) and self._observer.exists(name))
+        unread: tuple[str, ...] = ()
+        if self._observer.first_present(shadows):
+            unread = tuple(name for name in shadows if self._observer.is_present(name) and self._observer.exists(name))
         absent = dict.fromkeys((*action.absent, *shadows)) if action.absent else dict.fromkeys(shadows)
         for name in unread:
             absent.pop(name, None)
@@ -253,7 +258,19 @@ class Discovery:
         """What was read through a link is known by its path, since the link may lead elsewhere one day, and by the
         name that whoever makes it gives it."""
         products = self._workspace.links.products((*spelt, *action.inputs))
-        return tuple(sorted({*map(self._plain, spelt), *products}.difference(action.inputs)))
+        plain = self._plain_sets.get(tuple(spelt))
+        if plain is None:
+            plain = self._plain_sets[tuple(spelt)] = tuple(sorted(set(map(self._plain, spelt))))
+        if not products and not any(path in plain for path in action.inputs):
+            return plain
+        return tuple(sorted({*plain, *products}.difference(action.inputs)))
+
+    def _spelt(self, reported: tuple[str, ...]) -> tuple[str, ...]:
+        """What a depfile names as it stands in keys, sorted: worked out once for all that name the same."""
+        known = self._spelt_sets.get(reported)
+        if known is None:
+            known = self._spelt_sets[reported] = tuple(sorted(set(map(self._normalised, reported))))
+        return known
 
     def _normalised(self, path: str) -> str:
         """As `depfile.normalise`, once per header instead of once per inclusion."""
@@ -283,7 +300,7 @@ class Discovery:
     def _shadows(self, action: Action, spelt: tuple[str, ...]) -> Iterable[str]:
         """Where a new file would be read instead of one of those that the command reported."""
         if action.count_as == "compiled":
-            return sorted(self._includes.places(action, spelt))
+            return self._includes.places(action, spelt)
         if action.count_as == "linked":
             said = linker_script.libraries(action.argv)
             search = tuple(self._normalised(self._located(action, path)) for path in said.search)

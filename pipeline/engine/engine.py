@@ -117,7 +117,7 @@ class Engine:
         self,
         stage: Stage,
         progress: Callable[[str, int, int], None],
-        performed: Callable[[ActionSpan], None] = lambda span: None,
+        performed: Callable[[Sequence[ActionSpan]], None] = lambda spans: None,
     ) -> RunResult:
         """Bring every action of `stage` up to date: see `scheduler.run_stage`. On any way out, what was finished is
         remembered.

@@ -10,18 +10,21 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from cache.durable import read_file
 from cache.named_tuple import NamedTuple
-from pipeline.effects.api import Completed
+from pipeline.effects.api import Completed, ProcessRunner
 from pipeline.effects.executor import HERE
 from pipeline.engine.results import ActionFailure, BuiltinCall, BuiltinError, FailureKind
 from pipeline.engine.waiting_files import has_no_end
 from pipeline.engine.workspace import Workspace
 from pipeline.formats import command_words
 from pipeline.model import Action
+
+_T = TypeVar("_T")
 
 TIMEOUT_S = 3600.0
 """No compiler or linker needs longer; a command that waits for something must end some time."""
@@ -37,11 +40,43 @@ class Executed(NamedTuple):
     failure: ActionFailure | None = None
     undeclared: tuple[str, ...] = ()
     """Of a statement that was traced: what it read and wrote without declaring it."""
+    ended_ns: int = 0
+    """As of `Completed`."""
+
+
+class ToRun(NamedTuple):
+    """What a process runner is to run, with `TIMEOUT_S`."""
+
+    argv: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str]
+
+
+Steps = Generator[ToRun, Completed, _T]
+"""Work that stops at each command that it needs, and goes on with what that did or raised. Who waits for commands, and
+for how many at once, is not its business; given up, it cleans up."""
+
+
+def in_turn(steps: Steps[_T], runner: ProcessRunner) -> _T:
+    """Do it here and now, waiting for each command."""
+    try:
+        command = next(steps)
+        while True:
+            try:
+                done = runner.run(command.argv, cwd=command.cwd, env=command.env, timeout_s=TIMEOUT_S)
+            except BaseException as error:
+                command = steps.throw(error)
+            else:
+                command = steps.send(done)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
 def execute(
-    workspace: Workspace, action: Action, around: Callable[[Callable[[], Executed]], Executed] = lambda here: here()
-) -> Executed:
+    workspace: Workspace,
+    action: Action,
+    around: Callable[[Callable[[], Steps[Executed]]], Steps[Executed]] = lambda here: here(),
+) -> Steps[Executed]:
     """Run it from the project root. `around` is given what runs it here, and may do that later or have it done
     elsewhere. Raises OSError when a directory cannot be made or a stale output not removed, and KeyboardInterrupt when
     the runner was cancelled; outputs are gone then."""
@@ -65,7 +100,9 @@ def execute(
         if not os.path.isdir(directory):  # noqa: PTH112 - almost always there, and asking is cheaper than making
             Path(directory).mkdir(parents=True, exist_ok=True)
     try:
-        return around(lambda: _builtin(workspace, action, outputs) if action.builtin else _command(workspace, action))
+        if action.builtin:
+            return _builtin(workspace, action, outputs)
+        return (yield from around(lambda: _command(workspace, action)))
     except BaseException:
         remove_files(outputs)
         workspace.former.put_back(outputs)
@@ -92,7 +129,7 @@ def remove_files(paths: Iterable[str]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _command(workspace: Workspace, action: Action) -> Executed:
+def _command(workspace: Workspace, action: Action) -> Steps[Executed]:
     tool = workspace.steps.tools.get(action.argv[0])
     if tool is None:
         message = f"the tool {action.argv[0]!r} is not installed"
@@ -105,7 +142,7 @@ def _command(workspace: Workspace, action: Action) -> Executed:
         argv = (*tool.launcher, *argv)
     try:
         with _short_enough(workspace, action, argv) as said:
-            done = _run(workspace, action, said, env)
+            done = yield from _run(workspace, action, said, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -125,7 +162,7 @@ def _command(workspace: Workspace, action: Action) -> Executed:
     if printed is not None:
         Path(workspace.resolve(printed)).write_bytes(done.stdout)
         done = done._replace(stdout=b"")
-    return Executed(argv, done.stdout, done.stderr, done.duration_s, failure)
+    return Executed(argv, done.stdout, done.stderr, done.duration_s, failure, ended_ns=done.ended_ns)
 
 
 def _of_launcher(argv: tuple[str, ...], compiler: str, words: str) -> str:
@@ -136,15 +173,15 @@ def _of_launcher(argv: tuple[str, ...], compiler: str, words: str) -> str:
     return next((line for line in words.splitlines() if line.startswith((f"{name}: ", f"{name}["))), "")
 
 
-def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[str, str]) -> Completed:
+def _run(workspace: Workspace, action: Action, argv: tuple[str, ...], env: dict[str, str]) -> Steps[Completed]:
     """Raises TimeoutError, and OSError when the program cannot be started."""
-    run, root = workspace.host.runner.run, workspace.root
+    root = workspace.root
     if not action.is_users:
-        return run(argv, cwd=root, env=env, timeout_s=TIMEOUT_S)
+        return (yield ToRun(argv, root, env))
     from pipeline.engine.interpreters import fresh
 
     with fresh(str(root), workspace.directories.state) as place:
-        return run(place.words(argv), cwd=root, env={**place.environment(), **env}, timeout_s=TIMEOUT_S)
+        return (yield ToRun(tuple(place.words(argv)), root, {**place.environment(), **env}))
 
 
 def _waited_for(workspace: Workspace, action: Action) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from cache.digest import Digest
 from pipeline.effects.executor import HERE, FarCommand, FarResult, FarWork
 from pipeline.engine.decision import Keyed
 from pipeline.engine.discovery import Discovery, Reported
-from pipeline.engine.execution import TIMEOUT_S, Executed, made_files, placed_command, remove_files
+from pipeline.engine.execution import TIMEOUT_S, Executed, Steps, made_files, placed_command, remove_files
 from pipeline.engine.observation import Observer
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
@@ -42,7 +43,7 @@ class FarCompiles:
         if self._far is not None:
             self._far.executor.cancel()
 
-    def run(self, keyed: Keyed, here: Callable[[], Executed]) -> Executed:
+    def run(self, keyed: Keyed, here: Callable[[], Steps[Executed]]) -> Steps[Executed]:
         """There if that can be, else by `here`, of which no more run at once than this machine has cores."""
         far = self._far if may_go(keyed.action) else None
         done = self._there(keyed, far) if far is not None and far.executor.is_on() else None
@@ -51,7 +52,7 @@ class FarCompiles:
                 self.executed += 1
             return done
         with self._turns_here:
-            return here()
+            return (yield from here())
 
     def _there(self, keyed: Keyed, far: FarWork) -> Executed | None:
         """None when it is to be done here; then nothing of it is left."""
@@ -89,10 +90,10 @@ class FarCompiles:
     def _command(self, keyed: Keyed, scanned: Reported, programs: Mapping[str, str]) -> FarCommand | None:
         """None when an input is not there as it was a moment ago."""
         action, candidate = keyed.action, scanned.candidate
-        found = self._observer.identify_again(candidate)
+        found = self._observer.identify_again(candidate, time.monotonic_ns())
         if found is not None:
             candidate = self._discovery.with_hidden(action, keyed.inputs, candidate, found)
-            found = self._observer.identify_again(candidate)
+            found = self._observer.identify_again(candidate, time.monotonic_ns())
         if found is None:
             return None
         same, inputs = dict(programs), dict[str, tuple[Digest, str]]()

@@ -212,7 +212,7 @@ class _Future:
         there = [(path, entry) for path, entry in files if entry is not None]
         if len(there) < len(files) or any(map(self.is_present, candidate.absent)):
             return None
-        options = tuple((path, entry) for path, entry in there if self._workspace.options.is_option(path))
+        options = tuple((path, entry) for path, entry in there if self._workspace.is_option(path))
         key = set_key([(path, entry.digest) for path, entry in there if (path, entry) not in options], candidate.absent)
         observed = tuple((path, entry.sha256) for path, entry in there)
         return IdentifiedSet(key, observed, candidate.absent, options=options)

@@ -33,7 +33,7 @@ class IncludeShadows:
         self._alike: dict[Directives, Directives] = {}
         self._searches = searches
         self._in_keys: dict[IncludeSearch, IncludeSearch] = {}
-        self._sources: dict[object, Shadows] = {}
+        self._places: dict[object, tuple[str, ...]] = {}
         self._headers: dict[object, tuple[Shadows, tuple[str, ...]]] = {}
 
     def search_of(self, action: Action) -> IncludeSearch:
@@ -52,11 +52,19 @@ class IncludeShadows:
         loose = [word for word in found.others if os.path.isdir(self._resolve(word))]  # noqa: PTH112
         return search._replace(loose=self._directories((*found.loose, *loose))) if loose else search
 
-    def places(self, action: Action, headers: tuple[str, ...]) -> set[str]:
-        """Where a new file would be found first; some of these may be there. `headers` as the compiler spelt them."""
+    def places(self, action: Action, headers: tuple[str, ...]) -> tuple[str, ...]:
+        """Where a new file would be found first, sorted; some of these may be there. `headers` as the compiler spelt
+        them. The same for sources of one directory that include the same."""
         search, source = self.search_of(action), action.inputs[0]
+        case = (search, posixpath.dirname(source), self._read(source), headers)
+        known = self._places.get(case)
+        if known is None:
+            known = self._places[case] = tuple(sorted(self._places_of(search, source, headers)))
+        return known
+
+    def _places_of(self, search: IncludeSearch, source: str, headers: tuple[str, ...]) -> set[str]:
         of_headers, computed = self._of_headers(search, headers)
-        own = self._of_source(search, source, headers)
+        own = include_search.shadows(search, source, self._read(source), self._was_read(headers))
         forced = include_search.forced_places(search, self._was_read(headers)) if search.forced else NOTHING_FORCED
         places = {*of_headers.places, *own.places, *forced.places}
         if computed or self._read(source).computed:
@@ -70,16 +78,6 @@ class IncludeShadows:
             near = dict.fromkeys(posixpath.dirname(path) for path in beside if not path.startswith("{"))
             places.update(include_search.unexplained(search, near, unexplained))
         return places
-
-    def _of_source(self, search: IncludeSearch, source: str, headers: tuple[str, ...]) -> Shadows:
-        """What the source's own directives say: the same for sources of one directory that include the same."""
-        found = self._read(source)
-        case = (search, posixpath.dirname(source), found, headers)
-        known = self._sources.get(case)
-        if known is None:
-            known = include_search.shadows(search, source, found, self._was_read(headers))
-            self._sources[case] = known
-        return known
 
     def _of_headers(self, search: IncludeSearch, headers: tuple[str, ...]) -> tuple[Shadows, tuple[str, ...]]:
         """What the headers' own directives say, and which headers include what cannot be told."""

@@ -60,7 +60,12 @@ class HashSink:
         self._parts = [_netstring(KEY_VERSION)]
 
     def part(self, kind: InputKind, name: str, value: str) -> None:
-        self._parts += (self._label(kind), _netstring(name), _netstring(value))
+        if name.isascii() and value.isascii():
+            self._parts.append(
+                b"%b%d:%b%d:%b" % (self._label(kind), len(name), name.encode(), len(value), value.encode())
+            )
+        else:
+            self._parts += (self._label(kind), _netstring(name), _netstring(value))
 
     def words(self, kind: InputKind, values: Sequence[str]) -> None:
         # By far the most parts are words of a command, so they are not worth a call each.

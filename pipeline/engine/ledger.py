@@ -1,9 +1,9 @@
 """Ninja's memory of a build directory, kept true: what ninja has done since we did, and what it must believe of ours.
 
 Knows `.ninja_log`, `.ninja_deps` and mtimes. Does not know keys or how a command is run. Invariants: a statement that
-`made_elsewhere` answers for is one that ninja itself ran after we did, and would not run again; after `done`, ninja
-would not run the statement either: its outputs are not older than what it needs, and the log says so. Losing our own
-note (`ninja.v1.state`) costs reading, never correctness.
+`made_elsewhere` answers for is one that ninja itself ran after we did, and would not run again, and none of what it
+needs became what it is after ninja ran it; after `done`, ninja would not run the statement either: its outputs are not
+older than what it needs, and the log says so. Losing our own note (`ninja.v1.state`) costs reading, never correctness.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from cache import statefile
 from cache.durable import write_atomic
+from pipeline.engine.file_times import FileTimes
 from pipeline.formats import depfile
 from pipeline.formats.ninja import logs
 from pipeline.formats.ninja.logs import BuildLog, DepsLog, DepsWriter, LogEntry, OutputDeps
@@ -29,6 +30,8 @@ STATE_NAME = "ninja.v1.state"
 FEW_LINES, MOST_REPLACED = 100, 3
 """As ninja: a log with more lines than that, so many of them replaced by later ones, is written anew."""
 _BATCH = 64
+_TICK_NS = 5_000_000
+"""A tick of a file system's clock, and what a count of milliseconds leaves out."""
 
 
 class _Directory:
@@ -98,6 +101,7 @@ class NinjaLedger:
         self._lock = threading.RLock()
         self._directories: dict[str, _Directory] = {}
         self._changed = False
+        self._times = FileTimes()
 
     @cached_property
     def _known(self) -> dict[str, dict[str, tuple[int, int]]]:
@@ -149,9 +153,13 @@ class NinjaLedger:
         newest = max(made, default=0)
         return all(one is not None and one.mtime_ns >= newest for one in deps)
 
-    def made_elsewhere(self, action: Action, inputs: Sequence[str], *, ours: bool = False) -> tuple[str, ...] | None:
-        """What the statement read beside `inputs` when ninja ran it, if ninja ran it after we did and would not run it
-        again; None otherwise. Paths as the depfile has them. `ours`: what we ran ourselves counts, too."""
+    def made_elsewhere(
+        self, action: Action, is_made: Callable[[str], bool], unseen: Collection[str] | None = None
+    ) -> tuple[str, ...] | None:
+        """What the statement read beside its inputs when ninja ran it, if ninja ran it after we did and would not run
+        it again; None otherwise. Paths as the depfile has them. `is_made`: does a statement make the file of a path?
+        `unseen`: what we ran ourselves counts, too, and all that it needs is known to hold what it held then, but for
+        these inputs."""
         statement = action.statement
         assert statement is not None
         if statement.always or statement.in_place_of:
@@ -164,27 +172,28 @@ class NinjaLedger:
             if not statement.generator and (
                 len(theirs) < len(entries)
                 or (
-                    not ours
+                    unseen is None
                     and all(directory.known.get(one.output) == (one.mtime_ns, one.command_hash) for one in theirs)
                 )
             ):
                 return None
-            return self._clean(action, statement, directory, theirs, inputs)
+            read = self._clean(action, statement, directory, theirs)
+            if read is None:
+                return None
+            made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
+            said = [_read_ns(entry, statement, directory.version) for entry in theirs]
+            doubted = (*action.inputs, *map(statement.located, read)) if unseen is None else unseen
+            return read if self._holds(doubted, min(said, default=min(made)), is_made) else None
 
     def _clean(
-        self,
-        action: Action,
-        statement: Statement,
-        directory: _Directory,
-        entries: list[LogEntry],
-        inputs: Sequence[str],
+        self, action: Action, statement: Statement, directory: _Directory, entries: list[LogEntry]
     ) -> tuple[str, ...] | None:
         """Ninja's own rule, for a statement whose inputs are up to date."""
         made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
         read = self._read_by(action, statement, directory)
         if read is None or 0 in made:
             return None
-        needed = [_mtime_ns(self._resolve(path)) for path in inputs]
+        needed = [_mtime_ns(self._resolve(path)) for path in action.inputs]
         needed += [_mtime_ns(self._resolve(statement.located(path))) for path in read]
         if 0 in needed:
             return None
@@ -199,6 +208,11 @@ class NinjaLedger:
             if any(entry.command_hash != hashed for entry in entries):
                 return None
         return read
+
+    def _holds(self, paths: Iterable[str], when_ns: int, is_made: Callable[[str], bool]) -> bool:
+        """Were these files at that instant what they are now? Ninja does not ask: what came later with an older mtime
+        is nothing new to it. What statements make, it had made before."""
+        return all(self._times.came_ns(self._resolve(path)) <= when_ns or is_made(path) for path in paths)
 
     def _read_by(self, action: Action, statement: Statement, directory: _Directory) -> tuple[str, ...] | None:
         """What ninja knows that it read; None where it knows too little, and so would run it."""
@@ -231,17 +245,21 @@ class NinjaLedger:
 
     # --- what ninja must believe --------------------------------------------------------------------
 
-    def done(self, action: Action, newest: int, read: Sequence[str] | None, took_s: float = 0.0) -> list[str]:
+    def done(
+        self, action: Action, newest: int, read: Sequence[str] | None, took_s: float = 0.0, began_ns: int = 0
+    ) -> list[str]:
         """The statement is up to date: make ninja see that. `newest`: the latest mtime of what it needs, as it was when
         its content was looked at (0: it needs nothing); `read`: what its depfile named, from the root (None: it was not
-        asked). Gives the outputs whose time was set. Raises OSError when that cannot be done."""
+        asked); `began_ns`: when its command began to run, 0 if none did. Gives the outputs whose time was set. Raises
+        OSError when that cannot be done."""
         statement = action.statement
         assert statement is not None
         with self._lock:
             directory = self._directory(statement)
             before = [_mtime_ns(self._resolve(path)) for path in action.outputs]
             made = [self._not_older(self._resolve(path), newest, statement) for path in action.outputs]
-            self._note(statement, directory, newest or max(made, default=0), took_s)
+            # As ninja: what is written before the command runs is nothing new to it, also what is no input of it yet.
+            self._note(statement, directory, max(newest, began_ns) or max(made, default=0), took_s)
             if statement.deps and read is not None and len(made) > 0:
                 self._note_deps(action, statement, directory, read)
             elif statement.depfile and read is not None and not os.path.lexists(self._resolve(statement.depfile)):
@@ -317,6 +335,14 @@ class NinjaLedger:
                 with contextlib.suppress(OSError):
                     statefile.save(self._path, STATE_KIND, self._known)
                 self._changed = False
+
+
+def _read_ns(entry: LogEntry, statement: Statement, version: int) -> int:
+    """When the command that an entry speaks of began to read, as well as the log says it. Up to version 5 it holds the
+    time of the outputs, when the command had ended; with `restat` it may hold that or the newest time of an input."""
+    if version > 5 or statement.restat or not entry.start_ms:
+        return entry.mtime_ns
+    return entry.mtime_ns - (entry.end_ms - entry.start_ms) * 1_000_000 - _TICK_NS
 
 
 def _escaped(path: str) -> str:

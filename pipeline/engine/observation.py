@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from cache.actions import ActionResult
-from cache.digest import ActionKey
+from cache.digest import ActionKey, Digest
 from cache.stamps import Entry
 from pipeline.engine.build_log import Observed, Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
@@ -27,31 +27,48 @@ def made_elsewhere(workspace: Workspace, action: Action) -> CandidateSet | None:
     """What ninja says that the statement read, as it stands in keys, if ninja ran it after we did; without the places
     where a file would be found first, of which ninja knows nothing."""
     statement = action.statement
-    ours = statement is not None and _is_said_anew(workspace, action)
-    read = None if statement is None else workspace.ledger.made_elsewhere(action, action.inputs, ours=ours)
-    if statement is None or read is None:
+    if statement is None:
+        return None
+
+    def is_made(path: str) -> bool:
+        return workspace.key_path(path) in workspace.graph.producer
+
+    read = workspace.ledger.made_elsewhere(action, is_made, _said_anew(workspace, action))
+    if read is None:
         return None
     known = {*action.inputs, *action.outputs}
     names = {workspace.key_path(statement.located(path)) for path in read}
     return CandidateSet(tuple(sorted(names - known)), ())
 
 
-def _is_said_anew(workspace: Workspace, action: Action) -> bool:
-    """Is its command that of its last run, but for how keys write directories (another kind of project, other `places`)
-    and the maps that follow from that, and what it made still there? Then ninja would not run it. Raises OSError."""
+def _said_anew(workspace: Workspace, action: Action) -> tuple[str, ...] | None:
+    """The inputs that its last run had not, of a statement that ninja would not run although it is another one to us:
+    its command is the same but for how keys write directories (another kind of project, other `places`) and the maps
+    that follow from that, and for the list of its inputs; what it read and made holds what it held. None for any
+    other. Raises OSError."""
     record, now = workspace.record(action), command_of(action, workspace.steps.tools)
-    if record is None or record.command.argv == now.argv:
-        return False
+    if record is None or (record.command.argv, record.command.inputs) == (now.argv, now.inputs):
+        return None
+
+    def placed(path: str) -> str:
+        return workspace.resolve(workspace.placed(path))
 
     def spelt(command: Command) -> Command:
         words = [word for word in map(workspace.placed, command.argv) if not word.startswith("-fdebug-prefix-map=")]
-        read = tuple(map(workspace.resolve, map(workspace.placed, command.inputs)))
-        return command._replace(argv=tuple(words), inputs=read)
+        return command._replace(argv=tuple(words), inputs=())
 
     if spelt(record.command) != spelt(now):
-        return False
-    entries = [(workspace.table.current(path), sha256) for path, sha256, _ in record.outputs]
-    return all(entry is not None and entry.sha256 == sha256 for entry, sha256 in entries)
+        return None
+    had = set(map(placed, record.command.inputs))
+    added = {path: where for path in action.inputs if (where := placed(path)) not in had}
+    gone = had.difference(map(placed, action.inputs))
+    seen = {placed(path): sha256 for path, sha256 in (*record.inputs, *record.discovered)}
+    seen |= {placed(path): sha256 for path, sha256, _ in record.outputs}
+    for path, sha256 in seen.items():
+        entry = None if path in gone else workspace.table.current(workspace.key_path(path))
+        if path not in gone and (entry is None or entry.sha256 != sha256):
+            return None
+    return tuple(path for path, where in added.items() if where not in seen)
 
 
 def newest_ns(view: MovedView, observed: Observed) -> int:
@@ -78,7 +95,10 @@ class Observer:
         self._absent: set[str] = set()
         """Those of them that are not there."""
         self._sets: dict[CandidateSet, IdentifiedSet | None] = {}
+        self._candidates: dict[Digest, CandidateSet | None] = {}
         self._places: dict[CandidateSet, tuple[str, ...]] = {}
+        self._looked_at_ns: dict[CandidateSet, int] = {}
+        """When those of `_sets` were last found to be what they were; not asked of others."""
         self._set_keys: dict[object, ActionKey] = {}
         self._fixed: dict[object, bool] = {}
         self._came: dict[int, tuple[object, bool]] = {}
@@ -89,6 +109,7 @@ class Observer:
             self._seen.pop(path, None)
         if candidate is not None:
             self._sets.pop(candidate, None)
+            self._looked_at_ns.pop(candidate, None)
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -171,8 +192,13 @@ class Observer:
         return ask()
 
     def candidates(self, base: ActionKey) -> Iterator[CandidateSet]:
-        decoded = map(CandidateSet.decode, self._results.candidates(base))
-        return (candidate for candidate in decoded if candidate is not None)
+        for digest in self._results.sets(base):
+            # Read once for all that share it. What is not here now may come from another machine.
+            if digest not in self._candidates and (data := self._results.candidate(digest)) is not None:
+                self._candidates[digest] = CandidateSet.decode(data)
+            candidate = self._candidates.get(digest)
+            if candidate is not None:
+                yield candidate
 
     def stored(self, key: ActionKey) -> ActionResult | None:
         """Whether its blobs are there is seen when it is put in place."""
@@ -186,19 +212,19 @@ class Observer:
     def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
         moved = ("", "", "")
         entries = []
-        options = self._workspace.options
+        is_option = self._workspace.is_option
         for path, sha256 in record.discovered:
             entry = self.entry(path)
             if entry is None:
                 return None
             if entry.sha256 != sha256:
-                if moved[0] or not options.is_option(path):
+                if moved[0] or not is_option(path):
                     return None
                 moved = (path, sha256, entry.sha256)
             entries.append(entry)
         if not moved[0] or self._has_come(record.absent):
             return None
-        if not options.is_alike(action, (*record.inputs, *record.discovered), *moved):
+        if not self._workspace.options.is_alike(action, (*record.inputs, *record.discovered), *moved):
             return None
         now = [(path, entry.sha256) for (path, _), entry in zip(record.discovered, entries, strict=True)]
         observed = self._workspace.records.shared(tuple(now))
@@ -215,6 +241,8 @@ class Observer:
         return known[1]
 
     def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
+        if not self._workspace.is_option(moved.name):
+            return moved
         return self._workspace.options.explained(action, record, moved)
 
     def products(self, paths: tuple[str, ...]) -> Collection[str]:
@@ -242,9 +270,9 @@ class Observer:
     def identify(self, candidate: CandidateSet) -> IdentifiedSet | None:
         """The candidate set with the content of its files, None when it cannot apply: one is missing, or there is
         something in the place of an absent one. Remembered, since many actions share a set."""
-        fixed = self._workspace.graph.producer.keys().isdisjoint((*candidate.discovered, *candidate.absent))
-        if fixed and candidate in self._sets:
+        if candidate in self._sets:
             return self._sets[candidate]
+        fixed = self._workspace.graph.producer.keys().isdisjoint((*candidate.discovered, *candidate.absent))
         identified, seen_ns = None, time.monotonic_ns()
         try:
             entries = [(path, self.entry(path)) for path in candidate.discovered]
@@ -268,14 +296,18 @@ class Observer:
             self._sets[candidate] = identified
         return identified
 
-    def identify_again(self, candidate: CandidateSet) -> IdentifiedSet | None:
-        """As `identify`, from a stat of every file now."""
-        known = self._sets.get(candidate)
+    def identify_again(self, candidate: CandidateSet, since_ns: int) -> IdentifiedSet | None:
+        """As `identify`, from a stat of every file after the instant `since_ns` of the monotonic clock: of actions that
+        had all ended by then, one that looks does it for all that read the same."""
+        known, now_ns = self._sets.get(candidate), time.monotonic_ns()
         if known is not None:
+            if self._looked_at_ns.get(candidate, 0) > since_ns:
+                return known
             places = self._places.get(candidate)
             if places is None:
                 places = self._places[candidate] = tuple(map(self._table.resolve, candidate.discovered))
             if self._table.are_still(places, known.entries):
+                self._looked_at_ns[candidate] = now_ns
                 return known
         self.forget(candidate.discovered, candidate)
         return self.identify(candidate)

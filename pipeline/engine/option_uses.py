@@ -15,7 +15,6 @@ import posixpath
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from pipeline.engine.build_log import Record
 from pipeline.engine.candidates import IdentifiedSet
 from pipeline.engine.inputs import InputKind
 from pipeline.engine.keys import KeyDifference, Part, full_key
+from pipeline.engine.option_names import OptionNames
 from pipeline.formats.command_words import expand
 from pipeline.formats.macro_words import NO_WORDS, MacroWords, loose_words, macro_words
 from pipeline.formats.option_header import OptionHeader, parse_option_header
@@ -56,19 +56,18 @@ _Files = Sequence[tuple[str, str]]
 
 
 class OptionUses:
-    """Of one project. `patterns`: which headers; one without a slash is a name in any directory. `response`: the text
-    of a response file. Safe to use from several threads: at worst two of them read the same."""
+    """Of one project. `names`: which headers. `response`: the text of a response file. Safe to use from several
+    threads: at worst two of them read the same."""
 
     def __init__(
         self,
         state: Path,
         resolve: Callable[[str], str],
-        patterns: Sequence[str],
+        names: OptionNames,
         response: Callable[[str], str | None],
     ) -> None:
         self._path, self._resolve, self._response = state / STATE_NAME, resolve, response
-        self._patterns = tuple(patterns)
-        self._options: dict[str, bool] = {}
+        self._names = names
         self._headers: dict[str, OptionHeader | str] = {}
         self._doubts: dict[tuple[str, ...], str] = {}
         self._said: dict[tuple[tuple[str, ...], bytes], MacroWords] = {}
@@ -101,19 +100,6 @@ class OptionUses:
 
     # --- questions ----------------------------------------------------------------------------------
 
-    def is_option(self, path: str) -> bool:
-        """Is it the name of an option header?"""
-        known = self._options.get(path)
-        if known is None:
-            name = posixpath.basename(path)
-            known = self._options[path] = any(
-                fnmatchcase(path, pattern) or fnmatchcase(path, f"*/{pattern}")
-                if "/" in pattern
-                else fnmatchcase(name, pattern)
-                for pattern in self._patterns
-            )
-        return known
-
     def result_key(
         self, action: Action, inputs: Iterable[tuple[str, Entry]], base: ActionKey, found: IdentifiedSet
     ) -> ActionKey:
@@ -143,7 +129,7 @@ class OptionUses:
     def explained(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
         """Of an option header that moved: the first option that counts for the action, None if none did; why it counts
         as a whole where it does. Anything else as it is."""
-        if moved.kind is not InputKind.DISCOVERED or not self.is_option(moved.name):
+        if moved.kind is not InputKind.DISCOVERED or not self._names.matches(moved.name):
             return moved
         try:
             now = digest_bytes(read_file(self._resolve(moved.name))).hex

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
-from pipeline.engine.workspace import Workspace
 
 if TYPE_CHECKING:
     from cache.actions import ActionResult, OutputFile
+    from cache.blobs import BlobStore
+    from cache.stamps import StampTable
+    from pipeline.engine.build_place import BuildPlace
 
 
 class Placed(NamedTuple):
@@ -22,12 +24,18 @@ class Placed(NamedTuple):
     stderr: bytes
 
 
-class Restorer:
-    """Restores results for one `run` of the engine."""
+def damage_lines(blobs: BlobStore) -> list[str]:
+    """A line for people about what was found damaged since the last call, if anything."""
+    found, blobs.damaged = blobs.damaged, 0
+    what = "a damaged blob, which was" if found == 1 else f"{found} damaged blobs, which were"
+    return [f"the store held {what} removed: what it was the output of is made again"] if found else []
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._blobs = workspace.store.blobs
+
+class Restorer:
+    """Restores results from one store into one project."""
+
+    def __init__(self, blobs: BlobStore, table: StampTable, build_place: BuildPlace) -> None:
+        self._blobs, self._table, self._build_place = blobs, table, build_place
 
     def place(self, result: ActionResult, right: tuple[str, ...]) -> Placed | None:
         """Put the outputs of `result` in place; those in `right` are not touched. None when a blob is gone or damaged:
@@ -39,14 +47,15 @@ class Restorer:
             if file.path in right:
                 if not self._blobs.has(file.digest):
                     return None
-            elif not self._restore(file):
+            elif not self.put(file):
                 return None
         return Placed(len(right) < len(result.outputs), stderr)
 
-    def _restore(self, file: OutputFile) -> bool:
+    def put(self, file: OutputFile) -> bool:
+        """Put one output in place. False when its blob is gone or damaged."""
         path, digest, executable = file
-        place = self._workspace.resolve(path)
-        self._workspace.build_place.checked([place])
+        place = self._table.resolve(path)
+        self._build_place.checked([place])
         made = self._blobs.materialize(digest, place, executable=executable)
-        entry = None if made is None else self._workspace.table.written(path, *made, digest)
+        entry = None if made is None else self._table.written(path, *made, digest)
         return entry is not None and entry.stamp.executable == executable

@@ -7,6 +7,7 @@ starts; whatever ends the run, no child process is left and finished work is kep
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections import deque
@@ -15,14 +16,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from cache.digest import ActionKey
-from pipeline.effects.api import Clock
+from cache.named_tuple import NamedTuple
+from pipeline.effects.api import Children, Completed, ParallelRunner
 from pipeline.engine.action_runner import ActionRunner, Performed
 from pipeline.engine.decision import Cause, Keyed
+from pipeline.engine.execution import TIMEOUT_S, Steps, in_turn
 from pipeline.engine.look import Look
 from pipeline.engine.results import RESTORED_REMOTE, ActionFailure, ActionSpan, RunResult
 from pipeline.engine.states import TRANSITIONS, ActionState
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action, Reason, Stage
+
+_BOOKED_AT_ONCE = 16
+"""Ended actions that are booked together: what they read in common is looked at once for all of them."""
+_QUIET_S = 0.005
+"""When nothing has ended for so long, what has is booked, however few."""
+_LONG_S = 3600.0
 
 
 class _StageRun:
@@ -122,25 +131,37 @@ def run_stage(
     look: Look,
     stage: Stage,
     progress: Callable[[str, int, int], None],
-    performed: Callable[[ActionSpan], None],
+    performed: Callable[[Sequence[ActionSpan]], None],
 ) -> RunResult:
-    """Run the stage. `progress(action, done, total)` and `performed` are called from this thread for each action that
-    was performed. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
+    """Run the stage. `progress(action, done, total)` is called from this thread for each action that was performed,
+    `performed` for a few of them at once. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
     run = _StageRun(workspace, look, stage)
-    with ThreadPoolExecutor(workspace.host.all_jobs, "action") as pool:
-        loop = _StageLoop(workspace, run, pool, progress, performed)
-        try:
-            loop.run()
-        except BaseException:
-            loop.runner.cancel()
-            raise
+    with (
+        ThreadPoolExecutor(workspace.host.all_jobs, "action") as pool,
+        _StageLoop(workspace, run, pool, progress, performed) as loop,
+    ):
+        loop.run()
     shared = loop.runner.shared_counts()
     return run.result()._replace(shared=shared._replace(restored=loop.restored_remote))
 
 
+class _Work(NamedTuple):
+    """An action that is being executed, as worker number `worker`; `number` is its own in the stage."""
+
+    number: int
+    keyed: Keyed
+    steps: Steps[Performed]
+    worker: int
+    began_s: float
+
+
 class _StageLoop:
-    """What is ready, what is asked of other machines, what waits for a worker and what runs; only the main thread
-    touches it. What other threads come to know is put into `_news`, as what is to be done about it."""
+    """What is ready, what is asked of other machines, what waits for a worker, what runs, and what has ended and is not
+    booked yet; only the main thread touches it. What other threads come to know is put into `_news`, as what is to be
+    done about it.
+
+    Compiles need no thread: their commands are waited for together, and the next one is started before what an ended
+    one made is looked at. That is done for a few at once, which saves looking at the same headers for each."""
 
     def __init__(
         self,
@@ -148,12 +169,13 @@ class _StageLoop:
         run: _StageRun,
         pool: ThreadPoolExecutor,
         progress: Callable[[str, int, int], None],
-        performed: Callable[[ActionSpan], None],
+        performed: Callable[[Sequence[ActionSpan]], None],
     ) -> None:
         self.runner = ActionRunner(workspace)
         self._run, self._pool = run, pool
         self._progress, self._performed = progress, performed
-        self._timed = _Timed(workspace.host.clock, self.runner)
+        self._clock, self._processes = workspace.host.clock, workspace.host.runner
+        self._children = self._processes.together() if isinstance(self._processes, ParallelRunner) else None
         self._pools = _Pools()
         # Not further ahead: what another project stores meanwhile must be found, and not made again.
         self._most = workspace.host.all_jobs * 2
@@ -165,24 +187,119 @@ class _StageLoop:
         """How many of the restored ones came from another machine."""
         self._to_execute: deque[int] = deque()
         """Nobody has them. Looked up once more when a worker is free: that may be a while later."""
-        self._under_way = 0
+        self._to_start: deque[tuple[int, Keyed]] = deque()
+        """As soon as a worker is free."""
+        self._free = list(reversed(range(workspace.host.all_jobs)))
+        """Workers that have nothing to do."""
+        self._by_command: dict[object, _Work] = {}
+        self._in_threads = 0
+        self._ended: deque[tuple[_Work, float, Completed | BaseException]] = deque()
+        """Their commands have ended, at that instant."""
+        self._spans: list[ActionSpan] = []
+        self._workers: dict[int, int] = {}
         self._news: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def __enter__(self) -> _StageLoop:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Whatever ends the run: what has ended is kept, what has not is killed, and leaves nothing."""
+        try:
+            if kind is not None:
+                self.runner.cancel()
+                while self._ended:
+                    self._book(*self._ended.popleft())
+        finally:
+            if self._children is not None:
+                self._children.close()
+            for work in self._by_command.values():
+                work.steps.close()
+            self._say_performed()
 
     def run(self) -> None:
         """Until nothing can be done any more."""
-        while self._ready or self._missed or self._to_execute or self._under_way or self._is_answer_awaited:
-            while self._ready and (self._under_way < self._most or self.runner.is_sharing):
+        while self._has_more:
+            if len(self._ended) >= _BOOKED_AT_ONCE:
+                self._book_all()
+            elif self._ready and (self._under_way < self._most or self.runner.is_sharing):
                 self._settle(self._ready.pop())
-            while self._to_execute and self._under_way < self._most:
+            elif self._to_execute and self._under_way < self._most:
                 self._execute(self._to_execute.popleft())
-            if self._missed and not self._asking:
+            elif self._missed and not self._asking:
                 self._ask()
-            if self._under_way or self._is_answer_awaited:
-                self._news.get()()
+            else:
+                self._await()
+            self._look_around()
+
+    @property
+    def _has_more(self) -> bool:
+        waiting = self._ready or self._missed or self._to_execute or self._ended
+        return bool(waiting) or self._under_way > 0 or self._is_answer_awaited
 
     @property
     def _is_answer_awaited(self) -> bool:
         return self._asking and not self._run.failures
+
+    @property
+    def _under_way(self) -> int:
+        """How many run, or are about to."""
+        return len(self._to_start) + len(self._by_command) + self._in_threads
+
+    # --- what ends ------------------------------------------------------------------------------
+
+    def _await(self) -> None:
+        """Something to happen; what has ended is booked when nothing else is to be done for a while."""
+        if not self._ended:
+            self._take_news(_LONG_S)
+        elif not (self._by_command or self._in_threads) or not self._take_news(_QUIET_S):
+            self._book_all()
+
+    def _book_all(self) -> None:
+        for _ in range(len(self._ended)):
+            self._book(*self._ended.popleft())
+            self._look_around()
+        self._say_performed()
+
+    def _look_around(self) -> None:
+        if self._by_command or self._in_threads:
+            self._take_news(0.0)
+
+    def _take_news(self, patience_s: float) -> bool:
+        """What commands and other threads have to say; False if there was nothing within that time."""
+        heard = False
+        if self._children is None:
+            with contextlib.suppress(queue.Empty):
+                news = self._news.get(timeout=patience_s) if patience_s else self._news.get_nowait()
+                news()
+                heard = True
+        for command, done in self._children.ended(patience_s) if self._children is not None else ():
+            work, heard = self._by_command.pop(command), True
+            self._leave(work)
+            if isinstance(done, Completed) and done.exit_code == 0:
+                self._ended.append((work, self._clock.now_s(), done))
+            else:
+                self._book(work, self._clock.now_s(), done)  # before another one starts
+        while not self._news.empty():
+            self._news.get()()
+            heard = True
+        self._start_next()
+        return heard
+
+    def _book(self, work: _Work, ended_s: float, done: Completed | BaseException) -> None:
+        """Go on with an action whose command has ended."""
+        try:
+            command = work.steps.throw(done) if isinstance(done, BaseException) else work.steps.send(done)
+        except StopIteration as end:
+            self._finish(work.number, end.value, self._span(work.keyed.action, end.value, work, ended_s))
+        else:
+            raise RuntimeError(f"{work.keyed.action.name}: a second command: {command} [this is a bug]")
+
+    def _leave(self, work: _Work) -> None:
+        """Its worker is free, and it is out of its pool."""
+        self._free.append(work.worker)
+        self._line_up(self._pools.leave(work.keyed.action))
+
+    # --- what is to be done ---------------------------------------------------------------------
 
     def _settle(self, index: int) -> None:
         """Without executing it, if that can be done."""
@@ -191,7 +308,7 @@ class _StageLoop:
             self.runner.mark_finished(action)
             self._ready.extend(run.finish(index, Performed(ActionState.UP_TO_DATE)))
             return
-        found = self._timed.find(action, run.causes[index])
+        found = self._find(action, run.causes[index])
         if not isinstance(found, Keyed):
             self._finish(index, *found)
             return
@@ -200,29 +317,65 @@ class _StageLoop:
         if self.runner.shared is not None and self.runner.shared.may_have(found):
             self._missed.append((index, found))
         elif self._under_way < self._most:
-            self._start(self._pools.enter(index, found))
+            self._line_up(self._pools.enter(index, found))
         else:
             self._to_execute.append(index)
 
     def _execute(self, index: int) -> None:
-        found = self._timed.find(self._run.action(index), self._run.causes[index])
+        found = self._find(self._run.action(index), self._run.causes[index])
         if isinstance(found, Keyed):
-            self._start(self._pools.enter(index, found))
+            self._line_up(self._pools.enter(index, found))
         else:
             self._finish(index, *found)
 
-    def _start(self, allowed: tuple[int, Keyed] | None) -> None:
-        if allowed is not None:
-            index, keyed = allowed
-            self._pool.submit(self._timed.perform, keyed).add_done_callback(
-                lambda future: self._news.put(partial(self._executed, index, future))
-            )
-            self._under_way += 1
+    def _find(self, action: Action, cause: Cause) -> tuple[Performed, ActionSpan] | Keyed:
+        began_s = self._clock.now_s()
+        found = self.runner.find(action, cause)
+        return found if isinstance(found, Keyed) else (found, self._span(action, found, began_s, self._clock.now_s()))
 
-    def _executed(self, index: int, future: Future[tuple[Performed, ActionSpan]]) -> None:
-        self._under_way -= 1
-        self._finish(index, *future.result())
-        self._start(self._pools.leave(self._run.action(index)))
+    def _line_up(self, allowed: tuple[int, Keyed] | None) -> None:
+        if allowed is not None:
+            self._to_start.append(allowed)
+            self._start_next()
+
+    def _start_next(self) -> None:
+        while self._free and self._to_start:
+            index, keyed = self._to_start.popleft()
+            work = _Work(index, keyed, self.runner.perform(keyed), self._free.pop(), self._clock.now_s())
+            if self._children is not None and self.runner.is_waited_for_alone(keyed.action):
+                self._start(work, self._children)
+            else:
+                self._start_in_thread(work)
+
+    def _start(self, work: _Work, children: Children) -> None:
+        try:
+            command = next(work.steps)
+            while True:
+                try:
+                    child = children.start(command.argv, cwd=command.cwd, env=command.env, timeout_s=TIMEOUT_S)
+                    break
+                except OSError as error:
+                    command = work.steps.throw(error)
+        except StopIteration as end:
+            self._leave(work)
+            self._finish(work.number, end.value, self._span(work.keyed.action, end.value, work, self._clock.now_s()))
+        else:
+            self._by_command[child] = work
+
+    def _start_in_thread(self, work: _Work) -> None:
+        def told(future: Future[Performed]) -> None:
+            self._news.put(partial(self._executed, work, future))
+            if self._children is not None:
+                self._children.wake()
+
+        self._pool.submit(in_turn, work.steps, self._processes).add_done_callback(told)
+        self._in_threads += 1
+
+    def _executed(self, work: _Work, future: Future[Performed]) -> None:
+        self._in_threads -= 1
+        self._leave(work)
+        done = future.result()
+        self._finish(work.number, done, self._span(work.keyed.action, done, work, self._clock.now_s()))
 
     # --- other machines ---------------------------------------------------------------------------
 
@@ -236,6 +389,8 @@ class _StageLoop:
                 brought = self.runner.bring([keyed for _, keyed in missed])
             finally:
                 self._news.put(lambda: self._asked(missed, brought))
+                if self._children is not None:
+                    self._children.wake()
 
         threading.Thread(target=ask, daemon=True, name="asking other machines").start()
 
@@ -247,7 +402,7 @@ class _StageLoop:
             if keyed.base not in brought:
                 self._to_execute.append(index)
                 continue
-            found = self._timed.find(keyed.action, self._run.causes[index])
+            found = self._find(keyed.action, self._run.causes[index])
             if isinstance(found, Keyed):
                 self._to_execute.append(index)
             else:
@@ -257,16 +412,30 @@ class _StageLoop:
                     span = span._replace(how=RESTORED_REMOTE)
                 self._finish(index, done, span)
 
+    # --- what is said -----------------------------------------------------------------------------
+
     def _finish(self, index: int, done: Performed, span: ActionSpan) -> None:
         run = self._run
         self._ready.extend(run.finish(index, done))
         if done.state is not ActionState.NOT_RUN:
-            self._performed(span)
+            self._spans.append(span)
+            if len(self._spans) >= _BOOKED_AT_ONCE:
+                self._say_performed()
         self._progress(run.action(index).name, run.skipped + run.finished, run.skipped + len(run.indices))
         if run.failures:
             self.runner.stop()
             for waiting in (self._ready, self._missed, self._to_execute):
                 waiting.clear()
+
+    def _say_performed(self) -> None:
+        spans, self._spans = self._spans, []
+        if spans:
+            self._performed(spans)
+
+    def _span(self, action: Action, done: Performed, work: _Work | float, ended_s: float) -> ActionSpan:
+        began_s, worker = (work.began_s, work.worker) if isinstance(work, _Work) else (work, -1)
+        number = self._workers.setdefault(worker, len(self._workers))
+        return ActionSpan(action.name, done.state.value, number, began_s, ended_s - began_s)
 
 
 class _Pools:
@@ -293,30 +462,3 @@ class _Pools:
             self._running[name] += 1
             return self._waiting[name].pop(0)
         return None
-
-
-class _Timed:
-    """Finds and performs actions, and says when and on which thread."""
-
-    def __init__(self, clock: Clock, runner: ActionRunner) -> None:
-        self._clock, self._runner = clock, runner
-        self._workers: dict[int, int] = {}
-        self._lock = threading.Lock()
-
-    def find(self, action: Action, cause: Cause) -> tuple[Performed, ActionSpan] | Keyed:
-        began_s = self._clock.now_s()
-        found = self._runner.find(action, cause)
-        return found if isinstance(found, Keyed) else (found, self._span(action, found, began_s))
-
-    def perform(self, keyed: Keyed) -> tuple[Performed, ActionSpan]:
-        began_s = self._clock.now_s()
-        done = self._runner.perform(keyed)
-        return done, self._span(keyed.action, done, began_s)
-
-    def _span(self, action: Action, done: Performed, began_s: float) -> ActionSpan:
-        thread = threading.get_ident()
-        worker = self._workers.get(thread)
-        if worker is None:
-            with self._lock:
-                worker = self._workers.setdefault(thread, len(self._workers))
-        return ActionSpan(action.name, done.state.value, worker, began_s, self._clock.now_s() - began_s)

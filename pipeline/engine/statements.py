@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from cache.durable import read_file
 from cache.stamps import Entry
+from pipeline.engine.build_log import Observed
 from pipeline.engine.candidates import IdentifiedSet
-from pipeline.engine.execution import TIMEOUT_S, Executed
+from pipeline.engine.execution import TIMEOUT_S, Executed, Steps, ToRun
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.engine.workspace import Workspace
 from pipeline.formats.file_macro import PathWords, carriers, path_words, uses_path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.engine.observation import Observer
 
 
-def execute_statement(workspace: Workspace, action: Action) -> Executed:
+def execute_statement(workspace: Workspace, action: Action) -> Steps[Executed]:
     """Run it. Raises OSError when a directory cannot be made, and KeyboardInterrupt when the runner was cancelled."""
     statement = action.statement
     assert statement is not None
@@ -42,13 +43,13 @@ def execute_statement(workspace: Workspace, action: Action) -> Executed:
             workspace.former.set_aside(path)
     try:
         with _response_file(workspace, statement):
-            return _run(workspace, action, statement)
+            return (yield from _run(workspace, action, statement))
     except BaseException:
         workspace.former.put_back(outputs)
         raise
 
 
-def _run(workspace: Workspace, action: Action, statement: Statement) -> Executed:
+def _run(workspace: Workspace, action: Action, statement: Statement) -> Steps[Executed]:
     tool = workspace.steps.tools.get(action.argv[0])
     if tool is None:
         message = f"the tool {action.argv[0]!r} is not installed"
@@ -68,7 +69,7 @@ def _run(workspace: Workspace, action: Action, statement: Statement) -> Executed
         place.parent.mkdir(parents=True, exist_ok=True)
         said = (workspace.steps.strace, "-f", "-y", "-qq", "-s", "4096", "-e", "trace=%file", "-o", str(place), *argv)
     try:
-        done = workspace.host.runner.run(said, cwd=directory, env=env, timeout_s=TIMEOUT_S)
+        done = yield ToRun(said, directory, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -77,7 +78,7 @@ def _run(workspace: Workspace, action: Action, statement: Statement) -> Executed
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, argv))
     if done.exit_code == 0:
         undeclared = () if traced is None else _undeclared(workspace, action, workspace.directories.state / traced)
-        return Executed(argv, done.stdout, done.stderr, done.duration_s, undeclared=undeclared)
+        return Executed(argv, done.stdout, done.stderr, done.duration_s, undeclared=undeclared, ended_ns=done.ended_ns)
     words = (done.stderr + done.stdout).decode("utf-8", "replace")
     how = f"exit code {done.exit_code}" if done.exit_code > 0 else f"signal {-done.exit_code}"
     message = f"{action.name} failed with {how}"
@@ -152,20 +153,42 @@ class StatementRuns:
     def __init__(self, workspace: Workspace, observer: Observer) -> None:
         self._workspace, self._observer = workspace, observer
         self._path_words: dict[str, PathWords] = {}
+        self._newest: dict[int, tuple[object, int]] = {}
 
-    def up_to_date(self, action: Action, keyed: Keyed | None, found: IdentifiedSet | None, took_s: float = 0.0) -> None:
-        """Make ninja see that it is. Raises OSError."""
+    def up_to_date(
+        self,
+        action: Action,
+        keyed: Keyed | None,
+        found: IdentifiedSet | None,
+        took_s: float = 0.0,
+        began_ns: int = 0,
+    ) -> None:
+        """Make ninja see that it is; `took_s` and `began_ns` of a command that ran. Raises OSError."""
         record = self._workspace.record(action)
         discovered = found.discovered if found is not None else record.discovered if record is not None else ()
         paths = [path for path, _ in discovered]
         entries = [entry for _, entry in keyed.inputs] if keyed is not None else self._entries(action.inputs)
         entries += self._entries(action.statement.in_place_of) if action.statement is not None else []
-        entries += found.entries if found is not None and found.entries else self._entries(paths)
+        if found is not None and found.entries:
+            entries += found.entries
         newest = max([entry.stamp.mtime_ns for entry in entries], default=0)
+        if found is None or not found.entries:
+            newest = max(newest, self._newest_of(discovered))
         known = keyed is not None or record is not None
         read = (*action.inputs[:1], *paths) if known and action.depfile else None
-        for path in self._workspace.ledger.done(action, newest, read, took_s):
+        for path in self._workspace.ledger.done(action, newest, read, took_s, began_ns):
             self._workspace.table.current(path)  # its stamp moved, by us
+
+    def _newest_of(self, discovered: Observed) -> int:
+        """The latest mtime of a set that many statements share, asked once where no action makes a file of it."""
+        known = self._newest.get(id(discovered))
+        if known is not None and known[0] is discovered:
+            return known[1]
+        paths = [path for path, _ in discovered]
+        newest = max([entry.stamp.mtime_ns for entry in self._entries(paths)], default=0)
+        if not any(map(self._observer.is_made, paths)):
+            self._newest[id(discovered)] = (discovered, newest)
+        return newest
 
     def _entries(self, paths: Iterable[str]) -> list[Entry]:
         found = []

@@ -22,6 +22,7 @@ from cache.stamps import StampTable
 from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
 from pipeline.engine.build_log import (
+    MARKS,
     STATE_NAME,
     Observed,
     Record,
@@ -40,7 +41,6 @@ from pipeline.engine.waiting_files import WaitingFiles
 from pipeline.errors import ConfigError, StoreError
 from pipeline.failures import fail
 from pipeline.formats import depfile
-from pipeline.formats.depfile import MARKS
 from pipeline.model import Action, FailureCategory, Stage, Tool
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from cache.store import Store
     from pipeline.effects.executor import FarWork
     from pipeline.engine.ledger import NinjaLedger
+    from pipeline.engine.option_names import OptionNames
     from pipeline.engine.option_uses import OptionUses
     from pipeline.engine.symlinks import Links
 
@@ -134,6 +135,7 @@ class Workspace:
         self.directories, self.steps, self.host, self.skipped = directories, steps, host, skipped
         self._saved = saved
         self.root = directories.root
+        self._below = f"{directories.root}/"
         tools = ((name, tool) for name, tool in steps.tools.items() if ":" not in name)  # those of statements have one
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools}
         self.places |= steps.symbols
@@ -184,15 +186,22 @@ class Workspace:
         return NinjaLedger(self.directories.state, self.resolve, self.steps.ninja_log_version)
 
     @cached_property
+    def option_names(self) -> OptionNames:
+        """Which files are option headers, made when something must be done."""
+        from pipeline.engine.option_names import OptionNames
+
+        return OptionNames(self.steps.option_headers)
+
+    @cached_property
     def options(self) -> OptionUses:
-        """What counts of option headers."""
+        """What counts of option headers, made when one is read."""
         from pipeline.engine.option_uses import OptionUses
 
-        return OptionUses(self.directories.state, self.resolve, self.steps.option_headers, self._response)
+        return OptionUses(self.directories.state, self.resolve, self.option_names, self._response)
 
     def is_option(self, path: str) -> bool:
         """Is it an option header?"""
-        return bool(self.steps.option_headers) and self.options.is_option(path)
+        return bool(self.steps.option_headers) and self.option_names.matches(path)
 
     def key_path(self, path: str) -> str:
         """A path that a command reported, as it stands in keys. CMake names the object of a source that lies outside of
@@ -224,12 +233,12 @@ class Workspace:
 
     def resolve(self, path: str) -> str:
         """A path of a key as one that can be opened here."""
-        if "{root}" in path:
+        if "{" in path:
             path = path.replace("{root}", str(self.root))
-        if path[:1] == "{":
-            place, _, rest = path.partition("/")
-            return f"{self.places.get(place, place)}/{rest}"
-        return path if path[:1] == "/" else f"{self.root}/{path}"
+            if path[:1] == "{":
+                place, _, rest = path.partition("/")
+                return f"{self.places.get(place, place)}/{rest}"
+        return path if path[:1] == "/" else self._below + path
 
     def record(self, action: Action) -> Record | None:
         """The last recorded run of `action`."""

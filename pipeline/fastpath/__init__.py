@@ -4,7 +4,7 @@ Reads one state file, which `state.py` wrote after a run that ended well, and st
 tasks, the configuration, or what a stage is beyond its name. Invariants: it says "up to date" only when every file and
 directory that the last run's answer depended on has the stamp that it had then, or (`touched.py`) is a source with the
 same bytes, in the same environment; whatever it cannot be sure of, a damaged state file included, it hands over; it
-writes nothing.
+writes nothing but the stamps of very many files that were read because they were touched (`renewal.py`).
 
 What it answers was no run: no lock was taken, no stage begun, so there is no event log of it. A log per answer would be
 a file per keystroke that nobody reads, would need the lock, and would cost more than all the stats of 100 units.
@@ -44,6 +44,10 @@ The value is a tuple: the fields of a `Snapshot`, in the order of its constructo
 Files are grouped by directory because a name is found faster from its own directory than through five others.
 """
 DIRECTORY = ".deploy/fastpath.v1"
+USAGE_KIND = "usage index 2"
+"""Of the file beside the state that `engine/partial_graph.py` fills; the value is (token, usage index)."""
+PUT_BACK = "put back"
+"""The fact that says what `engine/put_back.py` needs to know."""
 FileStamp = tuple[int, int, int]
 """ctime in ns (mtime where `stamp_of` says), size in bytes, inode."""
 STAMP_BYTES = 24
@@ -148,7 +152,8 @@ class Snapshot:
 
 
 class FirstLook:
-    """What this process saw before it became `doit`, for the run that follows."""
+    """What this process saw before it became `doit`, for the run that follows. What moved was read, and was not only
+    touched."""
 
     __slots__ = ("path", "places", "root", "snapshot", "stamp")
 
@@ -285,10 +290,11 @@ def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
     if places is None:
         return None
     if places:
-        from pipeline.fastpath.touched import only_touched
+        from pipeline.fastpath.touched import is_as_it_was
 
-        if not only_touched(snapshot, places, path):
-            return FirstLook(root, path, stamp, snapshot, places)
+        look = FirstLook(root, path, stamp, snapshot, places)
+        if not is_as_it_was(look):
+            return look
     return text
 
 
@@ -380,6 +386,12 @@ def answer_and_end() -> "FirstLook | None":
     text = from_service(sys.argv[1:]) or answer(sys.argv[1:])
     if not isinstance(text, str):
         return text
+    end_with(text)
+    return None
+
+
+def end_with(text: str) -> None:
+    """Print it and end the process with 0."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

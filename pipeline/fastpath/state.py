@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from cache import statefile
-from cache.fileclock import Moment, filesystem_now_ns
+from cache.fileclock import filesystem_now_ns
 from cache.stamps import StampTable
 from cache.statebytes import encode
 from pipeline.fastpath import (
     DIRECTORY,
     KIND,
     STAMP_BYTES,
+    USAGE_KIND,
     FileStamp,
     FirstLook,
     Snapshot,
@@ -51,9 +52,6 @@ _CONFIGURATION = ("deploy.toml", "dodo.py", *DOIT_FILES)
 STATE_OF_OTHERS = ".deploy/tool-fingerprints.v1.state"
 OTHERS_KIND = "tool fingerprints 1"
 """The value is path -> (stamp, fingerprint) of files that no action names: tools, configuration, this program."""
-
-USAGE_KIND = "usage index 2"
-"""The value is (token, usage index); see `engine/partial_graph.py`."""
 
 FORMER_DIRECTORIES = (".deploy/gate.v1",)
 """Where earlier versions kept what this one never reads. An installation of one of those must not believe it once this
@@ -158,9 +156,7 @@ class FastPathState:
             return None
         with contextlib.suppress(OSError):
             if stamp_of(self._path.stat()) == look.stamp:
-                # A few were read already, and were not only touched.
-                few = len(look.places) <= touched.MOST
-                return look.snapshot, look.places if few else self._read(look.snapshot, look.places)
+                return look.snapshot, look.places
         return None
 
     def _own_look(self) -> tuple[Snapshot, Sequence[int] | None] | None:
@@ -174,10 +170,12 @@ class FastPathState:
 
     def _read(self, snapshot: Snapshot, places: Sequence[int]) -> Sequence[int]:
         """None of these places if their files, which are read here, are what they were."""
-        began = file_clock().met(self._root).moment()
-        if not touched.only_touched(snapshot, places, str(self._path), len(places)):
+        from pipeline.fastpath.renewal import read_again
+
+        found = read_again(snapshot, places, str(self._path), file_clock().met(self._root).moment())
+        if found is None:
             return places
-        self._renewed = _with_stamps_of(snapshot, places, began)
+        self._renewed = found
         return []
 
     def waited(self) -> None:
@@ -470,22 +468,6 @@ def _only_used_files(snapshot: Snapshot, places: Iterable[int]) -> bool:
 
 def _with(snapshot: Snapshot, **changes: Any) -> Snapshot:
     return Snapshot(**{name: getattr(snapshot, name) for name in Snapshot.__slots__} | changes)
-
-
-def _with_stamps_of(snapshot: Snapshot, places: Sequence[int], began: Moment) -> Snapshot | None:
-    """The snapshot with the stamps that the paths at `places` have now. None if one of them could have changed since
-    `began`, before which nothing of them was read: then the content that was read may not be that of the stamp."""
-    numbers = array("Q", snapshot.numbers())
-    for place, path in snapshot.paths_at(places).items():
-        try:
-            status = os.stat(path)  # noqa: PTH116
-        except OSError:
-            return None
-        if not file_clock().was_settled(status, os.fsdecode(path), began):
-            return None
-        numbers[3 * place : 3 * place + 3] = array("Q", stamp_of(status))
-    names = snapshot.listing[STAMP_BYTES * snapshot.count :]
-    return _with(snapshot, listing=numbers.tobytes() + names)
 
 
 def _listed_again(snapshot: Snapshot, contents: Sequence[bytes], places: Sequence[int]) -> dict[int, FileStamp | None]:

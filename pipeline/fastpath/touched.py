@@ -7,7 +7,7 @@ wrote beside it; not what the files are for. Invariants: it says yes only when e
 that actions read and none makes, whose bytes did not change; or a tool or a part of this program with the bytes that it
 had (a new environment that links to the same files moves their link counts, and so their ctime); or a directory that
 was only listed, whose entries did not. It writes nothing. So the stamps stay as they are and the same paths are read at
-the next call too, until a run of doit records them (`FastPathState.renew`).
+the next call too, until a run of doit records them (`FastPathState.renew`); those of very many files `renewal.py` does.
 
 Only imported when a stamp moved, in a process that hopes not to import doit.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from pipeline.fastpath import Snapshot
+    from pipeline.fastpath import FirstLook, Snapshot
 
 KIND = "fast path contents 1"
 """
@@ -32,7 +32,17 @@ for each of its paths, of a file's bytes or a directory's entries; empty where a
 SUFFIX = ".contents"
 _BLOCK = 8 << 20
 MOST = 64
-"""With more paths moved a run of doit is worth its time: it records their stamps, which this does not."""
+"""With more paths moved it is worth the time to record their stamps, which this does not."""
+
+
+def is_as_it_was(look: "FirstLook") -> bool:
+    """Is everything that moved what it was? The current directory must be its root."""
+    snapshot, places = look.snapshot, look.places
+    if sum([n < snapshot.used_count for n in places]) <= MOST:
+        return only_touched(snapshot, places, look.path)
+    from pipeline.fastpath import renewal
+
+    return renewal.is_as_it_was(look)
 
 
 def only_touched(

@@ -31,7 +31,7 @@ class Hidden(NamedTuple):
 
 
 def hidden(text: str) -> Hidden:
-    """What a text with one of `depfile.MARKS` hides. The name in a macro counts where the same text defines it so."""
+    """What a text hides that is marked. The name in a macro counts where the same text defines it so."""
     asked: dict[str, None] = {}
     macros = {match[1]: match[2] or match[3] for match in _DEFINED.finditer(text)}
     for match in _ASKED.finditer(text):

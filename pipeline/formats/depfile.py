@@ -12,9 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pipeline.formats import include_search
 from pipeline.formats.include_search import IncludeSearch
 
-MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
-"""A source or header without any of these hides nothing from the depfile; what one with them hides: `c_source.py`."""
-
 _ESCAPED = re.compile(r"(?<!\\)\\((?:\\\\)*)([ \t])")
 _SPACE, _TAB = "\0s", "\0t"
 """Stand for an escaped space or tab while words are split; no path can hold a NUL."""

@@ -190,7 +190,8 @@ def parse_csv(
 
 
 def _parse_row(number: int, content: str, fixed: _Fixed) -> _Row | _Problem:
-    content = re.split(r"(?:\s|(?<=,))#", content, maxsplit=1)[0]
+    if "#" in content:
+        content = re.split(r"(?:\s|(?<=,))#", content, maxsplit=1)[0]
     fields = [field.strip() for field in content.rstrip().rstrip(",").split(",")]
     if len(fields) > 6:
         return _Problem(

@@ -329,7 +329,9 @@ class _TimedPhase:
 
 def _key(text: str) -> str:
     """A bullet's key. Names of regions and marks come from outside, so they may not carry Markdown."""
-    return text if re.fullmatch(r"[A-Za-z0-9_.-]+", text) else code(text)
+    letters = text.replace("_", "").replace(".", "").replace("-", "")
+    plain = text.isascii() and (letters.isalnum() or (not letters and text))
+    return text if plain else code(text)
 
 
 def _value(value: Any) -> str:
@@ -364,4 +366,4 @@ def quoted_block(text: str) -> str:
 
 
 def _longest_run(text: str) -> int:
-    return max((len(run) for run in re.findall("`+", text)), default=0)
+    return max(map(len, re.findall("`+", text))) if "`" in text else 0

@@ -54,14 +54,15 @@ MOST_GENERATIONS = 100
 
 
 class Build:
-    """`screen`: where warnings and progress go. `performed` is told of each action that ran or was restored."""
+    """`screen`: where warnings and progress go. `performed` is told of each action that ran or was restored,
+    of a few at once."""
 
     def __init__(
         self,
         project: Project,
         clock: SystemClock | None = None,
         screen: Screen | None = None,
-        performed: Callable[[Stage, ActionSpan], None] = lambda stage, span: None,
+        performed: Callable[[Stage, Sequence[ActionSpan]], None] = lambda stage, spans: None,
         shared: Callable[[], SharedCache] | None = None,
         far: Callable[[], FarExecution] | None = None,
     ) -> None:
@@ -272,6 +273,7 @@ class Build:
 
     def run_actions(self, stage: Stage, category: FailureCategory) -> StageWork:
         """Let the engine run the actions of `stage`; its failures become one Failure of `category`."""
+        from pipeline.engine.restore import damage_lines
         from pipeline.report.terminal import told_lines
         from pipeline.run.far_execution import far_lines
         from pipeline.run.shared_cache import shared_lines
@@ -284,10 +286,11 @@ class Build:
         self._size = None
         self.fastpath.withdraw()
         self._refresh_database()
-        result = engine.run(stage, self._screen.progress, lambda span: self._performed(stage, span))
+        result = engine.run(stage, self._screen.progress, lambda spans: self._performed(stage, spans))
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
-        for line in (*note_lines(result.notes), *shared_lines(result.shared), *far_lines(result.shared)):
+        notes = (*note_lines(result.notes), *damage_lines(engine.workspace.store.blobs))
+        for line in (*notes, *shared_lines(result.shared), *far_lines(result.shared)):
             self._screen.notice(f"note: {line}")
         self.shared.tell()
         self.far.tell()

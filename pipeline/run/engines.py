@@ -20,7 +20,7 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.facts import shadow_directories, used_files
 from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
-from pipeline.fastpath import FileStamp
+from pipeline.fastpath import PUT_BACK, FileStamp
 from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.plain import is_plain
 from pipeline.fastpath.state import FastPathState
@@ -147,6 +147,7 @@ class Engines:
             "toolchain": made.name,
             "images": dict(made.images),
             "plain": is_plain(str(self._project.root)),
+            PUT_BACK: self._put_back_facts(),
         }
         index = partial(usage_index, engine.workspace)
         helper = self._helper(len(used))
@@ -154,6 +155,13 @@ class Engines:
         unread = used if self._project.config.is_ninja else engine.graph.producer
         if self._fastpath.record(engine.table, used, unread, watched, facts, index, helper):
             engine.workspace.save_rows()  # for the edit that is next
+
+    def _put_back_facts(self) -> dict[str, str]:
+        """What `engine/put_back.py` needs to know; nothing where a run does more than to restore what is gone."""
+        it = self._project
+        if it.config.is_ninja or it.config.firmware is not None or it.config.prebuilt.build:
+            return {}
+        return {"engine": str(it.engine_dir.relative_to(it.root)), "cache": it.config.cache.dir}
 
     def _helper(self, files: int) -> Mapping[str, FileStamp] | None:
         """The compiled loop, for a project of so many files."""

@@ -19,6 +19,7 @@ from pipeline.config.schema import DeployConfig, DeviceConfig, Filters, Prebuilt
 from pipeline.config.values import check_value
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Partition
+from pipeline.run.kept_text import KeptText
 from pipeline.run.options import Options
 
 if TYPE_CHECKING:
@@ -132,6 +133,10 @@ class Project:
         from pipeline.toolchain.build_proof import BuildProof
 
         return BuildProof(self.root, self.state_dir, self.config.prebuilt).watched() is not None
+
+    def keep_text(self) -> None:
+        """Let the next run know what deploy.toml means. The lock must be held."""
+        KeptText(self.state_dir).keep(self._text.removeprefix("\ufeff"))
 
     def config_moved(self) -> bool:
         """Does deploy.toml say something else than when it was loaded?"""
@@ -299,7 +304,9 @@ class _ProjectReading:
         def find_firmware(section: Prebuilt) -> Firmware | Problem | Failure | None:
             return _firmware(self._root, self._text, section, it, profile, self._notes)
 
-        config = parse_config(self._text, find_firmware=find_firmware, profile=profile, for_all=bool(it.profile))
+        read = KeptText(self._root / STATE_DIR).read
+        for_all = bool(it.profile)
+        config = parse_config(self._text, find_firmware=find_firmware, profile=profile, for_all=for_all, read=read)
         if isinstance(config, Failure) or not it.verify:
             return config
         wrong = check_value(("verify", "level"), it.verify)

@@ -113,6 +113,7 @@ class Run:
             git.result()
             return waited_s
         self.active = True
+        self.project.keep_text()
         named = {which.device for which in stages}
         devices = [device for device in self.project.all_devices if device.name in named]
         since_asked, dispatch_ms = before_run(startup_ms(), waited_s)
@@ -316,9 +317,14 @@ class Run:
     def _measured(self, device: str, part: events.PhasePart) -> None:
         self.transactions.say(part, device)
 
-    def _performed(self, stage: Stage, span: ActionSpan) -> None:
-        began_s = self.transactions.since_s(span.began_s)
-        self.transactions.say(events.ActionDone(span.action, stage, span.how, span.worker, began_s, span.duration_s))
+    def _performed(self, stage: Stage, spans: Sequence[ActionSpan]) -> None:
+        since_s = self.transactions.since_s
+        self.transactions.say_all(
+            [
+                events.ActionDone(span.action, stage, span.how, span.worker, since_s(span.began_s), span.duration_s)
+                for span in spans
+            ]
+        )
 
     def _size_of(self, device: str) -> Mapping[str, Any] | None:
         """Where stage link has come so far that the application is what it is meant to be, or too large for that."""

@@ -184,6 +184,15 @@ class Transactions:
             if device in ("", log.device):
                 self._emit(log, payload)
 
+    def say_all(self, payloads: Sequence[Payload]) -> None:
+        """As `say` for each, to every log: at one instant, and in one write."""
+        for log in self._logs:
+            when = self._when(log)
+            said = [events.event(payload, when) for payload in payloads]
+            log.log.append_all(said)
+            for event in said:
+                self.listener(log.tx, log.device, event)
+
     def stage_finished(self, result: StageResult, device: str = "") -> None:
         """Record how a stage ended; a failure of a shared stage fails every device."""
         self.results.append((device, result))

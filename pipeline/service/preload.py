@@ -91,7 +91,6 @@ PRELOADED = (
     # its import opens no emulator; whoever has no virtual board has none of it
     "virtualboard.port",
     "virtualboard.rv32",
-    "unicorn",
 )
 
 

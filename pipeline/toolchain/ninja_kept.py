@@ -1,8 +1,8 @@
 """The actions of a build directory as they were made last time, so that no manifest is read while nothing of it moved.
 
 Knows stamps and what was looked at; not what a statement means. Invariant: `load` gives what reading again would give:
-every file that was read has its stamp, every path that was asked about is there or not as it was, and the configuration
-and the environment are the same. Losing the file costs a reading.
+every file that was read has its stamp or, of a manifest, its bytes, every path that was asked about is there or not as
+it was, and the configuration and the environment are the same. Losing the file costs a reading.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cache import statefile
+from cache.digest import digest_bytes
+from cache.durable import read_file
 from cache.named_tuple import NamedTuple
 from pipeline.fastpath.watched import file_clock
 from pipeline.model import Action, Stage, Statement, Tool
 
 MANIFEST = "build.ninja"
-KEPT_VERSION = 2
+KEPT_VERSION = 3
 """Raised when the same manifest comes to other actions."""
 VARIABLES = (
     *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH"),
@@ -28,10 +30,12 @@ VARIABLES = (
 )
 """Of the environment, what compilers, archivers and linkers let their outputs depend on, or words that are replayed."""
 
-KIND = "ninja actions 1"
+KIND = "ninja actions 2"
 NAME = "ninja-actions.v1.state"
-"""The value is (said, stamps, probes, rows, tools, files, manifests). `said`: configuration, environment and program;
-stamps: path -> (ctime, size, inode) or () for a file that was not there."""
+"""The value is (said, stamps, probes, rows, tools, manifests, absent, contents). `said`: configuration, environment and
+program; stamps: path -> (ctime, size, inode) or () for a file that was not there; contents: path -> SHA-256 of
+manifests, which are read again where they moved: CMake often writes what was there.
+History: kind 1 had no contents."""
 
 
 class KeptActions(NamedTuple):
@@ -50,11 +54,14 @@ def load(state_dir: Path, said: tuple[Any, ...]) -> KeptActions | None:
     """What was kept, if it still holds."""
     value, _ = statefile.load(state_dir / NAME, KIND)
     match value:
-        case (kept, dict() as stamps, dict() as probes, rows, tools, manifests, absent) if kept == said:
+        case (kept, dict() as stamps, dict() as probes, rows, tools, manifests, absent, dict() as contents) if (
+            kept == said
+        ):
             pass
         case _:
             return None
-    if any(_stamp(path) != stamp for path, stamp in stamps.items()):
+    moved = [path for path, stamp in stamps.items() if _stamp(path) != stamp]
+    if not all(path in contents and _sha256(path) == contents[path] for path in moved):
         return None
     if any(os.path.exists(path) != there for path, there in probes.items()):  # noqa: PTH110
         return None
@@ -82,7 +89,10 @@ def save(state_dir: Path, said: tuple[Any, ...], kept: KeptActions) -> None:
         stamps[path] = (status.st_ctime_ns, status.st_size, status.st_ino)
     rows = [_row(action) for action in kept.actions]
     tools = [tuple(tool) for tool in kept.tools.values()]
-    value = (said, stamps, dict(kept.probes), rows, tools, kept.manifests, kept.absent)
+    contents = {path: found for path in kept.manifests if path in stamps and (found := _sha256(path))}
+    if any(_stamp(path) != stamps[path] for path in contents):
+        return  # written meanwhile
+    value = (said, stamps, dict(kept.probes), rows, tools, kept.manifests, kept.absent, contents)
     with contextlib.suppress(OSError, ValueError):
         statefile.save(state_dir / NAME, KIND, value)
 
@@ -93,6 +103,14 @@ def _stamp(path: str) -> tuple[int, ...]:
     except OSError:
         return ()
     return (status.st_ctime_ns, status.st_size, status.st_ino)
+
+
+def _sha256(path: str) -> str:
+    """Of a file's bytes, `""` where none can be read."""
+    try:
+        return digest_bytes(read_file(path)).hex
+    except OSError:
+        return ""
 
 
 def _row(action: Action) -> tuple[Any, ...]:

@@ -41,6 +41,8 @@ class StatementTools:
         self._parts: dict[str, tuple[str, ...]] = dict(parts) if parts.__class__ is dict else {}
         self._asked = False
         self._identities: dict[tuple[str, ...], str] = {}
+        self._known: dict[tuple[object, ...], str] = {}
+        """What `tool` gave: most statements start the same few."""
         self.tools: dict[str, Tool] = {}
         self._programs: dict[str, str] = {}
         self.absent: dict[str, None] = {}
@@ -56,6 +58,12 @@ class StatementTools:
     def tool(self, program: str, compilers: Sequence[str] = (), wanted: Sequence[str] = ()) -> str:
         """The name of the tool `program` with the content of itself and of `compilers` (drivers among them are asked
         for their parts, and for the programs `wanted`); `""` where that cannot be told."""
+        asked = (program, *compilers, None, *wanted)
+        if asked not in self._known:
+            self._known[asked] = self._tool(program, compilers, wanted)
+        return self._known[asked]
+
+    def _tool(self, program: str, compilers: Sequence[str], wanted: Sequence[str]) -> str:
         path = self._found(program)
         identity = self._identity((path, *map(self._found, compilers)), tuple(wanted)) if path else ""
         if not identity:

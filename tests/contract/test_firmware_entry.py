@@ -57,7 +57,7 @@ def scramble(machine: Rv32Machine, dice: random.Random) -> None:
     machine._io.gates.write(4, dice.getrandbits(2))
     for page, offsets in ((0x04, range(0, 0x700, 4)), (0x09, range(0, 0x60, 4)), (0xC0, range(0x28, 0x38, 4))):
         for offset in offsets:
-            machine._on_io_write(cpu, page << 12 | offset, 4, dice.getrandbits(32), None)
+            machine._on_io_write(page << 12 | offset, dice.getrandbits(32))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -125,6 +126,96 @@ def test_what_ninja_made_is_taken_over_and_the_other_way_round(tree: Callable[..
     assert one.nothing_for_ninja()
 
 
+def _edited(one: Tree, name: str, old: str, new: str) -> None:
+    """With the mtime that the file has: ninja does not see it."""
+    then = (one.root / name).stat().st_mtime_ns
+    one.write(name, FILES[name].replace(old, new))
+    os.utime(one.root / name, ns=(then, then))
+
+
+def _moved(one: Tree, name: str, old: str, new: str) -> None:
+    """A file that was there before ninja ran is moved into its place."""
+    (one.root / "aside" / name).replace(one.root / name)
+
+
+def _linked(one: Tree, name: str, old: str, new: str) -> None:
+    """The same as a link."""
+    (one.root / name).unlink()
+    (one.root / name).symlink_to(one.root / "aside" / name)
+
+
+def _renamed(one: Tree, name: str, old: str, new: str) -> None:
+    """Its directory gives way to another one."""
+    directory = one.root / Path(name).parent
+    directory.rename(f"{directory}.before")
+    (one.root / "aside" / name).parent.rename(directory)
+
+
+@pytest.mark.parametrize(
+    ("edit", "name", "old", "new", "status"),
+    [
+        (_edited, "util.c", "UTIL", "UTIL + 2", 2),
+        (_edited, "inc/util.h", "UTIL 1", "UTIL 3", 2),
+        (_edited, "gen.in", "GEN 2", "GEN 4", 2),
+        (_moved, "util.c", "UTIL", "UTIL + 2", 2),
+        (_linked, "util.c", "UTIL", "UTIL + 2", 2),
+        (_linked, "inc/util.h", "UTIL 1", "UTIL 3", 2),
+        (_renamed, "inc/util.h", "UTIL 1", "UTIL 3", 2),
+    ],
+)
+@pytest.mark.parametrize("before", ["ninja", "both"])
+def test_what_became_another_file_after_ninja_ran_is_not_taken_over(
+    tree: Callable[..., Tree],
+    edit: Callable[[Tree, str, str, str], None],
+    name: str,
+    old: str,
+    new: str,
+    status: int,
+    before: str,
+) -> None:
+    one = tree()
+    one.write(f"aside/{name}", FILES[name].replace(old, new))
+    if before == "both":
+        one.build()
+        one.write("util.c", FILES["util.c"].replace("UTIL", "UTIL + 1 - 1"))
+        one.write("gen.in", f"{FILES['gen.in']}// again\n")
+    next_tick()
+    one.ninja()
+    next_tick()
+    edit(one, name, old, new)
+    assert one.build()["executed"]
+    assert one.run() == status
+    assert one.nothing_for_ninja()
+
+
+def test_other_inputs_of_the_same_command_are_judged_as_ninja_does_and_by_when_they_came(
+    tree: Callable[..., Tree],
+) -> None:
+    one = tree()
+    for name in ("first", "second"):
+        one.write(name, "1")
+    one.build()
+
+    def also(name: str) -> None:
+        text = (one.out / "build.ninja").read_text()
+        for made in ("util.c", "gen.in"):  # of a compile, and of a command of which nobody knows what it reads
+            text = re.sub(rf"(?m)(/{made})(?: \| \S+)?", rf"\1 | {one.root}/{name}" if name else r"\1", text)
+        one.write("out/build.ninja", text)
+
+    also("first")
+    assert "executed" not in one.build() and one.nothing_for_ninja()
+    one.write("first", "2")
+    assert {"gen.h", "util.o"} <= set(one.build()["executed"]) and one.nothing_for_ninja()
+    also("")
+    assert "executed" not in one.build() and one.nothing_for_ninja()
+    next_tick()
+    one.write("second", "2")
+    os.utime(one.root / "second", ns=(1, 1))
+    also("second")
+    assert "gen.h" in one.build()["executed"], "an mtime from before says nothing"
+    assert one.nothing_for_ninja()
+
+
 def test_a_comment_stops_after_one_compile_and_ninja_has_nothing_to_do(tree: Callable[..., Tree]) -> None:
     one = tree()
     one.build()
@@ -242,6 +333,23 @@ def test_without_a_prefix_map_debug_information_keeps_an_object_at_home(tmp_path
     one.build()
     assert set(two.build()["executed"]) >= {"main.o", "util.o"}
     assert os.fsencode(two.root) in two.read("util.o")
+
+
+def test_a_link_with_a_map_and_a_table_of_references_as_esp_idf_has_it(tree: Callable[..., Tree]) -> None:
+    one, two = tree(), tree("other")
+    for each in (one, two):
+        text = (each.out / "build.ninja").read_text()
+        each.write(
+            "out/build.ninja", text.replace("$in -o $out", f"$in -o $out -Wl,--cref -Wl,--Map={each.out}/app.map")
+        )
+    one.build()
+    assert "Cross Reference Table" in one.read("app.map").decode()
+    assert "app" in two.build()["restored"] and two.run() == 0
+    assert two.read("app.map") == one.read("app.map")
+    for name in ("app", "app.map"):
+        one.out.joinpath(name).unlink()
+        assert one.build()["restored"] == ["app"] and one.read(name) == two.read(name)
+    assert one.nothing_for_ninja()
 
 
 @pytest.mark.parametrize("flags", ["-g -gz", "-flto"])

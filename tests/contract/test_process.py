@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.effects.api import Completed
 from pipeline.effects.clock import SystemClock
-from pipeline.effects.process import Group, SystemProcessRunner
+from pipeline.effects.process import SystemProcessRunner
+from pipeline.effects.spawned import Group
 from tests.damage.test_state_files import gone
 
 SH = "/bin/sh"
@@ -249,3 +252,58 @@ def test_no_handle_and_no_ignored_signal_of_ours_is_inherited(runner: SystemProc
     finally:
         os.close(held)
     assert (done.exit_code, done.stdout, done.stderr) == (0, b"y\n", b"")
+
+
+def test_many_are_waited_for_by_one_thread(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    """Each with what it did; one that closes its outputs first, and one that takes too long."""
+    children = runner.together()
+    scripts = {
+        "printf out; printf err >&2; exit 3": (3, b"out", b"err"),
+        "exec >&- 2>&-; sleep 0.05; exit 4": (4, b"", b""),
+        "head -c 200000 /dev/zero | tr '\\0' x": (0, b"x" * 200000, b""),
+    }
+    started: dict[object, str] = {}
+    for script in scripts:
+        started[children.start([SH, "-c", script], cwd=tmp_path, env=PATH, timeout_s=300)] = script
+    slow = children.start([SH, "-c", "echo $$ > pid; exec sleep 1000"], cwd=tmp_path, env=PATH, timeout_s=0.2)
+    found: dict[object, Completed | BaseException] = {}
+    while len(found) < 4:
+        found.update(children.ended(300))
+    assert isinstance(found.pop(slow), TimeoutError)
+    for command, done in found.items():
+        assert isinstance(done, Completed)
+        assert (done.exit_code, done.stdout, done.stderr) == scripts[started[command]]
+        assert 0 < done.ended_ns <= time.monotonic_ns()
+    children.close()
+    assert not (tmp_path / "pid").exists() or gone(int((tmp_path / "pid").read_text()))
+
+
+def test_waiting_for_many_ends_when_somebody_says_so(runner: SystemProcessRunner) -> None:
+    children = runner.together()
+    threading.Thread(target=children.wake).start()
+    assert children.ended(300) == []
+    children.close()
+
+
+def test_children_that_nobody_waits_for_any_more_are_killed(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    children = runner.together()
+    os.mkfifo(tmp_path / "gate")
+    children.start([SH, "-c", "echo $$ > gate; exec sleep 1000"], cwd=tmp_path, env=PATH, timeout_s=1000)
+    with (tmp_path / "gate").open() as gate:
+        pid = int(gate.readline())
+    children.close()
+    assert gone(pid)
+
+
+def test_cancelled_children_end_as_such(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    children = runner.together()
+    children.start([SH, "-c", "exec sleep 1000"], cwd=tmp_path, env=PATH, timeout_s=1000)
+    runner.cancel()
+    found: list[object] = []
+    until_s = time.monotonic() + 300
+    while not found and time.monotonic() < until_s:  # it may be looked for in vain before
+        found += [done for _, done in children.ended(300)]
+    assert [type(done) for done in found] == [KeyboardInterrupt]
+    with pytest.raises(KeyboardInterrupt):
+        children.start([SH, "-c", ":"], cwd=tmp_path, env=PATH, timeout_s=300)
+    children.close()

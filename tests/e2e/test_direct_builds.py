@@ -174,7 +174,14 @@ def test_a_source_that_comes_and_goes(twins: BuiltTwins) -> None:
 
 
 def test_an_object_that_is_gone(twins: BuiltTwins) -> None:
-    twins.edit(lambda root: (root / f"build/local-fast/obj/app/{UNIT}.o").unlink())
+    """Beside an edit; where nothing else moved, no run puts it back (`test_put_back.py`)."""
+
+    def take(root: Path) -> None:
+        (root / f"build/local-fast/obj/app/{UNIT}.o").unlink()
+        path = (root / UNIT).with_name("u00002.c")
+        path.write_text(path.read_text() + "int beside;\n")
+
+    twins.edit(take)
     assert twins.compare("compile", "link") == 0
 
 

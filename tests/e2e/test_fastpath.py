@@ -23,8 +23,7 @@ from pipeline.effects.process import SystemProcessRunner
 from pipeline.fastpath import FirstLook, Snapshot, load, native_build, native_loop
 from pipeline.fastpath import state as fastpath_state
 from pipeline.fastpath import touched as touched_files
-from pipeline.fastpath.state import FORMER_DIRECTORIES, FastPathState, _with, _with_stamps_of
-from pipeline.fastpath.watched import file_clock
+from pipeline.fastpath.state import FORMER_DIRECTORIES, FastPathState, _with
 from pipeline.measure.bench.generated_project import write_compiler, write_project
 from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
@@ -345,33 +344,40 @@ def test_what_is_no_regular_file_is_not_read(built: FastPathProject) -> None:
     built.settle()
 
 
-def test_many_files_saved_without_change_go_to_doit(built: FastPathProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_saved_without_change_are_read_once(built: FastPathProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run, and no event log; but what `doit` then stats is known."""
     touched(built)
-    with monkeypatch.context() as patch:
-        patch.setattr(touched_files, "MOST", 2)
-        assert built.answer("compile", "link") is None
-    assert built.answer("compile", "link") == NOTHING
-    append(built.root / "include/h00.h")
+    next_tick()
+    monkeypatch.setattr(touched_files, "MOST", 2)
+    logs = sorted((built.root / ".deploy/runs").iterdir())
+    with built.inside():
+        assert fastpath.answer(["compile", "link"]) == NOTHING
+        found = load(".deploy/fastpath.v1/-.state")
+        assert found is not None and fastpath.moved(found[0], str(built.root)) == [], "their stamps are written"
+    assert sorted((built.root / ".deploy/runs").iterdir()) == logs
+    assert built.out("doit", "compile", "link") == built.out("hotplate", "compile", "link") == NOTHING
+    touch_and_edit(built)
+    touched(built)
+    assert built.answer("compile", "link") is None, "one of them is another"
+    assert ".  compile" in built.out("hotplate", "compile", "link")
+    monkeypatch.undo()
     built.settle()
 
 
-def test_a_run_of_doit_records_the_stamps_of_what_was_only_touched(
-    built: FastPathProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many, so that the next look need not read them. (`doit` itself answers at once for a few.)"""
+def test_a_run_of_doit_records_the_stamps_of_what_was_only_touched(built: FastPathProject) -> None:
+    """However few, so that the next look need not read them. (`doit` itself answers at once.)"""
     touched(built)
     next_tick()
-    monkeypatch.setattr(touched_files, "MOST", 0)
-    assert built.answer("compile", "link") is None
     run = FastPathState(built.root, "")
+    state = built.root / ".deploy/fastpath.v1/-.state"
+    before = state.read_bytes()
     with built.inside():
         assert run.facts() is not None, "read, and found unchanged"
-    assert built.answer("compile", "link") is None, "nothing is written before the run has ended"
-    run.renew()
-    assert built.answer("compile", "link") == NOTHING
+        assert state.read_bytes() == before, "nothing is written before the run has ended"
+        run.renew()
+        assert fastpath.moved(state_in(state), str(built.root)) == []
     append(built.root / "src/d000/u00000.c")
     assert built.answer("compile", "link") is None
-    monkeypatch.undo()
     built.settle()
 
 
@@ -387,15 +393,6 @@ def test_the_images_of_a_build_in_which_nothing_moved_need_no_listing(built: Fas
         assert isinstance(again, Build)
         assert [image.name for image in again.images.all()] == names and "toolchain" in again.__dict__
     built.settle()
-
-
-def test_stamps_are_not_renewed_for_what_may_have_changed_since_it_was_read(built: FastPathProject) -> None:
-    state = state_in(built.root / ".deploy/fastpath.v1/-.state")
-    with built.inside():
-        clock = file_clock().met(".")
-        same = _with_stamps_of(state, [0, 1, 2], clock.moment())
-        assert same is not None and same.values() == state.values(), "nothing moved: the same stamps"
-        assert _with_stamps_of(state, [0, 1, 2], clock.at(0)) is None, "everything is younger than that"
 
 
 def test_the_run_of_the_same_process_believes_its_first_look(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import posixpath
 import re
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -53,6 +55,9 @@ class FakeTools:
                 files.append(word)
         self.ran.append(files[0] if tool == "cc" else f"{tool} {options['-o'][0]}")
         return self._cc(files[0], options, cwd) if tool == "cc" else self._ld(files, options, cwd)
+
+    def together(self) -> FakeChildren:
+        return FakeChildren(self)
 
     def _cc(self, source: str, options: Mapping[str, list[str]], cwd: Path) -> Completed:
         read: list[str] = []
@@ -116,6 +121,38 @@ class FakeTools:
 def strip(call: BuiltinCall) -> Sequence[bytes]:
     """Drop the fake debug info."""
     return [re.sub(rb"\nlines \d+", b"", call.inputs[0])]
+
+
+class FakeChildren:
+    """Several of them at once: each has done its work when it was started, and is said to have ended later, several at
+    once."""
+
+    def __init__(self, tools: FakeTools) -> None:
+        self._tools = tools
+        self._ended: dict[object, Completed | BaseException] = {}
+        self._woken = threading.Event()
+
+    def start(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> object:
+        command = object()
+        try:
+            done = self._tools.run(argv, cwd=cwd, env=env, timeout_s=timeout_s)
+            self._ended[command] = done._replace(ended_ns=time.monotonic_ns())
+        except BaseException as error:
+            self._ended[command] = error
+        return command
+
+    def ended(self, timeout_s: float) -> Sequence[tuple[object, Completed | BaseException]]:
+        if not self._ended and timeout_s:
+            self._woken.wait(timeout_s)
+            self._woken.clear()
+        found, self._ended = self._ended, {}
+        return list(found.items())
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def close(self) -> None:
+        pass
 
 
 class EngineSpace:

@@ -7,6 +7,7 @@ system's clock of their own, so that an edit is newer than what was built before
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import subprocess
@@ -81,7 +82,7 @@ class NinjaSpace:
         build = load_build(Options(builds=True), self.root)
         assert isinstance(build, Build), build
         build._screen.notice = self._notice  # type: ignore[method-assign]
-        build._performed = lambda stage, span: self.how.__setitem__(span.action, span.how)
+        build._performed = lambda stage, spans: self.how.update((span.action, span.how) for span in spans)
         try:
             if not build.host_verdict(Stage.FINGERPRINT).up_to_date and (failure := build.scan().failure) is not None:
                 return failure
@@ -129,29 +130,29 @@ echo "$2: $1$deps" > "$2.d"
 """
 
 RULES = """
-log = echo $out >> ../ran.log
 rule cat
-  command = $log; cat $in $more > $out
+  command = echo $out >> ../ran.log; cat $in $more > $out
 rule lossy
-  command = $log; cat $in | head -c 2 > $out
+  command = echo $out >> ../ran.log; cat $in | head -c 2 > $out
 rule restat
-  command = $log; cat $in | head -c 3 > $out.tmp; cmp -s $out.tmp $out && rm $out.tmp || mv $out.tmp $out
+  command = echo $out >> ../ran.log; cat $in | head -c 3 > $out.tmp; $
+      cmp -s $out.tmp $out && rm $out.tmp || mv $out.tmp $out
   restat = 1
 rule two
-  command = $log; cat $in > $out; echo side > $side
+  command = echo $out >> ../ran.log; cat $in > $out; echo side > $side
 rule deps
-  command = $log; sh ../includer.sh $in $out
+  command = echo $out >> ../ran.log; sh ../includer.sh $in $out
   depfile = $out.d
   deps = gcc
 rule depfile
-  command = $log; sh ../includer.sh $in $out
+  command = echo $out >> ../ran.log; sh ../includer.sh $in $out
   depfile = $out.d
 rule rsp
-  command = $log; cat $out.rsp | xargs cat > $out
+  command = echo $out >> ../ran.log; cat $out.rsp | xargs cat > $out
   rspfile = $out.rsp
   rspfile_content = $in
 rule nothing
-  command = $log
+  command = echo $out >> ../ran.log
 """
 
 
@@ -165,6 +166,9 @@ class RandomGraph:
         for number in range(size):
             self._add(number)
         self.former: list[tuple[dict[str, str], list[dict[str, str]]]] = []
+        self.rewired: set[str] = set()
+        """What the last step gave other inputs. If one of them was made at about the same time as it was, each tree
+        has its own truth about which came first."""
         for space in spaces:
             space.write("includer.sh", INCLUDER)
         self._write_all()
@@ -197,7 +201,8 @@ class RandomGraph:
         lines = [RULES]
         for one in self.statements:
             side = f" | {one['out']}.side" if one["rule"] == "two" else ""
-            implicit = f" | {one['implicit']}" if one["implicit"] else ""
+            implicit = " ".join(filter(None, (one["implicit"], one["more"])))
+            implicit = f" | {implicit}" if implicit else ""
             late = f" || {one['late']}" if one["late"] else ""
             lines.append(f"build {one['out']}{side}: {one['rule']} {one['in']}{implicit}{late}\n")
             if one["rule"] == "two":
@@ -219,6 +224,7 @@ class RandomGraph:
     def step(self) -> str:
         """One edit; what it was."""
         rng = self.rng
+        self.rewired.clear()
         kinds: list[Callable[[], str]] = [
             self._edit,
             self._edit,
@@ -235,6 +241,26 @@ class RandomGraph:
         self.sources[name] = self._text() if name.startswith("s") else f"head{self.rng.randrange(5)}\n"
         self._write_all(name)
         return f"edit {name}"
+
+    def set_back(self) -> str:
+        """An edit that leaves an old mtime, or the one from before: ninja sees none of them."""
+        name = self.rng.choice(sorted(self.sources))
+        how = self.rng.choice(("old", "as before", "moved"))
+        before = [(space.root / name).stat().st_mtime_ns for space in self.spaces]
+        self.sources[name] = self._text() if name.startswith("s") else f"head{self.rng.randrange(5)}\n"
+        for space, then in zip(self.spaces, before, strict=True):
+            written = f"{name}.aside" if how == "moved" else name
+            space.write(written, self.sources[name])
+            os.utime(space.root / written, ns=(then, then - (0 if how == "as before" else 10**12)))
+            (space.root / written).replace(space.root / name)
+        return f"set back {name}, {how}"
+
+    def write_to(self, space: NinjaSpace) -> None:
+        """Everything, in another tree."""
+        self.spaces, before = [space], self.spaces
+        space.write("includer.sh", INCLUDER)
+        self._write_all()
+        self.spaces = before
 
     def _touch(self) -> str:
         name = self.rng.choice(sorted(self.sources))
@@ -256,5 +282,6 @@ class RandomGraph:
     def _rewire(self) -> str:
         one = self.rng.choice(self.statements[1:])
         one["implicit"] = self.rng.choice(["", f"n{self.rng.randrange(int(one['out'][1:]))}"])
+        self.rewired.add(one["out"])
         self._write_all("build.ninja")
         return f"implicit of {one['out']}: {one['implicit']}"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from cache.durable import write_atomic
 from cache.stamps import Stamp, stamp_of
-from pipeline.effects.api import Completed
+from pipeline.effects.api import Children, Completed
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_saved
@@ -92,15 +92,44 @@ class RealRunner(FakeRunner):
         self._system.cancel()
 
     def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Completed:
-        name = posixpath.basename(argv[0])
-        # An interpreter that heeds variables is what it is about.
-        alone = ("-S",) if name == "py" else ("-I", "-S")
-        words = [sys.executable, *alone, fake_tool.__file__, name, *argv[1:]]
         out = argv[argv.index("-o") + 1]
         self._say(f"start {out}")
-        done = self._system.run(words, cwd=cwd, env=env, timeout_s=timeout_s)
+        done = self._system.run(_program(argv), cwd=cwd, env=env, timeout_s=timeout_s)
         self._say(f"end {out}")
         return done
+
+    def together(self) -> Children:
+        return RealChildren(self._system.together(), self._say)
+
+
+class RealChildren:
+    """Several of them at once."""
+
+    def __init__(self, system: Children, say: Callable[[str], None]) -> None:
+        self._system, self._say = system, say
+        self._outs: dict[object, str] = {}
+        self.wake, self.close = system.wake, system.close
+
+    def start(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> object:
+        out = argv[argv.index("-o") + 1]
+        self._say(f"start {out}")
+        command = self._system.start(_program(argv), cwd=cwd, env=env, timeout_s=timeout_s)
+        self._outs[command] = out
+        return command
+
+    def ended(self, timeout_s: float) -> Sequence[tuple[object, Completed | BaseException]]:
+        found = self._system.ended(timeout_s)
+        for command, done in found:
+            if isinstance(done, Completed):
+                self._say(f"end {self._outs[command]}")
+        return found
+
+
+def _program(argv: Sequence[str]) -> list[str]:
+    name = posixpath.basename(argv[0])
+    # An interpreter that heeds variables is what it is about.
+    alone = ("-S",) if name == "py" else ("-I", "-S")
+    return [sys.executable, *alone, fake_tool.__file__, name, *argv[1:]]
 
 
 def _read(path: Path) -> bytes | None:
@@ -251,8 +280,8 @@ class RandomProject:
         steps = BuildSteps(actions, tools, {"strip@1": strip}, {})
         return Engine(directories, steps, Host(runner, SystemClock(), JOBS), saved, skipped)
 
-    def _performed(self, span: ActionSpan) -> None:
-        self.how[span.action] = span.how
+    def _performed(self, spans: Sequence[ActionSpan]) -> None:
+        self.how.update((span.action, span.how) for span in spans)
 
     def build(self, runner: FakeRunner | None = None) -> list[RunResult]:
         """What one `doit link` does, with a partial graph if one will do. Raises KeyboardInterrupt after a cancel."""

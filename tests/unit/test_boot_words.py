@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.boot.console_events import QUIET_S, ConsoleListener
 from pipeline.boot.line_pattern import MAX_SLOW, LinePattern
-from pipeline.boot.log_patterns import MAX_SEARCHED, LineKind, line_kinds, plain_line
+from pipeline.boot.log_patterns import _WORDS, MAX_SEARCHED, PATTERNS, LineKind, line_kinds, plain_line
 from pipeline.boot.readiness import no_health, read_health
 from pipeline.boot.watcher import SETTLE_S, BootWatcher, Ready
 from pipeline.config.until import MAX_EXPRESSION, Until, expression_problem, parse_until
@@ -311,3 +315,52 @@ def test_a_board_that_comes_back_must_not_name_another_mac(mac: str, same: bool)
         assert isinstance(watch.verdict, Ready)
     else:
         assert failed(watch).category is FailureCategory.WRONG_DEVICE
+
+
+def by_pattern(line: str) -> frozenset[LineKind]:
+    return frozenset(kind for kind, pattern in PATTERNS.items() if re.search(pattern, line))
+
+
+SAID = sorted({text for words in _WORDS.values() for texts in words for text in texts})
+
+
+@pytest.mark.parametrize("kind", LineKind)
+@given(data=st.data())
+@settings(max_examples=60)
+def test_plain_words_say_what_the_patterns_say(kind: LineKind, data: st.DataObject) -> None:
+    """Of lines that a pattern makes, of such in the middle of others, and of such with a letter less."""
+    line = data.draw(st.from_regex(PATTERNS[kind])).replace("\n", " ")
+    assert line_kinds(line) == by_pattern(line)
+    at = data.draw(st.integers(0, len(line) - 1))
+    for other in (
+        line[:at] + line[at + 1 :],
+        line[at:],
+        data.draw(st.sampled_from(SAID)) + line,
+        f"I (12) app: {line}",
+    ):
+        assert line_kinds(other) == by_pattern(other)
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_each_plain_word_alone_says_what_the_patterns_say(text: str) -> None:
+    for line in (text, f"{text}7", f"x {text}", f"{text}(1) boot: {text}", text[1:]):
+        assert line_kinds(line) == by_pattern(line)
+
+
+def test_a_usual_boot_is_told_without_the_long_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+    search = re.search
+
+    def counted(pattern: str, line: str) -> re.Match[str] | None:
+        searched.append(pattern)
+        return search(pattern, line)
+
+    monkeypatch.setattr(re, "search", counted)
+    boot = (
+        *("ESP-ROM:esp32c3-api1-20210207", "Build:Feb  7 2021", "rst:0x1 (POWERON),boot:0xc (SPI_FAST_FLASH_BOOT)"),
+        *("SPIWP:0xee", "mode:DIO, clock div:1", "load:0x3fcce800,len:0x10", "entry 0x403ce000", ""),
+        *("boot: app0 starts from 0x00010000", '{"jsonrpc":"2.0","method":"ready","params":{}}', "hello"),
+    )
+    found = [line_kinds(line) for line in boot]
+    assert searched == [PATTERNS[LineKind.RESET]]
+    assert found == [by_pattern(line) for line in boot]

@@ -156,6 +156,15 @@ def test_keep_only(root: Path) -> None:
     assert one.changed and one.plain() == ({}, ())
 
 
+def test_an_object_file_is_no_text_that_includes_something(tmp_path: Path) -> None:
+    """It is not searched for marks: most of what is built is one."""
+    (tmp_path / "a.o").write_bytes(b"\x7fELF one MARK two")
+    (tmp_path / "a.c").write_bytes(b" \x7fELF one MARK two")
+    table = StampTable(lambda path: f"{tmp_path}/{path}", None, (b"MARK",))
+    found = {name: table.current(name) for name in ("a.o", "a.c")}
+    assert {name: entry is not None and entry.marked for name, entry in found.items()} == {"a.o": False, "a.c": True}
+
+
 def test_marks(tmp_path: Path) -> None:
     """Kept with the entry, from whatever way it was made."""
     (tmp_path / "with").write_bytes(b"one MARK two")

@@ -338,6 +338,25 @@ def test_uncacheable_action_is_remembered_but_not_stored(space: EngineSpace) -> 
     assert space.build().ran == ALL
 
 
+def test_a_project_without_option_headers_asks_about_none(built: EngineSpace) -> None:
+    """What could read them is not even loaded."""
+    built.write("src/a.c", "int edited;\n")
+    engine = built.engine()
+    assert engine.run(Stage.COMPILE, lambda *told: None).ok and "options" not in engine.workspace.__dict__
+
+
+def test_a_record_that_was_asked_for_last_is_the_one_that_is_there(built: EngineSpace) -> None:
+    records = built.engine().workspace.records
+    one, other = sorted(records.names())[:2]
+    before = records.get(one)
+    assert before is not None and records.get(one) is before, "not decoded twice in a row"
+    records.put(one, before._replace(key="0" * 64))
+    assert records.get(one) == before._replace(key="0" * 64)
+    assert records.get(other) != records.get(one)
+    records.drop(one)
+    assert records.get(one) is None and records.get("nothing") is None
+
+
 def test_verdict_and_peek_are_pure(built: EngineSpace) -> None:
     built.write("src/a.c", "int edited;\n")
     before = {p: p.stat().st_mtime_ns for p in built.root.rglob("*")}

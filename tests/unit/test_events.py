@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -219,3 +221,13 @@ def test_what_is_no_transaction_id(text: str) -> None:
 def test_a_transaction_id_is_never_made_of_nonsense(utc: str, suffix: str) -> None:
     with pytest.raises(ValueError, match="do not make a transaction id"):
         format_tx(utc, suffix)
+
+
+TX = r"tx-[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])-([01][0-9]|2[0-3])[0-5][0-9]([0-5][0-9]|60)-[0-9a-f]{4,6}"
+
+
+@given(st.from_regex(TX, fullmatch=True), st.integers(0, 24), st.sampled_from("0123456789-abcdefgtx./\n\u0661 "))
+def test_a_transaction_id_is_what_the_pattern_says(text: str, at: int, other: str) -> None:
+    assert is_tx(text)
+    for changed in (text[:at] + other + text[at + 1 :], text[:at] + text[at + 1 :], text[:at] + other + text[at:]):
+        assert is_tx(changed) == (re.fullmatch(TX, changed) is not None)

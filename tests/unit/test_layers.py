@@ -117,7 +117,7 @@ HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "zigla
 HEAVY |= {"starlette", "uvicorn", "mcp", "grpc", "google"}
 LAZY_FILES = (
     *("pipeline/agent/server.py", "pipeline/service/http.py"),
-    *("virtualboard/rv32.py", "virtualboard/rv32_program.py"),
+    *("virtualboard/rv32.py", "virtualboard/rv32_program.py", "virtualboard/rv32_cpu.py"),
 )
 LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in LAZY_FILES}
 """Modules that may import a heavy library at their top because nobody imports *them* at the top."""

@@ -42,7 +42,9 @@ def made(base: Any) -> Any:
     return space["Row"]
 
 
-def test_it_is_the_class_that_typing_makes() -> None:
+@pytest.mark.parametrize("few", [0, 1, 8], ids="first {} without a constructor".format)
+def test_it_is_the_class_that_typing_makes(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(named_tuple, "_FEW", few)
     ours, theirs = made(named_tuple.NamedTuple), made(typing.NamedTuple)
     for name in ("__doc__", "__module__", "__name__", "__qualname__", "_fields", "_field_defaults", "__match_args__"):
         assert getattr(ours, name) == getattr(theirs, name), name
@@ -60,6 +62,10 @@ def test_it_is_the_class_that_typing_makes() -> None:
             cls("a", None, 1, 2)
         with pytest.raises(TypeError, match="counts"):
             cls("a", counts=1)
+        with pytest.raises(TypeError, match="name"):
+            cls(count=1)
+        with pytest.raises(TypeError, match="name"):
+            cls("a", name="b")
         with pytest.raises(TypeError, match=r"Expected 3 arguments, got 2"):
             cls._make(["a", None])
         with pytest.raises((TypeError, ValueError), match=r"Got unexpected field names: \['counts'\]"):
@@ -83,7 +89,17 @@ def test_values_can_be_copied_and_pickled() -> None:
         assert value == kept and value.__class__ is Sample
 
 
-def test_a_constructor_is_compiled_once_also_where_a_derived_class_calls_it_first() -> None:
+def test_few_values_need_no_constructor() -> None:
+    row: Any = made(named_tuple.NamedTuple)
+    waiting = row.__new__
+    assert [row("a", count=n) for n in range(8)] == [("a", None, n) for n in range(8)]
+    assert row.__new__ is waiting and row("a") == ("a", None, 3) and row.__new__ is not waiting
+
+
+def test_a_constructor_is_compiled_once_also_where_a_derived_class_calls_it_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(named_tuple, "_FEW", 0)
     row: Any = made(named_tuple.NamedTuple)
 
     class Longer(row):  # type: ignore[misc]
@@ -100,6 +116,7 @@ def test_a_constructor_is_compiled_once_also_where_a_derived_class_calls_it_firs
 
 
 def test_threads_that_make_the_first_values_at_once_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(named_tuple, "_FEW", 0)
     row, real, seen = made(named_tuple.NamedTuple), vars(named_tuple)["namedtuple"], []
 
     def overtaken(*args: Any, **kwargs: Any) -> Any:

@@ -195,6 +195,26 @@ def test_a_mapped_page_shows_flash_through_both_windows() -> None:
     assert chip.run() == b"PQ"
 
 
+def test_only_a_page_that_is_in_ends_the_execution_when_its_entry_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a partition's thirty entries a boot loader touches two, and sets all."""
+    others = [word for entry in range(8, 40) for word in store(MMU + 4 * entry, entry % 4)]
+    program = [*store(MMU, 1), *store(GATES + 4, 0), *load(A0, 0x3C000000), *send(A0)]
+    program += [*others, *store(MMU, 2), *load(A0, 0x3C000000), *send(A0), *HERE]
+    chip = TinyChip(program)
+    chip.content[0x10000], chip.content[0x20000] = ord("a"), ord("b")
+    starts: list[int] = []
+    cpu = chip.machine._uc
+    start = cpu.emu_start
+
+    def counted(begin: int, until: int, count: int) -> None:
+        starts.append(begin)
+        start(begin, until, count)
+
+    monkeypatch.setattr(cpu, "emu_start", counted)
+    assert chip.run(5_000) == b"ab"
+    assert len(starts) <= 4
+
+
 def test_shut_buses_and_pages_beyond_the_flash_fault() -> None:
     shut = [*store(MMU + 4, 2), *call(INVALIDATE), *load(A0, 0x3C010010)]
     assert window_chip([*shut, *HERE]).run()[:2] == bytes([5, 0x10])

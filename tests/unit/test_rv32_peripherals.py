@@ -461,3 +461,26 @@ def test_protection_is_stored_and_the_counter_moves() -> None:
     assert run(csr(0x7E2, 1, 0)) and run(csr(0x7E2, 2, 0, 6)) and registers[6] < 10_000, "it can be set"
     for other in (csr(0x300, 2, 0, 6), csr(0x7C0, 2, 0, 6), 0x30200073, 0x00000073, 0x13):
         assert not run(other)
+
+
+@given(
+    active=st.frozensets(st.integers(0, 61), max_size=8),
+    lines=st.lists(st.integers(0, 31), min_size=62, max_size=62),
+    priorities=st.lists(st.integers(0, 15), min_size=31, max_size=31),
+    enabled=st.integers(0, 2**32 - 1),
+    threshold=st.integers(0, 15),
+)
+def test_the_line_is_the_first_of_the_highest_priority(
+    active: frozenset[int], lines: list[int], priorities: list[int], enabled: int, threshold: int
+) -> None:
+    matrix = per.InterruptMatrix()
+    for source, line in enumerate(lines):
+        matrix.write(4 * source, line)
+    for number, priority in enumerate(priorities, 1):
+        matrix.write(matrix.PRIORITY + 4 * number, priority)
+    matrix.write(matrix.ENABLE, enabled)
+    matrix.write(matrix.THRESHOLD, threshold)
+    matrix.raise_sources(active)
+    raised = {lines[source] for source in active} - {0}
+    able = [n for n in raised if enabled >> n & 1 and priorities[n - 1] >= max(threshold, 1)]
+    assert matrix.line() == (min(able, key=lambda n: (-priorities[n - 1], n)) if able else None)

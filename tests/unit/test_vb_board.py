@@ -351,7 +351,8 @@ def test_a_rom_function_that_is_missing_is_named_on_the_line(address: int, calle
 
 def test_a_missing_cpu_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "unicorn", None)
-    monkeypatch.delitem(sys.modules, "virtualboard.rv32", raising=False)
+    for name in ("rv32", "rv32_program", "rv32_cpu"):
+        monkeypatch.delitem(sys.modules, f"virtualboard.{name}", raising=False)
     board = Board(CHIPS["esp32c3"], with_image("esp32c3"), MAC, lambda: 0.0)
     board.power_on()
     board.advance()

@@ -76,11 +76,16 @@ def _blocks(data: bytes, seed: int) -> tuple[int, int, int]:
     at, left = 0, len(data)
     if left > 48:
         first = second = seed
-        while left >= 48:
-            seed = _mix(_u64(data, at) ^ _RAPID[0], _u64(data, at + 8) ^ seed)
-            first = _mix(_u64(data, at + 16) ^ _RAPID[1], _u64(data, at + 24) ^ first)
-            second = _mix(_u64(data, at + 32) ^ _RAPID[2], _u64(data, at + 40) ^ second)
-            at += 48
-            left -= 48
+        at = left - left % 48
+        left -= at
+        # Written out, and decoded at once: a command has twenty blocks, and a build thousands of commands.
+        zero, one, two, mask = *_RAPID, _MASK
+        for a, b, c, d, e, f in struct.iter_unpack("<6Q", memoryview(data)[:at]):
+            product = (a ^ zero) * (b ^ seed)
+            seed = (product & mask) ^ (product >> 64)
+            product = (c ^ one) * (d ^ first)
+            first = (product & mask) ^ (product >> 64)
+            product = (e ^ two) * (f ^ second)
+            second = (product & mask) ^ (product >> 64)
         seed ^= first ^ second
     return seed, at, left

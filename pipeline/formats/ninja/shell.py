@@ -65,6 +65,8 @@ _PIECE = re.compile(
     r"|(?P<plain>[^\s\\'\"`$&|;<>(){}*?\[\]#~!]+|(?<=\S)[#~!{}]|[{}](?=\S))",
     re.DOTALL,
 )
+_BETWEEN = ("blank", "and", "to")
+"""Pieces that are no part of a word."""
 _IN_DOUBLE = re.compile(r'\\(["\\$`])')
 _LAUNCHERS = frozenset(("ccache", "sccache", "distcc", "icecc", "buildcache"))
 _DRIVER = re.compile(r"(?:[\w.]+-)*(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[\d.]+)?\Z")
@@ -81,7 +83,7 @@ _UNKNOWN_COMPILE = re.compile(
 """Options by which a compiler reads or writes what neither its words nor its depfile name, or looks at this machine."""
 
 _UNKNOWN_LINK = re.compile(
-    r"-Wl,.*(?:-plugin|--out-implib|--reproduce|--print-map|--trace|--cref|--just-symbols|--dependency-file|-save-temps"
+    r"-Wl,.*(?:-plugin|--out-implib|--reproduce|--print-map|--trace|--just-symbols|--dependency-file|-save-temps"
     r"|--retain-symbols|--dynamic-list|--version-script|--symbol-ordering)|-fprofile-(?:generate|use)|--coverage|-coverage"
     r"|-save-temps|-fplugin|-wrapper|-march=native|-mcpu=native|-fuse-ld=gold"
 )
@@ -101,19 +103,19 @@ def simple_commands(text: str) -> tuple[SimpleCommand, ...] | None:
         found = _PIECE.match(text, at)
         if found is None:
             return None
-        at = found.end()
-        if found["blank"] is None and found["and"] is None and found["to"] is None:
+        at, kind = found.end(), found.lastgroup
+        if kind not in _BETWEEN:
             word = [] if word is None else word
             word.append(_text(found))
             continue
         if word is not None:
             commands[-1].append("".join(word))
             word = None
-        if found["to"] is not None:
+        if kind == "to":
             if text[at : at + 1] in (">", "&") or at < 2 or not text[at - 2].isspace():
                 return None
             commands[-1].append(_TO)
-        if found["and"] is not None:
+        if kind == "and":
             commands.append([])
     if word is not None:
         commands[-1].append("".join(word))
@@ -121,10 +123,12 @@ def simple_commands(text: str) -> tuple[SimpleCommand, ...] | None:
 
 
 def _text(found: re.Match[str]) -> str:
-    if found["double"] is not None:
-        return _IN_DOUBLE.sub(r"\1", found["double"].replace("\\\n", ""))
-    kinds = ("single", "escaped", "plain")
-    return next(found[kind] for kind in kinds if found[kind] is not None)
+    kind = found.lastgroup
+    assert kind is not None  # each alternative has a name
+    if kind == "double":
+        return _IN_DOUBLE.sub(r"\1", found[kind].replace("\\\n", ""))
+    text: str = found[kind]
+    return text
 
 
 def _placed(commands: Sequence[Sequence[str]]) -> tuple[SimpleCommand, ...] | None:

@@ -33,7 +33,7 @@ def task_nothing():
 """
 TIMEOUT_S = 300
 COLD_RUNS = 3
-HEAVY = ("esptool", "serial", "networkx", "unicorn")
+HEAVY = ("esptool", "serial", "networkx", "virtualboard.rv32_cpu")
 
 
 class DeployBench:

@@ -235,11 +235,13 @@ class _Cases:
 
     def _touched(self) -> None:
         peer = "read and hash"
-        commands = {"doit": partial(_touched, self._bench), "doit, nothing touched": partial(_settled, self._bench)}
+        commands = {"doit": partial(_touched, self._bench, DOIT), "hotplate": partial(_touched, self._bench, HOTPLATE)}
+        commands["doit, nothing touched"] = partial(_settled, self._bench)
         commands[peer] = partial(self._bench.run, sys.executable, "-c", _READ_AND_HASH)
         times = self._interleaved("all touched", commands, FEW_RUNS)
         limit = self._large(ratio_at_most(1.3))
-        self._row("all touched", times, "doit", peer, limit, limit)
+        for ours in ("doit", "hotplate"):
+            self._row("all touched", times, ours, peer, limit, limit)
         self._row("all touched", times, "doit", "doit, nothing touched", self._large(ratio_at_most(5)), None)
 
     def _edited(self) -> None:
@@ -263,7 +265,10 @@ class _Cases:
         bench = self._bench
         times = {"ninja": [bench.run(*self._ninja)], "doit": [bench.run(*DOIT)]}
         self._row("cold", times, "doit", "ninja", None, self._at(MIDDLE, ratio_at_most(1.05)))
-        commands = {"doit": partial(_restored, bench, "build", DOIT)}
+        for _ in range(2):  # as in `_no_op`
+            bench.run(*DOIT)
+        ways = {"doit": DOIT, "hotplate": HOTPLATE}
+        commands = {name: partial(_restored, bench, "build", argv) for name, argv in ways.items()}
         ccache, peer, target = shutil.which("ccache"), "ninja and ccache", ratio_at_most(0.1)
         if ccache is None:
             restored = self._interleaved("restore", commands, FEW_RUNS)
@@ -273,9 +278,9 @@ class _Cases:
         bench.env["CCACHE_DIR"] = str(bench.root / "ccache")
         commands[peer] = partial(_restored, bench, "ninja", self._ninja)
         commands[peer]()  # fills it
-        self._row(
-            "restore", self._interleaved("restore", commands, FEW_RUNS), "doit", peer, None, self._at(MIDDLE, target)
-        )
+        restored = self._interleaved("restore", commands, FEW_RUNS)
+        for ours in ways:
+            self._row("restore", restored, ours, peer, None, self._at(MIDDLE, target))
 
     def _interleaved(self, label: str, commands: Mapping[str, Callable[[], Spent]], runs: int) -> Times:
         return repeated(commands, runs, partial(self._recorder.step, f"{label}, {self._bench.units} units"))
@@ -286,9 +291,9 @@ def _restored(bench: GeneratedBench, directory: str, argv: Sequence[str]) -> Spe
     return bench.run(*argv)
 
 
-def _touched(bench: GeneratedBench) -> Spent:
+def _touched(bench: GeneratedBench, argv: Sequence[str]) -> Spent:
     bench.touch_all()
-    return bench.run(*DOIT)
+    return bench.run(*argv)
 
 
 def _settled(bench: GeneratedBench) -> Spent:

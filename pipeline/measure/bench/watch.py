@@ -19,7 +19,8 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from pipeline.editor.watch import FINISHED, STARTED
-from pipeline.effects.process import Group, SystemProcessRunner
+from pipeline.effects.process import SystemProcessRunner
+from pipeline.effects.spawned import Group
 from pipeline.engine.execution import placed_command
 from pipeline.formats.diagnostics import is_error
 from pipeline.measure.bench.deploys import DeployBench

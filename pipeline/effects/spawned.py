@@ -1,0 +1,261 @@
+"""A child process in a process group of ours, and what it prints.
+
+Knows processes, not what they are for. Invariant: a child and its descendants are in a process group whose leader, a
+watchdog of ours, kills the group when this process ends in any way, `kill -9` included.
+
+The watchdog is one `sh` that reads a pipe which closes with this process. A child joins the group before its first
+instruction (setpgid in the C code between fork and exec), so there is no instant at which it could be orphaned; and
+unlike PR_SET_PDEATHSIG it needs no code of ours there, which threads would make unsafe, and reaches descendants. Each
+command under way has a group of its own; an idle group serves the next command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from cache.named_tuple import NamedTuple
+
+_WATCHDOG = "read -r never; kill -9 0"
+_ENDED_S = 0.002
+"""How often to look whether a child has ended, where that cannot be waited for."""
+_STANDARD = 2
+"""The last handle that a program expects something of."""
+_OURS = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ") if hasattr(signal, name))
+"""What Python ignores, and programs should not."""
+MOST_KEPT = 8 << 20
+"""Bytes of a stream that are kept: nobody reads more, and what prints without end must not fill the memory."""
+
+
+class Running(NamedTuple):
+    """A command under way. `timeout_s` counts from `began_s`, on the runner's clock."""
+
+    group: Group
+    child: Spawned
+    began_s: float
+    timeout_s: float
+
+
+class Spawned:
+    """A child in a group, and what it prints: the first `MOST_KEPT` bytes of each stream, and how much more there was.
+
+    Not through `subprocess`, whose pipes, streams and closing of handles cost as much as a short compile: ours are none
+    that a program inherits. That cannot start a program elsewhere than where this process is, so there it still does.
+    Raises OSError when it cannot be started."""
+
+    def __init__(self, group: Group, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+        self.argv = argv
+        self.exit_code = 0
+        self._ended = False
+        self._kept: tuple[list[bytes], list[bytes]] = ([], [])
+        self._sizes = [0, 0]
+        pairs = (os.pipe(), os.pipe())
+        (out, to_out), (err, to_err) = pairs
+        self._open = {out: 0, err: 1}
+        try:
+            if min(to_out, to_err) > _STANDARD and os.getcwd() == str(cwd):  # noqa: PTH109
+                self.pid = group.spawn(argv, env, to_out, to_err)
+            else:
+                self.pid = group.start_writing(argv, cwd, env, to_out, to_err)
+        except BaseException:
+            self._close_read()
+            raise
+        finally:
+            os.close(to_out)
+            os.close(to_err)
+
+    @property
+    def open(self) -> Iterable[int]:
+        """The handles on which something may still come."""
+        return self._open
+
+    def is_complete(self, timeout_s: float) -> bool:
+        """Read what comes within the time; has the child ended, and closed its pipes?"""
+        if not self._open:
+            return self.has_ended(timeout_s)
+        poll = select.poll()
+        for handle in self._open:
+            poll.register(handle, select.POLLIN)
+        for handle, _ in poll.poll(timeout_s * 1000):
+            self.read(handle)
+        return False
+
+    def read(self, handle: int) -> bool:
+        """Take what has come on this handle; False when that was the end, and it is closed."""
+        block = os.read(handle, 1 << 16)
+        number = self._open[handle]
+        if not block:
+            os.close(handle)
+            del self._open[handle]
+        elif self._sizes[number] < MOST_KEPT:
+            self._kept[number].append(block)
+        self._sizes[number] += len(block)
+        return bool(block)
+
+    def has_ended(self, timeout_s: float) -> bool:
+        """Has it? Waits for that so long."""
+        if not self._reaped(os.WNOHANG) and timeout_s > 0:
+            _until_ended(self.pid, timeout_s)
+            self._reaped(os.WNOHANG)
+        return self._ended
+
+    def _reaped(self, how: int) -> bool:
+        if not self._ended:
+            try:
+                pid, status = os.waitpid(self.pid, how)
+            except ChildProcessError:  # somebody told the system to forget children
+                pid, status = self.pid, 0
+            if pid:
+                self.exit_code, self._ended = os.waitstatus_to_exitcode(status), True
+        return self._ended
+
+    def kill(self) -> None:
+        """End it, whatever group it is in."""
+        if not self._reaped(os.WNOHANG):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self._reaped(0)
+
+    def close(self) -> None:
+        """Read no more."""
+        self._close_read()
+
+    def _close_read(self) -> None:
+        for handle in self._open:
+            os.close(handle)
+        self._open = {}
+
+    def printed(self, number: int) -> bytes:
+        """What came on stdout (0) or stderr (1)."""
+        data = b"".join(self._kept[number])
+        more = self._sizes[number] - len(data)
+        return data if not more else data + b"\n[%d bytes more were printed]\n" % more
+
+
+def _until_ended(pid: int, timeout_s: float) -> None:
+    """Wait for the end of a child of ours, `timeout_s` at most."""
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(pid)
+            try:
+                ended = select.poll()
+                ended.register(handle, select.POLLIN)
+                ended.poll(timeout_s * 1000)
+            finally:
+                os.close(handle)
+            return
+    time.sleep(min(timeout_s, _ENDED_S))
+
+
+class Group:
+    """A process group and its leader, the watchdog. Its number cannot be reused before the watchdog is reaped."""
+
+    def __init__(self) -> None:
+        # Until it leads a group of its own, a Ctrl-C reaches it too. It inherits the mask; SIGKILL ends it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            self._watchdog = subprocess.Popen(
+                ["/bin/sh", "-c", _WATCHDOG],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},
+                process_group=0,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._end = weakref.finalize(self, _kill, self._watchdog)
+
+    @property
+    def alive(self) -> bool:
+        """Can it take another command?"""
+        return self._watchdog.poll() is None
+
+    def start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """A child in this group. Raises OSError."""
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=self._watchdog.pid,
+        )
+
+    def spawn(self, argv: Sequence[str], env: Mapping[str, str], out: int, err: int) -> int:
+        """The pid of a child in this group that writes to these handles and has no input, in our directory. Raises
+        OSError."""
+        return os.posix_spawn(
+            argv[0],
+            list(argv),
+            env,
+            file_actions=(
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, out, 1),
+                (os.POSIX_SPAWN_DUP2, err, 2),
+            ),
+            setpgroup=self._watchdog.pid,
+            setsigdef=_OURS,
+        )
+
+    def start_writing(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], out: int, err: int) -> int:
+        """As `spawn`, in the directory `cwd`."""
+        child = subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            process_group=self._watchdog.pid,
+        )
+        child.returncode = 0  # whoever asked for the pid waits for it
+        return child.pid
+
+    def start_talking(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """A child in this group that is written to and read from, both outputs as one. Raises OSError."""
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            process_group=self._watchdog.pid,
+        )
+
+    def start_visible(self, argv: Sequence[str], cwd: Path) -> subprocess.Popen[bytes]:
+        """A child in this group with our environment and outputs, and a pipe as its input. Raises OSError."""
+        return subprocess.Popen(list(argv), cwd=cwd, stdin=subprocess.PIPE, process_group=self._watchdog.pid)
+
+    def start_shown(self, argv: Sequence[str], cwd: Path, out: int | None, err: int | None) -> subprocess.Popen[bytes]:
+        """A child in this group with our environment, these outputs (None: ours), and no input. Raises OSError."""
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            process_group=self._watchdog.pid,
+        )
+
+    def kill(self) -> None:
+        """Kill all of it; the second time nothing happens."""
+        self._end()
+
+
+def _kill(watchdog: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(watchdog.pid, signal.SIGKILL)
+    watchdog.wait()
+    if watchdog.stdin is not None:
+        watchdog.stdin.close()

@@ -1,0 +1,182 @@
+"""What was built and is gone comes back from the store, without a run: a build directory that somebody deleted.
+
+For a process that looked at the fast path's state and found that nothing moved but outputs, and that those are not
+there. Then the last run of each action holds for it still, and with it its key (as `decision` says when nothing but
+outputs moved), so that neither configuration nor toolchain nor graph need be known: the results are put in place, the
+stamps are written, and everything is what it was. Knows the state, records and the store; not what the actions are for.
+Invariants: it does that only under the project's lock, and only with results that the store has whole, each blob read
+and checked on its way (`cache/blobs.py`); what it cannot put back, and what a run would say beside it (a warning, a
+file that is of another kind), is left to a run, which finds what is in place already; the state names a stamp only
+where any later change would move it.
+
+As the fast path's answers this is no run: it has no event log, and what it puts back was made by runs that have one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import sys
+from array import array
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache import statefile
+from cache.actions import ActionCache, OutputFile
+from cache.blobs import BlobStore
+from cache.digest import ActionKey, Digest
+from cache.durable import FileLock, write_atomic
+from cache.fileclock import FileClock
+from cache.location import user_cache_dir
+from cache.named_tuple import NamedTuple
+from cache.stamps import StampTable
+from cache.statebytes import encode
+from cache.turns import StoreLock
+from pipeline.engine.build_log import MARKS, STATE_NAME, load_saved, save_state
+from pipeline.engine.build_place import BuildPlace
+from pipeline.engine.keys import base_key
+from pipeline.engine.restore import Restorer, damage_lines
+from pipeline.fastpath import KIND, PUT_BACK, STAGES, USAGE_KIND, FirstLook, Snapshot, stamp_of
+from pipeline.fastpath.renewal import LOCK, with_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class _GoneOf(NamedTuple):
+    """An action of which something is gone; `makes`: the places of its outputs in the listing."""
+
+    name: str
+    stage: str
+    makes: tuple[int, ...]
+
+
+class _LeftToARun(Exception):
+    """It cannot be told, or put back, here."""
+
+
+def put_back(look: FirstLook, selection: tuple[str, ...]) -> str | None:
+    """What `doit` would print that restored what is gone; None where a run must do it. The current directory must be
+    the root of `look`."""
+    facts = look.snapshot.facts.get(PUT_BACK)
+    if not facts or any(n >= look.snapshot.used_count for n in look.places):
+        return None
+    lock = FileLock(Path(look.root, LOCK))
+    try:
+        wanted = _wanted(look, STAGES[: 1 + max(map(STAGES.index, selection))])
+        if lock.try_acquire(f"pid {os.getpid()} ({' '.join(sys.argv)[:80]})") is not None:
+            return None
+        try:
+            if stamp_of(os.stat(look.path)) != look.stamp:  # noqa: PTH116
+                return None  # a run ended, or began, since it was looked at
+            _PuttingBack(look, facts).all(wanted)
+        finally:
+            lock.release()
+    except (_LeftToARun, OSError):
+        return None
+    text = look.snapshot.answers[selection]
+    for stage in {each.stage for each in wanted}:
+        text = text.replace(f"-- {stage}\n", f".  {stage}\n")
+    return text
+
+
+def _wanted(look: FirstLook, stages: Sequence[str]) -> list[_GoneOf]:
+    """The actions of these stages of which something is gone. Raises _LeftToARun where anything else moved."""
+    saved, _ = statefile.load(Path(look.root, look.path).with_suffix(".usage"), USAGE_KIND)
+    if saved is None or saved[0] != look.snapshot.token:
+        raise _LeftToARun
+    moved, wanted = set(look.places), []
+    for name, stage, cacheable, _, makes, _, statement in map(marshal.loads, marshal.loads(saved[1])[4]):
+        if moved.isdisjoint(makes):
+            continue
+        moved.difference_update(makes)
+        if statement or not cacheable or -1 in makes:
+            raise _LeftToARun
+        if stage in stages:
+            wanted.append(_GoneOf(name, stage, makes))
+    if moved:
+        raise _LeftToARun  # something that no action makes
+    return wanted
+
+
+class _PuttingBack:
+    """One such restore, under the project's lock. Methods raise _LeftToARun or OSError; what is in place by then is
+    right, and is found by the run."""
+
+    def __init__(self, look: FirstLook, facts: Mapping[str, str]) -> None:
+        self._look, self._root, self._moved = look, look.root, set(look.places)
+        self._saved_path = Path(look.root, facts["engine"], STATE_NAME)
+        saved = self._saved = load_saved(self._saved_path.parent)
+        self._records = saved.records
+        # As `Project.cache_dir` has it.
+        cache = Path(look.root, facts["cache"] or user_cache_dir(os.environ, sys.platform) or ".deploy")
+        self._blobs = BlobStore(cache)
+        self._results = ActionCache(cache, self._blobs)
+        self._store_lock = StoreLock(cache)
+        clock = FileClock((str(self._saved_path.parent), f"{look.root}/build", str(cache))).met(look.root)
+        self._table = StampTable(self._resolve, saved.stamps, MARKS, clock)
+        self._restorer = Restorer(self._blobs, self._table, BuildPlace(look.root))
+
+    def _resolve(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    def all(self, wanted: Sequence[_GoneOf]) -> None:
+        """Put the outputs of these in place that are gone, and write what they are now."""
+        with self._store_lock.shared():
+            files = [found for one in wanted for found in self._found(one)]
+            for _, file in files:
+                if not self._restorer.put(file):
+                    # As a run says it, which will not find it any more.
+                    sys.stderr.write("".join(f"note: {line}\n" for line in damage_lines(self._blobs)))
+                    raise _LeftToARun
+        self._table.settle()
+        numbers = array("Q", self._look.snapshot.numbers())
+        for place, file in files:
+            entry = self._table.remembered(file.path)
+            if entry is None or not entry.settled or entry.sha256 != file.digest.hex:
+                raise _LeftToARun  # somebody else writes there
+            stamp = entry.stamp
+            moved_ns = stamp.ctime_ns if os.name == "posix" else stamp.mtime_ns
+            numbers[3 * place : 3 * place + 3] = array("Q", (moved_ns, stamp.size, stamp.inode))
+        # First what a run believes: of a stamp that only the other knew it would think that somebody moved it.
+        save_state(self._saved_path.parent, self._saved, self._table.plain(), self._records.plain(), whole=False)
+        self._write(with_numbers(self._look.snapshot, numbers))
+
+    def _found(self, wanted: _GoneOf) -> list[tuple[int, OutputFile]]:
+        """What is to be put where: place in the listing, and file."""
+        outputs, key = self._records.result(wanted.name) or ((), "")
+        result = self._results.entry(ActionKey(key)) if key else None
+        if result is None or tuple([(path, digest.hex, mode) for path, digest, mode in result.outputs]) != outputs:
+            raise _LeftToARun
+        if result.stderr is not None or (result.stdout is not None and not self._blobs.has(result.stdout)):
+            raise _LeftToARun  # a warning is said again
+        found = []
+        for place, file in zip(wanted.makes, result.outputs, strict=True):
+            if place in self._moved:
+                if not file.path.startswith("build/") or os.path.lexists(self._resolve(file.path)):
+                    raise _LeftToARun
+                found.append((place, file))
+            elif not self._blobs.has(file.digest):
+                raise _LeftToARun  # a hit for all who ask, or for none
+        self._was_of_use(wanted.name, ActionKey(key))
+        return found
+
+    def _was_of_use(self, name: str, key: ActionKey) -> None:
+        """As the engine remembers it: the entry, and what else is kept for it if that may be old, too."""
+        if not self._results.used(key):
+            return
+        record = self._records.get(name)
+        if record is None or not record.command.depfile:
+            return
+        entries = [(path, self._table.remembered(path)) for path, _ in record.inputs]
+        sized = [(path, entry.stamp.size) for path, entry in entries if entry is not None]
+        if len(sized) == len(entries):
+            inputs = [
+                (path, Digest(sha256, size)) for (path, sha256), (_, size) in zip(record.inputs, sized, strict=True)
+            ]
+            self._results.used(base_key(record.command, inputs))
+
+    def _write(self, snapshot: Snapshot) -> None:
+        with contextlib.suppress(OSError):  # then it is looked at once more
+            write_atomic(self._look.path, encode(KIND, snapshot.values()), durable=False, own=True)

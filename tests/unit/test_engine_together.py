@@ -1,0 +1,86 @@
+"""Compiles that one thread waits for: what is looked at once for several of them, and in which order things happen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.engine.results import CHANGED
+from tests.unit.engine_space import EngineSpace
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> EngineSpace:
+    space = EngineSpace(tmp_path / "project").sample()
+    for name in "defghijklmnopqrstuvw":
+        space.write(f"src/{name}.c", f'#include "a.h"\nint {name};\n')
+    return space
+
+
+def test_a_header_that_is_edited_between_two_ends(space: EngineSpace) -> None:
+    """The results of those that had read it before are as worthless as that of the one under way: one look after the
+    edit tells that for all of them, and the next run makes them again."""
+    edited: list[str] = []
+
+    def during(name: str) -> None:
+        if name == "src/k.c" and not edited:
+            edited.append(name)
+            space.write("inc/a.h", "int edited;\n")
+
+    space.tools.during = during
+    built = space.build()
+    notes = {note.subject for result in built.results for note in result.notes if note.kind == CHANGED}
+    assert "compile src/k.c: inc/a.h" in notes
+    assert built.ok and space.build().nothing
+    for path, data in space.outputs().items():
+        stem = Path(path).stem
+        if path.endswith(".o") and stem != "c":
+            assert data == f"int edited;\nint {stem};".encode(), path
+
+
+def test_a_look_is_believed_only_for_what_had_ended_before_it(space: EngineSpace) -> None:
+    """An edit after the first results were looked at, while the last compile runs, moves that one alone."""
+    edited: list[str] = []
+
+    def during(name: str) -> None:
+        if name == "src/w.c" and not edited:
+            edited.append(name)
+            space.write("inc/a.h", "int edited;\n")
+
+    space.tools.during = during
+    built = space.build()
+    assert any(note.subject == "compile src/w.c: inc/a.h" for result in built.results for note in result.notes)
+    assert built.ok and not edited[1:]
+    again = space.build()
+    assert again.nothing or again.ok
+    assert space.build().nothing
+    for path, data in space.outputs().items():
+        stem = Path(path).stem
+        if path.endswith(".o") and stem != "c":
+            assert data == f"int edited;\nint {stem};".encode(), path
+
+
+def test_after_a_failure_nothing_starts(space: EngineSpace) -> None:
+    space.write("src/b.c", "#error\n")
+    built = space.build()
+    assert not built.ok and len(built.ran) <= 6  # two beside it, and two that waited for a worker
+    assert built.count("failed") == 1 and built.count("not_run") > 0
+    assert not (space.root / "build/local-fast/obj/b.o").exists()
+
+
+def test_what_has_ended_is_kept_when_the_run_is_interrupted(space: EngineSpace) -> None:
+    """What was under way leaves nothing behind; what had ended is not made again."""
+
+    def during(name: str) -> None:
+        if name == "src/m.c":
+            raise KeyboardInterrupt
+
+    space.tools.during = during
+    with pytest.raises(KeyboardInterrupt):
+        space.build()
+    assert not (space.root / "build/local-fast/obj/m.o").exists()
+    made = len(list((space.root / "build").rglob("*.o")))
+    space.tools.during = lambda name: None
+    again = space.build()
+    assert again.ok and made > 0 and sum(name.endswith(".c") for name in again.ran) == 23 - made
