@@ -88,11 +88,20 @@ class GeneratedBench:
 
     def until_compiled(self, argv: Sequence[str], out: str, number: int) -> Spent:
         """From the start of a command, after an edit of the first unit, until its object is written; CPU to the end."""
-        source = self.root / generated_project.source_names(1)[0]
-        source.write_text(f"{generated_project.source_text(0)}int edit{number};\n")
+        self.edit(f"edit{number}")
         began_ns = time.time_ns()
         spent = self.run(*argv)
         return spent._replace(wall_s=((self.root / out).stat().st_mtime_ns - began_ns) / 1e9)
+
+    def edit(self, name: str) -> None:
+        """Save the first unit with a variable of this name."""
+        source = self.root / generated_project.source_names(1)[0]
+        source.write_text(f"{generated_project.source_text(0)}int {name};\n")
+
+    def edited(self, argv: Sequence[str]) -> Spent:
+        """A whole run after an edit that no run has seen."""
+        self.edit(f"edited_at_{time.time_ns()}")
+        return self.run(*argv)
 
     def write_paths(self) -> None:
         """What the C program stats: every source, header and object."""
@@ -171,6 +180,7 @@ class _Cases:
         self._memory()
         self._touched()
         self._edited()
+        self._edited_and_linked(runs)
 
     def _large(self, target: BenchTarget) -> BenchTarget | None:
         """`target` where the project is as large as it is meant for."""
@@ -259,6 +269,18 @@ class _Cases:
         case = f"one edit, {bench.units} units, until compiled"
         target = self._large(ratio_at_most(2))
         self._recorder.add(measured(self._recorder.suite, case, ours, "ms", "ninja", theirs, target))
+
+    def _edited_and_linked(self, runs: int) -> None:
+        """Whole runs, to the end of the link and of the process."""
+        bench = self._bench
+        for _ in range(2):  # as in `_no_op`
+            bench.run(*DOIT)
+        ways = {"ninja": self._ninja, "doit": DOIT, "hotplate": HOTPLATE}
+        commands = {name: partial(bench.edited, argv) for name, argv in ways.items()}
+        times = self._interleaved("one edit, total", commands, runs)
+        for ours in ("doit", "hotplate"):
+            wall, cpu = self._large(ratio_at_most(2)), self._large(ratio_at_most(3))
+            self._row("one edit, total", times, ours, "ninja", wall, cpu)
 
     def cold_and_restore(self) -> None:
         """With this machine's own compiler."""

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.editor.watch import FINISHED
 from pipeline.effects.process import background
 from pipeline.engine.execution import placed_command
 from pipeline.fastpath import quick_build
@@ -27,6 +28,7 @@ from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.engine import DOIT, LARGE, GeneratedBench
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import BenchTarget, at_most, measured, ratio_at_most
+from pipeline.measure.bench.watch import watched
 from pipeline.measure.child import Spent, run_program
 from pipeline.measure.experiment import repeated
 from pipeline.model import Failure
@@ -269,9 +271,44 @@ def _large(recorder: Recorder, bench: LiveBench, runs: int) -> None:
             "python": lambda: run([sys.executable, "-c", "pass"]),
         }
         times = repeated(commands, runs, partial(recorder.step, f"verdicts, {LARGE} units"))
+        edits = _edits_of_many(recorder, bench, project, ninja, runs)
     in_ms = {name: [1000 * spent.wall_s for spent in found] for name, found in times.items()}
     case = f"hotplate, nothing changed, {LARGE} units, {{}}"
     target = ratio_at_most(0.15)
     for who, name, limit in (("compiled client", "quick", target), ("script", "script", None)):
         recorder.add(measured(recorder.suite, case.format(who), in_ms[name], "ms", "ninja", in_ms["ninja"], limit))
     recorder.add(measured(recorder.suite, "python -c pass", in_ms["python"], "ms", "ninja", in_ms["ninja"]))
+    for who in ("compiled client", "doit watch"):
+        case = f"one edit, total, {LARGE} units, {who}"
+        recorder.add(measured(recorder.suite, case, edits[who], "ms", "ninja", edits["ninja"], ratio_at_most(1)))
+
+
+def _edits_of_many(
+    recorder: Recorder, bench: LiveBench, project: GeneratedBench, ninja: str, runs: int
+) -> Mapping[str, Sequence[float]]:
+    """From the save of one unit to the end of its link, ms: through the service, under `doit watch`, by ninja."""
+    run = partial(bench.run, cwd=project.root, env=project.env)
+
+    def edited(*argv: str | Path) -> float:
+        project.edit(f"edited_at_{time.time_ns()}")
+        return 1000 * run(argv).wall_s
+
+    client = (bench.quick.script, "compile", "link")
+    for _ in range(3):  # the first starts the runner
+        edited(*client)
+    took: dict[str, list[float]] = {"ninja": [], "compiled client": [], "doit watch": []}
+    for number in range(runs):
+        recorder.step(f"edits, {LARGE} units", number, runs)
+        bench.until_known(project.root, project.env)  # as when a person types
+        took["compiled client"].append(edited(*client))
+        took["ninja"].append(edited(ninja))
+        run(client)
+    env = {**project.env, "XDG_RUNTIME_DIR": str(bench.runtime)}
+    with watched(project.root, env) as lines:
+        for number in range(runs):
+            recorder.step(f"saves under `doit watch`, {LARGE} units", number, runs)
+            time.sleep(1.0)  # at rest, with a run in reserve
+            began_s = time.perf_counter()
+            project.edit(f"edited_at_{time.time_ns()}")
+            took["doit watch"].append(1000 * (lines.until(FINISHED.__eq__) - began_s))
+    return took

@@ -7,6 +7,7 @@ touch the project or its cache.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -34,7 +35,7 @@ TIMEOUT_S = 60.0
 BROKEN = "int broken( {\n"
 
 
-class _Lines:
+class WatchLines:
     """The lines of a process with the instants at which they came."""
 
     def __init__(self, streams: Sequence[IO[bytes]]) -> None:
@@ -68,18 +69,11 @@ def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> Non
         scratch = DeployBench(build, Path(directory))
         source = scratch.project / name
         text = source.read_text()
-        group = Group()
-        try:
-            child = group.start([sys.executable, "-m", "doit", "watch"], scratch.project, scratch.scratch.env)
-            assert child.stdout is not None and child.stderr is not None
-            lines = _Lines((child.stdout, child.stderr))
-            recorder.step("the first build of `doit watch`")
-            lines.until(FINISHED.__eq__)
+        recorder.step("the first build of `doit watch`")
+        with watched(scratch.project, scratch.scratch.env) as lines:
             for number in range(runs):
                 recorder.step("saves under `doit watch`", number, runs)
                 _saves(times, lines, source, text, number)
-        finally:
-            group.kill()
         recorder.step("saves and `hotplate compile link`")
         _hooks(times, scratch, source, text, runs)
         recorder.step("the compiler alone")
@@ -87,7 +81,21 @@ def measure(build: Build, recorder: Recorder, options: Mapping[str, Any]) -> Non
     recorder.add(*_rows(recorder.suite, times))
 
 
-def _saves(times: dict[str, list[float]], lines: _Lines, source: Path, text: str, number: int) -> None:
+@contextlib.contextmanager
+def watched(root: Path, env: Mapping[str, str]) -> Iterator[WatchLines]:
+    """A `doit watch` after its first build, and what it says. Raises RuntimeError when it does not come up."""
+    group = Group()
+    try:
+        child = group.start([sys.executable, "-m", "doit", "watch"], root, env)
+        assert child.stdout is not None and child.stderr is not None
+        lines = WatchLines((child.stdout, child.stderr))
+        lines.until(FINISHED.__eq__)
+        yield lines
+    finally:
+        group.kill()
+
+
+def _saves(times: dict[str, list[float]], lines: WatchLines, source: Path, text: str, number: int) -> None:
     """One round: a touch, a comment, an error, its repair."""
 
     def save(content: str | None, name: str, found: Callable[[str], bool]) -> None:

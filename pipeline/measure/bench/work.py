@@ -26,7 +26,6 @@ from cache.stamps import next_tick
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.fastpath import DIRECTORY
-from pipeline.measure.bench import generated_project
 from pipeline.measure.bench import kept as counters
 from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.engine import GeneratedBench
@@ -141,6 +140,7 @@ class _Built(NamedTuple):
     units: int
     programs: dict[str, Counted]
     edited: Counted
+    edited_directly: Counted
     touched: Counted
     restored: Counted
 
@@ -191,14 +191,16 @@ def _built(directory: Path, units: int, site: Path) -> _Built:
     counter.run(*plain)
     programs = {"hotplate": ("hotplate", "compile", "link"), "doit": doit, "plain doit": plain}
     counts = {name: counter.run(*argv, COUNT_INSTRUCTIONS="1") for name, argv in programs.items()}
-    source = project.root / generated_project.source_names(1)[0]
-    source.write_text(generated_project.source_text(0) + "int edited;\n")
+    project.edit("edited")
     edited = counter.run(*doit)
+    counter.run(*doit)
+    project.edit("edited_again")
+    edited_directly = counter.run("hotplate", "compile", "link", COUNT_INSTRUCTIONS="1")
     counter.run(*doit)
     project.touch_all()
     touched = counter.run(*doit)
     project.put_away("build")
-    return _Built(units, counts, edited, touched, counter.run(*doit))
+    return _Built(units, counts, edited, edited_directly, touched, counter.run(*doit))
 
 
 Take = Callable[[Counted], int]
@@ -242,6 +244,23 @@ def _edit_rows(small: _Built, large: _Built) -> Iterator[BenchRow]:
             slope, fixed = _split(few, many, take)
             yield BenchRow(SUITE, f"{case}: {what} per unit", slope, "")
             yield BenchRow(SUITE, f"{case}: {what} fixed", fixed, "")
+    yield from _direct_edit_rows(small.edited_directly, large.edited_directly)
+
+
+def _direct_edit_rows(few: Counted, many: Counted) -> Iterator[BenchRow]:
+    """One unit edited, without doit: a unit that is not edited costs what the loop of stats and one link cost."""
+    case = "one edit, hotplate"
+    takes: dict[str, Take] = {
+        INSTRUCTIONS: lambda counted: counted.instructions,
+        "stats": lambda counted: counted.stats,
+    }
+    for unit, take in takes.items():
+        slope, fixed = _split(few, many, take)
+        yield BenchRow(SUITE, f"{case}: {unit} per unit", slope, unit)
+        yield BenchRow(SUITE, f"{case}: {unit} fixed", fixed, unit)
+    doit = sum(name.partition(".")[0] == "doit" for name in many.modules)
+    yield BenchRow(SUITE, f"{case}: {WITHOUT_STANDARD}", len(_beside_standard(many.modules)), "")
+    yield BenchRow(SUITE, f"{case}: modules of doit imported", doit, "")
 
 
 def _restore_rows(few: Counted, many: Counted) -> Iterator[BenchRow]:
