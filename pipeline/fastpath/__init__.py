@@ -141,13 +141,18 @@ class Snapshot:
 
     def paths_at(self, places: "Sequence[int]") -> "dict[int, bytes]":
         """The paths of the files at these places of the listing."""
-        wanted = set(places)
-        found = {}
-        first = 0
-        for directory, *names in self.groups():
-            for place in wanted.intersection(range(first, first + len(names))):
-                found[place] = directory + names[place - first]
-            first += len(names)
+        found: dict[int, bytes] = {}
+        wanted = sorted({place for place in places if place >= 0}, reverse=True)
+        end = 0
+        for text in self.listing[STAMP_BYTES * self.count : -2].split(b"\0\0"):
+            if not wanted:
+                break
+            first, end = end, end + text.count(b"\0")
+            if wanted[-1] < end:  # a group that holds none is not taken apart
+                directory, *names = text.split(b"\0")
+                while wanted and wanted[-1] < end:
+                    place = wanted.pop()
+                    found[place] = directory + names[place - first]
         return found
 
 

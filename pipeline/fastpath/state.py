@@ -35,6 +35,7 @@ from pipeline.fastpath import (
     identity,
     load,
     moved,
+    native_loop,
     stamp_of,
     state_path,
     touched,
@@ -390,7 +391,10 @@ class FastPathState:
                 numbers[3 * place : 3 * place + 3] = array("Q", listed)
         token = os.urandom(8).hex()
         names = former.listing[STAMP_BYTES * former.count :]
-        listing, loop = numbers.tobytes() + names, helper(former.used_count)
+        # The one that answered until now will do: to find out which one would be made now takes longer.
+        worth = former.helper if former.used_count >= native_loop.WORTH_FILES else None
+        same = worth and native_loop.trusted(worth, stamp_of)
+        listing, loop = numbers.tobytes() + names, worth if same else helper(former.used_count)
         snapshot = _with(former, answers={}, token=token, listing=listing, helper=loop)
         return self._write(snapshot, usage, contents)
 
