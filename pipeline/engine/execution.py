@@ -97,7 +97,7 @@ def execute(
                 message = f"its output {name} is a directory; remove it, and declare the files in it"
                 return Executed(failure=ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message))
             raise
-        last, directory = directory, posixpath.dirname(path)
+        last, directory = directory, path.rpartition("/")[0]
         if directory != last and not os.path.isdir(directory):  # noqa: PTH112 - asking is cheaper than making
             Path(directory).mkdir(parents=True, exist_ok=True)
     try:

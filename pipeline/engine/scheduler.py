@@ -43,11 +43,11 @@ class _StageRun:
         self.indices = [n for n, action in enumerate(graph.order) if action.stage is stage]
         self._states = dict.fromkeys(self.indices, ActionState.WAITING)
         self._waits = {n: sum(need in self._states for need in graph.needs[n]) for n in self.indices}
-        self._users: dict[int, list[int]] = {n: [] for n in self.indices}
+        self._users: dict[int, list[int]] = {}
         for n in self.indices:
             for need in graph.needs[n]:
-                if need in self._users:
-                    self._users[need].append(n)
+                if need in self._states:
+                    self._users.setdefault(need, []).append(n)
         skipped = workspace.skipped
         self.skipped = skipped.actions.get(stage, 0) if skipped is not None else 0
         self.counts = dict.fromkeys(("compiled", "linked", "built", "restored", "up_to_date", "failed", "not_run"), 0)
@@ -94,6 +94,8 @@ class _StageRun:
         if index in self.causes:
             # It was performed: what was seen of its outputs before says nothing any more.
             self._look.invalidate(action)
+            if action.count_as == "compiled":
+                self._look.entries.pop(action.inputs[0], None)  # nobody else reads a source; there may be very many
         if done.state is ActionState.UP_TO_DATE:
             self.causes.pop(index, None)
         if done.state is ActionState.EXECUTED:
@@ -104,7 +106,7 @@ class _StageRun:
             self.failures.append(done.failure)
             return []
         ready = []
-        for user in self._users[index]:
+        for user in self._users.get(index, ()):
             self._waits[user] -= 1
             if self._waits[user] == 0:
                 self.set(user, ActionState.READY)
