@@ -91,8 +91,10 @@ def write_atomic(
     mode: int = 0o644,
     own: bool = False,
     sharing: Sharing | None = None,
+    head: bytes = b"",
 ) -> None:
-    """Replace `path` by `data`, making its directory when that is missing. Raises OSError; then nothing has changed.
+    """Replace `path` by `head` and `data`, making its directory when that is missing. Raises OSError; then nothing has
+    changed.
 
     `durable` waits for the disk before the rename, so that a power cut cannot leave the name with missing bytes; it
     can still undo the rename, which every user of this must be able to bear. Files that carry their own checksum and
@@ -108,6 +110,8 @@ def write_atomic(
         handle = os.open(temp, NEW_FILE, mode)
     try:
         try:
+            if head:
+                write_all(handle, head)
             write_all(handle, data)
             if sharing is not None:
                 sharing.share(handle)

@@ -200,7 +200,10 @@ class StampTable:
     def _is_marked(self, data: bytes) -> bool:
         if data[:4] == _ELF:
             return False  # no compiler takes that for a text; most of what is built is one
-        return any(mark in data for mark in self._marks)
+        for mark in self._marks:  # noqa: SIM110 - for each file that is made
+            if mark in data:
+                return True
+        return False
 
     def _put(self, path: str, entry: Entry) -> None:
         with self._lock:
@@ -321,7 +324,7 @@ class StampTable:
             hashed = None if digest else data
             digest = digest or hashlib.sha256(data).hexdigest()
         steady = before == after and size == before.size
-        stamp = before._replace(size=size)
+        stamp = before if size == before.size else before._replace(size=size)
         return Entry(stamp, name, digest, steady and past, marked), hashed
 
     def _of_size(self, size: int, old: Entry | None) -> dict[str, str]:

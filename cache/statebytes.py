@@ -41,8 +41,13 @@ def beginning(kind: str) -> bytes:
 
 def encode(kind: str, value: "Any") -> bytes:
     """The bytes of a state file."""
+    return b"".join(encoded_parts(kind, value))
+
+
+def encoded_parts(kind: str, value: "Any") -> "tuple[bytes, bytes]":
+    """The same in two parts, to be written one after the other: that of a large project is megabytes long."""
     body = marshal.dumps(value, _MARSHAL_FORMAT)
-    return beginning(kind) + f"{crc32(body):08x} {len(body)}\n".encode() + body
+    return beginning(kind) + f"{crc32(body):08x} {len(body)}\n".encode(), body
 
 
 def decode(kind: str, data: bytes) -> "tuple[Any, str]":

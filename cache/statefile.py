@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.durable import open_regular, read_file, write_atomic
-from cache.statebytes import beginning, decode, encode
+from cache.statebytes import beginning, decode, encode, encoded_parts
 
 __all__ = ["decode", "encode", "load", "load_named", "name_of", "save"]
 
@@ -54,4 +54,5 @@ def name_of(path: Path, kind: str) -> bytes:
 def save(path: Path, kind: str, value: Any) -> None:
     """Replace `path`, even a directory there. Raises OSError; then the old file is still there. Not synced: losing it
     costs work only."""
-    write_atomic(path, encode(kind, value), durable=False, own=True)
+    head, body = encoded_parts(kind, value)
+    write_atomic(path, body, durable=False, own=True, head=head)

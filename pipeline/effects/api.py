@@ -50,7 +50,8 @@ class Children(Protocol):
         ...
 
     def ended(self, timeout_s: float) -> Sequence[tuple[object, Completed | BaseException]]:
-        """What has ended, with what `run` would have returned or raised. Waits for one, or for `wake`, so long."""
+        """What has ended, with what `run` would have returned or raised. Waits for one so long, or until `wake` or
+        until something is printed: then it may be none."""
         ...
 
     def wake(self) -> None:

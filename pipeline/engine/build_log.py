@@ -71,6 +71,8 @@ class BuildRecords:
         self.unrecorded: dict[str, str] = dict(made) if _is_unrecorded(made) else {}
         """Outputs that were made and that no record holds (any more): path -> SHA-256, `""` if it is not known since
         the action may have been killed."""
+        self._checked: set[str] = set()
+        """Whose row was found to be one of ours, or was made here: it need not be looked through again."""
         self._long: dict[str, tuple[bytes, _Decoded | None]] = {}
         """Rows that take long to decode, as they were last."""
         self._shared: dict[Any, Any] = {}
@@ -119,7 +121,12 @@ class BuildRecords:
             return None
         data = row[0]
         if len(data) < _LONG:
-            return _row(data)
+            if name in self._checked:
+                return marshal.loads(data)  # type: ignore[no-any-return]
+            decoded = _row(data)
+            if decoded is not None:
+                self._checked.add(name)
+            return decoded
         known = self._long.get(name)
         if known is None or known[0] is not data:
             known = self._long[name] = (data, _row(data))
@@ -147,6 +154,7 @@ class BuildRecords:
         if self._rows.get(name) != new and self.get(name) != record:
             self._dissolve(name)
             self._rows[name] = new
+            self._checked.add(name)
             self.changed = True
             if len(row) >= _LONG:
                 self._long[name] = (row, (record.inputs, record.outputs, command.depfile, record.key))
@@ -157,6 +165,7 @@ class BuildRecords:
     def drop(self, name: str) -> None:
         """Forget it; without one, nothing happens."""
         self._dissolve(name)
+        self._checked.discard(name)
         if self._rows.pop(name, None) is not None:
             self.changed = True
 

@@ -52,6 +52,8 @@ class Discovery:
         self._plain_sets: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._shadowed: dict[object, tuple[str, ...]] = {}
         self._includes = IncludeShadows(workspace.searches, workspace.resolve, self._normalised, self._plain)
+        self._unmarked: tuple[Entry, ...] = ()
+        """The files of the last set that hides nothing."""
         self._hidden: dict[str, tuple[c_source.Hidden, tuple[str, ...]]] = {}
 
     def from_depfile(self, action: Action) -> Reported | str:
@@ -193,12 +195,15 @@ class Discovery:
     ) -> CandidateSet:
         """`candidate` and what the texts say that the depfile does not; `found` is what its files hold. Reads only
         files that are marked."""
-        if action.count_as != "compiled":
+        if action.count_as != "compiled" or (
+            found.entries is self._unmarked and not any(entry.marked for _, entry in inputs)
+        ):
             return candidate
         paths = [path for path, _ in (*inputs, *found.discovered)]
         entries = [*(entry for _, entry in inputs), *found.entries]
         marked = [(path, entry) for path, entry in zip(paths, entries, strict=True) if entry.marked]
         if not marked:
+            self._unmarked = found.entries  # most compiles share theirs
             return candidate
         search, wanted = self._includes.search_of(action).every, dict[str, None]()
         texts = {path: self._read(path, entry) for path, entry in marked}

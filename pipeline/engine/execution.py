@@ -82,6 +82,7 @@ def execute(
     the runner was cancelled; outputs are gone then."""
     outputs = made_files(workspace, action)
     workspace.build_place.checked(outputs)
+    directory = ""
     for path in outputs:
         try:
             if action.is_users:
@@ -96,8 +97,8 @@ def execute(
                 message = f"its output {name} is a directory; remove it, and declare the files in it"
                 return Executed(failure=ActionFailure(action.name, FailureKind.OUTPUT_MISSING, message))
             raise
-        directory = posixpath.dirname(path)
-        if not os.path.isdir(directory):  # noqa: PTH112 - almost always there, and asking is cheaper than making
+        last, directory = directory, path.rpartition("/")[0]
+        if directory != last and not os.path.isdir(directory):  # noqa: PTH112 - asking is cheaper than making
             Path(directory).mkdir(parents=True, exist_ok=True)
     try:
         if action.builtin:
@@ -217,6 +218,13 @@ def _placed(workspace: Workspace, word: str, said_root: str) -> str:
     it."""
     if "{" not in word:
         return word
+    known = workspace.placed_words.get((word, said_root))
+    if known is None:
+        known = workspace.placed_words[word, said_root] = _placed_now(workspace, word, said_root)
+    return known
+
+
+def _placed_now(workspace: Workspace, word: str, said_root: str) -> str:
     root = str(workspace.root)
     word = word.replace("{root}", said_root)
     for place, directory in workspace.places.items():

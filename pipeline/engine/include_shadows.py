@@ -30,6 +30,7 @@ class IncludeShadows:
         stands in keys; `plain`: such a path without `..` where that names the same file."""
         self._resolve, self._normalised, self._plain = resolve, normalised, plain
         self._directives: dict[str, Directives] = {}
+        self._by_lines: dict[str, Directives] = {}
         self._alike: dict[Directives, Directives] = {}
         self._searches = searches
         self._in_keys: dict[IncludeSearch, IncludeSearch] = {}
@@ -56,19 +57,20 @@ class IncludeShadows:
         """Where a new file would be found first, sorted; some of these may be there. `headers` as the compiler spelt
         them. The same for sources of one directory that include the same."""
         search, source = self.search_of(action), action.inputs[0]
-        case = (search, posixpath.dirname(source), self._read(source), headers)
+        found = self._now(source)
+        case = (search, posixpath.dirname(source), found, headers)
         known = self._places.get(case)
         if known is None:
-            known = self._places[case] = tuple(sorted(self._places_of(search, source, headers)))
+            known = self._places[case] = tuple(sorted(self._places_of(search, source, found, headers)))
         return known
 
-    def _places_of(self, search: IncludeSearch, source: str, headers: tuple[str, ...]) -> set[str]:
+    def _places_of(self, search: IncludeSearch, source: str, found: Directives, headers: tuple[str, ...]) -> set[str]:
         of_headers, computed = self._of_headers(search, headers)
-        own = include_search.shadows(search, source, self._read(source), self._was_read(headers))
+        own = include_search.shadows(search, source, found, self._was_read(headers))
         forced = include_search.forced_places(search, self._was_read(headers)) if search.forced else NOTHING_FORCED
         places = {*of_headers.places, *own.places, *forced.places}
-        if computed or self._read(source).computed:
-            beside = [*computed, *([source] if self._read(source).computed else [])]
+        if computed or found.computed:
+            beside = [*computed, *([source] if found.computed else [])]
             unexplained: Sequence[str] = headers
         else:
             beside = [source, *headers]
@@ -104,15 +106,28 @@ class IncludeShadows:
 
         return was_read
 
-    def _read(self, path: str) -> Directives:
-        found = self._directives.get(path)
+    def _read(self, header: str) -> Directives:
+        found = self._directives.get(header)
         if found is None:
-            try:
-                found = include_search.directives(os.fsdecode(read_file(self._resolve(path))))
-            except OSError:
-                found = UNREADABLE
-            # Ten thousand sources that include the same share what is known about it.
-            self._directives[path] = found = self._alike.setdefault(found, found)
+            found = self._directives[header] = self._now(header)
+        return found
+
+    def _now(self, path: str) -> Directives:
+        """What the file says now. A source is read by one action, or by very few, so that nothing is kept of it."""
+        try:
+            return self._directives_of(os.fsdecode(read_file(self._resolve(path))))
+        except OSError:
+            return UNREADABLE
+
+    def _directives_of(self, text: str) -> Directives:
+        """Ten thousand sources that include the same share what is known about it."""
+        said = include_search.said_lines(text)
+        found = self._by_lines.get(said) if said else None
+        if found is None:
+            found = include_search.directives(text)
+            found = self._alike.setdefault(found, found)
+            if said and not found.computed:
+                self._by_lines[said] = found
         return found
 
     def _directories(self, directories: Sequence[str]) -> tuple[str, ...]:

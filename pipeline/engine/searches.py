@@ -21,11 +21,16 @@ class CommandSearches:
     def __init__(self, read: Callable[[str], str | None] = lambda path: None) -> None:
         self._read = read
         self._known: dict[object, IncludeSearch] = {}
+        self._lately: dict[int, tuple[Action, IncludeSearch]] = {}
+        """Of the last actions that were asked about, by identity: each is more than once."""
 
     def of(self, action: Action) -> IncludeSearch:
         """The search of a compile. Its own files are not among `others`: they are no directories."""
         if action.statement is not None:
             return self._of_statement(action, action.statement)
+        lately = self._lately.get(id(action))
+        if lately is not None and lately[0] is action:
+            return lately[1]
         source = action.inputs[0] if action.inputs else ""
         # A source that is named twice may be an option's too; what a response file says may change meanwhile.
         if action.argv.count(source) != 1 or "@" in "".join(action.argv):
@@ -37,6 +42,9 @@ class CommandSearches:
             found = include_search.of_command(flags, action.env, self._read)
             known = found._replace(others=tuple(filter(None, found.others)))
             self._known[flags, action.env] = known
+        if len(self._lately) >= _LATELY:
+            self._lately = {}
+        self._lately[id(action)] = (action, known)
         return known
 
     def _of_statement(self, action: Action, statement: Statement) -> IncludeSearch:
@@ -51,6 +59,7 @@ class CommandSearches:
         return known
 
 
+_LATELY = 64
 _OWN = re.compile(r"\.(?:c|cc|cpp|cxx|c\+\+|C|s|S|sx|o|obj|d)\Z")
 """The source, the object and the depfile of a compile: no directories."""
 

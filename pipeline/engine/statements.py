@@ -37,7 +37,8 @@ def execute_statement(workspace: Workspace, action: Action) -> Steps[Executed]:
     assert statement is not None
     outputs = [workspace.resolve(path) for path in action.outputs]
     for path in filter(None, (*outputs, workspace.resolve(action.depfile) if action.depfile else "")):
-        Path(posixpath.dirname(path)).mkdir(parents=True, exist_ok=True)
+        if not os.path.isdir(directory := posixpath.dirname(path)):  # noqa: PTH112 - asking is cheaper than making
+            Path(directory).mkdir(parents=True, exist_ok=True)
     if statement.evidence:
         for path in outputs:
             workspace.former.set_aside(path)

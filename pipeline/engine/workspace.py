@@ -139,6 +139,8 @@ class Workspace:
         tools = ((name, tool) for name, tool in steps.tools.items() if ":" not in name)  # those of statements have one
         self.places = {f"{{{name}_dir}}": posixpath.dirname(tool.path) for name, tool in tools}
         self.places |= steps.symbols
+        self.placed_words: dict[tuple[str, str], str] = {}
+        """(word of a command, what it is told of the root) -> how it is said here; few of them, said by all."""
         self.symbols: Mapping[str, str] = {"{root}": str(self.root), **steps.symbols}
         """Placeholder -> directory of this machine, for words of statements."""
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()

@@ -231,6 +231,14 @@ UNREADABLE = Directives((), True)
 """What a text includes that could not be read."""
 
 
+def said_lines(text: str) -> str:
+    """The lines of which what `directives` gives follows, where it is not computed; `""` where those alone do not tell.
+    A tenth of its price, so that sources which include the same need be read closely once."""
+    if "\\" in text or "/*" in text:
+        return ""
+    return "\n".join([line for line in text.split("\n") if "include" in line or "import" in line or "embed" in line])
+
+
 def directives(text: str) -> Directives:
     """The directives of a text, whether their conditions hold or not, also those that stand in what only looks like a
     comment."""

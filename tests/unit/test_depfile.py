@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.formats import include_search
 from pipeline.formats.depfile import normalise, parse, shadows
 from pipeline.formats.include_search import of_command
 
@@ -93,3 +95,42 @@ def test_shadows_of_the_compilers_own_header() -> None:
 
 def test_a_header_found_beside_its_user_has_no_shadow() -> None:
     assert shadows([], ["src/a.c"], ["src/h.h"]) == ()
+
+
+PIECES = (
+    *(
+        '#include "a.h"',
+        "# include <b.h>\r",
+        '  #include_next "a.h" // x',
+        "%:include <c>",
+        "??=import <d>",
+        '#embed "e"',
+    ),
+    *("#include MACRO", "#include // no", '#define MACRO "m.h"', "int include;", "#incl", '#include "a b.h" int', ""),
+    *(
+        "/* #include <no> */",
+        "/*",
+        "*/",
+        "#include \\",
+        '"f.h"',
+        "int x = 1; /* y */",
+        "#\tinclude\t<g.h>",
+        "\f#include <h>",
+    ),
+)
+
+
+def test_the_lines_that_tell_tell_as_much_as_the_text() -> None:
+    """Whatever stands between them; unless a macro is asked for, which stands in any line."""
+    random = Random(5)
+    told = 0
+    for _ in range(4000):
+        text = "\n".join(random.choices(PIECES, k=random.randint(1, 7)))
+        said = include_search.said_lines(text)
+        found = include_search.directives(text)
+        if said:
+            assert found.computed == include_search.directives(said).computed
+            if not found.computed:
+                told += 1
+                assert found == include_search.directives(said), text
+    assert told > 200

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from cache.actions import ActionCache, ActionResult
+from cache.digest import ActionKey
+from cache.stamps import Entry, StampTable
 from pipeline.engine.results import CHANGED
 from tests.unit.engine_space import EngineSpace
 
@@ -84,3 +88,31 @@ def test_what_has_ended_is_kept_when_the_run_is_interrupted(space: EngineSpace) 
     space.tools.during = lambda name: None
     again = space.build()
     assert again.ok and made > 0 and sum(name.endswith(".c") for name in again.ran) == 23 - made
+
+
+def test_headers_are_looked_at_once_for_what_ended_together(
+    space: EngineSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    are_still = StampTable.are_still
+
+    def counted(table: StampTable, places: Sequence[str], entries: Sequence[Entry]) -> bool:
+        looks.extend(place for place in places if place.endswith("inc/a.h"))
+        return are_still(table, places, entries)
+
+    monkeypatch.setattr(StampTable, "are_still", counted)
+    assert space.build().count("compiled") == 23
+    assert len(looks) <= 4
+
+
+def test_the_next_starts_before_what_has_ended_is_booked(space: EngineSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    record = ActionCache.record
+
+    def counted(cache: ActionCache, key: ActionKey, result: ActionResult) -> None:
+        started.append(len(space.tools.ran))
+        record(cache, key, result)
+
+    monkeypatch.setattr(ActionCache, "record", counted)
+    assert space.build().ok
+    assert started[0] >= 4  # two workers: the first two have ended, and two more run
