@@ -15,6 +15,7 @@ from cache.durable import read_file
 from pipeline.engine.searches import CommandSearches
 from pipeline.formats import include_search
 from pipeline.formats.include_search import UNREADABLE, Directives, IncludeSearch, Shadows
+from pipeline.formats.include_ways import IncludeWays
 from pipeline.model import Action
 
 Rename = Callable[[str], str]
@@ -34,6 +35,7 @@ class IncludeShadows:
         self._alike: dict[Directives, Directives] = {}
         self._searches = searches
         self._in_keys: dict[IncludeSearch, IncludeSearch] = {}
+        self._ways: dict[IncludeSearch, IncludeWays] = {}
         self._places: dict[object, tuple[str, ...]] = {}
         self._headers: dict[object, tuple[Shadows, tuple[str, ...]]] = {}
 
@@ -66,7 +68,7 @@ class IncludeShadows:
 
     def _places_of(self, search: IncludeSearch, source: str, found: Directives, headers: tuple[str, ...]) -> set[str]:
         of_headers, computed = self._of_headers(search, headers)
-        own = include_search.shadows(search, source, found, self._was_read(headers))
+        own = self._ways_of(search).shadows([(source, found)], self._was_read(headers))
         forced = include_search.forced_places(search, self._was_read(headers)) if search.forced else NOTHING_FORCED
         places = {*of_headers.places, *own.places, *forced.places}
         if computed or found.computed:
@@ -78,23 +80,24 @@ class IncludeShadows:
             unexplained = [header for header in headers if header not in known]
         if unexplained:
             near = dict.fromkeys(posixpath.dirname(path) for path in beside if not path.startswith("{"))
-            places.update(include_search.unexplained(search, near, unexplained))
+            places |= self._ways_of(search).unexplained([*near], unexplained)
         return places
 
     def _of_headers(self, search: IncludeSearch, headers: tuple[str, ...]) -> tuple[Shadows, tuple[str, ...]]:
         """What the headers' own directives say, and which headers include what cannot be told."""
         known = self._headers.get((search, headers))
         if known is None:
-            was_read = self._was_read(headers)
-            places: set[str] = set()
-            explained: set[str] = set()
-            for header in headers:
-                found = include_search.shadows(search, header, self._read(header), was_read)
-                places |= found.places
-                explained |= found.explained
+            files = [(header, self._read(header)) for header in headers]
+            found = self._ways_of(search).shadows(files, self._was_read(headers))
             computed = tuple(header for header in headers if self._read(header).computed)
-            known = self._headers[search, headers] = Shadows(frozenset(places), frozenset(explained)), computed
+            known = self._headers[search, headers] = found, computed
         return known
+
+    def _ways_of(self, search: IncludeSearch) -> IncludeWays:
+        found = self._ways.get(search)
+        if found is None:
+            found = self._ways[search] = IncludeWays(search)
+        return found
 
     def _was_read(self, headers: Sequence[str]) -> Callable[[str], str]:
         names = {self._plain(header): header for header in headers}

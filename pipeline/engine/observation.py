@@ -41,6 +41,9 @@ def made_elsewhere(workspace: Workspace, action: Action) -> CandidateSet | None:
     return CandidateSet(tuple(sorted(names - known)), ())
 
 
+_MAP = "-fdebug-prefix-map="
+
+
 def _said_anew(workspace: Workspace, action: Action) -> tuple[str, ...] | None:
     """The inputs that its last run had not, of a statement that ninja would not run although it is another one to us:
     its command is the same but for how keys write directories (another kind of project, other `places`) and the maps
@@ -53,9 +56,12 @@ def _said_anew(workspace: Workspace, action: Action) -> tuple[str, ...] | None:
     def placed(path: str) -> str:
         return workspace.resolve(workspace.placed(path))
 
+    own = f"{_MAP}{workspace.root}="  # there or not by `prefix_map` alone
+
     def spelt(command: Command) -> Command:
-        words = [word for word in map(workspace.placed, command.argv) if not word.startswith("-fdebug-prefix-map=")]
-        return command._replace(argv=tuple(words), inputs=())
+        words = map(workspace.placed, command.argv)
+        kept = [word for word in words if not word.startswith(_MAP) or word.startswith(own)]
+        return command._replace(argv=tuple(kept), inputs=())
 
     if spelt(record.command) != spelt(now):
         return None

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.formats import include_search
 from pipeline.formats.include_search import IncludeSearch
+from pipeline.formats.include_ways import IncludeWays
 
 _ESCAPED = re.compile(r"(?<!\\)\\((?:\\\\)*)([ \t])")
 _SPACE, _TAB = "\0s", "\0t"
@@ -74,5 +75,5 @@ def shadows(search: Sequence[str], sources: Iterable[str], headers: Sequence[str
     """
     present = set(headers)
     quoted = [posixpath.dirname(path) for path in (*sources, *headers) if not path.startswith(("/", "{"))]
-    places = include_search.unexplained(IncludeSearch(bracket=tuple(search)), dict.fromkeys(quoted), headers)
-    return tuple(sorted(set(places) - present))
+    places = IncludeWays(IncludeSearch(bracket=tuple(search))).unexplained([*dict.fromkeys(quoted)], headers)
+    return tuple(sorted(places - present))

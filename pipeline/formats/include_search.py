@@ -285,29 +285,6 @@ def chains(search: IncludeSearch, path: str, found: Directives) -> Iterator[tupl
             yield directive, tuple(dict.fromkeys(where))
 
 
-def shadows(
-    search: IncludeSearch,
-    path: str,
-    found: Directives,
-    was_read: Callable[[str], str],
-) -> Shadows:
-    """What the directives of one file say. `was_read` gives the name under which the file of a place was read, `""`
-    when it was not."""
-    places: set[str] = set()
-    explained: set[str] = set()
-    for directive, chain in chains(search, path, found):
-        names = [was_read(place) for place in chain]
-        read = [n for n, name in enumerate(names) if name]
-        if not read:
-            continue
-        # Which directory #include_next begins behind cannot be told: every file of the name may be the one it finds.
-        last = read[-1] if directive.is_next else read[0]
-        explained.update(name for name in names[: last + 1] if name)
-        places.update(place for place, name in zip(chain[:last], names, strict=False) if not name)
-        places.update(join(directory, directive.name) for directory in search.loose)
-    return Shadows(frozenset(places), frozenset(explained))
-
-
 def forced_places(search: IncludeSearch, was_read: Callable[[str], str]) -> Shadows:
     """The same for what -include and -imacros name, and for its precompiled form, which is looked for beside it."""
     places: set[str] = set()
@@ -323,16 +300,7 @@ def forced_places(search: IncludeSearch, was_read: Callable[[str], str]) -> Shad
     return Shadows(frozenset(places), frozenset(explained))
 
 
-def unexplained(search: IncludeSearch, beside: Iterable[str], headers: Sequence[str]) -> Iterator[str]:
-    """Where a file would be read instead of one of `headers`, however it is named: in the directories `beside`, and in
-    every directory of the search that may come before its own."""
-    for header in headers:
-        for name, earlier in _ways(header, search):
-            for directory in (*beside, *earlier):
-                yield join(directory, name)
-
-
-def _ways(header: str, search: IncludeSearch) -> list[tuple[str, Sequence[str]]]:
+def ways(header: str, search: IncludeSearch) -> list[tuple[str, Sequence[str]]]:
     """(name in the directive, directories searched before it was found) for each way to find `header`."""
     order = (*search.quote, *search.angled)
     ways: list[tuple[str, Sequence[str]]] = []

@@ -327,6 +327,18 @@ def test_an_object_that_depends_on_its_path_serves_no_other_checkout(tree: Calla
     assert one.build()["restored"] == ["util.o"]
 
 
+def test_objects_are_made_again_when_prefix_map_is_another(tmp_path: Path) -> None:
+    one = Tree(tmp_path / "one", tmp_path / "cache", "-g")
+    one.build()
+    assert os.fsencode(one.root) not in one.read("util.o")
+    none = DEPLOY.replace('directory = "out"', 'directory = "out"\nprefix_map = "none"')
+    one.write("deploy.toml", none % (tmp_path / "cache"))
+    assert {"main.o", "util.o"} <= set(one.build()["executed"])
+    assert os.fsencode(one.root) in one.read("util.o")
+    one.write("deploy.toml", DEPLOY % (tmp_path / "cache"))
+    assert {"main.o", "util.o"} <= set(one.build()["restored"])
+
+
 def test_without_a_prefix_map_debug_information_keeps_an_object_at_home(tmp_path: Path) -> None:
     deploy = DEPLOY.replace('directory = "out"', 'directory = "out"\nprefix_map = "none"')
     one, two = (Tree(tmp_path / name, tmp_path / "cache", "-g", deploy) for name in ("one", "other"))
