@@ -260,6 +260,9 @@ def expired(names: Iterable[str], keep: int) -> list[str]:
     """Which of these file names to delete, so that the `keep` newest transactions stay with all their files.
 
     Pure. The age is in the name; a name that does not begin with a transaction id is not ours and stays."""
+    names = list(names)
+    if len(names) <= keep:
+        return []
     ours = {name: tx for name in names if is_tx(tx := name.partition(".")[0])}
     newest = set(sorted(set(ours.values()), reverse=True)[: max(keep, 0)])
     return sorted(name for name, tx in ours.items() if tx not in newest)
