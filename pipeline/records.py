@@ -20,6 +20,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cache.named_tuple import NamedTuple
@@ -89,10 +90,45 @@ def json_text(value: Any, **options: Any) -> str:
     """`json.dumps` in ASCII; a number that is none, which JSON has no word for, is `null`. On stdout no string is a
     command to a CI service (`pipeline/text.py`)."""
     try:
-        text = json.dumps(value, ensure_ascii=True, allow_nan=False, **options)
+        text = _indented(value) if options == {"indent": 2} else None
+        if text is None:
+            text = json.dumps(value, ensure_ascii=True, allow_nan=False, **options)
     except ValueError:
         text = json.dumps(_finite_value(value), ensure_ascii=True, allow_nan=False, **options)
     return text.replace("##", r"#\u0023")
+
+
+_quoted = json.encoder.encode_basestring_ascii
+_WORDS = MappingProxyType({None: "null", True: "true", False: "false"})
+
+
+def _indented(value: Any, margin: str = "\n") -> str | None:
+    """What `json.dumps` makes of plain values with an indent of 2, for which it has a generator per level; None for
+    others. Raises ValueError for a number that is none."""
+    kind = type(value)
+    if isinstance(value, str):
+        return _quoted(value)
+    if value is None or kind is bool:
+        return _WORDS[value]
+    if kind is int:
+        return repr(value)
+    if kind is float:
+        if not math.isfinite(value):
+            raise ValueError(value)
+        return repr(value)
+    deeper = f"{margin}  "
+    if kind is dict:
+        parts = [_indented(item, deeper) for item in value.values()]
+        if None in parts or not all(isinstance(key, str) for key in value):
+            return None
+        lines = [f"{_quoted(key)}: {part}" for key, part in zip(value, parts, strict=True)]
+        return f"{{{deeper}{f',{deeper}'.join(lines)}{margin}}}" if lines else "{}"
+    if kind is list or kind is tuple:
+        items = [_indented(item, deeper) for item in value]
+        if None in items:
+            return None
+        return f"[{deeper}{f',{deeper}'.join(map(str, items))}{margin}]" if items else "[]"
+    return None
 
 
 def _finite_value(value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from virtualboard import faults as f
 from virtualboard import protocol as p
@@ -22,9 +23,11 @@ from virtualboard.efuse import EfuseFile
 from virtualboard.loader import LoaderModel
 from virtualboard.machine import HeldClock, Machine, MachineFactory, make_machine
 from virtualboard.nor import NorFlash
-from virtualboard.stub import GREETING, StubLoader, identify
 from virtualboard.timing import INSTANT, Timing
 from virtualboard.usb import JtagLines, Plug
+
+if TYPE_CHECKING:
+    from virtualboard.stub import StubLoader
 
 DEFAULT_BAUD = 115_200
 # A UART samples in the middle of ten bits: beyond about 4 % the stop bit is missed.
@@ -424,7 +427,7 @@ class Board:
 
     def _strike_in_write(self, struck: list[f.Fault], outcome: p.Outcome) -> None:
         """Faults of a write. The stub has acknowledged the block that it was writing, the ROM has not."""
-        if isinstance(self._loader, StubLoader):
+        if self._loader is not None and not isinstance(self._loader, LoaderModel):
             self._send(b"".join(map(slip.encode, outcome.frames)))
             self._reply = p.Outcome()
         for fault in struck:
@@ -438,6 +441,8 @@ class Board:
                 self._chip_baud = baud
                 self._bus.baud = max(1, baud)
             case p.RunRam(entry, int(generation), segments):
+                from virtualboard.stub import GREETING, StubLoader, identify
+
                 if self.trace is not None:
                     known = identify(self.chip, entry, [data for _, data in segments], [at for at, _ in segments])
                     assert known is not None

@@ -243,7 +243,9 @@ class Rv32Machine:
             if self._stopped:
                 return 0
         early = max(budget // 2, 1)
-        self._sites.begin(self._register(reg.PC), armed=line is not None)
+        start = self._register(reg.PC)
+        self._windows.touch(start)  # or its first block would be executed before anybody has read it
+        self._sites.begin(start, armed=line is not None)
         if not self._execute(budget):
             return early
         gate = self._sites.stopped_at_gate

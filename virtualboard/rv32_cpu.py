@@ -85,6 +85,19 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
 }
 
 
+def _opened(path: str) -> ctypes.CDLL:
+    """ctypes has each of the library's eight thousand calls looked up at once; C's own `dlopen` leaves it to the first
+    use. Raises OSError."""
+    if os.name == "posix":
+        dlopen = getattr(ctypes.CDLL(None), "dlopen", None)
+        if dlopen is not None:
+            dlopen.argtypes, dlopen.restype = (c_char_p, c_int), c_void_p
+            handle = dlopen(os.fsencode(path), os.RTLD_LAZY)
+            if handle:
+                return ctypes.CDLL(path, handle=handle)
+    return ctypes.CDLL(path)  # which says why it cannot be
+
+
 def _load() -> ctypes.CDLL:
     """The library of the installed package, or one that the system has. Raises ImportError."""
     name = _NAMES.get(sys.platform, _OTHERS)
@@ -98,7 +111,7 @@ def _load() -> ctypes.CDLL:
     # A name alone, in the end: the system's loader looks for it.
     paths = [path for at in places if at and os.path.exists(path := f"{at}/{name}")]  # noqa: PTH110
     try:
-        library = ctypes.CDLL(paths[0] if paths else name)
+        library = _opened(paths[0] if paths else name)
         for function, arguments in _PROTOTYPES.items():
             getattr(library, function).argtypes = arguments
     except (OSError, AttributeError) as error:

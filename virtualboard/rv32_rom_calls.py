@@ -23,8 +23,7 @@ class RomCalls:
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
-        self.table: dict[int, Callable[[], int]] = {}
-        self.reset()
+        self.table: dict[int, Callable[[], int]] = {}  # empty until the first reset
 
     def reset(self) -> None:
         """Forget what the program has told."""

@@ -7,15 +7,15 @@ C (no terminator anywhere) ends at `LIMIT`.
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from virtualboard.rv32_caller import LIMIT, Caller, RomFunction, signed
 
-_LETTERS = frozenset(string.ascii_letters.encode())
-_DIGITS = frozenset(string.digits.encode())
-_UPPER, _LOWER = frozenset(string.ascii_uppercase.encode()), frozenset(string.ascii_lowercase.encode())
+_DIGIT_CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_DIGITS, _LOWER = frozenset(_DIGIT_CHARACTERS[:10].encode()), frozenset(_DIGIT_CHARACTERS[10:].encode())
+_UPPER = frozenset(_DIGIT_CHARACTERS[10:].upper().encode())
+_LETTERS = _UPPER | _LOWER
 _SPACE = frozenset(b" \t\n\v\f\r")
 _PRINTED = frozenset(range(0x20, 0x7F))
 _PUNCTUATION = _PRINTED - _LETTERS - _DIGITS - {0x20}
@@ -283,7 +283,7 @@ def in_base(value: int, base: int) -> str:
     digits = ""
     while value or not digits:
         value, digit = divmod(value, base)
-        digits = (string.digits + string.ascii_lowercase)[digit] + digits
+        digits = _DIGIT_CHARACTERS[digit] + digits
     return digits
 
 

@@ -119,6 +119,8 @@ class CodeSites:
         return self._on_protection if touches_protection(code) else self._on_gate
 
     def _note(self, start: int, code: bytes) -> bool:
+        if 0x73 not in code and 0xF3 not in code:
+            return False
         before = len(self._found)
         for first in _FIRST:
             at = code.find(first)

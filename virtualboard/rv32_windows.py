@@ -55,6 +55,8 @@ class FlashWindows:
     def __init__(self, cpu: Mapper, flash: Flash) -> None:
         self._cpu, self._flash = cpu, flash
         self._pages: dict[int, tuple[int | None, mmap.mmap]] = {}
+        self._seen: set[tuple[int, int]] = set()
+        """(window, index) where a page is in the CPU's sight: each window gets it when it is touched there."""
         self.reset(MmuTable(), CacheControl())
 
     def reset(self, mmu: MmuTable, gates: CacheControl) -> None:
@@ -66,7 +68,12 @@ class FlashWindows:
     def touch(self, address: int) -> bool:
         """Bring in the page of `address`; False when there is nothing to bring in or it is there already."""
         index = (address & (WINDOW_SIZE - 1)) // PAGE
-        if not contains(address) or index in self._pages or not self.cache_on or self._gates.shut:
+        if not contains(address):
+            return False
+        base = address - address % WINDOW_SIZE
+        if index in self._pages:
+            return self._show(base, index)
+        if not self.cache_on or self._gates.shut:
             return False
         page = self._mmu.flash_page(index)
         content = self._content(page)
@@ -75,8 +82,15 @@ class FlashWindows:
         memory = mmap.mmap(-1, PAGE)
         memory[:] = content
         self._pages[index] = page, memory
-        self._cpu.mem_map_ptr(IROM + index * PAGE, PAGE, READ | EXECUTE, address_of(memory))
-        self._cpu.mem_map_ptr(DROM + index * PAGE, PAGE, READ, address_of(memory))
+        return self._show(base, index)
+
+    def _show(self, base: int, index: int) -> bool:
+        """Show a page that is in through a window; False where it is seen already."""
+        if (base, index) in self._seen:
+            return False
+        self._seen.add((base, index))
+        permissions = READ | EXECUTE if base == IROM else READ
+        self._cpu.mem_map_ptr(base + index * PAGE, PAGE, permissions, address_of(self._pages[index][1]))
         return True
 
     @property
@@ -113,7 +127,9 @@ class FlashWindows:
     def _drop(self, index: int) -> None:
         # Out of the CPU's sight first: the memory goes with its last reference.
         for base in (IROM, DROM):
-            self._cpu.mem_unmap(base + index * PAGE, PAGE)
+            if (base, index) in self._seen:
+                self._seen.remove((base, index))
+                self._cpu.mem_unmap(base + index * PAGE, PAGE)
         del self._pages[index]
 
 

@@ -84,6 +84,7 @@ PATTERNS: Mapping[LineKind, str] = {
 }
 """Regular expressions. As texts, which `re` compiles when it is first asked: a monitor shows its first byte before."""
 
+_LOADED = "Loaded app from partition at offset "
 STARTS = (
     r"^(?:(?:[EWIDV] (?:\([^)]{1,20}\) )?)?boot: Loaded app from partition at offset |boot: \w+ starts from )"
     r"(0x[0-9a-fA-F]{1,8})\b"
@@ -181,8 +182,21 @@ def reset_cause(line: str) -> int | None:
 
 def started_at(line: str) -> int | None:
     """The flash offset from which a bootloader says that it starts an application."""
+    if line.startswith("boot: "):  # the reference firmware's words, told as STARTS would
+        said = line[6:].removeprefix(_LOADED)
+        name, starts, rest = ("_", True, said) if said != line[6:] else said.partition(" starts from ")
+        return _offset(rest) if starts and name.replace("_", "a").isalnum() else None
     found = re.match(STARTS, line) if "boot: " in line and "0x" in line else None
     return int(found[1], 16) if found else None
+
+
+def _offset(text: str) -> int | None:
+    """`0x` and up to eight digits, where no letter or digit follows."""
+    digits = len(text[2:]) - len(text[2:].lstrip("0123456789abcdefABCDEF"))
+    behind = text[2 + digits : 3 + digits]
+    if text[:2] != "0x" or not 0 < digits <= 8 or behind == "_" or behind.isalnum():
+        return None
+    return int(text[2 : 2 + digits], 16)
 
 
 def plain_line(raw: bytes) -> tuple[str, bool]:

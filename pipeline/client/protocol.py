@@ -20,11 +20,20 @@ from enum import StrEnum
 from typing import Any
 
 from cache.named_tuple import NamedTuple
+from pipeline.client.holder import Holder
 from pipeline.client.verdict import MAX_BODY, MAX_HEADER, PREFIX_BYTES, PROTOCOL, VERDICT_FRAME, prefix
 from pipeline.config.schema import DeviceConfig
 from pipeline.model import Failure, FailureCategory, Stage
 
-__all__ = ["MAX_BODY", "MAX_HEADER", "PREFIX_BYTES", "PROTOCOL", "VERDICT_FRAME", "prefix"]  # to be had here, too
+__all__ = [
+    "MAX_BODY",
+    "MAX_HEADER",
+    "PREFIX_BYTES",
+    "PROTOCOL",
+    "VERDICT_FRAME",
+    "Holder",
+    "prefix",
+]  # to be had here, too
 
 JSON_FRAME = 1
 
@@ -163,23 +172,6 @@ class DeviceRef(NamedTuple):
     def config(self) -> DeviceConfig:
         """What opens its port."""
         return DeviceConfig(self.name, self.chip, self.port, self.mac, monitor_baud=self.monitor_baud, reset=self.reset)
-
-
-class Holder(NamedTuple):
-    """Who holds a lease, and why. `tx`: the transaction, "" where it is none; `since_at`: instant, UTC; `exclusive`:
-    nobody else may write meanwhile."""
-
-    pid: int
-    command: str
-    reason: str = ""
-    tx: str = ""
-    since_at: str = ""
-    exclusive: bool = True
-
-    @property
-    def text(self) -> str:
-        """How notes and failures name it."""
-        return f"{self.tx or self.reason or self.command} (pid {self.pid})"
 
 
 class Channel(StrEnum):

@@ -30,7 +30,7 @@ from cache.durable import Busy, FileLock, read_text, write_atomic
 from cache.location import user_state_dir
 from cache.lock import OPEN, try_lock
 from cache.named_tuple import NamedTuple
-from pipeline.client.protocol import Holder, ProtocolError, read_fields
+from pipeline.client.holder import Holder
 from pipeline.config.schema import DeviceConfig
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Stage
@@ -233,12 +233,19 @@ def _is_alive(pid: int) -> bool:
 
 
 def _decode(text: str) -> Holder | None:
-    with contextlib.suppress(ValueError, ProtocolError):
+    try:
         value: Any = json.loads(text)
-        if isinstance(value, dict):
-            holder: Holder = read_fields(Holder, value)
-            return holder
-    return None
+    except ValueError:
+        return None
+    if not isinstance(value, dict):
+        return None
+    from pipeline.client.protocol import ProtocolError, read_fields
+
+    try:
+        holder: Holder = read_fields(Holder, value)
+    except ProtocolError:
+        return None
+    return holder
 
 
 def _busy(where: str, holder: Holder) -> Failure:

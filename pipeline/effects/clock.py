@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from cache.named_tuple import NamedTuple
 from pipeline.effects.api import Clock
@@ -33,7 +32,8 @@ class SystemClock:
         return sum(skew() for skew in self._skews)
 
     def utc(self) -> str:
-        return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        seconds, ns = divmod(time.time_ns(), 1_000_000_000)
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ns // 1_000_000:03}Z"
 
 
 class LaneClock(SystemClock):

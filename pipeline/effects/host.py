@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
+import select
+import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from zlib import crc32
 
@@ -48,8 +50,96 @@ class Revision(NamedTuple):
     dirty: bool = False
 
 
+class _Asked:
+    """A child and what it prints. Not through `subprocess`, whose import takes longer than a warm run looks at git.
+    Raises OSError when it cannot be started."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
+        self._out, into = os.pipe()
+        try:
+            self._pid = os.posix_spawnp(
+                command[0],
+                command,
+                environment,
+                file_actions=(
+                    (os.POSIX_SPAWN_DUP2, into, 1),
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+                ),
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+            )
+        except BaseException:
+            os.close(self._out)
+            raise
+        finally:
+            os.close(into)
+
+    def answer(self, timeout_s: float) -> bytes | None:
+        """All that it prints; None when it fails, or takes longer: then it is killed."""
+        deadline_s = time.monotonic() + timeout_s
+        blocks: list[bytes] = []
+        waiting = select.poll()
+        waiting.register(self._out, select.POLLIN)
+        try:
+            while waiting.poll(max(0.0, deadline_s - time.monotonic()) * 1000):
+                block = os.read(self._out, 1 << 16)
+                if not block:
+                    return b"".join(blocks) if self._ends_well(deadline_s) else None
+                blocks.append(block)
+        finally:
+            os.close(self._out)
+        self._kill()
+        return None
+
+    def _ends_well(self, deadline_s: float) -> bool:
+        while not (ended := self._look(os.WNOHANG))[0]:
+            if time.monotonic() >= deadline_s:
+                self._kill()
+                return False
+            time.sleep(0.001)
+        return ended[1] == 0
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        self._look(0)
+
+    def _look(self, how: int) -> tuple[int, int]:
+        """(pid once it has ended, its status)"""
+        try:
+            return os.waitpid(self._pid, how)
+        except ChildProcessError:  # somebody told the system to forget children
+            return self._pid, 0
+
+
+class _AskedOtherwise:
+    """The same where no child can be started that way."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
+        import subprocess
+
+        nothing = subprocess.DEVNULL
+        self._child = subprocess.Popen(
+            command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing, env=dict(environment)
+        )
+
+    def answer(self, timeout_s: float) -> bytes | None:
+        """All that it prints; None when it fails, or takes longer: then it is killed."""
+        import subprocess
+
+        try:
+            output, _ = self._child.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.communicate()
+            return None
+        return output if self._child.returncode == 0 else None
+
+
 def git_places(root: Path) -> tuple[Path, Path] | None:
     """(top directory of the working tree, directory of hooks) of the repository that holds `root`; None without one."""
+    import subprocess
+
     command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--show-toplevel", "--git-path", "hooks"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
@@ -63,39 +153,28 @@ class GitQuery:
     """Asks git in the background, so that a warm run does not wait for it."""
 
     def __init__(self, root: Path) -> None:
-        self._child: subprocess.Popen[str] | None = None
+        self._child: _Asked | _AskedOtherwise | None = None
         command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
         environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-        with contextlib.suppress(OSError):  # no git on this machine
-            self._child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env=environment,
-            )
+        with contextlib.suppress(OSError, ValueError):  # no git on this machine
+            self._child = (_Asked if hasattr(os, "posix_spawnp") else _AskedOtherwise)(command, environment)
 
     def result(self, timeout_s: float = 2.0) -> Revision:
         """The answer; empty when git is missing, fails, or takes longer than `timeout_s`."""
-        if self._child is None:
+        output = None if self._child is None else self._child.answer(timeout_s)
+        if output is None:
             return Revision()
-        try:
-            output, _ = self._child.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.communicate()
-            return Revision()
-        if self._child.returncode != 0:
-            return Revision()
-        sha = next((line.split()[2] for line in output.splitlines() if line.startswith("# branch.oid ")), "")
-        dirty = any(line and not line.startswith("#") for line in output.splitlines())
+        lines = output.decode("utf-8", "replace").splitlines()
+        sha = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), "")
+        dirty = any(line and not line.startswith("#") for line in lines)
         return Revision("" if sha == "(initial)" else sha, dirty)
 
 
 def git_files(root: Path, timeout_s: float = 30.0) -> list[str] | None:
     """What git tracks or would track below `root`, relative to it; None when `root` is no working tree of git's, or git
     is missing or fails. Names that are not UTF-8 come as Python has them from the file system."""
+    import subprocess
+
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from cache import statefile
 from cache.durable import open_regular, read_file
 from cache.lock import OPEN, try_lock
 from pipeline.events import RUN_LOG_HEADER, decode_log, decode_log_prefix, encode, finished, is_tx, killed
@@ -167,13 +169,37 @@ def read(path: Path) -> tuple[list[Event], str | None]:
 
 
 def unfinished(directory: Path) -> list[Path]:
-    """Logs of runs that died without an end, oldest first. Logs in which nothing can be read are none of them."""
+    """Logs of runs that died without an end, oldest first. Logs in which nothing can be read are none of them.
+
+    Which logs have their end is remembered with their stamps: nobody writes behind an end, and whatever is put in a
+    log's place has another stamp. So a run opens the few logs that came since, and not two hundred."""
+    state = directory / _ENDED_NAME
     try:
-        names = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith(SUFFIX))
+        stamps = {
+            entry.name: (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+            for entry in os.scandir(directory)
+            if entry.name.endswith(SUFFIX) and (found := entry.stat(follow_symlinks=False))
+        }
     except OSError:
         return []
-    paths = (directory / name for name in names if is_tx(name.removesuffix(SUFFIX)))
-    return [path for path in paths if is_dead(path)]
+    kept, _ = statefile.load(state, _ENDED_KIND)
+    ended = kept if isinstance(kept, dict) else {}
+    names = sorted(name for name, stamp in stamps.items() if ended.get(name) != stamp)
+    paths = [directory / name for name in names if is_tx(name.removesuffix(SUFFIX))]
+    ends = {path.name for path in paths if _has_end(path)}
+    # One that was written just now could be written again within the same tick of the file system's clock.
+    new = {name for name in ends if stamps[name][2] < time.time_ns() - _SETTLED_NS}
+    if len(new) >= _ENDED_NEW:
+        with suppress(OSError):
+            known = {name: stamp for name, stamp in stamps.items() if name in new or ended.get(name) == stamp}
+            statefile.save(state, _ENDED_KIND, known)
+    return [path for path in paths if path.name not in ends and is_dead(path)]
+
+
+_ENDED_NAME, _ENDED_KIND = "ended.v1.state", "ended logs 1"
+_SETTLED_NS = 2_000_000_000
+_ENDED_NEW = 8
+"""So many that are not remembered yet are looked at in each run, so that not every run writes the file."""
 
 
 def is_dead(path: Path) -> bool:
@@ -265,7 +291,10 @@ def expired(names: Iterable[str], keep: int) -> list[str]:
     """Which of these file names to delete, so that the `keep` newest transactions stay with all their files.
 
     Pure. The age is in the name; a name that does not begin with a transaction id is not ours and stays."""
-    ours = {name: tx for name in names if is_tx(tx := name.partition(".")[0])}
+    ids = {name: name.partition(".")[0] for name in names}
+    if len(set(ids.values())) <= keep:
+        return []
+    ours = {name: tx for name, tx in ids.items() if is_tx(tx)}
     newest = set(sorted(set(ours.values()), reverse=True)[: max(keep, 0)])
     return sorted(name for name, tx in ours.items() if tx not in newest)
 

@@ -23,7 +23,7 @@ from pipeline.run.build import Build
 from pipeline.run.lent_ports import LentPorts
 
 if TYPE_CHECKING:
-    from pipeline.client.protocol import Holder
+    from pipeline.client.holder import Holder
     from pipeline.config.schema import DeviceConfig
     from pipeline.device.connect import Loader
     from pipeline.device.recovery import Recovery
@@ -204,7 +204,7 @@ class DeviceService:
 
     def _holder(self, tx: str = "", since_at: str = "") -> Holder:
         """Who this run is to others."""
-        from pipeline.client.protocol import Holder
+        from pipeline.client.holder import Holder
 
         return Holder(os.getpid(), own_command(), self.project.options.reason, tx, since_at)
 

@@ -17,7 +17,7 @@ from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory, Reason, Stage
 
 if TYPE_CHECKING:
-    from pipeline.client.protocol import Holder
+    from pipeline.client.holder import Holder
     from pipeline.config.schema import DeviceConfig
     from pipeline.device.leases import BoardLease, TakenOver
     from pipeline.remote.farm_place import FarmPlace

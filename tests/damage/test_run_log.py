@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
 import pytest
 
+from cache import statefile
+from pipeline.effects import run_log
 from pipeline.effects.run_log import AppendLog, RunLog, close_killed, expired, is_deploy, prune, read, unfinished
 from pipeline.events import (
     RUN_LOG_HEADER,
@@ -266,6 +269,73 @@ def test_logs_without_a_readable_event_are_nobodys(tmp_path: Path) -> None:
     assert unfinished(tmp_path) == []
     assert unfinished(tmp_path / "missing") == []
     assert read(tmp_path / "missing.log") == ([], f"{tmp_path}/missing.log: No such file or directory")
+
+
+ENDED = LOG + encode(event(RunFinished(None), When("", 9.0)))
+
+
+def ended_logs(directory: Path, count: int = 10) -> list[Path]:
+    """Logs of runs that ended."""
+    paths = [directory / f"tx-20261121-0830{number:02}-beef.log" for number in range(count)]
+    for path in paths:
+        path.write_bytes(ENDED)
+    return paths
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the logs whose end is looked at; a minute has passed since they were written."""
+    found: list[str] = []
+    has_end, now_ns = run_log._has_end, time.time_ns
+
+    def counted(path: Path) -> bool:
+        found.append(path.name)
+        return has_end(path)
+
+    monkeypatch.setattr(run_log, "_has_end", counted)
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + 60_000_000_000)
+    return found
+
+
+def test_a_log_that_has_its_end_is_opened_once(tmp_path: Path, opened: list[str]) -> None:
+    paths = ended_logs(tmp_path)
+    assert unfinished(tmp_path) == [] and len(opened) == 10
+    assert unfinished(tmp_path) == [] and len(opened) == 10
+    dead = tmp_path / "tx-20261121-084000-beef.log"
+    dead.write_bytes(LOG)
+    assert unfinished(tmp_path) == [dead] == unfinished(tmp_path)
+    assert set(opened[10:]) == {dead.name}
+    assert prune(tmp_path, keep=2) == paths[:-1]
+    assert unfinished(tmp_path) == [dead], "what is remembered of logs that have gone does no harm"
+
+
+def test_another_log_in_the_place_of_one_is_opened(tmp_path: Path, opened: list[str]) -> None:
+    """Of the same name, size and modification time."""
+    first, second, *_ = ended_logs(tmp_path)
+    assert unfinished(tmp_path) == []
+    opened.clear()
+    before = first.stat()
+    first.write_bytes(LOG.ljust(len(ENDED), b"x"))
+    os.utime(first, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second.unlink()
+    second.write_bytes(LOG)
+    assert unfinished(tmp_path) == [first, second]
+    assert {first.name, second.name} <= set(opened)
+
+
+def test_a_log_of_just_now_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ended_logs(tmp_path)[0]
+    assert unfinished(tmp_path) == []
+    assert not (tmp_path / run_log._ENDED_NAME).exists()
+    path.write_bytes(LOG.ljust(len(ENDED), b"x"))
+    assert unfinished(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 64, statefile.encode(run_log._ENDED_KIND, ["no", "names"])])
+def test_a_damaged_memory_is_none(tmp_path: Path, opened: list[str], damage: bytes) -> None:
+    ended_logs(tmp_path)
+    (tmp_path / run_log._ENDED_NAME).write_bytes(damage)
+    assert unfinished(tmp_path) == [] and len(opened) == 10
 
 
 def test_only_runs_of_a_device_deserve_a_report() -> None:

@@ -8,9 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.boot import log_patterns
 from pipeline.boot.console_events import QUIET_S, ConsoleListener
 from pipeline.boot.line_pattern import MAX_SLOW, LinePattern
-from pipeline.boot.log_patterns import _WORDS, MAX_SEARCHED, PATTERNS, LineKind, line_kinds, plain_line
+from pipeline.boot.log_patterns import (
+    _WORDS,
+    MAX_SEARCHED,
+    PATTERNS,
+    LineKind,
+    line_kinds,
+    plain_line,
+    started_at,
+)
 from pipeline.boot.readiness import no_health, read_health
 from pipeline.boot.watcher import SETTLE_S, BootWatcher, Ready
 from pipeline.config.until import MAX_EXPRESSION, Until, expression_problem, parse_until
@@ -364,3 +373,14 @@ def test_a_usual_boot_is_told_without_the_long_patterns(monkeypatch: pytest.Monk
     found = [line_kinds(line) for line in boot]
     assert searched == [PATTERNS[LineKind.RESET]]
     assert found == [by_pattern(line) for line in boot]
+
+
+SAYINGS = ("Loaded app from partition at offset ", "app_0 starts from ", "a b starts from ", "é starts from ")
+OFFSETS = st.from_regex(r"0x[0-9a-fA-F]{0,10}") | st.text(max_size=3) | st.sampled_from(["0x1.", "0x1_", "0x1g", "0x"])
+
+
+@given(st.sampled_from(["", "I (24) ", "E ", "x ", "I boot: "]), st.sampled_from(SAYINGS), OFFSETS)
+def test_where_an_application_starts_is_what_the_pattern_says(before: str, said: str, number: str) -> None:
+    for line in (f"{before}boot: {said}{number}", f"{before}boot: {number}", f"boot: {said[1:]}{number}"):
+        found = re.match(log_patterns.STARTS, line)
+        assert started_at(line) == (int(found[1], 16) if found else None), line

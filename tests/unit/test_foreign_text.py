@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from enum import IntEnum, StrEnum
 from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
@@ -271,3 +272,35 @@ def test_a_line_takes_as_long_as_it_is_long(monkeypatch: pytest.MonkeyPatch) -> 
                 is_error(line)
     dump = "x: " * LONGEST
     assert plain([dump], Origin({})) == [dump]
+
+
+class WordOfReport(StrEnum):
+    KEPT = "kept"
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(WordOfReport.KEPT)
+KEYS = st.text() | st.just(WordOfReport.KEPT)
+NESTED = st.recursive(PLAIN, lambda of: st.lists(of) | st.dictionaries(KEYS, of) | st.tuples(of), max_leaves=12)
+
+
+@given(NESTED)
+def test_indented_json_is_what_json_makes(value: Any) -> None:
+    try:
+        expected = json.dumps(value, allow_nan=False, indent=2)
+    except ValueError:
+        expected = json_text(json.loads(json.dumps(value), parse_constant=lambda _: None), indent=2)
+    assert json_text(value, indent=2) == expected.replace("##", r"#\u0023")
+
+
+class SizeOfReport(IntEnum):
+    THREE = 3
+
+
+@pytest.mark.parametrize("value", [{1: 2}, {None: []}, {"a": {True: 1}}, [{"a": SizeOfReport(3)}]], ids=repr)
+def test_other_values_are_left_to_json(value: Any) -> None:
+    assert json_text(value, indent=2) == json.dumps(value, indent=2)
+
+
+def test_what_json_does_not_know_is_an_error() -> None:
+    with pytest.raises(TypeError):
+        json_text({"a": {1, 2}}, indent=2)

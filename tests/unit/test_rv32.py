@@ -195,6 +195,26 @@ def test_a_mapped_page_shows_flash_through_both_windows() -> None:
     assert chip.run() == b"PQ"
 
 
+def test_each_window_shows_a_page_when_it_is_touched_there_and_the_same_bytes() -> None:
+    """Flash has changed between the two: what came in first is what both show, until it is invalidated."""
+    data, code = [*load(A0, 0x3C010010), *send(A0)], [*load(A0, 0x42010010), *send(A0)]
+    setup = [*ROUTE_UART, *UNMASK_LINE_3, *OPEN]
+    chip = window_chip([*setup, *data, WFI, *code, *call(INVALIDATE), *code, *data, *HERE])
+    assert chip.run() == b"P" and chip.machine.idle
+    chip.content[0x20010:0x20014] = b"WXYZ"
+    chip.machine.feed(b"wake")
+    assert chip.run() == b"PWW"
+
+
+def test_a_wait_at_the_begin_of_a_page_that_comes_in_there_is_seen() -> None:
+    """Each slice is one instruction long, so that the page's first block is a slice's, which nobody announces."""
+    chip = window_chip([*OPEN, *load(A0, 0x3C010010), *call(0x42010020)])
+    chip.content[0x20020:0x20028] = pack([WFI, *HERE])
+    for _ in range(60):
+        chip.machine.run(1)
+    assert chip.machine.idle
+
+
 def test_only_a_page_that_is_in_ends_the_execution_when_its_entry_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a partition's thirty entries a boot loader touches two, and sets all."""
     others = [word for entry in range(8, 40) for word in store(MMU + 4 * entry, entry % 4)]
