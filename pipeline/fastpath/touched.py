@@ -16,6 +16,7 @@ import os
 from stat import S_ISREG
 
 from cache.statebytes import decode, open_file
+from pipeline.fastpath import MANY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ for each of its paths, of a file's bytes or a directory's entries; empty where a
 """
 SUFFIX = ".contents"
 _BLOCK = 8 << 20
-MOST = 64
-"""With more paths moved it is worth the time to record their stamps, which this does not."""
+MOST = MANY
+"""With more paths moved their stamps are recorded, which this does not."""
 
 
 def is_as_it_was(look: "FirstLook") -> bool:

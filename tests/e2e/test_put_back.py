@@ -17,7 +17,7 @@ from cache.durable import FileLock
 from cache.hexfiles import HexFiles
 from cache.stamps import StampTable, next_tick
 from pipeline import fastpath
-from pipeline.engine.build_log import load_saved
+from pipeline.engine.build_log import load_lazily, load_saved
 from pipeline.engine.put_back import put_back
 from pipeline.fastpath import FirstLook
 from pipeline.fastpath.renewal import LOCK
@@ -89,6 +89,11 @@ def test_a_deleted_build_directory_comes_back(gone: ProductsGone, program: str) 
     assert gone.out("doit", "compile", "link") == ".  fingerprint\n.  compile\n.  link\n"
     assert gone.calls == calls + 2
     assert gone.out("doit", "compile", "link") == NOTHING and gone.calls == calls + 2
+    # And by no more than its rows.
+    gone.settle()
+    gone.take_away()
+    assert gone.out(program, "compile", "link") == RESTORED
+    assert load_lazily(gone.root / ".deploy") is not None
     gone.settle()
 
 
