@@ -12,6 +12,7 @@ the next call too, until a run of doit records them (`FastPathState.renew`); tho
 Only imported when a stamp moved, in a process that hopes not to import doit.
 """
 
+import gc
 import os
 from stat import S_ISREG
 
@@ -41,9 +42,14 @@ def is_as_it_was(look: "FirstLook") -> bool:
     snapshot, places = look.snapshot, look.places
     if sum([n < snapshot.used_count for n in places]) <= MOST:
         return only_touched(snapshot, places, look.path)
+    collecting = gc.isenabled()
+    gc.disable()  # what is loaded and read here lives as long as the process
     from pipeline.fastpath import renewal
 
-    return renewal.is_as_it_was(look)
+    found = renewal.is_as_it_was(look)
+    if collecting:
+        gc.enable()
+    return found
 
 
 def only_touched(

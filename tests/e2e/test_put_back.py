@@ -89,12 +89,13 @@ def test_a_deleted_build_directory_comes_back(gone: ProductsGone, program: str) 
     assert gone.out("doit", "compile", "link") == ".  fingerprint\n.  compile\n.  link\n"
     assert gone.calls == calls + 2
     assert gone.out("doit", "compile", "link") == NOTHING and gone.calls == calls + 2
-    # And by no more than its rows.
     gone.settle()
+
+
+def test_the_next_edit_of_a_large_project_reads_few_rows(gone: ProductsGone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.engine.put_back.WORTH_ROWS", 1)
     gone.take_away()
-    assert gone.out(program, "compile", "link") == RESTORED
-    assert load_lazily(gone.root / ".deploy") is not None
-    gone.settle()
+    assert gone.put_back() == RESTORED and load_lazily(gone.root / ".deploy") is not None
 
 
 def test_what_is_there_stays(gone: ProductsGone) -> None:
