@@ -59,10 +59,10 @@ def put_back(argv: "Sequence[str]", look: FirstLook) -> None:
         return
     if not look.snapshot.facts.get("plain") or any(name.startswith(("DOIT_", "GITHUB_STEP")) for name in os.environ):
         return
+    collecting = gc.isenabled()
+    gc.disable()  # what is loaded and read here lives as long as the process
     from pipeline.engine import put_back as engine
 
-    collecting = gc.isenabled()
-    gc.disable()  # what is read here lives as long as the process
     text = engine.put_back(look, asked[1])
     if text is not None:
         end_with(text)

@@ -46,6 +46,8 @@ Files are grouped by directory because a name is found faster from its own direc
 DIRECTORY = ".deploy/fastpath.v1"
 USAGE_KIND = "usage index 2"
 """Of the file beside the state that `engine/partial_graph.py` fills; the value is (token, usage index)."""
+MANY = 64
+"""Files of actions: with more moved it is worth the time to record the stamps of those that were only touched."""
 PUT_BACK = "put back"
 """The fact that says what `engine/put_back.py` needs to know."""
 FileStamp = tuple[int, int, int]
@@ -320,7 +322,13 @@ def from_service(argv: "Sequence[str]") -> "str | FirstLook | None":
     # One that was written since knows of other moves.
     if found is None or found[1] != told[0] or not all(0 <= place < found[0].count for place in told[1]):
         return None
-    return FirstLook(os.getcwd(), path, found[1], found[0], told[1])  # noqa: PTH109
+    look = FirstLook(os.getcwd(), path, found[1], found[0], told[1])  # noqa: PTH109
+    if len(look.places) > MANY:  # the service reads no more than that
+        from pipeline.fastpath.touched import is_as_it_was
+
+        if is_as_it_was(look):
+            return found[0].answers.get(selection[1])
+    return look
 
 
 def _may_have_service(name: str = "service.sock") -> bool:

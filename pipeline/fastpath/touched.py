@@ -12,10 +12,12 @@ the next call too, until a run of doit records them (`FastPathState.renew`); tho
 Only imported when a stamp moved, in a process that hopes not to import doit.
 """
 
+import gc
 import os
 from stat import S_ISREG
 
 from cache.statebytes import decode, open_file
+from pipeline.fastpath import MANY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ for each of its paths, of a file's bytes or a directory's entries; empty where a
 """
 SUFFIX = ".contents"
 _BLOCK = 8 << 20
-MOST = 64
-"""With more paths moved it is worth the time to record their stamps, which this does not."""
+MOST = MANY
+"""With more paths moved their stamps are recorded, which this does not."""
 
 
 def is_as_it_was(look: "FirstLook") -> bool:
@@ -40,9 +42,14 @@ def is_as_it_was(look: "FirstLook") -> bool:
     snapshot, places = look.snapshot, look.places
     if sum([n < snapshot.used_count for n in places]) <= MOST:
         return only_touched(snapshot, places, look.path)
+    collecting = gc.isenabled()
+    gc.disable()  # what is loaded and read here lives as long as the process
     from pipeline.fastpath import renewal
 
-    return renewal.is_as_it_was(look)
+    found = renewal.is_as_it_was(look)
+    if collecting:
+        gc.enable()
+    return found
 
 
 def only_touched(

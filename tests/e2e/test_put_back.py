@@ -17,7 +17,7 @@ from cache.durable import FileLock
 from cache.hexfiles import HexFiles
 from cache.stamps import StampTable, next_tick
 from pipeline import fastpath
-from pipeline.engine.build_log import load_saved
+from pipeline.engine.build_log import load_lazily, load_saved
 from pipeline.engine.put_back import put_back
 from pipeline.fastpath import FirstLook
 from pipeline.fastpath.renewal import LOCK
@@ -90,6 +90,12 @@ def test_a_deleted_build_directory_comes_back(gone: ProductsGone, program: str) 
     assert gone.calls == calls + 2
     assert gone.out("doit", "compile", "link") == NOTHING and gone.calls == calls + 2
     gone.settle()
+
+
+def test_the_next_edit_of_a_large_project_reads_few_rows(gone: ProductsGone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.engine.put_back.WORTH_ROWS", 1)
+    gone.take_away()
+    assert gone.put_back() == RESTORED and load_lazily(gone.root / ".deploy") is not None
 
 
 def test_what_is_there_stays(gone: ProductsGone) -> None:

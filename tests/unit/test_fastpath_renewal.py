@@ -267,6 +267,23 @@ def test_a_state_that_cannot_be_written_is_answered_from(tree: TouchedTree, why:
         tree.state.parent.chmod(0o700)
 
 
+@pytest.mark.parametrize("is_edited", [False, True], ids=["touched", "one edited"])
+def test_many_that_the_service_says_moved_are_read_here(
+    tree: TouchedTree, monkeypatch: pytest.MonkeyPatch, is_edited: bool
+) -> None:
+    """It reads no more than a few itself; a run that is handed a look believes that what moved is other content."""
+    tree.touch()
+    if is_edited:
+        edited(tree.root / SOURCES[4])
+    stamp = stamp_of(tree.state.stat())
+    monkeypatch.setattr(fastpath, "MANY", 2)
+    monkeypatch.setattr(fastpath, "_may_have_service", lambda: True)
+    monkeypatch.setattr("pipeline.client.endpoint.runtime_dir", lambda: "somewhere")
+    monkeypatch.setattr("pipeline.client.verdict.service_says", lambda *asked: (stamp, [*range(len(USED))]))
+    told = fastpath.from_service(ARGV)
+    assert isinstance(told, FirstLook) if is_edited else told == TEXT and tree.moved() == []
+
+
 def test_what_a_run_is_handed_was_read(tree: TouchedTree) -> None:
     tree.touch()
     edited(tree.root / SOURCES[0])
