@@ -238,6 +238,10 @@ class Statement(NamedTuple):
         """Does it run whatever is up to date?"""
         return self.always and not self.evidence
 
+    def is_own(self, path: str) -> bool:
+        """Does this file (from the root) lie in the build directory, which is not the project's own?"""
+        return self.directory not in ("", ".") and path.startswith(f"{self.directory}/")
+
     def located(self, path: str) -> str:
         """A path as the command writes it, from the root."""
         return path if path[:1] in ("/", "{") or not self.directory else f"{self.directory}/{path}"

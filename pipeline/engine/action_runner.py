@@ -319,6 +319,7 @@ class ActionRunner:
             if isinstance(reported, str):
                 failure = _refused(action, FailureKind.DEPFILE, reported, ran)
             elif not keyed.lacks and all(self._observer.exists(path) for path in action.outputs):
+                keyed = self._with_own_files(keyed)
                 kept = self._keep(_local(keyed, reported), reported, ran, start)
                 failure, notes = (kept, ()) if isinstance(kept, ActionFailure) else (None, kept)
                 found = self._observer.identify(reported.candidate)
@@ -334,6 +335,16 @@ class ActionRunner:
         used = [line for line in ran.undeclared if line not in known][:MOST_UNDECLARED]
         notes = (*notes, *(Reason("undeclared", action.name, "", line) for line in used))
         return Performed(ActionState.EXECUTED, _text(ran.stdout + ran.stderr), notes=notes)
+
+    def _with_own_files(self, keyed: Keyed) -> Keyed:
+        """What a generator ran with, its own files as they are now that it ran: CMake writes some of those in the build
+        directory that decide whether it runs again. Nobody else's are there."""
+        statement = keyed.action.statement
+        if statement is None or not statement.generator:
+            return keyed
+        self._observer.forget([path for path in keyed.action.inputs if statement.is_own(path)], None)
+        fresh = key_of(keyed.action, self._observer)
+        return fresh if isinstance(fresh, Keyed) and not fresh.lacks else keyed
 
     def _run(self, keyed: Keyed) -> Steps[Executed]:
         """Here or elsewhere."""

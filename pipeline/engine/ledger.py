@@ -181,7 +181,8 @@ class NinjaLedger:
             if read is None:
                 return None
             made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
-            said = [_read_ns(entry, statement, directory.version) for entry in theirs]
+            # A generator writes its outputs last, and files of its own that it reads before them.
+            said = [] if statement.generator else [_read_ns(entry, statement, directory.version) for entry in theirs]
             doubted = (*action.inputs, *map(statement.located, read)) if unseen is None else unseen
             return read if self._holds(doubted, min(said, default=min(made)), is_made) else None
 

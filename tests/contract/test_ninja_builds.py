@@ -188,6 +188,32 @@ def test_what_became_another_file_after_ninja_ran_is_not_taken_over(
     assert one.nothing_for_ninja()
 
 
+def test_a_generator_that_writes_files_of_its_own_which_it_reads_runs_once(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    one.write("out/made/ref", "first")
+    text = (one.out / "build.ninja").read_text() + (
+        f"rule again\n  command = echo x >> ../generated; date +%N > made/ref; cp {one.root}/manifest.in build.ninja\n"
+        f"  generator = 1\n  restat = 1\nbuild build.ninja: again {one.root}/manifest.in {one.root}/said made/ref\n"
+    )
+    one.write("said", "1")
+    one.write("manifest.in", text)
+    one.write("out/build.ninja", text)
+    one.build()
+    for word in ("2", "3"):
+        (one.root / "generated").unlink(missing_ok=True)
+        next_tick()
+        one.write("said", word)
+        one.build()
+        assert (one.root / "generated").read_text() == "x\n" and one.nothing_for_ninja()
+        one.build()
+        one.ninja()
+        assert (one.root / "generated").read_text() == "x\n"
+    one.write("out/made/ref", "by hand")
+    os.utime(one.out / "made/ref", ns=(1, 1))
+    one.build()
+    assert (one.root / "generated").read_text() == "x\nx\n", "what somebody else wrote is another input"
+
+
 def test_other_inputs_of_the_same_command_are_judged_as_ninja_does_and_by_when_they_came(
     tree: Callable[..., Tree],
 ) -> None:
