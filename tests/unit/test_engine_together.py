@@ -116,3 +116,20 @@ def test_the_next_starts_before_what_has_ended_is_booked(space: EngineSpace, mon
     monkeypatch.setattr(ActionCache, "record", counted)
     assert space.build().ok
     assert started[0] >= 4  # two workers: the first two have ended, and two more run
+
+
+def test_a_header_that_is_edited_just_before_a_compile_starts(space: EngineSpace) -> None:
+    """Within the thousandths for which one instant serves: whether the result counts or is made once more, it is that
+    of what lies there."""
+    space.write("src/x.c", '#include "x.h"\nint x;\n')
+    space.write("inc/x.h", "int before;\n")
+
+    def during(name: str) -> None:
+        if name == "src/w.c":  # the one before it
+            space.write("inc/x.h", "int after;\n")
+            space.tools.during = lambda name: None
+
+    space.tools.during = during
+    assert space.build().ok
+    assert space.build().nothing
+    assert space.outputs()["build/local-fast/obj/x.o"] == b"int after;\nint x;"
