@@ -258,18 +258,19 @@ def _compiles(
         how = languages.get(ending)
         if how is None:
             how = languages[ending] = _compiling(spec, commands, include, ending)
-        stem = place + source
-        depfile = () if ending == ".s" else ("-MD", "-MF", f"{stem}.d")
+        # One object for each name: there may be fifty thousand units.
+        made, reported = f"{place}{source}.o", f"{place}{source}.d"
+        depfile = () if ending == ".s" else ("-MD", "-MF", reported)
         defines = [f"-D{word}" for word in definitions.get(source, ())]
-        last = (*how.after, *depfile, "-c", file_word(source), "-o", f"{stem}.o")
+        last = (*how.after, *depfile, "-c", file_word(source), "-o", made)
         found.append(
             Action(
                 name=f"compile {source}{of}",
                 stage=Stage.COMPILE,
                 inputs=(source, *(path for path in how.reads.files if path != source)),
-                outputs=(f"{stem}.o",),
+                outputs=(made,),
                 argv=(*how.before, *defines, *last),
-                depfile=f"{stem}.d",
+                depfile=reported,
                 profile=spec.profile,
                 salt=how.reads.salt,
                 count_as="compiled",
