@@ -7,7 +7,7 @@ the block is delivered right after it, to the handler that was there before.
 
 from __future__ import annotations
 
-import signal
+import _signal as signal  # type: ignore[import-not-found]  # `signal` makes enumerations of it
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

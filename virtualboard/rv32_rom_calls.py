@@ -23,7 +23,8 @@ class RomCalls:
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
-        self.table: dict[int, Callable[[], int]] = {}  # empty until the first reset
+        self.table: dict[int, Callable[[], int]] = {}
+        self.reset()
 
     def reset(self) -> None:
         """Forget what the program has told."""

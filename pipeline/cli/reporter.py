@@ -7,8 +7,8 @@ Invariant: after `initialize` returned, `complete_run` ends the run.
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` makes enumerations of it
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -6,10 +6,10 @@ None or empty, never an error.
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` makes enumerations of it
 import contextlib
 import os
 import select
-import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path

@@ -14,7 +14,6 @@ import os
 import posixpath
 import struct
 import sys
-import sysconfig
 from array import array
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -527,6 +526,8 @@ def _fingerprint(table: StampTable, path: str) -> bytes:
 def _own_files(root: str) -> Iterable[str]:
     """Configuration of doit and of this program, all of our code, and every module that this process loaded from
     elsewhere than the standard library."""
+    import sysconfig
+
     found = dict.fromkeys(f"{root}/{name}" for name in ("deploy.toml", "dodo.py", *DOIT_FILES))
     for package in ("pipeline", "cache"):
         directories = sys.modules[package].__path__

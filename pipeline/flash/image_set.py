@@ -14,7 +14,7 @@ from cache.named_tuple import NamedTuple
 from pipeline.failures import fail
 from pipeline.flash.board_checks import reach_failure
 from pipeline.formats.boot_rules import rom_refusal, second_stage_refusal
-from pipeline.formats.esp_image import check_chip, check_fits, describe_image, room_warnings
+from pipeline.formats.esp_image import check_chip, check_fits, descriptor_of, room_warnings
 from pipeline.formats.partitions import decode_table
 from pipeline.formats.placement import APPLICATION, BOOTLOADER, TABLE, Placement
 from pipeline.model import Failure, FailureCategory, Image, Partition, Reason, Stage
@@ -112,5 +112,5 @@ def _nameless(where: str, asked: str) -> Failure:
 
 def elf_identity(app: bytes) -> str:
     """`app_elf_sha256` in an application image: the identity that the running device must report; `""` without one."""
-    info = describe_image(app)
-    return info.app.app_elf_sha256 if not isinstance(info, Reason) and info.app is not None else ""
+    found = descriptor_of(app)
+    return found.app_elf_sha256 if found is not None else ""

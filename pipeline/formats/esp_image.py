@@ -102,9 +102,51 @@ class ImageInfo(NamedTuple):
         return self.checksum_ok and self.hash_ok is not False
 
 
+class _Outline(NamedTuple):
+    """What headers say; `hashed`: is a hash appended?"""
+
+    chip_id: int
+    entry: int
+    flash_mode: int
+    size_freq: int
+    min_revision: int
+    max_revision: int
+    segments: tuple[Segment, ...]
+    checksum_at: int
+    end: int
+    hashed: bool
+
+
 def describe_image(data: bytes, max_segments: int = MAX_SEGMENTS) -> ImageInfo | Reason:
     """Read an image; a Reason of kind `bad-image` when the bytes are not one, or end too early. A wrong checksum or
     hash is not a reason but a fact in the result."""
+    found = _outline(data, max_segments)
+    if isinstance(found, Reason):
+        return found
+    segments, end = found.segments, found.end
+    return ImageInfo(
+        chip_id=found.chip_id,
+        entry=found.entry,
+        flash_mode=found.flash_mode,
+        flash_freq=found.size_freq & 0xF,
+        flash_size=found.size_freq >> 4,
+        min_revision=found.min_revision,
+        max_revision=found.max_revision,
+        segments=segments,
+        size=end,
+        checksum_ok=_checksum(data, segments) == data[found.checksum_at],
+        hash_ok=hashlib.sha256(data[: end - 32]).digest() == data[end - 32 : end] if found.hashed else None,
+        app=_descriptor(data, segments[0]),
+    )
+
+
+def descriptor_of(data: bytes) -> AppDescriptor | None:
+    """What `describe_image` finds as `app`, without its proof that the image is whole; None where it finds no image."""
+    found = _outline(data, MAX_SEGMENTS)
+    return None if isinstance(found, Reason) else _descriptor(data, found.segments[0])
+
+
+def _outline(data: bytes, max_segments: int) -> _Outline | Reason:
     if len(data) < HEADER_SIZE:
         return Reason("bad-image", "header", f"{HEADER_SIZE} bytes needed", f"{len(data)} bytes there")
     if is_esp8266(data):
@@ -133,20 +175,8 @@ def describe_image(data: bytes, max_segments: int = MAX_SEGMENTS) -> ImageInfo |
     end = checksum_at + 1 + (32 if hashed else 0)
     if end > len(data):
         return _truncated("hash" if hashed else "checksum", end, data)
-    return ImageInfo(
-        chip_id=chip_id,
-        entry=entry,
-        flash_mode=mode,
-        flash_freq=size_freq & 0xF,
-        flash_size=size_freq >> 4,
-        min_revision=min_rev,
-        max_revision=max_rev,
-        segments=tuple(segments),
-        size=end,
-        checksum_ok=_checksum(data, segments) == data[checksum_at],
-        hash_ok=hashlib.sha256(data[: end - 32]).digest() == data[end - 32 : end] if hashed else None,
-        app=_descriptor(data, segments[0]),
-    )
+    parts = tuple(segments)
+    return _Outline(chip_id, entry, mode, size_freq, min_rev, max_rev, parts, checksum_at, end, bool(hashed))
 
 
 def with_flash_settings(data: bytes, mode: int, freq: int, size: int) -> bytes:

@@ -13,7 +13,6 @@ Digests, Readiness, Durations.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -54,8 +53,20 @@ def last_line(report: Mapping[str, Any], *, written: bool = True) -> str:
         "PORT": device["port"],
         "REPORT": report["report_path"] if written else "",
     }
-    return " ".join(f"DEPLOY_{key}={shlex.quote(visible(value)) if value else ''}" for key, value in pairs.items())
+    return " ".join(f"DEPLOY_{key}={_word(visible(value)) if value else ''}" for key, value in pairs.items())
 
+
+def _word(text: str) -> str:
+    """One word of a shell, as `shlex.quote` makes it; most need nothing."""
+    letters = text.translate(_PLAIN_IN_SHELL)
+    if letters.isascii() and (letters.isalnum() or not letters):
+        return text
+    import shlex
+
+    return shlex.quote(text)
+
+
+_PLAIN_IN_SHELL = str.maketrans("", "", "_@%+=:,./-")
 
 HISTORY = "history.jsonl"
 """Among the reports: a line per transaction."""

@@ -22,6 +22,7 @@ from pipeline.formats.esp_image import (
     check_chip,
     check_fits,
     describe_image,
+    descriptor_of,
     room_warnings,
 )
 from pipeline.model import FailureCategory, Image, MatchRule, Reason
@@ -221,3 +222,13 @@ def test_the_warning_begins_at_90_percent_and_ends_where_the_failure_begins(size
 
 def test_otadata_is_meant_to_fill_its_partition() -> None:
     assert room_warnings([image("otadata", 0xE000, 0x2000, 0x2000, MatchRule.OTADATA)]) == []
+
+
+@given(st.data())
+def test_an_image_names_itself_whether_or_not_it_is_whole(data: st.DataObject) -> None:
+    image = bytearray(APP)
+    for _ in range(data.draw(st.integers(0, 3))):
+        image[data.draw(st.integers(0, len(image) - 1))] ^= data.draw(st.integers(0, 255))
+    cut = bytes(image[: data.draw(st.integers(0, len(image)))])
+    info = describe_image(cut)
+    assert descriptor_of(cut) == (None if isinstance(info, Reason) else info.app)

@@ -42,6 +42,7 @@ from pipeline.model import (
     StageResult,
     note_lines,
 )
+from pipeline.report import markdown
 from pipeline.report.document import SEGMENTS, build_report, whole_ms
 from pipeline.report.markdown import code, code_block, last_line, render_markdown
 from tests.golden import scenarios
@@ -466,3 +467,8 @@ def test_what_came_from_the_shared_cache_is_named_where_one_was_asked() -> None:
         row["counts"] |= {"restored_remote": 2, "fetched_bytes": fetched}
     page = render_markdown(report)
     assert "- restored_remote: `4`\n- fetched_bytes: `1234`\n" in page
+
+
+@given(st.text(st.sampled_from("aZ09é_@%+=:,./- '$~\u0661"), min_size=1) | st.text(min_size=1))
+def test_a_word_for_a_shell_is_what_shlex_makes(text: str) -> None:
+    assert markdown._word(text) == shlex.quote(text)
