@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cache.action_result import decode_result
 from cache.actions import ActionResult, OutputFile
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest, digest_bytes
@@ -341,18 +342,29 @@ def test_some_answers_in_time_are_used_and_the_rest_is_not_waited_for(server: Ca
     assert "only 1 of 2 questions were answered in time; this run goes on without it" in mine.notes()[0]
 
 
-def test_what_ran_out_of_time_is_late_also_when_its_thread_sees_it_first(server: CacheServer, tmp_path: Path) -> None:
+def test_what_ran_out_of_time_is_late_also_when_its_thread_sees_it_first(
+    server: CacheServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who waits for the round may wake long after its deadline; the tries that fit in between are no failures."""
     filled(server, tmp_path)
     slow = ActionKey("cd" * 32)
     ahead_s = 0.0
+    taken = threading.Event()
+
+    def decoded(key: ActionKey, body: bytes) -> object:
+        found = decode_result(key, body)
+        taken.set()
+        return found
 
     def much_later(verb: str, path: str) -> bytes | None:
         nonlocal ahead_s
         if slow not in path:
             return None
+        taken.wait(30)
         ahead_s = 60.0
         return b""
+
+    monkeypatch.setattr(http_cache, "decode_result", decoded)
 
     server.raw = much_later
     mine = client(server, now_s=lambda: time.monotonic() + ahead_s)
