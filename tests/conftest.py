@@ -163,6 +163,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Twice the cores: many tests wait for a board's modelled time, a poll or a child."""
+    """More than the cores: many tests wait for a board's modelled time, a poll or a child. On two cores eight workers
+    take half the time of four, and all of the CPU."""
     del config
-    return 2 * (os.cpu_count() or 1)
+    return 4 + 2 * (os.cpu_count() or 1)
