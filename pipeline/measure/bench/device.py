@@ -50,14 +50,14 @@ class _BoardLine(NamedTuple):
 ON_USB = _BoardLine("USB-Serial/JTAG", "esp32c3-usb", "usb", 115200)
 
 DOIT = """
-import sys
+import atexit, sys
 sys.argv[0] = "doit"
-from doit.doit_cmd import DoitMain
-try:
-    sys.exit(DoitMain().run(sys.argv[1:]))
-finally:  # a settled deploy ends the process while doit still reads its tasks
+def say():
     from pipeline.run.current import current
     print("MODELLED_S=%f" % current().clock.modelled_s, file=sys.stderr)
+atexit.register(say)  # a settled deploy ends the process while doit still reads its tasks
+from doit.doit_cmd import DoitMain
+sys.exit(DoitMain().run(sys.argv[1:]))
 """
 """doit's own main program; then says how much of the board's time was not waited for."""
 
