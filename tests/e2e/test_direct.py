@@ -23,6 +23,7 @@ import pytest
 from cache.stamps import next_tick
 from pipeline.cli.direct import Asked, asked_of, steps_of
 from pipeline.fastpath.plain import is_plain
+from pipeline.measure.bench.device import DOIT as BENCHED_DOIT
 from pipeline.run.options import Options
 from pipeline.run.run import Run, load_run
 from tests.e2e.space import TIMEOUT_S, environment
@@ -443,3 +444,18 @@ def test_a_monitor_is_the_same_without_doit(twins: Twins, argv: tuple[str, ...],
     assert twins.plain.without_doit == direct
     # What was heard is kept, which the other twin has nothing of.
     shutil.rmtree(twins.plain.root / ".deploy/console", ignore_errors=True)
+
+
+def test_what_a_benchmark_asks_at_the_end_is_said(twins: Twins) -> None:
+    """A settled deploy ends the process before doit returns from anything."""
+    for twin in (twins.plain, twins.other):  # in both, so that the next comparison finds the same
+        for _ in range(2):
+            done = subprocess.run(
+                [sys.executable, "-c", BENCHED_DOIT, "deploy"],
+                check=True,
+                cwd=twin.root,
+                env=twin.env,
+                capture_output=True,
+                text=True,
+            )
+        assert re.search(r"^MODELLED_S=\d", done.stderr, re.M), done.stderr
