@@ -178,15 +178,22 @@ class Group:
         """Can it take another command?"""
         return self._watchdog.poll() is None
 
-    def start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """A child in this group. Raises OSError."""
+    def start(
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        out: int = subprocess.PIPE,
+        err: int = subprocess.PIPE,
+    ) -> subprocess.Popen[bytes]:
+        """A child in this group, without input. Raises OSError."""
         return subprocess.Popen(
             list(argv),
             cwd=cwd,
             env=dict(env),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
             process_group=self._watchdog.pid,
         )
 
@@ -208,15 +215,7 @@ class Group:
 
     def start_writing(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], out: int, err: int) -> int:
         """As `spawn`, in the directory `cwd`."""
-        child = subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            process_group=self._watchdog.pid,
-        )
+        child = self.start(argv, cwd, env, out, err)
         child.returncode = 0  # whoever asked for the pid waits for it
         return child.pid
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cache.stamps import next_tick
 from pipeline.errors import DeployError
 from pipeline.run.build import Build, load_build
 from pipeline.run.options import Options
+from tests.serving import eventually
 from tests.unit.ninja_space import DEPLOY, NINJA, NinjaSpace
 
 CC = shutil.which("cc") or ""
@@ -486,10 +486,8 @@ def test_killed_in_the_middle_the_next_run_ends_well(tree: Callable[..., Tree], 
         f"NinjaSpace(Path({str(one.root)!r}), Path({str(tmp_path / 'cache')!r})).ours()",
     )
     child = subprocess.Popen([sys.executable, "-c", "\n".join(lines)], cwd=Path(__file__).parents[2])
-    deadline = time.monotonic() + 60
-    while not (one.out / "started").exists():
-        assert time.monotonic() < deadline and child.poll() is None
-        time.sleep(0.01)
+    eventually(lambda: (one.out / "started").exists() or child.poll() is not None)
+    assert child.poll() is None
     child.send_signal(signal.SIGKILL)
     child.wait()
     one.manifest()
