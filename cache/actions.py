@@ -135,8 +135,9 @@ class ActionCache:
 
     def take_candidates(self, base: ActionKey, sets: Sequence[Digest]) -> None:
         """Put candidate sets of others before those that are here. Precondition: they are stored. Raises OSError."""
-        kept = tuple(dict.fromkeys((*sets, *self.sets(base))))[:MAX_CANDIDATES]
+        kept = tuple(dict.fromkeys((*sets, *self._sets(base))))[:MAX_CANDIDATES]
         self.record(base, _entry_of_sets(kept))
+        self._without.discard(base)
 
     def add_candidate(self, base: ActionKey, data: bytes) -> None:
         """As `put_first`, of a candidate set that may not be stored yet. Raises OSError."""

@@ -68,7 +68,9 @@ class RowFile:
         except OSError:
             return None
         found = RowFile(handle, *value[1:])
-        return found if os.pread(handle, _TOKEN_BYTES, 0) == value[0] else None
+        with contextlib.suppress(OSError):
+            return found if os.pread(handle, _TOKEN_BYTES, 0) == value[0] else None
+        return None
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
@@ -102,9 +104,10 @@ class LazyRows(dict[str, Any]):
 
     def get(self, name: str, default: Any = None) -> Any:
         if name not in self.loaded:
-            value = self.loaded.setdefault(name, self._load(name))
+            value = self._load(name)
             if value is not None:
                 self.setdefault(name, value)
+            self.loaded[name] = value  # last: another thread that asks meanwhile loads the same, and finds no less
         return super().get(name, default)
 
     def __contains__(self, name: object) -> bool:

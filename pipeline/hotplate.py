@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 STAGE_WORDS = frozenset({*STAGES, "verify-flash", "reflash", "reattach", "ttfb", "deploy"})
 _GARBAGE = 100_000
 """New objects after which Python searches them for garbage: what a start makes stays, so there is none to find."""
-FEW = 64
-"""After more moved files than this a run may take long."""
 
 
 def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> int:
@@ -109,8 +107,6 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
         touched = is_as_it_was(found)
     if not plain or not (touched or _only_builds(found)):
         return found
-    if len(found.places) <= FEW:
-        gc.disable()  # a run of few actions ends before there is garbage worth a search through all that is loaded
     try:
         # What was only touched is read by the run too, which records the stamps.
         code = direct.run_stages(asked, None if touched else found)
@@ -126,14 +122,16 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
 
 
 def _end(code: int) -> None:
-    """End the process, without taking down the interpreter object by object, which costs as much as a boot. As Python
+    """End the process, without taking down the interpreter object by object. As Python
     ends: threads are waited for, what is registered for the end is done, what is printed gets out. Raises SystemExit
     where it is watched (a debugger, a profiler) or another thread is at work."""
     import atexit
     import threading
 
     gc.disable()  # at its end Python would search all that is loaded for garbage
-    if threading.active_count() > 1 or sys.gettrace() is not None or sys.getprofile() is not None:
+    watching = getattr(sys, "monitoring", None)  # by which profilers look since Python 3.12
+    is_watched = watching is not None and any(map(watching.get_tool, range(6)))
+    if threading.active_count() > 1 or is_watched or sys.gettrace() is not None or sys.getprofile() is not None:
         raise SystemExit(code)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

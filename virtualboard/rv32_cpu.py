@@ -183,7 +183,7 @@ class Rv32Cpu:
 
     def reg_write(self, number: int, value: int) -> None:
         """Set the register."""
-        self._word.value = value
+        self._word.value = value & 0xFFFFFFFF  # reading writes these bytes alone
         _check(self._write(self._handle, number, self._word_at))
 
     def mem_read(self, address: int, size: int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ class PolledChildren:
         self._look_s = time.monotonic() + LOOK_S
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
+        self._closing = threading.Lock()
         self._poll.register(self._wake, select.POLLIN)
 
     def start(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> object:
@@ -72,14 +74,17 @@ class PolledChildren:
         return found
 
     def wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it will wake
-            os.write(self._waker, b"!")
+        with self._closing, contextlib.suppress(OSError):  # full: it will wake
+            if self._waker >= 0:  # whoever wakes may come late, and the number be another file's by then
+                os.write(self._waker, b"!")
 
     def close(self) -> None:
         for command in list(self._running):
             self._result(command, KeyboardInterrupt())
-        os.close(self._wake)
-        os.close(self._waker)
+        with self._closing:
+            os.close(self._wake)
+            os.close(self._waker)
+            self._waker = -1
 
     def _is_complete(self, command: Running, handle: int) -> bool:
         """Something came on one of its handles: was that its end?"""

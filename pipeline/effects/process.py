@@ -15,12 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.effects.api import Children, Clock, Completed
-from pipeline.effects.children import PolledChildren
+from pipeline.effects.children import LOOK_S, PolledChildren
 from pipeline.effects.spawned import MOST_KEPT, Group, Running, Spawned
 
 _READY_S = 20.0
-_LOOK_S = 0.5
-"""How often to look whether a command that prints nothing is still wanted."""
 _ENDED_S = 0.1
 """How often to look whether a command has ended whose outputs are still open."""
 
@@ -41,7 +39,7 @@ class SystemProcessRunner:
         command = self.start(argv, cwd=cwd, env=env, timeout_s=timeout_s)
         trouble: BaseException | None = None
         try:
-            while trouble is None and not command.child.is_complete(_LOOK_S):
+            while trouble is None and not command.child.is_complete(LOOK_S):
                 trouble = self.trouble_of(command)
         except BaseException as error:
             trouble = error

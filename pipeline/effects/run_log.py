@@ -208,7 +208,7 @@ def is_dead(path: Path) -> bool:
 
 
 def _has_end(path: Path) -> bool:
-    """Is the last line that of a finished run? Each run asks this of every log that is kept, so it reads no more."""
+    """Is the last line that of a finished run? Asked of many logs, so it reads no more."""
     try:
         fd = open_regular(str(path))[0]
     except OSError:

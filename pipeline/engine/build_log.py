@@ -279,7 +279,7 @@ def load_lazily(state_dir: Path) -> Saved | None:
 
     def record(name: str) -> Any:
         if name in more_records:
-            return more_records[name]
+            return _sound({name: more_records[name]}).get(name)
         found = file.get(RECORDS, name)
         if found is None:
             return None

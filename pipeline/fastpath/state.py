@@ -533,6 +533,12 @@ def _own_files(root: str) -> Iterable[str]:
         directories = sys.modules[package].__path__
         for directory in directories:
             found.update(dict.fromkeys(str(path) for path in sorted(Path(directory).rglob("*.py"))))
+    if "doit" not in sys.modules:  # a run without it: the next may need it, as it is by then
+        from importlib.util import find_spec
+
+        spec = find_spec("doit")
+        for directory in (spec.submodule_search_locations if spec else None) or ():
+            found.update(dict.fromkeys(str(path) for path in sorted(Path(directory).rglob("*.py"))))
     standard = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None)

@@ -52,12 +52,10 @@ def is_as_it_was(look: "FirstLook") -> bool:
     return found
 
 
-def only_touched(
-    snapshot: "Snapshot", places: "Sequence[int]", path: str, most: "int | None" = None, *, root: str = ""
-) -> bool:
-    """Is everything that moved (`places` in the listing) as it was? No if more than `most` (default MOST) files of
+def only_touched(snapshot: "Snapshot", places: "Sequence[int]", path: str, *, root: str = "") -> bool:
+    """Is everything that moved (`places` in the listing) as it was? No if more than MOST files of
     actions are. `path` is that of the state file. The current directory must be `root`, or `root` be given."""
-    if sum(n < snapshot.used_count for n in places) > (MOST if most is None else most):
+    if sum(n < snapshot.used_count for n in places) > MOST:
         return False
     fingerprints = contents_of(path, snapshot.token)
     if fingerprints is None:

@@ -307,3 +307,17 @@ def test_cancelled_children_end_as_such(runner: SystemProcessRunner, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         children.start([SH, "-c", ":"], cwd=tmp_path, env=PATH, timeout_s=300)
     children.close()
+
+
+def test_who_wakes_too_late_writes_into_no_other_file(runner: SystemProcessRunner, tmp_path: Path) -> None:
+    children = runner.together()
+    before = set(Path("/dev/fd").iterdir())
+    children.close()
+    freed = before - set(Path("/dev/fd").iterdir())
+    others = [os.open(tmp_path / f"{n}", os.O_CREAT | os.O_RDWR) for n in range(len(freed) + 1)]
+    try:
+        children.wake()
+        assert [os.fstat(handle).st_size for handle in others] == [0] * len(others)
+    finally:
+        for handle in others:
+            os.close(handle)

@@ -149,3 +149,15 @@ def test_candidates_newest_first_and_bounded(store: BlobStore, tmp_path: Path) -
     assert len(found) == MAX_CANDIDATES and found[0] == b"more 99"
     store.path(digest_bytes(b"more 98")).unlink()
     assert cache.candidates(KEY)[:2] == (b"more 99", b"more 97")
+
+
+def test_sets_of_others_stay_when_ours_is_put_first(tmp_path: Path) -> None:
+    """None was here, those of another machine came, and what is made here after that is one more."""
+    blobs = BlobStore(tmp_path)
+    cache = ActionCache(tmp_path, blobs)
+    theirs, ours = blobs.put_bytes(b"theirs"), blobs.put_bytes(b"ours")
+    assert cache.sets(KEY) == ()
+    cache.take_candidates(KEY, [theirs])
+    assert cache.sets(KEY) == (theirs,)
+    cache.put_first(KEY, ours)
+    assert cache.sets(KEY) == (ours, theirs)
