@@ -31,7 +31,6 @@ def main() -> int:
 
 def _load() -> None:
     """Everything that a build imports on its way, but for esptool and the like, which few saves need."""
-    import concurrent.futures.thread
     import importlib
 
     for name in (
@@ -62,7 +61,6 @@ def _load() -> None:
         "cache.store",
     ):
         importlib.import_module(name)
-    del concurrent
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from cache.digest import ActionKey
@@ -45,10 +44,7 @@ def run_stage(
     """Run the stage. `progress(action, done, total)` is called from this thread for each action that was performed,
     `performed` for a few of them at once. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
     run = StageRun(workspace, look, stage)
-    with (
-        ThreadPoolExecutor(workspace.host.all_jobs, "action") as pool,
-        _StageLoop(workspace, run, pool, progress, performed) as loop,
-    ):
+    with _Threads() as threads, _StageLoop(workspace, run, threads, progress, performed) as loop:
         loop.run()
     shared = loop.runner.shared_counts()
     return run.result()._replace(shared=shared._replace(restored=loop.restored_remote))
@@ -76,12 +72,12 @@ class _StageLoop:
         self,
         workspace: Workspace,
         run: StageRun,
-        pool: ThreadPoolExecutor,
+        threads: _Threads,
         progress: Callable[[str, int, int], None],
         performed: Callable[[Sequence[ActionSpan]], None],
     ) -> None:
         self.runner = ActionRunner(workspace)
-        self._run, self._pool = run, pool
+        self._run, self._threads = run, threads
         self._progress, self._performed = progress, performed
         self._clock, self._processes = workspace.host.clock, workspace.host.runner
         self._children = self._processes.together() if isinstance(self._processes, ParallelRunner) else None
@@ -272,18 +268,19 @@ class _StageLoop:
             self._by_command[child] = work
 
     def _start_in_thread(self, work: _Work) -> None:
-        def told(future: Future[Performed]) -> None:
-            self._news.put(partial(self._executed, work, future))
+        def told(done: Performed | BaseException) -> None:
+            self._news.put(partial(self._executed, work, done))
             if self._children is not None:
                 self._children.wake()
 
-        self._pool.submit(in_turn, work.steps, self._processes).add_done_callback(told)
+        self._threads.do(partial(in_turn, work.steps, self._processes), told, self._in_threads)
         self._in_threads += 1
 
-    def _executed(self, work: _Work, future: Future[Performed]) -> None:
+    def _executed(self, work: _Work, done: Performed | BaseException) -> None:
         self._in_threads -= 1
         self._leave(work)
-        done = future.result()
+        if isinstance(done, BaseException):
+            raise done
         self._finish(work.number, done, self._span(work.keyed.action, done, work, self._clock.now_s()))
 
     # --- other machines ---------------------------------------------------------------------------
@@ -345,6 +342,52 @@ class _StageLoop:
         began_s, worker = (work.began_s, work.worker) if isinstance(work, _Work) else (work, -1)
         number = self._workers.setdefault(worker, len(self._workers))
         return ActionSpan(action.name, done.state.value, number, began_s, ended_s - began_s)
+
+
+class _Threads:
+    """Threads beside the one that decides, started as they are needed. `concurrent.futures` would do, but it loads the
+    modules of logging, which takes longer than a link."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for what is under way."""
+        self._work.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def do(
+        self,
+        work: Callable[[], Performed],
+        told: Callable[[Performed | BaseException], None],
+        under_way: int,
+    ) -> None:
+        """Do it in a thread, which then says what came of it, or what was raised. `under_way`: of how many works it is
+        not known that they have ended; whoever knows of fewer than there are threads finds one free."""
+
+        def one() -> None:
+            try:
+                done: Performed | BaseException = work()
+            except BaseException as error:  # for whoever waits for it
+                done = error
+            told(done)
+
+        if under_way >= len(self._threads):
+            # One for which a second Ctrl-C did not wait must not keep the process.
+            thread = threading.Thread(target=self._until_told, daemon=True, name=f"action {len(self._threads)}")
+            thread.start()
+            self._threads.append(thread)
+        self._work.put(one)
+
+    def _until_told(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+        self._work.put(None)  # to the next
 
 
 class _Pools:
