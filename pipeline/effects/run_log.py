@@ -174,14 +174,7 @@ def unfinished(directory: Path) -> list[Path]:
     Which logs have their end is remembered with their stamps: nobody writes behind an end, and whatever is put in a
     log's place has another stamp. So a run opens the few logs that came since, and not two hundred."""
     state = directory / _ENDED_NAME
-    try:
-        stamps = {
-            entry.name: (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-            for entry in os.scandir(directory)
-            if entry.name.endswith(SUFFIX) and (found := entry.stat(follow_symlinks=False))
-        }
-    except OSError:
-        return []
+    stamps = _log_stamps(directory)
     kept, _ = statefile.load(state, _ENDED_KIND)
     ended = kept if isinstance(kept, dict) else {}
     names = sorted(name for name, stamp in stamps.items() if ended.get(name) != stamp)
@@ -194,6 +187,18 @@ def unfinished(directory: Path) -> list[Path]:
             known = {name: stamp for name, stamp in stamps.items() if name in new or ended.get(name) == stamp}
             statefile.save(state, _ENDED_KIND, known)
     return [path for path in paths if path.name not in ends and is_dead(path)]
+
+
+def _log_stamps(directory: Path) -> dict[str, tuple[int, int, int, int]]:
+    """Size, mtime, ctime and inode of each log, by name. One that another run deletes meanwhile is not among them."""
+    stamps = {}
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(SUFFIX):
+                with suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    stamps[entry.name] = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    return stamps
 
 
 _ENDED_NAME, _ENDED_KIND = "ended.v1.state", "ended logs 1"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -185,6 +187,7 @@ def test_a_file_has_one_writer(tmp_path: Path) -> None:
 
 WRITER = f"""
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from pipeline.events import decode_log
 from pipeline.effects.run_log import RunLog
@@ -307,6 +310,25 @@ def test_a_log_that_has_its_end_is_opened_once(tmp_path: Path, opened: list[str]
     assert set(opened[10:]) == {dead.name}
     assert prune(tmp_path, keep=2) == paths[:-1]
     assert unfinished(tmp_path) == [dead], "what is remembered of logs that have gone does no harm"
+
+
+def test_a_log_that_another_run_deletes_meanwhile_hides_no_dead_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, dead = (tmp_path / f"tx-20261121-08300{number}-beef.log" for number in range(2))
+    gone.write_bytes(ENDED)
+    dead.write_bytes(LOG)
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def listed(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        gone.unlink()
+        yield found
+
+    monkeypatch.setattr(os, "scandir", listed)
+    assert unfinished(tmp_path) == [dead]
 
 
 def test_another_log_in_the_place_of_one_is_opened(tmp_path: Path, opened: list[str]) -> None:
