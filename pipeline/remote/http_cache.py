@@ -21,7 +21,7 @@ from cache.actions import MAX_ENTRY_BYTES, ActionResult
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
-from cache.remote import RemoteCounts, RemoteSpeed
+from cache.remote import RemoteCounts, RemoteSpeed, RoundWatch
 from pipeline.remote.rounds import Question, RoundOutcome, Rounds
 from pipeline.remote.tally import Tally
 from pipeline.remote.wire import ENCODINGS, Endpoint, Garbled, HttpAnswer
@@ -31,6 +31,10 @@ FIND_S = 2.0
 STALL_S = 1.5
 """Nothing at all for so long on a connection means that it is dead."""
 _PER_KEY_S = 0.002
+SILENT_S = 1.0
+"""Who says nothing for so long, although nobody waited to the end, is not asked any more."""
+WATCHED_S = 30.0
+"""The same where somebody watches, who does not wait for what comes too slowly."""
 _SENDING_S = 30.0
 _SENDERS = 2
 _IN_MEMORY = 1 << 23
@@ -81,10 +85,14 @@ class HttpCache:
         self._senders = 0
         self._quiet = threading.Condition()
         self._bytes, self._bytes_s = 0, 0.0
+        self._silent_s = 0.0
+        """For so long nothing was answered."""
 
     # --- what is asked --------------------------------------------------------------------------
 
-    def find(self, keys: Sequence[ActionKey], blobs: BlobStore) -> dict[ActionKey, ActionResult]:
+    def find(
+        self, keys: Sequence[ActionKey], blobs: BlobStore, watch: RoundWatch | None = None
+    ) -> dict[ActionKey, ActionResult]:
         """As `Remote.find`."""
         found: dict[ActionKey, ActionResult] = {}
         if not keys or self._tally.is_closed:
@@ -92,26 +100,35 @@ class HttpCache:
 
         def take(key: ActionKey, answer: HttpAnswer) -> None:
             body = self._body(answer, MAX_ENTRY_BYTES)
-            if body is None:
-                return
-            entry = decode_result(key, body)
-            if entry is None:
-                raise Garbled("an entry is not one of this program's for the key that was asked for")
-            for digest, data in entry.inlined:
-                _keep(blobs, digest, data)
-            found[key] = entry.result
+            if body is not None:
+                entry = decode_result(key, body)
+                if entry is None:
+                    raise Garbled("an entry is not one of this program's for the key that was asked for")
+                for digest, data in entry.inlined:
+                    _keep(blobs, digest, data)
+                found[key] = entry.result
+            if watch is not None:
+                watch.answered(key, len(body or b""), came=body is not None)
 
         unique = list(dict.fromkeys(keys))
         questions = [
-            Question(self._request("GET", f"/ac/{key}", "Accept: application/json\r\n"), partial(take, key))
+            Question(
+                self._request("GET", f"/ac/{key}", "Accept: application/json\r\n"),
+                partial(take, key),
+                is_wanted=None if watch is None else partial(watch.is_wanted, key),
+            )
             for key in unique
         ]
-        outcome = self._reading.ask(questions, self._now_s() + FIND_S + _PER_KEY_S * len(unique), STALL_S)
-        self._judge(outcome, len(unique))
+        patience_s = FIND_S + _PER_KEY_S * len(unique) if watch is None else max(WATCHED_S, _PER_KEY_S * len(unique))
+        began_s = self._now_s()
+        outcome = self._reading.ask(questions, began_s + patience_s, STALL_S, watch)
+        self._judge(outcome, len(unique), self._now_s() - began_s)
         self._tally.add(asked=len(unique), found=len(found))
         return dict(found)
 
-    def fetch(self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float) -> frozenset[Digest]:
+    def fetch(
+        self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float, watch: RoundWatch | None = None
+    ) -> frozenset[Digest]:
         """As `Remote.fetch`."""
         wanted = list(dict.fromkeys(digests))
         there = {digest for digest in wanted if blobs.has(digest)}
@@ -121,22 +138,27 @@ class HttpCache:
         came: list[Digest] = []
 
         def take(digest: Digest, answer: HttpAnswer) -> None:
-            if self._is_ok(answer) and self._store(digest, answer, blobs):
+            is_here = self._is_ok(answer) and self._store(digest, answer, blobs)
+            if is_here:
                 came.append(digest)
+            if watch is not None:
+                watch.answered(digest.hex, digest.size, came=is_here)
 
-        questions = [self._question_for(digest, partial(take, digest)) for digest in missing]
+        questions = [self._question_for(digest, partial(take, digest), watch) for digest in missing]
         began_s = self._now_s()
-        outcome = self._reading.ask(questions, began_s + patience_s, min(STALL_S, patience_s))
-        self._rate(sum(digest.size for digest in came), self._now_s() - began_s, is_all=not outcome.late)
+        outcome = self._reading.ask(questions, began_s + patience_s, min(STALL_S, patience_s), watch)
+        took_s = self._now_s() - began_s
+        self._rate(sum(digest.size for digest in came), took_s, is_all=not outcome.late + outcome.unwanted)
         # Less patience than a round of questions has says nothing of the other side.
-        self._judge(outcome, len(missing), may_be_late=bool(came) or patience_s < FIND_S)
+        self._judge(outcome, len(missing), took_s, may_be_late=bool(came) or patience_s < FIND_S)
         self._there.update(came)
         self._tally.add(asked=len(missing), fetched=len(came), fetched_bytes=sum(digest.size for digest in came))
         return frozenset((*there, *came))
 
-    def _question_for(self, digest: Digest, take: Callable[[HttpAnswer], None]) -> Question:
+    def _question_for(self, digest: Digest, take: Callable[[HttpAnswer], None], watch: RoundWatch | None) -> Question:
+        is_wanted = None if watch is None else partial(watch.is_wanted, digest.hex)
         more = f"Accept-Encoding: {ENCODINGS}\r\n" if digest.size >= _WORTH_COMPRESSING else ""
-        return Question(self._request("GET", f"/cas/{digest.hex}", more), take)
+        return Question(self._request("GET", f"/cas/{digest.hex}", more), take, is_wanted=is_wanted)
 
     def _rate(self, size: int, took_s: float, *, is_all: bool) -> None:
         if size >= _RATED_FROM or took_s > _RATED_FROM_S or not is_all:
@@ -201,10 +223,13 @@ class HttpCache:
             return False
         return True
 
-    def _judge(self, outcome: RoundOutcome, asked: int, *, may_be_late: bool = False) -> None:
+    def _judge(self, outcome: RoundOutcome, asked: int, took_s: float, *, may_be_late: bool = False) -> None:
         """Count a round, and decide whether there will be another: not after one that used up its time, or in which
-        most failed."""
+        most failed, nor after silence until nobody wanted to know any more."""
         late = 0 if may_be_late else outcome.late
+        self._silent_s = 0.0 if outcome.answered else self._silent_s + took_s
+        if outcome.unwanted and self._silent_s >= SILENT_S:
+            late = outcome.unwanted
         self._tally.add(rounds=1, refused=outcome.refused, failed=outcome.failed + late)
         if outcome.refused:
             self._tally.lied(outcome.why)
