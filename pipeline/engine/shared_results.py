@@ -290,9 +290,10 @@ def _divide(
             size += wanted[len(now)].size
             now.append(wanted[len(now)])
         return now, list(wanted[len(now) :])
+    together = min(jobs, len(wanted))
     for one in wanted:
         fetch_s = one.size / speed.bytes_per_s + len(one.missing) * speed.latency_s * _PER_QUESTION
-        if fetch_s <= one.result.duration_ms / 1000 / jobs:
+        if fetch_s <= one.result.duration_ms / 1000 / together:
             now.append(one)
     chosen = {one.key for one in now}
     return now, [one for one in wanted if one.key not in chosen]

@@ -44,6 +44,8 @@ _ASKED_FIRST = 1 << 16
 _MOST_LIES = 8
 """After so many refused answers nothing is asked any more."""
 _WORTH_COMPRESSING = 1 << 10
+_PER_BLOB_S = 5e-4
+"""To take it in, however small it is: that is not the link's."""
 _RATED_FROM = 1 << 14
 _RATED_FROM_S = 0.2
 """What is smaller and quicker says nothing of the rate."""
@@ -148,7 +150,7 @@ class HttpCache:
         began_s = self._now_s()
         outcome = self._reading.ask(questions, began_s + patience_s, min(STALL_S, patience_s), watch)
         took_s = self._now_s() - began_s
-        self._rate(sum(digest.size for digest in came), took_s, is_all=not outcome.late + outcome.unwanted)
+        self._rate(came, took_s, is_all=not outcome.late + outcome.unwanted)
         # Less patience than a round of questions has says nothing of the other side.
         self._judge(outcome, len(missing), took_s, may_be_late=bool(came) or patience_s < FIND_S)
         self._there.update(came)
@@ -160,10 +162,12 @@ class HttpCache:
         more = f"Accept-Encoding: {ENCODINGS}\r\n" if digest.size >= _WORTH_COMPRESSING else ""
         return Question(self._request("GET", f"/cas/{digest.hex}", more), take, is_wanted=is_wanted)
 
-    def _rate(self, size: int, took_s: float, *, is_all: bool) -> None:
+    def _rate(self, came: Sequence[Digest], took_s: float, *, is_all: bool) -> None:
+        size = sum(digest.size for digest in came)
         if size >= _RATED_FROM or took_s > _RATED_FROM_S or not is_all:
+            beside_s = self._reading.latency_s + _PER_BLOB_S * len(came)
             self._bytes += max(size, 1)
-            self._bytes_s += max(took_s - self._reading.latency_s, 1e-4)
+            self._bytes_s += max(took_s - beside_s, took_s / 4, 1e-4)
 
     def speed(self) -> RemoteSpeed:
         """As `Remote.speed`."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MOST_CONNECTIONS = 6
 _AT_ONCE = 32
 """Questions sent on one connection before the first is answered."""
+_STEP_S, _MANY_IN_A_STEP = 0.01, 8
+"""Another connection is of use while fewer answers come in that time."""
 _TRIES = 3
 _FIRST_PAUSE_S = 0.05
 _INTERIM_S = 1.0
@@ -77,6 +79,16 @@ class _Round:
     @property
     def is_over(self) -> bool:
         return self._over
+
+    @property
+    def is_done(self) -> bool:
+        return self._open <= 0
+
+    def wait(self, step_s: float) -> int:
+        """For the end, at most so long; how many are answered by now."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._open <= 0 or self._over, step_s)
+            return self._answered
 
     def batch(self) -> list[Question]:
         """The next questions of a lane, none when it is to end."""
@@ -206,8 +218,7 @@ class Rounds:
         try:
             if watch is not None:
                 watch.began(len(questions), one.cut)
-            for _ in range(lanes):
-                threading.Thread(target=self._lane, args=(one, stall_s), daemon=True, name="shared cache").start()
+            self._open_lanes(one, lanes, stall_s)
             return one.result(until_s - self._now_s())
         finally:
             if watch is not None:
@@ -225,6 +236,21 @@ class Rounds:
             one.stop()
         for wire in wires:
             wire.close()
+
+    def _open_lanes(self, one: _Round, lanes: int, stall_s: float) -> None:
+        """One at first. Where answers come as quickly as they are taken, more would only wait for the interpreter."""
+        opened = answered = 0
+        while opened < lanes and self._now_s() < one.until_s:
+            more = 1 if not opened else opened if answered else lanes
+            for _ in range(min(more, lanes - opened)):
+                threading.Thread(target=self._lane, args=(one, stall_s), daemon=True, name="shared cache").start()
+                opened += 1
+            is_quick = opened < lanes
+            while is_quick and self._now_s() < one.until_s:
+                before, answered = answered, one.wait(_STEP_S)
+                if one.is_over or one.is_done:
+                    return
+                is_quick = answered - before >= _MANY_IN_A_STEP
 
     # --- on the threads of a round --------------------------------------------------------------
 
