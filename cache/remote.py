@@ -40,10 +40,11 @@ class RemoteCounts(NamedTuple):
 
 class RemoteSpeed(NamedTuple):
     """As measured in this run; 0.0: not known yet. `latency_s`: from a question to the first byte of its answer, of the
-    fastest; `bytes_per_s`: of all connections together."""
+    fastest; `bytes_per_s`: of all connections together; `silent_s`: so long nothing was answered, since the last."""
 
     latency_s: float = 0.0
     bytes_per_s: float = 0.0
+    silent_s: float = 0.0
 
 
 class RoundWatch(Protocol):

@@ -16,16 +16,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
+from cache.remote import RemoteSpeed
 from pipeline.engine.decision import Keyed
 
 LOOK_S = 0.01
 """So often somebody looks whether answers come."""
-LEAST_PATIENCE_S, MOST_PATIENCE_S = 0.05, 0.25
+LEAST_PATIENCE_S, MOST_PATIENCE_S = 0.04, 0.25
 _LATENCIES = 1.5
 """Before the first answer, so many of the latencies that are known are waited."""
 SILENCE_S = 0.25
 """Answers that came and do not come any more are taken for lost after so long."""
-NO_RACE_S = 0.2
+NO_RACE_S = 0.1
 """What is here within that time is waited for in any case."""
 SHARE = 0.25
 """What the network needs in comparison to making, up to which nothing is made meanwhile: idle cores would gain less
@@ -53,18 +54,28 @@ class Pace:
     how many times more than its cores could do is asked of this machine; there time passes more slowly, for answers
     take longer, and no core is idle."""
 
-    def __init__(self, patience_s: float, busy: float = 1.0) -> None:
-        self._patience_s, self._busy = patience_s, max(busy, 1.0)
+    def __init__(self, speed: RemoteSpeed, busy: float = 1.0) -> None:
+        """`speed`: as earlier askings of the run found it."""
+        self._patience_s = min(max(_LATENCIES * speed.latency_s, LEAST_PATIENCE_S), MOST_PATIENCE_S)
+        self._patience_s = max(0.0, self._patience_s - speed.silent_s)
+        self._known = speed
+        self._busy = max(busy, 1.0)
         self._last = Seen(0, 0, 0, 0, 0)
         self._at_s = 0.0
         self._silent_s = self._latency_s = self._busy_s = 0.0
-        self._is_slow = patience_s <= 0
+        self._is_slow = False
+        self._has_taken = False
 
-    def is_slow(self, now_s: float, seen: Seen, made_s: float) -> bool:
-        """Would what is still to come take long enough to make some of it here, where all takes `made_s`?"""
+    def has_taken(self) -> None:
+        """Something is made here: idle cores are idle for nothing from now on."""
+        self._has_taken = True
+
+    def is_slow(self, now_s: float, seen: Seen, made_s: float, one_s: float) -> bool:
+        """Would what is still to come take long enough to make some of it here, where all takes `made_s`, and each
+        `one_s`?"""
         passed_s, self._at_s = ((now_s - self._at_s) / self._busy if self._at_s else 0.0), now_s
         last, self._last = self._last, seen
-        if seen.number == 0:
+        if seen.number == 0 and seen.weight:
             return self._is_slow  # nobody waits for the other side
         if seen.number != last.number:
             self._silent_s = 0.0
@@ -77,16 +88,18 @@ class Pace:
             # A machine that is too busy to look often is too busy to hear much, too.
             self._silent_s += min(passed_s, 2 * LOOK_S) if seen.weight == 0 else passed_s
             self._busy_s += passed_s if seen.answered else 0.0
-        self._is_slow = self._judge(seen, made_s)
+        self._is_slow = self._judge(seen, one_s if self._has_taken else max(NO_RACE_S, SHARE * made_s))
         return self._is_slow
 
-    def _judge(self, seen: Seen, made_s: float) -> bool:
+    def _judge(self, seen: Seen, bound_s: float) -> bool:
         if seen.weight == 0:
-            return self._silent_s >= self._patience_s
+            latency_s, rate, _ = self._known
+            rest_s = seen.left / rate + latency_s * (seen.rounds_left + 1) if rate else 0.0
+            return self._silent_s >= self._patience_s or rest_s / self._busy > bound_s
         if self._silent_s >= max(SILENCE_S, _LATENCIES * self._latency_s):
             return True
         rest_s = seen.left * self._busy_s / seen.weight + self._latency_s * seen.rounds_left
-        return rest_s > max(NO_RACE_S, SHARE * made_s)
+        return rest_s > bound_s
 
 
 class Costs:
@@ -107,17 +120,11 @@ class Costs:
         self._took_s += duration_s
         self._took += 1
 
-    def making_s(self, actions: int, jobs: int) -> float:
-        """So many of them, on so many cores."""
-        each = self._said_ms / 1000 / self._said if self._said else LIKELY_S
+    def one_s(self) -> float:
+        """Of making one."""
         if self._took:
-            each = self._took_s / self._took
-        return each * -(-actions // jobs)
-
-
-def patience_s(latency_s: float) -> float:
-    """How long to wait for the first answer where the other side is known to be so far away; 0.0: not known."""
-    return min(max(_LATENCIES * latency_s, LEAST_PATIENCE_S), MOST_PATIENCE_S)
+            return self._took_s / self._took
+        return self._said_ms / 1000 / self._said if self._said else LIKELY_S
 
 
 class Inquiry:
@@ -152,9 +159,11 @@ class Inquiry:
     def spare(self, pace: Pace, now_s: float, costs: Costs, jobs: int, *, is_idle: bool) -> Keyed | None:
         """Look how quickly answers come; one that is to be made here, if that is too slow and somebody is idle."""
         with self._lock:
-            is_slow = pace.is_slow(now_s, self._seen(), costs.making_s(len(self._waiting), jobs))
+            one_s = costs.one_s()
+            is_slow = pace.is_slow(now_s, self._seen(), one_s * -(-len(self._waiting) // jobs), one_s)
             if not (is_slow and is_idle and self._waiting):
                 return None
+            pace.has_taken()
             _, keyed = self._waiting.popitem()
             self.taken.append(keyed)
             return keyed

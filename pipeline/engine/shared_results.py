@@ -21,16 +21,17 @@ from cache.action_result import MOST_INLINED
 from cache.actions import MAX_ENTRY_BYTES, ActionResult
 from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
+from cache.remote import RemoteSpeed
 from pipeline.engine.candidates import CandidateSet
 from pipeline.engine.decision import Keyed, keys_that_fit, stored_paths
-from pipeline.engine.inquiry import LIKELY_BLOB, LIKELY_ENTRY, PER_ANSWER, Costs, Inquiry, Pace, patience_s
+from pipeline.engine.inquiry import LIKELY_BLOB, LIKELY_ENTRY, PER_ANSWER, Costs, Inquiry, Pace
 from pipeline.engine.observation import Observer
 from pipeline.engine.results import SharedCounts
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
 
 if TYPE_CHECKING:
-    from cache.remote import Remote, RemoteSpeed
+    from cache.remote import Remote
 
 PROBE_BYTES = 1 << 17
 """So much is fetched before the rate is known."""
@@ -73,9 +74,7 @@ class SharedResults:
         self._jobs = max(1, workspace.host.jobs)
         self._before = remote.counts()
         self._costs = Costs()
-        self._was_slow = False
-        """Was everything that was asked for made here before it came?"""
-        self._pace = Pace(0.0)
+        self._pace = Pace(RemoteSpeed())
 
     def counts(self) -> SharedCounts:
         """Since this was made, but for `restored`."""
@@ -88,7 +87,8 @@ class SharedResults:
         action = keyed.action
         if not action.cacheable or keyed.lacks:
             return False
-        return not action.builtin or self._remote.speed().latency_s <= _SHORT_S
+        latency_s, _, silent_s = self._remote.speed()
+        return not action.builtin or max(latency_s, silent_s) <= _SHORT_S
 
     # --- for the thread that decides what runs ----------------------------------------------------
 
@@ -99,8 +99,7 @@ class SharedResults:
 
     def inquiry(self, missed: Sequence[Keyed], told: Callable[[Keyed, bool], None]) -> Inquiry:
         """For `bring`; one at a time."""
-        patient_s = 0.0 if self._was_slow else patience_s(self._remote.speed().latency_s)
-        self._pace = Pace(patient_s, busyness())
+        self._pace = Pace(self._remote.speed(), busyness())
         return Inquiry(missed, told)
 
     def spare(self, inquiry: Inquiry, now_s: float, *, is_idle: bool) -> Keyed | None:
@@ -111,7 +110,6 @@ class SharedResults:
         """All that it asked for is here, or is being made."""
         inquiry.cut()
         if inquiry.taken:
-            self._was_slow = self._was_slow or not inquiry.brought
             self._remote.decline(inquiry.declined())
 
     # --- for the thread that asks -----------------------------------------------------------------

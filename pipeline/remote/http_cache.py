@@ -46,6 +46,7 @@ _MOST_LIES = 8
 _WORTH_COMPRESSING = 1 << 10
 _PER_BLOB_S = 5e-4
 """To take it in, however small it is: that is not the link's."""
+_HEADERS = 256
 _RATED_FROM = 1 << 14
 _RATED_FROM_S = 0.2
 """What is smaller and quicker says nothing of the rate."""
@@ -87,6 +88,8 @@ class HttpCache:
         self._senders = 0
         self._quiet = threading.Condition()
         self._bytes, self._bytes_s = 0, 0.0
+        self._entry_bytes, self._entry_bytes_s = 0, 0.0
+        """What entries say of the rate, as long as no blob does."""
         self._silent_s = 0.0
         """For so long nothing was answered."""
 
@@ -97,11 +100,13 @@ class HttpCache:
     ) -> dict[ActionKey, ActionResult]:
         """As `Remote.find`."""
         found: dict[ActionKey, ActionResult] = {}
+        sizes: list[int] = []
         if not keys or self._tally.is_closed:
             return found
 
         def take(key: ActionKey, answer: HttpAnswer) -> None:
             body = self._body(answer, MAX_ENTRY_BYTES)
+            sizes.append(len(body or b""))
             if body is not None:
                 entry = decode_result(key, body)
                 if entry is None:
@@ -124,7 +129,11 @@ class HttpCache:
         patience_s = FIND_S + _PER_KEY_S * len(unique) if watch is None else max(WATCHED_S, _PER_KEY_S * len(unique))
         began_s = self._now_s()
         outcome = self._reading.ask(questions, began_s + patience_s, STALL_S, watch)
-        self._judge(outcome, len(unique), self._now_s() - began_s)
+        took_s = self._now_s() - began_s
+        if took_s - self._reading.latency_s - _PER_BLOB_S * len(sizes) > _RATED_FROM_S:
+            self._entry_bytes += sum(sizes) + len(sizes) * _HEADERS
+            self._entry_bytes_s += took_s - self._reading.latency_s
+        self._judge(outcome, len(unique), took_s)
         self._tally.add(asked=len(unique), found=len(found))
         return dict(found)
 
@@ -171,7 +180,8 @@ class HttpCache:
 
     def speed(self) -> RemoteSpeed:
         """As `Remote.speed`."""
-        return RemoteSpeed(self._reading.latency_s, self._bytes / self._bytes_s if self._bytes_s else 0.0)
+        size, took_s = (self._bytes, self._bytes_s) if self._bytes_s else (self._entry_bytes, self._entry_bytes_s)
+        return RemoteSpeed(self._reading.latency_s, size / took_s if took_s else 0.0, self._silent_s)
 
     def decline(self, results: int) -> None:
         """As `Remote.decline`."""
