@@ -30,7 +30,7 @@ from cache.actions import FORMAT, MAX_ENTRY_BYTES, ActionResult, OutputFile, can
 from cache.digest import ActionKey, Digest, digest_bytes, is_sound
 from cache.named_tuple import NamedTuple
 
-MOST_INLINED = 2048
+MOST_INLINED = 4096
 """Bytes of a candidate set that is worth no question of its own. Larger ones are shared by so many entries that
 carrying them in each would cost more than one more round."""
 _WORKER = f"hotplate {FORMAT} "

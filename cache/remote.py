@@ -10,7 +10,7 @@ if it has the form that `cache.action_result` reads and carries the signature of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cache.actions import ActionResult
@@ -40,21 +40,44 @@ class RemoteCounts(NamedTuple):
 
 class RemoteSpeed(NamedTuple):
     """As measured in this run; 0.0: not known yet. `latency_s`: from a question to the first byte of its answer, of the
-    fastest; `bytes_per_s`: of all connections together."""
+    fastest; `bytes_per_s`: of all connections together; `silent_s`: so long nothing was answered, since the last."""
 
     latency_s: float = 0.0
     bytes_per_s: float = 0.0
+    silent_s: float = 0.0
+
+
+class RoundWatch(Protocol):
+    """Follows a round for whoever could do without it. Called on threads of the client; quick, and never raises.
+    `name`: the key that is asked for, or the hex digits of the blob."""
+
+    def began(self, questions: int, end: Callable[[], None]) -> None:
+        """A round of so many questions begins. `end`, from any thread: nothing of it is of use any more."""
+
+    def is_wanted(self, name: str) -> bool:
+        """Asked just before a question is sent: is it still worth asking?"""
+
+    def answered(self, name: str, size: int, *, came: bool) -> None:
+        """An answer, of so many bytes. `came`: what was asked for is here now."""
+
+    def ended(self) -> None:
+        """The round is over, however it ended."""
 
 
 class Remote(Protocol):
-    """A shared cache. Called from several threads at once."""
+    """A shared cache. Called from several threads at once. A round that a `watch` ended early is no failure of the
+    other side; a client that cannot say much to a watch says less."""
 
-    def find(self, keys: Sequence[ActionKey], blobs: BlobStore) -> dict[ActionKey, ActionResult]:
+    def find(
+        self, keys: Sequence[ActionKey], blobs: BlobStore, watch: RoundWatch | None = None
+    ) -> dict[ActionKey, ActionResult]:
         """The entries of those of `keys` that the other side has: one round, however many keys. A base key's entry
         holds its candidate sets, as `cache.actions` says. What an entry holds inlined (small candidate sets) is in
         `blobs` afterwards, verified."""
 
-    def fetch(self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float) -> frozenset[Digest]:
+    def fetch(
+        self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float, watch: RoundWatch | None = None
+    ) -> frozenset[Digest]:
         """Bring these into `blobs`, verified, the first ones first; those that are there afterwards. One round.
         `patience_s`: after this, what has not come is not waited for any more, which is no failure of the other side
         as long as something came."""

@@ -39,6 +39,7 @@ from pipeline.engine.decision import (
 from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import Executed, Steps, execute, in_turn, made_files, remove_files
 from pipeline.engine.far_compiles import FarCompiles
+from pipeline.engine.inquiry import Inquiry
 from pipeline.engine.interpreters import clear
 from pipeline.engine.keys import bound_key
 from pipeline.engine.observation import Observer
@@ -116,11 +117,11 @@ class ActionRunner:
         """Was something missing here, and are there others to ask?"""
         return self._shared is not None
 
-    def bring(self, missed: Sequence[Keyed]) -> frozenset[ActionKey]:
-        """Ask other machines for these. The base keys of those that `find` will find now; never raises."""
+    def bring(self, inquiry: Inquiry) -> None:
+        """Ask other machines. What is told to be here `find` will find now; never raises."""
         with contextlib.suppress(OSError):
-            return self.shared.bring(missed, self._observer) if self.shared is not None else frozenset()
-        return frozenset()
+            if self.shared is not None:
+                self.shared.bring(inquiry, self._observer)
 
     def shared_counts(self) -> SharedCounts:
         """What was asked of other machines in this run, but for `restored`."""

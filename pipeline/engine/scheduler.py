@@ -20,6 +20,7 @@ from pipeline.effects.api import Children, Completed, ParallelRunner
 from pipeline.engine.action_runner import ActionRunner, Performed
 from pipeline.engine.decision import Cause, Keyed
 from pipeline.engine.execution import TIMEOUT_S, Steps, in_turn
+from pipeline.engine.inquiry import LOOK_S, Inquiry
 from pipeline.engine.look import Look
 from pipeline.engine.results import RESTORED_REMOTE, ActionSpan, RunResult
 from pipeline.engine.stage_run import StageRun
@@ -87,7 +88,9 @@ class _StageLoop:
         self._ready = run.ready()
         self._missed: list[tuple[int, Keyed]] = []
         """Not in the store here, and not asked for elsewhere yet."""
-        self._asking = False
+        self._inquiry: Inquiry | None = None
+        self._awaited: dict[ActionKey, int] = {}
+        """What was asked for and not told of yet, by base key."""
         self.restored_remote = 0
         """How many of the restored ones came from another machine."""
         self._to_execute: deque[int] = deque()
@@ -110,6 +113,7 @@ class _StageLoop:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Whatever ends the run: what has ended is kept, what has not is killed, and leaves nothing."""
         try:
+            self._end_inquiry()
             if kind is not None:
                 self.runner.cancel()
                 while self._ended:
@@ -130,8 +134,10 @@ class _StageLoop:
                 self._settle(self._ready.pop())
             elif self._to_execute and self._under_way < self._most:
                 self._execute(self._to_execute.popleft())
-            elif self._missed and not self._asking:
+            elif self._missed and self._inquiry is None:
                 self._ask()
+            elif (spare := self._spare()) is not None:
+                self._execute(spare)
             else:
                 self._await()
             self._look_around()
@@ -139,11 +145,7 @@ class _StageLoop:
     @property
     def _has_more(self) -> bool:
         waiting = self._ready or self._missed or self._to_execute or self._ended
-        return bool(waiting) or self._under_way > 0 or self._is_answer_awaited
-
-    @property
-    def _is_answer_awaited(self) -> bool:
-        return self._asking and not self._run.failures
+        return bool(waiting) or self._under_way > 0 or self._inquiry is not None
 
     @property
     def _under_way(self) -> int:
@@ -155,7 +157,7 @@ class _StageLoop:
     def _await(self) -> None:
         """Something to happen; what has ended is booked when nothing else is to be done for a while."""
         if not self._ended:
-            self._take_news(_LONG_S)
+            self._take_news(_LONG_S if self._inquiry is None else LOOK_S)
         elif not (self._by_command or self._in_threads) or not self._take_news(_QUIET_S):
             self._book_all()
 
@@ -287,42 +289,69 @@ class _StageLoop:
 
     def _ask(self) -> None:
         """For all that is missing by now at once, while what runs goes on."""
-        missed, self._missed, self._asking = self._missed, [], True
+        assert self.runner.shared is not None  # else nothing is missing
+        missed, self._missed = self._missed, []
+        self._awaited = {keyed.base: index for index, keyed in missed}
+        inquiry = self._inquiry = self.runner.shared.inquiry([keyed for _, keyed in missed], self._tell)
 
         def ask() -> None:
-            brought: frozenset[ActionKey] = frozenset()
             try:
-                brought = self.runner.bring([keyed for _, keyed in missed])
+                self.runner.bring(inquiry)
             finally:
-                self._news.put(lambda: self._asked(missed, brought))
-                if self._children is not None:
-                    self._children.wake()
+                for keyed in inquiry.waiting():
+                    inquiry.settle(keyed, is_here=False)
 
         threading.Thread(target=ask, daemon=True, name="asking other machines").start()
 
-    def _asked(self, missed: Sequence[tuple[int, Keyed]], brought: frozenset[ActionKey]) -> None:
-        self._asking = False
-        if self._run.failures:
+    def _tell(self, keyed: Keyed, is_here: bool) -> None:
+        """On any thread."""
+        self._news.put(lambda: self._told(keyed, is_here))
+        if self._children is not None:
+            self._children.wake()
+
+    def _told(self, keyed: Keyed, is_here: bool) -> None:
+        index = self._awaited.pop(keyed.base, None)
+        if index is None:
+            return  # a failure has ended the run
+        if not self._awaited:
+            self._end_inquiry()
+        found = self._find(keyed.action, self._run.causes[index]) if is_here else keyed
+        if isinstance(found, Keyed):
+            self._to_execute.append(index)
             return
-        for index, keyed in missed:
-            if keyed.base not in brought:
-                self._to_execute.append(index)
-                continue
-            found = self._find(keyed.action, self._run.causes[index])
-            if isinstance(found, Keyed):
-                self._to_execute.append(index)
-            else:
-                done, span = found
-                if done.state is ActionState.RESTORED:
-                    self.restored_remote += 1
-                    span = span._replace(how=RESTORED_REMOTE)
-                self._finish(index, done, span)
+        done, span = found
+        if done.state is ActionState.RESTORED:
+            self.restored_remote += 1
+            span = span._replace(how=RESTORED_REMOTE)
+        self._finish(index, done, span)
+
+    def _spare(self) -> int | None:
+        """What is asked for and is to be made here meanwhile, since answers come too slowly."""
+        if self._inquiry is None or self.runner.shared is None:
+            return None
+        is_idle = bool(self._free) and not self._to_start and not self._pools.is_any_full
+        keyed = self.runner.shared.spare(self._inquiry, self._clock.now_s(), is_idle=is_idle)
+        if keyed is None:
+            return None
+        index = self._awaited.pop(keyed.base)
+        if not self._awaited:
+            self._end_inquiry()
+        return index
+
+    def _end_inquiry(self) -> None:
+        """All of it is here, is being made, or is of no use any more."""
+        self._awaited.clear()
+        if self._inquiry is not None and self.runner.shared is not None:
+            inquiry, self._inquiry = self._inquiry, None
+            self.runner.shared.end(inquiry)
 
     # --- what is said -----------------------------------------------------------------------------
 
     def _finish(self, index: int, done: Performed, span: ActionSpan) -> None:
         run = self._run
         self._ready.extend(run.finish(index, done))
+        if done.state is ActionState.EXECUTED and self.runner.is_sharing and self.runner.shared is not None:
+            self.runner.shared.took(run.action(index), span.duration_s)
         if done.state is not ActionState.NOT_RUN:
             self._spans.append(span)
             if len(self._spans) >= _BOOKED_AT_ONCE:
@@ -330,6 +359,7 @@ class _StageLoop:
         self._progress(run.action(index).name, run.skipped + run.finished, run.skipped + len(run.indices))
         if run.failures:
             self.runner.stop()
+            self._end_inquiry()
             for waiting in (self._ready, self._missed, self._to_execute):
                 waiting.clear()
 
@@ -405,6 +435,11 @@ class _Pools:
             return None
         self._running[name] = self._running.get(name, 0) + 1
         return index, keyed
+
+    @property
+    def is_any_full(self) -> bool:
+        """Does anything wait for its turn?"""
+        return any(self._waiting.values())
 
     def leave(self, action: Action) -> tuple[int, Keyed] | None:
         """One ended; the next of its pool."""

@@ -21,7 +21,7 @@ from cache.actions import MAX_ENTRY_BYTES, ActionResult
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
-from cache.remote import RemoteCounts, RemoteSpeed
+from cache.remote import RemoteCounts, RemoteSpeed, RoundWatch
 from pipeline.remote.rounds import Question, RoundOutcome, Rounds
 from pipeline.remote.tally import Tally
 from pipeline.remote.wire import ENCODINGS, Endpoint, Garbled, HttpAnswer
@@ -31,6 +31,10 @@ FIND_S = 2.0
 STALL_S = 1.5
 """Nothing at all for so long on a connection means that it is dead."""
 _PER_KEY_S = 0.002
+SILENT_S = 1.0
+"""Who says nothing for so long, although nobody waited to the end, is not asked any more."""
+WATCHED_S = 30.0
+"""The same where somebody watches, who does not wait for what comes too slowly."""
 _SENDING_S = 30.0
 _SENDERS = 2
 _IN_MEMORY = 1 << 23
@@ -40,6 +44,9 @@ _ASKED_FIRST = 1 << 16
 _MOST_LIES = 8
 """After so many refused answers nothing is asked any more."""
 _WORTH_COMPRESSING = 1 << 10
+_PER_BLOB_S = 5e-4
+"""To take it in, however small it is: that is not the link's."""
+_HEADERS = 256
 _RATED_FROM = 1 << 14
 _RATED_FROM_S = 0.2
 """What is smaller and quicker says nothing of the rate."""
@@ -81,37 +88,58 @@ class HttpCache:
         self._senders = 0
         self._quiet = threading.Condition()
         self._bytes, self._bytes_s = 0, 0.0
+        self._entry_bytes, self._entry_bytes_s = 0, 0.0
+        """What entries say of the rate, as long as no blob does."""
+        self._silent_s = 0.0
+        """For so long nothing was answered."""
 
     # --- what is asked --------------------------------------------------------------------------
 
-    def find(self, keys: Sequence[ActionKey], blobs: BlobStore) -> dict[ActionKey, ActionResult]:
+    def find(
+        self, keys: Sequence[ActionKey], blobs: BlobStore, watch: RoundWatch | None = None
+    ) -> dict[ActionKey, ActionResult]:
         """As `Remote.find`."""
         found: dict[ActionKey, ActionResult] = {}
+        sizes: list[int] = []
         if not keys or self._tally.is_closed:
             return found
 
         def take(key: ActionKey, answer: HttpAnswer) -> None:
             body = self._body(answer, MAX_ENTRY_BYTES)
-            if body is None:
-                return
-            entry = decode_result(key, body)
-            if entry is None:
-                raise Garbled("an entry is not one of this program's for the key that was asked for")
-            for digest, data in entry.inlined:
-                _keep(blobs, digest, data)
-            found[key] = entry.result
+            sizes.append(len(body or b""))
+            if body is not None:
+                entry = decode_result(key, body)
+                if entry is None:
+                    raise Garbled("an entry is not one of this program's for the key that was asked for")
+                for digest, data in entry.inlined:
+                    _keep(blobs, digest, data)
+                found[key] = entry.result
+            if watch is not None:
+                watch.answered(key, len(body or b""), came=body is not None)
 
         unique = list(dict.fromkeys(keys))
         questions = [
-            Question(self._request("GET", f"/ac/{key}", "Accept: application/json\r\n"), partial(take, key))
+            Question(
+                self._request("GET", f"/ac/{key}", "Accept: application/json\r\n"),
+                partial(take, key),
+                is_wanted=None if watch is None else partial(watch.is_wanted, key),
+            )
             for key in unique
         ]
-        outcome = self._reading.ask(questions, self._now_s() + FIND_S + _PER_KEY_S * len(unique), STALL_S)
-        self._judge(outcome, len(unique))
+        patience_s = FIND_S + _PER_KEY_S * len(unique) if watch is None else max(WATCHED_S, _PER_KEY_S * len(unique))
+        began_s = self._now_s()
+        outcome = self._reading.ask(questions, began_s + patience_s, STALL_S, watch)
+        took_s = self._now_s() - began_s
+        if took_s - self._reading.latency_s - _PER_BLOB_S * len(sizes) > _RATED_FROM_S:
+            self._entry_bytes += sum(sizes) + len(sizes) * _HEADERS
+            self._entry_bytes_s += took_s - self._reading.latency_s
+        self._judge(outcome, len(unique), took_s)
         self._tally.add(asked=len(unique), found=len(found))
         return dict(found)
 
-    def fetch(self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float) -> frozenset[Digest]:
+    def fetch(
+        self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float, watch: RoundWatch | None = None
+    ) -> frozenset[Digest]:
         """As `Remote.fetch`."""
         wanted = list(dict.fromkeys(digests))
         there = {digest for digest in wanted if blobs.has(digest)}
@@ -121,31 +149,39 @@ class HttpCache:
         came: list[Digest] = []
 
         def take(digest: Digest, answer: HttpAnswer) -> None:
-            if self._is_ok(answer) and self._store(digest, answer, blobs):
+            is_here = self._is_ok(answer) and self._store(digest, answer, blobs)
+            if is_here:
                 came.append(digest)
+            if watch is not None:
+                watch.answered(digest.hex, digest.size, came=is_here)
 
-        questions = [self._question_for(digest, partial(take, digest)) for digest in missing]
+        questions = [self._question_for(digest, partial(take, digest), watch) for digest in missing]
         began_s = self._now_s()
-        outcome = self._reading.ask(questions, began_s + patience_s, min(STALL_S, patience_s))
-        self._rate(sum(digest.size for digest in came), self._now_s() - began_s, is_all=not outcome.late)
+        outcome = self._reading.ask(questions, began_s + patience_s, min(STALL_S, patience_s), watch)
+        took_s = self._now_s() - began_s
+        self._rate(came, took_s, is_all=not outcome.late + outcome.unwanted)
         # Less patience than a round of questions has says nothing of the other side.
-        self._judge(outcome, len(missing), may_be_late=bool(came) or patience_s < FIND_S)
+        self._judge(outcome, len(missing), took_s, may_be_late=bool(came) or patience_s < FIND_S)
         self._there.update(came)
         self._tally.add(asked=len(missing), fetched=len(came), fetched_bytes=sum(digest.size for digest in came))
         return frozenset((*there, *came))
 
-    def _question_for(self, digest: Digest, take: Callable[[HttpAnswer], None]) -> Question:
+    def _question_for(self, digest: Digest, take: Callable[[HttpAnswer], None], watch: RoundWatch | None) -> Question:
+        is_wanted = None if watch is None else partial(watch.is_wanted, digest.hex)
         more = f"Accept-Encoding: {ENCODINGS}\r\n" if digest.size >= _WORTH_COMPRESSING else ""
-        return Question(self._request("GET", f"/cas/{digest.hex}", more), take)
+        return Question(self._request("GET", f"/cas/{digest.hex}", more), take, is_wanted=is_wanted)
 
-    def _rate(self, size: int, took_s: float, *, is_all: bool) -> None:
+    def _rate(self, came: Sequence[Digest], took_s: float, *, is_all: bool) -> None:
+        size = sum(digest.size for digest in came)
         if size >= _RATED_FROM or took_s > _RATED_FROM_S or not is_all:
+            beside_s = self._reading.latency_s + _PER_BLOB_S * len(came)
             self._bytes += max(size, 1)
-            self._bytes_s += max(took_s - self._reading.latency_s, 1e-4)
+            self._bytes_s += max(took_s - beside_s, took_s / 4, 1e-4)
 
     def speed(self) -> RemoteSpeed:
         """As `Remote.speed`."""
-        return RemoteSpeed(self._reading.latency_s, self._bytes / self._bytes_s if self._bytes_s else 0.0)
+        size, took_s = (self._bytes, self._bytes_s) if self._bytes_s else (self._entry_bytes, self._entry_bytes_s)
+        return RemoteSpeed(self._reading.latency_s, size / took_s if took_s else 0.0, self._silent_s)
 
     def decline(self, results: int) -> None:
         """As `Remote.decline`."""
@@ -201,10 +237,13 @@ class HttpCache:
             return False
         return True
 
-    def _judge(self, outcome: RoundOutcome, asked: int, *, may_be_late: bool = False) -> None:
+    def _judge(self, outcome: RoundOutcome, asked: int, took_s: float, *, may_be_late: bool = False) -> None:
         """Count a round, and decide whether there will be another: not after one that used up its time, or in which
-        most failed."""
+        most failed, nor after silence until nobody wanted to know any more."""
         late = 0 if may_be_late else outcome.late
+        self._silent_s = 0.0 if outcome.answered else self._silent_s + took_s
+        if outcome.unwanted and self._silent_s >= SILENT_S:
+            late = outcome.unwanted
         self._tally.add(rounds=1, refused=outcome.refused, failed=outcome.failed + late)
         if outcome.refused:
             self._tally.lied(outcome.why)

@@ -18,7 +18,7 @@ from cache.actions import MAX_CANDIDATES, ActionResult, OutputFile
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
-from cache.remote import RemoteCounts, RemoteSpeed
+from cache.remote import RemoteCounts, RemoteSpeed, RoundWatch
 from pipeline.effects.api import Clock
 from pipeline.formats import reapi
 from pipeline.formats.protobuf import decode, encode
@@ -76,10 +76,14 @@ class ReapiRemote:
 
     # --- asking -----------------------------------------------------------------------------------
 
-    def find(self, keys: Sequence[ActionKey], blobs: BlobStore) -> dict[ActionKey, ActionResult]:
+    def find(
+        self, keys: Sequence[ActionKey], blobs: BlobStore, watch: RoundWatch | None = None
+    ) -> dict[ActionKey, ActionResult]:
         session = self._open() if keys else None
         if session is None:
             return {}
+        if watch is not None:
+            watch.began(len(keys), lambda: None)  # its calls end by themselves
         began_s = self._clock.now_s()
         found: dict[ActionKey, ActionResult] = {}
         answers = self._entries(session, keys, began_s + FIND_S)
@@ -87,6 +91,9 @@ class ReapiRemote:
         for n, (key, answer) in enumerate(zip(keys, answers, strict=True)):
             if n == 0:
                 self._latency_s = min(self._latency_s, self._clock.now_s() - began_s)
+            if watch is not None:
+                is_entry = isinstance(answer, bytes)
+                watch.answered(key, len(answer) if isinstance(answer, bytes) else 0, came=is_entry)
             if isinstance(answer, RpcTrouble):
                 if answer.code != NOT_FOUND:
                     failed += 1
@@ -100,6 +107,8 @@ class ReapiRemote:
             found[key] = entry.result
             self._keep(entry.inlined, blobs)
         self._tally.add(rounds=1, asked=len(keys), found=len(found), refused=refused, failed=failed)
+        if watch is not None:
+            watch.ended()
         return found
 
     def _entries(self, session: _Session, keys: Sequence[ActionKey], deadline_s: float) -> Iterator[bytes | RpcTrouble]:
@@ -123,15 +132,28 @@ class ReapiRemote:
             except OSError:
                 return  # the local store says so itself, where it is asked
 
-    def fetch(self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float) -> frozenset[Digest]:
+    def fetch(
+        self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float, watch: RoundWatch | None = None
+    ) -> frozenset[Digest]:
         session = self._open() if digests else None
         if session is None:
             return frozenset()
         began_s = self._clock.now_s()
+
+        def heard(there: Iterable[Digest]) -> None:
+            if watch is not None:
+                for digest in there:
+                    watch.answered(digest.hex, digest.size, came=True)
+
+        if watch is not None:
+            watch.began(len(digests), lambda: None)
         try:
-            got = session.blobs.receive(digests, blobs, lambda: began_s + patience_s - self._clock.now_s())
+            got = session.blobs.receive(digests, blobs, lambda: began_s + patience_s - self._clock.now_s(), heard)
         except OSError:
             return frozenset()  # what is made here will not be kept either, and that is said
+        finally:
+            if watch is not None:
+                watch.ended()
         took_s = self._clock.now_s() - began_s
         if got.size >= _RATED_FROM or took_s > _RATED_FROM_S:
             self._received += max(got.size, 1)

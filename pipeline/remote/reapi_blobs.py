@@ -77,9 +77,15 @@ class ReapiBlobs:
 
     # --- from the other side ----------------------------------------------------------------------
 
-    def receive(self, digests: Sequence[Digest], blobs: BlobStore, left_s: Callable[[], float]) -> Received:
-        """Bring these into `blobs`, the first ones first and large ones last, until no time is left. Raises OSError for
-        the local store."""
+    def receive(
+        self,
+        digests: Sequence[Digest],
+        blobs: BlobStore,
+        left_s: Callable[[], float],
+        heard: Callable[[Iterable[Digest]], None] = lambda there: None,
+    ) -> Received:
+        """Bring these into `blobs`, the first ones first and large ones last, until no time is left. `heard` is told of
+        those that are here, a few at a time. Raises OSError for the local store."""
         there = {digest for digest in digests if blobs.has(digest)}
         if EMPTY in digests:
             there.add(blobs.put_bytes(b""))
@@ -88,6 +94,7 @@ class ReapiBlobs:
         size, refused, trouble = 0, 0, None
         for part in self._parts(groups, blobs, left_s):
             there |= part.there
+            heard(part.there)
             size, refused, trouble = size + part.size, refused + part.refused, trouble or part.trouble
         return Received(frozenset(there), size, refused, trouble)
 

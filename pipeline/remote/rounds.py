@@ -1,9 +1,9 @@
 """Many questions at once over a few connections that stay open: one round, which ends at its deadline whatever happens.
 
 Knows connections, retries and time; not what is asked or what an answer means (`Question.take` does). Invariants: `ask`
-returns by its deadline; a question is answered at most once, and never after that; a connection that said something
-garbled or that was left in the middle of an answer is closed. Threads are daemons: one that hangs in a name server
-holds up nobody's end.
+returns by its deadline, or when it is ended; a question is answered at most once, and never after that; a connection
+that said something garbled or that was left in the middle of an answer is closed. Threads are daemons: one that hangs
+in a name server holds up nobody's end.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from pipeline.remote.wire import Endpoint, Garbled, HttpAnswer, Wire
 if TYPE_CHECKING:
     import ssl
 
+    from cache.remote import RoundWatch
+
 MOST_CONNECTIONS = 6
 _AT_ONCE = 32
 """Questions sent on one connection before the first is answered."""
+_STEP_S, _MANY_IN_A_STEP = 0.01, 8
+"""Another connection is of use while fewer answers come in that time."""
 _TRIES = 3
 _FIRST_PAUSE_S = 0.05
 _INTERIM_S = 1.0
@@ -41,17 +45,20 @@ class Question(NamedTuple):
     head_only: bool = False
     expects: bool = False
     """The body is sent when the other side says that it wants it, or says nothing."""
+    is_wanted: Callable[[], bool] | None = None
+    """Asked before it is sent."""
 
 
 class RoundOutcome(NamedTuple):
     """How many questions were answered, refused (garbled), failed, and not answered in time; `why`: of the last refused
-    or failed one."""
+    or failed one. `unwanted`: were not sent, or their answers not waited for, since nobody wants them any more."""
 
     answered: int = 0
     refused: int = 0
     failed: int = 0
     late: int = 0
     why: str = ""
+    unwanted: int = 0
 
 
 class _Round:
@@ -63,20 +70,38 @@ class _Round:
         self._tries: dict[int, int] = {}
         self._size = 1 if any(question.body for question in questions) else min(_AT_ONCE, -(-len(questions) // lanes))
         self._open = len(questions)
-        self._answered = self._refused = self._failed = 0
+        self._answered = self._refused = self._failed = self._unwanted = 0
         self._why = ""
-        self._over = False
+        self._over = self._is_cut = False
+        self._wires: set[Wire] = set()
         self._changed = threading.Condition()
 
     @property
     def is_over(self) -> bool:
         return self._over
 
+    @property
+    def is_done(self) -> bool:
+        return self._open <= 0
+
+    def wait(self, step_s: float) -> int:
+        """For the end, at most so long; how many are answered by now."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._open <= 0 or self._over, step_s)
+            return self._answered
+
     def batch(self) -> list[Question]:
         """The next questions of a lane, none when it is to end."""
+        found: list[Question] = []
         with self._changed:
-            many = 0 if self._over else min(self._size, len(self._waiting))
-            return [self._waiting.popleft() for _ in range(many)]
+            while self._waiting and len(found) < self._size and not self._over:
+                question = self._waiting.popleft()
+                if question.is_wanted is None or question.is_wanted():
+                    found.append(question)
+                else:
+                    self._unwanted += 1
+                    self._end(1)
+        return found
 
     def answered(self) -> None:
         with self._changed:
@@ -130,7 +155,26 @@ class _Round:
         with self._changed:
             self._changed.wait_for(lambda: self._open <= 0 or self._over, max(0.0, wait_s))
             self._over = True
-            return RoundOutcome(self._answered, self._refused, self._failed, max(0, self._open), self._why)
+            late, unwanted = max(0, self._open), self._unwanted
+            if self._is_cut:
+                late, unwanted = 0, unwanted + late
+            return RoundOutcome(self._answered, self._refused, self._failed, late, self._why, unwanted)
+
+    def uses(self, wire: Wire, *, now: bool) -> None:
+        """A connection serves this round, or does not any more."""
+        with self._changed:
+            self._wires.add(wire) if now else self._wires.discard(wire)
+            if self._is_cut:
+                wire.interrupt()
+
+    def cut(self) -> None:
+        """Nobody wants the answers any more."""
+        with self._changed:
+            if not self._over:
+                self._is_cut = True
+                for wire in self._wires:
+                    wire.interrupt()
+        self.stop()
 
     def stop(self) -> None:
         with self._changed:
@@ -158,7 +202,9 @@ class Rounds:
         self.latency_s = 0.0
         """The shortest time from a question to its answer so far; 0.0 before any."""
 
-    def ask(self, questions: Sequence[Question], until_s: float, stall_s: float) -> RoundOutcome:
+    def ask(
+        self, questions: Sequence[Question], until_s: float, stall_s: float, watch: RoundWatch | None = None
+    ) -> RoundOutcome:
         """One round. `until_s`: its deadline; `stall_s`: how long a connection may say nothing before it is taken for
         dead."""
         if not questions:
@@ -170,10 +216,13 @@ class Rounds:
                 return RoundOutcome(failed=len(questions), why="closed")
             self._under_way.add(one)
         try:
-            for _ in range(lanes):
-                threading.Thread(target=self._lane, args=(one, stall_s), daemon=True, name="shared cache").start()
+            if watch is not None:
+                watch.began(len(questions), one.cut)
+            self._open_lanes(one, lanes, stall_s)
             return one.result(until_s - self._now_s())
         finally:
+            if watch is not None:
+                watch.ended()
             with self._lock:
                 self._under_way.discard(one)
 
@@ -188,6 +237,21 @@ class Rounds:
         for wire in wires:
             wire.close()
 
+    def _open_lanes(self, one: _Round, lanes: int, stall_s: float) -> None:
+        """One at first. Where answers come as quickly as they are taken, more would only wait for the interpreter."""
+        opened = answered = 0
+        while opened < lanes and self._now_s() < one.until_s:
+            more = 1 if not opened else opened if answered else lanes
+            for _ in range(min(more, lanes - opened)):
+                threading.Thread(target=self._lane, args=(one, stall_s), daemon=True, name="shared cache").start()
+                opened += 1
+            is_quick = opened < lanes
+            while is_quick and self._now_s() < one.until_s:
+                before, answered = answered, one.wait(_STEP_S)
+                if one.is_over or one.is_done:
+                    return
+                is_quick = answered - before >= _MANY_IN_A_STEP
+
     # --- on the threads of a round --------------------------------------------------------------
 
     def _lane(self, one: _Round, stall_s: float) -> None:
@@ -197,13 +261,18 @@ class Rounds:
             try:
                 wire, fresh = self._wire(one, stall_s)
                 try:
+                    one.uses(wire, now=True)
                     is_usable = self._exchange(wire, one, rest)
                 except BaseException:
                     self._drop(wire)
                     raise
+                finally:
+                    one.uses(wire, now=False)
                 self._put_back(wire) if is_usable else self._drop(wire)
                 one.again([*rest])
             except (OSError, EOFError) as error:
+                if one.is_over:
+                    return
                 if self._now_s() >= one.until_s:
                     one.stop()  # nobody failed: whoever waits for the round just has not woken yet
                 elif type(error).__name__ in _HOPELESS:
@@ -216,6 +285,8 @@ class Rounds:
                     one.again([*rest])  # one that was kept too long; the next is fresh, as all old ones go now
                     self._forget_idle()
             except Garbled as error:
+                if one.is_over:
+                    return
                 rest.popleft()
                 one.refused(str(error))
                 one.again([*rest])

@@ -250,6 +250,11 @@ class Wire:
             raise TimeoutError("no answer in time")
         return left
 
+    def interrupt(self) -> None:
+        """Have whoever waits for it see its end, on any thread. Never raises."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Never raises."""
         with contextlib.suppress(OSError):

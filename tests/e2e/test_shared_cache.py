@@ -80,9 +80,10 @@ def test_a_silent_server_costs_no_more_than_is_promised(tmp_path: Path) -> None:
     assert "shared" not in other.out("doit", "compile", "link")
     off_s = time.monotonic() - began_s
     assert done.returncode == 0 and calls(project) == COLD
-    assert (done.stdout + done.stderr).count("it does not answer in time; this run goes on without it") == 1
-    # 2 s for the first question, 2 s at the end; and what a busy machine adds
-    assert silent_s < off_s + 2.0 + 2.0 + 5.0
+    # That it does not answer, or where everything was made before anybody waited for that, that it was not sent to.
+    assert (done.stdout + done.stderr).count("note: shared cache") == 1
+    # 2 s at the end; and what a busy machine adds
+    assert silent_s < off_s + 2.0 + 5.0
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_large_blob_is_asked_for_before_it_is_sent(server: CacheServer, blobs:
 
 
 def test_small_sets_come_with_their_entry(server: CacheServer, tmp_path: Path, blobs: BlobStore) -> None:
-    small, large = b"set", b"set " * 1000
+    small, large = b"set", b"set " * 2000
     sets = tuple(OutputFile(f"set/{n}", digest_bytes(data), False) for n, data in enumerate((small, large)))
     filled(server, tmp_path, ActionResult(sets), small, large)
     client(server).find([KEY], blobs)

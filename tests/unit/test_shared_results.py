@@ -13,9 +13,10 @@ from cache.action_result import signature
 from cache.actions import ActionResult, OutputFile
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest, digest_bytes
-from cache.remote import Remote, RemoteCounts, RemoteSpeed
+from cache.remote import Remote, RemoteCounts, RemoteSpeed, RoundWatch
 from pipeline.config.schema import CacheSettings
 from pipeline.effects.clock import SystemClock
+from pipeline.engine import shared_results
 from pipeline.engine.engine import Engine
 from pipeline.model import Action
 from pipeline.remote.opening import open_remote
@@ -60,6 +61,12 @@ def with_remote(space: EngineSpace, remote: Remote) -> EngineSpace:
 
     space.engine = engine  # type: ignore[assignment,method-assign]
     return space
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time does not pass while answers are waited for: what is counted must not depend on how busy this machine is."""
+    monkeypatch.setattr(shared_results, "busyness", lambda: 1e9)
 
 
 @pytest.fixture(params=["bazel-remote", "plain"])
@@ -239,10 +246,14 @@ class FakeNetwork:
         self.declined = 0
         self._is_rated = False
 
-    def find(self, keys: Sequence[ActionKey], blobs: BlobStore) -> dict[ActionKey, ActionResult]:
+    def find(
+        self, keys: Sequence[ActionKey], blobs: BlobStore, watch: RoundWatch | None = None
+    ) -> dict[ActionKey, ActionResult]:
         return {key: self._entries[key] for key in keys if key in self._entries}
 
-    def fetch(self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float) -> frozenset[Digest]:
+    def fetch(
+        self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float, watch: RoundWatch | None = None
+    ) -> frozenset[Digest]:
         if any(self._data[digest].startswith(b"{") for digest in digests):
             return frozenset(blobs.put_bytes(self._data[digest]) for digest in digests)
         self.fetches.append(len(digests))

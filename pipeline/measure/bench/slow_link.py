@@ -32,14 +32,15 @@ class _Direction:
             self._free_s = max(self._free_s, time.monotonic()) + size / self._bytes_per_s
             return self._free_s + self._delay_s
 
-    def carry(self, source: socket.socket, target: socket.socket, extra_s: float = 0.0) -> None:
-        """What comes from `source`, to `target`, until its end. `extra_s`: later by so much."""
+    def carry(self, source: socket.socket, target: socket.socket, first_s: float = 0.0) -> None:
+        """What comes from `source`, to `target`, until its end; the first of it later by `first_s`."""
         pieces: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
         threading.Thread(target=_deliver, args=(pieces, target), daemon=True).start()
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK):
-                pieces.put((self.arrives_s(len(data)) + extra_s, data))
-        pieces.put((self.arrives_s(0) + extra_s, b""))
+                pieces.put((self.arrives_s(len(data)) + first_s, data))
+                first_s = 0.0
+        pieces.put((self.arrives_s(0), b""))
 
 
 def _deliver(pieces: SimpleQueue[tuple[float, bytes]], target: socket.socket) -> None:
