@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,9 +92,10 @@ def write_atomic(
     own: bool = False,
     sharing: Sharing | None = None,
     head: bytes = b"",
+    tail: Iterable[bytes] = (),
 ) -> None:
-    """Replace `path` by `head` and `data`, making its directory when that is missing. Raises OSError; then nothing has
-    changed.
+    """Replace `path` by `head`, `data` and `tail`, which is asked for piece by piece, making its directory when that is
+    missing. Raises OSError; then nothing has changed.
 
     `durable` waits for the disk before the rename, so that a power cut cannot leave the name with missing bytes; it
     can still undo the rename, which every user of this must be able to bear. Files that carry their own checksum and
@@ -113,6 +114,8 @@ def write_atomic(
             if head:
                 write_all(handle, head)
             write_all(handle, data)
+            for piece in tail:
+                write_all(handle, piece)
             if sharing is not None:
                 sharing.share(handle)
             if durable:

@@ -17,7 +17,7 @@ import marshal
 import os
 from array import array
 from binascii import crc32
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +27,40 @@ from cache.durable import open_regular, write_atomic
 KIND = "rows 1"
 _TOKEN_BYTES = 16
 _IN_A_BUCKET = 16
+_PIECE = 1 << 18
+"""Bytes that are written at once."""
 
 
 def write(path: Path, about: tuple[Any, ...], sections: Sequence[Mapping[str, Any]]) -> None:
     """Write `sections` (name -> plain value) to `path.index` and `path.rows`. `about`: plain values, for a reader who
     knows the first of them. Raises OSError. Not synced: losing it costs work only."""
-    token = os.urandom(_TOKEN_BYTES)
-    blobs, end, places = [token], _TOKEN_BYTES, []
-    for section in sections:
-        buckets: list[dict[str, Any]] = [{} for _ in range(len(section) // _IN_A_BUCKET + 1)]
-        for name, value in section.items():
-            buckets[crc32(os.fsencode(name)) % len(buckets)][name] = value
-        offsets, checksums = array("Q", [end]), array("I")
-        for bucket in buckets:
-            blobs.append(marshal.dumps(bucket))
-            end += len(blobs[-1])
-            offsets.append(end)
-            checksums.append(crc32(blobs[-1]))
-        places.append((offsets.tobytes(), checksums.tobytes()))
-    write_atomic(path.with_suffix(".rows"), b"".join(blobs), durable=False, own=True)
+    token, places = os.urandom(_TOKEN_BYTES), list[tuple[bytes, bytes]]()
+    rows = _rows(_TOKEN_BYTES, sections, places)
+    write_atomic(path.with_suffix(".rows"), token, durable=False, own=True, tail=rows)
     statefile.save(path.with_suffix(".index"), KIND, (token, about, tuple(places)))
+
+
+def _rows(end: int, sections: Sequence[Mapping[str, Any]], places: list[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    """What follows the first `end` bytes, a piece at a time: of a large project all of it would be many megabytes.
+    Adds to `places` where that of each section lies."""
+    piece = bytearray()
+    for section in sections:
+        count = len(section) // _IN_A_BUCKET + 1
+        names: list[list[str]] = [[] for _ in range(count)]
+        for name in section:
+            names[crc32(os.fsencode(name)) % count].append(name)
+        offsets, checksums = array("Q", [end]), array("I")
+        for bucket in names:
+            data = marshal.dumps({name: section[name] for name in bucket})
+            end += len(data)
+            offsets.append(end)
+            checksums.append(crc32(data))
+            piece += data
+            if len(piece) > _PIECE:
+                yield bytes(piece)
+                piece.clear()
+        places.append((offsets.tobytes(), checksums.tobytes()))
+    yield bytes(piece)
 
 
 class RowFile:

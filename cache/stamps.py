@@ -43,19 +43,88 @@ class Stamp(NamedTuple):
     executable: bool
 
 
-class Entry(NamedTuple):
-    """One remembered file."""
+class Entry(bytes):
+    """One remembered file: its row in the table, which is taken apart when somebody asks, since there may be a hundred
+    thousand at once."""
 
-    stamp: Stamp
-    fingerprint: Fingerprint
-    sha256: str
-    settled: bool
-    marked: bool = False
-    """Does it hold one of the table's marks?"""
+    __slots__ = ()
+
+    def __new__(cls, stamp: Stamp, fingerprint: Fingerprint, sha256: str, settled: bool, marked: bool = False) -> Entry:
+        """`marked`: does it hold one of the table's marks?"""
+        digests = bytes.fromhex(fingerprint), bytes.fromhex(sha256)
+        packed, wide = _packed(stamp)
+        return bytes.__new__(cls, packed + _REST.pack(*digests, settled, marked) + wide)
+
+    @staticmethod
+    def of_row(row: Any) -> Entry | None:
+        """None for what no table made."""
+        if row.__class__ is Entry:
+            return row
+        return bytes.__new__(Entry, row) if row.__class__ is bytes and len(row) == _ROW_BYTES else None
+
+    @property
+    def stamp(self) -> Stamp:
+        size, mtime, ctime, inode, executable = _STAMP.unpack_from(self)
+        if len(self) > _ROW_BYTES:
+            inode |= int.from_bytes(self[_ROW_BYTES:], "little") << 64
+        instants = int.from_bytes(mtime, "little", signed=True), int.from_bytes(ctime, "little", signed=True)
+        return Stamp(size, *instants, inode, executable)
+
+    def is_of(self, stamp: Stamp) -> bool:
+        """Is it that which `stamp` gives?"""
+        packed, wide = _packed(stamp)
+        return self.startswith(packed) and self[_ROW_BYTES:] == wide
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(self[_FINGERPRINT].hex())
+
+    @property
+    def fingerprint_bytes(self) -> bytes:
+        return self[_FINGERPRINT]
+
+    @property
+    def sha256(self) -> str:
+        return self[_SHA256].hex()
+
+    @property
+    def settled(self) -> bool:
+        return self[_SETTLED] != 0
+
+    @property
+    def marked(self) -> bool:
+        return self[_MARKED] != 0
 
     @property
     def digest(self) -> Digest:
-        return Digest(self.sha256, self.stamp.size)
+        return Digest(self[_SHA256].hex(), int.from_bytes(self[:8], "little"))
+
+    def as_settled(self) -> Entry:
+        """The same, as it is known once the clock has moved on."""
+        return bytes.__new__(Entry, self[:_SETTLED] + b"\1" + self[_MARKED:])
+
+    def __repr__(self) -> str:
+        return f"Entry({self.stamp}, {self.fingerprint}, {self.sha256}, settled={self.settled}, marked={self.marked})"
+
+
+_STAMP = struct.Struct("<Q12s12sQ?")
+_REST = struct.Struct("<16s32s??")
+"""A row is the stamp, then the fingerprint, the SHA-256, settled, marked; instants have 96 bits, since 63 end in the
+year 2262. What an inode has beyond 64 bits, on ReFS, follows; no file holds such a row. Not marshal as in the file
+around: a few bytes of that, written by somebody else, can ask for gigabytes."""
+_ROW_BYTES = _STAMP.size + _REST.size
+_FINGERPRINT, _SHA256 = slice(_STAMP.size, _STAMP.size + 16), slice(_STAMP.size + 16, _STAMP.size + 48)
+_SETTLED, _MARKED = _ROW_BYTES - 2, _ROW_BYTES - 1
+
+
+def _packed(stamp: Stamp) -> tuple[bytes, bytes]:
+    """The beginning of its row, and what follows the row."""
+    size, mtime_ns, ctime_ns, inode, executable = stamp
+    wide = b""
+    if inode >> 64:
+        wide, inode = (inode >> 64).to_bytes(8, "little"), inode & 0xFFFFFFFFFFFFFFFF
+    instants = mtime_ns.to_bytes(12, "little", signed=True), ctime_ns.to_bytes(12, "little", signed=True)
+    return _STAMP.pack(size, *instants, inode, executable), wide
 
 
 def stamp_of(path: str) -> Stamp | None:
@@ -83,7 +152,7 @@ class StampTable:
     """path -> Entry. `resolve` turns a table path (relative to the project, or with a tool's placeholder) into one
     that can be opened. Safe to use from several threads: at worst two of them read the same file.
 
-    Rows stay encoded until somebody asks for them: a run that concerns ten files of ten thousand decodes ten."""
+    Rows stay as they are until somebody asks for them: a run that concerns ten files of ten thousand looks at ten."""
 
     def __init__(
         self,
@@ -100,9 +169,6 @@ class StampTable:
         self._clock = clock or FileClock()
         rows, unsettled = _saved(saved)
         self._rows: dict[str, bytes] = rows if isinstance(rows, LazyRows) else dict(rows)
-        self._entries: dict[str, Entry] = {}
-        """Rows that were decoded or made; each equals its row, or that is `b""` until somebody asks for all of them."""
-        self._most_decoded = _MOST_DECODED
         self._lock = allocate_lock()
         self._unsettled: set[str] = set(unsettled)
         self.changed = False
@@ -115,13 +181,10 @@ class StampTable:
 
     def remembered(self, path: str) -> Entry | None:
         """What the table holds, whatever the file is now."""
-        entry = self._entries.get(path)
-        if entry is None and (row := self._rows.get(path)) is not None:
-            entry = _decode(row)
-            if entry is None:
-                self._drop(path)
-            else:
-                self._entries[path] = entry
+        row = self._rows.get(path)
+        entry = None if row is None else Entry.of_row(row)
+        if entry is None and row is not None:
+            self._drop(path)
         return entry
 
     def stat(self, path: str) -> Entry | None:
@@ -130,7 +193,7 @@ class StampTable:
         Changes nothing. Reads the file only when its entry is not settled.
         """
         old = self.remembered(path)
-        if old is None or stamp_of(self.resolve(path)) != old.stamp:
+        if old is None or (stamp := stamp_of(self.resolve(path))) is None or not old.is_of(stamp):
             return None
         if not old.settled and ((now := self._read(path, old)[0]) is None or now.sha256 != old.sha256):
             return None
@@ -139,11 +202,9 @@ class StampTable:
     def are_still(self, places: Sequence[str], entries: Sequence[Entry]) -> bool:
         """Are the files certainly what `entries` say? By stats alone. `places`: their paths, resolved."""
         try:
-            for place, (stamp, _, _, settled, _) in zip(places, entries, strict=True):
+            for place, entry in zip(places, entries, strict=True):
                 now = os.stat(place)  # noqa: PTH116
-                if not settled or stamp[:4] != (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino):
-                    return False
-                if not stat.S_ISREG(now.st_mode) or bool(now.st_mode & stat.S_IXUSR) != stamp[4]:
+                if not entry[_SETTLED] or not stat.S_ISREG(now.st_mode) or not entry.is_of(_stamp(now, place)):
                     return False
         except (OSError, ValueError):
             return False
@@ -156,7 +217,7 @@ class StampTable:
             self._drop(path)
             return None
         old = self.remembered(path)
-        if old is not None and old.settled and old.stamp == stamp:
+        if old is not None and old.settled and old.is_of(stamp):
             return old
         return self.read(path)
 
@@ -169,8 +230,10 @@ class StampTable:
         """As `current`, and the bytes if they were read and hashed for that just now: for a file that was made a moment
         ago, so that it need not be read once more to be stored. Raises OSError."""
         old = self.remembered(path)
-        if old is not None and old.settled and stamp_of(self.resolve(path)) == old.stamp:
-            return old, None
+        if old is not None and old.settled:
+            stamp = stamp_of(self.resolve(path))
+            if stamp is not None and old.is_of(stamp):
+                return old, None
         entry, data = self._read(path, old)
         return self._taken(path, old, entry), data
 
@@ -207,21 +270,9 @@ class StampTable:
 
     def _put(self, path: str, entry: Entry) -> None:
         with self._lock:
-            if len(self._entries) >= self._most_decoded:
-                self._compact()
-            self._entries[path] = entry
-            self._rows[path] = b""
+            self._rows[path] = entry
             (self._unsettled.discard if entry.settled else self._unsettled.add)(path)
             self.changed = True
-
-    def _compact(self) -> None:
-        """Keep the rows alone: an entry takes four times the memory, and few are asked for again."""
-        for path, entry in list(self._entries.items()):
-            row = self._rows.get(path) or _encode(entry)
-            if row and path in self._rows:
-                self._rows[path] = row
-                del self._entries[path]
-        self._most_decoded = len(self._entries) + _MOST_DECODED
 
     def settle(self) -> None:
         """Read again what was read too soon after it was written, once the file system's clock has moved on."""
@@ -244,16 +295,16 @@ class StampTable:
         place = self.resolve(path)
         handle, status = open_regular(place)
         try:
-            if _stamp(status, path) != entry.stamp or not self._clock.is_past(status, place):
+            if not entry.is_of(_stamp(status, path)) or not self._clock.is_past(status, place):
                 return False
             data = os.read(handle, entry.stamp.size + 1)
             status = os.fstat(handle)
         finally:
             os.close(handle)
         self.files_read += 1
-        if fingerprint_bytes(data) != entry.fingerprint or _stamp(status, path) != entry.stamp:
+        if fingerprint_bytes(data) != entry.fingerprint or not entry.is_of(_stamp(status, path)):
             return False
-        self._put(path, entry._replace(settled=True))
+        self._put(path, entry.as_settled())
         return True
 
     def keep_only(self, paths: Iterable[str]) -> None:
@@ -263,7 +314,6 @@ class StampTable:
 
     def _drop(self, path: str) -> None:
         with self._lock:
-            self._entries.pop(path, None)
             self._unsettled.discard(path)
             if self._rows.pop(path, None) is not None:
                 self.changed = True
@@ -271,11 +321,9 @@ class StampTable:
     def plain(self) -> tuple[dict[str, bytes], tuple[str, ...]]:
         """The table as plain values, for a state file: path -> encoded entry, and the paths that are not settled. Of
         rows that are loaded as they are asked for, those that were."""
-        rows = {path: row or _encode(self._entries[path]) for path, row in self._rows.items()}
-        if isinstance(self._rows, LazyRows):
-            self._rows.update(rows)
-        else:
-            self._rows = dict(rows)
+        rows = dict(self._rows)
+        for path in [path for path, row in rows.items() if row.__class__ is Entry and len(row) != _ROW_BYTES]:
+            rows[path] = b""  # it is read again
         return rows, tuple(sorted(self._unsettled))
 
     def _read(self, path: str, old: Entry | None) -> tuple[Entry | None, bytes | None]:
@@ -362,23 +410,8 @@ def _whole(handle: int, size: int) -> bytes:
     return b"".join(blocks)
 
 
-_MOST_DECODED = 4096
-"""Entries that are kept decoded while files are read."""
 _FEW = 1000
 """In a table of more files than this nobody looks for another name of a large one."""
-_ROW = struct.Struct("<Q12s12sQ?16s32s??")
-"""The stamp, the fingerprint, the SHA-256, settled, marked; instants have 96 bits, since 63 end in the year 2262. Not
-marshal as in the file around: a few bytes of that, written by somebody else, can ask for gigabytes."""
-
-
-def _encode(entry: Entry) -> bytes:
-    size, mtime_ns, ctime_ns, inode, executable = entry.stamp
-    instants = mtime_ns.to_bytes(12, "little", signed=True), ctime_ns.to_bytes(12, "little", signed=True)
-    digests = bytes.fromhex(entry.fingerprint), bytes.fromhex(entry.sha256)
-    try:
-        return _ROW.pack(size, *instants, inode, executable, *digests, entry.settled, entry.marked)
-    except struct.error:
-        return b""  # an inode of 128 bits, on ReFS: it is read again
 
 
 def _saved(value: Any) -> tuple[dict[str, bytes], tuple[str, ...]]:
@@ -387,16 +420,6 @@ def _saved(value: Any) -> tuple[dict[str, bytes], tuple[str, ...]]:
         case dict() as rows, tuple() as unsettled if all(path.__class__ is str for path in unsettled):
             return rows, unsettled
     return {}, ()
-
-
-def _decode(row: Any) -> Entry | None:
-    """The entry, None for what `_encode` did not make."""
-    if row.__class__ is not bytes or len(row) != _ROW.size:
-        return None
-    size, mtime, ctime, inode, executable, fingerprint, sha256, settled, marked = _ROW.unpack(row)
-    instants = int.from_bytes(mtime, "little", signed=True), int.from_bytes(ctime, "little", signed=True)
-    stamp = Stamp(size, *instants, inode, executable)
-    return Entry(stamp, Fingerprint(fingerprint.hex()), sha256.hex(), settled, marked)
 
 
 def next_tick(deadline_s: float = 0.05) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import marshal
-from collections.abc import Iterable, KeysView, Mapping
+from collections.abc import Iterable, Iterator, KeysView, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -298,14 +298,30 @@ def save_rows(state_dir: Path, stamps: Any, records: Any) -> None:
             return
         numbers: dict[int, str] = {}
         shared: dict[str, Any] = {}
-        by_name = {}
-        for name, (row, *parts) in records[0].items():
+        for _, *parts in records[0].values():
             for part in parts:
                 if id(part) not in numbers:
                     shared[str(len(numbers))] = part
                     numbers[id(part)] = str(len(numbers))
-            by_name[name] = (row, *[numbers[id(part)] for part in parts])
+        by_name = _Numbered(records[0], numbers)
         rowfile.write(state_dir / STATE_NAME, (base, stamps[1], records[1]), (stamps[0], by_name, shared))
+
+
+class _Numbered(Mapping[str, tuple[Any, ...]]):
+    """Records with the numbers of their shared parts in the place of these, each made when it is asked for."""
+
+    def __init__(self, rows: Mapping[str, tuple[Any, ...]], numbers: Mapping[int, str]) -> None:
+        self._rows, self._numbers = rows, numbers
+
+    def __getitem__(self, name: str) -> tuple[Any, ...]:
+        row, *parts = self._rows[name]
+        return (row, *[self._numbers[id(part)] for part in parts])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def load_saved(state_dir: Path) -> Saved:

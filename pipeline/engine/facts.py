@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Iterator
 
 from pipeline.engine.build_log import record_name
 from pipeline.engine.workspace import Workspace
@@ -19,26 +20,31 @@ def used_files(workspace: Workspace) -> dict[str, str] | None:
     """path -> SHA-256 of every input, discovered input and output; None when an action has no record, or two records
     disagree about a file."""
     used: dict[str, str] = {}
+    for found in each_used_file(workspace):
+        if found is None or used.setdefault(*found) != found[1]:
+            return None
+    return used
+
+
+def each_used_file(workspace: Workspace) -> Iterator[tuple[str, str] | None]:
+    """(path, SHA-256) of the same, some of them several times, each as its record says; None, and no more, when an
+    action has no record. Not all at once, since there may be a hundred thousand."""
     seen: set[int] = set()
     for action in workspace.graph.order:
         name = record_name(action)
         files, discovered = workspace.records.files(name), workspace.records.discovered(name)
-        if files is None:
-            return None
-        inputs, outputs = files
         # Not every one was asked about when only a part of the graph was known.
-        if not workspace.is_declared_as_recorded(action):
-            return None
+        if files is None or not workspace.is_declared_as_recorded(action):
+            yield None
+            return
+        # As it is declared: with the strings of the actions, which are there already.
+        inputs, outputs = files
+        yield from zip(action.inputs, [sha256 for _, sha256 in inputs], strict=True)
+        yield from zip(action.outputs, [sha256 for _, sha256, _ in outputs], strict=True)
         # Most actions share what they discovered with others (see `build_log`), and only that.
-        shared = id(discovered) in seen
-        seen.add(id(discovered))
-        for path, sha256 in inputs if shared else (*inputs, *discovered):
-            if used.setdefault(path, sha256) != sha256:
-                return None
-        for path, sha256, _ in outputs:
-            if used.setdefault(path, sha256) != sha256:
-                return None
-    return used
+        if id(discovered) not in seen:
+            seen.add(id(discovered))
+            yield from discovered
 
 
 def shadow_directories(workspace: Workspace) -> dict[str, FileStamp | None]:

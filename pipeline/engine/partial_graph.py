@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from cache.named_tuple import NamedTuple
 from pipeline.engine.build_log import BuildRecords, Record, record_name
 from pipeline.engine.workspace import SkippedActions, Workspace
 from pipeline.model import Action, Stage, Statement, Tool
+
+_T = TypeVar("_T")
 
 MANY = 64
 """Where more actions use one file, that does not narrow them down: when it moves, or when more files than this did, the
@@ -45,26 +47,26 @@ class PartialGraph(NamedTuple):
 def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
     """The index of a project whose actions are all up to date; `paths` (of keys): the files that actions use."""
     order, records = workspace.graph.order, workspace.records
-    users: dict[str, list[int]] = {}
+    # One user or two have nearly all of a hundred thousand files: tuples, of which equal ones are soon one.
+    users: dict[str, tuple[int, ...]] = {}
     sets: dict[int, tuple[tuple[tuple[str, str], ...], list[int]]] = {}
-    after: list[set[int]] = [set() for _ in order]
+    after: dict[int, tuple[int, ...]] = {}
     for place, action in enumerate(order):
+        alone = (place,)
         for path in (*action.inputs, *action.outputs):
-            users.setdefault(path, []).append(place)
+            _use(users, path, alone)
         observed = records.discovered(record_name(action))
         sets.setdefault(id(observed), (observed, []))[1].append(place)
         for need in workspace.graph.needs[place]:
-            after[need].add(place)
+            _use(after, need, alone)
     for observed, found in sets.values():
         for path, _ in observed:
-            known = users.setdefault(path, [])
-            if len(known) <= MANY:
-                known += found[: MANY + 1]
+            _use(users, path, tuple(found[: MANY + 1]))
     places = {path: n for n, path in enumerate(paths)}
     rows, totals = [], dict.fromkeys(map(str, Stage), 0)
     for place, action in enumerate(order):
         totals[action.stage] += 1
-        followers = after[place].union(*(users[path] for path in action.outputs)) - {place}
+        followers = {*after.get(place, ())}.union(*(users[path] for path in action.outputs)) - {place}
         makes = tuple([places.get(path, -1) for path in action.outputs])
         what = (record_name(action), str(action.stage), action.cacheable, action.count_as)
         statement = b"" if action.statement is None else marshal.dumps(tuple(action.statement))
@@ -82,6 +84,15 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
 def _read_by(records: BuildRecords, action: Action) -> Iterator[str]:
     yield from action.inputs
     yield from (path for path, _ in records.discovered(record_name(action)))
+
+
+def _use(users: dict[_T, tuple[int, ...]], what: _T, more: tuple[int, ...]) -> None:
+    """It has these users, too; more than `MANY` are not counted."""
+    known = users.get(what)
+    if known is None:
+        users[what] = more
+    elif len(known) <= MANY:
+        users[what] = known + more
 
 
 def _few(places: Iterable[int]) -> tuple[int, ...] | None:

@@ -39,6 +39,7 @@ from pipeline.fastpath import (
     state_path,
     touched,
 )
+from pipeline.fastpath.used_files import UsedFiles
 from pipeline.fastpath.watched import Watched, directory_stamp, file_clock
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
@@ -65,16 +66,20 @@ FEW = 32
 def listing_of(files: Sequence[tuple[str, FileStamp]]) -> bytes:
     """The listing (see `fastpath.KIND`) of paths and stamps, best ordered by directory. Raises struct.error for a
     number that does not fit (files of before 1970, ReFS)."""
+    numbers = [number for _, stamp in files for number in stamp]
+    return struct.pack(f"={len(numbers)}Q", *numbers) + _names_of([path for path, _ in files])
+
+
+def _names_of(paths: Iterable[str]) -> bytes:
+    """The part of a listing that is names."""
     groups: list[tuple[str, list[str]]] = []
-    for directory, run in itertools.groupby((path for path, _ in files), lambda path: path[: path.rfind("/") + 1]):
+    for directory, run in itertools.groupby(paths, lambda path: path[: path.rfind("/") + 1]):
         names = list(run)
         if groups and (base := _shared(*groups[-1], directory, len(names))) is not None:
             groups[-1] = (base, groups[-1][1] + names)
         else:
             groups.append((directory, names))
-    numbers = [number for _, stamp in files for number in stamp]
-    text = "".join(f"{base or './'}\0{_from(base, paths)}\0\0" for base, paths in groups)
-    return struct.pack(f"={len(numbers)}Q", *numbers) + os.fsencode(text)
+    return os.fsencode("".join(f"{base or './'}\0{_from(base, paths)}\0\0" for base, paths in groups))
 
 
 def _shared(base: str, paths: Sequence[str], directory: str, count: int) -> str | None:
@@ -296,17 +301,17 @@ class FastPathState:
     def record(
         self,
         table: StampTable,
-        used: Mapping[str, str],
-        made: Container[str],
+        used: Iterable[tuple[str, str] | None],
+        made: Container[str] | None,
         watched: Watched,
         facts: Mapping[str, Any],
         usage: Callable[[Sequence[str]], bytes],
-        helper: Mapping[str, FileStamp] | None = None,
+        helper: Callable[[int], Mapping[str, FileStamp] | None] = lambda count: None,
     ) -> bool:
-        """Write the state. `used` is path of a key -> SHA-256 of what the run used of it; `made` are those that actions
-        make; `usage` is asked about those of them that nothing else depends on; `helper` is the compiled loop, where
-        there is one. False when something moved meanwhile or is too young to be believed; then there is none, and the
-        next run answers by itself."""
+        """Write the state. `used` is (path of a key, SHA-256 of what the run used of it), None where that cannot be
+        told; `made` are those that actions make, None for all; `usage` is asked about those of them that nothing else
+        depends on; `helper` gives the compiled loop for so many files, where there is one. False when something moved
+        meanwhile or is too young to be believed; then there is none, and the next run answers by itself."""
         absent = [self._short(path) for path in watched.absent]
         others: dict[str, FileStamp] = {}
         for path, listed in watched.listed.items():
@@ -323,39 +328,30 @@ class FastPathState:
             if not file_clock().was_settled(status, path, born):
                 return False
             others[self._short(path)] = stamp_of(status)
-        stamps: dict[str, FileStamp] = {}
-        names: dict[str, str] = {}
-        for path, sha256 in used.items():
-            entry = table.remembered(path)
-            if entry is None or not entry.settled or entry.sha256 != sha256:
+        files = UsedFiles(table, made, others, self._short)
+        try:
+            if not all(found is not None and files.take(*found) for found in used):
                 return False
-            stamp = entry.stamp
-            moved_ns = stamp.ctime_ns if os.name == "posix" else stamp.mtime_ns
-            short = self._short(table.resolve(path))
-            believed = (moved_ns, stamp.size, stamp.inode)
-            if short in others or short in stamps:
-                # It matters to more than the actions that name it so.
-                others[short] = believed
-                stamps.pop(short, None)
-                names.pop(short, None)
-            else:
-                stamps[short], names[short] = believed, path
+        except OverflowError:
+            return False
         # In one file these would be read by every warm run; the token says that all are of one run.
         token = os.urandom(8).hex()
-        files, rest = sorted(stamps, key=posixpath.dirname), sorted(others, key=posixpath.dirname)
-        contents = [b"" if names[path] in made else _fingerprint(table, names[path]) for path in files]
+        keys, paths, numbers, contents = files.listed()
+        count, rest = len(paths), sorted(others, key=posixpath.dirname)
+        del files
         contents += self._contents_of(rest, others, watched)
         environment = tuple((name, os.environ.get(name)) for name in (*ENVIRONMENT, *watched.variables))
-        stamps.update(others)
         try:
-            listing = listing_of([(path, stamps[path]) for path in (*files, *rest)])
-        except struct.error:
+            numbers.extend(itertools.chain.from_iterable(others[path] for path in rest))
+        except OverflowError:
             return False
+        listing = numbers.tobytes() + _names_of([*paths, *rest])
+        del numbers, paths
         who = identity(self._root)
-        count = len(stamps)
         facts = {**facts, "since": token}
-        snapshot = Snapshot(who, {}, environment, tuple(absent), helper, facts, token, len(files), count, listing)
-        return self._write(snapshot, usage([names[path] for path in files]), contents)
+        loop = helper(count)
+        snapshot = Snapshot(who, {}, environment, tuple(absent), loop, facts, token, count, count + len(rest), listing)
+        return self._write(snapshot, usage(keys), contents)
 
     def patch(
         self,
@@ -520,7 +516,7 @@ def _directories_of(snapshot: Snapshot, paths: Iterable[str]) -> list[int]:
 
 def _fingerprint(table: StampTable, path: str) -> bytes:
     entry = table.remembered(path)
-    return b"" if entry is None else bytes.fromhex(entry.fingerprint)
+    return b"" if entry is None else entry.fingerprint_bytes
 
 
 def _own_files(root: str) -> Iterable[str]:

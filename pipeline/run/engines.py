@@ -17,7 +17,7 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_lazily, load_saved
 from pipeline.engine.engine import Engine
-from pipeline.engine.facts import shadow_directories, used_files
+from pipeline.engine.facts import each_used_file, shadow_directories, used_files
 from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.fastpath import PUT_BACK, FileStamp
@@ -137,9 +137,6 @@ class Engines:
         engine, made = self.whole, self._toolchain()
         if any(action.statement is not None and action.statement.runs_each_time for action in engine.graph.order):
             return  # as with ninja
-        used = used_files(engine.workspace)
-        if used is None:
-            return
         programs = tuple(tool.path for tool in made.tools.values())
         watched = made.watched.with_more(Watched(shadow_directories(engine.workspace), (), programs))
         facts = {
@@ -150,10 +147,10 @@ class Engines:
             PUT_BACK: self._put_back_facts(),
         }
         index = partial(usage_index, engine.workspace)
-        helper = self._helper(len(used))
         # A file that was only touched moves its users as ninja sees them: they get new times by a run.
-        unread = used if self._project.config.is_ninja else engine.graph.producer
-        if self._fastpath.record(engine.table, used, unread, watched, facts, index, helper):
+        unread = None if self._project.config.is_ninja else engine.graph.producer
+        used = each_used_file(engine.workspace)
+        if self._fastpath.record(engine.table, used, unread, watched, facts, index, self._helper):
             engine.workspace.save_rows()  # for the edit that is next
 
     def _put_back_facts(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 from cache.durable import read_text, write_atomic
 from pipeline.model import Action, Tool
 from pipeline.toolchain.build import Toolchain
-from pipeline.toolchain.generate import file_word
+from pipeline.toolchain.compile_units import file_word
 
 NAME = "compile_commands.json"
 _DROPPED = ("-MD", "-MMD", "-c")

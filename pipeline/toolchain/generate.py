@@ -18,6 +18,7 @@ from pipeline.formats.map_option import map_files
 from pipeline.formats.placement import BOOTLOADER, Placement
 from pipeline.model import Action, Stage
 from pipeline.toolchain.builtins import COPY, ELF2IMAGE, IMAGE, OTADATA, PARTITION_TABLE, STRIP, part_params
+from pipeline.toolchain.compile_units import Compiling, compile_unit, file_word
 from pipeline.toolchain.distribution import version_of
 
 APP_ELF_SHA256_OFFSET = "0xb0"
@@ -220,25 +221,18 @@ def _program(
     ]
 
 
-class _Compiling(NamedTuple):
-    """What is the same for all sources of one language: the words before and after those of a source, and what both
-    name."""
-
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-    reads: Reads
-
-
-def _compiling(spec: BuildSpec, commands: Commands, include: Sequence[str], ending: str) -> _Compiling:
+def _compiling(spec: BuildSpec, commands: Commands, include: Sequence[str], ending: str, of: str) -> Compiling:
     """For sources with this ending. `.s` passes no preprocessor, which would write the depfile: what the assembler
     reads is found in the text. The profile's flags come last, so that its -O wins over a project's."""
     search = tuple(f"-I{file_word(directory)}" for directory in include)
     if ending in CXX_ENDINGS:
         words = tuple(word for word in commands.compile if word not in C_ONLY)
-        return _Compiling((*words, *CXX, *search, *spec.cxxflags), spec.profile_cxxflags, spec.cxx_reads)
-    plain = commands.assemble if ending == ".s" else ()
-    plain += commands.assembler if ending in (".s", ".S") else ()
-    return _Compiling((*commands.compile, *plain, *search, *spec.cflags), spec.profile_cflags, spec.reads)
+        words, last, reads = (*words, *CXX, *search, *spec.cxxflags), spec.profile_cxxflags, spec.cxx_reads
+    else:
+        plain = commands.assemble if ending == ".s" else ()
+        plain += commands.assembler if ending in (".s", ".S") else ()
+        words, last, reads = (*commands.compile, *plain, *search, *spec.cflags), spec.profile_cflags, spec.reads
+    return Compiling(words, last, reads.files, spec.profile, reads.salt, of, ending != ".s")
 
 
 def _compiles(
@@ -251,31 +245,17 @@ def _compiles(
 ) -> list[Action]:
     """One action per source of a program or library; the language is that of the source's ending."""
     place, of = f"{spec.out}/obj/{name}/", "" if name == "app" else f" for {name}"
-    languages: dict[str, _Compiling] = {}
+    languages: dict[str, Compiling] = {}
     found = []
     for source in sources:
         ending = posixpath.splitext(source)[1]
         how = languages.get(ending)
         if how is None:
-            how = languages[ending] = _compiling(spec, commands, include, ending)
-        # One object for each name: there may be fifty thousand units.
-        made, reported = f"{place}{source}.o", f"{place}{source}.d"
-        depfile = () if ending == ".s" else ("-MD", "-MF", reported)
-        defines = [f"-D{word}" for word in definitions.get(source, ())]
-        last = (*how.after, *depfile, "-c", file_word(source), "-o", made)
-        found.append(
-            Action(
-                name=f"compile {source}{of}",
-                stage=Stage.COMPILE,
-                inputs=(source, *(path for path in how.reads.files if path != source)),
-                outputs=(made,),
-                argv=(*how.before, *defines, *last),
-                depfile=reported,
-                profile=spec.profile,
-                salt=how.reads.salt,
-                count_as="compiled",
-            )
-        )
+            how = languages[ending] = _compiling(spec, commands, include, ending, of)
+        if source in definitions:
+            defines = tuple(f"-D{word}" for word in definitions[source])
+            how = how._replace(before=(*how.before, *defines))
+        found.append(compile_unit(how, source, f"{place}{source}.o"))
     return found
 
 
@@ -296,11 +276,6 @@ def _archive(spec: BuildSpec, commands: Commands, name: str, compiles: Sequence[
 def for_cxx(flags: Sequence[str]) -> tuple[str, ...]:
     """Flags for C as they serve for C++: without the choice of a C standard."""
     return tuple(flag for flag in flags if not _STANDARD.match(flag))
-
-
-def file_word(path: str) -> str:
-    """A path as a word that no program takes for an option or a response file."""
-    return f"./{path}" if path.startswith(("-", "@")) else path
 
 
 def _filled(words: Sequence[str], depfile: str) -> tuple[str, ...]:

@@ -22,9 +22,10 @@ from pipeline.errors import ConfigError, ToolError
 from pipeline.failures import fail
 from pipeline.model import Action, Failure, FailureCategory, Stage, Tool
 from pipeline.toolchain import programs, zig
+from pipeline.toolchain.compile_units import file_word
 from pipeline.toolchain.config_places import config_failure_at
 from pipeline.toolchain.distribution import program_identity
-from pipeline.toolchain.generate import CXX_ENDINGS, file_word, for_cxx, out_directory
+from pipeline.toolchain.generate import CXX_ENDINGS, for_cxx, out_directory
 from pipeline.toolchain.globs import Listing
 from pipeline.toolchain.named_files import Named, NamedFiles
 from pipeline.toolchain.products import declared_products

@@ -18,9 +18,9 @@ from pipeline.fastpath.watched import Watched
 from pipeline.formats import include_search
 from pipeline.model import Action, FailureCategory, Stage, Tool
 from pipeline.toolchain import programs
+from pipeline.toolchain.compile_units import file_word
 from pipeline.toolchain.config_places import KeyPath
 from pipeline.toolchain.distribution import program_identity
-from pipeline.toolchain.generate import file_word
 from pipeline.toolchain.globs import Listing, is_pattern
 from pipeline.toolchain.named_files import NamedFiles
 

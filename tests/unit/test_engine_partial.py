@@ -158,7 +158,7 @@ def moved_of(root: Path, monkeypatch: pytest.MonkeyPatch, watched: Watched, *mov
     monkeypatch.chdir(root)
     monkeypatch.setattr("pipeline.fastpath.state._process_start_ns", lambda: 1 << 62)
     assert FastPathState(root, "").record(
-        engine.table, used, (), watched, {}, lambda paths: usage_index(engine.workspace, paths)
+        engine.table, used.items(), (), watched, {}, lambda paths: usage_index(engine.workspace, paths)
     )
     for path in moved:
         space.write(path, "int moved;\n")
@@ -181,7 +181,7 @@ def test_a_survey_of_another_run_is_not_believed(tmp_path: Path, monkeypatch: py
     survey_file = tmp_path / ".deploy/fastpath.v1/-.usage"
     mine = survey_file.read_bytes()
     engine = EngineSpace(tmp_path).engine()
-    FastPathState(tmp_path, "").record(engine.table, {}, (), Watched({}), {}, lambda paths: b"")
+    FastPathState(tmp_path, "").record(engine.table, (), (), Watched({}), {}, lambda paths: b"")
     assert survey_file.read_bytes() != mine
     survey_file.write_bytes(mine)
     assert FastPathState(tmp_path, "").usage_index() is None
