@@ -40,6 +40,8 @@ def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> in
     if look is None and argv and argv[0] in STAGES:
         # A child of the service's runner begins here; of its client nothing came but the command line.
         told = from_service(argv)
+        if isinstance(told, str):
+            end_with(told)
         look = told if isinstance(told, FirstLook) else None
     if look is not None:
         put_back(argv, look)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RUN = b"run 1"
+COMPILED = b"compiled"
+"""In the place of how the interpreter was started: who asks is the compiled client, in the place of a script of an
+interpreter without options, and path is that script's directory alone. The rest is as the runner has it, whose
+interpreter was started without options, too."""
 STARTED, REFUSED, ENDED, SIGNAL, DETACH = b"started", b"refused", b"ended", b"signal", b"detach"
 GROUPS = 7
 

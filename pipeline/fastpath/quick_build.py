@@ -62,7 +62,7 @@ def _make(runner: ProcessRunner, compiler: list[str], at: QuickPlaces, scratch: 
         shutil.copy2(at.script, scratch / "script")
         (scratch / "script").replace(at.kept)
     made, who = scratch / "hotplate", scratch / "who.h"
-    values = {"VERSION": sys.version, "PREFIX": sys.prefix, "SCRIPT": str(at.kept)}
+    values = {"VERSION": sys.version, "PREFIX": sys.prefix, "SCRIPT": str(at.kept), **_run_values(at.kept)}
     who.write_text("".join(f"#define {name} {_c_string(value)}\n" for name, value in values.items()))
     trouble = compiled(runner, [*compiler, "-O2", "-include", str(who), "-o", str(made), str(SOURCE)], scratch)
     if not trouble:
@@ -77,6 +77,20 @@ def _make(runner: ProcessRunner, compiler: list[str], at: QuickPlaces, scratch: 
         return _no(trouble, "do without: the script answers the same")
     made.replace(at.script)
     return None
+
+
+def _run_values(script: Path) -> dict[str, str]:
+    """What the client needs to know to hand a run over, if the script is one of this interpreter without options: what
+    those would change, a runner cannot know. Nothing else can lie beside it, where Python would find modules."""
+    import pipeline
+
+    with script.open("rb") as stream:
+        words = os.fsdecode(stream.readline(1 << 10)).removeprefix("#!").split()
+    here = len(words) == 1 and os.path.realpath(words[0]) == os.path.realpath(sys.executable)
+    if sys.platform != "linux" or not here or not script.is_absolute():
+        return {}
+    package, beside = os.path.dirname(pipeline.__file__ or ""), os.path.dirname(os.path.realpath(script))  # noqa: PTH120
+    return {"RELEASE": pipeline.__version__, "PACKAGE": package, "BESIDE": beside}
 
 
 def remove(at: QuickPlaces) -> Failure | None:

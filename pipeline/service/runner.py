@@ -25,7 +25,7 @@ from pathlib import Path
 
 from pipeline.client.handoff import interpreter
 from pipeline.client.protocol import FrameReader, ProtocolError
-from pipeline.client.run_frame import DETACH, ENDED, REFUSED, SIGNAL, STARTED, frame, unpack
+from pipeline.client.run_frame import COMPILED, DETACH, ENDED, REFUSED, SIGNAL, STARTED, frame, unpack
 from pipeline.fastpath import FileStamp, stamp_of
 from pipeline.service.preload import preload
 from pipeline.service.runner_child import HandedRun, become, run
@@ -72,6 +72,8 @@ class Runner:
         self._links: dict[int, RunnerLink] = {}
         self._children: dict[int, RunnerLink | None] = {}
         self._used_s = now_s()
+        self._path = list(sys.path)
+        """Where the first place is that of whoever asks."""
         self._code = code_stamps()
         self._over = False
         self._wake, wake = os.pipe()
@@ -167,10 +169,11 @@ class Runner:
             return None
         _, place, argv, path, streams, _, environment = groups
         pairs = (pair.partition(b"=") for pair in environment)
+        beside = self._path[1:] if _is_compiled(groups[0]) else []
         handed = HandedRun(
             [os.fsdecode(word) for word in place],
             [os.fsdecode(word) for word in argv],
-            [os.fsdecode(word) for word in path],
+            [*(os.fsdecode(word) for word in path), *beside],
             [os.fsdecode(word) for word in streams],
             {name: value for name, _, value in pairs},
             tuple(link.descriptors),
@@ -197,7 +200,7 @@ class Runner:
         if self._code != code_stamps(self._code):
             self._over = True
             return "the code on disk is another by now"
-        if tuple(map(os.fsdecode, groups[0])) != identity():
+        if not is_alike([os.fsdecode(word) for word in groups[0]], [os.fsdecode(word) for word in groups[3]]):
             return "another interpreter, version or code"
         if [int(number) for number in groups[5] if number.isdigit()] != sorted(os.getgroups()):
             return "other groups"
@@ -261,6 +264,25 @@ def identity() -> tuple[str, ...]:
     return (pipeline.__version__, os.path.dirname(pipeline.__file__ or ""), sys.version, sys.prefix, *interpreter())  # noqa: PTH120
 
 
+def is_alike(who: Sequence[str], path: Sequence[str]) -> bool:
+    """Is this client's interpreter as this one? For the compiled client: would its script's be?"""
+    mine = identity()
+    if list(who) == list(mine):
+        return True
+    _, encoding, *_ = interpreter()
+    as_compiled = [*mine[:4], os.fsdecode(COMPILED), *mine[8:]]
+    if list(who) != as_compiled or encoding != "utf-8" or sys.flags.utf8_mode or len(path) != 1:
+        return False
+    try:
+        return len(os.listdir(path[0])) == 1  # noqa: PTH208 - else a module may lie beside the script
+    except OSError:
+        return False
+
+
+def _is_compiled(who: Sequence[bytes]) -> bool:
+    return COMPILED in who[4:5]
+
+
 def code_stamps(known: Mapping[str, FileStamp | None] | None = None) -> Mapping[str, FileStamp | None]:
     """The stamps of all of our code, of every module that is loaded and of the directories that modules come from; of
     the `known` paths alone, if given."""
@@ -268,6 +290,8 @@ def code_stamps(known: Mapping[str, FileStamp | None] | None = None) -> Mapping[
         found = {str(path) for name in ("pipeline", "cache", "virtualboard") for path in _sources(name)}
         found |= {path for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))}
         found |= set(filter(os.path.isdir, sys.path))  # what is installed there, doit was told at the start
+        found |= {str(more) for path in sys.path for more in Path(path).glob("*.pth")}  # may name other such places
+        found.add(f"{sys.prefix}/pyvenv.cfg")
     else:
         found = set(known)
     stamps: dict[str, FileStamp | None] = {}

@@ -20,6 +20,9 @@ import pytest
 
 from cache.durable import FileLock
 from cache.lock import OPEN, try_lock
+from pipeline.effects.clock import SystemClock
+from pipeline.effects.process import SystemProcessRunner
+from pipeline.fastpath import from_service, quick_build
 from tests.e2e.space import TIMEOUT_S, Space, copy_project, environment
 from tests.serving import ServiceProcess, eventually
 
@@ -58,9 +61,9 @@ class HandedProject:
 
     def start(self, *argv: str, alone: bool = False, program: str = "doit", **extra: str) -> subprocess.Popen[str]:
         code = "import sys; sys.argv[0] = 'hotplate'; from pipeline.fastpath import main; sys.exit(main())"
-        words = ["-m", "doit"] if program == "doit" else ["-c", code]
+        words = {"doit": [sys.executable, "-m", "doit"], "hotplate": [sys.executable, "-c", code]}.get(program)
         return subprocess.Popen(
-            [sys.executable, *words, *argv],
+            [*(words or [program]), *argv],
             cwd=self.space.path,
             env=self.env(alone=alone, **extra),
             stdin=subprocess.PIPE,
@@ -114,6 +117,20 @@ def handed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield made
         service.stop()
     shutil.rmtree(runtime)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The compiled client, in the place of a script."""
+    directory = tmp_path_factory.mktemp("environment")
+    at = quick_build.QuickPlaces(directory / "bin/hotplate", directory / "libexec/hotplate")
+    at.script.parent.mkdir()
+    at.script.write_text(f"#!{sys.executable}\nimport sys\nfrom pipeline.fastpath import main\nsys.exit(main())\n")
+    at.script.chmod(0o755)
+    runner = SystemProcessRunner(SystemClock())
+    assert quick_build.install(runner, at) is None
+    runner.close()
+    return str(at.script)
 
 
 def plain(text: str) -> str:
@@ -178,6 +195,59 @@ def test_a_run_there_is_the_run_here(handed: HandedProject, program: str, case: 
     else:
         kinds = [re.findall(r'"(?:kind|event)": *"(\w+)"', text) for text in (out, out_there)]
         assert kinds[0] == kinds[1] != []
+
+
+class Edited:
+    """A project that the service knows, with an edit that it was told of. The client's process is looked at: it has to
+    be the compiled one to its end, and no interpreter."""
+
+    def __init__(self, handed: HandedProject, compiled: str) -> None:
+        self.handed, self.compiled = handed, compiled
+        self.source = handed.space.file("firmware/core/main.c")
+        self.text = self.source.read_text()
+
+    def settle(self) -> None:
+        self.source.write_text(self.text)
+        self.handed.settle()
+        self.handed.run("compile", "link", alone=True, program="hotplate")
+        eventually(self._is_known)
+
+    def _is_known(self) -> bool:
+        """Does the service say yes, to this process as one of the project?"""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.handed.space.path)
+            for name in set(os.environ) - set(self.handed.base):
+                patch.delenv(name)
+            for name, value in self.handed.base.items():
+                patch.setenv(name, value)
+            return isinstance(from_service(("compile", "link")), str)
+
+
+@pytest.fixture
+def edited(handed: HandedProject, compiled: str) -> Iterator[Edited]:
+    made = Edited(handed, compiled)
+    handed.warm()
+    made.settle()
+    yield made
+    made.source.write_text(made.text)
+
+
+def is_compiled(client: subprocess.Popen[str]) -> bool:
+    return not Path(f"/proc/{client.pid}/exe").readlink().name.startswith("python")
+
+
+@pytest.mark.parametrize("more", ["// {}\n", "int x = ;\n// {}\n"])
+def test_the_compiled_client_hands_an_edit_over(edited: Edited, more: str) -> None:
+    """With the same end as the script's own run of the same edit."""
+    handed = edited.handed
+    edited.source.write_text(edited.text + more.format("alone"))
+    code, out, err = handed.run("compile", "link", alone=True, program="hotplate")
+    assert not handed.was_handed(out) and (code == 0) == (more[0] == "/")
+    edited.settle()
+    edited.source.write_text(edited.text + more.format("there"))
+    code_there, out_there, err_there = handed.run("compile", "link", program=edited.compiled)
+    assert handed.was_handed(out_there)
+    assert (code_there, plain(out_there), plain(err_there)) == (code, plain(out), plain(err).replace("alone", "there"))
 
 
 def in_terminal(handed: HandedProject, *argv: str, alone: bool) -> tuple[int, str]:
@@ -248,7 +318,7 @@ def test_where_a_difference_could_be_seen_the_run_stays(handed: HandedProject, h
 class Waiting:
     """A deploy in the runner that waits for the project's lock."""
 
-    def __init__(self, handed: HandedProject) -> None:
+    def __init__(self, handed: HandedProject, *argv: str, program: str = "doit") -> None:
         handed.warm()
         self.handed = handed
         self.locks = handed.space.path / ".deploy/locks"
@@ -256,7 +326,7 @@ class Waiting:
         assert self.lock.try_acquire("the test") is None
         self.before = self.reports()
         for _ in range(3):  # a runner that is being renewed lets a run go on by itself
-            self.client = handed.start("deploy")
+            self.client = handed.start(*(argv or ("deploy",)), program=program)
             assert self.client.stderr is not None and self.client.stdout is not None
             self.out = self.client.stdout.readline()
             if handed.was_handed(self.out):
@@ -371,6 +441,47 @@ def test_a_stopped_client_stops_its_run(waiting: Waiting) -> None:
     eventually(lambda: state(waiting.child) != "T")
     waiting.lock.release()
     assert waiting.end()[0] == 0
+
+
+@pytest.fixture
+def waiting_compiled(edited: Edited) -> Iterator[Waiting]:
+    edited.source.write_text(f"{edited.text}// waiting\n")
+    made = Waiting(edited.handed, "compile", "link", program=edited.compiled)
+    assert is_compiled(made.client)
+    yield made
+    made.lock.release()
+    made.client.kill()
+    made.client.communicate()
+    eventually(made.ended)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_to_the_compiled_client_ends_the_run(waiting_compiled: Waiting, number: signal.Signals) -> None:
+    waiting_compiled.client.send_signal(number)
+    code, out, err = waiting_compiled.end()
+    assert code in (130, -number), (code, out, err)
+    eventually(waiting_compiled.ended)
+
+
+def test_a_stopped_compiled_client_stops_its_run_and_goes_on(waiting_compiled: Waiting) -> None:
+    def state(pid: int) -> str:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    waiting = waiting_compiled
+    waiting.client.send_signal(signal.SIGTSTP)
+    eventually(lambda: state(waiting.client.pid) == state(waiting.child) == "T")
+    waiting.client.send_signal(signal.SIGCONT)
+    eventually(lambda: state(waiting.child) != "T")
+    waiting.lock.release()
+    code, out, _ = waiting.end()
+    assert code == 0 and ".  compile" in out
+
+
+def test_a_killed_runner_ends_the_compiled_client(waiting_compiled: Waiting) -> None:
+    os.kill(waiting_compiled.handed.runner, signal.SIGKILL)
+    code, _, err = waiting_compiled.end()
+    assert code == 130 and "the service's runner was killed" in err and "hint: run again" in err
+    eventually(waiting_compiled.ended)
 
 
 @STRESS

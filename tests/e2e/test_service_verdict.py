@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.client.endpoint import SOCKET
+from pipeline.client.endpoint import RUNNER_SOCKET, SOCKET
 from pipeline.client.protocol import FrameReader, ServiceFrame, encode_verdict
+from pipeline.client.run_frame import COMPILED, REFUSED, frame, unpack
 from pipeline.client.verdict import asked
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
@@ -286,3 +289,93 @@ def test_a_compiler_that_cannot_leaves_the_script(
     fake.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\nprintf "#!/bin/sh\\necho other" > "$2"\n')
     fake.chmod(0o755)
     assert "does not start the script" in install([str(fake)])
+
+
+class ReluctantRunner:
+    """Keeps what is handed over, and refuses it."""
+
+    def __init__(self, runtime: Path) -> None:
+        self.handed: list[list[list[bytes]]] = []
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(runtime / "hotplate" / RUNNER_SOCKET))
+        self._listening.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            with connection:
+                reader = FrameReader()
+                frames: list[ServiceFrame] = []
+                while not frames:
+                    more, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 4)
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    frames = reader.feed(more)
+                groups = unpack(frames[0].header["fields"])
+                assert groups is not None
+                self.handed.append([list(group) for group in groups])
+                connection.sendall(frame(REFUSED, b"not today"))
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join(20)
+
+
+ALL_ALIKE = {
+    "no language": {},
+    "C.UTF-8": {"LANG": "C.UTF-8"},
+    "C for characters": {"LC_CTYPE": "C", "LANG": "C.UTF-8"},
+    "more of Python's": {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "3", "PYTHONA": "\udc80"},
+}
+ONLY_THE_SCRIPT = {
+    "C for all": {"LC_ALL": "C"},
+    "an unknown language": {"LANG": "xx_YY.UTF-8"},
+    "another encoding": {"PYTHONIOENCODING": "latin-1"},
+    "another mode": {"PYTHONUTF8": "0"},
+    "half buffered": {"PYTHONUNBUFFERED": "0"},
+}
+LOCALE = ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONIOENCODING")
+
+
+@pytest.mark.parametrize("where", [*ALL_ALIKE, *ONLY_THE_SCRIPT, "a terminal"])
+def test_both_clients_hand_over_the_same(
+    project: FastPathProject, runtime: Path, quick: quick_build.QuickPlaces, where: str
+) -> None:
+    """By the compiled client, which is refused, and then by the script that it starts."""
+    liar = Liar(runtime, encode_verdict(b"look", b"files moved", b"1 2 3", b"0"), close=True)
+    runner = ReluctantRunner(runtime)
+    env = {name: value for name, value in project.env.items() if name not in LOCALE}
+    env |= {**ALL_ALIKE, **ONLY_THE_SCRIPT}.get(where, {})
+    main, other = pty.openpty() if where == "a terminal" else (-1, subprocess.DEVNULL)
+    wanted = 1 if where in ONLY_THE_SCRIPT else 2
+    for n in range(100):  # this machine may be too busy for the deadline
+        source = project.root / "include/h00.h"
+        source.write_text(f"{source.read_text()}\n/* handed {n} */\n")
+        runner.handed.clear()
+        done = subprocess.run(
+            [quick.script, "compile", "link"], cwd=project.root, env=env, check=False,
+            stdin=other, stdout=subprocess.DEVNULL, stderr=other if main >= 0 else subprocess.PIPE,
+            preexec_fn=lambda: (os.umask(0o027), signal.signal(signal.SIGHUP, signal.SIG_IGN)),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        if len(runner.handed) >= wanted:
+            break
+    runner.close()
+    liar.close()
+    for descriptor in (main, other) if main >= 0 else ():
+        os.close(descriptor)
+    project.settle()
+    assert len(runner.handed) == wanted
+    *compiled, script = runner.handed
+    for one in compiled:
+        (who, place, argv, path, *rest), (of_script, there, words, paths, *others) = one, script
+        assert who[:4] == of_script[:4] and who[4] == COMPILED and who[5:] == of_script[8:]
+        assert place[:3] + place[4:] == there[:3] + there[4:]
+        assert -0.05 < float(place[3]) - float(there[3]) < 60, "a fork, an exec and a tick of the clock apart"
+        assert (argv, path, rest) == (words, paths[:1], others)
