@@ -82,7 +82,8 @@ class Pace:
         elif seen.answered > last.answered:
             if last.answered == 0:
                 self._latency_s = self._silent_s
-            self._busy_s += passed_s
+            else:
+                self._busy_s += passed_s
             self._silent_s = 0.0
         else:
             # A machine that is too busy to look often is too busy to hear much, too.
