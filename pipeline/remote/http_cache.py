@@ -47,6 +47,7 @@ _WORTH_COMPRESSING = 1 << 10
 _PER_BLOB_S = 5e-4
 """To take it in, however small it is: that is not the link's."""
 _HEADERS = 256
+_ENTRY_HEADERS = f"Accept: application/json\r\nAccept-Encoding: {ENCODINGS}\r\n"
 _RATED_FROM = 1 << 14
 _RATED_FROM_S = 0.2
 """What is smaller and quicker says nothing of the rate."""
@@ -120,7 +121,7 @@ class HttpCache:
         unique = list(dict.fromkeys(keys))
         questions = [
             Question(
-                self._request("GET", f"/ac/{key}", "Accept: application/json\r\n"),
+                self._request("GET", f"/ac/{key}", _ENTRY_HEADERS),
                 partial(take, key),
                 is_wanted=None if watch is None else partial(watch.is_wanted, key),
             )
@@ -211,7 +212,7 @@ class HttpCache:
         raise Garbled(f"it answers {answer.status}")
 
     def _body(self, answer: HttpAnswer, most: int) -> bytes | None:
-        return answer.body(most) if self._is_ok(answer) else None
+        return answer.body(most, may_be_encoded=True) if self._is_ok(answer) else None
 
     def _store(self, digest: Digest, answer: HttpAnswer, blobs: BlobStore) -> bool:
         """Take the blob in if its bytes have the digest; False when they cannot be kept here. Raises Garbled."""

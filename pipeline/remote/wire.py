@@ -64,9 +64,9 @@ class HttpAnswer:
         sized = self._no_body or "content-length" in self.headers or "transfer-encoding" in self.headers
         return sized and self.headers.get("connection", "").lower() != "close"
 
-    def body(self, most: int) -> bytes:
+    def body(self, most: int, *, may_be_encoded: bool = False) -> bytes:
         """All of it, as `chunks` gives it."""
-        return b"".join(self.chunks(most))
+        return b"".join(self.chunks(most, may_be_encoded=may_be_encoded))
 
     def chunks(self, most: int, *, may_be_encoded: bool = False) -> Iterator[bytes]:
         """The body, decoded. `may_be_encoded`: ENCODINGS were offered. Raises Garbled for more than `most` bytes,
