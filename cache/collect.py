@@ -18,6 +18,11 @@ from cache.hexfiles import HexFiles
 from cache.named_tuple import NamedTuple
 from cache.turns import Turn
 
+try:
+    from resource import RUSAGE_SELF, getrusage
+except ImportError:  # Windows
+    getrusage = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -30,8 +35,12 @@ ROUND_S = 0.01
 """Of removing, before it is asked again whether a build wants in."""
 _FIRST, _LEAST, _MOST = 32, 16, 2048
 _WORKERS = 16
-_SLOW_S, _MOSTLY_WAITING = 1e-4, 3
-"""To remove a file takes 10 to 50 us of computing; what takes longer and computes a third of the time waits."""
+_EACH = 4
+"""Files that a worker is given at least: to hand one over costs more than to remove it."""
+_SLOW_S = 1e-4
+"""To remove a file takes 10 to 50 us of computing."""
+_TRIAL, _GAIN = 4, 0.7
+"""Rounds of many at once, and what they may need of the time that one alone needs, to go on so."""
 
 ByGroup = dict[str, list[str]]
 """Names of files, by the directory that they lie in."""
@@ -100,13 +109,37 @@ def sweep(turn: Turn, choice: Choice, entries: HexFiles, blobs: HexFiles) -> Swe
     return Swept(len(gone[0]), len(gone[1]), freed, whole)
 
 
+class Rhythm:
+    """How many files a round removes, and whether many are removed at once: where the disk makes us wait (one that is
+    told of each freed block, or is on the network), and as long as that is quicker. On a busy machine everything takes
+    longer, which is no waiting. Pure."""
+
+    def __init__(self) -> None:
+        self.size = _FIRST
+        self.together = False
+        self._alone_s = 0.0
+        self._may_try = True
+        self._tried, self._files, self._took_s = 0, 0, 0.0
+
+    def learn(self, count: int, took_s: float, waits: int) -> None:
+        """A round of `count` files took so long, and gave the processor back `waits` times."""
+        if self.together:
+            self._tried, self._files, self._took_s = self._tried + 1, self._files + count, self._took_s + took_s
+            if self._tried == _TRIAL:
+                self.together = self._may_try = self._took_s < _GAIN * self._alone_s * self._files
+        else:
+            self._alone_s = took_s / count
+            self.together = self._may_try and 2 * waits >= count and self._alone_s > _SLOW_S
+        least = _EACH * _WORKERS if self.together else _LEAST
+        self.size = max(least, min(_MOST, int(count * ROUND_S / max(took_s, 1e-6)), 2 * self.size))
+
+
 class _Removal:
-    """Removes in rounds of so many files as take ROUND_S. Where the disk makes us wait (one that is told of each freed
-    block, or is on the network), many wait at once."""
+    """Removes in rounds of so many files as take ROUND_S."""
 
     def __init__(self, turn: Turn, spare_s: float | None) -> None:
         self._turn, self._spare_s = turn, spare_s
-        self._size = _FIRST
+        self._rhythm = Rhythm()
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> _Removal:
@@ -123,25 +156,29 @@ class _Removal:
         while at < len(names):
             if not self._turn.goes_on():
                 return False
-            some = names[at : at + self._size]
+            some = names[at : at + self._rhythm.size]
             at += len(some)
-            began_s, began_cpu_s = time.perf_counter(), time.process_time()
+            began_s, waits = time.perf_counter(), _waits()
             gone += self._round(files, some)
-            self._learn(len(some), time.perf_counter() - began_s, time.process_time() - began_cpu_s)
+            self._rhythm.learn(len(some), time.perf_counter() - began_s, _waits() - waits)
         return True
 
     def _round(self, files: HexFiles, some: list[tuple[str, str]]) -> list[str]:
-        if self._pool is None:
+        if not self._rhythm.together:
             return _discard(files, some, self._spare_s)
-        parts = [some[start::_WORKERS] for start in range(min(_WORKERS, len(some)))]
-        return list(chain(*self._pool.map(lambda part: _discard(files, part, self._spare_s), parts)))
-
-    def _learn(self, count: int, took_s: float, cpu_s: float) -> None:
-        if self._pool is None and took_s > _MOSTLY_WAITING * cpu_s and took_s > count * _SLOW_S:
+        if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor
 
             self._pool = ThreadPoolExecutor(_WORKERS)
-        self._size = max(_LEAST, min(_MOST, int(count * ROUND_S / max(took_s, 1e-6)), 2 * self._size))
+        # Neighbours stay together: they lie in one directory, which is opened once.
+        each = max(_EACH, -(-len(some) // _WORKERS))
+        parts = [some[start : start + each] for start in range(0, len(some), each)]
+        return list(chain(*self._pool.map(lambda part: _discard(files, part, self._spare_s), parts)))
+
+
+def _waits() -> int:
+    """How often this process gave the processor back by itself; 0 on systems that do not say."""
+    return 0 if getrusage is None else getrusage(RUSAGE_SELF).ru_nvcsw
 
 
 def _discard(files: HexFiles, some: list[tuple[str, str]], spare_s: float | None) -> list[str]:

@@ -507,3 +507,52 @@ def test_builds_and_collectors_at_once(tmp_path: Path) -> None:
 @pytest.mark.stress
 def test_many_builds_and_collectors_for_long(tmp_path: Path) -> None:
     stress(tmp_path, builds=6, times=400, kills=60)
+
+
+# --- how many at once ---------------------------------------------------------------------------
+
+
+def removed(rhythm: collect.Rhythm, rounds: int, alone_s: float, together_s: float, waits_each: float) -> list[bool]:
+    """For each round, whether many were removed at once, where a file takes so long."""
+    said = []
+    for _ in range(rounds):
+        said.append(rhythm.together)
+        each_s = together_s if rhythm.together else alone_s
+        rhythm.learn(rhythm.size, rhythm.size * each_s, round(rhythm.size * waits_each))
+    return said
+
+
+def test_where_the_disk_makes_us_wait_many_wait_at_once() -> None:
+    assert removed(collect.Rhythm(), 20, 1e-3, 1e-4, 1.0) == [False] + [True] * 19
+
+
+def test_on_a_busy_machine_one_removes_alone() -> None:
+    """Everything takes long, and nothing waits of itself."""
+    assert not any(removed(collect.Rhythm(), 20, 1e-3, 1e-4, 0.1))
+    assert not any(removed(collect.Rhythm(), 20, 2e-5, 1e-6, 1.0))
+
+
+def test_many_at_once_that_are_not_quicker_are_tried_once() -> None:
+    assert removed(collect.Rhythm(), 20, 2e-4, 1.9e-4, 1.0) == [False] + [True] * 4 + [False] * 15
+
+
+def test_a_round_is_short_and_never_one_file_a_worker() -> None:
+    rhythm = collect.Rhythm()
+    removed(rhythm, 20, 2e-5, 2e-5, 0.0)
+    assert rhythm.size == pytest.approx(collect.ROUND_S / 2e-5, rel=0.1)
+    removed(rhythm, 20, 1e-2, 1e-2 / 16, 1.0)
+    assert rhythm.together and rhythm.size == 64
+
+
+def test_many_at_once_remove_what_one_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for root in (alone, together):
+        fill(root, 300)
+    one = Store(alone).gc(50_000)
+    monkeypatch.setattr(collect, "_waits", iter(range(0, 10**9, 1000)).__next__)
+    monkeypatch.setattr(collect, "_SLOW_S", 0.0)
+    monkeypatch.setattr(collect, "_GAIN", 1e9)
+    many = Store(together).gc(50_000)
+    assert many == one and one.entries > 100
+    assert {p.name for p in together.rglob("??/*")} == {p.name for p in alone.rglob("??/*")}
+    assert is_consistent(Store(together))
