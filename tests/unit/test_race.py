@@ -23,7 +23,7 @@ SOURCES = 12
 WAIT_S = 60.0
 
 
-class HeldClock:
+class LookClock:
     """Of an engine: it stands still until it is told to run, and then moves with each look."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class ScriptedRemote:
     A round lasts until they return."""
 
     def __init__(self) -> None:
-        self.clock = HeldClock()
+        self.clock = LookClock()
         self.entries: dict[ActionKey, ActionResult] = {}
         self.data: dict[str, bytes] = {}
         self.known = RemoteSpeed()
