@@ -131,7 +131,7 @@ class Rhythm:
             self._alone_s = took_s / count
             self.together = self._may_try and 2 * waits >= count and self._alone_s > _SLOW_S
         least = _EACH * _WORKERS if self.together else _LEAST
-        self.size = max(least, min(_MOST, int(count * ROUND_S / max(took_s, 1e-6)), 2 * self.size))
+        self.size = min(_MOST, max(least, min(int(count * ROUND_S / max(took_s, 1e-6)), 2 * self.size)))
 
 
 class _Removal:
