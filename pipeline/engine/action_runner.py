@@ -246,7 +246,7 @@ class ActionRunner:
         action = keyed.action
         if not keyed.lacks and self._is_still(keyed):
             return (yield from self._execute(keyed))
-        self._observer.forget(action.inputs, None)
+        self._observer.forget(action.inputs if not keyed.taken else [path for path, _ in keyed.inputs], None)
         fresh = key_of(action, self._observer)
         if isinstance(fresh, Blocked):
             raise _Missing(f"{fresh.path} {fresh.why}")
@@ -258,10 +258,10 @@ class ActionRunner:
 
     def _is_still(self, keyed: Keyed) -> bool:
         """Do the declared inputs hold what the key was made of? Then it need not be made again."""
-        places = list(map(self._workspace.resolve, keyed.action.inputs))
-        if self._table.are_still(places, [entry for _, entry in keyed.inputs]):
+        paths = [path for path, _ in keyed.inputs]  # what was taken is looked at after the action, with all else
+        if self._table.are_still(list(map(self._workspace.resolve, paths)), [entry for _, entry in keyed.inputs]):
             return True
-        self._observer.forget(keyed.action.inputs, None)
+        self._observer.forget(paths, None)
         try:
             return all(self._observer.entry(path) == entry for path, entry in keyed.inputs)
         except OSError:
