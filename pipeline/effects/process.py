@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.effects.api import Children, Clock, Completed
 from pipeline.effects.children import LOOK_S, PolledChildren
 from pipeline.effects.spawned import MOST_KEPT, Group, Running, Spawned
+
+if TYPE_CHECKING:  # what builds need not load: see `spawned`
+    import subprocess
 
 _READY_S = 20.0
 _ENDED_S = 0.1
@@ -167,6 +169,8 @@ class _PassedOn:
         ends open for ever."""
         for end in set(self.ends):
             os.close(end)
+        import selectors
+
         with selectors.DefaultSelector() as selector:
             for handle, to in self._to.items():
                 selector.register(handle, selectors.EVENT_READ, to)
@@ -216,6 +220,8 @@ def _same_size(of: int, to: int) -> None:
 def captured(argv: Sequence[str], env: Mapping[str, str], started: Callable[[int], None]) -> tuple[int, bytes, bytes]:
     """Run a command in our own process group, with our input; `started` is told its pid. Its exit code (negative for a
     signal) and what it printed. Raises OSError when it cannot be started."""
+    import subprocess
+
     with subprocess.Popen(list(argv), env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         started(child.pid)
         out, err = child.communicate()
@@ -226,6 +232,8 @@ def captured(argv: Sequence[str], env: Mapping[str, str], started: Callable[[int
 def background(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Iterator[str]:
     """A server, running for as long as the block does; gives the first line that it prints, which says that it is
     ready. Raises TimeoutError when that does not come."""
+    import selectors
+
     group = Group()
     try:
         with group.start(argv, cwd, env) as child, selectors.DefaultSelector() as selector:

@@ -11,23 +11,29 @@ command under way has a group of its own; an idle group serves the next command.
 
 from __future__ import annotations
 
+# `signal` makes enumerations of it, which takes longer than to start a watchdog.
+import _signal as signal  # type: ignore[import-not-found]
 import contextlib
 import os
 import select
-import signal
-import subprocess
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
+
+if TYPE_CHECKING:  # its import takes longer than a short compile; few commands need it
+    import subprocess
 
 _WATCHDOG = "read -r never; kill -9 0"
 _ENDED_S = 0.002
 """How often to look whether a child has ended, where that cannot be waited for."""
 _STANDARD = 2
 """The last handle that a program expects something of."""
+_PIPE = -1
+"""`subprocess.PIPE`."""
 _OURS = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ") if hasattr(signal, name))
 """What Python ignores, and programs should not."""
 MOST_KEPT = 8 << 20
@@ -161,32 +167,27 @@ class Group:
         # Until it leads a group of its own, a Ctrl-C reaches it too. It inherits the mask; SIGKILL ends it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         try:
-            self._watchdog = subprocess.Popen(
-                ["/bin/sh", "-c", _WATCHDOG],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={},
-                process_group=0,
-            )
+            self._watchdog = _Watchdog()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._end = weakref.finalize(self, _kill, self._watchdog)
+        self._end = weakref.finalize(self, self._watchdog.end)
 
     @property
     def alive(self) -> bool:
         """Can it take another command?"""
-        return self._watchdog.poll() is None
+        return not self._watchdog.has_ended()
 
     def start(
         self,
         argv: Sequence[str],
         cwd: Path,
         env: Mapping[str, str],
-        out: int = subprocess.PIPE,
-        err: int = subprocess.PIPE,
+        out: int = _PIPE,
+        err: int = _PIPE,
     ) -> subprocess.Popen[bytes]:
         """A child in this group, without input. Raises OSError."""
+        import subprocess
+
         return subprocess.Popen(
             list(argv),
             cwd=cwd,
@@ -221,6 +222,8 @@ class Group:
 
     def start_talking(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """A child in this group that is written to and read from, both outputs as one. Raises OSError."""
+        import subprocess
+
         return subprocess.Popen(
             list(argv),
             cwd=cwd,
@@ -234,10 +237,14 @@ class Group:
 
     def start_visible(self, argv: Sequence[str], cwd: Path) -> subprocess.Popen[bytes]:
         """A child in this group with our environment and outputs, and a pipe as its input. Raises OSError."""
+        import subprocess
+
         return subprocess.Popen(list(argv), cwd=cwd, stdin=subprocess.PIPE, process_group=self._watchdog.pid)
 
     def start_shown(self, argv: Sequence[str], cwd: Path, out: int | None, err: int | None) -> subprocess.Popen[bytes]:
         """A child in this group with our environment, these outputs (None: ours), and no input. Raises OSError."""
+        import subprocess
+
         return subprocess.Popen(
             list(argv),
             cwd=cwd,
@@ -252,9 +259,44 @@ class Group:
         self._end()
 
 
-def _kill(watchdog: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(watchdog.pid, signal.SIGKILL)
-    watchdog.wait()
-    if watchdog.stdin is not None:
-        watchdog.stdin.close()
+class _Watchdog:
+    """The leader of a group of its own; it inherits the mask of signals. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._ended = False
+        reading, self._writing = os.pipe()
+        try:
+            self.pid = os.posix_spawn(
+                "/bin/sh",
+                ["/bin/sh", "-c", _WATCHDOG],
+                {},
+                file_actions=(
+                    (os.POSIX_SPAWN_DUP2, reading, 0),  # first: it may be one of the others
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+                ),
+                setpgroup=0,
+                setsigdef=_OURS,
+            )
+        except BaseException:
+            os.close(self._writing)
+            raise
+        finally:
+            os.close(reading)
+
+    def has_ended(self, how: int = os.WNOHANG) -> bool:
+        """Has it? Waits for that if `how` is 0."""
+        if not self._ended:
+            try:
+                pid, _ = os.waitpid(self.pid, how)
+            except ChildProcessError:  # somebody told the system to forget children
+                pid = self.pid
+            self._ended = pid != 0
+        return self._ended
+
+    def end(self) -> None:
+        """Kill it with its group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.has_ended(0)
+        os.close(self._writing)

@@ -14,7 +14,8 @@ import posixpath
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey, Digest
@@ -38,21 +39,21 @@ from pipeline.engine.decision import (
 )
 from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import Executed, Steps, execute, in_turn, made_files, remove_files
-from pipeline.engine.far_compiles import FarCompiles
-from pipeline.engine.inquiry import Inquiry
-from pipeline.engine.interpreters import clear
 from pipeline.engine.keys import bound_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.restore import Restorer
 from pipeline.engine.results import CHANGED, ActionFailure, FailureKind, SharedCounts
-from pipeline.engine.shared_results import SharedResults
-from pipeline.engine.statements import MOST_UNDECLARED, StatementRuns, execute_statement
-from pipeline.engine.statements import made_files as made_files_of_statement
 from pipeline.engine.states import ActionState
 from pipeline.engine.symlinks import link_made_since
-from pipeline.engine.undeclared import UndeclaredOutputs
 from pipeline.engine.workspace import Workspace
 from pipeline.model import NOT_STORED, Action, Reason
+
+if TYPE_CHECKING:  # what few runs need is loaded by those that do
+    from pipeline.engine.far_compiles import FarCompiles
+    from pipeline.engine.inquiry import Inquiry
+    from pipeline.engine.shared_results import SharedResults
+    from pipeline.engine.statements import StatementRuns
+    from pipeline.engine.undeclared import UndeclaredOutputs
 
 _MOMENT_NS = 5_000_000
 """So long one instant serves for all actions that start."""
@@ -99,16 +100,24 @@ class ActionRunner:
         self._observer = Observer(workspace)
         self._discovery = Discovery(workspace, self._observer)
         self._restorer = Restorer(self._blobs, self._table, workspace.build_place)
-        self._statements = StatementRuns(workspace, self._observer)
         self._shared: SharedResults | None = None
         """Once something was missing here, and where `[cache] remote` names one."""
         self._far: FarCompiles | None = None
         """Once something must be executed, and where `[execution] remote` names who else may."""
 
+    @cached_property
+    def _statements(self) -> StatementRuns:
+        """Made for the first statement of another build system."""
+        from pipeline.engine.statements import StatementRuns
+
+        return StatementRuns(self._workspace, self._observer)
+
     @property
     def shared(self) -> SharedResults | None:
         """What other machines may have, asked for the first time when something is missing here."""
         if self._shared is None and (remote := self._workspace.host.remote()) is not None:
+            from pipeline.engine.shared_results import SharedResults
+
             self._shared = SharedResults(self._workspace, remote)
         return self._shared
 
@@ -237,7 +246,7 @@ class ActionRunner:
         action = keyed.action
         if not keyed.lacks and self._is_still(keyed):
             return (yield from self._execute(keyed))
-        self._observer.forget(action.inputs, None)
+        self._observer.forget(action.inputs if not keyed.taken else [path for path, _ in keyed.inputs], None)
         fresh = key_of(action, self._observer)
         if isinstance(fresh, Blocked):
             raise _Missing(f"{fresh.path} {fresh.why}")
@@ -249,10 +258,10 @@ class ActionRunner:
 
     def _is_still(self, keyed: Keyed) -> bool:
         """Do the declared inputs hold what the key was made of? Then it need not be made again."""
-        places = list(map(self._workspace.resolve, keyed.action.inputs))
-        if self._table.are_still(places, [entry for _, entry in keyed.inputs]):
+        paths = [path for path, _ in keyed.inputs]  # what was taken is looked at after the action, with all else
+        if self._table.are_still(list(map(self._workspace.resolve, paths)), [entry for _, entry in keyed.inputs]):
             return True
-        self._observer.forget(keyed.action.inputs, None)
+        self._observer.forget(paths, None)
         try:
             return all(self._observer.entry(path) == entry for path, entry in keyed.inputs)
         except OSError:
@@ -311,9 +320,11 @@ class ActionRunner:
 
     def _execute_statement(self, keyed: Keyed, start: _Start) -> Steps[Performed]:
         """As ninja: what it made stays when it fails, and an output that it does not make is no failure."""
+        from pipeline.engine.statements import MOST_UNDECLARED, execute_statement, made_files
+
         action = keyed.action
         ran = yield from execute_statement(self._workspace, action)
-        outputs = made_files_of_statement(self._workspace, action)
+        outputs = made_files(self._workspace, action)
         failure, notes, found = ran.failure, tuple[Reason, ...](), None
         if failure is None:
             reported = self._discovery.from_depfile(action)
@@ -353,6 +364,8 @@ class ActionRunner:
             return execute(self._workspace, keyed.action)
         with self._lock:
             if self._far is None:
+                from pipeline.engine.far_compiles import FarCompiles
+
                 far = self._workspace.host.far()
                 self._far = FarCompiles(self._workspace, self._observer, self._discovery, far)
         return execute(self._workspace, keyed.action, partial(self._far.run, keyed))
@@ -361,6 +374,9 @@ class ActionRunner:
         """What the command of a user did, and what it wrote that no action declares."""
         with self._lock:
             if self._undeclared is None:
+                from pipeline.engine.interpreters import clear
+                from pipeline.engine.undeclared import UndeclaredOutputs
+
                 clear(self._workspace.directories.state)
                 self._undeclared = UndeclaredOutputs(self._workspace)
         return self._undeclared.run(lambda: in_turn(self._run(keyed), self._workspace.host.runner))

@@ -145,9 +145,13 @@ class BuildRecords:
     def put(self, name: str, record: Record) -> None:
         """Remember; an equal record changes nothing. Precondition: inputs and outputs have the command's paths."""
         command = record.command
-        files = {path: n for n, path in enumerate((*command.inputs, *command.outputs, command.depfile)) if path}
-        words = tuple([files.get(word, word) for word in command.argv])
-        how = (command.builtin, words, command.params, command.env, command.tool, command.salt, command.absent)
+        last, row_before, before = self._last
+        if last == name and before is not None and before.command == command:
+            how = row_before[1]  # of a link it takes as long as to encode the rest
+        else:
+            files = {path: n for n, path in enumerate((*command.inputs, *command.outputs, command.depfile)) if path}
+            words = tuple([files.get(word, word) for word in command.argv])
+            how = (command.builtin, words, command.params, command.env, command.tool, command.salt, command.absent)
         row = marshal.dumps((record.inputs, record.outputs, command.depfile, record.key))
         new = (row, self.shared(how), self.shared(record.discovered), self.shared(record.absent))
         # Equal values can have several encodings.

@@ -88,7 +88,7 @@ class ActionView(MovedView, Protocol):
 
     symbols: Mapping[str, str]
 
-    def contents(self, action: Action) -> Mapping[str, str]:
+    def contents(self, action: Action) -> dict[str, str]:
         """Path -> digest, as text, of those of its inputs that are believed; `entry` must tell of the others."""
         ...
 
@@ -196,8 +196,8 @@ class Keyed(NamedTuple):
         looked = [(path, entry.sha256) for path, entry in self.inputs]
         if not self.taken:
             return tuple(looked)
-        known = {**dict(self.taken), **dict(looked)}
-        return tuple([(path, known[path]) for path in self.command.inputs])
+        known = {each[0]: each for each in (*self.taken, *looked)}
+        return tuple([known[path] for path in self.command.inputs])
 
 
 class Blocked(NamedTuple):
@@ -371,11 +371,12 @@ def key_of(action: Action, view: ActionView) -> Keyed | Blocked:
             inputs.append((path, entry))
     command = command_of(action, view.tools)
     digests = [(path, str(entry.digest)) for path, entry in inputs]
+    seen: Observed = ()
     if taken:
-        known = {**taken, **dict(digests)}
-        digests = [(path, known[path]) for path in action.inputs]
-    base = base_key(command, digests)
-    return Keyed(action, command, tuple(inputs), base, lacks, tuple([(path, d[:64]) for path, d in taken.items()]))
+        seen = tuple([(path, digest[:64]) for path, digest in taken.items()])
+        taken.update(digests)
+        digests = [(path, taken[path]) for path in action.inputs]
+    return Keyed(action, command, tuple(inputs), base_key(command, digests), lacks, seen)
 
 
 def look_up(keyed: Keyed, view: ActionView, refused: Collection[ActionKey] = ()) -> ActionDecision:

@@ -22,12 +22,12 @@ from pipeline.engine.include_shadows import IncludeShadows
 from pipeline.engine.observation import Observer
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.workspace import Workspace
-from pipeline.formats import c_source, depfile, linker_script
-from pipeline.formats.python_trace import parse_trace
+from pipeline.formats import depfile
 from pipeline.model import Action, Statement
 
 if TYPE_CHECKING:
     from cache.stamps import Entry
+    from pipeline.formats import c_source  # what few runs need is loaded by those that do
 
 
 class Reported(NamedTuple):
@@ -99,6 +99,8 @@ class Discovery:
 
     def _from_trace(self, action: Action, path: str) -> Reported:
         """What programs of Python said that they read; the text is removed."""
+        from pipeline.formats.python_trace import parse_trace
+
         try:
             text = os.fsdecode(read_file(path))
             os.unlink(path)  # noqa: PTH108
@@ -122,6 +124,8 @@ class Discovery:
 
     def _scripts(self, action: Action) -> list[str]:
         """The linker scripts of a link, and those that they include."""
+        from pipeline.formats import linker_script
+
         found: dict[str, None] = {}
         search = [self._located(action, path) for path in linker_script.library_path(action.argv)]
         waiting = [(name, "") for name in linker_script.given_scripts(action.argv)]
@@ -205,6 +209,8 @@ class Discovery:
         if not marked:
             self._unmarked = found.entries  # most compiles share theirs
             return candidate
+        from pipeline.formats import c_source
+
         search, wanted = self._includes.search_of(action).every, dict[str, None]()
         texts = {path: self._read(path, entry) for path, entry in marked}
         for path, (hidden, _) in texts.items():
@@ -222,6 +228,8 @@ class Discovery:
     def _assembled(self, names: list[str], search: Sequence[str], here: str) -> dict[str, None]:
         """Where the assembler may look for what `names` lead to, and what the files that it includes name. A name that
         leads nowhere is none of a file. `here`: where it runs."""
+        from pipeline.formats import c_source
+
         wanted: dict[str, None] = {}
         for name in names:  # grows
             places = list(c_source.places(name, (here,), search))
@@ -246,6 +254,8 @@ class Discovery:
 
     def _read(self, path: str, entry: Entry) -> tuple[c_source.Hidden, tuple[str, ...]]:
         """What a file hides, and what stands in it between quotes. Once for each content."""
+        from pipeline.formats import c_source
+
         known = self._hidden.get(entry.sha256)
         if known is None:
             try:
@@ -307,6 +317,8 @@ class Discovery:
         if action.count_as == "compiled":
             return self._includes.places(action, spelt)
         if action.count_as == "linked":
+            from pipeline.formats import linker_script
+
             said = linker_script.libraries(action.argv)
             search = tuple(self._normalised(self._located(action, path)) for path in said.search)
             return sorted(linker_script.earlier_libraries(said._replace(search=search), {*spelt, *action.inputs}))

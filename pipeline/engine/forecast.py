@@ -159,7 +159,7 @@ class _Future:
     def believed(self) -> Collection[str]:
         return ()
 
-    def contents(self, action: Action) -> Mapping[str, str]:
+    def contents(self, action: Action) -> dict[str, str]:
         return {}
 
     def is_present(self, path: str) -> bool:

@@ -17,8 +17,6 @@ import contextlib
 import os
 import posixpath
 import re
-import shutil
-import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -53,6 +51,8 @@ class Fresh(NamedTuple):
 
 def clear(state: Path) -> None:
     """Remove what runs that were killed left. Precondition: no action runs."""
+    import shutil
+
     for directory in state.glob(f"{_PREFIX}*"):
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -61,7 +61,8 @@ def clear(state: Path) -> None:
 def fresh(root: str, state: Path) -> Iterator[Fresh]:
     """For one action of the project in `root`. Raises OSError when it cannot be made."""
     state.mkdir(parents=True, exist_ok=True)
-    import tempfile  # only users' commands need one
+    import shutil  # only users' commands need these
+    import tempfile
 
     directory = tempfile.mkdtemp(prefix=_PREFIX, dir=state)
     try:
@@ -78,6 +79,8 @@ def fresh(root: str, state: Path) -> Iterator[Fresh]:
 
 def _installed(root: str) -> list[str]:
     """Where this Python's own modules and installed ones lie."""
+    import sysconfig
+
     paths = dict.fromkeys(os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
     return sorted(path for path in paths if path.startswith("/") and not root.startswith(f"{path}/"))
 

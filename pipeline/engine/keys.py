@@ -79,7 +79,8 @@ class HashSink:
 
     def files(self, kind: InputKind, files: Iterable[FileDigest]) -> None:
         # As above: a link has one for each unit of a project.
-        text, said = self._label(kind).decode(), [(path, str(digest)) for path, digest in files]
+        text = self._label(kind).decode()
+        said = [(path, digest if digest.__class__ is str else str(digest)) for path, digest in files]
         joined = "".join([f"{text}{len(path)}:{path}{len(value)}:{value}" for path, value in said])
         if joined.isascii():
             self._parts.append(joined.encode())

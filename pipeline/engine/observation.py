@@ -133,12 +133,15 @@ class Observer:
     def believed(self) -> Collection[str]:
         return self._workspace.believed
 
-    def contents(self, action: Action) -> Mapping[str, str]:
+    def contents(self, action: Action) -> dict[str, str]:
         believed, skipped, record = self._workspace.believed, self._workspace.skipped, self.record(action)
         if not believed or skipped is None or record is None:
             return {}
         sizes = skipped.sizes()
-        return {path: f"{sha256}/{sizes[path]}" for path, sha256 in record.inputs if path in believed and path in sizes}
+        found = {path: f"{sha256}/{sizes[path]}" for path, sha256 in record.inputs if path in sizes}
+        for path in found.keys() - believed:
+            del found[path]
+        return found
 
     def is_present(self, path: str) -> bool:
         """Is there a file? By one stat per run if no action makes it."""

@@ -137,12 +137,12 @@ def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords)
         return None  # it goes by another name there
     read -= {*made, *moved.values()}
     # One that is spelled in another way may be a moved one.
-    believed = frozenset(path for path in read if path[0] not in "/{")
+    read.difference_update([path for path in read if path[0] in "/{"])
     makes: dict[int, str] = {}
     for place, action in zip(sorted(left), actions, strict=True):
         makes.update(zip(left[place][4], action.outputs, strict=True))
     by_name = {row[0]: Tool(*row) for row in tools}
-    return PartialGraph(tuple(actions), by_name, env, SkippedActions(inputs, skipped, believed), makes, known)
+    return PartialGraph(tuple(actions), by_name, env, SkippedActions(inputs, skipped, frozenset(read)), makes, known)
 
 
 def same_files(part: PartialGraph, records: BuildRecords) -> bool:

@@ -269,8 +269,13 @@ class Workspace:
         if self._sources is not None:
             return self._sources
         producer, believed = self.graph.producer, self.believed
-        declared = (path for action in self.graph.order for path in action.inputs)
-        found = dict.fromkeys(path for path in declared if path not in producer and path not in believed)
+        found: dict[str, None] = {}
+        for action in self.graph.order:
+            paths: Iterable[str] = action.inputs
+            if believed:
+                new = {*paths}.difference(believed)  # of a link's inputs hardly any
+                paths = [path for path in paths if path in new] if new else ()
+            found.update(dict.fromkeys([path for path in paths if path not in producer]))
         # Most actions share their set of headers with others.
         sets = [self.records.discovered(record_name(action)) for action in self.graph.order]
         for observed in {id(observed): observed for observed in sets}.values():

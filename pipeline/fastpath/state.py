@@ -247,9 +247,12 @@ class FastPathState:
         if self._former is None:
             return {}
         half, _ = _products(self._former[0])
-        names = [directory + name for directory, *names in half.groups() for name in names]
-        paths = os.fsdecode(b"\0".join(names)).replace("\0./", "\0").removeprefix("./").split("\0")
-        return dict(zip(paths, half.numbers().tolist()[1::3], strict=True))
+        paths: list[str] = []
+        for group in os.fsdecode(half.listing[STAMP_BYTES * half.count : -2]).split("\0\0"):
+            directory, *names = group.split("\0")
+            directory = directory.removeprefix("./")
+            paths += [directory + name for name in names] if directory else names
+        return dict(zip(paths, half.numbers()[1::3].tolist(), strict=True))
 
     def _look_again(self, part: Snapshot, ranges: Sequence[range]) -> list[int] | None:
         """What moved of a part of the snapshot that has these places in the whole."""

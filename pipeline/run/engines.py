@@ -17,7 +17,7 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_lazily, load_saved
 from pipeline.engine.engine import Engine
-from pipeline.engine.facts import each_used_file, shadow_directories, used_files
+from pipeline.engine.facts import each_used_file, looked_at, shadow_directories
 from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.fastpath import PUT_BACK, FileStamp
@@ -173,12 +173,11 @@ class Engines:
         engine, part = self.__dict__.get("_partial"), self._part
         if engine is None or part is None or "whole" in self.__dict__ or not same_files(part, engine.records):
             return False
-        used = used_files(engine.workspace)
+        used = looked_at(engine.workspace)
         if used is None:
             return False
-        root, changed = str(self._project.root), {}
-        place_of, believed = engine.workspace.resolve, engine.workspace.believed
-        names = {place_of(path).removeprefix(f"{root}/"): path for path in used if path not in believed}
+        root, place_of, changed = str(self._project.root), engine.workspace.resolve, {}
+        names = {place_of(path).removeprefix(f"{root}/"): path for path in used}
         for place, short in self._moved.items():
             if short not in names:
                 return False

@@ -20,6 +20,7 @@ from pipeline.engine.build_log import (
 )
 from pipeline.engine.decision import MANY
 from pipeline.engine.engine import Engine
+from pipeline.engine.facts import looked_at, used_files
 from pipeline.engine.results import CHANGED, RunResult
 from pipeline.engine.workspace import BuildSteps, Directories, Host
 from pipeline.model import Stage, Tool
@@ -96,6 +97,28 @@ def test_the_link_gets_the_key_that_a_look_at_each_object_gives(space: FewSpace,
     assert whole.build().ok
     assert ours == whole.engine().records.get(LINK) and ours is not None
     assert space.outputs() == whole.outputs() and space.build().nothing
+
+
+def test_a_large_link_asks_nothing_again_of_what_is_believed(space: FewSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before it starts nor for the state that the fast path gets."""
+    space.write("src/u03.c", "int edited;\n")
+    engine = space.few("src/u03.c")
+    engine.scan()
+    assert engine.run(Stage.COMPILE, lambda label, done, total: None).ok
+    seen: list[str] = []
+    resolve = engine.workspace.resolve
+
+    def counted(path: str) -> str:
+        seen.append(path)
+        return resolve(path)
+
+    monkeypatch.setattr(engine.workspace, "resolve", counted)
+    assert engine.run(Stage.LINK, lambda label, done, total: None).ok
+    assert "build/local-fast/obj/u03.o" in seen and OTHER not in seen
+    found = looked_at(engine.workspace)
+    assert found is not None and OTHER not in found
+    everything = used_files(engine.workspace)
+    assert everything is not None and found == {path: everything[path] for path in found}
 
 
 @pytest.mark.parametrize("told", [True, False])
