@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from pipeline.fastpath import FirstLook
-    from pipeline.model import Failure, Verdict
+    from pipeline.model import Failure, Reason
     from pipeline.run.run import Run
     from pipeline.run.stage_of import StageOf
 
@@ -143,16 +143,19 @@ class HostCheck:
 
     def __init__(self, which: StageOf) -> None:
         self._stage = which.stage
-        self._verdict: Verdict | None = None
+        self._reasons: tuple[Reason, ...] = ()
+        self._more = 0
+        """How many there were beside these: a cold run has one for each action."""
 
     def __call__(self) -> bool:
-        self._verdict = run().variants.verdict(self._stage)
-        return self._verdict.up_to_date
+        verdict = run().variants.verdict(self._stage)
+        self._reasons = verdict.reasons[:SHOWN_REASONS]
+        self._more = len(verdict.reasons) - len(self._reasons)
+        return verdict.up_to_date
 
     def __repr__(self) -> str:
-        reasons = [str(reason) for reason in self._verdict.reasons] if self._verdict is not None else []
-        more = f" and {len(reasons) - SHOWN_REASONS} more" if len(reasons) > SHOWN_REASONS else ""
-        return "; ".join(reasons[:SHOWN_REASONS]) + more or f"inputs, commands and outputs of {self._stage}"
+        more = f" and {self._more} more" if self._more else ""
+        return "; ".join(map(str, self._reasons)) + more or f"inputs, commands and outputs of {self._stage}"
 
 
 class DeviceCheck:

@@ -4,26 +4,28 @@ Knows commands and digests. Does not know when an action is up to date. Invarian
 under that name, or nothing.
 
     saved = (records, unrecorded); unrecorded = path -> SHA-256 of an output that no record holds
-    records = name -> (row, how, discovered, absent);  row = marshal of (inputs, outputs, depfile, key)
-    how   = (builtin, words, params, env, tool, salt, absent); in `words` a number n stands for the n-th of the input
-            paths, output paths and the depfile
+    records = name -> (row, how, discovered, absent)
+    row   = 32 bytes SHA-256 of each input and output, 32 bytes key, a byte for each output (executable), own
+    how   = (builtin, words, params, env, tool, salt, absent, inputs, outputs, depfile); in `words` a number n stands
+            for the n-th of the input paths, output paths and the depfile, and in these a NUL for `own`, which is the
+            first input or empty
 
 Rows stay encoded until somebody asks: a run that concerns ten actions of ten thousand decodes ten, and saving copies
 the others' bytes. What stands outside the row is the same for many actions: equal ones are one object, which the state
-file then holds once and a verdict checks once.
+file then holds once and a verdict checks once. Any bytes of sufficient length are a row: they name no path outside of
+what `how` says.
 """
 
 from __future__ import annotations
 
 import contextlib
-import marshal
 from collections.abc import Iterable, Iterator, KeysView, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cache import rowfile, statefile
-from cache.digest import are_hex_names, is_hex_name
+from cache.digest import are_hex_names
 from cache.named_tuple import NamedTuple
 from cache.rowfile import LazyRows, RowFile
 from pipeline.engine.inputs import Command
@@ -37,8 +39,13 @@ Outputs = tuple[tuple[str, str, bool], ...]
 
 _How = tuple[Any, ...]
 _Decoded = tuple[Observed, Outputs, str, str]
-_LONG = 1 << 14
-"""Bytes of a row: a hundred files."""
+_LONG, _LONGEST = 1 << 14, 1 << 20
+"""Bytes of rows that are kept as they were decoded: of five hundred files; of thirty thousand that takes more memory
+than it saves time."""
+_DIGEST = 32
+_OWN = "\0"
+_MOST_NAMED = 64
+"""Of an action with more files than this, `own` is empty."""
 _T = TypeVar("_T", bound=tuple[Any, ...])
 
 
@@ -71,8 +78,6 @@ class BuildRecords:
         self.unrecorded: dict[str, str] = dict(made) if _is_unrecorded(made) else {}
         """Outputs that were made and that no record holds (any more): path -> SHA-256, `""` if it is not known since
         the action may have been killed."""
-        self._checked: set[str] = set()
-        """Whose row was found to be one of ours, or was made here: it need not be looked through again."""
         self._long: dict[str, tuple[bytes, _Decoded | None]] = {}
         """Rows that take long to decode, as they were last."""
         self._shared: dict[Any, Any] = {}
@@ -95,7 +100,7 @@ class BuildRecords:
         if row is None or decoded is None:
             return None
         inputs, outputs, depfile, key = decoded
-        builtin, words, params, env, tool, salt, absent = row[1]
+        builtin, words, params, env, tool, salt, absent = row[1][:7]
         read, made = tuple([path for path, _ in inputs]), tuple([path for path, _, _ in outputs])
         files = (*read, *made, depfile)
         try:
@@ -115,21 +120,22 @@ class BuildRecords:
         decoded = self._decoded(name)
         return None if decoded is None else decoded[:2]
 
+    def paths(self, name: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """The paths of the declared inputs and of the outputs, for less than that."""
+        row = self._rows.get(name)
+        named = None if row is None else _named(row[0], row[1])
+        return None if named is None else named[:2]
+
     def _decoded(self, name: str) -> _Decoded | None:
         row = self._rows.get(name)
         if row is None:
             return None
         data = row[0]
-        if len(data) < _LONG:
-            if name in self._checked:
-                return marshal.loads(data)  # type: ignore[no-any-return]
-            decoded = _row(data)
-            if decoded is not None:
-                self._checked.add(name)
-            return decoded
+        if not _LONG <= len(data) < _LONGEST:
+            return _row(data, row[1])
         known = self._long.get(name)
         if known is None or known[0] is not data:
-            known = self._long[name] = (data, _row(data))
+            known = self._long[name] = (data, _row(data, row[1]))
         return known[1]
 
     def discovered(self, name: str) -> Observed:
@@ -146,21 +152,22 @@ class BuildRecords:
         """Remember; an equal record changes nothing. Precondition: inputs and outputs have the command's paths."""
         command = record.command
         last, row_before, before = self._last
+        own, named = _without_own(command)
         if last == name and before is not None and before.command == command:
             how = row_before[1]  # of a link it takes as long as to encode the rest
         else:
             files = {path: n for n, path in enumerate((*command.inputs, *command.outputs, command.depfile)) if path}
             words = tuple([files.get(word, word) for word in command.argv])
-            how = (command.builtin, words, command.params, command.env, command.tool, command.salt, command.absent)
-        row = marshal.dumps((record.inputs, record.outputs, command.depfile, record.key))
+            more = (command.params, command.env, command.tool, command.salt, command.absent)
+            how = (command.builtin, words, *more, *named)
+        row = _encoded(record, own)
         new = (row, self.shared(how), self.shared(record.discovered), self.shared(record.absent))
         # Equal values can have several encodings.
         if self._rows.get(name) != new and self.get(name) != record:
             self._dissolve(name)
             self._rows[name] = new
-            self._checked.add(name)
             self.changed = True
-            if len(row) >= _LONG:
+            if _LONG <= len(row) < _LONGEST:
                 self._long[name] = (row, (record.inputs, record.outputs, command.depfile, record.key))
         for path, _, _ in record.outputs:
             if self.unrecorded:
@@ -169,7 +176,6 @@ class BuildRecords:
     def drop(self, name: str) -> None:
         """Forget it; without one, nothing happens."""
         self._dissolve(name)
-        self._checked.discard(name)
         if self._rows.pop(name, None) is not None:
             self.changed = True
 
@@ -214,14 +220,14 @@ class BuildRecords:
         return dict(self._rows), dict(self.unrecorded)
 
 
-STATE_KIND = "stamps 3 actions 3"
+STATE_KIND = "stamps 3 actions 4"
 STATE_NAME = "stamps.v1.state"
 MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
 """Of the stamps in that file. A source or header without any of these hides nothing from the depfile; what one with
 them hides, `formats/c_source.py` tells."""
 
 
-MORE_KIND = "stamps 3 actions 3 more 1"
+MORE_KIND = "stamps 3 actions 4 more 1"
 MORE_NAME = "stamps.v1.more"
 """What few actions changed of that since it was written: (its identity, stamps, unsettled, records, unrecorded), of
 stamps and records only what is another (None: gone), so that an edit of one unit need not write ten thousand."""
@@ -414,24 +420,56 @@ def _is_observed(value: Any) -> bool:
 
 
 def _is_how(value: Any) -> bool:
-    if value.__class__ is not tuple or len(value) != 7:
+    if value.__class__ is not tuple or len(value) != 10:
         return False
-    builtin, words, params, env, tool, salt, absent = value
+    builtin, words, params, env, tool, salt, absent, read, made, depfile = value
+    if not (_is_strings(read) and _is_strings(made) and depfile.__class__ is str):
+        return False
     said = words.__class__ is tuple and set(map(type, words)) <= {str, int}
     return said and _is_pairs(params) and _is_pairs(env) and _is_pairs((tool, (builtin, salt))) and _is_strings(absent)
 
 
-def _row(data: bytes) -> _Decoded | None:
-    """What `BuildRecords.put` encoded; None for anything else."""
+def _without_own(command: Command) -> tuple[str, tuple[tuple[str, ...], tuple[str, ...], str]]:
+    """What names most of the files of an action, and how they are called without that: the same for all compiles."""
+    read, made, depfile = command.inputs, command.outputs, command.depfile
+    own = read[0] if read and len(read) + len(made) <= _MOST_NAMED else ""
+    if not own or _OWN in depfile.join((*read, *made)):
+        return "", (read, made, depfile)
+    without = [path.replace(own, _OWN) for path in (*read, *made, depfile)]
+    return own, (tuple(without[: len(read)]), tuple(without[len(read) : -1]), without[-1])
+
+
+def _encoded(record: Record, own: str) -> bytes:
+    digests = [sha256 for _, sha256 in record.inputs] + [sha256 for _, sha256, _ in record.outputs]
+    flags = bytes([executable for _, _, executable in record.outputs])
+    return bytes.fromhex("".join([*digests, record.key])) + flags + own.encode("utf-8", "surrogatepass")
+
+
+def _named(data: bytes, how: _How) -> tuple[tuple[str, ...], tuple[str, ...], str] | None:
+    """The input paths, output paths and the depfile of a row; None for what is none."""
+    read, made, depfile = how[7:]
+    end = _DIGEST * (len(read) + len(made) + 1) + len(made)
+    if len(data) <= end:
+        return None if len(data) < end else (read, made, depfile)
     try:
-        inputs, outputs, depfile, key = marshal.loads(data)
-    except (ValueError, EOFError, TypeError, MemoryError):
+        own = data[end:].decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
         return None
-    if not _is_observed(inputs) or outputs.__class__ is not tuple or depfile.__class__ is not str:
+    named = [tuple([path.replace(_OWN, own) for path in paths]) for paths in (read, made)]
+    return named[0], named[1], depfile.replace(_OWN, own)
+
+
+def _row(data: bytes, how: _How) -> _Decoded | None:
+    """What `_encoded` made; None for anything else."""
+    named = _named(data, how)
+    if named is None:
         return None
-    for output in outputs:
-        if output.__class__ is not tuple or tuple(map(type, output)) != (str, str, bool) or not is_hex_name(output[1]):
-            return None
-    if key.__class__ is not str or not is_hex_name(key):
-        return None
-    return inputs, outputs, depfile, key
+    read, made, depfile = named
+    first = _DIGEST * len(read)
+    key = first + _DIGEST * len(made)
+    flags = key + _DIGEST
+    text = data[:flags].hex()
+    digests = [text[at : at + 2 * _DIGEST] for at in range(0, 2 * flags, 2 * _DIGEST)]
+    inputs = tuple(zip(read, digests, strict=False))
+    outputs = zip(made, digests[len(read) :], map(bool, data[flags : flags + len(made)]), strict=False)
+    return inputs, tuple(outputs), depfile, digests[-1]

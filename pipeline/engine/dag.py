@@ -53,22 +53,26 @@ def build(actions: Sequence[Action], files: Callable[[], FileSystem] = FileSyste
         trouble = _check(action)
         if trouble:
             return Trouble(f"action {action.name!r} {trouble}", "correct the action", (action.name,))
-        if (action.profile, action.name) in names:
+        named = (action.profile, action.name)
+        if named in names:
             message = f"two actions are called {action.name!r} in profile {action.profile!r}"
             return Trouble(message, "rename one of them", (action.name,))
-        names.add((action.profile, action.name))
+        names.add(named)
         for path in action.outputs:
             if path in producer:
                 both = (actions[producer[path]].name, action.name)
                 message = f"{path} is an output of both {both[0]!r} and {both[1]!r}"
                 return Trouble(message, "let one of them write another file", both)
             producer[path] = index
+    del names  # there may be fifty thousand
     needs = _needs(actions, producer, files)
     position = _sort(needs)
     if position is None:
         cycle = tuple(actions[index].name for index in _cycle(needs))
         message = "actions wait for each other: " + " -> ".join(map(repr, cycle))
         return Trouble(message, "remove one of these inputs", cycle)
+    if position == list(range(len(actions))):  # as declared: most projects are
+        return Dag(tuple(actions), producer, tuple([tuple(mine) for mine in needs]))
     order = sorted(range(len(actions)), key=position.__getitem__)
     return Dag(
         tuple(actions[index] for index in order),
@@ -78,7 +82,9 @@ def build(actions: Sequence[Action], files: Callable[[], FileSystem] = FileSyste
 
 
 def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callable[[], FileSystem]) -> list[list[int]]:
-    needs = [sorted({producer[path] for path in _waited_for(action) if path in producer}) for action in actions]
+    nothing: list[int] = []
+    waited = ({producer[path] for path in _waited_for(action) if path in producer} for action in actions)
+    needs = [sorted(found) if found else nothing for found in waited]
     generators = [n for n, action in enumerate(actions) if action.is_users]
     if not generators:
         return needs
@@ -156,24 +162,29 @@ def _cycle(needs: Sequence[Sequence[int]]) -> list[int]:
     return [edges[0][0], *(need for _, need in edges)]
 
 
-def _sort(needs: Sequence[Sequence[int]]) -> dict[int, int] | None:
+def _sort(needs: Sequence[Sequence[int]]) -> list[int] | None:
     """index -> position, None when there is a cycle."""
-    position: dict[int, int] = {}
-    for start in range(len(needs)):
-        stack: list[tuple[int, int]] = [] if start in position else [(start, 0)]
+    position, count = [-1] * len(needs), 0
+    for start, mine in enumerate(needs):
+        if not mine and position[start] < 0:
+            position[start] = count
+            count += 1
+            continue
+        stack: list[tuple[int, int]] = [] if position[start] >= 0 else [(start, 0)]
         on_path = {start} if stack else set()
         while stack:
             index, following = stack[-1]
             if following == len(needs[index]):
                 stack.pop()
                 on_path.discard(index)
-                position[index] = len(position)
+                position[index] = count
+                count += 1
                 continue
             stack[-1] = (index, following + 1)
             need = needs[index][following]
             if need in on_path:
                 return None
-            if need not in position:
+            if position[need] < 0:
                 on_path.add(need)
                 stack.append((need, 0))
     return position

@@ -71,10 +71,12 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
         what = (record_name(action), str(action.stage), action.cacheable, action.count_as)
         statement = b"" if action.statement is None else marshal.dumps(tuple(action.statement))
         rows.append(marshal.dumps((*what, makes, _few(followers), statement)))
+    del after
     # What stage link reads and nobody makes (the partition table) may decide which actions there are.
     late = {path for action in order if action.stage is Stage.LINK for path in _read_by(records, action)}
     late -= workspace.graph.producer.keys()
     by_path = [_few(users[path]) if path in users and path not in late else None for path in paths]
+    del users, places
     tools = [tuple(tool) for tool in workspace.steps.tools.values()]
     # Statements get all of the environment of their time, which may hold what belongs into no file.
     env = {} if workspace.steps.has_statements else dict(workspace.steps.run_env)
@@ -97,6 +99,8 @@ def _use(users: dict[_T, tuple[int, ...]], what: _T, more: tuple[int, ...]) -> N
 
 def _few(places: Iterable[int]) -> tuple[int, ...] | None:
     found = tuple(sorted(set(places)))
+    if found == places:
+        found = places
     return found if len(found) <= MANY else None
 
 

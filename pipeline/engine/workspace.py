@@ -308,11 +308,7 @@ class Workspace:
         if action.is_users:
             record = self.records.get(name)
             return record is not None and record.command == command_of(action, self.steps.tools)
-        files = self.records.files(name)
-        if files is None:
-            return False
-        made = tuple([path for path, _, _ in files[1]])
-        return tuple([path for path, _ in files[0]]) == action.inputs and made == action.outputs
+        return self.records.paths(name) == (action.inputs, action.outputs)
 
     # --- products that nobody makes any more ------------------------------------------------------
 
