@@ -3,8 +3,9 @@ built and is gone, or a run without doit's part in it where that shows nowhere, 
 
 Stands above all folders, as `tasks.py` does, because it joins the fast path's look with the run. Knows when doit has
 nothing to add: one task of ours or host stages are asked for, with options of ours; the last run's state applies, and
-nothing but files of actions and directories moved since; and `dodo.py` holds nothing but our tasks, with no options of
-doit beside it (`fastpath/plain.py`; those files are among what the state depends on). Does not know what a stage does.
+nothing but files of actions, ninja's manifests and directories moved since; and `dodo.py` holds nothing but our tasks,
+with no options of doit beside it (`fastpath/plain.py`; those files are among what the state depends on, and are read
+where `hotplate` finds none that applies). Does not know what a stage does.
 Invariant: a run is begun once, here or by doit.
 """
 
@@ -28,6 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.cli.direct import Asked
+
 STAGE_WORDS = frozenset({*STAGES, "verify-flash", "reflash", "reattach", "ttfb", "deploy"})
 _GARBAGE = 100_000
 """New objects after which Python searches them for garbage: what a start makes stays, so there is none to find."""
@@ -45,7 +48,7 @@ def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> in
         look = told if isinstance(told, FirstLook) else None
     if look is not None:
         put_back(argv, look)
-    seen = run(argv, look)
+    seen = run(argv, look, is_hotplate=True)
     from pipeline.fastpath.handover import become_doit
 
     return become_doit(argv, seen, name)
@@ -85,9 +88,10 @@ def monitor(argv: "Sequence[str]") -> None:
         raise SystemExit(execute(*values))
 
 
-def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | None":
+def run(argv: "Sequence[str]", look: "FirstLook | None" = None, *, is_hotplate: bool = False) -> "FirstLook | None":
     """Do the run without doit, and end the process as it ended. Returns where doit is needed: what was looked at on the
-    way, None when that was nothing. `look`: what the fast path saw, where it looked already."""
+    way, None when that was nothing. `look`: what the fast path saw, where it looked already; `is_hotplate`: nothing of
+    doit is loaded yet, so that a first run is worth a look at what it would do."""
     if look is None and argv and argv[0].partition(":")[0] not in STAGE_WORDS:
         return None
     gc.set_threshold(_GARBAGE)
@@ -98,6 +102,8 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
         return look
     found, touched = look or _look_at(asked.profile), False
     if found is None:
+        if is_hotplate and _is_plain():
+            _run_stages(asked, None)
         return None
     plain = found.snapshot.facts.get("plain")
     if look is None and found.places:
@@ -109,18 +115,30 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None) -> "FirstLook | 
         touched = is_as_it_was(found)
     if not plain or not (touched or _only_builds(found)):
         return found
+    # What was only touched is read by the run too, which records the stamps.
+    _run_stages(asked, None if touched else found)
+    return found
+
+
+def _is_plain() -> bool:
+    from pipeline.fastpath.plain import is_plain
+
+    return is_plain(os.getcwd())  # noqa: PTH109
+
+
+def _run_stages(asked: "Asked", look: "FirstLook | None") -> None:
+    """Do them, and end the process; returns where nothing was begun."""
+    from pipeline.cli import direct
+
     try:
-        # What was only touched is read by the run too, which records the stamps.
-        code = direct.run_stages(asked, None if touched else found)
+        code = direct.run_stages(asked, look)
     except Exception:  # as doit ends when something outside of a task raises
         import traceback
 
         sys.stderr.write(traceback.format_exc())
         code = direct.UNUSABLE
-    if code is None:
-        return found
-    _end(code)
-    return found
+    if code is not None:
+        _end(code)
 
 
 def _end(code: int) -> None:
@@ -145,10 +163,11 @@ def _end(code: int) -> None:
 
 
 def _only_builds(look: FirstLook) -> bool:
-    """Is what moved no more than files of actions, and directories? Neither says what doit is to do: that are
-    `dodo.py`, options of doit and installed packages."""
+    """Is what moved no more than files of actions, ninja's manifests, and directories? None says what doit is to do:
+    that are `dodo.py`, options of doit and installed packages."""
     beside = [place for place in look.places if place >= look.snapshot.used_count]
-    return all(map(os.path.isdir, look.snapshot.paths_at(beside).values()))
+    paths = look.snapshot.paths_at(beside).values()
+    return all(map(os.path.isdir, [path for path in paths if not path.endswith(b".ninja")]))
 
 
 def _look_at(profile: str) -> "FirstLook | None":

@@ -25,7 +25,7 @@ from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
 from pipeline.engine.inputs import STABILITY, Command, InputKind, Stability
 
-KEY_VERSION = "hotplate action key 3"
+KEY_VERSION = "hotplate action key 4"
 
 FileDigest = tuple[str, Digest | str]
 """A path as it stands in keys (relative, POSIX, tools' directories as placeholders) and what it held."""

@@ -271,18 +271,20 @@ class Shadows(NamedTuple):
 
 
 def chains(search: IncludeSearch, path: str, found: Directives) -> Iterator[tuple[Directive, tuple[str, ...]]]:
-    """For each directive of the file `path` the places where it is looked for, in order."""
+    """For each directive of the file `path` the places where it is looked for, in order; some in two ways."""
     beside = posixpath.dirname(path)
     for directive in found.named:
         if not directive.name.startswith("/"):
             quoted = search.quote if directive.quoted and not directive.is_next else ()
             where = [join(directory, directive.name) for directory in (*quoted, *search.angled)]
             first = join(beside, directive.name)
-            if directive.quoted and not directive.is_next and first not in where:
-                where.insert(0, first)
+            is_beside = directive.quoted and not directive.is_next
             # One that lies beside its includer and on the path as well is looked for in both ways: -I- leaves out the
             # includer's own directory.
-            yield directive, tuple(dict.fromkeys(where))
+            if not is_beside or first in where:
+                yield directive, tuple(dict.fromkeys(where))
+            if is_beside:
+                yield directive, tuple(dict.fromkeys((first, *where)))
 
 
 def forced_places(search: IncludeSearch, was_read: Callable[[str], str]) -> Shadows:

@@ -43,17 +43,18 @@ class IncludeWays:
             for directive in found.named:
                 if directive.name.startswith("/"):
                     continue
-                first = join(beside, directive.name) if directive.quoted and not directive.is_next else ""
-                if first and first not in self._of(directive):
-                    if name := was_read(first):
-                        explained.add(name)
-                        places.update(_below(self._loose, directive.name))
+                is_beside = directive.quoted and not directive.is_next
+                first = join(beside, directive.name) if is_beside else ""
+                name = was_read(first) if first else ""
+                if name:
+                    explained.add(name)
+                    places.update(_below(self._loose, directive.name))
+                    if first not in self._of(directive):
                         continue
-                else:
-                    first = ""
+                # One that is searched as well is looked for in both ways: -I- leaves out the includer's own directory.
                 if directive not in judged:
                     judged[directive] = self._judge(directive, was_read, places, explained)
-                if first and judged[directive]:
+                if first and not name and judged[directive]:
                     places.add(first)
         return Shadows(frozenset(places), frozenset(explained))
 

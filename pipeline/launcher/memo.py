@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     """Key of the result; name and bytes of the object; of the depfile (`""`: none), and does it hold the symbol of the
     root?; what was printed to stdout and stderr; the root that it holds for alone, `""`: any."""
 
-KIND = "cc memo 1"
+KIND = "cc memo 2"
 MOST = 6
 """Variants of a call: so many branches can be gone to and fro between."""
 MOST_IN_GROUP = 96

@@ -618,3 +618,19 @@ def test_a_map_of_all_paths_lets_users_of_file_names_serve_other_checkouts(tmp_p
     one.build()
     assert "util.o" in two.build()["restored"]
     assert b"./util.c" in two.read("util.o")
+
+
+def test_a_header_that_comes_beside_its_includer_on_a_path_that_is_searched_later(tree: Callable[..., Tree]) -> None:
+    # As with zlib: CMake makes zconf.h in the build directory, and a checkout brings the one of the sources back.
+    one = tree()
+    one.write("out/made/conf.h", "#define UTIL 1\n")
+    one.write("inc/util.h", '#include "conf.h"\nint util(void);\n')
+    one.manifest(f"-iquote {one.out}/made")
+    one.build()
+    assert one.run() == 0
+    one.write("inc/conf.h", "#define UTIL 3\n")
+    assert set(one.build()["executed"]) == {"main.o", "util.o", "libutil.a", "app"}
+    assert one.run() == 2
+    (one.root / "inc/conf.h").unlink()
+    assert "executed" not in one.build()
+    assert one.run() == 0

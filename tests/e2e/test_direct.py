@@ -279,8 +279,7 @@ def test_a_failure_beside_other_boards_is_the_same(twins: Twins) -> None:
     ids=" ".join,
 )
 def test_bad_options_are_the_same(twins: Twins, argv: tuple[str, ...]) -> None:
-    # A profile of its own has no state yet, so that doit says that there is no such profile.
-    assert twins.compare(*argv, direct="--profile" not in argv) == 2
+    assert twins.compare(*argv) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,8 +147,7 @@ def append(text: str, name: str = UNIT) -> Callable[[Path], Any]:
 )
 def test_an_edit_is_built_the_same_without_doit(twins: BuiltTwins, argv: tuple[str, ...]) -> None:
     twins.edit(append(f"int made_by_{len(argv)}_{len(argv[0])};\n"))
-    # A profile that is named has a state of its own, which the first run with it makes.
-    assert twins.compare(*argv, direct="--profile" not in argv) == 0
+    assert twins.compare(*argv) == 0
 
 
 def test_doit_itself_leaves_its_list_of_tasks_out(twins: BuiltTwins) -> None:
@@ -161,7 +161,22 @@ def test_an_edit_that_does_not_compile_and_is_undone(twins: BuiltTwins) -> None:
     assert twins.compare("compile", "link") == 1
     twins.edit(lambda root: (root / UNIT).write_text(before))
     # A run that failed leaves no state.
-    assert twins.compare("compile", "link", direct=False) == 0
+    assert twins.compare("compile", "link") == 0
+
+
+@pytest.mark.parametrize(("toml", "code"), [("", 0), ("[toolchian]\n", 2)])
+def test_a_first_run(twins: BuiltTwins, toml: str, code: int) -> None:
+    before = (twins.plain.root / "deploy.toml").read_text()
+
+    def as_new(root: Path) -> None:
+        shutil.rmtree(root / ".deploy")
+        shutil.rmtree(root / "build")
+        if toml:
+            append(f"\n{toml}", "deploy.toml")(root)
+
+    twins.edit(as_new)
+    assert twins.compare("compile", "link") == code
+    twins.edit(lambda root: (root / "deploy.toml").write_text(before))
 
 
 def test_a_source_that_comes_and_goes(twins: BuiltTwins) -> None:

@@ -41,7 +41,7 @@ def test_encoding_is_pinned() -> None:
         return b"".join(b"%d:%s" % (len(text), text.encode()) for text in texts)
 
     wanted = (
-        part("hotplate action key 3")
+        part("hotplate action key 4")
         + part("builtin", "", "")
         + part("tool", "cc", "cc 1.0 sha256:00")
         + part("argument", "", "cc")
@@ -55,14 +55,14 @@ def test_encoding_is_pinned() -> None:
     )
     assert key() == hashlib.sha256(wanted).hexdigest()
     found = (
-        part("hotplate action key 3")
+        part("hotplate action key 4")
         + part("discovered input", "a.h", f"{DIGEST.hex}/6")
         + part("absent file", "first/a.h", "")
     )
     discovered = set_key([("a.h", DIGEST)], ["first/a.h"])
     assert discovered == hashlib.sha256(found).hexdigest()
     full = (
-        part("hotplate action key 3")
+        part("hotplate action key 4")
         + part("input", "base key", key())
         + part("discovered input", "set key", discovered)
     )
