@@ -76,8 +76,10 @@ class Pace:
         passed_s, self._at_s = ((now_s - self._at_s) / self._busy if self._at_s else 0.0), now_s
         last, self._last = self._last, seen
         if seen.number == 0 and seen.weight:
-            return self._is_slow  # nobody waits for the other side
-        if seen.number != last.number:
+            return self._is_slow
+        if seen.number == 0:
+            pass  # nobody waits for the other side yet
+        elif seen.number != last.number:
             self._silent_s = 0.0
         elif seen.answered > last.answered:
             if last.answered == 0:
@@ -203,10 +205,6 @@ class Inquiry:
         self.brought += is_here
         self._told(keyed, is_here)
 
-    def was_found(self, base: ActionKey) -> None:
-        """The other side has something for it."""
-        self._found.add(base)
-
     def order(self, bases: Iterable[ActionKey]) -> None:
         """What is worth most comes first, and is made here last."""
         with self._lock:
@@ -244,8 +242,10 @@ class Inquiry:
         with self._lock:
             self._answered += 1
             self._weight += size + PER_ANSWER
-        if came and self._came is not None:
-            self._came(name)
+        if came:
+            self._found.update(self._names.get(name, ()))
+            if self._came is not None:
+                self._came(name)
 
     def ended(self) -> None:
         with self._lock:

@@ -132,7 +132,6 @@ class SharedResults:
                 inquiry.settle(keyed, is_here=False)
             else:
                 found.append(one)
-                inquiry.was_found(keyed.base)
                 self._costs.said(one.result.duration_ms)
         self._fetch(inquiry, found)
 
@@ -158,9 +157,8 @@ class SharedResults:
         bases = [keyed.base for keyed in inquiry.waiting() if keyed.action.depfile]
         inquiry.expect({base: [base] for base in bases}, _SET, after=_ENTRY_AND_BLOB, rounds=2)
         entries = self._find(inquiry, bases) if bases else {}
-        for base, result in entries.items():
+        for result in entries.values():
             self._costs.said(result.duration_ms)
-            inquiry.was_found(base)
         sets = {base: _sets(result) for base, result in entries.items()}
         missing = _unique(digest for digests in sets.values() for digest in digests)
         missing = [digest for digest in missing if not self._store.blobs.has(digest)]

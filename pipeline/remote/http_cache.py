@@ -80,7 +80,7 @@ class HttpCache:
         self._common = f"Host: {endpoint.authority}\r\nUser-Agent: hotplate\r\n"
         if authorization:
             self._common += f"Authorization: {authorization}\r\n"
-        self._tally = Tally(name, has_credentials=bool(authorization))
+        self._tally = Tally(name, self.speed, has_credentials=bool(authorization))
         self._reading = Rounds(endpoint, now_s, jitter)
         self._sending = Rounds(endpoint, now_s, jitter, _SENDERS)
         self._offers: deque[Offer] = deque()
@@ -186,7 +186,7 @@ class HttpCache:
 
     def decline(self, results: int) -> None:
         """As `Remote.decline`."""
-        self._tally.declined(results, self.speed())
+        self._tally.declined(results)
 
     def counts(self) -> RemoteCounts:
         """As `Remote.counts`."""

@@ -65,7 +65,7 @@ class ReapiRemote:
     ) -> None:
         self._server, self._clock, self._authorization = server, clock, authorization
         self._writes = writes
-        self._tally = Tally(name or str(server), has_credentials=bool(authorization))
+        self._tally = Tally(name or str(server), self.speed, has_credentials=bool(authorization))
         self._opening = threading.Lock()
         self._session: _Session | None = None
         self._latency_s, self._received_s, self._received = 0.0, 0.0, 0
@@ -79,7 +79,7 @@ class ReapiRemote:
     def find(
         self, keys: Sequence[ActionKey], blobs: BlobStore, watch: RoundWatch | None = None
     ) -> dict[ActionKey, ActionResult]:
-        session = self._open() if keys else None
+        session = self._open(watch) if keys else None
         if session is None:
             return {}
         if watch is not None:
@@ -135,7 +135,7 @@ class ReapiRemote:
     def fetch(
         self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float, watch: RoundWatch | None = None
     ) -> frozenset[Digest]:
-        session = self._open() if digests else None
+        session = self._open(watch) if digests else None
         if session is None:
             return frozenset()
         began_s = self._clock.now_s()
@@ -250,7 +250,7 @@ class ReapiRemote:
             self._stop(trouble)
 
     def decline(self, results: int) -> None:
-        self._tally.declined(results, self.speed())
+        self._tally.declined(results)
 
     def settle(self, timeout_s: float) -> None:
         deadline_s = self._clock.now_s() + timeout_s
@@ -283,8 +283,9 @@ class ReapiRemote:
 
     # --- the connection ---------------------------------------------------------------------------
 
-    def _open(self) -> _Session | None:
-        """The connection, made at the first question; None when there is none to be had."""
+    def _open(self, watch: RoundWatch | None = None) -> _Session | None:
+        """The connection, made at the first question; None when there is none to be had. The greeting is a round for
+        who watches."""
         with self._opening:
             if self._tally.is_closed or self._session is not None:
                 return None if self._tally.is_closed else self._session
@@ -293,7 +294,11 @@ class ReapiRemote:
             except ImportError:
                 self._tally.unreachable("it needs the package grpcio (pip install 'hotplate[reapi]')")
                 return None
+            if watch is not None:
+                watch.began(1, lambda: None)
             session = self._greet(channel)
+            if watch is not None:
+                watch.ended()
             with self._news:
                 if isinstance(session, _Session) and not self._tally.is_closed:
                     self._session = session

@@ -66,6 +66,12 @@ def test_a_known_latency_is_waited_for_but_not_for_ever() -> None:
     assert slow_at(Pace(RemoteSpeed(9.0)), [NOTHING] * 100, 1000.0) == round(0.25 / LOOK_S)
 
 
+def test_before_a_round_begins_nobody_is_silent() -> None:
+    before = NOTHING._replace(number=0)
+    assert slow_at(Pace(RemoteSpeed()), [before] * 1000, 1000.0) == -1
+    assert slow_at(Pace(RemoteSpeed(silent_s=1.0)), [before], 1000.0) == 0
+
+
 def test_who_was_silent_is_not_waited_for_again() -> None:
     assert slow_at(Pace(RemoteSpeed(silent_s=LEAST_PATIENCE_S)), [NOTHING], 1000.0) == 0
 

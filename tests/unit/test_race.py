@@ -225,6 +225,7 @@ def test_one_that_stops_in_the_first_round_costs_what_it_said(second: EngineSpac
     built = second.build()
     assert len(built.ran) == SOURCES + 1 and is_complete(built)
     assert len(remote.asked[0]) == SOURCES
+    assert remote.declined >= 3  # of which it is known that they are there
 
 
 def test_drops_and_workers_meet_in_the_middle(second: EngineSpace, remote: ScriptedRemote) -> None:
