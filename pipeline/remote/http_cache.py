@@ -41,6 +41,8 @@ _IN_MEMORY = 1 << 23
 """Larger blobs are written to the disk as they come."""
 _ASKED_FIRST = 1 << 16
 """A blob of so many bytes is sent only after the other side said that it has none."""
+_LONG = 1 << 16
+"""Who watches hears of the parts of a blob of so many bytes."""
 _MOST_LIES = 8
 """After so many refused answers nothing is asked any more."""
 _WORTH_COMPRESSING = 1 << 10
@@ -150,7 +152,7 @@ class HttpCache:
         came: list[Digest] = []
 
         def take(digest: Digest, answer: HttpAnswer) -> None:
-            is_here = self._is_ok(answer) and self._store(digest, answer, blobs)
+            is_here = self._is_ok(answer) and self._store(digest, answer, blobs, watch)
             if is_here:
                 came.append(digest)
             if watch is not None:
@@ -214,12 +216,14 @@ class HttpCache:
     def _body(self, answer: HttpAnswer, most: int) -> bytes | None:
         return answer.body(most, may_be_encoded=True) if self._is_ok(answer) else None
 
-    def _store(self, digest: Digest, answer: HttpAnswer, blobs: BlobStore) -> bool:
+    def _store(self, digest: Digest, answer: HttpAnswer, blobs: BlobStore, watch: RoundWatch | None) -> bool:
         """Take the blob in if its bytes have the digest; False when they cannot be kept here. Raises Garbled."""
         length = answer.headers.get("content-length", "")
         if length.isdigit() and "content-encoding" not in answer.headers and int(length[:20]) != digest.size:
             raise Garbled(f"a blob of {digest.size} bytes would have {length[:20]}")
         chunks = answer.chunks(digest.size, may_be_encoded=digest.size >= _WORTH_COMPRESSING)
+        if watch is not None and digest.size >= _LONG:
+            chunks = _counted(chunks, partial(watch.received, digest.hex))
         if digest.size <= _IN_MEMORY:
             data = b"".join(chunks)
             _check(digest, len(data), hashlib.sha256(data).hexdigest())
@@ -371,6 +375,12 @@ def _write(handle: int, data: bytes) -> None:
         write_all(handle, data)
     except OSError:
         raise _Unwritable from None
+
+
+def _counted(chunks: Iterator[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        count(len(chunk))
+        yield chunk
 
 
 def _check(digest: Digest, size: int, sha256: str) -> None:

@@ -140,6 +140,13 @@ class ReapiRemote:
             return frozenset()
         began_s = self._clock.now_s()
 
+        def left_s() -> float:
+            return began_s + patience_s - self._clock.now_s()
+
+        def received(name: str, size: int) -> None:
+            if watch is not None:
+                watch.received(name, size)
+
         def heard(there: Iterable[Digest]) -> None:
             if watch is not None:
                 for digest in there:
@@ -148,7 +155,7 @@ class ReapiRemote:
         if watch is not None:
             watch.began(len(digests), lambda: None)
         try:
-            got = session.blobs.receive(digests, blobs, lambda: began_s + patience_s - self._clock.now_s(), heard)
+            got = session.blobs.receive(digests, blobs, left_s, heard, received)
         except OSError:
             return frozenset()  # what is made here will not be kept either, and that is said
         finally:
