@@ -130,6 +130,7 @@ class HttpCache:
             for key in unique
         ]
         patience_s = FIND_S + _PER_KEY_S * len(unique) if watch is None else max(WATCHED_S, _PER_KEY_S * len(unique))
+        self._tally.add(rounds=1, asked=len(unique))
         began_s = self._now_s()
         outcome = self._reading.ask(questions, began_s + patience_s, STALL_S, watch)
         took_s = self._now_s() - began_s
@@ -137,7 +138,7 @@ class HttpCache:
             self._entry_bytes += sum(sizes) + len(sizes) * _HEADERS
             self._entry_bytes_s += took_s - self._reading.latency_s
         self._judge(outcome, len(unique), took_s)
-        self._tally.add(asked=len(unique), found=len(found))
+        self._tally.add(found=len(found))
         return dict(found)
 
     def fetch(
@@ -154,11 +155,14 @@ class HttpCache:
         def take(digest: Digest, answer: HttpAnswer) -> None:
             is_here = self._is_ok(answer) and self._store(digest, answer, blobs, watch)
             if is_here:
+                # Before it is told of: whoever has all that it waits for looks at the counts.
+                self._tally.add(fetched=1, fetched_bytes=digest.size)
                 came.append(digest)
             if watch is not None:
                 watch.answered(digest.hex, digest.size, came=is_here)
 
         questions = [self._question_for(digest, partial(take, digest), watch) for digest in missing]
+        self._tally.add(rounds=1, asked=len(missing))
         began_s = self._now_s()
         outcome = self._reading.ask(questions, began_s + patience_s, min(STALL_S, patience_s), watch)
         took_s = self._now_s() - began_s
@@ -166,7 +170,6 @@ class HttpCache:
         # Less patience than a round of questions has says nothing of the other side.
         self._judge(outcome, len(missing), took_s, may_be_late=bool(came) or patience_s < FIND_S)
         self._there.update(came)
-        self._tally.add(asked=len(missing), fetched=len(came), fetched_bytes=sum(digest.size for digest in came))
         return frozenset((*there, *came))
 
     def _question_for(self, digest: Digest, take: Callable[[HttpAnswer], None], watch: RoundWatch | None) -> Question:
@@ -249,7 +252,7 @@ class HttpCache:
         self._silent_s = 0.0 if outcome.answered else self._silent_s + took_s
         if outcome.unwanted and self._silent_s >= SILENT_S:
             late = outcome.unwanted
-        self._tally.add(rounds=1, refused=outcome.refused, failed=outcome.failed + late)
+        self._tally.add(refused=outcome.refused, failed=outcome.failed + late)
         if outcome.refused:
             self._tally.lied(outcome.why)
             if self._tally.counts().refused >= _MOST_LIES:

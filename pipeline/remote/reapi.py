@@ -82,6 +82,7 @@ class ReapiRemote:
         session = self._open(watch) if keys else None
         if session is None:
             return {}
+        self._tally.add(rounds=1, asked=len(keys))
         if watch is not None:
             watch.began(len(keys), lambda: None)  # its calls end by themselves
         began_s = self._clock.now_s()
@@ -106,7 +107,7 @@ class ReapiRemote:
                 continue
             found[key] = entry.result
             self._keep(entry.inlined, blobs)
-        self._tally.add(rounds=1, asked=len(keys), found=len(found), refused=refused, failed=failed)
+        self._tally.add(found=len(found), refused=refused, failed=failed)
         if watch is not None:
             watch.ended()
         return found
@@ -147,11 +148,18 @@ class ReapiRemote:
             if watch is not None:
                 watch.received(name, size)
 
+        told = 0
+
         def heard(there: Iterable[Digest]) -> None:
-            if watch is not None:
-                for digest in there:
+            nonlocal told
+            for digest in there:
+                told += 1
+                # Before it is told of: whoever has all that it waits for looks at the counts.
+                self._tally.add(fetched=1, fetched_bytes=digest.size)
+                if watch is not None:
                     watch.answered(digest.hex, digest.size, came=True)
 
+        self._tally.add(rounds=1)
         if watch is not None:
             watch.began(len(digests), lambda: None)
         try:
@@ -171,7 +179,7 @@ class ReapiRemote:
         if got.trouble is not None and not (late and got.size):
             self._stop(got.trouble)
             self._tally.add(failed=1)
-        self._tally.add(rounds=1, fetched=len(got.there), fetched_bytes=got.size, refused=got.refused)
+        self._tally.add(fetched=len(got.there) - told, refused=got.refused)
         return got.there
 
     # --- offering ---------------------------------------------------------------------------------
