@@ -57,6 +57,9 @@ class RoundWatch(Protocol):
     def is_wanted(self, name: str) -> bool:
         """Asked just before a question is sent: is it still worth asking?"""
 
+    def received(self, name: str, size: int) -> None:
+        """So many more bytes of an answer that is long."""
+
     def answered(self, name: str, size: int, *, came: bool) -> None:
         """An answer, of so many bytes. `came`: what was asked for is here now."""
 

@@ -34,16 +34,15 @@ than their work costs."""
 PER_ANSWER = 512
 """Bytes of an answer beside what it is about."""
 LIKELY_ENTRY, LIKELY_BLOB = 400, 8192
-LIKELY_S = 0.1
-"""Of making something of which nobody has said how long it takes."""
+LIKELY_S, LIKELY_ALL_S = 0.1, 2.0
+"""Of making something of which nobody has said how long it takes, and of all at least: it may be a long link."""
 
 
 class Seen(NamedTuple):
-    """What was heard by now. `number`: of the round that is waited for, 0 while none is; `answered`: in it; `weight`:
-    of all answers, in bytes; `left`: likely weight of what is still to come; `rounds_left`: that follow this one."""
+    """What was heard by now. `number`: of the round that is waited for, 0 while none is; `weight`: of all answers, in
+    bytes; `left`: likely weight of what is still to come; `rounds_left`: that follow this one."""
 
     number: int
-    answered: int
     weight: int
     left: float
     rounds_left: int
@@ -60,36 +59,38 @@ class Pace:
         self._patience_s = max(0.0, self._patience_s - speed.silent_s)
         self._known = speed
         self._busy = max(busy, 1.0)
-        self._last = Seen(0, 0, 0, 0, 0)
+        self._last = Seen(0, 0, 0, 0)
         self._at_s = 0.0
         self._silent_s = self._latency_s = self._busy_s = 0.0
-        self._is_slow = False
-        self._has_taken = False
+        self._hears = self._is_slow = self._has_taken = False
 
     def has_taken(self) -> None:
         """Something is made here: idle cores are idle for nothing from now on."""
         self._has_taken = True
 
     def is_slow(self, now_s: float, seen: Seen, made_s: float, one_s: float) -> bool:
-        """Would what is still to come take long enough to make some of it here, where all takes `made_s`, and each
-        `one_s`?"""
+        """Would what is still to come take long enough to make some of it here, where all takes `made_s`, and what
+        comes last `one_s`?"""
         passed_s, self._at_s = ((now_s - self._at_s) / self._busy if self._at_s else 0.0), now_s
         last, self._last = self._last, seen
         if seen.number == 0 and seen.weight:
-            return self._is_slow  # nobody waits for the other side
-        if seen.number != last.number:
-            self._silent_s = 0.0
-        elif seen.answered > last.answered:
-            if last.answered == 0:
-                self._latency_s = self._silent_s
-            else:
+            return self._is_slow
+        if seen.number == 0:
+            pass  # nobody waits for the other side yet
+        elif seen.number != last.number:
+            self._silent_s, self._hears = 0.0, False
+        elif seen.weight > last.weight:
+            if self._hears:
                 self._busy_s += passed_s
-            self._silent_s = 0.0
+            else:
+                self._latency_s = self._silent_s
+            self._silent_s, self._hears = 0.0, True
         else:
             # A machine that is too busy to look often is too busy to hear much, too.
             self._silent_s += min(passed_s, 2 * LOOK_S) if seen.weight == 0 else passed_s
-            self._busy_s += passed_s if seen.answered else 0.0
-        self._is_slow = self._judge(seen, one_s if self._has_taken else max(NO_RACE_S, SHARE * made_s))
+            self._busy_s += passed_s if self._hears else 0.0
+        # What comes before it is made is never made, however long: that could not be taken back.
+        self._is_slow = self._judge(seen, one_s if self._has_taken else max(one_s, NO_RACE_S, SHARE * made_s))
         return self._is_slow
 
     def _judge(self, seen: Seen, bound_s: float) -> bool:
@@ -104,28 +105,42 @@ class Pace:
 
 
 class Costs:
-    """What is known of how long actions take, of all askings of a run."""
+    """What is known of how long actions take: what was said of them where they were made, and what was measured here.
+    The one is corrected by the other."""
 
     def __init__(self) -> None:
-        self._said_ms = self._said = 0
+        self._said: dict[str, float] = {}
+        self._said_s = 0.0
         self._took_s, self._took = 0.0, 0
+        self._both_said_s = self._both_took_s = 0.0
+        """Of those of which both are known."""
 
-    def said(self, duration_ms: int) -> None:
-        """Where it was made before."""
-        if duration_ms:
-            self._said_ms += duration_ms
-            self._said += 1
+    def said(self, name: str, duration_ms: int) -> None:
+        """Of the action of that name, where it was made; 0: nobody did."""
+        if duration_ms and name not in self._said:
+            self._said[name] = duration_ms / 1000
+            self._said_s += duration_ms / 1000
 
-    def took(self, duration_s: float) -> None:
+    def took(self, name: str, duration_s: float) -> None:
         """Here, in this run, beside others."""
-        self._took_s += duration_s
-        self._took += 1
+        self._took_s, self._took = self._took_s + duration_s, self._took + 1
+        if name in self._said:
+            self._both_said_s += self._said[name]
+            self._both_took_s += duration_s
 
-    def one_s(self) -> float:
-        """Of making one."""
-        if self._took:
-            return self._took_s / self._took
-        return self._said_ms / 1000 / self._said if self._said else LIKELY_S
+    def of(self, name: str) -> float | None:
+        """Of that action; None if nothing is known."""
+        return self._said[name] * self._here if name in self._said else self.mean_s()
+
+    def mean_s(self) -> float | None:
+        """Of any."""
+        if self._said:
+            return self._said_s / len(self._said) * self._here
+        return self._took_s / self._took if self._took else None
+
+    @property
+    def _here(self) -> float:
+        return self._both_took_s / self._both_said_s if self._both_said_s else 1.0
 
 
 class Inquiry:
@@ -140,6 +155,8 @@ class Inquiry:
         """What is asked for now, and for whom."""
         self._each, self._after, self._rounds_left = 0.0, 0.0, 0
         self._number = self._rounds = self._asked = self._answered = self._weight = self._before = 0
+        self._parts: dict[str, int] = {}
+        """Of answers that are not whole yet, what came."""
         self._end: Callable[[], None] | None = None
         self._came: Callable[[str], None] | None = None
         self.is_cut = False
@@ -160,14 +177,17 @@ class Inquiry:
     def spare(self, pace: Pace, now_s: float, costs: Costs, jobs: int, *, is_idle: bool) -> Keyed | None:
         """Look how quickly answers come; one that is to be made here, if that is too slow and somebody is idle."""
         with self._lock:
-            one_s = costs.one_s()
-            is_slow = pace.is_slow(now_s, self._seen(), one_s * -(-len(self._waiting) // jobs), one_s)
-            if not (is_slow and is_idle and self._waiting):
+            if not self._waiting:
+                return None
+            base, last = next(reversed(self._waiting.items()))
+            one_s, each_s, turns = costs.of(last.action.name), costs.mean_s(), -(-len(self._waiting) // jobs)
+            made_s = max(one_s or LIKELY_ALL_S, (each_s or LIKELY_S) * turns)
+            if not (pace.is_slow(now_s, self._seen(), made_s, one_s or LIKELY_S) and is_idle):
                 return None
             pace.has_taken()
-            _, keyed = self._waiting.popitem()
-            self.taken.append(keyed)
-            return keyed
+            del self._waiting[base]
+            self.taken.append(last)
+            return last
 
     def declined(self) -> int:
         """How many of those that the other side seems to have are made here. Functions of this program are no news."""
@@ -183,9 +203,10 @@ class Inquiry:
 
     def _seen(self) -> Seen:
         many = min(self._asked - self._answered, len(self._waiting)) if self._number else 0
-        each = (self._weight - self._before) / self._answered if self._answered else self._each
-        left = many * each + len(self._waiting) * self._after
-        return Seen(self._number, self._answered, self._weight, left, self._rounds_left)
+        whole = self._weight - self._before - sum(self._parts.values())
+        each = whole / self._answered if self._answered else self._each
+        left = max(0, many * each - sum(self._parts.values())) + len(self._waiting) * self._after
+        return Seen(self._number, self._weight, left, self._rounds_left)
 
     # --- for the one that asks --------------------------------------------------------------------
 
@@ -202,10 +223,6 @@ class Inquiry:
         is_here = is_here and record()
         self.brought += is_here
         self._told(keyed, is_here)
-
-    def was_found(self, base: ActionKey) -> None:
-        """The other side has something for it."""
-        self._found.add(base)
 
     def order(self, bases: Iterable[ActionKey]) -> None:
         """What is worth most comes first, and is made here last."""
@@ -234,18 +251,26 @@ class Inquiry:
             self._rounds += 1
             self._number, self._end = self._rounds, end
             self._asked, self._answered, self._before = questions, 0, self._weight
+            self._parts.clear()
         if self.is_cut:
             end()
 
     def is_wanted(self, name: str) -> bool:
         return any(base in self._waiting for base in self._names.get(name, ()))
 
+    def received(self, name: str, size: int) -> None:
+        with self._lock:
+            self._parts[name] = self._parts.get(name, 0) + size
+            self._weight += size
+
     def answered(self, name: str, size: int, *, came: bool) -> None:
         with self._lock:
             self._answered += 1
-            self._weight += size + PER_ANSWER
-        if came and self._came is not None:
-            self._came(name)
+            self._weight += max(0, size - self._parts.pop(name, 0)) + PER_ANSWER
+        if came:
+            self._found.update(self._names.get(name, ()))
+            if self._came is not None:
+                self._came(name)
 
     def ended(self) -> None:
         with self._lock:

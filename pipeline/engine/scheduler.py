@@ -292,6 +292,7 @@ class _StageLoop:
         assert self.runner.shared is not None  # else nothing is missing
         missed, self._missed = self._missed, []
         self._awaited = {keyed.base: index for index, keyed in missed}
+        self._to_execute.extend(index for index, keyed in missed if self._awaited[keyed.base] != index)
         inquiry = self._inquiry = self.runner.shared.inquiry([keyed for _, keyed in missed], self._tell)
 
         def ask() -> None:

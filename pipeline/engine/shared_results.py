@@ -95,7 +95,7 @@ class SharedResults:
     def took(self, action: Action, duration_s: float) -> None:
         """It was made here, in this time."""
         if not action.builtin:
-            self._costs.took(duration_s)
+            self._costs.took(action.name, duration_s)
 
     def inquiry(self, missed: Sequence[Keyed], told: Callable[[Keyed, bool], None]) -> Inquiry:
         """For `bring`; one at a time."""
@@ -132,8 +132,7 @@ class SharedResults:
                 inquiry.settle(keyed, is_here=False)
             else:
                 found.append(one)
-                inquiry.was_found(keyed.base)
-                self._costs.said(one.result.duration_ms)
+                self._costs.said(keyed.action.name, one.result.duration_ms)
         self._fetch(inquiry, found)
 
     def _find(self, inquiry: Inquiry, keys: Sequence[ActionKey]) -> dict[ActionKey, ActionResult]:
@@ -155,12 +154,12 @@ class SharedResults:
 
     def _bring_sets(self, inquiry: Inquiry) -> None:
         """The candidate sets of others, into the entries of their base keys here."""
-        bases = [keyed.base for keyed in inquiry.waiting() if keyed.action.depfile]
+        names = {keyed.base: keyed.action.name for keyed in inquiry.waiting() if keyed.action.depfile}
+        bases = [*names]
         inquiry.expect({base: [base] for base in bases}, _SET, after=_ENTRY_AND_BLOB, rounds=2)
         entries = self._find(inquiry, bases) if bases else {}
         for base, result in entries.items():
-            self._costs.said(result.duration_ms)
-            inquiry.was_found(base)
+            self._costs.said(names[base], result.duration_ms)
         sets = {base: _sets(result) for base, result in entries.items()}
         missing = _unique(digest for digests in sets.values() for digest in digests)
         missing = [digest for digest in missing if not self._store.blobs.has(digest)]

@@ -41,6 +41,8 @@ _IN_MEMORY = 1 << 23
 """Larger blobs are written to the disk as they come."""
 _ASKED_FIRST = 1 << 16
 """A blob of so many bytes is sent only after the other side said that it has none."""
+_LONG = 1 << 16
+"""Who watches hears of the parts of a blob of so many bytes."""
 _MOST_LIES = 8
 """After so many refused answers nothing is asked any more."""
 _WORTH_COMPRESSING = 1 << 10
@@ -80,7 +82,7 @@ class HttpCache:
         self._common = f"Host: {endpoint.authority}\r\nUser-Agent: hotplate\r\n"
         if authorization:
             self._common += f"Authorization: {authorization}\r\n"
-        self._tally = Tally(name, has_credentials=bool(authorization))
+        self._tally = Tally(name, self.speed, has_credentials=bool(authorization))
         self._reading = Rounds(endpoint, now_s, jitter)
         self._sending = Rounds(endpoint, now_s, jitter, _SENDERS)
         self._offers: deque[Offer] = deque()
@@ -128,6 +130,7 @@ class HttpCache:
             for key in unique
         ]
         patience_s = FIND_S + _PER_KEY_S * len(unique) if watch is None else max(WATCHED_S, _PER_KEY_S * len(unique))
+        self._tally.add(rounds=1, asked=len(unique))
         began_s = self._now_s()
         outcome = self._reading.ask(questions, began_s + patience_s, STALL_S, watch)
         took_s = self._now_s() - began_s
@@ -135,7 +138,7 @@ class HttpCache:
             self._entry_bytes += sum(sizes) + len(sizes) * _HEADERS
             self._entry_bytes_s += took_s - self._reading.latency_s
         self._judge(outcome, len(unique), took_s)
-        self._tally.add(asked=len(unique), found=len(found))
+        self._tally.add(found=len(found))
         return dict(found)
 
     def fetch(
@@ -150,13 +153,16 @@ class HttpCache:
         came: list[Digest] = []
 
         def take(digest: Digest, answer: HttpAnswer) -> None:
-            is_here = self._is_ok(answer) and self._store(digest, answer, blobs)
+            is_here = self._is_ok(answer) and self._store(digest, answer, blobs, watch)
             if is_here:
+                # Before it is told of: whoever has all that it waits for looks at the counts.
+                self._tally.add(fetched=1, fetched_bytes=digest.size)
                 came.append(digest)
             if watch is not None:
                 watch.answered(digest.hex, digest.size, came=is_here)
 
         questions = [self._question_for(digest, partial(take, digest), watch) for digest in missing]
+        self._tally.add(rounds=1, asked=len(missing))
         began_s = self._now_s()
         outcome = self._reading.ask(questions, began_s + patience_s, min(STALL_S, patience_s), watch)
         took_s = self._now_s() - began_s
@@ -164,7 +170,6 @@ class HttpCache:
         # Less patience than a round of questions has says nothing of the other side.
         self._judge(outcome, len(missing), took_s, may_be_late=bool(came) or patience_s < FIND_S)
         self._there.update(came)
-        self._tally.add(asked=len(missing), fetched=len(came), fetched_bytes=sum(digest.size for digest in came))
         return frozenset((*there, *came))
 
     def _question_for(self, digest: Digest, take: Callable[[HttpAnswer], None], watch: RoundWatch | None) -> Question:
@@ -186,7 +191,7 @@ class HttpCache:
 
     def decline(self, results: int) -> None:
         """As `Remote.decline`."""
-        self._tally.declined(results, self.speed())
+        self._tally.declined(results)
 
     def counts(self) -> RemoteCounts:
         """As `Remote.counts`."""
@@ -214,12 +219,14 @@ class HttpCache:
     def _body(self, answer: HttpAnswer, most: int) -> bytes | None:
         return answer.body(most, may_be_encoded=True) if self._is_ok(answer) else None
 
-    def _store(self, digest: Digest, answer: HttpAnswer, blobs: BlobStore) -> bool:
+    def _store(self, digest: Digest, answer: HttpAnswer, blobs: BlobStore, watch: RoundWatch | None) -> bool:
         """Take the blob in if its bytes have the digest; False when they cannot be kept here. Raises Garbled."""
         length = answer.headers.get("content-length", "")
         if length.isdigit() and "content-encoding" not in answer.headers and int(length[:20]) != digest.size:
             raise Garbled(f"a blob of {digest.size} bytes would have {length[:20]}")
         chunks = answer.chunks(digest.size, may_be_encoded=digest.size >= _WORTH_COMPRESSING)
+        if watch is not None and digest.size >= _LONG:
+            chunks = _counted(chunks, partial(watch.received, digest.hex))
         if digest.size <= _IN_MEMORY:
             data = b"".join(chunks)
             _check(digest, len(data), hashlib.sha256(data).hexdigest())
@@ -245,7 +252,7 @@ class HttpCache:
         self._silent_s = 0.0 if outcome.answered else self._silent_s + took_s
         if outcome.unwanted and self._silent_s >= SILENT_S:
             late = outcome.unwanted
-        self._tally.add(rounds=1, refused=outcome.refused, failed=outcome.failed + late)
+        self._tally.add(refused=outcome.refused, failed=outcome.failed + late)
         if outcome.refused:
             self._tally.lied(outcome.why)
             if self._tally.counts().refused >= _MOST_LIES:
@@ -371,6 +378,12 @@ def _write(handle: int, data: bytes) -> None:
         write_all(handle, data)
     except OSError:
         raise _Unwritable from None
+
+
+def _counted(chunks: Iterator[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        count(len(chunk))
+        yield chunk
 
 
 def _check(digest: Digest, size: int, sha256: str) -> None:

@@ -65,7 +65,7 @@ class ReapiRemote:
     ) -> None:
         self._server, self._clock, self._authorization = server, clock, authorization
         self._writes = writes
-        self._tally = Tally(name or str(server), has_credentials=bool(authorization))
+        self._tally = Tally(name or str(server), self.speed, has_credentials=bool(authorization))
         self._opening = threading.Lock()
         self._session: _Session | None = None
         self._latency_s, self._received_s, self._received = 0.0, 0.0, 0
@@ -79,9 +79,10 @@ class ReapiRemote:
     def find(
         self, keys: Sequence[ActionKey], blobs: BlobStore, watch: RoundWatch | None = None
     ) -> dict[ActionKey, ActionResult]:
-        session = self._open() if keys else None
+        session = self._open(watch) if keys else None
         if session is None:
             return {}
+        self._tally.add(rounds=1, asked=len(keys))
         if watch is not None:
             watch.began(len(keys), lambda: None)  # its calls end by themselves
         began_s = self._clock.now_s()
@@ -106,7 +107,7 @@ class ReapiRemote:
                 continue
             found[key] = entry.result
             self._keep(entry.inlined, blobs)
-        self._tally.add(rounds=1, asked=len(keys), found=len(found), refused=refused, failed=failed)
+        self._tally.add(found=len(found), refused=refused, failed=failed)
         if watch is not None:
             watch.ended()
         return found
@@ -135,20 +136,34 @@ class ReapiRemote:
     def fetch(
         self, digests: Sequence[Digest], blobs: BlobStore, patience_s: float, watch: RoundWatch | None = None
     ) -> frozenset[Digest]:
-        session = self._open() if digests else None
+        session = self._open(watch) if digests else None
         if session is None:
             return frozenset()
         began_s = self._clock.now_s()
 
-        def heard(there: Iterable[Digest]) -> None:
+        def left_s() -> float:
+            return began_s + patience_s - self._clock.now_s()
+
+        def received(name: str, size: int) -> None:
             if watch is not None:
-                for digest in there:
+                watch.received(name, size)
+
+        told = 0
+
+        def heard(there: Iterable[Digest]) -> None:
+            nonlocal told
+            for digest in there:
+                told += 1
+                # Before it is told of: whoever has all that it waits for looks at the counts.
+                self._tally.add(fetched=1, fetched_bytes=digest.size)
+                if watch is not None:
                     watch.answered(digest.hex, digest.size, came=True)
 
+        self._tally.add(rounds=1)
         if watch is not None:
             watch.began(len(digests), lambda: None)
         try:
-            got = session.blobs.receive(digests, blobs, lambda: began_s + patience_s - self._clock.now_s(), heard)
+            got = session.blobs.receive(digests, blobs, left_s, heard, received)
         except OSError:
             return frozenset()  # what is made here will not be kept either, and that is said
         finally:
@@ -164,7 +179,7 @@ class ReapiRemote:
         if got.trouble is not None and not (late and got.size):
             self._stop(got.trouble)
             self._tally.add(failed=1)
-        self._tally.add(rounds=1, fetched=len(got.there), fetched_bytes=got.size, refused=got.refused)
+        self._tally.add(fetched=len(got.there) - told, refused=got.refused)
         return got.there
 
     # --- offering ---------------------------------------------------------------------------------
@@ -250,7 +265,7 @@ class ReapiRemote:
             self._stop(trouble)
 
     def decline(self, results: int) -> None:
-        self._tally.declined(results, self.speed())
+        self._tally.declined(results)
 
     def settle(self, timeout_s: float) -> None:
         deadline_s = self._clock.now_s() + timeout_s
@@ -283,8 +298,9 @@ class ReapiRemote:
 
     # --- the connection ---------------------------------------------------------------------------
 
-    def _open(self) -> _Session | None:
-        """The connection, made at the first question; None when there is none to be had."""
+    def _open(self, watch: RoundWatch | None = None) -> _Session | None:
+        """The connection, made at the first question; None when there is none to be had. The greeting is a round for
+        who watches."""
         with self._opening:
             if self._tally.is_closed or self._session is not None:
                 return None if self._tally.is_closed else self._session
@@ -293,7 +309,11 @@ class ReapiRemote:
             except ImportError:
                 self._tally.unreachable("it needs the package grpcio (pip install 'hotplate[reapi]')")
                 return None
+            if watch is not None:
+                watch.began(1, lambda: None)
             session = self._greet(channel)
+            if watch is not None:
+                watch.ended()
             with self._news:
                 if isinstance(session, _Session) and not self._tally.is_closed:
                     self._session = session

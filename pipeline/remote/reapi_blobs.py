@@ -83,23 +83,29 @@ class ReapiBlobs:
         blobs: BlobStore,
         left_s: Callable[[], float],
         heard: Callable[[Iterable[Digest]], None] = lambda there: None,
+        received: Callable[[str, int], None] = lambda name, size: None,
     ) -> Received:
         """Bring these into `blobs`, the first ones first and large ones last, until no time is left. `heard` is told of
-        those that are here, a few at a time. Raises OSError for the local store."""
+        those that are here, a few at a time, and `received` of the bytes of large ones as they come. Raises OSError for
+        the local store."""
         there = {digest for digest in digests if blobs.has(digest)}
         if EMPTY in digests:
             there.add(blobs.put_bytes(b""))
         wanted = [digest for digest in dict.fromkeys(digests) if digest not in there]
         groups = list(_grouped(wanted, self._most, lambda digest: digest.size))
         size, refused, trouble = 0, 0, None
-        for part in self._parts(groups, blobs, left_s):
+        for part in self._parts(groups, blobs, left_s, received):
             there |= part.there
             heard(part.there)
             size, refused, trouble = size + part.size, refused + part.refused, trouble or part.trouble
         return Received(frozenset(there), size, refused, trouble)
 
     def _parts(
-        self, groups: Sequence[Sequence[Digest]], blobs: BlobStore, left_s: Callable[[], float]
+        self,
+        groups: Sequence[Sequence[Digest]],
+        blobs: BlobStore,
+        left_s: Callable[[], float],
+        received: Callable[[str, int], None],
     ) -> Iterator[Received]:
         batches = [group for group in groups if self._travels_with_others(group)]
         requests = (
@@ -111,7 +117,7 @@ class ReapiBlobs:
             yield self._unpacked(group, answer, blobs)
         for group in groups:
             if not self._travels_with_others(group):
-                yield self._streamed(group[0], blobs, left_s())
+                yield self._streamed(group[0], blobs, left_s(), received)
 
     def _travels_with_others(self, group: Sequence[Digest]) -> bool:
         return len(group) > 1 or group[0].size + _BESIDE_DATA <= self._most
@@ -138,7 +144,9 @@ class ReapiBlobs:
             size += digest.size
         return Received(frozenset(there), size, refused)
 
-    def _streamed(self, digest: Digest, blobs: BlobStore, left_s: float) -> Received:
+    def _streamed(
+        self, digest: Digest, blobs: BlobStore, left_s: float, received: Callable[[str, int], None]
+    ) -> Received:
         request = encode(reapi.READ_REQUEST, {"resource_name": self._resource("blobs", digest)})
         if left_s <= 0:
             return Received(trouble=RpcTrouble("DEADLINE_EXCEEDED"))
@@ -152,6 +160,7 @@ class ReapiBlobs:
                 size += len(part["data"]) if part is not None else 0
                 if part is None or size > digest.size:
                     return Received(refused=1)
+                received(digest.hex, len(part["data"]))
                 sha256.update(part["data"])
                 write_all(new.handle, part["data"])
             if Digest(sha256.hexdigest(), size) != digest:

@@ -6,6 +6,7 @@ Knows counts and words, no transport. Invariant: after `close` nothing is asked 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from cache.remote import RemoteCounts, RemoteSpeed
 
@@ -13,11 +14,11 @@ from cache.remote import RemoteCounts, RemoteSpeed
 class Tally:
     """Of one client; called from several threads. `name`: the URL."""
 
-    def __init__(self, name: str, *, has_credentials: bool) -> None:
-        self._name = name
+    def __init__(self, name: str, speed: Callable[[], RemoteSpeed], *, has_credentials: bool) -> None:
+        self._name, self._speed = name, speed
         self._has_credentials = has_credentials
         self._counts = RemoteCounts()
-        self._notes: dict[str, str] = {}
+        self._notes: dict[str, Callable[[], str]] = {}
         self._lock = threading.Lock()
         self.is_closed = False
         self.takes_nothing = False
@@ -36,7 +37,7 @@ class Tally:
     def notes(self) -> tuple[str, ...]:
         """Lines for the user, in the order in which they came up."""
         with self._lock:
-            return tuple(self._notes.values())
+            return tuple([note() for note in self._notes.values()])
 
     def close(self) -> None:
         """Ask nothing any more."""
@@ -76,14 +77,24 @@ class Tally:
         self.add(given_up=results)
         self._say("gave up", f"{results} results were not sent within {timeout_s:g} s after the run; they stay here")
 
-    def declined(self, results: int, speed: RemoteSpeed) -> None:
-        """Fetching would have cost more than making."""
-        if not results:
-            return
-        self.add(declined=results)
-        rate = f"{speed.bytes_per_s / 1e6:.1f} MB/s, {speed.latency_s * 1000:.0f} ms"
-        self._say("declined", f"some results are made here, which is faster than fetching them ({rate})")
+    def declined(self, results: int) -> None:
+        """Fetching would have cost more than making. The rate is said as it is known when it is told of."""
+        if results:
+            self.add(declined=results)
+            with self._lock:
+                self._notes.setdefault("declined", self._slowness)
+
+    def _slowness(self) -> str:
+        latency_s, rate, _ = self._speed()
+        said = [f"{rate / 1e6:.1f} MB/s" if rate >= 1e6 else f"{rate / 1e3:.0f} kB/s"] if rate else []
+        said = [*said, f"{latency_s * 1000:.0f} ms"]
+        return f"{self._about}some results are made here, which is faster than fetching them ({', '.join(said)})"
+
+    @property
+    def _about(self) -> str:
+        return f"shared cache {self._name}: "
 
     def _say(self, what: str, text: str) -> None:
+        said = f"{self._about}{text}"
         with self._lock:
-            self._notes.setdefault(what, f"shared cache {self._name}: {text}")
+            self._notes.setdefault(what, lambda: said)

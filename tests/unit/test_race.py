@@ -4,6 +4,7 @@ restored and asked, counted. Time plays no part but where the clock is the test'
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class ScriptedRemote:
         self.fetch_by: Callable[[Sequence[str], Callable[[str], None]], None] = at_once
         self.ended = threading.Event()
         """The engine has no use for the round any more."""
+        self.receive: Callable[[str, int], None] = lambda name, size: None
+        """More of a blob that is not whole yet: (name, size)."""
         self.asked: list[list[str]] = []
         self.unwanted = 0
         self.declined = 0
@@ -87,6 +90,7 @@ class ScriptedRemote:
             blobs.put_bytes(self.data[name])
             watch.answered(name, len(self.data[name]), came=True)
 
+        self.receive = watch.received
         self._round([digest.hex for digest in digests], watch, self.fetch_by, answer)
         return frozenset(digest for digest in digests if blobs.has(digest))
 
@@ -225,6 +229,7 @@ def test_one_that_stops_in_the_first_round_costs_what_it_said(second: EngineSpac
     built = second.build()
     assert len(built.ran) == SOURCES + 1 and is_complete(built)
     assert len(remote.asked[0]) == SOURCES
+    assert remote.declined >= 3  # of which it is known that they are there
 
 
 def test_drops_and_workers_meet_in_the_middle(second: EngineSpace, remote: ScriptedRemote) -> None:
@@ -324,3 +329,23 @@ def test_what_nobody_has_is_made_without_waiting_for_the_rest(second: EngineSpac
     built = second.build()
     assert built.ran == ["ld build/local-fast/app.elf", "src/s003.c"]
     assert built.results[0].counts["restored_remote"] == SOURCES - 1
+
+
+def test_a_long_link_that_is_being_fetched_is_not_made(second: EngineSpace, remote: ScriptedRemote) -> None:
+    """Its fetch takes 2 s and more, and it 400 s: that others said with its entry."""
+    for key, result in remote.entries.items():
+        if result.outputs[0].path.endswith(".elf"):
+            remote.entries[key] = result._replace(duration_ms=400_000)
+
+    def slowly(names: Sequence[str], answer: Callable[[str], None]) -> None:
+        for name in names:
+            if remote.data[name].startswith(b"ELF"):
+                for _ in range(100):
+                    remote.clock.at_s += 0.02
+                    remote.receive(name, 1000)
+                    time.sleep(0.0005)  # for the other thread to look
+            answer(name)
+
+    remote.fetch_by = slowly
+    built = second.build()
+    assert built.ran == [] and built.count("restored_remote") == SOURCES + 2

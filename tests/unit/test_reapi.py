@@ -24,6 +24,7 @@ from pipeline.remote.reapi_channel import ReapiServer, server_of
 from pipeline.remote.reapi_results import action_digest, message_of, result_of
 from tests.unit.reapi_server import SMALL_BATCH, ReapiDouble, RpcRefusal
 from tests.unit.test_remote_tls import certificate
+from tests.unit.test_remote_watch import NotedRound
 
 KEY, BASE, OTHER = (ActionKey(letter * 64) for letter in "abc")
 PATIENCE_S = 20.0
@@ -461,3 +462,35 @@ def test_an_entry_in_bytes(here: BlobStore) -> None:
     assert entry is not None and entry.result == result
     assert result_of(OTHER, data) is None
     assert decode(reapi.DIGEST, encode(reapi.DIGEST, action_digest(KEY))) == {"hash": "a" * 64, "size_bytes": 64}
+
+
+# --- watched ------------------------------------------------------------------------------------
+
+
+def test_who_watches_hears_of_each_answer_and_of_the_greeting(
+    server: ReapiDouble, here: BlobStore, there: BlobStore
+) -> None:
+    result = some_result(here)
+    offered(server, here, result)
+    watch, remote = NotedRound(), client(server)
+    assert remote.find([KEY, OTHER], there, watch) == {KEY: result}
+    assert watch.questions == [1, 2] and watch.ends == 2  # the greeting is a round, since it may last
+    assert [(name, came) for name, _, came in watch.heard] == [(KEY, True), (OTHER, False)]
+    large = [digest for digest in result.blobs() if digest.size >= SMALL_BATCH]
+    remote.fetch(result.blobs(), there, PATIENCE_S, watch)
+    assert {name for name, _, came in watch.heard[2:] if came} == {d.hex for d in result.blobs() if d.size}
+    assert {name for name, _ in watch.parts} == {digest.hex for digest in large}
+    assert sum(size for _, size in watch.parts) == sum(digest.size for digest in large) and watch.ends == 3
+
+
+def test_a_greeting_that_is_not_answered_is_watched(server: ReapiDouble, here: BlobStore) -> None:
+    """A worker may begin while it lasts."""
+    watch = NotedRound()
+    begun: list[int] = []
+
+    def refuse(request: bytes) -> bytes:
+        begun.extend(watch.questions)
+        raise RpcRefusal("UNIMPLEMENTED")
+
+    server.answers[reapi.GET_CAPABILITIES] = refuse
+    assert client(server).find([KEY], here, watch) == {} and begun == [1] and watch.ends == 1

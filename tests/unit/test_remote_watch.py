@@ -30,6 +30,7 @@ class NotedRound:
     def __init__(self, is_wanted: Callable[[str], bool] = lambda name: True) -> None:
         self.is_wanted = is_wanted
         self.heard: list[tuple[str, int, bool]] = []
+        self.parts: list[tuple[str, int]] = []
         self.questions: list[int] = []
         self.end: Callable[[], None] = lambda: None
         self.ends = 0
@@ -37,6 +38,9 @@ class NotedRound:
     def began(self, questions: int, end: Callable[[], None]) -> None:
         self.questions.append(questions)
         self.end = end
+
+    def received(self, name: str, size: int) -> None:
+        self.parts.append((name, size))
 
     def answered(self, name: str, size: int, *, came: bool) -> None:
         self.heard.append((name, size, came))
@@ -64,6 +68,16 @@ def test_each_answer_is_told_of(server: CacheServer, tmp_path: Path, blobs: Blob
     assert found == KEY and size > 100 and nothing == (KEYS[0], 0, False)
     assert mine.fetch([DIGEST], blobs, 5.0, watch) == {DIGEST}
     assert watch.heard[2:] == [(DIGEST.hex, len(DATA), True)] and (watch.questions, watch.ends) == ([2, 1], 2)
+
+
+def test_a_long_answer_is_told_of_while_it_comes(server: CacheServer, blobs: BlobStore) -> None:
+    data = bytes(range(256)) * 4000
+    digest = digest_bytes(data)
+    server.cas.update({digest.hex: data, DIGEST.hex: DATA})
+    watch = NotedRound()
+    assert client(server).fetch([digest, DIGEST], blobs, 20.0, watch) == {digest, DIGEST}
+    assert len(watch.parts) > 1 and {name for name, _ in watch.parts} == {digest.hex}
+    assert sum(size for _, size in watch.parts) == len(data) and len(watch.heard) == 2
 
 
 def test_what_is_not_wanted_any_more_is_not_asked_for(server: CacheServer, blobs: BlobStore) -> None:
