@@ -223,13 +223,16 @@ class Build:
         if self.config.prebuilt.build and not self.project.is_build_proven():
             return  # its command decides each time whether there is something to do
         passed = {result.stage for result in results if result.ok}
+        text = "".join(f"-- {result.stage}\n" for result in results)
+        if selection is not None:
+            self.fastpath.will_approve(selection, text)
         if self.fastpath.facts() is None and Stage.COMPILE in passed:
             self._refresh_database()  # a project that was copied or moved has nothing to build
         if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
             self.engines.record_for_fastpath()
         self.fastpath.renew()
         if selection is not None:
-            self.fastpath.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
+            self.fastpath.approve(selection, text)
 
     # --- what the host stages do --------------------------------------------------------------
 
