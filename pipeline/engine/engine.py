@@ -118,6 +118,7 @@ class Engine:
         stage: Stage,
         progress: Callable[[str, int, int], None],
         performed: Callable[[Sequence[ActionSpan]], None] = lambda spans: None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> RunResult:
         """Bring every action of `stage` up to date: see `scheduler.run_stage`. On any way out, what was finished is
         remembered.
@@ -137,7 +138,7 @@ class Engine:
             self.workspace.begin(self._users_that_may_run(stages))
             with self.workspace.store.in_use():
                 for one in stages:
-                    done = run_stage(self.workspace, self._look, one, progress, performed)
+                    done = run_stage(self.workspace, self._look, one, progress, performed, meanwhile)
                     if done.ok and done.changed_meanwhile:
                         # A person who saves is done by now; one who goes on saving has the next run.
                         self._look.reset()

@@ -137,7 +137,7 @@ def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords)
         action = _action(record, name, Stage(stage), cacheable, count_as)
         actions.append(action._replace(statement=Statement._make(marshal.loads(statement))) if statement else action)
     made = {path for action in actions for path in action.outputs}
-    if not {path for path in moved.values() if path[0] != "/"} <= read | found | made:
+    if any(path not in read and path not in found and path not in made for path in moved.values() if path[0] != "/"):
         return None  # it goes by another name there
     read -= {*made, *moved.values()}
     # One that is spelled in another way may be a moved one.

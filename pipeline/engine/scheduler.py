@@ -41,11 +41,13 @@ def run_stage(
     stage: Stage,
     progress: Callable[[str, int, int], None],
     performed: Callable[[Sequence[ActionSpan]], None],
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> RunResult:
     """Run the stage. `progress(action, done, total)` is called from this thread for each action that was performed,
-    `performed` for a few of them at once. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
+    `performed` for a few of them at once; `meanwhile` once, when all that can be done is under way in other threads,
+    and not at all when that does not happen. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
     run = StageRun(workspace, look, stage)
-    with _Threads() as threads, _StageLoop(workspace, run, threads, progress, performed) as loop:
+    with _Threads() as threads, _StageLoop(workspace, run, threads, progress, performed, meanwhile) as loop:
         loop.run()
     shared = loop.runner.shared_counts()
     return run.result()._replace(shared=shared._replace(restored=loop.restored_remote))
@@ -76,7 +78,9 @@ class _StageLoop:
         threads: _Threads,
         progress: Callable[[str, int, int], None],
         performed: Callable[[Sequence[ActionSpan]], None],
+        meanwhile: Callable[[], None],
     ) -> None:
+        self._meanwhile: Callable[[], None] | None = meanwhile
         self.runner = ActionRunner(workspace)
         self._run, self._threads = run, threads
         self._progress, self._performed = progress, performed
@@ -156,7 +160,10 @@ class _StageLoop:
 
     def _await(self) -> None:
         """Something to happen; what has ended is booked when nothing else is to be done for a while."""
-        if not self._ended:
+        if self._meanwhile is not None and self._in_threads and not (self._by_command or self._ended):
+            work, self._meanwhile = self._meanwhile, None
+            work()
+        elif not self._ended:
             self._take_news(_LONG_S if self._inquiry is None else LOOK_S)
         elif not (self._by_command or self._in_threads) or not self._take_news(_QUIET_S):
             self._book_all()

@@ -128,6 +128,7 @@ class FastPathState:
         """The snapshot with its usage index and fingerprints where only files of actions had moved: what they say of
         everything else holds for the rest of this process."""
         self._first_look: FirstLook | None = None
+        self._expected: dict[tuple[str, ...], str] = {}
         self._moved_since: set[int] = set()
         """What was seen to have moved of what `_former` names."""
 
@@ -294,6 +295,10 @@ class FastPathState:
             self._save(self._renewed)
             self._renewed = None
 
+    def will_approve(self, selection: Sequence[str], text: str) -> None:
+        """`approve` comes next with the same: what is written until then says so already."""
+        self._expected = {tuple(selection): text}
+
     def approve(self, selection: Sequence[str], text: str) -> None:
         """`doit` printed `text` for these stages: the fast path may do so while all stamps agree. Losing this costs
         work only, so it fails silently."""
@@ -404,7 +409,7 @@ class FastPathState:
             statefile.save(self._contents_path, touched.KIND, (snapshot.token, contents))
             for directory in FORMER_DIRECTORIES:
                 self._empty(directory)
-        return self._save(snapshot)
+        return self._save(_with(snapshot, answers=self._expected) if self._expected else snapshot)
 
     def _contents_of(self, rest: Sequence[str], others: Mapping[str, FileStamp], watched: Watched) -> list[bytes]:
         """The fingerprints of listed directories, tools and own files. Those of files are kept from run to run, by

@@ -33,16 +33,15 @@ class _Piece(NamedTuple):
     source: bytes
 
 
-_GNU_HEAD = re.compile(rb"^Linker script and memory map\r?$", re.MULTILINE)
+# Compiled when a map has such rows: it is of one linker or the other.
+_GNU_HEAD = rb"(?m)^Linker script and memory map\r?$"
 _GNU_TAIL = b"\nCross Reference Table"
-_GNU_ROW = re.compile(
-    rb"^( ?)([^\s]{1,4096})[ ]*(?:\r?\n[ ]+|[ ])0x([0-9a-f]{1,16})[ ]+0x([0-9a-f]{1,16})(?:[ ]([^\r\n]*))?\r?$",
-    re.MULTILINE,
+_GNU_ROW = (
+    rb"(?m)^( ?)([^\s]{1,4096})[ ]*(?:\r?\n[ ]+|[ ])0x([0-9a-f]{1,16})[ ]+0x([0-9a-f]{1,16})(?:[ ]([^\r\n]*))?\r?$"
 )
-_LLD_HEAD = re.compile(rb"^ *VMA +LMA +Size +Align +Out +In +Symbol\r?$", re.MULTILINE)
-_LLD_ROW = re.compile(
-    rb"^ *([0-9a-f]{1,16}) +[0-9a-f]{1,16} +([0-9a-f]{1,16}) +\d+ (?: {8}(?! )([^\r\n]*)|([^\s][^\r\n]*))\r?$",
-    re.MULTILINE,
+_LLD_HEAD = rb"(?m)^ *VMA +LMA +Size +Align +Out +In +Symbol\r?$"
+_LLD_ROW = (
+    rb"(?m)^ *([0-9a-f]{1,16}) +[0-9a-f]{1,16} +([0-9a-f]{1,16}) +\d+ (?: {8}(?! )([^\r\n]*)|([^\s][^\r\n]*))\r?$"
 )
 _LLD_INPUT = re.compile(rb"(.*):\([^()]*\)\Z", re.DOTALL)
 _MEMBER = re.compile(rb"(.+)\(([^()]+)\)\Z", re.DOTALL)
@@ -72,23 +71,23 @@ def read_map(data: bytes, sections: Sequence[LoadedSection]) -> tuple[MapShare, 
 
 
 def _rows(data: bytes) -> _Rows | None:
-    if (head := _GNU_HEAD.search(data)) is not None:
+    if (head := re.search(_GNU_HEAD, data)) is not None:
         end = data.find(_GNU_TAIL, head.end())
         return _gnu_rows(data, head.end(), len(data) if end < 0 else end)
-    if (head := _LLD_HEAD.search(data)) is not None:
+    if (head := re.search(_LLD_HEAD, data)) is not None:
         return _lld_rows(data, head.end())
     return None
 
 
 def _gnu_rows(data: bytes, start: int, end: int) -> _Rows:
-    for row in _GNU_ROW.finditer(data, start, end):
+    for row in re.compile(_GNU_ROW).finditer(data, start, end):
         indent, name, address, size, source = row.groups()
         is_fill = not source or name == b"*fill*"
         yield not indent, name, int(address, 16), int(size, 16), b"" if is_fill else source.strip()
 
 
 def _lld_rows(data: bytes, start: int) -> _Rows:
-    for row in _LLD_ROW.finditer(data, start):
+    for row in re.compile(_LLD_ROW).finditer(data, start):
         address, size, inner, outer = row.groups()
         if outer is not None:
             yield True, outer, int(address, 16), int(size, 16), b""

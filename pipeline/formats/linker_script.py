@@ -16,25 +16,26 @@ from collections.abc import Container, Iterator, Sequence
 from cache.named_tuple import NamedTuple
 from pipeline.formats.include_search import plain
 
-_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-_INCLUDE = re.compile(r"\bINCLUDE\s+(\"[^\"]+\"|[^\s;]+)")
-_FILES = re.compile(r"\b(?:INPUT|GROUP|STARTUP|AS_NEEDED)\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)")
-_SEARCH_DIR = re.compile(r"\bSEARCH_DIR\s*\(\s*(\"[^\"]+\"|[^)\s]+)\s*\)")
-_NAME = re.compile(r'"[^"]+"|[^\s,()"]+')
+# Compiled when there is a script: most links ask about libraries alone.
+_COMMENT = r"(?s)/\*.*?\*/"
+_INCLUDE = r"\bINCLUDE\s+(\"[^\"]+\"|[^\s;]+)"
+_FILES = r"\b(?:INPUT|GROUP|STARTUP|AS_NEEDED)\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)"
+_SEARCH_DIR = r"\bSEARCH_DIR\s*\(\s*(\"[^\"]+\"|[^)\s]+)\s*\)"
+_NAME = r'"[^"]+"|[^\s,()"]+'
 
 
 def named_files(text: str) -> tuple[str, ...]:
     """The names in the script, in order, each once; `-lNAME` as it stands there."""
-    text = _COMMENT.sub(" ", text)
-    found = [match[1].strip('"') for match in _INCLUDE.finditer(text)]
-    for match in _FILES.finditer(text):
-        found += [word.strip('"') for word in _NAME.findall(match[1])]
+    text = re.sub(_COMMENT, " ", text)
+    found = [match[1].strip('"') for match in re.finditer(_INCLUDE, text)]
+    for match in re.finditer(_FILES, text):
+        found += [word.strip('"') for word in re.findall(_NAME, match[1])]
     return tuple(dict.fromkeys(name for name in found if name != "AS_NEEDED"))
 
 
 def script_search(text: str) -> tuple[str, ...]:
     """The directories of SEARCH_DIR."""
-    found = (match[1].strip('"=') for match in _SEARCH_DIR.finditer(_COMMENT.sub(" ", text)))
+    found = (match[1].strip('"=') for match in re.finditer(_SEARCH_DIR, re.sub(_COMMENT, " ", text)))
     return tuple(dict.fromkeys(map(plain, found)))
 
 

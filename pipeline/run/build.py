@@ -223,13 +223,16 @@ class Build:
         if self.config.prebuilt.build and not self.project.is_build_proven():
             return  # its command decides each time whether there is something to do
         passed = {result.stage for result in results if result.ok}
+        text = "".join(f"-- {result.stage}\n" for result in results)
+        if selection is not None:
+            self.fastpath.will_approve(selection, text)
         if self.fastpath.facts() is None and Stage.COMPILE in passed:
             self._refresh_database()  # a project that was copied or moved has nothing to build
         if self.fastpath.facts() is None and passed >= {Stage.COMPILE, Stage.LINK}:
             self.engines.record_for_fastpath()
         self.fastpath.renew()
         if selection is not None:
-            self.fastpath.approve(selection, "".join(f"-- {result.stage}\n" for result in results))
+            self.fastpath.approve(selection, text)
 
     # --- what the host stages do --------------------------------------------------------------
 
@@ -286,7 +289,8 @@ class Build:
         self._size = None
         self.fastpath.withdraw()
         self._refresh_database()
-        result = engine.run(stage, self._screen.progress, lambda spans: self._performed(stage, spans))
+        meanwhile = _load_what_follows_a_link if stage is Stage.LINK and not self.config.is_ninja else lambda: None
+        result = engine.run(stage, self._screen.progress, lambda spans: self._performed(stage, spans), meanwhile)
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
         notes = (*note_lines(result.notes), *damage_lines(engine.workspace.store.blobs))
@@ -449,6 +453,16 @@ def load_builds(options: Options, root: Path | None = None) -> list[Build] | Fai
     """The builds that the selected devices need, one for each of their profiles; else as `load_build`."""
     project = load_project(options, root)
     return project if isinstance(project, Failure) else [Build(variant) for variant in project.variants]
+
+
+def _load_what_follows_a_link() -> None:
+    """While the linker runs there is nothing else to do."""
+    import pipeline.device.elf_store
+    import pipeline.report.size
+    import pipeline.report.size_measured
+    import pipeline.run.built_images
+    import pipeline.run.built_sizes
+    import pipeline.toolchain.placements  # noqa: F401
 
 
 def _status(path: str) -> os.stat_result | None:

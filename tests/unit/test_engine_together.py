@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cache.actions import ActionCache, ActionResult
 from cache.digest import ActionKey
 from cache.stamps import Entry, StampTable
 from pipeline.engine.results import CHANGED
+from pipeline.model import Stage
 from tests.unit.engine_space import EngineSpace
 
 
@@ -133,3 +135,21 @@ def test_a_header_that_is_edited_just_before_a_compile_starts(space: EngineSpace
     assert space.build().ok
     assert space.build().nothing
     assert space.outputs()["build/local-fast/obj/x.o"] == b"int after;\nint x;"
+
+
+def test_while_others_work_this_thread_does_something_once(space: EngineSpace) -> None:
+    """And nothing when there is nothing to wait for."""
+    done: list[str] = []
+    told = threading.Event()
+
+    def meanwhile() -> None:
+        done.append("meanwhile")
+        told.set()
+
+    space.tools.during = lambda name: done.append("waited") if name.startswith("build/") and told.wait(60) else None
+    engine = space.engine()
+    assert engine.run(Stage.COMPILE, lambda label, done, total: None).ok and not done
+    assert engine.run(Stage.LINK, lambda label, done, total: None, meanwhile=meanwhile).ok
+    assert done == ["meanwhile", "waited"]
+    assert space.engine().run(Stage.LINK, lambda label, done, total: None, meanwhile=meanwhile).ok
+    assert done == ["meanwhile", "waited"]
