@@ -283,9 +283,6 @@ class StampTable:
         file the bytes that it was computed of are given, too."""
         import hashlib
 
-        import xxhash
-
-        fingerprint = xxhash.xxh3_128()
         place = self.resolve(path)
         try:
             handle, status = open_regular(place)
@@ -299,6 +296,9 @@ class StampTable:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
             data, digest = b"", ""
             if before.size > CHUNK:
+                import xxhash
+
+                fingerprint = xxhash.xxh3_128()
                 known = self._of_size(before.size, old)
                 sha256 = None if known else hashlib.sha256()
                 size = _feed(handle, before.size, fingerprint, *([sha256] if sha256 is not None else []))
@@ -308,15 +308,15 @@ class StampTable:
                     os.lseek(handle, 0, os.SEEK_SET)
                     size = _feed(handle, before.size, sha256)
                 digest = digest or (sha256.hexdigest() if sha256 is not None else "")
+                name = Fingerprint(fingerprint.hexdigest())
             else:
                 data = _whole(handle, before.size)
                 size = len(data)
-                fingerprint.update(data)
+                name = fingerprint_bytes(data)
             after = _stamp(os.fstat(handle), path)
         finally:
             os.close(handle)
         self.files_read += 1
-        name = Fingerprint(fingerprint.hexdigest())
         if old is not None and old.fingerprint == name and old.stamp.size == size:
             digest, marked, hashed = old.sha256, old.marked, None
         else:
@@ -352,8 +352,11 @@ def _feed(handle: int, size: int, *hashes: _Hash) -> int:
 
 def _whole(handle: int, size: int) -> bytes:
     """A small file. Room for what is there: a buffer of CHUNK would be asked of the system and given back for each."""
-    blocks = []
-    read = 0
+    data = os.read(handle, size + 1)
+    if len(data) == size:
+        return data
+    blocks = [data]
+    read = len(data)
     while block := os.read(handle, size + 1):
         blocks.append(block)
         read += len(block)

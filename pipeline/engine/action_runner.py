@@ -99,6 +99,7 @@ class ActionRunner:
         self._discovery = Discovery(workspace, self._observer)
         self._restorer = Restorer(self._blobs, self._table, workspace.build_place)
         self._statements = StatementRuns(workspace, self._observer)
+        self._knows_shared = False
         self._shared: SharedResults | None = None
         """Once something was missing here, and where `[cache] remote` names one."""
         self._far: FarCompiles | None = None
@@ -107,8 +108,10 @@ class ActionRunner:
     @property
     def shared(self) -> SharedResults | None:
         """What other machines may have, asked for the first time when something is missing here."""
-        if self._shared is None and (remote := self._workspace.host.remote()) is not None:
-            self._shared = SharedResults(self._workspace, remote)
+        if not self._knows_shared:
+            self._knows_shared = True
+            if (remote := self._workspace.host.remote()) is not None:
+                self._shared = SharedResults(self._workspace, remote)
         return self._shared
 
     @property

@@ -146,7 +146,7 @@ class BuildRecords:
         """Remember; an equal record changes nothing. Precondition: inputs and outputs have the command's paths."""
         command = record.command
         files = {path: n for n, path in enumerate((*command.inputs, *command.outputs, command.depfile)) if path}
-        words = tuple([files.get(word, word) for word in command.argv])
+        words = tuple(map(files.get, command.argv, command.argv))
         how = (command.builtin, words, command.params, command.env, command.tool, command.salt, command.absent)
         row = marshal.dumps((record.inputs, record.outputs, command.depfile, record.key))
         new = (row, self.shared(how), self.shared(record.discovered), self.shared(record.absent))

@@ -370,7 +370,7 @@ def key_of(action: Action, view: ActionView) -> Keyed | Blocked:
         else:
             inputs.append((path, entry))
     command = command_of(action, view.tools)
-    digests = [(path, str(entry.digest)) for path, entry in inputs]
+    digests = [(path, f"{entry.sha256}/{entry.stamp.size}") for path, entry in inputs]
     if taken:
         known = {**taken, **dict(digests)}
         digests = [(path, known[path]) for path in action.inputs]

@@ -28,6 +28,8 @@ _T = TypeVar("_T")
 
 TIMEOUT_S = 3600.0
 """No compiler or linker needs longer; a command that waits for something must end some time."""
+_ALWAYS_TAKEN = 16_000
+"""Bytes of words that any system takes: Windows takes 32767 characters, and no other fewer than 128 KiB."""
 
 
 class Executed(NamedTuple):
@@ -142,8 +144,11 @@ def _command(workspace: Workspace, action: Action) -> Steps[Executed]:
     if action.count_as == "compiled":
         argv = (*tool.launcher, *argv)
     try:
-        with _short_enough(workspace, action, argv) as said:
-            done = yield from _run(workspace, action, said, env)
+        if sum(map(len, argv)) + len(argv) <= _ALWAYS_TAKEN:
+            done = yield from _run(workspace, action, argv, env)
+        else:
+            with _short_enough(workspace, action, argv) as said:
+                done = yield from _run(workspace, action, said, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -197,7 +202,8 @@ def _waited_for(workspace: Workspace, action: Action) -> str:
         # link's inputs, and nothing is found beside one.
         beside = {posixpath.dirname(path) for path in action.inputs if path[-2:] != ".o"}
         return next(filter(None, map(workspace.waiting_files.beside, sorted(beside))), "")
-    return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *workspace.searches.of(action).every))
+    directories = tuple([path.rpartition("/")[0] for path in action.inputs])
+    return workspace.waiting_files.of(directories, workspace.searches.of(action))
 
 
 def placed_command(workspace: Workspace, action: Action, root: str = "") -> tuple[tuple[str, ...], dict[str, str]]:
@@ -260,7 +266,7 @@ def _longest() -> int:
     try:
         return os.sysconf("SC_ARG_MAX") // 2
     except (AttributeError, ValueError, OSError):
-        return 16_000  # Windows takes 32767 characters
+        return _ALWAYS_TAKEN
 
 
 def _builtin(workspace: Workspace, action: Action, outputs: list[str]) -> Executed:

@@ -32,7 +32,9 @@ def parse(text: str) -> tuple[str, ...] | None:
         joined = _ESCAPED.sub(_protected, joined)
     plain = "\\" not in joined and "$" not in joined and "\0" not in joined  # as almost all of them are
     for line in joined.replace("\r\n", "\n").split("\n"):
-        words = [word if plain else _unescape(word) for word in line.replace("\t", " ").split(" ") if word]
+        words = list(filter(None, line.replace("\t", " ").split(" ")))
+        if not plain:
+            words = list(map(_unescape, words))
         if not words:
             continue
         colon = next((n for n, word in enumerate(words) if word.endswith(":")), None)
