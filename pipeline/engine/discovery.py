@@ -52,6 +52,7 @@ class Discovery:
         self._spelt_sets: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._plain_sets: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._shadowed: dict[object, tuple[str, ...]] = {}
+        self._depfiles = depfile.Depfiles()
         self._includes = IncludeShadows(workspace.searches, workspace.resolve, self._normalised, self._plain)
         self._unmarked: tuple[Entry, ...] = ()
         """The files of the last set that hides nothing."""
@@ -66,7 +67,7 @@ class Discovery:
         if action.statement is not None and action.statement.traced:
             return self._from_trace(action, path)
         try:
-            reported = depfile.parse(os.fsdecode(read_file(path)))
+            reported = self._depfiles.parse(os.fsdecode(read_file(path)))
             if action.depfile not in action.outputs and not _reads_itself(action):
                 os.unlink(path)  # noqa: PTH108
         except IsADirectoryError:
