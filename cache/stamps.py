@@ -313,7 +313,7 @@ class StampTable:
                 data = _whole(handle, before.size)
                 size = len(data)
                 name = fingerprint_bytes(data)
-            after = _stamp(os.fstat(handle), path)
+            after = os.fstat(handle)
         finally:
             os.close(handle)
         self.files_read += 1
@@ -323,7 +323,8 @@ class StampTable:
             marked = bool(self._marks) and (bool(digest) or self._is_marked(data))
             hashed = None if digest else data
             digest = digest or hashlib.sha256(data).hexdigest()
-        steady = before == after and size == before.size
+        now = (after.st_size, after.st_mtime_ns, after.st_ctime_ns, after.st_ino, bool(after.st_mode & stat.S_IXUSR))
+        steady = before == now and size == before.size
         stamp = before if size == before.size else before._replace(size=size)
         return Entry(stamp, name, digest, steady and past, marked), hashed
 

@@ -62,10 +62,11 @@ class HashSink:
         """What is hashed, with what is no UTF-8 as `os.fsdecode` writes it."""
 
     def part(self, kind: InputKind, name: str, value: str) -> None:
+        label = _STABLE.get(kind._value_) or self._label(kind)
         if name.isascii() and value.isascii():
-            self._text.append(f"{self._label(kind)}{len(name)}:{name}{len(value)}:{value}")
+            self._text.append(f"{label}{len(name)}:{name}{len(value)}:{value}")
         else:
-            self._text += (self._label(kind), _netstring(name), _netstring(value))
+            self._text += (label, _netstring(name), _netstring(value))
 
     def words(self, kind: InputKind, values: Sequence[str]) -> None:
         # By far the most parts are words of a command, and commands differ most in their last words: a compile's files.
