@@ -74,6 +74,8 @@ class ActionCache:
         self._blobs = blobs
         self._without: set[ActionKey] = set()
         """Base keys for which `candidates` found nothing."""
+        self._body: tuple[tuple[Digest, ...], bytes] = ((), b"")
+        """The last candidate sets that were put first, and the body of their entry: most base keys have the same."""
 
     def path(self, key: ActionKey) -> Path:
         """Where the entry of `key` lies if there is one. Raises OSError for what is no key."""
@@ -154,8 +156,12 @@ class ActionCache:
         if older[:1] == (newest,):
             self.used(base)
             return
-        kept = (newest, *(digest for digest in older if digest != newest))[:MAX_CANDIDATES]
-        self.record(base, _entry_of_sets(kept))
+        kept = (newest, *[digest for digest in older if digest != newest])[:MAX_CANDIDATES]
+        last, body = self._body
+        if last != kept:
+            body = canonical_body(_entry_of_sets(kept))
+            self._body = (kept, body)
+        self.files.write(base, _with_tail(base, body))
 
 
 def _entry_of_sets(sets: Sequence[Digest]) -> ActionResult:
@@ -164,7 +170,10 @@ def _entry_of_sets(sets: Sequence[Digest]) -> ActionResult:
 
 def encode_entry(key: ActionKey, result: ActionResult) -> bytes:
     """The bytes of an entry."""
-    canonical = canonical_body(result)
+    return _with_tail(key, canonical_body(result))
+
+
+def _with_tail(key: ActionKey, canonical: bytes) -> bytes:
     return _BEFORE + canonical + _tail(key, canonical)
 
 
@@ -244,12 +253,10 @@ def _parse(value: Any) -> Digest:
 def _tail(key: ActionKey, body: bytes) -> bytes:
     """What follows the action result. The checksum binds the entry to its key, so that one under another name is not
     believed."""
-    return b',"format":"%s","sha256":"%s"}' % (
-        _FORMAT,
-        hashlib.sha256(key.encode() + b"\n" + body).hexdigest().encode(),
-    )
+    checksum = hashlib.sha256(key.encode() + b"\n" + body).hexdigest()
+    return f'{_FORMAT_AND}{checksum}"}}'.encode()
 
 
-_FORMAT = FORMAT.encode()
+_FORMAT_AND = f',"format":"{FORMAT}","sha256":"'
 _BEFORE = b'{"actionResult":'
 _AFTER = len(_tail(ActionKey(""), b""))

@@ -99,7 +99,8 @@ class FileClock:
         latest_ns, changed_ns = self._latest.get(status.st_dev), _changed_ns(status)
         if latest_ns is not None and is_settled(changed_ns, latest_ns):
             return True
-        return is_settled(changed_ns, self.now_ns(status.st_dev, _near(path)))
+        near = "" if status.st_dev in self._scratch else _near(path)
+        return is_settled(changed_ns, self.now_ns(status.st_dev, near))
 
     def meet(self, device: int, path: str) -> None:
         """Ask that file system, if it was not, so that `next_tick` and `moment` ask it too. `path`: of a file there."""

@@ -16,6 +16,7 @@ import re
 import stat
 from _thread import allocate_lock  # `threading` is not needed for it
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from cache.digest import is_hex_name
@@ -87,6 +88,8 @@ class HexFiles:
         self._holds, self._held = False, -1
         """Does `top` stay open? Its handle since the first file that was written meanwhile."""
         self._holding = allocate_lock()
+        self._mark, self._numbers = os.urandom(8).hex(), count()
+        """What makes the names of temporary files unlike those of others."""
         self._sharing: Sharing | None = None
         self._knows_sharing = False
 
@@ -112,26 +115,35 @@ class HexFiles:
     def write(self, name: str, data: bytes, mode: int = 0o644) -> None:
         """Put `data` there in one step, making the directories. The disk is not waited for: after a power cut the name
         may lead to other bytes, which whoever reads it must notice."""
-        place = self.place(name)
+        if not is_hex_name(name):
+            self.place(name)
         try:
             inside = self._opened_to_write(name[:2])  # not `with`: each action of a build writes three of these
+            at, prefix = inside
+            temp, place = prefix + self._temp(), prefix + name
             try:
-                temp = inside.prefix + _temp(name)
-                handle = os.open(temp, NEW_FILE, mode, dir_fd=inside.at)
+                handle = os.open(temp, NEW_FILE, mode, dir_fd=at)
                 try:
                     try:
-                        write_all(handle, data)
-                        self.share(handle)
+                        if os.write(handle, data) != len(data):
+                            os.lseek(handle, 0, os.SEEK_SET)
+                            write_all(handle, data)
+                        if self._sharing is not None or not self._knows_sharing:
+                            self.share(handle)
                     finally:
                         os.close(handle)
-                    _move(temp, inside.at, inside, name)
+                    try:
+                        os.replace(temp, place, src_dir_fd=at, dst_dir_fd=at)
+                    except OSError:
+                        _move(temp, at, inside, name)
                 except BaseException:
                     _unlink(temp, inside)
                     raise
             finally:
-                inside.close()
+                if at is not None:
+                    os.close(at)
         except OSError as error:
-            error.filename = place
+            error.filename = self.place(name)
             raise
 
     @contextlib.contextmanager
@@ -151,15 +163,18 @@ class HexFiles:
             if self._held < 0:
                 with self._holding:
                     self._held = self._open_top(make=True) if self._held < 0 else self._held
-            with contextlib.suppress(FileNotFoundError):  # somebody has removed it
-                return Inside(_open_group(self._held, group, self), "")
+            try:
+                return Inside(os.open(group, _DIRECTORY, dir_fd=self._held), "")
+            except OSError:  # not made yet, or something else lies there
+                with contextlib.suppress(FileNotFoundError):  # somebody has removed `top`
+                    return Inside(_open_group(self._held, group, self), "")
         return self._opened(group, True)
 
     @contextlib.contextmanager
     def incoming(self, mode: int) -> Iterator[Incoming]:
         """A new file in `top` whose name is not known yet. It is gone afterwards unless it was `kept`."""
         with self.inside("", make=True) as inside:
-            temp = inside.prefix + _temp("incoming")
+            temp = inside.prefix + self._temp()
             new = Incoming(self, temp, inside, os.open(temp, _NEW_TO_READ, mode, dir_fd=inside.at))
             self.share(new.handle)
             try:
@@ -187,6 +202,10 @@ class HexFiles:
                 os.utime(inside.prefix + name, dir_fd=inside.at, follow_symlinks=False)
             else:
                 os.utime(inside.prefix + name, dir_fd=inside.at)
+
+    def _temp(self) -> str:
+        """A name that no other thread, process or machine uses. Short, since every file of the store has one first."""
+        return f".{os.getpid()}.{self._mark}.{next(self._numbers)}.tmp"
 
     def share(self, handle: int) -> None:
         """Give what was made just now to those who share the directory that `top` lies in."""
@@ -299,10 +318,6 @@ def _open_group(top: int, group: str, files: HexFiles | None) -> int:
         handle = os.open(group, _DIRECTORY, dir_fd=top)
         files.share(handle)
         return handle
-
-
-def _temp(name: str) -> str:
-    return f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
 
 
 def _move(temp: str, at: int | None, inside: Inside, name: str) -> None:

@@ -331,9 +331,6 @@ class StampTable:
         file the bytes that it was computed of are given, too."""
         import hashlib
 
-        import xxhash
-
-        fingerprint = xxhash.xxh3_128()
         place = self.resolve(path)
         try:
             handle, status = open_regular(place)
@@ -347,6 +344,9 @@ class StampTable:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
             data, digest = b"", ""
             if before.size > CHUNK:
+                import xxhash
+
+                fingerprint = xxhash.xxh3_128()
                 known = self._of_size(before.size, old)
                 sha256 = None if known else hashlib.sha256()
                 size = _feed(handle, before.size, fingerprint, *([sha256] if sha256 is not None else []))
@@ -356,22 +356,23 @@ class StampTable:
                     os.lseek(handle, 0, os.SEEK_SET)
                     size = _feed(handle, before.size, sha256)
                 digest = digest or (sha256.hexdigest() if sha256 is not None else "")
+                name = Fingerprint(fingerprint.hexdigest())
             else:
                 data = _whole(handle, before.size)
                 size = len(data)
-                fingerprint.update(data)
-            after = _stamp(os.fstat(handle), path)
+                name = fingerprint_bytes(data)
+            after = os.fstat(handle)
         finally:
             os.close(handle)
         self.files_read += 1
-        name = Fingerprint(fingerprint.hexdigest())
         if old is not None and old.fingerprint == name and old.stamp.size == size:
             digest, marked, hashed = old.sha256, old.marked, None
         else:
             marked = bool(self._marks) and (bool(digest) or self._is_marked(data))
             hashed = None if digest else data
             digest = digest or hashlib.sha256(data).hexdigest()
-        steady = before == after and size == before.size
+        now = (after.st_size, after.st_mtime_ns, after.st_ctime_ns, after.st_ino, bool(after.st_mode & stat.S_IXUSR))
+        steady = before == now and size == before.size
         stamp = before if size == before.size else before._replace(size=size)
         return Entry(stamp, name, digest, steady and past, marked), hashed
 
@@ -400,8 +401,11 @@ def _feed(handle: int, size: int, *hashes: _Hash) -> int:
 
 def _whole(handle: int, size: int) -> bytes:
     """A small file. Room for what is there: a buffer of CHUNK would be asked of the system and given back for each."""
-    blocks = []
-    read = 0
+    data = os.read(handle, size + 1)
+    if len(data) == size:
+        return data
+    blocks = [data]
+    read = len(data)
     while block := os.read(handle, size + 1):
         blocks.append(block)
         read += len(block)

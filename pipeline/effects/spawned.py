@@ -140,6 +140,8 @@ class Spawned:
 
     def printed(self, number: int) -> bytes:
         """What came on stdout (0) or stderr (1)."""
+        if not self._sizes[number]:
+            return b""
         data = b"".join(self._kept[number])
         more = self._sizes[number] - len(data)
         return data if not more else data + b"\n[%d bytes more were printed]\n" % more

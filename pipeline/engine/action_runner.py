@@ -100,6 +100,7 @@ class ActionRunner:
         self._observer = Observer(workspace)
         self._discovery = Discovery(workspace, self._observer)
         self._restorer = Restorer(self._blobs, self._table, workspace.build_place)
+        self._knows_shared = False
         self._shared: SharedResults | None = None
         """Once something was missing here, and where `[cache] remote` names one."""
         self._far: FarCompiles | None = None
@@ -115,10 +116,12 @@ class ActionRunner:
     @property
     def shared(self) -> SharedResults | None:
         """What other machines may have, asked for the first time when something is missing here."""
-        if self._shared is None and (remote := self._workspace.host.remote()) is not None:
-            from pipeline.engine.shared_results import SharedResults
+        if not self._knows_shared:
+            self._knows_shared = True
+            if (remote := self._workspace.host.remote()) is not None:
+                from pipeline.engine.shared_results import SharedResults
 
-            self._shared = SharedResults(self._workspace, remote)
+                self._shared = SharedResults(self._workspace, remote)
         return self._shared
 
     @property

@@ -157,7 +157,7 @@ class BuildRecords:
             how = row_before[1]  # of a link it takes as long as to encode the rest
         else:
             files = {path: n for n, path in enumerate((*command.inputs, *command.outputs, command.depfile)) if path}
-            words = tuple([files.get(word, word) for word in command.argv])
+            words = tuple(map(files.get, command.argv, command.argv))
             more = (command.params, command.env, command.tool, command.salt, command.absent)
             how = (command.builtin, words, *more, *named)
         row = _encoded(record, own)

@@ -11,6 +11,7 @@ import os
 import posixpath
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import filterfalse
 from typing import TYPE_CHECKING
 
 from cache.digest import digest_bytes
@@ -51,6 +52,7 @@ class Discovery:
         self._spelt_sets: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._plain_sets: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._shadowed: dict[object, tuple[str, ...]] = {}
+        self._depfiles = depfile.Depfiles()
         self._includes = IncludeShadows(workspace.searches, workspace.resolve, self._normalised, self._plain)
         self._unmarked: tuple[Entry, ...] = ()
         """The files of the last set that hides nothing."""
@@ -65,7 +67,7 @@ class Discovery:
         if action.statement is not None and action.statement.traced:
             return self._from_trace(action, path)
         try:
-            reported = depfile.parse(os.fsdecode(read_file(path)))
+            reported = self._depfiles.parse(os.fsdecode(read_file(path)))
             if action.depfile not in action.outputs and not _reads_itself(action):
                 os.unlink(path)  # noqa: PTH108
         except IsADirectoryError:
@@ -82,20 +84,21 @@ class Discovery:
         declared = {*action.inputs, *action.outputs, action.depfile}
         if "|" in reported and not self._observer.exists("|"):
             declared.add("|")  # make's mark before prerequisites that are there for the order alone
-        spelt = self._spelt(tuple([path for path in reported if path not in declared]))
+        spelt = self._spelt(tuple(filterfalse(declared.__contains__, reported)))
         if not declared.isdisjoint(spelt):
             spelt = tuple([name for name in spelt if name not in declared])
         if action.count_as == "linked":
             spelt = tuple(name for name in spelt if self._lasts(name))
         # What is searched is what the source spells.
-        shadows = [name for name in self._shadows(action, spelt) if name not in declared]
+        shadows = tuple(self._shadows(action, spelt))
+        if not declared.isdisjoint(shadows):
+            shadows = tuple([name for name in shadows if name not in declared])
         unread: tuple[str, ...] = ()
         if self._observer.first_present(shadows):
             unread = tuple(name for name in shadows if self._observer.is_present(name) and self._observer.exists(name))
-        absent = dict.fromkeys((*action.absent, *shadows)) if action.absent else dict.fromkeys(shadows)
-        for name in unread:
-            absent.pop(name, None)
-        return Reported(CandidateSet(self._known_as(spelt, action), tuple(absent)), unread)
+        if action.absent or unread:
+            shadows = tuple([name for name in dict.fromkeys((*action.absent, *shadows)) if name not in unread])
+        return Reported(CandidateSet(self._known_as(spelt, action), shadows), unread)
 
     def _from_trace(self, action: Action, path: str) -> Reported:
         """What programs of Python said that they read; the text is removed."""
@@ -321,7 +324,7 @@ class Discovery:
 
             said = linker_script.libraries(action.argv)
             search = tuple(self._normalised(self._located(action, path)) for path in said.search)
-            return sorted(linker_script.earlier_libraries(said._replace(search=search), {*spelt, *action.inputs}))
+            return sorted(set(linker_script.earlier_libraries(said._replace(search=search), {*spelt, *action.inputs})))
         search = self._includes.search_of(action).every
         what = (search, tuple(map(posixpath.dirname, action.inputs)), spelt)
         if what not in self._shadowed:

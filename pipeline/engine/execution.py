@@ -28,6 +28,11 @@ _T = TypeVar("_T")
 
 TIMEOUT_S = 3600.0
 """No compiler or linker needs longer; a command that waits for something must end some time."""
+_OWN_WORDS = 8
+"""So many of the last words of a command are its own files and the options before them; the others are many's."""
+_MANY_WORDS, _MOST_RUNS = 1000, 64
+_ALWAYS_TAKEN = 16_000
+"""Bytes of words that any system takes: Windows takes 32767 characters, and no other fewer than 128 KiB."""
 
 
 class Executed(NamedTuple):
@@ -142,8 +147,11 @@ def _command(workspace: Workspace, action: Action) -> Steps[Executed]:
     if action.count_as == "compiled":
         argv = (*tool.launcher, *argv)
     try:
-        with _short_enough(workspace, action, argv) as said:
-            done = yield from _run(workspace, action, said, env)
+        if sum(map(len, argv)) + len(argv) <= _ALWAYS_TAKEN:
+            done = yield from _run(workspace, action, argv, env)
+        else:
+            with _short_enough(workspace, action, argv) as said:
+                done = yield from _run(workspace, action, said, env)
     except TimeoutError:
         message = f"the command did not end within {TIMEOUT_S:.0f} s"
         return Executed(argv, failure=ActionFailure(action.name, FailureKind.TIMEOUT, message, argv))
@@ -197,19 +205,37 @@ def _waited_for(workspace: Workspace, action: Action) -> str:
         # link's inputs, and nothing is found beside one.
         beside = {posixpath.dirname(path) for path in action.inputs if path[-2:] != ".o"}
         return next(filter(None, map(workspace.waiting_files.beside, sorted(beside))), "")
-    return workspace.waiting_files.first((*map(posixpath.dirname, action.inputs), *workspace.searches.of(action).every))
+    directories = tuple([path.rpartition("/")[0] for path in action.inputs])
+    return workspace.waiting_files.of(directories, workspace.searches.of(action))
 
 
 def placed_command(workspace: Workspace, action: Action, root: str = "") -> tuple[tuple[str, ...], dict[str, str]]:
     """The words and the environment of an action as it is run here, or where `root` is the name of its directory.
     Precondition: its tool is installed."""
     root = root or _said_root(workspace)
-    words = [_placed(workspace, word, root) if "{" in word else word for word in action.argv[1:]]
+    shared = max(1, len(action.argv) - _OWN_WORDS)
+    words = (*_placed_once(workspace, action.argv[1:shared], root), *_all_placed(workspace, action.argv[shared:], root))
     argv = (workspace.steps.tools[action.argv[0]].path, *words)
     env = {**workspace.steps.run_env, **{name: _placed(workspace, value, root) for name, value in action.env}}
     if root != str(workspace.root):
         env["PWD"] = root
     return argv, env
+
+
+def _placed_once(workspace: Workspace, words: tuple[str, ...], said_root: str) -> tuple[str, ...]:
+    """Words that most commands have in common."""
+    if len(words) > _MANY_WORDS:
+        return _all_placed(workspace, words, said_root)
+    known = workspace.placed_runs.get((words, said_root))
+    if known is None:
+        if len(workspace.placed_runs) >= _MOST_RUNS:
+            workspace.placed_runs = {}
+        known = workspace.placed_runs[words, said_root] = _all_placed(workspace, words, said_root)
+    return known
+
+
+def _all_placed(workspace: Workspace, words: tuple[str, ...], said_root: str) -> tuple[str, ...]:
+    return tuple([_placed(workspace, word, said_root) if "{" in word else word for word in words])
 
 
 def _placed(workspace: Workspace, word: str, said_root: str) -> str:
@@ -260,7 +286,7 @@ def _longest() -> int:
     try:
         return os.sysconf("SC_ARG_MAX") // 2
     except (AttributeError, ValueError, OSError):
-        return 16_000  # Windows takes 32767 characters
+        return _ALWAYS_TAKEN
 
 
 def _builtin(workspace: Workspace, action: Action, outputs: list[str]) -> Executed:

@@ -60,7 +60,7 @@ class IncludeShadows:
         them. The same for sources of one directory that include the same."""
         search, source = self.search_of(action), action.inputs[0]
         found = self._now(source)
-        case = (search, posixpath.dirname(source), found, headers)
+        case = (search, source.rpartition("/")[0], found, headers)
         known = self._places.get(case)
         if known is None:
             known = self._places[case] = tuple(sorted(self._places_of(search, source, found, headers)))

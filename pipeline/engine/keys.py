@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Protocol
 
@@ -57,46 +58,44 @@ class HashSink:
     """Hashes the parts."""
 
     def __init__(self) -> None:
-        self._parts = [_netstring(KEY_VERSION)]
+        self._text = [_VERSION]
+        """What is hashed, with what is no UTF-8 as `os.fsdecode` writes it."""
 
     def part(self, kind: InputKind, name: str, value: str) -> None:
+        label = _STABLE.get(kind._value_) or self._label(kind)
         if name.isascii() and value.isascii():
-            self._parts.append(
-                b"%b%d:%b%d:%b" % (self._label(kind), len(name), name.encode(), len(value), value.encode())
-            )
+            self._text.append(f"{label}{len(name)}:{name}{len(value)}:{value}")
         else:
-            self._parts += (self._label(kind), _netstring(name), _netstring(value))
+            self._text += (label, _netstring(name), _netstring(value))
 
     def words(self, kind: InputKind, values: Sequence[str]) -> None:
-        # By far the most parts are words of a command, so they are not worth a call each.
-        label = self._label(kind) + _netstring("")
-        if "".join(values).isascii():
-            text = label.decode()
-            self._parts.append("".join([f"{text}{len(word)}:{word}" for word in values]).encode())
-            return
-        encoded = [word.encode("utf-8", "surrogateescape") for word in values]
-        self._parts += [b"%b%d:%b" % (label, len(data), data) for data in encoded]
+        # By far the most parts are words of a command, and commands differ most in their last words: a compile's files.
+        label, shared = f"{self._label(kind)}0:", len(values) - _OWN_WORDS
+        if 0 < shared < _MANY_WORDS:
+            self._text.append(_said_once(label, tuple(values[:shared])))
+            values = values[shared:]
+        self._text.append(_said(label, values))
 
     def files(self, kind: InputKind, files: Iterable[FileDigest]) -> None:
         # As above: a link has one for each unit of a project.
-        text = self._label(kind).decode()
+        label = self._label(kind)
         said = [(path, digest if digest.__class__ is str else str(digest)) for path, digest in files]
-        joined = "".join([f"{text}{len(path)}:{path}{len(value)}:{value}" for path, value in said])
+        joined = "".join([f"{label}{len(path)}:{path}{len(value)}:{value}" for path, value in said])
         if joined.isascii():
-            self._parts.append(joined.encode())
+            self._text.append(joined)
             return
         for path, value in said:
             self.part(kind, path, value)
 
-    def _label(self, kind: InputKind) -> bytes:
+    def _label(self, kind: InputKind) -> str:
         try:
-            return _STABLE[kind]
+            return _STABLE[kind._value_]
         except KeyError:
             raise ValueError(f"{kind.value} is volatile and must not enter a key [this is a bug]") from None
 
     def key(self) -> ActionKey:
         """The key of everything received so far."""
-        return ActionKey(hashlib.sha256(b"".join(self._parts)).hexdigest())
+        return _key_of(self._text)
 
 
 class ExplainSink:
@@ -168,9 +167,8 @@ def full_key(base: ActionKey, discovered: ActionKey, options: Iterable[Part] = (
 def bound_key(key: ActionKey, places: Mapping[str, str]) -> ActionKey:
     """The key of a result that holds for these places of symbols alone: its bytes name one of them, or may follow from
     one."""
-    parts = [_netstring(KEY_VERSION), _netstring("bound"), _netstring(key)]
-    parts += [part for item in sorted(places.items()) for part in map(_netstring, item)]
-    return ActionKey(hashlib.sha256(b"".join(parts)).hexdigest())
+    parts = [_VERSION, _netstring("bound"), _netstring(key)]
+    return _key_of([*parts, *[part for item in sorted(places.items()) for part in map(_netstring, item)]])
 
 
 class KeyDifference(NamedTuple):
@@ -201,13 +199,33 @@ def first_difference(old: Sequence[Part], new: Sequence[Part]) -> KeyDifference 
     return None
 
 
-def _netstring(text: str) -> bytes:
+def _said(label: str, words: Sequence[str]) -> str:
+    if "".join(words).isascii():
+        return "".join([f"{label}{len(word)}:{word}" for word in words])
+    return "".join([label + _netstring(word) for word in words])
+
+
+_OWN_WORDS = 8
+_MANY_WORDS = 1000
+"""The words of a link are nobody else's."""
+_said_once = lru_cache(maxsize=64)(_said)
+
+
+def _netstring(text: str) -> str:
+    return f"{len(text) if text.isascii() else len(_encoded(text))}:{text}"
+
+
+def _encoded(text: str) -> bytes:
     # File names are bytes on POSIX; surrogateescape gives those back that are not UTF-8.
-    data = text.encode("utf-8", "surrogateescape")
-    return b"%d:%s" % (len(data), data)
+    return text.encode("utf-8", "surrogateescape")
 
 
-_STABLE: Mapping[InputKind, bytes] = {
-    kind: _netstring(kind.value) for kind, stability in STABILITY.items() if stability is Stability.STABLE
+def _key_of(parts: Iterable[str]) -> ActionKey:
+    return ActionKey(hashlib.sha256(_encoded("".join(parts))).hexdigest())
+
+
+_VERSION = _netstring(KEY_VERSION)
+_STABLE: Mapping[str, str] = {
+    kind.value: _netstring(kind.value) for kind, stability in STABILITY.items() if stability is Stability.STABLE
 }
-"""The encoded kinds that may enter a key: looked up for every word of every command."""
+"""The encoded kinds that may enter a key, by what they are called: looked up for every part of every command."""

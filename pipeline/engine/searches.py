@@ -35,8 +35,8 @@ class CommandSearches:
         # A source that is named twice may be an option's too; what a response file says may change meanwhile.
         if action.argv.count(source) != 1 or "@" in "".join(action.argv):
             return include_search.of_command(action.argv, action.env, self._read)
-        own = {source, action.depfile, *action.outputs}
-        flags = tuple(["" if word in own else word for word in action.argv])
+        own = dict.fromkeys((source, action.depfile, *action.outputs), "")
+        flags = tuple(map(own.get, action.argv, action.argv))  # in C, since a command may have a hundred words
         known = self._known.get((flags, action.env))
         if known is None:
             found = include_search.of_command(flags, action.env, self._read)

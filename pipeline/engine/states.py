@@ -19,6 +19,8 @@ from types import MappingProxyType
 class ActionState(StrEnum):
     """The values of those that end an action are counters of a run and words of its log."""
 
+    __hash__ = str.__hash__  # not that of `Enum`, which is Python: each action asks what may follow what
+
     WAITING = "waiting"
     READY = "ready"
     QUEUED = "queued"

@@ -103,7 +103,7 @@ def link_made_since(root: str, paths: Iterable[str], clock: FileClock, moment: M
         if path in seen or not path.startswith(root):
             continue
         seen.add(path)
-        directory = posixpath.dirname(path)
+        directory = path.rpartition("/")[0]
         waiting.append(directory)
         try:
             status = os.lstat(path)

@@ -11,6 +11,8 @@ import os
 import stat
 from collections.abc import Iterable
 
+from pipeline.formats.include_search import IncludeSearch
+
 SUFFIXES = (
     *(".h", ".hh", ".hpp", ".hxx", ".h++", ".inc", ".inl", ".ipp", ".def", ".tcc"),
     *(".c", ".cc", ".cpp", ".cxx", ".s", ".sx", ".asm", ".ld", ".lds", ".x"),
@@ -35,6 +37,16 @@ class WaitingFiles:
     def __init__(self, root: str) -> None:
         self._root = root
         self._found: dict[str, str] = {}
+        self._none: set[tuple[tuple[str, ...], IncludeSearch]] = set()
+
+    def of(self, beside: tuple[str, ...], search: IncludeSearch) -> str:
+        """`first`, of what lies beside a compile's inputs and of where it searches: the same for most."""
+        if (beside, search) in self._none:
+            return ""
+        found = self.first((*beside, *search.every))
+        if not found:
+            self._none.add((beside, search))
+        return found
 
     def first(self, directories: Iterable[str]) -> str:
         """The first FIFO that a compiler could open below these directories (relative to the project; others are not

@@ -141,6 +141,8 @@ class Workspace:
         self.places |= steps.symbols
         self.placed_words: dict[tuple[str, str], str] = {}
         """(word of a command, what it is told of the root) -> how it is said here; few of them, said by all."""
+        self.placed_runs: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {}
+        """The same of the words that many commands begin with."""
         self.symbols: Mapping[str, str] = {"{root}": str(self.root), **steps.symbols}
         """Placeholder -> directory of this machine, for words of statements."""
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()

@@ -32,7 +32,9 @@ def parse(text: str) -> tuple[str, ...] | None:
         joined = _ESCAPED.sub(_protected, joined)
     plain = "\\" not in joined and "$" not in joined and "\0" not in joined  # as almost all of them are
     for line in joined.replace("\r\n", "\n").split("\n"):
-        words = [word if plain else _unescape(word) for word in line.replace("\t", " ").split(" ") if word]
+        words = list(filter(None, line.replace("\t", " ").split(" ")))
+        if not plain:
+            words = list(map(_unescape, words))
         if not words:
             continue
         colon = next((n for n, word in enumerate(words) if word.endswith(":")), None)
@@ -41,6 +43,47 @@ def parse(text: str) -> tuple[str, ...] | None:
         rules += 1
         found.update(dict.fromkeys(words[colon + 1 :]))
     return tuple(found) if rules else None
+
+
+_MOST_KNOWN = 64
+"""Texts of fifty kilobytes, where each source includes others."""
+
+
+class Depfiles:
+    """Reads many, most of which name the same headers after their own source. Gives what `parse` gives. Safe to use
+    from several threads: at worst two of them read the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, ...] | None] = {}
+        """The lines after the first of a rule -> the prerequisites in them, None for what `parse` must read."""
+
+    def parse(self, text: str) -> tuple[str, ...] | None:
+        """As `parse`."""
+        first, _, rest = text.partition("\\\n")
+        if not rest or not _is_plain(first) or "\n" in first:
+            return parse(text)
+        if rest not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known = {}
+            self._known[rest] = _prerequisites(rest)
+        more = self._known.get(rest)
+        words = list(filter(None, first.replace("\t", " ").split(" ")))
+        colon = next((n for n, word in enumerate(words) if word.endswith(":")), None)
+        if more is None or colon is None:
+            return parse(text)
+        return tuple(dict.fromkeys((*words[colon + 1 :], *more)))
+
+
+def _prerequisites(lines: str) -> tuple[str, ...] | None:
+    """The words of the last lines of the only rule, None for anything else or with a character that means more."""
+    joined = lines.replace("\\\n", " ").rstrip("\n")
+    if ":" in joined or "\n" in joined or not _is_plain(joined):
+        return None
+    return tuple(filter(None, joined.replace("\t", " ").split(" ")))
+
+
+def _is_plain(text: str) -> bool:
+    return "\\" not in text and "$" not in text and "\0" not in text and "\r" not in text
 
 
 def _protected(escaped: re.Match[str]) -> str:

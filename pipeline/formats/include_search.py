@@ -236,7 +236,11 @@ def said_lines(text: str) -> str:
     A tenth of its price, so that sources which include the same need be read closely once."""
     if "\\" in text or "/*" in text:
         return ""
-    return "\n".join([line for line in text.split("\n") if "include" in line or "import" in line or "embed" in line])
+    if "import" in text or "embed" in text:
+        lines = text.split("\n")
+        return "\n".join([line for line in lines if "include" in line or "import" in line or "embed" in line])
+    end = text.find("\n", text.rfind("include"))  # most files include first, and then say much
+    return "\n".join([line for line in text[: end if end >= 0 else None].split("\n") if "include" in line])
 
 
 def directives(text: str) -> Directives:

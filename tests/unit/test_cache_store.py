@@ -40,6 +40,41 @@ def test_second_put_writes_nothing(store: BlobStore) -> None:
     assert store.path(HELLO).stat().st_ino == before
 
 
+def test_a_write_that_the_system_takes_in_parts_is_whole(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[: max(1, len(data) // 2)]))
+    digest = store.put_bytes(bytes(range(200)))
+    assert store.read(digest) == bytes(range(200))
+
+
+def test_temporary_names_are_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two programs with one process id, as in two containers, and of one that writes a file twice."""
+    names = []
+    replace = os.replace
+
+    def seen(temp: str, place: str, **where: int | None) -> None:
+        names.append(temp)
+        replace(temp, place, **where)
+
+    monkeypatch.setattr(os, "replace", seen)
+    for _ in range(2):
+        results = ActionCache(tmp_path, BlobStore(tmp_path))
+        for _ in range(3):
+            results.record(KEY, ActionResult(()))
+    assert len(set(names)) == len(names) == 6
+    assert all(name.rpartition("/")[2].startswith(".") and name.endswith(".tmp") for name in names)
+
+
+def test_base_keys_with_the_same_sets_have_equal_entries_of_their_own(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    results, one, two = ActionCache(tmp_path, blobs), blobs.put_bytes(b"one"), blobs.put_bytes(b"two")
+    bases = [ActionKey(f"{n:064x}") for n in range(3)]
+    for base, sets in zip(bases, [(one,), (one,), (one, two)], strict=True):
+        for digest in sets:
+            results.put_first(base, digest)
+    assert [ActionCache(tmp_path, blobs).sets(base) for base in bases] == [(one,), (one,), (two, one)]
+
+
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 16, 17, 100])
 def test_put_file_of_any_size(store: BlobStore, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blobs_module, "_CHUNK", 8)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.formats import include_search
-from pipeline.formats.depfile import normalise, parse, shadows
+from pipeline.formats import depfile, include_search
+from pipeline.formats.depfile import Depfiles, normalise, parse, shadows
 from pipeline.formats.include_search import of_command
 
 
@@ -43,6 +43,49 @@ def test_parse(text: str, paths: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("text", ["", "\n \n", "no rule here", "a.o: a.c\nsecond line", "a.o: a.c new\nline.h\n"])
 def test_not_a_depfile(text: str) -> None:
     assert parse(text) is None
+
+
+LINES = [
+    "o/a.o: a.c",
+    "o/b.o: b.c",
+    "b.h",
+    "c.h b.h",
+    "sp\\ ace.h",
+    "x:",
+    "a$$b",
+    "",
+    " ",
+    "\t",
+    "n\u00a0b.h",
+    "\r",
+    "b.h\\",
+]
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from([" \\\n", "\n", "\\\r\n", ""]))), max_size=4)
+)
+def test_many_are_read_as_each_alone(rules: list[list[tuple[str, str]]]) -> None:
+    depfiles = Depfiles()
+    for pieces in rules:
+        for first in ("o/a.o: a.c \\\n", "o/b.o b.d: b.h \\\n", "", "no rule \\\n"):
+            text = first + "".join(map("".join, pieces))
+            assert depfiles.parse(text) == parse(text), repr(text)
+
+
+def test_what_many_name_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    prerequisites = depfile._prerequisites
+
+    def counted(lines: str) -> tuple[str, ...] | None:
+        read.append(lines)
+        return prerequisites(lines)
+
+    monkeypatch.setattr(depfile, "_prerequisites", counted)
+    depfiles = Depfiles()
+    for n in range(5):
+        assert depfiles.parse(f"o/{n}.o: {n}.c \\\n a.h \\\n b.h\n") == (f"{n}.c", "a.h", "b.h")
+    assert len(read) == 1
 
 
 names = st.text(

@@ -70,6 +70,21 @@ def test_encoding_is_pinned() -> None:
     assert full_key(base, discovered) == hashlib.sha256(full).hexdigest()
 
 
+@pytest.mark.parametrize("odd", ["", "\u00e9", "\udcff"])
+@pytest.mark.parametrize("at", [0, 20, 39])
+def test_a_long_command_is_encoded_as_a_short_one(odd: str, at: int) -> None:
+    """Words that many commands share are encoded once for all; the bytes are the same."""
+    words = [f"-f{n}" for n in range(40)]
+    words[at] += odd
+    for last in ("one.c", "two.c"):
+        sink, wanted = HashSink(), b"21:hotplate action key 3"
+        sink.words(InputKind.ARGUMENT, (*words, last))
+        for word in (*words, last):
+            data = word.encode("utf-8", "surrogateescape")
+            wanted += b"8:argument0:%d:%s" % (len(data), data)
+        assert sink.key() == hashlib.sha256(wanted).hexdigest()
+
+
 def test_every_kind_is_classified_and_every_field_has_a_kind() -> None:
     assert set(STABILITY) == set(InputKind)
     assert set(Action._fields) == set(ACTION_FIELDS)
