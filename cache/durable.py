@@ -93,9 +93,10 @@ def write_atomic(
     sharing: Sharing | None = None,
     head: bytes = b"",
     tail: Iterable[bytes] = (),
+    first: Callable[[], bytes] = bytes,
 ) -> None:
     """Replace `path` by `head`, `data` and `tail`, which is asked for piece by piece, making its directory when that is
-    missing. Raises OSError; then nothing has changed.
+    missing. `first` is asked at the end what the file begins with instead. Raises OSError; then nothing has changed.
 
     `durable` waits for the disk before the rename, so that a power cut cannot leave the name with missing bytes; it
     can still undo the rename, which every user of this must be able to bear. Files that carry their own checksum and
@@ -116,6 +117,9 @@ def write_atomic(
             write_all(handle, data)
             for piece in tail:
                 write_all(handle, piece)
+            if beginning := first():
+                os.lseek(handle, 0, os.SEEK_SET)
+                write_all(handle, beginning)
             if sharing is not None:
                 sharing.share(handle)
             if durable:

@@ -321,9 +321,14 @@ class StampTable:
     def plain(self) -> tuple[dict[str, bytes], tuple[str, ...]]:
         """The table as plain values, for a state file: path -> encoded entry, and the paths that are not settled. Of
         rows that are loaded as they are asked for, those that were."""
-        rows = dict(self._rows)
-        for path in [path for path, row in rows.items() if row.__class__ is Entry and len(row) != _ROW_BYTES]:
-            rows[path] = b""  # it is read again
+        rows, unsettled = self.live()
+        return dict(rows), unsettled
+
+    def live(self) -> tuple[dict[str, bytes], tuple[str, ...]]:
+        """As `plain`, for whoever writes it at once: it may be the table's own, of which a copy takes megabytes."""
+        rows = self._rows
+        if not {_ROW_BYTES}.issuperset(map(len, list(rows.values()))):
+            rows = {path: row if len(row) == _ROW_BYTES else b"" for path, row in rows.items()}  # it is read again
         return rows, tuple(sorted(self._unsettled))
 
     def _read(self, path: str, old: Entry | None) -> tuple[Entry | None, bytes | None]:

@@ -1,7 +1,8 @@
 """The bytes of a state file: one plain Python value with length and checksum in front.
 
     state file = b"hotplate-state " kind " " crc32 (8 hex digits) " " length (decimal) "\n" body
-    body       = marshal, format 4, of tuples, lists, dicts, strings, integers, booleans and None
+    length     = that of the body; of one that was written in parts with zeros in front, twelve digits
+    body       = marshal, up to format 4, of tuples, lists, dicts, strings, integers, booleans and None
     History: `kind` names content and version ("stamps 1"); a file of another kind is not read.
 
 Does not know where files lie or what the value means. Invariant: `decode` returns what `encode` was given, or nothing
@@ -19,6 +20,7 @@ from binascii import crc32
 
 TYPE_CHECKING = False  # importing `typing` takes longer than all of this; type checkers know the name
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
 _MARSHAL_FORMAT = 4
@@ -50,6 +52,31 @@ def encoded_parts(kind: str, value: "Any") -> "tuple[bytes, bytes]":
     return beginning(kind) + f"{crc32(body):08x} {len(body)}\n".encode(), body
 
 
+def parts_of_pair(rows: "Mapping[str, bytes]", beside: "Any", other: "Any") -> "Iterator[bytes]":
+    """The body of ((rows, beside), other) piece by piece: of a large project the whole is tens of megabytes. The rows
+    are in format 2, which refers to nothing, so that what `other` refers to is found where its own encoding says."""
+    yield _PAIR + _PAIR + b"{"
+    piece: dict[str, bytes] = {}
+    for name in list(rows):
+        if (row := rows.get(name)) is not None:
+            piece[name] = row
+        if len(piece) == _PIECE:
+            yield marshal.dumps(piece, 2)[1:-1]  # without its "{" and the "0" at the end of a dictionary
+            piece.clear()
+    yield marshal.dumps(piece, 2)[1:] + marshal.dumps(beside, 2)
+    yield marshal.dumps(other, _MARSHAL_FORMAT)
+
+
+_PAIR = b"(\2\0\0\0"
+"""How marshal begins a tuple of two."""
+_PIECE = 4096
+
+
+def told_beginning(kind: str, checksum: int, length: int) -> bytes:
+    """The first line of a file that is written in parts: as long for each length."""
+    return beginning(kind) + f"{checksum:08x} {length:012d}\n".encode()
+
+
 def decode(kind: str, data: bytes) -> "tuple[Any, str]":
     """The value and `""`, or None and what is wrong."""
     end = data.find(b"\n")
@@ -57,7 +84,8 @@ def decode(kind: str, data: bytes) -> "tuple[Any, str]":
     if end < 0 or not data.startswith(wanted):
         return None, f"is not a {kind!r} state file"
     body = memoryview(data)[end + 1 :]
-    if data[len(wanted) : end] != f"{crc32(body):08x} {len(body)}".encode():
+    checksum, length, said = crc32(body), len(body), data[len(wanted) : end + 1]
+    if said not in (f"{checksum:08x} {length}\n".encode(), f"{checksum:08x} {length:012d}\n".encode()):
         return None, "is damaged (length or checksum)"
     # Loading allocates many small tuples and frees none: the collector would walk them again and again for nothing.
     collecting = gc.isenabled()

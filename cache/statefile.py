@@ -7,13 +7,15 @@ was given, or nothing with a sentence that says why; it never raises for a damag
 from __future__ import annotations
 
 import os
+from binascii import crc32
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cache.durable import open_regular, read_file, write_atomic
-from cache.statebytes import beginning, decode, encode, encoded_parts
+from cache.statebytes import beginning, decode, encode, encoded_parts, told_beginning
 
-__all__ = ["decode", "encode", "load", "load_named", "name_of", "save"]
+__all__ = ["decode", "encode", "load", "load_named", "name_of", "save", "save_parts"]
 
 _LONGEST_NAME = 256
 
@@ -56,3 +58,19 @@ def save(path: Path, kind: str, value: Any) -> None:
     costs work only."""
     head, body = encoded_parts(kind, value)
     write_atomic(path, body, durable=False, own=True, head=head)
+
+
+def save_parts(path: Path, kind: str, parts: Iterable[bytes]) -> None:
+    """As `save` of what the parts are the encoding of, no more than one of them at a time."""
+    checksum = length = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal checksum, length
+        for part in parts:
+            checksum, length = crc32(part, checksum), length + len(part)
+            yield part
+
+    def first() -> bytes:
+        return told_beginning(kind, checksum, length)
+
+    write_atomic(path, b"", durable=False, own=True, head=first(), tail=counted(), first=first)

@@ -28,6 +28,7 @@ from cache import rowfile, statefile
 from cache.digest import are_hex_names
 from cache.named_tuple import NamedTuple
 from cache.rowfile import LazyRows, RowFile
+from cache.statebytes import parts_of_pair
 from pipeline.engine.inputs import Command
 from pipeline.model import STATEMENT_PROFILE, Action
 
@@ -219,6 +220,10 @@ class BuildRecords:
         """All of them as plain values, for a state file."""
         return dict(self._rows), dict(self.unrecorded)
 
+    def live(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The same, not copied: for whoever writes it at once."""
+        return self._rows, self.unrecorded
+
 
 STATE_KIND = "stamps 3 actions 4"
 STATE_NAME = "stamps.v1.state"
@@ -360,7 +365,8 @@ def save_state(state_dir: Path, saved: Saved, stamps: Any, records: Any, *, whol
     if more is not None:
         statefile.save(state_dir / MORE_NAME, MORE_KIND, more)
         return
-    statefile.save(state_dir / STATE_NAME, STATE_KIND, (stamps, records))
+    rows, unsettled = stamps
+    statefile.save_parts(state_dir / STATE_NAME, STATE_KIND, parts_of_pair(rows, unsettled, records))
     # That of another file: it would not be believed.
     (state_dir / MORE_NAME).unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pipeline.effects.memory import give_back
 from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved
 from pipeline.engine.results import ActionFailure, ActionSpan, RunResult, ScanResult
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions, Workspace
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from pipeline.engine.look import Look
 
 __all__ = ["STATE_KIND", "STATE_NAME", "ActionFailure", "Engine", "Record", "RunResult", "ScanResult"]
+
+
+_LARGE = 4096
+"""With more actions than this a stage frees so much that it is worth to give it back."""
 
 
 class Engine:
@@ -152,6 +157,8 @@ class Engine:
             self.table.settle()
             self.workspace.end()
             self.workspace.forget_undeclared()
+            if len(self.graph.order) > _LARGE:
+                give_back()
             self.save()
 
     def _has_more_to_compile(self, stage: Stage) -> bool:

@@ -394,8 +394,8 @@ class Workspace:
             return
         path = self.directories.state / STATE_NAME
         try:
-            plain = (self.table.plain(), self.records.plain())
-            save_state(self.directories.state, self._saved, *plain, whole=self.skipped is None)
+            live = (self.table.live(), self.records.live())
+            save_state(self.directories.state, self._saved, *live, whole=self.skipped is None)
             self.table.changed = self.records.changed = False
         except OSError as error:
             self.notes = (*self.notes, f"{path} cannot be written ({error.strerror}); the next run starts over")
@@ -404,7 +404,7 @@ class Workspace:
         """Write beside the state what lets a run that concerns few actions read no more than those. Precondition: what
         is remembered was saved."""
         if self.skipped is None and not (self.table.changed or self.records.changed):
-            save_rows(self.directories.state, self.table.plain(), self.records.plain())
+            save_rows(self.directories.state, self.table.live(), self.records.live())
 
     def forget_undeclared(self) -> None:
         """Drop records of actions that are no longer declared in these profiles, and stamps that nothing uses. Other

@@ -121,6 +121,8 @@ class Transactions:
         """What is said of the size of the application that `device` got ("": of a run without devices), at its end."""
         self.notes: list[str] = []
         """What could not be written, one line each."""
+        self._changed: list[tuple[str, tuple[str, ...]]] = []
+        """(device or "", paths) that fingerprint stages found moved."""
         self.results: list[tuple[str, StageResult]] = []
         """(device or "", result) in the order in which the stages ended."""
 
@@ -144,9 +146,7 @@ class Transactions:
 
     def changed_inputs(self, device: str) -> tuple[str, ...]:
         """Paths that this run's fingerprint stage found moved in the build of `device`."""
-        of_it = (result for name, result in self.results if name in ("", device))
-        results = (result for result in of_it if result.stage is Stage.FINGERPRINT)
-        return tuple(reason.subject for result in results for reason in result.reasons)
+        return tuple(path for name, paths in self._changed if name in ("", device) for path in paths)
 
     def result_of(self, stage: Stage, device: str) -> StageResult | None:
         """How this stage ended for `device` ("": for all), if it did."""
@@ -195,7 +195,11 @@ class Transactions:
 
     def stage_finished(self, result: StageResult, device: str = "") -> None:
         """Record how a stage ended; a failure of a shared stage fails every device."""
-        self.results.append((device, result))
+        kept = result
+        if result.stage is Stage.FINGERPRINT:  # one for each file of a new project: its name is all that is asked for
+            self._changed.append((device, tuple([reason.subject for reason in result.reasons])))
+            kept = result._replace(reasons=())
+        self.results.append((device, kept))
         self.say(result, device)
         if result.failure is not None:
             self.failed(result.failure, device)

@@ -292,7 +292,8 @@ def test_an_engine_state_that_cannot_be_written(gone: ProductsGone, monkeypatch:
         def refused(*given: object) -> None:
             raise OSError(30, "Read-only file system")
 
-        patch.setattr("cache.statefile.save", refused)
+        for name in ("save", "save_parts"):
+            patch.setattr(f"cache.statefile.{name}", refused)
         assert gone.put_back() is None and state.read_bytes() == before
     gone.settle()
 

@@ -9,12 +9,14 @@ import gc
 import hashlib
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from cache.digest import digest_bytes, fingerprint_bytes
 from cache.stamps import Entry, Stamp, StampTable
 from pipeline.effects.clock import SystemClock
+from pipeline.effects.memory import give_back
 from pipeline.engine import dag
 from pipeline.engine.build_log import BuildRecords, Record, record_name
 from pipeline.engine.inputs import command_of
@@ -23,7 +25,7 @@ from pipeline.engine.workspace import BuildSteps, Directories, Host, Workspace
 from pipeline.fastpath.used_files import UsedFiles
 from pipeline.model import Action
 from pipeline.toolchain.generate import BuildSpec, Commands, ProgramSpec, actions
-from tests.unit.engine_space import FakeTools
+from tests.unit.engine_space import EngineSpace, FakeTools
 
 UNITS = 1000
 COMMANDS = Commands(("cc", "-ffreestanding", "-std=gnu11", "-g"), ("cc", "-nostdlib"))
@@ -136,3 +138,22 @@ def test_the_usage_index(workspace: Workspace) -> None:
     paths = sorted({path for action in graph.order for path in (*action.inputs, *action.outputs)})
     kept = TracedBytes(lambda: usage_index(workspace, paths))
     assert kept.peak < 670, kept.peak
+
+
+def test_a_large_run_gives_back_what_it_freed_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    space = EngineSpace(tmp_path).sample()
+    real = Workspace.save
+
+    def save(workspace: Workspace) -> None:
+        done.append("written")
+        real(workspace)
+
+    monkeypatch.setattr(Workspace, "save", save)
+    monkeypatch.setattr("pipeline.engine.engine.give_back", lambda: done.append("given back"))
+    assert space.build().ok and "given back" not in done
+    monkeypatch.setattr("pipeline.engine.engine._LARGE", 3)
+    space.write("src/a.c", "int other;\n")
+    done.clear()
+    assert space.build().ok and done[:2] == ["given back", "written"]
+    give_back()
