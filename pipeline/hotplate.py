@@ -14,6 +14,7 @@ import os
 import sys
 
 from pipeline.fastpath import (
+    PUT_BACK,
     STAGES,
     FirstLook,
     end_with,
@@ -47,26 +48,30 @@ def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> in
             end_with(told)
         look = told if isinstance(told, FirstLook) else None
     if look is not None:
-        put_back(argv, look)
+        bring_back(argv, look)
     seen = run(argv, look, is_hotplate=True)
     from pipeline.fastpath.handover import become_doit
 
     return become_doit(argv, seen, name)
 
 
-def put_back(argv: "Sequence[str]", look: FirstLook) -> None:
+def bring_back(argv: "Sequence[str]", look: FirstLook) -> None:
     """Put what was built and is gone in its place, without a run, and end the process. Returns where a run must do
     more, or would have more to say."""
-    asked, first = selection_of(argv), look.snapshot.paths_at(look.places[:1])
-    if asked is None or not first or any(map(os.path.lexists, first.values())):
+    asked, of_ninja = selection_of(argv), "log" in look.snapshot.facts.get(PUT_BACK, ())
+    # Of a build directory some files are there again, where somebody configured it.
+    first = look.snapshot.paths_at(look.places if of_ninja else look.places[:1])
+    if asked is None or all(map(os.path.lexists, first.values())):
         return
     if not look.snapshot.facts.get("plain") or any(name.startswith(("DOIT_", "GITHUB_STEP")) for name in os.environ):
         return
     collecting = gc.isenabled()
     gc.disable()  # what is loaded and read here lives as long as the process
-    from pipeline.engine import put_back as engine
-
-    text = engine.put_back(look, asked[1])
+    if of_ninja:
+        from pipeline.engine.put_back_statements import put_back
+    else:
+        from pipeline.engine.put_back import put_back
+    text = put_back(look, asked[1])
     if text is not None:
         end_with(text)
     if collecting:

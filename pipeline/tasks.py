@@ -52,9 +52,9 @@ def __getattr__(name: str) -> Any:
         ensure_utf8()
         look = answer_and_end()
         if look is not None:
-            from pipeline.hotplate import put_back
+            from pipeline.hotplate import bring_back
 
-            put_back(sys.argv[1:], look)
+            bring_back(sys.argv[1:], look)
         if _stands_first(sys._getframe(1)):
             hand_over()
         from pipeline.hotplate import run as run_without_doit

@@ -116,6 +116,11 @@ class NinjaLedger:
             found = self._directories[statement.directory] = _Directory(place, known, self._version())
         return found
 
+    @property
+    def log_version(self) -> int:
+        """Of the logs that were asked about, 0 where none was."""
+        return max([directory.version for directory in self._directories.values()], default=0)
+
     # --- questions --------------------------------------------------------------------------------
 
     def ran_ns(self, statement: Statement) -> int:

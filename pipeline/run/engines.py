@@ -11,7 +11,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
@@ -153,12 +153,17 @@ class Engines:
         if self._fastpath.record(engine.table, used, unread, watched, facts, index, self._helper):
             engine.workspace.save_rows()  # for the edit that is next
 
-    def _put_back_facts(self) -> dict[str, str]:
+    def _put_back_facts(self) -> dict[str, Any]:
         """What `engine/put_back.py` needs to know; nothing where a run does more than to restore what is gone."""
         it = self._project
-        if it.config.is_ninja or it.config.firmware is not None or it.config.prebuilt.build:
+        if it.config.firmware is not None or it.config.prebuilt.build:
             return {}
-        return {"engine": str(it.engine_dir.relative_to(it.root)), "cache": it.config.cache.dir}
+        facts: dict[str, Any] = {"engine": str(it.engine_dir.relative_to(it.root)), "cache": it.config.cache.dir}
+        if not it.config.is_ninja:
+            return facts
+        workspace = self.whole.workspace
+        version = workspace.ledger.log_version
+        return {**facts, "log": version, "symbols": tuple(workspace.symbols.items())} if version else {}
 
     def _helper(self, files: int) -> Mapping[str, FileStamp] | None:
         """The compiled loop, for a project of so many files."""

@@ -145,6 +145,16 @@ def test_words_as_a_shell_makes_them() -> None:
     assert [(one.directory, one.words) for one in found] == [("a b", ("x", 'c "d"', "e f", "-D#g", ""))]
 
 
+@given(st.lists(st.sampled_from(["cc", "-DA=1", "a/b.c", "&&", " ", "\t", "\u00a0", "&", "x\\ y", "@f", "1%2"])))
+def test_a_command_of_words_alone_is_read_as_one_with_quotes(pieces: list[str]) -> None:
+    text = " ".join(["cc", *pieces])
+    quoted = simple_commands(f"{text} ''")
+    assert (quoted is None) == (simple_commands(f"{text} x") is None)
+    if quoted is not None:
+        *others, last = simple_commands(f"{text} x") or ()
+        assert quoted == (*others, last._replace(words=(*last.words[:-1], "")))
+
+
 def test_the_maps_of_a_link() -> None:
     words = ("cc", "-Wl,-Map=a.map", "-Wl,--Map,b.map", "-Xlinker", "-Map", "-Xlinker", "c.map")
     assert map_files(words) == ["a.map", "b.map", "c.map"]

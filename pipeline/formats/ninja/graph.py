@@ -76,6 +76,7 @@ class Edge:
     ones, then `implicit` ones, then `order_only` ones (counts)."""
 
     __slots__ = (
+        "_command",
         "implicit",
         "implicit_outputs",
         "inputs",
@@ -92,6 +93,7 @@ class Edge:
         self.inputs: list[str] = []
         self.validations: list[str] = []
         self.implicit_outputs = self.implicit = self.order_only = 0
+        self._command: str | None = None
 
     @property
     def is_phony(self) -> bool:
@@ -140,6 +142,7 @@ class Edge:
 
     def extend(self, outputs: Sequence[str], inputs: Sequence[str], *, restat: bool) -> None:
         """What a dyndep file adds: implicit outputs and inputs."""
+        self._command = None
         at = len(self.inputs) - self.order_only
         self.inputs[at:at] = inputs
         self.outputs += outputs
@@ -151,8 +154,10 @@ class Edge:
 
     @property
     def command(self) -> str:
-        """What the shell is given, as `.ninja_log` hashes it but for a response file."""
-        return self.binding("command")
+        """What the shell is given, as `.ninja_log` hashes it but for a response file. Worked out once."""
+        if self._command is None:
+            self._command = self.binding("command")
+        return self._command
 
     @property
     def hashed_command(self) -> str:

@@ -65,6 +65,8 @@ _PIECE = re.compile(
     r"|(?P<plain>[^\s\\'\"`$&|;<>(){}*?\[\]#~!]+|(?<=\S)[#~!{}]|[{}](?=\S))",
     re.DOTALL,
 )
+_PLAIN = re.compile(r"(?:[^\s\\'\"`$&|;<>(){}*?\[\]#~!]|[ \t])+\Z")
+"""Of a command what is nothing but words."""
 _BETWEEN = ("blank", "and", "to")
 """Pieces that are no part of a word."""
 _IN_DOUBLE = re.compile(r'\\(["\\$`])')
@@ -96,6 +98,9 @@ _QUIET_CMAKE = frozenset(("echo", "echo_append", "true"))
 def simple_commands(text: str) -> tuple[SimpleCommand, ...] | None:
     """The programs of a command that joins them by `&&` alone; None where a shell would do anything else (variables,
     patterns, redirections, pipes, assignments)."""
+    parts = text.split(" && ")
+    if all(map(_PLAIN.match, parts)):
+        return _placed([part.split() for part in parts])
     commands: list[list[str]] = [[]]
     word: list[str] | None = None
     at = 0
