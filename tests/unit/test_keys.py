@@ -77,7 +77,7 @@ def test_a_long_command_is_encoded_as_a_short_one(odd: str, at: int) -> None:
     words = [f"-f{n}" for n in range(40)]
     words[at] += odd
     for last in ("one.c", "two.c"):
-        sink, wanted = HashSink(), b"21:hotplate action key 3"
+        sink, wanted = HashSink(), b"21:hotplate action key 4"
         sink.words(InputKind.ARGUMENT, (*words, last))
         for word in (*words, last):
             data = word.encode("utf-8", "surrogateescape")
