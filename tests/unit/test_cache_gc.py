@@ -541,7 +541,7 @@ def test_a_round_is_short_and_never_one_file_a_worker() -> None:
     removed(rhythm, 20, 2e-5, 2e-5, 0.0)
     assert rhythm.size == pytest.approx(collect.ROUND_S / 2e-5, rel=0.1)
     removed(rhythm, 20, 1e-2, 1e-2 / 16, 1.0)
-    assert rhythm.together and rhythm.size == 64
+    assert rhythm.together and rhythm.size == 128
 
 
 def test_many_at_once_remove_what_one_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -556,3 +556,11 @@ def test_many_at_once_remove_what_one_would(tmp_path: Path, monkeypatch: pytest.
     assert many == one and one.entries > 100
     assert {p.name for p in together.rglob("??/*")} == {p.name for p in alone.rglob("??/*")}
     assert is_consistent(Store(together))
+
+
+def test_neighbours_in_a_round_lie_in_different_directories() -> None:
+    by_group = {"aa": [f"a{n}" for n in range(20)], "bb": ["b0"], "cc": [f"c{n}" for n in range(9)]}
+    order = collect._in_turn(by_group)
+    assert sorted(order) == sorted((group, name) for group, names in by_group.items() for name in names)
+    assert [group for group, _ in order] == ["aa"] * 8 + ["bb"] + ["cc"] * 8 + ["aa"] * 8 + ["cc"] + ["aa"] * 4
+    assert collect._in_turn({}) == []
