@@ -509,7 +509,9 @@ def _part(snapshot: Snapshot, wanted: Callable[[bytes, int], bool]) -> tuple[Sna
             ranges.append(range(first, end))
         first = end
     listing = b"".join([*stamps, b"\0\0".join(texts), b"\0\0"])
-    return _with(snapshot, listing=listing, count=sum(map(len, ranges))), ranges
+    count = sum(map(len, ranges))
+    helper = snapshot.helper if count >= native_loop.WORTH_FILES else None  # its start takes longer than to look at few
+    return _with(snapshot, listing=listing, count=count, helper=helper), ranges
 
 
 _MADE = b"build/"
