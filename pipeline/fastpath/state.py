@@ -39,7 +39,6 @@ from pipeline.fastpath import (
     state_path,
     touched,
 )
-from pipeline.fastpath.used_files import UsedFiles
 from pipeline.fastpath.watched import Watched, directory_stamp, file_clock
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
@@ -336,6 +335,8 @@ class FastPathState:
             if not file_clock().was_settled(status, path, born):
                 return False
             others[self._short(path)] = stamp_of(status)
+        from pipeline.fastpath.used_files import UsedFiles  # most runs write no whole state
+
         files = UsedFiles(table, made, others, self._short)
         try:
             if not all(found is not None and files.take(*found) for found in used):
