@@ -39,7 +39,6 @@ from pipeline.fastpath import (
     state_path,
     touched,
 )
-from pipeline.fastpath.used_files import UsedFiles
 from pipeline.fastpath.watched import Watched, directory_stamp, file_clock
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
@@ -336,6 +335,8 @@ class FastPathState:
             if not file_clock().was_settled(status, path, born):
                 return False
             others[self._short(path)] = stamp_of(status)
+        from pipeline.fastpath.used_files import UsedFiles  # most runs write no whole state
+
         files = UsedFiles(table, made, others, self._short)
         try:
             if not all(found is not None and files.take(*found) for found in used):
@@ -509,7 +510,9 @@ def _part(snapshot: Snapshot, wanted: Callable[[bytes, int], bool]) -> tuple[Sna
             ranges.append(range(first, end))
         first = end
     listing = b"".join([*stamps, b"\0\0".join(texts), b"\0\0"])
-    return _with(snapshot, listing=listing, count=sum(map(len, ranges))), ranges
+    count = sum(map(len, ranges))
+    helper = snapshot.helper if count >= native_loop.WORTH_FILES else None  # its start takes longer than to look at few
+    return _with(snapshot, listing=listing, count=count, helper=helper), ranges
 
 
 _MADE = b"build/"

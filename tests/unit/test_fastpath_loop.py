@@ -19,7 +19,7 @@ from pipeline import fastpath
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.fastpath import FileStamp, Snapshot, native_build, native_loop
-from pipeline.fastpath.state import listing_of
+from pipeline.fastpath.state import FastPathState, listing_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the fast path has no compiled loop here")
 
@@ -185,6 +185,29 @@ def test_what_several_processes_looked_at_is_put_together(tmp_path: Path, helper
             name, (ctime_ns, *rest) = rows[place]
             changed[place] = (name, (ctime_ns + 1, *rest))
         assert both(tmp_path, count, listing_of(changed), helper) == places
+
+
+def test_a_look_at_few_of_many_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before a link, at what actions do not use; and the sizes of what they make are those of the listing."""
+    made = [(f"build/{'' if n % 2 else 'obj/'}u{n:04}.o", (n, 1000 + n, n)) for n in range(native_loop.WORTH_FILES)]
+    files = [*made, ("main.c", (1, 2, 3)), ("src/a.c", (4, 5, 6)), ("build.log", (7, 8, 9)), ("/usr/bin/cc", (1, 1, 1))]
+    listing = listing_of(files)
+    snapshot = Snapshot((), {}, (), (), {"statloop": (1, 2, 3)}, {}, "", len(files) - 1, len(files), listing)
+    state = FastPathState(tmp_path, "")
+    monkeypatch.setattr(state, "_former", (snapshot, b"", [b""] * len(files)))
+    asked: list[Snapshot] = []
+
+    def nothing_moved(part: Snapshot, root: str) -> list[int]:
+        asked.append(part)
+        return []
+
+    monkeypatch.setattr("pipeline.fastpath.state.moved", nothing_moved)
+    assert state.moved_products() == [] and not state.moved_beside()
+    products, beside = asked
+    assert products.helper == snapshot.helper and beside.helper is None
+    sizes = state.product_sizes()
+    assert sizes.items() >= {path: size for path, (_, size, _) in made}.items()
+    assert all(size == dict(files)[path][1] for path, size in sizes.items())
 
 
 def test_a_damaged_listing_is_never_found_unchanged(tmp_path: Path, helper: Path) -> None:
