@@ -118,8 +118,7 @@ class HexFiles:
         if not is_hex_name(name):
             self.place(name)
         try:
-            inside = self._opened_to_write(name[:2])  # not `with`: each action of a build writes three of these
-            at, prefix = inside
+            at, prefix = self._opened_to_write(name[:2])  # not `with`: each action of a build writes three of these
             temp, place = prefix + self._temp(), prefix + name
             try:
                 handle = os.open(temp, NEW_FILE, mode, dir_fd=at)
@@ -135,9 +134,9 @@ class HexFiles:
                     try:
                         os.replace(temp, place, src_dir_fd=at, dst_dir_fd=at)
                     except OSError:
-                        _move(temp, at, inside, name)
+                        _move(temp, at, Inside(at, prefix), name)
                 except BaseException:
-                    _unlink(temp, inside)
+                    _unlink(temp, Inside(at, prefix))
                     raise
             finally:
                 if at is not None:
@@ -158,16 +157,17 @@ class HexFiles:
             if held >= 0:
                 os.close(held)
 
-    def _opened_to_write(self, group: str) -> Inside:
+    def _opened_to_write(self, group: str) -> tuple[int | None, str]:
+        """The fields of an `Inside`."""
         if self._holds:
             if self._held < 0:
                 with self._holding:
                     self._held = self._open_top(make=True) if self._held < 0 else self._held
             try:
-                return Inside(os.open(group, _DIRECTORY, dir_fd=self._held), "")
+                return os.open(group, _DIRECTORY, dir_fd=self._held), ""
             except OSError:  # not made yet, or something else lies there
                 with contextlib.suppress(FileNotFoundError):  # somebody has removed `top`
-                    return Inside(_open_group(self._held, group, self), "")
+                    return _open_group(self._held, group, self), ""
         return self._opened(group, True)
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ past, on that clock, before the read began; an entry that is not settled is read
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import struct
@@ -334,8 +335,6 @@ class StampTable:
     def _read(self, path: str, old: Entry | None) -> tuple[Entry | None, bytes | None]:
         """Hash the file. The digest is only computed when the fingerprint says that the bytes are new ones; of a small
         file the bytes that it was computed of are given, too."""
-        import hashlib
-
         place = self.resolve(path)
         try:
             handle, status = open_regular(place)

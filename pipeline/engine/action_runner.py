@@ -385,7 +385,9 @@ class ActionRunner:
         return self._undeclared.run(lambda: in_turn(self._run(keyed), self._workspace.host.runner))
 
     def _forget(self, action: Action) -> None:
-        self._workspace.records.drop(record_name(action))
+        name = record_name(action)
+        if self._workspace.records.has(name):
+            self._workspace.records.drop(name)
 
     def _missing_output(self, action: Action, ran: Executed) -> ActionFailure | None:
         for path in filter(None, (*action.outputs, action.depfile)):

@@ -52,7 +52,7 @@ class Discovery:
         self._spelt_sets: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._plain_sets: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._shadowed: dict[object, tuple[str, ...]] = {}
-        self._depfiles = depfile.Depfiles()
+        self._depfiles = depfile.DepfileReader()
         self._includes = IncludeShadows(workspace.searches, workspace.resolve, self._normalised, self._plain)
         self._unmarked: tuple[Entry, ...] = ()
         """The files of the last set that hides nothing."""

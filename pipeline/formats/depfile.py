@@ -49,7 +49,7 @@ _MOST_KNOWN = 64
 """Texts of fifty kilobytes, where each source includes others."""
 
 
-class Depfiles:
+class DepfileReader:
     """Reads many, most of which name the same headers after their own source. Gives what `parse` gives. Safe to use
     from several threads: at worst two of them read the same."""
 

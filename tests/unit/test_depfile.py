@@ -1,4 +1,4 @@
-"""Depfiles as clang and gcc write them (literal texts), and the files that would shadow a header."""
+"""DepfileReader as clang and gcc write them (literal texts), and the files that would shadow a header."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.formats import depfile, include_search
-from pipeline.formats.depfile import Depfiles, normalise, parse, shadows
+from pipeline.formats.depfile import DepfileReader, normalise, parse, shadows
 from pipeline.formats.include_search import of_command
 
 
@@ -66,7 +66,7 @@ LINES = [
     st.lists(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from([" \\\n", "\n", "\\\r\n", ""]))), max_size=4)
 )
 def test_many_are_read_as_each_alone(rules: list[list[tuple[str, str]]]) -> None:
-    depfiles = Depfiles()
+    depfiles = DepfileReader()
     for pieces in rules:
         for first in ("o/a.o: a.c \\\n", "o/b.o b.d: b.h \\\n", "", "no rule \\\n"):
             text = first + "".join(map("".join, pieces))
@@ -82,7 +82,7 @@ def test_what_many_name_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return prerequisites(lines)
 
     monkeypatch.setattr(depfile, "_prerequisites", counted)
-    depfiles = Depfiles()
+    depfiles = DepfileReader()
     for n in range(5):
         assert depfiles.parse(f"o/{n}.o: {n}.c \\\n a.h \\\n b.h\n") == (f"{n}.c", "a.h", "b.h")
     assert len(read) == 1
