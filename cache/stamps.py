@@ -65,16 +65,19 @@ class Entry(bytes):
 
     @property
     def stamp(self) -> Stamp:
-        size, mtime, ctime, inode, executable = _STAMP.unpack_from(self)
+        size, mtime_ns, mtime_high, ctime_ns, ctime_high, inode, executable = _STAMP.unpack_from(self)
+        if mtime_high != mtime_ns >> 63:
+            mtime_ns = (mtime_high << 64) | (mtime_ns & _LOW)
+        if ctime_high != ctime_ns >> 63:
+            ctime_ns = (ctime_high << 64) | (ctime_ns & _LOW)
         if len(self) > _ROW_BYTES:
             inode |= int.from_bytes(self[_ROW_BYTES:], "little") << 64
-        instants = int.from_bytes(mtime, "little", signed=True), int.from_bytes(ctime, "little", signed=True)
-        return Stamp(size, *instants, inode, executable)
+        return Stamp(size, mtime_ns, ctime_ns, inode, executable)
 
     def is_of(self, stamp: Stamp) -> bool:
         """Is it that which `stamp` gives?"""
         packed, wide = _packed(stamp)
-        return self.startswith(packed) and self[_ROW_BYTES:] == wide
+        return self.startswith(packed) and (self[_ROW_BYTES:] == wide if wide else len(self) == _ROW_BYTES)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -108,11 +111,11 @@ class Entry(bytes):
         return f"Entry({self.stamp}, {self.fingerprint}, {self.sha256}, settled={self.settled}, marked={self.marked})"
 
 
-_STAMP = struct.Struct("<Q12s12sQ?")
+_STAMP = struct.Struct("<QqiqiQ?")
 _REST = struct.Struct("<16s32s??")
-"""A row is the stamp, then the fingerprint, the SHA-256, settled, marked; instants have 96 bits, since 63 end in the
-year 2262. What an inode has beyond 64 bits, on ReFS, follows; no file holds such a row. Not marshal as in the file
-around: a few bytes of that, written by somebody else, can ask for gigabytes."""
+"""A row is the stamp, then the fingerprint, the SHA-256, settled, marked; instants have 96 bits, in two numbers, since
+63 end in the year 2262. What an inode has beyond 64 bits, on ReFS, follows; no file holds such a row. Not marshal as in
+the file around: a few bytes of that, written by somebody else, can ask for gigabytes."""
 _ROW_BYTES = _STAMP.size + _REST.size
 _FINGERPRINT, _SHA256 = slice(_STAMP.size, _STAMP.size + 16), slice(_STAMP.size + 16, _STAMP.size + 48)
 _SETTLED, _MARKED = _ROW_BYTES - 2, _ROW_BYTES - 1
@@ -121,11 +124,20 @@ _SETTLED, _MARKED = _ROW_BYTES - 2, _ROW_BYTES - 1
 def _packed(stamp: Stamp) -> tuple[bytes, bytes]:
     """The beginning of its row, and what follows the row."""
     size, mtime_ns, ctime_ns, inode, executable = stamp
-    wide = b""
-    if inode >> 64:
-        wide, inode = (inode >> 64).to_bytes(8, "little"), inode & 0xFFFFFFFFFFFFFFFF
-    instants = mtime_ns.to_bytes(12, "little", signed=True), ctime_ns.to_bytes(12, "little", signed=True)
-    return _STAMP.pack(size, *instants, inode, executable), wide
+    try:
+        return _STAMP.pack(size, mtime_ns, mtime_ns >> 63, ctime_ns, ctime_ns >> 63, inode, executable), b""
+    except struct.error:
+        instants = _in_two(mtime_ns), _in_two(ctime_ns)
+        wide = (inode >> 64).to_bytes(8, "little") if inode >> 64 else b""
+        return _STAMP.pack(size, *instants[0], *instants[1], inode & _LOW, executable), wide
+
+
+def _in_two(instant_ns: int) -> tuple[int, int]:
+    """A number of 96 bits as the lower 64, which are said with a sign, and the upper ones."""
+    return int.from_bytes((instant_ns & _LOW).to_bytes(8, "little"), "little", signed=True), instant_ns >> 64
+
+
+_LOW = (1 << 64) - 1
 
 
 def stamp_of(path: str) -> Stamp | None:

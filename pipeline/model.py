@@ -281,6 +281,11 @@ class Action(NamedTuple):
     """Of an action that another build system declares."""
 
     @property
+    def known_as(self) -> str:
+        """The name under which its last run is remembered."""
+        return f"{self.profile}:{self.name}"
+
+    @property
     def is_users(self) -> bool:
         """Is it a command that a user declared, not one of a toolchain?"""
         return self.count_as == "built" and bool(self.argv) and self.statement is None

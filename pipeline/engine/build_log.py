@@ -63,7 +63,7 @@ class Record(NamedTuple):
 
 def record_name(action: Action) -> str:
     """Under which name its last run is remembered."""
-    return f"{action.profile}:{action.name}"
+    return action.known_as
 
 
 class BuildRecords:

@@ -213,9 +213,10 @@ def placed_command(workspace: Workspace, action: Action, root: str = "") -> tupl
     """The words and the environment of an action as it is run here, or where `root` is the name of its directory.
     Precondition: its tool is installed."""
     root = root or _said_root(workspace)
-    shared = max(1, len(action.argv) - _OWN_WORDS)
-    words = (*_placed_once(workspace, action.argv[1:shared], root), *_all_placed(workspace, action.argv[shared:], root))
-    argv = (workspace.steps.tools[action.argv[0]].path, *words)
+    said = action.argv
+    shared = max(1, len(said) - _OWN_WORDS)
+    words = (*_placed_once(workspace, said[1:shared], root), *_all_placed(workspace, said[shared:], root))
+    argv = (workspace.steps.tools[said[0]].path, *words)
     env = {**workspace.steps.run_env, **{name: _placed(workspace, value, root) for name, value in action.env}}
     if root != str(workspace.root):
         env["PWD"] = root

@@ -140,11 +140,12 @@ class Command(NamedTuple):
 def command_of(action: Action, tools: Mapping[str, Tool]) -> Command:
     """What `action` would run here. A tool that is missing here has the identity `""`: nothing was ever recorded with
     it, and running it is refused."""
-    name = "" if action.builtin else action.argv[0]
+    argv = action.argv
+    name = "" if action.builtin else argv[0]
     identity = tools[name].identity if name in tools else ""
     return Command(
         action.builtin,
-        action.argv,
+        argv,
         action.params,
         action.env,
         (name, identity),

@@ -31,12 +31,13 @@ class CommandSearches:
         lately = self._lately.get(id(action))
         if lately is not None and lately[0] is action:
             return lately[1]
-        source = action.inputs[0] if action.inputs else ""
+        inputs, argv = action.inputs, action.argv
+        source = inputs[0] if inputs else ""
         # A source that is named twice may be an option's too; what a response file says may change meanwhile.
-        if action.argv.count(source) != 1 or "@" in "".join(action.argv):
-            return include_search.of_command(action.argv, action.env, self._read)
+        if argv.count(source) != 1 or "@" in "".join(argv):
+            return include_search.of_command(argv, action.env, self._read)
         own = dict.fromkeys((source, action.depfile, *action.outputs), "")
-        flags = tuple(map(own.get, action.argv, action.argv))  # in C, since a command may have a hundred words
+        flags = tuple(map(own.get, argv, argv))  # in C, since a command may have a hundred words
         known = self._known.get((flags, action.env))
         if known is None:
             found = include_search.of_command(flags, action.env, self._read)

@@ -31,19 +31,15 @@ def file_word(path: str) -> str:
     return f"./{path}" if path.startswith(("-", "@")) else path
 
 
-def depfile_of(made: str) -> str:
-    """Where the compile that makes this object says what it read."""
-    return f"{made[:-2]}.d"
-
-
 def compile_unit(how: Compiling, source: str, made: str) -> Action:
-    """The action that compiles `source` into the object `made`, whose name ends with `.o`."""
-    return _CompileUnit(how, source, made)
+    """The action that compiles `source` into the object `made`, whose name ends with `.o`; its depfile has its name
+    with `.d`."""
+    return _CompileUnit(how, source, made, f"{how.profile}:compile {source}{how.of}")
 
 
 if TYPE_CHECKING:
 
-    def _CompileUnit(how: Compiling, source: str, made: str) -> Action: ...
+    def _CompileUnit(how: Compiling, source: str, made: str, known_as: str) -> Action: ...
 
 else:
     try:
@@ -54,13 +50,14 @@ else:
             return property(lambda self: tuple.__getitem__(self, place), doc=doc)
 
     class _CompileUnit(Action):
-        """The tuple behind it is (how, source, made); to everybody else it is that of an `Action`."""
+        """The tuple behind it is (how, source, made, known_as); to everybody else it is that of an `Action`."""
 
         __slots__ = ()
 
         _how = _at(0, "What it shares.")
         _source = _at(1, "")
         _made = _at(2, "")
+        known_as = _at(3, "Which its record holds, too.")
 
         stage = Stage.COMPILE
         builtin = ""
@@ -70,12 +67,12 @@ else:
         statement = None
         is_users = False
 
-        def __new__(cls, how, source, made):
-            return tuple.__new__(cls, (how, source, made))
+        def __new__(cls, how, source, made, known_as):
+            return tuple.__new__(cls, (how, source, made, known_as))
 
         @property
         def name(self):
-            return f"compile {self._source}{self._how.of}"
+            return self.known_as[len(self._how.profile) + 1 :]
 
         @property
         def inputs(self):
@@ -89,12 +86,12 @@ else:
         @property
         def argv(self):
             how, made = self._how, self._made
-            depfile = ("-MD", "-MF", depfile_of(made)) if how.reports else ()
+            depfile = ("-MD", "-MF", made[:-1] + "d") if how.reports else ()
             return (*how.before, *how.after, *depfile, "-c", file_word(self._source), "-o", made)
 
         @property
         def depfile(self):
-            return depfile_of(self._made)
+            return self._made[:-1] + "d"
 
         @property
         def profile(self):

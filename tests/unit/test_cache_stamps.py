@@ -254,6 +254,17 @@ def test_an_inode_of_more_than_64_bits_counts_whole_and_is_not_kept(root: Path) 
     assert found is not None and found.sha256 == digest_bytes(b"one").hex and again.files_read == 1
 
 
+@pytest.mark.parametrize(
+    "instant", [0, 1, -1, 1 << 62, -(1 << 62), (1 << 63) - 1, 1 << 63, -(1 << 63), 1 << 90, -(1 << 90)]
+)
+def test_any_instant_comes_back(instant: int) -> None:
+    """In the bytes of before: 96 bits with a sign."""
+    stamp = stamps.Stamp(7, instant, instant + 1, 9, False)
+    entry = stamps.Entry(stamp, fingerprint_bytes(b""), digest_bytes(b"").hex, True)
+    assert entry.stamp == stamp and entry.is_of(stamp) and not entry.is_of(stamp._replace(ctime_ns=instant))
+    assert entry[8:32] == b"".join(each.to_bytes(12, "little", signed=True) for each in (instant, instant + 1))
+
+
 def test_a_row_takes_no_more_memory_than_its_bytes(root: Path) -> None:
     """There are a hundred thousand of them in a large project."""
     one = table(root)
