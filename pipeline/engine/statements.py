@@ -11,7 +11,7 @@ import contextlib
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from pipeline.engine.candidates import IdentifiedSet
 from pipeline.engine.execution import TIMEOUT_S, Executed, Steps, ToRun
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.engine.workspace import Workspace
-from pipeline.formats.file_macro import PathWords, carriers, path_words, uses_path
+from pipeline.formats.file_macro import Carriers, PathWords, carriers, path_words, uses_path
 from pipeline.formats.strace import parse_strace
 from pipeline.model import Action, Statement
 
@@ -154,6 +154,7 @@ class StatementRuns:
     def __init__(self, workspace: Workspace, observer: Observer) -> None:
         self._workspace, self._observer = workspace, observer
         self._path_words: dict[str, PathWords] = {}
+        self._headers: dict[Observed, _OfHeaders | None] = {}
         self._newest: dict[int, tuple[object, int]] = {}
 
     def up_to_date(
@@ -216,16 +217,33 @@ class StatementRuns:
         unmapped = [symbol for symbol in workspace.symbols if self._is_spelt(action, symbol)]
         if unmapped and any("_FILE_" in word for word in action.argv):
             return True
-        return bool(unmapped) and self._may_use_path([*keyed.inputs, *self._named(found)])
+        return bool(unmapped) and self._may_use_path(keyed.inputs, found)
 
-    def _may_use_path(self, files: list[tuple[str, Entry]]) -> bool:
+    def _may_use_path(self, inputs: Sequence[tuple[str, Entry]], found: IdentifiedSet) -> bool:
         """May a file of the project, or of a place that has a symbol, come to its own path by a macro?"""
-        words = [(path, self._words(path, entry)) for path, entry in files]
-        if any(found is None for _, found in words):
+        headers = self._of_headers(found)
+        own = [(path, self._words(path, entry)) for path, entry in inputs]
+        known = [(path, words) for path, words in own if words is not None]
+        if headers is None or len(known) < len(own):
             return True
-        known = [(path, found) for path, found in words if found is not None]
-        carried = carriers(found for _, found in known)
-        return any(uses_path(found, carried) for path, found in known if path[:1] != "/")
+        files, shared, uses = headers
+        one = known[0][1] if len(known) == 1 else None
+        carried = carriers(words for _, words in (*known, *files)) if one is None else shared.beside(one)
+        if carried == shared.alone:
+            return uses or any(uses_path(words, carried) for path, words in known if path[:1] != "/")
+        return any(uses_path(words, carried) for path, words in (*known, *files) if path[:1] != "/")
+
+    def _of_headers(self, found: IdentifiedSet) -> _OfHeaders | None:
+        """What the texts of a set say by themselves, worked out once for all that share it; None where one cannot be
+        read."""
+        what = found.discovered
+        if what not in self._headers:
+            files = [(path, self._words(path, entry)) for path, entry in self._named(found)]
+            known = [(path, words) for path, words in files if words is not None]
+            shared = Carriers(words for _, words in known)
+            uses = any(uses_path(words, shared.alone) for path, words in known if path[:1] != "/")
+            self._headers[what] = (known, shared, uses) if len(known) == len(files) else None
+        return self._headers[what]
 
     def _is_said(self, action: Action) -> bool:
         return any(symbol in word for symbol in self._workspace.symbols for word in action.argv)
@@ -255,4 +273,6 @@ class StatementRuns:
         return known
 
 
+_OfHeaders = tuple[Sequence[tuple[str, PathWords]], Carriers, bool]
+"""Files with their words, what carries a path in them, and does one of them use it?"""
 _MAP = re.compile(r"-f[a-z]+-prefix-map=")

@@ -12,7 +12,7 @@ Source: GCC's manual, "Standard Predefined Macros"; C++20 [support.srcloc].
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
 
@@ -57,24 +57,61 @@ def path_words(data: bytes) -> PathWords:
     return PathWords(bodies, pasted, frozenset(_IDENTIFIER.findall(_DEFINE.sub(b"", text))))
 
 
-def carriers(texts: Iterable[PathWords]) -> frozenset[bytes]:
-    """The words, and every macro of these texts whose body may come to one of them."""
-    users: dict[bytes, list[bytes]] = {}
-    pasting: dict[bytes, set[bytes]] = {}
-    for text in texts:
-        for name, body in text.bodies.items():
-            for word in body:
-                users.setdefault(word, []).append(name)
-        for name, pieces in text.pasted.items():
-            pasting.setdefault(name, set()).update(pieces)
-    found, waiting = set(WORDS), list(WORDS)
+class Carriers:
+    """The words, and every macro of some texts whose body may come to one of them; many sources share their headers."""
+
+    def __init__(self, texts: Iterable[PathWords]) -> None:
+        self._users: dict[bytes, list[bytes]] = {}
+        self._pasting: dict[bytes, set[bytes]] = {}
+        for text in texts:
+            _index(text, self._users, self._pasting)
+        self.alone = _spread(set(WORDS), WORDS, (self._users,), (self._pasting,))
+
+    def beside(self, text: PathWords) -> frozenset[bytes]:
+        """Those of these texts and of one more."""
+        if not text.bodies and not text.pasted:
+            return self.alone
+        users: dict[bytes, list[bytes]] = {}
+        pasting: dict[bytes, set[bytes]] = {}
+        _index(text, users, pasting)
+        found = set(self.alone)
+        # What is known of these already is asked of the one that is new alone; what follows from it, of all.
+        first = {name for word in found & users.keys() for name in users[word]}
+        first |= {name for name, pieces in pasting.items() if any(_may_make(word, pieces) for word in found)}
+        first -= found
+        return _spread(found | first, first, (self._users, users), (self._pasting, pasting))
+
+
+def _index(text: PathWords, users: dict[bytes, list[bytes]], pasting: dict[bytes, set[bytes]]) -> None:
+    for name, body in text.bodies.items():
+        for word in body:
+            users.setdefault(word, []).append(name)
+    for name, pieces in text.pasted.items():
+        pasting.setdefault(name, set()).update(pieces)
+
+
+def _spread(
+    found: set[bytes],
+    begin: Iterable[bytes],
+    users: Sequence[Mapping[bytes, list[bytes]]],
+    pasting: Sequence[Mapping[bytes, set[bytes]]],
+) -> frozenset[bytes]:
+    """`found`, and all that comes to one of `begin`."""
+    waiting = list(begin)
     while waiting:
         word = waiting.pop()
-        fresh = {name for name in users.get(word, ()) if name not in found}
-        fresh |= {name for name, pieces in pasting.items() if name not in found and _may_make(word, pieces)}
+        fresh = {name for each in users for name in each.get(word, ()) if name not in found}
+        fresh |= {
+            name for each in pasting for name, pieces in each.items() if name not in found and _may_make(word, pieces)
+        }
         found |= fresh
         waiting += fresh
     return frozenset(found)
+
+
+def carriers(texts: Iterable[PathWords]) -> frozenset[bytes]:
+    """The words, and every macro of these texts whose body may come to one of them."""
+    return Carriers(texts).alone
 
 
 def _may_make(word: bytes, pieces: Iterable[bytes]) -> bool:

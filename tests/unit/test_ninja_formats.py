@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.formats.file_macro import carriers, path_words, uses_path
+from pipeline.formats.file_macro import Carriers, PathWords, carriers, path_words, uses_path
 from pipeline.formats.map_option import map_files
 from pipeline.formats.ninja.hashes import murmur64, rapidhash
 from pipeline.formats.ninja.logs import (
@@ -209,3 +209,16 @@ def test_no_trace_tells_nothing() -> None:
 def test_what_may_come_to_the_path_of_its_file(header: str, source: str, uses: bool) -> None:
     texts = [path_words(text.encode()) for text in (header, source)]
     assert uses_path(texts[1], carriers(texts)) == uses
+
+
+_MACROS = st.sampled_from(["A", "B", "C", "PASTED", "__FILE__", "__FI ## LE__", "FI ## x", "x ## PAST", "A ## B"])
+_TEXTS = st.lists(st.tuples(st.sampled_from(["A", "B", "C", "D", "PASTED"]), _MACROS), max_size=4).map(
+    lambda pairs: path_words("".join(f"#define {name} {body}\n" for name, body in pairs).encode())
+)
+
+
+@given(st.lists(_TEXTS, max_size=3), _TEXTS)
+def test_what_headers_carry_beside_one_source(texts: list[PathWords], own: PathWords) -> None:
+    shared = Carriers(texts)
+    assert shared.beside(own) == carriers([*texts, own])
+    assert shared.alone == carriers(texts)
