@@ -2,7 +2,8 @@
 
 Most of a short run is the import of doit and of our modules; here that happens before the save. One process serves one
 run, so no run sees anything of the one before. Does not know what it is asked to do.
-Invariant: it reads nothing of the project before the line arrives on stdin, and ends when stdin does.
+Invariant: before the line arrives on stdin it reads nothing of the project but the last run's state, which is used for
+the same bytes alone, and it ends when stdin does.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import sys
 import time
 
 from pipeline.effects.host import ASKED_AT
+from pipeline.run.ahead import decode_ahead
 
 
 def main() -> int:
     """Load, wait for a line `{"argv": [...], "env": {...}}`, be `hotplate` with it."""
     _load()
+    decode_ahead(os.getcwd())  # noqa: PTH109
     line = sys.stdin.buffer.readline()
     if not line:
         return 0

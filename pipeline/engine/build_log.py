@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cache import rowfile, statefile
+from cache.ahead import values
 from cache.digest import are_hex_names
 from cache.named_tuple import NamedTuple
 from cache.rowfile import LazyRows, RowFile
@@ -136,7 +137,7 @@ class BuildRecords:
             return _row(data, row[1])
         known = self._long.get(name)
         if known is None or known[0] is not data:
-            known = self._long[name] = (data, _row(data, row[1]))
+            known = self._long[name] = (data, values().made(_row, data, row[1]))
         return known[1]
 
     def discovered(self, name: str) -> Observed:
@@ -463,6 +464,12 @@ def _named(data: bytes, how: _How) -> tuple[tuple[str, ...], tuple[str, ...], st
         return None
     named = [tuple([path.replace(_OWN, own) for path in paths]) for paths in (read, made)]
     return named[0], named[1], depfile.replace(_OWN, own)
+
+
+def decode_long(row: Any) -> None:
+    """Decode this row ahead, if that takes long: see `cache/ahead.py`."""
+    if _sound({"": row}) and _LONG <= len(row[0]) < _LONGEST:
+        values().make(_row, row[0], row[1])
 
 
 def _row(data: bytes, how: _How) -> _Decoded | None:

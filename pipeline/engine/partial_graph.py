@@ -20,6 +20,7 @@ import marshal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from cache.ahead import values
 from cache.named_tuple import NamedTuple
 from pipeline.engine.build_log import BuildRecords, Record, record_name
 from pipeline.engine.workspace import SkippedActions, Workspace
@@ -107,7 +108,7 @@ def _few(places: Iterable[int]) -> tuple[int, ...] | None:
 def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords) -> PartialGraph | None:
     """The actions that the moved files (place in `paths` -> path below the project, or absolute) may concern, None when
     it must be asked of all of them."""
-    inputs, totals, tools, env, rows, users = marshal.loads(index)
+    inputs, totals, tools, env, rows, users = values().made(marshal.loads, index)
     left: dict[int, Any] = {}
     waiting: list[int] = []
     for file in moved:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import statefile
+from cache.ahead import values
 from cache.fileclock import filesystem_now_ns
 from cache.stamps import StampTable
 from cache.statebytes import encode
@@ -246,13 +247,7 @@ class FastPathState:
         """The sizes of files below build/, of what `usage_index` found as it was."""
         if self._former is None:
             return {}
-        half, _ = _products(self._former[0])
-        paths: list[str] = []
-        for group in os.fsdecode(half.listing[STAMP_BYTES * half.count : -2]).split("\0\0"):
-            directory, *names = group.split("\0")
-            directory = directory.removeprefix("./")
-            paths += [directory + name for name in names] if directory else names
-        return dict(zip(paths, half.numbers()[1::3].tolist(), strict=True))
+        return values().made(product_sizes, self._former[0].listing, self._former[0].count)
 
     def _look_again(self, part: Snapshot, ranges: Sequence[range]) -> list[int] | None:
         """What moved of a part of the snapshot that has these places in the whole."""
@@ -489,6 +484,17 @@ def _listed_again(snapshot: Snapshot, contents: Sequence[bytes], places: Sequenc
     return listed
 
 
+def product_sizes(listing: bytes, count: int) -> dict[str, int]:
+    """The sizes of files below build/ in a listing of so many (paths relative to the project)."""
+    half, _ = _products(Snapshot((), {}, (), (), None, {}, "", 0, count, listing))
+    paths: list[str] = []
+    for group in os.fsdecode(half.listing[STAMP_BYTES * half.count : -2]).split("\0\0"):
+        directory, *names = group.split("\0")
+        directory = directory.removeprefix("./")
+        paths += [directory + name for name in names] if directory else names
+    return dict(zip(paths, half.numbers()[1::3].tolist(), strict=True))
+
+
 def _products(snapshot: Snapshot) -> tuple[Snapshot, list[range]]:
     """What of a snapshot lies below build/, and its places in the whole; perhaps a few more that share a group."""
     return _part(snapshot, lambda text, end: text.startswith(_MADE) or (text[:2] == b"./" and b"\0" + _MADE in text))
@@ -562,7 +568,10 @@ def _sources_below(directory: str) -> Iterator[str]:
 
 
 def _process_start_ns() -> int:
-    """An instant not later than the start of this process, on our own clock of file stamps."""
+    """An instant not later than the start of this process, or of its run where it waited for that, on our own clock of
+    file stamps."""
+    if values().began_ns:
+        return values().began_ns
     from pipeline.effects.host import process_age_ms
 
     age_ms = process_age_ms()

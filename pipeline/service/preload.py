@@ -56,6 +56,7 @@ PRELOADED = (
     "pipeline.device.elf_store",
     "pipeline.hotplate",
     "pipeline.report.size_measured",
+    "pipeline.run.ahead",
     "pipeline.run.built_images",
     "pipeline.run.built_sizes",
     "pipeline.run.far_execution",

@@ -23,12 +23,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from cache.fileclock import filesystem_now_ns
 from pipeline.client.handoff import interpreter
 from pipeline.client.protocol import FrameReader, ProtocolError
 from pipeline.client.run_frame import COMPILED, DETACH, ENDED, REFUSED, SIGNAL, STARTED, frame, unpack
 from pipeline.fastpath import FileStamp, stamp_of
 from pipeline.service.preload import preload
 from pipeline.service.runner_child import HandedRun, become, run
+from pipeline.service.spare import MOST_SPARES, Spare, wait_as_spare
 
 IDLE_S = 600.0
 """A runner that nobody used for so long ends."""
@@ -45,6 +47,8 @@ class RunnerLink:
         self.reader = FrameReader()
         self.descriptors: list[int] = []
         self.child = 0
+        self.root = ""
+        """Where its run takes place."""
 
     def say(self, *fields: bytes) -> None:
         """A client that left hears nothing."""
@@ -71,6 +75,8 @@ class Runner:
         self._now_s = now_s
         self._links: dict[int, RunnerLink] = {}
         self._children: dict[int, RunnerLink | None] = {}
+        self._spares: dict[str, Spare] = {}
+        """By project; the last is that of the project that had a run last."""
         self._used_s = now_s()
         self._path = list(sys.path)
         """Where the first place is that of whoever asks."""
@@ -100,6 +106,7 @@ class Runner:
             poll.register(self._starter, select.POLLIN)
         for handle in self._links:
             poll.register(handle, select.POLLIN)
+        self._end_spares()
         left_s = self._used_s + self._idle_s - self._now_s()
         if left_s <= 0 and not self._children:
             self._over = True
@@ -108,7 +115,10 @@ class Runner:
             if handle == self._wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 1 << 12)
-                self._reap()
+                for root in dict.fromkeys(self._reap()):
+                    handed = self._prepare(root)
+                    if handed is not None:
+                        return handed
             elif handle == self._listening.fileno():
                 self._accept()
             elif handle == self._starter:
@@ -161,28 +171,22 @@ class Runner:
 
     def _start(self, link: RunnerLink, fields: Sequence[bytes]) -> HandedRun | None:
         """Fork a child for this run. In the child: what it has to be."""
-        groups = unpack(fields)
+        groups, since_ns = unpack(fields), filesystem_now_ns()
         why = self._why_not(link, groups)
         if groups is None or why:
             link.say(REFUSED, why.encode())
             self._forget(link)
             return None
-        _, place, argv, path, streams, _, environment = groups
-        pairs = (pair.partition(b"=") for pair in environment)
-        beside = self._path[1:] if _is_compiled(groups[0]) else []
-        handed = HandedRun(
-            [os.fsdecode(word) for word in place],
-            [os.fsdecode(word) for word in argv],
-            [*(os.fsdecode(word) for word in path), *beside],
-            [os.fsdecode(word) for word in streams],
-            {name: value for name, _, value in pairs},
-            tuple(link.descriptors),
-        )
-        parent = os.getpid()
-        child = os.fork()
-        if child == 0:
-            self._become_child(link, parent)
-            return handed
+        link.root = os.fsdecode(groups[1][0])
+        spare = self._spares.pop(link.root, None)
+        if spare is not None and spare.hand([b"%d" % since_ns, *fields], link.descriptors):
+            child = spare.pid
+        else:
+            parent = os.getpid()
+            child = os.fork()
+            if child == 0:
+                self._become_child(link, parent)
+                return self._handed(groups, link.descriptors, since_ns)
         link.child = child
         self._children[child] = link
         for descriptor in link.descriptors:
@@ -190,6 +194,50 @@ class Runner:
         link.descriptors.clear()
         link.say(STARTED, b"%d" % child)
         return None
+
+    def _handed(self, groups: Sequence[Sequence[bytes]], descriptors: Sequence[int], since_ns: int) -> HandedRun:
+        who, place, argv, path, streams, _, environment = groups
+        pairs = (pair.partition(b"=") for pair in environment)
+        beside = self._path[1:] if _is_compiled(who) else []
+        return HandedRun(
+            [os.fsdecode(word) for word in place],
+            [os.fsdecode(word) for word in argv],
+            [*(os.fsdecode(word) for word in path), *beside],
+            [os.fsdecode(word) for word in streams],
+            {name: value for name, _, value in pairs},
+            tuple(descriptors),
+            since_ns,
+        )
+
+    def _prepare(self, root: str) -> HandedRun | None:
+        """Fork a spare for the next run in this project. In the spare, once that came: what it has to be; it ends where
+        none comes."""
+        if self._over:
+            return None
+        self._end_spares([root], most=MOST_SPARES - 1)
+        ours, theirs = socket.socketpair()
+        parent = os.getpid()
+        child = os.fork()
+        if child:
+            theirs.close()
+            self._spares[root] = Spare(root, child, ours, self._now_s())
+            return None
+        ours.close()
+        self._become_child(None, parent)
+        found = wait_as_spare(root, theirs)
+        groups = None if found is None else unpack(found[0][1:])
+        if found is None or groups is None:
+            os._exit(0)
+        theirs.close()
+        return self._handed(groups, found[1], int(found[0][0]))
+
+    def _end_spares(self, roots: Sequence[str] = (), most: int = MOST_SPARES) -> None:
+        """End those of these projects, those that nobody used for long, and the oldest of more than so many."""
+        late_s = self._now_s() - self._idle_s
+        gone = [root for root, spare in self._spares.items() if root in roots or spare.born_s < late_s]
+        left = [root for root in self._spares if root not in gone]
+        for root in (*gone, *left[: max(0, len(left) - most)]):
+            self._spares.pop(root).end()
 
     def _why_not(self, link: RunnerLink, groups: list[Sequence[bytes]] | None) -> str:
         """Why this client has to run alone; empty when it need not."""
@@ -209,8 +257,8 @@ class Runner:
             return "other namespaces"
         return ""
 
-    def _become_child(self, link: RunnerLink, parent: int) -> None:
-        """Let go of all that is the runner's."""
+    def _become_child(self, link: RunnerLink | None, parent: int) -> None:
+        """Let go of all that is the runner's, but for the descriptors of this client."""
         die_with(parent, signal.SIGTERM)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -224,6 +272,8 @@ class Runner:
                 other.connection.close()
             else:
                 other.close()
+        for spare in self._spares.values():
+            spare.forget()
         os.setpgid(0, 0)
 
     def _left(self, link: RunnerLink) -> None:
@@ -238,20 +288,26 @@ class Runner:
         self._links.pop(link.connection.fileno(), None)
         link.close()
 
-    def _reap(self) -> None:
-        """Children that ended."""
+    def _reap(self) -> list[str]:
+        """Children that ended; the projects in which there will most likely be another run."""
+        roots: list[str] = []
         while True:
             try:
                 child, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return roots
             if child == 0:
-                return
+                return roots
+            if child not in self._children:
+                for spare in [spare for spare in self._spares.values() if spare.pid == child]:
+                    self._spares.pop(spare.root).forget()
+                continue
             self._used_s = self._now_s()
-            link = self._children.pop(child, None)
+            link = self._children.pop(child)
             if link is not None:
                 link.say(ENDED, b"%d" % os.waitstatus_to_exitcode(status))
                 self._forget(link)
+                roots.append(link.root)
 
 
 # --- what a run depends on --------------------------------------------------------------------

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.ahead import values
 from cache.named_tuple import NamedTuple
 
 
@@ -28,11 +29,14 @@ class HandedRun(NamedTuple):
     streams: Sequence[str]
     environment: Mapping[bytes, bytes]
     descriptors: Sequence[int]
+    since_ns: int = 0
+    """On our own clock of file stamps: an instant after which the code was found to be what is loaded."""
 
 
 def become(handed: HandedRun) -> bool:
     """Take over a client's place, streams and environment. False when it does not want that any more."""
     _, _, _, go = handed.descriptors
+    values().began_ns = handed.since_ns
     began = os.read(go, 1)
     if not began:
         return False

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -495,6 +496,111 @@ def test_closed_streams(handed: HandedProject, shell: str) -> None:
             argv, cwd=handed.space.path, env=handed.env(alone=alone), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0 and "Traceback" not in done.stderr, done
+
+
+# --- a child that was forked before its run came ----------------------------------------------
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def spare_of(handed: HandedProject) -> int:
+    """The child of the runner that waits for the next run of this project, once it is ready: it sleeps."""
+
+    def sleeps(pid: int) -> bool:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+    def ready() -> bool:
+        found = children(handed.runner)
+        if len(found) != 1 or not sleeps(found[0]):
+            return False
+        time.sleep(0.1)
+        return sleeps(found[0])
+
+    handed.warm()
+    if not children(handed.runner):
+        handed.run("deploy")
+    eventually(ready)
+    return children(handed.runner)[0]
+
+
+@pytest.fixture
+def spared(handed: HandedProject) -> Iterator[HandedProject]:
+    dodo = handed.space.file("dodo.py")
+    dodo.write_text(DODO.replace("os.getppid()", "os.getppid(), os.getpid()"))
+    handed.settle()
+    yield handed
+    dodo.write_text(DODO)
+
+
+def pid_of(out: str) -> int:
+    found = re.search(r"^facts \d+ (\d+)", out, re.M)
+    assert found, out
+    return int(found[1])
+
+
+def test_a_run_gets_the_child_that_waits_for_it(spared: HandedProject) -> None:
+    for _ in range(2):
+        spare = spare_of(spared)
+        code, out, err = spared.run("deploy")
+        assert (code, pid_of(out)) == (0, spare) and spared.was_handed(out), err
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_one_that_does_not_answer_is_done_without(spared: HandedProject, number: signal.Signals) -> None:
+    spare = spare_of(spared)
+    os.kill(spare, number)
+    code, out, err = spared.run("deploy")
+    assert code == 0 and spared.was_handed(out) and pid_of(out) != spare, err
+    eventually(lambda: not Path(f"/proc/{spare}").exists())
+    assert spare_of(spared) != spare
+
+
+def test_what_changed_while_it_waited_is_seen(spared: HandedProject) -> None:
+    """A state that a run without the service wrote, an edit, a configuration, an environment."""
+    space = spared.space
+    source, config = space.file("firmware/core/main.c"), space.file("deploy.toml")
+    before = source.read_text(), config.read_text()
+
+    def edit_alone() -> None:
+        source.write_text(f"{before[0]}// alone\n")
+        assert ".  compile" in spared.run("compile", "link", alone=True)[1]
+        source.write_text(f"{before[0]}// after the other run\n")
+
+    def edit() -> None:
+        source.write_text(f"{before[0]}// with a spare\n")
+
+    def configure() -> None:
+        config.write_text(re.sub(r"(?m)^cflags = \[", 'cflags = ["-DSPARE=1", ', before[1], count=1))
+        assert "SPARE" in config.read_text()
+
+    def done(change: Callable[[], None], *argv: str, **extra: str) -> str:
+        spare = spare_of(spared)
+        change()
+        code, out, err = spared.run(*(argv or ("compile", "link")), **extra)
+        assert pid_of(out) == spare and code == 0, out + err
+        return out
+
+    try:
+        assert ".  compile" in done(edit_alone), "an edit after a state that another run wrote meanwhile"
+        assert ".  compile" in done(edit)
+        assert ".  compile" in done(configure), "what was configured meanwhile holds"
+        assert (space.path / ".deploy/fastpath.v1/-.state").exists(), (
+            "and is older than the run, though not than its child"
+        )
+        assert "here and there" in done(lambda: None, "deploy", MARK="here and there")
+    finally:
+        source.write_text(before[0])
+        config.write_text(before[1])
+
+
+def test_two_clients_at_once_are_two_runs(spared: HandedProject) -> None:
+    spare = spare_of(spared)
+    clients = [spared.start("deploy") for _ in range(2)]
+    ends = [client.communicate(timeout=TIMEOUT_S) for client in clients]
+    pids = {pid_of(out) for out, _ in ends}
+    assert [client.returncode for client in clients] == [0, 0] and spare in pids and len(pids) == 2
 
 
 def test_who_leaves_before_the_word_to_begin_has_begun_nothing(handed: HandedProject) -> None:
