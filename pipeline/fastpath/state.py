@@ -371,7 +371,8 @@ class FastPathState:
         if self._former is None:
             return False
         former, usage, old = self._former
-        numbers, contents = array("Q", former.numbers()), list(old)
+        numbers, contents = array("Q"), list(old)
+        numbers.frombytes(former.listing[: STAMP_BYTES * former.count])
         for place, (path, sha256) in changed.items():
             entry = table.remembered(path)
             if place < 0 or entry is None or not entry.settled or entry.sha256 != sha256:
