@@ -162,6 +162,9 @@ class ActionRunner:
 
         For the thread that decides what starts: a restore is so short that handing it to another thread and waiting
         for the interpreter's lock there costs more than the restore."""
+        if action.__class__ is not Action:
+            # One of few bytes says its words anew each time, and from here on it is asked a dozen times.
+            action = Action._make(action)
         return self._guarded(action, lambda: self._settle(action, lambda refused: self._decide(action, cause, refused)))
 
     def explained(self, action: Action, cause: Cause) -> Cause:
