@@ -256,13 +256,13 @@ def test_the_early_answer_looks_at_the_evidence(evidenced: Ledger) -> None:
     hotplate = [sys.executable, "-X", "importtime", "-c", "from pipeline.fastpath import main; main()", "link"]
     root = evidenced.space.path
 
-    def imports_doit() -> bool:
+    def is_run() -> bool:
         age(root)
         env = environment(PYTHONPATH=str(Path(__file__).parents[2]))
         done = subprocess.run(hotplate, cwd=root, env=env, capture_output=True, text=True, check=True)
-        return "doit.doit_cmd" in done.stderr
+        return "pipeline.run.run" in done.stderr
 
-    assert [imports_doit() for _ in range(3)][::2] == [True, False]
+    assert [is_run() for _ in range(3)][::2] == [True, False]
     (root / "src/app.h").write_text("// only the depfile names it\n")
-    assert imports_doit() is True
+    assert is_run() is True
     assert evidenced.count == 2

@@ -198,6 +198,10 @@ def test_a_run_there_is_the_run_here(handed: HandedProject, program: str, case: 
         assert kinds[0] == kinds[1] != []
 
 
+TRIES = 5
+"""On a busy machine the service may answer too late, and a run takes place where it was asked for."""
+
+
 class Edited:
     """A project that the service knows, with an edit that it was told of. The client's process is looked at: it has to
     be the compiled one to its end, and no interpreter."""
@@ -244,9 +248,12 @@ def test_the_compiled_client_hands_an_edit_over(edited: Edited, more: str) -> No
     edited.source.write_text(edited.text + more.format("alone"))
     code, out, err = handed.run("compile", "link", alone=True, program="hotplate")
     assert not handed.was_handed(out) and (code == 0) == (more[0] == "/")
-    edited.settle()
-    edited.source.write_text(edited.text + more.format("there"))
-    code_there, out_there, err_there = handed.run("compile", "link", program=edited.compiled)
+    for _ in range(TRIES):
+        edited.settle()
+        edited.source.write_text(edited.text + more.format("there"))
+        code_there, out_there, err_there = handed.run("compile", "link", program=edited.compiled)
+        if handed.was_handed(out_there):
+            break
     assert handed.was_handed(out_there)
     assert (code_there, plain(out_there), plain(err_there)) == (code, plain(out), plain(err).replace("alone", "there"))
 
@@ -357,6 +364,12 @@ class Waiting:
     def ended(self) -> bool:
         return not Path(f"/proc/{self.child}").exists()
 
+    def give_up(self) -> None:
+        self.lock.release()
+        self.client.kill()
+        self.client.communicate()
+        eventually(self.ended)
+
     def end(self) -> tuple[int, str, str]:
         out, err = self.client.communicate(timeout=TIMEOUT_S)
         return self.client.returncode, self.out + out, err
@@ -446,14 +459,16 @@ def test_a_stopped_client_stops_its_run(waiting: Waiting) -> None:
 
 @pytest.fixture
 def waiting_compiled(edited: Edited) -> Iterator[Waiting]:
-    edited.source.write_text(f"{edited.text}// waiting\n")
-    made = Waiting(edited.handed, "compile", "link", program=edited.compiled)
+    for _ in range(TRIES):
+        edited.source.write_text(f"{edited.text}// waiting\n")
+        made = Waiting(edited.handed, "compile", "link", program=edited.compiled)
+        if is_compiled(made.client):
+            break
+        made.give_up()
+        edited.settle()
     assert is_compiled(made.client)
     yield made
-    made.lock.release()
-    made.client.kill()
-    made.client.communicate()
-    eventually(made.ended)
+    made.give_up()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
