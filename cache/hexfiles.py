@@ -153,21 +153,23 @@ class HexFiles:
         try:
             yield
         finally:
-            held, self._holds, self._held = self._held, False, -1
-            if held >= 0:
-                os.close(held)
+            with self._holding:
+                held, self._holds, self._held = self._held, False, -1
+                if held >= 0:
+                    os.close(held)
 
     def _opened_to_write(self, group: str) -> tuple[int | None, str]:
         """The fields of an `Inside`."""
         if self._holds:
-            if self._held < 0:
-                with self._holding:
-                    self._held = self._open_top(make=True) if self._held < 0 else self._held
-            try:
-                return os.open(group, _DIRECTORY, dir_fd=self._held), ""
-            except OSError:  # not made yet, or something else lies there
-                with contextlib.suppress(FileNotFoundError):  # somebody has removed `top`
-                    return _open_group(self._held, group, self), ""
+            with self._holding:
+                if self._holds:  # a thread that comes late opens `top` for itself
+                    if self._held < 0:
+                        self._held = self._open_top(make=True)
+                    try:
+                        return os.open(group, _DIRECTORY, dir_fd=self._held), ""
+                    except OSError:  # not made yet, or something else lies there
+                        with contextlib.suppress(FileNotFoundError):  # somebody has removed `top`
+                            return _open_group(self._held, group, self), ""
         return self._opened(group, True)
 
     @contextlib.contextmanager

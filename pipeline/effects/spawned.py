@@ -170,9 +170,9 @@ class Group:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         try:
             self._watchdog = _Watchdog()
+            self._end = weakref.finalize(self, self._watchdog.end)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._end = weakref.finalize(self, self._watchdog.end)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # a Ctrl-C that came meanwhile is raised here
 
     @property
     def alive(self) -> bool:

@@ -27,7 +27,7 @@ from cache.statebytes import decode, open_file
 
 TYPE_CHECKING = False  # type checkers know the name
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
 KIND = "fast path 1"
@@ -217,13 +217,16 @@ def load(path: str) -> "tuple[Snapshot, FileStamp] | None":
         return None
 
 
-def moved(snapshot: Snapshot, root: str, *, alone: bool = False) -> "list[int] | None":
+def moved(
+    snapshot: Snapshot, root: str, *, alone: bool = False, told: "Callable[[int], None] | None" = None
+) -> "list[int] | None":
     """Which of its files are not what they were (their places in the listing), None when it does not apply at all. One
     stat per path, and a second one where a file of the same directory is missing. The current directory must be `root`.
-    `alone`: this process has no other thread, so that the current directory may be another one meanwhile."""
+    `alone`: this process has no other thread, so that the current directory may be another one meanwhile. `told` is
+    called with the place of one of them while others are looked at, where that goes on beside this process."""
     if not _circumstances_agree(snapshot, root):
         return None
-    found = _helper_says(snapshot, root)
+    found = _helper_says(snapshot, root, told)
     if found is not None:
         return found
     numbers = snapshot.numbers().tolist()
@@ -261,14 +264,14 @@ def _stamp(path: bytes) -> "FileStamp | None":
     return found
 
 
-def _helper_says(snapshot: Snapshot, root: str) -> "list[int] | None":
+def _helper_says(snapshot: Snapshot, root: str, told: "Callable[[int], None] | None") -> "list[int] | None":
     """The places of the files that moved, where a compiled program of ours is there to tell."""
     if not snapshot.helper:
         return None
     from pipeline.fastpath.native_loop import ask, trusted
 
     program = trusted(snapshot.helper, stamp_of)
-    return None if program is None else ask(program, root, snapshot.count, snapshot.listing)
+    return None if program is None else ask(program, root, snapshot.count, snapshot.listing, told)
 
 
 def _circumstances_agree(snapshot: Snapshot, root: str) -> bool:
@@ -277,9 +280,10 @@ def _circumstances_agree(snapshot: Snapshot, root: str) -> bool:
     return not any(map(os.path.lexists, snapshot.absent))
 
 
-def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
+def answer(argv: "Sequence[str]", load_run: "Callable[[], None] | None" = None) -> "str | FirstLook | None":
     """What `doit` would print if it found everything up to date. When only `doit` can tell: what was looked at, or None
-    when that was nothing."""
+    when that was nothing. `load_run` is called as soon as it is certain that there will be a run, where others are
+    still looking at files."""
     selection = selection_of(argv)
     if selection is None:
         return None
@@ -293,14 +297,25 @@ def answer(argv: "Sequence[str]") -> "str | FirstLook | None":
     if text is None:
         return None
     root = os.getcwd()  # noqa: PTH109
-    places = moved(snapshot, root, alone=True)
+    is_edited = False
+
+    def told(place: int) -> None:
+        nonlocal is_edited
+        if place < snapshot.used_count:
+            from pipeline.fastpath.touched import only_touched
+
+            is_edited = not only_touched(snapshot, [place], path)
+            if is_edited and load_run is not None:
+                load_run()
+
+    places = moved(snapshot, root, alone=True, told=told)
     if places is None:
         return None
     if places:
         from pipeline.fastpath.touched import is_as_it_was
 
         look = FirstLook(root, path, stamp, snapshot, places)
-        if not is_as_it_was(look):
+        if is_edited or not is_as_it_was(look):
             return look
     return text
 
@@ -396,11 +411,17 @@ def answer_and_end() -> "FirstLook | None":
         from pipeline.effects.closed_streams import open_closed_streams
 
         open_closed_streams()
-    text = from_service(sys.argv[1:]) or answer(sys.argv[1:])
+    text = from_service(sys.argv[1:]) or answer(sys.argv[1:], _load_run)
     if not isinstance(text, str):
         return text
     end_with(text)
     return None
+
+
+def _load_run() -> None:
+    from pipeline.hotplate import load_run
+
+    load_run()
 
 
 def end_with(text: str) -> None:

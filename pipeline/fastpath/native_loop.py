@@ -23,6 +23,7 @@ VARIABLE = "HOTPLATE_NATIVE"
 PREFIX = "statloop-"
 WORTH_FILES = 1500
 """From here on the program saves more than its start costs."""
+_MOVED = b"moved "
 _MODE = 0o100500
 """A file, not a link, that nobody may write and nobody else may use."""
 
@@ -54,22 +55,22 @@ def trusted(named: "Mapping[str, FileStamp]", stamp_of: "Callable[[os.stat_resul
     return None
 
 
-def ask(program: str, root: str, count: int, listing: bytes) -> "list[int] | None":
-    """The places of the files that moved, None when the program did not say."""
+def ask(
+    program: str, root: str, count: int, listing: bytes, told: "Callable[[int], None] | None" = None
+) -> "list[int] | None":
+    """The places of the files that moved, None when the program did not say. `told` is called with the place of one
+    that is there and differs, while the program looks at others."""
     try:
-        status, output = _run([program, root, str(count), str(len(listing))], listing)
-    except OSError:
+        status, output = _run([program, root, str(count), str(len(listing))], listing, told)
+        *lines, last = output.split(b"\n")[:-1] or [b""]
+        early = [int(line[len(_MOVED) :]) for line in lines if line.startswith(_MOVED)]
+        places = [int(line) for line in lines if not line.startswith(_MOVED)]
+    except (OSError, ValueError):
         return None
-    places = output.split()
-    if status != 0 or places[-1:] != [b"checked"]:
-        return None
-    try:
-        return list(map(int, places[:-1]))
-    except ValueError:
-        return None
+    return places if status == 0 and last == b"checked" and set(early) <= set(places) else None
 
 
-def _run(argv: "list[str]", given: bytes) -> "tuple[int, bytes]":
+def _run(argv: "list[str]", given: bytes, told: "Callable[[int], None] | None") -> "tuple[int, bytes]":
     """How the program ended and what it printed. It reads all of its input before it writes. `subprocess` would take
     ten times as long to import as this takes."""
     theirs_in, ours_in = os.pipe()
@@ -92,7 +93,12 @@ def _run(argv: "list[str]", given: bytes) -> "tuple[int, bytes]":
         pass  # it ended early, and its status says how
     finally:
         os.close(ours_in)
-    while more := os.read(ours_out, 1 << 16):
-        output += more
-    os.close(ours_out)
+    try:
+        while more := os.read(ours_out, 1 << 16):
+            output += more
+            if told is not None and output.startswith(_MOVED) and b"\n" in output:
+                tell, told = told, None
+                tell(int(output[len(_MOVED) : output.index(b"\n")]))
+    finally:
+        os.close(ours_out)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), output

@@ -5,8 +5,9 @@
  *
  * The listing (SIZE bytes, COUNT files; format: `fastpath.KIND`) comes from a state file whose
  * checksum the caller has verified. Prints the places of the files that differ or are missing, one
- * per line, and then "checked". Ends with 0 if it could tell, with 2 and no "checked" if it could
- * not. Knows nothing of projects or state files; writes nothing else.
+ * per line, and then "checked". Before those come one line or a few, as soon as that is known, of a
+ * file that is there and differs: "moved PLACE". Ends with 0 if it could tell, with 2 and no
+ * "checked" if it could not. Knows nothing of projects or state files; writes nothing else.
  */
 #define _FILE_OFFSET_BITS 64
 #include <stdint.h>
@@ -24,6 +25,8 @@
 /* A process takes about as long to start as this many files to look at. */
 #define WORTH_A_PROCESS 2000
 #define MOST_PROCESSES 4
+/* What builds make. People edit other files, which are looked at first. */
+#define MADE "build/"
 
 #ifdef __APPLE__
 #define CHANGED st_ctimespec
@@ -35,16 +38,21 @@ struct stamp {
     uint64_t ctime_ns, size, inode;
 };
 
-static int is_same(const char *name, const char *wanted) {
+enum verdict { SAME, GONE, OTHER, OTHER_FILE };
+
+static enum verdict verdict_of(const char *name, const char *wanted) {
     struct stamp stamp;
     struct stat now;
     if (stat(name, &now) != 0) {
-        return 0;
+        return GONE;
     }
     memcpy(&stamp, wanted, sizeof stamp); /* the listing is not aligned */
-    return (uint64_t)now.CHANGED.tv_sec * 1000000000u + (uint64_t)now.CHANGED.tv_nsec ==
-               stamp.ctime_ns &&
-           (uint64_t)now.st_size == stamp.size && (uint64_t)now.st_ino == stamp.inode;
+    if ((uint64_t)now.CHANGED.tv_sec * 1000000000u + (uint64_t)now.CHANGED.tv_nsec ==
+            stamp.ctime_ns &&
+        (uint64_t)now.st_size == stamp.size && (uint64_t)now.st_ino == stamp.inode) {
+        return SAME;
+    }
+    return S_ISREG(now.st_mode) ? OTHER_FILE : OTHER;
 }
 
 /* All bytes of standard input, or NULL if they are not `size`. */
@@ -58,31 +66,48 @@ static char *read_listing(size_t size) {
     return data && have == size && read(0, &more, 1) == 0 ? data : NULL;
 }
 
-/* The listing, and a byte for each file that says whether it moved: all processes write there. */
+/* The listing, and a byte for each file that says whether it moved, and one more that says whether
+ * that was told: all processes write there. */
 struct work {
     const char *root, *listing;
     size_t count, size;
     char *moved;
 };
 
-/* Look at the files from `first` up to `last`; 0 when the text holds exactly `count` names. */
-static int check(const struct work *work, size_t first, size_t last) {
+/* Say at once that this file moved; 0 when that worked. Few bytes go through a pipe in one piece.
+ */
+static int tell(const struct work *work, size_t place) {
+    char text[40];
+    int size = snprintf(text, sizeof text, "moved %zu\n", place);
+    work->moved[work->count] = 1;
+    return write(1, text, (size_t)size) == size ? 0 : 2;
+}
+
+/* Look at the files from `first` up to `last`, of those that builds make, or of the others; 0 when
+ * the text holds exactly `count` names. */
+static int check_half(const struct work *work, size_t first, size_t last, int made) {
     const char *text = work->listing + work->count * sizeof(struct stamp);
     const char *end = work->listing + work->size, *stamp = work->listing;
     size_t place = 0;
     while (text < end) {
         const char *directory = text;
-        int entered = -1;
+        int entered = -1, mixed = strcmp(directory, "./") == 0;
         for (text += strlen(text) + 1; text < end && *text; text += strlen(text) + 1) {
             if (place == work->count) {
                 return 2;
             }
-            if (place >= first && place < last) {
+            if (place >= first && place < last &&
+                (strncmp(mixed ? text : directory, MADE, sizeof MADE - 1) == 0) == made) {
+                enum verdict verdict;
                 if (entered < 0) {
                     /* Through the root, because most directories are relative to it. */
                     entered = chdir(work->root) == 0 && chdir(directory) == 0;
                 }
-                work->moved[place] = !(entered && is_same(text, stamp));
+                verdict = entered ? verdict_of(text, stamp) : GONE;
+                work->moved[place] = verdict != SAME;
+                if (verdict == OTHER_FILE && !work->moved[work->count] && tell(work, place) != 0) {
+                    return 2;
+                }
             }
             place++;
             stamp += sizeof(struct stamp);
@@ -90,6 +115,11 @@ static int check(const struct work *work, size_t first, size_t last) {
         text++;
     }
     return place == work->count ? 0 : 2;
+}
+
+static int check(const struct work *work, size_t first, size_t last) {
+    int result = check_half(work, first, last, 0);
+    return result ? result : check_half(work, first, last, 1);
 }
 
 /* Look at all files, with a process for each processor as far as that is worth it; 0 if it worked.

@@ -171,10 +171,11 @@ class _Round:
         """Nobody wants the answers any more."""
         with self._changed:
             if not self._over:
-                self._is_cut = True
+                # Over first: what a lane hears of a connection that was interrupted is no answer.
+                self._is_cut = self._over = True
                 for wire in self._wires:
                     wire.interrupt()
-        self.stop()
+                self._changed.notify_all()
 
     def stop(self) -> None:
         with self._changed:

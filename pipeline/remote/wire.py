@@ -75,7 +75,7 @@ class HttpAnswer:
         encoding = self.headers.get("content-encoding", "identity").lower()
         if encoding != "identity" and not (may_be_encoded and encoding in ("gzip", "x-gzip", "deflate")):
             raise Garbled(f"the answer is encoded as {encoding[:40]!r}, which was not asked for")
-        for chunk in self._raw() if encoding == "identity" else self._inflated():
+        for chunk in self._raw() if encoding == "identity" else self._inflated(most + CHUNK):
             left -= len(chunk)
             if left < 0:
                 raise Garbled(f"the answer has more than {most} bytes")
@@ -91,10 +91,14 @@ class HttpAnswer:
                     if read > _MOST_DRAINED:
                         return
 
-    def _inflated(self) -> Iterator[bytes]:
+    def _inflated(self, most: int) -> Iterator[bytes]:
+        """`most`: bytes as they come; without end they could stand for nothing."""
         inflate = zlib.decompressobj(wbits=47)
         try:
             for chunk in self._raw():
+                most -= len(chunk)
+                if most < 0:
+                    raise Garbled("the compressed answer is longer than what it may stand for")
                 left = chunk
                 while left:
                     # A kilobyte may stand for a megabyte: the caller counts before more is made of it.
@@ -253,7 +257,8 @@ class Wire:
     def interrupt(self) -> None:
         """Have whoever waits for it see its end, on any thread. Never raises."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # Not the method of a TLS socket: that forgets its session first, and what is sent then goes out in clear.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Never raises."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.effects import spawned
 from pipeline.effects.api import Completed
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
@@ -321,3 +324,29 @@ def test_who_wakes_too_late_writes_into_no_other_file(runner: SystemProcessRunne
     finally:
         for handle in others:
             os.close(handle)
+
+
+def test_a_ctrl_c_while_a_watchdog_starts_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is raised when signals are let through again."""
+    started: list[spawned._Watchdog] = []
+    underneath = vars(spawned)["signal"]  # not `signal`: see there
+    let_through = underneath.pthread_sigmask
+
+    class Noted(spawned._Watchdog):
+        def __init__(self) -> None:
+            super().__init__()
+            started.append(self)
+
+    def interrupted(how: int, mask: Iterable[int]) -> Any:
+        found = let_through(how, mask)
+        if how == signal.SIG_SETMASK:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(spawned, "_Watchdog", Noted)
+    monkeypatch.setattr(underneath, "pthread_sigmask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Group()
+    monkeypatch.undo()
+    gc.collect()
+    assert len(started) == 1 and started[0].has_ended()

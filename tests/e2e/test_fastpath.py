@@ -198,6 +198,11 @@ def test_a_large_project_is_looked_at_by_the_compiled_loop(
     assert state_in(path).helper == built.helper
     assert built.answer("compile", "link") == NOTHING
     assert asked == [[], []], "with the state as it is, and as `answer` changes it"
+    with built.inside(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fastpath, "load", built._load_with_helper)
+        (built.root / "src/d000/u00002.c").touch()
+        assert fastpath.answer(("compile", "link"), lambda: pytest.fail("nothing is to be done")) == NOTHING
+    asked[:] = asked[:2]
     built.env["HOTPLATE_NATIVE"] = "0"
     assert built.answer("compile", "link") == NOTHING
     assert len(asked) == 2
@@ -206,6 +211,11 @@ def test_a_large_project_is_looked_at_by_the_compiled_loop(
     assert built.answer("compile", "link") is None
     assert len(asked) == 4 and len(asked[2] or ()) == 1
     assert asked[3] == asked[2]
+    loaded: list[int] = []
+    with built.inside(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fastpath, "load", built._load_with_helper)
+        assert isinstance(fastpath.answer(("compile", "link"), lambda: loaded.append(1)), FirstLook)
+    assert loaded == [1], "while the program looks on"
     # What the next `doit` narrows its work to comes from the same program.
     assert built.out("hotplate", "compile", "link") == ".  fingerprint\n.  compile\n.  link\n"
     built.settle()

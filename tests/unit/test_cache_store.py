@@ -14,6 +14,7 @@ from cache import blobs as blobs_module
 from cache.actions import MAX_CANDIDATES, ActionCache, ActionResult, OutputFile, decode_entry, encode_entry
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest, digest_bytes
+from cache.hexfiles import HexFiles
 
 HELLO = Digest("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824", 5)
 KEY = ActionKey("ab" * 32)
@@ -196,3 +197,27 @@ def test_sets_of_others_stay_when_ours_is_put_first(tmp_path: Path) -> None:
     assert cache.sets(KEY) == (theirs,)
     cache.put_first(KEY, ours)
     assert cache.sets(KEY) == (ours, theirs)
+
+
+def test_who_writes_late_uses_no_handle_of_those_who_have_ended(tmp_path: Path) -> None:
+    """A thread that has seen `top` held open, and goes on only when it is not any more."""
+    files = HexFiles(tmp_path / "top")
+    held = files.held_open()
+    held.__enter__()
+    files.write("a" * 64, b"first")
+    lock, late = files._holding, []
+
+    class Late:
+        def __enter__(self) -> None:
+            files._holding = lock
+            held.__exit__(None, None, None)
+            late.append(True)
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    files._holding = Late()  # type: ignore[assignment]
+    files.write("b" * 64, b"second")
+    assert late == [True] and files._held == -1
+    assert files.read("b" * 64, most=10) == b"second"

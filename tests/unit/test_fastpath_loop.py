@@ -225,9 +225,20 @@ def test_a_damaged_listing_is_never_found_unchanged(tmp_path: Path, helper: Path
     assert native_loop.ask(program, str(tmp_path / "nowhere"), count, text) is not None
 
 
-@pytest.mark.parametrize(
-    "script", ["exit 0", "echo checked; exit 1", "kill -9 $$", "echo 1", "echo x; echo checked", "read -r line"]
-)
+NO_ANSWERS = [
+    "exit 0",
+    "echo checked; exit 1",
+    "kill -9 $$",
+    "echo 1",
+    "echo x; echo checked",
+    "read -r line",
+    "echo moved x; echo checked",
+    "echo moved 0; echo checked",
+    "echo moved 0; echo 0",
+]
+
+
+@pytest.mark.parametrize("script", NO_ANSWERS)
 def test_no_answer_is_no_answer(tmp_path: Path, script: str) -> None:
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\n{script}\n")
@@ -236,6 +247,54 @@ def test_no_answer_is_no_answer(tmp_path: Path, script: str) -> None:
     program.chmod(0o600)
     if os.geteuid() != 0 or not os.access(program, os.X_OK):
         assert native_loop.ask(str(program), str(tmp_path), 1, bytes(200_000)) is None
+
+
+def test_what_moved_is_told_while_the_program_looks_on(tmp_path: Path) -> None:
+    """Here it does not go on before that was heard."""
+    heard = tmp_path / "heard"
+    os.mkfifo(heard)
+    program = tmp_path / "program"
+    program.write_text(
+        f"#!/bin/sh\ncat >/dev/null\necho moved 3\nread -r word <{heard}\necho 3\necho 5\necho checked\n"
+    )
+    program.chmod(0o700)
+    told: list[int] = []
+
+    def hear(place: int) -> None:
+        told.append(place)
+        heard.write_text("heard\n")
+
+    assert native_loop.ask(str(program), str(tmp_path), 6, b"", hear) == [3, 5] and told == [3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ([], []),
+        ([("src/b.c", "edit")], ["src/b.c"]),
+        ([("a", "remove"), ("src/c.c", "touch")], ["src/c.c"]),
+        ([("a", "remove")], []),
+        ([("src/deep", "edit"), ("src/deep/d", "remove")], []),
+        ([("build/a", "edit"), ("src/b.c", "edit")], ["src/b.c"]),
+    ],
+)
+def test_a_file_that_is_there_and_differs_is_told_at_once(
+    tmp_path: Path, helper: Path, changes: list[tuple[str, str]], told: list[str]
+) -> None:
+    """Files that people edit before those that builds make; not what is gone, and no directories."""
+    tree(tmp_path)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/a").write_text("a")
+    names = ["a", "build/a", "src/b.c", "src/c.c", "src/deep", "src/deep/d"]
+    files = [(name, fastpath.stamp_of((tmp_path / name).stat())) for name in names]
+    for name, kind in changes:
+        change(tmp_path / name, kind)
+    heard: list[str] = []
+    found = native_loop.ask(
+        str(helper), str(tmp_path), len(files), listing_of(files), lambda place: heard.append(names[place])
+    )
+    moved = [names[place] for place in found or ()]
+    assert heard == told and {name for name, _ in changes} <= set(moved) and set(heard) <= set(moved)
 
 
 def test_only_a_program_of_ours_is_started(

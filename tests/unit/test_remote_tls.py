@@ -20,6 +20,7 @@ from cache.remote import Remote
 from pipeline.config.schema import CacheSettings
 from pipeline.effects.clock import SystemClock
 from pipeline.remote.opening import open_remote
+from pipeline.remote.wire import Endpoint, Wire
 from tests.cache_server import CacheServer
 
 DATA = b"object " * 100_000
@@ -73,3 +74,16 @@ def test_a_certificate_that_is_not(server: CacheServer, tmp_path: Path) -> None:
     assert mine.fetch([digest_bytes(DATA)], BlobStore(tmp_path), 20.0) == frozenset()
     assert time.monotonic() - began_s < 10
     assert len(mine.notes()) == 1 and "certificate verify failed" in mine.notes()[0]
+
+
+def test_an_interrupted_connection_sends_nothing_in_clear(server: CacheServer, tmp_path: Path) -> None:
+    """By whoever has not seen yet that it was."""
+    context = ssl.create_default_context(cafile=str(tmp_path / "pem"))
+    clock = SystemClock()
+    endpoint = Endpoint("127.0.0.1", server.server_address[1], tls=True)
+    wire = Wire(endpoint, clock.now_s, clock.now_s() + 20.0, context)
+    wire.interrupt()
+    with pytest.raises(OSError):
+        wire.send(b"Authorization: secret")
+    assert isinstance(wire._socket, ssl.SSLSocket) and wire._socket.version() is not None
+    wire.close()

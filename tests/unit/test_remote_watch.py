@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,7 +17,8 @@ from cache.actions import ActionResult, OutputFile
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, digest_bytes
 from cache.remote import RemoteCounts
-from pipeline.remote import http_cache, rounds
+from pipeline.remote import http_cache, rounds, wire
+from pipeline.remote.wire import Garbled, HttpAnswer, Wire
 from tests.cache_server import CacheServer
 from tests.unit.test_remote_http import DATA, DIGEST, KEY, RESULT, answer, client, filled, silence
 
@@ -194,3 +196,35 @@ def test_a_rate_that_only_entries_tell_is_known_when_they_are_slow(server: Cache
     mine = client(server, now_s=lambda: time.monotonic() + ahead_s)
     mine.find(KEYS[:10], blobs, NotedRound())
     assert 0 < mine.speed().bytes_per_s < 256 * 10 / 0.5
+
+
+def test_what_is_heard_of_an_interrupted_connection_is_no_answer() -> None:
+    """A lane that sees the end of one asks whether the round is over, at once."""
+    one = rounds._Round([], 1.0, 1)
+    heard: list[bool] = []
+
+    class Interrupted:
+        def interrupt(self) -> None:
+            heard.append(one.is_over)
+
+    one.uses(cast(Wire, Interrupted()), now=True)
+    one.cut()
+    assert heard == [True] and one.result(0.0).unwanted == 0
+
+
+def test_compressed_nothing_without_end_is_not_read_to_its_end() -> None:
+    """Empty blocks of deflate, which no count of what they stand for bounds."""
+    blocks = b"\0\0\0\xff\xff" * 2000
+    read = 0
+
+    class Endless:
+        def some(self, most: int) -> bytes:
+            nonlocal read
+            data = blocks[:most] if read else gzip.compress(b"")[:10] + blocks[: most - 10]
+            read += len(data)
+            assert read < 10 * len(DATA) + 10 * wire.CHUNK
+            return data
+
+    answer = HttpAnswer(cast(Wire, Endless()), 200, {"content-encoding": "gzip"}, False)
+    with pytest.raises(Garbled, match="longer than what it may stand for"):
+        answer.body(len(DATA), may_be_encoded=True)
