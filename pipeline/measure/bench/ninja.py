@@ -199,6 +199,7 @@ class _NinjaCases:
         ninja afterwards."""
         trees, values = self._trees, iter(range(1, 1000))
         for tree in (self._ours, self._theirs):
+            trees.make(tree)  # not through ccache, which finds objects of other units in the place of some of these
             trees.with_options(tree)
             trees.at(tree, *(DOIT if tree is self._ours else self._ninja))
 
