@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from pipeline.engine.build_log import record_name
 from pipeline.engine.workspace import Workspace
@@ -45,6 +45,19 @@ def each_used_file(workspace: Workspace) -> Iterator[tuple[str, str] | None]:
         if id(discovered) not in seen:
             seen.add(id(discovered))
             yield from discovered
+
+
+def read_of(workspace: Workspace, paths: Container[str]) -> set[str]:
+    """Those of these paths that actions read."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    for action in workspace.graph.order:
+        found.update([path for path in action.inputs if path in paths])
+        discovered = workspace.records.discovered(record_name(action))
+        if id(discovered) not in seen:
+            seen.add(id(discovered))
+            found.update([path for path, _ in discovered if path in paths])
+    return found
 
 
 def looked_at(workspace: Workspace) -> dict[str, str] | None:

@@ -62,6 +62,14 @@ class _Directory:
     def writer(self) -> DepsWriter:
         return DepsWriter(self.deps.paths, empty=self.deps.size == 0)
 
+    @cached_property
+    def has_deps(self) -> bool:
+        """Does `.ninja_deps` hold anything, without reading it?"""
+        try:
+            return (self.place / logs.DEPS_NAME).stat().st_size > len(logs.DEPS_HEAD)
+        except OSError:
+            return False
+
     @property
     def version(self) -> int:
         return self.log.version or self._version
@@ -136,6 +144,14 @@ class NinjaLedger:
         if statement.generator:
             return _mtime_ns(self._resolve(statement.located(name)))
         return self._directory(statement).known.get(name, (0, 0))[0]
+
+    def is_there(self, statement: Statement) -> bool:
+        """Does ninja's log speak of it, and is there one of what statements read, if this one needs that?"""
+        with self._lock:
+            directory = self._directory(statement)
+            if not statement.generator and any(name not in directory.log.entries for name in statement.names):
+                return False
+            return not statement.deps or directory.has_deps
 
     def is_told(self, action: Action, newest: int) -> bool:
         """Does ninja know that a statement is up to date that needs nothing newer than that?"""

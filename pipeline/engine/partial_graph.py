@@ -54,7 +54,7 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
     after: dict[int, tuple[int, ...]] = {}
     for place, action in enumerate(order):
         alone = (place,)
-        for path in (*action.inputs, *action.outputs):
+        for path in dict.fromkeys((*action.inputs, *action.outputs)):
             _use(users, path, alone)
         observed = records.discovered(record_name(action))
         sets.setdefault(id(observed), (observed, []))[1].append(place)

@@ -38,8 +38,8 @@ def put_back(look: FirstLook, selection: tuple[str, ...]) -> str | None:
 
 
 def _wanted(look: FirstLook, stages: Sequence[str]) -> list[GoneOf]:
-    """The statements of which something is gone, in the order in which they are made, and those that make the manifest,
-    without a stage. Raises LeftToARun."""
+    """The statements of which something is gone, in the order in which they are made, and without a stage all others.
+    Raises LeftToARun."""
     saved, _ = statefile.load(Path(look.root, look.path).with_suffix(".usage"), USAGE_KIND)
     if saved is None or saved[0] != look.snapshot.token:
         raise LeftToARun
@@ -64,6 +64,8 @@ def _wanted(look: FirstLook, stages: Sequence[str]) -> list[GoneOf]:
             found.append(GoneOf(name, stage, makes, statement))
             concerned.append(after)
             moved.difference_update(makes)
+        elif statement is not None:
+            found.append(GoneOf(name, "", makes, statement))
     if len(gone) + len(generators) < len(rows):
         concerned += [users[place] for place in moved]
         if any(some is None or not gone.union(generators).issuperset(some) for some in concerned):
@@ -105,7 +107,11 @@ class _PuttingStatementsBack(PuttingBack):
         paths = self._look.snapshot.paths_at([n for n in self._moved if n >= self._look.snapshot.used_count])
         files_beside = [place for place, path in paths.items() if os.path.isfile(path)]  # noqa: PTH113
         snapshot = self._again(self._look.snapshot, files_beside)
-        generators = [one for one in wanted if not one.stage]
+        there = [(one, one.statement) for one in wanted if not one.stage and one.statement is not None]
+        # A log that is lost would look as if it were there when what is put back is written into it.
+        if not all(self._ledger.is_there(statement) for _, statement in there):
+            raise LeftToARun
+        generators = [one for one, statement in there if statement.generator]
         gone = [one for one in wanted if one.stage]
         written = self._as_they_were(generators, gone)
         with self._store_lock.shared():

@@ -309,11 +309,14 @@ class FastPathState:
         facts: Mapping[str, Any],
         usage: Callable[[Sequence[str]], bytes],
         helper: Callable[[int], Mapping[str, FileStamp] | None] = lambda count: None,
+        read: Callable[[Container[str]], Iterable[str]] = lambda paths: (),
     ) -> bool:
         """Write the state. `used` is (path of a key, SHA-256 of what the run used of it), None where that cannot be
         told; `made` are those that actions make, None for all; `usage` is asked about those of them that nothing else
-        depends on; `helper` gives the compiled loop for so many files, where there is one. False when something moved
-        meanwhile or is too young to be believed; then there is none, and the next run answers by itself."""
+        depends on; `helper` gives the compiled loop for so many files, where there is one; `read` says which of these
+        paths of keys actions read: where `made` is all, such a one that else matters to more, too, is not answered for
+        when it was only touched. False when something moved meanwhile or is too young to be believed; then there is
+        none, and the next run answers by itself."""
         absent = [self._short(path) for path in watched.absent]
         others: dict[str, FileStamp] = {}
         for path, listed in watched.listed.items():
@@ -341,9 +344,13 @@ class FastPathState:
         # In one file these would be read by every warm run; the token says that all are of one run.
         token = os.urandom(8).hex()
         keys, paths, numbers, contents = files.listed()
-        count, rest = len(paths), sorted(others, key=posixpath.dirname)
+        count, rest, elsewhere = len(paths), sorted(others, key=posixpath.dirname), files.elsewhere
         del files
-        contents += self._contents_of(rest, others, watched)
+        unread = {elsewhere[path] for path in read(elsewhere)} if made is None and elsewhere else set[str]()
+        contents += [
+            b"" if path in unread else content
+            for path, content in zip(rest, self._contents_of(rest, others, watched), strict=True)
+        ]
         environment = tuple((name, os.environ.get(name)) for name in (*ENVIRONMENT, *watched.variables))
         try:
             numbers.extend(itertools.chain.from_iterable(others[path] for path in rest))

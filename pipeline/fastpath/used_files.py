@@ -30,6 +30,8 @@ class UsedFiles:
     ) -> None:
         self._table, self._made, self._others, self._short = table, made, others, short
         self._taken: set[str] = set()
+        self.elsewhere: dict[str, str] = {}
+        """What went to `others`: what keys call it -> its path there."""
         self._odd: dict[str, int] = {}
         """Those whose key says another path -> place."""
         self._keys: list[str] = []
@@ -51,9 +53,12 @@ class UsedFiles:
         stamp = (ctime_ns if os.name == "posix" else mtime_ns, size, inode)
         if short in self._others:
             self._others[short] = stamp  # it matters to more than the actions that name it so
+            self.elsewhere[path] = short
         elif short in self._odd or (short != path and short in self._taken):
-            self._dropped.add(self._odd[short] if short in self._odd else self._shorts.index(short))
+            dropped = self._odd[short] if short in self._odd else self._shorts.index(short)
+            self._dropped.add(dropped)
             self._others[short] = stamp
+            self.elsewhere |= {self._keys[dropped]: short, path: short}
         else:
             if short != path:
                 self._odd[short] = len(self._keys)

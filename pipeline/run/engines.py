@@ -17,7 +17,7 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.build_log import Saved, load_lazily, load_saved
 from pipeline.engine.engine import Engine
-from pipeline.engine.facts import each_used_file, looked_at, shadow_directories
+from pipeline.engine.facts import each_used_file, looked_at, read_of, shadow_directories
 from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.fastpath import PUT_BACK, FileStamp
@@ -149,8 +149,8 @@ class Engines:
         index = partial(usage_index, engine.workspace)
         # A file that was only touched moves its users as ninja sees them: they get new times by a run.
         unread = None if self._project.config.is_ninja else engine.graph.producer
-        used = each_used_file(engine.workspace)
-        if self._fastpath.record(engine.table, used, unread, watched, facts, index, self._helper):
+        used, read = each_used_file(engine.workspace), partial(read_of, engine.workspace)
+        if self._fastpath.record(engine.table, used, unread, watched, facts, index, self._helper, read):
             engine.workspace.save_rows()  # for the edit that is next
 
     def _put_back_facts(self) -> dict[str, Any]:

@@ -64,6 +64,14 @@ rule copy
 build copied: copy {root}/options.txt
 default copied
 """
+ANOTHER = """
+build another.o: cc {root}/util.c
+default another.o
+"""
+NEEDS_MANIFEST = """
+build another.o: cc {root}/util.c | build.ninja
+default another.o
+"""
 
 
 class Statements:
@@ -210,6 +218,44 @@ def test_ninja_would_make_the_manifest_again(tmp_path: Path) -> None:
         space.write("options.txt", (space.root / "options.txt").read_text())
 
     assert not space.is_put_back(change)
+
+
+@pytest.mark.parametrize(
+    "names", [("app", ".ninja_log"), ("main.o", "app", ".ninja_deps"), ("main.o", "app", ".ninja_log", ".ninja_deps")]
+)
+def test_a_log_is_lost_that_speaks_of_what_is_there(tmp_path: Path, names: tuple[str, ...]) -> None:
+    assert not Statements(tmp_path, ANOTHER).is_put_back(lambda space: _gone(space, *names))
+
+
+def test_logs_without_a_line_about_what_is_there(tmp_path: Path) -> None:
+    space = Statements(tmp_path, ANOTHER)
+
+    def change(space: Statements) -> None:
+        _gone(space, "main.o", "app")
+        (space.out / ".ninja_log").write_bytes((space.out / ".ninja_log").read_bytes().partition(b"\n")[0] + b"\n")
+        (space.out / ".ninja_deps").write_bytes(b"")
+
+    assert not space.is_put_back(change)
+
+
+def test_logs_are_lost_with_all_that_they_speak_of(tmp_path: Path) -> None:
+    everything = ("main.o", "deep/util.o", "libutil.a", "app", ".ninja_log", ".ninja_deps")
+    assert Statements(tmp_path).is_put_back(lambda space: _gone(space, *everything))
+
+
+@pytest.mark.parametrize("names", [(), ("another.o",), ("app",), ("main.o", "another.o", "app")])
+def test_a_manifest_that_a_statement_needs_was_written_anew(tmp_path: Path, names: tuple[str, ...]) -> None:
+    def change(space: Statements) -> None:
+        next_tick()
+        if names:
+            _gone(space, *names)
+        space.write("out/build.ninja", space.manifest)
+
+    assert not Statements(tmp_path, NEEDS_MANIFEST).is_put_back(change)
+
+
+def test_a_manifest_that_a_statement_needs_is_configured_anew(tmp_path: Path) -> None:
+    assert not Statements(tmp_path, NEEDS_MANIFEST).is_put_back(_configured_anew)
 
 
 def test_a_command_of_which_nobody_knows_what_it_reads(tmp_path: Path) -> None:

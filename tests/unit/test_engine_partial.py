@@ -71,6 +71,12 @@ def test_a_source_of_stage_link_is_left_to_the_whole_graph(space: EngineSpace) -
     assert Indexed(space).after("app.ld") is None
 
 
+def test_a_path_that_an_action_names_more_than_once_is_one_use(space: EngineSpace) -> None:
+    again = ("inc/a.h",) * (MANY + 1)
+    space.change = lambda a: a._replace(inputs=(*a.inputs, *again)) if a.name == "compile src/a.c" else a
+    assert Indexed(space).names("inc/a.h") == ["compile src/a.c", "compile src/b.c", *LINKED]
+
+
 def test_what_a_moved_generator_makes_concerns_its_users(space: EngineSpace) -> None:
     actions = space.actions
 

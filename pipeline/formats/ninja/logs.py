@@ -24,7 +24,7 @@ from pipeline.formats.ninja.hashes import murmur64, rapidhash
 
 LOG_NAME, DEPS_NAME = ".ninja_log", ".ninja_deps"
 LOG_VERSIONS = (5, 6, 7)
-_DEPS_HEAD = b"# ninjadeps\n" + struct.pack("<I", 4)
+DEPS_HEAD = b"# ninjadeps\n" + struct.pack("<I", 4)
 _MOST_RECORD = (1 << 19) - 1
 _DEPS_BIT = 0x8000_0000
 
@@ -111,12 +111,12 @@ class DepsLog(NamedTuple):
 
 def parse_deps(data: bytes) -> DepsLog:
     """The deps log up to its first damage."""
-    if not data.startswith(_DEPS_HEAD):
+    if not data.startswith(DEPS_HEAD):
         return DepsLog([], {}, 0)
     paths: list[str] = []
     known: set[str] = set()
     found: dict[int, tuple[int, ...]] = {}  # later records of an output replace earlier ones
-    at = len(_DEPS_HEAD)
+    at = len(DEPS_HEAD)
     while at + 4 <= len(data):
         (head,) = struct.unpack_from("<I", data, at)
         size = head & ~_DEPS_BIT
@@ -154,7 +154,7 @@ class DepsWriter:
         """What `output` read. `b""` when that is more than a log takes."""
         if 4 * (3 + len(deps.inputs)) > _MOST_RECORD:
             return b""
-        parts = [_DEPS_HEAD] if self._empty else []
+        parts = [DEPS_HEAD] if self._empty else []
         self._empty = False
         for path in (output, *deps.inputs):
             if path not in self._numbers:
