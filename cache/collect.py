@@ -35,6 +35,9 @@ ROUND_S = 0.01
 """Of removing, before it is asked again whether a build wants in."""
 _FIRST, _LEAST, _MOST = 32, 16, 2048
 _WORKERS = 16
+"""On ext4 with `discard` and no journal, to remove a file that has reached the disk is one discard that is waited for:
+0.5 to 2 ms alone, 0.13 to 0.24 ms among sixteen, hardly less among 64. The order of the files changes nothing, and
+`find -delete` waits as well."""
 _EACH = 8
 """Files of one directory that a worker is given: to hand over one costs more than to remove it, and who removes others
 from the same directory at the same time only waits."""
