@@ -71,7 +71,7 @@ def read_file(path: str, size: int = -1, *, most: int = MOST, follow: bool = Tru
         while blocks[-1] and total not in (size, status.st_size) and total <= most:
             blocks.append(os.read(handle, max(status.st_size + 1 - total, _BLOCK)))
             total += len(blocks[-1])
-        return blocks[0] if len(blocks) < 3 else b"".join(blocks)
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
     finally:
         os.close(handle)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 STAGE_WORDS = frozenset({"fingerprint", "compile", "link", "verify-flash", "reflash", "reattach", "ttfb", "deploy"})
+HOST_WORDS = frozenset({"fingerprint", "compile", "link"})
 PRELOADED = ("pipeline.service.runner", "pipeline.editor.standby")
 """What a process that has loaded everything already was started as."""
 START_S = 0.5
@@ -50,7 +51,14 @@ def hand_over(program: str, argv: "Sequence[str]") -> None:
         return
     link = _begun(f"{directory}/{RUNNER_SOCKET}", question)
     if link is not None:
+        link.writes = may_write(argv)
         link.wait()
+
+
+def may_write(argv: "Sequence[str]") -> bool:
+    """Could this command line write flash? Not where it names nothing but host stages and options."""
+    words = [word for before, word in zip(["", *argv], argv, strict=False) if before != "--profile" and word[:1] != "-"]
+    return not words or not HOST_WORDS.issuperset(words)
 
 
 def _may_be_another() -> bool:
@@ -144,6 +152,8 @@ class RunElsewhere:
 
     def __init__(self, connection: "Any") -> None:
         self.pid = 0
+        self.writes = True
+        """May it write flash? If not, what is written in this project now is another run's."""
         self._connection = connection
         self._data = b""
         self._lock: Any = None
@@ -184,7 +194,7 @@ class RunElsewhere:
         os._exit(code)
 
     def _forward(self, number: int, _: "Any") -> None:
-        if number == _signal.SIGINT and not self._may_interrupt():
+        if number == _signal.SIGINT and self.writes and not self._may_interrupt():
             self._detach()
         wanted = _signal.SIGSTOP if number == _signal.SIGTSTP else number
         self._say(SIGNAL, b"%d" % wanted)

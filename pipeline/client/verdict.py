@@ -58,8 +58,17 @@ def asked(fields: "Sequence[bytes]") -> "tuple[Sequence[bytes], Sequence[bytes],
     end = 5 + int(fields[4])
     if len(fields) < end:
         return None
-    pairs = (field.partition(b"=") for field in fields[end:])
-    return fields[1:4], fields[5:end], {name: value for name, _, value in pairs}
+    return fields[1:4], fields[5:end], variables(fields[end:])
+
+
+def variables(pairs: "Sequence[bytes]") -> "dict[bytes, bytes]":
+    """What Python's `os.environb` holds in a process that was given these."""
+    found: dict[bytes, bytes] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition(b"=")
+        if equals:
+            found.setdefault(name, value)
+    return found
 
 
 def service_says(directory: str, argv: "Sequence[str]") -> "str | tuple[tuple[int, ...], list[int]] | None":

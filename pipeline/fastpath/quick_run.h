@@ -51,10 +51,21 @@ static int by_text(const void *one, const void *other) {
     return strcmp(*(char *const *)one, *(char *const *)other);
 }
 
+/* Would the interpreter make each place named there of its own directory, which is not the
+ * runner's? */
+static int is_relative(const char *places) {
+    int relative = *places && *places != '/'; /* nothing at all is as if it were not set */
+    for (; *places; places++) {
+        relative |= *places == ':' && places[1] != '/';
+    }
+    return relative;
+}
+
 /* Who asks: as `handoff.described` has it, and for the rest whatever the runner is. */
 static char *put_who(char *at, const char *end) {
     static const char *const changing[] = {
-        "PYTHONIOENCODING=", "PYTHONUTF8=", "PYTHONCOERCECLOCALE=", "PYTHONINSPECT="};
+        "PYTHONIOENCODING=", "PYTHONUTF8=", "PYTHONCOERCECLOCALE=", "PYTHONINSPECT=",
+        "PYTHONSAFEPATH="};
     char *own[MOST_VARIABLES], **pair;
     size_t count = 0, n;
     for (pair = environ; *pair; pair++) {
@@ -64,7 +75,8 @@ static char *put_who(char *at, const char *end) {
                     return NULL;
                 }
             }
-            if (count == MOST_VARIABLES) {
+            if (count == MOST_VARIABLES ||
+                (strncmp(*pair, "PYTHONPATH=", 11) == 0 && is_relative(*pair + 11))) {
                 return NULL;
             }
             own[count++] = *pair;

@@ -27,6 +27,7 @@ from cache.fileclock import filesystem_now_ns
 from pipeline.client.handoff import interpreter
 from pipeline.client.protocol import FrameReader, ProtocolError
 from pipeline.client.run_frame import COMPILED, DETACH, ENDED, REFUSED, SIGNAL, STARTED, frame, unpack
+from pipeline.client.verdict import variables
 from pipeline.fastpath import FileStamp, stamp_of
 from pipeline.service.preload import preload
 from pipeline.service.runner_child import HandedRun, become, run
@@ -183,10 +184,15 @@ class Runner:
             child = spare.pid
         else:
             parent = os.getpid()
-            child = os.fork()
-            if child == 0:
+            forked = _fork()
+            if forked is None:
+                link.say(REFUSED, b"no process to be had")
+                self._forget(link)
+                return None
+            if forked == 0:
                 self._become_child(link, parent)
                 return self._handed(groups, link.descriptors, since_ns)
+            child = forked
         link.child = child
         self._children[child] = link
         for descriptor in link.descriptors:
@@ -197,14 +203,13 @@ class Runner:
 
     def _handed(self, groups: Sequence[Sequence[bytes]], descriptors: Sequence[int], since_ns: int) -> HandedRun:
         who, place, argv, path, streams, _, environment = groups
-        pairs = (pair.partition(b"=") for pair in environment)
         beside = self._path[1:] if _is_compiled(who) else []
         return HandedRun(
             [os.fsdecode(word) for word in place],
             [os.fsdecode(word) for word in argv],
             [*(os.fsdecode(word) for word in path), *beside],
             [os.fsdecode(word) for word in streams],
-            {name: value for name, _, value in pairs},
+            {name: value for name, value in variables(environment).items() if name},  # which no process can set
             tuple(descriptors),
             since_ns,
         )
@@ -215,9 +220,16 @@ class Runner:
         if self._over:
             return None
         self._end_spares([root], most=MOST_SPARES - 1)
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            return None
         parent = os.getpid()
-        child = os.fork()
+        child = _fork()
+        if child is None:
+            ours.close()
+            theirs.close()
+            return None
         if child:
             theirs.close()
             self._spares[root] = Spare(root, child, ours, self._now_s())
@@ -227,7 +239,7 @@ class Runner:
         found = wait_as_spare(root, theirs)
         groups = None if found is None else unpack(found[0][1:])
         if found is None or groups is None:
-            os._exit(0)
+            os._exit(1)
         theirs.close()
         return self._handed(groups, found[1], int(found[0][0]))
 
@@ -382,6 +394,14 @@ def _peer(connection: socket.socket) -> int | None:
     except OSError:
         return None
     return pid if uid == os.getuid() else None
+
+
+def _fork() -> int | None:
+    """As `os.fork`; None where the machine has no room for another process, which must not end the runs under way."""
+    try:
+        return os.fork()
+    except OSError:
+        return None
 
 
 def _kill(child: int, number: int) -> None:

@@ -74,10 +74,10 @@ def own_pages() -> None:
 
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in Path("/proc/self/maps").read_bytes().splitlines():
         area, rights, _, _, inode, *name = line.split()
-        if rights == "rw-p" and inode == "0" and name != ["[stack]"]:
-            first, end = (int(number, 16) for number in area.split("-"))
+        if rights == b"rw-p" and inode == b"0" and name != [b"[stack]"]:
+            first, end = (int(number, 16) for number in area.split(b"-"))
             madvise(first, end - first, _POPULATE_WRITE)
 
 
@@ -99,9 +99,11 @@ def wait_as_spare(root: str, link: socket.socket) -> tuple[list[bytes], list[int
             if not more:
                 return None
             data += more
+        if not head or len(descriptors) != _DESCRIPTORS:
+            return None
         link.sendall(TAKEN)
     except OSError:
         return None
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
-    return (bytes(data).split(b"\0"), descriptors) if head and len(descriptors) == _DESCRIPTORS else None
+    return bytes(data).split(b"\0"), descriptors

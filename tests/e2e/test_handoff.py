@@ -420,6 +420,25 @@ def test_ctrl_c_during_a_write_ends_the_view_only(waiting: Waiting) -> None:
     assert len(waiting.reports() - waiting.before) == 1
 
 
+def test_ctrl_c_ends_a_run_of_host_stages_whoever_writes(handed: HandedProject) -> None:
+    """What is written is another run's."""
+    source = handed.space.file("firmware/core/main.c")
+    before = source.read_text()
+    source.write_text(f"{before}// host stages\n")
+    waiting = Waiting(handed, "compile", "link")
+    try:
+        with written(waiting):
+            waiting.client.send_signal(signal.SIGINT)
+            code, out, err = waiting.end()
+            assert code in (130, -signal.SIGINT) and "goes on" not in err, (code, out, err)
+            eventually(waiting.ended)
+    finally:
+        waiting.lock.release()
+        waiting.client.kill()
+        waiting.client.communicate()
+        source.write_text(before)
+
+
 @pytest.mark.parametrize("writing", [True, False])
 def test_a_killed_client_takes_its_run_with_it_unless_flash_is_written(waiting: Waiting, writing: bool) -> None:
     with written(waiting) if writing else contextlib.nullcontext():

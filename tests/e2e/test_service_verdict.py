@@ -332,6 +332,7 @@ ALL_ALIKE = {
     "C.UTF-8": {"LANG": "C.UTF-8"},
     "C for characters": {"LC_CTYPE": "C", "LANG": "C.UTF-8"},
     "more of Python's": {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "3", "PYTHONA": "\udc80"},
+    "absolute places": {"PYTHONPATH": "OURS:/opt"},
 }
 ONLY_THE_SCRIPT = {
     "C for all": {"LC_ALL": "C"},
@@ -339,6 +340,10 @@ ONLY_THE_SCRIPT = {
     "another encoding": {"PYTHONIOENCODING": "latin-1"},
     "another mode": {"PYTHONUTF8": "0"},
     "half buffered": {"PYTHONUNBUFFERED": "0"},
+    "a relative place": {"PYTHONPATH": "OURS:src"},
+    "a relative place first": {"PYTHONPATH": "src:OURS"},
+    "an empty place": {"PYTHONPATH": "OURS:"},
+    "nothing of the script's directory": {"PYTHONSAFEPATH": "1"},
 }
 LOCALE = ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONIOENCODING")
 
@@ -351,7 +356,8 @@ def test_both_clients_hand_over_the_same(
     liar = Liar(runtime, encode_verdict(b"look", b"files moved", b"1 2 3", b"0"), close=True)
     runner = ReluctantRunner(runtime)
     env = {name: value for name, value in project.env.items() if name not in LOCALE}
-    env |= {**ALL_ALIKE, **ONLY_THE_SCRIPT}.get(where, {})
+    more = {**ALL_ALIKE, **ONLY_THE_SCRIPT}.get(where, {})
+    env |= {name: value.replace("OURS", env["PYTHONPATH"]) for name, value in more.items()}
     main, other = pty.openpty() if where == "a terminal" else (-1, subprocess.DEVNULL)
     wanted = 1 if where in ONLY_THE_SCRIPT else 2
     for n in range(100):  # this machine may be too busy for the deadline

@@ -11,6 +11,8 @@ import pytest
 from cache import ahead, statebytes, statefile
 from pipeline.engine.build_log import BuildRecords, Record, decode_long
 from pipeline.engine.inputs import Command
+from pipeline.fastpath import DIRECTORY, KIND, USAGE_KIND, touched
+from pipeline.run.ahead import decode_ahead
 
 
 @pytest.fixture
@@ -85,3 +87,13 @@ def test_a_file_that_is_written_anew_is_read(values: ahead.ValuesAhead, tmp_path
     statefile.save(path, "things 1", "behind")
     assert statefile.load(path, "things 1") == ("behind", "")
     assert values.given == 0
+
+
+def test_an_odd_state_costs_only_time(tmp_path: Path) -> None:
+    """Of the right kind, whole, and of another shape."""
+    directory = tmp_path / DIRECTORY
+    directory.mkdir(parents=True)
+    statefile.save(directory / "-.state", KIND, 7)
+    statefile.save(directory / "-.usage", USAGE_KIND, (1,))
+    statefile.save(directory / f"-{touched.SUFFIX}", touched.KIND, {})
+    decode_ahead(str(tmp_path))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.durable import Busy, FileLock, write_atomic
+from cache.durable import Busy, FileLock, read_file, write_atomic
 
 
 def test_write_atomic_makes_directories_and_replaces(tmp_path: Path) -> None:
@@ -81,3 +81,13 @@ def current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@pytest.mark.parametrize("most", [1, 3, 5, 9, 10, 11])
+def test_a_file_system_that_gives_less_than_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda handle, size: read(handle, min(size, most)))
+    assert read_file(str(tmp_path / "file")) == b"0123456789"

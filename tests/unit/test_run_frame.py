@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.client.handoff import is_worth_it
+from pipeline.client.handoff import is_worth_it, may_write
 from pipeline.client.protocol import FrameReader
-from pipeline.client.run_frame import GROUPS, frame, pack, unpack
+from pipeline.client.run_frame import GROUPS, REFUSED, frame, pack, unpack
+from pipeline.client.verdict import QUESTION, asked
 
 words = st.lists(st.binary(max_size=12).map(lambda data: data.replace(b"\0", b"")), max_size=4)
 
@@ -62,6 +64,29 @@ def test_what_is_no_run_is_refused(bad: list[bytes]) -> None:
 )
 def test_which_command_lines_are_handed_over(argv: list[str], worth: bool) -> None:
     assert is_worth_it(argv) == worth
+
+
+@pytest.mark.parametrize(
+    ("argv", "may"),
+    [
+        ([], True),
+        (["--json"], True),
+        (["deploy"], True),
+        (["compile", "link"], False),
+        (["link", "--profile", "deploy", "--json"], False),
+        (["link", "--profile=release"], False),
+        (["link", "reflash:bench"], True),
+        (["compile", "my-task"], True),
+    ],
+)
+def test_which_command_lines_may_write_flash(argv: list[str], may: bool) -> None:
+    assert may_write(argv) == may
+
+
+def test_a_question_has_the_environment_that_python_would_have() -> None:
+    odd = [b"A=1", b"no value", b"A=2", b"B=x=y"]
+    found = asked([QUESTION, b"/root", b"3", b"/prefix", b"1", b"compile", *odd])
+    assert found is not None and found[2] == {b"A": b"1", b"B": b"x=y"}
 
 
 # --- a runner, without a fork -----------------------------------------------------------------
@@ -121,3 +146,32 @@ if sys.platform == "linux":
     def test_nobody_for_ten_minutes_ends_it(idle: IdleRunner) -> None:
         idle.now_s = 600.1
         assert idle.runner._once() is None and idle.runner._over
+
+    # --- where the machine has no room for another process ------------------------------------
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "not now")
+
+    def open_handles() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    @pytest.mark.parametrize("call", ["fork", "socketpair"])
+    def test_no_room_for_a_spare_is_no_spare(idle: IdleRunner, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+        monkeypatch.setattr(os if call == "fork" else socket, call, no_room)
+        before = open_handles()
+        assert idle.runner._prepare("/project") is None
+        assert not idle.runner._spares and open_handles() == before
+
+    def test_no_room_for_a_run_leaves_it_to_its_client(idle: IdleRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+        runner, link = idle.runner, idle.link
+        runner._links[link.connection.fileno()] = link
+        monkeypatch.setattr(runner, "_why_not", lambda *_: "")
+        monkeypatch.setattr(os, "fork", no_room)
+        assert runner._start(link, fields(pack([], [b"/project"], [], [], [], [], []))) is None
+        assert fields(idle.ours.recv(1 << 12))[0] == REFUSED
+        assert not runner._links and not runner._children and not link.descriptors
+
+    def test_an_environment_is_what_python_makes_of_it(idle: IdleRunner) -> None:
+        odd = [b"A=1", b"no value", b"A=2", b"=C:=C:\\", b"B=x=y", b"EMPTY="]
+        handed = idle.runner._handed([[], [], [], [], [], [], odd], (), 0)
+        assert handed.environment == {b"A": b"1", b"B": b"x=y", b"EMPTY": b""}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from pipeline.service import spare
 
 CODE = """if True:
     import os, resource
@@ -36,3 +41,28 @@ def test_a_waiting_child_copies_its_pages_once() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     faults = dict(line.split() for line in done.stdout.splitlines())
     assert int(faults["False"]) >= 4000 and int(faults["True"]) < 400, done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the runner needs /proc")
+@pytest.mark.parametrize("count", [3, 4])
+def test_only_a_whole_run_is_said_to_be_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int) -> None:
+    """Whoever reads that it is taken tells the client that it has begun."""
+    monkeypatch.setattr(spare, "own_pages", lambda: None)
+    ours, theirs = socket.socketpair()
+    data, null = b"1\0run 1", os.open(os.devnull, os.O_RDONLY)
+    socket.send_fds(ours, [len(data).to_bytes(8, "big") + data], [null] * count)
+    found = spare.wait_as_spare(str(tmp_path), theirs)
+    theirs.close()
+    assert ours.recv(9) == spare.READY + (spare.TAKEN if count == 4 else b"")
+    assert (found is not None) == (count == 4)
+    for handle in (null, *(found[1] if found else ())):
+        os.close(handle)
+    ours.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_mapped_files_of_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps.write_bytes(b"1000-2000 r--p 00000000 08:01 7    /lib/\xff\xc2\x85.so\n")
+    monkeypatch.setattr(spare, "Path", lambda _: maps)
+    spare.own_pages()
