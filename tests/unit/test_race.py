@@ -49,7 +49,9 @@ class ScriptedRemote:
         self.known = RemoteSpeed()
         self.find_by: Callable[[Sequence[str], Callable[[str], None]], None] = at_once
         self.fetch_by: Callable[[Sequence[str], Callable[[str], None]], None] = at_once
-        self.ended = threading.Event()
+        self._mine = threading.local()
+        self.newest = threading.Event()
+        """Is the round that was asked for last at its end?"""
         """The engine has no use for the round any more."""
         self.receive: Callable[[str, int], None] = lambda name, size: None
         """More of a blob that is not whole yet: (name, size)."""
@@ -102,10 +104,16 @@ class ScriptedRemote:
         answer: Callable[[str], None],
     ) -> None:
         self.asked.append(names)
-        self.ended.clear()
-        watch.began(len(names), self.ended.set)
+        self._mine.ended = self.newest = threading.Event()
+        watch.began(len(names), self._mine.ended.set)
         script(names, answer)
         watch.ended()
+
+    @property
+    def ended(self) -> threading.Event:
+        """Of the round of this thread: one of the stage before may still be under way."""
+        ended: threading.Event = self._mine.ended
+        return ended
 
     def until_ended(self) -> None:
         """Say nothing any more, while time passes."""
@@ -295,7 +303,7 @@ def test_a_compile_that_fails_ends_the_round(second: EngineSpace, remote: Script
     remote.find_by = lambda names, answer: remote.until_ended()
     built = second.build()
     assert not built.ok and [f.action for f in built.results[0].failures] == [f"compile src/s{SOURCES - 1:03}.c"]
-    assert remote.ended.is_set() and len(built.ran) < SOURCES
+    assert remote.newest.is_set() and len(built.ran) < SOURCES
     second.write(f"src/s{SOURCES - 1:03}.c", "int good;\n")
     remote.find_by = at_once
     assert second.build().ok
@@ -309,7 +317,7 @@ def test_an_interruption_ends_the_round(second: EngineSpace, remote: ScriptedRem
     remote.find_by = lambda names, answer: remote.until_ended()
     with pytest.raises(KeyboardInterrupt):
         second.build()
-    assert remote.ended.wait(WAIT_S)
+    assert remote.newest.wait(WAIT_S)
     second.tools.during = lambda name: None
     remote.find_by = at_once
     assert second.build().ok
