@@ -217,7 +217,8 @@ def test_a_silent_server_is_not_waited_for(second: EngineSpace, remote: Scripted
 def test_one_that_stops_answering_has_brought_what_came(second: EngineSpace, remote: ScriptedRemote) -> None:
     def stall(names: Sequence[str], answer: Callable[[str], None]) -> None:
         at_once(names[:5], answer)
-        remote.until_ended()
+        if len(names) > 5:
+            remote.until_ended()
 
     remote.fetch_by = stall
     built = second.build()
@@ -230,7 +231,7 @@ def test_one_that_stops_answering_has_brought_what_came(second: EngineSpace, rem
 
 def test_one_that_stops_in_the_first_round_costs_what_it_said(second: EngineSpace, remote: ScriptedRemote) -> None:
     def stall(names: Sequence[str], answer: Callable[[str], None]) -> None:
-        at_once(names[:3], answer)
+        at_once(names[:3] if len(remote.asked) == 1 else (), answer)
         remote.until_ended()
 
     remote.find_by = stall
