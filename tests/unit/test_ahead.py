@@ -89,7 +89,7 @@ def test_a_file_that_is_written_anew_is_read(values: ahead.ValuesAhead, tmp_path
     assert values.given == 0
 
 
-def test_an_odd_state_costs_only_time(tmp_path: Path) -> None:
+def test_an_odd_state_costs_only_time(values: ahead.ValuesAhead, tmp_path: Path) -> None:
     """Of the right kind, whole, and of another shape."""
     directory = tmp_path / DIRECTORY
     directory.mkdir(parents=True)
@@ -97,3 +97,4 @@ def test_an_odd_state_costs_only_time(tmp_path: Path) -> None:
     statefile.save(directory / "-.usage", USAGE_KIND, (1,))
     statefile.save(directory / f"-{touched.SUFFIX}", touched.KIND, {})
     decode_ahead(str(tmp_path))
+    assert values._made == {} and values.given == 0

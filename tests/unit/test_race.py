@@ -4,7 +4,6 @@ restored and asked, counted. Time plays no part but where the clock is the test'
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,10 @@ class LookClock:
     def __init__(self) -> None:
         self.at_s = 1000.0
         self.runs = False
+        self.looked = threading.Event()
 
     def now_s(self) -> float:
+        self.looked.set()
         self.at_s += LOOK_S if self.runs else 0.0
         return self.at_s
 
@@ -51,8 +52,7 @@ class ScriptedRemote:
         self.fetch_by: Callable[[Sequence[str], Callable[[str], None]], None] = at_once
         self._mine = threading.local()
         self.newest = threading.Event()
-        """Is the round that was asked for last at its end?"""
-        """The engine has no use for the round any more."""
+        """Of the round that was asked for last: the engine has no use for it any more."""
         self.receive: Callable[[str, int], None] = lambda name, size: None
         """More of a blob that is not whole yet: (name, size)."""
         self.asked: list[list[str]] = []
@@ -349,10 +349,11 @@ def test_a_long_link_that_is_being_fetched_is_not_made(second: EngineSpace, remo
     def slowly(names: Sequence[str], answer: Callable[[str], None]) -> None:
         for name in names:
             if remote.data[name].startswith(b"ELF"):
-                for _ in range(100):
-                    remote.clock.at_s += 0.02
+                for _ in range(40):
+                    remote.clock.at_s += 0.05
                     remote.receive(name, 1000)
-                    time.sleep(0.0005)  # for the other thread to look
+                    remote.clock.looked.clear()
+                    assert remote.clock.looked.wait(WAIT_S)
             answer(name)
 
     remote.fetch_by = slowly

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,6 +65,15 @@ def test_only_a_whole_run_is_said_to_be_taken(monkeypatch: pytest.MonkeyPatch, t
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_mapped_files_of_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     maps = tmp_path / "maps"
-    maps.write_bytes(b"1000-2000 r--p 00000000 08:01 7    /lib/\xff\xc2\x85.so\n")
+    shared, own = b"1000-2000 r--p 00000000 08:01 7    /lib/\xff\xc2\x85.so\n", b"3000-5000 rw-p 00000000 00:00 0 \n"
+    maps.write_bytes(shared + own)
+    copied: list[tuple[int, ...]] = []
+
+    def madvise(*area: int) -> int:
+        copied.append(area)
+        return 0
+
     monkeypatch.setattr(spare, "Path", lambda _: maps)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(madvise=madvise))
     spare.own_pages()
+    assert copied == [(0x3000, 0x2000, spare._POPULATE_WRITE)]
