@@ -22,7 +22,7 @@ from cache.digest import ActionKey, Digest
 from cache.fileclock import Moment
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry
-from pipeline.engine.build_log import Outputs, Record, record_name
+from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.build_place import kind_of_output
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import (
@@ -41,6 +41,7 @@ from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import Executed, Steps, execute, in_turn, made_files, remove_files
 from pipeline.engine.keys import bound_key
 from pipeline.engine.observation import Observer
+from pipeline.engine.record_rows import Outputs
 from pipeline.engine.restore import Restorer
 from pipeline.engine.results import CHANGED, ActionFailure, FailureKind, SharedCounts
 from pipeline.engine.states import ActionState

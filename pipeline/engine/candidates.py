@@ -10,7 +10,7 @@ from typing import Any
 from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry
-from pipeline.engine.build_log import Observed
+from pipeline.engine.record_rows import Observed
 
 
 class CandidateSet(NamedTuple):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
 from cache.stamps import Entry
-from pipeline.engine.build_log import Observed, Outputs, Record
+from pipeline.engine.build_log import Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.inputs import Command, InputKind, command_of
 from pipeline.engine.keys import (
@@ -28,6 +28,7 @@ from pipeline.engine.keys import (
     first_difference,
     walk_base,
 )
+from pipeline.engine.record_rows import Observed, Outputs
 from pipeline.model import Action, Reason, Tool
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipeline.effects.memory import give_back
-from pipeline.engine.build_log import STATE_KIND, STATE_NAME, Record, Saved
+from pipeline.engine.build_log import Record
 from pipeline.engine.results import ActionFailure, ActionSpan, RunResult, ScanResult
+from pipeline.engine.saved_state import STATE_KIND, STATE_NAME, Saved
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions, Workspace
 from pipeline.model import Action, Reason, Stage, State, Verdict
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Sequence
 
 from cache.stamps import Entry
 from pipeline.engine.absent_places import AbsentPlaces
-from pipeline.engine.build_log import Observed, Record, record_name
+from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.decision import Cause, first_move
 from pipeline.engine.keys import KeyDifference
+from pipeline.engine.record_rows import Observed
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from cache.actions import ActionResult
 from cache.digest import ActionKey, Digest
 from cache.stamps import Entry
-from pipeline.engine.build_log import Observed, Record, record_name
+from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import Keyed, MovedView
 from pipeline.engine.inputs import Command, command_of
 from pipeline.engine.keys import KeyDifference, full_key, set_key
+from pipeline.engine.record_rows import Observed
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
 

@@ -34,10 +34,10 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from cache.statebytes import encode
 from cache.turns import StoreLock
-from pipeline.engine.build_log import MARKS, STATE_NAME, load_saved, save_rows, save_state
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.keys import base_key
 from pipeline.engine.restore import Restorer, damage_lines
+from pipeline.engine.saved_state import MARKS, STATE_NAME, load_saved, save_rows, save_state
 from pipeline.fastpath import KIND, PUT_BACK, STAGES, USAGE_KIND, FirstLook, Snapshot, stamp_of
 from pipeline.fastpath.renewal import LOCK, with_numbers
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cache.actions import ActionResult
-    from pipeline.engine.build_log import Outputs
+    from pipeline.engine.record_rows import Outputs
     from pipeline.model import Statement
 
 WORTH_ROWS = 1500

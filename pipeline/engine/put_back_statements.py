@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cache.actions import ActionResult
-    from pipeline.engine.build_log import Outputs, Record
+    from pipeline.engine.build_log import Record
+    from pipeline.engine.record_rows import Outputs
 
 
 def put_back(look: FirstLook, selection: tuple[str, ...]) -> str | None:

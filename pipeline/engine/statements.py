@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from cache.durable import read_file
 from cache.stamps import Entry
-from pipeline.engine.build_log import Observed
 from pipeline.engine.candidates import IdentifiedSet
 from pipeline.engine.execution import TIMEOUT_S, Executed, Steps, ToRun
+from pipeline.engine.record_rows import Observed
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.engine.workspace import Workspace
 from pipeline.formats.file_macro import Carriers, PathWords, carriers, path_words, uses_path

@@ -21,21 +21,13 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from pipeline.effects.api import Clock, ProcessRunner
 from pipeline.engine import dag
-from pipeline.engine.build_log import (
-    MARKS,
-    STATE_NAME,
-    Observed,
-    Record,
-    Saved,
-    load_saved,
-    record_name,
-    save_rows,
-    save_state,
-)
+from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.former_outputs import FormerOutputs
 from pipeline.engine.inputs import command_of
+from pipeline.engine.record_rows import Observed
 from pipeline.engine.results import Builtin
+from pipeline.engine.saved_state import MARKS, STATE_NAME, Saved, load_saved, save_rows, save_state
 from pipeline.engine.searches import CommandSearches
 from pipeline.engine.waiting_files import WaitingFiles
 from pipeline.errors import ConfigError, StoreError

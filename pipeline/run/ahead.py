@@ -18,7 +18,8 @@ from cache import rowfile
 from cache.ahead import values
 from cache.durable import read_file
 from cache.statebytes import decode
-from pipeline.engine.build_log import MORE_KIND, MORE_NAME, STATE_NAME, decode_long
+from pipeline.engine.record_rows import decode_long
+from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_NAME
 from pipeline.fastpath import DIRECTORY, KIND, PUT_BACK, USAGE_KIND, touched
 from pipeline.fastpath.state import product_sizes
 from pipeline.run.kept_text import KIND as TEXT_KIND

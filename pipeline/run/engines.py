@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.engine.build_log import Saved, load_lazily, load_saved
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import each_used_file, looked_at, read_of, shadow_directories
 from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
+from pipeline.engine.saved_state import Saved, load_lazily, load_saved
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.fastpath import PUT_BACK, FileStamp
 from pipeline.fastpath.native_loop import WORTH_FILES

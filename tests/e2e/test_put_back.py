@@ -17,8 +17,8 @@ from cache.durable import FileLock
 from cache.hexfiles import HexFiles
 from cache.stamps import StampTable, next_tick
 from pipeline import fastpath
-from pipeline.engine.build_log import load_lazily, load_saved
 from pipeline.engine.put_back import put_back
+from pipeline.engine.saved_state import load_lazily, load_saved
 from pipeline.fastpath import FirstLook
 from pipeline.fastpath.renewal import LOCK
 from tests.e2e.test_fastpath import NOTHING, OUT, ZIG, FastPathProject, append, touch_and_edit

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from cache import ahead, statebytes, statefile
-from pipeline.engine.build_log import BuildRecords, Record, decode_long
+from pipeline.engine.build_log import BuildRecords, Record
 from pipeline.engine.inputs import Command
+from pipeline.engine.record_rows import decode_long
 from pipeline.fastpath import DIRECTORY, KIND, USAGE_KIND, touched
 from pipeline.run.ahead import decode_ahead
 

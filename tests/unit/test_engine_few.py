@@ -9,19 +9,11 @@ import pytest
 
 from cache import statefile
 from pipeline.effects.clock import SystemClock
-from pipeline.engine.build_log import (
-    MORE_KIND,
-    MORE_NAME,
-    STATE_KIND,
-    STATE_NAME,
-    Saved,
-    load_lazily,
-    load_saved,
-)
 from pipeline.engine.decision import MANY
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import looked_at, used_files
 from pipeline.engine.results import CHANGED, RunResult
+from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_KIND, STATE_NAME, Saved, load_lazily, load_saved
 from pipeline.engine.workspace import BuildSteps, Directories, Host
 from pipeline.model import Stage, Tool
 from tests.unit.engine_space import EngineSpace

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine.build_log import load_saved
+from pipeline.engine.saved_state import load_saved
 from pipeline.model import Action, Stage
 from tests.unit.engine_space import EngineSpace
 

@@ -16,9 +16,10 @@ from cache.actions import ActionResult, OutputFile
 from cache.digest import ActionKey, is_hex_name
 from cache.store import Store
 from pipeline.effects.api import Completed
-from pipeline.engine.build_log import STATE_KIND, STATE_NAME, BuildRecords, load_saved
+from pipeline.engine.build_log import BuildRecords
 from pipeline.engine.candidates import CandidateSet
 from pipeline.engine.results import FailureKind
+from pipeline.engine.saved_state import STATE_KIND, STATE_NAME, load_saved
 from pipeline.fastpath.state import FastPathState
 from tests.unit.engine_space import EngineSpace
 

@@ -1,0 +1,180 @@
+"""The state file of a project, which holds its records and stamps, and what lies beside it for an edit of a few files.
+
+Knows how they lie on disk. Does not know what a record says, nor when an action is up to date. Invariant: losing or
+damaging any of these files costs work, never correctness: each names the state that it belongs to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cache import rowfile, statefile
+from cache.named_tuple import NamedTuple
+from cache.rowfile import LazyRows, RowFile
+from cache.statebytes import parts_of_pair
+from pipeline.engine.build_log import BuildRecords
+from pipeline.engine.record_rows import sound_rows
+
+STATE_KIND = "stamps 3 actions 4"
+STATE_NAME = "stamps.v1.state"
+MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
+"""Of the stamps in that file. A source or header without any of these hides nothing from the depfile; what one with
+them hides, `formats/c_source.py` tells."""
+
+
+MORE_KIND = "stamps 3 actions 4 more 1"
+MORE_NAME = "stamps.v1.more"
+"""What few actions changed of that since it was written: (its identity, stamps, unsettled, records, unrecorded), of
+stamps and records only what is another (None: gone), so that an edit of one unit need not write ten thousand."""
+MOST_MORE = 4
+"""The state is written whole when a part of it that is larger than one in so many is another."""
+
+
+MOST_LAZILY = 4096
+"""With more rows of either kind that are another, the whole state is read, and may be written whole."""
+STAMPS, RECORDS, SHARED = range(3)
+"""The sections of what `save_rows` writes beside the state: the rows of the table, those of the records, whose shared
+parts are numbers, and these."""
+
+
+class Saved(NamedTuple):
+    """The state file of a project: what `StampTable.plain` gave, records, and a line for the user if it was damaged.
+    `base`: the identity of the file; `more`: what was changed of that since."""
+
+    stamps: Any
+    records: BuildRecords
+    note: str
+    base: bytes = b""
+    more: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+
+    def changes(self, stamps: Any, records: Any) -> tuple[Any, ...] | None:
+        """The value of `MORE_NAME` after which the state is this; None when it is to be written whole."""
+        if not self.base:
+            return None
+        (rows, unsettled), (by_name, unrecorded) = stamps, records
+        more_rows = {**self.more[0], **_differences(self.stamps[0], rows)}
+        more_records = {**self.more[1], **_differences(self.records.saved, by_name)}
+        if not self.is_lazy and (
+            MOST_MORE * len(more_rows) > len(rows) or MOST_MORE * len(more_records) > len(by_name)
+        ):
+            return None
+        return (self.base, more_rows, unsettled, more_records, unrecorded)
+
+    @property
+    def is_lazy(self) -> bool:
+        """Is no more of it loaded than was asked for?"""
+        return isinstance(self.records.saved, LazyRows)
+
+
+def load_lazily(state_dir: Path) -> Saved | None:
+    """The state, of which no more is read than is asked for; None where that cannot be."""
+    base = statefile.name_of(state_dir / STATE_NAME, STATE_KIND)
+    file = RowFile.open(state_dir / STATE_NAME, base) if base else None
+    if file is None:
+        return None
+    more_rows, more_records, unsettled, unrecorded = {}, {}, file.about[1], file.about[2]
+    more, _ = statefile.load(state_dir / MORE_NAME, MORE_KIND)
+    if more is not None and more[0] == base:
+        _, more_rows, unsettled, more_records, unrecorded = more
+    if max(len(more_rows), len(more_records)) > MOST_LAZILY:
+        return None
+
+    def row(path: str) -> Any:
+        return more_rows[path] if path in more_rows else file.get(STAMPS, path)
+
+    def record(name: str) -> Any:
+        if name in more_records:
+            return sound_rows({name: more_records[name]}).get(name)
+        found = file.get(RECORDS, name)
+        if found is None:
+            return None
+        whole = (found[0], *(file.get(SHARED, number) for number in found[1:]))
+        return sound_rows({name: whole}).get(name)
+
+    records = BuildRecords((LazyRows(record), unrecorded))
+    return Saved((LazyRows(row), unsettled), records, "", base, (more_rows, more_records))
+
+
+def save_rows(state_dir: Path, stamps: Any, records: Any) -> None:
+    """Write what `load_lazily` reads, of the state that lies there and is this. Losing it costs work only."""
+    base = statefile.name_of(state_dir / STATE_NAME, STATE_KIND)
+    with contextlib.suppress(OSError):
+        if not base or RowFile.open(state_dir / STATE_NAME, base) is not None:
+            return
+        numbers: dict[int, str] = {}
+        shared: dict[str, Any] = {}
+        for _, *parts in records[0].values():
+            for part in parts:
+                if id(part) not in numbers:
+                    shared[str(len(numbers))] = part
+                    numbers[id(part)] = str(len(numbers))
+        by_name = _Numbered(records[0], numbers)
+        rowfile.write(state_dir / STATE_NAME, (base, stamps[1], records[1]), (stamps[0], by_name, shared))
+
+
+class _Numbered(Mapping[str, tuple[Any, ...]]):
+    """Records with the numbers of their shared parts in the place of these, each made when it is asked for."""
+
+    def __init__(self, rows: Mapping[str, tuple[Any, ...]], numbers: Mapping[int, str]) -> None:
+        self._rows, self._numbers = rows, numbers
+
+    def __getitem__(self, name: str) -> tuple[Any, ...]:
+        row, *parts = self._rows[name]
+        return (row, *[self._numbers[id(part)] for part in parts])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def load_saved(state_dir: Path) -> Saved:
+    """Read it; an empty one when there is none that can be used."""
+    value, note, base = statefile.load_named(state_dir / STATE_NAME, STATE_KIND)
+    match value:
+        case (stamps, records):
+            more, _ = statefile.load(state_dir / MORE_NAME, MORE_KIND)
+            match (more, stamps, records):
+                case (
+                    (name, dict() as new_stamps, unsettled, dict() as new_records, unrecorded),
+                    (dict() as rows, _),
+                    (dict() as by_name, _),
+                ) if name == base:
+                    stamps = (_with_more(rows, new_stamps), unsettled)
+                    records = (_with_more(by_name, new_records), unrecorded)
+                    return Saved(stamps, BuildRecords(records), note, base, (new_stamps, new_records))
+            return Saved(stamps, BuildRecords(records), note, base)
+    damaged = f"{STATE_NAME} is damaged (content); starting over"
+    return Saved(None, BuildRecords(), note if value is None else damaged)
+
+
+def save_state(state_dir: Path, saved: Saved, stamps: Any, records: Any, *, whole: bool) -> None:
+    """Write it, `whole` or what is another than in `saved`. Raises OSError."""
+    more = None if whole else saved.changes(stamps, records)
+    if more is not None:
+        statefile.save(state_dir / MORE_NAME, MORE_KIND, more)
+        return
+    rows, unsettled = stamps
+    statefile.save_parts(state_dir / STATE_NAME, STATE_KIND, parts_of_pair(rows, unsettled, records))
+    # That of another file: it would not be believed.
+    (state_dir / MORE_NAME).unlink(missing_ok=True)
+
+
+def _with_more(rows: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    found = {**rows, **more}
+    for name in [name for name, row in more.items() if row is None]:
+        del found[name]
+    return found
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What is another; None for what is gone."""
+    if isinstance(before, LazyRows):
+        return before.differences()
+    found = {name: row for name, row in now.items() if before.get(name) != row}
+    found.update(dict.fromkeys(before.keys() - now.keys()))
+    return found
