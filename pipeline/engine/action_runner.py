@@ -538,7 +538,8 @@ class ActionRunner:
         return known
 
     def _remember(self, keyed: Keyed, key: ActionKey, found: IdentifiedSet, outputs: Outputs) -> None:
-        record = Record(keyed.command, keyed.observed, found.discovered, found.absent, outputs, str(key))
+        read = (keyed.observed, found.discovered, found.absent)
+        record = Record(keyed.command, *read, outputs, str(key), keyed.command_key)
         self._workspace.records.put(record_name(keyed.action), record)
 
 

@@ -16,21 +16,22 @@ from __future__ import annotations
 from collections.abc import Iterable, KeysView
 from typing import Any, TypeVar
 
-from cache.ahead import values
 from cache.named_tuple import NamedTuple
 from cache.rowfile import LazyRows
 from pipeline.engine.inputs import Command
+from pipeline.engine.packed_inputs import PackedInputs
 from pipeline.engine.record_rows import (
-    LONG,
-    LONGEST,
     Decoded,
     How,
+    Inputs,
     Observed,
     Outputs,
+    argv_of,
     decoded_row,
     encoded_row,
     is_strings,
     named_files,
+    said_words,
     sound_rows,
     without_own,
 )
@@ -43,11 +44,13 @@ class Record(NamedTuple):
     """The last successful run of an action."""
 
     command: Command
-    inputs: Observed
+    inputs: Inputs
     discovered: Observed
     absent: tuple[str, ...]
     outputs: Outputs
     key: str
+    command_key: str = ""
+    """Of an action with many inputs, what its command is in keys."""
 
 
 def record_name(action: Action) -> str:
@@ -68,8 +71,6 @@ class BuildRecords:
         self.unrecorded: dict[str, str] = dict(made) if _is_unrecorded(made) else {}
         """Outputs that were made and that no record holds (any more): path -> SHA-256, `""` if it is not known since
         the action may have been killed."""
-        self._long: dict[str, tuple[bytes, Decoded | None]] = {}
-        """Rows that take long to decode, as they were last."""
         self._shared: dict[Any, Any] = {}
         self._last: tuple[str, Any, Record | None] = ("", None, None)
         """Name, row and record that were asked for last: an action that must run is asked about several times in a
@@ -90,22 +91,21 @@ class BuildRecords:
         if row is None or decoded is None:
             return None
         inputs, outputs, depfile, key = decoded
-        builtin, words, params, env, tool, salt, absent = row[1][:7]
-        read, made = tuple([path for path, _ in inputs]), tuple([path for path, _, _ in outputs])
-        files = (*read, *made, depfile)
-        try:
-            argv = tuple([files[word] if word.__class__ is int else word for word in words])
-        except IndexError:
+        builtin, words, params, env, tool, salt, absent, *_, command_key = row[1]
+        read = inputs.paths if isinstance(inputs, PackedInputs) else tuple([path for path, _ in inputs])
+        made = tuple([path for path, _, _ in outputs])
+        argv = argv_of(words, (*read, *made, depfile))
+        if argv is None:
             return None
         command = Command(builtin, argv, params, env, tool, read, made, depfile, salt, absent)
-        return Record(command, inputs, row[2], row[3], outputs, key)
+        return Record(command, inputs, row[2], row[3], outputs, key, command_key)
 
     def result(self, name: str) -> tuple[Outputs, str] | None:
         """The outputs and the key of `get`, for a quarter of its price."""
         decoded = self._decoded(name)
         return None if decoded is None else (decoded[1], decoded[3])
 
-    def files(self, name: str) -> tuple[Observed, Outputs] | None:
+    def files(self, name: str) -> tuple[Inputs, Outputs] | None:
         """The declared inputs and the outputs of `get`, likewise."""
         decoded = self._decoded(name)
         return None if decoded is None else decoded[:2]
@@ -118,15 +118,7 @@ class BuildRecords:
 
     def _decoded(self, name: str) -> Decoded | None:
         row = self._rows.get(name)
-        if row is None:
-            return None
-        data = row[0]
-        if not LONG <= len(data) < LONGEST:
-            return decoded_row(data, row[1])
-        known = self._long.get(name)
-        if known is None or known[0] is not data:
-            known = self._long[name] = (data, values().made(decoded_row, data, row[1]))
-        return known[1]
+        return None if row is None else decoded_row(row[0], row[1])
 
     def discovered(self, name: str) -> Observed:
         """What that action read beside its declared inputs, as far as is known."""
@@ -146,10 +138,9 @@ class BuildRecords:
         if last == name and before is not None and before.command == command:
             how = row_before[1]  # of a link it takes as long as to encode the rest
         else:
-            files = {path: n for n, path in enumerate((*command.inputs, *command.outputs, command.depfile)) if path}
-            words = tuple(map(files.get, command.argv, command.argv))
+            words = said_words(command.argv, (*command.inputs, *command.outputs, command.depfile))
             more = (command.params, command.env, command.tool, command.salt, command.absent)
-            how = (command.builtin, words, *more, *named)
+            how = (command.builtin, words, *more, *named, record.command_key)
         row = encoded_row(record.inputs, record.outputs, record.key, own)
         new = (row, self.shared(how), self.shared(record.discovered), self.shared(record.absent))
         # Equal values can have several encodings.
@@ -157,8 +148,6 @@ class BuildRecords:
             self._dissolve(name)
             self._rows[name] = new
             self.changed = True
-            if LONG <= len(row) < LONGEST:
-                self._long[name] = (row, (record.inputs, record.outputs, command.depfile, record.key))
         for path, _, _ in record.outputs:
             if self.unrecorded:
                 self.unrecorded.pop(path, None)

@@ -20,23 +20,22 @@ from pipeline.engine.build_log import Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.inputs import Command, InputKind, command_of
 from pipeline.engine.keys import (
+    NO_CONTENT,
     ExplainSink,
     KeyDifference,
     Part,
     base_key,
     bound_key,
+    command_key,
     first_difference,
-    walk_base,
+    walk_command,
 )
-from pipeline.engine.record_rows import Observed, Outputs
+from pipeline.engine.packed_inputs import PackedInputs, doubted
+from pipeline.engine.record_rows import MANY_INPUTS, Inputs, Outputs
 from pipeline.model import Action, Reason, Tool
 
 if TYPE_CHECKING:
     from cache.actions import ActionResult
-
-
-MANY = 64
-"""Of an action with more inputs than this, those that are believed are not asked about one by one."""
 
 
 class MovedView(Protocol):
@@ -71,7 +70,7 @@ class MovedView(Protocol):
         """Up to which mtime of its inputs the last run of a statement counts."""
         ...
 
-    def newest_ns(self, observed: Observed) -> int:
+    def newest_ns(self, observed: Inputs) -> int:
         """The latest mtime of these files, 0 without any."""
         ...
 
@@ -88,10 +87,6 @@ class ActionView(MovedView, Protocol):
     """Answers that also tell what to do. `symbols`: what placeholders stand for on this machine."""
 
     symbols: Mapping[str, str]
-
-    def contents(self, action: Action) -> dict[str, str]:
-        """Path -> digest, as text, of those of its inputs that are believed; `entry` must tell of the others."""
-        ...
 
     def is_there(self, path: str, sha256: str, executable: bool) -> bool:
         """Is this output in place?"""
@@ -187,18 +182,17 @@ class Keyed(NamedTuple):
     action: Action
     command: Command
     inputs: tuple[tuple[str, Entry], ...]
+    """Those that were looked at."""
     base: ActionKey
     lacks: str = ""
-    taken: Observed = ()
-    """Of an action with many inputs those that were not looked at, since they are believed; `inputs` are the others."""
+    taken: PackedInputs | None = None
+    """Of an action with many inputs all of them, of which those that are believed were not looked at."""
+    command_key: str = ""
+    """Of an action with many inputs."""
 
     @property
-    def observed(self) -> Observed:
-        looked = [(path, entry.sha256) for path, entry in self.inputs]
-        if not self.taken:
-            return tuple(looked)
-        known = {each[0]: each for each in (*self.taken, *looked)}
-        return tuple([known[path] for path in self.command.inputs])
+    def observed(self) -> Inputs:
+        return tuple([(path, entry.sha256) for path, entry in self.inputs]) if self.taken is None else self.taken
 
 
 class Blocked(NamedTuple):
@@ -236,7 +230,7 @@ def first_move(action: Action, view: MovedView) -> Cause | None:
     if command != record.command:
         return Cause(_command_moved(record, command, view))
     moved = (
-        _content_moved(InputKind.INPUT, _doubted(record.inputs, view.believed), view)
+        _content_moved(InputKind.INPUT, doubted(record.inputs, view.believed), view)
         or view.once(record.discovered, lambda: _content_moved(InputKind.DISCOVERED, record.discovered, view))
         or view.once(record.absent, lambda: _appeared(record.absent, view))
         or _output_moved(record.outputs, view)
@@ -356,28 +350,50 @@ def _runs_as_ninja(action: Action, record: Record | None, view: ActionView) -> A
 
 def key_of(action: Action, view: ActionView) -> Keyed | Blocked:
     """The action with its declared inputs as they are, or the one that is missing."""
-    inputs = []
-    lacks = ""
-    taken = view.contents(action) if action.statement is None and len(action.inputs) > MANY else {}
-    for path in action.inputs if not taken else [path for path in action.inputs if path not in taken]:
-        try:
-            entry = view.entry(path)
-        except OSError as error:
-            return Blocked(path, f"cannot be read: {error.strerror or error}")
-        if entry is None and action.statement is not None and view.is_made(path):
-            lacks = path  # its maker ran, and made none: ninja goes on
-        elif entry is None:
-            return Blocked(path, "is missing")
-        else:
+    command, record = command_of(action, view.tools), None
+    if action.statement is None and len(action.inputs) > MANY_INPUTS and view.believed:
+        record = view.record(action)
+    if record is not None and record.command.inputs == action.inputs:
+        return _key_of_many(action, command, record, view)
+    inputs, contents, lacks = [], [], ""
+    for path in action.inputs:
+        entry = _input(path, view)
+        if isinstance(entry, Entry):
             inputs.append((path, entry))
-    command = command_of(action, view.tools)
-    digests = [(path, str(entry.digest)) for path, entry in inputs]
-    seen: Observed = ()
-    if taken:
-        seen = tuple([(path, digest[:64]) for path, digest in taken.items()])
-        taken.update(digests)
-        digests = [(path, taken[path]) for path in action.inputs]
-    return Keyed(action, command, tuple(inputs), base_key(command, digests), lacks, seen)
+            contents.append(entry.sha256)
+        elif not entry.why and action.statement is not None and view.is_made(path):
+            lacks = path  # its maker ran, and made none: ninja goes on
+            contents.append(NO_CONTENT)
+        else:
+            return entry if entry.why else entry._replace(why="is missing")
+    key = command_key(command)
+    kept = key if len(inputs) > MANY_INPUTS else ""
+    return Keyed(action, command, tuple(inputs), base_key(key, "".join(contents)), lacks, None, kept)
+
+
+def _key_of_many(action: Action, command: Command, record: Record, view: ActionView) -> Keyed | Blocked:
+    """`key_of`, where the inputs are those of the last run, and hold what they held then unless they are in doubt."""
+    believed, inputs, now = view.believed, [], {}
+    for place, path in enumerate(action.inputs):
+        if path not in believed:
+            entry = _input(path, view)
+            if isinstance(entry, Blocked):
+                return entry if entry.why else entry._replace(why="is missing")
+            inputs.append((path, entry))
+            now[place] = entry.sha256
+    taken = PackedInputs.of(record.inputs).replaced(now)
+    known = record.command_key if record.command == command else ""
+    key = ActionKey(known) if known else command_key(command)
+    return Keyed(action, command, tuple(inputs), base_key(key, taken.contents), "", taken, key)
+
+
+def _input(path: str, view: ActionView) -> Entry | Blocked:
+    """What a declared input holds; `why` is empty where there is none."""
+    try:
+        entry = view.entry(path)
+    except OSError as error:
+        return Blocked(path, f"cannot be read: {error.strerror or error}")
+    return Blocked(path, "") if entry is None else entry
 
 
 def look_up(keyed: Keyed, view: ActionView, refused: Collection[ActionKey] = ()) -> ActionDecision:
@@ -476,17 +492,12 @@ def explained(action: Action, view: ActionView, cause: Cause) -> Cause:
 # --- what moved -------------------------------------------------------------------------------
 
 
-def _content_moved(kind: InputKind, observed: Observed, view: MovedView) -> KeyDifference | None:
+def _content_moved(kind: InputKind, observed: Inputs, view: MovedView) -> KeyDifference | None:
     for path, sha256 in observed:
         now = _sha256(path, view)
         if now != sha256:
             return KeyDifference(kind, path, sha256, now)
     return None
-
-
-def _doubted(observed: Observed, believed: Collection[str]) -> Observed:
-    """Those of them that must be asked about."""
-    return tuple([each for each in observed if each[0] not in believed]) if believed else observed
 
 
 def _appeared(absent: Sequence[str], view: MovedView) -> KeyDifference | None:
@@ -511,8 +522,8 @@ def _output_moved(outputs: Outputs, view: MovedView) -> KeyDifference | None:
 def _command_moved(record: Record, command: Command, view: MovedView) -> KeyDifference:
     """The first part of the command that moved, from the walk that makes the key."""
     old, new = ExplainSink(), ExplainSink()
-    walk_base(old, record.command, ())
-    walk_base(new, command, ())
+    walk_command(old, record.command)
+    walk_command(new, command)
     # What the declared inputs held is not in this walk.
     old.parts += [Part(InputKind.INPUT, path, sha256) for path, sha256 in record.inputs]
     before = dict(record.inputs)

@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Container, Iterator
 
 from pipeline.engine.build_log import record_name
+from pipeline.engine.packed_inputs import doubted
 from pipeline.engine.workspace import Workspace
 from pipeline.fastpath import FileStamp
 from pipeline.fastpath.watched import directory_stamp
@@ -69,7 +70,7 @@ def looked_at(workspace: Workspace) -> dict[str, str] | None:
         files = workspace.records.files(name)
         if files is None or not workspace.is_declared_as_recorded(action):
             return None
-        read = [each for each in files[0] if each[0] not in believed] if believed else files[0]
+        read = doubted(files[0], believed)
         for path, sha256 in (*read, *workspace.records.discovered(name), *(each[:2] for each in files[1])):
             if used.setdefault(path, sha256) != sha256:
                 return None

@@ -21,7 +21,7 @@ from pipeline.engine.decision import NEVER_RUN, ActionDecision, Fate, Keyed, dec
 from pipeline.engine.inputs import InputKind, command_of
 from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.observation import made_elsewhere, newest_ns
-from pipeline.engine.record_rows import Observed
+from pipeline.engine.record_rows import Inputs
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action, Stage, Tool
 
@@ -160,9 +160,6 @@ class _Future:
     def believed(self) -> Collection[str]:
         return ()
 
-    def contents(self, action: Action) -> dict[str, str]:
-        return {}
-
     def is_present(self, path: str) -> bool:
         return self._made(path) != "" or self._now(path) is not None
 
@@ -175,7 +172,7 @@ class _Future:
     def ran_ns(self, action: Action) -> int:
         return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
 
-    def newest_ns(self, observed: Observed) -> int:
+    def newest_ns(self, observed: Inputs) -> int:
         return newest_ns(self, observed)
 
     def is_told(self, action: Action, newest_ns: int) -> bool:

@@ -5,13 +5,15 @@ same bytes (every part is length-delimited), and what `ExplainSink` lists is exa
 
     key    = SHA-256 of the parts
     part   = netstring(kind) netstring(name) netstring(value);  netstring(s) = decimal length of UTF-8 ":" UTF-8 of s
-    base   = "version" part, then the command, then one "input" part per declared input
+    command = "version" part, then the command, then one "input" part with the path of each declared input
+    base   = "version" part, then one with the command key, and one with the SHA-256 of all declared inputs, in order:
+             so that of a link of ten thousand objects, one of which moved, no more is made anew than that
     set    = "version" part, then one part per discovered and per absent file
     full   = "version" part, then one with the base key, one with the set key, and one for each option header that
              was read (and is not in the set): an "option" part with what counts of it, or a "discovered input" part
     History: version 1 had candidate sets without what a depfile hides (`__has_include`, `.incbin`); version 2 held the
-    profile, and no places that an action itself declares to be empty. Another version is another key: old entries are
-    simply not found.
+    profile, and no places that an action itself declares to be empty; version 4 had no command key. Another version is
+    another key: old entries are simply not found.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
 from pipeline.engine.inputs import STABILITY, Command, InputKind, Stability
 
-KEY_VERSION = "hotplate action key 4"
+KEY_VERSION = "hotplate action key 5"
+
+NO_CONTENT = "-"
 
 FileDigest = tuple[str, Digest | str]
 """A path as it stands in keys (relative, POSIX, tools' directories as placeholders) and what it held."""
@@ -114,7 +118,7 @@ class ExplainSink:
         self.parts += [Part(kind, path, str(digest)) for path, digest in files]
 
 
-def walk_base(sink: KeySink, command: Command, inputs: Sequence[FileDigest]) -> None:
+def walk_command(sink: KeySink, command: Command, inputs: Iterable[FileDigest] = ()) -> None:
     """The command and its declared inputs, in declared order (it can matter: a linker reads its inputs in order)."""
     sink.part(InputKind.BUILTIN, "", command.builtin)
     sink.part(InputKind.TOOL, *command.tool)
@@ -139,10 +143,19 @@ def walk_discovered(sink: KeySink, discovered: Iterable[FileDigest], absent: Ite
     sink.files(InputKind.ABSENT, ((path, "") for path in absent))
 
 
-def base_key(command: Command, inputs: Sequence[FileDigest]) -> ActionKey:
-    """The key under which candidate sets of discovered inputs are kept."""
+def command_key(command: Command) -> ActionKey:
+    """The key of what is executed, whatever the declared inputs hold."""
     sink = HashSink()
-    walk_base(sink, command, inputs)
+    walk_command(sink, command, [(path, "") for path in command.inputs])
+    return sink.key()
+
+
+def base_key(command: ActionKey, contents: str) -> ActionKey:
+    """The key under which candidate sets of discovered inputs are kept. `contents`: the SHA-256 of every declared
+    input, in declared order, one after the other; `NO_CONTENT` for one that a statement ran without."""
+    sink = HashSink()
+    sink.part(InputKind.ARGUMENT, "command key", command)
+    sink.part(InputKind.INPUT, "contents", contents)
     return sink.key()
 
 

@@ -15,7 +15,7 @@ from pipeline.engine.absent_places import AbsentPlaces
 from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.decision import Cause, first_move
 from pipeline.engine.keys import KeyDifference
-from pipeline.engine.record_rows import Observed
+from pipeline.engine.record_rows import Inputs
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
 
@@ -93,7 +93,7 @@ class Look:
     def ran_ns(self, action: Action) -> int:
         return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
 
-    def newest_ns(self, observed: Observed) -> int:
+    def newest_ns(self, observed: Inputs) -> int:
         known = self._newest.get(id(observed))
         if known is None:
             entries = [self.entry(path) for path, _ in observed]

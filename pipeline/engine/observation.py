@@ -19,7 +19,7 @@ from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import Keyed, MovedView
 from pipeline.engine.inputs import Command, command_of
 from pipeline.engine.keys import KeyDifference, full_key, set_key
-from pipeline.engine.record_rows import Observed
+from pipeline.engine.record_rows import Inputs
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
 
@@ -78,7 +78,7 @@ def _said_anew(workspace: Workspace, action: Action) -> tuple[str, ...] | None:
     return tuple(path for path, where in added.items() if where not in seen)
 
 
-def newest_ns(view: MovedView, observed: Observed) -> int:
+def newest_ns(view: MovedView, observed: Inputs) -> int:
     """The latest mtime of files, as a view sees them."""
     found = 0
     for path, _ in observed:
@@ -134,16 +134,6 @@ class Observer:
     def believed(self) -> Collection[str]:
         return self._workspace.believed
 
-    def contents(self, action: Action) -> dict[str, str]:
-        believed, skipped, record = self._workspace.believed, self._workspace.skipped, self.record(action)
-        if not believed or skipped is None or record is None:
-            return {}
-        sizes = skipped.sizes()
-        found = {path: f"{sha256}/{sizes[path]}" for path, sha256 in record.inputs if path in sizes}
-        for path in found.keys() - believed:
-            del found[path]
-        return found
-
     def is_present(self, path: str) -> bool:
         """Is there a file? By one stat per run if no action makes it."""
         if path not in self._present:
@@ -184,7 +174,7 @@ class Observer:
     def ran_ns(self, action: Action) -> int:
         return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
 
-    def newest_ns(self, observed: Observed) -> int:
+    def newest_ns(self, observed: Inputs) -> int:
         return newest_ns(self, observed)
 
     def is_told(self, action: Action, newest_ns: int) -> bool:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from cache import statefile
 from cache.actions import ActionCache, OutputFile
 from cache.blobs import BlobStore
-from cache.digest import ActionKey, Digest
+from cache.digest import ActionKey
 from cache.durable import FileLock, write_atomic
 from cache.fileclock import FileClock
 from cache.location import user_cache_dir
@@ -35,7 +35,7 @@ from cache.stamps import StampTable
 from cache.statebytes import encode
 from cache.turns import StoreLock
 from pipeline.engine.build_place import BuildPlace
-from pipeline.engine.keys import base_key
+from pipeline.engine.keys import base_key, command_key
 from pipeline.engine.restore import Restorer, damage_lines
 from pipeline.engine.saved_state import MARKS, STATE_NAME, load_saved, save_rows, save_state
 from pipeline.fastpath import KIND, PUT_BACK, STAGES, USAGE_KIND, FirstLook, Snapshot, stamp_of
@@ -210,13 +210,8 @@ class PuttingBack:
         record = self._records.get(name)
         if record is None or not record.command.depfile:
             return
-        entries = [(path, self._table.remembered(path)) for path, _ in record.inputs]
-        sized = [(path, entry.stamp.size) for path, entry in entries if entry is not None]
-        if len(sized) == len(entries):
-            inputs = [
-                (path, Digest(sha256, size)) for (path, sha256), (_, size) in zip(record.inputs, sized, strict=True)
-            ]
-            self._results.used(base_key(record.command, inputs))
+        contents = "".join([sha256 for _, sha256 in record.inputs])
+        self._results.used(base_key(command_key(record.command), contents))
 
     def _write(self, snapshot: Snapshot) -> None:
         with contextlib.suppress(OSError):  # then it is looked at once more

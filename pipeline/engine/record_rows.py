@@ -4,35 +4,36 @@ Pure; knows neither whose rows they are nor the file that holds them. Invariant:
 row: they name no path outside of what its `how` says.
 
     row = 32 bytes SHA-256 of each input and output, 32 bytes key, a byte for each output (executable), own
-    how = (builtin, words, params, env, tool, salt, absent, inputs, outputs, depfile); in `words` a number n stands for
-          the n-th of the input paths, output paths and the depfile, and in these a NUL for `own`, which is the first
-          input or empty
+    how = (builtin, words, params, env, tool, salt, absent, inputs, outputs, depfile, command key); in `words` a number
+          n stands for the n-th of the input paths, output paths and the depfile, a pair for all from its first number
+          to before its second, and in these paths a NUL for `own`, which is the first input or empty; the command key
+          is that of an action with many inputs, else empty
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from cache.ahead import values
-from cache.digest import are_hex_names
+from cache.digest import are_hex_names, is_hex_name
 from pipeline.engine.inputs import Command
+from pipeline.engine.packed_inputs import DIGEST_BYTES, PackedInputs
 
 Observed = tuple[tuple[str, str], ...]
 """(path, SHA-256) of files."""
+
+Inputs = Sequence[tuple[str, str]]
+"""The same, of which there may be ten thousand."""
 
 Outputs = tuple[tuple[str, str, bool], ...]
 """(path, SHA-256, executable)."""
 
 How = tuple[Any, ...]
-Decoded = tuple[Observed, Outputs, str, str]
-LONG, LONGEST = 1 << 14, 1 << 20
-"""Bytes of rows that are kept as they were decoded: of five hundred files; of thirty thousand that takes more memory
-than it saves time."""
-_DIGEST = 32
+Decoded = tuple[Inputs, Outputs, str, str]
 _OWN = "\0"
-_MOST_NAMED = 64
-"""Of an action with more files than this, `own` is empty."""
+MANY_INPUTS = 64
+"""What belongs to more inputs than this is not taken apart. Of an action with more files, `own` is empty."""
 
 
 def sound_rows(saved: Any) -> dict[str, Any]:
@@ -67,36 +68,77 @@ def _is_observed(value: Any) -> bool:
 
 
 def _is_how(value: Any) -> bool:
-    if value.__class__ is not tuple or len(value) != 10:
+    if value.__class__ is not tuple or len(value) != 11:
         return False
-    builtin, words, params, env, tool, salt, absent, read, made, depfile = value
-    if not (is_strings(read) and is_strings(made) and depfile.__class__ is str):
+    builtin, words, params, env, tool, salt, absent, read, made, depfile, key = value
+    if not (is_strings(read) and is_strings(made) and is_strings((depfile, key)) and words.__class__ is tuple):
         return False
-    said = words.__class__ is tuple and set(map(type, words)) <= {str, int}
-    return said and _is_pairs(params) and _is_pairs(env) and _is_pairs((tool, (builtin, salt))) and is_strings(absent)
+    said = {word.__class__ for word in words if not _is_range(word)} <= {str, int}
+    pairs = _is_pairs(params) and _is_pairs(env) and _is_pairs((tool, (builtin, salt)))
+    return said and pairs and is_strings(absent) and (not key or is_hex_name(key))
+
+
+def _is_range(value: Any) -> bool:
+    return value.__class__ is tuple and len(value) == 2 and set(map(type, value)) == {int} and 0 <= value[0] < value[1]
+
+
+def said_words(argv: Sequence[str], files: Sequence[str]) -> tuple[Any, ...]:
+    """The words with numbers in place of files, as `argv_of` reads them."""
+    places = {path: n for n, path in enumerate(files) if path}
+    said = list(map(places.get, argv, argv))
+    if len(files) <= MANY_INPUTS:
+        return tuple(said)
+    words: list[Any] = []
+    for word in said:
+        last = words[-1] if words else None
+        if word.__class__ is int and last.__class__ is tuple and last[1] == word:
+            words[-1] = (last[0], word + 1)
+        elif word.__class__ is int and last.__class__ is int and last + 1 == word:
+            words[-1] = (last, word + 1)
+        else:
+            words.append(word)
+    return tuple(words)
+
+
+def argv_of(words: Sequence[Any], files: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The words of a command; None where they name what is not there."""
+    argv: list[str] = []
+    try:
+        if len(files) <= MANY_INPUTS:
+            return tuple([files[word] if word.__class__ is int else word for word in words])
+        for word in words:
+            if word.__class__ is tuple:
+                argv += (*files[word[0] : word[1] - 1], files[word[1] - 1])
+            else:
+                argv.append(files[word] if word.__class__ is int else word)
+    except IndexError:
+        return None
+    return tuple(argv)
 
 
 def without_own(command: Command) -> tuple[str, tuple[tuple[str, ...], tuple[str, ...], str]]:
     """What names most of the files of an action, and how they are called without that: the same for all compiles."""
     read, made, depfile = command.inputs, command.outputs, command.depfile
-    own = read[0] if read and len(read) + len(made) <= _MOST_NAMED else ""
+    own = read[0] if read and len(read) + len(made) <= MANY_INPUTS else ""
     if not own or _OWN in depfile.join((*read, *made)):
         return "", (read, made, depfile)
     without = [path.replace(own, _OWN) for path in (*read, *made, depfile)]
     return own, (tuple(without[: len(read)]), tuple(without[len(read) : -1]), without[-1])
 
 
-def encoded_row(inputs: Observed, outputs: Outputs, key: str, own: str) -> bytes:
+def encoded_row(inputs: Inputs, outputs: Outputs, key: str, own: str) -> bytes:
     """What `decoded_row` reads."""
-    digests = [sha256 for _, sha256 in inputs] + [sha256 for _, sha256, _ in outputs]
+    digests = [] if isinstance(inputs, PackedInputs) else [sha256 for _, sha256 in inputs]
+    digests += [sha256 for _, sha256, _ in outputs]
     flags = bytes([executable for _, _, executable in outputs])
-    return bytes.fromhex("".join([*digests, key])) + flags + own.encode("utf-8", "surrogatepass")
+    row = bytes.fromhex("".join([*digests, key])) + flags + own.encode("utf-8", "surrogatepass")
+    return inputs.digests + row if isinstance(inputs, PackedInputs) else row
 
 
 def named_files(data: bytes, how: How) -> tuple[tuple[str, ...], tuple[str, ...], str] | None:
     """The input paths, output paths and the depfile of a row; None for what is none."""
-    read, made, depfile = how[7:]
-    end = _DIGEST * (len(read) + len(made) + 1) + len(made)
+    read, made, depfile = how[7:10]
+    end = DIGEST_BYTES * (len(read) + len(made) + 1) + len(made)
     if len(data) <= end:
         return None if len(data) < end else (read, made, depfile)
     try:
@@ -107,23 +149,18 @@ def named_files(data: bytes, how: How) -> tuple[tuple[str, ...], tuple[str, ...]
     return named[0], named[1], depfile.replace(_OWN, own)
 
 
-def decode_long(row: Any) -> None:
-    """Decode this row ahead, if that takes long: see `cache/ahead.py`."""
-    if sound_rows({"": row}) and LONG <= len(row[0]) < LONGEST:
-        values().make(decoded_row, row[0], row[1])
-
-
 def decoded_row(data: bytes, how: How) -> Decoded | None:
     """What `encoded_row` made; None for anything else."""
     named = named_files(data, how)
     if named is None:
         return None
     read, made, depfile = named
-    first = _DIGEST * len(read)
-    key = first + _DIGEST * len(made)
-    flags = key + _DIGEST
-    text = data[:flags].hex()
-    digests = [text[at : at + 2 * _DIGEST] for at in range(0, 2 * flags, 2 * _DIGEST)]
-    inputs = tuple(zip(read, digests, strict=False))
-    outputs = zip(made, digests[len(read) :], map(bool, data[flags : flags + len(made)]), strict=False)
+    first = DIGEST_BYTES * len(read)
+    key = first + DIGEST_BYTES * len(made)
+    flags = key + DIGEST_BYTES
+    many = len(read) > MANY_INPUTS
+    text = data[first if many else 0 : flags].hex()
+    digests = [text[at : at + 2 * DIGEST_BYTES] for at in range(0, len(text), 2 * DIGEST_BYTES)]
+    inputs = PackedInputs(read, data[:first]) if many else tuple(zip(read, digests, strict=False))
+    outputs = zip(made, digests[-1 - len(made) : -1], map(bool, data[flags : flags + len(made)]), strict=False)
     return inputs, tuple(outputs), depfile, digests[-1]

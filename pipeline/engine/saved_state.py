@@ -18,14 +18,14 @@ from cache.statebytes import parts_of_pair
 from pipeline.engine.build_log import BuildRecords
 from pipeline.engine.record_rows import sound_rows
 
-STATE_KIND = "stamps 3 actions 4"
+STATE_KIND = "stamps 3 actions 5"
 STATE_NAME = "stamps.v1.state"
 MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
 """Of the stamps in that file. A source or header without any of these hides nothing from the depfile; what one with
 them hides, `formats/c_source.py` tells."""
 
 
-MORE_KIND = "stamps 3 actions 4 more 1"
+MORE_KIND = "stamps 3 actions 5 more 1"
 MORE_NAME = "stamps.v1.more"
 """What few actions changed of that since it was written: (its identity, stamps, unsettled, records, unrecorded), of
 stamps and records only what is another (None: gone), so that an edit of one unit need not write ten thousand."""

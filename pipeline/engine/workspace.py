@@ -25,7 +25,7 @@ from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.former_outputs import FormerOutputs
 from pipeline.engine.inputs import command_of
-from pipeline.engine.record_rows import Observed
+from pipeline.engine.packed_inputs import PackedInputs
 from pipeline.engine.results import Builtin
 from pipeline.engine.saved_state import MARKS, STATE_NAME, Saved, load_saved, save_rows, save_state
 from pipeline.engine.searches import CommandSearches
@@ -96,13 +96,12 @@ class SkippedActions(NamedTuple):
     """What an engine is not told of because it is up to date: all inputs, and how many actions of each stage.
     `believed`: inputs of the actions that it is told of which this process found unmoved and none of these makes. They
     are not looked at again before an action; after it they are. `moved_products` tells that at once of
-    all below build/: which are no more what they were; None when it cannot tell. `sizes`: of files there."""
+    all below build/: which are no more what they were; None when it cannot tell."""
 
     inputs: int
     actions: Mapping[Stage, int]
     believed: frozenset[str] = frozenset()
     moved_products: Callable[[], Collection[str] | None] = lambda: None
-    sizes: Callable[[], Mapping[str, int]] = dict
 
 
 class Workspace:
@@ -240,15 +239,13 @@ class Workspace:
         """The last recorded run of `action`."""
         return self.records.get(record_name(action))
 
-    def moved_meanwhile(self, observed: Observed) -> str:
-        """The first of these believed files that is no more what it was, `""` if there is none. Raises OSError."""
+    def moved_meanwhile(self, taken: PackedInputs) -> str:
+        """The first of the believed ones of these files that is no more what it was, `""` if there is none. Raises
+        OSError."""
         assert self.skipped is not None  # else nothing is believed
         products = self.skipped.moved_products()
-        moved = set[str]()
-        if products is not None:
-            moved.update(products)
-            observed = tuple([each for each in observed if not each[0].startswith("build/")])
-        for path, sha256 in observed:
+        moved = set(products or ())
+        for path, sha256 in taken if products is None else taken.outside("build/"):
             before, now = self.table.remembered(path), self.table.current(path)
             if now is None or now != before or now.sha256 != sha256:
                 moved.add(path)

@@ -243,12 +243,6 @@ class FastPathState:
             return None
         return [os.fsdecode(path).removeprefix("./") for path in self._former[0].paths_at(found).values()]
 
-    def product_sizes(self) -> dict[str, int]:
-        """The sizes of files below build/, of what `usage_index` found as it was."""
-        if self._former is None:
-            return {}
-        return values().made(product_sizes, self._former[0].listing, self._former[0].count)
-
     def _look_again(self, part: Snapshot, ranges: Sequence[range]) -> list[int] | None:
         """What moved of a part of the snapshot that has these places in the whole."""
         found = moved(part, self._root)
@@ -490,17 +484,6 @@ def _listed_again(snapshot: Snapshot, contents: Sequence[bytes], places: Sequenc
         if contents[place] and contents[place] == touched.of_directory(name):
             listed[place] = stamp
     return listed
-
-
-def product_sizes(listing: bytes, count: int) -> dict[str, int]:
-    """The sizes of files below build/ in a listing of so many (paths relative to the project)."""
-    half, _ = _products(Snapshot((), {}, (), (), None, {}, "", 0, count, listing))
-    paths: list[str] = []
-    for group in os.fsdecode(half.listing[STAMP_BYTES * half.count : -2]).split("\0\0"):
-        directory, *names = group.split("\0")
-        directory = directory.removeprefix("./")
-        paths += [directory + name for name in names] if directory else names
-    return dict(zip(paths, half.numbers()[1::3].tolist(), strict=True))
 
 
 def _products(snapshot: Snapshot) -> tuple[Snapshot, list[range]]:

@@ -104,7 +104,7 @@ class _SingleCompile:
             salt=FORMAT,
             absent=(),
         )
-        self.base = keys.base_key(command, known)
+        self.base = keys.base_key(keys.command_key(command), "".join([digest.hex for _, digest in known]))
         return True
 
     # --- from the store ---------------------------------------------------------------------------

@@ -18,10 +18,8 @@ from cache import rowfile
 from cache.ahead import values
 from cache.durable import read_file
 from cache.statebytes import decode
-from pipeline.engine.record_rows import decode_long
 from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_NAME
 from pipeline.fastpath import DIRECTORY, KIND, PUT_BACK, USAGE_KIND, touched
-from pipeline.fastpath.state import product_sizes
 from pipeline.run.kept_text import KIND as TEXT_KIND
 from pipeline.run.kept_text import NAME as TEXT_NAME
 
@@ -63,14 +61,10 @@ def _decode_all(root: str) -> None:
     if snapshot is None or usage is None:
         return
     values().make(marshal.loads, usage[1])
-    *_, facts, _, _, count, listing = snapshot
-    values().make(product_sizes, listing, count)
+    *_, facts, _, _, _, _ = snapshot
     engine = facts.get(PUT_BACK, {}).get("engine")
     if engine:
         directory = Path(root, engine)
         ahead(directory / STATE_NAME.replace(".state", ".index"), rowfile.KIND)
-        more = ahead(directory / MORE_NAME, MORE_KIND)
-        for row in more[3].values() if more is not None else ():
-            if row is not None:
-                decode_long(row)
+        ahead(directory / MORE_NAME, MORE_KIND)
         ahead(directory / TEXT_NAME, TEXT_KIND)

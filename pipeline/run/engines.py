@@ -97,8 +97,7 @@ class Engines:
             if part is None:
                 return None
             self._part, self._moved = part, found[1]
-            fastpath = self._fastpath
-            skipped = part.skipped._replace(moved_products=fastpath.moved_products, sizes=fastpath.product_sizes)
+            skipped = part.skipped._replace(moved_products=self._fastpath.moved_products)
             steps = BuildSteps(part.actions, part.tools, _Builtins(), part.run_env)
             if self._project.config.is_ninja:
                 steps = self._of_statements(steps)

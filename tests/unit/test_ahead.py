@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 
 from cache import ahead, statebytes, statefile
-from pipeline.engine.build_log import BuildRecords, Record
-from pipeline.engine.inputs import Command
-from pipeline.engine.record_rows import decode_long
 from pipeline.fastpath import DIRECTORY, KIND, USAGE_KIND, touched
 from pipeline.run.ahead import decode_ahead
 
@@ -65,20 +62,6 @@ def test_what_is_made_of_an_object_is_given_for_that_object(values: ahead.Values
     assert values.made(marshal.loads, source) == (1, "a") and values.given == 1
     values.make(int, text := "77", 8)
     assert values.made(int, text, 10) == 77, "with other arguments it is another thing"
-
-
-def test_short_rows_are_not_worth_it(values: ahead.ValuesAhead) -> None:
-    records = BuildRecords()
-    for files in (1, 1000):
-        read = tuple(f"src/{n}.c" for n in range(files))
-        command = Command("", ("ld", *read), (), (), ("ld", "1"), read, ("app",), "", "", ())
-        inputs, outputs = tuple((path, "0" * 64) for path in read), (("app", "0" * 64, True),)
-        records.put("link", record := Record(command, inputs, (), (), outputs, "0" * 64))
-        decode_long(records.plain()[0]["link"])
-        assert len(values._made) == (files > 1)
-    decode_long(("no row",))
-    assert len(values._made) == 1, "what is none of ours is left to the run, which says so"
-    assert BuildRecords(records.plain()).get("link") == record and values.given == 1
 
 
 def test_a_file_that_is_written_anew_is_read(values: ahead.ValuesAhead, tmp_path: Path) -> None:

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from cache import statefile
+from cache.digest import ActionKey
 from pipeline.effects.clock import SystemClock
-from pipeline.engine.decision import MANY
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import looked_at, used_files
+from pipeline.engine.inputs import Command
+from pipeline.engine.keys import command_key
+from pipeline.engine.record_rows import MANY_INPUTS
 from pipeline.engine.results import CHANGED, RunResult
 from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_KIND, STATE_NAME, Saved, load_lazily, load_saved
 from pipeline.engine.workspace import BuildSteps, Directories, Host
@@ -29,7 +32,7 @@ class FewSpace(EngineSpace):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.write("inc/a.h", "int h;\n")
-        for n in range(MANY + 10):
+        for n in range(MANY_INPUTS + 10):
             self.write(f"src/u{n:02}.c", f'#include "a.h"\nint u{n};\n')
         self.indexed = Indexed(self)
         self.save_rows()
@@ -52,9 +55,6 @@ class FewSpace(EngineSpace):
             self.asked += 1
             return products
 
-        def sizes() -> dict[str, int]:
-            return {str(p.relative_to(self.root)): p.stat().st_size for p in (self.root / "build").rglob("*.o")}
-
         saved = load_lazily(self.state) if saved is None else saved
         assert saved is not None
         return Engine(
@@ -64,7 +64,7 @@ class FewSpace(EngineSpace):
             ),
             Host(self.tools, SystemClock(), 2),
             saved,
-            found.skipped._replace(moved_products=moved_products, sizes=sizes),
+            found.skipped._replace(moved_products=moved_products),
         )
 
 
@@ -111,6 +111,24 @@ def test_a_large_link_asks_nothing_again_of_what_is_believed(space: FewSpace, mo
     assert found is not None and OTHER not in found
     everything = used_files(engine.workspace)
     assert everything is not None and found == {path: everything[path] for path in found}
+
+
+def test_the_command_of_a_large_link_is_not_encoded_again(space: FewSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what it was; only what its inputs hold is another."""
+    asked: list[Command] = []
+
+    def counted(command: Command) -> ActionKey:
+        asked.append(command)
+        return command_key(command)
+
+    monkeypatch.setattr("pipeline.engine.decision.command_key", counted)
+    for n in range(2):
+        space.write("src/u03.c", f"int edited{n};\n")
+        compiled, linked = built(space.few("src/u03.c"))
+        assert compiled.executed and linked.executed
+        assert {len(command.inputs) for command in asked} == {1}, "of the compile alone"
+        space.indexed = Indexed(space)
+        space.save_rows()
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -185,7 +203,7 @@ def test_changes_of_another_state_are_not_believed(space: FewSpace) -> None:
 
 def test_many_changes_are_written_into_the_state(space: FewSpace) -> None:
     """By an engine that has read all of it."""
-    moved = [f"src/u{n:02}.c" for n in range(MANY - 2)]
+    moved = [f"src/u{n:02}.c" for n in range(MANY_INPUTS - 2)]
     for n, path in enumerate(moved):
         space.write(path, f"int edited{n};\n")
     before = (space.state / STATE_NAME).read_bytes()

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
 from pipeline.engine.inputs import ACTION_FIELDS, STABILITY, TOOL_FIELDS, Command, InputKind, Stability, command_of
-from pipeline.engine.keys import ExplainSink, HashSink, base_key, first_difference, full_key, set_key, walk_base
+from pipeline.engine.keys import (
+    ExplainSink,
+    HashSink,
+    base_key,
+    command_key,
+    first_difference,
+    full_key,
+    set_key,
+    walk_command,
+)
 from pipeline.model import Action, Stage, Statement, Tool
 
 ACTION = Action(
@@ -30,8 +39,8 @@ DIGEST = digest_bytes(b"int a;")
 
 
 def key(action: Action = ACTION, tool: Tool = TOOL, content: bytes = b"int a;") -> str:
-    command = command_of(action, {tool.name: tool})
-    return base_key(command, [(path, digest_bytes(content)) for path in action.inputs])
+    of_command = command_key(command_of(action, {tool.name: tool}))
+    return base_key(of_command, "".join([digest_bytes(content).hex for _ in action.inputs]))
 
 
 def test_encoding_is_pinned() -> None:
@@ -40,8 +49,8 @@ def test_encoding_is_pinned() -> None:
     def part(*texts: str) -> bytes:
         return b"".join(b"%d:%s" % (len(text), text.encode()) for text in texts)
 
-    wanted = (
-        part("hotplate action key 4")
+    command = (
+        part("hotplate action key 5")
         + part("builtin", "", "")
         + part("tool", "cc", "cc 1.0 sha256:00")
         + part("argument", "", "cc")
@@ -51,22 +60,29 @@ def test_encoding_is_pinned() -> None:
         + part("output path", "build/a.o", "")
         + part("depfile path", "", "build/a.d")
         + part("salt", "", "")
-        + part("input", "a.c", f"{DIGEST.hex}/6")
+        + part("input", "a.c", "")
+    )
+    of_command = command_key(command_of(ACTION, {"cc": TOOL}))
+    assert of_command == hashlib.sha256(command).hexdigest()
+    wanted = (
+        part("hotplate action key 5")
+        + part("argument", "command key", of_command)
+        + part("input", "contents", DIGEST.hex)
     )
     assert key() == hashlib.sha256(wanted).hexdigest()
     found = (
-        part("hotplate action key 4")
+        part("hotplate action key 5")
         + part("discovered input", "a.h", f"{DIGEST.hex}/6")
         + part("absent file", "first/a.h", "")
     )
     discovered = set_key([("a.h", DIGEST)], ["first/a.h"])
     assert discovered == hashlib.sha256(found).hexdigest()
     full = (
-        part("hotplate action key 4")
+        part("hotplate action key 5")
         + part("input", "base key", key())
         + part("discovered input", "set key", discovered)
     )
-    base = base_key(command_of(ACTION, {"cc": TOOL}), [("a.c", DIGEST)])
+    base = base_key(of_command, DIGEST.hex)
     assert full_key(base, discovered) == hashlib.sha256(full).hexdigest()
 
 
@@ -77,7 +93,7 @@ def test_a_long_command_is_encoded_as_a_short_one(odd: str, at: int) -> None:
     words = [f"-f{n}" for n in range(40)]
     words[at] += odd
     for last in ("one.c", "two.c"):
-        sink, wanted = HashSink(), b"21:hotplate action key 4"
+        sink, wanted = HashSink(), b"21:hotplate action key 5"
         sink.words(InputKind.ARGUMENT, (*words, last))
         for word in (*words, last):
             data = word.encode("utf-8", "surrogateescape")
@@ -164,9 +180,9 @@ commands = st.builds(
 @given(commands, commands)
 def test_keys_are_equal_exactly_when_the_walks_are(one: Command, two: Command) -> None:
     old, new = ExplainSink(), ExplainSink()
-    walk_base(old, one, ())
-    walk_base(new, two, ())
-    assert (base_key(one, ()) == base_key(two, ())) == (old.parts == new.parts)
+    walk_command(old, one, [(path, "") for path in one.inputs])
+    walk_command(new, two, [(path, "") for path in two.inputs])
+    assert (command_key(one) == command_key(two)) == (old.parts == new.parts)
     assert (first_difference(old.parts, new.parts) is None) == (old.parts == new.parts)
 
 
@@ -181,7 +197,7 @@ def test_words_are_delimited(one: list[str], two: list[str]) -> None:
 def difference(old: Action, new: Action) -> tuple[str, ...]:
     sinks = ExplainSink(), ExplainSink()
     for sink, action in zip(sinks, (old, new), strict=True):
-        walk_base(sink, command_of(action, {"cc": TOOL}), [(path, DIGEST) for path in action.inputs])
+        walk_command(sink, command_of(action, {"cc": TOOL}), [(path, DIGEST) for path in action.inputs])
     moved = first_difference(sinks[0].parts, sinks[1].parts)
     assert moved is not None
     return (moved.kind.value, *moved[1:])
