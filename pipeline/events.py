@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from cache.named_tuple import NamedTuple
 from pipeline.failures import fail
+from pipeline.flash_model import FlashPlan, RegionAction
 from pipeline.model import (
     EVENT_SCHEMA,
     DeployOutcome,
@@ -24,11 +25,9 @@ from pipeline.model import (
     EventKind,
     Failure,
     FailureCategory,
-    FlashPlan,
     Mark,
     MarkName,
     Reason,
-    RegionAction,
     Stage,
     StageOutcome,
     StageResult,

@@ -128,14 +128,9 @@ def run(argv: "Sequence[str]", look: "FirstLook | None" = None, *, is_hotplate: 
 def load_run() -> None:
     """What a run needs, while something else takes its time that comes before it."""
     gc.set_threshold(_GARBAGE)
-    import pipeline.cli.direct
-    import pipeline.engine.engine
-    import pipeline.engine.scheduler
-    import pipeline.fastpath.state
-    import pipeline.run.engines
-    import pipeline.stages.compile
-    import pipeline.stages.fingerprint
-    import pipeline.stages.link  # noqa: F401
+    from pipeline.needed_modules import EDITED, load_modules
+
+    load_modules(EDITED)
 
 
 def _is_plain() -> bool:

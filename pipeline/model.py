@@ -1,4 +1,4 @@
-"""The shared vocabulary: what stages, plans, verdicts, events and failures *are*.
+"""The shared vocabulary: what stages, verdicts, actions, marks, events and failures *are*.
 
 Values only: named tuples (a dataclass takes eight times as long to define, and these are defined in every run) and
 closed enums. Does not know files, ports, processes, doit or the clock.
@@ -16,7 +16,6 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from cache.digest import Digest
 from cache.named_tuple import NamedTuple
 
 # --- stages -----------------------------------------------------------------------------------
@@ -289,116 +288,6 @@ class Action(NamedTuple):
     def is_users(self) -> bool:
         """Is it a command that a user declared, not one of a toolchain?"""
         return self.count_as == "built" and bool(self.argv) and self.statement is None
-
-
-# --- flash ------------------------------------------------------------------------------------
-
-SECTOR = 0x1000
-"""Erase granularity of every flash chip that the ROM loader supports."""
-
-
-class Partition(NamedTuple):
-    """One row of the partition table (ESP-IDF's format). `type` and `subtype` are the raw numbers."""
-
-    name: str
-    type: int
-    subtype: int
-    offset: int
-    size: int
-    flags: int = 0
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.size
-
-
-class MatchRule(StrEnum):
-    """When does a region of the device match its image? `OTADATA`: when it selects the slot that holds the image."""
-
-    BYTES = "bytes"
-    OTADATA = "otadata"
-
-
-class Image(NamedTuple):
-    """Bytes destined for flash *as written* (header patched, padded to 4). `path` is the file that holds them.
-
-    `limit` is the room at `offset` (its partition's size, or up to the next region); `partition` is the row's name or
-    `""` for the bootloader and the table itself."""
-
-    name: str
-    partition: str
-    offset: int
-    size: int
-    limit: int
-    path: str
-    digest: Digest
-    md5: str
-    match: MatchRule = MatchRule.BYTES
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.size
-
-
-class Region(NamedTuple):
-    """A sector-aligned span of flash."""
-
-    offset: int
-    size: int
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.size
-
-
-class RegionAction(StrEnum):
-    """`KEPT` with proof, changed sectors only (`DELTA`), or whole (`WRITTEN`)."""
-
-    KEPT = "kept"
-    DELTA = "delta"
-    WRITTEN = "written"
-
-
-class RegionPlan(NamedTuple):
-    """What to do with one image's region, and why."""
-
-    image: Image
-    action: RegionAction
-    runs: tuple[Region, ...]
-    device_md5_before: str
-    reason: Reason | None = None
-
-    @property
-    def bytes_to_write(self) -> int:
-        return sum(min(run.end, self.image.end) - run.offset for run in self.runs)
-
-
-class FlashPlan(NamedTuple):
-    """A pure result: `regions` covers every image exactly once. `full` says that escalation asked for everything."""
-
-    regions: tuple[RegionPlan, ...]
-    full: bool = False
-    reasons: tuple[Reason, ...] = ()
-
-    @property
-    def writes(self) -> tuple[RegionPlan, ...]:
-        return tuple(r for r in self.regions if r.action is not RegionAction.KEPT)
-
-    @property
-    def bytes_to_write(self) -> int:
-        return sum(r.bytes_to_write for r in self.writes)
-
-
-class DeviceFacts(NamedTuple):
-    """What the loader said about the board in this session; never remembered from an earlier one."""
-
-    chip: str
-    mac: str
-    chip_id: int | None
-    revision: int
-    flash_size: int
-    flash_encryption: bool
-    secure_boot: bool
 
 
 class DeployOutcome(StrEnum):

@@ -15,7 +15,8 @@ from typing import Any
 
 from pipeline.config.schema import DeviceConfig
 from pipeline.effects.host import Revision
-from pipeline.model import DEVICE_STAGES, Failure, Image, Stage
+from pipeline.flash_model import Image
+from pipeline.model import DEVICE_STAGES, Failure, Stage
 from pipeline.run.build import Build
 from pipeline.run.options import Options
 from pipeline.run.run import Run, load_run

@@ -26,7 +26,7 @@ from pipeline.agent.results import (
     ToolProblem,
 )
 from pipeline.boot.console_events import ConsoleEvent, ConsoleEventKind, ConsoleListener
-from pipeline.model import Partition
+from pipeline.flash_model import Partition
 
 DETAIL_CHARS = 6000
 NOTE_LINES = 40

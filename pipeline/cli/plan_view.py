@@ -14,8 +14,8 @@ from pipeline.engine.decision import Fate
 from pipeline.engine.explain import host_stages, plural, summary
 from pipeline.engine.forecast import Forecast, by_stage
 from pipeline.flash.journal import DeviceState
+from pipeline.flash_model import MatchRule
 from pipeline.formats.placement import Placement
-from pipeline.model import MatchRule
 
 SHOWN = 20
 """Actions of one stage that are listed by name; more are counted."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES
 from pipeline.config.until import Until, parse_until
-from pipeline.model import SECTOR
+from pipeline.flash_model import SECTOR
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:

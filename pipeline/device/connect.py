@@ -31,7 +31,8 @@ from pipeline.device.rom_loader import (
 from pipeline.device.serial_link import NO_LINES, NO_LINES_HINT, say_channel
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
-from pipeline.model import DeviceFacts, FailureCategory, Reason, Stage
+from pipeline.flash_model import DeviceFacts
+from pipeline.model import FailureCategory, Reason, Stage
 
 Step = tuple[bool, bool, float]
 """DTR, RTS, seconds held."""

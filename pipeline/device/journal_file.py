@@ -12,7 +12,7 @@ from pathlib import Path
 from cache.durable import read_file
 from pipeline.effects.run_log import AppendLog
 from pipeline.flash.journal import JOURNAL_HEADER, DeviceState, begin, commit, decode_journal, written
-from pipeline.model import Image
+from pipeline.flash_model import Image
 
 
 class DeviceJournal:

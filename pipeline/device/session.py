@@ -24,7 +24,8 @@ from pipeline.device.serial_link import PortLink
 from pipeline.effects.api import Progress
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
-from pipeline.model import DeviceFacts, FailureCategory, Image, Region, Stage
+from pipeline.flash_model import DeviceFacts, Image, Region
+from pipeline.model import FailureCategory, Stage
 
 
 class EspSession:

@@ -14,12 +14,13 @@ import sys
 import time
 
 from pipeline.effects.host import ASKED_AT
+from pipeline.needed_modules import BUILD, load_modules
 from pipeline.run.ahead import decode_ahead
 
 
 def main() -> int:
     """Load, wait for a line `{"argv": [...], "env": {...}}`, be `hotplate` with it."""
-    _load()
+    load_modules(BUILD)
     decode_ahead(os.getcwd())  # noqa: PTH109
     line = sys.stdin.buffer.readline()
     if not line:
@@ -30,40 +31,6 @@ def main() -> int:
     from pipeline.fastpath import main as hotplate
 
     return hotplate()
-
-
-def _load() -> None:
-    """Everything that a build imports on its way, but for esptool and the like, which few saves need."""
-    import importlib
-
-    for name in (
-        "pipeline.tasks",
-        "pipeline.cli.cache_tasks",
-        "pipeline.cli.check_tasks",
-        "pipeline.cli.direct",
-        "pipeline.cli.reporter",
-        "pipeline.editor.tasks",
-        "pipeline.measure.tasks",
-        "pipeline.device.elf_store",
-        "pipeline.engine.facts",
-        "pipeline.engine.partial_graph",
-        "pipeline.engine.scheduler",
-        "pipeline.fastpath.native_build",
-        "pipeline.fastpath.state",
-        "pipeline.hotplate",
-        "pipeline.report.size_measured",
-        "pipeline.run.built_images",
-        "pipeline.run.built_sizes",
-        "pipeline.run.engines",
-        "pipeline.run.far_execution",
-        "pipeline.run.shared_cache",
-        "pipeline.stages.fingerprint",
-        "pipeline.stages.compile",
-        "pipeline.stages.link",
-        "pipeline.toolchain.builtins",
-        "cache.store",
-    ):
-        importlib.import_module(name)
 
 
 if __name__ == "__main__":

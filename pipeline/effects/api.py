@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from cache.named_tuple import NamedTuple
-from pipeline.model import DeviceFacts, Image, Reason, Region
+from pipeline.flash_model import DeviceFacts, Image, Region
+from pipeline.model import Reason
 
 
 class Clock(Protocol):

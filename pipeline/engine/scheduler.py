@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
 from pipeline.effects.api import Children, Completed, ParallelRunner
 from pipeline.engine.action_runner import ActionRunner, Performed
+from pipeline.engine.asked_elsewhere import AskedElsewhere
 from pipeline.engine.decision import Cause, Keyed
 from pipeline.engine.execution import TIMEOUT_S, Steps, in_turn
-from pipeline.engine.inquiry import LOOK_S, Inquiry
+from pipeline.engine.inquiry import LOOK_S
 from pipeline.engine.look import Look
 from pipeline.engine.results import RESTORED_REMOTE, ActionSpan, RunResult
 from pipeline.engine.stage_run import StageRun
@@ -90,11 +90,7 @@ class _StageLoop:
         # Not further ahead: what another project stores meanwhile must be found, and not made again.
         self._most = workspace.host.all_jobs * 2
         self._ready = run.ready()
-        self._missed: list[tuple[int, Keyed]] = []
-        """Not in the store here, and not asked for elsewhere yet."""
-        self._inquiry: Inquiry | None = None
-        self._awaited: dict[ActionKey, int] = {}
-        """What was asked for and not told of yet, by base key."""
+        self._elsewhere = AskedElsewhere(self.runner, self._tell)
         self.restored_remote = 0
         """How many of the restored ones came from another machine."""
         self._to_execute: deque[int] = deque()
@@ -117,7 +113,7 @@ class _StageLoop:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Whatever ends the run: what has ended is kept, what has not is killed, and leaves nothing."""
         try:
-            self._end_inquiry()
+            self._elsewhere.end()
             if kind is not None:
                 self.runner.cancel()
                 while self._ended:
@@ -138,8 +134,8 @@ class _StageLoop:
                 self._settle(self._ready.pop())
             elif self._to_execute and self._under_way < self._most:
                 self._execute(self._to_execute.popleft())
-            elif self._missed and self._inquiry is None:
-                self._ask()
+            elif self._elsewhere.is_ready:
+                self._to_execute.extend(self._elsewhere.ask())
             elif (spare := self._spare()) is not None:
                 self._execute(spare)
             else:
@@ -148,8 +144,8 @@ class _StageLoop:
 
     @property
     def _has_more(self) -> bool:
-        waiting = self._ready or self._missed or self._to_execute or self._ended
-        return bool(waiting) or self._under_way > 0 or self._inquiry is not None
+        waiting = self._ready or self._to_execute or self._ended
+        return bool(waiting) or self._under_way > 0 or self._elsewhere.has_more
 
     @property
     def _under_way(self) -> int:
@@ -164,7 +160,7 @@ class _StageLoop:
             work, self._meanwhile = self._meanwhile, None
             work()
         elif not self._ended:
-            self._take_news(_LONG_S if self._inquiry is None else LOOK_S)
+            self._take_news(LOOK_S if self._elsewhere.is_asking else _LONG_S)
         elif not (self._by_command or self._in_threads) or not self._take_news(_QUIET_S):
             self._book_all()
 
@@ -228,8 +224,8 @@ class _StageLoop:
             return
         run.causes[index] = self.runner.explained(found.action, run.causes[index])
         run.set(index, ActionState.QUEUED)
-        if self.runner.shared is not None and self.runner.shared.may_have(found):
-            self._missed.append((index, found))
+        if self._elsewhere.may_have(found):
+            self._elsewhere.miss(index, found)
         elif self._under_way < self._most:
             self._line_up(self._pools.enter(index, found))
         else:
@@ -294,23 +290,6 @@ class _StageLoop:
 
     # --- other machines ---------------------------------------------------------------------------
 
-    def _ask(self) -> None:
-        """For all that is missing by now at once, while what runs goes on."""
-        assert self.runner.shared is not None  # else nothing is missing
-        missed, self._missed = self._missed, []
-        self._awaited = {keyed.base: index for index, keyed in missed}
-        self._to_execute.extend(index for index, keyed in missed if self._awaited[keyed.base] != index)
-        inquiry = self._inquiry = self.runner.shared.inquiry([keyed for _, keyed in missed], self._tell)
-
-        def ask() -> None:
-            try:
-                self.runner.bring(inquiry)
-            finally:
-                for keyed in inquiry.waiting():
-                    inquiry.settle(keyed, is_here=False)
-
-        threading.Thread(target=ask, daemon=True, name="asking other machines").start()
-
     def _tell(self, keyed: Keyed, is_here: bool) -> None:
         """On any thread."""
         self._news.put(lambda: self._told(keyed, is_here))
@@ -318,11 +297,9 @@ class _StageLoop:
             self._children.wake()
 
     def _told(self, keyed: Keyed, is_here: bool) -> None:
-        index = self._awaited.pop(keyed.base, None)
+        index = self._elsewhere.take(keyed)
         if index is None:
             return  # a failure has ended the run
-        if not self._awaited:
-            self._end_inquiry()
         found = self._find(keyed.action, self._run.causes[index]) if is_here else keyed
         if isinstance(found, Keyed):
             self._to_execute.append(index)
@@ -334,24 +311,11 @@ class _StageLoop:
         self._finish(index, done, span)
 
     def _spare(self) -> int | None:
-        """What is asked for and is to be made here meanwhile, since answers come too slowly."""
-        if self._inquiry is None or self.runner.shared is None:
+        """What is asked for and is to be made here meanwhile."""
+        if not self._elsewhere.is_asking:
             return None
         is_idle = bool(self._free) and not self._to_start and not self._pools.is_any_full
-        keyed = self.runner.shared.spare(self._inquiry, self._clock.now_s(), is_idle=is_idle)
-        if keyed is None:
-            return None
-        index = self._awaited.pop(keyed.base)
-        if not self._awaited:
-            self._end_inquiry()
-        return index
-
-    def _end_inquiry(self) -> None:
-        """All of it is here, is being made, or is of no use any more."""
-        self._awaited.clear()
-        if self._inquiry is not None and self.runner.shared is not None:
-            inquiry, self._inquiry = self._inquiry, None
-            self.runner.shared.end(inquiry)
+        return self._elsewhere.spare(self._clock.now_s(), is_idle=is_idle)
 
     # --- what is said -----------------------------------------------------------------------------
 
@@ -367,9 +331,10 @@ class _StageLoop:
         self._progress(run.action(index).name, run.skipped + run.finished, run.skipped + len(run.indices))
         if run.failures:
             self.runner.stop()
-            self._end_inquiry()
-            for waiting in (self._ready, self._missed, self._to_execute):
-                waiting.clear()
+            self._elsewhere.end()
+            self._elsewhere.forget_missed()
+            self._ready.clear()
+            self._to_execute.clear()
 
     def _say_performed(self) -> None:
         spans, self._spans = self._spans, []

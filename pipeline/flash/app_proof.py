@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.flash.journal import DeviceState
-from pipeline.model import Image, MatchRule, Reason
+from pipeline.flash_model import Image, MatchRule
+from pipeline.model import Reason
 
 INFO = "info"
 HASHES = "image.hashes"

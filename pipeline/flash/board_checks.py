@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 from pipeline.chips import CHIPS
 from pipeline.failures import fail
+from pipeline.flash_model import DeviceFacts, Image
 from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, check_chip
-from pipeline.model import DeviceFacts, Failure, FailureCategory, Image, Stage
+from pipeline.model import Failure, FailureCategory, Stage
 
 NO_MAXIMUM = (0, 0xFFFF)
 """`max_chip_rev_full` in the header of an image that runs on any later revision."""

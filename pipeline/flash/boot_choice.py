@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.flash_model import Partition
 from pipeline.formats.otadata import LASTING, active_entry, entries, select
 from pipeline.formats.partitions import boot_row, ota_slots
-from pipeline.model import Partition
 
 
 def starts_wanted(table: Sequence[Partition], found: bytes, wanted: bytes) -> bool:

@@ -13,11 +13,12 @@ from cache.digest import digest_bytes
 from cache.named_tuple import NamedTuple
 from pipeline.failures import fail
 from pipeline.flash.board_checks import reach_failure
+from pipeline.flash_model import Image, Partition
 from pipeline.formats.boot_rules import rom_refusal, second_stage_refusal
 from pipeline.formats.esp_image import check_chip, check_fits, descriptor_of, room_warnings
 from pipeline.formats.partitions import decode_table
 from pipeline.formats.placement import APPLICATION, BOOTLOADER, TABLE, Placement
-from pipeline.model import Failure, FailureCategory, Image, Partition, Reason, Stage
+from pipeline.model import Failure, FailureCategory, Reason, Stage
 
 
 class CheckedImages(NamedTuple):

@@ -11,17 +11,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from cache.named_tuple import NamedTuple
-from pipeline.model import (
-    SECTOR,
-    DeployOutcome,
-    FlashPlan,
-    Image,
-    MatchRule,
-    Reason,
-    Region,
-    RegionAction,
-    RegionPlan,
-)
+from pipeline.flash_model import SECTOR, FlashPlan, Image, MatchRule, Region, RegionAction, RegionPlan
+from pipeline.model import DeployOutcome, Reason
 
 
 class Delta(NamedTuple):

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS, chip_name
 from pipeline.failures import fail
-from pipeline.model import SECTOR, Failure, FailureCategory, Image, MatchRule, Reason, Stage
+from pipeline.flash_model import SECTOR, Image, MatchRule
+from pipeline.model import Failure, FailureCategory, Reason, Stage
 
 
 def image_chip_id(data: bytes) -> int | None:

@@ -17,10 +17,11 @@ from typing import Any, Literal
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES, chip_name, flash_freq_name, flash_size_bytes
 from pipeline.failures import fail
+from pipeline.flash_model import Partition
 from pipeline.formats.esp_image import HEADER_SIZE, IMAGE_MAGIC, image_chip_id, is_esp8266
 from pipeline.formats.flash_file import FlashFile
 from pipeline.formats.partitions import TABLE_MAGIC
-from pipeline.model import Failure, FailureCategory, Partition
+from pipeline.model import Failure, FailureCategory
 
 FLASHER_ARGS = "flasher_args.json"
 HEAD_SIZE = HEADER_SIZE

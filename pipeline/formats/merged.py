@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS, chip_name
+from pipeline.flash_model import SECTOR, Partition
 from pipeline.formats.esp_image import IMAGE_MAGIC, ImageInfo, describe_image, image_chip_id
 from pipeline.formats.partitions import APP, TABLE_DATA_SIZE, TABLE_MAGIC, TABLE_SECTOR, decode_table
-from pipeline.model import SECTOR, Partition, Reason
+from pipeline.model import Reason
 
 LAST_TABLE = 0x40000
 """Tables are looked for up to here; ESP-IDF's default is 0x8000."""

@@ -14,7 +14,8 @@ from types import MappingProxyType
 
 from cache.named_tuple import NamedTuple
 from pipeline.failures import fail
-from pipeline.model import SECTOR, Failure, FailureCategory, Partition, Reason
+from pipeline.flash_model import SECTOR, Partition
+from pipeline.model import Failure, FailureCategory, Reason
 from pipeline.text import did_you_mean
 
 APP, DATA, BOOTLOADER, PARTITION_TABLE = 0x00, 0x01, 0x02, 0x03

@@ -15,10 +15,10 @@ from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import CHIPS
+from pipeline.flash_model import Partition
 from pipeline.formats.flash_file import FlashFile
 from pipeline.formats.otadata import select
 from pipeline.formats.partitions import app_rows, boot_row, factory_row, ota_slots, otadata_row
-from pipeline.model import Partition
 
 APP = "firmware.bin"
 TABLE = "partitions.bin"

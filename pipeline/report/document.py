@@ -35,6 +35,7 @@ from pipeline.events import (
     killed,
     payload,
 )
+from pipeline.flash_model import RegionAction
 from pipeline.model import (
     REPORT_SCHEMA,
     DeployOutcome,
@@ -44,7 +45,6 @@ from pipeline.model import (
     Mark,
     MarkName,
     Reason,
-    RegionAction,
     Stage,
     StageOutcome,
     StageResult,

@@ -457,12 +457,9 @@ def load_builds(options: Options, root: Path | None = None) -> list[Build] | Fai
 
 def _load_what_follows_a_link() -> None:
     """While the linker runs there is nothing else to do."""
-    import pipeline.device.elf_store
-    import pipeline.report.size
-    import pipeline.report.size_measured
-    import pipeline.run.built_images
-    import pipeline.run.built_sizes
-    import pipeline.toolchain.placements  # noqa: F401
+    from pipeline.needed_modules import AFTER_LINK, load_modules
+
+    load_modules(AFTER_LINK)
 
 
 def _status(path: str) -> os.stat_result | None:

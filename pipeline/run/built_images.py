@@ -13,8 +13,9 @@ from cache.durable import read_file
 from pipeline.errors import ToolError
 from pipeline.failures import fail
 from pipeline.flash.image_set import CheckedImages, as_written, check_images, elf_identity, make_image
+from pipeline.flash_model import Image, Partition
 from pipeline.formats.placement import APPLICATION, Placement
-from pipeline.model import FailureCategory, Image, Partition, Stage
+from pipeline.model import FailureCategory, Stage
 
 
 class BuiltImages:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.errors import DeployError, DeviceError
 from pipeline.events import PhasePart
-from pipeline.model import Failure, Image, Reason
+from pipeline.flash_model import Image
+from pipeline.model import Failure, Reason
 from pipeline.run.build import Build
 from pipeline.run.lent_ports import LentPorts
 

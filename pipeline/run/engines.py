@@ -209,7 +209,9 @@ class _Builtins(Mapping[str, "Builtin"]):
         return {**BUILTINS, **FILESYSTEMS}
 
     def __getitem__(self, name: str) -> Builtin:
-        return self._all[name]
+        from pipeline.toolchain.builtins import BUILTINS
+
+        return BUILTINS.get(name) or self._all[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)

@@ -18,7 +18,8 @@ from pipeline.config.reader import built_by_ninja, parse_config
 from pipeline.config.schema import DeployConfig, DeviceConfig, Filters, Prebuilt, Verify
 from pipeline.config.values import check_value
 from pipeline.failures import fail
-from pipeline.model import Failure, FailureCategory, Partition
+from pipeline.flash_model import Partition
+from pipeline.model import Failure, FailureCategory
 from pipeline.run.kept_text import KeptText
 from pipeline.run.options import Options
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline import events
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
-from pipeline.model import FailureCategory, Image, Mark, RegionPlan, Stage
+from pipeline.flash_model import Image, RegionPlan
+from pipeline.model import FailureCategory, Mark, Stage
 from pipeline.run.transactions import Transactions
 
 if TYPE_CHECKING:

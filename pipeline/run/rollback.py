@@ -19,9 +19,10 @@ from pipeline.events import RolledBack
 from pipeline.flash.boot_choice import starts_wanted
 from pipeline.flash.image_set import CheckedImages, elf_identity
 from pipeline.flash.journal import DeviceState
+from pipeline.flash_model import Image, MatchRule
 from pipeline.formats.partitions import decode_table
 from pipeline.formats.placement import APPLICATION, OTADATA_IMAGE, TABLE, Placement
-from pipeline.model import Image, MatchRule, Reason, Stage, StageWork
+from pipeline.model import Reason, Stage, StageWork
 from pipeline.run.attempt import attempt
 from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from pipeline.effects.api import FlashSession
 from pipeline.flash import delta
 from pipeline.flash.plan import Delta
-from pipeline.model import SECTOR, Image, MatchRule, Reason, Region
+from pipeline.flash_model import SECTOR, Image, MatchRule, Region
+from pipeline.model import Reason
 from pipeline.stages.handover import Journal
 
 if TYPE_CHECKING:

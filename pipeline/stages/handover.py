@@ -16,7 +16,8 @@ from cache.named_tuple import NamedTuple
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.flash.journal import DeviceState
 from pipeline.flash.plan import deploy_outcome, part_outcome
-from pipeline.model import DeployOutcome, FlashPlan, Image, RegionPlan
+from pipeline.flash_model import FlashPlan, Image, RegionPlan
+from pipeline.model import DeployOutcome
 
 
 class Journal(Protocol):

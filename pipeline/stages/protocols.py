@@ -12,8 +12,9 @@ from pipeline.config.schema import DeployConfig, DeviceConfig
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.events import Readiness
 from pipeline.flash.image_set import CheckedImages
+from pipeline.flash_model import Image, RegionPlan
 from pipeline.formats.placement import Placement
-from pipeline.model import Failure, FailureCategory, Image, Mark, Reason, RegionPlan, Stage, StageWork
+from pipeline.model import Failure, FailureCategory, Mark, Reason, Stage, StageWork
 from pipeline.stages.handover import InLoader, Journal, Proof
 
 

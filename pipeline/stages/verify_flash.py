@@ -19,17 +19,10 @@ from pipeline.effects.api import RECOVERED, FlashSession
 from pipeline.errors import DeviceError
 from pipeline.flash import board_checks
 from pipeline.flash.plan import Delta, full_flash_reason, plan_writes
+from pipeline.flash_model import SECTOR, MatchRule
 from pipeline.formats.partitions import decode_table
 from pipeline.formats.placement import TABLE
-from pipeline.model import (
-    SECTOR,
-    Failure,
-    FailureCategory,
-    MatchRule,
-    Reason,
-    Stage,
-    StageWork,
-)
+from pipeline.model import Failure, FailureCategory, Reason, Stage, StageWork
 from pipeline.stages.handover import InLoader, Journal, Proof, StillRunning
 
 if TYPE_CHECKING:

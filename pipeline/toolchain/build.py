@@ -20,8 +20,9 @@ from pipeline.engine.results import Builtin
 from pipeline.errors import ConfigError, ToolError
 from pipeline.failures import fail
 from pipeline.fastpath.watched import Watched
+from pipeline.flash_model import Partition
 from pipeline.formats.placement import Placement
-from pipeline.model import Action, Failure, FailureCategory, Partition, Stage, Tool
+from pipeline.model import Action, Failure, FailureCategory, Stage, Tool
 from pipeline.toolchain import compiled, generate, zig
 from pipeline.toolchain.builtins import BUILTINS
 from pipeline.toolchain.config_places import config_failure_at, config_place

@@ -12,9 +12,10 @@ from types import MappingProxyType
 
 from pipeline import chips
 from pipeline.engine.results import Builtin, BuiltinCall, BuiltinError
+from pipeline.flash_model import Partition
 from pipeline.formats import elf, esp_image, otadata, partitions
 from pipeline.formats.flash_file import WHOLE, FilePart
-from pipeline.model import Failure, Partition, Reason
+from pipeline.model import Failure, Reason
 
 STRIP = "strip@1"
 ELF2IMAGE = "elf2image@1"

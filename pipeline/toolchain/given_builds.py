@@ -18,12 +18,13 @@ from pipeline.chips import CHIPS
 from pipeline.config.schema import Prebuilt
 from pipeline.config.values import Problem
 from pipeline.failures import fail
+from pipeline.flash_model import SECTOR, Partition
 from pipeline.formats import manifests as fw
 from pipeline.formats import merged, packed, partitions, platformio, web_manifest
 from pipeline.formats.flash_file import FilePart, FlashFile
 from pipeline.formats.manifests import Firmware, Manifest
 from pipeline.formats.uf2 import Flat
-from pipeline.model import SECTOR, Failure, FailureCategory, Partition, Reason
+from pipeline.model import Failure, FailureCategory, Reason
 
 BUILD_AGAIN = "build the firmware again, or correct `[prebuilt]`"
 

@@ -15,9 +15,10 @@ from pipeline.chips import CHIPS
 from pipeline.config.schema import DeployConfig, Prebuilt
 from pipeline.errors import ConfigError
 from pipeline.failures import fail
+from pipeline.flash_model import Partition
 from pipeline.formats.partitions import decode_csv, parse_csv
 from pipeline.formats.placement import APPLICATION, Given, Misplaced, Placement, add_given, place
-from pipeline.model import Failure, FailureCategory, Partition
+from pipeline.model import Failure, FailureCategory
 from pipeline.toolchain.config_places import config_failure_at
 
 if TYPE_CHECKING:

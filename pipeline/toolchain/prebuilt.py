@@ -14,10 +14,11 @@ from pipeline.chips import CHIPS
 from pipeline.config.schema import Prebuilt
 from pipeline.failures import fail
 from pipeline.fastpath.watched import Watched
+from pipeline.flash_model import MatchRule, Partition
 from pipeline.formats import otadata, partitions, placement
 from pipeline.formats.manifests import Firmware
 from pipeline.formats.placement import Given, Misplaced, Placement
-from pipeline.model import Action, Failure, FailureCategory, MatchRule, Partition, Stage
+from pipeline.model import Action, Failure, FailureCategory, Stage
 from pipeline.toolchain.builtins import COPY, OTADATA_OF_TABLE, part_params
 from pipeline.toolchain.generate import image_path
 from pipeline.toolchain.given_builds import deciding_files, read_part

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from cache.digest import digest_bytes
 from pipeline.device.serial_link import PortLink
 from pipeline.device.session import connect
-from pipeline.model import Image, Region
+from pipeline.flash_model import Image, Region
 from tests.contract.any_board import AnyBoard
 from tests.contract.test_esptool_rfc2217 import SYNC
 from tests.unit.test_vb_loader import block, frame, say

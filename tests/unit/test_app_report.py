@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cache.digest import digest_bytes
 from pipeline.flash.app_proof import app_of, hash_doubts, identity_doubts, journal_doubts, mac_of, open_doubts
 from pipeline.flash.journal import JOURNAL_HEADER, DeviceState, begin, commit, decode_journal, written
-from pipeline.model import Image, MatchRule
+from pipeline.flash_model import Image, MatchRule
 
 MAC = "7c:df:a1:00:11:22"
 ELF = "ab" * 32

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.flash.boot_choice import starts_wanted
+from pipeline.flash_model import Partition
 from pipeline.formats.otadata import OtaState, encode, erased, select
 from pipeline.formats.partitions import boot_row
-from pipeline.model import Partition
 from tests.unit.test_otadata import entry, otadata
 
 OTADATA = Partition("otadata", 1, 0, 0xE000, 0x2000)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
 from pipeline.flash.delta import BLOCK, WriteCost, blocks, cost_at, differing, runs, sectors, sectors_in
-from pipeline.model import SECTOR, Image, Region
+from pipeline.flash_model import SECTOR, Image, Region
 
 COST = cost_at(460800)
 

@@ -21,7 +21,8 @@ from pipeline.device.rom_loader import FEED_ITSELF, MAGIC_REG, NOISE_LIMIT, WATC
 from pipeline.device.serial_link import PortLink
 from pipeline.device.session import EspSession
 from pipeline.errors import DeviceError
-from pipeline.model import FailureCategory, Image, Region
+from pipeline.flash_model import Image, Region
+from pipeline.model import FailureCategory
 from virtualboard.chips import Security
 from virtualboard.port import VirtualPort, open_virtual
 

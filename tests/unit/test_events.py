@@ -40,18 +40,14 @@ from pipeline.events import (
     plan_made,
 )
 from pipeline.failures import fail
+from pipeline.flash_model import FlashPlan, Image, Region, RegionAction, RegionPlan
 from pipeline.model import (
     DeployOutcome,
     EventKind,
     FailureCategory,
-    FlashPlan,
-    Image,
     Mark,
     MarkName,
     Reason,
-    Region,
-    RegionAction,
-    RegionPlan,
     Stage,
     StageOutcome,
     StageResult,

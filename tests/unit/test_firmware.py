@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.chips import CHIPS, flash_freq_code, flash_freq_name
+from pipeline.flash_model import MatchRule, Partition
 from pipeline.formats import manifests as fw
 from pipeline.formats.esp_image import with_flash_settings
 from pipeline.formats.flash_file import FlashFile
@@ -19,7 +20,7 @@ from pipeline.formats.manifests import Manifest, parse_flasher_args
 from pipeline.formats.partitions import decode_table
 from pipeline.formats.placement import Given, Misplaced, Placement, add_given, place, place_firmware, started_row
 from pipeline.formats.platformio import Said, by_table
-from pipeline.model import Failure, MatchRule, Partition, Reason
+from pipeline.model import Failure, Reason
 from tests import given_firmware as given_by
 
 FILES = (

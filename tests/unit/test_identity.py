@@ -9,7 +9,8 @@ import pytest
 
 from cache.digest import digest_bytes
 from pipeline.flash.board_checks import board_failure, flash_failure, image_failure
-from pipeline.model import DeviceFacts, FailureCategory, Image
+from pipeline.flash_model import DeviceFacts, Image
+from pipeline.model import FailureCategory
 
 FACTS = DeviceFacts("esp32c3", "7c:df:a1:00:11:22", 5, 101, 4 << 20, flash_encryption=False, secure_boot=False)
 WHERE = "device bench on virtual:"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
 from pipeline.chips import CHIPS, chip_name, flash_size_bytes
+from pipeline.flash_model import Image, MatchRule
 from pipeline.formats.esp_image import (
     ELF_SHA256_OFFSET,
     AppDescriptor,
@@ -25,7 +26,7 @@ from pipeline.formats.esp_image import (
     descriptor_of,
     room_warnings,
 )
-from pipeline.model import FailureCategory, Image, MatchRule, Reason
+from pipeline.model import FailureCategory, Reason
 
 ELF_SHA256 = bytes(range(32))
 DESCRIPTOR = (

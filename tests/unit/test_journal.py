@@ -20,7 +20,7 @@ from pipeline.flash.journal import (
     replay,
     written,
 )
-from pipeline.model import Image
+from pipeline.flash_model import Image
 from pipeline.records import decode_records
 
 AT = "2026-11-21T00:00:00.000Z"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.flash_model import Partition
 from pipeline.formats.partitions import (
     MAX_ROWS,
     TABLE_DATA_SIZE,
@@ -24,7 +25,7 @@ from pipeline.formats.partitions import (
     read_table,
 )
 from pipeline.formats.placement import room
-from pipeline.model import Failure, FailureCategory, Partition, Reason
+from pipeline.model import Failure, FailureCategory, Reason
 
 MB = 1024 * 1024
 CSV = """\

@@ -16,7 +16,8 @@ from pipeline.flash.plan import (
     plan_writes,
     whole,
 )
-from pipeline.model import DeployOutcome, Reason, Region, RegionAction
+from pipeline.flash_model import Region, RegionAction
+from pipeline.model import DeployOutcome, Reason
 from pipeline.run.options import parse_options
 from tests.unit.test_plan import APP, BOOT, EQUAL, IMAGES, OTADATA, actions, image
 

@@ -26,7 +26,8 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
-from pipeline.model import FailureCategory, Region, Stage
+from pipeline.flash_model import Region
+from pipeline.model import FailureCategory, Stage
 from tests.unit.test_esp_session import DATA, image, quiet
 from virtualboard.active_faults import ActiveFaults
 from virtualboard.board import Board

@@ -24,8 +24,9 @@ from pipeline.engine.decision import Fate
 from pipeline.engine.explain import explain_action, explain_stage, select
 from pipeline.engine.forecast import Forecast, forecast
 from pipeline.flash.journal import DeviceState, JournalImage, OpenTransaction
+from pipeline.flash_model import MatchRule
 from pipeline.formats.placement import Placement
-from pipeline.model import Action, MatchRule, Stage
+from pipeline.model import Action, Stage
 from tests.unit.engine_space import EngineSpace
 
 GOLDEN = Path(__file__).parents[1] / "golden"

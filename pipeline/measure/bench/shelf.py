@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.flash_model import Partition
 from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.device import firmware_bytes
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import measured, ratio_at_most
 from pipeline.measure.child import Spent, board_process
-from pipeline.model import Partition
 from pipeline.run.build import Build
 from pipeline.run.project import CONFIG_FILE
 
