@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pipeline.effects.inotify import Inotify, MountTable, slept_s
 from pipeline.fastpath import FileStamp, stamp_of
-from pipeline.service.inotify import Inotify, MountTable, slept_s
 from pipeline.service.path_watch import Doubt, PathWatch
 
 PACKAGES = ("pipeline", "cache", "virtualboard")

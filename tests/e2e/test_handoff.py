@@ -332,7 +332,7 @@ def test_where_a_difference_could_be_seen_the_run_stays(handed: HandedProject, h
 class Waiting:
     """A deploy in the runner that waits for the project's lock."""
 
-    def __init__(self, handed: HandedProject, *argv: str, program: str = "doit", **extra: str) -> None:
+    def __init__(self, handed: HandedProject, *argv: str, program: str = "doit", **extra: Any) -> None:
         handed.warm()
         self.handed = handed
         self.locks = handed.space.path / ".deploy/locks"

@@ -12,9 +12,9 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("inotify is Linux's", allow_module_level=True)
 
+from pipeline.effects.inotify import Inotify, MountTable
 from pipeline.service import code_watch
 from pipeline.service.code_watch import LoadedCode, code_paths
-from pipeline.service.inotify import Inotify, MountTable
 from pipeline.service.path_watch import PathWatch
 
 
@@ -111,7 +111,7 @@ def test_after_what_notifications_do_not_tell_each_is_looked_at(
     elif what == "sleep":
         monkeypatch.setattr(code_watch, "slept_s", lambda: 1e9)
     else:
-        monkeypatch.setattr("pipeline.service.inotify.MOST_BYTES", 0)
+        monkeypatch.setattr("pipeline.effects.inotify.MOST_BYTES", 0)
     assert code.loaded.is_as_loaded() and code.loaded.looked == looked + 1
     code.loaded.let_go()
 
