@@ -17,6 +17,7 @@ from pipeline.fastpath import (
     PUT_BACK,
     STAGES,
     FirstLook,
+    end_at_once,
     end_with,
     from_service,
     interrupt_again,
@@ -172,7 +173,7 @@ def _end(code: int) -> None:
             stream.flush()
         except (OSError, ValueError):  # Python says so, and exits with a code of its own
             raise SystemExit(code) from None
-    os._exit(code)
+    end_at_once(code)
 
 
 def _only_builds(look: FirstLook) -> bool:

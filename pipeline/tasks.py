@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
 
             bring_back(sys.argv[1:], look)
         if _stands_first(sys._getframe(1)):
-            hand_over()
+            hand_over(look)
         from pipeline.hotplate import run as run_without_doit
 
         look = run_without_doit(sys.argv[1:], look)

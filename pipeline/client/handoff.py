@@ -38,13 +38,14 @@ def is_worth_it(argv: "Sequence[str]") -> bool:
     return argv[0].partition(":")[0] in STAGE_WORDS
 
 
-def hand_over(program: str, argv: "Sequence[str]") -> None:
-    """Let the runner be `program` with these arguments, and end with its exit code. Returns where that cannot be."""
+def hand_over(program: str, argv: "Sequence[str]", look: "Sequence[bytes]" = ()) -> None:
+    """Let the runner be `program` with these arguments, and end with its exit code. Returns where that cannot be.
+    `look`: what this process knows to have moved."""
     directory = runtime_dir() if _may_be_another() else None
     if directory is None or not os.path.lexists(f"{directory}/{RUNNER_SOCKET}"):
         return
     try:
-        question = pack(*described(program, argv))
+        question = pack(*described(program, argv), look)
     except (OSError, ValueError):
         return
     if len(question) >= MAX_HEADER:
@@ -78,7 +79,8 @@ def _may_be_another() -> bool:
 
 
 def described(program: str, argv: "Sequence[str]") -> "list[list[bytes]]":
-    """What of this process a run depends on, as `run_frame.pack` takes it. Raises OSError, ValueError."""
+    """What of this process a run depends on, as `run_frame.pack` takes it; its look follows. Raises OSError,
+    ValueError."""
     import pipeline
 
     who = [pipeline.__version__, os.path.dirname(pipeline.__file__ or ""), sys.version, sys.prefix, *interpreter()]  # noqa: PTH120

@@ -2,9 +2,10 @@
 
 Pure. Does not know what a run is. Invariant: what `pack` puts together, `unpack` takes apart, or it is None.
 
-    run       run 1, then groups, each its count and its strings: who, place, argv, sys.path, streams, groups,
-              environment; with descriptors 0, 1, 2 and the reading end of a pipe: the run begins at the first byte
-              that comes through it, and never if it is closed before
+    run       run 2, then groups, each its count and its strings: who, place, argv, sys.path, streams, groups,
+              environment, look (what the client knows to have moved: `fastpath.FirstLook.told`); with descriptors
+              0, 1, 2 and the reading end of a pipe: the run begins at the first byte that comes through it, and never
+              if it is closed before
     started   started, pid            refused   refused, why            ended   ended, code (negative: a signal)
     signal    signal, number          detach    detach: go on without a terminal
 """
@@ -15,13 +16,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RUN = b"run 1"
+RUN = b"run 2"
 COMPILED = b"compiled"
 """In the place of how the interpreter was started: who asks is the compiled client, in the place of a script of an
 interpreter without options, and path is that script's directory alone. The rest is as the runner has it, whose
 interpreter was started without options, too."""
 STARTED, REFUSED, ENDED, SIGNAL, DETACH = b"started", b"refused", b"ended", b"signal", b"detach"
-GROUPS = 7
+GROUPS = 8
 
 
 def frame(*fields: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """Notices that files in directories were written, by the operating system's notifications or by polling.
 
-Knows directories and `watchfiles`. Does not know which of the files matter. Invariant: what happens in a directory
-after `watch` returned is reported, whatever directories are added or dropped later: a new set is watched before the old
-one is let go. What is reported is a hint to look, never a fact about content.
+Linux's notifications are read by `directory_events`; all others, and polling, are the matter of `watchfiles`, which
+takes 20 ms to find that a burst is over. Knows directories. Does not know which of the files matter. Invariant: what
+happens in a directory after `watch` returned is reported, whatever directories are added or dropped later: a new set is
+watched before the old one is let go. What is reported is a hint to look, never a fact about content.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection
+from errno import ENOSPC
 from typing import Any
+
+from pipeline.effects.directory_events import events_of
 
 DEBOUNCE_MS = 100
 """A burst is reported after this time at the latest."""
@@ -33,16 +37,19 @@ class DirectoryWatcher:
 
     def __init__(self, report: Callable[[frozenset[str]], None], *, poll: bool) -> None:
         """`report` is called with the paths of a burst, from a thread. `poll`: do without notifications.
-        Raises WatchUnavailable when `watchfiles` is not installed."""
-        try:
-            from watchfiles._rust_notify import RustNotify
-        except ImportError:
-            raise WatchUnavailable("the package watchfiles is not installed for this Python") from None
-        self._make: Any = RustNotify
+        Raises WatchUnavailable when `watchfiles` is needed and not installed."""
+        self._events = None if poll else events_of(self._pass_on)
+        if self._events is None:
+            try:
+                from watchfiles._rust_notify import RustNotify
+            except ImportError:
+                raise WatchUnavailable("the package watchfiles is not installed for this Python") from None
+            self._make: Any = RustNotify
         self._report = report
         self._poll = poll
         self._current: _Source | None = None
         self._watched: dict[str, int] = {}
+        self._has_begun = False
         self._lost = False
         """Did something happen to a watched directory itself? One of the same name may have its inode number."""
 
@@ -51,8 +58,17 @@ class DirectoryWatcher:
         watched already. A directory that was replaced by another of its name counts as new."""
         wanted = _inodes(directories)
         lost, self._lost = self._lost, False
-        if self._current is not None and wanted == self._watched and not lost:
+        if self._has_begun and wanted == self._watched and not lost:
             return False
+        self._has_begun = True
+        if self._events is not None:
+            self._watched = {**self._watched, **wanted}
+            try:
+                self._events.watch(wanted)
+            except OSError as error:
+                raise WatchUnavailable(_limit(error)) from None
+            self._watched = wanted
+            return True
         fresh = self._start(wanted)
         if self._current is not None:
             self._current.close()
@@ -61,6 +77,8 @@ class DirectoryWatcher:
 
     def close(self) -> None:
         """Stop reporting. Idempotent."""
+        if self._events is not None:
+            self._events.close()
         if self._current is not None:
             self._current.close()
             self._current = None
@@ -108,6 +126,13 @@ class _Source:
     def close(self) -> None:
         """End soon; what happened before this call is still reported."""
         self._stop.set()
+
+
+def _limit(error: OSError) -> str:
+    """Which limit it is that no more directory can be watched for."""
+    if error.errno == ENOSPC:
+        return f"{error.filename}: the limit of inotify watches is reached (fs.inotify.max_user_watches)"
+    return f"{error.filename}: {error.strerror}"
 
 
 def _inodes(directories: Collection[str]) -> dict[str, int]:

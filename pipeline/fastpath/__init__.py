@@ -174,6 +174,13 @@ class FirstLook:
         self.places = places
         """Of the files that moved."""
 
+    def told(self) -> "list[bytes]":
+        """For another process that does the run: the stamp of the state file, and the places; nothing where these are
+        very many. A run looks again at each file that it uses, so that a look may be as old as its command."""
+        if len(self.places) > MANY:
+            return []
+        return [" ".join(map(str, numbers)).encode() for numbers in (self.stamp, self.places)]
+
 
 def selection_of(argv: "Sequence[str]") -> "tuple[str, tuple[str, ...]] | None":
     """(profile as written or "", stages) when `argv` asks for host stages and nothing else."""
@@ -332,18 +339,35 @@ def from_service(argv: "Sequence[str]") -> "str | FirstLook | None":
     told = None if directory is None else service_says(directory, argv)
     if told is None or isinstance(told, str):
         return told
-    path = state_path(selection[0])
-    found = load(path)
-    # One that was written since knows of other moves.
-    if found is None or found[1] != told[0] or not all(0 <= place < found[0].count for place in told[1]):
-        return None
-    look = FirstLook(os.getcwd(), path, found[1], found[0], told[1])  # noqa: PTH109
-    if len(look.places) > MANY:  # the service reads no more than that
+    look = _look_of(selection[0], *told)
+    if look is not None and len(look.places) > MANY:  # the service reads no more than that
         from pipeline.fastpath.touched import is_as_it_was
 
         if is_as_it_was(look):
-            return found[0].answers.get(selection[1])
+            return look.snapshot.answers.get(selection[1])
     return look
+
+
+def told_look(argv: "Sequence[str]", told: "Sequence[bytes]") -> "FirstLook | None":
+    """What another process was about to begin this run with (`FirstLook.told`); None where that is of no use here."""
+    selection = selection_of(argv)
+    if selection is None or len(told) != 2:
+        return None
+    try:
+        stamp, places = ([int(number) for number in field.split()] for field in told)
+    except ValueError:
+        return None
+    return _look_of(selection[0], tuple(stamp), places)
+
+
+def _look_of(profile: str, stamp: "tuple[int, ...]", places: "list[int]") -> "FirstLook | None":
+    """That these places of the state with this stamp moved; None where there is another state, which knows of other
+    moves."""
+    path = state_path(profile)
+    found = load(path)
+    if found is None or found[1] != stamp or not all(0 <= place < found[0].count for place in places):
+        return None
+    return FirstLook(os.getcwd(), path, found[1], found[0], places)  # noqa: PTH109
 
 
 def _may_have_service(name: str = "service.sock") -> bool:
@@ -384,7 +408,7 @@ def main() -> int:
         launcher = __import__("pipeline.launcher", fromlist=("main",))
         code: int = launcher.main(sys.argv[2:])
         return code
-    hand_over()
+    hand_over(look)
     if sys.argv[1:] == ["--version"]:  # doit then says its own
         from pipeline import __version__
 
@@ -394,13 +418,14 @@ def main() -> int:
     return go_on(sys.argv[1:], look)
 
 
-def hand_over() -> None:
-    """Let the service's runner do this run, and end as it ended; return where it cannot, or that would save nothing."""
+def hand_over(look: "FirstLook | None" = None) -> None:
+    """Let the service's runner do this run, and end as it ended; return where it cannot, or that would save nothing.
+    `look`: what was looked at here."""
     if _may_have_service("runner.sock"):
         from pipeline.client import handoff
 
         if handoff.is_worth_it(sys.argv[1:]):
-            handoff.hand_over(sys.argv[0], sys.argv[1:])
+            handoff.hand_over(sys.argv[0], sys.argv[1:], () if look is None else look.told())
 
 
 def answer_and_end() -> "FirstLook | None":
@@ -424,12 +449,22 @@ def _load_run() -> None:
     load_run()
 
 
+before_end: "list[Callable[[int], None]]" = []
+"""Told the exit code by a process that has nothing left to do but to be taken down."""
+
+
+def end_at_once(code: int) -> None:
+    """End this process. Taking down the interpreter object by object would cost milliseconds."""
+    for tell in before_end:
+        tell(code)
+    os._exit(code)
+
+
 def end_with(text: str) -> None:
-    """Print it and end the process with 0."""
+    """Print it and end the process with 0, where nothing is open and nothing was begun."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError:  # the reader went away; the answer stands
         pass
-    # Nothing is open and nothing was begun; taking down the interpreter object by object costs milliseconds.
-    os._exit(0)
+    end_at_once(0)

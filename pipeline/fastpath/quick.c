@@ -80,6 +80,7 @@ int main(int argc, char **argv) {
     }
 #ifdef RELEASE
     if (found == MOVED) {
+        keep_look(data);
         hand_over(data, sizeof data, argc, argv, began);
     }
 #endif

@@ -16,6 +16,7 @@
 #define INTERRUPTED 130
 #define MOST_GROUPS 256
 #define MOST_VARIABLES 256
+#define MAX_LOOK 1024
 
 static int run_handle = -1;
 
@@ -157,6 +158,27 @@ static char *put_environment(char *at, const char *end, int coerced) {
     return coerced && !is_there ? put(at, end, wanted) : at;
 }
 
+/* What the service said to have moved: the last two fields of its answer, as `FirstLook.told` has
+ * them. */
+static char look[2][MAX_LOOK];
+
+static void keep_look(const char *answer) {
+    size_t n;
+    answer += strlen(answer) + 1;
+    for (n = 0; n < 2; n++) {
+        answer += strlen(answer) + 1;
+        if (strlen(answer) >= MAX_LOOK) {
+            look[0][0] = 0; /* the run asks itself */
+            return;
+        }
+        strcpy(look[n], answer);
+    }
+}
+
+static char *put_look(char *at, const char *end) {
+    return look[0][0] ? put(put(put(at, end, "2"), end, look[0]), end, look[1]) : put(at, end, "0");
+}
+
 /* The frame that hands this run over; its size, 0 where the script would be something else. */
 static size_t run_frame(char *data, size_t room, int argc, char **argv, const char *began) {
     char *at = data + PREFIX_BYTES, *end = data + room;
@@ -166,7 +188,7 @@ static size_t run_frame(char *data, size_t room, int argc, char **argv, const ch
     if (!errors || count < 0) {
         return 0;
     }
-    at = put_place(put_who(put(at, end, "run 1"), end), end, began);
+    at = put_place(put_who(put(at, end, "run 2"), end), end, began);
     at = put_number(at, end, argc - 1);
     for (n = 1; n < argc; n++) {
         at = put(at, end, argv[n]);
@@ -177,7 +199,7 @@ static size_t run_frame(char *data, size_t room, int argc, char **argv, const ch
     for (n = 0; n < count; n++) {
         at = put_number(at, end, (long)groups[n]);
     }
-    return framed(data, put_environment(at, end, coerced));
+    return framed(data, put_look(put_environment(at, end, coerced), end));
 }
 
 /* Send the frame with our streams and `go`. */

@@ -90,10 +90,22 @@ class ProjectLock:
                 handle = os.open(writing_lock(self._directory.parent), OPEN, 0o644)
                 while not try_lock(handle, shared=True):
                     time.sleep(0.02)  # until whoever has it has cancelled this run, or died
-            yield
+            _writing.append(self)
+            try:
+                yield
+            finally:
+                _writing.remove(self)
         finally:
             if handle >= 0:
                 os.close(handle)
+
+
+_writing: list[ProjectLock] = []
+
+
+def is_writing() -> bool:
+    """Is flash being written by this process?"""
+    return bool(_writing)
 
 
 def writing_lock(state_dir: Path) -> Path:

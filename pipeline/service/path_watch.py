@@ -14,7 +14,7 @@ from collections.abc import Callable
 from errno import ENOENT, ENOTDIR
 from stat import S_ISDIR, S_ISLNK
 
-from pipeline.service.inotify import (
+from pipeline.effects.inotify import (
     ATTRIB,
     DELETE_SELF,
     ENTRIES,

@@ -20,15 +20,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from cache.fileclock import filesystem_now_ns
 from pipeline.client.handoff import interpreter
 from pipeline.client.protocol import FrameReader, ProtocolError
 from pipeline.client.run_frame import COMPILED, DETACH, ENDED, REFUSED, SIGNAL, STARTED, frame, unpack
 from pipeline.client.verdict import variables
-from pipeline.fastpath import FileStamp, stamp_of
+from pipeline.service.code_watch import LoadedCode
 from pipeline.service.preload import preload
 from pipeline.service.runner_child import HandedRun, become, run
 from pipeline.service.spare import MOST_SPARES, Spare, wait_as_spare
@@ -50,6 +49,10 @@ class RunnerLink:
         self.child = 0
         self.root = ""
         """Where its run takes place."""
+        self.end = -1
+        """Where the child says how its run ended, before it is taken down; -1 once it did, or cannot."""
+        self.is_over = False
+        """Was the client told the end?"""
 
     def say(self, *fields: bytes) -> None:
         """A client that left hears nothing."""
@@ -58,6 +61,9 @@ class RunnerLink:
 
     def close(self) -> None:
         self.connection.close()
+        if self.end >= 0:
+            os.close(self.end)
+            self.end = -1
         for descriptor in self.descriptors:
             os.close(descriptor)
         self.descriptors.clear()
@@ -76,12 +82,14 @@ class Runner:
         self._now_s = now_s
         self._links: dict[int, RunnerLink] = {}
         self._children: dict[int, RunnerLink | None] = {}
+        self._ends: dict[int, RunnerLink] = {}
+        """By the handle on which a child says how its run ended."""
         self._spares: dict[str, Spare] = {}
         """By project; the last is that of the project that had a run last."""
         self._used_s = now_s()
         self._path = list(sys.path)
         """Where the first place is that of whoever asks."""
-        self._code = code_stamps()
+        self._code = LoadedCode()
         self._over = False
         self._wake, wake = os.pipe()
         os.set_blocking(self._wake, False)
@@ -105,7 +113,7 @@ class Runner:
         if not self._over:
             poll.register(self._listening, select.POLLIN)
             poll.register(self._starter, select.POLLIN)
-        for handle in self._links:
+        for handle in (*self._links, *self._ends):
             poll.register(handle, select.POLLIN)
         self._end_spares()
         left_s = self._used_s + self._idle_s - self._now_s()
@@ -124,6 +132,8 @@ class Runner:
                 self._accept()
             elif handle == self._starter:
                 self._over = True  # nothing is ever written there
+            elif handle in self._ends:
+                self._hear_end(self._ends[handle])
             elif handle in self._links:
                 handed = self._read(self._links[handle])
                 if handed is not None:
@@ -181,18 +191,19 @@ class Runner:
         link.root = os.fsdecode(groups[1][0])
         spare = self._spares.pop(link.root, None)
         if spare is not None and spare.hand([b"%d" % since_ns, *fields], link.descriptors):
-            child = spare.pid
+            child, link.end = spare.pid, spare.keep()
         else:
             parent = os.getpid()
-            forked = _fork()
+            forked, end, told = _fork_told()
             if forked is None:
                 link.say(REFUSED, b"no process to be had")
                 self._forget(link)
                 return None
             if forked == 0:
                 self._become_child(link, parent)
-                return self._handed(groups, link.descriptors, since_ns)
-            child = forked
+                return self._handed(groups, link.descriptors, since_ns, told)
+            child, link.end = forked, end
+        self._ends[link.end] = link
         link.child = child
         self._children[child] = link
         for descriptor in link.descriptors:
@@ -201,8 +212,10 @@ class Runner:
         link.say(STARTED, b"%d" % child)
         return None
 
-    def _handed(self, groups: Sequence[Sequence[bytes]], descriptors: Sequence[int], since_ns: int) -> HandedRun:
-        who, place, argv, path, streams, _, environment = groups
+    def _handed(
+        self, groups: Sequence[Sequence[bytes]], descriptors: Sequence[int], since_ns: int, end: int
+    ) -> HandedRun:
+        who, place, argv, path, streams, _, environment, look = groups
         beside = self._path[1:] if _is_compiled(who) else []
         return HandedRun(
             [os.fsdecode(word) for word in place],
@@ -212,6 +225,8 @@ class Runner:
             {name: value for name, value in variables(environment).items() if name},  # which no process can set
             tuple(descriptors),
             since_ns,
+            look,
+            end,
         )
 
     def _prepare(self, root: str) -> HandedRun | None:
@@ -219,6 +234,7 @@ class Runner:
         none comes."""
         if self._over:
             return None
+        self._code.watch()
         self._end_spares([root], most=MOST_SPARES - 1)
         try:
             ours, theirs = socket.socketpair()
@@ -240,8 +256,7 @@ class Runner:
         groups = None if found is None else unpack(found[0][1:])
         if found is None or groups is None:
             os._exit(1)
-        theirs.close()
-        return self._handed(groups, found[1], int(found[0][0]))
+        return self._handed(groups, found[1], int(found[0][0]), theirs.detach())
 
     def _end_spares(self, roots: Sequence[str] = (), most: int = MOST_SPARES) -> None:
         """End those of these projects, those that nobody used for long, and the oldest of more than so many."""
@@ -257,7 +272,7 @@ class Runner:
             return "not a run of this protocol"
         if len(self._children) >= MOST_RUNS:
             return "too many runs"
-        if self._code != code_stamps(self._code):
+        if not self._code.is_as_loaded():
             self._over = True
             return "the code on disk is another by now"
         if not is_alike([os.fsdecode(word) for word in groups[0]], [os.fsdecode(word) for word in groups[3]]):
@@ -274,6 +289,7 @@ class Runner:
         die_with(parent, signal.SIGTERM)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._code.let_go()
         os.close(self._wake)
         os.close(self._woken)
         self._listening.close()
@@ -296,8 +312,26 @@ class Runner:
             _kill(child, signal.SIGUSR2)
         self._forget(link)
 
+    def _hear_end(self, link: RunnerLink) -> None:
+        """A run is over, and its process about to be taken down, for which nobody need wait."""
+        try:
+            code = os.read(link.end, 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            code = b""
+        if code:
+            link.say(ENDED, code)
+            link.is_over = True
+            self._forget(link)
+        else:  # it ends in another way, which is seen when it has
+            os.close(link.end)
+            del self._ends[link.end]
+            link.end = -1
+
     def _forget(self, link: RunnerLink) -> None:
         self._links.pop(link.connection.fileno(), None)
+        self._ends.pop(link.end, None)
         link.close()
 
     def _reap(self) -> list[str]:
@@ -317,8 +351,9 @@ class Runner:
             self._used_s = self._now_s()
             link = self._children.pop(child)
             if link is not None:
-                link.say(ENDED, b"%d" % os.waitstatus_to_exitcode(status))
-                self._forget(link)
+                if not link.is_over:
+                    link.say(ENDED, b"%d" % os.waitstatus_to_exitcode(status))
+                    self._forget(link)
                 roots.append(link.root)
 
 
@@ -351,33 +386,6 @@ def _is_compiled(who: Sequence[bytes]) -> bool:
     return COMPILED in who[4:5]
 
 
-def code_stamps(known: Mapping[str, FileStamp | None] | None = None) -> Mapping[str, FileStamp | None]:
-    """The stamps of all of our code, of every module that is loaded and of the directories that modules come from; of
-    the `known` paths alone, if given."""
-    if known is None:
-        found = {str(path) for name in ("pipeline", "cache", "virtualboard") for path in _sources(name)}
-        found |= {path for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))}
-        found |= set(filter(os.path.isdir, sys.path))  # what is installed there, doit was told at the start
-        found |= {str(more) for path in sys.path for more in Path(path).glob("*.pth")}  # may name other such places
-        found.add(f"{sys.prefix}/pyvenv.cfg")
-    else:
-        found = set(known)
-    stamps: dict[str, FileStamp | None] = {}
-    for path in found:
-        try:
-            stamps[path] = stamp_of(os.stat(path))  # noqa: PTH116 - some hundreds, at each run
-        except OSError:
-            stamps[path] = None
-    return stamps
-
-
-def _sources(package: str) -> list[Path]:
-    import importlib
-
-    paths = importlib.import_module(package).__path__
-    return [path for directory in paths for path in Path(directory).rglob("*.py")]
-
-
 def _namespaces(pid: str) -> tuple[str, ...] | None:
     try:
         links = (*(f"ns/{name}" for name in NAMESPACES), "root")
@@ -402,6 +410,21 @@ def _fork() -> int | None:
         return os.fork()
     except OSError:
         return None
+
+
+def _fork_told() -> tuple[int | None, int, int]:
+    """As `_fork`, and a pipe between both: its reading end for the parent, its writing end for the child."""
+    try:
+        end, told = os.pipe()
+    except OSError:
+        return None, -1, -1
+    child = _fork()
+    if child != 0:
+        os.close(told)
+        os.set_blocking(end, False)
+    if not child:
+        os.close(end)
+    return child, end, told
 
 
 def _kill(child: int, number: int) -> None:

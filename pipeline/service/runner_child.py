@@ -12,11 +12,12 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from cache.ahead import values
 from cache.named_tuple import NamedTuple
+from pipeline.fastpath import before_end, told_look
 
 
 class HandedRun(NamedTuple):
@@ -31,6 +32,10 @@ class HandedRun(NamedTuple):
     descriptors: Sequence[int]
     since_ns: int = 0
     """On our own clock of file stamps: an instant after which the code was found to be what is loaded."""
+    look: Sequence[bytes] = ()
+    """What the client knows to have moved: see `fastpath.FirstLook.told`."""
+    end: int = -1
+    """Where to say how the run ended, before this process is taken down."""
 
 
 def become(handed: HandedRun) -> bool:
@@ -54,6 +59,8 @@ def become(handed: HandedRun) -> bool:
     from pipeline.effects.host import ASKED_AT
 
     os.environ.setdefault(ASKED_AT, asked_s)
+    if handed.end >= 0:
+        before_end.append(partial(_tell_end, handed.end))
     sys.argv = [program, *handed.argv]
     if handed.path[1:] != sys.path[1:] or _offers_packages(handed.path[0]):
         from pipeline.fastpath.handover import forget_plugins
@@ -103,29 +110,39 @@ def _open_streams(facts: Sequence[str]) -> None:
         setattr(sys, f"__{name}__", made)
 
 
-def _detached(number: int, _: Any) -> None:
-    """The client has gone, and the run goes on: what it says now only its log gets."""
-    del number
+def _tell_end(handle: int, code: int) -> None:
+    """Let go of what is the client's, whose readers wait for the end of it, and say how the run ended."""
+    _let_streams_go()
+    with contextlib.suppress(OSError):  # nobody wants to know
+        os.write(handle, b"%d" % code)
+
+
+def _let_streams_go() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
     os.close(nothing)
 
 
-def _left_alone(number: int, frame: Any) -> None:
-    """The client was killed. Where flash is written that is let finish."""
+def _detached(number: int, _: Any) -> None:
+    """The client has gone, and the run goes on: what it says now only its log gets."""
     del number
-    from cache.durable import FileLock
+    _let_streams_go()
 
-    path = Path(".deploy", "locks", "writing")
-    if path.exists() and FileLock(path).try_acquire("its client was killed") is not None:
+
+def _left_alone(number: int, frame: Any) -> None:
+    """The client was killed. Where this run writes flash that is let finish; what others write is no matter of it."""
+    del number
+    from pipeline.run.lock import is_writing
+
+    if is_writing():
         _detached(0, frame)
-        return
-    signal.raise_signal(signal.SIGTERM)
+    else:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def run(handed: HandedRun) -> int:
     """Be the program that the client was, which both are doit from here on."""
     from pipeline.hotplate import go_on
 
-    return go_on(sys.argv[1:], None, handed.place[5])
+    return go_on(sys.argv[1:], told_look(sys.argv[1:], handed.look), handed.place[5])

@@ -47,13 +47,16 @@ class Spare:
                 socket.send_fds(self._link, [len(data).to_bytes(_SIZE_BYTES, "big")], descriptors)
                 self._link.sendall(data)
                 if self._link.recv(1) == TAKEN:
-                    self._link.close()
                     return True
         self.end()
         if sent:  # until it is gone, the client's word to begin may be taken by it
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
         return False
+
+    def keep(self) -> int:
+        """Once it was handed a run: what it says its end by, a handle that does not block."""
+        return self._link.detach()
 
     def end(self) -> None:
         """Kill it. It is reaped with all others."""

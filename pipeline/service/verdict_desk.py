@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pipeline.client.verdict import LOOK, YES, asked
-from pipeline.service.inotify import Inotify, MountTable, slept_s
+from pipeline.effects.inotify import Inotify, MountTable, slept_s
 from pipeline.service.path_watch import PathWatch
 from pipeline.service.verdicts import MachineFacts, VerdictAnswer, VerdictBook, VerdictLoop, VerdictQuestion
 

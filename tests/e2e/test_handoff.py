@@ -40,6 +40,12 @@ print(sys.argv[1:], os.getcwd(), oct(umask), os.environ.get("MARK"), os.environ[
 print([(s.encoding, s.errors, s.line_buffering, s.write_through, s.isatty(), s.name, s.mode) for s in
        (sys.stdin, sys.stdout, sys.stderr)], locale.getlocale(), sys.flags)
 print([str(signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)])
+if "WRITES" in os.environ:
+    from pathlib import Path
+    from pipeline.run.lock import ProjectLock
+
+    writing = ProjectLock(Path.cwd(), Path.cwd() / ".deploy").writing()
+    writing.__enter__()
 print(sys.stdin.read() if "READ" in os.environ else "", sys.path[0] == os.getcwd() or sys.path[0])
 """
 
@@ -326,7 +332,7 @@ def test_where_a_difference_could_be_seen_the_run_stays(handed: HandedProject, h
 class Waiting:
     """A deploy in the runner that waits for the project's lock."""
 
-    def __init__(self, handed: HandedProject, *argv: str, program: str = "doit") -> None:
+    def __init__(self, handed: HandedProject, *argv: str, program: str = "doit", **extra: Any) -> None:
         handed.warm()
         self.handed = handed
         self.locks = handed.space.path / ".deploy/locks"
@@ -334,7 +340,7 @@ class Waiting:
         assert self.lock.try_acquire("the test") is None
         self.before = self.reports()
         for _ in range(3):  # a runner that is being renewed lets a run go on by itself
-            self.client = handed.start(*(argv or ("deploy",)), program=program)
+            self.client = handed.start(*(argv or ("deploy",)), program=program, **extra)
             assert self.client.stderr is not None and self.client.stdout is not None
             self.out = self.client.stdout.readline()
             if handed.was_handed(self.out):
@@ -439,17 +445,27 @@ def test_ctrl_c_ends_a_run_of_host_stages_whoever_writes(handed: HandedProject) 
         source.write_text(before)
 
 
-@pytest.mark.parametrize("writing", [True, False])
-def test_a_killed_client_takes_its_run_with_it_unless_flash_is_written(waiting: Waiting, writing: bool) -> None:
-    with written(waiting) if writing else contextlib.nullcontext():
+@pytest.mark.parametrize("who", ["it", "another", "nobody"])
+def test_a_killed_client_takes_its_run_with_it_unless_that_writes_flash(handed: HandedProject, who: str) -> None:
+    waiting = Waiting(handed, WRITES="1") if who == "it" else Waiting(handed)
+    with written(waiting) if who == "another" else contextlib.nullcontext():
         waiting.client.kill()
         waiting.client.communicate()
-        if writing:
+        if who == "it":
             eventually(lambda: Path(f"/proc/{waiting.child}/fd/1").readlink() == Path(os.devnull))
-    if writing:
-        waiting.lock.release()
-    eventually(waiting.ended)
-    assert len(waiting.reports() - waiting.before) == writing
+            waiting.lock.release()
+        eventually(waiting.ended)
+    waiting.lock.release()
+    assert len(waiting.reports() - waiting.before) == (who == "it")
+
+
+def test_a_killed_client_takes_its_build_with_it_whoever_writes_flash(handed: HandedProject) -> None:
+    waiting = Waiting(handed, "compile", "link")
+    with written(waiting):
+        waiting.client.kill()
+        waiting.client.communicate()
+        eventually(waiting.ended)
+    waiting.lock.release()
 
 
 def test_a_killed_runner_takes_its_run_with_it_and_the_next_works(waiting: Waiting) -> None:

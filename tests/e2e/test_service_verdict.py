@@ -384,4 +384,6 @@ def test_both_clients_hand_over_the_same(
         assert who[:4] == of_script[:4] and who[4] == COMPILED and who[5:] == of_script[8:]
         assert place[:3] + place[4:] == there[:3] + there[4:]
         assert -0.05 < float(place[3]) - float(there[3]) < 60, "a fork, an exec and a tick of the clock apart"
-        assert (argv, path, rest) == (words, paths[:1], others)
+        assert (argv, path, rest[:-1]) == (words, paths[:1], others[:-1])
+        assert rest[-1] == [b"1 2 3", b"0"], "what the service said"
+        assert len(others[-1]) == (0 if where == "absolute places" else 2), "what the script could see itself"

@@ -275,7 +275,7 @@ def test_bad_usage(project: FastPathProject) -> None:
     project.env["PYTHONPATH"] = f"{project.root / 'hidden'}:{project.env['PYTHONPATH']}"
     (project.root / "hidden").mkdir()
     (project.root / "hidden/watchfiles.py").write_text("raise ImportError('not here')\n")
-    done = project.run("doit", "watch")
+    done = project.run("doit", "watch", "--poll")
     assert done.returncode == 2 and "hint: install it with: pip install 'hotplate[watch]'" in done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -27,7 +29,7 @@ def fields(data: bytes) -> list[bytes]:
 
 def test_a_frame_byte_by_byte() -> None:
     assert frame(b"started", b"42") == b"\x02\0\0\0\x0a\0\0\0\0started\x0042"
-    assert pack([b"a", b"b"], [], [b""]) == b"\x02\0\0\0\x10\0\0\0\0run 1\x002\x00a\x00b\x000\x001\x00"
+    assert pack([b"a", b"b"], [], [b""]) == b"\x02\0\0\0\x10\0\0\0\0run 2\x002\x00a\x00b\x000\x001\x00"
 
 
 @given(st.lists(words, min_size=GROUPS, max_size=GROUPS))
@@ -43,7 +45,7 @@ def test_what_is_cut_off_is_refused(groups: list[list[bytes]], cut: int) -> None
     assert found is None or found != groups
 
 
-@pytest.mark.parametrize("bad", [[], [b"run 2"], [b"run 1", b"-1"], [b"run 1", b"9999999"], [b"run 1", b"x", b"y"]])
+@pytest.mark.parametrize("bad", [[], [b"run 1"], [b"run 2", b"-1"], [b"run 2", b"9999999"], [b"run 2", b"x", b"y"]])
 def test_what_is_no_run_is_refused(bad: list[bytes]) -> None:
     assert unpack(bad) is None
 
@@ -113,17 +115,23 @@ if sys.platform == "linux":
                 "groups": [b"%d" % number for number in sorted(os.getgroups())],
                 **changes,
             }
-            return self.runner._why_not(self.link, [groups["who"], [], [], [], [], groups["groups"], []])
+            return self.runner._why_not(self.link, [groups["who"], [], [], [], [], groups["groups"], [], []])
 
-    @pytest.fixture
-    def idle() -> Iterator[IdleRunner]:
+    @contextlib.contextmanager
+    def idle_runner() -> Iterator[IdleRunner]:
         made = IdleRunner()
         yield made
         made.link.close()
         made.ours.close()
         made.listening.close()
+        made.runner._code.let_go()
         for handle in (made.starter, made.told, made.runner._wake, made.runner._woken):
             os.close(handle)
+
+    @pytest.fixture
+    def idle() -> Iterator[IdleRunner]:
+        with idle_runner() as made:
+            yield made
 
     def test_the_same_interpreter_and_groups_are_served(idle: IdleRunner) -> None:
         assert idle.why_not() == ""
@@ -137,11 +145,13 @@ if sys.platform == "linux":
         monkeypatch.setattr(of_runner, "_namespaces", lambda pid: (pid,))
         assert idle.why_not() == "other namespaces"
 
-    def test_changed_code_ends_it(idle: IdleRunner) -> None:
-        path = next(iter(idle.runner._code))
-        idle.runner._code = {**idle.runner._code, path: (1, 2, 3)}
-        assert idle.why_not() == "the code on disk is another by now"
-        assert idle.runner._over
+    def test_changed_code_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(str(tmp_path))
+        with idle_runner() as idle:
+            assert idle.why_not() == ""
+            (tmp_path / "installed.pth").touch()
+            assert idle.why_not() == "the code on disk is another by now"
+            assert idle.runner._over
 
     def test_nobody_for_ten_minutes_ends_it(idle: IdleRunner) -> None:
         idle.now_s = 600.1
@@ -167,11 +177,11 @@ if sys.platform == "linux":
         runner._links[link.connection.fileno()] = link
         monkeypatch.setattr(runner, "_why_not", lambda *_: "")
         monkeypatch.setattr(os, "fork", no_room)
-        assert runner._start(link, fields(pack([], [b"/project"], [], [], [], [], []))) is None
+        assert runner._start(link, fields(pack([], [b"/project"], [], [], [], [], [], []))) is None
         assert fields(idle.ours.recv(1 << 12))[0] == REFUSED
         assert not runner._links and not runner._children and not link.descriptors
 
     def test_an_environment_is_what_python_makes_of_it(idle: IdleRunner) -> None:
         odd = [b"A=1", b"no value", b"A=2", b"=C:=C:\\", b"B=x=y", b"EMPTY="]
-        handed = idle.runner._handed([[], [], [], [], [], [], odd], (), 0)
+        handed = idle.runner._handed([[], [], [], [], [], [], odd, []], (), 0, -1)
         assert handed.environment == {b"A": b"1", b"B": b"x=y", b"EMPTY": b""}

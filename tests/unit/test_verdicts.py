@@ -16,10 +16,10 @@ from cache import statefile
 from cache.durable import write_atomic
 from cache.statebytes import encode
 from pipeline import fastpath
+from pipeline.effects import inotify as notifications
+from pipeline.effects.inotify import Inotify, InotifyEvent, MountTable
 from pipeline.fastpath import KIND, FileStamp, FirstLook, Snapshot, identity, stamp_of, state_path, touched
 from pipeline.fastpath.state import listing_of
-from pipeline.service import inotify as notifications
-from pipeline.service.inotify import Inotify, InotifyEvent, MountTable
 from pipeline.service.path_watch import Doubt, PathWatch
 from pipeline.service.verdicts import (
     MOST_STATES,

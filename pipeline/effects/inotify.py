@@ -24,6 +24,7 @@ MODIFY, ATTRIB, CLOSE_WRITE = 0x2, 0x4, 0x8
 MOVED_FROM, MOVED_TO, CREATE, DELETE, DELETE_SELF, MOVE_SELF = 0x40, 0x80, 0x100, 0x200, 0x400, 0x800
 UNMOUNT, OVERFLOW, IGNORED = 0x2000, 0x4000, 0x8000
 ONLYDIR = 0x1000000
+ISDIR = 0x40000000
 
 ENTRIES = MOVED_FROM | MOVED_TO | CREATE | DELETE
 OF_DIRECTORY = ENTRIES | ATTRIB | DELETE_SELF | MOVE_SELF | ONLYDIR
@@ -69,6 +70,7 @@ class Inotify:
             raise OSError("inotify is Linux's")
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._add = self._libc.inotify_add_watch
+        self._remove = self._libc.inotify_rm_watch
         self._handle = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._handle < 0:
             raise _error("inotify")
@@ -80,6 +82,10 @@ class Inotify:
         if number < 0:
             raise _error(os.fsdecode(path))
         return number
+
+    def remove(self, number: int) -> None:
+        """Watch that inode no more; what happened to it until now is still told. No error where it is gone."""
+        self._remove(self._handle, number)
 
     def drain(self) -> list[InotifyEvent]:
         """All that happened until now. Never waits."""

@@ -1,0 +1,167 @@
+"""Saves as the kernel tells them: which are one burst, and what is reported whatever happens to the directories."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("inotify is Linux's", allow_module_level=True)
+
+from pipeline.effects import directory_events
+from pipeline.effects.directory_events import DirectoryEvents
+from pipeline.effects.inotify import CLOSE_WRITE, CREATE, ISDIR, MODIFY, MOVED_TO, OVERFLOW, InotifyEvent
+
+DEADLINE_S = 20.0
+
+
+class SeenBursts:
+    """Bursts of one directory, in their order."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.bursts: list[frozenset[str]] = []
+        self._news = threading.Condition()
+        self.events = DirectoryEvents(self._take)
+        self.events.watch([str(place)])
+
+    def _take(self, paths: frozenset[str]) -> None:
+        with self._news:
+            self.bursts.append(paths)
+            self._news.notify_all()
+
+    def until(self, found: Callable[[], bool]) -> None:
+        with self._news:
+            assert self._news.wait_for(found, DEADLINE_S), self.bursts
+
+    def until_path(self, path: Path) -> None:
+        self.until(lambda: any(str(path) in burst for burst in self.bursts))
+
+
+@pytest.fixture
+def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SeenBursts]:
+    # A machine that is busy may need longer than an editor does: what is one burst is what is tested.
+    monkeypatch.setattr(directory_events, "SETTLED_S", 0.3)
+    monkeypatch.setattr(directory_events, "QUIET_S", 20.0)
+    monkeypatch.setattr(directory_events, "LONGEST_S", 20.0)
+    (tmp_path / "src").mkdir()
+    made = SeenBursts(tmp_path / "src")
+    yield made
+    made.events.close()
+    made.events._thread.join(DEADLINE_S)
+    assert not made.events._thread.is_alive()
+
+
+def in_place(path: Path) -> None:
+    path.write_text("saved\n")
+
+
+def by_renaming(path: Path) -> None:
+    path.with_name("file~").write_text("saved\n")
+    path.with_name("file~").chmod(0o640)
+    path.with_name("file~").replace(path)
+
+
+def with_a_backup(path: Path) -> None:
+    path.touch()
+    path.rename(path.with_name("file~"))
+    path.write_text("saved\n")
+    path.chmod(0o600)
+    path.with_name("file~").unlink()
+
+
+@pytest.mark.parametrize("save", [in_place, by_renaming, with_a_backup], ids=lambda save: save.__name__)
+def test_a_save_is_one_burst_that_ends_with_it(reported: SeenBursts, save: Callable[[Path], None]) -> None:
+    """Nobody may still write, so that no long quiet is waited for."""
+    save(reported.place / "a.c")
+    reported.until(lambda: bool(reported.bursts))
+    assert len(reported.bursts) == 1 and str(reported.place / "a.c") in reported.bursts[0]
+
+
+def test_a_file_that_is_still_written_is_waited_for(reported: SeenBursts) -> None:
+    with (reported.place / "a.c").open("w") as stream:
+        stream.write("half")
+        stream.flush()
+        time.sleep(0.5)  # longer than a burst lasts that is over
+        assert not reported.bursts
+    reported.until(lambda: bool(reported.bursts))
+
+
+def test_a_file_that_nobody_closes_is_reported_after_a_while(
+    reported: SeenBursts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory_events, "QUIET_S", 0.01)
+    with (reported.place / "a.c").open("w") as stream:
+        stream.write("half")
+        stream.flush()
+        reported.until_path(reported.place / "a.c")
+
+
+def test_writing_without_end_is_reported_at_the_latest(reported: SeenBursts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_events, "LONGEST_S", 0.1)
+    end_s = time.monotonic() + DEADLINE_S
+    while not reported.bursts and time.monotonic() < end_s:
+        (reported.place / "a.c").touch()
+        (reported.place / "a.c").unlink()
+    assert reported.bursts
+
+
+def test_who_opens_a_file_and_writes_nothing_has_saved_nothing(reported: SeenBursts) -> None:
+    (reported.place / "a.c").write_text("saved\n")
+    reported.until(lambda: bool(reported.bursts))
+    os.close(os.open(reported.place / "a.c", os.O_RDWR))
+    (reported.place / "b.c").touch()
+    reported.until_path(reported.place / "b.c")
+    assert str(reported.place / "a.c") not in reported.bursts[-1]
+
+
+def test_a_directory_that_is_dropped_and_one_that_is_added(reported: SeenBursts, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    (reported.place / "before").touch()
+    reported.events.watch([str(more), str(tmp_path / "none")])
+    (reported.place / "after").touch()
+    (more / "last").touch()
+    reported.until_path(more / "last")
+    reported.until_path(reported.place / "before")
+    assert not any(str(reported.place / "after") in burst for burst in reported.bursts)
+
+
+def test_a_directory_by_two_names_is_reported_by_both(reported: SeenBursts, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(reported.place)
+    reported.events.watch([str(link), str(reported.place)])
+    (reported.place / "a.c").touch()
+    reported.until_path(reported.place / "a.c")
+    reported.until_path(link / "a.c")
+
+
+def test_one_that_is_replaced_is_reported_itself(reported: SeenBursts) -> None:
+    reported.place.rename(reported.place.with_name("old"))
+    reported.place.mkdir()
+    reported.until_path(reported.place)
+    reported.events.watch([str(reported.place)])
+    (reported.place / "a.c").touch()
+    reported.until_path(reported.place / "a.c")
+
+
+def test_after_a_full_queue_every_directory_is_reported(reported: SeenBursts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reported.events._inotify, "drain", lambda: [InotifyEvent(-1, OVERFLOW, b"")])
+    (reported.place / "a.c").touch()
+    reported.until_path(reported.place)
+    monkeypatch.undo()
+
+
+def test_what_keeps_a_burst_open() -> None:
+    burst = directory_events._Burst(time.monotonic())
+    for path, mask in (("d", CREATE | ISDIR), ("a", CREATE), ("a", MODIFY), ("a", CLOSE_WRITE), ("b", MOVED_TO)):
+        burst.take(path, mask)
+        still = burst._open
+        assert still == ({"a"} if path == "a" and mask != CLOSE_WRITE else set())
+    assert burst.paths == {"d", "a", "b"}
