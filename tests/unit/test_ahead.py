@@ -74,9 +74,9 @@ def test_short_rows_are_not_worth_it(values: ahead.ValuesAhead) -> None:
         command = Command("", ("ld", *read), (), (), ("ld", "1"), read, ("app",), "", "", ())
         inputs, outputs = tuple((path, "0" * 64) for path in read), (("app", "0" * 64, True),)
         records.put("link", record := Record(command, inputs, (), (), outputs, "0" * 64))
-        decode_long(records.plain()[0]["link"])
+        decode_long(records.plain()[0]["link"], lambda name: None, "link")
         assert len(values._made) == (files > 1)
-    decode_long(("no row",))
+    decode_long(("no row",), lambda name: None, "link")
     assert len(values._made) == 1, "what is none of ours is left to the run, which says so"
     assert BuildRecords(records.plain()).get("link") == record and values.given == 1
 
