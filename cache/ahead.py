@@ -41,9 +41,11 @@ class ValuesAhead:
         self.given += 1
         return known[1]
 
-    def make(self, how: Callable[..., Any], source: Any, *more: Any) -> None:
+    def make(self, how: Callable[..., _T], source: Any, *more: Any) -> _T:
         """Do `how(source, ...)`, a function of its arguments alone, for whoever asks for it with this very object."""
-        self._made[how, id(source)] = (source, more, how(source, *more))
+        value = how(source, *more)
+        self._made[how, id(source)] = (source, more, value)
+        return value
 
     def made(self, how: Callable[..., _T], source: Any, *more: Any) -> _T:
         """`how(source, ...)`."""

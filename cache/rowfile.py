@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import statefile
+from cache.ahead import values
 from cache.durable import open_regular, write_atomic
 
 KIND = "rows 1"
@@ -92,19 +93,35 @@ class RowFile:
 
     def get(self, section: int, name: str) -> Any:
         """None when there is no such name, or what was read is not what was written."""
-        offsets, checksums = self._sections[section]
-        number = crc32(os.fsencode(name)) % len(checksums)
+        number = self._bucket_of(section, name)
         bucket = self._read.get((section, number))
         if bucket is None:
-            first, end = offsets[number], offsets[number + 1]
-            try:
-                data = os.pread(self._handle, end - first, first)
-            except OSError:
-                data = b""
-            if len(data) != end - first or crc32(data) != checksums[number]:
-                return None
-            bucket = self._read[section, number] = marshal.loads(data)
+            data = self._bytes(section, number)
+            bucket = values().decoded(data)
+            if bucket is None:
+                if not data or crc32(data) != self._sections[section][1][number]:
+                    return None
+                bucket = marshal.loads(data)
+            self._read[section, number] = bucket
         return bucket.get(name)
+
+    def ahead(self, section: int, name: str) -> Any:
+        """As `get`, and decoded by that for whoever asks for it in the same file next: see `cache/ahead.py`."""
+        found, number = self.get(section, name), self._bucket_of(section, name)
+        if (section, number) in self._read:
+            values().put(self._bytes(section, number), self._read[section, number])
+        return found
+
+    def _bucket_of(self, section: int, name: str) -> int:
+        return crc32(os.fsencode(name)) % len(self._sections[section][1])
+
+    def _bytes(self, section: int, number: int) -> bytes:
+        """Of a bucket; empty when they are not there."""
+        first, end = self._sections[section][0][number : number + 2]
+        with contextlib.suppress(OSError):
+            data = os.pread(self._handle, end - first, first)
+            return data if len(data) == end - first else b""
+        return b""
 
 
 class LazyRows(dict[str, Any]):

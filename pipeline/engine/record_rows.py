@@ -12,7 +12,7 @@ row: they name no path outside of what its `how` says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -34,6 +34,10 @@ Decoded = tuple[Inputs, Outputs, str, str]
 _OWN = "\0"
 MANY_INPUTS = 64
 """What belongs to more inputs than this is not taken apart. Of an action with more files, `own` is empty."""
+_PARTS = 4
+_LONG_ENOUGH, _PIECE, _WORTH = 1 << 10, 64, 256
+"""A row of fewer bytes is said whole; of a longer one pieces of so many, unless there are more than one for each so
+many of its bytes."""
 
 
 def sound_rows(saved: Any) -> dict[str, Any]:
@@ -164,3 +168,59 @@ def decoded_row(data: bytes, how: How) -> Decoded | None:
     inputs = PackedInputs(read, data[:first]) if many else tuple(zip(read, digests, strict=False))
     outputs = zip(made, digests[-1 - len(made) : -1], map(bool, data[flags : flags + len(made)]), strict=False)
     return inputs, tuple(outputs), depfile, digests[-1]
+
+
+def beside(record: Any, before: Any) -> Any:
+    """The record as it is said beside another one: None for what both have, and of a long row what is another."""
+    if record is None or before.__class__ is not tuple or len(before) != len(record):
+        return record
+    row, *parts = record
+    old, *old_parts = before
+    pieces = _pieces(old, row) if old.__class__ is bytes and _LONG_ENOUGH <= len(row) == len(old) else None
+    same = [part is former or part == former for part, former in zip(parts, old_parts, strict=True)]
+    return (row if pieces is None else pieces, *[None if one else part for one, part in zip(same, parts, strict=True)])
+
+
+def whole(told: Any, before: Callable[[str], Any], name: str) -> Any:
+    """The record of which `beside` made this, `before` given its name; None for what is none."""
+    if told.__class__ is not tuple or len(told) != _PARTS:
+        return None
+    if told[0].__class__ is bytes and None not in told[1:]:
+        return told
+    base = before(name)
+    if base.__class__ is not tuple or len(base) != _PARTS:
+        return None
+    row = told[0] if told[0].__class__ is bytes else _with_pieces(base[0], told[0])
+    return (row, *[former if part is None else part for part, former in zip(told[1:], base[1:], strict=True)])
+
+
+def _pieces(old: bytes, row: bytes) -> tuple[tuple[int, bytes], ...] | None:
+    """Where `row`, which is as long, is another than `old`; None when that would save little."""
+    found: list[tuple[int, bytes]] = []
+    waiting = [(0, len(row))]
+    while waiting:
+        first, end = waiting.pop()
+        if old[first:end] == row[first:end]:
+            continue
+        if end - first <= _PIECE:
+            found.append((first, row[first:end]))
+            if len(found) * _WORTH > len(row):
+                return None
+        else:
+            middle = (first + end) // 2
+            waiting += ((middle, end), (first, middle))
+    return tuple(found)
+
+
+def _with_pieces(row: Any, pieces: Any) -> bytes | None:
+    """What `_pieces` was given as `row`, of which `row` was `old`."""
+    if row.__class__ is not bytes or pieces.__class__ is not tuple:
+        return None
+    found = bytearray(row)
+    for each in pieces:
+        match each:
+            case (int() as first, bytes() as piece) if 0 <= first <= len(row) - len(piece):
+                found[first : first + len(piece)] = piece
+            case _:
+                return None
+    return bytes(found)

@@ -7,7 +7,8 @@ damaging any of these files costs work, never correctness: each names the state 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cache.named_tuple import NamedTuple
 from cache.rowfile import LazyRows, RowFile
 from cache.statebytes import parts_of_pair
 from pipeline.engine.build_log import BuildRecords
-from pipeline.engine.record_rows import sound_rows
+from pipeline.engine.record_rows import beside, sound_rows, whole
 
 STATE_KIND = "stamps 3 actions 5"
 STATE_NAME = "stamps.v1.state"
@@ -25,10 +26,13 @@ MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
 them hides, `formats/c_source.py` tells."""
 
 
-MORE_KIND = "stamps 3 actions 5 more 1"
+MORE_KIND = "stamps 3 actions 5 more 2"
 MORE_NAME = "stamps.v1.more"
 """What few actions changed of that since it was written: (its identity, stamps, unsettled, records, unrecorded), of
-stamps and records only what is another (None: gone), so that an edit of one unit need not write ten thousand."""
+stamps and records only what is another (None: gone), so that an edit of one unit need not write ten thousand. Of a
+record a part that is None is that of the state's record of this name, and a row that is a tuple is the state's with
+other bytes at some places: (place, bytes), ... A link's is another after each edit, and names ten thousand files.
+History: "more 1" held each record whole."""
 MOST_MORE = 4
 """The state is written whole when a part of it that is larger than one in so many is another."""
 
@@ -42,13 +46,15 @@ parts are numbers, and these."""
 
 class Saved(NamedTuple):
     """The state file of a project: what `StampTable.plain` gave, records, and a line for the user if it was damaged.
-    `base`: the identity of the file; `more`: what was changed of that since."""
+    `base`: the identity of the file; `more`: what was changed of that since, as it is written; `based`: the record of a
+    name as that file has it."""
 
     stamps: Any
     records: BuildRecords
     note: str
     base: bytes = b""
     more: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+    based: Callable[[str], Any] = lambda name: None
 
     def changes(self, stamps: Any, records: Any) -> tuple[Any, ...] | None:
         """The value of `MORE_NAME` after which the state is this; None when it is to be written whole."""
@@ -56,7 +62,8 @@ class Saved(NamedTuple):
             return None
         (rows, unsettled), (by_name, unrecorded) = stamps, records
         more_rows = {**self.more[0], **_differences(self.stamps[0], rows)}
-        more_records = {**self.more[1], **_differences(self.records.saved, by_name)}
+        changed = _differences(self.records.saved, by_name)
+        more_records = {**self.more[1], **{name: beside(row, self.based(name)) for name, row in changed.items()}}
         if not self.is_lazy and (
             MOST_MORE * len(more_rows) > len(rows) or MOST_MORE * len(more_records) > len(by_name)
         ):
@@ -85,17 +92,30 @@ def load_lazily(state_dir: Path) -> Saved | None:
     def row(path: str) -> Any:
         return more_rows[path] if path in more_rows else file.get(STAMPS, path)
 
+    based = partial(_record, file.get)
+
     def record(name: str) -> Any:
-        if name in more_records:
-            return sound_rows({name: more_records[name]}).get(name)
-        found = file.get(RECORDS, name)
-        if found is None:
-            return None
-        whole = (found[0], *(file.get(SHARED, number) for number in found[1:]))
-        return sound_rows({name: whole}).get(name)
+        found = whole(more_records[name], based, name) if name in more_records else based(name)
+        return sound_rows({name: found}).get(name)
 
     records = BuildRecords((LazyRows(record), unrecorded))
-    return Saved((LazyRows(row), unsettled), records, "", base, (more_rows, more_records))
+    return Saved((LazyRows(row), unsettled), records, "", base, (more_rows, more_records), based)
+
+
+def _record(get: Callable[[int, str], Any], name: str) -> Any:
+    """Of a row file; some of its parts may be None."""
+    found = get(RECORDS, name)
+    return None if found is None else (found[0], *(get(SHARED, number) for number in found[1:]))
+
+
+def decode_changed(state_dir: Path, more: Any) -> None:
+    """Decode ahead (see `cache/ahead.py`) the rows beside which the changed records are said: `more` is those, given so
+    for whoever loads the state lazily. To be called before anybody else is given the index of the rows."""
+    base = statefile.name_of(state_dir / STATE_NAME, STATE_KIND)
+    file = RowFile.open(state_dir / STATE_NAME, base) if base and more is not None and more[0] == base else None
+    if file is not None:
+        for name in more[3]:
+            _record(file.ahead, name)
 
 
 def save_rows(state_dir: Path, stamps: Any, records: Any) -> None:
@@ -145,9 +165,16 @@ def load_saved(state_dir: Path) -> Saved:
                     (dict() as by_name, _),
                 ) if name == base:
                     stamps = (_with_more(rows, new_stamps), unsettled)
-                    records = (_with_more(by_name, new_records), unrecorded)
-                    return Saved(stamps, BuildRecords(records), note, base, (new_stamps, new_records))
-            return Saved(stamps, BuildRecords(records), note, base)
+                    before = {name: by_name.get(name) for name in new_records}
+                    whole_records = {name: whole(told, before.get, name) for name, told in new_records.items()}
+                    found = BuildRecords((_with_more(by_name, whole_records), unrecorded))
+
+                    def based(name: str) -> Any:
+                        return before[name] if name in before else found.saved.get(name)
+
+                    return Saved(stamps, found, note, base, (new_stamps, new_records), based)
+            found = BuildRecords(records)
+            return Saved(stamps, found, note, base, based=found.saved.get)
     damaged = f"{STATE_NAME} is damaged (content); starting over"
     return Saved(None, BuildRecords(), note if value is None else damaged)
 

@@ -18,7 +18,7 @@ from cache import rowfile
 from cache.ahead import values
 from cache.durable import read_file
 from cache.statebytes import decode
-from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_NAME
+from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_NAME, decode_changed
 from pipeline.fastpath import DIRECTORY, KIND, PUT_BACK, USAGE_KIND, touched
 from pipeline.run.kept_text import KIND as TEXT_KIND
 from pipeline.run.kept_text import NAME as TEXT_NAME
@@ -65,6 +65,6 @@ def _decode_all(root: str) -> None:
     engine = facts.get(PUT_BACK, {}).get("engine")
     if engine:
         directory = Path(root, engine)
+        decode_changed(directory, ahead(directory / MORE_NAME, MORE_KIND))
         ahead(directory / STATE_NAME.replace(".state", ".index"), rowfile.KIND)
-        ahead(directory / MORE_NAME, MORE_KIND)
         ahead(directory / TEXT_NAME, TEXT_KIND)
