@@ -1,7 +1,8 @@
 """Commands that one thread has started and waits for at once, without a thread for each.
 
-The waiting side of `process.py`. Knows handles and ends of children, not what they are for. Invariant: each command
-that was started is named by `ended` once, or killed by `close`.
+The waiting side of `process.py`. Knows handles and ends of children, not what they are for. Where many are started, a
+program of ours starts those that follow, if there is one: see `command_server.py`. Invariant: each command that was
+started is named by `ended` once, or killed by `close`.
 """
 
 from __future__ import annotations
@@ -18,18 +19,39 @@ from typing import Protocol
 from pipeline.effects.api import Completed
 from pipeline.effects.spawned import Running
 
+TYPE_CHECKING = False  # type checkers know the name
+if TYPE_CHECKING:
+    from pipeline.effects.command_server import CommandEnd, CommandServer
+
 LOOK_S = 0.5
 """How often to look whether a command that prints nothing is still wanted."""
 _SILENT_S = 0.002
 """How often to look whether one has ended whose outputs are closed."""
 
 
+FEW, AGAIN = 16, 256
+"""So many are started by this process, before it is worth to start what starts the others; and after so many more it is
+asked again whether there is one by now."""
+
+
+class Served:
+    """A command that the program has started, or will, under this number."""
+
+    __slots__ = ("argv", "began_s", "number", "timeout_s")
+
+    def __init__(self, number: int, argv: Sequence[str], began_s: float, timeout_s: float) -> None:
+        self.number, self.argv, self.began_s, self.timeout_s = number, argv, began_s, timeout_s
+
+
 class StartsCommands(Protocol):
     """What is asked of a runner: see `process.SystemProcessRunner`."""
 
     def start(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Running: ...
-    def trouble_of(self, command: Running) -> BaseException | None: ...
+    def trouble_of(self, command: Running | Served) -> BaseException | None: ...
     def finish(self, command: Running, trouble: BaseException | None = None) -> Completed: ...
+    def server(self) -> CommandServer | None: ...
+    def began_s(self) -> float: ...
+    def finished(self, command: Served, answer: CommandEnd) -> Completed: ...
 
 
 class PolledChildren:
@@ -47,8 +69,22 @@ class PolledChildren:
         os.set_blocking(self._waker, False)
         self._closing = threading.Lock()
         self._poll.register(self._wake, select.POLLIN)
+        self._started = 0
+        self._server: CommandServer | None = None
+        self._served: dict[int, Served] = {}
+        self._troubles: dict[int, BaseException] = {}
+        """Of those that were killed, why."""
 
     def start(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> object:
+        self._started += 1
+        if self._server is None and self._started % AGAIN == FEW and (server := self._runner.server()) is not None:
+            self._server = server
+            self._poll.register(server.handle, select.POLLIN)
+        if self._server is not None and self._server.cwd == str(cwd):
+            served = Served(self._started, argv, self._runner.began_s(), timeout_s)
+            self._server.start(served.number, argv, env)
+            self._served[served.number] = served
+            return served
         command = self._runner.start(argv, cwd=cwd, env=env, timeout_s=timeout_s)
         self._running.add(command)
         for handle in command.child.open:
@@ -62,16 +98,51 @@ class PolledChildren:
         for handle, _ in self._poll.poll(wait_s * 1000):
             if handle == self._wake:
                 os.read(self._wake, 1 << 12)
+            elif self._server is not None and handle == self._server.handle:
+                found += self._answered(self._server)
             elif (command := self._by_handle.get(handle)) is not None and self._is_complete(command, handle):
                 found.append((command, self._result(command, None)))
         found += [(command, self._result(command, None)) for command in self._silent if command.child.has_ended(0)]
         if time.monotonic() >= self._look_s:
             self._look_s = time.monotonic() + LOOK_S
+            self._look_at_served()
             for command in list(self._running):
                 trouble = self._runner.trouble_of(command)
                 if trouble is not None:
                     found.append((command, self._result(command, trouble)))
         return found
+
+    def _answered(self, server: CommandServer) -> list[tuple[object, Completed | BaseException]]:
+        found: list[tuple[object, Completed | BaseException]] = []
+        try:
+            for answer in server.answers():
+                served = self._served.pop(answer.number)
+                found.append((served, self._outcome(served, answer)))
+        except OSError as gone:
+            self._poll.unregister(server.handle)
+            self._server = None
+            found += [(served, self._runner.trouble_of(served) or gone) for served in self._served.values()]
+            self._served.clear()
+            server.let_go()
+        return found
+
+    def _outcome(self, served: Served, answer: CommandEnd) -> Completed | BaseException:
+        trouble = self._troubles.pop(served.number, None)
+        if trouble is not None:
+            return trouble
+        try:
+            return self._runner.finished(served, answer)
+        except BaseException as error:  # what `run` would have raised, for whoever waits for this one
+            return error
+
+    def _look_at_served(self) -> None:
+        """Is each still wanted? One that is not is answered for when it is gone."""
+        for served in self._served.values():
+            trouble = self._runner.trouble_of(served)
+            if trouble is not None and self._server is not None and served.number not in self._troubles:
+                self._troubles[served.number] = trouble
+                with contextlib.suppress(OSError):  # its end comes to be known in another way
+                    self._server.kill(served.number)
 
     def wake(self) -> None:
         with self._closing, contextlib.suppress(OSError):  # full: it will wake
@@ -81,6 +152,8 @@ class PolledChildren:
     def close(self) -> None:
         for command in list(self._running):
             self._result(command, KeyboardInterrupt())
+        if self._server is not None:
+            self._server.let_go()
         with self._closing:
             os.close(self._wake)
             os.close(self._waker)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.effects.api import Children, Clock, Completed
-from pipeline.effects.children import LOOK_S, PolledChildren
+from pipeline.effects.children import LOOK_S, PolledChildren, Served
 from pipeline.effects.spawned import MOST_KEPT, Group, Running, Spawned
 
 if TYPE_CHECKING:  # what builds need not load: see `spawned`
     import subprocess
+
+    from pipeline.effects.command_server import CommandEnd, CommandServer
 
 _READY_S = 20.0
 _ENDED_S = 0.1
@@ -34,6 +36,43 @@ class SystemProcessRunner:
         self._idle: list[Group] = []
         self._busy: set[Group] = set()
         self._cancelled = False
+        self._program: Callable[[], str | None] = lambda: None
+        self._servers: list[CommandServer] = []
+
+    def starts_with(self, program: Callable[[], str | None]) -> None:
+        """`program`: asked for the path of what starts commands where there are many (`command_server.py`)."""
+        self._program = program
+
+    def server(self) -> CommandServer | None:
+        """What starts commands, running in our directory; None where there is none. Raises KeyboardInterrupt after
+        `cancel`."""
+        program = self._program()
+        if program is None:
+            return None
+        from pipeline.effects.command_server import CommandServer
+
+        with self._lock, contextlib.suppress(OSError):
+            if self._cancelled:
+                raise KeyboardInterrupt
+            server = CommandServer(program)
+            self._servers.append(server)
+            return server
+        return None
+
+    def began_s(self) -> float:
+        """The instant at which a command begins. Raises KeyboardInterrupt after `cancel`."""
+        if self._cancelled:
+            raise KeyboardInterrupt
+        return self._clock.now_s()
+
+    def finished(self, command: Served, answer: CommandEnd) -> Completed:
+        """What a command did that `server` has started. Raises as `run`."""
+        if self._cancelled:
+            raise KeyboardInterrupt
+        if answer.error:
+            raise OSError(answer.error, os.strerror(answer.error), command.argv[0])
+        duration_s, ended_ns = self._clock.now_s() - command.began_s, time.monotonic_ns()
+        return Completed(answer.exit_code, answer.stdout, answer.stderr, duration_s, ended_ns)
 
     def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> Completed:
         """Run `argv` (no shell; `argv[0]` is a path) with exactly `env` and no input. Raises TimeoutError when it was
@@ -64,13 +103,13 @@ class SystemProcessRunner:
                 raise
         return Running(group, child, began_s, timeout_s)
 
-    def trouble_of(self, command: Running) -> BaseException | None:
+    def trouble_of(self, command: Running | Served) -> BaseException | None:
         """Why a command is not to be waited for any longer, if so. A descendant that left the group may hold its pipes
         open for ever, so that the end of a cancelled run, and of one that took too long, is not left to it."""
         if self._cancelled:
             return KeyboardInterrupt()
         if self._clock.now_s() > command.began_s + command.timeout_s:
-            return TimeoutError(f"{command.child.argv!r} did not end within {command.timeout_s} s")
+            return TimeoutError(f"{command.argv!r} did not end within {command.timeout_s} s")
         return None
 
     def finish(self, command: Running, trouble: BaseException | None = None) -> Completed:
@@ -105,6 +144,8 @@ class SystemProcessRunner:
             for group in (*self._busy, *self._idle):
                 group.kill()
             self._idle.clear()
+            for server in self._servers:
+                server.close()
 
     def close(self) -> None:
         """End idle watchdogs, and whatever a command left running behind itself."""
@@ -112,6 +153,8 @@ class SystemProcessRunner:
             for group in self._idle:
                 group.kill()
             self._idle.clear()
+            for server in self._servers:
+                server.close()
 
 
 def run_shown(argv: Sequence[str], cwd: Path) -> int:

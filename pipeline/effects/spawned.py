@@ -34,7 +34,7 @@ _STANDARD = 2
 """The last handle that a program expects something of."""
 _PIPE = -1
 """`subprocess.PIPE`."""
-_OURS = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ") if hasattr(signal, name))
+OURS = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ") if hasattr(signal, name))
 """What Python ignores, and programs should not."""
 MOST_KEPT = 8 << 20
 """Bytes of a stream that are kept: nobody reads more, and what prints without end must not fill the memory."""
@@ -47,6 +47,10 @@ class Running(NamedTuple):
     child: Spawned
     began_s: float
     timeout_s: float
+
+    @property
+    def argv(self) -> Sequence[str]:
+        return self.child.argv
 
 
 class Spawned:
@@ -213,7 +217,7 @@ class Group:
                 (os.POSIX_SPAWN_DUP2, err, 2),
             ),
             setpgroup=self._watchdog.pid,
-            setsigdef=_OURS,
+            setsigdef=OURS,
         )
 
     def start_writing(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], out: int, err: int) -> int:
@@ -278,7 +282,7 @@ class _Watchdog:
                     (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
                 ),
                 setpgroup=0,
-                setsigdef=_OURS,
+                setsigdef=OURS,
             )
         except BaseException:
             os.close(self._writing)

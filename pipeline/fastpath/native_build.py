@@ -1,4 +1,5 @@
-"""Make the compiled loop of the fast path for this user, once, where there is a compiler for this machine.
+"""Make the compiled loop of the fast path for this user, once, where there is a compiler for this machine; the same
+program starts commands where there are many (`command_server.h`).
 
 Knows compilers, and the directory that `native_loop.py` looks into. Does not know when the program is asked. Invariant:
 a program gets its name only after it answered a listing rightly, files that moved included; the name holds the digest
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import shutil
 import sys
 import tempfile
@@ -19,12 +21,14 @@ from pathlib import Path
 
 from cache.durable import write_atomic
 from pipeline.effects.api import ProcessRunner
+from pipeline.effects.command_server import CommandEnd, CommandServer
 from pipeline.effects.packages import package_dir
 from pipeline.fastpath import FileStamp, stamp_of
 from pipeline.fastpath.native_loop import PREFIX, VARIABLE, WORTH_FILES, ask, directory, own_stamp
 from pipeline.fastpath.state import listing_of
 
 SOURCE = Path(__file__).parent / "statloop.c"
+INCLUDED = ("command_server.h",)
 TIMEOUT_S = 60.0
 """zig makes its own libc first, which takes 10 s; cc takes a tenth of one."""
 AGAIN_S = 86400.0
@@ -51,6 +55,12 @@ def ready(runner: ProcessRunner) -> dict[str, FileStamp] | None:
     return None if stamp is None else {path.name: stamp}
 
 
+def there() -> str | None:
+    """The path of the program, if it was made before."""
+    found = _named()
+    return None if isinstance(found, str) or own_stamp(str(found[0]), stamp_of) is None else str(found[0])
+
+
 def describe() -> str:
     """One line for `doit cache:stats`."""
     found = _named()
@@ -75,6 +85,8 @@ def _named() -> tuple[Path, list[str]] | str:
         return "no compiler for this machine (cc, or the package ziglang)"
     try:
         identity, stamp = hashlib.sha256(SOURCE.read_bytes()), stamp_of(os.stat(argv[0]))  # noqa: PTH116
+        for name in INCLUDED:
+            identity.update(SOURCE.with_name(name).read_bytes())
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     for part in (*argv, stamp, sys.platform, os.uname().machine):
@@ -93,6 +105,8 @@ def _make(runner: ProcessRunner, compiler: Sequence[str], path: Path) -> str:
             return trouble
         if not _tells_right(made, scratch):
             return f"what {compiler[0]} made does not tell which files moved"
+        if not _starts(made):
+            return f"what {compiler[0]} made does not start commands"
         made.replace(path)
     return ""
 
@@ -135,3 +149,18 @@ def _tells_right(program: Path, scratch: Path) -> bool:
         return ask(str(program), str(scratch), len(rows), listing_of(rows))
 
     return told(files) == [] and told(wrong) == [1, 2, 3, 4]
+
+
+def _starts(program: Path) -> bool:
+    """Does it start a command, and tell what that printed and how it ended?"""
+    server = CommandServer(str(program))
+    try:
+        server.start(7, ["/bin/sh", "-c", "echo $A; echo two >&2; exit 3"], {"A": "one"})
+        until_s = time.monotonic() + TIMEOUT_S
+        found: list[CommandEnd] = []
+        while not found and time.monotonic() < until_s:
+            select.select([server.handle], [], [], TIMEOUT_S)
+            found = server.answers()
+        return found == [CommandEnd(7, 0, 3, b"one\n", b"two\n")]
+    finally:
+        server.let_go()

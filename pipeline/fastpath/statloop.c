@@ -8,6 +8,10 @@
  * per line, and then "checked". Before those come one line or a few, as soon as that is known, of a
  * file that is there and differs: "moved PLACE". Ends with 0 if it could tell, with 2 and no
  * "checked" if it could not. Knows nothing of projects or state files; writes nothing else.
+ *
+ *     statloop commands
+ *
+ * is another program in the same file: see command_server.h.
  */
 #define _FILE_OFFSET_BITS 64
 #include <stdint.h>
@@ -18,6 +22,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "command_server.h"
 
 #ifndef MAP_ANONYMOUS
 #define MAP_ANONYMOUS MAP_ANON
@@ -156,6 +162,9 @@ static int check_all(const struct work *work) {
 int main(int argc, char **argv) {
     struct work work;
     size_t place;
+    if (argc == 2 && strcmp(argv[1], "commands") == 0) {
+        return serve_commands();
+    }
     if (argc != 4) {
         return 2;
     }

@@ -122,6 +122,7 @@ class Engines:
 
     def _engine(self, steps: BuildSteps, saved: Saved | None = None, skipped: SkippedActions | None = None) -> Engine:
         it = self._project
+        self._runner.starts_with(Starter(self._runner, len(steps.actions)))
         directories = Directories(it.root, it.engine_dir, it.cache_dir, it.config.cache.max_bytes)
         host = Host(self._runner, self._clock, os.cpu_count() or 1, self._remote)
         if it.config.execution.remote and not it.config.is_ninja:
@@ -196,6 +197,30 @@ class Engines:
         engine = self.__dict__.get("whole") or self.__dict__.get("_partial")
         if engine is not None:
             engine.save()
+
+
+class Starter:
+    """Tells where what starts commands lies, and has it made meanwhile where so many are that it will be of use."""
+
+    def __init__(self, runner: SystemProcessRunner, actions: int) -> None:
+        self._runner = runner
+        self._is_worth_making = actions >= WORTH_FILES
+
+    def __call__(self) -> str | None:
+        from pipeline.fastpath.native_build import ready, there
+
+        found = there()
+        if found is None and self._is_worth_making:
+            import threading
+
+            self._is_worth_making = False
+            threading.Thread(target=_unless_cancelled, args=(partial(ready, self._runner),), daemon=True).start()
+        return found
+
+
+def _unless_cancelled(make: Callable[[], object]) -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        make()
 
 
 class _Builtins(Mapping[str, "Builtin"]):

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import select
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.effects import children as of_children
 from pipeline.effects import spawned
 from pipeline.effects.api import Completed
+from pipeline.effects.children import PolledChildren
 from pipeline.effects.clock import SystemClock
+from pipeline.effects.command_server import CommandServer, ServerGone
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.effects.spawned import Group
 from tests.damage.test_state_files import gone
+from tests.unit import test_fastpath_loop
 
 SH = "/bin/sh"
 PATH = {"PATH": "/usr/bin:/bin"}
+helper = test_fastpath_loop.helper
 
 
 @pytest.fixture(params=["in our directory", "elsewhere"])
@@ -257,20 +265,33 @@ def test_no_handle_and_no_ignored_signal_of_ours_is_inherited(runner: SystemProc
     assert (done.exit_code, done.stdout, done.stderr) == (0, b"y\n", b"")
 
 
-def test_many_are_waited_for_by_one_thread(runner: SystemProcessRunner, tmp_path: Path) -> None:
+@pytest.fixture(params=["this process", "the program"])
+def together(
+    request: pytest.FixtureRequest, runner: SystemProcessRunner, helper: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], PolledChildren]:
+    """Children that this process starts, or a program of ours from the first one on, in our directory."""
+    if request.param == "the program":
+        monkeypatch.setattr(of_children, "FEW", 1)
+        runner.starts_with(lambda: str(helper))
+    return lambda: PolledChildren(runner)
+
+
+def test_many_are_waited_for_by_one_thread(together: Callable[[], PolledChildren], tmp_path: Path) -> None:
     """Each with what it did; one that closes its outputs first, and one that takes too long."""
-    children = runner.together()
+    children = together()
     scripts = {
         "printf out; printf err >&2; exit 3": (3, b"out", b"err"),
         "exec >&- 2>&-; sleep 0.05; exit 4": (4, b"", b""),
         "head -c 200000 /dev/zero | tr '\\0' x": (0, b"x" * 200000, b""),
+        "kill -9 $$": (-9, b"", b""),
+        "trap '' PIPE; /usr/bin/env; pwd; cat": (0, f"PATH=/usr/bin:/bin\nPWD={tmp_path}\n{tmp_path}\n".encode(), b""),
     }
     started: dict[object, str] = {}
     for script in scripts:
         started[children.start([SH, "-c", script], cwd=tmp_path, env=PATH, timeout_s=300)] = script
     slow = children.start([SH, "-c", "echo $$ > pid; exec sleep 1000"], cwd=tmp_path, env=PATH, timeout_s=0.2)
     found: dict[object, Completed | BaseException] = {}
-    while len(found) < 4:
+    while len(found) <= len(scripts):
         found.update(children.ended(300))
     assert isinstance(found.pop(slow), TimeoutError)
     for command, done in found.items():
@@ -281,15 +302,17 @@ def test_many_are_waited_for_by_one_thread(runner: SystemProcessRunner, tmp_path
     assert not (tmp_path / "pid").exists() or gone(int((tmp_path / "pid").read_text()))
 
 
-def test_waiting_for_many_ends_when_somebody_says_so(runner: SystemProcessRunner) -> None:
-    children = runner.together()
+def test_waiting_for_many_ends_when_somebody_says_so(together: Callable[[], PolledChildren]) -> None:
+    children = together()
     threading.Thread(target=children.wake).start()
     assert children.ended(300) == []
     children.close()
 
 
-def test_children_that_nobody_waits_for_any_more_are_killed(runner: SystemProcessRunner, tmp_path: Path) -> None:
-    children = runner.together()
+def test_children_that_nobody_waits_for_any_more_are_killed(
+    together: Callable[[], PolledChildren], tmp_path: Path
+) -> None:
+    children = together()
     os.mkfifo(tmp_path / "gate")
     children.start([SH, "-c", "echo $$ > gate; exec sleep 1000"], cwd=tmp_path, env=PATH, timeout_s=1000)
     with (tmp_path / "gate").open() as gate:
@@ -298,8 +321,10 @@ def test_children_that_nobody_waits_for_any_more_are_killed(runner: SystemProces
     assert gone(pid)
 
 
-def test_cancelled_children_end_as_such(runner: SystemProcessRunner, tmp_path: Path) -> None:
-    children = runner.together()
+def test_cancelled_children_end_as_such(
+    runner: SystemProcessRunner, together: Callable[[], PolledChildren], tmp_path: Path
+) -> None:
+    children = together()
     children.start([SH, "-c", "exec sleep 1000"], cwd=tmp_path, env=PATH, timeout_s=1000)
     runner.cancel()
     found: list[object] = []
@@ -310,6 +335,124 @@ def test_cancelled_children_end_as_such(runner: SystemProcessRunner, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         children.start([SH, "-c", ":"], cwd=tmp_path, env=PATH, timeout_s=300)
     children.close()
+
+
+def test_a_command_that_cannot_be_started_says_so(together: Callable[[], PolledChildren], tmp_path: Path) -> None:
+    """At once, or when it is waited for."""
+    children = together()
+    (tmp_path / "text").write_text("no program")
+    for path, error in (("/no/such/program", FileNotFoundError), (str(tmp_path / "text"), PermissionError)):
+        try:
+            children.start([path, "-c"], cwd=tmp_path, env=PATH, timeout_s=300)
+            found: list[Any] = []
+            while not found:
+                found += [done for _, done in children.ended(300)]
+        except OSError as raised:
+            found = [raised]
+        assert [type(done) for done in found] == [error] and found[0].filename == path
+    children.close()
+
+
+def test_a_group_that_a_command_killed_is_made_anew(together: Callable[[], PolledChildren], tmp_path: Path) -> None:
+    children = together()
+    for script, code in [("kill -9 0", -9), ("exit 5", 5), ("kill -9 0", -9), ("kill -9 0", -9), ("exit 6", 6)]:
+        children.start([SH, "-c", script], cwd=tmp_path, env=PATH, timeout_s=300)
+        found: list[Any] = []
+        while not found:
+            found += [done for _, done in children.ended(300)]
+        assert [done.exit_code for done in found] == [code]
+    children.close()
+
+
+def test_what_prints_without_end_does_not_fill_the_memory(
+    together: Callable[[], PolledChildren], tmp_path: Path
+) -> None:
+    children = together()
+    size = 20 << 20
+    children.start([SH, "-c", f"head -c {size} /dev/zero"], cwd=tmp_path, env=PATH, timeout_s=300)
+    found: list[Any] = []
+    while not found:
+        found += [done for _, done in children.ended(300)]
+    kept, more = found[0].stdout.rsplit(b"\n[", 1)
+    assert 8 << 20 <= len(kept) < 9 << 20 and int(more.split()[0]) == size - len(kept)
+    children.close()
+
+
+def test_what_a_command_leaves_behind_ends_with_the_runner(
+    runner: SystemProcessRunner, together: Callable[[], PolledChildren], tmp_path: Path
+) -> None:
+    children = together()
+    script = "sleep 1000 >/dev/null 2>&1 & echo $!"
+    children.start([SH, "-c", script], cwd=tmp_path, env=PATH, timeout_s=300)
+    found: list[Any] = []
+    while not found:
+        found += [done for _, done in children.ended(300)]
+    children.close()
+    runner.close()
+    assert gone(int(found[0].stdout))
+
+
+def test_the_program_may_be_killed(runner: SystemProcessRunner, helper: Path, tmp_path: Path) -> None:
+    """With it goes what it had started, which is told; those that follow are started without it."""
+    runner.starts_with(lambda: str(helper))
+    children = PolledChildren(runner)
+    first = [children.start([SH, "-c", ":"], cwd=Path.cwd(), env=PATH, timeout_s=300) for _ in range(of_children.FEW)]
+    os.mkfifo(tmp_path / "gate")
+    script = f"echo $$ > {tmp_path}/gate; exec sleep 1000"
+    lost = children.start([SH, "-c", script], cwd=Path.cwd(), env=PATH, timeout_s=300)
+    with (tmp_path / "gate").open() as gate:
+        pid = int(gate.readline())
+    assert children._server is not None
+    os.kill(children._server._pid, signal.SIGKILL)
+    found: dict[object, Completed | BaseException] = {}
+    while len(found) < len(first) + 1:
+        found.update(children.ended(300))
+    assert isinstance(found[lost], OSError) and "what starts commands has ended" in str(found[lost])
+    assert gone(pid)
+    last = children.start([SH, "-c", "exit 4"], cwd=Path.cwd(), env=PATH, timeout_s=300)
+    while last not in found:
+        found.update(children.ended(300))
+    assert isinstance(done := found[last], Completed) and done.exit_code == 4
+    children.close()
+
+
+def test_what_the_program_started_ends_with_us(helper: Path, tmp_path: Path) -> None:
+    """By `kill -9`."""
+    script = (
+        "import sys\nfrom pathlib import Path\n"
+        "from pipeline.effects.command_server import CommandServer\n"
+        f"server = CommandServer({str(helper)!r})\n"
+        "server.start(1, ['/bin/sh', '-c', 'sleep 1000 & echo $$ $! > pids; wait'], {'PATH': '/usr/bin:/bin'})\n"
+        "server.answers()\nprint('ready', flush=True)\nsys.stdin.read()\n"
+    )
+    os.mkfifo(tmp_path / "pids")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=env, stdin=subprocess.PIPE)
+    with (tmp_path / "pids").open() as pids:
+        started = [int(pid) for pid in pids.readline().split()]
+    child.kill()
+    child.wait()
+    assert child.stdin is not None
+    child.stdin.close()
+    assert len(started) == 2 and all(map(gone, started))
+
+
+def test_orders_that_are_none_end_the_program(helper: Path) -> None:
+    for damaged in (b"X" * 12, struct.pack("@III", ord("E"), 0, 3) + b"A=1", struct.pack("@III", ord("S"), 1, 1 << 31)):
+        server = CommandServer(str(helper))
+        server._say(damaged)
+        with pytest.raises(ServerGone):
+            while select.select([server.handle], [], [], 300)[0]:
+                server.answers()
+        server.let_go()
+    server = CommandServer(str(helper))
+    server._say(struct.pack("@III", ord("S"), 8, 0))
+    while not (found := server.answers()):
+        select.select([server.handle], [], [], 300)
+    assert [(answer.number, answer.error) for answer in found] == [(8, errno.EINVAL)]
+    with pytest.raises(ValueError, match="null"):
+        server.start(9, ["a\0b"], {})
+    server.let_go()
 
 
 def test_who_wakes_too_late_writes_into_no_other_file(runner: SystemProcessRunner, tmp_path: Path) -> None:
