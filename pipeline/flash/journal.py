@@ -24,7 +24,8 @@ from types import MappingProxyType
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.flash_model import SECTOR, Image
+from pipeline.chips import SECTOR
+from pipeline.flash_model import Image
 from pipeline.records import decode_records, encode_record, header
 
 JOURNAL_NAME = "hotplate-device-journal"

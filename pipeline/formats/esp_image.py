@@ -11,9 +11,9 @@ import struct
 from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.chips import CHIPS, chip_name
+from pipeline.chips import CHIPS, SECTOR, chip_name
 from pipeline.failures import fail
-from pipeline.flash_model import SECTOR, Image, MatchRule
+from pipeline.flash_model import Image, MatchRule
 from pipeline.model import Failure, FailureCategory, Reason, Stage
 
 

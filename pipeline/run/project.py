@@ -19,13 +19,13 @@ from pipeline.config.schema import DeployConfig, DeviceConfig, Prebuilt, Verify
 from pipeline.config.selection import Filters, devices_of, profile_named
 from pipeline.config.values import check_value
 from pipeline.failures import fail
-from pipeline.flash_model import Partition
 from pipeline.model import Failure, FailureCategory
 from pipeline.run.kept_text import KeptText
 from pipeline.run.options import Options
 
 if TYPE_CHECKING:
     from pipeline.config.values import Problem
+    from pipeline.flash_model import Partition
     from pipeline.formats.manifests import Firmware
     from pipeline.formats.placement import Placement
 

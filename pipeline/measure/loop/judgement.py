@@ -17,8 +17,7 @@ from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
 from cache.named_tuple import NamedTuple
-from pipeline.flash_model import RegionAction
-from pipeline.model import HOST_STAGES, DeployOutcome, Stage
+from pipeline.model import HOST_STAGES, DeployOutcome, RegionAction, Stage
 from pipeline.statistics import median
 
 LOOP_SCHEMA = 1
