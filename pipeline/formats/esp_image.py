@@ -72,7 +72,6 @@ class AppDescriptor(NamedTuple):
 
     project: str
     version: str
-    idf_version: str
     app_elf_sha256: str
 
 
@@ -216,7 +215,6 @@ def _descriptor(data: bytes, first: Segment) -> AppDescriptor | None:
     return AppDescriptor(
         project=_text(data[at + 48 : at + 80]),
         version=_text(data[at + 16 : at + 48]),
-        idf_version=_text(data[at + 112 : at + 144]),
         app_elf_sha256=data[at + 144 : at + 176].hex(),
     )
 
