@@ -26,8 +26,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cache.actions import FORMAT, MAX_ENTRY_BYTES, ActionResult, OutputFile, canonical_body, is_output_path
-from cache.digest import ActionKey, Digest, digest_bytes, is_sound
+from cache.actions import (
+    FORMAT,
+    MAX_ENTRY_BYTES,
+    ActionResult,
+    OutputFile,
+    canonical_body,
+    is_output_path,
+    parse_digest,
+)
+from cache.digest import ActionKey, Digest, digest_bytes
 from cache.named_tuple import NamedTuple
 
 MOST_INLINED = 4096
@@ -35,7 +43,6 @@ MOST_INLINED = 4096
 carrying them in each would cost more than one more round."""
 _WORKER = f"hotplate {FORMAT} "
 _is_duration = re.compile(r"([0-9]{1,9})(?:\.([0-9]{3})(?:0{3}|0{6})?)?s").fullmatch
-_is_size = re.compile("0|[1-9][0-9]{0,14}").fullmatch
 
 
 class ForeignEntry(NamedTuple):
@@ -83,11 +90,11 @@ def _entry(body: Any) -> ForeignEntry:
         executable = file.get("isExecutable", False)
         if executable.__class__ is not bool or not is_output_path(file["path"]):
             raise ValueError("no output file")
-        digest = _parse(file["digest"])
+        digest = _digest(file["digest"])
         outputs.append(OutputFile(file["path"], digest, executable))
         if "contents" in file:
             inlined.append((digest, _contents(file["contents"], digest)))
-    stdout, stderr = (_parse(body[name]) if name in body else None for name in ("stdoutDigest", "stderrDigest"))
+    stdout, stderr = (_digest(body[name]) if name in body else None for name in ("stdoutDigest", "stderrDigest"))
     took = _is_duration(body["executionMetadata"].get("virtualExecutionDuration", "0s"))
     if took is None:
         raise ValueError("no duration")
@@ -105,11 +112,6 @@ def _contents(text: Any, digest: Digest) -> bytes:
     return data
 
 
-def _parse(value: Any) -> Digest:
-    size = value.get("sizeBytes", "0")
-    if _is_size(size) is None:
-        raise ValueError("no size")
-    digest = Digest(value["hash"], int(size))
-    if not is_sound(digest):
-        raise ValueError("no digest")
-    return digest
+def _digest(value: Any) -> Digest:
+    """Other writers leave out a size of 0, as proto3 does."""
+    return parse_digest(value["hash"], value.get("sizeBytes", "0"))

@@ -217,7 +217,10 @@ def _result(body: Any) -> ActionResult:
     if body["outputFiles"].__class__ is not list:
         raise ValueError("no list")
     outputs = tuple([_output(file["path"], file["digest"], file["isExecutable"]) for file in body["outputFiles"]])
-    stdout, stderr = (_parse(body[name]) if name in body else None for name in ("stdoutDigest", "stderrDigest"))
+    stdout, stderr = (
+        parse_digest(body[name]["hash"], body[name]["sizeBytes"]) if name in body else None
+        for name in ("stdoutDigest", "stderrDigest")
+    )
     duration = _is_duration(body["executionMetadata"]["virtualExecutionDuration"])
     if duration is None:
         raise ValueError("no duration")
@@ -227,7 +230,7 @@ def _result(body: Any) -> ActionResult:
 def _output(path: Any, digest: Any, executable: Any) -> OutputFile:
     if executable.__class__ is not bool or not is_output_path(path):
         raise ValueError("no output file")
-    return OutputFile(path, _parse(digest), executable)
+    return OutputFile(path, parse_digest(digest["hash"], digest["sizeBytes"]), executable)
 
 
 def is_output_path(path: Any) -> bool:
@@ -240,11 +243,11 @@ def _digest(digest: Digest) -> str:
     return f'{{"hash":"{digest.hex}","sizeBytes":"{digest.size}"}}'
 
 
-def _parse(value: Any) -> Digest:
-    size = value["sizeBytes"]
+def parse_digest(name: Any, size: Any) -> Digest:
+    """Of a digest in proto3's JSON form. Raises ValueError, TypeError where it cannot be one."""
     if _is_size(size) is None:
         raise ValueError("no size")
-    digest = Digest(value["hash"], int(size))
+    digest = Digest(name, int(size))
     if not is_sound(digest):
         raise ValueError("no digest")
     return digest

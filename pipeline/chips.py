@@ -11,6 +11,9 @@ from typing import Literal
 
 from cache.named_tuple import NamedTuple
 
+SECTOR = 0x1000
+"""Erase granularity of every flash chip that the ROM loader supports."""
+
 
 class RomRules(NamedTuple):
     """What a mask ROM accepts in the header of the image that it starts; measured on the ROMs of ESP32 and ESP32-C3,

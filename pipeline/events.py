@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cache.named_tuple import NamedTuple
 from pipeline.failures import fail
-from pipeline.flash_model import FlashPlan, RegionAction
 from pipeline.model import (
     EVENT_SCHEMA,
     DeployOutcome,
@@ -28,11 +27,15 @@ from pipeline.model import (
     Mark,
     MarkName,
     Reason,
+    RegionAction,
     Stage,
     StageOutcome,
     StageResult,
 )
 from pipeline.records import decode_records, encode_record, header
+
+if TYPE_CHECKING:
+    from pipeline.flash_model import FlashPlan
 
 # --- what each kind of event holds ------------------------------------------------------------
 # Named tuples, not dataclasses: creating twelve frozen slotted dataclasses costs 4 ms of every warm run.

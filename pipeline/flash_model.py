@@ -9,10 +9,7 @@ from enum import StrEnum
 
 from cache.digest import Digest
 from cache.named_tuple import NamedTuple
-from pipeline.model import Reason
-
-SECTOR = 0x1000
-"""Erase granularity of every flash chip that the ROM loader supports."""
+from pipeline.model import Reason, RegionAction
 
 
 class Partition(NamedTuple):
@@ -67,14 +64,6 @@ class Region(NamedTuple):
     @property
     def end(self) -> int:
         return self.offset + self.size
-
-
-class RegionAction(StrEnum):
-    """`KEPT` with proof, changed sectors only (`DELTA`), or whole (`WRITTEN`)."""
-
-    KEPT = "kept"
-    DELTA = "delta"
-    WRITTEN = "written"
 
 
 class RegionPlan(NamedTuple):

@@ -290,6 +290,17 @@ class Action(NamedTuple):
         return self.count_as == "built" and bool(self.argv) and self.statement is None
 
 
+# --- what became of a board ---------------------------------------------------------------------
+
+
+class RegionAction(StrEnum):
+    """Of a region of its flash: `KEPT` with proof, changed sectors only (`DELTA`), or whole (`WRITTEN`)."""
+
+    KEPT = "kept"
+    DELTA = "delta"
+    WRITTEN = "written"
+
+
 class DeployOutcome(StrEnum):
     """How a deploy of one device ended; each value says which proof it has."""
 

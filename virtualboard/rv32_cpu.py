@@ -43,11 +43,7 @@ _OTHERS = "libunicorn.so.2"
 
 
 class CpuError(Exception):
-    """The library refused; `number` is its code (`uc_err`)."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"unicorn: error {number}")
-        self.number = number
+    """The library refused."""
 
 
 class _Block(ctypes.Structure):
@@ -286,4 +282,4 @@ class Rv32Cpu:
 
 def _check(status: int) -> None:
     if status:
-        raise CpuError(status)
+        raise CpuError(f"unicorn: error {status}")

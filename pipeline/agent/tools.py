@@ -32,6 +32,7 @@ from pipeline.agent.results import (
 )
 from pipeline.client.protocol import Holder
 from pipeline.config.schema import DeviceConfig
+from pipeline.config.selection import device_named
 from pipeline.device.leases import board_name, user_shelf
 from pipeline.model import Failure
 from pipeline.report.document import failure_json
@@ -249,7 +250,7 @@ class ProjectTools:
 
     def _device(self, name: str) -> DeviceConfig:
         config = self._project().config
-        found = config.device(name) if name else config.default_device
+        found = device_named(config, name) if name else config.default_device
         if isinstance(found, Failure):
             raise ToolRefused(f"{found.message}\nhint: {found.hint}")
         return found

@@ -119,8 +119,6 @@ class BootWatcher:
         self._poll = ReadinessPoll()
         self._gone: list[float] = []
         self.verdict: Ready | Failure | None = None
-        self.leftover = b""
-        """The rest of the chunk after the line that decided, for the monitor that takes over."""
 
     @property
     def marks(self) -> tuple[Mark, ...]:
@@ -186,7 +184,6 @@ class BootWatcher:
             line, place = self._cutter.take(at_s, data, place)
             if line is not None:
                 self._end_line(line)
-        self.leftover = data[place:]
 
     def request(self, now_s: float) -> bytes:
         """What is to be sent now, if anything."""

@@ -1,4 +1,4 @@
-"""What a `deploy.toml` says: its sections and keys, and questions about them.
+"""What a `deploy.toml` says: its sections and keys.
 
 The field types and defaults of the tuples below *are* the schema: `reader.py` reads a text by them, and
 `values.py` and `contradictions.py` hold what a type cannot say. Does not know TOML, files, the environment, or
@@ -11,16 +11,14 @@ named tuples 2 ms. It also lets one run report every error with its place, where
 built twice as fast.)
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cache.named_tuple import NamedTuple
 from pipeline.chips import flash_size_bytes
 from pipeline.config.values import FARM_PORT, LOADED, NINJA_KINDS, SIZE_UNITS, VIRTUAL_PORT, size_bytes
-from pipeline.failures import fail
-from pipeline.model import Failure, FailureCategory, Stage
-from pipeline.text import did_you_mean
+from pipeline.model import Stage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -372,24 +370,6 @@ class GateConfig(NamedTuple):
     days: int = 7
 
 
-class Filters(NamedTuple):
-    """Which devices: those that every filter lets pass; a filter without a value lets all pass. Several values of one
-    filter are alternatives."""
-
-    device: tuple[str, ...] = ()
-    group: tuple[str, ...] = ()
-    chip: tuple[str, ...] = ()
-    tag: tuple[str, ...] = ()
-
-    def accept(self, device: DeviceConfig) -> bool:
-        """Does `device` pass them all?"""
-        has = {"device": {device.name}, "group": device.groups, "chip": {device.chip}, "tag": device.tags}
-        return all(not wanted or not set(wanted).isdisjoint(has[name]) for name, wanted in self._asdict().items())
-
-
-NO_FILTERS = Filters()
-
-
 class ServiceConfig(NamedTuple):
     """Of the resident service. `autostart`: a deploy that needs a port starts it, if it is not there. `port`: of its
     page, where `doit serve` is run in this project; 0: any."""
@@ -460,55 +440,3 @@ class DeployConfig(NamedTuple):
     def default_device(self) -> DeviceConfig:
         """The one marked `default = true`, or the only one."""
         return next((device for device in self.devices if device.default), self.devices[0])
-
-    def device(self, name: str) -> DeviceConfig | Failure:
-        """The device of this name; a config_error with "did you mean" otherwise."""
-        found = next((device for device in self.devices if device.name == name), None)
-        return found or self._unknown("device", name, [device.name for device in self.devices])
-
-    def profile(self, name: str) -> Profile | Failure:
-        """The profile of this name; a config_error with "did you mean" otherwise."""
-        return self.profiles.get(name) or self._unknown("profile", name, self.profiles)
-
-    def selected(self, filters: Filters = NO_FILTERS) -> tuple[DeviceConfig, ...] | Failure:
-        """The devices that `filters` accept and that are not disabled, in the file's order; the default device when
-        nothing is asked for. A value that nobody has, and filters that leave nothing, are a config_error."""
-        if not self.devices and not any(filters):
-            return ()  # a program for this machine
-        if not any(filters):
-            chosen: tuple[DeviceConfig, ...] = (self.default_device,)
-        else:
-            wrong = self._unknown_value(filters)
-            if wrong is not None:
-                return wrong
-            chosen = tuple(device for device in self.devices if filters.accept(device))
-        enabled = tuple(device for device in chosen if device.enabled)
-        return enabled or self._none_left(filters, chosen)
-
-    def _unknown_value(self, filters: Filters) -> Failure | None:
-        known = {
-            "device": [device.name for device in self.devices],
-            "group": sorted({group for device in self.devices for group in device.groups}),
-            "chip": sorted({device.chip for device in self.devices}),
-            "tag": sorted({tag for device in self.devices for tag in device.tags}),
-        }
-        for name, wanted in filters._asdict().items():
-            for value in wanted:
-                if value not in known[name]:
-                    return self._unknown(name, value, known[name])
-        return None
-
-    def _none_left(self, filters: Filters, disabled: Sequence[DeviceConfig]) -> Failure:
-        asked = " ".join(f"--{name} {value}" for name, wanted in filters._asdict().items() for value in wanted)
-        message = f"{self.path} has no device that is all of {asked}"
-        hint = "leave out one of the filters: a device has to pass them all"
-        if disabled:
-            names = ", ".join(f"'{device.name}'" for device in disabled)
-            message, hint = f"no device is left: {names} has enabled = false in {self.path}", "set it to true"
-        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=asked or "deploy", message=message, hint=hint)
-
-    def _unknown(self, what: str, name: str, known: Iterable[str]) -> Failure:
-        known = list(known)
-        hint = f"choose one of {', '.join(known)}" if known else f"add it to {self.path}: no {what} is declared there"
-        message = f"{self.path} has no {what} '{name}'{did_you_mean(name, known)}"
-        return fail(FailureCategory.CONFIG_ERROR, stage=None, where=f"--{what}", message=message, hint=hint)

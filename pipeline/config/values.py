@@ -13,9 +13,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES
+from pipeline.chips import CHIPS, FLASH_MODES, FLASH_SIZES, SECTOR
 from pipeline.config.until import Until, parse_until
-from pipeline.flash_model import SECTOR
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:

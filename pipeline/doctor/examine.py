@@ -15,7 +15,8 @@ from cache.durable import read_text
 from cache.location import user_cache_dir
 from pipeline.client.connection import Connection, NoService
 from pipeline.config.reader import parse_config
-from pipeline.config.schema import CacheSettings, DeployConfig, Filters
+from pipeline.config.schema import CacheSettings, DeployConfig
+from pipeline.config.selection import Filters, devices_of
 from pipeline.device.leases import user_shelf
 from pipeline.doctor.boards import examine_devices, examine_ports
 from pipeline.doctor.findings import DoctorFinding, bad, note, ok, warning
@@ -47,7 +48,7 @@ def examine(root: Path, options: Options, *, probe: bool) -> Iterator[DoctorFind
     if config is None:
         return
     it = options
-    devices = config.selected(Filters(it.devices, it.groups, it.chips, it.tags))
+    devices = devices_of(config, Filters(it.devices, it.groups, it.chips, it.tags))
     if isinstance(devices, Failure):  # said already of deploy.toml
         return
     shelf = user_shelf(root / STATE_DIR)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from cache.named_tuple import NamedTuple
-from pipeline.flash_model import DeviceFacts, Image, Region
 from pipeline.model import Reason
+
+if TYPE_CHECKING:
+    from pipeline.flash_model import DeviceFacts, Image, Region
 
 
 class Clock(Protocol):

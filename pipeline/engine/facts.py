@@ -17,19 +17,9 @@ from pipeline.fastpath import FileStamp
 from pipeline.fastpath.watched import directory_stamp
 
 
-def used_files(workspace: Workspace) -> dict[str, str] | None:
-    """path -> SHA-256 of every input, discovered input and output; None when an action has no record, or two records
-    disagree about a file."""
-    used: dict[str, str] = {}
-    for found in each_used_file(workspace):
-        if found is None or used.setdefault(*found) != found[1]:
-            return None
-    return used
-
-
 def each_used_file(workspace: Workspace) -> Iterator[tuple[str, str] | None]:
-    """(path, SHA-256) of the same, some of them several times, each as its record says; None, and no more, when an
-    action has no record. Not all at once, since there may be a hundred thousand."""
+    """(path, SHA-256) of every input, discovered input and output, some of them several times, each as its record says;
+    None, and no more, when an action has no record. Not all at once, since there may be a hundred thousand."""
     seen: set[int] = set()
     for action in workspace.graph.order:
         name = record_name(action)

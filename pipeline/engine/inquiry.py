@@ -162,17 +162,10 @@ class Inquiry:
         self.is_cut = False
         self.taken: list[Keyed] = []
         """To be made here, in this order."""
-        self.brought = 0
-        """How many came."""
         self._found: set[ActionKey] = set()
         """Those of which the other side has something."""
 
     # --- for the thread that decides --------------------------------------------------------------
-
-    @property
-    def is_waiting(self) -> bool:
-        """Is there something that may still come?"""
-        return bool(self._waiting)
 
     def spare(self, pace: Pace, now_s: float, costs: Costs, jobs: int, *, is_idle: bool) -> Keyed | None:
         """Look how quickly answers come; one that is to be made here, if that is too slow and somebody is idle."""
@@ -220,9 +213,7 @@ class Inquiry:
         with self._lock:
             if self._waiting.pop(keyed.base, None) is None:
                 return
-        is_here = is_here and record()
-        self.brought += is_here
-        self._told(keyed, is_here)
+        self._told(keyed, is_here and record())
 
     def order(self, bases: Iterable[ActionKey]) -> None:
         """What is worth most comes first, and is made here last."""

@@ -198,19 +198,20 @@ class NinjaLedger:
                 )
             ):
                 return None
-            read = self._clean(action, statement, directory, theirs)
-            if read is None:
+            clean = self._clean(action, statement, directory, theirs)
+            if clean is None:
                 return None
-            made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
+            read, oldest_ns = clean
             # A generator writes its outputs last, and files of its own that it reads before them.
             said = [] if statement.generator else [_read_ns(entry, statement, directory.version) for entry in theirs]
             doubted = (*action.inputs, *map(statement.located, read)) if unseen is None else unseen
-            return read if self._holds(doubted, min(said, default=min(made)), is_made) else None
+            return read if self._holds(doubted, min(said, default=oldest_ns), is_made) else None
 
     def _clean(
         self, action: Action, statement: Statement, directory: _Directory, entries: list[LogEntry]
-    ) -> tuple[str, ...] | None:
-        """Ninja's own rule, for a statement whose inputs are up to date."""
+    ) -> tuple[tuple[str, ...], int] | None:
+        """Ninja's own rule, for a statement whose inputs are up to date: what it read, and the mtime of the output that
+        was written first."""
         made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
         read = self._read_by(action, statement, directory)
         if read is None or 0 in made:
@@ -229,7 +230,7 @@ class NinjaLedger:
             hashed = logs.hash_command(version, statement.command)
             if any(entry.command_hash != hashed for entry in entries):
                 return None
-        return read
+        return read, min(made)
 
     def _holds(self, paths: Iterable[str], when_ns: int, is_made: Callable[[str], bool]) -> bool:
         """Were these files at that instant what they are now? Ninja does not ask: what came later with an older mtime
@@ -283,7 +284,7 @@ class NinjaLedger:
             # As ninja: what is written before the command runs is nothing new to it, also what is no input of it yet.
             self._note(statement, directory, max(newest, began_ns) or max(made, default=0), took_s)
             if statement.deps and read is not None and len(made) > 0:
-                self._note_deps(action, statement, directory, read)
+                self._note_deps(statement, directory, read)
             elif statement.depfile and read is not None and not os.path.lexists(self._resolve(statement.depfile)):
                 self._write_depfile(statement, read)
             if len(directory.lines) + len(directory.deps_records) > _BATCH:
@@ -320,7 +321,7 @@ class NinjaLedger:
             directory.known[entry.output] = value
             self._changed = True
 
-    def _note_deps(self, action: Action, statement: Statement, directory: _Directory, read: Sequence[str]) -> None:
+    def _note_deps(self, statement: Statement, directory: _Directory, read: Sequence[str]) -> None:
         names = directory.names
         for path in read:
             if path not in names:

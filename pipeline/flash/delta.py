@@ -12,7 +12,8 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator
 
 from cache.named_tuple import NamedTuple
-from pipeline.flash_model import SECTOR, Image, Region
+from pipeline.chips import SECTOR
+from pipeline.flash_model import Image, Region
 
 BLOCK = 0x10000
 """What flash erases in one go where a run covers all of it; the stub does."""

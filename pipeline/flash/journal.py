@@ -24,7 +24,8 @@ from types import MappingProxyType
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.flash_model import SECTOR, Image
+from pipeline.chips import SECTOR
+from pipeline.flash_model import Image
 from pipeline.records import decode_records, encode_record, header
 
 JOURNAL_NAME = "hotplate-device-journal"
@@ -74,7 +75,6 @@ class DeviceState(NamedTuple):
     committed: Mapping[str, JournalImage] = MappingProxyType({})
     unknown: frozenset[str] = frozenset()
     open: OpenTransaction | None = None
-    last_tx: str = ""
     note: str | None = None
     about: Mapping[str, str] = MappingProxyType({})
     """Of the last commit that said so: `flash` settings and `toolchain`, whose moves escalate to a full flash."""
@@ -177,4 +177,4 @@ def _commit(state: DeviceState, opened: OpenTransaction) -> DeviceState:
     }
     unknown = (state.unknown - done.keys()) & (kept.keys() | {image.name for image in opened.images})
     about = opened.about or state.about
-    return DeviceState({**kept, **done}, unknown, None, opened.tx, state.note, about)
+    return DeviceState({**kept, **done}, unknown, None, state.note, about)

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from cache.named_tuple import NamedTuple
-from pipeline.flash_model import SECTOR, FlashPlan, Image, MatchRule, Region, RegionAction, RegionPlan
-from pipeline.model import DeployOutcome, Reason
+from pipeline.chips import SECTOR
+from pipeline.flash_model import FlashPlan, Image, MatchRule, Region, RegionPlan
+from pipeline.model import DeployOutcome, Reason, RegionAction
 
 
 class Delta(NamedTuple):

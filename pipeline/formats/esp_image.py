@@ -11,9 +11,9 @@ import struct
 from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.chips import CHIPS, chip_name
+from pipeline.chips import CHIPS, SECTOR, chip_name
 from pipeline.failures import fail
-from pipeline.flash_model import SECTOR, Image, MatchRule
+from pipeline.flash_model import Image, MatchRule
 from pipeline.model import Failure, FailureCategory, Reason, Stage
 
 
@@ -72,7 +72,6 @@ class AppDescriptor(NamedTuple):
 
     project: str
     version: str
-    idf_version: str
     app_elf_sha256: str
 
 
@@ -216,7 +215,6 @@ def _descriptor(data: bytes, first: Segment) -> AppDescriptor | None:
     return AppDescriptor(
         project=_text(data[at + 48 : at + 80]),
         version=_text(data[at + 16 : at + 48]),
-        idf_version=_text(data[at + 112 : at + 144]),
         app_elf_sha256=data[at + 144 : at + 176].hex(),
     )
 

@@ -182,8 +182,3 @@ def _without_comma(before: str, after: str) -> tuple[str, str]:
     if code and code[-1].kind == "," and following is not None and following.kind in ("}", "]"):
         return before[: code[-1].start] + before[code[-1].end :], after
     return before, after
-
-
-def has_block(text: str) -> bool:
-    """Is there one?"""
-    return BEGIN in text

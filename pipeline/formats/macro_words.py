@@ -14,7 +14,7 @@ Source: C17 5.1.1.2 (phases of translation), 6.10.3; how GCC and Clang read quot
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import lru_cache
 
 from cache.named_tuple import NamedTuple
 
@@ -101,7 +101,7 @@ def macro_words(data: bytes, family: bytes) -> MacroWords:
     return MacroWords(frozenset(names.findall(said.text)), frozenset(begun), is_raw)
 
 
-@cache
+@lru_cache(maxsize=16)
 def _patterns(family: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Pattern[bytes]]:
     """(the names, everything that one may begin with, what a text without either lacks)."""
     if not family:

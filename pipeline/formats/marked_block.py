@@ -50,11 +50,6 @@ def removed(text: str) -> str:
     return text
 
 
-def has_block(text: str) -> bool:
-    """Is there one?"""
-    return _BLOCK.search(text) is not None
-
-
 _BLOCK = re.compile(
     rf"^[^\n]*?(?:{re.escape(BEGIN)}|(?P<joined>{re.escape(JOINED)}))[^\n]*\n(?:[^\n]*\n)*?[^\n]*?{re.escape(END)}[^\n]*(?:\n|\Z)",
     re.MULTILINE,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.chips import CHIPS, chip_name
-from pipeline.flash_model import SECTOR, Partition
+from pipeline.chips import CHIPS, SECTOR, chip_name
+from pipeline.flash_model import Partition
 from pipeline.formats.esp_image import IMAGE_MAGIC, ImageInfo, describe_image, image_chip_id
 from pipeline.formats.partitions import APP, TABLE_DATA_SIZE, TABLE_MAGIC, TABLE_SECTOR, decode_table
 from pipeline.model import Reason

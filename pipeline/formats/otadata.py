@@ -12,7 +12,7 @@ import zlib
 from enum import IntEnum
 
 from cache.named_tuple import NamedTuple
-from pipeline.flash_model import SECTOR
+from pipeline.chips import SECTOR
 
 SIZE = 2 * SECTOR
 NO_SEQUENCE = 0xFFFFFFFF

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from cache.named_tuple import NamedTuple
+from pipeline.chips import SECTOR
 from pipeline.failures import fail
-from pipeline.flash_model import SECTOR, Partition
+from pipeline.flash_model import Partition
 from pipeline.model import Failure, FailureCategory, Reason
 from pipeline.text import did_you_mean
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.chips import CHIPS
-from pipeline.flash_model import SECTOR, MatchRule, Partition
+from pipeline.chips import CHIPS, SECTOR
+from pipeline.flash_model import MatchRule, Partition
 from pipeline.formats.flash_file import WHOLE, FilePart
 from pipeline.formats.partitions import APP, app_rows, factory_row, ota_slots, otadata_row
 from pipeline.text import did_you_mean

@@ -33,7 +33,7 @@ _BLOCK = re.compile(
 
 
 class XmlElement(NamedTuple):
-    """Places in the text: of the tag, of the content (`inner` to `inner_end`; equal in an empty-element tag), of the
+    """Places in the text: of the tag, of the content (`inner`; equal to `end` in an empty-element tag), of the
     end. `parent`: its place in the list, -1 at the top. Values of attributes are as written, entities and all."""
 
     name: str
@@ -41,7 +41,6 @@ class XmlElement(NamedTuple):
     parent: int
     start: int
     inner: int
-    inner_end: int
     end: int
 
     @property
@@ -60,11 +59,11 @@ def elements(text: str) -> list[XmlElement]:
             continue
         if token["close"]:
             place = open_ones.pop()
-            found[place] = found[place]._replace(inner_end=token.start(), end=token.end())
+            found[place] = found[place]._replace(end=token.end())
             continue
         attributes = {match[1]: match[2] or match[3] or "" for match in _ATTRIBUTE.finditer(token["attributes"])}
         parent = open_ones[-1] if open_ones else -1
-        found.append(XmlElement(token["name"], attributes, parent, token.start(), *(token.end(),) * 3))
+        found.append(XmlElement(token["name"], attributes, parent, token.start(), *(token.end(),) * 2))
         if not token["empty"]:
             open_ones.append(len(found) - 1)
     return found

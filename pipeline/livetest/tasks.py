@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskFailed
@@ -64,6 +64,7 @@ def host() -> Iterator[Task]:
     """The group and its tasks, each after the one before."""
     doc = "the firmware as a process of this machine: build it, its unit tests, its live tests"
     yield {"basename": "host", "name": None, "doc": doc, "params": _params()}
+    tasks = HostTasks()
     before: list[str] = []
     for name, text in (
         ("build", "build the firmware and its unit tests as programs of this machine"),
@@ -74,8 +75,8 @@ def host() -> Iterator[Task]:
             "basename": "host",
             "name": name,
             "doc": text,
-            "actions": [(_on_host, [name])],
-            "uptodate": [HostUpToDate(name)],
+            "actions": [(tasks.perform, [name])],
+            "uptodate": [HostUpToDate(tasks, name)],
             "task_dep": before,
             "params": _params(),
             "verbosity": 2,
@@ -95,17 +96,32 @@ def everything() -> Task:
     return {"basename": "all", "doc": doc, "actions": None, "task_dep": after, "params": _params()}
 
 
+class HostTasks:
+    """What the tasks of `host` share: one loop, made when the first of them is asked or run."""
+
+    @cached_property
+    def loop(self) -> HostLoop:
+        from pipeline.livetest.host_loop import HostLoop
+
+        run = current()
+        return HostLoop(run.build, _say, run.suites.append)
+
+    def perform(self, name: str, **_: Any) -> TestsFailed | None:
+        """The action of `host:NAME`."""
+        return _guarded(lambda: self.loop.perform(name, _options()))
+
+
 class HostUpToDate:
     """The `uptodate` of a task of the host's. Its text is what `doit info` says."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, tasks: HostTasks, name: str) -> None:
+        self._tasks, self._name = tasks, name
 
     def __call__(self) -> bool:
         from pipeline.errors import DeployError
 
         try:
-            return bool(_loop().is_up_to_date(self._name, _options()))
+            return bool(self._tasks.loop.is_up_to_date(self._name, _options()))
         except DeployError:
             return False  # the task says why
 
@@ -138,14 +154,6 @@ def _short(words: list[str], option: str) -> str:
     return found
 
 
-@cache
-def _loop() -> HostLoop:
-    from pipeline.livetest.host_loop import HostLoop
-
-    run = current()
-    return HostLoop(run.build, _say, run.suites.append)
-
-
 def _say(text: str) -> None:
     print(text, file=sys.stderr if current().project.options.json else sys.stdout, flush=True)
 
@@ -159,10 +167,6 @@ def _guarded(action: Callable[[], Failure | None]) -> TestsFailed | None:
     except DeployError as error:
         failure = error.failure
     return None if failure is None else TestsFailed(failure)
-
-
-def _on_host(name: str, **_: Any) -> TestsFailed | None:
-    return _guarded(lambda: _loop().perform(name, _options()))
 
 
 def _on_device(name: str, **_: Any) -> TestsFailed | None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from functools import cache
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskFailed
 
 from pipeline.run.current import current, told
 from pipeline.run.options import last_value, measuring_params
+
+if TYPE_CHECKING:
+    from pipeline.measure.bench.suites import BenchSession
 
 Task = dict[str, Any]
 
@@ -112,47 +115,51 @@ def bench() -> Iterator[Task]:
     units = {"name": "units", "long": "units", "type": str, "default": "", "help": "sizes of its projects: 1000,50000"}
     more = {"shelf": [boards], "store": [blobs], "engine": [units]}
     keep_param = {"name": "keep", "long": "keep", "type": bool, "default": False, "help": "keep what is counted"}
+    tasks = BenchTasks()
     yield {"basename": "bench", "name": None, "doc": doc, "params": [{**runs_param, "default": 0}]}
     for name, runs, doc in BENCHES:
         yield {
             "basename": "bench",
             "name": name,
             "doc": f"{doc} (--runs N)" if runs else f"{doc} (--keep)",
-            "actions": [(_bench, [name])],
+            "actions": [(tasks.run, [name])],
             "params": [{**runs_param, "default": runs} if runs else keep_param, *more.get(name, [])],
             "verbosity": 2,
         }
     doc = "the end of `doit bench`: missed targets, and which suites could not run"
-    yield {"basename": "bench", "name": "report", "doc": doc, "actions": [_bench_report], "verbosity": 2}
+    yield {"basename": "bench", "name": "report", "doc": doc, "actions": [tasks.report], "verbosity": 2}
 
 
-@cache
-def _benches() -> Any:
-    """The suites of this command. In `doit bench` one that cannot run must not keep the others from running, so that
-    its failure is held back for `bench:report`, which comes last."""
-    from pipeline.measure.bench.suites import BenchSession
+class BenchTasks:
+    """The actions of `bench`, with the session that its tasks share."""
 
-    gathered = not {"bench", "bench:*", "bench:report"}.isdisjoint(sys.argv[1:])
-    return BenchSession(current().build, _command(), gathered=gathered)
+    @cached_property
+    def session(self) -> BenchSession:
+        """In `doit bench` a suite that cannot run must not keep the others from running, so that its failure is held
+        back for `bench:report`, which comes last."""
+        from pipeline.measure.bench.suites import BenchSession
 
+        gathered = not {"bench", "bench:*", "bench:report"}.isdisjoint(sys.argv[1:])
+        return BenchSession(current().build, _command(), gathered=gathered)
 
-@told(TaskFailed)
-def _bench(suite: str, **options: Any) -> TaskFailed | None:
-    asked = last_value(sys.argv[1:], "runs") if "bench" in sys.argv[1:] else ""
-    if asked and "runs" in options:
-        options["runs"] = int(asked)
-    try:
-        failed = _benches().run(suite, options)
-    except OSError as error:  # even the report that would say so cannot be written
-        from pipeline.report.terminal import os_failure
+    @told(TaskFailed)
+    def run(self, suite: str, **options: Any) -> TaskFailed | None:
+        """One suite."""
+        asked = last_value(sys.argv[1:], "runs") if "bench" in sys.argv[1:] else ""
+        if asked and "runs" in options:
+            options["runs"] = int(asked)
+        try:
+            failed = self.session.run(suite, options)
+        except OSError as error:  # even the report that would say so cannot be written
+            from pipeline.report.terminal import os_failure
 
-        failed = os_failure(f"bench:{suite}", error)
-    return _failed(failed)
+            failed = os_failure(f"bench:{suite}", error)
+        return _failed(failed)
 
-
-@told(TaskFailed)
-def _bench_report() -> TaskFailed | None:
-    return _failed(_benches().finish())
+    @told(TaskFailed)
+    def report(self) -> TaskFailed | None:
+        """What is said after the last one."""
+        return _failed(self.session.finish())
 
 
 def _failed(text: str) -> TaskFailed | None:

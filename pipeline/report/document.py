@@ -35,7 +35,6 @@ from pipeline.events import (
     killed,
     payload,
 )
-from pipeline.flash_model import RegionAction
 from pipeline.model import (
     REPORT_SCHEMA,
     DeployOutcome,
@@ -45,6 +44,7 @@ from pipeline.model import (
     Mark,
     MarkName,
     Reason,
+    RegionAction,
     Stage,
     StageOutcome,
     StageResult,

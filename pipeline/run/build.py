@@ -6,7 +6,6 @@ Invariant: making one starts and writes nothing; toolchain and engines are made 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.schema import DeployConfig
 from pipeline.effects.clock import SystemClock
 from pipeline.errors import DeployError, StoreError
-from pipeline.failures import fail
 from pipeline.model import (
     Failure,
     FailureCategory,
@@ -47,10 +45,6 @@ if TYPE_CHECKING:
     from pipeline.run.far_execution import FarExecution
     from pipeline.run.shared_cache import SharedCache
     from pipeline.toolchain.build import Toolchain
-
-
-MOST_GENERATIONS = 100
-"""As ninja: how often a manifest may be made again within one run."""
 
 
 class Build:
@@ -196,7 +190,10 @@ class Build:
         try:
             if stage is Stage.FINGERPRINT:
                 verdict = self.engines.of(stage).peek()
-                return self._generated() if verdict.up_to_date else verdict
+                if verdict.up_to_date and self.config.is_ninja:
+                    # What says which actions there are is made itself.
+                    return self.engines.of(stage).verdict(stage)
+                return verdict
             verdict = self.engines.of(stage).verdict(stage)
             if stage is Stage.LINK and verdict.up_to_date:
                 if self.images.check().failure is not None:
@@ -236,41 +233,14 @@ class Build:
 
     # --- what the host stages do --------------------------------------------------------------
 
-    def _generated(self) -> Verdict:
-        """Is what says which actions there are up to date itself?"""
-        if not self.config.is_ninja:
-            return Verdict(State.UP_TO_DATE)
-        return self.engines.of(Stage.FINGERPRINT).verdict(Stage.FINGERPRINT)
-
-    def _manifests(self) -> list[object]:
-        """What the files are that say which actions there are."""
-        return [
-            (status.st_mtime_ns, status.st_size, status.st_ino) if (status := _status(path)) is not None else None
-            for path in self.toolchain.manifests
-        ]
-
-    def _generate(self) -> Failure | None:
-        """Let the statements run that make ninja's manifest, and read it again, until it stays as it is."""
-        for _ in range(MOST_GENERATIONS):
-            if self._generated().up_to_date:
-                return None
-            before = self._manifests()
-            work = self.run_actions(Stage.FINGERPRINT, FailureCategory.ACTION_FAILED)
-            if work.failure is not None or self._manifests() == before:
-                return work.failure
-            self.engines.save()
-            for name in ("toolchain", "engines"):
-                self.__dict__.pop(name, None)
-        where = f"{self.config.ninja.directory}/build.ninja"
-        message = f"it is made again each time: {MOST_GENERATIONS} times now"
-        hint = "look for a statement whose output is older than what it reads"
-        return fail(FailureCategory.ACTION_FAILED, stage=Stage.FINGERPRINT, where=where, message=message, hint=hint)
-
     def scan(self) -> StageWork:
         """Stamp every input, read those that moved, remember the result. What generates the actions runs first."""
-        failure = self._generate()
-        if failure is not None:
-            return StageWork((), {}, failure)
+        if self.config.is_ninja:
+            from pipeline.run.generated_build import generate
+
+            failure = generate(self)
+            if failure is not None:
+                return StageWork((), {}, failure)
         found = self.engines.of(Stage.FINGERPRINT).scan()
         return StageWork(found.reasons, dict(found.counts))
 
@@ -300,38 +270,10 @@ class Build:
         self.far.tell()
         failure = self._failure_of(stage, category, result.failures) if result.failures else None
         if stage is Stage.LINK and failure is None and self.config.makes_firmware:
-            return self._with_images(StageWork(tuple(result.notes), dict(result.counts)))
+            from pipeline.run.generated_build import make_images
+
+            return make_images(self, StageWork(tuple(result.notes), dict(result.counts)))
         return StageWork(tuple(result.notes), dict(result.counts), failure)
-
-    def _with_images(self, done: StageWork) -> StageWork:
-        """The statements that make firmware have run: what is to go where is known now, if it was not before, or is
-        another one; then its images are made, too."""
-        before = (self.config.firmware, self._table())
-        failure = self.project.reload()
-        if failure is None and self.config.firmware is None:
-            where = self.config.path
-            message = "the build made no firmware: a file that goes to flash is missing"
-            hint = "build the target that makes it: [ninja] targets"
-            failure = fail(FailureCategory.ACTION_FAILED, stage=Stage.LINK, where=where, message=message, hint=hint)
-        if failure is not None:
-            return done._replace(failure=failure)
-        if (self.config.firmware, self._table()) == before:
-            return done
-        self.engines.save()
-        recorded = {action for action in self.toolchain.actions if self.engine.record(action) is not None}
-        for name in ("toolchain", "engines", "images"):
-            self.__dict__.pop(name, None)
-        # What runs each time has run.
-        actions = [each for each in self.toolchain.actions if each.statement is None or each in recorded]
-        self.__dict__["toolchain"] = self.toolchain._replace(actions=tuple(actions))
-        more = self.run_actions(Stage.LINK, FailureCategory.LINK_ERROR)
-        names = dict.fromkeys((*done.counts, *more.counts))
-        counts = {name: done.counts.get(name, 0) + more.counts.get(name, 0) for name in names}
-        counts["up_to_date"] = more.counts["up_to_date"]
-        return StageWork((*done.reasons, *more.reasons), counts, more.failure)
-
-    def _table(self) -> object:
-        return self.project.table if self.config.firmware is not None else None
 
     def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
         """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
@@ -410,27 +352,21 @@ class Build:
     def clean(self, stage: Stage) -> None:
         """Remove the build products of `stage` in this profile, and those that nobody makes any more; the cache and the
         state stay, and whatever a link leads to from build/. Raises OSError."""
-        from pipeline.engine.build_place import BuildPlace, OutsideBuild
+        from pipeline.run.clean import remove_products
 
         try:
             self.engine.workspace.remove_leftovers()
         except StoreError as error:
             raise OSError(0, error.failure.message, error.failure.where) from None
-        directories: set[Path] = set()
-        root = self.project.root
-        place = BuildPlace(str(root))
-        for action in self.toolchain.actions:
-            if action.stage is stage and action.statement is None:  # `ninja -t clean` is for those
-                for output in (*action.outputs, *filter(None, [action.depfile])):
-                    path = root / output
-                    with contextlib.suppress(OutsideBuild):
-                        place.checked([str(path)])
-                        path.unlink(missing_ok=True)
-                        directories.update(p for p in path.parents if p.is_relative_to(root / "build"))
-        for directory in sorted(directories, key=lambda p: len(p.parts), reverse=True):
-            # One that is not empty stays, and so does a link.
-            with contextlib.suppress(OSError):
-                directory.rmdir()
+        remove_products(self.project.root, self.toolchain.actions, stage)
+
+    def forget(self, *parts: str, toolchain: Toolchain | None = None) -> None:
+        """Make these parts anew when they are asked for: what they were made of has changed. `toolchain`: the one that
+        there is from now on."""
+        for part in parts:
+            self.__dict__.pop(part, None)
+        if toolchain is not None:
+            self.__dict__["toolchain"] = toolchain
 
     def save(self) -> None:
         """Keep what was read."""
@@ -460,13 +396,6 @@ def _load_what_follows_a_link() -> None:
     from pipeline.needed_modules import AFTER_LINK, load_modules
 
     load_modules(AFTER_LINK)
-
-
-def _status(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)  # noqa: PTH116
-    except OSError:
-        return None
 
 
 def load_build(options: Options, root: Path | None = None) -> Build | Failure:

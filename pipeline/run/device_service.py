@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from pipeline.effects.api import Answers, FlashSession, Reader, SerialLink
 from pipeline.errors import DeployError, DeviceError
 from pipeline.events import PhasePart
-from pipeline.flash_model import Image
 from pipeline.model import Failure, Reason
 from pipeline.run.build import Build
 from pipeline.run.lent_ports import LentPorts
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.device.recovery import Recovery
     from pipeline.device.serial_link import PortLink
     from pipeline.effects.clock import SystemClock
+    from pipeline.flash_model import Image
     from pipeline.run.held_boards import HeldBoard
     from pipeline.stages.handover import Journal
 

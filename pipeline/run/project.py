@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 from cache.durable import read_text
 from cache.location import user_cache_dir
 from pipeline.config.reader import built_by_ninja, parse_config
-from pipeline.config.schema import DeployConfig, DeviceConfig, Filters, Prebuilt, Verify
+from pipeline.config.schema import DeployConfig, DeviceConfig, Prebuilt, Verify
+from pipeline.config.selection import Filters, devices_of, profile_named
 from pipeline.config.values import check_value
 from pipeline.failures import fail
-from pipeline.flash_model import Partition
 from pipeline.model import Failure, FailureCategory
 from pipeline.run.kept_text import KeptText
 from pipeline.run.options import Options
 
 if TYPE_CHECKING:
     from pipeline.config.values import Problem
+    from pipeline.flash_model import Partition
     from pipeline.formats.manifests import Firmware
     from pipeline.formats.placement import Placement
 
@@ -275,8 +276,9 @@ class _ProjectReading:
         if isinstance(usual, Failure):
             return usual
         it = self._options
-        selected = usual.selected(Filters(it.devices or it.named, it.groups, it.chips, it.tags))
-        failures = (_wrong_port(self._text, usual), usual.profile(it.profile or usual.project.profile), selected)
+        selected = devices_of(usual, Filters(it.devices or it.named, it.groups, it.chips, it.tags))
+        known = profile_named(usual, it.profile or usual.project.profile)
+        failures = (_wrong_port(self._text, usual), known, selected)
         for failure in failures:
             if isinstance(failure, Failure):
                 return failure

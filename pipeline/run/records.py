@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline import events
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
-from pipeline.flash_model import Image, RegionPlan
 from pipeline.model import FailureCategory, Mark, Stage
 from pipeline.run.transactions import Transactions
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.config.schema import DeployConfig, DeviceConfig
     from pipeline.device.journal_file import DeviceJournal
     from pipeline.effects.clock import SystemClock
+    from pipeline.flash_model import Image, RegionPlan
     from pipeline.run.project import Project
     from pipeline.stages.handover import InLoader, Journal, Proof
     from pipeline.stages.protocols import Images

@@ -24,8 +24,18 @@ from pipeline.errors import DeviceError
 from pipeline.failures import fail
 from pipeline.flash import app_proof
 from pipeline.flash.plan import confirmed_plan
-from pipeline.flash_model import FlashPlan, Image, Region, RegionAction, RegionPlan
-from pipeline.model import DeployOutcome, Failure, FailureCategory, Mark, MarkName, Stage, StageResult, StageWork
+from pipeline.flash_model import FlashPlan, Image, Region, RegionPlan
+from pipeline.model import (
+    DeployOutcome,
+    Failure,
+    FailureCategory,
+    Mark,
+    MarkName,
+    RegionAction,
+    Stage,
+    StageResult,
+    StageWork,
+)
 from pipeline.run.attempt import attempt
 from pipeline.run.run import Run
 from pipeline.stages import ttfb

@@ -18,8 +18,8 @@ from pipeline.device.espota import DEFAULT_PORT, EspotaTarget, push
 from pipeline.device.ota_http import OneDownload
 from pipeline.device.serial_link import reader_for
 from pipeline.flash import app_proof
-from pipeline.flash_model import FlashPlan, Region, RegionAction, RegionPlan
-from pipeline.model import DeployOutcome, Failure, FailureCategory, Mark, MarkName, Stage, StageWork
+from pipeline.flash_model import FlashPlan, Region, RegionPlan
+from pipeline.model import DeployOutcome, Failure, FailureCategory, Mark, MarkName, RegionAction, Stage, StageWork
 from pipeline.shelf.ota import ASK_S, OtaUpdate
 from pipeline.stages import ttfb
 from pipeline.stages.handover import Booting, Confirmed

@@ -13,10 +13,11 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pipeline.chips import SECTOR
 from pipeline.effects.api import FlashSession
 from pipeline.flash import delta
 from pipeline.flash.plan import Delta
-from pipeline.flash_model import SECTOR, Image, MatchRule, Region
+from pipeline.flash_model import Image, MatchRule, Region
 from pipeline.model import Reason
 from pipeline.stages.handover import Journal
 

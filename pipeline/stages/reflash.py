@@ -19,8 +19,8 @@ from pipeline.config.schema import DeviceConfig
 from pipeline.effects.api import SLOWER_BAUD, FlashSession
 from pipeline.failures import fail
 from pipeline.flash.delta import written_spans
-from pipeline.flash_model import Image, RegionAction, RegionPlan
-from pipeline.model import Failure, FailureCategory, Stage, StageWork
+from pipeline.flash_model import Image, RegionPlan
+from pipeline.model import Failure, FailureCategory, RegionAction, Stage, StageWork
 from pipeline.stages.handover import InLoader, Proof
 from pipeline.text import did_you_mean
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.chips import ROM_REACH
+from pipeline.chips import ROM_REACH, SECTOR
 from pipeline.config.schema import DeviceConfig
 from pipeline.effects.api import RECOVERED, FlashSession
 from pipeline.errors import DeviceError
 from pipeline.flash import board_checks
 from pipeline.flash.plan import Delta, full_flash_reason, plan_writes
-from pipeline.flash_model import SECTOR, MatchRule
+from pipeline.flash_model import MatchRule
 from pipeline.formats.partitions import decode_table
 from pipeline.formats.placement import TABLE
 from pipeline.model import Failure, FailureCategory, Reason, Stage, StageWork

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from cache.durable import MOST, open_regular, read_file, read_text
-from pipeline.chips import CHIPS
+from pipeline.chips import CHIPS, SECTOR
 from pipeline.config.schema import Prebuilt
 from pipeline.config.values import Problem
 from pipeline.failures import fail
-from pipeline.flash_model import SECTOR, Partition
+from pipeline.flash_model import Partition
 from pipeline.formats import manifests as fw
 from pipeline.formats import merged, packed, partitions, platformio, web_manifest
 from pipeline.formats.flash_file import FilePart, FlashFile

@@ -27,7 +27,6 @@ from pipeline.events import (
     event,
 )
 from pipeline.failures import fail
-from pipeline.flash_model import RegionAction
 from pipeline.model import (
     DeployOutcome,
     Event,
@@ -35,6 +34,7 @@ from pipeline.model import (
     Mark,
     MarkName,
     Reason,
+    RegionAction,
     Stage,
     StageOutcome,
     StageResult,

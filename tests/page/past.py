@@ -23,8 +23,16 @@ from pipeline.events import (
     format_tx,
 )
 from pipeline.failures import fail
-from pipeline.flash_model import RegionAction
-from pipeline.model import DeployOutcome, FailureCategory, Mark, MarkName, Stage, StageOutcome, StageResult
+from pipeline.model import (
+    DeployOutcome,
+    FailureCategory,
+    Mark,
+    MarkName,
+    RegionAction,
+    Stage,
+    StageOutcome,
+    StageResult,
+)
 from pipeline.records import json_text
 from pipeline.report.document import build_report
 from pipeline.report.markdown import HISTORY, encode_history, history_row, render_markdown

@@ -17,8 +17,9 @@ from pathlib import Path
 from pipeline.effects.api import Completed
 from pipeline.effects.clock import SystemClock
 from pipeline.engine.engine import Engine
+from pipeline.engine.facts import each_used_file
 from pipeline.engine.results import Builtin, BuiltinCall, RunResult
-from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
+from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions, Workspace
 from pipeline.model import Action, Stage, Tool
 
 INCLUDE = re.compile(r'#include "([^"]+)"')
@@ -286,3 +287,13 @@ class Built:
     def nothing(self) -> bool:
         """Was every stage up to date, the scan too?"""
         return not self.scanned and not self.results and not self.ran
+
+
+def used_files(workspace: Workspace) -> dict[str, str] | None:
+    """path -> SHA-256 of every input, discovered input and output; None when an action has no record, or two records
+    disagree about a file."""
+    used: dict[str, str] = {}
+    for found in each_used_file(workspace):
+        if found is None or used.setdefault(*found) != found[1]:
+            return None
+    return used

@@ -25,7 +25,6 @@ from pipeline.effects.api import Children, Completed
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
-from pipeline.engine.facts import used_files
 from pipeline.engine.inputs import command_of
 from pipeline.engine.partial_graph import PartialGraph, partial_graph, same_files, usage_index
 from pipeline.engine.results import ActionSpan, BuiltinCall, RunResult
@@ -33,6 +32,7 @@ from pipeline.engine.saved_state import Saved, load_saved
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.model import Action, Stage, Tool
 from tests.unit import fake_tool
+from tests.unit.engine_space import used_files
 from tests.unit.fake_tool import SEARCH, Made, read_below, tool, write_outputs
 
 JOBS = 2

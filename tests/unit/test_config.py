@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import pipeline.config.reader as config_module
 from pipeline.config.reader import built_by_ninja, parse_config
-from pipeline.config.schema import Budget, DeployConfig, DeviceConfig, Filters, Prebuilt, Profile
+from pipeline.config.schema import Budget, DeployConfig, DeviceConfig, Prebuilt, Profile
+from pipeline.config.selection import Filters, device_named, devices_of, profile_named
 from pipeline.config.values import COMPILED_KEYS, Problem
 from pipeline.formats.flash_file import FlashFile
 from pipeline.formats.manifests import Firmware
@@ -168,7 +169,7 @@ THREE = MINIMAL + 'default = true\n[device.desk]\ngroups = ["lab"]\n[device.shel
     ],
 )
 def test_selected_devices(devices: tuple[str, ...], groups: tuple[str, ...], expected: list[str]) -> None:
-    found = good(THREE).selected(Filters(devices, groups))
+    found = devices_of(good(THREE), Filters(devices, groups))
     assert not isinstance(found, Failure)
     assert [device.name for device in found] == expected
 
@@ -176,15 +177,15 @@ def test_selected_devices(devices: tuple[str, ...], groups: tuple[str, ...], exp
 def test_names_that_nobody_has_are_failures_with_a_suggestion() -> None:
     config = good(THREE)
     failures = [
-        config.device("shlef"),
-        config.profile("local_fast"),
-        config.selected(Filters(device=("bench", "zzz"))),
-        config.selected(Filters(group=("nigth",))),
-        good(MINIMAL).selected(Filters(group=("lab",))),
-        config.selected(Filters(tag=("hot",))),
-        config.selected(Filters(chip=("esp32s3",))),
-        config.selected(Filters(device=("bench",), group=("lab",))),
-        good(THREE + "enabled = false\n").selected(Filters(device=("shelf",))),
+        device_named(config, "shlef"),
+        profile_named(config, "local_fast"),
+        devices_of(config, Filters(device=("bench", "zzz"))),
+        devices_of(config, Filters(group=("nigth",))),
+        devices_of(good(MINIMAL), Filters(group=("lab",))),
+        devices_of(config, Filters(tag=("hot",))),
+        devices_of(config, Filters(chip=("esp32s3",))),
+        devices_of(config, Filters(device=("bench",), group=("lab",))),
+        devices_of(good(THREE + "enabled = false\n"), Filters(device=("shelf",))),
     ]
     assert [(f.message, f.hint) for f in failures if isinstance(f, Failure)] == [
         ("deploy.toml has no device 'shlef'; did you mean 'shelf'?", "choose one of bench, desk, shelf"),
@@ -200,7 +201,7 @@ def test_names_that_nobody_has_are_failures_with_a_suggestion() -> None:
         ),
         ("no device is left: 'shelf' has enabled = false in deploy.toml", "set it to true"),
     ]
-    assert config.profile("local-fast") == Profile("local-fast")
+    assert profile_named(config, "local-fast") == Profile("local-fast")
 
 
 NAMES, GROUPS, TAGS = ("a", "b", "c", "d"), ("lab", "night"), ("hot", "cold")
@@ -243,11 +244,11 @@ def test_a_further_filter_can_only_shrink_the_set(
     if not any(fewer):
         return  # nothing is asked for: that means the default device, not all of them
     both = fewer._replace(**{added: getattr(more, added)})
-    wide, narrow = config.selected(fewer), config.selected(both)
+    wide, narrow = devices_of(config, fewer), devices_of(config, both)
     assert names_of(narrow) <= names_of(wide) <= {device.name for device in config.devices if device.enabled}
     if not isinstance(narrow, Failure):
         alone = [Filters()._replace(**{name: value}) for name, value in both._asdict().items() if value]
-        assert names_of(narrow) == set.intersection(*(names_of(config.selected(one)) for one in alone))
+        assert names_of(narrow) == set.intersection(*(names_of(devices_of(config, one)) for one in alone))
 
 
 # --- mistakes ---------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
+from pipeline.chips import SECTOR
 from pipeline.flash.delta import BLOCK, WriteCost, blocks, cost_at, differing, runs, sectors, sectors_in
-from pipeline.flash_model import SECTOR, Image, Region
+from pipeline.flash_model import Image, Region
 
 COST = cost_at(460800)
 

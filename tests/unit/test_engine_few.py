@@ -11,7 +11,7 @@ from cache import statefile
 from cache.digest import ActionKey
 from pipeline.effects.clock import SystemClock
 from pipeline.engine.engine import Engine
-from pipeline.engine.facts import looked_at, used_files
+from pipeline.engine.facts import looked_at
 from pipeline.engine.inputs import Command
 from pipeline.engine.keys import command_key
 from pipeline.engine.record_rows import MANY_INPUTS
@@ -19,7 +19,7 @@ from pipeline.engine.results import CHANGED, RunResult
 from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_KIND, STATE_NAME, Saved, load_lazily, load_saved
 from pipeline.engine.workspace import BuildSteps, Directories, Host
 from pipeline.model import Stage, Tool
-from tests.unit.engine_space import EngineSpace
+from tests.unit.engine_space import EngineSpace, used_files
 from tests.unit.test_engine_partial import Indexed
 
 LINK = "local-fast:link"

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.effects.api import Completed
-from pipeline.engine.facts import used_files
 from pipeline.engine.partial_graph import partial_graph, usage_index
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage
-from tests.unit.engine_space import EngineSpace
+from tests.unit.engine_space import EngineSpace, used_files
 
 CHANGED = "changed while it was used"
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from cache.stamps import next_tick
-from pipeline.engine.facts import used_files
 from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
 from pipeline.engine.results import CHANGED
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage
-from tests.unit.engine_space import EngineSpace
+from tests.unit.engine_space import EngineSpace, used_files
 
 
 class Indexed:

@@ -40,7 +40,7 @@ from pipeline.events import (
     plan_made,
 )
 from pipeline.failures import fail
-from pipeline.flash_model import FlashPlan, Image, Region, RegionAction, RegionPlan
+from pipeline.flash_model import FlashPlan, Image, Region, RegionPlan
 from pipeline.model import (
     DeployOutcome,
     EventKind,
@@ -48,6 +48,7 @@ from pipeline.model import (
     Mark,
     MarkName,
     Reason,
+    RegionAction,
     Stage,
     StageOutcome,
     StageResult,

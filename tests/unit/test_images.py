@@ -74,7 +74,7 @@ def test_what_an_app_image_says() -> None:
         size=352,
         checksum_ok=True,
         hash_ok=True,
-        app=AppDescriptor("reference", "1.2.3", "v5.4", ELF_SHA256.hex()),
+        app=AppDescriptor("reference", "1.2.3", ELF_SHA256.hex()),
     )
     assert info_of(APP).ok and info_of(APP).chip == "esp32c3"
     assert APP[ELF_SHA256_OFFSET:][:32] == ELF_SHA256

@@ -97,7 +97,7 @@ def test_pools_validations_defaults_and_response_files() -> None:
     assert manifest.pools == {"": 0, "console": 1, "heavy": 2}
     assert (edge.binding("pool"), edge.flag("restat"), edge.flag("generator")) == ("heavy", True, False)
     assert edge.binding("rspfile", escaped=False) == "app.rsp"
-    assert edge.hashed_command == "ld @app.rsp;rspfile=a.o\nb.o"
+    assert (edge.command, edge.binding("rspfile_content")) == ("ld @app.rsp", "a.o\nb.o")
     assert [one.outputs[0] for one in manifest.closure(manifest.wanted())] == ["app", "check"]
     assert manifest.producer["check"].is_phony
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
 from pipeline.flash.plan import deploy_outcome, plan_writes
-from pipeline.flash_model import FlashPlan, Image, MatchRule, Region, RegionAction, RegionPlan
-from pipeline.model import DeployOutcome, Reason
+from pipeline.flash_model import FlashPlan, Image, MatchRule, Region, RegionPlan
+from pipeline.model import DeployOutcome, Reason, RegionAction
 
 
 def image(name: str, offset: int, size: int = 0x1800, match: MatchRule = MatchRule.BYTES) -> Image:

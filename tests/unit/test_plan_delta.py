@@ -16,8 +16,8 @@ from pipeline.flash.plan import (
     plan_writes,
     whole,
 )
-from pipeline.flash_model import Region, RegionAction
-from pipeline.model import DeployOutcome, Reason
+from pipeline.flash_model import Region
+from pipeline.model import DeployOutcome, Reason, RegionAction
 from pipeline.run.options import parse_options
 from tests.unit.test_plan import APP, BOOT, EQUAL, IMAGES, OTADATA, actions, image
 

@@ -28,7 +28,6 @@ from pipeline.events import (
     payload,
 )
 from pipeline.failures import fail
-from pipeline.flash_model import RegionAction
 from pipeline.model import (
     NOT_STORED,
     DeployOutcome,
@@ -37,6 +36,7 @@ from pipeline.model import (
     Mark,
     MarkName,
     Reason,
+    RegionAction,
     Stage,
     StageOutcome,
     StageResult,

@@ -159,12 +159,6 @@ class Edge:
             self._command = self.binding("command")
         return self._command
 
-    @property
-    def hashed_command(self) -> str:
-        """The command with what stands in its response file: ninja runs it again when this moves."""
-        content = self.binding("rspfile_content")
-        return f"{self.command};rspfile={content}" if content else self.command
-
 
 def _joined(paths: list[str], separator: str, escaped: bool) -> str:
     return separator.join(map(shell_quoted, paths) if escaped else paths)

@@ -74,7 +74,7 @@ def parse_log(data: bytes) -> BuildLog:
 
 
 def hash_command(version: int, command: str) -> int:
-    """As a log of this version holds it; `command` as `Edge.hashed_command`."""
+    """As a log of this version holds it; `command` with `;rspfile=` and the text of its response file."""
     data = command.encode("utf-8", "surrogateescape")
     return rapidhash(data) if version >= 7 else murmur64(data)
 

@@ -19,13 +19,13 @@ from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.flash import delta
-from pipeline.flash_model import Image, RegionAction, RegionPlan
+from pipeline.flash_model import Image, RegionPlan
 from pipeline.measure.bench.deploys import DeployBench
 from pipeline.measure.bench.suite import Recorder
 from pipeline.measure.bench.table import BenchTarget, at_most, measured, ratio_at_most
 from pipeline.measure.child import board_process, report_of
 from pipeline.measure.experiment import repeated
-from pipeline.model import Failure
+from pipeline.model import Failure, RegionAction
 from pipeline.run.build import Build, load_build
 from pipeline.run.device_service import DeviceService
 from pipeline.run.options import Options

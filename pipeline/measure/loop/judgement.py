@@ -17,8 +17,7 @@ from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
 from cache.named_tuple import NamedTuple
-from pipeline.flash_model import RegionAction
-from pipeline.model import HOST_STAGES, DeployOutcome, Stage
+from pipeline.model import HOST_STAGES, RegionAction, Stage
 from pipeline.statistics import median
 
 LOOP_SCHEMA = 1
@@ -357,8 +356,3 @@ def reference_of(iterations: Sequence[Iteration]) -> dict[str, LoopRun]:
     last = iterations[-GREEN_STREAK:]
     tests = dict.fromkeys(test for iteration in last for test in iteration.measured)
     return {test: middle([one.measured[test] for one in last if test in one.measured]) for test in tests}
-
-
-def succeeded(outcome: str) -> bool:
-    """Did the deploy end with proof that the device runs this build?"""
-    return bool(outcome) and outcome not in (DeployOutcome.FAILED, DeployOutcome.INTERRUPTED)

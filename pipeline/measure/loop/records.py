@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.flash_model import RegionAction
 from pipeline.measure.loop.judgement import LOOP_SCHEMA, Finding, Iteration, LoopRun, Rule, Test
-from pipeline.model import FailureCategory, Stage
+from pipeline.model import FailureCategory, RegionAction, Stage
 
 CSV_HEADER = "timestamp,test,total_ms,build_ms,verify_outcome,deploy_ms,reconnect_ms,ttfb_ms,sha,notes"
 
