@@ -395,14 +395,14 @@ def interrupt_again() -> bool:
     return quiet
 
 
-def main() -> int:
-    """The console script."""
+def main(look: "FirstLook | None" = None) -> int:
+    """The console script. `look`: what somebody saw who waits for this run."""
     end_quietly()
     if sys.getfilesystemencoding() != "utf-8":
         from pipeline.effects.utf8 import ensure_utf8
 
         ensure_utf8()
-    look = answer_and_end()
+    look = look or answer_and_end()
     if sys.argv[1:2] == ["cc"]:
         # By name, as doit comes to us: what a compiler launcher is made of stands above this room.
         launcher = __import__("pipeline.launcher", fromlist=("main",))
