@@ -289,7 +289,7 @@ class Build:
         self._size = None
         self.fastpath.withdraw()
         self._refresh_database()
-        meanwhile = _load_what_follows_a_link if stage is Stage.LINK and not self.config.is_ninja else lambda: None
+        meanwhile = self._while_it_links if stage is Stage.LINK and not self.config.is_ninja else lambda: None
         result = engine.run(stage, self._screen.progress, lambda spans: self._performed(stage, spans), meanwhile)
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
@@ -302,6 +302,12 @@ class Build:
         if stage is Stage.LINK and failure is None and self.config.makes_firmware:
             return self._with_images(StageWork(tuple(result.notes), dict(result.counts)))
         return StageWork(tuple(result.notes), dict(result.counts), failure)
+
+    def _while_it_links(self) -> None:
+        """There is nothing else to do."""
+        if self.engines.only_partial:
+            self.fastpath.expect_products()
+        _load_what_follows_a_link()
 
     def _with_images(self, done: StageWork) -> StageWork:
         """The statements that make firmware have run: what is to go where is known now, if it was not before, or is
@@ -441,6 +447,8 @@ class Build:
         """Keep what was read, and end every child process. A shared cache that the run brought is settled by the run,
         which has others to do it for."""
         self.save()
+        if "fastpath" in self.__dict__:
+            self.fastpath.close()
         if "runner" in self.__dict__:
             self.runner.close()
         if "far" in self.__dict__:
