@@ -105,8 +105,7 @@ class DeviceBench:
         """One run; its report. With `region`, verify-flash and then that region alone."""
         context = self.context(verify=level)
         (device,) = context.project.devices
-        revision = Revision("", False)
-        facts = RunFacts(("deploy",), context.project.profile, "zig", revision, 0, 0)
+        facts = RunFacts(("deploy",), context.project.profile, "zig", Revision, 0, 0)
         context.transactions.begin([(device.name, "virtual:")], facts)
         try:
             for stage in only if not region else (Stage.VERIFY_FLASH,):

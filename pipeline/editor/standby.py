@@ -12,14 +12,21 @@ import json
 import os
 import sys
 import time
+from functools import partial
 
+from pipeline.effects.end_told import tell_end
 from pipeline.effects.host import ASKED_AT
+from pipeline.fastpath import before_end, told_look
+from pipeline.fastpath import main as hotplate
 from pipeline.needed_modules import BUILD, load_modules
 from pipeline.run.ahead import decode_ahead
 
 
 def main() -> int:
-    """Load, wait for a line `{"argv": [...], "env": {...}}`, be `hotplate` with it."""
+    """Load, wait for a line `{"argv": [...], "env": {...}, "look": [...]}`, be `hotplate` with it. How that ended is
+    said on the handle that the command line names."""
+    handle = int(sys.argv[1])
+    os.set_inheritable(handle, False)
     load_modules(BUILD)
     decode_ahead(os.getcwd())  # noqa: PTH109
     line = sys.stdin.buffer.readline()
@@ -28,9 +35,8 @@ def main() -> int:
     asked = json.loads(line)
     sys.argv = ["hotplate", *asked["argv"]]
     os.environ.update({**asked["env"], ASKED_AT: str(time.monotonic())})
-    from pipeline.fastpath import main as hotplate
-
-    return hotplate()
+    before_end.append(partial(tell_end, handle))
+    return hotplate(told_look(asked["argv"], [os.fsencode(field) for field in asked["look"]]))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from pipeline.effects.api import Clock
 from pipeline.effects.background import BackgroundRun
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.file_events import DirectoryWatcher
-from pipeline.fastpath import from_service, stamp_of
+from pipeline.fastpath import FirstLook, from_service, stamp_of
 from pipeline.fastpath.state import files_since
 from pipeline.fastpath.watched import file_clock
 from pipeline.model import EventKind
@@ -213,7 +213,8 @@ class WatchLoop:
         tx = events.format_tx(self._clock.utc(), secrets.token_hex(3))
         words = ["compile", "link", *self._words([])]
         # The service has watched the same files, and knows without a process.
-        code = 0 if isinstance(from_service(words), str) else self._run(["compile", "link"], tx)
+        found = from_service(words)
+        code = 0 if isinstance(found, str) else self._run(["compile", "link"], tx, found)
         if code is None:
             return None
         self._failed = code != 0
@@ -243,11 +244,13 @@ class WatchLoop:
                     counts[name] += event.data["counts"].get(name, 0)
         return ", ".join(f"{name}={n}" for name, n in counts.items() if n) or "nothing to do"
 
-    def _run(self, tasks: Sequence[str], tx: str) -> int | None:
-        """Run `hotplate` with these tasks to its end and return the exit code; None when it was cancelled."""
+    def _run(self, tasks: Sequence[str], tx: str, look: FirstLook | None = None) -> int | None:
+        """Run `hotplate` with these tasks to its end and return the exit code; None when it was cancelled. `look`: what
+        is known to have moved."""
         run, self._spare = self._spare or BackgroundRun(self._root), None
         env = {"DEPLOY_TX_ID": tx} if tx else {}
-        run.begin([*tasks, *self._words(tasks)], env, lambda code: self.events.put(RunEnded(code)))
+        told = () if look is None else look.told()
+        run.begin([*tasks, *self._words(tasks)], env, lambda code: self.events.put(RunEnded(code)), told)
         cancelled = False
         while True:
             waits = self._unwanted and not cancelled  # for a write to end

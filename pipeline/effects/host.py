@@ -154,13 +154,19 @@ class GitQuery:
 
     def __init__(self, root: Path) -> None:
         self._child: _Asked | _AskedOtherwise | None = None
+        self._found: Revision | None = None
         command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
         environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
         with contextlib.suppress(OSError, ValueError):  # no git on this machine
             self._child = (_Asked if hasattr(os, "posix_spawnp") else _AskedOtherwise)(command, environment)
 
     def result(self, timeout_s: float = 2.0) -> Revision:
-        """The answer; empty when git is missing, fails, or takes longer than `timeout_s`."""
+        """The answer, the same each time; empty when git is missing, fails, or takes longer than `timeout_s`."""
+        if self._found is None:
+            self._found = self._answer(timeout_s)
+        return self._found
+
+    def _answer(self, timeout_s: float) -> Revision:
         output = None if self._child is None else self._child.answer(timeout_s)
         if output is None:
             return Revision()

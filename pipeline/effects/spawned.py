@@ -241,11 +241,14 @@ class Group:
             process_group=self._watchdog.pid,
         )
 
-    def start_visible(self, argv: Sequence[str], cwd: Path) -> subprocess.Popen[bytes]:
-        """A child in this group with our environment and outputs, and a pipe as its input. Raises OSError."""
+    def start_visible(self, argv: Sequence[str], cwd: Path, keep: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+        """A child in this group with our environment, outputs and the handles `keep`, and a pipe as its input. Raises
+        OSError."""
         import subprocess
 
-        return subprocess.Popen(list(argv), cwd=cwd, stdin=subprocess.PIPE, process_group=self._watchdog.pid)
+        return subprocess.Popen(
+            list(argv), cwd=cwd, stdin=subprocess.PIPE, pass_fds=keep, process_group=self._watchdog.pid
+        )
 
     def start_shown(self, argv: Sequence[str], cwd: Path, out: int | None, err: int | None) -> subprocess.Popen[bytes]:
         """A child in this group with our environment, these outputs (None: ours), and no input. Raises OSError."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from pipeline.fastpath.native_loop import Looking
+
 KIND = "fast path 1"
 """
 The value is a tuple: the fields of a `Snapshot`, in the order of its constructor.
@@ -225,15 +227,23 @@ def load(path: str) -> "tuple[Snapshot, FileStamp] | None":
 
 
 def moved(
-    snapshot: Snapshot, root: str, *, alone: bool = False, told: "Callable[[int], None] | None" = None
+    snapshot: Snapshot,
+    root: str,
+    *,
+    alone: bool = False,
+    told: "Callable[[int], None] | None" = None,
+    ready: "Looking | None" = None,
 ) -> "list[int] | None":
     """Which of its files are not what they were (their places in the listing), None when it does not apply at all. One
     stat per path, and a second one where a file of the same directory is missing. The current directory must be `root`.
     `alone`: this process has no other thread, so that the current directory may be another one meanwhile. `told` is
-    called with the place of one of them while others are looked at, where that goes on beside this process."""
+    called with the place of one of them while others are looked at, where that goes on beside this process. `ready`:
+    the compiled loop, which has read the listing already, and has not looked."""
     if not _circumstances_agree(snapshot, root):
+        if ready is not None:
+            ready.end()
         return None
-    found = _helper_says(snapshot, root, told)
+    found = _helper_says(snapshot, root, told) if ready is None else ready.places(told)
     if found is not None:
         return found
     numbers = snapshot.numbers().tolist()
@@ -395,14 +405,14 @@ def interrupt_again() -> bool:
     return quiet
 
 
-def main() -> int:
-    """The console script."""
+def main(look: "FirstLook | None" = None) -> int:
+    """The console script. `look`: what somebody saw who waits for this run."""
     end_quietly()
     if sys.getfilesystemencoding() != "utf-8":
         from pipeline.effects.utf8 import ensure_utf8
 
         ensure_utf8()
-    look = answer_and_end()
+    look = look or answer_and_end()
     if sys.argv[1:2] == ["cc"]:
         # By name, as doit comes to us: what a compiler launcher is made of stands above this room.
         launcher = __import__("pipeline.launcher", fromlist=("main",))

@@ -61,44 +61,67 @@ def ask(
     """The places of the files that moved, None when the program did not say. `told` is called with the place of one
     that is there and differs, while the program looks at others."""
     try:
-        status, output = _run([program, root, str(count), str(len(listing))], listing, told)
-        *lines, last = output.split(b"\n")[:-1] or [b""]
-        early = [int(line[len(_MOVED) :]) for line in lines if line.startswith(_MOVED)]
-        places = [int(line) for line in lines if not line.startswith(_MOVED)]
-    except (OSError, ValueError):
+        return Looking(program, root, count, listing).places(told)
+    except OSError:
         return None
-    return places if status == 0 and last == b"checked" and set(early) <= set(places) else None
 
 
-def _run(argv: "list[str]", given: bytes, told: "Callable[[int], None] | None") -> "tuple[int, bytes]":
-    """How the program ended and what it printed. It reads all of its input before it writes. `subprocess` would take
-    ten times as long to import as this takes."""
-    theirs_in, ours_in = os.pipe()
-    ours_out, theirs_out = os.pipe()
-    try:
-        actions = [(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)]
-        child = os.posix_spawn(argv[0], argv, {}, file_actions=actions)
-    except BaseException:
-        for end in (theirs_in, ours_in, ours_out, theirs_out):
-            os.close(end)
-        raise
-    os.close(theirs_in)
-    os.close(theirs_out)
-    output = b""
-    try:
-        rest = memoryview(given)
-        while rest:
-            rest = rest[os.write(ours_in, rest) :]
-    except BrokenPipeError:
-        pass  # it ended early, and its status says how
-    finally:
-        os.close(ours_in)
-    try:
-        while more := os.read(ours_out, 1 << 16):
-            output += more
-            if told is not None and output.startswith(_MOVED) and b"\n" in output:
-                tell, told = told, None
-                tell(int(output[len(_MOVED) : output.index(b"\n")]))
-    finally:
-        os.close(ours_out)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), output
+class Looking:
+    """The program, which has read its listing and looks at nothing before `places` is called, or `end`. Raises OSError.
+    `subprocess` would take ten times as long to import as this takes."""
+
+    def __init__(self, program: str, root: str, count: int, listing: bytes) -> None:
+        theirs_in, self._in = os.pipe()
+        self._out, theirs_out = os.pipe()
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)]
+            argv = [program, root, str(count), str(len(listing))]
+            self._child = os.posix_spawn(program, argv, {}, file_actions=actions)
+        except BaseException:
+            os.close(self._in)
+            os.close(self._out)
+            raise
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        try:
+            rest = memoryview(listing)
+            while rest:
+                rest = rest[os.write(self._in, rest) :]
+        except BrokenPipeError:
+            pass  # it ended early, and its status says how
+        except BaseException:
+            self.end()
+            raise
+
+    def places(self, told: "Callable[[int], None] | None" = None) -> "list[int] | None":
+        """As `ask`: of files as they are now. Once, and nothing after it."""
+        try:
+            status, output = self._looked(told)
+            *lines, last = output.split(b"\n")[:-1] or [b""]
+            early = [int(line[len(_MOVED) :]) for line in lines if line.startswith(_MOVED)]
+            places = [int(line) for line in lines if not line.startswith(_MOVED)]
+        except (OSError, ValueError):
+            return None
+        return places if status == 0 and last == b"checked" and set(early) <= set(places) else None
+
+    def end(self) -> None:
+        """Nobody wants to know any more."""
+        os.kill(self._child, 9)
+        os.close(self._in)
+        os.close(self._out)
+        os.waitpid(self._child, 0)
+
+    def _looked(self, told: "Callable[[int], None] | None") -> "tuple[int, bytes]":
+        """How the program ended and what it printed. It looks when its input has ended, and not before."""
+        os.close(self._in)
+        output = b""
+        try:
+            while more := os.read(self._out, 1 << 16):
+                output += more
+                if told is not None and output.startswith(_MOVED) and b"\n" in output:
+                    tell, told = told, None
+                    tell(int(output[len(_MOVED) : output.index(b"\n")]))
+        finally:
+            os.close(self._out)
+        return os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1]), output

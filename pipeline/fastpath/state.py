@@ -14,8 +14,10 @@ import os
 import posixpath
 import struct
 import sys
+import threading
 from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,11 @@ class FastPathState:
         everything else holds for the rest of this process."""
         self._first_look: FirstLook | None = None
         self._expected: dict[tuple[str, ...], str] = {}
+        self._getting_ready = threading.Lock()
+        self._ready: native_loop.Looking | None = None
+        """Of the products, in wait for the question."""
+        self._is_asked = False
+        """Was that asked? No more is made ready then."""
         self._moved_since: set[int] = set()
         """What was seen to have moved of what `_former` names."""
 
@@ -217,6 +224,7 @@ class FastPathState:
             return None
         contents = touched.contents_of(str(self._path), snapshot.token)
         self._former = (snapshot, saved[1], contents or [b""] * snapshot.count)
+        self.__dict__.pop("_product_part", None)
         paths = snapshot.paths_at(places)
         return saved[1], {place: os.fsdecode(path).removeprefix("./") for place, path in paths.items()}
 
@@ -227,7 +235,8 @@ class FastPathState:
         if self._former is None:
             return True
         snapshot, _, contents = self._former
-        found = self._look_again(*_beside(snapshot))
+        part = values().made(beside_part, snapshot.listing, snapshot.count, snapshot.used_count)
+        found = self._look_again(_with_part(snapshot, part), part[1])
         if found is None:
             return True
         beside = [place for place in found if place >= snapshot.used_count]
@@ -238,14 +247,44 @@ class FastPathState:
         None when that cannot be told."""
         if self._former is None:
             return None
-        found = self._look_again(*_products(self._former[0]))
+        snapshot, part = self._former[0], self._product_part
+        with self._getting_ready:
+            ready, self._ready = self._ready, None
+            self._is_asked = True
+        found = self._look_again(_with_part(snapshot, part), part[1], ready)
         if found is None:
             return None
         return [os.fsdecode(path).removeprefix("./") for path in self._former[0].paths_at(found).values()]
 
-    def _look_again(self, part: Snapshot, ranges: Sequence[range]) -> list[int] | None:
+    @cached_property
+    def _product_part(self) -> ListingPart:
+        assert self._former is not None
+        return values().made(product_part, self._former[0].listing, self._former[0].count)
+
+    def expect_products(self) -> None:
+        """`moved_products` will be asked when what runs now has ended: get ready for that, on any thread, where the
+        compiled loop looks at them."""
+        with self._getting_ready:
+            if self._former is None or self._ready is not None or self._is_asked:
+                return
+            part = _with_part(self._former[0], self._product_part)
+            program = part.helper and native_loop.trusted(part.helper, stamp_of)
+            if program:
+                with contextlib.suppress(OSError):
+                    self._ready = native_loop.Looking(program, self._root, part.count, part.listing)
+
+    def close(self) -> None:
+        """End what was made ready and not asked. Idempotent."""
+        with self._getting_ready:
+            ready, self._ready = self._ready, None
+        if ready is not None:
+            ready.end()
+
+    def _look_again(
+        self, part: Snapshot, ranges: Sequence[range], ready: native_loop.Looking | None = None
+    ) -> list[int] | None:
         """What moved of a part of the snapshot that has these places in the whole."""
-        found = moved(part, self._root)
+        found = moved(part, self._root, ready=ready)
         if found:
             places = list(itertools.chain.from_iterable(ranges))
             found = [places[n] for n in found]
@@ -486,30 +525,40 @@ def _listed_again(snapshot: Snapshot, contents: Sequence[bytes], places: Sequenc
     return listed
 
 
-def _products(snapshot: Snapshot) -> tuple[Snapshot, list[range]]:
-    """What of a snapshot lies below build/, and its places in the whole; perhaps a few more that share a group."""
-    return _part(snapshot, lambda text, end: text.startswith(_MADE) or (text[:2] == b"./" and b"\0" + _MADE in text))
+ListingPart = tuple[bytes, list[range]]
+"""The listing of some files of another one, and their places there."""
 
 
-def _beside(snapshot: Snapshot) -> tuple[Snapshot, list[range]]:
+def product_part(listing: bytes, count: int) -> ListingPart:
+    """What of a listing of so many lies below build/; perhaps a few more that share a group."""
+    return _part(
+        listing, count, lambda text, end: text.startswith(_MADE) or (text[:2] == b"./" and b"\0" + _MADE in text)
+    )
+
+
+def beside_part(listing: bytes, count: int, used_count: int) -> ListingPart:
     """The same of what actions do not use."""
-    return _part(snapshot, lambda text, end: end > snapshot.used_count)
+    return _part(listing, count, lambda text, end: end > used_count)
 
 
-def _part(snapshot: Snapshot, wanted: Callable[[bytes, int], bool]) -> tuple[Snapshot, list[range]]:
-    """Of a snapshot the groups of which `wanted` says so, given their text and the place after their last file."""
+def _part(listing: bytes, count: int, wanted: Callable[[bytes, int], bool]) -> ListingPart:
+    """Of a listing the groups of which `wanted` says so, given their text and the place after their last file."""
     stamps, texts, ranges, first = [], [], [], 0
-    for text in snapshot.listing[STAMP_BYTES * snapshot.count : -2].split(b"\0\0"):
+    for text in listing[STAMP_BYTES * count : -2].split(b"\0\0"):
         end = first + text.count(b"\0")
         if wanted(text, end):
-            stamps.append(snapshot.listing[STAMP_BYTES * first : STAMP_BYTES * end])
+            stamps.append(listing[STAMP_BYTES * first : STAMP_BYTES * end])
             texts.append(text)
             ranges.append(range(first, end))
         first = end
-    listing = b"".join([*stamps, b"\0\0".join(texts), b"\0\0"])
-    count = sum(map(len, ranges))
+    return b"".join([*stamps, b"\0\0".join(texts), b"\0\0"]), ranges
+
+
+def _with_part(snapshot: Snapshot, part: ListingPart) -> Snapshot:
+    """The same snapshot of these files alone."""
+    count = sum(map(len, part[1]))
     helper = snapshot.helper if count >= native_loop.WORTH_FILES else None  # its start takes longer than to look at few
-    return _with(snapshot, listing=listing, count=count, helper=helper), ranges
+    return _with(snapshot, listing=part[0], count=count, helper=helper)
 
 
 _MADE = b"build/"

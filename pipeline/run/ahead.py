@@ -20,6 +20,7 @@ from cache.durable import read_file
 from cache.statebytes import decode
 from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_NAME, decode_changed
 from pipeline.fastpath import DIRECTORY, KIND, PUT_BACK, USAGE_KIND, touched
+from pipeline.fastpath.state import beside_part, product_part
 from pipeline.run.kept_text import KIND as TEXT_KIND
 from pipeline.run.kept_text import NAME as TEXT_NAME
 
@@ -61,7 +62,9 @@ def _decode_all(root: str) -> None:
     if snapshot is None or usage is None:
         return
     values().make(marshal.loads, usage[1])
-    *_, facts, _, _, _, _ = snapshot
+    *_, facts, _, used_count, count, listing = snapshot
+    values().make(product_part, listing, count)
+    values().make(beside_part, listing, count, used_count)
     engine = facts.get(PUT_BACK, {}).get("engine")
     if engine:
         directory = Path(root, engine)

@@ -259,7 +259,7 @@ class Build:
         self._size = None
         self.fastpath.withdraw()
         self._refresh_database()
-        meanwhile = _load_what_follows_a_link if stage is Stage.LINK and not self.config.is_ninja else lambda: None
+        meanwhile = self._while_it_links if stage is Stage.LINK and not self.config.is_ninja else lambda: None
         result = engine.run(stage, self._screen.progress, lambda spans: self._performed(stage, spans), meanwhile)
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
@@ -274,6 +274,12 @@ class Build:
 
             return make_images(self, StageWork(tuple(result.notes), dict(result.counts)))
         return StageWork(tuple(result.notes), dict(result.counts), failure)
+
+    def _while_it_links(self) -> None:
+        """There is nothing else to do."""
+        if self.engines.only_partial:
+            self.fastpath.expect_products()
+        _load_what_follows_a_link()
 
     def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
         """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
@@ -377,6 +383,8 @@ class Build:
         """Keep what was read, and end every child process. A shared cache that the run brought is settled by the run,
         which has others to do it for."""
         self.save()
+        if "fastpath" in self.__dict__:
+            self.fastpath.close()
         if "runner" in self.__dict__:
             self.runner.close()
         if "far" in self.__dict__:

@@ -121,7 +121,7 @@ class Run:
             targets=tuple(targets),
             profile=self.project.profile,
             toolchain=self.build.toolchain_name(),
-            revision=git.result(),
+            revision=git.result,
             startup_ms=since_asked,
             dispatch_ms=dispatch_ms,
             given_build=self.project.given_build,

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -53,12 +54,12 @@ HISTORY_BYTES = 4 << 20
 
 
 class RunFacts(NamedTuple):
-    """What is known before the first stage."""
+    """What is known before the first stage. `revision` may wait for git, and so is asked when it is written."""
 
     targets: tuple[str, ...]
     profile: str
     toolchain: str
-    revision: Revision
+    revision: Callable[[], Revision]
     startup_ms: int | None
     dispatch_ms: int | None
     given_build: str = ""
@@ -86,6 +87,8 @@ class _Log:
         self.waited_s = 0.0
         """While other boards or builds had their turn."""
         self.closed = False
+        self.head: list[Callable[[], Event]] = []
+        """Its first event, until it is written."""
         self.rendered: Rendered | None = None
 
 
@@ -160,8 +163,9 @@ class Transactions:
     def begin(
         self, devices: Sequence[tuple[str, str]], facts: RunFacts, own: Mapping[str, RunFacts] = MappingProxyType({})
     ) -> list[Rendered]:
-        """Open a log for each (device, port), or one for a host-only run; render what killed runs left behind. `own`:
-        the facts of devices that get another build than the others."""
+        """Open a log for each (device, port), or one for a host-only run; render what killed runs left behind. The
+        first event of each is of now, and written when something else is said. `own`: the facts of devices that get
+        another build than the others."""
         self._facts, self._own_facts = facts, {**self._own_facts, **own}
         left = [self._render_left_behind(path) for path in unfinished(self._runs_dir)]
         prune(self._runs_dir, KEEP_LOGS)
@@ -171,7 +175,7 @@ class Transactions:
             tx = self._transaction(single=len(devices) <= 1)
             log = _Log(RunLog.create(self._runs_dir, tx), tx, name)
             self._logs.append(log)
-            self._emit(log, self._run_started(tx, name, port, own.get(name, facts)))
+            log.head.append(partial(self._head, self._when(log), tx, name, port, own.get(name, facts)))
         return [rendered for rendered in left if rendered is not None]
 
     def transaction(self, device: str) -> str:
@@ -187,6 +191,7 @@ class Transactions:
     def say_all(self, payloads: Sequence[Payload]) -> None:
         """As `say` for each, to every log: at one instant, and in one write."""
         for log in self._logs:
+            self._say_head(log)
             when = self._when(log)
             said = [events.event(payload, when) for payload in payloads]
             log.log.append_all(said)
@@ -318,7 +323,18 @@ class Transactions:
                     log.device,
                 )
 
+    def _head(self, when: When, tx: str, device: str, port: str, facts: RunFacts) -> Event:
+        return events.event(self._run_started(tx, device, port, facts), when)
+
+    def _say_head(self, log: _Log) -> None:
+        """The first event comes before the second: what it says of the checkout git finds out meanwhile."""
+        while log.head:
+            said = log.head.pop()()
+            log.log.append(said)
+            self.listener(log.tx, log.device, said)
+
     def _emit(self, log: _Log, payload: Payload, when: When | None = None) -> None:
+        self._say_head(log)
         said = events.event(payload, when or self._when(log))
         log.log.append(said)
         self.listener(log.tx, log.device, said)
@@ -349,15 +365,15 @@ class Transactions:
         return events.format_tx(self._clock.utc(), os.urandom(3).hex())
 
     def _run_started(self, tx: str, device: str, port: str, facts: RunFacts) -> events.RunStarted:
-        config = self._config(device)
+        config, revision = self._config(device), facts.revision()
         return events.RunStarted(
             tx=tx,
             device=device,
             port=port,
             profile=facts.profile,
             targets=facts.targets,
-            git_sha=facts.revision.sha,
-            git_dirty=facts.revision.dirty,
+            git_sha=revision.sha,
+            git_dirty=revision.dirty,
             toolchain=facts.toolchain,
             verify_level=config.verify.level,
             readiness_until=config.readiness.until,

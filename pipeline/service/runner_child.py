@@ -17,6 +17,7 @@ from typing import Any
 
 from cache.ahead import values
 from cache.named_tuple import NamedTuple
+from pipeline.effects.end_told import let_streams_go, tell_end
 from pipeline.fastpath import before_end, told_look
 
 
@@ -60,7 +61,7 @@ def become(handed: HandedRun) -> bool:
 
     os.environ.setdefault(ASKED_AT, asked_s)
     if handed.end >= 0:
-        before_end.append(partial(_tell_end, handed.end))
+        before_end.append(partial(tell_end, handed.end))
     sys.argv = [program, *handed.argv]
     if handed.path[1:] != sys.path[1:] or _offers_packages(handed.path[0]):
         from pipeline.fastpath.handover import forget_plugins
@@ -110,24 +111,10 @@ def _open_streams(facts: Sequence[str]) -> None:
         setattr(sys, f"__{name}__", made)
 
 
-def _tell_end(handle: int, code: int) -> None:
-    """Let go of what is the client's, whose readers wait for the end of it, and say how the run ended."""
-    _let_streams_go()
-    with contextlib.suppress(OSError):  # nobody wants to know
-        os.write(handle, b"%d" % code)
-
-
-def _let_streams_go() -> None:
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
-    os.close(nothing)
-
-
 def _detached(number: int, _: Any) -> None:
     """The client has gone, and the run goes on: what it says now only its log gets."""
     del number
-    _let_streams_go()
+    let_streams_go()
 
 
 def _left_alone(number: int, frame: Any) -> None:

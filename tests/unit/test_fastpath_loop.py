@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pipeline import fastpath
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
-from pipeline.fastpath import FileStamp, Snapshot, native_build, native_loop
+from pipeline.fastpath import FileStamp, Snapshot, identity, native_build, native_loop, stamp_of
 from pipeline.fastpath.state import FastPathState, listing_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the fast path has no compiled loop here")
@@ -197,7 +197,7 @@ def test_a_look_at_few_of_many_starts_no_program(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(state, "_former", (snapshot, b"", [b""] * len(files)))
     asked: list[Snapshot] = []
 
-    def nothing_moved(part: Snapshot, root: str) -> list[int]:
+    def nothing_moved(part: Snapshot, root: str, ready: object) -> list[int]:
         asked.append(part)
         return []
 
@@ -205,6 +205,49 @@ def test_a_look_at_few_of_many_starts_no_program(tmp_path: Path, monkeypatch: py
     assert state.moved_products() == [] and not state.moved_beside()
     products, beside = asked
     assert products.helper == snapshot.helper and beside.helper is None
+
+
+def test_a_program_that_is_ready_looks_when_it_is_asked(tmp_path: Path, helper: Path) -> None:
+    tree(tmp_path)
+    files, text = listing(tmp_path)
+    looking = native_loop.Looking(str(helper), str(tmp_path), len(files), text)
+    (tmp_path / files[0][0]).write_text("after it was started")
+    assert 0 in (looking.places() or ()), "and whatever else is that file"
+    looking = native_loop.Looking(str(helper), str(tmp_path), len(files), text)
+    looking.end()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(looking._child, os.WNOHANG)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_products_are_looked_at_when_the_link_has_ended(
+    tmp_path: Path, helper: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """However early the loop was made ready; and one that nobody asks is ended."""
+    (tmp_path / "build").mkdir()
+    names = [f"build/u{n:04}.o" for n in range(native_loop.WORTH_FILES)]
+    for name in names:
+        (tmp_path / name).touch()
+    files = [(name, stamp_of((tmp_path / name).stat())) for name in names]
+    snapshot = Snapshot(
+        identity(str(tmp_path)), {}, (), (), {helper.name: (1, 2, 3)}, {}, "", len(files), len(files), listing_of(files)
+    )
+    state = FastPathState(tmp_path, "")
+    monkeypatch.setattr(state, "_former", (snapshot, b"", [b""] * len(files)))
+    monkeypatch.setattr(native_loop, "trusted", lambda *_: str(helper))
+    monkeypatch.chdir(tmp_path)
+    state.expect_products()
+    ready = state._ready
+    assert ready is not None
+    (tmp_path / names[7]).write_text("while it linked")
+    if asked:
+        assert state.moved_products() == [names[7]]
+        state.expect_products()
+        assert state._ready is None
+    state.close()
+    state.close()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(ready._child, os.WNOHANG)
 
 
 def test_a_damaged_listing_is_never_found_unchanged(tmp_path: Path, helper: Path) -> None:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import events
+from pipeline.effects.host import Revision
 from pipeline.measure.bench import generated_project
-from pipeline.model import Failure, FailureCategory, Stage
+from pipeline.model import EventKind, Failure, FailureCategory, Stage
 from pipeline.run.options import Options
 from pipeline.run.project import Project, load_project
 from pipeline.run.run import Run
 from pipeline.run.stage_of import StageOf
+from pipeline.run.transactions import RunFacts
 
 
 def project(root: Path, **options: str) -> Project:
@@ -33,6 +36,29 @@ def test_a_wait_for_another_run_is_no_edit(tmp_path: Path, options: dict[str, st
     assert waited.config_moved()
     path.unlink()
     assert waited.config_moved()
+
+
+def test_the_first_event_of_a_log_waits_for_git_and_the_run_does_not(tmp_path: Path) -> None:
+    run = Run(project(tmp_path))
+    asked: list[int] = []
+
+    def revision() -> Revision:
+        asked.append(1)
+        return Revision("a" * 40, True)
+
+    run.transactions.begin([("", "")], RunFacts(("compile",), "local-fast", "zig", revision, 0, 0))
+    assert not asked
+    run.transactions.say(events.StageStarted(Stage.COMPILE))
+    run.transactions.say(events.StageStarted(Stage.LINK))
+    run.transactions.finish([], interrupted=False)
+    ((_, found),) = run.transactions.recorded
+    assert [event.kind for event in found][:3] == [
+        EventKind.RUN_STARTED,
+        EventKind.STAGE_STARTED,
+        EventKind.STAGE_STARTED,
+    ]
+    assert (found[0].data["git_sha"], found[0].data["git_dirty"]) == ("a" * 40, True) and len(asked) == 1
+    run.close()
 
 
 @pytest.mark.parametrize("stage", [Stage.REFLASH, Stage.REATTACH, Stage.TTFB])

@@ -57,7 +57,9 @@ class BusyRun:
             def __init__(self, _root: Path) -> None:
                 pass
 
-            def begin(self, _argv: Sequence[str], _env: Mapping[str, str], _ended: Callable[[int], None]) -> None:
+            def begin(
+                self, _argv: Sequence[str], _env: Mapping[str, str], _ended: Callable[[int], None], _look: object
+            ) -> None:
                 clock.s += save_s
                 watch.events.put(Stop() if busy.stop else FilesSaved(frozenset([str(root / "main.c")])))
                 watch.events.put(RunEnded(0))  # the watch has taken the save, and decided, before it sees this
