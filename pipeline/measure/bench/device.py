@@ -138,8 +138,12 @@ class _DeviceBench:
 
     def _times(self, label: str, once: Callable[..., float], *args: object) -> list[float]:
         """Milliseconds of each of the runs."""
-        times = repeated({label: partial(once, *args)}, self._runs, partial(self._recorder.step, label))
-        return [1000 * took_s for took_s in times[label]]
+        return self._interleaved(label, {label: partial(once, *args)})[label]
+
+    def _interleaved(self, label: str, commands: Mapping[str, Callable[[], float]]) -> Mapping[str, list[float]]:
+        """Milliseconds of each of the runs of some that are compared."""
+        times = repeated(commands, self._runs, partial(self._recorder.step, label))
+        return {name: [1000 * took_s for took_s in found] for name, found in times.items()}
 
     def _row(
         self, case: str, ours: list[float], target: BenchTarget | None, peer: str = "", theirs: Sequence[float] = ()
@@ -169,10 +173,15 @@ class _DeviceBench:
         case = f"verify and reset, {line.name}"
         self._device(name, port="virtual:", timing=line.timing, baud=line.baud, reset=line.reset)
         regions = self._report(self._doit("deploy", "--device", name)[1])["regions"]
-        ours = self._times(case, self._doit_s, "verify-flash", "--device", name)
-        for words, wanted in (((), target), (("--no-stub",), ratio_at_most(0.6))):
-            theirs = self._times(f"{case}, esptool", self._esptool, name, line, regions, words)
-            self._row(case, ours, wanted, " ".join(("esptool", *words, "verify-flash")), theirs)
+        ways: Mapping[tuple[str, ...], BenchTarget | None] = {(): target, ("--no-stub",): ratio_at_most(0.6)}
+        peers = {" ".join(("esptool", *words, "verify-flash")): words for words in ways}
+        commands = {
+            "": partial(self._doit_s, "verify-flash", "--device", name),
+            **{peer: partial(self._esptool, name, line, regions, words) for peer, words in peers.items()},
+        }
+        times = self._interleaved(case, commands)
+        for peer, words in peers.items():
+            self._row(case, times[""], ways[words], peer, times[peer])
 
     def _last_round_trips(self, name: str) -> int:
         report = self._report(self._doit("verify-flash", "--device", name)[1])
@@ -241,10 +250,13 @@ class _DeviceBench:
         for line in (*(_BoardLine(f"{baud} baud", FAST_MD5, "classic", baud) for baud in BAUDS), ON_USB):
             for edit, new in edits.items():
                 case = f"1 MB, {edit}, {line.name}"
-                proven = self._times(case, self._delta, line, old, new, True)
-                written = self._times(case, self._delta, line, old, new, False)
-                whole = self._times(f"{case}, esptool", self._write_flash, line, old, new, None)
-                diff = self._times(f"{case}, esptool", self._write_flash, line, old, new, old)
+                commands = {
+                    "proven": partial(self._delta, line, old, new, True),
+                    "written": partial(self._delta, line, old, new, False),
+                    "whole": partial(self._write_flash, line, old, new, None),
+                    "diff": partial(self._write_flash, line, old, new, old),
+                }
+                proven, written, whole, diff = self._interleaved(case, commands).values()
                 targets = (ratio_at_most(1 / 5), ratio_at_most(1)) if edit.startswith("same") else (None, None)
                 self._row(f"{case}, proof and write", proven, targets[0], "esptool write-flash", whole)
                 self._row(f"{case}, write", written, targets[1], "esptool write-flash --diff-with", diff)

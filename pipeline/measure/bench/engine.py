@@ -1,13 +1,15 @@
 """`doit bench:engine`: the engine against its peers on generated projects, as ratios within one run.
 
 Runs whole processes in a scratch directory, interleaved so that a busy moment hits all of them. A case has a row for
-the wall and, where both sides are whole processes, one for the CPU, which a busy machine stretches less. Peers: ninja,
-a C program that stats the same files, plain doit with its own checker, ccache under ninja; without ccache restoring is
-compared with ninja alone. Does not touch the project that it is called from.
+the wall and, where both sides are whole processes, one for the CPU, which a busy machine stretches less. Peers: ninja
+with as many commands at once as we start, a C program that stats the same files, plain doit with its own checker,
+ccache under ninja; without ccache restoring is compared with ninja alone. All are given our own actions' command lines.
+What only we make (images, the partition table) is charged to us. Does not touch the project that it is called from.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -21,6 +23,7 @@ from typing import Any
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.measure.bench import generated_project
+from pipeline.measure.bench.generated_project import PeerCommand
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import BenchTarget, at_most, measured, ratio_at_most
 from pipeline.measure.child import Spent, run_program
@@ -41,6 +44,20 @@ _PEAK = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 )
+
+_COMMANDS = """
+import json
+from pathlib import Path
+from pipeline.engine.execution import placed_command
+from pipeline.run.build import load_build
+from pipeline.run.options import Options
+build = load_build(Options(), Path.cwd())
+workspace = build.engines.whole.workspace
+print(json.dumps([
+    (it.count_as, it.outputs[0], it.depfile, placed_command(workspace, it)[0], it.inputs)
+    for it in build.toolchain.actions if it.argv
+]))
+"""
 
 _READ_AND_HASH = (
     "import pathlib, xxhash\n"
@@ -63,8 +80,16 @@ class GeneratedBench:
         self._compile(directory, "zig", generated_project.COMPILER, self.zig, f'-DREAL="{"cc" if real else ""}"')
         self.statter = directory / "statter"
         self._compile(directory, "statter", generated_project.STATTER, self.statter)
-        generated_project.write_ninja(self.root, units, self.zig)
-        generated_project.write_plain_doit(self.root, units, self.zig)
+        self.commands = self._commands()
+        generated_project.write_ninja(self.root, self.commands)
+        generated_project.write_plain_doit(self.root, self.commands)
+
+    def _commands(self) -> list[PeerCommand]:
+        """The command lines of our own actions, as they are run. Asking leaves nothing in the project."""
+        found = self.run(sys.executable, "-c", _COMMANDS)
+        self.put_away(".deploy")
+        told = json.loads(found.out)
+        return [PeerCommand(said, out, dep, tuple(argv), tuple(read)) for said, out, dep, argv, read in told]
 
     def _compile(self, directory: Path, name: str, text: str, out: Path, *flags: str) -> None:
         source = directory / f"{name}.c"
@@ -117,7 +142,7 @@ class GeneratedBench:
         gone = self.root.parent / "gone"
         gone.mkdir(exist_ok=True)
         if (self.root / name).exists():
-            (self.root / name).rename(gone / f"{name}-{len(list(gone.iterdir()))}")
+            (self.root / name).rename(gone / f"{Path(name).name}-{len(list(gone.iterdir()))}")
 
     def touch_all(self) -> None:
         for path in (self.root / "src").rglob("*.c"):
@@ -132,6 +157,9 @@ HOTPLATE = (
     "compile",
     "link",
 )
+AS_MANY = ("-j", str(os.cpu_count() or 1))
+"""ninja starts two more commands than there are cores, unless told, and we as many: with more of them at once compilers
+take some hundredths more CPU, which is nobody's merit."""
 OURS, NINJAS = ("build", ".deploy", "reports"), ("ninja", ".ninja_log", ".ninja_deps")
 """What a build leaves: without these it is one from nothing."""
 IN_PYTHON = {"HOTPLATE_NATIVE": "0"}
@@ -173,7 +201,7 @@ class _Cases:
     def __init__(self, recorder: Recorder, bench: GeneratedBench, ninja: str) -> None:
         self._recorder = recorder
         self._bench = bench
-        self._ninja = (ninja,)
+        self._ninja = (ninja, *AS_MANY)
 
     def all(self, runs: int) -> None:
         """What depends on the number of units, with a compiler that costs nothing."""
@@ -279,7 +307,7 @@ class _Cases:
         source = generated_project.source_names(1)[0]
         edits = iter(range(1000))
         commands = {
-            "ninja": lambda: bench.until_compiled(ninja, f"ninja/{source[:-2]}.o", next(edits)),
+            "ninja": lambda: bench.until_compiled(ninja, f"ninja/obj/app/{source}.o", next(edits)),
             "doit": lambda: bench.until_compiled(DOIT, f"build/local-fast/obj/app/{source}.o", next(edits)),
         }
         times = self._interleaved("one edit", commands, FEW_RUNS)
@@ -314,7 +342,7 @@ class _Cases:
             restored = self._interleaved("restore", commands, FEW_RUNS)
             self._row("restore", {**times, **restored}, "doit", "ninja", None, None)
             return
-        generated_project.write_ninja(bench.root, bench.units, bench.zig, ccache)
+        generated_project.write_ninja(bench.root, bench.commands, ccache)
         bench.env["CCACHE_DIR"] = str(bench.root / "ccache")
         commands[peer] = partial(_restored, bench, "ninja", self._ninja)
         commands[peer]()  # fills it

@@ -1,7 +1,8 @@
 """Generate the project that `doit bench:engine` measures: N translation units, 20 shared headers, a compiler.
 
 Writes files into an empty directory; knows deploy.toml, ninja's and doit's formats, and C. Does not run or time
-anything. Invariant: all peers are given the same sources, the same compiler and the same dependencies.
+anything. Invariant: all peers are given the same sources, the same dependencies and the same command lines, which are
+those of our own actions but for the names of what they make.
 
 The compiler takes zig's place: a package `ziglang` on PYTHONPATH whose program `zig` is a C program of ours. It
 copies the source to the object and writes the depfile, in about a millisecond with its process; as `real` it hands the
@@ -10,8 +11,12 @@ compile on to this machine's `cc`. It "links" by copying an ELF file that was ma
 
 from __future__ import annotations
 
+import shlex
 import struct
+from collections.abc import Sequence
 from pathlib import Path
+
+from cache.named_tuple import NamedTuple
 
 HEADERS = 20
 PER_DIRECTORY = 100
@@ -43,7 +48,7 @@ static void spill(const char *path, const char *data, size_t size) {
 int main(int argc, char **argv) {
     const char *source = 0, *out = 0, *dep = 0, *real = getenv("BENCH_REAL_CC") ? "cc" : REAL;
     char **kept = calloc(argc + 2, sizeof *kept), place[4096];
-    int count = 0;
+    int count = 0, preprocesses = 0;
     kept[count++] = "cc";
     for (int n = 1; n < argc; n++) {
         char *word = argv[n];
@@ -51,12 +56,13 @@ int main(int argc, char **argv) {
         if (!strcmp(word, "-target") || !strcmp(word, "-T")) { n++; continue; }
         if (!strncmp(word, "-mcpu", 5)) continue;
         kept[count++] = word;
+        if (!strcmp(word, "-E")) preprocesses = 1;
         if (!strcmp(word, "-c")) source = argv[n + 1];
         if (!strcmp(word, "-o")) out = argv[n + 1];
         if (!strcmp(word, "-MF")) dep = argv[n + 1];
     }
     size_t size;
-    if (!source) {
+    if (!source && !preprocesses) {
         snprintf(place, sizeof place, "%.*s/template.elf", (int)(strrchr(argv[0], '/') - argv[0]), argv[0]);
         char *elf = slurp(place, &size);
         spill(out, elf, size);
@@ -105,40 +111,38 @@ dir = ".deploy"
 PARTITIONS = "nvs, data, nvs, 0x9000, 0x4000\notadata, data, ota, 0xd000, 0x2000\napp, app, ota_0, 0x10000, 1M\n"
 DODO = "from pipeline.tasks import *\n"
 
-NINJA_HEAD = """\
-zig = {zig}
-flags = {flags}
-rule cc
-  command = $zig cc $flags -MD -MF $out.d -c $in -o $out
-  depfile = $out.d
-  deps = gcc
-rule ld
-  command = $zig cc -T app.ld -o $out @$out.rsp
-  rspfile = $out.rsp
-  rspfile_content = $in
-"""
-FLAGS = "-Iinclude -O1"
+OURS = "build/local-fast/"
+"""Where our products lie."""
 
 PLAIN_DODO = """\
 from pathlib import Path
 
 DOIT_CONFIG = {{"default_tasks": ["compile", "link"]}}
 HEADERS = [f"include/h{{n:02}}.h" for n in range({headers})]
-SOURCES = {sources!r}
-OBJECTS = ["plain/" + source[:-2] + ".o" for source in SOURCES]
+PROGRAMS = {programs!r}
 
 def task_compile():
-    for source, out in zip(SOURCES, OBJECTS):
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        yield {{
-            "name": source,
-            "actions": ["{zig} cc {flags} -MD -MF " + out + ".d -c " + source + " -o " + out],
-            "file_dep": [source, *HEADERS],
-            "targets": [out],
-        }}
+    for words, sources, objects, _, _ in PROGRAMS:
+        for source, out in zip(sources, objects):
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
+            yield {{
+                "name": source,
+                "actions": [words.replace("$in", source).replace("$out", out)],
+                "file_dep": [source, *HEADERS],
+                "targets": [out],
+            }}
+
+def write_names(objects, out):
+    Path(out + ".rsp").write_text(" ".join(objects))
 
 def task_link():
-    return {{"actions": ["{zig} cc -T app.ld -o plain/app.elf"], "file_dep": OBJECTS, "targets": ["plain/app.elf"]}}
+    for _, _, objects, words, out in PROGRAMS:
+        yield {{
+            "name": out,
+            "actions": [(write_names, [objects, out]), words.replace("$out", out)],
+            "file_dep": objects,
+            "targets": [out],
+        }}
 """
 
 STATTER = r"""
@@ -231,19 +235,61 @@ def write_compiler(tools: Path) -> Path:
     return package / "zig"
 
 
-def write_ninja(root: Path, units: int, zig: Path, launcher: str = "") -> None:
-    """`build.ninja` for the same compiles and link; `launcher` (ccache) goes in front of the compiler."""
-    lines = [NINJA_HEAD.format(zig=f"{launcher} {zig}".strip(), flags=FLAGS)]
-    objects = []
-    for source in source_names(units):
-        out = f"ninja/{source[:-2]}.o"
-        objects.append(out)
-        lines.append(f"build {out}: cc {source}\n")
-    lines.append(f"build ninja/app.elf: ld {' '.join(objects)}\ndefault ninja/app.elf\n")
-    (root / "build.ninja").write_text("".join(lines))
+class PeerCommand(NamedTuple):
+    """One of our own actions that runs a program: its words as they are run, and what they name."""
+
+    count_as: str
+    out: str
+    depfile: str
+    argv: tuple[str, ...]
+    inputs: tuple[str, ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What it compiles or links."""
+        return tuple([path for path in self.inputs if path.endswith((".c", ".o"))])
+
+    def words(self) -> str:
+        """For a shell, with `$in`, `$out` and `$out.d` in place of its own files; objects are in a response file, since
+        they may be more than a command line holds."""
+        files = "$in" if self.count_as == "compiled" else "@$out.rsp"
+        named = {**dict.fromkeys(self.sources, ""), self.sources[0]: files, self.out: "$out"}
+        depfile = self.depfile or "\0"
+        words = [named.get(word, shlex.quote(word).replace(depfile, "$out.d")) for word in self.argv]
+        return " ".join(filter(None, words))
 
 
-def write_plain_doit(root: Path, units: int, zig: Path) -> None:
-    """`plain/dodo.py`: one doit task per unit, dependencies declared, doit's own checker and database."""
-    text = PLAIN_DODO.format(headers=HEADERS, sources=source_names(units), zig=zig, flags=FLAGS)
-    (root / "plain_dodo.py").write_text(text)
+def write_ninja(root: Path, commands: Sequence[PeerCommand], launcher: str = "") -> None:
+    """`build.ninja` for the same compiles and links; `launcher` (ccache) goes in front of the compiler."""
+    rules: dict[str, str] = {}
+    edges = []
+    for command in commands:
+        words = command.words()
+        rule = rules.setdefault(words, f"{command.count_as}{len(rules)}")
+        edges.append(f"build {_renamed(command.out)}: {rule} {' '.join(map(_renamed, command.sources))}\n")
+    texts = [_ninja_rule(name, words, launcher) for words, name in rules.items()]
+    (root / "build.ninja").write_text("".join((*texts, *edges)))
+
+
+def _renamed(path: str, directory: str = "ninja/") -> str:
+    """Where ninja, or another, makes what we make at `path`."""
+    return path.replace(OURS, directory, 1)
+
+
+def _ninja_rule(name: str, words: str, launcher: str) -> str:
+    if name.startswith("linked"):
+        more = "rspfile = $out.rsp\n  rspfile_content = $in"
+    else:
+        words, more = f"{launcher} {words}".strip(), "depfile = $out.d\n  deps = gcc"
+    return f"rule {name}\n  command = {words}\n  {more}\n"
+
+
+def write_plain_doit(root: Path, commands: Sequence[PeerCommand]) -> None:
+    """The same for doit itself: one task per unit, dependencies declared, its own checker and database."""
+    programs = []
+    for link in [command for command in commands if command.count_as == "linked"]:
+        compiles = [command for command in commands if command.out in link.sources]
+        sources = [command.sources[0] for command in compiles]
+        objects = [_renamed(command.out, "plain/") for command in compiles]
+        programs.append((compiles[0].words(), sources, objects, link.words(), _renamed(link.out, "plain/")))
+    (root / "plain_dodo.py").write_text(PLAIN_DODO.format(headers=HEADERS, programs=programs))

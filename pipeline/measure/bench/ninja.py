@@ -1,8 +1,9 @@
 """`doit bench:ninja`: a build of ninja through our engine against ninja itself, as ratios within one run.
 
 The units of `bench:engine`, in archives of fifty, in a build directory with a `build.ninja`; each side has
-a tree of its own. The compiler is that of `bench:engine`, which costs about a millisecond, and once this machine's own.
-Does not touch the project that it is called from.
+a tree of its own and starts as many commands at once. The compiler is that of `bench:engine`, which costs about a
+millisecond, and once this machine's own; ccache is told what it needs to serve another checkout. Does not touch the
+project that it is called from.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.measure.bench import generated_project
-from pipeline.measure.bench.engine import DOIT, FEW_RUNS, HOTPLATE, LARGE, MIDDLE, GeneratedBench, Times
+from pipeline.measure.bench.engine import AS_MANY, DOIT, FEW_RUNS, HOTPLATE, LARGE, MIDDLE, GeneratedBench, Times
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import BenchTarget, measured, ratio_at_most
 from pipeline.measure.child import Spent
@@ -113,9 +114,11 @@ class NinjaTrees(GeneratedBench):
         lines = [f"#define CONFIG_{number} {number}\n" for number in range(1, 1 + OPTIONS)]
         (tree / "out/sdkconfig.h").write_text("".join((f"#define CONFIG_0 {value}\n", *lines)))
 
-    def without_products(self, tree: Path) -> None:
+    def without(self, tree: Path, *names: str) -> None:
+        """Take this of a tree away."""
         self.root, before = tree, self.root
-        self.put_away("out")
+        for name in names:
+            self.put_away(name)
         self.root = before
 
 
@@ -139,7 +142,7 @@ class _NinjaCases:
     def __init__(self, recorder: Recorder, trees: NinjaTrees, ninja: str) -> None:
         self._recorder, self._trees = recorder, trees
         self._ours, self._theirs = trees.root, trees.theirs
-        self._ninja = (ninja, "-C", "out")
+        self._ninja = (ninja, *AS_MANY, "-C", "out")
 
     def all(self, runs: int) -> None:
         trees, ours, theirs = self._trees, self._ours, self._theirs
@@ -168,17 +171,21 @@ class _NinjaCases:
     def real(self) -> None:
         """Cold, and everything restored: here and in another checkout."""
         trees = self._trees
-        times: Times = {"ninja": [trees.at(self._theirs, *self._ninja)], "doit": [trees.at(self._ours, *DOIT)]}
-        self._row("cold", times, "doit", None, ratio_at_most(1.1))
-        ccache = shutil.which("ccache")
+        cold: dict[str, Callable[[], Spent]] = {
+            "ninja": partial(self._deleted, self._theirs, self._ninja),
+            "doit": partial(self._cold, self._ours, DOIT),
+        }
+        self._row("cold", self._interleaved("cold", cold, FEW_RUNS), "doit", None, ratio_at_most(1.1))
+        ccache = shutil.which("ccache") or ""
         peer = "ninja and ccache" if ccache else "ninja"
         if ccache:
-            trees.env["CCACHE_DIR"] = str(trees.root.parent / "ccache")
+            # As its manual says for several directories.
+            trees.env |= {"CCACHE_DIR": str(trees.root.parent / "ccache"), "CCACHE_NOHASHDIR": "1"}
             self._deleted(self._theirs, self._ninja, ccache)  # fills it
         commands: dict[str, Callable[[], Spent]] = {
-            "doit": partial(self._deleted, self._ours, DOIT, ""),
-            "hotplate": partial(self._deleted, self._ours, HOTPLATE, ""),
-            peer: partial(self._deleted, self._theirs, self._ninja, ccache or ""),
+            "doit": partial(self._deleted, self._ours, DOIT),
+            "hotplate": partial(self._deleted, self._ours, HOTPLATE),
+            peer: partial(self._deleted, self._theirs, self._ninja, ccache),
         }
         times = self._interleaved("restore", commands, FEW_RUNS)
         for ours in ("doit", "hotplate"):
@@ -187,7 +194,7 @@ class _NinjaCases:
         other: dict[str, Callable[[], Spent]] = {
             "doit": partial(self._checkout, checkouts, DOIT),
             "hotplate": partial(self._checkout, checkouts, HOTPLATE),
-            peer: commands[peer],
+            peer: partial(self._checkout, checkouts, self._ninja, ccache),
         }
         times = self._interleaved("another checkout", other, FEW_RUNS)
         for ours in ("doit", "hotplate"):
@@ -215,14 +222,22 @@ class _NinjaCases:
         times = {"ninja after doit": [trees.at(self._ours, *self._ninja)], "ninja": times["ninja"]}
         self._row("an option of 1 % of the units", times, "ninja after doit", None)
 
-    def _deleted(self, tree: Path, argv: tuple[str, ...], launcher: str) -> Spent:
-        self._trees.without_products(tree)
-        self._trees.make(tree, launcher)
-        return self._trees.at(tree, *argv)
+    def _cold(self, tree: Path, argv: tuple[str, ...]) -> Spent:
+        """Without products, memory and store."""
+        self._trees.without(tree, "out", ".deploy", f"../{self._trees.cache.name}")
+        return self._made(tree, argv)
 
-    def _checkout(self, places: Any, argv: tuple[str, ...]) -> Spent:
-        tree = next(places)
-        self._trees.make(tree)
+    def _deleted(self, tree: Path, argv: tuple[str, ...], launcher: str = "") -> Spent:
+        self._trees.without(tree, "out")
+        return self._made(tree, argv, launcher)
+
+    def _checkout(self, places: Iterator[Path], argv: tuple[str, ...], launcher: str = "") -> Spent:
+        return self._made(next(places), argv, launcher)
+
+    def _made(self, tree: Path, argv: tuple[str, ...], launcher: str = "") -> Spent:
+        """Configured, and built."""
+        self._trees.make(tree, launcher)
+        self._trees.env["CCACHE_BASEDIR"] = str(tree)
         return self._trees.at(tree, *argv)
 
     def _row(
