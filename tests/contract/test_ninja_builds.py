@@ -240,7 +240,7 @@ def test_scripts_and_libraries_of_a_link_that_ninja_made_count(tree: Callable[..
     if name.endswith(".a"):
         subprocess.run(["ar", "qc", one.root / name, one.out / "util.o"], check=True)
     else:
-        one.write(name, (one.root / name).read_text()+ "more = 3;\n")
+        one.write(name, (one.root / name).read_text() + "more = 3;\n")
     assert one.build()["executed"] == ["app"]
     assert one.build() == {}
     assert one.nothing_for_ninja()
