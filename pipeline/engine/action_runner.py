@@ -37,7 +37,7 @@ from pipeline.engine.decision import (
     look_up,
     stored_paths,
 )
-from pipeline.engine.discovery import Discovery, Reported
+from pipeline.engine.discovery import Reported
 from pipeline.engine.execution import Executed, Steps, execute, in_turn, made_files, remove_files
 from pipeline.engine.keys import bound_key
 from pipeline.engine.observation import Observer
@@ -99,7 +99,7 @@ class ActionRunner:
         self._stopping = False
         self._last_moment: Moment | None = None
         self._observer = Observer(workspace)
-        self._discovery = Discovery(workspace, self._observer)
+        self._discovery = self._observer.discovery
         self._restorer = Restorer(self._blobs, self._table, workspace.build_place)
         self._knows_shared = False
         self._shared: SharedResults | None = None

@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import filterfalse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cache.digest import digest_bytes
 from cache.durable import read_file
@@ -20,7 +20,6 @@ from cache.fileclock import Moment
 from cache.named_tuple import NamedTuple
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.include_shadows import IncludeShadows
-from pipeline.engine.observation import Observer
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.workspace import Workspace
 from pipeline.formats import depfile
@@ -29,6 +28,20 @@ from pipeline.model import Action, Statement
 if TYPE_CHECKING:
     from cache.stamps import Entry
     from pipeline.formats import c_source  # what few runs need is loaded by those that do
+
+
+class FilesNow(Protocol):
+    """Answers about files, of a run or of one that is only forecast."""
+
+    def entry(self, path: str) -> Entry | None: ...
+
+    def is_present(self, path: str) -> bool: ...
+
+    def first_present(self, paths: Sequence[str]) -> str: ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def identify(self, candidate: CandidateSet) -> IdentifiedSet | None: ...
 
 
 class Reported(NamedTuple):
@@ -44,7 +57,7 @@ class Reported(NamedTuple):
 class Discovery:
     """What commands of one `run` read. Safe to use from several threads: at worst two of them work out the same."""
 
-    def __init__(self, workspace: Workspace, observer: Observer) -> None:
+    def __init__(self, workspace: Workspace, observer: FilesNow) -> None:
         self._workspace = workspace
         self._observer = observer
         self._names: dict[str, str] = {}
@@ -80,6 +93,43 @@ class Discovery:
             return f"the command wrote no usable depfile {action.depfile}"
         if action.statement is not None:
             reported = self._from_root(action, action.statement, reported)
+        return self._of_names(action, reported)
+
+    def of_ninja(self, action: Action, read: Sequence[str]) -> Reported:
+        """The same of what ninja knows that a statement read, with what the texts say. `unread`: also what is there and
+        of which ninja does not know that it was read."""
+        statement = action.statement
+        assert statement is not None
+        known = [statement.located(path) for path in read]
+        if not statement.evidence or statement.traced:
+            others = {self._normalised(path) for path in known}.difference(action.inputs, action.outputs)
+            return Reported(CandidateSet(tuple(sorted(others)), ()))
+        names = self._from_root(action, statement, read)
+        libraries = self._libraries(action) if action.count_as == "linked" else ()
+        reported = self._of_names(action, (*names, *libraries))
+        candidate = reported.candidate
+        found = self._observer.identify(candidate)
+        if found is not None:
+            inputs = [(path, entry) for path in action.inputs if (entry := self._observer.entry(path)) is not None]
+            candidate = self.with_hidden(action, inputs, candidate, found)
+        told = self._known_as(self._spelt(tuple(known)), action)
+        return Reported(candidate, (*reported.unread, *sorted({*candidate.discovered}.difference(told))))
+
+    def _libraries(self, action: Action) -> list[str]:
+        """Of each `-l` of a link the file that is found first, below the directories of `-L`."""
+        from pipeline.formats import linker_script
+
+        said = linker_script.libraries(action.argv)
+        search = [self._located(action, path) for path in said.search]
+        found = []
+        for name in said.names:
+            places = (f"{directory}/{file}" for directory in search for file in linker_script.library_names(name))
+            if place := next(filter(self._observer.exists, places), ""):
+                found.append(place)
+        return found
+
+    def _of_names(self, action: Action, reported: Sequence[str]) -> Reported:
+        """What a command comes to that read the files of these names."""
         # What it makes is gone before it runs, so that it cannot depend on it.
         declared = {*action.inputs, *action.outputs, action.depfile}
         if "|" in reported and not self._observer.exists("|"):

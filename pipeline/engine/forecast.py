@@ -18,6 +18,7 @@ from cache.stamps import Entry, Stamp, StampTable
 from pipeline.engine.build_log import Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import NEVER_RUN, ActionDecision, Fate, Keyed, decide, explained, first_move
+from pipeline.engine.discovery import Discovery
 from pipeline.engine.inputs import InputKind, command_of
 from pipeline.engine.keys import KeyDifference, set_key
 from pipeline.engine.observation import made_elsewhere, newest_ns
@@ -108,6 +109,7 @@ class _Future:
         self._results = ActionCache(workspace.directories.cache, blobs)
         self._table = StampTable(workspace.resolve)
         self._seen: dict[str, Entry | None] = {}
+        self._discovery = Discovery(workspace, self)
         self._after: dict[str, Entry | None] = {}
         """What outputs will be; None: not known before their action ran."""
 
@@ -163,6 +165,9 @@ class _Future:
     def is_present(self, path: str) -> bool:
         return self._made(path) != "" or self._now(path) is not None
 
+    def exists(self, path: str) -> bool:
+        return self.is_present(path)
+
     def first_present(self, paths: Sequence[str]) -> str:
         return next(filter(self.is_present, paths), "")
 
@@ -181,7 +186,7 @@ class _Future:
 
     def made_elsewhere(self, action: Action) -> CandidateSet | None:
         """Not while an input is still to be made."""
-        return made_elsewhere(self._workspace, action)
+        return made_elsewhere(self._workspace, action, self._discovery)
 
     def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
         return ask()
@@ -213,7 +218,8 @@ class _Future:
         options = tuple((path, entry) for path, entry in there if self._workspace.is_option(path))
         key = set_key([(path, entry.digest) for path, entry in there if (path, entry) not in options], candidate.absent)
         observed = tuple((path, entry.sha256) for path, entry in there)
-        return IdentifiedSet(key, observed, candidate.absent, options=options)
+        entries = tuple(entry for _, entry in there)
+        return IdentifiedSet(key, observed, candidate.absent, entries, options=options)
 
     def result_key(self, keyed: Keyed, found: IdentifiedSet) -> ActionKey:
         return self._workspace.options.result_key(keyed.action, keyed.inputs, keyed.base, found)

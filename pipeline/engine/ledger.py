@@ -176,11 +176,11 @@ class NinjaLedger:
 
     def made_elsewhere(
         self, action: Action, is_made: Callable[[str], bool], unseen: Collection[str] | None = None
-    ) -> tuple[str, ...] | None:
-        """What the statement read beside its inputs when ninja ran it, if ninja ran it after we did and would not run
-        it again; None otherwise. Paths as the depfile has them. `is_made`: does a statement make the file of a path?
-        `unseen`: what we ran ourselves counts, too, and all that it needs is known to hold what it held then, but for
-        these inputs."""
+    ) -> tuple[tuple[str, ...], int] | None:
+        """What the statement read beside its inputs when ninja ran it, as the depfile has it, and when that was, if
+        ninja ran it after we did and would not run it again; None otherwise. `is_made`: does a statement make the file
+        of a path? `unseen`: what we ran ourselves counts, too, and all that it needs is known to hold what it held
+        then, but for these inputs."""
         statement = action.statement
         assert statement is not None
         if statement.always or statement.in_place_of:
@@ -205,7 +205,8 @@ class NinjaLedger:
             # A generator writes its outputs last, and files of its own that it reads before them.
             said = [] if statement.generator else [_read_ns(entry, statement, directory.version) for entry in theirs]
             doubted = (*action.inputs, *map(statement.located, read)) if unseen is None else unseen
-            return read if self._holds(doubted, min(said, default=oldest_ns), is_made) else None
+            when_ns = min(said, default=oldest_ns)
+            return (read, when_ns) if self.holds(doubted, when_ns, is_made) else None
 
     def _clean(
         self, action: Action, statement: Statement, directory: _Directory, entries: list[LogEntry]
@@ -232,7 +233,7 @@ class NinjaLedger:
                 return None
         return read, min(made)
 
-    def _holds(self, paths: Iterable[str], when_ns: int, is_made: Callable[[str], bool]) -> bool:
+    def holds(self, paths: Iterable[str], when_ns: int, is_made: Callable[[str], bool]) -> bool:
         """Were these files at that instant what they are now? Ninja does not ask: what came later with an older mtime
         is nothing new to it. What statements make, it had made before."""
         return all(self._times.came_ns(self._resolve(path)) <= when_ns or is_made(path) for path in paths)

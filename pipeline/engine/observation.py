@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 from cache.actions import ActionResult
 from cache.digest import ActionKey, Digest
@@ -17,6 +18,7 @@ from cache.stamps import Entry
 from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import Keyed, MovedView
+from pipeline.engine.discovery import Discovery
 from pipeline.engine.inputs import Command, command_of
 from pipeline.engine.keys import KeyDifference, full_key, set_key
 from pipeline.engine.record_rows import Inputs
@@ -24,9 +26,9 @@ from pipeline.engine.workspace import Workspace
 from pipeline.model import Action
 
 
-def made_elsewhere(workspace: Workspace, action: Action) -> CandidateSet | None:
-    """What ninja says that the statement read, as it stands in keys, if ninja ran it after we did; without the places
-    where a file would be found first, of which ninja knows nothing."""
+def made_elsewhere(workspace: Workspace, action: Action, discovery: Discovery) -> CandidateSet | None:
+    """What the statement read, as it stands in keys, if ninja ran it after we did. Of what ninja knows nothing, such as
+    places where a file would be found first, nothing has come since."""
     statement = action.statement
     if statement is None:
         return None
@@ -34,12 +36,12 @@ def made_elsewhere(workspace: Workspace, action: Action) -> CandidateSet | None:
     def is_made(path: str) -> bool:
         return workspace.key_path(path) in workspace.graph.producer
 
-    read = workspace.ledger.made_elsewhere(action, is_made, _said_anew(workspace, action))
-    if read is None:
+    ran = workspace.ledger.made_elsewhere(action, is_made, _said_anew(workspace, action))
+    if ran is None:
         return None
-    known = {*action.inputs, *action.outputs}
-    names = {workspace.key_path(statement.located(path)) for path in read}
-    return CandidateSet(tuple(sorted(names - known)), ())
+    read, when_ns = ran
+    reported = discovery.of_ninja(action, read)
+    return reported.candidate if workspace.ledger.holds(reported.unread, when_ns, is_made) else None
 
 
 _MAP = "-fdebug-prefix-map="
@@ -109,6 +111,10 @@ class Observer:
         self._set_keys: dict[object, ActionKey] = {}
         self._fixed: dict[object, bool] = {}
         self._came: dict[int, tuple[object, bool]] = {}
+
+    @cached_property
+    def discovery(self) -> Discovery:
+        return Discovery(self._workspace, self)
 
     def forget(self, paths: Iterable[str], candidate: CandidateSet | None) -> None:
         """Look at these, and at this set, again."""
@@ -181,7 +187,7 @@ class Observer:
         return action.statement is None or self._workspace.ledger.is_told(action, newest_ns)
 
     def made_elsewhere(self, action: Action) -> CandidateSet | None:
-        return made_elsewhere(self._workspace, action)
+        return made_elsewhere(self._workspace, action, self.discovery)
 
     # --- records and results --------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from cache.location import user_cache_dir
 from pipeline.config.reader import built_by_ninja, parse_config
 from pipeline.config.schema import DeployConfig, DeviceConfig, Prebuilt, Verify
 from pipeline.config.selection import Filters, devices_of, profile_named
-from pipeline.config.values import check_value
+from pipeline.config.values import NINJA_KINDS, check_value
 from pipeline.failures import fail
 from pipeline.model import Failure, FailureCategory
 from pipeline.run.kept_text import KeptText
@@ -216,7 +216,8 @@ def _firmware(
 
 def _configure(root: Path, text: str, options: Options) -> Failure | None:
     """Let the manifest of ninja be made where there is none, and the command line asks for work."""
-    if not options.builds or not ("ninja" in text or "\\" in text):  # a word can be written with escapes
+    named = any(kind in text for kind in NINJA_KINDS) or "\\" in text  # a word can be written with escapes
+    if not options.builds or not named:
         return None
     config = parse_config(text, profile=options.profile)
     if isinstance(config, Failure) or not config.is_ninja:

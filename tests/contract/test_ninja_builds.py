@@ -188,6 +188,64 @@ def test_what_became_another_file_after_ninja_ran_is_not_taken_over(
     assert one.nothing_for_ninja()
 
 
+HIDDEN = (
+    '#include "util.h"\n#if __has_include("extra.h")\n#define MORE 4\n#else\n#define MORE 0\n#endif\n'
+    '__asm__(".section .rodata\\nblob: .incbin \\"blob.bin\\"\\n.text\\n");\nextern const char blob[];\n'
+    "int util(void) { return UTIL + MORE + blob[0] - 48; }\n"
+)
+
+
+@pytest.mark.parametrize("when", ["before we look", "after we took over"])
+@pytest.mark.parametrize(
+    ("name", "text", "status"),
+    [
+        ("out/util.h", "#define UTIL 3\nint util(void);\n", 2),
+        ("inc/extra.h", "", 4),
+        ("inc/blob.bin", "2", 2),
+        ("out/blob.bin", "3", 3),
+    ],
+)
+def test_what_ninja_does_not_know_of_counts_for_what_it_made(
+    tree: Callable[..., Tree], name: str, text: str, status: int, when: str
+) -> None:
+    """A file that comes to be found first, one that is only asked about, one that the assembler reads."""
+    one = tree(util_c=HIDDEN, inc__blob_bin="0")
+    next_tick()
+    one.ninja()
+    assert one.run() == 0
+    if when == "after we took over":
+        assert "executed" not in one.build()
+        assert one.build() == {}
+    next_tick()
+    one.write(name, text)
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == status
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
+@pytest.mark.parametrize("name", ["own.ld", "more.ld", "first/libm.a"])
+def test_scripts_and_libraries_of_a_link_that_ninja_made_count(tree: Callable[..., Tree], name: str) -> None:
+    one = tree()
+    one.write("own.ld", f"SECTIONS {{ .own : {{ BYTE(1) }}\nINCLUDE {one.root}/more.ld\n}} INSERT AFTER .text;\n")
+    one.write("more.ld", "own = 1;\n")
+    one.write("first/other", "")
+    words = f"-L{one.root}/first -lm -T {one.root}/own.ld -no-pie"
+    text = (one.out / "build.ninja").read_text()
+    one.write("out/build.ninja", text.replace("$in -o $out\nrule gen", f"$in -o $out {words}\nrule gen"))
+    next_tick()
+    one.ninja()
+    assert "executed" not in one.build()
+    next_tick()
+    if name.endswith(".a"):
+        subprocess.run(["ar", "qc", one.root / name, one.out / "util.o"], check=True)
+    else:
+        one.write(name, (one.root / name).read_text() + "more = 3;\n")
+    assert one.build()["executed"] == ["app"]
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
 def test_a_generator_that_writes_files_of_its_own_which_it_reads_runs_once(tree: Callable[..., Tree]) -> None:
     one = tree()
     one.write("out/made/ref", "first")

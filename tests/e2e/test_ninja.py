@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.run.options import Options
+from pipeline.run.project import Project, load_project
 from tests.e2e.space import ROOT, Space, environment
 from tests.unit.ninja_space import NINJA
 
@@ -129,3 +131,11 @@ def _another_checkout(two: EspLike) -> None:
     assert not any(name.endswith((".obj", ".a", ".elf", "sections.ld", "partition-table.bin")) for name in ran), ran
     assert len(two.left_for_ninja()) <= 4
     assert str(two.path) in (two.path / "build/.bin_timestamp").read_text()
+
+
+def test_cmake_is_called_where_the_word_ninja_does_not_occur(tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.16)\nproject(x NONE)\n")
+    (tmp_path / "deploy.toml").write_text('[project]\nname = "x"\n[toolchain]\nkind = "cmake"\n')
+    project = load_project(Options(builds=True), tmp_path)
+    assert isinstance(project, Project), project
+    assert (tmp_path / "build/build.ninja").is_file()
