@@ -21,7 +21,7 @@ from pipeline.run.stage_of import StageOf
 from pipeline.run.transactions import RunFacts
 from virtualboard.faults import parse_fault
 
-FACTS = RunFacts(("deploy",), "local-fast", "zig", Revision("", False), 0, 0)
+FACTS = RunFacts(("deploy",), "local-fast", "zig", lambda: Revision("", False), 0, 0)
 
 
 @dataclass(frozen=True)
