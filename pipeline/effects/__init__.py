@@ -1,0 +1,1 @@
+"""The world behind protocols: clock, processes, this machine, run logs."""

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from pipeline.failures import failure_map_markdown
-from tests.unit.test_layers import ROOMS
+from tests.unit.test_layers import ROOMS, sources
 
 ROOT = Path(__file__).parents[2]
 FAILURE_MAP_HEAD = """# Failure map
@@ -49,6 +49,12 @@ def test_the_map_names_what_is_there() -> None:
     of_users = {"build/", "reports/"}
     assert [name for name in named if name not in of_users and not is_there(name)] == []
     assert {f"{name}/" for name in ROOMS} <= set(named), "every folder is on the map"
+
+
+def test_each_file_says_first_what_it_is_for() -> None:
+    """So that `head -qn1 FOLDER/*.py` is the index of a folder."""
+    bare = [path for path in sources() if not re.match(r'"""[^"\s]', (ROOT / path).read_text())]
+    assert bare == []
 
 
 def test_the_glossary_has_each_word_once_and_in_order() -> None:
