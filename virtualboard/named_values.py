@@ -2,8 +2,9 @@
 
 A board in a deploy's own process is new each time, and so are its classes: `typing` compiles the annotation of every
 field, `dataclasses` imports `inspect` and compiles each method, and both cost more than what a board then does. Here
-classes share the methods. Knows nothing of what uses it. Invariant: a class made here has the fields, defaults and
-behaviour that `typing.NamedTuple` would have given it.
+classes share the methods, as those of `cache/named_tuple.py` do, which this package may not import. Knows nothing
+of what uses it. Invariant: a class made here has the fields, defaults and behaviour that `typing.NamedTuple` would have
+given it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run an action's command or builtin, with its outputs' directories made and its stale outputs taken away.
+"""Run an action's command or builtin, with its outputs' directories made and its former outputs taken away.
 
 What lay there before a user's command is set aside, and whoever finds that it failed puts it back. Knows files and the
 process runner. Does not know keys or the cache. Invariant: before an action runs, none of its
@@ -83,7 +83,7 @@ def execute(
     around: Callable[[Callable[[], Steps[Executed]]], Steps[Executed]] = lambda here: here(),
 ) -> Steps[Executed]:
     """Run it from the project root. `around` is given what runs it here, and may do that later or have it done
-    elsewhere. Raises OSError when a directory cannot be made or a stale output not removed, and KeyboardInterrupt when
+    elsewhere. Raises OSError when a directory cannot be made or a former output not removed, and KeyboardInterrupt when
     the runner was cancelled; outputs are gone then."""
     outputs = made_files(workspace, action)
     workspace.build_place.checked(outputs)
