@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class ActionCache:
     def take_candidates(self, base: ActionKey, sets: Sequence[Digest]) -> None:
         """Put candidate sets of others before those that are here. Precondition: they are stored. Raises OSError."""
         kept = tuple(dict.fromkeys((*sets, *self._sets(base))))[:MAX_CANDIDATES]
-        self.record(base, _entry_of_sets(kept))
+        self.record(base, entry_of_sets(kept))
         self._without.discard(base)
 
     def add_candidate(self, base: ActionKey, data: bytes) -> None:
@@ -159,12 +159,13 @@ class ActionCache:
         kept = (newest, *[digest for digest in older if digest != newest])[:MAX_CANDIDATES]
         last, body = self._body
         if last != kept:
-            body = canonical_body(_entry_of_sets(kept))
+            body = canonical_body(entry_of_sets(kept))
             self._body = (kept, body)
         self.files.write(base, _with_tail(base, body))
 
 
-def _entry_of_sets(sets: Sequence[Digest]) -> ActionResult:
+def entry_of_sets(sets: Iterable[Digest]) -> ActionResult:
+    """Candidate sets as the outputs of an entry, under a base key."""
     return ActionResult(tuple(OutputFile(f"set/{n}", digest, False) for n, digest in enumerate(sets)))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from cache.action_result import MOST_INLINED
-from cache.actions import MAX_CANDIDATES, ActionResult, OutputFile
+from cache.actions import MAX_CANDIDATES, ActionResult, entry_of_sets
 from cache.blobs import BlobStore
 from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
@@ -373,14 +373,10 @@ def _with_what_is(offer: _Offer, there: Collection[Digest]) -> _Offer | None:
     if all(digest in there for digest in offer.result.blobs()):
         return offer
     kept = [file.digest for file in offer.result.outputs if file.digest in there]
-    return offer._replace(result=_sets(kept)) if kept and _is_of_sets(offer.result) else None
-
-
-def _sets(digests: Iterable[Digest]) -> ActionResult:
-    return ActionResult(tuple(OutputFile(f"set/{n}", digest, False) for n, digest in enumerate(digests)))
+    return offer._replace(result=entry_of_sets(kept)) if kept and _is_of_sets(offer.result) else None
 
 
 def _joined(ours: ActionResult, theirs: ActionResult) -> ActionResult:
     """Candidate sets of both, ours first."""
     digests = dict.fromkeys(file.digest for file in (*ours.outputs, *theirs.outputs))
-    return _sets([*digests][:MAX_CANDIDATES])
+    return entry_of_sets([*digests][:MAX_CANDIDATES])
