@@ -157,6 +157,7 @@ class StatementRuns:
         self._path_words: dict[str, PathWords] = {}
         self._headers: dict[Observed, _OfHeaders | None] = {}
         self._newest: dict[int, tuple[object, int]] = {}
+        self._mtimes: dict[Entry, int] = {}
 
     def up_to_date(
         self,
@@ -183,11 +184,12 @@ class StatementRuns:
             self._workspace.table.current(path)  # its stamp moved, by us
 
     def _newest_seen(self, entries: Sequence[Entry]) -> int:
-        """The latest mtime of what many statements share, once."""
-        known = self._newest.get(id(entries))
-        if known is None or known[0] is not entries:
-            known = self._newest[id(entries)] = (entries, max(entry.stamp.mtime_ns for entry in entries))
-        return known[1]
+        """Their latest mtime; of headers, of which each serves many statements."""
+        known = self._mtimes
+        for entry in entries:
+            if entry not in known:
+                known[entry] = entry.stamp.mtime_ns
+        return max([known[entry] for entry in entries])
 
     def _newest_of(self, discovered: Observed) -> int:
         """The latest mtime of a set that many statements share, asked once where no action makes a file of it."""
