@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -37,7 +37,7 @@ _TICK_NS = 5_000_000
 class _Directory:
     """One directory in which ninja runs. Files are read at the first question."""
 
-    def __init__(self, place: Path, known: dict[str, tuple[int, int]], version: int) -> None:
+    def __init__(self, place: Path, known: dict[str, tuple[int, int]], version: Callable[[], int]) -> None:
         self.place, self.known, self._version = place, known, version
         self.lines: list[LogEntry] = []
         self.deps_records: list[bytes] = []
@@ -72,7 +72,12 @@ class _Directory:
 
     @property
     def version(self) -> int:
-        return self.log.version or self._version
+        """Who keeps the log is asked only where it does not say."""
+        return self.log.version or self._own_version
+
+    @cached_property
+    def _own_version(self) -> int:
+        return self._version()
 
     def flush(self) -> None:
         """Append what was noted. What cannot be written makes ninja work more, and nobody else."""
@@ -121,7 +126,7 @@ class NinjaLedger:
         if found is None:
             known = self._known.setdefault(statement.directory, {})
             place = Path(self._resolve(statement.logs or statement.directory))
-            found = self._directories[statement.directory] = _Directory(place, known, self._version())
+            found = self._directories[statement.directory] = _Directory(place, known, self._version)
         return found
 
     @property
@@ -280,25 +285,24 @@ class NinjaLedger:
         assert statement is not None
         with self._lock:
             directory = self._directory(statement)
-            before = [_mtime_ns(self._resolve(path)) for path in action.outputs]
-            made = [self._not_older(self._resolve(path), newest, statement) for path in action.outputs]
+            made: dict[str, int] = {}
+            moved = []
+            for path in action.outputs:
+                place = self._resolve(path)
+                made[place] = mtime_ns = _mtime_ns(place)
+                if mtime_ns and mtime_ns < newest and not statement.restat:  # ninja would take it for old
+                    os.utime(place, ns=(newest, newest))
+                    made[place] = newest
+                    moved.append(path)
             # As ninja: what is written before the command runs is nothing new to it, also what is no input of it yet.
-            self._note(statement, directory, max(newest, began_ns) or max(made, default=0), took_s)
-            if statement.deps and read is not None and len(made) > 0:
-                self._note_deps(statement, directory, read)
+            self._note(statement, directory, max(newest, began_ns) or max(made.values(), default=0), took_s)
+            if statement.deps and read is not None and made:
+                self._note_deps(statement, directory, read, made)
             elif statement.depfile and read is not None and not os.path.lexists(self._resolve(statement.depfile)):
                 self._write_depfile(statement, read)
             if len(directory.lines) + len(directory.deps_records) > _BATCH:
                 directory.flush()
-        return [path for path, old, new in zip(action.outputs, before, made, strict=True) if old != new]
-
-    def _not_older(self, place: str, newest: int, statement: Statement) -> int:
-        """The mtime of an output, which is set where ninja would take it for old."""
-        mtime_ns = _mtime_ns(place)
-        if mtime_ns and mtime_ns < newest and not statement.restat:
-            os.utime(place, ns=(newest, newest))
-            return newest
-        return mtime_ns
+        return moved
 
     def _note(self, statement: Statement, directory: _Directory, mtime_ns: int, took_s: float) -> None:
         entries, version = directory.log.entries, directory.version
@@ -322,14 +326,18 @@ class NinjaLedger:
             directory.known[entry.output] = value
             self._changed = True
 
-    def _note_deps(self, statement: Statement, directory: _Directory, read: Sequence[str]) -> None:
+    def _note_deps(
+        self, statement: Statement, directory: _Directory, read: Sequence[str], made: Mapping[str, int]
+    ) -> None:
+        """`made`: mtimes of outputs, by their places."""
         names = directory.names
         for path in read:
             if path not in names:
                 names[path] = self._as_ninja_names(statement, path)
         inputs = tuple([names[path] for path in read])
         for name in statement.names:
-            mtime_ns = _mtime_ns(self._resolve(statement.located(name)))
+            place = self._resolve(statement.located(name))
+            mtime_ns = made[place] if place in made else _mtime_ns(place)
             deps = OutputDeps(mtime_ns, inputs)
             if mtime_ns and directory.deps.deps.get(name) != deps:
                 directory.deps_records.append(directory.writer.records(name, deps))

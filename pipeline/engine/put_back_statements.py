@@ -142,7 +142,9 @@ class _PuttingStatementsBack(PuttingBack):
         names = {self._place(os.fsdecode(path)): place for place, path in paths.items()}
         found: list[tuple[int, str]] = []
         seen: set[int] = set()
-        for one in (*generators, *gone) if names else generators:
+        for one in (*generators, *gone):
+            if one.stage and not names:
+                break
             record = self._record(one)
             if id(record.discovered) in seen:
                 read = [path for path, _ in record.inputs]
@@ -160,7 +162,7 @@ class _PuttingStatementsBack(PuttingBack):
                     found.append((place, path))
         if names:
             raise LeftToARun  # it goes by another name
-        made = {path for one in gone for path in self._record(one).command.outputs}
+        made = {path for one in gone for path in self._record(one).command.outputs} if generators else set()
         for one in generators:
             record = self._record(one)
             if not made.isdisjoint(path for path, _ in (*record.inputs, *record.discovered)):
@@ -181,7 +183,8 @@ class _PuttingStatementsBack(PuttingBack):
 
     def _tell(self, one: GoneOf) -> None:
         """Ninja, that it is up to date, as a run does."""
-        record, command = self._record(one), self._record(one).command
+        record = self._record(one)
+        command = record.command
         action = Action(
             name=one.name,
             stage=Stage(one.stage),

@@ -23,7 +23,6 @@ from pipeline.engine.record_rows import Observed
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.engine.workspace import Workspace
 from pipeline.formats.file_macro import Carriers, PathWords, carriers, path_words, uses_path
-from pipeline.formats.strace import parse_strace
 from pipeline.model import Action, Statement
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ MOST_UNDECLARED = 20
 def _undeclared(workspace: Workspace, action: Action, trace: Path) -> tuple[str, ...]:
     """Lines about files in the project, and in places with symbols, that a traced statement used beside what ninja
     knows of it. What its depfile names is not known yet, and is left out by whoever reads that."""
+    from pipeline.formats.strace import parse_strace
+
     try:
         text = os.fsdecode(trace.read_bytes())
         trace.unlink()
@@ -156,6 +157,7 @@ class StatementRuns:
         self._path_words: dict[str, PathWords] = {}
         self._headers: dict[Observed, _OfHeaders | None] = {}
         self._newest: dict[int, tuple[object, int]] = {}
+        self._mtimes: dict[Entry, int] = {}
 
     def up_to_date(
         self,
@@ -171,15 +173,23 @@ class StatementRuns:
         paths = [path for path, _ in discovered]
         entries = [entry for _, entry in keyed.inputs] if keyed is not None else self._entries(action.inputs)
         entries += self._entries(action.statement.in_place_of) if action.statement is not None else []
-        if found is not None and found.entries:
-            entries += found.entries
         newest = max([entry.stamp.mtime_ns for entry in entries], default=0)
-        if found is None or not found.entries:
+        if found is not None and found.entries:
+            newest = max(newest, self._newest_seen(found.entries))
+        else:
             newest = max(newest, self._newest_of(discovered))
         known = keyed is not None or record is not None
         read = (*action.inputs[:1], *paths) if known and action.depfile else None
         for path in self._workspace.ledger.done(action, newest, read, took_s, began_ns):
             self._workspace.table.current(path)  # its stamp moved, by us
+
+    def _newest_seen(self, entries: Sequence[Entry]) -> int:
+        """Their latest mtime; of headers, of which each serves many statements."""
+        known = self._mtimes
+        for entry in entries:
+            if entry not in known:
+                known[entry] = entry.stamp.mtime_ns
+        return max([known[entry] for entry in entries])
 
     def _newest_of(self, discovered: Observed) -> int:
         """The latest mtime of a set that many statements share, asked once where no action makes a file of it."""

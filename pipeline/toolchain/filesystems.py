@@ -8,7 +8,6 @@ files give the same bytes, on every machine, and what does not fit is refused be
 from __future__ import annotations
 
 import posixpath
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -265,6 +264,7 @@ def _nvs(
     call: BuiltinCall, path: str, rows: Sequence[Mapping[str, str | None]], size: int
 ) -> Sequence[bytes] | BuiltinError:
     import io
+    import tempfile
 
     from esp_idf_nvs_partition_gen import nvs_partition_gen as nvs
 

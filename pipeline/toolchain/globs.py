@@ -17,7 +17,6 @@ import os
 import posixpath
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from fnmatch import translate
 from pathlib import Path
 
@@ -28,22 +27,22 @@ _MAGIC = re.compile(r"[*?[]")
 _ANY = "*"
 
 
-@dataclass(slots=True)
 class Listing:
     """What was looked at so far: directory -> its stamp before it was listed, and its entries (name, is a directory,
     is a link). One serves all patterns of a project, so that each directory is listed once."""
 
-    root: str
-    products: frozenset[str] = frozenset()
-    """What actions declare that they make."""
-    trees: tuple[str, ...] = ()
-    """Directories whose files are all made here, each with a slash at its end."""
-    skipped: frozenset[str] = frozenset(("build", ".deploy", "compile_commands.json"))
-    """Entries of the root that runs write: no wildcard matches or enters them."""
-    watched: dict[str, FileStamp | None] = field(default_factory=dict)
-    absent: dict[str, None] = field(default_factory=dict)
-    """Where links with matching names lead to nothing: a file there would match."""
-    _entries: dict[str, list[tuple[str, bool, bool]]] = field(default_factory=dict)
+    __slots__ = ("_entries", "absent", "products", "root", "skipped", "trees", "watched")
+
+    def __init__(self, root: str, products: frozenset[str] = frozenset(), trees: tuple[str, ...] = ()) -> None:
+        """`products`: what actions declare that they make; `trees`: directories whose files are all made here, each
+        with a slash at its end."""
+        self.root, self.products, self.trees = root, products, trees
+        self.skipped = frozenset(("build", ".deploy", "compile_commands.json"))
+        """Entries of the root that runs write: no wildcard matches or enters them."""
+        self.watched: dict[str, FileStamp | None] = {}
+        self.absent: dict[str, None] = {}
+        """Where links with matching names lead to nothing: a file there would match."""
+        self._entries: dict[str, list[tuple[str, bool, bool]]] = {}
 
     def entries(self, directory: str) -> list[tuple[str, bool, bool]]:
         """The entries of a directory (relative to the root, `""` for it), sorted; none when there is no such."""

@@ -11,6 +11,7 @@ import hashlib
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -83,6 +84,7 @@ class StatementActions:
         self._env = tuple((name, environment[name]) for name in VARIABLES if name in environment)
         self._phony: dict[str, _Needs] = {}
         self._named: dict[str, str] = {}
+        self._known_maps: dict[tuple[str, ...], list[str]] = {}
 
     def of(self, edges: Sequence[Edge], early: frozenset[int]) -> list[Action]:
         """One action for each of these that is not phony; `early`: ids of those that come before everything."""
@@ -222,7 +224,7 @@ class StatementActions:
         files, times = [], []
         for path in paths:
             place = self._resolved(path)
-            if path not in self._made and self._is_there(place) and os.path.isdir(place):  # noqa: PTH112
+            if path not in self._made and self._is_directory(place):
                 self.directories[place] = None
                 times.append(f"{path} {os.stat(place).st_mtime_ns}")  # noqa: PTH116
             else:
@@ -284,6 +286,12 @@ class StatementActions:
 
     def _maps(self, words: Sequence[str]) -> list[str]:
         """Options that keep the places with symbols out of debug information, or of everything."""
+        said = tuple([word for word in words if word.startswith(("-g", "-f"))])  # the same for most compiles
+        if said not in self._known_maps:
+            self._known_maps[said] = self._maps_now(said)
+        return self._known_maps[said]
+
+    def _maps_now(self, words: Sequence[str]) -> list[str]:
         has_debug = any(word.startswith("-g") and word != "-g0" for word in words)
         option = {"debug": "-fdebug-prefix-map" if has_debug else "", "all": "-ffile-prefix-map"}.get(self._prefix_map)
         if not option:
@@ -354,6 +362,17 @@ class StatementActions:
             self.probes[path] = os.path.exists(path)  # noqa: PTH110
         return self.probes[path]
 
+    def _is_directory(self, path: str) -> bool:
+        """One look at the file system answers this and `_is_there`: of each source there is one."""
+        if path in self.probes:
+            return self.probes[path] and os.path.isdir(path)  # noqa: PTH112
+        try:
+            mode = os.stat(path).st_mode  # noqa: PTH116
+        except (OSError, ValueError):
+            mode = 0
+        self.probes[path] = mode != 0
+        return stat.S_ISDIR(mode)
+
     def _is_file(self, path: str) -> bool:
         return self._is_there(path) and os.path.isfile(path)  # noqa: PTH113
 
@@ -369,6 +388,8 @@ class StatementActions:
         named = tuple(self._of_word(word[1:]) for word in words if word.startswith("@") and len(word) > 1)
         own = action.statement.rspfile[0] if action.statement is not None else ""
         files = [path for path in named if path != own]
+        if not files:
+            return action
         return action._replace(inputs=tuple(dict.fromkeys((*action.inputs, *files))))
 
     def _of_word(self, word: str) -> str:

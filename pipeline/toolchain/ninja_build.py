@@ -7,14 +7,12 @@ stage fingerprint, after which this is asked again. Invariant: every file that w
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import DeployConfig
-from pipeline.effects.versions import ask_version
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Tool
 from pipeline.toolchain import ninja_kept
@@ -69,12 +67,16 @@ class StatementFacts(TypedDict):
 
 def statement_facts(root: Path, config: DeployConfig) -> StatementFacts:
     """What the engine needs to know of statements beside themselves."""
-    search = os.environ.get("PATH", os.defpath)
+    search, strace = os.environ.get("PATH", os.defpath), ""
+    if config.ninja.strace:
+        import shutil
+
+        strace = shutil.which("strace") or ""
     return {
         "run_env": dict(os.environ),
         "symbols": symbols_of(root, config),
         "option_headers": config.ninja.option_headers,
-        "strace": (shutil.which("strace") or "") if config.ninja.strace else "",
+        "strace": strace,
         "ninja_log_version": lambda: installed_log_version(root / config.ninja.directory, search),
     }
 
@@ -93,6 +95,9 @@ def configure_command(config: DeployConfig) -> tuple[str, ...]:
 def installed_log_version(directory: Path, search: str) -> int:
     """Of the `.ninja_log` that the ninja of this build writes: what CMake found, else the first on the path."""
     import re
+    import shutil
+
+    from pipeline.effects.versions import ask_version
 
     program = shutil.which("ninja", path=search) or ""
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from cache.named_tuple import NamedTuple
 from pipeline.formats.ninja.graph import canonical
@@ -37,8 +38,14 @@ class NinjaPlaces(NamedTuple):
         """A word of a command with symbols in place of the directories."""
         for symbol, place in (("{root}", self.root), *self.symbols.items()):
             if place in word:
-                word = re.sub(rf"{re.escape(place)}(?![\w.+-])", symbol, word)
+                word = _whole(place).sub(symbol, word)
         return word
+
+
+@lru_cache(maxsize=64)
+def _whole(place: str) -> re.Pattern[str]:
+    """The place, and not the beginning of another name."""
+    return re.compile(rf"{re.escape(place)}(?![\w.+-])")
 
 
 class NestedBuild(NamedTuple):

@@ -7,10 +7,12 @@ that was asked about, is among what it says that it looked at.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from cache.durable import read_file
+from cache.location import user_cache_dir
 from pipeline.config.schema import DeployConfig
 from pipeline.errors import ConfigError
 from pipeline.failures import fail
@@ -25,7 +27,6 @@ from pipeline.toolchain.config_places import config_failure_at
 from pipeline.toolchain.generate import out_directory
 from pipeline.toolchain.ninja import StatementActions
 from pipeline.toolchain.ninja_firmware import firmware_files, symbols_of
-from pipeline.toolchain.ninja_identity import with_loaded_identity
 from pipeline.toolchain.ninja_kept import MANIFEST, KeptActions
 from pipeline.toolchain.ninja_places import NestedBuild, NinjaPlaces, with_stages
 from pipeline.toolchain.ninja_tools import StatementTools
@@ -47,6 +48,8 @@ def read_build(root: Path, config: DeployConfig, state_dir: Path) -> KeptActions
 
 def _identified(root: Path, config: DeployConfig, actions: list[Action]) -> list[Action]:
     """With images that name what is loaded. Raises ConfigError where no statement makes one that names anything."""
+    from pipeline.toolchain.ninja_identity import with_loaded_identity
+
     found = with_loaded_identity(actions, str(root), out_directory(config.variant))
     if found == actions:
         message = "no statement makes an image by esptool's elf2image with --elf-sha256-offset, so none names its ELF"
@@ -68,7 +71,10 @@ class _BuildReading:
         self._root, self._config = root, config
         self.symbols = symbols_of(root, config)
         search = os.environ.get("PATH", os.defpath)
-        self.tools = StatementTools(state_dir, root / config.ninja.directory, search)
+        # As `Project.cache_dir` has it.
+        shared = config.cache.dir or user_cache_dir(os.environ, sys.platform)
+        place = None if shared is None else root / shared
+        self.tools = StatementTools(state_dir, root / config.ninja.directory, search, place)
         self.files: list[str] = []
         self.manifests: list[str] = []
         self.probes: dict[str, bool] = {}

@@ -1,8 +1,10 @@
 """What the programs of build statements are: the content of a compiler and of everything that it starts.
 
-Asks compilers where their parts lie, once per content of the driver, and hashes programs when their stamp moved. Does
-not know statements. Invariant: two programs have the same identity only if the driver and every part that it was found
-to start hold the same bytes; a program whose parts cannot be told has none.
+Asks compilers where their parts lie, once per content of the driver, and hashes programs when their stamp moved. What
+was found out is kept with the project, and with the store, where another checkout finds it: to hash a compiler's parts
+takes longer than to restore a hundred objects. Does not know statements. Invariant: two programs have the same identity
+only if the driver and every part that it was found to start hold the same bytes; a program whose parts cannot be told
+has none.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from pathlib import Path
 
 from cache import statefile
 from cache.stamps import StampTable
-from pipeline.effects.versions import printed
 from pipeline.model import Tool
 from pipeline.toolchain import programs
 
 _KIND = "ninja tools 1"
 _NAME = "ninja-tools.v1.state"
+_SEARCHED = ("COMPILER_PATH", "GCC_EXEC_PREFIX")
+"""By what of the environment, beside PATH, drivers find their parts."""
 _PARTS = ("cc1", "cc1plus", "collect2", "lto1", "lto-wrapper", "as", "ld")
 _BINARY = (b"\x7fELF", b"MZ", b"\xfe\xed\xfa", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 
@@ -31,12 +34,14 @@ _BINARY = (b"\x7fELF", b"MZ", b"\xfe\xed\xfa", b"\xcf\xfa\xed\xfe", b"\xca\xfe\x
 class StatementTools:
     """The tools of one project's statements. `search`: as in PATH, for programs that are not named by a path."""
 
-    def __init__(self, state_dir: Path, directory: Path, search: str) -> None:
-        """`directory`: where commands run, from which they may name programs."""
-        self._path = state_dir / _NAME
+    def __init__(self, state_dir: Path, directory: Path, search: str, shared: Path | None = None) -> None:
+        """`directory`: where commands run, from which they may name programs; `shared`: where others keep what they
+        found out, for a project that knows nothing yet."""
+        self._paths = list(dict.fromkeys([state_dir / _NAME, (shared or state_dir) / _NAME]))
         self._directory, self._search = directory, search
-        value, _ = statefile.load(self._path, _KIND)
-        stamps, parts = value if value.__class__ is tuple and len(value) == 2 else (None, {})
+        values = (statefile.load(path, _KIND)[0] for path in self._paths)
+        known = (value for value in values if value.__class__ is tuple and len(value) == 2)
+        stamps, parts = next(known, (None, {}))
         self._table = StampTable(lambda path: path, stamps)
         self._parts: dict[str, tuple[str, ...]] = dict(parts) if parts.__class__ is dict else {}
         self._asked = False
@@ -122,8 +127,11 @@ class StatementTools:
 
     def _ask(self, driver: str, names: tuple[str, ...]) -> tuple[str, ...] | None:
         """Where the driver's parts lie, `""` for one that it has not; None when it does not say."""
-        key = "\n".join((self._digest(driver), driver, *names))
+        where = [self._search, *(os.environ.get(name, "") for name in _SEARCHED)]
+        key = "\n".join((self._digest(driver), driver, *where, *names))
         if key not in self._parts:
+            from pipeline.effects.versions import printed
+
             found = []
             for name in names:
                 said = printed((driver, f"-print-prog-name={name}"))
@@ -139,8 +147,10 @@ class StatementTools:
     def save(self) -> None:
         """Keep what was read."""
         if self._table.changed or self._asked:
-            with contextlib.suppress(OSError):
-                statefile.save(self._path, _KIND, (self._table.plain(), self._parts))
+            for path in self._paths:
+                with contextlib.suppress(OSError):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    statefile.save(path, _KIND, (self._table.plain(), self._parts))
 
 
 def _is_driver(path: str) -> bool:

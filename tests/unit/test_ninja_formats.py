@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 import pytest
 from hypothesis import given
@@ -135,6 +136,14 @@ def test_a_damaged_deps_log_is_read_up_to_the_damage(at: int, mask: int) -> None
 )
 def test_what_a_command_is(text: str, kind: CommandKind) -> None:
     assert read_command(text).kind is kind, read_command(text)
+
+
+def test_white_space_that_no_shell_separates_by_is_no_word() -> None:
+    """The class of plain words lists it; a command that has any is looked at piece by piece, and refused."""
+    spaces = [char for char in map(chr, range(sys.maxunicode + 1)) if char.isspace() and char not in " \t"]
+    assert len(spaces) > 20
+    assert [char for char in spaces if simple_commands(f"cc -c a{char}b") is not None] == []
+    assert simple_commands("cc\t-c a")
 
 
 def test_words_as_a_shell_makes_them() -> None:

@@ -22,6 +22,7 @@ Piece = str | tuple[str]
 Template = tuple[Piece, ...]
 """A value before its variables are put in."""
 
+_OF_STATEMENT = frozenset(("in", "in_newline", "out"))
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_+\-./]*\Z")
 
 
@@ -116,7 +117,11 @@ class Edge:
     def binding(self, name: str, *, escaped: bool = True) -> str:
         """The value of a variable in this statement. `escaped`: `$in` and `$out` are quoted for a shell. Raises
         CycleError."""
-        return self._lookup(name, escaped, [])
+        if name in _OF_STATEMENT or name in self.rule.bindings:
+            return self._lookup(name, escaped, [])
+        scope = self.scope  # as below, for what most statements say nothing of
+        own = scope.variables.get(name)
+        return own if own is not None else scope.parent.lookup(name) if scope.parent is not None else ""
 
     def flag(self, name: str) -> bool:
         """Is this variable set to anything?"""
