@@ -522,6 +522,62 @@ def test_a_custom_command_runs_when_ninja_would_and_not_because_of_equal_bytes(t
     assert one.nothing_for_ninja()
 
 
+STAMPS = """
+rule made
+  command = cp %(root)s/side.in side.h && touch $out
+rule packed
+  command = cat side.h > $out
+rule direct
+  command = %(cc)s -I. -MD -MF $out.d -MT $out -o $out -c $in
+  depfile = $out.d
+  deps = gcc
+build side.stamp: made %(root)s/side.in
+build packed.bin: packed side.stamp
+build user.o: direct %(root)s/user.c | side.stamp
+default side.stamp packed.bin user.o
+"""
+
+
+@pytest.mark.parametrize("restat", [False, True])
+def test_a_stamp_stands_for_what_its_command_wrote_beside_it(tree: Callable[..., Tree], restat: bool) -> None:
+    one = tree(user_c='#include "side.h"\nint side = SIDE;\n', side_in="#define SIDE 1\n")
+    more = STAMPS % {"root": one.root, "cc": CC}
+    one.manifest(more=more.replace("&& touch $out\n", "&& touch $out\n  restat = 1\n") if restat else more)
+    one.build()
+    next_tick()
+    one.write("side.in", "#define SIDE 2\n")
+    assert set(one.build()["executed"]) == {"side.stamp", "packed.bin", "user.o"}
+    assert one.read("packed.bin") == b"#define SIDE 2\n"
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
+def test_cmake_runs_again_when_a_glob_finds_another_file(tmp_path: Path) -> None:
+    if not shutil.which("cmake"):
+        pytest.skip("CMake is not installed")
+    one = NinjaSpace(tmp_path / "one", tmp_path / "cache")
+    one.write("in/a", "1")
+    one.write(
+        "CMakeLists.txt",
+        "cmake_minimum_required(VERSION 3.16)\nproject(x NONE)\nfile(GLOB FOUND CONFIGURE_DEPENDS in/*)\n"
+        "add_custom_command(OUTPUT all.bin COMMAND cat ${FOUND} > all.bin DEPENDS ${FOUND})\n"
+        "add_custom_target(all.made ALL DEPENDS all.bin)\n",
+    )
+    subprocess.run(["cmake", "-G", "Ninja", "-S", one.root, "-B", one.out], check=True, capture_output=True)
+    one.ours()
+    for name in ("b", "c"):
+        one.write(f"in/{name}", name)
+        one.ours()
+        assert (one.out / "all.bin").read_bytes().endswith(name.encode())
+    (one.root / "in/b").unlink()
+    one.ours()
+    assert (one.out / "all.bin").read_bytes() == b"1c"
+    one.ours()
+    assert one.how == {} or set(one.how) == {"out/CMakeFiles/cmake.verify_globs"}
+    done = subprocess.run([NINJA, "-C", one.out], check=True, capture_output=True, text=True)
+    assert "no work to do" in done.stdout
+
+
 def test_a_lost_log_of_ninjas_and_a_lost_state_of_ours(tree: Callable[..., Tree]) -> None:
     one = tree()
     one.build()
