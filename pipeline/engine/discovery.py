@@ -97,7 +97,7 @@ class Discovery:
 
     def of_ninja(self, action: Action, read: Sequence[str]) -> Reported:
         """The same of what ninja knows that a statement read, with what the texts say. `unread`: also what is there and
-        of which ninja does not know that it was read."""
+        of which ninja does not know that it was read, and directories from which such a file may have gone."""
         statement = action.statement
         assert statement is not None
         known = [statement.located(path) for path in read]
@@ -113,7 +113,20 @@ class Discovery:
             inputs = [(path, entry) for path in action.inputs if (entry := self._observer.entry(path)) is not None]
             candidate = self.with_hidden(action, inputs, candidate, found)
         told = self._known_as(self._spelt(tuple(known)), action)
-        return Reported(candidate, (*reported.unread, *sorted({*candidate.discovered}.difference(told))))
+        later = {*candidate.discovered}.difference(told)
+        later.update(self._asked_in(set(candidate.absent).difference(reported.candidate.absent)))
+        return Reported(candidate, (*reported.unread, *sorted(later)))
+
+    def _asked_in(self, absent: Iterable[str]) -> set[str]:
+        """The directories of the project that tell by their times whether one of these files was there; of those that
+        are not there the nearest above. One that actions write to tells nothing."""
+        found = set()
+        for directory in {posixpath.dirname(path) for path in absent if path[:1] not in ("/", "{")}:
+            while directory and not os.path.lexists(self._workspace.resolve(directory)):
+                directory = posixpath.dirname(directory)
+            if directory not in ("", ".") and directory not in self._written_to:
+                found.add(directory)
+        return found
 
     def _libraries(self, action: Action) -> list[str]:
         """Of each `-l` of a link the file that is found first, below the directories of `-L`."""

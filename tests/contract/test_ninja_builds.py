@@ -224,6 +224,21 @@ def test_what_ninja_does_not_know_of_counts_for_what_it_made(
     assert one.nothing_for_ninja()
 
 
+def test_a_file_that_only_was_asked_about_and_went_after_ninja_ran_counts(tree: Callable[..., Tree]) -> None:
+    one = tree(util_c=HIDDEN, inc__blob_bin="0", inc__extra_h="")
+    one.build()
+    one.write("util.c", f"{HIDDEN}// again\n")
+    next_tick()
+    one.ninja()
+    assert one.run() == 4
+    next_tick()
+    (one.root / "inc/extra.h").unlink()
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 0
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
 @pytest.mark.parametrize("name", ["own.ld", "more.ld", "first/libm.a"])
 def test_scripts_and_libraries_of_a_link_that_ninja_made_count(tree: Callable[..., Tree], name: str) -> None:
     one = tree()
