@@ -121,7 +121,8 @@ class Discovery:
         """The directories of the project that tell by their times whether one of these files was there; of those that
         are not there the nearest above. One that actions write to tells nothing."""
         found = set()
-        for directory in {posixpath.dirname(path) for path in absent if path[:1] not in ("/", "{")}:
+        for beside in {posixpath.dirname(path) for path in absent if path[:1] not in ("/", "{")}:
+            directory = beside
             while directory and not os.path.lexists(self._workspace.resolve(directory)):
                 directory = posixpath.dirname(directory)
             if directory not in ("", ".") and directory not in self._written_to:
@@ -132,7 +133,7 @@ class Discovery:
         """Of each `-l` of a link the file that is found first, below the directories of `-L`."""
         from pipeline.formats import linker_script
 
-        said = linker_script.libraries(action.argv)
+        said = linker_script.libraries(self._workspace.searches.spoken(action))
         search = [self._located(action, path) for path in said.search]
         found = []
         for name in said.names:
@@ -193,8 +194,9 @@ class Discovery:
         from pipeline.formats import linker_script
 
         found: dict[str, None] = {}
-        search = [self._located(action, path) for path in linker_script.library_path(action.argv)]
-        waiting = [(name, "") for name in linker_script.given_scripts(action.argv)]
+        words = self._workspace.searches.spoken(action)
+        search = [self._located(action, path) for path in linker_script.library_path(words)]
+        waiting = [(name, "") for name in linker_script.given_scripts(words)]
         while waiting:
             name, beside = waiting.pop()
             places = linker_script.places(name, search, beside)
@@ -385,7 +387,7 @@ class Discovery:
         if action.count_as == "linked":
             from pipeline.formats import linker_script
 
-            said = linker_script.libraries(action.argv)
+            said = linker_script.libraries(self._workspace.searches.spoken(action))
             search = tuple(self._normalised(self._located(action, path)) for path in said.search)
             return sorted(set(linker_script.earlier_libraries(said._replace(search=search), {*spelt, *action.inputs})))
         search = self._includes.search_of(action).every

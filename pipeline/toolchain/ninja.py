@@ -20,7 +20,7 @@ from typing import Literal
 from cache.named_tuple import NamedTuple
 from pipeline.formats.command_words import parts
 from pipeline.formats.ninja.graph import Edge, NinjaManifest, canonical
-from pipeline.formats.ninja.shell import CommandKind, CommandReading, read_command, without_launcher
+from pipeline.formats.ninja.shell import CUSTOM, CommandKind, CommandReading, read_command, without_launcher
 from pipeline.model import STATEMENT_PROFILE, Action, Stage, Statement
 from pipeline.toolchain.ninja_firmware import side_makers
 from pipeline.toolchain.ninja_kept import VARIABLES
@@ -214,7 +214,7 @@ class StatementActions:
             cacheable=False,
             statement=statement,
         )
-        return self._with_evidence(plain, read_command(command), content) or plain
+        return self._with_evidence(plain, _read_with_file(command, rspfile, content), content) or plain
 
     def _without_directories(self, paths: Sequence[str]) -> tuple[list[str], str]:
         """The files among inputs that no statement makes, and the times of the directories, which are all that ninja
@@ -383,6 +383,15 @@ class StatementActions:
         return (
             path[len(start) :] if path.startswith(start) else f"{{root}}/{path}" if path[:1] not in ("/", "{") else path
         )
+
+
+def _read_with_file(command: str, rspfile: str, content: str) -> CommandReading:
+    """What a command is, if it would be that with the words of its response file as its own."""
+    reading = read_command(command)
+    if not content or f"@{rspfile}" not in command:
+        return reading
+    whole = read_command(command.replace(f"@{rspfile}", content.replace("\n", " ")))
+    return reading._replace(outputs=whole.outputs) if whole.kind is reading.kind else CUSTOM
 
 
 def _speaks(linker: str) -> bool:

@@ -503,6 +503,31 @@ def test_system_headers_count_though_the_command_hides_them(tmp_path: Path) -> N
     assert "util.o" in three.build()["restored"]
 
 
+@pytest.mark.parametrize("by", ["ninja", "us"])
+def test_the_words_of_a_response_file_that_ninja_writes_count(tree: Callable[..., Tree], by: str) -> None:
+    """Where a header would be found first, and an option by which a compiler writes more than is known."""
+    one = tree()
+    text = (one.out / "build.ninja").read_text().replace("$cflags -MD", "@$out.rsp -MD")
+    text = text.replace("  deps = gcc", "  deps = gcc\n  rspfile = $out.rsp\n  rspfile_content = $cflags")
+    one.write("out/build.ninja", text)
+    next_tick()
+    if by == "ninja":
+        one.ninja()
+    one.build()
+    assert one.build() == {}
+    next_tick()
+    one.write("out/util.h", "#define UTIL 3\nint util(void);\n")
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 2
+    assert one.nothing_for_ninja()
+    one.write("out/build.ninja", text.replace("cflags = ", "cflags = -fstack-usage "))
+    one.build()
+    assert (one.out / "util.su").exists()
+    (one.out / "util.su").unlink()
+    (one.out / "util.o").unlink()
+    assert "util.o" in one.build()["executed"], "not restored, since nobody knows what else it writes"
+
+
 def test_flags_in_a_file_are_an_input(tree: Callable[..., Tree]) -> None:
     one, two = tree("one", "@flags.txt"), tree("two", "@flags.txt")
     for each, value in ((one, 1), (two, 2)):
