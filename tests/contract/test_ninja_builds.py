@@ -503,6 +503,17 @@ def test_system_headers_count_though_the_command_hides_them(tmp_path: Path) -> N
     assert "util.o" in three.build()["restored"]
 
 
+@pytest.mark.parametrize("option", ["-Wa,-I{}/asm", "-Wa,-I,{}/asm", "-Xassembler -I{}/asm"])
+def test_where_the_assembler_alone_looks(tree: Callable[..., Tree], tmp_path: Path, option: str) -> None:
+    part = ".section .rodata\nblob: .byte {}\n.text\n"
+    text = '__asm__(".include \\"part.inc\\"");\nextern const char blob[];\nint util(void) { return blob[0]; }\n'
+    one = tree(flags=option.format(tmp_path / "one"), util_c=text, asm__part_inc=part.format(1))
+    one.build()
+    one.write("asm/part.inc", part.format(5))
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 4
+
+
 @pytest.mark.parametrize("by", ["ninja", "us"])
 def test_the_words_of_a_response_file_that_ninja_writes_count(tree: Callable[..., Tree], by: str) -> None:
     """Where a header would be found first, and an option by which a compiler writes more than is known."""
