@@ -142,6 +142,26 @@ class Discovery:
                 found.append(place)
         return found
 
+    def _members(self, files: Iterable[str]) -> list[str]:
+        """What thin archives among these name: a linker reads it, and says nothing of it."""
+        found = []
+        for path in files:
+            if not path.endswith(".a"):
+                continue
+            place = self._workspace.resolve(path)
+            try:
+                with open(place, "rb") as stream:  # noqa: PTH123 - most are not thin
+                    if stream.read(8) != b"!<thin>\n":
+                        continue
+                data = read_file(place)
+            except OSError:
+                continue
+            from pipeline.formats import thin_archive
+
+            names = map(os.fsdecode, thin_archive.members(data))
+            found += [self._plain(self._normalised(posixpath.join(posixpath.dirname(path), name))) for name in names]
+        return found
+
     def _of_names(self, action: Action, reported: Sequence[str]) -> Reported:
         """What a command comes to that read the files of these names."""
         # What it makes is gone before it runs, so that it cannot depend on it.
@@ -152,7 +172,9 @@ class Discovery:
         if not declared.isdisjoint(spelt):
             spelt = tuple([name for name in spelt if name not in declared])
         if action.count_as == "linked":
-            spelt = tuple(name for name in spelt if self._lasts(name))
+            lasting = [name for name in spelt if self._lasts(name)]
+            members = self._members((*action.inputs, *lasting))
+            spelt = tuple(dict.fromkeys((*lasting, *(name for name in members if name not in declared))))
         # What is searched is what the source spells.
         shadows = tuple(self._shadows(action, spelt))
         if not declared.isdisjoint(shadows):

@@ -551,6 +551,26 @@ def test_flags_in_a_file_are_an_input(tree: Callable[..., Tree]) -> None:
     assert one.run() == 3
 
 
+@pytest.mark.parametrize("ar", ["ar qcT", "ar qc --thin", "ar rcsT"])
+@pytest.mark.parametrize("before", ["ninja", "us"])
+def test_what_a_thin_archive_names_is_read_by_the_link(tree: Callable[..., Tree], ar: str, before: str) -> None:
+    one = tree()
+    text = (one.out / "build.ninja").read_text().replace("ar qc $out", f"{ar} $out")
+    if "q" in ar:
+        text = text.replace("util.o", "a_name_of_more_than_fifteen_characters/util.o")
+    one.write("out/build.ninja", text)
+    if before == "ninja":
+        one.ninja()
+    one.build()
+    assert one.build() == {}
+    next_tick()
+    one.write("util.c", FILES["util.c"].replace("UTIL;", "UTIL + 4;"))
+    assert "app" in one.build()["executed"]
+    assert one.run() == 4
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
 def test_a_compile_that_fails_costs_nothing_that_was_there(tree: Callable[..., Tree]) -> None:
     one = tree()
     one.build()
