@@ -43,6 +43,7 @@ _COUNTED: Mapping[CommandKind, Literal["compiled", "linked", "built"]] = {
     CommandKind.COMPILE: "compiled",
     CommandKind.LINK: "linked",
 }
+_SPECS = re.compile(r"--?specs=(.+)")
 OWN_DEPFILE = ".hotplate.d"
 """Ending of a depfile that a statement did not ask for."""
 
@@ -365,10 +366,12 @@ class StatementActions:
         return path if path.startswith("/") else f"{self._places.root}/{path}"
 
     def _checked(self, action: Action, words: Sequence[str]) -> Action | None:
-        """With the response files that its words name among its inputs."""
+        """With the response and spec files that its words name among its inputs."""
         named = tuple(self._of_word(word[1:]) for word in words if word.startswith("@") and len(word) > 1)
         own = action.statement.rspfile[0] if action.statement is not None else ""
         files = [path for path in named if path != own]
+        specs = [self._of_word(found[1]) for word in words if (found := _SPECS.match(word))]
+        files += [path for path in specs if self._is_file(self._resolved(path))]  # else one of the compiler's own
         return action._replace(inputs=tuple(dict.fromkeys((*action.inputs, *files))))
 
     def _of_word(self, word: str) -> str:

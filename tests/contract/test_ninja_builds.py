@@ -514,6 +514,16 @@ def test_where_the_assembler_alone_looks(tree: Callable[..., Tree], tmp_path: Pa
     assert one.run() == 4
 
 
+def test_a_spec_file_of_the_project_is_an_input(tree: Callable[..., Tree], tmp_path: Path) -> None:
+    one = tree(flags=f"-specs={tmp_path}/one/own.specs", own_specs="*cpp:\n+ -DMORE=0\n")
+    one.write("util.c", FILES["util.c"].replace("UTIL;", "UTIL + MORE;"))
+    one.build()
+    assert one.run() == 0
+    one.write("own.specs", "*cpp:\n+ -DMORE=3\n")
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 3
+
+
 @pytest.mark.parametrize("by", ["ninja", "us"])
 def test_the_words_of_a_response_file_that_ninja_writes_count(tree: Callable[..., Tree], by: str) -> None:
     """Where a header would be found first, and an option by which a compiler writes more than is known."""
