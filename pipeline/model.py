@@ -241,6 +241,10 @@ class Statement(NamedTuple):
         """Does this file (from the root) lie in the build directory, which is not the project's own?"""
         return self.directory not in ("", ".") and path.startswith(f"{self.directory}/")
 
+    def may_write(self, path: str) -> bool:
+        """May it have made this file (from the root) without declaring it? As far as such files lie where it runs."""
+        return self.is_own(path) or (self.directory in ("", ".") and path[:1] not in ("/", "{"))
+
     def located(self, path: str) -> str:
         """A path as the command writes it, from the root."""
         return path if path[:1] in ("/", "{") or not self.directory else f"{self.directory}/{path}"

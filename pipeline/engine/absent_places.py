@@ -37,6 +37,10 @@ class AbsentPlaces:
         self._empty.difference_update(paths)
         self._names.clear()
 
+    def forget_all(self, is_doubted: Callable[[str], bool]) -> None:
+        """Any file may have been made in these places."""
+        self.forget([*filter(is_doubted, self._empty)])
+
     def _may_be_there(self, path: str) -> bool:
         directory, _, name = path.rpartition("/")
         if directory in self._names:

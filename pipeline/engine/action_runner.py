@@ -331,6 +331,9 @@ class ActionRunner:
 
         action = keyed.action
         ran = yield from execute_statement(self._workspace, action)
+        assert action.statement is not None
+        if not action.statement.evidence:
+            self._observer.forget_written(action.statement)
         outputs = made_files(self._workspace, action)
         failure, notes, found = ran.failure, tuple[Reason, ...](), None
         if failure is None:

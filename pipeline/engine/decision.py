@@ -66,6 +66,10 @@ class MovedView(Protocol):
         """Does an action make it?"""
         ...
 
+    def is_made_alone(self, path: str) -> bool:
+        """Does an action make it that certainly writes nothing but its outputs?"""
+        ...
+
     def ran_ns(self, action: Action) -> int:
         """Up to which mtime of its inputs the last run of a statement counts."""
         ...
@@ -241,7 +245,8 @@ def first_move(action: Action, view: MovedView) -> Cause | None:
 
 
 def _due(action: Action, record: Record, view: MovedView) -> KeyDifference | None:
-    """Why ninja would run a statement of which nobody knows all that it reads, although no content moved."""
+    """Why ninja would run a statement of which nobody knows all that it reads, although no content moved. That what
+    another such statement made came out equal says nothing: it may be the stamp of what else that one wrote."""
     statement = action.statement
     if statement is None or statement.evidence:
         return None
@@ -249,7 +254,7 @@ def _due(action: Action, record: Record, view: MovedView) -> KeyDifference | Non
         return KeyDifference(InputKind.STATEMENT, "", "", "runs each time")
     ran_ns = view.ran_ns(action)
     for path in (*action.inputs, *(path for path, _ in record.discovered)):
-        if not view.is_made(path) and _mtime_ns(path, view) > ran_ns:
+        if not view.is_made_alone(path) and _mtime_ns(path, view) > ran_ns:
             return KeyDifference(InputKind.STATEMENT, path, "", "written after its last run")
     return None
 

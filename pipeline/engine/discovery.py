@@ -97,7 +97,7 @@ class Discovery:
 
     def of_ninja(self, action: Action, read: Sequence[str]) -> Reported:
         """The same of what ninja knows that a statement read, with what the texts say. `unread`: also what is there and
-        of which ninja does not know that it was read."""
+        of which ninja does not know that it was read, and directories from which such a file may have gone."""
         statement = action.statement
         assert statement is not None
         known = [statement.located(path) for path in read]
@@ -113,19 +113,53 @@ class Discovery:
             inputs = [(path, entry) for path in action.inputs if (entry := self._observer.entry(path)) is not None]
             candidate = self.with_hidden(action, inputs, candidate, found)
         told = self._known_as(self._spelt(tuple(known)), action)
-        return Reported(candidate, (*reported.unread, *sorted({*candidate.discovered}.difference(told))))
+        later = {*candidate.discovered}.difference(told)
+        later.update(self._asked_in(set(candidate.absent).difference(reported.candidate.absent)))
+        return Reported(candidate, (*reported.unread, *sorted(later)))
+
+    def _asked_in(self, absent: Iterable[str]) -> set[str]:
+        """The directories of the project that tell by their times whether one of these files was there; of those that
+        are not there the nearest above. One that actions write to tells nothing."""
+        found = set()
+        for beside in {posixpath.dirname(path) for path in absent if path[:1] not in ("/", "{")}:
+            directory = beside
+            while directory and not os.path.lexists(self._workspace.resolve(directory)):
+                directory = posixpath.dirname(directory)
+            if directory not in ("", ".") and directory not in self._written_to:
+                found.add(directory)
+        return found
 
     def _libraries(self, action: Action) -> list[str]:
         """Of each `-l` of a link the file that is found first, below the directories of `-L`."""
         from pipeline.formats import linker_script
 
-        said = linker_script.libraries(action.argv)
+        said = linker_script.libraries(self._workspace.searches.spoken(action))
         search = [self._located(action, path) for path in said.search]
         found = []
         for name in said.names:
             places = (f"{directory}/{file}" for directory in search for file in linker_script.library_names(name))
             if place := next(filter(self._observer.exists, places), ""):
                 found.append(place)
+        return found
+
+    def _members(self, files: Iterable[str]) -> list[str]:
+        """What thin archives among these name: a linker reads it, and says nothing of it."""
+        found = []
+        for path in files:
+            if not path.endswith(".a"):
+                continue
+            place = self._workspace.resolve(path)
+            try:
+                with open(place, "rb") as stream:  # noqa: PTH123 - most are not thin
+                    if stream.read(8) != b"!<thin>\n":
+                        continue
+                data = read_file(place)
+            except OSError:
+                continue
+            from pipeline.formats import thin_archive
+
+            names = map(os.fsdecode, thin_archive.members(data))
+            found += [self._plain(self._normalised(posixpath.join(posixpath.dirname(path), name))) for name in names]
         return found
 
     def _of_names(self, action: Action, reported: Sequence[str]) -> Reported:
@@ -138,7 +172,9 @@ class Discovery:
         if not declared.isdisjoint(spelt):
             spelt = tuple([name for name in spelt if name not in declared])
         if action.count_as == "linked":
-            spelt = tuple(name for name in spelt if self._lasts(name))
+            lasting = [name for name in spelt if self._lasts(name)]
+            members = self._members((*action.inputs, *lasting))
+            spelt = tuple(dict.fromkeys((*lasting, *(name for name in members if name not in declared))))
         # What is searched is what the source spells.
         shadows = tuple(self._shadows(action, spelt))
         if not declared.isdisjoint(shadows):
@@ -180,8 +216,9 @@ class Discovery:
         from pipeline.formats import linker_script
 
         found: dict[str, None] = {}
-        search = [self._located(action, path) for path in linker_script.library_path(action.argv)]
-        waiting = [(name, "") for name in linker_script.given_scripts(action.argv)]
+        words = self._workspace.searches.spoken(action)
+        search = [self._located(action, path) for path in linker_script.library_path(words)]
+        waiting = [(name, "") for name in linker_script.given_scripts(words)]
         while waiting:
             name, beside = waiting.pop()
             places = linker_script.places(name, search, beside)
@@ -372,7 +409,7 @@ class Discovery:
         if action.count_as == "linked":
             from pipeline.formats import linker_script
 
-            said = linker_script.libraries(action.argv)
+            said = linker_script.libraries(self._workspace.searches.spoken(action))
             search = tuple(self._normalised(self._located(action, path)) for path in said.search)
             return sorted(set(linker_script.earlier_libraries(said._replace(search=search), {*spelt, *action.inputs})))
         search = self._includes.search_of(action).every

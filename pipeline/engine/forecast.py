@@ -174,6 +174,9 @@ class _Future:
     def is_made(self, path: str) -> bool:
         return path in self._workspace.graph.producer
 
+    def is_made_alone(self, path: str) -> bool:
+        return self._workspace.is_made_alone(path)
+
     def ran_ns(self, action: Action) -> int:
         return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
 

@@ -90,6 +90,9 @@ class Look:
     def is_made(self, path: str) -> bool:
         return path in self._workspace.graph.producer
 
+    def is_made_alone(self, path: str) -> bool:
+        return self._workspace.is_made_alone(path)
+
     def ran_ns(self, action: Action) -> int:
         return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)
 
@@ -138,6 +141,9 @@ class Look:
         self._workspace.forget_sources()
         made = (*action.outputs, *self._workspace.linked_names(action.outputs))
         self._places.forget(made)
+        if action.statement is not None and not action.statement.evidence:
+            self._places.forget_all(action.statement.may_write)
+            made = (*made, *filter(action.statement.may_write, (*self.entries, *self._present)))
         for path in made:
             self.entries.pop(path, None)
             self._present.pop(path, None)

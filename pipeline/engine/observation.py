@@ -23,7 +23,7 @@ from pipeline.engine.inputs import Command, command_of
 from pipeline.engine.keys import KeyDifference, full_key, set_key
 from pipeline.engine.record_rows import Inputs
 from pipeline.engine.workspace import Workspace
-from pipeline.model import Action
+from pipeline.model import Action, Statement
 
 
 def made_elsewhere(workspace: Workspace, action: Action, discovery: Discovery) -> CandidateSet | None:
@@ -124,6 +124,14 @@ class Observer:
             self._sets.pop(candidate, None)
             self._looked_at_ns.pop(candidate, None)
 
+    def forget_written(self, statement: Statement) -> None:
+        """Look again at whatever a statement may have written that nobody declares."""
+        self.forget([*filter(statement.may_write, self._seen)], None)
+        for path in [*filter(statement.may_write, self._present)]:
+            del self._present[path]
+            self._absent.discard(path)
+        self._sets, self._looked_at_ns, self._came = {}, {}, {}
+
     # --- files ----------------------------------------------------------------------------------
 
     def entry(self, path: str) -> Entry | None:
@@ -176,6 +184,9 @@ class Observer:
 
     def is_made(self, path: str) -> bool:
         return path in self._workspace.graph.producer or self._workspace.links.product(path) != ""
+
+    def is_made_alone(self, path: str) -> bool:
+        return self._workspace.is_made_alone(path)
 
     def ran_ns(self, action: Action) -> int:
         return 0 if action.statement is None else self._workspace.ledger.ran_ns(action.statement)

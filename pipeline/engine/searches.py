@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from pipeline.formats import include_search
+from pipeline.formats.command_words import expand
 from pipeline.formats.include_search import IncludeSearch
 from pipeline.model import Action, Statement
 
@@ -48,13 +49,28 @@ class CommandSearches:
         self._lately[id(action)] = (action, known)
         return known
 
+    def spoken(self, action: Action) -> tuple[str, ...]:
+        """The words of a command, with those of response files in their place."""
+        statement = action.statement
+        return action.argv if statement is None else expand(action.argv, self._reader(statement))
+
+    def _reader(self, statement: Statement) -> Callable[[str], str | None]:
+        """The text of a response file by its name in a command. The statement's own is there only while that runs."""
+        path, text = statement.rspfile
+
+        def read(name: str) -> str | None:
+            located = _from_root(name, statement)
+            return text if path and located in (path, f"{{root}}/{path}") else self._read(located)
+
+        return read
+
     def _of_statement(self, action: Action, statement: Statement) -> IncludeSearch:
         """Its words name files from where ninja runs; here all of them are named from the root."""
         words = tuple("" if _OWN.search(word) and word[:1] not in ("-", "@") else word for word in action.argv)
         settled = not any("@" in word for word in words)
         known = self._known.get((words, action.env, statement.directory)) if settled else None
         if known is None:
-            found = include_search.of_command(words, action.env, lambda name: self._read(statement.located(name)))
+            found = include_search.of_command(words, action.env, self._reader(statement))
             known = IncludeSearch(*(tuple(_from_root(one, statement) for one in group if one) for group in found))
             self._known[words, action.env, statement.directory] = known
         return known

@@ -198,6 +198,14 @@ class Workspace:
         """Is it an option header?"""
         return bool(self.steps.option_headers) and self.option_names.matches(path)
 
+    def is_made_alone(self, path: str) -> bool:
+        """Does an action make it that certainly writes nothing but its outputs?"""
+        number = self.graph.producer.get(path)
+        if number is None:
+            return False
+        statement = self.graph.order[number].statement
+        return statement is None or statement.evidence
+
     def key_path(self, path: str) -> str:
         """A path that a command reported, as it stands in keys. CMake names the object of a source that lies outside of
         its own directory by the source's whole path."""

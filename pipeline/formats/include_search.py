@@ -105,6 +105,7 @@ class _Reading:
 
     def walk(self, words: Iterable[str], loose: bool = False) -> None:
         passed: list[str] = []
+        assembler: list[str] = []
         rest = iter(words)
         unknown = False
         for word in rest:
@@ -120,6 +121,10 @@ class _Reading:
                 passed.append(next(rest, ""))
             elif word.startswith("-Wp,"):
                 passed += word[4:].split(",")
+            elif word == "-Xassembler":
+                assembler.append(next(rest, ""))
+            elif word.startswith("-Wa,"):
+                assembler += word[4:].split(",")
             elif word in ("-I-", "--include-barrier"):
                 self.groups["quote"] += self.groups["bracket"]
                 self.groups["bracket"] = []
@@ -136,6 +141,11 @@ class _Reading:
                 unknown = True
         if passed:
             self.walk(passed, loose=True)
+        following = iter(assembler)
+        for word in following:
+            if word.startswith("-I"):
+                # Only the assembler looks there; a header that comes to lie there costs a compile at worst.
+                self.groups["loose"] += filter(None, [word[2:] or next(following, "")])
 
     def _take(self, group: str, value: str, loose: bool) -> None:
         if group == "prefix":

@@ -21,7 +21,7 @@ from typing import Literal
 from cache.named_tuple import NamedTuple
 from pipeline.formats.command_words import parts
 from pipeline.formats.ninja.graph import Edge, NinjaManifest, canonical
-from pipeline.formats.ninja.shell import CommandKind, CommandReading, read_command, without_launcher
+from pipeline.formats.ninja.shell import CUSTOM, CommandKind, CommandReading, read_command, without_launcher
 from pipeline.model import STATEMENT_PROFILE, Action, Stage, Statement
 from pipeline.toolchain.ninja_firmware import side_makers
 from pipeline.toolchain.ninja_kept import VARIABLES
@@ -44,6 +44,7 @@ _COUNTED: Mapping[CommandKind, Literal["compiled", "linked", "built"]] = {
     CommandKind.COMPILE: "compiled",
     CommandKind.LINK: "linked",
 }
+_SPECS = re.compile(r"--?specs=(.+)")
 OWN_DEPFILE = ".hotplate.d"
 """Ending of a depfile that a statement did not ask for."""
 
@@ -216,7 +217,7 @@ class StatementActions:
             cacheable=False,
             statement=statement,
         )
-        return self._with_evidence(plain, read_command(command), content) or plain
+        return self._with_evidence(plain, _read_with_file(command, rspfile, content), content) or plain
 
     def _without_directories(self, paths: Sequence[str]) -> tuple[list[str], str]:
         """The files among inputs that no statement makes, and the times of the directories, which are all that ninja
@@ -384,10 +385,12 @@ class StatementActions:
         return path if path.startswith("/") else f"{self._places.root}/{path}"
 
     def _checked(self, action: Action, words: Sequence[str]) -> Action | None:
-        """With the response files that its words name among its inputs."""
+        """With the response and spec files that its words name among its inputs."""
         named = tuple(self._of_word(word[1:]) for word in words if word.startswith("@") and len(word) > 1)
         own = action.statement.rspfile[0] if action.statement is not None else ""
         files = [path for path in named if path != own]
+        specs = [self._of_word(found[1]) for word in words if (found := _SPECS.match(word))]
+        files += [path for path in specs if self._is_file(self._resolved(path))]  # else one of the compiler's own
         if not files:
             return action
         return action._replace(inputs=tuple(dict.fromkeys((*action.inputs, *files))))
@@ -404,6 +407,15 @@ class StatementActions:
         return (
             path[len(start) :] if path.startswith(start) else f"{{root}}/{path}" if path[:1] not in ("/", "{") else path
         )
+
+
+def _read_with_file(command: str, rspfile: str, content: str) -> CommandReading:
+    """What a command is, if it would be that with the words of its response file as its own."""
+    reading = read_command(command)
+    if not content or f"@{rspfile}" not in command:
+        return reading
+    whole = read_command(command.replace(f"@{rspfile}", content.replace("\n", " ")))
+    return reading._replace(outputs=whole.outputs) if whole.kind is reading.kind else CUSTOM
 
 
 def _speaks(linker: str) -> bool:

@@ -224,6 +224,21 @@ def test_what_ninja_does_not_know_of_counts_for_what_it_made(
     assert one.nothing_for_ninja()
 
 
+def test_a_file_that_only_was_asked_about_and_went_after_ninja_ran_counts(tree: Callable[..., Tree]) -> None:
+    one = tree(util_c=HIDDEN, inc__blob_bin="0", inc__extra_h="")
+    one.build()
+    one.write("util.c", f"{HIDDEN}// again\n")
+    next_tick()
+    one.ninja()
+    assert one.run() == 4
+    next_tick()
+    (one.root / "inc/extra.h").unlink()
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 0
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
 @pytest.mark.parametrize("name", ["own.ld", "more.ld", "first/libm.a"])
 def test_scripts_and_libraries_of_a_link_that_ninja_made_count(tree: Callable[..., Tree], name: str) -> None:
     one = tree()
@@ -488,6 +503,52 @@ def test_system_headers_count_though_the_command_hides_them(tmp_path: Path) -> N
     assert "util.o" in three.build()["restored"]
 
 
+@pytest.mark.parametrize("option", ["-Wa,-I{}/asm", "-Wa,-I,{}/asm", "-Xassembler -I{}/asm"])
+def test_where_the_assembler_alone_looks(tree: Callable[..., Tree], tmp_path: Path, option: str) -> None:
+    part = ".section .rodata\nblob: .byte {}\n.text\n"
+    text = '__asm__(".include \\"part.inc\\"");\nextern const char blob[];\nint util(void) { return blob[0]; }\n'
+    one = tree(flags=option.format(tmp_path / "one"), util_c=text, asm__part_inc=part.format(1))
+    one.build()
+    one.write("asm/part.inc", part.format(5))
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 4
+
+
+def test_a_spec_file_of_the_project_is_an_input(tree: Callable[..., Tree], tmp_path: Path) -> None:
+    one = tree(flags=f"-specs={tmp_path}/one/own.specs", own_specs="*cpp:\n+ -DMORE=0\n")
+    one.write("util.c", FILES["util.c"].replace("UTIL;", "UTIL + MORE;"))
+    one.build()
+    assert one.run() == 0
+    one.write("own.specs", "*cpp:\n+ -DMORE=3\n")
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 3
+
+
+@pytest.mark.parametrize("by", ["ninja", "us"])
+def test_the_words_of_a_response_file_that_ninja_writes_count(tree: Callable[..., Tree], by: str) -> None:
+    """Where a header would be found first, and an option by which a compiler writes more than is known."""
+    one = tree()
+    text = (one.out / "build.ninja").read_text().replace("$cflags -MD", "@$out.rsp -MD")
+    text = text.replace("  deps = gcc", "  deps = gcc\n  rspfile = $out.rsp\n  rspfile_content = $cflags")
+    one.write("out/build.ninja", text)
+    next_tick()
+    if by == "ninja":
+        one.ninja()
+    one.build()
+    assert one.build() == {}
+    next_tick()
+    one.write("out/util.h", "#define UTIL 3\nint util(void);\n")
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 2
+    assert one.nothing_for_ninja()
+    one.write("out/build.ninja", text.replace("cflags = ", "cflags = -fstack-usage "))
+    one.build()
+    assert (one.out / "util.su").exists()
+    (one.out / "util.su").unlink()
+    (one.out / "util.o").unlink()
+    assert "util.o" in one.build()["executed"], "not restored, since nobody knows what else it writes"
+
+
 def test_flags_in_a_file_are_an_input(tree: Callable[..., Tree]) -> None:
     one, two = tree("one", "@flags.txt"), tree("two", "@flags.txt")
     for each, value in ((one, 1), (two, 2)):
@@ -498,6 +559,26 @@ def test_flags_in_a_file_are_an_input(tree: Callable[..., Tree]) -> None:
     one.write("out/flags.txt", "-DFLAG=4")
     assert "util.o" in one.build()["executed"]
     assert one.run() == 3
+
+
+@pytest.mark.parametrize("ar", ["ar qcT", "ar qc --thin", "ar rcsT"])
+@pytest.mark.parametrize("before", ["ninja", "us"])
+def test_what_a_thin_archive_names_is_read_by_the_link(tree: Callable[..., Tree], ar: str, before: str) -> None:
+    one = tree()
+    text = (one.out / "build.ninja").read_text().replace("ar qc $out", f"{ar} $out")
+    if "q" in ar:
+        text = text.replace("util.o", "a_name_of_more_than_fifteen_characters/util.o")
+    one.write("out/build.ninja", text)
+    if before == "ninja":
+        one.ninja()
+    one.build()
+    assert one.build() == {}
+    next_tick()
+    one.write("util.c", FILES["util.c"].replace("UTIL;", "UTIL + 4;"))
+    assert "app" in one.build()["executed"]
+    assert one.run() == 4
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
 
 
 def test_a_compile_that_fails_costs_nothing_that_was_there(tree: Callable[..., Tree]) -> None:
@@ -520,6 +601,62 @@ def test_a_custom_command_runs_when_ninja_would_and_not_because_of_equal_bytes(t
     one.write("gen.in", FILES["gen.in"])  # written again, with the same bytes
     assert one.build()["executed"] == ["gen.h"]
     assert one.nothing_for_ninja()
+
+
+STAMPS = """
+rule made
+  command = cp %(root)s/side.in side.h && touch $out
+rule packed
+  command = cat side.h > $out
+rule direct
+  command = %(cc)s -I. -MD -MF $out.d -MT $out -o $out -c $in
+  depfile = $out.d
+  deps = gcc
+build side.stamp: made %(root)s/side.in
+build packed.bin: packed side.stamp
+build user.o: direct %(root)s/user.c | side.stamp
+default side.stamp packed.bin user.o
+"""
+
+
+@pytest.mark.parametrize("restat", [False, True])
+def test_a_stamp_stands_for_what_its_command_wrote_beside_it(tree: Callable[..., Tree], restat: bool) -> None:
+    one = tree(user_c='#include "side.h"\nint side = SIDE;\n', side_in="#define SIDE 1\n")
+    more = STAMPS % {"root": one.root, "cc": CC}
+    one.manifest(more=more.replace("&& touch $out\n", "&& touch $out\n  restat = 1\n") if restat else more)
+    one.build()
+    next_tick()
+    one.write("side.in", "#define SIDE 2\n")
+    assert set(one.build()["executed"]) == {"side.stamp", "packed.bin", "user.o"}
+    assert one.read("packed.bin") == b"#define SIDE 2\n"
+    assert one.build() == {}
+    assert one.nothing_for_ninja()
+
+
+def test_cmake_runs_again_when_a_glob_finds_another_file(tmp_path: Path) -> None:
+    if not shutil.which("cmake"):
+        pytest.skip("CMake is not installed")
+    one = NinjaSpace(tmp_path / "one", tmp_path / "cache")
+    one.write("in/a", "1")
+    one.write(
+        "CMakeLists.txt",
+        "cmake_minimum_required(VERSION 3.16)\nproject(x NONE)\nfile(GLOB FOUND CONFIGURE_DEPENDS in/*)\n"
+        "add_custom_command(OUTPUT all.bin COMMAND cat ${FOUND} > all.bin DEPENDS ${FOUND})\n"
+        "add_custom_target(all.made ALL DEPENDS all.bin)\n",
+    )
+    subprocess.run(["cmake", "-G", "Ninja", "-S", one.root, "-B", one.out], check=True, capture_output=True)
+    one.ours()
+    for name in ("b", "c"):
+        one.write(f"in/{name}", name)
+        one.ours()
+        assert (one.out / "all.bin").read_bytes().endswith(name.encode())
+    (one.root / "in/b").unlink()
+    one.ours()
+    assert (one.out / "all.bin").read_bytes() == b"1c"
+    one.ours()
+    assert one.how == {} or set(one.how) == {"out/CMakeFiles/cmake.verify_globs"}
+    done = subprocess.run([NINJA, "-C", one.out], check=True, capture_output=True, text=True)
+    assert "no work to do" in done.stdout
 
 
 def test_a_lost_log_of_ninjas_and_a_lost_state_of_ours(tree: Callable[..., Tree]) -> None:

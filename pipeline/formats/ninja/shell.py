@@ -255,6 +255,8 @@ def _archive(commands: Sequence[SimpleCommand]) -> CommandReading:
         return CUSTOM._replace(why=words[0] if words else "")
     if "u" in words[0]:  # by the times of files
         return CUSTOM._replace(why=words[0])
+    if long := next((word for word in words if word.startswith("--")), ""):
+        return CUSTOM._replace(why=long)  # one that is thin, or a plugin
     programs = tuple(dict.fromkeys(one.words[0] for one in commands if not _removes(one)))
     return CommandReading(CommandKind.ARCHIVE, main, programs)
 
