@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.fastpath import FileStamp, Snapshot, load, selection_of, stamp_of, state_path, touched
@@ -66,6 +67,8 @@ class HeldState:
         self._moved: dict[int, FileStamp | None] = {}
         """Places that are not what they were -> the stamp with which the same bytes were read there, None where they
         were not."""
+        self._contents: tuple[str, Any] = ("", None)
+        """The fingerprints of the state with this token."""
         self._present: set[int] = set()
         """Absent paths that are there."""
 
@@ -187,6 +190,14 @@ class HeldState:
             else:
                 self._present.discard(number)
 
+    def _fingerprints(self) -> Any:
+        """Those of the state, read once: an editor saves one file after the other."""
+        assert self._snapshot is not None
+        if self._contents[0] != self._snapshot.token:
+            found = touched.contents_of(self._path, self._snapshot.token)
+            self._contents = ("" if found is None else self._snapshot.token, found)
+        return self._contents[1]
+
     def _is_settled(self) -> bool | None:
         """Is everything that moved, and was not read since, what it was? None where that is for the caller to read."""
         assert self._snapshot is not None
@@ -198,8 +209,10 @@ class HeldState:
             return False
         if sum(stamp[1] for stamp in stamps.values() if stamp) > MOST_BYTES:
             return None
-        if unread and not touched.only_touched(self._snapshot, unread, self._path, root=self._root):
-            return False
+        if unread:
+            known = self._fingerprints()
+            if not touched.only_touched(self._snapshot, unread, self._path, root=self._root, fingerprints=known):
+                return False
         # What is written from here on is an event, and makes it unread again. What an entry of a directory leads to may
         # change without one.
         self._moved.update({n: stamp for n, stamp in stamps.items() if os.path.isfile(self._paths[n])})  # noqa: PTH113
