@@ -16,6 +16,7 @@ from functools import partial
 
 from pipeline.effects.end_told import tell_end
 from pipeline.effects.host import ASKED_AT
+from pipeline.effects.spawned import make_group_ahead
 from pipeline.fastpath import before_end, told_look
 from pipeline.fastpath import main as hotplate
 from pipeline.needed_modules import BUILD, load_modules
@@ -29,6 +30,7 @@ def main() -> int:
     os.set_inheritable(handle, False)
     load_modules(BUILD)
     decode_ahead(os.getcwd())  # noqa: PTH109
+    make_group_ahead()
     line = sys.stdin.buffer.readline()
     if not line:
         return 0

@@ -144,16 +144,34 @@ class MountTable:
         self._handle = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._handle, select.POLLPRI)
+        self._mounts = self._read()
 
-    def changed(self) -> bool:
-        """Since the last question (at first: since this was made)?"""
-        return any(events & (select.POLLPRI | select.POLLERR) for _, events in self._poll.poll(0))
+    def changed(self) -> frozenset[bytes]:
+        """Where something was mounted, unmounted or mounted otherwise since the last question (at first: since this
+        was made)."""
+        if not any(events & (select.POLLPRI | select.POLLERR) for _, events in self._poll.poll(0)):
+            return frozenset()
+        before, self._mounts = self._mounts, self._read()
+        return frozenset(point for _, point in before ^ self._mounts)
+
+    def _read(self) -> frozenset[tuple[bytes, bytes]]:
+        """What is mounted, and where: the whole line, and its mount point."""
+        data, at = b"", 0
+        while more := os.pread(self._handle, 1 << 16, at):
+            data, at = data + more, at + len(more)
+        return frozenset((line, _unescaped(line.split(b" ", 5)[4])) for line in data.splitlines())
 
     def close(self) -> None:
         """Idempotent."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+
+
+def _unescaped(name: bytes) -> bytes:
+    """As the kernel writes space, tab, newline and backslash there: in three octal digits."""
+    head, *rest = name.split(b"\\")
+    return head + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest)
 
 
 def slept_s() -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.effects.api import Children, Clock, Completed
 from pipeline.effects.children import LOOK_S, PolledChildren, Served
-from pipeline.effects.spawned import MOST_KEPT, Group, Running, Spawned
+from pipeline.effects.spawned import MOST_KEPT, Group, Running, Spawned, first_group
 
 if TYPE_CHECKING:  # what builds need not load: see `spawned`
     import subprocess
@@ -93,7 +93,7 @@ class SystemProcessRunner:
             # Started under the lock: `cancel` finds each child either not started or in a busy group.
             if self._cancelled:
                 raise KeyboardInterrupt
-            group = self._idle.pop() if self._idle else Group()
+            group = self._idle.pop() if self._idle else first_group()
             self._busy.add(group)
             try:
                 child = Spawned(group, argv, cwd, env)

@@ -268,6 +268,25 @@ class Group:
         self._end()
 
 
+_ahead: list[Group] = []
+
+
+def make_group_ahead() -> None:
+    """Have a group for the first command of this process, which waits for its run; it ends with this process as any.
+    Where none can be made, that command finds out."""
+    with contextlib.suppress(OSError):
+        _ahead.append(Group())
+
+
+def first_group() -> Group:
+    """One that was made ahead, else a new one. Raises OSError."""
+    while _ahead:
+        group = _ahead.pop()
+        if group.alive:
+            return group
+    return Group()
+
+
 class _Watchdog:
     """The leader of a group of its own; it inherits the mask of signals. Raises OSError."""
 

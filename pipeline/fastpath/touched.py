@@ -52,12 +52,16 @@ def is_as_it_was(look: "FirstLook") -> bool:
     return found
 
 
-def only_touched(snapshot: "Snapshot", places: "Sequence[int]", path: str, *, root: str = "") -> bool:
+def only_touched(
+    snapshot: "Snapshot", places: "Sequence[int]", path: str, *, root: str = "", fingerprints: "Any" = None
+) -> bool:
     """Is everything that moved (`places` in the listing) as it was? No if more than MOST files of
-    actions are. `path` is that of the state file. The current directory must be `root`, or `root` be given."""
+    actions are. `path` is that of the state file. The current directory must be `root`, or `root` be given;
+    `fingerprints`: those of `contents_of`, where they were read already."""
     if sum(n < snapshot.used_count for n in places) > MOST:
         return False
-    fingerprints = contents_of(path, snapshot.token)
+    if fingerprints is None:
+        fingerprints = contents_of(path, snapshot.token)
     if fingerprints is None:
         return False
     paths = snapshot.paths_at(places)

@@ -90,9 +90,9 @@ class LoadedCode:
 
     def _is_doubtful(self) -> bool:
         """Did something happen that notifications do not tell?"""
-        assert self._mounts is not None
+        assert self._mounts is not None and self._watch is not None
         before, self._slept_s = self._slept_s, slept_s()
-        return self._mounts.changed() or abs(self._slept_s - before) > SLEPT_S
+        return self._watch.leads_through(self._mounts.changed()) or abs(self._slept_s - before) > SLEPT_S
 
 
 def code_paths() -> set[str]:

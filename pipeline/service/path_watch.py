@@ -3,14 +3,15 @@
 Follows each path as the kernel does, name by name and link by link, and watches every inode on the way. Knows inotify;
 not what the paths are for, or what they led to. Invariants: a path is watched before whoever added it looks at it; an
 event that could concern a path either names it (`take`) or ends the trust in all of them (`Doubt`): a directory on the
-way that was moved, replaced or locked, a full queue, an unmounted file system.
+way that was moved, replaced or locked, a full queue, an unmounted file system. That times or modes of a directory on
+the way were set (copies do that, and installers) is no doubt where it can be passed as before.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from errno import ENOENT, ENOTDIR
 from stat import S_ISDIR, S_ISLNK
 
@@ -46,6 +47,8 @@ class PathWatch:
         self._paths: dict[int, bytes] = {}
         self._directories: dict[bytes, int] = {}
         """Real directory -> its watch."""
+        self._places: dict[int, bytes] = {}
+        """Watch -> its real directory."""
         self._ends: dict[int, dict[bytes, list[int]]] = {}
         """Watch of a directory -> name in it -> the paths that end there."""
         self._ways: dict[int, set[bytes]] = {}
@@ -94,6 +97,15 @@ class PathWatch:
         """What the next `take` returns at least."""
         return self._found
 
+    def leads_through(self, places: Iterable[bytes]) -> bool:
+        """Does one of the paths go through one of these real paths, or end there? Each directory on a way is known."""
+        for place in places:
+            directory, _, name = place.rpartition(b"/")
+            watch = self._directories.get(directory or b"/")
+            if place in self._directories or (watch is not None and name in self._ends[watch]):
+                return True
+        return False
+
     def fileno(self) -> int:
         """Readable when something happened."""
         return self._inotify.fileno()
@@ -117,10 +129,12 @@ class PathWatch:
                 replaced.update(concerned)
             return
         if not name:
-            if mask & (IGNORED | DELETE_SELF | MOVE_SELF | ATTRIB):
+            if mask & (IGNORED | DELETE_SELF | MOVE_SELF) or not _may_pass(self._places[watch]):
                 raise Doubt("a directory was moved, removed or locked")
+            if mask & ATTRIB:
+                found.update(self._inodes.get(watch, ()))
             return
-        if name in ways:
+        if name in ways and (mask & ENTRIES or not _may_pass(posixpath.join(self._places[watch], name))):
             raise Doubt("a directory or link on the way was replaced or locked")
         if mask & ENTRIES:
             found.update(self._inodes.get(watch, ()))
@@ -179,7 +193,10 @@ class PathWatch:
         if status is None:
             return
         if S_ISDIR(status.st_mode):
-            watch = self._enter(path)
+            entered = self._entered(path)
+            if entered is None:
+                return  # it is gone, and the event of that is under way
+            watch = entered
         else:
             self._trust(path, status)
             found = self._watch(path, OF_FILE)
@@ -190,14 +207,21 @@ class PathWatch:
 
     def _enter(self, real: bytes) -> int:
         """The watch of a real directory."""
+        watch = self._entered(real)
+        if watch is None:
+            raise Doubt(f"{os.fsdecode(real)}: vanished meanwhile")
+        return watch
+
+    def _entered(self, real: bytes) -> int | None:
+        """The same; None where there is none (any more)."""
         watch = self._directories.get(real)
         if watch is None:
             watch = self._watch(real, OF_DIRECTORY)
             status = _lstat(real)
             if watch is None or status is None:
-                raise Doubt(f"{os.fsdecode(real)}: vanished meanwhile")
+                return None
             self._trust(real, status)
-            self._directories[real] = watch
+            self._directories[real], self._places[watch] = watch, real
             self._ends.setdefault(watch, {})
             self._ways.setdefault(watch, set())
         return watch
@@ -220,6 +244,11 @@ class PathWatch:
                 raise Doubt(f"{os.fsdecode(path)}: {error.strerror}") from None
         if not self._devices[status.st_dev]:
             raise Doubt(f"{os.fsdecode(path)}: not on a file system of this machine alone")
+
+
+def _may_pass(path: bytes) -> bool:
+    """May this process go through what lies there, be it a directory or a link to one, and list it?"""
+    return os.access(path, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _proper(names: list[bytes]) -> list[bytes]:

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.effects.spawned import make_group_ahead
 from pipeline.run.ahead import decode_ahead
 
 READY, TAKEN = b"r", b"t"
@@ -87,6 +88,7 @@ def own_pages() -> None:
 def wait_as_spare(root: str, link: socket.socket) -> tuple[list[bytes], list[int]] | None:
     """In the child: get ready, and wait for a run: its fields and descriptors, None where there will be none."""
     decode_ahead(root)
+    make_group_ahead()
     own_pages()
     try:
         link.sendall(READY)

@@ -10,7 +10,8 @@ before the next "yes"; nothing is believed for a length of time. What it cannot 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from cache.named_tuple import NamedTuple
 from pipeline.fastpath import FileStamp, Snapshot, load, selection_of, stamp_of, state_path, touched
@@ -24,8 +25,9 @@ MOST_BYTES = 4 << 20
 """Touched files of more than that are read by the caller: whoever asks us waits in one line with all boards."""
 MOST_STATES = 16
 """Projects and profiles that are held; the one that was not asked about for longest goes."""
-AGAIN_S = 10.0
-"""What could not be watched is tried again after that time, each time twice as long."""
+AGAIN_S = 0.5
+"""What could not be watched is tried again after that time, each time twice as long: most often something vanished
+meanwhile."""
 LONGEST_S = 3600.0
 SLEPT_S = 0.01
 """The clocks are read one after the other; no suspend is that short."""
@@ -65,6 +67,8 @@ class HeldState:
         self._moved: dict[int, FileStamp | None] = {}
         """Places that are not what they were -> the stamp with which the same bytes were read there, None where they
         were not."""
+        self._contents: tuple[str, Any] = ("", None)
+        """The fingerprints of the state with this token."""
         self._present: set[int] = set()
         """Absent paths that are there."""
 
@@ -139,6 +143,10 @@ class HeldState:
         """Take what the kernel has. Raises Doubt."""
         self._watch.note()
 
+    def leads_through(self, places: Collection[bytes]) -> bool:
+        """Does a path of this state go through one of these places?"""
+        return self._watch.leads_through(places)
+
     def fileno(self) -> int:
         """Readable when something happened."""
         return self._watch.fileno()
@@ -182,6 +190,14 @@ class HeldState:
             else:
                 self._present.discard(number)
 
+    def _fingerprints(self) -> Any:
+        """Those of the state, read once: an editor saves one file after the other."""
+        assert self._snapshot is not None
+        if self._contents[0] != self._snapshot.token:
+            found = touched.contents_of(self._path, self._snapshot.token)
+            self._contents = ("" if found is None else self._snapshot.token, found)
+        return self._contents[1]
+
     def _is_settled(self) -> bool | None:
         """Is everything that moved, and was not read since, what it was? None where that is for the caller to read."""
         assert self._snapshot is not None
@@ -193,8 +209,10 @@ class HeldState:
             return False
         if sum(stamp[1] for stamp in stamps.values() if stamp) > MOST_BYTES:
             return None
-        if unread and not touched.only_touched(self._snapshot, unread, self._path, root=self._root):
-            return False
+        if unread:
+            known = self._fingerprints()
+            if not touched.only_touched(self._snapshot, unread, self._path, root=self._root, fingerprints=known):
+                return False
         # What is written from here on is an event, and makes it unread again. What an entry of a directory leads to may
         # change without one.
         self._moved.update({n: stamp for n, stamp in stamps.items() if os.path.isfile(self._paths[n])})  # noqa: PTH113
@@ -216,12 +234,16 @@ def _stamp(path: bytes) -> FileStamp | None:
 
 
 class MachineFacts(NamedTuple):
-    """What must not have changed beside the files. `mounts_changed`: since the last question; `slept_s`: how long the
-    machine was suspended in all; `now_s`: for the effort that is made, never for what is believed."""
+    """What must not have changed beside the files. `mounts_changed`: where, since the last question; `slept_s`: how
+    long the machine was suspended in all; `now_s`: for the effort that is made, never for what is believed."""
 
-    mounts_changed: Callable[[], bool]
+    mounts_changed: Callable[[], Collection[bytes]]
     slept_s: Callable[[], float]
     now_s: Callable[[], float]
+
+
+_OLD = -1
+"""The generation of what was looked at before something that notifications do not tell."""
 
 
 class _Place:
@@ -232,7 +254,7 @@ class _Place:
         self.key = key
         self.state: HeldState | None = None
         self.busy = False
-        self.generation = -1
+        self.generation = _OLD
         self.why = "not looked at yet"
         self.next_s = float("-inf")
         self.wait_s = AGAIN_S
@@ -298,9 +320,14 @@ class VerdictBook:
     def _look_around(self) -> None:
         """Did something happen that notifications do not tell?"""
         slept_s = self._machine.slept_s()
-        if self._machine.mounts_changed() or abs(slept_s - self._slept_s) > SLEPT_S:
+        if abs(slept_s - self._slept_s) > SLEPT_S:
             self._generation += 1
         self._slept_s = slept_s
+        mounted = self._machine.mounts_changed()
+        for place in self._places.values() if mounted else ():
+            # Of one that is being looked at it cannot be said.
+            if place.state is None or place.state.leads_through(mounted):
+                place.generation = _OLD
 
     def _place(self, root: str, profile: str) -> _Place:
         """The place, as the one that was asked about last."""

@@ -493,3 +493,20 @@ def test_a_ctrl_c_while_a_watchdog_starts_leaves_none(monkeypatch: pytest.Monkey
     monkeypatch.undo()
     gc.collect()
     assert len(started) == 1 and started[0].has_ended()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_group_that_was_made_ahead_serves_the_first_command(
+    runner: SystemProcessRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """And one whose watchdog died meanwhile serves none."""
+    monkeypatch.setattr(spawned, "_ahead", [])
+    spawned.make_group_ahead()
+    (made,) = spawned._ahead
+    if killed:
+        os.kill(made._watchdog.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, made._watchdog.pid, os.WEXITED | os.WNOWAIT)
+    own = [SH, "-c", "ps -o pgid= -p $$ 2>/dev/null || cut -d' ' -f5 /proc/$$/stat"]
+    found = [int(runner.run(own, cwd=tmp_path, env=PATH, timeout_s=300).stdout) for _ in range(2)]
+    assert found[0] == found[1] and (found[0] == made._watchdog.pid) != killed
+    assert not spawned._ahead

@@ -107,7 +107,7 @@ def test_after_what_notifications_do_not_tell_each_is_looked_at(
     code = Code(tmp_path, watched=True)
     looked = code.loaded.looked
     if what == "mounts":
-        monkeypatch.setattr(MountTable, "changed", lambda _: True)
+        monkeypatch.setattr(MountTable, "changed", lambda _: frozenset([os.fsencode(code.root)]))
     elif what == "sleep":
         monkeypatch.setattr(code_watch, "slept_s", lambda: 1e9)
     else:

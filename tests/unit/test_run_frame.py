@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.client.handoff import is_worth_it, may_write
 from pipeline.client.protocol import FrameReader
-from pipeline.client.run_frame import GROUPS, REFUSED, frame, pack, unpack
+from pipeline.client.run_frame import ENDED, GROUPS, REFUSED, frame, pack, unpack
 from pipeline.client.verdict import QUESTION, asked
 
 words = st.lists(st.binary(max_size=12).map(lambda data: data.replace(b"\0", b"")), max_size=4)
@@ -156,6 +157,43 @@ if sys.platform == "linux":
     def test_nobody_for_ten_minutes_ends_it(idle: IdleRunner) -> None:
         idle.now_s = 600.1
         assert idle.runner._once() is None and idle.runner._over
+
+    # --- the end of a run ---------------------------------------------------------------------
+
+    def test_the_end_is_told_before_the_process_is_gone(idle: IdleRunner) -> None:
+        """And not once more when it is."""
+        runner, link = idle.runner, idle.link
+        link.end, said = os.pipe()
+        link.child = os.fork()
+        if link.child == 0:
+            os.read(idle.starter, 1)  # stays until the test lets it go
+            os._exit(3)
+        link.root = "/project"
+        runner._links[link.connection.fileno()], runner._ends[link.end] = link, link
+        runner._children[link.child] = link
+        os.write(said, b"3")
+        runner._hear_end(link)
+        assert fields(idle.ours.recv(1 << 12)) == [ENDED, b"3"] and runner._reap() == []
+        assert not runner._links and not runner._ends and runner._children
+        os.write(idle.told, b"x")
+        os.waitid(os.P_PID, link.child, os.WEXITED | os.WNOWAIT)
+        assert runner._reap() == ["/project"] and idle.ours.recv(1 << 12) == b""
+        os.close(said)
+
+    def test_one_that_ends_without_a_word_is_told_when_it_is_gone(idle: IdleRunner) -> None:
+        runner, link = idle.runner, idle.link
+        link.end, said = os.pipe()
+        link.child = os.fork()
+        if link.child == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        runner._links[link.connection.fileno()], runner._ends[link.end] = link, link
+        runner._children[link.child] = link
+        os.close(said)
+        runner._hear_end(link)
+        assert link.end == -1 and not runner._ends and runner._links
+        os.waitid(os.P_PID, link.child, os.WEXITED | os.WNOWAIT)
+        runner._reap()
+        assert fields(idle.ours.recv(1 << 12)) == [ENDED, b"-9"] and not runner._links
 
     # --- where the machine has no room for another process ------------------------------------
 

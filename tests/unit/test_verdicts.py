@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from pipeline.effects import inotify as notifications
 from pipeline.effects.inotify import Inotify, InotifyEvent, MountTable
 from pipeline.fastpath import KIND, FileStamp, FirstLook, Snapshot, identity, stamp_of, state_path, touched
 from pipeline.fastpath.state import listing_of
+from pipeline.service import path_watch
 from pipeline.service.path_watch import Doubt, PathWatch
 from pipeline.service.verdicts import (
     MOST_STATES,
@@ -364,6 +366,27 @@ def mounted_over(directory: str) -> None:
     assert project.both() == TEXT
     mount_over(project, random.Random(1))
     assert project.both() == TEXT
+    beside = project.root / "be side"  # a space is written in another way in the table of mounts
+    beside.mkdir()
+    for command in (["mount", "-t", "tmpfs", "none"], ["umount"]):
+        subprocess.run([*command, beside], check=True)
+        assert project.ask().text == TEXT, "what is mounted elsewhere is no doubt"
+    beside.rmdir()
+    (project.root / "src").rename(beside)
+    beside.rename(project.root / "src")
+    assert project.both() == TEXT
+    for place in (project.root / "src/f1", project.root.parent):
+        before = project.root.parent / "before"
+        before.write_text("another")
+        subprocess.run(["mount", "--bind", before if place.is_file() else "/mnt", place], check=True)
+        doubt = project.ask()
+        assert doubt.text is None and "mounts changed" in doubt.why
+        subprocess.run(["umount", place], check=True)
+        assert project.both() == TEXT
+
+
+def test_mount_points_are_read_as_they_are_called() -> None:
+    assert notifications._unescaped(rb"/a\040b\011\134c") == b"/a b\t\\c"
 
 
 # --- what notifications do not tell -----------------------------------------------------------
@@ -434,6 +457,60 @@ def test_the_limit_of_watches_is_a_doubt_that_is_not_repeated_each_time(
         assert once and stated.ask().text is None and "No space left" in stated.ask().why
         assert len(tried) == once
     stated.now_s += 60
+    assert stated.settled().text == TEXT
+
+
+def test_what_vanished_while_it_looked_is_tried_again_soon(
+    stated: StatedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever builds and asks does not wait for what was over long ago."""
+    gone = os.fsencode(stated.root / "src")
+    real = Inotify.add
+
+    def vanished(self: Inotify, path: bytes, mask: int) -> int:
+        if path == gone:
+            raise OSError(errno.ENOENT, "No such file or directory", os.fsdecode(path))
+        return real(self, path, mask)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Inotify, "add", vanished)
+        assert stated.ask().text is None and "vanished meanwhile" in stated.ask().why
+    stated.now_s += 1.0
+    stated.ask()
+    assert stated.ask().text == TEXT
+
+
+@pytest.mark.parametrize("which", ["project", "project/src", "project/src/deep", "elsewhere/linked"])
+def test_times_and_modes_of_directories_on_the_way_are_no_doubt(
+    stated: StatedProject, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """As copies and installers set them."""
+    assert stated.settled().text == TEXT
+    place = stated.root.parent / which
+    with monkeypatch.context() as patch:
+        patch.setattr(Inotify, "add", lambda *_: pytest.fail("all is watched anew"))
+        for mode in (0o755, 0o700, 0o711):
+            os.utime(place)
+            place.chmod(mode)
+            assert stated.ask().text == stated.on_disk() == TEXT
+        (place / ("f0" if which != "elsewhere/linked" else "x.h")).write_text("other")
+        assert stated.ask().text == (stated.on_disk() if which != "project" else TEXT)
+
+
+def test_a_directory_on_the_way_that_is_locked_is_a_doubt(
+    stated: StatedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stated.settled().text == TEXT
+    place = stated.root / "src"
+    if os.geteuid() == 0:  # whom no mode locks out
+        monkeypatch.setattr(path_watch, "_may_pass", lambda path: not path.endswith(b"/src"))
+    place.chmod(0)
+    try:
+        found = stated.ask()
+        assert found.text is None and "locked" in found.why
+    finally:
+        place.chmod(0o755)
+        monkeypatch.undo()
     assert stated.settled().text == TEXT
 
 
