@@ -30,9 +30,33 @@ AFTER_LINK = (
 )
 """What the same run comes to once there is another ELF file: loaded while the linker runs."""
 
+OF_IMAGES = (
+    "base64",
+    "contextvars",
+    "hashlib",
+    "locale",
+    "shlex",
+    "string",
+    "traceback",
+    "tempfile",
+    "configparser",
+    "pathlib",
+    "click.shell_completion",
+    "rich.progress_bar",
+    "rich.console",
+    "rich_click",
+    "serial.tools.list_ports",
+    "intelhex",
+)
+"""What esptool, which makes images, imports of others: three quarters of what its import takes."""
+
+IMAGES = ("esptool.cmds",)
+"""And itself, for a process that is at the place and in the environment of its run: it reads a file that these name."""
+
 BUILD = (
     *EDITED,
     *AFTER_LINK,
+    *OF_IMAGES,
     "pipeline.hotplate",
     "pipeline.tasks",
     "pipeline.cli.cache_tasks",
@@ -79,7 +103,7 @@ DEPLOY = (
     "virtualboard.stub",
 )
 """A deploy too: loaded by the service's runner. Without what does something when it is imported, which would be done
-in another place and environment than the run's: esptool reads its configuration file."""
+in another place and environment than the run's, as `IMAGES`."""
 
 
 def load_modules(names: "tuple[str, ...]") -> None:

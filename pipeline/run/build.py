@@ -7,7 +7,7 @@ Invariant: making one starts and writes nothing; toolchain and engines are made 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,7 +259,7 @@ class Build:
         self._size = None
         self.fastpath.withdraw()
         self._refresh_database()
-        meanwhile = self._while_it_links if stage is Stage.LINK and not self.config.is_ninja else lambda: None
+        meanwhile = self._while_it_links() if stage is Stage.LINK and not self.config.is_ninja else None
         result = engine.run(stage, self._screen.progress, lambda spans: self._performed(stage, spans), meanwhile)
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
@@ -275,11 +275,19 @@ class Build:
             return make_images(self, StageWork(tuple(result.notes), dict(result.counts)))
         return StageWork(tuple(result.notes), dict(result.counts), failure)
 
-    def _while_it_links(self) -> None:
-        """There is nothing else to do."""
+    def _while_it_links(self) -> Iterator[None]:
+        """There is nothing else to do: load what follows. What makes images is loaded in steps, of which those are left
+        out that the end of the linker comes before: with the same ELF file as before, none is made."""
+        from pipeline.needed_modules import AFTER_LINK, IMAGES, OF_IMAGES, load_modules
+
         if self.engines.only_partial:
             self.fastpath.expect_products()
-        _load_what_follows_a_link()
+        load_modules(AFTER_LINK)
+        yield
+        if any(action.builtin.startswith("elf2image@") for action in self.engines.concerned):
+            for name in (*OF_IMAGES, *IMAGES):
+                load_modules((name,))
+                yield
 
     def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
         """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
@@ -397,13 +405,6 @@ def load_builds(options: Options, root: Path | None = None) -> list[Build] | Fai
     """The builds that the selected devices need, one for each of their profiles; else as `load_build`."""
     project = load_project(options, root)
     return project if isinstance(project, Failure) else [Build(variant) for variant in project.variants]
-
-
-def _load_what_follows_a_link() -> None:
-    """While the linker runs there is nothing else to do."""
-    from pipeline.needed_modules import AFTER_LINK, load_modules
-
-    load_modules(AFTER_LINK)
 
 
 def load_build(options: Options, root: Path | None = None) -> Build | Failure:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import pytest
 
 from cache.stamps import next_tick
-from pipeline.needed_modules import AFTER_LINK, BUILD, DEPLOY, EDITED
+from pipeline.needed_modules import AFTER_LINK, BUILD, DEPLOY, EDITED, IMAGES
 from tests.e2e.space import ROOT, TIMEOUT_S, Space, environment
 
 CHILD = """
@@ -110,7 +110,7 @@ def warm(host_space: Space) -> Space:
     return host_space
 
 
-@pytest.mark.parametrize("name", sorted({*BUILD, *DEPLOY}))
+@pytest.mark.parametrize("name", sorted({*BUILD, *DEPLOY, *IMAGES}))
 def test_a_listed_module_exists(name: str) -> None:
     assert importlib.util.find_spec(name) is not None
 
@@ -126,6 +126,19 @@ def loaded_by(names: tuple[str, ...]) -> frozenset[str]:
     script = f"import sys; from pipeline.needed_modules import load_modules; load_modules({names}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     return ours(done.stdout.split())
+
+
+def test_what_makes_images_needs_little_beside_what_is_loaded_ahead() -> None:
+    """Nothing but esptool's own modules; and none of these is loaded where no run is yet, since they read a file that
+    the place and the environment name."""
+    script = (
+        "import sys; from pipeline.needed_modules import IMAGES, OF_IMAGES, load_modules; load_modules(OF_IMAGES); "
+        "before = set(sys.modules); load_modules(IMAGES); print(*before, '|', *sys.modules.keys() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, after = ({name.partition(".")[0] for name in part.split()} for part in done.stdout.split("|"))
+    assert {"rich_click", "serial"} <= before and before.isdisjoint(after)
+    assert after == {"esptool", "esp_pylib"}
 
 
 def test_an_edit_needs_what_is_loaded_while_something_else_takes_its_time(warm: Space) -> None:
