@@ -36,7 +36,7 @@ WORK = """int work_{number}_{n}(int x) {{
 """
 HEAD = """\
 rule cc
-  command = {cc} cc -O1 -g -I{root}/include -MD -MT $out -MF $out.d -c $in -o $out
+  command = {cc} -O1 -g -I{root}/include -MD -MT $out -MF $out.d -c $in -o $out
   depfile = $out.d
   deps = gcc
 rule ar
@@ -59,6 +59,8 @@ class NinjaTrees(GeneratedBench):
 
     def __init__(self, directory: Path, units: int, *, real: bool) -> None:
         super().__init__(directory, units, real=real)
+        # Not through the program that hands it on: what a compiler is has to be found out, too.
+        self.compiler = (shutil.which("cc") if real else None) or f"{self.zig} cc"
         self.cache = directory / "cache"
         self.theirs = directory / "theirs"
         for tree in (self.root, self.theirs):
@@ -74,7 +76,7 @@ class NinjaTrees(GeneratedBench):
         (tree / "out").mkdir(exist_ok=True)
         if not (tree / "out/include").exists():  # the compiler that costs nothing names headers from where it runs
             (tree / "out/include").symlink_to("../include")
-        lines = [HEAD.format(cc=f"{launcher} {self.zig}".strip(), root=tree)]
+        lines = [HEAD.format(cc=f"{launcher} {self.compiler}".strip(), root=tree)]
         names = generated_project.source_names(self.units)
         archives = []
         for first in range(0, self.units, PER_ARCHIVE):
