@@ -208,6 +208,16 @@ def machine_facts() -> dict[str, str]:
     }
 
 
+def parallel_jobs(cores: int | None = None) -> int:
+    """How many commands a build has under way: as ninja by itself (`GuessParallelism` of its ninja.cc), two more than
+    the cores that this process may use. While one has ended and the next is not started, a core has another one's work
+    to do."""
+    if cores is None:
+        allowed = getattr(os, "sched_getaffinity", None)
+        cores = len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+    return {0: 2, 1: 2, 2: 3}.get(cores, cores + 2)
+
+
 def load_average() -> float | None:
     """Processes that wanted to run in the last minute, on average; None where the system does not count them."""
     try:

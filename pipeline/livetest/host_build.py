@@ -17,6 +17,7 @@ from typing import Any
 
 from cache.durable import FileLock, read_file, write_atomic
 from cache.named_tuple import NamedTuple
+from pipeline.effects.host import parallel_jobs
 from pipeline.engine.engine import Engine
 from pipeline.engine.results import RunResult
 from pipeline.engine.workspace import BuildSteps, Directories, Host
@@ -65,7 +66,7 @@ class MachineBuild:
         directories = Directories(it.root, self.state_dir, it.cache_dir, it.config.cache.max_bytes)
         run_env = {"PATH": os.environ.get("PATH", os.defpath), **made.tools.run_env}
         steps = BuildSteps(made.actions, {tool.name: tool for tool in made.tools.tools}, {}, run_env)
-        return Engine(directories, steps, Host(self._build.runner, self._build.clock, os.cpu_count() or 1))
+        return Engine(directories, steps, Host(self._build.runner, self._build.clock, parallel_jobs()))
 
     # --- building ---------------------------------------------------------------------------------
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.effects.clock import SystemClock
+from pipeline.effects.host import parallel_jobs
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import each_used_file, looked_at, read_of, shadow_directories
@@ -124,7 +124,7 @@ class Engines:
         it = self._project
         self._runner.starts_with(Starter(self._runner, len(steps.actions)))
         directories = Directories(it.root, it.engine_dir, it.cache_dir, it.config.cache.max_bytes)
-        host = Host(self._runner, self._clock, os.cpu_count() or 1, self._remote)
+        host = Host(self._runner, self._clock, parallel_jobs(), self._remote)
         if it.config.execution.remote and not it.config.is_ninja:
             far_jobs = it.config.execution.jobs
             host = host._replace(far_jobs=far_jobs, far=lambda: self._far(steps.tools))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import events
+from pipeline.effects import host
 from pipeline.effects.host import Revision
 from pipeline.measure.bench import generated_project
 from pipeline.model import EventKind, Failure, FailureCategory, Stage
@@ -73,3 +74,16 @@ def test_a_device_stage_alone_names_the_one_that_must_come_before_it(tmp_path: P
     assert before in failure.message and "--single" in failure.hint
     assert not run.nothing_to_write(device.name) and not run.confirm(device.name)
     run.close()
+
+
+@pytest.mark.parametrize(("cores", "jobs"), [(0, 2), (1, 2), (2, 3), (3, 5), (4, 6), (64, 66)])
+def test_as_many_commands_as_ninja(cores: int, jobs: int) -> None:
+    assert host.parallel_jobs(cores) == jobs
+
+
+def test_only_the_cores_that_may_be_used_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3}, raising=False)
+    assert host.parallel_jobs() == 2
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert host.parallel_jobs() == 2

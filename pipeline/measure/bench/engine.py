@@ -159,9 +159,6 @@ HOTPLATE = (
     "compile",
     "link",
 )
-AS_MANY = ("-j", str(os.cpu_count() or 1))
-"""ninja starts two more commands than there are cores, unless told, and we as many: with more of them at once compilers
-take some hundredths more CPU, which is nobody's merit."""
 OURS, NINJAS = ("build", ".deploy", "reports"), ("ninja", ".ninja_log", ".ninja_deps")
 """What a build leaves: without these it is one from nothing."""
 IN_PYTHON = {"HOTPLATE_NATIVE": "0"}
@@ -203,7 +200,7 @@ class _Cases:
     def __init__(self, recorder: Recorder, bench: GeneratedBench, ninja: str) -> None:
         self._recorder = recorder
         self._bench = bench
-        self._ninja = (ninja, *AS_MANY)
+        self._ninja = (ninja,)
 
     def all(self, runs: int) -> None:
         """What depends on the number of units, with a compiler that costs nothing."""

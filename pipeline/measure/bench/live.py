@@ -26,7 +26,7 @@ from pipeline.engine.execution import placed_command
 from pipeline.fastpath import quick_build
 from pipeline.measure.bench import live_ports
 from pipeline.measure.bench.deploys import DeployBench
-from pipeline.measure.bench.engine import AS_MANY, DOIT, LARGE, GeneratedBench
+from pipeline.measure.bench.engine import DOIT, LARGE, GeneratedBench
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import BenchTarget, at_most, measured, ratio_at_most
 from pipeline.measure.bench.watch import watched
@@ -278,7 +278,7 @@ def _large(recorder: Recorder, bench: LiveBench, runs: int) -> None:
         bench = bench.at(Path(runtime))
         env = {**project.env, "XDG_RUNTIME_DIR": runtime}
         running.enter_context(background([sys.executable, "-m", "doit", "serve"], project.root, env))
-        build = (ninja, *AS_MANY)
+        build = (ninja,)
         theirs.run(*build)
         for _ in range(3):
             project.run(*DOIT, env={**project.env, **ALONE})

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.measure.bench import generated_project
-from pipeline.measure.bench.engine import AS_MANY, DOIT, FEW_RUNS, HOTPLATE, LARGE, MIDDLE, GeneratedBench, Times
+from pipeline.measure.bench.engine import DOIT, FEW_RUNS, HOTPLATE, LARGE, MIDDLE, GeneratedBench, Times
 from pipeline.measure.bench.suite import CannotRun, Recorder
 from pipeline.measure.bench.table import BenchTarget, measured, ratio_at_most
 from pipeline.measure.child import Spent
@@ -144,7 +144,7 @@ class _NinjaCases:
     def __init__(self, recorder: Recorder, trees: NinjaTrees, ninja: str) -> None:
         self._recorder, self._trees = recorder, trees
         self._ours, self._theirs = trees.root, trees.theirs
-        self._ninja = (ninja, *AS_MANY, "-C", "out")
+        self._ninja = (ninja, "-C", "out")
 
     def all(self, runs: int) -> None:
         trees, ours, theirs = self._trees, self._ours, self._theirs
