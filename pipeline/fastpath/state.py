@@ -400,6 +400,9 @@ class FastPathState:
             b"" if path in unread else content
             for path, content in zip(rest, self._contents_of(rest, others, watched), strict=True)
         ]
+        with contextlib.suppress(OSError):
+            statefile.save(self._contents_path, touched.KIND, (token, contents))
+        del contents  # each of these is megabytes of a large project, so one is written before the next is made
         environment = tuple((name, os.environ.get(name)) for name in (*ENVIRONMENT, *watched.variables))
         try:
             numbers.extend(itertools.chain.from_iterable(others[path] for path in rest))
@@ -413,7 +416,6 @@ class FastPathState:
         snapshot = Snapshot(who, {}, environment, tuple(absent), loop, facts, token, count, count + len(rest), listing)
         with contextlib.suppress(OSError):
             statefile.save(self._usage_path, USAGE_KIND, (token, usage(keys)))
-            statefile.save(self._contents_path, touched.KIND, (token, contents))
         return self._write(snapshot)
 
     def patch(
