@@ -18,7 +18,7 @@ import stat
 import struct
 import time
 from _thread import allocate_lock  # `threading` is not needed for it, nor loaded by a warm answer
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Protocol
 
 from cache.digest import MAX_BLOB_BYTES, Digest, Fingerprint, fingerprint_bytes
@@ -320,9 +320,12 @@ class StampTable:
         self._put(path, entry.as_settled())
         return True
 
-    def keep_only(self, paths: Iterable[str]) -> None:
-        """Forget every other path."""
-        for path in self._rows.keys() - paths:
+    def keep_only(self, *kept: Container[str]) -> None:
+        """Forget every path that is in none of these."""
+        gone = list(self._rows)
+        for some in kept:
+            gone = [path for path in gone if path not in some]
+        for path in gone:
             self._drop(path)
 
     def _drop(self, path: str) -> None:

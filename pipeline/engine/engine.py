@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pipeline.effects.memory import give_back
+from pipeline.effects.memory import give_back, give_large_back_at_once
 from pipeline.engine.build_log import Record
 from pipeline.engine.results import ActionFailure, ActionSpan, RunResult, ScanResult
 from pipeline.engine.saved_state import STATE_KIND, STATE_NAME, Saved
@@ -135,6 +135,8 @@ class Engine:
         now and was never built: that comes first, and counts here."""
         from pipeline.engine.scheduler import run_stage
 
+        if len(self.graph.order) > _LARGE:
+            give_large_back_at_once()
         stages = [stage]
         if self._has_more_to_compile(stage):
             stages.insert(0, Stage.COMPILE)
@@ -158,8 +160,7 @@ class Engine:
             self.table.settle()
             self.workspace.end()
             self.workspace.forget_undeclared()
-            if len(self.graph.order) > _LARGE:
-                give_back()
+            self.give_back()
             self.save()
 
     def _has_more_to_compile(self, stage: Stage) -> bool:
@@ -185,6 +186,11 @@ class Engine:
             if self._look.cause(action) is not None or not doubtful.isdisjoint(self.graph.needs[index]):
                 doubtful.add(index)
         return [action for index, action in mine if action.is_users and index in doubtful]
+
+    def give_back(self) -> None:
+        """What is written next takes room: let go of what a large run has freed."""
+        if len(self.graph.order) > _LARGE:
+            give_back()
 
     def save(self) -> None:
         """Write the state if it changed."""

@@ -30,7 +30,7 @@ def each_used_file(workspace: Workspace) -> Iterator[tuple[str, str] | None]:
             return
         # As it is declared: with the strings of the actions, which are there already.
         inputs, outputs = files
-        yield from zip(action.inputs, [sha256 for _, sha256 in inputs], strict=True)
+        yield from zip(action.inputs, (sha256 for _, sha256 in inputs), strict=True)
         yield from zip(action.outputs, [sha256 for _, sha256, _ in outputs], strict=True)
         # Most actions share what they discovered with others (see `build_log`), and only that.
         if id(discovered) not in seen:

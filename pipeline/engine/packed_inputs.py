@@ -64,7 +64,7 @@ class PackedInputs(Sequence[tuple[str, str]]):
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         text = self.contents
-        return zip(self.paths, [text[at : at + _DIGITS] for at in range(0, len(text), _DIGITS)], strict=True)
+        return zip(self.paths, (text[at : at + _DIGITS] for at in range(0, len(text), _DIGITS)), strict=True)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PackedInputs):

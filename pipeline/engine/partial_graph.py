@@ -17,16 +17,15 @@ make again. What cannot be told cheaply is None: then the whole graph is looked 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from array import array
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from cache.ahead import values
 from cache.named_tuple import NamedTuple
 from pipeline.engine.build_log import BuildRecords, Record, record_name
 from pipeline.engine.workspace import SkippedActions, Workspace
 from pipeline.model import Action, Stage, Statement, Tool
-
-_T = TypeVar("_T")
 
 MANY = 64
 """Where more actions use one file, that does not narrow them down: when it moves, or when more files than this did, the
@@ -46,42 +45,92 @@ class PartialGraph(NamedTuple):
 
 
 def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
-    """The index of a project whose actions are all up to date; `paths` (of keys): the files that actions use."""
+    """The index of a project whose actions are all up to date; `paths` (of keys): the files that actions use. Encoded
+    piece by piece, since all of it as values would be the most that a large run ever holds."""
     order, records = workspace.graph.order, workspace.records
-    # One user or two have nearly all of a hundred thousand files: tuples, of which equal ones are soon one.
-    users: dict[str, tuple[int, ...]] = {}
+    places = {path: n for n, path in enumerate(paths)}
+    users, after = _Users(), _Users()
     sets: dict[int, tuple[tuple[tuple[str, str], ...], list[int]]] = {}
-    after: dict[int, tuple[int, ...]] = {}
     for place, action in enumerate(order):
-        alone = (place,)
-        for path in dict.fromkeys((*action.inputs, *action.outputs)):
-            _use(users, path, alone)
+        for path in (*action.inputs, *action.outputs):
+            users.add(places.setdefault(path, len(places)), place)
         observed = records.discovered(record_name(action))
         sets.setdefault(id(observed), (observed, []))[1].append(place)
         for need in workspace.graph.needs[place]:
-            _use(after, need, alone)
+            after.add(need, place)
     for observed, found in sets.values():
         for path, _ in observed:
-            _use(users, path, tuple(found[: MANY + 1]))
-    places = {path: n for n, path in enumerate(paths)}
-    rows, totals = [], dict.fromkeys(map(str, Stage), 0)
-    for place, action in enumerate(order):
-        totals[action.stage] += 1
-        followers = {*after.get(place, ())}.union(*(users[path] for path in action.outputs)) - {place}
-        makes = tuple([places.get(path, -1) for path in action.outputs])
-        what = (record_name(action), str(action.stage), action.cacheable, action.count_as)
-        statement = b"" if action.statement is None else marshal.dumps(tuple(action.statement))
-        rows.append(marshal.dumps((*what, makes, _few(followers), statement)))
-    del after
-    # What stage link reads and nobody makes (the partition table) may decide which actions there are.
-    late = {path for action in order if action.stage is Stage.LINK for path in _read_by(records, action)}
-    late -= workspace.graph.producer.keys()
-    by_path = [_few(users[path]) if path in users and path not in late else None for path in paths]
-    del users, places
+            n = places.setdefault(path, len(places))
+            for place in found[: MANY + 1]:
+                users.add(n, place)
     tools = [tuple(tool) for tool in workspace.steps.tools.values()]
     # Statements get all of the environment of their time, which may hold what belongs into no file.
     env = {} if workspace.steps.has_statements else dict(workspace.steps.run_env)
-    return marshal.dumps((workspace.input_count, totals, tools, env, rows, by_path))
+    totals = dict.fromkeys(map(str, Stage), 0)
+    for action in order:
+        totals[action.stage] += 1
+    index = bytearray(b"(" + _int32(6))
+    for value in (workspace.input_count, totals, tools, env):
+        index += marshal.dumps(value, _NO_REFERENCES)
+    index += b"[" + _int32(len(order))
+    for place, action in enumerate(order):
+        made = [places[path] for path in action.outputs]
+        followers = set(after.of(place)).union(*map(users.of, made)) - {place}
+        makes = tuple([n if n < len(paths) else -1 for n in made])
+        what = (record_name(action), str(action.stage), action.cacheable, action.count_as)
+        statement = b"" if action.statement is None else marshal.dumps(tuple(action.statement))
+        index += marshal.dumps(marshal.dumps((*what, makes, _few(followers), statement)), _NO_REFERENCES)
+    # What stage link reads and nobody makes (the partition table) may decide which actions there are.
+    late = {path for action in order if action.stage is Stage.LINK for path in _read_by(records, action)}
+    deciding = {places[path] for path in late if path not in workspace.graph.producer}
+    del places, after, sets, late
+    index += b"[" + _int32(len(paths))
+    for n in range(len(paths)):
+        index += _encoded(None if n in deciding else _few(users.of(n)) or None)
+    return bytes(index)
+
+
+_NO_REFERENCES = 2
+"""The format of marshal whose pieces can stand anywhere."""
+
+
+def _int32(number: int) -> bytes:
+    return number.to_bytes(4, "little")
+
+
+def _encoded(places: tuple[int, ...] | None) -> bytes:
+    data = marshal.dumps(places, _NO_REFERENCES)
+    return data if places is None else b")" + data[1:2] + data[5:]  # as format 4 has it: one byte says how many
+
+
+class _Users:
+    """number -> the places of the rows that use it: one or two, of nearly all of a hundred thousand numbers."""
+
+    def __init__(self) -> None:
+        self._first, self._second = array("i"), array("i")
+        self._more: dict[int, set[int]] = {}
+
+    def add(self, number: int, place: int) -> None:
+        first, second = self._first, self._second
+        if number >= len(first):
+            new = array("i", [-1]) * (number + 1 - len(first))
+            first.extend(new)
+            second.extend(new)
+        if first[number] < 0:
+            first[number] = place
+        elif second[number] < 0:
+            second[number] = place
+        else:
+            more = self._more.setdefault(number, set())
+            if len(more) <= MANY:
+                more.add(place)
+
+    def of(self, number: int) -> Collection[int]:
+        """More than `MANY` where there are more: not all of these."""
+        if number >= len(self._first):
+            return ()
+        found = {self._first[number], self._second[number]} - {-1}
+        return found.union(self._more[number]) if number in self._more else found
 
 
 def _read_by(records: BuildRecords, action: Action) -> Iterator[str]:
@@ -89,20 +138,8 @@ def _read_by(records: BuildRecords, action: Action) -> Iterator[str]:
     yield from (path for path, _ in records.discovered(record_name(action)))
 
 
-def _use(users: dict[_T, tuple[int, ...]], what: _T, more: tuple[int, ...]) -> None:
-    """It has these users, too; more than `MANY` are not counted."""
-    known = users.get(what)
-    if known is None:
-        users[what] = more
-    elif len(known) <= MANY:
-        users[what] = known + more
-
-
-def _few(places: Iterable[int]) -> tuple[int, ...] | None:
-    found = tuple(sorted(set(places)))
-    if found == places:
-        found = places
-    return found if len(found) <= MANY else None
+def _few(places: Collection[int]) -> tuple[int, ...] | None:
+    return tuple(sorted(places)) if len(places) <= MANY else None
 
 
 def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords) -> PartialGraph | None:

@@ -107,7 +107,7 @@ def put_back_by(
 def _wanted(look: FirstLook, stages: Sequence[str]) -> list[GoneOf]:
     """The actions of these stages of which something is gone. Raises LeftToARun where anything else moved."""
     saved, _ = statefile.load(Path(look.root, look.path).with_suffix(".usage"), USAGE_KIND)
-    if saved is None or saved[0] != look.snapshot.token:
+    if saved is None or saved[0] != look.snapshot.since:
         raise LeftToARun
     moved, wanted = set(look.places), []
     for name, stage, cacheable, _, makes, _, statement in map(marshal.loads, marshal.loads(saved[1])[4]):

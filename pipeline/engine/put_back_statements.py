@@ -42,7 +42,7 @@ def _wanted(look: FirstLook, stages: Sequence[str]) -> list[GoneOf]:
     """The statements of which something is gone, in the order in which they are made, and without a stage all others.
     Raises LeftToARun."""
     saved, _ = statefile.load(Path(look.root, look.path).with_suffix(".usage"), USAGE_KIND)
-    if saved is None or saved[0] != look.snapshot.token:
+    if saved is None or saved[0] != look.snapshot.since:
         raise LeftToARun
     _, _, _, _, rows, users = marshal.loads(saved[1])
     moved = {place for place in look.places if place < look.snapshot.used_count}

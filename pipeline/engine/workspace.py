@@ -265,8 +265,11 @@ class Workspace:
 
     def sources(self) -> list[str]:
         """Every file that is read and that no action makes: declared ones, then those that compilers reported."""
-        if self._sources is not None:
-            return self._sources
+        if self._sources is None:
+            self._sources = list(self._found_sources())
+        return self._sources
+
+    def _found_sources(self) -> dict[str, None]:
         producer, believed = self.graph.producer, self.believed
         found: dict[str, None] = {}
         for action in self.graph.order:
@@ -279,8 +282,7 @@ class Workspace:
         sets = [self.records.discovered(record_name(action)) for action in self.graph.order]
         for observed in {id(observed): observed for observed in sets}.values():
             found.update(dict.fromkeys(path for path, _ in observed if path not in producer))
-        self._sources = list(found)
-        return self._sources
+        return found
 
     def forget_sources(self) -> None:
         """A compiler may have reported others."""
@@ -408,15 +410,24 @@ class Workspace:
         profiles keep theirs, so that switching back finds them. Does nothing when only some actions are known."""
         if self.skipped is not None:
             return
-        declared = {record_name(action) for action in self.graph.order}
-        profiles = tuple(f"{profile}:" for profile in {action.profile for action in self.graph.order})
-        for name in [name for name in self.records.names() if name not in declared and name.startswith(profiles)]:
-            self.records.drop(name)
-        self.forget_sources()
-        used = {*self.sources(), *self.graph.producer}
-        for name in self.records.names() - declared:
+        used = set[str]()
+        for name in self._undeclared():
             record = self.records.get(name)
             if record is not None:
                 used.update(path for path, _ in (*record.inputs, *record.discovered))
                 used.update(path for path, _, _ in record.outputs)
-        self.table.keep_only(used)
+        self.forget_sources()
+        # One after the other: all of them in one set are megabytes.
+        self.table.keep_only(self.graph.producer, self._found_sources(), used)
+
+    def _undeclared(self) -> Collection[str]:
+        """The records of other profiles; those of these that no action has are dropped."""
+        names, order = self.records.names(), self.graph.order
+        if sum(self.records.has(record_name(action)) for action in order) == len(names):
+            return ()  # as nearly always
+        profiles = tuple(f"{profile}:" for profile in {action.profile for action in order})
+        others = names - {record_name(action) for action in order}
+        for name in [name for name in others if name.startswith(profiles)]:
+            self.records.drop(name)
+            others.discard(name)
+        return others

@@ -46,10 +46,14 @@ The value is a tuple: the fields of a `Snapshot`, in the order of its constructo
 Files are grouped by directory because a name is found faster from its own directory than through five others.
 """
 DIRECTORY = ".deploy/fastpath.v1"
-USAGE_KIND = "usage index 2"
-"""Of the file beside the state that `engine/partial_graph.py` fills; the value is (token, usage index)."""
+USAGE_KIND = "usage index 3"
+"""Of the file beside the state that `engine/partial_graph.py` fills; the value is (`Snapshot.since`, usage index), so
+that a state in which only stamps are others keeps it. History: "usage index 2" was of one state alone."""
 MANY = 64
 """Files of actions: with more moved it is worth the time to record the stamps of those that were only touched."""
+CONTENTS = "contents"
+"""The fact that says which file of contents (see `touched.KIND`) is this state's, by its token, and what is another by
+now: (token, place -> fingerprint). Without it that file has the state's own token, and nothing is another."""
 PUT_BACK = "put back"
 """The fact that says what `engine/put_back.py` needs to know."""
 FileStamp = tuple[int, int, int]
@@ -125,6 +129,13 @@ class Snapshot:
             self.count,
             self.listing,
         )
+
+    @property
+    def since(self) -> str:
+        """The token of the state of the run that looked at all actions: those after it have the same files, of which
+        only stamps are others."""
+        found: str = self.facts.get("since", self.token)
+        return found
 
     def groups(self) -> "Iterator[list[bytes]]":
         """Directories, each with its names."""

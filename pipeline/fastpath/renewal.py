@@ -51,7 +51,7 @@ def read_again(snapshot: Snapshot, places: "Sequence[int]", path: str, began: Mo
     """`snapshot` with the stamps that the paths at `places` have now, None if one of them is not what it was. One that
     could have changed since `began`, which is not later than now, without moving its stamp keeps the one that it had.
     `path` is that of the state file. The current directory must be the root."""
-    fingerprints = contents_of(path, snapshot.token)
+    fingerprints = contents_of(path, snapshot)
     if fingerprints is None or not all(fingerprints[n] for n in places):
         return None
     clock, numbers, is_posix = file_clock(), array("Q", snapshot.numbers()), os.name == "posix"

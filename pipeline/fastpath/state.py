@@ -25,8 +25,9 @@ from cache import statefile
 from cache.ahead import values
 from cache.fileclock import filesystem_now_ns
 from cache.stamps import StampTable
-from cache.statebytes import encode
+from cache.statebytes import encoded_parts
 from pipeline.fastpath import (
+    CONTENTS,
     DIRECTORY,
     KIND,
     STAMP_BYTES,
@@ -60,6 +61,12 @@ FORMER_DIRECTORIES = (".deploy/gate.v1",)
 """Where earlier versions kept what this one never reads. An installation of one of those must not believe it once this
 one has changed things."""
 
+
+_BESIDE = (".usage", touched.SUFFIX)
+"""Files beside the state, which says whose they are."""
+
+_MOST_OTHERS = 64
+"""With more fingerprints that are others than in the file beside the state that is written again."""
 
 FEW = 32
 """Going to a directory costs as much as a few more steps in the paths of so many files."""
@@ -107,7 +114,7 @@ def files_since(root: str) -> tuple[tuple[str, str], ...]:
     with contextlib.suppress(OSError):
         for entry in sorted(os.scandir(f"{root}/{DIRECTORY}"), key=lambda entry: entry.name):
             if entry.name.endswith(".state") and (state := load(entry.path)) is not None:
-                found.append((entry.name, str(state[0].facts.get("since", state[0].token))))
+                found.append((entry.name, str(state[0].since)))
     return tuple(found)
 
 
@@ -126,9 +133,11 @@ class FastPathState:
         self._moved: Sequence[int] | None = None
         self._renewed: Snapshot | None = None
         """With the stamps of what was only touched, where there was anything."""
-        self._former: tuple[Snapshot, bytes, Sequence[bytes]] | None = None
-        """The snapshot with its usage index and fingerprints where only files of actions had moved: what they say of
-        everything else holds for the rest of this process."""
+        self._former: Snapshot | None = None
+        """The snapshot where only files of actions had moved: what it says of everything else holds for the rest of
+        this process."""
+        self._contents: Sequence[bytes] | None = None
+        """Its fingerprints, once somebody asked."""
         self._first_look: FirstLook | None = None
         self._expected: dict[tuple[str, ...], str] = {}
         self._getting_ready = threading.Lock()
@@ -158,7 +167,7 @@ class FastPathState:
         beside = [place for place in places if place >= snapshot.used_count]
         if not beside or len(beside) == len(places):
             return places
-        contents = touched.contents_of(str(self._path), snapshot.token)
+        contents = touched.contents_of(str(self._path), snapshot)
         listed = {} if contents is None else _listed_again(snapshot, contents, beside)
         return [place for place in places if place not in listed]
 
@@ -194,7 +203,7 @@ class FastPathState:
     def waited(self) -> None:
         """Another run was under way until now: what was seen before is old."""
         self._forget()
-        self._former = None
+        self._former = self._contents = None
         self._looked = False
 
     def _forget(self) -> None:
@@ -208,7 +217,7 @@ class FastPathState:
     def lasting_facts(self) -> Mapping[str, Any] | None:
         """What was written beside the stamps if at most files of actions moved: the actions are what they were."""
         if self._former is not None:
-            return self._former[0].facts
+            return self._former.facts
         found = self._look()
         return found[0].facts if found is not None and _only_used_files(*found) else None
 
@@ -220,10 +229,9 @@ class FastPathState:
             return None
         snapshot, places = found
         saved, _ = statefile.load(self._usage_path, USAGE_KIND)
-        if saved is None or saved[0] != snapshot.token:
+        if saved is None or saved[0] != snapshot.since:
             return None
-        contents = touched.contents_of(str(self._path), snapshot.token)
-        self._former = (snapshot, saved[1], contents or [b""] * snapshot.count)
+        self._former = snapshot
         self.__dict__.pop("_product_part", None)
         paths = snapshot.paths_at(places)
         return saved[1], {place: os.fsdecode(path).removeprefix("./") for place, path in paths.items()}
@@ -234,32 +242,38 @@ class FastPathState:
         used is the next run's, as any that comes after the first look."""
         if self._former is None:
             return True
-        snapshot, _, contents = self._former
+        snapshot = self._former
         part = values().made(beside_part, snapshot.listing, snapshot.count, snapshot.used_count)
         found = self._look_again(_with_part(snapshot, part), part[1])
         if found is None:
             return True
         beside = [place for place in found if place >= snapshot.used_count]
-        return len(_listed_again(snapshot, contents, beside)) < len(beside)
+        return bool(beside) and len(_listed_again(snapshot, self._contents_before(snapshot), beside)) < len(beside)
+
+    def _contents_before(self, snapshot: Snapshot) -> Sequence[bytes]:
+        """Those of `_former`, which is `snapshot`."""
+        if self._contents is None:
+            self._contents = touched.contents_of(str(self._path), snapshot) or [b""] * snapshot.count
+        return self._contents
 
     def moved_products(self) -> list[str] | None:
         """What has moved by now below build/, of what `usage_index` found as it was (paths relative to the project),
         None when that cannot be told."""
         if self._former is None:
             return None
-        snapshot, part = self._former[0], self._product_part
+        snapshot, part = self._former, self._product_part
         with self._getting_ready:
             ready, self._ready = self._ready, None
             self._is_asked = True
         found = self._look_again(_with_part(snapshot, part), part[1], ready)
         if found is None:
             return None
-        return [os.fsdecode(path).removeprefix("./") for path in self._former[0].paths_at(found).values()]
+        return [os.fsdecode(path).removeprefix("./") for path in self._former.paths_at(found).values()]
 
     @cached_property
     def _product_part(self) -> ListingPart:
         assert self._former is not None
-        return values().made(product_part, self._former[0].listing, self._former[0].count)
+        return values().made(product_part, self._former.listing, self._former.count)
 
     def expect_products(self) -> None:
         """`moved_products` will be asked when what runs now has ended: get ready for that, on any thread, where the
@@ -267,7 +281,7 @@ class FastPathState:
         with self._getting_ready:
             if self._former is None or self._ready is not None or self._is_asked:
                 return
-            part = _with_part(self._former[0], self._product_part)
+            part = _with_part(self._former, self._product_part)
             program = part.helper and native_loop.trusted(part.helper, stamp_of)
             if program:
                 with contextlib.suppress(OSError):
@@ -306,6 +320,8 @@ class FastPathState:
                 os.unlink(path)  # noqa: PTH108 - what it leads to is not ours
                 return
             for entry in os.scandir(path):
+                if directory == DIRECTORY and entry.name.endswith(_BESIDE) and entry.is_file(follow_symlinks=False):
+                    continue  # of the states that name it, and believed with no other
                 if entry.is_dir(follow_symlinks=False):
                     import shutil
 
@@ -384,6 +400,9 @@ class FastPathState:
             b"" if path in unread else content
             for path, content in zip(rest, self._contents_of(rest, others, watched), strict=True)
         ]
+        with contextlib.suppress(OSError):
+            statefile.save(self._contents_path, touched.KIND, (token, contents))
+        del contents  # each of these is megabytes of a large project, so one is written before the next is made
         environment = tuple((name, os.environ.get(name)) for name in (*ENVIRONMENT, *watched.variables))
         try:
             numbers.extend(itertools.chain.from_iterable(others[path] for path in rest))
@@ -395,7 +414,9 @@ class FastPathState:
         facts = {**facts, "since": token}
         loop = helper(count)
         snapshot = Snapshot(who, {}, environment, tuple(absent), loop, facts, token, count, count + len(rest), listing)
-        return self._write(snapshot, usage(keys), contents)
+        with contextlib.suppress(OSError):
+            statefile.save(self._usage_path, USAGE_KIND, (token, usage(keys)))
+        return self._write(snapshot)
 
     def patch(
         self,
@@ -410,8 +431,8 @@ class FastPathState:
         is what `usage_index` found, and the actions use the same files. False as of `record`."""
         if self._former is None:
             return False
-        former, usage, old = self._former
-        numbers, contents = array("Q"), list(old)
+        former = self._former
+        numbers, contents = array("Q"), dict[int, bytes]()
         numbers.frombytes(former.listing[: STAMP_BYTES * former.count])
         for place, (path, sha256) in changed.items():
             entry = table.remembered(path)
@@ -423,10 +444,14 @@ class FastPathState:
                 numbers[3 * place : 3 * place + 3] = array("Q", (moved_ns, stamp.size, stamp.inode))
             except OverflowError:
                 return False
-            contents[place] = b"" if place in made else _fingerprint(table, path)
+            if place not in made:
+                contents[place] = _fingerprint(table, path)
         beside = self._moved_since.difference(changed)
         beside.update(_directories_of(former, [path for path, _ in changed.values()]))
-        for place, listed in _listed_again(former, old, sorted(beside)).items():
+        beside = {place for place in beside if place >= former.used_count}
+        moved_since = _with_other_stamps(former, beside)
+        listed_now = _listed_again(former, self._contents_before(former), moved_since) if moved_since else {}
+        for place, listed in listed_now.items():
             if listed is not None:  # else the next run lists it again
                 numbers[3 * place : 3 * place + 3] = array("Q", listed)
         token = os.urandom(8).hex()
@@ -435,15 +460,22 @@ class FastPathState:
         worth = former.helper if former.used_count >= native_loop.WORTH_FILES else None
         same = worth and native_loop.trusted(worth, stamp_of)
         listing, loop = numbers.tobytes() + names, worth if same else helper(former.used_count)
-        snapshot = _with(former, answers={}, token=token, listing=listing, helper=loop)
-        return self._write(snapshot, usage, contents)
+        kept, others = former.facts.get(CONTENTS, (former.token, {}))
+        others = {**others, **contents}
+        if len(others) > _MOST_OTHERS:
+            fingerprints = list(self._contents_before(former))
+            for place, content in contents.items():
+                fingerprints[place] = content
+            kept, others = token, {}
+            with contextlib.suppress(OSError):
+                statefile.save(self._contents_path, touched.KIND, (kept, fingerprints))
+        facts = {**former.facts, CONTENTS: (kept, others)}
+        return self._write(_with(former, answers={}, token=token, listing=listing, helper=loop, facts=facts))
 
-    def _write(self, snapshot: Snapshot, usage: bytes, contents: Sequence[bytes]) -> bool:
-        """The three files of a state."""
-        self._looked, self._moved, self._former = True, [], None
+    def _write(self, snapshot: Snapshot) -> bool:
+        """A state, when what it needs beside it is there."""
+        self._looked, self._moved, self._former, self._contents = True, [], None, None
         with contextlib.suppress(OSError):
-            statefile.save(self._usage_path, USAGE_KIND, (snapshot.token, usage))
-            statefile.save(self._contents_path, touched.KIND, (snapshot.token, contents))
             for directory in FORMER_DIRECTORIES:
                 self._empty(directory)
         return self._save(_with(snapshot, answers=self._expected) if self._expected else snapshot)
@@ -495,7 +527,8 @@ class FastPathState:
 
         self._snapshot = snapshot
         try:
-            write_atomic(self._path, encode(KIND, snapshot.values()), durable=False, own=True)
+            head, body = encoded_parts(KIND, snapshot.values())
+            write_atomic(self._path, body, durable=False, own=True, head=head)
         except OSError:
             return False
         return True
@@ -523,6 +556,12 @@ def _listed_again(snapshot: Snapshot, contents: Sequence[bytes], places: Sequenc
         if contents[place] and contents[place] == touched.of_directory(name):
             listed[place] = stamp
     return listed
+
+
+def _with_other_stamps(snapshot: Snapshot, places: Iterable[int]) -> list[int]:
+    """Those of these directories that are not known to be as they were."""
+    paths = snapshot.paths_at(list(places))
+    return [n for n, path in sorted(paths.items()) if directory_stamp(os.fsdecode(path)) != snapshot.stamp_at(n)]
 
 
 ListingPart = tuple[bytes, list[range]]

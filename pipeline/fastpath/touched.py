@@ -17,7 +17,7 @@ import os
 from stat import S_ISREG
 
 from cache.statebytes import decode, open_file
-from pipeline.fastpath import MANY
+from pipeline.fastpath import CONTENTS, MANY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 KIND = "fast path contents 1"
 """
-The value is (token, fingerprints): the token is that of the snapshot that it belongs to; the fingerprints are 16 bytes
-for each of its paths, of a file's bytes or a directory's entries; empty where a move must go to doit.
+The value is (token, fingerprints): the snapshot that it belongs to says the token; the fingerprints are 16 bytes
+for each of its paths, of a file's bytes or a directory's entries; empty where a move must go to doit. Few that are
+others since it was written are in the snapshot (see `CONTENTS`): an edit of one file need not write ten thousand.
 """
 SUFFIX = ".contents"
 _BLOCK = 8 << 20
@@ -61,7 +62,7 @@ def only_touched(
     if sum(n < snapshot.used_count for n in places) > MOST:
         return False
     if fingerprints is None:
-        fingerprints = contents_of(path, snapshot.token)
+        fingerprints = contents_of(path, snapshot)
     if fingerprints is None:
         return False
     paths = snapshot.paths_at(places)
@@ -74,14 +75,20 @@ def only_touched(
     return all(bool(fingerprints[n]) and fingerprints[n] == now(n) for n in places)
 
 
-def contents_of(path: str, token: str) -> "Any":
-    """The fingerprints (see `KIND`) of a snapshot by the path of its state file and its token; None without them."""
+def contents_of(path: str, snapshot: "Snapshot") -> "Any":
+    """The fingerprints (see `KIND`) of a snapshot by the path of its state file; None without them."""
     try:
         with open(os.path.splitext(path)[0] + SUFFIX, "rb", buffering=0, opener=open_file) as stream:  # noqa: PTH122
             saved, _ = decode(KIND, stream.read())
     except OSError:
         return None
-    return saved[1] if saved is not None and saved[0] == token else None
+    token, others = snapshot.facts.get(CONTENTS, (snapshot.token, {}))
+    if saved is None or saved[0] != token:
+        return None
+    fingerprints = saved[1]
+    for place, fingerprint in others.items():
+        fingerprints[place] = fingerprint
+    return fingerprints
 
 
 def of_file(path: str, size: int) -> bytes:

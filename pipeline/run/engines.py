@@ -135,6 +135,7 @@ class Engines:
         if self._renewed_for_fastpath():
             return
         engine, made = self.whole, self._toolchain()
+        engine.give_back()
         if any(action.statement is not None and action.statement.runs_each_time for action in engine.graph.order):
             return  # as with ninja
         programs = tuple(tool.path for tool in made.tools.values())
@@ -146,7 +147,11 @@ class Engines:
             "plain": is_plain(str(self._project.root)),
             PUT_BACK: self._put_back_facts(),
         }
-        index = partial(usage_index, engine.workspace)
+
+        def index(paths: Sequence[str]) -> bytes:
+            engine.give_back()
+            return usage_index(engine.workspace, paths)
+
         # A file that was only touched moves its users as ninja sees them: they get new times by a run.
         unread = None if self._project.config.is_ninja else engine.graph.producer
         used, read = each_used_file(engine.workspace), partial(read_of, engine.workspace)

@@ -194,7 +194,7 @@ class HeldState:
         """Those of the state, read once: an editor saves one file after the other."""
         assert self._snapshot is not None
         if self._contents[0] != self._snapshot.token:
-            found = touched.contents_of(self._path, self._snapshot.token)
+            found = touched.contents_of(self._path, self._snapshot)
             self._contents = ("" if found is None else self._snapshot.token, found)
         return self._contents[1]
 

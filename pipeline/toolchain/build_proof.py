@@ -106,7 +106,7 @@ class BuildProof:
                 return f"{name} cannot be read"
             if not may_be_new and not self._is_before(name, began):
                 return f"{name} was changed while it built"
-        self._table.keep_only((*rows, *products))
+        self._table.keep_only({*rows, *products})
         self._table.settle()
         listed = {path: stamp and tuple(stamp) for path, stamp in evidence.listing.watched.items()}
         matched = {pattern: tuple(names) for pattern, names in evidence.matched.items()}

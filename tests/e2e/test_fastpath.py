@@ -529,7 +529,8 @@ def test_a_failed_run_leaves_no_state(built: FastPathProject) -> None:
     built.zig.write_text(zig.replace("cp ", "exit 1; cp "))
     failed = built.run("hotplate", "compile", "link")
     assert failed.returncode == 1
-    assert not list((built.root / ".deploy/fastpath.v1").iterdir())
+    # What lay beside the state stays, as of that state alone.
+    assert {path.name for path in (built.root / ".deploy/fastpath.v1").iterdir()} <= {"-.usage", "-.contents"}
     assert built.answer("compile", "link") is None
     source.write_text(text)
     built.zig.write_text(zig)
