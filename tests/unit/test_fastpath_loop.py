@@ -194,7 +194,8 @@ def test_a_look_at_few_of_many_starts_no_program(tmp_path: Path, monkeypatch: py
     listing = listing_of(files)
     snapshot = Snapshot((), {}, (), (), {"statloop": (1, 2, 3)}, {}, "", len(files) - 1, len(files), listing)
     state = FastPathState(tmp_path, "")
-    monkeypatch.setattr(state, "_former", (snapshot, b"", [b""] * len(files)))
+    monkeypatch.setattr(state, "_former", snapshot)
+    monkeypatch.setattr(state, "_contents", [b""] * len(files))
     asked: list[Snapshot] = []
 
     def nothing_moved(part: Snapshot, root: str, ready: object) -> list[int]:
@@ -233,7 +234,8 @@ def test_products_are_looked_at_when_the_link_has_ended(
         identity(str(tmp_path)), {}, (), (), {helper.name: (1, 2, 3)}, {}, "", len(files), len(files), listing_of(files)
     )
     state = FastPathState(tmp_path, "")
-    monkeypatch.setattr(state, "_former", (snapshot, b"", [b""] * len(files)))
+    monkeypatch.setattr(state, "_former", snapshot)
+    monkeypatch.setattr(state, "_contents", [b""] * len(files))
     monkeypatch.setattr(native_loop, "trusted", lambda *_: str(helper))
     monkeypatch.chdir(tmp_path)
     state.expect_products()

@@ -18,7 +18,11 @@ FOREIGN = "another program's state is one for the process, and this keeps two th
 ALLOWED = {
     "cache/ahead.py: values": "filled by a process that waits for its run, found by whoever would decode the same",
     "pipeline/engine/keys.py: _said_once": PURE,
+    "pipeline/effects/spawned.py: _ahead": "made by a process that waits for its run, of which it is the only one",
     "pipeline/formats/macro_words.py: _patterns": PURE,
+    "pipeline/formats/ninja/shell.py: _is_unknown_to_compile": PURE,
+    "pipeline/formats/ninja/shell.py: _name_of": PURE,
+    "pipeline/toolchain/ninja_places.py: _whole": PURE,
     "pipeline/fastpath/watched.py: file_clock": "clocks of the machine's file systems, on the path to a warm answer",
     "pipeline/run/current.py: current": "doit calls functions by name, and its process is one run",
     "pipeline/run/lock.py: _writing": "asked by the handler of a signal, which is the process's and knows no run",
