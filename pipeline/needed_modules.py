@@ -111,5 +111,5 @@ def load_modules(names: "tuple[str, ...]") -> None:
     for name in names:
         try:  # noqa: SIM105 - contextlib is a module too
             __import__(name)
-        except ImportError:
+        except Exception:
             pass

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.5
 """How often to look whether a command that prints nothing is still wanted."""
+_KILLED_S = 5.0
+"""How long the program may take to say that what it was to kill is gone."""
 _SILENT_S = 0.002
 """How often to look whether one has ended whose outputs are closed."""
 
@@ -35,12 +37,14 @@ asked again whether there is one by now."""
 
 
 class Served:
-    """A command that the program has started, or will, under this number."""
+    """A command that the program has started, or will, under this number; in the environment `env`."""
 
-    __slots__ = ("argv", "began_s", "number", "timeout_s")
+    __slots__ = ("argv", "began_s", "env", "number", "timeout_s")
 
-    def __init__(self, number: int, argv: Sequence[str], began_s: float, timeout_s: float) -> None:
-        self.number, self.argv, self.began_s, self.timeout_s = number, argv, began_s, timeout_s
+    def __init__(
+        self, number: int, argv: Sequence[str], env: Mapping[str, str], began_s: float, timeout_s: float
+    ) -> None:
+        self.number, self.argv, self.env, self.began_s, self.timeout_s = number, argv, env, began_s, timeout_s
 
 
 class StartsCommands(Protocol):
@@ -72,8 +76,10 @@ class PolledChildren:
         self._started = 0
         self._server: CommandServer | None = None
         self._served: dict[int, Served] = {}
-        self._troubles: dict[int, BaseException] = {}
-        """Of those that were killed, why."""
+        self._troubles: dict[int, tuple[BaseException, float]] = {}
+        """Of those that were killed, why, and when."""
+        self._again: dict[Running, Served] = {}
+        """Commands that this process has started since the program was gone that had started them: what they go by."""
 
     def start(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> object:
         self._started += 1
@@ -81,10 +87,14 @@ class PolledChildren:
             self._server = server
             self._poll.register(server.handle, select.POLLIN)
         if self._server is not None and self._server.cwd == str(cwd):
-            served = Served(self._started, argv, self._runner.began_s(), timeout_s)
-            self._server.start(served.number, argv, env)
-            self._served[served.number] = served
-            return served
+            served = Served(self._started, argv, env, self._runner.began_s(), timeout_s)
+            with contextlib.suppress(OSError):  # it has ended, which `ended` finds out
+                self._server.start(served.number, argv, env)
+                self._served[served.number] = served
+                return served
+        return self._start_here(argv, cwd, env, timeout_s)
+
+    def _start_here(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout_s: float) -> Running:
         command = self._runner.start(argv, cwd=cwd, env=env, timeout_s=timeout_s)
         self._running.add(command)
         for handle in command.child.open:
@@ -101,15 +111,15 @@ class PolledChildren:
             elif self._server is not None and handle == self._server.handle:
                 found += self._answered(self._server)
             elif (command := self._by_handle.get(handle)) is not None and self._is_complete(command, handle):
-                found.append((command, self._result(command, None)))
-        found += [(command, self._result(command, None)) for command in self._silent if command.child.has_ended(0)]
+                found.append(self._result(command, None))
+        found += [self._result(command, None) for command in self._silent if command.child.has_ended(0)]
         if time.monotonic() >= self._look_s:
             self._look_s = time.monotonic() + LOOK_S
             self._look_at_served()
             for command in list(self._running):
                 trouble = self._runner.trouble_of(command)
                 if trouble is not None:
-                    found.append((command, self._result(command, trouble)))
+                    found.append(self._result(command, trouble))
         return found
 
     def _answered(self, server: CommandServer) -> list[tuple[object, Completed | BaseException]]:
@@ -118,16 +128,29 @@ class PolledChildren:
             for answer in server.answers():
                 served = self._served.pop(answer.number)
                 found.append((served, self._outcome(served, answer)))
-        except OSError as gone:
+        except OSError:
             self._poll.unregister(server.handle)
             self._server = None
-            found += [(served, self._runner.trouble_of(served) or gone) for served in self._served.values()]
-            self._served.clear()
             server.let_go()
+            found += self._started_again(Path(server.cwd))
+        return found
+
+    def _started_again(self, cwd: Path) -> list[tuple[object, Completed | BaseException]]:
+        """What the program had started was killed with it, and is begun anew. Those that are done with thereby."""
+        found: list[tuple[object, Completed | BaseException]] = []
+        lost, self._served = self._served, {}
+        for served in lost.values():
+            trouble, _ = self._troubles.pop(served.number, (self._runner.trouble_of(served), 0.0))
+            try:
+                if trouble is not None:
+                    raise trouble
+                self._again[self._start_here(served.argv, cwd, served.env, served.timeout_s)] = served
+            except BaseException as error:
+                found.append((served, error))
         return found
 
     def _outcome(self, served: Served, answer: CommandEnd) -> Completed | BaseException:
-        trouble = self._troubles.pop(served.number, None)
+        trouble, _ = self._troubles.pop(served.number, (None, 0.0))
         if trouble is not None:
             return trouble
         try:
@@ -137,12 +160,18 @@ class PolledChildren:
 
     def _look_at_served(self) -> None:
         """Is each still wanted? One that is not is answered for when it is gone."""
+        now_s, is_stuck = time.monotonic(), False
         for served in self._served.values():
             trouble = self._runner.trouble_of(served)
-            if trouble is not None and self._server is not None and served.number not in self._troubles:
-                self._troubles[served.number] = trouble
+            if trouble is None or self._server is None:
+                continue
+            _, killed_s = self._troubles.setdefault(served.number, (trouble, now_s))
+            is_stuck = is_stuck or now_s > killed_s + _KILLED_S
+            if killed_s == now_s:
                 with contextlib.suppress(OSError):  # its end comes to be known in another way
                     self._server.kill(served.number)
+        if is_stuck and self._server is not None:
+            self._server.close()  # and so `answers` has its end
 
     def wake(self) -> None:
         with self._closing, contextlib.suppress(OSError):  # full: it will wake
@@ -172,7 +201,11 @@ class PolledChildren:
         self._silent.append(command)  # it goes on without its pipes; most are gone a moment later
         return False
 
-    def _result(self, command: Running, trouble: BaseException | None) -> Completed | BaseException:
+    def _result(self, command: Running, trouble: BaseException | None) -> tuple[object, Completed | BaseException]:
+        """By what it goes, and what it did."""
+        return self._again.pop(command, command), self._finished(command, trouble)
+
+    def _finished(self, command: Running, trouble: BaseException | None) -> Completed | BaseException:
         self._running.discard(command)
         for handle in command.child.open:
             self._forget(handle)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 from collections.abc import Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
-from pipeline.effects.spawned import OURS
+from pipeline.effects.spawned import OURS, end_child
 
 ARGUMENT = "commands"
 _ORDER = struct.Struct("@III")
@@ -23,6 +24,8 @@ _ANSWER = struct.Struct("@IiiIIQQ")
 """`struct order` and `struct answer`."""
 _START, _ENVIRONMENT, _KILL = map(ord, "SEK")
 _BLOCK = 1 << 18
+_WELL_S, _ENDED_S = 1.0, 8.0
+"""How long it may take to say that it works, and to end with all that it has started."""
 
 
 class ServerGone(OSError):
@@ -66,13 +69,22 @@ class CommandServer:
         self._environment: Mapping[str, str] | None = None
         self._waiting = bytearray()
 
+    def is_well(self) -> bool:
+        """Has it said so within a short time? To be asked first; one that has not is of no use."""
+        poll = select.poll()
+        poll.register(self.handle, select.POLLIN)
+        with contextlib.suppress(OSError):
+            return bool(poll.poll(_WELL_S * 1000)) and self.answers() == [CommandEnd(0, 0, 0, b"", b"")]
+        return False
+
     def start(self, number: int, argv: Sequence[str], env: Mapping[str, str]) -> None:
         """Start it, under a number that no other one has. Raises ServerGone."""
-        orders = b""
-        if env != self._environment:
+        orders, is_known = _order(_START, number, argv), env == self._environment
+        if not is_known:
+            orders = _order(_ENVIRONMENT, 0, [f"{name}={value}" for name, value in env.items()]) + orders
+        self._say(orders)
+        if not is_known:
             self._environment = dict(env)
-            orders = _order(_ENVIRONMENT, 0, [f"{name}={value}" for name, value in env.items()])
-        self._say(orders + _order(_START, number, argv))
 
     def kill(self, number: int) -> None:
         """Kill it with its descendants; it is answered for as any other. Raises ServerGone."""
@@ -114,7 +126,7 @@ class CommandServer:
         pid, self._pid = self._pid, 0
         if pid:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                end_child(pid, _ENDED_S)
 
     def let_go(self) -> None:
         """Close the handle, too, which nobody waits for any more."""

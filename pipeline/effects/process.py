@@ -55,8 +55,11 @@ class SystemProcessRunner:
             if self._cancelled:
                 raise KeyboardInterrupt
             server = CommandServer(program)
-            self._servers.append(server)
-            return server
+            if server.is_well():
+                self._servers.append(server)
+                return server
+            server.let_go()
+            os.unlink(program)  # noqa: PTH108 - it is made anew
         return None
 
     def began_s(self) -> float:

@@ -166,6 +166,19 @@ def _until_ended(pid: int, timeout_s: float) -> None:
     time.sleep(min(timeout_s, _ENDED_S))
 
 
+def end_child(pid: int, timeout_s: float) -> None:
+    """Wait for the end of a child of ours that is about to end; after that time it is killed. Raises ChildProcessError
+    where there is no such child."""
+    until_s = time.monotonic() + timeout_s
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        left_s = until_s - time.monotonic()
+        if left_s <= 0:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return
+        _until_ended(pid, left_s)
+
+
 class Group:
     """A process group and its leader, the watchdog. Its number cannot be reused before the watchdog is reaped."""
 

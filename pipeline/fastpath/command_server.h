@@ -7,8 +7,9 @@
  * is started from here on (strings, each ended by a NUL); 'S', start a command under this number
  * (its words likewise, the first one its path); 'K', kill the command of this number with its
  * descendants. Gives one `struct answer` for each command that was to be started, and after it the
- * first bytes that it wrote to its standard output and error. The numbers are in this machine's
- * byte order. Ends when the other end of the socket is closed, and kills all that it has started.
+ * first bytes that it wrote to its standard output and error; and before all others one of zeros,
+ * which says that it works. The numbers are in this machine's byte order. Ends when the other end
+ * of the socket is closed: kills all that it has started, and sees it gone.
  *
  * A command runs in the directory in which this was started, with no input, in a process group
  * whose leader waits for the end of this process, `kill -9` included, and then kills the group.
@@ -26,6 +27,8 @@
 #define MOST_KEPT (8u << 20)
 #define MOST_ORDER (64u << 20)
 #define BLOCK (1u << 16)
+/* At the end, for what was killed and does not go, since its disk does not answer. */
+#define MOST_SECONDS 5
 
 struct order {
     uint32_t kind, number, size;
@@ -239,6 +242,7 @@ static int spawned(struct server *server, struct place *place, char **words, con
     posix_spawnattr_init(&attributes);
     sigemptyset(&ours);
     sigaddset(&ours, SIGCHLD);
+    sigaddset(&ours, SIGPIPE);
     posix_spawnattr_setsigdefault(&attributes, &ours);
     posix_spawnattr_setpgroup(&attributes, place->leader);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF);
@@ -350,7 +354,7 @@ static int take_orders(struct server *server) {
     }
     got = read(0, server->orders.data + server->orders.size, BLOCK);
     if (got <= 0) {
-        return got < 0 && errno == EINTR;
+        return got < 0 && (errno == EINTR || errno == EAGAIN);
     }
     server->orders.size += (size_t)got;
     while (server->orders.size - done >= sizeof order) {
@@ -467,6 +471,7 @@ static int serve_commands(void) {
     static struct place places[MOST_COMMANDS];
     static struct server server;
     struct sigaction noted;
+    sigset_t ours;
     size_t n;
     server.places = places;
     if (pipe(server.lifeline) != 0 || pipe(server.woken) != 0) {
@@ -483,13 +488,21 @@ static int serve_commands(void) {
     memset(&noted, 0, sizeof noted);
     noted.sa_handler = on_child;
     noted.sa_flags = SA_RESTART | SA_NOCLDSTOP;
-    if (server.variables == NULL || sigaction(SIGCHLD, &noted, NULL) != 0) {
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGCHLD);
+    sigprocmask(SIG_UNBLOCK, &ours, NULL); /* whoever started this may have blocked it */
+    signal(SIGPIPE, SIG_IGN); /* the end of the socket is seen where it is written to */
+    if (server.variables == NULL || sigaction(SIGCHLD, &noted, NULL) != 0 ||
+        !answer(&server, NULL, 0, 0)) {
         return 2;
     }
     while (serve_once(&server)) {
     }
     for (n = 0; n < server.count; n++) {
         kill_group(&places[n]);
+    }
+    alarm(MOST_SECONDS);
+    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
     }
     return 0;
 }

@@ -32,6 +32,8 @@ INCLUDED = ("command_server.h",)
 TIMEOUT_S = 60.0
 """zig makes its own libc first, which takes 10 s; cc takes a tenth of one."""
 AGAIN_S = 86400.0
+_KILLED = "somebody killed"
+"""A compiler, as happens at the end of a run; which says nothing of the next time."""
 
 
 def ready(runner: ProcessRunner) -> dict[str, FileStamp] | None:
@@ -46,7 +48,7 @@ def ready(runner: ProcessRunner) -> dict[str, FileStamp] | None:
         if stamp is None and not (note.exists() and time.time() - note.stat().st_mtime < AGAIN_S):
             trouble = _make(runner, compiler, path)
             stamp = own_stamp(str(path), stamp_of)
-            if trouble:
+            if trouble and not trouble.startswith(_KILLED):
                 write_atomic(note, f"{trouble}\n".encode(), durable=False, own=True)
             else:
                 note.unlink(missing_ok=True)
@@ -123,6 +125,8 @@ def compiled(runner: ProcessRunner, argv: Sequence[str], scratch: Path) -> str:
     made = Path(argv[argv.index("-o") + 1])
     if done.exit_code != 0 or not made.exists():
         lines = done.stderr.decode(errors="replace").splitlines()
+        if done.exit_code < 0:
+            return f"{_KILLED} {argv[0]}, signal {-done.exit_code}"
         return f"{argv[0]} ended with {done.exit_code}: {lines[0] if lines else 'no message'}"
     made.chmod(0o500)
     return ""
@@ -155,12 +159,18 @@ def _starts(program: Path) -> bool:
     """Does it start a command, and tell what that printed and how it ended?"""
     server = CommandServer(str(program))
     try:
+        if not server.is_well():
+            return False
         server.start(7, ["/bin/sh", "-c", "echo $A; echo two >&2; exit 3"], {"A": "one"})
         until_s = time.monotonic() + TIMEOUT_S
         found: list[CommandEnd] = []
+        poll = select.poll()
+        poll.register(server.handle, select.POLLIN)
         while not found and time.monotonic() < until_s:
-            select.select([server.handle], [], [], TIMEOUT_S)
+            poll.poll(TIMEOUT_S * 1000)
             found = server.answers()
         return found == [CommandEnd(7, 0, 3, b"one\n", b"two\n")]
+    except OSError:
+        return False
     finally:
         server.let_go()

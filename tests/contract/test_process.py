@@ -13,13 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.effects import children as of_children
-from pipeline.effects import spawned
+from pipeline.effects import command_server, spawned
 from pipeline.effects.api import Completed
 from pipeline.effects.children import PolledChildren
 from pipeline.effects.clock import SystemClock
@@ -393,27 +394,102 @@ def test_what_a_command_leaves_behind_ends_with_the_runner(
 
 
 def test_the_program_may_be_killed(runner: SystemProcessRunner, helper: Path, tmp_path: Path) -> None:
-    """With it goes what it had started, which is told; those that follow are started without it."""
+    """With it goes what it had started, which is begun anew; those that follow are started without it."""
     runner.starts_with(lambda: str(helper))
     children = PolledChildren(runner)
     first = [children.start([SH, "-c", ":"], cwd=Path.cwd(), env=PATH, timeout_s=300) for _ in range(of_children.FEW)]
     os.mkfifo(tmp_path / "gate")
-    script = f"echo $$ > {tmp_path}/gate; exec sleep 1000"
+    script = f"echo $$ > {tmp_path}/gate; test ! -e {tmp_path}/again || exit 7; exec sleep 1000"
     lost = children.start([SH, "-c", script], cwd=Path.cwd(), env=PATH, timeout_s=300)
     with (tmp_path / "gate").open() as gate:
         pid = int(gate.readline())
+    (tmp_path / "again").touch()
     assert children._server is not None
     os.kill(children._server._pid, signal.SIGKILL)
-    found: dict[object, Completed | BaseException] = {}
-    while len(found) < len(first) + 1:
-        found.update(children.ended(300))
-    assert isinstance(found[lost], OSError) and "what starts commands has ended" in str(found[lost])
-    assert gone(pid)
+    os.waitid(os.P_PID, children._server._pid, os.WEXITED | os.WNOWAIT)
     last = children.start([SH, "-c", "exit 4"], cwd=Path.cwd(), env=PATH, timeout_s=300)
-    while last not in found:
+    found: dict[object, Completed | BaseException] = {}
+    reader = os.open(tmp_path / "gate", os.O_RDONLY | os.O_NONBLOCK)
+    while len(found) < len(first) + 2:
         found.update(children.ended(300))
-    assert isinstance(done := found[last], Completed) and done.exit_code == 4
+    os.close(reader)
+    codes = [done.exit_code for done in (found[lost], found[last]) if isinstance(done, Completed)]
+    assert codes == [7, 4] and gone(pid)
     children.close()
+
+
+def test_a_damaged_program_is_done_without_and_made_anew(
+    runner: SystemProcessRunner, helper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_children, "FEW", 1)
+    monkeypatch.chdir(tmp_path)
+    whole = helper.read_bytes()
+    for damaged in (b"", whole[:64], whole[: len(whole) // 2], b"#!/bin/sh\nexit 0\n", b"#!/bin/sh\nexec sleep 1000\n"):
+        program = tmp_path / "program"
+        program.write_bytes(damaged)
+        program.chmod(0o500)
+        runner.starts_with(partial(str, program))
+        children = PolledChildren(runner)
+        started = children.start([SH, "-c", "exit 4"], cwd=tmp_path, env=PATH, timeout_s=300)
+        found: dict[object, Completed | BaseException] = {}
+        while not found:
+            found.update(children.ended(300))
+        assert isinstance(done := found[started], Completed) and done.exit_code == 4
+        children.close()
+        assert damaged in (b"", whole[:64]) or not program.exists(), "one that starts, and does nothing, is removed"
+        program.unlink(missing_ok=True)
+
+
+def test_all_is_gone_when_the_program_has_ended(helper: Path, tmp_path: Path) -> None:
+    """However many orders and answers were under way."""
+    for number in range(5):
+        server = CommandServer(str(helper))
+        assert server.is_well()
+        pids = tmp_path / str(number)
+        pids.mkdir()
+        for n in range(8):
+            script = f"echo > {pids}/$$; echo more; exec sleep 1000"
+            server.start(n, [SH, "-c", script], PATH)
+        server.let_go()
+        assert all(gone(int(path.name), timeout_s=0.001) for path in pids.iterdir())
+
+
+def test_an_order_that_cannot_be_said_changes_no_environment(helper: Path) -> None:
+    server = CommandServer(str(helper))
+    assert server.is_well()
+    server.start(1, ["/usr/bin/env"], {"A": "one"})
+    with pytest.raises(ValueError, match="null"):
+        server.start(2, ["/usr/bin/env", "\0"], {"A": "two"})
+    server.start(3, ["/usr/bin/env"], {"A": "two"})
+    found: dict[int, bytes] = {}
+    while len(found) < 2:
+        select.select([server.handle], [], [], 300)
+        found.update({each.number: each.stdout for each in server.answers()})
+    assert found == {1: b"A=one\n", 3: b"A=two\n"}
+    server.let_go()
+
+
+def test_who_blocks_the_news_of_children_is_answered(helper: Path) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    try:
+        server = CommandServer(str(helper))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert server.is_well()
+    server.start(1, [SH, "-c", "kill -PIPE $$"], PATH)
+    while not (found := server.answers()):
+        select.select([server.handle], [], [], 300)
+    assert [each.exit_code for each in found] == [-signal.SIGPIPE]
+    server.let_go()
+
+
+def test_a_program_that_is_stopped_is_killed(helper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_server, "_ENDED_S", 0.1)
+    server = CommandServer(str(helper))
+    pid = server._pid
+    os.kill(pid, signal.SIGSTOP)
+    server.let_go()
+    assert gone(pid)
 
 
 def test_what_the_program_started_ends_with_us(helper: Path, tmp_path: Path) -> None:
@@ -422,6 +498,7 @@ def test_what_the_program_started_ends_with_us(helper: Path, tmp_path: Path) -> 
         "import sys\nfrom pathlib import Path\n"
         "from pipeline.effects.command_server import CommandServer\n"
         f"server = CommandServer({str(helper)!r})\n"
+        "server.is_well()\n"
         "server.start(1, ['/bin/sh', '-c', 'sleep 1000 & echo $$ $! > pids; wait'], {'PATH': '/usr/bin:/bin'})\n"
         "server.answers()\nprint('ready', flush=True)\nsys.stdin.read()\n"
     )
@@ -440,12 +517,14 @@ def test_what_the_program_started_ends_with_us(helper: Path, tmp_path: Path) -> 
 def test_orders_that_are_none_end_the_program(helper: Path) -> None:
     for damaged in (b"X" * 12, struct.pack("@III", ord("E"), 0, 3) + b"A=1", struct.pack("@III", ord("S"), 1, 1 << 31)):
         server = CommandServer(str(helper))
+        assert server.is_well()
         server._say(damaged)
         with pytest.raises(ServerGone):
             while select.select([server.handle], [], [], 300)[0]:
                 server.answers()
         server.let_go()
     server = CommandServer(str(helper))
+    assert server.is_well()
     server._say(struct.pack("@III", ord("S"), 8, 0))
     while not (found := server.answers()):
         select.select([server.handle], [], [], 300)

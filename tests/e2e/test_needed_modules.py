@@ -11,11 +11,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from cache.stamps import next_tick
-from pipeline.needed_modules import AFTER_LINK, BUILD, DEPLOY, EDITED, IMAGES
+from pipeline.needed_modules import AFTER_LINK, BUILD, DEPLOY, EDITED, IMAGES, load_modules
 from tests.e2e.space import ROOT, TIMEOUT_S, Space, environment
 
 CHILD = """
@@ -120,6 +121,12 @@ def test_the_lists_cost_nothing_but_themselves() -> None:
     script = f"import sys, pipeline; {counted}"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "{'pipeline.needed_modules'}\n"
+
+
+def test_whatever_a_listed_module_raises_is_left_to_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "of_another_version.py").write_text("import sys\nsys.no_such_name\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_modules(("of_another_version", "no_such_module"))
 
 
 def loaded_by(names: tuple[str, ...]) -> frozenset[str]:

@@ -442,3 +442,16 @@ def test_an_installation_without_the_source_does_without(
     monkeypatch.setattr(native_build, "SOURCE", tmp_path / "none.c")
     assert native_build.ready(runner) is None
     assert native_build.describe().endswith("none.c: No such file or directory")
+
+
+def test_a_compiler_that_somebody_killed_is_tried_again_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: SystemProcessRunner
+) -> None:
+    """As happens to one that works beside a run which ends."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\nkill -9 $$\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(native_build, "compiler_argv", lambda: [str(compiler)])
+    assert native_build.ready(runner) is None
+    assert list((tmp_path / "cache").rglob("*.failed")) == []
