@@ -329,8 +329,9 @@ class Transactions:
     def _say_head(self, log: _Log) -> None:
         """The first event comes before the second: what it says of the checkout git finds out meanwhile."""
         while log.head:
-            said = log.head.pop()()
+            said = log.head[0]()
             log.log.append(said)
+            log.head.clear()  # not before: Ctrl-C may end the wait for git, and the log is closed in any case
             self.listener(log.tx, log.device, said)
 
     def _emit(self, log: _Log, payload: Payload, when: When | None = None) -> None:
