@@ -163,6 +163,7 @@ class GitQuery:
     def result(self, timeout_s: float = 2.0) -> Revision:
         """The answer, the same each time; empty when git is missing, fails, or takes longer than `timeout_s`."""
         if self._found is None:
+            self._found = Revision()  # of a question that Ctrl-C ends: its pipe is closed then
             self._found = self._answer(timeout_s)
         return self._found
 

@@ -33,5 +33,5 @@ def members(data: bytes) -> tuple[bytes, ...]:
                 found[names[int(start) :].partition(b"/\n")[0]] = None
         else:
             found[name.removesuffix(b"/")] = None
-    found.pop(b"", None)
-    return tuple(found)
+    # What no path can be is damage: whoever looked there would get another error than that nothing is there.
+    return tuple(name for name in found if name and b"\0" not in name)

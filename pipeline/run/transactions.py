@@ -164,8 +164,8 @@ class Transactions:
         self, devices: Sequence[tuple[str, str]], facts: RunFacts, own: Mapping[str, RunFacts] = MappingProxyType({})
     ) -> list[Rendered]:
         """Open a log for each (device, port), or one for a host-only run; render what killed runs left behind. The
-        first event of each is of now, and written when something else is said. `own`: the facts of devices that get
-        another build than the others."""
+        first event of each is of now; that of a host-only run, which has no report, is written when something else is
+        said. `own`: the facts of devices that get another build than the others."""
         self._facts, self._own_facts = facts, {**self._own_facts, **own}
         left = [self._render_left_behind(path) for path in unfinished(self._runs_dir)]
         prune(self._runs_dir, KEEP_LOGS)
@@ -176,6 +176,9 @@ class Transactions:
             log = _Log(RunLog.create(self._runs_dir, tx), tx, name)
             self._logs.append(log)
             log.head.append(partial(self._head, self._when(log), tx, name, port, own.get(name, facts)))
+        for log in self._logs:
+            if log.device:  # a log without an event is nobody's: killed from here on, the run still has a report
+                self._say_head(log)
         return [rendered for rendered in left if rendered is not None]
 
     def transaction(self, device: str) -> str:
@@ -327,10 +330,11 @@ class Transactions:
         return events.event(self._run_started(tx, device, port, facts), when)
 
     def _say_head(self, log: _Log) -> None:
-        """The first event comes before the second: what it says of the checkout git finds out meanwhile."""
+        """The first event comes before the second: what it says of the checkout git finds out until then."""
         while log.head:
-            said = log.head.pop()()
+            said = log.head[0]()
             log.log.append(said)
+            log.head.clear()  # not before: Ctrl-C may end the wait for git, and the log is closed in any case
             self.listener(log.tx, log.device, said)
 
     def _emit(self, log: _Log, payload: Payload, when: When | None = None) -> None:

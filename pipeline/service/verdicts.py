@@ -303,8 +303,7 @@ class VerdictBook:
         place = self._place(root, selection[0])
         if place.busy:
             return VerdictAnswer(None, "looking at it")
-        if place.state is not None and place.generation != self._generation:
-            self._drop(place, "mounts changed, or the machine slept")
+        self._drop_old(place)
         if place.state is None:
             self._begin(place)
             return VerdictAnswer(None, place.why)
@@ -343,6 +342,7 @@ class VerdictBook:
         if self._machine.now_s() < place.next_s:
             return
         self._look_around()
+        self._drop_old(place)
         place.busy, place.generation = True, self._generation
         old, place.state = place.state, None
         made: list[HeldState] = []
@@ -390,6 +390,11 @@ class VerdictBook:
         """Follow a state that was written anew."""
         if place.state is not None and place.state.is_replaced and place.state.is_there:
             self._begin(place)
+
+    def _drop_old(self, place: _Place) -> None:
+        """Let go of what was looked at before what notifications do not tell: its watches are not to be kept."""
+        if place.state is not None and place.generation != self._generation:
+            self._drop(place, "mounts changed, or the machine slept")
 
     def _drop(self, place: _Place, why: str) -> None:
         place.why = why

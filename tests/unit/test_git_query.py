@@ -74,6 +74,30 @@ def test_one_that_takes_too_long_is_killed(tmp_path: Path, monkeypatch: pytest.M
             os.kill(pid, 0)
 
 
+def test_one_that_is_interrupted_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = query(tmp_path, monkeypatch, "sleep 2")
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            asked.result(60.0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    started = time.monotonic()
+    assert asked.result(60.0) == Revision()
+    assert time.monotonic() - started < 1
+    child = asked._child
+    if isinstance(child, TheirOwn):
+        os.waitpid(child._pid, 0)
+    else:
+        with child._child:  # type: ignore[union-attr]
+            pass
+
+
 def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert GitQuery(tmp_path).result() == Revision()

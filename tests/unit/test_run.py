@@ -62,6 +62,41 @@ def test_the_first_event_of_a_log_waits_for_git_and_the_run_does_not(tmp_path: P
     run.close()
 
 
+def test_a_run_that_is_killed_before_its_first_stage_has_a_report(tmp_path: Path) -> None:
+    killed, after = Run(project(tmp_path)), Run(project(tmp_path))
+    facts = RunFacts(("deploy",), "local-fast", "zig", lambda: Revision("a" * 40, False), 0, 0)
+    device = killed.project.devices[0].name
+    killed.transactions.begin([(device, "/dev/board")], facts)
+    killed.transactions._logs[0].log.close()  # as the end of its process does
+    (left,) = after.transactions.begin([("", "")], facts)
+    assert left.path is not None and left.path.is_file()
+    assert (left.report["outcome"], left.report["git"]["sha"]) == ("interrupted", "a" * 40)
+    after.transactions.finish([], interrupted=False)
+    after.close()
+
+
+@pytest.mark.parametrize("of_device", [False, True])
+def test_the_first_event_is_not_lost_when_the_wait_for_git_is_interrupted(tmp_path: Path, of_device: bool) -> None:
+    run = Run(project(tmp_path))
+    answers: list[Revision] = []
+
+    def revision() -> Revision:
+        answers.append(Revision())
+        if len(answers) == 1:
+            raise KeyboardInterrupt
+        return answers[-1]
+
+    device = run.project.devices[0].name if of_device else ""
+    with pytest.raises(KeyboardInterrupt):
+        run.transactions.begin([(device, "")], RunFacts(("deploy",), "local-fast", "zig", revision, 0, 0))
+        run.transactions.say(events.StageStarted(Stage.COMPILE))
+    rendered = run.transactions.finish([], interrupted=True)
+    ((_, found),) = run.transactions.recorded
+    assert found[0].kind is EventKind.RUN_STARTED and found[-1].kind is EventKind.RUN_FINISHED
+    assert [one.report["outcome"] for one in rendered] == ["interrupted"] * of_device
+    run.close()
+
+
 @pytest.mark.parametrize("stage", [Stage.REFLASH, Stage.REATTACH, Stage.TTFB])
 def test_a_device_stage_alone_names_the_one_that_must_come_before_it(tmp_path: Path, stage: Stage) -> None:
     """`doit --single reflash:NAME` runs it without those that it depends on."""

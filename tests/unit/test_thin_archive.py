@@ -32,3 +32,10 @@ def test_names_short_and_long_ones_and_those_of_a_thin_one_in_it(tmp_path: Path,
 )
 def test_what_is_none_names_nothing(data: bytes) -> None:
     assert members(data) == ()
+
+
+def test_a_name_that_no_path_can_be_is_left_out() -> None:
+    names = b"long\0one/\nb.o/\n\n"
+    headers = ((b"//", names), (b"a\0b/", b""), (b"/0", b""), (b"/10", b""), (b"c.o/", b""))
+    data = b"".join(name.ljust(48) + str(len(held)).encode().ljust(10) + b"`\n" + held for name, held in headers)
+    assert members(MAGIC + data) == (b"b.o", b"c.o")

@@ -375,6 +375,7 @@ def mounted_over(directory: str) -> None:
     (project.root / "src").rename(beside)
     beside.rename(project.root / "src")
     assert project.both() == TEXT
+    over_src(project)
     for place in (project.root / "src/f1", project.root.parent):
         before = project.root.parent / "before"
         before.write_text("another")
@@ -383,6 +384,22 @@ def mounted_over(directory: str) -> None:
         assert doubt.text is None and "mounts changed" in doubt.why
         subprocess.run(["umount", place], check=True)
         assert project.both() == TEXT
+
+
+def over_src(project: StatedProject) -> None:
+    """A run that asks nothing writes a state after a mount: what is edited then is no longer where the watches are."""
+    shutil.copytree(project.root / "src", project.root / "over", symlinks=True)
+    subprocess.run(["mount", "--bind", project.root / "over", project.root / "src"], check=True)
+    project.write_state()
+    for heard in [*project.inline.listeners.values()]:
+        heard()
+    assert project.ask().text == TEXT
+    (project.root / "src/f0").write_text("edited\n")
+    assert project.ask().text is None and project.on_disk() is None
+    subprocess.run(["umount", project.root / "src"], check=True)
+    shutil.rmtree(project.root / "over")
+    project.write_state()
+    assert project.both() == TEXT
 
 
 def test_mount_points_are_read_as_they_are_called() -> None:
@@ -400,6 +417,22 @@ def test_a_suspend_is_a_doubt(tmp_path: Path) -> None:
     doubt = project.ask()
     assert doubt.text is None and "slept" in doubt.why
     assert project.ask().text == TEXT
+
+
+def test_a_state_written_after_a_suspend_takes_nothing_over_from_before(tmp_path: Path) -> None:
+    """Nobody asked in between: that the state was replaced is heard of first."""
+    slept = [0.0]
+    project = StatedProject(tmp_path, lambda: slept[0])
+    assert project.settled().text == TEXT
+    before = project.book._places[(str(project.root), "")].state
+    slept[0] = 3600.0
+    project.write_state()
+    for heard in [*project.inline.listeners.values()]:
+        heard()
+    assert project.ask().text == TEXT
+    assert project.book._places[(str(project.root), "")].state is not before
+    project.book.close()
+    project.mounts.close()
 
 
 def test_a_full_queue_is_a_doubt(stated: StatedProject, monkeypatch: pytest.MonkeyPatch) -> None:
