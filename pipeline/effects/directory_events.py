@@ -61,14 +61,14 @@ class DirectoryEvents:
         self._thread.start()
 
     def watch(self, directories: Collection[str]) -> None:
-        """From now on these, and no others; one that is not there is left out. Raises OSError where the limit of
-        watches is reached."""
+        """From now on these, and no others; one that is not there, or may not be listed, is left out. Raises OSError
+        where the limit of watches is reached."""
         with self._lock:
             wanted: dict[int, set[str]] = {}
             for path in directories:
                 try:
                     wanted.setdefault(self._inotify.add(os.fsencode(path), _MASK), set()).add(path)
-                except (FileNotFoundError, NotADirectoryError):
+                except (FileNotFoundError, NotADirectoryError, PermissionError):
                     continue
             for number in self._names.keys() - wanted.keys():
                 self._inotify.remove(number)

@@ -133,6 +133,24 @@ def test_a_directory_that_is_dropped_and_one_that_is_added(reported: SeenBursts,
     assert not any(str(reported.place / "after") in burst for burst in reported.bursts)
 
 
+def test_one_that_may_not_be_listed_is_left_out(
+    reported: SeenBursts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, mode in (("parent", 0o755), ("parent/more", 0o755), ("parent/hidden", 0o311)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    monkeypatch.chdir(tmp_path / "parent")  # what lies above may be closed to others
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        reported.events.watch(["hidden", "more"])
+    finally:
+        os.seteuid(user)
+    (tmp_path / "parent/more/a.c").touch()
+    reported.until(lambda: frozenset({"more/a.c"}) in reported.bursts)
+
+
 def test_a_directory_by_two_names_is_reported_by_both(reported: SeenBursts, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(reported.place)
