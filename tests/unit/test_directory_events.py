@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import threading
@@ -121,6 +122,46 @@ def test_who_opens_a_file_and_writes_nothing_has_saved_nothing(reported: SeenBur
     assert str(reported.place / "a.c") not in reported.bursts[-1]
 
 
+def store_through_a_mapping(path: Path, *, cut_off: bool) -> None:
+    with path.open("r+b") as stream:
+        if cut_off:
+            stream.truncate(0)
+            stream.truncate(5)
+            time.sleep(0.5)  # longer than a burst
+        with mmap.mmap(stream.fileno(), 5) as mapped:
+            mapped[:] = b"saved"
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_what_is_written_through_a_mapping_is_reported_when_it_is_closed(
+    reported: SeenBursts, monkeypatch: pytest.MonkeyPatch, cut_off: bool
+) -> None:
+    monkeypatch.setattr(directory_events, "QUIET_S", 0.01)
+    path = reported.place / "a.c"
+    path.write_text("earlier\n")
+    reported.until_path(path)
+    store_through_a_mapping(path, cut_off=cut_off)
+    reported.until(lambda: len(reported.bursts) == 2 + cut_off)
+    assert reported.bursts[-1] == {str(path)}
+
+
+def test_the_first_of_a_file_may_be_its_close(reported: SeenBursts, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "a.c").write_text("earlier\n")
+    reported.events.watch([str(more)])
+    store_through_a_mapping(more / "a.c", cut_off=False)
+    reported.until_path(more / "a.c")
+
+
+def test_nothing_is_known_of_files_whose_directory_is_dropped(reported: SeenBursts, tmp_path: Path) -> None:
+    (reported.place / "a.c").touch()
+    reported.until_path(reported.place / "a.c")
+    assert [*reported.events._reported[str(reported.place)]] == ["a.c"]
+    reported.events.watch([str(tmp_path)])
+    assert reported.events._reported == {str(tmp_path): {}}
+
+
 def test_a_directory_that_is_dropped_and_one_that_is_added(reported: SeenBursts, tmp_path: Path) -> None:
     more = tmp_path / "more"
     more.mkdir()
@@ -131,6 +172,24 @@ def test_a_directory_that_is_dropped_and_one_that_is_added(reported: SeenBursts,
     reported.until_path(more / "last")
     reported.until_path(reported.place / "before")
     assert not any(str(reported.place / "after") in burst for burst in reported.bursts)
+
+
+def test_one_that_may_not_be_listed_is_left_out(
+    reported: SeenBursts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, mode in (("parent", 0o755), ("parent/more", 0o755), ("parent/hidden", 0o311)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    monkeypatch.chdir(tmp_path / "parent")  # what lies above may be closed to others
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        reported.events.watch(["hidden", "more"])
+    finally:
+        os.seteuid(user)
+    (tmp_path / "parent/more/a.c").touch()
+    reported.until(lambda: frozenset({"more/a.c"}) in reported.bursts)
 
 
 def test_a_directory_by_two_names_is_reported_by_both(reported: SeenBursts, tmp_path: Path) -> None:
@@ -163,6 +222,6 @@ def test_what_keeps_a_burst_open() -> None:
     burst = directory_events._Burst(time.monotonic())
     for path, mask in (("d", CREATE | ISDIR), ("a", CREATE), ("a", MODIFY), ("a", CLOSE_WRITE), ("b", MOVED_TO)):
         burst.take(path, mask)
-        still = burst._open
+        still = burst.open
         assert still == ({"a"} if path == "a" and mask != CLOSE_WRITE else set())
     assert burst.paths == {"d", "a", "b"}
