@@ -89,9 +89,12 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
     if not generators:
         return needs
     read_by, real, product = files()
-    for n in generators:
-        linked = (producer[made_there] for path in actions[n].inputs if (made_there := product(path)))
-        needs[n] = sorted({*needs[n], *linked})
+    for n, action in enumerate(actions):
+        if action.count_as != "compiled":
+            asked = action.inputs if action.is_users else [path for path in action.inputs if path not in producer]
+            linked = {producer[made_there] for path in asked if (made_there := product(path))}
+            if not linked.issubset(needs[n]):
+                needs[n] = sorted(linked.union(needs[n]))
     after_compiles = _after_compiles(actions, needs)
     generators = [n for n in generators if n not in after_compiles]
     before_compiles = set(generators)

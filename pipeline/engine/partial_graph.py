@@ -2,21 +2,25 @@
 
 A *usage index* is written after a run that ended well, when every action was up to date. As long as everything else is
 as it was then (the fast path's state tells), an action none of whose files moved is up to date still, and an engine
-needs to know only the others. Knows actions and records. Does not stat and does not decide: the few that are left are
-decided as ever. Invariant: every action that is skipped uses no moved file, nor any file that one which is left in may
-make again. What cannot be told cheaply is None: then the whole graph is looked at.
+needs to know only the others. Knows actions and records. Does not decide, and asks the file system only in a project
+with users' actions: the few that are left are decided as ever. Invariant: every action that is skipped uses no moved
+file, nor any file that one which is left in may make again, whatever links lead to it. What cannot be told cheaply is
+None: then the whole graph is looked at.
 
-    index = (inputs, actions by stage, tools, run environment, rows, users)
+    index = (inputs, actions by stage, tools, run environment, rows, users, ways)
     rows  = per action, as bytes, since few are looked into: (name of its record, stage, cacheable, counter, places of
             its outputs among the paths of the fast path, places of the actions that come after it, its statement as
             bytes)
     users = per file, in the order of the fast path's paths, the places of the rows that use it; None when too many do,
             or when it may decide which rows there are
+    ways  = (path -> the output of a user's action that it leads to under another name, name of each such output without
+            links -> the declared one)
 """
 
 from __future__ import annotations
 
 import marshal
+import os
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -63,13 +67,17 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
             n = places.setdefault(path, len(places))
             for place in found[: MANY + 1]:
                 users.add(n, place)
+    ways, made_by_users = _ways(workspace, places)
+    for path, product in ways.items():
+        for place in users.of(places[path]):
+            users.add(places[product], place)
     tools = [tuple(tool) for tool in workspace.steps.tools.values()]
     # Statements get all of the environment of their time, which may hold what belongs into no file.
     env = {} if workspace.steps.has_statements else dict(workspace.steps.run_env)
     totals = dict.fromkeys(map(str, Stage), 0)
     for action in order:
         totals[action.stage] += 1
-    index = bytearray(b"(" + _int32(6))
+    index = bytearray(b"(" + _int32(7))
     for value in (workspace.input_count, totals, tools, env):
         index += marshal.dumps(value, _NO_REFERENCES)
     index += b"[" + _int32(len(order))
@@ -87,7 +95,19 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
     index += b"[" + _int32(len(paths))
     for n in range(len(paths)):
         index += _encoded(None if n in deciding else _few(users.of(n)) or None)
+    index += marshal.dumps((ways, made_by_users), _NO_REFERENCES)
     return bytes(index)
+
+
+def _ways(workspace: Workspace, used: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The last piece of the index. Nothing is asked where no action is a user's."""
+    made = [path for action in workspace.graph.order if action.is_users for path in action.outputs]
+    if not made:
+        return {}, {}
+    workspace.forget_links()  # what ran since they were looked at may have made others
+    links, producer = workspace.links, workspace.graph.producer
+    ways = {path: product for path in used if path not in producer and (product := links.product(path))}
+    return ways, {links.real(path): path for path in made}
 
 
 _NO_REFERENCES = 2
@@ -142,10 +162,12 @@ def _few(places: Collection[int]) -> tuple[int, ...] | None:
     return tuple(sorted(places)) if len(places) <= MANY else None
 
 
-def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords) -> PartialGraph | None:
-    """The actions that the moved files (place in `paths` -> path below the project, or absolute) may concern, None when
-    it must be asked of all of them."""
-    inputs, totals, tools, env, rows, users = values().made(marshal.loads, index)
+def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords, root: str) -> PartialGraph | None:
+    """The actions that the moved files (place in `paths` -> path below the project `root`, or absolute) may concern,
+    None when it must be asked of all of them."""
+    inputs, totals, tools, env, rows, users, (ways, made_by_users) = values().made(marshal.loads, index)
+    if made_by_users and _leads_elsewhere(moved.values(), ways, made_by_users, root):
+        return None
     left: dict[int, Any] = {}
     waiting: list[int] = []
     for file in moved:
@@ -180,11 +202,24 @@ def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords)
     read -= {*made, *moved.values()}
     # One that is spelled in another way may be a moved one.
     read.difference_update([path for path in read if path[0] in "/{"])
+    read.difference_update(ways)
     makes: dict[int, str] = {}
     for place, action in zip(sorted(left), actions, strict=True):
         makes.update(zip(left[place][4], action.outputs, strict=True))
     by_name = {row[0]: Tool(*row) for row in tools}
     return PartialGraph(tuple(actions), by_name, env, SkippedActions(inputs, skipped, frozenset(read)), makes, known)
+
+
+def _leads_elsewhere(
+    moved: Collection[str], ways: Mapping[str, str], made_by_users: Mapping[str, str], root: str
+) -> bool:
+    """Does one of these lead by now to what a user's action makes, and did not when the index was written?"""
+    below = f"{os.path.realpath(root)}/"
+    for path in moved:
+        product = made_by_users.get(os.path.realpath(f"{root}/{path}" if path[0] != "/" else path).removeprefix(below))
+        if product is not None and product not in (path, ways.get(path)):
+            return True
+    return False
 
 
 def same_files(part: PartialGraph, records: BuildRecords) -> bool:

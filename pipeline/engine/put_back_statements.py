@@ -44,7 +44,7 @@ def _wanted(look: FirstLook, stages: Sequence[str]) -> list[GoneOf]:
     saved, _ = statefile.load(Path(look.root, look.path).with_suffix(".usage"), USAGE_KIND)
     if saved is None or saved[0] != look.snapshot.since:
         raise LeftToARun
-    _, _, _, _, rows, users = marshal.loads(saved[1])
+    _, _, _, _, rows, users, _ = marshal.loads(saved[1])
     moved = {place for place in look.places if place < look.snapshot.used_count}
     found: list[GoneOf] = []
     gone: set[int] = set()

@@ -94,9 +94,9 @@ class Host(NamedTuple):
 
 class SkippedActions(NamedTuple):
     """What an engine is not told of because it is up to date: all inputs, and how many actions of each stage.
-    `believed`: inputs of the actions that it is told of which this process found unmoved and none of these makes. They
-    are not looked at again before an action; after it they are. `moved_products` tells that at once of
-    all below build/: which are no more what they were; None when it cannot tell."""
+    `believed`: inputs of the actions that it is told of which this process found unmoved and none of these makes, by
+    whatever name. They are not looked at again before an action; after it they are. `moved_products` tells that at once
+    of all below build/: which are no more what they were; None when it cannot tell."""
 
     inputs: int
     actions: Mapping[Stage, int]
@@ -143,13 +143,16 @@ class Workspace:
         self.waiting_files = WaitingFiles(str(self.root))
         self.searches = CommandSearches(self._response)
         self.records = saved.records
+        self.believed = frozenset[str]() if skipped is None else skipped.believed
         self.graph = self._build_graph()
         self._sources: list[str] | None = None
-        self.believed = frozenset[str]() if skipped is None else skipped.believed
 
     def _build_graph(self) -> dag.Dag:
+        def product(path: str) -> str:
+            return "" if path in self.believed else self.links.product(path)
+
         def files() -> dag.FileSystem:
-            return dag.FileSystem(self.links.readings(self.records), self.links.real, self.links.product)
+            return dag.FileSystem(self.links.readings(self.records), self.links.real, product)
 
         graph = dag.build(self.steps.actions, files)
         if isinstance(graph, dag.Trouble):

@@ -93,7 +93,7 @@ class Engines:
             return None
         with _uncollected():
             saved = load_lazily(self._project.engine_dir) or load_saved(self._project.engine_dir)
-            part = partial_graph(*found, saved.records)
+            part = partial_graph(*found, saved.records, str(self._project.root))
             if part is None:
                 return None
             self._part, self._moved = part, found[1]

@@ -295,3 +295,42 @@ def test_an_action_that_fails_leaves_what_lay_there(project: FastPathProject) ->
     fails(project, "deploy.toml:", "fragile")
     assert made.read_text() == "good"
     assert not list((project.root / ".deploy/former").iterdir())
+
+
+@pytest.mark.parametrize("links", [{"assets/x.bin": "../build/gen/x.bin"}, {"assets": "build/gen"}])
+def test_what_reads_a_product_through_a_link_is_made_by_the_same_run(
+    project: FastPathProject, links: dict[str, str]
+) -> None:
+    """An edit of one file among many: nothing of what its maker makes is taken for what it was, by whatever name."""
+    for path, target in links.items():
+        (project.root / path).parent.mkdir(exist_ok=True)
+        (project.root / path).symlink_to(target)
+    for name, read, made in (("gen", "data/seed", "build/gen/x.bin"), ("pack", "assets/x.bin", "build/out/y.bin")):
+        add(
+            project,
+            f'''
+[[action]]
+name = "{name}"
+argv = ["cp", "{{in}}", "{{out}}"]
+inputs = ["{read}"]
+outputs = ["{made}"]
+''',
+        )
+    (project.root / "data").mkdir()
+    seed, packed = project.root / "data/seed", project.root / "build/out/y.bin"
+    seed.write_text("one\n")
+    if not (project.root / "assets/x.bin").exists():  # a pattern of inputs matches what there is
+        (project.root / "build/gen").mkdir(parents=True, exist_ok=True)
+        (project.root / "build/gen/x.bin").write_text("one\n")
+    project.settle()
+    for text in ("two\n", "three\n"):
+        seed.write_text(text)
+        assert counts(project) == ["fingerprint", "compile"]
+        assert packed.read_text() == text
+        assert counts(project) == []
+        project.settle()
+    (project.root / "build/gen/x.bin").unlink()
+    packed.unlink()
+    counts(project)
+    assert packed.read_text() == (project.root / "build/gen/x.bin").read_text() == "three\n"
+    assert counts(project) == []

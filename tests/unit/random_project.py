@@ -380,7 +380,7 @@ class RandomProject:
             return None
         moved = {n: path for n, path in enumerate(paths) if _stamp(self.root / path) != stamps[n]}
         saved = load_saved(self.root / ".deploy")
-        found = partial_graph(index, moved, saved.records) if moved else None
+        found = partial_graph(index, moved, saved.records, str(self.root)) if moved else None
         if found is None:
             return None
         self.partial_builds += 1

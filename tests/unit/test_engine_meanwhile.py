@@ -164,7 +164,7 @@ def test_a_source_saved_while_a_part_of_the_graph_ran_is_compiled_in_the_same_bu
     assert used is not None
     index, paths = usage_index(engine.workspace, list(used)), list(used)
     space.write("src/a.c", "int edited;\n")
-    part = partial_graph(index, {paths.index("src/a.c"): "src/a.c"}, engine.records)
+    part = partial_graph(index, {paths.index("src/a.c"): "src/a.c"}, engine.records, str(space.root))
     assert part is not None
     few = space.engine(part.actions, part.skipped)
     few.scan()

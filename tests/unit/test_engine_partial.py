@@ -24,10 +24,12 @@ class Indexed:
         engine = space.engine()
         used = used_files(engine.workspace)
         assert used is not None
+        self.root = str(space.root)
         self.paths, self.index, self.records = list(used), usage_index(engine.workspace, list(used)), engine.records
 
     def after(self, *moved: str) -> PartialGraph | None:
-        return partial_graph(self.index, {self.paths.index(path): path for path in moved}, self.records)
+        moved_places = {self.paths.index(path): path for path in moved}
+        return partial_graph(self.index, moved_places, self.records, self.root)
 
     def names(self, *moved: str) -> list[str]:
         found = self.after(*moved)
