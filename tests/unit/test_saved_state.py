@@ -50,8 +50,8 @@ def write(directory: Path, *changes: Record) -> None:
     records = BuildRecords()
     records.put(LINK, link())
     nothing: tuple[dict[str, bytes], tuple[str, ...]] = ({}, ())
-    save_state(directory, Saved(None, BuildRecords(), ""), nothing, records.plain(), whole=True)
-    save_rows(directory, nothing, records.plain())
+    names = save_state(directory, Saved(None, BuildRecords(), ""), nothing, records.plain(), whole=True).names
+    save_rows(directory, names, nothing, records.plain())
     for record in changes:
         saved = load_lazily(directory)
         assert saved is not None
