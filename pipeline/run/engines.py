@@ -47,7 +47,9 @@ class Engines:
         clock: SystemClock,
         remote: Callable[[], Remote | None] = lambda: None,
         far: Callable[[Mapping[str, Tool]], FarWork | None] = lambda tools: None,
+        keeps: bool = True,
     ) -> None:
+        """`keeps`: see `Build`."""
         self._project = project
         self._toolchain = toolchain
         self._fastpath = fastpath
@@ -55,6 +57,7 @@ class Engines:
         self._clock = clock
         self._remote = remote
         self._far = far
+        self._keeps = keeps
         self._part: PartialGraph | None = None
         self._moved: Mapping[int, str] = {}
         self._looked_again = False
@@ -113,8 +116,7 @@ class Engines:
     @cached_property
     def whole(self) -> Engine:
         """The engine over all of the project's actions."""
-        if (part := self.__dict__.get("_partial")) is not None:
-            part.save()  # what this one reads
+        self.save()  # what this one reads
         _ = self._project.table  # a table that cannot be read is the configuration's fault, not that of an action
         with _uncollected():
             made = self._toolchain()
@@ -206,9 +208,9 @@ class Engines:
         return self._fastpath.patch(engine.table, changed, made, self._helper, {OF_STATE: state})
 
     def save(self) -> None:
-        """Keep what was read."""
+        """Keep what was read, where that is wanted."""
         engine = self.__dict__.get("whole") or self.__dict__.get("_partial")
-        if engine is not None:
+        if engine is not None and self._keeps:
             engine.save()
 
 

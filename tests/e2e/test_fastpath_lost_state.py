@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.editor.watch_set import watch_set
+from pipeline.model import Stage
+from pipeline.run.build import Build, load_build
+from pipeline.run.options import Options
 from tests.e2e.test_fastpath import NOTHING, ZIG, FastPathProject
 
 LINKER = """if [ -z "$source" ]; then exec cp "$(dirname "$0")/template.elf" "$out"; fi"""
@@ -100,5 +104,26 @@ def test_an_older_state_that_was_put_back_is_not_taken_for_the_last_one(losing: 
 
 def test_what_could_not_be_written_is_not_taken_for_written(losing: LosingProject) -> None:
     losing.edit(losing.first, FIRST, "hotplate without room")
+    losing.edit(losing.second, SECOND)
+    losing.assert_is_right()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_who_only_looks_writes_nothing_over_what_a_run_wrote_meanwhile(losing: LosingProject, whole: bool) -> None:
+    """As `doit explain` and `doit watch`, which look without the project's lock."""
+    losing.first.write_bytes(losing.first.read_bytes() + FIRST)
+    with losing.inside():
+        view = load_build(Options(), losing.root)
+        assert isinstance(view, Build)
+        seen = view.engine if whole else view.engines.of(Stage.FINGERPRINT)
+        seen.scan()
+        assert seen.table.changed and view.engines.only_partial != whole
+        losing.build()
+        state = {path.name: path.read_bytes() for path in (losing.root / ".deploy").glob("stamps.v1.*")}
+        if not whole:
+            assert view.engine is not seen
+        view.close()
+        watch_set(losing.root, Options())
+    assert state == {path.name: path.read_bytes() for path in (losing.root / ".deploy").glob("stamps.v1.*")}
     losing.edit(losing.second, SECOND)
     losing.assert_is_right()
