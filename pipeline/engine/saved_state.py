@@ -17,16 +17,19 @@ from cache.named_tuple import NamedTuple
 from cache.rowfile import LazyRows, RowFile
 from cache.statebytes import parts_of_pair
 from pipeline.engine.build_log import BuildRecords
+from pipeline.engine.keys import KEY_VERSION
 from pipeline.engine.record_rows import beside, sound_rows, whole
 
-STATE_KIND = "stamps 3 actions 5"
+STATE_KIND = f"stamps 3 actions 6 keys {KEY_VERSION.rpartition(' ')[2]}"
+"""A record holds the key of its command, which is believed: of another encoding of keys it would be a wrong one.
+History: "stamps 3 actions 5" did not name that, and may hold what `save_rows` made wrong."""
 STATE_NAME = "stamps.v1.state"
 MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
 """Of the stamps in that file. A source or header without any of these hides nothing from the depfile; what one with
 them hides, `formats/c_source.py` tells."""
 
 
-MORE_KIND = "stamps 3 actions 5 more 2"
+MORE_KIND = f"{STATE_KIND} more 2"
 MORE_NAME = "stamps.v1.more"
 """What few actions changed of that since it was written: (its identity, stamps, unsettled, records, unrecorded), of
 stamps and records only what is another (None: gone), so that an edit of one unit need not write ten thousand. Of a
