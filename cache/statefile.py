@@ -53,14 +53,15 @@ def name_of(path: Path, kind: str) -> bytes:
     return head[:end] if end > 0 and head.startswith(beginning(kind)) else b""
 
 
-def save(path: Path, kind: str, value: Any) -> None:
-    """Replace `path`, even a directory there. Raises OSError; then the old file is still there. Not synced: losing it
-    costs work only."""
+def save(path: Path, kind: str, value: Any) -> bytes:
+    """Replace `path`, even a directory there; what `load_named` will tell as the last. Raises OSError; then the old
+    file is still there. Not synced: losing it costs work only."""
     head, body = encoded_parts(kind, value)
     write_atomic(path, body, durable=False, own=True, head=head)
+    return head[:-1]
 
 
-def save_parts(path: Path, kind: str, parts: Iterable[bytes]) -> None:
+def save_parts(path: Path, kind: str, parts: Iterable[bytes]) -> bytes:
     """As `save` of what the parts are the encoding of, no more than one of them at a time."""
     checksum = length = 0
 
@@ -74,3 +75,4 @@ def save_parts(path: Path, kind: str, parts: Iterable[bytes]) -> None:
         return told_beginning(kind, checksum, length)
 
     write_atomic(path, b"", durable=False, own=True, head=first(), tail=counted(), first=first)
+    return first()[:-1]

@@ -252,7 +252,9 @@ class Plan(View):
 
         if pos_args:
             return surplus("plan", pos_args)
-        others = [type(build)(variant) for variant in build.project.variants if variant is not build.project]
+        others = [
+            type(build)(variant, keeps=False) for variant in build.project.variants if variant is not build.project
+        ]
         try:
             return plan_text([build, *others])
         finally:

@@ -37,8 +37,8 @@ from cache.turns import StoreLock
 from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.keys import base_key, command_key
 from pipeline.engine.restore import Restorer, damage_lines
-from pipeline.engine.saved_state import MARKS, STATE_NAME, load_saved, save_rows, save_state
-from pipeline.fastpath import KIND, PUT_BACK, STAGES, USAGE_KIND, FirstLook, Snapshot, stamp_of
+from pipeline.engine.saved_state import MARKS, STATE_NAME, has_rows, load_saved, save_rows, save_state
+from pipeline.fastpath import KIND, OF_STATE, PUT_BACK, STAGES, USAGE_KIND, FirstLook, Snapshot, stamp_of
 from pipeline.fastpath.renewal import LOCK, with_numbers
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ class PuttingBack:
         self._look, self._root, self._moved = look, look.root, set(look.places)
         self._saved_path = Path(look.root, facts["engine"], STATE_NAME)
         saved = self._saved = load_saved(self._saved_path.parent)
+        if saved.names != look.snapshot.facts.get(OF_STATE):
+            raise LeftToARun  # what it says was made may be older, or newer, than what was looked at
         self._records = saved.records
         # As `Project.cache_dir` has it.
         cache = Path(look.root, facts["cache"] or user_cache_dir(os.environ, sys.platform) or ".deploy")
@@ -172,10 +174,12 @@ class PuttingBack:
             numbers[3 * place : 3 * place + 3] = array("Q", (moved_ns, stamp.size, stamp.inode))
         # First what a run believes: of a stamp that only the other knew it would think that somebody moved it.
         directory, plain = self._saved_path.parent, (self._table.plain(), self._records.plain())
-        save_state(directory, self._saved, *plain, whole=False)
-        if self._look.snapshot.count > WORTH_ROWS:
-            save_rows(directory, *plain)  # for the edit that is next
-        self._write(with_numbers(snapshot, numbers))
+        is_worth = self._look.snapshot.count > WORTH_ROWS
+        whole = is_worth and not has_rows(directory, self._saved.base)  # which belong to one that was written whole
+        names = save_state(directory, self._saved, *plain, whole=whole).names
+        if is_worth:
+            save_rows(directory, names, *plain)  # for the edit that is next
+        self._write(with_numbers(snapshot, numbers, **{OF_STATE: names}))
 
     def _found(self, wanted: GoneOf) -> list[tuple[int, OutputFile]]:
         """What is to be put where: place in the listing, and file."""

@@ -17,16 +17,19 @@ from cache.named_tuple import NamedTuple
 from cache.rowfile import LazyRows, RowFile
 from cache.statebytes import parts_of_pair
 from pipeline.engine.build_log import BuildRecords
+from pipeline.engine.keys import KEY_VERSION
 from pipeline.engine.record_rows import beside, sound_rows, whole
 
-STATE_KIND = "stamps 3 actions 5"
+STATE_KIND = f"stamps 3 actions 6 keys {KEY_VERSION.rpartition(' ')[2]}"
+"""A record holds the key of its command, which is believed: of another encoding of keys it would be a wrong one.
+History: "stamps 3 actions 5" did not name that, and may hold what `save_rows` made wrong."""
 STATE_NAME = "stamps.v1.state"
 MARKS = (b"__has_include", b"__has_embed", b".incbin", b".include")
 """Of the stamps in that file. A source or header without any of these hides nothing from the depfile; what one with
 them hides, `formats/c_source.py` tells."""
 
 
-MORE_KIND = "stamps 3 actions 5 more 2"
+MORE_KIND = f"{STATE_KIND} more 2"
 MORE_NAME = "stamps.v1.more"
 """What few actions changed of that since it was written: (its identity, stamps, unsettled, records, unrecorded), of
 stamps and records only what is another (None: gone), so that an edit of one unit need not write ten thousand. Of a
@@ -46,8 +49,9 @@ parts are numbers, and these."""
 
 class Saved(NamedTuple):
     """The state file of a project: what `StampTable.plain` gave, records, and a line for the user if it was damaged.
-    `base`: the identity of the file; `more`: what was changed of that since, as it is written; `based`: the record of a
-    name as that file has it."""
+    `base`: the identity of the file, empty where it is to be written whole; `more`: what was changed of that since, as
+    it is written; `based`: the record of a name as that file has it; `names`: the identities of the files that say
+    this, empty for none. Who remembers those tells this state from any other, as after one of the files was lost."""
 
     stamps: Any
     records: BuildRecords
@@ -55,6 +59,7 @@ class Saved(NamedTuple):
     base: bytes = b""
     more: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
     based: Callable[[str], Any] = lambda name: None
+    names: tuple[bytes, bytes] = (b"", b"")
 
     def changes(self, stamps: Any, records: Any) -> tuple[Any, ...] | None:
         """The value of `MORE_NAME` after which the state is this; None when it is to be written whole."""
@@ -82,10 +87,10 @@ def load_lazily(state_dir: Path) -> Saved | None:
     file = RowFile.open(state_dir / STATE_NAME, base) if base else None
     if file is None:
         return None
-    more_rows, more_records, unsettled, unrecorded = {}, {}, file.about[1], file.about[2]
-    more, _ = statefile.load(state_dir / MORE_NAME, MORE_KIND)
+    more_rows, more_records, unsettled, unrecorded, more_name = {}, {}, file.about[1], file.about[2], b""
+    more, _, found_name = statefile.load_named(state_dir / MORE_NAME, MORE_KIND)
     if more is not None and more[0] == base:
-        _, more_rows, unsettled, more_records, unrecorded = more
+        (_, more_rows, unsettled, more_records, unrecorded), more_name = more, found_name
     if max(len(more_rows), len(more_records)) > MOST_LAZILY:
         return None
 
@@ -99,7 +104,13 @@ def load_lazily(state_dir: Path) -> Saved | None:
         return sound_rows({name: found}).get(name)
 
     records = BuildRecords((LazyRows(record), unrecorded))
-    return Saved((LazyRows(row), unsettled), records, "", base, (more_rows, more_records), based)
+    return Saved((LazyRows(row), unsettled), records, "", base, (more_rows, more_records), based, (base, more_name))
+
+
+def load_of(state_dir: Path, names: object) -> Saved | None:
+    """The state of these names, lazily where that can be; None where another one lies there, older or newer."""
+    saved = load_lazily(state_dir) or load_saved(state_dir)
+    return saved if saved.names == names else None
 
 
 def _record(get: Callable[[int, str], Any], name: str) -> Any:
@@ -118,11 +129,17 @@ def decode_changed(state_dir: Path, more: Any) -> None:
             _record(file.ahead, name)
 
 
-def save_rows(state_dir: Path, stamps: Any, records: Any) -> None:
-    """Write what `load_lazily` reads, of the state that lies there and is this. Losing it costs work only."""
-    base = statefile.name_of(state_dir / STATE_NAME, STATE_KIND)
+def has_rows(state_dir: Path, base: bytes) -> bool:
+    """Does what `load_lazily` reads of the state of this name lie there?"""
+    return RowFile.open(state_dir / STATE_NAME, base) is not None
+
+
+def save_rows(state_dir: Path, names: tuple[bytes, bytes], stamps: Any, records: Any) -> None:
+    """Write what `load_lazily` reads, of the state of these names, which is this. Losing it costs work only. Does
+    nothing where something changed since the state was written whole: that is said beside other rows than these."""
+    base, more = names
     with contextlib.suppress(OSError):
-        if not base or RowFile.open(state_dir / STATE_NAME, base) is not None:
+        if not base or more or has_rows(state_dir, base):
             return
         numbers: dict[int, str] = {}
         shared: dict[str, Any] = {}
@@ -157,7 +174,7 @@ def load_saved(state_dir: Path) -> Saved:
     value, note, base = statefile.load_named(state_dir / STATE_NAME, STATE_KIND)
     match value:
         case (stamps, records):
-            more, _ = statefile.load(state_dir / MORE_NAME, MORE_KIND)
+            more, _, more_name = statefile.load_named(state_dir / MORE_NAME, MORE_KIND)
             match (more, stamps, records):
                 case (
                     (name, dict() as new_stamps, unsettled, dict() as new_records, unrecorded),
@@ -172,23 +189,24 @@ def load_saved(state_dir: Path) -> Saved:
                     def based(name: str) -> Any:
                         return before[name] if name in before else found.saved.get(name)
 
-                    return Saved(stamps, found, note, base, (new_stamps, new_records), based)
+                    return Saved(stamps, found, note, base, (new_stamps, new_records), based, (base, more_name))
             found = BuildRecords(records)
-            return Saved(stamps, found, note, base, based=found.saved.get)
+            return Saved(stamps, found, note, base, based=found.saved.get, names=(base, b""))
     damaged = f"{STATE_NAME} is damaged (content); starting over"
     return Saved(None, BuildRecords(), note if value is None else damaged)
 
 
-def save_state(state_dir: Path, saved: Saved, stamps: Any, records: Any, *, whole: bool) -> None:
-    """Write it, `whole` or what is another than in `saved`. Raises OSError."""
+def save_state(state_dir: Path, saved: Saved, stamps: Any, records: Any, *, whole: bool) -> Saved:
+    """Write it, `whole` or what is another than in `saved`; what to give the next time. Raises OSError."""
     more = None if whole else saved.changes(stamps, records)
     if more is not None:
-        statefile.save(state_dir / MORE_NAME, MORE_KIND, more)
-        return
+        return saved._replace(names=(saved.base, statefile.save(state_dir / MORE_NAME, MORE_KIND, more)))
     rows, unsettled = stamps
-    statefile.save_parts(state_dir / STATE_NAME, STATE_KIND, parts_of_pair(rows, unsettled, records))
+    name = statefile.save_parts(state_dir / STATE_NAME, STATE_KIND, parts_of_pair(rows, unsettled, records))
     # That of another file: it would not be believed.
     (state_dir / MORE_NAME).unlink(missing_ok=True)
+    # What `saved` holds is not what lies there now, so that no differences from that can be told.
+    return saved._replace(base=b"", names=(name, b""))
 
 
 def _with_more(rows: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

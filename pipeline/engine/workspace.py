@@ -27,7 +27,7 @@ from pipeline.engine.former_outputs import FormerOutputs
 from pipeline.engine.inputs import command_of
 from pipeline.engine.packed_inputs import PackedInputs
 from pipeline.engine.results import Builtin
-from pipeline.engine.saved_state import MARKS, STATE_NAME, Saved, load_saved, save_rows, save_state
+from pipeline.engine.saved_state import MARKS, STATE_NAME, Saved, has_rows, load_saved, save_rows, save_state
 from pipeline.engine.searches import CommandSearches
 from pipeline.engine.waiting_files import WaitingFiles
 from pipeline.errors import ConfigError, StoreError
@@ -392,21 +392,39 @@ class Workspace:
             self.ledger.flush()
         if "options" in self.__dict__:
             self.options.save()
-        if not (self.table.changed or self.records.changed):
-            return
+        if self.table.changed or self.records.changed:
+            self._write_state()
+
+    def _write_state(self) -> None:
         path = self.directories.state / STATE_NAME
         try:
             live = (self.table.live(), self.records.live())
-            save_state(self.directories.state, self._saved, *live, whole=self.skipped is None)
+            self._saved = save_state(self.directories.state, self._saved, *live, whole=self.skipped is None)
             self.table.changed = self.records.changed = False
         except OSError as error:
             self.notes = (*self.notes, f"{path} cannot be written ({error.strerror}); the next run starts over")
+
+    def saved_names(self) -> tuple[bytes, bytes] | None:
+        """Save, and the names (see `Saved`) of what lies there then and is what is remembered; None where that cannot
+        be written. `save_rows` then changes nothing about these."""
+        self.save()
+        if self.table.changed or self.records.changed:
+            return None
+        self._make_way_for_rows()
+        return self._saved.names
+
+    def _make_way_for_rows(self) -> None:
+        """Rows belong to a state that was written whole."""
+        base, more = self._saved.names
+        if self.skipped is None and more and not has_rows(self.directories.state, base):
+            self._write_state()
 
     def save_rows(self) -> None:
         """Write beside the state what lets a run that concerns few actions read no more than those. Precondition: what
         is remembered was saved."""
         if self.skipped is None and not (self.table.changed or self.records.changed):
-            save_rows(self.directories.state, self.table.live(), self.records.live())
+            self._make_way_for_rows()
+            save_rows(self.directories.state, self._saved.names, self.table.live(), self.records.live())
 
     def forget_undeclared(self) -> None:
         """Drop records of actions that are no longer declared in these profiles, and stamps that nothing uses. Other

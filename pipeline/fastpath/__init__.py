@@ -55,6 +55,9 @@ MANY = 64
 CONTENTS = "contents"
 """The fact that says which file of contents (see `touched.KIND`) is this state's, by its token, and what is another by
 now: (token, place -> fingerprint). Without it that file has the state's own token, and nothing is another."""
+OF_STATE = "engine's state"
+"""The fact that names the engine's state (`Saved.names` of `engine/saved_state.py`) which goes with this snapshot. What
+lies there under another name may say of files that did not move since what was true before."""
 PUT_BACK = "put back"
 """The fact that says what `engine/put_back.py` needs to know."""
 FileStamp = tuple[int, int, int]

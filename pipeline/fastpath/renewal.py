@@ -76,10 +76,13 @@ def read_again(snapshot: Snapshot, places: "Sequence[int]", path: str, began: Mo
     return with_numbers(snapshot, numbers)
 
 
-def with_numbers(snapshot: Snapshot, numbers: "array[int]") -> Snapshot:
-    """The snapshot with other stamps."""
-    listing = numbers.tobytes() + snapshot.listing[STAMP_BYTES * snapshot.count :]
-    return Snapshot(**{name: getattr(snapshot, name) for name in Snapshot.__slots__} | {"listing": listing})
+def with_numbers(snapshot: Snapshot, numbers: "array[int]", **facts: object) -> Snapshot:
+    """The snapshot with other stamps, and perhaps a few other facts."""
+    changed = {
+        "listing": numbers.tobytes() + snapshot.listing[STAMP_BYTES * snapshot.count :],
+        "facts": {**snapshot.facts, **facts},
+    }
+    return Snapshot(**{name: getattr(snapshot, name) for name in Snapshot.__slots__} | changed)
 
 
 def _of_small(name: bytes, size: int) -> tuple[bytes, os.stat_result]:

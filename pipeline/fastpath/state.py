@@ -424,11 +424,12 @@ class FastPathState:
         changed: Mapping[int, tuple[str, str]],
         made: Container[int],
         helper: Callable[[int], Mapping[str, FileStamp] | None],
+        facts: Mapping[str, Any],
     ) -> bool:
         """Write the state of before with new stamps for the files at these places (of those that `usage` was asked
-        about): path of a key, and its SHA-256 now. `made`: those that actions make; `helper`: the
-        compiled loop for so many files. Precondition: everything else
-        is what `usage_index` found, and the actions use the same files. False as of `record`."""
+        about): path of a key, and its SHA-256 now. `made`: those that actions make; `helper`: the compiled loop for so
+        many files; `facts`: those that are others. Precondition: everything else is what `usage_index` found, and the
+        actions use the same files. False as of `record`."""
         if self._former is None:
             return False
         former = self._former
@@ -469,7 +470,7 @@ class FastPathState:
             kept, others = token, {}
             with contextlib.suppress(OSError):
                 statefile.save(self._contents_path, touched.KIND, (kept, fingerprints))
-        facts = {**former.facts, CONTENTS: (kept, others)}
+        facts = {**former.facts, **facts, CONTENTS: (kept, others)}
         return self._write(_with(former, answers={}, token=token, listing=listing, helper=loop, facts=facts))
 
     def _write(self, snapshot: Snapshot) -> bool:

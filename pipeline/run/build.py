@@ -59,14 +59,18 @@ class Build:
         performed: Callable[[Stage, Sequence[ActionSpan]], None] = lambda stage, spans: None,
         shared: Callable[[], SharedCache] | None = None,
         far: Callable[[], FarExecution] | None = None,
+        *,
+        keeps: bool = True,
     ) -> None:
-        """`shared`: gives the shared cache of a run; without one this build has its own."""
+        """`shared`: gives the shared cache of a run; without one this build has its own. `keeps`: what it reads is
+        written for the next run. That is for who has the project's lock: else a run may have ended since."""
         self.project = project
         self.clock = clock or SystemClock()
         self._screen = screen or Screen()
         self._performed = performed
         self._shared = shared
         self._far = far
+        self._keeps = keeps
         self._database_seen = False
         self._size: Mapping[str, Any] | None = None
 
@@ -143,7 +147,8 @@ class Build:
         from pipeline.run.engines import Engines
 
         it = self
-        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, it._remote, it._work)
+        more = (it._remote, it._work, it._keeps)
+        return Engines(it.project, lambda: it.toolchain, it.fastpath, it.runner, it.clock, *more)
 
     @cached_property
     def shared(self) -> SharedCache:
@@ -404,10 +409,11 @@ class Build:
 def load_builds(options: Options, root: Path | None = None) -> list[Build] | Failure:
     """The builds that the selected devices need, one for each of their profiles; else as `load_build`."""
     project = load_project(options, root)
-    return project if isinstance(project, Failure) else [Build(variant) for variant in project.variants]
+    return project if isinstance(project, Failure) else [Build(each, keeps=False) for each in project.variants]
 
 
 def load_build(options: Options, root: Path | None = None) -> Build | Failure:
-    """The build of the project in `root` (default: the current directory), or why `deploy.toml` cannot be used."""
+    """The build of the project in `root` (default: the current directory), to look at without the project's lock, or
+    why `deploy.toml` cannot be used."""
     project = load_project(options, root)
-    return project if isinstance(project, Failure) else Build(project)
+    return project if isinstance(project, Failure) else Build(project, keeps=False)

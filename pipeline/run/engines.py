@@ -18,9 +18,9 @@ from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import each_used_file, looked_at, read_of, shadow_directories
 from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
-from pipeline.engine.saved_state import Saved, load_lazily, load_saved
+from pipeline.engine.saved_state import Saved, load_of
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
-from pipeline.fastpath import PUT_BACK, FileStamp
+from pipeline.fastpath import OF_STATE, PUT_BACK, FileStamp
 from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.plain import is_plain
 from pipeline.fastpath.state import FastPathState
@@ -47,7 +47,9 @@ class Engines:
         clock: SystemClock,
         remote: Callable[[], Remote | None] = lambda: None,
         far: Callable[[Mapping[str, Tool]], FarWork | None] = lambda tools: None,
+        keeps: bool = True,
     ) -> None:
+        """`keeps`: see `Build`."""
         self._project = project
         self._toolchain = toolchain
         self._fastpath = fastpath
@@ -55,6 +57,7 @@ class Engines:
         self._clock = clock
         self._remote = remote
         self._far = far
+        self._keeps = keeps
         self._part: PartialGraph | None = None
         self._moved: Mapping[int, str] = {}
         self._looked_again = False
@@ -92,8 +95,9 @@ class Engines:
         if found is None or len(found[1]) > MANY:
             return None
         with _uncollected():
-            saved = load_lazily(self._project.engine_dir) or load_saved(self._project.engine_dir)
-            part = partial_graph(*found, saved.records, str(self._project.root))
+            facts = self._fastpath.lasting_facts() or {}
+            saved = load_of(self._project.engine_dir, facts.get(OF_STATE))
+            part = None if saved is None else partial_graph(*found, saved.records, str(self._project.root))
             if part is None:
                 return None
             self._part, self._moved = part, found[1]
@@ -112,8 +116,7 @@ class Engines:
     @cached_property
     def whole(self) -> Engine:
         """The engine over all of the project's actions."""
-        if (part := self.__dict__.get("_partial")) is not None:
-            part.save()  # what this one reads
+        self.save()  # what this one reads
         _ = self._project.table  # a table that cannot be read is the configuration's fault, not that of an action
         with _uncollected():
             made = self._toolchain()
@@ -138,6 +141,9 @@ class Engines:
         engine.give_back()
         if any(action.statement is not None and action.statement.runs_each_time for action in engine.graph.order):
             return  # as with ninja
+        names = engine.workspace.saved_names()
+        if names is None:
+            return  # the next run works from an older one, and looks at all of it
         programs = tuple(tool.path for tool in made.tools.values())
         watched = made.watched.with_more(Watched(shadow_directories(engine.workspace), (), programs))
         facts = {
@@ -145,6 +151,7 @@ class Engines:
             "toolchain": made.name,
             "images": dict(made.images),
             "plain": is_plain(str(self._project.root)),
+            OF_STATE: names,
             PUT_BACK: self._put_back_facts(),
         }
 
@@ -195,12 +202,15 @@ class Engines:
         for place, path in part.makes.items():
             changed[place] = (path, used[path])
         made = changed if self._project.config.is_ninja else part.makes
-        return self._fastpath.patch(engine.table, changed, made, self._helper)
+        state = engine.workspace.saved_names()
+        if state is None:
+            return True  # nothing is written beside an older one: the next run looks at all of it
+        return self._fastpath.patch(engine.table, changed, made, self._helper, {OF_STATE: state})
 
     def save(self) -> None:
-        """Keep what was read."""
+        """Keep what was read, where that is wanted."""
         engine = self.__dict__.get("whole") or self.__dict__.get("_partial")
-        if engine is not None:
+        if engine is not None and self._keeps:
             engine.save()
 
 

@@ -68,6 +68,9 @@ class FastPathProject:
             "doit of a large project": "import sys; sys.argv[0] = 'doit'; import pipeline.run.engines as c; "
             "c.WORTH_FILES = 1; from doit.doit_cmd import DoitMain; sys.exit(DoitMain().run(sys.argv[1:]))",
             "hotplate": "import sys; from pipeline.fastpath import main; sys.exit(main())",
+            "hotplate without room": "import sys; from cache import statefile\n"
+            "def save(*what): raise OSError(28, 'No space left on device')\n"
+            "statefile.save = save\nfrom pipeline.fastpath import main; sys.exit(main())",
         }[program]
         # A stamp is believed when it is older than the process that uses it.
         next_tick()

@@ -18,7 +18,7 @@ from cache.hexfiles import HexFiles
 from cache.stamps import StampTable, next_tick
 from pipeline import fastpath
 from pipeline.engine.put_back import put_back
-from pipeline.engine.saved_state import load_lazily, load_saved
+from pipeline.engine.saved_state import MORE_NAME, load_lazily, load_saved
 from pipeline.fastpath import FirstLook
 from pipeline.fastpath.renewal import LOCK
 from tests.e2e.test_fastpath import NOTHING, OUT, ZIG, FastPathProject, append, touch_and_edit
@@ -96,6 +96,20 @@ def test_the_next_edit_of_a_large_project_reads_few_rows(gone: ProductsGone, mon
     monkeypatch.setattr("pipeline.engine.put_back.WORTH_ROWS", 1)
     gone.take_away()
     assert gone.put_back() == RESTORED and load_lazily(gone.root / ".deploy") is not None
+    # Rows that were lost are those of a state that was written whole, not of what an edit since wrote beside it.
+    append(gone.root / "src/d000/u00001.c")
+    gone.out("doit", "compile", "link")
+    gone.settle()
+    state = gone.root / ".deploy"
+    assert (state / MORE_NAME).exists()
+    for name in ("stamps.v1.rows", "stamps.v1.index"):
+        (state / name).unlink()
+    gone.take_away()
+    assert gone.put_back() == RESTORED and not (state / MORE_NAME).exists()
+    lazy = load_lazily(state)
+    assert lazy is not None and lazy.names == load_saved(state).names
+    assert gone.out("doit", "compile", "link") == NOTHING
+    gone.settle()
 
 
 def test_what_is_there_stays(gone: ProductsGone) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,7 +17,16 @@ from pipeline.engine.inputs import Command
 from pipeline.engine.keys import command_key
 from pipeline.engine.record_rows import MANY_INPUTS
 from pipeline.engine.results import CHANGED, RunResult
-from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_KIND, STATE_NAME, Saved, load_lazily, load_saved
+from pipeline.engine.saved_state import (
+    MORE_KIND,
+    MORE_NAME,
+    STATE_KIND,
+    STATE_NAME,
+    Saved,
+    load_lazily,
+    load_of,
+    load_saved,
+)
 from pipeline.engine.workspace import BuildSteps, Directories, Host
 from pipeline.model import Stage, Tool
 from tests.unit.engine_space import EngineSpace, used_files
@@ -237,3 +247,77 @@ def test_a_state_of_another_version_has_no_rows(space: FewSpace) -> None:
     path.write_bytes(statefile.encode("stamps 9 actions 9", value))
     assert load_lazily(space.state) is None
     assert load_saved(space.state).stamps is None
+
+
+# --- which state it is ------------------------------------------------------------------------
+
+
+def test_the_names_of_a_state_are_those_of_what_was_loaded_and_of_what_was_written(space: FewSpace) -> None:
+    loaded = load_saved(space.state).names
+    assert loaded[0] and not loaded[1] and load_of(space.state, loaded) is not None
+    space.write("src/u03.c", "int edited;\n")
+    engine = space.few("src/u03.c")
+    assert engine.workspace.saved_names() == loaded
+    assert all(result.ok for result in built(engine))
+    edited = engine.workspace.saved_names()
+    assert edited is not None and edited[0] == loaded[0] and edited[1]
+    for saved in (load_of(space.state, edited), load_lazily(space.state), load_saved(space.state)):
+        assert saved is not None and saved.names == edited
+    assert load_of(space.state, loaded) is None and load_of(space.state, None) is None
+    space.write("inc/a.h", "int other;\n")
+    engine = space.engine()
+    assert all(result.ok for result in built(engine))
+    whole = engine.workspace.saved_names()
+    assert whole is not None and whole[0] != loaded[0] and whole == load_saved(space.state).names
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", None])
+def test_a_state_of_which_a_part_was_lost_is_another(space: FewSpace, damage: bytes | None) -> None:
+    space.write("src/u03.c", "int edited;\n")
+    engine = space.few("src/u03.c")
+    assert all(result.ok for result in built(engine))
+    names = engine.workspace.saved_names()
+    path = space.state / MORE_NAME
+    whole = path.read_bytes()
+    path.unlink() if damage is None else path.write_bytes(whole[:-1] + damage)
+    assert load_of(space.state, names) is None
+    path.write_bytes(whole)
+    assert load_of(space.state, names) is not None
+
+
+def test_what_could_not_be_written_has_no_names(space: FewSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*what: object) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    space.write("src/u03.c", "int edited;\n")
+    before = load_saved(space.state).names
+    engine = space.few("src/u03.c")
+    with monkeypatch.context() as patch:
+        patch.setattr(statefile, "save", full)
+        assert all(result.ok for result in built(engine))
+        assert engine.workspace.saved_names() is None and engine.notes
+    assert load_saved(space.state).names == before != engine.workspace.saved_names() == load_saved(space.state).names
+
+
+@pytest.mark.parametrize("asks", ["for rows", "for names"])
+def test_rows_that_were_lost_are_not_written_beside_an_older_state(space: FewSpace, asks: str) -> None:
+    """They would be those of an edit since, and what the next edit changes would be said beside them."""
+    before = (space.root / "src/u03.c").read_text()
+    for name in ("stamps.v1.rows", "stamps.v1.index"):
+        (space.state / name).unlink()
+    space.write("src/u03.c", "int edited;\n")
+    assert all(result.ok for result in built(space.few("src/u03.c", saved=load_saved(space.state))))
+    assert (space.state / MORE_NAME).exists()
+    engine = space.engine()
+    names = engine.workspace.saved_names() if asks == "for names" else None
+    engine.workspace.save_rows()
+    assert names in (None, load_saved(space.state).names), "what the fast path was told is what lies there"
+    assert not (space.state / MORE_NAME).exists() and load_lazily(space.state) is not None
+    space.write("src/u05.c", "int edited_too;\n")
+    engine = space.few("src/u05.c")
+    assert all(result.ok for result in built(engine))
+    lazy, whole = load_lazily(space.state), load_saved(space.state)
+    assert lazy is not None and lazy.records.get(LINK) == whole.records.get(LINK) == engine.records.get(LINK)
+    space.write("src/u03.c", before)
+    assert "ld build/local-fast/app.elf" in space.build().ran and space.build().nothing
+    assert b"int edited;" not in space.outputs()["build/local-fast/app.elf"]

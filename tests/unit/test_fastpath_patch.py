@@ -74,7 +74,7 @@ class PatchedProject:
         run.will_approve(ARGV, TEXT)
         places = {path.decode().removeprefix("./"): n for n, path in self.before(run).paths_at(range(4)).items()}
         changed = {places[path]: (path, self.sha256(path)) for path in (*paths, MADE)}
-        assert run.patch(self.table, changed, {places[MADE]}, lambda count: None)
+        assert run.patch(self.table, changed, {places[MADE]}, lambda count: None, {})
         assert fastpath.answer(ARGV) == TEXT
 
     @staticmethod

@@ -3,6 +3,7 @@ odd there costs work alone."""
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from cache import ahead, statefile
+from pipeline.engine import keys, saved_state
 from pipeline.engine.build_log import BuildRecords, Record
 from pipeline.engine.inputs import Command
 from pipeline.engine.record_rows import beside, whole
@@ -50,8 +52,8 @@ def write(directory: Path, *changes: Record) -> None:
     records = BuildRecords()
     records.put(LINK, link())
     nothing: tuple[dict[str, bytes], tuple[str, ...]] = ({}, ())
-    save_state(directory, Saved(None, BuildRecords(), ""), nothing, records.plain(), whole=True)
-    save_rows(directory, nothing, records.plain())
+    names = save_state(directory, Saved(None, BuildRecords(), ""), nothing, records.plain(), whole=True).names
+    save_rows(directory, names, nothing, records.plain())
     for record in changes:
         saved = load_lazily(directory)
         assert saved is not None
@@ -160,3 +162,16 @@ def test_damage_of_what_changed_is_the_state_before_or_none(tmp_path: Path) -> N
                 assert lazy is None or lazy.records.get(LINK) in (None, link(), link(u7="a" * 64))
                 assert load_saved(tmp_path).records.get(LINK) in (link(), link(u7="a" * 64))
         (tmp_path / name).write_bytes(data)
+
+
+def test_a_state_of_another_encoding_of_keys_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its records hold keys of commands, which are believed."""
+    write(tmp_path, link(u7="a" * 64))
+    assert load_saved(tmp_path).records.get(LINK) is not None
+    monkeypatch.setattr(keys, "KEY_VERSION", "hotplate action key next")
+    spec = importlib.util.find_spec(saved_state.__name__)
+    assert spec is not None and spec.loader is not None
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    assert other.load_saved(tmp_path).records.get(LINK) is None and other.load_lazily(tmp_path) is None
+    assert other.MORE_KIND != MORE_KIND
