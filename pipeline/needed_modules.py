@@ -48,10 +48,8 @@ OF_IMAGES = (
     "serial.tools.list_ports",
     "intelhex",
 )
-"""What esptool, which makes images, imports of others: three quarters of what its import takes."""
-
-IMAGES = ("esptool.cmds",)
-"""And itself, for a process that is at the place and in the environment of its run: it reads a file that these name."""
+"""What esptool, which makes images, imports of others: three quarters of what its import takes. Itself it reads a file
+that place and environment name, so it is for a process that is at those of its run."""
 
 BUILD = (
     *EDITED,
@@ -103,7 +101,7 @@ DEPLOY = (
     "virtualboard.stub",
 )
 """A deploy too: loaded by the service's runner. Without what does something when it is imported, which would be done
-in another place and environment than the run's, as `IMAGES`."""
+in another place and environment than the run's, as esptool."""
 
 
 def load_modules(names: "tuple[str, ...]") -> None:

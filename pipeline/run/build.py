@@ -281,18 +281,16 @@ class Build:
         return StageWork(tuple(result.notes), dict(result.counts), failure)
 
     def _while_it_links(self) -> Iterator[None]:
-        """There is nothing else to do: load what follows. What makes images is loaded in steps, of which those are left
-        out that the end of the linker comes before: with the same ELF file as before, none is made."""
-        from pipeline.needed_modules import AFTER_LINK, IMAGES, OF_IMAGES, load_modules
+        """There is nothing else to do: load what follows. Only what is ours, since another thread may come to the same
+        modules meanwhile, and some of other people's import each other in circles: two threads may then see one half
+        made."""
+        from pipeline.needed_modules import AFTER_LINK, load_modules
 
         if self.engines.only_partial:
             self.fastpath.expect_products()
-        load_modules(AFTER_LINK)
-        yield
-        if any(action.builtin.startswith("elf2image@") for action in self.engines.concerned):
-            for name in (*OF_IMAGES, *IMAGES):
-                load_modules((name,))
-                yield
+        for name in AFTER_LINK:
+            load_modules((name,))
+            yield
 
     def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
         """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
