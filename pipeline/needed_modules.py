@@ -54,7 +54,6 @@ that place and environment name, so it is for a process that is at those of its 
 BUILD = (
     *EDITED,
     *AFTER_LINK,
-    *OF_IMAGES,
     "pipeline.hotplate",
     "pipeline.tasks",
     "pipeline.cli.cache_tasks",
@@ -80,6 +79,7 @@ BUILD = (
 
 DEPLOY = (
     *BUILD,
+    *OF_IMAGES,
     "pipeline.stages.verify_flash",
     "pipeline.stages.reflash",
     "pipeline.stages.changed_sectors",
