@@ -126,8 +126,9 @@ class PolledChildren:
         found: list[tuple[object, Completed | BaseException]] = []
         try:
             for answer in server.answers():
-                served = self._served.pop(answer.number)
-                found.append((served, self._outcome(served, answer)))
+                served = self._served.pop(answer.number, None)
+                if served is not None:  # else nobody asked
+                    found.append((served, self._outcome(served, answer)))
         except OSError:
             self._poll.unregister(server.handle)
             self._server = None

@@ -24,8 +24,8 @@ from pipeline.effects.api import ProcessRunner
 from pipeline.effects.command_server import CommandEnd, CommandServer
 from pipeline.effects.packages import package_dir
 from pipeline.fastpath import FileStamp, stamp_of
+from pipeline.fastpath.listing import listing_of
 from pipeline.fastpath.native_loop import PREFIX, VARIABLE, WORTH_FILES, ask, directory, own_stamp
-from pipeline.fastpath.state import listing_of
 
 SOURCE = Path(__file__).parent / "statloop.c"
 INCLUDED = ("command_server.h",)

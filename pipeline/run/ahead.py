@@ -20,7 +20,7 @@ from cache.durable import read_file
 from cache.statebytes import decode
 from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_NAME, decode_changed
 from pipeline.fastpath import DIRECTORY, KIND, PUT_BACK, USAGE_KIND, touched
-from pipeline.fastpath.state import beside_part, product_part
+from pipeline.fastpath.listing import beside_part, product_part
 from pipeline.run.kept_text import KIND as TEXT_KIND
 from pipeline.run.kept_text import NAME as TEXT_NAME
 

@@ -126,7 +126,9 @@ def test_the_lists_cost_nothing_but_themselves() -> None:
 def test_whatever_a_listed_module_raises_is_left_to_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "of_another_version.py").write_text("import sys\nsys.no_such_name\n")
     monkeypatch.syspath_prepend(tmp_path)
-    load_modules(("of_another_version", "no_such_module"))
+    (tmp_path / "of_this_version.py").touch()
+    load_modules(("of_another_version", "no_such_module", "of_this_version"))
+    assert "of_this_version" in sys.modules and "of_another_version" not in sys.modules
 
 
 def loaded_by(names: tuple[str, ...]) -> frozenset[str]:

@@ -19,7 +19,8 @@ from pipeline import fastpath
 from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.fastpath import FileStamp, Snapshot, identity, native_build, native_loop, stamp_of
-from pipeline.fastpath.state import FastPathState, listing_of
+from pipeline.fastpath.listing import listing_of
+from pipeline.fastpath.state import FastPathState
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="the fast path has no compiled loop here")
 

@@ -15,7 +15,7 @@ from cache.stamps import next_tick
 from cache.statebytes import encode
 from pipeline import fastpath
 from pipeline.fastpath import KIND, FirstLook, Snapshot, identity, load, renewal, stamp_of, state_path, touched
-from pipeline.fastpath.state import listing_of
+from pipeline.fastpath.listing import listing_of
 from pipeline.fastpath.watched import file_clock
 
 ARGV = ("compile", "link")

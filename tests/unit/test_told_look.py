@@ -9,7 +9,7 @@ import pytest
 from cache.durable import write_atomic
 from cache.statebytes import encode
 from pipeline.fastpath import KIND, MANY, FirstLook, Snapshot, identity, stamp_of, state_path, told_look
-from pipeline.fastpath.state import listing_of
+from pipeline.fastpath.listing import listing_of
 
 ARGV = ("compile", "link")
 

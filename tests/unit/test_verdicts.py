@@ -20,7 +20,7 @@ from pipeline import fastpath
 from pipeline.effects import inotify as notifications
 from pipeline.effects.inotify import Inotify, InotifyEvent, MountTable
 from pipeline.fastpath import KIND, FileStamp, FirstLook, Snapshot, identity, stamp_of, state_path, touched
-from pipeline.fastpath.state import listing_of
+from pipeline.fastpath.listing import listing_of
 from pipeline.service import path_watch
 from pipeline.service.path_watch import Doubt, PathWatch
 from pipeline.service.verdicts import (

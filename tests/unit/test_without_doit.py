@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.fastpath import FirstLook, Snapshot
-from pipeline.fastpath.state import listing_of
+from pipeline.fastpath.listing import listing_of
 from pipeline.hotplate import _only_builds
 
 
