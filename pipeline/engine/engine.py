@@ -7,7 +7,7 @@ writes nothing, and on any way out of `run`, what was finished is remembered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -124,7 +124,7 @@ class Engine:
         stage: Stage,
         progress: Callable[[str, int, int], None],
         performed: Callable[[Sequence[ActionSpan]], None] = lambda spans: None,
-        meanwhile: Iterator[None] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> RunResult:
         """Bring every action of `stage` up to date: see `scheduler.run_stage`. On any way out, what was finished is
         remembered.

@@ -11,7 +11,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from cache.named_tuple import NamedTuple
@@ -30,7 +30,6 @@ from pipeline.model import Action, Stage
 
 _BOOKED_AT_ONCE = 16
 """Ended actions that are booked together: what they read in common is looked at once for all of them."""
-_OVER = object()
 _QUIET_S = 0.005
 """When nothing has ended for so long, what has is booked, however few."""
 _LONG_S = 3600.0
@@ -42,11 +41,11 @@ def run_stage(
     stage: Stage,
     progress: Callable[[str, int, int], None],
     performed: Callable[[Sequence[ActionSpan]], None],
-    meanwhile: Iterator[None] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> RunResult:
     """Run the stage. `progress(action, done, total)` is called from this thread for each action that was performed,
-    `performed` for a few of them at once; `meanwhile` is gone on with, a step at a time, while all that can be done is
-    under way in other threads. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
+    `performed` for a few of them at once; `meanwhile` once, when all that can be done is under way in other threads,
+    and not at all when that does not happen. Raises KeyboardInterrupt after a Ctrl-C; no child is left then."""
     run = StageRun(workspace, look, stage)
     with _Threads() as threads, _StageLoop(workspace, run, threads, progress, performed, meanwhile) as loop:
         loop.run()
@@ -79,9 +78,9 @@ class _StageLoop:
         threads: _Threads,
         progress: Callable[[str, int, int], None],
         performed: Callable[[Sequence[ActionSpan]], None],
-        meanwhile: Iterator[None] | None,
+        meanwhile: Callable[[], None],
     ) -> None:
-        self._meanwhile = meanwhile
+        self._meanwhile: Callable[[], None] | None = meanwhile
         self.runner = ActionRunner(workspace)
         self._run, self._threads = run, threads
         self._progress, self._performed = progress, performed
@@ -158,8 +157,8 @@ class _StageLoop:
     def _await(self) -> None:
         """Something to happen; what has ended is booked when nothing else is to be done for a while."""
         if self._meanwhile is not None and self._in_threads and not (self._by_command or self._ended):
-            if next(self._meanwhile, _OVER) is _OVER:
-                self._meanwhile = None
+            work, self._meanwhile = self._meanwhile, None
+            work()
         elif not self._ended:
             self._take_news(LOOK_S if self._elsewhere.is_asking else _LONG_S)
         elif not (self._by_command or self._in_threads) or not self._take_news(_QUIET_S):

@@ -7,7 +7,7 @@ Invariant: making one starts and writes nothing; toolchain and engines are made 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,7 +264,7 @@ class Build:
         self._size = None
         self.fastpath.withdraw()
         self._refresh_database()
-        meanwhile = self._while_it_links() if stage is Stage.LINK and not self.config.is_ninja else None
+        meanwhile = self._while_it_links if stage is Stage.LINK and not self.config.is_ninja else lambda: None
         result = engine.run(stage, self._screen.progress, lambda spans: self._performed(stage, spans), meanwhile)
         for _, text in result.warnings:
             self._screen.notice("\n".join(told_lines(text.rstrip())))
@@ -280,7 +280,7 @@ class Build:
             return make_images(self, StageWork(tuple(result.notes), dict(result.counts)))
         return StageWork(tuple(result.notes), dict(result.counts), failure)
 
-    def _while_it_links(self) -> Iterator[None]:
+    def _while_it_links(self) -> None:
         """There is nothing else to do: load what follows. Only what is ours, since another thread may come to the same
         modules meanwhile, and some of other people's import each other in circles: two threads may then see one half
         made."""
@@ -288,9 +288,7 @@ class Build:
 
         if self.engines.only_partial:
             self.fastpath.expect_products()
-        for name in AFTER_LINK:
-            load_modules((name,))
-            yield
+        load_modules(AFTER_LINK)
 
     def _failure_of(self, stage: Stage, category: FailureCategory, failures: Sequence[ActionFailure]) -> Failure:
         """One failure of the stage; that of an `[[action]]` which names no place of its own is placed at its table."""
