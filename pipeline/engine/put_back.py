@@ -16,7 +16,6 @@ As the fast path's answers this is no run: it has no event log, and what it puts
 from __future__ import annotations
 
 import contextlib
-import marshal
 import os
 import sys
 from array import array
@@ -38,6 +37,7 @@ from pipeline.engine.build_place import BuildPlace
 from pipeline.engine.keys import base_key, command_key
 from pipeline.engine.restore import Restorer, damage_lines
 from pipeline.engine.saved_state import MARKS, STATE_NAME, has_rows, load_saved, save_rows, save_state
+from pipeline.engine.usage_index import UsageIndex
 from pipeline.fastpath import KIND, OF_STATE, PUT_BACK, STAGES, USAGE_KIND, FirstLook, Snapshot, stamp_of
 from pipeline.fastpath.renewal import LOCK, with_numbers
 
@@ -110,14 +110,14 @@ def _wanted(look: FirstLook, stages: Sequence[str]) -> list[GoneOf]:
     if saved is None or saved[0] != look.snapshot.since:
         raise LeftToARun
     moved, wanted = set(look.places), []
-    for name, stage, cacheable, _, makes, _, statement in map(marshal.loads, marshal.loads(saved[1])[4]):
-        if moved.isdisjoint(makes):
+    for row in UsageIndex(saved[1]).rows():
+        if moved.isdisjoint(row.makes):
             continue
-        moved.difference_update(makes)
-        if statement or not cacheable or -1 in makes:
+        moved.difference_update(row.makes)
+        if row.packed or not row.cacheable or -1 in row.makes:
             raise LeftToARun
-        if stage in stages:
-            wanted.append(GoneOf(name, stage, makes))
+        if row.stage in stages:
+            wanted.append(GoneOf(row.name, row.stage, row.makes))
     if moved:
         raise LeftToARun  # something that no action makes
     return wanted

@@ -10,7 +10,6 @@ here is left to a run.
 
 from __future__ import annotations
 
-import marshal
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +19,10 @@ from cache.digest import ActionKey
 from pipeline.engine.keys import bound_key
 from pipeline.engine.ledger import NinjaLedger
 from pipeline.engine.put_back import GoneOf, LeftToARun, PuttingBack, put_back_by
+from pipeline.engine.usage_index import UsageIndex
 from pipeline.fastpath import USAGE_KIND, FirstLook, Snapshot
 from pipeline.fastpath.renewal import read_again
-from pipeline.model import Action, Stage, Statement
+from pipeline.model import Action, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,31 +44,31 @@ def _wanted(look: FirstLook, stages: Sequence[str]) -> list[GoneOf]:
     saved, _ = statefile.load(Path(look.root, look.path).with_suffix(".usage"), USAGE_KIND)
     if saved is None or saved[0] != look.snapshot.since:
         raise LeftToARun
-    _, _, _, _, rows, users, _ = marshal.loads(saved[1])
+    index = UsageIndex(saved[1])
     moved = {place for place in look.places if place < look.snapshot.used_count}
     found: list[GoneOf] = []
     gone: set[int] = set()
     generators: set[int] = set()
-    concerned: list[tuple[int, ...] | None] = []
+    concerned: list[Sequence[int] | None] = []
     """Places of rows that need what is gone, or use what moved; None: of any."""
-    for n, (name, stage, cacheable, _, makes, after, packed) in enumerate(map(marshal.loads, rows)):
-        statement = Statement._make(marshal.loads(packed)) if packed else None
+    for n, row in enumerate(index.rows()):
+        statement, makes = row.statement, row.makes
         if statement is not None and statement.generator:
             generators.add(n)
-            found.append(GoneOf(name, "", makes, statement))
+            found.append(GoneOf(row.name, "", makes, statement))
         elif not moved.isdisjoint(makes):
-            if statement is None or statement.in_place_of or not statement.evidence or not cacheable or -1 in makes:
+            if statement is None or statement.in_place_of or not statement.evidence or not row.cacheable or -1 in makes:
                 raise LeftToARun
-            if stage not in stages or stage == Stage.FINGERPRINT:
+            if row.stage not in stages or row.stage == Stage.FINGERPRINT:
                 raise LeftToARun
             gone.add(n)
-            found.append(GoneOf(name, stage, makes, statement))
-            concerned.append(after)
+            found.append(GoneOf(row.name, row.stage, makes, statement))
+            concerned.append(row.after)
             moved.difference_update(makes)
         elif statement is not None:
-            found.append(GoneOf(name, "", makes, statement))
-    if len(gone) + len(generators) < len(rows):
-        concerned += [users[place] for place in moved]
+            found.append(GoneOf(row.name, "", makes, statement))
+    if len(gone) + len(generators) < len(index):
+        concerned += [index.users(place) for place in moved]
         if any(some is None or not gone.union(generators).issuperset(some) for some in concerned):
             raise LeftToARun
     return found

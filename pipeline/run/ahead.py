@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import marshal
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from cache.ahead import values
 from cache.durable import read_file
 from cache.statebytes import decode
 from pipeline.engine.saved_state import MORE_KIND, MORE_NAME, STATE_NAME, decode_changed
+from pipeline.engine.usage_index import UsageIndex
 from pipeline.fastpath import DIRECTORY, KIND, PUT_BACK, USAGE_KIND, touched
 from pipeline.fastpath.listing import beside_part, product_part
 from pipeline.run.kept_text import KIND as TEXT_KIND
@@ -61,7 +61,7 @@ def _decode_all(root: str) -> None:
     ahead(state.with_suffix(touched.SUFFIX), touched.KIND)
     if snapshot is None or usage is None:
         return
-    values().make(marshal.loads, usage[1])
+    values().make(UsageIndex, usage[1])
     *_, facts, _, used_count, count, listing = snapshot
     values().make(product_part, listing, count)
     values().make(beside_part, listing, count, used_count)

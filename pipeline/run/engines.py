@@ -17,8 +17,9 @@ from pipeline.effects.host import parallel_jobs
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
 from pipeline.engine.facts import each_used_file, looked_at, read_of, shadow_directories
-from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
+from pipeline.engine.partial_graph import PartialGraph, partial_graph, same_files
 from pipeline.engine.saved_state import Saved, load_of
+from pipeline.engine.usage_index import MANY, usage_index
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.fastpath import OF_STATE, PUT_BACK, FileStamp
 from pipeline.fastpath.native_loop import WORTH_FILES

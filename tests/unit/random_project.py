@@ -26,9 +26,10 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.engine.engine import Engine
 from pipeline.engine.inputs import command_of
-from pipeline.engine.partial_graph import PartialGraph, partial_graph, same_files, usage_index
+from pipeline.engine.partial_graph import PartialGraph, partial_graph, same_files
 from pipeline.engine.results import ActionSpan, BuiltinCall, RunResult
 from pipeline.engine.saved_state import Saved, load_saved
+from pipeline.engine.usage_index import usage_index
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
 from pipeline.model import Action, Stage, Tool
 from tests.unit import fake_tool

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.effects.api import Completed
-from pipeline.engine.partial_graph import partial_graph, usage_index
+from pipeline.engine.partial_graph import partial_graph
+from pipeline.engine.usage_index import usage_index
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage
 from tests.unit.engine_space import EngineSpace, used_files

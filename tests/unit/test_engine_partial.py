@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cache.stamps import next_tick
-from pipeline.engine.partial_graph import MANY, PartialGraph, partial_graph, same_files, usage_index
+from pipeline.engine.partial_graph import PartialGraph, partial_graph, same_files
 from pipeline.engine.results import CHANGED
+from pipeline.engine.usage_index import MANY, usage_index
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
 from pipeline.model import Action, Stage

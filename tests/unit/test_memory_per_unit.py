@@ -20,7 +20,7 @@ from pipeline.effects.memory import give_back, give_large_back_at_once
 from pipeline.engine import dag
 from pipeline.engine.build_log import BuildRecords, Record, record_name
 from pipeline.engine.inputs import command_of
-from pipeline.engine.partial_graph import usage_index
+from pipeline.engine.usage_index import usage_index
 from pipeline.engine.workspace import BuildSteps, Directories, Host, Workspace
 from pipeline.fastpath.used_files import UsedFiles
 from pipeline.model import Action
