@@ -92,7 +92,7 @@ def write_atomic(
     own: bool = False,
     sharing: Sharing | None = None,
     head: bytes = b"",
-    tail: Iterable[bytes] = (),
+    tail: Iterable[bytes | bytearray] = (),
     first: Callable[[], bytes] = bytes,
 ) -> None:
     """Replace `path` by `head`, `data` and `tail`, which is asked for piece by piece, making its directory when that is
@@ -133,7 +133,7 @@ def write_atomic(
         raise
 
 
-def write_all(handle: int, data: bytes) -> None:
+def write_all(handle: int, data: bytes | bytearray) -> None:
     """Write all of `data`: one call of the system may take less."""
     done = os.write(handle, data)
     while done < len(data):

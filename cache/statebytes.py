@@ -68,6 +68,12 @@ def parts_of_pair(rows: "Mapping[str, bytes]", beside: "Any", other: "Any") -> "
     yield marshal.dumps(other, _MARSHAL_FORMAT)
 
 
+def parts_of_bytes(name: str, data: "bytes | bytearray") -> "Iterator[bytes | bytearray]":
+    """The body of (name, data), which needs no second room for the data."""
+    yield _PAIR + marshal.dumps(name, 2) + b"s" + len(data).to_bytes(4, "little")
+    yield data
+
+
 _PAIR = b"(\2\0\0\0"
 """How marshal begins a tuple of two."""
 _PIECE = 4096

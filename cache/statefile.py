@@ -61,11 +61,11 @@ def save(path: Path, kind: str, value: Any) -> bytes:
     return head[:-1]
 
 
-def save_parts(path: Path, kind: str, parts: Iterable[bytes]) -> bytes:
+def save_parts(path: Path, kind: str, parts: Iterable[bytes | bytearray]) -> bytes:
     """As `save` of what the parts are the encoding of, no more than one of them at a time."""
     checksum = length = 0
 
-    def counted() -> Iterator[bytes]:
+    def counted() -> Iterator[bytes | bytearray]:
         nonlocal checksum, length
         for part in parts:
             checksum, length = crc32(part, checksum), length + len(part)

@@ -21,12 +21,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import zip_longest
-from typing import Protocol
+from itertools import islice, zip_longest
+from typing import TYPE_CHECKING, Protocol
 
 from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
 from pipeline.engine.inputs import STABILITY, Command, InputKind, Stability
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 KEY_VERSION = "hotplate action key 5"
 
@@ -62,6 +65,8 @@ class HashSink:
     """Hashes the parts."""
 
     def __init__(self) -> None:
+        self._hash: Hash | None = None
+        """Of what came before `_text`, where that was long."""
         self._text = [_VERSION]
         """What is hashed, with what is no UTF-8 as `os.fsdecode` writes it."""
 
@@ -78,18 +83,28 @@ class HashSink:
         if 0 < shared < _MANY_WORDS:
             self._text.append(_said_once(label, tuple(values[:shared])))
             values = values[shared:]
-        self._text.append(_said(label, values))
+        for first in range(0, len(values), _AT_ONCE):
+            self._add(_said(label, values[first : first + _AT_ONCE]))
 
     def files(self, kind: InputKind, files: Iterable[FileDigest]) -> None:
         # As above: a link has one for each unit of a project.
-        label = self._label(kind)
-        said = [(path, digest if digest.__class__ is str else str(digest)) for path, digest in files]
-        joined = "".join([f"{label}{len(path)}:{path}{len(value)}:{value}" for path, value in said])
-        if joined.isascii():
-            self._text.append(joined)
-            return
-        for path, value in said:
-            self.part(kind, path, value)
+        label, rest = self._label(kind), iter(files)
+        while more := list(islice(rest, _AT_ONCE)):
+            said = [(path, digest if digest.__class__ is str else str(digest)) for path, digest in more]
+            joined = "".join([f"{label}{len(path)}:{path}{len(value)}:{value}" for path, value in said])
+            if joined.isascii():
+                self._add(joined)
+                continue
+            for path, value in said:
+                self.part(kind, path, value)
+
+    def _add(self, text: str) -> None:
+        """What may be the megabytes of a link is not held until its end."""
+        self._text.append(text)
+        if len(text) > _LONG:
+            self._hash = self._hash or hashlib.sha256()
+            self._hash.update(_encoded("".join(self._text)))
+            self._text.clear()
 
     def _label(self, kind: InputKind) -> str:
         try:
@@ -99,7 +114,11 @@ class HashSink:
 
     def key(self) -> ActionKey:
         """The key of everything received so far."""
-        return _key_of(self._text)
+        if self._hash is None:
+            return _key_of(self._text)
+        whole = self._hash.copy()
+        whole.update(_encoded("".join(self._text)))
+        return ActionKey(whole.hexdigest())
 
 
 class ExplainSink:
@@ -146,7 +165,7 @@ def walk_discovered(sink: KeySink, discovered: Iterable[FileDigest], absent: Ite
 def command_key(command: Command) -> ActionKey:
     """The key of what is executed, whatever the declared inputs hold."""
     sink = HashSink()
-    walk_command(sink, command, [(path, "") for path in command.inputs])
+    walk_command(sink, command, ((path, "") for path in command.inputs))
     return sink.key()
 
 
@@ -218,6 +237,9 @@ def _said(label: str, words: Sequence[str]) -> str:
     return "".join([label + _netstring(word) for word in words])
 
 
+_AT_ONCE = 4096
+"""So many words or files are made one text."""
+_LONG = 1 << 16
 _OWN_WORDS = 8
 _MANY_WORDS = 1000
 """The words of a link are nobody else's."""

@@ -33,7 +33,9 @@ class PartialGraph(NamedTuple):
     known: Mapping[str, Record]
 
 
-def partial_graph(index: bytes, moved: Mapping[int, str], records: BuildRecords, root: str) -> PartialGraph | None:
+def partial_graph(
+    index: bytes | bytearray, moved: Mapping[int, str], records: BuildRecords, root: str
+) -> PartialGraph | None:
     """The actions that the moved files (place in `paths` -> path below the project `root`, or absolute) may concern,
     None when it must be asked of all of them."""
     usage = values().made(UsageIndex, index)

@@ -118,7 +118,7 @@ class RunResult(NamedTuple):
     `notes`: results that were not recorded or not stored, and why."""
 
     counts: Mapping[str, int]
-    reasons: tuple[Reason, ...]
+    reasons: Sequence[Reason]
     executed: tuple[str, ...]
     failures: tuple[ActionFailure, ...]
     warnings: tuple[tuple[str, str], ...]
@@ -159,7 +159,7 @@ class RunResult(NamedTuple):
         """Both, as one run."""
         return RunResult(
             {name: count + other.counts[name] for name, count in self.counts.items()},
-            self.reasons + other.reasons,
+            (*self.reasons, *other.reasons),
             self.executed + other.executed,
             self.failures + other.failures,
             self.warnings + other.warnings,

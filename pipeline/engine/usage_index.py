@@ -58,7 +58,7 @@ class UsageRow(NamedTuple):
 class UsageIndex:
     """One that `usage_index` made. Raises what `marshal.loads` raises, and TypeError, where it was not."""
 
-    def __init__(self, index: bytes) -> None:
+    def __init__(self, index: bytes | bytearray) -> None:
         self.inputs: int
         self.totals: Mapping[str, int]
         self.tools: Sequence[tuple[Any, ...]]
@@ -85,7 +85,7 @@ class UsageIndex:
         return self._users[first : self._user_ends[file]] or None
 
 
-def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
+def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytearray:
     """The index of a project whose actions are all up to date; `paths` (of keys): the files that actions use. Encoded
     piece by piece, since all of it as values would be the most that a large run ever holds."""
     order, records = workspace.graph.order, workspace.records
@@ -118,28 +118,31 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytes:
     value: object
     for value in (workspace.input_count, totals, tools, env):
         index += marshal.dumps(value, _NO_REFERENCES)
-    ends, before = array(_PLACE), _begin_bytes(index)
+    made = array(_PLACE, [places[path] for action in order for path in action.outputs])
+    # What stage link reads and nobody makes (the partition table) may decide which actions there are.
+    late = {path for action in order if action.stage is Stage.LINK for path in _read_by(records, action)}
+    deciding = {places[path] for path in late if path not in workspace.graph.producer}
+    del places, sets, late
+    ends, before, first = array(_PLACE), _begin_bytes(index), 0
     for place, action in enumerate(order):
-        made = [places[path] for path in action.outputs]
-        followers = set(after.of(place)).union(*map(users.of, made)) - {place}
-        makes = tuple([n if n < len(paths) else -1 for n in made])
+        outputs = made[first : first + len(action.outputs)]
+        first += len(outputs)
+        followers = set(after.of(place)).union(*map(users.of, outputs)) - {place}
+        makes = tuple([n if n < len(paths) else -1 for n in outputs])
         what = (record_name(action), str(action.stage), action.cacheable, action.count_as)
         statement = b"" if action.statement is None else marshal.dumps(tuple(action.statement))
         index += marshal.dumps((*what, makes, _few(followers), statement))
         ends.append(len(index) - before)
     _end_bytes(index, before)
     index += marshal.dumps(ends.tobytes(), _NO_REFERENCES)
-    # What stage link reads and nobody makes (the partition table) may decide which actions there are.
-    late = {path for action in order if action.stage is Stage.LINK for path in _read_by(records, action)}
-    deciding = {places[path] for path in late if path not in workspace.graph.producer}
-    del places, after, sets, late
+    del after
     ends, used_by = array(_PLACE), array(_PLACE)
     for n in range(len(paths)):
         used_by.extend(() if n in deciding else _few(users.of(n)) or ())
         ends.append(len(used_by))
     for value in (used_by.tobytes(), ends.tobytes(), ways, made_by_users):
         index += marshal.dumps(value, _NO_REFERENCES)
-    return bytes(index)
+    return index
 
 
 def _ways(workspace: Workspace, used: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -24,7 +24,7 @@ from cache import statefile
 from cache.ahead import values
 from cache.fileclock import filesystem_now_ns
 from cache.stamps import StampTable
-from cache.statebytes import encoded_parts
+from cache.statebytes import encoded_parts, parts_of_bytes
 from pipeline.fastpath import (
     CONTENTS,
     DIRECTORY,
@@ -318,7 +318,7 @@ class FastPathState:
         made: Container[str] | None,
         watched: Watched,
         facts: Mapping[str, Any],
-        usage: Callable[[Sequence[str]], bytes],
+        usage: Callable[[Sequence[str]], bytes | bytearray],
         helper: Callable[[int], Mapping[str, FileStamp] | None] = lambda count: None,
         read: Callable[[Container[str]], Iterable[str]] = lambda paths: (),
     ) -> bool:
@@ -377,7 +377,7 @@ class FastPathState:
         loop = helper(count)
         snapshot = Snapshot(who, {}, environment, tuple(absent), loop, facts, token, count, count + len(rest), listing)
         with contextlib.suppress(OSError):
-            statefile.save(self._usage_path, USAGE_KIND, (token, usage(keys)))
+            statefile.save_parts(self._usage_path, USAGE_KIND, parts_of_bytes(token, usage(keys)))
         return self._write(snapshot)
 
     def patch(

@@ -71,7 +71,9 @@ class UsedFiles:
         return True
 
     def listed(self) -> tuple[list[str], list[str], array[int], list[bytes]]:
-        """In the order of the listing: what keys call them, their paths, three numbers for each, the fingerprints."""
+        """In the order of the listing: what keys call them, their paths, three numbers for each, the fingerprints.
+        Nothing can be taken after it."""
+        self._taken.clear()  # megabytes, of many files
         places: dict[str, list[int]] = {}
         for place, short in enumerate(self._shorts):
             if place not in self._dropped:

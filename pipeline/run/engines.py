@@ -156,7 +156,7 @@ class Engines:
             PUT_BACK: self._put_back_facts(),
         }
 
-        def index(paths: Sequence[str]) -> bytes:
+        def index(paths: Sequence[str]) -> bytearray:
             engine.give_back()
             return usage_index(engine.workspace, paths)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cache import statebytes, statefile
-from cache.statebytes import decode, parts_of_pair
+from cache.statebytes import decode, encode, parts_of_bytes, parts_of_pair
 
 KIND = "parts 1"
 SHARED = (("inc/a.h", "x" * 64), ("inc/b.h", "\udcff\ud800é"))
@@ -62,3 +62,13 @@ def test_what_is_not_written_whole_is_not_there(tmp_path: Path) -> None:
         statefile.save_parts(path, KIND, parts())
     assert statefile.load(path, KIND) == ("before", "") and list(tmp_path.iterdir()) == [path]
     assert statebytes.told_beginning(KIND, 1, 2) == b"hotplate-state parts 1 00000001 000000000002\n"
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\n" * 70_000, bytearray(b"abc")])
+def test_named_bytes_are_written_without_another_copy(tmp_path: Path, data: bytes | bytearray) -> None:
+    path = tmp_path / "named.state"
+    *_, last = parts_of_bytes("a name", data)
+    assert last is data
+    statefile.save_parts(path, KIND, parts_of_bytes("a name", data))
+    assert statefile.load(path, KIND) == (("a name", bytes(data)), "")
+    assert decode(KIND, encode(KIND, ("a name", bytes(data)))) == (("a name", bytes(data)), "")

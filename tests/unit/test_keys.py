@@ -101,6 +101,26 @@ def test_a_long_command_is_encoded_as_a_short_one(odd: str, at: int) -> None:
         assert sink.key() == hashlib.sha256(wanted).hexdigest()
 
 
+@pytest.mark.parametrize("count", [0, 1, 4095, 4096, 4097, 12_000])
+@pytest.mark.parametrize("odd", [(), (0,), (4097, 11_000)])
+def test_long_lists_are_encoded_as_short_ones(count: int, odd: tuple[int, ...]) -> None:
+    """They are hashed in pieces; asking for the key does not end what is received."""
+
+    def part(*texts: str) -> bytes:
+        return b"".join(b"%d:%s" % (len(text.encode()), text.encode()) for text in texts)
+
+    names = [f"src/{'ü' if n in odd else 'u'}{n}.c" for n in range(count)]
+    sink = HashSink()
+    sink.words(InputKind.ARGUMENT, names)
+    sink.files(InputKind.INPUT, ((name, "5eed") for name in names))
+    said = part("hotplate action key 5")
+    said += b"".join([part("argument", "", name) for name in names])
+    said += b"".join([part("input", name, "5eed") for name in names])
+    assert sink.key() == sink.key() == hashlib.sha256(said).hexdigest()
+    sink.part(InputKind.SALT, "", "pepper")
+    assert sink.key() == hashlib.sha256(said + part("salt", "", "pepper")).hexdigest()
+
+
 def test_every_kind_is_classified_and_every_field_has_a_kind() -> None:
     assert set(STABILITY) == set(InputKind)
     assert set(Action._fields) == set(ACTION_FIELDS)
