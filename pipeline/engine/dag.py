@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cache.named_tuple import NamedTuple
 from pipeline.engine.searches import CommandSearches
-from pipeline.model import Action
+from pipeline.model import Action, Stage
 
 
 class Dag(NamedTuple):
@@ -33,10 +33,11 @@ class Trouble(NamedTuple):
 
 class FileSystem(NamedTuple):
     """What must be asked of the file system, and what is remembered. `read_by`: the outputs that the last run of an
-    action read, None when nobody knows what it read; `real`: a path without the symbolic links in it; `product`: the
-    output of a user's action that a path leads to, or `""`."""
+    action read, None when nobody knows what it read; `found_by`: the same without what it declares; `real`: a path
+    without the symbolic links in it; `product`: the output that a path leads to (see `symlinks.py`), or `""`."""
 
     read_by: Callable[[Action], Collection[str] | None] = lambda action: None
+    found_by: Callable[[Action], Collection[str] | None] = lambda action: None
     real: Callable[[str], str] = lambda path: path
     product: Callable[[str], str] = lambda path: ""
 
@@ -46,7 +47,8 @@ def build(actions: Sequence[Action], files: Callable[[], FileSystem] = FileSyste
 
     An action waits for those that make its inputs; a compile also for those that make a file below a directory where
     it may look for headers, since nobody knows yet whether it includes them. It may include any file by `../x.h`: the
-    first time it waits for all, then for those that made what it included."""
+    first time it waits for all, then for those that made what it included. Any other one waits for those that made what
+    it was found to read the last time, unless these wait for it."""
     producer: dict[str, int] = {}
     names: set[tuple[str, str]] = set()
     for index, action in enumerate(actions):
@@ -71,6 +73,8 @@ def build(actions: Sequence[Action], files: Callable[[], FileSystem] = FileSyste
         cycle = tuple(actions[index].name for index in _cycle(needs))
         message = "actions wait for each other: " + " -> ".join(map(repr, cycle))
         return Trouble(message, "remove one of these inputs", cycle)
+    if any(action.is_users for action in actions):
+        actions = _in_stages(actions, needs, position)
     if position == list(range(len(actions))):  # as declared: most projects are
         return Dag(tuple(actions), producer, tuple([tuple(mine) for mine in needs]))
     order = sorted(range(len(actions)), key=position.__getitem__)
@@ -88,7 +92,7 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
     generators = [n for n, action in enumerate(actions) if action.is_users]
     if not generators:
         return needs
-    read_by, real, product = files()
+    read_by, found_by, real, product = files()
     for n, action in enumerate(actions):
         if action.count_as != "compiled":
             asked = action.inputs if action.is_users else [path for path in action.inputs if path not in producer]
@@ -114,7 +118,36 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
         included = before_compiles if read is None else {producer[path] for path in read}
         # Only generators, which need no compile, so that what was included once cannot make a cycle now.
         needs[index] = sorted({*needs[index], *searched[near], *(included & before_compiles)})
+    for index, action in enumerate(actions):
+        if action.count_as != "compiled":
+            for need in sorted({producer[path] for path in found_by(action) or ()}.difference(needs[index])):
+                # What was read once is no order where it is declared the other way round by now.
+                if not _comes_after(need, index, needs):
+                    needs[index] = sorted((*needs[index], need))
     return needs
+
+
+def _comes_after(later: int, first: int, needs: Sequence[Sequence[int]]) -> bool:
+    """Does `later` wait for `first`, directly or not, or is it the same?"""
+    waiting, seen = [later], set[int]()
+    while waiting:
+        index = waiting.pop()
+        if index == first:
+            return True
+        if index not in seen:
+            seen.add(index)
+            waiting += needs[index]
+    return False
+
+
+def _in_stages(actions: Sequence[Action], needs: Sequence[Sequence[int]], position: Sequence[int]) -> Sequence[Action]:
+    """With users' actions that wait for one of stage link, through whatever link or depfile, in that stage too."""
+    placed = list(actions)
+    for index in sorted(range(len(actions)), key=position.__getitem__):
+        action = actions[index]
+        if action.is_users and any(placed[need].stage is Stage.LINK for need in needs[index]):
+            placed[index] = action._replace(stage=Stage.LINK)
+    return placed
 
 
 def _waited_for(action: Action) -> Sequence[str]:

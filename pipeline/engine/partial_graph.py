@@ -39,7 +39,7 @@ def partial_graph(
     """The actions that the moved files (place in `paths` -> path below the project `root`, or absolute) may concern,
     None when it must be asked of all of them."""
     usage = values().made(UsageIndex, index)
-    if usage.made_by_users and _leads_elsewhere(moved.values(), usage.ways, usage.made_by_users, root):
+    if usage.made_elsewhere and _leads_elsewhere(moved.values(), usage.ways, usage.made_elsewhere, root):
         return None
     left: dict[int, UsageRow] = {}
     waiting: list[int] = []
@@ -94,12 +94,12 @@ def _believed(
 
 
 def _leads_elsewhere(
-    moved: Collection[str], ways: Mapping[str, str], made_by_users: Mapping[str, str], root: str
+    moved: Collection[str], ways: Mapping[str, str], made_elsewhere: Mapping[str, str], root: str
 ) -> bool:
-    """Does one of these lead by now to what a user's action makes, and did not when the index was written?"""
+    """Does one of these lead by now to what an action makes, and did not when the index was written?"""
     below = f"{os.path.realpath(root)}/"
     for path in moved:
-        product = made_by_users.get(os.path.realpath(f"{root}/{path}" if path[0] != "/" else path).removeprefix(below))
+        product = made_elsewhere.get(os.path.realpath(f"{root}/{path}" if path[0] != "/" else path).removeprefix(below))
         if product is not None and product not in (path, ways.get(path)):
             return True
     return False

@@ -1,7 +1,7 @@
 """Which action makes the file that a path leads to, where symbolic links or `..` lie on the way?
 
 A compiler reports the path by which it came to a header, and the action that makes it has another name for it. Knows
-paths and what users' commands declare as outputs; asks only when a project has such commands, and about each directory
+paths and what actions declare as outputs; asks only when a project has such commands, and about each directory
 and file once per look. Invariant: `product` is right about the links that there were at some instant of the look.
 """
 
@@ -18,12 +18,20 @@ from pipeline.engine.build_log import BuildRecords, record_name
 from pipeline.model import Action
 
 
+def products_by_name(actions: Sequence[Action]) -> list[str]:
+    """The outputs that something else may reach by another name: where there are users' commands, all but objects,
+    which have names of our own and may be ten thousand."""
+    if not any(action.is_users for action in actions):
+        return []
+    return [path for action in actions if action.count_as != "compiled" for path in action.outputs]
+
+
 class Links:
-    """The files that users' commands make, by the names that they have without links."""
+    """The files that users' commands make, and that they use of ours, by the names that they have without links."""
 
     def __init__(self, resolve: Callable[[str], str], root: str, actions: Sequence[Action]) -> None:
         self._resolve = resolve
-        self._outputs = [path for action in actions if action.is_users for path in action.outputs]
+        self._outputs = products_by_name(actions)
         self._root = f"{os.path.realpath(root)}/" if self._outputs else ""
         self._ways: dict[str, set[str]] = {}
         self.forget()
@@ -72,17 +80,27 @@ class Links:
     def readings(self, records: BuildRecords) -> Callable[[Action], frozenset[str] | None]:
         """A function: the outputs that the last run of an action read, or would have read had they been there; None
         when it is not known what it read."""
+        found_by = self.findings(records)
 
         def read_by(action: Action) -> frozenset[str] | None:
+            found = found_by(action)
+            return None if found is None else found | self.products(action.inputs)
+
+        return read_by
+
+    def findings(self, records: BuildRecords) -> Callable[[Action], frozenset[str] | None]:
+        """The same without what it declares."""
+
+        def found_by(action: Action) -> frozenset[str] | None:
             name = record_name(action)
             read = records.discovered(name)
             if not read:
                 return None
             if id(read) not in self._sets:
                 self._sets[id(read)] = (read, frozenset(self.products([path for path, _ in read])))
-            return self._sets[id(read)][1] | self.products_of(records.absent(name)) | self.products(action.inputs)
+            return self._sets[id(read)][1] | self.products_of(records.absent(name))
 
-        return read_by
+        return found_by
 
     def products_of(self, shared: tuple[str, ...]) -> frozenset[str]:
         """As `products`, once for all actions that share the object."""

@@ -4,7 +4,7 @@ Written beside the fast path's state, for a run that comes to know that few file
 not decide: `partial_graph.py` and `put_back.py` ask it. Invariant: no row is decoded but the one that is asked for,
 since ten thousand of which one is wanted would take longer than all else that such a run decodes.
 
-    index = (inputs, actions by stage, tools, run environment, rows, row ends, users, user ends, ways, made by users)
+    index = (inputs, actions by stage, tools, run environment, rows, row ends, users, user ends, ways, made elsewhere)
     rows  = one after the other, in the order in which actions are made: (name of its record, stage, cacheable, counter,
             places of its outputs among the paths of the fast path, places of the actions that come after it, its
             statement as bytes)
@@ -12,8 +12,8 @@ since ten thousand of which one is wanted would take longer than all else that s
             or when it may decide which rows there are
     ends  = where each row ends in the bytes of all, and each file's users among all; 32 bits each in the machine's
             byte order, as users have
-    ways  = path -> the output of a user's action that it leads to under another name
-    made by users = name of each such output without links -> the declared one
+    ways  = path -> the output (see `symlinks.products_by_name`) that it leads to under another name
+    made elsewhere = name of each such output without links -> the declared one
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cache.named_tuple import NamedTuple
 from pipeline.engine.build_log import BuildRecords, record_name
+from pipeline.engine.symlinks import products_by_name
 from pipeline.model import Action, Stage, Statement
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ class UsageIndex:
         self.tools: Sequence[tuple[Any, ...]]
         self.env: Mapping[str, str]
         self.ways: Mapping[str, str]
-        self.made_by_users: Mapping[str, str]
-        self.inputs, self.totals, self.tools, self.env, *packed, self.ways, self.made_by_users = marshal.loads(index)
+        self.made_elsewhere: Mapping[str, str]
+        self.inputs, self.totals, self.tools, self.env, *packed, self.ways, self.made_elsewhere = marshal.loads(index)
         self._rows, row_ends, users, user_ends = packed
         self._row_ends, self._user_ends, self._users = (array(_PLACE, data) for data in (row_ends, user_ends, users))
 
@@ -104,7 +105,7 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytearray:
             n = places.setdefault(path, len(places))
             for place in found[: MANY + 1]:
                 users.add(n, place)
-    ways, made_by_users = _ways(workspace, places)
+    ways, made_elsewhere = _ways(workspace, places)
     for path, product in ways.items():
         for place in users.of(places[path]):
             users.add(places[product], place)
@@ -140,14 +141,14 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytearray:
     for n in range(len(paths)):
         used_by.extend(() if n in deciding else _few(users.of(n)) or ())
         ends.append(len(used_by))
-    for value in (used_by.tobytes(), ends.tobytes(), ways, made_by_users):
+    for value in (used_by.tobytes(), ends.tobytes(), ways, made_elsewhere):
         index += marshal.dumps(value, _NO_REFERENCES)
     return index
 
 
 def _ways(workspace: Workspace, used: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The last piece of the index. Nothing is asked where no action is a user's."""
-    made = [path for action in workspace.graph.order if action.is_users for path in action.outputs]
+    made = products_by_name(workspace.graph.order)
     if not made:
         return {}, {}
     workspace.forget_links()  # what ran since they were looked at may have made others

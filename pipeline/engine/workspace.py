@@ -152,7 +152,8 @@ class Workspace:
             return "" if path in self.believed else self.links.product(path)
 
         def files() -> dag.FileSystem:
-            return dag.FileSystem(self.links.readings(self.records), self.links.real, product)
+            links, records = self.links, self.records
+            return dag.FileSystem(links.readings(records), links.findings(records), links.real, product)
 
         graph = dag.build(self.steps.actions, files)
         if isinstance(graph, dag.Trouble):

@@ -334,3 +334,50 @@ outputs = ["{made}"]
     counts(project)
     assert packed.read_text() == (project.root / "build/gen/x.bin").read_text() == "three\n"
     assert counts(project) == []
+
+
+COPIES = """
+[[action]]
+name = "pack"
+argv = ["cp", "{in}", "{out}"]
+inputs = ["assets/app"]
+outputs = ["build/packed"]
+"""
+COPIES_UNDECLARED = """
+[[action]]
+name = "pack"
+argv = ["sh", "tools/pack.sh"]
+outputs = ["build/packed"]
+depfile = "build/packed.d"
+"""
+
+
+@pytest.mark.parametrize("way", ["link", "depfile"])
+def test_what_uses_the_program_without_naming_it_runs_after_the_link(project: FastPathProject, way: str) -> None:
+    """By a symbolic link, or as its depfile told: it is in the stage of the link, and never one run late."""
+    copies, catenates = 'exec cp "$(dirname "$0")/template.elf" "$out"', 'cat "$(dirname "$0")/template.elf" src/*/*.c'
+    project.zig.write_text(project.zig.read_text().replace(copies, f'{catenates} > "$out"; exit'))
+    (project.root / "assets").mkdir()
+    elf, packed = project.root / "build/local-fast/app.elf", project.root / "build/packed"
+    project.out("doit", "compile", "link")
+    if way == "link":
+        (project.root / "assets/app").symlink_to("../build/local-fast/app.elf")
+        add(project, COPIES)
+    else:
+        program = "build/local-fast/app.elf"
+        lines = (f"cp {program} build/packed", f"echo build/packed: {program} > build/packed.d")
+        (project.root / "tools/pack.sh").write_text("\n".join(lines))
+        add(project, COPIES_UNDECLARED)
+    project.out("doit", "compile", "link")
+    source = sorted((project.root / "src").rglob("*.c"))[0]
+    for number in range(2):
+        project.settle()
+        source.write_text(f"int changed{number};\n")
+        assert counts(project) == ["fingerprint", "compile", "link"]
+        assert f"changed{number}" in elf.read_text(errors="replace")
+        assert packed.read_bytes() == elf.read_bytes()
+        assert counts(project) == []
+    elf.unlink()
+    packed.unlink()
+    assert counts(project)[-1] == "link"
+    assert packed.read_bytes() == elf.read_bytes()

@@ -129,6 +129,58 @@ def test_a_declared_input_through_a_link(space: EngineSpace) -> None:
         assert_right(space)
 
 
+def test_what_only_a_depfile_names_is_made_first(space: EngineSpace) -> None:
+    """One users' action includes what another one makes, and does not declare it: from its second run on it waits."""
+    space.write("gen/seed", "int generated;\n")
+    space.write("gen/outer", "int outer;\n")
+    space.write("src/a.c", '#include "../build/last/last.h"\n')
+    space.search = (".", "inc")
+    declare(space, generator("build/last/last.h", "gen/outer"), generator("build/gen/g.h"))
+    assert space.build().ok
+    space.write("gen/outer", '#include "../build/gen/g.h"\n')
+    assert space.build().ok and space.build().nothing
+    for number in range(3):
+        space.write("gen/seed", f"int generated{number};\n")
+        assert set(space.build().ran) == {"gen/seed", "gen/outer", "src/a.c", ELF}
+        assert_right(space)
+
+
+def test_actions_that_read_each_other_are_not_ordered(space: EngineSpace) -> None:
+    """What was read last time may be no order: one reads what the other makes by its depfile, which now declares the
+    first one's output. What is declared counts."""
+    space.write("gen/seed", "int generated;\n")
+    space.write("gen/outer", "int outer;\n")
+    space.search = (".", "inc")
+    first, second = generator("build/last/last.h", "gen/outer"), generator("build/gen/g.h")
+    declare(space, first, second)
+    assert space.build().ok
+    space.write("gen/outer", '#include "../build/gen/g.h"\n')
+    assert space.build().ok and space.build().nothing
+    space.write("gen/outer", "int outer;\n")
+    turned = second._replace(inputs=("build/last/last.h",), argv=(*second.argv[:-1], "build/last/last.h"))
+    del space.actions
+    declare(space, first, turned)
+    assert space.build().ok
+    space.build()
+    assert_right(space)
+
+
+@pytest.mark.parametrize("name", ["build/local-fast/app.elf", "build/local-fast/app.bin"])
+def test_a_product_of_the_toolchain_through_a_link(space: EngineSpace, name: str) -> None:
+    """An asset that is a link to the program: who packs it does so after the link."""
+    link(space, "assets/app", f"../{name}")
+    argv = ("ld", "-o", "build/packed", "assets/app")
+    pack = generator("build/packed", "assets/app")._replace(argv=argv, depfile="")
+    real = EngineSpace.actions
+    space.actions = lambda: [pack, *real(space)]  # type: ignore[method-assign]
+    assert space.build().ok
+    assert_right(space)
+    for number in range(3):
+        space.write("src/a.c", f"int a{number};\n")
+        assert space.build().ok
+        assert_right(space)
+
+
 def test_a_source_that_is_a_link_to_a_product(space: EngineSpace) -> None:
     space.write("gen/seed", "int generated;\n")
     space.write("build/gen/g.c", "int generated;\n")
