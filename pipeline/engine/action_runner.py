@@ -30,7 +30,6 @@ from pipeline.engine.decision import (
     Blocked,
     Cause,
     Fate,
-    Keyed,
     decide,
     explained,
     key_of,
@@ -39,7 +38,7 @@ from pipeline.engine.decision import (
 )
 from pipeline.engine.discovery import Reported
 from pipeline.engine.execution import Executed, Steps, execute, in_turn, made_files, remove_files
-from pipeline.engine.keys import bound_key
+from pipeline.engine.keys import Keyed, bound_key
 from pipeline.engine.observation import Observer
 from pipeline.engine.record_rows import Outputs
 from pipeline.engine.restore import Restorer

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from cache.digest import ActionKey
 from pipeline.engine.action_runner import ActionRunner
-from pipeline.engine.decision import Keyed
 from pipeline.engine.inquiry import Inquiry
+from pipeline.engine.keys import Keyed
 
 
 class AskedElsewhere:

@@ -1,17 +1,17 @@
 """Is this action up to date, and if not, why, and what is to be done about it? The one place that decides.
 
 A build, `explain`, `plan` and a partial graph ask here; they differ only in what answers about files: stamps, this
-run's own look, or contents with what earlier actions would make of them. Pure: an `ActionView` answers. Does not know
-how anything is executed. Invariant: an action is up to date only if its command, its tool, the content of every
-declared and discovered input, the absence of every file that would shadow one, and the content of every output are
-those of its last recorded run, or of a result that the cache holds under the key that they have now.
+run's own look, or contents with what earlier actions would make of them. Pure: an `ActionView` answers (`views`). Does
+not know how anything is executed. Invariant: an action is up to date only if its command, its tool, the content of
+every declared and discovered input, the absence of every file that would shadow one, and the content of every output
+are those of its last recorded run, or of a result that the cache holds under the key that they have now.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
@@ -23,6 +23,7 @@ from pipeline.engine.keys import (
     NO_CONTENT,
     ExplainSink,
     KeyDifference,
+    Keyed,
     Part,
     base_key,
     bound_key,
@@ -32,110 +33,11 @@ from pipeline.engine.keys import (
 )
 from pipeline.engine.packed_inputs import PackedInputs, doubted
 from pipeline.engine.record_rows import MANY_INPUTS, Inputs, Outputs
-from pipeline.model import Action, Reason, Tool
+from pipeline.model import Action, Reason
 
 if TYPE_CHECKING:
     from cache.actions import ActionResult
-
-
-class MovedView(Protocol):
-    """Answers about files that tell whether anything moved since the last recorded run."""
-
-    tools: Mapping[str, Tool]
-
-    def record(self, action: Action) -> Record | None: ...
-
-    def entry(self, path: str) -> Entry | None:
-        """What the file holds; None when it is missing, or moved and nobody read it yet. May raise OSError."""
-        ...
-
-    @property
-    def believed(self) -> Collection[str]:
-        """Files that certainly are what the records of those who read them say."""
-        ...
-
-    def is_present(self, path: str) -> bool:
-        """Is there a file that a compiler would open?"""
-        ...
-
-    def first_present(self, paths: Sequence[str]) -> str:
-        """The first of these for which `is_present`, `""` if there is none. Many actions ask about the same ones."""
-        ...
-
-    def is_made(self, path: str) -> bool:
-        """Does an action make it?"""
-        ...
-
-    def is_made_alone(self, path: str) -> bool:
-        """Does an action make it that certainly writes nothing but its outputs?"""
-        ...
-
-    def ran_ns(self, action: Action) -> int:
-        """Up to which mtime of its inputs the last run of a statement counts."""
-        ...
-
-    def newest_ns(self, observed: Inputs) -> int:
-        """The latest mtime of these files, 0 without any."""
-        ...
-
-    def is_told(self, action: Action, newest_ns: int) -> bool:
-        """Would ninja take a statement for up to date that needs nothing newer than that?"""
-        ...
-
-    def once(self, shared: object, ask: Callable[[], KeyDifference | None]) -> KeyDifference | None:
-        """What `ask` gives about an object that many actions share; may be remembered."""
-        ...
-
-
-class ActionView(MovedView, Protocol):
-    """Answers that also tell what to do. `symbols`: what placeholders stand for on this machine."""
-
-    symbols: Mapping[str, str]
-
-    def is_there(self, path: str, sha256: str, executable: bool) -> bool:
-        """Is this output in place?"""
-        ...
-
-    def is_key_kept(self, action: Action) -> bool:
-        """Is the key of an action the recorded one for certain, when nothing but outputs was seen to have moved?"""
-        ...
-
-    def candidates(self, base: ActionKey) -> Iterable[CandidateSet]:
-        """The sets that the cache knows for a base key."""
-        ...
-
-    def identify(self, candidate: CandidateSet) -> IdentifiedSet | None:
-        """The set with its files' content, None when it cannot apply."""
-        ...
-
-    def result_key(self, keyed: Keyed, found: IdentifiedSet) -> ActionKey:
-        """The key of the result of what is read."""
-        ...
-
-    def with_options(self, action: Action, record: Record) -> IdentifiedSet | None:
-        """What the action read, if nothing of that moved but an option header, and in nothing that counts for it."""
-        ...
-
-    def explain_option(self, action: Action, record: Record, moved: KeyDifference) -> KeyDifference | None:
-        """Of an option header that moved, the option that counts for the action, None if none does; else what moved."""
-        ...
-
-    def stored(self, key: ActionKey) -> ActionResult | None:
-        """The result under a full key."""
-        ...
-
-    def products(self, paths: tuple[str, ...]) -> Collection[str]:
-        """The outputs of users' actions that these paths lead to, by whatever name."""
-        ...
-
-    def made_elsewhere(self, action: Action) -> CandidateSet | None:
-        """What a statement read when ninja ran it, if ninja did that after us and would not do it again."""
-        ...
-
-    def waits_for(self, paths: Iterable[str]) -> str:
-        """The first of these whose content depends on an action that would run first, `""` if there is none."""
-        ...
-
+    from pipeline.engine.views import ActionView, MovedView
 
 NOT_DEFINED = "not defined"
 
@@ -177,26 +79,6 @@ class Fate(StrEnum):
     RUN = "would run"
     UNCERTAIN = "may run"
     BLOCKED = "cannot run"
-
-
-class Keyed(NamedTuple):
-    """An action with the content of its declared inputs. `lacks`: an input that a statement ran without, since what
-    makes it never does; such a run is worth no record."""
-
-    action: Action
-    command: Command
-    inputs: tuple[tuple[str, Entry], ...]
-    """Those that were looked at."""
-    base: ActionKey
-    lacks: str = ""
-    taken: PackedInputs | None = None
-    """Of an action with many inputs all of them, of which those that are believed were not looked at."""
-    command_key: str = ""
-    """Of an action with many inputs."""
-
-    @property
-    def observed(self) -> Inputs:
-        return tuple([(path, entry.sha256) for path, entry in self.inputs]) if self.taken is None else self.taken
 
 
 class Blocked(NamedTuple):

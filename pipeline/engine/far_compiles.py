@@ -17,9 +17,9 @@ from pathlib import Path
 
 from cache.digest import Digest
 from pipeline.effects.executor import HERE, FarCommand, FarResult, FarWork
-from pipeline.engine.decision import Keyed
 from pipeline.engine.discovery import Discovery, Reported
 from pipeline.engine.execution import TIMEOUT_S, Executed, Steps, made_files, placed_command, remove_files
+from pipeline.engine.keys import Keyed
 from pipeline.engine.observation import Observer
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action

@@ -17,10 +17,10 @@ from cache.named_tuple import NamedTuple
 from cache.stamps import Entry, Stamp, StampTable
 from pipeline.engine.build_log import Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import NEVER_RUN, ActionDecision, Fate, Keyed, decide, explained, first_move
+from pipeline.engine.decision import NEVER_RUN, ActionDecision, Fate, decide, explained, first_move
 from pipeline.engine.discovery import Discovery
 from pipeline.engine.inputs import InputKind, command_of
-from pipeline.engine.keys import KeyDifference, set_key
+from pipeline.engine.keys import KeyDifference, Keyed, set_key
 from pipeline.engine.observation import made_elsewhere, newest_ns
 from pipeline.engine.record_rows import Inputs
 from pipeline.engine.workspace import Workspace

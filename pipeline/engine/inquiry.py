@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
 from cache.remote import RemoteSpeed
-from pipeline.engine.decision import Keyed
+from pipeline.engine.keys import Keyed
 
 LOOK_S = 0.01
 """So often somebody looks whether answers come."""

@@ -1,4 +1,4 @@
-"""Action keys, and the explanation of why one moved: two sinks of one walk.
+"""Action keys, what has one, and the explanation of why one moved: two sinks of one walk.
 
 Pure. Does not know where digests come from or where results are stored. Invariant: two different walks never give the
 same bytes (every part is length-delimited), and what `ExplainSink` lists is exactly what `HashSink` hashes.
@@ -30,6 +30,11 @@ from pipeline.engine.inputs import STABILITY, Command, InputKind, Stability
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
+
+    from cache.stamps import Entry
+    from pipeline.engine.packed_inputs import PackedInputs
+    from pipeline.engine.record_rows import Inputs
+    from pipeline.model import Action
 
 KEY_VERSION = "hotplate action key 5"
 
@@ -201,6 +206,26 @@ def bound_key(key: ActionKey, places: Mapping[str, str]) -> ActionKey:
     one."""
     parts = [_VERSION, _netstring("bound"), _netstring(key)]
     return _key_of([*parts, *[part for item in sorted(places.items()) for part in map(_netstring, item)]])
+
+
+class Keyed(NamedTuple):
+    """An action with the content of its declared inputs. `lacks`: an input that a statement ran without, since what
+    makes it never does; such a run is worth no record."""
+
+    action: Action
+    command: Command
+    inputs: tuple[tuple[str, Entry], ...]
+    """Those that were looked at."""
+    base: ActionKey
+    lacks: str = ""
+    taken: PackedInputs | None = None
+    """Of an action with many inputs all of them, of which those that are believed were not looked at."""
+    command_key: str = ""
+    """Of an action with many inputs."""
+
+    @property
+    def observed(self) -> Inputs:
+        return tuple([(path, entry.sha256) for path, entry in self.inputs]) if self.taken is None else self.taken
 
 
 class KeyDifference(NamedTuple):

@@ -11,19 +11,22 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from cache.actions import ActionResult
 from cache.digest import ActionKey, Digest
 from cache.stamps import Entry
 from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
-from pipeline.engine.decision import Keyed, MovedView
 from pipeline.engine.discovery import Discovery
 from pipeline.engine.inputs import Command, command_of
-from pipeline.engine.keys import KeyDifference, full_key, set_key
+from pipeline.engine.keys import KeyDifference, Keyed, full_key, set_key
 from pipeline.engine.record_rows import Inputs
 from pipeline.engine.workspace import Workspace
 from pipeline.model import Action, Statement
+
+if TYPE_CHECKING:
+    from pipeline.engine.views import MovedView
 
 
 def made_elsewhere(workspace: Workspace, action: Action, discovery: Discovery) -> CandidateSet | None:

@@ -18,9 +18,10 @@ from cache.named_tuple import NamedTuple
 from pipeline.effects.api import Children, Completed, ParallelRunner
 from pipeline.engine.action_runner import ActionRunner, Performed
 from pipeline.engine.asked_elsewhere import AskedElsewhere
-from pipeline.engine.decision import Cause, Keyed
+from pipeline.engine.decision import Cause
 from pipeline.engine.execution import TIMEOUT_S, Steps, in_turn
 from pipeline.engine.inquiry import LOOK_S
+from pipeline.engine.keys import Keyed
 from pipeline.engine.look import Look
 from pipeline.engine.results import RESTORED_REMOTE, ActionSpan, RunResult
 from pipeline.engine.stage_run import StageRun

@@ -23,8 +23,9 @@ from cache.digest import ActionKey, Digest
 from cache.named_tuple import NamedTuple
 from cache.remote import RemoteSpeed
 from pipeline.engine.candidates import CandidateSet
-from pipeline.engine.decision import Keyed, keys_that_fit, stored_paths
+from pipeline.engine.decision import keys_that_fit, stored_paths
 from pipeline.engine.inquiry import LIKELY_BLOB, LIKELY_ENTRY, PER_ANSWER, Costs, Inquiry, Pace
+from pipeline.engine.keys import Keyed
 from pipeline.engine.observation import Observer
 from pipeline.engine.results import SharedCounts
 from pipeline.engine.workspace import Workspace

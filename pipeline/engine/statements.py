@@ -26,7 +26,7 @@ from pipeline.formats.file_macro import Carriers, PathWords, carriers, path_word
 from pipeline.model import Action, Statement
 
 if TYPE_CHECKING:
-    from pipeline.engine.decision import Keyed
+    from pipeline.engine.keys import Keyed
     from pipeline.engine.observation import Observer
 
 
