@@ -1,30 +1,21 @@
 """Make one action up to date: restore its result from the cache, or execute it and store what it made.
 
-Knows keys, the cache and the runner; what is to be done is decided elsewhere (`decision`). Does not know the order of
-actions or what is counted. Called from several threads at once. Invariants: a result is recorded only if no input moved
-between the moment before the action and the moment after; blobs are stored before the entry that names them; an action
-that failed leaves neither outputs nor entry.
+Knows the cache and the process runner; what is to be done is decided elsewhere (`decision`), and whether a result may
+be kept, too (`result_keeper`). Does not know the order of actions or what is counted. Called from several threads at
+once. Invariant: an action that failed leaves neither outputs nor entry.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import posixpath
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from cache.actions import ActionResult, OutputFile
-from cache.digest import ActionKey, Digest
-from cache.fileclock import Moment
+from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
-from cache.stamps import Entry
-from pipeline.engine.build_log import Record, record_name
 from pipeline.engine.build_place import kind_of_output
-from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.decision import (
     ActionDecision,
     Blocked,
@@ -34,19 +25,17 @@ from pipeline.engine.decision import (
     explained,
     key_of,
     look_up,
-    stored_paths,
 )
 from pipeline.engine.discovery import Reported
-from pipeline.engine.execution import Executed, Steps, execute, in_turn, made_files, remove_files
-from pipeline.engine.keys import Keyed, bound_key
+from pipeline.engine.execution import Executed, Steps, execute, in_turn, made_files, refused, remove_files
+from pipeline.engine.keys import Keyed
 from pipeline.engine.observation import Observer
-from pipeline.engine.record_rows import Outputs
 from pipeline.engine.restore import Restorer
+from pipeline.engine.result_keeper import ActionStart, ResultKeeper
 from pipeline.engine.results import CHANGED, ActionFailure, FailureKind, SharedCounts
 from pipeline.engine.states import ActionState
-from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.workspace import Workspace
-from pipeline.model import NOT_STORED, Action, Reason
+from pipeline.model import Action, Reason
 
 if TYPE_CHECKING:  # what few runs need is loaded by those that do
     from pipeline.engine.far_compiles import FarCompiles
@@ -54,9 +43,6 @@ if TYPE_CHECKING:  # what few runs need is loaded by those that do
     from pipeline.engine.shared_results import SharedResults
     from pipeline.engine.statements import StatementRuns
     from pipeline.engine.undeclared import UndeclaredOutputs
-
-_MOMENT_NS = 5_000_000
-"""So long one instant serves for all actions that start."""
 
 
 class Performed(NamedTuple):
@@ -69,13 +55,6 @@ class Performed(NamedTuple):
     notes: tuple[Reason, ...] = ()
 
 
-class _Start(NamedTuple):
-    """When an action started, on the clocks of file stamps and on one that nobody sets, and after how many others."""
-
-    moment: Moment
-    finished: int
-
-
 class _Missing(Exception):
     """A declared input is not there or cannot be read."""
 
@@ -85,21 +64,15 @@ class ActionRunner:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._table, self._file_clock = workspace.table, workspace.file_clock
-        self._blobs, self._results = workspace.store.blobs, workspace.store.results
-        self._finished: dict[str, int] = {}
-        """output path -> how many were finished before it; tells an input made earlier in this run from one made while
-        an action ran."""
+        self._table, self._results = workspace.table, workspace.store.results
         self._undeclared: UndeclaredOutputs | None = None
         """Made for the first command of a user."""
-        self._stored_sets: dict[CandidateSet, Digest] = {}
-        """What this run has put into the store, whole."""
         self._lock = threading.Lock()
         self._stopping = False
-        self._last_moment: Moment | None = None
         self._observer = Observer(workspace)
         self._discovery = self._observer.discovery
-        self._restorer = Restorer(self._blobs, self._table, workspace.build_place)
+        self._restorer = Restorer(workspace.store.blobs, self._table, workspace.build_place)
+        self._keeper = ResultKeeper(workspace, self._observer, lambda: self._statements, self._offer)
         self._knows_shared = False
         self._shared: SharedResults | None = None
         """Once something was missing here, and where `[cache] remote` names one."""
@@ -123,6 +96,11 @@ class ActionRunner:
 
                 self._shared = SharedResults(self._workspace, remote)
         return self._shared
+
+    def _offer(self, key: ActionKey, base: ActionKey | None) -> None:
+        """A result was stored here, and may be of use to others."""
+        if self._shared is not None:
+            self._shared.offer(key, base)
 
     @property
     def is_sharing(self) -> bool:
@@ -153,8 +131,7 @@ class ActionRunner:
 
     def mark_finished(self, action: Action) -> None:
         """The outputs of `action` will not change any more in this run."""
-        for path in action.outputs:
-            self._finished[path] = len(self._finished)
+        self._keeper.mark_finished(action)
 
     def find(self, action: Action, cause: Cause) -> Performed | Keyed:
         """Make `action` up to date without executing it, if that can be done; else what `perform` needs to know.
@@ -231,7 +208,7 @@ class ActionRunner:
                 return None
             self._was_of_use(action, decision)
         if decision.keyed is not None and decision.found is not None:
-            self._remember(decision.keyed, decision.key, decision.found, decision.outputs)
+            self._keeper.remember(decision.keyed, decision.key, decision.found, decision.outputs)
         if decision.by_ninja:
             self._workspace.ledger.take_over(action)
         elif action.statement is not None:
@@ -277,22 +254,22 @@ class ActionRunner:
 
     def _execute(self, keyed: Keyed) -> Steps[Performed]:
         action = keyed.action
-        start = _Start(self._moment(), len(self._finished))
-        self._forget(action)
+        start = self._keeper.start()
+        self._keeper.forget(action)
         if action.statement is not None:
             return (yield from self._execute_statement(keyed, start))
         ran, stray = self._run_watched(keyed) if action.is_users else ((yield from self._run(keyed)), "")
         failure = ran.failure or self._missing_output(action, ran)
         if failure is None and stray:
             message = f"the command wrote {stray}, which no action declares as an output"
-            failure = _refused(action, FailureKind.UNDECLARED_OUTPUT, message, ran)
+            failure = refused(action, FailureKind.UNDECLARED_OUTPUT, message, ran)
         kept: tuple[Reason, ...] | ActionFailure = ()
         if failure is None:
             reported = self._discovery.from_depfile(action)
             if isinstance(reported, str):
-                failure = _refused(action, FailureKind.DEPFILE, reported, ran)
+                failure = refused(action, FailureKind.DEPFILE, reported, ran)
             else:
-                kept = self._keep(keyed, reported, ran, start)
+                kept = self._keeper.keep(keyed, reported, ran, start)
                 failure = kept if isinstance(kept, ActionFailure) else None
         outputs = made_files(self._workspace, action) if action.is_users or failure is not None else []
         if failure is not None or isinstance(kept, ActionFailure):
@@ -305,26 +282,7 @@ class ActionRunner:
             self._observer.forget(action.inputs[:1], None)  # nobody else reads a source; there may be very many
         return Performed(ActionState.EXECUTED, _text(ran.stderr), notes=kept)
 
-    def _moment(self) -> Moment:
-        """A moment before which nothing of an action that starts now has run. One that is a few thousandths old will do
-        for others: what was edited since then counts as edited while the action ran, which costs another run."""
-        last = self._last_moment
-        if (
-            last is not None
-            and time.monotonic_ns() - last.monotonic_ns < _MOMENT_NS
-            and not (self._file_clock.has_met_more(last))
-        ):
-            return last
-        moment = self._file_clock.moment()
-        if not moment.is_after(self._workspace.began):
-            # A discovered file counts as edited during the action when its ctime is not before the start; what was
-            # written just before the run must not.
-            self._file_clock.next_tick()
-            moment = self._file_clock.moment()
-        self._last_moment = moment
-        return moment
-
-    def _execute_statement(self, keyed: Keyed, start: _Start) -> Steps[Performed]:
+    def _execute_statement(self, keyed: Keyed, start: ActionStart) -> Steps[Performed]:
         """As ninja: what it made stays when it fails, and an output that it does not make is no failure."""
         from pipeline.engine.statements import MOST_UNDECLARED, execute_statement, made_files
 
@@ -338,10 +296,10 @@ class ActionRunner:
         if failure is None:
             reported = self._discovery.from_depfile(action)
             if isinstance(reported, str):
-                failure = _refused(action, FailureKind.DEPFILE, reported, ran)
+                failure = refused(action, FailureKind.DEPFILE, reported, ran)
             elif not keyed.lacks and all(self._observer.exists(path) for path in action.outputs):
                 keyed = self._with_own_files(keyed)
-                kept = self._keep(_local(keyed, reported), reported, ran, start)
+                kept = self._keeper.keep(_local(keyed, reported), reported, ran, start)
                 failure, notes = (kept, ()) if isinstance(kept, ActionFailure) else (None, kept)
                 found = self._observer.identify(reported.candidate)
         if failure is not None:
@@ -390,11 +348,6 @@ class ActionRunner:
                 self._undeclared = UndeclaredOutputs(self._workspace)
         return self._undeclared.run(lambda: in_turn(self._run(keyed), self._workspace.host.runner))
 
-    def _forget(self, action: Action) -> None:
-        name = record_name(action)
-        if self._workspace.records.has(name):
-            self._workspace.records.drop(name)
-
     def _missing_output(self, action: Action, ran: Executed) -> ActionFailure | None:
         for path in filter(None, (*action.outputs, action.depfile)):
             kind = kind_of_output(self._workspace.resolve(path))
@@ -402,147 +355,8 @@ class ActionRunner:
                 message = f"the command succeeded but did not write its output {path}"
                 if kind != "nothing":
                     message = f"the command made {path} {kind}; let it write a regular file"
-                return _refused(action, FailureKind.OUTPUT_MISSING, message, ran)
+                return refused(action, FailureKind.OUTPUT_MISSING, message, ran)
         return None
-
-    def _keep(
-        self, keyed: Keyed, reported: Reported, ran: Executed, start: _Start
-    ) -> tuple[Reason, ...] | ActionFailure:
-        """Record the result unless an input moved while the action ran."""
-        candidate = reported.candidate
-        since_ns = ran.ended_ns or time.monotonic_ns()
-        found = self._observer.identify_again(candidate, since_ns)
-        if found is not None:
-            more = self._discovery.with_hidden(keyed.action, keyed.inputs, candidate, found)
-            if more is not candidate:
-                candidate, found = more, self._observer.identify_again(more, since_ns)
-        moved = self._moved_meanwhile(keyed, found, start) or self._discovery.appeared(reported.unread, start.moment)
-        if not moved and found is not None:
-            # Nobody reports that one of these was read: it may have come and gone.
-            silent = keyed.action.absent
-            if keyed.action.depfile:
-                more_absent = candidate is not reported.candidate
-                silent = tuple({*candidate.absent} - {*reported.candidate.absent}) if more_absent else ()
-            moved = self._came_or_went(sorted(silent), start.moment)
-        if found is None and not moved:
-            for path in candidate.discovered:
-                if os.path.isdir(self._workspace.resolve(path)):  # noqa: PTH112
-                    message = f"its depfile {keyed.action.depfile} names {path}, which is a directory"
-                    return _refused(keyed.action, FailureKind.DEPFILE, message, ran)
-            # Or never was: some compilers spell a name with a tab or a backslash so that it is another.
-            gone = (path for path in candidate.discovered if not self._observer.exists(path))
-            moved = next(gone, "") or next(filter(self._observer.exists, candidate.absent), "a file that it read")
-        if moved:
-            subject = f"{keyed.action.name}: {moved}"
-            return (Reason(CHANGED, subject, "", "not recorded, so it will run again"),)
-        assert found is not None  # else something moved
-        return self._record(keyed, candidate, found, ran)
-
-    def _came_or_went(self, absent: Sequence[str], moment: Moment) -> str:
-        """The first of these places in which a file may have lain since `moment`, `""` if there is none."""
-        for path in absent:
-            if self._observer.exists(path) or self._discovery.is_directory_moved(posixpath.dirname(path), moment):
-                return path
-        return ""
-
-    def _moved_meanwhile(self, keyed: Keyed, found: IdentifiedSet | None, start: _Start) -> str:
-        """The first input that may have moved while the action ran, `""` if none did.
-
-        A declared input must have the stamp that it had before. A discovered one was not known before: its ctime must
-        be older than the start, unless an action of this run made it before this one started; and so must be the links
-        on the way to it.
-        """
-        places = [self._workspace.resolve(path) for path, _ in keyed.inputs]
-        if not self._table.are_still(places, [entry for _, entry in keyed.inputs]):
-            for path, before in keyed.inputs:
-                after = self._table.current(path)
-                if after is None or after.stamp != before.stamp or after.sha256 != before.sha256:
-                    return path
-        if keyed.taken and (path := self._workspace.moved_meanwhile(keyed.taken)):
-            return path
-        if found is None:
-            return ""
-        clock, moment = self._file_clock, start.moment
-        if found.seen_ns >= moment.monotonic_ns:
-            paths = [path for path, _ in found.discovered]
-            if link := link_made_since(str(self._workspace.root), paths, clock, moment):
-                return link
-        if found.newest_ns < moment.earliest_ns and not clock.has_met_more(moment):
-            return ""
-        for (path, _), entry in zip(found.discovered, found.entries, strict=True):
-            if self._is_older(path, entry, moment):
-                continue
-            made = self._workspace.links.product(path) or path
-            if self._finished.get(made, start.finished) >= start.finished:
-                return path
-        return ""
-
-    def _is_older(self, path: str, entry: Entry, moment: Moment) -> bool:
-        """Is the file what `entry` says, and was that so before `moment`?"""
-        place = self._workspace.resolve(path)
-        try:
-            status = os.stat(place)  # noqa: PTH116 - once per header, where a clock must be asked
-        except OSError:
-            return False
-        return status.st_ctime_ns == entry.stamp.ctime_ns and self._file_clock.is_before(status, place, moment)
-
-    def _record(self, keyed: Keyed, candidate: CandidateSet, found: IdentifiedSet, ran: Executed) -> tuple[Reason, ...]:
-        """Store the result: blobs, candidate set, entry, then the record of this project. A cache that cannot be
-        written costs the next run its hit and nothing else."""
-        entries, held = [], []
-        for path in keyed.action.outputs:
-            entry, data = self._table.current_bytes(path)
-            if entry is None:
-                return (Reason("output vanished", keyed.action.name, "", "not recorded"),)
-            entries.append((path, entry))
-            held.append(data)
-        key = self._observer.result_key(keyed, found)
-        outputs = tuple([(path, entry.sha256, entry.stamp.executable) for path, entry in entries])
-        self._remember(keyed, key, found, outputs)
-        if not keyed.action.cacheable:
-            return ()
-        try:
-            stored = []
-            named = zip(outputs, held, stored_paths(keyed.action), strict=True)
-            for (path, sha256, executable), data, name in named:
-                digest = self._put(path, data, sha256)
-                if digest.hex != sha256:
-                    self._forget(keyed.action)
-                    return (Reason("output changed", f"{keyed.action.name}: {path}", "", "not recorded"),)
-                stored.append(OutputFile(name, digest, executable))
-            stdout, stderr = (self._blobs.put_bytes(text) if text else None for text in (ran.stdout, ran.stderr))
-            if keyed.action.depfile:
-                self._results.put_first(keyed.base, self._stored_set(candidate))
-            if keyed.action.statement is not None and self._statements.is_of_this_place(
-                keyed, found, (ran.stdout, ran.stderr)
-            ):
-                key = bound_key(key, self._workspace.symbols)
-            self._results.record(key, ActionResult(tuple(stored), stdout, stderr, round(ran.duration_s * 1000)))
-            if self._shared is not None:
-                self._shared.offer(key, keyed.base if keyed.action.depfile else None)
-        except OSError as error:
-            return (Reason(NOT_STORED, keyed.action.name, "", f"{error.filename or 'cache'}: {error.strerror}"),)
-        return ()
-
-    def _put(self, path: str, data: bytes | None, sha256: str) -> Digest:
-        """Store an output: what was read of it, if that was hashed just now. Raises OSError."""
-        if data is None:
-            return self._blobs.put_file(self._workspace.resolve(path))
-        digest = Digest(sha256, len(data))
-        self._blobs.put_hashed(digest, data)
-        return digest
-
-    def _stored_set(self, candidate: CandidateSet) -> Digest:
-        """The blob of the set, which many actions share. Raises OSError."""
-        known = self._stored_sets.get(candidate)
-        if known is None or not self._blobs.has(known):
-            known = self._stored_sets[candidate] = self._blobs.put_bytes(candidate.encode())
-        return known
-
-    def _remember(self, keyed: Keyed, key: ActionKey, found: IdentifiedSet, outputs: Outputs) -> None:
-        read = (keyed.observed, found.discovered, found.absent)
-        record = Record(keyed.command, *read, outputs, str(key), keyed.command_key)
-        self._workspace.records.put(record_name(keyed.action), record)
 
 
 def _failed(action: Action, error: _Missing | OSError) -> Performed:
@@ -556,11 +370,6 @@ def _failed(action: Action, error: _Missing | OSError) -> Performed:
 def _local(keyed: Keyed, reported: Reported) -> Keyed:
     """One whose result stays here, where it is not known for certain what it read."""
     return keyed if reported.is_whole else keyed._replace(action=keyed.action._replace(cacheable=False))
-
-
-def _refused(action: Action, kind: FailureKind, message: str, ran: Executed) -> ActionFailure:
-    """The command succeeded, and what it left cannot be used."""
-    return ActionFailure(action.name, kind, message, ran.argv, 0, _text(ran.stderr))
 
 
 def _text(data: bytes) -> str:

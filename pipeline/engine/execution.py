@@ -118,6 +118,11 @@ def execute(
             workspace.build_place.forget()
 
 
+def refused(action: Action, kind: FailureKind, message: str, ran: Executed) -> ActionFailure:
+    """The command succeeded, and what it left cannot be used."""
+    return ActionFailure(action.name, kind, message, ran.argv, 0, ran.stderr.decode("utf-8", "replace"))
+
+
 def made_files(workspace: Workspace, action: Action) -> list[str]:
     """Where its outputs and its depfile lie."""
     return [workspace.resolve(path) for path in (*action.outputs, action.depfile) if path]
