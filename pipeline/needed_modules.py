@@ -68,7 +68,7 @@ BUILD = (
     "pipeline.fastpath.handover",
     "pipeline.fastpath.native_build",
     "pipeline.fastpath.renewal",
-    "pipeline.fastpath.used_files",
+    "pipeline.fastpath.whole_state",
     "pipeline.formats.c_source",
     "pipeline.formats.diagnostics",
     "pipeline.toolchain.action_failures",

@@ -1,9 +1,8 @@
-"""What the fast path reads: collected and written after a run that ended well, withdrawn before anything is done.
+"""What the fast path reads: looked at by a run, written after one that ended well, withdrawn before anything is done.
 
-Knows what an answer "up to date" depends on: the engine's records and stamps, the listings of directories, the
-configuration, our own code, the tools. Does not decide what is up to date. Invariant: a stamp is written only when it
-belongs to the content that the run used. For files of actions that is the stamp under which the content was read; for
-all others it must be older than this process.
+Knows the state of before, what moved of that, and how few moves make the next one of it; a state made anew is collected
+in `whole_state`, which only runs that write one load. Does not decide what is up to date. Invariant: a stamp is written
+only when it belongs to the content that the run used: that under which the content was read.
 """
 
 from __future__ import annotations
@@ -12,19 +11,17 @@ import contextlib
 import itertools
 import os
 import posixpath
-import sys
 import threading
 from array import array
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cache import statefile
 from cache.ahead import values
-from cache.fileclock import filesystem_now_ns
 from cache.stamps import StampTable
-from cache.statebytes import encoded_parts, parts_of_bytes
+from cache.statebytes import encoded_parts
 from pipeline.fastpath import (
     CONTENTS,
     DIRECTORY,
@@ -34,7 +31,6 @@ from pipeline.fastpath import (
     FileStamp,
     FirstLook,
     Snapshot,
-    identity,
     load,
     moved,
     native_loop,
@@ -42,20 +38,8 @@ from pipeline.fastpath import (
     state_path,
     touched,
 )
-from pipeline.fastpath.listing import ListingPart, beside_part, names_of, product_part
+from pipeline.fastpath.listing import ListingPart, beside_part, product_part
 from pipeline.fastpath.watched import Watched, directory_stamp, file_clock
-
-ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
-"""Decide which tools and modules are found."""
-
-DOIT_FILES = ("pyproject.toml", "doit.cfg")
-"""Where doit looks for options, present or not."""
-
-_CONFIGURATION = ("deploy.toml", "dodo.py", *DOIT_FILES)
-
-STATE_OF_OTHERS = ".deploy/tool-fingerprints.v1.state"
-OTHERS_KIND = "tool fingerprints 1"
-"""The value is path -> (stamp, fingerprint) of files that no action names: tools, configuration, this program."""
 
 FORMER_DIRECTORIES = (".deploy/gate.v1",)
 """Where earlier versions kept what this one never reads. An installation of one of those must not believe it once this
@@ -89,7 +73,6 @@ class FastPathState:
         self._path = root / state_path(profile)
         self._usage_path = self._path.with_suffix(".usage")
         self._contents_path = self._path.with_suffix(touched.SUFFIX)
-        self._others_path = root / STATE_OF_OTHERS
         self._looked = False
         self._snapshot: Snapshot | None = None
         self._moved: Sequence[int] | None = None
@@ -328,57 +311,11 @@ class FastPathState:
         paths of keys actions read: where `made` is all, such a one that else matters to more, too, is not answered for
         when it was only touched. False when something moved meanwhile or is too young to be believed; then there is
         none, and the next run answers by itself."""
-        absent = [self._short(path) for path in watched.absent]
-        others: dict[str, FileStamp] = {}
-        for path, listed in watched.listed.items():
-            if listed is None:
-                return False
-            others[self._short(path)] = listed
-        born = file_clock().at(_process_start_ns())
-        for path in (*_own_files(self._root), *watched.files):
-            try:
-                status = os.stat(path)  # noqa: PTH116
-            except OSError:
-                absent.append(self._short(path))
-                continue
-            if not file_clock().was_settled(status, path, born):
-                return False
-            others[self._short(path)] = stamp_of(status)
-        from pipeline.fastpath.used_files import UsedFiles  # most runs write no whole state
+        from pipeline.fastpath.whole_state import WholeState  # most runs write none
 
-        files = UsedFiles(table, made, others, self._short)
-        try:
-            if not all(found is not None and files.take(*found) for found in used):
-                return False
-        except OverflowError:
-            return False
-        # In one file these would be read by every warm run; the token says that all are of one run.
-        token = os.urandom(8).hex()
-        keys, paths, numbers, contents = files.listed()
-        count, rest, elsewhere = len(paths), sorted(others, key=posixpath.dirname), files.elsewhere
-        del files
-        unread = {elsewhere[path] for path in read(elsewhere)} if made is None and elsewhere else set[str]()
-        contents += [
-            b"" if path in unread else content
-            for path, content in zip(rest, self._contents_of(rest, others, watched), strict=True)
-        ]
-        with contextlib.suppress(OSError):
-            statefile.save(self._contents_path, touched.KIND, (token, contents))
-        del contents  # each of these is megabytes of a large project, so one is written before the next is made
-        environment = tuple((name, os.environ.get(name)) for name in (*ENVIRONMENT, *watched.variables))
-        try:
-            numbers.extend(itertools.chain.from_iterable(others[path] for path in rest))
-        except OverflowError:
-            return False
-        listing = numbers.tobytes() + names_of([*paths, *rest])
-        del numbers, paths
-        who = identity(self._root)
-        facts = {**facts, "since": token}
-        loop = helper(count)
-        snapshot = Snapshot(who, {}, environment, tuple(absent), loop, facts, token, count, count + len(rest), listing)
-        with contextlib.suppress(OSError):
-            statefile.save_parts(self._usage_path, USAGE_KIND, parts_of_bytes(token, usage(keys)))
-        return self._write(snapshot)
+        whole = WholeState(self._root, self._usage_path, self._contents_path)
+        snapshot = whole.collected(table, used, made, watched, facts, usage, helper, read)
+        return snapshot is not None and self._write(snapshot)
 
     def patch(
         self,
@@ -443,48 +380,6 @@ class FastPathState:
                 self._empty(directory)
         return self._save(_with(snapshot, answers=self._expected) if self._expected else snapshot)
 
-    def _contents_of(self, rest: Sequence[str], others: Mapping[str, FileStamp], watched: Watched) -> list[bytes]:
-        """The fingerprints of listed directories, tools and own files. Those of files are kept from run to run, by
-        their stamps: tools are large, and seldom move."""
-        saved, _ = statefile.load(self._others_path, OTHERS_KIND)
-        known: dict[str, tuple[FileStamp, bytes]] = saved if isinstance(saved, dict) else {}
-        kept: dict[str, tuple[FileStamp, bytes]] = {}
-        found = []
-        for short in rest:
-            content = self._listing(short, watched, others[short])
-            if not content:
-                old = known.get(short)
-                content = (
-                    old[1] if old is not None and tuple(old[0]) == others[short] else self._file(short, others[short])
-                )
-                if content:
-                    kept[short] = (others[short], content)
-            found.append(content)
-        if kept != known:
-            with contextlib.suppress(OSError):
-                statefile.save(self._others_path, OTHERS_KIND, kept)
-        return found
-
-    def _file(self, short: str, stamp: FileStamp) -> bytes:
-        """The fingerprint of a file as of its stamp; empty for what is none, and for the configuration, which is read
-        again when somebody saved it."""
-        if short in _CONFIGURATION:
-            return b""
-        path = short if short.startswith("/") else f"{self._root}/{short}"
-        content = touched.of_file(path, stamp[1])
-        try:
-            return content if content and stamp_of(os.stat(path)) == stamp else b""  # noqa: PTH116
-        except OSError:
-            return b""
-
-    def _listing(self, short: str, watched: Watched, stamp: FileStamp) -> bytes:
-        """The fingerprint of a directory's entries as of its stamp; empty for what was not only listed."""
-        path = short if short in watched.listed else f"{self._root}/{short}"
-        if watched.listed.get(path) != stamp:
-            return b""
-        found = touched.of_directory(path)
-        return found if directory_stamp(path) == stamp else b""
-
     def _save(self, snapshot: Snapshot) -> bool:
         from cache.durable import write_atomic
 
@@ -495,10 +390,6 @@ class FastPathState:
         except OSError:
             return False
         return True
-
-    def _short(self, path: str) -> str:
-        """Relative to the root where possible: a shorter path is a faster stat."""
-        return path[len(self._root) + 1 :] if path.startswith(f"{self._root}/") else path
 
 
 def _only_used_files(snapshot: Snapshot, places: Iterable[int]) -> bool:
@@ -544,46 +435,3 @@ def _directories_of(snapshot: Snapshot, paths: Iterable[str]) -> list[int]:
 def _fingerprint(table: StampTable, path: str) -> bytes:
     entry = table.remembered(path)
     return b"" if entry is None else entry.fingerprint_bytes
-
-
-def _own_files(root: str) -> Iterable[str]:
-    """Configuration of doit and of this program, all of our code, and every module that this process loaded from
-    elsewhere than the standard library."""
-    import sysconfig
-
-    found = dict.fromkeys(f"{root}/{name}" for name in ("deploy.toml", "dodo.py", *DOIT_FILES))
-    for package in ("pipeline", "cache"):
-        directories = sys.modules[package].__path__
-        for directory in directories:
-            found.update(dict.fromkeys(_sources_below(directory)))
-    if "doit" not in sys.modules:  # a run without it: the next may need it, as it is by then
-        from importlib.util import find_spec
-
-        spec = find_spec("doit")
-        for directory in (spec.submodule_search_locations if spec else None) or ():
-            found.update(dict.fromkeys(_sources_below(directory)))
-    standard = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
-    for module in list(sys.modules.values()):
-        path = getattr(module, "__file__", None)
-        if path and not (path.startswith(standard) and "-packages" not in path):
-            found[path] = None
-    return found
-
-
-def _sources_below(directory: str) -> Iterator[str]:
-    """Every file of Python there. For a thousand, paths as objects cost more than all else that is done about them."""
-    for place, directories, names in os.walk(directory):
-        directories.sort()
-        yield from (f"{place}/{name}" for name in sorted(names) if name.endswith(".py"))
-
-
-def _process_start_ns() -> int:
-    """An instant not later than the start of this process, or of its run where it waited for that, on our own clock of
-    file stamps."""
-    if values().began_ns:
-        return values().began_ns
-    from pipeline.effects.host import process_age_ms
-
-    age_ms = process_age_ms()
-    # /proc counts in ticks of 10 ms; where nothing tells, five seconds are more than any start-up takes.
-    return filesystem_now_ns() - (5_000 if age_ms is None else age_ms + 20) * 1_000_000

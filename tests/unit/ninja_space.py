@@ -75,7 +75,7 @@ class NinjaSpace:
         # In the project, as it is used: there the next run knows from the fast path's state what moved.
         next_tick()
         began_ns = filesystem_now_ns()
-        with contextlib.chdir(self.root), patch("pipeline.fastpath.state._process_start_ns", lambda: began_ns):
+        with contextlib.chdir(self.root), patch("pipeline.fastpath.whole_state._process_start_ns", lambda: began_ns):
             return self._build_here()
 
     def _build_here(self) -> Failure | None:

@@ -164,7 +164,7 @@ def moved_of(root: Path, monkeypatch: pytest.MonkeyPatch, watched: Watched, *mov
     used = used_files(engine.workspace)
     assert used is not None
     monkeypatch.chdir(root)
-    monkeypatch.setattr("pipeline.fastpath.state._process_start_ns", lambda: 1 << 62)
+    monkeypatch.setattr("pipeline.fastpath.whole_state._process_start_ns", lambda: 1 << 62)
     assert FastPathState(root, "").record(
         engine.table, used.items(), (), watched, {}, lambda paths: usage_index(engine.workspace, paths)
     )

@@ -24,7 +24,7 @@ class PatchedProject:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
         monkeypatch.chdir(root)
-        monkeypatch.setattr("pipeline.fastpath.state._process_start_ns", lambda: 1 << 62)
+        monkeypatch.setattr("pipeline.fastpath.whole_state._process_start_ns", lambda: 1 << 62)
         for path in (*SOURCES, MADE):
             self.write(path, f"{path}\n")
         next_tick()
