@@ -8,14 +8,19 @@ makes is never removed; a file that was found is as good as missing to whoever a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from cache.stamps import StampTable
 from pipeline.engine.build_log import BuildRecords, record_name
 from pipeline.engine.dag import Dag
-from pipeline.model import STATEMENT_PROFILE
+from pipeline.errors import StoreError
+from pipeline.failures import fail
+from pipeline.model import STATEMENT_PROFILE, FailureCategory
 
 BUILD = "build"
 """Where everything that actions make lies."""
@@ -30,6 +35,39 @@ def forgotten(records: BuildRecords, graph: Dag) -> set[str]:
     names = {action.name for action in graph.order}
     undeclared = {name for name in undeclared if not name.startswith(STATEMENT_PROFILE)}
     return {name for name in undeclared if name.partition(":")[2] not in names}
+
+
+def as_made(root: Path, table: StampTable, records: BuildRecords, graph: Dag, given: frozenset[str]) -> frozenset[str]:
+    """What was made, is made no more, and still lies there as we made it; nothing of what is `given`."""
+    found = unmade(records, graph, forgotten(records, graph))
+    return frozenset(
+        path for path, sha256 in found.items() if path not in given and _is_as_made(str(root), table, path, sha256)
+    )
+
+
+def _is_as_made(root: str, table: StampTable, path: str, sha256: str) -> bool:
+    if not is_ours_to_remove(root, path):
+        return False
+    try:
+        entry = table.current(path)
+    except OSError:
+        return False
+    return entry is not None and sha256 in ("", entry.sha256)
+
+
+def remove(root: Path, paths: Iterable[str]) -> None:
+    """Remove them, and the directories that this empties. Raises StoreError."""
+    for path in paths:
+        try:
+            os.unlink(f"{root}/{path}")  # noqa: PTH108
+        except OSError as error:
+            message = f"no action makes it any more, and it cannot be removed: {error.strerror}"
+            hint = "remove the file, or make its directory writable"
+            category = FailureCategory.CACHE_ERROR
+            raise StoreError(fail(category, stage=None, where=path, message=message, hint=hint)) from None
+        with contextlib.suppress(OSError):
+            for directory in emptied_directories(str(root), path):
+                os.rmdir(directory)  # noqa: PTH106
 
 
 def unmade(records: BuildRecords, graph: Dag, names: set[str]) -> dict[str, str]:

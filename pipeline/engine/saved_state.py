@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache import rowfile, statefile
 from cache.named_tuple import NamedTuple
@@ -19,6 +19,9 @@ from cache.statebytes import parts_of_pair
 from pipeline.engine.build_log import BuildRecords
 from pipeline.engine.keys import KEY_VERSION
 from pipeline.engine.record_rows import beside, sound_rows, whole
+
+if TYPE_CHECKING:
+    from cache.stamps import StampTable
 
 STATE_KIND = f"stamps 3 actions 6 keys {KEY_VERSION.rpartition(' ')[2]}"
 """A record holds the key of its command, which is believed: of another encoding of keys it would be a wrong one.
@@ -207,6 +210,56 @@ def save_state(state_dir: Path, saved: Saved, stamps: Any, records: Any, *, whol
     (state_dir / MORE_NAME).unlink(missing_ok=True)
     # What `saved` holds is not what lies there now, so that no differences from that can be told.
     return saved._replace(base=b"", names=(name, b""))
+
+
+class KeptState:
+    """The state of a run's engine: as it lies there, and what its table and its records know since. `is_whole`: do they
+    know all of it? Then it can be written whole. `notes`: lines for the user; that it cannot be written is one, since
+    the next run only works more."""
+
+    def __init__(self, directory: Path, saved: Saved, table: StampTable, *, is_whole: bool) -> None:
+        self._directory, self._saved, self._is_whole = directory, saved, is_whole
+        self._table, self._records = table, saved.records
+        self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
+
+    @property
+    def _is_newer(self) -> bool:
+        """Is more known than what lies there?"""
+        return self._table.changed or self._records.changed
+
+    def save(self) -> None:
+        """Write it if it changed."""
+        if self._is_newer:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            live = (self._table.live(), self._records.live())
+            self._saved = save_state(self._directory, self._saved, *live, whole=self._is_whole)
+            self._table.changed = self._records.changed = False
+        except OSError as error:
+            path = self._directory / STATE_NAME
+            self.notes = (*self.notes, f"{path} cannot be written ({error.strerror}); the next run starts over")
+
+    def names(self) -> tuple[bytes, bytes] | None:
+        """The names (see `Saved`) of what lies there, None where that is older. `save_rows` then changes nothing about
+        these."""
+        if self._is_newer:
+            return None
+        self._make_way_for_rows()
+        return self._saved.names
+
+    def _make_way_for_rows(self) -> None:
+        """Rows belong to a state that was written whole."""
+        base, more = self._saved.names
+        if self._is_whole and more and not has_rows(self._directory, base):
+            self._write()
+
+    def save_rows(self) -> None:
+        """Write beside it what `load_lazily` reads, of a state that is whole and was saved."""
+        if self._is_whole and not self._is_newer:
+            self._make_way_for_rows()
+            save_rows(self._directory, self._saved.names, self._table.live(), self._records.live())
 
 
 def _with_more(rows: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

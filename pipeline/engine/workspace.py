@@ -1,12 +1,12 @@
 """What every part of the engine works on: one project's directories, its actions, what it remembers, its store.
 
-Knows where things lie and who makes which file. Does not know when an action is up to date or how one runs.
+Knows where things lie and who makes which file. Does not know when an action is up to date or how one runs, nor how
+what is remembered lies on disk (`saved_state`).
 Invariant: `graph` is a DAG, and `resolve` leads a path of a key to one place on this machine.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,10 +27,10 @@ from pipeline.engine.former_outputs import FormerOutputs
 from pipeline.engine.inputs import command_of
 from pipeline.engine.packed_inputs import PackedInputs
 from pipeline.engine.results import Builtin
-from pipeline.engine.saved_state import MARKS, STATE_NAME, Saved, has_rows, load_saved, save_rows, save_state
+from pipeline.engine.saved_state import MARKS, KeptState, Saved, load_saved
 from pipeline.engine.searches import CommandSearches
 from pipeline.engine.waiting_files import WaitingFiles
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError
 from pipeline.failures import fail
 from pipeline.formats import depfile
 from pipeline.model import Action, FailureCategory, Stage, Tool
@@ -124,7 +124,6 @@ class Workspace:
         """What was written before this moment was there before anything ran."""
         saved = load_saved(directories.state) if saved is None else saved
         self.directories, self.steps, self.host, self.skipped = directories, steps, host, skipped
-        self._saved = saved
         self.root = directories.root
         self._below = f"{directories.root}/"
         tools = ((name, tool) for name, tool in steps.tools.items() if ":" not in name)  # those of statements have one
@@ -136,13 +135,13 @@ class Workspace:
         """The same of the words that many commands begin with."""
         self.symbols: Mapping[str, str] = {"{root}": str(self.root), **steps.symbols}
         """Placeholder -> directory of this machine, for words of statements."""
-        self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
         self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock)
         self.build_place = BuildPlace(str(self.root))
         self.former = FormerOutputs(directories.state / "former")
         self.waiting_files = WaitingFiles(str(self.root))
         self.searches = CommandSearches(self._response)
         self.records = saved.records
+        self._state = KeptState(directories.state, saved, self.table, is_whole=skipped is None)
         self.believed = frozenset[str]() if skipped is None else skipped.believed
         self.graph = self._build_graph()
         self._sources: list[str] | None = None
@@ -161,6 +160,11 @@ class Workspace:
             category = FailureCategory.CONFIG_ERROR
             raise ConfigError(fail(category, stage=None, where=where, message=message, hint=hint))
         return graph
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about what is remembered."""
+        return self._state.notes
 
     @cached_property
     def store(self) -> Store:
@@ -322,43 +326,18 @@ class Workspace:
         """What was made, is made no more, and still lies there as we made it: as good as missing."""
         if self.skipped is not None:
             return frozenset()
-        from pipeline.engine.leftovers import forgotten, unmade
+        from pipeline.engine.leftovers import as_made
 
-        found = unmade(self.records, self.graph, forgotten(self.records, self.graph))
-        given = self.steps.given
-        return frozenset(path for path, sha256 in found.items() if path not in given and self._is_as_made(path, sha256))
-
-    def _is_as_made(self, path: str, sha256: str) -> bool:
-        from pipeline.engine.leftovers import is_ours_to_remove
-
-        if not is_ours_to_remove(str(self.root), path):
-            return False
-        try:
-            entry = self.table.current(path)
-        except OSError:
-            return False
-        return entry is not None and sha256 in ("", entry.sha256)
+        return as_made(self.root, self.table, self.records, self.graph, self.steps.given)
 
     def remove_leftovers(self) -> tuple[str, ...]:
-        """Remove them, and the directories that this empties; what was removed. Raises
-        StoreError."""
+        """Remove them, and the directories that this empties; what was removed. Raises StoreError."""
         if self.skipped is not None:
             return ()
-        from pipeline.engine.leftovers import emptied_directories, forgotten
+        from pipeline.engine.leftovers import forgotten, remove
 
         removed = tuple(sorted(self.leftovers))
-        for path in removed:
-            try:
-                os.unlink(self.resolve(path))  # noqa: PTH108
-            except OSError as error:
-                message = f"no action makes it any more, and it cannot be removed: {error.strerror}"
-                hint = "remove the file, or make its directory writable"
-                raise StoreError(
-                    fail(FailureCategory.CACHE_ERROR, stage=None, where=path, message=message, hint=hint)
-                ) from None
-            with contextlib.suppress(OSError):
-                for directory in emptied_directories(str(self.root), path):
-                    os.rmdir(directory)  # noqa: PTH106
+        remove(self.root, removed)
         for name in forgotten(self.records, self.graph):
             self.records.drop(name)
         self.records.settle([path for path in self.records.unrecorded if path not in self.graph.producer])
@@ -393,39 +372,18 @@ class Workspace:
             self.ledger.flush()
         if "options" in self.__dict__:
             self.options.save()
-        if self.table.changed or self.records.changed:
-            self._write_state()
-
-    def _write_state(self) -> None:
-        path = self.directories.state / STATE_NAME
-        try:
-            live = (self.table.live(), self.records.live())
-            self._saved = save_state(self.directories.state, self._saved, *live, whole=self.skipped is None)
-            self.table.changed = self.records.changed = False
-        except OSError as error:
-            self.notes = (*self.notes, f"{path} cannot be written ({error.strerror}); the next run starts over")
+        self._state.save()
 
     def saved_names(self) -> tuple[bytes, bytes] | None:
         """Save, and the names (see `Saved`) of what lies there then and is what is remembered; None where that cannot
         be written. `save_rows` then changes nothing about these."""
         self.save()
-        if self.table.changed or self.records.changed:
-            return None
-        self._make_way_for_rows()
-        return self._saved.names
-
-    def _make_way_for_rows(self) -> None:
-        """Rows belong to a state that was written whole."""
-        base, more = self._saved.names
-        if self.skipped is None and more and not has_rows(self.directories.state, base):
-            self._write_state()
+        return self._state.names()
 
     def save_rows(self) -> None:
         """Write beside the state what lets a run that concerns few actions read no more than those. Precondition: what
         is remembered was saved."""
-        if self.skipped is None and not (self.table.changed or self.records.changed):
-            self._make_way_for_rows()
-            save_rows(self.directories.state, self._saved.names, self.table.live(), self.records.live())
+        self._state.save_rows()
 
     def forget_undeclared(self) -> None:
         """Drop records of actions that are no longer declared in these profiles, and stamps that nothing uses. Other
