@@ -93,9 +93,9 @@ class Links:
 
         def found_by(action: Action) -> frozenset[str] | None:
             name = record_name(action)
-            read = records.discovered(name)
-            if not read:
+            if not records.has(name):
                 return None
+            read = records.discovered(name)
             if id(read) not in self._sets:
                 self._sets[id(read)] = (read, frozenset(self.products([path for path, _ in read])))
             return self._sets[id(read)][1] | self.products_of(records.absent(name))
