@@ -101,7 +101,13 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
                 needs[n] = sorted(linked.union(needs[n]))
     after_compiles = _after_compiles(actions, needs)
     generators = [n for n in generators if n not in after_compiles]
-    before_compiles = set(generators)
+    generated = set(generators)
+    found_needs = _found_needs(actions, producer, found_by, needs)
+    # What was found to read the program would be one run late each time that a compile waited for it on a guess.
+    guessed = generated
+    if found_needs:
+        told = [[*mine, *found_needs[n]] if n in found_needs else mine for n, mine in enumerate(needs)]
+        guessed = generated - _after_compiles(actions, told)
     made = {n: tuple(map(real, actions[n].outputs)) for n in generators}
     searches = CommandSearches()
     searched: dict[tuple[str, ...], list[int]] = {}
@@ -113,18 +119,34 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
         if near not in searched:
             # From the root itself every file can be named.
             places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in map(real, near))
-            searched[near] = [n for n in generators if any(path.startswith(places) for path in made[n])]
+            searched[near] = [n for n in guessed if any(path.startswith(places) for path in made[n])]
         read = read_by(action)
-        included = before_compiles if read is None else {producer[path] for path in read}
+        included = guessed if read is None else {producer[path] for path in read}
         # Only generators, which need no compile, so that what was included once cannot make a cycle now.
-        needs[index] = sorted({*needs[index], *searched[near], *(included & before_compiles)})
+        needs[index] = sorted({*needs[index], *searched[near], *(included & generated)})
+    for index, more in found_needs.items():
+        for need in more:
+            # A compile may have been found to include what this one makes.
+            if not _comes_after(need, index, needs):
+                needs[index] = sorted({*needs[index], need})
+    return needs
+
+
+def _found_needs(
+    actions: Sequence[Action],
+    producer: Mapping[str, int],
+    found_by: Callable[[Action], Collection[str] | None],
+    needs: Sequence[Sequence[int]],
+) -> dict[int, list[int]]:
+    """Who made what each action but a compile was found to read the last time and does not declare. What was read once
+    is no order where it is declared the other way round by now."""
+    found: dict[int, list[int]] = {}
     for index, action in enumerate(actions):
         if action.count_as != "compiled":
-            for need in sorted({producer[path] for path in found_by(action) or ()}.difference(needs[index])):
-                # What was read once is no order where it is declared the other way round by now.
-                if not _comes_after(need, index, needs):
-                    needs[index] = sorted((*needs[index], need))
-    return needs
+            more = {producer[path] for path in found_by(action) or ()}.difference(needs[index])
+            if kept := [need for need in sorted(more) if not _comes_after(need, index, needs)]:
+                found[index] = kept
+    return found
 
 
 def _comes_after(later: int, first: int, needs: Sequence[Sequence[int]]) -> bool:

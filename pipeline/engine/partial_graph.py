@@ -99,10 +99,17 @@ def _leads_elsewhere(
     """Does one of these lead by now to what an action makes, and did not when the index was written?"""
     below = f"{os.path.realpath(root)}/"
     for path in moved:
-        product = made_elsewhere.get(os.path.realpath(f"{root}/{path}" if path[0] != "/" else path).removeprefix(below))
+        real = os.path.realpath(f"{root}/{path}" if path[0] != "/" else path).removeprefix(below)
+        product = made_elsewhere.get(real)
+        if product is None and real != path and real.endswith(_OBJECT):
+            product = real  # those are not in the index, which is left to the whole graph once too often at most
         if product is not None and product not in (path, ways.get(path)):
             return True
     return False
+
+
+_OBJECT = ".o"
+"""How the name of what a compile makes ends."""
 
 
 def same_files(part: PartialGraph, records: BuildRecords) -> bool:

@@ -19,8 +19,8 @@ from pipeline.model import Action
 
 
 def products_by_name(actions: Sequence[Action]) -> list[str]:
-    """The outputs that something else may reach by another name: where there are users' commands, all but objects,
-    which have names of our own and may be ten thousand."""
+    """The outputs that something else may often reach by another name: where there are users' commands, all but
+    objects, of which there may be ten thousand."""
     if not any(action.is_users for action in actions):
         return []
     return [path for action in actions if action.count_as != "compiled" for path in action.outputs]
@@ -32,6 +32,9 @@ class Links:
     def __init__(self, resolve: Callable[[str], str], root: str, actions: Sequence[Action]) -> None:
         self._resolve = resolve
         self._outputs = products_by_name(actions)
+        objects = (path for action in actions if action.count_as == "compiled" for path in action.outputs)
+        self._compiled = list(objects) if self._outputs else []
+        self._endings = tuple({posixpath.splitext(path)[1] for path in self._compiled})
         self._root = f"{os.path.realpath(root)}/" if self._outputs else ""
         self._ways: dict[str, set[str]] = {}
         self.forget()
@@ -41,6 +44,7 @@ class Links:
         self._real: dict[str, str] = {}
         self._directories: dict[str, str] = {}
         self._products: dict[str, str] | None = None
+        self._objects: dict[str, str] | None = None
         self._sets: dict[int, tuple[object, frozenset[str]]] = {}
 
     def real(self, path: str) -> str:
@@ -64,7 +68,12 @@ class Links:
             return ""
         if self._products is None:
             self._products = {self.real(output): output for output in self._outputs}
-        found = self._products.get(self.real(path), "")
+        real = self.real(path)
+        found = self._products.get(real, "")
+        if not found and self._endings and real.endswith(self._endings):
+            if self._objects is None:  # hardly anything reads one that does not declare it
+                self._objects = {self.real(output): output for output in self._compiled}
+            found = self._objects.get(real, "")
         if found and found != path:
             self._ways.setdefault(found, set()).add(path)
         return found
@@ -93,9 +102,9 @@ class Links:
 
         def found_by(action: Action) -> frozenset[str] | None:
             name = record_name(action)
-            read = records.discovered(name)
-            if not read:
+            if not records.has(name):
                 return None
+            read = records.discovered(name)
             if id(read) not in self._sets:
                 self._sets[id(read)] = (read, frozenset(self.products([path for path, _ in read])))
             return self._sets[id(read)][1] | self.products_of(records.absent(name))

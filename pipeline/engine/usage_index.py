@@ -12,8 +12,8 @@ since ten thousand of which one is wanted would take longer than all else that s
             or when it may decide which rows there are
     ends  = where each row ends in the bytes of all, and each file's users among all; 32 bits each in the machine's
             byte order, as users have
-    ways  = path -> the output (see `symlinks.products_by_name`) that it leads to under another name
-    made elsewhere = name of each such output without links -> the declared one
+    ways  = path -> the output that it leads to under another name
+    made elsewhere = name without links of each output of `symlinks.products_by_name` -> the declared one
 """
 
 from __future__ import annotations

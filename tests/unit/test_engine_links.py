@@ -145,6 +145,45 @@ def test_what_only_a_depfile_names_is_made_first(space: EngineSpace) -> None:
         assert_right(space)
 
 
+@pytest.mark.parametrize("search", ["inc", "build/last"])
+@pytest.mark.parametrize("path", ["src/a.c", "src/new.c"])
+def test_no_compile_waits_on_a_guess_for_what_was_found_to_read_the_program(
+    space: EngineSpace, search: str, path: str
+) -> None:
+    """A unit that includes nothing, a new one, a packed file where headers may lie: it is packed after the link, and
+    not before a compile that might include it."""
+    space.write("gen/outer", "int outer;\n")
+    space.search = (search,)
+    for name in ("a", "b"):
+        space.write(f"src/{name}.c", f"int {name};\n")
+    declare(space, generator("build/last/packed.h", "gen/outer"))
+    assert space.build().ok
+    space.write("gen/outer", '#include "../build/local-fast/app.elf"\n')
+    assert space.build().ok and space.build().nothing
+    for number in range(2):
+        space.write(path, f"int edited{number};\n")
+        assert set(space.build().ran) == {path, ELF, "gen/outer"}
+        assert_right(space)
+
+
+@pytest.mark.parametrize("way", ["depfile", "link", "link in a depfile"])
+def test_what_uses_an_object_without_naming_it_runs_after_its_compile(space: EngineSpace, way: str) -> None:
+    """As what uses the program: objects are products, too."""
+    made = "build/local-fast/obj/b.o"
+    space.write("gen/outer", "int outer;\n")
+    if way != "depfile":
+        link(space, "assets/object", f"../{made}")
+    declare(space, generator("build/last/sizes", "assets/object" if way == "link" else "gen/outer"))
+    assert space.build().ok or way == "link"
+    space.write("gen/outer", f'#include "../{made if way == "depfile" else "assets/object"}"\n')
+    assert space.build().ok
+    space.build()
+    for number in range(3):
+        space.write("src/b.c", f"int b{number};\n")
+        assert space.build().ok
+        assert_right(space)
+
+
 def test_actions_that_read_each_other_are_not_ordered(space: EngineSpace) -> None:
     """What was read last time may be no order: one reads what the other makes by its depfile, which now declares the
     first one's output. What is declared counts."""

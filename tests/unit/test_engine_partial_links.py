@@ -126,3 +126,16 @@ def test_a_file_that_becomes_a_link_to_a_product_is_left_to_the_whole_graph(spac
     assert (indexed.after(moved) is None) == (reader in (by_link, by_large_link))
     link(space, "assets/x.h", "../build/gen/x.h")
     assert indexed.after(moved) is None
+
+
+def test_a_link_that_is_put_on_an_object_is_left_to_the_whole_graph(space: EngineSpace) -> None:
+    """As on any other product, though the index does not name objects without links."""
+    first, second = (f"../build/local-fast/obj/{name}.o" for name in "ab")
+    link(space, "assets/object", first)
+    declare(space, generator("build/out/y.bin", "assets/object"))
+    assert space.build().ok
+    indexed = Indexed(space)
+    found = indexed.after("assets/object")
+    assert found is not None and [action.name for action in found.actions] == ["generate build/out/y.bin"]
+    link(space, "assets/object", second)
+    assert indexed.after("assets/object") is None
