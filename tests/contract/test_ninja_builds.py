@@ -426,6 +426,45 @@ def test_an_object_that_depends_on_its_path_serves_no_other_checkout(tree: Calla
     assert one.build()["restored"] == ["util.o"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ("'-DTREE=\"%s\"'", "sizeof(TREE)"),
+        ("-D 'TREE=\"%s\"' -DWHERE=TREE", "sizeof(WHERE)"),
+        ("'-DSOURCES=\"%s\"'", "PASTE(SOUR,CES)"),
+        ("-fmacro-prefix-map=%s/inc=.", "sizeof(__FILE__)"),
+        ("-I%s/../shared", "shared()"),
+    ],
+    ids=["macro", "macro of a macro", "pasted", "a directory of it mapped", "a way out of it"],
+)
+def test_an_object_that_depends_on_a_path_of_its_command_serves_no_other_checkout(
+    tree: Callable[..., Tree], tmp_path: Path, flags: str, text: str
+) -> None:
+    shared = tmp_path / "shared/where.h"
+    shared.parent.mkdir()
+    shared.write_text("#define HERE sizeof(__FILE__)\nstatic inline int shared(void) { return HERE; }\n")
+    util = '#include "util.h"\n#define PASTE(LEFT, RIGHT) sizeof(LEFT##RIGHT)\n'
+    util += '#include "where.h"\n' if text == "shared()" else ""
+    util += f"int util(void) {{ return {text}; }}\n"
+    trees = [tree(name, util_c=util) for name in ("a", "other")]
+    for one in trees:
+        one.manifest(flags % one.root)
+        one.build()
+    objects = [one.read("util.o") for one in trees]
+    for one in trees:
+        one.ninja("-t", "clean")
+        one.ninja()
+    assert [one.read("util.o") for one in trees] == objects
+
+
+def test_a_macro_with_a_path_that_nothing_mentions_keeps_nothing_at_home(tree: Callable[..., Tree]) -> None:
+    one, other = tree("one"), tree("other")
+    for each in (one, other):
+        each.manifest(f"'-DTREE=\"{each.root}\"' -DOTHER=1")
+        built = each.build()
+    assert built["restored"] == ["app", "libutil.a", "main.o", "util.o"]
+
+
 def test_objects_are_made_again_when_prefix_map_is_another(tmp_path: Path) -> None:
     one = Tree(tmp_path / "one", tmp_path / "cache", "-g")
     one.build()

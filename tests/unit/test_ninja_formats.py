@@ -23,6 +23,7 @@ from pipeline.formats.ninja.logs import (
     parse_log,
 )
 from pipeline.formats.ninja.shell import CommandKind, read_command, simple_commands
+from pipeline.formats.place_macros import mentions, place_macros
 from pipeline.formats.python_trace import parse_trace
 
 # --- logs: bytes that ninja 1.11 and 1.13 wrote --------------------------------------------------------
@@ -231,3 +232,25 @@ def test_what_headers_carry_beside_one_source(texts: list[PathWords], own: PathW
     shared = Carriers(texts)
     assert shared.beside(own) == carriers([*texts, own])
     assert shared.alone == carriers(texts)
+
+
+@pytest.mark.parametrize(
+    ("words", "macros", "other"),
+    [
+        ("-I{root}/inc -isystem {root}/x -o {root}/a.o -c {root}/a.c -DN=1", set(), False),
+        ("-DTREE={root} -DTWO=TREE -DTHREE=TWO+1 -DOTHER", {b"TREE", b"TWO", b"THREE"}, False),
+        ("-D CALL(x)=x{root} -DN=1", {b"CALL"}, False),
+        ("-ffile-prefix-map={root}=. -fdebug-prefix-map={root}=.", set(), False),
+        ("-frandom-seed={root}/a.c", set(), True),
+        ("-Xassembler {root}/a", set(), True),
+        ("-D={root}", set(), True),
+    ],
+)
+def test_what_words_of_a_compile_let_a_result_depend_on_a_place(words: str, macros: set[bytes], other: bool) -> None:
+    assert place_macros(words.split(), ["{root}"]) == (macros, other)
+
+
+def test_a_text_mentions_a_macro_by_name_in_a_definition_and_pasted() -> None:
+    for text in (b"int n = TREE;", b"#define N TREE\n", b"#ifdef TREE\n#endif\n", b"PASTE(TRE, E)"):
+        assert mentions(path_words(text), frozenset((b"TREE",))), text
+    assert not mentions(path_words(b"int tree = TR + TREES;"), frozenset((b"TREE",)))
