@@ -220,16 +220,17 @@ class StatementRuns:
             return True
         if names_place(workspace, [workspace.resolve(path) for path in action.outputs]):
             return True
+        words = workspace.searches.spoken(action)
         if action.count_as != "compiled":
-            return any(word.startswith("-flto") for word in action.argv) and self._is_said(action)
-        hidden = any(word.startswith(("-flto", "-gz", "-Wa,--compress-debug")) for word in action.argv)
+            return any(word.startswith("-flto") for word in words) and self._is_said(action)
+        hidden = any(word.startswith(("-flto", "-gz", "-Wa,--compress-debug")) for word in words)
         if hidden and self._is_said(action):
             return True
         said = place_macros(action.argv[1:], workspace.symbols)
         if said.other or (said.macros and self._mentions(said.macros, keyed.inputs, found)):
             return True
         unmapped = [symbol for symbol in workspace.symbols if self._is_spelt(action, symbol)]
-        if unmapped and any("_FILE_" in word for word in action.argv):
+        if unmapped and any("_FILE_" in word for word in words):
             return True
         leaves = any(f"{symbol}/" in word and "/.." in word for symbol in unmapped for word in action.argv)
         return bool(unmapped) and self._may_use_path(keyed.inputs, found, leaves)

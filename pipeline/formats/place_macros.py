@@ -18,7 +18,7 @@ _IDENTIFIER = re.compile(rb"[A-Za-z_]\w*")
 _FILES = (
     *("-I", "-L", "-B", "-o", "-MF", "-MT", "-MQ", "-isystem", "-iquote", "-idirafter", "-include", "-imacros"),
     *("-iprefix", "-iwithprefix", "-isysroot", "--sysroot", "-specs", "--specs", "-Wa,-I", "-Wl,", "-fuse-ld="),
-    *("-fdebug-prefix-map=", "-fmacro-prefix-map=", "-ffile-prefix-map=", "-fdiagnostics-"),
+    *("-fdebug-prefix-map=", "-fmacro-prefix-map=", "-ffile-prefix-map=", "--debug-prefix-map="),
 )
 """Options whose directory decides nothing but which files are found, written, or called otherwise."""
 _SHORTEST_PIECE = 3
@@ -50,7 +50,8 @@ def place_macros(words: Sequence[str], places: Iterable[str]) -> PlaceMacros:
             else:
                 other = other or holds
         elif holds and not before.startswith(_FILES):
-            other = other or before in ("-Xassembler", "-A") or (word[:1] == "-" and not word.startswith(_FILES))
+            odd = word[:1] == "-" or before == "-A"
+            other = other or (not word.startswith(_FILES) and (odd or before == "-Xassembler"))
         before = word
     macros = {name for name, (holds, _) in defined.items() if holds}
     while more := {name for name, (_, body) in defined.items() if name not in macros and body & macros}:

@@ -502,9 +502,9 @@ def test_a_link_with_a_map_and_a_table_of_references_as_esp_idf_has_it(tree: Cal
     assert one.nothing_for_ninja()
 
 
-@pytest.mark.parametrize("flags", ["-g -gz", "-flto"])
+@pytest.mark.parametrize("flags", ["-g -gz", "-flto", "-g @../hide.rsp"])
 def test_what_may_hide_a_path_stays_at_home(tree: Callable[..., Tree], flags: str) -> None:
-    one, two = tree("one", flags), tree("other", flags)
+    one, two = (tree(name, flags, hide_rsp="-gz\n") for name in ("one", "other"))
     one.build()
     assert {"main.o", "util.o"} <= set(two.build()["executed"])
 
@@ -586,6 +586,32 @@ def test_the_words_of_a_response_file_that_ninja_writes_count(tree: Callable[...
     (one.out / "util.su").unlink()
     (one.out / "util.o").unlink()
     assert "util.o" in one.build()["executed"], "not restored, since nobody knows what else it writes"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-Xlinker --retain-symbols-file=../more.txt",
+        "-Wl,-retain-symbols-file,../more.txt",
+        "-Wl,@../words.rsp",
+        "-Xlinker @../words.rsp",
+        "@../flags.rsp",
+    ],
+)
+def test_a_link_that_reads_what_its_linker_does_not_tell_is_not_stored(tree: Callable[..., Tree], words: str) -> None:
+    one = tree(more_txt="main\n", words_rsp="--retain-symbols-file=../more.txt\n")
+    one.write("flags.rsp", "-Wl,--retain-symbols-file=../more.txt\n")
+    text = (one.out / "build.ninja").read_text()
+    one.write("out/build.ninja", text.replace("$in -o $out", f"$in -o $out {words}"))
+    one.build()
+    before = one.read("app")
+    one.write("more.txt", "main\nutil\n")
+    one.ninja("-t", "clean")
+    one.build()
+    ours = one.read("app")
+    one.ninja("-t", "clean")
+    one.ninja()
+    assert ours == one.read("app") != before
 
 
 def test_flags_in_a_file_are_an_input(tree: Callable[..., Tree]) -> None:
