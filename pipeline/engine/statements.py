@@ -23,6 +23,7 @@ from pipeline.engine.record_rows import Observed
 from pipeline.engine.results import ActionFailure, FailureKind
 from pipeline.engine.workspace import Workspace
 from pipeline.formats.file_macro import Carriers, PathWords, carriers, path_words, uses_path
+from pipeline.formats.place_macros import mentions, place_macros
 from pipeline.model import Action, Statement
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class StatementRuns:
     def __init__(self, workspace: Workspace, observer: Observer) -> None:
         self._workspace, self._observer = workspace, observer
         self._path_words: dict[str, PathWords] = {}
-        self._headers: dict[Observed, _OfHeaders | None] = {}
+        self._headers: dict[tuple[Observed, bool], _OfHeaders | None] = {}
         self._newest: dict[int, tuple[object, int]] = {}
         self._mtimes: dict[Entry, int] = {}
 
@@ -219,19 +220,30 @@ class StatementRuns:
             return True
         if names_place(workspace, [workspace.resolve(path) for path in action.outputs]):
             return True
+        words = workspace.searches.spoken(action)
         if action.count_as != "compiled":
-            return any(word.startswith("-flto") for word in action.argv) and self._is_said(action)
-        hidden = any(word.startswith(("-flto", "-gz", "-Wa,--compress-debug")) for word in action.argv)
+            return any(word.startswith("-flto") for word in words) and self._is_said(action)
+        hidden = any(word.startswith(("-flto", "-gz", "-Wa,--compress-debug")) for word in words)
         if hidden and self._is_said(action):
             return True
-        unmapped = [symbol for symbol in workspace.symbols if self._is_spelt(action, symbol)]
-        if unmapped and any("_FILE_" in word for word in action.argv):
+        said = place_macros(action.argv[1:], workspace.symbols)
+        if said.other or (said.macros and self._mentions(said.macros, keyed.inputs, found)):
             return True
-        return bool(unmapped) and self._may_use_path(keyed.inputs, found)
+        unmapped = [symbol for symbol in workspace.symbols if self._is_spelt(action, symbol)]
+        if unmapped and any("_FILE_" in word for word in words):
+            return True
+        leaves = any(f"{symbol}/" in word and "/.." in word for symbol in unmapped for word in action.argv)
+        return bool(unmapped) and self._may_use_path(keyed.inputs, found, leaves)
 
-    def _may_use_path(self, inputs: Sequence[tuple[str, Entry]], found: IdentifiedSet) -> bool:
-        """May a file of the project, or of a place that has a symbol, come to its own path by a macro?"""
-        headers = self._of_headers(found)
+    def _mentions(self, macros: frozenset[bytes], inputs: Sequence[tuple[str, Entry]], found: IdentifiedSet) -> bool:
+        """May a file that was read come to one of these macros? One that cannot be read may."""
+        texts = [self._words(path, entry) for path, entry in (*inputs, *self._named(found))]
+        return any(text is None or mentions(text, macros) for text in texts)
+
+    def _may_use_path(self, inputs: Sequence[tuple[str, Entry]], found: IdentifiedSet, leaves: bool) -> bool:
+        """May a file of the project, or of a place that has a symbol, come to its own path by a macro? `leaves`: files
+        elsewhere may be called by a way through such a place (`-I/project/../shared`)."""
+        headers = self._of_headers(found, leaves)
         own = [(path, self._words(path, entry)) for path, entry in inputs]
         known = [(path, words) for path, words in own if words is not None]
         if headers is None or len(known) < len(own):
@@ -240,18 +252,18 @@ class StatementRuns:
         one = known[0][1] if len(known) == 1 else None
         carried = carriers(words for _, words in (*known, *files)) if one is None else shared.beside(one)
         if carried == shared.alone:
-            return uses or any(uses_path(words, carried) for path, words in known if path[:1] != "/")
-        return any(uses_path(words, carried) for path, words in (*known, *files) if path[:1] != "/")
+            return uses or any(uses_path(words, carried) for path, words in known if leaves or path[:1] != "/")
+        return any(uses_path(words, carried) for path, words in (*known, *files) if leaves or path[:1] != "/")
 
-    def _of_headers(self, found: IdentifiedSet) -> _OfHeaders | None:
+    def _of_headers(self, found: IdentifiedSet, leaves: bool) -> _OfHeaders | None:
         """What the texts of a set say by themselves, worked out once for all that share it; None where one cannot be
         read."""
-        what = found.discovered
+        what = (found.discovered, leaves)
         if what not in self._headers:
             files = [(path, self._words(path, entry)) for path, entry in self._named(found)]
             known = [(path, words) for path, words in files if words is not None]
             shared = Carriers(words for _, words in known)
-            uses = any(uses_path(words, shared.alone) for path, words in known if path[:1] != "/")
+            uses = any(uses_path(words, shared.alone) for path, words in known if leaves or path[:1] != "/")
             self._headers[what] = (known, shared, uses) if len(known) == len(files) else None
         return self._headers[what]
 
@@ -261,8 +273,8 @@ class StatementRuns:
     def _is_spelt(self, action: Action, symbol: str) -> bool:
         """May `__FILE__` begin with this place?"""
         words = [word for word in action.argv if symbol in word]
-        if any(word.startswith((f"-fmacro-prefix-map={symbol}", f"-ffile-prefix-map={symbol}")) for word in words):
-            return False
+        if any(_MACRO_MAP.sub("", word).startswith((f"{symbol}=", f"{symbol}/=")) for word in words):
+            return False  # all of it, and not a directory in it
         return any(not _MAP.match(word) for word in words)
 
     def _named(self, found: IdentifiedSet) -> Iterator[tuple[str, Entry]]:
@@ -286,3 +298,4 @@ class StatementRuns:
 _OfHeaders = tuple[Sequence[tuple[str, PathWords]], Carriers, bool]
 """Files with their words, what carries a path in them, and does one of them use it?"""
 _MAP = re.compile(r"-f[a-z]+-prefix-map=")
+_MACRO_MAP = re.compile(r"-f(?:macro|file)-prefix-map=")

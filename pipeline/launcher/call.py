@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
-FORMAT = "hotplate cc 1"
+FORMAT = "hotplate cc 2"
 """Part of each key: raised when the same command comes to another result."""
 ROOT = "{root}"
 MAP = "-ffile-prefix-map="

@@ -105,6 +105,8 @@ class CompileReads:
         self._words = words
         argv = ("cc", *words, *own)
         self._action = Action("cc", Stage.COMPILE, (source,), (reading.output,), argv=argv, env=env)
+        self.texts: tuple[bytes, ...] = ()
+        """What the files held from which `candidate` made a set."""
         self._clock = FileClock().met(call.cwd)
         self._began: Moment = self._clock.moment()
 
@@ -123,7 +125,8 @@ class CompileReads:
             if data is None:
                 return "input-changed"
             texts[name] = data
-        why_not = self._doubt(texts.values())
+        self.texts = tuple(texts.values())
+        why_not = self._doubt(self.texts)
         if why_not:
             return why_not
         for name in headers:

@@ -197,7 +197,8 @@ class _SingleCompile:
             return "input-changed"
         result = Called(done.out, done.err, body, rules if reading.depfile else b"", done.duration_s)
         try:
-            key = full if not call.root or not result.names(call.root) else self._bound(full)
+            is_bound = bool(call.root) and (result.names(call.root) or self._follows_from_root(reads))
+            key = self._bound(full) if is_bound else full
             answer = record(self.store, call, reading, key, result, is_bound=key != full)
             self.store.results.add_candidate(self.base, candidate.encode())
             self._remember(candidate, answer)
@@ -205,6 +206,14 @@ class _SingleCompile:
         except OSError:
             return "store-error"
         return ""
+
+    def _follows_from_root(self, reads: CompileReads) -> bool:
+        """May the object be another one at another root, though it does not name it?"""
+        from pipeline.formats.file_macro import path_words
+        from pipeline.formats.place_macros import mentions, place_macros
+
+        said = place_macros(tuple(map(self.call.symbolic, self.expanded)), (ROOT,))
+        return said.other or (bool(said.macros) and any(mentions(path_words(t), said.macros) for t in reads.texts))
 
     def _listing(self) -> bytes | None:
         """What `-MMD` leaves out as well."""

@@ -27,6 +27,7 @@ from pipeline.toolchain.ninja_firmware import side_makers
 from pipeline.toolchain.ninja_kept import VARIABLES
 from pipeline.toolchain.ninja_places import NestedBuild, NinjaPlaces
 from pipeline.toolchain.ninja_tools import StatementTools
+from pipeline.toolchain.response_words import ResponseWords
 
 LISTED = (
     r"(?:^|/)gen_esp32part\.py$",
@@ -76,6 +77,7 @@ class StatementActions:
         """Every path that was asked about: was it there?"""
         self.directories: dict[str, None] = {}
         """Inputs that are directories."""
+        self.response_words = ResponseWords(self._place_of_response)
         self._made: set[str] = set()
         """By the statements so far, in their order."""
         self._nested: dict[int, NestedBuild] = {}
@@ -246,6 +248,9 @@ class StatementActions:
         if reading.kind is CommandKind.PYTHON:
             return self._listed(plain, reading)
         words = without_launcher(main.words)
+        own = {self._resolved(statement.rspfile[0]): statement.rspfile[1]} if statement.rspfile[0] else {}
+        if not self.response_words.leave(reading, words, lambda name: own.get(self._place_of_response(name) or "")):
+            return None
         driver = words[0]
         wanted = [f"ld.{word.partition('=')[2]}" for word in words if word.startswith("-fuse-ld=")]
         tool = self._tools.tool(main.words[0], (driver,), wanted)
@@ -266,6 +271,11 @@ class StatementActions:
             count_as=_COUNTED[reading.kind],
             statement=statement._replace(evidence=True),
         )
+
+    def _place_of_response(self, word: str) -> str | None:
+        """Where a file of words lies; None where a statement makes it, and so may change it on the way."""
+        path = self._of_word(self._places.symbolic(word))
+        return None if path in self._made else self._resolved(path)
 
     def _compile(self, plain: Action, words: Sequence[str]) -> Action | None:
         """With a depfile that names system headers too, and debug information that names no place of this machine."""

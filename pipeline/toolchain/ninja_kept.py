@@ -21,7 +21,7 @@ from pipeline.fastpath.watched import file_clock
 from pipeline.model import Action, Stage, Statement, Tool
 
 MANIFEST = "build.ninja"
-KEPT_VERSION = 4
+KEPT_VERSION = 5
 """Raised when the same manifest comes to other actions."""
 VARIABLES = (
     *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH"),

@@ -102,7 +102,7 @@ class _BuildReading:
         actions.after, actions.side_files, actions.probes = after, self._side_files, self.probes
         inner = self._import(actions, [edge for edge in wanted if id(edge) in nested], nested)
         made = actions.of(_once([*early, *wanted]), frozenset(map(id, early)))
-        self.files += actions.directories
+        self.files += (*actions.directories, *actions.response_words.files)
         return [*made, *inner]
 
     def _with_dyndeps(self, directory: str, manifest: NinjaManifest) -> list[str]:

@@ -351,6 +351,17 @@ def test_what_names_its_place_all_the_same_stays_there(desk: Desk, tmp_path: Pat
         assert each.same(*words) == "hit-direct"
 
 
+def test_what_follows_from_its_places_name_stays_there(desk: Desk, tmp_path: Path) -> None:
+    other = Desk(tmp_path / "with-longer-name", desk.store)
+    for each in (desk, other):
+        each.write("main.c", "int length = sizeof(PLACE);\n")
+        words = ("gcc", f"-ffile-prefix-map={each.root}=.", f'-DPLACE="{each.root}/data"', "-c", "main.c")
+        assert each.same(*words) == "miss"
+        assert each.same(*words) == "hit-direct"
+        each.write("main.c", "int length = sizeof(NO_PLACE);\n")
+        assert each.same(*words, "-DNO_PLACE=1") == ("miss" if each is desk else "hit-direct")
+
+
 # --- many at once, damage ------------------------------------------------------------------------
 
 

@@ -426,6 +426,45 @@ def test_an_object_that_depends_on_its_path_serves_no_other_checkout(tree: Calla
     assert one.build()["restored"] == ["util.o"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ("'-DTREE=\"%s\"'", "sizeof(TREE)"),
+        ("-D 'TREE=\"%s\"' -DWHERE=TREE", "sizeof(WHERE)"),
+        ("'-DSOURCES=\"%s\"'", "PASTE(SOUR,CES)"),
+        ("-fmacro-prefix-map=%s/inc=.", "sizeof(__FILE__)"),
+        ("-I%s/../shared", "shared()"),
+    ],
+    ids=["macro", "macro of a macro", "pasted", "a directory of it mapped", "a way out of it"],
+)
+def test_an_object_that_depends_on_a_path_of_its_command_serves_no_other_checkout(
+    tree: Callable[..., Tree], tmp_path: Path, flags: str, text: str
+) -> None:
+    shared = tmp_path / "shared/where.h"
+    shared.parent.mkdir()
+    shared.write_text("#define HERE sizeof(__FILE__)\nstatic inline int shared(void) { return HERE; }\n")
+    util = '#include "util.h"\n#define PASTE(LEFT, RIGHT) sizeof(LEFT##RIGHT)\n'
+    util += '#include "where.h"\n' if text == "shared()" else ""
+    util += f"int util(void) {{ return {text}; }}\n"
+    trees = [tree(name, util_c=util) for name in ("a", "other")]
+    for one in trees:
+        one.manifest(flags % one.root)
+        one.build()
+    objects = [one.read("util.o") for one in trees]
+    for one in trees:
+        one.ninja("-t", "clean")
+        one.ninja()
+    assert [one.read("util.o") for one in trees] == objects
+
+
+def test_a_macro_with_a_path_that_nothing_mentions_keeps_nothing_at_home(tree: Callable[..., Tree]) -> None:
+    one, other = tree("one"), tree("other")
+    for each in (one, other):
+        each.manifest(f"'-DTREE=\"{each.root}\"' -DOTHER=1")
+        built = each.build()
+    assert built["restored"] == ["app", "libutil.a", "main.o", "util.o"]
+
+
 def test_objects_are_made_again_when_prefix_map_is_another(tmp_path: Path) -> None:
     one = Tree(tmp_path / "one", tmp_path / "cache", "-g")
     one.build()
@@ -463,9 +502,9 @@ def test_a_link_with_a_map_and_a_table_of_references_as_esp_idf_has_it(tree: Cal
     assert one.nothing_for_ninja()
 
 
-@pytest.mark.parametrize("flags", ["-g -gz", "-flto"])
+@pytest.mark.parametrize("flags", ["-g -gz", "-flto", "-g @../hide.rsp"])
 def test_what_may_hide_a_path_stays_at_home(tree: Callable[..., Tree], flags: str) -> None:
-    one, two = tree("one", flags), tree("other", flags)
+    one, two = (tree(name, flags, hide_rsp="-gz\n") for name in ("one", "other"))
     one.build()
     assert {"main.o", "util.o"} <= set(two.build()["executed"])
 
@@ -547,6 +586,32 @@ def test_the_words_of_a_response_file_that_ninja_writes_count(tree: Callable[...
     (one.out / "util.su").unlink()
     (one.out / "util.o").unlink()
     assert "util.o" in one.build()["executed"], "not restored, since nobody knows what else it writes"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-Xlinker --retain-symbols-file=../more.txt",
+        "-Wl,-retain-symbols-file,../more.txt",
+        "-Wl,@../words.rsp",
+        "-Xlinker @../words.rsp",
+        "@../flags.rsp",
+    ],
+)
+def test_a_link_that_reads_what_its_linker_does_not_tell_is_not_stored(tree: Callable[..., Tree], words: str) -> None:
+    one = tree(more_txt="main\n", words_rsp="--retain-symbols-file=../more.txt\n")
+    one.write("flags.rsp", "-Wl,--retain-symbols-file=../more.txt\n")
+    text = (one.out / "build.ninja").read_text()
+    one.write("out/build.ninja", text.replace("$in -o $out", f"$in -o $out {words}"))
+    one.build()
+    before = one.read("app")
+    one.write("more.txt", "main\nutil\n")
+    one.ninja("-t", "clean")
+    one.build()
+    ours = one.read("app")
+    one.ninja("-t", "clean")
+    one.ninja()
+    assert ours == one.read("app") != before
 
 
 def test_flags_in_a_file_are_an_input(tree: Callable[..., Tree]) -> None:

@@ -23,6 +23,7 @@ from pipeline.formats.ninja.logs import (
     parse_log,
 )
 from pipeline.formats.ninja.shell import CommandKind, read_command, simple_commands
+from pipeline.formats.place_macros import mentions, place_macros
 from pipeline.formats.python_trace import parse_trace
 
 # --- logs: bytes that ninja 1.11 and 1.13 wrote --------------------------------------------------------
@@ -128,6 +129,16 @@ def test_a_damaged_deps_log_is_read_up_to_the_damage(at: int, mask: int) -> None
         ("cc -c x.c", CommandKind.CUSTOM),
         ("cc x.c -o app", CommandKind.CUSTOM),
         ("cc a.o -o app -Wl,--version-script=v.map", CommandKind.CUSTOM),
+        ("cc a.o -o app -Wl,-z,now,-version-script=v.map", CommandKind.CUSTOM),
+        ("cc a.o -o app -Xlinker --retain-symbols-file=k.txt", CommandKind.CUSTOM),
+        ("cc a.o -o app -Wl,-retain-symbols-file,k.txt", CommandKind.CUSTOM),
+        ("cc a.o -o app -Xlinker --dependency-file=x.d", CommandKind.CUSTOM),
+        ("cc a.o -o app -Wl,@more.rsp", CommandKind.CUSTOM),
+        ("cc a.o -o app -Wl,-rpath,/opt/-retained -Wl,--dynamic-linker=/lib/ld.so -Xlinker -Map=m", CommandKind.LINK),
+        ("cc -Wa,-mx,-adhln=x.lst -o x.o -c x.c", CommandKind.CUSTOM),
+        ("cc -Xassembler -aln=x.lst -o x.o -c x.c", CommandKind.CUSTOM),
+        ("cc -Wa,@more.rsp -o x.o -c x.c", CommandKind.CUSTOM),
+        ("cc -Wa,--noexecstack,-I,asm -o x.o -c x.c", CommandKind.COMPILE),
         ("ar ru l.a a.o", CommandKind.CUSTOM),
         ("cd boot && cmake --build . && cmake -E touch stamp", CommandKind.CUSTOM),
         ("cmake --build . --target flash", CommandKind.CUSTOM),
@@ -231,3 +242,26 @@ def test_what_headers_carry_beside_one_source(texts: list[PathWords], own: PathW
     shared = Carriers(texts)
     assert shared.beside(own) == carriers([*texts, own])
     assert shared.alone == carriers(texts)
+
+
+@pytest.mark.parametrize(
+    ("words", "macros", "other"),
+    [
+        ("-I{root}/inc -isystem {root}/x -o {root}/a.o -c {root}/a.c -DN=1", set(), False),
+        ("-DTREE={root} -DTWO=TREE -DTHREE=TWO+1 -DOTHER", {b"TREE", b"TWO", b"THREE"}, False),
+        ("-D CALL(x)=x{root} -DN=1", {b"CALL"}, False),
+        ("-ffile-prefix-map={root}=. -fdebug-prefix-map={root}=.", set(), False),
+        ("-frandom-seed={root}/a.c", set(), True),
+        ("-Xassembler {root}/a", set(), True),
+        ("-Xassembler -I{root}/a -Xassembler --debug-prefix-map={root}=.", set(), False),
+        ("-D={root}", set(), True),
+    ],
+)
+def test_what_words_of_a_compile_let_a_result_depend_on_a_place(words: str, macros: set[bytes], other: bool) -> None:
+    assert place_macros(words.split(), ["{root}"]) == (macros, other)
+
+
+def test_a_text_mentions_a_macro_by_name_in_a_definition_and_pasted() -> None:
+    for text in (b"int n = TREE;", b"#define N TREE\n", b"#ifdef TREE\n#endif\n", b"PASTE(TRE, E)"):
+        assert mentions(path_words(text), frozenset((b"TREE",))), text
+    assert not mentions(path_words(b"int tree = TR + TREES;"), frozenset((b"TREE",)))

@@ -92,10 +92,16 @@ _is_unknown_to_compile = lru_cache(maxsize=4096)(_UNKNOWN_COMPILE.match)
 """Nearly all words of a compile are those of the one before."""
 
 _UNKNOWN_LINK = re.compile(
-    r"-Wl,.*(?:-plugin|--out-implib|--reproduce|--print-map|--trace|--just-symbols|--dependency-file|-save-temps"
-    r"|--retain-symbols|--dynamic-list|--version-script|--symbol-ordering)|-fprofile-(?:generate|use)|--coverage|-coverage"
-    r"|-save-temps|-fplugin|-wrapper|-march=native|-mcpu=native|-fuse-ld=gold"
+    r"-fprofile-(?:generate|use)|--coverage|-coverage|-save-temps|-fplugin|-wrapper|-march=native|-mcpu=native|-fuse-ld=gold"
 )
+_UNKNOWN_TO_LINKER = re.compile(
+    r"--?(?:plugin|out-implib|reproduce|print-map|trace|just-symbols|dependency-file|save-temps|retain|dynamic-list"
+    r"|export-dynamic-symbol-list|version-script|symbol-ordering|call-graph-ordering|section-ordering|remap-inputs|mri-script"
+    r"|error-handling-script|lto-|thinlto-|opt-remarks|time-trace|print-(?:archive|symbol)|why-extract)|-c\Z|@"
+)
+"""Of words that are handed on to the linker: an option may be begun by one dash, and a file may hold any."""
+_UNKNOWN_TO_ASSEMBLER = re.compile(r"-a|--?MD|@")
+"""A listing, a depfile, or a file of more words."""
 _TO = "\0>"
 """Stands for the mark of a redirection among words, which hold no NUL."""
 _PYTHON = re.compile(r"(?:python|python3|python3\.\d+)\Z")
@@ -262,7 +268,9 @@ def _archive(commands: Sequence[SimpleCommand]) -> CommandReading:
 
 
 def _compile(main: SimpleCommand, words: Sequence[str]) -> CommandReading:
-    strange = next(filter(_is_unknown_to_compile, words), "")
+    strange = next(filter(_is_unknown_to_compile, words), "") or _handed_on(
+        words, "-Wa,", "-Xassembler", _UNKNOWN_TO_ASSEMBLER
+    )
     sources = [word for word in words[1:] if word.endswith(_SOURCES) and word[:1] != "-"]
     if strange or words.count("-o") != 1 or words[-1] == "-o":
         return CUSTOM._replace(why=strange or "-o")
@@ -274,12 +282,31 @@ def _compile(main: SimpleCommand, words: Sequence[str]) -> CommandReading:
 def _link(main: SimpleCommand, words: Sequence[str]) -> CommandReading:
     strange = next(
         (word for word in words if _UNKNOWN_LINK.match(word) or word in ("-E", "-S", "-M", "-fsyntax-only")), ""
-    )
+    ) or _handed_on(words, "-Wl,", "-Xlinker", _UNKNOWN_TO_LINKER)
     if strange or words.count("-o") != 1 or words[-1] == "-o":
         return CUSTOM._replace(why=strange or "-o")
     if any(word.endswith(_SOURCES) and word[:1] != "-" for word in words):
         return CUSTOM._replace(why="compiles and links at once")
     return CommandReading(CommandKind.LINK, main, outputs=tuple(map_files(words)))
+
+
+def _handed_on(words: Sequence[str], prefix: str, alone: str, unknown: re.Pattern[str]) -> str:
+    """The first word that a driver hands on and that is unknown: by `-Wl,A,B`, or by `-Xlinker A`."""
+    before = ""
+    for word in words:
+        pieces = word[len(prefix) :].split(",") if word.startswith(prefix) else [word] if before == alone else []
+        for piece in pieces:
+            if unknown.match(piece):
+                return word
+        before = word
+    return ""
+
+
+def with_words(reading: CommandReading, words: Sequence[str]) -> CommandReading:
+    """What a compile or a link is with these words, of files that it names, among its own."""
+    assert reading.main is not None
+    whole = (_compile if "-c" in words else _link)(reading.main, words)
+    return reading._replace(outputs=whole.outputs) if whole.kind is reading.kind else CUSTOM._replace(why=whole.why)
 
 
 def _nested(commands: Sequence[SimpleCommand]) -> CommandReading | None:
