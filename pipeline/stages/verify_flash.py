@@ -77,7 +77,8 @@ def _compare(
     wrong = board_checks.board_failure(session.facts, device.mac, device.where)
     if wrong is not None:
         return StageWork(failure=wrong), None
-    if max(image.end for image in images) > ROM_REACH:
+    high = max(image.end for image in images) > ROM_REACH
+    if high:
         # A flash chip that ends before a region would answer with other bytes, so its size is asked before its MD5s.
         wrong = _flash_failure(build, session, device.where)
         if wrong is not None:
@@ -92,10 +93,13 @@ def _compare(
 
         deltas = find_deltas(boards, build, session, journal, md5s)
     plan = plan_writes(images, md5s, selects, reason, deltas)
+    wrong = None
     if plan.writes:
         wrong = _image_failure(build, session, device.where)
-        if wrong is not None:
-            return StageWork(failure=wrong), None
+    elif not (high or board_checks.size_is_proven(journal.state.about, build.identity)):
+        wrong = _flash_failure(build, session, device.where)
+    if wrong is not None:
+        return StageWork(failure=wrong), None
     proof = Proof(plan)
     records.planned(device, journal, proof)
     counts = {"regions": len(images), "regions_differing": len(plan.writes), "round_trips": session.round_trips}

@@ -324,6 +324,13 @@ def test_a_running_firmware_answers_without_a_reset(deployed: DeviceBench, level
     assert report["readiness"]["polls"] == 0, "the answer to verify-flash was the first byte: nothing is asked twice"
 
 
+def test_a_firmware_s_word_does_not_do_on_a_board_whose_flash_chip_was_never_measured(deployed: DeviceBench) -> None:
+    next(deployed.journals()).unlink()
+    first = deployed.deploy("app-report")
+    assert first["outcome"] == "verified_unchanged" and "flash-size-unknown" in reasons(first)
+    assert deployed.deploy("app-report")["outcome"] == "app_confirmed"
+
+
 @pytest.mark.parametrize(("setup_ok", "allowed"), [(True, False), (False, False), (False, True)])
 def test_a_running_firmware_says_how_it_is(
     deployed: DeviceBench, monkeypatch: pytest.MonkeyPatch, *, setup_ok: bool, allowed: bool
