@@ -308,7 +308,13 @@ class VirtualPort:
             self.cable.set_lines(dtr, rts)
         self._pump()
         self._dtr, self._rts = dtr, rts
-        self.cable.set_lines(dtr, rts)
+        # At the one instant that the board has come to: a host that is kept waiting inside this call would find the
+        # strap sampled, and the boot begun, before whoever changed the lines can do anything else.
+        self.clock.pin(self._reached)
+        try:
+            self.cable.set_lines(dtr, rts)
+        finally:
+            self.clock.pin(None)
 
     def _wait_until(self, instant: float | None) -> None:
         if instant is not None:

@@ -86,19 +86,29 @@ Recover = Callable[[Any, Exception], Loader]
 """Given the open port and why its loader does not answer: a loader all the same. Raises DeviceError, or as `enter`."""
 
 
-def connect(port: Any, chip: str, where: str, flash_size: int, reset: str, recover: Recover | None = None) -> Loader:
+def connect(
+    port: Any,
+    chip: str,
+    where: str,
+    flash_size: int,
+    reset: str,
+    recover: Recover | None = None,
+    known: str | None = None,
+) -> Loader:
     """Reset the chip on `port` into its loader, sync, and read its identity (no write, no stub).
 
-    `reset` is a key of LEAN; `recover` is asked once nothing here helped. Raises DeviceError: sync_failed, wrong_device
-    (another chip than `chip`), port_missing, protected_device. Closes the port when it raises.
+    `reset` is a key of LEAN; `recover` is asked once nothing here helped. `known`: the MAC that this board had last;
+    any other identity is believed only when it is read twice ("": whatever it is; None: once is enough). Raises
+    DeviceError: sync_failed, wrong_device (another chip than `chip`), port_missing, protected_device. Closes the port
+    when it raises.
     """
     try:
         say_channel(port, "loader")
         lean: Loader | None = None
         reasons: tuple[Reason, ...] = ()
         try:
-            lean, reasons = _lean(port, chip, flash_size, reset)
-            return lean or _standard(port, chip, flash_size, reset, reasons)
+            lean, reasons = _lean(port, chip, flash_size, reset, known)
+            return lean or _standard(port, chip, flash_size, reset, reasons, known)
         except (RuntimeError, OSError, *GARBLED) as error:
             if recover is None or not _is_silence(error):
                 raise
@@ -131,7 +141,9 @@ def _is_silence(error: Exception) -> bool:
     return not named and getattr(error, "errno", None) != errno.ENOTTY
 
 
-def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | None, tuple[Reason, ...]]:
+def _lean(
+    port: Any, chip: str, flash_size: int, reset: str, known: str | None
+) -> tuple[Loader | None, tuple[Reason, ...]]:
     """Ours, without esptool; or why it did not do."""
     if not reads(chip):
         return None, (Reason("standard-connect", "loader", "lean", f"{chip} is esptool's"),)
@@ -144,7 +156,9 @@ def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | N
         play(port, sequence)
         try:
             rom.sync()
-            found = identified(rom)
+            found = facts_of(identified(rom), chip, flash_size)
+            if _is_news(found, known) and facts_of(identified(rom), chip, flash_size) != found:
+                raise LoaderError("garbled answers: two identities that differ")
             if reset == "usb":
                 rom.stop_watchdogs()
         except (OtherChip, SecureDownload):
@@ -152,8 +166,14 @@ def _lean(port: Any, chip: str, flash_size: int, reset: str) -> tuple[Loader | N
         except LoaderError as error:
             last = str(error)
             continue
-        return Loader(rom, facts_of(found, chip, flash_size)), ()
+        return Loader(rom, found), ()
     return None, (Reason("standard-connect", "loader", "the lean reset got no answer", last),)
+
+
+def _is_news(found: DeviceFacts, known: str | None) -> bool:
+    """Is it somebody else than last time, or protected? Replies have no checksum, and a MAC that was garbled on its way
+    would be another board in the report and in the journal."""
+    return known is not None and (found.mac != known or found.flash_encryption or found.secure_boot)
 
 
 def facts_of(found: Identity, chip: str, flash_size: int) -> DeviceFacts:
@@ -182,20 +202,29 @@ def identified(rom: RomLoader) -> Identity:
             raise LoaderError(f"garbled answers: first {first}, then {second}") from None
 
 
-def _standard(port: Any, chip: str, flash_size: int, reset: str, reasons: tuple[Reason, ...]) -> Loader:
+def _standard(
+    port: Any, chip: str, flash_size: int, reset: str, reasons: tuple[Reason, ...], known: str | None
+) -> Loader:
     """esptool's reset strategies and its reading of the chip; one retry if the answers make no sense."""
     esptool = load_esptool()
     esp = esptool_loader(port, chip, reset)
     mode = "usb-reset" if reset == "usb" else "default-reset"
     _connect_esptool(esp, port, mode)
+
+    def identity() -> DeviceFacts:
+        found = identify(esp, chip, flash_size)
+        if _is_news(found, known) and identify(esp, chip, flash_size) != found:
+            raise esptool.FatalError("garbled answers: two identities that differ")
+        return found
+
     try:
-        facts = identify(esp, chip, flash_size)
+        facts = identity()
     except esptool.FatalError as error:
         if _is_other_chip(error):
             raise
         reasons += (Reason("retried", "loader", "", str(error).splitlines()[0]),)
         _connect_esptool(esp, port, mode)
-        facts = identify(esp, chip, flash_size)
+        facts = identity()
     esp._post_connect()  # stops the watchdogs of a chip on its own USB, which else reset it while flash is written
     return Loader(esp, facts, reasons)
 

@@ -225,8 +225,9 @@ def connect(
     baud: int = ROM_BAUD,
     *,
     recover: Recover | None = None,
+    known: str | None = None,
 ) -> EspSession:
-    """Enter the loader and read the identity (see `connect.connect`); `baud` is used once something is written, unless
-    the line did not even take the ROM's rate."""
-    loader = connecting.connect(port, chip, where, flash_size, reset, recover)
+    """Enter the loader and read the identity (`recover`, `known`: see `connect.connect`); `baud` is used once something
+    is written, unless the line did not even take the ROM's rate."""
+    loader = connecting.connect(port, chip, where, flash_size, reset, recover, known)
     return EspSession(loader, port, where, link, min(baud, port.baudrate) if port.baudrate < ROM_BAUD else baud, reset)

@@ -9,7 +9,7 @@ known (a flash chip that does not tell its size) does not forbid it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.chips import CHIPS
 from pipeline.failures import fail
@@ -69,6 +69,14 @@ def flash_failure(measured: int | None, configured: int, where: str, table_end: 
         return _wrong(where, fact, "connect a board with a larger flash, or use a partition table that fits this one")
     message = f"the board's flash has {measured // 1024} KiB, deploy.toml says {configured // 1024} KiB"
     return _wrong(where, message, "set `size` in [flash] to what the board has, and build again")
+
+
+def size_is_proven(recorded: Mapping[str, str], current: Mapping[str, str]) -> bool:
+    """Has the board shown a flash chip of the configured size? A commit with these settings (`recorded`: of the last
+    one; `current`: of this build) rests on that. Where another tool wrote everything, equal digests alone do not say
+    it: beyond the end of a smaller chip lower bytes answer, and may be the same (one application in two slots, an
+    erased partition)."""
+    return bool(current.get("flash")) and recorded.get("flash") == current.get("flash")
 
 
 def reach_failure(images: Sequence[Image], chip: str) -> Failure | None:

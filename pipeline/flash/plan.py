@@ -92,7 +92,8 @@ def confirmed_plan(images: Sequence[Image]) -> FlashPlan:
     return FlashPlan(tuple(RegionPlan(image, RegionAction.KEPT, (), "") for image in images))
 
 
-def _erased_md5(size: int) -> str:
+def erased_md5(size: int) -> str:
+    """Of so many bytes of erased flash."""
     return hashlib.md5(b"\xff" * size, usedforsecurity=False).hexdigest()
 
 
@@ -140,7 +141,7 @@ def full_flash_reason(
     differing = [i for i in fixed if device_md5.get(i.name, "").lower() != i.md5.lower()]
     if not differing:
         return None
-    if differing == fixed and all(device_md5.get(image.name, "").lower() == _erased_md5(image.size) for image in fixed):
+    if differing == fixed and all(device_md5.get(image.name, "").lower() == erased_md5(image.size) for image in fixed):
         return Reason("board-erased", "flash")
     for name, kind in (("partitions", "partition-table-moved"), ("bootloader", "bootloader-moved")):
         image = next((i for i in differing if i.name == name), None)

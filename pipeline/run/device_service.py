@@ -107,6 +107,7 @@ class DeviceService:
             reset_of(device, port),
             device.baud,
             recover=recover,
+            known=self.last_mac(device).lower(),
         )
         opened.reasons = (*taken, *(recovery.reasons if recovery is not None else ()), *opened.reasons)
         self._holders[device.name] = _Holder(session=opened)

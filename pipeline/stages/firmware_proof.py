@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.config.schema import DeviceConfig
 from pipeline.errors import DeviceError
 from pipeline.flash import app_proof
+from pipeline.flash.board_checks import size_is_proven
 from pipeline.flash.plan import confirmed_plan
 from pipeline.model import Reason
 from pipeline.stages.handover import Proof, StillRunning
@@ -51,6 +52,8 @@ def ask_firmware(
     else:
         doubts = app_proof.open_doubts(journal.state)
         doubts += app_proof.hash_doubts(answers.results.get(app_proof.HASHES), mac, images, app)
+        if not size_is_proven(journal.state.about, build.identity):
+            doubts.append(Reason("flash-size-unknown", device.name))
     if doubts:
         return doubts
     proof = Proof(confirmed_plan(images), level)

@@ -22,6 +22,7 @@ from pipeline.flash.delta import written_spans
 from pipeline.flash_model import Image, RegionPlan
 from pipeline.model import Failure, FailureCategory, RegionAction, Stage, StageWork
 from pipeline.stages.handover import InLoader, Proof
+from pipeline.stages.replies import garbled
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def proven(session: FlashSession, write: RegionPlan, data: bytes, where: str) ->
         return _mismatch(session, write, write.image.md5, where)
     for span, wanted in written_spans(write.image, data, write.runs):
         after = session.md5(span.offset, span.size)
-        if after.lower() != wanted:
+        if after.lower() != wanted:  # over a line that checks what it carries
             place = f"{write.image.name}, {span.size} bytes at {span.offset:#x},"
             return _not_as_written(place, "was written", after, wanted, where)
     return None
@@ -99,9 +100,14 @@ def proven(session: FlashSession, write: RegionPlan, data: bytes, where: str) ->
 
 def _mismatch(session: FlashSession, region: RegionPlan, wanted: str, where: str) -> Failure | None:
     image = region.image
-    after = session.md5(image.offset, image.size)
-    if after.lower() == wanted.lower():
+    after = session.md5(image.offset, image.size).lower()
+    if after == wanted.lower():
         return None
+    again = session.md5(image.offset, image.size).lower()  # a reply has no checksum: the line may be to blame
+    if again == wanted.lower():
+        return None
+    if again != after:
+        return garbled(where, Stage.REFLASH, image, after, again)
     done = "was kept" if region.action is RegionAction.KEPT else "was written"
     return _not_as_written(f"{image.name} at {image.offset:#x}", done, after, wanted, where)
 

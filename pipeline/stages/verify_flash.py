@@ -24,6 +24,7 @@ from pipeline.formats.partitions import decode_table
 from pipeline.formats.placement import TABLE
 from pipeline.model import Failure, FailureCategory, Reason, Stage, StageWork
 from pipeline.stages.handover import InLoader, Journal, Proof, StillRunning
+from pipeline.stages.replies import confirm_unknown, read_proven
 
 if TYPE_CHECKING:
     from pipeline.stages.protocols import Boards, DeviceBuild, Records
@@ -77,13 +78,14 @@ def _compare(
     wrong = board_checks.board_failure(session.facts, device.mac, device.where)
     if wrong is not None:
         return StageWork(failure=wrong), None
-    if max(image.end for image in images) > ROM_REACH:
+    high = max(image.end for image in images) > ROM_REACH
+    if high:
         # A flash chip that ends before a region would answer with other bytes, so its size is asked before its MD5s.
         wrong = _flash_failure(build, session, device.where)
         if wrong is not None:
             return StageWork(failure=wrong), None
     md5s = {image.name: session.md5(image.offset, image.size) for image in images}
-    selects = _otadata_selects(build, session, md5s)
+    selects = _otadata_selects(device, build, session, md5s)
     reason = _escalation(build, journal, md5s)
     deltas: Mapping[str, Delta] = {}
     differing = (i.match is MatchRule.BYTES and md5s[i.name] != i.md5 for i in images)
@@ -91,11 +93,15 @@ def _compare(
         from pipeline.stages.changed_sectors import find_deltas
 
         deltas = find_deltas(boards, build, session, journal, md5s)
+    confirm_unknown(device.where, session, [i for i in images if i.name not in deltas], md5s, journal.state)
     plan = plan_writes(images, md5s, selects, reason, deltas)
+    wrong = None
     if plan.writes:
         wrong = _image_failure(build, session, device.where)
-        if wrong is not None:
-            return StageWork(failure=wrong), None
+    elif not (high or board_checks.size_is_proven(journal.state.about, build.identity)):
+        wrong = _flash_failure(build, session, device.where)
+    if wrong is not None:
+        return StageWork(failure=wrong), None
     proof = Proof(plan)
     records.planned(device, journal, proof)
     counts = {"regions": len(images), "regions_differing": len(plan.writes), "round_trips": session.round_trips}
@@ -133,11 +139,13 @@ def _escalation(build: DeviceBuild, journal: Journal, md5s: Mapping[str, str]) -
     return full_flash_reason(build.images.all(), md5s, recorded, build.identity)
 
 
-def _otadata_selects(build: DeviceBuild, session: FlashSession, md5s: Mapping[str, str]) -> bool | None:
+def _otadata_selects(
+    device: DeviceConfig, build: DeviceBuild, session: FlashSession, md5s: Mapping[str, str]
+) -> bool | None:
     """Does the board's otadata select the slot that we deploy to? None: there is none, or its bytes already match."""
     image = next((i for i in build.images.all() if i.match is MatchRule.OTADATA), None)
     if image is None or md5s[image.name] == image.md5:
         return None
-    entries = (session.read(image.offset + sector, OTADATA_ENTRY) for sector in (0, SECTOR))
+    entries = (read_proven(device.where, session, image.offset + sector, OTADATA_ENTRY) for sector in (0, SECTOR))
     data = b"".join(entry.ljust(SECTOR, b"\xff") for entry in entries)
     return build.selects(data, build.images.data(image))

@@ -3,22 +3,28 @@ ladder, on a board that keeps running between deploys."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.chips import CHIPS
 from pipeline.device.ports import UsbId
 from pipeline.device.rom_loader import RomLoader
 from pipeline.device.serial_link import PortLink
 from pipeline.device.session import EspSession
+from pipeline.flash_model import Image
+from pipeline.formats.otadata import OtaState, encode
 from pipeline.model import Stage
 from tests.bench_device import APP, SECTOR, DeviceBench, Killed, edit_app, reasons
 from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import Space, copy_project
 from virtualboard.faults import parse_fault
+from virtualboard.port import DEFAULT_MAC
 
 OTHER_MAC = "7c:df:a1:00:11:33"
 NOISE = random.Random(6).randbytes(0xF000)
@@ -158,8 +164,6 @@ def test_an_explicit_region_records_only_what_it_did(deployed: DeviceBench) -> N
 
 
 def other_slot() -> bytes:
-    from pipeline.formats.otadata import encode
-
     return encode(1, 2)
 
 
@@ -308,6 +312,82 @@ def test_there_is_no_second_retry(deployed: DeviceBench) -> None:
     assert report["totals"]["bytes_written"] == 0
 
 
+# --- replies have no checksum ---
+
+
+def turned(monkeypatch: pytest.MonkeyPatch, method: str, turn: Callable[[int, Any], Any]) -> None:
+    """What a method of the lean loader answers about an address is turned once on its way to us."""
+    real, left = getattr(RomLoader, method), [True]
+
+    def answer(rom: RomLoader, address: int, *more: int) -> Any:
+        said = real(rom, address, *more)
+        heard = turn(address, said) if left[0] else said
+        left[0] = left[0] and heard == said
+        return heard
+
+    monkeypatch.setattr(RomLoader, method, answer)
+
+
+def test_a_bit_of_otadata_that_turned_on_its_way_is_not_believed(
+    deployed: DeviceBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry's CRC is of the sequence alone: a rejected slot would look like a chosen one."""
+    otadata = deployed.image("otadata")
+    entry = bytearray(encode(0, 2)[:32])
+    entry[24:28] = OtaState.INVALID.to_bytes(4, "little")
+    deployed.poke(otadata.offset, b"\xff" * otadata.size)
+    deployed.poke(otadata.offset, bytes(entry))
+
+    def valid(address: int, said: bytes) -> bytes:
+        return said[:24] + bytes([said[24] ^ 1]) + said[25:] if address == otadata.offset else said
+
+    turned(monkeypatch, "read_flash", valid)
+    report = deployed.deploy(only=FLASH_ONLY)
+    assert written(report) == {"otadata": otadata.size} and reasons(report).count("retried") == 1
+    assert deployed.deploy(only=FLASH_ONLY)["outcome"] == "verified_unchanged"
+
+
+def turned_md5(monkeypatch: pytest.MonkeyPatch, image: Image, number: int) -> None:
+    """The answer `number` (from 1) to a question for the MD5 of the image's region."""
+    real, asked = EspSession.md5, itertools.count(1)
+
+    def md5(session: EspSession, offset: int, size: int) -> str:
+        said = real(session, offset, size)
+        struck = (offset, size) == (image.offset, image.size) and next(asked) == number
+        return f"{int(said, 16) ^ 1:032x}" if struck else said
+
+    monkeypatch.setattr(EspSession, "md5", md5)
+
+
+@pytest.mark.parametrize("name", ["bootloader", "app"])
+def test_an_md5_that_turned_on_its_way_writes_nothing(
+    deployed: DeviceBench, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    turned_md5(monkeypatch, deployed.image(name), 1)
+    report = deployed.deploy(only=FLASH_ONLY)
+    assert (report["outcome"], reasons(report)) == ("verified_unchanged", ["retried"]), report["failure"]
+
+
+def test_an_md5_after_a_write_that_turned_on_its_way_is_no_verdict_on_the_flash(
+    deployed: DeviceBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_app(deployed.root, b"changed", 0x5000)
+    turned_md5(monkeypatch, deployed.image("app"), 2)  # the first is verify-flash's
+    report = deployed.deploy(only=FLASH_ONLY)
+    assert report["outcome"] == "delta_flashed", report["failure"]
+    assert deployed.all_there
+
+
+def test_a_mac_that_turned_on_its_way_is_nobody_s(deployed: DeviceBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed.flip(APP + 0x2345)
+    mac_word = CHIPS["esp32c3"].efuse_base + 0x44
+    turned(monkeypatch, "read_reg", lambda address, said: said ^ 0x100 if address == mac_word else said)
+    report = deployed.deploy(only=FLASH_ONLY)
+    assert (report["outcome"], report["device"]["mac"]) == ("regions_flashed", DEFAULT_MAC), report["failure"]
+    assert "board-changed" not in reasons(report)
+    assert len(list(deployed.journals())) == 1
+
+
 # --- the verify ladder ------------------------------------------------------------------------
 
 
@@ -322,6 +402,13 @@ def test_a_running_firmware_answers_without_a_reset(deployed: DeviceBench, level
     assert report["device"]["mac"] == "7c:df:a1:00:11:22"
     assert deployed.port.board.executed > resets
     assert report["readiness"]["polls"] == 0, "the answer to verify-flash was the first byte: nothing is asked twice"
+
+
+def test_a_firmware_s_word_does_not_do_on_a_board_whose_flash_chip_was_never_measured(deployed: DeviceBench) -> None:
+    next(deployed.journals()).unlink()
+    first = deployed.deploy("app-report")
+    assert first["outcome"] == "verified_unchanged" and "flash-size-unknown" in reasons(first)
+    assert deployed.deploy("app-report")["outcome"] == "app_confirmed"
 
 
 @pytest.mark.parametrize(("setup_ok", "allowed"), [(True, False), (False, False), (False, True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from tests.unit.test_vb_board import FakeMachine
 from tests.unit.test_vb_loader import MAC, SYNC
 from virtualboard.board import Board, Mode
 from virtualboard.chips import CHIPS, UnknownMac
+from virtualboard.faults import parse_fault
 from virtualboard.machine import Machine
 from virtualboard.nor import BoardBusy, NorFlash
 from virtualboard.port import BoardClock, PortClosed, VirtualPort, open_virtual
+from virtualboard.timing import parse_timing
 
 
 class PortBench:
@@ -59,6 +62,21 @@ def test_a_board_whose_lines_do_not_hold_it_in_reset_boots_when_they_change() ->
     bench = PortBench()
     bench.port.rts = False
     assert bench.port.board.mode is Mode.RUN and bench.machine is not None
+
+
+def test_a_host_that_is_kept_waiting_while_it_releases_reset_finds_the_boot_still_before_it() -> None:
+    """The strap is sampled 2 ms after the line has changed, however long the host takes for changing it: a fault that
+    is set then, for the boot, is there in time."""
+    host = itertools.count(1000.0, 0.005)
+    clock = BoardClock(lambda: next(host))
+    board = Board(CHIPS["esp32"], NorFlash(0x4000), MAC, clock.now, timing=parse_timing("esp32-uart"))
+    port = VirtualPort(board, clock)
+    port.dtr = False
+    port.rts = False
+    assert board.mode is Mode.STRAP, "it has not begun to boot inside that call"
+    board.inject(parse_fault("panic:boot=0"))
+    port.timeout = 1.0
+    assert b"Guru Meditation" in port.read(400)
 
 
 def test_a_board_that_has_its_power_back_before_anybody_looks_is_not_powered_again() -> None:

@@ -1,0 +1,54 @@
+"""What is believed of a loader's replies: they have no checksum, and noise on the line can look like an answer.
+
+An MD5 that equals one that is known cannot do so by chance; any other one is believed when it is said twice, and bytes
+that are interpreted when their MD5 agrees. Decides nothing about regions. Invariant: a reply that was garbled on its
+way is a failure of the line, with its name, and neither a write nor a verdict on the flash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from pipeline.effects.api import FlashSession
+from pipeline.errors import DeviceError
+from pipeline.failures import fail
+from pipeline.flash.journal import DeviceState
+from pipeline.flash.plan import erased_md5
+from pipeline.flash_model import Image
+from pipeline.model import Failure, FailureCategory, Stage
+
+HINT = "check the cable, or use a shorter one; then run again"
+
+
+def confirm_unknown(
+    where: str, session: FlashSession, images: Sequence[Image], md5s: Mapping[str, str], state: DeviceState
+) -> None:
+    """Ask once more for the MD5s that are nothing known: neither the image's, nor of what was committed last, nor of
+    erased flash. A garbled one would have its region, or everything, written anew, and stand in the report. Raises
+    DeviceError when the two answers differ."""
+    for image in images:
+        last, said = state.committed.get(image.name), md5s[image.name].lower()
+        if said in (image.md5, erased_md5(image.size), last.md5 if last is not None else ""):
+            continue
+        again = session.md5(image.offset, image.size).lower()
+        if again != said:
+            raise DeviceError(garbled(where, Stage.VERIFY_FLASH, image, said, again))
+
+
+def read_proven(where: str, session: FlashSession, offset: int, size: int) -> bytes:
+    """Bytes of the flash that are interpreted: one bit of otadata's state that turned on its way would make a choice
+    that does not last look like one that does. Raises DeviceError."""
+    data = session.read(offset, size)
+    if session.md5(offset, size).lower() != hashlib.md5(data, usedforsecurity=False).hexdigest():
+        message = f"garbled answers: {size} bytes at {offset:#x} came otherwise than their MD5 says"
+        raise DeviceError(
+            fail(FailureCategory.SYNC_FAILED, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=HINT)
+        )
+    return data
+
+
+def garbled(where: str, stage: Stage, image: Image, first: str, second: str) -> Failure:
+    """Two answers about the same bytes that differ."""
+    message = f"garbled answers: the MD5 of {image.name} at {image.offset:#x} is first {first}, then {second}"
+    return fail(FailureCategory.SYNC_FAILED, stage=stage, where=where, message=message, hint=HINT)
