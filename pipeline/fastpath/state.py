@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache import statefile
 from cache.ahead import values
@@ -39,7 +39,10 @@ from pipeline.fastpath import (
     touched,
 )
 from pipeline.fastpath.listing import ListingPart, beside_part, product_part
-from pipeline.fastpath.watched import Watched, directory_stamp, file_clock
+from pipeline.fastpath.watched import directory_stamp, file_clock
+
+if TYPE_CHECKING:
+    from pipeline.fastpath.whole_state import WholeRun
 
 FORMER_DIRECTORIES = (".deploy/gate.v1",)
 """Where earlier versions kept what this one never reads. An installation of one of those must not believe it once this
@@ -294,27 +297,12 @@ class FastPathState:
         if found is not None and not found[1] and found[0].answers.get(tuple(selection)) != text:
             self._save(_with(found[0], answers={**found[0].answers, tuple(selection): text}))
 
-    def record(
-        self,
-        table: StampTable,
-        used: Iterable[tuple[str, str] | None],
-        made: Container[str] | None,
-        watched: Watched,
-        facts: Mapping[str, Any],
-        usage: Callable[[Sequence[str]], bytes | bytearray],
-        helper: Callable[[int], Mapping[str, FileStamp] | None] = lambda count: None,
-        read: Callable[[Container[str]], Iterable[str]] = lambda paths: (),
-    ) -> bool:
-        """Write the state. `used` is (path of a key, SHA-256 of what the run used of it), None where that cannot be
-        told; `made` are those that actions make, None for all; `usage` is asked about those of them that nothing else
-        depends on; `helper` gives the compiled loop for so many files, where there is one; `read` says which of these
-        paths of keys actions read: where `made` is all, such a one that else matters to more, too, is not answered for
-        when it was only touched. False when something moved meanwhile or is too young to be believed; then there is
-        none, and the next run answers by itself."""
+    def record(self, run: WholeRun) -> bool:
+        """Write the state after `run`. False when something moved meanwhile or is too young to be believed; then there
+        is none, and the next run answers by itself."""
         from pipeline.fastpath.whole_state import WholeState  # most runs write none
 
-        whole = WholeState(self._root, self._usage_path, self._contents_path)
-        snapshot = whole.collected(table, used, made, watched, facts, usage, helper, read)
+        snapshot = WholeState(self._root, self._usage_path, self._contents_path).collected(run)
         return snapshot is not None and self._write(snapshot)
 
     def patch(

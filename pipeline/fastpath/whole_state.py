@@ -21,6 +21,7 @@ from typing import Any
 from cache import statefile
 from cache.ahead import values
 from cache.fileclock import filesystem_now_ns
+from cache.named_tuple import NamedTuple
 from cache.stamps import StampTable
 from cache.statebytes import parts_of_bytes
 from pipeline.fastpath import USAGE_KIND, FileStamp, Snapshot, identity, stamp_of, touched
@@ -41,8 +42,25 @@ OTHERS_KIND = "tool fingerprints 1"
 """The value is path -> (stamp, fingerprint) of files that no action names: tools, configuration, this program."""
 
 
+class WholeRun(NamedTuple):
+    """What a run that looked at everything knows. `used` is (path of a key, SHA-256 of what the run used of it), None
+    where that cannot be told; `made` are those that actions make, None for all; `usage` is asked about those of them
+    that nothing else depends on; `helper` gives the compiled loop for so many files, where there is one; `read` says
+    which of these paths of keys actions read: where `made` is all, such a one that else matters to more, too, is not
+    answered for when it was only touched. `facts` are written beside the stamps."""
+
+    table: StampTable
+    used: Iterable[tuple[str, str] | None]
+    made: Container[str] | None
+    watched: Watched
+    facts: Mapping[str, Any]
+    usage: Callable[[Sequence[str]], bytes | bytearray]
+    helper: Callable[[int], Mapping[str, FileStamp] | None] = lambda count: None
+    read: Callable[[Container[str]], Iterable[str]] = lambda paths: ()
+
+
 class WholeState:
-    """What one run of the project at `root` has to say. `usage_path` and `contents_path`: where what lies beside the
+    """What the run of the project at `root` leaves. `usage_path` and `contents_path`: where what lies beside the
     state is written."""
 
     def __init__(self, root: str, usage_path: Path, contents_path: Path) -> None:
@@ -50,18 +68,9 @@ class WholeState:
         self._usage_path, self._contents_path = usage_path, contents_path
         self._others_path = Path(root, STATE_OF_OTHERS)
 
-    def collected(
-        self,
-        table: StampTable,
-        used: Iterable[tuple[str, str] | None],
-        made: Container[str] | None,
-        watched: Watched,
-        facts: Mapping[str, Any],
-        usage: Callable[[Sequence[str]], bytes | bytearray],
-        helper: Callable[[int], Mapping[str, FileStamp] | None],
-        read: Callable[[Container[str]], Iterable[str]],
-    ) -> Snapshot | None:
-        """As of `FastPathState.record`, with what lies beside the state written already; None where that says False."""
+    def collected(self, run: WholeRun) -> Snapshot | None:
+        """The state, with what lies beside it written already; None when something moved meanwhile or is too young."""
+        watched, made = run.watched, run.made
         absent = [self._short(path) for path in watched.absent]
         others: dict[str, FileStamp] = {}
         for path, listed in watched.listed.items():
@@ -79,9 +88,9 @@ class WholeState:
                 return None
             others[self._short(path)] = stamp_of(status)
 
-        files = UsedFiles(table, made, others, self._short)
+        files = UsedFiles(run.table, made, others, self._short)
         try:
-            if not all(found is not None and files.take(*found) for found in used):
+            if not all(found is not None and files.take(*found) for found in run.used):
                 return None
         except OverflowError:
             return None
@@ -90,7 +99,7 @@ class WholeState:
         keys, paths, numbers, contents = files.listed()
         count, rest, elsewhere = len(paths), sorted(others, key=posixpath.dirname), files.elsewhere
         del files
-        unread = {elsewhere[path] for path in read(elsewhere)} if made is None and elsewhere else set[str]()
+        unread = {elsewhere[path] for path in run.read(elsewhere)} if made is None and elsewhere else set[str]()
         contents += [
             b"" if path in unread else content
             for path, content in zip(rest, self._contents_of(rest, others, watched), strict=True)
@@ -106,11 +115,11 @@ class WholeState:
         listing = numbers.tobytes() + names_of([*paths, *rest])
         del numbers, paths
         who = identity(self._root)
-        facts = {**facts, "since": token}
-        loop = helper(count)
+        facts = {**run.facts, "since": token}
+        loop = run.helper(count)
         snapshot = Snapshot(who, {}, environment, tuple(absent), loop, facts, token, count, count + len(rest), listing)
         with contextlib.suppress(OSError):
-            statefile.save_parts(self._usage_path, USAGE_KIND, parts_of_bytes(token, usage(keys)))
+            statefile.save_parts(self._usage_path, USAGE_KIND, parts_of_bytes(token, run.usage(keys)))
         return snapshot
 
     def _contents_of(self, rest: Sequence[str], others: Mapping[str, FileStamp], watched: Watched) -> list[bytes]:

@@ -163,7 +163,9 @@ class Engines:
         # A file that was only touched moves its users as ninja sees them: they get new times by a run.
         unread = None if self._project.config.is_ninja else engine.graph.producer
         used, read = each_used_file(engine.workspace), partial(read_of, engine.workspace)
-        if self._fastpath.record(engine.table, used, unread, watched, facts, index, self._helper, read):
+        from pipeline.fastpath.whole_state import WholeRun  # of an edit of few files there is none
+
+        if self._fastpath.record(WholeRun(engine.table, used, unread, watched, facts, index, self._helper, read)):
             engine.workspace.save_rows()  # for the edit that is next
 
     def _put_back_facts(self) -> dict[str, Any]:

@@ -23,10 +23,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from cache.fileclock import filesystem_now_ns
-from pipeline.client.handoff import interpreter
 from pipeline.client.protocol import FrameReader, ProtocolError
-from pipeline.client.run_frame import COMPILED, DETACH, ENDED, REFUSED, SIGNAL, STARTED, frame, unpack
+from pipeline.client.run_frame import DETACH, ENDED, REFUSED, SIGNAL, STARTED, frame, unpack
 from pipeline.client.verdict import variables
+from pipeline.service.alike import is_alike, is_compiled, namespaces, peer
 from pipeline.service.code_watch import LoadedCode
 from pipeline.service.preload import preload
 from pipeline.service.runner_child import HandedRun, become, run
@@ -35,7 +35,6 @@ from pipeline.service.spare import MOST_SPARES, Spare, wait_as_spare
 IDLE_S = 600.0
 """A runner that nobody used for so long ends."""
 MOST_RUNS = 32
-NAMESPACES = ("mnt", "net", "pid", "user", "ipc", "uts")
 DESCRIPTORS = 4
 
 
@@ -216,7 +215,7 @@ class Runner:
         self, groups: Sequence[Sequence[bytes]], descriptors: Sequence[int], since_ns: int, end: int
     ) -> HandedRun:
         who, place, argv, path, streams, _, environment, look = groups
-        beside = self._path[1:] if _is_compiled(who) else []
+        beside = self._path[1:] if is_compiled(who) else []
         return HandedRun(
             [os.fsdecode(word) for word in place],
             [os.fsdecode(word) for word in argv],
@@ -279,8 +278,8 @@ class Runner:
             return "another interpreter, version or code"
         if [int(number) for number in groups[5] if number.isdigit()] != sorted(os.getgroups()):
             return "other groups"
-        pid = _peer(link.connection)
-        if pid is None or _namespaces(str(pid)) != _namespaces("self"):
+        pid = peer(link.connection)
+        if pid is None or namespaces(str(pid)) != namespaces("self"):
             return "other namespaces"
         return ""
 
@@ -355,53 +354,6 @@ class Runner:
                     link.say(ENDED, b"%d" % os.waitstatus_to_exitcode(status))
                     self._forget(link)
                 roots.append(link.root)
-
-
-# --- what a run depends on --------------------------------------------------------------------
-
-
-def identity() -> tuple[str, ...]:
-    """As a client describes itself."""
-    import pipeline
-
-    return (pipeline.__version__, os.path.dirname(pipeline.__file__ or ""), sys.version, sys.prefix, *interpreter())  # noqa: PTH120
-
-
-def is_alike(who: Sequence[str], path: Sequence[str]) -> bool:
-    """Is this client's interpreter as this one? For the compiled client: would its script's be?"""
-    mine = identity()
-    if list(who) == list(mine):
-        return True
-    _, encoding, *_ = interpreter()
-    as_compiled = [*mine[:4], os.fsdecode(COMPILED), *mine[8:]]
-    if list(who) != as_compiled or encoding != "utf-8" or sys.flags.utf8_mode or len(path) != 1:
-        return False
-    try:
-        return len(os.listdir(path[0])) == 1  # noqa: PTH208 - else a module may lie beside the script
-    except OSError:
-        return False
-
-
-def _is_compiled(who: Sequence[bytes]) -> bool:
-    return COMPILED in who[4:5]
-
-
-def _namespaces(pid: str) -> tuple[str, ...] | None:
-    try:
-        links = (*(f"ns/{name}" for name in NAMESPACES), "root")
-        return tuple(os.readlink(f"/proc/{pid}/{link}") for link in links)  # noqa: PTH115
-    except OSError:
-        return None
-
-
-def _peer(connection: socket.socket) -> int | None:
-    import struct
-
-    try:
-        pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    except OSError:
-        return None
-    return pid if uid == os.getuid() else None
 
 
 def _fork() -> int | None:

@@ -13,6 +13,7 @@ from pipeline.engine.results import CHANGED
 from pipeline.engine.usage_index import MANY, usage_index
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
+from pipeline.fastpath.whole_state import WholeRun
 from pipeline.model import Action, Stage
 from tests.unit.engine_space import EngineSpace, used_files
 
@@ -166,7 +167,7 @@ def moved_of(root: Path, monkeypatch: pytest.MonkeyPatch, watched: Watched, *mov
     monkeypatch.chdir(root)
     monkeypatch.setattr("pipeline.fastpath.whole_state._process_start_ns", lambda: 1 << 62)
     assert FastPathState(root, "").record(
-        engine.table, used.items(), (), watched, {}, lambda paths: usage_index(engine.workspace, paths)
+        WholeRun(engine.table, used.items(), (), watched, {}, lambda paths: usage_index(engine.workspace, paths))
     )
     for path in moved:
         space.write(path, "int moved;\n")
@@ -189,7 +190,7 @@ def test_a_survey_of_another_run_is_not_believed(tmp_path: Path, monkeypatch: py
     survey_file = tmp_path / ".deploy/fastpath.v1/-.usage"
     mine = survey_file.read_bytes()
     engine = EngineSpace(tmp_path).engine()
-    FastPathState(tmp_path, "").record(engine.table, (), (), Watched({}), {}, lambda paths: b"")
+    FastPathState(tmp_path, "").record(WholeRun(engine.table, (), (), Watched({}), {}, lambda paths: b""))
     assert survey_file.read_bytes() != mine
     survey_file.write_bytes(mine)
     assert FastPathState(tmp_path, "").usage_index() is None

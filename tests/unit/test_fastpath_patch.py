@@ -12,6 +12,7 @@ from pipeline import fastpath
 from pipeline.fastpath import CONTENTS, Snapshot, load, state, state_path, touched
 from pipeline.fastpath.state import FastPathState
 from pipeline.fastpath.watched import Watched
+from pipeline.fastpath.whole_state import WholeRun
 
 SOURCES = ("src/a.c", "src/b.c", "src/c.c")
 MADE = "build/a.o"
@@ -37,7 +38,7 @@ class PatchedProject:
         run = FastPathState(self.root, "")
         run.will_approve(ARGV, TEXT)
         listed = Watched({str(self.root / "src"): fastpath.stamp_of((self.root / "src").stat())})
-        assert run.record(self.table, used, {MADE}, listed, {"more": 1}, lambda paths: b"index")
+        assert run.record(WholeRun(self.table, used, {MADE}, listed, {"more": 1}, lambda paths: b"index"))
 
     def write(self, path: str, text: str) -> None:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)

@@ -96,7 +96,8 @@ def test_a_question_has_the_environment_that_python_would_have() -> None:
 
 if sys.platform == "linux":
     from pipeline.service import runner as of_runner
-    from pipeline.service.runner import Runner, RunnerLink, identity
+    from pipeline.service.alike import identity
+    from pipeline.service.runner import Runner, RunnerLink
 
     class IdleRunner:
         """A runner in this process, with a clock of the test's."""
@@ -143,7 +144,7 @@ if sys.platform == "linux":
         idle.link.descriptors.append(os.dup(idle.starter))
         assert idle.why_not() == "not a run of this protocol"
         os.close(idle.link.descriptors.pop())
-        monkeypatch.setattr(of_runner, "_namespaces", lambda pid: (pid,))
+        monkeypatch.setattr(of_runner, "namespaces", lambda pid: (pid,))
         assert idle.why_not() == "other namespaces"
 
     def test_changed_code_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.client.run_frame import COMPILED
+from pipeline.service.alike import identity, is_alike
 from pipeline.service.code_watch import code_paths
-from pipeline.service.runner import identity, is_alike
 
 
 def compiled(tmp_path: Path) -> tuple[list[str], list[str]]:
