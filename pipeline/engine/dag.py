@@ -99,67 +99,69 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
             linked = {producer[made_there] for path in asked if (made_there := product(path))}
             if not linked.issubset(needs[n]):
                 needs[n] = sorted(linked.union(needs[n]))
-    after_compiles = _after_compiles(actions, needs)
-    generators = [n for n in generators if n not in after_compiles]
-    generated = set(generators)
-    found_needs = _found_needs(actions, producer, found_by, needs)
-    # What was found to read the program would be one run late each time that a compile waited for it on a guess.
-    guessed = generated
-    if found_needs:
-        told = [[*mine, *found_needs[n]] if n in found_needs else mine for n, mine in enumerate(needs)]
-        guessed = generated - _after_compiles(actions, told)
-    made = {n: tuple(map(real, actions[n].outputs)) for n in generators}
-    searches = CommandSearches()
-    searched: dict[tuple[str, ...], list[int]] = {}
+    compiles = [n for n, action in enumerate(actions) if action.count_as == "compiled"]
+    users = set(generators)
+    reads = {index: read_by(actions[index]) for index in compiles}
+    for index in compiles:
+        for need in sorted({producer[path] for path in reads[index] or ()} & users):
+            # What was included once is no order where that one is declared to need this one by now.
+            if need not in needs[index] and not _comes_after(need, index, needs):
+                needs[index] = sorted((*needs[index], need))
     for index, action in enumerate(actions):
         if action.count_as != "compiled":
-            continue
-        found = searches.of(action)
-        near = tuple(dict.fromkeys((*found.every, *found.others, *map(posixpath.dirname, action.inputs[:1]))))
-        if near not in searched:
-            # From the root itself every file can be named.
-            places = tuple("" if directory in ("", ".") else f"{directory}/" for directory in map(real, near))
-            searched[near] = [n for n in guessed if any(path.startswith(places) for path in made[n])]
-        read = read_by(action)
-        included = guessed if read is None else {producer[path] for path in read}
-        # Only generators, which need no compile, so that what was included once cannot make a cycle now.
-        needs[index] = sorted({*needs[index], *searched[near], *(included & generated)})
-    for index, more in found_needs.items():
-        for need in more:
-            # A compile may have been found to include what this one makes.
-            if not _comes_after(need, index, needs):
-                needs[index] = sorted({*needs[index], need})
+            for need in sorted({producer[path] for path in found_by(action) or ()}.difference(needs[index])):
+                if not _comes_after(need, index, needs):
+                    needs[index] = sorted((*needs[index], need))
+    _add_guessed(actions, needs, [index for index in compiles if reads[index] is None], real)
     return needs
 
 
-def _found_needs(
-    actions: Sequence[Action],
-    producer: Mapping[str, int],
-    found_by: Callable[[Action], Collection[str] | None],
-    needs: Sequence[Sequence[int]],
-) -> dict[int, list[int]]:
-    """Who made what each action but a compile was found to read the last time and does not declare. What was read once
-    is no order where it is declared the other way round by now."""
-    found: dict[int, list[int]] = {}
+def _add_guessed(
+    actions: Sequence[Action], needs: list[list[int]], unknown: Sequence[int], real: Callable[[str], str]
+) -> None:
+    """Let compiles wait for what they may include: what lies below a directory where they search, and the `unknown`
+    ones for whatever may be a header. That is what uses neither them nor anything of stage link: who reads the program
+    would be one run late each time that a compile waited for it on a guess."""
+    searches = CommandSearches()
+    near: dict[tuple[str, ...], list[int]] = {}
     for index, action in enumerate(actions):
-        if action.count_as != "compiled":
-            more = {producer[path] for path in found_by(action) or ()}.difference(needs[index])
-            if kept := [need for need in sorted(more) if not _comes_after(need, index, needs)]:
-                found[index] = kept
-    return found
+        if action.count_as == "compiled":
+            found = searches.of(action)
+            directories = dict.fromkeys((*found.every, *found.others, *map(posixpath.dirname, action.inputs[:1])))
+            near.setdefault(tuple(directories), []).append(index)
+    # From the root itself every file can be named.
+    places = {
+        directories: tuple("" if directory in ("", ".") else f"{directory}/" for directory in map(real, directories))
+        for directories in near
+    }
+    for generator, action in enumerate(actions):
+        if not action.is_users:
+            continue
+        before = _all_before(generator, needs)
+        if any(actions[index].stage is Stage.LINK for index in before):
+            continue
+        made = list(map(real, action.outputs))
+        after = set(unknown)
+        after.update(*(near[key] for key, below in places.items() if any(path.startswith(below) for path in made)))
+        for index in after - before:
+            if generator not in needs[index]:
+                needs[index] = sorted((*needs[index], generator))
+
+
+def _all_before(last: int, needs: Sequence[Sequence[int]]) -> set[int]:
+    """What `last` waits for, directly or not, and itself."""
+    waiting, seen = [last], set[int]()
+    while waiting:
+        index = waiting.pop()
+        if index not in seen:
+            seen.add(index)
+            waiting += needs[index]
+    return seen
 
 
 def _comes_after(later: int, first: int, needs: Sequence[Sequence[int]]) -> bool:
     """Does `later` wait for `first`, directly or not, or is it the same?"""
-    waiting, seen = [later], set[int]()
-    while waiting:
-        index = waiting.pop()
-        if index == first:
-            return True
-        if index not in seen:
-            seen.add(index)
-            waiting += needs[index]
-    return False
+    return later == first or (bool(needs[later]) and first in _all_before(later, needs))
 
 
 def _in_stages(actions: Sequence[Action], needs: Sequence[Sequence[int]], position: Sequence[int]) -> Sequence[Action]:
@@ -174,24 +176,6 @@ def _in_stages(actions: Sequence[Action], needs: Sequence[Sequence[int]], positi
 
 def _waited_for(action: Action) -> Sequence[str]:
     return action.inputs if action.statement is None else (*action.inputs, *action.statement.after)
-
-
-def _after_compiles(actions: Sequence[Action], needs: Sequence[Sequence[int]]) -> set[int]:
-    """Actions that use what a compile made, directly or not: what they make cannot be a header of it."""
-    users: dict[int, list[int]] = {}
-    for index, mine in enumerate(needs):
-        for need in mine:
-            users.setdefault(need, []).append(index)
-    found: set[int] = set()
-    waiting = [
-        user for index, action in enumerate(actions) if action.count_as == "compiled" for user in users.get(index, [])
-    ]
-    while waiting:
-        index = waiting.pop()
-        if index not in found:
-            found.add(index)
-            waiting += users.get(index, [])
-    return found
 
 
 def _check(action: Action) -> str:

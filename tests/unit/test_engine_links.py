@@ -184,6 +184,26 @@ def test_what_uses_an_object_without_naming_it_runs_after_its_compile(space: Eng
         assert_right(space)
 
 
+@pytest.mark.parametrize("name", ["offsets.h", "../build/offsets/offsets.h"])
+def test_a_header_that_is_made_from_an_object_comes_before_the_other_compiles(space: EngineSpace, name: str) -> None:
+    """Offsets of a structure, read from the object of one unit: the others include them, also in the first build."""
+    made = "build/local-fast/obj/b.o"
+    space.search = ("build/offsets", "inc")
+    for unit in ("a", "c", "d"):
+        space.write(f"src/{unit}.c", f'#include "{name}"\nint {unit};\n')
+    declare(space, generator("build/offsets/offsets.h", made), generator("build/offsets/second.h", made))
+    assert space.build().ok
+    assert_right(space)
+    for number in range(2):
+        space.write("src/b.c", f"int b{number};\n")
+        assert {"src/b.c", made, "src/a.c", "src/c.c", "src/d.c", ELF} == set(space.build().ran)
+        assert_right(space)
+    space.write("src/e.c", f'#include "{name}"\nint e;\n')
+    space.write("src/b.c", "int other;\n")
+    assert space.build().ok
+    assert_right(space)
+
+
 def test_actions_that_read_each_other_are_not_ordered(space: EngineSpace) -> None:
     """What was read last time may be no order: one reads what the other makes by its depfile, which now declares the
     first one's output. What is declared counts."""
