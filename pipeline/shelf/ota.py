@@ -61,8 +61,6 @@ class OtaUpdate:
         self._journal: Journal | None = None
         self._mac = ""
         self._released_s = 0.0
-        self._runs_it = False
-        """Is it this build already?"""
         self._proof = Proof(FlashPlan(()), LEVEL)
 
     def perform(self) -> Failure | None:
@@ -107,9 +105,8 @@ class OtaUpdate:
         if not isinstance(info, Mapping) or not app_proof.mac_of(info):
             return StageWork(failure=self._no_answer(info))
         self._mac = app_proof.mac_of(info)
-        if self._device.mac and self._device.mac != self._mac:
-            message = f"the firmware that answers has the MAC {self._mac}, expected {self._device.mac}"
-            return StageWork(failure=self._fail(FailureCategory.WRONG_DEVICE, Stage.VERIFY_FLASH, message))
+        if (wrong := self._wrong_board()) is not None:
+            return StageWork(failure=wrong)
         self._journal = self._run.records.saw_device(self._device, self._mac, self._target.port)
         runs_it = info.get("app_elf_sha256") == self._run.build.images.expected_elf()
         row = self._row_of_running(self._call(app_proof.HASHES, ASK_S)) if runs_it else None
@@ -129,15 +126,25 @@ class OtaUpdate:
                 return answer.result if isinstance(answer, CallAnswer) else None
         return None
 
+    def _wrong_board(self) -> Failure | None:
+        """Another board than deploy.toml names answers at this address."""
+        if not self._device.mac or self._device.mac == self._mac:
+            return None
+        message = f"the firmware that answers has the MAC {self._mac}, expected {self._device.mac}"
+        return self._fail(FailureCategory.WRONG_DEVICE, Stage.VERIFY_FLASH, message)
+
     def _row_of_running(self, hashes: object) -> Mapping[str, Any] | None:
         rows = hashes.get("regions") if isinstance(hashes, Mapping) else None
         found = [row for row in rows or () if isinstance(row, Mapping) and row.get("running") is True]
         return found[0] if len(found) == 1 and type(found[0].get("offset")) is int else None
 
-    def _plan(self, plan: FlashPlan) -> None:
-        self._proof = Proof(plan, LEVEL)
-        assert self._journal is not None
-        self._run.records.planned(self._device, self._journal, self._proof)
+    def _plan(self, plan: FlashPlan, level: str = LEVEL) -> None:
+        """Record it. What nobody named by a MAC has no journal, and so nothing is compared with that."""
+        self._proof = Proof(plan, level)
+        if self._journal is not None:
+            self._run.records.planned(self._device, self._journal, self._proof)
+        else:
+            self._run.transactions.say(events.plan_made(plan, level), self._device.name)
 
     # --- the transfer ---------------------------------------------------------------------------
 

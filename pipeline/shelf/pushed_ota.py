@@ -9,6 +9,7 @@ not missed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline import events
@@ -18,14 +19,19 @@ from pipeline.device.espota import DEFAULT_PORT, EspotaTarget, push
 from pipeline.device.ota_http import OneDownload
 from pipeline.device.serial_link import reader_for
 from pipeline.flash import app_proof
-from pipeline.flash_model import FlashPlan, Region, RegionPlan
+from pipeline.flash.plan import UNCHANGED, confirmed_plan
+from pipeline.flash_model import FlashPlan, Image, Region, RegionPlan
 from pipeline.model import DeployOutcome, Failure, FailureCategory, Mark, MarkName, RegionAction, Stage, StageWork
-from pipeline.shelf.ota import ASK_S, OtaUpdate
+from pipeline.shelf.ota import ASK_S, LEVEL, OtaUpdate
 from pipeline.stages import ttfb
 from pipeline.stages.handover import Booting, Confirmed
 
 ESPOTA, HTTP = "espota://", "http://"
 DOWNLOAD_S = 300.0
+NAMED_ITSELF = "journal"
+"""The level at which the firmware says which build it is, and no more."""
+HASHES_S = 3.0
+"""Until the firmware has hashed its slot; one that does not offer that may well be silent."""
 
 
 def is_pushed(ota: str) -> bool:
@@ -51,6 +57,8 @@ class PushedUpdate(OtaUpdate):
     """Its target is the device itself: the console is where it always is."""
 
     _sending: LastPiece | None = None
+    _runs_it = False
+    """Is it this build already?"""
 
     def _ask(self) -> StageWork:
         self._link = self._run.boards.open_link(self._target, reset=False)
@@ -60,11 +68,28 @@ class PushedUpdate(OtaUpdate):
         assert isinstance(until, Until), "deploy.toml was checked when it was read [this is a bug]"
         info = self._call(app_proof.INFO, ASK_S) if until.speaks_rpc else None
         self._mac = app_proof.mac_of(info) or self._run.boards.last_mac(self._device)
-        if isinstance(info, Mapping) and info.get("app_elf_sha256") == self._run.build.images.expected_elf():
-            self._runs_it = True
+        if (wrong := self._wrong_board()) is not None:
+            return StageWork(failure=wrong)
         if self._mac:
             self._journal = self._run.records.saw_device(self._device, self._mac, self._target.port)
+        if isinstance(info, Mapping) and info.get("app_elf_sha256") == self._run.build.images.expected_elf():
+            self._runs_it = self._left_alone(info)
         return StageWork(counts={"regions": 1, "regions_differing": int(not self._runs_it), "round_trips": 1})
+
+    def _left_alone(self, info: Mapping[str, object]) -> bool:
+        """It says that it is this build. Does its slot hold it? Firmware that cannot say has named itself, and that is
+        what the outcome calls it."""
+        row, app = self._running_row(), self._app()
+        if row is None:
+            self._plan(FlashPlan(()), NAMED_ITSELF)
+            return True
+        if not _holds(row, app):
+            return False
+        self._plan(confirmed_plan([app._replace(offset=row["offset"], partition=str(info.get("partition")))]))
+        return True
+
+    def _running_row(self) -> Mapping[str, Any] | None:
+        return self._row_of_running(self._call(app_proof.HASHES, HASHES_S))
 
     def _send(self) -> StageWork:
         app = self._app()
@@ -80,10 +105,13 @@ class PushedUpdate(OtaUpdate):
         failure = self._pushed(image) if self._device.ota.startswith(ESPOTA) else self._pulled(image)
         if failure is not None:
             return StageWork(failure=failure)
-        if self._journal is not None:
-            self._plan(FlashPlan((RegionPlan(app, RegionAction.WRITTEN, (Region(app.offset, app.size),), ""),)))
+        self._plan_write(app, NAMED_ITSELF)
         self._run.transactions.say(events.RegionDone(app.name, RegionAction.WRITTEN, app.size), self._device.name)
         return StageWork(counts={"regions_written": 1, "bytes_written": app.size})
+
+    def _plan_write(self, placed: Image, level: str) -> None:
+        written = RegionPlan(placed, RegionAction.WRITTEN, (Region(placed.offset, placed.size),), "")
+        self._plan(FlashPlan((written,)), level)
 
     def _pushed(self, image: bytes) -> Failure | None:
         parts = urlsplit(self._device.ota)
@@ -129,10 +157,28 @@ class PushedUpdate(OtaUpdate):
         run = self._run
         work, confirmed = ttfb.run(self._device, booting, run.boards, run.records, run.build, run.screen)
         if isinstance(confirmed, Confirmed):
-            return work
+            return self._proven(work)
         assert work.failure is not None
         return work._replace(failure=self._rolled_back(work.failure))
 
+    def _proven(self, work: StageWork) -> StageWork:
+        """Ready. Where the firmware can say it: in which slot the update is, and that it is whole."""
+        until = parse_until(self._run.build.config.readiness.until)
+        row = self._running_row() if isinstance(until, Until) and until.speaks_rpc else None
+        if row is None:
+            return work
+        app = self._app()
+        if not _holds(row, app):
+            held = (row.get("size"), row.get("sha256"))
+            message = f"after the restart the running slot is {held}, expected {(app.size, app.digest.hex)}"
+            return work._replace(failure=self._fail(FailureCategory.VERIFY_MISMATCH, Stage.TTFB, message))
+        self._plan_write(app._replace(offset=row["offset"]), LEVEL)
+        return work
+
     @property
     def _outcome(self) -> DeployOutcome:
-        return DeployOutcome.APP_CONFIRMED if self._runs_it else DeployOutcome.REGIONS_FLASHED
+        return UNCHANGED[self._proof.level] if self._runs_it else DeployOutcome.REGIONS_FLASHED
+
+
+def _holds(row: Mapping[str, Any], app: Image) -> bool:
+    return (row.get("size"), row.get("sha256")) == (app.size, app.digest.hex)

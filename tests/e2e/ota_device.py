@@ -3,9 +3,10 @@
 It plays the device's side as arduino-esp32's `ArduinoOTA.cpp` has it, by sockets of its own; what it runs is the image
 that it was given last, known by the `app_elf_sha256` in its description (offset 0xb0 of the file). Prints its ports.
 
-    python -m tests.e2e.ota_device [--password TEXT] [--old-challenge] [--forget]
+    python -m tests.e2e.ota_device [--password TEXT] [--old-challenge] [--forget] [--hashes] [--rots N]
 
-`--forget`: it takes an image and does not start it.
+`--forget`: it takes an image and does not start it. `--hashes`: it offers `image.hashes`, for the slot at 0x150000;
+with `--rots N` a bit of the slot has turned whenever it was asked that N times.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class OtaDevice:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.elf = "0" * 64
+        self.slot = b""
+        self.asked = 0
         self.console = socket.create_server(("127.0.0.1", 0))
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(("127.0.0.1", 0))
@@ -43,6 +46,7 @@ class OtaDevice:
         """Restart into the image."""
         if not self.options.forget:
             self.elf = image[0xB0:0xD0].hex()
+            self.slot = image
         with self.lock:
             if self.viewer is not None:
                 self.viewer.sendall(b"ESP-ROM:esp32c3-api1-20210207\r\nrst:0xc (RTC_SW_CPU_RST),boot:0xc\r\n")
@@ -63,6 +67,13 @@ class OtaDevice:
     def answer(self, request: dict[str, Any]) -> None:
         if request.get("method") == "info":
             self.say({"id": request["id"], "result": {"mac": MAC, "app_elf_sha256": self.elf, "partition": "ota_0"}})
+        elif request.get("method") == "image.hashes" and self.options.hashes:
+            self.asked += 1
+            if self.options.rots and self.asked % self.options.rots == 0:
+                self.slot = self.slot[:-1] + bytes([self.slot[-1] ^ 1])
+            digest = hashlib.sha256(self.slot).hexdigest()
+            row = {"offset": 0x150000, "size": len(self.slot), "sha256": digest, "running": True}
+            self.say({"id": request["id"], "result": {"mac": MAC, "regions": [row]}})
         elif request.get("method") == "ota.url":
             self.say({"id": request["id"], "result": True})
             threading.Thread(target=self.pull, args=(request["params"]["url"],), daemon=True).start()
@@ -117,6 +128,8 @@ def main() -> None:
     parser.add_argument("--password", default="")
     parser.add_argument("--old-challenge", action="store_true")
     parser.add_argument("--forget", action="store_true")
+    parser.add_argument("--hashes", action="store_true")
+    parser.add_argument("--rots", type=int, default=0)
     device = OtaDevice(parser.parse_args())
     threading.Thread(target=device.serve_console, daemon=True).start()
     print(device.console.getsockname()[1], device.udp.getsockname()[1], flush=True)

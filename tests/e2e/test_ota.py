@@ -96,8 +96,38 @@ def test_pushed_to_an_arduino_listener(
     assert first.code == 0, first.out + first.err
     assert first.outcome == "regions_flashed"
     assert first.totals["bytes_written"] == first.report["regions"][0]["size"]
+    assert first.report["plan"]["verified_by"] == "journal", "it named itself, and no more"
     second = host_space.doit("ota")
+    assert (second.outcome, second.totals["bytes_written"]) == ("journal_trusted", 0)
+
+
+def test_a_device_that_can_hash_its_slot_is_asked_for_it(
+    host_space: Space, network: Callable[..., tuple[int, int]]
+) -> None:
+    """Its name alone does not say that the slot is whole, nor where in flash the update lies."""
+    console, listener = network("--hashes", "--rots", "3")
+    on_network(host_space, console, f"espota://127.0.0.1:{listener}")
+    first, second, rotten = (host_space.doit("ota") for _ in range(3))
+    assert first.code == 0, first.out + first.err
+    (region,) = first.report["regions"]
+    assert (first.outcome, region["offset"]) == ("regions_flashed", 0x150000)
     assert (second.outcome, second.totals["bytes_written"]) == ("app_confirmed", 0)
+    assert (rotten.outcome, rotten.totals["bytes_written"]) == ("regions_flashed", region["size"])
+
+
+def test_an_update_that_is_not_whole_after_the_restart(host_space: Space, network: Any) -> None:
+    console, listener = network("--hashes", "--rots", "1")
+    on_network(host_space, console, f"espota://127.0.0.1:{listener}")
+    failed = host_space.doit("ota")
+    assert (failed.code, failed.outcome, failed.category) == (1, "failed", "verify_mismatch")
+
+
+def test_another_board_at_the_address_is_not_updated(host_space: Space, network: Any) -> None:
+    console, listener = network()
+    on_network(host_space, console, f"espota://127.0.0.1:{listener}", mac="7c:df:a1:00:11:99")
+    refused = host_space.doit("ota")
+    assert (refused.code, refused.category, refused.totals["bytes_written"]) == (1, "wrong_device", 0)
+    assert "has the MAC 7c:df:a1:00:22:44, expected 7c:df:a1:00:11:99" in refused.err + refused.out
 
 
 def test_pulled_by_the_device_in_parts(host_space: Space, network: Callable[..., tuple[int, int]]) -> None:
