@@ -105,7 +105,7 @@ FAILURE_MAP: Mapping[FailureCategory, FailureClass] = MappingProxyType(
             "run the command shown above by hand, and fix what it reports",
         ),
         _C.CACHE_ERROR: FailureClass(
-            (*_HOST, Stage.REFLASH),
+            (*_HOST, Stage.VERIFY_FLASH, Stage.REFLASH),
             _A.FREE_SPACE,
             "the cache or the state directory cannot be written (disk full, read-only, not ours)",
             "free disk space or make the directory writable; deleting it is safe and costs only work",

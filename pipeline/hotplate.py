@@ -51,8 +51,16 @@ def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> in
     if look is not None:
         bring_back(argv, look)
     seen = run(argv, look, is_hotplate=True)
+    if "" in argv:  # which doit looks into without looking whether there is anything
+        print("hotplate: error: a word of the command line is empty", file=sys.stderr)
+        print("hint: write a value there, or leave the option out", file=sys.stderr)
+        return 3
     from pipeline.fastpath.handover import become_doit
 
+    if any(word.startswith("-") for word in argv):  # nothing else can be a mistyped option
+        from pipeline.cli.usage import speak_plainly
+
+        speak_plainly()
     return become_doit(argv, seen, name)
 
 

@@ -62,6 +62,10 @@ def __getattr__(name: str) -> Any:
         look = run_without_doit(sys.argv[1:], look)
         if look is not None:
             DOIT_CONFIG["reporter"] = Reporter.after(look)
+        if any(word.startswith("-") for word in sys.argv):  # nothing else can be a mistyped option
+            from pipeline.cli.usage import speak_plainly
+
+            speak_plainly()
     return ["DOIT_CONFIG", *(found for found in globals() if found.startswith("task_"))]
 
 

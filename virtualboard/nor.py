@@ -17,6 +17,8 @@ from typing import Protocol
 SECTOR_SIZE = 0x1000
 PAGE_SIZE = 0x100
 _FILL = b"\xff" * 0x100000
+_ERASED = 0xFF
+_IMAGE_MAGIC = 0xE9
 _VENDOR_GIGADEVICE = 0xC8
 _DEVICE_TYPE = 0x40
 
@@ -42,7 +44,7 @@ class NorFlash:
     `path` None keeps it in memory; else the file is created full of FF, or extended with FF when shorter, and locked
     until `close`. `jedec` is the answer to RDID as a little-endian number: manufacturer, type, log2(size); the default
     is a GigaDevice part of this size. Raises `BoardBusy` when another board holds the file, `FlashError` when the file
-    is larger than the flash or cannot be opened.
+    is larger than the flash, is shorter and no flash's content, or cannot be opened.
     """
 
     def __init__(self, size: int, path: Path | None = None, *, jedec: int | None = None) -> None:
@@ -143,12 +145,20 @@ def _open_locked(path: Path) -> int:
 
 
 def _extend(fd: int, path: Path, size: int) -> None:
-    # A short file is either a creation that was killed or a merged image without padding: both continue with FF.
+    # A short file is either a creation that was killed or a merged image without padding: both continue with FF, and
+    # begin erased or with an image. Anything else is a file of somebody who mistyped, and would be lost.
     have = os.fstat(fd).st_size
     if have > size:
         raise FlashError(
             f"{path}: error: the file holds {have} bytes, the flash only {size}\n"
             "Give the size that the file was made with, or another file."
+        )
+    first = os.pread(fd, 1, 0)[0] if 0 < have < size else _ERASED
+    if first not in (_ERASED, _IMAGE_MAGIC):
+        raise FlashError(
+            f"{path}: error: the file is not a flash's: it holds {have} bytes of {size}, and begins with "
+            f"0x{first:02x}, not with an image (0x{_IMAGE_MAGIC:02x}) or erased (0x{_ERASED:02x})\n"
+            "Name another file, or one that does not exist yet."
         )
     try:
         while have < size:

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from doit.cmd_base import Command
-
+from pipeline.cli.usage import PlainCommand
 from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.fastpath import interrupt_again
 from pipeline.model import Failure
@@ -22,7 +21,7 @@ open_closed_streams()
 interrupt_again()
 
 
-class Attach(Command):  # type: ignore[misc]
+class Attach(PlainCommand):
     """Follow a transaction."""
 
     doc_purpose = "follow a transaction that is under way, or replay one that ended"

@@ -29,11 +29,17 @@ def printed(text: str) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        silence_stdout()
-        if not isinstance(error, BrokenPipeError):
-            print(f"stdout: error: cannot be written: {error.strerror}\nhint: free disk space", file=sys.stderr)
-            return 1
+        return lost(error)
     return 0
+
+
+def lost(error: OSError) -> int:
+    """What was put on stdout is lost: say why, unless its reader has seen enough; the exit code."""
+    silence_stdout()
+    if isinstance(error, BrokenPipeError):
+        return 0
+    print(f"stdout: error: cannot be written: {error.strerror}\nhint: free disk space", file=sys.stderr)
+    return 1
 
 
 def silence_stdout() -> None:

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doit.cmd_base import Command
-
 from pipeline.cli.command_words import flag, given, option, printed, refused, surplus
 from pipeline.cli.monitor_command import FLAGS, MONITOR_OPTIONS, execute
+from pipeline.cli.usage import PlainCommand
 from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.errors import DeployError
 from pipeline.fastpath import interrupt_again
@@ -37,7 +36,7 @@ FILTER_TEXTS = (
 )
 
 
-class Monitor(Command):  # type: ignore[misc]
+class Monitor(PlainCommand):
     """Show what a device says, and send it what is typed."""
 
     doc_purpose = "show what a device says; lines typed on stdin are sent to it"
@@ -76,7 +75,7 @@ class Monitor(Command):  # type: ignore[misc]
         return execute(opt_values, pos_args)
 
 
-class Watch(Command):  # type: ignore[misc]
+class Watch(PlainCommand):
     """Build on save."""
 
     doc_purpose = "build, and with --deploy deploy, after every save"
@@ -111,7 +110,7 @@ class Watch(Command):  # type: ignore[misc]
         return 130
 
 
-class Lease(Command):  # type: ignore[misc]
+class Lease(PlainCommand):
     """Have boards for a while."""
 
     doc_purpose = "have boards to yourself, for one command or until Ctrl-C"
@@ -143,7 +142,7 @@ class Lease(Command):  # type: ignore[misc]
         return refused(code, 1) if isinstance(code, Failure) else code
 
 
-class Mcp(Command):  # type: ignore[misc]
+class Mcp(PlainCommand):
     """The project as tools for an agent."""
 
     doc_purpose = "serve this project's tools to an AI agent over MCP: stdio, or --http on this machine"
@@ -170,7 +169,7 @@ class Mcp(Command):  # type: ignore[misc]
         return refused(code, 2) if isinstance(code, Failure) else code
 
 
-class View(Command):  # type: ignore[misc]
+class View(PlainCommand):
     """A command that loads the project, prints one text about it and ends."""
 
     def text(self, build: Build, opt_values: dict[str, Any], pos_args: list[str]) -> str | Failure:

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from doit.cmd_base import Command
-
+from pipeline.cli.command_words import printed
+from pipeline.cli.usage import PlainCommand
 from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.fastpath import interrupt_again
 from pipeline.run.options import FILTERS, OPTIONS, Options
@@ -26,7 +26,7 @@ def _flag(name: str, text: str) -> dict[str, Any]:
     return {"name": name, "short": "", "long": name, "type": bool, "default": False, "help": text}
 
 
-class Doctor(Command):  # type: ignore[misc]
+class Doctor(PlainCommand):
     """Can a deploy work here?"""
 
     doc_purpose = "say whether a deploy can work here, and what to do where it cannot"
@@ -59,7 +59,7 @@ class Doctor(Command):  # type: ignore[misc]
         findings = list(examine(Path.cwd(), options, probe=opt_values["probe"]))
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
         if opt_values["json"]:
-            sys.stdout.write(json_text(findings_json(findings), indent=1) + "\n")
+            code = printed(json_text(findings_json(findings), indent=1) + "\n")
         else:
-            sys.stdout.write(findings_text(findings, width))
-        return 0 if can_deploy(findings) else 1
+            code = printed(findings_text(findings, width))
+        return code or (0 if can_deploy(findings) else 1)

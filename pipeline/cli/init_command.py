@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from doit.cmd_base import Command
-
+from pipeline.cli.command_words import printed
 from pipeline.cli.init import init_text
+from pipeline.cli.usage import PlainCommand
 from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.fastpath import interrupt_again
 from pipeline.model import Failure
@@ -26,7 +26,7 @@ def _option(name: str, text: str, long: str = "") -> dict[str, Any]:
     return {"name": name, "short": "", "long": long or name, "type": str, "default": "", "help": text}
 
 
-class Init(Command):  # type: ignore[misc]
+class Init(PlainCommand):
     """Write the first deploy.toml and dodo.py of a project."""
 
     doc_purpose = "write deploy.toml and dodo.py for the project in this directory"
@@ -59,5 +59,4 @@ class Init(Command):  # type: ignore[misc]
             lines = [result.detail, result.line(), f"hint: {result.hint}"]
             print("\n".join(filter(None, lines)), file=sys.stderr)
             return 2
-        sys.stdout.write(result)
-        return 0
+        return printed(result)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pipeline.boot.console_events import ConsoleEvent, ConsoleEventKind
 from pipeline.boot.console_view import ViewOptions
 from pipeline.boot.log_patterns import visible
+from pipeline.cli.command_words import printed
 from pipeline.cli.monitor_loop import POLL_S, MonitorLoop
 from pipeline.cli.monitor_options import Wanted
 from pipeline.cli.monitor_screen import MonitorScreen
@@ -156,8 +157,7 @@ def _call(link: SerialLink, reader: Reader, device: DeviceConfig, wanted: Wanted
         message = f"{device.where}: error: `{wanted.call}` was refused with {answer.code}: {visible(answer.message)}"
         print(f"{message}\nhint: ask `rpc.discover` for the methods of this firmware", file=sys.stderr)
         return 1
-    print(json_text(answer.result, indent=2), flush=True)
-    return 0
+    return printed(json_text(answer.result, indent=2) + "\n")
 
 
 def _until_it_speaks(monitor: DeviceMonitor, link: SerialLink, seconds: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.cli.command_words import flag, given, option, printed, refused, silence_stdout, surplus
+from pipeline.cli.command_words import flag, given, lost, option, printed, refused, surplus
 from pipeline.errors import DeployError
 from pipeline.model import Failure
 from pipeline.run.options import Options
@@ -76,6 +76,7 @@ def values_of(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]] | None:
 def execute(opt_values: Mapping[str, Any], pos_args: Sequence[str]) -> int:
     """The whole command; its exit code."""
     from pipeline.cli import monitor, monitor_options
+    from pipeline.cli.monitor_screen import StdoutLost
     from pipeline.run.project import load_project
 
     if len([*pos_args, *given(opt_values["device"])]) > 1:
@@ -93,8 +94,8 @@ def execute(opt_values: Mapping[str, Any], pos_args: Sequence[str]) -> int:
         return monitor.run(project, wanted)
     except KeyboardInterrupt:
         return 0
-    except BrokenPipeError:
-        silence_stdout()
-        return 0
+    except StdoutLost as error:
+        assert isinstance(error.__cause__, OSError)
+        return lost(error.__cause__)
     except DeployError as error:
         return refused(error.failure, 1)

@@ -78,6 +78,8 @@ def parse(options: Mapping[str, Any]) -> Wanted | Failure:
         return _usage("--grep searches the history", "add --history, or use --filter")
     if since and not history and since not in LIVE:
         return _usage(f"--since '{visible(since[:80])}' is no place of a live console", f"use one of {', '.join(LIVE)}")
+    if not 0 <= options["seconds"] < float("inf"):
+        return _usage(f"--seconds is {options['seconds']:g}, which is no time", "write --seconds 20, or leave it out")
     view = chosen if is_view(raw=options["raw"], chosen=by_option) else None
     return Wanted(
         options["reset"],

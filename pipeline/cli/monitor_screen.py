@@ -17,6 +17,10 @@ QUIET_AFTER_S = 0.05
 """A board that paused for so long has begun a prompt, or a line that we should not wait for."""
 
 
+class StdoutLost(Exception):
+    """What the board says cannot be shown any more; the cause is the OSError."""
+
+
 class MonitorScreen:
     """`view` None: raw. `now_s` is the clock of the link, `utc` gives the instant of the bytes that are shown."""
 
@@ -29,8 +33,11 @@ class MonitorScreen:
     def show(self, data: bytes) -> None:
         """Bytes of the board."""
         if self._view is None:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            try:
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            except OSError as error:
+                raise StdoutLost from error
             return
         self._last_s = self._now_s()
         self._write(self._view.feed(self._utc(), self._last_s, data))
@@ -73,8 +80,11 @@ class MonitorScreen:
     @staticmethod
     def _write(text: str) -> None:
         if text:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            except OSError as error:
+                raise StdoutLost from error
 
 
 def is_view(*, raw: bool, chosen: bool) -> bool:

@@ -10,9 +10,9 @@ import os
 import sys
 from typing import Any
 
-from doit.cmd_base import Command
-
+from pipeline.cli.command_words import printed
 from pipeline.cli.serve import open_page, page_port, ports_text, release, status_text, stop
+from pipeline.cli.usage import PlainCommand
 from pipeline.effects.closed_streams import open_closed_streams
 from pipeline.fastpath import interrupt_again
 from pipeline.model import Failure
@@ -26,7 +26,7 @@ def _flag(name: str, text: str) -> dict[str, Any]:
     return {"name": name, "short": "", "long": name, "type": bool, "default": False, "help": text}
 
 
-class Serve(Command):  # type: ignore[misc]
+class Serve(PlainCommand):
     """Own this user's serial ports until stopped."""
 
     doc_purpose = "be the resident service: own serial ports, lend them to deploys, keep every monitor open"
@@ -94,7 +94,6 @@ def _serve() -> int:
 
 def _ended(result: str | Failure) -> int:
     if isinstance(result, str):
-        sys.stdout.write(result)
-        return 0
+        return printed(result)
     print("\n".join(filter(None, [result.detail, result.line(), f"hint: {result.hint}"])), file=sys.stderr)
     return 1

@@ -69,6 +69,10 @@ FORMAT_OPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Formats of images that are packed, with the options of each and their values, the first being the default."""
 IMAGE_FORMATS = tuple(FORMAT_OPTIONS)
 
+_SERVED = ("rfc2217", "socket")
+"""Ports behind a server: each names its host and port."""
+_OF_PYSERIAL = ("alt", "cp2110", "hwgrep", "loop", "spy")
+"""Further schemes of pyserial's, which say what they need themselves."""
 TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
 RESETS = ("auto", "classic", "usb", "instant")
 RESET_COMMAND = "command:"
@@ -152,17 +156,47 @@ def _port(value: str) -> Finding:
         )
         return fact, 'forward the board\'s port with `jmp`, and name that: port = "rfc2217://127.0.0.1:PORT"'
     if not value.startswith(FARM_PORT):
-        return _text(value)
+        scheme, separator, _ = value.partition("://")
+        return _port_url(value, scheme) if separator and not value.startswith(VIRTUAL_PORT) else _text(value)
     from pipeline.formats.farm_url import BadFarmUrl, parse_farm_url
 
     found = parse_farm_url(value)
     return (f"is {found.fact}", found.hint) if isinstance(found, BadFarmUrl) else None
 
 
+def _port_url(value: str, scheme: str) -> Finding:
+    """What pyserial would say of it only when the port is opened, after the build, and in words of its own."""
+    if scheme not in (*_SERVED, *_OF_PYSERIAL):
+        known = (*_SERVED, FARM_PORT.removesuffix("://"))
+        fact = f"is '{value}', and '{scheme}://' is no kind of port{did_you_mean(scheme, known)}"
+        return fact, f"begin it with one of {', '.join(f'{each}://' for each in known)}"
+    if scheme not in _SERVED:
+        return None
+    from urllib.parse import urlsplit
+
+    try:
+        found = urlsplit(value)
+        complete = bool(found.hostname and found.port)  # port 0 is none that could be connected to
+    except ValueError:  # the port is no number from 0 to 65535, or a bracket is missing
+        complete = False
+    if complete:
+        return None
+    return (
+        f"is '{value}', which names no host with a port from 1 to 65535",
+        f'write it like port = "{scheme}://rack:4001"',
+    )
+
+
 def _descriptor_text(value: str) -> Finding:
     if len(value.encode()) > DESCRIPTOR_TEXT_MAX:
         fact = f"has {len(value.encode())} bytes, but the app descriptor holds {DESCRIPTOR_TEXT_MAX}"
         return fact, "shorten it"
+    if not value.isprintable():
+        bad = next(char for char in value if not char.isprintable())
+        return (
+            f"holds U+{ord(bad):04X}, which cannot be printed",
+            "leave it out: reports and the device's log show this",
+        )
     return _text(value)
 
 

@@ -79,21 +79,37 @@ def _open_virtual(name: str, device: DeviceConfig, root: Path, clock: SystemCloc
             faults=faults,
             rom_elf=rom_elf,
         )
-    except (BadTiming, RomElfError) as bad:
-        fact, _, hint = str(bad).partition("\n")
-        where = _where(name, device.port)
-        raise DeviceError(
-            fail(FailureCategory.CONFIG_ERROR, stage=Stage.VERIFY_FLASH, where=where, message=fact, hint=hint)
-        ) from None
     except BoardBusy as busy:
         raise _busy(name, device.port, str(busy)) from None
-    except FlashError as error:
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        raise _refused(name, str(path), cause) from None
-    except OSError as error:
-        raise _refused(name, str(path), error) from None
+    except (BadTiming, FlashError, OSError, RomElfError) as error:
+        raise _no_board(name, device.port, path, error) from None
     clock.follow(lambda: port.clock.skew_s)
     return port
+
+
+def _no_board(name: str, port: str, path: Path, error: Exception) -> DeviceError:
+    """Why there is no board in this process: a mistake in deploy.toml, or a disk that does not take its flash (`path`).
+    Never a port's failure, since no cable could help."""
+    from virtualboard.nor import FlashError
+
+    cause = error.__cause__ if isinstance(error, FlashError) else error
+    where = _where(name, port)
+    if isinstance(cause, OSError):
+        failure = fail(
+            FailureCategory.CACHE_ERROR,
+            stage=Stage.VERIFY_FLASH,
+            where=where,
+            message=f"the flash file {path} of the virtual board cannot be used: {cause.strerror or cause}",
+            hint="free disk space, make the file writable, or name another one with the device's `flash_file`",
+        )
+        return DeviceError(failure)
+    fact, _, hint = str(error).partition("\n")
+    # what the board's own command line prints has a place and `error:` before the fact; ours is `where`
+    fact = ": ".join(part for part in fact.split(": error: ") if part)
+    hint = hint[:1].lower() + hint[1:]
+    return DeviceError(
+        fail(FailureCategory.CONFIG_ERROR, stage=Stage.VERIFY_FLASH, where=where, message=fact, hint=hint)
+    )
 
 
 def planted_faults(port: str) -> list[Any] | tuple[str, str]:
@@ -244,6 +260,8 @@ def _open_url(name: str, url: str) -> Any:
     return port
 
 
+SERVED_HINT = "start what serves the port, or correct the device's `port` in deploy.toml"
+
 RFC2217_POLL_S = 0.002
 
 
@@ -315,14 +333,22 @@ def _refused(name: str, port: str, error: Exception) -> DeviceError:
         return _busy(name, port, describe_holders(port))
     category = FailureCategory.PORT_MISSING
     message = "no such port"
+    hint = SERVED_HINT if "://" in port else None
     if code in (errno.EACCES, errno.EPERM) or isinstance(error, PermissionError):
         category = FailureCategory.PORT_PERMISSION
         message = "this user may not open the port"
+    elif (
+        code in (errno.EISDIR, errno.ENOTTY) or f"({errno.ENOTTY}, " in text
+    ):  # pyserial keeps termios' error as a text
+        message = "that is no serial port"
+        hint = f"name the board's port in deploy.toml (present: {_present()})"
     elif code not in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         message = f"the port cannot be opened: {text}"
     elif not port.startswith("rfc2217:"):
         message = f"no such port (present: {_present()})"
-    failure: Failure = fail(category, stage=Stage.VERIFY_FLASH, where=_where(name, port), message=message, detail=text)
+    failure: Failure = fail(
+        category, stage=Stage.VERIFY_FLASH, where=_where(name, port), message=message, hint=hint, detail=text
+    )
     return DeviceError(failure)
 
 

@@ -44,7 +44,14 @@ def show(cache: str) -> int:
     """Print them; the exit code."""
     table = [("place", cache or "none: no home directory is known"), *rows(cache)]
     width = max(len(text) for text, _ in table)
-    sys.stdout.write("".join(f"{text.ljust(width)}  {value}\n" for text, value in table))
+    try:
+        sys.stdout.write("".join(f"{text.ljust(width)}  {value}\n" for text, value in table))
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes there at the end
+        if not isinstance(error, BrokenPipeError):  # `| head` has seen enough
+            print(f"stdout: error: cannot be written: {error.strerror}\nhint: free disk space", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -47,6 +47,7 @@ def _params() -> list[Task]:
 def livetest() -> Iterator[Task]:
     """The group, and a task per selected device, which deploys first."""
     doc = "deploy, then run the live tests on the device (-k EXPRESSION, -m TAGS, --update-baseline)"
+    _check_selection()
     yield {"basename": "livetest", "name": None, "doc": doc, "params": _params()}
     for device in current().project.all_devices:
         yield {
@@ -139,6 +140,24 @@ def _options() -> LiveOptions:
         tags=last_value(words, "marks") or _short(words, "-m"),
         update="--update-baseline" in words,
     )
+
+
+def _check_selection() -> None:
+    """A selection that cannot be read is said before anything is built or written; raises SystemExit(2) then."""
+    words = sys.argv[1:]
+    for option, long in (("-k", "select"), ("-m", "marks")):
+        text = last_value(words, long) or _short(words, option)
+        if not text:
+            continue
+        from pipeline.livetest.selection import parse_selection
+        from pipeline.model import Failure
+
+        found = parse_selection(text, option)
+        if isinstance(found, Failure):
+            from pipeline.report.terminal import say_failure
+
+            say_failure(found, sys.stderr)
+            raise SystemExit(2)
 
 
 def _short(words: list[str], option: str) -> str:

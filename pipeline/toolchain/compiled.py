@@ -6,7 +6,6 @@ same tree gives the same actions everywhere.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +32,10 @@ def spec(listing: Listing, named: NamedFiles, config: DeployConfig, profile: str
         raise ConfigError(config_failure_at(Path(listing.root), config, ("project", "descriptor"), message, hint))
     _check_script(listing, config, "toolchain", toolchain.linker_script)
     _check_script(listing, config, "bootloader", boot.linker_script)
-    # TOML strings cannot hold NUL and the lengths are checked; JSON's escapes are C's for what is left
-    words = (f"PROJECT_NAME={json.dumps(project.name)}", f"PROJECT_VERSION={json.dumps(project.version)}")
+    words = tuple(
+        f"PROJECT_{key}={generate.c_string(text)}"
+        for key, text in (("NAME", project.name), ("VERSION", project.version))
+    )
     include = tuple(dict.fromkeys((*project.include, *(d for library in config.libraries for d in library.include))))
     c, profile_c = named.of_flags(toolchain.cflags), named.of_flags(config.profiles[profile].cflags)
     cxx = named.of_flags(_cxx(toolchain.cxxflags, toolchain.cflags))

@@ -7,6 +7,7 @@ and does not run anything. Invariant: no word of an action names a path of this 
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -271,6 +272,13 @@ def _archive(spec: BuildSpec, commands: Commands, name: str, compiles: Sequence[
         profile=spec.profile,
         count_as="linked",
     )
+
+
+def c_string(text: str) -> str:
+    """`text` (all printable: deploy.toml was checked) as a string of C. JSON's escapes are C's, but for a character
+    beyond 16 bits, which JSON writes as two halves that C refuses."""
+    chars = (json.dumps(char)[1:-1] if ord(char) < 0x10000 else f"\\U{ord(char):08x}" for char in text)
+    return f'"{"".join(chars)}"'
 
 
 def for_cxx(flags: Sequence[str]) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ names a path of this machine; each source is compiled once, whatever the number 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from pipeline.toolchain import programs, zig
 from pipeline.toolchain.compile_units import file_word
 from pipeline.toolchain.config_places import config_failure_at
 from pipeline.toolchain.distribution import program_identity
-from pipeline.toolchain.generate import CXX_ENDINGS, for_cxx, out_directory
+from pipeline.toolchain.generate import CXX_ENDINGS, c_string, for_cxx, out_directory
 from pipeline.toolchain.globs import Listing
 from pipeline.toolchain.named_files import Named, NamedFiles
 from pipeline.toolchain.products import declared_products
@@ -129,8 +128,7 @@ class _Making:
         self._tools, self._host, self._main = tools, config.host, main
         self._c = named.of_flags(config.host.cflags)
         self._link = named.of_flags(config.host.ldflags)
-        # TOML strings cannot hold NUL, and JSON's escapes are C's for what is left
-        name, version = json.dumps(config.project.name), json.dumps(config.project.version)
+        name, version = c_string(config.project.name), c_string(config.project.version)
         self._descriptor = (f"-DPROJECT_NAME={name}", f"-DPROJECT_VERSION={version}")
 
     def compiled(self, source: str) -> Action:

@@ -76,6 +76,43 @@ def test_a_closed_stream(project: Space, closed: str, command: str) -> None:
     assert done.returncode == (1 if (command, closed) == ("doit plan", ">/dev/full") else 0), done
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "fact"),
+    [
+        ("doit deploy --devce bench", 3, "--devce: error: is no option here; did you mean '--device'?"),
+        ("hotplate deploy --devce bench", 3, "--devce: error: is no option here; did you mean '--device'?"),
+        ("doit baseline:warm --runs x", 3, "--runs: error: is 'x', but must be a whole number"),
+        ("hotplate deploy --trace ''", 3, "hotplate: error: a word of the command line is empty"),
+        ("doit livetest -k '('", 2, "-k: error: '(' cannot be read: a word is missing at its end"),
+        ("doit livetest --marks 'a and'", 2, "-m: error: 'a and' cannot be read: a word is missing at its end"),
+    ],
+)
+def test_bad_usage_is_a_line_and_a_hint_before_anything_is_done(
+    project: Space, command: str, code: int, fact: str
+) -> None:
+    before = sorted(project.path.glob("reports/tx-*"))
+    done = shell(project, command)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert len(done.stderr.splitlines()) == 2, done
+    first, second = done.stderr.splitlines()
+    assert first == fact and second.startswith("hint: ")
+    assert sorted(project.path.glob("reports/tx-*")) == before
+
+
+VIEWS = ["doit doctor", "doit doctor --json", "doit monitor --seconds 1", "hotplate monitor --seconds 1"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", [*VIEWS, "hotplate cc --stats", "doit plan", "doit report"])
+def test_a_view_that_cannot_be_written(project: Space, command: str) -> None:
+    done = shell(project, f"{command} >/dev/full")
+    assert done.returncode == 1, done
+    assert done.stderr.splitlines()[-2:] == [
+        "stdout: error: cannot be written: No space left on device",
+        "hint: free disk space",
+    ]
+
+
 @pytest.mark.parametrize("name", ["json", "executed-only", "zero", "error-only"])
 def test_other_reporters(project: Space, name: str) -> None:
     """What they show is theirs; the run is recorded all the same (`test_runs.py`)."""

@@ -284,6 +284,13 @@ def line_of(text: str, start: str) -> int:
         # values
         ("[project]", "version = ' '", 11, "'project.version' is empty"),
         ("[project]", f"version = '{'é' * 16}'", 11, "'project.version' has 32 bytes, but the app descriptor holds 31"),
+        ("[project]", 'version = "1\\n2"', 11, "'project.version' holds U+000A, which cannot be printed"),
+        ("[project]", 'version = "\\u202E1"', 11, "'project.version' holds U+202E, which cannot be printed"),
+        ("[device.bench]", "port = 'rfc2217://'", 8, "'device.bench.port' is 'rfc2217://', which names no host with a port from 1 to 65535"),
+        ("[device.bench]", "port = 'rfc2217://rack'", 8, "'device.bench.port' is 'rfc2217://rack', which names no host with a port from 1 to 65535"),
+        ("[device.bench]", "port = 'socket://rack:99999'", 8, "'device.bench.port' is 'socket://rack:99999', which names no host with a port from 1 to 65535"),
+        ("[device.bench]", "port = 'socket://[::1:4001'", 8, "'device.bench.port' is 'socket://[::1:4001', which names no host with a port from 1 to 65535"),
+        ("[device.bench]", "port = 'rfc2271://rack:4001'", 8, "'device.bench.port' is 'rfc2271://rack:4001', and 'rfc2271://' is no kind of port; did you mean 'rfc2217'?"),
         ("[project]", "include = ['a', '/usr/include']", 11, "'project.include' has an element that is '/usr/include', which is not relative to the project root"),
         ("[project]", "include = ['C:/x']", 11, "'project.include' has an element that is 'C:/x', which is not relative to the project root"),
         ("[project]", "include = ['a/../../b']", 11, "'project.include' has an element that is 'a/../../b', which leaves the project root"),

@@ -95,6 +95,7 @@ DOIT_MODULES = {
     "pipeline/cli/init_command.py",
     "pipeline/cli/reporter.py",
     "pipeline/cli/serve_command.py",
+    "pipeline/cli/usage.py",
     "pipeline/cli/users_state.py",
     "pipeline/editor/tasks.py",
     "pipeline/fastpath/handover.py",

@@ -140,12 +140,79 @@ def test_a_board_that_comes_back_is_the_same_board_or_nobody(
     assert again(monkeypatch, before, after) == found
 
 
-def test_a_rom_elf_that_cannot_be_used_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
-    device = DeviceConfig("bench", "esp32c3", rom_elf="roms/none.elf")
+def refused(device: DeviceConfig, root: Path) -> Failure:
     with pytest.raises(DeviceError) as error:
-        open_port("bench", device, tmp_path, SystemClock(), 0x400000)
+        open_port("bench", device, root, SystemClock(), 0x400000)
     failure = error.value.failure
+    assert failure.where == "device bench on virtual:"
+    return failure
+
+
+def test_a_rom_elf_that_cannot_be_used_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
+    failure = refused(DeviceConfig("bench", "esp32c3", rom_elf="roms/none.elf"), tmp_path)
     assert failure.category is FailureCategory.CONFIG_ERROR
-    assert failure.message == f"{tmp_path}/roms/none.elf: error: cannot read the ROM ELF: No such file or directory"
-    assert failure.hint and failure.hint.startswith("Install Espressif's esp-rom-elfs")
+    assert failure.message == f"{tmp_path}/roms/none.elf: cannot read the ROM ELF: No such file or directory"
+    assert failure.hint and failure.hint.startswith("install Espressif's esp-rom-elfs")
     assert not list(tmp_path.rglob("*.flash")), "nothing was made"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "category", "fact", "advice"),
+    [
+        (
+            "flash_file",
+            "notes.txt",
+            FailureCategory.CONFIG_ERROR,
+            "notes.txt: the file is not a flash's",
+            "name another",
+        ),
+        ("flash_file", "big.bin", FailureCategory.CONFIG_ERROR, "holds 4194305 bytes, the flash only", "give the size"),
+        (
+            "flash_file",
+            "folder",
+            FailureCategory.CACHE_ERROR,
+            "folder of the virtual board cannot be used: Is a",
+            "free",
+        ),
+        ("flash_file", "notes.txt/x", FailureCategory.CACHE_ERROR, "notes.txt/x of the virtual board cannot", "free"),
+        ("timing", "instant,md5=1", FailureCategory.CONFIG_ERROR, "'md5' is not a time of profile", "choose one of"),
+    ],
+)
+def test_a_virtual_board_that_cannot_be_made_is_no_missing_port(
+    key: str, value: str, category: FailureCategory, fact: str, advice: str, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("keep me")
+    (tmp_path / "big.bin").write_bytes(bytes(0x400001))
+    (tmp_path / "folder").mkdir()
+    failure = refused(DeviceConfig("bench", "esp32c3")._replace(**{key: value}), tmp_path)
+    assert failure.category is category
+    assert fact in failure.message and failure.hint and failure.hint.startswith(advice)
+    assert (tmp_path / "notes.txt").read_text() == "keep me"
+
+
+def test_a_full_disk_is_no_missing_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("virtualboard.nor.os.pwrite", full)
+    failure = refused(DeviceConfig("bench", "esp32c3"), tmp_path)
+    assert failure.category is FailureCategory.CACHE_ERROR
+    assert "bench.flash of the virtual board cannot be used: No space left on device" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("port", "fact", "advice"),
+    [
+        ("/dev/null", "that is no serial port", "name the board's port in deploy.toml (present: "),
+        (".", "that is no serial port", "name the board's port in deploy.toml (present: "),
+        ("socket://127.0.0.1:1", "the port cannot be opened: ", "start what serves the port, or correct"),
+        ("rfc2217://127.0.0.1:1", "the port cannot be opened: ", "start what serves the port, or correct"),
+        ("/dev/ttyNONE", "no such port (present: ", "plug the board in"),
+    ],
+)
+def test_the_hint_is_for_this_kind_of_port(port: str, fact: str, advice: str, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError) as error:
+        open_port("desk", DeviceConfig("desk", "esp32c3", port), tmp_path, SystemClock(), 0x400000)
+    failure = error.value.failure
+    assert failure.category is FailureCategory.PORT_MISSING
+    assert failure.message.startswith(fact) and failure.hint.startswith(advice)

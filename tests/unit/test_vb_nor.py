@@ -90,13 +90,27 @@ def test_a_second_opener_is_told_which_file_and_who(tmp_path: Path) -> None:
 
 def test_a_short_file_is_extended_and_a_long_one_refused(tmp_path: Path) -> None:
     path = tmp_path / "flash.bin"
-    path.write_bytes(b"merged image")
+    path.write_bytes(b"\xe9 merged image")
     NorFlash(SIZE, path).close()
-    assert path.read_bytes() == b"merged image".ljust(SIZE, b"\xff")
+    assert path.read_bytes() == b"\xe9 merged image".ljust(SIZE, b"\xff")
     path.write_bytes(bytes(SIZE + 1))
     with pytest.raises(FlashError, match=f"holds {SIZE + 1} bytes, the flash only {SIZE}"):
         NorFlash(SIZE, path)
     assert path.read_bytes() == bytes(SIZE + 1)
+
+
+def test_a_file_of_somebody_else_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_bytes(b"# Title\n")
+    with pytest.raises(
+        FlashError, match=f"is not a flash's: it holds 8 bytes of {SIZE}, and begins with 0x23"
+    ) as caught:
+        NorFlash(SIZE, path)
+    assert str(caught.value).splitlines()[1].startswith("Name another file")
+    assert path.read_bytes() == b"# Title\n"
+    path.write_bytes(b"\xff" * 10)  # a creation that was killed
+    NorFlash(SIZE, path).close()
+    assert path.read_bytes() == b"\xff" * SIZE
 
 
 def test_a_path_that_cannot_be_opened_is_a_message(tmp_path: Path) -> None:
