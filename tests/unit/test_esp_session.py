@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from pipeline.device.rom_loader import FEED_ITSELF, MAGIC_REG, NOISE_LIMIT, WATC
 from pipeline.device.serial_link import PortLink
 from pipeline.device.session import EspSession
 from pipeline.errors import DeviceError
-from pipeline.flash_model import Image, Region
+from pipeline.flash_model import DeviceFacts, Image, Region
 from pipeline.model import FailureCategory
 from virtualboard.chips import Security
 from virtualboard.port import VirtualPort, open_virtual
@@ -105,6 +106,21 @@ def test_another_chip_is_believed_only_when_it_says_so_twice(
     else:
         session = connect(board("esp32"), "esp32")
         assert session.facts.chip == "esp32" and session.facts.mac == "7c:df:a1:00:11:22"
+
+
+def test_a_mac_that_esptool_read_is_believed_only_when_it_is_read_twice(
+    board: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = connecting.identify, itertools.count()
+
+    def identify(esp: Any, chip: str, flash_size: int) -> DeviceFacts:
+        facts = real(esp, chip, flash_size)
+        return facts if next(asked) else facts._replace(mac="7c:df:a1:00:11:23")
+
+    monkeypatch.setattr(connecting, "identify", identify)
+    loader = connecting.connect(board("esp32c6"), "esp32c6", "", FLASH, "instant", known="7c:df:a1:00:11:22")
+    assert loader.facts.mac == "7c:df:a1:00:11:22"
+    assert [reason.kind for reason in loader.reasons] == ["standard-connect", "retried"]
 
 
 @pytest.mark.parametrize("chip", CHIPS)
