@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
-from cache.stamps import Entry
+from cache.stamps import DIRECTORY, Entry
 from pipeline.engine.build_log import Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.inputs import Command, InputKind, command_of
@@ -344,7 +344,8 @@ def _taken_over(action: Action, view: ActionView) -> ActionDecision | None:
 def _runs_as_ninja(action: Action, record: Record | None, view: ActionView) -> ActionDecision | None:
     """A statement that runs since ninja would run it; None where contents decide."""
     assert action.statement is not None
-    lacks = any(view.is_made(path) and not view.is_present(path) for path in action.inputs)
+    made = filter(view.is_made, action.inputs)
+    lacks = any(not view.is_present(path) and _sha256(path, view) != DIRECTORY for path in made)
     if not lacks and (action.statement.evidence or (record is not None and _due(action, record, view) is None)):
         return None
     keyed = key_of(action, view)

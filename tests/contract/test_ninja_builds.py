@@ -736,6 +736,22 @@ def test_a_lost_log_of_ninjas_and_a_lost_state_of_ours(tree: Callable[..., Tree]
     assert one.nothing_for_ninja()
 
 
+def test_a_depfile_that_ninja_reads_each_time_and_that_was_lost_is_written_again(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    rule = "rule dep\n  command = cp $in $out; echo $out: ../gen.in > $out.d\n  depfile = $out.d\n"
+    one.manifest(more=f"{rule}build copy: dep ../main.c\ndefault copy\n")
+    one.build()
+    assert one.nothing_for_ninja()
+    (one.out / "copy.d").unlink()
+    assert not one.nothing_for_ninja()
+    one.write("util.c", FILES["util.c"] + "\n")
+    one.build()
+    assert "out/copy" not in [name for name, how in one.how.items() if how == "executed"]
+    one.write("out/build.ninja", (one.out / "build.ninja").read_text() + "\n")  # all statements are asked about
+    one.build()
+    assert one.nothing_for_ninja() and "gen.in" in one.read("copy.d").decode()
+
+
 def test_killed_in_the_middle_the_next_run_ends_well(tree: Callable[..., Tree], tmp_path: Path) -> None:
     one = tree()
     slow = "rule slow\n  command = touch started; sleep 60; touch $out\nbuild slow: slow | libutil.a\ndefault slow\n"
@@ -894,3 +910,40 @@ def test_a_header_that_comes_beside_its_includer_on_a_path_that_is_searched_late
     (one.root / "inc/conf.h").unlink()
     assert "executed" not in one.build()
     assert one.run() == 0
+
+
+def test_directories_that_statements_make_and_read_and_that_depfiles_name(tree: Callable[..., Tree]) -> None:
+    """Ninja looks at their times alone."""
+    one = tree()
+    rules = """
+rule unpack
+  command = mkdir -p $out && cp $in $out/ && touch $out && echo unpack >> ../ran.log
+rule list
+  command = ls pages ../texts > $out && echo "$out: ../texts" > $out.d && echo list >> ../ran.log
+  depfile = $out.d
+  deps = gcc
+build pages: unpack ../main.c
+build list: list | pages
+build late.o: cc ../util.c | pages || gen.h
+default list late.o
+"""
+    one.write("texts/a", "")
+    one.manifest(more=rules)
+    one.build()
+    assert one.ran() == ["list", "unpack"] and one.nothing_for_ninja()
+    one.build()
+    assert one.ran() == []
+    assert one.read("list") == b"../texts:\na\n\npages:\nmain.c\n"
+    one.write("texts/b", "")
+    one.build()
+    assert one.ran() == ["list"] and b"b\n" in one.read("list") and one.nothing_for_ninja()
+    one.write("main.c", FILES["main.c"] + "\n")
+    one.build()
+    assert one.ran() == ["list", "unpack"] and one.nothing_for_ninja()
+    shutil.rmtree(one.out / "pages")
+    one.build()
+    assert one.ran() == ["list", "unpack"] and one.nothing_for_ninja()
+    one.build()
+    assert one.ran() == [] == one.ninja()
+    (one.out / "late.o").unlink()
+    assert one.build()["restored"] == ["late.o"] and one.nothing_for_ninja()
