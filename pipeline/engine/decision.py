@@ -9,6 +9,8 @@ those of its last recorded run, or of a result that the cache holds under the ke
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -363,7 +365,7 @@ def key_of(action: Action, view: ActionView) -> Keyed | Blocked:
         return _key_of_many(action, command, record, view)
     inputs, contents, lacks = [], [], ""
     for path in action.inputs:
-        entry = _input(path, view)
+        entry = _input(path, view, has_directories=action.statement is not None)
         if isinstance(entry, Entry):
             inputs.append((path, entry))
             contents.append(entry.sha256)
@@ -393,10 +395,12 @@ def _key_of_many(action: Action, command: Command, record: Record, view: ActionV
     return Keyed(action, command, tuple(inputs), base_key(key, taken.contents), "", taken, key)
 
 
-def _input(path: str, view: ActionView) -> Entry | Blocked:
+def _input(path: str, view: ActionView, has_directories: bool = False) -> Entry | Blocked:
     """What a declared input holds; `why` is empty where there is none."""
     try:
         entry = view.entry(path)
+        if entry is not None and entry.sha256 == DIRECTORY and not has_directories:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     except OSError as error:
         return Blocked(path, f"cannot be read: {error.strerror or error}")
     return Blocked(path, "") if entry is None else entry

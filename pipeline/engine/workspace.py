@@ -137,7 +137,7 @@ class Workspace:
         self.symbols: Mapping[str, str] = {"{root}": str(self.root), **steps.symbols}
         """Placeholder -> directory of this machine, for words of statements."""
         self.notes: tuple[str, ...] = (saved.note,) if saved.note else ()
-        self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock, self.has_statements)
+        self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock, lambda: self.has_statements)
         self.build_place = BuildPlace(str(self.root))
         self.former = FormerOutputs(directories.state / "former")
         self.waiting_files = WaitingFiles(str(self.root))
@@ -147,6 +147,7 @@ class Workspace:
         self.graph = self._build_graph()
         self._sources: list[str] | None = None
 
+    @cached_property
     def has_statements(self) -> bool:
         """Are there statements of ninja's? They may make and read directories, of which ninja looks at the time."""
         return any(action.statement is not None for action in self.steps.actions)

@@ -947,3 +947,21 @@ default list late.o
     assert one.ran() == [] == one.ninja()
     (one.out / "late.o").unlink()
     assert one.build()["restored"] == ["late.o"] and one.nothing_for_ninja()
+
+
+@pytest.mark.parametrize("how", ["input", "depfile"])
+def test_an_action_of_a_user_beside_statements_reads_no_directory(tmp_path: Path, how: str) -> None:
+    """Of what lies in one nothing would be seen."""
+    action = """
+[[action]]
+name = "pack"
+argv = ["sh", "-c", "ls texts > {out}; echo '{out}: texts' > build/pack.d"]
+outputs = ["build/pack.bin"]
+"""
+    inputs = 'inputs = ["out/pages"]\n' if how == "input" else 'depfile = "build/pack.d"\n'
+    pages = "rule dir\n  command = mkdir -p $out\nbuild pages: dir\ndefault pages\n"
+    one = Tree(tmp_path / "one", tmp_path / "cache", deploy=DEPLOY + action + inputs)
+    one.write("texts/a", "")
+    one.manifest(more=pages)
+    failure = one.failure()
+    assert failure is not None and "directory" in f"{failure.line()}{failure.detail}", failure
