@@ -965,3 +965,32 @@ outputs = ["build/pack.bin"]
     one.manifest(more=pages)
     failure = one.failure()
     assert failure is not None and "directory" in f"{failure.line()}{failure.detail}", failure
+
+
+@pytest.mark.parametrize("more", ["../pre.o", "@../members.rsp"])
+def test_members_that_only_the_words_of_an_archive_name(tree: Callable[..., Tree], tmp_path: Path, more: str) -> None:
+    one = tree(members_rsp="../pre.o\n")
+    (one.root / "pre.o").write_bytes(b"first\n")
+    rule = f"rule lib\n  command = rm -f $out && ar qc $out $in {more}\nbuild lib.a: lib main.o\ndefault lib.a\n"
+    one.manifest(more=rule)
+    one.build()
+    assert b"first" in one.read("lib.a")
+    (one.root / "pre.o").write_bytes(b"second\n")
+    one.ninja("-t", "clean")
+    one.build()
+    assert b"second" in one.read("lib.a") and one.nothing_for_ninja()
+
+
+def test_programs_that_an_option_lets_a_compiler_find_first(tree: Callable[..., Tree]) -> None:
+    """What the assembler beside the project does is nobody's input."""
+    one = tree(flags="-B../tools/")
+    assembler = one.root / "tools/as"
+    for number in "12":
+        one.write("tools/as", f'#!/bin/sh\nexec as --defsym NUMBER={number} "$@"\n')
+        assembler.chmod(0o755)
+        one.ninja("-t", "clean")
+        one.build()
+        ours = one.read("util.o")
+        one.ninja("-t", "clean")
+        one.ninja()
+        assert one.read("util.o") == ours
