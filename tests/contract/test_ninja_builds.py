@@ -553,6 +553,34 @@ def test_where_the_assembler_alone_looks(tree: Callable[..., Tree], tmp_path: Pa
     assert one.run() == 4
 
 
+@pytest.mark.parametrize(
+    ("flags", "use"),
+    [
+        ("'-DBLOB=\"{}/blob.bin\"'", "TAKE(BLOB)"),
+        ("-DBLOB={}/blob.bin", "TAKE_NAMED(BLOB)"),
+        ("-D BLOB=../blob.bin", "TAKE_NAMED(BLOB)"),
+        ("", "TAKE_NAMED(../blob.bin)"),
+        ("@../blob.rsp", "TAKE_NAMED(BLOB)"),
+    ],
+)
+def test_what_the_assembler_takes_by_a_name_that_macros_make(
+    tree: Callable[..., Tree], tmp_path: Path, flags: str, use: str
+) -> None:
+    take = """
+#define TAKE(file) __asm__(".section .rodata\\nblob: .incbin \\"" file "\\"\\n.text\\n")
+#define TAKE_TEXT(file) TAKE(#file)
+#define TAKE_NAMED(file) TAKE_TEXT(file)
+"""
+    text = f'#include "take.h"\n{use};\nextern const char blob[];\nint util(void) {{ return blob[0] - 48; }}\n'
+    words = {"blob_bin": "1", "blob_rsp": "-DBLOB=../blob.bin\n"}
+    one = tree(flags=flags.format(tmp_path / "one"), util_c=text, inc__take_h=take, **words)
+    one.build()
+    assert one.run() == 0
+    one.write("blob.bin", "5")
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 4
+
+
 def test_a_spec_file_of_the_project_is_an_input(tree: Callable[..., Tree], tmp_path: Path) -> None:
     one = tree(flags=f"-specs={tmp_path}/one/own.specs", own_specs="*cpp:\n+ -DMORE=0\n")
     one.write("util.c", FILES["util.c"].replace("UTIL;", "UTIL + MORE;"))
