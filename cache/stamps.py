@@ -27,7 +27,17 @@ from cache.fileclock import FileClock, filesystem_now_ns, is_settled
 from cache.named_tuple import NamedTuple
 from cache.rowfile import LazyRows
 
-__all__ = ["CHUNK", "Entry", "Stamp", "StampTable", "filesystem_now_ns", "is_settled", "next_tick", "stamp_of"]
+__all__ = [
+    "CHUNK",
+    "DIRECTORY",
+    "Entry",
+    "Stamp",
+    "StampTable",
+    "filesystem_now_ns",
+    "is_settled",
+    "next_tick",
+    "stamp_of",
+]
 
 CHUNK = 8 << 20
 _ELF = b"\x7fELF"
@@ -158,7 +168,16 @@ def _stamp(status: os.stat_result, path: str) -> Stamp:
     mode = status.st_mode
     if not stat.S_ISREG(mode):
         raise not_regular(path, mode)
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, bool(mode & stat.S_IXUSR))
+    return _fields(status)
+
+
+DIRECTORY = hashlib.sha256(b"a directory").hexdigest()
+"""What an entry says of a directory, whatever lies in it: only its times tell more."""
+
+
+def _fields(status: os.stat_result) -> Stamp:
+    executable = bool(status.st_mode & stat.S_IXUSR)
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, executable)
 
 
 class StampTable:
@@ -173,13 +192,16 @@ class StampTable:
         saved: Any = None,
         marks: Sequence[bytes] = (),
         clock: FileClock | None = None,
+        directories: Callable[[], bool] = lambda: False,
     ) -> None:
         """`saved`: what `plain` of an earlier table with the same `marks` gave; anything else is as nothing. A file
         that holds one of `marks` is marked, so that somebody who is interested need not read the others; one larger
-        than CHUNK always is. `clock` tells the times of the files' own file systems."""
+        than CHUNK always is. `clock` tells the times of the files' own file systems. `directories`: has a directory an
+        entry, too? Else it is no file."""
         self.resolve = resolve
         self._marks = marks
         self._clock = clock or FileClock()
+        self._directories = directories
         rows, unsettled = _saved(saved)
         self._rows: dict[str, bytes] = rows if isinstance(rows, LazyRows) else dict(rows)
         self._lock = allocate_lock()
@@ -189,8 +211,17 @@ class StampTable:
         self.files_read = 0
 
     def stamp(self, path: str) -> Stamp | None:
-        """Stat only; see `stamp_of`."""
+        """Stat only; see `stamp_of`. Of files alone."""
         return stamp_of(self.resolve(path))
+
+    def _stamp_of(self, path: str) -> Stamp | None:
+        place = self.resolve(path)
+        try:
+            return stamp_of(place)
+        except IsADirectoryError:
+            if not self._directories():
+                raise
+            return _fields(os.stat(place))  # noqa: PTH116
 
     def remembered(self, path: str) -> Entry | None:
         """What the table holds, whatever the file is now."""
@@ -206,7 +237,7 @@ class StampTable:
         Changes nothing. Reads the file only when its entry is not settled.
         """
         old = self.remembered(path)
-        if old is None or (stamp := stamp_of(self.resolve(path))) is None or not old.is_of(stamp):
+        if old is None or (stamp := self._stamp_of(path)) is None or not old.is_of(stamp):
             return None
         if not old.settled and ((now := self._read(path, old)[0]) is None or now.sha256 != old.sha256):
             return None
@@ -217,7 +248,10 @@ class StampTable:
         try:
             for place, entry in zip(places, entries, strict=True):
                 now = os.stat(place)  # noqa: PTH116
-                if not entry[_SETTLED] or not stat.S_ISREG(now.st_mode) or not entry.is_of(_stamp(now, place)):
+                if not stat.S_ISREG(now.st_mode):
+                    if not stat.S_ISDIR(now.st_mode) or entry.sha256 != DIRECTORY:
+                        return False
+                elif not entry[_SETTLED] or not entry.is_of(_stamp(now, place)):
                     return False
         except (OSError, ValueError):
             return False
@@ -225,7 +259,7 @@ class StampTable:
 
     def current(self, path: str) -> Entry | None:
         """What the file is now, reading it unless that is known; None when there is no file. Raises OSError."""
-        stamp = stamp_of(self.resolve(path))
+        stamp = self._stamp_of(path)
         if stamp is None:
             self._drop(path)
             return None
@@ -244,7 +278,7 @@ class StampTable:
         ago, so that it need not be read once more to be stored. Raises OSError."""
         old = self.remembered(path)
         if old is not None and old.settled:
-            stamp = stamp_of(self.resolve(path))
+            stamp = self._stamp_of(path)
             if stamp is not None and old.is_of(stamp):
                 return old, None
         entry, data = self._read(path, old)
@@ -356,6 +390,9 @@ class StampTable:
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError) or error.errno in _MISSING:
                 return None, None
+            if isinstance(error, IsADirectoryError) and self._directories():
+                stamp = _fields(os.stat(place))  # noqa: PTH116
+                return Entry(stamp, fingerprint_bytes(DIRECTORY.encode()), DIRECTORY, settled=True), None
             raise
         try:
             before, past = _stamp(status, path), self._clock.is_past(status, place)

@@ -8,6 +8,7 @@ once. Invariant: an action that failed leaves neither outputs nor entry.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -297,7 +298,7 @@ class ActionRunner:
             reported = self._discovery.from_depfile(action)
             if isinstance(reported, str):
                 failure = refused(action, FailureKind.DEPFILE, reported, ran)
-            elif not keyed.lacks and all(self._observer.exists(path) for path in action.outputs):
+            elif not keyed.lacks and all(os.path.exists(self._workspace.resolve(path)) for path in action.outputs):
                 keyed = self._with_own_files(keyed)
                 kept = self._keeper.keep(_local(keyed, reported), reported, ran, start)
                 failure, notes = (kept, ()) if isinstance(kept, ActionFailure) else (None, kept)

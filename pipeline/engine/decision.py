@@ -9,13 +9,15 @@ are those of its last recorded run, or of a result that the cache holds under th
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from cache.digest import ActionKey
 from cache.named_tuple import NamedTuple
-from cache.stamps import Entry
+from cache.stamps import DIRECTORY, Entry
 from pipeline.engine.build_log import Record
 from pipeline.engine.candidates import CandidateSet, IdentifiedSet
 from pipeline.engine.inputs import Command, InputKind, command_of
@@ -226,7 +228,8 @@ def _taken_over(action: Action, view: ActionView) -> ActionDecision | None:
 def _runs_as_ninja(action: Action, record: Record | None, view: ActionView) -> ActionDecision | None:
     """A statement that runs since ninja would run it; None where contents decide."""
     assert action.statement is not None
-    lacks = any(view.is_made(path) and not view.is_present(path) for path in action.inputs)
+    made = filter(view.is_made, action.inputs)
+    lacks = any(not view.is_present(path) and _sha256(path, view) != DIRECTORY for path in made)
     if not lacks and (action.statement.evidence or (record is not None and _due(action, record, view) is None)):
         return None
     keyed = key_of(action, view)
@@ -244,7 +247,7 @@ def key_of(action: Action, view: ActionView) -> Keyed | Blocked:
         return _key_of_many(action, command, record, view)
     inputs, contents, lacks = [], [], ""
     for path in action.inputs:
-        entry = _input(path, view)
+        entry = _input(path, view, has_directories=action.statement is not None)
         if isinstance(entry, Entry):
             inputs.append((path, entry))
             contents.append(entry.sha256)
@@ -274,10 +277,12 @@ def _key_of_many(action: Action, command: Command, record: Record, view: ActionV
     return Keyed(action, command, tuple(inputs), base_key(key, taken.contents), "", taken, key)
 
 
-def _input(path: str, view: ActionView) -> Entry | Blocked:
+def _input(path: str, view: ActionView, has_directories: bool = False) -> Entry | Blocked:
     """What a declared input holds; `why` is empty where there is none."""
     try:
         entry = view.entry(path)
+        if entry is not None and entry.sha256 == DIRECTORY and not has_directories:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     except OSError as error:
         return Blocked(path, f"cannot be read: {error.strerror or error}")
     return Blocked(path, "") if entry is None else entry

@@ -308,7 +308,10 @@ class Discovery:
             for name in hidden.asked:
                 wanted.update(dict.fromkeys(c_source.places(name, beside, search)))
         if any(hidden.assembled for hidden, _ in texts.values()):
-            names = dict.fromkeys(piece for word in action.argv for piece in c_source.quoted(word))
+            words = [self._workspace.placed(word) for word in self._workspace.searches.spoken(action)]
+            names = dict.fromkeys(piece for word in words for piece in c_source.quoted(word))
+            # A macro may make a string of it, too.
+            names.update(dict.fromkeys(filter(None, (word.partition("=")[2] for word in words))))
             for path, entry in zip(paths, entries, strict=True):
                 if not path.startswith(("/", "{")):
                     names.update(dict.fromkeys((texts.get(path) or self._read(path, entry))[1]))
@@ -353,7 +356,7 @@ class Discovery:
             except OSError:
                 data = b""
             text = os.fsdecode(data)
-            known = c_source.hidden(text), c_source.quoted(text)
+            known = c_source.hidden(text), (*c_source.quoted(text), *c_source.unquoted(text))
             # One that moved since it was looked at: whoever looks next sees that.
             if digest_bytes(data).hex == entry.sha256:
                 self._hidden[entry.sha256] = known

@@ -107,7 +107,7 @@ class _Future:
         # Not the store of the workspace: that one is for those who write.
         blobs = BlobStore(workspace.directories.cache)
         self._results = ActionCache(workspace.directories.cache, blobs)
-        self._table = StampTable(workspace.resolve)
+        self._table = StampTable(workspace.resolve, directories=lambda: workspace.has_statements)
         self._seen: dict[str, Entry | None] = {}
         self._discovery = Discovery(workspace, self)
         self._after: dict[str, Entry | None] = {}

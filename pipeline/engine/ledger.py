@@ -171,7 +171,9 @@ class NinjaLedger:
             made = [_mtime_ns(self._resolve(path)) for path in action.outputs]
             if not statement.restat and min(made, default=newest) < newest:
                 return False
-            return not statement.deps or self._has_deps(statement, directory, made)
+            if statement.deps:
+                return self._has_deps(statement, directory, made)
+            return not statement.depfile or os.path.lexists(self._resolve(statement.depfile))
 
     def _has_deps(self, statement: Statement, directory: _Directory, made: Sequence[int]) -> bool:
         """Does ninja know what the outputs read, as of the times that they have?"""

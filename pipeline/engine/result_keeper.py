@@ -109,11 +109,13 @@ class ResultKeeper:
                 more_absent = candidate is not reported.candidate
                 silent = tuple({*candidate.absent} - {*reported.candidate.absent}) if more_absent else ()
             moved = self._came_or_went(sorted(silent), start.moment)
-        if found is None and not moved:
+        no_directories = keyed.action.statement is None and self._workspace.has_statements
+        if (found is None and not moved) or no_directories:
             for path in candidate.discovered:
                 if os.path.isdir(self._workspace.resolve(path)):  # noqa: PTH112
                     message = f"its depfile {keyed.action.depfile} names {path}, which is a directory"
                     return refused(keyed.action, FailureKind.DEPFILE, message, ran)
+        if found is None and not moved:
             # Or never was: some compilers spell a name with a tab or a backslash so that it is another.
             gone = (path for path in candidate.discovered if not self._observer.exists(path))
             moved = next(gone, "") or next(filter(self._observer.exists, candidate.absent), "a file that it read")

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cache.named_tuple import NamedTuple
 from pipeline.engine.build_log import BuildRecords, record_name
-from pipeline.engine.symlinks import products_by_name
 from pipeline.model import Action, Stage, Statement
 
 if TYPE_CHECKING:
@@ -148,6 +147,8 @@ def usage_index(workspace: Workspace, paths: Sequence[str]) -> bytearray:
 
 def _ways(workspace: Workspace, used: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The last piece of the index. Nothing is asked where no action is a user's."""
+    from pipeline.engine.symlinks import products_by_name  # whoever only reads has no use for it
+
     made = products_by_name(workspace.graph.order)
     if not made:
         return {}, {}

@@ -135,7 +135,7 @@ class Workspace:
         """The same of the words that many commands begin with."""
         self.symbols: Mapping[str, str] = {"{root}": str(self.root), **steps.symbols}
         """Placeholder -> directory of this machine, for words of statements."""
-        self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock)
+        self.table = StampTable(self.resolve, saved.stamps, MARKS, self.file_clock, lambda: self.has_statements)
         self.build_place = BuildPlace(str(self.root))
         self.former = FormerOutputs(directories.state / "former")
         self.waiting_files = WaitingFiles(str(self.root))
@@ -145,6 +145,11 @@ class Workspace:
         self.believed = frozenset[str]() if skipped is None else skipped.believed
         self.graph = self._build_graph()
         self._sources: list[str] | None = None
+
+    @cached_property
+    def has_statements(self) -> bool:
+        """Are there statements of ninja's? They may make and read directories, of which ninja looks at the time."""
+        return any(action.statement is not None for action in self.steps.actions)
 
     def _build_graph(self) -> dag.Dag:
         def product(path: str) -> str:

@@ -3,8 +3,8 @@
 A depfile lists the files that were included. GCC does not list one that only `__has_include` found, no compiler lists
 one that it did not find, and nothing lists what the assembler opens. Pure: the text comes in, names come out;
 whoever can look at files decides where a name leads. Invariant: a name that stands in the text is returned, whether its
-line is compiled or not; one too many costs a needless compile at worst. A name that only the preprocessor can put
-together is not seen.
+line is compiled or not; one too many costs a needless compile at worst. A name that the preprocessor puts together from
+several pieces is not seen.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _ASKED = re.compile(r"__has_(?:include(?:_next)?|embed)\s*\(\s*(?:\"([^\"\n]+)\"
 _DEFINED = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+(?:\"([^\"\n]+)\"|<([^>\n]+)>)", re.MULTILINE)
 _ASSEMBLER = re.compile(r"\.(?:incbin|include)\b")
 _QUOTE = re.compile(r"\\?\"|[\x00-\x1f]")
+_ARGUMENT = re.compile(r"(?<=[(,])\s*([\w.+/@-]*[./][\w.+/@-]*)(?=\s*[,)])")
 _LONGEST = 1024
 """No longer text between two quotes is a path."""
 
@@ -45,6 +46,11 @@ def quoted(text: str) -> tuple[str, ...]:
     """Everything between quotes, escaped or not: the names that the assembler may be given, among much else."""
     pieces = dict.fromkeys(_QUOTE.split(text)[1:])
     return tuple(piece for piece in pieces if 0 < len(piece) <= _LONGEST)
+
+
+def unquoted(text: str) -> tuple[str, ...]:
+    """What stands as an argument of a call and may be a path that a macro makes a string of (`#file`)."""
+    return tuple(dict.fromkeys(match[1] for match in _ARGUMENT.finditer(text) if len(match[1]) <= _LONGEST))
 
 
 def places(name: str, beside: Iterable[str], search: Sequence[str]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from cache.named_tuple import NamedTuple
-from pipeline.formats.command_words import parts
+from pipeline.formats.command_words import expand, parts
 from pipeline.formats.ninja.graph import Edge, NinjaManifest, canonical
 from pipeline.formats.ninja.shell import CUSTOM, CommandKind, CommandReading, read_command, without_launcher
 from pipeline.model import STATEMENT_PROFILE, Action, Stage, Statement
@@ -328,15 +328,30 @@ class StatementActions:
         return bool(linker) and _speaks(linker)
 
     def _archive(self, plain: Action, reading: CommandReading) -> Action | None:
-        programs = reading.programs
+        programs, main = reading.programs, reading.main
         tool = self._tools.tool(programs[0], programs)
-        if not tool or plain.statement is None:
+        if not tool or plain.statement is None or main is None:
             return None
+        rspfile, content = plain.statement.rspfile
+        words = expand(
+            main.words, lambda name: content if self._place_of_response(name) == self._resolved(rspfile) else None
+        )
+        if any(word[:1] == "@" for word in words):
+            return None  # of members that nobody knows
+        own = {*plain.outputs, *plain.inputs}
+        named = [path for path in map(self._of_plain_word, words[1:]) if path not in own]
+        members = [path for path in named if path in self._made or self._is_file(self._resolved(path))]
         argv = (self._tools.shell(), "-c", self._places.symbolic(plain.argv[2]))
         statement = plain.statement._replace(evidence=True)
         identity = self._tools.tools[tool].identity
-        made = plain._replace(argv=argv, env=self._env, salt=identity, cacheable=True, statement=statement)
+        inputs = tuple(dict.fromkeys((*plain.inputs, *members)))
+        made = plain._replace(
+            argv=argv, inputs=inputs, env=self._env, salt=identity, cacheable=True, statement=statement
+        )
         return self._checked(made, ())
+
+    def _of_plain_word(self, word: str) -> str:
+        return self._place(canonical(word))
 
     def _listed(self, plain: Action, reading: CommandReading) -> Action | None:
         """A command on the list of those whose results serve others, with what its words name and what it reads."""

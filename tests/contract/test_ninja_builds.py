@@ -553,6 +553,34 @@ def test_where_the_assembler_alone_looks(tree: Callable[..., Tree], tmp_path: Pa
     assert one.run() == 4
 
 
+@pytest.mark.parametrize(
+    ("flags", "use"),
+    [
+        ("'-DBLOB=\"{}/blob.bin\"'", "TAKE(BLOB)"),
+        ("-DBLOB={}/blob.bin", "TAKE_NAMED(BLOB)"),
+        ("-D BLOB=../blob.bin", "TAKE_NAMED(BLOB)"),
+        ("", "TAKE_NAMED(../blob.bin)"),
+        ("@../blob.rsp", "TAKE_NAMED(BLOB)"),
+    ],
+)
+def test_what_the_assembler_takes_by_a_name_that_macros_make(
+    tree: Callable[..., Tree], tmp_path: Path, flags: str, use: str
+) -> None:
+    take = """
+#define TAKE(file) __asm__(".section .rodata\\nblob: .incbin \\"" file "\\"\\n.text\\n")
+#define TAKE_TEXT(file) TAKE(#file)
+#define TAKE_NAMED(file) TAKE_TEXT(file)
+"""
+    text = f'#include "take.h"\n{use};\nextern const char blob[];\nint util(void) {{ return blob[0] - 48; }}\n'
+    words = {"blob_bin": "1", "blob_rsp": "-DBLOB=../blob.bin\n"}
+    one = tree(flags=flags.format(tmp_path / "one"), util_c=text, inc__take_h=take, **words)
+    one.build()
+    assert one.run() == 0
+    one.write("blob.bin", "5")
+    assert "util.o" in one.build()["executed"]
+    assert one.run() == 4
+
+
 def test_a_spec_file_of_the_project_is_an_input(tree: Callable[..., Tree], tmp_path: Path) -> None:
     one = tree(flags=f"-specs={tmp_path}/one/own.specs", own_specs="*cpp:\n+ -DMORE=0\n")
     one.write("util.c", FILES["util.c"].replace("UTIL;", "UTIL + MORE;"))
@@ -736,6 +764,22 @@ def test_a_lost_log_of_ninjas_and_a_lost_state_of_ours(tree: Callable[..., Tree]
     assert one.nothing_for_ninja()
 
 
+def test_a_depfile_that_ninja_reads_each_time_and_that_was_lost_is_written_again(tree: Callable[..., Tree]) -> None:
+    one = tree()
+    rule = "rule dep\n  command = cp $in $out; echo $out: ../gen.in > $out.d\n  depfile = $out.d\n"
+    one.manifest(more=f"{rule}build copy: dep ../main.c\ndefault copy\n")
+    one.build()
+    assert one.nothing_for_ninja()
+    (one.out / "copy.d").unlink()
+    assert not one.nothing_for_ninja()
+    one.write("util.c", FILES["util.c"] + "\n")
+    one.build()
+    assert "out/copy" not in [name for name, how in one.how.items() if how == "executed"]
+    one.write("out/build.ninja", (one.out / "build.ninja").read_text() + "\n")  # all statements are asked about
+    one.build()
+    assert one.nothing_for_ninja() and "gen.in" in one.read("copy.d").decode()
+
+
 def test_killed_in_the_middle_the_next_run_ends_well(tree: Callable[..., Tree], tmp_path: Path) -> None:
     one = tree()
     slow = "rule slow\n  command = touch started; sleep 60; touch $out\nbuild slow: slow | libutil.a\ndefault slow\n"
@@ -894,3 +938,87 @@ def test_a_header_that_comes_beside_its_includer_on_a_path_that_is_searched_late
     (one.root / "inc/conf.h").unlink()
     assert "executed" not in one.build()
     assert one.run() == 0
+
+
+def test_directories_that_statements_make_and_read_and_that_depfiles_name(tree: Callable[..., Tree]) -> None:
+    """Ninja looks at their times alone."""
+    one = tree()
+    rules = """
+rule unpack
+  command = mkdir -p $out && cp $in $out/ && touch $out && echo unpack >> ../ran.log
+rule list
+  command = ls pages ../texts > $out && echo "$out: ../texts" > $out.d && echo list >> ../ran.log
+  depfile = $out.d
+  deps = gcc
+build pages: unpack ../main.c
+build list: list | pages
+build late.o: cc ../util.c | pages || gen.h
+default list late.o
+"""
+    one.write("texts/a", "")
+    one.manifest(more=rules)
+    one.build()
+    assert one.ran() == ["list", "unpack"] and one.nothing_for_ninja()
+    one.build()
+    assert one.ran() == []
+    assert one.read("list") == b"../texts:\na\n\npages:\nmain.c\n"
+    one.write("texts/b", "")
+    one.build()
+    assert one.ran() == ["list"] and b"b\n" in one.read("list") and one.nothing_for_ninja()
+    one.write("main.c", FILES["main.c"] + "\n")
+    one.build()
+    assert one.ran() == ["list", "unpack"] and one.nothing_for_ninja()
+    shutil.rmtree(one.out / "pages")
+    one.build()
+    assert one.ran() == ["list", "unpack"] and one.nothing_for_ninja()
+    one.build()
+    assert one.ran() == [] == one.ninja()
+    (one.out / "late.o").unlink()
+    assert one.build()["restored"] == ["late.o"] and one.nothing_for_ninja()
+
+
+@pytest.mark.parametrize("how", ["input", "depfile"])
+def test_an_action_of_a_user_beside_statements_reads_no_directory(tmp_path: Path, how: str) -> None:
+    """Of what lies in one nothing would be seen."""
+    action = """
+[[action]]
+name = "pack"
+argv = ["sh", "-c", "ls texts > {out}; echo '{out}: texts' > build/pack.d"]
+outputs = ["build/pack.bin"]
+"""
+    inputs = 'inputs = ["out/pages"]\n' if how == "input" else 'depfile = "build/pack.d"\n'
+    pages = "rule dir\n  command = mkdir -p $out\nbuild pages: dir\ndefault pages\n"
+    one = Tree(tmp_path / "one", tmp_path / "cache", deploy=DEPLOY + action + inputs)
+    one.write("texts/a", "")
+    one.manifest(more=pages)
+    failure = one.failure()
+    assert failure is not None and "directory" in f"{failure.line()}{failure.detail}", failure
+
+
+@pytest.mark.parametrize("more", ["../pre.o", "@../members.rsp"])
+def test_members_that_only_the_words_of_an_archive_name(tree: Callable[..., Tree], tmp_path: Path, more: str) -> None:
+    one = tree(members_rsp="../pre.o\n")
+    (one.root / "pre.o").write_bytes(b"first\n")
+    rule = f"rule lib\n  command = rm -f $out && ar qc $out $in {more}\nbuild lib.a: lib main.o\ndefault lib.a\n"
+    one.manifest(more=rule)
+    one.build()
+    assert b"first" in one.read("lib.a")
+    (one.root / "pre.o").write_bytes(b"second\n")
+    one.ninja("-t", "clean")
+    one.build()
+    assert b"second" in one.read("lib.a") and one.nothing_for_ninja()
+
+
+def test_programs_that_an_option_lets_a_compiler_find_first(tree: Callable[..., Tree]) -> None:
+    """What the assembler beside the project does is nobody's input."""
+    one = tree(flags="-B../tools/")
+    assembler = one.root / "tools/as"
+    for number in "12":
+        one.write("tools/as", f'#!/bin/sh\nexec as --defsym NUMBER={number} "$@"\n')
+        assembler.chmod(0o755)
+        one.ninja("-t", "clean")
+        one.build()
+        ours = one.read("util.o")
+        one.ninja("-t", "clean")
+        one.ninja()
+        assert one.read("util.o") == ours

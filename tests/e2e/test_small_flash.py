@@ -51,7 +51,7 @@ def of_size(path: Path, size: int) -> Callable[[Run], None]:
         def open_port(_device: Any) -> Any:
             return open_virtual(CHIP, path, flash_size=size)
 
-        run.boards._open_port = open_port  # type: ignore[method-assign]
+        run.boards._open_port = open_port  # type: ignore[method-assign,assignment]
 
     return edit
 

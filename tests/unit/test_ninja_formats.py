@@ -135,6 +135,10 @@ def test_a_damaged_deps_log_is_read_up_to_the_damage(at: int, mask: int) -> None
         ("cc a.o -o app -Xlinker --dependency-file=x.d", CommandKind.CUSTOM),
         ("cc a.o -o app -Wl,@more.rsp", CommandKind.CUSTOM),
         ("cc a.o -o app -Wl,-rpath,/opt/-retained -Wl,--dynamic-linker=/lib/ld.so -Xlinker -Map=m", CommandKind.LINK),
+        ("cc -B ../tools -o x.o -c x.c", CommandKind.CUSTOM),
+        ("cc -fopt-info-vec=x.txt -o x.o -c x.c", CommandKind.CUSTOM),
+        ("cc -fopt-info -Og -o x.o -c x.c", CommandKind.COMPILE),
+        ("cc a.o -B../tools -o app", CommandKind.CUSTOM),
         ("cc -Wa,-mx,-adhln=x.lst -o x.o -c x.c", CommandKind.CUSTOM),
         ("cc -Xassembler -aln=x.lst -o x.o -c x.c", CommandKind.CUSTOM),
         ("cc -Wa,@more.rsp -o x.o -c x.c", CommandKind.CUSTOM),
@@ -258,7 +262,7 @@ def test_what_headers_carry_beside_one_source(texts: list[PathWords], own: PathW
     ],
 )
 def test_what_words_of_a_compile_let_a_result_depend_on_a_place(words: str, macros: set[bytes], other: bool) -> None:
-    assert place_macros(words.split(), ["{root}"]) == (macros, other)
+    assert tuple(place_macros(words.split(), ["{root}"])) == (macros, other)
 
 
 def test_a_text_mentions_a_macro_by_name_in_a_definition_and_pasted() -> None:

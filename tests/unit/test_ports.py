@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -184,7 +184,8 @@ def test_a_virtual_board_that_cannot_be_made_is_no_missing_port(
     (tmp_path / "notes.txt").write_text("keep me")
     (tmp_path / "big.bin").write_bytes(bytes(0x400001))
     (tmp_path / "folder").mkdir()
-    failure = refused(DeviceConfig("bench", "esp32c3")._replace(**{key: value}), tmp_path)
+    changed: dict[str, Any] = {key: value}
+    failure = refused(DeviceConfig("bench", "esp32c3")._replace(**changed), tmp_path)
     assert failure.category is category
     assert fact in failure.message and failure.hint and failure.hint.startswith(advice)
     assert (tmp_path / "notes.txt").read_text() == "keep me"

@@ -84,15 +84,17 @@ _UNKNOWN_COMPILE = re.compile(
     r"|-fplugin|-Xclang=?-load|-wrapper|-fmodule|-fcxx-modules|-fbuiltin-module|-march=native|-mcpu=native|-mtune=native"
     r"|-fcallgraph-info|-fstack-usage|-frepo|-aux-info|--serialize-diagnostics|-fsave-optimization-record|-fauto-profile"
     r"|-frandom-seed-file|-Wa,-a|-Wp,|-Xpreprocessor|-ftime-trace|-fcrash-diagnostics|-gmodules|-pg\Z|-dumpdir|-fsanitize-"
-    r"(?:ignorelist|blacklist)|-M\Z|-MM\Z"
+    r"(?:ignorelist|blacklist)|-M\Z|-MM\Z|-B|-fbranch-probabilities|-fopt-info.*=|-fdiagnostics-format=.*-file|-time=|-da\Z"
 )
-"""Options by which a compiler reads or writes what neither its words nor its depfile name, or looks at this machine."""
+"""Options by which a compiler reads, writes or starts what neither its words nor its depfile name, or looks at this
+machine."""
 
 _is_unknown_to_compile = lru_cache(maxsize=4096)(_UNKNOWN_COMPILE.match)
 """Nearly all words of a compile are those of the one before."""
 
 _UNKNOWN_LINK = re.compile(
     r"-fprofile-(?:generate|use)|--coverage|-coverage|-save-temps|-fplugin|-wrapper|-march=native|-mcpu=native|-fuse-ld=gold"
+    r"|-B|-fbranch-probabilities"
 )
 _UNKNOWN_TO_LINKER = re.compile(
     r"--?(?:plugin|out-implib|reproduce|print-map|trace|just-symbols|dependency-file|save-temps|retain|dynamic-list"
