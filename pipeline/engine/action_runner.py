@@ -298,7 +298,7 @@ class ActionRunner:
             reported = self._discovery.from_depfile(action)
             if isinstance(reported, str):
                 failure = refused(action, FailureKind.DEPFILE, reported, ran)
-            elif not keyed.lacks and all(os.path.exists(self._workspace.resolve(path)) for path in action.outputs):
+            elif not keyed.lacks and all(map(os.path.exists, map(self._workspace.resolve, action.outputs))):
                 keyed = self._with_own_files(keyed)
                 kept = self._keeper.keep(_local(keyed, reported), reported, ran, start)
                 failure, notes = (kept, ()) if isinstance(kept, ActionFailure) else (None, kept)
