@@ -103,21 +103,21 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
     users = set(generators)
     reads = {index: read_by(actions[index]) for index in compiles}
     for index in compiles:
-        for need in sorted({producer[path] for path in reads[index] or ()} & users):
-            # What was included once is no order where that one is declared to need this one by now.
-            if need not in needs[index] and not _comes_after(need, index, needs):
-                needs[index] = sorted((*needs[index], need))
+        read = {producer[path] for path in reads[index] or ()} & users
+        # What was included once is no order where that one is declared to need this one by now.
+        if kept := [need for need in read if not (needs[need] and _comes_after(need, index, needs))]:
+            needs[index] = sorted({*needs[index], *kept})
     for index, action in enumerate(actions):
         if action.count_as != "compiled":
             for need in sorted({producer[path] for path in found_by(action) or ()}.difference(needs[index])):
                 if not _comes_after(need, index, needs):
                     needs[index] = sorted((*needs[index], need))
-    _add_guessed(actions, needs, [index for index in compiles if reads[index] is None], real)
+    _add_guessed(actions, needs, {index for index in compiles if reads[index] is None}, real)
     return needs
 
 
 def _add_guessed(
-    actions: Sequence[Action], needs: list[list[int]], unknown: Sequence[int], real: Callable[[str], str]
+    actions: Sequence[Action], needs: list[list[int]], unknown: set[int], real: Callable[[str], str]
 ) -> None:
     """Let compiles wait for what they may include: what lies below a directory where they search, and the `unknown`
     ones for whatever may be a header. That is what uses neither them nor anything of stage link: who reads the program
@@ -127,25 +127,29 @@ def _add_guessed(
     for index, action in enumerate(actions):
         if action.count_as == "compiled":
             found = searches.of(action)
-            directories = dict.fromkeys((*found.every, *found.others, *map(posixpath.dirname, action.inputs[:1])))
-            near.setdefault(tuple(directories), []).append(index)
-    # From the root itself every file can be named.
-    places = {
-        directories: tuple("" if directory in ("", ".") else f"{directory}/" for directory in map(real, directories))
-        for directories in near
-    }
-    for generator, action in enumerate(actions):
-        if not action.is_users:
-            continue
-        before = _all_before(generator, needs)
-        if any(actions[index].stage is Stage.LINK for index in before):
-            continue
-        made = list(map(real, action.outputs))
-        after = set(unknown)
-        after.update(*(near[key] for key, below in places.items() if any(path.startswith(below) for path in made)))
-        for index in after - before:
-            if generator not in needs[index]:
-                needs[index] = sorted((*needs[index], generator))
+            places = dict.fromkeys((*found.every, *found.others, *map(posixpath.dirname, action.inputs[:1])))
+            near.setdefault(tuple(places), []).append(index)
+    made = {n: list(map(real, action.outputs)) for n, action in enumerate(actions) if action.is_users}
+    before = {n: _all_before(n, needs) for n in made}
+    early = [n for n in made if not any(actions[index].stage is Stage.LINK for index in before[n])]
+    use_none = [n for n in early if not any(actions[index].count_as == "compiled" for index in before[n])]
+    last = {n: set(unknown) for n in early if n not in use_none}
+    """Those that use objects -> who may include what they make."""
+    for directories, searching in near.items():
+        # From the root itself every file can be named.
+        below = tuple("" if place in ("", ".") else f"{place}/" for place in map(real, directories))
+        here = [n for n in early if any(path.startswith(below) for path in made[n])]
+        first = [n for n in here if n not in last]
+        for index in searching:
+            if more := use_none if index in unknown else first:
+                needs[index] = sorted({*needs[index], *more})
+        for n in here:
+            if n in last:
+                last[n].update(searching)
+    for n, including in last.items():
+        # One after the other, since by now more may wait for what this one uses.
+        for index in including - _all_before(n, needs):
+            needs[index] = sorted({*needs[index], n})
 
 
 def _all_before(last: int, needs: Sequence[Sequence[int]]) -> set[int]:

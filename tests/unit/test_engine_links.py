@@ -204,6 +204,24 @@ def test_a_header_that_is_made_from_an_object_comes_before_the_other_compiles(sp
     assert_right(space)
 
 
+def test_headers_that_are_made_from_objects_make_no_cycle_by_guesses(space: EngineSpace) -> None:
+    """Each could be included by the unit whose object the other one reads, and not by both."""
+    space.search = ("build/offsets", "inc")
+    space.write("src/a.c", '#include "b.h"\n#include "c.h"\nint a;\n')
+    for unit in "bc":
+        space.write(f"src/{unit}.c", f"int {unit};\n")
+    made = [generator(f"build/offsets/{unit}.h", f"build/local-fast/obj/{unit}.o") for unit in "bc"]
+    declare(space, *made)
+    for number in range(2):
+        space.write("src/b.c", f"int b{number};\n")
+        space.write("src/c.c", f"int c{number};\n")
+        assert space.build().ok
+        assert_right(space)
+    space.write("src/c.c", '#include "b.h"\nint c;\n')
+    assert space.build().ok
+    assert_right(space)
+
+
 def test_actions_that_read_each_other_are_not_ordered(space: EngineSpace) -> None:
     """What was read last time may be no order: one reads what the other makes by its depfile, which now declares the
     first one's output. What is declared counts."""
