@@ -247,7 +247,7 @@ class HotplateReporter:
             if _is_over_budget(one.report):
                 self._notice(f"{failure['where']}: error: {failure['message']}\nhint: {failure['hint']}")
             if one.path is None:
-                self._write("note: the report could not be written; the event log in .deploy/runs holds it\n")
+                self._notice("note: the report could not be written; the event log in .deploy/runs holds it")
             self._write(f"{one.line}\n")
 
     def _export(self, rendered: list[Rendered]) -> None:

@@ -160,7 +160,7 @@ def _dial(name: str, timeout_s: float) -> socket.socket:
     """A connected socket. Raises NoService."""
     directory = endpoint.runtime_dir()
     if directory is None:
-        raise NoService("no runtime directory", silent=True)
+        raise NoService("no service runs: there is no runtime directory of this user's alone", silent=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     deadline = time.monotonic() + timeout_s
     try:

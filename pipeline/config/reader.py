@@ -112,7 +112,7 @@ def parse_config(
     try:
         written = (read or _read_toml)(text)
     except (ValueError, RecursionError) as error:
-        return _syntax_failure(path, error)
+        return _syntax_failure(path, text, error)
     meant = document_of(written, profile_name(written, profile))
     document, problems = meant.document, _other_profiles(written, meant.profile)
     values = _read_document(document, problems)
@@ -443,7 +443,7 @@ def _failure(text: str, path: str, problems: Sequence[Problem]) -> Failure:
     )
 
 
-def _syntax_failure(path: str, error: Exception) -> Failure:
+def _syntax_failure(path: str, text: str, error: Exception) -> Failure:
     """tomllib ends its messages with `(at line 3, column 5)` or `(at end of document)`."""
     fact, _, place = str(error).rpartition(" (at ")
     found = re.fullmatch(r"line (\d+), column (\d+)\)", place)
@@ -454,4 +454,10 @@ def _syntax_failure(path: str, error: Exception) -> Failure:
     else:
         where, fact = path, str(error)
     hint = "correct the TOML syntax here; nothing was touched"
+    if table := re.fullmatch(r"Cannot declare \((.*?),?\) twice", fact):
+        name = ".".join(part.strip().strip("'") for part in table[1].split(","))
+        fact, hint = f"the table '{name}' is declared twice", "put its keys below one of the two headings"
+    elif fact == "Cannot overwrite a value" and found:
+        line = text.split("\n")[int(found[1]) - 1].strip()
+        fact, hint = f"'{line[:60]}' sets again what is set already", "keep one of the two"
     return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=fact, hint=hint)

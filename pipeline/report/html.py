@@ -136,7 +136,8 @@ def _device(device: str, rows: Sequence[HistoryRow], facts: Facts) -> Iterator[s
         yield f'<p class="quiet">{escape(tx)}. The boot is on the device\'s clock.</p>'
         yield _chart(waterfall(timeline))
     last = list(rows[-BARS:])
-    yield f"<h2>{name}: the last {len(last)} runs, phase by phase</h2>"
+    runs = "run" if len(last) == 1 else f"{len(last)} runs"
+    yield f"<h2>{name}: the last {runs}, phase by phase</h2>"
     yield _chart(stacked_bars([_bar(row) for row in last], facts.limits_ms.get("total")))
     usual = comparable(rows)[-POINTS:]
     yield f"<h2>{name}: total</h2>"

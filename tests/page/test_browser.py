@@ -246,6 +246,10 @@ def test_modules_are_dots_whose_health_can_be_reached_by_keyboard(shown: OpenPag
         setattr, shown.served.console, "holder", Holder(4711, "doit deploy", tx="tx-20261129-080000-a1b2")
     )
     page.wait_for_selector("#holder:has-text('Lent to tx-20261129-080000-a1b2 (pid 4711)')")
+    shown_whole = (
+        "e => (e.textContent = 'The port is closed, and free for other programs.', e.scrollWidth <= e.clientWidth)"
+    )
+    assert page.eval_on_selector("#holder", shown_whole), "nothing of it is cut off"
     assert page.is_disabled("#reset")
 
 

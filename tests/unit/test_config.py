@@ -496,8 +496,6 @@ def test_all_mistakes_are_reported_in_the_order_of_the_text() -> None:
     [
         ("[project\n", "deploy.toml:1:9"),
         ("[project]\nname = \n", "deploy.toml:2:8"),
-        ("[project]\nname = 'a'\nname = 'b'\n", "deploy.toml:3:"),
-        ("a = 1\n[a]\n", "deploy.toml:2:"),
         ("a = '", "deploy.toml"),
         ("a = " + "9" * 5000, "deploy.toml"),
         ("a = " + "[" * 50_000, "deploy.toml"),
@@ -508,6 +506,22 @@ def test_syntax_errors_have_the_same_form(text: str, where: str) -> None:
     assert failure.where.startswith(where)
     assert "(at line" not in failure.message
     assert failure.hint.startswith("correct the TOML syntax")
+
+
+@pytest.mark.parametrize(
+    ("text", "fact", "hint"),
+    [
+        ("[a]\n[b]\n[a]\n", "3:3: error: the table 'a' is declared twice", "put its keys below one of"),
+        ("[a]\nb.c = 1\n[a.b]\n", "3:5: error: the table 'a.b' is declared twice", "put its keys below one of"),
+        ("[a]\nx = 1\nx = 2\n", "3:6: error: 'x = 2' sets again what is set already", "keep one of the two"),
+        ("a = 1\n[a]\n", "2:3: error: '[a]' sets again what is set already", "keep one of the two"),
+        ("[a]\nx = 1\n[a.x]\n", "3:5: error: '[a.x]' sets again what is set already", "keep one of the two"),
+    ],
+)
+def test_what_is_there_twice_is_named(text: str, fact: str, hint: str) -> None:
+    failure = parse_config(text)
+    assert isinstance(failure, Failure)
+    assert failure.line() == f"deploy.toml:{fact}" and failure.hint.startswith(hint)
 
 
 def test_messages_use_the_given_path() -> None:
