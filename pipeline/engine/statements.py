@@ -55,7 +55,9 @@ def _run(workspace: Workspace, action: Action, statement: Statement) -> Steps[Ex
     if tool is None:
         message = f"the tool {action.argv[0]!r} is not installed"
         return Executed(failure=ActionFailure(action.name, FailureKind.TOOL_MISSING, message, action.argv))
-    argv = (tool.path, *(workspace.placed(word) for word in action.argv[1:]))
+    # A command of which nothing is known stands as ninja has it: what looks like a symbol in it is none.
+    is_ninjas = not statement.evidence and statement.command.startswith(action.argv[-1])
+    argv = (tool.path, *(action.argv[1:] if is_ninjas else map(workspace.placed, action.argv[1:])))
     env = {**workspace.steps.run_env, **{name: workspace.placed(value) for name, value in action.env}}
     if statement.traced:
         place = Path(workspace.resolve(action.depfile))

@@ -1022,3 +1022,11 @@ def test_programs_that_an_option_lets_a_compiler_find_first(tree: Callable[..., 
         one.ninja("-t", "clean")
         one.ninja()
         assert one.read("util.o") == ours
+
+
+def test_what_looks_like_a_symbol_in_a_command_is_none(tree: Callable[..., Tree]) -> None:
+    one = tree(text_in="at {root}\n")
+    words = "rule fill\n  command = sed 's,{root},there,' $in > $out; echo '{root}' >> $out\n"
+    one.manifest(more=f"{words}build text.out: fill ../text.in\ndefault text.out\n")
+    one.build()
+    assert one.read("text.out") == b"at there\n{root}\n"
