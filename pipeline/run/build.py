@@ -373,7 +373,7 @@ class Build:
             self.engine.workspace.remove_leftovers()
         except StoreError as error:
             raise OSError(0, error.failure.message, error.failure.where) from None
-        remove_products(self.project.root, self.toolchain.actions, stage)
+        remove_products(self.project.root, self.engine.graph.order, stage)
 
     def forget(self, *parts: str, toolchain: Toolchain | None = None) -> None:
         """Make these parts anew when they are asked for: what they were made of has changed. `toolchain`: the one that

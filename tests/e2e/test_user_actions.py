@@ -381,3 +381,7 @@ def test_what_uses_the_program_without_naming_it_runs_after_the_link(project: Fa
     packed.unlink()
     assert counts(project)[-1] == "link"
     assert packed.read_bytes() == elf.read_bytes()
+    project.out("doit", "clean", "compile")
+    assert packed.exists()
+    project.out("doit", "clean", "link")
+    assert not packed.exists(), "it belongs to the stage in which it runs"
