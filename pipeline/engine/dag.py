@@ -105,12 +105,12 @@ def _needs(actions: Sequence[Action], producer: Mapping[str, int], files: Callab
     for index in compiles:
         read = {producer[path] for path in reads[index] or ()} & users
         # What was included once is no order where that one is declared to need this one by now.
-        if kept := [need for need in read if not (needs[need] and _comes_after(need, index, needs))]:
+        if kept := [need for need in read if not (needs[need] and comes_after(need, index, needs))]:
             needs[index] = sorted({*needs[index], *kept})
     for index, action in enumerate(actions):
         if action.count_as != "compiled":
             for need in sorted({producer[path] for path in found_by(action) or ()}.difference(needs[index])):
-                if not _comes_after(need, index, needs):
+                if not comes_after(need, index, needs):
                     needs[index] = sorted((*needs[index], need))
     _add_guessed(actions, needs, {index for index in compiles if reads[index] is None}, real)
     return needs
@@ -163,7 +163,7 @@ def _all_before(last: int, needs: Sequence[Sequence[int]]) -> set[int]:
     return seen
 
 
-def _comes_after(later: int, first: int, needs: Sequence[Sequence[int]]) -> bool:
+def comes_after(later: int, first: int, needs: Sequence[Sequence[int]]) -> bool:
     """Does `later` wait for `first`, directly or not, or is it the same?"""
     return later == first or (bool(needs[later]) and first in _all_before(later, needs))
 

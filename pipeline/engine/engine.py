@@ -19,6 +19,7 @@ from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActi
 from pipeline.model import Action, Reason, Stage, State, Verdict
 
 if TYPE_CHECKING:
+    from pipeline.engine.dag import Dag
     from pipeline.engine.look import Look
 
 __all__ = ["STATE_KIND", "STATE_NAME", "ActionFailure", "Engine", "Record", "RunResult", "ScanResult"]
@@ -41,10 +42,15 @@ class Engine:
     ) -> None:
         """As `Workspace`. Raises ConfigError when the actions do not form a DAG."""
         self.workspace = Workspace(directories, steps, host, saved, skipped)
-        self.graph, self.table = self.workspace.graph, self.workspace.table
+        self.table = self.workspace.table
         self.records, self.skipped = self.workspace.records, skipped
         self._asked: set[Stage] = set()
         """Stages about which it is known here what must be done."""
+
+    @property
+    def graph(self) -> Dag:
+        """What is known of the order by now."""
+        return self.workspace.graph
 
     @cached_property
     def _look(self) -> Look:
@@ -129,7 +135,8 @@ class Engine:
         """Bring every action of `stage` up to date: see `scheduler.run_stage`. On any way out, what was finished is
         remembered.
 
-        What changed while an action used it is looked at again before this ends, once.
+        What changed while an action used it is looked at again before this ends, once; so is what an action was found
+        to read without waiting for it.
 
         Stage compile may have been left to an engine of a few actions. What was saved while that one worked is declared
         now and was never built: that comes first, and counts here."""
@@ -147,7 +154,7 @@ class Engine:
             with self.workspace.store.in_use():
                 for one in stages:
                     done = run_stage(self.workspace, self._look, one, progress, performed, meanwhile)
-                    if done.ok and done.changed_meanwhile:
+                    if done.ok and (self.workspace.learn_order(done.executed) or done.changed_meanwhile):
                         # A person who saves is done by now; one who goes on saving has the next run.
                         self._look.reset()
                         done = done.repeated(run_stage(self.workspace, self._look, one, progress, performed))

@@ -385,3 +385,23 @@ def test_what_uses_the_program_without_naming_it_runs_after_the_link(project: Fa
     assert packed.exists()
     project.out("doit", "clean", "link")
     assert not packed.exists(), "it belongs to the stage in which it runs"
+
+
+def test_who_comes_to_read_the_program_does_so_after_its_link(project: FastPathProject) -> None:
+    """A list of what is packed names it from now on, and a source is saved as well: one run packs the new program."""
+    copies, catenates = 'exec cp "$(dirname "$0")/template.elf" "$out"', 'cat "$(dirname "$0")/template.elf" src/*/*.c'
+    project.zig.write_text(project.zig.read_text().replace(copies, f'{catenates} > "$out"; exit'))
+    (project.root / "tools/pack.sh").write_text(
+        'cp "$(cat names/packed.lst)" build/packed; echo "build/packed: $(cat names/packed.lst)" > build/packed.d\n'
+    )
+    listed = project.root / "names/packed.lst"
+    listed.write_text("names/one.txt")
+    add(project, COPIES_UNDECLARED.replace("outputs", 'inputs = ["names/packed.lst"]\noutputs', 1))
+    project.settle()
+    listed.write_text("build/local-fast/app.elf")
+    source = sorted((project.root / "src").rglob("*.c"))[0]
+    source.write_text("int newest;\n")
+    assert counts(project) == ["fingerprint", "compile", "link"]
+    packed = (project.root / "build/packed").read_bytes()
+    assert b"newest" in packed and packed == (project.root / "build/local-fast/app.elf").read_bytes()
+    assert counts(project) == []

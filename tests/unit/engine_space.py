@@ -169,6 +169,7 @@ class EngineSpace:
         self.identity = "fake 1"
         self.builtins: Mapping[str, Builtin] = {"strip@1": strip}
         self.env: tuple[tuple[str, str], ...] = ()
+        self.jobs = 2
         self.change: Callable[[Action], Action] = lambda action: action
         root.mkdir(parents=True, exist_ok=True)
 
@@ -239,7 +240,7 @@ class EngineSpace:
         return Engine(
             Directories(self.root, self.root / ".deploy", self.cache),
             BuildSteps(self.actions() if actions is None else actions, tools, self.builtins, {}),
-            Host(self.tools, SystemClock(), 2),
+            Host(self.tools, SystemClock(), self.jobs),
             skipped=skipped,
         )
 

@@ -222,6 +222,25 @@ def test_headers_that_are_made_from_objects_make_no_cycle_by_guesses(space: Engi
     assert_right(space)
 
 
+@pytest.mark.parametrize("reader", ["action", "compile"])
+def test_what_newly_reads_a_product_is_made_again_behind_it(space: EngineSpace, reader: str) -> None:
+    """By the very run in which it comes to read it: it was begun before its maker, which makes another one then."""
+    space.jobs = 1
+    space.write("gen/seed", "int generated;\n")
+    space.write("gen/outer", "int outer;\n")
+    space.write("src/a.c", "int a;\n")
+    declare(space, generator("build/last/last.h", "gen/outer"), generator("build/gen/g.h"))
+    assert space.build().ok and space.build().nothing
+    path = "gen/outer" if reader == "action" else "src/a.c"
+    for number in range(2):
+        space.write("gen/seed", f"int generated{number};\n")
+        space.write(
+            path, f'#include "../build/gen/g.h"\nint again{number};\n' if number else '#include "../build/gen/g.h"\n'
+        )
+        assert space.build().ok
+        assert_right(space)
+
+
 def test_actions_that_read_each_other_are_not_ordered(space: EngineSpace) -> None:
     """What was read last time may be no order: one reads what the other makes by its depfile, which now declares the
     first one's output. What is declared counts."""
