@@ -23,7 +23,6 @@ from pipeline.engine.decision import (
     Cause,
     Fate,
     decide,
-    explained,
     key_of,
     look_up,
 )
@@ -144,10 +143,6 @@ class ActionRunner:
             # One of few bytes says its words anew each time, and from here on it is asked a dozen times.
             action = Action._make(action)
         return self._guarded(action, lambda: self._settle(action, lambda refused: self._decide(action, cause, refused)))
-
-    def explained(self, action: Action, cause: Cause) -> Cause:
-        """Why it must run, for a report."""
-        return explained(action, self._observer, cause)
 
     def is_waited_for_alone(self, action: Action) -> bool:
         """Does `perform` stop for nothing but a compile's own command, so that one thread can have many under way? All

@@ -154,7 +154,7 @@ class Engine:
             with self.workspace.store.in_use():
                 for one in stages:
                     done = run_stage(self.workspace, self._look, one, progress, performed, meanwhile)
-                    if done.ok and (self.workspace.learn_order(done.executed) or done.changed_meanwhile):
+                    if done.ok and (self.workspace.learn_order() or done.changed_meanwhile):
                         # A person who saves is done by now; one who goes on saving has the next run.
                         self._look.reset()
                         done = done.repeated(run_stage(self.workspace, self._look, one, progress, performed))

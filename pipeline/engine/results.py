@@ -113,12 +113,11 @@ class SharedCounts(NamedTuple):
 
 class RunResult(NamedTuple):
     """`counts` has compiled, linked, built (executed, by `Action.count_as`), restored, up_to_date, failed and not_run;
-    they add up to the stage's actions, and those that ran twice. `reasons`: why those that were not up to date were
-    not. `executed`: their names if they ran. `warnings`: (action, stderr) of successful actions, executed or restored.
-    `notes`: results that were not recorded or not stored, and why."""
+    they add up to the stage's actions, and those that ran twice. `executed`: their names if they ran. `warnings`:
+    (action, stderr) of successful actions, executed or restored. `notes`: results that were not recorded or not stored,
+    and why."""
 
     counts: Mapping[str, int]
-    reasons: Sequence[Reason]
     executed: tuple[str, ...]
     failures: tuple[ActionFailure, ...]
     warnings: tuple[tuple[str, str], ...]
@@ -159,7 +158,6 @@ class RunResult(NamedTuple):
         """Both, as one run."""
         return RunResult(
             {name: count + other.counts[name] for name, count in self.counts.items()},
-            (*self.reasons, *other.reasons),
             self.executed + other.executed,
             self.failures + other.failures,
             self.warnings + other.warnings,

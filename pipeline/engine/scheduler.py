@@ -223,7 +223,6 @@ class _StageLoop:
         if not isinstance(found, Keyed):
             self._finish(index, *found)
             return
-        run.causes[index] = self.runner.explained(found.action, run.causes[index])
         run.set(index, ActionState.QUEUED)
         if self._elsewhere.may_have(found):
             self._elsewhere.miss(index, found)

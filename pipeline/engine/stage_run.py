@@ -6,9 +6,6 @@ ready only after those that make its inputs ended well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import overload
-
 from pipeline.engine.action_runner import Performed
 from pipeline.engine.decision import Cause
 from pipeline.engine.look import Look
@@ -104,36 +101,8 @@ class StageRun:
         self.counts["up_to_date"] += self.skipped
         return RunResult(
             dict(self.counts),
-            _Reasons(self._order, self.causes),
             tuple(self.executed),
             tuple(self.failures),
             tuple(self.warnings),
             tuple(self.notes),
         )
-
-
-class _Reasons(Sequence[Reason]):
-    """Why those were not up to date that had to run, each made when it is asked for: a cold run of fifty thousand needs
-    room for what it remembers of them."""
-
-    def __init__(self, order: Sequence[Action], causes: Mapping[int, Cause]) -> None:
-        self._order, self._causes = order, causes
-
-    def __len__(self) -> int:
-        return len(self._causes)
-
-    @overload
-    def __getitem__(self, place: int) -> Reason: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Reason]: ...
-
-    def __getitem__(self, place: int | slice) -> Reason | Sequence[Reason]:
-        numbers = sorted(self._causes)[place]
-        return self._reason(numbers) if isinstance(numbers, int) else [self._reason(number) for number in numbers]
-
-    def __iter__(self) -> Iterator[Reason]:
-        return map(self._reason, sorted(self._causes))
-
-    def _reason(self, number: int) -> Reason:
-        return self._causes[number].reason(self._order[number])

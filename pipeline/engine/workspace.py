@@ -171,21 +171,19 @@ class Workspace:
         """Lines for the user about what is remembered."""
         return self._state.notes
 
-    def learn_order(self, executed: Collection[str]) -> bool:
-        """Was one of these actions found to read what it did not wait for, and may have read before it was made? Then
-        the graph is another one from here on."""
+    def learn_order(self) -> bool:
+        """Was an action found by now, by its run or by a result of the cache, to read what it did not wait for, and may
+        have read before it was made? Then the graph is another one from here on."""
         order, producer, needs = self.graph
-        names = frozenset(executed)
-        if not names or not any(action.is_users for action in order):
+        if not any(action.is_users for action in order):
             return False
         self.forget_links()  # what ran may have made others
         found_by = self.links.findings(self.records)
         for number, action in enumerate(order):
-            if action.name in names:
-                read = {producer[path] for path in found_by(action) or () if path in producer}.difference(needs[number])
-                if any(need != number and not dag.comes_after(number, need, needs) for need in read):
-                    before, self.graph = self.graph, self._build_graph()
-                    return self.graph != before
+            read = {producer[path] for path in found_by(action) or ()}.difference(needs[number])
+            if any(not dag.comes_after(number, need, needs) for need in read):
+                before, self.graph = self.graph, self._build_graph()
+                return self.graph != before
         return False
 
     @cached_property

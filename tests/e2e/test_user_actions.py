@@ -352,11 +352,16 @@ depfile = "build/packed.d"
 """
 
 
+def link_what_sources_say(project: FastPathProject) -> None:
+    """Let the fake linker put the sources behind its template, so that an edit makes another program."""
+    copies, catenates = 'exec cp "$(dirname "$0")/template.elf" "$out"', 'cat "$(dirname "$0")/template.elf" src/*/*.c'
+    project.zig.write_text(project.zig.read_text().replace(copies, f'{catenates} > "$out"; exit'))
+
+
 @pytest.mark.parametrize("way", ["link", "depfile"])
 def test_what_uses_the_program_without_naming_it_runs_after_the_link(project: FastPathProject, way: str) -> None:
     """By a symbolic link, or as its depfile told: it is in the stage of the link, and never one run late."""
-    copies, catenates = 'exec cp "$(dirname "$0")/template.elf" "$out"', 'cat "$(dirname "$0")/template.elf" src/*/*.c'
-    project.zig.write_text(project.zig.read_text().replace(copies, f'{catenates} > "$out"; exit'))
+    link_what_sources_say(project)
     (project.root / "assets").mkdir()
     elf, packed = project.root / "build/local-fast/app.elf", project.root / "build/packed"
     project.out("doit", "compile", "link")
@@ -389,8 +394,7 @@ def test_what_uses_the_program_without_naming_it_runs_after_the_link(project: Fa
 
 def test_who_comes_to_read_the_program_does_so_after_its_link(project: FastPathProject) -> None:
     """A list of what is packed names it from now on, and a source is saved as well: one run packs the new program."""
-    copies, catenates = 'exec cp "$(dirname "$0")/template.elf" "$out"', 'cat "$(dirname "$0")/template.elf" src/*/*.c'
-    project.zig.write_text(project.zig.read_text().replace(copies, f'{catenates} > "$out"; exit'))
+    link_what_sources_say(project)
     (project.root / "tools/pack.sh").write_text(
         'cp "$(cat names/packed.lst)" build/packed; echo "build/packed: $(cat names/packed.lst)" > build/packed.d\n'
     )
@@ -404,4 +408,13 @@ def test_who_comes_to_read_the_program_does_so_after_its_link(project: FastPathP
     assert counts(project) == ["fingerprint", "compile", "link"]
     packed = (project.root / "build/packed").read_bytes()
     assert b"newest" in packed and packed == (project.root / "build/local-fast/app.elf").read_bytes()
+    assert counts(project) == []
+    # So does one whose result for the former program comes from the cache.
+    listed.write_text("names/one.txt")
+    project.settle()
+    listed.write_text("build/local-fast/app.elf")
+    source.write_text("int third;\n")
+    assert counts(project) == ["fingerprint", "compile", "link"]
+    packed = (project.root / "build/packed").read_bytes()
+    assert b"third" in packed and packed == (project.root / "build/local-fast/app.elf").read_bytes()
     assert counts(project) == []

@@ -20,7 +20,7 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.facts import each_used_file
 from pipeline.engine.results import Builtin, BuiltinCall, RunResult
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions, Workspace
-from pipeline.model import Action, Stage, Tool
+from pipeline.model import Action, Reason, Stage, Tool
 
 INCLUDE = re.compile(r'#include "([^"]+)"')
 HAS_INCLUDE = re.compile(r'__has_include\("([^"]+)"\)')
@@ -252,16 +252,18 @@ class EngineSpace:
         scanned = not engine.peek().up_to_date
         if scanned:
             engine.scan()
-        results = []
+        results, reasons = [], list[Reason]()
         for stage in (Stage.COMPILE, Stage.LINK):
-            if engine.verdict(stage).up_to_date:
+            verdict = engine.verdict(stage)
+            if verdict.up_to_date:
                 continue
+            reasons += verdict.reasons
             result = engine.run(stage, lambda label, done, total: None)
             results.append(result)
             if not result.ok:
                 break
         engine.save()
-        return Built(scanned, tuple(results), self)
+        return Built(scanned, tuple(results), reasons, self)
 
     def outputs(self) -> dict[str, bytes]:
         """Every file under build/, by path."""
@@ -275,9 +277,13 @@ class EngineSpace:
 class Built:
     """What a `build` did."""
 
-    def __init__(self, scanned: bool, results: tuple[RunResult, ...], space: EngineSpace) -> None:
+    def __init__(
+        self, scanned: bool, results: tuple[RunResult, ...], reasons: Sequence[Reason], space: EngineSpace
+    ) -> None:
         self.scanned = scanned
         self.results = results
+        self.reasons = reasons
+        """Why stages were not up to date, one after the other."""
         self.ran = space.ran
         self.ok = all(result.ok for result in results)
 
