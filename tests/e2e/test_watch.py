@@ -28,6 +28,8 @@ from tests.e2e.test_fastpath import ZIG, FastPathProject
 from tests.e2e.watching import DEADLINE_S, FINISHED, Watching, watching
 from tests.unit.test_diagnostics import GCC
 
+STANDBY = "pipeline.editor.standby"
+
 COMPILE = """if grep -q SLOW "$source"; then
     echo "$source" > "$(dirname "$0")/waiting"
     while [ ! -e "$(dirname "$0")/go" ]; do sleep 0.01; done
@@ -246,16 +248,23 @@ def test_each_way_to_end_it(number: signal.Signals) -> None:
 
 def test_processes_that_are_killed(project: FastPathProject) -> None:
     """A spare run while it waits: one failed build, and not the end of the watch. The watch itself: nothing is left."""
+    waiting = project.zig.parent / "waiting"
+    unit(project, 0).write_text("SLOW first\n")
     watch = Watching(project.root, project.env)
-    watch.first()
+    wait_for(waiting)
+    # It is still there for a moment after its end is told, and is not the spare one.
+    first_run = watch.until_child(STANDBY)
+    watch.after((project.zig.parent / "go").touch)
+    (project.zig.parent / "go").unlink()
+    waiting.unlink()
     before = len(watch.lines)
-    os.kill(watch.until_left("pipeline.editor.standby"), signal.SIGKILL)
+    os.kill(watch.until_child(STANDBY, but=first_run), signal.SIGKILL)
     saved(unit(project, 0), "int zero;\n")()
     watch.until(lambda lines: lines[before:].count(FINISHED) == 1, "the failed build")
     assert "failed with exit code -9" in watch.lines[-2]
     assert "compiled=1" in watch.after(saved(unit(project, 0), "int one;\n"))
     saved(unit(project, 0), "SLOW\n")()
-    wait_for(project.zig.parent / "waiting")
+    wait_for(waiting)
     assert any("sleep" in command or "zig" in command for command in watch.left().values())
     watch.child.kill()
     watch.child.wait()

@@ -102,14 +102,15 @@ class Watching:
                 continue
         return found
 
-    def until_left(self, word: str) -> int:
-        """A process of it with this word in its command line."""
+    def until_child(self, word: str, *, but: int = 0) -> int:
+        """A child of the watch with this word in its command line, another one than `but`. A child's child bears its
+        parent's command line too, from its fork to its exec."""
         until_s = time.monotonic() + DEADLINE_S
         while time.monotonic() < until_s:
             for number, command in self.left().items():
-                if word in command:
+                if word in command and number != but and _parent(number) == self.child.pid:
                     return number
-        raise AssertionError(f"no process with {word}: {self.left()}")
+        raise AssertionError(f"no child with {word}: {self.left()}")
 
     def check_nothing_left(self) -> None:
         """What was killed with its parent may still be dying."""
@@ -117,6 +118,14 @@ class Watching:
         while (left := self.left()) and time.monotonic() < until_s:
             time.sleep(0.005)
         assert left == {}
+
+
+def _parent(number: int) -> int:
+    """The parent of a process, 0 where it is gone (proc(5), `stat`: the second field after the name in brackets)."""
+    try:
+        return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 @contextmanager
