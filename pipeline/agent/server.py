@@ -20,6 +20,7 @@ from cache.durable import read_text
 from pipeline import __version__
 from pipeline.agent import results
 from pipeline.agent.child_runs import Tell
+from pipeline.agent.strict_server import StrictServer
 from pipeline.agent.tools import ProjectTools, ToolRefused
 from pipeline.events import is_tx
 
@@ -40,7 +41,7 @@ TALKS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent
 
 def make_server(root: Path, tools: ProjectTools) -> MCPServer:
     """The server for the project in `root`."""
-    server = MCPServer("hotplate", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
+    server = StrictServer("hotplate", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
     _looking(server, tools)
     _building(server, tools)
     _talking(server, tools)

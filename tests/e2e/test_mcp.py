@@ -121,14 +121,24 @@ def test_arguments_cannot_become_options(host_space: Space) -> None:
             ("flash", {"region": "a=b"}, "leave out options"),
             ("monitor_read", {"seconds": 1e9}, "from 0.1 to 600"),
             ("baseline", {"kind": "hot"}, "choose cold, warm or full"),
+            ("deploy", {"devise": "bench"}, "error: there is no argument 'devise'; did you mean 'device'?\nhint: use "),
+            ("read_report", {"tx": "tx-20260101-000000-000000"}, "there is no argument 'tx'\nhint: use transaction"),
+            ("list_devices", {"all": True}, "list_devices: error: there is no argument 'all'\nhint: call it without"),
+            ("release_device", {}, "release_device: error: argument 'device' is missing\nhint: give it"),
+            ("deploy", {"device": 3}, "deploy: error: argument 'device' is 3: input should be a valid string\nhint: "),
+            ("rpc_call", {"method": "ping", "params": "x" * 100}, f"is '{'x' * 59}...: input should be a valid "),
         ):
             done = await client.call_tool(tool, arguments)
             assert done.is_error, tool
-            assert fact in done.content[0].text
+            assert fact in done.content[0].text, done.content[0].text
+            assert "pydantic" not in done.content[0].text
+        assert not (host_space.path / "reports").exists(), "nothing ran"
         for uri in ("hotplate://report/..%2F..%2Fdeploy", "hotplate://console/..%2Fx", "hotplate://device/none"):
             with pytest.raises(Exception, match=r"."):
                 await client.read_resource(uri)
-        names = {tool.name: tool.annotations for tool in (await client.list_tools()).tools}
+        tools = (await client.list_tools()).tools
+        assert [tool.name for tool in tools if tool.input_schema["additionalProperties"] is not False] == []
+        names = {tool.name: tool.annotations for tool in tools}
         assert names["plan"].read_only_hint and not names["plan"].destructive_hint
         assert names["deploy"].destructive_hint and not names["deploy"].read_only_hint
         older = {"run_all_pc", "run_all_devices", "run_build", "run_flash", "run_livetest", "run_summarise"}

@@ -117,7 +117,7 @@ SERIAL_SIDE = (
 HEAVY = {"networkx", "esptool", "esp_pylib", "rich", "unicorn", "serial", "ziglang", "tabulate"}
 HEAVY |= {"starlette", "uvicorn", "mcp", "grpc", "google"}
 LAZY_FILES = (
-    *("pipeline/agent/server.py", "pipeline/service/http.py"),
+    *("pipeline/agent/server.py", "pipeline/agent/strict_server.py", "pipeline/service/http.py"),
     *("virtualboard/rv32.py", "virtualboard/rv32_program.py", "virtualboard/rv32_cpu.py"),
 )
 LAZY = {path: path.removesuffix(".py").replace("/", ".") for path in LAZY_FILES}
