@@ -68,7 +68,7 @@ class ServiceProcess:
         return out
 
     def status(self) -> dict[str, Any]:
-        connection = Connection.open()
+        connection = Connection.open(timeout_s=TIMEOUT_S)
         try:
             return dict(connection.request(Message.STATUS, timeout_s=TIMEOUT_S).header)
         finally:

@@ -30,6 +30,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReapiServer]:
         yield address
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may need seconds for what is answered at once on another."""
+    for name in ("HELLO_S", "FIND_S"):
+        monkeypatch.setattr(f"pipeline.remote.reapi.{name}", PATIENCE_S)
+
+
 def ours(store: BlobStore) -> ActionResult:
     """Outputs below and above what travels in a batch, and empty ones."""
     datas = [b"", b"x", os.urandom(100_000), os.urandom(3 << 20), os.urandom(5 << 20)]

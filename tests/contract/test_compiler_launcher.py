@@ -378,7 +378,7 @@ def test_many_at_once(desk: Desk) -> None:
         )
         for n in range(8)
     ]
-    assert [child.wait(60) for child in children] == [0] * 8
+    assert [child.wait(300) for child in children] == [0] * 8
     assert [(desk.root / f"{n}.o").read_bytes() for n in range(3)] == [wanted[1]] * 3
 
 

@@ -279,6 +279,13 @@ def test_flags_that_name_files_of_this_machine_stay_here(tmp_path: Path, runner:
 # --- casd -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may need seconds for what is answered at once on another."""
+    for name in ("reapi.HELLO_S", "reapi.FIND_S", "reapi_executor.HELLO_S"):
+        monkeypatch.setattr(f"pipeline.remote.{name}", 60.0)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReapiServer]:
     with casd.running(tmp_path_factory.mktemp("casd")) as address:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,7 +54,18 @@ class ServedBoard:
         self.start()
 
     def start(self) -> None:
-        """Start it, the second time on the same port."""
+        """Start it, the second time on the same port, once whoever was given that meanwhile has left it."""
+        until_s = time.monotonic() + READY_TIMEOUT_S
+        ready = self._begun()
+        while "Address already in use" in ready and self.port != "0" and time.monotonic() < until_s:
+            self.child.communicate(timeout=READY_TIMEOUT_S)
+            ready = self._begun()
+        assert "rfc2217://" in ready, ready
+        self.url = next(word for word in ready.split() if word.startswith("rfc2217://")).rstrip(",")
+        self.port = self.url.partition("?")[0].rpartition(":")[2]
+
+    def _begun(self) -> str:
+        """Its first line."""
         options = ["--chip", "esp32c3", "--rfc2217", self.port, "--flash", str(self.flash), *self.options]
         self.child = Python(
             ["-m", "virtualboard", *options],
@@ -63,10 +75,7 @@ class ServedBoard:
             text=True,
         )
         assert self.child.stdout is not None
-        ready = self.child.stdout.readline()
-        assert "rfc2217://" in ready, ready
-        self.url = next(word for word in ready.split() if word.startswith("rfc2217://")).rstrip(",")
-        self.port = self.url.partition("?")[0].rpartition(":")[2]
+        return str(self.child.stdout.readline())
 
     def stop(self) -> None:
         self.child.terminate()

@@ -236,6 +236,7 @@ class Tap:
             os.killpg(self.victim, signal.SIGKILL)
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends an `accept` under way
         self._listener.close()
 
 

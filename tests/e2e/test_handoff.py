@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,16 @@ from tests.serving import ServiceProcess, eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the runner needs /proc")
 
+TRIES = 5
+"""On a busy machine the service may answer too late, and a run takes place where it was asked for."""
+
 DODO = """from pipeline.tasks import *
 
 import locale, os, resource, signal, sys
 
 umask = os.umask(0o22)
 os.umask(umask)
-print("facts", os.getppid(), flush=True)
+print("facts", os.getppid(), os.getpid(), flush=True)
 print(sys.argv[1:], os.getcwd(), oct(umask), os.environ.get("MARK"), os.environ["PATH"][:20], os.nice(0))
 print([(s.encoding, s.errors, s.line_buffering, s.write_through, s.isatty(), s.name, s.mode) for s in
        (sys.stdin, sys.stdout, sys.stderr)], locale.getlocale(), sys.flags)
@@ -51,7 +55,7 @@ print(sys.stdin.read() if "READ" in os.environ else "", sys.path[0] == os.getcwd
 
 
 class HandedProject:
-    """A project whose dodo.py says by whom it was loaded, with a service beside it."""
+    """A project whose dodo.py says by whom and in which process it was loaded, with a service beside it."""
 
     def __init__(self, space: Space, service: ServiceProcess) -> None:
         self.space = space
@@ -142,7 +146,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def plain(text: str) -> str:
     """Without what no two runs have in common."""
-    text = re.sub(r"tx-\d{8}-\d{6}-[0-9a-f]+", "TX", re.sub(r"^facts \d+", "facts", text, flags=re.M))
+    text = re.sub(r"tx-\d{8}-\d{6}-[0-9a-f]+", "TX", re.sub(r"^facts \d+ \d+", "facts", text, flags=re.M))
     text = re.sub(r"pid \d+", "pid N", text)
     text = re.sub(r"^(\w[\w-]* +(?:ran|up-to-date|failed)?) .*$", r"\1", text, flags=re.M)
     text = re.sub(r"^(startup|dispatch|remainder|total +\w+|bottleneck:).*$", r"\1", text, flags=re.M)
@@ -177,22 +181,27 @@ def test_a_run_there_is_the_run_here(handed: HandedProject, program: str, case: 
     handed.settle()
     source, config = handed.space.file("firmware/core/main.c"), handed.space.file("deploy.toml")
     before = source.read_bytes(), config.read_bytes()
-    done = []
     try:
         if case == "broken code":
             source.write_bytes(before[0] + b"int x = ;\n")
             handed.run(*argv, alone=True)  # a second one has no fingerprints to take
         if case == "broken config":
             config.write_bytes(before[1] + b"[prject]\n")
-        for alone in (True, False):
+
+        def run(number: int, *, alone: bool) -> tuple[int, str, str]:
             if case == "edited":
-                source.write_bytes(before[0] + f"\n// {program} {alone:d}\n".encode())
+                source.write_bytes(before[0] + f"\n// {program} {number}\n".encode())
             extra = {"READ": "1"} if case == "input" else {}
-            done.append(handed.run(*argv, alone=alone, program=program, stdin="some input", **extra))
+            return handed.run(*argv, alone=alone, program=program, stdin="some input", **extra)
+
+        code, out, err = run(0, alone=True)
+        for number in range(TRIES):
+            code_there, out_there, err_there = run(number + 1, alone=False)
+            if case == "json" or handed.was_handed(out_there):
+                break
     finally:
         source.write_bytes(before[0])
         config.write_bytes(before[1])
-    (code, out, err), (code_there, out_there, err_there) = done
     if case != "json":
         assert not handed.was_handed(out) and handed.was_handed(out_there)
     assert code == code_there and (code == 0) == (not case.startswith(("broken", "unknown")))
@@ -202,10 +211,6 @@ def test_a_run_there_is_the_run_here(handed: HandedProject, program: str, case: 
     else:
         kinds = [re.findall(r'"(?:kind|event)": *"(\w+)"', text) for text in (out, out_there)]
         assert kinds[0] == kinds[1] != []
-
-
-TRIES = 5
-"""On a busy machine the service may answer too late, and a run takes place where it was asked for."""
 
 
 class Edited:
@@ -285,7 +290,11 @@ def in_terminal(handed: HandedProject, *argv: str, alone: bool) -> tuple[int, st
 
 def test_a_terminal_is_a_terminal_there_too(handed: HandedProject) -> None:
     handed.warm()
-    (code, here), (code_there, there) = (in_terminal(handed, "deploy", alone=alone) for alone in (True, False))
+    code, here = in_terminal(handed, "deploy", alone=True)
+    for _ in range(TRIES):
+        code_there, there = in_terminal(handed, "deploy", alone=False)
+        if handed.was_handed(there.replace("\r", "")):
+            break
     assert handed.was_handed(there.replace("\r", "")) and not handed.was_handed(here.replace("\r", ""))
     assert code == code_there == 0
 
@@ -353,16 +362,8 @@ class Waiting:
             raise AssertionError(f"not handed over: {self.out}")
         note = self.client.stderr.readline()
         assert "waiting for another run" in note
-        self.child = self._child()
-
-    def _child(self) -> int:
-        parent = self.handed.runner
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                fields = path.read_text().rpartition(")")[2].split()
-                if int(fields[1]) == parent and fields[0] != "Z":
-                    return int(path.parent.name)
-        raise AssertionError("no child")
+        # The runner may have other children: one that waits for the next run, and one that was too late for this one.
+        self.child = pid_of(self.out)
 
     def reports(self) -> set[str]:
         return {path.name for path in (self.handed.space.path / "reports").glob("tx-*.json")}
@@ -477,7 +478,7 @@ def test_a_killed_runner_takes_its_run_with_it_and_the_next_works(waiting: Waiti
     code, out, _ = waiting.handed.run("deploy")
     assert code == 0 and not waiting.handed.was_handed(out), "the first one starts another runner"
     waiting.handed.warm()
-    assert waiting.handed.was_handed(waiting.handed.run("deploy")[1])
+    assert any(waiting.handed.was_handed(waiting.handed.run("deploy")[1]) for _ in range(TRIES))
 
 
 def test_a_stopped_client_stops_its_run(waiting: Waiting) -> None:
@@ -552,36 +553,54 @@ def test_closed_streams(handed: HandedProject, shell: str) -> None:
 
 
 def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """None of a process that is gone."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def spare_of(handed: HandedProject) -> int:
     """The child of the runner that waits for the next run of this project, once it is ready: it sleeps."""
+    ready: list[int] = []
 
     def sleeps(pid: int) -> bool:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
 
-    def ready() -> bool:
+    def is_ready() -> bool:
         found = children(handed.runner)
         if len(found) != 1 or not sleeps(found[0]):
             return False
         time.sleep(0.1)
-        return sleeps(found[0])
+        ready[:] = found
+        return children(handed.runner) == found and sleeps(found[0])
 
     handed.warm()
     if not children(handed.runner):
         handed.run("deploy")
-    eventually(ready)
-    return children(handed.runner)[0]
+    eventually(is_ready)
+    return ready[0]
+
+
+def run_by_the_spare(handed: HandedProject, change: Callable[[int], object], *argv: str, **extra: str) -> str:
+    """What a run says that got the child which waits for it; `change` comes before, with the number of the try."""
+    for number in range(TRIES):
+        spare = spare_of(handed)
+        change(number)
+        code, out, err = handed.run(*(argv or ("compile", "link")), **extra)
+        assert code == 0, out + err
+        if pid_of(out) == spare:
+            return out
+    raise AssertionError(f"never by the spare: {out}")
 
 
 @pytest.fixture
-def spared(handed: HandedProject) -> Iterator[HandedProject]:
-    dodo = handed.space.file("dodo.py")
-    dodo.write_text(DODO.replace("os.getppid()", "os.getppid(), os.getpid()"))
+def spared(handed: HandedProject) -> HandedProject:
     handed.settle()
-    yield handed
-    dodo.write_text(DODO)
+    return handed
 
 
 def pid_of(out: str) -> int:
@@ -592,9 +611,7 @@ def pid_of(out: str) -> int:
 
 def test_a_run_gets_the_child_that_waits_for_it(spared: HandedProject) -> None:
     for _ in range(2):
-        spare = spare_of(spared)
-        code, out, err = spared.run("deploy")
-        assert (code, pid_of(out)) == (0, spare) and spared.was_handed(out), err
+        assert spared.was_handed(run_by_the_spare(spared, lambda number: None, "deploy"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -618,25 +635,19 @@ def test_what_changed_while_it_waited_is_seen(spared: HandedProject) -> None:
     source, config = space.file("firmware/core/main.c"), space.file("deploy.toml")
     before = source.read_text(), config.read_text()
 
-    def edit_alone() -> None:
-        source.write_text(f"{before[0]}// alone\n")
+    def edit_alone(number: int) -> None:
+        source.write_text(f"{before[0]}// alone {number}\n")
         assert ".  compile" in spared.run("compile", "link", alone=True)[1]
-        source.write_text(f"{before[0]}// after the other run\n")
+        source.write_text(f"{before[0]}// after the other run {number}\n")
 
-    def edit() -> None:
-        source.write_text(f"{before[0]}// with a spare\n")
+    def edit(number: int) -> None:
+        source.write_text(f"{before[0]}// with a spare {number}\n")
 
-    def configure() -> None:
-        config.write_text(re.sub(r"(?m)^cflags = \[", 'cflags = ["-DSPARE=1", ', before[1], count=1))
+    def configure(number: int) -> None:
+        config.write_text(re.sub(r"(?m)^cflags = \[", f'cflags = ["-DSPARE={number}", ', before[1], count=1))
         assert "SPARE" in config.read_text()
 
-    def done(change: Callable[[], None], *argv: str, **extra: str) -> str:
-        spare = spare_of(spared)
-        change()
-        code, out, err = spared.run(*(argv or ("compile", "link")), **extra)
-        assert pid_of(out) == spare and code == 0, out + err
-        return out
-
+    done = partial(run_by_the_spare, spared)
     try:
         assert ".  compile" in done(edit_alone), "an edit after a state that another run wrote meanwhile"
         assert ".  compile" in done(edit)
@@ -644,18 +655,22 @@ def test_what_changed_while_it_waited_is_seen(spared: HandedProject) -> None:
         assert (space.path / ".deploy/fastpath.v1/-.state").exists(), (
             "and is older than the run, though not than its child"
         )
-        assert "here and there" in done(lambda: None, "deploy", MARK="here and there")
+        assert "here and there" in done(lambda number: None, "deploy", MARK="here and there")
     finally:
         source.write_text(before[0])
         config.write_text(before[1])
 
 
 def test_two_clients_at_once_are_two_runs(spared: HandedProject) -> None:
-    spare = spare_of(spared)
-    clients = [spared.start("deploy") for _ in range(2)]
-    ends = [client.communicate(timeout=TIMEOUT_S) for client in clients]
-    pids = {pid_of(out) for out, _ in ends}
-    assert [client.returncode for client in clients] == [0, 0] and spare in pids and len(pids) == 2
+    for _ in range(TRIES):
+        spare = spare_of(spared)
+        clients = [spared.start("deploy") for _ in range(2)]
+        ends = [client.communicate(timeout=TIMEOUT_S) for client in clients]
+        pids = {pid_of(out) for out, _ in ends}
+        assert [client.returncode for client in clients] == [0, 0] and len(pids) == 2
+        if spare in pids:
+            break
+    assert spare in pids
 
 
 def test_who_leaves_before_the_word_to_begin_has_begun_nothing(handed: HandedProject) -> None:
@@ -678,7 +693,7 @@ def test_who_leaves_before_the_word_to_begin_has_begun_nothing(handed: HandedPro
     )
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
     runner = handed.runner
-    eventually(lambda: not Path(f"/proc/{runner}/task/{runner}/children").read_text().strip())
+    eventually(lambda: not children(runner))
 
 
 def test_the_runner_ends_with_its_service(handed: HandedProject) -> None:

@@ -108,9 +108,18 @@ class WatchedBoard:
 
     def check(self) -> None:
         """Everything, in order, once."""
-        eventually(lambda: self.record.read_bytes().endswith(self.viewer.data))
+        said = seen = b""
+
+        def all_came() -> bool:
+            """The board goes on speaking, so that both have to be of one moment."""
+            nonlocal said, seen
+            seen = bytes(self.viewer.data)
+            said = self.record.read_bytes()
+            return said.endswith(seen)
+
+        eventually(all_came)
         chunks = self.viewer.chunks
-        missed = self.record.read_bytes()[: -len(self.viewer.data)]
+        missed = said[: -len(seen)]
         assert missed.count(b"ESP-ROM:") <= 1, "what the board said before the service opened its port"
         place = 0
         for chunk in chunks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -232,7 +233,7 @@ class OtherService:
                 line, _ = self.listening.accept()
             except OSError:
                 return
-            with line:
+            with line, contextlib.suppress(ConnectionError):  # one that left
                 self._talk(line)
 
     def _talk(self, line: socket.socket) -> None:
@@ -252,6 +253,8 @@ class OtherService:
                         self.close()
 
     def close(self) -> None:
+        # An `accept` under way would go on, and after a signal at whatever has the number of this handle by then.
+        self.listening.shutdown(socket.SHUT_RDWR)
         self.listening.close()
         self.lock.release()
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from pipeline.effects.clock import SystemClock
 from pipeline.effects.process import SystemProcessRunner
 from pipeline.fastpath import identity, quick_build
 from tests.e2e.test_fastpath import NOTHING, FastPathProject
+from tests.serving import TIMEOUT_S
 from tests.verdict_service import VerdictThread
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
@@ -56,8 +58,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> quick_build.QuickPlaces:
 @pytest.fixture
 def runtime(project: FastPathProject) -> Iterator[Path]:
     """A short directory: the path of a socket may have 100 bytes."""
-    directory = Path(f"/tmp/hv-{os.getpid()}")
-    directory.mkdir(mode=0o700)
+    directory = Path(tempfile.mkdtemp(prefix="hv-", dir="/tmp"))
     project.env["XDG_RUNTIME_DIR"] = str(directory)
     yield directory
     del project.env["XDG_RUNTIME_DIR"]
@@ -171,10 +172,12 @@ class Liar:
                 return
             reader, data = FrameReader(), b""
             frames: list[ServiceFrame] = []
-            while not frames:
-                data += (more := connection.recv(1 << 16))
+            # One that gets no CPU for 50 ms goes without having asked.
+            while not frames and (more := connection.recv(1 << 16)):
+                data += more
                 frames = reader.feed(more)
-            self.asked.append(data)
+            if frames:
+                self.asked.append(data)
             with suppress(OSError):  # it waits for 50 ms
                 connection.sendall(self._answer)
             if self._close:
@@ -185,7 +188,8 @@ class Liar:
     def close(self) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
-        self._thread.join(20)
+        self._thread.join(TIMEOUT_S)
+        assert not self._thread.is_alive()
         for connection in self._kept:
             connection.close()
 
@@ -198,7 +202,11 @@ def test_what_is_no_whole_answer_is_none(
     liar = Liar(runtime, ANSWERS[answer], close=close)
     programs = (quick.script, quick.kept) if answer in ("nothing", "half an answer") else (quick.script,)
     for program in programs:
-        assert run(project, program, "compile", "link").stdout == NOTHING
+        before = len(liar.asked)
+        for _ in range(100):  # this machine may be too busy for the deadline
+            assert run(project, program, "compile", "link").stdout == NOTHING
+            if len(liar.asked) > before:
+                break
     liar.close()
     assert len(liar.asked) >= len(programs)
 
@@ -311,20 +319,25 @@ class ReluctantRunner:
             with connection:
                 reader = FrameReader()
                 frames: list[ServiceFrame] = []
-                while not frames:
+                more = b"anything"
+                while more and not frames:
                     more, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 4)
                     for descriptor in descriptors:
                         os.close(descriptor)
                     frames = reader.feed(more)
+                if not frames:
+                    continue
                 groups = unpack(frames[0].header["fields"])
                 assert groups is not None
                 self.handed.append([list(group) for group in groups])
-                connection.sendall(frame(REFUSED, b"not today"))
+                with suppress(OSError):  # it waits for half a second
+                    connection.sendall(frame(REFUSED, b"not today"))
 
     def close(self) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
-        self._thread.join(20)
+        self._thread.join(TIMEOUT_S)
+        assert not self._thread.is_alive()
 
 
 ALL_ALIKE = {

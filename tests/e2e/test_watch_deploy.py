@@ -16,8 +16,9 @@ from tests.e2e.watching import FINISHED, watching
 
 
 def reports(space: Space) -> list[Any]:
-    """The reports of all deploys, oldest first."""
-    return [json.loads(path.read_text()) for path in sorted((space.path / "reports").glob("*.json"))]
+    """The reports of all deploys, oldest first: the names of two of one second say nothing of their order."""
+    found = [json.loads(path.read_text()) for path in (space.path / "reports").glob("*.json")]
+    return sorted(found, key=lambda report: str(report["started_at"]))
 
 
 def env(space: Space) -> dict[str, str]:
@@ -50,11 +51,14 @@ def test_only_a_changed_image_reaches_the_board(host_space: Space) -> None:
             "announce();", 'announce(); static volatile const char mark[] = "saved"; (void)mark[0];', 1
         )
         assert changed != text
+        began_s = time.monotonic()
         assert "[watch] deployed (" in watch.after(lambda: save(main, changed))
+        took_ms = (time.monotonic() - began_s) * 1000
         first, second = reports(space)
         assert second["outcome"] in ("regions_flashed", "delta_flashed")
         assert [r["name"] for r in second["regions"] if r["action"] != "kept"] == ["app"]
-        assert second["budget"]["phases"][0]["measured_ms"] < 2000, "startup counts from the save, not from the spare"
+        startup_ms = second["budget"]["phases"][0]["measured_ms"]
+        assert startup_ms <= took_ms, "startup counts from the save, not from the spare"
     assert first["failure"] is second["failure"] is None
 
 

@@ -19,6 +19,7 @@ from pipeline.device.leases import board_name
 from pipeline.formats.farm_url import BadFarmUrl, FarmUrl, farm_coordinator, parse_farm_url
 from pipeline.formats.labgrid import UnreadableMessage, read_stream
 from pipeline.model import FailureCategory
+from pipeline.remote import farm_look
 from pipeline.remote.farm_hold import FarmHold, FarmRecordFile
 from pipeline.remote.farm_labgrid import LabgridSession, open_session
 from pipeline.remote.farm_look import look
@@ -54,7 +55,7 @@ class Lab:
 
     def hold(self, **wanted: Any) -> FarmHold:
         request = self.request(**wanted)
-        session = open_session(request.address, request.user)
+        session = open_session(request.address, request.user, timeout_s=DEADLINE_S)
         self.sessions.append(session)
         return FarmHold(session, request, FarmRecordFile(self.record), self.waited.append)
 
@@ -272,7 +273,8 @@ def test_a_coordinator_that_goes_away(lab: Lab) -> None:
     assert lab.record.exists(), "the next run cleans up"
 
 
-def test_what_is_listed_of_a_place(farm: FakeCoordinator) -> None:
+def test_what_is_listed_of_a_place(farm: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farm_look, "LOOK_S", DEADLINE_S)  # a busy machine may need more than its 2 s
     farm.acquire("esp-1", "rack/bob")
     shown = look(farm.address, ME, [FarmUrl(place="esp-1"), FarmUrl(place="x"), FarmUrl(tags=(("chip", "esp32c3"),))])
     assert [one.text for one in shown] == [
@@ -293,7 +295,7 @@ def test_bytes_that_are_no_message() -> None:
 
 
 def _until_free(farm: FakeCoordinator) -> None:
-    session = open_session(farm.address, "test/test")
+    session = open_session(farm.address, "test/test", timeout_s=DEADLINE_S)
     try:
         assert session.wait(lambda: not any(each.acquired for each in session.places()), DEADLINE_S)
     finally:

@@ -20,7 +20,18 @@ from cache.remote import RemoteCounts
 from pipeline.remote import http_cache, rounds, wire
 from pipeline.remote.wire import Garbled, HttpAnswer, Wire
 from tests.cache_server import CacheServer
-from tests.unit.test_remote_http import DATA, DIGEST, KEY, RESULT, answer, client, filled, silence
+from tests.unit.test_remote_http import (
+    AT_ONCE_S,
+    DATA,
+    DIGEST,
+    KEY,
+    PATIENCE_S,
+    RESULT,
+    answer,
+    client,
+    filled,
+    silence,
+)
 
 KEYS = [ActionKey(f"{n:064x}") for n in range(100)]
 MANY = {digest_bytes(data): data for data in (b"blob %d" % n for n in range(100))}
@@ -62,13 +73,20 @@ def blobs(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "store")
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_cache, "FIND_S", PATIENCE_S)
+    monkeypatch.setattr(http_cache, "STALL_S", PATIENCE_S)
+    monkeypatch.setattr(http_cache, "WATCHED_S", PATIENCE_S)
+
+
 def test_each_answer_is_told_of(server: CacheServer, tmp_path: Path, blobs: BlobStore) -> None:
     filled(server, tmp_path)
     mine, watch = client(server), NotedRound()
     assert mine.find([KEY, KEYS[0]], blobs, watch) == {KEY: RESULT}
     (found, size, _), nothing = sorted(watch.heard, reverse=True)
     assert found == KEY and size > 100 and nothing == (KEYS[0], 0, False)
-    assert mine.fetch([DIGEST], blobs, 5.0, watch) == {DIGEST}
+    assert mine.fetch([DIGEST], blobs, PATIENCE_S, watch) == {DIGEST}
     assert watch.heard[2:] == [(DIGEST.hex, len(DATA), True)] and (watch.questions, watch.ends) == ([2, 1], 2)
 
 
@@ -77,7 +95,7 @@ def test_a_long_answer_is_told_of_while_it_comes(server: CacheServer, blobs: Blo
     digest = digest_bytes(data)
     server.cas.update({digest.hex: data, DIGEST.hex: DATA})
     watch = NotedRound()
-    assert client(server).fetch([digest, DIGEST], blobs, 20.0, watch) == {digest, DIGEST}
+    assert client(server).fetch([digest, DIGEST], blobs, PATIENCE_S, watch) == {digest, DIGEST}
     assert len(watch.parts) > 1 and {name for name, _ in watch.parts} == {digest.hex}
     assert sum(size for _, size in watch.parts) == len(data) and len(watch.heard) == 2
 
@@ -86,7 +104,7 @@ def test_what_is_not_wanted_any_more_is_not_asked_for(server: CacheServer, blobs
     server.cas.update((digest.hex, data) for digest, data in MANY.items())
     half = {digest.hex for digest in [*MANY][::2]}
     mine = client(server)
-    assert {d.hex for d in mine.fetch([*MANY], blobs, 20.0, NotedRound(half.__contains__))} == half
+    assert {d.hex for d in mine.fetch([*MANY], blobs, PATIENCE_S, NotedRound(half.__contains__))} == half
     assert {path[5:] for _, path in server.requests} == half and len(server.requests) == 50
     assert mine.find(KEYS, blobs, NotedRound(lambda name: False)) == {} and len(server.requests) == 50
     assert mine.counts().failed == 0 and mine.notes() == ()
@@ -106,13 +124,13 @@ def test_a_round_ends_when_nothing_of_it_is_wanted(server: CacheServer, blobs: B
     if kind == "ac":
         assert mine.find(KEYS, blobs, watch) == {}
     else:
-        assert mine.fetch([*MANY], blobs, 30.0, watch) == frozenset()
-    assert time.monotonic() - began_s < http_cache.WATCHED_S / 2
+        assert mine.fetch([*MANY], blobs, PATIENCE_S, watch) == frozenset()
+    assert time.monotonic() - began_s < AT_ONCE_S
     assert watch.ends == 1 and watch.heard == []
     assert mine.counts() == RemoteCounts(rounds=1, asked=100) and mine.notes() == ()
     server.raw = lambda verb, path: None
     server.cas[DIGEST.hex] = DATA
-    assert mine.fetch([DIGEST], blobs, 20.0) == {DIGEST}
+    assert mine.fetch([DIGEST], blobs, PATIENCE_S) == {DIGEST}
 
 
 def test_what_came_before_the_end_is_kept(server: CacheServer, blobs: BlobStore) -> None:
@@ -125,7 +143,7 @@ def test_what_came_before_the_end_is_kept(server: CacheServer, blobs: BlobStore)
             watch.end()
 
     watch.answered = answered  # type: ignore[method-assign]
-    there = client(server).fetch([*MANY], blobs, 20.0, watch)
+    there = client(server).fetch([*MANY], blobs, PATIENCE_S, watch)
     assert 10 <= len(there) < 100 and all(blobs.has(digest) for digest in there)
     assert {name for name, _, _ in watch.heard[:10]} <= {digest.hex for digest in there}
 
@@ -141,8 +159,8 @@ def test_who_was_silent_for_long_is_not_asked_again(server: CacheServer, blobs: 
         return silence(server.stopped)
 
     server.raw = no_more
-    mine = client(server, now_s=lambda: time.monotonic() + ahead_s)
-    assert mine.find([KEY], blobs, watch) == {} and mine.notes() == () and 0.6 <= mine.speed().silent_s < 1
+    mine = client(server, now_s=lambda: ahead_s)
+    assert mine.find([KEY], blobs, watch) == {} and mine.notes() == () and mine.speed().silent_s == 0.6
     assert mine.find([KEY], blobs, watch) == {}
     assert mine.notes() == (f"shared cache {server.url}: it does not answer in time; this run goes on without it",)
     assert mine.find([KEY], blobs, watch) == {} and mine.counts() == RemoteCounts(rounds=2, asked=2, failed=1)
@@ -161,13 +179,13 @@ def test_more_connections_are_opened_where_answers_come_slowly(
     def hold(verb: str, path: str) -> None:
         if server.connections == connections:
             held.set()
-        assert held.wait(30)
+        assert held.wait(PATIENCE_S)
 
     monkeypatch.setattr(rounds, "_MANY_IN_A_STEP", many_in_a_step)
     monkeypatch.setattr(rounds, "_STEP_S", 0.001)
     server.cas.update((digest.hex, data) for digest, data in MANY.items())
     server.raw = hold
-    assert len(client(server).fetch([*MANY], blobs, 30.0)) == 100 and server.connections == connections
+    assert len(client(server).fetch([*MANY], blobs, PATIENCE_S)) == 100 and server.connections == connections
 
 
 def test_an_entry_may_come_compressed(server: CacheServer, tmp_path: Path, blobs: BlobStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -117,12 +118,19 @@ class Day:
         await returned.wait()
 
 
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def descriptors() -> set[tuple[str, str]]:
+    """What is open, by number and what it is: another socket with the number of an earlier one is another."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # by which this was found out
+            found.add((path.name, str(path.readlink())))
+    return found
 
 
 @pytest.mark.parametrize("events", [300, pytest.param(20_000, marks=pytest.mark.stress)])
 def test_nothing_grows(events: int, tmp_path: Path) -> None:
+    strangers, threads = descriptors(), set(threading.enumerate())  # of earlier tests, which may go meanwhile
+
     async def whole() -> None:
         day, dice = Day(tmp_path), random.Random(24)
         try:
@@ -133,7 +141,8 @@ def test_nothing_grows(events: int, tmp_path: Path) -> None:
             marks = []
             for n in range(events):
                 if n in (events // 4, events - 1):
-                    marks.append((memory_kb(), descriptors(), threading.active_count()))
+                    ours = len(descriptors() - strangers), len({*threading.enumerate()} - threads)
+                    marks.append((memory_kb(), *ours))
                 await day.event(dice)
             (memory, *early), (later_memory, *late) = marks
             assert late == early
