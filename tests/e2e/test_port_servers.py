@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,8 @@ class SharedPort:
         return dict(row)
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedPort]:
-    """One for all tests of this file; each leaves the board in its application, and the port to all."""
-    root = tmp_path_factory.mktemp("shared")
+@contextmanager
+def sharing(root: Path) -> Iterator[SharedPort]:
     copy_project_sources(root)
     with pytest.MonkeyPatch.context() as patch, short_runtime_dir(patch) as runtime:
         service = ServiceProcess(runtime, root)
@@ -89,6 +88,21 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedPort]:
         one.viewer.close()
         service.stop()
         board.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedPort]:
+    """One for all tests of this file but that which ends it; each leaves the board in its application, and the port to
+    all. They come in any order: a worker that has nothing to do takes some from the end of what another has."""
+    with sharing(tmp_path_factory.mktemp("shared")) as one:
+        yield one
+
+
+@pytest.fixture
+def to_be_ended(tmp_path: Path) -> Iterator[SharedPort]:
+    """One for a test alone."""
+    with sharing(tmp_path / "ended") as one:
+        yield one
 
 
 @pytest.fixture
@@ -192,8 +206,9 @@ def test_miniterm_shows_and_ends(shared: SharedPort) -> None:
     eventually(lambda: shared.row["clients"] == 0)
 
 
-def test_the_next_service_serves_the_same(shared: SharedPort) -> None:
+def test_the_next_service_serves_the_same(to_be_ended: SharedPort) -> None:
     """Under the same addresses, and without being asked; `--ports` and `--status` name them."""
+    shared = to_be_ended
     shared.viewer.close()
     shared.service.kill()
     shared.service.start()

@@ -25,7 +25,7 @@ from pipeline.service.page_door import PageDoor, PageOf
 from tests.page.fake_consoles import FakeConsole, FakeConsoles
 
 T = TypeVar("T")
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 class ServedPage:

@@ -19,9 +19,11 @@ from cache.digest import digest_bytes
 from cache.remote import Remote
 from pipeline.config.schema import CacheSettings
 from pipeline.effects.clock import SystemClock
+from pipeline.remote import http_cache
 from pipeline.remote.opening import open_remote
 from pipeline.remote.wire import Endpoint, Wire
 from tests.cache_server import CacheServer
+from tests.unit.test_remote_http import AT_ONCE_S, PATIENCE_S
 
 DATA = b"object " * 100_000
 
@@ -53,6 +55,11 @@ def server(tmp_path: Path) -> Iterator[CacheServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_cache, "STALL_S", PATIENCE_S)
+
+
 def client(server: CacheServer) -> Remote:
     url = server.url.replace("http://", "https://")
     opened = open_remote(CacheSettings(remote=url), {}, SystemClock())
@@ -64,15 +71,15 @@ def client(server: CacheServer) -> Remote:
 def test_a_certificate_that_is_known(server: CacheServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "pem"))
     mine = client(server)
-    assert mine.fetch([digest_bytes(DATA)], BlobStore(tmp_path), 20.0) == {digest_bytes(DATA)}
+    assert mine.fetch([digest_bytes(DATA)], BlobStore(tmp_path), PATIENCE_S) == {digest_bytes(DATA)}
     assert mine.notes() == ()
 
 
 def test_a_certificate_that_is_not(server: CacheServer, tmp_path: Path) -> None:
     mine = client(server)
     began_s = time.monotonic()
-    assert mine.fetch([digest_bytes(DATA)], BlobStore(tmp_path), 20.0) == frozenset()
-    assert time.monotonic() - began_s < 10
+    assert mine.fetch([digest_bytes(DATA)], BlobStore(tmp_path), PATIENCE_S) == frozenset()
+    assert time.monotonic() - began_s < AT_ONCE_S
     assert len(mine.notes()) == 1 and "certificate verify failed" in mine.notes()[0]
 
 

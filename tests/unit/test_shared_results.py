@@ -19,10 +19,12 @@ from pipeline.effects.clock import SystemClock
 from pipeline.engine import shared_results
 from pipeline.engine.engine import Engine
 from pipeline.model import Action
+from pipeline.remote import http_cache
 from pipeline.remote.opening import open_remote
 from tests.cache_server import CacheServer
 from tests.unit.engine_space import EngineSpace
 
+PATIENCE_S = 60.0
 ALL = ["ld build/local-fast/app.elf", "src/a.c", "src/b.c", "src/c.c"]
 
 
@@ -47,7 +49,7 @@ class Shared:
 
     def counts(self) -> RemoteCounts:
         """Of the last checkout, when all is sent."""
-        self.remotes[-1].settle(10)
+        self.remotes[-1].settle(PATIENCE_S)
         return self.remotes[-1].counts()
 
 
@@ -69,14 +71,25 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_results, "busyness", lambda: 1e9)
 
 
+@pytest.fixture
+def real_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the same reason the time that it takes says nothing of the link, which is held to be slow where taking in
+    what is small lasts 0.2 s, and what a compile of no time would take is no bound for a fetch."""
+    monkeypatch.setattr(http_cache, "_RATED_FROM_S", 1e9)
+    for name in ("FIND_S", "STALL_S", "WATCHED_S"):
+        monkeypatch.setattr(http_cache, name, PATIENCE_S)
+    monkeypatch.setattr(shared_results, "LEAST_PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(shared_results, "MOST_PATIENCE_S", PATIENCE_S)
+
+
 @pytest.fixture(params=["bazel-remote", "plain"])
-def shared(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shared]:
+def shared(tmp_path: Path, request: pytest.FixtureRequest, real_server: None) -> Iterator[Shared]:
     with CacheServer(request.param) as server:
         yield Shared(tmp_path, server)
 
 
 @pytest.fixture
-def one(tmp_path: Path) -> Iterator[Shared]:
+def one(tmp_path: Path, real_server: None) -> Iterator[Shared]:
     with CacheServer() as server:
         yield Shared(tmp_path, server)
 
