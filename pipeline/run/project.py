@@ -172,8 +172,6 @@ def _config_failure(where: str, message: str, hint: str | None = None) -> Failur
 def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
     """The first virtual port that asks for something that it cannot have."""
     for device in config.devices:
-        if device.profile != config.variant:
-            continue
         if not device.is_virtual or device.port == "virtual:":
             continue
         from pipeline.device.ports import planted_faults
