@@ -99,6 +99,25 @@ def test_bad_usage_is_a_line_and_a_hint_before_anything_is_done(
     assert sorted(project.path.glob("reports/tx-*")) == before
 
 
+@pytest.mark.parametrize(
+    ("port", "fact"),
+    [
+        ("MISSING", "MISSING: error: no such port (present: "),
+        ("/dev/null", "/dev/null: error: that is no serial port"),
+        ("ftp://x", "--port: error: is 'ftp://x', and 'ftp://' is no kind of port"),
+        ("virtual:?x", "--port: error: 'virtual:?x' is a board that comes to be when it is named"),
+    ],
+)
+def test_a_port_that_somebody_names_has_to_answer(project: Space, port: str, fact: str) -> None:
+    before = project.file("deploy.toml").read_text()
+    done = shell(project, f"doit devices:discover --port {port} --port virtual:")
+    assert done.returncode == 1, done
+    note, first, second = done.stderr.splitlines()
+    assert note == "note: virtual: was not asked: it is the port of device bench"
+    assert first.startswith(fact) and second.startswith("hint: ")
+    assert project.file("deploy.toml").read_text() == before
+
+
 VIEWS = ["doit doctor", "doit doctor --json", "doit monitor --seconds 1", "hotplate monitor --seconds 1"]
 
 
