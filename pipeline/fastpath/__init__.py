@@ -447,10 +447,6 @@ def main(look: "FirstLook | None" = None) -> int:
         code: int = launcher.main(sys.argv[2:])
         return code
     hand_over(look)
-    if sys.argv[1:] == ["--version"]:  # doit then says its own
-        from pipeline import __version__
-
-        print(f"hotplate {__version__}", flush=True)
     from pipeline.hotplate import go_on
 
     return go_on(sys.argv[1:], look)
