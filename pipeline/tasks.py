@@ -343,7 +343,7 @@ def task_reflash() -> Iterator[Task]:
     # Made only when the command line names it, so that listing tasks need not read the partition table.
     devices = {device.name: device for device in run().project.all_devices}
     for name, region in options().regions:
-        if name in devices:
+        if name in devices and region:
             which = _stage_of(task_reflash, name, region)
             doc = f"write region {region} if it differs, and no other ({name})"
             made = _task(which, doc, [f"verify-flash:{name}"], DeviceCheck(which, devices[name].where))

@@ -60,6 +60,10 @@ def refused_in_our_words(error: Exception, command: Any) -> int | None:
     """Say what is wrong with the command line; the exit code. None where that is not what was raised, or where doit
     says it well."""
     if isinstance(error, CmdParseError):
+        if _asks_for_help(error):
+            from pipeline.cli.command_words import printed
+
+            return printed(f"{command.help()}\n")
         return _refused(error, command.cmdparser, command)
     failure = _invalid(error, command) if isinstance(error, InvalidCommand | InvalidDodoFile) else None
     if failure is None:
@@ -114,12 +118,28 @@ class _PlainTaskParse(TaskParse):  # type: ignore[misc]
         try:
             return super().parse_only(in_args, params)
         except CmdParseError as error:
-            raise SystemExit(_refused(error, self)) from None
+            raise SystemExit(self._help() if _asks_for_help(error) else _refused(error, self)) from None
+
+    def _help(self) -> int:
+        """What `doit help TASK` prints; the exit code. Which task it is, doit's caller of this knows."""
+        from pipeline.cli.command_words import printed
+
+        frame: Any = sys._getframe()
+        while frame is not None and not isinstance(frame.f_locals.get("self"), task.Task):
+            frame = frame.f_back
+        one = None if frame is None else frame.f_locals["self"]
+        head = [] if one is None else [f"{one.name}  {one.doc}"]
+        return printed("\n".join([*head, *(line for option in self.options for line in option.help_doc()), ""]))
 
 
 def speak_plainly() -> None:
     """Let tasks of this process refuse options in our words, too."""
     task.TaskParse = _PlainTaskParse
+
+
+def _asks_for_help(error: CmdParseError) -> bool:
+    """Is what is no option here what people write to see the options?"""
+    return getattr(error.__context__, "opt", "") in ("help", "h") and "not recognized" in str(error.__context__)
 
 
 def _refused(error: CmdParseError, parser: CmdParse, command: Command | None = None) -> int:

@@ -159,6 +159,12 @@ WORDS = [
     ("info lnik", 3, "lnik: error: is no task; did you mean 'link'?", "see `"),
     ("help depoy", 3, "depoy: error: is no command or task; did you mean 'deploy'?", "see `"),
     ("forget lnik", 3, "lnik: error: is no task; did you mean 'link'?", "see `"),
+    (
+        "reflash:bench:",
+        3,
+        "reflash:bench:: error: is no command, task or target; did you mean 'reflash:bench'?",
+        "see `",
+    ),
     ("list lnik", 3, "lnik: error: is no task; did you mean 'link'?", "see `"),
     ("-f other.py list", 3, "other.py: error: there is none in this directory", "change into the directory of "),
     ("help >/dev/full", 1, "stdout: error: cannot be written: No space left on device", "free disk space"),
@@ -176,6 +182,64 @@ def test_what_doit_refuses_is_a_line_and_a_hint(
     assert (done.returncode, done.stdout) == (code, "")
     first, second = done.stderr.splitlines()
     assert first == fact and second.startswith(f"hint: {hint}")
+
+
+@pytest.mark.parametrize("program", ["doit", "hotplate"])
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        ("deploy --help", "deploy  from C source to the first JSON-RPC byte of the running device (the default)"),
+        ("link -h", "link  link, make the flash images and check that they fit"),
+        ("devices:discover --help", "devices:discover  ask every port behind which a board may be"),
+        ("monitor --help", "PURPOSE"),
+        ("plan -h", "PURPOSE"),
+        ("run --help", "PURPOSE"),
+        ("list --help", "PURPOSE"),
+    ],
+)
+def test_who_asks_for_help_gets_it(project: Space, installed: str, program: str, words: str, first: str) -> None:
+    """As `doit help` gives it, without anything being done."""
+    before = sorted(project.path.glob(".deploy/runs/*"))
+    done = shell(project, f"{program} {words}", PYTHONPATH=installed)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert done.stdout.startswith(first)
+    assert done.stdout == shell(project, f"{program} help {words.split(maxsplit=1)[0]}", PYTHONPATH=installed).stdout
+    assert sorted(project.path.glob(".deploy/runs/*")) == before
+
+
+def test_help_builds_no_given_firmware(tmp_path: Path) -> None:
+    """A command of [prebuilt] runs before the tasks are known."""
+    space = given_project.project(tmp_path / "project", "esp32c3", given_project.esp_idf)
+    space.edit("deploy.toml", "[prebuilt]", '[prebuilt]\nbuild = ["touch", "built"]')
+    assert shell(space, "doit deploy --help").returncode == 0
+    assert not space.file("built").exists()
+    assert shell(space, "doit link").returncode == 0
+    assert space.file("built").exists()
+
+
+def test_a_json_stream_whose_reader_goes_away(project: Space) -> None:
+    done = shell(project, "{ doit link --json; echo $? >&2; } | head -c 1")
+    assert done.stderr.endswith("note: --json: the reader went away (Broken pipe)\n0\n"), done
+    full = shell(project, "doit link --json >/dev/full")
+    assert full.returncode == 0 and full.stderr.endswith("--json: stdout cannot be written (No space left on device)\n")
+
+
+@pytest.mark.parametrize("words", ["--trace .", "--junit bin", "--device=", "--device"])
+def test_a_value_that_is_none_is_told_before_anything_is_done(project: Space, words: str) -> None:
+    before = sorted(project.path.glob(".deploy/runs/*"))
+    done = shell(project, f"doit deploy {words}")
+    option = words.partition(" ")[0].rstrip("=")
+    assert done.returncode == 2 and done.stdout == "", done
+    assert done.stderr.splitlines()[0].split(" error: ")[0] == f"{option}:"
+    assert sorted(project.path.glob(".deploy/runs/*")) == before
+
+
+@pytest.mark.parametrize("option", ["--device", "--group", "--profile"])
+def test_a_watch_of_what_there_is_not(project: Space, option: str) -> None:
+    """It would wait for a save that makes it right, without saying what is wrong."""
+    done = shell(project, f"doit watch {option} nosuch")
+    assert done.returncode == 2 and done.stdout == "", done
+    assert done.stderr.startswith(f"{option}: error: deploy.toml has no {option[2:]} 'nosuch'")
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", "list"])
