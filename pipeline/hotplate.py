@@ -61,7 +61,27 @@ def go_on(argv: "Sequence[str]", look: "FirstLook | None", name: str = "") -> in
         from pipeline.cli.usage import speak_plainly
 
         speak_plainly()
+    if argv[:1] in (["--help"], ["--version"]):
+        return _told_by_doit(argv)
     return become_doit(argv, seen, name)
+
+
+def _told_by_doit(argv: "Sequence[str]") -> int:
+    """Its list of commands, or its version after ours. These it prints before it has a command that could answer for
+    what cannot be written."""
+    from pipeline import __version__
+    from pipeline.cli.command_words import lost
+    from pipeline.fastpath.handover import become_doit
+
+    try:
+        if [*argv] == ["--version"]:
+            print(f"hotplate {__version__}", flush=True)
+        code = become_doit(argv, None)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        return lost(error)
+    return code
 
 
 def bring_back(argv: "Sequence[str]", look: FirstLook) -> None:

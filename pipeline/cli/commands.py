@@ -95,12 +95,16 @@ class Watch(PlainCommand):
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         from pipeline.editor.watch import watch
         from pipeline.effects.file_events import WatchUnavailable
+        from pipeline.run.project import load_project
 
         if pos_args:
             return refused(surplus("watch", pos_args), 3)
         options = Options(
             devices=given(opt_values["device"]), groups=given(opt_values["group"]), profile=opt_values["profile"]
         )
+        wrong = load_project(options)
+        if isinstance(wrong, Failure) and wrong.where.startswith("--"):  # a file that is wrong may be saved anew
+            return refused(wrong, 2)
         try:
             watch(Path.cwd().resolve(), options, deploy=opt_values["deploy"], poll=opt_values["poll"])
         except WatchUnavailable as error:

@@ -1,16 +1,19 @@
-"""Mistakes in the options of a command or a task, said as all others are: what is wrong, and what there is.
+"""Mistakes on the command line of a command or a task, said as all others are: what is wrong, and what there is.
 
-doit's own text shows the object of every option that there is. Knows doit's parser; knows neither commands nor tasks.
-Invariant: bad usage ends with 3, as doit ends it, before anything was done.
+doit's own text shows the object of every option that there is, or where in doit it noticed. Knows doit's parser and
+what doit raises; knows neither commands nor tasks by name. Invariant: bad usage ends with 3, as doit ends it, before
+anything was done.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from doit import task
 from doit.cmd_base import Command
 from doit.cmdparse import CmdOption, CmdParse, CmdParseError, TaskParse
+from doit.exceptions import InvalidCommand, InvalidDodoFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,17 +21,94 @@ if TYPE_CHECKING:
     from pipeline.model import Failure
 
 BAD_USAGE = 3
+INTERRUPTED = 130
 _KINDS = {"int": "a whole number", "float": "a number"}
+_NO_TASK = "' is not a task."
+_NO_FILE = "Could not find dodo file"
 
 
-class PlainCommand(Command):  # type: ignore[misc]
-    """A command whose options are refused in our words."""
+class Answering:
+    """Before a command of doit's kind, which answers on stdout: it is refused in our words, ended without any by
+    Ctrl-C, and an answer that cannot be written is told."""
 
     def parse_execute(self, in_args: list[str]) -> Any:
         try:
-            return super().parse_execute(in_args)
-        except CmdParseError as error:
-            return _refused(error, self.cmdparser)
+            code = super().parse_execute(in_args)  # type: ignore[misc]
+            if sys.stdout is not None:
+                sys.stdout.flush()  # at the end of the process it would be Python that says why it cannot
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+        except OSError as error:
+            if not _is_of_stdout(error):
+                raise
+            from pipeline.cli.command_words import lost
+
+            return lost(error)
+        except Exception as error:
+            refused = refused_in_our_words(error, self)
+            if refused is None:
+                raise
+            return refused
+        return code
+
+
+class PlainCommand(Answering, Command):  # type: ignore[misc]
+    """A command of ours."""
+
+
+def refused_in_our_words(error: Exception, command: Any) -> int | None:
+    """Say what is wrong with the command line; the exit code. None where that is not what was raised, or where doit
+    says it well."""
+    if isinstance(error, CmdParseError):
+        if _asks_for_help(error):
+            from pipeline.cli.command_words import printed
+
+            return printed(f"{command.help()}\n")
+        return _refused(error, command.cmdparser, command)
+    failure = _invalid(error, command) if isinstance(error, InvalidCommand | InvalidDodoFile) else None
+    if failure is None:
+        return None
+    from pipeline.cli.command_words import refused
+
+    return refused(failure, BAD_USAGE)
+
+
+def _is_of_stdout(error: OSError) -> bool:
+    """Could what was printed not be written? Raised where doit prints, or where we flush: no file is named."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return error.filename is None and (where == __name__ or where.partition(".")[0] in ("doit", "pprint"))
+
+
+def _invalid(error: InvalidCommand | InvalidDodoFile, command: Command) -> Failure | None:
+    """A word that names nothing, or a directory that is no project; None for what doit says well."""
+    from pipeline.failures import fail
+    from pipeline.model import FailureCategory
+    from pipeline.text import did_you_mean
+
+    text, program = str(error), _program(command)
+    word = getattr(error, "not_found", None)
+    if word is None and text.endswith(_NO_TASK):
+        word = text.removesuffix(_NO_TASK).removeprefix("'")
+    if word is not None:
+        tasks = [each.name for each in getattr(command, "task_list", ())]
+        kind = {"run": "command, task or target", "help": "command or task"}.get(command.get_name(), "task")
+        takes_commands = kind != "task"
+        known = [*tasks, *command.loader.cmd_names] if takes_commands else tasks
+        message = f"is no {kind}{did_you_mean(word, known)}"
+        hint = f"see `{program} list` for the tasks" + (
+            f", `{program} help` for the commands" if takes_commands else ""
+        )
+        where = str(word)
+    elif text.startswith(_NO_FILE):
+        where = text.partition("'")[2].partition("'")[0].replace("\\", "/").rpartition("/")[2] or "dodo.py"
+        message = "there is none in this directory"
+        hint = f"change into the directory of your project, or make one of it with `{program} init`"
+    else:
+        return None
+    return fail(FailureCategory.CONFIG_ERROR, stage=None, where=where, message=message, hint=hint)
 
 
 class _PlainTaskParse(TaskParse):  # type: ignore[misc]
@@ -38,7 +118,18 @@ class _PlainTaskParse(TaskParse):  # type: ignore[misc]
         try:
             return super().parse_only(in_args, params)
         except CmdParseError as error:
-            raise SystemExit(_refused(error, self)) from None
+            raise SystemExit(self._help() if _asks_for_help(error) else _refused(error, self)) from None
+
+    def _help(self) -> int:
+        """What `doit help TASK` prints; the exit code. Which task it is, doit's caller of this knows."""
+        from pipeline.cli.command_words import printed
+
+        frame: Any = sys._getframe()
+        while frame is not None and not isinstance(frame.f_locals.get("self"), task.Task):
+            frame = frame.f_back
+        one = None if frame is None else frame.f_locals["self"]
+        head = [] if one is None else [f"{one.name}  {one.doc}"]
+        return printed("\n".join([*head, *(line for option in self.options for line in option.help_doc()), ""]))
 
 
 def speak_plainly() -> None:
@@ -46,10 +137,38 @@ def speak_plainly() -> None:
     task.TaskParse = _PlainTaskParse
 
 
-def _refused(error: CmdParseError, parser: CmdParse) -> int:
+def _asks_for_help(error: CmdParseError) -> bool:
+    """Is what is no option here what people write to see the options?"""
+    return getattr(error.__context__, "opt", "") in ("help", "h") and "not recognized" in str(error.__context__)
+
+
+def _refused(error: CmdParseError, parser: CmdParse, command: Command | None = None) -> int:
     from pipeline.cli.command_words import refused
 
-    return refused(wrong_option(error, [option for option in parser.options if option.long]), BAD_USAGE)
+    failure = wrong_option(error, [option for option in parser.options if option.long])
+    if command is not None and command.get_name() == "run":
+        failure = _of_task(failure, _program(command))
+    return refused(failure, BAD_USAGE)
+
+
+def _program(command: Command) -> str:
+    """What it was called as; `python -m doit` calls itself `-m`."""
+    return "hotplate" if command.bin_name == "hotplate" else "doit"
+
+
+def _of_task(failure: Failure, program: str) -> Failure:
+    """An option of a task where no task was named before it."""
+    from pipeline.run.options import FLAGS, JSON, OPTIONS, TAKE
+
+    option = failure.where
+    if option.removeprefix("--") not in (*OPTIONS, *FLAGS) and option not in (JSON, TAKE):
+        return failure
+    value = " VALUE" if option.removeprefix("--") in OPTIONS else ""
+    message, hint = (
+        "is an option of tasks, and stands before any",
+        f"write the task first: {program} deploy {option}{value}",
+    )
+    return failure._replace(message=message, hint=hint)
 
 
 def wrong_option(error: CmdParseError, options: Sequence[CmdOption]) -> Failure:
@@ -63,6 +182,11 @@ def wrong_option(error: CmdParseError, options: Sequence[CmdOption]) -> Failure:
     if isinstance(cause, GetoptError):
         where = f"--{cause.opt}" if len(cause.opt) > 1 else f"-{cause.opt}"
         message, hint = _getopt(where, cause.msg, [f"--{option.long}" for option in options])
+    elif "available choices are" in str(error):
+        name, value = str(error).split("'")[1:4:2]
+        choices = str(error).partition("choices are: ")[2].rstrip(".").replace("'", "")
+        where = next((f"--{each.long}" for each in options if each.name == name), f"--{name}")
+        message, hint = f"is '{value}'", f"use one of {choices}"
     else:  # the first line is `Error parsing parameter 'NAME' <class 'KIND'>.`, the last word is the value
         name = str(error).partition("'")[2].partition("'")[0]
         where, kind = next(

@@ -6,6 +6,7 @@ problem stands at the key that has to move, and names what it contradicts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ from pipeline.config.values import (
 from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DeployConfig, DeviceConfig, ImageConfig
+    from pipeline.config.schema import ActionConfig, DeployConfig, DeviceConfig, ImageConfig
+
+_PLACEHOLDERS = r"\{(?:in|out|depfile|profile|root)\}"
 
 
 def cross_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Problem]:
@@ -200,15 +203,33 @@ def _action_checks(config: DeployConfig) -> list[Problem]:
                 hint = "let one of them write another file"
                 problems.append(Problem(("action", n, "outputs", index), True, fact, hint))
             owners.setdefault(path, action.name)
-        for index, word in enumerate(action.argv):
-            for place, files in (("{in}", action.inputs), ("{out}", action.outputs)):
-                if place in word and not files:
-                    fact = f"'{word}' stands for files, but the action has none"
-                    problems.append(Problem(("action", n, "argv", index), True, fact, "declare them"))
-                elif place in word and word != place and len(files) != 1:
-                    fact = f"'{word}' holds {place} beside other text, but there are {len(files)} such files"
-                    hint = f"write {place} as a word of its own"
-                    problems.append(Problem(("action", n, "argv", index), True, fact, hint))
+        problems += _placeholder_problems(n, action)
+    return problems
+
+
+def _placeholder_problems(n: int, action: ActionConfig) -> list[Problem]:
+    """What stands for files that there are not, and what stands for nothing."""
+    problems = []
+    for index, word in enumerate(action.argv):
+        if "{depfile}" in word and not action.depfile:
+            fact = f"'{word}' stands for a depfile, but the action names none"
+            hint = 'add depfile = "build/....d", or take the word out'
+            problems.append(Problem(("action", n, "argv", index), True, fact, hint))
+        for place, files in (("{in}", action.inputs), ("{out}", action.outputs)):
+            if place in word and not files:
+                fact = f"'{word}' stands for files, but the action has none"
+                problems.append(Problem(("action", n, "argv", index), True, fact, "declare them"))
+            elif place in word and word != place and len(files) != 1:
+                fact = f"'{word}' holds {place} beside other text, but there are {len(files)} such files"
+                hint = f"write {place} as a word of its own"
+                problems.append(Problem(("action", n, "argv", index), True, fact, hint))
+    if any("{" in re.sub(_PLACEHOLDERS, "", word) for word in action.argv):
+        from pipeline.config.placeholders import OF_COMMANDS, unknown_in_command
+
+        found = unknown_in_command(action.argv, OF_COMMANDS)
+        if found is not None:
+            index, fact, hint = found
+            problems.append(Problem(("action", n, "argv", index), True, f"'action.{n}.argv' {fact}", hint))
     return problems
 
 
@@ -262,6 +283,10 @@ def _device_checks(config: DeployConfig, document: Mapping[str, Any]) -> list[Pr
         if device.is_virtual and device.reset.startswith(RESET_COMMAND):
             fact = f"'device.{device.name}.reset' is a command, but the port is '{device.port}', which needs none"
             problems.append(Problem(("device", device.name, "reset"), False, fact, "remove it, or set another port"))
+        if device.ota_call and not device.ota.startswith("http://"):
+            fact = f"'device.{device.name}.ota_call' tells a device where to pull from, but `ota` is '{device.ota}'"
+            hint = 'remove it, or write an address of this machine: ota = "http://192.168.1.10"'
+            problems.append(Problem(("device", device.name, "ota_call"), False, fact, hint))
         for key in ("flash_file", "timing", "rom_elf"):
             if not device.is_virtual and key in document["device"][device.name]:
                 fact = f"'device.{device.name}.{key}' is for virtual boards, but the port is '{device.port}'"

@@ -84,5 +84,5 @@ def _none_left(config: DeployConfig, filters: Filters, disabled: Sequence[Device
 def _unknown(config: DeployConfig, what: str, name: str, known: Iterable[str]) -> Failure:
     known = list(known)
     hint = f"choose one of {', '.join(known)}" if known else f"add it to {config.path}: no {what} is declared there"
-    message = f"{config.path} has no {what} '{name}'{did_you_mean(name, known)}"
+    message = f"{config.path} has no {what} '{name}'{did_you_mean(name, known)}" if name else f"names no {what}"
     return fail(FailureCategory.CONFIG_ERROR, stage=None, where=f"--{what}", message=message, hint=hint)

@@ -69,10 +69,6 @@ FORMAT_OPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Formats of images that are packed, with the options of each and their values, the first being the default."""
 IMAGE_FORMATS = tuple(FORMAT_OPTIONS)
 
-_SERVED = ("rfc2217", "socket")
-"""Ports behind a server: each names its host and port."""
-_OF_PYSERIAL = ("alt", "cp2110", "hwgrep", "loop", "spy")
-"""Further schemes of pyserial's, which say what they need themselves."""
 TIMINGS = ("instant", "esp32-uart", "esp32s3-uart", "esp32s3-usb", "esp32c3-usb")
 RESETS = ("auto", "classic", "usb", "instant")
 RESET_COMMAND = "command:"
@@ -119,8 +115,14 @@ def _one_of(known: Sequence[str]) -> Rule:
 
 
 def _timing(value: str) -> Finding:
-    """A profile, with overrides after it; what those mean is the virtual board's to say when it is opened."""
-    return _one_of(TIMINGS)(value.partition(",")[0])
+    """A profile, with overrides after it."""
+    profile, comma, _ = value.partition(",")
+    found = _one_of(TIMINGS)(profile)
+    if found is not None or not comma:
+        return found
+    from pipeline.config.device_values import times_fault
+
+    return times_fault(value)
 
 
 def _reset(value: str) -> Finding:
@@ -135,7 +137,7 @@ def _reset(value: str) -> Finding:
         return f"is '{value}', whose command cannot be read: {error}", "quote it as for a POSIX shell"
     if not words:
         return f"is '{value}', which names no command", f'write it like "{RESET_COMMAND}python tools/reset.py {{mode}}"'
-    return None
+    return _placeholders(words, "{mode}")
 
 
 def _between(low: int, high: int) -> Rule:
@@ -150,41 +152,20 @@ def _text(value: str) -> Finding:
 
 
 def _port(value: str) -> Finding:
-    if value.startswith("jumpstarter://"):
-        fact = (
-            f"is '{value}', but boards of Jumpstarter cannot be opened by name: its serial streams carry no reset lines"
-        )
-        return fact, 'forward the board\'s port with `jmp`, and name that: port = "rfc2217://127.0.0.1:PORT"'
-    if not value.startswith(FARM_PORT):
-        scheme, separator, _ = value.partition("://")
-        return _port_url(value, scheme) if separator and not value.startswith(VIRTUAL_PORT) else _text(value)
-    from pipeline.formats.farm_url import BadFarmUrl, parse_farm_url
+    if "://" not in value or value.startswith(VIRTUAL_PORT):
+        return _text(value)
+    from pipeline.config.device_values import port_fault
 
-    found = parse_farm_url(value)
-    return (f"is {found.fact}", found.hint) if isinstance(found, BadFarmUrl) else None
+    return port_fault(value)
 
 
-def _port_url(value: str, scheme: str) -> Finding:
-    """What pyserial would say of it only when the port is opened, after the build, and in words of its own."""
-    if scheme not in (*_SERVED, *_OF_PYSERIAL):
-        known = (*_SERVED, FARM_PORT.removesuffix("://"))
-        fact = f"is '{value}', and '{scheme}://' is no kind of port{did_you_mean(scheme, known)}"
-        return fact, f"begin it with one of {', '.join(f'{each}://' for each in known)}"
-    if scheme not in _SERVED:
-        return None
-    from urllib.parse import urlsplit
+def _ota(value: str) -> Finding:
+    """`""`: over the port."""
+    if value.startswith(VIRTUAL_PORT) or not ("://" in value or value[:1].isdigit()):
+        return _text(value) if value else None
+    from pipeline.config.device_values import ota_fault
 
-    try:
-        found = urlsplit(value)
-        complete = bool(found.hostname and found.port)  # port 0 is none that could be connected to
-    except ValueError:  # the port is no number from 0 to 65535, or a bracket is missing
-        complete = False
-    if complete:
-        return None
-    return (
-        f"is '{value}', which names no host with a port from 1 to 65535",
-        f'write it like port = "{scheme}://rack:4001"',
-    )
+    return ota_fault(value)
 
 
 def _descriptor_text(value: str) -> Finding:
@@ -325,8 +306,22 @@ def _executor_url(value: str) -> Finding:
     return executor_fault_of(value) if value else None
 
 
+def _path_of_action(value: str) -> Finding:
+    if "{" not in value.replace("{profile}", ""):
+        return None
+    from pipeline.config.placeholders import OF_PATHS, unknown_in_path
+
+    return unknown_in_path(value, OF_PATHS)
+
+
+def _input(value: str) -> Finding:
+    return _path_of_action(value) or _inside(value)
+
+
 def _product(value: str) -> Finding:
     """Only below build/ is nothing a person wrote, so only there may a command's output replace a file."""
+    if finding := _path_of_action(value):
+        return finding
     if finding := _inside(value):
         return finding
     if not value.startswith("build/"):
@@ -355,7 +350,19 @@ def _command(values: Sequence[str]) -> Finding:
 
 def _power(values: Sequence[str]) -> Finding:
     """A command of this bench, which may lie anywhere on its machine."""
-    return None if all(values[:1]) else ("begins with an empty word", "begin with the program to run")
+    if not all(values[:1]):
+        return "begins with an empty word", "begin with the program to run"
+    return _placeholders(values, "{port}")
+
+
+def _placeholders(words: Sequence[str], known: str) -> Finding:
+    """Words of a command in which one placeholder stands for something."""
+    if not any("{" in word.replace(known, "") for word in words):
+        return None
+    from pipeline.config.placeholders import unknown_in_command
+
+    found = unknown_in_command(words, (known,))
+    return None if found is None else (f"has an element that {found[1]}", found[2])
 
 
 def _depfile(value: str) -> Finding:
@@ -401,8 +408,8 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("flash", "mode"): _one_of(FLASH_MODES),
         ("flash", "size"): _one_of(FLASH_SIZES),
         ("device", "port"): _port,
-        ("device", "ota"): _text,
-        ("device", "ota_call"): _text,
+        ("device", "ota"): _ota,
+        ("device", "ota_call"): lambda value: _text(value) if value else None,
         ("device", "power"): _power,
         ("device", "chip"): _one_of(tuple(CHIPS)),
         ("device", "mac"): _mac,
@@ -471,7 +478,7 @@ _RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         ("library", "include"): _each(_inside),
         ("action", "name"): _text,
         ("action", "argv"): _command,
-        ("action", "inputs"): _each(_inside),
+        ("action", "inputs"): _each(_input),
         ("action", "outputs"): _products,
         ("action", "depfile"): _depfile,
         ("action", "env"): _each(_variable),

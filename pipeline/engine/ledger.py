@@ -134,6 +134,14 @@ class NinjaLedger:
         """Of the logs that were asked about, 0 where none was."""
         return max([directory.version for directory in self._directories.values()], default=0)
 
+    def kept_logs(self) -> tuple[str, ...]:
+        """The logs that speak of anything, of the directories that were asked about (absolute paths)."""
+        with self._lock:
+            places = [
+                one.place / name for one in self._directories.values() for name in (logs.LOG_NAME, logs.DEPS_NAME)
+            ]
+        return tuple(str(place) for place in places if _size(place) > len(logs.DEPS_HEAD))
+
     # --- questions --------------------------------------------------------------------------------
 
     def ran_ns(self, statement: Statement) -> int:
@@ -387,6 +395,14 @@ def _mtime_ns(path: str) -> int:
     """0 where there is nothing."""
     try:
         return os.stat(path).st_mtime_ns  # noqa: PTH116 - once per file
+    except OSError:
+        return 0
+
+
+def _size(path: Path) -> int:
+    """0 where there is nothing."""
+    try:
+        return path.stat().st_size
     except OSError:
         return 0
 

@@ -60,6 +60,11 @@ OF_STATE = "engine's state"
 lies there under another name may say of files that did not move since what was true before."""
 PUT_BACK = "put back"
 """The fact that says what `engine/put_back.py` needs to know."""
+LOGS = "logs of ninja"
+"""The fact that names them (absolute paths). Ninja runs everything where they are lost, which no file of an
+action tells, so that a run must write them anew."""
+_LOG_HEAD = 16
+"""Bytes: what a log has at most that speaks of nothing."""
 FileStamp = tuple[int, int, int]
 """ctime in ns (mtime where `stamp_of` says), size in bytes, inode."""
 STAMP_BYTES = 24
@@ -312,6 +317,14 @@ def _circumstances_agree(snapshot: Snapshot, root: str) -> bool:
     return not any(map(os.path.lexists, snapshot.absent))
 
 
+def logs_are_there(snapshot: Snapshot) -> bool:
+    """Does ninja know what it was told? It appends to its logs, so that their stamps say nothing."""
+    try:
+        return all(stat(path).st_size > _LOG_HEAD for path in snapshot.facts.get(LOGS, ()))  # noqa: PTH116
+    except OSError:
+        return False
+
+
 def answer(argv: "Sequence[str]", load_run: "Callable[[], None] | None" = None) -> "str | FirstLook | None":
     """What `doit` would print if it found everything up to date. When only `doit` can tell: what was looked at, or None
     when that was nothing. `load_run` is called as soon as it is certain that there will be a run, where others are
@@ -349,7 +362,7 @@ def answer(argv: "Sequence[str]", load_run: "Callable[[], None] | None" = None) 
         look = FirstLook(root, path, stamp, snapshot, places)
         if is_edited or not is_as_it_was(look):
             return look
-    return text
+    return text if logs_are_there(snapshot) else None
 
 
 def from_service(argv: "Sequence[str]") -> "str | FirstLook | None":
@@ -368,7 +381,7 @@ def from_service(argv: "Sequence[str]") -> "str | FirstLook | None":
     if look is not None and len(look.places) > MANY:  # the service reads no more than that
         from pipeline.fastpath.touched import is_as_it_was
 
-        if is_as_it_was(look):
+        if is_as_it_was(look) and logs_are_there(look.snapshot):
             return look.snapshot.answers.get(selection[1])
     return look
 
@@ -434,10 +447,6 @@ def main(look: "FirstLook | None" = None) -> int:
         code: int = launcher.main(sys.argv[2:])
         return code
     hand_over(look)
-    if sys.argv[1:] == ["--version"]:  # doit then says its own
-        from pipeline import __version__
-
-        print(f"hotplate {__version__}", flush=True)
     from pipeline.hotplate import go_on
 
     return go_on(sys.argv[1:], look)

@@ -17,6 +17,32 @@ from doit.doit_cmd import DoitMain
 
 from pipeline.fastpath import FirstLook
 
+OWN = "pipeline.cli.doit_commands"
+PLACES = {
+    "run": "pipeline.tasks:PlainRun",
+    "list": f"{OWN}:PlainList",
+    "info": f"{OWN}:PlainInfo",
+    "help": f"{OWN}:PlainHelp",
+    "clean": f"{OWN}:PlainClean",
+    "forget": f"{OWN}:PlainForget",
+    "ignore": f"{OWN}:PlainIgnore",
+    "dumpdb": f"{OWN}:PlainDumpDB",
+    "reset-dep": f"{OWN}:PlainResetDep",
+    "tabcompletion": f"{OWN}:PlainTabCompletion",
+}
+"""doit's commands that we say in our words -> where; pyproject.toml has the same, for `doit` itself."""
+
+
+class PlainDoit(DoitMain):  # type: ignore[misc]
+    """doit, with our words for what it refuses."""
+
+    def get_cmds(self) -> Any:
+        found = super().get_cmds()
+        for name, place in PLACES.items():
+            if name not in self.config["COMMAND"]:
+                found[name] = plugin.PluginEntry("COMMAND", name, place)
+        return found
+
 
 class HandingOver(DodoTaskLoader):  # type: ignore[misc]
     """doit's own loader; the reporter of `DOIT_CONFIG` begins with a look."""
@@ -37,7 +63,8 @@ def become_doit(argv: Sequence[str], look: FirstLook | None, name: str = "") -> 
     one that was called."""
     if name:
         DoitMain.BIN_NAME = name
-    doit = DoitMain()
+    # `doit` itself has our commands where they are installed, and so has what stands in for it.
+    doit = PlainDoit() if name in ("", "hotplate") else DoitMain()
     if look is not None and "loader" not in doit.config["GLOBAL"]:
         doit.task_loader = HandingOver(look)
     return int(doit.run(list(argv)))

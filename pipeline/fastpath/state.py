@@ -32,6 +32,7 @@ from pipeline.fastpath import (
     FirstLook,
     Snapshot,
     load,
+    logs_are_there,
     moved,
     native_loop,
     stamp_of,
@@ -106,6 +107,8 @@ class FastPathState:
         if not self._looked:
             self._looked = True
             self._snapshot, self._moved = self._as_looked_before() or self._own_look() or (None, None)
+            if self._snapshot is not None and not logs_are_there(self._snapshot):
+                self._snapshot = self._moved = self._renewed = None
             if self._snapshot is not None and self._moved:
                 self._moved = self._without_listed(self._snapshot, self._moved)
         return None if self._snapshot is None or self._moved is None else (self._snapshot, self._moved)

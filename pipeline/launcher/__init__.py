@@ -29,6 +29,9 @@ def main(argv: "Sequence[str]") -> int:
         from pipeline.launcher import statistics
 
         return statistics.show(cache) if argv[0] == "--stats" else statistics.zero(cache)
+    if argv[:1] in (["--help"], ["-h"]):
+        sys.stdout.write(USAGE)
+        return 0
     words = list(argv[1:] if argv[:1] == ["--"] else argv)
     if not words or words[0].startswith("-"):
         sys.stderr.write(USAGE)

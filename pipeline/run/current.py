@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.errors import DeployError
 from pipeline.fastpath import end_quietly, interrupt_again
 from pipeline.model import DEVICE_STAGES, Failure, FailureCategory, Stage
-from pipeline.run.options import Options, asks_for_stages, parse_options
+from pipeline.run.options import Options, asks_for_help, asks_for_stages, parse_options
 from pipeline.run.run import Run, load_run
 
 AFTER_DEPLOY = ("deploy", "livetest")
@@ -30,7 +30,8 @@ def options() -> Options:
 def current() -> Run:
     """The run; raises SystemExit(2) when deploy.toml or the options cannot be used."""
     asked = options()
-    asked = asked._replace(builds=asks_for_stages(sys.argv[1:], [*Stage, *AFTER_DEPLOY, "all"]))
+    builds = asks_for_stages(sys.argv[1:], [*Stage, *AFTER_DEPLOY, "all"])
+    asked = asked._replace(builds=builds and not asks_for_help(sys.argv[1:]))
     was_quiet = interrupt_again()
     try:
         loaded = load_run(asked)

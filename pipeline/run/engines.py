@@ -21,7 +21,7 @@ from pipeline.engine.partial_graph import PartialGraph, partial_graph, same_file
 from pipeline.engine.saved_state import Saved, load_of
 from pipeline.engine.usage_index import MANY, usage_index
 from pipeline.engine.workspace import BuildSteps, Directories, Host, SkippedActions
-from pipeline.fastpath import OF_STATE, PUT_BACK, FileStamp
+from pipeline.fastpath import LOGS, OF_STATE, PUT_BACK, FileStamp
 from pipeline.fastpath.native_loop import WORTH_FILES
 from pipeline.fastpath.plain import is_plain
 from pipeline.fastpath.state import FastPathState
@@ -155,6 +155,8 @@ class Engines:
             OF_STATE: names,
             PUT_BACK: self._put_back_facts(),
         }
+        if self._project.config.is_ninja:
+            facts[LOGS] = engine.workspace.ledger.kept_logs()
 
         def index(paths: Sequence[str]) -> bytearray:
             engine.give_back()

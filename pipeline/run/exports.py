@@ -16,6 +16,7 @@ from pipeline.model import Event, Failure
 from pipeline.report.document import build_report
 from pipeline.report.live_tests import SuiteResult
 from pipeline.report.ndjson import event_line, failure_line, progress_line, report_line
+from pipeline.report.terminal import silence
 from pipeline.run.options import Options
 from pipeline.run.transactions import Rendered
 
@@ -102,4 +103,7 @@ class Stream:
                 self._out.write(line)
                 self._out.flush()
             except (OSError, ValueError) as error:
-                self.broken = f"--json: the reader went away ({error})"
+                went = isinstance(error, BrokenPipeError)
+                told = "the reader went away" if went else "stdout cannot be written"
+                self.broken = f"--json: {told} ({getattr(error, 'strerror', None) or error})"
+                silence(self._out)  # what is left in its buffer would be told at the end of the process

@@ -188,6 +188,12 @@ def asks_for_stages(argv: Sequence[str], stages: Sequence[str]) -> bool:
     return True
 
 
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Are the options of a task asked for, so that nothing is done?"""
+    before = ("", *argv)
+    return any(word in ("--help", "-h") and not last.startswith("--") for last, word in zip(before, argv, strict=False))
+
+
 def last_value(argv: Sequence[str], name: str) -> str:
     """What `--name` says on the command line, `""` when it is not there: for the sub-tasks of a group, since doit hands
     the group's options to none of them."""

@@ -156,12 +156,16 @@ class Project:
             return True
 
 
-def _number_failure(options: Options) -> Failure | None:
-    """Numbers of the command line."""
+def _option_failure(root: Path, options: Options) -> Failure | None:
+    """Numbers and files of the command line."""
     for name, text in (("workers", options.workers), ("canary", options.canary)):
         if text and not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_BOARDS):
             fact = f"is '{text}', which is no number from 1 to {MOST_BOARDS}"
             return _config_failure(f"--{name}", fact, f"write it like --{name} 4")
+    for name, text, ending in (("trace", options.trace, "json"), ("junit", options.junit, "xml")):
+        if text and (root / text).is_dir():
+            hint = f"name a file, such as --{name} {text.rstrip('/')}/run.{ending}"
+            return _config_failure(f"--{name}", f"is '{text}', which is a directory", hint)
     return None
 
 
@@ -172,8 +176,6 @@ def _config_failure(where: str, message: str, hint: str | None = None) -> Failur
 def _wrong_port(text: str, config: DeployConfig) -> Failure | None:
     """The first virtual port that asks for something that it cannot have."""
     for device in config.devices:
-        if device.profile != config.variant:
-            continue
         if not device.is_virtual or device.port == "virtual:":
             continue
         from pipeline.device.ports import planted_faults
@@ -273,7 +275,7 @@ class _ProjectReading:
 
     def project(self) -> Project | Failure:
         """The project, or what is wrong."""
-        usual = _number_failure(self._options) or self._config(self._options.profile)
+        usual = _option_failure(self._root, self._options) or self._config(self._options.profile)
         if isinstance(usual, Failure):
             return usual
         it = self._options

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from cache.named_tuple import NamedTuple
-from pipeline.fastpath import FileStamp, Snapshot, load, selection_of, stamp_of, state_path, touched
+from pipeline.fastpath import FileStamp, Snapshot, load, logs_are_there, selection_of, stamp_of, state_path, touched
 from pipeline.service.path_watch import Doubt, PathWatch
 
 STATE = -1
@@ -171,6 +171,8 @@ class HeldState:
             return VerdictAnswer(None, "not known to be up to date")
         if self._present:
             return VerdictAnswer(None, "a file came")
+        if not logs_are_there(snapshot):  # one stat for each of the few, which ninja appends to at any time
+            return VerdictAnswer(None, "ninja knows nothing")
         settled = self._is_settled()
         if settled:
             return VerdictAnswer(text)

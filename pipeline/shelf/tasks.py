@@ -91,7 +91,8 @@ def _discover(port: list[str]) -> TaskFailed | None:
 
 
 def discover(project: Project, more: list[str]) -> str:
-    """Ask the ports that are no device's, and add what answers; why that failed, `""` if it did not."""
+    """Ask the ports that are no device's, and add what answers; why that failed, `""` if it did not. Every one of
+    `more` has to answer: somebody named it."""
     try:
         import tomlkit
     except ImportError:
@@ -106,12 +107,12 @@ def discover(project: Project, more: list[str]) -> str:
     from pipeline.run.project import CONFIG_FILE
     from pipeline.shelf.new_devices import named, with_devices
 
-    found = _found(project, more)
+    found, failed = _found(project, more)
     known = {mac: device.name for device in project.config.devices if (mac := _last_mac(project, device.name))}
     new = named(project.config, [(board.chip, board.mac, board.port) for board in found], known)
     if not new:
         print("no new board was found")
-        return ""
+        return failed
     path = project.root / CONFIG_FILE
     text = with_devices(read_text(path), project.config, new)
     wrong = parse_config(text)
@@ -124,24 +125,49 @@ def discover(project: Project, more: list[str]) -> str:
     for device in new:
         note = f"; disabled: {device.why_not}" if device.why_not else ""
         print(f"added: {device.name} ({device.chip}, {device.mac}) on {device.port}{note}")
-    return ""
+    return failed
 
 
-def _found(project: Project, more: list[str]) -> list[FoundBoard]:
-    """What answers on the ports that no device names; what does not is a line on stderr."""
+def _found(project: Project, more: list[str]) -> tuple[list[FoundBoard], str]:
+    """What answers on the ports that no device names, and why those of `more` that do not; any other that does not is a
+    note on stderr."""
     from pipeline.device.probe import free_ports, probe
     from pipeline.errors import DeployError
 
-    taken = {device.port for device in project.config.devices}
-    found = []
+    owners = {device.port: device.name for device in project.config.devices}
+    found, failed = [], []
     for port in dict.fromkeys([*(each.port for each in free_ports()), *more]):
-        if port in taken:
+        if port in owners:
+            if port in more:
+                print(f"note: {port} was not asked: it is the port of device {owners[port]}", file=sys.stderr)
+            continue
+        wrong = _wrong_port(port)
+        if wrong:
+            failed.append(wrong)
             continue
         try:
             found.append(probe(port))
         except DeployError as error:
-            print(f"note: {error.failure.line()}", file=sys.stderr)
-    return found
+            failure = error.failure._replace(where=port)
+            if port in more:
+                failed.append(f"{failure.line()}\nhint: {failure.hint}")
+            else:
+                print(f"note: {failure.line()}", file=sys.stderr)
+    return found, "\n".join(failed)
+
+
+def _wrong_port(port: str) -> str:
+    """What can be the port of no board that is to be found, `""` otherwise."""
+    from pipeline.config.values import VIRTUAL_PORT, check_value
+
+    if port.startswith(VIRTUAL_PORT):
+        hint = f'write it into deploy.toml: [device.NAME] with port = "{VIRTUAL_PORT}"'
+        return f"--port: error: '{port}' is a board that comes to be when it is named\nhint: {hint}"
+    wrong = check_value(("device", "--port", "port"), port)
+    if wrong is None:
+        return ""
+    fact = wrong.message.partition("' ")[2]
+    return f"--port: error: {fact}\nhint: {wrong.hint.replace('port = ', '--port ')}"
 
 
 def _last_mac(project: Project, device: str) -> str:

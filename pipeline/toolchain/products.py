@@ -28,6 +28,7 @@ def in_profile(action: ActionConfig, profile: str) -> ActionConfig:
         inputs=filled(action.inputs),
         outputs=filled(action.outputs),
         depfile=action.depfile.replace("{profile}", profile),
+        tools=filled(action.tools),
     )
 
 

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from pipeline.fastpath.handover import PLACES
 from tests import given_project
-from tests.e2e.space import Space, environment
+from tests.e2e.space import ROOT, Space, environment
 
 TIMEOUT_S = 300
 
@@ -20,6 +22,33 @@ TIMEOUT_S = 300
 def project(tmp_path_factory: pytest.TempPathFactory) -> Space:
     root = tmp_path_factory.mktemp("given") / "project"
     return given_project.with_web(given_project.project(root, "esp32c3", given_project.files))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PYTHONPATH with the entry points that this checkout declares: those of the installation may be older."""
+    return site(tmp_path_factory, declared())
+
+
+@pytest.fixture(scope="module")
+def doits_own(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same without those that stand in place of doit's own commands."""
+    return site(tmp_path_factory, {name: where for name, where in declared().items() if name not in PLACES})
+
+
+def site(tmp_path_factory: pytest.TempPathFactory, commands: dict[str, str]) -> str:
+    place = tmp_path_factory.mktemp("site") / "hotplate-0.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: hotplate\nVersion: 0\n")
+    lines = [f"{name} = {where}" for name, where in commands.items()]
+    (place / "entry_points.txt").write_text("\n".join(["[doit.COMMAND]", *lines, ""]))
+    return f"{place.parent}{os.pathsep}{ROOT}"
+
+
+def declared() -> dict[str, str]:
+    """Command -> where, as pyproject.toml has it."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return dict(tomllib.loads(text)["project"]["entry-points"]["doit.COMMAND"])
 
 
 def shell(space: Space, line: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -69,11 +98,10 @@ def test_a_nul_in_a_value_is_refused_before_anything_is_done(project: Space, key
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", ">/dev/full"])
 @pytest.mark.parametrize("command", ["doit link", "hotplate link", "doit deploy", "doit list", "doit plan"])
-def test_a_closed_stream(project: Space, closed: str, command: str) -> None:
-    if command == "doit list" and closed == ">/dev/full":
-        pytest.skip("doit prints that list itself")
-    done = shell(project, f"{command} {closed}")
-    assert done.returncode == (1 if (command, closed) == ("doit plan", ">/dev/full") else 0), done
+def test_a_closed_stream(project: Space, installed: str, closed: str, command: str) -> None:
+    done = shell(project, f"{command} {closed}", PYTHONPATH=installed)
+    is_view = command in ("doit plan", "doit list")
+    assert done.returncode == (1 if is_view and closed == ">/dev/full" else 0), done
 
 
 @pytest.mark.parametrize(
@@ -97,6 +125,138 @@ def test_bad_usage_is_a_line_and_a_hint_before_anything_is_done(
     first, second = done.stderr.splitlines()
     assert first == fact and second.startswith("hint: ")
     assert sorted(project.path.glob("reports/tx-*")) == before
+
+
+@pytest.mark.parametrize(
+    ("port", "fact"),
+    [
+        ("MISSING", "MISSING: error: no such port (present: "),
+        ("/dev/null", "/dev/null: error: that is no serial port"),
+        ("ftp://x", "--port: error: is 'ftp://x', and 'ftp://' is no kind of port"),
+        ("virtual:?x", "--port: error: 'virtual:?x' is a board that comes to be when it is named"),
+    ],
+)
+def test_a_port_that_somebody_names_has_to_answer(project: Space, port: str, fact: str) -> None:
+    before = project.file("deploy.toml").read_text()
+    done = shell(project, f"doit devices:discover --port {port} --port virtual:")
+    assert done.returncode == 1, done
+    note, first, second = done.stderr.splitlines()
+    assert note == "note: virtual: was not asked: it is the port of device bench"
+    assert first.startswith(fact) and second.startswith("hint: ")
+    assert project.file("deploy.toml").read_text() == before
+
+
+WORDS = [
+    ("-x", 3, "-x: error: is no option here", "use one of --db-file, "),
+    ("--device bench", 3, "--device: error: is an option of tasks, and stands before any", "write the task first: "),
+    ("--json", 3, "--json: error: is an option of tasks, and stands before any", "write the task first: "),
+    ("-n x link", 3, "--process: error: is 'x', but must be a whole number", "write it like --process=5"),
+    ("-r table link", 3, "--reporter: error: is 'table'", "use one of "),
+    ("list -x", 3, "-x: error: is no option here", "use one of --db-file, "),
+    ("depoy", 3, "depoy: error: is no command, task or target; did you mean 'deploy'?", "see `"),
+    ("moniter", 3, "moniter: error: is no command, task or target; did you mean 'monitor'?", "see `"),
+    ("clean lnik", 3, "lnik: error: is no task; did you mean 'link'?", "see `"),
+    ("info lnik", 3, "lnik: error: is no task; did you mean 'link'?", "see `"),
+    ("help depoy", 3, "depoy: error: is no command or task; did you mean 'deploy'?", "see `"),
+    ("forget lnik", 3, "lnik: error: is no task; did you mean 'link'?", "see `"),
+    (
+        "reflash:bench:",
+        3,
+        "reflash:bench:: error: is no command, task or target; did you mean 'reflash:bench'?",
+        "see `",
+    ),
+    ("list lnik", 3, "lnik: error: is no task; did you mean 'link'?", "see `"),
+    ("-f other.py list", 3, "other.py: error: there is none in this directory", "change into the directory of "),
+    ("help >/dev/full", 1, "stdout: error: cannot be written: No space left on device", "free disk space"),
+    ("info link >/dev/full", 1, "stdout: error: cannot be written: No space left on device", "free disk space"),
+    ("tabcompletion >/dev/full", 1, "stdout: error: cannot be written: No space left on device", "free disk space"),
+]
+
+
+@pytest.mark.parametrize("program", ["doit", "hotplate"])
+@pytest.mark.parametrize(("words", "code", "fact", "hint"), WORDS)
+def test_what_doit_refuses_is_a_line_and_a_hint(
+    project: Space, installed: str, program: str, words: str, code: int, fact: str, hint: str
+) -> None:
+    done = shell(project, f"{program} {words}", PYTHONPATH=installed, PYTHONUNBUFFERED="1" if code == 1 else "")
+    assert (done.returncode, done.stdout) == (code, "")
+    first, second = done.stderr.splitlines()
+    assert first == fact and second.startswith(f"hint: {hint}")
+
+
+@pytest.mark.parametrize("program", ["doit", "hotplate"])
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        ("deploy --help", "deploy  from C source to the first JSON-RPC byte of the running device (the default)"),
+        ("link -h", "link  link, make the flash images and check that they fit"),
+        ("devices:discover --help", "devices:discover  ask every port behind which a board may be"),
+        ("monitor --help", "PURPOSE"),
+        ("plan -h", "PURPOSE"),
+        ("run --help", "PURPOSE"),
+        ("list --help", "PURPOSE"),
+    ],
+)
+def test_who_asks_for_help_gets_it(project: Space, installed: str, program: str, words: str, first: str) -> None:
+    """As `doit help` gives it, without anything being done."""
+    before = sorted(project.path.glob(".deploy/runs/*"))
+    done = shell(project, f"{program} {words}", PYTHONPATH=installed)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert done.stdout.startswith(first)
+    assert done.stdout == shell(project, f"{program} help {words.split(maxsplit=1)[0]}", PYTHONPATH=installed).stdout
+    assert sorted(project.path.glob(".deploy/runs/*")) == before
+
+
+def test_help_builds_no_given_firmware(tmp_path: Path) -> None:
+    """A command of [prebuilt] runs before the tasks are known."""
+    space = given_project.project(tmp_path / "project", "esp32c3", given_project.esp_idf)
+    space.edit("deploy.toml", "[prebuilt]", '[prebuilt]\nbuild = ["touch", "built"]')
+    assert shell(space, "doit deploy --help").returncode == 0
+    assert not space.file("built").exists()
+    assert shell(space, "doit link").returncode == 0
+    assert space.file("built").exists()
+
+
+def test_a_json_stream_whose_reader_goes_away(project: Space) -> None:
+    done = shell(project, "{ doit link --json; echo $? >&2; } | head -c 1")
+    assert done.stderr.endswith("note: --json: the reader went away (Broken pipe)\n0\n"), done
+    full = shell(project, "doit link --json >/dev/full")
+    assert full.returncode == 0 and full.stderr.endswith("--json: stdout cannot be written (No space left on device)\n")
+
+
+@pytest.mark.parametrize("words", ["--trace .", "--junit bin", "--device=", "--device"])
+def test_a_value_that_is_none_is_told_before_anything_is_done(project: Space, words: str) -> None:
+    before = sorted(project.path.glob(".deploy/runs/*"))
+    done = shell(project, f"doit deploy {words}")
+    option = words.partition(" ")[0].rstrip("=")
+    assert done.returncode == 2 and done.stdout == "", done
+    assert done.stderr.splitlines()[0].split(" error: ")[0] == f"{option}:"
+    assert sorted(project.path.glob(".deploy/runs/*")) == before
+
+
+@pytest.mark.parametrize("option", ["--device", "--group", "--profile"])
+def test_a_watch_of_what_there_is_not(project: Space, option: str) -> None:
+    """It would wait for a save that makes it right, without saying what is wrong."""
+    done = shell(project, f"doit watch {option} nosuch")
+    assert done.returncode == 2 and done.stdout == "", done
+    assert done.stderr.startswith(f"{option}: error: deploy.toml has no {option[2:]} 'nosuch'")
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "list"])
+def test_hotplate_says_that_its_answer_is_lost(project: Space, words: str) -> None:
+    done = shell(project, f"hotplate {words} >/dev/full", PYTHONUNBUFFERED="")
+    assert done.returncode == 1 and done.stderr.startswith("stdout: error: cannot be written: "), done
+
+
+@pytest.mark.parametrize("words", ["list", "list --all --status", "help", "help list", "help link", "info link"])
+def test_what_doit_answers_is_what_doit_alone_would(project: Space, installed: str, doits_own: str, words: str) -> None:
+    ours, theirs = (shell(project, f"doit {words}", PYTHONPATH=path) for path in (installed, doits_own))
+    assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
+    assert ours.stdout
+
+
+def test_doit_and_hotplate_take_the_same_commands() -> None:
+    assert {name: where for name, where in declared().items() if name in PLACES} == PLACES
 
 
 VIEWS = ["doit doctor", "doit doctor --json", "doit monitor --seconds 1", "hotplate monitor --seconds 1"]

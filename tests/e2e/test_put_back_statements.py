@@ -77,11 +77,14 @@ default another.o
 class Statements:
     """A project that is up to date."""
 
-    def __init__(self, directory: Path, more: str = "") -> None:
+    def __init__(self, directory: Path, more: str = "", *, searched: bool = True) -> None:
+        """`searched`: headers are looked for in the build directory."""
         self.root, self.out = directory / "project", directory / "project/out"
         self.out.mkdir(parents=True)
         places = {"root": self.root, "cc": CC}
         self.manifest = f"{MANIFEST}{more}".format(**places)
+        if not searched:
+            self.manifest = self.manifest.replace("-I. ", "")
         for name, text in {
             "deploy.toml": DEPLOY.format(cache=directory / "cache"),
             "dodo.py": "from pipeline.tasks import *\n",
@@ -241,6 +244,43 @@ def test_logs_without_a_line_about_what_is_there(tmp_path: Path) -> None:
 def test_logs_are_lost_with_all_that_they_speak_of(tmp_path: Path) -> None:
     everything = ("main.o", "deep/util.o", "libutil.a", "app", ".ninja_log", ".ninja_deps")
     assert Statements(tmp_path).is_put_back(lambda space: _gone(space, *everything))
+
+
+def _lost(*names: str) -> Callable[[Statements], None]:
+    return lambda space: _gone(space, *names)
+
+
+def _emptied(space: Statements) -> None:
+    (space.out / ".ninja_log").write_bytes((space.out / ".ninja_log").read_bytes().partition(b"\n")[0] + b"\n")
+
+
+def _lost_and_edited(space: Statements) -> None:
+    _gone(space, ".ninja_log")
+    space.write("main.c", (space.root / "main.c").read_text() + "/* edited */\n")
+
+
+@pytest.mark.parametrize("program", ["hotplate", "doit"])
+@pytest.mark.parametrize(
+    "change",
+    [_lost(".ninja_log"), _lost(".ninja_deps"), _lost(".ninja_log", ".ninja_deps"), _emptied, _lost_and_edited],
+)
+def test_a_log_is_lost_and_nothing_tells(tmp_path: Path, change: Callable[[Statements], object], program: str) -> None:
+    """No file of a statement moved, and nothing looks for headers in the build directory."""
+    space = Statements(tmp_path, searched=False)
+    change(space)
+    assert space.left_for_ninja() != "", "ninja runs everything then"
+    products = space.products()
+    if program == "doit":
+        argv = [sys.executable, "-m", "doit", "compile", "link"]
+        subprocess.run(argv, cwd=space.root, env=space.env, capture_output=True, check=True)
+    else:
+        space.hotplate()
+    assert space.left_for_ninja() == ""
+    if change is not _lost_and_edited:
+        assert space.products() == products
+    for _ in range(3):
+        space.hotplate()
+    assert space.is_answered_early()
 
 
 @pytest.mark.parametrize("names", [(), ("another.o",), ("app",), ("main.o", "another.o", "app")])

@@ -20,7 +20,7 @@ from cache.statebytes import encode
 from pipeline import fastpath
 from pipeline.effects import inotify as notifications
 from pipeline.effects.inotify import Inotify, InotifyEvent, MountTable
-from pipeline.fastpath import KIND, FileStamp, FirstLook, Snapshot, identity, stamp_of, state_path, touched
+from pipeline.fastpath import KIND, LOGS, FileStamp, FirstLook, Snapshot, identity, stamp_of, state_path, touched
 from pipeline.fastpath.listing import listing_of
 from pipeline.service import path_watch
 from pipeline.service.path_watch import Doubt, PathWatch
@@ -73,6 +73,8 @@ class StatedProject:
             for n in range(3):
                 (self.root / name / f"f{n}").write_text(f"{name} {n}\n")
         (self.elsewhere / "tool").write_text("tool\n")
+        self.log = self.elsewhere / ".ninja_log"
+        self.log.write_text("# ninja log v7\n1\t2\t3\tf\tabc\n")
         (self.elsewhere / "linked").mkdir()
         (self.elsewhere / "linked" / "x.h").write_text("x\n")
         (self.root / "vendor").symlink_to(self.elsewhere / "linked")
@@ -111,7 +113,7 @@ class StatedProject:
                 [("PATH", os.environ.get("PATH")), ("NOT_SET", None)],
                 ["src/absent.h", "missing/deep/absent.h", str(self.elsewhere / "absent")],
                 None,
-                {},
+                {LOGS: (str(self.log),)},
                 os.urandom(8).hex(),
                 count,
                 len(rows),
@@ -349,6 +351,22 @@ def test_any_sequence_of_edits_gives_the_answer_of_the_disk(stated: StatedProjec
 def test_many_sequences_of_edits_give_the_answer_of_the_disk(stated: StatedProject, seed: int) -> None:
     may_mount = os.geteuid() == 0 and shutil.which("mount")
     shuffle(stated, random.Random(seed), 60, (*EDITS, mount_over) if may_mount else EDITS)
+
+
+def test_a_log_of_ninja_that_is_lost(stated: StatedProject) -> None:
+    """What ninja appends to it is nothing new; without it a run has to look, and write it anew."""
+    assert stated.both() == TEXT
+    text = stated.log.read_text()
+    with stated.log.open("a") as stream:
+        stream.write("4\t5\t6\tg\tdef\n")
+    assert stated.both() == TEXT
+    for cut in ("", "# ninja log v7\n"):
+        stated.log.write_text(cut)
+        assert stated.both() is None
+    stated.log.unlink()
+    assert stated.both() is None
+    stated.log.write_text(text)
+    assert stated.both() == TEXT
 
 
 def test_what_is_mounted_over_a_directory_is_seen(tmp_path: Path) -> None:
