@@ -190,7 +190,8 @@ class OtaUpdate:
         assert self._link is not None and self._reader is not None
         booting = Booting(self._link, self._reader, self._released_s, self._mac, self._proof)
         run = self._run
-        work, confirmed = ttfb.run(self._device, booting, run.boards, run.records, run.build, run.screen)
+        starts = self._transfer.slot.offset
+        work, confirmed = ttfb.run(self._device, booting, run.boards, run.records, run.build, run.screen, starts)
         if not isinstance(confirmed, Confirmed):
             assert work.failure is not None
             return work._replace(failure=self._rolled_back(work.failure))

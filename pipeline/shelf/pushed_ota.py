@@ -155,7 +155,7 @@ class PushedUpdate(OtaUpdate):
         assert self._link is not None and self._reader is not None
         booting = Booting(self._link, self._reader, self._released_s, self._mac, self._proof)
         run = self._run
-        work, confirmed = ttfb.run(self._device, booting, run.boards, run.records, run.build, run.screen)
+        work, confirmed = ttfb.run(self._device, booting, run.boards, run.records, run.build, run.screen, None)
         if isinstance(confirmed, Confirmed):
             return self._proven(work)
         assert work.failure is not None

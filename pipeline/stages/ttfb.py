@@ -38,8 +38,10 @@ def run(
     records: Records,
     build: DeviceBuild,
     screen: StageScreen,
+    app_offset: int | None,
 ) -> tuple[StageWork, Confirmed | None]:
-    """Feed the watcher until it has a verdict; ask, where the board was not reset."""
+    """Feed the watcher until it has a verdict; ask, where the board was not reset. `app_offset`: where in flash the
+    application lies that is to start (bytes); None where only the device knows."""
     if isinstance(board, StillRunning):
         work = _by_request(device, board, boards, records, build)
         return work, None if work.failure is not None else Confirmed(board.proof)
@@ -54,7 +56,7 @@ def run(
         where=device.where,
         until=until,
         allow_unhealthy=settings.allow_unhealthy,
-        app_offset=next((image.offset for image in build.images.all() if image.name == APPLICATION), None),
+        app_offset=app_offset,
         mac=board.mac,
     )
     _watch(board, watcher, until, screen)
@@ -74,6 +76,11 @@ def run(
     boot_s = ended_s - board.reset_released_s if board.link.real_time else None
     work = StageWork(counts=counts, failure=failure, boot_s=boot_s)
     return work, None if failure is not None else Confirmed(board.proof)
+
+
+def placed_app(build: DeviceBuild) -> int | None:
+    """Where a deploy by cable puts the application."""
+    return next((image.offset for image in build.images.all() if image.name == APPLICATION), None)
 
 
 def _watch(board: Booting, watcher: BootWatcher, until: Until, screen: StageScreen) -> None:

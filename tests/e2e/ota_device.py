@@ -49,7 +49,10 @@ class OtaDevice:
             self.slot = image
         with self.lock:
             if self.viewer is not None:
-                self.viewer.sendall(b"ESP-ROM:esp32c3-api1-20210207\r\nrst:0xc (RTC_SW_CPU_RST),boot:0xc\r\n")
+                self.viewer.sendall(
+                    b"ESP-ROM:esp32c3-api1-20210207\r\nrst:0xc (RTC_SW_CPU_RST),boot:0xc\r\n"
+                    b"I (54) boot: Loaded app from partition at offset 0x150000\r\n"
+                )
         self.say({"method": "ready", "params": {"app_elf_sha256": self.elf, "project": "x", "partition": "ota_1"}})
 
     def serve_console(self) -> None:

@@ -41,6 +41,15 @@ def test_an_update_over_the_line_and_the_second_time(host_space: Space) -> None:
     assert host_space.deploy().outcome == "verified_unchanged"
 
 
+def test_readiness_that_does_not_ask_who_it_is(host_space: Space) -> None:
+    """The device chose the slot: that the bootloader starts what lies there is no failure."""
+    host_space.edit("deploy.toml", 'until = "rpc:ready"', 'until = "line:ready"')
+    assert host_space.deploy().outcome == "full_flashed"
+    host_space.edit(METHODS, 'out_text("\\"pong\\"");', 'out_text("\\"pang\\"");')
+    updated = host_space.doit("ota")
+    assert (updated.code, updated.outcome) == (0, "delta_flashed"), updated.out + updated.err
+
+
 def test_an_update_that_does_not_come_goes_back(host_space: Space) -> None:
     assert host_space.deploy().outcome == "full_flashed"
     host_space.edit("firmware/core/main.c", "    port_init();", "    port_init();\n    port_panic();")
@@ -84,6 +93,15 @@ def on_network(space: Space, console: int, ota: str, **more: str) -> None:
     lines = "".join(f'\n{name} = "{value}"' for name, value in more.items())
     space.edit("deploy.toml", 'port = "virtual:"', f'port = "socket://127.0.0.1:{console}"\nota = "{ota}"{lines}')
     space.edit("deploy.toml", "timeout_ms = 5000", "timeout_ms = 60000")
+
+
+def test_a_line_after_a_push(host_space: Space, network: Callable[..., tuple[int, int]]) -> None:
+    """The slot that starts is the device's choice here too."""
+    console, listener = network()
+    on_network(host_space, console, f"espota://127.0.0.1:{listener}")
+    host_space.edit("deploy.toml", 'until = "rpc:ready"', 'until = "line:ready"')
+    first = host_space.doit("ota")
+    assert (first.code, first.outcome) == (0, "regions_flashed"), first.out + first.err
 
 
 @pytest.mark.parametrize("options", [(), ("--password", "secret"), ("--password", "secret", "--old-challenge")])
