@@ -140,6 +140,27 @@ def test_an_update_that_is_not_whole_after_the_restart(host_space: Space, networ
     assert (failed.code, failed.outcome, failed.category) == (1, "failed", "verify_mismatch")
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_digest_that_turned_on_its_way_is_no_verdict_on_the_slot(
+    host_space: Space, network: Any, number: int
+) -> None:
+    """The first is asked for after the restart, the second by the next update."""
+    console, listener = network("--hashes", "--garbled", f"image.hashes:{number}")
+    on_network(host_space, console, f"espota://127.0.0.1:{listener}")
+    first, second = host_space.doit("ota"), host_space.doit("ota")
+    assert (first.code, first.outcome) == (0, "regions_flashed"), first.out + first.err
+    assert (second.outcome, second.totals["bytes_written"]) == ("app_confirmed", 0)
+
+
+def test_a_mac_that_turned_on_its_way_is_nobody_s(host_space: Space, network: Any) -> None:
+    console, listener = network("--garbled", "info:1")
+    on_network(host_space, console, f"espota://127.0.0.1:{listener}")
+    failed = host_space.doit("ota")
+    assert (failed.code, failed.category, failed.totals["bytes_written"]) == (1, "sync_failed", 0)
+    assert "the MAC is 7c:df:a1:00:22:45, then 7c:df:a1:00:22:44" in failed.report["failure"]["message"]
+    assert not [*host_space.file(".deploy/devices.v1").glob("*2245.log")]
+
+
 def test_another_board_at_the_address_is_not_updated(host_space: Space, network: Any) -> None:
     console, listener = network()
     on_network(host_space, console, f"espota://127.0.0.1:{listener}", mac="7c:df:a1:00:11:99")
