@@ -41,11 +41,14 @@ def read_proven(where: str, session: FlashSession, offset: int, size: int) -> by
     that does not last look like one that does. Raises DeviceError."""
     data = session.read(offset, size)
     if session.md5(offset, size).lower() != hashlib.md5(data, usedforsecurity=False).hexdigest():
-        message = f"garbled answers: {size} bytes at {offset:#x} came otherwise than their MD5 says"
-        raise DeviceError(
-            fail(FailureCategory.SYNC_FAILED, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=HINT)
-        )
+        raise DeviceError(garbled_answer(where, f"{size} bytes at {offset:#x} came otherwise than their MD5 says"))
     return data
+
+
+def garbled_answer(where: str, fact: str) -> Failure:
+    """The line's doing, in verify-flash."""
+    message = f"garbled answers: {fact}"
+    return fail(FailureCategory.SYNC_FAILED, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=HINT)
 
 
 def proven_md5(where: str, session: FlashSession, name: str, offset: int, size: int) -> str:
