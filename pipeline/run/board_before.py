@@ -17,7 +17,7 @@ from cache.named_tuple import NamedTuple
 from pipeline.chips import SECTOR
 from pipeline.flash.plan import whole
 from pipeline.flash_model import Image, MatchRule, Partition, Region, RegionPlan
-from pipeline.formats.esp_image import HEAD_BYTES, IMAGE_MAGIC, identity_in_head
+from pipeline.formats.esp_image import HEAD_BYTES, IMAGE_MAGIC, describe_image, identity_in_head
 from pipeline.formats.otadata import LASTING, OtaState, active_entry, select
 from pipeline.formats.partitions import boot_row, decode_table, ota_slots, otadata_row
 from pipeline.formats.placement import APPLICATION, BOOTLOADER, OTADATA_IMAGE, TABLE
@@ -86,6 +86,9 @@ class _Look:
                 self._take_region(region)
         if BOOTLOADER in self._missing():
             return self._no_copy(BOOTLOADER)
+        bootloader = self._held.get(BOOTLOADER)
+        if bootloader is not None and self._board.journal.state.committed and _is_broken(bootloader[1]):
+            return "nothing ran: its bootloader was none that the boot ROM starts"
         table = self._held.get(TABLE)
         if table is None:
             return self._without_table()
@@ -198,6 +201,12 @@ class _Look:
         """Regions that are written, and of which there is no copy."""
         names = [write.image.name for write in self._writes if write.image.match is MatchRule.BYTES]
         return tuple(name for name in names if name not in self._held)
+
+
+def _is_broken(data: bytes) -> bool:
+    """Is it certainly no image that is started? One whose end was not read may be one."""
+    info = describe_image(data)
+    return data[:1] != bytes([IMAGE_MAGIC]) if isinstance(info, Reason) else not info.checksum_ok
 
 
 def _as_read(name: str, offset: int, data: bytes) -> Image:

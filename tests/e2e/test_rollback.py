@@ -90,6 +90,15 @@ def test_what_was_not_deployed_from_here_cannot_be_put_back(host_space: Space) -
     assert failed.report["rollback"]["transaction_id"] == ""
 
 
+def test_a_bootloader_that_would_not_have_started_is_not_put_back(updated: Space) -> None:
+    """Another tool had damaged it; the deploy has mended it, and that stays."""
+    whole = updated.flash.read_bytes()[:0x100]
+    poke(updated, 0x20, b"damage")
+    failed = silent_deploy(updated)
+    assert failed.report["rollback"]["message"].startswith("nothing was put back: nothing ran: its bootloader")
+    assert updated.flash.read_bytes()[:0x100] == whole
+
+
 def test_what_does_not_run_may_be_lost(updated: Space) -> None:
     """B runs; what another tool left in the slot to which the deploy goes is nobody's to put back."""
     poke(updated, OTA_0 + 0x2000, b"other")
