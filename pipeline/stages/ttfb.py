@@ -67,7 +67,7 @@ def run(
     failure = verdict if isinstance(verdict, Failure) else None
     if failure is not None and failure.category is FailureCategory.PANIC:
         failure = _with_backtrace(failure, boards.decoded(watcher.lines))
-    records.readiness(device, _readiness(watcher, until, device.port))
+    records.readiness(device, _readiness(watcher, until, device.port, board.proof.level))
     counts = {"polls": watcher.polls}
     if watcher.health is not None and watcher.health.heap_free is not None:
         counts["heap_free"] = watcher.health.heap_free
@@ -105,12 +105,13 @@ def _with_backtrace(failure: Failure, trace: Sequence[str]) -> Failure:
     return failure._replace(detail="\n".join([failure.detail, "", *trace])) if trace else failure
 
 
-def _readiness(watcher: BootWatcher, until: Until, port: str) -> Readiness:
+def _readiness(watcher: BootWatcher, until: Until, port: str, level: str) -> Readiness:
     """What the report says of the readiness gate. Only what the device itself said about its image is reported as
-    such."""
+    such. `level`: that of the verify ladder on which the writes before it rest."""
     verdict = watcher.verdict
     ready = verdict if isinstance(verdict, Ready) else None
-    note = "" if until.speaks_rpc else "the firmware was not asked which image it is: only the flash is proven"
+    proven = "nothing proves that it is the one that was sent" if level == "journal" else "only the flash is proven"
+    note = "" if until.speaks_rpc else f"the firmware was not asked which image it is: {proven}"
     if ready is not None and _allowed(watcher.health):
         note = _allowed(watcher.health)
     missing = unavailable(port, until)

@@ -39,6 +39,8 @@ class OtaDevice:
         self.udp.bind(("127.0.0.1", 0))
         self.lock = threading.Lock()
         self.viewer: socket.socket | None = None
+        self.watched = threading.Event()
+        """Somebody has been on the console: what is said before that reaches nobody."""
 
     def say(self, message: dict[str, Any]) -> None:
         with self.lock:
@@ -47,6 +49,7 @@ class OtaDevice:
 
     def took(self, image: bytes) -> None:
         """Restart into the image."""
+        self.watched.wait(60)
         if not self.options.forget:
             self.elf = image[0xB0:0xD0].hex()
             self.slot = image
@@ -63,6 +66,7 @@ class OtaDevice:
             viewer, _ = self.console.accept()
             with self.lock:
                 self.viewer = viewer
+            self.watched.set()
             with viewer, viewer.makefile("rb") as lines:
                 for line in lines:
                     if line.startswith(b"{"):

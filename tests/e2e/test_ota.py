@@ -102,6 +102,8 @@ def test_a_line_after_a_push(host_space: Space, network: Callable[..., tuple[int
     host_space.edit("deploy.toml", 'until = "rpc:ready"', 'until = "line:ready"')
     first = host_space.doit("ota")
     assert (first.code, first.outcome) == (0, "regions_flashed"), first.out + first.err
+    assert first.report["plan"]["verified_by"] == "journal"
+    assert first.report["readiness"]["note"].endswith("nothing proves that it is the one that was sent")
 
 
 @pytest.mark.parametrize("options", [(), ("--password", "secret"), ("--password", "secret", "--old-challenge")])
