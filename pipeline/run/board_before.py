@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cache.digest import Digest, digest_bytes
 from cache.named_tuple import NamedTuple
 from pipeline.chips import SECTOR
+from pipeline.flash.journal import BY_OTA
 from pipeline.flash.plan import whole
 from pipeline.flash_model import Image, MatchRule, Partition, Region, RegionPlan
 from pipeline.formats.esp_image import HEAD_BYTES, IMAGE_MAGIC, describe_image, identity_in_head
@@ -151,16 +152,26 @@ class _Look:
         if active is not None and active.state not in LASTING:
             state = OtaState(active.state).name if active.state in set(OtaState) else f"{active.state:#x}"
             return f"what it started from {row.name} had not confirmed itself (otadata: {state}), and would not last"
-        held = next((each for each in self._held.values() if each[0].offset == row.offset), None)
         if not self._touched(Region(row.offset, row.size)):
             head = read_proven(self._where, self._session, row.offset, HEAD_BYTES)
             if head[0] != IMAGE_MAGIC:
                 return f"otadata started {row.name}, and no application is there"
             whole_slot = proven_md5(self._where, self._session, row.name, row.offset, row.size)
             return self._before(rows, row.offset, identity_in_head(head), Untouched(row, whole_slot))
+        self._take_update(row)
+        held = next((each for each in self._held.values() if each[0].offset == row.offset), None)
         if held is None:
             return self._no_copy(APPLICATION, f"what it started from {row.name}")
         return self._before(rows, row.offset, identity_in_head(held[1]), None)
+
+    def _take_update(self, row: Partition) -> None:
+        """What the last update without a cable brought, where it lies in the slot that starts."""
+        opened = self._board.journal.state.open
+        if opened is None or opened.by != BY_OTA or APPLICATION in self._held:
+            return
+        for known in opened.images:
+            if known.name == APPLICATION and known.size <= row.size:
+                self._take_committed(known._replace(offset=row.offset))
 
     def _without_table(self) -> BoardBefore | str:
         """Nothing of this project says what starts; then it is the application, as ever."""
@@ -199,8 +210,9 @@ class _Look:
 
     def _missing(self) -> tuple[str, ...]:
         """Regions that are written, and of which there is no copy."""
-        names = [write.image.name for write in self._writes if write.image.match is MatchRule.BYTES]
-        return tuple(name for name in names if name not in self._held)
+        kept = {(image.name, image.offset) for image, _ in self._held.values()}
+        images = [write.image for write in self._writes if write.image.match is MatchRule.BYTES]
+        return tuple(image.name for image in images if (image.name, image.offset) not in kept)
 
 
 def _is_broken(data: bytes) -> bool:

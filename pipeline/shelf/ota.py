@@ -23,6 +23,7 @@ from pipeline.effects.api import Reader
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
 from pipeline.flash import app_proof
+from pipeline.flash.journal import BY_OTA
 from pipeline.flash.plan import confirmed_plan
 from pipeline.flash_model import FlashPlan, Image, Region, RegionPlan
 from pipeline.model import (
@@ -179,10 +180,7 @@ class OtaUpdate:
             return StageWork(counts={"regions_written": 0, "bytes_written": 0})
         assert self._monitor is not None and self._journal is not None
         app, images = self._app(), self._run.build.images
-        # What the journal believes of this board may be wrong from the first block on.
-        touched = [image for image in images.all() if image.name in (app.name, "otadata")]
-        tx = self._run.transactions.transaction(self._device.name)
-        self._journal.begin(tx, self._run.clock.utc(), touched, self._run.build.identity)
+        self._announce(app)
         client = OtaClient(self._monitor, self._target.where)
         try:
             self._transfer = client.transfer(images.data(app), app.digest.hex, self._run.screen.progress)
@@ -196,6 +194,16 @@ class OtaUpdate:
         self._run.transactions.say(events.RegionDone(app.name, action, plan.bytes_sent), self._device.name)
         counts = {"blocks_kept": len(plan.kept), "blocks_copied": len(plan.copied), "blocks_sent": len(plan.sent)}
         return StageWork(counts={"regions_written": 1, "bytes_written": plan.bytes_sent, **counts})
+
+    def _announce(self, app: Image) -> None:
+        """What the journal believes of this board may be wrong from the first byte on. The application is kept: who
+        finds it on the board may want it back."""
+        if self._journal is None:
+            return
+        touched = [image for image in self._run.build.images.all() if image.name in (app.name, "otadata")]
+        tx = self._run.transactions.transaction(self._device.name)
+        self._journal.begin(tx, self._run.clock.utc(), touched, {}, BY_OTA)
+        self._run.records.keep([app])
 
     def _restart(self) -> StageWork:
         assert self._link is not None

@@ -94,10 +94,7 @@ class PushedUpdate(OtaUpdate):
         if self._runs_it:
             return StageWork(counts={"regions_written": 0, "bytes_written": 0})
         image = self._run.build.images.data(app)
-        if self._journal is not None:
-            tx = self._run.transactions.transaction(self._device.name)
-            touched = [each for each in self._run.build.images.all() if each.name in (app.name, "otadata")]
-            self._journal.begin(tx, self._run.clock.utc(), touched, self._run.build.identity)
+        self._announce(app)
         self._sending = LastPiece(self._link.now_s, self._run.screen.progress)
         failure = self._pushed(image) if self._device.ota.startswith(ESPOTA) else self._pulled(image)
         if failure is not None:

@@ -36,8 +36,12 @@ def test_an_update_over_the_line_and_the_second_time(host_space: Space) -> None:
     assert (second.code, second.outcome, second.totals["bytes_written"]) == (0, "app_confirmed", 0)
     assert counts(second) == {"regions_written": 0, "bytes_written": 0}
 
+    host_space.edit(METHODS, 'out_text("\\"pang\\"");', 'out_text("\\"pung\\"");')
+    assert host_space.doit("ota").outcome == "delta_flashed"
     by_cable = host_space.deploy()
     assert by_cable.code == 0 and by_cable.category == ""
+    kinds = {reason["kind"] for reason in by_cable.report["reasons"]}
+    assert "write-was-cut-off" not in kinds and by_cable.report["regions"][2]["action"] == "kept", by_cable.report
     assert host_space.deploy().outcome == "verified_unchanged"
 
 

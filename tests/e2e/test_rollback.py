@@ -90,6 +90,18 @@ def test_what_was_not_deployed_from_here_cannot_be_put_back(host_space: Space) -
     assert failed.report["rollback"]["transaction_id"] == ""
 
 
+def test_the_second_update_lies_where_the_deploy_goes(updated: Space) -> None:
+    """C came without a cable too, over A. The deploy overwrites it, and what was sent is kept here."""
+    says(updated, "pang", "pung")
+    assert updated.doit("ota").code == 0 and answer(updated) == "pung"
+    before = updated.flash.read_bytes()
+    failed = silent_deploy(updated)
+    assert failed.report["rollback"]["message"] == "the images before are back, and the board became ready with them"
+    assert "updated-without-cable" in {reason["kind"] for reason in failed.report["reasons"]}
+    assert updated.flash.read_bytes() == before
+    assert answer(updated) == "pung"
+
+
 def test_a_bootloader_that_would_not_have_started_is_not_put_back(updated: Space) -> None:
     """Another tool had damaged it; the deploy has mended it, and that stays."""
     whole = updated.flash.read_bytes()[:0x100]
