@@ -16,7 +16,7 @@ from cache.digest import Digest, digest_bytes
 from cache.named_tuple import NamedTuple
 from pipeline.chips import SECTOR
 from pipeline.flash.journal import BY_OTA
-from pipeline.flash.plan import whole
+from pipeline.flash.plan import BOARD_ERASED, whole
 from pipeline.flash_model import Image, MatchRule, Partition, Region, RegionPlan
 from pipeline.formats.esp_image import HEAD_BYTES, IMAGE_MAGIC, describe_image, identity_in_head
 from pipeline.formats.otadata import LASTING, OtaState, active_entry, select
@@ -36,6 +36,8 @@ READ_AT_MOST = 0x10000
 are smaller, an application is not."""
 
 OTADATA_ENTRY = 64
+
+NOTHING_BEFORE = "nothing was deployed to this board before"
 
 
 class Untouched(NamedTuple):
@@ -79,6 +81,8 @@ class _Look:
 
     def all(self) -> BoardBefore | str:
         committed = self._board.journal.state.committed
+        if any(reason.kind == BOARD_ERASED for reason in self._board.proof.plan.reasons):
+            return "the board was erased: nothing ran" if committed else NOTHING_BEFORE
         for known in committed.values():
             if known.name != OTADATA_IMAGE:
                 self._take_committed(known)
@@ -147,8 +151,7 @@ class _Look:
         active = active_entry(found)
         row = boot_row(rows, select(found, len(ota_slots(rows))))
         if row is None:
-            nothing = "nothing was deployed to this board before"
-            return "its partition table named no application" if self._board.journal.state.committed else nothing
+            return "its partition table named no application" if self._board.journal.state.committed else NOTHING_BEFORE
         if active is not None and active.state not in LASTING:
             state = OtaState(active.state).name if active.state in set(OtaState) else f"{active.state:#x}"
             return f"what it started from {row.name} had not confirmed itself (otadata: {state}), and would not last"
@@ -184,7 +187,7 @@ class _Look:
         if name in self._not_stored:
             return f"the store no longer has the image '{name}' that was deployed before"
         if not self._board.journal.state.committed:
-            return "nothing was deployed to this board before"
+            return NOTHING_BEFORE
         return f"{what or name} is not what was deployed last from here, and there is no copy of it"
 
     def _otadata(self, row: Partition) -> bytes:
