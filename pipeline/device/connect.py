@@ -336,20 +336,14 @@ def identify(esp: Any, chip: str, flash_size: int) -> DeviceFacts:
     """Who is it? Chip id from the ROM (C3, S3...), else the magic register; MAC and revision from efuse."""
     import esptool
 
-    chip_id: int | None = None
     if esp.USES_MAGIC_VALUE:
         magic = esp.read_reg(esp.CHIP_DETECT_MAGIC_REG_ADDR)
         if magic != esp.MAGIC_VALUE:
             raise esptool.FatalError(f"This chip is of magic {magic:#010x}, not {esp.CHIP_NAME}")
-        encrypted, secure = bool(esp.get_flash_encryption_enabled()), bool(esp.get_secure_boot_enabled())
-    else:
-        info = esp.get_security_info()
-        chip_id = info["chip_id"]
-        if chip_id != esp.IMAGE_CHIP_ID:
-            names = {c.IMAGE_CHIP_ID: c.CHIP_NAME for c in esptool.CHIP_DEFS.values() if not c.USES_MAGIC_VALUE}
-            raise esptool.FatalError(f"This chip is {names.get(chip_id, f'of id {chip_id}')}, not {esp.CHIP_NAME}")
-        encrypted = bin(info["flash_crypt_cnt"]).count("1") % 2 == 1
-        secure = bool(info["parsed_flags"]["SECURE_BOOT_EN"])
+    chip_id, encrypted, secure = protection(esp)
+    if chip_id is not None and chip_id != esp.IMAGE_CHIP_ID:
+        names = {c.IMAGE_CHIP_ID: c.CHIP_NAME for c in esptool.CHIP_DEFS.values() if not c.USES_MAGIC_VALUE}
+        raise esptool.FatalError(f"This chip is {names.get(chip_id, f'of id {chip_id}')}, not {esp.CHIP_NAME}")
     mac = ":".join(f"{byte:02x}" for byte in esp.read_mac("BASE_MAC"))
     return DeviceFacts(
         chip=chip,
@@ -360,6 +354,15 @@ def identify(esp: Any, chip: str, flash_size: int) -> DeviceFacts:
         flash_encryption=encrypted,
         secure_boot=secure,
     )
+
+
+def protection(esp: Any) -> tuple[int | None, bool, bool]:
+    """Of esptool's loader: the chip id, where it has one; is flash encryption on, and secure boot? Asked anew."""
+    if esp.USES_MAGIC_VALUE:
+        return None, bool(esp.get_flash_encryption_enabled()), bool(esp.get_secure_boot_enabled())
+    info = esp.get_security_info(cache=False)
+    encrypted = bin(info["flash_crypt_cnt"]).count("1") % 2 == 1
+    return info["chip_id"], encrypted, bool(info["parsed_flags"]["SECURE_BOOT_EN"])
 
 
 def count_commands(esp: Any, so_far: int) -> None:

@@ -27,11 +27,11 @@ class DeviceJournal:
         self.state: DeviceState = decode_journal(data)[0]
         self._file: AppendLog | None = None
 
-    def begin(self, tx: str, at: str, images: Sequence[Image], about: Mapping[str, str]) -> None:
-        """Announce a transaction. Durable when this returns."""
+    def begin(self, tx: str, at: str, images: Sequence[Image], about: Mapping[str, str], by: str = "") -> None:
+        """Announce a transaction; `by`: how, where it is no deploy by cable. Durable when this returns."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = AppendLog(self._path, JOURNAL_HEADER, lambda data: decode_journal(data)[1], sync=True)
-        self._file.append(begin(tx, at, images, about))
+        self._file.append(begin(tx, at, images, about, by))
 
     def written(self, tx: str, name: str) -> None:
         """The device confirmed image `name`."""

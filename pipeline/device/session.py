@@ -80,11 +80,18 @@ class EspSession:
     def flash_size(self) -> int | None:
         self._prepare()
         self._take_esptool()
-        found: int = self._guard(self._esp.flash_id, FailureCategory.SYNC_FAILED, "read the flash chip's id")
+        asked = partial(self._esp.flash_id, cache=False)
+        found: int = self._guard(asked, FailureCategory.SYNC_FAILED, "read the flash chip's id")
         # JEDEC: manufacturer, type, capacity; 0x12 to 0x1c are 256 KiB to 256 MiB, and some series begin at 0x32
         capacity = found >> 16 & 0xFF
         exponent = capacity - 0x20 if 0x32 <= capacity <= 0x3A else capacity
         return 1 << exponent if 0x12 <= exponent <= 0x1C else None
+
+    def is_protected(self) -> bool:
+        self._take_esptool()
+        asked = partial(connecting.protection, self._esp)
+        _, encrypted, secure = self._guard(asked, FailureCategory.SYNC_FAILED, "read the protection by efuse")
+        return bool(encrypted or secure)
 
     def _reach(self, end: int) -> None:
         """Be able to address flash up to `end`: beyond what the ROM's commands reach only a stub can, and only on some

@@ -172,7 +172,11 @@ class FlashSession(Protocol):
 
     def read(self, offset: int, size: int) -> bytes: ...
     def flash_size(self) -> int | None:
-        """Bytes of flash, from the flash chip's own id; None when that tells nothing known."""
+        """Bytes of flash, from the flash chip's own id, asked anew; None when that tells nothing known."""
+        ...
+
+    def is_protected(self) -> bool:
+        """Is flash encryption or secure boot on? Asked anew, while the ROM still answers."""
         ...
 
     def write(self, image: Image, data: bytes, runs: Sequence[Region], progress: Progress) -> int:

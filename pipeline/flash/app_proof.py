@@ -82,8 +82,8 @@ def journal_doubts(state: DeviceState, images: Sequence[Image]) -> list[Reason]:
 
 
 def open_doubts(state: DeviceState) -> list[Reason]:
-    """A write that was cut off is settled by the loader's MD5s only."""
-    return [] if state.open is None else [Reason("write-was-cut-off", state.open.tx)]
+    """A write that was cut off, and an update without a cable, are settled by the loader's MD5s only."""
+    return [] if state.open is None else [Reason(state.open.kind, state.open.tx)]
 
 
 def app_of(images: Sequence[Image]) -> Image | None:

@@ -14,7 +14,8 @@ committed. Everything doubtful makes regions unknown: that costs a verification,
     any    anything else                         idle   does not fit: forget everything, and say so
 
 Record keys: `record` begin|written|commit; `tx`; begin has `at` (UTC), `images` [{name, offset, size, sha256, md5}] and
-`about` {flash, toolchain} (missing when the transaction covers a part of a build); written has `name`.
+`about` {flash, toolchain} (missing when the transaction covers a part of a build), and `by` "ota" for an update without
+a cable, which chooses its slot itself and is never committed here; written has `name`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pipeline.records import decode_records, encode_record, header
 JOURNAL_NAME = "hotplate-device-journal"
 JOURNAL_SCHEMA = 1
 JOURNAL_HEADER = header(JOURNAL_NAME, JOURNAL_SCHEMA)
+BY_OTA = "ota"
 
 
 class JournalImage(NamedTuple):
@@ -64,6 +66,12 @@ class OpenTransaction(NamedTuple):
     images: tuple[JournalImage, ...]
     written: frozenset[str] = frozenset()
     about: Mapping[str, str] = MappingProxyType({})
+    by: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Why regions are unknown since then, as a reason's kind."""
+        return "updated-without-cable" if self.by == BY_OTA else "write-was-cut-off"
 
 
 class DeviceState(NamedTuple):
@@ -87,11 +95,13 @@ class DeviceState(NamedTuple):
 # --- records ----------------------------------------------------------------------------------
 
 
-def begin(tx: str, at: str, images: Sequence[Image], about: Mapping[str, str] = MappingProxyType({})) -> bytes:
+def begin(
+    tx: str, at: str, images: Sequence[Image], about: Mapping[str, str] = MappingProxyType({}), by: str = ""
+) -> bytes:
     """The line to append, and sync, before the first write of a transaction that will touch `images`. `about` is given
-    by a transaction that covers every image of its build."""
+    by a transaction that covers every image of its build, `by` by one that is no deploy by cable."""
     rows = [JournalImage(i.name, i.offset, i.size, i.digest.hex, i.md5)._asdict() for i in images]
-    more = {"about": dict(about)} if about else {}
+    more = {**({"about": dict(about)} if about else {}), **({"by": by} if by else {})}
     return encode_record({"record": "begin", "tx": tx, "at": at, "images": rows, **more})
 
 
@@ -141,7 +151,7 @@ def _apply(state: DeviceState, record: Mapping[str, Any]) -> DeviceState | None:
     tx = str(record["tx"])
     if record["record"] == "begin":
         about = {str(key): str(value) for key, value in record.get("about", {}).items()}
-        return _begin(state, OpenTransaction(tx, str(record["at"]), _images(record["images"]), about=about))
+        return _begin(state, _opened(tx, record, about))
     if state.open is None or state.open.tx != tx:
         return None
     names = {image.name for image in state.open.images}
@@ -151,6 +161,10 @@ def _apply(state: DeviceState, record: Mapping[str, Any]) -> DeviceState | None:
     if record["record"] == "commit":
         return _commit(state, state.open)
     return None
+
+
+def _opened(tx: str, record: Mapping[str, Any], about: Mapping[str, str]) -> OpenTransaction:
+    return OpenTransaction(tx, str(record["at"]), _images(record["images"]), about=about, by=str(record.get("by", "")))
 
 
 def _images(rows: Sequence[Mapping[str, Any]]) -> tuple[JournalImage, ...]:

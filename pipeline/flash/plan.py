@@ -15,6 +15,9 @@ from pipeline.chips import SECTOR
 from pipeline.flash_model import FlashPlan, Image, MatchRule, Region, RegionPlan
 from pipeline.model import DeployOutcome, Reason, RegionAction
 
+BOARD_ERASED = "board-erased"
+"""Kind of the reason to write everything where the board holds nothing."""
+
 
 class Delta(NamedTuple):
     """Runs that turn what is in a region into its image, and how that is known."""
@@ -142,7 +145,7 @@ def full_flash_reason(
     if not differing:
         return None
     if differing == fixed and all(device_md5.get(image.name, "").lower() == erased_md5(image.size) for image in fixed):
-        return Reason("board-erased", "flash")
+        return Reason(BOARD_ERASED, "flash")
     for name, kind in (("partitions", "partition-table-moved"), ("bootloader", "bootloader-moved")):
         image = next((i for i in differing if i.name == name), None)
         if image is not None:

@@ -50,6 +50,7 @@ CHECKSUM_SEED = 0xEF
 DESCRIPTOR_MAGIC = 0xABCD5432
 DESCRIPTOR_SIZE = 256
 DESCRIPTOR_OFFSET = HEADER_SIZE + 8
+HEAD_BYTES = DESCRIPTOR_OFFSET + DESCRIPTOR_SIZE
 """The descriptor begins the first segment's data."""
 ELF_SHA256_OFFSET = DESCRIPTOR_OFFSET + 144
 """0xB0: what `elf2image --elf-sha256-offset` takes."""
@@ -144,6 +145,15 @@ def descriptor_of(data: bytes) -> AppDescriptor | None:
     """What `describe_image` finds as `app`, without its proof that the image is whole; None where it finds no image."""
     found = _outline(data, MAX_SEGMENTS)
     return None if isinstance(found, Reason) else _descriptor(data, found.segments[0])
+
+
+def identity_in_head(head: bytes) -> str:
+    """`app_elf_sha256` of the application that begins with these bytes, at least HEAD_BYTES; `""` without one. Whether
+    the image is whole they cannot say."""
+    if len(head) < HEAD_BYTES or head[0] != IMAGE_MAGIC:
+        return ""
+    found = _descriptor(head, Segment(0, DESCRIPTOR_OFFSET, DESCRIPTOR_SIZE))
+    return found.app_elf_sha256 if found is not None else ""
 
 
 def _outline(data: bytes, max_segments: int) -> _Outline | Reason:

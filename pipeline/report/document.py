@@ -345,8 +345,9 @@ def _regions(run: _Run) -> list[dict[str, Any]]:
     for row in run.plan.regions if run.plan else ():
         done = run.done.get(row.name)
         kept = row.action is RegionAction.KEPT
-        # An unfinished write may have written any part of its region: that is not known, and not 0.
-        unfinished = 0 if kept or _outcome(run, Stage.REFLASH) is StageOutcome.NOT_RUN else None
+        # A write that was cut off may have written any part of its region: that is not known, and not 0.
+        cut_off = _outcome(run, Stage.REFLASH) in (StageOutcome.FAILED, StageOutcome.INTERRUPTED)
+        unfinished = None if cut_off and not kept else 0
         rows.append(
             {
                 "name": row.name,

@@ -203,7 +203,8 @@ def _digests(report: Mapping[str, Any]) -> Bullets:
         yield f"{name}_device_md5_before", row["device_md5_before"]
         yield f"{name}_image_md5_target", row["md5"]
         yield f"{name}_image_sha256", row["sha256"]
-        yield f"{name}_action", row["action"] if row["done"] else f"{row['action']} (not finished)"
+        undone = "planned only" if row["bytes_written"] == 0 else "not finished"
+        yield f"{name}_action", row["action"] if row["done"] else f"{row['action']} ({undone})"
         yield f"{name}_bytes_written", row["bytes_written"]
 
 

@@ -20,7 +20,6 @@ from pipeline.run.variants import Variants
 
 if TYPE_CHECKING:
     from pipeline.run.fleet import Fleet
-    from pipeline.run.rollback import FormerBuild
 
 INTERRUPTED_S = 10.0
 """How long boards that have their turn are waited for when a run is interrupted: what they wait for has deadlines."""
@@ -134,25 +133,19 @@ class BoardTurns:
 
     def _roll_back(self, device: str) -> None:
         """Put the images before back, and say in the report of this deploy what became of that."""
-        from pipeline.run.rollback import Place, roll_back
+        from pipeline.run.rollback import FormerBuild, Place, roll_back
 
-        former = self._former(device)
-        if isinstance(former, str):
-            self._transactions.say(events.RolledBack("", None, f"nothing was put back: {former}"), device)
+        before = self._handed_on.before(device)
+        if before is None or not self._handed_on.wrote(device):
+            before = "this run wrote nothing to the board"
+        if isinstance(before, str):
+            self._transactions.say(events.RolledBack("", None, f"nothing was put back: {before}"), device)
             return
         it = self._variants.of(device)
+        former = FormerBuild(it.build, before)
         where = Place(it.boards, it.records.owners, self.screen_of(device), self._clocks, self._transactions)
         self._screen.stage(f"rollback:{device}")
         said, rendered = roll_back(self._variants.device(device), former, where)
         self._transactions.say(said, device)
         if rendered is not None:
             self.rolled_back.append(rendered)
-
-    def _former(self, device: str) -> FormerBuild | str:
-        """What the board held before, or why that is not put back."""
-        from pipeline.run.rollback import former_build
-
-        before = self._handed_on.before(device)
-        if before is None or not self._handed_on.wrote(device):
-            return "this run wrote nothing to the board"
-        return former_build(self._variants.of(device).build, before)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.model import DeployOutcome
 
 if TYPE_CHECKING:
-    from pipeline.flash.journal import DeviceState
+    from pipeline.run.board_before import BoardBefore
     from pipeline.stages.handover import Board
 
 
@@ -20,7 +20,7 @@ class HandedOn:
 
     def __init__(self) -> None:
         self._boards: dict[str, Board] = {}
-        self._before: dict[str, DeviceState] = {}
+        self._before: dict[str, BoardBefore | str] = {}
 
     @property
     def devices(self) -> list[str]:
@@ -34,11 +34,11 @@ class HandedOn:
         """A stage left it there."""
         self._boards[device] = board
 
-    def keep_before(self, device: str, state: DeviceState) -> None:
-        """What its board's journal said before this run wrote anything."""
-        self._before.setdefault(device, state)
+    def keep_before(self, device: str, before: BoardBefore | str) -> None:
+        """What its board held before this run wrote anything, or why that cannot be put back."""
+        self._before.setdefault(device, before)
 
-    def before(self, device: str) -> DeviceState | None:
+    def before(self, device: str) -> BoardBefore | str | None:
         return self._before.get(device)
 
     def nothing_to_write(self, device: str, region: str = "") -> bool:

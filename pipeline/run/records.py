@@ -141,12 +141,13 @@ class DeviceRecords:
         self._commit(device, board.journal, board.proof, images)
 
     def _commit(self, device: DeviceConfig, journal: Journal, proof: Proof, images: Sequence[Image]) -> None:
-        self._keep_references(images)
+        self.keep(images)
         journal.commit(self._transactions.transaction(device.name))
         self._say_fingerprints(device, journal, proof, written=frozenset(image.name for image in images))
 
-    def _keep_references(self, images: Sequence[Image]) -> None:
-        """Store the images that the next delta starts from. A store that cannot be written costs that delta only."""
+    def keep(self, images: Sequence[Image]) -> None:
+        """Store images of this build: the next delta starts from them, and a rollback may want them. A store that
+        cannot be written costs only that."""
         from cache.store import Store
 
         store = Store(self._build.project.cache_dir, self._build.config.cache.max_bytes)

@@ -1,46 +1,47 @@
-"""Put the images before back on a board that did not become ready with the new ones, and prove them again.
+"""Put back what a board held before on a board that did not become ready with the new images, and prove it again.
 
-The images before are those that the board's journal names as committed before this run wrote, from the store. Putting
-them back is a deploy of them, with the stages of every deploy and a transaction of its own. Does not know lanes.
-Invariant: nothing is written unless all images before are there, byte for byte; the outcome says what the board proved.
+What it held is what `board_before.py` found before the first write. Putting it back is a deploy of that, with the
+stages of every deploy and a transaction of its own. Does not know lanes. Invariant: nothing is written but bytes that
+the board itself said it had; the outcome says what the board proved.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cache.digest import Digest
 from cache.named_tuple import NamedTuple
 from pipeline.config.schema import DeployConfig, DeviceConfig, Verify
 from pipeline.effects.clock import BoardClocks, SystemClock
 from pipeline.events import RolledBack
+from pipeline.failures import fail
 from pipeline.flash.boot_choice import starts_wanted
-from pipeline.flash.image_set import CheckedImages, elf_identity
-from pipeline.flash.journal import DeviceState
-from pipeline.flash_model import Image, MatchRule
-from pipeline.formats.partitions import decode_table
-from pipeline.formats.placement import APPLICATION, OTADATA_IMAGE, TABLE, Placement
-from pipeline.model import Reason, Stage, StageWork
+from pipeline.flash.image_set import CheckedImages
+from pipeline.flash_model import Image
+from pipeline.formats.placement import Placement
+from pipeline.model import Failure, FailureCategory, Stage, StageWork
 from pipeline.run.attempt import attempt
+from pipeline.run.board_before import BoardBefore, Untouched
 from pipeline.run.build import Build
 from pipeline.run.device_service import DeviceService
 from pipeline.run.project import Project
 from pipeline.run.records import DeviceRecords
 from pipeline.run.transactions import Rendered, Transactions
+from pipeline.stages.replies import proven_md5
 
 if TYPE_CHECKING:
+    from pipeline.effects.api import FlashSession
     from pipeline.stages.handover import Board
     from pipeline.stages.protocols import StageScreen
 
 
 class FormerImages:
-    """Images that were deployed before; the bytes are in memory."""
+    """Images that were in the flash before; the bytes are in memory. `elf`: identity of what ran."""
 
-    def __init__(self, images: Sequence[Image], data: Mapping[str, bytes]) -> None:
-        self._images = tuple(images)
-        self._data = data
+    def __init__(self, held: Sequence[tuple[Image, bytes]], elf: str) -> None:
+        self._images = tuple(image for image, _ in held)
+        self._data = {image.name: data for image, data in held}
+        self._elf = elf
 
     def all(self) -> tuple[Image, ...]:
         return self._images
@@ -53,50 +54,25 @@ class FormerImages:
         return CheckedImages(None)
 
     def expected_elf(self) -> str:
-        return elf_identity(self._data[APPLICATION]) if APPLICATION in self._data else ""
+        return self._elf
 
 
 class FormerBuild:
-    """A `DeviceBuild` of what a board held before. `identity`: what it was built with."""
+    """A `DeviceBuild` of what a board held before. `starts`: where in flash the application lies that ran."""
 
-    def __init__(self, build: Build, images: FormerImages, identity: Mapping[str, str]) -> None:
+    def __init__(self, build: Build, before: BoardBefore) -> None:
         self.project: Project = build.project
         self.clock: SystemClock = build.clock
         self.config: DeployConfig = build.config._replace(verify=Verify("md5"))
         self.placements: tuple[Placement, ...] = build.placements
-        self.images = images
-        self.identity = identity
+        self.images = FormerImages(before.held, before.elf)
+        self.identity = before.about
+        self.before = before
+        self.starts = before.starts
 
     def selects(self, otadata: bytes, wanted: bytes) -> bool:
         """By the table before."""
-        table = next((image for image in self.images.all() if image.name == TABLE), None)
-        rows = decode_table(self.images.data(table)) if table is not None else ()
-        return not isinstance(rows, Reason) and starts_wanted(rows, otadata, wanted)
-
-
-def former_build(build: Build, before: DeviceState) -> FormerBuild | str:
-    """What the board held before by its journal, or why that cannot be put back."""
-    from cache.store import Store
-
-    if APPLICATION not in before.committed:
-        return "nothing was deployed to this board before"
-    now = {image.name: image.digest.hex for image in build.images.all()}
-    if now == {name: known.sha256 for name, known in before.committed.items()}:
-        return "the images before are the same as those that do not become ready"
-    store = Store(build.project.cache_dir, build.config.cache.max_bytes)
-    images, data = [], {}
-    for known in sorted(before.committed.values(), key=lambda known: known.offset):
-        digest = Digest(known.sha256, known.size)
-        try:
-            found = store.blobs.read(digest)
-        except OSError:
-            found = None
-        if found is None or hashlib.sha256(found).hexdigest() != known.sha256:
-            return f"the store no longer has the image '{known.name}' that was deployed before"
-        match = MatchRule.OTADATA if known.name == OTADATA_IMAGE else MatchRule.BYTES
-        images.append(Image(known.name, "", known.offset, known.size, known.size, "", digest, known.md5, match))
-        data[known.name] = found
-    return FormerBuild(build, FormerImages(images, data), before.about)
+        return starts_wanted(self.before.rows, otadata, wanted)
 
 
 class Place(NamedTuple):
@@ -129,7 +105,29 @@ def roll_back(device: DeviceConfig, former: FormerBuild, place: Place) -> tuple[
     tx = back.transaction(device.name)
     if failure is not None:
         return RolledBack(tx, None, f"putting the images before back failed: {failure.message}"), rendered
-    return RolledBack(tx, outcome, "the images before are back, and the board became ready with them"), rendered
+    return RolledBack(tx, outcome, _said(former.before)), rendered
+
+
+def _said(before: BoardBefore) -> str:
+    """What is as it was, and what is not."""
+    said = "the images before are back, and the board became ready with them"
+    if before.untouched is not None:
+        said = f"{before.untouched.row.name} starts again, as before this run, and the board became ready with it"
+    if before.lost:
+        said += f"; {', '.join(before.lost)} stays as this run wrote it, since there is no copy of what was there"
+    return said
+
+
+def _still_there(session: FlashSession, untouched: Untouched | None, where: str) -> Failure | None:
+    """Does the slot that starts hold what it held before the run? Asked after the last write of all."""
+    if untouched is None:
+        return None
+    row = untouched.row
+    after = proven_md5(where, session, row.name, row.offset, row.size)
+    if after == untouched.md5:
+        return None
+    message = f"{row.name} at {row.offset:#x} was left alone but reads back as MD5 {after}, not {untouched.md5}"
+    return fail(FailureCategory.VERIFY_MISMATCH, stage=Stage.REATTACH, where=where, message=message)
 
 
 def _stages(
@@ -154,12 +152,15 @@ def _stages(
 
     def attach() -> StageWork:
         assert isinstance(left[0], InLoader)
+        failure = _still_there(left[0].session, former.before.untouched, device.where)
+        if failure is not None:
+            return StageWork(failure=failure)
         work, left[0] = reattach.run(device, left[0], boards, records)
         return work
 
     def wait() -> StageWork:
         assert isinstance(left[0], Booting)
-        work, left[0] = ttfb.run(device, left[0], boards, records, former, screen)
+        work, left[0] = ttfb.run(device, left[0], boards, records, former, screen, former.starts)
         return work
 
     steps = {Stage.VERIFY_FLASH: verify, Stage.REFLASH: write, Stage.REATTACH: attach, Stage.TTFB: wait}

@@ -292,8 +292,10 @@ class Run:
             from pipeline.stages import verify_flash
 
             work, left = verify_flash.run(device, boards, records, build)
-            if isinstance(left, InLoader):
-                self._handed_on.keep_before(device.name, left.journal.state)
+            if self.project.options.rollback and isinstance(left, InLoader) and left.proof.plan.writes:
+                from pipeline.run.board_before import look
+
+                self._handed_on.keep_before(device.name, look(build, left, device.where))
         elif which.stage is Stage.REFLASH and isinstance(board, InLoader):
             from pipeline.stages import reflash
 
@@ -305,7 +307,7 @@ class Run:
         elif which.stage is Stage.TTFB and isinstance(board, Booting | StillRunning):
             from pipeline.stages import ttfb
 
-            work, left = ttfb.run(device, board, boards, records, build, screen)
+            work, left = ttfb.run(device, board, boards, records, build, screen, ttfb.placed_app(build))
         elif which.stage is Stage.REFLASH and isinstance(board, StillRunning):
             return StageWork(counts={"regions_written": 0, "bytes_written": 0})  # asked for all the same: `doit -a`
         else:

@@ -23,6 +23,7 @@ from pipeline.effects.api import Reader
 from pipeline.errors import DeviceError
 from pipeline.failures import fail
 from pipeline.flash import app_proof
+from pipeline.flash.journal import BY_OTA
 from pipeline.flash.plan import confirmed_plan
 from pipeline.flash_model import FlashPlan, Image, Region, RegionPlan
 from pipeline.model import (
@@ -101,7 +102,7 @@ class OtaUpdate:
         self._link = self._run.boards.open_link(self._target, reset=False)
         self._reader = reader_for(self._link)
         self._monitor = DeviceMonitor(self._link, self._reader, where=self._target.where)
-        info = self._call(app_proof.INFO, ASK_S)
+        info = self._who()
         if not isinstance(info, Mapping) or not app_proof.mac_of(info):
             return StageWork(failure=self._no_answer(info))
         self._mac = app_proof.mac_of(info)
@@ -109,8 +110,8 @@ class OtaUpdate:
             return StageWork(failure=wrong)
         self._journal = self._run.records.saw_device(self._device, self._mac, self._target.port)
         runs_it = info.get("app_elf_sha256") == self._run.build.images.expected_elf()
-        row = self._row_of_running(self._call(app_proof.HASHES, ASK_S)) if runs_it else None
-        if row is not None and (row.get("size"), row.get("sha256")) == (app.size, app.digest.hex):
+        row = self._running_row(app, ASK_S) if runs_it else None
+        if row is not None and holds(row, app):
             self._plan(confirmed_plan([app._replace(offset=row["offset"], partition=str(info.get("partition")))]))
         return StageWork(
             counts={"regions": 1, "regions_differing": int(not self._proof.plan.regions), "round_trips": 2}
@@ -125,6 +126,32 @@ class OtaUpdate:
             if not isinstance(answer, Failure):
                 return answer.result if isinstance(answer, CallAnswer) else None
         return None
+
+    def _who(self) -> Any:
+        """The answer to `info`. A line has no checksum: a MAC that is not known must be said twice. Raises
+        DeviceError."""
+        info = self._call(app_proof.INFO, ASK_S)
+        mac = app_proof.mac_of(info)
+        if mac and mac != self._run.boards.last_mac(self._device):
+            again = app_proof.mac_of(self._call(app_proof.INFO, ASK_S))
+            if again != mac:
+                raise DeviceError(self._garbled(Stage.VERIFY_FLASH, "MAC", mac, again))
+        return info
+
+    def _running_row(self, app: Image, timeout_s: float) -> Mapping[str, Any] | None:
+        """The slot that runs, as the device has hashed it just now; None when it does not say. Whatever is not `app` is
+        believed when it is said twice. Raises DeviceError."""
+        row = self._row_of_running(self._call(app_proof.HASHES, timeout_s))
+        if row is None or holds(row, app):
+            return row
+        again = self._row_of_running(self._call(app_proof.HASHES, timeout_s))
+        if again is not None and again != row and not holds(again, app):
+            first, second = (f"{each.get('sha256')!s:.64}" for each in (row, again))
+            raise DeviceError(self._garbled(Stage.TTFB, "SHA-256 of what runs", first, second))
+        return again or row
+
+    def _garbled(self, stage: Stage, what: str, first: str, second: str) -> Failure:
+        return self._fail(FailureCategory.SYNC_FAILED, stage, f"garbled answers: the {what} is {first}, then {second}")
 
     def _wrong_board(self) -> Failure | None:
         """Another board than deploy.toml names answers at this address."""
@@ -153,10 +180,7 @@ class OtaUpdate:
             return StageWork(counts={"regions_written": 0, "bytes_written": 0})
         assert self._monitor is not None and self._journal is not None
         app, images = self._app(), self._run.build.images
-        # What the journal believes of this board may be wrong from the first block on.
-        touched = [image for image in images.all() if image.name in (app.name, "otadata")]
-        tx = self._run.transactions.transaction(self._device.name)
-        self._journal.begin(tx, self._run.clock.utc(), touched, self._run.build.identity)
+        self._announce(app)
         client = OtaClient(self._monitor, self._target.where)
         try:
             self._transfer = client.transfer(images.data(app), app.digest.hex, self._run.screen.progress)
@@ -170,6 +194,16 @@ class OtaUpdate:
         self._run.transactions.say(events.RegionDone(app.name, action, plan.bytes_sent), self._device.name)
         counts = {"blocks_kept": len(plan.kept), "blocks_copied": len(plan.copied), "blocks_sent": len(plan.sent)}
         return StageWork(counts={"regions_written": 1, "bytes_written": plan.bytes_sent, **counts})
+
+    def _announce(self, app: Image) -> None:
+        """What the journal believes of this board may be wrong from the first byte on. The application is kept: who
+        finds it on the board may want it back."""
+        if self._journal is None:
+            return
+        touched = [image for image in self._run.build.images.all() if image.name in (app.name, "otadata")]
+        tx = self._run.transactions.transaction(self._device.name)
+        self._journal.begin(tx, self._run.clock.utc(), touched, {}, BY_OTA)
+        self._run.records.keep([app])
 
     def _restart(self) -> StageWork:
         assert self._link is not None
@@ -190,13 +224,17 @@ class OtaUpdate:
         assert self._link is not None and self._reader is not None
         booting = Booting(self._link, self._reader, self._released_s, self._mac, self._proof)
         run = self._run
-        work, confirmed = ttfb.run(self._device, booting, run.boards, run.records, run.build, run.screen)
+        starts = self._transfer.slot.offset
+        work, confirmed = ttfb.run(self._device, booting, run.boards, run.records, run.build, run.screen, starts)
         if not isinstance(confirmed, Confirmed):
             assert work.failure is not None
             return work._replace(failure=self._rolled_back(work.failure))
-        row = self._row_of_running(self._call(app_proof.HASHES, ASK_S))
         app = self._app()
-        found = None if row is None else (row.get("offset"), row.get("size"), row.get("sha256"))
+        row = self._running_row(app, ASK_S)
+        if row is None:
+            message = "after the restart the firmware did not say what it runs (`image.hashes`)"
+            return StageWork(failure=self._fail(FailureCategory.RPC_TIMEOUT, Stage.TTFB, message))
+        found = (row.get("offset"), row.get("size"), row.get("sha256"))
         if found != (self._transfer.slot.offset, app.size, app.digest.hex):
             message = f"after the restart the running slot is {found}, expected {app.digest.hex}"
             return StageWork(failure=self._fail(FailureCategory.VERIFY_MISMATCH, Stage.TTFB, message))
@@ -233,3 +271,8 @@ class OtaUpdate:
 
     def _fail(self, category: FailureCategory, stage: Stage, message: str) -> Failure:
         return fail(category, stage=stage, where=self._target.where, message=message)
+
+
+def holds(row: Mapping[str, Any], app: Image) -> bool:
+    """Is what the device hashed there this application?"""
+    return (row.get("size"), row.get("sha256")) == (app.size, app.digest.hex)

@@ -9,7 +9,6 @@ not missed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline import events
@@ -22,7 +21,7 @@ from pipeline.flash import app_proof
 from pipeline.flash.plan import UNCHANGED, confirmed_plan
 from pipeline.flash_model import FlashPlan, Image, Region, RegionPlan
 from pipeline.model import DeployOutcome, Failure, FailureCategory, Mark, MarkName, RegionAction, Stage, StageWork
-from pipeline.shelf.ota import ASK_S, LEVEL, OtaUpdate
+from pipeline.shelf.ota import ASK_S, LEVEL, OtaUpdate, holds
 from pipeline.stages import ttfb
 from pipeline.stages.handover import Booting, Confirmed
 
@@ -66,7 +65,7 @@ class PushedUpdate(OtaUpdate):
         self._monitor = DeviceMonitor(self._link, self._reader, where=self._target.where)
         until = parse_until(self._run.build.config.readiness.until)
         assert isinstance(until, Until), "deploy.toml was checked when it was read [this is a bug]"
-        info = self._call(app_proof.INFO, ASK_S) if until.speaks_rpc else None
+        info = self._who() if until.speaks_rpc else None
         self._mac = app_proof.mac_of(info) or self._run.boards.last_mac(self._device)
         if (wrong := self._wrong_board()) is not None:
             return StageWork(failure=wrong)
@@ -79,17 +78,15 @@ class PushedUpdate(OtaUpdate):
     def _left_alone(self, info: Mapping[str, object]) -> bool:
         """It says that it is this build. Does its slot hold it? Firmware that cannot say has named itself, and that is
         what the outcome calls it."""
-        row, app = self._running_row(), self._app()
+        app = self._app()
+        row = self._running_row(app, HASHES_S)
         if row is None:
             self._plan(FlashPlan(()), NAMED_ITSELF)
             return True
-        if not _holds(row, app):
+        if not holds(row, app):
             return False
         self._plan(confirmed_plan([app._replace(offset=row["offset"], partition=str(info.get("partition")))]))
         return True
-
-    def _running_row(self) -> Mapping[str, Any] | None:
-        return self._row_of_running(self._call(app_proof.HASHES, HASHES_S))
 
     def _send(self) -> StageWork:
         app = self._app()
@@ -97,10 +94,7 @@ class PushedUpdate(OtaUpdate):
         if self._runs_it:
             return StageWork(counts={"regions_written": 0, "bytes_written": 0})
         image = self._run.build.images.data(app)
-        if self._journal is not None:
-            tx = self._run.transactions.transaction(self._device.name)
-            touched = [each for each in self._run.build.images.all() if each.name in (app.name, "otadata")]
-            self._journal.begin(tx, self._run.clock.utc(), touched, self._run.build.identity)
+        self._announce(app)
         self._sending = LastPiece(self._link.now_s, self._run.screen.progress)
         failure = self._pushed(image) if self._device.ota.startswith(ESPOTA) else self._pulled(image)
         if failure is not None:
@@ -155,7 +149,7 @@ class PushedUpdate(OtaUpdate):
         assert self._link is not None and self._reader is not None
         booting = Booting(self._link, self._reader, self._released_s, self._mac, self._proof)
         run = self._run
-        work, confirmed = ttfb.run(self._device, booting, run.boards, run.records, run.build, run.screen)
+        work, confirmed = ttfb.run(self._device, booting, run.boards, run.records, run.build, run.screen, None)
         if isinstance(confirmed, Confirmed):
             return self._proven(work)
         assert work.failure is not None
@@ -164,11 +158,11 @@ class PushedUpdate(OtaUpdate):
     def _proven(self, work: StageWork) -> StageWork:
         """Ready. Where the firmware can say it: in which slot the update is, and that it is whole."""
         until = parse_until(self._run.build.config.readiness.until)
-        row = self._running_row() if isinstance(until, Until) and until.speaks_rpc else None
+        app = self._app()
+        row = self._running_row(app, HASHES_S) if isinstance(until, Until) and until.speaks_rpc else None
         if row is None:
             return work
-        app = self._app()
-        if not _holds(row, app):
+        if not holds(row, app):
             held = (row.get("size"), row.get("sha256"))
             message = f"after the restart the running slot is {held}, expected {(app.size, app.digest.hex)}"
             return work._replace(failure=self._fail(FailureCategory.VERIFY_MISMATCH, Stage.TTFB, message))
@@ -178,7 +172,3 @@ class PushedUpdate(OtaUpdate):
     @property
     def _outcome(self) -> DeployOutcome:
         return UNCHANGED[self._proof.level] if self._runs_it else DeployOutcome.REGIONS_FLASHED
-
-
-def _holds(row: Mapping[str, Any], app: Image) -> bool:
-    return (row.get("size"), row.get("sha256")) == (app.size, app.digest.hex)

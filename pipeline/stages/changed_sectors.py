@@ -38,7 +38,8 @@ def find_deltas(
         changed = _since_reference(boards.reference(journal, image), image, after, md5s[image.name], session)
         kind = "changed-since-commit"
         if changed is None and image.name in journal.state.unknown:
-            changed, kind = _by_block(image, after, session), "write-was-cut-off"
+            opened = journal.state.open
+            changed, kind = _by_block(image, after, session), opened.kind if opened is not None else "write-was-cut-off"
         if changed is not None:
             count = -(-image.size // SECTOR)
             reason = Reason(kind, image.name, md5s[image.name], f"{len(changed)} of {count} sectors differ")

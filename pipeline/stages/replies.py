@@ -41,14 +41,29 @@ def read_proven(where: str, session: FlashSession, offset: int, size: int) -> by
     that does not last look like one that does. Raises DeviceError."""
     data = session.read(offset, size)
     if session.md5(offset, size).lower() != hashlib.md5(data, usedforsecurity=False).hexdigest():
-        message = f"garbled answers: {size} bytes at {offset:#x} came otherwise than their MD5 says"
-        raise DeviceError(
-            fail(FailureCategory.SYNC_FAILED, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=HINT)
-        )
+        raise DeviceError(garbled_answer(where, f"{size} bytes at {offset:#x} came otherwise than their MD5 says"))
     return data
+
+
+def garbled_answer(where: str, fact: str) -> Failure:
+    """The line's doing, in verify-flash."""
+    message = f"garbled answers: {fact}"
+    return fail(FailureCategory.SYNC_FAILED, stage=Stage.VERIFY_FLASH, where=where, message=message, hint=HINT)
+
+
+def proven_md5(where: str, session: FlashSession, name: str, offset: int, size: int) -> str:
+    """An MD5 (hex) that nothing known can confirm: said twice. `name`: of the place. Raises DeviceError."""
+    first, second = (session.md5(offset, size).lower() for _ in range(2))
+    if first != second:
+        raise DeviceError(_two_answers(where, Stage.VERIFY_FLASH, name, offset, first, second))
+    return first
 
 
 def garbled(where: str, stage: Stage, image: Image, first: str, second: str) -> Failure:
     """Two answers about the same bytes that differ."""
-    message = f"garbled answers: the MD5 of {image.name} at {image.offset:#x} is first {first}, then {second}"
+    return _two_answers(where, stage, image.name, image.offset, first, second)
+
+
+def _two_answers(where: str, stage: Stage, name: str, offset: int, first: str, second: str) -> Failure:
+    message = f"garbled answers: the MD5 of {name} at {offset:#x} is first {first}, then {second}"
     return fail(FailureCategory.SYNC_FAILED, stage=stage, where=where, message=message, hint=HINT)

@@ -38,8 +38,10 @@ def run(
     records: Records,
     build: DeviceBuild,
     screen: StageScreen,
+    app_offset: int | None,
 ) -> tuple[StageWork, Confirmed | None]:
-    """Feed the watcher until it has a verdict; ask, where the board was not reset."""
+    """Feed the watcher until it has a verdict; ask, where the board was not reset. `app_offset`: where in flash the
+    application lies that is to start (bytes); None where only the device knows."""
     if isinstance(board, StillRunning):
         work = _by_request(device, board, boards, records, build)
         return work, None if work.failure is not None else Confirmed(board.proof)
@@ -54,7 +56,7 @@ def run(
         where=device.where,
         until=until,
         allow_unhealthy=settings.allow_unhealthy,
-        app_offset=next((image.offset for image in build.images.all() if image.name == APPLICATION), None),
+        app_offset=app_offset,
         mac=board.mac,
     )
     _watch(board, watcher, until, screen)
@@ -65,7 +67,7 @@ def run(
     failure = verdict if isinstance(verdict, Failure) else None
     if failure is not None and failure.category is FailureCategory.PANIC:
         failure = _with_backtrace(failure, boards.decoded(watcher.lines))
-    records.readiness(device, _readiness(watcher, until, device.port))
+    records.readiness(device, _readiness(watcher, until, device.port, board.proof.level))
     counts = {"polls": watcher.polls}
     if watcher.health is not None and watcher.health.heap_free is not None:
         counts["heap_free"] = watcher.health.heap_free
@@ -74,6 +76,11 @@ def run(
     boot_s = ended_s - board.reset_released_s if board.link.real_time else None
     work = StageWork(counts=counts, failure=failure, boot_s=boot_s)
     return work, None if failure is not None else Confirmed(board.proof)
+
+
+def placed_app(build: DeviceBuild) -> int | None:
+    """Where a deploy by cable puts the application."""
+    return next((image.offset for image in build.images.all() if image.name == APPLICATION), None)
 
 
 def _watch(board: Booting, watcher: BootWatcher, until: Until, screen: StageScreen) -> None:
@@ -98,12 +105,13 @@ def _with_backtrace(failure: Failure, trace: Sequence[str]) -> Failure:
     return failure._replace(detail="\n".join([failure.detail, "", *trace])) if trace else failure
 
 
-def _readiness(watcher: BootWatcher, until: Until, port: str) -> Readiness:
+def _readiness(watcher: BootWatcher, until: Until, port: str, level: str) -> Readiness:
     """What the report says of the readiness gate. Only what the device itself said about its image is reported as
-    such."""
+    such. `level`: that of the verify ladder on which the writes before it rest."""
     verdict = watcher.verdict
     ready = verdict if isinstance(verdict, Ready) else None
-    note = "" if until.speaks_rpc else "the firmware was not asked which image it is: only the flash is proven"
+    proven = "nothing proves that it is the one that was sent" if level == "journal" else "only the flash is proven"
+    note = "" if until.speaks_rpc else f"the firmware was not asked which image it is: {proven}"
     if ready is not None and _allowed(watcher.health):
         note = _allowed(watcher.health)
     missing = unavailable(port, until)

@@ -24,7 +24,7 @@ from pipeline.formats.partitions import decode_table
 from pipeline.formats.placement import TABLE
 from pipeline.model import Failure, FailureCategory, Reason, Stage, StageWork
 from pipeline.stages.handover import InLoader, Journal, Proof, StillRunning
-from pipeline.stages.replies import confirm_unknown, read_proven
+from pipeline.stages.replies import confirm_unknown, garbled_answer, read_proven
 
 if TYPE_CHECKING:
     from pipeline.stages.protocols import Boards, DeviceBuild, Records
@@ -81,7 +81,7 @@ def _compare(
     high = max(image.end for image in images) > ROM_REACH
     if high:
         # A flash chip that ends before a region would answer with other bytes, so its size is asked before its MD5s.
-        wrong = _flash_failure(build, session, device.where)
+        wrong = _flash_failure(build, session, journal, device.where)
         if wrong is not None:
             return StageWork(failure=wrong), None
     md5s = {image.name: session.md5(image.offset, image.size) for image in images}
@@ -97,9 +97,9 @@ def _compare(
     plan = plan_writes(images, md5s, selects, reason, deltas)
     wrong = None
     if plan.writes:
-        wrong = _image_failure(build, session, device.where)
-    elif not (high or board_checks.size_is_proven(journal.state.about, build.identity)):
-        wrong = _flash_failure(build, session, device.where)
+        wrong = _image_failure(build, session, device.where, high=high)
+    if wrong is None and not high and (plan.writes or not _size_is_proven(build, journal)):
+        wrong = _flash_failure(build, session, journal, device.where)
     if wrong is not None:
         return StageWork(failure=wrong), None
     proof = Proof(plan)
@@ -111,19 +111,30 @@ def _compare(
     return StageWork(reasons, counts), InLoader(session, journal, proof)
 
 
-def _image_failure(build: DeviceBuild, session: FlashSession, where: str) -> Failure | None:
-    """The checks that only a write needs: the images' headers, and the size of the flash chip."""
+def _image_failure(build: DeviceBuild, session: FlashSession, where: str, *, high: bool) -> Failure | None:
+    """The checks that only a write needs: the images' headers, and once more that the chip is not protected. A board
+    that is known has said that once, and one bit that turned on its way would have plain images written to it."""
     programs = {placement.name for placement in build.placements if placement.program}
     for image in build.images.all():
         wrong = board_checks.image_failure(image, build.images.data(image), session.facts, where)
         if image.name in programs and wrong is not None:
             return wrong
-    return _flash_failure(build, session, where)
+    if not high and session.is_protected():
+        raise DeviceError(garbled_answer(where, "the chip is protected by efuse, and was not when it was asked first"))
+    return None
 
 
-def _flash_failure(build: DeviceBuild, session: FlashSession, where: str) -> Failure | None:
-    """A flash chip that is smaller than what everything was placed for."""
+def _size_is_proven(build: DeviceBuild, journal: Journal) -> bool:
+    return board_checks.size_is_proven(journal.state.about, build.identity)
+
+
+def _flash_failure(build: DeviceBuild, session: FlashSession, journal: Journal, where: str) -> Failure | None:
+    """A flash chip that is smaller than what everything was placed for. What is not known of the board already must be
+    said twice."""
     measured, configured = session.flash_size(), build.config.flash.size_bytes
+    known = measured is not None and measured >= configured and _size_is_proven(build, journal)
+    if not known and session.flash_size() != measured:
+        raise DeviceError(garbled_answer(where, "two sizes of the flash chip that differ"))
     image = next((image for image in build.images.all() if image.name == TABLE), None)
     rows = decode_table(build.images.data(image)) if image is not None else ()
     end = 0 if isinstance(rows, Reason) else max((row.end for row in rows), default=0)

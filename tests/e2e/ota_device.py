@@ -4,9 +4,11 @@ It plays the device's side as arduino-esp32's `ArduinoOTA.cpp` has it, by socket
 that it was given last, known by the `app_elf_sha256` in its description (offset 0xb0 of the file). Prints its ports.
 
     python -m tests.e2e.ota_device [--password TEXT] [--old-challenge] [--forget] [--hashes] [--rots N]
+                                [--garbled METHOD:N]
 
 `--forget`: it takes an image and does not start it. `--hashes`: it offers `image.hashes`, for the slot at 0x150000;
-with `--rots N` a bit of the slot has turned whenever it was asked that N times.
+with `--rots N` a bit of the slot has turned when it is asked that for the Nth time. `--garbled METHOD:N`: a character
+of the Nth answer to a method turns on its way.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import secrets
 import socket
 import threading
 import urllib.request
+from collections import Counter
 from typing import Any
 
 from pipeline.device.espota import response
@@ -30,12 +33,14 @@ class OtaDevice:
         self.options = options
         self.elf = "0" * 64
         self.slot = b""
-        self.asked = 0
+        self.asked: Counter[str] = Counter()
         self.console = socket.create_server(("127.0.0.1", 0))
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(("127.0.0.1", 0))
         self.lock = threading.Lock()
         self.viewer: socket.socket | None = None
+        self.watched = threading.Event()
+        """Somebody has been on the console: what is said before that reaches nobody."""
 
     def say(self, message: dict[str, Any]) -> None:
         with self.lock:
@@ -44,12 +49,16 @@ class OtaDevice:
 
     def took(self, image: bytes) -> None:
         """Restart into the image."""
+        self.watched.wait(60)
         if not self.options.forget:
             self.elf = image[0xB0:0xD0].hex()
             self.slot = image
         with self.lock:
             if self.viewer is not None:
-                self.viewer.sendall(b"ESP-ROM:esp32c3-api1-20210207\r\nrst:0xc (RTC_SW_CPU_RST),boot:0xc\r\n")
+                self.viewer.sendall(
+                    b"ESP-ROM:esp32c3-api1-20210207\r\nrst:0xc (RTC_SW_CPU_RST),boot:0xc\r\n"
+                    b"I (54) boot: Loaded app from partition at offset 0x150000\r\n"
+                )
         self.say({"method": "ready", "params": {"app_elf_sha256": self.elf, "project": "x", "partition": "ota_1"}})
 
     def serve_console(self) -> None:
@@ -57,6 +66,7 @@ class OtaDevice:
             viewer, _ = self.console.accept()
             with self.lock:
                 self.viewer = viewer
+            self.watched.set()
             with viewer, viewer.makefile("rb") as lines:
                 for line in lines:
                     if line.startswith(b"{"):
@@ -65,16 +75,20 @@ class OtaDevice:
                 self.viewer = None
 
     def answer(self, request: dict[str, Any]) -> None:
-        if request.get("method") == "info":
-            self.say({"id": request["id"], "result": {"mac": MAC, "app_elf_sha256": self.elf, "partition": "ota_0"}})
-        elif request.get("method") == "image.hashes" and self.options.hashes:
-            self.asked += 1
-            if self.options.rots and self.asked % self.options.rots == 0:
+        method = str(request.get("method"))
+        self.asked[method] += 1
+        garbled = self.options.garbled == f"{method}:{self.asked[method]}"
+        if method == "info":
+            mac = MAC[:-1] + "5" if garbled else MAC
+            self.say({"id": request["id"], "result": {"mac": mac, "app_elf_sha256": self.elf, "partition": "ota_0"}})
+        elif method == "image.hashes" and self.options.hashes:
+            if self.asked[method] == self.options.rots:
                 self.slot = self.slot[:-1] + bytes([self.slot[-1] ^ 1])
             digest = hashlib.sha256(self.slot).hexdigest()
+            digest = f"{int(digest, 16) ^ 1:064x}" if garbled else digest
             row = {"offset": 0x150000, "size": len(self.slot), "sha256": digest, "running": True}
             self.say({"id": request["id"], "result": {"mac": MAC, "regions": [row]}})
-        elif request.get("method") == "ota.url":
+        elif method == "ota.url":
             self.say({"id": request["id"], "result": True})
             threading.Thread(target=self.pull, args=(request["params"]["url"],), daemon=True).start()
 
@@ -130,6 +144,7 @@ def main() -> None:
     parser.add_argument("--forget", action="store_true")
     parser.add_argument("--hashes", action="store_true")
     parser.add_argument("--rots", type=int, default=0)
+    parser.add_argument("--garbled", default="")
     device = OtaDevice(parser.parse_args())
     threading.Thread(target=device.serve_console, daemon=True).start()
     print(device.console.getsockname()[1], device.udp.getsockname()[1], flush=True)

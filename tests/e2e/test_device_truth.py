@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.chips import CHIPS
 from pipeline.device.ports import UsbId
-from pipeline.device.rom_loader import RomLoader
+from pipeline.device.rom_loader import Identity, RomLoader
 from pipeline.device.serial_link import PortLink
 from pipeline.device.session import EspSession
 from pipeline.flash_model import Image
@@ -23,6 +23,7 @@ from pipeline.model import Stage
 from tests.bench_device import APP, SECTOR, DeviceBench, Killed, edit_app, reasons
 from tests.e2e.conftest import ServedBoard
 from tests.e2e.space import Space, copy_project
+from virtualboard.chips import Security, burnt
 from virtualboard.faults import parse_fault
 from virtualboard.port import DEFAULT_MAC
 
@@ -175,6 +176,10 @@ def test_an_explicit_region_as_a_user_types_it(host_space: Space) -> None:
     assert alone.code == 0, alone.out + alone.err
     assert [r["name"] for r in alone.report["regions"] if r["bytes_written"]] == ["app"]
     assert alone.outcome == "regions_flashed"
+    others = {r["name"]: (r["bytes_written"], r["done"]) for r in alone.report["regions"] if r["name"] != "app"}
+    assert others["bootloader"] == (0, False), "what nobody began to write is known"
+    page = host_space.file(f"reports/{alone.report['transaction_id']}.md").read_text()
+    assert "- bootloader_action: `written (planned only)`" in page
     again = host_space.doit("reflash:bench:app")
     assert "-- reflash:bench:app\n" in again.out
     assert again.report["outcome"] is None, "the bootloader still differs: nothing is claimed of the device"
@@ -386,6 +391,39 @@ def test_a_mac_that_turned_on_its_way_is_nobody_s(deployed: DeviceBench, monkeyp
     assert (report["outcome"], report["device"]["mac"]) == ("regions_flashed", DEFAULT_MAC), report["failure"]
     assert "board-changed" not in reasons(report)
     assert len(list(deployed.journals())) == 1
+
+
+def test_protection_whose_bit_turned_on_its_way_is_asked_again_before_a_write(
+    deployed: DeviceBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a board that is known, and was encrypted since: plain images would make it unbootable."""
+    edit_app(deployed.root, b"changed", 0x5000)
+    board = deployed.port.board
+    board.chip = burnt(board.chip, Security(flash_encryption=True))
+    real, asked = RomLoader.identify, itertools.count()
+
+    def identify(rom: RomLoader) -> Identity:
+        return real(rom)._replace(flash_encryption=next(asked) > 0)
+
+    monkeypatch.setattr(RomLoader, "identify", identify)
+    report = deployed.deploy(only=FLASH_ONLY)
+    assert report["failure"] and report["failure"]["category"] == "protected_device"
+    assert report["totals"]["bytes_written"] == 0
+
+
+@pytest.mark.parametrize("turned_to", [0x200000, None])
+def test_a_flash_size_that_turned_on_its_way_refuses_nothing(
+    deployed: DeviceBench, monkeypatch: pytest.MonkeyPatch, turned_to: int | None
+) -> None:
+    edit_app(deployed.root, b"changed", 0x5000)
+    real, asked = EspSession.flash_size, itertools.count()
+
+    def flash_size(session: EspSession) -> int | None:
+        return real(session) if next(asked) else turned_to
+
+    monkeypatch.setattr(EspSession, "flash_size", flash_size)
+    report = deployed.deploy(only=FLASH_ONLY)
+    assert (report["outcome"], reasons(report).count("retried")) == ("delta_flashed", 1), report["failure"]
 
 
 # --- the verify ladder ------------------------------------------------------------------------

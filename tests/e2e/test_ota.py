@@ -36,9 +36,22 @@ def test_an_update_over_the_line_and_the_second_time(host_space: Space) -> None:
     assert (second.code, second.outcome, second.totals["bytes_written"]) == (0, "app_confirmed", 0)
     assert counts(second) == {"regions_written": 0, "bytes_written": 0}
 
+    host_space.edit(METHODS, 'out_text("\\"pang\\"");', 'out_text("\\"pung\\"");')
+    assert host_space.doit("ota").outcome == "delta_flashed"
     by_cable = host_space.deploy()
     assert by_cable.code == 0 and by_cable.category == ""
+    kinds = {reason["kind"] for reason in by_cable.report["reasons"]}
+    assert "write-was-cut-off" not in kinds and by_cable.report["regions"][2]["action"] == "kept", by_cable.report
     assert host_space.deploy().outcome == "verified_unchanged"
+
+
+def test_readiness_that_does_not_ask_who_it_is(host_space: Space) -> None:
+    """The device chose the slot: that the bootloader starts what lies there is no failure."""
+    host_space.edit("deploy.toml", 'until = "rpc:ready"', 'until = "line:ready"')
+    assert host_space.deploy().outcome == "full_flashed"
+    host_space.edit(METHODS, 'out_text("\\"pong\\"");', 'out_text("\\"pang\\"");')
+    updated = host_space.doit("ota")
+    assert (updated.code, updated.outcome) == (0, "delta_flashed"), updated.out + updated.err
 
 
 def test_an_update_that_does_not_come_goes_back(host_space: Space) -> None:
@@ -86,6 +99,17 @@ def on_network(space: Space, console: int, ota: str, **more: str) -> None:
     space.edit("deploy.toml", "timeout_ms = 5000", "timeout_ms = 60000")
 
 
+def test_a_line_after_a_push(host_space: Space, network: Callable[..., tuple[int, int]]) -> None:
+    """The slot that starts is the device's choice here too."""
+    console, listener = network()
+    on_network(host_space, console, f"espota://127.0.0.1:{listener}")
+    host_space.edit("deploy.toml", 'until = "rpc:ready"', 'until = "line:ready"')
+    first = host_space.doit("ota")
+    assert (first.code, first.outcome) == (0, "regions_flashed"), first.out + first.err
+    assert first.report["plan"]["verified_by"] == "journal"
+    assert first.report["readiness"]["note"].endswith("nothing proves that it is the one that was sent")
+
+
 @pytest.mark.parametrize("options", [(), ("--password", "secret"), ("--password", "secret", "--old-challenge")])
 def test_pushed_to_an_arduino_listener(
     host_space: Space, network: Callable[..., tuple[int, int]], options: tuple[str, ...]
@@ -120,6 +144,27 @@ def test_an_update_that_is_not_whole_after_the_restart(host_space: Space, networ
     on_network(host_space, console, f"espota://127.0.0.1:{listener}")
     failed = host_space.doit("ota")
     assert (failed.code, failed.outcome, failed.category) == (1, "failed", "verify_mismatch")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_digest_that_turned_on_its_way_is_no_verdict_on_the_slot(
+    host_space: Space, network: Any, number: int
+) -> None:
+    """The first is asked for after the restart, the second by the next update."""
+    console, listener = network("--hashes", "--garbled", f"image.hashes:{number}")
+    on_network(host_space, console, f"espota://127.0.0.1:{listener}")
+    first, second = host_space.doit("ota"), host_space.doit("ota")
+    assert (first.code, first.outcome) == (0, "regions_flashed"), first.out + first.err
+    assert (second.outcome, second.totals["bytes_written"]) == ("app_confirmed", 0)
+
+
+def test_a_mac_that_turned_on_its_way_is_nobody_s(host_space: Space, network: Any) -> None:
+    console, listener = network("--garbled", "info:1")
+    on_network(host_space, console, f"espota://127.0.0.1:{listener}")
+    failed = host_space.doit("ota")
+    assert (failed.code, failed.category, failed.totals["bytes_written"]) == (1, "sync_failed", 0)
+    assert "the MAC is 7c:df:a1:00:22:45, then 7c:df:a1:00:22:44" in failed.report["failure"]["message"]
+    assert not [*host_space.file(".deploy/devices.v1").glob("*2245.log")]
 
 
 def test_another_board_at_the_address_is_not_updated(host_space: Space, network: Any) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cache.digest import digest_bytes
 from pipeline.flash.app_proof import app_of, hash_doubts, identity_doubts, journal_doubts, mac_of, open_doubts
-from pipeline.flash.journal import JOURNAL_HEADER, DeviceState, begin, commit, decode_journal, written
+from pipeline.flash.journal import BY_OTA, JOURNAL_HEADER, DeviceState, begin, commit, decode_journal, written
 from pipeline.flash_model import Image, MatchRule
 
 MAC = "7c:df:a1:00:11:22"
@@ -133,6 +133,9 @@ def test_what_was_not_finished_is_not_believed() -> None:
     opened = state(*COMMITTED, begin("tx-2", "later", [APP]))
     assert kinds(journal_doubts(opened, IMAGES)) == ["write-was-cut-off", "not-in-journal"]
     assert kinds(open_doubts(opened)) == ["write-was-cut-off"]
+    updated = state(*COMMITTED, begin("tx-3", "later", [APP], by=BY_OTA))
+    assert kinds(open_doubts(updated)) == ["updated-without-cable"], "nothing was cut off"
+    assert kinds(journal_doubts(updated, IMAGES)) == ["updated-without-cable", "not-in-journal"]
     assert kinds(journal_doubts(state(), IMAGES)) == ["not-in-journal"] * 3
     assert kinds(journal_doubts(decode_journal(b"garbage\n")[0], IMAGES)) == ["journal-damaged"]
 
