@@ -23,6 +23,7 @@ from pipeline.engine.include_shadows import IncludeShadows
 from pipeline.engine.symlinks import link_made_since
 from pipeline.engine.workspace import Workspace
 from pipeline.formats import depfile
+from pipeline.formats.include_search import PRECOMPILED
 from pipeline.model import Action, Statement
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ class Discovery:
         unread: tuple[str, ...] = ()
         if self._observer.first_present(shadows):
             unread = tuple(name for name in shadows if self._observer.is_present(name) and self._observer.exists(name))
+            # No compiler says that it read a precompiled header.
+            spelt = (*spelt, *(name for name in unread if name.endswith(PRECOMPILED)))
         if action.absent or unread:
             shadows = tuple([name for name in dict.fromkeys((*action.absent, *shadows)) if name not in unread])
         return Reported(CandidateSet(self._known_as(spelt, action), shadows), unread)

@@ -79,6 +79,8 @@ _DRIVER = re.compile(r"(?:[\w.]+-)*(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[\d
 _ARCHIVER = re.compile(r"(?:[\w.]+-)*(?:gcc-|llvm-)?(?:ar|ranlib)(?:-[\d.]+)?\Z")
 _SOURCES = (".c", ".cc", ".cpp", ".cxx", ".c++", ".C", ".s", ".S", ".sx", ".i", ".ii", ".m", ".mm")
 
+_HEADERS = (".h", ".hh", ".hpp", ".hxx", ".h++", ".H", ".hp", ".tcc")
+
 _UNKNOWN_COMPILE = re.compile(
     r"--coverage|-coverage|-ftest-coverage|-fprofile-(?:arcs|generate|use|instr)|-gsplit-dwarf|-save-temps|-fdump-|-MJ"
     r"|-fplugin|-Xclang=?-load|-wrapper|-fmodule|-fcxx-modules|-fbuiltin-module|-march=native|-mcpu=native|-mtune=native"
@@ -289,6 +291,8 @@ def _link(main: SimpleCommand, words: Sequence[str]) -> CommandReading:
         return CUSTOM._replace(why=strange or "-o")
     if any(word.endswith(_SOURCES) and word[:1] != "-" for word in words):
         return CUSTOM._replace(why="compiles and links at once")
+    if header := next((word for word in words if word.endswith(_HEADERS) or word.startswith("-x")), ""):
+        return CUSTOM._replace(why=header)  # precompiled without -c, or compiled whatever it is called
     return CommandReading(CommandKind.LINK, main, outputs=tuple(map_files(words)))
 
 
