@@ -110,3 +110,37 @@ def test_a_header_is_precompiled_without_the_option_to_compile(tmp_path: Path) -
     assert beside.is_right("a.o")
     beside.space.write("pre.h", "#define A 2\n")
     assert beside.is_right("a.o")
+
+
+def archive(space: NinjaSpace, place: str, value: int) -> None:
+    """`lib....a` with a function that returns it."""
+    space.write("x/x.c", f"int b(void) {{ return {value}; }}\n")
+    target = space.root / place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    subprocess.run(["gcc", "-c", "x.c", "-o", "x.o"], cwd=space.root / "x", check=True)
+    subprocess.run(["ar", "rcD", str(target), "x.o"], cwd=space.root / "x", check=True)
+
+
+@pytest.mark.parametrize("option", ["-T ../s.ld", "-Wl,-T,../s.ld", "-Xlinker --script=../s.ld"])
+def test_what_a_script_reads_by_relative_directories(tmp_path: Path, option: str) -> None:
+    """Below those of `-L` and of the script's own SEARCH_DIR: an edit, and what comes to be found first."""
+    flags = f"-nostdlib -static -no-pie {option} -L../l1 -L../l2"
+    beside = Beside(
+        tmp_path,
+        f"build a.o: cc ../a.c\nbuild app: ld a.o\n flags = {flags}\n",
+        {
+            "a.c": "int b(void); void _start(void) { b(); }\n",
+            "s.ld": "INCLUDE memory.ld\nSEARCH_DIR(../s1)\nSEARCH_DIR(../s2)\nGROUP(-lb)\nEXTERN(b)\n"
+            "SECTIONS { . = BASE; .text : { *(.text*) } .data : { *(.data*) } }\n",
+            "l2/memory.ld": "BASE = 0x1000;\n",
+        },
+    )
+    archive(beside.space, "s2/libb.a", 1)
+    assert beside.is_right("app")
+    for number, path in enumerate(("l2/memory.ld", "l1/memory.ld", "out/memory.ld")):
+        beside.space.write(path, f"BASE = 0x{number + 2}000;\n")
+        assert beside.is_right("app"), path
+    for number, path in enumerate(("s2/libb.a", "s1/libb.a", "l1/libb.a")):
+        archive(beside.space, path, number + 2)
+        assert beside.is_right("app"), path
