@@ -136,7 +136,7 @@ class Engine:
         remembered.
 
         What changed while an action used it is looked at again before this ends, once; so is what an action was found
-        to read without waiting for it.
+        to read without waiting for it, until there is no such.
 
         Stage compile may have been left to an engine of a few actions. What was saved while that one worked is declared
         now and was never built: that comes first, and counts here."""

@@ -87,6 +87,8 @@ _UNKNOWN_COMPILE = re.compile(
     r"|-fcallgraph-info|-fstack-usage|-frepo|-aux-info|--serialize-diagnostics|-fsave-optimization-record|-fauto-profile"
     r"|-frandom-seed-file|-Wa,-a|-Wp,|-Xpreprocessor|-ftime-trace|-fcrash-diagnostics|-gmodules|-pg\Z|-dumpdir|-fsanitize-"
     r"(?:ignorelist|blacklist)|-M\Z|-MM\Z|-B|-fbranch-probabilities|-fopt-info.*=|-fdiagnostics-format=.*-file|-time=|-da\Z"
+    r"|--config|-i?vfsoverlay|-fpass-plugin|-load\Z|-iplugindir|-fsanitize-coverage-\w+list|-fprofile-(?:sample-use|remapping)"
+    r"|-fthinlto-index|-fbasic-block-sections=list|-fvtv-"
 )
 """Options by which a compiler reads, writes or starts what neither its words nor its depfile name, or looks at this
 machine."""
@@ -96,7 +98,7 @@ _is_unknown_to_compile = lru_cache(maxsize=4096)(_UNKNOWN_COMPILE.match)
 
 _UNKNOWN_LINK = re.compile(
     r"-fprofile-(?:generate|use)|--coverage|-coverage|-save-temps|-fplugin|-wrapper|-march=native|-mcpu=native|-fuse-ld=gold"
-    r"|-B|-fbranch-probabilities"
+    r"|-B|-fbranch-probabilities|--config|-fpass-plugin|-fthinlto-index|-fbasic-block-sections=list"
 )
 _UNKNOWN_TO_LINKER = re.compile(
     r"--?(?:plugin|out-implib|reproduce|print-map|trace|just-symbols|dependency-file|save-temps|retain|dynamic-list"
